@@ -1,1 +1,1 @@
-"""HTTP to Fastn."""
+"""The HTTP client of Fastn's API."""

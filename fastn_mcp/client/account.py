@@ -1,7 +1,7 @@
-"""The Fastn account that a client speaks to: address, credentials, request headers, proxy and TLS trust.
+"""The Fastn account that a client connects to: address, credentials, request headers, proxy and TLS trust.
 
-Fastn's pages disagree: the specification names x-fastn-api-key, its newer documentation a bearer token, and older pages
-want a space and a tenant as well. All of it is therefore a setting.
+Fastn's pages disagree: the specification names x-fastn-api-key, newer documentation a bearer token, and older pages
+require a space and a tenant as well. Each is therefore a setting.
 """
 
 import ssl
@@ -22,9 +22,9 @@ from fastn_mcp.tools.operation import Route
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Where Fastn is and who is calling. Deadlines are in seconds; `routes` are by tool name.
+    """Address and credentials of one account. Deadlines are in seconds; `routes` are by tool name.
 
-    `fields` are by resource: our name of a field, and the one that this account has instead.
+    `fields` maps each resource to its renamed fields: our name, and the one that this account uses.
     """
 
     base_url: str
@@ -43,19 +43,19 @@ class Account:
     fields: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     dashboard_url: str | None = None
     no_key: NoKey | None = None
-    """Why `api_key` cannot be sent, where it cannot: every call then fails with it."""
+    """Why there is no usable `api_key`. Every call then fails with this error."""
 
     @property
     def host(self) -> str:
-        """Host and port, as errors name the account."""
+        """Host and port, as named in error messages."""
         return urlsplit(self.base_url).netloc
 
 
 @dataclass(frozen=True, slots=True)
 class TransportOptions:
-    """`ca_file` is trusted besides the system's store; `proxy` is asked by CONNECT, so that it sees no request.
+    """Proxy and TLS trust. `ca_file` adds to the system's store; `proxy` tunnels by CONNECT and sees no request.
 
-    `proxy_from` is the variable that names it, for people.
+    `proxy_from` is the variable that sets the proxy, for messages.
     """
 
     ca_file: Path | None = None
@@ -64,29 +64,29 @@ class TransportOptions:
 
 
 def tls_context(options: TransportOptions) -> ssl.SSLContext:
-    """What is trusted: the system's store, or what SSL_CERT_FILE and SSL_CERT_DIR put in its place, and the file.
+    """Trust the system's store, or SSL_CERT_FILE and SSL_CERT_DIR in its place, and `ca_file`.
 
-    Raises `OSError`, of which `ssl.SSLError` is one, where they cannot be read.
+    Raises `OSError` (also its subclass `ssl.SSLError`) if a file cannot be read.
     """
-    trusted = httpcore2.default_ssl_context()
+    context = httpcore2.default_ssl_context()
     if options.ca_file is not None:
-        trusted.load_verify_locations(cafile=options.ca_file)
-    return trusted
+        context.load_verify_locations(cafile=options.ca_file)
+    return context
 
 
 def proxy_of(proxy: str) -> tuple[str, tuple[str, str] | None]:
-    """The address of a proxy, and the name and password that it wants."""
+    """Return the address of a proxy, and the user name and password in its URL, if any."""
     parts = urlsplit(proxy)
-    name = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
-    return f"http://{address_of(proxy)}", name
+    auth = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
+    return f"http://{address_of(proxy)}", auth
 
 
 def headers(account: Account) -> dict[str, str]:
-    """The headers of every request."""
+    """Return the headers of every request."""
     key = account.api_key
     sent = {
         "Accept": "application/json",
-        "Accept-Encoding": "identity",  # so that the cap on a body is a cap on what it unpacks to
+        "Accept-Encoding": "identity",  # so that the body limit applies to the unpacked size
         "User-Agent": f"fastn-mcp/{__version__}",
     }
     sent |= {"Authorization": f"Bearer {key}"} if account.auth == "bearer" else {"x-fastn-api-key": key}

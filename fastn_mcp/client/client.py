@@ -1,4 +1,4 @@
-"""Send a call to Fastn: deadlines, retries, rate limits, merged updates and exact outcomes."""
+"""Sending a call to Fastn: deadlines, retries, rate limits, merged updates and exact outcomes."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -60,11 +60,11 @@ R = TypeVar("R", bound=FastnObject)
 _CHECK = "Check the network and FASTN_BASE_URL; fastn-mcp doctor checks each step."
 
 LONGEST_QUEUE = 1_000
-"""Calls that wait for one of the places for requests at the same time."""
+"""Maximum number of calls that wait for a slot under the concurrency limit."""
 
 
 class Attempts:
-    """What was tried for one call, and so the error that says what became of it."""
+    """Attempts of one call, and the errors that state its outcome."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -84,25 +84,26 @@ class Attempts:
             return self.lost(f"Fastn at {host} can no longer be reached: {error}.", {})
         return NotSent(f"Fastn at {host} cannot be reached: {error}.", error.next_step or _CHECK)
 
-    def lost(self, what: str, said: Mapping[str, JsonValue]) -> FastnError:
-        detail: dict[str, JsonValue] = {"fastn": dict(said)} if said else {}
+    def lost(self, what: str, response: Mapping[str, JsonValue]) -> FastnError:
+        detail: dict[str, JsonValue] = {"fastn": dict(response)} if response else {}
         if self._reads:
             return Failed(what, "Call again later.", facts=detail)
         return UnknownOutcome(what, self._settling(detail), facts=detail)
 
     def rejected(self, error: FastnError) -> FastnError:
-        """`error`, unless what it says was not done may have been done after all.
+        """Return `error`, or a less certain one if the call may have had effects nevertheless.
 
-        By an attempt before it; or by a run that ends with 422, as Fastn answers where a workflow's own code throws.
+        An earlier attempt may have applied it, and a run whose workflow throws ends with 422.
         """
-        said = error.facts.get("fastn")
-        if isinstance(self._call, RunWorkflow) and isinstance(said, dict) and said.get("status") == 422:
-            detail: dict[str, JsonValue] = {"fastn": said}
+        response = error.facts.get("fastn")
+        if isinstance(self._call, RunWorkflow) and isinstance(response, dict) and response.get("status") == 422:
+            detail: dict[str, JsonValue] = {"fastn": response}
             what = "The workflow's code failed, or its input was refused (422)."
             return Failed(what, self._settling(detail), certainty="What it did before that stays done.", facts=detail)
         if self._reads or not self.was_unknown:
             return error
-        return self.lost(f"An earlier attempt was lost; then: {error.what}", said if isinstance(said, dict) else {})
+        response = response if isinstance(response, dict) else {}
+        return self.lost(f"An earlier attempt was lost; then: {error.what}", response)
 
     def timed_out(self) -> FastnError:
         if self.last is None or self.was_unknown:
@@ -124,7 +125,7 @@ class Attempts:
         return AppliedUnreadable(what, self._settling(detail), facts=detail)
 
     def _settling(self, detail: dict[str, JsonValue]) -> str:
-        """Add the read that shows what happened to `detail`; the next step in words."""
+        """Add the read that settles the outcome to `detail`. Returns the next step as a sentence."""
         reading = settling_read(self._call)
         if reading is None:
             return "Look in the Fastn dashboard."
@@ -134,30 +135,30 @@ class Attempts:
 
 
 class FastnClient:
-    """One account at Fastn."""
+    """Client of one Fastn account."""
 
     def __init__(
         self, account: Account, exchange: Exchange, system: System, store: RateLimitStore | None = None
     ) -> None:
-        """`store` is where processes that use the same key tell each other that its rate limit is used up."""
+        """`store` shares a used-up rate limit between processes with the same key."""
         self._account = account
         self._exchange = exchange
         self._system = system
-        self._places = anyio.Semaphore(account.concurrency, fast_acquire=True)
+        self._slots = anyio.Semaphore(account.concurrency, fast_acquire=True)
         self._retries = RetryBudget()
         self._limit = RateLimit(account, system, store)
         self.redactor = Redactor([account.api_key])
-        """Hides the key of the account."""
+        """Redacts the API key of the account."""
         self.dashboard_url = account.dashboard_url
 
     async def aclose(self) -> None:
         await self._exchange.aclose()
 
     def check(self, call: Tool[Any]) -> None:
-        """Refuse what must not be sent. Raises `NotSent`.
+        """Raise `NotSent` for a call that must not be sent.
 
-        That is any call while there is no key, one with an argument that holds the key of the account in any encoding,
-        and a change with a value that was redacted in a result: sent back, that would replace the real one.
+        That is every call while there is no key, a call with an argument that holds the account's key in any encoding,
+        and a change with a redacted value: sent back, it would replace the real one.
         """
         if self._account.no_key is not None:
             raise _missing_key(self._account.no_key)
@@ -174,16 +175,16 @@ class FastnClient:
             )
 
     def deadline(self, call: Operation[Any]) -> float:
-        """Seconds within which `call` is made."""
+        """Return the deadline of `call` in seconds."""
         return self._account.ai_deadline if call.effect is Effect.SPEND else self._account.deadline
 
     async def send(self, call: Operation[R]) -> R:
-        """Make the call. Raises a `FastnError` that says exactly what became of it."""
+        """Send the call. Raises a `FastnError` that states its exact outcome."""
         attempts = Attempts(call)
-        carried = [] if call.effect is Effect.READ else carried_by(call)
-        redactor = Redactor([*self.redactor.secrets, *carried]) if carried else self.redactor
-        said: Said = {"operation": attempts.operation, "effect": call.effect.value}
-        with self._system.span("fastn", attempts.operation, said):
+        secrets = [] if call.effect is Effect.READ else secrets_of(call)
+        redactor = Redactor([*self.redactor.secrets, *secrets]) if secrets else self.redactor
+        details: Said = {"operation": attempts.operation, "effect": call.effect.value}
+        with self._system.span("fastn", attempts.operation, details):
             try:
                 with anyio.fail_after(self.deadline(call)):
                     return await self._send(call, attempts, redactor)
@@ -201,7 +202,7 @@ class FastnClient:
         except RefusedValue as error:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
         if self._account.end_org_id and "x-end-org-ref" in request.headers:
-            # Fastn would be sent two customers, and which of them counts is not documented.
+            # The request would name two customers, and which one wins is not documented.
             raise NotSent(
                 "customer_ref: this account's settings name a customer for every request (end_org_id).",
                 "Give customer_id instead, which replaces it.",
@@ -210,19 +211,19 @@ class FastnClient:
             request = await self._merged(cast(Call, call), request)
         if self._account.fields and (names := self._account.fields.get(call.toolset())):
             request = to_wire(request, names)
-        if self._places.statistics().tasks_waiting >= LONGEST_QUEUE:
+        if self._slots.statistics().tasks_waiting >= LONGEST_QUEUE:
             raise NotSent(
                 f"{LONGEST_QUEUE} calls are already waiting for their turn.", "Call again once some have ended."
             )
-        async with self._places:
+        async with self._slots:
             answer = await self._answer(request, attempts)
         return self._result(call, answer, attempts, redactor)
 
     async def _merged(self, call: Call, request: Request) -> Request:
-        """The whole resource with the changes, so that a `PUT` that replaces loses nothing."""
+        """Merge the changes into the current resource, so that a `PUT` that replaces loses nothing."""
 
         async def read(reading: Call) -> FastnObject:
-            return await self._send(reading, Attempts(reading), Redactor(()))  # what is sent back is sent as it was
+            return await self._send(reading, Attempts(reading), Redactor(()))  # sent back unredacted
 
         current = await read_target(call, read)
         if current is None:
@@ -236,25 +237,25 @@ class FastnClient:
         return replace(request, body=Update.merged(whole, request.body or {}))
 
     async def _answer(self, request: Request, attempts: Attempts) -> Answer:
-        """The first answer that is one, with retries. Raises the failure of the last attempt."""
+        """Send the request with retries and return its answer. Raises the failure of the last attempt."""
         while True:
             if (closed := await self._limit.closed_for()) > 0:
                 await self._wait_for_limit(closed, attempts)
             attempts.number += 1
             attempts.last = None
             wait: float | None = None
-            sent: Said = {
+            details: Said = {
                 "method": request.method,
                 "template": request.template,
                 "base_url": self._account.base_url,
                 "resent": attempts.number - 1 or None,
             }
             try:
-                with self._system.span("http", request.template, sent):
+                with self._system.span("http", request.template, details):
                     answer = await self._exchange(request)
-                    sent["status"] = answer.status
-                    sent["remaining"] = answer.headers.get("x-ratelimit-remaining")
-                    sent["error"] = answer.unreadable and answer.unreadable.name.lower()
+                    details["status"] = answer.status
+                    details["remaining"] = answer.headers.get("x-ratelimit-remaining")
+                    details["error"] = answer.unreadable and answer.unreadable.name.lower()
             except NotSentError as error:
                 attempts.end(Fate.UNSENT)
                 failure: FastnError = attempts.unreachable(self._account.host, error)
@@ -262,47 +263,49 @@ class FastnClient:
                 attempts.end(Fate.UNKNOWN)
                 failure = attempts.lost(f"The connection broke before Fastn answered ({error}).", {})
             else:
-                failed, wait = await self._judge(answer, request.method, attempts)
+                failed, wait = await self._classify(answer, request.method, attempts)
                 if failed is None:
                     return answer
                 failure = failed
             await self._wait_to_retry(failure, request.method, attempts, wait)
 
-    async def _judge(self, answer: Answer, method: str, attempts: Attempts) -> tuple[FastnError | None, float | None]:
-        """What became of an attempt that was answered: its failure, if it is one, and the wait that Fastn asks for."""
+    async def _classify(
+        self, answer: Answer, method: str, attempts: Attempts
+    ) -> tuple[FastnError | None, float | None]:
+        """Return the failure of an answered attempt, if it is one, and the wait in seconds that Fastn asks for."""
         now = self._system.now()
         if (reset := exhausted_for(answer.headers, now)) is not None:
             await self._limit.used_up(reset)
-        said, became, what = dict[str, JsonValue](), Fate.ANSWERED, f"Fastn answered {answer.status}."
+        response, outcome, what = dict[str, JsonValue](), Fate.ANSWERED, f"Fastn answered {answer.status}."
         if answer.status >= 300:
-            said = _error_body(answer)
-            became = fate(answer.status, said.get("code"))
+            response = _error_body(answer)
+            outcome = fate(answer.status, response.get("code"))
         if answer.unreadable is UnreadableBody.BROKEN and answer.status < 300 and method == "GET":
-            became, what = Fate.UNKNOWN, "Fastn's response was cut off."
-        attempts.end(became)
-        if became is Fate.ANSWERED:
+            outcome, what = Fate.UNKNOWN, "Fastn's response was cut off."
+        attempts.end(outcome)
+        if outcome is Fate.ANSWERED:
             self._retries.left = min(FULL_BUDGET, self._retries.left + 1)
             return None, None
         wait = retry_after(answer.headers, now)
-        if became is not Fate.THROTTLED:
-            return attempts.lost(what, said), wait
+        if outcome is not Fate.THROTTLED:
+            return attempts.lost(what, response), wait
         if wait:
             await self._limit.refused(wait)
-        return attempts.rejected(throttled(said, wait)), wait
+        return attempts.rejected(throttled(response, wait)), wait
 
     async def _wait_to_retry(self, failure: FastnError, method: str, attempts: Attempts, wait: float | None) -> None:
-        """Wait until the request may be sent again. Raises `failure` where it may not, or where that is too long."""
+        """Wait until the next attempt. Raises `failure` if there may be none, or if the wait is too long."""
         seconds = pause(attempts.number, wait, self._system.share())
         in_time = seconds <= LONGEST_WAIT and seconds < anyio.current_effective_deadline() - anyio.current_time()
-        became = attempts.last or Fate.UNKNOWN
-        may = attempts.number < ATTEMPTS and may_repeat(method, became)
-        if not may or not in_time or not self._retries.take(became):
+        outcome = attempts.last or Fate.UNKNOWN
+        may_retry = attempts.number < ATTEMPTS and may_repeat(method, outcome)
+        if not may_retry or not in_time or not self._retries.take(outcome):
             raise failure
         again = f"Trying again in {seconds:.1f} s (attempt {attempts.number + 1} of {ATTEMPTS})."
         await self._wait(f"{failure.what} {again}", "retry", seconds, attempts)
 
     async def _wait_for_limit(self, seconds: float, attempts: Attempts) -> None:
-        """Wait for a used-up rate limit to open. Raises where that takes too long."""
+        """Wait for a used-up rate limit to reset. Raises `RateLimited` if that takes longer than `LONGEST_WAIT`."""
         if seconds > LONGEST_WAIT:
             error = RateLimited(
                 "Fastn's rate limit is used up.",
@@ -315,22 +318,23 @@ class FastnClient:
         await self._wait(why, "rate_limit", seconds, attempts)
 
     async def _wait(self, why: str, cause: str, seconds: float, attempts: Attempts) -> None:
-        said: Said = {"cause": cause, "seconds": round(seconds, 3), "operation": attempts.operation}
-        with self._system.span("wait", cause, said):
+        details: Said = {"cause": cause, "seconds": round(seconds, 3), "operation": attempts.operation}
+        with self._system.span("wait", cause, details):
             await announce_wait(why)
             await self._system.sleep(seconds)
 
     def _result(self, call: Operation[R], answer: Answer, attempts: Attempts, redactor: Redactor) -> R:
         deletes = call.route.method == "DELETE"
         if answer.status >= 300:
-            said = _error_body(answer)
+            response = _error_body(answer)
             if deletes and answer.status == 404 and attempts.was_unknown:
                 return call.result({"id": call.target, "deleted": True, "outcome": "gone"})
             if answer.status in (301, 302, 303) and call.effect is not Effect.READ:
-                # With these, servers also say that they have done something, and where it is to be seen.
-                raise attempts.lost(f"Fastn answered with a redirect ({answer.status}), which is never followed.", said)
+                # Servers also answer a completed change with these, to point to its result.
+                what = f"Fastn answered with a redirect ({answer.status}), which is never followed."
+                raise attempts.lost(what, response)
             not_found = self._not_found(call)
-            raise attempts.rejected(error_of(answer.status, said, key_hint=self._key_hint(), not_found=not_found))
+            raise attempts.rejected(error_of(answer.status, response, key_hint=self._key_hint(), not_found=not_found))
         if answer.unreadable is not None:
             raise attempts.unreadable(answer.unreadable)
         try:
@@ -348,7 +352,7 @@ class FastnClient:
             raise attempts.unreadable(UnreadableBody.NO_JSON) from None
 
     def _not_found(self, call: Operation[Any]) -> tuple[str, str]:
-        """What a 404 means, and the next step. Where no argument is an id, it is the path that is wrong."""
+        """Return what a 404 means, and the next step. Without an id among the arguments, the path is wrong."""
         doctor = "Run fastn-mcp doctor, which finds where this account has it, or correct FASTN_BASE_URL."
         if call.target is not None:
             return no_such(call)
@@ -368,23 +372,23 @@ def _missing_key(missing: NoKey) -> NotSent:
 
 
 def _decoded(body: bytes) -> JsonValue:
-    """Strict JSON: no NaN, no lone surrogates, at most 200 levels; integers exact. None for an empty body.
+    """Parse strict JSON: no NaN, no lone surrogates, at most 200 levels, exact integers. None for an empty body.
 
-    Raises ValueError.
+    Raises ValueError if it is anything else.
     """
     return cast(JsonValue, from_json(body, allow_inf_nan=False)) if body.strip() else None
 
 
 def _error_body(answer: Answer) -> dict[str, JsonValue]:
-    """What an answer that is no success says; where it is no JSON, its status alone."""
+    """Return the facts of an error response; only its status if the body is not JSON."""
     try:
         body = _decoded(answer.body)
     except ValueError:
         body = None
-    return facts(answer.status, answer.headers, redact(body))  # before anything is cut
+    return facts(answer.status, answer.headers, redact(body))  # redacted before it is truncated
 
 
-def carried_by(call: Operation[Any]) -> list[str]:
-    """The secrets that a call holds: its secret arguments, and what stands under the name of a secret."""
+def secrets_of(call: Operation[Any]) -> list[str]:
+    """Return the secrets in a call: its secret arguments, and values under field names of secrets."""
     arguments = call.arguments()
     return [*(text for name in call.secrets() for text in texts_in(arguments.get(name))), *secrets_in(arguments)]

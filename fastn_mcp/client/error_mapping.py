@@ -1,6 +1,6 @@
-"""Fastn's error responses and failed connections as errors of this package.
+"""Mapping of Fastn's error responses and of failed connections to errors of this package.
 
-Its text is somebody's data: it stands in the facts, never in our sentences.
+Fastn's text may hold account data: it goes into the facts, never into our messages.
 """
 
 import socket
@@ -26,14 +26,14 @@ from fastn_mcp.errors import (
     Unauthorized,
 )
 
-# A 401 with one of these is about a connection's credentials, not about our key.
-_ABOUT_A_CONNECTION = ("CONN-", "CONNECTOR_", "EVT-", "WEBHOOK_")
+# A 401 whose code starts so is about a connection's credentials, not about the API key.
+_CONNECTION_CODES = ("CONN-", "CONNECTOR_", "EVT-", "WEBHOOK_")
 _LONGEST_TEXT = 500
 _LONGEST_STRUCTURE = 2_000
 
 
 def facts(status: int, headers: Mapping[str, str], body: JsonValue) -> dict[str, JsonValue]:
-    """What Fastn says of an error, whatever the shape: status, code, message, details and request id."""
+    """Return the status, code, message, details and request id of an error response, whatever its shape."""
     found: dict[str, JsonValue] = {"status": status}
     error: JsonValue = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(error, dict):
@@ -54,7 +54,7 @@ def facts(status: int, headers: Mapping[str, str], body: JsonValue) -> dict[str,
 
 
 def _short(value: JsonValue) -> JsonValue:
-    """A structure as it is while it is small, else the beginning of its text."""
+    """Return a structure as it is if it is small, else the beginning of its JSON."""
     text = to_json(value).decode()
     return value if len(text) <= _LONGEST_STRUCTURE else text[:_LONGEST_STRUCTURE]
 
@@ -72,7 +72,7 @@ _DEFINITE: dict[int, tuple[type[Rejected], str, str]] = {
     ),
 }
 
-_ABOUT_A_CUSTOMER: dict[str, tuple[str, str]] = {
+_CUSTOMER_ERRORS: dict[str, tuple[str, str]] = {
     "does not serve the requesting tenant": (
         "The installation does not belong to the customer of this run",
         "Give customer_id together with the installation_id of that customer.",
@@ -86,17 +86,17 @@ _ABOUT_A_CUSTOMER: dict[str, tuple[str, str]] = {
         "See list_connections for the customer. A workflow that a widget installed needs installation_id as well.",
     ),
 }
-"""What Fastn says of a run for a customer, in lower case, and what it means."""
+"""Fastn's messages about a run for a customer, in lower case: what each means, and the next step."""
 
 
-def error_of(status: int, said: Mapping[str, JsonValue], *, key_hint: str, not_found: tuple[str, str]) -> FastnError:
-    """The error of a definite answer.
+def error_of(status: int, reply: Mapping[str, JsonValue], *, key_hint: str, not_found: tuple[str, str]) -> FastnError:
+    """Return the error for a definite answer.
 
-    `key_hint` says what to look at when the key is not accepted; `not_found` is what a 404 means and the next step.
+    `key_hint` is the next step if the key is not accepted; `not_found` is what a 404 means, and its next step.
     """
-    code = str(said.get("code") or "")
-    detail: dict[str, JsonValue] = {"fastn": dict(said)}
-    if status == 401 and code.startswith(_ABOUT_A_CONNECTION):
+    code = str(reply.get("code") or "")
+    detail: dict[str, JsonValue] = {"fastn": dict(reply)}
+    if status == 401 and code.startswith(_CONNECTION_CODES):
         return Failed(
             "The credentials of a connection were refused (401); the API key is fine.",
             "See list_connections; the customer has to authorise it again.",
@@ -116,15 +116,15 @@ def error_of(status: int, said: Mapping[str, JsonValue], *, key_hint: str, not_f
         )
     if status == 404 or status in _DEFINITE:
         kind, what, next_step = (NotFound, *not_found) if status == 404 else _DEFINITE[status]
-        message = str(said.get("message")).lower()
-        what, next_step = next((said for text, said in _ABOUT_A_CUSTOMER.items() if text in message), (what, next_step))
+        message = str(reply.get("message")).lower()
+        what, next_step = next((hint for text, hint in _CUSTOMER_ERRORS.items() if text in message), (what, next_step))
         return kind(f"{what.removesuffix('.')} ({status}).", next_step, facts=detail)
     return Failed(f"Fastn answered with an error ({status}).", "See fastn.message.", facts=detail)
 
 
-def throttled(said: Mapping[str, JsonValue], wait: float | None) -> FastnError:
-    """The error of a 429 that waiting may clear; `wait` is in seconds, None where Fastn does not say."""
-    detail: dict[str, JsonValue] = {"fastn": dict(said)}
+def throttled(reply: Mapping[str, JsonValue], wait: float | None) -> FastnError:
+    """Return the error for a 429 that waiting may clear. `wait` is in seconds; None if Fastn does not state it."""
+    detail: dict[str, JsonValue] = {"fastn": dict(reply)}
     if wait is not None:
         detail["retry_after_seconds"] = round(wait, 1)
     when = f"in {wait:.0f} seconds" if wait is not None else "in some minutes"
@@ -139,52 +139,52 @@ _NOT_YET_VALID, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64
 
 
 def unreachable(error: Exception, through: TransportOptions | None) -> tuple[str, str]:
-    """The reason and the next step. `through` has the proxy in use; its name and password are not shown."""
+    """Return the reason and the next step. `through` has the proxy in use; its user name and password are not shown."""
     proxy = None if through is None else _shown(through)
     if isinstance(error, httpcore2.ProxyError):
         return _refused_by_proxy(str(error)[:3], proxy or "the proxy")
     cause = next((each for each in reversed(list(_causes(error))) if isinstance(each, OSError)), None)
-    by_way_of = f", through {proxy}" if proxy else ""
+    via_proxy = f", through {proxy}" if proxy else ""
     if isinstance(cause, ssl.SSLError):
         reason, next_step = _tls(cause)
-        return reason + by_way_of, next_step
-    # Before TLS, whatever goes wrong goes wrong on the way to the proxy, where there is one.
-    whose, named = (proxy or "it"), (through.proxy_from if through else "FASTN_BASE_URL")
+        return reason + via_proxy, next_step
+    # Failures before TLS are on the way to the proxy, if there is one.
+    peer, setting = (proxy or "it"), (through.proxy_from if through else "FASTN_BASE_URL")
     if isinstance(cause, socket.gaierror):
-        what = f"the name of {whose} cannot be resolved" if proxy else "its name cannot be resolved (DNS)"
-        return what, f"Check the host in {named}, and the DNS of this machine. {_DOCTOR}"
+        what = f"the name of {peer} cannot be resolved" if proxy else "its name cannot be resolved (DNS)"
+        return what, f"Check the host in {setting}, and the DNS of this machine. {_DOCTOR}"
     if isinstance(cause, ConnectionRefusedError):
-        return f"{whose} refuses the connection", f"Check host and port in {named}, and that it runs. {_DOCTOR}"
+        return f"{peer} refuses the connection", f"Check host and port in {setting}, and that it runs. {_DOCTOR}"
     if isinstance(error, httpcore2.ConnectTimeout):
         blocked = (
             "a firewall may be in the way"
             if proxy
             else "a firewall may be in the way, or a proxy be needed (FASTN_PROXY)"
         )
-        return f"{whose} did not accept the connection in time", f"Check {named} and the network; {blocked}. {_DOCTOR}"
+        return f"{peer} did not accept the connection in time", f"Check {setting} and the network; {blocked}. {_DOCTOR}"
     detail = cause.strerror if cause is not None and cause.strerror else type(error).__name__
-    return f"{detail}{by_way_of}", f"Check the network and {named}. {_DOCTOR}"
+    return f"{detail}{via_proxy}", f"Check the network and {setting}. {_DOCTOR}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _shown(options: TransportOptions) -> str:
     return f"the proxy {address_of(options.proxy or '')} ({options.proxy_from})"
 
 
-def _refused_by_proxy(status: str, named: str) -> tuple[str, str]:
-    """What a proxy says is not ours to repeat: its status alone."""
+def _refused_by_proxy(status: str, proxy: str) -> tuple[str, str]:
+    """Return the reason and the next step by a proxy's status. Its text is not repeated."""
     if status == "407":
         return (
-            f"{named} requires a user name and password (407)",
+            f"{proxy} requires a user name and password (407)",
             "Put them into FASTN_PROXY: http://NAME:PASSWORD@HOST:PORT",
         )
-    return f"{named} refused the connection ({status})", f"Ask who runs the proxy to let this host through. {_DOCTOR}"
+    return f"{proxy} refused the connection ({status})", f"Ask who runs the proxy to let this host through. {_DOCTOR}"
 
 
 def _tls(error: ssl.SSLError) -> tuple[str, str]:

@@ -1,12 +1,12 @@
 """One HTTP request and its response: connections, body limits, envelopes and field names.
 
-No redirects, no cookies, no retries: the connection is read directly, with a cap.
+There are no redirects, cookies or retries here, and the size of a body is limited.
 
-httpcore2 makes and drives them, with proxies and TLS. Its own pool looks at all of them twice for each request, so that
-a call costs the more the more were once in flight. Here the one used last is taken, however many there are; how many
-requests there are at once is the client's to limit.
+httpcore2 opens and drives the connections, with proxies and TLS. Its own pool scans all of them twice per request, so
+that the cost of a call grows with their number. `Connections` takes the one used last, in constant time. The client
+limits how many requests are in flight.
 
-Fastn was seen to wrap one resource as {data}, {data: {data}} or not at all; lists keep what stands around their rows.
+Fastn was seen to wrap one resource as {data}, {data: {data}} or not at all. Lists keep the fields around their rows.
 """
 
 import zlib
@@ -28,32 +28,32 @@ from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.paging import List, rows_of
 
 IDLE = 30.0
-"""Seconds for which a connection that nobody uses is kept."""
+"""Seconds for which an idle connection is kept."""
 
 
 class Connections:
-    """Those to one origin. What is trusted is read for the first one: a start needs none."""
+    """Connections to one origin. Certificates are loaded with the first one, not at startup."""
 
     def __init__(self, origin: httpcore2.Origin, options: TransportOptions) -> None:
         self._origin = origin
         self._options = options
-        self._maker: httpcore2.AsyncConnectionPool | None = None
+        self._factory: httpcore2.AsyncConnectionPool | None = None
         self._idle: list[httpcore2.AsyncConnectionInterface] = []
 
     async def take(self) -> httpcore2.AsyncConnectionInterface:
-        """One that nobody else uses. Raises `OSError` where what is trusted cannot be read."""
+        """Return a connection that is not in use. Raises `OSError` if the trusted certificates cannot be read."""
         while self._idle:
             connection = self._idle.pop()
             if not connection.has_expired():
                 return connection
             await connection.aclose()
-        self._maker = self._maker or self._made()
-        return self._maker.create_connection(self._origin)
+        self._factory = self._factory or self._new_factory()
+        return self._factory.create_connection(self._origin)
 
-    def _made(self) -> httpcore2.AsyncConnectionPool:
-        """What knows how a connection is made, and holds none."""
+    def _new_factory(self) -> httpcore2.AsyncConnectionPool:
+        """Return a pool that only creates connections, and holds none."""
         if self._origin.scheme != b"https":
-            # Plain http is for this machine: it needs no certificates, and a proxy would be shown the key.
+            # Plain http is for this machine: it needs no certificates, and a proxy would see the key.
             return httpcore2.AsyncConnectionPool(keepalive_expiry=IDLE)
         tls = tls_context(self._options)
         if self._options.proxy is None:
@@ -62,7 +62,7 @@ class Connections:
         return httpcore2.AsyncHTTPProxy(url, auth, None, tls, keepalive_expiry=IDLE)
 
     async def give_back(self, connection: httpcore2.AsyncConnectionInterface) -> None:
-        """Keep one whose answer is closed, where it can be used again; close one that nobody used for long."""
+        """Keep a connection with a closed response if it is reusable. Closes the oldest idle one if it has expired."""
         if connection.is_idle():
             self._idle.append(connection)
         if self._idle and self._idle[0].has_expired():
@@ -74,13 +74,13 @@ class Connections:
 
 
 CAP = 10 * 1024 * 1024
-"""Bytes of a body, unpacked. More is not read."""
+"""Maximum size of an unpacked body in bytes. No more is read."""
 
 _CONNECT_SECONDS = 5.0
 
 
 class NotSentError(Exception):
-    """No byte of the request can have left. `next_step` is what to do about it, where that is known."""
+    """No byte of the request was sent. `next_step` tells what to do, if that is known."""
 
     def __init__(self, reason: str, next_step: str = "") -> None:
         super().__init__(reason)
@@ -88,7 +88,7 @@ class NotSentError(Exception):
 
 
 class ResponseLost(Exception):
-    """The request may have arrived; no complete status came back."""
+    """The request may have arrived; no complete status was received."""
 
 
 class UnreadableBody(Enum):
@@ -103,7 +103,7 @@ class UnreadableBody(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status, lower-cased headers, and the body, or why there is none."""
+    """A status, lower-cased headers, and the body or the reason why it cannot be used."""
 
     status: int
     headers: Mapping[str, str]
@@ -120,7 +120,7 @@ class Exchange(Protocol):
 
 
 class HttpExchange:
-    """Over HTTP/1.1, with connections that stay open for the life of the server."""
+    """An exchange over HTTP/1.1 with persistent connections."""
 
     def __init__(self, base_url: str, headers: Mapping[str, str], options: TransportOptions | None = None) -> None:
         base = httpcore2.URL(base_url)
@@ -131,7 +131,7 @@ class HttpExchange:
         self._connections = Connections(base.origin, self._options)
 
     async def __call__(self, request: Request) -> Answer:
-        """Raises `NotSentError` or `ResponseLost`."""
+        """Send the request. Raises `NotSentError` or `ResponseLost`."""
         try:
             connection = await self._connections.take()
         except OSError as error:
@@ -150,7 +150,7 @@ class HttpExchange:
         try:
             return await _read(response)
         finally:
-            # What is cancelled here must not leave its connection open, and half read.
+            # A cancelled read must not leave its connection open and half read.
             with anyio.CancelScope(shield=True):
                 await response.aclose()
                 await self._connections.give_back(connection)
@@ -167,12 +167,12 @@ class HttpExchange:
             own.append((b"Content-Type", b"application/json"))
         if request.method != "GET":
             own.append((b"Content-Length", str(len(content or b"")).encode()))
-        named = {name.lower() for name, _ in own}
+        overridden = {name.lower() for name, _ in own}
         return httpcore2.Request(
             request.method,
             httpcore2.URL(scheme=self._scheme, host=self._host, port=self._port, target=target),
-            # A call's own header, as the environment of a run, replaces the account's.
-            headers=[pair for pair in self._headers if pair[0].lower() not in named] + own,
+            # A call's own header, such as the environment of a run, replaces the account's.
+            headers=[pair for pair in self._headers if pair[0].lower() not in overridden] + own,
             content=content,
             extensions={"timeout": {"connect": _CONNECT_SECONDS}},
         )
@@ -224,7 +224,7 @@ _WRAPPERS = ("data", "result", "results", "item", "items")
 
 
 def unwrap(body: JsonValue) -> JsonValue:
-    """The resource or the list inside the envelopes."""
+    """Return the resource or the list inside the envelopes."""
     for _ in range(3):
         if not isinstance(body, dict) or "id" in body:
             return body
@@ -236,11 +236,11 @@ def unwrap(body: JsonValue) -> JsonValue:
 
 
 Names = Mapping[str, str]
-"""Our name of a field, and the account's."""
+"""Our field names, and those of the account."""
 
 
 def to_wire(request: Request, names: Names) -> Request:
-    """The request with the account's names in its body."""
+    """Return the request with the account's field names in its body."""
     if request.body is None:
         return request
     body = {name: value for name, value in request.body.items() if name not in names}
@@ -248,7 +248,7 @@ def to_wire(request: Request, names: Names) -> Request:
 
 
 def from_wire(call: Call, body: JsonValue, names: Names) -> None:
-    """Let each row have our names too, beside the account's."""
+    """Add our field names to each row, beside the account's."""
     rows = rows_of(body)[0] if isinstance(call, List) else [body] if isinstance(body, dict) else []
     for row in rows:
         for our, their in names.items():

@@ -1,6 +1,6 @@
-"""When a request is sent again, and how long a call waits: retries, their budget, and the rate limit of a key.
+"""Retries, their budget, and the rate limit of a key.
 
-Retries go by what may have happened: a POST whose answer was lost is never sent again.
+A request is retried only if that is safe: a POST whose response was lost is never sent again.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ log = logging.getLogger("fastn_mcp.client")
 
 ATTEMPTS = 3
 LONGEST_WAIT = 15.0
-"""Seconds that a call waits because Fastn asks it to. Asked for more, it returns at once and says how long."""
+"""Maximum wait in seconds that Fastn can impose on a call. For a longer one it fails at once and states the wait."""
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 5.0
@@ -30,7 +30,7 @@ _DAY = 86_400.0
 
 
 class Fate(Enum):
-    """What became of one attempt."""
+    """Outcome of one attempt."""
 
     UNSENT = "nothing was sent"
     THROTTLED = "refused unprocessed: 429"
@@ -43,27 +43,27 @@ _REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
 
 
 def fate(status: int, code: object) -> Fate:
-    """What a status means. `code` is Fastn's: an exhausted quota is no rate limit, waiting does not help."""
+    """Return the outcome by status and Fastn's `code`. Waiting helps with a rate limit, not with an exhausted quota."""
     if status == 429 and code != "QUOTA_EXCEEDED":
         return Fate.THROTTLED
-    # Gateways have 5xx statuses of their own, as 524 for an answer that came too late.
+    # Gateways have 5xx statuses of their own, such as 524 for a late response.
     lost = status == 408 or (status >= 500 and status not in _NOT_DONE)
     return Fate.UNKNOWN if lost else Fate.ANSWERED
 
 
 def may_repeat(method: str, fate: Fate) -> bool:
-    """Whether a request may be sent again after this."""
+    """Return whether a request may be sent again after an attempt with this outcome."""
     return fate is not Fate.ANSWERED and (method in _REPEATABLE or fate is not Fate.UNKNOWN)
 
 
 def pause(attempt: int, retry_after: float | None, share: float) -> float:
-    """Seconds before attempt `attempt + 1`: full jitter, and never less than Fastn asks for."""
+    """Return the seconds before attempt `attempt + 1`: full jitter, and never less than Fastn asks for."""
     backoff = max(0.2, share) * min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE)
     return max(backoff, retry_after or 0.0)
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds that `Retry-After` asks for, in either of its forms; None where it says nothing sensible."""
+    """Return the seconds of `Retry-After` in either of its forms; None if it is missing or implausible."""
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,10}", value):
         return float(value)
@@ -75,7 +75,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def exhausted_for(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds until a used-up rate limit opens again; None where there is room, or the reset is implausible."""
+    """Return the seconds until a used-up rate limit resets; None if it is not used up, or the reset is implausible."""
     reset = headers.get("x-ratelimit-reset", "").strip()
     if headers.get("x-ratelimit-remaining", "").strip() != "0" or not re.fullmatch(r"\d{1,12}", reset):
         return None
@@ -95,13 +95,13 @@ _COST = {Fate.UNSENT: 14.0, Fate.UNKNOWN: 14.0, Fate.THROTTLED: 5.0}
 
 
 class RetryBudget:
-    """Tokens for the retries of all calls. First attempts are free, and each answer gives a token back."""
+    """Tokens for the retries of all calls. First attempts are free, and each answer returns a token."""
 
     def __init__(self) -> None:
         self.left = FULL_BUDGET
 
     def take(self, after: Fate) -> bool:
-        """Pay for a retry; False where it cannot be paid."""
+        """Take the tokens for a retry. Returns False if too few are left."""
         if self.left < _COST[after]:
             return False
         self.left -= _COST[after]
@@ -109,17 +109,17 @@ class RetryBudget:
 
 
 _READ_EVERY = 1.0
-"""Seconds between two reads of the store: what is missed meanwhile is a request that Fastn refuses, unprocessed."""
+"""Seconds between two reads of the store. The cost of a stale one is a request that Fastn refuses unprocessed."""
 
 _STORE_TIMEOUT = 0.25
-"""Seconds that a call waits for the store."""
+"""Timeout of a store access in seconds."""
 
 _STORE_PAUSE = 10.0
-"""Seconds without a read after the store failed: a call must not wait for it each time."""
+"""Seconds without a read after the store failed, so that not every call waits for it."""
 
 
 class RateLimitStore(Protocol):
-    """Where processes that share a key tell each other that its rate limit is used up. Times are Unix seconds."""
+    """Shares a used-up rate limit between processes with the same key. Times are Unix seconds."""
 
     async def note_limit(self, key: str, until: float, now: float) -> None: ...
 
@@ -127,7 +127,7 @@ class RateLimitStore(Protocol):
 
 
 class RateLimit:
-    """The rate limit of one account's key. Only that it is used up is shared, so that a normal call costs nothing."""
+    """Rate limit of one account's key. Only exhaustion is shared, so that a normal call costs nothing."""
 
     def __init__(self, account: Account, system: System, store: RateLimitStore | None) -> None:
         self._system = system
@@ -138,20 +138,20 @@ class RateLimit:
         self._shared = 0.0  # Unix
 
     async def closed_for(self) -> float:
-        """Seconds until it opens; not above 0 where it is open, as far as is known."""
+        """Return the seconds until the limit resets; 0 or less if it is not known to be used up."""
         now = self._system.monotonic()
         if self._store is not None and now >= self._next_read:
-            self._next_read = now + _READ_EVERY  # before reading: calls that come meanwhile do not read as well
+            self._next_read = now + _READ_EVERY  # before the read, so that concurrent calls do not read as well
             await self._with_store(self._read, self._store)
         return self._closed_until - self._system.monotonic()
 
     async def used_up(self, seconds: float) -> None:
-        """Note an answer that says so."""
+        """Note a response that reports the limit as used up for `seconds`."""
         self._closed_until = self._system.monotonic() + seconds
         await self.refused(seconds)
 
     async def refused(self, seconds: float) -> None:
-        """Note a refused request. The next one of this process finds out for itself; others need not."""
+        """Share a refusal with other processes. The next request of this one finds out for itself."""
         now = self._system.now().timestamp()
         until = now + min(seconds, _DAY)
         if self._store is None or until < self._shared + _READ_EVERY:
@@ -165,25 +165,25 @@ class RateLimit:
             self._closed_until = max(self._closed_until, self._system.monotonic() + closed)
 
     async def _with_store(self, use: Callable[[RateLimitStore], Awaitable[None]], store: RateLimitStore) -> None:
-        """Use the store, unless it takes too long. A failure of it costs no call more than that."""
-        why = ""
+        """Use the store with a timeout. If it fails, the call goes on without it."""
+        problem = ""
         with anyio.move_on_after(_STORE_TIMEOUT) as tried:
             try:
                 await use(store)
             except Exception as error:
-                why = type(error).__name__
-        if why or tried.cancelled_caught:
-            why = why or "no answer"
-            log.warning("rate limits are not shared between processes for %.0f s (%s)", _STORE_PAUSE, why)
+                problem = type(error).__name__
+        if problem or tried.cancelled_caught:
+            problem = problem or "no answer"
+            log.warning("rate limits are not shared between processes for %.0f s (%s)", _STORE_PAUSE, problem)
             self._next_read = self._system.monotonic() + _STORE_PAUSE
 
 
 listener: ContextVar[Callable[[str], Awaitable[None]] | None] = ContextVar("listener", default=None)
-"""Who is told why the calls that are made from here on wait."""
+"""Receives the reason of each wait of calls in this context."""
 
 
 async def announce_wait(why: str) -> None:
-    """Log why a call waits, and tell the listener. In our own words only: Fastn's stay in the result, marked."""
+    """Log why a call waits and notify the listener. `why` never holds Fastn's text, which stays marked in results."""
     log.info(why)
     if (listen := listener.get()) is not None:
         await listen(why)

@@ -6,7 +6,7 @@ import pytest
 from fake_fastn import KEY, Fastn, client, says
 from pydantic_core import to_json
 
-from fastn_mcp.client.client import carried_by
+from fastn_mcp.client.client import secrets_of
 from fastn_mcp.client.http import Answer, unwrap
 from fastn_mcp.errors import FastnError
 from fastn_mcp.redaction import Redactor
@@ -294,9 +294,9 @@ def test_redactor_hides_the_longer_of_two_first_and_spares_what_is_too_short() -
     assert redactor({"abcdef": ["abcdefabcd xyz", 7, None]}) == {
         "[hidden-by-fastn-mcp]": ["[hidden-by-fastn-mcp][hidden-by-fastn-mcp] xyz", 7, None]
     }
-    assert carried_by(CreateSecret(name="N", value="v")) == ["v"]
-    assert carried_by(CreateConnection(connector_id="c", credentials={"a": ["b", 1, {"c": "d"}]})) == ["b", "d"]
-    assert carried_by(CreateConnection(connector_id="c")) == []
+    assert secrets_of(CreateSecret(name="N", value="v")) == ["v"]
+    assert secrets_of(CreateConnection(connector_id="c", credentials={"a": ["b", 1, {"c": "d"}]})) == ["b", "d"]
+    assert secrets_of(CreateConnection(connector_id="c")) == []
 
 
 # Merged updates
