@@ -41,7 +41,7 @@ from fastn_mcp.hosted.approval_page import mounted
 from fastn_mcp.hosted.approvers import TenantInbox
 from fastn_mcp.hosted.authentication import request_context
 from fastn_mcp.hosted.oidc import IssuerKeys
-from fastn_mcp.hosted.response_mode import within
+from fastn_mcp.hosted.response_mode import add_lifespan
 from fastn_mcp.hosted.sign_in import SignIn
 from fastn_mcp.hosted.team_config import Team, Tenant, load_team, origin_of
 from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
@@ -215,7 +215,7 @@ def application(team: Team, builder: TenantBuilder, keys: IssuerKeys, health: He
     server = build_for(_resolve, builder.approval_lifetime(), builder.state_secrets)
     builder.instrumentation("").observe(server)
     app = team_application(server, team, tenants, keys, health, system, routes)
-    within(app, partial(_closing, builder.ledger))
+    add_lifespan(app, partial(_closing, builder.ledger))
     return app
 
 

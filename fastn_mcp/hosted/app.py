@@ -37,7 +37,7 @@ from fastn_mcp.guard.approval.quorum import READ
 from fastn_mcp.hosted.authentication import OWN_KEY, HostCheck, LocalAccess, TeamAccess
 from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.hosted.request_limits import bounded
-from fastn_mcp.hosted.response_mode import choose_response_mode, within
+from fastn_mcp.hosted.response_mode import add_lifespan, choose_response_mode
 from fastn_mcp.hosted.team_config import Team, origin_of
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import Tokens
@@ -145,7 +145,7 @@ def team_application(
         )
     page = [] if team.page_url is None else [origin_of(team.page_url)]
     app.add_middleware(HostCheck, team.served_hosts, [*origins, *page], team.limits.header_bytes, (ALIVE, READY))
-    within(app, partial(_refresh_and_sweep, tenants, keys))
+    add_lifespan(app, partial(_refresh_and_sweep, tenants, keys))
     return app
 
 

@@ -19,7 +19,7 @@ from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.quorum import READ, InsufficientScope, Rights
 from fastn_mcp.hosted.oidc import RETRY_AFTER, NoKeys
-from fastn_mcp.hosted.request_limits import RequestLine, RequestRejected, again, asked, read, unavailable, whole
+from fastn_mcp.hosted.request_limits import RequestRejected, Summary, body_message, read, replay, summarize, unavailable
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tenants import Busy, CallerAccount, RequestLimit, Tenants
 from fastn_mcp.hosted.tokens import Tokens
@@ -103,7 +103,7 @@ class TeamAccess:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != self._path:
             return await self._app(scope, receive, send)
-        line = RequestLine()
+        summary = Summary()
         async with AsyncExitStack() as stack:
             try:
                 caller, tenant, own = await self._signed_in(scope)
@@ -111,15 +111,15 @@ class TeamAccess:
                 owner = tenant.name if own is None else f"{tenant.name} {own.principal}"
                 stack.enter_context(self._requests(owner))
                 body = await read(receive, self._team.limits.body_bytes)
-                line = asked(body)
+                summary = summarize(body)
                 account = await stack.enter_async_context(self._tenants.lease(tenant, own))
-                self._check_scope(caller, account.context, line)
+                self._check_scope(caller, account.context, summary)
             except RequestRejected as rejected:
-                return await rejected.response(line.id)(scope, receive, send)
+                return await rejected.response(summary.id)(scope, receive, send)
             except (Busy, SettingsError) as error:
-                return await _unavailable(error).response(line.id)(scope, receive, send)
+                return await _unavailable(error).response(summary.id)(scope, receive, send)
             inner = {**scope, _CONTEXT: RequestContext(account.context, caller, account.limit)}
-            return await self._app(inner, again(whole(body), receive), send)
+            return await self._app(inner, replay(body_message(body), receive), send)
 
     async def _signed_in(self, scope: Scope) -> tuple[Caller, Tenant, CallerAccount | None]:
         request = Request(scope)
@@ -169,16 +169,16 @@ class TeamAccess:
             parts = [f'error="{error}"', f'error_description="{description}"', *parts]
         return "Bearer " + ", ".join(parts)
 
-    def _check_scope(self, caller: Caller, account: AccountContext, line: RequestLine) -> None:
+    def _check_scope(self, caller: Caller, account: AccountContext, summary: Summary) -> None:
         """Raise `RequestRejected` if the call certainly needs a scope that the token lacks."""
-        if line.tool is None:
+        if summary.tool is None:
             return
         try:
-            wanted = parse(account.by_name, line.tool, line.arguments or {})
+            wanted = parse(account.by_name, summary.tool, summary.arguments or {})
         except FastnError:
             return  # the MCP handler reports the error
         try:
-            caller.check(line.tool, Effect.READ if wanted.dry_run else wanted.call.effective)
+            caller.check(summary.tool, Effect.READ if wanted.dry_run else wanted.call.effective)
         except InsufficientScope as error:
             message = f"{error.what} {error.next_step}"
             raise self._insufficient_scope(caller.rights, error.scope, message) from None
@@ -230,7 +230,7 @@ class LocalAccess:
         id_ = None
         if scope["method"] == "POST":
             with suppress(RequestRejected):  # too large or too slow: rejected without an id
-                id_ = asked(await read(receive, _UNAUTHENTICATED_BYTES)).id
+                id_ = summarize(await read(receive, _UNAUTHENTICATED_BYTES)).id
         what = "The bearer token is not this server's." if sent else "A bearer token is required."
         message = f"{what} Send 'Authorization: Bearer TOKEN'. TOKEN is in {self._place}."
         error = ', error="invalid_token", error_description="Not the token of this server."' if sent else ""

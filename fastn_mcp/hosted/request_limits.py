@@ -1,13 +1,13 @@
-"""Bounds on requests: bytes and time of the head (httptools has none), the size of a body, and how one is rejected.
+"""Request limits: bytes and time of the head (httptools limits neither), size of the body, and rejections.
 
-What asks to speak another protocol is answered in this one, body and all: to the parser its body would be the next
-request, and whoever shares the connection would get the answer.
+An upgrade request is answered over HTTP/1.1, including its body. Otherwise the parser would read the body as the next
+request, and whoever shares the connection would get its answer.
 
-A subclass of uvicorn's protocol, which has no public place for this. httptools takes a tenth off a request over HTTP.
-With uvicorn's other parser, h11, and its bound on the head, 17 of the 28 tests in tests/hosted/test_heads.py fail: a
-request may take for ever to arrive, no bound holds for requests that wait on one connection, probes are refused when it
-is full, and nobody learns that an answer was not received. What declines upgrades can go once uvicorn delivers their
-bodies (https://github.com/Kludex/uvicorn/issues/2722), the rest once it bounds the time of a head.
+This subclasses uvicorn's protocol, which has no public hook for these limits. httptools makes an HTTP request a tenth
+cheaper. With uvicorn's h11 parser and its head limit, 17 of the 28 tests in tests/hosted/test_heads.py fail: a request
+may take forever to arrive, pipelined requests are unlimited, probes are refused when the server is full, and an
+undelivered response goes unnoticed. The upgrade handling can go once uvicorn delivers the bodies of upgrade requests
+(https://github.com/Kludex/uvicorn/issues/2722), the rest once it limits the time of a head.
 """
 
 import os
@@ -30,26 +30,26 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from fastn_mcp.server.stdio import queued
 
 ARRIVES = 30.0
-"""Seconds for a request to arrive, from its first byte or the opening of its connection."""
+"""Seconds for a request to arrive, counted from its first byte or from the opening of its connection."""
 
-_AT_ONCE = 16
-"""Requests of one connection that wait for their turn."""
+_MAX_PIPELINED = 16
+"""Pipelined requests of one connection that may wait."""
 
 _HOSTS = {"1.0": (0, 1), "1.1": (1,)}
-"""How many Hosts a request of each version has (RFC 9112, 3.2)."""
+"""Allowed numbers of Host headers by HTTP version (RFC 9112, 3.2)."""
 
 LOST = "fastn_mcp.lost"
-"""In a request's scope: what is set when its client is found not to have received what was written to it."""
+"""Scope key of the event that is set if the client did not receive what was written to it."""
 
-_OF_THE_CONNECTION = (b"connection", b"upgrade", b"http2-settings")
-
-
-class TooManyAtOnce(Exception):
-    """More requests came at once than wait for their turn."""
+_UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 
 
-class NoRequest(Exception):
-    """A head that another reader would take for something else: of another version, or for no host or several."""
+class TooManyPipelined(Exception):
+    """More pipelined requests than may wait."""
+
+
+class AmbiguousHead(Exception):
+    """Ambiguous head: unsupported HTTP version, or the wrong number of Host headers."""
 
 
 def _never() -> bool:
@@ -59,11 +59,11 @@ def _never() -> bool:
 def bounded(
     head: int, arrives: float = ARRIVES, always: Collection[bytes] = (), is_leaving: Callable[[], bool] = _never
 ) -> type[HttpToolsProtocol]:
-    """A protocol that takes at most `head` bytes, and the rest of one read, without a whole head or a part of a body.
+    """Return a protocol class that reads at most `head` bytes (and one read more) without a whole head or body data.
 
-    So it holds for a line, for lines, for an address, for a chunk's extensions and for what follows a body. `always`
-    are the addresses of probes, which are answered however many connections there are: a process that is full is alive.
-    Once `is_leaving`, each answer is the last of its connection, so that a balancer uses none that is about to end.
+    The limit covers request lines, headers, addresses, chunk extensions and trailers. `always` are the paths of probes,
+    which are answered whatever the number of connections, since a full process is still alive. Once `is_leaving`, each
+    response closes its connection, so that a load balancer does not reuse one that is about to end.
     """
     bounds = {"head": head, "arrives": arrives, "always": frozenset(always), "is_leaving": staticmethod(is_leaving)}
     return type("Bounded", (_Bounded,), bounds)
@@ -77,26 +77,26 @@ class _Bounded(HttpToolsProtocol):
     _unread = 0
     _in_head = False
     _since: float | None = None
-    """When the request began to arrive that has not arrived yet."""
+    """Start of the request that is still arriving, by the loop's clock."""
 
     @override
     def connection_made(self, transport: Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
-        self.parser = _Declining(self)
+        self.parser = _NoUpgradeParser(self)
         self._since = self.loop.time()
-        self._later = self.loop.call_later(self.arrives, self._look)
+        self._timer = self.loop.call_later(self.arrives, self._check_arrival)
         self._lost = anyio.Event()
 
     @override
     def eof_received(self) -> None:
-        # Before the connection is lost, a response may still be complete: what is written from now on goes nowhere.
+        # The response may still complete before the connection is lost, but nothing written from now on arrives.
         if self._busy():
             self._lost.set()
         super().eof_received()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._later.cancel()
+        self._timer.cancel()
         if exc is not None or self._busy() or _unread(self.transport):
             self._lost.set()
         super().connection_lost(exc)
@@ -116,9 +116,9 @@ class _Bounded(HttpToolsProtocol):
 
     @override
     def on_header(self, name: bytes, value: bytes) -> None:
-        # What comes after a body is no header: whoever checked the head has not seen it (RFC 9110, 6.5.1).
+        # Ignore trailers: they come after the head was checked (RFC 9110, 6.5.1).
         if self._in_head:
-            # What stands around a value is none of it (RFC 9110, 5.5); the parser leaves what stands behind.
+            # Whitespace around a value is not part of it (RFC 9110, 5.5). The parser keeps the trailing whitespace.
             super().on_header(name, value.rstrip(b" \t"))
 
     @override
@@ -127,11 +127,11 @@ class _Bounded(HttpToolsProtocol):
         self._in_head = False
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts not in _HOSTS.get(self.parser.get_http_version(), ()):
-            raise NoRequest
-        if self._asks_for_another():
+            raise AmbiguousHead
+        if self._wants_upgrade():
             return
-        if len(self.pipeline) >= _AT_ONCE:
-            raise TooManyAtOnce
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            raise TooManyPipelined
         limit = self.limit_concurrency
         if self.url in self.always:
             self.limit_concurrency = None
@@ -149,54 +149,54 @@ class _Bounded(HttpToolsProtocol):
     @override
     def on_message_complete(self) -> None:
         self._unread = 0
-        if self._asks_for_another():
+        if self._wants_upgrade():
             return
         self._since = None
         super().on_message_complete()
 
     def without_upgrade(self) -> bytes:
-        """The head that was read, as of somebody who asks for nothing else."""
+        """Rebuild the head that was read, without the headers that request an upgrade."""
         lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
-        lines += [b"%s: %s" % pair for pair in self.headers if pair[0] not in _OF_THE_CONNECTION]
+        lines += [b"%s: %s" % pair for pair in self.headers if pair[0] not in _UPGRADE_HEADERS]
         if not self.parser.should_keep_alive():
-            self.parser = HttpRequestParser(self)  # that one has read its last
+            self.parser = HttpRequestParser(self)  # the old parser accepts no further request
             lines.append(b"connection: close")
         return b"\r\n".join([*lines, b"", b""])
 
-    def _asks_for_another(self) -> bool:
-        # A CONNECT is none that could be answered in this one, and is refused as it stands.
+    def _wants_upgrade(self) -> bool:
+        # CONNECT asks for a tunnel, so there is no plain request to go on with. It is rejected as it is.
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
 
-    def _look(self) -> None:
-        """Whether what is arriving does so in time."""
+    def _check_arrival(self) -> None:
+        """Close the connection if its request takes too long to arrive, else check again later."""
         now, wait = self.loop.time(), self.arrives
         if self._since is not None:
             if self._busy():
-                self._since = now  # it is not the client that is slow, and a call would end with its connection
+                self._since = now  # the server is busy, not the client slow; closing would cancel the call
             wait = self._since + self.arrives - now
             if wait <= 0:
                 self.transport.close()
                 return
-        self._later = self.loop.call_later(wait, self._look)
+        self._timer = self.loop.call_later(wait, self._check_arrival)
 
     def _busy(self) -> bool:
-        """Whether a request that has arrived is being answered, or we read no more for now."""
-        last = cast("RequestResponseCycle | None", self.cycle)  # none before the first, whatever its type says
+        """Whether a complete request is being answered or reading is paused."""
+        last = cast("RequestResponseCycle | None", self.cycle)  # None before the first request, despite its type
         answering = last is not None and not (last.response_complete or last.more_body)
         return bool(self.pipeline) or answering or self.flow.read_paused
 
 
 def _unread(transport: Transport) -> bool:
-    """Whether the client closed its end before it had all that was written to it."""
+    """Whether the client closed the connection before it received everything that was written."""
     connection = transport.get_extra_info("socket")
     if connection is None:
         return False
-    with socket.socket(fileno=os.dup(connection.fileno())) as same:  # uvloop's own has no getsockopt
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:  # uvloop's socket has no getsockopt
         return same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0 or queued(same.fileno()) > 0
 
 
-class _Declining(HttpRequestParser):
-    """Reads on where somebody asks for another protocol."""
+class _NoUpgradeParser(HttpRequestParser):
+    """Parser that ignores upgrade requests and goes on with HTTP/1.1."""
 
     def __init__(self, protocol: _Bounded) -> None:
         super().__init__(protocol)
@@ -215,7 +215,7 @@ class _Declining(HttpRequestParser):
 
 
 class RequestRejected(Exception):
-    """A request that goes no further. Nothing of it was sent anywhere."""
+    """Request rejected before it reached a handler. Nothing was sent."""
 
     def __init__(
         self, status: int, message: str, code: int = INVALID_REQUEST, headers: dict[str, str] | None = None,
@@ -229,24 +229,24 @@ class RequestRejected(Exception):
         self._headers = {"Cache-Control": "no-store"} | (headers or {})
 
     def response(self, id_: str | int | None) -> JSONResponse:
-        """The JSON-RPC error for the request of this id: clients show its message, and a mere status tells nothing."""
+        """Return the JSON-RPC error for the request of this id, since clients show its message."""
         body = {"jsonrpc": "2.0", "id": id_, "error": self._error}
         return JSONResponse(body, self._status, self._headers)
 
 
 def unavailable(message: str, seconds: int) -> RequestRejected:
-    """The request cannot be served now; it may be repeated after so many seconds."""
+    """Return a 503 rejection that allows a retry after `seconds`."""
     return RequestRejected(503, message, INTERNAL_ERROR, {"Retry-After": str(seconds)})
 
 
-_PATIENCE = 10.0
+_BODY_SECONDS = 10.0
 """Seconds for a body to arrive."""
 
 
 async def read(receive: Receive, largest: int) -> bytes:
-    """Raises `RequestRejected` where it is too large or too slow, or the client left."""
+    """Read a body. Raises `RequestRejected` if it is too large or too slow, or the client disconnects."""
     body = bytearray()
-    with anyio.move_on_after(_PATIENCE):
+    with anyio.move_on_after(_BODY_SECONDS):
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -259,50 +259,49 @@ async def read(receive: Receive, largest: int) -> bytes:
     raise RequestRejected(408, "The request took too long to arrive.")
 
 
-def whole(body: bytes) -> Message:
-    """The message that holds a whole body."""
+def body_message(body: bytes) -> Message:
+    """Return the ASGI message of a complete body."""
     return {"type": "http.request", "body": body, "more_body": False}
 
 
-def again(first: Message, receive: Receive) -> Receive:
-    """What was received already, and from then on what really comes."""
-    given = False
+def replay(first: Message, receive: Receive) -> Receive:
+    """Return a `receive` that replays `first` and then receives as before."""
+    is_replayed = False
 
     async def receive_again() -> Message:
-        nonlocal given
-        if given:
+        nonlocal is_replayed
+        if is_replayed:
             return await receive()
-        given = True
+        is_replayed = True
         return first
 
     return receive_again
 
 
 @dataclass(frozen=True, slots=True)
-class RequestLine:
-    """What a request asks for, as far as that can be told. Whether it is one of the protocol is for others to say."""
+class Summary:
+    """Id and tool call of a request, as far as they can be parsed. The request itself is not validated."""
 
     id: str | int | None = None
     tool: str | None = None
-    """The tool that it calls."""
     arguments: dict[str, Any] | None = None
 
 
-def asked(body: bytes) -> RequestLine:
-    """What is in a body, whatever it is."""
+def summarize(body: bytes) -> Summary:
+    """Parse the id and the tool call of any body. Invalid parts are None."""
     try:
         message: object = from_json(body)
     except (ValueError, RecursionError):
-        return RequestLine()
+        return Summary()
     if not isinstance(message, dict):
-        return RequestLine()
+        return Summary()
     fields = cast("dict[str, object]", message)
     id_ = fields.get("id")
-    known = id_ if isinstance(id_, (str, int)) and not isinstance(id_, bool) else None
+    request_id = id_ if isinstance(id_, (str, int)) and not isinstance(id_, bool) else None
     params = fields.get("params")
     if fields.get("method") != "tools/call" or not isinstance(params, dict):
-        return RequestLine(known)
-    called = cast("dict[str, object]", params)
-    name, given = called.get("name"), called.get("arguments")
-    arguments = cast("dict[str, Any]", given) if isinstance(given, dict) else None
-    return RequestLine(known, name if isinstance(name, str) else None, arguments)
+        return Summary(request_id)
+    call = cast("dict[str, object]", params)
+    name, values = call.get("name"), call.get("arguments")
+    arguments = cast("dict[str, Any]", values) if isinstance(values, dict) else None
+    return Summary(request_id, name if isinstance(name, str) else None, arguments)

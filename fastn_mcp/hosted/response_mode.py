@@ -1,8 +1,8 @@
-"""Respond in one piece, or as a stream once a request takes long or asks for one.
+"""Respond with JSON, or with an SSE stream if a request takes long or needs one.
 
-The SDK has it one way or the other for a whole server. A stream costs a third of a request, for the tasks around it; a
-response in one piece takes no notice of a client that has left, and gives a proxy that waits for it no sign of life.
-Both are therefore seen to here: a response that takes long becomes a stream, and is its one event.
+The SDK supports only one mode per server. A stream costs a third of a request, for the tasks around it. A JSON response
+does not notice a client that disconnects and sends no keep-alive to a waiting proxy. Here a response that takes long
+becomes a stream with one event.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastn_mcp.guard.journal import ResponseDelivery, delivery
-from fastn_mcp.hosted.request_limits import LOST, again
+from fastn_mcp.hosted.request_limits import LOST, replay
 
-_WANT_MORE = (b"progressToken", b"logLevel", b"subscriptions/listen")
-"""What stands in a request whose client wants to hear more than its response."""
-_MOMENT = 0.05
-"""Seconds until a request is watched: most are answered by then, and a task for each is a twentieth of its cost."""
+_STREAM_MARKS = (b"progressToken", b"logLevel", b"subscriptions/listen")
+"""Markers of a request whose client expects more messages than its response."""
+_WATCH_AFTER = 0.05
+"""Seconds before a request gets a watcher task. Most are answered by then, and a task costs a twentieth of one."""
 _SILENCE = 15.0
-"""Seconds without a response, after which a keep-alive is sent: the SDK's own for streams. Proxies close after 60."""
+"""Seconds without a response until a keep-alive: the SDK's interval for streams. Proxies close after 60."""
 _PING = b": ping\r\n\r\n"
 _STREAM = [
     (b"content-type", b"text/event-stream"),
@@ -35,8 +35,8 @@ _STREAM = [
 ]
 
 
-def within(app: Starlette, resources: Callable[[], AbstractAsyncContextManager[object]]) -> None:
-    """Have `app` live within these resources: opened before whatever it opens already, and closed after it."""
+def add_lifespan(app: Starlette, resources: Callable[[], AbstractAsyncContextManager[object]]) -> None:
+    """Add resources to the lifespan of `app`. They open before its existing ones and close after them."""
     inner = app.router.lifespan_context
 
     @asynccontextmanager
@@ -50,7 +50,7 @@ def within(app: Starlette, resources: Callable[[], AbstractAsyncContextManager[o
 def choose_response_mode(
     app: Starlette, server: Server[Any], security: TransportSecuritySettings, silence: float = _SILENCE
 ) -> None:
-    """Have the response mode chosen for each request of `app`, which the SDK made for `server`."""
+    """Choose the response mode per request of `app`, which the SDK built for `server`."""
     streamed = server.session_manager
     whole = StreamableHTTPSessionManager(
         server,
@@ -59,13 +59,13 @@ def choose_response_mode(
         security_settings=security,
         max_request_body_size=streamed.max_request_body_size,
     )
-    # Not around the application: whoever stands before the SDK, to see who is calling, stands before this too.
+    # Replaces the inner app and does not wrap `app`, so that authentication still runs first.
     vars(streamed)["asgi_app"] = ResponseMode(streamed.asgi_app, whole.asgi_app, silence)
-    within(app, whole.run)
+    add_lifespan(app, whole.run)
 
 
 class ResponseMode:
-    """One request, handled by `streamed` or by `whole`."""
+    """ASGI app that passes each request to `streamed` or to `whole`."""
 
     def __init__(self, streamed: ASGIApp, whole: ASGIApp, silence: float = _SILENCE) -> None:
         self._streamed = streamed
@@ -94,15 +94,15 @@ class ResponseMode:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         first = await receive()
         body = first.get("body", b"")
-        if first["type"] != "http.request" or first.get("more_body") or any(sign in body for sign in _WANT_MORE):
-            await self._streamed(scope, again(first, receive), send)
+        if first["type"] != "http.request" or first.get("more_body") or any(mark in body for mark in _STREAM_MARKS):
+            await self._streamed(scope, replay(first, receive), send)
             return
         response = _Response(send, self._silence if _reads_streams(scope) else inf)
         with _watched(receive, response):
-            await self._whole(scope, again(first, _nothing), response.send)
+            await self._whole(scope, replay(first, _never_receive), response.send)
 
 
-async def _nothing() -> Message:
+async def _never_receive() -> Message:
     await anyio.sleep_forever()
     raise AssertionError
 
@@ -112,7 +112,7 @@ def _reads_streams(scope: Scope) -> bool:
 
 
 class _Response:
-    """One response. After too long a silence it is a stream, of which it is the one event."""
+    """One response. After a keep-alive it is a stream whose only event is the response."""
 
     def __init__(self, send: Send, silence: float) -> None:
         self.silence = silence
@@ -123,7 +123,7 @@ class _Response:
         self._sending = anyio.Lock()
 
     async def send(self, message: Message) -> None:
-        """Send a message of the SDK, which knows nothing of the stream."""
+        """Send a message of the SDK's JSON response, converted to an event if the stream has started."""
         self._has_begun = True
         if not self._is_stream:
             await self._send(message)
@@ -147,7 +147,7 @@ class _Response:
 
 @contextmanager
 def _watched(receive: Receive, response: _Response) -> Generator[None]:
-    """Cancel a request whose client has left, and keep the connection of one that waits alive."""
+    """Cancel the request if its client disconnects, and send keep-alives while it runs."""
     loop = asyncio.get_running_loop()
     watcher: asyncio.Task[None] | None = None
 
@@ -156,7 +156,7 @@ def _watched(receive: Receive, response: _Response) -> Generator[None]:
         watcher = loop.create_task(_watch(receive, response, request))
 
     with anyio.CancelScope() as request:
-        later = loop.call_later(_MOMENT, watch)
+        later = loop.call_later(_WATCH_AFTER, watch)
         try:
             yield
         finally:

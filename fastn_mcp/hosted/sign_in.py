@@ -1,7 +1,7 @@
-"""Sign in with a browser: OpenID Connect authorization code flow with PKCE.
+"""Sign-in with a browser: OpenID Connect authorization code flow with PKCE.
 
-What comes back is believed once its ID token is signed by the issuer, for this client, and for this very sign-in. No
-token is kept: all that is needed of it is who they are.
+The ID token has to be signed by the issuer, for this client and this sign-in. No token is stored, only the person's
+claims are used.
 """
 
 import base64
@@ -24,33 +24,33 @@ from fastn_mcp.runtime import System
 log = logging.getLogger(__name__)
 
 SIGN_IN_HOLDS = 600.0
-"""Seconds to sign in at the provider."""
+"""Seconds to complete a sign-in at the provider."""
 
-_FRESH = 300.0
-"""Seconds for which its discovery document serves: whoever begins sign-ins makes us ask it no more often."""
+_CACHE_SECONDS = 300.0
+"""Seconds for which the discovery document is cached, however many sign-ins begin."""
 
-_AT_ONCE = 3
-"""Requests to it of all who sign in: fewer than it has connections, so that keys are read whoever comes."""
+_CONCURRENT = 3
+"""Concurrent sign-in requests to the provider. Fewer than its connections, so that a key refresh always has one."""
 
 
-_AWAY = "The identity provider cannot be reached."
+_UNREACHABLE = "The identity provider cannot be reached."
 
 
 class NotSignedIn(Exception):
-    """Why nobody is signed in, in a sentence for the person."""
+    """The sign-in failed. The message is a sentence for the person."""
 
     heading = "The sign-in failed"
 
 
 class NotAnApprover(NotSignedIn):
-    """The provider knows the person, and no approver rule of the team file does."""
+    """The person signed in, but no approver rule of the team file matches."""
 
     heading = "There is nothing here for you to decide"
 
 
 @dataclass(frozen=True, slots=True)
 class PendingSignIn:
-    """A sign-in that was begun: what its browser keeps until it comes back."""
+    """Sign-in in progress, as stored in the browser until it returns."""
 
     state: str
     nonce: str
@@ -58,7 +58,7 @@ class PendingSignIn:
 
 
 class SignIn:
-    """Sign-ins of one client, which come back to `redirect`."""
+    """Sign-in flow of one OpenID Connect client, whose redirect URI is `redirect`."""
 
     def __init__(
         self, trust: Trust, keys: IssuerKeys, client: str, secret: str, scopes: list[str], redirect: str,
@@ -72,17 +72,17 @@ class SignIn:
         self._scopes = scopes
         self._redirect = redirect
         self._system = system
-        self._known: dict[str, Any] = {}
-        self._read = self._failed = float("-inf")
-        self._turn = anyio.Lock()
-        self._places = anyio.Semaphore(_AT_ONCE)
+        self._cached: dict[str, Any] = {}
+        self._fetched_at = self._failed_at = float("-inf")
+        self._fetching = anyio.Lock()
+        self._slots = anyio.Semaphore(_CONCURRENT)
 
     async def begin(self) -> tuple[str, PendingSignIn]:
-        """Where the browser goes, and what it keeps. Raises `NotSignedIn`."""
+        """Return the authorization address and the pending sign-in. Raises `NotSignedIn` if the provider fails."""
         metadata = await self._metadata()
         pending = PendingSignIn(*(secrets.token_urlsafe(32) for _ in range(3)))
         challenge = base64.urlsafe_b64encode(hashlib.sha256(pending.verifier.encode()).digest()).rstrip(b"=")
-        asked = {
+        query = {
             "response_type": "code",
             "client_id": self._client,
             "redirect_uri": self._redirect,
@@ -93,10 +93,10 @@ class SignIn:
             "code_challenge_method": "S256",
         }
         at = self._provider.endpoint(metadata, "authorization_endpoint")
-        return f"{at}{'&' if '?' in at else '?'}{urlencode(asked)}", pending
+        return f"{at}{'&' if '?' in at else '?'}{urlencode(query)}", pending
 
     def code(self, pending: PendingSignIn, sent: Mapping[str, str]) -> str:
-        """What the provider sent back with the browser that began this. Raises `NotSignedIn`."""
+        """Return the authorization code of the callback. Raises `NotSignedIn` if it is not of this sign-in."""
         if not hmac.compare_digest(sent.get("state", "").encode(), pending.state.encode()):
             raise NotSignedIn("This is not the sign-in that this browser began.")
         if sent.get("iss", self._trust.issuer) != self._trust.issuer:  # RFC 9207
@@ -106,7 +106,7 @@ class SignIn:
         return sent["code"]
 
     async def finish(self, pending: PendingSignIn, code: str) -> dict[str, Any]:
-        """The claims of who signed in. A code is good once. Raises `NotSignedIn`."""
+        """Exchange a code, which works once, for the claims of the ID token. Raises `NotSignedIn` if that fails."""
         token = await self._exchanged(await self._metadata(), code, pending.verifier)
         try:
             return await self._tokens.id_claims(token, self._client, pending.nonce)
@@ -114,30 +114,30 @@ class SignIn:
             log.warning("an ID token was refused: %s", refused)
             raise NotSignedIn("The identity provider's statement about you could not be verified.") from None
         except NoKeys:
-            raise NotSignedIn(_AWAY) from None
+            raise NotSignedIn(_UNREACHABLE) from None
 
     async def _metadata(self) -> dict[str, Any]:
         began = self._system.monotonic()
-        async with self._turn:  # those who come at once ask once, and fail once
-            if self._system.monotonic() - self._read >= _FRESH:
-                if self._failed > began:
-                    raise NotSignedIn(_AWAY)
-                self._known = await self._asked()
-                self._read = self._system.monotonic()
-        return self._known
+        async with self._fetching:  # concurrent sign-ins share one fetch and its failure
+            if self._system.monotonic() - self._fetched_at >= _CACHE_SECONDS:
+                if self._failed_at > began:
+                    raise NotSignedIn(_UNREACHABLE)
+                self._cached = await self._fetch()
+                self._fetched_at = self._system.monotonic()
+        return self._cached
 
-    async def _asked(self) -> dict[str, Any]:
+    async def _fetch(self) -> dict[str, Any]:
         try:
             with anyio.fail_after(10):
-                async with self._places:
+                async with self._slots:
                     metadata = await self._provider.metadata()
         except (OSError, ValueError, TypeError, httpx2.TransportError) as error:
             log.warning("a sign-in failed: %s: %s", type(error).__name__, error)
-            self._failed = self._system.monotonic()
-            raise NotSignedIn(_AWAY) from None
+            self._failed_at = self._system.monotonic()
+            raise NotSignedIn(_UNREACHABLE) from None
         kinds: Any = metadata.get("subject_types_supported", ["public"])
         if "public" not in kinds and self._client != self._trust.audience:
-            # A requester would have another name here than as an approver, and could be both.
+            # A requester would have another subject as an approver, and could approve their own call.
             log.error("the issuer names people by another subject for each client: client_id has to be the audience")
             raise NotSignedIn("The operator has to set this up: approvers could not be matched with callers.")
         return metadata
@@ -159,7 +159,7 @@ class SignIn:
         try:
             at = self._provider.endpoint(metadata, "token_endpoint")
             with anyio.fail_after(10):
-                async with self._places:
+                async with self._slots:
                     status, found = await self._provider.post(at, fields, headers)
         except (OSError, ValueError, TypeError, KeyError, httpx2.TransportError) as error:
             log.warning("a code could not be exchanged: %s", type(error).__name__)

@@ -1,7 +1,7 @@
-"""The team file: accepted sign-ins, which account serves whom, and who approves. Strict TOML.
+"""The team file: accepted sign-ins, tenants and approvers. Strict TOML.
 
-The first tenant whose every condition holds serves a sign-in; where none does, nothing does. Anything wrong in the file
-stops the start.
+A sign-in is served by the first tenant whose conditions all match. Without a match it is rejected. Any error in the
+file stops the start.
 """
 
 import hashlib
@@ -24,10 +24,10 @@ from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
 from fastn_mcp.tools.tool import Effect
 
 _SECRETS = ("api_key", "webhook_secret")
-"""Settings that stand in no team file: it says where they are, as `api_key_file` or `api_key_env`."""
+"""Settings that the team file only refers to, as in `api_key_file` or `api_key_env`."""
 
 SETTINGS = sorted(Settings.model_fields.keys() - {*_SECRETS, *settings_with(Trait.PROCESS)})
-"""What a tenant can set. The process has one log and one ledger; answers of approvers come to the server itself."""
+"""Settings of a tenant. The log, the ledger and the address of webhook answers are of the whole process."""
 
 _KIND = "team file"
 _FILES = {*settings_with(Trait.FILE), *(f"{name}_file" for name in (*_SECRETS, "client_secret"))}
@@ -39,13 +39,13 @@ _HOST = re.compile(r"[a-z0-9.-]+(:\d{1,5})?|\[[0-9a-f:]+\](:\d{1,5})?")
 
 
 def origin_of(url: str) -> str:
-    """The scheme, host and port of an address, as a browser's Origin header has them."""
+    """Return the origin of an address, as in a browser's Origin header."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
 def read_secret(file: str | None, variable: str | None, environment: Mapping[str, str]) -> str:
-    """The secret in a file or, without one, a variable. Raises `SettingsError`, which says where it was looked for."""
+    """Read a secret from a file or, without one, a variable. Raises `SettingsError` that names the source."""
     if file is None:
         if not (found := environment.get(variable or "", "")):
             raise SettingsError(f"The variable {variable} is not set.")
@@ -61,9 +61,9 @@ def read_secret(file: str | None, variable: str | None, environment: Mapping[str
 
 
 def pattern_matches(pattern: str, value: object) -> bool:
-    """Whether a claim is that text, in which `*` is any text. A flag is `true` or `false`.
+    """Whether a claim matches a pattern, in which `*` is any text. A boolean claim is `true` or `false`.
 
-    Not the policy's patterns: there `?`, brackets and case are lenient.
+    Unlike the policy's patterns, `?` and brackets are literal and case matters.
     """
     text = _claim_text(value)
     return text is not None and _compiled(pattern).fullmatch(text) is not None
@@ -72,7 +72,7 @@ def pattern_matches(pattern: str, value: object) -> bool:
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
     first, *rest = map(re.escape, pattern.split("*"))
-    # Each part where it comes first, for good: whoever writes a claim chooses the text, and no search goes back.
+    # Atomic groups prevent backtracking, since the author of a claim chooses its text.
     parts = [first, *(f"(?>.*?{part})" for part in rest[:-1]), *(f".*{part}" for part in rest[-1:])]
     return re.compile("".join(parts), re.DOTALL)
 
@@ -144,14 +144,14 @@ class _Table(BaseModel):
 
 
 class Match(_Table):
-    """Who is meant, by the claims of a token. Of each kind that is given one has to hold, and of every kind."""
+    """Conditions on the claims of a token. One value of each given kind has to match, and every kind has to."""
 
     subjects: _Texts | None = None
     groups: _Texts | None = None
     claims: dict[str, _Texts] = {}
 
     def holds(self, claims: Mapping[str, Any], groups_claim: str) -> bool:
-        """Whether this sign-in is meant."""
+        """Whether the claims of a sign-in match."""
         if self.subjects and claims.get("sub") not in self.subjects:
             return False
         if self.groups and not _any_matches(self.groups, claims.get(groups_claim)):
@@ -159,7 +159,7 @@ class Match(_Table):
         return all(_any_matches(patterns, claims.get(name)) for name, patterns in self.claims.items())
 
     def index_keys(self) -> list[_IndexKey | None]:
-        """A sign-in that is meant has one of these; None where that cannot be told."""
+        """Return index keys, one of which every matching sign-in has. None: any sign-in may match."""
         if self.subjects:
             return [("subject", subject) for subject in self.subjects]
         if self.groups and not any("*" in group for group in self.groups):
@@ -168,9 +168,9 @@ class Match(_Table):
 
 
 class Tenant(Match):
-    """One account, and whom it serves. With `caller_keys` each of them brings the key of an account of their own.
+    """One account and the sign-ins it serves. With `caller_keys` each caller brings the API key of their own account.
 
-    What else stands in the table is settings of the account.
+    All other keys of the table are settings of the account.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -184,17 +184,17 @@ class Tenant(Match):
     webhook_secret_env: str | None = None
 
     def settings(self, environment: Mapping[str, str], file: Path | None, key: str | None = None) -> Settings:
-        """Its settings, with the key, which is `key` where callers bring it. Raises `SettingsError`.
+        """Load its settings and secrets; `key` is the API key of the caller. Raises `SettingsError` if invalid.
 
-        Settings in the environment count for none: what one variable says cannot be meant for every tenant. Where
-        nothing says otherwise it only reads.
+        Variables of settings are ignored, since one variable cannot be meant for every tenant. The default mode is
+        read-only.
         """
         own = {source.variable for source in SOURCES}
         rest = {name: value for name, value in environment.items() if name not in own}
         values: dict[str, object] = dict(self.model_extra or {})
         try:
             for name in _SECRETS:
-                if (place := _secret_place(self, name)) is not None:
+                if (place := _secret_source(self, name)) is not None:
                     values[name] = read_secret(*place, environment)
             if self.caller_keys:
                 values["api_key"] = key or _PLACEHOLDER
@@ -209,23 +209,23 @@ class Tenant(Match):
 
 
 class ApproverRule(Match):
-    """Which calls those may decide who match: of these tenants, or of all with a key, and with these effects."""
+    """Rule that lets matching people decide calls of `tenants` (default: all with an API key) with these `effects`."""
 
     tenants: _Texts | None = None
     effects: Annotated[_Texts, AfterValidator(_effects)] = sorted(_EFFECTS)
 
     @cached_property
     def digest(self) -> str:
-        """Names the rule by all that it says: one that was changed is another."""
+        """Digest of the whole rule. A changed rule has another."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
     def covers(self, tenant: str, effects: frozenset[str]) -> bool:
-        """Whether calls of a tenant with these effects are theirs to decide."""
+        """Whether the rule covers calls of a tenant with these effects."""
         return (self.tenants is None or tenant in self.tenants) and effects.issubset(self.effects)
 
 
 class Approvals(_Table):
-    """The approval page, its client at the identity provider, and who approves."""
+    """The approval page, its OpenID Connect client and the approver rules."""
 
     client_id: Annotated[str, AfterValidator(_not_blank)]
     client_secret_file: str | None = None
@@ -233,46 +233,46 @@ class Approvals(_Table):
     url: _Resource | None = None
     scopes: _Texts = ["openid", "profile"]
     own: bool = True
-    """Whether the requester may approve what one person has to approve."""
+    """Whether requesters may approve their own calls that need one approval."""
     session_minutes: Annotated[float, Field(ge=1, le=720)] = 60.0
     approver: list[ApproverRule] = []
 
     def secret(self, environment: Mapping[str, str]) -> str:
-        """The client's secret. Raises `SettingsError`."""
+        """Read the client secret. Raises `SettingsError` if it is missing."""
         return read_secret(self.client_secret_file, self.client_secret_env, environment)
 
 
 class TeamLimits(_Table):
-    """How much is taken in, and how much is done at once."""
+    """Size, concurrency and time limits."""
 
     body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = 1024 * 1024
     header_bytes: Annotated[int, Field(ge=1024, le=65_536)] = 16 * 1024
     connections: Annotated[int, Field(ge=1, le=100_000)] = 1000
     calls: Annotated[int, Field(ge=1, le=1000)] = 8
-    """Calls of one tenant at the same time."""
+    """Concurrent calls of one tenant."""
     queue: Annotated[int, Field(ge=0, le=10_000)] = 32
-    """Calls of one tenant that wait for that, for at most `queue_seconds`."""
+    """Calls of one tenant that wait for a slot, for at most `queue_seconds`."""
     queue_seconds: Annotated[float, Field(ge=0, le=300)] = 30.0
     tenants: Annotated[int, Field(ge=1, le=10_000)] = 256
-    """Accounts that are open at the same time."""
+    """Concurrently open accounts."""
     idle_seconds: Annotated[float, Field(ge=1, le=86_400)] = 900.0
-    """After which an account that nobody calls is closed."""
+    """Idle time after which an account is closed."""
     drain_seconds: Annotated[float, Field(ge=0, le=300)] = 0.0
-    """Between being told to stop, when it is no longer ready, and taking no more requests."""
+    """Time between the stop signal, when the process reports not ready, and refusing new requests."""
     grace_seconds: Annotated[float, Field(ge=0, le=600)] = 20.0
-    """For calls in flight from then on."""
+    """Time for calls in flight after that."""
 
     @property
     def requests(self) -> int:
-        """Requests of one tenant at the same time: its calls, those that wait, and as many that are neither."""
+        """Concurrent requests of one tenant: twice its calls and queue, to leave room for other requests."""
         return 2 * (self.calls + self.queue)
 
 
 class Team(_Table):
-    """All that the team file says."""
+    """Content of the team file."""
 
     url: _Resource
-    """The address by which clients reach MCP here: what tokens are for."""
+    """Public address of the MCP endpoint, which is the resource of tokens."""
     issuer: Annotated[str, AfterValidator(plain_address)]
     audience: str | None = None
     hosts: Annotated[list[Annotated[str, AfterValidator(_host)]], ONE_OR_MORE, AfterValidator(_not_empty)] | None = None
@@ -288,25 +288,25 @@ class Team(_Table):
 
     @property
     def trust(self) -> Trust:
-        """Whose tokens are accepted."""
+        """Requirements for accepted tokens."""
         return Trust(self.issuer, self.audience or self.url, self.url, tuple(self.algorithms), self.leeway_seconds)
 
     @property
     def page_url(self) -> str | None:
-        """Where people find the approval page, which may have a host of its own."""
+        """Public address of the approval page, which may have its own host."""
         if self.approvals is None:
             return None
         return self.approvals.url or f"{origin_of(self.url)}/approvals"
 
     @property
     def served_hosts(self) -> list[str]:
-        """The hosts by which this server may be called."""
+        """Accepted Host headers."""
         urls = (self.url, self.page_url or self.url)
         return self.hosts or list(dict.fromkeys(urlsplit(url).netloc for url in urls))
 
     @cached_property
     def _index(self) -> Mapping[_IndexKey | None, list[int]]:
-        """The tenants of each index key: a request looks at those of its own, however many others there are."""
+        """Tenant numbers by index key, so that a lookup does not scan all tenants."""
         index: defaultdict[_IndexKey | None, list[int]] = defaultdict(list)
         for number, tenant in enumerate(self.tenant):
             for key in tenant.index_keys():
@@ -314,7 +314,7 @@ class Team(_Table):
         return dict(index)
 
     def tenant_of(self, claims: Mapping[str, Any]) -> Tenant | None:
-        """Who serves a sign-in."""
+        """Return the first tenant that matches the claims of a sign-in, or None."""
         keys: list[_IndexKey | None] = [None, ("subject", str(claims.get("sub")))]
         keys += [("group", str(_claim_text(group))) for group in _claim_values(claims.get(self.groups_claim))]
         likely = sorted({number for key in keys for number in self._index.get(key, ())})
@@ -322,16 +322,15 @@ class Team(_Table):
         return next((tenant for tenant in found if tenant.holds(claims, self.groups_claim)), None)
 
     def named(self, name: str) -> Tenant | None:
-        """The tenant of this name."""
         return next((tenant for tenant in self.tenant if tenant.name == name), None)
 
     def with_keys(self) -> frozenset[str]:
-        """The tenants whose calls approvers can decide: those whose callers bring no keys of their own."""
+        """Names of the tenants with an API key, whose calls approvers can decide: those without `caller_keys`."""
         return frozenset(tenant.name for tenant in self.tenant if not tenant.caller_keys)
 
 
 def load_team(path: Path) -> Team:
-    """What the file says. Raises `SettingsError`, which names the file, the line, the key and the nearest known one."""
+    """Load the team file. Raises `SettingsError` that names the file, line, key and nearest known key."""
     data, _ = read(path, _KIND, "Correct --team.")
     return load(data, path, _KIND, partial(_built, path.absolute().parent), "See docs/hosting.md.")
 
@@ -344,7 +343,7 @@ def _built(folder: Path, table: dict[str, Any], source: TomlSource) -> Team:
 
 
 def _with_absolute_paths(value: Any, folder: Path) -> Any:
-    """Relative files are in the team file's folder, never in the working directory."""
+    """Resolve relative files against the team file's folder, not the working directory."""
     if isinstance(value, list):
         return [_with_absolute_paths(each, folder) for each in cast("list[object]", value)]
     if not isinstance(value, dict):
@@ -356,7 +355,7 @@ def _with_absolute_paths(value: Any, folder: Path) -> Any:
 
 
 def _flaws(team: Team) -> Iterator[ConfigError]:
-    """What is wrong though each value by itself is right."""
+    """Yield the errors that concern several values together."""
     if not team.tenant:
         yield ConfigError(("tenant",), "it has no [[tenant]]")
     seen: set[str] = set()
@@ -367,7 +366,7 @@ def _flaws(team: Team) -> Iterator[ConfigError]:
             yield ConfigError((*at, "name"), f"there are two tenants {tenant.name}")
         seen.add(tenant.name)
         if team.approvals is not None and tenant.model_extra and "webhook_url" in tenant.model_extra:
-            # One person could be an approver of each, and count as two.
+            # One person could be an approver of both channels and count as two.
             yield ConfigError((*at, "webhook_url"), "webhook_url: with [approvals] there is no webhook")
     if team.approvals is not None:
         yield from _approvals_flaws(team, team.approvals)
@@ -385,8 +384,8 @@ def _tenant_flaws(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
             known = [*Tenant.model_fields, *SETTINGS]
             yield ConfigError((*at, key), f"there is no key {key!r} in [[tenant]]{nearest(key, known)}")
     for secret in _SECRETS:
-        yield from _two_places(at, tenant, secret)
-    keys = [tenant.caller_keys, tenant.profile is not None, _secret_place(tenant, "api_key") is not None]
+        yield from _duplicate_source(at, tenant, secret)
+    keys = [tenant.caller_keys, tenant.profile is not None, _secret_source(tenant, "api_key") is not None]
     if not any(keys):
         needed = "api_key_file, api_key_env, profile or caller_keys = true"
         yield ConfigError(at, f"the tenant {name} needs a key: {needed}")
@@ -403,9 +402,9 @@ def _approvals_flaws(team: Team, approvals: Approvals) -> Iterator[ConfigError]:
         yield ConfigError((*at, "url"), f"url: {page} is already used by this server")
     if "openid" not in approvals.scopes:
         yield ConfigError((*at, "scopes"), "scopes: must include openid, which tells who signed in")
-    if _secret_place(approvals, "client_secret") is None:
+    if _secret_source(approvals, "client_secret") is None:
         yield ConfigError(at, "[approvals] needs client_secret_file or client_secret_env")
-    yield from _two_places(at, approvals, "client_secret")
+    yield from _duplicate_source(at, approvals, "client_secret")
     known = sorted(team.with_keys())
     for number, rule in enumerate(approvals.approver):
         place: Key = (*at, "approver", number)
@@ -423,12 +422,12 @@ def _match_flaws(at: Key, match: Match, nobody: str) -> Iterator[ConfigError]:
         yield ConfigError((*at, "subjects"), 'subjects: they are exact; for a pattern, give claims = { sub = "..." }')
 
 
-def _secret_place(table: _Table, name: str) -> tuple[str | None, str | None] | None:
-    """The file and the variable of a secret, where the table names one."""
+def _secret_source(table: _Table, name: str) -> tuple[str | None, str | None] | None:
+    """Return the file and the variable of a secret, or None if the table names neither."""
     place: tuple[str | None, str | None] = (getattr(table, f"{name}_file"), getattr(table, f"{name}_env"))
     return None if place == (None, None) else place
 
 
-def _two_places(at: Key, table: _Table, name: str) -> Iterator[ConfigError]:
-    if None not in (_secret_place(table, name) or (None,)):
+def _duplicate_source(at: Key, table: _Table, name: str) -> Iterator[ConfigError]:
+    if None not in (_secret_source(table, name) or (None,)):
         yield ConfigError((*at, f"{name}_env"), f"{name}_file and {name}_env are both given; leave one out")

@@ -1,6 +1,6 @@
-"""Open accounts: made on demand, kept apart, closed when idle; concurrency limits and fair shares.
+"""Open accounts, created on demand, isolated and closed when idle, with concurrency and request limits.
 
-What is open of an account (connections, rate limits, ledger, audit, names) is its own, and goes with it.
+Each open account has its own connections, rate limits, ledger, audit log and name cache, which close with it.
 """
 
 import hashlib
@@ -23,15 +23,15 @@ from fastn_mcp.server.context import AccountContext
 log = logging.getLogger(__name__)
 
 KEYS_EACH = 4
-"""Accounts that one caller can have open by keys of their own."""
+"""Open accounts per caller who brings keys of their own."""
 
 
 class Busy(NotSent):
-    """As many calls are made as can be, and as many wait as may."""
+    """A concurrency, request or account limit is reached."""
 
 
 class ConcurrencyLimit:
-    """`calls` slots, and `queue` calls that wait for one, for at most `patience` seconds."""
+    """Limit of `calls` concurrent calls. At most `queue` more wait for a slot, for `patience` seconds each."""
 
     def __init__(self, calls: int, queue: int, patience: float) -> None:
         self._slots = anyio.Semaphore(calls, fast_acquire=True)
@@ -41,7 +41,7 @@ class ConcurrencyLimit:
 
     @asynccontextmanager
     async def __call__(self) -> AsyncGenerator[None]:
-        """A slot, for as long as it is needed. Raises `Busy`."""
+        """Hold a slot. Raises `Busy` if the queue is full or no slot became free in time."""
         if self._slots.value == 0 and self._slots.statistics().tasks_waiting >= self._queue:
             raise self._busy("no more may wait")
         try:
@@ -63,7 +63,7 @@ class ConcurrencyLimit:
 
 
 class RequestLimit:
-    """`most` requests of each at the same time: who sends slowly or asks for much leaves connections to the others."""
+    """Limit of `most` concurrent requests per owner, so that none of them can use up all connections."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -71,7 +71,7 @@ class RequestLimit:
 
     @contextmanager
     def __call__(self, owner: str) -> Generator[None]:
-        """One of the owner's, for as long as it takes. Raises `Busy`."""
+        """Count a request of the owner while it runs. Raises `Busy` at the limit."""
         if self._held[owner] >= self._most:
             raise Busy(f"{self._most} requests of this account are being answered.", "Wait for some of them to end.")
         self._held[owner] += 1
@@ -85,37 +85,37 @@ class RequestLimit:
 
 @dataclass(frozen=True, slots=True)
 class CallerAccount:
-    """A caller who brings a key of their own, and is then a tenant alone."""
+    """Account of a caller who brings their own API key, separate from those of other callers."""
 
     principal: str
     key: str
 
     @property
     def folder(self) -> str:
-        """Names the caller, where they cannot choose how."""
+        """Folder name of the caller: a digest, so that they cannot choose it."""
         return hashlib.sha256(self.principal.encode()).hexdigest()[:32]
 
     @property
     def account(self) -> str:
-        """Tells accounts of this caller apart, and says nothing of the key."""
+        """Identifier of the account: a digest that does not reveal the key."""
         return hashlib.sha256(f"{self.principal}\0{self.key}".encode()).hexdigest()[:12]
 
 
 @dataclass(slots=True)
 class TenantAccount:
-    """An open account, and who uses it."""
+    """An open account, with the number of requests that use it."""
 
     context: AccountContext
     ledger: Ledger
     audit: AuditFile
     account: str
-    """As its approval requests name it: several accounts can share a ledger."""
+    """Account name in the ledger, which several accounts can share."""
     limit: ConcurrencyLimit
     close: Callable[[], Awaitable[None]]
     answers: ASGIApp | None = None
-    """Takes answers of approvers, where there is a webhook."""
+    """Receives the answers of approvers, if there is a webhook."""
     owner: str | None = None
-    """The caller whose key it is, where a caller brought it."""
+    """Principal of the caller who brought the key, if any."""
     used: float = field(default=0.0, init=False)
     users: int = field(default=0, init=False)
 
@@ -124,7 +124,7 @@ _Key = tuple[str, str | None]
 
 
 class Tenants:
-    """The accounts that are open. `open_` opens one, and raises `SettingsError`."""
+    """Pool of open accounts. `open_` opens one, and raises `SettingsError` if its settings are invalid."""
 
     def __init__(
         self, open_: Callable[[Tenant, CallerAccount | None], TenantAccount], limits: TeamLimits, system: System
@@ -139,48 +139,48 @@ class Tenants:
 
     @asynccontextmanager
     async def lease(self, tenant: Tenant, own: CallerAccount | None = None) -> AsyncGenerator[TenantAccount]:
-        """An account, open for as long as it is needed. Raises `Busy`, `SettingsError`."""
+        """Lease an account, opening it if needed. Raises `Busy` if no more can be opened, or `SettingsError`."""
         key = (tenant.name, own.account if own else None)
-        leaving: list[_Key] = []
-        if (found := self._opened.get(key)) is None:
-            # Nothing is awaited between looking and keeping: two requests at once get one and the same.
-            leaving = self._leaving(own)
-            found = self._opened[key] = self._open(tenant, own)
-        found.users += 1
+        to_close: list[_Key] = []
+        if (leased := self._opened.get(key)) is None:
+            # No await between the lookup and the insertion, so that concurrent requests share one account.
+            to_close = self._to_close(own)
+            leased = self._opened[key] = self._open(tenant, own)
+        leased.users += 1
         try:
-            await self._close(leaving)
-            yield found
+            await self._close(to_close)
+            yield leased
         finally:
-            found.users -= 1
-            found.used = self._system.monotonic()
+            leased.users -= 1
+            leased.used = self._system.monotonic()
 
     async def sweep(self) -> None:
-        """Close what nobody has needed for a while."""
+        """Close the accounts that were unused for the idle time."""
         now = self._system.monotonic()
-        await self._close([key for key, one in self._unused() if now - one.used >= self._limits.idle_seconds])
+        await self._close([key for key, account in self._unused() if now - account.used >= self._limits.idle_seconds])
 
     async def sweep_forever(self) -> None:
-        """Sweep four times in each idle time."""
+        """Sweep four times per idle time, at most once a second."""
         while True:
             await self._system.sleep(max(1.0, self._limits.idle_seconds / 4))
             await self.sweep()
 
     async def aclose(self) -> None:
-        """Close all, since nobody is served any more."""
+        """Close all accounts."""
         await self._close(list(self._opened))
 
     def _unused(self) -> list[tuple[_Key, TenantAccount]]:
-        """Those without users, the longest unused first."""
-        unused = [(key, one) for key, one in self._opened.items() if not one.users]
+        """Return the accounts without users, longest unused first."""
+        unused = [(key, account) for key, account in self._opened.items() if not account.users]
         return sorted(unused, key=lambda pair: pair[1].used)
 
-    def _leaving(self, own: CallerAccount | None) -> list[_Key]:
-        """Which account makes room for one more. Raises `Busy` where none can."""
-        if own is not None and sum(one.owner == own.principal for one in self._opened.values()) >= KEYS_EACH:
-            mine = [key for key, one in self._unused() if one.owner == own.principal]
-            if not mine:
+    def _to_close(self, own: CallerAccount | None) -> list[_Key]:
+        """Return the account to close to make room for one more. Raises `Busy` if all are in use."""
+        if own is not None and sum(account.owner == own.principal for account in self._opened.values()) >= KEYS_EACH:
+            idle = [key for key, account in self._unused() if account.owner == own.principal]
+            if not idle:
                 raise Busy(f"{KEYS_EACH} accounts by keys of yours are in use.", "Wait for their calls to end.")
-            return mine[:1]
+            return idle[:1]
         if len(self._opened) < self._limits.tenants:
             return []
         unused = self._unused()
@@ -189,10 +189,10 @@ class Tenants:
         return [unused[0][0]]
 
     async def _close(self, keys: list[_Key]) -> None:
-        gone = [self._opened.pop(key) for key in keys]
+        closing = [self._opened.pop(key) for key in keys]
         with anyio.CancelScope(shield=True):
-            for one in gone:
+            for account in closing:
                 try:
-                    await one.close()
+                    await account.close()
                 except Exception:
                     log.exception("an idle account could not be closed")

@@ -1,6 +1,6 @@
 """Validate access tokens and ID tokens.
 
-Nothing that a token says is believed before its signature, by a key that the issuer publishes.
+No claim is trusted before the signature is verified by a key that the issuer publishes.
 """
 
 import hmac
@@ -20,17 +20,17 @@ from fastn_mcp.runtime import System
 log = logging.getLogger(__name__)
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""What can be accepted: signatures by a key that only the issuer has. Never a shared secret, never none."""
+"""Supported signature algorithms: asymmetric only, so neither HMAC nor `none`."""
 
 _TYPES = ("jwt", "at+jwt", "application/at+jwt")
 _ID_TYPES = ("jwt", "id_token+jwt")
 _LONGEST_SUBJECT = 255
-"""Characters, as OpenID Connect has it."""
+"""Characters (OpenID Connect Core, 2)."""
 
 _CHECKED: Options = {
     "require": ["iss", "aud", "exp", "sub"],
     "enforce_minimum_key_length": True,
-    # Times by our clock, below.
+    # `_check_times` checks these by our clock.
     "verify_exp": False,
     "verify_nbf": False,
     "verify_iat": False,
@@ -38,23 +38,23 @@ _CHECKED: Options = {
 
 
 class TokenRefused(Exception):
-    """Why a token is none, in words for whoever sent it."""
+    """The token is invalid. The message is for its sender."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Whose tokens are accepted, and for what."""
+    """Issuer, audience and algorithms of accepted tokens, and the clock leeway in seconds."""
 
     issuer: str
     audience: str
     resource: str
-    """The address of this server, which tokens for that audience are for."""
+    """Address of this server, as the resource of accepted tokens."""
     algorithms: tuple[str, ...]
     leeway: float
 
 
 class Tokens:
-    """Verifies the tokens of one issuer. The SDK's `TokenVerifier`."""
+    """Verifier of one issuer's tokens. Implements the SDK's `TokenVerifier`."""
 
     def __init__(self, trust: Trust, keys: IssuerKeys, system: System) -> None:
         self._trust = trust
@@ -62,7 +62,7 @@ class Tokens:
         self._system = system
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        """The sign-in; None for a token that is refused, for a reason that `reason` gives."""
+        """Return the verified access token, or None if it is refused. `reason` says why."""
         try:
             return await self._access_token(token)
         except TokenRefused as refused:
@@ -72,7 +72,7 @@ class Tokens:
         return None
 
     async def reason(self, token: str) -> str:
-        """Why a token was refused. Raises `NoKeys` where nobody can know."""
+        """Say why a token is refused. Raises `NoKeys` if it cannot be verified."""
         try:
             await self._access_token(token)
         except TokenRefused as refused:
@@ -80,16 +80,16 @@ class Tokens:
         return "It cannot be used here."
 
     async def id_claims(self, token: str, client: str, nonce: str) -> dict[str, Any]:
-        """Who signed in at a client, by the sign-in of this nonce (OpenID Connect Core, 3.1.3.7).
+        """Return the claims of an ID token for a client and a nonce (OpenID Connect Core, 3.1.3.7).
 
-        Raises `TokenRefused`, `NoKeys`.
+        Raises `TokenRefused` if it is invalid, `NoKeys` if it cannot be verified.
         """
         claims = await self._claims(token, client, _ID_TYPES)
-        given = claims.get("nonce")
-        if not isinstance(given, str) or not hmac.compare_digest(given.encode(), nonce.encode()):
+        claimed = claims.get("nonce")
+        if not isinstance(claimed, str) or not hmac.compare_digest(claimed.encode(), nonce.encode()):
             raise TokenRefused("It is from another sign-in.")
-        several = isinstance(claims["aud"], list) and claims["aud"] != [client]
-        if (several or "azp" in claims) and claims.get("azp") != client:
+        has_others = isinstance(claims["aud"], list) and claims["aud"] != [client]
+        if (has_others or "azp" in claims) and claims.get("azp") != client:
             raise TokenRefused("It is for another client.")
         if "iat" not in claims:
             raise TokenRefused("It has no iat.")
@@ -101,7 +101,7 @@ class Tokens:
             token=token,
             client_id=_text(claims.get("azp")) or _text(claims.get("client_id")) or "unknown",
             scopes=scopes(claims),
-            # The SDK looks at it again, without leeway.
+            # The SDK checks the expiry again, without leeway.
             expires_at=math.ceil(claims["exp"] + self._trust.leeway),
             resource=self._trust.resource,
             subject=claims["sub"],
@@ -109,7 +109,7 @@ class Tokens:
         )
 
     async def _claims(self, token: str, audience: str, types: Collection[str]) -> dict[str, Any]:
-        """The claims of a token for this audience. Raises `TokenRefused`, `NoKeys`."""
+        """Return the verified claims of a token for this audience. Raises `TokenRefused` or `NoKeys`."""
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError, RecursionError):
@@ -168,7 +168,7 @@ def _text(value: object) -> str | None:
 
 
 def scopes(claims: Mapping[str, Any]) -> list[str]:
-    """The scopes of a token: `scope` is the standard's, a text; `scp` is what some providers call it, or a list."""
+    """Return the scopes of a token: `scope`, or some providers' `scp`, as a string or a list."""
     for claim in ("scope", "scp"):
         value: Any = claims.get(claim)
         if isinstance(value, str):

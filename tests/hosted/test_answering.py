@@ -23,7 +23,7 @@ from mcp.types import (
 )
 from starlette.types import Message, Receive, Scope, Send
 
-from fastn_mcp.hosted.request_limits import again, read, whole
+from fastn_mcp.hosted.request_limits import body_message, read, replay
 from fastn_mcp.hosted.response_mode import ResponseMode, choose_response_mode
 
 pytestmark = pytest.mark.anyio
@@ -146,7 +146,7 @@ async def test_an_answer_that_takes_long_shows_signs_of_life_and_arrives(fails: 
 
         # In one message, as from a socket.
         body = await read(receive, 100_000) if scope["method"] == "POST" else b""
-        await app(scope, again(whole(body), receive), hearing)
+        await app(scope, replay(body_message(body), receive), hearing)
 
     async with app.router.lifespan_context(app), AsyncClient(transport=ASGITransport(app=heard)) as http:
         transport = streamable_http_client("http://127.0.0.1/mcp", http_client=http)
