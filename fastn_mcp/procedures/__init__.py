@@ -1,1 +1,1 @@
-"""Tools that are made of several calls."""
+"""Tools that combine several API calls."""

@@ -1,6 +1,6 @@
-"""Fastn's AI: replies in one shape, how to go on, and what a build has made.
+"""The tools `ai_chat` and `ai_build`: uniform replies, the next step, and the changes that a build made.
 
-Nothing here answers the AI: what wants approving is put before a person, and so is a question.
+The AI's questions and approval requests are never answered here: a person has to.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 
 
 def next_step(reply: Mapping[str, JsonValue]) -> JsonValue:
-    """What to do next; None where the AI has ended and asks nothing."""
+    """Return the next step; None if the AI has finished and asks nothing."""
     session = reply.get("session_id")
     if session is None and waits_for_a_person(reply):
         return "Fastn names no session, so this conversation cannot be continued."
@@ -47,9 +47,9 @@ def next_step(reply: Mapping[str, JsonValue]) -> JsonValue:
         }
     if waits_for_a_person(reply):
         return {"what": "Ask the person, and answer by ai_chat.", "ai_chat": {"session_id": session}}
-    if isinstance(made := reply.get("resourceId"), str) and made:
-        # What was made is a draft; an id that is no workflow's may be anything's.
-        return suggested(GetWorkflow, workflow_id=made) if made.startswith("wf_") else suggested(Find, query=made)
+    if isinstance(key := reply.get("resourceId"), str) and key:
+        # Workflow ids start with wf_. Other ids do not say their kind.
+        return suggested(GetWorkflow, workflow_id=key) if key.startswith("wf_") else suggested(Find, query=key)
     if session is None:
         return None
     if word(reply, "status") in GOING_ON:
@@ -60,7 +60,7 @@ def next_step(reply: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def ask_status(reply: Mapping[str, JsonValue]) -> JsonValue:
-    """What to do while a build goes on."""
+    """Return the next step while a build is running."""
     session = reply.get("session_id")
     if session is None:
         return "Look later with list_workflows or list_connectors; Fastn names no session that could be asked."
@@ -75,7 +75,7 @@ def _answer(session: JsonValue, message: str) -> dict[str, JsonValue]:
 
 
 PAGES = 6
-"""Pages of a hundred rows that are read for one inventory, of both kinds together."""
+"""Pages of 100 rows read for one inventory, both kinds together."""
 
 _MOST_NAMED = 20
 _LISTS: dict[str, type[ListWorkflows | ListConnectors]] = {"workflow": ListWorkflows, "connector": ListConnectors}
@@ -83,14 +83,14 @@ _LISTS: dict[str, type[ListWorkflows | ListConnectors]] = {"workflow": ListWorkf
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Rows by kind and id; `partial` says of which kinds not all could be read, and why."""
+    """Rows by kind and id; `partial` holds the reason for each kind that was not read completely."""
 
     rows: dict[tuple[str, str], Row]
     partial: dict[str, str]
 
 
 async def _take_inventory(send: Send, first: str) -> Inventory:
-    """Both kinds, `first` before the other where there are more pages than are read."""
+    """Read both kinds. `first` gets the remaining pages if there are more than `PAGES`."""
     reads = AccountReads(send)
     await reads.read({kind: listing(limit=100) for kind, listing in _LISTS.items()})
     for _ in range(PAGES - len(_LISTS)):
@@ -105,12 +105,12 @@ async def _take_inventory(send: Send, first: str) -> Inventory:
 
 
 def _changed(before: Inventory, after: Inventory, since: datetime) -> dict[str, JsonValue]:
-    """What was created, updated and deleted, by id and name, and what cannot be said."""
-    there, earlier = after.rows, before.rows
+    """Return the rows created, updated and deleted, by id and name, and the kinds not checked."""
+    current, earlier = after.rows, before.rows
     found: dict[str, list[tuple[str, Row]]] = {
-        "created": [(kind, row) for (kind, _), row in there.items() if _is_new(kind, row, before, since)],
-        "updated": [(key[0], row) for key, row in there.items() if key in earlier and _differ(row, earlier[key])],
-        "deleted": [(kind, row) for (kind, key), row in earlier.items() if (kind, key) not in there],
+        "created": [(kind, row) for (kind, _), row in current.items() if _is_new(kind, row, before, since)],
+        "updated": [(key[0], row) for key, row in current.items() if key in earlier and _differ(row, earlier[key])],
+        "deleted": [(kind, row) for (kind, key), row in earlier.items() if (kind, key) not in current],
     }
     found["deleted"] = [(kind, row) for kind, row in found["deleted"] if kind not in after.partial]
     changed: dict[str, JsonValue] = {name: _named(rows) for name, rows in found.items()}
@@ -120,16 +120,16 @@ def _changed(before: Inventory, after: Inventory, since: datetime) -> dict[str, 
 
 
 def _is_new(kind: str, row: Row, before: Inventory, since: datetime) -> bool:
-    """Whether it was not there before. Where not all was seen then, it has to have been made since."""
+    """Whether the row is new. After a partial inventory, only one created after `since` counts as new."""
     if (kind, _id(row)) in before.rows:
         return False
     created = timestamp(row, "createdAt")
     return kind not in before.partial or (created is not None and created >= since)
 
 
-def _differ(one: Row, other: Row) -> bool:
+def _differ(row: Row, other: Row) -> bool:
     fields = ("updatedAt", "version", "status", "publishedVersion")
-    return _name(one) != _name(other) or any(one.get(field) != other.get(field) for field in fields)
+    return _name(row) != _name(other) or any(row.get(field) != other.get(field) for field in fields)
 
 
 def _named(rows: list[tuple[str, Row]]) -> JsonValue:
@@ -150,45 +150,45 @@ def _name(row: Row) -> str:
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 2.0, 10.0, 1.5
 
 _SKEW = timedelta(minutes=2)
-"""By which Fastn's clock may be behind ours."""
+"""Tolerance for a Fastn clock that is behind ours."""
 
 
 async def chat(call: AiChat, context: ProcedureContext) -> Done | Pending:
-    """Say something to the AI. What it asks is for a person to answer, by a call of its own."""
-    made = await context.change(call)
-    if not isinstance(made, Done):
-        return made
-    reply = _reply_of(made.result, call.session_id)
-    return Done(_with_next(reply, {}, next_step(reply)), made.change)
+    """Send a message to the AI. A person answers its questions, by a separate call."""
+    outcome = await context.change(call)
+    if not isinstance(outcome, Done):
+        return outcome
+    reply = _reply_of(outcome.result, call.session_id)
+    return Done(_with_next(reply, {}, next_step(reply)), outcome.change)
 
 
 async def build(call: AiBuild, context: ProcedureContext) -> Done | Pending:
-    """Have the AI build, and say what there is then that was not before. Looks on for `wait_seconds`, for free."""
+    """Have the AI build, and report what changed. Polls the lists for `wait_seconds`; reads cost no credits."""
     kind = "connector" if call.type.casefold() == "connector" else "workflow"
     before = await _take_inventory(context.read, kind)
     sent = context.system.now() - _SKEW
     try:
-        made = await context.change(call)
+        outcome = await context.change(call)
     except UnknownOutcome as error:
         listing = _LISTS[kind]
         error.facts.setdefault("settle", suggested(listing, **({"search": call.name} if call.name else {})))
         error.next_step = f"Look with {listing.tool_name()} for what was built."
         raise
-    if not isinstance(made, Done):
-        return made
-    reply = _reply_of(made.result, call.session_id)
+    if not isinstance(outcome, Done):
+        return outcome
+    reply = _reply_of(outcome.result, call.session_id)
     try:
         waited = await _wait(call, kind, reply, before, sent, context)
         seen: dict[str, JsonValue] = {
             "changed": _changed(before, await _take_inventory(context.read, kind), sent),
             **({"waited_seconds": round(waited, 1)} if call.wait_seconds else {}),
         }
-    except Exception as error:  # it was sent, and nothing may hide that
+    except Exception as error:  # the request was sent, and no later error may hide that
         why = error.what if isinstance(error, FastnError) else type(error).__name__
         seen = {"changed": {"not_checked": [f"It was sent; what it changed could not be read: {why}"]}}
     step = next_step(reply)
     return Done(
-        _with_next(reply, seen, ask_status(reply) if step is None and not _has_ended(reply) else step), made.change
+        _with_next(reply, seen, ask_status(reply) if step is None and not _has_ended(reply) else step), outcome.change
     )
 
 
@@ -200,7 +200,7 @@ async def _wait(
     sent: datetime,
     context: ProcedureContext,
 ) -> float:
-    """Wait until the build has made something, asks a person, or the time is over. Seconds that it took."""
+    """Wait until the build created something, asks a person, or the time is over. Returns the seconds waited."""
     began = context.system.monotonic()
     pause, waited = _FIRST_PAUSE, 0.0
     while waited < call.wait_seconds and not _has_ended(reply) and not waits_for_a_person(reply):
@@ -211,7 +211,7 @@ async def _wait(
         try:
             page = cast("Listed[FastnObject]", await context.read(_LISTS[kind](limit=100, search=call.name)))
         except FastnError:
-            continue  # the last inventory, at the end, says what could not be read
+            continue  # the final inventory reports what could not be read
         if any(_is_new(kind, row_of(row), before, sent) for row in page.items):
             break
     return waited
@@ -226,7 +226,7 @@ def _reply_of(answer: FastnObject, session: str | None) -> dict[str, JsonValue]:
 
 
 def _with_next(reply: dict[str, JsonValue], seen: dict[str, JsonValue], step: JsonValue) -> AiReply:
-    """Ours first: what is too long is cut from the end."""
+    """Put our fields first, as a long answer is cut at its end."""
     first = {name: reply[name] for name in ("session_id", "status") if name in reply} | seen
     if step is not None:
         first["next"] = step

@@ -1,4 +1,4 @@
-"""The tool `apply_changes`: several changes, approved together and made in order."""
+"""The tool `apply_changes`: several changes with one approval, sent in order."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Self, cast
@@ -22,32 +22,32 @@ from fastn_mcp.tools.workflows import RunWorkflow
 MOST = 50
 """Calls in one batch."""
 
-_ALONE = {
+_NOT_IN_BATCHES = {
     "create_api_key": "its key is shown once",
     "ai_chat": "its reply has to be read",
     "ai_build": "its reply has to be read",
 }
-"""What is made by a call of its own, and why."""
+"""Tools that need a call of their own, and why."""
 
 _UNRECORDED = "It was begun, and no answer recorded: the server stopped, or another one is still working on it."
 _LOST = "Its answer was lost: it may have happened."
 
-_LEFT = "left"
+_NOT_SENT = "left"
 
-_NAMED = 3
-"""Failures that are told in words; the rows tell all."""
+_MOST_FAILURES = 3
+"""Failures described in the message; the rows contain all of them."""
 
 _FACTS = ("settle", "rule", "would_allow", "fastn")
-"""What a row says of a failure."""
+"""Facts of an error that its row repeats."""
 
 _ARGUMENTS = TypeAdapter[dict[str, JsonValue]](JsonObject, config=ConfigDict(defer_build=True))
 
 
-class Applied(FastnObject):
-    """What became of each call of a batch."""
+class AppliedChanges(FastnObject):
+    """Outcome of each call of a batch."""
 
 
-class ApplyChanges(Procedure[Applied]):
+class ApplyChanges(Procedure[AppliedChanges]):
     """Make several changes in order with one approval. Stops at a failure; the same call again resumes."""
 
     effect = Effect.DESTROY
@@ -63,9 +63,9 @@ class ApplyChanges(Procedure[Applied]):
     _calls: tuple[Call, ...] = PrivateAttr(default=())
 
     @model_validator(mode="after")
-    def _is_of_exact_calls(self) -> Self:
-        self._calls = tuple(_called(number, given) for number, given in enumerate(self.changes, 1))
-        _each_for_itself(self._calls)
+    def _parse_calls(self) -> Self:
+        self._calls = tuple(_parse(number, entry) for number, entry in enumerate(self.changes, 1))
+        _check_independence(self._calls)
         return self
 
     @property
@@ -81,12 +81,12 @@ class ApplyChanges(Procedure[Applied]):
     @override
     def shown(self) -> dict[str, JsonValue]:
         shown: list[JsonValue] = [{"tool": call.tool_name(), "arguments": call.shown()} for call in self._calls]
-        given = self.arguments()
-        given["changes"] = shown
-        return given
+        arguments = self.arguments()
+        arguments["changes"] = shown
+        return arguments
 
     @override
-    async def run(self, context: ProcedureContext) -> Applied | Pending:
+    async def run(self, context: ProcedureContext) -> AppliedChanges | Pending:
         calls, now = self._calls, context.system.now().timestamp()
         outcome = await context.execute(Batch(self, calls, self.batch, self.keep_going))
         if not isinstance(outcome, BatchResult):
@@ -96,27 +96,27 @@ class ApplyChanges(Procedure[Applied]):
         note = ""
         if all(isinstance(result, Change) for result in results.values()):
             note = "All of it was begun earlier, and nothing was sent now. To repeat it, give it a name in batch."
-        return _told(outcome.id, calls, rows, note)
+        return _result(outcome.id, calls, rows, note)
 
 
-def _called(number: int, given: Mapping[str, Any]) -> Call:
-    """The exact call that an entry names. Raises `ValueError`, which never holds a value."""
+def _parse(number: int, entry: Mapping[str, Any]) -> Call:
+    """Return the call that an entry names. Raises `ValueError`, whose text contains no argument values."""
     where = f"call {number}"
-    if unknown := given.keys() - {"tool", "arguments"}:
+    if unknown := entry.keys() - {"tool", "arguments"}:
         wrong = min(unknown)
         raise ValueError(f"{where}: unknown {wrong[:64]!r}{nearest(wrong, ('tool', 'arguments'))}")
-    name, arguments = given.get("tool"), given.get("arguments", {})
+    name, arguments = entry.get("tool"), entry.get("arguments", {})
     operation = BY_NAME.get(name) if isinstance(name, str) else None
     if operation is None:
-        known = (name for name, operation in BY_NAME.items() if operation.effect is not Effect.READ)
-        said = (
-            f"there is no tool {name[:64]!r}{nearest(name, known)} that a batch takes" if isinstance(name, str) else ""
+        names = (name for name, operation in BY_NAME.items() if operation.effect is not Effect.READ)
+        problem = (
+            f"there is no tool {name[:64]!r}{nearest(name, names)} that a batch takes" if isinstance(name, str) else ""
         )
-        raise ValueError(f"{where}: {said or 'its tool is missing, or is not a text'}")
+        raise ValueError(f"{where}: {problem or 'its tool is missing, or is not a text'}")
     where = f"{where}, {operation.tool_name()}"
     if operation.effect is Effect.READ:
         raise ValueError(f"{where}: changes nothing; read by a call of its own")
-    if why := _ALONE.get(operation.tool_name()):
+    if why := _NOT_IN_BATCHES.get(operation.tool_name()):
         raise ValueError(f"{where}: {why}; make it by a call of its own")
     try:
         arguments = _ARGUMENTS.validate_python(arguments)
@@ -134,8 +134,8 @@ def _called(number: int, given: Mapping[str, Any]) -> Call:
     return call
 
 
-def _each_for_itself(calls: Iterable[Call]) -> None:
-    """Each is bound to what is there when it is approved. What another call of the batch changes is no longer that."""
+def _check_independence(calls: Iterable[Call]) -> None:
+    """Raise ValueError if a call changes the target of another: each is approved for the target as it is then."""
     seen: list[Call] = []
     for number, call in enumerate(calls, 1):
         for other, earlier in enumerate(seen, 1):
@@ -158,41 +158,41 @@ def _row(number: int, call: Call, outcome: str) -> dict[str, JsonValue]:
     return {"call": number, "tool": call.tool_name(), "target": call.target, "outcome": outcome}
 
 
-def _earlier(call: Call, change: Change, now: float) -> dict[str, JsonValue]:
-    """What became of a call when the batch was made before."""
+def _earlier_row(call: Call, change: Change, now: float) -> dict[str, JsonValue]:
+    """Return the row of a call that an earlier attempt at the batch began."""
     at: dict[str, JsonValue] = {"at": since(change.at, now)}
     if change.outcome in PERHAPS_MADE:
-        said: dict[str, JsonValue] = {"message": _UNRECORDED if change.outcome == BEGUN else _LOST}
-        return _row(change.number, call, UnknownOutcome.outcome) | at | said | _settling(call)
-    made = change if change.outcome == "done" else None
-    return _row(change.number, call, change.outcome) | at | _receipt(call, None, made)
+        message: dict[str, JsonValue] = {"message": _UNRECORDED if change.outcome == BEGUN else _LOST}
+        return _row(change.number, call, UnknownOutcome.outcome) | at | message | _settling(call)
+    done = change if change.outcome == "done" else None
+    return _row(change.number, call, change.outcome) | at | _receipt(call, None, done)
 
 
-def _row_of(number: int, call: Call, result: Done | NotDone | Change, now: float) -> dict[str, JsonValue]:
-    match result:
-        case Done(made, change):
-            return _row(number, call, "done") | _receipt(call, made, change)
+def _row_of(number: int, call: Call, outcome: Done | NotDone | Change, now: float) -> dict[str, JsonValue]:
+    match outcome:
+        case Done(result, change):
+            return _row(number, call, "done") | _receipt(call, result, change)
         case NotDone(error):
-            said: dict[str, JsonValue] = {"message": " ".join(filter(None, (error.what, error.known)))}
+            message: dict[str, JsonValue] = {"message": " ".join(filter(None, (error.what, error.known)))}
             facts = {name: error.facts[name] for name in _FACTS if name in error.facts}
-            return _row(number, call, error.outcome) | said | facts
+            return _row(number, call, error.outcome) | message | facts
         case Change():
-            return _earlier(call, result, now)
+            return _earlier_row(call, outcome, now)
 
 
 def _receipt(call: Call, result: FastnObject | None, change: Change | None) -> dict[str, JsonValue]:
-    """The id of what it made, where it made something, and the change by which it can be undone."""
-    said: dict[str, JsonValue] = {}
+    """Return the id of the created resource, if any, and the change_id for undo_change."""
+    row: dict[str, JsonValue] = {}
     if isinstance(call, RunWorkflow):
         fields = {} if result is None else result.model_dump()
-        said["made"] = next((str(fields[name]) for name in ("executionId", "id") if name in fields), None)
+        row["made"] = next((str(fields[name]) for name in ("executionId", "id") if name in fields), None)
     elif call.target is None and change is not None:
-        said["made"] = change.target
+        row["made"] = change.target
     if change is not None:
-        receipted = receipt(change)
-        kept = ("name", "changed", "change_id") if receipted["undo"] is not None else ("name", "changed")
-        said |= {name: receipted[name] for name in kept if name in receipted}
-    return {name: value for name, value in said.items() if value is not None}
+        fields_of_change = receipt(change)
+        names = ("name", "changed", "change_id") if fields_of_change["undo"] is not None else ("name", "changed")
+        row |= {name: fields_of_change[name] for name in names if name in fields_of_change}
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def _settling(call: Call) -> dict[str, JsonValue]:
@@ -203,30 +203,30 @@ def _settling(call: Call) -> dict[str, JsonValue]:
     return {"settle": {"tool": reading.tool_name(), "arguments": arguments}}
 
 
-def _told(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonValue]], note: str) -> Applied:
-    """The result where all was done. Raises what says how far it came where not."""
-    told = [rows.get(number) or _row(number, call, _LEFT) for number, call in enumerate(calls, 1)]
-    facts: dict[str, JsonValue] = {"batch": id_, "calls": cast(JsonValue, told)} | ({"note": note} if note else {})
-    outcomes = [row["outcome"] for row in told]
+def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonValue]], note: str) -> AppliedChanges:
+    """Return the result if every call was done. Raises `UnknownOutcome` or `Stopped` with the progress if not."""
+    all_rows = [rows.get(number) or _row(number, call, _NOT_SENT) for number, call in enumerate(calls, 1)]
+    facts: dict[str, JsonValue] = {"batch": id_, "calls": cast(JsonValue, all_rows)} | ({"note": note} if note else {})
+    outcomes = [row["outcome"] for row in all_rows]
     done = sum(outcome in MADE for outcome in outcomes)
     if done == len(calls):
-        return Applied.model_validate(facts)
-    lost = [row for row in told if row["outcome"] == UnknownOutcome.outcome]
-    stopped = [row for row in told if row["outcome"] not in (*MADE, _LEFT, UnknownOutcome.outcome)]
-    # What Fastn said is not ours: it stands where errors have it, and once.
-    theirs = [row.pop("fastn") for row in stopped if "fastn" in row]
-    facts |= {"fastn": theirs[0]} if theirs else {}
-    left = outcomes.count(_LEFT)
-    said = [f"{done} of {len(calls)} calls were done."]
-    said += [f"The outcome of call {_named(row)} is not known." for row in lost]
-    said += [f"Call {_named(row)}: {row['message']}" for row in stopped[:_NAMED]]
-    said += [f"{len(stopped) - _NAMED} more were not done."] if len(stopped) > _NAMED else []
-    said += [f"{left} {'was' if left == 1 else 'were'} left."] if left else []
+        return AppliedChanges.model_validate(facts)
+    lost = [row for row in all_rows if row["outcome"] == UnknownOutcome.outcome]
+    stopped = [row for row in all_rows if row["outcome"] not in (*MADE, _NOT_SENT, UnknownOutcome.outcome)]
+    # Fastn's own message is reported once, in the field that errors have for it.
+    messages = [row.pop("fastn") for row in stopped if "fastn" in row]
+    facts |= {"fastn": messages[0]} if messages else {}
+    left = outcomes.count(_NOT_SENT)
+    sentences = [f"{done} of {len(calls)} calls were done."]
+    sentences += [f"The outcome of call {_named(row)} is not known." for row in lost]
+    sentences += [f"Call {_named(row)}: {row['message']}" for row in stopped[:_MOST_FAILURES]]
+    sentences += [f"{len(stopped) - _MOST_FAILURES} more were not done."] if len(stopped) > _MOST_FAILURES else []
+    sentences += [f"{left} {'was' if left == 1 else 'were'} left."] if left else []
     again = "Call again the same to make what is left; what was done is not repeated." if left or stopped else ""
     if lost:
         settle = "Settle it with the read in its row; it is not sent again."
-        raise UnknownOutcome(" ".join(said), f"{settle} {again}".strip(), certainty="", facts=facts)
-    raise Stopped(" ".join(said), f"Fix what stopped it. {again}", certainty="", facts=facts)
+        raise UnknownOutcome(" ".join(sentences), f"{settle} {again}".strip(), certainty="", facts=facts)
+    raise Stopped(" ".join(sentences), f"Fix what stopped it. {again}", certainty="", facts=facts)
 
 
 def _named(row: Mapping[str, JsonValue]) -> str:

@@ -1,4 +1,4 @@
-"""Every tool by name, the procedures first, and how a request becomes a call."""
+"""All tools by name, procedures first, and the parsing of a request into a call."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,54 +37,54 @@ BY_NAME: dict[str, AnyTool] = {offer.tool_name(): offer for offer in OFFERS}
 
 @dataclass(frozen=True, slots=True)
 class ParsedCall:
-    """A call, and whether it is only a preview."""
+    """A validated call, and whether to only preview it."""
 
     call: Tool[Any]
     dry_run: bool
 
 
 class UnknownTool(NotSent):
-    """No tool has this name."""
+    """There is no tool of this name."""
 
 
 def parse(
-    offered: Mapping[str, AnyTool], name: str, arguments: Mapping[str, Any], aliases: Aliases = ALIASES
+    tools: Mapping[str, AnyTool], name: str, arguments: Mapping[str, Any], aliases: Aliases = ALIASES
 ) -> ParsedCall:
-    """The call that a client makes. Raises `NotSent`."""
+    """Validate a tool call. Raises `NotSent` if the tool is unknown or disabled, or an argument is invalid."""
     name = current(name, aliases) if name in aliases else name
-    operation = offered.get(name)
+    operation = tools.get(name)
     if operation is None:
         if name in BY_NAME:
             raise _switched_off(name)
-        raise UnknownTool(f"There is no tool {name[:64]!r}{nearest(name, offered)}.", "See tools/list.")
-    given = dict(arguments)
-    dry_run = DRY_RUN in given and operation.previews() and given.pop(DRY_RUN)
+        raise UnknownTool(f"There is no tool {name[:64]!r}{nearest(name, tools)}.", "See tools/list.")
+    fields = dict(arguments)
+    dry_run = DRY_RUN in fields and operation.previews() and fields.pop(DRY_RUN)
     if not isinstance(dry_run, bool):
         raise NotSent(f"{DRY_RUN}: must be true or false.", "Correct the arguments and call again.")
-    # What only Python can hold would fail later, and without a word that helps.
+    # Values that JSON cannot encode would fail later, with an error that names no field.
     try:
-        to_json(given)
-        beyond = []
+        to_json(fields)
+        unencodable = []
     except ValueError:
-        beyond = [field for field, value in given.items() if not _is_encodable(value)] or [*given]
-    if beyond:
+        unencodable = [field for field, value in fields.items() if not _is_encodable(value)] or [*fields]
+    if unencodable:
         raise NotSent(
-            f"{beyond[0][:64]!r} contains an incomplete character or is nested too deeply.",
+            f"{unencodable[0][:64]!r} contains an incomplete character or is nested too deeply.",
             "Correct it and call again.",
         )
     try:
-        call = operation.model_validate(given)
+        call = operation.model_validate(fields)
     except ValidationError as error:
         raise NotSent(f"{problems(operation, error)}.", "Correct the arguments and call again.") from None
     for number, part in enumerate(call.made_of, 1):
-        if part.tool_name() not in offered:
+        if part.tool_name() not in tools:
             raise _switched_off(f"Call {number}: {part.tool_name()}")
     return ParsedCall(call, dry_run)
 
 
-def _switched_off(what: str) -> NotSent:
+def _switched_off(tool: str) -> NotSent:
     by = "by read-only mode, toolsets, tools or exclude_tools"
-    return NotSent(f"{what} is disabled here, {by}.", "Only a person can change that.")
+    return NotSent(f"{tool} is disabled here, {by}.", "Only a person can change that.")
 
 
 def _is_encodable(value: object) -> bool:

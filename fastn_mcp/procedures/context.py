@@ -1,4 +1,4 @@
-"""What a procedure works with: guarded calls, the clock, the journal and progress."""
+"""Base class and context of procedures: guarded calls, clock, journal and progress."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,25 +17,25 @@ from fastn_mcp.runtime import Report, System
 from fastn_mcp.tools.tool import Effect, Result, Tool
 
 Pending = PendingForm | PendingApproval | Evaluation
-"""What comes instead of a result: a person is asked, or what would be changed is evaluated and not sent."""
+"""Outcome without a result: a pending approval request, or the evaluation of a preview."""
 
 Allowance = Callable[[], Awaitable[dict[str, JsonValue]]]
-"""What the guard still allows: the mode, and what is left of budgets and of a plan."""
+"""Read what the guard still allows: the mode, and the rest of budgets and of a plan."""
 
 
 async def unlimited() -> dict[str, JsonValue]:
-    """No limits are known."""
+    """Default `Allowance`: no known limits."""
     return {}
 
 
 async def no_changes(batch: Batch) -> BatchResult | Pending:
-    """Nothing can be changed."""
+    """Default `execute`: refuse all changes."""
     raise NotSent(f"{batch.tool.tool_name()}: nothing can be changed here.")
 
 
 @dataclass(frozen=True, slots=True)
 class ProcedureContext:
-    """What a procedure works with. `read` makes one read and raises what is answered instead of a result."""
+    """Dependencies of a procedure. `read` sends one read and raises a `FastnError` if it has no result."""
 
     read: Send
     system: System
@@ -44,23 +44,23 @@ class ProcedureContext:
     journal: Journal
     directory: Directory
     execute: Callable[[Batch], Awaitable[BatchResult | Pending]] = no_changes
-    """Send calls that change something, the guard's question included; `Guard.execute`, or its preview."""
+    """Send changes through the guard, including its approval request: `Guard.execute` or `Guard.preview`."""
     allowance: Allowance = unlimited
 
     async def change(self, call: Call) -> Done | Pending:
-        """Send one call that changes something. A procedure returns what it cannot go on from. Raises."""
+        """Send one change. A procedure returns a `Pending` outcome as its own. Raises a `FastnError`."""
         outcome = await self.execute(Batch(call, (call,)))
         return outcome.single() if isinstance(outcome, BatchResult) else outcome
 
 
 class Procedure(Tool[Result], Generic[Result]):
-    """Subclasses give their `effect`, the most that their calls do, and `run`.
+    """Tool that combines several calls. Subclasses define `run`, and `effect`: the strongest effect of its calls.
 
-    `run` is begun anew where a person had to be asked first: up to its one change, it only reads.
+    After an approval, `run` starts again from the beginning: it may only read before its one change.
     """
 
     async def run(self, context: ProcedureContext) -> Result | Done | Pending:
-        """Do it, or return the approval request or the evaluation that it ended with. Raises a `FastnError`."""
+        """Return the result, or the approval request or evaluation that stopped it. Raises a `FastnError`."""
         raise NotImplementedError
 
     @classmethod

@@ -1,4 +1,4 @@
-"""A call becomes one request, or the procedure that it needs; each change passes `Guard.execute`."""
+"""Run each call as one request or as a procedure. All changes go through `Guard.execute`."""
 
 from functools import partial
 from typing import Any, cast
@@ -30,7 +30,7 @@ from fastn_mcp.tools.workflows import RunWorkflow
 
 
 class Dispatcher:
-    """Makes calls for agents."""
+    """Runs the calls of agents, or previews them."""
 
     def __init__(
         self,
@@ -53,41 +53,41 @@ class Dispatcher:
     async def __call__(
         self, call: Tool[Any], caller: Caller, report: Report = no_progress
     ) -> Done | PendingForm | PendingApproval:
-        """Make `call`, or ask about it. Raises a `FastnError` that says what became of it."""
+        """Run `call`, or return its approval request. Raises a `FastnError` that states the outcome."""
         outcome = await self._run(call, caller, report)
         if isinstance(outcome, Evaluation):
             raise TypeError(f"{call.tool_name()} was evaluated, and not sent")
         return outcome
 
     async def preview(self, call: Tool[Any], caller: Caller, report: Report = no_progress) -> Shown:
-        """What `call` would do, by fresh reads. Nothing is sent."""
+        """Return the effects of `call`, from fresh reads. No change is sent."""
         outcome = await self._run(call, caller, report, is_preview=True)
         return cast(Evaluation, outcome).preview
 
     async def _run(
         self, call: Tool[Any], caller: Caller, report: Report, *, is_preview: bool = False
     ) -> Done | Pending:
-        guard, kept = self._guard, self._journalling
+        guard, journalling = self._guard, self._journalling
         execute = partial(guard.execute, caller=caller, report=report)
         context = ProcedureContext(
             partial(guard.read, caller=caller),
             self.system,
             report,
-            kept.account,
-            kept.journal,
+            journalling.account,
+            journalling.journal,
             self.directory,
             partial(guard.preview, caller=caller) if is_preview else execute,
             partial(guard.allowance, caller.principal),
         )
-        said: Said = {"effect": call.effective.value}
-        with self.system.span("execute_tool", call.tool_name(), said):
+        attributes: Said = {"effect": call.effective.value}
+        with self.system.span("execute_tool", call.tool_name(), attributes):
             self._client.check(call)
             if call.effect is not Effect.READ:
                 self._check_secrets(call, caller)
             outcome = await _perform(call, context)
             if is_preview and not isinstance(outcome, Evaluation):
                 raise NotSent(f"{call.tool_name()} would change nothing.")
-            said["outcome"] = _OUTCOMES.get(type(outcome), "done")
+            attributes["outcome"] = _OUTCOMES.get(type(outcome), "done")
         return Done(outcome) if isinstance(outcome, FastnObject) else outcome
 
     def _check_secrets(self, call: Tool[Any], caller: Caller) -> None:
@@ -100,18 +100,18 @@ class Dispatcher:
                 raise
 
     def redacted(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        """An answer without the key of the account, whatever put it there."""
+        """Redact the account's key in an answer, wherever it came from."""
         redactor = self._client.redactor
         return redactor.object(body) if redactor.may_stand_in(to_json(body)) else body
 
     @property
     def asks(self) -> bool:
-        """Whether there is anybody to ask."""
+        """Whether a person can be asked for approval."""
         return self._guard.asks
 
     @property
     def approval_lifetime(self) -> float:
-        """Seconds in which a request can be answered, and the approved call made."""
+        """Seconds until an approval request expires, or an approval that was not used."""
         return self._guard.approval_lifetime
 
     async def aclose(self) -> None:

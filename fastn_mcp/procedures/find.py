@@ -1,4 +1,4 @@
-"""The tool `find`: read every kind within bounds, rank the names, and suggest the next call."""
+"""The tool `find`: bounded reads of every kind, names ranked against a query, and the next calls."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
 Kind = Literal["customer", "connector", "connection", "workflow", "trigger", "user", "role", "api_key", "secret"]
 
 EXECUTION = "execution"
-"""A kind without names: there are far too many, and each is found by its id alone."""
+"""Kind without names: runs are too many to list, so they are found only by id."""
 
 NEXT: dict[str, tuple[str, ...]] = {
     "customer": ("get_customer(customer_id)", "list_connections(customer_id)", "list_executions(customer_id)"),
@@ -38,24 +38,24 @@ NEXT: dict[str, tuple[str, ...]] = {
     "secret": ("list_secrets(customer_id)", "create_secret(name)"),
     EXECUTION: ("get_execution(execution_id)", "diagnose_workflow(workflow_id)"),
 }
-"""The calls that make sense for a kind, each with the argument that it takes from the row."""
+"""Next calls by kind, each with the argument that it takes from the row."""
 
 _LONGEST_QUERY = 500
 _LONGEST = 100
-"""Characters of a name in a result."""
+"""Characters of a name in the answer."""
 
 _NEEDS = {
     "connection": ("customer", "connector"),
     "trigger": ("customer", "connector"),
     "secret": ("customer",),
 }
-"""The kinds whose names others go by."""
+"""Kinds to read besides a kind, for the names of what it belongs to."""
 
 _SEARCHES = 3
-"""Words that Fastn is asked for where a kind holds more than is read."""
+"""Words of the query searched for in Fastn, for a kind too large to read whole."""
 
 _OWNERS = 2
-"""Customers, and connectors, whose rows are asked for where a kind holds more than is read and takes no search."""
+"""Customers, and connectors, to list by, for a kind too large to read whole whose list has no search."""
 
 
 def _searchable(query: str) -> str:
@@ -66,11 +66,11 @@ def _searchable(query: str) -> str:
     return query
 
 
-class Found(FastnObject):
-    """What was found, best first, and what was not looked through."""
+class SearchResult(FastnObject):
+    """Matches, best first, with the kinds that were not searched."""
 
 
-class Find(Procedure[Found]):
+class Find(Procedure[SearchResult]):
     """Find anything by name, slug, id or part, in a sentence or misspelt. Start here."""
 
     effect = Effect.READ
@@ -79,11 +79,11 @@ class Find(Procedure[Found]):
     kind: Annotated[Kind | None, Field(description="Only these.")] = None
     limit: Annotated[int, Field(ge=1, le=20, description="1-20, default 5.")] = 5
 
-    async def run(self, context: ProcedureContext) -> Found:
+    async def run(self, context: ProcedureContext) -> SearchResult:
         if (found := _ID.search(self.query)) is not None:
             answer = await self._by_id(found, context)
             if answer is not None:
-                return Found.model_validate(answer)
+                return SearchResult.model_validate(answer)
         data = SearchData(context, (self.kind,) if self.kind else tuple(LISTS))
         await data.read()
         ranking = data.rank(self.query)
@@ -91,18 +91,18 @@ class Find(Procedure[Found]):
             await data.add_by_search(ranking.words)
             await data.add_by_owner(data.rank(self.query, ("customer", "connector")))
             ranking = data.rank(self.query)
-        return Found.model_validate(self._answer(data, ranking))
+        return SearchResult.model_validate(self._answer(data, ranking))
 
     async def _by_id(self, found: re.Match[str], context: ProcedureContext) -> dict[str, JsonValue] | None:
-        """What the id in the query is of, if it can be read by itself, or is of an execution; else None."""
+        """Return the answer for an id that can be read directly, or is an execution's; else None."""
         single, failures = await _look_up(found, self.kind, context.read)
         if single is not None:
             customers = await context.directory.names("customer", filter(None, [single.customer]), context.read)
             if single.kind == "connection":
                 of = single.connector or ""
-                known = {of: single.connector_name} if single.connector_name else {}
-                known = known or await context.directory.names("connector", filter(None, [of]), context.read)
-                single = _titled(single, customers, known.get(of, of))
+                names = {of: single.connector_name} if single.connector_name else {}
+                names = names or await context.directory.names("connector", filter(None, [of]), context.read)
+                single = _titled(single, customers, names.get(of, of))
             return {"found": [_row(single, EXACT, customers)], "searched": [single.kind], **_next([single.kind])}
         if found.lastgroup != EXECUTION:
             return None
@@ -124,10 +124,10 @@ class Find(Procedure[Found]):
             answer["first_lacks"] = list(ranking.lacking)
         if not rows:
             answer["did_you_mean"] = list(map(_cut, ranking.near))
-        return answer | data.searched() | _next([hit.entry.kind for hit in shown] or self._hinted())
+        return answer | data.searched() | _next([hit.entry.kind for hit in shown] or self._kinds_named())
 
-    def _hinted(self) -> list[str]:
-        """The kinds that a query names that found nothing."""
+    def _kinds_named(self) -> list[str]:
+        """Return the kinds that the query names, for the next calls when nothing was found."""
         words = (word for part in parts(self.query) for word in part)
         return [self.kind] if self.kind else sorted({kind for word in words for kind in kinds(word)})
 
@@ -141,7 +141,7 @@ def _row(found: Entry, score: int, customers: Mapping[str, str]) -> dict[str, Js
     if found.status:
         row["status"] = found.status
     if found.customer:
-        # A connection has it in its own name.
+        # A connection's name contains the customer's.
         owner = None if found.kind == "connection" else customers.get(found.customer)
         row["customer"] = {"id": found.customer, "name": _cut(owner)} if owner else {"id": found.customer}
     if found.workflow:
@@ -171,7 +171,7 @@ class SearchData:
         self.incomplete: list[str] = []
 
     async def read(self) -> None:
-        """Read what is wanted, and what its names are made of, all at once."""
+        """Read the wanted kinds, and those in `_NEEDS`, in parallel."""
         needed = dict.fromkeys([*self._wanted, *(need for kind in self._wanted for need in _NEEDS.get(kind, ()))])
         done = 0
 
@@ -200,16 +200,16 @@ class SearchData:
         return {found.id: found.name for found in self._of("customer")}
 
     def rank(self, query: str, of: Sequence[str] = ()) -> Ranking:
-        """Rank what there is `of` these kinds, or of all that are wanted."""
+        """Rank the entries of the kinds in `of`; of all wanted kinds if it is empty."""
         kinds = tuple(of or self._wanted)
-        if self._has_added:  # by this query, for itself
+        if self._has_added:  # entries that only this query has, so the index is not shared
             return self._index(kinds).rank(query)
         read = tuple(sorted(self._contents))
         contents = [self._contents[kind] for kind in read]
         return self._context.directory.derived(contents, (kinds, read), lambda: self._index(kinds)).rank(query)
 
     async def add_by_search(self, words: Sequence[str]) -> None:
-        """Ask Fastn for the rarest words among what is too much to be read whole."""
+        """Search Fastn for the first (rarest) of `words`, in the kinds too large to read whole."""
         await self._add(
             (kind, {"search": word})
             for kind in self.incomplete
@@ -218,7 +218,7 @@ class SearchData:
         )
 
     async def add_by_owner(self, owners: Ranking) -> None:
-        """Ask Fastn for what the likeliest customers and connectors have, of what takes no search."""
+        """List the rows of the best-matching customers and connectors, in the kinds that have no search."""
         best = [hit.entry for hit in owners.hits]
         likely = [
             found for kind in ("customer", "connector") for found in [e for e in best if e.kind == kind][:_OWNERS]
@@ -231,7 +231,7 @@ class SearchData:
         )
 
     def searched(self) -> dict[str, JsonValue]:
-        """What was looked through, and what was not."""
+        """Return which kinds were searched, not searched, or searched only in part."""
         read: list[JsonValue] = [kind for kind in self._wanted if kind in self._entries]
         answer: dict[str, JsonValue] = {"searched": "all kinds" if read == list(LISTS) else read}
         if self.failures:
@@ -246,7 +246,7 @@ class SearchData:
                 call = cast(Call, LISTS[kind].model_validate({"limit": 100, **by}))
                 page = cast("Listed[FastnObject]", await self._context.read(call))
             except (FastnError, ValueError):
-                return  # that not all was read is said in any case
+                return  # the answer lists the kind as incomplete in any case
             for found in (entry(kind, row) for row in page.items):
                 self._has_added |= self._entries[kind].setdefault(found.id, found) is found
 
@@ -262,7 +262,7 @@ class SearchData:
         connectors = {key: found.name for found in self._of("connector") for key in (found.id, found.slug or found.id)}
 
         def named(found: Entry) -> NamedResource:
-            """An entry as it is found: by its names, and by those of what it belongs to."""
+            """Return an entry with its names, and those of its customer and connector."""
             connector = connectors.get(found.connector or "") or found.connector_name or found.connector or ""
             if found.kind == "connection":
                 titled = _titled(found, customers, connector)
@@ -274,7 +274,7 @@ class SearchData:
 
 
 def _titled(found: Entry, customers: Mapping[str, str], connector: str) -> Entry:
-    """Connections are mostly called "default": they go by app and owner, and are searched by the two apart."""
+    """Name a connection by its app and owner, as most are called "default"."""
     row = {"connectorName": connector, "endOrgId": found.customer, "name": found.name, "id": found.id}
     label = label_of("connection", row, {"customer": customers})
     owner = customers.get(found.customer or "", found.customer) or "Account"
@@ -292,9 +292,9 @@ _ID = re.compile(
 
 
 async def _look_up(found: re.Match[str], kind: str | None, send: Send) -> tuple[Entry | None, dict[str, FastnError]]:
-    """What this id is of, if that can be read by itself; and the kinds that could not be asked.
+    """Return the resource with this id, if it can be read directly, and the kinds whose read failed.
 
-    With `kind`, only that one is asked.
+    With `kind`, read only that one.
     """
     reads = {of: call for of, call in _reads(found).items() if kind in (None, of)}
     results: dict[str, Entry] = {}
@@ -309,9 +309,9 @@ async def _look_up(found: re.Match[str], kind: str | None, send: Send) -> tuple[
             failures[of] = error
             return
         rows = cast("Listed[FastnObject]", record).items if of == "connection" else [record]
-        # Nobody knows what Fastn answers to an id that it does not know.
-        same = (it for it in (entry(of, row) for row in rows) if it.id.casefold() == found[0].casefold())
-        if (match := next(same, None)) is not None:
+        # Fastn's answer to an unknown id is not documented: only a row with this very id counts.
+        matches = (item for item in (entry(of, row) for row in rows) if item.id.casefold() == found[0].casefold())
+        if (match := next(matches, None)) is not None:
             results[of] = match
 
     async with anyio.create_task_group() as group:
@@ -321,7 +321,7 @@ async def _look_up(found: re.Match[str], kind: str | None, send: Send) -> tuple[
 
 
 def _reads(found: re.Match[str]) -> dict[str, Call]:
-    """The reads that may show what an id is of, by kind."""
+    """Return the reads that may find an id, by kind."""
     key = found[0]
     match found.lastgroup:
         case "execution":
@@ -331,7 +331,7 @@ def _reads(found: re.Match[str]) -> dict[str, Call]:
         case "personal":
             return {"customer": GetCustomer(customer_id=key)}
         case "connection":
-            # ucl:org:environment:connector:authentication:customer; there is no GET, but its parts filter the list.
+            # ucl:org:environment:connector:authentication:customer; no GET; its parts filter the list.
             parts = key.split(":")
             connector, customer = (parts[3], parts[-1]) if len(parts) == 6 else (None, None)
             of = {"connector_id": connector, "customer_id": customer if customer != "default" else None}

@@ -1,4 +1,4 @@
-"""The tool `find_dependents`: what uses a resource, with examples."""
+"""The tool `find_dependents`: the resources that use another, with examples."""
 
 from typing import Annotated, Literal
 
@@ -17,20 +17,20 @@ from fastn_mcp.tools.tool import DRY_RUN, Effect, FastnObject
 Kind = Literal["customer", "connector", "connection", "workflow", "secret", "trigger"]
 
 EXAMPLES = {"connections": 10, "executions": 3}
-"""Examples of kinds whose ids are long, or of which one says no more than another."""
+"""Most examples by kind: fewer where ids are long, or one example says no more than another."""
 
 MANY = 30
-"""Examples of the other kinds."""
+"""Most examples of the other kinds."""
 
 DETAILS = 30
-"""Rows of one kind that are read one by one, where the list does not show enough."""
+"""Rows of one kind to read one by one, if the list does not show enough."""
 
 
-class Impact(FastnObject):
-    """What uses a resource."""
+class ResourceDependents(FastnObject):
+    """Resources that use another, and what could not be checked."""
 
 
-class FindDependents(Procedure[Impact]):
+class FindDependents(Procedure[ResourceDependents]):
     """Find what uses a resource, before you change or delete it."""
 
     effect = Effect.READ
@@ -42,50 +42,50 @@ class FindDependents(Procedure[Impact]):
     def target(self) -> str | None:
         return self.id
 
-    async def run(self, context: ProcedureContext) -> Impact:
+    async def run(self, context: ProcedureContext) -> ResourceDependents:
         deleting = self._deleting()
-        target, doubts = await _record(deleting, context)
-        where = dependency_rules(self.kind, self.id, target)
-        used = await self._found(where.certain, context, doubts)
-        perhaps = await self._found(where.possible, context, doubts)
-        doubts += where.unchecked
+        target, unchecked = await _record(deleting, context)
+        rules = dependency_rules(self.kind, self.id, target)
+        used_by = await self._dependents(rules.certain, context, unchecked)
+        may_be_used_by = await self._dependents(rules.possible, context, unchecked)
+        unchecked += rules.unchecked
         of: dict[str, JsonValue] = {"kind": self.kind, "id": self.id}
         if target is not None:
             names = await read_names(references(self.kind, row_of(target)), context.read)
             of["name"] = str(label_of(self.kind, row_of(target), names) or self.id)
-        answer: dict[str, JsonValue] = {"of": of, "used_by": used}
-        if perhaps:
-            answer["may_be_used_by"] = perhaps
-        answer["not_checked"] = [{"what": doubt.what, "why": doubt.why} for doubt in doubts]
+        answer: dict[str, JsonValue] = {"of": of, "used_by": used_by}
+        if may_be_used_by:
+            answer["may_be_used_by"] = may_be_used_by
+        answer["not_checked"] = [{"what": gap.what, "why": gap.why} for gap in unchecked]
         name = deleting.tool_name()
         answer["next"] = {"tool": name, "arguments": {**deleting.arguments(), DRY_RUN: True}}
-        return Impact.model_validate(answer)
+        return ResourceDependents.model_validate(answer)
 
     def _deleting(self) -> Call:
-        """The deletion of it: what the guard would preview."""
+        """Return the call that deletes the resource, as the guard would preview it."""
         operation = BY_NAME[f"delete_{self.kind}"]
         return operation.model_validate({operation.route.parameters[-1]: self.id})
 
-    async def _found(
-        self, where: tuple[DependencyRule, ...], context: ProcedureContext, doubts: list[Unchecked]
+    async def _dependents(
+        self, rules: tuple[DependencyRule, ...], context: ProcedureContext, unchecked: list[Unchecked]
     ) -> list[JsonValue]:
-        """What the looks find; adds what they leave open to `doubts`."""
+        """Return the dependents that the rules find. Appends to `unchecked` what they could not check."""
         found: list[JsonValue] = []
-        for number, look in enumerate(where):
-            await context.report(f"Looking through {look.kind}", number, len(where))
+        for number, rule in enumerate(rules):
+            await context.report(f"Looking through {rule.kind}", number, len(rules))
             try:
-                uses = await uses_of(look, context.read, DETAILS)
+                uses = await uses_of(rule, context.read, DETAILS)
             except FastnError as error:
-                doubts.append(Unchecked(look.kind, error.what))
+                unchecked.append(Unchecked(rule.kind, error.what))
                 continue
-            doubts += _open(look, uses)
+            unchecked += _unchecked(rule, uses)
             if uses.count:
-                found.append(await _row(look, uses, context))
+                found.append(await _row(rule, uses, context))
         return found
 
 
 async def _record(deleting: Call, context: ProcedureContext) -> tuple[FastnObject | None, list[Unchecked]]:
-    """The resource, or the doubt that is left where it cannot be read. Raises where it is not there."""
+    """Return the resource, or a gap if it cannot be read. Raises `NotFound` if it does not exist."""
     try:
         target = await read_target(deleting, context.read)
     except NotFound:
@@ -97,41 +97,40 @@ async def _record(deleting: Call, context: ProcedureContext) -> tuple[FastnObjec
     return target, []
 
 
-def _open(look: DependencyRule, uses: Uses) -> list[Unchecked]:
-    """What was left open."""
+def _unchecked(rule: DependencyRule, uses: Uses) -> list[Unchecked]:
     if uses.silent:
         return [
             Unchecked(
-                f"{uses.silent} {look.kind}",
+                f"{uses.silent} {rule.kind}",
                 f"The list does not show what they use, and at most {DETAILS} are read one by one.",
             )
         ]
     if not uses.is_conclusive:
-        return [Unchecked(look.kind, "There are more than are read, and none of the first uses it.")]
+        return [Unchecked(rule.kind, "There are more than are read, and none of the first uses it.")]
     return []
 
 
-async def _row(look: DependencyRule, uses: Uses, context: ProcedureContext) -> dict[str, JsonValue]:
-    rows = [row_of(row) for row in uses.rows[: EXAMPLES.get(look.kind, MANY)]]
-    owners = filter(None, map(owner_of, rows)) if look.kind == "connections" else ()
-    of = {"customer": await context.directory.names("customer", owners, context.read)}
-    names = [example_name(look.kind, row, of) for row in rows]
-    examples: list[JsonValue] = [_example(look.kind, row, name) for row, name in zip(rows, names, strict=True)]
-    said: dict[str, JsonValue] = {"kind": look.kind, "count": uses.count}
+async def _row(rule: DependencyRule, uses: Uses, context: ProcedureContext) -> dict[str, JsonValue]:
+    rows = [row_of(row) for row in uses.rows[: EXAMPLES.get(rule.kind, MANY)]]
+    owners = filter(None, map(owner_of, rows)) if rule.kind == "connections" else ()
+    customers = {"customer": await context.directory.names("customer", owners, context.read)}
+    names = [example_name(rule.kind, row, customers) for row in rows]
+    examples: list[JsonValue] = [_example(rule.kind, row, name) for row, name in zip(rows, names, strict=True)]
+    entry: dict[str, JsonValue] = {"kind": rule.kind, "count": uses.count}
     if uses.more:
-        said["at_least"] = True
-    said["examples"] = examples
-    if len(examples) < uses.count and look.depends is every:
-        wanted = {name: value for name, value in look.reading.arguments().items() if name != "limit"}
-        said["more"] = {"tool": look.reading.tool_name(), "arguments": wanted}
-    return said
+        entry["at_least"] = True
+    entry["examples"] = examples
+    if len(examples) < uses.count and rule.depends is every:
+        arguments = {name: value for name, value in rule.reading.arguments().items() if name != "limit"}
+        entry["more"] = {"tool": rule.reading.tool_name(), "arguments": arguments}
+    return entry
 
 
 def _example(kind: str, row: Row, name: str) -> dict[str, JsonValue]:
-    """One that uses it, with its state where that is not the usual one."""
-    said: dict[str, JsonValue] = {"id": key_of(row)}
+    """Return the id and name of a dependent, and its state unless it is live."""
+    example: dict[str, JsonValue] = {"id": key_of(row)}
     if name != key_of(row):
-        said["name"] = name
+        example["name"] = name
     if kind in STATES and (state := STATES[kind](row)) is not State.LIVE:
-        said["state"] = state.value
-    return said
+        example["state"] = state.value
+    return example

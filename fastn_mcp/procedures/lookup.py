@@ -1,4 +1,4 @@
-"""Look up one row of a list, and the ids that a few letters may mean."""
+"""Look up one row of a list, and complete ids from what was typed."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, cast
@@ -40,18 +40,18 @@ class ReadRow(Procedure[FastnObject]):
 
 
 MOST = 100
-"""Values of one completion, as the protocol has it."""
+"""Values in one completion: the limit of the MCP specification."""
 
 KINDS = (*LISTS, "execution")
-"""What can be completed. Executions have no names: the newest are found by those of their workflows."""
+"""Kinds that can be completed. Executions have no names: the newest are found by their workflows' names."""
 
 
 class Ids(FastnObject):
-    """The ids that fit, best first."""
+    """Matching ids, best first."""
 
     values: list[str]
     total: int | None = None
-    """How many fit in all, where all were looked at."""
+    """Number of all matches, if everything was read."""
     more: bool = False
 
 
@@ -65,9 +65,9 @@ class CompleteId(Procedure[Ids]):
 
     async def run(self, context: ProcedureContext) -> Ids:
         contents = await _contents(self.kind, context)
-        fitting = [found.id for found in ranked(self.typed, contents.entries) if found.id]
-        total = len(fitting) if contents.complete else None
-        return Ids(values=fitting[:MOST], total=total, more=len(fitting) > MOST or not contents.complete)
+        matching = [found.id for found in ranked(self.typed, contents.entries) if found.id]
+        total = len(matching) if contents.complete else None
+        return Ids(values=matching[:MOST], total=total, more=len(matching) > MOST or not contents.complete)
 
 
 async def _contents(kind: str, context: ProcedureContext) -> Contents:
@@ -78,14 +78,14 @@ async def _contents(kind: str, context: ProcedureContext) -> Contents:
 
 
 def _run(row: FastnObject) -> Entry:
-    """A run, under the names of its workflow."""
+    """Return the entry of a run, named after its workflow."""
     fields = row.model_dump()
     named = {"id": fields.get("id"), "name": fields.get("workflowName"), "slug": fields.get("workflowSlug")}
     return entry("execution", FastnObject.model_validate(named | {"status": fields.get("status")}))
 
 
 def ranked(typed: str, entries: Iterable[Entry]) -> list[Entry]:
-    """The entries that `typed` may mean, best first."""
+    """Return the entries that match `typed`, best first."""
     wanted = " ".join(typed.casefold().split())
     if not wanted:
         return list(entries)
@@ -94,7 +94,7 @@ def ranked(typed: str, entries: Iterable[Entry]) -> list[Entry]:
 
 
 def _rank(wanted: str, item: Entry) -> int | None:
-    """0 is the thing itself, then a beginning of it, of one of its words, a part; None where it is something else."""
+    """Return 0 for a whole name or id, 1 for its beginning, 2 for a word's beginning, 3 for a part, else None."""
     names = [name.casefold() for name in (item.id, item.name, *item.also)]
     if wanted in names:
         return 0

@@ -1,9 +1,8 @@
 """Rank resources by how well their names match a query.
 
-A word is like another if it is the same, its beginning, a part of it, or the same but for a few letters; digits are
-never misspelt, for `order2` and `order3` are different things. A name is the better, the more of the query it covers,
-rare words counting more than frequent ones, and the less of it the query leaves out. A name, slug or id as it is comes
-first.
+A query's word matches a name's word if it is equal to it, is a prefix or part of it, or differs in a few letters but in
+no digit: `order2` is not `order3`. A name scores higher the more of the query it covers, as rare words weigh more than
+frequent ones, and the fewer words it has besides. An exact name, slug or id comes first.
 """
 
 import math
@@ -18,10 +17,10 @@ from itertools import accumulate
 from fastn_mcp.fastn.directory import Entry
 
 LONGEST_NAME = 200
-"""Characters of a name that are looked at."""
+"""Characters of a name that are indexed."""
 
 MOST_WORDS = 12
-"""Words of a query that are looked for."""
+"""Words of a query that are searched for."""
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
@@ -30,7 +29,7 @@ _PART = re.compile(r"\s[/|>]\s")
 _WHEN = re.compile(
     r"\b(last|this|past|previous)\s+(night|morning|afternoon|evening|weekend|week|month|year|day|hour)\b", re.IGNORECASE
 )
-"""When something happened. Its words may stand in a name, where they mean something else."""
+"""Times such as "last week". Their words may occur in a name with another meaning."""
 
 _STOP = """
 a an the this that these those of for from in into on at to by with and or is are was were be been do does did not no
@@ -45,10 +44,10 @@ work works run runs ran running fix check list up times timed timing timeout out
 """
 
 STOP = frozenset(_STOP.split())
-"""Words that say nothing of what is looked for."""
+"""Words that say nothing about the resource."""
 
 CIRCUMSTANCES = frozenset(_CIRCUMSTANCES.split())
-"""Words that tell what happened rather than to what; unless they stand in a name."""
+"""Words about what happened, ignored unless a name contains them."""
 
 _KIND_WORDS = {
     "workflow": "workflow flow sync automation integration pipeline job",
@@ -61,53 +60,52 @@ _KIND_WORDS = {
     "api_key": "key",
     "secret": "secret token",
 }
-"""Words that name a kind. They are looked for in names all the same."""
+"""Words that name a kind. They are searched for in names too."""
 
 KINDS: dict[str, frozenset[str]] = {
-    word: frozenset(kind for kind, known in _KIND_WORDS.items() if word in known.split())
+    word: frozenset(kind for kind, names in _KIND_WORDS.items() if word in names.split())
     for words in _KIND_WORDS.values()
     for word in words.split()
 }
 
 ORDER = ("customer", "workflow", "connector", "connection", "trigger", "user", "role", "api_key", "secret")
-"""Of two that match equally, the one of the earlier kind comes first."""
+"""Order of kinds with equal scores."""
 
 EXACT = 100
-"""The score of a name, slug or id as it is. All others have less."""
+"""Score of an exact name, slug or id; all other scores are lower."""
 
 FOUND = 45
-"""The least score of what is shown as found."""
+"""Lowest score of a match."""
 
 _HINTED = 0.75
-"""What the name of a kind counts for a resource of that kind, in shares of its weight."""
+"""Share of its weight that a kind's name counts for resources of that kind."""
 _OWNED = 0.7
-"""What a word counts that stands in the name of the customer or connector that a resource belongs to."""
+"""Share of its weight that a word counts in the name of the resource's customer or connector."""
 _ONE_PART = 0.65
-"""What is left of a score where only one part of a name such as `Acme Corp / HubSpot` was mentioned,
-which means that part."""
+"""Factor for names such as `Acme Corp / HubSpot` of which the query mentions one part, and so means that part."""
 _HINT_WEIGHT = 0.4
 _UNKNOWN_WEIGHT = 0.5
 _STOP_WEIGHT = 0.1
 _NEARLY = 3
-"""Points."""
+"""Points below the best that count as equally good."""
 _AGAINST_BEST = 30
-"""Points below the best at which the rest is noise."""
+"""Points below the best at which matches are dropped."""
 _ID_LETTERS = 4
 _LEAST_PART = 4
-"""Letters of a word that are looked for inside of others; two where a letter is a word or a syllable."""
+"""Least letters of a word that may match inside others; two in scripts where a letter is a syllable or word."""
 _JOINED = 3
-"""Words that may be one without their spaces."""
+"""Most words joined into one, as by leaving out their spaces."""
 
 Span = tuple[int, int]
-"""The first word of a query and the one after the last, which are read as one."""
+"""Words of a query read as one: position of the first, and of the one after the last."""
 
 Match = tuple[float, int]
-"""How sure it is that a span means words of a name, from 0 to 1, and the bits of these words."""
+"""Confidence from 0 to 1 that a span means words of a name, and a bit mask of those words."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedResource:
-    """Something that can be found: its names, and those of what it belongs to."""
+    """Searchable resource: its names, and those of its customer and connector."""
 
     entry: Entry
     names: tuple[str, ...]
@@ -116,7 +114,7 @@ class NamedResource:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One that matches; `score` is 0-100."""
+    """Matching resource; `score` is 0-100."""
 
     entry: Entry
     score: int
@@ -124,26 +122,26 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The best first; `ambiguous` says how many of the first are about equally good, 1 where one stands out."""
+    """Matches, best first; `ambiguous` is how many of the first are about equally good, 1 if one stands out."""
 
     hits: tuple[Hit, ...]
     ambiguous: int
     near: tuple[str, ...]
-    """Names that are a little like it, where nothing was found."""
+    """Similar names, if nothing was found."""
     words: tuple[str, ...]
-    """What was looked for, the rarest first, without names of kinds."""
+    """The words searched for, rarest first, without names of kinds."""
     lacking: tuple[str, ...]
-    """What was looked for and is not in the best."""
+    """The words searched for that the best match lacks."""
 
 
 def kinds(word: str) -> frozenset[str]:
-    """The kinds that a word names."""
+    """Return the kinds that a word names."""
     return KINDS.get(word) or KINDS.get(word.removesuffix("s")) or frozenset()
 
 
 @lru_cache(maxsize=32_768)
 def parts(text: str) -> tuple[tuple[str, ...], ...]:
-    """The words of each part of a name, without case and accents: `Acme Corp / HubSpot` is (acme corp) (hub spot)."""
+    """Split a name into words by part, without case and accents: `Acme Corp / HubSpot` is (acme corp) (hub spot)."""
     decomposed = unicodedata.normalize("NFKD", text[:LONGEST_NAME])
     plain = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
     split = (_BREAK.split(_CAMEL.sub(" ", part)) for part in _PART.split(_POSSESSIVE.sub("", plain)))
@@ -152,7 +150,7 @@ def parts(text: str) -> tuple[tuple[str, ...], ...]:
 
 @lru_cache(maxsize=32_768)
 def units(name: str) -> tuple[tuple[str, int], ...]:
-    """The words of a name and their joins, each with the bits of the words that it covers."""
+    """Return the words of a name and their joins, each with the bit mask of the words that it covers."""
     found: list[tuple[str, int]] = []
     offset = 0
     for part in parts(name):
@@ -169,8 +167,8 @@ def _spans(words: Sequence[str]) -> list[Span]:
 
 
 def _similar(word: str, others: Sequence[str]) -> dict[str, float]:
-    """The words of `others` that `word` may mean, each with how sure that is, from 0 to 1."""
-    from rapidfuzz.distance import OSA  # only who looks for something pays for loading it
+    """Return the words of `others` that `word` may mean, with the confidence from 0 to 1."""
+    from rapidfuzz.distance import OSA  # imported late: only searches need it
     from rapidfuzz.process import extract
 
     size = len(word)
@@ -184,7 +182,7 @@ def _similar(word: str, others: Sequence[str]) -> dict[str, float]:
     for other, similarity, _ in close:
         longer = max(size, len(other))
         edits = round((1 - similarity) * longer)
-        # How many letters may be wrong, missing, too many or swapped with the next.
+        # Letters that may be wrong, missing, added or swapped with the next.
         allowed = 0 if longer < 4 else 1 if longer < 6 else 2 if longer < 10 else 3
         if not edits:
             found[other] = 1.0
@@ -204,7 +202,7 @@ def _keep_better(spans: dict[Span, Match], span: Span, match: Match) -> None:
 
 
 def _best_reading(spans: dict[Span, Match], weights: list[float]) -> tuple[float, int, int]:
-    """The most that the words of a query say of a name, each read once; the bits of the words that both have."""
+    """Return the best value of the query's words for a name, each used once, and the bit masks of the common words."""
     best: list[tuple[float, int, int]] = [(0.0, 0, 0)]
     for end in range(1, len(weights) + 1):
         most = best[end - 1]
@@ -219,7 +217,7 @@ def _best_reading(spans: dict[Span, Match], weights: list[float]) -> tuple[float
 
 @dataclass(frozen=True, slots=True)
 class _NameWords:
-    """One name of a resource, as words; `parts` are the bits of the words of each part."""
+    """Words of one name of a resource; `parts` are bit masks of the words of each part."""
 
     place: int
     words: tuple[str, ...]
@@ -227,16 +225,16 @@ class _NameWords:
 
 
 class Index:
-    """All names, by their words."""
+    """Index of all names by their words."""
 
     def __init__(self, resources: Sequence[NamedResource]) -> None:
         self._resources = resources
         self._names: list[_NameWords] = []
         self._names_of: list[range] = []
         self._holding: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
-        """Word -> names, with the bits of the words there that it covers."""
+        """Word -> names, with the bit mask of the words that it covers there."""
         self._owned: defaultdict[str, list[int]] = defaultdict(list)
-        """Word -> resources that belong to something with it in its name."""
+        """Word -> resources whose customer or connector has it in its name."""
         for place, resource in enumerate(resources):
             first = len(self._names)
             for split, name in {parts(name): name for name in reversed(resource.names)}.items():
@@ -258,14 +256,14 @@ class Index:
         self._names.append(_NameWords(place, tuple(word for part in split for word in part), bits))
 
     def rank(self, query: str) -> Ranking:
-        """What `query` means."""
-        said = [word for part in parts(_WHEN.sub(" ", query)) or parts(query) for word in part]
-        meaningful = [word for word in said if word not in STOP]
+        """Rank the resources that `query` may mean."""
+        all_words = [word for part in parts(_WHEN.sub(" ", query)) or parts(query) for word in part]
+        meaningful = [word for word in all_words if word not in STOP]
         subject = [word for word in meaningful if word not in CIRCUMSTANCES or word in self._holding]
-        words = (subject or meaningful or said)[:MOST_WORDS]
+        words = (subject or meaningful or all_words)[:MOST_WORDS]
         meant = {span: _similar("".join(words[slice(*span)]), self._vocabulary) for span in _spans(words)}
         weights = self._weights(words, meant)
-        scores = self._by_words(words, meant, weights, {"".join(said), "".join(words)})
+        scores = self._by_words(words, meant, weights, {"".join(all_words), "".join(words)})
         for place, score in self._by_id(query):
             scores[place] = max(scores.get(place, (0, 0)), (score, ~0))
         ranked = sorted(scores, key=lambda place: self._rank(place, scores[place][0]))
@@ -283,7 +281,7 @@ class Index:
         )
 
     def _weights(self, words: Sequence[str], meant: dict[Span, dict[str, float]]) -> list[float]:
-        """What each word of the query counts."""
+        """Return the weight of each word of the query."""
         weights: list[float] = []
         for place, word in enumerate(words):
             readings = [span for span in meant if span[0] <= place < span[1] and meant[span]]
@@ -298,14 +296,14 @@ class Index:
         return weights
 
     def _rarity(self, words: Iterable[str]) -> float:
-        """From 1 for what stands in one name to nearly 0 for what stands in all."""
+        """Return the rarity of words: 1 if one name contains them, nearly 0 if all do."""
         count = sum(len(self._holding.get(word, ())) + len(self._owned.get(word, ())) for word in words)
         return max(0.05, math.log(1 + len(self._resources) / max(count, 1)) / self._whole)
 
     def _by_words(
         self, words: Sequence[str], meant: dict[Span, dict[str, float]], weights: list[float], whole: set[str]
     ) -> dict[int, tuple[int, int]]:
-        """The score of each resource with something of the query in a name, with the bits of the words that it has."""
+        """Return the score of each resource with a matching name, and a bit mask of the query's words that it has."""
         matches: defaultdict[int, dict[Span, Match]] = defaultdict(dict)
         for span, likely in meant.items():
             for unit, sure in likely.items():
@@ -340,23 +338,23 @@ class Index:
         return min(EXACT - 1, round(score)), read
 
     def _by_id(self, query: str) -> Iterable[tuple[int, int]]:
-        """The places of resources whose id, or a part of it, stands in the query, with their scores."""
+        """Yield the position and score of each resource whose id, or a part of it, is in the query."""
         words = [word.strip(".,;!?\"'()").casefold() for word in query.split()]
-        # Letters alone stand in many ids by chance, and `wf_` stands in each.
+        # Plain letters match many ids by chance, and `wf_` matches every workflow.
         words = [word for word in words if len(word) >= _ID_LETTERS and (any(map(str.isdigit, word)) or "_" in word)]
         whole = {query.strip().casefold(), *words} - {""}
         for place, own in enumerate(self._ids):
             if own in whole:
                 yield place, EXACT
-            elif held := [word for word in words if word in own]:
-                yield place, 90 if any(map(own.startswith, held)) else 70
+            elif contained := [word for word in words if word in own]:
+                yield place, 90 if any(map(own.startswith, contained)) else 70
 
     def _rank(self, place: int, score: int) -> tuple[int, int, str, str]:
         resource = self._resources[place]
         return -score, ORDER.index(resource.entry.kind), resource.names[0].casefold(), resource.entry.id
 
     def _alternatives(self, hits: Sequence[Hit], query: str) -> tuple[str, ...]:
-        """Names that may have been meant."""
+        """Return names that may have been meant."""
         from rapidfuzz.fuzz import ratio
         from rapidfuzz.process import extract
 

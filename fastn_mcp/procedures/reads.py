@@ -1,4 +1,4 @@
-"""Reads for one answer about an account: side by side and bounded, with a record of what could not be read."""
+"""Parallel, bounded reads for one answer about an account, with a record of those that failed."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Job = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class RowList:
-    """Rows of a list. `total` is how many there are where Fastn says so; `more`, whether some were not read."""
+    """Rows read of a list. `total` is Fastn's count of all rows, if given; `more` is whether some were not read."""
 
     rows: Sequence[Row] = ()
     total: int | None = None
@@ -31,7 +31,7 @@ class RowList:
 
 
 class AccountReads:
-    """What was read for an answer, and what could not be, each by a name for people."""
+    """Lists and records read for an answer, and the reads that failed, by a name for people."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -39,70 +39,70 @@ class AccountReads:
         self.records: dict[str, Row] = {}
         self.failed: dict[str, FastnError] = {}
         self.gaps: list[Unchecked] = []
-        """Where what was read is not all, or may not be what was asked for."""
+        """Reads that were incomplete, or whose rows may not match the filter."""
 
     async def run(self, jobs: Mapping[str, Job], report: Report = no_progress) -> None:
-        """Do these side by side, as far as they succeed."""
+        """Run the jobs in parallel. A `FastnError` of a job is recorded in `failed`."""
         done = 0
 
-        async def do(what: str, job: Job) -> None:
+        async def do(name: str, job: Job) -> None:
             nonlocal done
             try:
                 await job()
             except FastnError as error:
-                self.failed[what] = error
+                self.failed[name] = error
             done += 1
-            await report(f"Read {what}", done, len(jobs))
+            await report(f"Read {name}", done, len(jobs))
 
         async with anyio.create_task_group() as group:
-            for what, job in jobs.items():
-                group.start_soon(do, what, job)
+            for name, job in jobs.items():
+                group.start_soon(do, name, job)
 
     async def read(self, calls: Mapping[str, Call]) -> None:
-        """Read these side by side: the first page of a list, or one record."""
-        await self.run({what: partial(self._read, what, call) for what, call in calls.items()})
+        """Read in parallel the first page of each list, and each single record."""
+        await self.run({name: partial(self._read, name, call) for name, call in calls.items()})
 
-    async def _read(self, what: str, call: Call) -> None:
+    async def _read(self, name: str, call: Call) -> None:
         if isinstance(call, List):
-            await self.read_list(what, cast("List[Any]", call))
+            await self.read_list(name, cast("List[Any]", call))
         else:
-            await self.read_record(what, call)
+            await self.read_record(name, call)
 
-    async def read_record(self, what: str, call: Call) -> None:
-        self.records[what] = row_of(await self._send(call))
+    async def read_record(self, name: str, call: Call) -> None:
+        self.records[name] = row_of(await self._send(call))
 
-    async def read_list(self, what: str, call: List[Any], pages: int = 1) -> None:
-        """Read so many pages of a list, going on behind what was read of it, which an error leaves as it is."""
-        found = self.lists.get(what, RowList())
-        if what in self.lists:
+    async def read_list(self, name: str, call: List[Any], pages: int = 1) -> None:
+        """Read the next pages of a list. Raises if the first page fails; keeps the rows read if a later one does."""
+        found = self.lists.get(name, RowList())
+        if name in self.lists:
             if found.next_cursor is None:
                 return
             call = call.model_copy(update={"cursor": found.next_cursor})
         try:
             async for page in Pages(call, self._send, pages):
                 if page.not_checked:
-                    self.gaps.append(Unchecked(what, f"the rows do not say their {', '.join(page.not_checked)}"))
+                    self.gaps.append(Unchecked(name, f"the rows do not say their {', '.join(page.not_checked)}"))
                 total = found.total if page.total is None else page.total
                 found = RowList([*found.rows, *map(row_of, page.items)], total, page.next_cursor)
-                self.lists[what] = found
+                self.lists[name] = found
         except FastnError as error:
-            if what not in self.lists:
+            if name not in self.lists:
                 raise
-            self.failed[f"more {what}"] = error
+            self.failed[f"more {name}"] = error
 
-    def has_more(self, what: str) -> bool:
+    def has_more(self, name: str) -> bool:
         """Whether a list has more rows than were read."""
-        return what in self.lists and self.lists[what].more
+        return name in self.lists and self.lists[name].more
 
-    def rows(self, what: str) -> Sequence[Row] | None:
-        """The rows of a list; None where it could not be read."""
-        return self.lists[what].rows if what in self.lists else None
+    def rows(self, name: str) -> Sequence[Row] | None:
+        """Return the rows of a list; None if it could not be read."""
+        return self.lists[name].rows if name in self.lists else None
 
     def all_gaps(self) -> list[Unchecked]:
-        """What could not be read, and what was read only in part."""
+        """Return the failed reads and the incomplete ones."""
         failed = [Unchecked(what, error.what) for what, error in self.failed.items()]
         return list(dict.fromkeys([*failed, *self.gaps]))
 
     def not_checked(self) -> list[str]:
-        """The same in words."""
+        """Return `all_gaps` as text."""
         return [f"{gap.what}: {gap.why}".removesuffix(": ") for gap in self.all_gaps()]

@@ -1,4 +1,4 @@
-"""Lists as an agent reads them: bounded reads, matching rows, few columns, ages in words."""
+"""List results for agents: matching rows from bounded reads, few columns, ages in words."""
 
 import re
 from collections import Counter
@@ -28,23 +28,23 @@ _STEPS = (
 
 
 def aged(moment: datetime, now: datetime) -> str:
-    """`2026-11-25T09:00:00Z (3 hours ago)`."""
+    """Format a time with its age: `2026-11-25T09:00:00Z (3 hours ago)`."""
     stamp = moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return f"{stamp} ({age(moment, now)})"
 
 
 def dated(moment: datetime, now: datetime) -> str:
-    """`2026-11-25 (3 hours ago)`, where the hour says nothing."""
+    """Format a date with its age: `2026-11-25 (3 hours ago)`."""
     return f"{moment.astimezone(UTC).date().isoformat()} ({age(moment, now)})"
 
 
 def since(at: float, now: float) -> str:
-    """The same for Unix seconds."""
+    """Format Unix seconds as `aged` does."""
     return aged(datetime.fromtimestamp(at, UTC), datetime.fromtimestamp(now, UTC))
 
 
 def age(moment: datetime, now: datetime) -> str:
-    """`3 hours ago`, `in 5 days`, `just now`."""
+    """Format an age: `3 hours ago`, `in 5 days`, `just now`."""
     seconds = (now - moment).total_seconds()
     amount = abs(seconds)
     if amount < 5:
@@ -65,7 +65,7 @@ REFERS = {
     "workflowId": "workflow",
     "connectorId": "connector",
 }
-"""Fields that hold the id of something else, and the kind of that."""
+"""Fields with the id of another resource, and its kind."""
 
 Names = Mapping[str, Mapping[str, str]]
 """Names by kind and id."""
@@ -74,53 +74,53 @@ _LONGEST = 160
 """Characters of one value."""
 
 _MOST = 10
-"""Fields that are shown where Fastn calls most columns otherwise."""
+"""Fields shown if a row lacks most of the columns, as when Fastn names them differently."""
 
 _SAYS_MOST = ("headline", "message", "name", "slug", "title", "type", "id")
-"""What stands for a whole object, the most telling first."""
+"""Fields that represent a whole object, in order of preference."""
 
 _TIME = re.compile(r"(At|_at|timestamp|lastUsed|lastActive|lastRun|nextRun|expires)$")
-"""Fields that hold a time also where it is a number."""
+"""Names of fields in which a number is a time."""
 
 _NEVER = ("lastUsed", "lastUsedAt", "lastActive")
-"""Times whose absence says something."""
+"""Times whose absence means never."""
 
 
 def concise(
     row: Mapping[str, JsonValue], columns: tuple[str, ...], names: Names, legend: Names, now: datetime | None
 ) -> dict[str, JsonValue]:
-    """The row as a table would have it; without `now`, times stand without their age.
+    """Return the columns of a row, in short form; without `now`, times have no age.
 
-    What `names` knows has its name beside the id; what `legend` knows, too, has the name alone.
+    An id in `names` is shown with its name; an id in `legend` is replaced by it.
     """
     shown = [name for name in columns if name in row]
     if len(shown) < len(columns) / 2:
         shown = [name for name, value in row.items() if not isinstance(value, (dict, list))][:_MOST]
-    told: dict[str, JsonValue] = {}
+    cells: dict[str, JsonValue] = {}
     for name in shown:
         kind, value = REFERS.get(name), row[name]
         if kind and isinstance(value, str) and value in names.get(kind, {}):
-            told |= {} if value in legend.get(kind, {}) else {name: value}
-            told[kind] = names[kind][value]
+            cells |= {} if value in legend.get(kind, {}) else {name: value}
+            cells[kind] = names[kind][value]
         elif name == "routes":
-            told |= _routed(row, names.get("workflow", {}), legend.get("workflow", {}))
+            cells |= _routed(row, names.get("workflow", {}), legend.get("workflow", {}))
         elif (thing := _thing(value)) is not None:
             kind, key = thing
-            called = names.get(kind, {}).get(key)
-            short = f"{kind} {called}" if key in legend.get(kind, {}) else f"{kind} {key} ({called})"
-            told[name] = short if called else f"{kind} {key}"
-        elif not (name.endswith("Name") and name.removesuffix("Name") in told):
-            told |= _plain(name, value, now)
-    return told
+            label = names.get(kind, {}).get(key)
+            short = f"{kind} {label}" if key in legend.get(kind, {}) else f"{kind} {key} ({label})"
+            cells[name] = short if label else f"{kind} {key}"
+        elif not (name.endswith("Name") and name.removesuffix("Name") in cells):
+            cells |= _plain(name, value, now)
+    return cells
 
 
 def picked(row: Mapping[str, JsonValue], fields: Iterable[str]) -> dict[str, JsonValue]:
-    """The fields that were asked for, as they are, and the id, without which nothing can be done with a row."""
+    """Return the requested fields unchanged, and always the id."""
     return {name: row[name] for name in dict.fromkeys(["id", *fields]) if name in row}
 
 
 def referred(rows: Iterable[Mapping[str, JsonValue]], columns: tuple[str, ...]) -> tuple[Names, dict[str, list[str]]]:
-    """What rows say themselves of the names of the ids in them, and the ids of which they do not, by kind."""
+    """Return the names that rows give for the ids in them, and the ids without a name, by kind."""
     named: dict[str, dict[str, str]] = {}
     unnamed: dict[str, dict[str, None]] = {}
     fields = [(field, kind) for field, kind in REFERS.items() if field in columns]
@@ -141,7 +141,7 @@ def referred(rows: Iterable[Mapping[str, JsonValue]], columns: tuple[str, ...]) 
 
 
 def legend_of(names: Names, rows: int) -> Names:
-    """The names that can stand for their ids in so many rows: each is of one id, and repeated often enough to pay."""
+    """Return the names that can replace their ids: unique, and few enough for the number of rows."""
     found: dict[str, dict[str, str]] = {}
     for kind, of_kind in names.items():
         often = Counter(of_kind.values())
@@ -151,14 +151,14 @@ def legend_of(names: Names, rows: int) -> Names:
 
 
 def _name(row: Mapping[str, JsonValue], kind: str) -> str | None:
-    """What a row calls something that it refers to."""
-    there = row.get(kind)
-    name = row.get(f"{kind}Name") or (there.get("name") if isinstance(there, dict) else None)
+    """Return the name that a row gives for the resource of this kind that it refers to."""
+    inner = row.get(kind)
+    name = row.get(f"{kind}Name") or (inner.get("name") if isinstance(inner, dict) else None)
     return name if isinstance(name, str) and name else None
 
 
 def _thing(value: JsonValue) -> tuple[str, str] | None:
-    """The kind and the id of what an object refers to."""
+    """Return the kind and id that a reference object contains; None if it is not one."""
     if not isinstance(value, dict):
         return None
     kind, key = value.get("type"), value.get("id")
@@ -183,25 +183,24 @@ def _plain(name: str, value: JsonValue, now: datetime | None) -> dict[str, JsonV
 
 
 def _routed(row: Row, names: Mapping[str, str], legend: Mapping[str, str]) -> dict[str, JsonValue]:
-    """The workflows that a trigger starts."""
     keys = started_workflows(row)
     started = [legend.get(key) or (f"{key} ({names[key]})" if key in names else key) for key in keys]
     return {"starts": ", ".join(started)} if started else {}
 
 
 FURTHER = 10
-"""Further answers that are read for one page, of a hundred rows each, where Fastn does not filter."""
+"""Most further pages of 100 rows read to fill one page, if Fastn does not filter."""
 
 Rows = Listed[FastnObject]
 
 
 async def listed(call: List[Any], context: ProcedureContext) -> Rows:
-    """The page that `call` asks for. Raises a `FastnError`."""
+    """Return the page that `call` asks for. Raises a `FastnError`."""
     return await _shown(call, await _collected(call, context), context)
 
 
 async def _collected(call: List[Any], context: ProcedureContext) -> Rows:
-    """Reads on while rows are missing that an answer left out because they do not match."""
+    """Read further pages while filters leave the page short of rows."""
     page = cast(Rows, await context.read(call))
     items, positions, unchecked = list(page.items), list(page.positions), set(page.not_checked or ())
     total, read = page.total, 1
@@ -212,7 +211,7 @@ async def _collected(call: List[Any], context: ProcedureContext) -> Rows:
         except FastnError:
             if not items:
                 raise
-            break  # what was found is worth more than an error, and the cursor goes on from here
+            break  # keep the rows found; the cursor continues from here
         items += page.items
         positions += page.positions
         unchecked |= {*(page.not_checked or ())}
@@ -229,15 +228,15 @@ async def _collected(call: List[Any], context: ProcedureContext) -> Rows:
 
 
 async def _shown(call: List[Any], page: Rows, context: ProcedureContext) -> Rows:
-    """The rows with the fields that were asked for, or else those that a person would want, or all."""
+    """Return the rows with the requested fields, else in full or in concise form, as `detail` says."""
     if call.detail == FULL and call.fields is None:
         return page
     rows = [row_of(row) for row in page.items]
     absent: list[str] | None = None
     ids: dict[str, dict[str, str]] = {}
     if call.fields is not None:
-        there = {name for row in rows for name in row}
-        absent = [name for name in call.fields if name not in there] if rows else None
+        present = {name for row in rows for name in row}
+        absent = [name for name in call.fields if name not in present] if rows else None
         rows = [picked(row, call.fields) for row in rows]
     else:
         columns = _item(call).columns
@@ -254,5 +253,5 @@ async def _shown(call: List[Any], page: Rows, context: ProcedureContext) -> Rows
 
 
 def _item(call: List[Any]) -> type[FastnObject]:
-    """What the rows of a list are."""
+    """Return the row type of a list."""
     return cast("type[FastnObject]", type(call).returns.model_fields["items"].annotation.__args__[0])  # pyright: ignore

@@ -19,11 +19,11 @@ _FIRST = 1e12
 
 
 class ChangeList(FastnObject):
-    """The changes, newest first."""
+    """Changes, newest first."""
 
 
-class Undone(FastnObject):
-    """What was undone, and what that did not bring back."""
+class UndoResult(FastnObject):
+    """The undone change, and what the undo did not restore."""
 
 
 class ListChanges(Procedure[ChangeList]):
@@ -45,7 +45,7 @@ class ListChanges(Procedure[ChangeList]):
         )
 
 
-class UndoChange(Procedure[Undone]):
+class UndoChange(Procedure[UndoResult]):
     """Undo a change, unless somebody has changed it since."""
 
     effect = Effect.EXTERNAL
@@ -65,51 +65,51 @@ class UndoChange(Procedure[Undone]):
             raise NotSent(f"This cannot be undone. {undo.why}")
         if change.undone:
             raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
-        await _undrifted(change, undo, context)
-        made = await _made(change, undo, context)
-        if not isinstance(made, Done):
-            return made
+        await _check_drift(change, undo, context)
+        outcome = await _send_once(change, undo, context)
+        if not isinstance(outcome, Done):
+            return outcome
         answer: dict[str, JsonValue] = {"undone": change.id, "by": undo.call.tool_name()}
         if change.target is not None:
             answer["of"] = {"id": change.target, "name": change.name}
         if undo.call.target is None:
-            answer["new_id"] = made.result.model_dump().get("id")
+            answer["new_id"] = outcome.result.model_dump().get("id")
         if undo.lost:
             answer["lost"] = undo.lost
         if undo.not_restored:
             answer["not_restored"] = list(undo.not_restored)
-        return Done(Undone.model_validate(answer), made.change)
+        return Done(UndoResult.model_validate(answer), outcome.change)
 
 
-async def _made(change: Change, undo: Undo, context: ProcedureContext) -> Done | Pending:
-    """Make the call, once: whoever else is at it is told so."""
+async def _send_once(change: Change, undo: Undo, context: ProcedureContext) -> Done | Pending:
+    """Send the undo. Raises `NotSent` if the change is undone already, or by another call at this moment."""
     if not await context.journal.claim(change.id):
         raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
-    may_be_made = False
+    may_be_done = False
     try:
-        made = await context.change(undo.call)
-        may_be_made = isinstance(made, Done)
+        outcome = await context.change(undo.call)
+        may_be_done = isinstance(outcome, Done)
     except UnknownOutcome:
-        may_be_made = True
+        may_be_done = True
         raise
     finally:
-        if not may_be_made:  # asked about, declined, refused, cancelled before it left
-            with suppress(Exception):  # a change that cannot be given back stays taken
+        if not may_be_done:  # pending, denied, refused, or cancelled before it was sent
+            with suppress(Exception):  # a claim that cannot be released stays
                 await context.journal.release(change.id)
-    return made
+    return outcome
 
 
-async def _undrifted(change: Change, undo: Undo, context: ProcedureContext) -> None:
-    """Raises where the target is no longer as the change left it."""
+async def _check_drift(change: Change, undo: Undo, context: ProcedureContext) -> None:
+    """Raise a `FastnError` if the target is gone, was changed since, or is as before already."""
     call: Any = undo.call
     if call.target is None:
         return
-    there = await read_target(call, context.read)
-    if there is None:
+    target = await read_target(call, context.read)
+    if target is None:
         raise NotFound("It is no longer there.", certainty="Nothing was sent.")
     if not isinstance(call, Update):
         return
-    now = cast("dict[str, JsonValue]", there.model_dump())
+    now = cast("dict[str, JsonValue]", target.model_dump())
     if changed := drift(change, now):
         raise TargetChanged(
             f"Somebody has changed it since: {', '.join(changed)}.",
@@ -129,7 +129,7 @@ def _row(change: Change, now: float) -> dict[str, JsonValue]:
         "at": since(change.at, now),
         "outcome": "unknown_outcome" if change.outcome == BEGUN else change.outcome,
     }
-    said = receipt(change)
-    row |= {name: said[name] for name in ("changed", "approved_by") if name in said}
-    row["undo"] = "undone" if change.undone else said["undo"] or said["why"]
+    fields = receipt(change)
+    row |= {name: fields[name] for name in ("changed", "approved_by") if name in fields}
+    row["undo"] = "undone" if change.undone else fields["undo"] or fields["why"]
     return row

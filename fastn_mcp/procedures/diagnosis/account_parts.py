@@ -1,4 +1,4 @@
-"""What is wrong with an account's parts, and who can mend it: workflows, their connections and their triggers."""
+"""Problems of workflows, connections and triggers, and who can fix them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,20 +25,20 @@ from fastn_mcp.procedures.tables import age
 
 @dataclass(frozen=True, slots=True)
 class WorkflowSetup:
-    """A workflow as it is set up. What is not known is empty."""
+    """Configuration of a workflow. Unknown fields are empty."""
 
     name: str
     tier: str
     timeout_ms: float | None
     apps: tuple[str, ...]
-    """Slugs or ids of the connectors of its manifest."""
+    """Slugs or ids of the connectors in its manifest."""
     cannot_run: str
-    """Why it cannot run at all, where that is so."""
+    """Why it cannot run at all; empty if it can."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartState:
-    """A connection or a trigger, and what is wrong with it."""
+    """A connection or trigger, with its state and problem."""
 
     row: Row
     label: str
@@ -46,7 +46,7 @@ class PartState:
     status: str
     state: State
     problem: str = ""
-    """Empty where nothing is wrong."""
+    """Empty if there is none."""
 
     @property
     def id(self) -> str:
@@ -54,7 +54,7 @@ class PartState:
 
     @property
     def customer(self) -> str | None:
-        """Id of the customer that it belongs to; None where it is the account's own."""
+        """Id of its customer; None if it is the account's own."""
         return owner_of(self.row)
 
 
@@ -65,7 +65,6 @@ _CANNOT_RUN = {
 
 
 def workflow_setup(row: Row) -> WorkflowSetup:
-    """The workflow of this row."""
     apps = row.get("connectors")
     return WorkflowSetup(
         name=short(text(row, "name", "slug"), 120),
@@ -88,7 +87,7 @@ _PROBLEMS = {
 
 
 def connection_states(rows: Iterable[Row], customers: Mapping[str, str]) -> list[PartState]:
-    """These connections, those that do not work first. `customers` are names by id."""
+    """Return the connections, those not live first. `customers` maps ids to names."""
     found: list[PartState] = []
     for row in rows:
         label = short(str(label_of("connection", row, {"customer": customers}) or key_of(row)))
@@ -98,13 +97,13 @@ def connection_states(rows: Iterable[Row], customers: Mapping[str, str]) -> list
 
 
 def connections_to(apps: Iterable[str], connections: Iterable[PartState]) -> list[PartState]:
-    """Those to one of these apps, which are named by slug or id."""
+    """Return the connections to any of these apps, named by slug or id."""
     wanted = {*apps}
     return [connection for connection in connections if connector_keys(connection.row) & wanted]
 
 
 def who_authorises(broken: Iterable[PartState], customer: str = "the customer") -> tuple[str, str]:
-    """Who has to authorise an app again for these connections, and where."""
+    """Return who has to authorise the app again for these connections, and where."""
     owned = [connection.customer is not None for connection in broken]
     if all(owned):
         return customer, "the widget"
@@ -114,7 +113,7 @@ def who_authorises(broken: Iterable[PartState], customer: str = "the customer") 
 
 
 def trigger_states(rows: Iterable[Row], now: datetime) -> list[PartState]:
-    """These triggers, those with a problem first."""
+    """Return the triggers, those with a problem first."""
     return sorted((_trigger_state(row, now) for row in rows), key=lambda trigger: not trigger.problem)
 
 
@@ -146,7 +145,7 @@ def _trigger_state(row: Row, now: datetime) -> PartState:
 
 
 def _disabled(row: Row, now: datetime) -> str:
-    """Who switched it off, when and why, as far as its history says."""
+    """Describe who disabled a trigger, when and why, as far as its history says."""
     off = switched_off(row)
     by = "the platform" if off.is_platform else off.by
     who = f" {'probably ' if off.is_presumed else ''}by {by}" if by else ""
@@ -156,6 +155,6 @@ def _disabled(row: Row, now: datetime) -> str:
 
 
 def is_public(trigger: Row) -> bool:
-    """Whether it is a webhook that anybody may call."""
+    """Whether the trigger is a webhook without authentication."""
     protection = word(trigger, "authentication.type", "authentication", "auth")
     return "webhook" in (word(trigger, "type") or "webhook") and protection in ("none", "public", "no auth")

@@ -1,4 +1,4 @@
-"""The tool `diagnose_workflow`: why a workflow fails or does not run, by bounded reads."""
+"""The tool `diagnose_workflow`: why a workflow fails or does not run, from bounded reads."""
 
 import re
 from collections import Counter
@@ -48,20 +48,20 @@ _WORKFLOW, _FAILED, _TIMED_OUT, _COMPLETED = "workflow", "failed runs", "timed-o
 _TRIGGERS, _AUDIT = "triggers", "audit log"
 
 _CAUSES = 3
-"""Causes of which the newest run is read in full."""
+"""Causes reported, each with its newest run read in full."""
 
 _TRIGGER_PAGES = 5
 
 _CUSTOMERS = 2
-"""Customers whose names and connections are read."""
+"""Most customers whose names and connections are read."""
 
 LONGEST = 4_300
-"""Characters of JSON."""
+"""Most characters of the answer as JSON."""
 
 _SHORT = 120
-"""Characters of a text."""
+"""Most characters of a text."""
 
-_DROPS = (
+_CUTS = (
     *((name, 5, 0) for name in ("connections", "triggers", "changes", "not_checked")),
     ("changes", 2, LONGEST),
     ("connections", 2, LONGEST),
@@ -69,11 +69,11 @@ _DROPS = (
     ("not_checked", 3, LONGEST),
     ("causes", 1, LONGEST),
 )
-"""What is dropped in turn: of which list, down to how many entries, while the answer has more characters than these."""
+"""Cuts in order: a list, its least entries, and the length in characters above which entries are dropped."""
 
 
 class Diagnosis(FastnObject):
-    """How a workflow does, and what would mend it."""
+    """Diagnosis of a workflow, with remedies."""
 
 
 class DiagnoseWorkflow(Procedure[Diagnosis]):
@@ -94,7 +94,7 @@ class DiagnoseWorkflow(Procedure[Diagnosis]):
 
 
 class _WorkflowDiagnosis:
-    """One diagnosis, and what was read for it."""
+    """One diagnosis, with the data read for it."""
 
     def __init__(self, call: DiagnoseWorkflow, context: ProcedureContext) -> None:
         self._call = call
@@ -103,14 +103,14 @@ class _WorkflowDiagnosis:
         self._period = Period(call.hours, context.system.now())
         self._setup = workflow_setup({})
         self._customers: list[str] = []
-        """Ids of the customers concerned, the most concerned first."""
+        """Ids of the affected customers, those with most failures first."""
         self._names: dict[str, str] = {}
-        """Names of customers, by id."""
+        """Customer names by id."""
         self._connections: list[PartState] | None = None
-        """None where none could be read."""
+        """None if no list of them could be read."""
 
     async def findings(self) -> dict[str, JsonValue]:
-        """All that was found. Raises a `FastnError` where there is nothing to go by."""
+        """Return the answer. Raises a `FastnError` if the workflow cannot be read and no failed run was found."""
         reads, workflow_id, now = self._reads, self._call.workflow_id, self._period.now
         await self._context.report("reading runs and triggers", 0, 2)
         await reads.read(
@@ -118,7 +118,7 @@ class _WorkflowDiagnosis:
                 _WORKFLOW: GetWorkflow(workflow_id=workflow_id),
                 _FAILED: self._runs("failed", self._period.since),
                 _TIMED_OUT: self._runs("timeout", self._period.since),
-                _COMPLETED: self._runs("completed"),  # also older ones: the last success
+                _COMPLETED: self._runs("completed"),  # without since: the last success may be older
                 _TRIGGERS: ListTriggers(limit=100),
             }
         )
@@ -127,7 +127,7 @@ class _WorkflowDiagnosis:
             raise reads.failed[_WORKFLOW]
         self._setup = workflow_setup(reads.records.get(_WORKFLOW, {}))
         causes = by_cause(failures)
-        # Where nothing fails, the question is what starts it.
+        # Without failures, the question is what starts the workflow.
         triggers = await self._triggers(pages=2 if failures else _TRIGGER_PAGES)
         successes = reads.rows(_COMPLETED)
         facts = WorkflowFacts(
@@ -141,7 +141,7 @@ class _WorkflowDiagnosis:
             more_triggers=reads.has_more(_TRIGGERS),
         )
         await self._context.report("reading failures, connections and changes", 1, 2)
-        full = await self._read_closer(causes, triggers or [])
+        full = await self._read_details(causes, triggers or [])
         newest = [full.get(cause.newest.id, cause.newest) for cause in causes[:_CAUSES]]
         remedies = [self._remedy(cause, run) for cause, run in zip(causes, newest, strict=False)]
         explained = zip(causes, newest, remedies, strict=False)
@@ -156,7 +156,7 @@ class _WorkflowDiagnosis:
             else None,
             "connections": [
                 {"id": connection.id, "what": _cut(connection.label), "status": connection.status}
-                for connection in self._concerned(newest)
+                for connection in self._relevant_connections(newest)
             ],
             "triggers": None if facts.triggers is None else list(map(_trigger, facts.triggers)),
             "changes": [*self._changes(min((at for cause in causes for at in cause.times), default=None))],
@@ -171,7 +171,7 @@ class _WorkflowDiagnosis:
         )
 
     async def _failures(self) -> tuple[list[EndedRun], bool]:
-        """The runs that failed, newest first, of three pages at most, and whether there are more."""
+        """Return the failed runs, newest first, of at most three pages, and whether there are more."""
         reads, statuses = self._reads, {_FAILED: "failed", _TIMED_OUT: "timeout"}
         longer = [what for what in statuses if reads.has_more(what)]
         if longer:
@@ -184,7 +184,7 @@ class _WorkflowDiagnosis:
         return sorted(failures, key=time_of, reverse=True), more
 
     async def _triggers(self, pages: int) -> list[Row] | None:
-        """The triggers that start it, of so many pages; None where they could not be read."""
+        """Return the triggers that start the workflow, of at most `pages`; None if they could not be read."""
         reads = self._reads
         if _TRIGGERS not in reads.lists:
             return None
@@ -194,13 +194,13 @@ class _WorkflowDiagnosis:
             reads.gaps.append(Unchecked(_TRIGGERS, f"only {len(found.rows)} were read"))
         return triggers_of(self._call.workflow_id, found.rows)
 
-    async def _read_closer(self, causes: Sequence[FailureGroup], triggers: Sequence[Row]) -> dict[str, EndedRun]:
-        """Read the customers concerned, with their names and connections, and the newest run of each cause."""
-        reads, asked = self._reads, self._call.customer_id
+    async def _read_details(self, causes: Sequence[FailureGroup], triggers: Sequence[Row]) -> dict[str, EndedRun]:
+        """Read names and connections of the affected customers, and return the newest runs of the causes by id."""
+        reads, customer_id = self._reads, self._call.customer_id
         failing = [customer for cause in causes for customer in cause.customers]
-        concerned = failing or filter(None, map(owner_of, triggers))
-        self._customers = list(dict.fromkeys(concerned)) if asked is None else [asked]
-        known = self._customers[:_CUSTOMERS]
+        affected = failing or filter(None, map(owner_of, triggers))
+        self._customers = list(dict.fromkeys(affected)) if customer_id is None else [customer_id]
+        shown = self._customers[:_CUSTOMERS]
         runs: dict[str, Call] = {
             f"run {cause.newest.id}": GetExecution(execution_id=cause.newest.id)
             for cause in causes[:_CAUSES]
@@ -208,18 +208,18 @@ class _WorkflowDiagnosis:
         }
         audit = QueryAuditLog(resource_id=self._call.workflow_id, since=self._period.since, limit=50)
         listings: dict[str, Call] = {
-            f"connections of {key}": ListConnections(customer_id=key, limit=100) for key in known
+            f"connections of {key}": ListConnections(customer_id=key, limit=100) for key in shown
         }
-        if len(known) < _CUSTOMERS:
+        if len(shown) < _CUSTOMERS:
             listings["connections of the account"] = ListConnections(limit=100)
 
         async def read_names() -> None:
-            self._names = await self._context.directory.names("customer", known, self._context.read)
+            self._names = await self._context.directory.names("customer", shown, self._context.read)
 
         async with anyio.create_task_group() as group:
             group.start_soon(read_names)
             group.start_soon(reads.read, runs | listings | {_AUDIT: audit})
-        if unread := len(self._customers) - len(known):
+        if unread := len(self._customers) - len(shown):
             reads.gaps.append(Unchecked(f"connections of {unread} more customers", ""))
         if any(what in reads.lists for what in listings):
             rows = {key_of(row) or str(row): row for what in listings for row in reads.rows(what) or ()}
@@ -245,7 +245,7 @@ class _WorkflowDiagnosis:
             GetWorkflow: {"workflow_id": self._call.workflow_id},
             ListConnections: {"customer_id": cause.customers[0]} if cause.customers else {},
         }
-        return _told(
+        return _without_empty(
             {
                 "count": len(cause.runs),
                 "share": f"{100 * len(cause.runs) / failures:.0f} %",
@@ -265,20 +265,20 @@ class _WorkflowDiagnosis:
             }
         )
 
-    def _concerned(self, newest: Iterable[EndedRun]) -> list[PartState]:
-        """The connections of the customers concerned, and of the account, to its apps and to those where runs fail."""
+    def _relevant_connections(self, newest: Iterable[EndedRun]) -> list[PartState]:
+        """Return the connections of the account and affected customers to its apps, and to those where runs fail."""
         apps = {*self._setup.apps, *filter(None, (_connector(run, self._setup) for run in newest))}
         owners = {None, *self._customers}
-        there = connections_to(apps, self._connections or ())
-        return [connection for connection in there if not self._customers or connection.customer in owners]
+        found = connections_to(apps, self._connections or ())
+        return [connection for connection in found if not self._customers or connection.customer in owners]
 
     def _changes(self, first: datetime | None) -> list[dict[str, JsonValue]]:
-        """What was done to the workflow, newest first. `first` is when the first failure was."""
+        """Return the changes of the workflow, newest first. `first` is the time of the first failure."""
         reads, workflow_id, now = self._reads, self._call.workflow_id, self._period.now
         found: list[tuple[datetime | None, str, str, str]] = []
         for row in reads.rows(_AUDIT) or ():
             action, named = text(row, "action", "event", "type"), text(row, "resource.id", "resourceId")
-            # Where a row names no resource, the filter is believed.
+            # A row without a resource is taken to match the filter.
             if not action.startswith("workflow.execute") and named in ("", workflow_id):
                 by = text(row, "actor.name", "actor", "user.name", "user", "actorName")
                 found.append((timestamp(row, "timestamp", "createdAt", "at"), by, action, text(row, "outcome")))
@@ -287,7 +287,7 @@ class _WorkflowDiagnosis:
             found.append((at, text(workflow, "updatedBy"), "last update of the workflow", ""))
         found.sort(key=lambda change: change[0].timestamp() if change[0] else 0.0, reverse=True)
         return [
-            _told(
+            _without_empty(
                 {
                     "at": aged(at, now) if at else None,
                     "by": _cut(by, 60),
@@ -301,7 +301,7 @@ class _WorkflowDiagnosis:
 
 
 def _connector(run: EndedRun, setup: WorkflowSetup) -> str | None:
-    """Slug of the app at which a run failed."""
+    """Return the slug of the app at which a run failed."""
     named = re.match(r"connector\.([\w-]+)", run.failed_at) or re.search(
         r'connector "([\w-]+)"', f"{run.message} {run.headline}"
     )
@@ -332,15 +332,14 @@ def _trigger(trigger: PartState) -> dict[str, JsonValue]:
     return entry
 
 
-def _told(entry: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """What says something."""
+def _without_empty(entry: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {name: value for name, value in entry.items() if value not in (None, "", [])}
 
 
 def _fitting(found: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """What fits, at most five of a kind; then fewer, then without messages, then without the last causes."""
+    """Shorten the answer to `LONGEST`: apply the `_CUTS`, then drop suggestions and messages of causes."""
     left_out: Counter[str] = Counter()
-    for name, least, longest in _DROPS:
+    for name, least, longest in _CUTS:
         entries = cast("list[JsonValue]", found.get(name, []))
         while len(entries) > least and len(to_json(found)) > longest:
             entries.pop()
@@ -354,5 +353,5 @@ def _fitting(found: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return found
 
 
-def _cut(said: str, longest: int = _SHORT) -> str:
-    return said if len(said) <= longest else f"{said[:longest]}…"
+def _cut(text_: str, longest: int = _SHORT) -> str:
+    return text_ if len(text_) <= longest else f"{text_[:longest]}…"

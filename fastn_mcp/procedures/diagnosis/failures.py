@@ -13,9 +13,9 @@ from fastn_mcp.fastn.rows import Row, number, objects, owner_of, short, text, ti
 from fastn_mcp.fastn.states import RunState, run_state
 
 _LONGEST = 500
-"""Characters of a message that are looked at."""
+"""Most characters of a message that are used."""
 
-# What differs from run to run. An apostrophe within a word quotes nothing.
+# Parts that differ between runs. An apostrophe within a word is not a quote.
 _VARYING = re.compile(
     r"""
     "[^"]*" | `[^`]*` | (?<!\w)'[^']*'(?!\w)   # quoted values
@@ -40,7 +40,7 @@ class Period:
 
     @property
     def since(self) -> str:
-        """Its beginning, as ISO 8601."""
+        """Begin of the period, as ISO 8601."""
         return self.begin.isoformat(timespec="seconds")
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
-    """One run, and why it failed as far as its row says. What is not known is empty."""
+    """One run, and why it failed, from its row. Unknown fields are empty."""
 
     row: Row
     id: str
@@ -57,7 +57,7 @@ class EndedRun:
     customer: str | None
     timed_out: bool
     codes: tuple[str, ...]
-    """Code, other code, category, tag and name of the error, as they are."""
+    """Code, other code, category, tag and name of the error, unchanged."""
     failed_at: str
     step: str
     headline: str
@@ -65,37 +65,37 @@ class EndedRun:
     """Its first line."""
     category: str
     suggestion: str
-    """How to mend it, in Fastn's words."""
+    """Fix that Fastn suggests."""
     memory_used: float
-    """Share of the memory limit, 0 where it is not known."""
+    """Share of the memory limit; 0 if unknown."""
 
     @property
     def cause(self) -> tuple[str, str, str]:
-        """What it has in common with the others of the same cause."""
+        """Key that failures of the same cause have in common."""
         code = " ".join(filter(None, self.codes)) or self.category or word(self.row, "status")
         return code, self.failed_at, normalised(self.message or self.headline)
 
     @property
     def text(self) -> str:
-        """All that it says of its failure, in lower case."""
-        said = (self.category, " ".join(filter(None, self.codes)), self.failed_at, self.headline, self.message)
-        return " ".join(said).casefold()
+        """All texts about its failure, in lower case."""
+        texts = (self.category, " ".join(filter(None, self.codes)), self.failed_at, self.headline, self.message)
+        return " ".join(texts).casefold()
 
     @property
     def reason(self) -> str:
         """Why it failed, in Fastn's words."""
-        said = self.headline or self.message or self.codes[0]
-        return short(said or ("it took too long" if self.timed_out else ""), 120).rstrip(".")
+        reason = self.headline or self.message or self.codes[0]
+        return short(reason or ("it took too long" if self.timed_out else ""), 120).rstrip(".")
 
     def blames(self, names: Iterable[str]) -> bool:
-        """Whether its error names one of these."""
-        said = str(value(self.row, "error", "errorMessage") or "").casefold()
-        return any(name and name.casefold() in said for name in names)
+        """Whether its error contains one of these names."""
+        error = str(value(self.row, "error", "errorMessage") or "").casefold()
+        return any(name and name.casefold() in error for name in names)
 
 
 @dataclass(frozen=True, slots=True)
 class FailureGroup:
-    """Failed runs of one cause, newest first."""
+    """Failed runs with one cause, newest first."""
 
     runs: Sequence[EndedRun]
 
@@ -109,13 +109,13 @@ class FailureGroup:
 
     @property
     def customers(self) -> list[str]:
-        """Ids of the customers concerned, the most concerned first."""
+        """Ids of the affected customers, those with most failures first."""
         return [key for key, _ in Counter(run.customer for run in self.runs if run.customer).most_common()]
 
 
 @dataclass(frozen=True, slots=True)
 class FailingWorkflow:
-    """A workflow with its failed runs. `id` is its slug where runs say no more."""
+    """A workflow with its failed runs. `id` is its slug if runs give no id."""
 
     id: str
     name: str
@@ -127,17 +127,17 @@ class FailingWorkflow:
 
 
 def time_of(run: EndedRun) -> float:
-    """When it was, in Unix seconds, to sort by."""
+    """Return the time of a run in Unix seconds, as a sort key."""
     return run.at.timestamp() if run.at else 0.0
 
 
 def ended_runs(rows: Iterable[Row]) -> list[EndedRun]:
-    """These runs, each once."""
+    """Return the runs of these rows, each once."""
     return list({text(row, "id") or str(place): ended_run(row) for place, row in enumerate(rows)}.values())
 
 
 def by_cause(failed: Iterable[EndedRun]) -> list[FailureGroup]:
-    """The causes of failed runs, the most frequent first."""
+    """Group failed runs by cause, the most frequent first."""
     found: dict[tuple[str, str, str], list[EndedRun]] = {}
     for run in failed:
         found.setdefault(run.cause, []).append(run)
@@ -145,7 +145,7 @@ def by_cause(failed: Iterable[EndedRun]) -> list[FailureGroup]:
 
 
 def by_workflow(failed: Iterable[EndedRun], names: Mapping[str, str]) -> list[FailingWorkflow]:
-    """The workflows of failed runs, those that failed most first. `names` are of workflows, by id."""
+    """Group failed runs by workflow, those with most failures first. `names` maps workflow ids to names."""
     found: dict[str, tuple[str, list[EndedRun]]] = {}
     for run in failed:
         row = run.row
@@ -157,12 +157,11 @@ def by_workflow(failed: Iterable[EndedRun], names: Mapping[str, str]) -> list[Fa
 
 
 def normalised(message: str) -> str:
-    """A message without what differs from run to run."""
+    """Replace the parts of a message that differ between runs by `…`."""
     return " ".join(_VARYING.sub("…", message).split())
 
 
 def ended_run(row: Row) -> EndedRun:
-    """The run of this row."""
     error = _error(row)
     used, limit = number(row, "summary.peakSandboxMB"), number(row, "summary.sandboxMemoryLimitMB")
     return EndedRun(
@@ -198,6 +197,6 @@ def _failed_step(row: Row) -> str:
 
 
 def _line(row: Row, *fields: str) -> str:
-    """The first line of the first of these fields that is a text or a number."""
+    """Return the first line of the first of these fields that is a text or a number."""
     lines = text(row, *fields)[:_LONGEST].strip().splitlines()
     return lines[0].strip() if lines else ""

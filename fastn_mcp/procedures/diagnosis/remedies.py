@@ -1,6 +1,6 @@
 """The likely cause of a failure, what would fix it and what would not.
 
-The first rule that applies decides. The words are ours; what Fastn says is looked through, never repeated.
+The first matching rule decides. The texts are ours; Fastn's texts are only matched, never repeated.
 """
 
 import re
@@ -20,27 +20,27 @@ from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
 
 @dataclass(frozen=True, slots=True)
 class FailureEvidence:
-    """What is known of one cause."""
+    """Facts about one cause of failures."""
 
     run: EndedRun
-    """The newest of it, as fully as it could be read."""
+    """Its newest run, in full if that could be read."""
     setup: WorkflowSetup
     for_customers: bool
-    """Whether it failed for customers, and not only for the account itself."""
+    """Whether it failed for any customer, and not only for the account itself."""
     connector: str | None
-    """Slug of the app at which it fails."""
+    """Slug of the app at which the runs fail."""
     connections: Sequence[PartState] | None
-    """The connections to that app of the customers concerned; None where they could not be read."""
+    """Connections of the affected customers to that app; None if they could not be read."""
 
     def mentions(self, pattern: str) -> bool:
-        ended = {"out of memory": self.run.memory_used >= 0.97, "workflow took too long": self.run.timed_out}
-        said = " ".join([self.run.text, *(words for words, is_so in ended.items() if is_so)])
-        return re.search(pattern, said) is not None
+        inferred = {"out of memory": self.run.memory_used >= 0.97, "workflow took too long": self.run.timed_out}
+        error = " ".join([self.run.text, *(words for words, applies in inferred.items() if applies)])
+        return re.search(pattern, error) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What a failure is likely caused by, and what to do."""
+    """Likely cause of a failure, and what to do."""
 
     short: str
     """For the verdict: a clause without a full stop."""
@@ -52,7 +52,6 @@ class Remedy:
 
 
 def remedy(evidence: FailureEvidence) -> Remedy:
-    """The remedy for this cause."""
     return (
         _first_matching(_SURE, evidence)
         or _connection(evidence)
@@ -68,7 +67,7 @@ def remedy(evidence: FailureEvidence) -> Remedy:
 
 
 def _first_matching(rules: Mapping[str, Remedy], evidence: FailureEvidence) -> Remedy | None:
-    """The remedy of the first pattern that the error mentions, with what differs from workflow to workflow."""
+    """Return the remedy of the first matching pattern, filled in for the workflow."""
     found = next((remedy for pattern, remedy in rules.items() if evidence.mentions(pattern)), None)
     if found is None:
         return None
@@ -128,7 +127,7 @@ _SURE = {
         "Running it again at once, which uses up the limit once more.",
     ),
 }
-"""By a pattern of the error, the first of which counts."""
+"""Remedies by a pattern of the error; the first match counts."""
 
 _LESS_SURE = {
     r"typeerror|referenceerror|syntaxerror|rangeerror|usercodeerror|user.?code|is not a function|undefined": Remedy(
@@ -156,7 +155,7 @@ _LESS_SURE = {
         "A rerun before that is set.",
     ),
 }
-"""The same, for what an error of a connection may mention too."""
+"""Remedies by patterns that errors of connections may match too, so these are tried after them."""
 
 _AUTHORISE_FIRST = "A rerun, a retry, or a change of the code."
 _TRY_FIRST = "Authorising again before that was tried."

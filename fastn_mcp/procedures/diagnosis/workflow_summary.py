@@ -1,4 +1,4 @@
-"""The summary of a workflow in one sentence: whether it fails or runs, for how long and for whom."""
+"""One-sentence summary of a workflow: whether it fails or runs, since when and for whom."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from fastn_mcp.procedures.tables import age
 
 @dataclass(frozen=True, slots=True)
 class WorkflowFacts:
-    """What was read of a workflow's runs, and of what starts it. None where something could not be read."""
+    """Runs, configuration and triggers of a workflow. None if something could not be read."""
 
     period: Period
     failures: Sequence[EndedRun] | None
-    """Those of the period."""
+    """Failures in the period."""
     more_failures: bool
     successes: Sequence[EndedRun] | None
-    """The newest, also from before the period."""
+    """Newest successes, also from before the period."""
     more_successes: bool
     setup: WorkflowSetup
     triggers: Sequence[PartState] | None
@@ -28,13 +28,13 @@ class WorkflowFacts:
 
     @property
     def completed(self) -> list[EndedRun]:
-        """The successes of the period."""
+        """Successes in the period."""
         begin = self.period.begin
         return [success for success in self.successes or () if success.at is None or success.at >= begin]
 
     @property
     def more_completed(self) -> bool:
-        """Whether more may have completed in the period than were read."""
+        """Whether more runs may have completed in the period than were read."""
         return self.more_successes and len(self.completed) == len(self.successes or ())
 
     @property
@@ -43,7 +43,7 @@ class WorkflowFacts:
 
 
 def verdict(facts: WorkflowFacts, why: str, customers: Mapping[str, str]) -> str:
-    """The sentence. `why` is a clause on the most frequent cause; `customers` are names by id."""
+    """Return the summary. `why` is a clause about the most frequent cause; `customers` maps ids to names."""
     if facts.failures:
         return f"{_failing(facts, facts.failures, customers)}: {why}.{_not_started(facts)}"
     if not facts.completed and facts.failures is not None:
@@ -75,7 +75,7 @@ def _failing(facts: WorkflowFacts, failures: Sequence[EndedRun], customers: Mapp
 
 
 def _length(failures: Sequence[EndedRun], now: datetime, longer: str = "") -> str:
-    """Since when these failed, in days where there are some: weeks would round too much away."""
+    """Return how long these have been failing: in days from two on, as weeks are too coarse."""
     first = min((run.at for run in failures if run.at), default=None)
     if first is None:
         return ""
@@ -84,7 +84,7 @@ def _length(failures: Sequence[EndedRun], now: datetime, longer: str = "") -> st
 
 
 def _always_failing(facts: WorkflowFacts, failures: Sequence[EndedRun]) -> list[str]:
-    """Customers for whom nothing worked, where it worked for others."""
+    """Return the customers for whom every run failed, if others had none that failed."""
     worked = {success.customer for success in facts.completed}
     failed = dict.fromkeys(run.customer for run in failures)
     always = [key for key in failed if key is not None and key not in worked]
@@ -108,7 +108,7 @@ def _idle(facts: WorkflowFacts) -> str:
 
 
 def _not_started(facts: WorkflowFacts) -> str:
-    """What keeps it from being started, though it also fails."""
+    """Return what prevents a failing workflow from being started."""
     if facts.setup.cannot_run:
         return f" Besides, {facts.setup.cannot_run}."
     triggers = facts.triggers or ()

@@ -1,4 +1,4 @@
-"""What is wrong with an account, in findings. A row that does not say something is never accused of it."""
+"""Checks that report problems of an account. A row with a missing field is never reported for it."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,44 +39,44 @@ from fastn_mcp.tools.triggers import GetTrigger, ListTriggers
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions, ListWorkflows
 
 FEW = 3
-"""Examples of a finding that stands among others."""
+"""Most examples of a finding in the overview of everything."""
 
 SOON = timedelta(days=14)
-"""A key that expires within this time is worth a word."""
+"""Time before its expiry in which a key is reported."""
 
 UNUSED = timedelta(days=7)
-"""Nobody has to use a key, or accept an invitation, on the first day."""
+"""Time until an unused key, or an invitation that was not accepted, is reported."""
 
 NAMED = 2
-"""Connections of one status that are named: their ids are long, and the focus on connections shows them all."""
+"""Connections named per status: their ids are long, and `about` connections shows all of them."""
 
 NEAR = 80
-"""Percent of a limit at which it is worth a word."""
+"""Percent of a limit from which it is reported."""
 
 
 class Severity(Enum):
-    """How bad it is, the worst first."""
+    """Severity of a finding, highest first."""
 
     HIGH = "high"
     """Something does not work."""
     MEDIUM = "medium"
-    """Something will stop working, or is open to the wrong people."""
+    """Something will stop working, or gives access to the wrong people."""
     LOW = "low"
     """Something to tidy up."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountFinding:
-    """One thing found: `what` in a sentence with numbers, and `more`, the call that shows more of it."""
+    """One problem: `what` is a sentence with numbers, and `more` the call that shows more."""
 
     severity: Severity
     what: str
     more: Tool[Any]
     examples: Sequence[tuple[str, str]] = ()
-    """Ids and names of all resources that it is about."""
+    """Ids and names of all resources concerned."""
 
     def data(self, most: int = FEW) -> dict[str, JsonValue]:
-        """As an agent reads it, with at most so many examples."""
+        """Return the finding as JSON, with at most `most` examples."""
         found: dict[str, JsonValue] = {"severity": self.severity.value, "what": self.what}
         if self.examples:
             found["examples"] = [{"id": key, "name": name} for key, name in self.examples[:most]]
@@ -85,39 +85,39 @@ class AccountFinding:
 
 
 def worst_first(findings: Iterable[AccountFinding]) -> list[AccountFinding]:
-    """By severity; what is equally bad stays in its order."""
+    """Sort by severity; equal findings keep their order."""
     order = list(Severity)
     return sorted(findings, key=lambda finding: order.index(finding.severity))
 
 
 def _examples(rows: Iterable[Row], kind: str = "") -> list[tuple[str, str]]:
-    """Id and name of those of these rows that have an id."""
+    """Return id and name of each row that has an id."""
     return [
         (key, short(str(label_of(kind, row) or key)) if kind else name_of(row)) for row in rows if (key := key_of(row))
     ]
 
 
 _DETAILS: dict[str, type[Operation[Any]]] = {"trigger": GetTrigger, "webhook": GetTrigger, "workflow": GetWorkflow}
-"""What shows a single resource, by the noun of a finding."""
+"""Tool that shows one resource, by the noun of a finding."""
 
 
 def _about(
-    severity: Severity, rows: Sequence[Row], noun: str, one: str, many: str, more: Tool[Any], start: str = ""
+    severity: Severity, rows: Sequence[Row], noun: str, singular: str, plural: str, more: Tool[Any], start: str = ""
 ) -> list[AccountFinding]:
-    """A finding about these rows, `one` or `many`, if there are any."""
+    """Return a finding about the rows, if there are any."""
     if not rows:
         return []
     if len(rows) == 1 and noun in _DETAILS and (key := key_of(rows[0])):
         details = _DETAILS[noun]
         more = details.model_validate({details.route.parameters[-1]: key})
-    what = f"{start}{counted(len(rows), noun)} {one if len(rows) == 1 else many}."
+    what = f"{start}{counted(len(rows), noun)} {singular if len(rows) == 1 else plural}."
     return [AccountFinding(severity, what, more, _examples(rows))]
 
 
 def failing_workflows(
     runs: Sequence[EndedRun], names: Mapping[str, str], period: Period, *, more: bool
 ) -> list[AccountFinding]:
-    """The workflows of these failed runs, those that failed most first. `more`: there are older ones."""
+    """Report the workflows of failed runs, those with most failures first. `more`: there are older runs."""
     ordered = by_workflow(runs, names)
     rest = ordered[FEW:]
     findings = [_failing_workflow(workflow, period, more=more) for workflow in ordered[:FEW]]
@@ -136,7 +136,7 @@ def _failing_workflow(workflow: FailingWorkflow, period: Period, *, more: bool) 
     what += f", last {age(last.at, period.now)}" if last.at else ""
     what += f": {last.reason}." if last.reason else "."
     shows: Tool[Any] = ListExecutions(status="failed", since=period.since)
-    if workflow.id.startswith("wf_"):  # and not a slug, which is all that some rows have
+    if workflow.id.startswith("wf_"):  # some rows have only the slug
         shows = DiagnoseWorkflow(workflow_id=workflow.id)
     elif last.id:
         shows = GetExecution(execution_id=last.id)
@@ -145,7 +145,7 @@ def _failing_workflow(workflow: FailingWorkflow, period: Period, *, more: bool) 
 
 
 def unusable_connections(rows: Sequence[Row], customers: Mapping[str, str], *, more: bool) -> list[AccountFinding]:
-    """Connections that cannot be used. `customers` are names by id; `more`: there are others that were not read."""
+    """Report connections that do not work. `customers` maps ids to names; `more`: some were not read."""
     findings: list[AccountFinding] = []
     states = connection_states(rows, customers)
     for status in NOT_WORKING:
@@ -168,7 +168,7 @@ def unusable_connections(rows: Sequence[Row], customers: Mapping[str, str], *, m
 
 
 def trigger_problems(triggers: Sequence[Row], workflows: Sequence[Row]) -> list[AccountFinding]:
-    """All that is wrong with triggers, as far as they and the workflows say. One that is off starts nothing."""
+    """Report problems of triggers, and drafts that triggers start. Disabled triggers start nothing."""
     off = [row for row in triggers if trigger_state(row) is State.OFF]
     on = [row for row in triggers if trigger_state(row) is not State.OFF]
     silent = [row for row in on if trigger_state(row) is State.BROKEN]
@@ -226,10 +226,10 @@ def trigger_problems(triggers: Sequence[Row], workflows: Sequence[Row]) -> list[
 
 
 def key_problems(rows: Sequence[Row], now: datetime) -> list[AccountFinding]:
-    """API keys that expire, have expired, were never used, or may do everything."""
+    """Report API keys that expire soon, have expired, were never used, or have full access."""
     usable = [row for row in rows if word(row, "status") not in ("revoked", "expired", "disabled")]
-    gone = [row for row in usable if (at := timestamp(row, *EXPIRES)) is not None and at <= now]
-    usable = [row for row in usable if row not in gone]
+    expired = [row for row in usable if (at := timestamp(row, *EXPIRES)) is not None and at <= now]
+    usable = [row for row in usable if row not in expired]
     soon = [row for row in usable if (at := timestamp(row, *EXPIRES)) is not None and at <= now + SOON]
     full = [row for row in usable if word(row, "permissions.preset", "permissions", "preset") == "full access"]
     unused = [row for row in usable if _is_unused(row) and _is_older(row, now)]
@@ -238,7 +238,7 @@ def key_problems(rows: Sequence[Row], now: datetime) -> list[AccountFinding]:
     return [
         *_about(Severity.MEDIUM, soon, "API key", f"expires {first}", expire, ListApiKeys()),
         *_about(Severity.MEDIUM, full, "API key", "has Full access", "have Full access", ListApiKeys()),
-        *_about(Severity.LOW, gone, "API key", "has expired", "have expired", ListApiKeys()),
+        *_about(Severity.LOW, expired, "API key", "has expired", "have expired", ListApiKeys()),
         *_about(Severity.LOW, unused, "API key", f"was {unneeded}", f"were {unneeded}", ListApiKeys()),
     ]
 
@@ -249,12 +249,12 @@ def _is_unused(key: Row) -> bool:
 
 
 def _is_older(row: Row, now: datetime) -> bool:
-    made = timestamp(row, "createdAt", "addedAt", "invitedAt")
-    return made is not None and made < now - UNUSED
+    created = timestamp(row, "createdAt", "addedAt", "invitedAt")
+    return created is not None and created < now - UNUSED
 
 
 def invited_users(users: Sequence[Row], now: datetime, *, more: bool) -> list[AccountFinding]:
-    """People who never came."""
+    """Report invitations that were not accepted."""
     rows = [row for row in users if word(row, "status") in ("invited", "pending") and _is_older(row, now)]
     if not rows:
         return []
@@ -264,7 +264,7 @@ def invited_users(users: Sequence[Row], now: datetime, *, more: bool) -> list[Ac
 
 
 def pending_customers(customers: Sequence[Row], total: int | None, *, more: bool) -> list[AccountFinding]:
-    """Customers whose admin has not activated them; `total` of them where Fastn says so, else `more` than these."""
+    """Report customers not yet activated. `total`: Fastn's count, if known; `more`: some rows were not read."""
     rows = [row for row in customers if word(row, "status").startswith("pending")]
     if not rows:
         return []
@@ -281,7 +281,7 @@ _DEEPEST = 6
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """A limit and how much of it is used, in percent."""
+    """A limit, and the percentage used."""
 
     name: str
     percent: float
@@ -292,7 +292,7 @@ class Quota:
 
 
 def full_quotas(answer: JsonValue) -> list[AccountFinding]:
-    """The limits that are nearly used up, the fullest first."""
+    """Report the quotas that are nearly used up, the fullest first."""
     near = sorted((quota for quota in _quotas(answer) if quota.percent >= NEAR), key=lambda quota: -quota.percent)
     if not near:
         return []
@@ -303,7 +303,7 @@ def full_quotas(answer: JsonValue) -> list[AccountFinding]:
 
 
 def _quotas(found: JsonValue, path: tuple[str, ...] = (), depth: int = 0) -> Iterator[Quota]:
-    """Every limit in an answer."""
+    """Yield every quota in an answer."""
     if depth > _DEEPEST:
         return
     if isinstance(found, list):
@@ -314,7 +314,7 @@ def _quotas(found: JsonValue, path: tuple[str, ...] = (), depth: int = 0) -> Ite
             yield quota
             return
         for name, item in found.items():
-            # What merely wraps the quotas names none of them.
+            # Names of mere wrappers are not part of a quota's name.
             wraps = isinstance(item, list) or name in ("data", "value", "quotas", "limits")
             yield from _quotas(item, path if wraps else (*path, name), depth + 1)
 
@@ -333,7 +333,7 @@ def _quota(row: Row, path: tuple[str, ...]) -> Quota | None:
 
 
 def plan(billing: Row) -> dict[str, JsonValue]:
-    """Plan and credits, as far as they are said."""
+    """Return plan and credits, as far as the answer contains them."""
     credits_ = _credits(billing)
     found: dict[str, JsonValue] = {
         "name": short(text(billing, "plan.name", "plan.slug", "plan.id", "plan", "planName", "tier")),
@@ -341,11 +341,11 @@ def plan(billing: Row) -> dict[str, JsonValue]:
         "credits_included": number(credits_, *_LIMITS),
         "credits_reset_at": short(text(credits_, "resetsAt")),
     }
-    return {name: said for name, said in found.items() if said not in (None, "")}
+    return {name: item for name, item in found.items() if item not in (None, "")}
 
 
 def spent_credits(billing: Row) -> list[AccountFinding]:
-    """AI credits that are nearly spent."""
+    """Report AI credits that are nearly used up."""
     used, included = number(_credits(billing), *_USES), number(_credits(billing), *_LIMITS)
     if used is None or not included or 100 * used / included < NEAR:
         return []

@@ -1,4 +1,4 @@
-"""Connections that do not work, whose they are, and which workflows fail because of them."""
+"""Connections that do not work, with their customers and the workflows that fail because of them."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,11 +16,11 @@ from fastn_mcp.procedures.tables import dated
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.tool import suggested
 
-_ROOM = 7_300
-"""Characters of an answer."""
+_LONGEST = 7_300
+"""Most characters of an answer."""
 
-_LESS_AND_LESS = ((True, 9, 100), (False, 9, 100), (False, 3, 100), (False, 1, 10), (False, 0, 3), (False, 0, 1))
-"""Whether ids of customers and what is switched off are shown, and how many workflows and connections of an app."""
+_DETAIL_LEVELS = ((True, 9, 100), (False, 9, 100), (False, 3, 100), (False, 1, 10), (False, 0, 3), (False, 0, 1))
+"""Whether to show customer ids and disabled connections; most workflows, and most connections, of an app."""
 
 
 def connection_impact(
@@ -30,9 +30,9 @@ def connection_impact(
     customers: Mapping[str, str],
     now: datetime,
 ) -> dict[str, JsonValue]:
-    """By app, the most concerned first. What there is no room for is left out, and said.
+    """Group by app, those with most connections first, at the highest level of detail that fits.
 
-    `failing` are workflows with their failed runs, `customers` names by id.
+    `failing` are workflows with their failed runs; `customers` maps ids to names.
     """
     by_app: dict[str, list[PartState]] = {}
     for connection in unusable:
@@ -44,10 +44,10 @@ def connection_impact(
     broken = [connection for connection in unusable if connection.state is State.BROKEN]
     off = len(unusable) - len(broken)
     answer: dict[str, JsonValue] = {}
-    for in_full, most_workflows, most in _LESS_AND_LESS:
-        told: list[JsonValue] = []
+    for in_full, most_workflows, most in _DETAIL_LEVELS:
+        by_connector: list[JsonValue] = []
         for app, connections in apps:
-            shown = [one for one in connections if in_full or one.state is State.BROKEN]
+            shown = [connection for connection in connections if in_full or connection.state is State.BROKEN]
             hidden = len(connections) - len(shown)
             entry: dict[str, JsonValue] = {"connector": app}
             if hidden:
@@ -59,10 +59,10 @@ def connection_impact(
             entry["breaks"] = {workflow.id or workflow.name: workflow.name for workflow in fails[app][:most_workflows]}
             if (more := len(fails[app]) - most_workflows) > 0:
                 entry["more_workflows"] = more
-            told.append(entry)
-        answer = {"broken": len(broken), "switched_off": off, "by_connector": told}
+            by_connector.append(entry)
+        answer = {"broken": len(broken), "switched_off": off, "by_connector": by_connector}
         answer |= {"ids": ids} if in_full else {"left_out": "The ids of customers, which find gives."}
-        if len(to_json(answer)) <= _ROOM:
+        if len(to_json(answer)) <= _LONGEST:
             break
     who, where = who_authorises(broken, "each customer")
     fixes = [
@@ -73,7 +73,7 @@ def connection_impact(
 
 
 def _connections(shown: Sequence[PartState], customers: Mapping[str, str], now: datetime) -> dict[str, JsonValue]:
-    """By status, each under the name of its customer, with since when it does not work."""
+    """Return by status and customer name since when each connection does not work."""
     found: dict[str, JsonValue] = {}
     for connection in shown:
         of_status = cast("dict[str, JsonValue]", found.setdefault(connection.status.lower(), {}))
@@ -90,7 +90,7 @@ def _connections(shown: Sequence[PartState], customers: Mapping[str, str], now: 
 def _failing_without(
     app: str, connections: Sequence[PartState], workflows: Sequence[Row], failing: Sequence[FailingWorkflow]
 ) -> list[FailingWorkflow]:
-    """The workflows that failed for the customers of these connections, and that need the app."""
+    """Return the workflows that need the app, or whose errors name it, and failed for these customers."""
     names = {name for connection in connections for name in connector_keys(connection.row)}
     needing = {key_of(row) for row in workflows if names & {*workflow_setup(row).apps}}
     owners = {connection.customer: connection for connection in connections}

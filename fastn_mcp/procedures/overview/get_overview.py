@@ -1,4 +1,4 @@
-"""The tool `get_overview`: the account at a glance, or one subject in full."""
+"""The tool `get_overview`: an overview of the account, or one subject in full."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -45,16 +45,16 @@ from fastn_mcp.tools.workflows import ListExecutions
 Subject = Literal["runs", "connections", "triggers", "access"]
 
 MOST = 12
-"""Findings in an answer; the others are counted."""
+"""Most findings in an answer; the others are counted."""
 
 _ROOM = 3_000
-"""Characters for the findings of the account; beyond, they have fewer examples."""
+"""Characters for the findings of the whole account; if exceeded, they get fewer examples."""
 
 _DETAIL_ROOM = 7_000
-"""Characters for the findings of one subject."""
+"""Characters for the findings on one subject."""
 
 _MANY = 20
-"""Examples of a finding at most."""
+"""Most examples of a finding on one subject."""
 
 _FAILURE_PAGES = 5
 
@@ -64,11 +64,11 @@ _COUNTED = {
     "secrets": "secrets",
     "the number of all runs": "executions",
 }
-"""Counts in an answer, by what was read."""
+"""Names of the counts in an answer, by the name of the read."""
 
 
 class Overview(FastnObject):
-    """An account at a glance."""
+    """Overview of an account."""
 
 
 class GetOverview(Procedure[Overview]):
@@ -98,17 +98,16 @@ class GetOverview(Procedure[Overview]):
 
 
 async def _everything(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
-    """Everything, in little."""
     await snapshot.take()
-    wrong = worst_first(finding for found in (await _findings(snapshot)).values() for finding in found)
-    answer: dict[str, JsonValue] = {"findings": _fitting(wrong[:MOST], _ROOM)}
-    if rest := Counter(finding.severity.value for finding in wrong[MOST:]):
+    findings = worst_first(finding for found in (await _findings(snapshot)).values() for finding in found)
+    answer: dict[str, JsonValue] = {"findings": _fitting(findings[:MOST], _ROOM)}
+    if rest := Counter(finding.severity.value for finding in findings[MOST:]):
         answer["more_findings"] = dict(rest)
     if totals := _run_totals(snapshot):
         answer["runs"] = {"hours": snapshot.period.hours, **totals}
     counts = {name: _count(snapshot.lists[kind]) for kind, name in _COUNTED.items() if kind in snapshot.lists}
     if snapshot.total("the number of all runs") is None:
-        counts.pop("executions", None)  # one row was read, which says nothing
+        counts.pop("executions", None)  # without a total, the one row read is not a count
     answer["counts"] = {**counts}
     if found := plan(snapshot.records.get("billing", {})):
         answer["plan"] = found
@@ -120,13 +119,13 @@ async def _everything(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
 
 
 async def _all_findings(snapshot: AccountSnapshot, about: Subject) -> dict[str, JsonValue]:
-    """What is wrong, with as many examples as there is room for."""
-    wrong = worst_first((await _findings(snapshot))[about])
-    return {"findings": _fitting(wrong, _DETAIL_ROOM, _MANY)}
+    """Return all findings on one subject, with as many examples as fit."""
+    findings = worst_first((await _findings(snapshot))[about])
+    return {"findings": _fitting(findings, _DETAIL_ROOM, _MANY)}
 
 
 async def _findings(snapshot: AccountSnapshot) -> dict[str, list[AccountFinding]]:
-    """Everything that is wrong by subject, in the order of equals."""
+    """Run all checks. Returns their findings by subject."""
     period, records = snapshot.period, snapshot.records
     workflows, connections, users, customers = map(snapshot.chosen, ("workflows", "connections", "users", "customers"))
     more_failures = any(map(snapshot.has_more, FAILED))
@@ -146,7 +145,7 @@ async def _findings(snapshot: AccountSnapshot) -> dict[str, list[AccountFinding]
 
 
 async def _customers(snapshot: AccountSnapshot) -> dict[str, str]:
-    """Names by id: of the customers that were read, and of the first connections that do not work."""
+    """Return names by id: of the customers that were read, and of the first broken connections."""
     read = (*(snapshot.rows("customers") or ()), *snapshot.chosen("customers").rows)
     names = {key_of(row): name_of(row) for row in read}
     wanted: list[str] = []
@@ -158,20 +157,20 @@ async def _customers(snapshot: AccountSnapshot) -> dict[str, str]:
 
 
 def _fitting(findings: Sequence[AccountFinding], room: int, most: int = FEW) -> list[JsonValue]:
-    """The findings, with as many examples as there is room for, and one at least."""
+    """Return the findings with as many examples as fit, at least one each."""
     found: list[JsonValue] = [finding.data(most) for finding in findings]
     return found if most == 1 or len(to_json(found)) <= room else _fitting(findings, room, most - 1)
 
 
 def _count(found: RowList) -> int | str:
-    """As a number, or in words where it is not known exactly."""
+    """Return the number of rows, or `at least N` if it is not known exactly."""
     if found.more:
         return f"at least {len(found.rows)}" if found.total is None else max(found.total, len(found.rows))
     return len(found.rows)
 
 
 def _not_checked(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
-    """What was not looked at or not understood, said once for each reason."""
+    """Return the gaps and unknown states, grouped by reason."""
     gaps = snapshot.all_gaps()
     for kind, state in STATES.items():
         unknown = sum(state(row) is State.UNKNOWN for row in snapshot.chosen(kind).rows)
@@ -185,7 +184,7 @@ def _not_checked(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
 
 
 def _run_totals(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
-    """The period in numbers; where they cannot be believed nothing, which is noted."""
+    """Return the run totals of the period. Records a gap if they are not plausible."""
     completed, period, ever = map(snapshot.total, COUNTS)
     failed, timeout = map(snapshot.total, FAILED)
     totals = run_totals(ever, period, completed, failed, timeout)
@@ -197,14 +196,14 @@ def _run_totals(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
 def run_totals(
     ever: int | None, period: int | None, completed: int | None, failed: int | None, timeout: int | None
 ) -> dict[str, JsonValue]:
-    """How many runs there were in a period, and of `ever`, with a success rate; nothing that cannot be believed.
+    """Return the runs of a period by status, with a success rate; empty if the totals are not plausible.
 
-    A Fastn that ignores filters counts the same runs each time, which then do not add up.
+    If Fastn ignores filters, every total counts the same runs, and they do not add up. `ever` is of all time.
     """
     if period is None or completed is None or failed is None or timeout is None:
         return {}
     ended = completed + failed + timeout
-    # As many as ever there were: the period was perhaps ignored too.
+    # As many as of all time: Fastn may have ignored the period too.
     if ended > period or period == ever:
         return {}
     rate: dict[str, JsonValue] = {"success_rate": f"{100 * completed / ended:.1f} %"} if ended else {}
@@ -212,14 +211,14 @@ def run_totals(
 
 
 _WORST = 8
-"""Workflows of which the runs are counted."""
+"""Most failing workflows reported, with their runs counted."""
 
 _ERRORS = 5
 _STATUSES = ("completed", "failed", "timeout")
 
 
 async def _runs(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
-    """The workflows that fail, the worst first, in numbers."""
+    """Report the failing workflows with their numbers of runs, worst first."""
     await snapshot.take((*FAILED, *COUNTS), _FAILURE_PAGES)
     period, overall = snapshot.period, _run_totals(snapshot)
     answer: dict[str, JsonValue] = {"runs": {"hours": period.hours, **overall}}
@@ -248,20 +247,20 @@ async def _runs(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
 
 
 def _read_since(snapshot: AccountSnapshot) -> datetime | None:
-    """From when on all failures were read, where there are older ones: or else what is frequent looks rare."""
+    """Return the time since which all failures were read, if older ones were not: counts have to start there."""
     cut = [snapshot.lists[kind].rows for kind in FAILED if snapshot.has_more(kind)]
     times = [[run.at for run in ended_runs(rows) if run.at] for rows in cut]
     return max((min(of_list) for of_list in times if of_list), default=None)
 
 
 async def _workflow_names(failures: Sequence[EndedRun], context: ProcedureContext) -> dict[str, str]:
-    """Of workflows by id, where runs do not say them themselves."""
+    """Return workflow names by id, for runs that do not contain them."""
     wanted = [text(run.row, "workflowId") for run in failures if not text(run.row, "workflowName")]
     return await context.directory.names("workflow", filter(None, wanted), context.read)
 
 
 async def _count_runs(keys: Sequence[str], snapshot: AccountSnapshot) -> dict[str, dict[str, int]]:
-    """How many runs of each workflow ended how, where Fastn says so."""
+    """Count the runs of each workflow by status, as far as Fastn gives totals."""
     found: dict[str, dict[str, int]] = {key: {} for key in keys}
 
     async def count(key: str, status: str) -> None:
@@ -300,7 +299,7 @@ def _failing_workflow(
 
 
 def believable(counts: Mapping[str, int], overall: Mapping[str, JsonValue], failures: int) -> bool:
-    """Whether these can be one workflow's: a Fastn that ignores a filter counts the same runs each time."""
+    """Whether counts can be one workflow's. If Fastn ignores a filter, every count is of the same runs."""
     whole = {status: total for status in _STATUSES if isinstance(total := overall.get(status), int)}
     if any(status not in counts or status not in whole for status in _STATUSES):
         return False
@@ -309,7 +308,7 @@ def believable(counts: Mapping[str, int], overall: Mapping[str, JsonValue], fail
 
 
 async def _connections(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
-    """The connections that no longer work, and what fails for want of them."""
+    """Report the connections that do not work, and the workflows that fail because of them."""
     await snapshot.take((*FAILED, "connections", "workflows"), _FAILURE_PAGES)
     context, period, connections = snapshot.context, snapshot.period, snapshot.chosen("connections")
     if connections.more:

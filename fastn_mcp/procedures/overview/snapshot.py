@@ -1,4 +1,4 @@
-"""Resources read for one overview: about fifteen requests on a small account, about thirty on any."""
+"""Resources read for one overview: about 15 requests for a small account, at most about 30 for any."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
@@ -22,31 +22,31 @@ COUNTS = ("completed runs", "the number of runs", "the number of all runs")
 
 _PAGE = 100
 _PAGES = 3
-"""Pages of triggers and of workflows: each row may have a problem of its own."""
+"""Pages of triggers, and of workflows: each row may have a problem of its own."""
 
 
 class AccountSnapshot(AccountReads):
-    """What was read of an account, by kind."""
+    """Resources read of an account, by kind."""
 
     matching: Mapping[str, RowList]
-    """The rows with something wrong, where the list was too long to read."""
+    """Rows with a problematic status, if the list was too long to read whole."""
 
     def chosen(self, kind: str) -> RowList:
-        """The rows to look through for problems."""
+        """Return the rows to check for problems."""
         return self.matching.get(kind) or self.lists.get(kind) or RowList()
 
     def failures(self) -> list[EndedRun]:
-        """The runs that failed, as far as they were read."""
+        """Return the failed runs that were read."""
         return ended_runs(row for kind in FAILED for row in self.rows(kind) or ())
 
     def total(self, kind: str) -> int | None:
         return self.lists[kind].total if kind in self.lists else None
 
     async def read_problems(self, kind: str, call: List[Any], pages: int, statuses: Sequence[str]) -> None:
-        """Read the first pages; where there are more, the rows of these statuses instead."""
+        """Read the first pages; if there are more, read the rows with these statuses instead."""
         await self.read_list(kind, call, pages)
         is_long = self.lists[kind].more
-        for status in statuses if is_long else ():  # noted one by one: where the second fails, the first was read
+        for status in statuses if is_long else ():  # stored one by one, so that rows stay if a later read fails
             part = f"{kind} of status {status}"
             await self.read_list(part, call.model_copy(update={"status": status}))
             found = self.lists.pop(part)
@@ -56,14 +56,14 @@ class AccountSnapshot(AccountReads):
             self.gaps.append(Unchecked(f"more {kind}", "There are more than are read for an overview."))
 
     async def read_count(self, kind: str, listing: type[List[Any]]) -> None:
-        """Read how many there are."""
+        """Read the number of rows of a list."""
         await self.read_list(kind, listing(limit=1))
         if self.lists[kind].more and self.lists[kind].total is None:
             del self.lists[kind]
             await self.read_list(kind, listing(limit=_PAGE))
 
     async def read_failures(self, kind: str, call: ListExecutions, pages: int) -> None:
-        """Read the newest of these runs."""
+        """Read the newest failed runs."""
         await self.read_list(kind, call, pages)
         if self.lists[kind].more and len(self.lists[kind].rows) < call.limit * pages:
             why = "Fastn did not filter: of all runs, only the newest were looked through."
@@ -76,9 +76,9 @@ class AccountSnapshot(AccountReads):
         self.period = period
 
     async def take(self, only: Collection[str] | None = None, failure_pages: int = 1) -> None:
-        """Read all, or `only` some of it, with so many pages of failed runs.
+        """Read everything, or `only` some kinds, with at most `failure_pages` of failed runs.
 
-        Raises a `FastnError` only where nothing at all could be read.
+        Raises a `FastnError` only if every read failed.
         """
         jobs = {what: job for what, job in self._jobs(failure_pages).items() if only is None or what in only}
         await self.run(jobs, self.context.report)
@@ -86,7 +86,7 @@ class AccountSnapshot(AccountReads):
             raise next(iter(self.failed.values()))
 
     def _jobs(self, failure_pages: int) -> dict[str, Job]:
-        """One job for each thing to read, by its name for people."""
+        """Return the reads, by their names for people."""
         since = self.period.since
         lists: dict[str, tuple[List[Any], int, Sequence[str]]] = {
             "customers": (ListCustomers(limit=_PAGE), 1, (PENDING,)),
@@ -117,9 +117,9 @@ class AccountSnapshot(AccountReads):
         }
 
 
-def _joined(one: RowList | None, other: RowList) -> RowList:
-    """Rows of both, each once."""
-    if one is None:
+def _joined(first: RowList | None, other: RowList) -> RowList:
+    """Return the rows of both lists, each once."""
+    if first is None:
         return other
-    rows: dict[str, Row] = {key_of(row) or str(place): row for place, row in enumerate((*one.rows, *other.rows))}
-    return RowList(list(rows.values()), None, one.next_cursor or other.next_cursor)
+    rows: dict[str, Row] = {key_of(row) or str(place): row for place, row in enumerate((*first.rows, *other.rows))}
+    return RowList(list(rows.values()), None, first.next_cursor or other.next_cursor)
