@@ -23,6 +23,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.client.account import TransportOptions, proxy_of, tls_context
 from fastn_mcp.client.error_mapping import CHECK_CA_FILE, unreachable
+from fastn_mcp.client.transport import AsyncioBackend
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.paging import List, rows_of
@@ -54,12 +55,12 @@ class Connections:
         """Return a pool that only creates connections, and holds none."""
         if self._origin.scheme != b"https":
             # Plain http is for this machine: it needs no certificates, and a proxy would see the key.
-            return httpcore2.AsyncConnectionPool(keepalive_expiry=IDLE)
+            return httpcore2.AsyncConnectionPool(keepalive_expiry=IDLE, network_backend=AsyncioBackend())
         tls = tls_context(self._options)
         if self._options.proxy is None:
-            return httpcore2.AsyncConnectionPool(tls, keepalive_expiry=IDLE)
+            return httpcore2.AsyncConnectionPool(tls, keepalive_expiry=IDLE, network_backend=AsyncioBackend())
         url, auth = proxy_of(self._options.proxy)
-        return httpcore2.AsyncHTTPProxy(url, auth, None, tls, keepalive_expiry=IDLE)
+        return httpcore2.AsyncHTTPProxy(url, auth, None, tls, keepalive_expiry=IDLE, network_backend=AsyncioBackend())
 
     async def give_back(self, connection: httpcore2.AsyncConnectionInterface) -> None:
         """Keep a connection with a closed response if it is reusable. Closes the oldest idle one if it has expired."""
