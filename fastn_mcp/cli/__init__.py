@@ -1,4 +1,4 @@
-"""The program, its options, and how it serves. Commands are in modules of their own: see `help.COMMANDS`."""
+"""The `fastn-mcp` program: its global options, and serving without a command. `help.COMMANDS` lists the commands."""
 
 import gc
 import logging
@@ -33,10 +33,10 @@ Connect a client (cursor, claude-code, vscode, codex, ...):
 """
 
 
-def _setting(flag: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
-    """A flag of a setting. The environment is read by `config`, which knows what overrules what."""
+def _setting(flag: str, help_text: str, **attrs: Any) -> Callable[[Any], Any]:
+    """Option of one setting. `config` reads its variable and applies the precedence of flag, environment and file."""
     variable = "FASTN_" + flag.lstrip("-").upper().replace("-", "_")
-    return click.option(flag, help=f"{help_text} [{variable}]", default=None, **more)
+    return click.option(flag, help=f"{help_text} [{variable}]", default=None, **attrs)
 
 
 @click.group(
@@ -114,8 +114,8 @@ def cli(
 def _refuse_contradictions(ctx: click.Context, team: Path | None) -> None:
     if ctx.obj.sandboxed and ctx.params["profile"] is not None:
         raise click.UsageError("The sandbox is an account of its own. Leave out --profile, or --sandbox.")
-    named = ctx.get_parameter_source("http") is click.core.ParameterSource.COMMANDLINE
-    if named and ctx.invoked_subcommand is not None:
+    is_http_flag = ctx.get_parameter_source("http") is click.core.ParameterSource.COMMANDLINE
+    if is_http_flag and ctx.invoked_subcommand is not None:
         raise click.UsageError("--http serves agents, and takes no command beside it.")
     if team is not None and ctx.params["http"] is None:
         raise click.UsageError("--team is for --http: over stdio there is one account.")
@@ -133,8 +133,8 @@ def _serve(start: "StartOptions", http: str | None) -> None:
     try:
         settings = start.resolved().settings
     except NoKey as error:
-        # Of a server that ends a client only says that it could not connect. So it serves, sends nothing, and answers
-        # every call with what is missing. Any other setting that is wrong still stops the start.
+        # If the server exits, clients only report a failed connection. So serve, send nothing, and answer every call
+        # with the missing setting. Any other invalid setting still stops the start.
         settings, no_key = start.keyless(), error.with_program(start.command_line().line())
 
     def parts() -> "AccountParts":
@@ -153,10 +153,10 @@ def _serve(start: "StartOptions", http: str | None) -> None:
 
 
 def _collect_garbage() -> None:
-    """From now on, and not in what was imported.
+    """Enable garbage collection at a higher threshold, without the objects that imports created.
 
-    The rows of one answer are more objects than the 700 after which Python looks for garbage among the new: looking
-    after as many as ten answers make saves a tenth of a list's cost.
+    The rows of one answer exceed Python's threshold of 700 new objects. Collecting after those of about ten answers
+    saves a tenth of a list call's time.
     """
     gc.enable()
     gc.freeze()
@@ -165,7 +165,7 @@ def _collect_garbage() -> None:
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
-    """The options before a command: its account, settings and folders. Loads what it builds only when asked."""
+    """Options before a command, which select account, settings and folders. Methods import what they need on demand."""
 
     context: click.Context
     flags: Mapping[str, object]
@@ -175,9 +175,9 @@ class StartOptions:
     sandbox_file: Path | None
 
     def with_flags(self, **flags: object) -> "StartOptions":
-        """The same with settings of a command's own; None leaves one as it is."""
-        given = {name: value for name, value in flags.items() if value is not None}
-        return replace(self, flags={**self.flags, **given})
+        """Return a copy with a command's own flags. None leaves a flag as it is."""
+        overrides = {name: value for name, value in flags.items() if value is not None}
+        return replace(self, flags={**self.flags, **overrides})
 
     def resolved(self) -> "Resolved":
         from fastn_mcp.build.startup import resolved_of
@@ -192,13 +192,13 @@ class StartOptions:
         tally: "Tally | None" = None,
         no_key: "NoKey | None" = None,
     ) -> "AccountParts":
-        """What a command works with, of these settings or else of the account that is chosen."""
+        """Assemble the parts of an account from `settings`, by default those of the selected account."""
         from fastn_mcp.build.account import Sandboxed, assemble, begin_log, policy_of
         from fastn_mcp.build.telemetry import instrumentation_of
 
         settings = settings or self.resolved().settings
         if browser and settings.report is not None:
-            from fastn_mcp.report.collector import Tally  # a server that keeps no report must not gather one
+            from fastn_mcp.report.collector import Tally  # without --report nothing is collected
 
             tally = Tally()
         lines, program = begin_log(settings), self.command_line()
@@ -220,38 +220,38 @@ class StartOptions:
         )
 
     def command_line(self) -> "CommandLine":
-        """How a person starts this program again at a shell, on the same account and folders."""
+        """Return the command that starts this program again at a shell, on the same account and folders."""
         from fastn_mcp.build.startup import command_line_of
 
         return command_line_of(self.context, os.environ)
 
     def existing_config(self) -> Path | None:
-        """The file of --config or FASTN_CONFIG, or the user's own. Never one in the working directory."""
+        """Return the file of --config or FASTN_CONFIG, or else the user's own. Never one in the working directory."""
         if self.config is not None:
             return self.config
-        if named := os.environ.get("FASTN_CONFIG"):
-            return Path(named)
+        if path := os.environ.get("FASTN_CONFIG"):
+            return Path(path)
         own = _own_config()
         return own if own.exists() else None
 
     def config_file(self) -> Path:
-        """The configuration file, where it is or would be."""
+        """Return the path of the configuration file, which may not exist yet."""
         return self.existing_config() or _own_config()
 
     def state(self) -> Path:
-        """Where grants and the audit are. The sandbox's are no part of an account's."""
+        """Return the folder of the ledger and the audit log. The sandbox has its own."""
         from fastn_mcp.build.startup import state_of
 
         return state_of(os.environ, sandboxed=self.sandboxed)
 
     def ledger(self) -> str | None:
-        """The setting of the ledger."""
+        """Return the value of the ledger setting."""
         from fastn_mcp.config.load import ledger_setting
 
         return ledger_setting(self.flags, os.environ, self.existing_config(), sandbox=self.sandboxed)
 
     def keyless(self) -> "Settings":
-        """The settings without a key, for commands that need none. Raises `SettingsError`."""
+        """Return the settings without a key, for commands that need none. Raises `SettingsError`."""
         from fastn_mcp.cli.login import without_key
         from fastn_mcp.config.edit import read_or_none
         from fastn_mcp.config.load import choose
@@ -267,20 +267,20 @@ def _own_config() -> Path:
 
 
 def _serve_team(start: StartOptions, file: Path, http: str) -> None:
-    own = {"log_level", "log_file"}
+    process_flags = {"log_level", "log_file"}
     for name, value in start.flags.items():
-        if value is not None and name not in own:
+        if value is not None and name not in process_flags:
             raise click.UsageError(f"--{name.replace('_', '-')} is of one account: the team file says it of each.")
     from fastn_mcp.build.team import serve
 
     _collect_garbage()
-    flags = {name: start.flags[name] for name in own}
+    flags = {name: start.flags[name] for name in process_flags}
     serve(file, http, flags, start.existing_config(), start.state(), sandboxed=start.sandboxed)
 
 
 def main() -> None:
-    """The program."""
-    # Nine tenths of a start is importing; collecting garbage meanwhile finds none and costs a seventh of it.
+    """Run the program."""
+    # Imports take nine tenths of a start. Garbage collection meanwhile finds nothing and costs a seventh of that.
     gc.disable()
     from fastn_mcp.cli.exit import run
 

@@ -1,4 +1,4 @@
-"""`fastn-mcp approvals`: what waits for a person, decided by one at a real terminal, and nowhere else."""
+"""`fastn-mcp approvals`: list pending approval requests, and decide them at a real terminal or on the approval page."""
 
 import json
 import logging
@@ -64,7 +64,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class TerminalApprovals:
-    """The requests of a ledger, as one person decides about them at a terminal."""
+    """Approval requests of a ledger, decided by one person at a terminal."""
 
     ledger: Ledger
     audit: AuditFile
@@ -74,18 +74,19 @@ class TerminalApprovals:
         return self.system.now().timestamp()
 
     async def waiting(self) -> list[ApprovalRequest]:
-        """What waits. What expired meanwhile is closed, and recorded."""
+        """Return the pending requests. Close expired ones, and record them in the audit log."""
         for account in {request.account for request in await self.ledger.waiting(0.0)}:
             await record_expired(self.ledger, account, self.now(), self._record_expired)
         return await self.ledger.waiting(self.now())
 
     async def walk(self, terminal: Terminal) -> None:
-        """Ask about each that waits, also about those that come meanwhile, until all were seen."""
+        """Ask about each pending request once, including those that arrive meanwhile."""
         seen: set[str] = set()
-        while left := [request for request in await self.ledger.waiting(self.now()) if request.id not in seen]:
-            request = left[0]
+        while pending := [request for request in await self.ledger.waiting(self.now()) if request.id not in seen]:
+            request = pending[0]
             seen.add(request.id)
-            terminal.say(f"\n{_asked(request)} {len(left) - 1} more." if len(left) > 1 else f"\n{_asked(request)}")
+            more = f" {len(pending) - 1} more." if len(pending) > 1 else ""
+            terminal.say(f"\n{_headline(request)}{more}")
             if request.required == Decision.FOUR_EYES.value:
                 terminal.say(
                     "Two people have to approve it, and a terminal cannot tell people apart: decline it, or leave it."
@@ -100,13 +101,13 @@ class TerminalApprovals:
         terminal.say("\nNothing else waits.")
 
     async def approve(self, request: ApprovalRequest, minutes: int = 0) -> str:
-        """Approve a request, and where `minutes` are given its tool on its target; what became of it, in words."""
+        """Approve a request; with `minutes`, also add a temporary approval. Return the message for the person."""
         if request.required == Decision.FOUR_EYES.value:
             return "Nothing was decided: two people have to approve this call, and a terminal cannot tell people apart."
         now = self.now()
         if await self.ledger.decide(request, Vote(_BY, approves=True, at=now), _BY) is None:
             return _TOO_LATE
-        said = "Approved. It is sent when the agent makes the same call again."
+        message = "Approved. It is sent when the agent makes the same call again."
         scope = (
             temporary_approval(request, self.system.token(), now, _BY)
             if minutes and can_be_temporary(request)
@@ -114,22 +115,22 @@ class TerminalApprovals:
         )
         if scope is not None:
             await self.ledger.add_temporary(scope)
-            said = f"Approved, and this tool on this target until {_clock(scope.expires)}."
+            message = f"Approved, and this tool on this target until {_clock(scope.expires)}."
         also = f"also for {TEMPORARY_MINUTES} minutes, scope {scope.id}" if scope else None
-        return said + self._record(decided(AuditEvent.APPROVED, request, _BY, also))
+        return message + self._record(decided(AuditEvent.APPROVED, request, _BY, also))
 
     async def decline(self, request: ApprovalRequest, note: str) -> str:
-        """Decline a request; what became of it, in words."""
+        """Decline a request. Return the message for the person."""
         now, why = self.now(), note or None
         if await self.ledger.decide(request, Vote(_BY, approves=False, at=now), _BY, why) is None:
             return _TOO_LATE
-        said = f"Declined. The same call stays declined until {_clock(request.expires)}."
-        said += self._record(decided(AuditEvent.DECLINED, request, _BY, why))
-        return said
+        message = f"Declined. The same call stays declined until {_clock(request.expires)}."
+        message += self._record(decided(AuditEvent.DECLINED, request, _BY, why))
+        return message
 
-    async def revoke(self, beginning: str) -> TemporaryApproval | None:
-        """End the one temporary approval whose id begins so; None where there is none, or more than one."""
-        found = [scope for scope in await self.ledger.temporary_approvals(self.now()) if scope.id.startswith(beginning)]
+    async def revoke(self, prefix: str) -> TemporaryApproval | None:
+        """Revoke the temporary approval whose id starts with `prefix`. None unless exactly one does."""
+        found = [scope for scope in await self.ledger.temporary_approvals(self.now()) if scope.id.startswith(prefix)]
         if len(found) != 1 or not await self.ledger.revoke_temporary(found[0].id):
             return None
         (scope,) = found
@@ -144,7 +145,7 @@ class TerminalApprovals:
             click.echo(problem.strip(), err=True)
 
     def _record(self, entry: LogEntry) -> str:
-        """Nothing, or that it could not be recorded. Sending records again, and refuses where it still cannot."""
+        """Record an entry; return a warning if that fails. Sending records again, and refuses if it still fails."""
         try:
             self.audit.record(entry)
         except FastnError as error:
@@ -154,35 +155,35 @@ class TerminalApprovals:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalStore:
-    """Where requests are stored: the folder of this machine's state, and the setting of the ledger."""
+    """Where approval requests are stored: this machine's state folder, and the ledger setting."""
 
     folder: Path
     ledger: str | None
     program: CommandLine
-    """What a person starts at a shell to reach it."""
+    """Command that opens this store at a shell."""
 
     @property
     def file(self) -> Path:
-        """The ledger, where it is a file."""
+        """Path of the ledger, if it is a file."""
         return file_of(self.ledger, self.folder).resolve()
 
     @property
     def exists(self) -> bool:
-        """Whether there can be anything."""
+        """Whether the ledger is shared, or its file exists."""
         return is_shared(self.ledger) or self.file.exists()
 
     def waiting(self) -> list[ApprovalRequest]:
         return self.use(TerminalApprovals.waiting) or []
 
     def use(self, work: Callable[[TerminalApprovals], Awaitable[Result]]) -> Result | None:
-        """Work with the ledger, and the audit log of this machine; None where no ledger exists yet."""
+        """Run `work` on the ledger and this machine's audit log. None if no ledger exists yet."""
         if not self.exists:
             return None
-        # What a shared ledger logs is for operators of servers; here the error itself is shown.
+        # Log messages of a shared ledger are for server operators; here the error itself is shown.
         logging.getLogger("fastn_mcp").addHandler(logging.NullHandler())
         system = System()
 
-        async def done() -> Result:
+        async def run_work() -> Result:
             ledger = ledger_at(self.ledger, self.folder, system)
             record = audit_at(ledger, self.ledger, self.folder, system)
             try:
@@ -192,7 +193,7 @@ class ApprovalStore:
                 record.close()
                 await ledger.aclose()
 
-        return anyio.run(done)
+        return anyio.run(run_work)
 
 
 @click.group(name="approvals", invoke_without_command=True)
@@ -217,13 +218,13 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
         store.use(partial(TerminalApprovals.walk, terminal=terminal))
     else:
         for request in waiting:
-            say("\n".join(sanitize(line) for line in (_asked(request), *request.text, "")))
+            say("\n".join(sanitize(line) for line in (_headline(request), *request.text, "")))
         say(f"Nothing was decided: deciding needs a person at a terminal. Run there: {store.program.to('approvals')}")
     if not as_json:
-        for line in _ran_out(store):
+        for line in _expired(store):
             say(line)
-        for line in _elsewhere(store, start):
-            click.echo(line)  # unbroken: it ends with a command, to be pasted
+        for line in _other_stores(store, start):
+            click.echo(line)  # not wrapped: it ends with a command to paste
 
 
 @approvals_group.command(name="scopes")
@@ -251,7 +252,7 @@ def scopes_(store: ApprovalStore, as_json: bool) -> None:
 @click.pass_obj
 def revoke_(store: ApprovalStore, scope: str) -> None:
     """End what `approvals scopes` lists, at once. The beginning of its id is enough."""
-    revoked = store.use(partial(TerminalApprovals.revoke, beginning=scope))
+    revoked = store.use(partial(TerminalApprovals.revoke, prefix=scope))
     if revoked is None:
         listed = store.program.to("approvals", "scopes")
         raise click.ClickException(f"No temporary approval has this id. List them: {listed}")
@@ -267,19 +268,19 @@ def keygen_(name: str, output: Path | None) -> None:
 
     from fastn_mcp.guard.plans.file import new_key, public
 
-    made, path = new_key(), output or Path(f"{name}.pem")
+    private_key, path = new_key(), output or Path(f"{name}.pem")
     try:
         with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-            file.write(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            file.write(private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     except OSError as error:
         hint = " A key is never replaced: move it away first." if isinstance(error, FileExistsError) else ""
         raise click.ClickException(f"{path} cannot be made: {error.strerror}. No key was made.{hint}") from None
     click.echo(f"# The private key is in {path}: it stays with {sanitize(name)}. This goes into the file of approvers:")
-    click.echo(f'[{json.dumps(name)}]\npublic_key = "{public(made)}"')
+    click.echo(f'[{json.dumps(name)}]\npublic_key = "{public(private_key)}"')
 
 
 def _open_page(store: ApprovalStore, start: StartOptions) -> None:
-    """Open the page by what its file says. The key goes to the browser, and nowhere else."""
+    """Open the page at the address in its file. Its key goes to the browser only."""
     file = store.folder / PAGE_FILE
     at_a_terminal = f"Decide at a terminal: {store.program.to('approvals')}"
     if not file.exists():
@@ -288,7 +289,7 @@ def _open_page(store: ApprovalStore, start: StartOptions) -> None:
     is_private = os.name == "nt" or file.stat().st_mode & 0o077 == 0
     if not is_private or not isinstance(address, str) or not isinstance(key, str) or not _is_here(address):
         raise SettingsError(f"{file} does not have the expected content.", at_a_terminal)
-    if not _is_listening(address):  # its server was ended before it could remove the file
+    if not _is_listening(address):  # its server was killed before it could remove the file
         raise _no_page(store, start, at_a_terminal)
     folder = file.parent / FILES
     try:
@@ -302,15 +303,15 @@ def _open_page(store: ApprovalStore, start: StartOptions) -> None:
 
 
 def _no_page(store: ApprovalStore, start: StartOptions, at_a_terminal: str) -> SettingsError:
-    elsewhere = " ".join(_elsewhere(store, start, "--open"))
+    others = " ".join(_other_stores(store, start, "--open"))
     if waiting := len(store.waiting()):
         return SettingsError(
-            f"No approval page is open, and {_calls(waiting)} here.", f"{at_a_terminal} {elsewhere}".strip()
+            f"No approval page is open, and {_calls(waiting)} here.", f"{at_a_terminal} {others}".strip()
         )
     until = "The page opens when a call needs approval; a terminal shows what waits"
     return SettingsError(
         "No approval page is open, and nothing waits for an approval here.",
-        elsewhere or f"{until}: {store.program.to('approvals')}",
+        others or f"{until}: {store.program.to('approvals')}",
     )
 
 
@@ -327,51 +328,49 @@ def _is_listening(address: str) -> bool:
     return False
 
 
-def _elsewhere(store: ApprovalStore, start: StartOptions, *options: str) -> list[str]:
-    """A sentence for each other place of this person where calls wait: how many, and the command to decide."""
-    found: list[str] = []
+def _other_stores(store: ApprovalStore, start: StartOptions, *options: str) -> list[str]:
+    """One sentence for each of the user's other stores with pending requests: how many, and the command to decide."""
+    sentences: list[str] = []
     seen = {store.file}
-    for name, other in _places(start):
-        if other.file in seen or is_shared(other.ledger) or not other.exists:  # no server is asked unasked
+    for name, other in _stores(start):
+        if other.file in seen or is_shared(other.ledger) or not other.exists:  # other ledger servers are not queried
             continue
         seen.add(other.file)
         with suppress(LedgerUnusable):
             if waiting := len(other.waiting()):
                 opens = options if (other.folder / PAGE_FILE).exists() else ()
-                found.append(f"{_calls(waiting)} {name}: {other.program.to('approvals', *opens)}")
-    return found
+                sentences.append(f"{_calls(waiting)} {name}: {other.program.to('approvals', *opens)}")
+    return sentences
 
 
-def _places(start: StartOptions) -> Iterator[tuple[str, ApprovalStore]]:
-    """Where the approvals of other starts are store: of all profiles, the sandbox and tenants, by name.
+def _stores(start: StartOptions) -> Iterator[tuple[str, ApprovalStore]]:
+    """Yield the stores of the sandbox, the default account, all profiles and all tenants, each with its description.
 
-    Both with and without the variables that name another place than the usual one.
+    Looks both with and without the variables that select another store than the default.
     """
     config = start.config_file()
-    given = ["--config", str(start.config.absolute())] if start.config else []
-    usual = {name: value for name, value in os.environ.items() if name not in _PLACES}
-    for environment in [os.environ, usual] if len(usual) < len(os.environ) else [usual]:
+    config_options = ["--config", str(start.config.absolute())] if start.config else []
+    defaults = {name: value for name, value in os.environ.items() if name not in _STORE_VARIABLES}
+    for environment in [os.environ, defaults] if len(defaults) < len(os.environ) else [defaults]:
         program = this_program(environment)
-        unset = tuple((name, "") for name in _PLACES if name in os.environ and name not in environment)
+        unset = tuple((name, "") for name in _STORE_VARIABLES if name in os.environ and name not in environment)
         program = replace(program, variables=(*program.variables, *unset))
         file = config if config.exists() else None
         profiles = [] if file is None else [*read(file).profiles]
         starts = [("in the sandbox", None, True), ("on your accounts", None, False)]
         for name, profile, sandboxed in (*starts, *((f"on the profile {name}", name, False) for name in profiles)):
-            chosen = ["--sandbox"] if sandboxed else ["--profile", profile] if profile else []
+            options = ["--sandbox"] if sandboxed else ["--profile", profile] if profile else []
             with suppress(SettingsError):
                 ledger = ledger_setting({"profile": profile}, environment, file, sandbox=sandboxed)
-                yield (
-                    name,
-                    ApprovalStore(state_of(environment, sandboxed=sandboxed), ledger, program.with_([*given, *chosen])),
-                )
+                command = program.with_([*config_options, *options])
+                yield name, ApprovalStore(state_of(environment, sandboxed=sandboxed), ledger, command)
         for ledger in sorted(state_dir(environment).glob(f"**/{TENANTS}/**/{FILE}")):
             tenant = "/".join(ledger.parent.parts[ledger.parts.index(TENANTS) + 1 :])
             yield f"at the tenant {tenant}", ApprovalStore(ledger.parent, None, kept_in(program, ledger.parent))
 
 
-def _ran_out(store: ApprovalStore) -> list[str]:
-    """A sentence for each of the latest requests that nobody answered in the last day."""
+def _expired(store: ApprovalStore) -> list[str]:
+    """One sentence for each of the latest requests that expired unanswered in the last day."""
     past = store.use(lambda found: found.ledger.decided(_LATEST)) or []
     day_ago = System().now().timestamp() - 86_400
     return [
@@ -384,21 +383,21 @@ def _ran_out(store: ApprovalStore) -> list[str]:
 
 
 _LATEST = 10
-"""How many of the latest decisions are looked at for those."""
+"""How many of the latest closed requests `_expired` looks at."""
 
 
 def _calls(count: int) -> str:
     return "1 call waits" if count == 1 else f"{count} calls wait"
 
 
-_PLACES = ("FASTN_STATE_DIR", "FASTN_LEDGER", "FASTN_PROFILE")
-"""Variables that name another place than the usual one."""
+_STORE_VARIABLES = ("FASTN_STATE_DIR", "FASTN_LEDGER", "FASTN_PROFILE")
+"""Variables that select another store than the default."""
 
 
 _TOO_LATE = "Nothing was decided: it was decided elsewhere meanwhile, or has expired."
 
 
-def _asked(request: ApprovalRequest) -> str:
+def _headline(request: ApprovalRequest) -> str:
     return f"{request.principal} asked at {_clock(request.created)}; it waits until {_clock(request.expires)}."
 
 

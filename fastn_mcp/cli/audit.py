@@ -1,4 +1,4 @@
-"""`fastn-mcp audit`: read the audit log over all of its files, and check that it is as it was written."""
+"""`fastn-mcp audit`: read the audit log, rotated files included, and verify that it is unchanged."""
 
 import json
 import os
@@ -34,30 +34,30 @@ if TYPE_CHECKING:
 
 _PAUSE = 0.5
 _NAMED = 5
-"""How many of a kind are named before the rest is counted."""
+"""Findings of one kind that are listed; the rest are counted."""
 
 _COLORS = {"refused": "yellow", "declined": "yellow", "expired": "yellow", "intent": "cyan", "approved": "green"}
 
 _EARLIER = 200
-"""Entries before those that `tail` shows in which it looks for the names of targets."""
+"""Entries before the shown ones that `tail` searches for the names of targets."""
 
 _VALUE = 14
-"""The column at which the values of an entry begin."""
+"""Column at which `audit show` prints values."""
 
 Entry = dict[str, JsonValue]
 
 
 @dataclass(frozen=True, slots=True)
 class AuditLog:
-    """An audit log, and the setting of the ledger that knows how far it has come."""
+    """An audit log, and the setting of the ledger that records its newest entry."""
 
     file: Path
     ledger: str | None
     program: CommandLine
-    """What a person starts at a shell to read this log."""
+    """Command that reads this log at a shell."""
 
     def files(self) -> list[Path]:
-        """Its files, the oldest first. Raises `SettingsError` where there are none."""
+        """Return the files of the log, oldest first. Raises `SettingsError` if there are none."""
         with self._readable():
             found = audit_files.log_files(self.file)
         if not found:
@@ -66,7 +66,7 @@ class AuditLog:
         return found
 
     def entries(self) -> Iterator[Entry]:
-        """Its entries, the oldest first. Raises `SettingsError`."""
+        """Yield the entries, oldest first. Raises `SettingsError` if the log is missing or cannot be read."""
         yield from _parsed(self.lines(self.files()))
 
     def lines(self, files: Iterable[Path]) -> Iterator[bytes]:
@@ -85,7 +85,7 @@ class AuditLog:
             return audit_files.verify(self.file, head, *marks)
 
     def marks(self) -> tuple[End | None, End | None]:
-        """The newest entry that the ledger knows of, and the newest that retention deleted. Raises a `FastnError`."""
+        """Return the newest entry in the ledger, and the newest that retention deleted. Raises `FastnError`."""
         folder = self.file.parent
         if self.file.name != audit.FILE or not (is_shared(self.ledger) or file_of(self.ledger, folder).exists()):
             return None, None
@@ -111,9 +111,9 @@ def audit_group(ctx: click.Context, file: Path | None) -> None:
     Rotated files that lie beside the log are read with it.
     """
     start: StartOptions = ctx.obj
-    of_file = () if file is None else ("--file", str(file.absolute()))
+    file_option = () if file is None else ("--file", str(file.absolute()))
     ctx.obj = AuditLog(
-        file or start.state() / audit.FILE, start.ledger(), start.command_line().with_(("audit", *of_file))
+        file or start.state() / audit.FILE, start.ledger(), start.command_line().with_(("audit", *file_option))
     )
 
 
@@ -137,16 +137,16 @@ def tail_(log: AuditLog, count: int, follow: bool, as_json: bool) -> None:
         first = max(0, len(newest) - count)
         shown = _parsed(newest[first:])
         if as_json:
-            _put_json(shown)
+            _print_json(shown)
         else:
-            _put(shown, _parsed(newest[max(0, first - _EARLIER) : first]))
+            _print_entries(shown, _parsed(newest[max(0, first - _EARLIER) : first]))
         if follow:
             for line in following(follower.readline, lambda: time.sleep(_PAUSE)):
-                (_put_json if as_json else _put)(_parsed([line]))
+                (_print_json if as_json else _print_entries)(_parsed([line]))
 
 
 class LogFollower:
-    """Reads what is added to a log, also after it was rotated."""
+    """Reads the lines appended to a log, across its rotation."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -164,7 +164,7 @@ class LogFollower:
             self._file.close()
 
     def lines(self) -> list[bytes]:
-        """The whole lines that there are. A last line without its break is still being written."""
+        """Return the complete lines. A last line without a line break is still being written."""
         if self._file is None:
             return []
         data = self._file.read()
@@ -173,23 +173,23 @@ class LogFollower:
         return data[:end].splitlines(keepends=True)
 
     def readline(self) -> bytes:
-        """The next line, or what there is of it; nothing where there is none yet."""
+        """Return the next line, or the part of it that is written; empty if there is none yet."""
         line = b"" if self._file is None else self._file.readline()
         if not line:
-            with suppress(FileNotFoundError):  # moved: more can still come
+            with suppress(FileNotFoundError):  # rotated away: the open file may still grow
                 if self._file is None or not os.path.samestat(os.fstat(self._file.fileno()), self._log.stat()):
                     self._open()
         return line
 
 
 def following(readline: Callable[[], bytes], pause: Callable[[], object]) -> Iterator[bytes]:
-    """Each line that is added, once it is whole, for as long as `pause` returns."""
-    begun = b""
+    """Yield each appended line once it is complete, until `pause` raises."""
+    partial_line = b""
     while True:
-        begun += readline()
-        if begun.endswith(b"\n"):
-            yield begun
-            begun = b""
+        partial_line += readline()
+        if partial_line.endswith(b"\n"):
+            yield partial_line
+            partial_line = b""
         else:
             pause()
 
@@ -201,15 +201,15 @@ def following(readline: Callable[[], bytes], pause: Callable[[], object]) -> Ite
 def show_(log: AuditLog, entry: str, as_json: bool) -> None:
     """All of one entry, by its number, and what belongs to the same call."""
     found = list(log.entries())
-    one = next((e for e in found if str(e.get("n")) == entry), None)
-    if one is None:
+    selected = next((e for e in found if str(e.get("n")) == entry), None)
+    if selected is None:
         raise click.ClickException(f"There is no entry {entry} in {log.file}.")
-    others = [e for e in found if e is not one and _belongs(one, e)]
+    others = [e for e in found if e is not selected and _is_same_call(selected, e)]
     if as_json:
-        _put_json([one, *others])
+        _print_json([selected, *others])
         return
     columns = columns_of()
-    for name, value in one.items():
+    for name, value in selected.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         shown = sanitize(text)
         if columns is not None:
@@ -217,7 +217,7 @@ def show_(log: AuditLog, entry: str, as_json: bool) -> None:
         click.echo(f"{name:>12}  {shown.replace(chr(10), chr(10) + ' ' * _VALUE)}")
     if others:
         click.echo("\nOf the same call:")
-        _put(others, [one])
+        _print_entries(others, [selected])
 
 
 @audit_group.command(name="verify")
@@ -228,19 +228,19 @@ def verify_(log: AuditLog, head: str | None) -> None:
     if head is not None and re.fullmatch("[0-9a-f]{64}", head) is None:
         raise click.BadParameter("a hash is 64 of the characters 0-9 and a-f", param_hint="--head")
     marks: tuple[End | None, End | None] = (None, None)
-    unread: str | None = None
+    ledger_error: str | None = None
     try:
-        marks = log.marks()  # before the log: entries that are added meanwhile are in the log and not yet in the ledger
+        marks = log.marks()  # before the log, so that entries added meanwhile are only in the log
     except FastnError as error:
-        unread = str(error)
+        ledger_error = str(error)
     if marks[0] is None:
         log.files()
     report = log.verified(head, marks)
     say("\n".join(_findings(report, head, marks[0], log.program)))
-    if unread is not None:
-        say(f"Whether entries were cut off at the end is not known. {unread}", err=True)
+    if ledger_error is not None:
+        say(f"Whether entries were cut off at the end is not known. {ledger_error}", err=True)
     intact = report.broken is None and not report.shortened and (head is None or report.noted is not None)
-    sys.exit(0 if intact and unread is None else 1)
+    sys.exit(0 if intact and ledger_error is None else 1)
 
 
 @audit_group.command(name="report", short_help="What was done, refused, declined and left open.")
@@ -254,34 +254,34 @@ def report_(log: AuditLog, since: str | None, as_json: bool, output: Path | None
     from fastn_mcp.report.collector import Tally
 
     now = datetime.now(UTC)
-    began = None if since is None else moment_of(since, now)
+    began = None if since is None else parse_since(since, now)
     tally = Tally()
     for entry in log.entries():
         tally.entry(entry)
     newer = [a for a in tally.attempts if began is None or (a.settled or a.time) >= writer.moment(began)]
     accounts = ", ".join(dict.fromkeys(attempt.account for attempt in newer if attempt.account))
     about = writer.About(accounts, None, None, str(log.file))
-    made = writer.document(about, newer, None, tally.head, began, now)
+    report = writer.document(about, newer, None, tally.head, began, now)
     if output is not None:
         writer.check(output)
         try:
-            writer.write(output, made)
+            writer.write(output, report)
         except OSError as error:
             raise click.ClickException(f"{output} cannot be written: {error.strerror}.") from error
     elif as_json:
-        click.echo(json.dumps(made, indent=2))
+        click.echo(json.dumps(report, indent=2))
     elif columns_of() is None:
-        click.echo(writer.markdown(made), nl=False)
+        click.echo(writer.markdown(report), nl=False)
     else:
-        say("\n".join(_report(cast("dict[str, Any]", made), writer.HEADINGS)))
+        say("\n".join(_report_lines(cast("dict[str, Any]", report), writer.HEADINGS)))
 
 
-def _report(made: dict[str, Any], headings: "Mapping[OutcomeGroup, str]") -> Iterator[str]:
-    """A report for a terminal, where the tables of Markdown cannot be read: each call in a few lines."""
-    yield f"{sanitize(str(made['account']))}, {made['began']} to {made['ended']}"
-    yield ", ".join(f"{made['counts'][group.value]} {group.value}" for group in headings if made["counts"][group.value])
+def _report_lines(report: dict[str, Any], headings: "Mapping[OutcomeGroup, str]") -> Iterator[str]:
+    """Render a report for a terminal: a few lines per call, in place of Markdown tables."""
+    yield f"{sanitize(str(report['account']))}, {report['began']} to {report['ended']}"
+    yield ", ".join(f"{count} {group.value}" for group in headings if (count := report["counts"][group.value]))
     for group, heading in headings.items():
-        if calls := made["calls"][group.value]:
+        if calls := report["calls"][group.value]:
             yield f"\n{heading} ({len(calls)})"
         for call in calls:
             about = " ".join(filter(None, (call["tool"], call["target"]["name"] or call["target"]["id"])))
@@ -299,8 +299,8 @@ def _seconds(time: object) -> str:
 _SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
 
 
-def moment_of(when: str, now: datetime) -> datetime:
-    """A time, or so long before `now`."""
+def parse_since(when: str, now: datetime) -> datetime:
+    """Parse a timestamp, or an age such as 24h before `now`. Raises `BadParameter`."""
     try:
         if ago := re.fullmatch(r"(\d{1,6})([mhd])", when):
             return now - timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
@@ -351,7 +351,7 @@ def _limited(more: str, lines: list[str]) -> Iterator[str]:
 
 
 def _place(report: Report, line: int) -> str:
-    """A line, counted over all files, by its number in its own file."""
+    """Convert a line number over all files into the file and the line in it."""
     if len(report.files) < 2:
         return f"line {line}"
     for name, count in report.files:
@@ -361,29 +361,29 @@ def _place(report: Report, line: int) -> str:
     return f"the end of {report.files[-1][0]}"
 
 
-def _belongs(one: Entry, other: Entry) -> bool:
-    if one.get("grant") is not None and one.get("grant") == other.get("grant"):
+def _is_same_call(entry: Entry, other: Entry) -> bool:
+    if entry.get("grant") is not None and entry.get("grant") == other.get("grant"):
         return True
-    return str(one["n"]) == other.get("of") or one.get("of") == str(other["n"])
+    return str(entry["n"]) == other.get("of") or entry.get("of") == str(other["n"])
 
 
 def _parsed(lines: Iterable[bytes]) -> Iterator[Entry]:
     return (entry for line in lines if (entry := audit_files.parsed(line)) is not None)
 
 
-def _put_json(found: Iterable[Entry]) -> None:
+def _print_json(found: Iterable[Entry]) -> None:
     for entry in found:
         click.echo(json.dumps(entry))
 
 
-def _put(found: Iterable[Entry], earlier: Iterable[Entry] = ()) -> None:
-    """Print entries; `earlier` ones are read for the names of targets only."""
+def _print_entries(found: Iterable[Entry], earlier: Iterable[Entry] = ()) -> None:
+    """Print entries. `earlier` ones are only searched for the names of targets."""
     columns = columns_of()
     names: dict[object, str] = {}
     for entry in earlier:
-        _learn(names, entry)
+        _record_name(names, entry)
     for entry in found:
-        _learn(names, entry)
+        _record_name(names, entry)
         if columns is None:
             click.echo(tab_separated(_field(entry, name) for name in TAIL_COLUMNS))
         else:
@@ -396,28 +396,28 @@ TAIL_COLUMNS = (
     *("n", "time", "event", "principal", "tool", "target", "name", "decision", "consent", "outcome"),
     *("duration_ms", "message"),
 )
-"""The fields of an entry in a tab-separated line of `audit tail`, in this order; empty where an entry has none."""
+"""Fields of a tab-separated line of `audit tail`, in order; empty if an entry does not have one."""
 
 _WIDE, _NARROW = 100, 72
-"""Columns from which the time is whole, and below which an entry takes a second line."""
+"""Columns from which the full time is shown, and below which an entry takes a second line."""
 
 
 def row(entry: Entry, name: str | None, columns: int) -> list[str]:
-    """An entry in so many columns. Its number, time and event are never cut; `name` is what people call its target."""
+    """Render an entry within `columns`. Number, time and event are never cut; `name` is the name of its target."""
     time = _field(entry, "time")
     shown_time = f"{time[:10]} {time[11:19]}Z" if columns >= _WIDE else f"{time[5:10]} {time[11:16]}"
     head = f"{_field(entry, 'n'):>4} {sanitize(shown_time)}  {sanitize(_field(entry, 'event')):<8}  "
-    what = sanitize(" ".join(filter(None, (_field(entry, "tool"), name or _field(entry, "target")))))
-    how = sanitize(_how(entry))
-    left = columns - len(head)
+    subject = sanitize(" ".join(filter(None, (_field(entry, "tool"), name or _field(entry, "target")))))
+    summary = sanitize(_summary(entry))
+    remaining = columns - len(head)
     if columns < _NARROW:
-        return [fit(head + what, columns).rstrip(), *([fit(f"     {how}", columns).rstrip()] if how else [])]
-    width = left * 3 // 5
-    return [head + fit(fit(what, width) + "  " + how, left).rstrip()]
+        return [fit(head + subject, columns).rstrip(), *([fit(f"     {summary}", columns).rstrip()] if summary else [])]
+    width = remaining * 3 // 5
+    return [head + fit(fit(subject, width) + "  " + summary, remaining).rstrip()]
 
 
-def _how(entry: Entry) -> str:
-    """By what right it was decided, what came of it, and who asked where that is not this machine's own client."""
+def _summary(entry: Entry) -> str:
+    """Summarize an entry: decision, consent, outcome, duration, message, and the principal unless it is `local`."""
     event, outcome, took = _field(entry, "event"), _field(entry, "outcome"), entry.get("duration_ms")
     principal = _field(entry, "principal")
     parts = (
@@ -430,7 +430,7 @@ def _how(entry: Entry) -> str:
     return " ".join(filter(None, parts))
 
 
-def _learn(names: dict[object, str], entry: Entry) -> None:
+def _record_name(names: dict[object, str], entry: Entry) -> None:
     if isinstance(name := entry.get("name"), str) and isinstance(target := entry.get("target"), str):
         names[target] = name
 

@@ -1,4 +1,4 @@
-"""`fastn-mcp call TOOL`: one call by the same path as an agent's, guard included. `tools`: what there is to call."""
+"""`fastn-mcp call TOOL`: make one call as an agent would, through the guard. `fastn-mcp tools`: list the tools."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from fastn_mcp.build.account import AccountParts, offered
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.exit import EXIT_CODES, exit_of
-from fastn_mcp.cli.help import lines_of
+from fastn_mcp.cli.help import format_examples
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
 from fastn_mcp.guard.approval.flow import Caller
@@ -30,17 +30,17 @@ from fastn_mcp.tools.parsing import current
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 _EXAMPLE_COLUMNS = 76
-"""Of a line of an example, without its indentation and the backslash by which it goes on."""
+"""Width of an example's line, without its indentation and the backslash that continues it."""
 
 _NOT_SENT = (OutcomeGroup.WAITING, OutcomeGroup.DECLINED, OutcomeGroup.PREVIEWED, OutcomeGroup.LEFT)
 
 
 class Calls(click.Group):
-    """One subcommand for each tool, made when it is asked for."""
+    """Group with one subcommand per tool, created on demand."""
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
-        # As they are documented, and completed; underscores are understood as well.
+        # With hyphens, as documented and completed. Underscores are accepted as well.
         return [name.replace("_", "-") for name in BY_NAME]
 
     @override
@@ -54,19 +54,19 @@ def _command(operation: AnyTool) -> click.Command:
     required = schema.get("required", [])
     options = [_option(name, facts, required=name in required) for name, facts in schema["properties"].items()]
 
-    def run(**given: Any) -> None:
-        arguments = {name: _listed(value) for name, value in given.items() if value not in (None, ())}
+    def run(**values: Any) -> None:
+        arguments = {name: _as_list(value) for name, value in values.items() if value not in (None, ())}
         context = click.get_current_context()
         tally = Tally()
         try:
             status = anyio.run(_call, context.obj.parts(tally=tally), operation.tool_name(), arguments)
         except KeyboardInterrupt:
-            known = NOTHING_SENT
+            note = NOTHING_SENT
             if any(attempt.group not in _NOT_SENT for attempt in tally.attempts):
-                known = (
+                note = (
                     f"Whether a change was made is in the audit log: {context.obj.command_line().to('audit', 'tail')}"
                 )
-            click.echo(f"\nfastn-mcp: Stopped. {known}", err=True)
+            click.echo(f"\nfastn-mcp: Stopped. {note}", err=True)
             status = 130
         sys.exit(status)
 
@@ -76,23 +76,23 @@ def _command(operation: AnyTool) -> click.Command:
 
 
 def _epilog(operation: AnyTool) -> str:
-    """The codes, and an example that changes nothing."""
+    """Exit codes, and an example that changes nothing."""
     required = operation.input_schema().get("required", [])
-    given = [f"--{name.replace('_', '-')} {name.rpartition('_')[2].upper()}" for name in required]
-    words = ["fastn-mcp --sandbox call", operation.tool_name().replace("_", "-"), *given]
+    options = [f"--{name.replace('_', '-')} {name.rpartition('_')[2].upper()}" for name in required]
+    words = ["fastn-mcp --sandbox call", operation.tool_name().replace("_", "-"), *options]
     line = " ".join([*words, "--dry-run"] if operation.previews() else words)
     lines = textwrap.wrap(line, _EXAMPLE_COLUMNS, subsequent_indent="    ", break_on_hyphens=False)
-    return EXIT_CODES + "\n" + lines_of(" \\\n  ".join(lines))
+    return EXIT_CODES + "\n" + format_examples(" \\\n  ".join(lines))
 
 
-def _listed(value: object) -> object:
+def _as_list(value: object) -> object:
     return list(cast("tuple[object, ...]", value)) if isinstance(value, tuple) else value
 
 
 def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option:
-    texts = facts["type"] == "array" and facts["items"]["type"] == "string"
+    is_text_list = facts["type"] == "array" and facts["items"]["type"] == "string"
     kind = click.INT if facts["type"] == "integer" else click.STRING
-    hint = " As JSON." if facts["type"] in ("object", "array") and not texts else ""
+    hint = " As JSON." if facts["type"] in ("object", "array") and not is_text_list else ""
     if facts["type"] == "boolean":
         return click.Option(
             [f"--{name.replace('_', '-')}", name], is_flag=True, default=None, help=facts["description"]
@@ -100,15 +100,15 @@ def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option
     return click.Option(
         [f"--{name.replace('_', '-')}", name],
         type=kind,
-        multiple=texts,
+        multiple=is_text_list,
         required=required,
-        help=facts["description"] + hint + (" May be repeated." if texts else ""),
+        help=facts["description"] + hint + (" May be repeated." if is_text_list else ""),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
-    """What became of one call, and how an agent would read it."""
+    """Outcome of one call, and the body that an agent would get."""
 
     outcome: str
     message: str | None = None
@@ -116,7 +116,7 @@ class CallOutcome:
 
 
 async def make_call(parts: AccountParts, wanted: ParsedCall, *, dry_run: bool = False) -> CallOutcome:
-    """Make a call as an agent would, or preview it. Approval is asked for at the terminal. Raises a `FastnError`."""
+    """Make or preview a call as an agent would, asking for approval at the terminal. Raises `FastnError`."""
 
     def outcome(name: str, body: dict[str, JsonValue], message: str | None = None) -> CallOutcome:
         return CallOutcome(name, message, with_dashboard(body, wanted.call, parts.dispatch.dashboard_url))
@@ -138,28 +138,28 @@ async def _call(parts: AccountParts, name: str, arguments: dict[str, Any]) -> in
     try:
         try:
             wanted = parse({operation.tool_name(): operation for operation in parts.offered}, name, arguments)
-            made = await make_call(parts, wanted)
+            outcome = await make_call(parts, wanted)
         finally:
             await parts.aclose()
     except FastnError as error:
-        data, said = failed(error.data()), str(error)
+        data, message = failed(error.data()), str(error)
         if sys.stdout.isatty() and sys.stderr.isatty():
-            # The same person reads both, so that nothing is said twice; and they are the one who declined.
+            # One person reads both streams, so say nothing twice; and it is this person who declined.
             data = {name: value for name, value in data.items() if name not in ("outcome", "message", "next")}
-            said = f"Declined. {error.known}" if isinstance(error, Declined) else said
+            message = f"Declined. {error.known}" if isinstance(error, Declined) else message
         if data:
             _print(with_dashboard(data, wanted and wanted.call, parts.dispatch.dashboard_url))
-        say(f"fastn-mcp: {said}", err=True)
+        say(f"fastn-mcp: {message}", err=True)
         return exit_of(error.outcome)
-    _print(made.body)
-    return exit_of(made.outcome)
+    _print(outcome.body)
+    return exit_of(outcome.outcome)
 
 
 def _print(body: object) -> None:
     if not sys.stdout.isatty():
         sys.stdout.write(json.dumps(body, ensure_ascii=False) + "\n")
         return
-    from rich.console import Console  # only where a person looks
+    from rich.console import Console  # only needed on a terminal
 
     Console().print_json(json.dumps(body), indent=2)
 
@@ -181,7 +181,7 @@ _COLORS = {
 
 _COLUMNS = ("tool", "effect", "route", "evidence")
 _WIDE, _NARROW = 100, 80
-"""Columns of a terminal from which all of that is shown, and the route."""
+"""Columns of a terminal from which all of these are shown, and from which the route is."""
 
 
 @click.command(name="tools")
@@ -207,5 +207,5 @@ def tools(start: StartOptions, as_json: bool) -> None:
 
 def _row(tool: AnyTool) -> tuple[str, str, str, str]:
     if not issubclass(tool, Operation):
-        return tool.tool_name(), tool.effect.value, "", ""  # it is made of others
+        return tool.tool_name(), tool.effect.value, "", ""  # consists of several operations
     return tool.tool_name(), tool.effect.value, str(tool.route), str(tool.evidence)

@@ -1,6 +1,6 @@
 """`fastn-mcp demo`: a real client drives the real server over stdio against the sandbox, in both protocol versions.
 
-What it prints is what happened. If anything is not as the transcript says, it says so and fails.
+The transcript shows what happened. If a result differs from what it states, the demo says so and fails.
 """
 
 import json
@@ -32,11 +32,11 @@ from fastn_mcp.sandbox.app import App, Receive, Send, create_app
 from fastn_mcp.sandbox.server import Sandbox
 
 _READING = 1.2
-"""Seconds that the person reads: the guard takes an answer within one second for a program's."""
+"""Seconds before the person answers: the guard takes an answer within one second for a program's."""
 
 
 class DemoFailed(Exception):
-    """Something is not as the transcript says."""
+    """A result differs from what the transcript states."""
 
 
 @click.command(name="demo")
@@ -77,7 +77,7 @@ async def _play(console: Console) -> None:
         await story.decline_deletion(customer)
         await story.undo(await story.approve_deletion(customer))
         await story.replay_approval()
-    # The two questions once more, unseen, in the protocol version in which a form is shown during the call.
+    # The two approval requests again, without output, in the legacy version, which shows the form during the call.
     async with _connected(Console(quiet=True), "legacy") as story:
         customer = await story.find("globex", "Globex Exports")
         await story.decline_deletion(customer)
@@ -86,11 +86,11 @@ async def _play(console: Console) -> None:
     console.print(Rule())
     install = this_program(os.environ).to("install", "claude-code", "--sandbox")
     console.print("[bold green]All as it says.[/] Next, in your own client:")
-    console.print(Text(f"  {install}"), soft_wrap=True)  # whole, to be copied
+    console.print(Text(f"  {install}"), soft_wrap=True)  # not wrapped, to be copied
 
 
 class DemoStory:
-    """What the agent calls, what the person answers, and what reaches the Fastn of the sandbox."""
+    """The agent's calls, the person's answers, and a count of the requests that reach the sandbox."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -99,14 +99,14 @@ class DemoStory:
         self.client: Client = cast(Client, None)
 
     async def answer(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
-        """The person at the form, who gives the next answer."""
+        """Answer an elicitation form as the person, with the next of the prepared answers."""
         if not isinstance(params, ElicitRequestFormParams) or not self._answers:
             raise DemoFailed("a form was shown that nobody expected")
         answer = self._answers.pop(0)
         await anyio.sleep(_READING)
         self._say(params.message, "yellow")
-        given = " ".join(f"{name}={value}" for name, value in (answer.content or {}).items())
-        self._say(f"person: {answer.action} {given}".rstrip(), "bold")
+        content = " ".join(f"{name}={value}" for name, value in (answer.content or {}).items())
+        self._say(f"person: {answer.action} {content}".rstrip(), "bold")
         return answer
 
     def count(self, app: App) -> App:
@@ -119,7 +119,7 @@ class DemoStory:
         return counted
 
     async def find(self, words: str, name: str) -> dict[str, Any]:
-        """The resource that a person calls so, which has this name."""
+        """Find a resource by a person's words, and require that it has this name."""
         best = (await self._call("find", query=words))["data"]["found"][0]
         _require(best["name"] == name, f"find takes {words!r} for {name}")
         self._say(f"the {best['kind']} {name}, id {best['id']}")
@@ -150,7 +150,7 @@ class DemoStory:
         self._say(f"{answer['message']} (deletions that reached Fastn: {before})\n")
 
     async def approve_deletion(self, customer: dict[str, Any]) -> dict[str, Any]:
-        """Delete it, with the name typed; its receipt."""
+        """Delete the customer, approved by typing its name, and return the receipt."""
         self._console.print("[bold]It tries again, and the person types the name.[/]")
         before = self._received["DELETE"]
         self._answers.append(ElicitResult(action="accept", content={"name": customer["name"]}))
@@ -165,7 +165,7 @@ class DemoStory:
     async def undo(self, receipt: dict[str, Any]) -> None:
         self._console.print("[bold]It was the wrong one. What can be undone is undone, and what cannot is said.[/]")
         before = self._received["POST"]
-        # To create the customer again invites its administrator: that gives access, so it is asked about.
+        # Creating the customer again invites its administrator. That gives access, so it needs approval.
         self._answers.append(ElicitResult(action="accept", content={"decision": "approve"}))
         answer = (await self._call("undo_change", change_id=receipt["change_id"]))["data"]
         _require(self._received["POST"] == before + 1, "the customer was created again, once")
@@ -178,8 +178,8 @@ class DemoStory:
         before = self._received["POST"]
         run = {"workflow_id": workflow["id"]}
         self._console.print(Text(f'  agent: run_workflow workflow_id="{workflow["id"]}"', style="cyan"))
-        asked = await self.client.session.call_tool("run_workflow", run, allow_input_required=True)
-        if not isinstance(asked, InputRequiredResult):
+        request = await self.client.session.call_tool("run_workflow", run, allow_input_required=True)
+        if not isinstance(request, InputRequiredResult):
             raise DemoFailed("the run was not asked about")
         await anyio.sleep(_READING)
         outcomes: list[str] = []
@@ -188,7 +188,7 @@ class DemoStory:
                 "run_workflow",
                 run,
                 input_responses={"approval": ElicitResult(action="accept", content={"decision": "approve"})},
-                request_state=asked.request_state,
+                request_state=request.request_state,
                 allow_input_required=True,
             )
             body = _body(cast(CallToolResult, result))
@@ -213,14 +213,14 @@ def _body(result: CallToolResult) -> dict[str, Any]:
     return body
 
 
-def _require(fact: bool, what: str) -> None:
-    if not fact:
-        raise DemoFailed(f"check failed: {what}")
+def _require(condition: bool, description: str) -> None:
+    if not condition:
+        raise DemoFailed(f"check failed: {description}")
 
 
 @asynccontextmanager
 async def _connected(console: Console, version: str) -> AsyncGenerator[DemoStory]:
-    """Yield a story whose client is connected to a server process, which speaks to a sandbox served by this one."""
+    """Yield a story whose client is connected to a server process that uses the sandbox of this process."""
     listening = socket.create_server(("127.0.0.1", 0))
     story = DemoStory(console)
     served = BackgroundServer(story.count(create_app(Sandbox(lambda: datetime.now(UTC)))), listening, "sandbox")

@@ -1,4 +1,4 @@
-"""`fastn-mcp doctor`: the checks on a terminal, and the files that it can write."""
+"""`fastn-mcp doctor`: print the checks, and write the report, the record and the proposed settings."""
 
 import difflib
 import json
@@ -63,22 +63,22 @@ def doctor(
     if report is not None and report.suffix not in (".md", ".json"):
         raise SettingsError("--report writes FILE.md or FILE.json.", "As in: --report doctor.md")
     now = datetime.now(UTC)
-    found = _found(start)
-    known = document(found, now)
+    found = _examine(start)
+    data = document(found, now)
     if as_json:
-        click.echo(json.dumps(known, indent=2))
+        click.echo(json.dumps(data, indent=2))
     else:
         _show(found, quiet=write is not None)
     if report is not None:
-        _put(report, markdown(known) if report.suffix == ".md" else json.dumps(known, indent=2) + "\n")
+        _write_file(report, markdown(data) if report.suffix == ".md" else json.dumps(data, indent=2) + "\n")
     if record is not None:
-        _put(record, json.dumps(evidence(found, now), indent=2) + "\n")
+        _write_file(record, json.dumps(evidence(found, now), indent=2) + "\n")
     if write is not None:
-        _write(write, found.proposal, yes=yes)
+        _write_proposal(write, found.proposal, yes=yes)
     return int(found.exit)
 
 
-def _found(start: StartOptions) -> DoctorReport:
+def _examine(start: StartOptions) -> DoctorReport:
     file, folder = start.existing_config(), start.state()
     try:
         resolved = start.resolved()
@@ -122,7 +122,7 @@ async def _check_ledger(setting: str | None, folder: Path, system: System) -> Ch
             shared = ledger_at(setting, folder, system)
         except SettingsError as error:
             return CheckGroup.SETTINGS.failed("ledger", error.what, error.next_step)
-        from fastn_mcp.guard.ledger.valkey.server import parse  # only where a server is named: it is an extra
+        from fastn_mcp.guard.ledger.valkey.server import parse  # only for a ledger server: an optional extra
 
         address = parse(str(setting))
         try:
@@ -152,8 +152,8 @@ def _show(found: DoctorReport, *, quiet: bool) -> None:
         click.echo(found.proposal.toml())
 
 
-def _write(path: Path, proposal: Proposal, *, yes: bool) -> None:
-    """Show what would change in the file, ask, and change that alone. Raises `SettingsError`."""
+def _write_proposal(path: Path, proposal: Proposal, *, yes: bool) -> None:
+    """Show the diff of the file, ask, and write the proposed settings into it. Raises `SettingsError`."""
     if not proposal:
         click.echo(f"Nothing is proposed; {path} stays as it is.", err=True)
         return
@@ -171,12 +171,12 @@ def _write(path: Path, proposal: Proposal, *, yes: bool) -> None:
             click.echo("Nothing was written.", err=True)
             return
     mode = path.stat().st_mode & 0o777 if path.exists() else None
-    _put(path, after)
+    _write_file(path, after)
     if mode is not None:
-        path.chmod(mode & 0o700 if "proxy" in proposal.settings else mode)  # a file that holds one is its owner's
+        path.chmod(mode & 0o700 if "proxy" in proposal.settings else mode)  # a file with a proxy is its owner's
 
 
-def _put(path: Path, text: str) -> None:
+def _write_file(path: Path, text: str) -> None:
     try:
         write_private(path, text)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Begin and end the program: output streams, one line for an error with what to do instead, exit codes."""
+"""Start and end of the program: output streams, one-line error messages, exit codes."""
 
 import errno
 import os
@@ -13,88 +13,88 @@ from fastn_mcp.errors import FastnError, nearest
 
 
 def run(command: click.Group) -> NoReturn:
-    """Run the program. What goes wrong ends with one line that says what to do."""
+    """Run the program and exit. An error is printed as one line that says what to do."""
     _open_streams()
     try:
         status = command.main(prog_name="fastn-mcp", standalone_mode=False)
     except SystemExit as ended:
-        raise SystemExit(_written(ended.code, command)) from None
+        raise SystemExit(_flush_output(ended.code, command)) from None
     except FastnError as error:
         _end(2, str(error))
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         raise SystemExit(2) from None
     except click.ClickException as error:
-        _end(2 if isinstance(error, click.UsageError) else error.exit_code, _worded(error))
+        _end(2 if isinstance(error, click.UsageError) else error.exit_code, _format_error(error))
     except OSError as error:
         if error.errno in _NO_ROOM:
-            raise SystemExit(_lost(error, 1, command)) from None
+            raise SystemExit(_output_failed(error, 1, command)) from None
         if error.filename is None:
             raise
         _end(2, f"{error.filename}: {error.strerror}. Correct the path.")
     except click.Abort as error:
-        # Raised by the question itself, or by us for a Ctrl-C elsewhere.
+        # Click raises it without a cause in a prompt, and with one for a Ctrl-C elsewhere.
         if error.__cause__ is None:
             _end(130, "No answer. What was asked about was not done.")
         raise SystemExit(130) from None
-    raise SystemExit(_written(status, command))
+    raise SystemExit(_flush_output(status, command))
 
 
-def _end(status: int, said: str) -> NoReturn:
-    from fastn_mcp.cli.layout import say  # only where something went wrong: a start pays for each import
+def _end(status: int, message: str) -> NoReturn:
+    from fastn_mcp.cli.layout import say  # only after an error: each import slows the start
 
-    say(f"fastn-mcp: {said}", err=True)
+    say(f"fastn-mcp: {message}", err=True)
     raise SystemExit(status) from None
 
 
 def _open_streams() -> None:
-    """Open what whoever started us has closed: a file that is opened later would take its place, and be written to."""
+    """Reopen streams that the parent closed: the next opened file would take their descriptor, and our output."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))  # noqa: PTH123, SIM115
         elif mode == "w":
-            stream.reconfigure(errors="backslashreplace")  # where it is not UTF-8, it does not take every character
+            stream.reconfigure(errors="backslashreplace")  # other encodings than UTF-8 lack characters
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-def _written(status: object, command: click.Group) -> int:
-    """The status, or that of an output that was lost, as on a disk that is full."""
+def _flush_output(status: object, command: click.Group) -> int:
+    """Flush the output, and return the exit code; another one if the output was lost, as on a full disk."""
     code = status if isinstance(status, int) else 0
     try:
         sys.stdout.flush()
     except OSError as error:
-        return _lost(error, code, command)
+        return _output_failed(error, code, command)
     return code
 
 
-def _lost(error: OSError, code: int, command: click.Group) -> int:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails once more while it ends
-    if isinstance(error, BrokenPipeError):  # whoever reads has seen enough
+def _output_failed(error: OSError, code: int, command: click.Group) -> int:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails again when it flushes at exit
+    if isinstance(error, BrokenPipeError):  # the reader closed the pipe
         return code
     what = error.filename or "The output"
     from fastn_mcp.build.startup import command_line_of
 
     start = command.make_context("fastn-mcp", sys.argv[1:], resilient_parsing=True)
     record = command_line_of(start, os.environ).to("audit", "tail")
-    said = f"{what} cannot be written: {error.strerror}. What was changed is in the audit log: {record}"
-    click.echo(f"fastn-mcp: {said}", err=True)
+    message = f"{what} cannot be written: {error.strerror}. What was changed is in the audit log: {record}"
+    click.echo(f"fastn-mcp: {message}", err=True)
     return code or 1
 
 
-def _worded(error: click.ClickException) -> str:
-    """In one line, with where to read more."""
+def _format_error(error: click.ClickException) -> str:
+    """Format a click error in one line, with a hint to --help."""
     if not isinstance(error, click.UsageError):
         return " ".join(error.format_message().split())
     more = f" See {error.ctx.command_path} --help." if error.ctx else ""
     if error.ctx is not None and isinstance(error, (click.NoSuchCommand, click.NoSuchOption)):
         if isinstance(error, click.NoSuchCommand):
-            return _unknown(error.command_name, error.ctx, more)
+            return _unknown_command(error.command_name, error.ctx, more)
         return _unknown_option(error.option_name, error.ctx, more)
-    said = " ".join(error.format_message().split())
-    return (said if said.endswith((".", "?", ":", ")")) else f"{said}.") + more
+    message = " ".join(error.format_message().split())
+    return (message if message.endswith((".", "?", ":", ")")) else f"{message}.") + more
 
 
 _MEANT = {
@@ -106,14 +106,14 @@ _MEANT = {
     ),
     **dict.fromkeys(("init", "setup", "configure", "auth"), "fastn-mcp login, then fastn-mcp install CLIENT"),
 }
-"""What other programs call it."""
+"""Commands of other programs, each with the one to run here."""
 
-_KEY = {"--api-key", "--apikey", "--api_key", "--key", "--token"}
+_KEY_OPTIONS = {"--api-key", "--apikey", "--api_key", "--key", "--token"}
 
 
-def _unknown(name: str, context: click.Context, more: str = "") -> str:
-    """In a sentence or two; `more` is where to read more."""
-    from fastn_mcp.procedures.catalog import BY_NAME  # only after a mistake
+def _unknown_command(name: str, context: click.Context, more: str = "") -> str:
+    """Message for an unknown command or tool; `more` is the hint to --help."""
+    from fastn_mcp.procedures.catalog import BY_NAME  # only after an error
 
     group = context.command
     known = group.list_commands(context) if isinstance(group, click.Group) else []
@@ -129,8 +129,8 @@ def _unknown(name: str, context: click.Context, more: str = "") -> str:
 
 
 def _unknown_option(option: str, context: click.Context, more: str = "") -> str:
-    """Where it should stand, or the nearest that there is."""
-    if option in _KEY:
+    """Message for an unknown option: its correct position, or the nearest option."""
+    if option in _KEY_OPTIONS:
         return (
             f"There is no {option}: other users can read a command line, and the shell records it. Store the key with "
             "fastn-mcp login, or set FASTN_API_KEY. Revoke a key that was given this way."
@@ -156,8 +156,6 @@ If several apply to a run, the first of 4, 1, 5, 3 is returned.
 
 
 class Exit(IntEnum):
-    """An exit code."""
-
     DONE = 0
     FAILED = 1
     WRONG = 2
@@ -176,11 +174,11 @@ _OF_OUTCOME = {
 
 
 def exit_of(outcome: str) -> Exit:
-    """The code of one outcome. One that was done but came back unreadable has failed: somebody has to look."""
+    """Return the code of one outcome. A call that was made but whose result is unreadable has failed: check it."""
     return _OF_OUTCOME.get(outcome, Exit.FAILED)
 
 
 def strongest(outcomes: Iterable[str]) -> Exit:
-    """The code of several."""
+    """Return the code of several outcomes, by the precedence in `EXIT_CODES`."""
     found = {exit_of(outcome) for outcome in outcomes}
     return next((code for code in _STRONGEST if code in found), Exit.DONE)

@@ -1,12 +1,12 @@
-"""`fastn-mcp health`: asks a server over HTTP whether it serves. It is asked often, and loads little."""
+"""`fastn-mcp health`: health check of a server over HTTP. It runs often, so it imports little."""
 
 import http.client
 from urllib.parse import urlsplit
 
 import click
 
-_PATIENCE = 3.0  # seconds
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - who listens everywhere is asked here
+_TIMEOUT = 3.0  # seconds
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - a server on all interfaces is asked at loopback
 
 
 @click.command(name="health")
@@ -16,13 +16,13 @@ def health(address: str) -> None:
 
     For the health check of a container. Where neither is given it serves over stdio, and there is nothing to ask.
     """
-    if address and (wrong := trouble(address)):
-        raise click.ClickException(f"Not healthy: {wrong}.")
+    if address and (problem := problem_of(address)):
+        raise click.ClickException(f"Not healthy: {problem}.")
     click.echo("healthy" if address else "Serving over stdio: its client sees whether it is alive.")
 
 
-def trouble(address: str) -> str | None:
-    """What is wrong with the server that listens at `HOST:PORT`; None where nothing is."""
+def problem_of(address: str) -> str | None:
+    """Return what is wrong with the server at `HOST:PORT`, or None if it is healthy."""
     try:
         parts = urlsplit(f"//{address}")
         host, port = parts.hostname, parts.port
@@ -30,7 +30,7 @@ def trouble(address: str) -> str | None:
         host = port = None
     if not host or not port:
         return f"{address!r} is not HOST:PORT, as in 127.0.0.1:8080"
-    connection = http.client.HTTPConnection(_ANY.get(host, host), port, timeout=_PATIENCE)
+    connection = http.client.HTTPConnection(_ANY.get(host, host), port, timeout=_TIMEOUT)
     try:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status

@@ -1,4 +1,4 @@
-"""The commands of the program: where each is, its line in the program's help, and its examples."""
+"""Commands of the program: module, short help and examples of each."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class CommandEntry(NamedTuple):
-    """`module:attribute` beneath `fastn_mcp.cli`, which is loaded when the command is asked for, and its short help."""
+    """A command's `module:attribute` in `fastn_mcp.cli`, imported on demand, and its short help."""
 
     place: str
     short: str
@@ -50,13 +50,13 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "health": CommandEntry("health:health", "Check that a server over HTTP is healthy.", hidden=True),
     },
 }
-"""The commands by group, in the order in which somebody needs them. A hidden one is for containers."""
+"""Commands by group, in the order in which a user needs them. A hidden command is for containers."""
 
 _ENTRIES = {name: entry for group in COMMANDS.values() for name, entry in group.items()}
 
 
 class EnumChoice(click.Choice[str]):
-    """One of several values; of another, the nearest is said."""
+    """Choice whose error message suggests the nearest value."""
 
     @override
     def get_invalid_choice_message(self, value: str, ctx: click.Context | None) -> str:
@@ -66,7 +66,7 @@ class EnumChoice(click.Choice[str]):
 
 
 class GroupedCommands(click.Group):
-    """A program of `COMMANDS`, whose help lists them by groups, before its options."""
+    """Group of all `COMMANDS`. Its help lists them under their headings, before the options."""
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -79,7 +79,7 @@ class GroupedCommands(click.Group):
             module, _, attribute = entry.place.partition(":")
             command: click.Command = getattr(import_module(f"fastn_mcp.cli.{module}"), attribute)
             command.short_help, command.hidden = entry.short, entry.hidden
-            self.commands[cmd_name] = _exampled(command, cmd_name)
+            self.commands[cmd_name] = _with_examples(command, cmd_name)
         return self.commands.get(cmd_name)
 
     @override
@@ -183,17 +183,17 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def lines_of(*lines: str) -> str:
-    """The last paragraph of a help text, as click leaves it alone."""
+def format_examples(*lines: str) -> str:
+    """Format examples as the last paragraph of a help text, which click does not wrap."""
     return "\b\nExamples:\n" + "".join(f"  {line}\n" for line in lines)
 
 
-def _exampled(command: click.Command, words: str) -> click.Command:
-    """The command, and those beneath it, with their lines of the tables; `words` are those that call it."""
-    lines = lines_of(*_EXAMPLES[words]) if words in _EXAMPLES else ""
+def _with_examples(command: click.Command, path: str) -> click.Command:
+    """Add examples to the epilogs of a command and its subcommands; `path` is how it is called."""
+    lines = format_examples(*_EXAMPLES[path]) if path in _EXAMPLES else ""
     if lines and lines not in (command.epilog or ""):
         command.epilog = f"{command.epilog}\n{lines}" if command.epilog else lines
     if isinstance(command, click.Group):
         for name, inner in command.commands.items():
-            _exampled(inner, f"{words} {name}")
+            _with_examples(inner, f"{path} {name}")
     return command

@@ -1,4 +1,4 @@
-"""`fastn-mcp install` and `uninstall`: the server in the configuration of a client, shown first, and out again."""
+"""`fastn-mcp install` and `uninstall`: show a change to a client's configuration, and make it."""
 
 import json
 import os
@@ -41,7 +41,7 @@ from fastn_mcp.redaction import sanitize
 
 @dataclass(frozen=True, slots=True)
 class InstallOptions:
-    """Which entry of which client's file, and whether to ask: the options of both commands."""
+    """Options of both commands: client, entry, file, and whether to ask."""
 
     client: str
     name: str
@@ -61,7 +61,7 @@ class InstallOptions:
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of an `InstallOptions`."""
+    """Add the options of `InstallOptions` to a command."""
     for decorate in (
         click.option("--dry-run", is_flag=True, help="Show the change without making it."),
         click.option("--yes", is_flag=True, help="Make the change without asking."),
@@ -160,7 +160,7 @@ def install(
 def _install_stdio(
     wanted: InstallOptions, arguments: Sequence[str], *, key: entry.Key, uvx: bool, replace: bool, anyway: bool
 ) -> None:
-    """Install an entry by which the client starts the server."""
+    """Install an entry with which the client starts the server."""
     start = _program(wanted, uvx=uvx).with_(arguments)
     if wanted.client == "json":
         click.echo(json.dumps(entry.printed(wanted.name, start), indent=2))
@@ -203,14 +203,14 @@ def _apply(
     client: McpClient, wanted: InstallOptions, additions: Sequence[Addition], note: str, *, replace: bool
 ) -> None:
     target, backups = _target(client, wanted), _backups()
-    work_out = partial(apply.installing, target, additions, backups, overwrite=replace)
-    change = work_out()
+    compute = partial(apply.installing, target, additions, backups, overwrite=replace)
+    change = compute()
     if change is None:
         say(f"{client.title} has this entry already, in {target.path}.")
         return
     if not _is_confirmed(change, wanted):
         return
-    change = apply.apply(change, work_out, backups)
+    change = apply.apply(change, compute, backups)
     say(f"Done. {client.after}.")
     if change is not None and change.before is not None:
         say(f"What the file was: {backups.copy(target.path, target.name)}")
@@ -228,22 +228,22 @@ def uninstall(**common: Any) -> None:
     """
     wanted = InstallOptions(**common)
     target, backups = _target(_client(wanted.client), wanted), _backups()
-    work_out = partial(apply.uninstalling, target, backups)
-    change = work_out()
+    compute = partial(apply.uninstalling, target, backups)
+    change = compute()
     if change is None:
         say(f"The entry {wanted.name!r} is no longer in {target.path}. There is nothing to do.")
         return
     if not _is_confirmed(change, wanted):
         return
-    change = apply.apply(change, work_out, backups)
-    gone = change is not None and change.then is None
-    say(f"Done. {target.path} is {'gone, as it was before' if gone else 'without it'}.")
+    change = apply.apply(change, compute, backups)
+    is_deleted = change is not None and change.new is None
+    say(f"Done. {target.path} is {'gone, as it was before' if is_deleted else 'without it'}.")
     if change is not None and change.keep_copy:
         say(f"The entry that ours replaced is in {backups.copy(target.path, target.name)}")
 
 
 def _program(wanted: InstallOptions, *, uvx: bool) -> CommandLine:
-    """How the entry names this program. A project's file is read on other machines too, so it holds no path."""
+    """Return the command of the entry. A project's file is read on other machines too, so it gets no path."""
     if uvx:
         return by_uvx()
     return PROGRAM if wanted.project else running(sys.executable, sys.prefix, os.path.exists)
@@ -257,7 +257,7 @@ def _client(name: str) -> McpClient:
 
 
 def _present_client(wanted: InstallOptions, *, anyway: bool) -> McpClient:
-    """The client. Raises `NotInstalled` where there is nothing of it on this machine, unless `anyway`."""
+    """Return the client. Raises `NotInstalled` if this machine does not have it, unless `anyway`."""
     client, machine = _client(wanted.client), _machine()
     if not anyway and wanted.file is None and not wanted.project and not is_present(client, machine):
         others = ", ".join(name for name in BY_NAME if name != client.name)
@@ -279,7 +279,7 @@ def _target(client: McpClient, wanted: InstallOptions) -> apply.Target:
 
 
 def _is_confirmed(change: apply.FileChange, wanted: InstallOptions) -> bool:
-    """Show the change, and ask whether to make it. Raises `NotInstalled` where nobody can be asked."""
+    """Show the change, and ask whether to make it. Raises `NotInstalled` if there is no terminal to ask on."""
     if change.target.file != change.target.path:
         say(f"{sanitize(str(change.target.path))} leads to {sanitize(str(change.target.file))}.\n")
     click.echo("\n".join(sanitize(line) for line in change.diff().splitlines()) + "\n")

@@ -1,4 +1,4 @@
-"""How the command line lays text out: within the columns of a terminal, and in whole lines for a pipe or a file."""
+"""Text layout of the command line: wrapped on a terminal, whole lines in a pipe or a file."""
 
 import shutil
 import sys
@@ -13,30 +13,30 @@ from fastn_mcp.redaction import sanitize
 
 _GAP = 2
 _LEAST = 30
-"""Columns in which the last cell of a row can still be read."""
+"""Minimum width of the last cell of a row."""
 
 
 def columns_of(stream: TextIO | None = None) -> int | None:
-    """Columns of the terminal that `stream` writes to, by default standard output; None for a pipe or a file."""
+    """Return the width of the terminal that `stream`, by default stdout, writes to. None for a pipe or a file."""
     return shutil.get_terminal_size().columns if (stream or sys.stdout).isatty() else None
 
 
 def fit(text: str, columns: int) -> str:
-    """Text in exactly so many columns: padded with spaces, or cut with an ellipsis."""
+    """Fit text into exactly `columns`: pad it with spaces, or cut it with an ellipsis."""
     if cell_len(text) <= columns:
         return set_cell_size(text, columns)
     return f"{set_cell_size(text, columns - 1)}…"
 
 
 def tab_separated(cells: Iterable[str]) -> str:
-    """One line for other programs. A tab or a line break inside a cell is escaped."""
+    """Join cells into a line for other programs. Tabs and line breaks inside a cell are escaped."""
     return "\t".join(sanitize(cell) for cell in cells)
 
 
 def table(rows: Sequence[Sequence[str]], columns: int | None) -> list[str]:
-    """One text for each row, the first of which is the header; tab-separated without `columns`.
+    """Render each row, the first of which is the header, as one text; tab-separated if `columns` is None.
 
-    The last cell is wrapped. Where that leaves it too little, the cells of a row stand below its first one, each
+    The last cell is wrapped. If too few columns are left for it, the cells of a row go below its first one, each
     with its column's name, and the header is empty.
     """
     if columns is None:
@@ -61,6 +61,6 @@ def _below(header: Sequence[str], row: Sequence[str]) -> list[str]:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print text for people, wrapped where it is read on a terminal."""
+    """Print text for people, wrapped on a terminal."""
     columns = columns_of(sys.stderr if err else None)
     click.echo(wrapped(text, columns, whole_words=True) if columns else text, err=err)

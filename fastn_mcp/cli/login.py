@@ -1,4 +1,4 @@
-"""`fastn-mcp login`, `logout`, `whoami`: store an account's key, delete it, check it. A key is never an argument."""
+"""`fastn-mcp login`, `logout`, `whoami`: store, delete and check an account's key. A key is never an argument."""
 
 import json
 import os
@@ -50,19 +50,19 @@ def login(start: StartOptions, profile: str | None, stdin: bool, in_file: bool, 
     """
     stored = _stored_key(start, profile)
     account, at_rest = stored.account, stored.account.keyless()
-    stored.refuse_another(in_file=in_file)
+    stored.refuse_unused(in_file=in_file)
     if in_file and not replace and "api_key_file" in account.table and account.key_host != at_rest.host.lower():
         _confirm_replacement(account.key_host, at_rest)
     keyring = SystemKeyring()
     if not in_file:
         with _file_suggested(account.profile):
-            keyring.check()  # before a person has pasted anything
+            keyring.check()  # before the person pastes the key
     if not stdin and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise SettingsError(
             "There is no terminal to ask for the key at.", "Give it on the standard input: fastn-mcp login --stdin"
         )
     what = f"API key of {at_rest.profile} at {at_rest.host} (not shown)"
-    key = _read() if stdin else str(click.prompt(what, hide_input=True, err=True)).strip()
+    key = _read_stdin() if stdin else str(click.prompt(what, hide_input=True, err=True)).strip()
     settings = account.with_key(Key(key, "what was given"))
     if not no_check:
         result = anyio.run(check_key, start.parts(settings))
@@ -113,7 +113,7 @@ def logout(start: StartOptions, profile: str | None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """The key of one account, as login stores it in the keyring or in a file beside the configuration file."""
+    """Key of one account, which login stores in the keyring or in a file beside the configuration file."""
 
     config: Path
     account: Chosen
@@ -126,8 +126,8 @@ class StoredKey:
     def is_in_file(self) -> bool:
         return self.account.table.get("api_key_file") == self.file
 
-    def refuse_another(self, *, in_file: bool) -> None:
-        """Refuse to store a key that would never be used."""
+    def refuse_unused(self, *, in_file: bool) -> None:
+        """Raise `SettingsError` if a stored key would never be used."""
         account = self.account
         for name in KEY_SETTINGS:
             if name in account.table and not (name == "api_key_file" and in_file):
@@ -136,7 +136,7 @@ class StoredKey:
                 raise SettingsError(f"{account.file.line(*at)}: {what}", "Remove that line first.")
 
     def write_file(self, settings: Settings) -> Path:
-        """Write the key to a file, and name it in the configuration. Raises `SettingsError`."""
+        """Write the key to a file, and set it in the configuration. Raises `SettingsError` if that fails."""
         profile, named = self.account.profile, self.account.table.get("api_key_file")
         file = named if isinstance(named, Path) else self.file
         try:
@@ -149,9 +149,9 @@ class StoredKey:
         return file
 
     def forget(self, *, any_host: bool = False) -> list[str]:
-        """Delete what login has stored; from where it was deleted. Raises `SettingsError`.
+        """Delete the stored key, and return the places that it was deleted from. Raises `SettingsError`.
 
-        A file with the key of another host stays, unless `any_host`: the account goes with all that it has.
+        A file with the key of another host stays, unless `any_host`, for removing the whole account.
         """
         settings, done, profile = self.account.keyless(), list[str](), self.account.profile
         if self.is_in_file and (any_host or self.account.key_host == settings.host.lower()):
@@ -167,24 +167,24 @@ class StoredKey:
 
 
 def _stored_key(start: StartOptions, profile: str | None) -> StoredKey:
-    """The key of the account that is meant. Raises `SettingsError`."""
+    """Return the stored key of `profile`, or else of the selected account. Raises `SettingsError`."""
     if start.sandboxed:
         raise click.UsageError("The sandbox has a key of its own.")
-    asked, path = start.flags.get("profile"), start.config_file()
-    if profile is not None and asked is not None and asked != profile:
-        raise click.UsageError(f"--profile {asked} is another account than {profile}.")
+    flag, path = start.flags.get("profile"), start.config_file()
+    if profile is not None and flag is not None and flag != profile:
+        raise click.UsageError(f"--profile {flag} is another account than {profile}.")
     config = read_or_none(path)
     if profile is not None and not config.profiles:
         raise no_profile(profile, config)
-    return StoredKey(path, choose({**start.flags, "profile": profile or asked}, without_key(os.environ), config))
+    return StoredKey(path, choose({**start.flags, "profile": profile or flag}, without_key(os.environ), config))
 
 
 def without_key(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without the key of whoever is the default."""
+    """Return the environment without the default account's key."""
     return {name: value for name, value in environment.items() if name != VARIABLE}
 
 
-def _read() -> str:
+def _read_stdin() -> str:
     lines = sys.stdin.read(_LONGEST).strip().splitlines()
     if len(lines) != 1:
         raise SettingsError(
@@ -195,20 +195,20 @@ def _read() -> str:
 
 
 def _confirm_replacement(host: str, new: Settings) -> None:
-    """Ask whether the key of another host is given up. Raises `SettingsError` where that is not agreed to."""
-    what = f"The key of {new.profile} at {host} is kept there, and would be replaced by one for {new.host}."
+    """Ask whether to replace the key of another host. Raises `SettingsError` unless the person agrees."""
+    warning = f"The key of {new.profile} at {host} is kept there, and would be replaced by one for {new.host}."
     terminal = Terminal.here()
-    if terminal is not None and click.confirm(f"{what} Replace it?", default=False, err=True):
+    if terminal is not None and click.confirm(f"{warning} Replace it?", default=False, err=True):
         return
     raise SettingsError(
-        f"{what} Nothing was changed.",
+        f"{warning} Nothing was changed.",
         "Keep it in a profile of its own: fastn-mcp profiles add NAME --base-url URL; or replace it: --replace",
     )
 
 
 @contextmanager
 def _file_suggested(profile: str | None) -> Generator[None]:
-    """Where there is no keyring, say how to store the key without one."""
+    """Turn `NoKeyring` into a `SettingsError` that says how to store the key without one."""
     try:
         yield
     except NoKeyring as error:
@@ -221,14 +221,14 @@ def _file_suggested(profile: str | None) -> Generator[None]:
 
 @dataclass(frozen=True, slots=True)
 class KeyCheck:
-    """Whether a key works, None where that is unknown."""
+    """Whether a key works, or None if unknown, and the message for the person."""
 
     works: bool | None
     message: str
 
 
 async def check_key(parts: AccountParts) -> KeyCheck:
-    """Ask Fastn for its API keys, of which this should be one."""
+    """Check the key by listing API keys, and describe it if it is among them."""
     try:
         try:
             found = await parts.dispatch(ListApiKeys(limit=100), Caller("local", None))
@@ -279,17 +279,17 @@ def whoami(start: StartOptions, as_json: bool) -> int:
     resolved = start.resolved()
     settings = resolved.settings
     parts = start.parts(settings)
-    more = {
+    optional = {
         "environment": settings.env,
         "space": settings.space_id,
         "tenant": settings.tenant_id,
         "organisation": settings.end_org_id,
     }
-    known: dict[str, JsonValue] = {
+    facts: dict[str, JsonValue] = {
         "sandbox": start.sandboxed,
         "profile": settings.profile,
         "host": settings.host,
-        **{name: value for name, value in more.items() if value},
+        **{name: value for name, value in optional.items() if value},
         "key": settings.key_kind,
         "key_from": resolved.key,
         "mode": "read-only" if settings.read_only else settings.mode,
@@ -297,19 +297,19 @@ def whoami(start: StartOptions, as_json: bool) -> int:
         "plan": str(settings.plan) if settings.plan else None,
     }
     if not as_json:
-        shown: dict[str, JsonValue] = known | {
+        shown: dict[str, JsonValue] = facts | {
             "sandbox": "in this process: nothing reaches Fastn" if start.sandboxed else None,
             "host": None if start.sandboxed else settings.host,
             "key": "the sandbox's own" if start.sandboxed else f"{KINDS[settings.key_kind]}, from {resolved.key}",
             "key_from": None,
-            "policy": known["policy"] or "no file",
+            "policy": facts["policy"] or "no file",
         }
         for name, value in shown.items():
             if value is not None:
                 click.echo(sanitize(f"{name:{_WIDTH}}{value}"))
     result = anyio.run(check_key, parts)
     if as_json:
-        click.echo(json.dumps(known | {"works": result.works, "said": result.message}, ensure_ascii=False))
+        click.echo(json.dumps(facts | {"works": result.works, "said": result.message}, ensure_ascii=False))
     else:
         click.echo(result.message, err=not result.works)
     return 0 if result.works else 1

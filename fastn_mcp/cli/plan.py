@@ -49,10 +49,10 @@ from fastn_mcp.tools.tool import AnyTool, Effect
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 _PLANNABLE: Mapping[str, AnyTool] = {**BY_NAME, ApplyChanges.tool_name(): ApplyChanges}
-"""What a plan can be made of: calls, and batches of them, each call by itself."""
+"""Tools that a plan can hold: operations, and batches, whose calls it lists one by one."""
 
 _SHORTEST = 10
-"""Characters of a passphrase."""
+"""Minimum length of a passphrase, in characters."""
 
 
 @click.group(name="plan")
@@ -102,7 +102,7 @@ def new_(
 
 
 def _from_script(lines: Iterable[bytes]) -> Iterator[Call]:
-    """The calls of a script that change something, and those of its batches."""
+    """Yield the calls of a script that change something, including those of its batches."""
     calls, errors = read(lines, _PLANNABLE)
     if errors:
         raise click.ClickException(errors[0])
@@ -113,7 +113,7 @@ def _from_script(lines: Iterable[bytes]) -> Iterator[Call]:
 
 
 def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
-    """The calls that were sent, as far as the audit holds their arguments."""
+    """Yield the calls that were sent and whose arguments are in the audit log. Report the others on stderr."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         entry: dict[str, Any] = json.loads(line)
         if entry.get("event") != AuditEvent.INTENT.value or (since is not None and str(entry.get("time")) < since):
@@ -144,7 +144,7 @@ def show_(ctx: click.Context, file: Path) -> None:
             plan = _signed(ctx, file)
         except SettingsError as error:
             say(f"{error}\n", err=True)
-    for line in anyio.run(_told, ctx, plan):
+    for line in anyio.run(_describe, ctx, plan):
         say(line)
 
 
@@ -177,26 +177,26 @@ def approve_(ctx: click.Context, file: Path, name: str, key: Path | None) -> Non
             "Signing needs a person at a terminal, and this is not one. Nothing was signed. Run it in one."
         )
     data, plan = _read(ctx, file)
-    for line in anyio.run(_told, ctx, plan):
+    for line in anyio.run(_describe, ctx, plan):
         say(line)
     if click.prompt(f"To sign it, type the name of the plan ({sanitize(plan.name)})") != plan.name:
         raise click.ClickException("Not signed: another name was typed.")
     folder = config_dir(os.environ)
-    private = _private(key or folder / "plan-key.pem", name, folder / KEYS)
-    beside = signatures_of(file)
-    earlier = parsed(beside.read_bytes()) if beside.exists() else ()
+    private = _private_key(key or folder / "plan-key.pem", name, folder / KEYS)
+    signature_file = signatures_of(file)
+    earlier = parsed(signature_file.read_bytes()) if signature_file.exists() else ()
     try:
         signers(data, earlier, trusted(folder / KEYS, _program(ctx)))
     except (BadSignature, SettingsError):
-        earlier = ()  # of another text
-    mark = sign(data, name, datetime.now(UTC), private)
-    beside.write_bytes(written((*[each for each in earlier if each.by != name], mark)))
+        earlier = ()  # signatures of another text
+    signature = sign(data, name, datetime.now(UTC), private)
+    signature_file.write_bytes(written((*[each for each in earlier if each.by != name], signature)))
     use = _program(ctx).to("--mode", "unattended", "--plan", str(file))
-    say(f"Signed: {beside}. Use it: {use}")
+    say(f"Signed: {signature_file}. Use it: {use}")
 
 
-def _private(path: Path, name: str, keys: Path) -> Any:
-    """The person's private key, which is made where there is none."""
+def _private_key(path: Path, name: str, keys: Path) -> Any:
+    """Return the person's private key. Create one if there is none."""
     if path.exists():
         try:
             return opened(path.read_bytes(), click.prompt("Passphrase of your key", hide_input=True))
@@ -206,19 +206,19 @@ def _private(path: Path, name: str, keys: Path) -> Any:
     passphrase = click.prompt("A passphrase for it", hide_input=True, confirmation_prompt=True)
     if len(passphrase) < _SHORTEST:
         raise click.ClickException(f"A passphrase has at least {_SHORTEST} characters.")
-    made = new_key()
+    private_key = new_key()
     text = keys.read_text(encoding="utf-8") if keys.exists() else ""
     try:
-        text = with_key(text, name, public(made))
+        text = with_key(text, name, public(private_key))
     except ValueError:
         raise click.ClickException(f"{keys} has another key of {name!r}; remove it first.") from None
     make_private_folder(path.parent)
     with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-        file.write(sealed(made, passphrase))
+        file.write(sealed(private_key, passphrase))
     keys.write_text(text, encoding="utf-8")
     keys.chmod(0o600)
     say(f"Your public key is in {keys}. Put that file where the agent cannot write it.")
-    return made
+    return private_key
 
 
 def _program(ctx: click.Context) -> CommandLine:
@@ -226,10 +226,10 @@ def _program(ctx: click.Context) -> CommandLine:
 
 
 def _signed(ctx: click.Context, file: Path, keys: Path | None = None) -> Plan:
-    """The plan as it would be used. Raises `SettingsError`."""
+    """Return the plan, checked as for a run. Raises `SettingsError` if it is not valid."""
     settings = ctx.obj.resolved().settings
-    known = keys or settings.plan_keys or config_dir(os.environ) / KEYS
-    return signed(file, known, account_of(settings), datetime.now(UTC), _program(ctx))
+    key_file = keys or settings.plan_keys or config_dir(os.environ) / KEYS
+    return signed(file, key_file, account_of(settings), datetime.now(UTC), _program(ctx))
 
 
 def _read(ctx: click.Context, file: Path) -> tuple[bytes, Plan]:
@@ -239,8 +239,8 @@ def _read(ctx: click.Context, file: Path) -> tuple[bytes, Plan]:
         raise click.ClickException(str(error)) from None
 
 
-async def _told(ctx: click.Context, plan: Plan) -> list[str]:
-    """The plan in words: what each entry does to what, by name, with its consequences; then the entry with its ids."""
+async def _describe(ctx: click.Context, plan: Plan) -> list[str]:
+    """Describe the plan: for each entry its effects on targets by name, then the entry with its ids."""
     heading, *entries = plan.words()
     try:
         parts = cast(AccountParts, ctx.obj.parts())
@@ -258,21 +258,21 @@ async def _told(ctx: click.Context, plan: Plan) -> list[str]:
 
 
 def _calls(permit: PlannedCalls) -> Iterator[Call]:
-    """The calls of an entry, as far as it names their targets, or all of their arguments but secrets."""
+    """Yield the calls of an entry that gives their exact targets, or all of their arguments but secrets."""
     operation = BY_NAME[permit.tool]
     exact = [key for key in permit.targets if not any(letter in key for letter in "*?[")]
     for target in [{operation.route.parameters[-1]: key} for key in exact] or ([] if permit.targets else [{}]):
-        given = {**target, **(permit.arguments or {})}
+        arguments = {**target, **(permit.arguments or {})}
         try:
-            yield operation.model_validate(given)
+            yield operation.model_validate(arguments)
         except ValidationError:
-            # Only what it acts on is of interest, whatever else such a call needs: conditions bound it, or a secret.
+            # The preview needs the target only. The arguments that are missing are bounded by conditions, or secret.
             if target or (operation.secrets() and permit.arguments):
-                yield operation.model_construct(None, **given)
+                yield operation.model_construct(None, **arguments)
 
 
 async def _consequences(call: Call, parts: AccountParts) -> list[str]:
-    """What it does, by name, and what of that can be undone."""
+    """Return the first lines of a call's preview: its effect by name, and what can be undone."""
     try:
         shown = await parts.dispatch.preview(call, Caller("local", None))
     except FastnError as error:

@@ -1,4 +1,4 @@
-"""`fastn-mcp policy`: check a policy file, and ask what a policy says of a call. It never sends a change."""
+"""`fastn-mcp policy`: check a policy file, explain and simulate its decisions. It never sends a change."""
 
 import json
 import os
@@ -82,22 +82,22 @@ def explain_(ctx: click.Context, tool: str, arguments: tuple[str, ...], file: Pa
     """
     name = current(tool.replace("-", "_"))
     try:
-        call = parse(BY_NAME, name, dict(_argument(name, given) for given in arguments)).call
+        call = parse(BY_NAME, name, dict(_argument(name, text) for text in arguments)).call
     except UnknownTool as error:
         raise NotSent(error.what, "All of them: fastn-mcp tools") from None
     if not isinstance(call, Operation):
         raise NotSent(f"{name} consists of several calls; the policy decides each.", "Explain one of those.")
-    for line in anyio.run(_explained, ctx, call, file, mode):
+    for line in anyio.run(_explain, ctx, call, file, mode):
         say(line)
 
 
-def _argument(tool: str, given: str) -> tuple[str, Any]:
-    """`NAME=VALUE`, the value as JSON where the argument is not a text."""
-    name, equals, value = given.partition("=")
+def _argument(tool: str, text: str) -> tuple[str, Any]:
+    """Parse `NAME=VALUE`. The value is JSON unless the argument is a string."""
+    name, equals, value = text.partition("=")
     if not equals:
-        raise click.BadParameter(f"{given!r} is not NAME=VALUE", param_hint="ARGUMENTS")
-    known: dict[str, dict[str, Any]] = BY_NAME[tool].input_schema()["properties"] if tool in BY_NAME else {}
-    if name not in known or known[name]["type"] == "string":
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="ARGUMENTS")
+    properties: dict[str, dict[str, Any]] = BY_NAME[tool].input_schema()["properties"] if tool in BY_NAME else {}
+    if name not in properties or properties[name]["type"] == "string":
         return name, value
     try:
         return name, json.loads(value)
@@ -105,47 +105,48 @@ def _argument(tool: str, given: str) -> tuple[str, Any]:
         raise click.BadParameter(f"{name} is not a text, and its value is not JSON", param_hint="ARGUMENTS") from None
 
 
-async def _explained(ctx: click.Context, call: Call, file: Path | None, mode: str | None) -> list[str]:
+async def _explain(ctx: click.Context, call: Call, file: Path | None, mode: str | None) -> list[str]:
     start: StartOptions = ctx.obj.with_flags(policy=file, mode=mode)
     parts: AccountParts | None = None
-    unknown = ""
+    reason = ""
     try:
         parts = start.parts()
         settings = parts.settings
     except SettingsError as error:
-        settings, unknown = start.keyless(), f"Nothing was read: {error}"
+        settings, reason = start.keyless(), f"Nothing was read: {error}"
     policy = policy_of(settings, os.environ, start.command_line())
     if parts is None:
         policy = replace(policy, live=True)
-    under = _under(settings, policy)
+    policy_line = _policy_line(settings, policy)
     try:
         if call.effect is Effect.READ:
-            return [*_said(call, PolicyDecision(Decision.ALLOW, "reads", "Reads are always allowed.")), under]
+            allowed = PolicyDecision(Decision.ALLOW, "reads", "Reads are always allowed.")
+            return [*_decision_lines(call, allowed), policy_line]
         if parts is not None:
             try:
-                seen = await parts.guard.evaluate(call)
-                return [*_said(call, seen.verdict), *_seen(seen), under]
+                evaluation = await parts.guard.evaluate(call)
+                return [*_decision_lines(call, evaluation.verdict), *_evaluated_facts(evaluation), policy_line]
             except FastnError as error:
-                unknown = f"The guard would refuse the call as it is: {error}"
+                reason = f"The guard would refuse the call as it is: {error}"
         verdict = policy.decide(Situation(call, call.effect_on(UNKNOWN, None), System().now()))
-        return [*_said(call, verdict), *_unseen(call, unknown), under]
+        return [*_decision_lines(call, verdict), *_assumed_facts(call, reason), policy_line]
     finally:
         if parts is not None:
             await parts.aclose()
 
 
-def _said(call: Call, verdict: PolicyDecision) -> Iterator[str]:
-    given = " ".join(f"{name}={quote(value)}" for name, value in call.shown().items())
-    yield f"{call.tool_name()} {given}".rstrip()
+def _decision_lines(call: Call, verdict: PolicyDecision) -> Iterator[str]:
+    arguments = " ".join(f"{name}={quote(value)}" for name, value in call.shown().items())
+    yield f"{call.tool_name()} {arguments}".rstrip()
     yield f"Decision: {verdict.decision.value}. {_CHANNELS[verdict.decision]}"
     yield f"Rule: {sanitize(verdict.rule)}."
     if verdict.reason:
         yield f"Why: {sanitize(verdict.reason)}"
 
 
-def _seen(seen: CallEvaluation) -> Iterator[str]:
+def _evaluated_facts(evaluation: CallEvaluation) -> Iterator[str]:
     yield "Looked at:"
-    if (preview := seen.preview) is None:
+    if (preview := evaluation.preview) is None:
         return
     yield f"  effect: {preview.effect.value}"
     if preview.target is not None:
@@ -160,7 +161,7 @@ def _seen(seen: CallEvaluation) -> Iterator[str]:
     yield "  the clock, the budget's calls so far, declines in a row"
 
 
-def _unseen(call: Call, why: str) -> Iterator[str]:
+def _assumed_facts(call: Call, why: str) -> Iterator[str]:
     yield "Looked at:"
     yield f"  effect: {call.effect_on(UNKNOWN, None).value}, by the arguments alone"
     yield "  the clock"
@@ -172,7 +173,7 @@ def _unseen(call: Call, why: str) -> Iterator[str]:
     yield sanitize(why)
 
 
-def _under(settings: Settings, policy: Policy) -> str:
+def _policy_line(settings: Settings, policy: Policy) -> str:
     mode, key = policy.mode, policy.key
     file = policy_file(settings, os.environ)
     return f"Policy: mode {mode}, {key} key, {f'file {file}' if file else 'no file'}."
@@ -210,7 +211,7 @@ def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | No
     if different:
         cells = [row.cells() for row in different]
         click.echo("\n".join(table([("line", "time", "call", "recorded", "now", "by"), *cells], columns_of())) + "\n")
-    say(f"{len(rows)} calls, {len(different)} with another decision. {_under(settings, policy)}")
+    say(f"{len(rows)} calls, {len(different)} with another decision. {_policy_line(settings, policy)}")
     for line, problem in sorted(problems):
         click.echo(f"Line {line} was not evaluated: {sanitize(problem)}.", err=True)
     sys.exit(1 if problems else 0)
@@ -218,7 +219,7 @@ def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | No
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A recorded call, what was decided then, and what the policy decides now."""
+    """A recorded call, the decision then, and the policy's decision now."""
 
     line: int
     time: datetime
@@ -227,20 +228,20 @@ class Replayed:
     decision: PolicyDecision
 
     def cells(self) -> tuple[str, ...]:
-        what = f"{self.call.tool_name()} {self.call.target or ''}".strip()
+        described = f"{self.call.tool_name()} {self.call.target or ''}".strip()
         now = self.decision
-        return str(self.line), f"{self.time:%Y-%m-%d %H:%M}Z", what, self.recorded, now.decision.value, now.rule
+        return str(self.line), f"{self.time:%Y-%m-%d %H:%M}Z", described, self.recorded, now.decision.value, now.rule
 
 
 class _UnreadableEntry(Exception):
-    """Why a recorded call cannot be evaluated."""
+    """A recorded call cannot be evaluated. The message says why."""
 
 
 def _replay(lines: Iterable[bytes], policy: Policy) -> tuple[list[Replayed], list[tuple[int, str]]]:
-    """Each call of an audit log once: as it was sent, refused, or asked about and never sent; and lines with problems.
+    """Evaluate each call of an audit log once: sent, refused, or asked about and never sent. Return problems as well.
 
-    Of what was there when a call was made the log knows the target's id and the effect. So names are not compared, and
-    dependents count as unknown; the budget and the breaker follow the record.
+    The log holds a target's id and the effect, and not its state. So names are not compared, and dependents count as
+    unknown. The budget and the circuit breaker follow the log.
     """
     entries: list[tuple[int, Mapping[str, Any]]] = []
     problems: list[tuple[int, str]] = []
@@ -259,12 +260,12 @@ def _replay(lines: Iterable[bytes], policy: Policy) -> tuple[list[Replayed], lis
     history = _History(policy)
     for number, entry in entries:
         try:
-            asked = entry["event"] == AuditEvent.ASKED.value and entry.get("grant") in sent
+            was_sent = entry["event"] == AuditEvent.ASKED.value and entry.get("grant") in sent
             is_batch = entry.get("tool") == ApplyChanges.tool_name()  # its calls have entries of their own
-            if entry["event"] in _REPLAYED and not asked and not is_batch:
+            if entry["event"] in _REPLAYED and not was_sent and not is_batch:
                 call = _recorded_call(entry)
                 situation = history.before(entry, call)
-                rows.append(Replayed(number, situation.now, call, _decided(entry), policy.decide(situation)))
+                rows.append(Replayed(number, situation.now, call, _recorded_decision(entry), policy.decide(situation)))
             history.add(entry)
         except _UnreadableEntry as error:
             problems.append((number, str(error)))
@@ -275,7 +276,7 @@ _REPLAYED = (AuditEvent.INTENT.value, AuditEvent.REFUSED.value, AuditEvent.ASKED
 
 
 class _History:
-    """What was sent and declined before a moment."""
+    """Calls sent and declined before an entry."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -283,13 +284,13 @@ class _History:
         self._declines: dict[str, list[datetime]] = {}
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        who = str(entry.get("principal"))
+        principal = str(entry.get("principal"))
         if entry["event"] == AuditEvent.DECLINED.value:
-            self._declines.setdefault(who, []).append(_time(entry))
+            self._declines.setdefault(principal, []).append(_time(entry))
         elif entry["event"] == AuditEvent.INTENT.value:
             self._spent[self.policy.period(_time(entry)), _effect(entry)] += 1
             if entry.get("consent") != "policy":
-                self._declines.pop(who, None)  # a person approved
+                self._declines.pop(principal, None)  # a person approved
 
     def before(self, entry: Mapping[str, Any], call: Call) -> Situation:
         now, effect = _time(entry), _effect(entry)
@@ -308,8 +309,8 @@ class _History:
         )
 
 
-def _decided(entry: Mapping[str, Any]) -> str:
-    """What was decided, or what went wrong on the way, as `not_found`."""
+def _recorded_decision(entry: Mapping[str, Any]) -> str:
+    """Return the recorded decision, or the outcome that came before one, such as `not_found`."""
     outcome = entry.get("outcome", "refused")
     return str(entry.get("decision") or ("deny" if outcome == "refused" and "rule" in entry else outcome))
 
@@ -321,14 +322,14 @@ def _recorded_call(entry: Mapping[str, Any]) -> Call:
     arguments = entry.get("arguments")
     if not isinstance(arguments, dict) or "[left out]" in arguments:
         raise _UnreadableEntry("its arguments were not recorded")
-    secrets = operation.secrets()  # a redacted one is no value; where one is required, its mark does as well as any
-    given = {
+    secrets = operation.secrets()  # redacted, so left out; where one is required, its mark stands in for it
+    values = {
         name: value
         for name, value in cast("dict[str, Any]", arguments).items()
         if name not in secrets or operation.model_fields[name].is_required()
     }
     try:
-        return operation.model_validate(given)
+        return operation.model_validate(values)
     except ValidationError as error:
         field = ".".join(str(part) for part in error.errors(include_input=False, include_url=False)[0]["loc"])
         named = f" ({field})" if field else ""

@@ -1,4 +1,4 @@
-"""`fastn-mcp profiles`: the accounts of the configuration file. It never shows a key."""
+"""`fastn-mcp profiles`: list, add and remove accounts of the configuration file. It never shows a key."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def _row(name: str, config: ConfigFile) -> dict[str, str | bool | None]:
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="The file that holds its key.")
 @click.option("--default", "as_default", is_flag=True, help="Use it where no other is chosen.")
 @click.pass_obj
-def add_(start: StartOptions, name: str, as_default: bool, **given: object) -> None:
+def add_(start: StartOptions, name: str, as_default: bool, **options: object) -> None:
     """Add the account NAME to the configuration file. What else it needs can be written there by hand."""
     path = start.config_file()
     config = edit.read_or_none(path)
@@ -80,16 +80,16 @@ def add_(start: StartOptions, name: str, as_default: bool, **given: object) -> N
         raise SettingsError(f"There is a profile {name!r} already.", f"Change it in {path}.")
     values = {
         setting: str(Path(str(value)).absolute()) if setting in settings_with(Trait.FILE) else value
-        for setting, value in given.items()
+        for setting, value in options.items()
         if value is not None
     }
-    of_an_account = {setting: value for setting, value in values.items() if setting not in KEY_SETTINGS}
-    choose(of_an_account, {}, ConfigFile()).keyless()
+    without_key = {setting: value for setting, value in values.items() if setting not in KEY_SETTINGS}
+    choose(without_key, {}, ConfigFile()).keyless()
     edit.add(path, name, values)
     if as_default:
         edit.use(path, name)
     say(f"Added to {path}: {name}.")
-    if not given["api_key_env"] and not given["api_key_file"]:
+    if not options["api_key_env"] and not options["api_key_file"]:
         say(f"Next, give it a key: fastn-mcp login {name}")
     if not as_default:
         say(f"Use it: fastn-mcp --profile {name}, or by default: fastn-mcp profiles use {name}")
@@ -102,7 +102,7 @@ def remove_(start: StartOptions, name: str) -> None:
     """Remove the account NAME from the configuration file, with the key that login has kept of it."""
     path = start.config_file()
     config = edit.read_or_none(path)
-    account = choose({"profile": name}, {}, _having(name, config))
+    account = choose({"profile": name}, {}, _require_profile(name, config))
     others = [other for other in config.profiles if other != name]
     if others and config.top.get("profile") == name:
         raise SettingsError(
@@ -120,12 +120,12 @@ def remove_(start: StartOptions, name: str) -> None:
 def use_(start: StartOptions, name: str) -> None:
     """Use the account NAME where no other is chosen."""
     path = start.config_file()
-    _having(name, edit.read_or_none(path))
+    _require_profile(name, edit.read_or_none(path))
     edit.use(path, name)
     say(f"Used by default from now on: {name}.")
 
 
-def _having(name: str, config: ConfigFile) -> ConfigFile:
+def _require_profile(name: str, config: ConfigFile) -> ConfigFile:
     if name not in config.profiles:
         raise no_profile(name, config)
     return config

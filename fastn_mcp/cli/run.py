@@ -1,4 +1,4 @@
-"""`fastn-mcp run SCRIPT`: a list of calls through the guard, without a model."""
+"""`fastn-mcp run SCRIPT`: make the calls of a script through the guard, without a model."""
 
 import json
 import os
@@ -28,13 +28,13 @@ from fastn_mcp.server.rendering import failed, with_dashboard
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 _LARGEST = 32 * 1024 * 1024
-"""Bytes of a script."""
+"""Maximum size of a script, in bytes."""
 
 _NAMED = 20
-"""Errors that are named before the rest is counted."""
+"""Errors that are listed; the rest are counted."""
 
 MOST = 10_000
-"""Calls in one script."""
+"""Maximum number of calls in a script."""
 
 _KEYS = ("tool", "arguments", "id")
 _LONGEST_ID = 64
@@ -56,7 +56,7 @@ class ScriptCall:
 
 @dataclass
 class ScriptRun:
-    """A run as far as it has come."""
+    """A run: its outcomes so far, and the signal that stopped it."""
 
     parts: AccountParts
     tally: Tally
@@ -72,9 +72,9 @@ class ScriptRun:
             try:
                 stopped = False
                 for call in calls:
-                    made = CallOutcome(LEFT) if stopped else await self._make(call, dry_run=dry_run)
-                    self.end(call, made)
-                    stopped = stopped or not (made.outcome in (DONE, PREVIEWED) or keep_going or dry_run)
+                    outcome = CallOutcome(LEFT) if stopped else await self._make(call, dry_run=dry_run)
+                    self.end(call, outcome)
+                    stopped = stopped or not (outcome.outcome in (DONE, PREVIEWED) or keep_going or dry_run)
             finally:
                 with anyio.CancelScope(shield=True):
                     await self.parts.aclose()
@@ -97,54 +97,54 @@ class ScriptRun:
             return CallOutcome(error.outcome, str(error), body)
 
     def interrupted(self, call: ScriptCall) -> CallOutcome:
-        """What became of a call when the run was stopped: the one that was being made may have happened."""
-        known = self.tally.of_step(call.number)
-        if any(attempt.group is OutcomeGroup.UNKNOWN for attempt in known):
+        """Return the outcome of a call when the run was stopped. The call in progress may have been made."""
+        attempts = self.tally.of_step(call.number)
+        if any(attempt.group is OutcomeGroup.UNKNOWN for attempt in attempts):
             return CallOutcome(UNKNOWN, "The run was stopped before the answer came: it may have happened.")
-        if known:
-            return CallOutcome(known[-1].outcome, "The run was stopped meanwhile.")
+        if attempts:
+            return CallOutcome(attempts[-1].outcome, "The run was stopped meanwhile.")
         return CallOutcome(LEFT)
 
-    def end(self, call: ScriptCall, made: CallOutcome) -> None:
-        """Record what became of a call, and print it."""
-        self.outcomes.append(made.outcome)
-        tool, known = call.tool.tool_name(), self.tally.of_step(call.number)
-        # The audit knows nothing of a call that it did not see, or that ended otherwise; reads are only counted.
-        is_read = call.tool.effect is Effect.READ and made.outcome == DONE
-        if not is_read and group_of(made.outcome) not in {attempt.group for attempt in known}:
-            self.tally.add(self._attempt(call, made))
-        target, name = (known[-1].target, known[-1].name) if known else (call.wanted.call.target, None)
+    def end(self, call: ScriptCall, outcome: CallOutcome) -> None:
+        """Record the outcome of a call, and print it."""
+        self.outcomes.append(outcome.outcome)
+        tool, attempts = call.tool.tool_name(), self.tally.of_step(call.number)
+        # The audit log lacks calls that it did not see, or that ended otherwise. Reads are only counted.
+        is_read = call.tool.effect is Effect.READ and outcome.outcome == DONE
+        if not is_read and group_of(outcome.outcome) not in {attempt.group for attempt in attempts}:
+            self.tally.add(self._attempt(call, outcome))
+        target, name = (attempts[-1].target, attempts[-1].name) if attempts else (call.wanted.call.target, None)
         named = " ".join(quote(part) for part in (name, target) if part is not None)
-        line = "  ".join(part for part in (f"{call.number:>3}", tool, named, made.outcome) if part)
-        say(sanitize(f"{line}: {made.message}" if made.message else line), err=True)
+        line = "  ".join(part for part in (f"{call.number:>3}", tool, named, outcome.outcome) if part)
+        say(sanitize(f"{line}: {outcome.message}" if outcome.message else line), err=True)
         if self.as_json:
-            body = made.body if made.body is not None else {"message": made.message}
-            row = {"number": call.number, "line": call.line, "id": call.id, "tool": tool, "outcome": made.outcome}
+            body = outcome.body if outcome.body is not None else {"message": outcome.message}
+            row = {"number": call.number, "line": call.line, "id": call.id, "tool": tool, "outcome": outcome.outcome}
             self._print(json.dumps(row | {"result": body}, ensure_ascii=False))
 
     def _print(self, line: str) -> None:
         try:
             sys.stdout.write(f"{line}\n")
-            sys.stdout.flush()  # whoever reads wants each as it comes
+            sys.stdout.flush()  # readers get each line as it comes
         except BrokenPipeError:
-            # The reader has gone; half of a script would be worse than one that nobody watches.
+            # The reader is gone. Half of a script would be worse than a run that nobody watches.
             self.as_json = False
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             click.echo("fastn-mcp: The output was closed. The run continues.", err=True)
 
-    def _attempt(self, call: ScriptCall, made: CallOutcome) -> Attempt:
+    def _attempt(self, call: ScriptCall, outcome: CallOutcome) -> Attempt:
         now = moment(self.parts.system.now())
         return Attempt(
             now,
             call.tool.tool_name(),
-            made.outcome,
+            outcome.outcome,
             step=call.number,
             settled=now,
             principal="local",
             account=self.parts.about.account,
             target=call.wanted.call.target,
             effect=call.wanted.call.effective.value,
-            message=made.message,
+            message=outcome.message,
         )
 
 
@@ -213,11 +213,11 @@ def _lines(script: Path) -> Iterable[bytes]:
 
 
 class ScriptError(Exception):
-    """What is wrong with a line. Never shows a value."""
+    """A line of a script is not valid. The message never shows a value."""
 
 
 def read(lines: Iterable[bytes], offered: Mapping[str, AnyTool]) -> tuple[list[ScriptCall], list[str]]:
-    """The calls of a script, and its errors. With an error in it, none of it is to be made."""
+    """Parse a script into its calls and its errors. If there is an error, no call may be made."""
     calls: list[ScriptCall] = []
     errors: list[str] = []
     for number, line in enumerate(lines, 1):
@@ -253,7 +253,7 @@ def _call(number: int, line: int, text: bytes, offered: Mapping[str, AnyTool]) -
 
 def _object(text: bytes) -> dict[str, Any]:
     try:
-        found: object = json.loads(text.decode(), object_pairs_hook=_once, parse_constant=_no_number)
+        found: object = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_reject_constant)
     except UnicodeDecodeError:
         raise ScriptError("it is not UTF-8") from None
     except (ValueError, RecursionError):
@@ -263,14 +263,14 @@ def _object(text: bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ScriptError("an object in it has the same name twice")
-    if "$from" in found:  # scripts could once do so; sent as it is, it would become data
+    if "$from" in found:  # a former feature; sent as it is, it would become data
         raise ScriptError("a call cannot take a value from the result of another ($from)")
     return found
 
 
-def _no_number(name: str) -> object:
+def _reject_constant(name: str) -> object:
     raise ScriptError(f"{name} is not a JSON number")

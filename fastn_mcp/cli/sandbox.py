@@ -1,4 +1,4 @@
-"""`fastn-mcp sandbox`: the sandbox over HTTP."""
+"""`fastn-mcp sandbox`: serve the sandbox over HTTP."""
 
 import os
 from dataclasses import replace

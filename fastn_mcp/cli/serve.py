@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 
 def over_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction | None) -> None:
-    """Serve one client on this process's pipes, until they close. The parts are made once they are needed."""
+    """Serve one client on this process's pipes until they close. `parts` is called once it is needed."""
 
     async def serve(closing: ExitStack) -> None:
         async with AsyncExitStack() as parting:
 
             def begin() -> "Server[Any]":
-                from fastn_mcp.server.handlers import build  # the SDK, which the introduction does without
+                from fastn_mcp.server.handlers import build  # imports the SDK, which the introduction does not need
 
-                ours = parts()
-                parting.push_async_callback(_closed, ours)
-                closing.enter_context(reported(ours))
-                if ours.webhook is not None:
-                    ours.webhook.begin()
-                server = build(ours.dispatch, ours.offered, ours.label, ours.settings.state_secrets)
-                ours.observe(server)
+                account = parts()
+                parting.push_async_callback(_closed, account)
+                closing.enter_context(reported(account))
+                if account.webhook is not None:
+                    account.webhook.begin()
+                server = build(account.dispatch, account.offered, account.label, account.settings.state_secrets)
+                account.observe(server)
                 return server
 
             await stdio.serve(begin, introduction)
@@ -56,11 +56,11 @@ async def _closed(parts: "AccountParts") -> None:
 
 
 def over_http(parts: "AccountParts", address: str, state: Path) -> None:
-    """Serve whoever has the token at `HOST:PORT`, until told to stop. `state` is the folder that holds the token.
+    """Serve clients that have the token, at `HOST:PORT`, until stopped. `state` is the folder of the token.
 
     Raises `SettingsError` for an address that other machines could reach.
     """
-    # The HTTP server is not needed, nor loaded, for stdio.
+    # Imported here because stdio does not need the HTTP server.
     from fastn_mcp.build.startup import http_address, must_be_free, seal_keys
     from fastn_mcp.config import keys
     from fastn_mcp.hosted.app import Health, ShutdownConfig, application, run
@@ -78,21 +78,21 @@ def over_http(parts: "AccountParts", address: str, state: Path) -> None:
     server = build(parts.dispatch, parts.offered, parts.label, seal_keys(parts.settings))
     parts.observe(server)
     health, ending = Health(), ShutdownConfig()
-    more = [] if parts.webhook is None else parts.webhook.mounted(f"http://{address}")
-    app = application(server, hosts, token, ending.head, health, more)
-    said = f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}."
+    webhook_routes = [] if parts.webhook is None else parts.webhook.mounted(f"http://{address}")
+    app = application(server, hosts, token, ending.head, health, webhook_routes)
+    message = f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}."
     with reported(parts):
-        run(app, host, port, health, ending, said)
+        run(app, host, port, health, ending, message)
 
 
 def served_hosts(host: str, port: int) -> set[str]:
-    """The values of `Host` that are served; an IPv6 address stands in brackets there (RFC 9110, section 7.2)."""
+    """Return the accepted values of `Host`. IPv6 addresses are in brackets there (RFC 9110, section 7.2)."""
     own = f"[{host}]" if ":" in host else host
     return {f"{name}:{port}" for name in (own, "localhost", "127.0.0.1")}
 
 
 class Reporting:
-    """The report of one process, from now on, in `path`. Raises `SettingsError` where it could not be written."""
+    """Report of this process from now on, written to `path`. Raises `SettingsError` if it could not be written."""
 
     def __init__(self, parts: "AccountParts", tally: "Tally", path: Path, script: str | None = None) -> None:
         from fastn_mcp.report.writer import check  # only where there is a report
@@ -105,7 +105,7 @@ class Reporting:
         self._began: datetime = parts.system.now()
 
     def write(self) -> None:
-        """Write it. Raises `ClickException`."""
+        """Write the report. Raises `ClickException` if that fails."""
         from fastn_mcp.report.writer import document, write
 
         tally = self._tally
@@ -115,15 +115,15 @@ class Reporting:
             write(self._path, report)
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            said = f"The report could not be written to {self._path}: {reason}."
+            message = f"The report could not be written to {self._path}: {reason}."
             raise click.ClickException(
-                f"{said} The audit log has it all: {self._parts.program.to('audit', 'report')}"
+                f"{message} The audit log has it all: {self._parts.program.to('audit', 'report')}"
             ) from error
 
 
 @contextmanager
 def reported(parts: "AccountParts") -> Generator[None]:
-    """Write the report of what happens meanwhile, where the settings name one, however it ends."""
+    """Write the report of the enclosed block, also if it fails, if the settings name a report."""
     if parts.settings.report is None or parts.tally is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""`fastn-mcp doctor`: what a person would check before trusting the server with an account, in the order they would.
+"""Checks of `fastn-mcp doctor`: settings, network, key and operations of an account, in this order.
 
-It changes nothing: `probe.py` sends GET and OPTIONS, and refuses everything else.
+They change nothing: `probe.py` sends GET and OPTIONS, and refuses every other method.
 """

@@ -1,7 +1,7 @@
-"""The result of a check, and settings proposed instead, as TOML.
+"""Results of checks, and proposed settings as TOML.
 
-`seen` and `next` are our own words, Fastn's names of fields, and statuses: they may be shown to anybody. What only the
-person at the terminal is to read stands in `here`.
+`seen` and `next` consist of our own words, Fastn's field names and statuses, and may be shared. `here` is for the
+person at the terminal only.
 """
 
 import tomllib
@@ -18,7 +18,7 @@ from fastn_mcp.errors import SettingsError
 
 
 class CheckResult(Enum):
-    """What a check says. One that was skipped could not be made, or ought not to be."""
+    """Verdict of a check. A skipped one could not be made, or should not be."""
 
     OK = "ok"
     DIFFERS = "differs"
@@ -27,7 +27,7 @@ class CheckResult(Enum):
 
 
 class CheckGroup(Enum):
-    """What is checked, in the order in which it is."""
+    """Groups of checks, in the order in which they run."""
 
     SETTINGS = "settings"
     CONNECTION = "connection"
@@ -50,7 +50,7 @@ class CheckGroup(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the table."""
+    """One check, as a row of the table."""
 
     group: CheckGroup
     name: str
@@ -61,7 +61,7 @@ class Check:
 
 
 class DoctorExit(IntEnum):
-    """The exit code."""
+    """Exit code of `doctor`."""
 
     FINE = 0
     DIFFERENCES = 1
@@ -72,7 +72,7 @@ _GATES = (CheckGroup.SETTINGS, CheckGroup.CONNECTION, CheckGroup.KEY)
 
 
 def exit_of(checks: Iterable[Check]) -> DoctorExit:
-    """What all of them come to."""
+    """Return the exit code of all checks together."""
     found = list(checks)
     reads = [check.verdict for check in found if check.group is CheckGroup.READS]
     nothing_answers = CheckResult.FAILED in reads and not {CheckResult.OK, CheckResult.DIFFERS} & set(reads)
@@ -85,32 +85,32 @@ def exit_of(checks: Iterable[Check]) -> DoctorExit:
 Value = str | list[str]
 
 _LOCAL = {"ca_file", "proxy"}
-"""Settings that say something of the machine."""
+"""Settings that reveal something about the machine."""
 
 
 @dataclass(slots=True)
 class Proposal:
-    """Settings by name, routes by tool, names of fields by resource; `notes` are by the name of a setting or a tool."""
+    """Proposed settings by name, routes by tool, field names by resource. `notes` are comments by setting or tool."""
 
     settings: dict[str, Value] = field(default_factory=dict[str, Value])
     routes: dict[str, str] = field(default_factory=dict[str, str])
     fields: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     notes: dict[str, str] = field(default_factory=dict[str, str])
     profile: str | None = None
-    """The profile of the file that they are for."""
+    """Profile in the file that they are for."""
 
     def __bool__(self) -> bool:
         return bool(self.settings or self.routes or self.fields)
 
     def toml(self, *, local: bool = True) -> str:
-        """The settings to paste. Without `local`, the profile and paths of this machine are left out."""
+        """Return the settings to paste. Unless `local`, the profile and what reveals this machine are left out."""
         if local:
             return self.merged("")
         hidden: dict[str, Value] = dict.fromkeys(_LOCAL & self.settings.keys(), "...")
         return replace(self, settings=self.settings | hidden, profile=None).merged("")
 
     def merged(self, text: str) -> str:
-        """`text`, a file of settings, with the proposal in it; its comments and order stay. Raises `SettingsError`."""
+        """Merge the proposal into `text`, a settings file; its comments and order stay. Raises `SettingsError`."""
         top = () if self.profile is None else ("profiles", self.profile)
         tables: dict[tuple[str, ...], Mapping[str, Value]] = {top: self.settings, (*top, "routes"): self.routes}
         tables |= {(*top, "fields", name): names for name, names in self.fields.items()}
@@ -119,11 +119,11 @@ class Proposal:
             for path, values in tables.items():
                 if values:
                     _put(document, path, values, self.notes)
-            made = tomlkit.dumps(document)
-            tomllib.loads(made)
+            content = tomlkit.dumps(document)
+            tomllib.loads(content)
         except (TOMLKitError, tomllib.TOMLDecodeError, AttributeError, TypeError):
             raise SettingsError("The file is not TOML that settings can be added to.", "Paste them by hand.") from None
-        return made
+        return content
 
 
 def _put(

@@ -1,4 +1,4 @@
-"""Checks of this machine: settings, state folder, ledger, and the network as far as Fastn. Sends no request."""
+"""Checks of this machine: settings, state folder, ledger, and the connection to Fastn, without a request."""
 
 import base64
 import os
@@ -25,16 +25,16 @@ from fastn_mcp.errors import FastnError, SettingsError
 THE_FILE, THE_PROFILE = "the file", "its profile"
 
 _PLAIN = ("base_url", "auth", "test_mode", "mode", "env", "profile", "update")
-"""The settings whose values the person at the terminal is shown."""
+"""Settings whose values are shown at the terminal."""
 
 _FREE = 16 * 1024**2
-"""Bytes that ought to be free on the disk of the state folder."""
+"""Minimum free space on the disk of the state folder, in bytes."""
 
 
 def origins(
     resolved: Resolved, flags: Mapping[str, object], environment: Mapping[str, str], file: ConfigFile
 ) -> dict[str, str]:
-    """The settings that are set, each with the flag, the variable or the file that it comes from."""
+    """Return the settings that are set, each with the flag, variable or file that it comes from."""
     settings = resolved.settings
     found = {name: THE_FILE for name in file.top if name not in KEY_SETTINGS}
     found |= {name: THE_PROFILE for name in file.profiles.get(settings.profile, {}) if name not in KEY_SETTINGS}
@@ -52,7 +52,7 @@ def origins(
 
 
 def check_settings(settings: Settings, found: Mapping[str, str], file: Path | None) -> Check:
-    """Which settings are set, and by what."""
+    """Report which settings are set, and by what."""
     listed = ", ".join(f"{name} ({origin})" for name, origin in sorted(found.items()))
     values = ", ".join(f"{name} {getattr(settings, name)}" for name in _PLAIN if getattr(settings, name) is not None)
     here = values + (f"; the file is {file}" if file is not None else "; no file")
@@ -60,7 +60,7 @@ def check_settings(settings: Settings, found: Mapping[str, str], file: Path | No
 
 
 def wrong_settings(error: SettingsError, file: Path | None) -> Check:
-    """What is missing or wrong. The path of the file is for the person at the terminal only."""
+    """Report a missing or invalid setting. The path of the file is for the person at the terminal only."""
     own = "" if file is None else str(file)
     seen, then = (text.replace(own, "the file") if own else text for text in (error.what, error.next_step))
     here = f"The file is {own}." if seen != error.what else ""
@@ -68,7 +68,7 @@ def wrong_settings(error: SettingsError, file: Path | None) -> Check:
 
 
 def check_folder(state: Path) -> Check:
-    """Whether the state folder can be written, and only by its owner."""
+    """Check that the state folder can be written, that its disk has space, and that only its owner can open it."""
     group, name, here = CheckGroup.SETTINGS, "state folder", f"The folder is {state}."
     there = next(path for path in (state, *state.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
@@ -85,7 +85,7 @@ def check_folder(state: Path) -> Check:
 
 
 async def check_ledger(read: Callable[[], Awaitable[object]] | None, weakness: str | None, where: str) -> Check:
-    """Whether the ledger can be used. `read` reads it, `weakness` is what is wrong with how it is reached."""
+    """Check that the ledger can be read, by `read`. `weakness` is what is wrong with the connection to it."""
     group, here = CheckGroup.SETTINGS, f"It is {where}."
     if read is None:
         return group.ok("ledger", "It is created with the first change.", here=here)
@@ -105,10 +105,10 @@ _CA_VARIABLES = (
     *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO"),
     *("AWS_CA_BUNDLE", "PIP_CERT", "NIX_SSL_CERT_FILE"),
 )
-"""Where a machine names its company's certificates for other programs."""
+"""Variables that name a company's certificates for other programs."""
 
 _PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "npm_config_https_proxy", "npm_config_proxy")
-"""Where it names its proxy for other programs, or other addresses."""
+"""Variables that name a proxy for other programs, or for other addresses."""
 
 _SECONDS = 5.0
 _LONGEST_HEAD = 16_384
@@ -116,7 +116,7 @@ _LONGEST_HEAD = 16_384
 
 @dataclass(frozen=True, slots=True)
 class NetworkFailure(Exception):
-    """Which step failed, why, and what to do. `untrusted` where it is the certificate."""
+    """A failed step of a connection: why, and what to do. `untrusted` means that the certificate is not trusted."""
 
     step: str
     seen: str
@@ -127,28 +127,28 @@ class NetworkFailure(Exception):
 async def check_network(
     base_url: str, options: TransportOptions, environment: Mapping[str, str], proposal: Proposal
 ) -> tuple[list[Check], TransportOptions]:
-    """The steps of a connection to `base_url`, and the options that work where others than those that are set do.
+    """Check the steps of a connection to `base_url`. Return the checks, and the options that work.
 
-    What works instead is added to the proposal.
+    Options that work in place of those that are set are added to the proposal.
     """
     replaced: dict[str, Check] = {}
     while True:
         try:
             looked_up, tls = await _connect(base_url, options)
         except NetworkFailure as failure:
-            other = await _other(base_url, options, failure, environment)
+            other = await _alternative(base_url, options, failure, environment)
             if other is None:
                 failed = CheckGroup.CONNECTION.failed(failure.step, failure.seen, failure.next)
                 return [*replaced.values(), failed], options
             setting, variable, options = other
-            check = _replaced(setting, variable, failure, options, proposal)
+            check = _replacement(setting, variable, failure, options, proposal)
             replaced[check.name] = check
         else:
-            found = _connected_by(looked_up, tls, options, environment)
+            found = _connection_checks(looked_up, tls, options, environment)
             return [replaced.get(check.name, check) for check in found], options
 
 
-def _replaced(
+def _replacement(
     setting: str, variable: str, failure: NetworkFailure, options: TransportOptions, proposal: Proposal
 ) -> Check:
     if setting == "proxy" and "@" in str(options.proxy):
@@ -162,7 +162,7 @@ def _replaced(
     return CheckGroup.CONNECTION.differs(step, f"{failure.seen} With what {variable} names it works.", then)
 
 
-def _connected_by(
+def _connection_checks(
     looked_up: str, tls: str | None, options: TransportOptions, environment: Mapping[str, str]
 ) -> list[Check]:
     group = CheckGroup.CONNECTION
@@ -182,34 +182,34 @@ def _connected_by(
     return [group.ok("DNS", looked_up), proxy, secure]
 
 
-async def _other(
+async def _alternative(
     base_url: str, options: TransportOptions, failure: NetworkFailure, environment: Mapping[str, str]
 ) -> tuple[str, str, TransportOptions] | None:
-    """The setting, the variable and the options that work instead: what the machine tells other programs.
+    """Find options that work instead in other programs' variables. Return the setting, the variable and the options.
 
-    Each setting is replaced once: a file that is trusted is no reason to try another, and neither is a proxy.
+    Each setting is replaced at most once: certificates only if they work, and a proxy only if none is set.
     """
     others: list[tuple[str, str, TransportOptions]] = []
     if failure.untrusted:
-        for name, value in _named(environment, _CA_VARIABLES):
+        for name, value in _distinct(environment, _CA_VARIABLES):
             others.append(("ca_file", name, replace(options, ca_file=Path(value))))
     elif options.proxy is None and failure.step in ("DNS", "reach"):
-        for name, value in _named(environment, _PROXY_VARIABLES):
+        for name, value in _distinct(environment, _PROXY_VARIABLES):
             if _is_proxy(value):
                 others.append(("proxy", name, replace(options, proxy=value, proxy_from=name)))
     for setting, variable, other in others:
         try:
             await _connect(base_url, other)
         except NetworkFailure as still:
-            if setting == "proxy" and still.untrusted:  # there may be a company's own certificates behind it
+            if setting == "proxy" and still.untrusted:  # a company's own certificates may be needed behind it
                 return setting, variable, other
         else:
             return setting, variable, other
     return None
 
 
-def _named(environment: Mapping[str, str], variables: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Each value once, with the first variable that holds it."""
+def _distinct(environment: Mapping[str, str], variables: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Return each value once, with the first variable that holds it."""
     found: dict[str, str] = {}
     for name in variables:
         if value := environment.get(name):
@@ -226,28 +226,28 @@ def _is_proxy(value: str) -> bool:
 
 
 async def _connect(base_url: str, options: TransportOptions) -> tuple[str, str | None]:
-    """How the name was looked up, and the version of TLS. Raises `NetworkFailure`."""
+    """Connect. Return how the name was resolved, and the TLS version. Raises `NetworkFailure`."""
     parts = urlsplit(base_url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     proxy = urlsplit(options.proxy) if options.proxy is not None and parts.scheme == "https" else None
     if proxy is None:
-        looked_up = await _looked_up(host, port, "DNS", "Check the host in FASTN_BASE_URL, and the network.")
-        stream: ByteStream = await _opened(host, port, "reach", "Check the network, a firewall, and FASTN_BASE_URL.")
+        looked_up = await _resolve(host, port, "DNS", "Check the host in FASTN_BASE_URL, and the network.")
+        stream: ByteStream = await _open(host, port, "reach", "Check the network, a firewall, and FASTN_BASE_URL.")
     else:
-        through, at = proxy.hostname or "", proxy.port or 80
-        await _looked_up(through, at, "proxy", f"Check {options.proxy_from}.")
-        stream = await _opened(through, at, "proxy", f"Check {options.proxy_from}, and the network.")
+        proxy_host, proxy_port = proxy.hostname or "", proxy.port or 80
+        await _resolve(proxy_host, proxy_port, "proxy", f"Check {options.proxy_from}.")
+        stream = await _open(proxy_host, proxy_port, "proxy", f"Check {options.proxy_from}, and the network.")
         looked_up = "The proxy resolves it."
     try:
         if proxy is not None:
             await _tunnel(stream, f"{host}:{port}", proxy.username, proxy.password)
-        return looked_up, await _secured(stream, host, options) if parts.scheme == "https" else None
+        return looked_up, await _start_tls(stream, host, options) if parts.scheme == "https" else None
     finally:
         with suppress(OSError, anyio.ClosedResourceError, anyio.BrokenResourceError):
             await stream.aclose()
 
 
-async def _looked_up(host: str, port: int, step: str, then: str) -> str:
+async def _resolve(host: str, port: int, step: str, then: str) -> str:
     try:
         with anyio.fail_after(_SECONDS):
             found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -257,7 +257,7 @@ async def _looked_up(host: str, port: int, step: str, then: str) -> str:
     return f"The name resolves: {' and '.join(families)}."
 
 
-async def _opened(host: str, port: int, step: str, then: str) -> ByteStream:
+async def _open(host: str, port: int, step: str, then: str) -> ByteStream:
     try:
         with anyio.fail_after(_SECONDS):
             return await anyio.connect_tcp(host, port)
@@ -293,7 +293,7 @@ async def _tunnel(stream: ByteStream, target: str, name: str | None, password: s
         )
 
 
-async def _secured(stream: ByteStream, host: str, options: TransportOptions) -> str:
+async def _start_tls(stream: ByteStream, host: str, options: TransportOptions) -> str:
     try:
         trusted = tls_context(options)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The doctor's requests to Fastn: GET and OPTIONS only, few, at the pace that Fastn asks for; and how a key is sent."""
+"""Requests of `doctor` to Fastn, limited to GET and OPTIONS and paced by its rate limit, and the check of the key."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,19 +18,19 @@ from fastn_mcp.tools.operation import Request, Route
 from fastn_mcp.tools.workflows import ListWorkflows
 
 MOST = 250
-"""Requests of one run; about 40 are usual."""
+"""Maximum number of requests of one run; about 40 are usual."""
 
 LONGEST_PAUSE = 75.0
-"""Seconds that are waited for a rate limit to open: limits are by the minute, and a run may be longer than a call."""
+"""Longest wait for a rate limit, in seconds: limits are per minute, and a run may take longer than a call."""
 
 LONGEST_PAUSES = 300.0
-"""Seconds of all pauses together."""
+"""Longest sum of all waits, in seconds."""
 
-_READING = ("GET", "OPTIONS")
+_SAFE_METHODS = ("GET", "OPTIONS")
 
 
 class Probe:
-    """An exchange that refuses whatever could change something, and keeps the last answer."""
+    """Exchange that refuses any request that could change something, and keeps the last answer."""
 
     def __init__(self, exchange: Exchange, system: System) -> None:
         self._exchange = exchange
@@ -40,14 +40,14 @@ class Probe:
         self.last: Answer | None = None
 
     async def switch(self, exchange: Exchange) -> None:
-        """Go on with other headers."""
+        """Replace the exchange, to send other headers."""
         await self._exchange.aclose()
         self._exchange = exchange
 
     async def __call__(self, request: Request) -> Answer:
-        """Raises `NotSent` for another method, `RateLimited` where a limit opens late, and as the exchange does."""
+        """Send a request. Raises `NotSent` for other methods, `RateLimited` for a long wait, and as the exchange."""
         self.last = None
-        if request.method not in _READING or request.body is not None:
+        if request.method not in _SAFE_METHODS or request.body is not None:
             raise NotSent(f"doctor sends no {request.method}.")
         answer = await self._send(request)
         now = self._system.now()
@@ -88,11 +88,11 @@ _OTHER_PATHS = {
     "/api/v1/workflows/{workflow_id}/run": ("/api/v1/workflows/{workflow_id}/execute",),
     "/api/v1/ai/build": ("/api/v1/ai/generate", "/api/v1/ai/run"),  # the classic API
 }
-"""The beginning of a declared path, what is there instead on other accounts, and who says so."""
+"""Beginnings of declared paths, with those on other accounts. The comments say who documents them."""
 
 
 def alternatives(operation: AnyOperation) -> tuple[Route, ...]:
-    """The other routes that an operation may have."""
+    """Return the other routes that an operation may have."""
     path = operation.route.path
     return tuple(
         Route(operation.route.method, other + path.removeprefix(declared))
@@ -114,8 +114,8 @@ _PATHS = tuple(
 
 _MODE = "x-fastn-test-mode"
 
-# Third parties and Fastn's own package send keys there. Named to a person, the likeliest first, and never tried: a key
-# goes to the host that it was given for, and to no other.
+# Third parties and Fastn's own package send keys there. Shown to the person, likeliest first, and never tried: a key is
+# sent only to the host that it was given for.
 _OTHER_HOSTS = (
     "Fastn is also known at api.fastn.dev (with --auth bearer), live.gcp.fastn.ai, app.fastn.dev: name the one of your"
     " dashboard with --base-url."
@@ -138,7 +138,7 @@ class _KeyStyle:
 
 
 def check_form(key: str) -> Check:
-    """What kind of key it is, by how it begins."""
+    """Classify a key by its prefix."""
     for kind in ("test", "live"):
         if key.startswith(f"fsk_{kind}_"):
             return CheckGroup.KEY.ok("form", f"A {kind} key (fsk_{kind}_).")
@@ -147,7 +147,7 @@ def check_form(key: str) -> Check:
 
 
 class KeyProbe:
-    """Tries the key of one account, on lists that nearly every key may read."""
+    """Check of one account's key, on lists that nearly every key may read."""
 
     def __init__(self, account: Account, exchange: Callable[[Mapping[str, str]], Exchange], probe: Probe) -> None:
         self._account = account
@@ -155,13 +155,13 @@ class KeyProbe:
         self._probe = probe
         auth, other = account.auth, "bearer" if account.auth == "header" else "header"
         testing = any(name.lower() == _MODE for name in headers(account))
-        # The one that is set first, then with as little changed as can be.
+        # The one that is set first, then those that differ least from it.
         self._styles = [_KeyStyle(each, mode) for mode in (testing, not testing) for each in (auth, other)]
 
     async def check(self, proposal: Proposal) -> tuple[Check, Account | None]:
-        """How the key is accepted, and the account that sends it so; None where it is not.
+        """Check how the key is accepted. Return the account that sends it so, or None if the key is refused.
 
-        What has to be set otherwise is added to the proposal. Raises `FastnError` where the rate limit is used up.
+        Settings that have to change are added to the proposal. Raises `FastnError` if the rate limit is used up.
         """
         refused: list[str] = []
         try:
@@ -183,7 +183,7 @@ class KeyProbe:
         return CheckGroup.KEY.failed(_NAME, f"The key is refused in every way: {'; '.join(refused)}.", then), None
 
     async def _without_key(self) -> tuple[str | None, Answer]:
-        """A path that is there, or None, and what it answers without a key."""
+        """Return an existing path, or None, and its answer without a key."""
         bare = {name: value for name, value in headers(self._account).items() if self._account.api_key not in value}
         answers: list[Answer] = []
         for path in _PATHS:
@@ -227,7 +227,7 @@ def _nothing_there(answer: Answer) -> Check:
 
 
 def _accepts(answer: Answer, control: Answer) -> bool:
-    """Whether the key made a difference: a 403 or a 404 is one, where a request without a key gets neither."""
+    """Whether the key is accepted: also on a 403 or 404, if a request without a key gets another status."""
     if answer.status < 300:
         return True
     return answer.status != control.status and answer.status not in (401, 429) and answer.status < 500

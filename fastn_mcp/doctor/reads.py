@@ -1,4 +1,4 @@
-"""Compare every operation that reads with what is declared: envelope, fields and their types."""
+"""Checks of read operations: compare envelope and fields of each answer with the declaration; record the types."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -24,15 +24,15 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     "name": ("title", "displayName", "label"),
     "status": ("state",),
 }
-# Third parties read these of /orgs. In rows of other resources they are whose the row is.
+# Third parties read these from /orgs. In rows of other resources they name the customer of the row.
 _IDS_OF_CUSTOMERS = ("orgId", "endOrgId", "externalRef")
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`missing` are fields that the server uses and no row has, `renamed` those that are there by another name.
+    """Declared and observed fields: `missing` are used by the server and in no row, `renamed` have another name.
 
-    `unseen` are shown in lists where they are there; that none was there proves nothing.
+    `unseen` are optional columns of lists, whose absence proves nothing.
     """
 
     missing: tuple[str, ...]
@@ -41,43 +41,43 @@ class Comparison:
 
 
 def record_of(operation: AnyOperation) -> type[FastnObject]:
-    """What one row of its answers is thought to be."""
+    """Return the declared type of a row in an operation's answers."""
     if issubclass(operation, List):
         (record,) = cast(Any, operation.returns.model_fields["items"].annotation).__args__
         return cast("type[FastnObject]", record)
     return operation.returns
 
 
-def compared(operation: AnyOperation, fields: Collection[str]) -> Comparison:
-    """What was declared, beside the fields that were there."""
+def compare(operation: AnyOperation, fields: Collection[str]) -> Comparison:
+    """Compare the declared fields of an operation with the observed ones."""
     record = record_of(operation)
     absent = [name for name in dict.fromkeys((*record.model_fields, *record.columns)) if name not in fields]
-    renamed = {name: other for name in absent if (other := _other(operation, name, fields)) is not None}
+    renamed = {name: other for name in absent if (other := _other_name(operation, name, fields)) is not None}
     absent = [name for name in absent if name not in renamed]
     missing = tuple(name for name in absent if name in record.model_fields)
     return Comparison(missing, renamed, tuple(name for name in absent if name not in missing))
 
 
 def listing_of(operation: AnyOperation) -> AnyOperation | None:
-    """The list whose rows have the ids that this operation takes in its path."""
+    """Return the list operation whose rows have the ids that this operation takes in its path, or None."""
     for other in CATALOG:
         if issubclass(other, List) and other.toolset() == operation.toolset() and operation.route.parameters:
             return cast(AnyOperation, other)
     return None
 
 
-def _other(operation: AnyOperation, name: str, fields: Collection[str]) -> str | None:
-    """The field that is the same one by another name. One that another declared field stands for is none."""
+def _other_name(operation: AnyOperation, name: str, fields: Collection[str]) -> str | None:
+    """Return the field that is the same one by another name. A declared field is never that of another."""
     record = record_of(operation)
     singular = _SINGULAR.get(operation.toolset(), operation.toolset().removesuffix("s"))
-    known = [f"{singular}{name}", *_SYNONYMS[name]] if name in _SYNONYMS else []
+    synonyms = [f"{singular}{name}", *_SYNONYMS[name]] if name in _SYNONYMS else []
     if operation.toolset() == "customers" and name == "id":
-        known += _IDS_OF_CUSTOMERS
-    plain = {_plain(field): field for field in fields if field not in {*record.model_fields, *record.columns}}
-    return next((plain[found] for other in (name, *known) if (found := _plain(other)) in plain), None)
+        synonyms += _IDS_OF_CUSTOMERS
+    plain = {_normalized(field): field for field in fields if field not in {*record.model_fields, *record.columns}}
+    return next((plain[found] for other in (name, *synonyms) if (found := _normalized(other)) in plain), None)
 
 
-def _plain(name: str) -> str:
+def _normalized(name: str) -> str:
     return name.replace("_", "").casefold()
 
 
@@ -90,14 +90,14 @@ _DEEPEST = 3
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`fields` are the top ones of a row, each with the types that it had. What lies in them is not looked at."""
+    """Envelope and top-level fields of an answer, each with its observed types. Nested fields are ignored."""
 
     envelope: str
     fields: Mapping[str, tuple[str, ...]]
 
 
 def envelope_of(body: JsonValue) -> str:
-    """The wrappers around a row or the rows, as `data.data`; `bare` where there are none."""
+    """Return the wrappers around a row or the rows, such as `data.data`; `bare` if there are none."""
     path: list[str] = []
     while isinstance(body, dict) and "id" not in body and len(path) < _DEEPEST:
         name = next((n for n in _WRAPPERS if isinstance(body.get(n), (dict, list))), None)
@@ -109,7 +109,7 @@ def envelope_of(body: JsonValue) -> str:
 
 
 def fields_of(rows: Iterable[Mapping[str, JsonValue]]) -> dict[str, tuple[str, ...]]:
-    """Each name with its types, in the order in which they came."""
+    """Return each field name with its types, in order of appearance."""
     found: dict[str, dict[str, None]] = {}
     for row in rows:
         for name, value in row.items():
@@ -136,29 +136,29 @@ DECLARED_NAMES = frozenset(_ENVELOPE_NAMES).union(
     *({operation.wire(name) for name in operation.model_fields} for operation in CATALOG),
     *({*record_of(operation).columns, *record_of(operation).model_fields} for operation in CATALOG),
 )
-"""The names that this project uses itself."""
+"""Names that this project uses itself."""
 
 
 class FieldNames:
-    """Names of fields that may be reported: none that is also a value of the account."""
+    """Field names that may be reported: none that is also a value of the account."""
 
     def __init__(self) -> None:
         self._values: set[str] = set()
 
     def learn(self, value: JsonValue) -> None:
-        """Every text in an answer is somebody's."""
-        waiting: list[JsonValue] = [value]
-        while waiting:
-            value = waiting.pop()
+        """Record every string in an answer as a value of the account."""
+        stack: list[JsonValue] = [value]
+        while stack:
+            value = stack.pop()
             if isinstance(value, str):
                 self._values.add(value.casefold())
             elif isinstance(value, list):
-                waiting += value
+                stack += value
             elif isinstance(value, dict):
-                waiting += value.values()
+                stack += value.values()
 
     def is_reportable(self, name: str) -> bool:
-        """Whether it is one that this project uses, or can only be the name of a field."""
+        """Whether this project uses the name itself, or it can only be that of a field."""
         if name in DECLARED_NAMES:
             return True
         is_name = _LIKE_A_NAME.fullmatch(name) is not None and len(name) <= _LONGEST
@@ -167,7 +167,7 @@ class FieldNames:
 
 READS = tuple(operation for operation in CATALOG if operation.effect is Effect.READ)
 
-# In Fastn's texts nothing else is told: what names no permission may name somebody.
+# Nothing else in Fastn's messages is reported: text other than a permission may name a person.
 _PERMISSION = re.compile(
     r"\b(connectors|connections|workflows|users|settings|events|secrets|executions|widgets|unified)[:.]([a-z_]{3,20})\b",
     re.IGNORECASE,
@@ -185,7 +185,7 @@ _SET_ROUTE = "Set the route as proposed below."
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What one operation answered. No value of it."""
+    """Answer of one operation, without any value."""
 
     route: Route
     status: int
@@ -194,23 +194,23 @@ class Observed:
 
 @dataclass(slots=True)
 class Reads:
-    """Makes the reads. What it learns of an account is for the ones after it: `routes`, `fields`, `ids`."""
+    """Checks of the reads. Each one uses the `routes`, `fields` and `ids` that earlier ones found."""
 
     client: FastnClient
     probe: Probe
     routes: dict[str, Route]
     fields: dict[str, dict[str, str]]
     configured: Mapping[str, Mapping[str, str]]
-    """The names of fields that are set already."""
+    """Field names that are set already."""
     proposal: Proposal
     names: FieldNames = field(default_factory=FieldNames)
     ids: dict[str, str] = field(default_factory=dict[str, str])
-    """One of each resource, by its toolset."""
+    """One id of each resource, by toolset."""
     observed: dict[str, Observed] = field(default_factory=dict[str, Observed])
     moved: dict[str, Route] = field(default_factory=dict[str, Route])
 
     async def check(self, operation: AnyOperation) -> Check:
-        """One operation."""
+        """Check one operation, at its other routes too if there is nothing at its own."""
         tool = operation.tool_name()
         call = self._call(operation)
         if call is None:
@@ -229,13 +229,13 @@ class Reads:
                 if self.probe.last is not None and self.probe.last.status < 300:
                     self.moved[tool] = route
                     self.proposal.routes[tool] = str(route)
-                    return self._seen(operation, self.probe.last, other, route)
+                    return self._check_answer(operation, self.probe.last, other, route)
             self.routes[tool] = declared
         if answer is None and isinstance(error, RateLimited):
             return CheckGroup.READS.skipped(tool, "The rate limit is used up.", "Run doctor again in some minutes.")
         if answer is None:
             return CheckGroup.READS.failed(tool, "No answer.", "Run doctor again; with FASTN_DEADLINE for more time.")
-        return self._seen(operation, answer, error, declared)
+        return self._check_answer(operation, answer, error, declared)
 
     def _call(self, operation: AnyOperation) -> Any:
         if not operation.route.parameters:
@@ -254,8 +254,8 @@ class Reads:
             return error
         return None
 
-    def _seen(self, operation: AnyOperation, answer: Answer, error: FastnError | None, route: Route) -> Check:
-        """What an answer says of the operation."""
+    def _check_answer(self, operation: AnyOperation, answer: Answer, error: FastnError | None, route: Route) -> Check:
+        """Compare an answer with the declaration of its operation."""
         tool = operation.tool_name()
         self.observed[tool] = Observed(route, answer.status, None)
         if answer.status >= 300:
@@ -271,7 +271,7 @@ class Reads:
         if error is not None:
             return CheckGroup.READS.failed(tool, f"{answer.status}, and the answer cannot be read.", _REPORT)
         is_moved = tool in self.moved
-        seen = f"{answer.status} {_wrapped(shape.envelope)}." + (f" It is at {route.path}." if is_moved else "")
+        seen = f"{answer.status} {_envelope_text(shape.envelope)}." + (f" It is at {route.path}." if is_moved else "")
         if not rows:
             seen += " No rows to compare."
             if is_moved:
@@ -279,9 +279,9 @@ class Reads:
             return CheckGroup.READS.ok(tool, seen)
         known = self.configured.get(operation.toolset(), {})
         fields = {*shape.fields, *(our for our, their in known.items() if their in shape.fields)}
-        comparison = compared(operation, fields)
+        comparison = compare(operation, fields)
         self._remember(operation, rows, comparison)
-        return _compared(tool, seen, comparison, is_moved=is_moved)
+        return _check_of(tool, seen, comparison, is_moved=is_moved)
 
     def _remember(self, operation: AnyOperation, rows: list[dict[str, JsonValue]], comparison: Comparison) -> None:
         resource = operation.toolset()
@@ -322,14 +322,14 @@ def _rows(operation: AnyOperation, body: JsonValue) -> list[dict[str, JsonValue]
     return [body] if isinstance(body, dict) and body else []
 
 
-def _wrapped(envelope: str) -> str:
+def _envelope_text(envelope: str) -> str:
     if envelope == DECLARED_ENVELOPE:
         return f"in {{{DECLARED_ENVELOPE}}}"
     where = "bare" if envelope == "bare" else f"in {{{envelope}}}"
     return f"{where}, not in {{{DECLARED_ENVELOPE}}}, which is read as well"
 
 
-def _compared(tool: str, seen: str, comparison: Comparison, *, is_moved: bool) -> Check:
+def _check_of(tool: str, seen: str, comparison: Comparison, *, is_moved: bool) -> Check:
     found, then = [seen], [_SET_ROUTE] if is_moved else []
     if comparison.missing:
         found.append(f"Missing: {', '.join(comparison.missing)}.")

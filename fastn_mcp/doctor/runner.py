@@ -1,4 +1,4 @@
-"""Run all checks in order, each only where the earlier ones allow it, and report what was found."""
+"""Run all checks in order, as far as the earlier ones allow, and report the results."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,29 +21,29 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import AnyOperation
 
-Exchanging = Callable[[Mapping[str, str]], Exchange]
-"""What sends requests with these headers."""
+ExchangeFactory = Callable[[Mapping[str, str]], Exchange]
+"""Creates an exchange that sends requests with these headers."""
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorTarget:
-    """What is examined. `exchange` is the sandbox's, where there is no network in between."""
+    """What to examine. `exchange` is that of the sandbox, or None to use the network."""
 
     settings: Settings
     account: Account
     origins: Mapping[str, str]
     environment: Mapping[str, str]
     offered: Collection[str]
-    """The tools that the settings leave."""
-    exchange: Exchanging | None
+    """Names of the tools that the settings allow."""
+    exchange: ExchangeFactory | None
     system: System
     profile: str | None = None
-    """The profile of the file that it is, for which the settings are proposed."""
+    """Profile in the file for which settings are proposed."""
 
 
 @dataclass(slots=True)
 class DoctorReport:
-    """What was found. `observed` are the answers of the reads, without a value."""
+    """Results of the checks. `observed` are the answers of the reads, without any value."""
 
     host: str = ""
     checks: list[Check] = field(default_factory=list[Check])
@@ -58,20 +58,20 @@ class DoctorReport:
 
 
 Progress = Callable[[str], object]
-"""Gets the name of what is checked next."""
+"""Receives the name of the next check."""
 
 
 async def examine(target: DoctorTarget, first: Check, progress: Progress) -> DoctorReport:
-    """Check everything. `first` is the check of the settings."""
+    """Run all checks. `first` is that of the settings."""
     settings, found = target.settings, DoctorReport(target.settings.host, [first], Proposal(profile=target.profile))
     proxy_from = source_of(settings.proxy, target.environment, settings.base_url)
     options = TransportOptions(settings.ca_file, settings.proxy, proxy_from)
     if target.exchange is None:
         progress("the network")
-        made, options = await machine.check_network(settings.base_url, options, target.environment, found.proposal)
-        found.checks += made
-        if any(check.verdict is CheckResult.FAILED for check in made):
-            return _noted(found, target.origins)
+        network, options = await machine.check_network(settings.base_url, options, target.environment, found.proposal)
+        found.checks += network
+        if any(check.verdict is CheckResult.FAILED for check in network):
+            return _with_notes(found, target.origins)
     found.checks.append(check_form(target.account.api_key))
 
     def exchange(sent: Mapping[str, str]) -> Exchange:
@@ -81,15 +81,15 @@ async def examine(target: DoctorTarget, first: Check, progress: Progress) -> Doc
 
     probe = Probe(exchange(headers(target.account)), target.system)
     try:
-        await _ask(target, found, exchange, probe, progress)
+        await _check_account(target, found, exchange, probe, progress)
     finally:
         found.sent = probe.sent
         await probe.aclose()
-    return _noted(found, target.origins)
+    return _with_notes(found, target.origins)
 
 
-async def _ask(
-    target: DoctorTarget, found: DoctorReport, exchange: Exchanging, probe: Probe, progress: Progress
+async def _check_account(
+    target: DoctorTarget, found: DoctorReport, exchange: ExchangeFactory, probe: Probe, progress: Progress
 ) -> None:
     progress("how the key is accepted")
     try:
@@ -100,20 +100,20 @@ async def _ask(
     if account is None:
         return
     routes, fields = dict(account.routes), {name: dict(names) for name, names in account.fields.items()}
-    # A pause for a rate limit may be longer than a call.
+    # A wait for the rate limit may be longer than the deadline of a call.
     account = replace(account, routes=routes, fields=fields, deadline=account.deadline + LONGEST_PAUSES)
     await probe.switch(exchange(headers(account)))
     client = FastnClient(account, probe, target.system)
     reads = Reads(client, probe, routes, fields, target.account.fields, found.proposal, found.names)
-    await _each(READS, reads.check, CheckGroup.READS, target, found, progress)
+    await _check_each(READS, reads.check, CheckGroup.READS, target, found, progress)
     found.observed = reads.observed
     _propose_toolsets(target, reads)
     writes = Writes(probe, routes, reads.moved, reads.ids, found.proposal)
-    await _each(WRITES, writes.check, CheckGroup.WRITES, target, found, progress)
+    await _check_each(WRITES, writes.check, CheckGroup.WRITES, target, found, progress)
     _inherit(target, found.proposal)
 
 
-async def _each(
+async def _check_each(
     operations: tuple[AnyOperation, ...],
     check: Callable[[AnyOperation], Awaitable[Check]],
     group: CheckGroup,
@@ -132,7 +132,7 @@ async def _each(
 
 
 def _propose_toolsets(target: DoctorTarget, reads: Reads) -> None:
-    """Leave out the resources that the key may not read at all."""
+    """Propose toolsets without the resources that the key may not read at all."""
     proposal = reads.proposal
     answered = [(o.toolset(), seen.status) for o in READS if (seen := reads.observed.get(o.tool_name())) is not None]
     closed = {resource for resource, status in answered if status == 403}
@@ -144,7 +144,7 @@ def _propose_toolsets(target: DoctorTarget, reads: Reads) -> None:
 
 
 def _inherit(target: DoctorTarget, proposal: Proposal) -> None:
-    """A table of a profile stands in place of the file's own, so it says what that said."""
+    """Add the current routes and fields to those of a profile, whose tables replace the file's own."""
     if proposal.profile is None:
         return
     if proposal.routes:
@@ -155,8 +155,8 @@ def _inherit(target: DoctorTarget, proposal: Proposal) -> None:
         }
 
 
-def _noted(found: DoctorReport, origins: Mapping[str, str]) -> DoctorReport:
-    """A variable and a flag overrule the file that the proposal is for."""
+def _with_notes(found: DoctorReport, origins: Mapping[str, str]) -> DoctorReport:
+    """Add a note to each proposed setting that a variable or a flag overrides."""
     for name in found.proposal.settings:
         origin = origins.get(name, THE_FILE)
         if origin not in (THE_FILE, THE_PROFILE):
@@ -174,7 +174,7 @@ _SUMMARIES = {
 
 
 def summary(found: DoctorReport) -> str:
-    """One sentence, and how many lines say what."""
+    """Return a sentence on the result, and the number of checks by verdict."""
     counts = [(verdict, sum(check.verdict is verdict for check in found.checks)) for verdict in CheckResult]
     counted = ", ".join(f"{count} {verdict.value}" for verdict, count in counts if count)
     sent = f"{found.sent} requests, none of which changes anything" if found.sent else "nothing was sent"
@@ -182,7 +182,7 @@ def summary(found: DoctorReport) -> str:
 
 
 def document(found: DoctorReport, now: datetime) -> dict[str, Any]:
-    """Everything that may be told."""
+    """Return the report, which holds only what may be shared."""
     return {
         "program": f"fastn-mcp {__version__}",
         "day": now.date().isoformat(),
@@ -200,18 +200,18 @@ def document(found: DoctorReport, now: datetime) -> dict[str, Any]:
 
 
 def evidence(found: DoctorReport, now: datetime) -> dict[str, Any]:
-    """What was observed, for `OBSERVED` in an operation's declaration: reads that answered well, and no others."""
+    """Return the evidence for `OBSERVED` in the declarations of operations: successful reads only."""
     return {
         "program": f"fastn-mcp {__version__}",
         "day": now.date().isoformat(),
         "host": found.host,
         "evidence": f'OBSERVED("{now.date().isoformat()}", "{found.host}")',
-        "operations": {tool: said for tool, said in _answers(found).items() if "envelope" in said},
+        "operations": {tool: answer for tool, answer in _answers(found).items() if "envelope" in answer},
     }
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The report in words and tables."""
+    """Render a report as Markdown."""
     lines = [
         "# Doctor report",
         "",
@@ -228,25 +228,25 @@ def markdown(report: dict[str, Any]) -> str:
     if report["proposal"]:
         lines += ["", "## Proposed settings", "", "```toml", report["proposal"].strip(), "```"]
     lines += ["", "## Answers", "", "| tool | route | status | envelope | fields |", "|---|---|---|---|---|"]
-    for tool, said in report["answers"].items():
-        fields = ", ".join(f"{name}: {' or '.join(types)}" for name, types in said.get("fields", {}).items())
-        more = f" and {said['names_not_told']} that could be data" if said.get("names_not_told") else ""
-        cells = (f"`{tool}`", f"`{said['route']}`", said["status"], said.get("envelope", ""), f"{fields}{more}")
+    for tool, answer in report["answers"].items():
+        fields = ", ".join(f"{name}: {' or '.join(types)}" for name, types in answer.get("fields", {}).items())
+        more = f" and {answer['names_not_told']} that could be data" if answer.get("names_not_told") else ""
+        cells = (f"`{tool}`", f"`{answer['route']}`", answer["status"], answer.get("envelope", ""), f"{fields}{more}")
         lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def _answers(found: DoctorReport) -> dict[str, dict[str, Any]]:
-    said: dict[str, dict[str, Any]] = {}
+    answers: dict[str, dict[str, Any]] = {}
     for tool, observed in found.observed.items():
-        said[tool] = {"route": str(observed.route), "status": observed.status}
+        answers[tool] = {"route": str(observed.route), "status": observed.status}
         if observed.shape is not None:
             fields = observed.shape.fields
-            told = {name: list(types) for name, types in fields.items() if found.names.is_reportable(name)}
-            said[tool] |= {"envelope": observed.shape.envelope, "fields": told}
-            if len(fields) > len(told):
-                said[tool]["names_not_told"] = len(fields) - len(told)
-    return said
+            reportable = {name: list(types) for name, types in fields.items() if found.names.is_reportable(name)}
+            answers[tool] |= {"envelope": observed.shape.envelope, "fields": reportable}
+            if len(fields) > len(reportable):
+                answers[tool]["names_not_told"] = len(fields) - len(reportable)
+    return answers
 
 
 def _cell(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Every operation that changes something, asked for by OPTIONS and never made."""
+"""Checks of write operations, by OPTIONS requests. No write is made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ _PREVIEW = "Nothing to do; look at the first one with dry_run, and at its result
 
 @dataclass(slots=True)
 class Writes:
-    """Asks once for each path. `moved` are the routes of the reads that are elsewhere, `ids` one of each resource."""
+    """Checks of the writes, one request per path. `moved` are the routes of moved reads, `ids` one id per resource."""
 
     probe: Probe
     routes: Mapping[str, Route]
@@ -30,15 +30,15 @@ class Writes:
     _answers: dict[str, Answer | None] = field(default_factory=dict[str, Answer | None])
 
     async def check(self, operation: AnyOperation) -> Check:
-        """One operation."""
+        """Check one operation."""
         tool, method = operation.tool_name(), operation.route.method
         route = self.routes.get(tool, operation.route)
         group = CheckGroup.WRITES
         if route.parameters and operation.toolset() not in self.ids:
             return group.skipped(tool, "No id to ask for by OPTIONS.", "See the line of the list.")
-        if _allowed(await self._ask(_NOWHERE)):  # OPTIONS allows methods at any path
+        if _allowed(await self._send(_NOWHERE)):  # methods are allowed at any path
             seen = "OPTIONS says nothing of paths here, and no change is made."
-            return self._beside_reads(operation) or group.skipped(tool, seen, _PREVIEW)
+            return self._propose_beside_reads(operation) or group.skipped(tool, seen, _PREVIEW)
         answer = await self._options(operation, route)
         allowed = _allowed(answer)
         if method in allowed:
@@ -53,7 +53,7 @@ class Writes:
         if allowed:
             seen = f"OPTIONS allows {', '.join(sorted(allowed))} there, and not {method}."
             return group.differs(tool, seen, unknown)
-        if (likely := self._beside_reads(operation)) is not None:
+        if (likely := self._propose_beside_reads(operation)) is not None:
             return likely
         if answer is not None and answer.status in (404, 410):
             return group.differs(tool, f"{answer.status} at {route.path}.", unknown)
@@ -65,9 +65,9 @@ class Writes:
             path = route.fill(dict.fromkeys(route.parameters, self.ids.get(operation.toolset(), "")))
         except RefusedValue:
             return None
-        return await self._ask(path)
+        return await self._send(path)
 
-    async def _ask(self, path: str) -> Answer | None:
+    async def _send(self, path: str) -> Answer | None:
         if path not in self._answers:
             try:
                 self._answers[path] = await self.probe(Request("OPTIONS", path))
@@ -75,8 +75,8 @@ class Writes:
                 self._answers[path] = None
         return self._answers[path]
 
-    def _beside_reads(self, operation: AnyOperation) -> Check | None:
-        """Where the reads of the resource are elsewhere, its writes are likely to be there too."""
+    def _propose_beside_reads(self, operation: AnyOperation) -> Check | None:
+        """Propose the route beside the resource's moved reads, which is likely; None if they have not moved."""
         tool = operation.tool_name()
         beginnings = {route.path.partition("/{")[0] for route in self.moved.values()}
         for other in alternatives(operation):
@@ -90,9 +90,9 @@ class Writes:
 
 
 def _allowed(answer: Answer | None) -> frozenset[str]:
-    """The methods that an answer names."""
+    """Return the methods that an answer allows."""
     if answer is None:
         return frozenset()
-    said = answer.headers.get("allow") or answer.headers.get("access-control-allow-methods") or ""
-    known = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-    return frozenset(part.strip().upper() for part in said.split(",")) & frozenset(known)
+    header = answer.headers.get("allow") or answer.headers.get("access-control-allow-methods") or ""
+    methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+    return frozenset(part.strip().upper() for part in header.split(",")) & frozenset(methods)

@@ -1,4 +1,4 @@
-"""Show how a client's file changes, and write exactly that."""
+"""Compute the change to a client's file, show it as a diff, and apply exactly that."""
 
 import difflib
 import os
@@ -15,9 +15,9 @@ from fastn_mcp.install.files import BackupRecord, Backups, digest
 from fastn_mcp.redaction import shorten
 
 _ATTEMPTS = 5
-"""How often a change is worked out again, where the client writes its file meanwhile."""
+"""How often a change is computed again if the client writes its file meanwhile."""
 _WIDEST = 300
-"""Letters of a line that a diff shows."""
+"""Maximum width of a line in a diff."""
 _CONTEXT = 3
 
 
@@ -27,15 +27,15 @@ class Target:
 
     client: McpClient
     path: Path
-    """As it is named; `file` is where that leads."""
+    """Path as given; `file` is the same with its links resolved."""
     name: str
     private: bool
-    """Not for others to read: the user's own, and not a project's."""
+    """Whether a new file is readable by its owner only: not so for a project's file."""
     file: Path
 
     @classmethod
     def at(cls, client: McpClient, path: Path, name: str, *, project: Path | None = None) -> "Target":
-        """The target at a path. Raises `NotInstalled` for a link in a circle, or out of the `project`."""
+        """Return the target at a path. Raises `NotInstalled` for a circular link, or one out of the `project`."""
         try:
             file = path.resolve()
         except (OSError, RuntimeError):
@@ -47,49 +47,49 @@ class Target:
         return cls(client, path, name, project is None, file)
 
     def dangling(self) -> Path | None:
-        """The link on the way that leads to nothing."""
+        """Return a link in the path that leads to nothing, or None."""
         return next((each for each in (self.path, *self.path.parents) if each.is_symlink() and not each.exists()), None)
 
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """A file as it is, and as it would be; None is no file. `record` is what to note, None where to forget."""
+    """Content of a file before and after a change; None is no file. Without a `record` the stored one is deleted."""
 
     target: Target
-    seen: files.Snapshot
-    then: bytes | None
+    snapshot: files.Snapshot
+    new: bytes | None
     record: BackupRecord | None
     before: bytes | None
-    """What was there before anything of ours."""
+    """Content before any entry of ours."""
     keep_copy: bool = False
     folders: tuple[Path, ...] = ()
 
     @property
-    def now(self) -> bytes | None:
-        return self.seen.content
+    def current(self) -> bytes | None:
+        return self.snapshot.content
 
     def diff(self) -> str:
-        """What changes, line by line, in the file that changes."""
+        """Return the unified diff of the resolved file."""
         name = str(self.target.file)
-        from_, to = (name if it is not None else "/dev/null" for it in (self.now, self.then))
+        from_, to = (name if content is not None else "/dev/null" for content in (self.current, self.new))
         return "\n".join((f"--- {from_}", f"+++ {to}", *self._hunk()))
 
     def has_same_lines(self, other: "FileChange") -> bool:
-        """Whether it adds and removes the same lines, wherever in the file they are."""
+        """Whether both changes add and remove the same lines, at any position in the file."""
         mine, theirs = ([line for line in each._hunk() if line[0] in "-+"] for each in (self, other))
-        return mine == theirs and (self.then is None) == (other.then is None)
+        return mine == theirs and (self.new is None) == (other.new is None)
 
     def _hunk(self) -> Iterator[str]:
-        """The lines around what changes, which is all in one place: a search for more takes long in a large file."""
-        now, then = (("" if it is None else it.decode("utf-8")).splitlines() for it in (self.now, self.then))
-        first = _alike(now, then)
-        last = min(_alike(now[::-1], then[::-1]), min(len(now), len(then)) - first)
+        """Yield the diff of the region that changes. It is the only one: a full diff of a large file is slow."""
+        current, new = ((content or b"").decode("utf-8").splitlines() for content in (self.current, self.new))
+        first = _common_prefix(current, new)
+        last = min(_common_prefix(current[::-1], new[::-1]), min(len(current), len(new)) - first)
         start = max(first - _CONTEXT, 0)
         end = max(last - _CONTEXT, 0)
-        now, then = now[start : len(now) - end], then[start : len(then) - end]
-        if len(now) == 1 == len(then):
-            now, then = _cut(now[0], then[0])
-        for line in list(difflib.unified_diff(now, then, lineterm="", n=_CONTEXT))[2:]:
+        current, new = current[start : len(current) - end], new[start : len(new) - end]
+        if len(current) == 1 == len(new):
+            current, new = _cut_lines(current[0], new[0])
+        for line in list(difflib.unified_diff(current, new, lineterm="", n=_CONTEXT))[2:]:
             if line.startswith("@@"):
                 yield re.sub(r"(?<=[-+])\d+", lambda number: str(int(number[0]) + start), line)
             else:
@@ -99,23 +99,23 @@ class FileChange:
 def installing(
     target: Target, additions: Sequence[Addition], records: Backups, *, overwrite: bool = False
 ) -> FileChange | None:
-    """What installing would change; None where it is so already. Raises `NotInstalled`."""
+    """Return the change that installs an entry; None if the file has it already. Raises `NotInstalled`."""
     if (link := target.dangling()) is not None:
         raise NotInstalled(
             f"{link} is a link to {link.resolve()}, which does not exist.",
             "Create what it leads to, or remove the link.",
         )
-    seen = _read(target.file)
-    now = seen.content
+    snapshot = _read(target.file)
+    current = snapshot.content
     known = records.of(target.path, target.name)
-    base, folders = now, list[Path]()
-    there = found(_load(target, now), additions[0])
-    ours = known is not None and there is not None
-    if there is not None and known is not None and edit.same(there, known.entry):
+    base, folders = current, list[Path]()
+    existing = found(_load(target, current), additions[0])
+    ours = known is not None and existing is not None
+    if existing is not None and known is not None and edit.same(existing, known.entry):
         if edit.same(known.entry, additions[0].value):
             return None
-        base, folders = _taken(target, now, known, records), known.folders
-    elif there is not None and not overwrite:
+        base, folders = _without_entry(target, current, known, records), known.folders
+    elif existing is not None and not overwrite:
         changed = "It was installed by fastn-mcp, and changed since." if ours else "It was not installed by fastn-mcp."
         raise NotInstalled(
             f"{target.path} has an entry {target.name!r} already. {changed}",
@@ -123,9 +123,9 @@ def installing(
         )
     content = base or b""
     document = _load(target, base)
-    wanted = [one for one in additions if one.key is not None or found(document, one) is None]
+    wanted = [addition for addition in additions if addition.key is not None or found(document, addition) is None]
     try:
-        then, traces = edit.put(target.client.format, content, wanted)
+        new, traces = edit.put(target.client.format, content, wanted)
     except NoPlace as place:
         raise NotInstalled(
             f"In {target.path}, {place} cannot take an entry.",
@@ -136,38 +136,39 @@ def installing(
         name=target.name,
         additions=wanted,
         traces=traces,
-        after=digest(then),
+        after=digest(new),
         existed=base is not None,
         folders=folders,
-        replaced=there is not None and base is now,
+        replaced=existing is not None and base is current,
     )
-    return FileChange(target, seen, then, record, base)
+    return FileChange(target, snapshot, new, record, base)
 
 
 def uninstalling(target: Target, records: Backups) -> FileChange | None:
-    """What uninstalling would change; None where the entry is gone already. Raises `NotInstalled`."""
+    """Return the change that removes an entry; None if it is gone already. Raises `NotInstalled`."""
     known = records.of(target.path, target.name)
-    seen = _read(target.file)
-    now = seen.content
+    snapshot = _read(target.file)
+    current = snapshot.content
     if known is None:
-        there = now is not None and found(_load(target, now), Addition((target.client.servers,), target.name, None))
-        what = f"The entry {target.name!r} in {target.path}" if there else f"{target.path} has no entry that"
+        addition = Addition((target.client.servers,), target.name, None)
+        is_there = current is not None and found(_load(target, current), addition)
+        subject = f"The entry {target.name!r} in {target.path}" if is_there else f"{target.path} has no entry that"
         raise NotInstalled(
-            f"{what} was {'not ' if there else ''}installed by fastn-mcp.",
-            "Remove it by hand." if there else "Name the place as you did then: --project, --file, --name.",
+            f"{subject} was {'not ' if is_there else ''}installed by fastn-mcp.",
+            "Remove it by hand." if is_there else "Name the place as you did then: --project, --file, --name.",
         )
-    if now is None or found(_load(target, now), known.additions[0]) is None:
+    if current is None or found(_load(target, current), known.additions[0]) is None:
         records.forget(target.path, target.name)
         return None
-    then = _taken(target, now, known, records)
-    restored = known.is_unchanged(now)
+    new = _without_entry(target, current, known, records)
+    is_restored = known.is_unchanged(current)
     return FileChange(
         target,
-        seen,
-        then,
+        snapshot,
+        new,
         None,
         None,
-        keep_copy=known.replaced and not restored,
+        keep_copy=known.replaced and not is_restored,
         folders=tuple(known.folders),
     )
 
@@ -175,9 +176,9 @@ def uninstalling(target: Target, records: Backups) -> FileChange | None:
 def apply(
     change: FileChange, again: Callable[[], FileChange | None], records: Backups, *, sync: files.Sync = os.fsync
 ) -> FileChange | None:
-    """Make it so, and return what was made; None where it became so meanwhile.
+    """Apply a change, and return the one that was applied; None if none is needed anymore.
 
-    Where the client changed its file since, the same is done to what it is now: `again` works that out. Raises
+    If the client changed its file meanwhile, `again` computes the change anew, which must be the one shown. Raises
     `NotInstalled`, with everything as it was.
     """
     for _ in range(_ATTEMPTS):
@@ -206,11 +207,11 @@ def _apply(change: FileChange, records: Backups, sync: files.Sync) -> None:
     try:
         if change.record is not None:
             records.keep(change.record, change.before)
-        if change.then is None:
-            files.delete(file, change.seen)
+        if change.new is None:
+            files.delete(file, change.snapshot)
             files.remove_folders(list(change.folders))
         else:
-            made = files.replace(file, change.then, change.seen, private=change.target.private, sync=sync)
+            made = files.replace(file, change.new, change.snapshot, private=change.target.private, sync=sync)
     except (OSError, files.ChangedMeanwhile) as error:
         records.forget(path, name)
         if known is not None:
@@ -224,27 +225,27 @@ def _apply(change: FileChange, records: Backups, sync: files.Sync) -> None:
         records.keep(change.record.model_copy(update={"folders": made}), change.before)
 
 
-def _alike(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many lines, or letters, are the same from the beginning."""
+def _common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return the length of the common prefix, in lines or characters."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
-def _cut(one: str, other: str) -> tuple[list[str], list[str]]:
-    """Of two long lines, what is around the first difference."""
+def _cut_lines(one: str, other: str) -> tuple[list[str], list[str]]:
+    """Cut two long lines to what surrounds their first difference."""
     if max(len(one), len(other)) <= _WIDEST:
         return [one], [other]
-    start = max(_alike(one, other) - _WIDEST // 3, 0)
+    start = max(_common_prefix(one, other) - _WIDEST // 3, 0)
     return [f"… {one[start:]}"], [f"… {other[start:]}"]
 
 
-def _taken(target: Target, now: bytes | None, known: BackupRecord, records: Backups) -> bytes | None:
-    """The file without our entry: what it was, if nobody has changed it since."""
-    if known.is_unchanged(now):
+def _without_entry(target: Target, current: bytes | None, known: BackupRecord, records: Backups) -> bytes | None:
+    """Return the file without our entry: its original content, if nobody has changed it since."""
+    if known.is_unchanged(current):
         before = records.before(target.path, target.name)
         if before is not None or not known.existed:
             return before
     try:
-        return edit.take(target.client.format, now or b"", known.additions, known.traces)
+        return edit.take(target.client.format, current or b"", known.additions, known.traces)
     except NoPlace:
         raise NotInstalled(
             f"{target.path} was changed since, and our entry cannot be removed without changing the rest.",

@@ -1,7 +1,6 @@
-"""MCP clients: where each keeps its servers, in what form, on each platform.
+"""MCP clients: where each keeps its configuration on each platform, and in what format.
 
-A place is a path in which `{NAME}` is a folder of the machine: see `places`. One with a `*` counts only where there is
-such a folder.
+A place is a path in which `{NAME}` is one of `_FOLDERS`. A place with a `*` counts only if such a folder exists.
 """
 
 import re
@@ -15,7 +14,7 @@ BEARER_VARIABLE = "FASTN_HTTP_TOKEN"
 
 
 class Format(Enum):
-    """How a configuration is written."""
+    """Format of a configuration file."""
 
     JSON = "JSON"
     JSONC = "JSON with comments"
@@ -24,14 +23,14 @@ class Format(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a file may be on each platform: the first that is there, or else the first that can be."""
+    """Possible places of a file per platform. The first that exists is used, or else the first."""
 
     linux: tuple[str, ...]
     darwin: tuple[str, ...]
     win32: tuple[str, ...]
 
     def on(self, platform: str) -> tuple[str, ...]:
-        """Those of a platform, as `sys.platform` calls it."""
+        """Return those of a platform, named as in `sys.platform`."""
         return {"darwin": self.darwin, "win32": self.win32}.get(platform, self.linux)
 
 
@@ -40,57 +39,57 @@ def _everywhere(place: str) -> Places:
 
 
 class TokenSource(Enum):
-    """Where a client takes the bearer token of a server on this machine from. Its file never holds the token."""
+    """Source of the bearer token for a server on this machine. A client's file never holds the token."""
 
     COMMAND = "headersHelper"
-    """A command of ours, which it runs each time it connects."""
+    """Command of ours that the client runs each time it connects."""
     PROMPT = "inputs"
-    """The person, whom it asks once; it keeps the token itself."""
+    """Prompt: the client asks the person once, and stores the token itself."""
     REFERENCE = "headers"
-    """A variable, named within a header."""
+    """Environment variable, referenced in a header."""
     VARIABLE = "bearer_token_env_var"
-    """A variable, named by a field of its own."""
+    """Environment variable, named in a field of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Http:
-    """How a client's file names a server that it reaches by streamable HTTP."""
+    """Format of a client's entry for a server over streamable HTTP."""
 
     source: TokenSource
     address: str = "url"
-    """The field of the URL."""
+    """Field of the URL."""
     fixed: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What every such entry of it holds."""
+    """Constant fields of every such entry."""
     reference: str = ""
-    """How it names the variable of the token."""
+    """Syntax for the variable of the token."""
 
 
 @dataclass(frozen=True, slots=True)
 class McpClient:
-    """One client. What it cannot do is empty."""
+    """One MCP client. Fields of features that it lacks are empty."""
 
     name: str
     title: str
     format: Format
     servers: str
-    """The key under which it keeps its servers, by name."""
+    """Key of the object that holds its servers by name."""
     places: Places
     after: str
-    """What makes it read the file."""
+    """What the person does next, so that it reads the file."""
     http: Http | str
-    """How it reaches a server by HTTP, or why its file cannot say that without holding the token."""
+    """Format of its entry over HTTP, or why it cannot have one without the token in it."""
     programs: tuple[str, ...] = ()
-    """What it is called on the command line."""
+    """Names of its program on the PATH."""
     project: str | None = None
-    """Its file in the folder of a project, which others read too."""
+    """Its file in a project's folder, which others read too."""
     fixed: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What every entry of it holds."""
+    """Constant fields of every entry over stdio."""
     reference: str | None = None
-    """How its file names the variable of the environment that holds the key."""
+    """Syntax for the environment variable of the key."""
     forwards: bool = False
-    """It passes on no variable that its file does not list by name, in `env_vars`."""
+    """Whether it passes on only the variables that its file lists in `env_vars`."""
     prompts: bool = False
-    """It asks for what its file lists under `inputs`, and keeps it itself."""
+    """Whether it asks for the values listed under `inputs`, and stores them itself."""
 
 
 _DESKTOP = "claude_desktop_config.json"
@@ -118,7 +117,7 @@ CLIENTS = (
         places=Places(
             linux=(f"{{XDG_CONFIG_HOME}}/Claude/{_DESKTOP}",),
             darwin=(f"{{HOME}}/Library/Application Support/Claude/{_DESKTOP}",),
-            # The packaged application reads a folder of its own, and never the one that its documentation names.
+            # The packaged application reads a folder of its own, never the documented one.
             win32=(
                 f"{{LOCALAPPDATA}}/Claude-Data/claude*/{_DESKTOP}",
                 f"{{LOCALAPPDATA}}/Packages/Claude_*/LocalCache/Roaming/Claude/{_DESKTOP}",
@@ -222,30 +221,30 @@ _FOLDERS = {
     "CODEX_HOME": "{HOME}/.codex",
     "GEMINI_CLI_HOME": "{HOME}",
 }
-"""Each folder is where a variable of this name says, or else here."""
+"""Default of each folder. An environment variable of the same name overrides it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What decides where configurations are, and what there is."""
+    """Platform, environment and file system, as far as the places of configurations depend on them."""
 
     platform: str
-    """As `sys.platform` calls it."""
+    """As in `sys.platform`."""
     home: str
     environment: Mapping[str, str]
     exists: Callable[[str], bool]
     matching: Callable[[str], Sequence[str]]
-    """The paths that a pattern with `*` matches."""
+    """Returns the paths that match a pattern with `*`."""
     program: Callable[[str], str | None]
-    """Where a program is, if it is on the PATH."""
+    """Returns the path of a program, or None if it is not on the PATH."""
 
     def path(self, text: str) -> PurePath:
-        """A path as this machine writes it."""
+        """Parse a path in the syntax of this machine."""
         return PureWindowsPath(text) if self.platform == "win32" else PurePosixPath(text)
 
 
 def place(client: McpClient, machine: Machine) -> PurePath:
-    """The file that the client reads: the one that is there, or the one that it would make."""
+    """Return the client's file: the one that exists, or the one that it would create."""
     found: list[PurePath] = []
     for template in client.places.on(machine.platform):
         path = machine.path(_filled(template, machine))
@@ -257,13 +256,13 @@ def place(client: McpClient, machine: Machine) -> PurePath:
 
 
 def is_present(client: McpClient, machine: Machine) -> bool:
-    """Whether there is anything of the client: the folder of its configuration, or its program."""
+    """Whether this machine has the client: the folder of its configuration, or its program."""
     signs = {sign(client, machine), str(place(client, machine))}
     return any(map(machine.exists, signs)) or any(map(machine.program, client.programs))
 
 
 def sign(client: McpClient, machine: Machine) -> str:
-    """What is there once the client has run: its folder, or its file where that lies in the user's own folder."""
+    """Return what exists once the client has run: its folder, or its file if that is in the home folder."""
     file = place(client, machine)
     return str(file if file.parent == machine.path(machine.home) else file.parent)
 

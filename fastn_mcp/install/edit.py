@@ -1,7 +1,7 @@
-"""Add an entry to a client's JSON or TOML document and remove it; everything else stays as it is, byte for byte.
+"""Add an entry to a client's JSON or TOML document, or remove it; every other byte stays as it is.
 
-JSON is read by the standard library's decoder after comments and trailing commas are replaced by spaces, so that its
-positions hold in the text. In TOML a table goes to the end, where its header opens it whatever stands before.
+Comments and trailing commas in JSON are replaced by spaces before the standard library decodes it, so that positions
+hold in the text. A TOML table is appended: at the end its header is valid whatever comes before.
 """
 
 import json
@@ -23,7 +23,7 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """`value` under `key` of the object at `path`; without a key, at the end of the list there."""
+    """A `value` to put under `key` of the object at `path`; without a key, at the end of the list there."""
 
     path: tuple[str, ...]
     key: str | None
@@ -32,36 +32,36 @@ class Addition:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """How an addition changed the text: `added` took the place of `removed`."""
+    """How an addition changed the text: `added` replaced `removed`."""
 
     added: str = ""
     removed: str = ""
     made: int | None = None
-    """The objects from this step of the path on were created for it; 0 is the document."""
+    """First step of the path whose object was created for it; 0 is the document."""
 
 
 class UnreadableConfig(ValueError):
-    """The text is not what its format says. Says where."""
+    """The text is not valid in its format. The message says where."""
 
 
 class NoPlace(ValueError):
-    """The text can be read, but what is at the addition's place cannot take it. Names it."""
+    """The text is valid, but the value at the addition's place cannot hold it. The message names the place."""
 
 
 class NotInstalled(FastnError):
-    """Nothing was written. Says what stood in the way, and what to do about it."""
+    """Nothing was written. The message says why, and what to do."""
 
     outcome = "not_installed"
     certainty = NOTHING_CHANGED
 
 
 def load(format_: Format, content: bytes) -> Any:
-    """The document. Raises `UnreadableConfig`."""
+    """Parse the document. Raises `UnreadableConfig`."""
     return _parsed(format_, _decoded(content)[1])
 
 
 def put(format_: Format, content: bytes, additions: Sequence[Addition]) -> tuple[bytes, list[Trace]]:
-    """The content with the additions. Raises `UnreadableConfig` and `NoPlace`."""
+    """Return the content with the additions, and a trace of each. Raises `UnreadableConfig` and `NoPlace`."""
     (mark, text), traces = _decoded(content), list[Trace]()
     document = _parsed(format_, text)
     for addition in additions:
@@ -75,13 +75,13 @@ def put(format_: Format, content: bytes, additions: Sequence[Addition]) -> tuple
 
 
 def take(format_: Format, content: bytes, additions: Sequence[Addition], traces: Sequence[Trace]) -> bytes:
-    """The content without the additions. Raises `UnreadableConfig` and `NoPlace`."""
+    """Return the content without the additions. Raises `UnreadableConfig` and `NoPlace`."""
     mark, text = _decoded(content)
     for addition, trace in reversed(list(zip(additions, traces, strict=True))):
         rest = without(_parsed(format_, text), addition)
         wanted = (_canonical(rest), _canonical(pruned(rest, addition)))
         removals = _removals(format_, text, addition, trace)
-        found = next((removed for removed in removals if _said(format_, removed) in wanted), None)
+        found = next((removed for removed in removals if _comparable(format_, removed) in wanted), None)
         if found is None:
             raise NoPlace(".".join(addition.path))
         text = found
@@ -89,7 +89,7 @@ def take(format_: Format, content: bytes, additions: Sequence[Addition], traces:
 
 
 def _removals(format_: Format, text: str, addition: Addition, trace: Trace) -> Iterator[str]:
-    """The text without the addition: with what was added taken back, or else without what is at its place now."""
+    """Yield candidates without the addition: the insertion reverted, then the value at its place removed."""
     before, ours, after = text.partition(trace.added) if trace.added else (text, "", "")
     if ours:
         joined = format_ is Format.TOML and before and after and not before.endswith("\n")
@@ -100,12 +100,12 @@ def _removals(format_: Format, text: str, addition: Addition, trace: Trace) -> I
         yield _remove_json(text, addition, trace.made)
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two documents say the same: 1 is neither 1.0 nor true, and NaN is the same as itself.
+def same(document: Any, other: Any) -> bool:
+    """Whether two documents are equal, where 1 is neither 1.0 nor true, and NaN equals itself.
 
     Raises `UnreadableConfig`.
     """
-    return _canonical(one) == _canonical(other)
+    return _canonical(document) == _canonical(other)
 
 
 def _canonical(document: Any) -> str:
@@ -115,15 +115,15 @@ def _canonical(document: Any) -> str:
         raise UnreadableConfig("it is nested too deeply") from None
 
 
-def _said(format_: Format, text: str) -> str | None:
-    """What a text says, in a form to compare; None where it cannot be read."""
+def _comparable(format_: Format, text: str) -> str | None:
+    """Return a text's document in a form to compare, or None if it is not valid."""
     with suppress(UnreadableConfig):
         return _canonical(_parsed(format_, text))
     return None
 
 
 def _decoded(content: bytes) -> tuple[bytes, str]:
-    """The byte order mark and the text."""
+    """Split content into byte order mark and text. Raises `UnreadableConfig`."""
     mark = _BOM if content.startswith(_BOM) else b""
     try:
         return mark, content[len(mark) :].decode("utf-8")
@@ -146,7 +146,7 @@ def _parsed(format_: Format, text: str) -> Any:
 
 
 def found(document: Any, addition: Addition) -> Any:
-    """What is in a document where the addition would go; None where nothing is. In a list, an item of its id."""
+    """Return the value at the addition's place, or None. In a list, it is the item with the same id."""
     for step in addition.path:
         document = cast(dict[str, Any], document).get(step) if isinstance(document, dict) else None
     if addition.key is not None:
@@ -156,7 +156,7 @@ def found(document: Any, addition: Addition) -> Any:
 
 
 def with_(document: Any, addition: Addition, depth: int = 0) -> Any:
-    """The document with the addition in it. Raises `NoPlace`."""
+    """Return the document with the addition. Raises `NoPlace`."""
     is_last = depth == len(addition.path)
     place = ".".join(addition.path[:depth]) or "the document"
     if is_last and addition.key is None:
@@ -174,7 +174,7 @@ def with_(document: Any, addition: Addition, depth: int = 0) -> Any:
 
 
 def without(document: Any, addition: Addition) -> Any:
-    """The document without it; what led to it stays, be it empty."""
+    """Return the document without the addition. The objects on its path stay, even if empty."""
     if addition.path:
         if not isinstance(document, dict) or addition.path[0] not in document:
             return cast(Any, document)
@@ -186,7 +186,7 @@ def without(document: Any, addition: Addition) -> Any:
 
 
 def pruned(document: Any, addition: Addition) -> Any:
-    """The document without what would lead to the addition, as far as it is empty."""
+    """Return the document without the empty objects on the addition's path."""
     if not addition.path or not isinstance(document, dict) or addition.path[0] not in document:
         return cast(Any, document)
     step, rest = addition.path[0], Addition(addition.path[1:], addition.key, addition.value)
@@ -196,7 +196,7 @@ def pruned(document: Any, addition: Addition) -> Any:
 
 
 def _nested(addition: Addition, depth: int) -> Any:
-    """What is new where the path exists for `depth` steps only."""
+    """Return the value to insert if only `depth` steps of the path exist."""
     value = [addition.value] if addition.key is None else {addition.key: addition.value}
     for step in reversed(addition.path[depth:]):
         value = {step: value}
@@ -211,7 +211,7 @@ def _id(item: Any) -> Any:
 
 
 def _insert_toml(text: str, addition: Addition) -> tuple[str, Trace]:
-    """The text with the addition in place of what has its name. Raises `NoPlace`."""
+    """Append the addition, and remove what has its name. Raises `NoPlace`."""
     if found(tomllib.loads(text), addition) is not None:
         text = without_tables(text, (*addition.path, str(addition.key)))
     newline = "\r\n" if "\r\n" in text else "\n"
@@ -227,7 +227,7 @@ def _insert_toml(text: str, addition: Addition) -> tuple[str, Trace]:
 
 # --- JSON, with and without comments -----------------------------------------------------------------------------
 
-# Each also matches what has no end, so that a search begins nowhere twice and takes linear time.
+# Each also matches what is not terminated, so that no text is searched twice and a search takes linear time.
 _STRING = r'"(?:[^"\\]+|\\.)*+"?'
 _COMMENTS = re.compile(rf"{_STRING}|(?P<comment>//[^\r\n]*|/\*.*?\*/)|/\*.*", re.DOTALL)
 _COMMAS = re.compile(rf'(?:{_STRING}|[^\s"{{\[,:])[ \t\r\n]*+(?P<comma>,)(?=[ \t\r\n]*+[\]}}])|{_STRING}', re.DOTALL)
@@ -243,7 +243,7 @@ _DECODER = json.JSONDecoder(parse_constant=_constant)
 
 def _parsed_json(text: str, *, comments: bool) -> Any:
     with suppress(ValueError, RecursionError):
-        return _DECODER.decode(text)  # as most files are: nothing has to be replaced by spaces
+        return _DECODER.decode(text)  # like most files: without comments or trailing commas
     plain = _without_last_commas(_without_comments(text))
     if not comments and plain != text:
         raise UnreadableConfig("it has comments or trailing commas, which the client does not read")
@@ -251,7 +251,7 @@ def _parsed_json(text: str, *, comments: bool) -> Any:
 
 
 def _insert_json(text: str, addition: Addition) -> tuple[str, Trace]:
-    """The text, which has a place for it, with the addition instead of what is there under its key."""
+    """Insert the addition, or replace the value of its key. The text has to have a place for it."""
     layout = _JsonLayout(text)
     if not layout.plain.strip(_BLANK):
         gap = layout.newline if text and not text.endswith("\n") else ""
@@ -260,15 +260,15 @@ def _insert_json(text: str, addition: Addition) -> tuple[str, Trace]:
     *_, (depth, box) = enumerate(layout.along(addition.path))
     if depth < len(addition.path):
         return layout.put(box, addition.path[depth], _nested(addition, depth + 1), depth + 1)
-    there = None if addition.key is None else box.last(addition.key)
-    if there is None:
+    existing = None if addition.key is None else box.last(addition.key)
+    if existing is None:
         return layout.put(box, addition.key, addition.value)
-    value = layout.written(addition.value, layout.indent_at(there.start))
-    return layout.replaced(there.value, there.end, value)
+    value = layout.written(addition.value, layout.indent_at(existing.start))
+    return layout.replaced(existing.value, existing.end, value)
 
 
 def _remove_json(text: str, addition: Addition, made: int | None) -> str:
-    """The text, which can be read, without the addition, and without what was made for it and is empty now."""
+    """Remove the addition from a valid text, with the objects that were created for it and are empty now."""
     layout = _JsonLayout(text)
     boxes = list(layout.along(addition.path)) if layout.plain.strip(_BLANK) else []
     if len(boxes) <= len(addition.path):
@@ -297,19 +297,19 @@ class _Member:
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """An object or a list: where its brackets are, and what is in it. Another value has no members."""
+    """An object or a list: positions of its brackets, and its members. Another value has no members."""
 
     start: int
     end: int
     members: Sequence[_Member] = ()
 
     def last(self, key: str) -> _Member | None:
-        """The member that counts where a key is there twice."""
+        """Return the member of a key; the last one if the key is repeated."""
         return next((member for member in reversed(self.members) if member.key == key), None)
 
 
 class _JsonLayout:
-    """One text that can be read, and how it is laid out."""
+    """Positions and indentation of a valid JSON text."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -323,7 +323,7 @@ class _JsonLayout:
         return _DECODER.raw_decode(self.plain, member.value)[0]
 
     def along(self, path: Sequence[str]) -> Iterator[_Box]:
-        """The document, and each box to which the path leads from there."""
+        """Yield the document, then the box at each step of the path, as far as there is one."""
         box = self._box(_skip(self.plain, 0))
         yield box
         for step in path:
@@ -374,7 +374,7 @@ class _JsonLayout:
         return self.text[:start] + new + self.text[end:], Trace(new, self.text[start:end], made)
 
     def put(self, box: _Box, key: str | None, value: Any, made: int | None = None) -> tuple[str, Trace]:
-        """The text with one member more at the end of the box."""
+        """Append a member to the box."""
         text, name = self.text, "" if key is None else json.dumps(key, ensure_ascii=False) + ": "
         end = box.start + 1 + len(text[box.start + 1 : box.end].rstrip(_BLANK))  # of the last member, or comment
         indent = self._indent_in(box)
@@ -391,7 +391,7 @@ class _JsonLayout:
         return self.replaced(last, end, "," + text[last:end] + item, made)
 
     def without(self, box: _Box, member: _Member) -> str:
-        """The text without a member of the box. Comments around it stay."""
+        """Remove a member from the box. Comments around it stay."""
         text, end = self.text, member.end
         comma = _skip(self.bare, end)
         has_comma = self.bare[comma] == ","
@@ -405,7 +405,7 @@ class _JsonLayout:
 
 
 def _skip(text: str, at: int) -> int:
-    """The next position that is not blank."""
+    """Return the next position that is not blank."""
     while at < len(text) and text[at] in _BLANK:
         at += 1
     return at

@@ -1,4 +1,4 @@
-"""The entry for a client: how it starts or reaches the server, and install links."""
+"""Configuration entries of clients, for stdio and for HTTP, and install links."""
 
 import base64
 import json
@@ -13,18 +13,18 @@ from fastn_mcp.install.clients import BEARER_VARIABLE, BY_NAME, KEY_VARIABLE, Mc
 from fastn_mcp.install.edit import Addition, NotInstalled
 
 Key = Literal["profile", "environment", "prompt"]
-"""Where the key comes from: the user's own profile, a variable, or the client, which asks for it and keeps it."""
+"""Source of the key: the user's own profile, a variable, or the client, which asks for it and stores it."""
 
 _INPUT = "fastn-api-key"
 _BEARER_INPUT = "fastn-http-token"
 _KEYRING = "DBUS_SESSION_BUS_ADDRESS"
-"""How a program on Linux finds the keyring in which a profile has its key."""
+"""Variable with which a program on Linux finds the keyring that holds a profile's key."""
 
 
 def additions(
     client: McpClient, name: str, start: CommandLine, key: Key, platform: str = sys.platform
 ) -> tuple[Addition, ...]:
-    """What to put into the client's configuration."""
+    """Return what to add to the client's configuration for a server over stdio. Raises `NotInstalled`."""
     entry: dict[str, Any] = {**client.fixed, "command": start.command, "args": list(start.arguments)}
     sandboxed = any(argument.startswith("--sandbox") for argument in start.arguments)
     inputs: tuple[Addition, ...] = ()
@@ -51,7 +51,7 @@ def additions(
 
 
 def http_additions(client: McpClient, name: str, url: str, command: str) -> tuple[Addition, ...]:
-    """What to put in for a server that runs at `url`. `command` prints the header of its token, for a shell."""
+    """Return what to add for a server that runs at `url`. `command` is a shell command that prints its header."""
     how = client.http
     if isinstance(how, str):
         raise NotInstalled(
@@ -74,9 +74,9 @@ def http_additions(client: McpClient, name: str, url: str, command: str) -> tupl
 
 
 def check_url(url: str) -> None:
-    """Raise `NotInstalled` for a URL other than one of this machine, since the token would be sent there.
+    """Raise `NotInstalled` unless the URL has an address of this machine, since the token is sent there.
 
-    A name is refused too. `localhost` can lead to `::1`, where another user can listen while the server has 127.0.0.1.
+    Names are refused: `localhost` can resolve to `::1`, where another user can listen while the server has 127.0.0.1.
     """
     found = re.fullmatch(r"http://([0-9.]+|\[[0-9a-f:]+\]):([0-9]{1,5})/mcp", url)
     if found is None or not is_loopback(found[1].strip("[]")) or not 0 < int(found[2]) < 65536:
@@ -88,12 +88,12 @@ def check_url(url: str) -> None:
 
 
 def printed(name: str, start: CommandLine) -> dict[str, Any]:
-    """The entry as most clients read it, for one that is not in the table."""
+    """Return the entry in the common format, for a client that is not in the table."""
     return {"mcpServers": {name: {"command": start.command, "args": list(start.arguments)}}}
 
 
 def printed_http(name: str, url: str) -> dict[str, Any]:
-    """The same for a server that runs at `url`."""
+    """Return the common entry for a server that runs at `url`."""
     return {"mcpServers": {name: {"type": "http", "url": url, "headers": _header(f"${{{BEARER_VARIABLE}}}")}}}
 
 
@@ -108,12 +108,12 @@ def _input(name: str, description: str) -> Addition:
 
 
 def links(client: McpClient, name: str, arguments: tuple[str, ...], key: Key) -> dict[str, str]:
-    """Each link by what it opens: one for the client itself, and one that a web page may carry."""
-    entry, *asked = additions(client, name, by_uvx().with_(arguments), key)
+    """Return the install links for web pages, by the name of the program that each opens."""
+    entry, *inputs = additions(client, name, by_uvx().with_(arguments), key)
     if client is BY_NAME["vscode"]:
         config: dict[str, Any] = {"name": name, **entry.value}
-        if asked:
-            config["inputs"] = [one.value for one in asked]
+        if inputs:
+            config["inputs"] = [each.value for each in inputs]
         return {
             label: f"https://{host}/redirect?url={quote(f'{scheme}:mcp/install?{_quoted(config)}', safe='')}"
             for label, host, scheme in (

@@ -1,6 +1,6 @@
-"""Replace other programs' files whole, keeping owner and mode, if nobody changed them; keep a copy of what was there.
+"""Atomic replacement of other programs' files, unless they changed meanwhile, with backups of the originals.
 
-The copies and the records of what was installed are in the state folder.
+Owner and mode are preserved. The backups, and the records of what was installed, are in the state folder.
 """
 
 import hashlib
@@ -20,26 +20,26 @@ from fastn_mcp.config.paths import read_regular
 from fastn_mcp.install.edit import Addition, Trace
 
 LARGEST = 64 << 20
-"""Bytes of a file that is still read."""
+"""Maximum size of a file that is read, in bytes."""
 
 Sync = Callable[[int], None]
-"""As `os.fsync`."""
+"""Function such as `os.fsync`."""
 
 
 class ChangedMeanwhile(Exception):
-    """The file is no longer what it was when it was read. Nothing was replaced."""
+    """The file has changed since it was read. Nothing was replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A file as it was read; `content` is None where there was none."""
+    """A file as it was read; `content` is None if there was none."""
 
     content: bytes | None
     identity: tuple[int, ...] = ()
 
 
 def read(path: Path) -> Snapshot:
-    """What is in a file, and which state of it that is. Raises `OSError`."""
+    """Read a file and its identity. Raises `OSError` unless it is missing."""
     try:
         content, status = read_regular(path, LARGEST)
     except FileNotFoundError:
@@ -50,10 +50,10 @@ def read(path: Path) -> Snapshot:
 def replace(
     path: Path, content: bytes, expected: Snapshot | None = None, *, private: bool = True, sync: Sync = os.fsync
 ) -> list[Path]:
-    """Replace the file, and return the folders that had to be created, the outermost first.
+    """Replace a file atomically, and return the folders that were created for it, outermost first.
 
-    With `expected` only while the file is still that: raises `ChangedMeanwhile`. Raises `OSError` with the file as it
-    was, also where its owner could not be kept.
+    Raises `ChangedMeanwhile` if the file is no longer the `expected` one. Raises `OSError`, with the file as it was,
+    also if its owner cannot be preserved.
     """
     made = create_folders(path.parent)
     file, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -83,14 +83,14 @@ def replace(
 
 
 def delete(path: Path, expected: Snapshot) -> None:
-    """Delete the file while it is still what it was. Raises `ChangedMeanwhile` and `OSError`."""
+    """Delete a file if it is still the `expected` one. Raises `ChangedMeanwhile` and `OSError`."""
     if _identity_now(path) != expected.identity:
         raise ChangedMeanwhile
     path.unlink(missing_ok=True)
 
 
 def create_folders(folder: Path, mode: int = 0o777) -> list[Path]:
-    """Create what is missing of a path, and return it, the outermost first. Root gives it to whoever owns the rest."""
+    """Create missing folders, and return them, outermost first. Root gives each to the owner of its parent."""
     made = [each for each in reversed((folder, *folder.parents)) if not each.exists()]
     for each in made:
         each.mkdir(mode=mode, exist_ok=True)
@@ -99,20 +99,20 @@ def create_folders(folder: Path, mode: int = 0o777) -> list[Path]:
 
 
 def remove_folders(made: list[Path]) -> None:
-    """Remove those that are empty. One that is not stays, and so do those around it."""
+    """Remove folders, innermost first, up to one that is not empty."""
     with suppress(OSError):
         for folder in reversed(made):
             folder.rmdir()
 
 
 def _give(path: Path, like: os.stat_result, *, keep: bool) -> None:
-    """Give a new file the owner of another; unless `keep`, only root does so. Raises `OSError` where it cannot."""
+    """Give a new file the owner in `like`; unless `keep`, only as root. Raises `OSError` if that fails."""
     if os.name != "posix" or not (keep or os.geteuid() == 0):
         return
     new = path.lstat()
     if (new.st_uid, new.st_gid) != (like.st_uid, like.st_gid):
         os.chown(path, like.st_uid, like.st_gid, follow_symlinks=False)
-        if stat.S_ISREG(new.st_mode):  # the system takes set-id bits away
+        if stat.S_ISREG(new.st_mode):  # chown clears set-id bits
             path.chmod(stat.S_IMODE(new.st_mode))
 
 
@@ -128,7 +128,7 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
 
 
 class BackupRecord(BaseModel):
-    """One entry of ours in one file."""
+    """Record of one installed entry in one file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -137,12 +137,12 @@ class BackupRecord(BaseModel):
     additions: list[Addition]
     traces: list[Trace]
     after: str
-    """The digest of the file as it was written."""
+    """Digest of the file as it was written."""
     existed: bool
     folders: list[Path]
-    """Those that were made for it, the outermost first."""
+    """Folders that were created for the file, outermost first."""
     replaced: bool
-    """An entry of somebody else had that name."""
+    """Whether it replaced an entry that was not ours."""
 
     def is_unchanged(self, content: bytes | None) -> bool:
         return content is not None and digest(content) == self.after
@@ -158,12 +158,12 @@ def digest(content: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Backups:
-    """The records in a folder: one folder for each entry."""
+    """Records and backups in a folder, which has one folder per entry."""
 
     folder: Path
 
     def of(self, path: Path, name: str) -> BackupRecord | None:
-        """The record of an entry; None where it was not made here, or cannot be read."""
+        """Return the record of an entry; None if there is none, or it is not valid."""
         content = read(self._home(path, name) / "record.json").content
         try:
             return BackupRecord.model_validate_json(content) if content is not None else None
@@ -171,15 +171,15 @@ class Backups:
             return None
 
     def before(self, path: Path, name: str) -> bytes | None:
-        """What the file was before; None where there was none."""
+        """Return the original content of the file; None if there was no file."""
         return read(self.copy(path, name)).content
 
     def copy(self, path: Path, name: str) -> Path:
-        """Where the copy of the file is."""
+        """Return the path of the file's backup."""
         return self._home(path, name) / f"before-{path.name.lstrip('.')}"
 
     def keep(self, record: BackupRecord, before: bytes | None) -> None:
-        """Note it, with a copy of what was there. Raises `OSError`."""
+        """Store a record, with a backup of the original content. Raises `OSError`."""
         home = self._home(record.path, record.name)
         create_folders(home, 0o700)
         copy = self.copy(record.path, record.name)
@@ -190,7 +190,7 @@ class Backups:
         replace(home / "record.json", record.model_dump_json(indent=2).encode())
 
     def forget(self, path: Path, name: str, *, keep_copy: bool = False) -> None:
-        """It is no longer there."""
+        """Delete the record of an entry, and unless `keep_copy` its backup."""
         home = self._home(path, name)
         if keep_copy:
             (home / "record.json").unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from world import Clock
 from fastn_mcp.client.http import Answer
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit, exit_of
 from fastn_mcp.doctor.probe import MOST, Probe, check_form
-from fastn_mcp.doctor.reads import READS, compared, listing_of, record_of
+from fastn_mcp.doctor.reads import READS, compare, listing_of, record_of
 from fastn_mcp.doctor.runner import DoctorReport
 from fastn_mcp.doctor.writes import WRITES
 from fastn_mcp.errors import FastnError, NotSent
@@ -260,16 +260,16 @@ async def test_fields_that_are_missing_are_named(clock: Clock) -> None:
 
 def test_another_name_is_one_that_can_only_be_the_same() -> None:
     """Ours: an id that is somebody else's must never become a row's own."""
-    assert compared(ListWorkflows, {"workflow_id", "title", "state"}).renamed == {
+    assert compare(ListWorkflows, {"workflow_id", "title", "state"}).renamed == {
         "id": "workflow_id",
         "name": "title",
         "status": "state",
     }
-    assert compared(ListCustomers, {"orgId", "name"}).renamed == {"id": "orgId"}
-    assert compared(ListWorkflows, {"orgId", "name", "status"}).renamed == {}
-    assert compared(ListWorkflows, {"orgId", "name", "status"}).missing == ("id",)
-    assert compared(ListConnections, {"connectorId", "endOrgId", "name", "status"}).renamed == {}
-    assert compared(GetCustomer, {"uuid", "name", "created_at"}).renamed == {"id": "uuid", "createdAt": "created_at"}
+    assert compare(ListCustomers, {"orgId", "name"}).renamed == {"id": "orgId"}
+    assert compare(ListWorkflows, {"orgId", "name", "status"}).renamed == {}
+    assert compare(ListWorkflows, {"orgId", "name", "status"}).missing == ("id",)
+    assert compare(ListConnections, {"connectorId", "endOrgId", "name", "status"}).renamed == {}
+    assert compare(GetCustomer, {"uuid", "name", "created_at"}).renamed == {"id": "uuid", "createdAt": "created_at"}
     assert record_of(ListCustomers) is record_of(GetCustomer)
 
 
