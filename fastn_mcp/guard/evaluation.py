@@ -21,7 +21,7 @@ from fastn_mcp.guard.plans.plan import PlannedCalls, would_allow
 from fastn_mcp.guard.policy import PLANNED, Decision, Policy, PolicyDecision, Situation
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown, preview, state
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.ai import AiBuild, AiChat, shaped_reply
+from fastn_mcp.tools.ai import AiBuild, AiChat, normalize_reply
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.tool import Effect, FastnObject
 
@@ -45,7 +45,7 @@ class AiSessions:
             self._asked.pop(call.session_id or "", None)
             return
         said = cast("dict[str, JsonValue]", answer.model_dump(exclude_unset=True))
-        reply = shaped_reply(said, call.session_id)
+        reply = normalize_reply(said, call.session_id)
         session = reply.get("session_id")
         if isinstance(session, str):
             self._asked.pop(session, None)

@@ -19,13 +19,13 @@ from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.tools.ai import (
     FAILED,
-    GOING_ON,
+    IN_PROGRESS,
     AiBuild,
     AiChat,
     AiReply,
     is_over,
-    shaped_reply,
-    waits_for_a_person,
+    normalize_reply,
+    waits_for_person,
 )
 from fastn_mcp.tools.connectors import ListConnectors
 from fastn_mcp.tools.paging import Listed
@@ -36,7 +36,7 @@ from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 def next_step(reply: Mapping[str, JsonValue]) -> JsonValue:
     """Return the next step; None if the AI has finished and asks nothing."""
     session = reply.get("session_id")
-    if session is None and waits_for_a_person(reply):
+    if session is None and waits_for_person(reply):
         return "Fastn names no session, so this conversation cannot be continued."
     if reply.get("pending_approvals"):
         return {
@@ -45,14 +45,14 @@ def next_step(reply: Mapping[str, JsonValue]) -> JsonValue:
             "if_they_agree": _answer(session, "approve"),
             "otherwise": _answer(session, "reject"),
         }
-    if waits_for_a_person(reply):
+    if waits_for_person(reply):
         return {"what": "Ask the person, and answer by ai_chat.", "ai_chat": {"session_id": session}}
     if isinstance(key := reply.get("resourceId"), str) and key:
         # Workflow ids start with wf_. Other ids do not say their kind.
         return suggested(GetWorkflow, workflow_id=key) if key.startswith("wf_") else suggested(Find, query=key)
     if session is None:
         return None
-    if word(reply, "status") in GOING_ON:
+    if word(reply, "status") in IN_PROGRESS:
         return ask_status(reply)
     if word(reply, "status") in FAILED:
         return {"what": "It failed. Ask in the same session why, by ai_chat.", "ai_chat": {"session_id": session}}
@@ -203,7 +203,7 @@ async def _wait(
     """Wait until the build created something, asks a person, or the time is over. Returns the seconds waited."""
     began = context.system.monotonic()
     pause, waited = _FIRST_PAUSE, 0.0
-    while waited < call.wait_seconds and not _has_ended(reply) and not waits_for_a_person(reply):
+    while waited < call.wait_seconds and not _has_ended(reply) and not waits_for_person(reply):
         await context.report(f"building for {waited:.0f} s", waited, float(call.wait_seconds))
         await context.system.sleep(min(pause, call.wait_seconds - waited))
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)
@@ -222,7 +222,7 @@ def _has_ended(reply: dict[str, JsonValue]) -> bool:
 
 
 def _reply_of(answer: FastnObject, session: str | None) -> dict[str, JsonValue]:
-    return shaped_reply(cast("dict[str, JsonValue]", answer.model_dump(exclude_unset=True)), session)
+    return normalize_reply(cast("dict[str, JsonValue]", answer.model_dump(exclude_unset=True)), session)
 
 
 def _with_next(reply: dict[str, JsonValue], seen: dict[str, JsonValue], step: JsonValue) -> AiReply:

@@ -224,7 +224,7 @@ async def _collected(call: List[Any], context: ProcedureContext) -> Rows:
         "unknown": call.unknown() or None if not items else None,
         "looked_at": call.limit + (read - 1) * 100 if read > 1 else None,
     }
-    return Listed[FastnObject].model_construct(**values).placed(positions)
+    return Listed[FastnObject].model_construct(**values).place(positions)
 
 
 async def _shown(call: List[Any], page: Rows, context: ProcedureContext) -> Rows:
@@ -249,7 +249,7 @@ async def _shown(call: List[Any], page: Rows, context: ProcedureContext) -> Rows
         rows = [concise(row, columns, names, legend, now) for row in rows]
         ids = {kind: {name: key for key, name in of_kind.items()} for kind, of_kind in legend.items()}
     shown = [FastnObject.model_validate(row) for row in rows]
-    return page.model_copy(update={"items": shown, "absent": absent or None, "ids": ids or None}).placed(page.positions)
+    return page.model_copy(update={"items": shown, "absent": absent or None, "ids": ids or None}).place(page.positions)
 
 
 def _item(call: List[Any]) -> type[FastnObject]:

@@ -1,1 +1,1 @@
-"""How a tool is declared, and the 42 operations."""
+"""Declaration of tools, and the 42 API operations."""

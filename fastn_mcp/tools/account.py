@@ -1,4 +1,4 @@
-"""The account itself: its people and roles, its API keys and secrets, its plan and Fastn's own audit log."""
+"""Account tools: users and roles, API keys and secrets, billing, and Fastn's own audit log."""
 
 from typing import Annotated, Self
 
@@ -84,7 +84,7 @@ class CreateRole(Operation[Role]):
 
 
 EXPIRES = ("expiresAt", "expires")
-"""Fields that say until when a key is good; null or `never` where it has no end."""
+"""Fields with the expiry of a key; null or `never` if it does not expire."""
 
 
 class ApiKey(SecretRow):
@@ -174,7 +174,7 @@ class CreateSecret(Create[FastnSecret]):
 
     @override
     def may_overwrite(self, row: FastnObject) -> bool | None:
-        """A secret is overwritten by one of the same name and scope."""
+        """Return whether `row` is a secret of the same name and scope, which this one overwrites."""
         scope = (self.name, self.customer_id, self.environment)
         return scope == tuple(getattr(row, field, None) for field in ("name", "customerId", "environment"))
 

@@ -1,4 +1,4 @@
-"""Fastn's own AI agents, which spend credits and may change the account, and their replies in one shape."""
+"""Tools of Fastn's AI agents, which spend credits and may change the account, and their replies in one shape."""
 
 from collections.abc import Mapping
 from typing import Annotated, Generic
@@ -31,13 +31,13 @@ class Conversation(Operation[Result], Generic[Result]):
     @property
     @override
     def effective(self) -> Effect:
-        # What Fastn's AI is told to do, or is allowed to do, may be anything.
+        # A prompt or an approval may make Fastn's AI do anything.
         return super().effective.raised_to(Effect.ACCESS) if self.needs_person else super().effective
 
     @property
     @override
     def needs_person(self) -> str:
-        """Only a first message in manual mode does nothing by itself: Fastn asks before it acts on it."""
+        """Only a first message in manual mode is safe: Fastn asks before it acts on it."""
         if self.approval_mode != "manual":
             return "In any approval_mode but manual, Fastn's AI may change the account without asking."
         if self.session_id is not None:
@@ -75,14 +75,14 @@ class AiBuild(Conversation[AiReply]):
 
 
 _CONTEXT = frozenset({"customerId", "workflowId", "connectorId"})
-"""What a message can be about, as documented. Another field may name a session."""
+"""Documented fields of `context`. Another field may name a session."""
 
 
 Fields = dict[str, JsonValue]
 
 _SESSION = ("sessionId", "session_id", "sessionID", "conversationId", "threadId")
 _MESSAGE = ("message", "reply", "content", "text", "response", "answer", "value")
-_OTHERS = {
+_ALIASES = {
     "status": ("status", "state"),
     "questions": ("questions", "clarifyingQuestions", "clarifications", "question"),
     "pending_approvals": ("pendingApprovals", "pending_approvals", "approvals", "pendingActions"),
@@ -92,15 +92,15 @@ _OTHERS = {
 }
 _LISTS = frozenset({"questions", "pending_approvals", "tool_calls"})
 _WAITING = frozenset({"waiting for user", "waiting", "waiting for approval", "needs input", "awaiting approval"})
-GOING_ON = frozenset({"running", "building", "planning", "generating", "in progress", "queued", "pending"})
+IN_PROGRESS = frozenset({"running", "building", "planning", "generating", "in progress", "queued", "pending"})
 _OVER = frozenset({"completed", "done", "deployed", "succeeded", "success"})
 FAILED = frozenset({"failed", "error", "cancelled", "canceled", "rejected"})
 
 
-def shaped_reply(answer: Mapping[str, JsonValue], session: str | None) -> Fields:
-    """The answer with `session_id`, `message`, `status`, `questions`, `pending_approvals`, `tool_calls`, `plan` and
-    `credits_used`, as far as they are there, and with all that is not known as it is. `session` is the one that was
-    spoken in.
+def normalize_reply(answer: Mapping[str, JsonValue], session: str | None) -> Fields:
+    """Return the reply under our field names: `session_id`, `message`, and those of `_ALIASES`, if present.
+
+    Unknown fields stay as they are. `session` is the id of the session that the message was sent to.
     """
     rest = dict(answer)
     found: Fields = {}
@@ -109,37 +109,37 @@ def shaped_reply(answer: Mapping[str, JsonValue], session: str | None) -> Fields
             found["session_id"] = str(rest.pop(name))
     if "session_id" not in found and session is not None:
         found["session_id"] = session
-    for name, theirs in _OTHERS.items():
-        taken = next((their for their in theirs if rest.get(their) not in (None, "", [], {})), None)
+    for name, aliases in _ALIASES.items():
+        taken = next((alias for alias in aliases if rest.get(alias) not in (None, "", [], {})), None)
         if taken is None:
             continue
         value = rest.pop(taken)
         found[name] = [value] if name in _LISTS and not isinstance(value, list) else value
     for name in _MESSAGE:
-        if "message" not in found and (said := _said(rest.get(name))):
+        if "message" not in found and (message := _message_text(rest.get(name))):
             rest.pop(name)
-            found["message"] = said
-    known = {name for theirs in _OTHERS.values() for name in theirs} | {*_SESSION, *_MESSAGE}
-    # What is known and empty says nothing.
+            found["message"] = message
+    known = {alias for aliases in _ALIASES.values() for alias in aliases} | {*_SESSION, *_MESSAGE}
+    # Known fields that are empty are left out.
     return found | {k: v for k, v in rest.items() if k not in found and not (k in known and v in (None, "", [], {}))}
 
 
-def waits_for_a_person(reply: Mapping[str, JsonValue]) -> bool:
-    """Whether the AI goes on only once somebody has answered."""
+def waits_for_person(reply: Mapping[str, JsonValue]) -> bool:
+    """Return whether the AI waits for a person's answer before it continues."""
     return bool(reply.get("pending_approvals") or reply.get("questions")) or word(reply, "status") in _WAITING
 
 
 def is_over(reply: Mapping[str, JsonValue]) -> bool:
-    """Whether it says that it has ended, well or not."""
+    """Return whether the reply reports an end, successful or not."""
     return word(reply, "status") in _OVER | FAILED
 
 
-def _said(value: JsonValue) -> str:
-    """The text of a message: itself, or that of its content, or of its parts."""
+def _message_text(value: JsonValue) -> str:
+    """Return the text of a message, of its content or of its parts."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return "\n".join(filter(None, map(_said, value)))
+        return "\n".join(filter(None, map(_message_text, value)))
     if isinstance(value, dict):
-        return next((said for name in ("content", "text", "message") if (said := _said(value.get(name)))), "")
+        return next(filter(None, (_message_text(value.get(name)) for name in ("content", "text", "message"))), "")
     return ""

@@ -1,4 +1,4 @@
-"""The operations of Fastn's API, in the order in which tools are listed."""
+"""Catalog of the API operations, in the order in which tools are listed."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Connectors: the apps that workflows can speak to; and connections, a customer's own account at one of them."""
+"""Tools for connectors, the apps that workflows can use, and for connections, a customer's account at one of them."""
 
 from typing import Annotated
 
@@ -123,7 +123,7 @@ class DeleteConnector(Operation[FastnObject]):
 
 
 _AUTH_METHOD = frozenset({"type", "title", "isDefault", "config", "docsUrl"})
-"""The documented fields of an auth method."""
+"""Documented fields of an auth method."""
 
 
 def _with_auth_methods(effect: Effect, methods: list[dict[str, JsonValue]] | None) -> Effect:
@@ -131,10 +131,10 @@ def _with_auth_methods(effect: Effect, methods: list[dict[str, JsonValue]] | Non
 
 
 def _effect_on(effect: Effect, connector: FastnObject | None, dependents: int | None) -> Effect:
-    """A private connector that nothing uses can be changed without reaching anybody."""
+    """Raise the effect to external, unless the connector is private and nothing uses it."""
     visibility = getattr(connector, "visibility", None)
-    private = isinstance(visibility, str) and visibility.strip().casefold() == "private"
-    return effect if private and dependents == 0 else effect.raised_to(Effect.EXTERNAL)
+    is_private = isinstance(visibility, str) and visibility.strip().casefold() == "private"
+    return effect if is_private and dependents == 0 else effect.raised_to(Effect.EXTERNAL)
 
 
 # Connections carry the customer as `endOrgId`.

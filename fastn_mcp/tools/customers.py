@@ -1,4 +1,4 @@
-"""Customers: the companies whose accounts Fastn connects."""
+"""Tools for customers, the companies whose accounts Fastn connects."""
 
 from typing import Annotated
 
@@ -51,7 +51,7 @@ class CreateCustomer(Create[Customer]):
     effect = Effect.WRITE
     evidence = DOCUMENTED("third parties: name, slug, external_ref, plan; the path is /api/v1/orgs there")
     raises_to = (Effect.ACCESS,)
-    # A customer's administrator is a documented field whose name in a request is not: any field may be it.
+    # A customer's administrator is documented, the name of its field in a request is not: any field may be it.
     extra_effect = Effect.ACCESS
 
     name: Name
@@ -101,5 +101,5 @@ class DeleteCustomer(Operation[FastnObject]):
 
 
 def _with_administrator(effect: Effect, email: str | None) -> Effect:
-    """Whoever administers a customer is invited, and may connect its apps."""
+    """Raise the effect to access: an administrator is invited and may connect the customer's apps."""
     return effect if email is None else effect.raised_to(Effect.ACCESS)

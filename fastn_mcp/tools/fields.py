@@ -1,4 +1,4 @@
-"""Arguments that several operations share. Each says its unit, its limits and its known values."""
+"""Arguments shared by several operations, with their units, limits and known values."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from fastn_mcp.tools.tool import OURS
 
 
 def _parsed(kind: type) -> BeforeValidator:
-    """Some clients send an object or an array as JSON text. Nothing else is lenient."""
+    """Parse an object or an array that a client sent as JSON text. Nothing else is lenient."""
 
     def parse(value: object) -> object:
         if isinstance(value, str):
@@ -26,7 +26,7 @@ def _parsed(kind: type) -> BeforeValidator:
 
 
 def _sendable(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """What Python holds and JSON cannot carry would fail only once it is sent."""
+    """Reject values that JSON cannot carry now, rather than when they are sent."""
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except ValueError:
@@ -40,12 +40,12 @@ Texts = Annotated[list[str], _parsed(list)]
 
 
 def _number(value: object) -> object:
-    """Some ids are numbers in Fastn's answers (API keys), and come back as they were read."""
+    """Accept numeric ids: some are numbers in Fastn's answers (API keys), and clients send them back so."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _given(value: str) -> str:
-    # By a validator: `minLength` in each schema would be paid for in every conversation.
+def _not_empty(value: str) -> str:
+    # A validator, as `minLength` in each schema would cost tokens in every conversation.
     if not value:
         raise ValueError("must not be empty")
     return value
@@ -53,18 +53,18 @@ def _given(value: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The values of an argument that are known. Others are sent too: Fastn may have more."""
+    """Known values of an argument. Others are sent too, as Fastn may have more."""
 
     values: tuple[str, ...]
 
 
 def in_words(values: tuple[str, ...]) -> str:
-    """As a sentence has them."""
+    """Join values for a sentence: `a, b or c`."""
     return f"{', '.join(values[:-1])} or {values[-1]}"
 
 
 def one_of(*values: str) -> tuple[Any, Known]:
-    """The description of an argument, and its known values, for `Annotated`."""
+    """Return the description of an argument and its known values, for `Annotated`."""
     return Field(description=f"{in_words(values)}."), Known(values)
 
 
@@ -72,14 +72,14 @@ def _id(kind: str) -> Any:
     return Field(description=f"{kind} id.")
 
 
-CustomerId = Annotated[str, _id("Customer"), BeforeValidator(_number), AfterValidator(_given)]
-ConnectorId = Annotated[str, _id("Connector"), BeforeValidator(_number), AfterValidator(_given)]
-ConnectionId = Annotated[str, _id("Connection"), BeforeValidator(_number), AfterValidator(_given)]
-WorkflowId = Annotated[str, _id("Workflow"), BeforeValidator(_number), AfterValidator(_given)]
-TriggerId = Annotated[str, _id("Trigger"), BeforeValidator(_number), AfterValidator(_given)]
-ExecutionId = Annotated[str, _id("Execution"), BeforeValidator(_number), AfterValidator(_given)]
-ApiKeyId = Annotated[str, _id("API key"), BeforeValidator(_number), AfterValidator(_given)]
-SecretId = Annotated[str, _id("Secret"), BeforeValidator(_number), AfterValidator(_given)]
+CustomerId = Annotated[str, _id("Customer"), BeforeValidator(_number), AfterValidator(_not_empty)]
+ConnectorId = Annotated[str, _id("Connector"), BeforeValidator(_number), AfterValidator(_not_empty)]
+ConnectionId = Annotated[str, _id("Connection"), BeforeValidator(_number), AfterValidator(_not_empty)]
+WorkflowId = Annotated[str, _id("Workflow"), BeforeValidator(_number), AfterValidator(_not_empty)]
+TriggerId = Annotated[str, _id("Trigger"), BeforeValidator(_number), AfterValidator(_not_empty)]
+ExecutionId = Annotated[str, _id("Execution"), BeforeValidator(_number), AfterValidator(_not_empty)]
+ApiKeyId = Annotated[str, _id("API key"), BeforeValidator(_number), AfterValidator(_not_empty)]
+SecretId = Annotated[str, _id("Secret"), BeforeValidator(_number), AfterValidator(_not_empty)]
 
 Limit = Annotated[int, Field(ge=1, le=100, description="1-100, default 20.")]
 Cursor = Annotated[str | None, Field(description="The last next_cursor.")]
@@ -95,9 +95,9 @@ Extra = Annotated[JsonObject | None, Field(description="Other fields as is; null
 
 
 def names_only(rows: list[dict[str, JsonValue]] | None, documented: frozenset[str]) -> bool:
-    """Whether nested objects hold documented fields only. What another field does, nobody knows."""
+    """Return whether nested objects hold documented fields only. Any other field may have an unknown effect."""
     return all(row.keys() <= documented for row in rows or ())
 
 
-# A secret is written, never shown: `Operation.shown` hides what carries this mark.
+# A secret is write-only: `Tool.shown` redacts arguments with this mark.
 SECRET: dict[str, JsonValue] = {"writeOnly": True}

@@ -1,4 +1,4 @@
-"""A tool that is one API request: its route, its evidence, and how a create or an update is built."""
+"""Base classes of tools that make one API request: routes, evidence, creates and updates."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, slots=True)
 class ShapeEvidence:
-    """How the shape of an operation is known."""
+    """Evidence for the request shape of an operation."""
 
     kind: str
     source: str
@@ -30,10 +30,10 @@ class ShapeEvidence:
 
 
 INFERRED = partial(ShapeEvidence, "inferred")
-"""Derived from other facts; nobody documented it."""
+"""Derived from other facts, not documented."""
 
 DOCUMENTED = partial(ShapeEvidence, "documented")
-"""Stated by Fastn's own documentation."""
+"""Documented by Fastn."""
 
 
 def OBSERVED(day: str, host: str) -> ShapeEvidence:
@@ -42,7 +42,7 @@ def OBSERVED(day: str, host: str) -> ShapeEvidence:
 
 
 class RefusedValue(ValueError):
-    """A value that may not enter a path. Names the argument, never the value."""
+    """A value that may not be sent. Names the argument, never the value."""
 
     def __init__(self, argument: str, problem: str) -> None:
         super().__init__(f"{argument}: {problem}")
@@ -52,7 +52,7 @@ class RefusedValue(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A method and a path template, as in `DELETE /api/v1/workflows/{workflow_id}`."""
+    """A method and a path template, such as `DELETE /api/v1/workflows/{workflow_id}`."""
 
     method: str
     path: str
@@ -65,10 +65,10 @@ class Route:
         return tuple(_PARAMETER.findall(self.path))
 
     def fill(self, values: Mapping[str, object]) -> str:
-        """The path with each value as exactly one encoded segment. Raises `RefusedValue`.
+        """Return the path with each value as exactly one encoded segment. Raises `RefusedValue` for an invalid one.
 
-        The only way by which a value enters a path. Quoting alone would not do: `..` survives it, and HTTP libraries
-        then climb out of the path.
+        Values enter a path only here. Quoting alone is not enough: `..` survives it, and HTTP libraries then leave
+        the path.
         """
         path = _PARAMETER.sub(lambda found: _segment(found[1], values[found[1]]), self.path)
         if self.match(path) is None:
@@ -76,7 +76,7 @@ class Route:
         return path
 
     def match(self, path: str) -> dict[str, str] | None:
-        """The decoded parameters of `path`, if it is one of this route's."""
+        """Return the decoded parameters of `path`; None if it does not match this route."""
         pattern = "".join(
             f"(?P<{part}>[^/?#]+)" if number % 2 else re.escape(part)
             for number, part in enumerate(_PARAMETER.split(self.path))
@@ -106,18 +106,18 @@ class Request:
     body: dict[str, JsonValue] | None = None
     headers: dict[str, str] = field(default_factory=dict[str, str])
     template: str = field(default="", compare=False)
-    """The path as its route has it, with the names of its parameters instead of ids."""
+    """The path of the route, with parameter names instead of ids."""
 
 
 UNKNOWN = FastnObject()
-"""A target that could not be read: every rule takes it for the strictest case."""
+"""A target that could not be read. Every rule treats it as the strictest case."""
 
 HARMLESS_EXTRA = frozenset({"description", "label", "labels", "note", "notes", "tag", "tags"})
-"""Fields of `extra` that leave a write a write: prose and keywords. Any other may publish something or give access."""
+"""Fields of `extra` that do not raise the effect of a write. Any other may publish something or grant access."""
 
 
 def _is_harmless(extra: object, clears: frozenset[str]) -> bool:
-    """Whether `extra` contains only prose and keywords, or nulls for them or for fields that may be cleared."""
+    """Return whether `extra` contains only prose and keywords, or nulls for them or for fields in `clears`."""
     return isinstance(extra, dict) and all(
         name in HARMLESS_EXTRA | clears if value is None else name in HARMLESS_EXTRA and _is_prose(value)
         for name, value in cast("dict[str, object]", extra).items()
@@ -130,18 +130,18 @@ def _is_prose(value: object) -> bool:
 
 
 class Operation(Tool[Result], Generic[Result]):
-    """One API operation. Subclasses declare `route`, `effect` and `evidence`; an oddity overrides a method."""
+    """One API operation. Subclasses declare `route`, `effect` and `evidence`, and override methods for exceptions."""
 
     _declares: ClassVar[tuple[str, ...]] = ("route", "effect", "evidence")
 
     route: ClassVar[Route]
     evidence: ClassVar[ShapeEvidence]
     raises_to: ClassVar[tuple[Effect, ...]] = ()
-    """The effects that the arguments or the target can raise a call to."""
+    """Effects that the arguments or the target can raise a call to."""
     extra_effect: ClassVar[Effect] = Effect.EXTERNAL
-    """What fields of `extra` that are not known to be harmless raise a call to."""
+    """Effect that fields of `extra` raise a call to, unless they are known to be harmless."""
     clears: ClassVar[frozenset[str]] = frozenset()
-    """Documented fields, by Fastn's names, that a null in `extra` empties without reaching further."""
+    """Documented fields, by Fastn's names, that a null in `extra` clears without a further effect."""
 
     @property
     @override
@@ -151,23 +151,23 @@ class Operation(Tool[Result], Generic[Result]):
         return self.effect if is_safe else self.effect.raised_to(self.extra_effect)
 
     def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:  # noqa: ARG002 - subclasses use both
-        """The effect on `target`, which `dependents` others use: `effective` or stricter.
+        """Return the effect on `target`, which `dependents` resources use: `effective` or stricter.
 
-        `target` is None where there is nothing, and `UNKNOWN` where that could not be read; so is `dependents` None.
+        `target` is None if there is none, `UNKNOWN` if it could not be read. `dependents` is None if it is not known.
         """
         return self.effective
 
     @property
     def needs_person(self) -> str:
-        """Why a person approves this call in every mode; empty where the policy decides.
+        """Why this call needs a person's approval in every mode; empty if the policy decides.
 
-        A plan covers such a call only where it gives exactly its arguments.
+        A plan covers such a call only if it lists its exact arguments.
         """
         return ""
 
     @property
     def unresolved(self) -> frozenset[str]:
-        """Arguments whose value Fastn derives from other ones, so that a rule cannot compare it."""
+        """Arguments that Fastn derives from others, so that a rule cannot compare them."""
         return frozenset()
 
     @classmethod
@@ -189,7 +189,7 @@ class Operation(Tool[Result], Generic[Result]):
     @classmethod
     @override
     def toolset(cls) -> str:
-        """The resource in its path: `api_keys` of `/api/v1/api-keys/{api_key_id}`."""
+        """Return the resource in the path: `api_keys` for `/api/v1/api-keys/{api_key_id}`."""
         return cls.route.path.split("/")[3].replace("-", "_")
 
     @classmethod
@@ -203,10 +203,10 @@ class Operation(Tool[Result], Generic[Result]):
         return super().destructive() or (cls.effect is Effect.WRITE and cls.route.method == "PUT")
 
     def request(self, route: Route | None = None) -> Request:
-        """This call as HTTP. Raises `RefusedValue`.
+        """Return the call as an HTTP request. Raises `RefusedValue` for an invalid id or a field in `extra` twice.
 
-        Path fields fill the path; the rest is the query of a GET or DELETE, or the JSON body. `extra` joins the body.
-        `route` replaces the type's own where the account's paths differ.
+        Path parameters fill the path. The rest, with `extra`, is the query of a GET or DELETE, else the JSON body.
+        `route` replaces the operation's own, for accounts with other paths.
         """
         route = route or type(self).route
         fields, path = self.arguments(), route.path
@@ -216,7 +216,7 @@ class Operation(Tool[Result], Generic[Result]):
         fields = {self.wire(name): value for name, value in fields.items()}
         if isinstance(extra, dict):
             known = {self.wire(name) for name in type(self).model_fields.keys() - self.ours()}
-            # A null clears a field, which an argument that is left out cannot say.
+            # A null clears a field, which an omitted argument cannot express.
             if taken := sorted(name for name, value in extra.items() if name in known and value is not None):
                 raise RefusedValue("extra", f"{', '.join(taken)} has an argument of its own; give it there")
             fields = extra | fields
@@ -227,14 +227,14 @@ class Operation(Tool[Result], Generic[Result]):
     @classmethod
     @cache
     def wire(cls, name: str) -> str:
-        """Fastn's name of an argument."""
+        """Return Fastn's name of an argument."""
         return cls.model_fields[name].serialization_alias or to_camel(name)
 
     @classmethod
     def received(cls, request: Request, route: Route | None = None) -> Self | None:
-        """The call that this request makes, if it is one of these: the inverse of `request()`.
+        """Return the call that a request makes: the inverse of `request()`. None if it is of another route.
 
-        Raises pydantic's `ValidationError` where the request is of this route but no valid call.
+        Raises pydantic's `ValidationError` if the request is of this route but not a valid call.
         """
         route = route or cls.route
         parameters = route.match(request.path) if request.method == route.method else None
@@ -244,7 +244,7 @@ class Operation(Tool[Result], Generic[Result]):
         values: dict[str, Any] = dict(parameters)
         extra: dict[str, JsonValue] = {}
         for wire, value in {**request.query, **(request.body or {})}.items():
-            # A null clears a field, which only `extra` can say.
+            # A null clears a field, which only `extra` can express.
             if wire in names and wire != "extra" and (value is not None or "extra" not in cls.model_fields):
                 values[names[wire]] = value
             else:
@@ -253,25 +253,25 @@ class Operation(Tool[Result], Generic[Result]):
             values["extra"] = extra
         else:
             values |= extra
-        # A query holds text only, so numbers in it arrive as text.
+        # Numbers in a query arrive as text.
         return cls.model_validate(values, strict=request.method not in ("GET", "DELETE"), context=KEEP_NULLS)
 
     def read(self, body: JsonValue, headers: Mapping[str, str]) -> JsonValue:  # noqa: ARG002 - subclasses use both
-        """The unwrapped answer, with facts from its headers (lower-cased)."""
+        """Return the unwrapped body, with facts from the lower-cased headers."""
         return body
 
     def result(self, body: JsonValue) -> Result:
-        """The unwrapped answer as the type that this operation promises."""
+        """Return the unwrapped body as the result type of this operation."""
         fields = body if isinstance(body, dict) else {} if body is None else {"value": body}
         return cast(Result, type(self).returns.model_validate(fields))
 
 
-# Fastn sets these itself; a merged update does not send them back.
+# Set by Fastn; a merged update does not send them back.
 _SET_BY_FASTN = frozenset({"id", "createdAt", "createdBy", "updatedAt", "updatedBy"})
 
 
 class Update(Operation[Result], Generic[Result]):
-    """An update of the named fields."""
+    """An update of the given fields."""
 
     @model_validator(mode="after")
     def _names_a_change(self) -> Self:
@@ -282,22 +282,22 @@ class Update(Operation[Result], Generic[Result]):
 
     @staticmethod
     def merged(current: dict[str, JsonValue], changes: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        """The whole resource with the changes: Fastn's `PUT` may replace what it is not given."""
+        """Return the whole resource with the changes, as Fastn's `PUT` may drop omitted fields."""
         return {name: value for name, value in current.items() if name not in _SET_BY_FASTN} | changes
 
 
 class Create(Operation[Result], Generic[Result]):
-    """A create that is judged as an update of what it may overwrite."""
+    """A create, evaluated as an update if it may overwrite something."""
 
     def may_overwrite(self, row: FastnObject) -> bool | None:
-        """Whether this may overwrite `row`; None where the row does not say."""
-        theirs = {_key(getattr(row, field, None)) for field in ("slug", "name")}
-        ours = {_key(getattr(self, field, None)) for field in ("slug", "name")} - {""}
-        if theirs & ours:
+        """Return whether this may overwrite `row`; None if the row does not tell."""
+        existing = {_key(getattr(row, field, None)) for field in ("slug", "name")}
+        own = {_key(getattr(self, field, None)) for field in ("slug", "name")} - {""}
+        if existing & own:
             return True
-        return False if "" not in theirs else None
+        return False if "" not in existing else None
 
 
 def _key(name: object) -> str:
-    """A slug or name as it is compared: Fastn may derive the one from the other in an undocumented way."""
+    """Normalize a slug or name for comparison, as Fastn may derive one from the other in an undocumented way."""
     return "".join(letter for letter in name.casefold() if letter.isalnum()) if isinstance(name, str) else ""

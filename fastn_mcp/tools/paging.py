@@ -1,6 +1,6 @@
-"""Lists: limits, cursors and filters, applied here whatever Fastn honours.
+"""Lists: limits, cursors and filters, applied here whether or not Fastn honours them.
 
-Nothing is known of Fastn's pagination and filters, so they are sent, and then applied to what came back.
+Fastn's pagination and filters are not documented, so they are sent, and then applied to the response.
 """
 
 import base64
@@ -19,14 +19,14 @@ from fastn_mcp.tools.operation import Operation, Request, Route
 from fastn_mcp.tools.tool import OURS, FastnObject
 
 LARGEST = 100
-"""Rows that are asked for at most."""
+"""Maximum number of rows requested per page."""
 
 
 class Position(NamedTuple):
-    """Where a page begins: Fastn's own cursor or an offset, and how many rows from there were shown already.
+    """Start of a page: Fastn's own cursor or an offset, and the number of rows from there that were shown already.
 
-    `before` identifies the page before, so that a server that ignores the offset and sends the same rows again is
-    noticed. `size` is how many rows are asked for; 0 for as many as the client wants.
+    `before` identifies the previous page, to detect a server that ignores the offset and sends the same rows again.
+    `size` is the number of rows to request; 0 for the client's limit.
     """
 
     cursor: str | None = None
@@ -40,7 +40,7 @@ class Position(NamedTuple):
 
     @classmethod
     def decode(cls, text: str) -> "Position":
-        """The inverse. Raises ValueError."""
+        """Return the position in an encoded cursor. Raises ValueError if it is not valid."""
         try:
             cursor, *numbers, before, size = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
             offset, skip = map(int, numbers)
@@ -55,27 +55,27 @@ class Position(NamedTuple):
 
 _START = Position()
 _TIMES = ("createdAt", "startedAt", "timestamp")
-"""Fields that say when a row came to be, the surest first."""
+"""Fields with the creation time of a row, the most reliable first."""
 
 _SEARCHED = ("name", "slug", "id", "email", "description", "externalRef", "adminEmail", "domain")
 
 
 def matches(row: dict[str, JsonValue], name: str, wire: str, wanted: object) -> bool | None:
-    """Whether the row has the wanted value; None where it does not say."""
+    """Return whether a row matches a filter; None if the row does not tell."""
     if name == "search":
         searched = (str(row[key]) for key in _SEARCHED if row.get(key) is not None)
         return str(wanted).casefold() in " ".join(searched).casefold()
     if name in ("since", "until"):
-        there, bound = timestamp(row, *_TIMES), parse_timestamp(wanted)
-        if there is None or bound is None:
+        created, bound = timestamp(row, *_TIMES), parse_timestamp(wanted)
+        if created is None or bound is None:
             return None
-        return there >= bound if name == "since" else there < bound
+        return created >= bound if name == "since" else created < bound
     if name.endswith("_id"):
         owner = owner_of(row) if name == "customer_id" else None
-        there, asked = owner or text(row, wire, name, name.replace("_id", ".id")), str(wanted)
-        return there.casefold() == asked.casefold() if there else None
-    there = word(row, wire)
-    return there == word({wire: str(wanted)}, wire) if there else None
+        id_ = owner or text(row, wire, name, name.replace("_id", ".id"))
+        return id_.casefold() == str(wanted).casefold() if id_ else None
+    found = word(row, wire)
+    return found == word({wire: str(wanted)}, wire) if found else None
 
 
 _NEXT = ("nextCursor", "next_cursor", "nextPageToken", "next", "cursor")
@@ -85,20 +85,20 @@ _ROWS = ("data", "items", "results")
 CONCISE, FULL, CSV = "concise", "full", "csv"
 
 
-def _known(detail: str | None) -> str | None:
+def _detail(detail: str | None) -> str | None:
     if detail not in (None, CONCISE, FULL, CSV):
         raise ValueError(f"must be {CONCISE}, {FULL} or {CSV}")
     return detail
 
 
-Detail = Annotated[str | None, Field(description="concise (default), full or csv."), AfterValidator(_known), OURS]
+Detail = Annotated[str | None, Field(description="concise (default), full or csv."), AfterValidator(_detail), OURS]
 Fields = Annotated[Texts | None, Field(description="Only these."), OURS]
 
 Item = TypeVar("Item", bound=FastnObject)
 
 
 class Listed(FastnObject, Generic[Item]):
-    """A page of a list. It can be cut at any row, and continued from there."""
+    """A page of a list. It can be cut at any row and continued from there."""
 
     items: list[Item]
     next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
@@ -114,19 +114,19 @@ class Listed(FastnObject, Generic[Item]):
     absent: Annotated[list[str] | None, Field(description="Fields that were asked for, and that no row has.")] = None
     _positions: list[Position] = PrivateAttr(default_factory=list[Position])
 
-    def placed(self, positions: list[Position]) -> Self:
-        """This page, with the position behind each of its rows."""
+    def place(self, positions: list[Position]) -> Self:
+        """Set the position after each row. Returns the page itself."""
         self._positions = positions
         return self
 
     @property
     def positions(self) -> list[Position]:
-        """The position behind each row."""
+        """Position after each row."""
         return self._positions
 
 
 class List(Operation[Listed[Item]], Generic[Item]):
-    """What every list takes."""
+    """Base class of lists, with their common arguments."""
 
     limit: Limit = 20
     cursor: Cursor = None
@@ -147,7 +147,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
 
     @property
     def position(self) -> Position:
-        """Where it begins."""
+        """Position at which the page starts."""
         return _START if self.cursor is None else Position.decode(self.cursor)
 
     @override
@@ -163,18 +163,18 @@ class List(Operation[Listed[Item]], Generic[Item]):
         return request
 
     def wider(self, cursor: str, limit: int) -> Self:
-        """The list from `cursor` on, read in the largest pages, of which `limit` rows are wanted."""
+        """Return the list from `cursor` on, with `limit` rows, read in the largest pages."""
         position = Position.decode(cursor)._replace(size=LARGEST)
         return self.model_copy(update={"cursor": position.encode(), "limit": limit})
 
     @property
     def filters(self) -> dict[str, Any]:
-        """The filters that were given."""
-        about = {"limit", "cursor", *self.ours()}
-        return {name: value for name, value in self if value is not None and name not in about}
+        """Filters that were given."""
+        others = {"limit", "cursor", *self.ours()}
+        return {name: value for name, value in self if value is not None and name not in others}
 
     def unknown(self) -> list[str]:
-        """The filters whose value is none of those that are known, in words: it may be mistyped."""
+        """Describe the filters whose value is not a known one: it may be mistyped."""
         return [
             f"{name}: {str(value)[:64]!r} is not known{nearest(str(value), known.values)}; "
             f"known are {in_words(known.values)}"
@@ -188,7 +188,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
         position = self.position
         rows, around = rows_of(body)
         if position.before and _mark(rows) == position.before:
-            rows = []  # no offset was taken: these rows were shown already
+            rows = []  # the offset was ignored: these rows were shown already
         fresh = rows[position.skip :]
         counts = (around.get(key) for key in _TOTAL)
         total = next((n for n in counts if isinstance(n, int) and n is not True and 0 <= n < 2**53), None)
@@ -205,16 +205,16 @@ class List(Operation[Listed[Item]], Generic[Item]):
         values: dict[str, Any] = {
             "items": [row for _, row in page],
             "next_cursor": following and following.encode(),
-            # One that counts rows which do not match would mislead.
+            # A total that counts rows which do not match would mislead.
             "total": total if len(matching) == len(fresh) else None,
             "not_checked": unchecked or None,
         }
-        return cast("Listed[Item]", type(self).returns.model_validate(values)).placed(positions)
+        return cast("Listed[Item]", type(self).returns.model_validate(values)).place(positions)
 
     def _matching(
         self, rows: list[tuple[int, dict[str, JsonValue]]], filters: dict[str, Any]
     ) -> tuple[list[tuple[int, dict[str, JsonValue]]], list[str]]:
-        """The numbered rows that match, and the filters that could not be checked."""
+        """Return the numbered rows that match, and the filters that could not be checked."""
         found: list[tuple[int, dict[str, JsonValue]]] = []
         unchecked: set[str] = set()
         for number, row in rows:
@@ -226,7 +226,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
 
 
 def rows_of(body: JsonValue) -> tuple[list[dict[str, JsonValue]], dict[str, JsonValue]]:
-    """The rows of an answer, and what stood around them."""
+    """Return the rows of a response, and the fields around them."""
     around: dict[str, JsonValue] = {}
     if isinstance(body, dict):
         lists = [v for k, v in body.items() if isinstance(v, list) and (k in _ROWS or _are_objects(v))]
@@ -254,10 +254,10 @@ def _following(
     around: dict[str, JsonValue],
     total: int | None,
 ) -> Position | None:
-    """Where the next answer begins, where there is one."""
-    theirs = next((v for k in _NEXT if isinstance(v := around.get(k), str) and v), None)
-    if theirs is not None:
-        return Position(cursor=theirs)
+    """Return the start of the next response; None if there is none."""
+    cursor = next((v for k in _NEXT if isinstance(v := around.get(k), str) and v), None)
+    if cursor is not None:
+        return Position(cursor=cursor)
     reached = position.offset + received
     more = reached < total if total is not None else received == asked
     if fresh and position.cursor is None and received <= asked and more:
@@ -266,5 +266,5 @@ def _following(
 
 
 def _mark(rows: list[dict[str, JsonValue]]) -> str:
-    """What identifies a page: its first row."""
+    """Return a digest of the first row, which identifies a page."""
     return hashlib.sha256(to_json(rows[0])).hexdigest()[:12] if rows else ""

@@ -1,6 +1,6 @@
-"""Errors in arguments, and the old names of renamed tools.
+"""Errors in arguments, and old names of renamed tools.
 
-An old name is listed nowhere. A call, a policy, a plan, a record of the past may still hold it.
+Old names are not listed. A call, a policy, a plan or an old record may still hold one.
 """
 
 from collections.abc import Mapping
@@ -14,20 +14,20 @@ from fastn_mcp.tools.tool import AnyTool
 
 _MOST_PROBLEMS = 8
 _DEEPEST = 6
-"""Parts of a field's path that are named."""
+"""Maximum number of parts of a field's path in a message."""
 
 
-def problems(offer: AnyTool, error: ValidationError) -> str:
-    """All that is wrong with the arguments of a call, in one sentence without its full stop."""
-    found = [_problem(offer, problem) for problem in error.errors(include_url=False)]
+def problems(tool: AnyTool, error: ValidationError) -> str:
+    """Describe all errors in the arguments of a call, in one sentence without its full stop."""
+    found = [_problem(tool, problem) for problem in error.errors(include_url=False)]
     return "; ".join(found[:_MOST_PROBLEMS])
 
 
-def _problem(offer: AnyTool, problem: Any) -> str:
+def _problem(tool: AnyTool, problem: Any) -> str:
     field = ".".join(str(part)[:64] for part in problem["loc"][:_DEEPEST])
     match problem["type"]:
         case "extra_forbidden":
-            return f"unknown argument {field!r}{nearest(field, offer.model_fields)}"
+            return f"unknown argument {field!r}{nearest(field, tool.model_fields)}"
         case "missing":
             return f"{field}: is required"
         case _:
@@ -36,28 +36,28 @@ def _problem(offer: AnyTool, problem: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """What an old name stands for."""
+    """The new name for an old one."""
 
     to: str
     since: str
-    """The version that renamed it."""
+    """Version that renamed the tool."""
     until: str
-    """The version that forgets the old name."""
+    """Version that drops the old name."""
 
 
 Aliases = Mapping[str, Renamed]
 
 ALIASES: Aliases = {}
-"""By the old name."""
+"""Renamed tools by old name."""
 
 
 def current(name: str, aliases: Aliases = ALIASES) -> str:
-    """The name that a tool has now."""
+    """Return the current name of a tool."""
     return aliases[name].to if name in aliases else name
 
 
 def hint(name: str, aliases: Aliases = ALIASES) -> dict[str, str]:
-    """What the result of a call by an old name says of it: a field more."""
+    """Return a field that the result of a call by an old name gets in addition; empty for a current name."""
     if name not in aliases:
         return {}
     alias = aliases[name]

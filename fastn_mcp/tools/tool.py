@@ -1,4 +1,4 @@
-"""A tool is a type and a call is a value: declaration, arguments, effect and result."""
+"""Base class of tools. A tool is a type and a call is an instance, with arguments, an effect and a result type."""
 
 import re
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from typing_extensions import override
 from fastn_mcp.redaction import REDACTED, redact_object, redact_row
 
 KEEP_NULLS = "keep nulls"
-"""The validation context of a request, in which a null is a value; among a client's arguments it is none."""
+"""Validation context of a request, in which a null is a value. Among a client's arguments it means not given."""
 
 DRY_RUN = "dry_run"
-"""The argument that asks for a preview. It is not part of the call."""
+"""Argument that requests a preview. It is not part of the call."""
 
 
 class Effect(Enum):
-    """What a call does to the world. Later ones need more care."""
+    """Effect of a call, in ascending order of severity."""
 
     READ = "read"
     WRITE = "write"
@@ -33,7 +33,7 @@ class Effect(Enum):
 
     @property
     def rank(self) -> int:
-        """How much care it needs: 0 for a read."""
+        """Severity: 0 for a read."""
         return list(Effect).index(self)
 
     def raised_to(self, other: "Effect") -> "Effect":
@@ -41,20 +41,20 @@ class Effect(Enum):
 
 
 class FastnObject(BaseModel):
-    """A response of Fastn. Unknown fields are kept: the documentation gives no schemas."""
+    """A response of Fastn. Unknown fields are kept, as the documentation has no schemas."""
 
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
     columns: ClassVar[tuple[str, ...]] = ()
-    """The fields of a concise list, by Fastn's names; where there are none, any plain ones."""
+    """Fields of a concise list, by Fastn's names. Empty for any plain ones."""
 
 
 class SecretRow(FastnObject):
-    """A row about a secret: only what is known to be harmless is kept, whatever Fastn sends."""
+    """A row about a secret. Only fields known to be harmless are kept, whatever Fastn sends."""
 
     @model_validator(mode="before")
     @classmethod
-    def _without_secrets(cls, row: object) -> object:
+    def _redact(cls, row: object) -> object:
         return redact_row(cast("dict[str, JsonValue]", row)) if isinstance(row, dict) else row
 
 
@@ -64,7 +64,7 @@ Result = TypeVar("Result", bound=FastnObject)
 class ToolSchema(GenerateJsonSchema):
     """JSON Schema in the subset that every client reads: no titles, no references, no unions.
 
-    An optional argument is simply not required: a nullable one would become a union, which hides its description.
+    An optional argument is not required rather than nullable: a union would hide its description.
     """
 
     @override
@@ -88,11 +88,11 @@ class ToolSchema(GenerateJsonSchema):
 
 
 OURS = object()
-"""Marks an argument that Fastn never sees and no approval depends on: it is about our answer."""
+"""Marks an argument that is never sent to Fastn and that no approval depends on: it shapes our answer."""
 
 
 class Tool(BaseModel, Generic[Result]):
-    """What an agent can call. Subclasses declare their `effect`; an instance is one exact call."""
+    """A tool that an agent can call. Subclasses declare their `effect`; an instance is one exact call."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -105,14 +105,14 @@ class Tool(BaseModel, Generic[Result]):
     effect: ClassVar[Effect]
     returns: ClassVar[type[FastnObject]]
     _declares: ClassVar[tuple[str, ...]] = ("effect",)
-    """What each class has to declare."""
+    """Class attributes that each subclass must declare."""
     _control_characters: ClassVar[re.Pattern[str]] = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
-    """What its texts must not contain."""
+    """Characters that are not allowed in its text arguments."""
 
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, given: object, info: ValidationInfo) -> object:
-        """A null is an argument that was not given, also where its default is something else."""
+        """Treat a null as an argument that was not given, even if its default is not null."""
         if not isinstance(given, dict) or info.context == KEEP_NULLS or None not in given.values():
             return cast(object, given)
         arguments, fields = cast("dict[str, object]", given), cls.model_fields
@@ -135,7 +135,7 @@ class Tool(BaseModel, Generic[Result]):
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
         generic = cls.__pydantic_generic_metadata__
         if generic["args"] or generic["parameters"]:
-            return  # a base that several share
+            return  # a shared base class
         for name in cls._declares:
             if not hasattr(cls, name):
                 raise TypeError(f"{cls.__name__} does not say its {name}")
@@ -143,25 +143,25 @@ class Tool(BaseModel, Generic[Result]):
 
     @classmethod
     def _result_type(cls) -> type[FastnObject]:
-        """The `Result` that the class binds."""
+        """Return the `Result` that the class binds."""
         bound = (base.__pydantic_generic_metadata__["args"] for base in cls.__mro__ if issubclass(base, Tool))
         return cast("type[FastnObject]", next(filter(None, bound))[0])
 
     @classmethod
     @cache
     def tool_name(cls) -> str:
-        """`delete_workflow` of `DeleteWorkflow`."""
+        """Return the name: `delete_workflow` for `DeleteWorkflow`."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
     @classmethod
     def title(cls) -> str:
-        """For people: `CreateApiKey` is "Create API key"."""
+        """Return the title for people: "Create API key" for `CreateApiKey`."""
         words = cls.tool_name().replace("_", " ").replace("api", "API")
         return words.replace("ai ", "AI ", 1) if words.startswith("ai ") else words[0].upper() + words[1:]
 
     @classmethod
     def input_schema(cls) -> dict[str, Any]:
-        """The arguments as JSON Schema 2020-12, in the portable subset."""
+        """Return the arguments as JSON Schema 2020-12, in the portable subset."""
         schema = cls.model_json_schema(by_alias=False, schema_generator=ToolSchema)
         schema.pop("title", None)
         schema.pop("description", None)
@@ -171,13 +171,13 @@ class Tool(BaseModel, Generic[Result]):
 
     @classmethod
     def previews(cls) -> bool:
-        """Whether it takes `dry_run`: everything that changes something does."""
+        """Return whether the tool takes `dry_run`. Every tool that changes something does."""
         return cls.effect is not Effect.READ
 
     @classmethod
     @cache
     def secrets(cls) -> frozenset[str]:
-        """The arguments that hold secrets, which nothing shows or records."""
+        """Return the arguments that hold secrets, which are never shown or recorded."""
         return frozenset(
             name
             for name, info in cls.model_fields.items()
@@ -186,65 +186,65 @@ class Tool(BaseModel, Generic[Result]):
 
     @property
     def effective(self) -> Effect:
-        """The least effect of this call. Arguments can raise the type's effect, never lower it."""
+        """Least effect of this call. Arguments can raise the tool's effect, never lower it."""
         return self.effect
 
     @property
     def target(self) -> str | None:
-        """The id that this call acts on, where it names one."""
+        """Id that this call acts on, if it names one."""
         return None
 
     @property
     def made_of(self) -> "tuple[Tool[Any], ...]":
-        """The calls that it is given to make. Each has to be allowed by itself."""
+        """Calls that this call makes. Each must be allowed by itself."""
         return ()
 
     @classmethod
     def toolset(cls) -> str:
-        """What it belongs to, as `customers`."""
+        """Return the toolset, such as `customers`."""
         raise NotImplementedError
 
     @classmethod
     def idempotent(cls) -> bool:
-        """Whether a second call changes nothing more."""
+        """Return whether a second call has no further effect."""
         return cls.effect is Effect.READ
 
     @classmethod
     def destructive(cls) -> bool:
-        """Whether it may overwrite or remove something, or reach beyond the account's own configuration."""
+        """Return whether it may overwrite or remove something, or reach beyond the account's own configuration."""
         return cls.effect not in (Effect.READ, Effect.WRITE)
 
     def arguments(self) -> dict[str, JsonValue]:
-        """The arguments that were given, secrets included, without those that are only ours."""
+        """Return the arguments for Fastn that were given, including secrets."""
         ours = self.ours()
         return {name: value for name, value in self if value is not None and name not in ours}
 
     @classmethod
     @cache
     def ours(cls) -> frozenset[str]:
-        """The arguments that are not Fastn's: marked with `OURS`."""
+        """Return the arguments marked with `OURS`, which are not sent to Fastn."""
         return frozenset(name for name, info in cls.model_fields.items() if OURS in info.metadata)
 
     def shown(self) -> dict[str, JsonValue]:
-        """The arguments as they may be shown and recorded: secrets hidden."""
-        hidden = self.secrets()
-        return redact_object({name: REDACTED if name in hidden else item for name, item in self.arguments().items()})
+        """Return the arguments for display and records, with secrets redacted."""
+        secrets = self.secrets()
+        return redact_object({name: REDACTED if name in secrets else item for name, item in self.arguments().items()})
 
 
 AnyTool = type[Tool[Any]]
 
 
-def suggested(offer: AnyTool, **arguments: object) -> dict[str, JsonValue] | None:
-    """A next call, as `{"tool", "arguments"}`; None where an argument is none, as an id that Fastn left out."""
+def suggested(type_: AnyTool, **arguments: object) -> dict[str, JsonValue] | None:
+    """Return a next call as `{"tool", "arguments"}`; None if an argument is invalid, such as an omitted id."""
     try:
-        call = offer.model_validate(arguments)
+        call = type_.model_validate(arguments)
     except ValidationError:
         return None
     return {"tool": call.tool_name(), "arguments": call.model_dump(exclude_unset=True)}
 
 
 def _texts(value: JsonValue) -> Iterator[str]:
-    """Every text in a JSON value, the names of its fields included."""
+    """Yield every text in a JSON value, including field names."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Triggers: what starts workflows."""
+"""Tools for triggers, which start workflows."""
 
 from typing import Annotated
 
@@ -77,7 +77,7 @@ class CreateTrigger(Operation[Trigger]):
     @property
     @override
     def effective(self) -> Effect:
-        # A route with a status of its own may fire all the same.
+        # A route with its own status may fire nevertheless.
         stays_off = _is_off({"status": self.status}) and names_only(self.routes, _ROUTE)
         return super().effective if stays_off else super().effective.raised_to(Effect.EXTERNAL)
 
@@ -131,9 +131,9 @@ class DeleteTrigger(Operation[FastnObject]):
 
 
 _ROUTE = frozenset({"routeId", "routeType", "environment", "headers", "payload", "filter"})
-"""The documented fields of a route."""
+"""Documented fields of a route."""
 
 
 def _is_off(trigger: Row) -> bool:
-    """Whether it is known not to fire. What is not known may fire."""
+    """Return whether a trigger certainly does not fire. An unknown state may fire."""
     return trigger_state(trigger) is State.OFF

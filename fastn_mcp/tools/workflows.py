@@ -1,4 +1,4 @@
-"""Workflows: the automations that Fastn runs; and executions, their runs."""
+"""Tools for workflows, the automations that Fastn runs, and for executions, their runs."""
 
 import re
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ Timeout = Annotated[
 
 
 def _header_value(value: str | None) -> str | None:
-    # By a validator: a pattern in the schema would be paid for in every conversation.
+    # A validator, as a pattern in the schema would cost tokens in every conversation.
     if value is not None and re.fullmatch(r"[\x21-\x7e]{1,256}", value) is None:
         raise ValueError("1 to 256 visible ASCII characters, without a blank")
     return value
@@ -96,7 +96,7 @@ class CreateWorkflow(Create[Workflow]):
 
     @override
     def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
-        # Nothing starts a new workflow; one that is overwritten may go live with the code that is given.
+        # Nothing starts a new workflow; an overwritten one may go live with the new code.
         is_safe = target is None or (self.code is None and _is_off(row_of(target)))
         return self.effective if is_safe else self.effective.raised_to(Effect.EXTERNAL)
 
@@ -122,7 +122,7 @@ class UpdateWorkflow(Update[Workflow]):
     @property
     @override
     def effective(self) -> Effect:
-        # Fastn may publish new code by itself, of a draft too.
+        # Fastn may publish new code by itself, even of a draft.
         stays_off = self.code is None and (self.status is None or _is_off({"status": self.status}))
         return super().effective if stays_off else super().effective.raised_to(Effect.EXTERNAL)
 
@@ -159,7 +159,7 @@ class RunWorkflow(Operation[Run]):
 
     @model_validator(mode="after")
     def _names_one_customer(self) -> Self:
-        # Which of two would count is not documented, and rules speak of the id.
+        # Which of the two wins is not documented, and policy rules use the id.
         if self.customer_id is not None and self.customer_ref is not None:
             raise ValueError("customer_id and customer_ref name the same customer: give one of them")
         return self
@@ -167,8 +167,8 @@ class RunWorkflow(Operation[Run]):
     @property
     @override
     def unresolved(self) -> frozenset[str]:
-        named = self.customer_ref is not None or (self.installation_id is not None and self.customer_id is None)
-        return frozenset({"customer_id"} if named else ())
+        derived = self.customer_ref is not None or (self.installation_id is not None and self.customer_id is None)
+        return frozenset({"customer_id"} if derived else ())
 
     def request(self, route: Route | None = None) -> Request:
         request = super().request(route)
@@ -178,7 +178,7 @@ class RunWorkflow(Operation[Run]):
 
     @override
     def read(self, body: JsonValue, headers: Mapping[str, str]) -> JsonValue:
-        """The run; an INSTANT workflow may answer with what it returns alone, and name the run in a header."""
+        """Return the run. An INSTANT workflow may answer with its output only, and the run's id in a header."""
         execution = headers.get("x-execution-id")
         if not execution or (isinstance(body, dict) and "executionId" in body):
             return body
@@ -201,7 +201,7 @@ RUN_HEADERS = {
 
 
 def _is_off(workflow: Row) -> bool:
-    """Whether it is known not to run. What is not known may run."""
+    """Return whether a workflow certainly does not run. An unknown state may run."""
     return workflow_state(workflow) in (State.OFF, State.DRAFT)
 
 

@@ -19,7 +19,7 @@ from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
 from fastn_mcp.sandbox.connectors import new_connector
 from fastn_mcp.sandbox.state import Row, stamp
 from fastn_mcp.sandbox.workflows import new_workflow
-from fastn_mcp.tools.ai import AiBuild, AiChat, AiReply, shaped_reply
+from fastn_mcp.tools.ai import AiBuild, AiChat, AiReply, normalize_reply
 
 pytestmark = pytest.mark.anyio
 
@@ -150,12 +150,12 @@ def test_an_answer_says_what_to_do_next(reply: dict[str, JsonValue], tool: str |
 )
 def test_every_likely_shape_becomes_one(answer: dict[str, JsonValue], shape: dict[str, JsonValue]) -> None:
     """Ours (FASTN.md 4): the fields are inferred, so each may have another name or type."""
-    assert shaped_reply(answer, None) == shape
+    assert normalize_reply(answer, None) == shape
 
 
 def test_the_session_that_was_spoken_in_is_kept_where_the_answer_names_none() -> None:
     """Ours: so that the conversation can go on."""
-    assert shaped_reply({"reply": "Hi"}, "s") == {"session_id": "s", "message": "Hi"}
+    assert normalize_reply({"reply": "Hi"}, "s") == {"session_id": "s", "message": "Hi"}
     assert next_step({"questions": ["Which?"]}) == ("Fastn names no session, so this conversation cannot be continued.")
     assert "ai_chat" in str(next_step({"session_id": "s", "status": "FAILED"}))
     assert next_step({"session_id": "s", "status": "Waiting for user"}) is not None
