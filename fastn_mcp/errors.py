@@ -1,7 +1,6 @@
-"""Every outcome that is not a success, in words: what happened, whether anything was sent, what to do next.
+"""Errors: what happened, whether anything was sent or changed, and what to do next.
 
-Every error says three things: what happened, whether anything was sent or changed, and what to do next. One class for
-each thing that a caller would do differently; `outcome` is its name in results.
+There is one class for each way in which a caller would react differently. `outcome` is its name in results.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ NOTHING_CHANGED = "Nothing was changed."
 
 
 class FastnError(Exception):
-    """The base of all. `facts` are the same truths as data: status, request id, the call that settles it."""
+    """Base class. `facts` are the same facts as data: status, request id, the call that settles the outcome."""
 
     outcome: ClassVar[str] = "failed"
     certainty: ClassVar[str] = ""
-    """What is known of the effect, in one sentence."""
+    """What is known about the effect, in one sentence."""
 
     def __init__(
         self,
@@ -43,7 +42,7 @@ class FastnError(Exception):
         super().__init__(" ".join(part for part in (self.what, self.known, self.next_step) if part))
 
     def data(self) -> dict[str, JsonValue]:
-        """The error as data: `outcome`, `message`, `next` and the facts."""
+        """Return the error as data: `outcome`, `message`, `next` and the facts."""
         message = " ".join(part for part in (self.what, self.known) if part)
         body: dict[str, JsonValue] = {"outcome": self.outcome, "message": message}
         if self.next_step:
@@ -58,36 +57,36 @@ class SettingsError(FastnError):
 
 
 class NoKey(SettingsError):
-    """There is no API key that could be sent. A server starts nevertheless, and answers every call with this."""
+    """There is no usable API key. A server starts nevertheless, and every call fails with this error."""
 
     def with_program(self, program: str) -> NoKey:
-        """The same with its commands as this server is started, so that they reach its configuration and profile."""
+        """Return the error with commands as this server is started, so that they use its configuration and profile."""
         return NoKey(self.what, self.next_step.replace("fastn-mcp ", f"{program} "))
 
 
 class NotSent(FastnError):
-    """The call never left: a bad argument, a connection that could not be made."""
+    """The call was not sent, because of an invalid argument or a failed connection."""
 
     outcome = "not_sent"
     certainty = NOTHING_SENT
 
 
 class Refused(FastnError):
-    """The policy or the mode does not allow it."""
+    """The policy or the mode denies the call."""
 
     outcome = "refused"
     certainty = NOTHING_SENT
 
 
 class Declined(FastnError):
-    """A person said no."""
+    """A person denied the approval request."""
 
     outcome = "declined"
     certainty = NOTHING_SENT
 
 
 class ApprovalRequired(FastnError):
-    """A person has to be asked, and this call cannot wait for the answer."""
+    """A person must approve the call, and it cannot wait for that."""
 
     outcome = "approval_required"
     certainty = NOTHING_SENT
@@ -101,7 +100,7 @@ class TargetChanged(FastnError):
 
 
 class Rejected(FastnError):
-    """Fastn answered, and did not do it."""
+    """Fastn rejected the call."""
 
     certainty = NOTHING_CHANGED
 
@@ -135,7 +134,7 @@ class QuotaExceeded(Rejected):
 
 
 class Failed(FastnError):
-    """It did not work, and it is known that nothing was changed: a read, or an answer that says so."""
+    """The call failed and certainly changed nothing: a read, or a response that says so."""
 
     outcome = "failed"
     certainty = NOTHING_CHANGED
@@ -149,43 +148,43 @@ class Timeout(FastnError):
 
 
 class Stopped(FastnError):
-    """Some of several calls were made, and others not."""
+    """Some of several calls were made, the others were not."""
 
     outcome = "stopped"
     certainty = "What was made stays made."
 
 
 class UnknownOutcome(FastnError):
-    """It was sent and the answer was lost. It may or may not have happened."""
+    """The request was sent and its response lost. It may or may not have been applied."""
 
     outcome = "unknown_outcome"
     certainty = "It may or may not have happened. Do not repeat it before you have looked."
 
 
 class AppliedUnreadable(FastnError):
-    """Fastn said that it did it, and the rest of the answer could not be read."""
+    """Fastn confirmed success, but the rest of the response could not be read."""
 
     outcome = "applied_unreadable"
     certainty = "It was done. Do not repeat it."
 
 
 class TooLarge(FastnError):
-    """The answer to a read is larger than this server takes in."""
+    """The response to a read is larger than this server accepts."""
 
     outcome = "too_large"
     certainty = NOTHING_CHANGED
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean …?)`, where a known name is near; else nothing."""
+    """Return ` (did you mean …?)` with the closest known name; empty if none is close."""
     close = closest(name, known)
     return "" if close is None else f" (did you mean {close!r}?)"
 
 
 def closest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
-    """The known name that is most like this one: from 0, which any name is, to 1, which only itself is.
+    """Return the most similar known name; None below `likeness`, from 0 (any name) to 1 (the same name).
 
-    Case, hyphens and underscores make no difference.
+    Case, hyphens and underscores are ignored.
     """
     plain = {_plain(each): each for each in known}
     close = difflib.get_close_matches(_plain(name[:64]), plain, 1, likeness)
@@ -197,7 +196,7 @@ def _plain(name: str) -> str:
 
 
 def reason(problem: Mapping[str, Any]) -> str:
-    """What is wrong with a value, by an error of pydantic: no part of the value, only the nearest known one."""
+    """Return the reason of a pydantic error. It holds no part of the value, only the closest known one."""
     if problem["type"] not in ("literal_error", "enum"):
         return str(problem["msg"]).removeprefix("Value error, ")
     expected, given = str(problem["ctx"]["expected"]), problem.get("input")

@@ -20,11 +20,11 @@ def _now() -> datetime:
 
 
 def untraced() -> None:
-    """No name: nobody is told."""
+    """Return no `traceparent`, as nothing is traced."""
 
 
 Said = dict[str, str | int | float | None]
-"""What is known of something that is being done, by our names; whoever does it adds to this."""
+"""Facts about an operation in progress, by our names. The code that runs it adds more."""
 
 
 def _unobserved(kind: str, subject: str, said: Said) -> AbstractContextManager[Said]:  # noqa: ARG001
@@ -32,16 +32,16 @@ def _unobserved(kind: str, subject: str, said: Said) -> AbstractContextManager[S
 
 
 Report = Callable[[str, float, float | None], Awaitable[None]]
-"""Tells whoever waits what is being done, how far it is, and how far it goes, where that is known."""
+"""Reports progress: a message, the work done, and the total if it is known."""
 
 
 async def no_progress(message: str, done: float, total: float | None) -> None:
-    """A report to nobody."""
+    """Discard a progress report."""
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What a process has of the outside: clocks in seconds, a pause, a share from 0 to 1, an unguessable id."""
+    """Clocks in seconds, sleep, a random number from 0 to 1, unguessable ids, and tracing."""
 
     now: Callable[[], datetime] = _now
     monotonic: Callable[[], float] = time.monotonic
@@ -49,7 +49,7 @@ class System:
     share: Callable[[], float] = random.random
     token: Callable[[], str] = _token
     trace: Callable[[], str | None] = untraced
-    """What is being done, as W3C's `traceparent` names it, where that is told to somebody."""
+    """Return the current span as a W3C `traceparent`; None if nothing is traced."""
     span: Callable[[str, str, Said], AbstractContextManager[Said]] = _unobserved
-    """Observe what is done meanwhile, by its kind (`execute_tool`, `guard`, `ask`, `fastn`, `http` or `wait`), its
-    subject and what is known at the start. Whoever does it adds what becomes known."""
+    """Open a span of a kind (`execute_tool`, `guard`, `ask`, `fastn`, `http` or `wait`) with a subject and the facts
+    known at the start. The code inside adds further facts."""

@@ -1,1 +1,1 @@
-"""Spans, metrics and log records for a collector."""
+"""OpenTelemetry: spans, metrics and log records for a collector."""

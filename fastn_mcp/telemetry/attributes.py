@@ -1,8 +1,8 @@
 """Names of spans, metrics and attributes, and the values that may leave the process.
 
-A closed vocabulary: names of tools, effects and outcomes. No argument, id, name or text of an account, and no key.
-Names without `fastn_mcp.` are OpenTelemetry's conventions for MCP, GenAI and HTTP clients. docs/observability.md says
-what each attribute holds.
+The vocabulary is closed: names of tools, effects and outcomes. No argument, id, name or text of an account, and no key.
+Names without `fastn_mcp.` are OpenTelemetry's conventions for MCP, GenAI and HTTP clients. docs/observability.md
+describes each attribute.
 """
 
 import re
@@ -35,7 +35,7 @@ ATTRIBUTES = {
     "resent": "http.request.resend_count",
     "error": ERROR,
 }
-"""What the code calls a fact that it gives to `System.span`, and the attribute that holds it. Other facts stay here."""
+"""Attribute for each fact given to `System.span`. Other facts are not exported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Metric:
     name: str
     kind: str
     unit: str
-    says: str
+    description: str
     attributes: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
 
@@ -126,7 +126,7 @@ METHODS = frozenset({
     "resources/subscribe", "resources/unsubscribe", "subscriptions/listen", "notifications/initialized",
     "notifications/cancelled", "notifications/progress", "notifications/roots/list_changed",
 })  # fmt: skip
-"""The methods of MCP: a client can call its method anything."""
+"""Methods of MCP. Any other is reported as `OTHER`, as a client can send any text."""
 
 _CONSENTS = frozenset({
     "policy", "plan", "scope", "client_form", "local_page", "terminal", "verified", "four_eyes",
@@ -135,11 +135,11 @@ _IN_A_FILE = re.compile(r"line (\d+)(?:: (\w+))?")
 
 
 def consent(by: str) -> str:
-    """By what right a call is sent; `_OTHER` for what is not a known one."""
+    """Return how a call was authorized; `OTHER` if that is not a known value."""
     return by if by in _CONSENTS else OTHER
 
 
 def rule(name: str) -> str:
-    """A rule by its place: a policy file names customers, and its path may name a person."""
+    """Return a rule by its line only: a policy file names customers, and its path may name a person."""
     found = _IN_A_FILE.search(name)
     return name if found is None else f"{found[2] or 'plan'}, line {found[1]}"

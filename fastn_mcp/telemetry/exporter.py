@@ -1,8 +1,8 @@
 """Export by OTLP over HTTP, configured by OpenTelemetry's own variables.
 
-A slow or missing collector delays no call: data waits in bounded queues with threads of their own, and is dropped when
-they are full. When the process ends, export has `SECONDS`. At most `_BODY` bytes of a response are read, in at most
-`_BODY_SECONDS`.
+A slow or missing collector delays no call: data waits in bounded queues with their own threads, and is dropped when
+they are full. At the end of the process, export may take `SECONDS`. At most `_BODY` bytes of a response are read,
+within `_BODY_SECONDS`.
 """
 
 import io
@@ -37,14 +37,14 @@ from fastn_mcp.server.log import JsonLines
 from fastn_mcp.telemetry.instruments import Instruments
 
 SECONDS = 2.0
-"""How long the end waits for a collector."""
+"""Seconds for which shutdown waits for a collector."""
 
 _BODY = 65_536
 _BODY_SECONDS = 5.0
 
 
 class _BoundedAdapter(HTTPAdapter):
-    """Reads the beginning of a body, so that the connection can be used again, and closes it if there is more."""
+    """Read the beginning of a body, so that the connection is reusable, and close it if there is more."""
 
     @override
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
@@ -56,7 +56,7 @@ class _BoundedAdapter(HTTPAdapter):
                 if len(body) >= _BODY or time.monotonic() > until:
                     response.raw.close()
                     break
-        except Exception:  # the status has arrived: it says whether the data was taken
+        except Exception:  # the status has arrived and tells whether the data was accepted
             response.raw.close()
         response.raw.release_conn()
         response.raw = io.BytesIO(body)
@@ -71,41 +71,41 @@ def _session() -> requests.Session:
 
 
 class Export:
-    """What is sent, from now on, of `traces`, `metrics` and `logs`."""
+    """Export of the signals in `of`: `traces`, `metrics` and `logs`."""
 
     def __init__(self, of: Collection[str], environment: Mapping[str, str], lines: JsonLines) -> None:
-        resource = Resource.create(_own(environment))
-        self._endings: list[Callable[[], object]] = []
+        resource = Resource.create(_own_attributes(environment))
+        self._shutdowns: list[Callable[[], object]] = []
         tracers, meters = NoOpTracerProvider(), NoOpMeterProvider()
-        # Nowhere registered as the process's own: what libraries would say holds more than we tell.
+        # Not registered globally: spans of libraries would hold more than we export.
         if "traces" in of:
             tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
             tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(session=_session())))
-            self._endings.append(tracers.shutdown)
+            self._shutdowns.append(tracers.shutdown)
         if "metrics" in of:
             reader = PeriodicExportingMetricReader(OTLPMetricExporter(session=_session()))
             meters = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
-            self._endings.append(meters.shutdown)
+            self._shutdowns.append(meters.shutdown)
         self.signals = Instruments(tracers, meters)
         self.records: LogRecordHandler | None = None
         if "logs" in of:
             loggers = LoggerProvider(resource=resource, shutdown_on_exit=False)
             loggers.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(session=_session())))
-            self._endings.append(loggers.shutdown)
+            self._shutdowns.append(loggers.shutdown)
             self.records = LogRecordHandler(loggers, lines)
 
     def end(self) -> None:
-        """Send what is left, for as long as that may take."""
+        """Send the remaining data, for at most `SECONDS`."""
         until = time.monotonic() + SECONDS
-        threads = [threading.Thread(target=ending, daemon=True) for ending in self._endings]
+        threads = [threading.Thread(target=shutdown, daemon=True) for shutdown in self._shutdowns]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
 
 
-def _own(environment: Mapping[str, str]) -> dict[str, str]:
-    """What we say of this process where the operator does not."""
+def _own_attributes(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return resource attributes that the operator did not set."""
     named = "OTEL_SERVICE_NAME" in environment or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
     return {"service.version": __version__} | ({} if named else {"service.name": "fastn-mcp"})
 
@@ -117,13 +117,13 @@ _SEVERITY = (
     (logging.INFO, SeverityNumber.INFO),
 )
 _EXPORTING = ("opentelemetry", "urllib3", "requests")
-"""Packages that send the records: their own records would be sent in turn, for ever."""
+"""Packages that export. Their own records are not exported, to avoid an endless loop."""
 
 
 class LogRecordHandler(logging.Handler):
-    """Sends log records.
+    """Exports log records.
 
-    The text of an exception can hold what Fastn or a client sent, and so can messages of libraries: they are not sent.
+    Texts of exceptions and messages of libraries may hold data of Fastn or of a client. They are not exported.
     """
 
     def __init__(self, provider: AnyLoggerProvider, lines: JsonLines) -> None:

@@ -1,4 +1,4 @@
-"""Spans and metrics of tool calls, decisions of the guard, questions to people and requests to Fastn."""
+"""Spans and metrics of tool calls, guard decisions, approval requests and requests to Fastn."""
 
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -40,7 +40,7 @@ class Instruments:
         parent: Context | None = None,
         link: Context | None = None,
     ) -> Generator[Span]:
-        """Open a span; `link` names another one that it has to do with."""
+        """Open a span, with a link to a related one."""
         with self._tracer.start_as_current_span(
             name,
             context=parent,
@@ -53,26 +53,26 @@ class Instruments:
             yield span
 
     def record(self, metric: names.Metric, value: float, attributes: Mapping[str, object] = {}) -> None:
-        """Add `value`, or measure it, with those of `attributes` that the metric has: their number is bounded."""
+        """Record `value` with the attributes that the metric declares, which bounds their number."""
         known = {name: found for name in metric.attributes if isinstance(found := attributes.get(name), (str, int))}
         self._recorders[metric](value, known)
 
 
 def _recorder(meter: Meter, metric: names.Metric) -> Callable[..., None]:
-    name, unit, says = metric.name, metric.unit, metric.says
+    name, unit, text = metric.name, metric.unit, metric.description
     match metric.kind:
         case "counter":
-            return meter.create_counter(name, unit, says).add
+            return meter.create_counter(name, unit, text).add
         case "updowncounter":
-            return meter.create_up_down_counter(name, unit, says).add
+            return meter.create_up_down_counter(name, unit, text).add
         case "gauge":
-            return meter.create_gauge(name, unit, says).set
+            return meter.create_gauge(name, unit, text).set
         case _:
-            return meter.create_histogram(name, unit, says, explicit_bucket_boundaries_advisory=metric.bounds).record
+            return meter.create_histogram(name, unit, text, explicit_bucket_boundaries_advisory=metric.bounds).record
 
 
 def kind_of(error: BaseException) -> str:
-    """The kind of an error, without a word of its text."""
+    """Return the kind of an error, without its text."""
     return error.outcome if isinstance(error, FastnError) else type(error).__name__
 
 
@@ -83,17 +83,17 @@ def fail(span: Span, kind: str) -> None:
 
 
 def incoming(carrier: Mapping[str, object]) -> Context | None:
-    """The context that a valid `traceparent` names.
+    """Return the context of a valid `traceparent`; None if there is none.
 
-    Of what a client sends only these ids go on: `tracestate` and `baggage` can hold anything.
+    Only these ids of a client are passed on, as `tracestate` and `baggage` can hold anything.
     """
-    given = carrier.get("traceparent")
-    found = _W3C.extract({"traceparent": given} if isinstance(given, str) else {})
+    header = carrier.get("traceparent")
+    found = _W3C.extract({"traceparent": header} if isinstance(header, str) else {})
     return found if trace.get_current_span(found).get_span_context().is_valid else None
 
 
 def current_trace() -> str | None:
-    """The open span as a `traceparent`; None where none is recorded."""
+    """Return the open span as a `traceparent`; None if none is recorded."""
     carrier: dict[str, str] = {}
     if trace.get_current_span().is_recording():
         _W3C.inject(carrier)
@@ -101,7 +101,7 @@ def current_trace() -> str | None:
 
 
 def _link(span: Span, trace_parent: object) -> None:
-    """Link a span to one of an earlier request, perhaps of another process."""
+    """Link a span to one of an earlier request, possibly of another process."""
     if not isinstance(trace_parent, str) or (found := incoming({"traceparent": trace_parent})) is None:
         return
     other = trace.get_current_span(found).get_span_context()
@@ -110,12 +110,12 @@ def _link(span: Span, trace_parent: object) -> None:
 
 
 _call: ContextVar[Attributes | None] = ContextVar("call", default=None)
-"""What is known of the tool call that is being made."""
+"""Attributes of the current tool call."""
 
 
 @contextmanager
 def counted(instruments: Instruments, tool: str) -> Generator[Attributes]:
-    """Count the tool call that is made meanwhile by what is known of it at its end."""
+    """Count the tool call in this context, with the attributes that it has at its end."""
     call: Attributes = {names.TOOL: tool}
     token = _call.set(call)
     instruments.record(names.ACTIVE, 1)
@@ -132,86 +132,86 @@ def counted(instruments: Instruments, tool: str) -> Generator[Attributes]:
 
 
 class AccountSpans:
-    """What `System.span` opens on one account."""
+    """`System.span` for one account."""
 
     def __init__(self, instruments: Instruments, profile: str) -> None:
         self._instruments = instruments
         self._profile = profile
 
-    def __call__(self, kind: str, subject: str, said: Said) -> AbstractContextManager[Said]:
+    def __call__(self, kind: str, subject: str, facts: Said) -> AbstractContextManager[Said]:
         if kind == "execute_tool":
-            return self._tool_call(subject, said)
-        return self._wait(said) if kind == "wait" else self._span(kind, subject, said)
+            return self._tool_call(subject, facts)
+        return self._wait(facts) if kind == "wait" else self._span(kind, subject, facts)
 
     @contextmanager
-    def _tool_call(self, tool: str, said: Said) -> Generator[Said]:
-        """Count a tool call. One that no request of a client made has a span of its own."""
+    def _tool_call(self, tool: str, facts: Said) -> Generator[Said]:
+        """Count a tool call. Opens a span unless a client's request has one."""
         with ExitStack() as opened:
             call, span = _call.get(), None
             if call is None:
-                given: Attributes = {"gen_ai.operation.name": "execute_tool", names.TOOL: tool}
-                span = opened.enter_context(self._instruments.span(f"execute_tool {tool}", given))
+                attributes: Attributes = {"gen_ai.operation.name": "execute_tool", names.TOOL: tool}
+                span = opened.enter_context(self._instruments.span(f"execute_tool {tool}", attributes))
                 call = opened.enter_context(counted(self._instruments, tool))
-            call |= self._attributes(said)
+            call |= self._attributes(facts)
             try:
-                yield said
+                yield facts
             except BaseException as error:
                 if isinstance(error, FastnError):
                     call[names.OUTCOME] = error.outcome
                 if span is not None:
                     fail(span, kind_of(error))
                 raise
-            call |= self._attributes(said)
+            call |= self._attributes(facts)
 
     @contextmanager
-    def _wait(self, said: Said) -> Generator[Said]:
-        """An event of the span that is open, and a retry that is counted."""
-        attributes = self._attributes(said)
+    def _wait(self, facts: Said) -> Generator[Said]:
+        """Add an event to the open span, and count a retry."""
+        attributes = self._attributes(facts)
         event = {name: attributes[name] for name in ("fastn_mcp.wait.cause", "fastn_mcp.wait.seconds")}
         trace.get_current_span().add_event("wait", event)
         self._instruments.record(names.WAITED, event["fastn_mcp.wait.seconds"], attributes)  # type: ignore[arg-type]
-        yield said
-        if said["cause"] == "retry":
+        yield facts
+        if facts["cause"] == "retry":
             self._instruments.record(names.RETRIED, 1, attributes)
 
     @contextmanager
-    def _span(self, kind: str, subject: str, said: Said) -> Generator[Said]:
+    def _span(self, kind: str, subject: str, facts: Said) -> Generator[Said]:
         began = time.monotonic()
         name, span_kind = f"{kind} {subject}", SpanKind.INTERNAL
         if kind == "http":
-            name, span_kind = f"{said['method']} {subject}", SpanKind.CLIENT
-            said |= _server(str(said["base_url"]))
-        with self._instruments.span(name, self._attributes(said), span_kind) as span:
+            name, span_kind = f"{facts['method']} {subject}", SpanKind.CLIENT
+            facts |= _server(str(facts["base_url"]))
+        with self._instruments.span(name, self._attributes(facts), span_kind) as span:
             try:
-                yield said
+                yield facts
             except BaseException as error:
-                _note_failure(kind, said, error)
+                _note_failure(kind, facts, error)
                 raise
             finally:
-                if isinstance(status := said.get("status"), int) and status >= 400:
-                    said["error"] = str(status)
-                attributes = self._attributes(said)
-                _link(span, said.get("asked"))
+                if isinstance(status := facts.get("status"), int) and status >= 400:
+                    facts["error"] = str(status)
+                attributes = self._attributes(facts)
+                _link(span, facts.get("asked"))
                 span.set_attributes(attributes)
                 if names.ERROR in attributes:
                     fail(span, str(attributes[names.ERROR]))
-                self._measure(kind, time.monotonic() - began, said, attributes)
+                self._measure(kind, time.monotonic() - began, facts, attributes)
 
-    def _measure(self, kind: str, seconds: float, said: Said, attributes: Attributes) -> None:
+    def _measure(self, kind: str, seconds: float, facts: Said, attributes: Attributes) -> None:
         if kind == "guard":
             self._instruments.record(names.DECIDED, 1, attributes)
-        elif kind == "ask" and said.get("is_answered"):
+        elif kind == "ask" and facts.get("is_answered"):
             self._instruments.record(names.ASKED, seconds, attributes)
         elif kind == "http":
             self._instruments.record(names.REQUESTED, seconds, attributes)
-            remaining = str(said.get("remaining"))
+            remaining = str(facts.get("remaining"))
             if remaining.isascii() and remaining.isdecimal() and len(remaining) < 10:
                 self._instruments.record(names.REMAINING, int(remaining), attributes)
 
-    def _attributes(self, said: Said) -> Attributes:
+    def _attributes(self, facts: Said) -> Attributes:
         found: Attributes = {names.PROFILE: self._profile}
         for key, name in names.ATTRIBUTES.items():
-            if (value := said.get(key)) is not None:
+            if (value := facts.get(key)) is not None:
                 found[name] = _FORMS[key](str(value)) if key in _FORMS else value
         return found
 
@@ -224,15 +224,15 @@ def _server(base_url: str) -> dict[str, Any]:
     return {"address": parts.hostname or "", "port": parts.port or (80 if parts.scheme == "http" else 443)}
 
 
-def _note_failure(kind: str, said: Said, error: BaseException) -> None:
-    """Add the outcome, and the error where it is one: a refusal is a decision of the guard, and no failure of it."""
+def _note_failure(kind: str, facts: Said, error: BaseException) -> None:
+    """Add the outcome, and the error if it is one. A refusal is a decision of the guard, not a failure."""
     decides = kind in ("guard", "ask")
     if isinstance(error, FastnError):
-        said["outcome"] = error.outcome
+        facts["outcome"] = error.outcome
         if isinstance(rule := error.facts.get("rule"), str):
-            said |= {"decision": "deny", "rule": rule}
+            facts |= {"decision": "deny", "rule": rule}
         if decides:
             return
     elif decides:
-        said["outcome"] = "cancelled"
-    said["error"] = kind_of(error)
+        facts["outcome"] = "cancelled"
+    facts["error"] = kind_of(error)

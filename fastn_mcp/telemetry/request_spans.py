@@ -1,6 +1,6 @@
-"""MCP requests as spans and metrics.
+"""Spans and metrics of MCP requests.
 
-In place of the SDK's own middleware, which puts what clients send into names, and texts of errors into spans.
+Replaces the SDK's own middleware, which puts text of clients into names, and texts of errors into spans.
 """
 
 import time
@@ -24,46 +24,46 @@ from fastn_mcp.tools.parsing import current
 _PROMPTS = frozenset(recipe.name for recipe in RECIPES)
 _LONGEST_ID = 64
 _OUTCOMES = frozenset({"not_sent", "refused", "declined"})
-"""Of calls that end before they are dispatched."""
+"""Outcomes of calls that end before they are dispatched."""
 
 
 def observe(server: Server[Any], instruments: Instruments) -> None:
-    """Have the requests of a server observed."""
+    """Add a middleware for spans and metrics to a server."""
 
     async def middleware(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        said, target = _said(ctx)
-        name = f"{said[names.METHOD]} {target}" if target else str(said[names.METHOD])
+        attributes, target = _request_attributes(ctx)
+        name = f"{attributes[names.METHOD]} {target}" if target else str(attributes[names.METHOD])
         headers: object = getattr(ctx.request, "headers", None)
         transport = incoming(cast("Mapping[str, object]", headers)) if isinstance(headers, Mapping) else None
-        # What the message says of itself comes first, since one HTTP request can carry several.
+        # The message's own context comes first, as one HTTP request can carry several messages.
         own = incoming(ctx.meta or {})
         parent, link = (transport, None) if own is None else (own, transport)
         began = time.monotonic()
         try:
-            with instruments.span(name, said, SpanKind.SERVER, parent, link) as span:
+            with instruments.span(name, attributes, SpanKind.SERVER, parent, link) as span:
                 try:
                     if ctx.method != "tools/call":
                         return await call_next(ctx)
                     with counted(instruments, target or names.OTHER) as call:
-                        return await _tool_call(ctx, call_next, call, said)
+                        return await _tool_call(ctx, call_next, call, attributes)
                 except BaseException as error:
-                    said |= _failure(error)
+                    attributes |= _failure(error)
                     raise
                 finally:
-                    if names.ERROR in said:
-                        span.set_attributes(said)
+                    if names.ERROR in attributes:
+                        span.set_attributes(attributes)
                         span.set_status(StatusCode.ERROR)
         finally:
-            instruments.record(names.MCP_DURATION, time.monotonic() - began, said)
+            instruments.record(names.MCP_DURATION, time.monotonic() - began, attributes)
 
     others = [each for each in server.middleware if not isinstance(each, OpenTelemetryMiddleware)]
     server.middleware[:] = [middleware, *others]
 
 
 async def _tool_call(
-    ctx: ServerRequestContext[Any, Any], call_next: CallNext, call: Attributes, said: Attributes
+    ctx: ServerRequestContext[Any, Any], call_next: CallNext, call: Attributes, attributes: Attributes
 ) -> HandlerResult:
-    """The result of a tool call; an error of one that was not dispatched becomes its outcome."""
+    """Return the result of a tool call. An error before dispatch sets its outcome."""
     try:
         result = await call_next(ctx)
     except (MCPError, ValidationError):
@@ -71,28 +71,28 @@ async def _tool_call(
         raise
     if (outcome := _error_outcome(result)) is not None:
         call.setdefault(names.OUTCOME, outcome)
-        said[names.ERROR] = "tool_error"
+        attributes[names.ERROR] = "tool_error"
     return result
 
 
-def _said(ctx: ServerRequestContext[Any, Any]) -> tuple[Attributes, str | None]:
-    """What is known of a request before it is answered; the tool or the prompt that it is about."""
-    said: Attributes = {
+def _request_attributes(ctx: ServerRequestContext[Any, Any]) -> tuple[Attributes, str | None]:
+    """Return the attributes known before a request is answered, and its tool or prompt."""
+    attributes: Attributes = {
         names.METHOD: ctx.method if ctx.method in names.METHODS else names.OTHER,
         "mcp.protocol.version": ctx.protocol_version,
         "network.transport": "pipe" if ctx.request is None else "tcp",
     }
     if ctx.request_id is not None:
-        said["jsonrpc.request.id"] = str(ctx.request_id)[:_LONGEST_ID]
-    given = (ctx.params or {}).get("name")
+        attributes["jsonrpc.request.id"] = str(ctx.request_id)[:_LONGEST_ID]
+    target_name = (ctx.params or {}).get("name")
     target = None
     if ctx.method == "tools/call":
-        said["gen_ai.operation.name"] = "execute_tool"
-        if isinstance(given, str) and (tool := current(given)) in BY_NAME:
-            said[names.TOOL] = target = tool
-    elif ctx.method == "prompts/get" and given in _PROMPTS:
-        said["gen_ai.prompt.name"] = target = given
-    return said, target
+        attributes["gen_ai.operation.name"] = "execute_tool"
+        if isinstance(target_name, str) and (tool := current(target_name)) in BY_NAME:
+            attributes[names.TOOL] = target = tool
+    elif ctx.method == "prompts/get" and target_name in _PROMPTS:
+        attributes["gen_ai.prompt.name"] = target = target_name
+    return attributes, target
 
 
 def _error_outcome(result: object) -> str | None:

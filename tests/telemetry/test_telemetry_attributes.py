@@ -102,7 +102,7 @@ def test_the_page_lists_all_that_is_told() -> None:
     page = PAGE.read_text(encoding="utf-8")
     for metric in names.METRICS:
         attributes = ", ".join(f"`{name}`" for name in metric.attributes)
-        assert f"| `{metric.name}` | {metric.kind}, {metric.unit} | {metric.says} | {attributes} |" in page
+        assert f"| `{metric.name}` | {metric.kind}, {metric.unit} | {metric.description} | {attributes} |" in page
     assert {name for metric in names.METRICS for name in metric.attributes} <= documented("## Attributes")
     assert {*names.ATTRIBUTES.values()} <= documented("## Attributes")
 
