@@ -1,4 +1,4 @@
-"""The program with an environment of its own."""
+"""Fixtures that run the program in its own environment."""
 
 import os
 import subprocess
@@ -10,16 +10,16 @@ from command_line import Run, run_command
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Of this process's own environment, nothing that is a setting, nor that nobody is here; folders that are empty."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FASTN_", "_FASTN_", "CI"))}
+    """The environment without settings of ours and CI's variables, and with empty folders."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FASTN_", "_FASTN_", "CI"))}
     folders = {name: str(tmp_path / name) for name in ("FASTN_CONFIG_DIR", "FASTN_STATE_DIR")}
-    # Wide, so that no sentence is broken where a terminal would break it.
-    return {**kept, **folders, "COLUMNS": "200"}
+    # Wide, so that no sentence is wrapped.
+    return {**inherited, **folders, "COLUMNS": "200"}
 
 
 @pytest.fixture
 def fastn(environment: dict[str, str]) -> Run:
-    """Run it to its end, without a terminal, in this process."""
+    """Run the program to its end in this process, without a terminal."""
 
     def run(
         *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None

@@ -1,4 +1,4 @@
-"""A keyring for tests, as PYTHON_KEYRING_BACKEND names it: a file of its own, which several processes share."""
+"""Keyrings for tests, set by PYTHON_KEYRING_BACKEND. Their file is shared by processes."""
 
 import json
 import os
@@ -15,37 +15,37 @@ class Keyring(backend.KeyringBackend):
     name = "the test's keyring"  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
 
     def get_password(self, service: str, username: str) -> str | None:
-        return self._kept().get(f"{service}/{username}")
+        return self._read().get(f"{service}/{username}")
 
     def set_password(self, service: str, username: str, password: str) -> None:
-        self._keep(self._kept() | {f"{service}/{username}": password})
+        self._write(self._read() | {f"{service}/{username}": password})
 
     def delete_password(self, service: str, username: str) -> None:
-        kept = self._kept()
-        if kept.pop(f"{service}/{username}", None) is None:
+        keys = self._read()
+        if keys.pop(f"{service}/{username}", None) is None:
             raise PasswordDeleteError(username)
-        self._keep(kept)
+        self._write(keys)
 
     @property
     def _file(self) -> Path:
         return Path(os.environ["TEST_KEYRING"])
 
-    def _kept(self) -> dict[str, str]:
+    def _read(self) -> dict[str, str]:
         return json.loads(self._file.read_text()) if self._file.exists() else {}
 
-    def _keep(self, kept: dict[str, str]) -> None:
-        self._file.write_text(json.dumps(kept))
+    def _write(self, keys: dict[str, str]) -> None:
+        self._file.write_text(json.dumps(keys))
 
 
 class Locked(Keyring):
-    """One that nobody unlocks."""
+    """Keyring that is locked."""
 
     def get_password(self, service: str, username: str) -> str | None:  # noqa: ARG002
         raise KeyringLocked
 
 
 class Forgetful(Keyring):
-    """One that takes a key and keeps none."""
+    """Keyring that accepts a key and does not store it."""
 
     def set_password(self, service: str, username: str, password: str) -> None:
         """Say nothing, and do nothing."""

@@ -1,4 +1,4 @@
-"""`fastn-mcp approvals`: who decides at a terminal, and what never decides. DESIGN 5.5; THREATS T2, T15."""
+"""`fastn-mcp approvals`: deciding at a terminal, and what never decides."""
 
 import json
 import os
@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 @dataclass
 class Folder:
-    """The folder in which a server and this command meet."""
+    """State folder that a server and this command share."""
 
     folder: Path
 
@@ -49,8 +49,8 @@ class Folder:
         finally:
             ledger.close()
 
-    def asks(self, **changed: object) -> None:
-        """An agent calls, and a person has to be asked."""
+    def add_request(self, **changed: object) -> None:
+        """Add a pending approval request, as an agent's call does."""
         asked = replace(GRANT, created=time.time(), expires=time.time() + 600)
         self.do(lambda ledger: ledger.open(replace(asked, **changed)))  # pyright: ignore[reportArgumentType]
 
@@ -116,10 +116,10 @@ def state(tmp_path: Path) -> Folder:
 
 
 @pytest.mark.parametrize("piped", ["", "y\n", "y\ny\ny\n", "Acme\n"])
-def test_without_a_terminal_it_lists_and_decides_nothing(piped: str, state: Folder) -> None:
-    """THREATS T2: no pipe and no variable of the environment stands in for a person."""
-    state.asks()
-    state.asks(id="g2", **TYPED)
+def test_approvals_without_a_terminal_lists_and_decides_nothing(piped: str, state: Folder) -> None:
+    """Ours: no pipe and no environment variable stands in for a person."""
+    state.add_request()
+    state.add_request(id="g2", **TYPED)
     ran = state.run(piped=piped, FASTN_YES="yes", FASTN_MCP_APPROVALS="yes")
     assert ran.returncode == 0
     assert 'run_workflow workflow_id="wf_1"\n' in ran.stdout
@@ -128,31 +128,31 @@ def test_without_a_terminal_it_lists_and_decides_nothing(piped: str, state: Fold
     assert not (state.folder / "audit.jsonl").exists()
 
 
-def test_with_its_output_in_a_pipe_it_lists_and_decides_nothing(state: Folder) -> None:
-    """Ours: who pages through the list is not asked behind it."""
-    state.asks()
+def test_approvals_with_piped_output_lists_and_decides_nothing(state: Folder) -> None:
+    """Ours: a person who pages through the list is not asked behind it."""
+    state.add_request()
     piped = "import subprocess, sys; sys.stdout.write(subprocess.run(sys.argv[1:], stdout=-1, text=True).stdout)"
     with sitting(["-c", piped, sys.executable, "-m", "fastn_mcp", "approvals"], state.env) as person:
         assert "deciding needs a person at a terminal" in person.leaves()[1]
 
 
 @pytest.mark.parametrize("option", ["--yes", "--approve", "--all", "-y"])
-def test_there_is_no_option_that_decides(option: str, state: Folder) -> None:
-    """THREATS T2: an agent with a shell finds nothing here that approves."""
-    state.asks()
+def test_options_that_would_decide_are_rejected(option: str, state: Folder) -> None:
+    """Ours: an agent with a shell finds no option that approves."""
+    state.add_request()
     assert state.run(option).returncode == 2
     assert state.grant().state is RequestState.OPEN
 
 
-def test_where_nothing_waits_that_is_said_and_no_file_is_made(state: Folder) -> None:
-    """Ours: looking leaves no trace."""
+def test_approvals_without_requests_says_so_and_creates_no_file(state: Folder) -> None:
+    """Ours: listing leaves no trace."""
     assert state.run().stdout == "Nothing waits for an approval.\n"
     assert not state.folder.exists()
 
 
-def test_what_ran_out_unanswered_is_listed_and_recorded_once(state: Folder) -> None:
-    """Ours: nobody answered, which is neither a yes nor a no."""
-    state.asks(expires=time.time() - 1)
+def test_expired_request_is_listed_and_recorded_once(state: Folder) -> None:
+    """Ours: an expired request was neither approved nor declined."""
+    state.add_request(expires=time.time() - 1)
     for _ in range(2):
         first, second = state.run().stdout.splitlines()
         assert first == "Nothing waits for an approval."
@@ -160,17 +160,17 @@ def test_what_ran_out_unanswered_is_listed_and_recorded_once(state: Folder) -> N
     assert state.recorded() == [("expired", "run_workflow", "wf_1", None, None)]
 
 
-def test_what_waits_is_data_for_other_programs(state: Folder) -> None:
-    """Ours: a list, without the id by which a grant is kept."""
-    state.asks()
+def test_json_lists_requests_without_their_ids(state: Folder) -> None:
+    """Ours: the list for other programs does not hold the id of a request."""
+    state.add_request()
     (row,) = json.loads(state.run("--json").stdout)
     assert row["preview"]["call"] == "run_workflow"
     assert set(row) == {"principal", "asked", "until", "preview"}
 
 
-def test_a_person_approves_one_call(state: Folder) -> None:
-    """Ours: the preview is shown, y approves, and the ledger and the audit say who did."""
-    state.asks()
+def test_y_approves_one_call(state: Folder) -> None:
+    """Ours: the preview is shown, y approves, and the ledger and the audit log name the approver."""
+    state.add_request()
     with state.at_a_terminal() as person:
         shown = person.sees(CHOICES)
         assert all(f"\n{line}\n" in shown for line in GRANT.text)
@@ -186,9 +186,9 @@ def test_a_person_approves_one_call(state: Folder) -> None:
     assert KEY not in (state.folder / "audit.jsonl").read_text()
 
 
-def test_a_person_declines_with_a_note(state: Folder) -> None:
-    """Ours: the note reaches the agent by the ledger, and the breaker counts the decline."""
-    state.asks()
+def test_n_declines_with_a_note(state: Folder) -> None:
+    """Ours: the note reaches the agent by the ledger, and the circuit breaker counts the decline."""
+    state.add_request()
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
         person.types("n\r")
@@ -202,9 +202,9 @@ def test_a_person_declines_with_a_note(state: Folder) -> None:
     assert state.recorded() == [("declined", "run_workflow", "wf_1", "terminal", "wait for the backup")]
 
 
-def test_an_approval_ends_the_declines_in_a_row(state: Folder) -> None:
-    """Ours: the breaker is for declines in a row."""
-    state.asks()
+def test_approval_resets_the_declines_in_a_row(state: Folder) -> None:
+    """Ours: the circuit breaker counts declines in a row."""
+    state.add_request()
     state.do(lambda ledger: answered(ledger, "local", time.time()))
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
@@ -213,9 +213,9 @@ def test_an_approval_ends_the_declines_in_a_row(state: Folder) -> None:
     assert state.do(lambda ledger: ledger.declines("local")) == (0, 0.0)
 
 
-def test_a_person_approves_for_a_quarter_of_an_hour(state: Folder) -> None:
-    """DESIGN 5.5: this call, and more of this tool on this target, for 15 minutes."""
-    state.asks()
+def test_15_adds_a_temporary_approval(state: Folder) -> None:
+    """Ours: this call, and more of this tool on this target, for 15 minutes."""
+    state.add_request()
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
         person.types("15\r")
@@ -233,9 +233,9 @@ def test_a_person_approves_for_a_quarter_of_an_hour(state: Folder) -> None:
 @pytest.mark.parametrize(
     "changed", [TYPED, TYPED | {"allows_temporary": True}, {"allows_temporary": False}, {"target": None}]
 )
-def test_what_may_not_be_approved_for_a_while_cannot_be(changed: dict[str, object], state: Folder) -> None:
-    """DESIGN 5.5: never for what destroys or gives access, and never without a target."""
-    state.asks(**changed)
+def test_15_is_not_offered_without_temporary_approvals(changed: dict[str, object], state: Folder) -> None:
+    """Ours: never for what destroys or gives access, and never without a target."""
+    state.add_request(**changed)
     with state.at_a_terminal() as person:
         assert "15 = " not in person.sees(CHOICES)
         person.types("15\r")
@@ -247,9 +247,9 @@ def test_what_may_not_be_approved_for_a_while_cannot_be(changed: dict[str, objec
     assert state.grant().state is RequestState.OPEN
 
 
-def test_enter_leaves_it_waiting(state: Folder) -> None:
-    """Ours: looking through decides nothing."""
-    state.asks()
+def test_enter_leaves_the_request_pending(state: Folder) -> None:
+    """Ours: looking decides nothing."""
+    state.add_request()
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
         person.types("\r")
@@ -260,9 +260,9 @@ def test_enter_leaves_it_waiting(state: Folder) -> None:
     assert not (state.folder / "audit.jsonl").exists()
 
 
-def test_only_the_name_approves_where_it_is_asked_for(state: Folder) -> None:
-    """DESIGN 5.5: y is no name, and a slip decides nothing."""
-    state.asks(**TYPED)
+def test_typed_request_is_approved_only_by_the_name(state: Folder) -> None:
+    """Ours: y is not a name, and a slip decides nothing."""
+    state.add_request(**TYPED)
     with state.at_a_terminal() as person:
         assert 'To approve this one call, type the name between the quotes: "Acme"' in person.sees(CHOICES)
         for slip in ("y", "yes", "acme", "Acme GmbH"):
@@ -276,9 +276,9 @@ def test_only_the_name_approves_where_it_is_asked_for(state: Folder) -> None:
     assert state.grant().state is RequestState.APPROVED
 
 
-def test_two_people_are_not_one_person_at_a_terminal(state: Folder) -> None:
-    """DESIGN 5.5: four eyes are two different people, which a terminal cannot tell apart."""
-    state.asks(required="four_eyes")
+def test_four_eyes_request_is_not_approved_at_a_terminal(state: Folder) -> None:
+    """Ours: four eyes are two different people, which a terminal cannot tell apart."""
+    state.add_request(required="four_eyes")
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
         person.types("y\r")
@@ -287,15 +287,15 @@ def test_two_people_are_not_one_person_at_a_terminal(state: Folder) -> None:
     assert state.grant().state is RequestState.OPEN
 
 
-def test_all_that_waits_is_gone_through_also_what_comes_meanwhile(state: Folder) -> None:
+def test_requests_that_arrive_meanwhile_are_asked_about_too(state: Folder) -> None:
     """Ours: the oldest first, each once."""
-    state.asks()
-    state.asks(id="g2", target="wf_2", call="another call")
+    state.add_request()
+    state.add_request(id="g2", target="wf_2", call="another call")
     with state.at_a_terminal() as person:
         assert "1 more." in person.sees(CHOICES)
         person.types("\r")
         person.sees(CHOICES)
-        state.asks(id="g3", target="wf_3", call="a third call")
+        state.add_request(id="g3", target="wf_3", call="a third call")
         person.types("y\r")
         person.sees(CHOICES)
         person.types("n\r")
@@ -312,9 +312,9 @@ def test_all_that_waits_is_gone_through_also_what_comes_meanwhile(state: Folder)
 
 @pytest.mark.parametrize("became", [RequestState.USED, RequestState.APPROVED, RequestState.DECLINED])
 @pytest.mark.parametrize("typed", ["y\r", "15\r", "n\rlate\r"])
-def test_what_was_decided_elsewhere_meanwhile_stays_as_it_was(typed: str, became: RequestState, state: Folder) -> None:
-    """Ours: whoever decides second decides nothing, and is told so."""
-    state.asks()
+def test_request_decided_meanwhile_stays_as_it_was(typed: str, became: RequestState, state: Folder) -> None:
+    """Ours: the second decision has no effect, and says so."""
+    state.add_request()
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
         state.do(lambda ledger: moved(ledger, "g1", [RequestState.OPEN], became, time.time(), by="local_page"))
@@ -326,16 +326,16 @@ def test_what_was_decided_elsewhere_meanwhile_stays_as_it_was(typed: str, became
     assert not (state.folder / "audit.jsonl").exists()
 
 
-def test_a_question_that_a_client_asks_in_its_form_is_not_asked_here(state: Folder) -> None:
-    """Ours: one question, one place."""
-    state.asks(out_of_band=False)
+def test_request_in_an_elicitation_form_is_not_listed(state: Folder) -> None:
+    """Ours: a request is asked about in one place."""
+    state.add_request(out_of_band=False)
     with state.at_a_terminal() as person:
         assert person.leaves() == (0, "Nothing waits for an approval.\n")
 
 
-def test_a_name_cannot_speak_for_us(state: Folder) -> None:
-    """THREATS T15: whatever a preview holds, it stays on its line and shows what it is."""
-    state.asks(text=("run_workflow", "Target: \x1b[2J\u202eApprove all\x07."), principal="\x1b]0;me\x07")
+def test_control_characters_in_a_request_are_escaped(state: Folder) -> None:
+    """Ours: whatever a preview holds, it stays on its line and shows what it is."""
+    state.add_request(text=("run_workflow", "Target: \x1b[2J\u202eApprove all\x07."), principal="\x1b]0;me\x07")
     with state.at_a_terminal() as person:
         shown = person.sees(CHOICES)
         person.types("\r")
@@ -346,9 +346,9 @@ def test_a_name_cannot_speak_for_us(state: Folder) -> None:
         assert not set(text) & {"\x1b", "\x07", "\u202e"}
 
 
-def test_an_audit_that_cannot_be_written_is_said_and_a_decline_holds(state: Folder) -> None:
-    """Ours: what tightens is never held up; what was approved is refused when it comes to be sent."""
-    state.asks()
+def test_decline_holds_if_the_audit_log_cannot_be_written(state: Folder) -> None:
+    """Ours: a decline is never held up; an approved call is refused when it is to be sent."""
+    state.add_request()
     (state.folder / "audit.jsonl").mkdir()
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
@@ -361,15 +361,15 @@ def test_an_audit_that_cannot_be_written_is_said_and_a_decline_holds(state: Fold
     assert state.grant().state is RequestState.DECLINED
 
 
-def holding(state: Folder, *names: str) -> None:
+def add_temporary_approvals(state: Folder, *names: str) -> None:
     for name in names:
         scope = replace(SCOPE, id=name, created=time.time(), expires=time.time() + 900)
         state.do(lambda ledger, scope=scope: ledger.add_temporary(scope))
 
 
-def test_scopes_are_listed_and_one_is_revoked_without_a_terminal(state: Folder) -> None:
-    """Ours: taking back only tightens, so that it needs nobody at a terminal; the beginning of the id will do."""
-    holding(state, "first", "second")
+def test_scopes_and_revoke_work_without_a_terminal(state: Folder) -> None:
+    """Ours: revoking only tightens, so it needs no terminal; the beginning of the id is enough."""
+    add_temporary_approvals(state, "first", "second")
     assert 'first  run_workflow on "wf_1", default at live.fastn.ai, for local' in state.run("scopes").stdout
     assert [row["id"] for row in json.loads(state.run("scopes", "--json").stdout)] == ["first", "second"]
     ran = state.run("revoke", "fir")
@@ -379,30 +379,30 @@ def test_scopes_are_listed_and_one_is_revoked_without_a_terminal(state: Folder) 
 
 
 @pytest.mark.parametrize("name", ["third", "s"])
-def test_what_is_not_one_scope_revokes_none(name: str, state: Folder) -> None:
-    """Ours: an unknown beginning, and one of two, take nothing back."""
-    holding(state, "s1", "s2")
+def test_revoke_needs_exactly_one_match(name: str, state: Folder) -> None:
+    """Ours: an unknown beginning, and one of two ids, revoke nothing."""
+    add_temporary_approvals(state, "s1", "s2")
     ran = state.run("revoke", name)
     assert ran.returncode == 1
     assert "approvals scopes" in ran.stderr
     assert len(state.scopes()) == 2
 
 
-def test_a_scope_is_revoked_also_where_the_audit_cannot_be_written(state: Folder) -> None:
+def test_revoke_works_if_the_audit_log_cannot_be_written(state: Folder) -> None:
     """Ours: what tightens is never held up."""
-    holding(state, "s1")
+    add_temporary_approvals(state, "s1")
     (state.folder / "audit.jsonl").mkdir()
     ran = state.run("revoke", "s1")
     assert (ran.returncode, state.scopes()) == (0, [])
     assert "The audit log cannot be written" in ran.stderr
 
 
-def test_no_scope_is_said(state: Folder) -> None:
+def test_scopes_says_that_there_are_none(state: Folder) -> None:
     """Ours: an empty list says that it is empty."""
     assert state.run("scopes").stdout == "There are no temporary approvals.\n"
 
 
-def door(state: Folder, url: str = "http://127.0.0.1:8123", mode: int = 0o600) -> None:
+def write_page_file(state: Folder, url: str = "http://127.0.0.1:8123", mode: int = 0o600) -> None:
     state.folder.mkdir(parents=True, exist_ok=True)
     (state.folder / "page.json").write_text(json.dumps({"url": url, "key": KEY}))
     (state.folder / "page.json").chmod(mode)
@@ -410,20 +410,18 @@ def door(state: Folder, url: str = "http://127.0.0.1:8123", mode: int = 0o600) -
 
 @pytest.fixture
 def browser(tmp_path: Path) -> tuple[dict[str, str], Path]:
-    """A browser that only notes what it is told to open."""
+    """A browser that only records what it is told to open."""
     opened, script = tmp_path / "opened", tmp_path / "browser"
     script.write_text(f'#!/bin/sh\necho "$1" >> {opened}\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return {"BROWSER": f"{script} %s"}, opened
 
 
-def test_the_page_opens_in_the_browser_and_its_key_goes_nowhere_else(
-    state: Folder, browser: tuple[dict[str, str], Path]
-) -> None:
-    """DESIGN 5.5: the key goes to the browser, never into what a program can read."""
+def test_open_gives_the_key_to_the_browser_only(state: Folder, browser: tuple[dict[str, str], Path]) -> None:
+    """Ours: the key goes to the browser, and into nothing that a program can read."""
     with socket.create_server(("127.0.0.1", 0)) as page:
         url = f"http://127.0.0.1:{page.getsockname()[1]}"
-        door(state, url)
+        write_page_file(state, url)
         ran = state.run("--open", **browser[0])
     assert ran.returncode == 0
     assert KEY not in ran.stdout + ran.stderr
@@ -438,25 +436,27 @@ def test_the_page_opens_in_the_browser_and_its_key_goes_nowhere_else(
     "url",
     ["https://evil.example", "http://evil.example", "http://127.0.0.1.evil.example", "file:///etc", "ftp:x"],
 )
-def test_a_door_to_elsewhere_is_not_opened(url: str, state: Folder, browser: tuple[dict[str, str], Path]) -> None:
+def test_page_file_with_another_host_is_not_opened(
+    url: str, state: Folder, browser: tuple[dict[str, str], Path]
+) -> None:
     """Ours: the page is on this machine, whatever its file says."""
-    door(state, url)
+    write_page_file(state, url)
     ran = state.run("--open", **browser[0])
     assert (ran.returncode, browser[1].exists()) == (2, False)
     assert KEY not in ran.stdout + ran.stderr
 
 
-def test_a_door_that_others_can_read_is_not_opened(state: Folder, browser: tuple[dict[str, str], Path]) -> None:
-    """Ours: a key that others could read lets in nobody by this command."""
-    door(state, mode=0o644)
+def test_page_file_that_others_can_read_is_not_opened(state: Folder, browser: tuple[dict[str, str], Path]) -> None:
+    """Ours: a key that others could read is not used."""
+    write_page_file(state, mode=0o644)
     ran = state.run("--open", **browser[0])
     assert (ran.returncode, browser[1].exists()) == (2, False)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"url": 1, "key": 2}', "\xff"])
-def test_a_door_that_is_none_is_said(text: str, state: Folder, browser: tuple[dict[str, str], Path]) -> None:
-    """Ours: no traceback for a file that somebody else wrote."""
-    door(state)
+def test_invalid_page_file_is_reported(text: str, state: Folder, browser: tuple[dict[str, str], Path]) -> None:
+    """Ours: no traceback for a file that another program wrote."""
+    write_page_file(state)
     (state.folder / "page.json").write_bytes(text.encode("latin-1"))
     ran = state.run("--open", **browser[0])
     assert (ran.returncode, browser[1].exists()) == (2, False)
@@ -465,27 +465,27 @@ def test_a_door_that_is_none_is_said(text: str, state: Folder, browser: tuple[di
     assert "Traceback" not in ran.stderr
 
 
-def test_where_no_page_is_open_what_to_do_is_said(state: Folder, browser: tuple[dict[str, str], Path]) -> None:
-    """Ours: also where a server was ended before it could remove the address of its page."""
+def test_open_without_a_page_says_what_to_do(state: Folder, browser: tuple[dict[str, str], Path]) -> None:
+    """Ours: also if a server was killed before it could remove its page file."""
     ran = state.run("--open")
     assert ran.returncode == 2
     assert "No approval page is open, and nothing waits for an approval here. The page opens when" in ran.stderr
     with socket.create_server(("127.0.0.1", 0)) as ended:
-        door(state, f"http://127.0.0.1:{ended.getsockname()[1]}")
-    state.asks()
+        write_page_file(state, f"http://127.0.0.1:{ended.getsockname()[1]}")
+    state.add_request()
     ran = state.run("--open", **browser[0])
     assert (ran.returncode, browser[1].exists()) == (2, False)
     assert "No approval page is open, and 1 call waits here. Decide at a terminal: " in ran.stderr
 
 
-def test_other_places_where_calls_wait_are_named_with_their_commands(state: Folder, tmp_path: Path) -> None:
-    """Ours: the sandbox, the usual folder, a profile's own ledger, a tenant; each command lists what waits there."""
+def test_other_stores_with_requests_are_listed_with_commands(state: Folder, tmp_path: Path) -> None:
+    """Ours: the sandbox, the default folder, a profile's ledger, a tenant; each command lists its requests."""
     config = tmp_path / "config.toml"
     config.write_text(f'[profiles.acme]\nledger = "{tmp_path}/acme/ledger.sqlite"\n')
     config.chmod(0o600)
     folders = (state.folder / "sandbox", tmp_path / "home" / "fastn-mcp", tmp_path / "acme")
     for folder in (*folders, state.folder / "tenants" / "globex"):
-        Folder(folder).asks()
+        Folder(folder).add_request()
     ran = state.run(FASTN_CONFIG=str(config))
     first, *others = ran.stdout.splitlines()
     assert first == "Nothing waits for an approval."

@@ -1,4 +1,4 @@
-"""`fastn-mcp audit`: the record as people and programs read it, and what shows that it was touched. DESIGN 5.7."""
+"""`fastn-mcp audit`: printing entries, and finding changes to the log."""
 
 import json
 import os
@@ -41,14 +41,14 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def kept(path: Path) -> Generator[AuditFile]:
-    kept = AuditFile(path, System(now=lambda: NOW))
-    kept.record(replace(DELETE, event=AuditEvent.ASKED, consent=None))
-    kept.record(DELETE)
-    kept.record(replace(DELETE, event=AuditEvent.OUTCOME, of="2", outcome="done", duration_ms=41.4))
-    kept.record(replace(RUN, message="The policy refuses it.", outcome="refused"))
-    yield kept
-    kept.close()
+def log(path: Path) -> Generator[AuditFile]:
+    log = AuditFile(path, System(now=lambda: NOW))
+    log.record(replace(DELETE, event=AuditEvent.ASKED, consent=None))
+    log.record(DELETE)
+    log.record(replace(DELETE, event=AuditEvent.OUTCOME, of="2", outcome="done", duration_ms=41.4))
+    log.record(replace(RUN, message="The policy refuses it.", outcome="refused"))
+    yield log
+    log.close()
 
 
 def run(path: Path, *arguments: str) -> Result:
@@ -59,8 +59,8 @@ def lines(result: Result) -> list[list[str]]:
     return [line.split("\t") for line in result.stdout.splitlines()]
 
 
-@pytest.mark.usefixtures("kept")
-def test_tail_in_a_pipe_is_whole_tab_separated_lines(path: Path) -> None:
+@pytest.mark.usefixtures("log")
+def test_tail_in_a_pipe_prints_tab_separated_lines(path: Path) -> None:
     """Ours: every line has every column, in the order that the help gives, and nothing is cut."""
     time = "2026-11-25T01:40:35.532Z"
     call = ["local", "delete_customer", "cus_1", ""]
@@ -85,7 +85,7 @@ LONG_NAME = replace(
     (60, "11-25 01:40", 2), (80, "11-25 01:40", 1), (120, "2026-11-25 01:40:35Z", 1),
 ])  # fmt: skip
 def test_tail_on_a_terminal_never_cuts_number_time_and_event(columns: int, time: str, lines_each: int) -> None:
-    """Ours: whatever else is in view. What does not fit is cut, and ends in an ellipsis."""
+    """Ours: at any width. Other text that does not fit is cut, and ends in an ellipsis."""
     entry: Entry = {"n": 12, "event": "declined", "time": "2026-11-25T01:40:35.532Z"}
     entry |= {"tool": LONG_NAME.tool, "target": LONG_NAME.target, "message": LONG_NAME.message}
     shown = row(entry, "TikTok Shop 客户 of Katana", columns)
@@ -96,35 +96,35 @@ def test_tail_on_a_terminal_never_cuts_number_time_and_event(columns: int, time:
     assert shown[-1].endswith("…")
 
 
-@pytest.mark.usefixtures("kept")
-def test_tail_on_a_terminal_names_a_target_by_an_earlier_entry(path: Path, kept: AuditFile) -> None:
-    """Ours: people know names, and only the entry that asked has it."""
-    kept.record(replace(DELETE, event=AuditEvent.ASKED, name="Acme"))
-    kept.record(LONG_NAME)
-    kept.record(replace(DELETE, event=AuditEvent.DECLINED))
+@pytest.mark.usefixtures("log")
+def test_tail_on_a_terminal_takes_target_names_from_earlier_entries(path: Path, log: AuditFile) -> None:
+    """Ours: people know names, and only the entry of the request has it."""
+    log.record(replace(DELETE, event=AuditEvent.ASKED, name="Acme"))
+    log.record(LONG_NAME)
+    log.record(replace(DELETE, event=AuditEvent.DECLINED))
     env = {"FASTN_CONFIG": os.devnull, "COLUMNS": "80"}
     with sitting(["-m", "fastn_mcp", "audit", "--file", str(path), "tail", "-n", "1"], env) as person:
         person.sees("7 11-25 01:40  declined  delete_customer Acme")
 
 
-@pytest.mark.usefixtures("kept")
-def test_tail_of_none_and_of_more_than_there_are(path: Path) -> None:
-    """Ours: a number is a number."""
+@pytest.mark.usefixtures("log")
+def test_tail_accepts_zero_and_more_than_all_entries(path: Path) -> None:
+    """Ours: any number is accepted."""
     assert run(path, "tail", "-n", "0").stdout == ""
     assert len(lines(run(path, "tail", "-n", "50"))) == 4
 
 
-@pytest.mark.usefixtures("kept")
-def test_tail_is_json_for_other_programs(path: Path) -> None:
-    """Ours: one entry a line, whole."""
+@pytest.mark.usefixtures("log")
+def test_tail_as_json_prints_one_entry_per_line(path: Path) -> None:
+    """Ours: for other programs, in full."""
     rows = [json.loads(line) for line in run(path, "tail", "--json").stdout.splitlines()]
     assert [row["n"] for row in rows] == [1, 2, 3, 4]
     assert rows == [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
-def test_nothing_in_an_entry_reaches_the_terminal_as_it_is(path: Path, kept: AuditFile) -> None:
-    """THREATS T15: one line for one event, whatever a name or a note holds, and no markup is taken from it."""
-    kept.record(replace(DELETE, target="\x1b[2K\r\u202ecus", message="a\nb [bold red]c[/] [link=x]d"))
+def test_control_characters_in_an_entry_are_escaped(path: Path, log: AuditFile) -> None:
+    """Ours: one line per entry, whatever a name or a note holds, and no markup in it is interpreted."""
+    log.record(replace(DELETE, target="\x1b[2K\r\u202ecus", message="a\nb [bold red]c[/] [link=x]d"))
     for command in (["tail", "-n", "1"], ["show", "5"]):
         shown = run(path, *command).stdout
         assert not set(shown) & {"\x1b", "\r", "\u202e"}
@@ -133,8 +133,8 @@ def test_nothing_in_an_entry_reaches_the_terminal_as_it_is(path: Path, kept: Aud
     assert len(lines(run(path, "tail", "-n", "1"))) == 1
 
 
-def test_following_gives_each_line_once_it_is_whole(path: Path, kept: AuditFile) -> None:
-    """Ours: what is being written is not shown half."""
+def test_following_yields_only_complete_lines(path: Path, log: AuditFile) -> None:
+    """Ours: a line is not shown while it is being written."""
     later = iter([b'{"n":1,', b'"event":', b'"intent"}\n', b"x\n"])
 
     class Enough(Exception):
@@ -147,7 +147,7 @@ def test_following_gives_each_line_once_it_is_whole(path: Path, kept: AuditFile)
             except StopIteration:
                 raise Enough from None
 
-    kept.close()
+    log.close()
     path.write_bytes(b"")
     with path.open("rb") as file:
         added = following(file.readline, pause)
@@ -156,9 +156,9 @@ def test_following_gives_each_line_once_it_is_whole(path: Path, kept: AuditFile)
             next(added)
 
 
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("log")
 def test_tail_and_show_read_rotated_files(path: Path) -> None:
-    """Ours: entries are found whatever file they are in."""
+    """Ours: entries are found in whatever file they are."""
     path.rename(path.with_name("audit.000000004.jsonl"))
     assert [line[0] for line in lines(run(path, "tail"))] == ["1", "2", "3", "4"]
     log = AuditFile(path, System(now=lambda: NOW))
@@ -168,9 +168,9 @@ def test_tail_and_show_read_rotated_files(path: Path) -> None:
     assert [json.loads(line)["n"] for line in run(path, "show", "2", "--json").stdout.splitlines()] == [2, 1, 3, 5]
 
 
-@pytest.mark.usefixtures("kept")
-def test_report_on_a_terminal_is_a_few_lines_for_each_call(path: Path) -> None:
-    """Ours: a pipe and a file get Markdown, whose tables nobody can read at 80 columns."""
+@pytest.mark.usefixtures("log")
+def test_report_on_a_terminal_has_a_few_lines_per_call(path: Path) -> None:
+    """Ours: a pipe and a file get Markdown, whose tables are unreadable at 80 columns."""
     env = {"FASTN_CONFIG": os.devnull, "COLUMNS": "80"}
     with sitting(["-m", "fastn_mcp", "audit", "--file", str(path), "report"], env) as person:
         shown = person.leaves()[1]
@@ -181,16 +181,16 @@ def test_report_on_a_terminal_is_a_few_lines_for_each_call(path: Path) -> None:
     assert run(path, "report").stdout.startswith("# Run report\n")
 
 
-def test_tail_follows_what_another_process_adds_until_ctrl_c(path: Path, kept: AuditFile) -> None:
-    """Ours: a person can watch."""
+def test_tail_follows_another_process_until_ctrl_c(path: Path, log: AuditFile) -> None:
+    """Ours: a person can watch the log."""
     env = {"FASTN_CONFIG": os.devnull}
     with sitting(["-m", "fastn_mcp", "audit", "--file", str(path), "tail", "-f", "-n", "1"], env) as person:
         person.sees("The policy refuses it.")
-        kept.record(replace(DELETE, event=AuditEvent.DECLINED, message="not today"))
+        log.record(replace(DELETE, event=AuditEvent.DECLINED, message="not today"))
         person.sees("declined")
         person.sees("not today")
         path.rename(path.with_name("audit.jsonl.1"))
-        kept.record(replace(DELETE, event=AuditEvent.EXPIRED, message="after the rotation"))
+        log.record(replace(DELETE, event=AuditEvent.EXPIRED, message="after the rotation"))
         person.sees("after the rotation")
         person.types("\x03")
         code, shown = person.leaves()
@@ -198,9 +198,9 @@ def test_tail_follows_what_another_process_adds_until_ctrl_c(path: Path, kept: A
     assert "Traceback" not in shown
 
 
-@pytest.mark.usefixtures("kept")
-def test_show_tells_all_of_an_entry_and_what_belongs_to_the_same_call(path: Path) -> None:
-    """Ours: from the intent to its question and its outcome, and to no other call."""
+@pytest.mark.usefixtures("log")
+def test_show_prints_an_entry_and_the_others_of_its_call(path: Path) -> None:
+    """Ours: the intent, its request and its outcome, and no other call."""
     shown = run(path, "show", "2").stdout
     assert '  arguments  {"customer_id": "cus_1"}\n' in shown
     mine, others = shown.split("Of the same call:")
@@ -211,16 +211,16 @@ def test_show_tells_all_of_an_entry_and_what_belongs_to_the_same_call(path: Path
     assert "Of the same call" not in run(path, "show", "4").stdout
 
 
-@pytest.mark.usefixtures("kept")
-def test_show_of_no_entry_is_an_error(path: Path) -> None:
-    """Ours: an error names what is missing."""
+@pytest.mark.usefixtures("log")
+def test_show_of_an_unknown_entry_is_an_error(path: Path) -> None:
+    """Ours: the error names what is missing."""
     result = run(path, "show", "99")
     assert (result.exit_code, "There is no entry 99" in result.stderr) == (1, True)
 
 
-@pytest.mark.usefixtures("kept")
-def test_verify_of_an_intact_file_says_its_head_and_what_it_cannot_show(path: Path) -> None:
-    """Ours: the head is there to be noted, and the limit of the proof is said."""
+@pytest.mark.usefixtures("log")
+def test_verify_of_an_intact_log_prints_its_head_and_limits(path: Path) -> None:
+    """Ours: the head is printed to be noted, and what verification cannot find is said."""
     result = run(path, "verify")
     assert result.exit_code == 0
     assert f"Intact: 4 entries. Head: {verify(path).head}\n" in result.stdout
@@ -231,9 +231,9 @@ def test_verify_of_an_intact_file_says_its_head_and_what_it_cannot_show(path: Pa
 @pytest.mark.parametrize(
     ("before", "after", "line"), [(b"cus_1", b"cus_2", 1), (b'"n":3', b'"n":4', 3), (b"done", b"gone", 3)]
 )
-@pytest.mark.usefixtures("kept")
-def test_verify_of_an_edited_file_names_the_line(path: Path, before: bytes, after: bytes, line: int) -> None:
-    """DESIGN 5.7: an edited line is found and named; the exit code is 1."""
+@pytest.mark.usefixtures("log")
+def test_verify_of_an_edited_log_names_the_line(path: Path, before: bytes, after: bytes, line: int) -> None:
+    """Ours: an edited line is found and named; the exit code is 1."""
     path.write_bytes(path.read_bytes().replace(before, after, 1))
     result = run(path, "verify")
     assert result.exit_code == 1
@@ -241,12 +241,12 @@ def test_verify_of_an_edited_file_names_the_line(path: Path, before: bytes, afte
     assert f"The {line - 1} entries before it are as they were written" in result.stdout
 
 
-def test_verify_with_a_noted_head_finds_a_cut_at_the_end(path: Path, kept: AuditFile) -> None:
-    """Ours: what the file alone cannot show, a hash that was noted shows."""
+def test_verify_with_a_noted_head_finds_a_truncated_log(path: Path, log: AuditFile) -> None:
+    """Ours: a noted hash shows what the file alone cannot."""
     head = verify(path).head
     whole = path.read_bytes()
     assert "that of entry 4; 0 came after it" in run(path, "verify", "--head", head).stdout
-    kept.record(DELETE)
+    log.record(DELETE)
     assert "that of entry 4; 1 came after it" in run(path, "verify", "--head", head).stdout
     path.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
     assert run(path, "verify").exit_code == 0
@@ -255,17 +255,17 @@ def test_verify_with_a_noted_head_finds_a_cut_at_the_end(path: Path, kept: Audit
     assert result.stdout.startswith("Broken: no entry has the hash that you noted.")
 
 
-@pytest.mark.usefixtures("kept")
-def test_a_head_that_is_no_hash_is_refused(path: Path) -> None:
-    """Ours: a slip in copying is no proof of tampering."""
+@pytest.mark.usefixtures("log")
+def test_verify_rejects_a_malformed_head(path: Path) -> None:
+    """Ours: a copying error is no proof of tampering."""
     result = run(path, "verify", "--head", "abc")
     assert (result.exit_code, "64 of the characters" in result.stderr) == (2, True)
 
 
-def test_verify_tells_of_calls_without_an_outcome_and_of_torn_lines(path: Path, kept: AuditFile) -> None:
-    """THREATS T24: after a kill one knows which calls to look for in Fastn."""
+def test_verify_lists_unfinished_calls_and_torn_lines(path: Path, log: AuditFile) -> None:
+    """Ours: after a kill, one knows which calls to look for in Fastn."""
     for _ in range(7):
-        kept.record(DELETE)
+        log.record(DELETE)
     with path.open("ab") as file:
         file.write(b'{"n":12,"ti')
     result = run(path, "verify")
@@ -280,21 +280,21 @@ def with_environment(*arguments: str, state: Path) -> "subprocess.CompletedProce
     return run_command(["audit", *arguments], env)
 
 
-@pytest.mark.usefixtures("kept")
-def test_it_reads_the_file_of_the_state_folder(tmp_path: Path) -> None:
-    """Ours: without --file it is the audit of this user."""
+@pytest.mark.usefixtures("log")
+def test_audit_reads_the_log_of_the_state_folder_by_default(tmp_path: Path) -> None:
+    """Ours: without --file it is the audit log of this user."""
     assert with_environment("verify", state=tmp_path).stdout.startswith("Intact: 4 entries.")
 
 
-def test_where_there_is_no_audit_yet_that_is_said(tmp_path: Path) -> None:
-    """Ours: an error says what to do, and looking makes no file."""
+def test_audit_without_a_log_says_so(tmp_path: Path) -> None:
+    """Ours: the error says what to do, and no file is created."""
     ran = with_environment("tail", state=tmp_path / "none")
     assert ran.returncode == 2
     assert "There is no audit log at" in ran.stderr
     assert not (tmp_path / "none").exists()
 
 
-def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_audit_reports_an_unreadable_log(tmp_path: Path) -> None:
     """Ours: no traceback for a folder in its place."""
     result = CliRunner().invoke(cli, ["audit", "--file", str(tmp_path), "verify"])
     assert isinstance(result.exception, SettingsError)

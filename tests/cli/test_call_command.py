@@ -1,4 +1,4 @@
-"""`fastn-mcp call`: one call by the same path as an agent's, guard included."""
+"""`fastn-mcp call`: one call as an agent would make it, guard included."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from fastn_mcp.tools.tool import Effect
 pty = pytest.importorskip("pty")
 
 
-def said(done: "subprocess.CompletedProcess[str]", code: int = 0) -> dict[str, Any]:
+def body_of(done: "subprocess.CompletedProcess[str]", code: int = 0) -> dict[str, Any]:
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout)
 
@@ -35,7 +35,7 @@ def options(operation: AnyOperation) -> dict[str, click.Option]:
 
 @pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
 def test_every_argument_of_every_tool_is_an_option(operation: AnyOperation) -> None:
-    """Ours: named as the argument, required where it is, explained in its words."""
+    """Ours: named like the argument, required if it is, with its description."""
     found = options(operation)
     schema = operation.input_schema()
     assert found.keys() == {f"--{name.replace('_', '-')}" for name in schema["properties"]}
@@ -50,8 +50,8 @@ def test_every_argument_of_every_tool_is_an_option(operation: AnyOperation) -> N
     assert ("--dry-run" in found) is (operation.effect is not Effect.READ)
 
 
-def test_the_tools_are_listed_as_they_are_called(fastn: Run) -> None:
-    """Ours: with hyphens, as the documentation writes them; underscores, as agents write them, do as well."""
+def test_tools_are_listed_with_hyphens_and_called_with_either(fastn: Run) -> None:
+    """Ours: hyphens as in the documentation; underscores, as agents write them, are accepted too."""
     listed = fastn("call", "--help").stdout
     for operation in CATALOG:
         assert f"\n  {operation.tool_name().replace('_', '-')} " in listed
@@ -61,39 +61,39 @@ def test_the_tools_are_listed_as_they_are_called(fastn: Run) -> None:
     assert "Customer id." in shown
 
 
-def test_a_read_prints_one_line_of_json(fastn: Run) -> None:
+def test_read_prints_one_line_of_json(fastn: Run) -> None:
     """Ours: for a pipe; nothing on stderr."""
     done = fastn("--sandbox", "call", "list-customers", "--limit", "2")
-    assert len(said(done)["data"]) == 2
+    assert len(body_of(done)["data"]) == 2
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 
-def test_a_write_is_made_and_kept_in_the_file(fastn: Run, tmp_path: Path) -> None:
-    """Ours: `--sandbox-file` is the same Fastn in the next run."""
+def test_write_is_stored_in_the_sandbox_file(fastn: Run, tmp_path: Path) -> None:
+    """Ours: the next run with `--sandbox-file` has the same state."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
-    made = said(fastn(*start, "create-customer", "--name", "Initech", "--external-ref", "crm-9"))
+    made = body_of(fastn(*start, "create-customer", "--name", "Initech", "--external-ref", "crm-9"))
     assert made["done"] == "create_customer"
     assert made["account"]["profile"] == "sandbox"
-    found = said(fastn(*start, "get-customer", "--customer-id", made["data"]["id"]))
+    found = body_of(fastn(*start, "get-customer", "--customer-id", made["data"]["id"]))
     assert (found["data"]["name"], found["data"]["externalRef"]) == ("Initech", "crm-9")
 
 
-def test_an_argument_that_is_a_list_is_repeated(fastn: Run) -> None:
+def test_list_argument_is_a_repeated_option(fastn: Run) -> None:
     """Ours."""
     permissions = ("--permissions", "workflows:read", "--permissions", "executions:read")
     role = ("create-role", "--name", "Reader", "--parent", "Viewer", *permissions, "--dry-run")
-    preview = said(fastn("--sandbox", "call", *role))["preview"]
+    preview = body_of(fastn("--sandbox", "call", *role))["preview"]
     assert preview["arguments"]["permissions"] == ["workflows:read", "executions:read"]
 
 
-def test_a_dry_run_previews_and_sends_nothing(fastn: Run, tmp_path: Path) -> None:
-    """Ours: of what would be asked about as well."""
+def test_dry_run_previews_and_sends_nothing(fastn: Run, tmp_path: Path) -> None:
+    """Ours: also for a call that needs approval."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
-    customer = said(fastn(*start, "list-customers", "--search", "Globex Exports"))["data"][0]["id"]
-    done = said(fastn(*start, "delete-customer", "--customer-id", customer, "--dry-run"))
+    customer = body_of(fastn(*start, "list-customers", "--search", "Globex Exports"))["data"][0]["id"]
+    done = body_of(fastn(*start, "delete-customer", "--customer-id", customer, "--dry-run"))
     assert (done["status"], done["message"]) == ("preview", "Nothing was sent.")
     assert done["preview"]["target"]["name"] == "Globex Exports"
-    assert said(fastn(*start, "get-customer", "--customer-id", customer))["data"]["id"] == customer
+    assert body_of(fastn(*start, "get-customer", "--customer-id", customer))["data"]["id"] == customer
 
 
 BAD = {
@@ -106,11 +106,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_call_that_fails_ends_with_1_and_says_why_twice(what: str, fastn: Run) -> None:
+def test_failed_call_exits_1_with_the_reason_on_both_streams(what: str, fastn: Run) -> None:
     """Ours: for a program as JSON on stdout, for a person on stderr; never the value."""
     arguments, named = BAD[what]
     done = fastn("--sandbox", "call", *arguments)
-    error = said(done, 1)
+    error = body_of(done, 1)
     assert named in json.dumps(error)
     assert error["message"].endswith(("Nothing was sent.", "Nothing was changed."))
     (line,) = done.stderr.splitlines()
@@ -128,33 +128,33 @@ def test_a_call_that_fails_ends_with_1_and_says_why_twice(what: str, fastn: Run)
         (("list-custmers",), "list-custmers"),
     ],
 )
-def test_a_command_that_cannot_be_read_ends_with_2(arguments: tuple[str, ...], named: str, fastn: Run) -> None:
+def test_invalid_command_exits_2(arguments: tuple[str, ...], named: str, fastn: Run) -> None:
     """Ours: as every command line does; nothing on stdout."""
     done = fastn("--sandbox", "call", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert named in done.stderr.splitlines()[-1]
 
 
-def test_a_tool_that_is_switched_off_is_not_called(fastn: Run) -> None:
+def test_disabled_tool_is_not_called(fastn: Run) -> None:
     """Ours: read-only and toolsets hold on the command line too."""
     for flags in (("--read-only",), ("--mode", "read-only"), ("--toolsets", "workflows")):
-        error = said(fastn("--sandbox", *flags, "call", "create-customer", "--name", "x"), 1)
+        error = body_of(fastn("--sandbox", *flags, "call", "create-customer", "--name", "x"), 1)
         assert (error["outcome"], "is disabled here" in error["message"]) == ("not_sent", True)
 
 
 def globex(fastn: Run, start: tuple[str, ...]) -> str:
-    return str(said(fastn(*start, "list-customers", "--search", "Globex Exports"))["data"][0]["id"])
+    return str(body_of(fastn(*start, "list-customers", "--search", "Globex Exports"))["data"][0]["id"])
 
 
-def test_without_a_terminal_nobody_is_asked_and_nothing_is_sent(fastn: Run, tmp_path: Path) -> None:
-    """Ours, THREATS T2: a pipe that says yes is no person."""
+def test_call_without_a_terminal_asks_nobody_and_sends_nothing(fastn: Run, tmp_path: Path) -> None:
+    """Ours: a pipe that says yes is not a person."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
     target = globex(fastn, start)
     done = fastn(*start, "delete-customer", "--customer-id", target)
     assert done.returncode in (1, 3)
     assert json.loads(done.stdout)["outcome"] in ("refused", "approval_required")
     assert "Nothing was sent." in json.loads(done.stdout)["message"]
-    assert said(fastn(*start, "get-customer", "--customer-id", target))["data"]["name"] == "Globex Exports"
+    assert body_of(fastn(*start, "get-customer", "--customer-id", target))["data"]["name"] == "Globex Exports"
 
 
 _TAKE = "import fcntl,os,sys,termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
@@ -165,7 +165,7 @@ _READING = 1.1
 
 
 def at_a_terminal(environment: dict[str, str], answer: str, *arguments: str) -> tuple[int, str, str]:
-    """What a person types once they are asked: the exit code, stdout, and what the terminal showed."""
+    """Type the answer when asked. Return the exit code, stdout, and what the terminal showed."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-c", _TAKE, sys.executable, "-m", "fastn_mcp", *arguments]
     env = {name: value for name, value in environment.items() if name != "CI"}
@@ -183,12 +183,12 @@ def at_a_terminal(environment: dict[str, str], answer: str, *arguments: str) -> 
                 if select.select([ours], [], [], 0.1)[0]:
                     try:
                         shown += os.read(ours, 65536)
-                    except OSError:  # it has been closed on the other side
+                    except OSError:  # closed by the other side
                         break
                 if shown.endswith(b"> ") and len(shown) > prompted:
                     if prompted == 0:
                         time.sleep(_READING)
-                    # Whatever is asked after the decision, as a note on it, is left empty.
+                    # Leave empty what is asked after the decision, such as a note.
                     os.write(ours, f"{answers.pop() if answers else ''}\n".encode())
                     prompted = len(shown)
             assert process.stdout is not None
@@ -199,8 +199,8 @@ def at_a_terminal(environment: dict[str, str], answer: str, *arguments: str) -> 
             os.close(ours)
 
 
-def test_at_a_terminal_the_typed_name_deletes(fastn: Run, environment: dict[str, str], tmp_path: Path) -> None:
-    """Issue 2: it asks, with the preview, on the terminal; stdout holds the result alone."""
+def test_typed_name_at_a_terminal_deletes(fastn: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    """Issue 2: the preview and the question are on the terminal; stdout holds the result alone."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
     target = globex(fastn, start)
     code, output, shown = at_a_terminal(
@@ -210,14 +210,14 @@ def test_at_a_terminal_the_typed_name_deletes(fastn: Run, environment: dict[str,
     assert 'Delete customer "Globex Exports"' in shown
     assert 'type the name between the quotes: "Globex Exports"' in shown
     assert json.loads(output)["done"] == "delete_customer"
-    assert said(fastn(*start, "get-customer", "--customer-id", target), 1)["outcome"] == "not_found"
+    assert body_of(fastn(*start, "get-customer", "--customer-id", target), 1)["outcome"] == "not_found"
 
 
 @pytest.mark.parametrize("answer", ["n", "Globex"])
-def test_at_a_terminal_anything_else_declines(
+def test_other_answers_at_a_terminal_decline(
     answer: str, fastn: Run, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Issue 2; issue 6: with 5."""
+    """Issue 2; issue 6: with exit code 5."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
     target = globex(fastn, start)
     code, output, shown = at_a_terminal(environment, answer, *start, "delete-customer", "--customer-id", target)
@@ -225,4 +225,4 @@ def test_at_a_terminal_anything_else_declines(
     error = json.loads(output)
     assert error["outcome"] == "declined"
     assert "Nothing was sent." in error["message"]
-    assert said(fastn(*start, "get-customer", "--customer-id", target))["data"]["name"] == "Globex Exports"
+    assert body_of(fastn(*start, "get-customer", "--customer-id", target))["data"]["name"] == "Globex Exports"

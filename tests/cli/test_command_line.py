@@ -1,4 +1,4 @@
-"""The command line as a newcomer meets it: help, versions, settings from everywhere, and one line when one is wrong."""
+"""The command line for a newcomer: help, version, settings from all sources, and one line for a wrong one."""
 
 import json
 import os
@@ -24,8 +24,8 @@ from fastn_mcp.tools.tool import Effect
 CANARY = "fsk_test_C4N4RY"
 
 
-def one_line(done: "subprocess.CompletedProcess[str]", *named: str) -> str:
-    """A wrong setting ends with 2, nothing on stdout, and one line that names it."""
+def check_one_line(done: "subprocess.CompletedProcess[str]", *named: str) -> str:
+    """Check that a wrong setting exits with 2, prints nothing on stdout, and is named in one line."""
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("fastn-mcp: ")
@@ -51,8 +51,8 @@ def test_help_names_every_command_and_every_setting(fastn: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["call", "tools", "sandbox", "demo", "completion", "install", "uninstall"])
-def test_every_command_says_what_it_does_and_what_its_options_are(name: str, fastn: Run) -> None:
-    """Ours: no option without a word on it, and no word that is cut."""
+def test_help_of_every_command_describes_its_options(name: str, fastn: Run) -> None:
+    """Ours: no option without a description, and no description that is cut."""
     done = fastn(name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Usage: fastn-mcp {name} ")
@@ -64,7 +64,7 @@ def test_every_command_says_what_it_does_and_what_its_options_are(name: str, fas
         assert option.help, option.name
 
 
-def test_the_version_is_told(fastn: Run) -> None:
+def test_version_is_printed(fastn: Run) -> None:
     """Ours; and `python -m fastn_mcp` is the program."""
     for flag in ("--version", "-V"):
         assert fastn(flag).stdout == f"fastn-mcp, version {__version__}\n"
@@ -86,26 +86,26 @@ def _imported(*arguments: str, environment: dict[str, str]) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
 
 
-def test_what_needs_no_server_loads_none(environment: dict[str, str]) -> None:
-    """Ours: the version and the help come at once."""
+def test_version_and_help_import_no_server(environment: dict[str, str]) -> None:
+    """Ours: the version and the help are printed at once."""
     for flag in ("--version", "--help"):
         assert not _imported(flag, environment=environment) & {"mcp", "httpx2", "starlette", "uvicorn", "rich"}
 
 
-def test_serving_over_stdio_loads_nothing_that_paints(environment: dict[str, str]) -> None:
-    """Issue 2: what is for people's eyes is not on the path of a stdio server."""
+def test_serving_over_stdio_imports_no_terminal_output(environment: dict[str, str]) -> None:
+    """Issue 2: what formats text for people is not imported by a stdio server."""
     assert "rich" not in _imported("--sandbox", environment=environment)
 
 
 def test_command_without_a_key_says_how_to_give_one(fastn: Run) -> None:
     """Ours. A server starts without one: see `test_missing_key`."""
-    one_line(fastn("call", "list-customers"), "FASTN_API_KEY", "--sandbox")
+    check_one_line(fastn("call", "list-customers"), "FASTN_API_KEY", "--sandbox")
 
 
 @pytest.mark.parametrize("key", [f"{CANARY}\n", f"{CANARY}é"])
-def test_a_key_that_no_header_can_carry_is_not_shown(key: str, fastn: Run) -> None:
-    """THREATS fact 5: a line break in the key, which a library would print."""
-    line = one_line(fastn("call", "list-customers", env={"FASTN_API_KEY": key}), "FASTN_API_KEY")
+def test_key_that_no_header_can_carry_is_not_shown(key: str, fastn: Run) -> None:
+    """Ours: such as one with a line break, which a library would print."""
+    line = check_one_line(fastn("call", "list-customers", env={"FASTN_API_KEY": key}), "FASTN_API_KEY")
     assert "C4N4RY" not in line
 
 
@@ -123,10 +123,10 @@ ENVIRONMENT = {
 
 
 @pytest.mark.parametrize("variable", ENVIRONMENT)
-def test_a_wrong_environment_is_named_in_one_line(variable: str, fastn: Run) -> None:
+def test_wrong_variable_is_named_in_one_line(variable: str, fastn: Run) -> None:
     """Issue 2: the setting, and how to set it; never the key, never the value."""
     done = fastn("call", "list-customers", env={"FASTN_API_KEY": CANARY, variable: ENVIRONMENT[variable]})
-    assert "C4N4RY" not in one_line(done, variable)
+    assert "C4N4RY" not in check_one_line(done, variable)
 
 
 FILES = {
@@ -140,22 +140,22 @@ FILES = {
 
 
 @pytest.mark.parametrize("what", FILES)
-def test_a_wrong_file_is_named_in_one_line(what: str, fastn: Run, tmp_path: Path) -> None:
-    """Issue 2: a strict file; what is wrong is said with the nearest that is known."""
+def test_wrong_file_is_named_in_one_line(what: str, fastn: Run, tmp_path: Path) -> None:
+    """Issue 2: the file is checked strictly; the error suggests the nearest known name."""
     content, named = FILES[what]
     file = tmp_path / "settings.toml"
     file.write_bytes(content)
     done = fastn("--config", str(file), "call", "list-customers", env={"FASTN_API_KEY": CANARY})
-    assert "C4N4RY" not in one_line(done, *named)
+    assert "C4N4RY" not in check_one_line(done, *named)
 
 
 @pytest.mark.parametrize(
     ("flag", "value"),
     [("--mode", "never"), ("--auth", "none"), ("--update", "x"), ("--deadline", "soon"), ("--mod", "x")],
 )
-def test_a_wrong_flag_ends_with_2_and_is_named(flag: str, value: str, fastn: Run) -> None:
-    """Ours: the last line names the flag, and what it can be."""
-    one_line(fastn("--sandbox", flag, value, "call", "list-customers"), flag)
+def test_wrong_flag_exits_2_and_is_named(flag: str, value: str, fastn: Run) -> None:
+    """Ours: the last line names the flag, and its values."""
+    check_one_line(fastn("--sandbox", flag, value, "call", "list-customers"), flag)
 
 
 @pytest.mark.parametrize(
@@ -169,21 +169,21 @@ def test_a_wrong_flag_ends_with_2_and_is_named(flag: str, value: str, fastn: Run
         (("call", "--sandbx"), {}, "--sandbox"),
     ],
 )
-def test_misspelt_value_or_option_is_answered_with_the_nearest(
+def test_misspelt_value_or_option_suggests_the_nearest(
     arguments: tuple[str, ...], env: dict[str, str], meant: str, fastn: Run
 ) -> None:
-    """Ours: by one function, wherever the value comes from."""
+    """Ours: wherever the value comes from."""
     command = () if "call" in arguments else ("tools",)
-    one_line(fastn(*arguments, *command, env=env | {"FASTN_API_KEY": CANARY}), f"(did you mean '{meant}'?)")
+    check_one_line(fastn(*arguments, *command, env=env | {"FASTN_API_KEY": CANARY}), f"(did you mean '{meant}'?)")
 
 
-def profile(done: "subprocess.CompletedProcess[str]") -> str:
-    """The account that a change was made on, or would be."""
+def account_of(done: "subprocess.CompletedProcess[str]") -> str:
+    """Account that a change was made on, or would be."""
     assert done.returncode == 0, done.stderr
     return str(json.loads(done.stdout)["preview"]["account"])
 
 
-def test_flags_overrule_the_environment_which_overrules_the_file(fastn: Run, tmp_path: Path) -> None:
+def test_flags_override_the_environment_which_overrides_the_file(fastn: Run, tmp_path: Path) -> None:
     """Issue 2. The file is the one of --config, else of FASTN_CONFIG, else the user's own."""
     files = {name: tmp_path / f"{name}.toml" for name in ("flagged", "named")}
     files["own"] = tmp_path / "FASTN_CONFIG_DIR" / "config.toml"
@@ -193,32 +193,32 @@ def test_flags_overrule_the_environment_which_overrules_the_file(fastn: Run, tmp
     preview = ("call", "create-customer", "--name", "x", "--dry-run")
     key = {"FASTN_API_KEY": "k"}
     named = key | {"FASTN_CONFIG": str(files["named"])}
-    assert profile(fastn(*preview, env=key)) == "own at 127.0.0.1:9"
-    assert profile(fastn(*preview, env=named)).startswith("named ")
-    assert profile(fastn("--config", str(files["flagged"]), *preview, env=named)).startswith("flagged ")
+    assert account_of(fastn(*preview, env=key)) == "own at 127.0.0.1:9"
+    assert account_of(fastn(*preview, env=named)).startswith("named ")
+    assert account_of(fastn("--config", str(files["flagged"]), *preview, env=named)).startswith("flagged ")
     variable = named | {"FASTN_PROFILE": "variable", "FASTN_ENV": "live"}
-    assert profile(fastn(*preview, env=variable)) == "variable at 127.0.0.1:9, environment live"
-    assert profile(fastn("--profile", "flag", *preview, env=variable)).startswith("flag at")
+    assert account_of(fastn(*preview, env=variable)) == "variable at 127.0.0.1:9, environment live"
+    assert account_of(fastn("--profile", "flag", *preview, env=variable)).startswith("flag at")
 
 
 def test_nothing_is_read_from_the_working_directory(fastn: Run, tmp_path: Path) -> None:
-    """THREATS T21: a repository that was cloned can loosen nothing."""
+    """Ours: a cloned repository can loosen nothing."""
     cloned = tmp_path / "cloned"
     cloned.mkdir()
     for name in ("config.toml", "fastn.toml", "policy.toml", ".env"):
         (cloned / name).write_text('FASTN_API_KEY="k"\n')
-    one_line(fastn("call", "list-customers", cwd=cloned), "FASTN_API_KEY")
+    check_one_line(fastn("call", "list-customers", cwd=cloned), "FASTN_API_KEY")
 
 
-def test_the_sandbox_takes_neither_key_nor_host_from_the_environment(fastn: Run) -> None:
-    """Ours: a real account is not what one tries things on."""
+def test_sandbox_ignores_key_and_host_of_the_environment(fastn: Run) -> None:
+    """Ours: trying things out never reaches a real account."""
     account = {"FASTN_API_KEY": CANARY, "FASTN_BASE_URL": "http://127.0.0.1:9", "FASTN_AUTH": "bearer"}
     done = fastn("--sandbox", "call", "create-customer", "--name", "Initech", env=account)
     assert done.returncode == 0
     assert json.loads(done.stdout)["account"] == {"profile": "sandbox", "host": "localhost"}
 
 
-def test_the_table_of_tools_is_tab_separated_in_a_pipe(fastn: Run) -> None:
+def test_tools_in_a_pipe_are_tab_separated(fastn: Run) -> None:
     """Ours: tool, effect, route, evidence; a line for each, in the order of the catalog."""
     done = fastn("tools")
     assert (done.returncode, done.stderr) == (0, "")
@@ -236,8 +236,8 @@ def test_the_table_of_tools_is_tab_separated_in_a_pipe(fastn: Run) -> None:
     ("options", "env"),
     [(("--read-only",), {}), (("--mode", "read-only"), {}), ((), {"FASTN_READ_ONLY": "1"})],
 )
-def test_tools_lists_what_this_server_has(options: tuple[str, ...], env: dict[str, str], fastn: Run) -> None:
-    """Ours: the list is that of the settings, without an account."""
+def test_tools_lists_those_that_the_settings_allow(options: tuple[str, ...], env: dict[str, str], fastn: Run) -> None:
+    """Ours: also without an account."""
     rows = json.loads(fastn(*options, "tools", "--json", env=env).stdout)
     assert [row["tool"] for row in rows] == [o.tool_name() for o in OFFERS if o.effect is Effect.READ]
     customers = json.loads(fastn("--toolsets", "customers", *options, "tools", "--json", env=env).stdout)
@@ -247,8 +247,8 @@ def test_tools_lists_what_this_server_has(options: tuple[str, ...], env: dict[st
     assert {row["tool"] for row in some} == {"find", "list_customers"}
 
 
-def test_the_sandbox_is_served_and_says_how_to_use_it(fastn: Run, environment: dict[str, str], tmp_path: Path) -> None:
-    """Issue 2: what it prints is a command that works; what it holds outlives it in a file."""
+def test_served_sandbox_says_how_to_use_it(fastn: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    """Issue 2: the printed command works; its state is kept in the file."""
     environment |= {"PYTHONUNBUFFERED": "1"}
     command = [
         sys.executable,
@@ -271,7 +271,7 @@ def test_the_sandbox_is_served_and_says_how_to_use_it(fastn: Run, environment: d
             create = ("call", "create-customer", "--name", "Initech")
             with_key = fastn(*create, env=account)
             while with_key.returncode != 0 and "cannot be reached" in with_key.stderr and served.poll() is None:
-                with_key = fastn(*create, env=account)  # it listens soon after it has said so
+                with_key = fastn(*create, env=account)  # it listens soon after it has printed this
             assert json.loads(with_key.stdout)["done"] == "create_customer"
             assert httpx2.get(account["FASTN_BASE_URL"] + "/api/v1/customers").status_code == 401
         finally:
@@ -281,7 +281,7 @@ def test_the_sandbox_is_served_and_says_how_to_use_it(fastn: Run, environment: d
     assert [row["name"] for row in json.loads(again.stdout)["data"]] == ["Initech"]
 
 
-def test_a_port_that_is_none_is_refused(fastn: Run) -> None:
+def test_invalid_port_is_rejected(fastn: Run) -> None:
     """Ours."""
     for port in ("0", "65536", "http"):
         done = fastn("sandbox", "--port", port)
@@ -289,7 +289,7 @@ def test_a_port_that_is_none_is_refused(fastn: Run) -> None:
         assert "--port" in done.stderr
 
 
-def test_a_reader_that_leaves_is_no_traceback(environment: dict[str, str]) -> None:
+def test_closed_pipe_causes_no_traceback(environment: dict[str, str]) -> None:
     """Ours: `fastn-mcp tools | head -1`."""
     reading, writing = os.pipe()
     os.close(reading)

@@ -1,4 +1,4 @@
-"""Shell completion: a script for each shell, and what it offers."""
+"""Shell completion: a script for each shell, and its completions."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ TOOLS = [offer.tool_name().replace("_", "-") for offer in OFFERS]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_there_is_a_script_for_each_shell(shell: str, fastn: Run) -> None:
+def test_each_shell_has_a_script(shell: str, fastn: Run) -> None:
     """Issue 2."""
     if shell == "bash" and shutil.which("bash") is None:
         pytest.skip("no bash to ask for its version")
@@ -26,14 +26,14 @@ def test_there_is_a_script_for_each_shell(shell: str, fastn: Run) -> None:
     assert f"_FASTN_MCP_COMPLETE={shell}_complete" in done.stdout
 
 
-def test_another_shell_is_refused_with_those_that_are_known(fastn: Run) -> None:
+def test_unknown_shell_is_rejected_with_the_known_ones(fastn: Run) -> None:
     """Ours."""
     done = fastn("completion", "tcsh")
     assert (done.returncode, done.stdout) == (2, "")
     assert "Use one of bash, zsh, fish." in done.stderr
 
 
-def offered(fastn: Run, *words: str) -> list[str]:
+def completions(fastn: Run, *words: str) -> list[str]:
     asked = {
         "_FASTN_MCP_COMPLETE": "bash_complete",
         "COMP_WORDS": " ".join(("fastn-mcp", *words)),
@@ -44,21 +44,21 @@ def offered(fastn: Run, *words: str) -> list[str]:
     return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
 
-def test_commands_tools_and_options_are_offered(fastn: Run) -> None:
+def test_commands_tools_and_options_are_completed(fastn: Run) -> None:
     """Issue 2: without a key, and as the documentation writes them."""
-    assert set(offered(fastn, "")) == {
+    assert set(completions(fastn, "")) == {
         name for group in COMMANDS.values() for name, entry in group.items() if not entry.hidden
     }
-    assert offered(fastn, "call", "") == TOOLS
-    assert offered(fastn, "call", "list-cu") == ["list-customers"]
-    assert offered(fastn, "call", "get-customer", "--cu") == ["--customer-id"]
-    assert offered(fastn, "--sandbox", "call", "delete-s") == ["delete-secret"]
-    assert offered(fastn, "--mode", "") == ["read-only", "guarded", "manual", "unattended", "auto"]
+    assert completions(fastn, "call", "") == TOOLS
+    assert completions(fastn, "call", "list-cu") == ["list-customers"]
+    assert completions(fastn, "call", "get-customer", "--cu") == ["--customer-id"]
+    assert completions(fastn, "--sandbox", "call", "delete-s") == ["delete-secret"]
+    assert completions(fastn, "--mode", "") == ["read-only", "guarded", "manual", "unattended", "auto"]
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
-def test_bash_itself_completes_with_the_script(environment: dict[str, str]) -> None:
-    """Ours: as the help says to set it up."""
+def test_bash_completes_with_the_script(environment: dict[str, str]) -> None:
+    """Ours: set up as the help says."""
     script = (
         'eval "$(fastn-mcp completion bash)"\n'
         "COMP_WORDS=(fastn-mcp call list-cu) COMP_CWORD=2\n"

@@ -1,4 +1,4 @@
-"""`fastn-mcp health`: what a container's health check is told. Ours (issue 7)."""
+"""`fastn-mcp health`: the health check of a container. Ours (issue 7)."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from command_line import Run
 
-from fastn_mcp.cli.health import trouble
+from fastn_mcp.cli.health import problem_of
 
 
 @contextmanager
-def answering(status: int) -> Generator[int]:
-    """A server on loopback that answers everything so; its port."""
+def answering_server(status: int) -> Generator[int]:
+    """Serve this status on loopback, and yield the port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -35,24 +35,24 @@ def answering(status: int) -> Generator[int]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])  # noqa: S104
-def test_a_server_that_answers_is_healthy_also_where_it_listens_everywhere(host: str) -> None:
-    with answering(200) as port:
-        assert trouble(f"{host}:{port}") is None
+def test_answering_server_is_healthy_on_all_interfaces_too(host: str) -> None:
+    with answering_server(200) as port:
+        assert problem_of(f"{host}:{port}") is None
 
 
-def test_a_server_that_is_unwell_or_gone_is_not() -> None:
-    with answering(503) as port:
-        assert trouble(f"127.0.0.1:{port}") == f"127.0.0.1:{port} answers 503"
-    assert trouble(f"127.0.0.1:{port}") == f"nothing answers at 127.0.0.1:{port} (ConnectionRefusedError)"
+def test_failing_or_missing_server_is_not_healthy() -> None:
+    with answering_server(503) as port:
+        assert problem_of(f"127.0.0.1:{port}") == f"127.0.0.1:{port} answers 503"
+    assert problem_of(f"127.0.0.1:{port}") == f"nothing answers at 127.0.0.1:{port} (ConnectionRefusedError)"
 
 
 @pytest.mark.parametrize("address", ["here", ":8080", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", "[::1", "h:0"])
-def test_what_is_no_address_is_refused(address: str) -> None:
-    assert trouble(address) == f"{address!r} is not HOST:PORT, as in 127.0.0.1:8080"
+def test_invalid_address_is_rejected(address: str) -> None:
+    assert problem_of(address) == f"{address!r} is not HOST:PORT, as in 127.0.0.1:8080"
 
 
-def test_the_command_says_it_by_its_exit_code(fastn: Run) -> None:
-    with answering(200) as port:
+def test_health_reports_by_its_exit_code(fastn: Run) -> None:
+    with answering_server(200) as port:
         well = fastn("health", f"127.0.0.1:{port}")
     assert (well.returncode, well.stdout) == (0, "healthy\n")
     gone = fastn("health", f"127.0.0.1:{port}")
@@ -60,12 +60,12 @@ def test_the_command_says_it_by_its_exit_code(fastn: Run) -> None:
     assert gone.stderr.startswith("fastn-mcp: Not healthy: nothing answers at ")
 
 
-def test_over_stdio_there_is_nothing_to_ask(fastn: Run) -> None:
+def test_health_over_stdio_has_nothing_to_ask(fastn: Run) -> None:
     assert fastn("health").returncode == 0
 
 
-def test_where_it_serves_can_be_said_by_the_environment_beside_any_command(fastn: Run) -> None:
-    """A container has it set for all that runs in it; given as a flag, it is for serving alone."""
+def test_http_variable_is_accepted_beside_any_command(fastn: Run) -> None:
+    """A container sets it for every command that runs in it; the flag is for serving alone."""
     assert fastn("tools", env={"FASTN_HTTP": "127.0.0.1:1"}).returncode == 0
     assert fastn("health", env={"FASTN_HTTP": "127.0.0.1:1"}).returncode == 1
     assert "takes no command beside it" in fastn("--http", "127.0.0.1:1", "tools").stderr

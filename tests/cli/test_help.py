@@ -1,4 +1,4 @@
-"""Every command's help says what to do next, by lines that can be taken as they are."""
+"""Every command's help ends with commands that can be run as they are."""
 
 import re
 import shlex
@@ -17,20 +17,20 @@ BELOW = {words: command for words, command in ALL.items() if words != "fastn-mcp
 
 
 def examples(help_text: str) -> list[str]:
-    """The lines of a help that are commands."""
+    """Return the lines of a help text that are commands."""
     _, _, lines = help_text.partition("Examples:\n")
     lines = re.sub(r" \\\n +", " ", lines)
     return [line.partition(" #")[0].strip() for line in lines.splitlines() if line.strip()]
 
 
-def shown(words: list[str]) -> str:
+def help_of(words: list[str]) -> str:
     done = CliRunner(env={"COLUMNS": "80"}).invoke(cli, [*words, "--help"], terminal_width=80)
     assert done.exit_code == 0, done.output
     return done.output
 
 
 def parsed(line: str) -> click.Command:
-    """The command that a line would start. Raises `UsageError` where it is none."""
+    """Return the command that a line would start. Raises `UsageError` if there is none."""
     program, *rest = shlex.split(line.partition(" | ")[0].partition(" > ")[0])
     assert program == "fastn-mcp", line
     found: click.Command = cli
@@ -51,7 +51,7 @@ def parsed(line: str) -> click.Command:
 
 @pytest.fixture
 def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the examples name."""
+    """Create the files that the examples name."""
     monkeypatch.chdir(tmp_path)
     for name in ("calls.jsonl", "plan.toml", "policy.toml", "audit.jsonl"):
         (tmp_path / name).touch()
@@ -59,9 +59,9 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_files")
 @pytest.mark.parametrize("words", BELOW)
-def test_every_command_ends_with_examples_that_are_right(words: str) -> None:
-    """Issue 7: every command's help says what to do next. One that is new gets a line in `cli/help.py`."""
-    text = shown(words.split()[1:])
+def test_help_of_every_command_ends_with_valid_examples(words: str) -> None:
+    """Issue 7: every command's help says what to do next. A new command gets a line in `cli/help.py`."""
+    text = help_of(words.split()[1:])
     assert max(map(len, text.partition("Examples:")[0].splitlines())) <= 80, "a terminal breaks it in mid-word"
     lines = examples(text)
     assert lines, f"{words} has no example"
@@ -74,8 +74,8 @@ def test_every_command_ends_with_examples_that_are_right(words: str) -> None:
 @pytest.mark.usefixtures("_files")
 @pytest.mark.parametrize("name", BY_NAME)
 def test_every_tool_has_an_example_that_changes_nothing(name: str) -> None:
-    """Issue 7; on the sandbox, and where it would change something, as a preview."""
-    text = shown(["call", name.replace("_", "-")])
+    """Issue 7: on the sandbox, and as a preview if it would change something."""
+    text = help_of(["call", name.replace("_", "-")])
     assert max(map(len, text.splitlines())) <= 80, "a terminal breaks it in mid-word"
     (line,) = examples(text)
     assert line.startswith(f"fastn-mcp --sandbox call {name.replace('_', '-')}")
@@ -83,28 +83,28 @@ def test_every_tool_has_an_example_that_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("words", [words for words, command in ALL.items() if isinstance(command, click.Group)])
-def test_no_line_of_a_list_of_commands_is_cut(words: str) -> None:
-    """Ours: at 80 columns, what a command is for can be read. The tools' own sentences are for agents."""
+def test_descriptions_in_command_lists_are_not_cut(words: str) -> None:
+    """Ours: at 80 columns. The tools' own descriptions are for agents."""
     if words == "fastn-mcp call":
         return
-    text = shown(words.split()[1:])
+    text = help_of(words.split()[1:])
     listed = text.partition("Options:")[0] if words == "fastn-mcp" else text.partition("Commands:")[2]
     assert "..." not in listed.replace("[ARGS]...", "")
 
 
 def test_program_help_lists_every_command_in_a_group_before_the_options() -> None:
-    """Ours: in the order in which somebody needs them; the command for containers is left out."""
-    groups = shown([]).partition("Options:")[0].split("\n\n")[-5:]
+    """Ours: in the order in which a user needs them; the command for containers is left out."""
+    groups = help_of([]).partition("Options:")[0].split("\n\n")[-5:]
     listed = {part.split(":")[0]: re.findall(r"^  ([a-z-]+)  ", part, re.MULTILINE) for part in groups if ":\n" in part}
     assert list(listed) == ["Start", "Use", "Approvals and record", "Serve"]
     names = [name for group in listed.values() for name in group]
     assert sorted([*names, "health"]) == cli.list_commands(click.Context(cli))
-    assert "health" not in shown([])
+    assert "health" not in help_of([])
 
 
-def test_the_programs_help_says_how_to_begin() -> None:
+def test_program_help_says_how_to_start() -> None:
     """Issue 7."""
-    text = shown([])
+    text = help_of([])
     for line in ("fastn-mcp demo", "fastn-mcp --sandbox call list-customers", "fastn-mcp install cursor --sandbox"):
         assert line in text
         parsed(line)
