@@ -136,7 +136,7 @@ def test_uninstall_keeps_what_the_client_wrote_meanwhile(tmp_path: Path) -> None
     again = partial(apply.uninstalling, Target.at(CLAUDE, path, "fastn"), records)
     change = again()
     assert change is not None
-    assert change.then is None
+    assert change.new is None
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "started": 2}))
     with pytest.raises(NotInstalled, match="Run it again"):
         apply.apply(change, again, records)
