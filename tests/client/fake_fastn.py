@@ -1,4 +1,4 @@
-"""A Fastn of a few lines, and a clock that only moves when somebody waits."""
+"""A scripted Fastn, and a clock that only moves during a sleep."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ Step = Answer | Exception | Callable[[Request], Answer]
 
 
 class Clock:
-    """Time that passes only while somebody sleeps; what was slept is kept."""
+    """A clock that advances only during a sleep, and records each sleep."""
 
     def __init__(self) -> None:
         self.passed = 0.0
@@ -40,7 +40,7 @@ class Clock:
 
 
 class Fastn:
-    """Answers by a script, whose last step repeats, and keeps what it was asked."""
+    """Answers by a script, whose last step repeats, and records the requests."""
 
     def __init__(self, *steps: Step) -> None:
         self._steps = list(steps)
@@ -58,15 +58,15 @@ class Fastn:
         self.closed = True
 
 
-def says(
+def reply(
     status: int, body: Any = None, headers: Mapping[str, str] | None = None, unreadable: UnreadableBody | None = None
 ) -> Answer:
-    """An answer; `body` is JSON, or bytes as they are."""
+    """Return an answer; `body` is JSON, or bytes as they are."""
     raw = body if isinstance(body, bytes) else b"" if body is None else to_json(body)
     return Answer(status, {name.lower(): value for name, value in (headers or {}).items()}, raw, unreadable)
 
 
 def client(fastn: Fastn, clock: Clock | None = None, *, share: float = 0.5, **account: Any) -> FastnClient:
-    """A client of this Fastn. Updates are partial unless told otherwise, so that a call is one request."""
+    """Return a client of this Fastn. Updates are partial by default, so that a call is one request."""
     settings: dict[str, Any] = {"base_url": "https://fastn.example", "api_key": KEY, "update": "partial"}
     return FastnClient(Account(**(settings | account)), fastn, (clock or Clock()).system(share))

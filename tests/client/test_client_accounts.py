@@ -1,10 +1,10 @@
-"""Accounts that differ: other names of fields, another test mode, certificates that cannot be read."""
+"""Accounts with other field names, another test mode, or unreadable certificates."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_fastn import Clock, Fastn, client, says
+from fake_fastn import Clock, Fastn, client, reply
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,51 +22,51 @@ pytestmark = pytest.mark.anyio
 NAMES = {"customers": {"id": "orgId", "name": "title"}}
 
 
-async def test_rows_have_our_names_beside_the_account_s() -> None:
-    """Ours (issue 7): everything that looks for an id finds it; what the account says is kept."""
+async def test_rows_have_our_field_names_beside_the_accounts() -> None:
+    """Ours (issue 7): every reader finds the id; the account's fields are kept."""
     row = {"orgId": "c1", "title": "Acme", "name": None, "plan": "Free"}
-    fastn = Fastn(says(200, {"data": [row, {"id": "own", "orgId": "c2"}, "text"]}))
+    fastn = Fastn(reply(200, {"data": [row, {"id": "own", "orgId": "c2"}, "text"]}))
     page = await client(fastn, fields=NAMES).send(ListCustomers())
     assert [item.id for item in page.items] == ["c1", "own", None]
     assert page.items[0].model_dump(exclude_unset=True) == {**row, "id": "c1"}
-    one: Any = await client(Fastn(says(200, {"data": {"orgId": "c1"}})), fields=NAMES).send(
+    one: Any = await client(Fastn(reply(200, {"data": {"orgId": "c1"}})), fields=NAMES).send(
         GetCustomer(customer_id="c1")
     )
     assert (one.id, one.name) == ("c1", None)
 
 
-async def test_filters_are_applied_to_our_names() -> None:
-    """Ours: a filter that could be checked is not said to be unchecked."""
+async def test_filters_apply_to_our_field_names() -> None:
+    """Ours: a filter that could be checked is not reported as unchecked."""
     rows = [{"id": 1, "state": "ACTIVE"}, {"id": 2, "state": "FAILED"}]
-    fastn = Fastn(says(200, {"data": rows}))
+    fastn = Fastn(reply(200, {"data": rows}))
     page = await client(fastn, fields={"connections": {"status": "state"}}).send(ListConnections(status="FAILED"))
     assert ([item.id for item in page.items], page.not_checked) == ([2], None)
 
 
-async def test_bodies_carry_the_account_s_names_and_nothing_twice() -> None:
-    """Ours: what is created or changed arrives under the name that the account knows."""
-    fastn = Fastn(says(201, {"data": {"orgId": "c1"}}))
+async def test_bodies_have_the_accounts_field_names_only() -> None:
+    """Ours: creates and changes arrive under the names that the account uses."""
+    fastn = Fastn(reply(201, {"data": {"orgId": "c1"}}))
     made: Any = await client(fastn, fields=NAMES).send(CreateCustomer(name="Acme", plan="Free"))
     assert (made.id, fastn.requests[0].body) == ("c1", {"title": "Acme", "plan": "Free"})
-    fastn = Fastn(says(200, {"data": {"orgId": "c1", "title": "Acme", "region": "EU"}}))
+    fastn = Fastn(reply(200, {"data": {"orgId": "c1", "title": "Acme", "region": "EU"}}))
     await client(fastn, fields=NAMES, update="merge").send(UpdateCustomer(customer_id="c1", name="Initech"))
     assert [request.method for request in fastn.requests] == ["GET", "PUT"]
     assert fastn.requests[1].body == {"orgId": "c1", "title": "Initech", "region": "EU"}
 
 
-async def test_what_has_no_body_and_what_is_of_another_resource_is_as_it_was() -> None:
-    """Ours."""
-    fastn = Fastn(says(200, {"data": {"title": "x"}}))
+async def test_other_requests_are_not_renamed() -> None:
+    """Ours: neither a request without a body nor one for another resource changes."""
+    fastn = Fastn(reply(200, {"data": {"title": "x"}}))
     usage = await client(fastn, fields=NAMES).send(GetUsage())
     assert usage.model_dump(exclude_unset=True) == {"title": "x"}
-    fastn = Fastn(says(204))
+    fastn = Fastn(reply(204))
     gone = await client(fastn, fields=NAMES).send(DeleteCustomer(customer_id="c1"))
     assert gone.model_dump() == {"id": "c1", "deleted": True}
     assert fastn.requests[0].body is None
 
 
 @given(st.dictionaries(st.text(), st.integers()), st.dictionaries(st.text(), st.text()))
-def test_a_renamed_body_loses_no_other_field(body: dict[str, Any], names: dict[str, str]) -> None:
+def test_renamed_body_keeps_other_fields(body: dict[str, Any], names: dict[str, str]) -> None:
     """Ours: nothing changes that was not named."""
     renamed = to_wire(Request("PUT", "/", body=body), names).body
     assert renamed is not None
@@ -80,14 +80,14 @@ def test_a_renamed_body_loses_no_other_field(body: dict[str, Any], names: dict[s
         *(("fsk_test_1", "off", False), ("fsk_live_1", "on", True)),
     ],
 )
-def test_the_test_mode_is_sent_with_test_keys_unless_it_is_set(key: str, mode: Any, sent: bool) -> None:
+def test_test_mode_is_sent_with_test_keys_unless_set(key: str, mode: Any, sent: bool) -> None:
     """Fastn's documentation, and ours where an account differs."""
     found = headers(Account("https://fastn.example", key, test_mode=mode))
     assert (found.get("X-fastn-Test-Mode") == "true") == sent
 
 
-async def test_certificates_that_cannot_be_read_send_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Ours: found at the first request, since a start reads none; and said with the way to find out."""
+async def test_unreadable_certificates_send_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ours: found at the first request, as startup reads none; the error names the next step."""
     account = Account("https://127.0.0.1:9", "k")
     exchange = HttpExchange(account.base_url, headers(account), options=TransportOptions(ca_file=tmp_path / "none.pem"))
     with pytest.raises(NotSentError, match="the trusted certificates cannot be read: FileNotFoundError"):

@@ -1,9 +1,9 @@
-"""What is made of an answer: envelopes, strict JSON, errors in every shape, merged updates, hidden keys."""
+"""Responses: envelopes, strict JSON, errors in every shape, merged updates, redacted keys."""
 
 from typing import Any
 
 import pytest
-from fake_fastn import KEY, Fastn, client, says
+from fake_fastn import KEY, Fastn, client, reply
 from pydantic_core import to_json
 
 from fastn_mcp.client.client import secrets_of
@@ -37,13 +37,13 @@ ROWS = [{"id": "a"}, {"id": "b"}]
         {"success": True, "data": {"item": ACME}, "requestId": "r"},
     ],
 )
-async def test_a_resource_is_found_inside_its_envelopes(body: dict[str, Any]) -> None:
-    """Ours (DESIGN 4): third parties saw one, two and no envelopes."""
-    assert (await client(Fastn(says(200, body))).send(READ)).model_dump() == ACME
+async def test_resource_is_unwrapped(body: dict[str, Any]) -> None:
+    """Ours: third parties saw one, two and no envelopes."""
+    assert (await client(Fastn(reply(200, body))).send(READ)).model_dump() == ACME
 
 
 @pytest.mark.parametrize("body", [{"id": 1, "data": {"a": 1}}, {"data": [1]}, {"name": "x"}, [{"data": {}}], "x", 7])
-def test_what_is_no_envelope_stays(body: Any) -> None:
+def test_resource_with_an_id_is_not_unwrapped(body: Any) -> None:
     """Ours: a resource with an id may have a field called data."""
     assert unwrap(body) == body
 
@@ -61,29 +61,29 @@ def test_what_is_no_envelope_stays(body: Any) -> None:
         {"success": True, "data": {"customers": ROWS, "tags": ["x"]}},
     ],
 )
-async def test_rows_are_found_in_every_shape_of_a_list(body: Any) -> None:
-    """Ours (DESIGN 4): {data}, {items}, {results}, their nesting and bare arrays."""
-    page = await client(Fastn(says(200, body))).send(ListCustomers())
+async def test_rows_are_read_from_every_shape_of_a_list(body: Any) -> None:
+    """Ours: {data}, {items}, {results}, their nesting and bare arrays."""
+    page = await client(Fastn(reply(200, body))).send(ListCustomers())
     assert [row.id for row in page.items] == ["a", "b"]
 
 
 @pytest.mark.parametrize("body", [None, b"  \n", {}, [], {"data": []}, {"items": []}])
-async def test_nothing_is_an_empty_page(body: Any) -> None:
-    """Ours: an empty body is no error."""
-    page = await client(Fastn(says(200, body))).send(ListCustomers())
+async def test_empty_body_is_an_empty_page(body: Any) -> None:
+    """Ours: an empty body is not an error."""
+    page = await client(Fastn(reply(200, body))).send(ListCustomers())
     assert (page.items, page.next_cursor, page.total) == ([], None, None)
 
 
-@pytest.mark.parametrize("answer", [says(200), says(204), says(202, b"\n"), says(200, "null"), says(200, b"null")])
-async def test_a_delete_that_answers_with_nothing_says_what_it_deleted(answer: Answer) -> None:
-    """Ours: Fastn's answer to a delete is undocumented."""
+@pytest.mark.parametrize("answer", [reply(200), reply(204), reply(202, b"\n"), reply(200, "null"), reply(200, b"null")])
+async def test_delete_with_an_empty_response_names_its_target(answer: Answer) -> None:
+    """Ours: Fastn's response to a delete is undocumented."""
     result = await client(Fastn(answer)).send(DeleteCustomer(customer_id="acme"))
     assert result.model_dump() == {"id": "acme", "deleted": True}
 
 
-async def test_a_delete_that_answers_with_something_is_told() -> None:
-    """Ours: what Fastn says is kept."""
-    result = await client(Fastn(says(200, {"data": {"id": "x", "status": "Trash"}}))).send(
+async def test_delete_keeps_the_response_body() -> None:
+    """Ours: Fastn's fields are kept."""
+    result = await client(Fastn(reply(200, {"data": {"id": "x", "status": "Trash"}}))).send(
         DeleteConnection(connection_id="x")
     )
     assert result.model_dump() == {"id": "x", "status": "Trash"}
@@ -104,9 +104,9 @@ BAD_JSON = {
 
 
 @pytest.mark.parametrize("body", BAD_JSON.values(), ids=BAD_JSON)
-async def test_a_body_that_is_no_strict_json_fails_a_read_and_leaves_a_write_applied(body: bytes) -> None:
-    """Ours (THREATS R12): strict JSON; a write that was done and not understood is not to be repeated."""
-    fastn = Fastn(says(200, body))
+async def test_invalid_json_fails_a_read_and_leaves_a_write_applied(body: bytes) -> None:
+    """Ours: strict JSON. A write that was applied must not be repeated because its response is unreadable."""
+    fastn = Fastn(reply(200, body))
     with pytest.raises(FastnError) as caught:
         await client(fastn).send(READ)
     assert (caught.value.outcome, caught.value.known) == ("failed", "Nothing was changed.")
@@ -117,16 +117,16 @@ async def test_a_body_that_is_no_strict_json_fails_a_read_and_leaves_a_write_app
     assert len(fastn.requests) == 2
 
 
-async def test_fields_of_another_shape_are_taken_as_they_are() -> None:
-    """Ours (DESIGN 1): nothing breaks where Fastn's answers differ; one odd row spoils no page."""
-    fastn = Fastn(says(200, b'{"id": ["no", "id"], "name": 5}'))
+async def test_fields_of_another_type_are_accepted() -> None:
+    """Ours: nothing breaks where Fastn's responses differ; one odd row does not spoil a page."""
+    fastn = Fastn(reply(200, b'{"id": ["no", "id"], "name": 5}'))
     assert (await client(fastn).send(READ)).model_dump(exclude_unset=True) == {"id": ["no", "id"], "name": 5}
 
 
-async def test_integers_stay_exact_and_unknown_fields_stay() -> None:
-    """Ours (THREATS R12): an id of twenty digits is another id after a float."""
+async def test_integers_and_unknown_fields_are_kept_exactly() -> None:
+    """Ours: as a float, an id of twenty digits would be another id."""
     body = b'{"id": 12345678901234567890, "big": 123456789012345678901234567890, "f": 0.1, "new": [null, {"x": true}]}'
-    result = await client(Fastn(says(200, body))).send(READ)
+    result = await client(Fastn(reply(200, body))).send(READ)
     assert to_json(result.model_dump(exclude_unset=True)) == body.replace(b": ", b":").replace(b", ", b",")
 
 
@@ -154,37 +154,37 @@ SHAPES: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("body", "said"), SHAPES.values(), ids=SHAPES)
-async def test_what_fastn_says_of_an_error_is_kept_as_data(body: Any, said: dict[str, Any]) -> None:
-    """Ours (THREATS T1): its text stands in the facts, whatever their shape, and never in our sentences."""
+async def test_error_body_is_kept_as_facts(body: Any, said: dict[str, Any]) -> None:
+    """Ours: Fastn's text is in the facts, whatever their shape, and never in our sentences."""
     with pytest.raises(FastnError) as caught:
-        await client(Fastn(says(422, body))).send(CreateCustomer(name="Acme"))
+        await client(Fastn(reply(422, body))).send(CreateCustomer(name="Acme"))
     assert caught.value.facts == {"fastn": {"status": 422, **said}}
     assert str(caught.value) == (
         "Fastn does not accept the values (422). Nothing was changed. See fastn.details, correct, and call again."
     )
 
 
-async def test_the_id_of_a_request_comes_from_its_header() -> None:
-    """Ours: it is what Fastn's support asks for."""
+async def test_request_id_is_read_from_its_header() -> None:
+    """Ours: Fastn's support asks for it."""
     with pytest.raises(FastnError) as caught:
-        await client(Fastn(says(500, headers={"X-Request-Id": "req_9" * 100}))).send(CreateCustomer(name="Acme"))
+        await client(Fastn(reply(500, headers={"X-Request-Id": "req_9" * 100}))).send(CreateCustomer(name="Acme"))
     assert caught.value.facts["fastn"] == {"status": 500, "request_id": ("req_9" * 100)[:100]}
 
 
-async def test_a_key_that_is_not_accepted_says_what_to_look_at() -> None:
+async def test_rejected_key_names_the_settings_to_check() -> None:
     """Ours: the setting, the host, and the other style of sending the key."""
     for auth, other in (("header", "bearer"), ("bearer", "header")):
         with pytest.raises(FastnError) as caught:
-            await client(Fastn(says(401)), auth=auth).send(READ)
+            await client(Fastn(reply(401)), auth=auth).send(READ)
         assert "FASTN_API_KEY" in caught.value.next_step
         assert "fastn.example" in caught.value.next_step
         assert f"FASTN_AUTH={other}" in caught.value.next_step
 
 
-async def test_a_401_of_a_connection_is_not_about_the_key() -> None:
-    """Ours (DESIGN 4)."""
+async def test_401_of_a_connection_is_not_about_the_key() -> None:
+    """Ours: the API key is not blamed for the credentials of a connection."""
     with pytest.raises(FastnError, match="the API key is fine") as caught:
-        await client(Fastn(says(401, {"error": {"code": "CONN-007"}}))).send(RunWorkflow(workflow_id="wf"))
+        await client(Fastn(reply(401, {"error": {"code": "CONN-007"}}))).send(RunWorkflow(workflow_id="wf"))
     assert "list_connections" in caught.value.next_step
 
 
@@ -202,20 +202,20 @@ async def test_a_401_of_a_connection_is_not_about_the_key() -> None:
         (403, "no", "API key is not allowed", "permission"),
     ],
 )
-async def test_a_run_that_is_refused_for_its_customer_says_what_is_missing(
+async def test_run_rejected_for_its_customer_names_what_is_missing(
     status: int, message: str, what: str, then: str
 ) -> None:
     """Third parties saw these texts; the sentences are ours, and Fastn's text stays in the facts."""
     call = RunWorkflow(workflow_id="wf", customer_id="c")
     with pytest.raises(FastnError, match=what) as caught:
-        await client(Fastn(says(status, {"error": {"message": message}}))).send(call)
+        await client(Fastn(reply(status, {"error": {"message": message}}))).send(call)
     assert then in caught.value.next_step
     assert caught.value.facts["fastn"] == {"status": status, "message": message}
 
 
-async def test_a_customers_reference_is_not_sent_beside_the_customer_of_the_account() -> None:
+async def test_customer_ref_is_not_sent_beside_the_accounts_customer() -> None:
     """Ours: of two customers the wrong one might count."""
-    fastn = Fastn(says(200, {"executionId": "e1"}))
+    fastn = Fastn(reply(200, {"executionId": "e1"}))
     sender = client(fastn, end_org_id="globex")
     with pytest.raises(FastnError, match="Nothing was sent") as caught:
         await sender.send(RunWorkflow(workflow_id="wf", customer_ref="crm-1"))
@@ -225,10 +225,10 @@ async def test_a_customers_reference_is_not_sent_beside_the_customer_of_the_acco
     assert len(fastn.requests) == 1
 
 
-async def test_code_that_throws_may_have_done_something_before() -> None:
-    """Third parties: 422 where a workflow's own code throws. That nothing was changed is then not known."""
+async def test_throwing_workflow_may_have_had_effects() -> None:
+    """Third parties: 422 if a workflow's own code throws. It may have changed something before."""
     with pytest.raises(FastnError) as caught:
-        await client(Fastn(says(422, {"error": {"message": "UserCodeError: boom"}}))).send(
+        await client(Fastn(reply(422, {"error": {"message": "UserCodeError: boom"}}))).send(
             RunWorkflow(workflow_id="wf")
         )
     said = caught.value.data()
@@ -238,7 +238,7 @@ async def test_code_that_throws_may_have_done_something_before() -> None:
     )
     assert said["settle"] == {"tool": "list_executions", "arguments": {"workflow_id": "wf"}}
     with pytest.raises(FastnError, match="Nothing was changed"):
-        await client(Fastn(says(422))).send(UpdateCustomer(customer_id="c", name="n"))
+        await client(Fastn(reply(422))).send(UpdateCustomer(customer_id="c", name="n"))
 
 
 ECHOES: dict[str, Any] = {
@@ -254,9 +254,9 @@ ECHOES: dict[str, Any] = {
 
 @pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404, 409, 422, 429, 500, 503, 302, 418])
 @pytest.mark.parametrize("body", ECHOES.values(), ids=ECHOES)
-async def test_the_key_is_in_no_error_and_no_result_even_where_fastn_echoes_it(status: int, body: Any) -> None:
-    """Ours (DESIGN 4, THREATS T4): not in the text, not in the data."""
-    answer = says(status, body, {"X-Request-Id": KEY, "Retry-After": "60"})
+async def test_echoed_key_is_redacted_in_errors_and_results(status: int, body: Any) -> None:
+    """Ours: neither the text nor the data holds the key."""
+    answer = reply(status, body, {"X-Request-Id": KEY, "Retry-After": "60"})
     update_of_it = UpdateCustomer(customer_id="acme", name="A")
     calls: list[Operation[Any]] = [READ, CreateCustomer(name="Acme"), update_of_it, ListCustomers()]
     for call in calls:
@@ -276,9 +276,9 @@ async def test_the_key_is_in_no_error_and_no_result_even_where_fastn_echoes_it(s
     ],
 )
 @pytest.mark.parametrize("status", [200, 422, 500])
-async def test_a_secret_of_the_call_is_in_no_answer(call: Operation[Any], status: int) -> None:
-    """Ours (THREATS T4): a refusal that echoes what was sent is masked; what was sent is not."""
-    fastn = Fastn(says(status, {"id": "s", "message": "no: hunter2-secret", "details": {"body": ["hunter2-secret"]}}))
+async def test_echoed_secret_argument_is_redacted(call: Operation[Any], status: int) -> None:
+    """Ours: a response that echoes a secret is redacted; the request is not."""
+    fastn = Fastn(reply(status, {"id": "s", "message": "no: hunter2-secret", "details": {"body": ["hunter2-secret"]}}))
     try:
         shown = repr(await client(fastn).send(call))
     except FastnError as error:
@@ -288,8 +288,8 @@ async def test_a_secret_of_the_call_is_in_no_answer(call: Operation[Any], status
     assert b"hunter2-secret" in to_json(fastn.requests[0].body)
 
 
-def test_redactor_hides_the_longer_of_two_first_and_spares_what_is_too_short() -> None:
-    """Ours: a secret may hold another, and one of three letters stands in too many texts."""
+def test_redactor_replaces_longer_secrets_first_and_ignores_short_ones() -> None:
+    """Ours: a secret may contain another, and one of three letters occurs in too many texts."""
     redactor = Redactor(["abcd", "abcdef", "xyz"])
     assert redactor({"abcdef": ["abcdefabcd xyz", 7, None]}) == {
         "[hidden-by-fastn-mcp]": ["[hidden-by-fastn-mcp][hidden-by-fastn-mcp] xyz", 7, None]
@@ -315,9 +315,9 @@ STORED: dict[str, Any] = {
 }
 
 
-async def test_a_merged_update_sends_the_whole_with_the_change() -> None:
-    """Ours (DESIGN 4): whether PUT replaces is unknown, so nothing that was not named may change."""
-    fastn = Fastn(says(200, {"data": STORED}), says(200, STORED))
+async def test_merged_update_sends_the_whole_resource() -> None:
+    """Ours: whether PUT replaces is unknown, so fields that were not named must not change."""
+    fastn = Fastn(reply(200, {"data": STORED}), reply(200, STORED))
     await client(fastn, update="merge").send(UpdateCustomer(customer_id="acme", name="New", extra={"plan": None}))
     read, written = fastn.requests
     assert read == READ.request()
@@ -325,51 +325,51 @@ async def test_a_merged_update_sends_the_whole_with_the_change() -> None:
     assert written.body == {"name": "New", "plan": None, "adminEmail": None, "unknown": {"kept": [1, 2]}}
 
 
-async def test_a_partial_update_sends_only_what_was_given() -> None:
-    """Ours (DESIGN 4): where Fastn's PUT is known to merge."""
-    fastn = Fastn(says(200, STORED))
+async def test_partial_update_sends_only_the_given_fields() -> None:
+    """Ours: for accounts whose PUT is known to merge."""
+    fastn = Fastn(reply(200, STORED))
     await client(fastn, update="partial").send(UpdateCustomer(customer_id="acme", name="New"))
     assert [request.body for request in fastn.requests] == [{"name": "New"}]
 
 
-async def test_what_is_sent_back_is_what_was_there_secrets_included() -> None:
-    """Ours: hiding is for readers. A key that stands in a workflow's code must not be redacted there."""
+async def test_merged_update_sends_back_unredacted_values() -> None:
+    """Ours: redaction is for readers. A key inside a workflow's code must not be redacted there."""
     code = f"const key = '{KEY}'; // \u202e \\"
-    fastn = Fastn(says(200, {"id": "wf", "name": "W", "code": code}), says(200, {"id": "wf", "code": code}))
+    fastn = Fastn(reply(200, {"id": "wf", "name": "W", "code": code}), reply(200, {"id": "wf", "code": code}))
     result = await client(fastn, update="merge").send(UpdateWorkflow(workflow_id="wf", name="New"))
     assert fastn.requests[1].body == {"name": "New", "code": code}
     assert KEY not in repr(result)
 
 
-async def test_big_numbers_survive_a_merge() -> None:
-    """Ours: nothing that was not named may change, not even in the last digit."""
+async def test_merged_update_keeps_big_numbers_exact() -> None:
+    """Ours: nothing changes that was not named, not even in the last digit."""
     stored = b'{"id": "t", "quota": 123456789012345678901, "ratio": 0.1}'
-    fastn = Fastn(says(200, stored), says(200, {"id": "t"}))
+    fastn = Fastn(reply(200, stored), reply(200, {"id": "t"}))
     await client(fastn, update="merge").send(UpdateTrigger(trigger_id="t", name="New"))
     assert to_json(fastn.requests[1].body) == b'{"quota":123456789012345678901,"ratio":0.1,"name":"New"}'
 
 
-async def test_an_update_of_what_is_not_there_changes_nothing() -> None:
+async def test_update_of_a_missing_resource_changes_nothing() -> None:
     """Ours: a first 404 is not_found, and nothing is written."""
-    fastn = Fastn(says(404))
+    fastn = Fastn(reply(404))
     with pytest.raises(FastnError, match="No customer with this id") as caught:
         await client(fastn, update="merge").send(UpdateCustomer(customer_id="nobody", name="New"))
     assert (caught.value.outcome, len(fastn.requests)) == ("not_found", 1)
 
 
 @pytest.mark.parametrize("body", [None, {}, "fine", [1], 7, {"data": {}}])
-async def test_an_update_that_cannot_see_what_is_there_is_not_sent(body: Any) -> None:
-    """Ours (DESIGN 4): a whole made of the change alone would empty every other field."""
-    fastn = Fastn(says(200, body))
+async def test_merged_update_of_an_unreadable_resource_is_not_sent(body: Any) -> None:
+    """Ours: a resource made of the change alone would empty every other field."""
+    fastn = Fastn(reply(200, body))
     with pytest.raises(FastnError, match="could lose the rest") as caught:
         await client(fastn, update="merge").send(UpdateCustomer(customer_id="acme", name="New"))
     assert (caught.value.outcome, len(fastn.requests)) == ("not_sent", 1)
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 429])
-async def test_a_failure_of_the_read_before_an_update_changes_nothing(status: int) -> None:
+async def test_failed_read_before_a_merged_update_changes_nothing(status: int) -> None:
     """Ours: the write was never sent, so its outcome is not unknown."""
-    fastn = Fastn(says(status))
+    fastn = Fastn(reply(status))
     with pytest.raises(FastnError) as caught:
         await client(fastn, update="merge").send(UpdateCustomer(customer_id="acme", name="New"))
     assert caught.value.known == "Nothing was changed."
@@ -379,9 +379,9 @@ async def test_a_failure_of_the_read_before_an_update_changes_nothing(status: in
 # What never leaves
 
 
-async def test_a_hostile_id_sends_nothing() -> None:
-    """Ours (THREATS T6): refused by the name of the argument, before a request exists."""
-    fastn = Fastn(says(200, ACME))
+async def test_hostile_id_is_not_sent() -> None:
+    """Ours: refused by the name of the argument, before a request exists."""
+    fastn = Fastn(reply(200, ACME))
     with pytest.raises(FastnError) as caught:
         await client(fastn).send(DeleteCustomer(customer_id="../api-keys/k1"))
     assert (caught.value.outcome, caught.value.known, fastn.requests) == ("not_sent", "Nothing was sent.", [])
@@ -389,19 +389,19 @@ async def test_a_hostile_id_sends_nothing() -> None:
     assert "api-keys" not in str(caught.value.data())
 
 
-async def test_a_route_of_the_account_is_used_for_its_tool_only() -> None:
-    """Ours (DESIGN 4): paths are unverified, so they can be set."""
+async def test_account_route_applies_to_its_tool_only() -> None:
+    """Ours: paths are unverified, so they are settings."""
     routes = {"run_workflow": POST("/api/v1/workflows/{workflow_id}/execute")}
-    fastn = Fastn(says(200, {"id": "x"}))
+    fastn = Fastn(reply(200, {"id": "x"}))
     sender = client(fastn, routes=routes)
     await sender.send(RunWorkflow(workflow_id="wf"))
     await sender.send(READ)
     assert [request.path for request in fastn.requests] == ["/api/v1/workflows/wf/execute", "/api/v1/customers/acme"]
 
 
-async def test_a_delete_that_is_a_post_here_is_not_repeated() -> None:
-    """Ours: retries go by the method that is sent."""
-    fastn = Fastn(says(500))
+async def test_delete_routed_as_post_is_not_retried() -> None:
+    """Ours: retries depend on the method that is sent."""
+    fastn = Fastn(reply(500))
     with pytest.raises(FastnError, match="may or may not"):
         await client(fastn, routes={"delete_customer": POST("/c/{customer_id}/delete")}).send(
             DeleteCustomer(customer_id="acme")
@@ -419,9 +419,9 @@ async def test_a_delete_that_is_a_post_here_is_not_repeated() -> None:
     ],
 )
 async def test_404_names_the_id_or_else_the_path(call: Operation[Any], message: str, next_step: str) -> None:
-    """Ours: without an id in the call, it is the base URL or the path that is wrong, and no id to look for."""
+    """Ours: without an id in the call, the base URL or the path is wrong."""
     with pytest.raises(FastnError) as caught:
-        await client(Fastn(says(404))).send(call)
+        await client(Fastn(reply(404))).send(call)
     assert message in caught.value.what
     assert next_step in caught.value.next_step
     assert caught.value.outcome == "not_found"

@@ -1,9 +1,9 @@
-"""What becomes of a call, for every fault and every method: how often it is sent, and what is said of it."""
+"""Outcome of a call for every fault and every method: its number of requests, and its error."""
 
 from typing import Any
 
 import pytest
-from fake_fastn import Clock, Fastn, Step, client, says
+from fake_fastn import Clock, Fastn, Step, client, reply
 
 from fastn_mcp.client.http import NotSentError, ResponseLost, UnreadableBody
 from fastn_mcp.client.retry import Fate, may_repeat
@@ -33,12 +33,12 @@ Expected = tuple[int, str, str]
 
 
 def same(requests: int, outcome: str, known: str) -> dict[str, Expected]:
-    """The same for every method."""
+    """Return the same expectation for every method."""
     return dict.fromkeys(CALLS, (requests, outcome, known))
 
 
 def lost() -> dict[str, Expected]:
-    """Reads fail; a write may have happened; a POST is never sent again."""
+    """Reads fail; a write may have been applied; a POST is never sent again."""
     return {
         "GET": (3, "failed", UNCHANGED),
         "PUT": (3, "unknown_outcome", UNKNOWN),
@@ -54,60 +54,60 @@ def reads_and_writes(read: Expected, write: Expected) -> dict[str, Expected]:
 TABLE: dict[str, tuple[Step, dict[str, Expected]]] = {
     "connection refused": (NotSentError("ConnectError"), same(3, "not_sent", NOT_SENT)),
     "connection lost": (ResponseLost("ReadError"), lost()),
-    "429": (says(429), same(3, "rate_limited", UNCHANGED)),
-    "429, wait 2 s": (says(429, headers={"Retry-After": "2"}), same(3, "rate_limited", UNCHANGED)),
-    "429, wait 15 s": (says(429, headers={"Retry-After": "15"}), same(3, "rate_limited", UNCHANGED)),
-    "429, wait 16 s": (says(429, headers={"Retry-After": "16"}), same(1, "rate_limited", UNCHANGED)),
-    "429 for a quota": (says(429, {"code": "QUOTA_EXCEEDED"}), same(1, "quota_exceeded", UNCHANGED)),
-    "402": (says(402), same(1, "quota_exceeded", UNCHANGED)),
-    "400": (says(400), same(1, "invalid", UNCHANGED)),
-    "401": (says(401, {"code": "AUTH-001"}), same(1, "unauthorized", UNCHANGED)),
-    "401 of a connection": (says(401, {"error": {"code": "CONN-401"}}), same(1, "failed", UNCHANGED)),
-    "401 of a connector": (says(401, {"code": "CONNECTOR_AUTH"}), same(1, "failed", UNCHANGED)),
-    "403": (says(403), same(1, "forbidden", UNCHANGED)),
-    "404": (says(404), same(1, "not_found", UNCHANGED)),
-    "405": (says(405), same(1, "failed", UNCHANGED)),
-    "409": (says(409), same(1, "conflict", UNCHANGED)),
-    "410": (says(410), same(1, "failed", UNCHANGED)),
-    "412": (says(412), same(1, "conflict", UNCHANGED)),
-    "413": (says(413), same(1, "invalid", UNCHANGED)),
-    "415": (says(415), same(1, "invalid", UNCHANGED)),
-    "418": (says(418), same(1, "failed", UNCHANGED)),
-    "422": (says(422), same(1, "invalid", UNCHANGED)),
-    "501": (says(501), same(1, "failed", UNCHANGED)),
-    "505": (says(505), same(1, "failed", UNCHANGED)),
-    **{str(status): (says(status), lost()) for status in (408, 500, 502, 503, 504, 507, 520, 524, 599)},
-    "503, wait 3 s": (says(503, headers={"Retry-After": "3"}), lost()),
-    "500 without JSON": (says(500, b"<html>"), lost()),
-    **{str(status): (says(status), same(1, "failed", UNCHANGED)) for status in (300, 304, 307, 308)},
+    "429": (reply(429), same(3, "rate_limited", UNCHANGED)),
+    "429, wait 2 s": (reply(429, headers={"Retry-After": "2"}), same(3, "rate_limited", UNCHANGED)),
+    "429, wait 15 s": (reply(429, headers={"Retry-After": "15"}), same(3, "rate_limited", UNCHANGED)),
+    "429, wait 16 s": (reply(429, headers={"Retry-After": "16"}), same(1, "rate_limited", UNCHANGED)),
+    "429 for a quota": (reply(429, {"code": "QUOTA_EXCEEDED"}), same(1, "quota_exceeded", UNCHANGED)),
+    "402": (reply(402), same(1, "quota_exceeded", UNCHANGED)),
+    "400": (reply(400), same(1, "invalid", UNCHANGED)),
+    "401": (reply(401, {"code": "AUTH-001"}), same(1, "unauthorized", UNCHANGED)),
+    "401 of a connection": (reply(401, {"error": {"code": "CONN-401"}}), same(1, "failed", UNCHANGED)),
+    "401 of a connector": (reply(401, {"code": "CONNECTOR_AUTH"}), same(1, "failed", UNCHANGED)),
+    "403": (reply(403), same(1, "forbidden", UNCHANGED)),
+    "404": (reply(404), same(1, "not_found", UNCHANGED)),
+    "405": (reply(405), same(1, "failed", UNCHANGED)),
+    "409": (reply(409), same(1, "conflict", UNCHANGED)),
+    "410": (reply(410), same(1, "failed", UNCHANGED)),
+    "412": (reply(412), same(1, "conflict", UNCHANGED)),
+    "413": (reply(413), same(1, "invalid", UNCHANGED)),
+    "415": (reply(415), same(1, "invalid", UNCHANGED)),
+    "418": (reply(418), same(1, "failed", UNCHANGED)),
+    "422": (reply(422), same(1, "invalid", UNCHANGED)),
+    "501": (reply(501), same(1, "failed", UNCHANGED)),
+    "505": (reply(505), same(1, "failed", UNCHANGED)),
+    **{str(status): (reply(status), lost()) for status in (408, 500, 502, 503, 504, 507, 520, 524, 599)},
+    "503, wait 3 s": (reply(503, headers={"Retry-After": "3"}), lost()),
+    "500 without JSON": (reply(500, b"<html>"), lost()),
+    **{str(status): (reply(status), same(1, "failed", UNCHANGED)) for status in (300, 304, 307, 308)},
     **{
-        str(status): (says(status), reads_and_writes((1, "failed", UNCHANGED), (1, "unknown_outcome", UNKNOWN)))
+        str(status): (reply(status), reads_and_writes((1, "failed", UNCHANGED), (1, "unknown_outcome", UNKNOWN)))
         for status in (301, 302, 303)
     },
     "200 that breaks off": (
-        says(200, unreadable=UnreadableBody.BROKEN),
+        reply(200, unreadable=UnreadableBody.BROKEN),
         reads_and_writes((3, "failed", UNCHANGED), (1, "applied_unreadable", DONE)),
     ),
     "200 without end": (
-        says(200, unreadable=UnreadableBody.TOO_LARGE),
+        reply(200, unreadable=UnreadableBody.TOO_LARGE),
         reads_and_writes((1, "too_large", UNCHANGED), (1, "applied_unreadable", DONE)),
     ),
     "200 packed": (
-        says(200, unreadable=UnreadableBody.PACKED),
+        reply(200, unreadable=UnreadableBody.PACKED),
         reads_and_writes((1, "failed", UNCHANGED), (1, "applied_unreadable", DONE)),
     ),
     "200 that is a page": (
-        says(200, b"<html>log in</html>"),
+        reply(200, b"<html>log in</html>"),
         reads_and_writes((1, "failed", UNCHANGED), (1, "applied_unreadable", DONE)),
     ),
-    "400 that breaks off": (says(400, unreadable=UnreadableBody.BROKEN), same(1, "invalid", UNCHANGED)),
+    "400 that breaks off": (reply(400, unreadable=UnreadableBody.BROKEN), same(1, "invalid", UNCHANGED)),
 }
 
 
 @pytest.mark.parametrize("method", CALLS)
 @pytest.mark.parametrize("fault", TABLE)
-async def test_a_fault_that_stays_has_the_outcome_of_the_table(fault: str, method: str) -> None:
-    """Ours (DESIGN 4): retries by what may have happened, and an error that says exactly that."""
+async def test_persistent_fault_has_the_outcome_of_the_table(fault: str, method: str) -> None:
+    """Ours: a call is retried only if that is safe, and its error states the exact outcome."""
     step, expected = TABLE[fault]
     requests, outcome, known = expected[method]
     fastn = Fastn(step)
@@ -131,17 +131,17 @@ async def test_a_fault_that_stays_has_the_outcome_of_the_table(fault: str, metho
 PASSING = {
     "connection refused": NotSentError("ConnectTimeout"),
     "connection lost": ResponseLost("RemoteProtocolError"),
-    "429": says(429),
-    "503": says(503, headers={"Retry-After": "1"}),
-    "408": says(408),
+    "429": reply(429),
+    "503": reply(503, headers={"Retry-After": "1"}),
+    "408": reply(408),
 }
 
 
 @pytest.mark.parametrize("method", CALLS)
 @pytest.mark.parametrize("fault", PASSING)
-async def test_a_fault_that_passes_is_not_noticed_where_it_may_be_repeated(fault: str, method: str) -> None:
-    """Ours (DESIGN 4): a POST only where nothing was done, all else whatever became of it."""
-    fastn = Fastn(PASSING[fault], PASSING[fault], says(200, {"id": "acme", "name": "Acme"}))
+async def test_transient_fault_is_retried_if_safe(fault: str, method: str) -> None:
+    """Ours: a POST only if nothing was applied, any other method in any case."""
+    fastn = Fastn(PASSING[fault], PASSING[fault], reply(200, {"id": "acme", "name": "Acme"}))
     if method == "POST" and fault not in ("connection refused", "429"):
         with pytest.raises(FastnError, match="may or may not"):
             await client(fastn).send(CALLS[method])
@@ -152,48 +152,48 @@ async def test_a_fault_that_passes_is_not_noticed_where_it_may_be_repeated(fault
     assert fastn.requests == [CALLS[method].request()] * 3
 
 
-@pytest.mark.parametrize("first", [ResponseLost("ReadError"), says(500), says(503), says(408)])
-async def test_a_repeated_delete_that_finds_nothing_is_gone(first: Step) -> None:
-    """Ours (THREATS R6): the first attempt may have done it; in any case it is not there."""
-    result = await client(Fastn(first, says(404))).send(CALLS["DELETE"])
+@pytest.mark.parametrize("first", [ResponseLost("ReadError"), reply(500), reply(503), reply(408)])
+async def test_retried_delete_with_404_is_gone(first: Step) -> None:
+    """Ours: the first attempt may have deleted it; in any case it is not there."""
+    result = await client(Fastn(first, reply(404))).send(CALLS["DELETE"])
     assert result.model_dump() == {"id": "acme", "deleted": True, "outcome": "gone"}
 
 
-@pytest.mark.parametrize("first", [NotSentError("ConnectError"), says(429)])
-async def test_a_delete_that_was_never_done_and_finds_nothing_is_not_found(first: Step) -> None:
-    """Ours (THREATS R6): nothing of ours can have deleted it, so the id is wrong."""
+@pytest.mark.parametrize("first", [NotSentError("ConnectError"), reply(429)])
+async def test_delete_with_404_after_an_unsent_attempt_is_not_found(first: Step) -> None:
+    """Ours: no attempt can have deleted it, so the id is wrong."""
     with pytest.raises(FastnError, match="No customer with this id") as caught:
-        await client(Fastn(first, says(404))).send(CALLS["DELETE"])
+        await client(Fastn(first, reply(404))).send(CALLS["DELETE"])
     assert caught.value.outcome == "not_found"
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 @pytest.mark.parametrize(
     "then",
-    [says(409), says(412), says(400), says(401), says(403), says(429, headers={"Retry-After": "60"}), says(501),
-     says(302), NotSentError("ConnectError"), says(402)],
+    [reply(409), reply(412), reply(400), reply(401), reply(403), reply(429, headers={"Retry-After": "60"}), reply(501),
+     reply(302), NotSentError("ConnectError"), reply(402)],
 )  # fmt: skip
-async def test_what_a_repeated_write_is_told_says_nothing_of_the_attempt_that_was_lost(method: str, then: Step) -> None:
-    """Ours (THREATS R6): our own first attempt may have won, so the outcome stays unknown."""
-    fastn = Fastn(says(503), then)
+async def test_retried_write_stays_unknown_after_a_rejection(method: str, then: Step) -> None:
+    """Ours: the lost first attempt may have been applied, so the outcome stays unknown."""
+    fastn = Fastn(reply(503), then)
     with pytest.raises(FastnError) as caught:
         await client(fastn).send(CALLS[method])
     assert (caught.value.outcome, caught.value.known) == ("unknown_outcome", UNKNOWN)
     assert caught.value.facts["settle"] == {"tool": "get_customer", "arguments": {"customer_id": "acme"}}
 
 
-async def test_a_repeated_read_is_told_the_last_answer() -> None:
-    """Ours: a read changes nothing, so its last answer is the answer."""
+async def test_retried_read_has_the_error_of_its_last_attempt() -> None:
+    """Ours: a read changes nothing, so its last response is the answer."""
     with pytest.raises(FastnError) as caught:
-        await client(Fastn(says(503), says(403, {"message": "no"}))).send(CALLS["GET"])
+        await client(Fastn(reply(503), reply(403, {"message": "no"}))).send(CALLS["GET"])
     assert (caught.value.outcome, caught.value.facts) == ("forbidden", {"fastn": {"status": 403, "message": "no"}})
 
 
 @pytest.mark.parametrize("method", CALLS)
-async def test_a_used_up_limit_after_a_lost_attempt_does_not_say_that_nothing_was_sent(method: str) -> None:
+async def test_rate_limit_after_a_lost_attempt_does_not_claim_nothing_was_sent(method: str) -> None:
     """Ours: the rate limit stops the second attempt; the first one was sent."""
     limit = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(Clock().now().timestamp()) + 60)}
-    fastn = Fastn(says(500, headers=limit))
+    fastn = Fastn(reply(500, headers=limit))
     with pytest.raises(FastnError) as caught:
         await client(fastn).send(CALLS[method])
     assert len(fastn.requests) == 1
@@ -210,8 +210,8 @@ async def test_a_used_up_limit_after_a_lost_attempt_does_not_say_that_nothing_wa
         (AiChat(message="hi"), None),
     ],
 )
-async def test_a_lost_answer_names_the_read_that_settles_it(call: Operation[Any], settle: object) -> None:
-    """Ours (DESIGN 4): an unknown outcome says where to look."""
+async def test_lost_response_names_the_read_that_settles_it(call: Operation[Any], settle: object) -> None:
+    """Ours: an unknown outcome says where to look."""
     with pytest.raises(FastnError) as caught:
         await client(Fastn(ResponseLost("ReadError"))).send(call)
     assert caught.value.facts.get("settle") == settle
@@ -220,8 +220,8 @@ async def test_a_lost_answer_names_the_read_that_settles_it(call: Operation[Any]
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST", "PATCH", "HEAD"])
-def test_only_what_is_idempotent_by_its_method_is_repeated_after_a_loss(method: str) -> None:
-    """Ours (THREATS R4): no assumption about PATCH, which a route of the account may bring."""
+def test_only_idempotent_methods_are_retried_after_a_lost_response(method: str) -> None:
+    """Ours: no assumption about PATCH, which an account's route may use."""
     assert may_repeat(method, Fate.UNKNOWN) == (method in ("GET", "PUT", "DELETE"))
     assert may_repeat(method, Fate.UNSENT)
     assert may_repeat(method, Fate.THROTTLED)

@@ -1,10 +1,10 @@
-"""What one process finds out about a rate limit, others with the same key honour; room costs nothing. Ours."""
+"""A used-up rate limit is shared between processes with the same key; a call within the limit costs nothing. Ours."""
 
 from typing import Any
 
 import anyio
 import pytest
-from fake_fastn import KEY, NOW, Clock, Fastn, Step, says
+from fake_fastn import KEY, NOW, Clock, Fastn, Step, reply
 
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.client import FastnClient
@@ -14,147 +14,147 @@ from fastn_mcp.tools.customers import CreateCustomer, GetCustomer
 pytestmark = pytest.mark.anyio
 
 READ = GetCustomer(customer_id="acme")
-OK = says(200, {"id": "acme"})
+OK = reply(200, {"id": "acme"})
 
 
-class Board:
-    """Where processes tell each other; every look and every note is counted."""
+class FakeLimitStore:
+    """A store shared by processes, which counts reads and writes."""
 
     def __init__(self) -> None:
         self.until: dict[str, float] = {}
-        self.looks = 0
-        self.notes = 0
-        self.away: Exception | None = None
+        self.reads = 0
+        self.writes = 0
+        self.error: Exception | None = None
         self.silent = False
 
     async def note_limit(self, key: str, until: float, now: float) -> None:
         assert until > now
-        self.notes += 1
-        await self._reached()
+        self.writes += 1
+        await self._fail()
         self.until[key] = max(until, self.until.get(key, 0.0))
 
     async def limited(self, key: str) -> float:
-        self.looks += 1
-        await self._reached()
+        self.reads += 1
+        await self._fail()
         return self.until.get(key, 0.0)
 
-    async def _reached(self) -> None:
-        if self.away is not None:
-            raise self.away
+    async def _fail(self) -> None:
+        if self.error is not None:
+            raise self.error
         if self.silent:
             await anyio.sleep_forever()
 
 
-def process(board: Board, clock: Clock, *steps: Step, key: str = KEY) -> tuple[FastnClient, Fastn]:
+def process(store: FakeLimitStore, clock: Clock, *steps: Step, key: str = KEY) -> tuple[FastnClient, Fastn]:
     fastn = Fastn(*steps)
-    return FastnClient(Account("https://fastn.example", key, update="partial"), fastn, clock.system(), board), fastn
+    return FastnClient(Account("https://fastn.example", key, update="partial"), fastn, clock.system(), store), fastn
 
 
 def used_up(seconds: int) -> Step:
     reset = str(int(NOW.timestamp()) + seconds)
-    return says(200, {"id": "acme"}, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": reset})
+    return reply(200, {"id": "acme"}, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": reset})
 
 
 def throttled(seconds: int) -> Step:
-    return says(429, headers={"Retry-After": str(seconds)})
+    return reply(429, headers={"Retry-After": str(seconds)})
 
 
-async def test_a_limit_that_one_process_used_up_makes_the_others_wait() -> None:
-    """Issue 8: rate-limit knowledge is shared."""
-    board, clock = Board(), Clock()
-    one, _ = process(board, clock, used_up(9))
-    two, other = process(board, clock, OK)
-    await one.send(READ)
-    await two.send(READ)
+async def test_used_up_limit_makes_other_processes_wait() -> None:
+    """Issue 8: rate limits are shared."""
+    store, clock = FakeLimitStore(), Clock()
+    first, _ = process(store, clock, used_up(9))
+    second, other = process(store, clock, OK)
+    await first.send(READ)
+    await second.send(READ)
     assert clock.waits == [9.0]
     assert len(other.requests) == 1
 
 
-async def test_a_wait_that_one_process_was_told_to_keep_is_told_to_the_others() -> None:
-    """Issue 8: over the cap the call returns with the wait, and nothing is sent."""
-    board, clock = Board(), Clock()
-    one, _ = process(board, clock, throttled(60))
-    two, other = process(board, clock, OK)
+async def test_retry_after_of_one_process_is_shared() -> None:
+    """Issue 8: above the cap the call returns with the wait, and nothing is sent."""
+    store, clock = FakeLimitStore(), Clock()
+    first, _ = process(store, clock, throttled(60))
+    second, other = process(store, clock, OK)
     with pytest.raises(RateLimited):
-        await one.send(READ)
+        await first.send(READ)
     with pytest.raises(RateLimited) as caught:
-        await two.send(CreateCustomer(name="Initech"))
+        await second.send(CreateCustomer(name="Initech"))
     assert caught.value.facts["retry_after_seconds"] == 60.0
     assert "Nothing was sent." in str(caught.value)
     assert other.requests == []
     clock.passed += 61
-    await two.send(READ)
+    await second.send(READ)
 
 
-async def test_who_finds_room_looks_once_a_second_and_tells_nothing() -> None:
-    """Issue 8: the hot path pays no round trip for each request."""
-    board, clock = Board(), Clock()
-    one, fastn = process(board, clock, OK)
+async def test_open_limit_is_read_once_a_second_and_never_written() -> None:
+    """Issue 8: the hot path has no round trip per request."""
+    store, clock = FakeLimitStore(), Clock()
+    first, fastn = process(store, clock, OK)
     for _ in range(100):
-        await one.send(READ)
-    assert (len(fastn.requests), board.looks, board.notes) == (100, 1, 0)
+        await first.send(READ)
+    assert (len(fastn.requests), store.reads, store.writes) == (100, 1, 0)
     clock.passed += 1.0
-    await one.send(READ)
-    assert board.looks == 2
+    await first.send(READ)
+    assert store.reads == 2
 
 
-async def test_many_who_are_refused_at_once_tell_it_once() -> None:
-    """Ours: a limit that is used up must not become a storm on the ledger."""
-    board, clock = Board(), Clock()
-    one, _ = process(board, clock, throttled(60))
+async def test_concurrent_refusals_are_shared_once() -> None:
+    """Ours: a used-up limit must not flood the ledger."""
+    store, clock = FakeLimitStore(), Clock()
+    first, _ = process(store, clock, throttled(60))
 
     async def refused() -> None:
         with pytest.raises(RateLimited):
-            await one.send(READ)
+            await first.send(READ)
 
     async with anyio.create_task_group() as group:
         for _ in range(50):
             group.start_soon(refused)
-    assert (board.looks, board.notes) == (1, 1)
+    assert (store.reads, store.writes) == (1, 1)
 
 
-async def test_keys_and_hosts_are_told_apart_and_never_written_down() -> None:
-    """THREATS T10: throttling one leaves the other alone. No key is on the board."""
-    board, clock = Board(), Clock()
-    one, _ = process(board, clock, used_up(60))
-    two, _ = process(board, clock, OK, key="fsk_live_another")
-    await one.send(READ)
-    await two.send(READ)
+async def test_limits_are_per_key_and_host_and_store_no_key() -> None:
+    """Ours: throttling one key leaves the others alone. The store holds no key."""
+    store, clock = FakeLimitStore(), Clock()
+    first, _ = process(store, clock, used_up(60))
+    second, _ = process(store, clock, OK, key="fsk_live_another")
+    await first.send(READ)
+    await second.send(READ)
     assert clock.waits == []
-    assert KEY not in str(board.until)
+    assert KEY not in str(store.until)
 
 
 @pytest.mark.parametrize("how", ["it fails", "it is silent"])
-async def test_a_board_that_is_away_is_left_alone_for_a_while(how: str) -> None:
-    """Issue 8: reads pass without the ledger, and wait for it at most once in ten seconds."""
-    board, clock = Board(), Clock()
-    board.away = OSError("away") if how == "it fails" else None
-    board.silent = how == "it is silent"
-    one, fastn = process(board, clock, used_up(0), OK, says(429, headers={"Retry-After": "1"}), OK)
+async def test_failing_store_is_not_used_for_a_while(how: str) -> None:
+    """Issue 8: reads work without the ledger, and wait for it at most once in ten seconds."""
+    store, clock = FakeLimitStore(), Clock()
+    store.error = OSError("unavailable") if how == "it fails" else None
+    store.silent = how == "it is silent"
+    first, fastn = process(store, clock, used_up(0), OK, reply(429, headers={"Retry-After": "1"}), OK)
     for _ in range(5):
-        await one.send(READ)
-    assert (len(fastn.requests), board.looks) == (6, 1)
+        await first.send(READ)
+    assert (len(fastn.requests), store.reads) == (6, 1)
     clock.passed += 10.0
-    await one.send(READ)
-    assert board.looks == 2
+    await first.send(READ)
+    assert store.reads == 2
 
 
-async def test_a_time_that_cannot_be_is_not_believed() -> None:
-    """Ours: a day is the longest, as in an answer of Fastn's own."""
-    board, clock = Board(), Clock()
-    one, _ = process(board, clock, used_up(9), OK)
-    await one.send(READ)
-    ((key, _),) = board.until.items()
-    board.until[key] = NOW.timestamp() + 90_000
-    two, other = process(board, clock, OK)
-    await two.send(READ)
+async def test_implausible_shared_time_is_ignored() -> None:
+    """Ours: a day is the maximum, as for a response of Fastn."""
+    store, clock = FakeLimitStore(), Clock()
+    first, _ = process(store, clock, used_up(9), OK)
+    await first.send(READ)
+    ((key, _),) = store.until.items()
+    store.until[key] = NOW.timestamp() + 90_000
+    second, other = process(store, clock, OK)
+    await second.send(READ)
     assert (clock.waits, len(other.requests)) == ([], 1)
 
 
-def test_a_process_alone_asks_nobody() -> None:
-    """Ours: without a shared ledger nothing of this is there."""
+def test_client_without_a_store_shares_nothing() -> None:
+    """Ours: without a shared ledger there is no store."""
     clock = Clock()
     fastn = Fastn(OK)
-    made: Any = FastnClient(Account("https://fastn.example", KEY), fastn, clock.system())
-    anyio.run(made.send, READ)
+    sender: Any = FastnClient(Account("https://fastn.example", KEY), fastn, clock.system())
+    anyio.run(sender.send, READ)
     assert len(fastn.requests) == 1

@@ -1,9 +1,9 @@
-"""An outage is not answered by a storm, and a flood of calls waits in a queue that ends. THREATS T17, T18, R9."""
+"""An outage causes no storm of retries, and the queue of waiting calls is bounded. Ours."""
 
 import anyio
 import anyio.lowlevel
 import pytest
-from fake_fastn import Clock, Fastn, client, says
+from fake_fastn import Clock, Fastn, client, reply
 
 from fastn_mcp.client.client import LONGEST_QUEUE
 from fastn_mcp.client.http import Answer
@@ -15,9 +15,9 @@ READ = GetCustomer(customer_id="a")
 
 
 @pytest.mark.anyio
-async def test_fifty_calls_into_an_outage_make_at_most_a_hundred_requests() -> None:
-    """THREATS R9: the retries of one credential are bounded; every first attempt goes."""
-    fastn = Fastn(says(503))
+async def test_retries_during_an_outage_are_bounded() -> None:
+    """Ours: the retries of one key are bounded; every first attempt is sent."""
+    fastn = Fastn(reply(503))
     calling = client(fastn)
     for _ in range(50):
         with pytest.raises(FastnError):
@@ -26,9 +26,9 @@ async def test_fifty_calls_into_an_outage_make_at_most_a_hundred_requests() -> N
 
 
 @pytest.mark.anyio
-async def test_answers_give_retries_back() -> None:
-    """THREATS R9: after an outage, an account that answers again is retried again."""
-    outage, fine = says(503), says(200, {"id": "a"})
+async def test_answers_refill_the_retry_budget() -> None:
+    """Ours: after an outage, calls are retried again."""
+    outage, fine = reply(503), reply(200, {"id": "a"})
     fastn = Fastn(*[outage] * 90, *[fine] * 20, outage)
     clock = Clock()
     calling = client(fastn, clock)
@@ -44,8 +44,8 @@ async def test_answers_give_retries_back() -> None:
 
 
 @pytest.mark.anyio
-async def test_more_calls_than_the_queue_holds_are_not_sent() -> None:
-    """THREATS T17: 64 requests at a time, a bounded queue behind them, and an exact outcome for the rest."""
+async def test_calls_beyond_the_queue_are_not_sent() -> None:
+    """Ours: 64 concurrent requests, a bounded queue behind them, and an exact outcome for the rest."""
     release = anyio.Event()
     under_way = 0
     most = 0
@@ -59,7 +59,7 @@ async def test_more_calls_than_the_queue_holds_are_not_sent() -> None:
             under_way -= 1
             return await super().__call__(request)
 
-    fastn = Slow(says(200, {"id": "a"}))
+    fastn = Slow(reply(200, {"id": "a"}))
     calling = client(fastn, concurrency=8)
     outcomes: list[str] = []
 

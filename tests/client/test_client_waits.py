@@ -1,4 +1,4 @@
-"""How long a call waits, and for what. Time is a fake; nothing sleeps."""
+"""Waits of a call: their causes and lengths. Time is simulated; nothing sleeps."""
 
 from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from fake_fastn import NOW, Clock, Fastn, Step, client, says
+from fake_fastn import NOW, Clock, Fastn, Step, client, reply
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,56 +22,56 @@ from fastn_mcp.tools.operation import Operation, Request
 pytestmark = pytest.mark.anyio
 
 READ = GetCustomer(customer_id="acme")
-OK = says(200, {"id": "acme"})
+OK = reply(200, {"id": "acme"})
 RESET = int(NOW.timestamp())
 
 
 @pytest.mark.parametrize(
     ("share", "waits"), [(0.0, [0.1, 0.2]), (0.1, [0.1, 0.2]), (0.5, [0.25, 0.5]), (1.0, [0.5, 1.0])]
 )
-async def test_pauses_grow_and_are_jittered(share: float, waits: list[float]) -> None:
-    """Ours (THREATS R2): full jitter, never less than a fifth, doubling from half a second."""
+async def test_pause_grows_with_jitter(share: float, waits: list[float]) -> None:
+    """Ours: full jitter, never less than a fifth, doubling from half a second."""
     clock = Clock()
-    await client(Fastn(says(503), says(503), OK), clock, share=share).send(READ)
+    await client(Fastn(reply(503), reply(503), OK), clock, share=share).send(READ)
     assert clock.waits == pytest.approx(waits)
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_wait_that_is_asked_for_is_kept(status: int) -> None:
-    """Fastn's reference: check Retry-After. Never sooner than that."""
+async def test_retry_after_is_honoured(status: int) -> None:
+    """Fastn's reference: check Retry-After. A retry is never sooner."""
     clock = Clock()
-    await client(Fastn(says(status, headers={"Retry-After": "7"}), OK), clock).send(READ)
+    await client(Fastn(reply(status, headers={"Retry-After": "7"}), OK), clock).send(READ)
     assert clock.waits == [7.0]
 
 
-async def test_a_wait_can_be_a_date_by_the_clock_of_the_server() -> None:
-    """RFC 9110: an HTTP date. Clocks differ, so it is read against the answer's own Date."""
+async def test_retry_after_date_is_read_by_the_servers_clock() -> None:
+    """RFC 9110: an HTTP date. Clocks differ, so it is compared with the response's own Date."""
     clock = Clock()
     theirs = NOW + timedelta(hours=3)
     headers = {
         "Retry-After": format_datetime(theirs + timedelta(seconds=9), usegmt=True),
         "Date": format_datetime(theirs, usegmt=True),
     }
-    await client(Fastn(says(429, headers=headers), OK), clock).send(READ)
+    await client(Fastn(reply(429, headers=headers), OK), clock).send(READ)
     assert clock.waits == [9.0]
 
 
 @pytest.mark.parametrize("wait", ["16", "900", format_datetime(NOW + timedelta(minutes=5), usegmt=True)])
-async def test_a_wait_over_the_cap_is_told_at_once(wait: str) -> None:
-    """Ours (DESIGN 4): over 15 seconds the call returns with the wait."""
+async def test_retry_after_over_the_cap_returns_at_once(wait: str) -> None:
+    """Ours: over 15 seconds the call returns with the wait."""
     clock = Clock()
     with pytest.raises(FastnError) as caught:
-        await client(Fastn(says(429, headers={"Retry-After": wait})), clock).send(READ)
+        await client(Fastn(reply(429, headers={"Retry-After": wait})), clock).send(READ)
     assert clock.waits == []
     seconds = 300.0 if "," in wait else float(wait)
     assert caught.value.facts["retry_after_seconds"] == seconds
     assert caught.value.next_step == f"Call again in {seconds:.0f} seconds."
 
 
-async def test_without_a_wait_that_is_asked_for_the_advice_is_vague() -> None:
-    """Ours: nothing is made up."""
+async def test_throttling_without_retry_after_gives_vague_advice() -> None:
+    """Ours: no wait is invented."""
     with pytest.raises(FastnError) as caught:
-        await client(Fastn(says(429))).send(READ)
+        await client(Fastn(reply(429))).send(READ)
     assert caught.value.next_step == "Call again in some minutes."
     assert "retry_after_seconds" not in caught.value.facts
 
@@ -82,24 +82,22 @@ async def test_without_a_wait_that_is_asked_for_the_advice_is_vague() -> None:
      "Thu, 01 Jan 2026 00:00:00 +99999999999999", "Thu, 01 Jan 2026 99:00:00 GMT", "Wed, 01 Jul 2026 11:59:59 GMT",
      "Wed, 01 Jul 2026 12:00:05 -0000"],
 )  # fmt: skip
-def test_a_senseless_wait_is_no_wait(value: str) -> None:
-    """Ours (THREATS R7): anything else, and the past, is ignored."""
+def test_invalid_retry_after_is_ignored(value: str) -> None:
+    """Ours: anything else, and the past, is ignored."""
     assert retry_after({"retry-after": value}, NOW) is None
 
 
 @given(value=st.text(max_size=60), date=st.text(max_size=60), remaining=st.sampled_from(["0", "1", ""]))
-def test_no_header_can_break_the_reading_of_headers(value: str, date: str, remaining: str) -> None:
-    """Ours: they come from outside."""
+def test_any_header_is_parsed_without_an_error(value: str, date: str, remaining: str) -> None:
+    """Ours: headers are untrusted input."""
     headers = {"retry-after": value, "date": date, "x-ratelimit-remaining": remaining, "x-ratelimit-reset": value}
     for seconds in (retry_after(headers, NOW), exhausted_for(headers, NOW)):
         assert seconds is None or seconds >= 0
 
 
 @given(attempt=st.integers(1, 40), asked=st.none() | st.floats(0, 1e6), share=st.floats(0, 1))
-def test_a_pause_is_bounded_and_never_shorter_than_what_is_asked(
-    attempt: int, asked: float | None, share: float
-) -> None:
-    """Ours (THREATS R2)."""
+def test_pause_is_bounded_and_at_least_retry_after(attempt: int, asked: float | None, share: float) -> None:
+    """Ours."""
     seconds = pause(attempt, asked, share)
     assert seconds >= (asked or 0.1)
     assert seconds <= max(asked or 0.0, 5.0)
@@ -107,11 +105,11 @@ def test_a_pause_is_bounded_and_never_shorter_than_what_is_asked(
 
 def _used_up(reset: object, **more: str) -> Answer:
     headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(reset), **more}
-    return says(200, {"id": "acme"}, headers)
+    return reply(200, {"id": "acme"}, headers)
 
 
-async def test_a_used_up_limit_holds_the_next_call_until_its_reset() -> None:
-    """Fastn's reference: X-RateLimit-Reset is a Unix timestamp. So the next call waits, rather than be refused."""
+async def test_used_up_limit_delays_the_next_call_until_its_reset() -> None:
+    """Fastn's reference: X-RateLimit-Reset is a Unix timestamp. The next call waits instead of being refused."""
     clock = Clock()
     fastn = Fastn(_used_up(RESET + 8), OK)
     sender = client(fastn, clock)
@@ -124,8 +122,8 @@ async def test_a_used_up_limit_holds_the_next_call_until_its_reset() -> None:
     assert len(fastn.requests) == 3
 
 
-async def test_a_reset_is_read_by_the_clock_of_the_server() -> None:
-    """Ours (THREATS R8): Reset minus Date."""
+async def test_reset_is_read_by_the_servers_clock() -> None:
+    """Ours: Reset minus Date."""
     clock = Clock()
     sender = client(
         Fastn(_used_up(RESET + 3_605, Date=format_datetime(NOW + timedelta(hours=1), usegmt=True)), OK), clock
@@ -135,8 +133,8 @@ async def test_a_reset_is_read_by_the_clock_of_the_server() -> None:
     assert clock.waits == [5.0]
 
 
-async def test_a_reset_that_is_far_off_returns_the_next_call_at_once() -> None:
-    """Ours (DESIGN 4): over the cap it says how long, and that nothing was sent."""
+async def test_distant_reset_returns_the_next_call_at_once() -> None:
+    """Ours: over the cap the error states the wait, and that nothing was sent."""
     clock = Clock()
     fastn = Fastn(_used_up(RESET + 40))
     sender = client(fastn, clock)
@@ -151,8 +149,8 @@ async def test_a_reset_that_is_far_off_returns_the_next_call_at_once() -> None:
 @pytest.mark.parametrize(
     "reset", [RESET - 1, RESET, RESET + 86_401, RESET * 1000, "soon", "", "-5", "1e9", "9" * 13, RESET + 0.5]
 )
-async def test_an_implausible_reset_holds_nobody(reset: object) -> None:
-    """Ours (THREATS R8): milliseconds, the past and nonsense are ignored."""
+async def test_implausible_reset_is_ignored(reset: object) -> None:
+    """Ours: milliseconds, the past and nonsense are ignored."""
     clock = Clock()
     sender = client(Fastn(_used_up(reset)), clock)
     await sender.send(READ)
@@ -160,10 +158,10 @@ async def test_an_implausible_reset_holds_nobody(reset: object) -> None:
     assert clock.waits == []
 
 
-async def test_a_limit_that_has_room_holds_nobody() -> None:
+async def test_open_limit_delays_no_call() -> None:
     """Fastn's reference: Remaining."""
     clock = Clock()
-    answer = says(200, {"id": "acme"}, {"X-RateLimit-Remaining": "1", "X-RateLimit-Reset": str(RESET + 9)})
+    answer = reply(200, {"id": "acme"}, {"X-RateLimit-Remaining": "1", "X-RateLimit-Reset": str(RESET + 9)})
     sender = client(Fastn(answer), clock)
     await sender.send(READ)
     await sender.send(READ)
@@ -171,7 +169,7 @@ async def test_a_limit_that_has_room_holds_nobody() -> None:
 
 
 class Silent(Fastn):
-    """Never answers; says when it was reached and whether the request was cancelled."""
+    """Never answers. Records when it was reached and whether the request was cancelled."""
 
     def __init__(self) -> None:
         super().__init__(OK)
@@ -202,10 +200,10 @@ class Silent(Fastn):
         (DeleteCustomer(customer_id="acme"), "unknown_outcome", "It may or may not have happened."),
     ],
 )
-async def test_silence_ends_at_the_deadline_and_a_write_is_then_unknown(
+async def test_silent_server_ends_at_the_deadline_with_an_unknown_write(
     call: Operation[Any], outcome: str, known: str
 ) -> None:
-    """Ours (DESIGN 4): one deadline for a call; the request is cancelled, and what was sent is not denied."""
+    """Ours: one deadline per call. The request is cancelled, and a sent write is reported as unknown."""
     fastn = Silent()
     with pytest.raises(FastnError) as caught:
         await client(fastn, deadline=0.02).send(call)
@@ -214,15 +212,15 @@ async def test_silence_ends_at_the_deadline_and_a_write_is_then_unknown(
     assert (len(fastn.requests), fastn.cancelled) == (1, True)
 
 
-async def test_the_ai_has_a_deadline_of_its_own() -> None:
-    """Ours (DESIGN 4): 300 seconds rather than 60, since it may take minutes."""
+async def test_ai_calls_have_their_own_deadline() -> None:
+    """Ours: 300 seconds rather than 60, as they may take minutes."""
     with pytest.raises(FastnError, match="did not answer in time") as caught:
         await client(Silent(), deadline=60.0, ai_deadline=0.02).send(AiChat(message="hi"))
     assert caught.value.outcome == "unknown_outcome"
 
 
-async def test_a_call_that_waits_for_its_turn_until_the_deadline_was_not_sent() -> None:
-    """Ours: the number of requests at a time is bounded, and a queued write has certainly not happened."""
+async def test_call_queued_until_the_deadline_was_not_sent() -> None:
+    """Ours: concurrency is limited, and a queued write was certainly not applied."""
     fastn = Silent()
     sender = client(fastn, concurrency=1, deadline=0.05, ai_deadline=5.0)
     async with anyio.create_task_group() as tasks:
@@ -250,22 +248,22 @@ class Stuck(Clock):
 @pytest.mark.parametrize(
     ("first", "outcome"),
     [
-        (says(503), "unknown_outcome"),
+        (reply(503), "unknown_outcome"),
         (ResponseLost("ReadError"), "unknown_outcome"),
-        (says(429), "rate_limited"),
+        (reply(429), "rate_limited"),
         (NotSentError("ConnectError"), "not_sent"),
     ],
 )
-async def test_a_deadline_between_two_attempts_says_what_became_of_the_first(first: Step, outcome: str) -> None:
-    """Ours: a pause is inside the deadline, and what is said is what is known by then."""
+async def test_deadline_between_attempts_reports_the_first_outcome(first: Step, outcome: str) -> None:
+    """Ours: a pause counts towards the deadline, and the error reports what is known by then."""
     with pytest.raises(FastnError) as caught:
         await client(Fastn(first), Stuck(), deadline=0.02).send(DeleteCustomer(customer_id="acme"))
     assert caught.value.outcome == outcome
     assert len(caught.value.next_step) > 5
 
 
-async def test_a_cancelled_call_cancels_its_request_and_frees_its_place() -> None:
-    """Ours (DESIGN 4, THREATS R10): nothing is sent again afterwards."""
+async def test_cancelled_call_cancels_its_request_and_frees_its_slot() -> None:
+    """Ours: nothing is sent afterwards."""
     fastn = Silent()
     sender = client(fastn, concurrency=1)
     async with anyio.create_task_group() as tasks:
@@ -278,13 +276,13 @@ async def test_a_cancelled_call_cancels_its_request_and_frees_its_place() -> Non
 
 
 async def test_closing_the_client_closes_its_connections() -> None:
-    """Ours: the server ends cleanly."""
+    """Ours: the server shuts down cleanly."""
     fastn = Fastn(OK)
     await client(fastn).aclose()
     assert fastn.closed
 
 
-def test_the_default_system_is_this_machine() -> None:
+def test_default_system_uses_real_clocks_and_randomness() -> None:
     """Ours: real clocks, real randomness, unguessable ids."""
 
     system = System()

@@ -1,4 +1,4 @@
-"""The real exchange against a real socket: what leaves, what is taken in, and what is not."""
+"""The HTTP exchange over a real socket: which bytes are sent, and which are accepted."""
 
 import gzip
 import zlib
@@ -34,7 +34,7 @@ async def exchanging(url: str, sent: Mapping[str, str] | None = None) -> AsyncGe
 
 
 async def once(reply: bytes, request: Request = READ) -> Answer:
-    """One request to a server that answers so and closes."""
+    """Send one request to a server that sends this reply and closes."""
     async with serving(reply, keep_open=False) as wire, exchanging(wire.url) as exchange:
         with anyio.fail_after(5):
             return await exchange(request)
@@ -42,8 +42,8 @@ async def once(reply: bytes, request: Request = READ) -> Answer:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_redirect_is_never_followed(status: int, method: str) -> None:
-    """Ours (THREATS, fact 4): libraries carry our key, and bodies with secrets, to the other origin."""
+async def test_redirect_is_never_followed(status: int, method: str) -> None:
+    """Ours: libraries send our key, and bodies with secrets, to the other origin."""
     async with serving(answer()) as sink:
         reply = answer(status, b"", f"Location: {sink.url}/api/v1/customers")
         async with serving(reply) as wire, exchanging(wire.url, {"x-fastn-api-key": KEY}) as exchange:
@@ -54,7 +54,7 @@ async def test_a_redirect_is_never_followed(status: int, method: str) -> None:
 
 
 async def test_cookies_are_never_sent_back() -> None:
-    """Ours (THREATS T10): what one call was given is not carried into the next."""
+    """Ours: nothing of one call is carried into the next."""
     reply = answer(200, b"{}", "Set-Cookie: session=evil; Path=/")
     async with serving(reply) as wire, exchanging(wire.url) as exchange:
         for _ in range(3):
@@ -62,7 +62,7 @@ async def test_cookies_are_never_sent_back() -> None:
     assert all("cookie" not in wire.headers(number) for number in range(3))
 
 
-async def test_one_connection_is_kept_and_used_again() -> None:
+async def test_connection_is_reused() -> None:
     """Ours (issue 2): connections are pooled for the life of the server."""
     async with serving(answer()) as wire, exchanging(wire.url) as exchange:
         for _ in range(5):
@@ -70,8 +70,8 @@ async def test_one_connection_is_kept_and_used_again() -> None:
     assert (wire.connections, len(wire.heads)) == (1, 5)
 
 
-async def test_a_connection_is_used_again_after_an_answer_that_was_too_large() -> None:
-    """Ours: what is not read is given up, and the next call works."""
+async def test_oversized_response_does_not_break_the_next_call() -> None:
+    """Ours: the rest of the body is given up, and the next call works."""
     big = answer(200, b"x" * (CAP + 10))
     async with (
         serving(lambda wire: big if len(wire.heads) == 1 else answer()) as wire,
@@ -82,8 +82,8 @@ async def test_a_connection_is_used_again_after_an_answer_that_was_too_large() -
 
 
 @pytest.mark.parametrize("extra", [0, 1])
-async def test_a_body_is_taken_in_up_to_the_cap(extra: int) -> None:
-    """Ours (DESIGN 4): 10 MiB."""
+async def test_body_is_read_up_to_the_cap(extra: int) -> None:
+    """Ours: 10 MiB."""
     got = await once(answer(200, b"x" * (CAP + extra)))
     assert got.unreadable is (UnreadableBody.TOO_LARGE if extra else None)
     assert len(got.body) == (0 if extra else CAP)
@@ -91,8 +91,8 @@ async def test_a_body_is_taken_in_up_to_the_cap(extra: int) -> None:
 
 @pytest.mark.parametrize("extra", [0, 1])
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "GZIP "])
-async def test_the_cap_is_on_what_a_body_unpacks_to(coding: str, extra: int) -> None:
-    """Ours (THREATS, fact 8): a gzip bomb of some kilobytes is not unpacked."""
+async def test_cap_applies_to_the_unpacked_body(coding: str, extra: int) -> None:
+    """Ours: a gzip bomb of some kilobytes is not unpacked."""
     plain = b"\0" * (CAP + extra * 200 * 1024 * 1024 // 8)
     packed = zlib.compress(plain, 9) if coding == "deflate" else gzip.compress(plain, 9, mtime=0)
     got = await once(answer(200, packed, f"Content-Encoding: {coding}"))
@@ -117,8 +117,8 @@ async def test_the_cap_is_on_what_a_body_unpacks_to(coding: str, extra: int) -> 
         (b"HTTP/1.1 200 OK\r\n\r\n{}", None),
     ],
 )
-async def test_a_body_that_is_not_whole_is_said_to_be_so(reply: bytes, unreadable: UnreadableBody | None) -> None:
-    """Ours (THREATS R3): the status was seen, the rest was not."""
+async def test_incomplete_body_is_unreadable(reply: bytes, unreadable: UnreadableBody | None) -> None:
+    """Ours: the status was received, the rest was not."""
     got = await once(reply)
     assert (got.status, got.unreadable, got.body) == (200, unreadable, b"" if unreadable else b"{}")
 
@@ -129,14 +129,14 @@ async def test_a_body_that_is_not_whole_is_said_to_be_so(reply: bytes, unreadabl
      b"HTTP/1.1 200 OK\r\nA: " + b"x" * 200_000],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_an_answer_without_a_whole_head_is_lost(reply: bytes, method: str) -> None:
-    """Ours (THREATS R3): the request may have arrived."""
+async def test_response_without_a_complete_head_is_lost(reply: bytes, method: str) -> None:
+    """Ours: the request may have arrived."""
     with pytest.raises(ResponseLost):
         await once(reply, Request(method, "/x", body={} if method == "POST" else None))
 
 
-async def test_a_refused_connection_is_unsent() -> None:
-    """Ours (THREATS R3): no byte can have left."""
+async def test_refused_connection_sends_nothing() -> None:
+    """Ours: no byte was sent."""
     async with serving(answer()) as wire:
         url = wire.url
     async with exchanging(url) as exchange:
@@ -144,8 +144,8 @@ async def test_a_refused_connection_is_unsent() -> None:
             await exchange(READ)
 
 
-async def test_a_header_that_cannot_be_sent_is_unsent_and_not_told() -> None:
-    """Ours (THREATS, fact 5): a library's error would show the key."""
+async def test_invalid_header_is_not_sent_and_not_shown() -> None:
+    """Ours: the library's own error would show the key."""
     async with serving(answer()) as wire, exchanging(wire.url, {"x-fastn-api-key": KEY + "\n"}) as exchange:
         with pytest.raises(NotSentError) as caught:
             await exchange(READ)
@@ -153,8 +153,8 @@ async def test_a_header_that_cannot_be_sent_is_unsent_and_not_told() -> None:
     assert wire.heads == []
 
 
-async def test_a_query_is_encoded_and_cannot_become_more_than_it_is() -> None:
-    """Ours: values are values, whatever they hold."""
+async def test_query_values_are_encoded() -> None:
+    """Ours: a value stays one value, whatever it holds."""
     request = Request("GET", "/api/v1/x", query={"a": "b&c=d#e f/ü+", "n": 7, "t": True, "f": False, "o": {"k": [1]}})
     async with serving(answer()) as wire, exchanging(wire.url) as exchange:
         await exchange(request)
@@ -164,14 +164,14 @@ async def test_a_query_is_encoded_and_cannot_become_more_than_it_is() -> None:
 
 
 @pytest.mark.parametrize("identifier", ["a%3Ab", "a%40b", "x.y", "a~b", "A..b"])
-async def test_an_encoded_id_reaches_the_wire_as_it_is(identifier: str) -> None:
-    """Ours (THREATS T6): the HTTP library neither decodes nor normalises it."""
+async def test_encoded_id_is_sent_unchanged(identifier: str) -> None:
+    """Ours: the HTTP library neither decodes nor normalises it."""
     async with serving(answer()) as wire, exchanging(wire.url + "/base/") as exchange:
         await exchange(Request("DELETE", f"/api/v1/customers/{identifier}"))
     assert wire.line() == f"DELETE /base/api/v1/customers/{identifier} HTTP/1.1"
 
 
-async def test_a_body_is_json_with_its_length() -> None:
+async def test_body_is_json_with_its_length() -> None:
     """Fastn's reference: Content-Type for POST and PUT."""
     body: dict[str, JsonValue] = {"name": "Ä \u202e", "n": 12345678901234567890, "none": None}
     async with serving(answer()) as wire, exchanging(wire.url) as exchange:
@@ -211,7 +211,7 @@ async def test_a_body_is_json_with_its_length() -> None:
         (Account("https://h", "k", space_id="", env=None), {"x-fastn-api-key": "k"}),
     ],
 )
-def test_the_headers_are_those_of_the_account(account: Account, expected: dict[str, str]) -> None:
+def test_headers_are_those_of_the_account(account: Account, expected: dict[str, str]) -> None:
     """Fastn's reference and its newer pages: the key in one of two ways; test mode exactly for test keys."""
     own = headers(account)
     common = {name: own.pop(name) for name in ("Accept", "Accept-Encoding", "User-Agent")}
@@ -221,15 +221,15 @@ def test_the_headers_are_those_of_the_account(account: Account, expected: dict[s
     assert common["User-Agent"].startswith("fastn-mcp/")
 
 
-def test_an_account_does_not_show_its_key() -> None:
-    """Ours (THREATS T4): not even in a traceback's repr."""
+def test_account_repr_omits_the_key() -> None:
+    """Ours: not even the repr in a traceback shows it."""
     account = Account("https://fastn.example:8443/base", KEY)
     assert KEY not in repr(account)
     assert account.host == "fastn.example:8443"
 
 
-async def test_the_headers_of_the_account_are_on_the_wire_and_a_call_replaces_its_own() -> None:
-    """Fastn's documentation of runs: a run names its environment; two of a header would be anybody's guess."""
+async def test_header_of_a_call_replaces_the_accounts() -> None:
+    """Fastn's documentation of runs: a run names its environment. Which of two headers wins is not defined."""
     async with serving(answer(200, b'{"data": {"executionId": "e1"}}')) as wire:
         account = Account(wire.url, KEY, end_org_id="globex", env="test", space_id="s")
         exchange = HttpExchange(account.base_url, headers(account))
@@ -246,8 +246,8 @@ async def test_the_headers_of_the_account_are_on_the_wire_and_a_call_replaces_it
     assert "idempotency-key" not in read
 
 
-async def test_a_write_whose_connection_breaks_is_sent_once_and_unknown() -> None:
-    """Ours (DESIGN 4): the whole way, over a real socket."""
+async def test_write_with_a_broken_connection_is_sent_once_and_unknown() -> None:
+    """Ours: end to end, over a real socket."""
     async with serving(b"", keep_open=False) as wire:
         account = Account(wire.url, KEY)
         sender = FastnClient(account, HttpExchange(account.base_url, headers(account)), Clock().system())
@@ -259,8 +259,8 @@ async def test_a_write_whose_connection_breaks_is_sent_once_and_unknown() -> Non
     assert wire.bodies == [b'{"name":"Acme"}']
 
 
-async def test_a_slow_drip_ends_at_the_deadline() -> None:
-    """Ours (DESIGN 4, THREATS fact 8): timeouts for each read never end a drip; the deadline does."""
+async def test_slow_response_ends_at_the_deadline() -> None:
+    """Ours: timeouts per read never end a slow drip; the deadline does."""
     whole = answer(200, b'{"id": "acme"}')
     async with serving(whole[:-5]) as wire:
         account = Account(wire.url, KEY, deadline=0.1)

@@ -1,4 +1,4 @@
-"""Why a connection could not be made, against real sockets: each cause by its own words, with the step that helps."""
+"""Failed connections over real sockets: each cause has its own message and next step."""
 
 import datetime
 import socket
@@ -26,7 +26,7 @@ YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
 
 @asynccontextmanager
 async def listening(certificate: trustme.LeafCert | None = None, reply: bytes = b"") -> AsyncGenerator[int]:
-    """A server that speaks TLS with this certificate, or sends `reply` to whatever it hears; its port."""
+    """Serve TLS with this certificate, or send `reply` to any input. Yields the port."""
     context = None
     if certificate is not None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -73,7 +73,7 @@ async def test_refused_connection_names_host_and_port() -> None:
     assert "FASTN_BASE_URL" in error.next_step
 
 
-async def test_unknown_host_name_is_a_matter_of_dns() -> None:
+async def test_unknown_host_name_is_a_dns_error() -> None:
     """RFC 6761: names under .invalid never resolve."""
     error = await failure("https://fastn.invalid")
     assert str(error) == "its name cannot be resolved (DNS)"
@@ -88,10 +88,10 @@ async def test_unknown_host_name_is_a_matter_of_dns() -> None:
         ("127.0.0.1", YESTERDAY, True, "its certificate is not valid now", "clock"),
     ],
 )
-async def test_certificate_errors_are_told_apart(
+async def test_certificate_errors_are_distinguished(
     tmp_path: Path, identity: str, not_after: datetime.datetime | None, trusted: bool, reason: str, cure: str
 ) -> None:
-    """Ours: each has another cure."""
+    """Ours: each has another solution."""
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     async with listening(ca.issue_cert(identity, not_after=not_after)) as port:
@@ -101,7 +101,7 @@ async def test_certificate_errors_are_told_apart(
 
 
 async def test_plain_server_behind_https_is_a_tls_error() -> None:
-    """Ours: an http port named as https."""
+    """Ours: an http port used with https."""
     async with listening(reply=b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
         error = await failure(f"https://127.0.0.1:{port}")
     assert str(error).startswith("TLS failed (")
@@ -115,7 +115,7 @@ async def test_plain_server_behind_https_is_a_tls_error() -> None:
     ],
 )
 async def test_refusing_proxy_is_named_without_its_password(status: str, reason: str, cure: str) -> None:
-    """Ours: what a proxy says is not repeated, its status is."""
+    """Ours: the proxy's status is shown, its text is not."""
     async with listening(reply=f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()) as port:
         error = await failure("https://fastn.invalid", TransportOptions(proxy=f"http://jane:C4N4RY@127.0.0.1:{port}"))
     assert str(error) == f"the proxy 127.0.0.1:{port} (FASTN_PROXY) {reason}"
@@ -123,8 +123,8 @@ async def test_refusing_proxy_is_named_without_its_password(status: str, reason:
     assert "C4N4RY" not in f"{error} {error.next_step}"
 
 
-async def test_proxy_that_is_not_there_is_blamed_instead_of_fastn() -> None:
-    """Ours: FASTN_BASE_URL is right, and the proxy is what has to be corrected."""
+async def test_unreachable_proxy_is_named_instead_of_fastn() -> None:
+    """Ours: FASTN_BASE_URL is right, and the proxy has to be corrected."""
     port = closed_port()
     error = await failure("https://fastn.invalid", TransportOptions(None, f"http://127.0.0.1:{port}", "HTTPS_PROXY"))
     assert str(error) == f"the proxy 127.0.0.1:{port} (HTTPS_PROXY) refuses the connection"
@@ -141,6 +141,6 @@ async def test_proxy_that_is_not_there_is_blamed_instead_of_fastn() -> None:
         ("http://a:1", {}, "FASTN_PROXY"),
     ],
 )
-def test_proxy_is_named_by_the_variable_that_it_comes_from(used: str, environment: dict[str, str], source: str) -> None:
-    """Ours: what other programs use as well is corrected elsewhere than a setting of ours."""
+def test_proxy_is_named_by_its_variable(used: str, environment: dict[str, str], source: str) -> None:
+    """Ours: a variable shared with other programs is corrected elsewhere than our own setting."""
     assert source_of(used, environment, "https://live.fastn.ai") == source

@@ -1,4 +1,4 @@
-"""A server of raw bytes on the loopback address, which keeps what it was sent."""
+"""A server of raw bytes on the loopback address, which records the requests."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -10,7 +10,7 @@ Reply = Callable[["Wire"], bytes]
 
 @dataclass
 class Wire:
-    """What came over the wire: heads and bodies, and on how many connections."""
+    """Recorded heads and bodies, and the number of connections."""
 
     port: int = 0
     heads: list[str] = field(default_factory=list[str])
@@ -23,7 +23,7 @@ class Wire:
         return f"http://127.0.0.1:{self.port}"
 
     def headers(self, number: int = -1) -> dict[str, str]:
-        """The headers of a request, lower-cased."""
+        """Return the lower-cased headers of a request."""
         lines = self.heads[number].split("\r\n")[1:]
         return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
 
@@ -33,7 +33,7 @@ class Wire:
 
 @asynccontextmanager
 async def serving(reply: Reply | bytes, *, keep_open: bool = True) -> AsyncGenerator[Wire]:
-    """Answers each request with `reply`; without `keep_open` it closes after each answer."""
+    """Answer each request with `reply`; without `keep_open`, close after each answer."""
     wire = Wire(keep_open=keep_open)
     busy: set[asyncio.StreamWriter] = set()
 
@@ -68,6 +68,6 @@ async def serving(reply: Reply | bytes, *, keep_open: bool = True) -> AsyncGener
 
 
 def answer(status: int = 200, body: bytes = b"{}", *headers: str) -> bytes:
-    """An HTTP answer, as bytes."""
+    """Return an HTTP response as bytes."""
     head = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", *headers, "", ""]
     return "\r\n".join(head).encode() + body

@@ -1,4 +1,4 @@
-"""The label of each kind of resource: what a person recognises, and can type."""
+"""Labels of each kind of resource, which a person recognises and can type."""
 
 from typing import Any
 
@@ -53,19 +53,19 @@ LABELS: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("kind", "row", "label"), LABELS)
-def test_label_is_what_a_person_recognises(kind: str, row: dict[str, Any], label: str) -> None:
-    """Ours: one label for each kind of thing."""
+def test_label_of_each_kind(kind: str, row: dict[str, Any], label: str) -> None:
+    """Ours: one label for each kind of resource."""
     assert str(label_of(kind, row, NAMES)) == label
 
 
 @pytest.mark.parametrize("kind", sorted({kind for kind, _, _ in LABELS}))
-def test_label_of_a_row_that_says_nothing_is_none(kind: str) -> None:
-    """Ours: whoever shows it falls back to the id."""
+def test_label_of_a_row_without_a_name_is_none(kind: str) -> None:
+    """Ours: callers fall back to the id."""
     assert label_of(kind, {}) is None
 
 
-def test_references_are_only_what_the_row_does_not_name() -> None:
-    """Ours: no request for what the row has."""
+def test_references_hold_only_ids_without_a_name() -> None:
+    """Ours: no request for a name that the row has."""
     named: list[dict[str, Any]] = [
         {"connector": TIKTOK, "endOrgId": "c1"},
         {"connectorId": "k1", "customer": {"id": "c1", "name": "Katana"}},
@@ -77,7 +77,7 @@ def test_references_are_only_what_the_row_does_not_name() -> None:
 
 
 def test_label_holds_no_secret() -> None:
-    """Ours: a name can hold one."""
+    """Ours: a name can hold a secret."""
     key = "fsk_live_" + "a1B2" * 8
     label = label_of("trigger", {"name": key, "schedule": key})
     assert key not in str(label)
@@ -90,7 +90,7 @@ def test_label_holds_no_secret() -> None:
     id_=st.text("ab:", min_size=1, max_size=200),
 )
 def test_typed_name_is_short_and_plain(name: str, id_: str) -> None:
-    """Ours: whatever it is called, a person can type what approves it, and it is shown as it is typed."""
+    """Ours: a person can type the confirmation of any resource, exactly as it is shown."""
     typed = Label(name).typed(id_)
     assert typed is not None
     assert 0 < len(typed) <= LONGEST_TYPED
@@ -99,14 +99,14 @@ def test_typed_name_is_short_and_plain(name: str, id_: str) -> None:
     assert typed in (name, typed_id(id_))
 
 
-def test_example_says_of_a_run_when_it_was() -> None:
+def test_example_of_a_run_has_its_time() -> None:
     """Ours: runs of one workflow differ by their time; other examples are short."""
     assert example_name("executions", LABELS[-1][1]) == LABELS[-1][2]
     assert example_name("triggers", {"name": "Nightly", "schedule": "0 2 * * *"}) == "Nightly"
     assert example_name("secrets", {"id": "s1"}) == "s1"
 
 
-def test_counts_are_in_the_right_number() -> None:
+def test_counted_uses_singular_and_plural() -> None:
     """Ours."""
     assert [counted(n, "key") for n in (0, 1, 2, 1000)] == ["0 keys", "1 key", "2 keys", "1,000 keys"]
     assert counted(1, "key", at_least=True) == "at least 1 key"

@@ -1,4 +1,4 @@
-"""The fields of rows: Fastn documents neither types nor spellings, so that every one of them is read tolerantly."""
+"""Fields of rows. Fastn documents neither types nor spellings, so every field is read tolerantly."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -23,8 +23,8 @@ JSON: Any = st.recursive(
 
 
 @given(utc=TIMES, zone=ZONES, digits=DIGITS, separator=st.sampled_from("T t"))
-def test_timestamp_is_read_in_every_form(utc: datetime, zone: timezone, digits: str, separator: str) -> None:
-    """Ours: ISO 8601 with a zone, without one, with a fraction of any length; Unix seconds and milliseconds."""
+def test_timestamp_is_parsed_in_every_form(utc: datetime, zone: timezone, digits: str, separator: str) -> None:
+    """Ours: ISO 8601 with or without a zone and with any fraction; Unix seconds and milliseconds."""
     fraction = f".{digits}" if digits else ""
     exact = utc + timedelta(microseconds=int(digits[:6].ljust(6, "0")))
     naive = f"{utc.replace(tzinfo=None).isoformat(separator)}{fraction}"
@@ -44,8 +44,8 @@ def test_timestamp_is_read_in_every_form(utc: datetime, zone: timezone, digits: 
     [None, True, 0, -1, 5, "", "never", "2026-13-01", "30d", float("nan"), float("inf"), 10**30, "9" * 400,
      "0001-01-01T00:00:00Z", "0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", [], {}, {"seconds": 5}],
 )  # fmt: skip
-def test_unreadable_timestamp_is_unknown(unreadable: Any) -> None:
-    """Ours: 0, and the year 1 of some languages, stand for never."""
+def test_unreadable_timestamp_is_none(unreadable: Any) -> None:
+    """Ours: 0, and the year 1 of some languages, mean never."""
     assert parse_timestamp(unreadable) is None
 
 
@@ -62,7 +62,7 @@ def test_any_value_is_read_without_an_error(found: Any) -> None:
 
 
 def test_field_is_found_in_each_spelling_and_place() -> None:
-    """Ours: the first field that says something counts."""
+    """Ours: the first field with a value counts."""
     row: Row = {"workflowId": None, "workflow_id": "wf_1", "connector": {"display_name": "Slack"}, "name": " ", "n": 0}
     assert text(row, "workflowId") == "wf_1"
     assert text(row, "name", "connector.displayName") == "Slack"
@@ -73,7 +73,7 @@ def test_field_is_found_in_each_spelling_and_place() -> None:
 
 @pytest.mark.parametrize("said", ["Not Published", "NOT_PUBLISHED", " not-published "])
 def test_enum_is_read_in_each_spelling(said: str) -> None:
-    """Fastn's documentation: enums are seen in capitals and in small letters."""
+    """Fastn's documentation: enums appear in upper and lower case."""
     assert word({"status": said}, "status") == "not published"
     assert matches({"status": said}, "status", "status", "NOT_PUBLISHED") is True
 
@@ -83,13 +83,13 @@ def test_enum_is_read_in_each_spelling(said: str) -> None:
     [(5, 5), (2.5, 2.5), ("5", 5), (" 1,250.5 ", 1250.5), ("92 %", 92), ("-3", -3), (True, None), ("1,5", None),
      ("five", None), ("1e3", None), (float("nan"), None), (10**400, None), ("", None), (None, None), ([5], None)],
 )  # fmt: skip
-def test_number_is_read_also_from_text(said: Any, amount: float | None) -> None:
-    """Ours: what may mean two things is no number."""
+def test_number_is_parsed_from_text(said: Any, amount: float | None) -> None:
+    """Ours: ambiguous text is not a number."""
     assert number({"used": said}, "used") == amount
 
 
-def test_list_shows_a_time_with_its_age_also_where_it_is_a_number() -> None:
-    """Ours: a model reckons badly with Unix milliseconds."""
+def test_list_shows_a_numeric_time_with_its_age() -> None:
+    """Ours: models calculate badly with Unix milliseconds."""
     now = datetime(2026, 11, 25, 9, tzinfo=UTC)
     row: dict[str, Any] = {"createdAt": (now.timestamp() - 3600) * 1000, "lastUsed": "1795597200", "count": 1795597200}
     shown = concise(row, ("createdAt", "lastUsed", "count"), {}, {}, now)

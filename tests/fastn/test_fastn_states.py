@@ -1,4 +1,4 @@
-"""The state of a resource is the same wherever it is told: one account, seen through every tool that says it."""
+"""The state of a resource is the same in every tool that reports it."""
 
 import re
 import tempfile
@@ -81,8 +81,10 @@ TRIGGERS: list[Case] = [
     st.lists(st.sampled_from(TRIGGERS), max_size=4),
 )
 @settings(max_examples=15)
-def test_every_tool_tells_the_same_states(connections: list[Case], workflows: list[Case], triggers: list[Case]) -> None:
-    """Ours: overview, diagnosis, dependents, lists, preview and guard agree with what Fastn documents."""
+def test_every_tool_reports_the_same_states(
+    connections: list[Case], workflows: list[Case], triggers: list[Case]
+) -> None:
+    """Ours: overview, diagnosis, dependents, lists, preview and guard agree with Fastn's documentation."""
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
         try:
@@ -135,7 +137,7 @@ class Account:
             assert [of(fields) for fields, _ in self.expected[kind]] == [state for _, state in self.expected[kind]]
 
     def guard(self) -> None:
-        """What is not known to be off may reach somebody."""
+        """Anything not known to be off has an external effect."""
         for fields, state in self.expected["workflows"]:
             effect = UpdateWorkflow(workflow_id="w", name="n").effect_on(record(fields), 0)
             assert (effect is Effect.WRITE) == (state in (OFF, DRAFT)), fields
@@ -163,7 +165,7 @@ class Account:
             assert numbers(unsaid, rf"(\d+) {kind[:-1]}s?\b") == self.count(kind, UNKNOWN)
 
     async def connections(self) -> None:
-        """What is read of connections alone, and the lists that it points to."""
+        """Check the reads about connections alone, and the lists that they point to."""
         answer = await self.call(GetOverview(hours=1, about="connections"))
         assert (answer["broken"], answer["switched_off"]) == tuple(self.count("connections", s) for s in (BROKEN, OFF))
         told = Counter({s: len(keys) for app in answer["by_connector"] for s, keys in app.items() if s in STATUSES})
@@ -207,12 +209,12 @@ def record(fields: Row) -> FastnObject:
 
 
 def numbers(text: str, pattern: str) -> int:
-    """The sum of the numbers that the pattern finds."""
+    """Return the sum of the numbers that the pattern finds."""
     return sum(map(int, re.findall(pattern, text)))
 
 
-def test_newest_entry_says_who_switched_a_trigger_off() -> None:
-    """Ours: by time in whatever form, or else by place; nobody is named where many failures say enough."""
+def test_switched_off_uses_the_newest_entry() -> None:
+    """Ours: newest by time in any form, or else by position. Many failures without a name imply Fastn."""
     cases = {str(number): switched_off(row) for number, (row, state) in enumerate(TRIGGERS) if state is OFF}
     assert [(off.by, off.is_platform, off.is_presumed) for off in cases.values()] == [
         ("", False, False),
