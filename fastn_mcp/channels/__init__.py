@@ -1,1 +1,1 @@
-"""How a person is asked for an approval."""
+"""Approval channels: elicitation forms, the approval page, terminals and webhooks."""

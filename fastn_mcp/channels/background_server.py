@@ -1,6 +1,6 @@
-"""A small HTTP server that runs beside everything else in this process.
+"""A small HTTP server that runs as a background task of this process.
 
-Imported only by what listens: a server that never asks pays for no HTTP server.
+It is imported only when a channel listens, so that a server without approval requests does not load uvicorn.
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 _GRACE = 2
-"""Seconds that open requests have when it ends."""
+"""Seconds for open requests to finish on shutdown."""
 
-_MOST = 64
-"""Connections at the same time. Beyond it the oldest that waits for a request is closed, not the newest refused."""
+_MAX_CONNECTIONS = 64
+"""Maximum connections. Beyond it the oldest idle one is closed, so that a new one is not refused."""
 
 
 class _BoundedConnection(H11Protocol):
-    """One connection, which makes room for a newer one unless a request of it is being answered.
+    """Connection that is closed in favor of a newer one unless it is answering a request.
 
-    Any program of this machine can open connections and send nothing. It must not keep a person's browser out.
+    Any program on this machine can open idle connections. They must not lock out a person's browser.
     """
 
     since = 0.0
@@ -33,57 +33,59 @@ class _BoundedConnection(H11Protocol):
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.since = self.loop.time()
-        # The server makes connections of this class alone.
-        known = [one for one in cast("set[_BoundedConnection]", self.connections) if not one.transport.is_closing()]
-        waiting = [one for one in known if not one.is_answering]
-        if len(known) >= _MOST and waiting:
-            min(waiting, key=lambda one: one.since).transport.close()
+        # Every connection of the server has this class.
+        current = [
+            each for each in cast("set[_BoundedConnection]", self.connections) if not each.transport.is_closing()
+        ]
+        idle = [each for each in current if not each.is_answering]
+        if len(current) >= _MAX_CONNECTIONS and idle:
+            min(idle, key=lambda connection: connection.since).transport.close()
         super().connection_made(transport)
 
     @property
     def is_answering(self) -> bool:
-        """Whether a request has arrived whole and has no whole answer yet."""
-        last = cast("RequestResponseCycle | None", self.cycle)  # none before the first, whatever its type says
+        """Whether a complete request has no complete response yet."""
+        last = cast("RequestResponseCycle | None", self.cycle)  # None before the first request, despite its type
         return last is not None and not (last.response_complete or last.more_body)
 
 
-def server_config(app: ASGIApp, http: type[asyncio.Protocol], **more: Any) -> uvicorn.Config:
-    """What every HTTP server of this package has: its lines are lines of our log, at the level of ours."""
+def server_config(app: ASGIApp, http: type[asyncio.Protocol], **options: Any) -> uvicorn.Config:
+    """Return the uvicorn settings that all HTTP servers of this package share. They log through our log."""
     return uvicorn.Config(
         app,
         http=http,
         ws="none",
         log_config=None,
         log_level=None,
-        access_log=False,  # an address can hold a key
+        access_log=False,  # an address can contain a key
         server_header=False,
         proxy_headers=False,
-        **more,
+        **options,
     )
 
 
 class _BackgroundServer(uvicorn.Server):
-    """Signals stay with the process that it is a part of."""
+    """Server that leaves signal handling to its process."""
 
     def capture_signals(self) -> nullcontext[None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return nullcontext()
 
 
 class BackgroundServer:
-    """An application, served at a socket that listens already, from now on."""
+    """Application served by a background task on a socket that already listens."""
 
     def __init__(self, app: ASGIApp, listening: socket.socket, name: str) -> None:
         config = server_config(
             app,
             _BoundedConnection,
             lifespan="off",
-            limit_concurrency=4 * _MOST,  # those that are closing are counted
+            limit_concurrency=4 * _MAX_CONNECTIONS,  # closing connections count too
             timeout_keep_alive=5,
             timeout_graceful_shutdown=_GRACE,
         )
         config.load()
         self._server = _BackgroundServer(config)
-        # In a context of its own: nothing of the call that asked first is known to those who look later.
+        # In an empty context, so that requests do not inherit the context variables of the call that started it.
         self._task = asyncio.create_task(self._server.serve([listening]), name=name, context=Context())
 
     @property
@@ -91,7 +93,7 @@ class BackgroundServer:
         return self._task.done()
 
     async def stop(self) -> None:
-        """End it, once open requests are answered or have had their time."""
+        """Stop once open requests are answered or the grace period is over."""
         self._server.should_exit = True
-        with anyio.CancelScope(shield=True):  # the process may be ending already; this ends by itself
+        with anyio.CancelScope(shield=True):  # the process may be shutting down; the grace period bounds this
             await self._task

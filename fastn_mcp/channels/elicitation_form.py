@@ -1,4 +1,4 @@
-"""The client's elicitation form, in both protocol versions."""
+"""Approval by the client's elicitation form, in legacy and current protocol versions."""
 
 from typing import Any
 
@@ -16,10 +16,10 @@ _KEY = "approval"
 
 
 def channel(ctx: Context, params: CallToolRequestParams) -> "ElicitationForm | RoundTrip | None":
-    """The way to this client's person, if it has declared one."""
+    """Return the form channel of this client, or None if it has not declared form elicitation."""
     capabilities = ctx.session.client_capabilities
     elicitation = capabilities.elicitation if capabilities else None
-    # A bare `elicitation: {}` means forms; one that names only `url` does not.
+    # An empty `elicitation: {}` means forms. One with only `url` does not.
     if elicitation is None or (elicitation.form is None and elicitation.url is not None):
         return None
     if ctx.protocol_version >= MODERN:
@@ -28,7 +28,7 @@ def channel(ctx: Context, params: CallToolRequestParams) -> "ElicitationForm | R
 
 
 class ElicitationForm:
-    """Up to 2025-11-25: a request from the server to the client, in the middle of the call."""
+    """Up to 2025-11-25: the server sends an elicitation request during the call."""
 
     name = "client_form"
     trusts_fast_answers = False
@@ -39,13 +39,13 @@ class ElicitationForm:
 
     async def ask(self, question: ApprovalForm) -> Answer:
         with anyio.move_on_after(question.lifetime):
-            given = await self._ctx.session.elicit_form(question.text, _schema(question), self._ctx.request_id)
-            return Submitted(given.action, given.content).answer(question)
+            result = await self._ctx.session.elicit_form(question.text, _schema(question), self._ctx.request_id)
+            return Submitted(result.action, result.content).answer(question)
         return NoAnswer("the form stayed open too long")
 
 
 class RoundTrip:
-    """From 2026-07-28: the call ends with the question, and comes again with the answer."""
+    """From 2026-07-28: the call returns the form, and the client repeats the call with the answer."""
 
     name = "client_form"
     trusts_fast_answers = False
@@ -56,23 +56,23 @@ class RoundTrip:
 
     @property
     def submitted(self) -> tuple[str, Submitted] | None:
-        given = self._responses.get(_KEY)
-        if self._state is None or not isinstance(given, ElicitResult):
+        result = self._responses.get(_KEY)
+        if self._state is None or not isinstance(result, ElicitResult):
             return None
-        return self._state, Submitted(given.action, given.content)
+        return self._state, Submitted(result.action, result.content)
 
     async def ask(self, question: ApprovalForm) -> PendingForm:
         return PendingForm(question)
 
 
 def round_trip(question: ApprovalForm) -> InputRequiredResult:
-    """The answer to a call about which a person is asked. The SDK seals the state; the ledger makes it single use."""
+    """Return the result that requests the form. The SDK seals the state; the ledger makes it single-use."""
     form = ElicitRequestFormParams(message=question.text, requested_schema=_schema(question))
     return InputRequiredResult(input_requests={_KEY: ElicitRequest(params=form)}, request_state=question.grant)
 
 
 def _schema(question: ApprovalForm) -> dict[str, Any]:
-    # No field for a note: some clients do not submit a form that has an empty one, and others drop it.
+    # No field for a note: some clients do not submit a form with an empty one, and others drop it.
     if question.expected is not None:
         field: dict[str, Any] = {
             "type": "string",

@@ -1,6 +1,6 @@
 """Approval at a real terminal, never through a pipe.
 
-Whoever can give a process a terminal can also type on it: this tells a person from a pipe, not from a program.
+A program that can allocate a terminal can also type on it. This distinguishes a person from a pipe, not from a program.
 """
 
 import os
@@ -17,7 +17,7 @@ from fastn_mcp.redaction import sanitize
 
 
 class TerminalChannel:
-    """Where questions lie that nothing can ask now: `fastn-mcp approvals`, at any terminal of whoever has the state."""
+    """Channel for requests that wait for `fastn-mcp approvals` at any terminal of the state folder's owner."""
 
     identifies_people = False
 
@@ -25,15 +25,15 @@ class TerminalChannel:
         self._command = command
         self._place = place
 
-    async def show(self, grant: str) -> str:  # noqa: ARG002 - every question lies in the same place
+    async def show(self, grant: str) -> str:  # noqa: ARG002 - the same for every request
         return f"A person decides at a terminal {self._place}: {self._command}."
 
 
 def wrapped(text: str, columns: int, indent: int = 2, *, whole_words: bool = False) -> str:
-    """Text whose lines break between words, in at most so many columns.
+    """Wrap text between words to at most `columns`.
 
-    A continued line is indented by `indent` more than its first, so that nothing in a value can begin a line. With
-    `whole_words` a word that is longer than a line stays whole, so that a command or a path can be copied.
+    Continuation lines are indented by `indent` more than their first, so that no value can imitate the start of a line.
+    With `whole_words`, words longer than a line are not split, so that a command or a path can be copied.
     """
     return "\n".join(
         each for line in text.split("\n") for each in _lines(line, columns, indent, whole_words=whole_words)
@@ -57,20 +57,20 @@ def _lines(line: str, columns: int, indent: int, *, whole_words: bool) -> Iterat
 
 
 def _cells(text: str) -> int:
-    """At most so many columns of a terminal."""
+    """Upper bound of the terminal columns of a text."""
     return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 _CLOSED = NoAnswer("the terminal was closed")
 _LONGEST_NOTE = 500
 _WIDEST = 100
-"""Columns of a line of prose, however wide the terminal is."""
-_ROOM = 10
-"""Columns for an answer behind the question."""
+"""Maximum columns of a line, however wide the terminal is."""
+_ANSWER_COLUMNS = 10
+"""Columns for the answer after a prompt."""
 
 
 class Terminal:
-    """Asks on one terminal; `device` is the open file of it, to read and to write."""
+    """Form channel on one terminal. `device` is its file descriptor, open for reading and writing."""
 
     name = "terminal"
     trusts_fast_answers = True
@@ -81,33 +81,33 @@ class Terminal:
 
     @classmethod
     def here(cls) -> "Terminal | None":
-        """The terminal that controls this process, where a person can be taken to sit at it.
+        """Return the controlling terminal if a person can be assumed to use it, or None.
 
-        Input and messages both must be on it, and the process in the foreground.
+        Both stdin and stderr have to be terminals, and the process has to be in the foreground.
         """
         if os.environ.get("CI") or not (sys.stdin.isatty() and sys.stderr.isatty()):
             return None
         if sys.platform == "win32":
             return cls(sys.stderr.fileno())
         try:
-            # Fails where it is not the controlling terminal.
+            # Raises OSError if stdin is not the controlling terminal.
             if os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
                 return None
-            # By its own name: macOS cannot wait for /dev/tty.
+            # Opened by its own name: macOS cannot poll /dev/tty.
             return cls(os.open(os.ttyname(sys.stdin.fileno()), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
         except OSError:
             return None
 
     def say(self, text: str) -> None:
-        """Show lines, in which nothing can move the cursor or hide. They break between words."""
+        """Print sanitized text, wrapped between words. It cannot move the cursor or hide anything."""
         shown = wrapped("\n".join(sanitize(line) for line in text.split("\n")), self._columns())
         data = f"{shown}\n".encode()
         while data:
             data = data[os.write(self._device, data) :]
 
     async def line(self, prompt: str) -> str | None:
-        """What is typed until Enter, without spaces around it; None where the terminal was closed."""
-        os.write(self._device, f"{wrapped(f'{prompt} >', self._columns() - _ROOM)} ".encode())
+        """Read a line, stripped of surrounding spaces. Return None if the terminal was closed."""
+        os.write(self._device, f"{wrapped(f'{prompt} >', self._columns() - _ANSWER_COLUMNS)} ".encode())
         typed = await self._typed()
         return typed.strip() if typed else None
 
@@ -119,11 +119,11 @@ class Terminal:
         return min(columns or 80, _WIDEST)
 
     async def ask(self, question: ApprovalForm, *, may_wait: bool = False) -> Answer:
-        """Ask, and wait for the answer. Where it `may_wait`, Enter alone leaves it undecided: `NoAnswer`."""
-        self._forget()
+        """Ask and wait for the answer. With `may_wait`, Enter alone leaves the request undecided: `NoAnswer`."""
+        self._discard_input()
         self.say(f"\n{question.text}")
         if question.expected is not None:
-            return await self._typing(question.expected, question.typing, may_wait=may_wait)
+            return await self._ask_typed(question.expected, question.typing, may_wait=may_wait)
         choices = ["y = approve", "n = decline"]
         if question.allows_temporary:
             choices.insert(1, f"{TEMPORARY_MINUTES} = approve this tool on this target for {TEMPORARY_MINUTES} minutes")
@@ -133,35 +133,35 @@ class Terminal:
                 case "y" | "yes":
                     return Approve()
                 case "n" | "no":
-                    return await self._no()
+                    return await self._decline()
                 case "":
-                    return _waiting() if may_wait else await self._no()
+                    return _left_waiting() if may_wait else await self._decline()
                 case minutes if question.allows_temporary and minutes == str(TEMPORARY_MINUTES):
                     return Approve(minutes=TEMPORARY_MINUTES)
                 case _:
                     self.say("That is not one of the choices.")
         return _CLOSED
 
-    async def _typing(self, expected: str, what: str, *, may_wait: bool) -> Answer:
+    async def _ask_typed(self, expected: str, noun: str, *, may_wait: bool) -> Answer:
         enter = "Enter = leave it waiting" if may_wait else "Enter = decline"
-        while (typed := await self.line(f"the {what}, n = decline, {enter}")) is not None:
-            # As it is, or as it is shown where it holds what no keyboard has.
+        while (typed := await self.line(f"the {noun}, n = decline, {enter}")) is not None:
+            # Accept the sanitized form too: the text may contain characters that no keyboard has.
             if typed in (expected.strip(), sanitize(expected).strip()):
                 return Approve(expected)
             if not typed and may_wait:
-                return _waiting()
+                return _left_waiting()
             if typed.casefold() in ("", "n", "no"):
-                return await self._no()
-            self.say(f"{'That is' if what == 'name' else 'Those are'} not the {what}. Type it again, or n to decline.")
+                return await self._decline()
+            self.say(f"{'That is' if noun == 'name' else 'Those are'} not the {noun}. Type it again, or n to decline.")
         return _CLOSED
 
-    async def _no(self) -> Answer:
+    async def _decline(self) -> Answer:
         note = await self.line("A note for the agent, or Enter")
         return Decline((note or "")[:_LONGEST_NOTE])
 
     if sys.platform == "win32":
 
-        def _forget(self) -> None:
+        def _discard_input(self) -> None:
             import msvcrt
 
             while msvcrt.kbhit():
@@ -171,20 +171,20 @@ class Terminal:
             return await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
     else:
 
-        def _forget(self) -> None:
-            """Drop what was typed before there was a question: it is no answer to it."""
+        def _discard_input(self) -> None:
+            """Drop input typed before the question was shown, since it does not answer it."""
             import termios
 
             termios.tcflush(self._device, termios.TCIFLUSH)
 
         async def _typed(self) -> str:
-            # Waiting for the terminal, and not in a thread: a thread would hold up the end of the process.
+            # Poll and do not read in a thread, which would delay the exit of the process.
             typed = b""
             while not typed.endswith(b"\n"):
                 await anyio.wait_readable(self._device)
                 try:
                     read = os.read(self._device, 4096)
-                except OSError:  # it was hung up
+                except OSError:  # the terminal was closed
                     return ""
                 if not read:
                     break
@@ -192,5 +192,5 @@ class Terminal:
             return typed.decode(errors="replace")
 
 
-def _waiting() -> NoAnswer:
+def _left_waiting() -> NoAnswer:
     return NoAnswer("it was left waiting")

@@ -11,7 +11,7 @@ from webhook_world import Signer, WebhookWorld
 from world import FormNow, yes
 
 from fastn_mcp.channels.webhook import payloads
-from fastn_mcp.channels.webhook.answers import MOST, SPAN, WebhookAnswers
+from fastn_mcp.channels.webhook.answers import MAX_REJECTIONS, REJECTION_SPAN, WebhookAnswers
 from fastn_mcp.errors import Declined
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
@@ -300,13 +300,13 @@ async def test_a_flood_of_answers_does_not_fill_the_audit(world: WebhookWorld) -
     question = await asked(world, await run(world))
     for _ in range(500):
         await world.answer(world.stranger, question)
-    assert len(world.audited("answer_refused")) == MOST
+    assert len(world.audited("answer_refused")) == MAX_REJECTIONS
     await world.answer(world.dana, question, question="0" * 64)
     assert world.audited("answer_refused")[-1]["approver"] == "dana"
-    world.clock.pass_(SPAN)
+    world.clock.pass_(REJECTION_SPAN)
     await world.answer(world.stranger, question)
-    assert f"{500 - MOST} more" in world.audited("answer_refused")[-1]["message"]
-    assert len(world.audited("answer_refused")) == MOST + 2
+    assert f"{500 - MAX_REJECTIONS} more" in world.audited("answer_refused")[-1]["message"]
+    assert len(world.audited("answer_refused")) == MAX_REJECTIONS + 2
 
 
 async def test_a_shared_secret_serves_where_an_approver_has_no_key(tmp_path: Path) -> None:
@@ -317,9 +317,9 @@ async def test_a_shared_secret_serves_where_an_approver_has_no_key(tmp_path: Pat
     data = json.dumps(world.dana.body(world, question, "approve")).encode()
     body = json.loads(data)
     text = payloads.answer(question["path"], body["timestamp"], body["nonce"], data)
-    for wrong in ("v1=" + payloads.keyed("another secret that is long enough", text), "v1=é", "v1="):
+    for wrong in ("v1=" + payloads.hmac_hex("another secret that is long enough", text), "v1=é", "v1="):
         assert (await world.deciding(question["grant"], wrong, data)).status == 401
-    assert (await world.deciding(question["grant"], "v1=" + payloads.keyed(secret, text), data)).status == 200
+    assert (await world.deciding(question["grant"], "v1=" + payloads.hmac_hex(secret, text), data)).status == 200
     world.close()
 
 

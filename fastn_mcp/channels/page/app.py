@@ -1,4 +1,4 @@
-"""The approval page as an ASGI application. GET shows, POST decides."""
+"""ASGI application of the approval page. GET requests show approval requests, POST requests decide them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ LONGEST_NOTE = 500
 
 _FLASH_COOKIE = "fastn_said"
 _FLASH_HOLDS = 60.0
-_PAST = 30
+_HISTORY = 30
 _POLL = 0.5
-"""Seconds between two looks at the ledger, while somebody watches."""
-_BEAT = 20
-"""Looks without a change, after which a keep-alive is sent: a browser that has gone is noticed by it."""
+"""Seconds between two polls of the ledger while a browser watches."""
+_KEEP_ALIVE_POLLS = 20
+"""Polls without a change until a keep-alive, which detects a closed browser."""
 
 _HERE = Path(__file__).parent
 _STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -44,40 +44,40 @@ Render = Callable[..., Response]
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A browser that was let in."""
+    """Session of an authenticated browser."""
 
     id: str
-    """Tells it from all others, and is told to nobody."""
+    """Secret identifier."""
     root: str
-    """The path under which everything lies for it, with a slash at its end."""
+    """Root path of the page for this session, with a trailing slash."""
     inbox: Inbox
     person: str | None = None
-    """Who they are, where that is known."""
+    """Name of the person, if known."""
 
 
 class PageAccess(Protocol):
-    """Who may open the page."""
+    """Access control for the approval page: who may open it, and which requests they may decide."""
 
     prefix: str
-    """The path under which everything lies, as a route has it: it may hold a parameter."""
+    """Path prefix of the routes. It may contain a parameter."""
     entrance: str | None
-    """The path to which a file of the person posts a key, where that is how they are let in."""
+    """Path to which a local file posts a one-time key, if access works that way."""
     context: dict[str, Any]
-    """For the templates: `team`, whether people sign in; where none does, `commands` for a shell."""
+    """Template variables: `team`, whether people sign in, or else `commands` for a shell."""
     watching: int
-    """Browsers that have the page in view."""
+    """Number of browsers that show the page."""
 
     def routes(self, render: Render) -> Sequence[BaseRoute]:
-        """How to be let in, and out."""
+        """Return the routes to sign in and out."""
         ...
 
     async def session(self, request: Request) -> Session | None:
-        """Whose request it is; None for whom is not let in, whatever the reason."""
+        """Return the session of a request, or None if access is denied for any reason."""
         ...
 
 
 class LocalPageAccess:
-    """Let in by a key that works once, and kept in by a cookie. `program` is how a person gets a new key at a shell."""
+    """Access by a one-time key, then by a cookie. `program` is the command line that opens the page again."""
 
     prefix = "/{room}"
     entrance: str | None = "/enter"
@@ -101,7 +101,7 @@ class LocalPageAccess:
                 return response
             root = _root(request, entered[0].room)
             secure = request.url.scheme == "https"
-            # Not a redirect: a browser that came from a file sends a strict cookie only with what this page asks for.
+            # Not a redirect: after a navigation from a file, browsers send a strict cookie only from this page on.
             response = render(request, "entered.html", root=root)
             response.set_cookie(COOKIE, entered[1], path=root, httponly=True, samesite="strict", secure=secure)
             return response
@@ -123,37 +123,37 @@ def page(
     access: PageAccess, origins: Sequence[str], ledger: Ledger, system: System, secrets: Sequence[str] = (),
     is_leaving: Callable[[], bool] = lambda: False,
 ) -> ASGIApp:  # fmt: skip
-    """The page, for browsers that call it by one of `origins` and that `access` lets in.
+    """Return the page for browsers that use one of `origins` and that `access` authenticates.
 
-    `ledger` remembers which forms were sent. Processes that share `secrets` take each other's forms.
+    `ledger` stores which form tokens were used. Processes that share `secrets` accept each other's forms.
     """
-    made = _Page(access, Seal(secrets or [system.token()], system), ledger, system, is_leaving)
+    pages = _Page(access, Seal(secrets or [system.token()], system), ledger, system, is_leaving)
     prefix = access.prefix
     routes = [
         *(Route(f"/static/{name}", _static(name, kind), methods=["GET"]) for name, kind in _STATIC.items()),
-        *access.routes(made.render),
-        Route(f"{prefix}/", made.home, methods=["GET"]),
-        Route(f"{prefix}/now", made.now, methods=["GET"]),
-        Route(f"{prefix}/events", made.events, methods=["GET"]),
-        Route(f"{prefix}/approve", made.approve, methods=["POST"]),
-        Route(f"{prefix}/decline", made.decline, methods=["POST"]),
-        Route(f"{prefix}/revoke", made.revoke, methods=["POST"]),
-        Route("/{path:path}", made.anything, methods=["GET", "POST"]),
+        *access.routes(pages.render),
+        Route(f"{prefix}/", pages.home, methods=["GET"]),
+        Route(f"{prefix}/now", pages.now, methods=["GET"]),
+        Route(f"{prefix}/events", pages.events, methods=["GET"]),
+        Route(f"{prefix}/approve", pages.approve, methods=["POST"]),
+        Route(f"{prefix}/decline", pages.decline, methods=["POST"]),
+        Route(f"{prefix}/revoke", pages.revoke, methods=["POST"]),
+        Route("/{path:path}", pages.anything, methods=["GET", "POST"]),
     ]
     handlers: dict[Any, Any] = {
-        NotLetIn: made.closed, NotDecided: made.not_decided, LedgerLost: made.away, Exception: made.failed,
+        NoSession: pages.closed, NotDecided: pages.not_decided, LedgerLost: pages.away, Exception: pages.failed,
     }  # fmt: skip
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return PageSecurity(app, origins, access.entrance)
 
 
-class NotLetIn(Exception):
+class NoSession(Exception):
     """The request has no session."""
 
 
 class NotDecided(Exception):
-    """A form decided nothing. Why stands above the page or, with `request`, beside the form of that request."""
+    """A form decided nothing. The reason is shown on top of the page or, with `request`, beside that request."""
 
     def __init__(self, session: Session, status: int, why: str, request: str | None = None, **draft: str) -> None:
         super().__init__(why)
@@ -183,39 +183,39 @@ class _Page:
         session = await self._session(request)
         sealed = request.cookies.get(_FLASH_COOKIE)
         flash = self._seal.open(f"said {session.id}", sealed, _FLASH_HOLDS)
-        response = await self._shown(request, session, said=None if flash is None else {"text": flash, "good": True})
+        response = await self._response(request, session, said=None if flash is None else {"text": flash, "good": True})
         if sealed is not None:
             response.delete_cookie(_FLASH_COOKIE, path=session.root, httponly=True, samesite="lax")
         return response
 
     async def now(self, request: Request) -> Response:
-        """The changing part alone, for a page that is open already."""
+        """Return only the part of the page that changes, for an open page."""
         session = await self._session(request)
         return self.render(request, "now.html", root=session.root, **await self._content(session))
 
     async def events(self, request: Request) -> Response:
-        """Says that something has changed, and never what."""
+        """Stream an event for each change, without its content."""
         session = await self._session(request)
         return StreamingResponse(self._changes(session, request), media_type="text/event-stream")
 
     async def _changes(self, session: Session, request: Request) -> AsyncIterator[str]:
-        seen, silent = None, 0
+        last, unchanged = None, 0
         self._access.watching += 1
         try:
-            # Once this process is to end, the browser goes on with another.
+            # On shutdown the stream ends, so that the browser reconnects to another process.
             while not self._is_leaving() and not await request.is_disconnected():
                 if await self._access.session(request) is None:
                     return
-                revision, silent = await session.inbox.revision(), silent + 1
-                if revision != seen:
-                    seen, silent = revision, 0
+                revision, unchanged = await session.inbox.revision(), unchanged + 1
+                if revision != last:
+                    last, unchanged = revision, 0
                     yield f"event: changed\ndata: {revision}\n\n"
-                elif silent >= _BEAT:
-                    silent = 0
+                elif unchanged >= _KEEP_ALIVE_POLLS:
+                    unchanged = 0
                     yield ": still here\n\n"
                 await self._system.sleep(_POLL)
         except LedgerLost:
-            return  # the browser comes again, and is told why
+            return  # the browser reconnects and gets the error page
         finally:
             self._access.watching -= 1
 
@@ -227,7 +227,7 @@ class _Page:
         if pending.barred is not None:
             raise NotDecided(session, 403, f"{pending.barred} Nothing was decided.")
         typed = fields.get("name", "")
-        # As it is, or as the page shows it where it holds what no keyboard has.
+        # Accept the sanitized form too: the text may contain characters that no keyboard has.
         if grant.expected is not None and typed not in (grant.expected, sanitize(grant.expected)):
             problem = "Nothing was approved: the text you typed does not match exactly."
             raise NotDecided(session, 422, problem, grant.id, name=typed)
@@ -248,9 +248,9 @@ class _Page:
             raise NotDecided(session, 422, problem, grant.id, note=note)
         if not await session.inbox.decline(pending, now, note or None):
             raise await self._void(session, grant.id)
-        told = " The agent gets your note." if note else ""
+        noted = " The agent gets your note." if note else ""
         holds = f"The same call stays declined for {view.left(grant.expires - now)}."
-        return self._back(request, session, f"Declined: {view.title(grant.tool)}. Nothing is sent.{told} {holds}")
+        return self._back(request, session, f"Declined: {view.title(grant.tool)}. Nothing is sent.{noted} {holds}")
 
     async def revoke(self, request: Request) -> Response:
         session, fields = await self._form(request, "revoke", "scope")
@@ -259,19 +259,19 @@ class _Page:
         return self._back(request, session, "Revoked. Such calls need approval again.")
 
     async def anything(self, request: Request) -> Response:
-        """Addresses that are none: home for whom is let in, closed for all others."""
+        """Redirect unknown addresses to the page. Raises `NoSession` without a session."""
         return RedirectResponse((await self._session(request)).root, 303)
 
     async def closed(self, request: Request, _: Exception) -> Response:
-        """The same for everybody who is not let in, whatever the reason."""
+        """Return the same 403 page whatever the reason for denied access."""
         return self.render(request, "closed.html", 403)
 
     async def not_decided(self, request: Request, problem: NotDecided) -> Response:
         said = None if problem.draft else {"text": str(problem), "good": False}
-        return await self._shown(request, problem.session, problem.status, said, problem.draft)
+        return await self._response(request, problem.session, problem.status, said, problem.draft)
 
     async def away(self, request: Request, _: Exception) -> Response:
-        """Who is let in and what waits is in the ledger: nothing can be said of either, nor decided."""
+        """Return a 503 page: without the ledger neither access nor requests can be checked."""
         return self.render(request, "away.html", 503)
 
     async def failed(self, request: Request, _: Exception) -> Response:
@@ -283,13 +283,13 @@ class _Page:
         return HTMLResponse(text, status)
 
     async def _session(self, request: Request) -> Session:
-        """Raises `NotLetIn`."""
+        """Return the session. Raises `NoSession` if access is denied."""
         if (session := await self._access.session(request)) is None:
-            raise NotLetIn
+            raise NoSession
         return session
 
     async def _form(self, request: Request, action: str, about: str) -> tuple[Session, dict[str, str]]:
-        """A form that this session was given and has not sent before. Raises `NotDecided`."""
+        """Read a form of this session and use its token. Raises `NotDecided` if it is invalid or was sent before."""
         session = await self._session(request)
         try:
             fields = await form(request)
@@ -301,7 +301,7 @@ class _Page:
         return session, fields
 
     async def _decision(self, request: Request, action: str) -> tuple[Session, dict[str, str], PendingRequest, float]:
-        """A form about a request that can be answered here; those of a client's form are answered there."""
+        """Read a form about an open out-of-band request. Raises `NotDecided` if it cannot be decided here."""
         session, fields = await self._form(request, action, "grant")
         pending, now = await session.inbox.find(fields["grant"]), self._now()
         if pending is None or not _is_open(pending.request, now):
@@ -309,7 +309,7 @@ class _Page:
         return session, fields, pending, now
 
     async def _void(self, session: Session, request: str) -> NotDecided:
-        """It cannot be decided any more: somebody else was quicker, or it has run out."""
+        """Return the error for a request that was decided meanwhile or has expired."""
         pending = await session.inbox.find(request)
         return NotDecided(session, 409, view.what_became(None if pending is None else pending.request))
 
@@ -321,7 +321,7 @@ class _Page:
         )  # fmt: skip
         return response
 
-    async def _shown(
+    async def _response(
         self, request: Request, session: Session, status: int = 200, said: dict[str, Any] | None = None,
         draft: dict[str, str] | None = None,
     ) -> Response:  # fmt: skip
@@ -334,14 +334,14 @@ class _Page:
             return self._seal.token(session.id, f"{action} {about}")
 
         now, inbox = self._now(), session.inbox
-        # Before what it counts is read: a change in between is noticed again, and never missed.
+        # Read the revision first: a change in between is then reported again and never missed.
         revision = await inbox.revision()
         return {
             "revision": revision,
             "clock": int(now),
             "questions": [view.pending(each, now) for each in await inbox.waiting(now)],
             "scopes": [view.temporary_approval(scope, now) for scope in await inbox.scopes(now)],
-            "decided": [view.decided(each, now) for each in await inbox.decided(_PAST)],
+            "decided": [view.decided(each, now) for each in await inbox.decided(_HISTORY)],
             "draft": draft,
             "minutes": TEMPORARY_MINUTES,
             "longest_note": LONGEST_NOTE,
@@ -353,7 +353,7 @@ class _Page:
 
 
 async def spend(seal: Seal, ledger: Ledger, session: str, form: str, fields: dict[str, str], now: float) -> bool:
-    """Whether the token among `fields` is of this form and session and was not used before; from now on it was."""
+    """Use the token in `fields`. Return False if it is not of this form and session, or was used before."""
     nonce = seal.nonce(session, form, fields.get("token", ""))
     return nonce is not None and await ledger.use_nonce(f"form {nonce}", now + SESSION_HOLDS + 60, now)
 

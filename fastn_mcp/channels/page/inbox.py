@@ -1,4 +1,4 @@
-"""What waits for a person, over the accounts that they may decide about, and their decisions on it."""
+"""Inbox of one approver: the requests of their accounts that wait, and their decisions."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ LOCAL = "local_page"
 T = TypeVar("T")
 
 Record = Callable[[AuditEvent, ApprovalRequest, str | None], None]
-"""Records what was decided, about which request, with the note to the agent."""
+"""Records an audit event about a request, with the note to the agent."""
 
 
 def unrecorded(_: AuditEvent, __: ApprovalRequest, ___: str | None) -> None:
@@ -27,18 +27,18 @@ def unrecorded(_: AuditEvent, __: ApprovalRequest, ___: str | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PendingRequest:
-    """A request, as one person has it before them."""
+    """A pending request, as seen by one person."""
 
     request: ApprovalRequest
     barred: str | None = None
-    """Why they cannot approve it, in a sentence; None where they can."""
-    so_far: str | None = None
-    """What others have decided of it already, in a sentence."""
+    """Sentence that says why they cannot approve it, or None."""
+    progress: str | None = None
+    """Sentence about the approvals given so far, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecidedRequest:
-    """A request that was decided, and by whom, where people are told apart."""
+    """A decided request. `who` names the approvers if people are identified."""
 
     request: ApprovalRequest
     who: str | None = None
@@ -46,7 +46,7 @@ class DecidedRequest:
 
 @dataclass(frozen=True, slots=True)
 class InboxAccount:
-    """An account about whose calls people decide. Without a `name`, all that are in its ledger."""
+    """An account whose calls people decide. Without a `name`, every account in its ledger."""
 
     name: str | None
     ledger: Ledger
@@ -54,17 +54,17 @@ class InboxAccount:
     tenant: str = ""
 
     def has(self, found: ApprovalRequest | TemporaryApproval) -> bool:
-        """Whether it is of this account: several can share a ledger."""
+        """Whether a request or approval belongs to this account, since several can share a ledger."""
         return self.name in (None, found.account)
 
 
 class Inbox:
-    """Of the local page: who has the page decides about every request of one account."""
+    """Inbox of the local page: whoever opens the page decides every request of one account."""
 
     consent = LOCAL
-    """How the ledger names an approval by one person here."""
+    """Kind of approval in the ledger, if one person approves."""
     approver = LOCAL
-    """Whose vote it counts."""
+    """Principal of the votes."""
     tells_people_apart = False
 
     def __init__(self, system: System, account: InboxAccount | None = None) -> None:
@@ -72,37 +72,37 @@ class Inbox:
         self._account = account
 
     async def accounts(self) -> AsyncIterator[InboxAccount]:
-        """The accounts that they may decide about."""
+        """Yield the accounts whose requests they may decide."""
         if self._account is not None:
             yield self._account
 
     shares_ledger = False
     """Whether all accounts are in one ledger."""
 
-    def sees(self, tenant: str, request: ApprovalRequest) -> bool:  # noqa: ARG002 - everything, here
-        """Whether a request is before them at all."""
+    def sees(self, tenant: str, request: ApprovalRequest) -> bool:  # noqa: ARG002
+        """Whether they may see a request."""
         return True
 
     def barred(self, tenant: str, request: ApprovalRequest) -> str | None:  # noqa: ARG002
-        """Why they cannot approve what they see; None where they can."""
+        """Return a sentence that says why they cannot approve a request, or None."""
         if request.needed == 1:
             return None
         return "Two different people have to approve this call, and this page cannot tell people apart."
 
     def may_revoke(self, tenant: str, scope: TemporaryApproval) -> bool:  # noqa: ARG002
-        """Whether a temporary approval is theirs to end."""
+        """Whether they may end a temporary approval."""
         return True
 
     def name_of(self, approver: str) -> str:
-        """An approver, as the page names them."""
+        """Return the displayed name of an approver."""
         return approver
 
     async def revision(self) -> str:
-        """A text that differs after any change, by whatever process."""
+        """Return a text that differs after any change of a ledger by any process."""
         return ".".join([str(revision) async for _, revision in self._read(lambda ledger: ledger.revision())])
 
     async def waiting(self, now: float) -> list[PendingRequest]:
-        """What waits, the oldest first."""
+        """Return the pending requests, oldest first. Audit those that have expired."""
         async for account in self.accounts():
             if account.name is not None:
                 await record_expired(account.ledger, account.name, now, account.record)
@@ -115,7 +115,6 @@ class Inbox:
         return sorted(found, key=lambda pending: pending.request.created)
 
     async def scopes(self, now: float) -> list[TemporaryApproval]:
-        """The temporary approvals that hold."""
         return [
             scope
             async for account, scopes in self._read(lambda ledger: ledger.temporary_approvals(now))
@@ -124,25 +123,25 @@ class Inbox:
         ]
 
     async def decided(self, limit: int) -> list[DecidedRequest]:
-        """What was decided, the newest first."""
-        # More than are shown: a ledger that is shared holds those of others too.
+        """Return the latest decided requests, newest first."""
+        # Read more than `limit`, since a shared ledger also has requests that they may not see.
         found = [
             DecidedRequest(request, self._who(request) if self.tells_people_apart else None)
             async for account, requests in self._read(lambda ledger: ledger.decided(limit * 4))
             for request in requests
             if self._is_theirs(account, request)
         ]
-        return sorted(found, key=lambda one: one.request.decided or one.request.created, reverse=True)[:limit]
+        return sorted(found, key=lambda entry: entry.request.decided or entry.request.created, reverse=True)[:limit]
 
     async def find(self, request: str) -> PendingRequest | None:
-        """The request of this id, whatever became of it."""
+        """Return the request of this id in any state, or None if they may not see it."""
         async for account, found in self._read(lambda ledger: ledger.find(request)):
             if found is not None and self._is_theirs(account, found):
                 return await self._pending(account, found)
         return None
 
     async def approve(self, pending: PendingRequest, now: float) -> str | None:
-        """Approve it: what follows, in a sentence; None where it was not open to them any more."""
+        """Approve a request. Return a sentence about the next step, or None if they could not decide it."""
         approved = await self._vote(pending.request, now, approves=True, note=None)
         if approved is None:
             return None
@@ -152,17 +151,17 @@ class Inbox:
         return "It is sent when the agent makes the call again."
 
     async def approve_similar(self, pending: PendingRequest, now: float) -> None:
-        """Approve such calls on its target for a while. It is approved already."""
+        """Add a temporary approval for similar calls on the target of an approved request."""
         async with self._account_of(pending.request) as account:
             scope = temporary_approval(pending.request, self._system.token(), now, self.consent)
             await account.ledger.add_temporary(scope)
 
     async def decline(self, pending: PendingRequest, now: float, note: str | None) -> bool:
-        """Decline it; False where it was not open to them any more."""
+        """Decline a request. Return False if they could not decide it."""
         return await self._vote(pending.request, now, approves=False, note=note) is not None
 
     async def revoke(self, scope: str, now: float) -> bool:
-        """End a temporary approval; False where there is none of theirs."""
+        """End a temporary approval. Return False if there is none that they may end."""
         async for account in self.accounts():
             for found in await account.ledger.temporary_approvals(now):
                 if found.id == scope and account.has(found) and self.may_revoke(account.tenant, found):
@@ -170,9 +169,9 @@ class Inbox:
         return False
 
     async def _vote(self, request: ApprovalRequest, now: float, *, approves: bool, note: str | None) -> int | None:
-        """How many approve it from now on; None where nothing was counted."""
+        """Count a vote. Return the number of approvals, or None if it did not count."""
         async with self._account_of(request) as account:
-            # Once more, at the last moment: whatever was shown, this is who may.
+            # Check again right before the vote, whatever the page showed.
             if approves and self.barred(account.tenant, request) is not None:
                 return None
             vote = Vote(self.approver, approves, now)
@@ -187,14 +186,14 @@ class Inbox:
         return request.out_of_band and account.has(request) and self.sees(account.tenant, request)
 
     async def _pending(self, account: InboxAccount, request: ApprovalRequest) -> PendingRequest:
-        barred, so_far = self.barred(account.tenant, request), None
+        barred, progress = self.barred(account.tenant, request), None
         if self.tells_people_apart and (needed := request.needed) > 1:
             votes = [vote for vote in request.votes if vote.approves]
             named = f" ({', '.join(self.name_of(vote.approver) for vote in votes)})" if votes else ""
-            so_far = f"{needed} different people have to approve this call: {len(votes)} did so far{named}."
+            progress = f"{needed} different people have to approve this call: {len(votes)} did so far{named}."
             if any(vote.approver == self.approver for vote in votes):
                 barred = "You approved it, and another has to."
-        return PendingRequest(request, barred, so_far)
+        return PendingRequest(request, barred, progress)
 
     def _who(self, request: ApprovalRequest) -> str | None:
         approves = request.state is not RequestState.DECLINED
@@ -203,7 +202,7 @@ class Inbox:
 
     @asynccontextmanager
     async def _account_of(self, request: ApprovalRequest) -> AsyncGenerator[InboxAccount]:
-        """The account of a request, which is one of theirs. Raises `Refused` where it is gone meanwhile."""
+        """Open the account of a request. Raises `Refused` if it is no longer available."""
         async for account in self.accounts():
             if account.has(request):
                 yield account
@@ -211,7 +210,7 @@ class Inbox:
         raise Refused("The account of this call cannot be opened now.")
 
     async def _read(self, read: Callable[[Ledger], Awaitable[T]]) -> AsyncGenerator[tuple[InboxAccount, T]]:
-        """Their accounts, each with what is read for it: once for all where they share one ledger."""
+        """Yield each account with the value that `read` returns. A shared ledger is read once."""
         found: list[T] = []
         async for account in self.accounts():
             if not found or not self.shares_ledger:

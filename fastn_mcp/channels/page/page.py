@@ -1,9 +1,9 @@
-"""The local approval page: opened in the person's browser by a file that posts a one-time key.
+"""The local approval page, opened in the person's browser by a file that posts a one-time key.
 
-Light on purpose: a server that never asks imports no templates and opens no port. The rest is imported when it starts.
+A server without approval requests imports neither templates nor an HTTP server, and opens no port.
 
-A browser is told what to open on its command line, which every user of the machine can read. So that names a file which
-only its owner can read, and the key stands in the file. It is removed once the key was used.
+Every user of the machine can read a browser's command line. It therefore only names a file that its owner alone can
+read. The file contains the key and is removed once the key is used.
 """
 
 import hashlib
@@ -39,9 +39,9 @@ _PAGE = """<!doctype html>
 
 
 def write(folder: Path, url: str, key: str, now: float) -> str:
-    """Write the file for a key to the page at `url`; its address for a browser. Raises `OSError`.
+    """Write the key file for the page at `url` and return its file: address. Raises `OSError`.
 
-    Files of keys that have run out, which a process that was killed may have left, are removed.
+    Key files that have expired, which a killed process may have left, are removed.
     """
     for old in folder.glob("*.html"):
         with suppress(OSError):
@@ -53,31 +53,31 @@ def write(folder: Path, url: str, key: str, now: float) -> str:
 
 
 def remove(folder: Path, key: str) -> None:
-    """Remove the key file, also one that another process wrote."""
+    """Remove a key file, even one that another process wrote."""
     with suppress(OSError):
         _path(folder, key).unlink(missing_ok=True)
 
 
 def _path(folder: Path, key: str) -> Path:
-    # Named by the key's digest: the page removes what `fastn-mcp approvals --open` has written in another process.
+    # Named by the key's digest, so that the page can remove a file that `fastn-mcp approvals --open` wrote.
     return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.html"
 
 
 PAGE_FILE = "page.json"
-"""The file of a page in its user's state folder: where it is, and a key to it."""
+"""File in the state folder with the address of the running page and a key to it."""
 
 FILES = "browser"
-"""The folder beside it, for the files that browsers open."""
+"""Folder beside it for the key files that browsers open."""
 
 _BURST = 10.0
-"""Seconds in which a tab that was just opened serves for the questions that follow."""
+"""Seconds in which a newly opened tab also serves further requests."""
 
 
 class ApprovalPage:
-    """The page, and whether it runs.
+    """Approval channel that starts the page on the first request.
 
-    `opener` opens an address in the person's browser, which is that of a file of its owner alone: see `write`.
-    `page_file` is one too, by which another process of the same person finds the page and a key to it.
+    `opener` opens the address of a key file in the person's browser; see `write`. `page_file` lets another process of
+    the same person find the page and a key to it. Only its owner can read it.
     """
 
     name = "local_page"
@@ -87,9 +87,9 @@ class ApprovalPage:
         self, ledger: Ledger, system: System, opener: Callable[[str], bool], page_file: Path,
         record: Record = unrecorded, account: str | None = None, program: CommandLine = PROGRAM,
     ) -> None:  # fmt: skip
-        """Show what is asked on `account`, as the ledger knows it; without one, on every account in the ledger.
+        """Show the requests of `account`, by its name in the ledger, or of every account in the ledger.
 
-        `program` is what a person starts at a shell to reach this page.
+        `program` is the command line that opens this page.
         """
         self._program = program
         self._inbox = Inbox(system, InboxAccount(account, ledger, record))
@@ -100,21 +100,21 @@ class ApprovalPage:
         self._files = page_file.parent / FILES
         self._file_key = ""
         self._keys = set[str]()
-        """Of files that a browser was given, until they are used."""
+        """Unused keys of the files that a browser was given."""
         self._running: _RunningPage | None = None
         self._shown: dict[str, tuple[bool, float]] = {}
-        """Of each request whether it could be opened in a browser, and when it expires."""
+        """Per request: whether a browser showed the page, and when the request expires."""
         self._opening = anyio.Lock()
 
     async def show(self, grant: str) -> str:
-        """Bring a question before a person, and say where it is answered. Never a secret.
+        """Show a request on the page and say where it is decided. The text never contains a secret.
 
-        A tab is opened once for a question, and not at all where the page is in view already, or has just been opened.
+        At most one tab is opened per request, and none if the page is in view or was just opened.
         """
         running = self._started()
         if not self._page_file.exists():
             self._write_page_file()
-        async with self._opening:  # calls at once open one tab
+        async with self._opening:  # concurrent calls open one tab
             opened = await self._opened(running, grant)
         if opened:
             return f"A person decides on the approval page, which is open in their browser ({running.url})."
@@ -124,7 +124,7 @@ class ApprovalPage:
         )
 
     async def aclose(self) -> None:
-        """End the page. Sessions and keys end with it."""
+        """Stop the page, which ends its sessions and keys."""
         running, self._running = self._running, None
         if running is None:
             return
@@ -136,7 +136,7 @@ class ApprovalPage:
 
     async def _opened(self, running: "_RunningPage", grant: str) -> bool:
         now = self._system.now().timestamp()
-        self._shown = {known: shown for known, shown in self._shown.items() if shown[1] > now}
+        self._shown = {id_: shown for id_, shown in self._shown.items() if shown[1] > now}
         if grant not in self._shown:
             found = await self._ledger.find(grant)
             expires = now + KEY_HOLDS if found is None else found.expires
@@ -148,7 +148,7 @@ class ApprovalPage:
             return True
         key = running.sessions.key()
         self._keys.add(key)
-        # In a thread: some ways to open a browser wait for it.
+        # In a thread, since opening a browser can block.
         opened = await anyio.to_thread.run_sync(self._open, running.url, key, abandon_on_cancel=True)
         if opened:
             running.fresh_until = self._system.monotonic() + _BURST
@@ -157,7 +157,7 @@ class ApprovalPage:
         return opened
 
     def _open(self, url: str, key: str) -> bool:
-        with suppress(Exception):  # whatever a browser does wrong, the question can still be answered
+        with suppress(Exception):  # without a browser the request can still be decided
             return self._opener(write(self._files, url, key, self._system.now().timestamp()))
         return False
 
@@ -184,7 +184,7 @@ class ApprovalPage:
 
 
 def read_page_file(file: Path) -> tuple[str, str] | None:
-    """The address of a running page and a key to it, as it has left them in its `page_file`."""
+    """Return the address of the running page and a key to it, or None if the file is missing or invalid."""
     with suppress(OSError, ValueError, TypeError, KeyError):
         found = json.loads(file.read_text())
         return found["url"], found["key"]
@@ -192,25 +192,25 @@ def read_page_file(file: Path) -> tuple[str, str] | None:
 
 
 class _RunningPage:
-    """The page on a port of its own, as a task beside everything else: it outlives the call that asked first."""
+    """The page on its own port, as a background task that outlives the call that started it."""
 
     def __init__(
         self, ledger: Ledger, inbox: Inbox, system: System, used: Callable[[str], None], program: CommandLine
     ) -> None:
-        # Only here: a server that never asks pays for neither templates nor an HTTP server.
+        # Deferred imports: templates and the HTTP server.
         from fastn_mcp.channels.background_server import BackgroundServer
         from fastn_mcp.channels.page.app import LocalPageAccess, page
 
         self.sessions = PageSessions(system, used)
         self.access = LocalPageAccess(self.sessions, inbox, program)
         self.fresh_until = float("-inf")
-        """Until when a tab was opened so recently that it serves for what is asked meanwhile."""
-        # Listening from the first moment, so that a browser that is quicker than the task only waits.
-        taken = socket.create_server(("127.0.0.1", 0), backlog=64)
-        port = int(taken.getsockname()[1])
+        """Time until which the last opened tab serves new requests too."""
+        # Listen before the task runs, so that a faster browser waits and is not refused.
+        listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        port = int(listener.getsockname()[1])
         self.url = f"http://127.0.0.1:{port}"
         app = page(self.access, [self.url, f"http://localhost:{port}"], ledger, system)
-        self._server = BackgroundServer(app, taken, "approval page")
+        self._server = BackgroundServer(app, listener, "approval page")
 
     @property
     def ended(self) -> bool:

@@ -1,4 +1,4 @@
-"""What keeps others from deciding: Host, Origin, single-use form tokens, sealed cookies and security headers."""
+"""Page security: Host and Origin checks, single-use form tokens, sealed cookies and security headers."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ LONGEST_BODY = 65_536
 
 _FIELDS = 8
 
-# Not `no-referrer`: under it browsers send `Origin: null` with our own forms, and could not be told from others.
+# Not `no-referrer`: it makes browsers send `Origin: null` with our own forms, like those of other sites.
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -40,9 +40,9 @@ HEADERS = {
 
 
 class PageSecurity:
-    """Exact Host; exact Origin of what is sent; GET and POST alone; headers that keep browsers from helping others.
+    """Middleware that requires GET or POST and an exact Host, checks the Origin of posts, and adds security headers.
 
-    What is posted to the path `entrance` may come from a file too, whose origin is `null`: its key is what it needs.
+    A post to the path `entrance` may come from a file, whose origin is `null`: its one-time key authenticates it.
     """
 
     def __init__(self, app: ASGIApp, origins: Sequence[str], entrance: str | None = None) -> None:
@@ -81,7 +81,7 @@ class PageSecurity:
 
 
 class BadForm(Exception):
-    """A body that is no form of ours, and the status that says so."""
+    """Invalid form body. `status` is the HTTP status of the response."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -89,7 +89,7 @@ class BadForm(Exception):
 
 
 async def form(request: Request) -> dict[str, str]:
-    """The fields of a form, from its body alone, each given once. Raises `BadForm`."""
+    """Parse the fields of a form body. Raises `BadForm` if it is invalid, too large or repeats a field."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         raise BadForm(415)
     body = bytearray()
@@ -110,34 +110,33 @@ async def form(request: Request) -> dict[str, str]:
 
 
 class Seal:
-    """Seals values and signs forms, for one purpose each: what is sealed for one opens for no other.
+    """Seals values and signs form tokens. A value sealed for one purpose does not open for another.
 
-    Values are sealed by `Fernet` (AES and HMAC, with the time), by keys that are derived from the secrets.
+    Values are sealed by `Fernet` (AES and HMAC, with the time), with keys derived from the secrets.
     """
 
     def __init__(self, secrets: Sequence[str], system: System) -> None:
-        """The first of `secrets` seals, all of them open."""
+        """The first of `secrets` seals. All of them open."""
         self._secrets = [secret.encode() for secret in secrets]
         self._system = system
 
     def close(self, purpose: str, value: Any) -> str:
-        """A sealed value."""
         return self._fernet(purpose).encrypt_at_time(to_json(value), self._now()).decode()
 
     def open(self, purpose: str, sealed: str | None, seconds: float) -> Any:
-        """What was sealed for this purpose, at most so long ago; None for anything else."""
+        """Return the value sealed for this purpose within the last `seconds`, or None."""
         try:
             return from_json(self._fernet(purpose).decrypt_at_time((sealed or "").encode(), int(seconds), self._now()))
         except (InvalidToken, ValueError):
             return None
 
     def token(self, session: str, form: str) -> str:
-        """What a form of a session carries, so that it was ours and is sent once. Costs no memory until it is used."""
+        """Return a single-use token for a form of a session. It is signed and stored only once used."""
         nonce = self._system.token()
         return f"{nonce}.{_signed(self._secrets[0], session, form, nonce)}"
 
     def nonce(self, session: str, form: str, token: str) -> str | None:
-        """The nonce of a token that is of this form and session."""
+        """Return the nonce of a token, or None if it is not of this form and session."""
         nonce, _, signature = token.partition(".")
         good = [
             hmac.compare_digest(signature.encode(), _signed(secret, session, form, nonce).encode())

@@ -8,31 +8,31 @@ from dataclasses import dataclass
 from fastn_mcp.runtime import System
 
 KEY_HOLDS = 600.0
-"""Seconds that the key in a browser's file can be used."""
+"""Lifetime of a one-time key in seconds."""
 
 SESSION_HOLDS = 12 * 3600.0
-"""Seconds that a browser stays let in, as long as the page runs."""
+"""Lifetime of a browser session in seconds, while the page runs."""
 
-_MOST = 32
-"""Keys and sessions that are kept; the oldest makes room."""
+_MAX_ENTRIES = 32
+"""Maximum keys and sessions. The oldest is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalSession:
-    """One browser that was let in.
+    """Session of one browser.
 
-    `room` is the part of the path under which everything lies. It is not guessable, and the cookie is sent nowhere
-    else: browsers do not tell ports apart for cookies, and a page of another program on this computer must not get it.
+    `room` is an unguessable path prefix to which the cookie is limited. Browsers do not separate cookies by port, so
+    without it the page of another program on this computer could get the cookie.
     """
 
     room: str
     cookie: bytes
-    """Its digest: what is kept here lets nobody in."""
+    """Digest of the cookie, so that memory does not contain the cookie itself."""
     ends: float
 
 
 class PageSessions:
-    """Keys and sessions of one page. `used` is called with each key that let somebody in."""
+    """Keys and sessions of one page. `used` is called with each key that opened a session."""
 
     def __init__(self, system: System, used: Callable[[str], None] = lambda _: None) -> None:
         self._system = system
@@ -43,35 +43,35 @@ class PageSessions:
         self._closed = False
 
     def close(self) -> None:
-        """Let nobody in any more, and everybody out."""
+        """End all sessions and accept no more keys."""
         self._closed = True
         self._keys.clear()
         self._lasting = None
         self._sessions.clear()
 
     def key(self) -> str:
-        """A new key, which opens the page once and soon."""
+        """Create a one-time key that expires after `KEY_HOLDS` seconds."""
         key = self._system.token()
         _make_room(self._keys)
         self._keys[_digest(key)] = self._system.monotonic() + KEY_HOLDS
         return key
 
     def lasting_key(self) -> str:
-        """A new key, which opens the page once at any time. There is one of them: it ends the one before."""
+        """Create a one-time key without expiry, which replaces the previous one."""
         key = self._system.token()
         self._lasting = _digest(key)
         return key
 
     def enter(self, key: str) -> tuple[LocalSession, str] | None:
-        """The session that a key opens, with its cookie; None for any key that does not, whatever the reason.
+        """Open a session with a key. Return it with its cookie, or None if the key is not valid for any reason.
 
-        Wrong keys do not lock the page: any program of the machine could keep the person out by them. A key has 192
-        random bits, so that no number of guesses finds it.
+        Wrong keys do not lock the page, since any program on the machine could then lock the person out. A key has 192
+        random bits, so that guessing is infeasible.
         """
         now = self._system.monotonic()
         if self._closed:
             return None
-        # Found by its digest, so that the time it takes says nothing about the keys.
+        # Looked up by digest, so that timing does not reveal the keys.
         digest = _digest(key)
         if self._lasting is not None and hmac.compare_digest(digest, self._lasting):
             self._lasting, holds_until = None, now
@@ -87,7 +87,7 @@ class PageSessions:
         return session, cookie
 
     def session(self, room: str, cookie: str | None) -> LocalSession | None:
-        """The session of a room, for whom has its cookie."""
+        """Return the session of a room, or None if the cookie is wrong or the session has expired."""
         session = self._sessions.get(room)
         if session is None or cookie is None or not hmac.compare_digest(session.cookie, _digest(cookie)):
             return None
@@ -97,9 +97,9 @@ class PageSessions:
         return session
 
 
-def _make_room(kept: dict[bytes, float] | dict[str, LocalSession]) -> None:
-    while len(kept) >= _MOST:
-        del kept[next(iter(kept))]  # pyright: ignore[reportArgumentType]
+def _make_room(entries: dict[bytes, float] | dict[str, LocalSession]) -> None:
+    while len(entries) >= _MAX_ENTRIES:
+        del entries[next(iter(entries))]  # pyright: ignore[reportArgumentType]
 
 
 def _digest(text: str) -> bytes:

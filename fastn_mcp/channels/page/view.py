@@ -1,6 +1,6 @@
-"""Approval requests and temporary approvals as the page's templates show them.
+"""Template data for approval requests and temporary approvals.
 
-Whatever came from Fastn or from the agent goes through `shown`, whole: nobody approves what they could not read.
+Values from Fastn or the agent pass through `shown` untruncated, so that people can read everything they approve.
 """
 
 from collections.abc import Mapping
@@ -34,17 +34,17 @@ _BY = {
     "plan": "by a plan",
     "policy": "by the policy",
 }
-_KNOWN = {
+_FIELDS = {
     "call", "arguments", "account", "effect", "does", "undo", "target", "changes", "more_changes", "used_by",
     "not_checked", "calls", "sum", "effects", "number", "makes",
 }  # fmt: skip
 
 View = dict[str, Any]
-"""What a template shows, by the names that it has there."""
+"""Template variables by name."""
 
 
 def pending(pending: PendingRequest, now: float) -> View:
-    """A request that waits."""
+    """Return the template data of a pending request."""
     request = pending.request
     card = request.preview
     effect = _text(card.get("effect"))
@@ -61,7 +61,7 @@ def pending(pending: PendingRequest, now: float) -> View:
         "does": sanitize(_text(card.get("does"))),
         "expected": None if request.expected is None else sanitize(request.expected),
         "barred": pending.barred,
-        "so_far": None if pending.so_far is None else sanitize(pending.so_far),
+        "progress": None if pending.progress is None else sanitize(pending.progress),
         "temporary": sanitize(temporary(request)) if can_be_temporary(request) else None,
         "asked": _time(request.created, ago(now - request.created)),
         "until": _time(request.expires, left(request.expires - now)),
@@ -69,7 +69,7 @@ def pending(pending: PendingRequest, now: float) -> View:
 
 
 def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
-    """One call, by its preview. `key` is its own on the page; without a `tool`, it is the preview's."""
+    """Return the template data of a call. `key` is unique on the page. `tool` defaults to that of the preview."""
     target = _mapping(card.get("target"))
     name, id_, tool = target.get("name"), target.get("id"), tool or sanitize(_text(card.get("call")))
     return {
@@ -85,13 +85,13 @@ def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
         "more_changes": _number(card.get("more_changes")),
         "used": [_used(_mapping(used)) for used in _items(card.get("used_by"))],
         "not_checked": [sanitize(_text(kind)) for kind in _items(card.get("not_checked"))],
-        # What the card says besides what has a place of its own.
-        "also": [_labelled(field.replace("_", " "), value) for field, value in card.items() if field not in _KNOWN],
+        # Fields of the preview that the template does not know.
+        "also": [_labelled(field.replace("_", " "), value) for field, value in card.items() if field not in _FIELDS],
     }
 
 
 def temporary_approval(scope: TemporaryApproval, now: float) -> View:
-    """A temporary approval that holds."""
+    """Return the template data of an active temporary approval."""
     return {
         "id": scope.id,
         "tool": scope.tool,
@@ -104,7 +104,7 @@ def temporary_approval(scope: TemporaryApproval, now: float) -> View:
 
 
 def decided(decided: DecidedRequest, now: float) -> View:
-    """A request that was decided, or ran out."""
+    """Return the template data of a decided or expired request."""
     request = decided.request
     good, outcome = _outcome(request, now)
     when = request.created if request.decided is None else request.decided
@@ -141,7 +141,7 @@ def _outcome(request: ApprovalRequest, now: float) -> tuple[bool | None, str]:
 
 
 def what_became(request: ApprovalRequest | None) -> str:
-    """Why a request cannot be decided any more, for whom tries."""
+    """Say why a request cannot be decided any more."""
     if request is None or not request.out_of_band:
         return "There is no such approval request. Nothing was decided."
     if request.state is RequestState.OPEN or (request.state is RequestState.UNANSWERED and request.by is None):
@@ -157,13 +157,13 @@ def what_became(request: ApprovalRequest | None) -> str:
 
 
 def title(tool: str) -> str:
-    """A tool, for people: `create_api_key` is "Create API key"."""
+    """Return the readable name of a tool: `create_api_key` is "Create API key"."""
     words = tool.replace("_", " ").replace("api", "API")
     return words.replace("ai ", "AI ", 1) if words.startswith("ai ") else words[:1].upper() + words[1:]
 
 
 def shown(value: JsonValue) -> str:
-    """A value, whole: text in quotes; anything with parts as JSON, a part to a line."""
+    """Render an untruncated value: text in quotes, lists and objects as indented JSON."""
     if isinstance(value, str):
         return quote(value, len(value))
     if not isinstance(value, (dict, list)) or not value:
@@ -173,12 +173,12 @@ def shown(value: JsonValue) -> str:
 
 
 def ago(seconds: float) -> str:
-    """How long ago, in words."""
+    """Render an age in words."""
     return "just now" if seconds < 60 else f"{_rough(seconds)} ago"
 
 
 def left(seconds: float) -> str:
-    """How long yet, in words."""
+    """Render a remaining time in words."""
     return "less than a minute" if seconds < 60 else _rough(seconds)
 
 
@@ -196,25 +196,25 @@ def _labelled(name: str, value: JsonValue) -> View:
 
 
 def _note(note: str) -> str:
-    """Quoted as well: a client can have written it. Its lines stay lines, inside the quotes."""
+    """Quote a note, since a client can have written it. Line breaks are kept inside the quotes."""
     return '"' + "\n".join(sanitize(line) for line in note.split("\n")) + '"'
 
 
 def _subject(request: ApprovalRequest) -> str | None:
-    """What a call is about, as short as a heading has to be; all of it stands below."""
+    """Return a short subject for the heading. The full target is shown below it."""
     target = _mapping(request.preview.get("target"))
     name = request.preview.get("sum") or target.get("name") or request.target or request.preview.get("makes")
     return quote(name, 80) if isinstance(name, str) else None
 
 
 def _change(change: Mapping[str, JsonValue]) -> View:
-    """One field of the target, now and afterwards."""
+    """Return the template data of one changed field, before and after."""
     field = sanitize(_text(change.get("field")))
     return {"field": field, "before": shown(change.get("from")), "after": shown(change.get("to"))}
 
 
 def _used(used: Mapping[str, JsonValue]) -> View:
-    """What uses the target: how many of a kind, and some of them."""
+    """Return the template data of one kind of dependents: their number and some examples."""
     kind = sanitize(_text(used.get("kind"))).removesuffix("s")
     count = counted(_number(used.get("count")), kind, at_least=bool(used.get("at_least")))
     return {"count": count, "examples": [quote(example, 120) for example in _items(used.get("as"))]}

@@ -1,6 +1,6 @@
-"""Answers to webhook requests: `POST /approvals/{grant}`, verification, decisions and the record of rejected ones.
+"""Answers to webhook requests: `POST /approvals/{grant}`, verification, decisions and auditing of rejections.
 
-Whoever is not known by their signature learns nothing: not which approvers there are, not which requests.
+A sender without a valid signature learns nothing, neither which approvers nor which requests exist.
 """
 
 import logging
@@ -27,17 +27,17 @@ from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
 
-MOST = 20
-"""Rejected answers that are recorded in a span, of strangers and of approvers each."""
+MAX_REJECTIONS = 20
+"""Audited rejections per `REJECTION_SPAN`, counted separately for strangers and approvers."""
 
-SPAN = 3600.0
+REJECTION_SPAN = 3600.0
 """Seconds."""
 
 LONGEST_BODY = 16_384
 """Bytes of an answer."""
 
 _SLACK = 60.0
-"""Seconds that a nonce is kept beyond its need, for clocks that differ between replicas."""
+"""Extra seconds for which a nonce is stored, to allow for clock differences between replicas."""
 
 _PATIENCE = 10.0
 """Seconds for a body to arrive."""
@@ -47,12 +47,12 @@ _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 def path(grant: str) -> str:
-    """Where the answer about a grant goes, on this server."""
+    """Return the path on this server for the answer about a grant."""
     return f"/approvals/{grant}"
 
 
 class _SignedAnswer(BaseModel):
-    """What an approver sends. `timestamp` is in Unix seconds; `question` names the lines that they were shown."""
+    """Body of an answer. `timestamp` is in Unix seconds; `question` is the digest of the lines shown."""
 
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -75,7 +75,7 @@ class AnswerResponse:
 
 
 class _Rejected(Exception):
-    """The answer decides nothing. An approver is told why; `approver` and `grant` are those that are known for sure."""
+    """Rejected answer. `why` is sent back; `approver` and `grant` are set only once verified."""
 
     def __init__(
         self, status: int, why: str, approver: Approver | None = None, grant: ApprovalRequest | None = None
@@ -88,7 +88,7 @@ class _Rejected(Exception):
 
 
 class WebhookAnswers:
-    """Decides about calls on one account."""
+    """Verifies and counts answers about calls on one account."""
 
     def __init__(
         self, approvers: Mapping[str, Approver], account: str, ledger: Ledger, audit: AuditFile, system: System
@@ -98,12 +98,12 @@ class WebhookAnswers:
         self._ledger = ledger
         self._audit = audit
         self._system = system
-        self._nobody = ApproverSecret(system.token())
-        # Those of strangers and those of approvers are counted apart: no stranger can hide what an approver's key did.
+        self._decoy = ApproverSecret(system.token())
+        # Counted separately, so that strangers cannot hide rejections of an approver's key from the audit log.
         self._rejections = {True: _Rejections(), False: _Rejections()}
 
     async def __call__(self, grant: str, signature: str | None, body: bytes) -> AnswerResponse:
-        """What became of an answer that was sent to the path of `grant`."""
+        """Process an answer sent to the path of `grant`."""
         try:
             return await self._decided(grant, signature, body)
         except _Rejected as rejected:
@@ -115,7 +115,7 @@ class WebhookAnswers:
             )
 
     def too_large(self) -> AnswerResponse:
-        """What becomes of an answer that was not read to its end."""
+        """Reject an answer whose body could not be read completely."""
         self._record_rejection(_Rejected(413, "It is too large."))
         return AnswerResponse(413, {"decided": False, "message": _STRANGER})
 
@@ -133,21 +133,21 @@ class WebhookAnswers:
         return await self._count(answer, grant, approver, now)
 
     def _verified(self, id_: str, signature: str | None, body: bytes) -> tuple[_SignedAnswer, Approver]:
-        """The answer, and who surely signed it. Until then nothing that it says is believed."""
+        """Return the answer and the approver who signed it. Raises `_Rejected` if it is invalid."""
         try:
             answer = _SignedAnswer.model_validate_json(body)
         except ValidationError:
             raise _Rejected(400, _STRANGER) from None
         approver = self._approvers.get(answer.approver)
         text = payloads.answer(path(id_), answer.timestamp, answer.nonce, body)
-        # Somebody's who is not there as well, so that the time it takes says less about who is.
-        signed = (approver.credential if approver else self._nobody).signed(text, payloads.given(signature))
+        # Check a signature for unknown approvers too, so that timing reveals less about who exists.
+        signed = (approver.credential if approver else self._decoy).signed(text, payloads.signature_in(signature))
         if approver is None or not signed:
             raise _Rejected(401, _STRANGER)
         return answer, approver
 
     async def _open_request(self, answer: _SignedAnswer, id_: str, approver: Approver, now: float) -> ApprovalRequest:
-        """The open question that this approver may answer."""
+        """Return the open request. Raises `_Rejected` if this approver may not decide it."""
         if answer.grant != id_:
             raise _Rejected(400, "It names a different request than the address it was sent to.", approver)
         grant = await self._ledger.find(id_)
@@ -183,19 +183,19 @@ class WebhookAnswers:
         )
 
     def _record(self, entry: LogEntry) -> None:
-        """A decision holds already, and a rejected answer decides nothing: what cannot be written is logged."""
+        """Audit an entry. A failure is only logged, since the decision already holds or nothing was decided."""
         try:
             self._audit.record(entry)
         except FastnError:
             log.exception("%s of %s could not be audited", entry.event.value, entry.tool)
 
     def _record_rejection(self, rejected: _Rejected) -> None:
-        """Record it, or count it where many were recorded in this span."""
+        """Audit a rejection, or only count it if the limit of this span is reached."""
         grant, approver, message = rejected.grant, rejected.approver, rejected.why
         seen, now = self._rejections[approver is not None], self._system.monotonic()
-        if now - seen.began >= SPAN:
+        if now - seen.began >= REJECTION_SPAN:
             seen.began, seen.recorded = now, 0
-        if seen.recorded >= MOST:
+        if seen.recorded >= MAX_REJECTIONS:
             seen.left_out += 1
             return
         seen.recorded += 1
@@ -217,13 +217,13 @@ class _Rejections:
 
 
 def _check_typed(answer: _SignedAnswer, grant: ApprovalRequest, approver: Approver) -> None:
-    """As it is, or as it is shown where it holds what no keyboard has."""
+    """Raise `_Rejected` unless the typed text is the expected one or its sanitized form."""
     if grant.expected is not None and answer.typed not in (grant.expected, sanitize(grant.expected)):
         raise _Rejected(422, "The typed text does not match exactly.", approver, grant)
 
 
 def routes(answers: WebhookAnswers) -> list[Route]:
-    """The one route, for an application that serves more."""
+    """Return the route, for an application with other routes."""
 
     async def answer(request: Request) -> JSONResponse:
         body = await _body(request)
@@ -239,12 +239,12 @@ def routes(answers: WebhookAnswers) -> list[Route]:
 
 
 def application(answers: WebhookAnswers) -> Starlette:
-    """The route and nothing else."""
+    """Return an application with only this route."""
     return Starlette(routes=routes(answers))
 
 
 async def _body(request: Request) -> bytes | None:
-    """The body; None where it is too large, too slow, or broke off."""
+    """Read the body. Return None if it is too large, too slow or incomplete."""
     body = bytearray()
     with anyio.move_on_after(_PATIENCE):
         try:

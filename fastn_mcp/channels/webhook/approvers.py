@@ -1,6 +1,6 @@
-"""Who may answer by webhook, each with a secret of their own, from an owner-only file.
+"""Approvers by webhook, each with their own credential, from an owner-only file.
 
-Who somebody is comes from what signs an answer, never from what the answer says.
+An approver is identified by the signature of an answer, not by the name in it.
 """
 
 import base64
@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import BaseModel, BeforeValidator, Field
 
-from fastn_mcp.channels.webhook.payloads import SHORTEST_SECRET, keyed
+from fastn_mcp.channels.webhook.payloads import SHORTEST_SECRET, hmac_hex
 from fastn_mcp.config.strict_toml import STRICT, ConfigError, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval import quorum
@@ -30,12 +30,12 @@ _ALL = frozenset(effect.value for effect in Effect)
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """An Ed25519 key: whoever reads it, this server included, can check answers and make none."""
+    """Ed25519 public key. Its readers, including this server, can verify answers but not sign them."""
 
     raw: bytes
 
     def signed(self, text: bytes, signature: str) -> bool:
-        """Whether the signature, in hexadecimal, is of this key on this text."""
+        """Whether the hexadecimal signature of the text is by this key."""
         try:
             Ed25519PublicKey.from_public_bytes(self.raw).verify(bytes.fromhex(signature), text)
         except (InvalidSignature, ValueError):
@@ -45,25 +45,25 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class ApproverSecret:
-    """A secret that this server and an approver share."""
+    """Secret shared by this server and an approver."""
 
     text: str
 
     def signed(self, text: bytes, signature: str) -> bool:
-        """Whether the signature, in hexadecimal, is by this secret on this text."""
-        return hmac.compare_digest(keyed(self.text, text), signature.lower()) if signature.isascii() else False
+        """Whether the hexadecimal signature of the text is by this secret."""
+        return hmac.compare_digest(hmac_hex(self.text, text), signature.lower()) if signature.isascii() else False
 
     def __repr__(self) -> str:
         return "Secret()"
 
 
 Credential = PublicKey | ApproverSecret
-"""What tells the answers that one approver signed from what anybody else did."""
+"""Credential that verifies the answers of one approver."""
 
 
 @dataclass(frozen=True, slots=True)
 class Approver:
-    """A person who may answer. `principal` is who they are where they ask themselves, by default their name."""
+    """Person who may answer. `principal` is theirs as a requester, by default their name."""
 
     name: str
     credential: Credential
@@ -71,13 +71,13 @@ class Approver:
     effects: frozenset[str] = _ALL
 
     def may_answer(self, grant: ApprovalRequest) -> bool:
-        """Whether they may decide about it: of effects that are all theirs, and asked by somebody else."""
+        """Whether they may decide a request: all its effects are among theirs, and it is not their own."""
         is_own = grant.principal.casefold() in (self.principal.casefold(), self.name.casefold())
         return not is_own and quorum.effects_of(grant) <= self.effects
 
 
 def load_approvers(path: Path) -> dict[str, Approver]:
-    """The approvers by name. Raises `SettingsError`, which names the file and the line, and shows no value."""
+    """Load the approvers by name. Raises `SettingsError` that names the file and line but no value."""
     data, status = read(path, "file of approvers", "Correct the setting approvers (FASTN_APPROVERS).")
     if os.name == "posix" and exposed(status, os.geteuid(), {os.getegid(), *os.getgroups()}):
         raise SettingsError(f"{path} can be read by users other than its owner.", f"Run: chmod 600 {path}")
@@ -85,7 +85,7 @@ def load_approvers(path: Path) -> dict[str, Approver]:
 
 
 def exposed(file: os.stat_result, user: int, groups: Collection[int]) -> bool:
-    """Whether others than this user can read it. A cluster mounts secrets as of root, for the group of a process."""
+    """Whether other users can read the file. Clusters mount secrets owned by root and the process's group."""
     mounted = file.st_uid == 0 != user and file.st_gid in groups
     return bool(file.st_mode & (0o037 if mounted else 0o077))
 
@@ -123,30 +123,30 @@ class _Entry(BaseModel):
 
 
 def _built(table: Mapping[str, Any], source: TomlSource) -> dict[str, Approver]:
-    found = {name: _approver(name, said, source) for name, said in table.items()}
+    found = {name: _approver(name, values, source) for name, values in table.items()}
     if not found:
         raise ConfigError((), "it names no approver")
-    for what in ("name", "principal", "credential"):
-        _apart(found.values(), what)
+    for attribute in ("name", "principal", "credential"):
+        _check_distinct(found.values(), attribute)
     return found
 
 
-def _apart(found: Iterable[Approver], what: str) -> None:
-    """Two entries are two people: what makes one of them would let one person approve twice."""
+def _check_distinct(found: Iterable[Approver], attribute: str) -> None:
+    """Raise `ConfigError` if two approvers share a field, since one person could then approve twice."""
     seen: set[object] = set()
     for approver in found:
-        value: object = getattr(approver, what)
+        value: object = getattr(approver, attribute)
         if isinstance(value, str):
             value = value.casefold()
         if value in seen:
-            raise ConfigError((approver.name,), f"{approver.name} has the {what} of another approver")
+            raise ConfigError((approver.name,), f"{approver.name} has the {attribute} of another approver")
         seen.add(value)
 
 
-def _approver(name: str, said: object, source: TomlSource) -> Approver:
+def _approver(name: str, values: object, source: TomlSource) -> Approver:
     if not _NAME.fullmatch(name):
         raise ConfigError((name,), "a name is at most 64 letters, digits and . _ @ + -")
-    entry = validate(_Entry, said, source, (name,))
+    entry = validate(_Entry, values, source, (name,))
     credential = entry.public_key or entry.secret
     if credential is None or (entry.public_key and entry.secret):
         raise ConfigError((name,), f"{name} needs a public_key or a secret, and not both")

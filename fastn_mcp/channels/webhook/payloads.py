@@ -1,8 +1,8 @@
-"""Payloads of the webhook, as JSON or for Slack, and their signatures.
+"""Webhook payloads, as JSON or for Slack, and signatures of requests and answers.
 
-Text from Fastn stands in text that no receiver interprets, and nothing of what has to be decided is left out.
+Text from Fastn is sent as plain text that receivers do not interpret. A request is never truncated.
 
-Both name the moment, a nonce and the whole body, so that neither can be edited, sent again, or kept for later.
+Both signatures cover a timestamp, an id or nonce and the whole body, which prevents edits, replays and late use.
 """
 
 import hashlib
@@ -20,15 +20,15 @@ from fastn_mcp.guard.ledger.ledger import ApprovalRequest, account_name
 from fastn_mcp.redaction import quote
 
 _CHARACTERS = 550
-"""Of a text in a block: five times as many, once escaped, are within the 3,000 that Slack takes."""
+"""Characters per block. Escaping can multiply them by five, within Slack's limit of 3,000."""
 
 _BLOCKS = 40
-"""Slack takes 50."""
+"""Text blocks per message. Slack accepts 50 blocks."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookRequest:
-    """A grant, who approved it already, how many it takes, and where the answer goes."""
+    """Approval request with its approvers so far, the approvals needed, and the address of the answer."""
 
     grant: ApprovalRequest
     approved: Sequence[str]
@@ -38,13 +38,13 @@ class WebhookRequest:
 
 
 def digest(lines: Sequence[str]) -> str:
-    """What names exactly these lines: SHA-256 of them with line feeds between, in hexadecimal."""
+    """Hexadecimal SHA-256 of the lines, joined by line feeds."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def generic(asked: WebhookRequest) -> dict[str, JsonValue]:
-    """For any receiver. `created` and `expires` are Unix seconds."""
-    grant = asked.grant
+def generic(request: WebhookRequest) -> dict[str, JsonValue]:
+    """Return the payload for any receiver. `created` and `expires` are in Unix seconds."""
+    grant = request.grant
     return {
         "kind": "fastn-mcp approval",
         "version": 1,
@@ -56,21 +56,21 @@ def generic(asked: WebhookRequest) -> dict[str, JsonValue]:
         "lines": list(grant.text),
         "question": digest(grant.text),
         "preview": dict(grant.preview),
-        "approvals": {"needed": asked.needed, "by": list(asked.approved)},
-        "callback": asked.callback,
-        "path": asked.path,
+        "approvals": {"needed": request.needed, "by": list(request.approved)},
+        "callback": request.callback,
+        "path": request.path,
         "created": int(grant.created),
         "expires": int(grant.expires),
     }
 
 
-def slack(asked: WebhookRequest) -> dict[str, JsonValue]:
-    """For Slack. Its buttons carry what a relay needs to answer. Raises `Refused` where it does not fit whole."""
-    grant = asked.grant
+def slack(request: WebhookRequest) -> dict[str, JsonValue]:
+    """Return a Slack message whose buttons carry what a relay needs to answer. Raises `Refused` if it is too long."""
+    grant = request.grant
     texts = [f"{grant.principal} asks:", *grant.text]
-    if asked.needed > 1:
-        by = f" ({', '.join(asked.approved)})" if asked.approved else ""
-        texts.append(f"It takes {asked.needed} approvers; {len(asked.approved)} approved{by}.")
+    if request.needed > 1:
+        by = f" ({', '.join(request.approved)})" if request.approved else ""
+        texts.append(f"It takes {request.needed} approvers; {len(request.approved)} approved{by}.")
     if grant.expected is not None:
         texts.append(f"To approve, the text between the quotes has to be typed: {quote(grant.expected)}")
     blocks: list[JsonValue] = [{"type": "section", "text": _plain(text)} for text in _packed(texts)]
@@ -79,7 +79,7 @@ def slack(asked: WebhookRequest) -> dict[str, JsonValue]:
             "Nobody could be asked: the request is longer than Slack accepts.",
             "Make smaller calls, or let a person do it in the dashboard.",
         )
-    value = to_json({"grant": grant.id, "callback": asked.callback, "path": asked.path}).decode()
+    value = to_json({"grant": grant.id, "callback": request.callback, "path": request.path}).decode()
     blocks.append(
         {
             "type": "actions",
@@ -90,12 +90,12 @@ def slack(asked: WebhookRequest) -> dict[str, JsonValue]:
             ],
         }
     )
-    # What notifications show is interpreted: it is ours alone.
+    # Slack interprets the notification text, so it contains no data.
     return {"text": "A call waits for an approval.", "blocks": blocks}
 
 
 def _packed(texts: Sequence[str]) -> list[str]:
-    """The texts, each in a block of its own, or in several; the calls of a long list share blocks."""
+    """Split texts into blocks. If there are too many, pack several texts into each."""
     parts = [text[start : start + _CHARACTERS] for text in texts for start in range(0, len(text), _CHARACTERS)]
     if len(parts) <= _BLOCKS:
         return parts
@@ -124,10 +124,10 @@ def _plain(text: str) -> dict[str, JsonValue]:
 
 
 SIGNATURE = "x-fastn-mcp-signature"
-"""The header of an answer's signature."""
+"""Header of an answer's signature."""
 
 WINDOW = 300
-"""Seconds that what was signed may be old, or the clock of the other side be ahead."""
+"""Accepted difference in seconds between the signed timestamp and our clock, either way."""
 
 SHORTEST_SECRET = 32
 """Characters."""
@@ -136,22 +136,22 @@ _VERSION = "v1="
 
 
 def headers(secret: str, at: datetime, id_: str, body: bytes) -> dict[str, str]:
-    """The headers of a question with this body, by Standard Webhooks. A text that is no `whsec_` secret is the key."""
+    """Return the Standard Webhooks headers of a body. A secret without `whsec_` is used as the key itself."""
     key = Webhook(secret if secret.startswith("whsec_") else secret.encode())
     signature = key.sign(id_, at.astimezone(UTC), body.decode())
     return {"webhook-id": id_, "webhook-timestamp": str(int(at.timestamp())), "webhook-signature": signature}
 
 
 def answer(path: str, timestamp: int, nonce: str, body: bytes) -> bytes:
-    """What an approver signs of an answer that is sent to `path`, without what a proxy puts before it."""
+    """Return the text that an approver signs. `path` excludes any prefix that a proxy adds."""
     return f"v1:POST:{path}:{timestamp}:{nonce}:{hashlib.sha256(body).hexdigest()}".encode()
 
 
-def keyed(secret: str, text: bytes) -> str:
-    """HMAC-SHA256, in hexadecimal."""
+def hmac_hex(secret: str, text: bytes) -> str:
+    """Return the hexadecimal HMAC-SHA256 of a text."""
     return hmac.new(secret.encode(), text, hashlib.sha256).hexdigest()
 
 
-def given(header: str | None) -> str:
-    """The signature in a header, without its version; nothing where it is of none that we know."""
+def signature_in(header: str | None) -> str:
+    """Return the signature in a header without its version, or "" if the version is unknown."""
     return header[len(_VERSION) :] if header is not None and header.startswith(_VERSION) else ""

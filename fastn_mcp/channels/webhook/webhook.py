@@ -1,9 +1,9 @@
-"""The webhook channel: signed requests to a receiver, with retries. Imported only where one is set up.
+"""The webhook channel: signed requests to a receiver, with retries. Imported only if a webhook is configured.
 
-A request that was lost is sent again when the agent repeats its call, and never more than once in a while.
+A lost request is sent again when the agent repeats its call, at most once per `RESEND_AFTER` seconds.
 
-Not through `client`, which is Fastn's alone: no key of Fastn's is known here, and Fastn's rate limits do not count.
-No redirects, no proxy, no cookies; of an answer the status counts, and its body is not read.
+It does not use `client`: it must not know Fastn's keys, and Fastn's rate limits do not apply. No redirects, proxies or
+cookies. Only the status of a response counts; its body is not read.
 """
 
 import logging
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 4
 DEADLINE = 10.0
-"""Seconds of one attempt."""
+"""Timeout of one attempt in seconds."""
 
 _FIRST_PAUSE = 0.5
 _TRANSIENT = {408, 425, 429}
 
 
 class WebhookSender:
-    """Posts messages. The attempts of one have the same id and are signed anew, each at its own time."""
+    """Posts messages with retries. All attempts share one id; each is signed at its own time."""
 
     def __init__(
         self, url: str, secret: str, system: System, transport: httpx2.AsyncBaseTransport | None = None
@@ -58,7 +58,7 @@ class WebhookSender:
         self._system = system
         self._transport = transport
         self.host = urlsplit(url).netloc
-        """As people may see it: the rest of an address can be a secret."""
+        """Displayed host. The rest of the address can be a secret."""
 
     @cached_property
     def _client(self) -> httpx2.AsyncClient:
@@ -68,12 +68,12 @@ class WebhookSender:
             verify=False if self._url.scheme == "http" else httpx2.create_ssl_context(),
             limits=httpx2.Limits(max_connections=8, max_keepalive_connections=2, keepalive_expiry=5.0),
             trust_env=False,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # no cookies are stored
             transport=self._transport,
         )
 
     async def __call__(self, body: bytes) -> None:
-        """Raises `Refused` where the receiver does not take it."""
+        """Send a message. Raises `Refused` if the receiver does not accept it."""
         attempts, problem, id_ = 0, "", self._system.token()
         while attempts < ATTEMPTS:
             if attempts:
@@ -92,7 +92,7 @@ class WebhookSender:
         )
 
     async def _sent(self, body: bytes, id_: str) -> int | str:
-        """The status, or what went wrong on the way."""
+        """Send one attempt. Return the status, or a description of the network error."""
         signed = payloads.headers(self._secret, self._system.now(), id_, body)
         try:
             with anyio.fail_after(DEADLINE):
@@ -112,15 +112,15 @@ class WebhookSender:
 
 log = logging.getLogger(__name__)
 
-AGAIN = 60.0
-"""Seconds without an answer, after which a repeated call asks again."""
+RESEND_AFTER = 60.0
+"""Seconds after which a repeated call sends its request again."""
 
 Body = Callable[[WebhookRequest], dict[str, JsonValue]]
 
 
 @dataclass(slots=True)
 class _Delivery:
-    """When the receiver last took a request, when it last did not and why, and who is just sending it."""
+    """Delivery state of a request: its last success and failure, and the lock of the sender."""
 
     expires: float
     sent: float = float("-inf")
@@ -131,9 +131,9 @@ class _Delivery:
 
 @dataclass(frozen=True, slots=True)
 class AnswerAddress:
-    """Where answers arrive: the address that this server listens on, and how others reach it, where that differs.
+    """Address for answers: where this server listens, and the public `url` if it differs.
 
-    Without a `host` it does not listen: another server on the same state does, or an application that it is a part of.
+    Without a `host` it does not listen, because another server on the same state or an outer application does.
     """
 
     host: str | None
@@ -142,7 +142,7 @@ class AnswerAddress:
 
 
 class Webhook:
-    """The approval channel. `body` words requests for the receiver."""
+    """Approval channel by webhook. `body` builds the payload of a request."""
 
     name = "webhook"
     identifies_people = True
@@ -163,7 +163,7 @@ class Webhook:
         self._deliveries: dict[str, _Delivery] = {}
 
     async def show(self, grant: str) -> str:
-        """Ask the approvers, unless they were asked just now, and say how far it is. Raises `Refused`."""
+        """Send the request unless it was just sent, and report the approvals so far. Raises `Refused` if that fails."""
         found = await self._ledger.find(grant)
         if found is None:
             raise Refused("There is no such approval request.")
@@ -185,12 +185,12 @@ class Webhook:
         )
 
     def begin(self) -> None:
-        """Listen from now on, where the address is one that approvers can know already."""
+        """Start listening if the port is fixed, so that approvers can already know the address."""
         if self._address.port:
             self._listen()
 
     def mounted(self, url: str) -> "list[Route]":
-        """The routes of answers, for an application that is reached at `url`."""
+        """Return the routes of answers for an application at `url`, and do not listen."""
         from fastn_mcp.channels.webhook.answers import routes
 
         self._address = AnswerAddress(None, 0, self._address.url)
@@ -198,7 +198,7 @@ class Webhook:
         return routes(self._answers)
 
     async def aclose(self) -> None:
-        """Stop listening. What is open stays in the ledger."""
+        """Stop listening. Open requests stay in the ledger."""
         server, self._server = self._server, None
         if server is not None:
             await server.stop()
@@ -211,43 +211,43 @@ class Webhook:
         self._deliveries = {id_: one for id_, one in known if one.expires > now or one.sending.locked()}
         delivery = self._deliveries.setdefault(grant.id, _Delivery(grant.expires))
         began = self._system.monotonic()
-        async with delivery.sending:  # calls at once send it once, and fail once
-            if self._system.monotonic() - delivery.sent < AGAIN:
+        async with delivery.sending:  # concurrent calls share one delivery and its failure
+            if self._system.monotonic() - delivery.sent < RESEND_AFTER:
                 return
             if delivery.problem is not None and delivery.failed > began:
                 raise Refused(delivery.problem.what, delivery.problem.next_step)
             to = path(grant.id)
-            asked = WebhookRequest(grant, grant.approvers, needed, url + to, to)
+            request = WebhookRequest(grant, grant.approvers, needed, url + to, to)
             try:
-                await self._sender(to_json(self._body(asked)))
+                await self._sender(to_json(self._body(request)))
             except Refused as problem:
                 delivery.failed, delivery.problem = self._system.monotonic(), problem
                 raise
             delivery.sent = self._system.monotonic()
 
     def _listen(self) -> str:
-        """Where answers can be sent. Raises `Refused` where this server cannot listen for them."""
+        """Return the address for answers, listening if needed. Raises `Refused` if this server cannot listen."""
         address = self._address
         if address.host is None or (self._server is not None and not self._server.ended):
             return self._url or ""
-        # Only here: a server that never asks pays for no HTTP server.
+        # Deferred import: the HTTP server.
         from fastn_mcp.channels.background_server import BackgroundServer
         from fastn_mcp.channels.webhook.answers import application
 
         try:
-            taken = socket.create_server((address.host, address.port), family=_family(address.host), backlog=64)
+            listener = socket.create_server((address.host, address.port), family=_family(address.host), backlog=64)
         except OSError as error:
-            if not address.port or not _answers(address.host, address.port):
+            if not address.port or not _is_listening(address.host, address.port):
                 raise Refused(
                     f"Nobody could be asked: answers cannot be received at port {address.port}"
                     f" ({error.strerror or type(error).__name__}).",
                     "Tell the operator to correct the setting approval_listen.",
                 ) from error
-            # Another server of the same person, on the same ledger: it hears for this one too.
+            # Another server of the same person, on the same ledger, which receives the answers for this one too.
             log.warning("port %s is taken: answers are left to the server that has it", address.port)
             return self._url or _address(address.host, address.port)
-        self._server = BackgroundServer(application(self._answers), taken, "approval endpoint")
-        self._url = address.url or _address(address.host, int(taken.getsockname()[1]))
+        self._server = BackgroundServer(application(self._answers), listener, "approval endpoint")
+        self._url = address.url or _address(address.host, int(listener.getsockname()[1]))
         return self._url
 
 
@@ -259,8 +259,8 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def _answers(host: str, port: int) -> bool:
-    """Whether somebody listens there."""
+def _is_listening(host: str, port: int) -> bool:
+    """Whether a process listens at the address."""
     with suppress(OSError), socket.create_connection((host, port), timeout=1):
         return True
     return False
@@ -272,10 +272,10 @@ _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - nothing is bound to it here
 def webhook_of(
     settings: Settings, account: str, ledger: Ledger, audit: AuditFile, system: System, *, stays: bool
 ) -> Webhook | None:
-    """The webhook that the settings ask for; None where none is set up. Raises `SettingsError`.
+    """Return the configured webhook, or None. Raises `SettingsError` if its settings are invalid.
 
-    `stays` says whether this process is there to receive an answer. One that is not leaves it to another on the same
-    state, and cannot ask where no address of that one is set.
+    `stays` says whether this process runs long enough to receive an answer. If not, another process on the same state
+    has to receive it, and without a configured address the webhook is not used.
     """
     if settings.webhook_url is None:
         return None
