@@ -418,7 +418,7 @@ class FaultySandbox(Sandbox):
         self.faults.clear()
         self.requests.clear()
         self._limiter = RateLimiter()
-        with self._at_work(self._now()):
+        with self._transaction(self._now()):
             self._begin_again()
 
     def reply(self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes) -> FaultyReply:

@@ -1,5 +1,5 @@
-"""A Fastn in this process, with data, for trying and testing without an account. Harsher than one hopes.
+"""Simulated Fastn account with data, in this process, for trials and tests without an account.
 
-`Sandbox(now).answer(...)` is one request; `create_app(sandbox, control=False)` is the same as an ASGI application. What
-the sandbox believes of Fastn is what this project believes: that it is content proves nothing about the real one.
+`Sandbox(now).answer(...)` answers one request; `create_app(sandbox)` is an ASGI application around it. The sandbox has
+this project's assumptions about Fastn, so that passing against it proves nothing about the real API.
 """

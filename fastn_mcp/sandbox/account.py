@@ -1,4 +1,4 @@
-"""Billing, usage, quotas and the audit log, which can only be read. Usage follows from the rows of the account."""
+"""Billing, usage, quotas and the audit log, all read-only. Usage is computed from the rows of the account."""
 
 from collections import Counter
 from datetime import datetime, timedelta
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from fastn_mcp.sandbox.auth import OWNERS_ONLY
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint
-from fastn_mcp.sandbox.state import Row, SandboxState, as_object, moment, record, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, as_object, parse_stamp, record, stamp
 from fastn_mcp.tools.account import GetBilling, GetQuotas, GetUsage, QueryAuditLog
 
 _ROWS = 60
@@ -14,7 +14,7 @@ _DAYS = 14
 
 
 class AuditRow(NamedTuple):
-    """What somebody did, and when."""
+    """One event of the audit log."""
 
     when: str
     actor: str
@@ -42,20 +42,20 @@ def add_audit_log(state: SandboxState, now: datetime) -> None:
 
 
 def append(state: SandboxState, events: list[AuditRow]) -> None:
-    """Record events in the order in which they happened."""
+    """Record events in order of time."""
     for event in sorted(events, key=lambda event: event.when):
         resource = (event.kind, event.key)
-        record(state, moment(event.when), event.actor, event.action, resource, event.outcome, event.customer)
+        record(state, parse_stamp(event.when), event.actor, event.action, resource, event.outcome, event.customer)
 
 
 def refreshed(connection: Row) -> AuditRow:
-    """The last refresh of a connection's credentials."""
+    """Return the event of a connection's last credential refresh."""
     when, key = connection["lastRefreshedAt"], connection["id"]
     return AuditRow(when, "system", "credential.token_refresh", "connection", key, customer=connection["endOrgId"])
 
 
 def changed(workflow: Row) -> AuditRow:
-    """The last change of a workflow: if it has been published, that."""
+    """Return the event of a workflow's last change; its publication if it is published."""
     by = workflow["updatedBy"]
     actor = by if "@" in by else "agent"
     action = "workflow.publish" if workflow["publishedVersion"] else "workflow.update"
@@ -75,21 +75,23 @@ def _of_people(state: SandboxState, now: datetime) -> list[AuditRow]:
 
 
 def _of_rows(state: SandboxState) -> list[AuditRow]:
-    made = [
+    created = [
         AuditRow(row["createdAt"], row["createdBy"], "customer.create", "customer", row["id"])
         for row in state.all("customers")
     ]
-    broke = [
+    failed = [
         AuditRow(row["expiresAt"], "system", "connection.update", "connection", row["id"], "Failure", row["endOrgId"])
         for row in state.all("connections")
         if row["status"] == "FAILED"
     ]
     workflows = [changed(row) for row in state.all("workflows")]
-    return made + broke + workflows + [refreshed(row) for row in state.all("connections") if row["status"] == "ACTIVE"]
+    return (
+        created + failed + workflows + [refreshed(row) for row in state.all("connections") if row["status"] == "ACTIVE"]
+    )
 
 
 def _of_run(run: Row) -> list[AuditRow]:
-    """The start of a run, and its end if it has ended. Manual runs are started with the first API key."""
+    """Return the events of a run: its start, and its end if it has ended. The first API key starts manual runs."""
     kind, key, customer = "workflow_executions", run["id"], run["endOrgId"]
     actor = "apikey:1" if run["triggeredBy"] == "manual" else "system"
     begun = AuditRow(run["createdAt"], actor, "workflow.execute", kind, key, customer=customer)
@@ -133,13 +135,13 @@ def add_billing(state: SandboxState, now: datetime) -> None:
 
 
 def month_of(now: datetime) -> tuple[datetime, datetime]:
-    """The first moment of the month, and of the following one."""
+    """Return the start of the month, and of the following one."""
     first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     return first, first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
 
 
 _OTHER_CALLS = {"per day": 92, "per minute": 20}
-"""API calls of the account's other clients, of which there are no rows: in percent of the limit."""
+"""API calls of the account's other clients, which have no rows, in percent of the limit."""
 
 
 @endpoint(GetBilling, "settings:read")
@@ -193,7 +195,7 @@ def _limits(context: RouteContext) -> dict[tuple[str, str], int]:
 
 
 def _used(context: RouteContext) -> dict[tuple[str, str], int]:
-    """How much of each limit is used."""
+    """Return the use of each limit."""
     state, limits = context.state, _limits(context)
     today = context.now.replace(hour=0, minute=0, second=0, microsecond=0)
     connections = state.all("connections")
@@ -216,7 +218,7 @@ def _used(context: RouteContext) -> dict[tuple[str, str], int]:
 
 
 def _events(context: RouteContext, since: datetime, customer: str | None = None) -> int:
-    """How many runs webhooks and app events have started."""
+    """Count the runs started by webhooks and app events."""
     rows = [
         row
         for row in context.state.all("executions")

@@ -1,8 +1,8 @@
-"""Fastn's AI agents, as far as a fake can be one: sessions, questions, approval cards, builds that take their time.
+"""Simulated AI agents of Fastn: sessions, questions, approval cards, and builds that take time.
 
-In `manual` mode the agent asks by a card before it changes anything, and a build once it has a plan; an answer that
-begins with "approve" or "reject" decides. In `auto` mode nobody is asked. Looking ("status?") brings a build on, and so
-does time.
+In `manual` mode the agent sends an approval card before each change, and a build sends one with its plan. A message
+that begins with "approve" or "reject" answers it. In `auto` mode there are no cards. A build proceeds with time and
+with each poll ("status?").
 """
 
 import re
@@ -12,7 +12,7 @@ from fastn_mcp.sandbox.auth import OWNERS_ONLY
 from fastn_mcp.sandbox.behaviour import SandboxRefusal, invalid, not_found
 from fastn_mcp.sandbox.connectors import CONNECTORS, new_connector
 from fastn_mcp.sandbox.resource import One, RouteContext, endpoint
-from fastn_mcp.sandbox.state import Row, moment, slug_of
+from fastn_mcp.sandbox.state import Row, parse_stamp, slug_of
 from fastn_mcp.sandbox.workflows import WORKFLOWS, new_workflow, trash
 from fastn_mcp.tools.ai import AiBuild, AiChat
 
@@ -34,29 +34,29 @@ def chat(context: RouteContext, call: AiChat) -> One:
     words = call.message.casefold()
     cards = session["pendingApprovals"]
     if cards and words.startswith(("approve", "accept", "yes")):
-        calls = [_do(context, card) for card in cards]
+        calls = [_execute(context, card) for card in cards]
         planned = context.state.get("_builds", session["buildId"])
         if planned is not None and planned["resourceId"] is None:
             return _progress(
                 context, context.state.put("_sessions", {**session, "pendingApprovals": []}), planned, calls
             )
-        return _say(context, session, "Done.", calls=calls)
+        return _reply(context, session, "Done.", calls=calls)
     if cards and words.startswith(("reject", "no")):
-        return _say(context, session, "Then I leave it as it is. What should I do instead?")
+        return _reply(context, session, "Then I leave it as it is. What should I do instead?")
     building = context.state.get("_builds", session["buildId"])
     if building is not None and (building["resourceId"] is None or "status" in words):
         return _progress(context, session, building)
     if cards:
-        return _say(context, session, "I wait for your approval.", cards=cards)
-    wanted = _change(context, call.message)
-    if wanted is not None and mode == "manual":
-        return _say(context, session, "I need your approval for this.", cards=[wanted])
-    if wanted is not None:
-        return _say(context, session, "Done.", calls=[_do(context, wanted)])
+        return _reply(context, session, "I wait for your approval.", cards=cards)
+    card = _change(context, call.message)
+    if card is not None and mode == "manual":
+        return _reply(context, session, "I need your approval for this.", cards=[card])
+    if card is not None:
+        return _reply(context, session, "Done.", calls=[_execute(context, card)])
     if len(words.split()) < 2:
         question = {"id": "which", "text": "What is it about?", "options": ["Customers", "Workflows", "Failures"]}
-        return _say(context, session, "I am not sure what you mean.", questions=[question])
-    return _say(context, session, _summary(context))
+        return _reply(context, session, "I am not sure what you mean.", questions=[question])
+    return _reply(context, session, _summary(context))
 
 
 @endpoint(AiBuild, OWNERS_ONLY)
@@ -90,7 +90,7 @@ def build(context: RouteContext, call: AiBuild) -> One:
 
 
 def _progress(context: RouteContext, session: Row, row: Row, calls: list[Row] | None = None) -> One:
-    """Somebody asks how the build is going, or agrees to its plan, which brings it on."""
+    """Advance a build after a poll, or after its plan was approved, and report its progress."""
     row["polls"] = row["polls"] + 1
     context.state.put("_builds", row)
     step = _step(row, context.now)
@@ -98,19 +98,19 @@ def _progress(context: RouteContext, session: Row, row: Row, calls: list[Row] | 
         asked = session["pendingApprovals"]
         fresh = _card(context, f"create{str(row['type']).capitalize()}", {"buildId": row["id"], "name": row["name"]})
         shown = _build_shown(row, _PLANNED, "waiting_for_user")
-        return _say(context, session, "The plan is ready. May I make it?", cards=asked or [fresh], more=shown)
+        return _reply(context, session, "The plan is ready. May I make it?", cards=asked or [fresh], more=shown)
     if step < len(PHASES):
         text = f"BUILD PROGRESS {step}/{len(PHASES)}: {PHASES[step]}"
-        return _say(context, session, text, calls=calls, more=_build_shown(row, step, "running"))
+        return _reply(context, session, text, calls=calls, more=_build_shown(row, step, "running"))
     if row["resourceId"] is None:
-        row["resourceId"] = _made(context, row["type"], row["name"], row["prompt"], row["connectors"])
+        row["resourceId"] = _create(context, row["type"], row["name"], row["prompt"], row["connectors"])
         context.state.put("_builds", row)
     text = f"BUILD PROGRESS {len(PHASES)}/{len(PHASES)}: the {row['type']} {row['resourceId']} is ready."
-    return _say(context, session, text, calls=calls, more=_build_shown(row, len(PHASES), "completed"))
+    return _reply(context, session, text, calls=calls, more=_build_shown(row, len(PHASES), "completed"))
 
 
 def _step(row: Row, now: datetime) -> int:
-    seconds = (now - moment(row["begun"])).total_seconds()
+    seconds = (now - parse_stamp(row["begun"])).total_seconds()
     return min(max(row["polls"], int(seconds // _SECONDS_A_PHASE)), len(PHASES))
 
 
@@ -126,7 +126,7 @@ def _build_shown(row: Row, step: int, status: str) -> Row:
     }
 
 
-def _say(
+def _reply(
     context: RouteContext,
     session: Row,
     text: str,
@@ -153,10 +153,10 @@ def _say(
 
 def _session(context: RouteContext, key: str | None, title: str) -> Row:
     if key is not None:
-        known = context.state.get("_sessions", key)
-        if known is None:
+        session = context.state.get("_sessions", key)
+        if session is None:
             raise not_found()
-        return known
+        return session
     fresh: Row = {
         "id": context.state.short_id("ses"),
         "title": title[:80],
@@ -184,7 +184,7 @@ def _mode(text: str) -> str:
 
 
 def _change(context: RouteContext, message: str) -> Row | None:
-    """What the message would have the agent change."""
+    """Return a card for the change that the message asks for, if any."""
     found = _WORKFLOW_ID.search(message)
     if found and _DELETES.search(message.casefold()) and context.state.get("workflows", found[0]) is not None:
         return _card(context, "deleteWorkflow", {"workflowId": found[0]})
@@ -197,38 +197,38 @@ def _card(context: RouteContext, tool: str, arguments: Row) -> Row:
     return {"id": context.state.short_id("apr"), "title": f"{tool}?", "tool": tool, "arguments": arguments}
 
 
-def _do(context: RouteContext, card: Row) -> Row:
-    """Do what a card says."""
+def _execute(context: RouteContext, card: Row) -> Row:
+    """Make the change of a card."""
     arguments = card["arguments"]
     if (row := context.state.get("_builds", arguments.get("buildId"))) is not None:
-        # What was planned is nearly made by then: the next look finds it.
+        # An approved build is nearly finished: the next poll completes it.
         context.state.put("_builds", {**row, "approved": True, "polls": max(row["polls"], len(PHASES) - 2)})
     elif card["tool"] == "deleteWorkflow":
         workflow = context.state.get("workflows", arguments["workflowId"])
         if workflow is not None:
             trash(context, workflow, actor="agent")
     else:
-        _made(context, "workflow", arguments["name"], arguments["description"], [])
+        _create(context, "workflow", arguments["name"], arguments["description"], [])
     return {"tool": card["tool"], "arguments": arguments, "status": "completed"}
 
 
-def _made(context: RouteContext, kind: str, name: str, prompt: str, connectors: list[str]) -> str:
-    """Make a draft workflow or a private connector; one of this name that is there already stays as it is."""
+def _create(context: RouteContext, kind: str, name: str, prompt: str, connectors: list[str]) -> str:
+    """Create a draft workflow or a private connector, unless there is one of this name. Returns its id."""
     slug = slug_of(name) or context.state.short_id("built")
     if kind == "connector":
-        there = context.state.first("connectors", "slug", slug)
+        existing = context.state.first("connectors", "slug", slug)
         return str(
-            (there or CONNECTORS.make(context, new_connector(context.state, name, slug, prompt), by="agent"))["id"]
+            (existing or CONNECTORS.create(context, new_connector(context.state, name, slug, prompt), by="agent"))["id"]
         )
-    there = context.state.first("workflows", "slug", slug)
-    if there is not None:
-        return there["id"]
+    existing = context.state.first("workflows", "slug", slug)
+    if existing is not None:
+        return existing["id"]
     row = new_workflow(context.state, name, slug, prompt)
     row |= {
         "code": f"// {prompt}\nexport default async function (ctx) {{\n  return {{ ok: true }};\n}}\n",
         "connectors": [{"slug": app, "scope": "MULTI_TENANT"} for app in connectors],
     }
-    return str(WORKFLOWS.make(context, row, by="agent")["id"])
+    return str(WORKFLOWS.create(context, row, by="agent")["id"])
 
 
 def _summary(context: RouteContext) -> str:

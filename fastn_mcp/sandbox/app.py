@@ -1,6 +1,6 @@
-"""The sandbox as an ASGI application, and the accounts that differ from what is declared.
+"""The sandbox as an ASGI application, and variants of it that differ from the declared API.
 
-Each of these is one of the differences that Fastn's own pages show, or that third parties saw, for `doctor` to find.
+Each variant is a difference that Fastn's own pages show or that third parties saw, for `doctor` to find.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -21,7 +21,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
 def create_app(sandbox: Sandbox) -> App:
-    """An ASGI application around `sandbox`."""
+    """Return an ASGI application around `sandbox`."""
 
     async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -45,8 +45,8 @@ async def answer_lifespan(receive: Receive, send: Send) -> None:
 
 
 async def read_request(scope: MutableMapping[str, Any], receive: Receive) -> SandboxRequest | None:
-    """The request, with one byte more than is allowed of its body at most; None where the client left."""
-    # The path as it came, encoded: an id holds colons, and a segment may hold an encoded slash.
+    """Read the request, with at most one byte of its body beyond the limit; None if the client disconnected."""
+    # The encoded path: ids contain colons, and a segment may contain an encoded slash.
     raw = scope.get("raw_path")
     path = raw.decode("latin-1") if raw else quote(scope["path"])
     query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
@@ -90,7 +90,7 @@ def _moved() -> dict[str, Route]:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """How it behaves, where its operations are, and the key that its user has."""
+    """Behaviour of a sandbox, the routes that differ, and its user's key."""
 
     behaviour: Behaviour = field(default_factory=Behaviour)
     routes: Mapping[str, Route] = field(default_factory=dict[str, Route])
@@ -111,4 +111,4 @@ VARIANTS = {
     ),
     "scopes": Variant(key=VIEWER_KEY),
 }
-"""By their names in `fastn-mcp sandbox --guise`."""
+"""Variants by their name in `fastn-mcp sandbox --guise`."""

@@ -1,4 +1,4 @@
-"""Who may do what in the sandbox: keys by digest, test mode, roles, permissions and rate limits."""
+"""Authentication and authorization in the sandbox: keys by digest, test mode, roles, permissions, rate limits."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 from email.utils import format_datetime
 
 from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, ModeHeader, RetryAfter, SandboxRefusal, forbidden
-from fastn_mcp.sandbox.state import Row, SandboxState, moment, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, stamp
 
 KEY = "fsk_test_sandbox"
-"""May do everything. A test key, so it wants `X-fastn-Test-Mode: true`."""
+"""Test key with full access. Needs the header `X-fastn-Test-Mode: true`."""
 LIVE_KEY = "fsk_live_sandbox"
-"""May do everything, and must not come with the test mode header."""
+"""Live key with full access. Must be sent without the test mode header."""
 VIEWER_KEY = "fsk_test_viewer"
-"""May read workflows, connectors, connections, triggers and customers, and nothing else."""
+"""Test key that may only read workflows, connectors, connections, triggers and customers."""
 
 _TEST_PREFIX = "fsk_test_"
 _LIVE_PREFIX = "fsk_live_"
@@ -31,9 +31,9 @@ _GROUPS = {
     "widgets": ("create", "read", "update", "delete"),
     "unified": ("read", "execute"),
 }
-"""Fastn has 42 permissions in ten groups. People's roles and keys' presets are separate systems with the same names.
+"""Fastn's 42 permissions, in ten groups. Users' roles and keys' presets are separate, with the same names.
 
-AI and the audit log are not in it: they are for owners and admins, which for a key means full access.
+AI and the audit log are not among them: they are for owners and admins, which for a key means full access.
 """
 
 ALL = frozenset(f"{group}:{action}" for group, actions in _GROUPS.items() for action in actions)
@@ -81,7 +81,7 @@ PRESETS = {
 }
 
 OWNERS_ONLY = "owners and admins only"
-"""Stands where no permission can be granted."""
+"""In place of a permission, for operations that no permission grants."""
 
 
 def digest(key: str) -> str:
@@ -89,13 +89,13 @@ def digest(key: str) -> str:
 
 
 def store_key(state: SandboxState, row: Row, key: str) -> Row:
-    """Store the row that describes `key`, and the key's digest."""
+    """Store the row of an API key, and the key's digest."""
     state.put("_keys", {"id": digest(key), "apiKeyId": row["id"]})
     return state.put("apiKeys", {**row, "keyPrefix": key[:9], "last4": key[-4:]})
 
 
 def find_key(state: SandboxState, key: str) -> Row | None:
-    """The row of an API key, unless it was revoked."""
+    """Return the row of an API key; None if it is unknown or revoked."""
     entry = state.get("_keys", digest(key))
     return None if entry is None else state.get("apiKeys", entry["apiKeyId"])
 
@@ -106,11 +106,11 @@ def permissions_of(row: Row) -> frozenset[str]:
 
 
 _WINDOW = 60
-"""Seconds of a rate limit's window."""
+"""Seconds of a rate limit window."""
 
 
 def key_in(headers: Mapping[str, str], accepts: Accepts = Accepts.EITHER) -> str | None:
-    """The API key that came, in one of the documented ways that is accepted."""
+    """Return the API key of a request, from one of the accepted headers."""
     if accepts is not Accepts.BEARER and (key := headers.get("x-fastn-api-key")) is not None:
         return key
     if accepts is Accepts.HEADER:
@@ -120,7 +120,7 @@ def key_in(headers: Mapping[str, str], accepts: Accepts = Accepts.EITHER) -> str
 
 
 def authenticate(state: SandboxState, headers: Mapping[str, str], now: datetime, behaviour: Behaviour) -> Row:
-    """The API key's row. Raises `SandboxRefusal`."""
+    """Return the row of the request's API key. Raises `SandboxRefusal`."""
     key = key_in(headers, behaviour.accepts)
     row = None if key is None else find_key(state, key)
     if key is None or row is None:
@@ -133,15 +133,15 @@ def authenticate(state: SandboxState, headers: Mapping[str, str], now: datetime,
     if key.startswith(_LIVE_PREFIX) and testing:
         raise SandboxRefusal(401, "AUTH_INVALID", "A live key must not come with X-fastn-Test-Mode")
     expires = row.get("expiresAt")
-    if isinstance(expires, str) and moment(expires) <= now:
+    if isinstance(expires, str) and parse_stamp(expires) <= now:
         raise SandboxRefusal(401, "AUTH_EXPIRED", "The API key has expired")
-    # To the minute, so that looking at a key does not change it with every look.
+    # To the minute, so that reading a key does not change it each time.
     row["lastUsed"] = stamp(now.replace(second=0, microsecond=0))
     return row
 
 
 def authorize(row: Row, needed: str | None) -> None:
-    """Raises `SandboxRefusal` where the key lacks this permission."""
+    """Raise `SandboxRefusal` if the key lacks this permission."""
     held = permissions_of(row)
     if needed == OWNERS_ONLY and held != ALL:
         raise forbidden("This is for owners and admins")
@@ -150,7 +150,7 @@ def authorize(row: Row, needed: str | None) -> None:
 
 
 class RateLimiter:
-    """Counts requests by key in fixed windows."""
+    """Rate limit by key, in fixed windows."""
 
     def __init__(self) -> None:
         self._used: dict[str, tuple[int, int]] = {}
@@ -158,7 +158,7 @@ class RateLimiter:
     def count(
         self, key: str, limit: int, now: datetime, retry_after: RetryAfter
     ) -> tuple[SandboxRefusal | None, dict[str, str]]:
-        """The refusal where there is no room for one more, and the headers of any response."""
+        """Count a request. Returns the refusal if the limit is exceeded, and the headers of every response."""
         window = int(now.timestamp()) // _WINDOW
         last, used = self._used.get(key, (window, 0))
         used = used + 1 if last == window else 1

@@ -1,6 +1,6 @@
-"""How Fastn answers: replies and refusals, and, as choices, what is not known of it: envelopes, paging, limits.
+"""Replies and refusals of the sandbox, and options for what is unknown of Fastn: envelopes, paging, limits.
 
-Everything that a client has to tolerate is one value here, so that a test can try each.
+Each behaviour that a client has to tolerate is one value, so that tests can try all of them.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ class SandboxReply:
 
 
 class SandboxRefusal(Exception):
-    """Fastn does not do it. Becomes an error response."""
+    """Refusal of a request, sent as an error response."""
 
     def __init__(
         self, status: int, code: str, message: str, details: JsonValue = None, headers: dict[str, str] | None = None
@@ -45,13 +45,13 @@ class SandboxRefusal(Exception):
 
 
 def not_allowed(method: str, allowed: Iterable[str]) -> SandboxRefusal:
-    """There is such a path, but not by `method`."""
+    """Return the refusal for a path that exists, but not with this method."""
     headers = {"allow": ", ".join(sorted(set(allowed)))}
     return SandboxRefusal(405, "METHOD_NOT_ALLOWED", f"{method} is not allowed here", headers=headers)
 
 
 def invalid(field: str, problem: str) -> SandboxRefusal:
-    """A value that Fastn does not accept, by its name on the wire."""
+    """Return the refusal of a field's value; `field` is its name on the wire."""
     return SandboxRefusal(422, "VALIDATION_ERROR", f"{field}: {problem}", [{"field": field, "problem": problem}])
 
 
@@ -68,7 +68,7 @@ def forbidden(message: str) -> SandboxRefusal:
 
 
 class Envelope(Enum):
-    """What an answer is wrapped in."""
+    """JSON structure around the data of a response."""
 
     DATA = "data"
     DATA_DATA = "data.data"
@@ -78,25 +78,25 @@ class Envelope(Enum):
 
 
 class Paging(Enum):
-    """What a list says of its other pages."""
+    """Pagination fields of a list."""
 
     TOTAL_AND_CURSOR = "total_and_cursor"
     TOTAL = "total"
     CURSOR = "cursor"
     SILENT = "silent"
     IGNORED = "ignored"
-    """Answers everything at once, whatever was asked for."""
+    """Return all rows at once and ignore the parameters."""
 
 
 class Filtering(Enum):
-    """Whether lists heed their filters. Nobody knows which of them Fastn does."""
+    """Whether lists apply their filters. It is not known which of them Fastn applies."""
 
     HEEDED = "heeded"
     IGNORED = "ignored"
 
 
 class Accepts(Enum):
-    """How the key may come. Fastn's pages disagree."""
+    """Headers accepted for the key. Fastn's pages disagree."""
 
     EITHER = "either"
     HEADER = "header"
@@ -104,14 +104,14 @@ class Accepts(Enum):
 
 
 class ModeHeader(Enum):
-    """What becomes of a test key that comes with X-fastn-Test-Mode, or without it."""
+    """Whether a test key needs the header X-fastn-Test-Mode, or is refused with it."""
 
     WANTED = "wanted"
     REFUSED = "refused"
 
 
 class RetryAfter(Enum):
-    """How a 429 says when to come back. Third parties saw it say nothing."""
+    """Format of Retry-After in a 429. Third parties saw responses without it."""
 
     SECONDS = "seconds"
     DATE = "date"
@@ -119,7 +119,7 @@ class RetryAfter(Enum):
 
 
 class Behaviour(BaseModel):
-    """One way in which Fastn may behave."""
+    """One possible behaviour of Fastn."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -128,22 +128,22 @@ class Behaviour(BaseModel):
     filtering: Filtering = Filtering.HEEDED
     retry_after: RetryAfter = RetryAfter.SECONDS
     rate_limit: int = Field(default=100_000, ge=1)
-    """Requests in a minute for each key."""
+    """Requests per minute and key."""
     accepts: Accepts = Accepts.EITHER
     test_mode: ModeHeader = ModeHeader.WANTED
     fields: dict[str, str] = Field(default={})
-    """What a row's own fields are called instead."""
+    """Other names for top-level fields of rows."""
 
 
-def wrapped(envelope: Envelope, value: JsonValue, around: dict[str, JsonValue]) -> JsonValue:
-    """`value` in its envelope. `around` is what stands beside the rows of a list."""
+def wrapped(envelope: Envelope, value: JsonValue, pagination: dict[str, JsonValue]) -> JsonValue:
+    """Return `value` in its envelope, with the pagination fields of a list beside it."""
     match envelope:
         case Envelope.BARE:
             return value
         case Envelope.DATA:
-            return {"data": value, **around}
+            return {"data": value, **pagination}
         case Envelope.DATA_DATA:
-            return {"data": {"data": value, **around}}
+            return {"data": {"data": value, **pagination}}
         case Envelope.ITEMS | Envelope.RESULTS:
             name = envelope.value
-            return {name if isinstance(value, list) else name.removesuffix("s"): value, **around}
+            return {name if isinstance(value, list) else name.removesuffix("s"): value, **pagination}

@@ -1,4 +1,4 @@
-"""Connectors and connections: the account's own, their rows, and the handlers of their operations."""
+"""Connectors and connections: those of the dataset, their rows, and the handlers of their operations."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -62,7 +62,7 @@ def connector(
     events: Iterable[str],
     when: datetime,
 ) -> Row:
-    """One row: a managed connector that speaks REST."""
+    """Return the row of a managed REST connector."""
     row = new_connector(state, name, slug, f"{name} for workflows.", auth)
     (method,) = row["authMethods"]
     method["config"] = None
@@ -89,7 +89,7 @@ def connector(
 
 
 def new_connector(state: SandboxState, name: str, slug: str, description: str | None, auth: str = "OAUTH_2") -> Row:
-    """A private connector with nothing in it yet."""
+    """Return the row of an empty private connector."""
     return {
         "id": state.uuid(),
         "name": name,
@@ -114,11 +114,11 @@ OWN: Row = {
     "createdBy": "lee@fastn.example",
     "updatedBy": "lee@fastn.example",
 }
-"""What differs in a connector of the account's own."""
+"""Fields that differ in a connector of the account itself."""
 
 
 _CONNECTIONS = (
-    # customer, connector, status, days since it was made, days since it was used
+    # customer, connector, status, days since its creation, days since its last use
     ("acme-corp", "shopify", "ACTIVE", 200, 0),
     ("acme-corp", "slack", "ACTIVE", 199, 0),
     ("acme-corp", "xero", "ACTIVE", 180, 1),
@@ -129,35 +129,35 @@ _CONNECTIONS = (
     ("globex-exports", "shopify", "INACTIVE", 70, 15),
 )
 
-_WRONG = {
+_STATUS_REASONS = {
     "EXPIRED": "The credentials expired and could not be refreshed.",
     "FAILED": "The authorisation was revoked at the app.",
 }
 
 
 def add_connections(state: SandboxState, now: datetime) -> None:
-    for slug, app, status, made, used in _CONNECTIONS:
+    for slug, app, status, created, used in _CONNECTIONS:
         customer = state.named("customers", slug) if slug else None
         last = now - timedelta(days=used)
         expires = now + timedelta(days=30) if status == "ACTIVE" else last
-        row = connection(state.named("connectors", app), customer, status, now - timedelta(days=made), last, expires)
+        row = connection(state.named("connectors", app), customer, status, now - timedelta(days=created), last, expires)
         state.put("connections", row)
 
 
 def connection(
-    connector: Row, customer: Row | None, status: str, made: datetime, used: datetime, expires: datetime
+    connector: Row, customer: Row | None, status: str, created: datetime, used: datetime, expires: datetime
 ) -> Row:
-    """One row, by the connector's first auth method. It was last used shortly before `used`."""
+    """Return the row of a connection with the connector's first auth method, last used shortly before `used`."""
     method = connector["authMethods"][0]
     last = stamp(used - timedelta(minutes=11))
     return _connection(connection_id(connector, method, customer), "default", connector, method, customer, status) | {
         "verifyStatus": "VERIFIED" if status == "ACTIVE" else None,
-        "statusReason": _WRONG.get(status),
+        "statusReason": _STATUS_REASONS.get(status),
         "userEmail": customer["adminEmail"] if customer else "dana@fastn.example",
         "expiresAt": stamp(expires),
         "lastRefreshedAt": stamp(used - timedelta(minutes=31)),
         "lastUsedAt": last,
-        "createdAt": stamp(made),
+        "createdAt": stamp(created),
         "updatedAt": last,
     }
 
@@ -183,13 +183,13 @@ def _connection(key: str, name: str, connector: Row, method: Row, customer: Row 
 
 
 def connection_id(connector: Row, method: Row, customer: Row | None, name: str = "default") -> str:
-    """`ucl:org_<org>:<env>:<connectorId>:<authId>:<tenant>`; a second one of the same kind carries its name."""
+    """Return `ucl:org_<org>:<env>:<connectorId>:<authId>:<tenant>`, with the name appended unless it is "default"."""
     parts = ["ucl", ORGANISATION, "live", connector["id"], method["id"], customer["id"] if customer else "default"]
     return ":".join(str(part) for part in (parts if name == "default" else [*parts, name]))
 
 
 def connection_of(state: SandboxState, app: str, customer: str | None, status: str | None = None) -> Row | None:
-    """The customer's connection to an app, of this status if one is named."""
+    """Return the customer's connection to an app, with this status if one is given."""
     connector = state.first("connectors", "slug", app)
     return next(
         (
@@ -237,7 +237,7 @@ def create_connector(context: RouteContext, call: connectors.CreateConnector) ->
         "visibility": _visibility(context.body.get("visibility", "Private")),
         "authMethods": _auth_methods(context.state, context.body.get("authMethods")) or row["authMethods"],
     }
-    return One(CONNECTORS.make(context, row), 201)
+    return One(CONNECTORS.create(context, row), 201)
 
 
 @endpoint(connectors.UpdateConnector, "connectors:update")
@@ -251,7 +251,7 @@ def update(context: RouteContext, call: connectors.UpdateConnector) -> One:
         "visibility": _visibility(changed["visibility"]),
         "authMethods": _auth_methods(context.state, changed["authMethods"]),
     }
-    return One(CONNECTORS.keep(context, changed))
+    return One(CONNECTORS.update(context, changed))
 
 
 @endpoint(connectors.DeleteConnector, "connectors:delete")
@@ -275,14 +275,14 @@ def _visibility(value: str | None) -> str | None:
     return value
 
 
-def _auth_methods(state: SandboxState, given: list[Row] | None) -> list[Row] | None:
-    """The methods as they are stored: each with an id."""
-    if given is None:
+def _auth_methods(state: SandboxState, methods: list[Row] | None) -> list[Row] | None:
+    """Return the auth methods as stored, each with an id. Raises `SandboxRefusal` for an unknown type."""
+    if methods is None:
         return None
-    for number, method in enumerate(given):
+    for number, method in enumerate(methods):
         if method.get("type") not in _AUTH_TYPES:
             raise invalid(f"authMethods[{number}].type", f"one of {', '.join(_AUTH_TYPES)}")
-    return [{"id": state.uuid(), "isDefault": number == 0, **method} for number, method in enumerate(given)]
+    return [{"id": state.uuid(), "isDefault": number == 0, **method} for number, method in enumerate(methods)]
 
 
 CONNECTIONS = Resource(

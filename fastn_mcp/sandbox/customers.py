@@ -1,4 +1,4 @@
-"""Customers, users and roles: the account's own, their rows, and the handlers of their operations."""
+"""Customers, users and roles: those of the dataset, their rows, and the handlers of their operations."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -29,18 +29,18 @@ def add_customers(state: SandboxState, now: datetime) -> None:
         if slug == "globex-exports":
             row["quotaOverrides"] = {"events.day": 200}
         if slug == "acme-customer":
-            row |= waiting(admin)
+            row |= pending_fields(admin)
         state.put("customers", row)
 
 
 def customer_row(key: str, name: str, slug: str, admin: str, when: datetime) -> Row:
-    """One row: a customer who is at work."""
+    """Return the row of an active customer."""
     row = _customer(key, name, slug, admin) | provenance(stamp(when), "dana@fastn.example")
     return row | {"status": "Active", "customerAdmin": {"email": admin, "inviteStatus": "Accepted"}}
 
 
-def waiting(admin: str) -> Row:
-    """What differs while the admin has not accepted."""
+def pending_fields(admin: str) -> Row:
+    """Return the fields that differ until the admin accepts the invitation."""
     return {"status": "Pending Admin Activation", "customerAdmin": _invited(admin)}
 
 
@@ -96,7 +96,7 @@ def create(context: RouteContext, call: tools.CreateCustomer) -> One:
         "region": context.body.get("region") or "US",
         "quotaOverrides": context.body.get("quotaOverrides"),
     }
-    return One(_shown(context, CUSTOMERS.make(context, row)), 201)
+    return One(_shown(context, CUSTOMERS.create(context, row)), 201)
 
 
 @endpoint(tools.UpdateCustomer, "settings:manage")
@@ -105,7 +105,7 @@ def update(context: RouteContext, call: tools.UpdateCustomer) -> One:
     changed = CUSTOMERS.replaced(context, row, _shown(context, row))
     if changed["adminEmail"] != row["adminEmail"]:
         changed["customerAdmin"] = _invited(call.admin_email)
-    return One(_shown(context, CUSTOMERS.keep(context, changed)))
+    return One(_shown(context, CUSTOMERS.update(context, changed)))
 
 
 @endpoint(tools.DeleteCustomer, "settings:manage")
@@ -126,7 +126,7 @@ def _shown(context: RouteContext, row: Row) -> Row:
 
 
 def _connected(context: RouteContext) -> Counter[str]:
-    """How many connections each customer has."""
+    """Count the connections of each customer."""
     return Counter(connection["endOrgId"] for connection in context.state.all("connections"))
 
 
@@ -160,12 +160,12 @@ def add_people(state: SandboxState, now: datetime) -> None:
     _add_role(state, now, "Support read-only", "Looks, for the support team.", "Viewer", support)
     for number, (name, email, role, status) in enumerate(_USERS):
         seen = now - timedelta(hours=1 + 7 * number) if status == "Active" else None
-        made = now - timedelta(days=1_000 - 170 * number)
-        state.put("users", user(state.uuid(), name, email, role, made, seen))
+        created = now - timedelta(days=1_000 - 170 * number)
+        state.put("users", user(state.uuid(), name, email, role, created, seen))
 
 
-def user(key: str, name: str | None, email: str, role: str, made: datetime, seen: datetime | None) -> Row:
-    """One row. Whoever was never seen is invited, and has no name yet."""
+def user(key: str, name: str | None, email: str, role: str, created: datetime, seen: datetime | None) -> Row:
+    """Return the row of a user. One never seen is invited, and has no name yet."""
     return {
         "id": key,
         "name": name if seen else None,
@@ -173,7 +173,7 @@ def user(key: str, name: str | None, email: str, role: str, made: datetime, seen
         "role": role,
         "status": "Active" if seen else "Invited",
         "lastActive": stamp(seen) if seen else None,
-        "createdAt": stamp(made),
+        "createdAt": stamp(created),
     }
 
 
@@ -224,8 +224,8 @@ def invite(context: RouteContext, call: InviteUser) -> One:
 @endpoint(CreateRole, "settings:manage")
 def create_role(context: RouteContext, call: CreateRole) -> One:
     ROLES_RESOURCE.check(context.body)
-    wanted = call.parent or "Viewer"
-    parent = context.state.get("roles", wanted) or context.state.first("roles", "name", wanted)
+    name = call.parent or "Viewer"
+    parent = context.state.get("roles", name) or context.state.first("roles", "name", name)
     if parent is None:
         raise invalid("parent", "there is no such role")
     if unknown := sorted(set(call.permissions) - ALL):
@@ -233,4 +233,4 @@ def create_role(context: RouteContext, call: CreateRole) -> One:
     if more := sorted(set(call.permissions) - set(parent["permissions"])):
         raise invalid("permissions", f"{parent['name']} does not hold {', '.join(more)}")
     row = _role(context.state.uuid(), call.name, call.description, parent["name"], call.permissions)
-    return One(ROLES_RESOURCE.make(context, row), 201)
+    return One(ROLES_RESOURCE.create(context, row), 201)

@@ -1,9 +1,9 @@
-"""One execution as Fastn shows it, and the errors of failed ones, in the words of Fastn's documentation."""
+"""Rows of executions, and their errors in the words of Fastn's documentation."""
 
 from datetime import datetime, timedelta
 from typing import Any
 
-from fastn_mcp.sandbox.state import Row, as_object, moment, stamp
+from fastn_mcp.sandbox.state import Row, as_object, parse_stamp, stamp
 
 
 def execution(
@@ -15,7 +15,7 @@ def execution(
     triggered_by: str,
     **more: Any,
 ) -> Row:
-    """One row. `duration` is in milliseconds, None while it runs."""
+    """Return the row of an execution. `duration` is in milliseconds, None while it runs."""
     ended = None if duration is None else stamp(begun + timedelta(milliseconds=duration))
     steps = len(workflow.get("connectors") or ()) or 1
     failed = 1 if status in ("failed", "timeout") else 0
@@ -61,12 +61,12 @@ def execution(
 def _version(workflow: Row, begun: datetime) -> str | None:
     published: str | None = workflow["publishedVersion"]
     number = int(published.removeprefix("v")) if published else 1
-    changed = moment(workflow["updatedAt"])
+    changed = parse_stamp(workflow["updatedAt"])
     return f"v{number - 1}" if begun < changed and number > 1 else published
 
 
 def unusable(app: str, action: str, pinned: str) -> Row:
-    """A pinned connection that no longer works."""
+    """Return the error of a pinned connection that no longer works."""
     return _dependency_error(
         f"The {app} connection cannot be used",
         f"connector.{app}.{action}",
@@ -79,7 +79,7 @@ def unusable(app: str, action: str, pinned: str) -> Row:
 
 
 def no_connection(app: str, customer: str) -> Row:
-    """A customer who never connected the app, or no longer does."""
+    """Return the error for a customer without a connection to the app."""
     return _dependency_error(
         f"{app} is not connected",
         f"connector.{app}",

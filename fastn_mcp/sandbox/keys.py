@@ -1,4 +1,4 @@
-"""API keys and secrets: the account's own, their rows, and the handlers of their operations."""
+"""API keys and secrets: those of the dataset, their rows, and the handlers of their operations."""
 
 import json
 import re
@@ -27,8 +27,8 @@ def add_keys(state: SandboxState, now: datetime) -> None:
         store_key(state, row, key)
 
 
-def api_key(number: int, name: str, mode: str, permissions: str, made: datetime) -> Row:
-    """One row: a key that was never used and never expires."""
+def api_key(number: int, name: str, mode: str, permissions: str, created: datetime) -> Row:
+    """Return the row of a key that was never used and never expires."""
     return {
         "id": number,
         "name": name,
@@ -40,7 +40,7 @@ def api_key(number: int, name: str, mode: str, permissions: str, made: datetime)
         "verifyCallerIdentity": False,
         "expiresAt": None,
         "lastUsed": None,
-        "createdAt": stamp(made),
+        "createdAt": stamp(created),
         "createdBy": "dana@fastn.example",
     }
 
@@ -82,8 +82,8 @@ def create_api_key(context: RouteContext, call: CreateApiKey) -> One:
         "expiresAt": _expiry(call.expires or "90d", context.now),
     }
     key = f"fsk_{mode.lower()}_{context.state.hex(48)}"
-    made = store_key(context.state, API_KEYS.make(context, row), key)
-    shown: Row = {**made, "key": key}
+    stored = store_key(context.state, API_KEYS.create(context, row), key)
+    shown: Row = {**stored, "key": key}
     if row["verifyCallerIdentity"]:
         shown["signingSecret"] = context.state.hex(64)
     return One(shown, 201)
@@ -136,8 +136,8 @@ def add_secrets(state: SandboxState, now: datetime) -> None:
 
 
 def secret(key: str, name: str, kind: str, customer: str | None, when: datetime) -> Row:
-    """One row, without the value, which nobody sees again."""
-    made = stamp(when)
+    """Return the row of a secret. Its value is not stored, as Fastn never shows it."""
+    created = stamp(when)
     return {
         "id": key,
         "name": name,
@@ -145,8 +145,8 @@ def secret(key: str, name: str, kind: str, customer: str | None, when: datetime)
         "customerId": customer,
         "environment": None,
         "scope": "customer" if customer else "org",
-        "createdAt": made,
-        "updatedAt": made,
+        "createdAt": created,
+        "updatedAt": created,
     }
 
 

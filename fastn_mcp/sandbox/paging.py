@@ -1,4 +1,4 @@
-"""Filters, order and pages of lists; stored runs and run history in one list."""
+"""Filters, order and pages of lists, and the list that merges stored runs and run history."""
 
 import base64
 from bisect import bisect_left, bisect_right
@@ -12,14 +12,14 @@ from typing_extensions import override
 
 from fastn_mcp.sandbox.behaviour import Envelope, Paging, SandboxRefusal, invalid, wrapped
 from fastn_mcp.sandbox.run_history import History, milliseconds
-from fastn_mcp.sandbox.state import Row, moment
+from fastn_mcp.sandbox.state import Row, parse_stamp
 from fastn_mcp.tools.paging import List
 
 _SEARCHED = ("name", "slug", "id", "email", "description")
 
 
 class Rows:
-    """All rows of a list, as `shown` shows each. A place is counted from 0."""
+    """All rows of a list, rendered by `shown`. Positions count from 0."""
 
     def __init__(self, rows: Sequence[Row], shown: Callable[[Row], Row]) -> None:
         self._rows = rows
@@ -28,17 +28,17 @@ class Rows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def cut(self, start: int, end: int) -> Iterator[Row]:
-        """The rows from `start` until before `end`, as far as there are any."""
+    def slice(self, start: int, end: int) -> Iterator[Row]:
+        """Return the rows from `start` to before `end`."""
         return map(self._shown, self._rows[start:end])
 
-    def place(self, key: str) -> int | None:
-        """Where the row with this id stands; None where the list does not have it."""
-        return next((place for place, row in enumerate(self._rows) if str(row["id"]) == key), None)
+    def position(self, key: str) -> int | None:
+        """Return the position of the row with this id; None if it is not in the list."""
+        return next((position for position, row in enumerate(self._rows) if str(row["id"]) == key), None)
 
 
 def select(rows: list[Row], call: List[Any]) -> list[Row]:
-    """The rows that the filters of `call` let through, newest first; of two from the same moment, the later one."""
+    """Return the rows that match the filters of `call`, newest first; at equal times, the one stored last."""
     for name in type(call).model_fields.keys() - {"limit", "cursor"}:
         wanted: str | None = getattr(call, name)
         if wanted is None:
@@ -48,10 +48,10 @@ def select(rows: list[Row], call: List[Any]) -> list[Row]:
                 rows = [row for row in rows if wanted.casefold() in _text(row)]
             case "since":
                 begin = instant(name, wanted)
-                rows = [row for row in rows if moment(_time(row)) >= begin]
+                rows = [row for row in rows if parse_stamp(_time(row)) >= begin]
             case "until":
                 end = instant(name, wanted)
-                rows = [row for row in rows if moment(_time(row)) < end]
+                rows = [row for row in rows if parse_stamp(_time(row)) < end]
             case "resource_id":
                 rows = [row for row in rows if str(row["resource"]["id"]).casefold() == wanted.casefold()]
             case _:
@@ -61,18 +61,18 @@ def select(rows: list[Row], call: List[Any]) -> list[Row]:
 
 
 def page(rows: Rows, limit: int, query: dict[str, str], paging: Paging) -> tuple[Iterable[Row], Row]:
-    """One page, and what stands beside it. Raises `SandboxRefusal`."""
+    """Return one page and its pagination fields. Raises `SandboxRefusal` for an invalid cursor or offset."""
     if paging is Paging.IGNORED:
-        return rows.cut(0, len(rows)), {}
+        return rows.slice(0, len(rows)), {}
     start = _after(rows, query["cursor"]) if "cursor" in query else _offset(query.get("offset", "0"))
-    cut = list(rows.cut(start, start + limit))
-    around: Row = {}
+    items = list(rows.slice(start, start + limit))
+    pagination: Row = {}
     if paging in (Paging.TOTAL, Paging.TOTAL_AND_CURSOR):
-        around |= {"total": len(rows), "limit": limit, "offset": start}
+        pagination |= {"total": len(rows), "limit": limit, "offset": start}
     if paging in (Paging.CURSOR, Paging.TOTAL_AND_CURSOR):
-        more = bool(cut) and start + limit < len(rows)
-        around["nextCursor"] = _cursor(str(cut[-1]["id"])) if more else None
-    return cut, around
+        more = bool(items) and start + limit < len(rows)
+        pagination["nextCursor"] = _cursor(str(items[-1]["id"])) if more else None
+    return items, pagination
 
 
 def _cursor(key: str) -> str:
@@ -84,10 +84,10 @@ def _after(rows: Rows, cursor: str) -> int:
         key = base64.urlsafe_b64decode(cursor).decode().removeprefix("after ")
     except ValueError:
         key = ""
-    place = rows.place(key) if _cursor(key) == cursor else None
-    if place is None:
+    position = rows.position(key) if _cursor(key) == cursor else None
+    if position is None:
         raise SandboxRefusal(400, "VALIDATION_ERROR", "cursor: not a cursor of this list")
-    return place + 1
+    return position + 1
 
 
 def _offset(text: str) -> int:
@@ -101,7 +101,7 @@ def _time(row: Row) -> str:
 
 
 def instant(name: str, text: str) -> datetime:
-    """The moment that a filter names. Raises `SandboxRefusal`."""
+    """Parse the time of a filter, in UTC if it has no zone. Raises `SandboxRefusal`."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
@@ -113,10 +113,10 @@ def _text(row: Row) -> str:
     return " ".join(str(row[name]) for name in _SEARCHED if row.get(name) is not None).casefold()
 
 
-def list_body(envelope: Envelope, rows: Iterable[Row], around: Row) -> bytes:
-    """The rows in their envelope, with what stands beside them."""
-    # An envelope begins with the rows, so that the first empty list is where they go.
-    head, tail = to_json(wrapped(envelope, [], around)).split(b"[]", 1)
+def list_body(envelope: Envelope, rows: Iterable[Row], pagination: Row) -> bytes:
+    """Encode the rows in their envelope, with the pagination fields."""
+    # An envelope begins with the rows, so the first empty list is their place.
+    head, tail = to_json(wrapped(envelope, [], pagination)).split(b"[]", 1)
     body = BytesIO()
     body.write(head + b"[")
     for number, row in enumerate(rows):
@@ -126,9 +126,9 @@ def list_body(envelope: Envelope, rows: Iterable[Row], around: Row) -> bytes:
 
 
 class MergedRows(Rows):
-    """Stored runs and runs of the history, newest first. Of two that began together the stored one comes first.
+    """Stored runs and runs of the history, newest first. At equal times the stored run comes first.
 
-    `numbers` are runs of the history in its order.
+    `numbers` are the runs of the history, in its order.
     """
 
     def __init__(
@@ -137,23 +137,23 @@ class MergedRows(Rows):
         super().__init__(rows, shown)
         self._history = history
         self._numbers = numbers
-        # For each stored row how many runs of the history come before it.
-        self._before = [self._newer(milliseconds(moment(str(row["createdAt"])))) for row in rows]
-        self._places = [place + before for place, before in enumerate(self._before)]
+        # For each stored row, the number of runs of the history before it.
+        self._before = [self._newer(milliseconds(parse_stamp(str(row["createdAt"])))) for row in rows]
+        self._positions = [position + before for position, before in enumerate(self._before)]
 
     @override
     def __len__(self) -> int:
         return len(self._rows) + len(self._numbers)
 
     @override
-    def cut(self, start: int, end: int) -> Iterator[Row]:
-        return (self._shown(self._row(place)) for place in range(start, min(end, len(self))))
+    def slice(self, start: int, end: int) -> Iterator[Row]:
+        return (self._shown(self._row(position)) for position in range(start, min(end, len(self))))
 
     @override
-    def place(self, key: str) -> int | None:
-        for row, place in zip(self._rows, self._places, strict=True):
+    def position(self, key: str) -> int | None:
+        for row, position in zip(self._rows, self._positions, strict=True):
             if row["id"] == key:
-                return place
+                return position
         number = self._history.number(key)
         if number is None:
             return None
@@ -166,8 +166,8 @@ class MergedRows(Rows):
     def _newer(self, when: int) -> int:
         return len(self._numbers) - bisect_right(self._numbers, when, key=self._history.begun.__getitem__)
 
-    def _row(self, place: int) -> Row:
-        kept = bisect_left(self._places, place)
-        if kept < len(self._places) and self._places[kept] == place:
-            return self._rows[kept]
-        return self._history.row(self._numbers[len(self._numbers) - 1 - (place - kept)])
+    def _row(self, position: int) -> Row:
+        index = bisect_left(self._positions, position)
+        if index < len(self._positions) and self._positions[index] == position:
+            return self._rows[index]
+        return self._history.row(self._numbers[len(self._numbers) - 1 - (position - index)])

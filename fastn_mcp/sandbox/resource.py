@@ -1,4 +1,4 @@
-"""What the handlers of operations share: find, make and replace rows; types of fields; cascades of a deletion."""
+"""Base of the handlers: endpoints, resources with typed fields, and the cascades of a deletion."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,9 +15,9 @@ from fastn_mcp.tools.catalog import AnyOperation
 
 @dataclass(frozen=True, slots=True)
 class RouteContext:
-    """What a handler works with. `key` is the caller's row; `body` is what came, by Fastn's names.
+    """Context of one request. `key` is the row of the caller's key; `body` has Fastn's names.
 
-    `history` has the runs that the state does not store.
+    `history` has the runs that are not stored in the state.
     """
 
     state: SandboxState
@@ -28,7 +28,7 @@ class RouteContext:
 
     @property
     def actor(self) -> str:
-        """The caller as the audit log names it."""
+        """Name of the caller in the audit log."""
         return f"apikey:{self.key['id']}"
 
     @property
@@ -36,35 +36,35 @@ class RouteContext:
         return stamp(self.now)
 
     def audit(self, action: str, kind: str, key: object, customer: str | None = None, actor: str | None = None) -> None:
-        """Append to the account's audit log what was just done."""
+        """Append an event to the account's audit log."""
         record(self.state, self.now, actor or self.actor, action, (kind, key), customer=customer)
 
 
 class One(NamedTuple):
-    """One resource."""
+    """Response with one resource."""
 
     row: Row
     status: int = 200
 
 
 Outcome = One | Rows | None
-"""One resource, a list from which the page is still to be cut, or nothing to say (204)."""
+"""One resource, a list not yet cut into pages, or None for 204."""
 
 Handler = Callable[[RouteContext, Any], Outcome]
-"""Does what one call asks for. Raises `SandboxRefusal`."""
+"""Handler of one operation. Raises `SandboxRefusal`."""
 
 _H = TypeVar("_H", bound=Handler)
 
 
 class Endpoint(NamedTuple):
-    """`permission` is None for what every key may do: no group guards the reading of customers."""
+    """Handler and permission of an operation. None if every key may call it: reading customers needs no permission."""
 
     handler: Handler
     permission: str | None
 
 
 ENDPOINTS: dict[AnyOperation, Endpoint] = {}
-"""The handler of each operation, and the permission that a key needs. Filled by `endpoint`."""
+"""Endpoint of each operation. Filled by `endpoint`."""
 
 
 def endpoint(operation: AnyOperation, permission: str | None) -> Callable[[_H], _H]:
@@ -78,7 +78,7 @@ def endpoint(operation: AnyOperation, permission: str | None) -> Callable[[_H], 
 
 
 class FieldKind(Enum):
-    """Every field also takes null, which clears it."""
+    """JSON type of a field. Every field also accepts null, which clears it."""
 
     TEXT = "a text"
     NUMBER = "a whole number"
@@ -88,7 +88,7 @@ class FieldKind(Enum):
     TEXTS = "an array of texts"
 
     def fits(self, value: object) -> bool:
-        """Whether a field of this kind takes `value`."""
+        """Whether `value` has this type."""
         items = cast("list[object]", value) if isinstance(value, list) else None
         match self:
             case _ if value is None:
@@ -108,15 +108,15 @@ class FieldKind(Enum):
 
 
 def fields(**names: str) -> dict[str, FieldKind]:
-    """Kinds of fields by name. `fields(text="name slug")` are two texts."""
+    """Return kinds by field name: `fields(text="name slug")` are two texts."""
     return {name: FieldKind[kind.upper()] for kind, listed in names.items() for name in listed.split()}
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A collection and its fields, by their name on the wire.
+    """A collection and its fields, by their names on the wire.
 
-    `settable` fields can be changed, `fixed` ones given only when a row is made. A list leaves out what is `long`.
+    `settable` fields can be updated; `fixed` ones are set only on creation. Lists omit `long` fields.
     """
 
     collection: str
@@ -127,7 +127,7 @@ class Resource:
     long: frozenset[str] = frozenset()
 
     def list(self, context: RouteContext, call: Any) -> Rows:
-        """The rows that match, without what is long."""
+        """Return the matching rows without long fields."""
         return Rows(select(context.state.all(self.collection), call), self.brief)
 
     def get(self, context: RouteContext, call: Any) -> One:
@@ -137,7 +137,7 @@ class Resource:
         self.remove(context, self.target(context, call))
 
     def target(self, context: RouteContext, call: Any) -> Row:
-        """The row that `call` names by its id. A slug is no id. Raises `SandboxRefusal`."""
+        """Return the row with the id in `call`; slugs are not accepted. Raises `SandboxRefusal` if there is none."""
         row = context.state.get(self.collection, getattr(call, f"{self.kind}_id"))
         if row is None:
             raise not_found()
@@ -147,7 +147,7 @@ class Resource:
         return {name: value for name, value in row.items() if name not in self.long} if self.long else row
 
     def check(self, body: Row) -> None:
-        """Raises `SandboxRefusal` for a field that Fastn does not know, and for a value of another kind."""
+        """Raise `SandboxRefusal` for an unknown field or a value of the wrong type."""
         for name, value in body.items():
             kind = self.settable.get(name) or self.fixed.get(name)
             if kind is None:
@@ -155,18 +155,18 @@ class Resource:
             if not kind.fits(value):
                 raise invalid(name, f"not {kind.value}")
 
-    def make(self, context: RouteContext, row: Row, by: str | None = None) -> Row:
-        """Store a new row. Raises `SandboxRefusal` where its name is taken."""
+    def create(self, context: RouteContext, row: Row, by: str | None = None) -> Row:
+        """Store a new row. Raises `SandboxRefusal` if a unique field is taken."""
         self._refuse_taken(context, row)
         row |= provenance(context.time, by or context.actor)
         context.audit(f"{self.kind}.create", self.kind, row["id"], row.get("endOrgId"), actor=by)
         return context.state.put(self.collection, row)
 
     def replaced(self, context: RouteContext, row: Row, shown: Row) -> Row:
-        """`row` with what the body gives: a PUT replaces, so what it leaves out becomes null.
+        """Return `row` with the settable fields of the body. A PUT replaces: omitted fields become null.
 
-        `shown` is the row as a GET shows it. A PUT may carry back what it was shown, and no other value of what
-        Fastn sets itself. Raises `SandboxRefusal`.
+        `shown` is the row as a GET returns it. Fields that Fastn sets may be sent only with their current value.
+        Raises `SandboxRefusal`.
         """
         body = context.body
         if "version" in body and body["version"] != row["version"]:
@@ -180,11 +180,11 @@ class Resource:
                 raise invalid(name, "cannot be changed")
             else:
                 raise invalid(name, "unknown field")
-        kept = {name: value for name, value in row.items() if name not in self.settable}
-        return kept | {name: body.get(name) for name in sorted(self.settable)}
+        unchanged = {name: value for name, value in row.items() if name not in self.settable}
+        return unchanged | {name: body.get(name) for name in sorted(self.settable)}
 
-    def keep(self, context: RouteContext, row: Row) -> Row:
-        """Store a changed row as its next version. Raises `SandboxRefusal` where its name is taken."""
+    def update(self, context: RouteContext, row: Row) -> Row:
+        """Store a changed row as its next version. Raises `SandboxRefusal` if a unique field is taken."""
         self._refuse_taken(context, row)
         version = row["version"]
         row |= {
@@ -196,7 +196,7 @@ class Resource:
         return context.state.put(self.collection, row)
 
     def remove(self, context: RouteContext, row: Row, action: str = "delete", actor: str | None = None) -> One:
-        """Drop a row and say so."""
+        """Delete a row. Returns the confirmation."""
         context.state.drop(self.collection, row["id"])
         context.audit(f"{self.kind}.{action}", self.kind, row["id"], row.get("endOrgId"), actor=actor)
         return One({"id": row["id"], "deleted": True})
@@ -209,7 +209,7 @@ class Resource:
 
 
 def disconnect(context: RouteContext, connections: list[Row]) -> None:
-    """Drop connections with their credentials. Triggers that listen by them no longer hear anything."""
+    """Delete connections and their credentials. Subscriptions of triggers that use them become FAILED."""
     for connection in connections:
         context.state.drop("connections", connection["id"])
         context.audit("connection.delete", "connection", connection["id"], connection["endOrgId"])
@@ -220,7 +220,7 @@ def disconnect(context: RouteContext, connections: list[Row]) -> None:
 
 
 def stop_triggers_of(context: RouteContext, workflow: Row) -> None:
-    """A trigger stops once all the workflows that it starts are gone."""
+    """Disable the triggers of a workflow that start no other existing workflow."""
     for trigger in context.state.all("triggers"):
         targets = [route.get("routeId") for route in objects(trigger, "routes")]
         others = [key for key in targets if key != workflow["id"] and context.state.get("workflows", key) is not None]
@@ -236,13 +236,13 @@ def disable(context: RouteContext, trigger: Row, reason: str) -> None:
 
 
 def set_status(trigger: Row, status: str, when: str, by: str, **more: str) -> None:
-    """Set a trigger's status, and note it in the trigger's history."""
+    """Set a trigger's status, and append it to the status history."""
     entry = {"status": status, "at": when, "by": by, **more}
     trigger |= {"status": status, "statusHistory": [*objects(trigger, "statusHistory")[-19:], entry]}
 
 
 def deactivate(context: RouteContext, workflow: Row) -> None:
-    """Switch a workflow off, and with it what starts it."""
+    """Deactivate a workflow, and the triggers that start only this one."""
     workflow["status"] = "inactive"
     _touch(context, "workflows", workflow)
     stop_triggers_of(context, workflow)

@@ -1,7 +1,7 @@
-"""Many past runs: described in one row of the state, held in columns of small numbers, made into rows when shown.
+"""Large numbers of past runs, described by one row of the state and generated when they are shown.
 
-The same past gives the same runs, so that a state need not hold them. A run is a number, and a later run has a greater
-one; its id follows from its number, and its number from its id. Times are milliseconds since 1970.
+The same description always gives the same runs, so the state does not store them. Runs are numbered in order of time,
+and the id and the number of a run can be computed from each other. Times are milliseconds since 1970.
 """
 
 import random
@@ -20,25 +20,25 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from fastn_mcp.sandbox.executions import execution
 from fastn_mcp.sandbox.state import Row, SandboxState
 
-_KEPT = ("_past", "past")
-"""The collection and the id of the row."""
+_STORED = ("_past", "past")
+"""Collection and id of the row."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
 def milliseconds(when: datetime) -> int:
-    """The first whole millisecond that is not before `when`."""
+    """Return the time in milliseconds, rounded up."""
     return -((_EPOCH - when) // _MILLISECOND)
 
 
-def moment_of(milliseconds_: int) -> datetime:
+def datetime_of(milliseconds_: int) -> datetime:
     return _EPOCH + milliseconds_ * _MILLISECOND
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """How the runs of a series end since a moment, or a `share` of them."""
+    """Ending of the runs of a series from `since` on, or of a `share` of them."""
 
     status: Literal["failed", "timeout", "cancelled"]
     error: dict[str, JsonValue] | None
@@ -49,10 +49,10 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A workflow that runs again and again for one customer.
+    """Repeated runs of a workflow for one customer.
 
-    With `every` it is on a schedule: so many minutes apart, `minute` minutes after the beginning of the day or the
-    hour. Otherwise it runs at any time, and `weight` says how often beside the others.
+    With `every`, they are scheduled that many minutes apart, `minute` minutes past the hour or midnight. Otherwise they
+    are at random times, with `weight` as their share among such series.
     """
 
     workflow: int
@@ -66,12 +66,12 @@ class Series:
 
     @property
     def longest(self) -> int:
-        """Milliseconds that no run exceeds."""
+        """Upper bound of a run's duration in milliseconds."""
         return max(self.duration, self.trouble.duration if self.trouble else 0) * 5 // 4
 
 
 class RunSeries(BaseModel):
-    """`count` runs that began and ended between two moments. `triggers` are the ids of what started them."""
+    """Description of `count` runs between two times. `triggers` are the ids of the triggers that started them."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -83,42 +83,42 @@ class RunSeries(BaseModel):
     series: tuple[Series, ...] = ()
     triggers: tuple[str, ...] = ()
 
-    def keep(self, state: SandboxState) -> None:
-        collection, key = _KEPT
+    def store(self, state: SandboxState) -> None:
+        collection, key = _STORED
         state.put(collection, {"id": key, **self.model_dump(mode="json")})
 
     @classmethod
     def of_triggers(cls, state: SandboxState) -> frozenset[str]:
-        """The triggers whose runs a past describes, by id."""
-        return frozenset((state.get(*_KEPT) or {}).get("triggers", ()))
+        """Return the ids of the triggers whose runs are described."""
+        return frozenset((state.get(*_STORED) or {}).get("triggers", ()))
 
     @classmethod
     def of(cls, state: SandboxState) -> "RunSeries":
-        """What `keep` stored; an empty one where the account has no such past. Raises ValueError."""
-        return cls.model_validate(state.get(*_KEPT) or {})
+        """Return what `store` stored; empty if there is none. Raises ValueError if it is invalid."""
+        return cls.model_validate(state.get(*_STORED) or {})
 
 
 _MINUTE = 60_000
 _LATEST_START = 20_000
-"""Milliseconds by which a schedule may be late."""
+"""Milliseconds that a scheduled run may be late."""
 
 _ID = re.compile(r"exec_([0-9a-f]{12})")
 _BITS = 48
 _MASK = (1 << _BITS) - 1
 _STEP = 0x5DEECE66D1B3
-"""Any odd number, so that a multiplication by it can be undone."""
+"""An odd number, so that multiplication by it is invertible."""
 
 
 class History:
-    """The runs of `past` that are over. `begun` are the moments at which they began, in order, later ones included."""
+    """The ended runs of `past`. `begun` are the start times of all its runs, in order."""
 
     def __init__(self, past: RunSeries) -> None:
         self._past = past
         randomness = random.Random(past.seed)  # noqa: S311 it is to be repeatable
         self._salt = randomness.getrandbits(_BITS)
-        # A run is its moment, its series, and whether it met the trouble: three numbers in one, which sort fast.
+        # Start time, series and ending of a run in one number, for fast sorting.
         width = len(past.series) * 2
-        runs = sorted(moment * width + kind for moment, kind in _runs(past, randomness)) if width else []
+        runs = sorted(begun * width + kind for begun, kind in _runs(past, randomness)) if width else []
         self.begun = array("q", [run // width for run in runs])
         self._kinds = array("H", [run % width for run in runs])
         self._over = len(runs)
@@ -127,16 +127,16 @@ class History:
         return self._over
 
     def pass_time(self, now: datetime) -> None:
-        """Show the runs that are over at `now`."""
+        """Show the runs that have ended by `now`."""
         longest = max((series.longest for series in self._past.series), default=0)
         self._over = bisect_right(self.begun, milliseconds(now) - longest)
 
     def is_of(self, past: RunSeries) -> bool:
-        """Whether these are the runs of this past."""
+        """Whether these are the runs of `past`."""
         return self._past == past
 
     def by_customer(self, since: datetime) -> Counter[str]:
-        """How many runs each customer had since then."""
+        """Count the runs of each customer since a time."""
         first = min(bisect_left(self.begun, milliseconds(since)), len(self))
         kinds = Counter(self._kinds[first : len(self)])
         found: Counter[str] = Counter()
@@ -145,17 +145,17 @@ class History:
         return found
 
     def row(self, number: int) -> Row:
-        """The run as Fastn would show it."""
+        """Return the row of a run."""
         series, troubled = self._series(self._kinds[number])
         trouble = series.trouble if troubled else None
         usual = trouble.duration if trouble else series.duration
-        # Between three quarters and five quarters of the usual, by the id; who waits for too long waits for the limit.
+        # Between 75 and 125 % of the usual duration, depending on the id. A timeout is always at the limit.
         exact = trouble is not None and trouble.status == "timeout"
         return execution(
             f"exec_{self._key(number):012x}",
             self._past.workflows[series.workflow],
             trouble.status if trouble else "completed",
-            moment_of(self.begun[number]),
+            datetime_of(self.begun[number]),
             usual if exact else usual * (750 + self._key(number) % 501) // 1000,
             series.triggered_by,
             endOrgId=series.customer,
@@ -163,7 +163,7 @@ class History:
         )
 
     def number(self, key: str) -> int | None:
-        """The run with this id; None where there is none."""
+        """Return the number of the run with this id; None if there is none."""
         found = _ID.fullmatch(key)
         if found is None:
             return None
@@ -180,7 +180,7 @@ class History:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> Sequence[int]:
-        """The runs that match, in order. Letters are compared without case; `until` itself is not in it."""
+        """Return the numbers of the matching runs, in order. Case-insensitive; `until` is exclusive."""
         first = 0 if since is None else bisect_left(self.begun, milliseconds(since))
         last = len(self) if until is None else min(len(self), bisect_left(self.begun, milliseconds(until)))
         every = range(first, max(first, last))
@@ -204,32 +204,32 @@ class History:
 
 
 def _runs(past: RunSeries, randomness: random.Random) -> Iterator[tuple[int, int]]:
-    """When each run began and of which kind it is, in no order: an even kind went well, an odd one met its trouble."""
-    left = past.count
+    """Yield start time and kind of each run, unordered. Even kinds completed; odd ones ended by their `Trouble`."""
+    remaining = past.count
     for place, series in enumerate(past.series):
         if series.every is not None:
             every, minute = series.every * _MINUTE, series.minute * _MINUTE
             last = past.until - series.longest - _LATEST_START
             slots = range(past.since + (minute - past.since) % every, last, every)
-            left -= len(slots)
+            remaining -= len(slots)
             for slot in slots:
-                moment = slot + int(randomness.random() * _LATEST_START)
-                yield moment, 2 * place + _meets_trouble(series, moment, randomness)
+                begun = slot + int(randomness.random() * _LATEST_START)
+                yield begun, 2 * place + _meets_trouble(series, begun, randomness)
     others = [place for place, series in enumerate(past.series) if series.every is None]
     weights = list(accumulate(past.series[place].weight for place in others))
-    for place in randomness.choices(others, cum_weights=weights, k=left) if others else ():
+    for place in randomness.choices(others, cum_weights=weights, k=remaining) if others else ():
         series = past.series[place]
-        moment = past.since + int(randomness.random() * (past.until - past.since - series.longest))
-        yield moment, 2 * place + _meets_trouble(series, moment, randomness)
+        begun = past.since + int(randomness.random() * (past.until - past.since - series.longest))
+        yield begun, 2 * place + _meets_trouble(series, begun, randomness)
 
 
-def _meets_trouble(series: Series, moment: int, randomness: random.Random) -> bool:
+def _meets_trouble(series: Series, begun: int, randomness: random.Random) -> bool:
     trouble = series.trouble
-    return trouble is not None and moment >= trouble.since and randomness.random() < trouble.share
+    return trouble is not None and begun >= trouble.since and randomness.random() < trouble.share
 
 
 def _mixed(key: int) -> int:
-    """The lower half made to look as random as the upper one. Undone by doing it again."""
+    """Mix the upper bits into the lower half. Its own inverse."""
     return key ^ (key >> _BITS // 2)
 
 

@@ -1,4 +1,4 @@
-"""Runs: how they begin, go on while somebody looks, and end; which of them schedules start; their handlers."""
+"""Runs: how they start, proceed and end, the scheduled ones, and the handlers of their operations."""
 
 import random
 from datetime import datetime, timedelta
@@ -12,16 +12,16 @@ from fastn_mcp.sandbox.paging import MergedRows, instant, select
 from fastn_mcp.sandbox.past_runs import dependency_error, ended_run, note_progress
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint, set_status
 from fastn_mcp.sandbox.run_history import RunSeries
-from fastn_mcp.sandbox.state import Row, SandboxState, moment, objects, record, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, objects, parse_stamp, record, stamp
 from fastn_mcp.sandbox.workflows import WORKFLOWS, not_published
 from fastn_mcp.tools.workflows import GetExecution, ListExecutions, RunWorkflow
 
 
 class Pace(NamedTuple):
-    """When a run has begun and when it is over: after so many looks, or so many seconds."""
+    """When a run begins and ends: after a number of polls or seconds, whichever is first."""
 
-    looks_to_begin: int
-    looks_to_end: int
+    polls_to_begin: int
+    polls_to_end: int
     seconds_to_begin: float
     seconds_to_end: float
 
@@ -29,11 +29,11 @@ class Pace(NamedTuple):
 PACES = {"STANDARD": Pace(1, 3, 1, 5), "LONG": Pace(1, 6, 2, 60)}
 
 _SCHEDULED_SECONDS = {"INSTANT": 1, "STANDARD": 40, "LONG": 80}
-"""How long a scheduled run takes at most."""
+"""Longest duration of a scheduled run, by tier."""
 _SETTLED = timedelta(seconds=90)
-"""A scheduled run is shown once it is over, so this long after it was due."""
+"""Time after which a scheduled run is shown: it has ended by then."""
 _MOST_OCCURRENCES = 200
-"""Of one schedule at a time: what was due before is skipped."""
+"""Occurrences of a schedule run at once. Further ones that were due are skipped."""
 _MOST_CUSTOMERS = 25
 _FAILURES_ALLOWED = 20
 
@@ -46,7 +46,7 @@ def begin(
     installation: str | None = None,
     **more: Any,
 ) -> Row:
-    """Start a run by hand. One of an INSTANT workflow has ended already."""
+    """Start a manual run. A run of an INSTANT workflow ends at once."""
     key = state.short_id("exec")
     error = failure(state, workflow, customer, installation)
     if workflow["executionTier"] == "INSTANT":
@@ -61,9 +61,9 @@ def begin(
 
 
 def failure(state: SandboxState, workflow: Row, customer: str | None, installation: str | None = None) -> Row | None:
-    """Why a run of this workflow for this customer cannot work; None where it can.
+    """Return the error with which this workflow fails for this customer; None if it works.
 
-    Where a widget installed the workflow, its connections are found by the installation only. A trigger knows it.
+    If a widget installed the workflow, its connections are found only with the installation, which triggers know.
     """
     failing = state.get("_failing", workflow["id"])
     if failing is not None:
@@ -85,16 +85,16 @@ def failure(state: SandboxState, workflow: Row, customer: str | None, installati
     return None
 
 
-def look(state: SandboxState, key: str, now: datetime) -> None:
-    """Somebody looks at this run, which brings it on."""
+def poll(state: SandboxState, key: str, now: datetime) -> None:
+    """Count a poll of this run, which makes it proceed."""
     run = state.get("_runs", key)
     if run is not None:
         state.put("_runs", {**run, "polls": run["polls"] + 1})
-        _bring_on(state, key, now)
+        _advance(state, key, now)
 
 
 def pass_time(state: SandboxState, now: datetime) -> None:
-    """Do what is due: expected events arrive, schedules fire, runs go on and end."""
+    """Process what is due: expected events, schedules, and the progress of runs."""
     for event in state.all("_expected"):
         _arrive(state, event, now)
     past = RunSeries.of_triggers(state)
@@ -102,30 +102,30 @@ def pass_time(state: SandboxState, now: datetime) -> None:
         if trigger.get("type") == "scheduler":
             _fire(state, trigger, now, described=trigger["id"] in past)
     for run in state.all("_runs"):
-        _bring_on(state, run["id"], now)
+        _advance(state, run["id"], now)
 
 
 def _arrive(state: SandboxState, event: Row, now: datetime) -> None:
-    """Keep the run that an event starts, unless its trigger or its workflow has stopped meanwhile."""
+    """Store the run of an expected event, unless its trigger or workflow was stopped."""
     row = event["run"]
-    if moment(row["completedAt"]) > now:
+    if parse_stamp(row["completedAt"]) > now:
         return
     state.drop("_expected", event["id"])
     trigger, workflow = state.get("triggers", event["triggerId"]), state.get("workflows", row["workflowId"])
     if trigger is None or trigger.get("status") != "Active" or workflow is None or workflow.get("status") != "active":
         return
     error = failure(state, workflow, row["endOrgId"], trigger["id"])
-    begun, duration = moment(row["createdAt"]), row["durationMs"]
-    given = {name: row[name] for name in ("input", "endOrgId")}
-    state.put("executions", ended_run(row["id"], workflow, begun, duration, "webhook", error, **given))
+    begun, duration = parse_stamp(row["createdAt"]), row["durationMs"]
+    fields = {name: row[name] for name in ("input", "endOrgId")}
+    state.put("executions", ended_run(row["id"], workflow, begun, duration, "webhook", error, **fields))
 
 
 def _fire(state: SandboxState, trigger: Row, now: datetime, *, described: bool) -> None:
-    """Start what was due since anybody looked. Of a `described` trigger the history has the runs."""
+    """Run the occurrences due since the last time. The runs of a `described` trigger are in the history."""
     for _ in range(_MOST_OCCURRENCES):
         if trigger["status"] != "Active" or not trigger["nextRun"]:
             return
-        due = moment(trigger["nextRun"])
+        due = parse_stamp(trigger["nextRun"])
         if due + _SETTLED > now:
             return
         if described:
@@ -143,8 +143,8 @@ def _next(state: SandboxState, trigger: Row, after: datetime) -> None:
 
 
 def _run_scheduled(state: SandboxState, trigger: Row, due: datetime) -> None:
-    """Run each workflow of a schedule once for each customer. After too many failures the platform switches it off."""
-    # Not of the state's own randomness: each process of the day makes the same runs, whenever it looks.
+    """Run each workflow of a schedule for each customer. Too many failures in a row disable the trigger."""
+    # Seeded by the trigger and time, so that every process of the day generates the same runs.
     randomness = random.Random(f"{trigger['id']} {due}")  # noqa: S311 it is to be repeatable
     ended: list[Row] = []
     for target in objects(trigger, "routes"):
@@ -172,10 +172,10 @@ def _run_scheduled(state: SandboxState, trigger: Row, due: datetime) -> None:
 
 
 def _customers(state: SandboxState, trigger: Row, workflow: Row) -> list[str | None]:
-    """For whom a schedule runs a workflow: its customer, or all who have connected what the workflow needs."""
-    at_work = {row["id"]: row["id"] for row in state.all("customers") if row["status"] == "Active"}
+    """Return the customers of a scheduled run: the trigger's, or all that have connected the workflow's apps."""
+    active = {row["id"]: row["id"] for row in state.all("customers") if row["status"] == "Active"}
     if trigger.get("endOrgId") is not None:
-        return [at_work[key]] if (key := trigger["endOrgId"]) in at_work else []
+        return [active[key]] if (key := trigger["endOrgId"]) in active else []
     apps = _tenant_apps(workflow)
     if not apps:
         return [None]
@@ -187,34 +187,34 @@ def _customers(state: SandboxState, trigger: Row, workflow: Row) -> list[str | N
         }
         for app in apps
     ]
-    found = [value for key, value in at_work.items() if all(key in those for those in connected)]
+    found = [value for key, value in active.items() if all(key in customers for customers in connected)]
     return found[:_MOST_CUSTOMERS]
 
 
 def _tenant_apps(workflow: Row) -> list[str]:
-    """The slugs of the apps that each customer has to connect."""
+    """Return the slugs of the apps that each customer has to connect."""
     return [str(app.get("slug")) for app in objects(workflow, "connectors") if app.get("scope") == "MULTI_TENANT"]
 
 
-def _bring_on(state: SandboxState, key: str, now: datetime) -> None:
+def _advance(state: SandboxState, key: str, now: datetime) -> None:
     run, row = state.rows["_runs"][key], state.rows["executions"][key]
-    begun, workflow = moment(run["begun"]), run["workflow"]
+    begun, workflow = parse_stamp(run["begun"]), run["workflow"]
     seconds, polls = (now - begun).total_seconds(), run["polls"]
     pace = PACES.get(row["tier"], PACES["STANDARD"])
     seconds_to_begin, seconds_to_end = (run[name] for name in ("secondsToBegin", "secondsToEnd"))
-    if polls >= pace.looks_to_end or seconds >= seconds_to_end:
-        duration = int(min(seconds, seconds_to_end) * 1000)  # looked at often enough, it has ended by now
+    if polls >= pace.polls_to_end or seconds >= seconds_to_end:
+        duration = int(min(seconds, seconds_to_end) * 1000)  # a run polled often enough ends early
         error = run["error"]
-        kept = {name: row[name] for name in ("input", "endOrgId", "environment")}
-        ended = ended_run(key, workflow, begun, duration, row["triggeredBy"], error, **kept)
+        fields = {name: row[name] for name in ("input", "endOrgId", "environment")}
+        ended = ended_run(key, workflow, begun, duration, row["triggeredBy"], error, **fields)
         ended["startedAt"] = row["startedAt"] or ended["startedAt"]
         state.drop("_runs", key)
         state.put("executions", ended)
-        over = min(moment(ended["completedAt"]), now)
+        over = min(parse_stamp(ended["completedAt"]), now)
         outcome = "Success" if ended["status"] == "completed" else "Failure"
         resource = ("workflow_executions", key)
         record(state, over, "system", "workflow.execute.completed", resource, outcome, customer=row["endOrgId"])
-    elif row["status"] == "queued" and (polls >= pace.looks_to_begin or seconds >= seconds_to_begin):
+    elif row["status"] == "queued" and (polls >= pace.polls_to_begin or seconds >= seconds_to_begin):
         started = min(now, begun + timedelta(seconds=seconds_to_begin))
         state.put("executions", {**row, "status": "running", "startedAt": stamp(started)})
 
@@ -238,7 +238,7 @@ def list_all(context: RouteContext, call: ListExecutions) -> MergedRows:
 
 @endpoint(GetExecution, "executions:read")
 def get(context: RouteContext, call: GetExecution) -> One:
-    look(context.state, call.execution_id, context.now)
+    poll(context.state, call.execution_id, context.now)
     if (number := context.history.number(call.execution_id)) is not None:
         return One(context.history.row(number))
     return _EXECUTIONS.get(context, call)
@@ -251,23 +251,23 @@ def run(context: RouteContext, call: RunWorkflow) -> One:
         raise not_published()
     customer = _customer(context, call)
     _check_installation(context, call, customer)
-    wanted = [call.input or {}, customer, call.environment, call.installation_id]
+    parameters = [call.input or {}, customer, call.environment, call.installation_id]
     replay = f"{call.workflow_id} {call.idempotency_key}"
     if call.idempotency_key is not None and (earlier := context.state.get("_replays", replay)) is not None:
-        if earlier["wanted"] != wanted:
+        if earlier["wanted"] != parameters:
             raise conflict("The Idempotency-Key was used for another run")
         return _started(context, earlier["executionId"])
     environment = call.environment or ("test" if context.key["mode"] == "Test" else "live")
     more = {"input": call.input or {}, "environment": environment}
     row = begin(context.state, context.now, workflow, customer, call.installation_id, **more)
     if call.idempotency_key is not None:
-        context.state.put("_replays", {"id": replay, "wanted": wanted, "executionId": row["id"]})
+        context.state.put("_replays", {"id": replay, "wanted": parameters, "executionId": row["id"]})
     context.audit("workflow.execute", "workflow_executions", row["id"], customer)
     return _started(context, row["id"])
 
 
 def _started(context: RouteContext, key: str) -> One:
-    """A workflow that throws is a failed execution, no failed request: that, too, is 200."""
+    """Return the answer to a start. A workflow that throws is a failed execution and still answers 200."""
     row = context.state.rows["executions"][key]
     answer: Row = {"executionId": key, "status": row["status"], "workflowId": row["workflowId"]}
     if row["tier"] != "INSTANT":
@@ -276,7 +276,7 @@ def _started(context: RouteContext, key: str) -> One:
 
 
 def _customer(context: RouteContext, call: RunWorkflow) -> str | None:
-    """The id of the customer that a run is for, by its id or by the account's own reference of it."""
+    """Return the id of a run's customer, given by id or by external reference. Raises `SandboxRefusal`."""
     if call.customer_id is None and call.customer_ref is None:
         return None
     if call.customer_ref is None:

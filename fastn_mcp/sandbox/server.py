@@ -1,4 +1,4 @@
-"""The sandbox: a Fastn account in this process. A request in, a response out."""
+"""The sandbox: a simulated Fastn account that answers requests."""
 
 import random
 from collections.abc import Callable, Generator, Mapping
@@ -44,17 +44,17 @@ from fastn_mcp.tools.operation import Operation, Request, Route
 from fastn_mcp.tools.paging import List
 
 HANDLERS = (account, ai, connectors, customers, keys, runs, triggers, workflows)
-"""The modules whose handlers are in `ENDPOINTS`."""
+"""Modules imported to register their handlers in `ENDPOINTS`."""
 
 Dataset = Callable[[datetime, random.Random], SandboxState]
-"""Makes an account as of a moment. The same randomness gives the same account."""
+"""Creates an account as of a time. The same randomness gives the same account."""
 
 
 def dataset(now: datetime, randomness: random.Random) -> SandboxState:
-    """The examples of Fastn's documentation, made consistent.
+    """Create the account of Fastn's documentation, with its examples made consistent.
 
-    Every timestamp is relative to midnight UTC of the day of `now`, so that each process of a day has the same
-    account. What the rest of the day brings follows from it: see `runs.pass_time`.
+    All timestamps are relative to midnight UTC of the day of `now`, so that every process of a day has the same
+    account. `runs.pass_time` adds the events of the day.
     """
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     state = SandboxState(randomness)
@@ -73,11 +73,11 @@ def dataset(now: datetime, randomness: random.Random) -> SandboxState:
 
 
 class Routes:
-    """All operations by route. `other` are routes by tool name, where the account's differ."""
+    """All operations by route. `other` overrides routes, by tool name."""
 
     def __init__(self, other: Mapping[str, Route]) -> None:
         self._routes = {operation: other.get(operation.tool_name(), operation.route) for operation in CATALOG}
-        # Few have the same beginning, so that few patterns are tried.
+        # By the beginning of the path, so that few patterns have to be tried.
         self._candidates: dict[tuple[str, str], list[AnyOperation]] = {}
         for operation, route in self._routes.items():
             self._candidates.setdefault((route.method, _beginning(route.path)), []).append(operation)
@@ -86,7 +86,7 @@ class Routes:
         return self._routes[operation]
 
     def find(self, method: str, path: str) -> AnyOperation:
-        """Raises `SandboxRefusal` where there is no such path, or not by this method."""
+        """Return the operation of a request. Raises `SandboxRefusal` if there is no such path or method."""
         near = self._candidates.get((method, _beginning(path)), [])
         for operation in near + self._candidates.get((method, ""), []):
             if self._routes[operation].match(path) is not None:
@@ -97,17 +97,17 @@ class Routes:
 
 
 def _beginning(path: str) -> str:
-    """`/api/v1/workflows/wf_1/run` begins as `/api/v1/workflows`; what has a parameter there, as nothing."""
+    """Return the first three segments, as `/api/v1/workflows`; empty if one of them is a parameter."""
     beginning = "/".join(path.split("/", 4)[:4])
     return "" if "{" in beginning else beginning
 
 
 LARGEST_BODY = 1024 * 1024
-"""Bytes of a request."""
+"""Most bytes of a request body."""
 
 
 class SandboxRequest(NamedTuple):
-    """A request as it came. `path` is encoded, without the query; header names are lower-case."""
+    """A received request. `path` is encoded, without the query; header names are lower-case."""
 
     method: str
     path: str
@@ -117,11 +117,10 @@ class SandboxRequest(NamedTuple):
 
 
 class Sandbox:
-    """A Fastn account in this process.
+    """Simulated Fastn account in this process.
 
-    `behaviour` is how it answers, and can be changed at any time. `begin` makes the account that it starts with. With
-    a `file` the account outlives the process, and several processes share it. Raises `SettingsError` where the file
-    does not hold an account.
+    `behaviour` can be changed at any time. `begin` creates the initial account. With a `file`, the account is
+    persistent and can be shared by several processes. Raises `SettingsError` if the file does not contain an account.
     """
 
     def __init__(
@@ -143,28 +142,28 @@ class Sandbox:
         self._limiter = RateLimiter()
         self._answers = 0
         self.state, self.history = SandboxState(self._randomness(0)), History(RunSeries())
-        with self._at_work(self._now()):
+        with self._transaction(self._now()):
             if self.state.serial == 0:
                 self._begin_again()
 
     def answer(
         self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes
     ) -> SandboxReply:
-        """What Fastn answers. `path` is encoded, without the query; header names are lower-case."""
+        """Answer a request. `path` is encoded, without the query; header names are lower-case."""
         now = self._now()
-        with self._at_work(now):
+        with self._transaction(now):
             limited, limits = self._rate_limit(key_in(headers), now)
             request = SandboxRequest(method, path, query, headers, body)
             reply = self._refused(limited) if limited else self._respond(request, now)
         self._answers += 1
-        known_headers = limits | {"x-request-id": f"req_{self._answers:012x}"}
+        common_headers = limits | {"x-request-id": f"req_{self._answers:012x}"}
         if reply.status != 204:
-            known_headers["content-length"] = str(len(reply.body))
-        return replace(reply, headers=known_headers | reply.headers)
+            common_headers["content-length"] = str(len(reply.body))
+        return replace(reply, headers=common_headers | reply.headers)
 
     @contextmanager
-    def _at_work(self, now: datetime) -> Generator[None]:
-        """The account up to `now`. With a file: as other processes left it, and none of them changes it meanwhile."""
+    def _transaction(self, now: datetime) -> Generator[None]:
+        """Bring the account up to `now`. With a file: lock it, load changes of other processes, and save ours."""
         if self._file is None:
             self._pass_time(now)
             yield
@@ -194,7 +193,7 @@ class Sandbox:
             self.history = History(past)
 
     def _pass_time(self, now: datetime) -> None:
-        """Do what is due in the account: schedules fire, runs end."""
+        """Process what is due by `now`: schedules fire, runs end."""
         self.history.pass_time(now)
         runs.pass_time(self.state, now)
 
@@ -202,7 +201,7 @@ class Sandbox:
         return random.Random(f"{self._seed} {serial}")  # noqa: S311 it is to be repeatable
 
     def _rate_limit(self, key: str | None, now: datetime) -> tuple[SandboxRefusal | None, dict[str, str]]:
-        """The refusal of a request for which the key's rate limit has no room, and the headers of any response."""
+        """Count a request of this key. Returns the refusal if it exceeds the rate limit, and the response headers."""
         row = None if key is None else find_key(self.state, key)
         own = None if row is None else row.get("rateLimitPerMinute")
         limit = min(own, self.behaviour.rate_limit) if isinstance(own, int) else self.behaviour.rate_limit
@@ -210,7 +209,7 @@ class Sandbox:
         return self._limiter.count(who, limit, now, self.behaviour.retry_after)
 
     def _respond(self, request: SandboxRequest, now: datetime) -> SandboxReply:
-        """Do what was asked, and answer."""
+        """Authenticate, authorize and handle a request."""
         try:
             who = authenticate(self.state, request.headers, now, self.behaviour)
             operation = self.routes.find(request.method, request.path)
@@ -231,10 +230,10 @@ class Sandbox:
             return self._refused(refusal)
 
     def _call(self, operation: AnyOperation, request: SandboxRequest, body: Row | None) -> Operation[Any]:
-        """The call that the client made. Raises `SandboxRefusal`."""
+        """Parse a request into the call of its operation. Raises `SandboxRefusal`."""
         query: dict[str, JsonValue] = dict(request.query)
         if _is_list(operation):
-            # These two are Fastn's own position in a list; the tool's cursor is ours, and wraps them.
+            # The position in Fastn's list. The cursor argument of a tool is ours, and wraps it.
             query = {name: value for name, value in query.items() if name not in ("offset", "cursor")}
             if self.behaviour.filtering is Filtering.IGNORED:
                 query = {name: value for name, value in query.items() if name == "limit"}
@@ -260,9 +259,9 @@ class Sandbox:
             case One(row, status):
                 return SandboxReply(status, JSON, to_json(wrapped(envelope, self._renamed(row, names), {})))
             case rows:
-                cut, around = page(rows, cast("List[Any]", call).limit, query, self.behaviour.paging)
-                shown = (self._renamed(row, names) for row in cut)
-                return SandboxReply(200, JSON, list_body(envelope, shown, around))
+                items, pagination = page(rows, cast("List[Any]", call).limit, query, self.behaviour.paging)
+                shown = (self._renamed(row, names) for row in items)
+                return SandboxReply(200, JSON, list_body(envelope, shown, pagination))
 
     def _renamed(self, row: Row, names: Mapping[str, str]) -> Row:
         return {names.get(name, name): value for name, value in row.items()} if names else row
@@ -276,7 +275,7 @@ def _is_list(operation: AnyOperation) -> bool:
 
 
 def _decoded(body: bytes) -> Row | None:
-    """Raises `SandboxRefusal`."""
+    """Parse the body as a JSON object; None if it is empty. Raises `SandboxRefusal`."""
     if len(body) > LARGEST_BODY:
         raise SandboxRefusal(413, "PAYLOAD_TOO_LARGE", f"The body is larger than {LARGEST_BODY} bytes")
     if not body.strip():
@@ -291,7 +290,7 @@ def _decoded(body: bytes) -> Row | None:
 
 
 class InProcess:
-    """Sends requests with these headers to a sandbox in this process, without HTTP between them."""
+    """Transport to a sandbox in this process, without HTTP. Adds `headers` to each request."""
 
     def __init__(self, sandbox: Sandbox, headers: Mapping[str, str]) -> None:
         self._sandbox = sandbox

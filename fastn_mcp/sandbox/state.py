@@ -1,7 +1,6 @@
-"""The account's data: collections of rows by id, and the file that may hold them.
+"""Data of the account: collections of rows by id, and the file that stores them.
 
-Field names are Fastn's, in camelCase. What Fastn knows and does not show is in collections whose names begin with an
-underscore.
+Field names are Fastn's, in camelCase. Collections that Fastn does not show have names that begin with an underscore.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ ORGANISATION = "org_9c41d07be2f84a36b15d"
 
 
 class SandboxState:
-    """Rows in collections. `serial` counts the changes."""
+    """Collections of rows. `serial` counts the changes."""
 
     def __init__(self, randomness: random.Random) -> None:
         self.rows: dict[str, dict[str, Row]] = {}
@@ -34,21 +33,21 @@ class SandboxState:
         self._random = randomness
 
     def all(self, collection: str) -> list[Row]:
-        """In the order in which they were made."""
+        """Return the rows in order of creation."""
         return list(self.rows.get(collection, {}).values())
 
     def get(self, collection: str, key: object) -> Row | None:
         return self.rows.get(collection, {}).get(str(key))
 
     def named(self, collection: str, value: str, by: str = "slug") -> Row:
-        """The row that the dataset calls so. Raises KeyError."""
+        """Return the row with this value. Raises KeyError."""
         found = self.first(collection, by, value)
         if found is None:
             raise KeyError(f"{collection}: {by} {value}")
         return found
 
     def first(self, collection: str, by: str, value: object) -> Row | None:
-        """The first row with this value, letters compared without case."""
+        """Return the first row with this value, compared without case; None if there is none."""
         wanted = str(value).casefold()
         return next((r for r in self.all(collection) if by in r and str(r[by]).casefold() == wanted), None)
 
@@ -68,7 +67,7 @@ class SandboxState:
         return f"{self._random.getrandbits(4 * digits):0{digits}x}"
 
     def short_id(self, prefix: str) -> str:
-        """`wf_b5880b29eb25`: a prefix and 12 hex digits."""
+        """Return a prefix and 12 hex digits, as `wf_b5880b29eb25`."""
         return f"{prefix}_{self.hex(12)}"
 
     def uuid(self) -> str:
@@ -76,7 +75,7 @@ class SandboxState:
         return f"{number[:8]}-{number[8:12]}-4{number[13:16]}-a{number[17:20]}-{number[20:]}"
 
     def next_number(self, collection: str) -> int:
-        """Small numbers, never given twice."""
+        """Return the next number of a counter, starting at 1."""
         counter = self.get("_counters", collection)
         number = 1 if counter is None else counter["last"] + 1
         self.put("_counters", {"id": collection, "last": number})
@@ -87,9 +86,9 @@ class SandboxState:
 
     @classmethod
     def load(cls, dumped: object, randomness: Callable[[int], random.Random]) -> SandboxState:
-        """The inverse of `dump`. Raises ValueError.
+        """Restore the result of `dump`. Raises ValueError if it is not one.
 
-        `randomness` is asked by the serial, so that a state that is read again does not repeat its ids.
+        `randomness` is seeded by the serial, so that a restored state does not repeat ids.
         """
         match dumped:
             case {"serial": int(serial), "rows": dict()}:
@@ -102,33 +101,33 @@ class SandboxState:
 
 
 def stamp(when: datetime) -> str:
-    """ISO 8601 in UTC with milliseconds, as Fastn writes times."""
+    """Format a time as Fastn does: ISO 8601 in UTC with milliseconds."""
     return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def moment(text: str) -> datetime:
-    """The inverse of `stamp`."""
+def parse_stamp(text: str) -> datetime:
+    """Parse the result of `stamp`."""
     return datetime.fromisoformat(text)
 
 
 def as_object(value: object) -> Row:
-    """`value` if it is an object; otherwise an empty one."""
+    """Return `value` if it is an object, else an empty one."""
     return cast(Row, value) if isinstance(value, dict) else {}
 
 
 def objects(row: Row, name: str) -> list[Row]:
-    """The objects in a field, which tests may have filled with anything."""
+    """Return the objects in a list field, which may have any type in tests."""
     found = row.get(name)
     return [item for item in cast("list[object]", found) if isinstance(item, dict)] if isinstance(found, list) else []
 
 
 def provenance(when: str, by: str) -> Row:
-    """The fields that say when and by whom a new row was made."""
+    """Return the version, time and author fields of a new row."""
     return {"version": 1, "createdAt": when, "createdBy": by, "updatedAt": when, "updatedBy": by}
 
 
 def slug_of(name: str) -> str:
-    """`Acme Corp` is `acme-corp`."""
+    """Return the slug of a name: `acme-corp` for `Acme Corp`."""
     letters = (letter if letter.isalnum() and letter.isascii() else " " for letter in name.lower())
     return "-".join("".join(letters).split())
 
@@ -142,7 +141,7 @@ def record(
     outcome: str = "Success",
     customer: str | None = None,
 ) -> Row:
-    """Append to the audit log what `actor` did to a resource, which is a type and an id."""
+    """Append an event to the audit log. `resource` is a type and an id."""
     kind, key = resource
     row: Row = {
         "id": state.next_number("audit"),
@@ -159,20 +158,20 @@ def record(
 
 
 _LOCK_SECONDS = 30
-"""How long to wait for another process that uses the file."""
+"""Seconds to wait for a lock held by another process."""
 
 
 class StateFile:
-    """One JSON file, readable by its owner alone, replaced as a whole. Several processes may share it."""
+    """JSON file of the state, readable only by its owner and replaced atomically. Processes may share it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS, mode=0o600)
-        self._known: tuple[int, int, int] | None = None
+        self._version: tuple[int, int, int] | None = None
 
     @contextmanager
     def locked(self) -> Generator[None]:
-        """Keep other processes from the file. Raises `SettingsError` where one of them does not let go of it."""
+        """Lock the file against other processes. Raises `SettingsError` if another one keeps it locked."""
         make_private_folder(self._path.parent)
         try:
             with self._lock:
@@ -184,14 +183,14 @@ class StateFile:
             ) from None
 
     def read_changed(self, load: Callable[[object], SandboxState]) -> SandboxState | None:
-        """The state that another process left; None where the file is as this process left it, or is not there.
+        """Return the state if another process changed it; None if it did not, or if there is no file.
 
-        Raises `SettingsError` where `load` raises ValueError.
+        Raises `SettingsError` if the file cannot be read or `load` raises ValueError.
         """
         try:
             found = self._path.stat()
-            known = (found.st_ino, found.st_mtime_ns, found.st_size)
-            if known == self._known:
+            version = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if version == self._version:
                 return None
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -202,14 +201,14 @@ class StateFile:
             state = load(json.loads(text))
         except (ValueError, RecursionError) as error:
             raise self._unreadable("it is not a sandbox's state") from error
-        self._known = known
+        self._version = version
         return state
 
     def write(self, state: SandboxState) -> None:
-        """Whole or not at all: a reader, or a crash, finds the old file or the new one."""
+        """Replace the file atomically: readers, also after a crash, find the old or the new state."""
         write_private(self._path, json.dumps(state.dump(), separators=(",", ":")))
         written = self._path.stat()
-        self._known = (written.st_ino, written.st_mtime_ns, written.st_size)
+        self._version = (written.st_ino, written.st_mtime_ns, written.st_size)
 
     def _unreadable(self, reason: str) -> SettingsError:
         return SettingsError(

@@ -1,6 +1,6 @@
-"""Triggers: the account's own, their rows, and the handlers of their operations.
+"""Triggers: those of the dataset, their rows, and the handlers of their operations.
 
-A trigger is checked when it is made, because one that never fires looks like one that does.
+A trigger is validated when it is created, because one that never fires looks like one that does.
 """
 
 from datetime import datetime, timedelta
@@ -16,17 +16,17 @@ from fastn_mcp.sandbox.resource import (
     fields,
     set_status,
 )
-from fastn_mcp.sandbox.state import ORGANISATION, Row, SandboxState, moment, provenance, stamp
+from fastn_mcp.sandbox.state import ORGANISATION, Row, SandboxState, parse_stamp, provenance, stamp
 from fastn_mcp.tools import triggers as tools
 
 
 def add_triggers(state: SandboxState, now: datetime) -> None:
-    for made, row in enumerate(_triggers(state, now)):
-        add_trigger(state, row, now - timedelta(days=100 - 7 * made))
+    for number, row in enumerate(_triggers(state, now)):
+        add_trigger(state, row, now - timedelta(days=100 - 7 * number))
 
 
 def add_trigger(state: SandboxState, trigger: Row, when: datetime) -> Row:
-    """Store a trigger that was made at `when`."""
+    """Store a trigger created at `when`."""
     row: Row = {"id": state.uuid(), "description": None, "endOrgId": None}
     return state.put("triggers", row | trigger | provenance(stamp(when), "lee@fastn.example"))
 
@@ -72,8 +72,8 @@ def webhook(state: SandboxState, name: str, *routes: Row) -> Row:
 
 
 def _switched_off(trigger: Row, now: datetime) -> None:
-    """By the platform, and not by a person: it had failed too often."""
-    since = stamp(moment(trigger["lastRun"]) - timedelta(days=3))
+    """Set the fields of a trigger that the platform disabled after too many failures."""
+    since = stamp(parse_stamp(trigger["lastRun"]) - timedelta(days=3))
     reason = "20 consecutive failures; may be enabled again after 30 minutes."
     trigger |= {
         "status": "Disabled",
@@ -92,12 +92,12 @@ def _to(state: SandboxState, slug: str, condition: Row | None = None) -> Row:
 
 
 def route(workflow: Row, condition: Row | None = None) -> Row:
-    """To a workflow, for events that fulfil the condition."""
+    """Return a route to a workflow, for events that meet the condition."""
     return {"routeId": workflow["id"], "routeType": "API", "environment": "live", "filter": condition, "payload": None}
 
 
 def scheduled(now: datetime, name: str, schedule: str, *routes: Row) -> Row:
-    """By a schedule that fires once an hour or once a day. What is due at `now` itself is still to come."""
+    """Return a trigger with an hourly or daily schedule. An occurrence at exactly `now` has not run yet."""
     coming = next_run(schedule, "UTC", now - timedelta(minutes=1))
     last = coming - timedelta(hours=1 if schedule.split()[1] == "*" else 24)
     return {
@@ -124,7 +124,7 @@ def _connection(state: SandboxState, app: str, customer: str) -> Row:
 
 
 def app_event(name: str, connection: Row, event: str) -> Row:
-    """An event of the app that a customer is connected to; heard only while the connection works."""
+    """Return a trigger for an event of a connected app. Its subscription is active only if the connection is."""
     return {
         "name": name,
         "type": "app_event",
@@ -143,8 +143,8 @@ def webhook_url(webhook: str) -> str:
 
 
 def last_occurrence(trigger: Row) -> datetime:
-    """When a schedule of the dataset last fired."""
-    return moment(trigger["lastRun"])
+    """Return the last occurrence of a schedule."""
+    return parse_stamp(trigger["lastRun"])
 
 
 TRIGGERS = Resource(
@@ -197,7 +197,7 @@ def create(context: RouteContext, call: tools.CreateTrigger) -> One:
         if not row[name]:
             raise invalid(name, f"needed for {call.type}")
     _settle(context, row)
-    return One(TRIGGERS.make(context, row), 201)
+    return One(TRIGGERS.create(context, row), 201)
 
 
 @endpoint(tools.UpdateTrigger, "events:update")
@@ -211,11 +211,11 @@ def update(context: RouteContext, call: tools.UpdateTrigger) -> One:
         if changed["status"] == "Active" and "consecutiveFailures" in row:
             changed["consecutiveFailures"] = 0
     _settle(context, changed)
-    return One(TRIGGERS.keep(context, changed))
+    return One(TRIGGERS.update(context, changed))
 
 
 def _settle(context: RouteContext, row: Row) -> None:
-    """Check what is there, and fill in what follows from it. Raises `SandboxRefusal`."""
+    """Validate a trigger, and set its computed fields. Raises `SandboxRefusal`."""
     for number, target in enumerate(row["routes"] or []):
         if context.state.get("workflows", target.get("routeId")) is None:
             raise invalid(f"routes[{number}].routeId", "there is no such workflow")
@@ -230,7 +230,7 @@ def _settle(context: RouteContext, row: Row) -> None:
 
 
 def _next(context: RouteContext, row: Row) -> str | None:
-    """When it fires next. A PUT that left the schedule out has stopped it."""
+    """Return the next occurrence; None for a trigger that is disabled or whose PUT omitted the schedule."""
     if not row["schedule"] or not row["timezone"]:
         return None
     try:
@@ -242,7 +242,7 @@ def _next(context: RouteContext, row: Row) -> str | None:
 
 
 def _subscription(context: RouteContext, row: Row) -> str:
-    """Whether the app tells of its events. A PUT that left the connection out has unsubscribed."""
+    """Return the subscription status; FAILED if a PUT omitted the connection. Raises `SandboxRefusal`."""
     if row["connectionId"] is None:
         return "FAILED"
     connection = context.state.get("connections", row["connectionId"])

@@ -1,4 +1,4 @@
-"""Workflows: the account's own, one row, and the handlers of their operations."""
+"""Workflows: those of the dataset, their rows, and the handlers of their operations."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from fastn_mcp.sandbox.state import Row, SandboxState, provenance, slug_of, stam
 from fastn_mcp.tools import workflows as tools
 
 _WORKFLOWS = (
-    # id, name, slug, tier, version, status, connectors, days since it was changed
+    # id, name, slug, tier, version, status, connectors, days since the last change
     ("wf_b5880b29eb25", "Slack Messages to Supabase Hourly Sync", "slack-messages-to-supabase-hourly-sync", "STANDARD",
      5, "active", ("slack", "supabase"), 12),
     ("wf_41f0c6a97d3e", "hubspot-discovery-deal-to-gamma-deck", "hubspot-discovery-deal-to-gamma-deck", "STANDARD",
@@ -34,7 +34,7 @@ _WORKFLOWS = (
     ("wf_58c9d02e7f14", "orders-backfill", "orders-backfill", "LONG", 1, "inactive", ("shopify", "supabase"), 90),
 )  # fmt: skip
 
-# Apps of the account's own, which no customer connects.
+# Apps that the account connects, not each customer.
 _OF_THE_ACCOUNT = frozenset({"supabase", "gamma"})
 
 _CODE: dict[str, tuple[str, Callable[[Row], Row]]] = {
@@ -51,20 +51,20 @@ _CODE: dict[str, tuple[str, Callable[[Row], Row]]] = {
   await fastn.connector.slack.postMessage({ channel: "orders", text: `${order?.id}: ${note}` });
   return { orderId: orderId ?? null, note: note ?? null, slack: "sent" };
 """,
-        lambda given: {"orderId": given.get("orderId"), "note": given.get("note"), "slack": "sent"},
+        lambda data: {"orderId": data.get("orderId"), "note": data.get("note"), "slack": "sent"},
     ),
     "update-inventory": (
         """  const { sku, quantity } = ctx.input;
   await fastn.connector.shopify.updateInventory({ sku, quantity });
   return { sku: sku ?? null, quantity: quantity ?? null, updated: true };
 """,
-        lambda given: {"sku": given.get("sku"), "quantity": given.get("quantity"), "updated": True},
+        lambda data: {"sku": data.get("sku"), "quantity": data.get("quantity"), "updated": True},
     ),
 }
-"""The bodies of the workflows that return more than that all is well, and what each returns for an input."""
+"""Code of workflows that return more than `ok`, and the function that computes their output."""
 
 _MOST_HOURS = 36
-"""The limit of a LONG workflow."""
+"""Longest timeout of a LONG workflow, in hours."""
 
 TIMEOUTS = {"INSTANT": 30_000, "STANDARD": 120_000, "LONG": 900_000}
 
@@ -86,16 +86,16 @@ def add_workflows(state: SandboxState, now: datetime) -> None:
     state.put("_installations", {"id": "inst_5d20c1e97ab4", "workflowId": installed, "endOrgId": acme})
 
 
-def output_of(workflow: Row, given: Row) -> Row:
-    """What the published version of a workflow returns for an input."""
-    known = _CODE.get(workflow["slug"])
-    return known[1](given) if known else {"ok": True}
+def output_of(workflow: Row, data: Row) -> Row:
+    """Return the output of a workflow's published version for an input."""
+    code = _CODE.get(workflow["slug"])
+    return code[1](data) if code else {"ok": True}
 
 
 def workflow(
     state: SandboxState, key: str, name: str, slug: str, tier: str, connectors: Mapping[str, str], changed: datetime
 ) -> Row:
-    """One row: a published workflow that is switched on. `connectors` are scopes by slug."""
+    """Return the row of a published, active workflow. `connectors` maps slugs to scopes."""
     calls = "".join(f"  await fastn.connector.{app}.{_first_action(state, app)}(ctx.input);\n" for app in connectors)
     body = _CODE[slug][0] if slug in _CODE else f"{calls}  return {{ ok: true }};\n"
     return _row(key, name, slug, f"{name}.", tier) | {
@@ -147,7 +147,7 @@ def create(context: RouteContext, call: tools.CreateWorkflow) -> One:
     row = new_workflow(context.state, call.name, slug, call.description)
     row |= {name: value for name, value in context.body.items() if name in WORKFLOWS.settable and value is not None}
     row |= {"executionTier": tier, "timeoutMs": call.timeout_ms or TIMEOUTS[tier]}
-    return One(WORKFLOWS.make(context, row), 201)
+    return One(WORKFLOWS.create(context, row), 201)
 
 
 @endpoint(tools.UpdateWorkflow, "workflows:update")
@@ -161,7 +161,7 @@ def update(context: RouteContext, call: tools.UpdateWorkflow) -> One:
         raise invalid("status", "active or inactive")
     if status == "active" and row["publishedVersion"] is None:
         raise not_published()
-    return One(WORKFLOWS.keep(context, changed))
+    return One(WORKFLOWS.update(context, changed))
 
 
 @endpoint(tools.DeleteWorkflow, "workflows:delete")
@@ -170,15 +170,15 @@ def delete(context: RouteContext, call: tools.DeleteWorkflow) -> One:
 
 
 def trash(context: RouteContext, row: Row, actor: str | None = None) -> One:
-    """To where only the dashboard can bring it back from."""
+    """Delete a workflow. Only the dashboard can restore it."""
     context.state.put("_trash", {**row, "id": f"workflow {row['id']}"})
-    gone = WORKFLOWS.remove(context, row, "trash", actor)
+    deleted = WORKFLOWS.remove(context, row, "trash", actor)
     stop_triggers_of(context, row)
-    return gone
+    return deleted
 
 
 def new_workflow(state: SandboxState, name: str, slug: str, description: str | None) -> Row:
-    """A draft with nothing in it yet."""
+    """Return the row of an empty draft."""
     return _row(state.short_id("wf"), name, slug, description, "INSTANT")
 
 

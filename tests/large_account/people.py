@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 
 from fastn_mcp.sandbox.auth import store_key
 from fastn_mcp.sandbox.connectors import connection
-from fastn_mcp.sandbox.customers import customer_row, user, waiting
+from fastn_mcp.sandbox.customers import customer_row, pending_fields, user
 from fastn_mcp.sandbox.keys import api_key, secret
-from fastn_mcp.sandbox.state import Row, SandboxState, moment, slug_of, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, slug_of, stamp
 from large_account.catalogue import OF_THE_ACCOUNT, POPULAR
 from large_account.workflows import tenant_apps
 
@@ -92,7 +92,7 @@ def add_customers(state: SandboxState, now: datetime, randomness: random.Random)
         if randomness.random() < _REFERRED:
             row["externalRef"] = f"crm-{number}"
         if randomness.random() < _WAITING:
-            row |= waiting(admin)
+            row |= pending_fields(admin)
         made.append(state.put("customers", row))
     return made
 
@@ -176,7 +176,7 @@ def add_connections(
         if state.get("connections", row["id"]) is None:
             state.put("connections", row)
     pairs = _pairs(randomness, customers, workflows, _CONNECTIONS - len(state.all("connections")))
-    settled = [pair for pair, customer in pairs.items() if moment(str(customer["createdAt"])) < now - _SETTLED]
+    settled = [pair for pair, customer in pairs.items() if parse_stamp(str(customer["createdAt"])) < now - _SETTLED]
     chosen = randomness.sample(settled, _BROKEN + _SWITCHED_OFF)
     statuses = dict.fromkeys(chosen[:_BROKEN:3], "FAILED")
     statuses |= dict.fromkeys(chosen[_BROKEN:], "INACTIVE")
@@ -208,7 +208,7 @@ def _pairs(
 
 
 def _row(now: datetime, randomness: random.Random, connector: Row, customer: Row, status: str) -> Row:
-    made = moment(str(customer["createdAt"]))
+    made = parse_stamp(str(customer["createdAt"]))
     made += max(now - made - _SETTLED, timedelta(0)) * randomness.random()
     if status == "ACTIVE":
         used = now - timedelta(minutes=randomness.randrange(540))

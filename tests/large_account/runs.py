@@ -15,7 +15,7 @@ from typing import cast
 from fastn_mcp.sandbox.account import AuditRow, append, changed, refreshed
 from fastn_mcp.sandbox.executions import no_connection, out_of_memory, timed_out, unusable
 from fastn_mcp.sandbox.run_history import RunSeries, Series, Trouble, milliseconds
-from fastn_mcp.sandbox.state import Row, SandboxState, moment, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, stamp
 from large_account.workflows import tenant_apps
 
 Connected = Mapping[str, Mapping[str, Row]]
@@ -32,7 +32,7 @@ def connected_since(when: datetime, connections: list[Row]) -> Connected:
     """Those that were there already."""
     found: dict[str, dict[str, Row]] = {}
     for row in connections:
-        if moment(str(row["createdAt"])) <= when:
+        if parse_stamp(str(row["createdAt"])) <= when:
             found.setdefault(str(cast(Row, row["connector"])["slug"]), {})[str(row["endOrgId"])] = row
     return found
 
@@ -58,7 +58,7 @@ class Troubles:
             if connection["status"] != "ACTIVE":
                 actions = cast("list[Row]", self._state.named("connectors", app)["actions"])
                 error = unusable(app, str(actions[0]["slug"]), str(connection["id"]))
-                since = milliseconds(moment(str(connection["expiresAt"])))
+                since = milliseconds(parse_stamp(str(connection["expiresAt"])))
                 return Trouble(status="failed", error=error, duration=_AT_ONCE, since=since)
         return self._own.get(str(workflow["id"]))
 
@@ -113,7 +113,7 @@ def add_executions(
         triggers=tuple(str(trigger["id"]) for trigger in triggers),
         workflows=tuple({name: workflow[name] for name in shown} for workflow in workflows),
         series=tuple(replace(one, trouble=troubles.of(workflows[one.workflow], one.customer)) for one in series),
-    ).keep(state)
+    ).store(state)
 
 
 def _started(

@@ -425,10 +425,10 @@ def test_of_two_runs_from_one_moment_the_kept_one_comes_first(large: Fastn) -> N
     kept: list[Row] = [{**there, "id": "exec_kept"}]
     rows = MergedRows(kept, lambda row: row, history, range(number - 1, number + 2))
 
-    shown = ids(list(rows.cut(0, 10)))
+    shown = ids(list(rows.slice(0, 10)))
     assert shown == [history.row(number + 1)["id"], "exec_kept", there["id"], history.row(number - 1)["id"]]
-    assert [rows.place(key) for key in shown] == [0, 1, 2, 3]
-    assert rows.place(str(history.row(5)["id"])) is None
+    assert [rows.position(key) for key in shown] == [0, 1, 2, 3]
+    assert rows.position(str(history.row(5)["id"])) is None
 
 
 @pytest.mark.parametrize("paging", [paging for paging in Paging if paging is not Paging.IGNORED])
@@ -460,7 +460,7 @@ def test_a_list_in_memory_is_as_large_as_its_json(large: Fastn) -> None:
     history = large.sandbox.history
     rows = MergedRows([], lambda row: row, history, range(5_000))
     tracemalloc.start()
-    body = list_body(Behaviour().envelope, rows.cut(0, len(rows)), {})
+    body = list_body(Behaviour().envelope, rows.slice(0, len(rows)), {})
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
