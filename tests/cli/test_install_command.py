@@ -1,4 +1,4 @@
-"""`fastn-mcp install` and `uninstall`: what a newcomer sees, and what is written."""
+"""`fastn-mcp install` and `uninstall`: their output, and what they write."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ PROGRAM = str(Path(sys.executable).with_name("fastn-mcp"))
 
 @pytest.fixture
 def home(tmp_path: Path, environment: dict[str, str]) -> Path:
-    """A home with Cursor in it, and nothing else."""
+    """Home folder with Cursor, and nothing else."""
     for name in ("XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME", "GEMINI_CLI_HOME"):
         environment.pop(name, None)
     environment["HOME"] = str(tmp_path / "ann")
@@ -34,14 +34,14 @@ def cursor(home: Path) -> Any:
     return json.loads((home / ".cursor" / "mcp.json").read_bytes())["mcpServers"]
 
 
-def refused(done: "subprocess.CompletedProcess[str]", *said: str) -> None:
+def check_error(done: "subprocess.CompletedProcess[str]", *said: str) -> None:
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     for part in said:
         assert part in line
 
 
-def test_it_shows_the_change_makes_it_and_says_how_to_undo_it(fastn: Run, home: Path) -> None:
+def test_install_shows_the_change_and_how_to_undo_it(fastn: Run, home: Path) -> None:
     """Issue 7."""
     done = fastn("install", "cursor", "--sandbox", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
@@ -54,7 +54,7 @@ def test_it_shows_the_change_makes_it_and_says_how_to_undo_it(fastn: Run, home: 
     assert list((home / ".cursor").iterdir()) == []
 
 
-def test_a_person_is_asked_and_can_say_no(home: Path, environment: dict[str, str]) -> None:
+def test_install_asks_and_can_be_declined(home: Path, environment: dict[str, str]) -> None:
     """Issue 7."""
     with sitting(["-m", "fastn_mcp", "install", "cursor", "--sandbox"], environment) as person:
         person.sees("Apply this change? [y/N]:")
@@ -68,16 +68,16 @@ def test_a_person_is_asked_and_can_say_no(home: Path, environment: dict[str, str
     assert (code, "Done." in shown, "fastn" in cursor(home)) == (0, True, True)
 
 
-def test_without_a_terminal_it_changes_nothing_unless_told(fastn: Run, home: Path) -> None:
+def test_install_without_a_terminal_needs_yes(fastn: Run, home: Path) -> None:
     """Ours."""
-    refused(fastn("install", "cursor", "--sandbox"), "There is no terminal to ask on", "--yes")
+    check_error(fastn("install", "cursor", "--sandbox"), "There is no terminal to ask on", "--yes")
     dry = fastn("install", "cursor", "--sandbox", "--dry-run")
     assert (dry.returncode, dry.stdout.splitlines()[-1]) == (0, "Nothing was changed: this was a dry run.")
     assert not (home / ".cursor" / "mcp.json").exists()
 
 
-def test_options_before_it_are_those_of_the_server(fastn: Run, home: Path) -> None:
-    """Ours: and a file is named in full, since the client starts the server anywhere."""
+def test_options_before_install_are_those_of_the_server(fastn: Run, home: Path) -> None:
+    """Ours: a file is named by its full path, since the client starts the server anywhere."""
     options = ("--read-only", "--toolsets", "customers", "--policy", "p.toml", "--deadline", "30")
     done = fastn(*options, "install", "cursor", "--profile", "acme", "--yes", cwd=home)
     assert cursor(home)["fastn"]["args"] == [
@@ -91,7 +91,7 @@ def test_options_before_it_are_those_of_the_server(fastn: Run, home: Path) -> No
     assert f"What the file was: {home.parent}/FASTN_STATE_DIR/installed/" in again.stdout
 
 
-def test_what_is_so_already_is_said(fastn: Run, home: Path) -> None:
+def test_installing_an_existing_entry_says_so(fastn: Run, home: Path) -> None:
     """Ours."""
     fastn("install", "cursor", "--sandbox", "--yes")
     assert fastn("install", "cursor", "--sandbox").stdout == (
@@ -101,11 +101,11 @@ def test_what_is_so_already_is_said(fastn: Run, home: Path) -> None:
     assert "is no longer in" in fastn("uninstall", "cursor").stdout
 
 
-def test_an_entry_that_was_replaced_is_named_where_it_does_not_come_back(fastn: Run, home: Path) -> None:
-    """Ours."""
+def test_uninstall_names_the_copy_of_a_replaced_entry(fastn: Run, home: Path) -> None:
+    """Ours: if the replaced entry cannot be put back."""
     file = home / ".cursor" / "mcp.json"
     file.write_text('{"mcpServers": {"fastn": {"url": "x"}}}')
-    refused(fastn("install", "cursor", "--yes"), "has an entry 'fastn' already", "--replace", "--name")
+    check_error(fastn("install", "cursor", "--yes"), "has an entry 'fastn' already", "--replace", "--name")
     fastn("install", "cursor", "--replace", "--yes")
     file.write_text(file.read_text() + "\n")
     done = fastn("uninstall", "cursor", "--yes")
@@ -114,7 +114,7 @@ def test_an_entry_that_was_replaced_is_named_where_it_does_not_come_back(fastn: 
     assert '"url"' in Path(last.rpartition(" ")[2]).read_text()
 
 
-def test_where_the_key_comes_from_is_said(fastn: Run, home: Path) -> None:
+def test_install_says_where_the_key_comes_from(fastn: Run, home: Path) -> None:
     """Issue 7: never from the file."""
     done = fastn("install", "cursor", "--key", "environment", "--yes")
     assert done.stdout.endswith("The key comes from FASTN_API_KEY, as Cursor was started with it.\n")
@@ -122,11 +122,11 @@ def test_where_the_key_comes_from_is_said(fastn: Run, home: Path) -> None:
     assert prompted.stdout.endswith("VS Code asks for the key at the first start, and keeps it.\n")
     written = (home / ".config" / "Code" / "User" / "mcp.json").read_text()
     assert json.loads(written)["inputs"][0]["password"] is True
-    refused(fastn("install", "cursor", "--key", "prompt"), "Cursor does not ask for keys", "fastn-mcp login")
-    refused(fastn("install", "zed", "--key", "environment", "--anyway"), "Zed has no way to name a variable")
+    check_error(fastn("install", "cursor", "--key", "prompt"), "Cursor does not ask for keys", "fastn-mcp login")
+    check_error(fastn("install", "zed", "--key", "environment", "--anyway"), "Zed has no way to name a variable")
 
 
-def test_a_project_gets_the_plain_name_and_no_path_of_this_machine(fastn: Run, home: Path) -> None:
+def test_project_entry_holds_no_path_of_this_machine(fastn: Run, home: Path) -> None:
     """Issue 7: others read this file."""
     fastn("install", "vscode", "--project", "--key", "prompt", "--yes", cwd=home)
     written = json.loads((home / ".vscode" / "mcp.json").read_bytes())
@@ -134,11 +134,11 @@ def test_a_project_gets_the_plain_name_and_no_path_of_this_machine(fastn: Run, h
     assert "uninstall vscode --project" in fastn("install", "vscode", "--project", "--uvx", "--yes", cwd=home).stdout
     assert fastn("uninstall", "vscode", "--project", "--yes", cwd=home).returncode == 0
     assert not (home / ".vscode").exists()
-    refused(fastn("install", "windsurf", "--project"), "Windsurf has no file for a project", "Leave out --project")
+    check_error(fastn("install", "windsurf", "--project"), "Windsurf has no file for a project", "Leave out --project")
 
 
-def test_another_file_can_be_named(fastn: Run, home: Path) -> None:
-    """Ours: of VS Code Insiders, or of a profile of it."""
+def test_file_option_selects_another_file(fastn: Run, home: Path) -> None:
+    """Ours: such as that of VS Code Insiders, or of one of its profiles."""
     file = home / "else.json"
     done = fastn("install", "vscode", "--file", str(file), "--uvx", "--sandbox", "--yes")
     assert done.stdout.endswith(f"Undo: fastn-mcp uninstall vscode --file {file}\n")
@@ -150,22 +150,22 @@ def test_another_file_can_be_named(fastn: Run, home: Path) -> None:
     fastn("uninstall", "vscode", "--file", str(file), "--yes")
     assert not file.exists()
     for command in ("install", "uninstall"):
-        refused(
+        check_error(
             fastn(command, "vscode", "--file", str(file), "--project"), "--project names a file, and so does --file"
         )
 
 
-def test_a_client_that_is_not_there_or_not_known_is_named(fastn: Run, home: Path) -> None:
+def test_missing_or_unknown_client_is_named(fastn: Run, home: Path) -> None:
     """Issue 7: with what to do next."""
-    refused(fastn("install", "zed"), "There is no Zed here", f"{home}/.config/zed", "--anyway", "cursor")
-    refused(fastn("install", "curser"), "There is no client 'curser'", "cursor")
-    refused(fastn("uninstall", "json"), "There is no client 'json'")
-    refused(fastn("uninstall", "cursor"), "has no entry that was installed by fastn-mcp")
+    check_error(fastn("install", "zed"), "There is no Zed here", f"{home}/.config/zed", "--anyway", "cursor")
+    check_error(fastn("install", "curser"), "There is no client 'curser'", "cursor")
+    check_error(fastn("uninstall", "json"), "There is no client 'json'")
+    check_error(fastn("uninstall", "cursor"), "has no entry that was installed by fastn-mcp")
     (home / ".cursor" / "mcp.json").write_text("{,}")
-    refused(fastn("install", "cursor", "--yes"), "is not JSON: line 1, column 2", "Correct it")
+    check_error(fastn("install", "cursor", "--yes"), "is not JSON: line 1, column 2", "Correct it")
 
 
-def test_for_any_other_client_the_entry_is_printed(fastn: Run, home: Path) -> None:
+def test_json_prints_the_entry_for_any_other_client(fastn: Run, home: Path) -> None:
     """Issue 7."""
     done = fastn("--read-only", "install", "json", "--sandbox", "--uvx")
     assert json.loads(done.stdout) == {
@@ -176,8 +176,8 @@ def test_for_any_other_client_the_entry_is_printed(fastn: Run, home: Path) -> No
     assert list(home.iterdir()) == [home / ".cursor"]
 
 
-def test_an_http_entry_says_how_the_token_gets_there_and_comes_out_again(fastn: Run, home: Path) -> None:
-    """Ours (docs/local-http.md): byte for byte, and the account and options stay the server's."""
+def test_http_entry_is_installed_and_removed(fastn: Run, home: Path) -> None:
+    """Ours (docs/local-http.md): byte for byte; it says where the token comes from, and takes no options."""
     url = "http://127.0.0.1:8080/mcp"
     file = home / ".cursor" / "mcp.json"
     file.write_bytes(before := b'{"mcpServers": {"other": {"command": "x"}}, // mine\r\n}')
@@ -198,36 +198,36 @@ def test_an_http_entry_says_how_the_token_gets_there_and_comes_out_again(fastn: 
     printed = json.loads(fastn("install", "json", "--url", url).stdout)["mcpServers"]["fastn"]
     assert printed["headers"] == {"Authorization": "Bearer ${FASTN_HTTP_TOKEN}"}
     for more in (("--key", "environment"), ("--profile", "acme")):
-        refused(fastn("install", "cursor", "--url", url, *more), "keeps the account and the options", "Leave out")
-    refused(fastn("--read-only", "install", "cursor", "--url", url), "keeps the account and the options")
-    refused(fastn("install", "cursor", "--link", "--url", url), "Give one")
-    refused(fastn("install", "zed", "--url", url, "--anyway"), "Zed cannot be given a server over HTTP", "stdio")
-    refused(fastn("install", "cursor", "--url", "http://localhost:8080/mcp"), "127.0.0.1:8080/mcp. Not localhost")
+        check_error(fastn("install", "cursor", "--url", url, *more), "keeps the account and the options", "Leave out")
+    check_error(fastn("--read-only", "install", "cursor", "--url", url), "keeps the account and the options")
+    check_error(fastn("install", "cursor", "--link", "--url", url), "Give one")
+    check_error(fastn("install", "zed", "--url", url, "--anyway"), "Zed cannot be given a server over HTTP", "stdio")
+    check_error(fastn("install", "cursor", "--url", "http://localhost:8080/mcp"), "127.0.0.1:8080/mcp. Not localhost")
 
 
-def test_the_http_token_is_printed_where_there_is_one(fastn: Run, environment: dict[str, str]) -> None:
-    """Ours: the command makes no token, so that one of another state folder is not taken for the server's."""
+def test_http_token_is_printed_if_there_is_one(fastn: Run, environment: dict[str, str]) -> None:
+    """Ours: the command creates no token, lest one of another state folder is taken for the server's."""
     file = Path(environment["FASTN_STATE_DIR"]) / "sandbox" / "http-token"
-    refused(fastn("--sandbox", "http-token"), f"There is no token yet in {file}", "--http")
+    check_error(fastn("--sandbox", "http-token"), f"There is no token yet in {file}", "--http")
     assert not file.exists()
     file.parent.mkdir(parents=True, mode=0o700)
     file.write_text(f"{'t' * 40}\n")
     file.chmod(0o640)
-    refused(fastn("--sandbox", "http-token"), "users other than its owner can read it")
+    check_error(fastn("--sandbox", "http-token"), "users other than its owner can read it")
     file.chmod(0o600)
     assert fastn("--sandbox", "http-token").stdout == f"{'t' * 40}\n"
     assert json.loads(fastn("--sandbox", "http-token", "--header").stdout) == {"Authorization": f"Bearer {'t' * 40}"}
-    refused(fastn("http-token"), "There is no token yet")
+    check_error(fastn("http-token"), "There is no token yet")
     named = fastn("http-token", env={"FASTN_HTTP_TOKEN": "n" * 32})
     assert (named.stdout, named.stderr) == (f"{'n' * 32}\n", "")
     (target := file.with_name("elsewhere")).write_text(f"{'t' * 40}\n")
     target.chmod(0o600)
     file.unlink()
     file.symlink_to(target)
-    refused(fastn("--sandbox", "http-token"), "cannot be read")
+    check_error(fastn("--sandbox", "http-token"), "cannot be read")
 
 
-def test_links_say_what_the_entry_would(fastn: Run) -> None:
+def test_links_hold_the_same_entry(fastn: Run) -> None:
     """Issue 7: as VS Code and Cursor document them."""
     done = fastn("install", "vscode", "--link", "--key", "prompt")
     code, insiders = done.stdout.splitlines()
@@ -250,10 +250,10 @@ def test_links_say_what_the_entry_would(fastn: Run) -> None:
     query = parse_qs(link.query)
     assert (link.netloc, link.path, query["name"]) == ("cursor.com", "/en/install-mcp", ["fastn"])
     assert json.loads(base64.b64decode(query["config"][0]))["args"][-1] == "--sandbox"
-    refused(fastn("install", "zed", "--link"), "Zed has no links", "fastn-mcp install zed")
+    check_error(fastn("install", "zed", "--link"), "Zed has no links", "fastn-mcp install zed")
 
 
-def test_the_help_names_every_client() -> None:
+def test_help_of_install_names_every_client() -> None:
     """Ours."""
     epilog = install.epilog or ""
     assert [name for name in epilog.splitlines()[1].split() if name != "Clients:"] == [one.name for one in CLIENTS]

@@ -1,4 +1,4 @@
-"""Which ledger the settings name: a file, or a server. Issue 8."""
+"""Which ledger the setting selects: a file, or a server. Issue 8."""
 
 import sys
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from fastn_mcp.runtime import System
     ("setting", "file"),
     [(None, "state/ledger.sqlite"), ("{}/own.db", "own.db"), ("sqlite:{}/own.db", "own.db")],
 )
-def test_without_a_server_it_is_a_file(tmp_path: Path, setting: str | None, file: str) -> None:
-    """Ours: by default in the folder of the state; a path, or sqlite: and a path."""
+def test_ledger_is_a_file_by_default(tmp_path: Path, setting: str | None, file: str) -> None:
+    """Ours: in the state folder, or at a path, with or without `sqlite:`."""
     ledger = ledger_at(setting and setting.format(tmp_path), tmp_path / "state", System())
     assert isinstance(ledger, SqliteLedger)
     anyio.run(ledger.revision)
@@ -30,7 +30,7 @@ def test_without_a_server_it_is_a_file(tmp_path: Path, setting: str | None, file
     assert (tmp_path / file).exists()
 
 
-def test_a_url_that_is_wrong_is_told_without_what_it_holds(tmp_path: Path) -> None:
+def test_invalid_ledger_url_is_not_shown(tmp_path: Path) -> None:
     """Ours: it can hold a password."""
     with pytest.raises(SettingsError) as caught:
         ledger_at("valkey://user:canary@host:port", tmp_path, System())
@@ -39,7 +39,7 @@ def test_a_url_that_is_wrong_is_told_without_what_it_holds(tmp_path: Path) -> No
 
 
 class _Missing(MetaPathFinder):
-    """As if the library were not installed."""
+    """Finder that hides the library, as if it were not installed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -50,8 +50,8 @@ class _Missing(MetaPathFinder):
         return None
 
 
-def test_without_the_library_it_says_how_to_get_it(tmp_path: Path) -> None:
-    """Issue 8: the extra is named."""
+def test_missing_library_names_the_extra(tmp_path: Path) -> None:
+    """Issue 8."""
     ours = "fastn_mcp.guard.ledger.valkey"
     taken = {n: sys.modules.pop(n) for n in list(sys.modules) if n.split(".")[0] == "valkey" or n.startswith(ours)}
     sys.meta_path.insert(0, finder := _Missing())
@@ -69,7 +69,7 @@ def test_without_the_library_it_says_how_to_get_it(tmp_path: Path) -> None:
     )
 
 
-def test_the_server_is_chosen_by_its_url(tmp_path: Path, valkey: ValkeyServer) -> None:
+def test_ledger_server_is_selected_by_url(tmp_path: Path, valkey: ValkeyServer) -> None:
     """Issue 8: valkey, valkeys, redis and rediss; nothing is opened before it is needed."""
     from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
 

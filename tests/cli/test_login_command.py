@@ -1,4 +1,4 @@
-"""`fastn-mcp login`, `logout` and `whoami`, as processes, against a sandbox over HTTP and a keyring. Issue 7."""
+"""`fastn-mcp login`, `logout` and `whoami`, against a sandbox over HTTP and a keyring. Issue 7."""
 
 import json
 import os
@@ -26,7 +26,7 @@ CANARY = "fsk_test_C4N4RY"
 
 @pytest.fixture(scope="module")
 def address() -> Generator[str]:
-    """A sandbox that listens, in this process."""
+    """Address of a sandbox served by this process."""
     listening = socket.create_server(("127.0.0.1", 0))
     app = create_app(Sandbox(System().now))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
@@ -39,7 +39,7 @@ def address() -> Generator[str]:
 
 @pytest.fixture
 def config(environment: dict[str, str], tmp_path: Path, address: str) -> Path:
-    """A file of two profiles at the sandbox, and a keyring."""
+    """Configuration file with a profile at the sandbox, and a keyring."""
     environment |= {
         "PYTHON_KEYRING_BACKEND": "quiet_keyring.Keyring",
         "PYTHONPATH": str(Path(__file__).parent),
@@ -62,13 +62,13 @@ def login(config: Path, environment: dict[str, str]) -> Run:  # noqa: ARG001 - t
     return login
 
 
-def kept(environment: dict[str, str]) -> dict[str, str]:
+def stored_keys(environment: dict[str, str]) -> dict[str, str]:
     file = Path(environment["TEST_KEYRING"])
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-def one_line(done: "subprocess.CompletedProcess[str]", code: int = 2) -> str:
-    """It ends with this code, nothing on stdout, and one line that shows no key."""
+def error_line(done: "subprocess.CompletedProcess[str]", code: int = 2) -> str:
+    """Check the exit code, an empty stdout, and one line on stderr that shows no key; return the line."""
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("fastn-mcp: ")
@@ -79,10 +79,10 @@ def one_line(done: "subprocess.CompletedProcess[str]", code: int = 2) -> str:
 # --- login -------------------------------------------------------------------------------------------------------
 
 
-def test_a_key_is_asked_for_unseen_tried_and_kept_and_then_used(
+def test_login_prompts_checks_and_stores_a_key_that_is_then_used(
     config: Path, environment: dict[str, str], address: str, fastn: Run
 ) -> None:
-    """Issue 7: from no key to an answered call."""
+    """Issue 7: from no key to an answered call; the key is not shown."""
     before = config.read_text()
     with sitting(["-m", "fastn_mcp", "login", "acme"], environment) as person:
         person.sees(f"API key of acme at {address} (not shown): ")
@@ -91,40 +91,43 @@ def test_a_key_is_asked_for_unseen_tried_and_kept_and_then_used(
     assert (code, KEY in person.shown) == (0, False)
     assert "The key works. Key 'Sandbox': test mode, full access, never expires." in shown
     assert f"The test key of acme at {address} is kept in the test's keyring." in shown
-    assert kept(environment) == {f"fastn-mcp/acme at {address}": KEY}
+    assert stored_keys(environment) == {f"fastn-mcp/acme at {address}": KEY}
     assert config.read_text() == before
     called = fastn("--profile", "acme", "call", "create-customer", "--name", "Initech")
     assert json.loads(called.stdout)["account"] == {"profile": "acme", "host": address, "environment": "test"}
 
 
-def test_a_key_of_the_default_account_is_kept_without_any_profile(
+def test_login_without_profiles_stores_the_default_key(
     login: Run, config: Path, environment: dict[str, str], address: str, fastn: Run
 ) -> None:
     """Ours: what a newcomer types first."""
     config.write_text(f'base_url = "http://{address}"\n')
     done = login(f"{KEY}\n", "--stdin")
     assert done.returncode == 0, done.stderr
-    assert list(kept(environment)) == [f"fastn-mcp/default at {address}"]
+    assert list(stored_keys(environment)) == [f"fastn-mcp/default at {address}"]
     assert fastn("whoami").returncode == 0
 
 
-def test_a_key_that_fastn_does_not_take_is_not_kept(login: Run, environment: dict[str, str], address: str) -> None:
-    """Issue 7: one read, and what came is said; --no-check keeps it all the same."""
-    said = one_line(login(CANARY, "acme", "--stdin"), 1)
+def test_login_does_not_store_a_rejected_key(login: Run, environment: dict[str, str], address: str) -> None:
+    """Issue 7: one read, and its result is printed; --no-check stores the key anyway."""
+    said = error_line(login(CANARY, "acme", "--stdin"), 1)
     assert said.startswith("The key does not work. ")
     assert said.endswith("Nothing was stored. To store it without a check: --no-check")
-    assert kept(environment) == {}
+    assert stored_keys(environment) == {}
     done = login(CANARY, "acme", "--stdin", "--no-check")
-    assert (done.returncode, done.stdout) == (0, f"The test key of acme at {address} is kept in the test's keyring.\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"The test key of acme at {address} is kept in the test's keyring.\n",
+    )
 
 
-def test_a_fastn_that_cannot_be_reached_is_not_taken_for_a_wrong_key(login: Run, environment: dict[str, str]) -> None:
+def test_login_tells_an_unreachable_host_from_a_wrong_key(login: Run, environment: dict[str, str]) -> None:
     """Ours."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     done = login(KEY, "--stdin", env={"FASTN_BASE_URL": url, "FASTN_DEADLINE": "1"})
-    assert "Could not check whether the key works. " in one_line(done, 1)
-    assert kept(environment) == {}
+    assert "Could not check whether the key works. " in error_line(done, 1)
+    assert stored_keys(environment) == {}
 
 
 @pytest.mark.parametrize(
@@ -139,17 +142,17 @@ def test_a_fastn_that_cannot_be_reached_is_not_taken_for_a_wrong_key(login: Run,
         ),
     ],
 )
-def test_what_was_pasted_wrongly_is_said_and_not_shown(login: Run, given: str, said: str) -> None:
+def test_login_describes_a_malformed_key_without_showing_it(login: Run, given: str, said: str) -> None:
     """Issue 7."""
-    assert said in one_line(login(given, "acme", "--stdin"))
+    assert said in error_line(login(given, "acme", "--stdin"))
 
 
-def test_without_a_terminal_it_says_how_to_give_the_key(login: Run) -> None:
+def test_login_without_a_terminal_suggests_stdin(login: Run) -> None:
     """Issue 7: never from an argument."""
-    assert one_line(login(KEY, "acme")) == (
+    assert error_line(login(KEY, "acme")) == (
         "There is no terminal to ask for the key at. Give it on the standard input: fastn-mcp login --stdin"
     )
-    assert "unexpected extra argument" in one_line(login("", "acme", CANARY.replace("C4N4RY", "x")))
+    assert "unexpected extra argument" in error_line(login("", "acme", CANARY.replace("C4N4RY", "x")))
 
 
 @pytest.mark.parametrize(
@@ -163,16 +166,18 @@ def test_without_a_terminal_it_says_how_to_give_the_key(login: Run) -> None:
         ("quiet_keyring.Forgetful", "the test's keyring did not store the key."),
     ],
 )
-def test_without_a_keyring_a_file_is_offered(login: Run, backend: str, said: str, environment: dict[str, str]) -> None:
-    """Issue 7: Secret Service too, which is really absent here."""
+def test_login_without_a_keyring_suggests_a_file(
+    login: Run, backend: str, said: str, environment: dict[str, str]
+) -> None:
+    """Issue 7: also without Secret Service, which is really absent here."""
     environment["PYTHON_KEYRING_BACKEND"] = backend
     environment["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/nowhere"
     done = login(KEY, "acme", "--stdin", "--no-check")
-    assert one_line(done) == f"{said} Keep it in a file that only you can read: fastn-mcp login acme --file"
+    assert error_line(done) == f"{said} Keep it in a file that only you can read: fastn-mcp login acme --file"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
-def test_a_key_in_a_file_is_its_owners_alone_and_the_profile_says_where(
+def test_login_stores_a_key_in_a_private_file(
     login: Run, config: Path, environment: dict[str, str], fastn: Run
 ) -> None:
     """Issue 7: --file; the comments stay, and another login replaces it."""
@@ -187,53 +192,53 @@ def test_a_key_in_a_file_is_its_owners_alone_and_the_profile_says_where(
     assert config.read_text() == f'{before}api_key_host = "{host}"\napi_key_file = "keys/acme.key"\n'
     assert fastn("--profile", "acme", "whoami").returncode == 0
     file.chmod(0o640)
-    said = one_line(fastn("--profile", "acme", "whoami"))
+    said = error_line(fastn("--profile", "acme", "whoami"))
     assert said == f"{file} holds a key, and users other than its owner can read it. Run: chmod 600 {file}"
     assert fastn("logout", "acme").returncode == 0
     assert not file.exists()
     assert config.read_text() == before
 
 
-def test_a_key_in_a_file_of_the_default_account_is_found_again(login: Run, config: Path, fastn: Run) -> None:
+def test_default_key_in_a_file_is_found_again(login: Run, config: Path, fastn: Run) -> None:
     """Ours: at the top level, which a profile does not inherit."""
     before = config.read_text()
     assert login(KEY, "--stdin", "--file").returncode == 0
     host = re.findall(r"//([^\"]+)", before)[0]
     assert config.read_text() == f'api_key_file = "keys/default.key"\napi_key_host = "{host}"\n\n{before}'
     assert fastn("whoami").returncode == 0
-    assert "The profile 'acme' has no key" in one_line(fastn("--profile", "acme", "whoami"))
+    assert "The profile 'acme' has no key" in error_line(fastn("--profile", "acme", "whoami"))
 
 
-def test_a_key_that_would_never_be_used_is_not_kept(login: Run, config: Path) -> None:
-    """Ours: the file says already where the key is."""
+def test_login_refuses_a_key_that_would_never_be_used(login: Run, config: Path) -> None:
+    """Ours: the configuration names another place of the key."""
     config.write_text(config.read_text() + 'api_key_env = "ACME"\n')
-    said = one_line(login(KEY, "acme", "--stdin"))
+    said = error_line(login(KEY, "acme", "--stdin"))
     assert said.startswith(f"{config}, line 7: api_key_env already says where the key is")
 
 
-def test_a_key_of_the_environment_is_said_to_be_in_the_way(login: Run) -> None:
-    """Ours: it is neither tried nor kept in place of what was given."""
+def test_login_warns_of_a_key_in_the_environment(login: Run) -> None:
+    """Ours: it is neither checked nor stored in place of the given one."""
     done = login(KEY, "acme", "--stdin", env={"FASTN_API_KEY": CANARY})
     assert done.returncode == 0
     assert done.stderr == "fastn-mcp: FASTN_API_KEY is set: unset it, or the stored key is not used.\n"
 
 
-def test_a_wrong_name_is_told(login: Run, config: Path, fastn: Run) -> None:
+def test_unknown_profile_is_reported(login: Run, config: Path, fastn: Run) -> None:
     """Issue 7."""
     said = "There is no profile 'acne' (did you mean 'acme'?); there are acme."
     for done in (login(KEY, "acne", "--stdin"), fastn("logout", "acne"), fastn("--profile", "acne", "whoami")):
-        assert one_line(done).startswith(said)
-    assert "is another account than acme" in one_line(fastn("--profile", "globex", "logout", "acme"))
-    assert "The sandbox has a key of its own." in one_line(fastn("--sandbox", "logout"))
+        assert error_line(done).startswith(said)
+    assert "is another account than acme" in error_line(fastn("--profile", "globex", "logout", "acme"))
+    assert "The sandbox has a key of its own." in error_line(fastn("--sandbox", "logout"))
     config.write_text("")
-    said = one_line(login(KEY, "acme", "--stdin"))
+    said = error_line(login(KEY, "acme", "--stdin"))
     assert said.startswith(f"There is no profile 'acme'; {config} has none. Correct the name, or add it first")
 
 
 # --- logout ------------------------------------------------------------------------------------------------------
 
 
-def test_logout_forgets_a_key_and_says_that_it_still_works(
+def test_logout_deletes_a_key_and_says_that_it_still_works(
     login: Run, environment: dict[str, str], fastn: Run, address: str
 ) -> None:
     """Issue 7."""
@@ -243,28 +248,28 @@ def test_logout_forgets_a_key_and_says_that_it_still_works(
         f"The key of acme at {address} was removed from the keyring.",
         "It still works: revoke it in the Fastn dashboard, Settings, API keys, if it is not needed.",
     ]
-    assert kept(environment) == {}
+    assert stored_keys(environment) == {}
     assert (
-        one_line(fastn("logout", "acme"), 1)
+        error_line(fastn("logout", "acme"), 1)
         == f"login has kept no key of acme at {address}. Which account has one: fastn-mcp profiles"
     )
 
 
-def test_logout_says_where_a_key_is_that_it_does_not_keep(config: Path, fastn: Run, address: str) -> None:
+def test_logout_names_the_place_of_a_key_that_login_did_not_store(config: Path, fastn: Run, address: str) -> None:
     """Ours."""
-    of_default = one_line(fastn("logout", env={"FASTN_API_KEY": CANARY}), 1)
+    of_default = error_line(fastn("logout", env={"FASTN_API_KEY": CANARY}), 1)
     assert of_default == (
         f"login has kept no key of default at {address}. Its key comes from the environment: FASTN_API_KEY."
     )
     config.write_text(config.read_text() + f'api_key = "{CANARY}"\n')
-    assert one_line(fastn("logout", "acme"), 1).endswith(f"Its key comes from api_key in {config}.")
+    assert error_line(fastn("logout", "acme"), 1).endswith(f"Its key comes from api_key in {config}.")
 
 
 # --- whoami ------------------------------------------------------------------------------------------------------
 
 
-def test_whoami_says_the_account_its_key_and_what_is_asked(login: Run, fastn: Run, address: str, config: Path) -> None:
-    """Issue 7: never the key."""
+def test_whoami_shows_the_account_the_key_and_the_mode(login: Run, fastn: Run, address: str, config: Path) -> None:
+    """Issue 7: never the key itself."""
     login(KEY, "acme", "--stdin")
     (config.parent / "policy.toml").write_text("[budget]\ndestroy = 1\n")
     done = fastn("--profile", "acme", "--mode", "manual", "whoami")
@@ -280,7 +285,7 @@ def test_whoami_says_the_account_its_key_and_what_is_asked(login: Run, fastn: Ru
     ]
 
 
-def test_whoami_as_json_says_the_same(config: Path, fastn: Run, address: str) -> None:
+def test_whoami_as_json_has_the_same_facts(config: Path, fastn: Run, address: str) -> None:
     """Ours: for programs."""
     assert config.exists()
     env = {"FASTN_API_KEY": LIVE_KEY, "FASTN_READ_ONLY": "true"}
@@ -292,8 +297,8 @@ def test_whoami_as_json_says_the_same(config: Path, fastn: Run, address: str) ->
     assert "live_sandbox" not in json.dumps(found)
 
 
-def test_whoami_ends_with_1_where_the_key_does_not_work(config: Path, fastn: Run) -> None:
-    """Issue 7: the exit code."""
+def test_whoami_exits_1_if_the_key_does_not_work(config: Path, fastn: Run) -> None:
+    """Issue 7."""
     assert config.exists()
     done = fastn("whoami", env={"FASTN_API_KEY": "not-C4N4RY"})
     assert done.returncode == 1
@@ -302,8 +307,8 @@ def test_whoami_ends_with_1_where_the_key_does_not_work(config: Path, fastn: Run
     assert "C4N4RY" not in done.stdout + done.stderr
 
 
-def test_a_narrow_key_works_though_it_may_not_list_keys(config: Path, fastn: Run) -> None:
-    """Ours: a refusal of the one read says that the key was known."""
+def test_key_that_may_not_list_keys_works(config: Path, fastn: Run) -> None:
+    """Ours: a 403 for the one read shows that the key is known."""
     assert config.exists()
     done = fastn("whoami", env={"FASTN_API_KEY": VIEWER_KEY})
     assert done.returncode == 0
@@ -311,7 +316,7 @@ def test_a_narrow_key_works_though_it_may_not_list_keys(config: Path, fastn: Run
 
 
 def test_whoami_of_the_sandbox(fastn: Run) -> None:
-    """Ours: its key begins as a test key, which at Fastn acts on live connections."""
+    """Ours: its key looks like a test key, which at Fastn acts on live connections."""
     done = fastn("--sandbox", "whoami", env={"FASTN_PROFILE": "acme"})
     assert done.returncode == 0
     assert done.stdout.startswith("sandbox      in this process: nothing reaches Fastn\n")
@@ -326,13 +331,13 @@ def test_whoami_of_the_sandbox(fastn: Run) -> None:
         ("--sandbox-file", "sandbox.json", "install", "cursor", "--profile", "acme"),
     ],
 )
-def test_sandbox_together_with_a_profile_is_refused(arguments: tuple[str, ...], fastn: Run) -> None:
+def test_sandbox_with_a_profile_is_rejected(arguments: tuple[str, ...], fastn: Run) -> None:
     """Ours: which of the two was meant is not guessed."""
-    assert "Leave out --profile" in one_line(fastn(*arguments), 2)
+    assert "Leave out --profile" in error_line(fastn(*arguments), 2)
 
 
-def test_serving_over_stdio_with_a_key_of_the_environment_asks_no_keyring(environment: dict[str, str]) -> None:
-    """Ours: a start gets no slower by what it does not need."""
+def test_serving_with_a_key_of_the_environment_skips_the_keyring(environment: dict[str, str]) -> None:
+    """Ours: a start is not slowed by what it does not need."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "fastn_mcp"],
         capture_output=True,

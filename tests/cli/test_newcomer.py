@@ -1,4 +1,4 @@
-"""What somebody does wrong in the first ten minutes: one line that says what happened and what to do next."""
+"""Mistakes of the first ten minutes: one line that says what happened and what to do next."""
 
 import os
 import socket
@@ -62,7 +62,7 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_a_mistake_ends_with_one_line_and_what_to_do_next(what: str, fastn: Run, tmp_path: Path) -> None:
+def test_mistake_is_answered_with_one_line_and_the_next_step(what: str, fastn: Run, tmp_path: Path) -> None:
     """Issue 7: every error that a newcomer can meet in the first ten minutes says what to do next."""
     arguments, given, happened, following = WRONG[what]
     home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "PATH": str(tmp_path)}
@@ -75,8 +75,8 @@ def test_a_mistake_ends_with_one_line_and_what_to_do_next(what: str, fastn: Run,
     assert "C4N4RY" not in line
 
 
-def test_a_file_in_a_missing_folder_is_named(fastn: Run, tmp_path: Path) -> None:
-    """Ours: whatever the command is that writes it."""
+def test_output_file_in_a_missing_folder_is_named(fastn: Run, tmp_path: Path) -> None:
+    """Ours: by every command that writes a file."""
     (tmp_path / "calls.jsonl").write_text('{"tool": "delete_customer", "arguments": {"customer_id": "1"}}')
     done = fastn("--sandbox", "plan", "new", "calls.jsonl", "--output", "no/x.toml", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
@@ -84,22 +84,22 @@ def test_a_file_in_a_missing_folder_is_named(fastn: Run, tmp_path: Path) -> None
 
 
 @pytest.fixture
-def taken() -> Iterator[int]:
-    """A port at which another program listens."""
+def taken_port() -> Iterator[int]:
+    """Port at which another program listens."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         yield other.getsockname()[1]
 
 
 @pytest.mark.parametrize("how", [("sandbox", "--port", "{}"), ("--sandbox", "--http", "127.0.0.1:{}")])
-def test_a_port_that_is_taken_is_said_before_anything_else(how: tuple[str, ...], taken: int, fastn: Run) -> None:
+def test_taken_port_is_reported_first(how: tuple[str, ...], taken_port: int, fastn: Run) -> None:
     """Issue 7."""
-    done = fastn(*(part.format(taken) for part in how))
+    done = fastn(*(part.format(taken_port) for part in how))
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert f"127.0.0.1:{taken}: another program listens there. Name another" in line
+    assert f"127.0.0.1:{taken_port}: another program listens there. Name another" in line
 
 
-def test_a_host_where_nobody_is_says_so_and_how_to_learn_more(fastn: Run) -> None:
+def test_unreachable_host_is_reported_with_a_hint_to_doctor(fastn: Run) -> None:
     """Issue 7: no network, and the way to learn more."""
     nobody = KEY | {"FASTN_BASE_URL": "http://127.0.0.1:1"}
     done = fastn("call", "list-customers", env=nobody)
@@ -118,7 +118,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("what", FILES)
-def test_a_file_of_settings_that_is_none_says_how_it_is_to_be(what: str, fastn: Run, tmp_path: Path) -> None:
+def test_invalid_settings_file_is_reported_with_the_right_form(what: str, fastn: Run, tmp_path: Path) -> None:
     """Issue 7."""
     content, happened, following = FILES[what]
     file = tmp_path / "config.toml"
@@ -132,8 +132,8 @@ def test_a_file_of_settings_that_is_none_says_how_it_is_to_be(what: str, fastn: 
 
 
 @pytest.mark.parametrize("group", ["approvals keygen", "audit", "call", "plan", "policy"])
-def test_a_group_alone_shows_its_help_as_it_is_to_be_read(group: str, fastn: Run) -> None:
-    """Issue 7: one line below the other, where errors go."""
+def test_group_without_a_command_shows_its_help(group: str, fastn: Run) -> None:
+    """Issue 7: line by line, on stderr."""
     done = fastn(*group.split())
     assert (done.returncode, done.stdout) == (2, "")
     if group != "approvals keygen":
@@ -142,8 +142,8 @@ def test_a_group_alone_shows_its_help_as_it_is_to_be_read(group: str, fastn: Run
     assert "Traceback" not in done.stderr
 
 
-def test_a_state_folder_that_cannot_be_used_refuses_changes_and_says_what_to_do(fastn: Run, tmp_path: Path) -> None:
-    """Ours: a home that is read-only, as a container's; reads go on."""
+def test_unusable_state_folder_refuses_changes_only(fastn: Run, tmp_path: Path) -> None:
+    """Ours: a read-only home, such as a container's; reads go on, and the error says what to do."""
     (tmp_path / "file").touch()
     there = {"FASTN_STATE_DIR": str(tmp_path / "file" / "state")}
     assert fastn("--sandbox", "call", "list-customers", env=there).returncode == 0
@@ -156,8 +156,8 @@ def test_a_state_folder_that_cannot_be_used_refuses_changes_and_says_what_to_do(
     assert "Traceback" not in decided.stderr
 
 
-def started(how: str, environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Started by a shell that closes or redirects its streams."""
+def run_in_shell(how: str, environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run the program from a shell that closes or redirects its streams."""
     script = f'exec "$@" {how}'
     return subprocess.run(
         ["/bin/sh", "-c", script, "sh", sys.executable, "-m", "fastn_mcp", *arguments],
@@ -174,21 +174,21 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 
 @posix
 @pytest.mark.parametrize("how", [">&-", "<&-", "<&- >&- 2>&-"])
-def test_streams_that_are_closed_are_no_error(how: str, environment: dict[str, str]) -> None:
-    """Ours: as a service manager starts it. No file that is opened later stands in their place."""
-    done = started(how, environment, "--sandbox", "call", "create-customer", "--name", "Acme")
+def test_closed_streams_are_accepted(how: str, environment: dict[str, str]) -> None:
+    """Ours: as a service manager starts it. No file that is opened later takes their place."""
+    done = run_in_shell(how, environment, "--sandbox", "call", "create-customer", "--name", "Acme")
     assert (done.returncode, done.stderr) == (0, "")
-    served = started("<&-", environment, "--sandbox")
+    served = run_in_shell("<&-", environment, "--sandbox")
     assert (served.returncode, served.stderr) == (0, "")
 
 
 @posix
 @pytest.mark.parametrize("arguments", [("--help",), ("tools",), ("--sandbox", "call", "get-overview")])
-def test_an_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...], environment: dict[str, str]) -> None:
-    """Ours: a full disk."""
+def test_full_disk_is_reported_in_one_line(arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+    """Ours."""
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
-    done = started(">/dev/full", environment, *arguments)
+    done = run_in_shell(">/dev/full", environment, *arguments)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("fastn-mcp: The output cannot be written: No space left on device.")
@@ -196,16 +196,16 @@ def test_an_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...]
 
 @posix
 @pytest.mark.long
-def test_the_demo_is_shown_where_there_is_nothing_but_ascii(environment: dict[str, str]) -> None:
-    """Ours: LANG=C. In a process of its own, whose encoding is set when it starts."""
-    done = started("", environment | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}, "demo", "--plain")
+def test_demo_runs_with_an_ascii_encoding(environment: dict[str, str]) -> None:
+    """Ours: LANG=C. In its own process, whose encoding is set at the start."""
+    done = run_in_shell("", environment | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}, "demo", "--plain")
     assert done.returncode == 0, done.stderr
     assert "All as it says." in done.stdout
 
 
 @posix
 @pytest.mark.parametrize("key", ["\x03", "\x04"])
-def test_leaving_a_question_says_that_it_was_not_done(key: str, environment: dict[str, str], tmp_path: Path) -> None:
+def test_aborted_prompt_says_that_nothing_was_done(key: str, environment: dict[str, str], tmp_path: Path) -> None:
     """Issue 7: at the key of login, and at the change of install."""
     for arguments, question in (
         (("login", "--file"), "(not shown): "),
@@ -220,8 +220,8 @@ def test_leaving_a_question_says_that_it_was_not_done(key: str, environment: dic
 
 
 @posix
-def test_leaving_the_question_of_a_call_says_that_nothing_was_sent(environment: dict[str, str]) -> None:
-    """Ours: a wrong name is asked for again, and nothing leaves before the right one."""
+def test_aborted_approval_says_that_nothing_was_sent(environment: dict[str, str]) -> None:
+    """Ours: a wrong name is asked for again, and nothing is sent before the right one."""
     customer = "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"
     call = ["--sandbox", "call", "delete-customer", "--customer-id", customer]
     with sitting(["-m", "fastn_mcp", *call], environment) as person:
@@ -236,8 +236,8 @@ def test_leaving_the_question_of_a_call_says_that_nothing_was_sent(environment: 
 
 
 @posix
-def test_declining_at_the_terminal_is_confirmed_in_one_line(environment: dict[str, str]) -> None:
-    """Ours: whoever declined is told neither to ask a person, nor anything twice."""
+def test_declined_call_is_confirmed_in_one_line(environment: dict[str, str]) -> None:
+    """Ours: the person who declined is told neither to ask a person, nor anything twice."""
     call = ["--sandbox", "call", "delete-customer", "--customer-id", "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"]
     with sitting(["-m", "fastn_mcp", *call], environment) as person:
         person.sees("Enter = decline > ")
@@ -249,7 +249,7 @@ def test_declining_at_the_terminal_is_confirmed_in_one_line(environment: dict[st
 
 
 class _Hanging(BaseHTTPRequestHandler):
-    """A Fastn that has nothing, and answers no change."""
+    """Server that has no data, and never answers a change."""
 
     sent = threading.Event()
 
@@ -268,8 +268,8 @@ class _Hanging(BaseHTTPRequestHandler):
 
 
 @posix
-def test_stopping_a_call_that_was_sent_says_where_its_outcome_is(environment: dict[str, str]) -> None:
-    """Ours: nobody is told that nothing was sent unless that is known."""
+def test_interrupted_call_points_to_the_audit_log(environment: dict[str, str]) -> None:
+    """Ours: nothing is called unsent unless that is known."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Hanging)
     serving = threading.Thread(target=server.serve_forever)
     serving.start()
@@ -289,7 +289,7 @@ def test_stopping_a_call_that_was_sent_says_where_its_outcome_is(environment: di
 
 @posix
 @pytest.mark.parametrize("arguments", [["tools"], ["--sandbox", "doctor"]])
-def test_on_a_narrow_terminal_no_name_is_cut(arguments: list[str], environment: dict[str, str]) -> None:
+def test_names_are_not_cut_on_a_narrow_terminal(arguments: list[str], environment: dict[str, str]) -> None:
     """Ours: 40 columns."""
     with sitting(["-m", "fastn_mcp", *arguments], environment | {"COLUMNS": "40", "NO_COLOR": "1"}) as person:
         code, said = person.leaves()

@@ -1,4 +1,4 @@
-"""`fastn-mcp plan`: written from calls or from a recorded run, read and signed by a person at a terminal."""
+"""`fastn-mcp plan`: written from calls or a recorded run, read and signed by a person at a terminal."""
 
 import json
 import re
@@ -26,15 +26,15 @@ def calls(tmp_path: Path) -> Path:
     return file
 
 
-def planned(fastn: Run, calls: Path, *more: str) -> Path:
+def new_plan(fastn: Run, calls: Path, *more: str) -> Path:
     file = calls.with_name("plan.toml")
     done = fastn("--sandbox", "plan", "new", str(calls), "--name", "night", "--output", str(file), *more)
     assert (done.returncode, done.stdout) == (0, "")
     return file
 
 
-def signed(environment: dict[str, str], file: Path, name: str = "dana", *, first: bool = True) -> None:
-    """A person reads and signs; their key is made at the first time."""
+def sign_plan(environment: dict[str, str], file: Path, name: str = "dana", *, first: bool = True) -> None:
+    """Read and sign a plan as a person, whose key is created at the first time."""
     command = ["-m", "fastn_mcp", "--sandbox", "plan", "approve", str(file), "--as", name]
     with sitting(command, environment) as person:
         read = person.sees("To sign it, type the name of the plan (night): ")
@@ -54,20 +54,20 @@ def signed(environment: dict[str, str], file: Path, name: str = "dana", *, first
     assert f"fastn-mcp --sandbox --mode unattended --plan {file}" in " ".join(shown.split())
 
 
-def test_calls_become_exact_entries_and_equal_ones_are_counted(fastn: Run, calls: Path) -> None:
+def test_new_writes_exact_entries_and_counts_equal_calls(fastn: Run, calls: Path) -> None:
     """Issue 6: from a description of calls; reads need no plan."""
-    text = planned(fastn, calls).read_text()
+    text = new_plan(fastn, calls).read_text()
     assert 'account = "sandbox at localhost"' in text
     assert re.findall(r'tool = "(\w+)"', text) == ["create_customer", "delete_trigger"]
     assert re.findall(r"count = (\d)", text) == ["1", "2"]
 
 
-def test_the_calls_of_a_batch_become_an_entry_each(fastn: Run, tmp_path: Path) -> None:
-    """Issue 6: a plan must cover every call of a batch; a mistake in one is named with its line."""
+def test_new_writes_an_entry_for_each_call_of_a_batch(fastn: Run, tmp_path: Path) -> None:
+    """Issue 6: a plan covers every call of a batch; a mistake in one is reported with its line."""
     file = tmp_path / "calls.jsonl"
     targets = [{"tool": "delete_trigger", "arguments": {"trigger_id": key}} for key in ("t1", "t2")]
     file.write_text(json.dumps({"tool": "apply_changes", "arguments": {"changes": targets}}) + "\n")
-    text = planned(fastn, file).read_text()
+    text = new_plan(fastn, file).read_text()
     assert [text.count(part) for part in ('tool = "delete_trigger"', 'target = "t1"', 'target = "t2"')] == [2, 1, 1]
     file.write_text(json.dumps({"tool": "apply_changes", "arguments": {"changes": [*targets, {"tool": "x"}]}}) + "\n")
     done = fastn("--sandbox", "plan", "new", str(file))
@@ -76,8 +76,8 @@ def test_the_calls_of_a_batch_become_an_entry_each(fastn: Run, tmp_path: Path) -
     assert "call 3: there is no tool 'x'" in done.stderr
 
 
-def test_a_recorded_run_becomes_a_plan(fastn: Run, environment: dict[str, str]) -> None:
-    """Issue 6: from the audit of a recorded run."""
+def test_new_from_audit_writes_a_plan_of_a_recorded_run(fastn: Run, environment: dict[str, str]) -> None:
+    """Issue 6."""
     for name in ("Initech", "Hooli"):
         assert fastn("--sandbox", "call", "create-customer", "--name", name).returncode == 0
     audit = Path(environment["FASTN_STATE_DIR"]) / "sandbox" / "audit.jsonl"
@@ -96,7 +96,7 @@ def test_a_recorded_run_becomes_a_plan(fastn: Run, environment: dict[str, str]) 
         ('{"tool": "list_customers"}', "There is no call that changes something."),
     ],
 )
-def test_what_is_no_call_is_named_with_its_line(fastn: Run, tmp_path: Path, line: str, said: str) -> None:
+def test_new_reports_an_invalid_call_with_its_line(fastn: Run, tmp_path: Path, line: str, said: str) -> None:
     """Ours."""
     (tmp_path / "calls.jsonl").write_text(line)
     done = fastn("--sandbox", "plan", "new", str(tmp_path / "calls.jsonl"))
@@ -104,13 +104,13 @@ def test_what_is_no_call_is_named_with_its_line(fastn: Run, tmp_path: Path, line
     assert said in done.stderr
 
 
-def test_a_person_signs_at_a_terminal_and_the_plan_holds(fastn: Run, environment: dict[str, str], calls: Path) -> None:
+def test_plan_signed_at_a_terminal_is_valid(fastn: Run, environment: dict[str, str], calls: Path) -> None:
     """Issue 6: a signature by a key that the agent's process does not hold."""
-    file = planned(fastn, calls)
+    file = new_plan(fastn, calls)
     unsigned = fastn("--sandbox", "plan", "verify", str(file))
     assert unsigned.returncode == 1
     assert "plan approve" in unsigned.stderr
-    signed(environment, file)
+    sign_plan(environment, file)
     key = Path(environment["FASTN_CONFIG_DIR"]) / "plan-key.pem"
     assert key.stat().st_mode & 0o777 == 0o600
     assert b"ENCRYPTED" in key.read_bytes()
@@ -118,7 +118,7 @@ def test_a_person_signs_at_a_terminal_and_the_plan_holds(fastn: Run, environment
     assert (good.returncode, good.stderr) == (0, "")
     assert good.stdout.startswith("Good: signed by dana, until ")
     assert "signed by dana." in fastn("--sandbox", "plan", "show", str(file)).stdout
-    signed(environment, file, first=False)
+    sign_plan(environment, file, first=False)
     made = fastn(
         "--sandbox", "--mode", "unattended", "--plan", str(file), "call", "create-customer", "--name", "Initech"
     )
@@ -136,9 +136,9 @@ def test_a_person_signs_at_a_terminal_and_the_plan_holds(fastn: Run, environment
     assert "the signature of 'dana' is invalid" in edited.stderr
 
 
-def test_another_name_than_the_plans_signs_nothing(fastn: Run, environment: dict[str, str], calls: Path) -> None:
-    """Ours: whoever types must have read."""
-    file = planned(fastn, calls)
+def test_plan_is_not_signed_if_another_name_is_typed(fastn: Run, environment: dict[str, str], calls: Path) -> None:
+    """Ours: the signer must have read the plan."""
+    file = new_plan(fastn, calls)
     command = ["-m", "fastn_mcp", "--sandbox", "plan", "approve", str(file), "--as", "dana"]
     with sitting(command, environment) as person:
         person.sees("(night): ")
@@ -149,20 +149,20 @@ def test_another_name_than_the_plans_signs_nothing(fastn: Run, environment: dict
     assert not file.with_name("plan.toml.sig").exists()
 
 
-def test_nobody_signs_without_a_terminal(fastn: Run, calls: Path) -> None:
-    """Ours: a pipe is no person."""
-    file = planned(fastn, calls)
+def test_plan_is_not_signed_without_a_terminal(fastn: Run, calls: Path) -> None:
+    """Ours: a pipe is not a person."""
+    file = new_plan(fastn, calls)
     done = fastn("--sandbox", "plan", "approve", str(file), "--as", "dana")
     assert done.returncode == 1
     assert "this is not one" in done.stderr
 
 
-def test_a_plan_is_shown_in_words_with_the_names_of_its_targets(fastn: Run, calls: Path) -> None:
+def test_show_describes_a_plan_with_target_names(fastn: Run, calls: Path) -> None:
     """Ours: a person signs what they understand."""
     found = fastn("--sandbox", "call", "list-triggers", "--limit", "1")
     trigger = json.loads(found.stdout)["data"][0]
     calls.write_text(json.dumps({"tool": "delete_trigger", "arguments": {"trigger_id": trigger["id"]}}))
-    shown = fastn("--sandbox", "plan", "show", str(planned(fastn, calls)))
+    shown = fastn("--sandbox", "plan", "show", str(new_plan(fastn, calls)))
     assert shown.returncode == 0
     name, *_, ids = (line.strip() for line in shown.stdout.splitlines()[1:])
     assert name.startswith(f'Delete trigger "{trigger["name"]} (')

@@ -1,4 +1,4 @@
-"""`fastn-mcp policy`: what it prints, with which exit code, and that it sends no change. Ours (DESIGN 5.2)."""
+"""`fastn-mcp policy`: its output and exit codes, and that it sends no change. Ours."""
 
 import json
 import subprocess
@@ -40,8 +40,8 @@ def file(tmp_path: Path) -> Callable[[str], str]:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Path:
-    """A sandbox's state in a file, so that what happened to it can be seen."""
+def sandbox_file(tmp_path: Path) -> Path:
+    """File with a sandbox's state, so that tests see what happened to it."""
     path = tmp_path / "sandbox.json"
     Sandbox(System().now, file=path)
     return path
@@ -50,7 +50,7 @@ def kept(tmp_path: Path) -> Path:
 # --- check -------------------------------------------------------------------------------------------------------
 
 
-def test_check_says_the_file_in_words(run: Run, file: Callable[[str], str]) -> None:
+def test_check_describes_the_file(run: Run, file: Callable[[str], str]) -> None:
     """Ours: a line for each part."""
     result = run("policy", "check", file(EXAMPLE))
     assert result.returncode == 0
@@ -68,8 +68,8 @@ def test_check_says_the_file_in_words(run: Run, file: Callable[[str], str]) -> N
         assert part in result.stdout
 
 
-def test_check_ends_with_2_and_the_line_where_the_file_is_wrong(run: Run, file: Callable[[str], str]) -> None:
-    """Ours: nothing on the standard output."""
+def test_check_exits_2_with_the_line_of_an_error(run: Run, file: Callable[[str], str]) -> None:
+    """Ours: nothing on stdout."""
     path = file('[defaults]\ndestory = "deny"')
     result = run("policy", "check", path)
     assert (result.returncode, result.stdout) == (2, "")
@@ -79,8 +79,8 @@ def test_check_ends_with_2_and_the_line_where_the_file_is_wrong(run: Run, file: 
     )
 
 
-def test_what_a_file_says_cannot_steer_a_terminal(run: Run, file: Callable[[str], str]) -> None:
-    """Ours (THREATS T15)."""
+def test_control_characters_in_a_policy_are_escaped(run: Run, file: Callable[[str], str]) -> None:
+    """Ours: whatever a policy file holds, it cannot control the terminal."""
     result = run("policy", "check", file('[[protect]]\ntrigger = "a"\nreason = "\\u001b[2K\\u202e"'))
     assert "\\u{1b}[2K\\u{202e}" in result.stdout
 
@@ -88,31 +88,31 @@ def test_what_a_file_says_cannot_steer_a_terminal(run: Run, file: Callable[[str]
 # --- explain -----------------------------------------------------------------------------------------------------
 
 
-def customer(run: Run, kept: Path, name: str) -> str:
-    listed = json.loads(run("--sandbox-file", str(kept), "call", "list-customers").stdout)
+def customer_id(run: Run, sandbox_file: Path, name: str) -> str:
+    listed = json.loads(run("--sandbox-file", str(sandbox_file), "call", "list-customers").stdout)
     return next(row["id"] for row in listed["data"] if name in row["name"])
 
 
-def test_explain_names_the_rule_the_facts_and_the_channel(run: Run, kept: Path) -> None:
-    """Ours (issue 3): and the sandbox is as it was."""
-    globex = customer(run, kept, "Globex")
-    before = kept.read_bytes()
-    result = run("--sandbox-file", str(kept), "policy", "explain", "delete_customer", f"customer_id={globex}")
+def test_explain_names_rule_facts_and_channel(run: Run, sandbox_file: Path) -> None:
+    """Ours (issue 3): and the sandbox is unchanged."""
+    globex = customer_id(run, sandbox_file, "Globex")
+    before = sandbox_file.read_bytes()
+    result = run("--sandbox-file", str(sandbox_file), "policy", "explain", "delete_customer", f"customer_id={globex}")
     assert result.returncode == 0
     assert "Decision: typed. A person is asked to type the target's name: in the client's form" in result.stdout
     assert "Rule: mode guarded: destroy." in result.stdout
     assert f'target: "Globex Exports", id "{globex}"' in result.stdout
     assert "dependents: 1 connection; " in result.stdout
     assert "Policy: mode guarded, test key, no file." in result.stdout
-    assert kept.read_bytes() == before
-    assert "Globex" in run("--sandbox-file", str(kept), "call", "list-customers").stdout
+    assert sandbox_file.read_bytes() == before
+    assert "Globex" in run("--sandbox-file", str(sandbox_file), "call", "list-customers").stdout
 
 
-def test_explain_asks_another_file_in_another_mode(run: Run, kept: Path, file: Callable[[str], str]) -> None:
-    """Ours: as if it were set."""
-    globex = customer(run, kept, "Globex")
+def test_explain_takes_another_file_and_mode(run: Run, sandbox_file: Path, file: Callable[[str], str]) -> None:
+    """Ours: as if they were set."""
+    globex = customer_id(run, sandbox_file, "Globex")
     path = file('[[rule]]\ntool = "delete_customer"\ntarget = "glob*"\nthen = "deny"\nreason = "they pay"')
-    command = ("--sandbox-file", str(kept), "policy", "explain", "delete-customer", f"customer_id={globex}")
+    command = ("--sandbox-file", str(sandbox_file), "policy", "explain", "delete-customer", f"customer_id={globex}")
     result = run(*command, "--file", path, "--mode", "auto")
     assert "Decision: deny. Nobody is asked: it is refused." in result.stdout
     assert "Rule: policy.toml line 1: rule delete_customer." in result.stdout
@@ -121,18 +121,16 @@ def test_explain_asks_another_file_in_another_mode(run: Run, kept: Path, file: C
     assert "Rule: mode read-only: destroy." in run(*command, "--mode", "read-only").stdout
 
 
-def test_explain_says_which_kinds_could_not_be_counted(run: Run, kept: Path) -> None:
-    """Ours (DESIGN 5.3)."""
-    listed = json.loads(run("--sandbox-file", str(kept), "call", "list-connections").stdout)
-    command = ("--sandbox-file", str(kept), "policy", "explain", "delete_connection")
+def test_explain_names_unchecked_dependents(run: Run, sandbox_file: Path) -> None:
+    """Ours: what could not be checked is named, and never counted as none."""
+    listed = json.loads(run("--sandbox-file", str(sandbox_file), "call", "list-connections").stdout)
+    command = ("--sandbox-file", str(sandbox_file), "policy", "explain", "delete_connection")
     result = run(*command, f"connection_id={listed['data'][0]['id']}")
     assert "dependents: unknown, since these could not be checked: workflows" in result.stdout
 
 
-def test_without_an_account_explain_says_what_is_unknown_and_loosens_nothing(
-    run: Run, file: Callable[[str], str]
-) -> None:
-    """Ours."""
+def test_explain_without_an_account_loosens_nothing(run: Run, file: Callable[[str], str]) -> None:
+    """Ours: it says what is unknown."""
     path = file('[[rule]]\ntool = "delete_trigger"\nwhen = { dependents = { max = 0 } }\nthen = "allow"')
     result = run("policy", "explain", "delete_trigger", "trigger_id=t", "--file", path)
     assert result.returncode == 0
@@ -144,13 +142,13 @@ def test_without_an_account_explain_says_what_is_unknown_and_loosens_nothing(
     assert "Decision: typed." in run("policy", "explain", "delete_workflow", "workflow_id=w").stdout
 
 
-def test_explain_says_that_the_guard_would_refuse_what_is_not_there(run: Run) -> None:
+def test_explain_of_a_missing_target_says_that_it_is_refused(run: Run) -> None:
     """Ours."""
     result = run("--sandbox", "policy", "explain", "delete_trigger", "trigger_id=nothing")
     assert "The guard would refuse the call as it is: No " in result.stdout
 
 
-def test_a_call_without_a_target_is_explained_and_secrets_are_not_shown(run: Run) -> None:
+def test_explain_without_a_target_shows_no_secrets(run: Run) -> None:
     """Ours."""
     result = run("--sandbox", "policy", "explain", "create_secret", "name=A", "value=kanarienvogel")
     assert "Decision: confirm." in result.stdout
@@ -158,8 +156,8 @@ def test_a_call_without_a_target_is_explained_and_secrets_are_not_shown(run: Run
     assert "kanarienvogel" not in result.stdout + result.stderr
 
 
-def test_a_read_is_always_allowed(run: Run) -> None:
-    """Ours (DESIGN 5.1): numbers are given as JSON."""
+def test_explain_of_a_read_says_allowed(run: Run) -> None:
+    """Ours: reads are always allowed. Numbers are given as JSON."""
     result = run("policy", "explain", "list_customers", "limit=5", "--mode", "read-only")
     assert "list_customers limit=5" in result.stdout
     assert "Decision: allow. Nobody is asked." in result.stdout
@@ -175,7 +173,7 @@ def test_a_read_is_always_allowed(run: Run) -> None:
         (["delete_trigger", "trigger_id=t", "--file", "nowhere.toml"], "There is no policy file nowhere.toml"),
     ],
 )
-def test_explain_names_what_is_wrong_with_the_question(run: Run, arguments: list[str], said: str) -> None:
+def test_explain_reports_invalid_arguments(run: Run, arguments: list[str], said: str) -> None:
     """Ours."""
     result = run("policy", "explain", *arguments)
     assert result.returncode == 2
@@ -199,10 +197,8 @@ def audit_of(folder: Path, *lines: dict[str, Any] | str) -> str:
 DELETED = entry("intent", "delete_trigger", {"trigger_id": "t1"}, "destroy", decision="typed", grant="g1")
 
 
-def test_simulate_counts_and_names_what_would_be_decided_otherwise(
-    run: Run, file: Callable[[str], str], tmp_path: Path
-) -> None:
-    """Ours: each call once, by its last event; secrets are judged unseen."""
+def test_simulate_counts_and_lists_other_decisions(run: Run, file: Callable[[str], str], tmp_path: Path) -> None:
+    """Ours: each call once, by its last event; secrets are not needed."""
     secret = {"connector_id": "h", "credentials": "[hidden-by-fastn-mcp]"}
     audit = audit_of(
         tmp_path,
@@ -227,10 +223,8 @@ def test_simulate_counts_and_names_what_would_be_decided_otherwise(
     assert ["2", "2026-11-25", "09:00Z", "delete_trigger", "t1", "typed", "deny", *by] in rows
 
 
-def test_simulate_follows_budgets_and_the_breaker_through_the_record(
-    run: Run, file: Callable[[str], str], tmp_path: Path
-) -> None:
-    """Ours: by what was sent and declined before, and in the hours of then."""
+def test_simulate_follows_budgets_and_the_circuit_breaker(run: Run, file: Callable[[str], str], tmp_path: Path) -> None:
+    """Ours: by what was sent and declined before, at the recorded times."""
     created = entry("intent", "create_customer", {"name": "A"}, "write", decision="allow", consent="policy")
     late = created | {"time": "2026-11-26T09:00:00.000Z"}
     declined = [entry("declined", "run_workflow", {"workflow_id": "w"}, "external")] * 2
@@ -256,10 +250,10 @@ def test_simulate_follows_budgets_and_the_breaker_through_the_record(
         (DELETED | {"time": "yesterday"}, "it has no time"),
     ],
 )
-def test_a_line_that_cannot_be_judged_is_named(
+def test_simulate_reports_lines_that_cannot_be_evaluated(
     run: Run, tmp_path: Path, line: dict[str, Any] | str, problem: str
 ) -> None:
-    """Ours: never passed over in silence; the rest is judged."""
+    """Ours: none is skipped silently; the others are evaluated."""
     result = run("policy", "simulate", "--audit", audit_of(tmp_path, DELETED, line, DELETED))
     assert result.returncode == 1
     assert "2 calls, 0 with another decision." in result.stdout
@@ -267,7 +261,7 @@ def test_a_line_that_cannot_be_judged_is_named(
     assert problem in result.stderr
 
 
-def test_simulate_of_a_wrong_policy_or_of_no_file_ends_with_2(
+def test_simulate_with_an_invalid_policy_or_no_file_exits_2(
     run: Run, file: Callable[[str], str], tmp_path: Path
 ) -> None:
     """Ours."""
@@ -278,26 +272,26 @@ def test_simulate_of_a_wrong_policy_or_of_no_file_ends_with_2(
     assert run("policy", "simulate", "--audit", str(tmp_path)).returncode == 2
 
 
-def test_simulate_says_where_there_is_no_audit(run: Run, tmp_path: Path) -> None:
+def test_simulate_without_an_audit_log_says_so(run: Run, tmp_path: Path) -> None:
     """Ours."""
     result = run("policy", "simulate", "--audit", str(tmp_path / "none.jsonl"))
     assert result.returncode == 2
     assert "There is no audit log at" in result.stderr
 
 
-def test_simulate_reads_what_this_server_records(run: Run, kept: Path, tmp_path: Path) -> None:
-    """Ours (DESIGN 5.7): from a call to its simulation."""
-    run("--sandbox-file", str(kept), "--mode", "auto", "call", "create-customer", "--name", "Delta")
+def test_simulate_reads_what_this_server_records(run: Run, sandbox_file: Path, tmp_path: Path) -> None:
+    """Ours: from a call to its simulation."""
+    run("--sandbox-file", str(sandbox_file), "--mode", "auto", "call", "create-customer", "--name", "Delta")
     audit = next((tmp_path / "state").rglob("audit.jsonl"))
     result = run("policy", "simulate", "--audit", str(audit), "--mode", "manual")
     assert result.returncode == 0
     assert ["allow", "confirm", "1"] in [line.split() for line in result.stdout.splitlines()]
 
 
-def test_simulate_judges_the_calls_of_a_batch_and_not_the_batch(
+def test_simulate_evaluates_the_calls_of_a_batch_one_by_one(
     run: Run, file: Callable[[str], str], tmp_path: Path
 ) -> None:
-    """Ours: a list that was asked about is in the record by each of its calls."""
+    """Ours: the audit log has an entry for each call of a batch."""
     asked = entry("asked", "apply_changes", {"changes": []}, "destroy", decision="typed", grant="g")
     audit = audit_of(tmp_path, asked, {**asked, "event": "agreed"}, {**DELETED, "grant": "g.1"})
     result = run("policy", "simulate", "--audit", audit, "--file", file("[defaults]\nwrite = 'confirm'\n"))
@@ -306,8 +300,8 @@ def test_simulate_judges_the_calls_of_a_batch_and_not_the_batch(
     assert "apply_changes" not in result.stdout
 
 
-def test_policy_of_a_profile_is_asked_without_its_key(run: Run, tmp_path: Path) -> None:
-    """Ours: its mode counts, and the sandbox does not come into it."""
+def test_policy_of_a_profile_needs_no_key(run: Run, tmp_path: Path) -> None:
+    """Ours: the profile's mode counts; the sandbox is not used."""
     config = tmp_path / "config" / "config.toml"
     config.parent.mkdir()
     config.write_text('[profiles.acme]\nmode = "manual"\n')

@@ -1,4 +1,4 @@
-"""`fastn-mcp profiles`: the table, and the file with its comments. Issue 7."""
+"""`fastn-mcp profiles`: the table, and edits that keep comments. Issue 7."""
 
 import json
 import stat
@@ -31,7 +31,7 @@ run_workflow = "POST /api/v1/workflows/{workflow_id}/execute"
 
 @pytest.fixture
 def config(environment: dict[str, str]) -> Path:
-    """Where the file is."""
+    """Path of the configuration file."""
     path = Path(environment["FASTN_CONFIG_DIR"]) / "config.toml"
     path.parent.mkdir()
     return path
@@ -39,14 +39,14 @@ def config(environment: dict[str, str]) -> Path:
 
 @pytest.fixture
 def file(config: Path) -> Path:
-    """The file above."""
+    """The configuration file above."""
     config.touch(mode=0o600)
     config.write_text(FILE)
     return config
 
 
-def test_the_table_shows_each_account_and_never_a_key(file: Path, fastn: Run) -> None:
-    """Issue 7: which is the default, where it is, and where its key comes from."""
+def test_profiles_shows_each_account_and_no_key(file: Path, fastn: Run) -> None:
+    """Issue 7: the default, the host, and where the key comes from."""
     assert file.exists()
     done = fastn("profiles", env={"ACME_KEY": "fsk_live_C4N4RY"})
     assert done.returncode == 0
@@ -63,8 +63,8 @@ def test_the_table_shows_each_account_and_never_a_key(file: Path, fastn: Run) ->
     )
 
 
-def test_the_table_as_json_says_the_same_whatever_key_the_environment_has(file: Path, fastn: Run) -> None:
-    """Ours: FASTN_API_KEY and FASTN_PROFILE are of no profile, and the table is of all."""
+def test_profiles_as_json_ignores_the_environment(file: Path, fastn: Run) -> None:
+    """Ours: the same facts. FASTN_API_KEY and FASTN_PROFILE belong to no profile."""
     assert file.exists()
     env = {"ACME_KEY": "fsk_test_C4N4RY", "FASTN_API_KEY": "C4N4RY", "FASTN_PROFILE": "globex"}
     acme, globex = json.loads(fastn("profiles", "--json", env=env).stdout)
@@ -73,13 +73,13 @@ def test_the_table_as_json_says_the_same_whatever_key_the_environment_has(file: 
     assert "C4N4RY" not in json.dumps([acme, globex])
 
 
-def test_without_profiles_it_says_how_to_add_one(config: Path, fastn: Run) -> None:
-    """Issue 7: what to do next."""
+def test_profiles_without_any_says_how_to_add_one(config: Path, fastn: Run) -> None:
+    """Issue 7."""
     assert fastn("profiles").stdout == f"{config} has no profiles. Add one: fastn-mcp profiles add NAME\n"
 
 
-def test_the_first_profile_makes_a_file_that_only_its_owner_can_read(config: Path, fastn: Run) -> None:
-    """Ours: whoever sets FASTN_API_KEY goes on as before."""
+def test_first_profile_creates_a_private_file(config: Path, fastn: Run) -> None:
+    """Ours: with FASTN_API_KEY set, everything works as before."""
     done = fastn("profiles", "add", "acme", "--base-url", "https://eu.fastn.example", "--mode", "manual")
     assert done.stdout.splitlines() == [
         f"Added to {config}: acme.",
@@ -91,8 +91,8 @@ def test_the_first_profile_makes_a_file_that_only_its_owner_can_read(config: Pat
     assert load({}, {"FASTN_API_KEY": "k"}, config).profile == "default"
 
 
-def test_adding_and_removing_leaves_the_file_as_it_was(file: Path, fastn: Run) -> None:
-    """Issue 7: byte for byte, comments and all."""
+def test_add_and_remove_leave_the_file_as_it_was(file: Path, fastn: Run) -> None:
+    """Issue 7: byte for byte, with its comments."""
     assert fastn("profiles", "add", "initech", "--tenant-id", "t-1", "--api-key-env", "K").returncode == 0
     assert file.read_text() == f'{FILE}\n[profiles.initech]\ntenant_id = "t-1"\napi_key_env = "K"\n'
     assert load({"profile": "initech"}, {"K": "k"}, file).tenant_id == "t-1"
@@ -101,8 +101,8 @@ def test_adding_and_removing_leaves_the_file_as_it_was(file: Path, fastn: Run) -
     assert file.read_text() == FILE
 
 
-def test_what_stands_above_the_next_table_stays(file: Path, fastn: Run) -> None:
-    """Issue 7: comments are kept, and so is all that is not of the profile."""
+def test_remove_keeps_comments_of_the_next_table(file: Path, fastn: Run) -> None:
+    """Issue 7: comments stay, and so does everything that is not of the profile."""
     assert fastn("profiles", "remove", "globex").returncode == 0
     begin, end = FILE.index("[profiles.globex]"), FILE.index("# For all of them")
     assert file.read_text() == FILE[:begin] + FILE[end:]
@@ -114,7 +114,7 @@ def test_what_stands_above_the_next_table_stays(file: Path, fastn: Run) -> None:
     assert file.read_text() == "[profiles.ab]\n# of ab\n"
 
 
-def test_a_profile_that_is_written_in_another_way_is_left_to_its_owner(file: Path, fastn: Run) -> None:
+def test_remove_refuses_a_profile_in_another_notation(file: Path, fastn: Run) -> None:
     """Ours: nothing is lost by guessing."""
     text = '[profiles]\na = { env = "x" }\nb = { env = "y" }\n'
     file.write_text(text)
@@ -123,8 +123,8 @@ def test_a_profile_that_is_written_in_another_way_is_left_to_its_owner(file: Pat
     assert done.stderr == f"fastn-mcp: a could not be removed from {file}. Remove it by hand.\n"
 
 
-def test_the_default_is_changed_in_its_line(file: Path, fastn: Run) -> None:
-    """Issue 7: and one that has no line gets it at the top."""
+def test_use_changes_the_line_of_the_default(file: Path, fastn: Run) -> None:
+    """Issue 7: or adds one at the top."""
     assert fastn("profiles", "use", "globex").stdout == "Used by default from now on: globex.\n"
     assert file.read_text() == FILE.replace('profile = "acme"', 'profile = "globex"')
     file.write_text("# mine\n[profiles.acme]\n")
@@ -134,8 +134,8 @@ def test_the_default_is_changed_in_its_line(file: Path, fastn: Run) -> None:
     assert file.read_text() == 'profile = "b"\n\n# mine\n[profiles.acme]\n\n[profiles.b]\n'
 
 
-def test_the_last_profile_takes_the_default_with_it(config: Path, fastn: Run) -> None:
-    """Ours: a default that is not there would stop every start."""
+def test_removing_the_last_profile_removes_the_default(config: Path, fastn: Run) -> None:
+    """Ours: a missing default would stop every start."""
     config.write_text('profile = "a"\nenv = "x"  # all\n[profiles.a]\n')
     assert fastn("profiles", "remove", "a").returncode == 0
     assert config.read_text() == 'env = "x"  # all\n'
@@ -152,7 +152,7 @@ def test_the_last_profile_takes_the_default_with_it(config: Path, fastn: Run) ->
         (("remove", "acme"), "'acme' is the default profile. Choose another first: fastn-mcp profiles use globex"),
     ],
 )
-def test_what_cannot_be_done_changes_nothing(file: Path, fastn: Run, arguments: tuple[str, ...], said: str) -> None:
+def test_refused_command_changes_nothing(file: Path, fastn: Run, arguments: tuple[str, ...], said: str) -> None:
     """Issue 7: and says what to do next."""
     done = fastn("profiles", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
@@ -160,8 +160,8 @@ def test_what_cannot_be_done_changes_nothing(file: Path, fastn: Run, arguments: 
     assert file.read_text() == FILE
 
 
-def test_a_label_of_the_top_level_is_not_made_the_name_of_no_profile(config: Path, fastn: Run) -> None:
-    """Ours: profile = "prod" was a label as long as there was no profile; the file is not left wrong."""
+def test_add_refuses_if_the_top_level_label_would_name_no_profile(config: Path, fastn: Run) -> None:
+    """Ours: profile = "prod" is a label as long as there are no profiles; the file stays valid."""
     config.write_text('profile = "prod"\n')
     done = fastn("profiles", "add", "acme")
     assert done.returncode == 2
@@ -169,8 +169,8 @@ def test_a_label_of_the_top_level_is_not_made_the_name_of_no_profile(config: Pat
     assert config.read_text() == 'profile = "prod"\n'
 
 
-def test_a_file_that_is_a_link_stays_one(config: Path, fastn: Run, tmp_path: Path) -> None:
-    """Ours: so do people keep their settings in a repository of their own."""
+def test_configuration_file_that_is_a_link_stays_one(config: Path, fastn: Run, tmp_path: Path) -> None:
+    """Ours: some people keep their settings in a repository."""
     real = tmp_path / "dotfiles.toml"
     real.write_text("# kept\n")
     config.symlink_to(real)

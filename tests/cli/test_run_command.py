@@ -1,4 +1,4 @@
-"""`fastn-mcp run`: a list of calls, each by the same path as an agent's, and what a pipeline learns of it. Issue 6."""
+"""`fastn-mcp run`: a script's calls, each made as an agent's, and the result for a pipeline. Issue 6."""
 
 import json
 import re
@@ -51,10 +51,10 @@ def results(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_all_done_is_0_and_the_hashes_are_those_of_the_audit(
+def test_run_exits_0_and_its_report_has_the_hashes_of_the_audit_log(
     fastn: Run, script: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Issue 6: in order; the report can be checked against the audit."""
+    """Issue 6: in order; the report can be checked against the audit log."""
     done = fastn(
         "--sandbox",
         "run",
@@ -84,42 +84,40 @@ def test_all_done_is_0_and_the_hashes_are_those_of_the_audit(
     assert created["change_id"] == results(done)[0]["result"]["receipt"]["change_id"]
 
 
-def together(*calls: dict[str, Any]) -> dict[str, Any]:
+def batch(*calls: dict[str, Any]) -> dict[str, Any]:
     changes = [{name: call[name] for name in ("tool", "arguments")} for call in calls]
     return {"tool": "apply_changes", "arguments": {"changes": changes}}
 
 
-def test_a_batch_in_a_script_is_made_and_each_of_its_calls_reported(
-    fastn: Run, script: Callable[..., str], tmp_path: Path
-) -> None:
+def test_batch_in_a_script_is_reported_call_by_call(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
     """Issue 6."""
-    calls = script(CREATE, together(RENAME, LAST))
+    calls = script(CREATE, batch(RENAME, LAST))
     done = fastn("--sandbox", "run", calls, "--json", "--report", str(tmp_path / "r.json"))
     assert done.returncode == 0, done.stderr
     assert [row["outcome"] for row in results(done)[1]["result"]["data"]["calls"]] == ["done", "done"]
     assert outcomes(report_in(tmp_path)) == {"done": ["create_customer", "update_customer", "create_customer"]}
 
 
-def test_a_mistake_in_a_batch_is_found_before_anything_is_made(fastn: Run, script: Callable[..., str]) -> None:
+def test_mistake_in_a_batch_is_found_before_the_first_call(fastn: Run, script: Callable[..., str]) -> None:
     """Issue 6."""
-    done = fastn("--sandbox", "run", script(CREATE, together(LAST, {"tool": "delete_customer", "arguments": {}})))
+    done = fastn("--sandbox", "run", script(CREATE, batch(LAST, {"tool": "delete_customer", "arguments": {}})))
     assert done.returncode == 2
     assert "line 2: call 2, delete_customer: customer_id: is required" in done.stderr
 
 
-def test_a_batch_that_stops_says_what_was_left_and_is_1(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    """Issue 6: what waits for a person in a pipe is 3, and none of the batch is made."""
-    calls = script(LIST, together(LAST, DELETE))
+def test_batch_that_stops_lists_the_calls_left(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
+    """Issue 6: one that needs approval in a pipe exits 3, and none of it is made."""
+    calls = script(LIST, batch(LAST, DELETE))
     done = fastn("--sandbox", "run", calls, "--report", str(tmp_path / "r.json"))
     assert done.returncode == 3, done.stderr
     assert outcomes(report_in(tmp_path)) == {"waiting": ["apply_changes"]}
-    done = fastn("--sandbox", "run", script(together(LAST, NOBODY)))
+    done = fastn("--sandbox", "run", script(batch(LAST, NOBODY)))
     assert done.returncode == 1
     assert "Call 2, update_customer: " in done.stderr
 
 
-def test_each_call_has_a_line_for_a_person(fastn: Run, script: Callable[..., str]) -> None:
-    """Issue 6: number, tool, target, outcome on stderr; stdout stays empty."""
+def test_run_prints_a_line_per_call_on_stderr(fastn: Run, script: Callable[..., str]) -> None:
+    """Issue 6: number, tool, target, outcome; stdout stays empty."""
     done = fastn("--sandbox", "run", script(CREATE, RENAME))
     assert done.stdout == ""
     first, second, said = done.stderr.splitlines()
@@ -128,8 +126,8 @@ def test_each_call_has_a_line_for_a_person(fastn: Run, script: Callable[..., str
     assert said == "2 done; 0 reads."
 
 
-def test_what_needs_a_person_waits_and_the_rest_is_left(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    """Issue 6: 3; nothing is asked through a pipe, and nothing is sent."""
+def test_run_stops_at_a_call_that_needs_approval(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
+    """Issue 6: exit code 3; nobody is asked through a pipe, and nothing is sent."""
     done = fastn("--sandbox", "run", script(LIST, DELETE, LAST), "--report", str(tmp_path / "r.json"))
     assert done.returncode == 3, done.stderr
     report = report_in(tmp_path)
@@ -138,8 +136,8 @@ def test_what_needs_a_person_waits_and_the_rest_is_left(fastn: Run, script: Call
     assert "approvals" in done.stderr
 
 
-def test_keep_going_tries_them_all(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    """Issue 6: the exit code is of what matters most."""
+def test_keep_going_makes_all_calls(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
+    """Issue 6: the exit code is that of the most important outcome."""
     report = str(tmp_path / "r.json")
     done = fastn("--sandbox", "run", script(NOBODY, LIST, DELETE, LAST), "--keep-going", "--report", report)
     assert done.returncode == 1, done.stderr
@@ -150,8 +148,8 @@ def test_keep_going_tries_them_all(fastn: Run, script: Callable[..., str], tmp_p
     }
 
 
-def test_without_keep_going_it_stops_at_the_first_that_was_not_done(fastn: Run, script: Callable[..., str]) -> None:
-    """Issue 6: a read that fails is one, and stands in the report."""
+def test_run_stops_at_the_first_failure(fastn: Run, script: Callable[..., str]) -> None:
+    """Issue 6: also at a read that fails, which is in the report."""
     done = fastn(
         "--sandbox", "run", script({"tool": "get_customer", "arguments": {"customer_id": "no"}}, LAST), "--json"
     )
@@ -160,7 +158,7 @@ def test_without_keep_going_it_stops_at_the_first_that_was_not_done(fastn: Run, 
     assert done.stderr.splitlines()[-1] == "1 failed, 1 left; 1 reads."
 
 
-def test_a_policy_that_refuses_is_1(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
+def test_call_refused_by_the_policy_exits_1(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
     """Issue 6: with the rule and the policy's digest."""
     policy = tmp_path / "policy.toml"
     policy.write_text('[[rule]]\ntool = "create_customer"\nthen = "deny"\n')
@@ -173,8 +171,8 @@ def test_a_policy_that_refuses_is_1(fastn: Run, script: Callable[..., str], tmp_
     assert re.fullmatch("[0-9a-f]{64}", written["policy"])
 
 
-def test_a_dry_run_reads_and_changes_nothing(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    """Issue 6: what would be deleted is shown; the audit is not even begun."""
+def test_dry_run_of_a_script_changes_nothing(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
+    """Issue 6: it shows what would be deleted, and creates no audit log."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"))
     done = fastn(*start, "run", script(LIST, DELETE, CREATE, RENAME), "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
@@ -202,8 +200,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_a_mistake_anywhere_is_found_before_the_first_call(what: str) -> None:
-    """Issue 6: with its line, never its value."""
+def test_mistake_in_a_script_is_found_before_the_first_call(what: str) -> None:
+    """Issue 6: reported with its line, never its value."""
     bad, problem = WRONG[what]
     lines = [b"# first", json.dumps(CREATE).encode(), b"", bad.encode()]
     _, (mistake,) = read(lines, BY_NAME)
@@ -212,10 +210,10 @@ def test_a_mistake_anywhere_is_found_before_the_first_call(what: str) -> None:
     assert "C4N4RY" not in mistake
 
 
-def test_a_script_with_mistakes_ends_with_2_and_sends_nothing(
+def test_script_with_mistakes_exits_2_and_sends_nothing(
     fastn: Run, script: Callable[..., str], tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """Issue 6: all of them are named."""
+    """Issue 6: all of them are reported."""
     report = str(tmp_path / "r.json")
     done = fastn("--sandbox", "run", script(CREATE, "{", '{"tool": 1}'), "--report", report)
     assert (done.returncode, done.stdout) == (2, "")
@@ -226,10 +224,10 @@ def test_a_script_with_mistakes_ends_with_2_and_sends_nothing(
     assert not (tmp_path / "r.json").exists()
 
 
-def test_a_report_that_cannot_be_written_is_found_before_the_first_call(
+def test_unwritable_report_is_found_before_the_first_call(
     fastn: Run, script: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Ours: 2; the script itself is never written over; other commands take no --report."""
+    """Ours: exit code 2; the script is never overwritten; other commands take no --report."""
     path = script(CREATE)
     for report in (str(tmp_path / "nowhere" / "r.json"), str(tmp_path / "r.md"), path):
         done = fastn("--sandbox", "run", path, "--report", report)
@@ -239,13 +237,13 @@ def test_a_report_that_cannot_be_written_is_found_before_the_first_call(
     assert fastn("--sandbox", "run", str(tmp_path / "none.jsonl")).returncode == 2
 
 
-def test_the_script_can_come_from_the_input(environment: dict[str, str]) -> None:
+def test_script_can_come_from_stdin(environment: dict[str, str]) -> None:
     """Issue 6: -"""
     done = run_command(["--sandbox", "run", "-"], environment, given=json.dumps(CREATE))
     assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "1 done; 0 reads.")
 
 
-def test_a_reader_that_leaves_does_not_stop_the_run(
+def test_closed_pipe_does_not_stop_the_run(
     environment: dict[str, str], script: Callable[..., str], tmp_path: Path
 ) -> None:
     """Ours: half of a script would be worse."""
@@ -262,10 +260,10 @@ def test_a_reader_that_leaves_does_not_stop_the_run(
 
 
 @pytest.mark.parametrize(("answer", "code", "group"), [("Globex Exports", 0, "done"), ("n", 5, "declined")])
-def test_a_person_at_a_terminal_is_asked(
+def test_run_at_a_terminal_asks_for_approval(
     answer: str, code: int, group: str, script: Callable[..., str], environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Issue 6: as `call` asks; 5 where they decline."""
+    """Issue 6: like `call`; exit code 5 if the person declines."""
     program = ["-m", "fastn_mcp", "--sandbox", "--report", str(tmp_path / "r.json"), "run", script(LIST, DELETE)]
     with sitting(program, environment) as person:
         person.sees('type the name between the quotes: "Globex Exports"')
@@ -283,10 +281,10 @@ def test_a_person_at_a_terminal_is_asked(
         assert "not today" in (tmp_path / "r.md").read_text()
 
 
-def test_no_secret_is_in_a_report(
+def test_report_holds_no_secret(
     fastn: Run, script: Callable[..., str], tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """THREATS: neither what was given, nor what was made, nor what looks like one in a name."""
+    """Ours: neither given nor created ones, nor what looks like one in a name."""
     policy = tmp_path / "policy.toml"
     policy.write_text('[defaults]\naccess = "allow"\n')
     path = script(
@@ -319,13 +317,13 @@ def test_no_secret_is_in_a_report(
         (("declined", "approval_required", "failed", "unknown_outcome"), 4),
     ],
 )
-def test_the_exit_code_is_that_of_what_matters_most(found: tuple[str, ...], code: int) -> None:
-    """Issue 6: unknown wins over all."""
+def test_exit_code_is_that_of_the_most_important_outcome(found: tuple[str, ...], code: int) -> None:
+    """Issue 6: unknown overrides all others."""
     assert strongest(found) == code
 
 
-def test_the_exit_codes_are_documented(fastn: Run) -> None:
-    """Issue 6: in --help of both, and in docs."""
+def test_exit_codes_are_documented(fastn: Run) -> None:
+    """Issue 6: in --help of both commands, and in docs."""
     page = (Path(__file__).parents[2] / "docs" / "unattended.md").read_text(encoding="utf-8")
     for command in (("run",), ("call", "list-customers")):
         shown = fastn(*command, "--help").stdout
