@@ -97,7 +97,7 @@ async def _take_inventory(send: Send, first: str) -> Inventory:
         longer = [kind for kind in (first, *_LISTS) if reads.has_more(kind) and f"more {kind}" not in reads.failed]
         if longer:
             await reads.read_list(longer[0], _LISTS[longer[0]](limit=100))
-    partial = {what.removeprefix("more "): error.what for what, error in reads.failed.items()}
+    partial = {name.removeprefix("more "): error.what for name, error in reads.failed.items()}
     for kind, found in reads.lists.items():
         if reads.has_more(kind):
             partial.setdefault(kind, f"there are more than the {len(found.rows)} that were read")

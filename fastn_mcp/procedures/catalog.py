@@ -44,7 +44,7 @@ class ParsedCall:
 
 
 class UnknownTool(NotSent):
-    """There is no tool of this name."""
+    """The tool name is unknown."""
 
 
 def parse(

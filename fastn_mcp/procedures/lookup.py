@@ -86,20 +86,20 @@ def _run(row: FastnObject) -> Entry:
 
 def ranked(typed: str, entries: Iterable[Entry]) -> list[Entry]:
     """Return the entries that match `typed`, best first."""
-    wanted = " ".join(typed.casefold().split())
-    if not wanted:
+    query = " ".join(typed.casefold().split())
+    if not query:
         return list(entries)
-    found = [(rank, item) for item in entries if (rank := _rank(wanted, item)) is not None]
+    found = [(rank, item) for item in entries if (rank := _rank(query, item)) is not None]
     return [item for _, item in sorted(found, key=lambda pair: pair[0])]
 
 
-def _rank(wanted: str, item: Entry) -> int | None:
+def _rank(query: str, item: Entry) -> int | None:
     """Return 0 for a whole name or id, 1 for its beginning, 2 for a word's beginning, 3 for a part, else None."""
     names = [name.casefold() for name in (item.id, item.name, *item.also)]
-    if wanted in names:
+    if query in names:
         return 0
-    if any(name.startswith(wanted) for name in names):
+    if any(name.startswith(query) for name in names):
         return 1
-    if any(f" {wanted}" in name for name in names):
+    if any(f" {query}" in name for name in names):
         return 2
-    return 3 if any(wanted in name for name in names) else None
+    return 3 if any(query in name for name in names) else None

@@ -100,7 +100,7 @@ class AccountReads:
 
     def all_gaps(self) -> list[Unchecked]:
         """Return the failed reads and the incomplete ones."""
-        failed = [Unchecked(what, error.what) for what, error in self.failed.items()]
+        failed = [Unchecked(name, error.what) for name, error in self.failed.items()]
         return list(dict.fromkeys([*failed, *self.gaps]))
 
     def not_checked(self) -> list[str]:

@@ -38,23 +38,23 @@ def add_audit_log(state: SandboxState, now: datetime) -> None:
     step = len(ended) // count
     for run in ended[step - 1 :: step][:count]:
         events += _of_run(run)
-    append(state, events)
+    append_events(state, events)
 
 
-def append(state: SandboxState, events: list[AuditRow]) -> None:
+def append_events(state: SandboxState, events: list[AuditRow]) -> None:
     """Record events in order of time."""
     for event in sorted(events, key=lambda event: event.when):
         resource = (event.kind, event.key)
         record(state, parse_stamp(event.when), event.actor, event.action, resource, event.outcome, event.customer)
 
 
-def refreshed(connection: Row) -> AuditRow:
+def last_refresh(connection: Row) -> AuditRow:
     """Return the event of a connection's last credential refresh."""
     when, key = connection["lastRefreshedAt"], connection["id"]
     return AuditRow(when, "system", "credential.token_refresh", "connection", key, customer=connection["endOrgId"])
 
 
-def changed(workflow: Row) -> AuditRow:
+def last_change(workflow: Row) -> AuditRow:
     """Return the event of a workflow's last change; its publication if it is published."""
     by = workflow["updatedBy"]
     actor = by if "@" in by else "agent"
@@ -84,9 +84,12 @@ def _of_rows(state: SandboxState) -> list[AuditRow]:
         for row in state.all("connections")
         if row["status"] == "FAILED"
     ]
-    workflows = [changed(row) for row in state.all("workflows")]
+    workflows = [last_change(row) for row in state.all("workflows")]
     return (
-        created + failed + workflows + [refreshed(row) for row in state.all("connections") if row["status"] == "ACTIVE"]
+        created
+        + failed
+        + workflows
+        + [last_refresh(row) for row in state.all("connections") if row["status"] == "ACTIVE"]
     )
 
 

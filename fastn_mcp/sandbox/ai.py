@@ -95,10 +95,10 @@ def _progress(context: RouteContext, session: Row, row: Row, calls: list[Row] | 
     context.state.put("_builds", row)
     step = _step(row, context.now)
     if step >= _PLANNED and not row["approved"]:
-        asked = session["pendingApprovals"]
+        pending = session["pendingApprovals"]
         fresh = _card(context, f"create{str(row['type']).capitalize()}", {"buildId": row["id"], "name": row["name"]})
         shown = _build_shown(row, _PLANNED, "waiting_for_user")
-        return _reply(context, session, "The plan is ready. May I make it?", cards=asked or [fresh], more=shown)
+        return _reply(context, session, "The plan is ready. May I make it?", cards=pending or [fresh], more=shown)
     if step < len(PHASES):
         text = f"BUILD PROGRESS {step}/{len(PHASES)}: {PHASES[step]}"
         return _reply(context, session, text, calls=calls, more=_build_shown(row, step, "running"))

@@ -222,7 +222,7 @@ class Sandbox:
                 resource = (operation.toolset(), None)
                 record(self.state, now, f"apikey:{who['id']}", f"{noun}.{verb}", resource, "Denied")
                 raise
-            body = self._renamed(sent or {}, {theirs: ours for ours, theirs in self.behaviour.fields.items()})
+            body = self._renamed(sent or {}, {renamed: name for name, renamed in self.behaviour.fields.items()})
             call = self._call(operation, request, None if sent is None else body)
             context = RouteContext(self.state, self.history, now, who, body)
             return self._answered(ENDPOINTS[operation].handler(context, call), call, request.query)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import cast
 
-from fastn_mcp.sandbox.account import AuditRow, append, changed, refreshed
+from fastn_mcp.sandbox.account import AuditRow, append_events, last_change, last_refresh
 from fastn_mcp.sandbox.executions import no_connection, out_of_memory, timed_out, unusable
 from fastn_mcp.sandbox.run_history import RunSeries, Series, Trouble, milliseconds
 from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, stamp
@@ -179,10 +179,10 @@ def add_audit_log(
 ) -> None:
     since = now - timedelta(days=_AUDIT_DAYS)
     people = [row for row in state.all("users") if str(row["lastActive"] or "") >= stamp(since)]
-    events = [changed(row) for row in workflows if str(row["updatedAt"]) >= stamp(since)]
+    events = [last_change(row) for row in workflows if str(row["updatedAt"]) >= stamp(since)]
     events += [AuditRow(str(row["lastActive"]), str(row["email"]), "auth.login", "session") for row in people[-40:]]
     working = [row for row in connections if row["status"] == "ACTIVE"]
-    events += [refreshed(row) for row in randomness.sample(working, 150)]
+    events += [last_refresh(row) for row in randomness.sample(working, 150)]
     while len(events) < _ROWS:
         person = randomness.choice(people)
         when = stamp(now - timedelta(minutes=randomness.randrange(10, _AUDIT_DAYS * 1440)))
@@ -190,4 +190,4 @@ def add_audit_log(
             outcome = "Success" if len(events) % 8 else randomness.choice(("Denied", "Failure"))
             key = randomness.choice(state.all("apiKeys"))["id"]
             events.append(AuditRow(when, str(person["email"]), "api_key.read", "api_key", key, outcome))
-    append(state, events)
+    append_events(state, events)

@@ -98,8 +98,8 @@ def connection_states(rows: Iterable[Row], customers: Mapping[str, str]) -> list
 
 def connections_to(apps: Iterable[str], connections: Iterable[PartState]) -> list[PartState]:
     """Return the connections to any of these apps, named by slug or id."""
-    wanted = {*apps}
-    return [connection for connection in connections if connector_keys(connection.row) & wanted]
+    names = {*apps}
+    return [connection for connection in connections if connector_keys(connection.row) & names]
 
 
 def who_authorises(broken: Iterable[PartState], customer: str = "the customer") -> tuple[str, str]:

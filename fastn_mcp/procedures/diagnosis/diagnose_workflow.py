@@ -173,10 +173,10 @@ class _WorkflowDiagnosis:
     async def _failures(self) -> tuple[list[EndedRun], bool]:
         """Return the failed runs, newest first, of at most three pages, and whether there are more."""
         reads, statuses = self._reads, {_FAILED: "failed", _TIMED_OUT: "timeout"}
-        longer = [what for what in statuses if reads.has_more(what)]
+        longer = [name for name in statuses if reads.has_more(name)]
         if longer:
             await reads.read_list(longer[0], self._runs(statuses[longer[0]], self._period.since))
-        failures = ended_runs(row for what in statuses for row in reads.rows(what) or ())
+        failures = ended_runs(row for name in statuses for row in reads.rows(name) or ())
         more = any(map(reads.has_more, longer))
         if more:
             why = "there are more than the three pages of failures that were read"
@@ -221,18 +221,18 @@ class _WorkflowDiagnosis:
             group.start_soon(reads.read, runs | listings | {_AUDIT: audit})
         if unread := len(self._customers) - len(shown):
             reads.gaps.append(Unchecked(f"connections of {unread} more customers", ""))
-        if any(what in reads.lists for what in listings):
-            rows = {key_of(row) or str(row): row for what in listings for row in reads.rows(what) or ()}
+        if any(name in reads.lists for name in listings):
+            rows = {key_of(row) or str(row): row for name in listings for row in reads.rows(name) or ()}
             self._connections = connection_states(rows.values(), self._names)
-        return {run.id: run for what in runs if what in reads.records for run in [ended_run(reads.records[what])]}
+        return {run.id: run for name in runs if name in reads.records for run in [ended_run(reads.records[name])]}
 
     def _remedy(self, cause: FailureGroup, newest: EndedRun) -> Remedy:
         connector = _connector(newest, self._setup)
-        there = connections_to([connector] if connector else self._setup.apps, self._connections or ())
-        own = [connection for connection in there if connection.customer in cause.customers]
-        known = own or [connection for connection in there if connection.customer is None]
+        candidates = connections_to([connector] if connector else self._setup.apps, self._connections or ())
+        own = [connection for connection in candidates if connection.customer in cause.customers]
+        relevant = own or [connection for connection in candidates if connection.customer is None]
         unread = cause.customers and not {*cause.customers} & {*self._customers[:_CUSTOMERS]}
-        connections = None if self._connections is None or unread else known
+        connections = None if self._connections is None or unread else relevant
         return remedy(FailureEvidence(newest, self._setup, bool(cause.customers), connector, connections))
 
     def _cause(self, cause: FailureGroup, newest: EndedRun, found: Remedy, failures: int) -> dict[str, JsonValue]:

@@ -148,12 +148,12 @@ async def _customers(snapshot: AccountSnapshot) -> dict[str, str]:
     """Return names by id: of the customers that were read, and of the first broken connections."""
     read = (*(snapshot.rows("customers") or ()), *snapshot.chosen("customers").rows)
     names = {key_of(row): name_of(row) for row in read}
-    wanted: list[str] = []
+    unnamed: list[str] = []
     connections = connection_states(snapshot.chosen("connections").rows, names)
     for status in NOT_WORKING:
         owners = [connection.customer for connection in connections if connection.status == status]
-        wanted += [owner for owner in owners[:NAMED] if owner and owner not in names]
-    return names | await snapshot.context.directory.names("customer", wanted, snapshot.context.read)
+        unnamed += [owner for owner in owners[:NAMED] if owner and owner not in names]
+    return names | await snapshot.context.directory.names("customer", unnamed, snapshot.context.read)
 
 
 def _fitting(findings: Sequence[AccountFinding], room: int, most: int = FEW) -> list[JsonValue]:
@@ -255,8 +255,8 @@ def _read_since(snapshot: AccountSnapshot) -> datetime | None:
 
 async def _workflow_names(failures: Sequence[EndedRun], context: ProcedureContext) -> dict[str, str]:
     """Return workflow names by id, for runs that do not contain them."""
-    wanted = [text(run.row, "workflowId") for run in failures if not text(run.row, "workflowName")]
-    return await context.directory.names("workflow", filter(None, wanted), context.read)
+    unnamed = [text(run.row, "workflowId") for run in failures if not text(run.row, "workflowName")]
+    return await context.directory.names("workflow", filter(None, unnamed), context.read)
 
 
 async def _count_runs(keys: Sequence[str], snapshot: AccountSnapshot) -> dict[str, dict[str, int]]:

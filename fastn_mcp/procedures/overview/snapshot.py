@@ -80,7 +80,7 @@ class AccountSnapshot(AccountReads):
 
         Raises a `FastnError` only if every read failed.
         """
-        jobs = {what: job for what, job in self._jobs(failure_pages).items() if only is None or what in only}
+        jobs = {name: job for name, job in self._jobs(failure_pages).items() if only is None or name in only}
         await self.run(jobs, self.context.report)
         if len(self.failed) == len(jobs):
             raise next(iter(self.failed.values()))
