@@ -1,4 +1,4 @@
-"""What the parts of a world tell, kept in memory."""
+"""Spans and metrics of a world, kept in memory."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +34,7 @@ class Collected:
 
     @property
     def spans(self) -> list[ReadableSpan]:
-        """In the order in which they began."""
+        """Spans in the order of their start."""
         return sorted(self._spans.get_finished_spans(), key=lambda span: span.start_time or 0)
 
     def clear(self) -> None:
@@ -45,23 +45,23 @@ class Collected:
         return found
 
     def tree(self) -> list[str]:
-        """The spans, each indented below its parent."""
+        """Return the spans, each indented below its parent."""
         return list(_lines(self.spans, None, 0))
 
     def points(self, metric: str) -> list[tuple[Point, Any]]:
-        """What was counted or measured: the attributes, and the value or the number of values."""
+        """Return the attributes of each data point, with its value or its count."""
         data = self._metrics.get_metrics_data()
         return [
             (dict(point.attributes or {}), point.value if isinstance(point, NumberDataPoint) else point.count)
             for resource in (data.resource_metrics if data else ())
             for scope in resource.scope_metrics
-            for one in scope.metrics
-            if one.name == metric
-            for point in one.data.data_points
+            for measured in scope.metrics
+            if measured.name == metric
+            for point in measured.data.data_points
         ]
 
     def everything(self) -> str:
-        """All that would be sent, as text."""
+        """Return all exported data as text."""
         data = self._metrics.get_metrics_data()
         return "\n".join([*(span.to_json() for span in self.spans), data.to_json() if data else ""])
 

@@ -1,4 +1,4 @@
-"""What telemetry may hold: a closed vocabulary, and nothing of an account. Ours (issue 8)."""
+"""Contents of telemetry: a closed vocabulary, without data of an account. Ours (issue 8)."""
 
 import logging
 import re
@@ -40,7 +40,7 @@ def _texts(value: JsonValue) -> Iterator[str]:
 
 
 def _call(operation: AnyOperation, world: World) -> Operation[Any]:
-    """Canaries wherever a text has to stand, and the ids of what there is."""
+    """Build a call with canaries in every text and the ids of existing resources."""
     values: dict[str, Any] = {"string": CANARY, "object": {CANARY: CANARY}, "array": [], "integer": 1}
     fields = operation.model_fields
     needed = {name for name in fields if fields[name].is_required()} | (fields.keys() & {"name"})
@@ -55,50 +55,50 @@ def _call(operation: AnyOperation, world: World) -> Operation[Any]:
 
 
 @pytest.mark.parametrize("fault", [None, Status(status=500, message=CANARY, times=None), EchoKey(times=None)])
-async def test_no_span_and_no_metric_holds_anything_of_an_account(fault: Any, tmp_path: Path) -> None:
-    """Every operation, with canaries in its arguments, on data that is all canaries; answered and failed."""
-    told = Collected()
-    world = told.world(tmp_path)
+async def test_spans_and_metrics_hold_no_account_data(fault: Any, tmp_path: Path) -> None:
+    """Every operation, with canaries in its arguments, on data full of canaries; for successes and failures."""
+    otel = Collected()
+    world = otel.world(tmp_path)
     if fault is not None:
         world.sandbox.faults.add(fault.model_copy(update={"method": "POST"}), fault)
     for operation in CATALOG:
         await world.call(_call(operation, world), FormNow(yes, world.clock))
-    assert {span.name for span in told.spans} >= {f"execute_tool {operation.tool_name()}" for operation in CATALOG}
-    everything = told.everything()
-    held = {text for text in _texts(cast(JsonValue, world.sandbox.state.dump())) if _tells(text)}
+    assert {span.name for span in otel.spans} >= {f"execute_tool {operation.tool_name()}" for operation in CATALOG}
+    everything = otel.everything()
+    held = {text for text in _texts(cast(JsonValue, world.sandbox.state.dump())) if _is_account_data(text)}
     assert len(held) > 200
     assert [text for text in [KEY, CANARY, CANARY.lower(), *held] if text in everything] == []
     world.close()
 
 
-def _tells(text: str) -> bool:
-    """Whether a text is of an account: an id, an address, a name; no word of the API's own."""
+def _is_account_data(text: str) -> bool:
+    """Whether a text is an id, an address or a name of an account, and not a word of the API."""
     return len(text) > 8 and re.search(r"[\d@ ]", text) is not None
 
 
-async def test_every_attribute_and_metric_is_a_documented_one(tmp_path: Path) -> None:
-    told = Collected()
-    world = told.world(tmp_path)
+async def test_every_attribute_and_metric_is_documented(tmp_path: Path) -> None:
+    otel = Collected()
+    world = otel.world(tmp_path)
     for operation in CATALOG:
         world.sandbox.faults.add(Garbage(method="PUT"))
         await world.call(_call(operation, world), FormNow(yes, world.clock))
-    events = [event for span in told.spans for event in span.events]
-    used = {name for one in [*told.spans, *events] for name in one.attributes or {}}
-    used |= {name for metric in names.METRICS for said, _ in told.points(metric.name) for name in said}
+    events = [event for span in otel.spans for event in span.events]
+    used = {name for one in [*otel.spans, *events] for name in one.attributes or {}}
+    used |= {name for metric in names.METRICS for said, _ in otel.points(metric.name) for name in said}
     assert used <= documented("## Attributes")
     patterns = [re.sub(r"\\{[^}]+\\}", r".+", re.escape(name)) for name in documented("## Spans")]
-    assert [span.name for span in told.spans if not any(re.fullmatch(each, span.name) for each in patterns)] == []
+    assert [span.name for span in otel.spans if not any(re.fullmatch(each, span.name) for each in patterns)] == []
     world.close()
 
 
 def documented(heading: str) -> set[str]:
-    """The names in the first column of the table below a heading of the page."""
+    """Return the names in the first column of the table below a heading of the page."""
     _, _, below = PAGE.read_text(encoding="utf-8").partition(f"\n{heading}\n")
     return set(re.findall(r"^\| `([^`]+)` \|", below.partition("\n## ")[0], re.MULTILINE))
 
 
-def test_the_page_lists_all_that_is_told() -> None:
-    """`docs/observability.md` against the code, line by line."""
+def test_page_lists_all_metrics_and_attributes() -> None:
+    """Ours: `docs/observability.md` agrees with the code, line by line."""
     page = PAGE.read_text(encoding="utf-8")
     for metric in names.METRICS:
         attributes = ", ".join(f"`{name}`" for name in metric.attributes)
@@ -107,15 +107,15 @@ def test_the_page_lists_all_that_is_told() -> None:
     assert {*names.ATTRIBUTES.values()} <= documented("## Attributes")
 
 
-def test_what_tells_how_much_is_bounded() -> None:
-    """A metric holds no attribute whose values an account, or a client, can make more."""
+def test_metric_attributes_are_bounded() -> None:
+    """Ours: no metric has an attribute whose number of values an account or a client can increase."""
     free = {"jsonrpc.request.id", *(names.ATTRIBUTES[key] for key in ("rule", "seconds", "resent", "calls"))}
     assert all(free.isdisjoint(metric.attributes) for metric in names.METRICS)
     assert {"tools/call", "resources/read"} <= names.METHODS
 
 
 @pytest.mark.parametrize(
-    ("rule", "told"),
+    ("rule", "otel"),
     [
         ("reads", "reads"),
         ("mode guarded: destroy, live key", "mode guarded: destroy, live key"),
@@ -124,11 +124,11 @@ def test_what_tells_how_much_is_bounded() -> None:
         ("plan night.toml line 7", "plan, line 7"),
     ],
 )
-def test_a_rule_is_told_by_its_place(rule: str, told: str) -> None:
-    assert names.rule(rule) == told
+def test_rule_is_reported_by_its_line(rule: str, otel: str) -> None:
+    assert names.rule(rule) == otel
 
 
-def test_every_tool_that_is_offered_is_a_name_that_may_be_told() -> None:
+def test_every_tool_name_is_in_the_vocabulary() -> None:
     assert {offer.tool_name() for offer in OFFERS} >= {operation.tool_name() for operation in CATALOG}
 
 
@@ -145,7 +145,7 @@ def records() -> Generator[InMemoryLogRecordExporter]:
     root.setLevel(before)
 
 
-def test_our_own_lines_are_told_without_secrets(records: InMemoryLogRecordExporter) -> None:
+def test_own_log_records_are_exported_without_secrets(records: InMemoryLogRecordExporter) -> None:
     logging.getLogger("fastn_mcp.guard").warning("the key fsk_live_%s was used", CANARY)
     (one,) = records.get_finished_logs()
     assert one.log_record.body == "the key [hidden-by-fastn-mcp] was used"
@@ -153,8 +153,8 @@ def test_our_own_lines_are_told_without_secrets(records: InMemoryLogRecordExport
     assert (one.log_record.attributes or {})["logger.name"] == "fastn_mcp.guard"
 
 
-def test_the_text_of_an_exception_stays_here(records: InMemoryLogRecordExporter) -> None:
-    """It can hold what Fastn said, or what a client sent; where it was raised is told."""
+def test_text_of_an_exception_is_not_exported(records: InMemoryLogRecordExporter) -> None:
+    """Ours: it can hold data of Fastn or of a client. The place of the exception is exported."""
     try:
         raise ValueError(CANARY)
     except ValueError:
@@ -162,19 +162,19 @@ def test_the_text_of_an_exception_stays_here(records: InMemoryLogRecordExporter)
     (one,) = records.get_finished_logs()
     said = dict(one.log_record.attributes or {})
     assert said["exception.type"] == "ValueError"
-    assert "test_the_text_of_an_exception_stays_here" in str(said["exception.stacktrace"])
+    assert "test_text_of_an_exception_is_not_exported" in str(said["exception.stacktrace"])
     assert CANARY not in one.to_json()
 
 
-def test_of_the_messages_of_libraries_only_their_place_is_told(records: InMemoryLogRecordExporter) -> None:
+def test_messages_of_libraries_are_not_exported(records: InMemoryLogRecordExporter) -> None:
     logging.getLogger("mcp.server.runner").error(f"cannot be read: {CANARY}")
     (one,) = records.get_finished_logs()
     assert one.log_record.body == "A message of mcp.server.runner: it stands in the log of this process."
     assert CANARY not in one.to_json()
 
 
-def test_who_sends_the_records_is_not_sent(records: InMemoryLogRecordExporter) -> None:
-    """A failure to send would be sent in turn, for ever."""
+def test_records_of_the_exporter_are_not_exported(records: InMemoryLogRecordExporter) -> None:
+    """Ours: a failed export would cause another one, in an endless loop."""
     for name in ("opentelemetry.exporter", "urllib3.connectionpool", "requests"):
         logging.getLogger(name).error("cannot connect")
     assert records.get_finished_logs() == ()

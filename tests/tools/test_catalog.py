@@ -1,4 +1,4 @@
-"""What is promised of all tools: one loop over the catalog for each promise."""
+"""Promises about all tools: one loop over the catalog for each promise."""
 
 import re
 import warnings
@@ -75,14 +75,14 @@ EFFECTS = {
 }
 
 
-def test_the_catalog_is_the_reference_in_the_agreed_order() -> None:
+def test_catalog_is_the_reference_in_the_agreed_order() -> None:
     """Fastn's reference: each of its operations, by method and path; the order is issue 2's."""
     ours = [[op.tool_name(), op.route.method, op.route.path] for op in CATALOG]
     assert ours == [line.split() for line in REFERENCE.strip().splitlines()]
 
 
-def test_the_catalog_forgets_no_operation() -> None:
-    """Ours: the tuple is explicit, so a class that was left out of it is found here."""
+def test_catalog_holds_every_operation_class() -> None:
+    """Ours: the tuple is explicit, so an omitted class is found here."""
 
     def below(kind: AnyOperation) -> Iterator[AnyOperation]:
         for sub in kind.__subclasses__():
@@ -97,7 +97,7 @@ def test_the_catalog_forgets_no_operation() -> None:
 
 
 def test_effects_are_those_of_the_table() -> None:
-    """Ours (DESIGN 5.1)."""
+    """Ours: the effect of each tool."""
     named = {name: effect for effect, names in EFFECTS.items() for name in names.split()}
     assert {op.tool_name(): op.effect for op in CATALOG} == {
         op.tool_name(): named.get(op.tool_name(), Effect.READ) for op in CATALOG
@@ -105,8 +105,8 @@ def test_effects_are_those_of_the_table() -> None:
 
 
 @every
-def test_a_tool_is_named_and_described_within_bounds(offer: AnyTool) -> None:
-    """Ours (DESIGN 3.1): verb_noun, short; a title for people; a description that says what to know first."""
+def test_tool_name_and_description_are_bounded(offer: AnyTool) -> None:
+    """Ours: verb_noun, short; a title for people; a description that starts with the most important fact."""
     shown = tool(offer)
     assert re.fullmatch(r"[a-z]+(_[a-z]+)+|find", shown.name)
     assert len(shown.name) <= 30
@@ -120,8 +120,8 @@ def test_a_tool_is_named_and_described_within_bounds(offer: AnyTool) -> None:
 
 
 @each
-def test_every_operation_says_how_its_shape_is_known(operation: AnyOperation) -> None:
-    """Ours (DESIGN 2): inferred, documented or observed, and where."""
+def test_every_operation_has_evidence_of_its_shape(operation: AnyOperation) -> None:
+    """Ours: inferred, documented or observed, and where."""
     assert operation.evidence.kind in ("inferred", "documented", "observed")
     assert operation.evidence.source
 
@@ -132,8 +132,8 @@ create_role get_billing get_usage get_quotas ai_chat ai_build
 """
 
 
-def test_nothing_is_passed_off_as_better_known_than_it_is() -> None:
-    """Ours (docs/measured.md): none is observed by us; what nobody but us describes is inferred."""
+def test_undocumented_operations_are_marked_inferred() -> None:
+    """Ours (docs/measured.md): none was observed by us; what only we describe is inferred."""
     by_kind = {kind: {o.tool_name() for o in CATALOG if o.evidence.kind == kind} for kind in ("inferred", "observed")}
     assert by_kind == {"inferred": set(INFERRED.split()), "observed": set()}
 
@@ -147,8 +147,8 @@ def _schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @every
-def test_a_schema_keeps_to_what_every_client_reads(offer: AnyTool) -> None:
-    """Ours (DESIGN 3.1): no references, no unions, every array with its items, no titles."""
+def test_schemas_use_the_portable_subset(offer: AnyTool) -> None:
+    """Ours: no references, no unions, every array with its items, no titles."""
     whole = offer.input_schema()
     assert whole["type"] == "object"
     assert whole["additionalProperties"] is False
@@ -163,8 +163,8 @@ def test_a_schema_keeps_to_what_every_client_reads(offer: AnyTool) -> None:
 
 
 @every
-def test_every_argument_is_described_with_its_limits_and_default(offer: AnyTool) -> None:
-    """Ours (DESIGN 3.1): some clients drop limits and defaults from the schema, so the description says them too."""
+def test_argument_descriptions_state_limits_and_defaults(offer: AnyTool) -> None:
+    """Ours: some clients drop limits and defaults from the schema, so the description states them too."""
     for name, schema in offer.input_schema()["properties"].items():
         assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
         description = schema["description"]
@@ -177,8 +177,8 @@ def test_every_argument_is_described_with_its_limits_and_default(offer: AnyTool)
 
 
 @every
-def test_no_argument_would_let_a_model_approve_itself(offer: AnyTool) -> None:
-    """Ours (THREATS T2, T3): no confirm or force, and no account, host or key, is ever an argument."""
+def test_no_argument_lets_a_model_approve_itself(offer: AnyTool) -> None:
+    """Ours: confirm, force, account, host and key are never arguments."""
     names = offer.input_schema()["properties"].keys()
     assert names.isdisjoint({"confirm", "confirmed", "force", "approved", "approve", "yes", "token", "grant"})
     assert names.isdisjoint({"api_key", "base_url", "tenant", "tenant_id", "profile", "headers", "url"})
@@ -186,20 +186,20 @@ def test_no_argument_would_let_a_model_approve_itself(offer: AnyTool) -> None:
 
 @each
 def test_ids_are_named_after_their_resource(operation: AnyOperation) -> None:
-    """Ours (issue 2): so that a model cannot mistake one for another."""
+    """Ours (issue 2): a model cannot mistake one id for another."""
     resources = {f"{found[0].replace('-', '_')}_id" for found in re.findall(r"/([a-z-]+)s/(\{)", operation.route.path)}
     assert set(operation.route.parameters) == resources
 
 
-def test_procedures_are_offered_first_and_named_once() -> None:
+def test_procedures_are_listed_first_and_names_are_unique() -> None:
     """Ours (issue 5): they answer most questions, and a model reads from the top."""
     assert (*PROCEDURES, *CATALOG) == OFFERS
     assert len({offer.tool_name() for offer in OFFERS}) == len(OFFERS)
 
 
 @each
-def test_all_four_hints_are_given_and_agree_with_the_operation(operation: AnyOperation) -> None:
-    """The MCP specification's hints; that they agree is ours (THREATS R14)."""
+def test_all_four_hints_agree_with_the_operation(operation: AnyOperation) -> None:
+    """MCP: the four hints; that they agree is ours."""
     hints = tool(operation).annotations
     assert isinstance(hints, ToolAnnotations)
     four = (hints.read_only_hint, hints.destructive_hint, hints.idempotent_hint, hints.open_world_hint)
@@ -214,14 +214,14 @@ def test_all_four_hints_are_given_and_agree_with_the_operation(operation: AnyOpe
 
 
 @every
-def test_what_destroys_or_gives_access_asks_the_client_to_ask(offer: AnyTool) -> None:
-    """Ours (DESIGN 5.5): the client's own hint stands beside our question."""
+def test_destructive_tools_ask_the_client_to_confirm(offer: AnyTool) -> None:
+    """Ours: the client's own hint exists beside our approval request."""
     asks = offer.effect in (Effect.ACCESS, Effect.TRASH, Effect.DESTROY)
     assert tool(offer).meta == ({"anthropic/requiresUserInteraction": True} if asks else None)
 
 
-def test_all_tools_together_cost_at_most_6000_tokens() -> None:
-    """Ours: a tool list is paid for in every conversation, as the JSON of its names, descriptions and schemas."""
+def test_tool_list_costs_at_most_6000_tokens() -> None:
+    """Ours: every conversation pays for the JSON of names, descriptions and schemas."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # it reads its data in an old way
         import bpe_openai  # pyright: ignore[reportMissingTypeStubs]
@@ -235,8 +235,8 @@ def test_all_tools_together_cost_at_most_6000_tokens() -> None:
 
 
 @every
-def test_a_listed_schema_leaves_out_nothing_but_limits_that_its_descriptions_say(offer: AnyTool) -> None:
-    """Ours: what is left out of a listed argument is a limit or a default, which is checked here all the same."""
+def test_listed_schema_omits_only_described_limits(offer: AnyTool) -> None:
+    """Ours: an omitted limit or default of a listed argument is still checked."""
     whole, listed = offer.input_schema(), tool(offer).input_schema
     limits = {"default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern"}
     assert whole | {"properties": None} == listed | {"properties": None}
@@ -244,7 +244,7 @@ def test_a_listed_schema_leaves_out_nothing_but_limits_that_its_descriptions_say
         assert listed["properties"][name] == {key: fact for key, fact in facts.items() if key not in limits}
 
 
-def test_listing_the_tools_twice_gives_the_same_bytes() -> None:
-    """Ours (THREATS T5): a definition changes only with a release."""
+def test_tool_list_is_deterministic() -> None:
+    """Ours: a definition changes only with a release."""
     once, twice = ([tool(operation).model_dump_json() for operation in OFFERS] for _ in range(2))
     assert once == twice

@@ -1,6 +1,6 @@
-"""The effect of each field of each create and update tool, in each state of its target, and why.
+"""Effect of each field of each create and update tool, in each state of its target, and the reason.
 
-A tool or a field without a row fails. What a row does not know is stricter: `UNKNOWN` is a target that says nothing.
+A tool or a field without a row fails. An unknown state is stricter: `UNKNOWN` is a target without any field.
 """
 
 from collections.abc import Sequence
@@ -196,7 +196,7 @@ TABLES: dict[str, Table] = {
 
 
 def test_every_field_of_every_writing_tool_has_a_row() -> None:
-    """Ours: a field whose effect nobody has decided fails here, not in an account."""
+    """Ours: a field without a decided effect fails here, not in an account."""
     for operation in WRITING:
         table = TABLES[operation.tool_name()]
         fields = operation.model_fields.keys() - operation.ours() - {*operation.route.parameters}
@@ -206,8 +206,8 @@ def test_every_field_of_every_writing_tool_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("operation", WRITING, ids=lambda operation: operation.tool_name())
-def test_the_effect_of_a_field_is_what_its_row_says(operation: AnyOperation) -> None:
-    """Ours: in each state of the target. Arguments alone say no more than some state does."""
+def test_effect_of_a_field_is_that_of_its_row(operation: AnyOperation) -> None:
+    """Ours: in each state of the target. Arguments alone give no more than the effect in some state."""
     table = TABLES[operation.tool_name()]
     for field, value, effects, why in table.rows:
         given = {**table.needed, field: value}
@@ -221,8 +221,8 @@ def test_the_effect_of_a_field_is_what_its_row_says(operation: AnyOperation) -> 
 
 
 @pytest.mark.parametrize("more", [{"timezone": "Asia/Tokyo"}, {"routes": [{"routeId": "w"}]}, {"events": ["e"]}])
-def test_a_rarer_schedule_excuses_no_other_change(more: dict[str, Any]) -> None:
-    """Ours: fewer times in another zone, or of another workflow, are other times."""
+def test_rarer_schedule_does_not_excuse_other_changes(more: dict[str, Any]) -> None:
+    """Ours: fewer runs in another zone, or of another workflow, are other runs."""
     call = UpdateTrigger.model_validate({"trigger_id": "t", "schedule": "0 2 * 1-6 1", **more})
     assert call.effect_on(*there(status="Active", schedule="0 2 * * 1")) is Effect.EXTERNAL
 
@@ -243,8 +243,8 @@ def test_forty_undocumented_names_are_tried() -> None:
 
 @pytest.mark.parametrize("operation", WRITING, ids=lambda operation: operation.tool_name())
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in ("read-only", "auto")])
-def test_an_undocumented_field_is_asked_about_in_the_best_case(operation: AnyOperation, mode: Any) -> None:
-    """Ours: whatever its value is, and in whatever spelling, by the policy of each mode that asks."""
+def test_undocumented_field_needs_approval_in_the_best_case(operation: AnyOperation, mode: Any) -> None:
+    """Ours: with any value and in any spelling, by the policy of each mode that asks."""
     table = TABLES[operation.tool_name()]
     for name in UNDOCUMENTED:
         for extra in each({name: True}, {name: None}, {name: ""}, {name.upper(): []}, {"tags": [], f" {name}": {}}):
@@ -292,6 +292,6 @@ def test_an_undocumented_field_is_asked_about_in_the_best_case(operation: AnyOpe
         ("0 2 * * 1", None, False),
     ],
 )  # fmt: skip
-def test_a_schedule_is_fewer_only_where_that_is_certain(new: str, old: str | None, subset: bool) -> None:
-    """cron(5): where both days are restricted, either will do. What is not certain is more."""
+def test_schedule_is_a_subset_only_if_certain(new: str, old: str | None, subset: bool) -> None:
+    """cron(5): if both day fields are restricted, either may match. An uncertain case is not a subset."""
     assert is_subset(new, old) is subset

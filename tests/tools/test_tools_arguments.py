@@ -1,4 +1,4 @@
-"""What a client sends becomes a call, or a refusal that says what is wrong with which argument."""
+"""A client's arguments become a call, or an error that names the argument and the reason."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ CANARY = "canary-3f9a"
 
 
 def refusal(name: str, arguments: dict[str, Any]) -> str:
-    """What is said of arguments that make no call."""
+    """Return the error for arguments that are not a valid call."""
     with pytest.raises(NotSent) as caught:
         parse(BY_NAME, name, arguments)
     assert caught.value.known == "Nothing was sent."
@@ -29,16 +29,16 @@ def refusal(name: str, arguments: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
-def test_a_call_is_what_its_arguments_say(operation: AnyOperation) -> None:
-    """Ours (DESIGN 3.2): parsing is the only way from a client to a call."""
+def test_call_is_built_from_its_arguments(operation: AnyOperation) -> None:
+    """Ours: parsing is the only way from a client to a call."""
     call = example(operation)
     wanted = parse(BY_NAME, operation.tool_name(), call.arguments())
     assert (wanted.call, wanted.dry_run) == (call, False)
 
 
 @pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
-def test_everything_that_changes_something_can_be_previewed_and_nothing_else(operation: AnyOperation) -> None:
-    """Ours (DESIGN 5.3): a preview that is dropped silently would be the change itself."""
+def test_changing_tools_take_dry_run_and_others_do_not(operation: AnyOperation) -> None:
+    """Ours: a silently dropped dry_run would make the change itself."""
     arguments = example(operation).arguments()
     if operation.route.method == "GET":
         assert "unknown argument 'dry_run'" in refusal(operation.tool_name(), {**arguments, DRY_RUN: True})
@@ -67,21 +67,21 @@ def test_everything_that_changes_something_can_be_previewed_and_nothing_else(ope
         ("create_role", {"name": "a", "permissions": ["ok", 7]}, "permissions.1: Input should be a valid string."),
     ],
 )
-def test_a_refusal_names_the_field_and_the_reason_and_never_the_value(
+def test_argument_error_names_the_field_and_the_reason_but_not_the_value(
     name: str, arguments: dict[str, Any], said: str
 ) -> None:
     """Ours (issue 2): the field, the reason, the nearest known name."""
     assert refusal(name, arguments).startswith(said)
 
 
-def test_a_flood_of_mistakes_is_told_in_part() -> None:
+def test_argument_errors_are_limited_to_eight() -> None:
     """Ours: eight are enough to begin with."""
     said = refusal("list_customers", {f"k{number}": CANARY for number in range(500)})
     assert said.count("unknown argument") == 8
 
 
-def test_a_tool_that_is_switched_off_is_not_unknown() -> None:
-    """Ours (issue 2): filters also refuse at call time, and say that it is no mistake of the model's."""
+def test_disabled_tool_is_not_reported_as_unknown() -> None:
+    """Ours (issue 2): filters also apply at call time, and the error says that the model made no mistake."""
     with pytest.raises(NotSent, match="is disabled here") as caught:
         parse({"get_customer": GetCustomer}, "delete_customer", {"customer_id": "c"})
     assert not isinstance(caught.value, UnknownTool)
@@ -90,15 +90,15 @@ def test_a_tool_that_is_switched_off_is_not_unknown() -> None:
 @pytest.mark.parametrize(
     ("name", "near"), [("get_custmer", " (did you mean 'get_customer'?)"), ("zzz", ""), ("x" * 9_999, "")]
 )
-def test_an_unknown_tool_names_the_nearest(name: str, near: str) -> None:
-    """The MCP specification makes it an error of the protocol; the hint is ours."""
+def test_unknown_tool_error_names_the_nearest_one(name: str, near: str) -> None:
+    """MCP: an unknown tool is a protocol error; the hint is ours."""
     with pytest.raises(UnknownTool) as caught:
         parse(BY_NAME, name, {})
     assert caught.value.what == f"There is no tool {name[:64]!r}{near}."
 
 
 @given(arguments=st.dictionaries(st.text(max_size=80), st.text() | st.integers() | st.none(), max_size=4))
-def test_whatever_is_sent_the_answer_is_json(arguments: dict[str, Any]) -> None:
+def test_any_request_gets_a_json_response(arguments: dict[str, Any]) -> None:
     """Ours (issue 2): a reply to every request, whatever it holds."""
     with pytest.raises(NotSent) as caught:  # the name is a text, and nobody calls an argument so
         parse(BY_NAME, "create_customer", {**arguments, "name": 7})

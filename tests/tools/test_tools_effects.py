@@ -1,4 +1,4 @@
-"""The oddities of single operations. Their effects are in `test_effects_of_fields.py`."""
+"""Exceptions of single operations. Their effects are in `test_effects_of_fields.py`."""
 
 import pytest
 from pydantic import JsonValue
@@ -9,8 +9,8 @@ from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.workflows import RunWorkflow
 
 
-def test_a_run_sends_its_input_in_the_body_and_the_rest_in_headers() -> None:
-    """Fastn's documentation of runs: who, where and how often are headers."""
+def test_run_sends_its_input_in_the_body_and_the_rest_in_headers() -> None:
+    """Fastn's documentation of runs: customer, environment and idempotency key are headers."""
     call = RunWorkflow(
         workflow_id="wf", input={"a": 1}, customer_id="acme", environment="live", idempotency_key="night-7"
     )
@@ -22,8 +22,8 @@ def test_a_run_sends_its_input_in_the_body_and_the_rest_in_headers() -> None:
     assert installed.request().headers == {"x-end-org-ref": "crm-1", "x-installation-id": "inst_1"}
 
 
-def test_a_run_names_its_customer_once() -> None:
-    """Ours: which of two would count is not documented."""
+def test_run_names_its_customer_once() -> None:
+    """Ours: which of two wins is not documented."""
     with pytest.raises(ValueError, match="give one of them"):
         RunWorkflow(workflow_id="wf", customer_id="acme", customer_ref="crm-1")
 
@@ -48,7 +48,7 @@ RETURNED = {"status": "failed", "id": 7}
         ({}, RETURNED, RETURNED),
     ],
 )
-def test_what_an_instant_workflow_returns_is_not_taken_for_the_run(
+def test_output_of_an_instant_workflow_is_not_taken_for_the_run(
     headers: dict[str, str], body: JsonValue, read: JsonValue
 ) -> None:
     """Third parties: an instant run answers {data: <return>}, and names the run in X-Execution headers."""
@@ -57,8 +57,8 @@ def test_what_an_instant_workflow_returns_is_not_taken_for_the_run(
 
 @pytest.mark.parametrize("name", ["customer_id", "customer_ref", "installation_id", "environment", "idempotency_key"])
 @pytest.mark.parametrize("text", ["a\nX-Evil: 1", "a b", "ä", "a\r", "a\x00", "", "a\n", "x" * 257])
-def test_what_becomes_a_header_cannot_begin_another(name: str, text: str) -> None:
-    """Ours: a header's value holds no break."""
+def test_header_argument_cannot_start_another_header(name: str, text: str) -> None:
+    """Ours: the value of a header has no line break."""
     with pytest.raises(ValueError, match=name):
         RunWorkflow.model_validate({"workflow_id": "wf", name: text})
 
@@ -70,31 +70,31 @@ def test_connections_name_their_customer_as_fastn_does() -> None:
     assert body == {"connectorId": "hubspot", "endOrgId": "acme"}
 
 
-def test_extra_joins_the_body() -> None:
-    """Ours (issue 2): fields that nobody has documented can be sent."""
+def test_extra_is_merged_into_the_body() -> None:
+    """Ours (issue 2): undocumented fields can be sent."""
     call = CreateCustomer(name="Acme", extra={"tier": {"level": 3}})
     assert call.request().body == {"name": "Acme", "tier": {"level": 3}}
 
 
 @pytest.mark.parametrize("taken", ["name", "adminEmail", "externalRef", "customerId", "extra"])
-def test_extra_cannot_overrule_a_named_argument(taken: str) -> None:
-    """Ours: what was shown to a person as an argument is what is sent."""
+def test_extra_cannot_override_a_named_argument(taken: str) -> None:
+    """Ours: the argument that a person was shown is the one that is sent."""
     with pytest.raises(RefusedValue, match=f"^extra: {taken} has an argument of its own"):
         UpdateCustomer(customer_id="c", name="Acme", extra={taken: "Evil"}).request()
 
 
-def test_a_null_in_extra_clears_a_field() -> None:
-    """Ours: an argument that is left out cannot say that a field is to be emptied."""
+def test_null_in_extra_clears_a_field() -> None:
+    """Ours: an omitted argument cannot express that a field is to be cleared."""
     assert UpdateCustomer(customer_id="c", extra={"plan": None}).request().body == {"plan": None}
 
 
-def test_a_null_in_extra_does_not_undo_a_named_argument() -> None:
+def test_null_in_extra_does_not_override_a_named_argument() -> None:
     """Ours: of the two, the argument counts."""
     call = UpdateCustomer(customer_id="c", plan="Free", extra={"plan": None})
     assert call.request().body == {"plan": "Free"}
 
 
-def test_a_null_argument_is_one_that_was_not_given() -> None:
-    """Ours: models send null for what they leave out."""
+def test_null_argument_counts_as_omitted() -> None:
+    """Ours: models send null for arguments that they omit."""
     call = UpdateCustomer(customer_id="c", name="Acme", plan=None)
     assert call.request().body == {"name": "Acme"}

@@ -1,4 +1,4 @@
-"""Lists: a bounded page and the right rows, whatever Fastn honours of what it is asked."""
+"""Lists: bounded pages with the right rows, whichever parameters Fastn honours."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ def ids(page: Any) -> list[object]:
 
 
 class Store:
-    """A Fastn that honours what it is told to: limits, offsets, cursors, totals."""
+    """A Fastn that honours some of limits, offsets, cursors and totals."""
 
     def __init__(self, count: int, *, limit: bool = True, offset: bool = True, cursor: bool = False) -> None:
         self._rows = rows(count)
@@ -44,7 +44,7 @@ class Store:
 
 
 def walk(store: Store, limit: int) -> list[object]:
-    """Every page, by the cursors that the pages give."""
+    """Return every page, following the cursors."""
     found: list[object] = []
     cursor: str | None = None
     for _ in range(1_000):
@@ -68,20 +68,20 @@ def walk(store: Store, limit: int) -> list[object]:
     ],
 )
 @given(count=st.integers(0, 60), limit=st.integers(1, 25))
-def test_the_pages_hold_every_row_once_and_in_order(kind: dict[str, bool], count: int, limit: int) -> None:
-    """Ours (DESIGN 6): bounded pages, whether Fastn honours limits, offsets, cursors or none of them."""
+def test_pages_hold_every_row_once_and_in_order(kind: dict[str, bool], count: int, limit: int) -> None:
+    """Ours: bounded pages, whether Fastn honours limits, offsets, cursors or none of them."""
     assert walk(Store(count, **kind), limit) == [f"r{number}" for number in range(count)]
 
 
-def test_a_page_is_never_longer_than_its_limit() -> None:
-    """Ours: Fastn may ignore it."""
+def test_page_is_never_longer_than_its_limit() -> None:
+    """Ours: Fastn may ignore the limit."""
     page = ListCustomers(limit=3).result(rows(10))
     assert ids(page) == ["r0", "r1", "r2"]
     assert page.next_cursor is not None
 
 
-def test_the_cursor_of_fastn_is_wrapped_and_sent_back_as_it_was() -> None:
-    """Ours (DESIGN 6): cursors are opaque."""
+def test_fastns_cursor_is_wrapped_and_sent_back_unchanged() -> None:
+    """Ours: cursors are opaque."""
     page = ListCustomers(limit=2).result({"data": rows(2), "nextCursor": "theirs/+="})
     assert page.next_cursor not in (None, "theirs/+=")
     assert ListCustomers(limit=2, cursor=page.next_cursor).request().query == {"limit": 2, "cursor": "theirs/+="}
@@ -89,24 +89,24 @@ def test_the_cursor_of_fastn_is_wrapped_and_sent_back_as_it_was() -> None:
 
 @pytest.mark.parametrize("name", ["nextCursor", "next_cursor", "nextPageToken", "next", "cursor"])
 @pytest.mark.parametrize("place", [None, "pagination", "meta", "page"])
-def test_a_cursor_is_found_where_apis_put_it(name: str, place: str | None) -> None:
-    """Ours: nothing is known of Fastn's pagination."""
+def test_cursor_is_found_under_common_names(name: str, place: str | None) -> None:
+    """Ours: Fastn's pagination is undocumented."""
     around: dict[str, JsonValue] = {name: "c2"}
     page = ListCustomers().result({"items": rows(1), **({place: around} if place else around)})
     assert ListCustomers(cursor=page.next_cursor).request().query["cursor"] == "c2"
 
 
 @pytest.mark.parametrize("value", [None, "", 7, True, ["c"], {"a": 1}])
-def test_what_is_no_cursor_ends_the_list(value: JsonValue) -> None:
-    """Ours: only a text goes on."""
+def test_invalid_cursor_of_fastn_ends_the_list(value: JsonValue) -> None:
+    """Ours: only a text is a cursor."""
     assert ListCustomers().result({"items": rows(1), "next": value}).next_cursor is None
 
 
 @pytest.mark.parametrize(
     ("total", "kept"), [(7, 7), (0, 0), (True, None), (-1, None), ("7", None), (2**53, None), (10**400, None)]
 )
-def test_a_total_is_a_count(total: Any, kept: int | None) -> None:
-    """Ours: anything else is left out."""
+def test_total_is_a_count_or_omitted(total: Any, kept: int | None) -> None:
+    """Ours: any other value is omitted."""
     assert ListCustomers().result({"items": rows(1), "total": total}).total == kept
 
 
@@ -123,15 +123,15 @@ FORGED = [
 
 
 @pytest.mark.parametrize("cursor", FORGED, ids=range(len(FORGED)))
-def test_what_is_no_cursor_of_ours_is_refused(cursor: str) -> None:
-    """Ours (THREATS T16): whatever it holds, the answer is the same, and it is no crash."""
+def test_foreign_cursor_is_refused(cursor: str) -> None:
+    """Ours: the error is the same for any content, and nothing crashes."""
     with pytest.raises(ValidationError, match="not a next_cursor of an earlier page"):
         ListCustomers(cursor=cursor)
 
 
 @given(st.lists(st.none() | st.text() | st.integers() | st.floats() | st.booleans(), min_size=2, max_size=4))
-def test_any_forged_cursor_is_refused_or_harmless(parts: list[Any]) -> None:
-    """Ours: a cursor chooses where a page begins and nothing else."""
+def test_forged_cursor_is_refused_or_harmless(parts: list[Any]) -> None:
+    """Ours: a cursor chooses the start of a page and nothing else."""
     try:
         call = ListCustomers(cursor=_encoded(json.dumps(parts)))
     except ValidationError:
@@ -153,16 +153,16 @@ def test_any_forged_cursor_is_refused_or_harmless(parts: list[Any]) -> None:
         ({"data": ["x", "y"]}, [None, None]),
     ],
 )
-def test_odd_answers_are_rows_all_the_same(body: JsonValue, found: list[object]) -> None:
-    """Ours (DESIGN 4): keep what is not known."""
+def test_odd_responses_are_rows_nevertheless(body: JsonValue, found: list[object]) -> None:
+    """Ours: unknown fields and values are kept."""
     assert ids(ListCustomers().result(body)) == found
 
 
 # Filters
 
 
-def test_filters_are_sent_and_applied_again() -> None:
-    """Ours (DESIGN 6): forwarded where Fastn may honour them, and applied here in any case."""
+def test_filters_are_sent_and_applied_to_the_response() -> None:
+    """Ours: Fastn may honour them or not."""
     call = ListCustomers(search="ACME", status="active")
     assert call.request().query == {"limit": 20, "search": "ACME", "status": "active"}
     page = call.result(
@@ -179,8 +179,8 @@ def test_filters_are_sent_and_applied_again() -> None:
     assert page.not_checked is None
 
 
-def test_a_filter_that_the_rows_cannot_confirm_is_said() -> None:
-    """Ours: a row that does not say is kept, and the model is told."""
+def test_filter_that_rows_cannot_confirm_is_reported() -> None:
+    """Ours: a row without the field is kept, and the model is informed."""
     page = ListConnections(customer_id="acme", connector_id="hubspot", status="FAILED").result(
         [{"id": "1", "endOrgId": "acme", "status": "failed"}, {"id": "2", "connectorId": "x"}]
     )
@@ -191,8 +191,8 @@ def test_a_filter_that_the_rows_cannot_confirm_is_said() -> None:
     assert page.not_checked == ["customer_id", "status"]
 
 
-def test_a_number_matches_its_text() -> None:
-    """Ours: ids come as either."""
+def test_number_matches_its_text() -> None:
+    """Ours: ids are numbers or text."""
     page = ListExecutions(workflow_id="7").result([{"id": "1", "workflowId": 7}, {"id": "2", "workflowId": 8}])
     assert ids(page) == ["1"]
 
@@ -208,7 +208,7 @@ def test_a_number_matches_its_text() -> None:
         ("2026-07-01T10:00:00Z", None, ["late"]),
     ],
 )
-def test_times_are_compared_as_times(since: str | None, until: str | None, found: list[str]) -> None:
+def test_times_are_compared_in_utc(since: str | None, until: str | None, found: list[str]) -> None:
     """Ours: a zone does not move a row across a bound, and a naive time is UTC."""
     page = QueryAuditLog(since=since, until=until).result(
         [
@@ -222,7 +222,7 @@ def test_times_are_compared_as_times(since: str | None, until: str | None, found
     assert page.not_checked is None
 
 
-def test_times_that_nobody_can_read_are_not_checked() -> None:
+def test_unreadable_times_are_reported_as_unchecked() -> None:
     """Ours: no row is lost for its spelling."""
     page = QueryAuditLog(since="2026-07-01").result([{"id": "1"}, {"id": "2", "createdAt": "yesterday"}])
     assert (ids(page), page.not_checked) == (["1", "2"], ["since"])
@@ -230,7 +230,7 @@ def test_times_that_nobody_can_read_are_not_checked() -> None:
     assert (ids(page), page.not_checked) == (["1"], ["since"])
 
 
-def test_filtered_pages_go_on_where_they_stopped() -> None:
+def test_filtered_pages_continue_where_they_stopped() -> None:
     """Ours: a filter that Fastn ignores loses no row."""
     many: list[JsonValue] = [{"id": f"{n}", "name": "hit" if n % 3 == 0 else "miss"} for n in range(30)]
     found: list[object] = []
@@ -243,7 +243,7 @@ def test_filtered_pages_go_on_where_they_stopped() -> None:
     assert found == [str(n) for n in range(0, 30, 3)]
 
 
-def test_a_wire_name_or_our_own_is_looked_at() -> None:
+def test_filters_read_either_spelling_of_a_field() -> None:
     """Ours: rows may spell a field in either way."""
     page = ListUsers(status="invited").result([{"id": "1", "status": "Invited"}, {"id": "2", "status": "Active"}])
     assert ids(page) == ["1"]

@@ -1,4 +1,4 @@
-"""A tool that is renamed is still meant by its old name: by calls, by policies, by plans. Ours."""
+"""A renamed tool keeps its old name for calls, policies and plans. Ours."""
 
 import json
 import tomllib
@@ -35,17 +35,17 @@ ACCOUNT: dict[str, JsonValue] = {"profile": "test"}
 
 @pytest.fixture
 def world(tmp_path: Path) -> Generator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
+    opened = World(tmp_path)
+    yield opened
+    opened.close()
 
 
 def version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
-def test_an_old_name_is_no_tool_and_stands_for_one_until_a_version_that_is_to_come() -> None:
-    """What is expired has to go, and nothing is renamed to what is itself renamed."""
+def test_old_names_are_valid_until_a_future_version() -> None:
+    """Expired names must be removed, and no alias points to another alias."""
     for old, alias in (ALIASES or OLD).items():
         assert old not in BY_NAME
         assert alias.to in BY_NAME
@@ -53,12 +53,12 @@ def test_an_old_name_is_no_tool_and_stands_for_one_until_a_version_that_is_to_co
         assert version(__version__) < version(alias.until)
 
 
-async def test_an_old_name_is_listed_nowhere(world: World) -> None:
+async def test_old_name_is_not_listed(world: World) -> None:
     async with Client(build(world.dispatch, OFFERS, ACCOUNT, aliases=OLD)) as client:
         assert [tool.name for tool in (await client.list_tools()).tools] == list(BY_NAME)
 
 
-async def test_a_call_by_an_old_name_works_and_its_result_says_the_new_one(world: World) -> None:
+async def test_call_by_an_old_name_works_and_returns_the_new_name(world: World) -> None:
     async with Client(build(world.dispatch, OFFERS, ACCOUNT, aliases=OLD)) as client:
         page = (await client.call_tool("list_clients", {"limit": 1})).structured_content
         assert page is not None
@@ -66,8 +66,8 @@ async def test_a_call_by_an_old_name_works_and_its_result_says_the_new_one(world
         assert page == (await client.call_tool("list_customers", {"limit": 1})).structured_content
 
 
-async def test_a_call_by_an_old_name_passes_the_same_guard(world: World) -> None:
-    """Nothing is sent before somebody approves, a preview is a preview, and an error names both."""
+async def test_call_by_an_old_name_passes_the_same_guard(world: World) -> None:
+    """Nothing is sent before an approval, a preview is a preview, and an error holds both names."""
     target = {"customer_id": (await world.rows(ListCustomers()))[0].id}
     async with Client(build(world.dispatch, OFFERS, ACCOUNT, aliases=OLD)) as client:
         asked = await client.call_tool("remove_client", target)
@@ -84,30 +84,30 @@ async def test_a_call_by_an_old_name_passes_the_same_guard(world: World) -> None
     ]
 
 
-async def test_without_an_alias_the_name_is_unknown(world: World) -> None:
+async def test_old_name_without_an_alias_is_unknown(world: World) -> None:
     async with Client(build(world.dispatch, OFFERS, ACCOUNT)) as client:
         with pytest.raises(MCPError, match="There is no tool 'remove_client'"):
             await client.call_tool("remove_client", {})
 
 
-def test_what_is_switched_off_is_so_by_its_old_name_as_well() -> None:
+def test_disabled_tool_is_disabled_by_its_old_name() -> None:
     reads = {name: offer for name, offer in BY_NAME.items() if name == "list_customers"}
     with pytest.raises(NotSent, match="delete_customer is disabled here"):
         parse(reads, "remove_client", {"customer_id": "c1"}, OLD)
 
 
 @pytest.mark.parametrize("glob", ["remove_client", "remove_*", "Remove_*"])
-def test_a_rule_that_names_an_old_tool_holds_for_the_new_one(glob: str) -> None:
-    """A rule that is silently about nothing would loosen the policy."""
+def test_rule_for_an_old_name_applies_to_the_new_one(glob: str) -> None:
+    """A rule that silently matches nothing would loosen the policy."""
     assert named(glob, OLD) == [DeleteCustomer]
 
 
-def test_a_rule_for_an_old_tool_that_only_reads_is_refused_as_for_the_new_one() -> None:
+def test_rule_for_the_old_name_of_a_read_is_refused() -> None:
     with pytest.raises(ValueError, match="names only tools that read"):
         named("list_clients", OLD)
 
 
-def test_a_plan_that_names_an_old_tool_permits_the_new_one_as_far_and_no_further() -> None:
+def test_plan_for_an_old_name_permits_exactly_the_new_one() -> None:
     text = (
         'name = "night"\naccount = "test"\nuntil = 2026-11-26T00:00:00Z\n'
         '[[allow]]\ntool = "{}"\ntarget = "c1"\narguments = "any"\n'

@@ -1,4 +1,4 @@
-"""What every operation of the catalog puts on the wire."""
+"""Requests of every operation of the catalog."""
 
 import re
 from urllib.parse import quote, unquote
@@ -27,8 +27,8 @@ HOSTILE = [
 @each_with_an_id
 @settings(few, max_examples=40)
 @given(text=st.text(max_size=40) | st.sampled_from(HOSTILE) | ids)
-def test_an_id_can_only_ever_be_one_encoded_segment(operation: AnyOperation, text: str) -> None:
-    """Ours (THREATS T6): whatever stands in an id, the path names one resource of the template or there is none."""
+def test_id_is_one_encoded_segment(operation: AnyOperation, text: str) -> None:
+    """Ours: with any id, the path names one resource of the template, or the call is refused."""
     (name,) = operation.route.parameters
     before, _, after = operation.route.path.partition(f"{{{name}}}")
     call = example(operation).model_copy(update={name: text})
@@ -45,10 +45,10 @@ def test_an_id_can_only_ever_be_one_encoded_segment(operation: AnyOperation, tex
 
 
 @each_with_an_id
-def test_what_could_climb_or_split_a_path_is_refused(operation: AnyOperation) -> None:
-    """Ours (THREATS, fact 3): quoting alone lets `..` through, so ids are of allowed characters only.
+def test_id_that_could_leave_or_split_a_path_is_refused(operation: AnyOperation) -> None:
+    """Ours: quoting alone lets `..` through, so ids are of allowed characters only.
 
-    Control characters are refused earlier: all of them where the arguments are a query, NUL in every argument.
+    Control characters are refused earlier: all of them if the arguments are a query, NUL in every argument.
     """
     (name,) = operation.route.parameters
     refused_early = "\x00\r\n" if operation.route.method in ("GET", "DELETE") else "\x00"
@@ -63,7 +63,7 @@ def test_what_could_climb_or_split_a_path_is_refused(operation: AnyOperation) ->
 
 
 @each_with_an_id
-def test_an_empty_id_is_no_call_at_all(operation: AnyOperation) -> None:
+def test_empty_id_is_refused(operation: AnyOperation) -> None:
     """Ours: an empty segment would name the collection."""
     (name,) = operation.route.parameters
     with pytest.raises(ValueError, match="must not be empty"):
@@ -84,7 +84,7 @@ def test_composite_ids_are_accepted_and_encoded(operation: AnyOperation, text: s
 @few
 @given(data=st.data())
 def test_received_is_the_inverse_of_request(operation: AnyOperation, data: st.DataObject) -> None:
-    """Ours: the sandbox hears what the client said."""
+    """Ours: the sandbox receives the call that the client sent."""
     call = data.draw(calls(operation))
     heard = operation.received(as_heard(call.request()))
     assert heard is not None
@@ -96,8 +96,8 @@ def test_received_is_the_inverse_of_request(operation: AnyOperation, data: st.Da
 
 
 @each
-def test_no_other_operation_takes_its_request(operation: AnyOperation) -> None:
-    """Ours: method and path name one operation."""
+def test_request_is_received_by_its_own_operation_only(operation: AnyOperation) -> None:
+    """Ours: method and path identify one operation."""
     request = as_heard(example(operation).request())
     assert [other for other in CATALOG if other.received(request) is not None] == [operation]
 
@@ -106,15 +106,15 @@ def test_no_other_operation_takes_its_request(operation: AnyOperation) -> None:
 @few
 @given(data=st.data())
 def test_arguments_never_lower_an_effect(operation: AnyOperation, data: st.DataObject) -> None:
-    """Ours (DESIGN 5.1): arguments can raise an effect, never lower it."""
+    """Ours: arguments can raise an effect, never lower it."""
     assert data.draw(calls(operation)).effective.rank >= operation.effect.rank
 
 
 @each
 @few
 @given(name=st.from_regex(r"[a-zA-Z_]{1,12}", fullmatch=True))
-def test_an_unknown_argument_is_refused(operation: AnyOperation, name: str) -> None:
-    """Ours (THREATS, fact 6): an argument that is dropped silently may be the dry run that was meant."""
+def test_unknown_argument_is_refused(operation: AnyOperation, name: str) -> None:
+    """Ours: a silently dropped argument may be the dry run that was meant."""
     if name in operation.model_fields:
         return
     with pytest.raises(ValueError, match="Extra inputs are not permitted"):
@@ -123,7 +123,7 @@ def test_an_unknown_argument_is_refused(operation: AnyOperation, name: str) -> N
 
 @each
 def test_every_argument_is_strict(operation: AnyOperation) -> None:
-    """Ours (THREATS, fact 6): "7" is no number, true is no number and 7 is no text."""
+    """Ours: "7" is not a number, true is not a number and 7 is not text."""
     wrong: dict[str, list[object]] = {
         "string": [7, True, ["a"], {"a": 1}, b"a"],
         "integer": ["7", True, 7.0, "seven"],
@@ -138,8 +138,8 @@ def test_every_argument_is_strict(operation: AnyOperation) -> None:
 
 
 @each
-def test_json_as_text_is_taken_for_objects_and_arrays(operation: AnyOperation) -> None:
-    """Ours (DESIGN 3.1): some clients send an object or an array as text; nothing else is lenient."""
+def test_json_text_is_parsed_for_objects_and_arrays(operation: AnyOperation) -> None:
+    """Ours: some clients send an object or an array as text; nothing else is lenient."""
     for name, schema in properties(operation).items():
         if schema["type"] == "object":
             call = example(operation, **{name: '{"a": [1, "zwei", null]}'})
@@ -150,8 +150,8 @@ def test_json_as_text_is_taken_for_objects_and_arrays(operation: AnyOperation) -
 
 
 @each
-def test_what_json_cannot_carry_is_refused_by_name(operation: AnyOperation) -> None:
-    """Ours (THREATS, fact 7): it would fail only while it is sent, or leave as something that is not JSON."""
+def test_value_that_json_cannot_carry_is_refused_by_name(operation: AnyOperation) -> None:
+    """Ours: it would fail only while it is sent, or be sent as invalid JSON."""
     for name, schema in properties(operation).items():
         if schema["type"] != "object":
             continue
@@ -164,8 +164,8 @@ def test_what_json_cannot_carry_is_refused_by_name(operation: AnyOperation) -> N
 
 
 @each
-def test_deep_and_endless_text_gets_an_answer(operation: AnyOperation) -> None:
-    """Ours (THREATS, fact 7): nesting without end is refused, not a crash."""
+def test_deeply_nested_text_is_refused(operation: AnyOperation) -> None:
+    """Ours: endless nesting is an error, not a crash."""
     for name, schema in properties(operation).items():
         if schema["type"] in ("object", "array"):
             for text in ("[" * 100_000, '{"a":' * 100_000):
@@ -174,14 +174,14 @@ def test_deep_and_endless_text_gets_an_answer(operation: AnyOperation) -> None:
 
 
 @each
-def test_reads_go_by_get_and_nothing_else_does(operation: AnyOperation) -> None:
-    """Ours: what the guard lets pass unasked cannot change anything."""
+def test_reads_are_exactly_the_get_operations(operation: AnyOperation) -> None:
+    """Ours: a call that passes the guard without approval cannot change anything."""
     assert (operation.effect is Effect.READ) == (operation.route.method == "GET")
 
 
 @each
-def test_only_named_changes_are_calls(operation: AnyOperation) -> None:
-    """Ours: an update that names no change is a mistake, so it is told."""
+def test_update_without_a_change_is_refused(operation: AnyOperation) -> None:
+    """Ours: an update that names no change is a mistake."""
     if operation.route.method != "PUT":
         return
     with pytest.raises(ValueError, match="nothing to change was given"):
@@ -193,8 +193,8 @@ def test_only_named_changes_are_calls(operation: AnyOperation) -> None:
 @each
 @few
 @given(data=st.data())
-def test_arguments_that_are_ours_change_nothing_of_the_request(operation: AnyOperation, data: st.DataObject) -> None:
-    """Ours: Fastn never sees them, and no approval depends on them; the sandbox hears the same call."""
+def test_own_arguments_do_not_change_the_request(operation: AnyOperation, data: st.DataObject) -> None:
+    """Ours: Fastn never sees them, and no approval depends on them; the sandbox receives the same call."""
     call = data.draw(calls(operation))
     plain = call.model_copy(update={name: operation.model_fields[name].default for name in operation.ours()})
     assert call.request() == plain.request()
