@@ -1,4 +1,4 @@
-"""The program, as the tests of the command line start it."""
+"""Fixtures that run the program, as for the tests of the command line."""
 
 from cli.conftest import environment, fastn
 

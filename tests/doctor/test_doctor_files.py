@@ -1,4 +1,4 @@
-"""What doctor writes and proposes: reports without data, evidence, and settings that keep what was there."""
+"""Files of doctor: reports without data, evidence, and proposed settings that keep the rest of the file."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 from at_a_terminal import sitting
-from clinic import account, sandbox_in, serving, visit
+from doctor_runs import account, examine_sandbox, sandbox_in, serve_sandbox
 from faulty_sandbox import FaultySandbox, Status
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +34,7 @@ NOW = datetime(2026, 11, 25, 9, tzinfo=UTC)
 
 
 def texts_of(sandbox: FaultySandbox) -> set[str]:
-    """Every name, id, address and other text of the account that could not be one of our own words."""
+    """Return every name, id, address and other text of the account that cannot be a word of our own."""
     found: set[str] = set()
     waiting: list[Any] = list(sandbox.state.rows.values())
     while waiting:
@@ -50,8 +50,8 @@ def texts_of(sandbox: FaultySandbox) -> set[str]:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("guise", VARIANTS)
-async def test_what_is_written_holds_nothing_of_the_account(guise: str) -> None:
-    """Issue 7: names of fields, types and statuses. Canaries, and every text that the account has."""
+async def test_reports_hold_no_data_of_the_account(guise: str) -> None:
+    """Issue 7: field names, types and statuses only. Checked with canaries and every text of the account."""
     clock = Clock()
     sandbox = sandbox_in(guise, clock)
     for collection in ("customers", "workflows", "users"):
@@ -61,7 +61,9 @@ async def test_what_is_written_holds_nothing_of_the_account(guise: str) -> None:
             row |= {f"x{'canary' * 9}": 6}
     sandbox.faults.add(Status(status=403, message="C4N4RY lacks canary:read", path=ListUsers.route.path, times=None))
     sandbox.faults.add(Status(status=500, message="C4N4RY", path=ListRoles.route.path, times=None))
-    found = await visit(sandbox, clock, api_key=VARIANTS[guise].key, profile="canary", tenant_id="canary-tenant")
+    found = await examine_sandbox(
+        sandbox, clock, api_key=VARIANTS[guise].key, profile="canary", tenant_id="canary-tenant"
+    )
     report = document(found, NOW)
     for written in (json.dumps(report), markdown(report), json.dumps(evidence(found, NOW))):
         assert "canary" not in written.casefold().replace("c4n4ry", "canary")
@@ -73,12 +75,12 @@ async def test_what_is_written_holds_nothing_of_the_account(guise: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_what_is_observed_is_what_a_maintainer_needs() -> None:
-    """Issue 7: day, host, operation, status, envelope, fields with types; reads that answered well alone."""
+async def test_evidence_holds_what_a_maintainer_needs() -> None:
+    """Issue 7: day, host, operation, status, envelope, fields with types; successful reads only."""
     clock = Clock()
     sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(Status(status=500, path=ListRoles.route.path, times=None))
-    said = evidence(await visit(sandbox, clock), NOW)
+    said = evidence(await examine_sandbox(sandbox, clock), NOW)
     assert (said["day"], said["host"]) == ("2026-11-25", "localhost")
     assert said["evidence"] == 'OBSERVED("2026-11-25", "localhost")'
     reads = {o.tool_name() for o in CATALOG if o.effect.value == "read"}
@@ -90,11 +92,11 @@ async def test_what_is_observed_is_what_a_maintainer_needs() -> None:
 
 
 @pytest.mark.anyio
-async def test_names_that_could_be_data_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    """Ours: an object keyed by customers."""
+async def test_field_names_that_could_be_data_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ours: such as in an object keyed by customers."""
     clock = Clock()
     sandbox = FaultySandbox(clock.now, behaviour=Behaviour(fields={"byCustomer": "acme-corp", "apiCalls": "Acme"}))
-    found = await visit(sandbox, clock)
+    found = await examine_sandbox(sandbox, clock)
     usage = document(found, NOW)["answers"]["get_usage"]
     assert usage["names_not_told"] == 2
     assert {"events", "executions"} <= usage["fields"].keys()
@@ -103,15 +105,15 @@ async def test_names_that_could_be_data_are_counted(capsys: pytest.CaptureFixtur
 
 
 @given(st.text(min_size=1))
-def test_a_name_that_is_somebody_s_value_is_never_told(text: str) -> None:
+def test_field_name_that_is_a_value_is_not_reported(text: str) -> None:
     """Ours: whatever it looks like, unless it is a word of this project."""
     names = FieldNames()
     names.learn([{"x": [text, 1, None]}])
     assert not names.is_reportable(text) or text in DECLARED_NAMES
 
 
-def test_shapes_are_blind_to_values() -> None:
-    """Ours: types of the top fields, and the wrappers by their known names."""
+def test_shapes_hold_no_values() -> None:
+    """Ours: types of the top-level fields, and the known wrappers."""
     rows: list[dict[str, Any]] = [{"a": 1, "b": None, "c": [1]}, {"a": 1.5, "b": "x", "d": {"y": 1}, "e": True}]
     assert fields_of(rows) == {
         "a": ("integer", "number"),
@@ -134,7 +136,7 @@ def test_shapes_are_blind_to_values() -> None:
         assert envelope_of(body) == envelope
 
 
-def test_a_proposal_is_settings_that_are_read(tmp_path: Path) -> None:
+def test_proposal_is_valid_settings(tmp_path: Path) -> None:
     """Issue 7: TOML that can be pasted."""
     proposal = Proposal(
         {"auth": "bearer", "toolsets": ["customers", "workflows"]},
@@ -156,8 +158,8 @@ def test_a_proposal_is_settings_that_are_read(tmp_path: Path) -> None:
     assert Proposal(settings={"ca_file": "/etc/company/ca.pem"}).toml(local=False) == 'ca_file = "..."\n'
 
 
-def test_what_is_in_the_file_stays(tmp_path: Path) -> None:
-    """Issue 7: never clobbers. Comments, order, other settings, other routes, inline tables."""
+def test_proposal_keeps_the_rest_of_the_file(tmp_path: Path) -> None:
+    """Issue 7: comments, order, other settings, other routes, inline tables."""
     before = (
         '# mine\nmode = "manual" # careful\nauth = "header"\nroutes = { run_workflow = "POST /x/{workflow_id}" }\n'
         '\n[fields.users]\nid = "uid" # theirs\n'
@@ -186,14 +188,14 @@ def test_what_is_in_the_file_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["auth = ", 'routes = "x"', "fields = 1", '[fields]\ncustomers = "x"'])
-def test_a_file_that_cannot_take_it_is_left_alone(text: str) -> None:
+def test_file_that_cannot_take_a_proposal_is_unchanged(text: str) -> None:
     """Ours."""
     proposal = Proposal(routes={"list_customers": "GET /a"}, fields={"customers": {"id": "_id"}})
     with pytest.raises(SettingsError, match="by hand"):
         proposal.merged(text)
 
 
-def test_where_each_setting_came_from_is_told_and_none_of_its_values() -> None:
+def test_origins_name_each_source_and_no_value() -> None:
     """Issue 7: flag, variable, file; never a secret's value."""
     environment = {"FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_AUTH": "bearer", "HTTPS_PROXY": "http://a:C4N4RY@p:1"}
     resolved = resolve({"mode": "manual"}, environment, None)
@@ -217,12 +219,12 @@ def test_where_each_setting_came_from_is_told_and_none_of_its_values() -> None:
 
 
 @pytest.mark.anyio
-def test_what_is_proposed_for_a_profile_is_its_own(tmp_path: Path, fastn: Run) -> None:
-    """Ours: a table of a profile stands in place of the file's, and keeps what that said; no report names it."""
+def test_proposal_for_a_profile_keeps_the_files_tables(tmp_path: Path, fastn: Run) -> None:
+    """Ours: a profile's table replaces the file's, so it includes it; no report names the profile."""
     file = tmp_path / "config.toml"
     sandbox = sandbox_in("paths")
     sandbox.behaviour = Behaviour(accepts=Accepts.BEARER)
-    with serving(sandbox) as port:
+    with serve_sandbox(sandbox) as port:
         file.write_text(
             f'profile = "canary"\n\n[routes]\nlist_roles = "GET /api/v1/roles"\n\n[profiles.canary] # theirs\n'
             f'api_key = "fsk_test_sandbox"\nbase_url = "http://127.0.0.1:{port}"\n'
@@ -238,12 +240,12 @@ def test_what_is_proposed_for_a_profile_is_its_own(tmp_path: Path, fastn: Run) -
         assert fastn("--config", str(file), "doctor").returncode == 0
 
 
-def test_it_asks_before_it_writes(tmp_path: Path) -> None:
-    """Issue 7: shows what would change, asks on a terminal, and does what it is told; else it refuses."""
+def test_write_asks_first(tmp_path: Path) -> None:
+    """Issue 7: it shows the change and asks on a terminal; without one it refuses."""
     file = tmp_path / "config.toml"
     file.write_text("# mine\n")
     file.chmod(0o640)
-    with serving(sandbox_in("bearer")) as port:
+    with serve_sandbox(sandbox_in("bearer")) as port:
         env = dict(account(port, "bearer", tmp_path))
         command = ["-m", "fastn_mcp", "doctor", "--write", str(file)]
         for answer, written in (("n\r", False), ("y\r", True)):
@@ -261,8 +263,8 @@ def test_it_asks_before_it_writes(tmp_path: Path) -> None:
             person.sees("Nothing is proposed")
 
 
-def test_reports_and_evidence_are_written_and_what_cannot_be_is_said(fastn: Run, tmp_path: Path) -> None:
-    """Ours: before anything is sent."""
+def test_reports_are_written_or_refused_before_anything_is_sent(fastn: Run, tmp_path: Path) -> None:
+    """Ours."""
     report, record = tmp_path / "doctor.md", tmp_path / "observed.json"
     done = fastn("--sandbox", "doctor", "--report", str(report), "--record", str(record))
     assert done.returncode == 0, done.stderr
@@ -277,7 +279,7 @@ def test_reports_and_evidence_are_written_and_what_cannot_be_is_said(fastn: Run,
         assert len(refused.stderr.splitlines()) == 1
 
 
-def test_a_setting_that_is_wrong_is_the_first_thing_said(fastn: Run) -> None:
+def test_wrong_setting_is_the_first_check(fastn: Run) -> None:
     """Issue 7: exit code 2, the setting and what to do."""
     done = fastn("doctor", env={"FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_AUTH": "C4N4RY"})
     assert done.returncode == 2
@@ -288,7 +290,7 @@ def test_a_setting_that_is_wrong_is_the_first_thing_said(fastn: Run) -> None:
     assert "FASTN_API_KEY" in missing["checks"][0]["seen"] + missing["checks"][0]["next"]
 
 
-def test_the_table_is_plain_in_a_pipe_and_its_help_says_the_codes(fastn: Run) -> None:
+def test_table_in_a_pipe_is_plain_and_help_lists_exit_codes(fastn: Run) -> None:
     """Ours."""
     done = fastn("--sandbox", "doctor")
     assert (done.returncode, done.stderr) == (0, "")
@@ -299,9 +301,9 @@ def test_the_table_is_plain_in_a_pipe_and_its_help_says_the_codes(fastn: Run) ->
         assert said in shown
 
 
-def test_a_file_in_the_way_of_a_variable_says_so(tmp_path: Path, fastn: Run) -> None:
-    """Ours: a variable overrules the file that the proposal is for."""
-    with serving(sandbox_in("bearer")) as port:
+def test_proposal_notes_a_variable_that_overrides_it(tmp_path: Path, fastn: Run) -> None:
+    """Ours: a variable overrides the file that the proposal is for."""
+    with serve_sandbox(sandbox_in("bearer")) as port:
         env = dict(account(port, "bearer", tmp_path, FASTN_AUTH="header"))
         done = fastn("doctor", env=env)
     assert "# FASTN_AUTH overrides this: remove it" in done.stdout

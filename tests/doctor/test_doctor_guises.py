@@ -1,4 +1,4 @@
-"""doctor as a person runs it, before accounts that differ: it finds each difference, and what it proposes works."""
+"""`fastn-mcp doctor` on accounts that differ: it finds each difference, and its proposal works."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from typing import Any, cast
 import anyio
 import pytest
 import trustme
-from clinic import HOST, LOOKS, Proxy, account, proxying, sandbox_in, serving
 from command_line import run_command
+from doctor_runs import HOST, SAFE_METHODS, Proxy, account, run_proxy, sandbox_in, serve_sandbox
 from faulty_sandbox import FaultySandbox
 from mcp import Client, StdioServerParameters
 
@@ -26,13 +26,13 @@ _FOREIGN = ("_PROXY", "_proxy", "CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
 
 
 def program(*arguments: str, env: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
-    """fastn-mcp with nothing of this machine's settings."""
-    return run_command(arguments, clean(env))
+    """Run fastn-mcp without any setting of this machine."""
+    return run_command(arguments, clean_environment(env))
 
 
-def clean(env: Mapping[str, str]) -> dict[str, str]:
-    kept = {n: v for n, v in os.environ.items() if not n.startswith(_OURS) and not n.endswith(_FOREIGN)}
-    return {**kept, "COLUMNS": "200", **env}
+def clean_environment(env: Mapping[str, str]) -> dict[str, str]:
+    inherited = {n: v for n, v in os.environ.items() if not n.startswith(_OURS) and not n.endswith(_FOREIGN)}
+    return {**inherited, "COLUMNS": "200", **env}
 
 
 def report(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
@@ -49,10 +49,10 @@ def rows(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
     return cast("list[dict[str, Any]]", json.loads(done.stdout)["data"])
 
 
-def nothing_but_looks(sandbox: FaultySandbox) -> None:
-    """Issue 7: writes are never made. A request that could change something has another method, or a body."""
+def check_only_safe_requests(sandbox: FaultySandbox) -> None:
+    """Issue 7: writes are never made. One would have another method, or a body."""
     assert sandbox.requests
-    assert {heard.method for heard in sandbox.requests} <= LOOKS
+    assert {heard.method for heard in sandbox.requests} <= SAFE_METHODS
     assert all(heard.body is None for heard in sandbox.requests)
 
 
@@ -103,13 +103,13 @@ _EXPECTED: dict[str, tuple[set[str], str, Callable[[Mapping[str, str], FaultySan
 
 
 @pytest.mark.parametrize("guise", _EXPECTED)
-def test_it_finds_what_differs_and_what_it_proposes_then_works(guise: str, tmp_path: Path) -> None:
-    """Issue 7: five guises; each difference is found, and after the proposal all is well and a tool works."""
+def test_doctor_finds_each_difference_and_its_proposal_works(guise: str, tmp_path: Path) -> None:
+    """Issue 7: five guises; with the proposal every check passes, and a tool works."""
     differing, proposed, works = _EXPECTED[guise]
     sandbox = sandbox_in(guise)
     file = tmp_path / "config.toml"
     file.write_text('# by hand\nmode = "auto" # for a test\n')
-    with serving(sandbox) as port:
+    with serve_sandbox(sandbox) as port:
         env = account(port, guise, tmp_path)
         first = program("doctor", "--json", "--write", str(file), "--yes", env=env)
         assert first.returncode == 1, first.stderr
@@ -117,24 +117,24 @@ def test_it_finds_what_differs_and_what_it_proposes_then_works(guise: str, tmp_p
         assert {name for name, verdict in verdicts(found).items() if verdict in ("differs", "failed")} == differing
         assert proposed in found["proposal"]
         assert all(check["next"] for check in found["checks"] if check["verdict"] != "ok")
-        nothing_but_looks(sandbox)
+        check_only_safe_requests(sandbox)
         assert '# by hand\nmode = "auto" # for a test\n' in file.read_text()
         second = program("doctor", "--json", env=env)
         again = report(second)
         assert set(verdicts(again).values()) <= {"ok", "skipped"}, again
         assert (second.returncode, again["proposal"]) == (0, None)
-        nothing_but_looks(sandbox)
+        check_only_safe_requests(sandbox)
         works(env, sandbox)
 
 
-def test_an_account_as_it_was_declared_is_all_well(tmp_path: Path) -> None:
+def test_account_as_declared_is_fine(tmp_path: Path) -> None:
     """Ours: exit code 0, nothing proposed, and nothing to do."""
     sandbox = sandbox_in("usual")
-    with serving(sandbox) as port:
+    with serve_sandbox(sandbox) as port:
         done = program("doctor", "--json", env=account(port, "usual", tmp_path))
     assert (done.returncode, report(done)["proposal"]) == (0, None)
     assert {name for name, verdict in verdicts(report(done)).items() if verdict != "ok"} == {"TLS"}
-    nothing_but_looks(sandbox)
+    check_only_safe_requests(sandbox)
     asked = {heard.tool for heard in sandbox.requests}
     assert {o.tool_name() for o in CATALOG if o.effect.value == "read"} <= asked
     assert max(sum(h.tool == o.tool_name() for h in sandbox.requests) for o in CATALOG) <= 4
@@ -142,7 +142,7 @@ def test_an_account_as_it_was_declared_is_all_well(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def ca() -> trustme.CA:
-    """A company's own."""
+    """A company's own certificate authority."""
     return trustme.CA()
 
 
@@ -153,13 +153,11 @@ def behind(proxy: Proxy, port: int, ca: trustme.CA, folder: Path, **more: str) -
     return {**env, "FASTN_BASE_URL": f"https://{HOST}:{port}"}
 
 
-def test_behind_a_proxy_with_its_own_ca_it_finds_the_certificates_and_the_server_works(
-    ca: trustme.CA, tmp_path: Path
-) -> None:
-    """Issue 7: the fifth guise. The proxy sees where to, never what; the key goes through TLS alone."""
+def test_doctor_finds_the_certificates_of_a_company_proxy(ca: trustme.CA, tmp_path: Path) -> None:
+    """Issue 7: the fifth guise. The proxy sees hosts only; the key goes through TLS alone."""
     sandbox = sandbox_in("usual")
     file = tmp_path / "config.toml"
-    with serving(sandbox, ca.issue_cert(HOST), tmp_path) as port, proxying(Proxy()) as proxy:
+    with serve_sandbox(sandbox, ca.issue_cert(HOST), tmp_path) as port, run_proxy(Proxy()) as proxy:
         env = behind(proxy, port, ca, tmp_path)
         refused = report(program("doctor", "--json", env=env))
         tls = refused["checks"][-1]
@@ -183,29 +181,27 @@ def test_behind_a_proxy_with_its_own_ca_it_finds_the_certificates_and_the_server
         del env["NODE_EXTRA_CA_CERTS"]
         second = program("doctor", "--json", env=env)
         assert (second.returncode, set(verdicts(report(second)).values())) == (0, {"ok"})
-        nothing_but_looks(sandbox)
+        check_only_safe_requests(sandbox)
         assert rows(program("call", "list-workflows", env=env))
-        anyio.run(_served, env)
+        anyio.run(_serve_and_list, env)
         assert set(proxy.asked) == {f"CONNECT {HOST}:{port}"}
         assert not any("fsk_" in head for head in proxy.heads)
 
 
-async def _served(env: Mapping[str, str]) -> None:
+async def _serve_and_list(env: Mapping[str, str]) -> None:
     """An agent asks the server, over stdio."""
-    server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=clean(env))
+    server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=clean_environment(env))
     async with Client(server) as client:
         result = await client.call_tool("list_customers", {"limit": 1})
     assert not result.is_error
     assert cast("dict[str, Any]", result.structured_content)["data"]
 
 
-def test_a_proxy_that_the_machine_has_for_others_is_found_and_its_password_is_in_no_file(
-    ca: trustme.CA, tmp_path: Path
-) -> None:
-    """Ours: where the host is not known here, HTTP_PROXY and its like are tried."""
+def test_doctor_finds_a_proxy_and_writes_its_password_to_no_file(ca: trustme.CA, tmp_path: Path) -> None:
+    """Ours: if the host cannot be resolved here, HTTP_PROXY and its like are tried."""
     sandbox = sandbox_in("usual")
     file = tmp_path / "config.toml"
-    with serving(sandbox, ca.issue_cert(HOST), tmp_path) as port, proxying(Proxy()) as proxy:
+    with serve_sandbox(sandbox, ca.issue_cert(HOST), tmp_path) as port, run_proxy(Proxy()) as proxy:
         env = behind(proxy, port, ca, tmp_path, SSL_CERT_FILE=str(tmp_path / "company-ca.pem"))
         env |= {"HTTPS_PROXY": "", "HTTP_PROXY": proxy.url}
         first = program("doctor", "--json", "--write", str(file), "--yes", env=env)
@@ -214,8 +210,8 @@ def test_a_proxy_that_the_machine_has_for_others_is_found_and_its_password_is_in
         assert program("doctor", "--json", env=env).returncode == 0
     file.unlink()
     with (
-        serving(sandbox, ca.issue_cert(HOST), tmp_path) as port,
-        proxying(Proxy(password="jane:C4N4RY")) as proxy,
+        serve_sandbox(sandbox, ca.issue_cert(HOST), tmp_path) as port,
+        run_proxy(Proxy(password="jane:C4N4RY")) as proxy,
     ):
         env = behind(proxy, port, ca, tmp_path, SSL_CERT_FILE=str(tmp_path / "company-ca.pem"))
         with_password = proxy.url.replace("http://", "http://jane:C4N4RY@")
@@ -236,8 +232,8 @@ def test_a_proxy_that_the_machine_has_for_others_is_found_and_its_password_is_in
         assert "requires a user name and password (407)" in unsaid.stdout + unsaid.stderr
 
 
-def test_what_the_guises_move_is_in_the_catalog() -> None:
-    """Ours: the guise is of this API's operations, and moves a read, a write and a run."""
+def test_routes_moved_by_guises_are_in_the_catalog() -> None:
+    """Ours: they are a read, a write and a run of this API."""
     moved = VARIANTS["paths"].routes
     assert {o.tool_name() for o in (ListCustomers, DeleteCustomer, RunWorkflow)} <= moved.keys()
     assert moved.keys() < {o.tool_name() for o in CATALOG}

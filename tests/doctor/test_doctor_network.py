@@ -1,11 +1,11 @@
-"""From here to Fastn: names, proxies, certificates; each step that fails says what to do."""
+"""Doctor's checks of the connection to Fastn: names, proxies, certificates; each failure says what to do."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import trustme
-from clinic import HOST, Proxy, proxying, sandbox_in, serving
+from doctor_runs import HOST, Proxy, run_proxy, sandbox_in, serve_sandbox
 from hypothesis import given
 from hypothesis import strategies as st
 from ports import free_port
@@ -41,17 +41,15 @@ NAMED: list[tuple[dict[str, str], str, bool]] = [
 
 
 @pytest.mark.parametrize(("environment", "url", "goes_through"), NAMED)
-def test_the_proxy_of_the_environment_is_for_the_addresses_that_it_is_for(
-    environment: dict[str, str], url: str, goes_through: bool
-) -> None:
-    """Ours (THREATS T7): HTTPS_PROXY less NO_PROXY, and never for this machine."""
+def test_proxy_variables_respect_no_proxy(environment: dict[str, str], url: str, goes_through: bool) -> None:
+    """Ours: HTTPS_PROXY without NO_PROXY, and never for this machine."""
     found = named_by(environment, url)
     assert (found is not None) == goes_through
     assert found is None or found[1] == PROXY
 
 
 @given(st.text(max_size=30))
-def test_whatever_no_proxy_holds_is_no_crash(entries: str) -> None:
+def test_any_no_proxy_is_accepted(entries: str) -> None:
     """Ours."""
     assert named_by({"HTTPS_PROXY": PROXY, "NO_PROXY": entries}, "https://live.fastn.ai") in (
         None,
@@ -59,8 +57,8 @@ def test_whatever_no_proxy_holds_is_no_crash(entries: str) -> None:
     )
 
 
-def test_a_proxy_is_named_without_its_password() -> None:
-    """Ours: what a terminal shows is passed on."""
+def test_proxy_is_shown_without_its_password() -> None:
+    """Ours: people share what a terminal shows."""
     assert address_of("http://jane:C4N4RY@proxy.example:3128") == "proxy.example:3128"
     assert address_of("http://[fd00::1]") == "[fd00::1]:80"
 
@@ -87,14 +85,14 @@ async def looked(
 async def failing(
     url: str, options: TransportOptions | None = None, environment: Mapping[str, str] | None = None
 ) -> Check:
-    """The step that fails, which is the last, and says what to do."""
+    """Return the check of the step that fails, which is the last, and says what to do."""
     check = (await looked(url, options, environment))[-1]
     assert check.verdict is CheckResult.FAILED
     assert check.next
     return check
 
 
-async def test_each_step_that_fails_is_named(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
+async def test_failed_step_is_named(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
     """Issue 7: DNS, reachability, proxy and TLS, each in its own words."""
     assert (await failing("https://no-such-host.invalid")).name == "DNS"
     refused = await failing(f"https://127.0.0.1:{free_port()}")
@@ -103,7 +101,7 @@ async def test_each_step_that_fails_is_named(ca: trustme.CA, ca_file: Path, tmp_
     assert (gone.name, "FASTN_PROXY" in gone.next) == ("proxy", True)
     unknown = await failing("https://fastn.test", TransportOptions(proxy="http://no-such-proxy.invalid:1"))
     assert (unknown.name, "cannot be resolved" in unknown.seen) == ("proxy", True)
-    with serving(sandbox_in("usual")) as port:
+    with serve_sandbox(sandbox_in("usual")) as port:
         plain = await failing(f"https://127.0.0.1:{port}")
         assert (plain.name, "The server does not speak TLS" in plain.seen) == ("TLS", True)
         assert (await failing("https://fastn.test", TransportOptions(proxy=f"http://127.0.0.1:{port}"))).name == "proxy"
@@ -113,10 +111,10 @@ async def test_each_step_that_fails_is_named(ca: trustme.CA, ca_file: Path, tmp_
             ("proxy", CheckResult.OK),
             ("TLS", CheckResult.SKIPPED),
         ]
-    with proxying(Proxy(refuses=True)) as proxy:
+    with run_proxy(Proxy(refuses=True)) as proxy:
         forbidden = await failing("https://fastn.test", TransportOptions(proxy=proxy.url))
         assert "refuses the connection (403)" in forbidden.seen
-    with serving(sandbox_in("usual"), ca.issue_cert("127.0.0.1"), tmp_path) as port:
+    with serve_sandbox(sandbox_in("usual"), ca.issue_cert("127.0.0.1"), tmp_path) as port:
         there = f"https://127.0.0.1:{port}"
         assert "not trusted" in (await failing(there)).seen
         assert "cannot be read" in (await failing(there, TransportOptions(ca_file=tmp_path / "none.pem"))).seen
@@ -128,8 +126,8 @@ async def test_each_step_that_fails_is_named(ca: trustme.CA, ca_file: Path, tmp_
         assert "those of ca_file" in (await looked(there, TransportOptions(ca_file=ca_file)))[-1].seen
 
 
-async def test_what_the_machine_tells_others_is_tried_once_each(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
-    """Ours: a proxy and a company's certificates behind it, both named for other programs."""
+async def test_variables_of_other_programs_are_tried_once_each(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
+    """Ours: a proxy and a company's certificates behind it, both set for other programs."""
     proposal = Proposal()
     nonsense = {
         "SSL_CERT_DIR": "",
@@ -137,7 +135,7 @@ async def test_what_the_machine_tells_others_is_tried_once_each(ca: trustme.CA, 
         "HTTP_PROXY": "socks5://x",
         "http_proxy": "http://[x",
     }
-    with serving(sandbox_in("usual"), ca.issue_cert(HOST), tmp_path) as port, proxying(Proxy()) as proxy:
+    with serve_sandbox(sandbox_in("usual"), ca.issue_cert(HOST), tmp_path) as port, run_proxy(Proxy()) as proxy:
         environment = {**nonsense, "ALL_PROXY": proxy.url, "PIP_CERT": str(ca_file), "AWS_CA_BUNDLE": str(ca_file)}
         found, options = await check_network(f"https://{HOST}:{port}", TransportOptions(), environment, proposal)
     assert options == TransportOptions(ca_file, proxy.url, "ALL_PROXY")
@@ -150,11 +148,11 @@ async def test_what_the_machine_tells_others_is_tried_once_each(ca: trustme.CA, 
     assert len(proxy.asked) <= 6
 
 
-async def test_certificates_that_nobody_names_are_not_looked_for(tmp_path: Path) -> None:
-    """Ours: no certificate is trusted because it was there."""
+async def test_certificates_without_a_variable_are_not_searched(tmp_path: Path) -> None:
+    """Ours: a certificate is not trusted because it exists."""
     stranger = trustme.CA()
     stranger.cert_pem.write_to_path(tmp_path / "ca.pem")
-    with serving(sandbox_in("usual"), stranger.issue_cert("127.0.0.1"), tmp_path) as port:
+    with serve_sandbox(sandbox_in("usual"), stranger.issue_cert("127.0.0.1"), tmp_path) as port:
         other = tmp_path / "other.pem"
         trustme.CA().cert_pem.write_to_path(other)
         check = await failing(f"https://127.0.0.1:{port}", environment={"CURL_CA_BUNDLE": str(other)})

@@ -1,4 +1,4 @@
-"""What doctor says of the state folder and the ledger. Ours: whoever cannot keep an approval sends nothing."""
+"""Doctor's checks of the state folder and the ledger. Ours: without a ledger for approvals nothing is sent."""
 
 import os
 from pathlib import Path
@@ -12,13 +12,13 @@ from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 pytestmark = pytest.mark.anyio
 
 
-def test_folder_that_is_not_there_yet_is_fine(tmp_path: Path) -> None:
-    """Ours: it is made with the first change."""
+def test_missing_folder_is_fine(tmp_path: Path) -> None:
+    """Ours: it is created with the first change."""
     assert check_folder(tmp_path / "state").verdict is CheckResult.OK
 
 
-def test_file_in_the_place_of_the_folder_fails(tmp_path: Path) -> None:
-    """Ours: said before a change is refused."""
+def test_file_in_place_of_the_folder_fails(tmp_path: Path) -> None:
+    """Ours: reported before a change is refused."""
     (tmp_path / "state").write_text("a file")
     found = check_folder(tmp_path / "state")
     assert (found.verdict, "FASTN_STATE_DIR" in found.next) == (CheckResult.FAILED, True)
@@ -27,7 +27,7 @@ def test_file_in_the_place_of_the_folder_fails(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
 def test_folder_that_others_can_open_differs(tmp_path: Path) -> None:
-    """Ours: previews of changes are in it."""
+    """Ours: it holds previews of changes."""
     tmp_path.chmod(0o755)
     assert check_folder(tmp_path).verdict is CheckResult.DIFFERS
     tmp_path.chmod(0o700)
@@ -36,7 +36,7 @@ def test_folder_that_others_can_open_differs(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
 async def test_folder_that_the_ledger_of_a_sandbox_creates_is_private(tmp_path: Path) -> None:
-    """The ledger of a sandbox lies one folder deeper. What is created around it is no wider."""
+    """The ledger of a sandbox is one folder deeper. The folders created for it are private too."""
     ledger = SqliteLedger(str(tmp_path / "state" / "sandbox" / "ledger.sqlite"))
     assert await ledger.spend("calls", "2026-11-26", 1)
     ledger.close()
@@ -44,7 +44,7 @@ async def test_folder_that_the_ledger_of_a_sandbox_creates_is_private(tmp_path: 
 
 
 async def test_damaged_ledger_fails_and_its_path_stays_at_the_terminal(tmp_path: Path) -> None:
-    """Ours: what may be passed on holds no path."""
+    """Ours: what may be shared holds no path."""
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"no database, but something else entirely" * 100)
     found = await check_ledger(SqliteLedger(str(path)).check, None, str(path))
@@ -54,7 +54,7 @@ async def test_damaged_ledger_fails_and_its_path_stays_at_the_terminal(tmp_path:
     assert str(path) not in found.seen + found.next
 
 
-async def test_ledger_that_is_reached_without_tls_differs(tmp_path: Path) -> None:
+async def test_ledger_without_tls_differs(tmp_path: Path) -> None:
     """Ours: a warning, with what to write instead."""
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
     weakness = "it is used without TLS. Whoever reads that network can approve calls. Use valkeys://"
@@ -65,7 +65,7 @@ async def test_ledger_that_is_reached_without_tls_differs(tmp_path: Path) -> Non
 
 
 async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
-    """Ours: so is one that nobody has needed yet."""
+    """Ours: so is one that does not exist yet."""
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
     assert (await check_ledger(ledger.check, None, "the file")).verdict is CheckResult.OK
     ledger.close()

@@ -1,4 +1,4 @@
-"""Arbitrary documents, as people and programs write them: any layout, comments, line ends, marks."""
+"""Strategies for documents as people and programs write them: any layout, comments, line ends, marks."""
 
 import json
 import tomllib
@@ -23,7 +23,7 @@ COMMENTS = st.sampled_from(["// one\n", "/* two */", "/* three,\n} */", "//\n", 
 
 @st.composite
 def json_texts(draw: st.DrawFn, *, comments: bool) -> str:
-    """A JSON text whose layout is drawn too."""
+    """Draw a JSON text with an arbitrary layout."""
 
     def gap() -> str:
         kinds = st.lists(BLANKS | COMMENTS if comments else BLANKS, max_size=2)
@@ -44,10 +44,10 @@ def json_texts(draw: st.DrawFn, *, comments: bool) -> str:
     def last(members: list[str]) -> str:
         return "," if comments and members and draw(st.booleans()) else ""
 
-    laid_out = draw(st.sampled_from([None, None, 2, "\t"]))
+    indent = draw(st.sampled_from([None, None, 2, "\t"]))
     document = draw(_objects())
-    if laid_out is not None:  # as programs write it
-        text = json.dumps(document, indent=laid_out)
+    if indent is not None:  # as programs write it
+        text = json.dumps(document, indent=indent)
         return text.replace("\n", draw(st.sampled_from(["\n", "\r\n"]))) + draw(st.sampled_from(["", "\n"]))
     return gap() + written(document) + gap()
 
@@ -83,7 +83,7 @@ _TOML = (
 
 @st.composite
 def toml_texts(draw: st.DrawFn) -> str:
-    """A TOML text of parts that people write; those that do not go together are left out."""
+    """Draw a TOML text from parts that people write, without those that conflict."""
     parts = draw(st.lists(st.sampled_from(_TOML), unique=True, max_size=6))
     text = ""
     for part in sorted(parts, key=lambda part: part.startswith("[")):

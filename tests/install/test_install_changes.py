@@ -1,4 +1,4 @@
-"""Installing and uninstalling on real files: what was there comes back, and what is not ours is left alone."""
+"""Installing and uninstalling on real files: the original is restored, and other entries are left alone."""
 
 import json
 import os
@@ -21,8 +21,8 @@ OURS = additions(CURSOR, "fastn", CommandLine("fastn-mcp", ("--sandbox",)), "pro
 OTHER = additions(CURSOR, "fastn", CommandLine("fastn-mcp", ("--profile", "acme")), "profile", "linux")
 
 
-class Desk:
-    """One client's file, and our records."""
+class ClientFile:
+    """One client's file, and the records of what we installed."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "home" / "new" / "mcp.json"
@@ -30,10 +30,10 @@ class Desk:
         self.records = Backups(folder / "state" / "installed")
         self.target = Target.at(CURSOR, self.path, "fastn")
 
-    def follow(self, project: Path | None = None) -> None:
+    def resolve(self, project: Path | None = None) -> None:
         self.target = Target.at(CURSOR, self.path, "fastn", project=project)
 
-    def has(self, content: bytes, mode: int = 0o644) -> None:
+    def write(self, content: bytes, mode: int = 0o644) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_bytes(content)
         self.path.chmod(mode)
@@ -52,70 +52,70 @@ class Desk:
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*"))
 
     @property
-    def says(self) -> Any:
+    def document(self) -> Any:
         return json.loads(self.path.read_bytes())
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def client(tmp_path: Path) -> ClientFile:
     (tmp_path / "home").mkdir()
-    return Desk(tmp_path)
+    return ClientFile(tmp_path)
 
 
-def test_a_file_that_was_not_there_is_gone_again_with_its_folders(desk: Desk) -> None:
-    """Issue 7. In between, only its owner reads it."""
-    desk.install()
-    assert desk.says == {"mcpServers": {"fastn": OURS[0].value}}
-    assert desk.path.stat().st_mode & 0o777 == 0o600
-    desk.uninstall()
-    assert desk.tree() == ["home", "state", "state/installed"]
+def test_created_file_and_folders_are_removed_again(client: ClientFile) -> None:
+    """Issue 7. In between, only its owner can read the file."""
+    client.install()
+    assert client.document == {"mcpServers": {"fastn": OURS[0].value}}
+    assert client.path.stat().st_mode & 0o777 == 0o600
+    client.uninstall()
+    assert client.tree() == ["home", "state", "state/installed"]
 
 
-def test_a_folder_that_somebody_uses_stays(desk: Desk) -> None:
+def test_created_folder_with_other_files_stays(client: ClientFile) -> None:
     """Ours."""
-    desk.install()
-    (desk.path.parent / "theirs").touch()
-    desk.uninstall()
-    assert "home/new/theirs" in desk.tree()
+    client.install()
+    (client.path.parent / "theirs").touch()
+    client.uninstall()
+    assert "home/new/theirs" in client.tree()
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"\xef\xbb\xbf{}", b'{\r\n// x\r\n"a":1,\r\n}', b'{"mcpServers":{"b":{}}}\n\n']
 )
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o664])
-def test_a_file_that_was_there_is_as_it_was(desk: Desk, content: bytes, mode: int) -> None:
+def test_existing_file_is_restored(client: ClientFile, content: bytes, mode: int) -> None:
     """Issue 7: its bytes, and its mode throughout."""
-    desk.has(content, mode)
-    desk.install()
-    assert desk.path.stat().st_mode & 0o777 == mode
-    assert desk.path.read_bytes() != content
-    desk.install(OTHER)
-    assert b"acme" in desk.path.read_bytes()
-    desk.uninstall()
-    assert (desk.path.read_bytes(), desk.path.stat().st_mode & 0o777) == (content, mode)
-    assert "state/installed" in desk.tree()
-    assert not any(path.startswith("state/installed/") for path in desk.tree())
+    client.write(content, mode)
+    client.install()
+    assert client.path.stat().st_mode & 0o777 == mode
+    assert client.path.read_bytes() != content
+    client.install(OTHER)
+    assert b"acme" in client.path.read_bytes()
+    client.uninstall()
+    assert (client.path.read_bytes(), client.path.stat().st_mode & 0o777) == (content, mode)
+    assert "state/installed" in client.tree()
+    assert not any(path.startswith("state/installed/") for path in client.tree())
 
 
-def test_a_link_stays_a_link(desk: Desk) -> None:
+def test_file_that_is_a_link_stays_one(client: ClientFile) -> None:
     """Ours: many keep their configuration in a repository."""
-    real = desk.folder / "dotfiles.json"
+    real = client.folder / "dotfiles.json"
     real.write_bytes(b'{"a": 1}')
-    desk.path.parent.mkdir()
-    desk.path.symlink_to(real)
-    desk.follow()
-    desk.install()
-    assert desk.path.is_symlink()
+    client.path.parent.mkdir()
+    client.path.symlink_to(real)
+    client.resolve()
+    client.install()
+    assert client.path.is_symlink()
     assert "mcpServers" in json.loads(real.read_bytes())
-    desk.uninstall()
-    assert (desk.path.is_symlink(), real.read_bytes()) == (True, b'{"a": 1}')
+    client.uninstall()
+    assert (client.path.is_symlink(), real.read_bytes()) == (True, b'{"a": 1}')
 
 
-def test_what_the_file_was_is_kept_for_its_owner(desk: Desk) -> None:
-    """Issue 7: it may hold what is secret."""
-    desk.has(b'{"secret": 1}')
-    desk.install()
-    copy = desk.records.copy(desk.path, "fastn")
+def test_backup_is_readable_by_its_owner_only(client: ClientFile) -> None:
+    """Issue 7: the file may hold secrets."""
+    client.write(b'{"secret": 1}')
+    client.install()
+    copy = client.records.copy(client.path, "fastn")
     assert (copy.read_bytes(), copy.stat().st_mode & 0o777, copy.parent.stat().st_mode & 0o777) == (
         b'{"secret": 1}',
         0o600,
@@ -123,96 +123,96 @@ def test_what_the_file_was_is_kept_for_its_owner(desk: Desk) -> None:
     )
 
 
-def test_installing_twice_is_installing_once(desk: Desk) -> None:
+def test_second_install_changes_nothing(client: ClientFile) -> None:
     """Ours."""
-    desk.has(b"{}")
-    desk.install()
-    content = desk.path.read_bytes()
-    assert desk.install() is None
-    assert desk.path.read_bytes() == content
+    client.write(b"{}")
+    client.install()
+    content = client.path.read_bytes()
+    assert client.install() is None
+    assert client.path.read_bytes() == content
 
 
-def test_an_entry_of_ours_is_changed_and_still_comes_out(desk: Desk) -> None:
-    """Ours: what is kept is what the file was before the first of them."""
-    desk.install()
-    change = desk.install(OTHER)
+def test_own_entry_is_replaced_and_removed(client: ClientFile) -> None:
+    """Ours: the backup is of the file before the first entry."""
+    client.install()
+    change = client.install(OTHER)
     assert change is not None
     assert '"acme"' in change.diff()
-    assert desk.says == {"mcpServers": {"fastn": OTHER[0].value}}
-    desk.uninstall()
-    assert not desk.path.parent.exists()
+    assert client.document == {"mcpServers": {"fastn": OTHER[0].value}}
+    client.uninstall()
+    assert not client.path.parent.exists()
 
 
-def test_after_somebody_changed_the_file_only_our_entry_goes(desk: Desk) -> None:
-    """Issue 7: byte for byte otherwise."""
-    desk.has(b'{\n  // mine\n  "a": 1\n}\n')
-    desk.install()
-    desk.path.write_bytes(desk.path.read_bytes().replace(b'"a": 1', b'"a": 2'))
-    desk.uninstall()
-    assert desk.path.read_bytes() == b'{\n  // mine\n  "a": 2\n}\n'
+def test_uninstall_removes_only_our_entry_from_a_changed_file(client: ClientFile) -> None:
+    """Issue 7: all else stays byte for byte."""
+    client.write(b'{\n  // mine\n  "a": 1\n}\n')
+    client.install()
+    client.path.write_bytes(client.path.read_bytes().replace(b'"a": 1', b'"a": 2'))
+    client.uninstall()
+    assert client.path.read_bytes() == b'{\n  // mine\n  "a": 2\n}\n'
 
 
-def test_an_entry_of_somebody_else_is_not_touched_unless_that_is_asked_for(desk: Desk) -> None:
+def test_foreign_entry_is_replaced_only_with_overwrite(client: ClientFile) -> None:
     """Issue 7."""
     theirs = b'{"mcpServers": {"fastn": {"url": "https://fastn.example"}}}'
-    desk.has(theirs)
+    client.write(theirs)
     with pytest.raises(NotInstalled, match=r"not installed by fastn-mcp\. Nothing was changed\. .*--replace.*--name"):
-        desk.install()
+        client.install()
     with pytest.raises(NotInstalled, match=r"was not installed by fastn-mcp. Nothing was changed. Remove it by hand"):
-        desk.uninstall()
-    assert desk.path.read_bytes() == theirs
-    desk.install(overwrite=True)
-    assert desk.says == {"mcpServers": {"fastn": OURS[0].value}}
-    desk.uninstall()
-    assert desk.path.read_bytes() == theirs
+        client.uninstall()
+    assert client.path.read_bytes() == theirs
+    client.install(overwrite=True)
+    assert client.document == {"mcpServers": {"fastn": OURS[0].value}}
+    client.uninstall()
+    assert client.path.read_bytes() == theirs
 
 
-def test_the_entry_that_ours_replaced_is_kept_where_it_cannot_be_put_back(desk: Desk) -> None:
-    """Ours: somebody changed the file, so only our entry goes."""
-    desk.has(b'{"mcpServers": {"fastn": {"url": "x"}}}')
-    desk.install(overwrite=True)
-    desk.path.write_bytes(desk.path.read_bytes() + b"\n")
-    change = desk.uninstall()
+def test_backup_of_a_replaced_entry_is_kept_if_the_file_changed(client: ClientFile) -> None:
+    """Ours: only our entry is removed, so the replaced one is in the backup only."""
+    client.write(b'{"mcpServers": {"fastn": {"url": "x"}}}')
+    client.install(overwrite=True)
+    client.path.write_bytes(client.path.read_bytes() + b"\n")
+    change = client.uninstall()
     assert change is not None
     assert change.keep_copy
-    assert desk.says == {"mcpServers": {}}
-    assert desk.records.copy(desk.path, "fastn").read_bytes() == b'{"mcpServers": {"fastn": {"url": "x"}}}'
+    assert client.document == {"mcpServers": {}}
+    assert client.records.copy(client.path, "fastn").read_bytes() == b'{"mcpServers": {"fastn": {"url": "x"}}}'
     with pytest.raises(NotInstalled, match="has no entry that was installed"):
-        desk.uninstall()
+        client.uninstall()
 
 
-def test_an_entry_of_ours_that_somebody_changed_is_theirs(desk: Desk) -> None:
-    """Ours: it is replaced only if that is asked for, and still comes out."""
-    desk.install()
-    desk.path.write_bytes(desk.path.read_bytes().replace(b"--sandbox", b"--read-only"))
+def test_own_entry_that_was_changed_counts_as_foreign(client: ClientFile) -> None:
+    """Ours: it is replaced only with overwrite, and can be uninstalled."""
+    client.install()
+    client.path.write_bytes(client.path.read_bytes().replace(b"--sandbox", b"--read-only"))
     with pytest.raises(NotInstalled, match="installed by fastn-mcp, and changed since"):
-        desk.install()
-    desk.uninstall()
-    assert desk.path.read_bytes().strip() == b""
+        client.install()
+    client.uninstall()
+    assert client.path.read_bytes().strip() == b""
 
 
-def test_an_entry_that_is_gone_needs_no_uninstalling(desk: Desk) -> None:
-    """Ours: and one that comes back later is not ours."""
-    desk.has(b"{}")
-    desk.install()
-    desk.path.write_bytes(b'{"b": 2}')
-    assert desk.uninstall() is None
-    assert desk.path.read_bytes() == b'{"b": 2}'
+def test_uninstall_of_a_missing_entry_does_nothing(client: ClientFile) -> None:
+    """Ours: and an entry that comes back later is not ours."""
+    client.write(b"{}")
+    client.install()
+    client.path.write_bytes(b'{"b": 2}')
+    assert client.uninstall() is None
+    assert client.path.read_bytes() == b'{"b": 2}'
     with pytest.raises(NotInstalled, match="Name the place as you did then"):
-        desk.uninstall()
+        client.uninstall()
 
 
-def test_a_change_that_would_no_longer_be_what_was_shown_is_not_made(desk: Desk) -> None:
+def test_change_other_than_the_one_shown_is_not_made(client: ClientFile) -> None:
     """Ours: the client may write its file while a person reads."""
-    desk.has(b"{}")
-    again = partial(apply.installing, desk.target, OURS, desk.records)
+    client.write(b"{}")
+    again = partial(apply.installing, client.target, OURS, client.records)
     change = again()
     assert change is not None
-    desk.path.write_bytes(b'{"mcpServers": {"other": {}}}')
+    client.path.write_bytes(b'{"mcpServers": {"other": {}}}')
     with pytest.raises(NotInstalled, match=r"would differ from the one shown. Nothing was changed. Run it"):
-        apply.apply(change, again, desk.records)
-    assert desk.path.read_bytes() == b'{"mcpServers": {"other": {}}}'
-    assert desk.tree() == ["home", "home/new", "home/new/mcp.json", "state", "state/installed"]
+        apply.apply(change, again, client.records)
+    assert client.path.read_bytes() == b'{"mcpServers": {"other": {}}}'
+    assert client.tree() == ["home", "home/new", "home/new/mcp.json", "state", "state/installed"]
 
 
 @pytest.mark.parametrize(
@@ -223,102 +223,102 @@ def test_a_change_that_would_no_longer_be_what_was_shown_is_not_made(desk: Desk)
         (b"\xff", "is not JSON: it is not UTF-8"),
     ],
 )
-def test_a_file_that_cannot_be_changed_safely_is_left(desk: Desk, content: bytes, said: str) -> None:
+def test_file_that_cannot_be_changed_safely_is_unchanged(client: ClientFile, content: bytes, said: str) -> None:
     """Issue 7."""
-    desk.has(content)
+    client.write(content)
     with pytest.raises(NotInstalled, match=said):
-        desk.install()
-    assert desk.path.read_bytes() == content
+        client.install()
+    assert client.path.read_bytes() == content
 
 
-def test_a_folder_in_its_place_is_named(desk: Desk) -> None:
+def test_folder_in_place_of_the_file_is_reported(client: ClientFile) -> None:
     """Ours."""
-    desk.path.mkdir(parents=True)
+    client.path.mkdir(parents=True)
     with pytest.raises(NotInstalled, match=r"cannot be read: Is a directory\. Nothing was changed"):
-        desk.install()
+        client.install()
 
 
-def test_what_cannot_be_written_leaves_no_trace(desk: Desk) -> None:
-    """Ours: neither of a first entry nor of a second."""
-    desk.folder.joinpath("home", "new").write_bytes(b"a file where a folder has to be")
-    change = apply.FileChange(desk.target, Snapshot(None), b"{}", None, None)
+def test_failed_write_leaves_no_trace(client: ClientFile) -> None:
+    """Ours: neither that of a first entry nor of a second."""
+    client.folder.joinpath("home", "new").write_bytes(b"a file where a folder has to be")
+    change = apply.FileChange(client.target, Snapshot(None), b"{}", None, None)
     with pytest.raises(NotInstalled):
-        desk.install()
+        client.install()
     with pytest.raises(NotInstalled):
-        apply.apply(change, lambda: None, desk.records)
-    assert desk.records.of(desk.path, "fastn") is None
+        apply.apply(change, lambda: None, client.records)
+    assert client.records.of(client.path, "fastn") is None
 
 
-def test_a_failed_second_entry_leaves_the_record_of_the_first(desk: Desk) -> None:
+def test_failed_second_entry_keeps_the_record_of_the_first(client: ClientFile) -> None:
     """Ours."""
-    desk.has(b"{}")
-    desk.install()
-    first, copy = desk.records.of(desk.path, "fastn"), desk.records.before(desk.path, "fastn")
-    longest = desk.path.with_name("x" * 250)  # nothing longer can be made beside it
-    desk.path.rename(longest)
-    desk.path.symlink_to(longest)
-    desk.follow()
+    client.write(b"{}")
+    client.install()
+    first, copy = client.records.of(client.path, "fastn"), client.records.before(client.path, "fastn")
+    longest = client.path.with_name("x" * 250)  # a longer name cannot be created beside it
+    client.path.rename(longest)
+    client.path.symlink_to(longest)
+    client.resolve()
     with pytest.raises(NotInstalled, match=r"cannot be written: .*\. Nothing was changed"):
-        desk.install(OTHER)
-    assert (desk.records.of(desk.path, "fastn"), desk.records.before(desk.path, "fastn")) == (first, copy)
-    assert desk.says == {"mcpServers": {"fastn": OURS[0].value}}
+        client.install(OTHER)
+    assert (client.records.of(client.path, "fastn"), client.records.before(client.path, "fastn")) == (first, copy)
+    assert client.document == {"mcpServers": {"fastn": OURS[0].value}}
 
 
-def test_a_file_that_somebody_deleted_does_not_come_back(desk: Desk) -> None:
-    """Ours: what it was before that is of no account."""
-    desk.has(b'{"a": 1}')
-    desk.install()
-    desk.path.unlink()
-    desk.install()
-    desk.uninstall()
-    assert not desk.path.exists()
+def test_deleted_file_is_not_restored(client: ClientFile) -> None:
+    """Ours: whatever it held before."""
+    client.write(b'{"a": 1}')
+    client.install()
+    client.path.unlink()
+    client.install()
+    client.uninstall()
+    assert not client.path.exists()
 
 
-def test_a_record_that_cannot_be_read_is_none(desk: Desk) -> None:
-    """Ours: then nothing is known to be ours."""
-    desk.install()
-    (desk.records.copy(desk.path, "fastn").parent / "record.json").write_text('{"path": 1}')
-    assert desk.records.of(desk.path, "fastn") is None
+def test_unreadable_record_counts_as_missing(client: ClientFile) -> None:
+    """Ours: then no entry is known to be ours."""
+    client.install()
+    (client.records.copy(client.path, "fastn").parent / "record.json").write_text('{"path": 1}')
+    assert client.records.of(client.path, "fastn") is None
     with pytest.raises(NotInstalled, match=r"not installed by fastn-mcp"):
-        desk.install(OTHER)
+        client.install(OTHER)
 
 
-def test_without_the_copy_the_entry_alone_is_taken_out(desk: Desk) -> None:
-    """Ours: somebody emptied the state folder but for the record."""
-    desk.has(b'{"a": 1}')
-    desk.install()
-    desk.records.copy(desk.path, "fastn").unlink()
-    desk.uninstall()
-    assert desk.path.read_bytes() == b'{"a": 1}'
+def test_uninstall_without_a_backup_removes_the_entry_alone(client: ClientFile) -> None:
+    """Ours: as if the state folder had been emptied but for the record."""
+    client.write(b'{"a": 1}')
+    client.install()
+    client.records.copy(client.path, "fastn").unlink()
+    client.uninstall()
+    assert client.path.read_bytes() == b'{"a": 1}'
 
 
-def test_an_entry_that_cannot_be_taken_out_alone_is_left_to_a_person(desk: Desk) -> None:
-    """Ours: and what the file was is named."""
-    desk.has(b'{"a": 1}')
-    desk.install()
-    content = desk.path.read_bytes().replace(b'"fastn"', b'"fastn": {"x": 1}, "fastn"')
-    desk.path.write_bytes(content)
+def test_entry_that_cannot_be_removed_alone_is_left(client: ClientFile) -> None:
+    """Ours: and the error names the backup."""
+    client.write(b'{"a": 1}')
+    client.install()
+    content = client.path.read_bytes().replace(b'"fastn"', b'"fastn": {"x": 1}, "fastn"')
+    client.path.write_bytes(content)
     with pytest.raises(NotInstalled, match=r"removed without changing the rest.*by hand.*before-mcp.json"):
-        desk.uninstall()
-    assert desk.path.read_bytes() == content
+        client.uninstall()
+    assert client.path.read_bytes() == content
 
 
-def test_inputs_that_are_there_are_used_and_left(tmp_path: Path) -> None:
+def test_existing_inputs_are_used_and_not_removed(tmp_path: Path) -> None:
     """Ours: another entry may refer to them."""
     vscode = BY_NAME["vscode"]
-    desk = Desk(tmp_path)
-    desk.target = Target.at(vscode, desk.path, "fastn")
-    desk.has(b'{"inputs": [{"id": "fastn-api-key", "type": "promptString"}]}')
-    desk.install(additions(vscode, "fastn", CommandLine("x"), "prompt"))
-    assert len(desk.says["inputs"]) == 1
-    desk.path.write_bytes(desk.path.read_bytes() + b"\n")
-    desk.uninstall()
-    assert desk.says == {"inputs": [{"id": "fastn-api-key", "type": "promptString"}]}
+    client = ClientFile(tmp_path)
+    client.target = Target.at(vscode, client.path, "fastn")
+    client.write(b'{"inputs": [{"id": "fastn-api-key", "type": "promptString"}]}')
+    client.install(additions(vscode, "fastn", CommandLine("x"), "prompt"))
+    assert len(client.document["inputs"]) == 1
+    client.path.write_bytes(client.path.read_bytes() + b"\n")
+    client.uninstall()
+    assert client.document == {"inputs": [{"id": "fastn-api-key", "type": "promptString"}]}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
-def test_a_projects_new_file_is_for_those_who_share_it(desk: Desk) -> None:
+def test_new_project_file_is_readable_by_others(client: ClientFile) -> None:
     """Ours: it holds nothing that others must not read."""
-    desk.follow(project=desk.folder)
-    desk.install()
-    assert desk.path.stat().st_mode & 0o777 == 0o644
+    client.resolve(project=client.folder)
+    client.install()
+    assert client.path.stat().st_mode & 0o777 == 0o644

@@ -1,4 +1,4 @@
-"""What is put into a document comes out again and leaves it as it was, byte for byte, whatever the document."""
+"""An addition to a document can be removed again, leaving every byte as it was, whatever the document."""
 
 import json
 from dataclasses import replace
@@ -22,7 +22,7 @@ QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, H
 
 
 def round_trip(format_: Format, content: bytes, additions: list[Addition]) -> bytes:
-    """Put them in and take them out, with all that is promised in between."""
+    """Put the additions in and take them out, checking every promise on the way."""
     before = load(format_, content)
     assume(not any(found(before, addition) is not None for addition in additions))
     try:
@@ -45,8 +45,8 @@ def round_trip(format_: Format, content: bytes, additions: list[Addition]) -> by
 @example('{"mcpServers": {}}', b"")
 @example('{"mcpServers":{"x":1}}', b"")
 @example('{"a": 1, "a": 2}', b"")
-def test_json_is_as_it_was(text: str, mark: bytes) -> None:
-    """Issue 7: order, indentation, line ends, the mark at the beginning, the newline at the end."""
+def test_json_is_restored(text: str, mark: bytes) -> None:
+    """Issue 7: order, indentation, line ends, byte order mark, newline at the end."""
     content = mark + text.encode()
     assert round_trip(Format.JSON, content, [SERVER]) == content
 
@@ -57,8 +57,8 @@ def test_json_is_as_it_was(text: str, mark: bytes) -> None:
 @example('{\n  "mcpServers": {\n    "x": {}, // mine\n    // and this\n  },\n}\n', b"")
 @example('{"inputs": [/* none */], "mcpServers": { /* nor here */ }}', b"")
 @example('{"inputs": [{"id": "other"},],}', b"")
-def test_json_with_comments_is_as_it_was(text: str, mark: bytes) -> None:
-    """Issue 7: comments and trailing commas too, and with two things put in."""
+def test_json_with_comments_is_restored(text: str, mark: bytes) -> None:
+    """Issue 7: comments and trailing commas too, and with two additions."""
     content = mark + text.encode()
     assert round_trip(Format.JSONC, content, [SERVER, INPUT]) == content
 
@@ -68,7 +68,7 @@ def test_json_with_comments_is_as_it_was(text: str, mark: bytes) -> None:
 @example("", b"")
 @example("# only this", b"")
 @example("a = 1\r\n[b]\r\n", b"")
-def test_toml_is_as_it_was(text: str, mark: bytes) -> None:
+def test_toml_is_restored(text: str, mark: bytes) -> None:
     """Issue 7."""
     content = mark + text.encode()
     assert round_trip(Format.TOML, content, [TABLE]) == content
@@ -76,8 +76,8 @@ def test_toml_is_as_it_was(text: str, mark: bytes) -> None:
 
 @QUICK
 @given(json_texts(comments=True), st.sampled_from(["front", "back"]))
-def test_what_somebody_added_meanwhile_stays(text: str, place: str) -> None:
-    """Issue 7: exactly our entry goes. A member before ours or after it is not ours."""
+def test_members_added_meanwhile_stay(text: str, place: str) -> None:
+    """Issue 7: exactly our entry goes, and no member before or after it."""
     content = text.encode()
     before = load(Format.JSONC, content)
     assume(before != {} and all(found(before, one) is None for one in (SERVER, INPUT)))
@@ -100,8 +100,8 @@ def test_what_somebody_added_meanwhile_stays(text: str, place: str) -> None:
 
 @QUICK
 @given(json_texts(comments=True))
-def test_an_entry_that_the_client_wrote_anew_comes_out(text: str) -> None:
-    """Ours: the text that was added is no longer there, its value is. What was made for it and is empty goes too."""
+def test_entry_rewritten_by_the_client_is_removed(text: str) -> None:
+    """Ours: by its value, since its text is gone; objects created for it that are empty go too."""
     before = load(Format.JSONC, text.encode())
     assume(found(before, SERVER) is None)
     try:
@@ -115,8 +115,8 @@ def test_an_entry_that_the_client_wrote_anew_comes_out(text: str) -> None:
 
 @QUICK
 @given(toml_texts())
-def test_a_table_that_was_extended_goes_whole_and_nothing_else(text: str) -> None:
-    """Issue 7: Codex keeps the approvals of tools below the entry."""
+def test_extended_toml_table_is_removed_whole(text: str) -> None:
+    """Issue 7: Codex stores the approvals of tools below the entry."""
     try:
         then, traces = put(Format.TOML, text.encode(), [TABLE])
     except NoPlace:
@@ -129,8 +129,8 @@ def test_a_table_that_was_extended_goes_whole_and_nothing_else(text: str) -> Non
     assert left.startswith(text.rstrip("\r\n").encode())
 
 
-def test_a_line_that_somebody_wrote_into_our_table_does_not_land_in_another() -> None:
-    """Ours: what follows our lines and opens no table of its own is part of our table."""
+def test_line_added_to_our_toml_table_does_not_join_another() -> None:
+    """Ours: lines after ours that open no table are part of our table."""
     then, traces = put(Format.TOML, b"# a comment without an end", [TABLE])
     left = take(Format.TOML, then + b"cwd = '/x'\n\n[later]\nx = 1\n", [TABLE], traces)
     assert left == b"# a comment without an end\n\n[later]\nx = 1\n"
@@ -151,14 +151,14 @@ def test_a_line_that_somebody_wrote_into_our_table_does_not_land_in_another() ->
         ("", '{\n  "mcpServers": {\n    "fastn": {\n      "command": "x"\n    }\n  }\n}\n'),
     ],
 )
-def test_an_entry_is_laid_out_like_what_is_around_it(before: str, after: str) -> None:
-    """Ours: indentation, line ends, and the comma where a comment does not swallow it."""
+def test_entry_has_the_layout_of_its_surroundings(before: str, after: str) -> None:
+    """Ours: indentation, line ends, and a comma that is not inside a comment."""
     addition = Addition(("mcpServers",), "fastn", {"command": "x"})
     then, _ = put(Format.JSONC, before.encode(), [addition])
     assert then.decode() == after
 
 
-def test_an_entry_that_is_there_is_replaced_in_its_place() -> None:
+def test_existing_entry_is_replaced_in_place() -> None:
     """Ours."""
     content = b'{"mcpServers": {"fastn": {"url": "x"}, "b": 1}, "c": 2}'
     then, _ = put(Format.JSON, content, [SERVER])
@@ -184,8 +184,8 @@ def test_an_entry_that_is_there_is_replaced_in_its_place() -> None:
         (Format.TOML, b"a = " + b"[" * 100_000, "nested too deeply"),
     ],
 )
-def test_what_cannot_be_read_is_not_touched(format_: Format, content: bytes, said: str) -> None:
-    """Issue 7: and it is said where it cannot."""
+def test_invalid_document_is_reported(format_: Format, content: bytes, said: str) -> None:
+    """Issue 7: with the position of the error."""
     with pytest.raises(UnreadableConfig, match=said):
         put(format_, content, [SERVER])
 
@@ -200,32 +200,30 @@ def test_what_cannot_be_read_is_not_touched(format_: Format, content: bytes, sai
         (Format.TOML, b"mcp_servers = 1\n", TABLE, "mcp_servers"),
     ],
 )
-def test_where_an_entry_has_no_place_it_is_said(
-    format_: Format, content: bytes, addition: Addition, where: str
-) -> None:
+def test_missing_place_of_an_entry_is_reported(format_: Format, content: bytes, addition: Addition, where: str) -> None:
     """Ours."""
     with pytest.raises(NoPlace, match=where):
         put(format_, content, [addition])
 
 
-def test_an_entry_that_is_gone_is_not_missed() -> None:
-    """Ours: somebody else took it out."""
+def test_removing_a_missing_entry_changes_nothing() -> None:
+    """Ours: another program may have removed it."""
     then, traces = put(Format.JSONC, b'{"a": 1}', [SERVER, INPUT])
     assert then != b'{"a": 1}'
     for left in (b"", b'{"a": 1}', b'{"mcpServers": {}, "inputs": []}'):
         assert take(Format.JSONC, left, [SERVER, INPUT], traces) == left
 
 
-def test_an_entry_that_is_there_twice_is_left_to_a_person() -> None:
-    """Ours: taking one out would bring the other one to life."""
+def test_duplicate_entry_is_not_removed() -> None:
+    """Ours: removing one would make the other one count."""
     _, traces = put(Format.JSON, b"{}", [SERVER])
     twice = b'{"mcpServers": {"fastn": 1, "fastn": 2}}'
     with pytest.raises(NoPlace, match="mcpServers"):
         take(Format.JSON, twice, [SERVER], traces)
 
 
-def test_what_is_no_number_is_the_same_as_itself() -> None:
-    """Ours: TOML has it, and it must not stand in the way."""
+def test_nan_equals_itself() -> None:
+    """Ours: TOML has it, and it must not prevent a change."""
     nan, one = float("nan"), [{"a": [1.0, float("nan")]}]
     assert same(one, [{"a": [1.0, nan]}])
     assert not same(one, [{"a": [1.0, 2.0]}])

@@ -1,4 +1,4 @@
-"""Where each client's file is on each platform, as data: no such machine is needed."""
+"""The place of each client's file on each platform, as data: no such machine is needed."""
 
 import json
 from collections.abc import Iterable
@@ -23,9 +23,9 @@ HOMES = {"linux": "/h/ann", "darwin": "/u/ann", "win32": r"C:\Users\Ann"}
 
 
 def machine(
-    platform: str, environment: dict[str, str] | None = None, there: Iterable[str] = (), programs: Iterable[str] = ()
+    platform: str, environment: dict[str, str] | None = None, existing: Iterable[str] = (), programs: Iterable[str] = ()
 ) -> Machine:
-    files = list(there)
+    files = list(existing)
     return Machine(
         platform=platform,
         home=HOMES[platform],
@@ -64,9 +64,7 @@ def machine(
         ("zed", "~/.config/zed/settings.json", "~/.config/zed/settings.json", r"~\AppData\Roaming\Zed\settings.json"),
     ],
 )
-def test_each_client_keeps_its_servers_where_its_documentation_says(
-    client: str, linux: str, darwin: str, win32: str
-) -> None:
+def test_place_of_each_client_is_the_documented_one(client: str, linux: str, darwin: str, win32: str) -> None:
     """Issue 7."""
     for platform, path in (("linux", linux), ("darwin", darwin), ("win32", win32)):
         assert str(place(BY_NAME[client], machine(platform))) == path.replace("~", HOMES[platform], 1)
@@ -83,32 +81,32 @@ def test_each_client_keeps_its_servers_where_its_documentation_says(
         ("vscode", "win32", "APPDATA", r"D:\Roaming", r"D:\Roaming\Code\User\mcp.json"),
     ],
 )
-def test_a_variable_moves_it(client: str, platform: str, variable: str, value: str, path: str) -> None:
+def test_place_follows_the_clients_variables(client: str, platform: str, variable: str, value: str, path: str) -> None:
     """Ours: the clients read these."""
     assert str(place(BY_NAME[client], machine(platform, {variable: value}))) == path
 
 
-def test_a_packaged_claude_desktop_is_found_where_windows_keeps_its_files() -> None:
-    """Ours: it never reads the folder that its documentation names."""
+def test_packaged_claude_desktop_is_found_on_windows() -> None:
+    """Ours: it never reads the documented folder."""
     local = r"C:\Users\Ann\AppData\Local"
     packaged = rf"{local}\Packages\Claude_pzs8sxrjxfjjc\LocalCache\Roaming\Claude"
     newer = rf"{local}\Claude-Data\claude_1"
     desktop = BY_NAME["claude-desktop"]
-    assert str(place(desktop, machine("win32", there=[packaged]))) == rf"{packaged}\claude_desktop_config.json"
-    assert str(place(desktop, machine("win32", there=[packaged, newer]))) == rf"{newer}\claude_desktop_config.json"
+    assert str(place(desktop, machine("win32", existing=[packaged]))) == rf"{packaged}\claude_desktop_config.json"
+    assert str(place(desktop, machine("win32", existing=[packaged, newer]))) == rf"{newer}\claude_desktop_config.json"
     file = rf"{packaged}\claude_desktop_config.json"
-    assert str(place(desktop, machine("win32", there=[packaged, newer, file]))) == file
+    assert str(place(desktop, machine("win32", existing=[packaged, newer, file]))) == file
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
-def test_a_client_is_present_by_its_folder_its_file_or_its_program(client: object) -> None:
-    """Ours: the home folder alone says nothing."""
+def test_client_is_present_by_folder_file_or_program(client: object) -> None:
+    """Ours: the home folder alone proves nothing."""
     known = next(one for one in CLIENTS if one is client)
-    assert not is_present(known, machine("linux", there=[HOMES["linux"]]))
+    assert not is_present(known, machine("linux", existing=[HOMES["linux"]]))
     file = place(known, machine("linux"))
-    assert is_present(known, machine("linux", there=[str(file)]))
+    assert is_present(known, machine("linux", existing=[str(file)]))
     if str(file.parent) != HOMES["linux"]:
-        assert is_present(known, machine("linux", there=[str(file.parent)]))
+        assert is_present(known, machine("linux", existing=[str(file.parent)]))
     for program in known.programs:
         assert is_present(known, machine("linux", programs=[program]))
 
@@ -116,7 +114,7 @@ def test_a_client_is_present_by_its_folder_its_file_or_its_program(client: objec
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 @pytest.mark.parametrize("key", ["profile", "environment", "prompt"])
 def test_no_entry_holds_a_key(client: object, key: Key) -> None:
-    """Issue 7: it refers to one, in a way that this client has, or it is refused."""
+    """Issue 7: it references one in a way that the client supports, or is refused."""
     known = next(one for one in CLIENTS if one is client)
     start = CommandLine("/bin/fastn-mcp", ("--profile", "acme"))
     if (known.name, key) not in POSSIBLE:
@@ -132,8 +130,8 @@ def test_no_entry_holds_a_key(client: object, key: Key) -> None:
     assert len(ours) == (2 if key == "prompt" else 1)
 
 
-def test_what_each_client_needs_is_in_its_entry() -> None:
-    """Issue 7: as each one's documentation has it."""
+def test_entry_has_the_fields_that_each_client_documents() -> None:
+    """Issue 7."""
     shapes = {
         client.name: additions(client, "fastn", CommandLine("x"), "environment", "linux")[0].value
         for client in CLIENTS
@@ -150,8 +148,8 @@ def test_what_each_client_needs_is_in_its_entry() -> None:
     }
 
 
-def test_an_http_entry_has_the_form_of_each_client() -> None:
-    """Ours (docs/local-http.md): as each one's documentation has it, and never with the token."""
+def test_http_entry_has_the_fields_that_each_client_documents() -> None:
+    """Ours (docs/local-http.md): and never holds the token."""
     url, command = "http://127.0.0.1:8080/mcp", "/bin/fastn-mcp http-token --header"
     reachable = {client.name: client for client in CLIENTS if not isinstance(client.http, str)}
     entries = {name: http_additions(client, "fastn", url, command) for name, client in reachable.items()}
@@ -168,14 +166,14 @@ def test_an_http_entry_has_the_form_of_each_client() -> None:
 
 
 @pytest.mark.parametrize("client", ["claude-desktop", "zed"])
-def test_a_client_that_would_hold_the_token_is_refused_http(client: str) -> None:
-    """Ours (docs/local-http.md): with the reason, and stdio as the cure."""
+def test_client_that_would_store_the_token_is_refused_http(client: str) -> None:
+    """Ours (docs/local-http.md): with the reason, and stdio as the alternative."""
     with pytest.raises(NotInstalled, match=f"over stdio, which needs no token: fastn-mcp install {client}$"):
         http_additions(BY_NAME[client], "fastn", "http://127.0.0.1:8080/mcp", "x")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8080/mcp", "http://127.0.0.2:1/mcp", "http://[::1]:65535/mcp"])
-def test_a_url_of_this_machine_is_accepted(url: str) -> None:
+def test_loopback_url_is_accepted(url: str) -> None:
     """Ours."""
     check_url(url)
 
@@ -190,14 +188,14 @@ def test_a_url_of_this_machine_is_accepted(url: str) -> None:
         *("http://127.0.0.1:٨٠/mcp", "http://127.1:80/mcp", ""),
     ],
 )
-def test_a_url_that_may_lead_to_somebody_else_is_refused(url: str) -> None:
-    """Ours: the token would be sent there. `localhost` can lead to `::1`, where another user may listen."""
+def test_other_url_is_refused(url: str) -> None:
+    """Ours: the token is sent existing. `localhost` can resolve to `::1`, where another user may listen."""
     with pytest.raises(NotInstalled, match="not a server of this machine"):
         check_url(url)
 
 
-def test_the_command_of_a_token_is_quoted_for_the_shell() -> None:
-    """Ours: a client gives it to a shell."""
+def test_token_command_is_quoted_for_the_shell() -> None:
+    """Ours: clients run it in a shell."""
     start = CommandLine("/opt/an n/fastn-mcp", ("http-token",))
     assert start.line("linux") == "'/opt/an n/fastn-mcp' http-token"
     assert start.line("win32") == '"/opt/an n/fastn-mcp" http-token'
@@ -207,10 +205,8 @@ def test_the_command_of_a_token_is_quoted_for_the_shell() -> None:
     ("platform", "arguments", "forwarded"),
     [("linux", (), True), ("darwin", (), False), ("win32", (), False), ("linux", ("--sandbox",), False)],
 )
-def test_a_client_that_hides_the_environment_is_told_to_show_the_keyring(
-    platform: str, arguments: tuple[str, ...], forwarded: bool
-) -> None:
-    """Ours: on Linux a profile's key is found by way of the session bus. The sandbox needs none."""
+def test_keyring_variable_is_forwarded_on_linux(platform: str, arguments: tuple[str, ...], forwarded: bool) -> None:
+    """Ours: a profile's key is found by way of the session bus. The sandbox needs none."""
     (one,) = additions(BY_NAME["codex"], "fastn", CommandLine("x", arguments), "profile", platform)
     assert ("env_vars" in one.value) is forwarded
 
@@ -225,15 +221,15 @@ def test_a_client_that_hides_the_environment_is_told_to_show_the_keyring(
         ("/d/uv/tools/fastn-mcp/bin/python", "/d/uv/tools/fastn-mcp", [], None),
     ],
 )
-def test_the_server_is_started_by_a_path_that_lasts(
-    executable: str, prefix: str, there: list[str], start: CommandLine | None
+def test_entry_starts_the_server_by_a_lasting_path(
+    executable: str, prefix: str, existing: list[str], start: CommandLine | None
 ) -> None:
-    """Issue 7: a client from the desktop has another PATH. What uvx fetched is gone one day."""
-    found = running(executable, prefix, lambda path: path in there)
+    """Issue 7: a desktop client has another PATH, and what uvx fetched is deleted one day."""
+    found = running(executable, prefix, lambda path: path in existing)
     assert found == (start or CommandLine(executable, ("-P", "-m", "fastn_mcp")))
 
 
-def test_the_table_is_whole() -> None:
+def test_table_of_clients_is_complete() -> None:
     """Ours."""
     assert len(BY_NAME) == len(CLIENTS) == 8
     assert {client.format for client in CLIENTS} == set(Format)

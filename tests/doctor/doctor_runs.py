@@ -1,4 +1,4 @@
-"""What doctor visits: sandboxes in their guises, in this process or over https, and a company's proxy."""
+"""Sandboxes in their guises for doctor, in this process or over https, and a company's proxy."""
 
 import asyncio
 import base64
@@ -27,7 +27,7 @@ from fastn_mcp.sandbox.server import InProcess
 HOST = "fastn.test"
 """A name that only the company's proxy knows."""
 
-LOOKS = {"GET", "OPTIONS"}
+SAFE_METHODS = {"GET", "OPTIONS"}
 
 
 def sandbox_in(guise: str, clock: Clock | None = None) -> FaultySandbox:
@@ -36,10 +36,10 @@ def sandbox_in(guise: str, clock: Clock | None = None) -> FaultySandbox:
     return FaultySandbox(now, behaviour=account.behaviour, routes=account.routes)
 
 
-async def visit(sandbox: FaultySandbox, clock: Clock, **values: Any) -> DoctorReport:
-    """Examine a sandbox in this process, with these settings."""
+async def examine_sandbox(sandbox: FaultySandbox, clock: Clock, **values: Any) -> DoctorReport:
+    """Run doctor on a sandbox in this process, with these settings."""
     settings = load({"api_key": "fsk_test_sandbox", "base_url": "http://localhost", **values}, {}, None)
-    patient = DoctorTarget(
+    target = DoctorTarget(
         settings,
         client_account(settings),
         {},
@@ -48,22 +48,22 @@ async def visit(sandbox: FaultySandbox, clock: Clock, **values: Any) -> DoctorRe
         lambda sent: InProcess(sandbox, sent),
         clock.system(),
     )
-    return await examine(patient, check_settings(settings, {}, None), lambda _: None)
+    return await examine(target, check_settings(settings, {}, None), lambda _: None)
 
 
-def named(found: DoctorReport, name: str) -> Check:
-    """The line with this name."""
+def check_of(found: DoctorReport, name: str) -> Check:
+    """Return the check with this name."""
     (check,) = [check for check in found.checks if check.name == name]
     return check
 
 
-def unlike(found: DoctorReport) -> dict[str, CheckResult]:
-    """The lines that are not well."""
+def problems_of(found: DoctorReport) -> dict[str, CheckResult]:
+    """Return the verdicts of the checks that differ or failed."""
     return {c.name: c.verdict for c in found.checks if c.verdict in (CheckResult.DIFFERS, CheckResult.FAILED)}
 
 
 @contextmanager
-def _in_a_thread(serve: Coroutine[Any, Any, None], stop: Any) -> Generator[None]:
+def _run_in_thread(serve: Coroutine[Any, Any, None], stop: Any) -> Generator[None]:
     thread = threading.Thread(target=asyncio.run, args=(serve,), daemon=True)
     thread.start()
     try:
@@ -74,10 +74,10 @@ def _in_a_thread(serve: Coroutine[Any, Any, None], stop: Any) -> Generator[None]
 
 
 @contextmanager
-def serving(
+def serve_sandbox(
     sandbox: FaultySandbox, certificate: trustme.LeafCert | None = None, folder: Path | None = None
 ) -> Generator[int]:
-    """The sandbox on a port of this machine; over https with a certificate, which lies in the folder meanwhile."""
+    """Serve the sandbox on a port of this machine; over https with a certificate, stored in the folder."""
     ready = threading.Event()
     port: list[int] = []
     secure: dict[str, Any] = {}
@@ -101,14 +101,14 @@ def serving(
     def stop() -> None:
         server.should_exit = True
 
-    with _in_a_thread(serve(), stop):
+    with _run_in_thread(serve(), stop):
         assert ready.wait(15)
         yield port[0]
 
 
 @dataclass
 class Proxy:
-    """Passes on what CONNECT asks for, to this machine, whatever the name; `asked` are the targets and their heads."""
+    """Proxy that connects any CONNECT target to this machine. `asked` are the targets, `heads` the request heads."""
 
     password: str | None = None
     refuses: bool = False
@@ -122,8 +122,8 @@ class Proxy:
 
 
 @contextmanager
-def proxying(proxy: Proxy) -> Generator[Proxy]:
-    """A CONNECT proxy, until the test is over."""
+def run_proxy(proxy: Proxy) -> Generator[Proxy]:
+    """Run a CONNECT proxy."""
     ready, over = threading.Event(), asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []
 
@@ -152,7 +152,7 @@ def proxying(proxy: Proxy) -> Generator[Proxy]:
         await over.wait()
         server.close()
 
-    with _in_a_thread(serve(), lambda: loops[0].call_soon_threadsafe(over.set)):
+    with _run_in_thread(serve(), lambda: loops[0].call_soon_threadsafe(over.set)):
         assert ready.wait(15)
         yield proxy
 
@@ -176,7 +176,7 @@ def _refusal(proxy: Proxy, method: str, head: str) -> str | None:
 
 
 def account(port: int, guise: str, folder: Path, **more: str) -> Mapping[str, str]:
-    """The environment of a program that uses it."""
+    """Return the environment of a program that uses this sandbox."""
     return {
         "FASTN_BASE_URL": f"http://127.0.0.1:{port}",
         "FASTN_API_KEY": VARIANTS[guise].key,
