@@ -26,7 +26,7 @@ from within import Rows, client_of, within
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.server.rendering import shaped
+from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.customers import ListCustomers
 
 EXPECTED = HERE / "expected.json"
@@ -197,7 +197,7 @@ async def allocated(folder: Path) -> float:
     async def ours() -> None:
         done = await dispatch(call, Caller("local", None))
         assert isinstance(done, Done)
-        json.dumps(shaped(call, done.result, {}, done.change))
+        json.dumps(render(call, done.result, {}, done.change))
 
     async def plain() -> None:
         json.dumps(json.loads(body))

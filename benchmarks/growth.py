@@ -40,7 +40,7 @@ from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System
-from fastn_mcp.server.rendering import shaped
+from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
 from fastn_mcp.tools.tool import Tool
 
@@ -100,7 +100,7 @@ async def read_by(dispatch: Dispatcher, call: Tool[Any]) -> bytes:
     done = await dispatch(call, CALLER)
     if not isinstance(done, Done):
         raise TypeError("it is asked about")
-    return to_json(shaped(call, done.result, {"profile": "bench"}, done.change))
+    return to_json(render(call, done.result, {"profile": "bench"}, done.change))
 
 
 async def rows(folder: Path, rounds: int) -> Growth:

@@ -43,7 +43,7 @@ from fastn_mcp.redaction import (
 )
 from fastn_mcp.runtime import System
 from fastn_mcp.server.log import JsonLines
-from fastn_mcp.server.rendering import failed, previewed, shaped
+from fastn_mcp.server.rendering import render, render_error, render_preview
 from fastn_mcp.telemetry.exporter import LogRecordHandler
 from fastn_mcp.tools.customers import GetCustomer, UpdateCustomer
 from fastn_mcp.tools.tool import Effect, FastnObject
@@ -136,11 +136,11 @@ class _Kept:
 
 
 def _as_result(value: JsonValue) -> object:
-    return shaped(GetCustomer(customer_id="c"), FastnObject.model_validate({"id": "c", "held": value}), {})
+    return render(GetCustomer(customer_id="c"), FastnObject.model_validate({"id": "c", "held": value}), {})
 
 
 def _as_error(value: JsonValue) -> object:
-    return failed(Failed("It failed.", facts={"fastn": {"details": value}}).data())
+    return render_error(Failed("It failed.", facts={"fastn": {"details": value}}).data())
 
 
 def _as_log(value: JsonValue) -> object:
@@ -184,7 +184,7 @@ def _as_question(value: JsonValue) -> object:
 
 
 def _as_preview(value: JsonValue) -> object:
-    return previewed(_shown(value).data())
+    return render_preview(_shown(value).data())
 
 
 def _as_telemetry(value: JsonValue) -> object:

@@ -20,7 +20,7 @@ from fastn_mcp.guard.approval.flow import Caller  # noqa: E402
 from fastn_mcp.guard.changes import Done  # noqa: E402
 from fastn_mcp.guard.policy import Decision, Mode, least  # noqa: E402
 from fastn_mcp.procedures.catalog import BY_NAME, OFFERS, PROCEDURES  # noqa: E402
-from fastn_mcp.server.rendering import previewed, shaped  # noqa: E402
+from fastn_mcp.server.rendering import render, render_preview  # noqa: E402
 from fastn_mcp.tools.operation import Operation  # noqa: E402
 from fastn_mcp.tools.paging import List  # noqa: E402
 from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Effect, Tool  # noqa: E402
@@ -161,12 +161,12 @@ async def _answers() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
                     done = await world.call(call)
                     if not isinstance(done, Done):
                         raise TypeError(f"{call.tool_name()}: {done}")
-                    found[call.tool_name()] = (given, shaped(call, done.result, label, None))
+                    found[call.tool_name()] = (given, render(call, done.result, label, None))
                 else:
                     shown = await world.dispatch.preview(call, Caller("local", None))
                     found[call.tool_name()] = (
                         given | {DRY_RUN: True},
-                        previewed(shown.data() | {"account": "sandbox at localhost"}),
+                        render_preview(shown.data() | {"account": "sandbox at localhost"}),
                     )
             finally:
                 world.close()

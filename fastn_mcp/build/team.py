@@ -101,11 +101,11 @@ class TenantBuilder:
         answers = None
         if parts.webhook is not None and own is None:
             answers = Router(parts.webhook.mounted(f"{origin_of(self._team.url)}{_answers_path(tenant.name)}"))
-        self._log.hide(*settings.secrets)
+        self._log.add_secrets(*settings.secrets)
 
         async def close() -> None:
             await parts.aclose()
-            self._log.forget(*settings.secrets)
+            self._log.remove_secrets(*settings.secrets)
 
         limits = self._team.limits
         return TenantAccount(
@@ -135,7 +135,7 @@ class TenantBuilder:
                 "Set FASTN_STATE_SECRET to the same 32 characters or more on each replica.",
             )
         secret = approvals.secret(self._environment)
-        self._log.hide(secret)
+        self._log.add_secrets(secret)
         system = self._system
         sign_in = SignIn(team.trust, keys, approvals.client_id, secret, approvals.scopes, f"{url}/callback", system)
         return mounted(

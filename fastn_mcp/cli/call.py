@@ -24,7 +24,7 @@ from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, ParsedCall, parse
 from fastn_mcp.report.collector import DONE, PREVIEWED, WAITING, OutcomeGroup, Tally
-from fastn_mcp.server.rendering import failed, previewed, shaped, waiting, with_dashboard
+from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.parsing import current
 from fastn_mcp.tools.tool import AnyTool, Effect
@@ -123,12 +123,12 @@ async def make_call(parts: AccountParts, wanted: ParsedCall, *, dry_run: bool = 
 
     caller = Caller("local", Terminal.here())
     if dry_run or wanted.dry_run:
-        return outcome(PREVIEWED, previewed((await parts.dispatch.preview(wanted.call, caller)).data()))
+        return outcome(PREVIEWED, render_preview((await parts.dispatch.preview(wanted.call, caller)).data()))
     match await parts.dispatch(wanted.call, caller):
         case Done(result, change):
-            return outcome(DONE, shaped(wanted.call, result, parts.label, change))
+            return outcome(DONE, render(wanted.call, result, parts.label, change))
         case PendingApproval(preview, where, until):
-            return outcome(WAITING, waiting(preview.data(), where, until), f"Nothing was sent. {where}")
+            return outcome(WAITING, render_pending(preview.data(), where, until), f"Nothing was sent. {where}")
         case PendingForm():  # a terminal answers at once
             raise TypeError("an approval request was left open")
 
@@ -142,7 +142,7 @@ async def _call(parts: AccountParts, name: str, arguments: dict[str, Any]) -> in
         finally:
             await parts.aclose()
     except FastnError as error:
-        data, message = failed(error.data()), str(error)
+        data, message = render_error(error.data()), str(error)
         if sys.stdout.isatty() and sys.stderr.isatty():
             # One person reads both streams, so say nothing twice; and it is this person who declined.
             data = {name: value for name, value in data.items() if name not in ("outcome", "message", "next")}

@@ -24,7 +24,7 @@ from fastn_mcp.procedures.catalog import ParsedCall, parse
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.report.collector import DONE, LEFT, PREVIEWED, UNKNOWN, Attempt, OutcomeGroup, Tally, group_of
 from fastn_mcp.report.writer import moment, readable
-from fastn_mcp.server.rendering import failed, with_dashboard
+from fastn_mcp.server.rendering import render_error, with_dashboard
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 _LARGEST = 32 * 1024 * 1024
@@ -93,7 +93,7 @@ class ScriptRun:
         try:
             return await make_call(self.parts, wanted, dry_run=dry_run and wanted.call.previews())
         except FastnError as error:
-            body = with_dashboard(failed(error.data()), wanted.call, self.parts.dispatch.dashboard_url)
+            body = with_dashboard(render_error(error.data()), wanted.call, self.parts.dispatch.dashboard_url)
             return CallOutcome(error.outcome, str(error), body)
 
     def interrupted(self, call: ScriptCall) -> CallOutcome:

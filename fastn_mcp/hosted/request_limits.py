@@ -27,7 +27,7 @@ from starlette.types import Message, Receive
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from fastn_mcp.server.stdio import queued
+from fastn_mcp.server.stdio import unread_bytes
 
 ARRIVES = 30.0
 """Seconds for a request to arrive, counted from its first byte or from the opening of its connection."""
@@ -192,7 +192,7 @@ def _unread(transport: Transport) -> bool:
     if connection is None:
         return False
     with socket.socket(fileno=os.dup(connection.fileno())) as same:  # uvloop's socket has no getsockopt
-        return same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0 or queued(same.fileno()) > 0
+        return same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0 or unread_bytes(same.fileno()) > 0
 
 
 class _NoUpgradeParser(HttpRequestParser):

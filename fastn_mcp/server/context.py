@@ -1,4 +1,4 @@
-"""The account and the caller of one MCP request."""
+"""Account and caller of an MCP request."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -21,32 +21,32 @@ Context = ServerRequestContext[Any]
 
 
 class AccountContext:
-    """What one account is served with: these operations, by this dispatch."""
+    """Tools, resources, prompts and completion of one account."""
 
-    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyTool], account: dict[str, JsonValue]) -> None:
+    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyTool], label: dict[str, JsonValue]) -> None:
         self.dispatch = dispatch
-        self.account = account
+        self.label = label
         self.by_name = {offer.tool_name(): offer for offer in offered}
         self.listed = _listed(tuple(offered), attended=dispatch.asks)
-        self.reading = ResourceReader(dispatch, offered, account)
-        self.prompting = PromptCatalog(offered)
-        self.proposing = IdCompletion(dispatch, offered)
+        self.resources = ResourceReader(dispatch, offered, label)
+        self.prompts = PromptCatalog(offered)
+        self.completion = IdCompletion(dispatch, offered)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """One request: which account serves it, and who makes it."""
+    """Account and caller of one request."""
 
-    served: AccountContext
+    account: AccountContext
     caller: Caller
-    room: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
-    """A place among the calls that are made at the same time. Raises `NotSent` where there is none."""
+    slot: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    """Concurrency slot for a call. Raises `NotSent` if none is free."""
 
 
-def alone(served: AccountContext) -> Callable[[Context], RequestContext]:
-    """Everybody who can reach this process is served by the one account that it has."""
-    visit = RequestContext(served, Caller("local", None))
-    return lambda _: visit
+def single_account(account: AccountContext) -> Callable[[Context], RequestContext]:
+    """Serve every request from this process's only account."""
+    request = RequestContext(account, Caller("local", None))
+    return lambda _: request
 
 
 @cache
@@ -55,12 +55,12 @@ def _listed(offered: tuple[AnyTool, ...], *, attended: bool) -> ListToolsResult:
 
 
 def input_schema(name: str) -> dict[str, Any] | None:
-    """The schema of a tool, whoever may call it."""
+    """Return the listed input schema of a tool, or None if there is no such tool."""
     return None if (offer := BY_NAME.get(name)) is None else _schema(offer)
 
 
 _LIMITS = frozenset({"default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern"})
-"""What is not listed of an argument: its description says it, and it is checked here."""
+"""Schema keywords that are not listed, since descriptions state them and the server checks them."""
 
 
 @cache
@@ -70,12 +70,12 @@ def _schema(offer: AnyTool) -> dict[str, Any]:
 
 
 def _listed_argument(facts: dict[str, Any]) -> dict[str, Any]:
-    # In this order its JSON takes the fewest tokens.
+    # This order takes the fewest tokens as JSON.
     return {key: facts[key] for key in ("description", "type", *facts) if key in facts and key not in _LIMITS}
 
 
 def tool(offer: AnyTool, *, attended: bool = True) -> Tool:
-    """What is offered, as MCP lists it. Where nobody attends, clients are not told to ask, which hides tools there."""
+    """Return a tool as MCP lists it. Unless `attended`, clients are not told to ask a person, which would hide it."""
     reads = offer.effect is Effect.READ
     asks = attended and offer.effect.rank >= Effect.ACCESS.rank
     return Tool(

@@ -1,6 +1,6 @@
-"""MCP request handlers: a tool call becomes a call, a dispatch and a result.
+"""MCP request handlers: parse a tool call, dispatch it and render the result.
 
-Resources, prompts, completion and progress are modules beside this one; `context` holds the account and the caller.
+Resources, prompts, completion and progress have their own modules. `context` holds the account and the caller.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,9 +40,9 @@ from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.procedures.dispatch import Dispatcher
-from fastn_mcp.server.context import AccountContext, RequestContext, alone, input_schema
+from fastn_mcp.server.context import AccountContext, RequestContext, input_schema, single_account
 from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm
-from fastn_mcp.server.rendering import failed, previewed, shaped, waiting, with_dashboard
+from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
 from fastn_mcp.tools.parsing import ALIASES, Aliases, current, hint
 from fastn_mcp.tools.tool import AnyTool
 
@@ -63,80 +63,80 @@ Administer Fastn (embedded integrations): customers, connectors, connections, wo
 Context = ServerRequestContext[Any]
 
 _LISTS = CacheHint(ttl_ms=3_600_000, scope="private")
-"""How long a client may keep a list (2026-07-28), in milliseconds.
+"""Cache lifetime of lists (2026-07-28).
 
-Lists change only with another version or other settings, for which a server is started anew. A client that keeps an
-older one for the rest of an hour is told what it may not call, by name. Private: they are those of one account.
+Lists change only with the version or the settings, which take a restart. A client with an outdated list gets an error
+that names the tool it may not call. Private, because lists depend on the account.
 """
 
 
 class _Handlers:
-    """What answers each kind of request. Nothing is kept between two."""
+    """Handlers of each request type. They keep no state between requests but the log level."""
 
-    def __init__(self, whose: Callable[[Context], RequestContext], aliases: Aliases) -> None:
-        self._whose = whose
+    def __init__(self, resolve: Callable[[Context], RequestContext], aliases: Aliases) -> None:
+        self._resolve = resolve
         self._aliases = aliases
         self.levels = Levels()
 
     async def list_tools(self, ctx: Context, _: PaginatedRequestParams | None) -> ListToolsResult:
-        return self._whose(ctx).served.listed
+        return self._resolve(ctx).account.listed
 
     async def call_tool(self, ctx: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
-        request = self._whose(ctx)
-        served, dispatch = request.served, request.served.dispatch
-        wanted: ParsedCall | None = None
+        request = self._resolve(ctx)
+        account, dispatch = request.account, request.account.dispatch
+        parsed: ParsedCall | None = None
         is_error = False
         try:
-            wanted = parse(served.by_name, params.name, params.arguments or {}, self._aliases)
+            parsed = parse(account.by_name, params.name, params.arguments or {}, self._aliases)
             form = elicitation_form.channel(ctx, params)
             reporter = ProgressReporter(ctx, self.levels, dispatch.system)
             if form is not None and reporter.is_wanted:
                 form = ReportedForm(form, reporter)
-            make = dispatch.preview if wanted.dry_run else dispatch
-            work = partial(make, wanted.call, replace(request.caller, form=form))
-            async with request.room():
+            run = dispatch.preview if parsed.dry_run else dispatch
+            work = partial(run, parsed.call, replace(request.caller, form=form))
+            async with request.slot():
                 outcome = await (reporter.during(work) if reporter.is_wanted else work())
         except UnknownTool as error:
-            # The specification makes this an error of the protocol, not of a tool.
+            # The specification makes this a protocol error, not a tool error.
             raise MCPError(INVALID_PARAMS, str(dispatch.redacted({"said": str(error)})["said"])) from None
         except FastnError as error:
-            body, is_error = dispatch.redacted(failed(error.data())), True
+            body, is_error = dispatch.redacted(render_error(error.data())), True
         else:
             match outcome:
                 case PendingForm(question):
                     return elicitation_form.round_trip(question)
                 case PendingApproval(preview, where, until):
-                    body = waiting(preview.data(), where, until)
+                    body = render_pending(preview.data(), where, until)
                 case Done(done, change):
-                    body = shaped(wanted.call, done, served.account, change)
+                    body = render(parsed.call, done, account.label, change)
                 case _:
-                    body = previewed(outcome.data())
-        body = with_dashboard(body, wanted and wanted.call, dispatch.dashboard_url)
+                    body = render_preview(outcome.data())
+        body = with_dashboard(body, parsed and parsed.call, dispatch.dashboard_url)
         if params.name in self._aliases:
             body |= hint(params.name, self._aliases)
-        # The same JSON twice: clients show the model either the text or the structure.
+        # The same JSON as text and as structure, since clients show the model only one of them.
         text = TextContent(type="text", text=to_json(body).decode())
         return CallToolResult(content=[text], structured_content=body, is_error=is_error)
 
     async def list_resources(self, ctx: Context, _: PaginatedRequestParams | None) -> ListResourcesResult:
-        return self._whose(ctx).served.reading.listed
+        return self._resolve(ctx).account.resources.listed
 
     async def list_templates(self, ctx: Context, _: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
-        return self._whose(ctx).served.reading.templates
+        return self._resolve(ctx).account.resources.templates
 
     async def read_resource(self, ctx: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
-        visit = self._whose(ctx)
-        return await visit.served.reading.read(ctx, params, visit.caller, self.levels, visit.room)
+        request = self._resolve(ctx)
+        return await request.account.resources.read(ctx, params, request.caller, self.levels, request.slot)
 
     async def list_prompts(self, ctx: Context, _: PaginatedRequestParams | None) -> ListPromptsResult:
-        return self._whose(ctx).served.prompting.listed
+        return self._resolve(ctx).account.prompts.listed
 
     async def get_prompt(self, ctx: Context, params: GetPromptRequestParams) -> GetPromptResult:
-        return self._whose(ctx).served.prompting.get(params)
+        return self._resolve(ctx).account.prompts.get(params)
 
     async def complete(self, ctx: Context, params: CompleteRequestParams) -> CompleteResult:
-        visit = self._whose(ctx)
-        return await visit.served.proposing.complete(params, visit.caller, visit.room)
+        request = self._resolve(ctx)
+        return await request.account.completion.complete(params, request.caller, request.slot)
 
 
 def build(
@@ -146,24 +146,24 @@ def build(
     state_secrets: Sequence[str] = (),
     aliases: Aliases = ALIASES,
 ) -> Server[Any]:
-    """The server that offers these operations on one account, to whoever reaches it."""
+    """Build the server of one account, which serves every request from it."""
     return build_for(
-        alone(AccountContext(dispatch, offered, account)), dispatch.approval_lifetime, state_secrets, aliases
+        single_account(AccountContext(dispatch, offered, account)), dispatch.approval_lifetime, state_secrets, aliases
     )
 
 
 def build_for(
-    whose: Callable[[Context], RequestContext],
+    resolve: Callable[[Context], RequestContext],
     lifetime: float,
     state_secrets: Sequence[str] = (),
     aliases: Aliases = ALIASES,
 ) -> Server[Any]:
-    """The server of several accounts. `whose` says of each request whose it is.
+    """Build the server of several accounts. `resolve` maps a request to its account and caller.
 
-    What it asks is sealed with the first of `state_secrets`, so that whoever has it can go on; without, it alone can.
-    `lifetime` is for how many seconds a request can be answered: the seal holds for as long.
+    The first of `state_secrets` seals pending approval requests, so that every process with the secret can continue
+    them. Without secrets only this process can. `lifetime` is how long a seal is valid, in seconds.
     """
-    handlers = _Handlers(whose, aliases)
+    handlers = _Handlers(resolve, aliases)
     server = Server(
         NAME,
         version=__version__,
@@ -183,16 +183,16 @@ def build_for(
             "resources/list": _LISTS,
             "resources/templates/list": _LISTS,
         },
-        # Without it, each call over HTTP would list all tools again to find its schema. Whose it is says nothing of it.
+        # Without this, each call over HTTP would list all tools to find its schema, which is the same for all accounts.
         get_tool_input_schema=lambda name: input_schema(current(name, aliases)),
     )
-    # Not by the constructor, which warns: deprecated since 2026-07-28, it still is how older clients choose a level.
+    # Not by the constructor, which warns. Deprecated since 2026-07-28, but older clients set their level by it.
     server.add_request_handler("logging/setLevel", SetLevelRequestParams, handlers.levels.choose)
     sealing = (
         RequestStateSecurity(keys=list(state_secrets), ttl=lifetime)
         if state_secrets
         else RequestStateSecurity.ephemeral(ttl=lifetime)
     )
-    # Seals the grant of a pending question, so that an answer counts only for the call it was asked about.
+    # Seals the id of a pending approval request, so that an answer counts only for the call it was asked for.
     server.middleware.append(RequestStateBoundary(sealing, default_audience=NAME))
     return server

@@ -1,8 +1,8 @@
-"""Answers to the first messages of a client, from text written beforehand, without loading the SDK.
+"""Early handshake: answers to a client's first messages from prepared text, before the SDK is loaded.
 
-A client first asks for these, and importing the SDK to answer takes three quarters of a start. So its first messages
-are answered from `introduction.json`, which `make surface` takes down from the real server; then the rest is
-loaded, and hears the same messages. Whatever is not exactly what is known here is left to the SDK.
+Importing the SDK takes three quarters of a start. The first messages are therefore answered from `introduction.json`,
+which `make surface` records from the real server. Then the SDK is loaded and receives the same messages. Any message
+that does not match exactly is left to the SDK.
 """
 
 import json
@@ -23,14 +23,14 @@ _CAPABILITIES = {"elicitation", "experimental", "extensions", "roots", "sampling
 _CLIENT_INFO = {"name", "version", "title", "description", "websiteUrl"}
 
 _LONGEST = 4096
-"""Bytes of a message that is looked at here."""
+"""Maximum bytes of a message that is parsed here."""
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class HandshakeReply:
-    """What follows from a message: the line that answers it, if it wants one, and whether the introduction is over."""
+    """Reply to a message: the response line, if any, and whether the early handshake is over."""
 
     id: str | int | None = None
     line: bytes = b""
@@ -38,7 +38,7 @@ class HandshakeReply:
 
 
 class Introduction:
-    """To one client, of these toolsets. Where nobody is `attended`, clients are not told to ask a person."""
+    """Early handshake with one client. If not `attended`, clients are not told to ask a person."""
 
     def __init__(self, toolsets: Collection[str] | None, *, reads_only: bool, attended: bool) -> None:
         self._toolsets = toolsets
@@ -48,7 +48,7 @@ class Introduction:
         self._initialized = False
 
     def reply(self, line: bytes) -> HandshakeReply | None:
-        """The reply to a line of input; None where only the SDK can tell."""
+        """Return the reply to a line of input, or None if the SDK has to answer it."""
         try:
             message = json.loads(line) if len(line) < _LONGEST and line.isascii() else None
         except (ValueError, RecursionError):
@@ -57,12 +57,12 @@ class Introduction:
             case {"jsonrpc": "2.0", "method": "notifications/initialized", **rest} if self._version in HANDSHAKE:
                 self._initialized = rest in ({}, {"params": {}})
                 return HandshakeReply() if self._initialized else None
-            case {"jsonrpc": "2.0", "id": str() | int() as given, "method": str() as method, **rest}:
+            case {"jsonrpc": "2.0", "id": str() | int() as id_, "method": str() as method, **rest}:
                 params = rest.pop("params", {})
-                if rest or not _can_be_repeated(given) or not isinstance(params, dict):
+                if rest or not _can_be_repeated(id_) or not isinstance(params, dict):
                     return None
                 result = self._result(method, cast(Json, params))
-                return None if result is None else HandshakeReply(given, _answer(given, result), method == "tools/list")
+                return None if result is None else HandshakeReply(id_, _answer(id_, result), method == "tools/list")
             case _:
                 return None
 
@@ -85,10 +85,10 @@ class Introduction:
     def _listed(self) -> list[Json]:
         left_out = () if self._attended else ("_meta",)
         return [
-            {name: value for name, value in known["tool"].items() if name not in left_out}
-            for known in self._text["tools"].values()
-            if (self._toolsets is None or known["toolset"] in self._toolsets)
-            and (known["reads"] or not self._reads_only)
+            {name: value for name, value in entry["tool"].items() if name not in left_out}
+            for entry in self._text["tools"].values()
+            if (self._toolsets is None or entry["toolset"] in self._toolsets)
+            and (entry["reads"] or not self._reads_only)
         ]
 
     @cached_property
@@ -96,13 +96,13 @@ class Introduction:
         return json.loads((files("fastn_mcp") / FILE).read_bytes())
 
 
-def _answer(given: str | int, result: Json) -> bytes:
-    return json.dumps({"jsonrpc": "2.0", "id": given, "result": result}, separators=(",", ":")).encode() + b"\n"
+def _answer(id_: str | int, result: Json) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": id_, "result": result}, separators=(",", ":")).encode() + b"\n"
 
 
-def _can_be_repeated(given: str | int) -> bool:
-    """Whether an id can be repeated as it came: no boolean, no half of a character."""
-    return not isinstance(given, bool) and (isinstance(given, int) or given.isascii())
+def _can_be_repeated(id_: str | int) -> bool:
+    """Whether an id survives a JSON round trip: not a boolean, ASCII only."""
+    return not isinstance(id_, bool) and (isinstance(id_, int) or id_.isascii())
 
 
 def _is_handshake(params: Json) -> bool:
@@ -119,12 +119,12 @@ def _is_modern(params: Json) -> bool:
     meta = params.get("_meta")
     if len(params) != 1 or not isinstance(meta, dict) or cast(Json, meta).keys() != set(_ENVELOPE):
         return False
-    version, can, who = (cast(Json, meta)[name] for name in _ENVELOPE)
-    return version == MODERN and _are_capabilities(can) and _is_client_info(who)
+    version, capabilities, client = (cast(Json, meta)[name] for name in _ENVELOPE)
+    return version == MODERN and _are_capabilities(capabilities) and _is_client_info(client)
 
 
 def _are_capabilities(capabilities: object) -> bool:
-    """Whether these are capabilities as the specification has them: what is odd is for the SDK to judge."""
+    """Whether these are plain capabilities of the specification. Others are left to the SDK."""
     if not isinstance(capabilities, dict) or cast(Json, capabilities).keys() - _CAPABILITIES:
         return False
     return all(

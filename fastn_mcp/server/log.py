@@ -1,8 +1,7 @@
-"""The server's log: one JSON line for each event, on stderr or in a file.
+"""Server log: one JSON line per event, on stderr or in a file, never on stdout, which carries the protocol.
 
-Never on stdout, which belongs to the protocol. Secrets that are known are hidden by their value, wherever they stand.
-The text of an exception can hold what a client or Fastn sent, so only classes that are known to hold no such data are
-logged with their text; of all others the log has the class and where they were raised.
+Known secrets are redacted by value everywhere. The text of an exception can contain data of a client or of Fastn, so it
+is logged only for classes whose text is known to contain none. Others are logged by class and traceback.
 """
 
 import json
@@ -25,43 +24,42 @@ from fastn_mcp.redaction import Redactor, redact_text, shorten
 LEVELS = ("debug", "info", "warning", "error")
 
 _LONGEST = 8_000
-"""Characters of one text in a line."""
+"""Maximum characters of one text in a line."""
 
 _HARMLESS = ("fastn_mcp", "asyncio", "httpcore2.connection")
-"""Loggers whose debug messages are known to hold no data: neither arguments, results nor headers. All other loggers
-start at info."""
+"""Loggers whose debug messages are known to contain no arguments, results or headers. Others start at info."""
 
 _WITH_TEXT = (OSError, sqlite3.Error)
-"""Exceptions of other packages whose text names a file, an address or a table, and no data."""
+"""Exceptions of other packages whose text contains no data, only a file, an address or a table."""
 
 _DEEPEST = 4
 _WIDEST = 4
-"""Causes of an exception that are logged: how far back, and how many of a group."""
+"""Limits of logged causes of an exception: depth, and number at each level."""
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line of JSON, in ASCII: what a terminal cannot misread."""
+    """Formatter of records as one line of ASCII JSON, which is safe on a terminal."""
 
     converter = time.gmtime
 
     def __init__(self, secrets: Iterable[str]) -> None:
         super().__init__(datefmt="%Y-%m-%dT%H:%M:%S")
-        self._held = Counter[str]()
+        self._counts = Counter[str]()
         self._redactor = Redactor(())
-        self.hide(*secrets)
+        self.add_secrets(*secrets)
 
-    def hide(self, *secrets: str) -> None:
-        """Hide these from now on, until each is forgotten as often."""
-        self._hold(Counter(secrets))
+    def add_secrets(self, *secrets: str) -> None:
+        """Redact these secrets until each is forgotten as often as it was added."""
+        self._update(Counter(secrets))
 
-    def forget(self, *secrets: str) -> None:
-        """They are used no more."""
-        self._hold(Counter({text: -1 for text in secrets if self._held[text]}))
+    def remove_secrets(self, *secrets: str) -> None:
+        """Stop redacting secrets that are no longer used."""
+        self._update(Counter({text: -1 for text in secrets if self._counts[text]}))
 
-    def _hold(self, change: Counter[str]) -> None:
-        self._held.update(change)
-        self._held += Counter()  # drops what is held no more
-        self._redactor = Redactor(self._held)
+    def _update(self, change: Counter[str]) -> None:
+        self._counts.update(change)
+        self._counts += Counter()  # drops counts of zero
+        self._redactor = Redactor(self._counts)
 
     @override
     def format(self, record: logging.LogRecord) -> str:
@@ -76,12 +74,12 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
     def safe(self, text: str) -> str:
-        """A text without secrets, and not too long."""
+        """Redact and shorten a text."""
         return shorten(redact_text(self._redactor.text(text)), _LONGEST)
 
 
 def _message(record: logging.LogRecord) -> str:
-    """The message; where another package has put an exception's text into it, that text is its class instead."""
+    """Return the message. In those of other packages, the text of an exception is replaced by its class."""
     message = record.getMessage()
     if _is_of(record.name, ("fastn_mcp",)):
         return message
@@ -94,7 +92,7 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _described(error: BaseException, depth: int = _DEEPEST) -> Iterator[str]:
-    """Lines of a traceback, causes first."""
+    """Yield the lines of a traceback, causes first."""
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     causes = [*([cause] if cause else []), *_members(error)]
     for each in causes[:_WIDEST] if depth else []:
@@ -123,7 +121,7 @@ def _is_logged(record: logging.LogRecord) -> bool:
 
 
 def begin(level: str, file: Path | None, secrets: Iterable[str]) -> JsonLines:
-    """Log from now on; what is returned hides secrets that come later. Raises `SettingsError` for the file."""
+    """Start logging. Return the formatter, which takes further secrets. Raises `SettingsError` for the file."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if file is not None:
         try:
@@ -143,9 +141,9 @@ def begin(level: str, file: Path | None, secrets: Iterable[str]) -> JsonLines:
 
 
 def announce(text: str) -> None:
-    """Write to stderr once the server listens, whatever the level: as an event, or as text at a terminal.
+    """Announce that the server listens, at any log level: text on a terminal, else a log event on stderr.
 
-    Where the log goes to a file, it is an event there as well.
+    With a log file, write the text to stderr and the event to the file.
     """
     handler = logging.getLogger().handlers[0]
     to_file = isinstance(handler, logging.FileHandler)

@@ -1,8 +1,8 @@
-"""Progress notifications to the client, and why a call waits.
+"""Progress notifications and log messages to the client, which say why a call waits.
 
-Progress goes to a client that gave a token. Log messages are deprecated since 2026-07-28, and still work: from then on
-a request names the level that it wants; before, `logging/setLevel` does, which only stdio remembers: over HTTP, which
-is stateless here, clients of the legacy protocol get none.
+Progress goes to clients that send a progress token. Log messages are deprecated since 2026-07-28 but still work: since
+then each request names its level. Before, `logging/setLevel` set it, which only stdio remembers: over HTTP, which is
+stateless here, legacy clients get no log messages.
 """
 
 from collections.abc import Awaitable, Callable
@@ -29,117 +29,117 @@ from fastn_mcp.runtime import Report, System, no_progress
 Context = ServerRequestContext[Any]
 T = TypeVar("T")
 
-_FIRST = 1.0
-_EVERY = 2.0
-"""Seconds in which nothing was said, after which we say that we wait: at first, and from then on."""
+_FIRST_REPORT = 1.0
+_INTERVAL = 2.0
+"""Seconds without a report until progress is sent: the first time, and then repeatedly."""
 
 _STEP = 0.001
-"""How far progress goes where only time has passed: it has to grow, and must not look like work that was done."""
+"""Progress added when only time has passed. It has to grow, but must not look like work done."""
 
 _LEVELS: tuple[str, ...] = get_args(LoggingLevel)
-_OURS = "info"
+_LEVEL = "info"
 
 
 class Levels:
-    """Which messages a client wants."""
+    """Log levels that clients request."""
 
     def __init__(self) -> None:
         self._chosen: LoggingLevel | None = None
 
     async def choose(self, ctx: Context, params: SetLevelRequestParams) -> EmptyResult:
-        """Up to 2025-11-25. Remembered where this process serves one client, on its pipes."""
+        """Handle `logging/setLevel` (up to 2025-11-25). Stored only on stdio, where there is one client."""
         if ctx.request is None:
             self._chosen = params.level
         return EmptyResult()
 
     def wants(self, ctx: Context) -> bool:
-        """Whether this request's client wants our messages."""
+        """Whether the client of this request wants our info messages."""
         if ctx.protocol_version >= MODERN:
             level = (ctx.meta or {}).get(LOG_LEVEL_META_KEY)
         else:
             level = self._chosen if ctx.request is None else None
-        return level in _LEVELS and _LEVELS.index(cast(str, level)) <= _LEVELS.index(_OURS)
+        return level in _LEVELS and _LEVELS.index(cast(str, level)) <= _LEVELS.index(_LEVEL)
 
 
 class ProgressReporter:
-    """Reports on one request to its client, if it asked for progress or for log messages."""
+    """Reports on one request to its client, if it wants progress or log messages."""
 
     def __init__(self, ctx: Context, levels: Levels, system: System) -> None:
         self._ctx = ctx
         self._system = system
-        self._progresses = bool(ctx.meta and "progress_token" in ctx.meta)
-        self._logs = levels.wants(ctx)
-        self.is_wanted = self._progresses or self._logs
-        self._turn = anyio.Lock()
+        self._wants_progress = bool(ctx.meta and "progress_token" in ctx.meta)
+        self._wants_logs = levels.wants(ctx)
+        self.is_wanted = self._wants_progress or self._wants_logs
+        self._sending = anyio.Lock()
         self._reached = 0.0
         self._total: float | None = None
-        self._begun = self._said = system.monotonic()
-        self._doing = "Waiting for Fastn"
+        self._started_at = self._reported_at = system.monotonic()
+        self._activity = "Waiting for Fastn"
 
     async def during(self, work: Callable[[Report], Awaitable[T]]) -> T:
-        """Do the work, and report on it while it lasts."""
+        """Await the work and report on it meanwhile."""
         if not self.is_wanted:
             return await work(no_progress)
-        heard = retry.listener.set(self._waits)
+        token = retry.listener.set(self._report_wait)
         try:
             return await self._watched(work)
         finally:
-            retry.listener.reset(heard)
+            retry.listener.reset(token)
 
     async def _watched(self, work: Callable[[Report], Awaitable[T]]) -> T:
-        # Caught inside: out of a group it would come as a group of errors.
-        ended: Exception = AssertionError("the work ended neither way")
+        # Caught inside, since a task group would raise it as an exception group.
+        failure: Exception = AssertionError("the work ended neither way")
         async with anyio.create_task_group() as tasks:
-            if self._progresses:
+            if self._wants_progress:
                 tasks.start_soon(self._watch)
             try:
                 return await work(self.report)
             except Exception as error:
-                ended = error
+                failure = error
             finally:
                 tasks.cancel_scope.cancel()
-        raise ended
+        raise failure
 
     async def report(self, message: str, done: float, total: float | None) -> None:
-        """What a procedure says of itself."""
-        self._doing, self._total = message, total
+        """Report the progress of a procedure."""
+        self._activity, self._total = message, total
         await self._progress(message, done)
 
     async def _watch(self) -> None:
-        pause = _FIRST
+        pause = _FIRST_REPORT
         while True:
             await self._system.sleep(pause)
-            pause = _EVERY
+            pause = _INTERVAL
             now = self._system.monotonic()
-            if (quiet := now - self._said) < _FIRST:
-                pause = _EVERY - quiet
+            if (quiet := now - self._reported_at) < _FIRST_REPORT:
+                pause = _INTERVAL - quiet
                 continue
-            await self._progress(f"{self._doing}, {now - self._begun:.0f} s", self._reached)
+            await self._progress(f"{self._activity}, {now - self._started_at:.0f} s", self._reached)
 
-    async def _waits(self, why: str) -> None:
-        if self._logs:
-            said = LoggingMessageNotificationParams(level=_OURS, logger="fastn_mcp.client", data=safe_text(why))
-            await self._ctx.session.send_notification(LoggingMessageNotification(params=said), self._ctx.request_id)
+    async def _report_wait(self, why: str) -> None:
+        if self._wants_logs:
+            params = LoggingMessageNotificationParams(level=_LEVEL, logger="fastn_mcp.client", data=safe_text(why))
+            await self._ctx.session.send_notification(LoggingMessageNotification(params=params), self._ctx.request_id)
         await self._progress(why, self._reached)
 
     async def _progress(self, message: str, done: float) -> None:
-        async with self._turn:
-            self._said = self._system.monotonic()
+        async with self._sending:
+            self._reported_at = self._system.monotonic()
             self._reached = max(done, self._reached + _STEP)
             total = None if self._total is None or self._total < self._reached else self._total
             await self._ctx.session.report_progress(self._reached, total, safe_text(message))
 
     async def ask(self, form: FormChannel, question: ApprovalForm) -> Answer | PendingForm:
-        """Ask by a form of the client; meanwhile the call waits for a person."""
-        before, self._doing = self._doing, "Waiting for a person's answer"
+        """Ask by the client's form, and report that the call waits for a person."""
+        before, self._activity = self._activity, "Waiting for a person's answer"
         try:
             return await form.ask(question)
         finally:
-            self._doing = before
+            self._activity = before
 
 
 class ReportedForm:
-    """A form whose waiting is reported as progress."""
+    """Form channel that reports its waiting time as progress."""
 
     def __init__(self, form: FormChannel, reporter: ProgressReporter) -> None:
         self._form = form

@@ -1,6 +1,6 @@
 """MCP prompts: recipes for recurring work.
 
-What a person fills in stands between quotes, with everything in it made visible, so that it speaks as data only.
+Arguments are sanitized and quoted, so that they are read as data.
 """
 
 import json
@@ -25,22 +25,22 @@ from fastn_mcp.redaction import safe_text
 from fastn_mcp.tools.tool import AnyTool
 
 _LONGEST = 200
-"""Characters of one argument."""
+"""Maximum characters of one argument."""
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """What a person fills in; all are required."""
+    """Argument of a prompt. All are required."""
 
     name: str
     description: str
     kind: str | None = None
-    """What it names, where ids can be proposed."""
+    """Resource kind that it names, for id completion."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One prompt. Tools stand between backticks in its text."""
+    """One prompt. Its text names tools in backticks."""
 
     name: str
     title: str
@@ -50,21 +50,21 @@ class Recipe:
 
     @property
     def tools(self) -> frozenset[str]:
-        """What it needs."""
+        """Names of the tools that the text uses."""
         return frozenset(re.findall(r"`(\w+)`", self.text))
 
-    def fill(self, given: Mapping[str, str]) -> str:
-        """The message. Raises `NotSent` that names the argument which is missing, unknown or too long."""
-        known = [argument.name for argument in self.arguments]
-        for name in given:
-            if name not in known:
-                raise NotSent(f"unknown argument {name[:64]!r}{nearest(name, known)}.", "See prompts/list.")
-        for name in known:
-            if not given.get(name, "").strip():
+    def fill(self, values: Mapping[str, str]) -> str:
+        """Return the message. Raises `NotSent` that names a missing, unknown or too long argument."""
+        names = [argument.name for argument in self.arguments]
+        for name in values:
+            if name not in names:
+                raise NotSent(f"unknown argument {name[:64]!r}{nearest(name, names)}.", "See prompts/list.")
+        for name in names:
+            if not values.get(name, "").strip():
                 raise NotSent(f"{name}: is required.", "Fill it in and ask again.")
-            if len(given[name]) > _LONGEST:
+            if len(values[name]) > _LONGEST:
                 raise NotSent(f"{name}: must have at most {_LONGEST} characters.", "Shorten it and ask again.")
-        return self.text.format_map({name: _quoted(given[name].strip()) for name in known})
+        return self.text.format_map({name: _quoted(values[name].strip()) for name in names})
 
 
 def _quoted(value: str) -> str:
@@ -170,21 +170,21 @@ could not be read. Only the dashboard removes people and roles. Propose; change 
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
 
 
-def within(offered: Sequence[AnyTool]) -> tuple[Recipe, ...]:
-    """The prompts whose tools are all offered."""
+def available(offered: Sequence[AnyTool]) -> tuple[Recipe, ...]:
+    """Return the prompts whose tools are all enabled."""
     names = {offer.tool_name() for offer in offered}
     return tuple(recipe for recipe in RECIPES if recipe.tools <= names)
 
 
 class PromptCatalog:
-    """The prompts that these operations allow."""
+    """Prompts whose tools are all enabled."""
 
     def __init__(self, offered: Sequence[AnyTool]) -> None:
-        self._recipes = {recipe.name: recipe for recipe in within(offered)}
+        self._recipes = {recipe.name: recipe for recipe in available(offered)}
         self.listed = ListPromptsResult(prompts=[_prompt(recipe) for recipe in self._recipes.values()])
 
     def get(self, params: GetPromptRequestParams) -> GetPromptResult:
-        """The message. Raises `MCPError`."""
+        """Return the filled prompt. Raises `MCPError` if it is unknown, disabled or its arguments are invalid."""
         recipe = self._recipes.get(params.name)
         if recipe is None:
             why = f"There is no prompt {params.name[:64]!r}{nearest(params.name, self._recipes)}. See prompts/list."

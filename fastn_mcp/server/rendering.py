@@ -1,6 +1,6 @@
-"""Results as the model reads them: compact JSON within a budget.
+"""Rendering of results for the model: compact JSON within a budget.
 
-Text from Fastn stands inside `data` only, marked as untrusted: names, logs and AI replies can carry instructions.
+Text from Fastn appears only in `data`, marked as untrusted, since names, logs and AI replies can contain instructions.
 """
 
 import csv
@@ -31,21 +31,21 @@ _PAGES = {
     "executions": "/activity",
     "ai": "/agent",
 }
-"""The dashboard's pages that are known, by resource."""
+"""Known dashboard pages by resource."""
 
 BUDGET = 8_000
-"""Characters of one result."""
+"""Maximum size of one result in bytes of JSON."""
 
-# What saying that something was left out may take of it.
-_ROOM_TO_SAY = 250
+# The share of it for the note on what was left out.
+_NOTE_SIZE = 250
 
 
-def shaped(
+def render(
     call: Tool[Any], result: FastnObject, account: dict[str, JsonValue], change: Change | None = None
 ) -> dict[str, JsonValue]:
-    """The result of `call` as the model reads it, with the receipt of the change that it made."""
+    """Render the result of `call`, with the receipt of its change."""
     if isinstance(result, Listed):
-        return _page(call, cast("Listed[FastnObject]", result))
+        return _render_page(call, cast("Listed[FastnObject]", result))
     answer: dict[str, JsonValue] = {}
     if call.effect is not Effect.READ:
         answer["done"] = call.tool_name()
@@ -57,23 +57,23 @@ def shaped(
     answer |= {"data": None, "untrusted": True}
     raw = row_of(result)
     data = _with_new_key(raw) if isinstance(call, CreateApiKey) else safe(raw)
-    answer["data"], left_out = _fitting(data, BUDGET - _ROOM_TO_SAY - _size(answer))
+    answer["data"], left_out = _fit(data, BUDGET - _NOTE_SIZE - _size(answer))
     return answer | ({"left_out": left_out} if left_out else {})
 
 
 def with_dashboard(
     answer: dict[str, JsonValue], call: Tool[Any] | None, dashboard_url: str | None
 ) -> dict[str, JsonValue]:
-    """`answer`, and the address of the dashboard's page where our words in it send a person there."""
-    theirs = {"fastn"} if isinstance(call, Procedure) else {"fastn", "data"}
-    ours = to_json({name: value for name, value in answer.items() if name not in theirs})
-    if dashboard_url is None or b"dashboard" not in ours:
+    """Add the address of the dashboard page if our own text in the answer mentions the dashboard."""
+    foreign = {"fastn"} if isinstance(call, Procedure) else {"fastn", "data"}
+    own_text = to_json({name: value for name, value in answer.items() if name not in foreign})
+    if dashboard_url is None or b"dashboard" not in own_text:
         return answer
     return answer | {"dashboard": dashboard_url + _page_of(call)}
 
 
 def _page_of(call: Tool[Any] | None) -> str:
-    """The page for what `call` acts on; the dashboard itself where none is known."""
+    """Return the path of the page for what `call` acts on, or "" for the dashboard itself."""
     installation: object = getattr(call, "installation_id", None)
     if isinstance(installation, str):
         return f"/installations/{quote(installation, safe='')}"
@@ -81,43 +81,43 @@ def _page_of(call: Tool[Any] | None) -> str:
     return _PAGES.get(resource or "", "")
 
 
-def _page(call: Tool[Any], page: Listed[FastnObject]) -> dict[str, JsonValue]:
-    around = cast("dict[str, JsonValue]", page.model_dump(exclude={"items"}, exclude_none=True))
+def _render_page(call: Tool[Any], page: Listed[FastnObject]) -> dict[str, JsonValue]:
+    envelope = cast("dict[str, JsonValue]", page.model_dump(exclude={"items"}, exclude_none=True))
     left_out: list[str] = []
-    if _size(around) > BUDGET // 2:
-        around.pop("next_cursor", None)
+    if _size(envelope) > BUDGET // 2:
+        envelope.pop("next_cursor", None)
         left_out.append("There is more, but its cursor is too long to be passed on: use filters.")
-    room = BUDGET - _ROOM_TO_SAY - _size(around)
-    table = isinstance(call, List) and call.detail == CSV
-    kept, cut = _lines(page.items, room) if table else _rows(page.items, room)
-    shown = max(len(kept) - 1, 0) if table else len(kept)  # the first line holds the names
+    budget = BUDGET - _NOTE_SIZE - _size(envelope)
+    is_csv = isinstance(call, List) and call.detail == CSV
+    included, cut = _lines(page.items, budget) if is_csv else _rows(page.items, budget)
+    shown = max(len(included) - 1, 0) if is_csv else len(included)  # without the header
     if (missing := len(page.items) - shown) > 0:
-        # Fastn's cursor would jump over the rows that were left out.
-        around.pop("next_cursor", None)
+        # Fastn's own cursor would skip the rows that were left out.
+        envelope.pop("next_cursor", None)
         if 0 < shown <= len(page.positions):
-            around["next_cursor"] = page.positions[shown - 1].encode()
+            envelope["next_cursor"] = page.positions[shown - 1].encode()
             left_out.insert(0, f"{counted(missing, 'row')} did not fit; next_cursor goes on with them.")
         else:
             more = f"Call again with limit {shown} and go on from there."
             left_out.insert(0, f"{counted(missing, 'row')} did not fit. {more}")
-    answer: dict[str, JsonValue] = {"data": "\n".join(map(str, kept)) if table else cast(JsonValue, kept)}
-    if said := " ".join([*left_out, *cut]):
-        answer["left_out"] = said
-    return answer | around | {"untrusted": True}
+    answer: dict[str, JsonValue] = {"data": "\n".join(map(str, included)) if is_csv else cast(JsonValue, included)}
+    if note := " ".join([*left_out, *cut]):
+        answer["left_out"] = note
+    return answer | envelope | {"untrusted": True}
 
 
-def _lines(records: list[FastnObject], room: int) -> tuple[list[str], list[str]]:
-    """The rows as lines of CSV under a line of names, as many as fit, and at least one."""
+def _lines(records: list[FastnObject], budget: int) -> tuple[list[str], list[str]]:
+    """Render as many rows as fit, at least one, as CSV lines under a header. Return also what was cut."""
     rows = [_row(record) for record in records]
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = [_line(names)] if rows else []
-    left = room - _size("\n".join(lines))
+    left = budget - _size("\n".join(lines))
     for row in rows:
         line = _line([row.get(name) for name in names])
         left -= _size(line)
         if left < 0 and len(lines) == 1:
-            cut, said = _fitting(line, max(left + _size(line), room // 2))
-            return [*lines, str(cut)], [said]
+            cut, note = _fit(line, max(left + _size(line), budget // 2))
+            return [*lines, str(cut)], [note]
         if left < 0:
             break
         lines.append(line)
@@ -134,7 +134,7 @@ def _line(values: Iterable[JsonValue]) -> str:
 
 
 def _with_new_key(answer: JsonValue) -> JsonValue:
-    """The answer that creates a key. Its secrets stand where the operator wants them: here, or in a file named here."""
+    """Redact the result of `create_api_key`, except the issued secret or the name of its file."""
     if isinstance(answer, list):
         return [_with_new_key(item) for item in answer]
     if not isinstance(answer, dict):
@@ -148,15 +148,15 @@ def _with_new_key(answer: JsonValue) -> JsonValue:
     return shown
 
 
-def _rows(records: list[FastnObject], room: int) -> tuple[list[JsonValue], list[str]]:
-    """As many rows as fit, and at least one; what was cut of that one. What does not fit is not even looked at."""
-    left = room
+def _rows(records: list[FastnObject], budget: int) -> tuple[list[JsonValue], list[str]]:
+    """Render as many rows as fit, at least one. Return also what was cut of it. Later rows are not read."""
+    left = budget
     rows: list[JsonValue] = []
     for record in records:
         row, raw = safe_json(row_of(record))
         left -= (_size(row) if raw is None else len(raw)) + 1
         if left < 0 and not rows:
-            first, cut = _fitting(row, room)
+            first, cut = _fit(row, budget)
             return [first], [cut]
         if left < 0:
             break
@@ -168,28 +168,28 @@ def _row(record: FastnObject) -> dict[str, JsonValue]:
     return cast("dict[str, JsonValue]", safe(row_of(record)))
 
 
-def _fitting(value: JsonValue, room: int) -> tuple[JsonValue, str]:
-    """The value, cut until it fits, and in words what was cut."""
-    if _size(value) <= room:
+def _fit(value: JsonValue, budget: int) -> tuple[JsonValue, str]:
+    """Cut a value until it fits. Return it with a sentence on what was cut."""
+    if _size(value) <= budget:
         return value, ""
     limit = BUDGET
     while limit > 1:
         limit //= 2
-        cut = _cut(value, limit)
-        if _size(cut) <= room:
+        cut = _truncate(value, limit)
+        if _size(cut) <= budget:
             return cut, f"Texts are cut at {limit} characters, lists and objects at {limit} entries."
-    # A letter of JSON in JSON takes up to four bytes.
-    return _cut(to_json(value).decode(), room // 4 - 40), "Only the beginning is here, as text."
+    # A character of JSON takes up to four bytes inside a JSON string.
+    return _truncate(to_json(value).decode(), budget // 4 - 40), "Only the beginning is here, as text."
 
 
-def _cut(value: JsonValue, limit: int) -> JsonValue:
+def _truncate(value: JsonValue, limit: int) -> JsonValue:
     if isinstance(value, str):
         return shorten(value, limit)
     if isinstance(value, list):
-        kept = [_cut(item, limit) for item in value[:limit]]
-        return [*kept, f"[{len(value) - limit} more]"] if len(value) > limit else kept
+        included = [_truncate(item, limit) for item in value[:limit]]
+        return [*included, f"[{len(value) - limit} more]"] if len(value) > limit else included
     if isinstance(value, dict):
-        entries = {shorten(name, limit): _cut(item, limit) for name, item in islice(value.items(), limit)}
+        entries = {shorten(name, limit): _truncate(item, limit) for name, item in islice(value.items(), limit)}
         return entries | ({f"[{len(value) - limit} more]": None} if len(value) > limit else {})
     return value
 
@@ -199,30 +199,30 @@ def _size(value: JsonValue) -> int:
 
 
 _FOREIGN = ("fastn", "preview", "now")
-"""What in an error Fastn has written."""
+"""Keys of an error that contain text from Fastn."""
 
 
-def failed(error: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """An error as the model reads it: what Fastn or a person said stands under its own name, marked and visible."""
-    said = cast("dict[str, JsonValue]", safe(error))
-    return said | ({"untrusted": True} if any(name in error for name in _FOREIGN) else {})
+def render_error(error: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Render an error, sanitized, and marked as untrusted if it contains text from Fastn."""
+    answer = cast("dict[str, JsonValue]", safe(error))
+    return answer | ({"untrusted": True} if any(name in error for name in _FOREIGN) else {})
 
 
-def previewed(preview: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """The answer to `dry_run`."""
-    shown, left_out = _fitting(safe(preview), BUDGET - _ROOM_TO_SAY)
+def render_preview(preview: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Render the result of `dry_run`."""
+    shown, left_out = _fit(safe(preview), BUDGET - _NOTE_SIZE)
     answer: dict[str, JsonValue] = {"status": "preview", "message": "Nothing was sent.", "preview": shown}
     return answer | ({"left_out": left_out} if left_out else {}) | {"untrusted": True}
 
 
-def waiting(preview: dict[str, JsonValue], where: str, until: float) -> dict[str, JsonValue]:
-    """The answer to a call about which a person is asked elsewhere; `until` is in Unix seconds."""
+def render_pending(preview: dict[str, JsonValue], where: str, until: float) -> dict[str, JsonValue]:
+    """Render the result of a call that waits for out-of-band approval. `until` is in Unix seconds."""
     return {
         "status": "approval_required",
         "outcome": "approval_required",
         "message": f"Nothing was sent. A person has to approve this call. {where}",
         "next": "Tell the person. Once they have decided, make exactly the same call again.",
         "until": datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds"),
-        "preview": _fitting(safe(preview), BUDGET - 3 * _ROOM_TO_SAY)[0],
+        "preview": _fit(safe(preview), BUDGET - 3 * _NOTE_SIZE)[0],
         "untrusted": True,
     }

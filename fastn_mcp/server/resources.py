@@ -1,7 +1,7 @@
-"""MCP resources: one table of URI templates, each with the call that reads it; and completion of the ids in them.
+"""MCP resources: a table of URI templates with the calls that read them, and completion of their ids.
 
-A resource is read by the same dispatch, guard and rendering as a tool's call, and holds the same JSON. An address is
-decoded and its id checked as a path's is, so that nothing enters a call here that an argument could not.
+A resource uses the same dispatch, guard and rendering as a tool call and contains the same JSON. URIs are decoded and
+ids checked like request paths, so that a URI cannot pass a value that an argument could not.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.server import prompts
 from fastn_mcp.server.progress import Levels, ProgressReporter
-from fastn_mcp.server.rendering import failed, shaped
+from fastn_mcp.server.rendering import render, render_error
 from fastn_mcp.tools.account import GetBilling, GetQuotas, GetUsage
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.customers import GetCustomer
@@ -54,47 +54,47 @@ Call = Tool[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One address, or a template of addresses with an id in it."""
+class ResourceSpec:
+    """One resource URI, or a URI template with an id."""
 
     uri: str
     name: str
     title: str
     description: str
     reader: AnyTool
-    """The operation by which it is read: without it, the place is not offered."""
+    """Tool that reads it. Without this tool the resource is not listed."""
     make: Callable[[str], Call]
-    """The call that reads what the id names; an address without one is given an empty id."""
+    """Builds the call for an id, which is empty for a URI without one."""
     priority: float = 0.5
     kind: str | None = None
-    """Of what the id is, as completions know it."""
+    """Resource kind of the id, for completion."""
 
     @property
     def parameter(self) -> str | None:
-        """The name of the id in the template."""
+        """Name of the id in the template, or None."""
         names = Route("READ", self.uri).parameters
         return names[0] if names else None
 
     def call(self, uri: str) -> Call | None:
-        """The call that reads `uri`, where it is one of these addresses. Raises `NotSent` for an id that is none."""
+        """Return the call that reads `uri`, or None if it does not match. Raises `NotSent` for an invalid id."""
         route = Route("READ", self.uri)
-        given = route.match(uri)
-        if given is None:
+        parameters = route.match(uri)
+        if parameters is None:
             return None
         try:
-            route.fill(given)
-            return self.make(next(iter(given.values()), ""))
+            route.fill(parameters)
+            return self.make(next(iter(parameters.values()), ""))
         except RefusedValue as error:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the address and read again.") from None
         except ValidationError:
             raise NotSent("The id is not accepted.", "Correct the address and read again.") from None
 
 
-def _one(kind: str, get: AnyTool | None = None) -> Place:
-    """A kind that Fastn shows one by one, by `get`, or else one that is looked for in its list."""
+def _by_id(kind: str, get: AnyTool | None = None) -> ResourceSpec:
+    """Return the template of a kind, read by `get` or else by a search in its list."""
     reader, parameter = get or LISTS[kind], f"{kind}_id"
     words = kind.replace("_", " ").replace("api", "API")
-    return Place(
+    return ResourceSpec(
         uri=f"fastn://{kind.replace('_', '-')}s/{{{parameter}}}",
         name=kind,
         title=words[0].upper() + words[1:],
@@ -105,9 +105,9 @@ def _one(kind: str, get: AnyTool | None = None) -> Place:
     )
 
 
-def _account(name: str, reader: AnyTool, description: str, priority: float = 0.5) -> Place:
-    """Something of which the account has one."""
-    return Place(
+def _account(name: str, reader: AnyTool, description: str, priority: float = 0.5) -> ResourceSpec:
+    """Return a resource of which the account has one."""
+    return ResourceSpec(
         uri=f"fastn://{name}",
         name=name,
         title=name.capitalize(),
@@ -118,53 +118,53 @@ def _account(name: str, reader: AnyTool, description: str, priority: float = 0.5
     )
 
 
-PLACES: tuple[Place, ...] = (
+RESOURCES: tuple[ResourceSpec, ...] = (
     _account("overview", GetOverview, "The account at a glance.", 0.9),
     _account("billing", GetBilling, "Plan, price and AI credits."),
     _account("usage", GetUsage, "What was used, by customer."),
     _account("quotas", GetQuotas, "Limits with their use."),
-    _one("customer", GetCustomer),
-    _one("connector", GetConnector),
-    _one("workflow", GetWorkflow),
-    _one("trigger", GetTrigger),
-    _one("execution", GetExecution),
-    _one("connection"),
-    _one("user"),
-    _one("role"),
-    _one("api_key"),
-    _one("secret"),
+    _by_id("customer", GetCustomer),
+    _by_id("connector", GetConnector),
+    _by_id("workflow", GetWorkflow),
+    _by_id("trigger", GetTrigger),
+    _by_id("execution", GetExecution),
+    _by_id("connection"),
+    _by_id("user"),
+    _by_id("role"),
+    _by_id("api_key"),
+    _by_id("secret"),
 )
 
 
-def within(offered: Sequence[AnyTool]) -> tuple[Place, ...]:
-    """The places that can be read with these operations."""
-    return tuple(place for place in PLACES if place.reader in offered)
+def available(offered: Sequence[AnyTool]) -> tuple[ResourceSpec, ...]:
+    """Return the resources whose tools are enabled."""
+    return tuple(spec for spec in RESOURCES if spec.reader in offered)
 
 
 Context = ServerRequestContext[Any]
 
 JSON = "application/json"
 
-_NOT_FOUND_ONCE = -32002
-"""The code of a resource that is not there, up to 2025-11-25. Since then it is that of wrong parameters."""
+_NOT_FOUND_LEGACY = -32002
+"""Error code of a missing resource up to 2025-11-25. Since then it is that of invalid params."""
 
 _LONGEST = 2_000
-"""Characters of an address that an error repeats."""
+"""Maximum characters of a URI in an error."""
 
 _LONGEST_TYPED = 200
-"""Characters of what was typed that completion looks at."""
+"""Maximum characters of typed text that completion uses."""
 
 
 class ResourceReader:
-    """The resources of one account."""
+    """Resources of one account."""
 
     def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyTool], account: dict[str, JsonValue]) -> None:
         self._dispatch = dispatch
         self._account = account
-        self._places = within(offered)
-        listed = [Resource(uri=place.uri, **_shown(place)) for place in self._places if place.parameter is None]
+        self._specs = available(offered)
+        listed = [Resource(uri=spec.uri, **_fields(spec)) for spec in self._specs if spec.parameter is None]
         self.listed = ListResourcesResult(resources=listed)
-        templates = [ResourceTemplate(uri_template=p.uri, **_shown(p)) for p in self._places if p.parameter is not None]
+        templates = [ResourceTemplate(uri_template=p.uri, **_fields(p)) for p in self._specs if p.parameter is not None]
         self.templates = ListResourceTemplatesResult(resource_templates=templates)
 
     async def read(
@@ -173,19 +173,19 @@ class ResourceReader:
         params: ReadResourceRequestParams,
         caller: Caller,
         levels: Levels,
-        room: Callable[[], AbstractAsyncContextManager[None]],
+        slot: Callable[[], AbstractAsyncContextManager[None]],
     ) -> ReadResourceResult:
-        """What is there. Raises `MCPError`."""
-        asked = self._dispatch.redacted({"uri": params.uri[:_LONGEST]})
-        not_found = INVALID_PARAMS if ctx.protocol_version >= MODERN else _NOT_FOUND_ONCE
+        """Read a resource. Raises `MCPError` if it does not exist or cannot be read."""
+        requested = self._dispatch.redacted({"uri": params.uri[:_LONGEST]})
+        not_found = INVALID_PARAMS if ctx.protocol_version >= MODERN else _NOT_FOUND_LEGACY
         try:
             call = self._call(params.uri)
             if call is None:
                 message = "There is no such resource. See resources/list and resources/templates/list."
-                raise MCPError(not_found, message, asked)
-            telling = ProgressReporter(ctx, levels, self._dispatch.system)
-            async with room():
-                outcome = await telling.during(lambda report: self._dispatch(call, caller, report))
+                raise MCPError(not_found, message, requested)
+            reporter = ProgressReporter(ctx, levels, self._dispatch.system)
+            async with slot():
+                outcome = await reporter.during(lambda report: self._dispatch(call, caller, report))
             if not isinstance(outcome, Done):
                 raise ApprovalRequired("A person has to approve this.", "Call the tool, which can ask.")
         except FastnError as error:
@@ -194,43 +194,43 @@ class ResourceReader:
                 code = not_found
             elif isinstance(error, NotSent):
                 code = INVALID_PARAMS
-            facts = self._dispatch.redacted(asked | failed(error.data()) | {"said": str(error)})
+            facts = self._dispatch.redacted(requested | render_error(error.data()) | {"said": str(error)})
             raise MCPError(code, str(facts.pop("said")), facts) from None
-        text = to_json(shaped(call, outcome.result, self._account)).decode()
+        text = to_json(render(call, outcome.result, self._account)).decode()
         return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=JSON, text=text)])
 
     def _call(self, uri: str) -> Call | None:
-        return next((call for place in self._places if (call := place.call(uri)) is not None), None)
+        return next((call for spec in self._specs if (call := spec.call(uri)) is not None), None)
 
 
-def _shown(place: Place) -> dict[str, Any]:
-    """What a resource and a template of resources say of themselves alike."""
-    annotations = Annotations(audience=["assistant"], priority=place.priority)
-    shown = {"name": place.name, "title": place.title, "description": place.description}
+def _fields(spec: ResourceSpec) -> dict[str, Any]:
+    """Return the fields that a resource and a resource template share."""
+    annotations = Annotations(audience=["assistant"], priority=spec.priority)
+    shown = {"name": spec.name, "title": spec.title, "description": spec.description}
     return {**shown, "mime_type": JSON, "annotations": annotations}
 
 
 class IdCompletion:
-    """Completion of ids in resource addresses and prompt arguments, where these tools are offered."""
+    """Completion of ids in resource URIs and prompt arguments, for enabled tools."""
 
     def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyTool]) -> None:
         self._dispatch = dispatch
-        self._templates = {place.uri: {place.parameter: place.kind} for place in within(offered) if place.parameter}
+        self._templates = {spec.uri: {spec.parameter: spec.kind} for spec in available(offered) if spec.parameter}
         self._prompts = {
             recipe.name: {argument.name: argument.kind for argument in recipe.arguments}
-            for recipe in prompts.within(offered)
+            for recipe in prompts.available(offered)
         }
 
     async def complete(
-        self, params: CompleteRequestParams, caller: Caller, room: Callable[[], AbstractAsyncContextManager[None]]
+        self, params: CompleteRequestParams, caller: Caller, slot: Callable[[], AbstractAsyncContextManager[None]]
     ) -> CompleteResult:
-        """The ids that fit, best first. Raises `MCPError`."""
+        """Return the matching ids, best first. Raises `MCPError` if the argument is unknown or reading fails."""
         kind = self._kind(params)
         if kind is None:
             return CompleteResult(completion=Completion(values=[], total=0, has_more=False))
         call = CompleteId(kind=kind, typed=params.argument.value[:_LONGEST_TYPED])
         try:
-            async with room():
+            async with slot():
                 outcome = await self._dispatch(call, caller)
         except FastnError as error:
             raise MCPError(INTERNAL_ERROR, safe_text(str(error))) from None
@@ -241,7 +241,7 @@ class IdCompletion:
         return CompleteResult(completion=Completion(values=values, total=found.total, has_more=found.more))
 
     def _kind(self, params: CompleteRequestParams) -> str | None:
-        """Of what ids are wanted; None for an argument that is free text."""
+        """Return the kind of the requested ids, or None for free text. Raises `MCPError` if it is unknown."""
         if isinstance(params.ref, ResourceTemplateReference):
             arguments = self._templates.get(params.ref.uri)
             missing = "There is no such resource template. See resources/templates/list."

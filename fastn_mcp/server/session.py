@@ -1,4 +1,4 @@
-"""A session on the SDK's streams: parse messages, reject what is not one, end once everything is answered."""
+"""MCP session on the SDK's streams: parse messages, reject invalid ones, end once every request is answered."""
 
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
@@ -26,56 +26,56 @@ from fastn_mcp.guard.journal import ResponseDelivery, delivery
 from fastn_mcp.server.stdio import PARSE_ERROR, Pipes, error_line, id_in
 
 DRAIN = 5.0
-"""Seconds without an answer written after which, once the input has ended, nothing more is waited for."""
+"""Seconds without written output, after the end of the input, until pending requests are abandoned."""
 
 
-async def converse(
+async def serve_session(
     server: Server[Any],
     pipes: Pipes,
     lines: AsyncIterator[bytes],
-    heard: Iterable[bytes] = (),
+    replayed: Iterable[bytes] = (),
     answered: Iterable[object] = (),
 ) -> None:
-    """Serve until the input ends. Lines that were `heard` before come first; ids in `answered` get no second answer."""
-    server.middleware.append(_delivered)
+    """Serve until the input ends. The lines in `replayed` come first; ids in `answered` get no second response."""
+    server.middleware.append(_settle_on_delivery)
     async with anyio.create_task_group() as tasks:
-        streams = _Streams(pipes, lines, heard, answered, tasks.cancel_scope)
+        streams = _Streams(pipes, lines, replayed, answered, tasks.cancel_scope)
         await server.run(streams, streams, server.create_initialization_options())
 
 
-async def _delivered(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
-    """Have the changes of a request settled by its delivery, which the response's writer finds in the same task."""
+async def _settle_on_delivery(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
+    """Middleware that settles the changes of a request once its response is delivered."""
     delivery.set(ResponseDelivery())
     return await call_next(ctx)
 
 
 class _Streams:
-    """Both streams of the SDK, on the pipes themselves: streams between would cost a switch of tasks for each message.
+    """Read and write streams for the SDK, directly on the pipes, which saves a task switch per message.
 
-    The SDK cancels what is in flight as soon as its input ends. This input ends once all requests are answered.
+    The SDK cancels calls in flight once its input ends. This stream therefore ends only when all requests are answered.
     """
 
     def __init__(
         self,
         pipes: Pipes,
         lines: AsyncIterator[bytes],
-        heard: Iterable[bytes],
+        replayed: Iterable[bytes],
         answered: Iterable[object],
-        conversation: anyio.CancelScope,
+        session: anyio.CancelScope,
     ) -> None:
         self._pipes = pipes
         self._lines = lines
-        self._heard = deque(heard)
+        self._replayed = deque(replayed)
         self._answered = set(answered)
-        self._conversation = conversation
+        self._session = session
         self._waiting: set[object] = set()
-        """The ids of requests that have no answer yet."""
+        """Ids of unanswered requests."""
         self._all_answered = anyio.Event()
         self._deliveries: dict[object, ResponseDelivery] = {}
         self._ended = anyio.Event()
 
     async def aclose(self) -> None:
-        """Keep the pipes open: there may be more to write."""
+        """Keep the pipes open, since there may be more to write."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,14 +89,14 @@ class _Streams:
         return self
 
     async def __anext__(self) -> SessionMessage:
-        while (line := self._heard.popleft() if self._heard else await anext(self._lines, None)) is not None:
+        while (line := self._replayed.popleft() if self._replayed else await anext(self._lines, None)) is not None:
             message = await _parsed(line, self._pipes)
             if message is not None:
-                self._note(message)
+                self._track(message)
                 return SessionMessage(message)
         self._ended.set()
-        if not await self._settled() and self._pipes.stuck:
-            self._conversation.cancel()  # nobody would read the error that the SDK writes
+        if not await self._drained() and self._pipes.is_blocked:
+            self._session.cancel()  # the client would not read the error that the SDK writes
         raise StopAsyncIteration
 
     async def receive(self) -> SessionMessage:
@@ -105,13 +105,13 @@ class _Streams:
         except StopAsyncIteration:
             raise anyio.EndOfStream from None
 
-    def _note(self, message: JSONRPCMessage) -> None:
-        """A request counts until it is answered, or until the client says that it waits no more."""
+    def _track(self, message: JSONRPCMessage) -> None:
+        """Track a request until it is answered or the client cancels it."""
         if isinstance(message, JSONRPCRequest) and message.method != "subscriptions/listen":
             self._waiting.add(message.id)
         elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
-            given = (message.params or {}).get("requestId")
-            cancelled = given if isinstance(given, (str, int)) else None
+            request_id = (message.params or {}).get("requestId")
+            cancelled = request_id if isinstance(request_id, (str, int)) else None
             self._waiting.discard(cancelled)
             if (late := self._deliveries.get(cancelled)) is not None:
                 late.lost.set()
@@ -129,7 +129,7 @@ class _Streams:
             self._all_answered.set()
 
     async def _write(self, message: JSONRPCMessage) -> None:
-        """Write a message. A response waits until it was read: the client may say still that it waits no more."""
+        """Write a message. For a response, wait until it is read, since the client can still cancel until then."""
         line = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
         response = delivery.get()
         if not isinstance(message, JSONRPCResponse) or response is None:
@@ -138,12 +138,12 @@ class _Streams:
         self._deliveries[message.id] = response
         try:
             await self._pipes.write(line)
-            await response.written(lambda: self._pipes.unread, self._ended)
+            await response.written(lambda: self._pipes.has_unread, self._ended)
         finally:
             del self._deliveries[message.id]
 
-    async def _settled(self) -> bool:
-        """Whether all are answered. A slow reader is waited for; a call that hangs, or a reader that does, is not."""
+    async def _drained(self) -> bool:
+        """Wait for pending responses while output is written. Return whether all requests are answered."""
         self._all_answered = anyio.Event()
         while self._waiting:
             written = self._pipes.written
@@ -155,12 +155,12 @@ class _Streams:
 
 
 async def _parsed(line: bytes, pipes: Pipes) -> JSONRPCMessage | None:
-    """The message of a line; None where it is none, which has then been answered."""
+    """Parse a line. Answer an invalid one with an error and return None."""
     if not line.strip():
         return None
     with suppress(ValidationError, ValueError, RecursionError):
         message = jsonrpc_message_adapter.validate_json(line, by_name=False)
-        # A request whose id is none (null, 1.5, an object) is taken for a notification, which nobody answers.
+        # A request with an invalid id (null, 1.5, an object) parses as a notification, which would get no answer.
         if not isinstance(message, JSONRPCNotification) or b'"id"' not in line or "id" not in from_json(line):
             return message
     try:
@@ -169,6 +169,6 @@ async def _parsed(line: bytes, pipes: Pipes) -> JSONRPCMessage | None:
         await pipes.write(error_line(id_in(line), PARSE_ERROR, "This is not JSON that can be read. Nothing was sent."))
         return None
     if isinstance(body, dict) and "method" not in body:
-        return None  # a broken answer, which nobody waits for
+        return None  # a malformed response, which gets no answer
     await pipes.write(error_line(id_in(line), INVALID_REQUEST, "This is not a JSON-RPC 2.0 message. Nothing was sent."))
     return None

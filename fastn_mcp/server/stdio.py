@@ -1,11 +1,11 @@
-"""MCP over the process's own pipes. Every request gets an answer, and the process always ends.
+"""MCP over stdio. Every request gets a response, and the process always exits.
 
-The SDK's own transport drops what it cannot parse, without an answer; hangs on SIGINT; leaves on SIGTERM without
-cleaning up; and cancels calls in flight when the input ends (python-sdk #2678). Hence a transport of our own, on the
-SDK's streams. The SDK itself is loaded once the introduction needs it.
+The SDK's own transport drops unparsable messages without a response, hangs on SIGINT, exits on SIGTERM without cleanup,
+and cancels calls in flight when the input ends (python-sdk #2678). This transport replaces it, on the SDK's streams.
+The SDK is loaded after the early handshake.
 
-A line that is too long is answered here, since nobody else may hold it. On pipes the event loop waits; from a file or
-a terminal, for which it cannot, a thread reads.
+An oversized line is answered here, so that it is never in memory as a whole. Pipes are polled by the event loop. Files
+and terminals, which it cannot poll, are read by a thread.
 """
 
 import os
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 LONGEST_LINE = 4 * 1024 * 1024
-"""Bytes of one message. A longer line is answered by an error and dropped."""
+"""Maximum bytes of a message. A longer line is answered with an error and dropped."""
 
 PARSE_ERROR = -32700
 
@@ -41,9 +41,9 @@ _ID = re.compile(rb'"id"\s*:\s*(-?\d{1,18}|"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]){0,
 
 
 class Pipes:
-    """File descriptors 0 and 1, taken away from everybody else.
+    """Exclusive use of file descriptors 0 and 1.
 
-    While it lives, fd 0 is empty and fd 1 goes to stderr: what a library prints cannot corrupt the wire.
+    Meanwhile fd 0 is empty and fd 1 goes to stderr, so that a library that prints cannot corrupt the protocol.
     """
 
     def __init__(self) -> None:
@@ -53,67 +53,67 @@ class Pipes:
         os.close(nothing)
         os.dup2(2, 1)
         self._writing = anyio.Lock(fast_acquire=True)
-        self._rest = b""
-        self._gone = False
+        self._unwritten = b""
+        self._closed = False
         self._idle = anyio.CancelScope()
         self.written = 0
-        """Bytes. While it grows, somebody reads."""
-        self._source = self._in if _WINDOWS or _is_pipe(self._in) else _piped(self._in)
-        self._waits = _is_pipe(self._out) and not _WINDOWS
+        """Bytes written. While it grows, the client reads."""
+        self._source = self._in if _WINDOWS or _is_pipe(self._in) else _pipe_from(self._in)
+        self._is_pollable = _is_pipe(self._out) and not _WINDOWS
         if not _WINDOWS:
             os.set_blocking(self._source, False)
-        if self._waits:
+        if self._is_pollable:
             os.set_blocking(self._out, False)
 
     @property
-    def stuck(self) -> bool:
-        """Whether a message waits for the reader."""
-        return self._writing.locked() or bool(self._rest)
+    def is_blocked(self) -> bool:
+        """Whether a message waits to be written."""
+        return self._writing.locked() or bool(self._unwritten)
 
     @property
-    def unread(self) -> bool:
-        """Whether the client has not read all that was written to it. Where the system does not say, it has."""
-        if self._gone or self.stuck:
+    def has_unread(self) -> bool:
+        """Whether the client has unread output. False if the system cannot tell."""
+        if self._closed or self.is_blocked:
             return True
-        return self._waits and queued(self._out) > 0
+        return self._is_pollable and unread_bytes(self._out) > 0
 
     def restore(self) -> None:
-        """Give the descriptors back."""
+        """Restore the descriptors."""
         if not _WINDOWS:
             os.set_blocking(self._source, True)
-        if self._waits:
+        if self._is_pollable:
             os.set_blocking(self._out, True)
         os.dup2(self._in, 0)
         os.dup2(self._out, 1)
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """The lines of the input; one that is too long is answered and left out."""
-        held = bytearray()
-        too_long = b""  # the beginning of a line that is being left out
+        """Yield the lines of the input. Oversized lines are answered with an error and skipped."""
+        buffer = bytearray()
+        too_long = b""  # the beginning of a line that is being skipped
         while chunk := await self._read():
             *complete, rest = chunk.split(b"\n")
             for part in complete:
-                line = bytes(held) + part
-                held.clear()
+                line = bytes(buffer) + part
+                buffer.clear()
                 if too_long or len(line) > LONGEST_LINE:
                     problem = f"This message is longer than {LONGEST_LINE} bytes. Nothing was sent."
                     await self.write(error_line(id_in(too_long or line), PARSE_ERROR, problem))
                     too_long = b""
                     continue
                 yield line
-            if len(held) + len(rest) > LONGEST_LINE:
-                too_long = too_long or bytes(held[:_HEAD]) or rest[:_HEAD]
-                held.clear()
+            if len(buffer) + len(rest) > LONGEST_LINE:
+                too_long = too_long or bytes(buffer[:_HEAD]) or rest[:_HEAD]
+                buffer.clear()
             else:
-                held += rest
-        if held:
-            yield bytes(held)
+                buffer += rest
+        if buffer:
+            yield bytes(buffer)
 
     async def _read(self) -> bytes:
-        """The next bytes; none once the input has ended, or nobody reads the answers any more."""
+        """Read the next bytes. Return b"" once the input has ended or the output is closed."""
         if _WINDOWS:
             return await anyio.to_thread.run_sync(os.read, self._source, _CHUNK, abandon_on_cancel=True)
-        while not self._gone:
+        while not self._closed:
             try:
                 return os.read(self._source, _CHUNK)
             except BlockingIOError:
@@ -124,25 +124,25 @@ class Pipes:
         return b""
 
     async def write(self, data: bytes) -> None:
-        """Write whole messages only. A reader that has gone is no error of ours: it ends the input as well.
+        """Write whole messages only. A closed output is not an error; it ends the input too.
 
-        What a cancelled writer has begun is ended by the next.
+        If a writer is cancelled, the next one completes its message.
         """
         async with self._writing:
-            left = memoryview(self._rest + data if self._rest else data)
+            remaining = memoryview(self._unwritten + data if self._unwritten else data)
             try:
-                while left and not self._gone:
-                    count = await self._write(left)
+                while remaining and not self._closed:
+                    count = await self._write(remaining)
                     self.written += count
-                    left = left[count:]
+                    remaining = remaining[count:]
             except (BrokenPipeError, ConnectionResetError):
-                self._gone = True
+                self._closed = True
                 self._idle.cancel()
             finally:
-                self._rest = bytes(left)
+                self._unwritten = bytes(remaining)
 
     async def _write(self, view: memoryview) -> int:
-        if not self._waits:
+        if not self._is_pollable:
             return await anyio.to_thread.run_sync(os.write, self._out, view)
         while True:
             try:
@@ -152,7 +152,7 @@ class Pipes:
 
 
 def id_in(line: bytes) -> str | int | None:
-    """The id of a message that cannot be parsed, where it can still be told."""
+    """Return the id of an unparsable message, or None if it is not unambiguous."""
     found = _ID.findall(line)
     if len(found) != 1:
         return None
@@ -164,10 +164,10 @@ def error_line(id_: str | int | None, code: int, message: str) -> bytes:
     return to_json({"jsonrpc": "2.0", "id": id_, "error": {"code": code, "message": message}}) + b"\n"
 
 
-def _piped(descriptor: int) -> int:
-    """A pipe that a thread fills from a file or a terminal, which the event loop cannot wait for.
+def _pipe_from(descriptor: int) -> int:
+    """Return a pipe that a thread fills from a file or a terminal, which the event loop cannot poll.
 
-    A daemon: one that waits for a terminal's next line must not keep the process from ending.
+    The thread is a daemon, so that it cannot delay the exit while it waits for a terminal.
     """
     source, sink = os.pipe()
 
@@ -183,48 +183,48 @@ def _piped(descriptor: int) -> int:
     return source
 
 
-def queued(descriptor: int) -> int:
-    """Bytes that were written to a pipe and not read, or to a socket and not received. 0 where only Linux would say."""
+def unread_bytes(descriptor: int) -> int:
+    """Return the unread bytes of a pipe or the unreceived bytes of a socket. Always 0 outside Linux."""
     if sys.platform != "linux":
         return 0
     import fcntl  # not on Windows
     import termios
 
-    asks = termios.FIONREAD if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else termios.TIOCOUTQ
-    return int.from_bytes(fcntl.ioctl(descriptor, asks, bytes(4)), sys.byteorder)
+    request = termios.FIONREAD if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else termios.TIOCOUTQ
+    return int.from_bytes(fcntl.ioctl(descriptor, request, bytes(4)), sys.byteorder)
 
 
 def _is_pipe(descriptor: int) -> bool:
-    """Whether the event loop can wait for it."""
+    """Whether the event loop can poll the descriptor."""
     mode = os.fstat(descriptor).st_mode
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 async def serve(begin: "Callable[[], Server[Any]]", introduction: Introduction | None = None) -> None:
-    """Serve until the input ends, or until SIGINT or SIGTERM. `begin` makes the server, when it is first needed."""
+    """Serve until the input ends or SIGINT or SIGTERM arrives. `begin` builds the server when it is first needed."""
     pipes = Pipes()
     try:
         async with anyio.create_task_group() as tasks:
             if sys.platform != "win32":
-                await tasks.start(_stop_on_signal, tasks)  # before the first answer: a signal may follow it at once
+                await tasks.start(_stop_on_signal, tasks)  # before the first response, after which a signal may come
             lines = pipes.lines()
-            heard, answered = list[bytes](), set[object]()
-            if introduction is None or await _introduce(introduction, lines, pipes, heard, answered):
+            replayed, answered = list[bytes](), set[object]()
+            if introduction is None or await _introduce(introduction, lines, pipes, replayed, answered):
                 server = begin()
-                from fastn_mcp.server.session import converse  # the SDK
+                from fastn_mcp.server.session import serve_session  # the SDK
 
-                await converse(server, pipes, lines, heard, answered)
+                await serve_session(server, pipes, lines, replayed, answered)
             tasks.cancel_scope.cancel()
     finally:
         pipes.restore()
 
 
 async def _introduce(
-    introduction: Introduction, lines: AsyncIterator[bytes], pipes: Pipes, heard: list[bytes], answered: set[object]
+    introduction: Introduction, lines: AsyncIterator[bytes], pipes: Pipes, replayed: list[bytes], answered: set[object]
 ) -> bool:
-    """Answer what can be answered beforehand, and note it. Whether the conversation goes on."""
+    """Run the early handshake and record its lines and answered ids. Return whether the session goes on."""
     async for line in lines:
-        heard.append(line)
+        replayed.append(line)
         reply = introduction.reply(line)
         if reply is None:
             return True

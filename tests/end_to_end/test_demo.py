@@ -88,7 +88,7 @@ BROKEN = {
         "Submitted.answer = lambda self, question: Yes('Globex Exports')",
         "check failed",
     ),
-    "answers without what they are about": ("server/rendering.py", "def shaped(*_): return {}", "KeyError: 'data'"),
+    "answers without what they are about": ("server/rendering.py", "def render(*_): return {}", "KeyError: 'data'"),
     "a sandbox that does not start": ("sandbox/app.py", "def create_app(_): raise OSError('no sandbox')", "no sandbox"),
 }
 

@@ -34,7 +34,7 @@ from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.report.collector import OutcomeGroup, Tally
-from fastn_mcp.server.rendering import BUDGET, shaped
+from fastn_mcp.server.rendering import BUDGET, render
 from fastn_mcp.tools.customers import CreateCustomer
 
 pytestmark = pytest.mark.anyio
@@ -615,7 +615,7 @@ async def test_fifty_calls_fit_into_a_message_for_slack_and_a_result(world: Worl
     )
     outcome = await world.call(call)
     assert isinstance(outcome, Done)
-    answer = shaped(call, outcome.result, {"profile": "default", "host": "live.fastn.ai"})
+    answer = render(call, outcome.result, {"profile": "default", "host": "live.fastn.ai"})
     assert len(json.dumps(answer)) <= BUDGET * 1.1
     assert len(cast("dict[str, Any]", answer["data"])["calls"]) == MOST
 

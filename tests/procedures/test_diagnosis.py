@@ -17,7 +17,7 @@ from fastn_mcp.procedures.diagnosis.failures import by_cause, ended_run, normali
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.executions import execution, no_connection, out_of_memory, timed_out
 from fastn_mcp.sandbox.state import Row
-from fastn_mcp.server.rendering import shaped
+from fastn_mcp.server.rendering import render
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +35,7 @@ async def diagnosed(world: World, workflow: str, **more: Any) -> dict[str, Any]:
     call = DiagnoseWorkflow(workflow_id=workflow, **more)
     outcome = await world.call(call)
     assert isinstance(outcome, Done), outcome
-    answer = shaped(call, outcome.result, {}, None)
+    answer = render(call, outcome.result, {}, None)
     assert len(to_json(answer).decode()) < 4_500
     data = cast("dict[str, Any]", answer["data"])
     for found in _calls(data):

@@ -20,7 +20,7 @@ from fastn_mcp.procedures.find import NEXT, Find, SearchData
 from fastn_mcp.procedures.ranking import units
 from fastn_mcp.runtime import no_progress
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
-from fastn_mcp.server.rendering import shaped
+from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -386,7 +386,7 @@ async def test_an_answer_is_small(world: World, query: str) -> None:
     call = Find(query=query)
     done = await world.call(call)
     assert isinstance(done, Done)
-    answer = shaped(call, done.result, {})
+    answer = render(call, done.result, {})
     connections = sum(row["kind"] == "connection" for row in done.result.model_dump()["found"])
     assert len(encode(to_json(answer).decode())) < 600 + 60 * connections
 

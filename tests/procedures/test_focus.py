@@ -17,7 +17,7 @@ from fastn_mcp.procedures.diagnosis.failures import by_workflow, ended_runs
 from fastn_mcp.procedures.overview.connection_impact import connection_impact
 from fastn_mcp.procedures.overview.get_overview import GetOverview, believable
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
-from fastn_mcp.server.rendering import BUDGET, shaped
+from fastn_mcp.server.rendering import BUDGET, render
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,7 @@ async def focus(world: World, about: str, hours: int = 24) -> Answer:
     call = GetOverview.model_validate({"about": about, "hours": hours})
     done = await world.call(call)
     assert isinstance(done, Done), done
-    answer = shaped(call, done.result, {})
+    answer = render(call, done.result, {})
     assert len(to_json(answer)) <= BUDGET
     assert "left_out" not in answer, "what is left out, the procedure says itself"
     data: Any = answer["data"]

@@ -16,7 +16,7 @@ from fastn_mcp.client.http import Answer
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.tables import FURTHER
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.server.rendering import BUDGET, shaped
+from fastn_mcp.server.rendering import BUDGET, render
 from fastn_mcp.tools.operation import Request
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -69,7 +69,7 @@ def busy(tmp_path: Path) -> Generator[tuple[World, Runs]]:
 async def page(world: World, call: ListExecutions) -> dict[str, Any]:
     done = await world.call(call)
     assert isinstance(done, Done), done
-    answer: dict[str, Any] = shaped(call, done.result, {})
+    answer: dict[str, Any] = render(call, done.result, {})
     assert len(to_json(answer)) <= BUDGET
     return from_json(to_json(answer))
 

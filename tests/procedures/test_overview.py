@@ -15,7 +15,7 @@ from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.overview.get_overview import MOST, GetOverview, run_totals
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.state import stamp
-from fastn_mcp.server.rendering import shaped
+from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.account import ListApiKeys, ListUsers
 from fastn_mcp.tools.catalog import CATALOG
 
@@ -130,7 +130,7 @@ async def test_an_answer_is_small(world: World, hours: int) -> None:
     call = GetOverview(hours=hours)
     done = await world.call(call)
     assert isinstance(done, Done)
-    answer = shaped(call, done.result, {})
+    answer = render(call, done.result, {})
     assert len(to_json(answer).decode()) < 4_000
     assert "left_out" not in answer
     assert len(world.sandbox.requests) == 15
@@ -373,7 +373,7 @@ async def test_a_large_account_is_told_in_one_answer(large_world: World) -> None
     done = await large_world.call(GetOverview())
     assert isinstance(done, Done)
     assert len(large_world.sandbox.requests) <= 30
-    answer = shaped(GetOverview(), done.result, {})
+    answer = render(GetOverview(), done.result, {})
     assert len(to_json(answer).decode()) < 4_500
     data: Any = answer["data"]
     state = large_world.sandbox.state

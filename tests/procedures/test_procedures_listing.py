@@ -18,7 +18,7 @@ from fastn_mcp.procedures.tables import FURTHER, listed
 from fastn_mcp.runtime import no_progress
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.sandbox.state import Row
-from fastn_mcp.server.rendering import BUDGET, shaped
+from fastn_mcp.server.rendering import BUDGET, render
 from fastn_mcp.tools.account import QueryAuditLog
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG
 from fastn_mcp.tools.connectors import ListConnections
@@ -42,7 +42,7 @@ async def answer(world: World, call: List[Any]) -> dict[str, Any]:
     """What the model reads."""
     done = await world.call(call)
     assert isinstance(done, Done), done
-    return cast("dict[str, Any]", shaped(call, done.result, {}))
+    return cast("dict[str, Any]", render(call, done.result, {}))
 
 
 def failed(world: World) -> list[str]:

@@ -21,7 +21,7 @@ from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
-from fastn_mcp.server.rendering import shaped
+from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG
 from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, DeleteConnector, UpdateConnector
@@ -325,7 +325,7 @@ async def test_a_result_carries_its_receipt(world: World) -> None:
     """Ours (DESIGN 5.7)."""
     call = UpdateCustomer(customer_id=named(world, "customers", "acme-corp"), plan="Free")
     outcome = await done(world, call)
-    answer = shaped(call, outcome.result, {}, outcome.change)
+    answer = render(call, outcome.result, {}, outcome.change)
     assert outcome.change is not None
     restores = "The earlier values can be restored with undo_change."
     assert answer["receipt"] == {

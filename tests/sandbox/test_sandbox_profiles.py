@@ -24,7 +24,7 @@ from fastn_mcp.guard.policy import Policy
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY
-from fastn_mcp.server.rendering import shaped
+from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
 
@@ -76,7 +76,7 @@ async def test_the_profile_is_named_in_the_question_the_result_and_the_audit_of_
         done = await parts.dispatch(call, Caller("local", form))
         assert isinstance(done, Done), call.tool_name()
         assert named in form.asked[-1].text, call.tool_name()
-        body: Any = shaped(call, done.result, parts.label, done.change)
+        body: Any = render(call, done.result, parts.label, done.change)
         assert body["account"] == {"profile": "acme", "host": "localhost", "environment": "test"}, call.tool_name()
     await parts.aclose()
     entries = desk.audit()

@@ -8,9 +8,9 @@ import pytest
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.catalog import BY_NAME, OFFERS
 from fastn_mcp.server.handlers import INSTRUCTIONS
-from fastn_mcp.server.prompts import RECIPES, Recipe, within
-from fastn_mcp.server.resources import PLACES
-from fastn_mcp.server.resources import within as places_within
+from fastn_mcp.server.prompts import RECIPES, Recipe, available
+from fastn_mcp.server.resources import RESOURCES
+from fastn_mcp.server.resources import available as available_resources
 from fastn_mcp.tools.customers import GetCustomer, ListCustomers
 
 """Procedures that are being written. Empty once they are there."""
@@ -81,23 +81,23 @@ def test_a_value_that_is_a_text_of_its_own_is_refused() -> None:
 def test_prompts_are_offered_only_with_all_of_their_tools() -> None:
     """Ours: a recipe that cannot be followed is none."""
     without = [offer for offer in OFFERS if offer.tool_name() != "list_changes"]
-    assert "access_review" in [recipe.name for recipe in within(OFFERS)]
-    assert "access_review" not in [recipe.name for recipe in within(without)]
+    assert "access_review" in [recipe.name for recipe in available(OFFERS)]
+    assert "access_review" not in [recipe.name for recipe in available(without)]
 
 
 def test_a_place_is_offered_only_with_the_operation_by_which_it_is_read() -> None:
     """Ours: a resource is a read like any other."""
-    assert len(places_within(OFFERS)) == len(PLACES)
-    assert [place.name for place in places_within([GetCustomer])] == ["customer"]
-    assert places_within([ListCustomers]) == ()
+    assert len(available_resources(OFFERS)) == len(RESOURCES)
+    assert [place.name for place in available_resources([GetCustomer])] == ["customer"]
+    assert available_resources([ListCustomers]) == ()
 
 
 def test_no_two_places_share_an_address() -> None:
     """Ours: the first that matches is the only one."""
-    assert len({place.uri for place in PLACES}) == len(PLACES)
-    for place in PLACES:
+    assert len({place.uri for place in RESOURCES}) == len(RESOURCES)
+    for place in RESOURCES:
         uri = place.uri.replace(f"{{{place.parameter}}}", "x:1")
-        assert [other.name for other in PLACES if other.call(uri) is not None] == [place.name]
+        assert [other.name for other in RESOURCES if other.call(uri) is not None] == [place.name]
 
 
 def test_secret_in_an_argument_is_hidden() -> None:

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.redaction import sanitize
-from fastn_mcp.server.rendering import BUDGET, failed, previewed, shaped, waiting
+from fastn_mcp.server.rendering import BUDGET, render, render_error, render_pending, render_preview
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import Customer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
@@ -76,7 +76,7 @@ def size(value: object) -> int:
 def test_a_record_of_any_size_fits_the_budget_and_says_what_was_cut(values: dict[str, JsonValue]) -> None:
     """Ours (DESIGN 6): a result stays within the budget; what was left out is said."""
     for call in (READ, DeleteCustomer(customer_id="a" * 256)):
-        answer = shaped(call, record(values), ACCOUNT)
+        answer = render(call, record(values), ACCOUNT)
         assert size(answer) <= BUDGET
         assert answer["untrusted"] is True
         whole = outline(answer["data"]) == outline(values)
@@ -90,7 +90,7 @@ def test_a_page_of_any_size_fits_the_budget_and_says_what_was_left_out(
 ) -> None:
     """Ours (DESIGN 6): rows that do not fit are counted, and how to get them is said."""
     rows = rows * often
-    answer = shaped(LIST, page(rows, next_cursor=cursor if more else None, total=len(rows)), ACCOUNT)
+    answer = render(LIST, page(rows, next_cursor=cursor if more else None, total=len(rows)), ACCOUNT)
     kept = cast("list[JsonValue]", answer["data"])
     assert size(answer) <= BUDGET
     assert len(kept) >= min(1, len(rows))
@@ -104,16 +104,16 @@ def test_a_page_of_any_size_fits_the_budget_and_says_what_was_left_out(
 
 def test_what_fits_is_whole() -> None:
     """Ours: compact JSON, nothing added but the mark."""
-    assert shaped(READ, record({"id": 1, "x": [None]}), ACCOUNT) == {"data": {"id": 1, "x": [None]}, "untrusted": True}
-    assert shaped(LIST, page([{"id": "a"}], next_cursor="c", total=9, not_checked=["status"]), ACCOUNT) == {
+    assert render(READ, record({"id": 1, "x": [None]}), ACCOUNT) == {"data": {"id": 1, "x": [None]}, "untrusted": True}
+    assert render(LIST, page([{"id": "a"}], next_cursor="c", total=9, not_checked=["status"]), ACCOUNT) == {
         "data": [{"id": "a"}], "next_cursor": "c", "total": 9, "not_checked": ["status"], "untrusted": True,
     }  # fmt: skip
-    assert shaped(LIST, page([]), ACCOUNT) == {"data": [], "untrusted": True}
+    assert render(LIST, page([]), ACCOUNT) == {"data": [], "untrusted": True}
 
 
 def test_long_texts_are_cut_with_a_count() -> None:
     """Ours (DESIGN 6): it is said how much is missing."""
-    answer = shaped(READ, record({"id": "a", "log": "x" * 20_000}), ACCOUNT)
+    answer = render(READ, record({"id": "a", "log": "x" * 20_000}), ACCOUNT)
     data = cast("dict[str, str]", answer["data"])
     assert data["id"] == "a"
     assert data["log"] == "x" * 4_000 + " [16000 more characters]"
@@ -124,15 +124,15 @@ def test_long_lists_and_objects_are_cut_with_a_count() -> None:
     """Ours: entries count as texts do."""
     many: dict[str, JsonValue] = {f"k{n}": n for n in range(5_000)}
     numbers: list[JsonValue] = [7] * 9_000
-    listed = cast("dict[str, list[JsonValue]]", shaped(READ, record({"l": numbers}), ACCOUNT)["data"])["l"]
+    listed = cast("dict[str, list[JsonValue]]", render(READ, record({"l": numbers}), ACCOUNT)["data"])["l"]
     assert listed[-1] == f"[{9_000 - len(listed) + 1} more]"
-    kept = cast("dict[str, dict[str, JsonValue]]", shaped(READ, record({"o": many}), ACCOUNT)["data"])["o"]
+    kept = cast("dict[str, dict[str, JsonValue]]", render(READ, record({"o": many}), ACCOUNT)["data"])["o"]
     assert list(kept)[-1] == f"[{5_000 - len(kept) + 1} more]"
 
 
 def test_the_first_row_is_cut_rather_than_left_out() -> None:
     """Ours: a page of nothing would never go on."""
-    answer = shaped(LIST, page([{"id": "a", "log": "x" * 20_000}, {"id": "b"}], next_cursor="c"), ACCOUNT)
+    answer = render(LIST, page([{"id": "a", "log": "x" * 20_000}, {"id": "b"}], next_cursor="c"), ACCOUNT)
     (row,) = cast("list[dict[str, str]]", answer["data"])
     assert row["id"] == "a"
     assert row["log"].startswith("x" * 1_000)
@@ -142,7 +142,7 @@ def test_the_first_row_is_cut_rather_than_left_out() -> None:
 
 def test_a_cursor_too_long_to_pass_on_is_said_to_be_missing() -> None:
     """Ours: no cursor means the end, so its absence has to be explained."""
-    answer = shaped(LIST, page([{"id": "a"}], next_cursor="c" * 9_000), ACCOUNT)
+    answer = render(LIST, page([{"id": "a"}], next_cursor="c" * 9_000), ACCOUNT)
     assert "next_cursor" not in answer
     assert "use filters" in str(answer["left_out"])
 
@@ -152,7 +152,7 @@ def test_what_is_deeper_than_any_cut_comes_as_the_beginning_of_its_text() -> Non
     deep: JsonValue = "end"
     for _ in range(180):
         deep = {"k" * 60: deep, "l" * 60: [["m" * 60]]}
-    answer = shaped(READ, record({"deep": deep}), ACCOUNT)
+    answer = render(READ, record({"deep": deep}), ACCOUNT)
     assert size(answer) <= BUDGET
     assert answer["left_out"] == "Only the beginning is here, as text."
     assert str(answer["data"]).startswith('{"deep":{"kkkk')
@@ -170,22 +170,22 @@ def test_what_is_deeper_than_any_cut_comes_as_the_beginning_of_its_text() -> Non
 )
 def test_every_change_repeats_what_was_done_to_what_and_where(call: Operation[Any], target: str | None) -> None:
     """Ours (DESIGN 6): the profile, the environment and the target stand in every result of a change."""
-    answer = shaped(call, record({"id": "x"}), ACCOUNT)
+    answer = render(call, record({"id": "x"}), ACCOUNT)
     assert (answer["done"], answer["account"], answer.get("target")) == (call.tool_name(), ACCOUNT, target)
-    big = shaped(call, record({"id": "x", "log": "x" * 90_000}), ACCOUNT)
+    big = render(call, record({"id": "x", "log": "x" * 90_000}), ACCOUNT)
     assert (big["done"], big["account"], big.get("target")) == (call.tool_name(), ACCOUNT, target)
 
 
 def test_a_read_names_no_account() -> None:
     """Ours: reads are many, and change nothing."""
-    assert shaped(READ, record({"id": "x"}), ACCOUNT).keys() == {"data", "untrusted"}
+    assert render(READ, record({"id": "x"}), ACCOUNT).keys() == {"data", "untrusted"}
 
 
 @given(text=st.text(st.characters(categories=["L", "N", "P", "S"])))
 def test_what_fastn_says_stands_in_data_only(text: str) -> None:
     """Ours (THREATS T1): no name becomes a field or a sentence of ours."""
     evil: dict[str, JsonValue] = {"id": "x", "name": text, "done": "evil", "account": "evil", "untrusted": False}
-    answer = shaped(UpdateCustomer(customer_id="acme", name="A"), Customer.model_validate(evil), ACCOUNT)
+    answer = render(UpdateCustomer(customer_id="acme", name="A"), Customer.model_validate(evil), ACCOUNT)
     data = evil | {"name": sanitize(text, keep="\n\t")}
     assert answer == {
         "done": "update_customer", "account": ACCOUNT, "target": "acme", "data": data, "untrusted": True,
@@ -195,7 +195,7 @@ def test_what_fastn_says_stands_in_data_only(text: str) -> None:
 def test_what_cannot_be_seen_is_shown_in_data_too() -> None:
     """Ours (DESIGN 6): control, bidirectional and invisible characters, in names of fields as well; not line breaks."""
     hostile = "a\u202eb\u200bc\x1b[2K\r\n\tJos\u00e9 Jose\u0301 \u0939\u093f\u0928\u094d\u0926\u0940"
-    answer = shaped(READ, record({"id": 1, "k\u202e": [hostile]}), ACCOUNT)
+    answer = render(READ, record({"id": 1, "k\u202e": [hostile]}), ACCOUNT)
     seen = "a\\u{202e}b\\u{200b}c\\u{1b}[2K\\u{d}\n\tJos\u00e9 Jose\u0301 \u0939\u093f\u0928\u094d\u0926\u0940"
     assert answer["data"] == {"id": 1, "k\\u{202e}": [seen]}
 
@@ -203,10 +203,10 @@ def test_what_cannot_be_seen_is_shown_in_data_too() -> None:
 def test_a_preview_and_a_wait_say_that_nothing_was_sent() -> None:
     """Ours (DESIGN 5.5): a normal result with a status, the preview, where to approve, and until when."""
     card: dict[str, JsonValue] = {"call": "delete_customer"}
-    assert previewed(card) == {
+    assert render_preview(card) == {
         "status": "preview", "message": "Nothing was sent.", "preview": card, "untrusted": True,
     }  # fmt: skip
-    answer = waiting(card, "See http://127.0.0.1:1/.", 1_782_907_200.0)
+    answer = render_pending(card, "See http://127.0.0.1:1/.", 1_782_907_200.0)
     assert answer["status"] == answer["outcome"] == "approval_required"
     assert answer["until"] == "2026-07-01T12:00:00+00:00"
     assert str(answer["message"]).startswith("Nothing was sent.")
@@ -221,7 +221,7 @@ def test_what_stands_under_a_name_of_a_secret_is_hidden() -> None:
         "auth": [{"clientSecret": "canary"}], "headers": {"Authorization": "Bearer canary"}, "apiKey": "canary",
     }  # fmt: skip
     data = kept | secrets
-    for shown in (shaped(READ, record(data), ACCOUNT), shaped(LIST, page([data]), ACCOUNT)):
+    for shown in (render(READ, record(data), ACCOUNT), render(LIST, page([data]), ACCOUNT)):
         assert "canary" not in str(shown)
         assert str(shown).count("[hidden-by-fastn-mcp]") == 3
         first = shown["data"][0] if isinstance(shown["data"], list) else shown["data"]
@@ -235,6 +235,6 @@ def test_what_fastn_says_of_an_error_is_marked_and_visible() -> None:
     seen = {"status": 422, "message": "a\\u{202e}b", "details": {"clientSecret": "[hidden-by-fastn-mcp]"}}
     error: dict[str, JsonValue] = {"outcome": "invalid", "message": "ours"}
     faulty: dict[str, JsonValue] = {**error, "fastn": said}
-    assert failed(faulty) == error | {"fastn": seen, "untrusted": True}
-    assert failed(error | {"note": "n\u200b"}) == error | {"note": "n\\u{200b}"}
-    assert failed(error) == error
+    assert render_error(faulty) == error | {"fastn": seen, "untrusted": True}
+    assert render_error(error | {"note": "n\u200b"}) == error | {"note": "n\\u{200b}"}
+    assert render_error(error) == error
