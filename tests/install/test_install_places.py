@@ -189,7 +189,7 @@ def test_loopback_url_is_accepted(url: str) -> None:
     ],
 )
 def test_other_url_is_refused(url: str) -> None:
-    """Ours: the token is sent existing. `localhost` can resolve to `::1`, where another user may listen."""
+    """Ours: the token is sent there. `localhost` can resolve to `::1`, where another user may listen."""
     with pytest.raises(NotInstalled, match="not a server of this machine"):
         check_url(url)
 
@@ -212,7 +212,7 @@ def test_keyring_variable_is_forwarded_on_linux(platform: str, arguments: tuple[
 
 
 @pytest.mark.parametrize(
-    ("executable", "prefix", "there", "start"),
+    ("executable", "prefix", "existing", "start"),
     [
         ("/v/bin/python", "/v", ["/v/bin/fastn-mcp"], CommandLine("/v/bin/fastn-mcp")),
         ("/v/bin/python3.11", "/v", ["/v/bin/fastn-mcp"], CommandLine("/v/bin/fastn-mcp")),
