@@ -1,4 +1,4 @@
-"""A large account of names, the same in each run, and a sender that lists it as Fastn might."""
+"""A large account of names, the same in every run, and a sender that lists it as Fastn might."""
 
 import random
 from collections import Counter
@@ -42,14 +42,14 @@ KNOWN_CUSTOMERS = ("Acme Corp", "Katana", "Globex Exports", "Widget Inc", "Müll
 
 
 def uuid(kind: int, number: int) -> str:
-    """An id as Fastn gives them to most things."""
+    """Return an id in the format that Fastn gives most resources."""
     return f"{number:08x}-{kind:04x}-4000-8000-{number * 7919:012x}"
 
 
 def large(
     connectors: int = 400, customers: int = 2_000, workflows: int = 150, connections: int = 3_000
 ) -> dict[str, list[Row]]:
-    """Rows by kind."""
+    """Return the rows of a large account by kind."""
     draw = random.Random(7)  # noqa: S311 it is to be the same each time
     places = [first + last for first in _FIRST for last in _LAST]
     names = [*KNOWN_CUSTOMERS, *(f"{places[n % len(places)]} {_FORMS[n // len(places)]}" for n in range(customers))]
@@ -85,7 +85,7 @@ def large(
 
 @dataclass
 class Listing:
-    """Answers every list from `rows`, a page at a time, and counts; `failing` kinds raise what is given."""
+    """Sender that answers lists from `rows` in pages, and counts the calls; `failing` kinds raise their error."""
 
     rows: dict[str, list[Row]]
     failing: dict[str, FastnError] = field(default_factory=dict[str, FastnError])

@@ -1,4 +1,4 @@
-"""What follows an answer of Fastn's AI: one shape, what is a person's to decide, and what has changed."""
+"""Tests of ai_chat and ai_build: uniform replies, decisions left to a person, and reported changes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,11 +25,11 @@ pytestmark = pytest.mark.anyio
 
 ORDERS, SLACK = "wf_0d93ee5b1f62", "wf_b5880b29eb25"
 ASKING = 5.0
-"""Seconds in which a person agrees to spend credits."""
+"""Seconds until a person approves spending credits."""
 
 
 class Workshop(Clock):
-    """A clock by which the AI works while we pause: one of `works` in each pause."""
+    """Clock with an AI that works during pauses: one of `works` in each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,44 +51,44 @@ def built(tmp_path: Path, workshop: Workshop) -> World:
     return World(tmp_path, clock=workshop)
 
 
-async def said(world: World, call: AiChat | AiBuild) -> dict[str, Any]:
+async def reply_to(world: World, call: AiChat | AiBuild) -> dict[str, Any]:
     outcome = await world.call(call, FormNow(yes, world.clock, ASKING))
     assert isinstance(outcome, Done), outcome
     assert type(outcome.result) is AiReply
     return outcome.result.model_dump(exclude_unset=True)
 
 
-def posts(world: World) -> list[str]:
+def posted_paths(world: World) -> list[str]:
     return [heard.path for heard in world.changes]
 
 
-def looks(world: World) -> list[str]:
+def read_paths(world: World) -> list[str]:
     return [heard.path for heard in world.sandbox.requests if heard.method == "GET"]
 
 
 def make(world: World, name: str) -> Row:
-    """A workflow that somebody makes."""
+    """Create a workflow, as another user would."""
     row = new_workflow(world.sandbox.state, name, name.casefold().replace(" ", "-"), None)
     now = stamp(world.clock.at)
     return world.sandbox.state.put("workflows", {**row, "createdAt": now, "updatedAt": now})
 
 
-async def test_a_conversation_is_kept_by_its_session(world: World) -> None:
-    """Ours: session_id, message, status, questions and pending_approvals, whatever Fastn calls them."""
-    asked = await said(world, AiChat(message="hm"))
+async def test_chat_continues_by_session_id(world: World) -> None:
+    """Ours: replies have session_id, message, status, questions and pending_approvals, whatever Fastn calls them."""
+    asked = await reply_to(world, AiChat(message="hm"))
     assert asked["questions"][0]["id"] == "which"
     assert asked["next"]["ai_chat"] == {"session_id": asked["session_id"]}
-    answered = await said(world, AiChat(message="which workflows fail?", session_id=asked["session_id"]))
+    answered = await reply_to(world, AiChat(message="which workflows fail?", session_id=asked["session_id"]))
     assert answered["session_id"] == asked["session_id"]
     assert "next" not in answered
     assert answered["credits_used"] == 1
-    assert answered["messageId"]  # what is not known is kept
+    assert answered["messageId"]  # unknown fields are kept
 
 
-async def test_what_wants_approval_is_for_a_person_and_is_never_answered_here(world: World) -> None:
-    """Ours: approving is a call of its own, made only if the person agrees."""
-    asked = await said(world, AiChat(message=f"delete {ORDERS}"))
-    assert posts(world) == ["/api/v1/ai/chat"]
+async def test_approval_cards_are_left_to_the_person(world: World) -> None:
+    """Ours: the AI's approval cards are answered only by a separate call, if the person agrees."""
+    asked = await reply_to(world, AiChat(message=f"delete {ORDERS}"))
+    assert posted_paths(world) == ["/api/v1/ai/chat"]
     assert asked["pending_approvals"][0]["tool"] == "deleteWorkflow"
     onward = asked["next"]
     assert "only they can approve" in onward["what"]
@@ -97,19 +97,19 @@ async def test_what_wants_approval_is_for_a_person_and_is_never_answered_here(wo
     for call in (agreed, otherwise):
         assert parse(BY_NAME, call["tool"], call["arguments"])
     assert world.sandbox.state.get("workflows", ORDERS) is not None
-    done = await said(world, AiChat.model_validate(agreed["arguments"]))
+    done = await reply_to(world, AiChat.model_validate(agreed["arguments"]))
     assert done["tool_calls"][0]["status"] == "completed"
     assert world.sandbox.state.get("workflows", ORDERS) is None
 
 
-async def test_a_build_is_planned_agreed_to_and_found_by_what_each_answer_says_to_do_next(world: World) -> None:
-    """Ours (issue 5): the agent has but to follow; only the agreement is a person's."""
-    begun = await said(world, AiBuild(type="workflow", prompt="Sync orders to Xero"))
-    planned = await said(world, AiChat.model_validate(begun["next"]["arguments"]))
+async def test_build_is_completed_by_following_next(world: World) -> None:
+    """Ours (issue 5): `next` of each answer leads to the result; only the approval is a person's."""
+    begun = await reply_to(world, AiBuild(type="workflow", prompt="Sync orders to Xero"))
+    planned = await reply_to(world, AiChat.model_validate(begun["next"]["arguments"]))
     assert planned["pending_approvals"]
-    going = await said(world, AiChat.model_validate(planned["next"]["if_they_agree"]["arguments"]))
+    going = await reply_to(world, AiChat.model_validate(planned["next"]["if_they_agree"]["arguments"]))
     assert going["status"] == "running"
-    done = await said(world, AiChat.model_validate(going["next"]["arguments"]))
+    done = await reply_to(world, AiChat.model_validate(going["next"]["arguments"]))
     made = world.sandbox.state.named("workflows", "sync-orders-to-xero")
     assert done["next"] == {"tool": "get_workflow", "arguments": {"workflow_id": made["id"]}}
 
@@ -124,8 +124,8 @@ async def test_a_build_is_planned_agreed_to_and_found_by_what_each_answer_says_t
         ({"session_id": "s", "status": "completed"}, None),
     ],
 )
-def test_an_answer_says_what_to_do_next(reply: dict[str, JsonValue], tool: str | None) -> None:
-    """Ours: look at what was made, ask again while it goes on, nothing where all is said."""
+def test_next_step_by_reply(reply: dict[str, JsonValue], tool: str | None) -> None:
+    """Ours: read what was created, poll a running build, nothing if all is done."""
     found: Any = next_step(reply)
     assert (found and found["tool"]) == tool
 
@@ -148,28 +148,28 @@ def test_an_answer_says_what_to_do_next(reply: dict[str, JsonValue], tool: str |
         ({}, {}),
     ],
 )
-def test_every_likely_shape_becomes_one(answer: dict[str, JsonValue], shape: dict[str, JsonValue]) -> None:
-    """Ours (FASTN.md 4): the fields are inferred, so each may have another name or type."""
+def test_reply_shapes_are_normalized(answer: dict[str, JsonValue], shape: dict[str, JsonValue]) -> None:
+    """Ours: Fastn's fields are inferred, so each may have another name or type."""
     assert normalize_reply(answer, None) == shape
 
 
-def test_the_session_that_was_spoken_in_is_kept_where_the_answer_names_none() -> None:
-    """Ours: so that the conversation can go on."""
+def test_session_id_of_the_call_fills_in_for_a_missing_one() -> None:
+    """Ours: the conversation can go on."""
     assert normalize_reply({"reply": "Hi"}, "s") == {"session_id": "s", "message": "Hi"}
     assert next_step({"questions": ["Which?"]}) == ("Fastn names no session, so this conversation cannot be continued.")
     assert "ai_chat" in str(next_step({"session_id": "s", "status": "FAILED"}))
     assert next_step({"session_id": "s", "status": "Waiting for user"}) is not None
 
 
-async def test_a_build_is_followed_by_looking_and_ends_once_it_is_there(built: World, workshop: Workshop) -> None:
-    """Ours: reads are free, so nothing is asked of the AI twice."""
+async def test_build_polls_lists_until_the_resource_exists(built: World, workshop: Workshop) -> None:
+    """Ours: reads are free, so the AI is not asked again."""
     workshop.works = [lambda: None, lambda: make(built, "Greeter")]
-    found = await said(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=45))
+    found = await reply_to(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=45))
     (created,) = found["changed"]["created"]
     assert (created["kind"], created["name"]) == ("workflow", "Greeter")
     assert created["id"].startswith("wf_")
     assert found["waited_seconds"] == 5.0
-    assert posts(built) == ["/api/v1/ai/build"]
+    assert posted_paths(built) == ["/api/v1/ai/build"]
     assert built.changes[0].body == {
         "type": "workflow",
         "prompt": "greet",
@@ -178,8 +178,8 @@ async def test_a_build_is_followed_by_looking_and_ends_once_it_is_there(built: W
     }
 
 
-async def test_what_else_changed_is_named_too(built: World, workshop: Workshop) -> None:
-    """Ours: created, updated and deleted, by id and name."""
+async def test_build_reports_all_changes(built: World, workshop: Workshop) -> None:
+    """Ours: created, updated and deleted rows, by id and name."""
     state = built.sandbox.state
 
     def work() -> None:
@@ -192,15 +192,15 @@ async def test_what_else_changed_is_named_too(built: World, workshop: Workshop) 
         state.put("connectors", {**extra, "createdAt": now, "updatedAt": now})
 
     workshop.works = [work]
-    changed = (await said(built, AiBuild(type="connector", prompt="greet", wait_seconds=20)))["changed"]
+    changed = (await reply_to(built, AiBuild(type="connector", prompt="greet", wait_seconds=20)))["changed"]
     assert [(row["kind"], row["name"]) for row in changed["created"]] == [("connector", "Greeter API")]
     assert [row["id"] for row in changed["updated"]] == [ORDERS]
     assert [row["id"] for row in changed["deleted"]] == [SLACK]
     assert "not_checked" not in changed
 
 
-async def test_a_build_that_takes_longer_says_next_step(world: World) -> None:
-    """Ours: asking spends a credit, and so is left to the one who reads."""
+async def test_build_that_times_out_returns_next_step(world: World) -> None:
+    """Ours: asking spends a credit, so the caller decides."""
     heard: list[str] = []
 
     async def report(message: str, _: float, total: float | None) -> None:
@@ -214,15 +214,15 @@ async def test_a_build_that_takes_longer_says_next_step(world: World) -> None:
     assert found["next"]["arguments"] == {"session_id": found["session_id"], "message": "status?"}
     assert parse(BY_NAME, found["next"]["tool"], found["next"]["arguments"])
     assert heard[-1].startswith("building for ")
-    assert posts(world) == ["/api/v1/ai/build"]
-    assert len(looks(world)) <= 2 * PAGES + 8
+    assert posted_paths(world) == ["/api/v1/ai/build"]
+    assert len(read_paths(world)) <= 2 * PAGES + 8
 
 
-async def test_without_waiting_it_looks_once_before_and_once_after(world: World) -> None:
-    """Ours: the default takes no time."""
+async def test_build_without_waiting_reads_before_and_after(world: World) -> None:
+    """Ours: the default does not wait."""
     at = world.clock.at
-    found = await said(world, AiBuild(type="workflow", prompt="sync things"))
-    assert looks(world) == ["/api/v1/workflows", "/api/v1/connectors"] * 2
+    found = await reply_to(world, AiBuild(type="workflow", prompt="sync things"))
+    assert read_paths(world) == ["/api/v1/workflows", "/api/v1/connectors"] * 2
     assert (world.clock.at - at).total_seconds() == ASKING
     assert "waited_seconds" not in found
     assert found["buildId"]
@@ -240,13 +240,11 @@ async def test_without_waiting_it_looks_once_before_and_once_after(world: World)
         {"status": "completed"},
     ],
 )
-async def test_a_build_that_waits_for_a_person_or_has_ended_is_not_waited_for(
-    tmp_path: Path, answer: dict[str, JsonValue]
-) -> None:
-    """Ours: nothing goes on by itself."""
+async def test_build_that_needs_a_person_or_ended_is_not_polled(tmp_path: Path, answer: dict[str, JsonValue]) -> None:
+    """Ours: such a build does not proceed by itself."""
     world = Answering(tmp_path, answer)
     at = world.clock.at
-    found = await said(world, AiBuild(type="workflow", prompt="greet", wait_seconds=45))
+    found = await reply_to(world, AiBuild(type="workflow", prompt="greet", wait_seconds=45))
     assert (world.clock.at - at).total_seconds() == ASKING
     assert found["waited_seconds"] == 0
     assert ("next" in found) == (answer.get("status") != "completed")
@@ -254,17 +252,17 @@ async def test_a_build_that_waits_for_a_person_or_has_ended_is_not_waited_for(
 
 
 @pytest.mark.parametrize("answer", [[], "text", 5, {}, {"questions": 3}, {"sessionId": {"id": 1}}, {"status": ["x"]}])
-async def test_an_odd_answer_is_kept_and_followed(tmp_path: Path, answer: JsonValue) -> None:
-    """Ours: nothing is known of its fields."""
+async def test_build_tolerates_unexpected_answers(tmp_path: Path, answer: JsonValue) -> None:
+    """Ours: nothing is known about the answer's fields."""
     world = Answering(tmp_path, answer)
-    assert (await said(world, AiBuild(type="thing", prompt="greet", wait_seconds=3)))["changed"]["created"] == []
-    await said(world, AiChat(message="greet"))
-    assert len(posts(world)) == 2
+    assert (await reply_to(world, AiBuild(type="thing", prompt="greet", wait_seconds=3)))["changed"]["created"] == []
+    await reply_to(world, AiChat(message="greet"))
+    assert len(posted_paths(world)) == 2
     world.close()
 
 
 class Answering(World):
-    """A Fastn whose AI answers in its own way."""
+    """Fastn whose AI has a fixed answer."""
 
     def __init__(self, folder: Path, answer: JsonValue) -> None:
         super().__init__(folder)
@@ -291,13 +289,13 @@ class Answering(World):
 @pytest.mark.parametrize(
     "call", [AiChat(message="greet"), AiBuild(type="connector", prompt="greet", name="Greeter", wait_seconds=45)]
 )
-async def test_neither_call_is_ever_repeated(world: World, call: AiChat | AiBuild, fault: Any) -> None:
-    """Ours: credits, and things built twice. What was lost is unknown, and for a build can be looked for."""
+async def test_ai_calls_are_never_retried(world: World, call: AiChat | AiBuild, fault: Any) -> None:
+    """Ours: a retry spends credits and may build twice. A lost outcome is unknown; a build can be looked for."""
     world.sandbox.faults.add(fault)
     lost = await world.call(call, FormNow(yes, world.clock))
     assert isinstance(lost, FastnError)
     assert lost.outcome == "unknown_outcome"
-    assert len(posts(world)) == 1
+    assert len(posted_paths(world)) == 1
     if isinstance(call, AiBuild):
         settle = cast("dict[str, Any]", lost.facts["settle"])
         assert settle == {"tool": "list_connectors", "arguments": {"search": "Greeter"}}
@@ -314,30 +312,30 @@ async def test_neither_call_is_ever_repeated(world: World, call: AiChat | AiBuil
         Status(method="GET", status=401, times=None),
     ],
 )
-async def test_what_cannot_be_inventoried_is_said_and_hides_no_answer(world: World, fault: Any) -> None:
-    """Ours: that we cannot look says nothing of the build."""
+async def test_failed_inventory_does_not_hide_the_reply(world: World, fault: Any) -> None:
+    """Ours: a failed read says nothing about the build."""
     world.sandbox.faults.add(fault)
-    found = await said(world, AiBuild(type="workflow", prompt="sync things", wait_seconds=10))
+    found = await reply_to(world, AiBuild(type="workflow", prompt="sync things", wait_seconds=10))
     assert found["session_id"]
     assert found["changed"]["not_checked"]
     assert found["changed"]["deleted"] == []
-    assert len(posts(world)) == 1
+    assert len(posted_paths(world)) == 1
 
 
-async def test_what_can_no_longer_be_read_is_not_taken_for_deleted(built: World, workshop: Workshop) -> None:
-    """Ours: only a whole inventory shows that something is gone."""
+async def test_unreadable_rows_are_not_reported_as_deleted(built: World, workshop: Workshop) -> None:
+    """Ours: only a complete inventory shows that something is gone."""
     workshop.works = [
         lambda: built.sandbox.faults.add(Status(path="/api/v1/connectors", status=403, times=None)),
         lambda: make(built, "Greeter"),
     ]
-    changed = (await said(built, AiBuild(type="workflow", prompt="greet", wait_seconds=20)))["changed"]
+    changed = (await reply_to(built, AiBuild(type="workflow", prompt="greet", wait_seconds=20)))["changed"]
     assert [row["name"] for row in changed["created"]] == ["Greeter"]
     assert changed["deleted"] == []
     assert changed["not_checked"]
 
 
-async def test_a_defect_while_following_hides_no_answer(world: World) -> None:
-    """Ours: credits were spent, and that has to be said."""
+async def test_internal_error_after_a_build_does_not_hide_the_reply(world: World) -> None:
+    """Ours: credits were spent, and the answer has to say so."""
 
     async def broken(_: str, __: float, ___: float | None) -> None:
         raise RuntimeError("gone")
@@ -350,45 +348,45 @@ async def test_a_defect_while_following_hides_no_answer(world: World) -> None:
     assert found["session_id"]
 
 
-async def test_an_account_too_large_to_be_inventoried_is_not_misread(built: World, workshop: Workshop) -> None:
-    """Ours: six pages before and six after; a row that was not read before is new only by when it was made."""
+async def test_partial_inventory_finds_new_rows_by_creation_time(built: World, workshop: Workshop) -> None:
+    """Ours: six pages before and six after; a row missing from the first inventory is new only if created since."""
     state = built.sandbox.state
     old = new_connector(state, "Old", "old", None)
     for number in range(800):
         row = {**old, "id": f"c{number}", "slug": f"old{number}", "createdAt": "2026-01-01T00:00:00.000Z"}
         state.put("connectors", {**row, "updatedAt": "2026-01-01T00:00:00.000Z"})
     workshop.works = [lambda: make(built, "Greeter")]
-    before = len(looks(built))
-    found = (await said(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=9)))["changed"]
+    before = len(read_paths(built))
+    found = (await reply_to(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=9)))["changed"]
     assert [row["name"] for row in found["created"]] == ["Greeter"]
     assert found["deleted"] == []
     assert "Not all connectors" in found["not_checked"][0]
-    assert len(looks(built)) - before <= 2 * PAGES + 1
+    assert len(read_paths(built)) - before <= 2 * PAGES + 1
 
 
 @pytest.mark.parametrize(
     "behaviour",
     [Behaviour(filtering=Filtering.IGNORED), Behaviour(paging=Paging.IGNORED), Behaviour(paging=Paging.SILENT)],
 )
-async def test_lists_that_heed_nothing_are_compared_all_the_same(
+async def test_inventory_works_without_filters_and_paging(
     built: World, workshop: Workshop, behaviour: Behaviour
 ) -> None:
-    """Ours: filters and paging may be ignored."""
+    """Ours: Fastn may ignore filters and paging."""
     built.sandbox.behaviour = behaviour
     workshop.works = [lambda: make(built, "Greeter")]
-    found = await said(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=9))
+    found = await reply_to(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=9))
     assert [row["name"] for row in found["changed"]["created"]] == ["Greeter"]
 
 
-async def test_a_preview_of_a_build_sends_nothing(world: World) -> None:
-    """Ours (DESIGN 5.3)."""
+async def test_build_preview_sends_nothing(world: World) -> None:
+    """Ours: a dry run sends only reads."""
     shown = await world.dispatch.preview(AiBuild(type="workflow", prompt="greet"), Caller("local", None))
     assert isinstance(shown, Preview)
-    assert posts(world) == []
+    assert posted_paths(world) == []
 
 
-def test_the_time_to_wait_is_bounded_and_no_part_of_the_call() -> None:
-    """Ours: `OURS` arguments are about the answer: Fastn never sees them, no approval depends on them."""
+def test_wait_seconds_is_bounded_and_not_sent() -> None:
+    """Ours: `OURS` arguments concern the answer: Fastn never receives them, and approvals do not depend on them."""
     call = AiBuild(type="workflow", prompt="greet", wait_seconds=45)
     assert "wait_seconds" not in call.arguments()
     assert call.request() == AiBuild(type="workflow", prompt="greet").request()

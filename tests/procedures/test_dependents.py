@@ -1,4 +1,4 @@
-"""What uses a resource: for agents as for the guard, by the same looks."""
+"""Tests of find_dependents, and of the dependents in the guard's previews, which use the same rules."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def names(rows: list[Answer], kind: str) -> list[str]:
     return sorted(example["name"] for example in row["examples"])
 
 
-async def test_a_customer_is_used_by_its_connections_secrets_runs_and_triggers(world: World) -> None:
+async def test_customer_dependents_are_connections_secrets_runs_and_triggers(world: World) -> None:
     """Ours (issue 6)."""
     answer = await dependents(world, "customer", key(world, "customers", "globex-exports"))
     assert answer["of"]["name"] == "Globex Exports"
@@ -53,16 +53,16 @@ async def test_a_customer_is_used_by_its_connections_secrets_runs_and_triggers(w
     assert answer["not_checked"] == []
 
 
-async def test_a_connector_is_used_by_connections_workflows_and_triggers(world: World) -> None:
-    """Ours: workflows name it by its slug, triggers by its id."""
+async def test_connector_dependents_are_connections_workflows_and_triggers(world: World) -> None:
+    """Ours: workflows refer to a connector by its slug, triggers by its id."""
     answer = await dependents(world, "connector", key(world, "connectors", "hubspot"))
     assert counts(answer["used_by"]) == {"connections": 1, "workflows": 2, "triggers": 1}
     assert names(answer["used_by"], "triggers") == ["New HubSpot contact"]
     assert answer["not_checked"] == []
 
 
-async def test_a_connection_is_used_by_triggers_and_perhaps_by_its_connectors_workflows(world: World) -> None:
-    """Ours: a workflow names connectors, so that more cannot be said."""
+async def test_connection_dependents_are_triggers_and_possibly_workflows(world: World) -> None:
+    """Ours: workflows name only connectors, so their use of a connection is possible, not certain."""
     connector = key(world, "connectors", "hubspot")
     connection = key(world, "connections", connector, by="connectorId")
     answer = await dependents(world, "connection", connection)
@@ -71,8 +71,8 @@ async def test_a_connection_is_used_by_triggers_and_perhaps_by_its_connectors_wo
     assert [gap["what"] for gap in answer["not_checked"]] == ["workflows"]
 
 
-async def test_a_workflow_is_used_by_the_triggers_that_start_it(world: World) -> None:
-    """Ours."""
+async def test_workflow_dependents_are_triggers(world: World) -> None:
+    """Ours: the triggers with a route to the workflow."""
     answer = await dependents(world, "workflow", key(world, "workflows", "process-new-orders"))
     assert names(answer["used_by"], "triggers") == ["Paid Shopify orders", "Shop events"]
     assert [gap["what"] for gap in answer["not_checked"]] == ["other callers"]
@@ -98,8 +98,8 @@ async def test_triggers_with_unreadable_routes_are_not_checked(world: World) -> 
     assert [gap["what"] for gap in answer["not_checked"]] == [f"{len(rows)} triggers", "other callers"]
 
 
-async def test_a_secret_is_looked_for_in_the_code_of_workflows(world: World) -> None:
-    """Ours: the list shows no code, so each workflow is read; a name that code puts together is never seen."""
+async def test_secret_dependents_are_found_in_workflow_code(world: World) -> None:
+    """Ours: lists contain no code, so each workflow is read; a name built at run time is not found."""
     flow = world.sandbox.state.named("workflows", "update-inventory")
     flow["code"] = 'export default async (ctx) => fastn.secrets.get("SHOPIFY_API_TOKEN");'
     answer = await dependents(world, "secret", key(world, "secrets", "SHOPIFY_API_TOKEN", by="name"))
@@ -108,8 +108,8 @@ async def test_a_secret_is_looked_for_in_the_code_of_workflows(world: World) -> 
     assert len(world.sandbox.requests) == 2 + len(world.sandbox.state.all("workflows"))
 
 
-async def test_of_many_workflows_only_so_many_are_read_and_the_rest_is_said(world: World) -> None:
-    """Ours: bounded, and honest about it."""
+async def test_workflow_reads_are_bounded_and_the_rest_is_not_checked(world: World) -> None:
+    """Ours: reads are bounded, and the answer says so."""
     flow = world.sandbox.state.named("workflows", "update-inventory")
     for number in range(90):
         world.sandbox.state.put("workflows", flow | {"id": f"wf_{number}", "slug": f"copy-{number}"})
@@ -119,8 +119,8 @@ async def test_of_many_workflows_only_so_many_are_read_and_the_rest_is_said(worl
     assert f"{99 - DETAILS} workflows" in [gap["what"] for gap in answer["not_checked"]]
 
 
-async def test_nothing_in_fastn_uses_a_trigger_and_that_is_no_all_clear(world: World) -> None:
-    """Ours."""
+async def test_trigger_dependents_are_not_checked(world: World) -> None:
+    """Ours: nothing in Fastn uses a trigger, but callers of a webhook are unknown."""
     answer = await dependents(world, "trigger", key(world, "triggers", "Shop events", by="name"))
     assert answer["used_by"] == []
     assert [gap["what"] for gap in answer["not_checked"]] == ["whatever uses it"]
@@ -137,10 +137,8 @@ KINDS: list[tuple[Kind, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "collection"), KINDS)
-async def test_it_goes_on_with_a_real_call_that_shows_the_deletion_and_changes_nothing(
-    world: World, kind: Kind, collection: str
-) -> None:
-    """Ours: `next` can be made as it is."""
+async def test_next_is_a_valid_preview_of_the_deletion(world: World, kind: Kind, collection: str) -> None:
+    """Ours: `next` can be called unchanged."""
     row = world.sandbox.state.all(collection)[0]
     answer = await dependents(world, kind, str(row["id"]))
     wanted = parse(BY_NAME, answer["next"]["tool"], answer["next"]["arguments"])
@@ -152,14 +150,14 @@ async def test_it_goes_on_with_a_real_call_that_shows_the_deletion_and_changes_n
 
 
 @pytest.mark.parametrize(("kind", "collection"), KINDS)
-async def test_what_is_not_there_is_said_to_be_not_there(world: World, kind: Kind, collection: str) -> None:
+async def test_unknown_id_is_not_found(world: World, kind: Kind, collection: str) -> None:
     """Ours: no all-clear for a mistyped id."""
     failed = await world.call(FindDependents(kind=kind, id=f"no-{collection}"))
     assert isinstance(failed, NotFound)
 
 
-def test_another_kind_is_refused() -> None:
-    """Ours."""
+def test_unknown_kind_is_refused() -> None:
+    """Ours: the error names the argument."""
     with pytest.raises(NotSent, match="kind"):
         parse(BY_NAME, "find_dependents", {"kind": "user", "id": "u1"})
 
@@ -174,10 +172,10 @@ def test_another_kind_is_refused() -> None:
     ],
     ids=str,
 )
-async def test_the_same_is_found_whatever_envelopes_pages_and_filters_are(
+async def test_dependents_do_not_depend_on_envelope_paging_or_filtering(
     world: World, kind: Kind, collection: str, behaviour: Behaviour
 ) -> None:
-    """Ours: but for the runs, of which an unfiltered list shows only the newest."""
+    """Ours: except for runs, as an unfiltered list shows only the newest."""
     row = world.sandbox.state.all(collection)[-1]
     usual = await dependents(world, kind, str(row["id"]))
     world.sandbox.behaviour = behaviour
@@ -186,8 +184,8 @@ async def test_the_same_is_found_whatever_envelopes_pages_and_filters_are(
         assert counts(answer.get(part, [])) == counts(usual.get(part, []))
 
 
-async def test_a_kind_that_cannot_be_read_is_named_and_the_rest_is_told(world: World) -> None:
-    """Ours: a 403 on one list, and on the resource itself, sinks nothing."""
+async def test_unreadable_kind_is_not_checked_and_the_rest_is_found(world: World) -> None:
+    """Ours: a 403 on one list, or on the resource itself, fails nothing else."""
     for operation in (ListConnections, GetConnector):
         world.sandbox.faults.add(
             Status(status=403, path=operation.route.path.replace("{connector_id}", "*"), times=None)
@@ -198,7 +196,7 @@ async def test_a_kind_that_cannot_be_read_is_named_and_the_rest_is_told(world: W
     assert names(answer["used_by"], "triggers") == ["New HubSpot contact"]
 
 
-async def test_workflows_that_do_not_say_what_they_use_are_read_one_by_one(world: World) -> None:
+async def test_workflows_without_connectors_in_the_list_are_read_one_by_one(world: World) -> None:
     """Ours: a list that shows less than the workflow is no all-clear."""
     send = world.client.send
 
@@ -218,8 +216,8 @@ async def test_workflows_that_do_not_say_what_they_use_are_read_one_by_one(world
     assert [gap["what"] for gap in answer["not_checked"]] == ["9 workflows"]
 
 
-async def test_the_guard_is_told_too_that_workflows_do_not_say_what_they_use(world: World) -> None:
-    """Ours (DESIGN 5.3): and counts the dependents as unknown."""
+async def test_preview_reports_workflows_without_connectors_as_not_checked(world: World) -> None:
+    """Ours: the guard counts the dependents as unknown."""
     for flow in world.sandbox.state.all("workflows"):
         flow["connectors"] = None
     call = DeleteConnector(connector_id=key(world, "connectors", "gamma"))
@@ -227,8 +225,8 @@ async def test_the_guard_is_told_too_that_workflows_do_not_say_what_they_use(wor
     assert shown["not_checked"] == ["workflows"]
 
 
-async def test_of_many_runs_there_are_three_examples_by_name_and_the_count_says_at_least(world: World) -> None:
-    """Ours: three pages of a hundred are read; where Fastn gives no total, there may be more."""
+async def test_many_runs_have_three_examples_and_a_lower_bound(world: World) -> None:
+    """Ours: three pages of 100 are read; without a total from Fastn the count is a lower bound."""
     state = world.sandbox.state
     widget = key(world, "customers", "widget-inc")
     row = state.all("executions")[0] | {"endOrgId": widget}
@@ -247,8 +245,8 @@ async def test_of_many_runs_there_are_three_examples_by_name_and_the_count_says_
     assert (runs["count"], runs["at_least"]) == (300, True)
 
 
-async def test_a_total_of_everything_is_not_taken_for_the_customers_own(world: World) -> None:
-    """Ours: a Fastn that ignores the filter counts all of its rows."""
+async def test_unfiltered_total_is_not_reported(world: World) -> None:
+    """Ours: if Fastn ignores the filter, its total counts all rows."""
     state = world.sandbox.state
     row = state.all("executions")[0] | {"endOrgId": None}
     for number in range(400):
@@ -259,8 +257,8 @@ async def test_a_total_of_everything_is_not_taken_for_the_customers_own(world: W
     assert runs is None or (runs["count"] < 100 and runs["at_least"])
 
 
-async def test_more_than_is_read_without_a_hit_is_not_an_all_clear(world: World) -> None:
-    """Ours: to the agent and to the guard."""
+async def test_truncated_list_without_dependents_is_not_checked(world: World) -> None:
+    """Ours: for the agent and for the guard."""
     state = world.sandbox.state
     hook: dict[str, Any] = {**state.named("triggers", "Shop events", by="name"), "routes": []}
     for number in range(400):
@@ -272,8 +270,8 @@ async def test_more_than_is_read_without_a_hit_is_not_an_all_clear(world: World)
     assert shown["not_checked"] == ["other callers", "triggers"]
 
 
-async def test_the_guards_preview_of_a_customer_reads_no_more_than_it_did(world: World) -> None:
-    """Ours: what is only perhaps a dependent does not decide how a person is asked."""
+async def test_preview_of_a_customer_deletion_reads_only_certain_dependents(world: World) -> None:
+    """Ours: possible dependents do not affect the approval request."""
     john = key(world, "customers", "acme-customer")
     await world.dispatch.preview(DeleteCustomer(customer_id=john), Caller("local", None))
     assert [heard.tool for heard in world.sandbox.requests] == [
@@ -281,8 +279,8 @@ async def test_the_guards_preview_of_a_customer_reads_no_more_than_it_did(world:
     ]  # fmt: skip
 
 
-async def test_what_a_policy_forbids_to_read_is_not_a_reason_to_fail(world: World) -> None:
-    """Ours: each look fails for itself."""
+async def test_read_forbidden_by_policy_is_not_checked(world: World) -> None:
+    """Ours: each read fails by itself."""
     send = world.client.send
 
     async def forbidding(call: Any) -> Any:

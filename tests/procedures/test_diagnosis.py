@@ -1,4 +1,4 @@
-"""Why a workflow fails or does not run, against a sandbox that is made to fail in each way that Fastn documents."""
+"""Tests of diagnose_workflow, against a sandbox that fails in every way that Fastn documents."""
 
 from datetime import timedelta
 from typing import Any, cast
@@ -31,7 +31,7 @@ SETTLEMENTS, BACKFILL, TRACKING, INVENTORY = (
 
 
 async def diagnosed(world: World, workflow: str, **more: Any) -> dict[str, Any]:
-    """What the model reads, which is within its size and has only calls that can be made."""
+    """Return the diagnosis as the model reads it. Checks its size, and that its calls are valid."""
     call = DiagnoseWorkflow(workflow_id=workflow, **more)
     outcome = await world.call(call)
     assert isinstance(outcome, Done), outcome
@@ -66,7 +66,7 @@ def customer(world: World, slug: str) -> str:
     return str(world.sandbox.state.named("customers", slug)["id"])
 
 
-async def test_a_revoked_connection_is_named_first_with_what_helps_and_what_does_not(world: World) -> None:
+async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) -> None:
     """Fastn's documentation: the customer re-authorises in the widget; a Dependency Error does not fix itself."""
     found = await diagnosed(world, TIKTOK, hours=720)
     assert found["verdict"] == (
@@ -87,15 +87,15 @@ async def test_a_revoked_connection_is_named_first_with_what_helps_and_what_does
     assert "not_checked" not in found
 
 
-async def test_a_shorter_period_says_that_it_has_failed_for_longer(world: World) -> None:
-    """Ours: what lies before the period was not read."""
+async def test_verdict_says_at_least_if_failing_since_before_the_period(world: World) -> None:
+    """Ours: runs before the period were not read."""
     found = await diagnosed(world, TIKTOK)
     assert found["verdict"].startswith("Failing for at least 2 days (3 of 3 runs; last success 1 week ago)")
     assert found["runs"]["last_success"].startswith("2026-11-15T15:00:00Z")
 
 
 async def test_requests_are_bounded_and_only_reads(world: World) -> None:
-    """Ours: at most fourteen, however much there is."""
+    """Ours: at most fourteen requests for any account."""
     for number in range(310):
         error: Row = {"code": f"E{'abcdefg'[number % 7]}", "message": "odd"}
         ran(world, ORDERS, 0.1 + number / 10, endOrgId=customer(world, "acme-corp"), error=error)
@@ -111,8 +111,8 @@ async def test_requests_are_bounded_and_only_reads(world: World) -> None:
     assert "at least 300" in found["verdict"]
 
 
-async def test_failures_are_grouped_whatever_their_ids_and_numbers(world: World) -> None:
-    """Ours: a cause is a code, a failing step and a message but for what differs from run to run."""
+async def test_failures_are_grouped_without_ids_and_numbers(world: World) -> None:
+    """Ours: a cause is a code, a failing step and a message, without the parts that differ between runs."""
     for number in range(4):
         raw = f"Order 'SO-{number}' of end-org 9375e42d-9510-4c95-a6a6-d9d89cf7{number:04x} took {number} ms"
         ran(world, ORDERS, 1 + number, error={"code": "USER_DATA", "failedAt": "connector.slack.send", "raw": raw})
@@ -139,10 +139,10 @@ async def test_failures_are_grouped_whatever_their_ids_and_numbers(world: World)
         ([{"message": "Who knows"}], "failed", "Not one of the known causes", "Guessing", "get_execution"),
     ],
 )
-async def test_each_known_cause_has_its_own_words(
+async def test_known_causes_have_their_own_remedy(
     world: World, error: JsonValue, status: str, likely: str, will_not_help: str, tool: str
 ) -> None:
-    """Fastn's documentation of errors, section 2.6 and 3 of FASTN.md; the words are ours."""
+    """Fastn's documentation of errors; the texts are ours."""
     ran(world, ORDERS, 1, status, error=error)
     (cause,) = (await diagnosed(world, ORDERS))["causes"]
     assert likely in cause["likely_cause"]
@@ -151,14 +151,14 @@ async def test_each_known_cause_has_its_own_words(
     assert cause["next"]["tool"] == tool
 
 
-async def test_memory_is_seen_by_what_was_used(world: World) -> None:
+async def test_out_of_memory_is_recognized_by_peak_use(world: World) -> None:
     """Fastn's documentation: status failed, peakSandboxMB near its limit."""
     ran(world, ORDERS, 1, error=None, summary={"peakSandboxMB": 512, "sandboxMemoryLimitMB": 512})
     (cause,) = (await diagnosed(world, ORDERS))["causes"]
     assert "memory" in cause["likely_cause"]
 
 
-async def test_a_connection_that_never_was_and_one_that_was_mended(world: World) -> None:
+async def test_missing_connection_and_one_repaired_since(world: World) -> None:
     """Fastn's documentation: `No active connection for connector …`."""
     globex, acme = customer(world, "widget-inc"), customer(world, "acme-corp")
     said = 'No active connection for connector "shopify" and end-org'
@@ -171,7 +171,7 @@ async def test_a_connection_that_never_was_and_one_that_was_mended(world: World)
     assert mended["causes"][0]["next"]["tool"] == "get_workflow"
 
 
-async def test_a_connection_that_a_run_did_not_find_wants_the_installation(world: World) -> None:
+async def test_connection_not_found_suggests_the_installation(world: World) -> None:
     """Third parties: a workflow that a widget installed runs only with customer and installation."""
     acme = customer(world, "acme-corp")
     ran(world, TRACKING, 1, endOrgId=acme, error=no_connection("shopify", acme))
@@ -184,21 +184,21 @@ async def test_a_connection_that_a_run_did_not_find_wants_the_installation(world
     assert cause["fastn_suggests"] == "Let the customer connect shopify in the widget."
 
 
-async def test_no_failures_is_said_with_the_last_success(world: World) -> None:
-    """Ours: nothing is wrong, and that is the answer."""
+async def test_verdict_without_failures_names_the_last_success(world: World) -> None:
+    """Ours: that nothing is wrong is an answer."""
     found = await diagnosed(world, ORDERS)
     assert found["verdict"] == "No failures in 72 hours: 15 runs completed, last success 3 hours ago."
     assert found["causes"] == []
 
 
-async def test_failing_for_one_customer_only_is_told_from_failing_for_all(world: World) -> None:
-    """Ours: the same workflow runs for many customers."""
+async def test_verdict_names_the_customer_if_others_succeed(world: World) -> None:
+    """Ours: one workflow runs for many customers."""
     ran(world, ORDERS, 5, endOrgId=customer(world, "globex-exports"), error={"message": "odd"})
     found = await diagnosed(world, ORDERS)
     assert found["verdict"].startswith("Failing each time for Globex Exports, and not for others (1 of 16 runs)")
 
 
-async def test_a_workflow_that_works_again_is_not_called_failing(world: World) -> None:
+async def test_verdict_of_a_workflow_that_works_again(world: World) -> None:
     """Ours: the last run counts."""
     acme = customer(world, "acme-corp")
     ran(world, ORDERS, 5, endOrgId=acme, error={"message": "odd"})
@@ -218,14 +218,14 @@ async def test_a_workflow_that_works_again_is_not_called_failing(world: World) -
         (CONTACTS, "trigger Nightly contact sync: disabled by the platform 4 days ago: 20 consecutive failures"),
     ],
 )
-async def test_a_workflow_that_does_not_run_is_told_why(world: World, workflow: str, why: str) -> None:
+async def test_verdict_says_why_a_workflow_does_not_run(world: World, workflow: str, why: str) -> None:
     """Fastn's documentation: not published is the most common cause of "the API did nothing"; Active is not firing."""
     found = await diagnosed(world, workflow)
     assert found["verdict"].startswith("No runs completed or failed in 72 hours: ")
     assert why in found["verdict"]
 
 
-async def test_a_failed_subscription_never_fires(world: World) -> None:
+async def test_trigger_with_failed_subscription_never_fires(world: World) -> None:
     """Fastn's documentation: subscriptionStatus is separate from status."""
     state = world.sandbox.state
     (trigger,) = [row for row in state.all("triggers") if row["name"] == "Paid Shopify orders"]
@@ -237,8 +237,8 @@ async def test_a_failed_subscription_never_fires(world: World) -> None:
     assert found["connections"][0]["status"] == "INACTIVE"
 
 
-async def test_many_triggers_are_read_on_and_no_false_none_is_claimed(world: World) -> None:
-    """Ours: "no trigger starts it" is said only where all were read."""
+async def test_no_trigger_is_reported_only_if_all_were_read(world: World) -> None:
+    """Ours: "no trigger starts it" needs a complete list."""
     state = world.sandbox.state
     trigger = state.all("triggers")[0]
     for number in range(600):
@@ -250,7 +250,7 @@ async def test_many_triggers_are_read_on_and_no_false_none_is_claimed(world: Wor
     assert "triggers: only 500 were read" in found["not_checked"]
 
 
-async def test_a_connection_that_was_not_read_is_not_called_missing(world: World) -> None:
+async def test_unread_connection_is_not_reported_as_missing(world: World) -> None:
     """Ours: only two customers' connections are read."""
     said = "No active connection for connector"
     for number in range(3):
@@ -262,8 +262,8 @@ async def test_a_connection_that_was_not_read_is_not_called_missing(world: World
     assert states == ["There is none for whom it ran."] * 2 + ["Its state could not be read."]
 
 
-async def test_a_disabled_trigger_comes_with_the_call_that_enables_it(world: World) -> None:
-    """Ours: what to do next parses, and is made by whoever reads it."""
+async def test_disabled_trigger_has_the_call_that_enables_it(world: World) -> None:
+    """Ours: `next` is a valid call, for the caller to make."""
     found = await diagnosed(world, CONTACTS)
     disabled = next(trigger for trigger in found["triggers"] if trigger["status"] == "Disabled")
     assert disabled["next"]["tool"] == "update_trigger"
@@ -282,30 +282,32 @@ async def test_a_disabled_trigger_comes_with_the_call_that_enables_it(world: Wor
         ("/api/v1/executions/*", "run exec_"),
     ],
 )
-async def test_a_read_that_fails_is_said_and_sinks_nothing(world: World, path: str, what: str, status: int) -> None:
-    """Ours: the audit log is for owners and admins only, and nothing else is sure either."""
+async def test_failed_read_is_not_checked_and_the_rest_is_reported(
+    world: World, path: str, what: str, status: int
+) -> None:
+    """Ours: the audit log is only for owners and admins, and other reads may fail too."""
     world.sandbox.faults.add(Status(status=status, path=path, times=None))
     found = await diagnosed(world, TIKTOK)
     assert found["causes"][0]["count"] == 3
     assert not what or any(said.startswith(what) for said in found["not_checked"])
 
 
-async def test_an_unreadable_answer_is_a_failed_read(world: World) -> None:
-    """Ours: garbage is no reason to say nothing."""
+async def test_unreadable_answer_is_a_failed_read(world: World) -> None:
+    """Ours: it does not fail the diagnosis."""
     world.sandbox.faults.add(Garbage(path="/api/v1/triggers", times=None))
     found = await diagnosed(world, TIKTOK)
     assert any(said.startswith("triggers: ") for said in found["not_checked"])
 
 
-async def test_failures_that_cannot_be_read_are_not_taken_for_none(world: World) -> None:
-    """Ours: what could not be checked is never good news."""
+async def test_unreadable_failures_are_not_reported_as_none(world: World) -> None:
+    """Ours: what could not be checked is never reported as good."""
     world.sandbox.faults.add(Status(status=500, path="/api/v1/executions", times=None))
     found = await diagnosed(world, TIKTOK)
     assert found["verdict"].startswith("Whether it failed could not be read.")
 
 
-async def test_a_workflow_that_is_not_there_is_an_error(world: World) -> None:
-    """Ours: no runs and no workflow is no diagnosis."""
+async def test_unknown_workflow_is_an_error(world: World) -> None:
+    """Ours: without runs and workflow there is no diagnosis."""
     missing = await world.call(DiagnoseWorkflow(workflow_id="wf_000000000000"))
     assert isinstance(missing, NotFound)
     crooked = await world.call(DiagnoseWorkflow(workflow_id="../api-keys"))
@@ -325,8 +327,8 @@ async def test_a_workflow_that_is_not_there_is_an_error(world: World) -> None:
         Behaviour(envelope=Envelope.RESULTS, paging=Paging.CURSOR),
     ],
 )
-async def test_other_behaviours_of_fastn_change_little(world: World, behaviour: Behaviour) -> None:
-    """Ours: filters and paging may be ignored, envelopes differ."""
+async def test_verdict_does_not_depend_on_envelope_paging_or_filtering(world: World, behaviour: Behaviour) -> None:
+    """Ours: filters and paging may be ignored, and envelopes differ."""
     world.sandbox.behaviour = behaviour
     before = len(world.sandbox.requests)
     found = await diagnosed(world, TIKTOK)
@@ -335,7 +337,7 @@ async def test_other_behaviours_of_fastn_change_little(world: World, behaviour: 
     assert len(world.sandbox.requests) - before <= 14
 
 
-async def test_odd_rows_are_no_obstacle(world: World) -> None:
+async def test_unexpected_rows_are_tolerated(world: World) -> None:
     """Ours: every field may be missing or of another type."""
     state = world.sandbox.state
     oddities: list[JsonValue] = [None, 7, [], {}, "x", True]
@@ -353,8 +355,8 @@ async def test_odd_rows_are_no_obstacle(world: World) -> None:
     assert found["runs"]["failed"] == 6
 
 
-async def test_the_most_that_there_can_be_to_say_fits(world: World) -> None:
-    """Ours: under 4,500 characters, the verdict first, and what was left out is said."""
+async def test_longest_answer_fits(world: World) -> None:
+    """Ours: under 4,500 characters, the verdict first, with the number of dropped entries."""
     state = world.sandbox.state
     for number in range(9):
         kind = "abcdefghi"[number]
@@ -377,14 +379,14 @@ async def test_the_most_that_there_can_be_to_say_fits(world: World) -> None:
     assert found["verdict"].startswith("Failing for 8 days")
 
 
-def test_what_differs_from_run_to_run_is_no_part_of_a_cause() -> None:
-    """Ours: digits, ids and quoted values are replaced; an apostrophe within a word quotes nothing."""
+def test_cause_omits_parts_that_differ_between_runs() -> None:
+    """Ours: digits, ids and quoted values are replaced; an apostrophe within a word is not a quote."""
     assert normalised("Order 12 of 'Acme' failed at 10:04:05Z") == "Order … of … failed at …"
     assert normalised("it can't be, it doesn't work") == "it can't be, it doesn't work"
     assert normalised("user dana@fastn.example deadbeef") == "user … …"
 
 
-def test_the_failing_step_is_found_in_the_steps_where_the_error_names_none() -> None:
+def test_failing_step_is_taken_from_the_steps_if_the_error_has_none() -> None:
     """Fastn's older documentation: steps with status and errors."""
     steps: list[JsonValue] = [{"name": "get", "status": "completed"}, {"name": "send", "status": "FAILED"}, 3]
     found = ended_run({"id": "e", "status": "failed", "steps": steps})

@@ -1,4 +1,4 @@
-"""The names on an account: read once, within bounds, forgotten when something changes."""
+"""Tests of the directory of names: read once within bounds, and invalidated by changes."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 @dataclass
 class Gets:
-    """Answers `get_customer` by a name made from the id; `gone` are not there."""
+    """Sender that answers `get_customer` with a name made from the id; those in `gone` do not exist."""
 
     gone: set[str] = field(default_factory=set[str])
     calls: list[str] = field(default_factory=list[str])
@@ -43,8 +43,8 @@ def directory(clock: Clock) -> Directory:
     return Directory(clock.system())
 
 
-async def test_a_kind_is_read_whole_and_once_in_a_minute(clock: Clock, directory: Directory) -> None:
-    """Ours: 2,000 customers are 20 requests, and then none for a minute."""
+async def test_kind_is_read_completely_once_a_minute(clock: Clock, directory: Directory) -> None:
+    """Ours: 2,000 customers are 20 requests, then none for a minute."""
     listing = Listing(large())
     contents = await directory.contents("customer", listing)
     assert (len(contents.entries), contents.complete, len(listing.calls)) == (2_000, True, 20)
@@ -55,8 +55,8 @@ async def test_a_kind_is_read_whole_and_once_in_a_minute(clock: Clock, directory
     assert len(listing.calls) == 40
 
 
-async def test_what_is_more_than_the_bound_is_incomplete(directory: Directory) -> None:
-    """Ours (THREATS T16): bounded requests, and it is said that there was more."""
+async def test_kind_beyond_the_bound_is_incomplete(directory: Directory) -> None:
+    """Ours: reads are bounded, and the result says that there is more."""
     listing = Listing(large(customers=2_000, connections=3_001))
     contents = await directory.contents("connection", listing)
     assert (len(contents.entries), contents.complete, len(listing.calls)) == (100 * PAGES, False, PAGES)
@@ -65,8 +65,8 @@ async def test_what_is_more_than_the_bound_is_incomplete(directory: Directory) -
     assert (await directory.contents("connection", exactly)).complete
 
 
-async def test_two_that_ask_at_once_share_one_reading(directory: Directory) -> None:
-    """Ours: one reading of a kind at a time."""
+async def test_concurrent_callers_share_one_read(directory: Directory) -> None:
+    """Ours: a kind is read only once at a time."""
     listing = Listing(large())
     async with anyio.create_task_group() as group:
         for _ in range(5):
@@ -74,8 +74,8 @@ async def test_two_that_ask_at_once_share_one_reading(directory: Directory) -> N
     assert len(listing.calls) == 20
 
 
-async def test_a_failure_is_not_kept(directory: Directory) -> None:
-    """Ours: what cannot be read is tried again by the next."""
+async def test_failure_is_not_cached(directory: Directory) -> None:
+    """Ours: the next caller tries again."""
     listing = Listing(large(), {"user": Forbidden("no")})
     with pytest.raises(Forbidden):
         await directory.contents("user", listing)
@@ -94,8 +94,8 @@ async def test_a_failure_is_not_kept(directory: Directory) -> None:
         ("billing", set[str]()),
     ],
 )
-async def test_a_change_forgets_what_may_have_gone_with_it(directory: Directory, toolset: str, kinds: set[str]) -> None:
-    """Fastn's reference: what hangs on a customer or a connector is deleted with it. The AI may change anything."""
+async def test_change_invalidates_dependent_kinds(directory: Directory, toolset: str, kinds: set[str]) -> None:
+    """Fastn's reference: deletions of customers and connectors cascade. The AI may change anything."""
     listing = Listing(large(10, 10, 10, 10))
     for kind in LISTS:
         await directory.contents(kind, listing)
@@ -106,8 +106,8 @@ async def test_a_change_forgets_what_may_have_gone_with_it(directory: Directory,
     assert set(listing.counts) == {LISTS[kind].tool_name() for kind in kinds}
 
 
-async def test_what_was_read_while_something_changed_is_not_believed(directory: Directory) -> None:
-    """Ours: it may show what was before the change."""
+async def test_read_during_a_change_is_not_cached(directory: Directory) -> None:
+    """Ours: it may show the state before the change."""
     listing = Listing(large(10, 10, 10, 10))
 
     async def changed_meanwhile(call: Operation[Any]) -> FastnObject:
@@ -120,8 +120,8 @@ async def test_what_was_read_while_something_changed_is_not_believed(directory: 
     assert len(listing.calls) == 2
 
 
-async def test_names_come_from_what_was_read(directory: Directory) -> None:
-    """Ours: no request for what is known."""
+async def test_names_are_taken_from_the_cache(directory: Directory) -> None:
+    """Ours: no request for a known name."""
     listing = Listing(large())
     known = (await directory.contents("customer", listing)).entries[:50]
     gets = Gets()
@@ -130,8 +130,8 @@ async def test_names_come_from_what_was_read(directory: Directory) -> None:
     assert gets.calls == []
 
 
-async def test_few_names_are_looked_up_and_kept(clock: Clock, directory: Directory) -> None:
-    """Ours: names are a courtesy: a few reads, none for what is not there."""
+async def test_few_missing_names_are_looked_up_and_cached(clock: Clock, directory: Directory) -> None:
+    """Ours: names are optional: few reads, and none for ids that do not exist."""
     gets = Gets(gone={"b"})
     assert await directory.names("customer", ["a", "b", "a", "c"], gets) == {"a": "A", "c": "C"}
     assert sorted(gets.calls) == ["a", "b", "c"]
@@ -145,15 +145,15 @@ async def test_few_names_are_looked_up_and_kept(clock: Clock, directory: Directo
     assert len(await directory.names("customer", many, gets)) == LOOKUPS
 
 
-async def test_a_kind_without_a_read_of_its_own_has_the_names_that_were_listed(directory: Directory) -> None:
-    """Ours: nothing is asked, nothing raised; an id that may not stand in a path neither."""
+async def test_kind_without_a_get_has_only_listed_names(directory: Directory) -> None:
+    """Ours: nothing is read or raised, also for ids that are invalid in a path."""
     gets = Gets()
     assert await directory.names("user", ["x"], gets) == {}
     assert await directory.names("customer", [""], gets) == {}
     assert gets.calls == []
 
 
-def test_an_entry_is_made_of_whatever_there_is() -> None:
+def test_entry_tolerates_missing_fields() -> None:
     """Ours: every field may be missing, or of another type."""
     found = entry("customer", FastnObject.model_validate({"id": 7, "name": {"en": "x"}, "slug": "s", "status": True}))
     assert (found.id, found.name, found.slug, found.status) == ("7", "s", "s", None)

@@ -1,4 +1,4 @@
-"""What `find` finds: names with typos, in another case, in sentences, on a small account and on a large one."""
+"""Tests of find: names with typos, in another case or in sentences, on a small and a large account."""
 
 import re
 import warnings
@@ -143,7 +143,7 @@ def context_on(world: World, listing: Listing, directory: Directory | None = Non
     )
 
 
-async def asked(world: World, query: str, **more: Any) -> dict[str, Any]:
+async def search_for(world: World, query: str, **more: Any) -> dict[str, Any]:
     done = await world.call(Find(query=query, **more))
     assert isinstance(done, Done)
     return done.result.model_dump()
@@ -158,12 +158,12 @@ def names(rows: Iterable[dict[str, Any]]) -> list[str]:
 
 
 @pytest.mark.parametrize(("query", "kind", "name"), SMALL, ids=[query for query, _, _ in SMALL])
-async def test_the_right_one_comes_first(world: World, query: str, kind: str, name: str) -> None:
-    """Ours (find): by name, slug, email or part, whatever the case and spacing, misspelt, in a sentence."""
-    assert first(await asked(world, query)) == (kind, name)
+async def test_best_match_comes_first(world: World, query: str, kind: str, name: str) -> None:
+    """Ours (find): by name, slug, email or part, in any case and spacing, misspelt, or in a sentence."""
+    assert first(await search_for(world, query)) == (kind, name)
 
 
-async def test_the_right_one_comes_first_among_thousands(world: World, listing: Listing) -> None:
+async def test_best_match_comes_first_among_thousands(world: World, listing: Listing) -> None:
     """Ours (find): on 400 connectors, 2,000 customers, 150 workflows and 3,000 connections."""
     directory = Directory(world.system)
     got = {
@@ -173,14 +173,14 @@ async def test_the_right_one_comes_first_among_thousands(world: World, listing: 
     assert got == {query: (kind, name) for query, kind, name in LARGE}
 
 
-async def test_the_right_one_comes_first_on_the_large_account_of_the_sandbox(large_world: World) -> None:
-    """Ours (find): where ten customers are called Acme, and one sync."""
-    got = {query: first(await asked(large_world, query)) for query, *_ in SANDBOX}
+async def test_best_match_comes_first_on_the_large_sandbox_account(large_world: World) -> None:
+    """Ours (find): although ten customers are called Acme, with one sync."""
+    got = {query: first(await search_for(large_world, query)) for query, *_ in SANDBOX}
     assert got == {query: (kind, name) for query, kind, name in SANDBOX}
 
 
-async def test_a_large_account_is_read_once_and_within_bounds(world: World) -> None:
-    """Ours (find): bounded requests; what was read is believed for a minute."""
+async def test_large_account_is_read_once_within_bounds(world: World) -> None:
+    """Ours (find): requests are bounded, and what was read is cached for a minute."""
     listing = Listing(large())
     context = context_on(world, listing)
     answer = (await Find(query="the acme hubspot sync").run(context)).model_dump()
@@ -197,8 +197,8 @@ async def test_a_large_account_is_read_once_and_within_bounds(world: World) -> N
     assert len(listing.calls) == 2 * read
 
 
-async def test_what_was_read_is_made_ready_once(world: World, listing: Listing) -> None:
-    """Issue 9: a further question looks at no name of the account anew, until something has changed."""
+async def test_index_is_built_once(world: World, listing: Listing) -> None:
+    """Issue 9: later queries do not process the names again, until something changes."""
     context = context_on(world, listing)
 
     async def looked_at() -> int:
@@ -213,8 +213,8 @@ async def test_what_was_read_is_made_ready_once(world: World, listing: Listing) 
     assert await looked_at() > 5_000
 
 
-async def test_one_question_does_not_change_what_was_made_ready_for_others(world: World) -> None:
-    """Ours: what a search adds where not all could be read is for that question alone."""
+async def test_rows_added_by_one_query_are_not_shared(world: World) -> None:
+    """Ours: rows that a search adds to an incomplete kind are only for that query."""
     rows = large(10, 1, 10, 10)
     rows["customer"] = [{"id": uuid(9, n), "name": f"Filler {n}"} for n in range(100 * PAGES)]
     rows["customer"].append({"id": uuid(8, 1), "name": "Zebulon Partners"})
@@ -227,8 +227,8 @@ async def test_one_question_does_not_change_what_was_made_ready_for_others(world
     assert data.rank("zebulon").hits == ()
 
 
-async def test_what_is_too_much_to_be_read_is_asked_for_by_its_rarest_words(world: World) -> None:
-    """Ours (find): more than the first 3,000 customers; the rest is searched by Fastn, and the answer says so."""
+async def test_incomplete_kind_is_searched_by_the_rarest_words(world: World) -> None:
+    """Ours (find): beyond the first 3,000 customers, Fastn searches, and the answer says so."""
     rows = large()
     more = [{"id": uuid(9, n), "name": f"Filler {n}"} for n in range(1_200)]
     rows["customer"] += [*more, {"id": uuid(8, 1), "name": "Zephyrine Looms"}]
@@ -243,21 +243,21 @@ async def test_what_is_too_much_to_be_read_is_asked_for_by_its_rarest_words(worl
     assert listing.counts["list_connections"] <= 2 * (PAGES + 4)
 
 
-async def test_kind_bounds_what_is_read_and_found(world: World) -> None:
-    """Ours (find): only that kind, and what its names are made of."""
-    answer = await asked(world, "hubspot", kind="workflow")
+async def test_kind_limits_reads_and_matches(world: World) -> None:
+    """Ours (find): only that kind is found, and only the kinds in its names are read besides."""
+    answer = await search_for(world, "hubspot", kind="workflow")
     assert {row["kind"] for row in answer["found"]} == {"workflow"}
     assert answer["searched"] == ["workflow"]
     assert {heard.path for heard in world.sandbox.requests} == {"/api/v1/workflows"}
-    answer = await asked(world, "akme", kind="connection")
+    answer = await search_for(world, "akme", kind="connection")
     assert sorted(names(answer["found"])) == ["Shopify of Acme Corp", "Slack of Acme Corp", "Xero of Acme Corp"]
     assert len(world.sandbox.requests) == 4
 
 
-async def test_an_id_is_read_directly(world: World) -> None:
-    """Ours (find): an id is no name to be looked for; whatever it is of, few reads show it."""
+async def test_id_is_read_directly(world: World) -> None:
+    """Ours (find): an id is not searched as a name; a few reads find its resource."""
     execution = (await world.rows(ListExecutions(limit=1)))[0].id
-    connection = (await asked(world, "acme xero"))["found"][0]["id"]
+    connection = (await search_for(world, "acme xero"))["found"][0]["id"]
     for query, kind, calls in [
         ("wf_e5047fb2a8c3", "workflow", 1),
         (f"why did {execution} fail?", "execution", 1),
@@ -265,81 +265,81 @@ async def test_an_id_is_read_directly(world: World) -> None:
         (connection, "connection", 1),
     ]:
         world.sandbox.requests.clear()
-        answer = await asked(world, query)
+        answer = await search_for(world, query)
         assert [row["kind"] for row in answer["found"]] == [kind]
         assert answer["found"][0]["score"] == 100
         assert len(world.sandbox.requests) <= calls + 1
         assert not [heard for heard in world.sandbox.requests if heard.path == "/api/v1/users"]
-    assert (await asked(world, connection))["found"][0]["name"] == "Xero of Acme Corp"
-    assert (await asked(world, execution))["found"][0]["workflow_id"].startswith("wf_")
+    assert (await search_for(world, connection))["found"][0]["name"] == "Xero of Acme Corp"
+    assert (await search_for(world, execution))["found"][0]["workflow_id"].startswith("wf_")
 
 
-async def test_ids_without_a_read_of_their_own_and_parts_of_ids_are_found_in_lists(world: World) -> None:
+async def test_ids_without_a_get_and_parts_of_ids_are_found_in_lists(world: World) -> None:
     """Ours (find): users, roles, secrets and keys have no GET; the beginning of an id is enough."""
     state = world.sandbox.state
     lee, partner = state.named("users", "Lee Okafor", "name"), state.named("secrets", "PARTNER_TOKEN", "name")
-    assert first(await asked(world, str(lee["id"]))) == ("user", "Lee Okafor")
-    assert first(await asked(world, "wf_e5047")) == ("workflow", "sync_tiktok_settlements_cin7")
-    assert first(await asked(world, str(partner["id"]))) == ("secret", "PARTNER_TOKEN")
+    assert first(await search_for(world, str(lee["id"]))) == ("user", "Lee Okafor")
+    assert first(await search_for(world, "wf_e5047")) == ("workflow", "sync_tiktok_settlements_cin7")
+    assert first(await search_for(world, str(partner["id"]))) == ("secret", "PARTNER_TOKEN")
 
 
-async def test_the_beginning_of_an_id_is_enough_though_it_has_no_digit(world: World) -> None:
-    """Ours (find): what begins as ids do is one."""
+async def test_beginning_of_an_id_without_digits_is_found(world: World) -> None:
+    """Ours (find): a word with the prefix of an id is one."""
     row = world.sandbox.state.named("workflows", "process-new-orders")
     world.sandbox.state.put("workflows", row | {"id": "wf_abcdef012345", "name": "Letters", "slug": "letters"})
-    assert first(await asked(world, "wf_abcd")) == ("workflow", "Letters")
+    assert first(await search_for(world, "wf_abcd")) == ("workflow", "Letters")
 
 
-async def test_an_unknown_execution_is_none_and_searches_nothing(world: World) -> None:
-    """Ours (find): there are hundreds of thousands; they are found by exact id only."""
-    answer = await asked(world, "exec_000000000000")
+async def test_unknown_execution_finds_nothing_and_searches_nothing(world: World) -> None:
+    """Ours (find): runs are too many to list, so they are found only by their exact id."""
+    answer = await search_for(world, "exec_000000000000")
     assert (answer["found"], answer["searched"]) == ([], ["execution"])
     assert len(world.sandbox.requests) == 1
     world.sandbox.faults.add(Status(status=403, path="/api/v1/executions/*"))
-    answer = await asked(world, "exec_000000000000")
+    answer = await search_for(world, "exec_000000000000")
     assert (answer["searched"], answer["not_searched"]) == ([], {"execution": "forbidden"})
 
 
-async def test_what_fits_equally_is_said_to_be_ambiguous(world: World) -> None:
-    """Ours (find): two customers called Acme are a question to the person, no guess."""
-    answer = await asked(world, "acme")
+async def test_equal_matches_are_ambiguous(world: World) -> None:
+    """Ours (find): of two customers called Acme, the person has to choose."""
+    answer = await search_for(world, "acme")
     assert sorted(names(answer["found"][:2])) == ["Acme Corp", "John-Acme"]
     assert "first 2" in answer["ambiguous"]
-    assert "ambiguous" not in await asked(world, "Acme Corp")
+    assert "ambiguous" not in await search_for(world, "Acme Corp")
     twins = Listing({kind: [] for kind in LISTS} | {"customer": [{"id": n, "name": "Acme Corp"} for n in "ab"]})
     answer = (await Find(query="Acme Corp").run(context_on(world, twins))).model_dump()
     assert [row["score"] for row in answer["found"]] == [100, 100]
     assert "first 2" in answer["ambiguous"]
 
 
-async def test_what_the_first_lacks_is_said(world: World) -> None:
-    """Ours (find): the best of what there is may not be what was meant."""
-    assert (await asked(world, "the acme hubspot sync"))["first_lacks"] == ["acme"]
-    assert "first_lacks" not in await asked(world, "acme xero")
+async def test_words_missing_in_the_first_match_are_reported(world: World) -> None:
+    """Ours (find): the best match may not be what was meant."""
+    assert (await search_for(world, "the acme hubspot sync"))["first_lacks"] == ["acme"]
+    assert "first_lacks" not in await search_for(world, "acme xero")
 
 
-async def test_nothing_is_found_by_nonsense_and_near_misses_are_no_hits(world: World) -> None:
-    """Ours (find): an empty list, and at most three names that may have been meant."""
-    assert (await asked(world, "zzqxv blorp"))["found"] == []
-    answer = await asked(world, "Kattahna Incorporated Holdings")
+async def test_nonsense_finds_nothing_and_near_misses_are_suggestions(world: World) -> None:
+    """Ours (find): an empty list, with at most three names that may have been meant."""
+    assert (await search_for(world, "zzqxv blorp"))["found"] == []
+    answer = await search_for(world, "Kattahna Incorporated Holdings")
     assert answer["found"] == []
     assert "Katana" in answer["did_you_mean"]
     assert len(answer["did_you_mean"]) <= 3
 
 
 @pytest.mark.parametrize("status", [403, 404, 501])
-async def test_a_kind_that_cannot_be_read_sinks_nothing(world: World, status: int) -> None:
-    """Ours (find): the rest is looked through, and what was not is said."""
+async def test_unreadable_kind_is_reported_and_the_rest_searched(world: World, status: int) -> None:
+    """Ours (find): the answer names the kinds that were not searched."""
     world.sandbox.faults.add(Status(status=status, path="/api/v1/users", times=None))
     world.sandbox.faults.add(Status(status=status, path="/api/v1/customers", times=None))
-    answer = await asked(world, "hubspot")
+    answer = await search_for(world, "hubspot")
     assert first(answer) == ("connector", "HubSpot")
     assert answer["not_searched"].keys() == {"customer", "user"}
     assert not {"customer", "user"} & set(answer["searched"])
 
 
-async def test_nothing_can_be_read_at_all(world: World) -> None:
-    """Ours (find): no hit, and every kind among what was not looked through."""
+async def test_all_kinds_unreadable(world: World) -> None:
+    """Ours (find): no match, and all kinds are reported as not searched."""
     answer = (
         await Find(query="acme").run(context_on(world, Listing({}, dict.fromkeys(LISTS, Forbidden("no")))))
     ).model_dump()
@@ -349,22 +349,24 @@ async def test_nothing_can_be_read_at_all(world: World) -> None:
 
 @pytest.mark.parametrize("paging", Paging)
 @pytest.mark.parametrize("filtering", Filtering)
-async def test_it_finds_however_fastn_pages_and_filters(world: World, paging: Paging, filtering: Filtering) -> None:
-    """Ours: nothing is known of Fastn's pagination and filters."""
+async def test_matches_do_not_depend_on_paging_and_filtering(
+    world: World, paging: Paging, filtering: Filtering
+) -> None:
+    """Ours: nothing is known about Fastn's pagination and filters."""
     world.sandbox.behaviour = world.sandbox.behaviour.model_copy(update={"paging": paging, "filtering": filtering})
-    assert first(await asked(world, "acme xero")) == ("connection", "Xero of Acme Corp")
+    assert first(await search_for(world, "acme xero")) == ("connection", "Xero of Acme Corp")
     assert len(world.sandbox.requests) <= 2 * len(LISTS)
 
 
-async def test_a_change_made_here_is_seen_at_once(world: World) -> None:
-    """Ours: what was read is forgotten once something of its kind is changed through here."""
-    assert (await asked(world, "initech"))["found"] == []
+async def test_own_change_is_found_at_once(world: World) -> None:
+    """Ours: a change of a kind invalidates what was cached of it."""
+    assert (await search_for(world, "initech"))["found"] == []
     assert isinstance(await world.call(CreateCustomer(name="Initech", slug="initech")), Done)
-    assert first(await asked(world, "initech")) == ("customer", "Initech")
+    assert first(await search_for(world, "initech")) == ("customer", "Initech")
 
 
-async def test_the_calls_that_it_names_exist_and_take_these_arguments(world: World) -> None:
-    """Ours (find): what can be done next can be done."""
+async def test_next_calls_exist_with_these_arguments(world: World) -> None:
+    """Ours (find): every suggested call can be made."""
     for step in (step for steps in NEXT.values() for step in steps):
         named = re.fullmatch(r"(\w+)\((\w*)\)", step)
         assert named is not None
@@ -372,15 +374,15 @@ async def test_the_calls_that_it_names_exist_and_take_these_arguments(world: Wor
             assert not named[2] or named[2] in BY_NAME[named[1]].model_fields
         else:
             assert named[1] == "diagnose_workflow"
-    answer = await asked(world, "hubspot")
+    answer = await search_for(world, "hubspot")
     assert set(answer["next"]) == {row["kind"] for row in answer["found"]}
 
 
 @pytest.mark.parametrize("query", ["hubspot", "acme", "acme connection", "fastn.example", "sync"])
-async def test_an_answer_is_small(world: World, query: str) -> None:
-    """Ours (find): five rows cost less than 600 tokens, unless connections' ids of 130 characters make them more."""
+async def test_answer_is_small(world: World, query: str) -> None:
+    """Ours (find): five rows cost less than 600 tokens, except connections, whose ids have 130 characters."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it reads its data in an old way
+        warnings.simplefilter("ignore", DeprecationWarning)  # its data loader uses a deprecated function
         import bpe_openai  # pyright: ignore[reportMissingTypeStubs]
     encode = bpe_openai.get_encoding("o200k_base").encode
     call = Find(query=query)
@@ -392,8 +394,8 @@ async def test_an_answer_is_small(world: World, query: str) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "  ", "?!", "x" * 501])
-def test_a_query_that_asks_nothing_is_refused(query: str) -> None:
-    """Ours (DESIGN 4): refused by name, and nothing is sent."""
+def test_query_without_letters_is_refused(query: str) -> None:
+    """Ours: the error names the argument, and nothing is sent."""
     with pytest.raises(NotSent, match="query"):
         parse(BY_NAME, "find", {"query": query})
 
@@ -401,13 +403,13 @@ def test_a_query_that_asks_nothing_is_refused(query: str) -> None:
 @pytest.mark.parametrize(
     "query", ["the", "a", "why did it fail", "customers", "日本", "1", "/ / a", "\u202eacme", "s" * 500]
 )
-async def test_odd_queries_get_an_answer(world: World, query: str) -> None:
-    """Ours: whatever a person types."""
-    assert "found" in await asked(world, query)
+async def test_unusual_queries_get_an_answer(world: World, query: str) -> None:
+    """Ours: for anything that a person types."""
+    assert "found" in await search_for(world, query)
 
 
-async def test_rows_of_any_shape_are_taken(world: World) -> None:
-    """Ours: nothing is known for sure of Fastn's answers."""
+async def test_unexpected_rows_are_tolerated(world: World) -> None:
+    """Ours: Fastn's answers are not known for certain."""
     rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in LISTS}
     rows["customer"] = [
         {},
@@ -429,8 +431,8 @@ async def test_rows_of_any_shape_are_taken(world: World) -> None:
     assert len(answer["found"][0]["name"]) == 101
 
 
-async def test_what_is_shown_is_limited_and_the_rest_counted(world: World) -> None:
-    """Ours (find): 5 rows unless told, and how many more fit."""
-    answer = await asked(world, "sync", kind="workflow", limit=2)
+async def test_rows_are_limited_and_the_rest_counted(world: World) -> None:
+    """Ours (find): 5 rows by default, and the number of further matches."""
+    answer = await search_for(world, "sync", kind="workflow", limit=2)
     assert len(answer["found"]) == 2
-    assert answer["more"] == len((await asked(world, "sync", kind="workflow", limit=20))["found"]) - 2
+    assert answer["more"] == len((await search_for(world, "sync", kind="workflow", limit=20))["found"]) - 2

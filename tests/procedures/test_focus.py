@@ -1,4 +1,4 @@
-"""One subject of the overview, in full: on the sandbox's accounts, and on a Fastn that does otherwise."""
+"""Tests of get_overview for one subject: on the sandbox's accounts, and with other behaviours of Fastn."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -42,7 +42,7 @@ def of(answer: Answer, connector: str) -> Answer:
     return found
 
 
-async def test_broken_connections_are_told_with_whose_they_are_and_what_fails(world: World) -> None:
+async def test_broken_connections_have_customer_and_failing_workflows(world: World) -> None:
     """Ours: which customers have to authorise what again, and which workflows wait for it."""
     katana = world.sandbox.state.named("customers", "katana-customer")["id"]
     answer = await focus(world, "connections")
@@ -59,7 +59,7 @@ async def test_broken_connections_are_told_with_whose_they_are_and_what_fails(wo
     assert answer["not_checked"] == []
 
 
-async def test_both_diagnosers_say_who_authorises_the_accounts_own_connection(world: World) -> None:
+async def test_overview_and_diagnosis_say_who_authorises_the_accounts_own_connection(world: World) -> None:
     """Ours: it belongs to no customer, so no customer can."""
     state = world.sandbox.state
     row = next(row for row in state.all("connections") if row["status"] == "FAILED")
@@ -75,23 +75,23 @@ async def test_both_diagnosers_say_who_authorises_the_accounts_own_connection(wo
     assert "Somebody has to authorise the app again in the dashboard, for the account itself" in str(diagnosis.result)
 
 
-async def test_all_broken_connections_of_a_large_account_stand_in_one_answer(large_world: World) -> None:
-    """Ours: forty of them, by customer, within the budget; bounded requests, and the ids are left to find."""
+async def test_broken_connections_of_a_large_account_fit_one_answer(large_world: World) -> None:
+    """Ours: forty connections by customer, within the budget and bounded requests; find gives the ids."""
     state = large_world.sandbox.state
     rows = [row for row in state.all("connections") if row["status"] in ("EXPIRED", "FAILED")]
     answer = await focus(large_world, "connections")
     assert answer["broken"] == len(rows) > 30
-    told = [app.get(status, {}) for app in answer["by_connector"] for status in ("failed", "expired")]
-    assert sum(map(len, told)) == len(rows)
+    by_customer = [app.get(status, {}) for app in answer["by_connector"] for status in ("failed", "expired")]
+    assert sum(map(len, by_customer)) == len(rows)
     names = {row["id"]: row["name"] for row in state.all("customers")}
-    assert {name for of_status in told for name in of_status} == {str(names[row["endOrgId"]]) for row in rows}
+    assert {name for of_status in by_customer for name in of_status} == {str(names[row["endOrgId"]]) for row in rows}
     assert "Acme HubSpot sync" in of(answer, "HubSpot")["breaks"].values()
     assert "find" in answer["left_out"]
     assert len(large_world.sandbox.requests) <= 40
 
 
-async def test_far_too_many_connections_are_counted_and_the_call_for_the_rest_is_said(world: World) -> None:
-    """Ours: what does not fit has a call that shows it."""
+async def test_too_many_connections_are_counted_with_the_call_for_the_rest(world: World) -> None:
+    """Ours: there is a call for what does not fit."""
     state = world.sandbox.state
     row = next(row for row in state.all("connections") if row["status"] == "EXPIRED")
     for number in range(300):
@@ -104,7 +104,7 @@ async def test_far_too_many_connections_are_counted_and_the_call_for_the_rest_is
     parse(BY_NAME, app["next"]["tool"], app["next"]["arguments"])
 
 
-def test_two_connections_of_one_customer_are_both_told() -> None:
+def test_two_connections_of_one_customer_are_both_shown() -> None:
     """Ours: a customer may be connected twice to the same app."""
     row: dict[str, Any] = {"status": "EXPIRED", "connectorId": "c1", "endOrgId": "one"}
     rows: list[Any] = [row | {"id": "a"}, row | {"id": "b", "lastUsedAt": "2026-11-20T00:00:00Z"}]
@@ -115,8 +115,8 @@ def test_two_connections_of_one_customer_are_both_told() -> None:
     }
 
 
-def test_a_failure_that_names_the_connection_counts_where_the_workflow_does_not_say_what_it_uses() -> None:
-    """Ours: nothing is known of the manifests of Fastn's workflows."""
+def test_failure_that_names_the_connection_counts_without_a_manifest() -> None:
+    """Ours: nothing is known about the manifests of Fastn's workflows."""
     connection: Any = {"id": "ucl:1", "status": "FAILED", "connectorId": "c1", "endOrgId": "one"}
     runs: Any = [
         {"workflowId": "wf_1", "endOrgId": "one", "error": {"message": "Pinned connection ucl:1 is not usable"}},
@@ -128,8 +128,8 @@ def test_a_failure_that_names_the_connection_counts_where_the_workflow_does_not_
     assert seen["by_connector"][0]["breaks"] == {"wf_1": "wf_1"}
 
 
-async def test_the_worst_workflows_are_told_in_numbers_of_the_whole_period(large_world: World) -> None:
-    """Ours: a weekly report. The numbers are Fastn's own counts, and add up."""
+async def test_worst_workflows_have_totals_of_the_whole_period(large_world: World) -> None:
+    """Ours: for a weekly report. The numbers are Fastn's own counts, and add up."""
     answer = await focus(large_world, "runs", 168)
     workflows = answer["workflows"]
     assert len(workflows) == 8
@@ -149,8 +149,8 @@ async def test_the_worst_workflows_are_told_in_numbers_of_the_whole_period(large
     assert len(large_world.sandbox.requests) <= 40
 
 
-async def test_runs_of_an_account_where_little_fails_are_all_looked_at(world: World) -> None:
-    """Ours."""
+async def test_all_failures_of_a_small_account_are_read(world: World) -> None:
+    """Ours: then the answer has no "looked_at"."""
     answer = await focus(world, "runs", 168)
     assert "Sync TikTok Orders to Cin7 Core" in [found["name"] for found in answer["workflows"]]
     for status in ("failed", "timeout"):
@@ -159,7 +159,7 @@ async def test_runs_of_an_account_where_little_fails_are_all_looked_at(world: Wo
 
 
 @pytest.mark.parametrize(
-    ("counts", "seen", "told"),
+    ("counts", "seen", "expected"),
     [
         ({"completed": 90, "failed": 9, "timeout": 1}, 10, True),
         ({"completed": 90, "failed": 9}, 9, False),
@@ -167,14 +167,14 @@ async def test_runs_of_an_account_where_little_fails_are_all_looked_at(world: Wo
         ({"completed": 901, "failed": 9, "timeout": 1}, 10, False),
     ],
 )
-def test_counts_that_cannot_be_one_workflows_are_not_told(counts: dict[str, int], seen: int, told: bool) -> None:
-    """Ours: a Fastn that ignores a filter counts the same runs each time."""
-    assert believable(counts, {"completed": 900, "failed": 90, "timeout": 10}, seen) is told
+def test_implausible_counts_are_not_reported(counts: dict[str, int], seen: int, expected: bool) -> None:
+    """Ours: if Fastn ignores a filter, every count is of the same runs."""
+    assert believable(counts, {"completed": 900, "failed": 90, "timeout": 10}, seen) is expected
     assert not believable(counts, {}, seen)
 
 
 async def test_all_triggers_that_never_fire_are_named(large_world: World) -> None:
-    """Ours: an active trigger of an app event that is not subscribed says nothing by itself."""
+    """Ours: an active trigger of an app event without a subscription reports no error itself."""
     silent = [row for row in large_world.sandbox.state.all("triggers") if row.get("subscriptionStatus") == "FAILED"]
     (found,) = [f for f in (await focus(large_world, "triggers"))["findings"] if "never fire" in f["what"]]
     active = {str(row["id"]) for row in silent if row["status"] == "Active"}
@@ -182,7 +182,7 @@ async def test_all_triggers_that_never_fire_are_named(large_world: World) -> Non
 
 
 async def test_all_keys_that_were_never_used_are_named(large_world: World) -> None:
-    """Ours: so that each can be revoked."""
+    """Ours: each can then be revoked."""
     (found,) = [f for f in (await focus(large_world, "access"))["findings"] if "never used" in f["what"]]
     assert found["what"].startswith(f"{len(found['examples'])} API keys")
     assert len(found["examples"]) > 3
@@ -198,8 +198,8 @@ STRANGE = [
 
 @pytest.mark.parametrize("behaviour", STRANGE, ids=str)
 @pytest.mark.parametrize("about", SUBJECTS)
-async def test_no_number_is_made_up_however_fastn_lists(world: World, about: str, behaviour: Behaviour) -> None:
-    """Ours: what Fastn does not say is not told, and the requests stay few."""
+async def test_numbers_are_never_guessed(world: World, about: str, behaviour: Behaviour) -> None:
+    """Ours: what Fastn does not say is not reported, and requests stay few."""
     usual = await focus(world, about)
     world.sandbox.requests.clear()
     world.sandbox.behaviour = behaviour
@@ -220,8 +220,8 @@ async def test_no_number_is_made_up_however_fastn_lists(world: World, about: str
 @pytest.mark.parametrize(
     "path", ["executions", "connections", "workflows", "customers", "triggers", "users", "api-keys"]
 )
-async def test_what_could_not_be_read_is_named_and_the_rest_is_told(world: World, about: str, path: str) -> None:
-    """Ours: a 403 on one kind sinks nothing but what is made of it alone."""
+async def test_unreadable_kind_is_not_checked_and_the_rest_is_reported(world: World, about: str, path: str) -> None:
+    """Ours: a 403 on one kind affects only what is computed from it alone."""
     whole = await focus(world, about)
     world.sandbox.faults.add(Status(status=403, path=f"/api/v1/{path}", times=None))
     try:
@@ -232,7 +232,7 @@ async def test_what_could_not_be_read_is_named_and_the_rest_is_told(world: World
     assert answer == whole or answer["not_checked"] or (about, path) == ("connections", "customers")
 
 
-def test_a_subject_that_there_is_not_is_refused_by_name() -> None:
-    """Ours."""
+def test_unknown_subject_is_refused() -> None:
+    """Ours: the error names the argument."""
     with pytest.raises(FastnError, match="about"):
         parse(BY_NAME, "get_overview", {"about": "everything"})

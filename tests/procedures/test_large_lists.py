@@ -1,4 +1,4 @@
-"""A list of two hundred thousand runs: what is read of it, and held in memory, is what was asked for."""
+"""Tests of a list of 200,000 runs: only the requested rows are read and held in memory."""
 
 import tracemalloc
 from collections import Counter
@@ -27,7 +27,7 @@ MEGABYTE = 1_000_000
 
 
 class Runs:
-    """A Fastn with very many runs, which it makes up as it is asked for them. It heeds no filter."""
+    """A Fastn with very many runs, generated when they are requested. It ignores filters."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -59,7 +59,7 @@ def run(number: int) -> dict[str, Any]:
 
 @pytest.fixture
 def busy(tmp_path: Path) -> Generator[tuple[World, Runs]]:
-    """An account of which only runs can be read."""
+    """Yield an account of which only runs can be read."""
     world, runs = World(tmp_path), Runs()
     world.client.send = FastnClient(Account("http://localhost", KEY), runs, world.system).send
     yield world, runs
@@ -74,16 +74,16 @@ async def page(world: World, call: ListExecutions) -> dict[str, Any]:
     return from_json(to_json(answer))
 
 
-async def test_a_page_is_one_request_of_as_many_rows(busy: tuple[World, Runs]) -> None:
-    """Ours (issue 5): never more than was asked for."""
+async def test_page_is_one_request_of_its_size(busy: tuple[World, Runs]) -> None:
+    """Ours (issue 5): never more rows than requested."""
     world, runs = busy
     answer = await page(world, ListExecutions())
     assert (runs.asked, runs.given.total(), len(answer["data"])) == (1, 20, 20)
     assert answer["total"] == RUNS
 
 
-async def test_reading_on_needs_one_request_a_page_and_no_more_memory(busy: tuple[World, Runs]) -> None:
-    """Ours (issue 5): the hundredth page costs what the first did, and nothing of those before is kept."""
+async def test_further_pages_need_one_request_and_no_more_memory(busy: tuple[World, Runs]) -> None:
+    """Ours (issue 5): the hundredth page costs as much as the first, and earlier pages are not kept."""
     world, runs = busy
     cursor: str | None = None
     peaks: list[int] = []
@@ -102,8 +102,8 @@ async def test_reading_on_needs_one_request_a_page_and_no_more_memory(busy: tupl
     assert held < MEGABYTE
 
 
-async def test_the_search_for_what_no_row_matches_ends_at_its_bound(busy: tuple[World, Runs]) -> None:
-    """Ours (issue 5): where Fastn heeds no filter, a thousand rows are looked at, this is said, and how to go on."""
+async def test_search_without_matches_ends_at_its_bound(busy: tuple[World, Runs]) -> None:
+    """Ours (issue 5): if Fastn ignores filters, 1,000 rows are read, and the answer says so and how to continue."""
     world, runs = busy
     tracemalloc.start()
     answer = await page(world, ListExecutions(status="failed"))

@@ -1,4 +1,4 @@
-"""The account at a glance: what is wrong with the sandbox's account, and with accounts that are stranger than it."""
+"""Tests of get_overview: the problems of the sandbox's account, and of more unusual accounts."""
 
 from datetime import timedelta
 from typing import Any
@@ -30,8 +30,8 @@ async def overview(world: World, hours: int = 24) -> Answer:
     return done.result.model_dump()
 
 
-def about(answer: Answer, words: str) -> Answer:
-    """The one finding that says this."""
+def finding_about(answer: Answer, words: str) -> Answer:
+    """Return the only finding with these words."""
     (found,) = [finding for finding in answer["findings"] if words in finding["what"]]
     return found
 
@@ -44,7 +44,7 @@ def named(world: World, collection: str, name: str) -> str:
     return str(world.sandbox.state.named(collection, name, by="name")["id"])
 
 
-def kept(world: World, collection: str, *, but: str = "") -> None:
+def keep_only(world: World, collection: str, *, but: str = "") -> None:
     """Drop all but the rows of one name."""
     for row in world.sandbox.state.all(collection):
         if row.get("name") != but:
@@ -64,50 +64,55 @@ def kept(world: World, collection: str, *, but: str = "") -> None:
          "high", "workflows", "Sync TikTok Orders to Cin7 Core"),
     ],
 )  # fmt: skip
-async def test_each_trouble_of_the_account_is_found_with_its_id(
+async def test_every_seeded_problem_is_found_with_its_id(
     world: World, words: str, severity: str, collection: str, name: str
 ) -> None:
-    """Ours (issue 6): the seeded troubles of FASTN.md section 7."""
-    found = about(await overview(world), words)
+    """Ours (issue 6): the problems of the sandbox's account."""
+    found = finding_about(await overview(world), words)
     assert ids(found) == [named(world, collection, name)]
     assert found["severity"] == severity
 
 
 async def test_broken_connections_are_named_by_app_and_customer(world: World) -> None:
-    """Ours: the connections themselves are all called "default"."""
+    """Ours: the names of the connections are all "default"."""
     answer = await overview(world)
-    (failed,), (expired,) = (about(answer, f"connection is {status}")["examples"] for status in ("FAILED", "EXPIRED"))
+    (failed,), (expired,) = (
+        finding_about(answer, f"connection is {status}")["examples"] for status in ("FAILED", "EXPIRED")
+    )
     assert (failed["name"], expired["name"]) == ("TikTok Shop of Katana", "Cin7 Core of Katana")
-    assert about(answer, "is FAILED:")["more"] == {"tool": "list_connections", "arguments": {"status": "FAILED"}}
+    assert finding_about(answer, "is FAILED:")["more"] == {
+        "tool": "list_connections",
+        "arguments": {"status": "FAILED"},
+    }
 
 
-async def test_quotas_near_their_limit_are_told_with_their_numbers(world: World) -> None:
-    """Ours."""
-    what = about(await overview(world), "quotas are at 80 %")["what"]
+async def test_quotas_near_their_limit_have_numbers(world: World) -> None:
+    """Ours: used, limit and percentage."""
+    what = finding_about(await overview(world), "quotas are at 80 %")["what"]
     assert what.startswith("2 quotas")
     assert "API calls per day 920 of 1,000, 92 %" in what
     assert "Workflows per customer 8 of 10, 80 %" in what
 
 
-async def test_keys_and_people_that_nobody_needs_are_found_where_there_is_room(world: World) -> None:
-    """Ours: what is low comes last, and gives way to what is worse."""
-    kept(world, "triggers")
-    kept(world, "connections")
+async def test_unused_keys_and_invitations_are_low_findings(world: World) -> None:
+    """Ours: low findings come last, and are dropped first."""
+    keep_only(world, "triggers")
+    keep_only(world, "connections")
     answer = await overview(world)
-    assert ids(about(answer, "have Full access")) == ["5", "2", "1"]
-    assert ids(about(answer, "never used and could be revoked")) == ["3"]
-    assert about(answer, "was invited over a week ago")["examples"][0]["name"] == "sam@fastn.example"
+    assert ids(finding_about(answer, "have Full access")) == ["5", "2", "1"]
+    assert ids(finding_about(answer, "never used and could be revoked")) == ["3"]
+    assert finding_about(answer, "was invited over a week ago")["examples"][0]["name"] == "sam@fastn.example"
     world.sandbox.state.named("apiKeys", "BI export", by="name")["expiresAt"] = stamp(world.clock.at)
-    assert ids(about(await overview(world), "has expired")) == ["4"]
+    assert ids(finding_about(await overview(world), "has expired")) == ["4"]
 
 
-async def test_a_draft_that_a_trigger_starts_is_found(world: World) -> None:
+async def test_draft_started_by_a_trigger_is_found(world: World) -> None:
     """Fastn's documentation: a workflow that was never published does not run."""
     draft = world.sandbox.state.named("workflows", "sync_tiktok_settlements_cin7")
     assert not [f for f in (await overview(world))["findings"] if "never published" in f["what"]]
     hourly = world.sandbox.state.named("triggers", "Hourly Slack sync", by="name")
     hourly["routes"] = [{"routeId": draft["id"]}]
-    found = about(await overview(world), "1 workflow that was never published")
+    found = finding_about(await overview(world), "1 workflow that was never published")
     assert ids(found) == [draft["id"]]
     assert found["more"] == {"tool": "get_workflow", "arguments": {"workflow_id": draft["id"]}}
     hourly["status"] = "Disabled"
@@ -115,8 +120,8 @@ async def test_a_draft_that_a_trigger_starts_is_found(world: World) -> None:
 
 
 @pytest.mark.parametrize("hours", [24, 720])
-async def test_the_worst_comes_first_and_what_is_left_out_is_counted(world: World, hours: int) -> None:
-    """Ours."""
+async def test_findings_are_sorted_and_the_rest_counted(world: World, hours: int) -> None:
+    """Ours: by severity."""
     answer = await overview(world, hours)
     order = [finding["severity"] for finding in answer["findings"]]
     assert order == sorted(order, key=["high", "medium", "low"].index)
@@ -125,7 +130,7 @@ async def test_the_worst_comes_first_and_what_is_left_out_is_counted(world: Worl
 
 
 @pytest.mark.parametrize("hours", [1, 24, 720])
-async def test_an_answer_is_small(world: World, hours: int) -> None:
+async def test_answer_is_small(world: World, hours: int) -> None:
     """Ours: under 4,000 characters, with fifteen requests, and no change."""
     call = GetOverview(hours=hours)
     done = await world.call(call)
@@ -137,8 +142,8 @@ async def test_an_answer_is_small(world: World, hours: int) -> None:
     assert world.changes == []
 
 
-async def test_counts_and_plan_are_told(world: World) -> None:
-    """Ours: of the runs of a day, how many worked."""
+async def test_counts_and_plan(world: World) -> None:
+    """Ours: with the success rate of a day's runs."""
     answer = await overview(world)
     runs = [row for row in world.sandbox.state.all("executions") if str(row["createdAt"]) <= stamp(world.clock.at)]
     assert answer["counts"] == {
@@ -168,10 +173,10 @@ STRANGE = [
 
 @pytest.mark.parametrize("behaviour", STRANGE, ids=str)
 @pytest.mark.parametrize("hours", [24, 720])
-async def test_every_call_that_shows_more_is_a_real_call_and_no_number_is_made_up(
+async def test_calls_for_more_are_valid_and_numbers_never_guessed(
     world: World, behaviour: Behaviour, hours: int
 ) -> None:
-    """Ours: whatever Fastn does with envelopes, pages and filters."""
+    """Ours: for any envelope, paging and filtering of Fastn."""
     usual = await overview(world, hours)
     world.sandbox.requests.clear()
     world.sandbox.behaviour = behaviour
@@ -188,19 +193,19 @@ async def test_every_call_that_shows_more_is_a_real_call_and_no_number_is_made_u
     assert "1 connection is FAILED" in str(answer["findings"])
 
 
-async def test_runs_that_fastn_does_not_filter_are_looked_through_and_said_to_be_only_the_newest(world: World) -> None:
-    """Ours: the daily failure lies within the newest hundred runs; those before it do not."""
+async def test_unfiltered_runs_are_reported_as_only_the_newest(world: World) -> None:
+    """Ours: the daily failure is among the newest hundred runs; earlier ones are not."""
     world.sandbox.behaviour = Behaviour(filtering=Filtering.IGNORED)
     answer = await overview(world, 720)
-    assert "failed at least" in about(answer, "Sync TikTok Orders")["what"]
+    assert "failed at least" in finding_about(answer, "Sync TikTok Orders")["what"]
     assert {
         "what": "older failed runs, older timed-out runs",
         "why": "Fastn did not filter: of all runs, only the newest were looked through.",
     } in [gap | {"what": ", ".join(sorted(gap["what"].split(", ")))} for gap in answer["not_checked"]]
 
 
-async def test_what_may_not_be_read_is_named_and_the_rest_is_told(world: World) -> None:
-    """Ours: a 403 on one kind sinks nothing."""
+async def test_forbidden_kind_is_not_checked_and_the_rest_is_reported(world: World) -> None:
+    """Ours: a 403 on one kind fails nothing else."""
     for operation in (ListUsers, ListApiKeys):
         world.sandbox.faults.add(Status(status=403, path=operation.route.path, times=None))
     answer = await overview(world)
@@ -213,22 +218,22 @@ async def test_what_may_not_be_read_is_named_and_the_rest_is_told(world: World) 
 
 @pytest.mark.parametrize("operation", [o for o in CATALOG if o.route.method == "GET" and not o.route.parameters],
                          ids=lambda operation: operation.tool_name())  # fmt: skip
-async def test_no_single_read_is_needed(world: World, operation: Any) -> None:
+async def test_any_single_read_may_fail(world: World, operation: Any) -> None:
     """Ours: whichever fails, and however."""
     world.sandbox.faults.add(Status(status=404, path=operation.route.path, times=None))
     answer = await overview(world)
     assert answer["findings"]
 
 
-async def test_where_nothing_can_be_read_the_error_says_so(world: World) -> None:
-    """Ours: an account that is empty and a key that is wrong are not the same."""
+async def test_nothing_readable_is_an_error(world: World) -> None:
+    """Ours: an empty account and an invalid key are not the same."""
     world.sandbox.faults.add(Status(status=401, times=None))
     failed = await world.call(GetOverview())
     assert isinstance(failed, Unauthorized)
 
 
-async def test_an_empty_account_has_no_findings(world: World) -> None:
-    """Ours."""
+async def test_empty_account_has_no_findings(world: World) -> None:
+    """Ours: except for its API keys."""
     for collection in list(world.sandbox.state.rows):
         if collection not in ("apiKeys", "billing", "usage", "quotas", "_keys"):
             world.sandbox.state.rows[collection].clear()
@@ -239,8 +244,8 @@ async def test_an_empty_account_has_no_findings(world: World) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 7, "text", [], {}, [None, 3], {"a": {"b": [1]}}])
-async def test_fields_of_another_type_accuse_nobody_and_break_nothing(world: World, value: Any) -> None:
-    """Ours: nothing is known of Fastn's rows."""
+async def test_fields_of_another_type_cause_no_findings(world: World, value: Any) -> None:
+    """Ours: nothing is known about Fastn's rows."""
     state = world.sandbox.state
     state.rows["_runs"].clear()
     for collection in ("customers", "connectors", "connections", "workflows", "triggers", "executions", "users"):
@@ -255,8 +260,8 @@ async def test_fields_of_another_type_accuse_nobody_and_break_nothing(world: Wor
         parse(BY_NAME, finding["more"]["tool"], finding["more"]["arguments"])
 
 
-async def test_rows_with_nothing_but_an_id_accuse_nobody(world: World) -> None:
-    """Ours: a key of which Fastn does not say that it was used was not "never used"."""
+async def test_rows_with_only_an_id_cause_no_findings(world: World) -> None:
+    """Ours: a key without a last use was not "never used"."""
     state = world.sandbox.state
     state.rows["_runs"].clear()
     for collection in ("customers", "connections", "workflows", "triggers", "users"):
@@ -273,7 +278,7 @@ async def test_rows_with_nothing_but_an_id_accuse_nobody(world: World) -> None:
 
 
 async def many(world: World) -> None:
-    """A large account: every list has several pages."""
+    """Create a large account: every list has several pages."""
     state = world.sandbox.state
     for collection in ("customers", "connectors", "connections", "workflows", "triggers", "users", "secrets"):
         rows = state.all(collection)
@@ -291,23 +296,23 @@ async def many(world: World) -> None:
 
 
 @pytest.mark.parametrize("paging", [Paging.TOTAL_AND_CURSOR, Paging.CURSOR, Paging.SILENT])
-async def test_a_large_account_costs_about_thirty_requests_and_says_at_least(world: World, paging: Paging) -> None:
-    """Ours: bounds are said where they were hit."""
+async def test_large_account_costs_about_thirty_requests(world: World, paging: Paging) -> None:
+    """Ours: counts are lower bounds where the reads ended at theirs."""
     await many(world)
     world.sandbox.behaviour = Behaviour(paging=paging)
     answer = await overview(world)
     assert len(world.sandbox.requests) <= 32
     assert answer["counts"]["customers"] == (425 if paging is Paging.TOTAL_AND_CURSOR else "at least 100")
-    assert about(answer, '"wf_0" failed at least')["severity"] == "high"
-    assert about(answer, "more workflows failed at least")["what"].startswith("At least 4")
-    expired = about(answer, "are EXPIRED")
+    assert finding_about(answer, '"wf_0" failed at least')["severity"] == "high"
+    assert finding_about(answer, "more workflows failed at least")["what"].startswith("At least 4")
+    expired = finding_about(answer, "are EXPIRED")
     assert len(expired["examples"]) >= 1
     assert expired["what"].startswith("5")
     assert "more triggers" in str(answer["not_checked"])
     assert len(to_json(answer)) < 4_500
 
 
-async def test_a_list_that_fails_half_way_tells_what_it_had(world: World) -> None:
+async def test_list_that_fails_halfway_keeps_its_rows(world: World) -> None:
     """Ours: the failed connections were read, the expired ones were not."""
     await many(world)
     send, seen = world.client.send, 0
@@ -321,12 +326,12 @@ async def test_a_list_that_fails_half_way_tells_what_it_had(world: World) -> Non
 
     world.client.send = failing
     answer = await overview(world)
-    assert about(answer, "connections are FAILED")
+    assert finding_about(answer, "connections are FAILED")
     assert {"what": "connections", "why": "No."} in answer["not_checked"]
 
 
 async def test_progress_is_reported_to_the_end(world: World) -> None:
-    """Ours: whoever waits sees how far it is."""
+    """Ours: the last progress is the total."""
     heard: list[tuple[float, float | None]] = []
 
     async def report(_: str, done: float, total: float | None) -> None:
@@ -337,8 +342,8 @@ async def test_progress_is_reported_to_the_end(world: World) -> None:
     assert [done for done, _ in heard] == list(range(1, 16))
 
 
-async def test_a_period_of_no_hours_is_refused() -> None:
-    """Ours."""
+async def test_period_of_zero_hours_is_refused() -> None:
+    """Ours: `hours` is at least 1."""
     for hours in (0, 721):
         with pytest.raises(FastnError):
             parse(BY_NAME, "get_overview", {"hours": hours})
@@ -355,21 +360,21 @@ async def test_a_period_of_no_hours_is_refused() -> None:
         ((500, 100, 90, None, 1), None),
     ],
 )
-def test_a_success_rate_is_told_only_where_the_totals_can_be_believed(totals: Any, rate: str | None) -> None:
-    """Ours: a Fastn that ignores the status, or the period, counts the same runs each time."""
+def test_success_rate_needs_plausible_totals(totals: Any, rate: str | None) -> None:
+    """Ours: if Fastn ignores the status, or the period, every total is of the same runs."""
     assert run_totals(*totals).get("success_rate") == rate
 
 
-async def test_a_key_of_which_nothing_is_said_is_not_called_unused(world: World) -> None:
-    """Ours: "never" is said by Fastn, or not at all."""
-    kept(world, "triggers")
+async def test_key_without_a_last_use_is_not_unused(world: World) -> None:
+    """Ours: only if Fastn says "never"."""
+    keep_only(world, "triggers")
     for row in world.sandbox.state.all("apiKeys"):
         del row["lastUsed"]
     assert "never used" not in str((await overview(world))["findings"])
 
 
-async def test_a_large_account_is_told_in_one_answer(large_world: World) -> None:
-    """Ours (issue 6): 2,000 customers and 200,000 runs cost thirty requests, and are told as they are."""
+async def test_large_account_fits_one_answer(large_world: World) -> None:
+    """Ours (issue 6): 2,000 customers and 200,000 runs cost thirty requests, with exact counts."""
     done = await large_world.call(GetOverview())
     assert isinstance(done, Done)
     assert len(large_world.sandbox.requests) <= 30

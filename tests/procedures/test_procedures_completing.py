@@ -1,4 +1,4 @@
-"""Ids for what a person types, and resources that only a list shows: on a whole account, and where Fastn fails."""
+"""Tests of completions of ids, and of reading resources that have only a list."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -31,8 +31,8 @@ async def ids(world: World, kind: str, typed: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_each_kind_is_completed_by_nothing_and_by_the_beginning_of_an_id(kind: str, world: World) -> None:
-    """Ours: a value goes into an address, so that it is an id."""
+async def test_ids_are_completed_from_nothing_and_from_their_beginning(kind: str, world: World) -> None:
+    """Ours: values go into a URI, so they are ids."""
     everything = await ids(world, kind, "")
     assert 0 < len(everything) <= MOST
     assert everything[0] in await ids(world, kind, everything[0][:-1].upper())
@@ -40,8 +40,8 @@ async def test_each_kind_is_completed_by_nothing_and_by_the_beginning_of_an_id(k
     assert await ids(world, kind, "nothing is called this") == []
 
 
-async def test_names_slugs_and_emails_mean_their_ids_and_the_best_comes_first(world: World) -> None:
-    """Ours: a person types names. The thing itself, then a beginning, then a word of it, then a part."""
+async def test_names_slugs_and_emails_complete_to_ids(world: World) -> None:
+    """Ours: people type names. Whole names come first, then beginnings, words' beginnings, and parts."""
     globex = next(row for row in await world.rows(ListCustomers()) if row.slug == "globex-exports")
     for typed in ("Globex Exports", "  globex   EXPORTS ", "globex-exports", "glob", "exports", "lobex"):
         assert (await ids(world, "customer", typed))[0] == globex.id, typed
@@ -50,30 +50,30 @@ async def test_names_slugs_and_emails_mean_their_ids_and_the_best_comes_first(wo
     assert await ids(world, "customer", "globex") == [globex.id, other.id]
 
 
-async def test_what_is_typed_asks_fastn_once_a_minute(world: World) -> None:
-    """Ours: a completion for each key that is pressed, at the same time too, does not become a request for each."""
+async def test_completions_read_fastn_once_a_minute(world: World) -> None:
+    """Ours: not one request for each keystroke, also when they are concurrent."""
     async with anyio.create_task_group() as tasks:
         for typed in ("a", "ac", "acm", "acme"):
             tasks.start_soon(ids, world, "customer", typed)
     assert len(world.sandbox.requests) == 1
 
 
-async def test_where_a_list_cannot_be_read_that_is_said(world: World) -> None:
+async def test_unreadable_list_is_an_error(world: World) -> None:
     """Ours: an error is not an empty list."""
     world.sandbox.faults.add(Status(status=403, times=None))
     assert isinstance(await world.call(CompleteId(kind="role", typed="o")), FastnError)
 
 
 @pytest.mark.parametrize("kind", LISTS)
-async def test_a_row_is_read_by_its_id(kind: str, world: World) -> None:
-    """Ours: what Fastn shows only in lists can be read by address all the same."""
+async def test_row_is_read_by_its_id(kind: str, world: World) -> None:
+    """Ours: rows that Fastn shows only in lists can be read by address too."""
     rows = await world.rows(LISTS[kind](limit=100))
     assert (await done(world, ReadRow(kind=kind, id=str(rows[-1].id)))).id == rows[-1].id
     assert isinstance(await world.call(ReadRow(kind=kind, id="none")), NotFound)
 
 
-async def test_a_list_without_an_end_is_left_at_a_bound_and_that_is_said() -> None:
-    """Ours: bounded requests always; what may lie behind the bound is not called missing."""
+async def test_endless_list_is_read_up_to_a_bound() -> None:
+    """Ours: requests are bounded, and what may be beyond is not reported as missing."""
     asked: list[Any] = []
 
     async def endless(reading: Any) -> FastnObject:

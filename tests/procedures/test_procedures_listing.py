@@ -1,4 +1,4 @@
-"""A page of a list as an agent gets it: enough matching rows, few requests, shown as a table would have it."""
+"""Tests of lists for agents: enough matching rows, few requests, concise columns."""
 
 import csv
 import io
@@ -39,19 +39,19 @@ def behaving(world: World, **behaviour: object) -> None:
 
 
 async def answer(world: World, call: List[Any]) -> dict[str, Any]:
-    """What the model reads."""
+    """Return the answer as the model reads it."""
     done = await world.call(call)
     assert isinstance(done, Done), done
     return cast("dict[str, Any]", render(call, done.result, {}))
 
 
 def failed(world: World) -> list[str]:
-    """Every failed run that there is, the newest first."""
+    """Return the ids of all failed runs, newest first."""
     rows = [row for row in world.sandbox.state.all("executions") if row["status"] == "failed"]
     return [str(row["id"]) for row in sorted(rows, key=lambda row: str(row["createdAt"]), reverse=True)]
 
 
-async def test_rows_are_what_a_person_would_want_in_a_table(world: World) -> None:
+async def test_rows_are_concise(world: World) -> None:
     """Ours (issue 5): few fields, times with their age in words, ids with names."""
     rows = (await answer(world, ListExecutions(status="failed", limit=9)))["data"]
     assert rows[0] == {
@@ -68,22 +68,22 @@ async def test_rows_are_what_a_person_would_want_in_a_table(world: World) -> Non
     }
 
 
-async def test_what_rows_call_by_name_has_its_id_once(world: World) -> None:
-    """Ours (issue 5): an id that is repeated in each row is paid for in each row."""
+async def test_ids_of_repeated_names_are_listed_once(world: World) -> None:
+    """Ours (issue 5): an id repeated in each row costs tokens in each row."""
     shown = await answer(world, ListExecutions(status="failed", workflow_id="wf_96d1b3072c5a", limit=9))
     assert shown["ids"]["customer"].keys() == {"Katana"}
     assert shown["ids"]["workflow"] == {"Sync TikTok Orders to Cin7 Core": "wf_96d1b3072c5a"}
 
 
-async def test_an_id_that_comes_once_stands_beside_its_name(world: World) -> None:
+async def test_id_that_occurs_once_is_beside_its_name(world: World) -> None:
     """Ours (issue 5): ids come with names."""
     rows = (await answer(world, ListTriggers()))["data"]
     by_name = {row["name"]: row for row in rows}
     assert by_name["Paid Shopify orders"]["starts"] == "wf_0d93ee5b1f62 (process-new-orders)"
 
 
-async def test_the_audit_log_names_what_was_acted_on_and_filters_by_it(world: World) -> None:
-    """Ours (issue 5): ids come with names, and a filter that rows can confirm is not called unchecked."""
+async def test_audit_log_names_resources_and_filters_by_them(world: World) -> None:
+    """Ours (issue 5): ids come with names, and a filter confirmed by the rows is not reported as unchecked."""
     for description in ("Counts the stock", "Counts the stock of each shop"):
         await world.client.send(UpdateWorkflow(workflow_id="wf_c27aa8f04e19", description=description))
     shown = await answer(world, QueryAuditLog(resource_id="wf_c27aa8f04e19", limit=5))
@@ -95,8 +95,8 @@ async def test_the_audit_log_names_what_was_acted_on_and_filters_by_it(world: Wo
     assert once["resource"] == "workflow wf_c27aa8f04e19 (update-inventory)"
 
 
-async def test_two_customers_of_one_name_are_told_apart_by_id(world: World) -> None:
-    """Ours: a name that is of two ids stands for neither."""
+async def test_customers_with_the_same_name_keep_their_ids(world: World) -> None:
+    """Ours: a name of two ids replaces neither."""
     for row in world.sandbox.state.all("customers"):
         world.sandbox.state.put("customers", {**row, "name": "Acme"})
     shown = await answer(world, ListConnections())
@@ -104,7 +104,7 @@ async def test_two_customers_of_one_name_are_told_apart_by_id(world: World) -> N
     assert "customer" not in shown.get("ids", {})
 
 
-async def test_names_are_looked_up_a_few_at_a_time_and_then_known(world: World) -> None:
+async def test_names_are_looked_up_in_bounded_numbers_and_cached(world: World) -> None:
     """Ours (issue 5): bounded requests."""
     await answer(world, ListConnections())
     before = len(world.sandbox.requests)
@@ -114,8 +114,8 @@ async def test_names_are_looked_up_a_few_at_a_time_and_then_known(world: World) 
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=lambda operation: operation.tool_name())
-async def test_full_rows_are_as_fastn_has_them(world: World, operation: type[List[Any]]) -> None:
-    """Ours (DESIGN 6): everything is within reach."""
+async def test_full_rows_are_unchanged(world: World, operation: type[List[Any]]) -> None:
+    """Ours: detail=full shows every field."""
     (row, *_) = (await answer(world, operation(detail="full", limit=2)))["data"]
     sent = await world.client.send(operation(limit=2))
     assert row == sent.items[0].model_dump(exclude_unset=True)
@@ -123,15 +123,15 @@ async def test_full_rows_are_as_fastn_has_them(world: World, operation: type[Lis
 
 @pytest.mark.parametrize("operation", LISTS, ids=lambda operation: operation.tool_name())
 async def test_concise_rows_cost_less_than_full_ones(world: World, operation: type[List[Any]]) -> None:
-    """Ours (issue 5): a table, not a dump."""
+    """Ours (issue 5): concise rows are a table, not a dump."""
     concise = str((await answer(world, operation()))["data"])
     full = str((await answer(world, operation(detail="full")))["data"])
     assert len(concise) < len(full)
     assert "id" in concise or operation is QueryAuditLog
 
 
-async def test_the_fields_that_are_asked_for_come_with_the_id(world: World) -> None:
-    """Ours (DESIGN 6): and what no row has is named."""
+async def test_requested_fields_come_with_the_id(world: World) -> None:
+    """Ours: fields that no row has are named."""
     shown = await answer(world, ListCustomers(fields=["plan", "region", "plann"], limit=2))
     assert [list(row) for row in shown["data"]] == [["id", "plan", "region"]] * 2
     assert shown["absent"] == ["plann"]
@@ -150,10 +150,8 @@ def test_the_lists_by_status_are_among_those() -> None:
 
 
 @pytest.mark.parametrize(("operation", "name"), FILTERED, ids=lambda value: getattr(value, "__name__", value))
-async def test_nothing_found_by_a_value_that_nobody_knows_says_so(
-    world: World, operation: type[List[Any]], name: str
-) -> None:
-    """Ours: status "error" finds no run, and that is no proof that none failed."""
+async def test_no_rows_for_an_unknown_value_says_so(world: World, operation: type[List[Any]], name: str) -> None:
+    """Ours: no run has the status "error", which does not prove that none failed."""
     shown = await answer(world, operation.model_validate({name: "no such"}))
     assert shown["data"] == []
     (said,) = shown["unknown"]
@@ -163,8 +161,8 @@ async def test_nothing_found_by_a_value_that_nobody_knows_says_so(
         assert "unknown" not in await answer(world, operation.model_validate({name: value.swapcase()}))
 
 
-async def test_rows_come_as_csv_on_request(world: World) -> None:
-    """Ours (issue 5): a line of names, then a line for each row, with times as they are."""
+async def test_csv_rows(world: World) -> None:
+    """Ours (issue 5): a line of names, then a line for each row, with times unchanged."""
     shown = await answer(world, ListExecutions(status="failed", limit=9, detail="csv"))
     rows = list(csv.DictReader(io.StringIO(shown["data"])))
     assert [row["id"] for row in rows] == failed(world)[:9]
@@ -173,10 +171,10 @@ async def test_rows_come_as_csv_on_request(world: World) -> None:
 
 @pytest.mark.parametrize("detail", [None, "full", "csv"])
 @pytest.mark.parametrize("paging", [Paging.TOTAL, Paging.CURSOR, Paging.SILENT])
-async def test_the_cursor_goes_on_with_exactly_the_rows_that_did_not_fit(
+async def test_cursor_continues_with_the_rows_that_did_not_fit(
     world: World, detail: str | None, paging: Paging
 ) -> None:
-    """Ours (DESIGN 6): a budget with a continuation that says how to go on."""
+    """Ours: a result cut to its size has a cursor for the rest."""
     behaving(world, paging=paging)
     seen: list[str] = []
     cursor: str | None = None
@@ -191,8 +189,8 @@ async def test_the_cursor_goes_on_with_exactly_the_rows_that_did_not_fit(
     assert len(seen) == len(set(seen)) == len(every)
 
 
-async def test_a_server_that_does_not_filter_is_read_on_until_the_page_is_full(world: World) -> None:
-    """Ours (issue 5): filters are applied here whatever Fastn honours, by bounded reads."""
+async def test_unfiltered_lists_are_read_until_the_page_is_full(world: World) -> None:
+    """Ours (issue 5): filters are also applied here, by bounded reads."""
     behaving(world, filtering=Filtering.IGNORED)
     shown = await answer(world, ListExecutions(status="failed", limit=5))
     assert [row["id"] for row in shown["data"]] == failed(world)[:5]
@@ -206,14 +204,14 @@ async def test_a_server_that_does_not_filter_is_read_on_until_the_page_is_full(w
     assert seen == failed(world)[5:]
 
 
-async def test_nothing_is_read_on_where_no_filter_was_given(world: World) -> None:
-    """Ours: one page is one request."""
+async def test_page_without_filters_is_one_request(world: World) -> None:
+    """Ours: no further page is read."""
     await answer(world, ListExecutions(limit=20, detail="full"))
     assert len(world.sandbox.requests) == 1
 
 
-async def test_reading_on_ends_at_its_bound_and_says_how_far_it_looked(world: World) -> None:
-    """Ours (issue 5): a needle in a haystack costs a bounded number of requests, and the cursor goes on behind them."""
+async def test_further_reads_are_bounded_and_reported(world: World) -> None:
+    """Ours (issue 5): a rare match costs a bounded number of requests, and the cursor continues after them."""
     behaving(world, filtering=Filtering.IGNORED)
     (one, *_) = world.sandbox.state.all("executions")
     for number in range(2_000):
@@ -227,8 +225,8 @@ async def test_reading_on_ends_at_its_bound_and_says_how_far_it_looked(world: Wo
     assert shown["next_cursor"]
 
 
-async def test_what_was_found_before_an_error_is_kept(world: World) -> None:
-    """Ours: rows that are there are worth more than an error, and the cursor repeats the read that failed."""
+async def test_rows_found_before_an_error_are_kept(world: World) -> None:
+    """Ours: the cursor repeats the read that failed."""
     behaving(world, filtering=Filtering.IGNORED)
     asked: list[Call] = []
 
@@ -246,14 +244,14 @@ async def test_what_was_found_before_an_error_is_kept(world: World) -> None:
     assert found == failed(world)[: len(found)]
 
 
-async def test_an_error_at_the_first_row_is_an_error(world: World) -> None:
-    """Ours: nothing was found, so nothing is claimed."""
+async def test_error_without_any_rows_is_raised(world: World) -> None:
+    """Ours: an empty page would claim that there are none."""
     world.sandbox.faults.add(Status(status=403, path=ListExecutions.route.path))
     assert isinstance(await world.call(ListExecutions(status="failed")), FastnError)
 
 
-async def test_rows_of_another_make_show_their_plain_fields(world: World) -> None:
-    """Ours: nobody knows Fastn's names for sure, so none of them is needed."""
+async def test_rows_with_unknown_fields_show_their_plain_fields(world: World) -> None:
+    """Ours: Fastn's field names are not certain, so none is required."""
     renamed: Row
     for row in world.sandbox.state.all("customers"):
         renamed = {
@@ -269,7 +267,7 @@ async def test_rows_of_another_make_show_their_plain_fields(world: World) -> Non
     assert "deep" not in row
 
 
-def test_a_detail_that_there_is_not_is_refused_by_name() -> None:
-    """Ours (DESIGN 3.1)."""
+def test_unknown_detail_is_refused() -> None:
+    """Ours: the error names the argument."""
     with pytest.raises(NotSent, match=r"detail: must be concise, full or csv\. Nothing was sent\."):
         parse(BY_NAME, "list_customers", {"detail": "everything"})

@@ -1,4 +1,4 @@
-"""What a call acts on, and the read that settles a lost answer, for every operation."""
+"""Tests of the target of a call, and of the read that settles a lost answer, for every operation."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ OWN_READ = {"customer", "connector", "workflow", "trigger"}
 
 
 class Reads:
-    """Answers reads from a script, and keeps them."""
+    """Sender that answers reads from a script, and records them."""
 
     def __init__(self, *answers: object) -> None:
         self._answers = list(answers)
@@ -36,14 +36,14 @@ class Reads:
 
 
 def acting(operation: AnyOperation) -> Operation[Any]:
-    """A call on the id `r1`, built without its other arguments."""
+    """Return a call on the id `r1`, without its other arguments."""
     values: dict[str, Any] = dict.fromkeys([*operation.route.parameters, "name"], "r1")
     return operation.model_construct(**values)
 
 
 @pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
-async def test_only_reads_are_made_to_see_a_target(operation: AnyOperation) -> None:
-    """Ours: a preview changes nothing, and is built from the resource that the call names, or may overwrite."""
+async def test_target_is_read_only_by_gets(operation: AnyOperation) -> None:
+    """Ours: a preview changes nothing, and shows the resource that the call names or may overwrite."""
     reads = Reads([{"id": "r0"}, {"id": "r1", "name": "One"}] if _listed(operation) else {"id": "r1", "name": "One"})
     found = await read_target(acting(operation), reads)
     if issubclass(operation, Create):
@@ -65,8 +65,8 @@ def _listed(operation: AnyOperation) -> bool:
 
 
 @pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
-def test_every_lost_answer_but_the_ais_is_settled_by_a_read_of_its_resource(operation: AnyOperation) -> None:
-    """Ours (DESIGN 4): the error names the read that would settle it."""
+def test_every_lost_answer_except_the_ais_has_a_settling_read(operation: AnyOperation) -> None:
+    """Ours: the error of a lost answer names the read that settles it."""
     settled = settling_read(acting(operation))
     if operation.toolset() == "ai":
         assert settled is None
@@ -80,23 +80,23 @@ def test_every_lost_answer_but_the_ais_is_settled_by_a_read_of_its_resource(oper
         assert settled.toolset() == operation.toolset()
 
 
-async def test_what_is_not_there_is_none() -> None:
-    """Ours: a target that does not exist is a fact, not a fault."""
+async def test_missing_target_is_none() -> None:
+    """Ours: a missing target is a fact, not an error."""
     assert await read_target(DeleteCustomer(customer_id="c"), Reads(NotFound("no"))) is None
     assert await read_target(DeleteSecret(secret_id="s"), Reads([])) is None
     assert await read_target(DeleteSecret(secret_id="s"), Reads([{"name": "no id"}, {"id": "t"}])) is None
 
 
-async def test_what_cannot_be_read_is_an_error() -> None:
-    """Ours (DESIGN 5): fail closed; only "not found" means that it is not there."""
+async def test_unreadable_target_is_an_error() -> None:
+    """Ours: fail closed. Only a 404 means that the target does not exist."""
     with pytest.raises(Unauthorized):
         await read_target(UpdateCustomer(customer_id="c", name="x"), Reads(Unauthorized("no")))
     with pytest.raises(NotFound):
         await read_target(RevokeApiKey(api_key_id="k"), Reads(NotFound("no list")))
 
 
-async def test_a_target_is_found_on_a_later_page_and_by_a_number() -> None:
-    """Ours: a resource without a read of its own is looked for in its list."""
+async def test_target_is_found_on_a_later_page_and_by_number() -> None:
+    """Ours: a resource without a GET is looked up in its list."""
     first: dict[str, object] = {"data": [{"id": n} for n in range(100)], "nextCursor": "two"}
     reads = Reads(first, {"data": [{"id": 7000, "name": "Seven"}]})
     found = await read_target(DeleteConnection(connection_id="7000"), reads)
@@ -106,15 +106,15 @@ async def test_a_target_is_found_on_a_later_page_and_by_a_number() -> None:
     assert [call.request().query["limit"] for call in reads.calls] == [100, 100]
 
 
-async def test_a_list_that_never_ends_is_given_up() -> None:
-    """Ours (THREATS T16): the same cursor for ever makes a bounded number of requests."""
+async def test_endless_list_is_given_up() -> None:
+    """Ours: a cursor that repeats for ever causes a bounded number of requests."""
     reads = Reads({"data": [{"id": "other"}], "nextCursor": "again"})
     assert await read_target(DeleteSecret(secret_id="s"), reads) is None
     assert len(reads.calls) == 20
 
 
-def test_reads_settle_themselves() -> None:
-    """Ours: to repeat a read is to look."""
+def test_reads_need_no_settling_read() -> None:
+    """Ours: a read can be repeated."""
     calls: list[Call] = [ListCustomers(limit=5), ListWorkflows(), GetCustomer(customer_id="c")]
     for call in calls:
         assert type(settling_read(call)) is type(call)

@@ -1,4 +1,4 @@
-"""The journal and its receipts: what was changed can be seen, undone where that can be, and is honest where not."""
+"""Tests of the journal, receipts, list_changes and undo_change."""
 
 import json
 import re
@@ -77,7 +77,7 @@ UPDATES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("what", UPDATES)
-async def test_undoing_an_update_restores_exactly_the_state_before_it(world: World, what: str) -> None:
+async def test_undo_of_an_update_restores_the_state_before(world: World, what: str) -> None:
     """Ours (issue 5)."""
     tool, slug, given = UPDATES[what]
     operation = BY_NAME[tool]
@@ -92,7 +92,7 @@ async def test_undoing_an_update_restores_exactly_the_state_before_it(world: Wor
     assert "lost" not in answer
 
 
-async def test_a_trigger_comes_back_with_its_routes(world: World) -> None:
+async def test_undo_restores_the_routes_of_a_trigger(world: World) -> None:
     """Ours (issue 5): updates of every resource."""
     key = named(world, "triggers", "Hourly Slack sync", by="name")
     before = row(world, "triggers", key)
@@ -101,8 +101,8 @@ async def test_a_trigger_comes_back_with_its_routes(world: World) -> None:
     assert row(world, "triggers", key) == before
 
 
-async def test_an_undo_can_be_undone(world: World) -> None:
-    """Ours: it is a change like any other."""
+async def test_undo_can_be_undone(world: World) -> None:
+    """Ours: an undo is a change too."""
     key = named(world, "customers", "acme-corp")
     change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
     again = (await done(world, UndoChange(change_id=change.id))).change
@@ -111,8 +111,8 @@ async def test_an_undo_can_be_undone(world: World) -> None:
     assert row(world, "customers", key)["plan"] == "Free"
 
 
-async def test_what_somebody_else_changed_since_is_not_overwritten(world: World) -> None:
-    """Ours (issue 5): drift-checked."""
+async def test_undo_refuses_to_overwrite_later_changes(world: World) -> None:
+    """Ours (issue 5): the target is checked for drift."""
     key = named(world, "customers", "acme-corp")
     change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
     world.sandbox.state.put("customers", {**world.sandbox.state.rows["customers"][key], "plan": "Enterprise"})
@@ -124,8 +124,8 @@ async def test_what_somebody_else_changed_since_is_not_overwritten(world: World)
     assert len(world.changes) == sent
 
 
-async def test_what_somebody_else_changed_beside_it_is_left_alone(world: World) -> None:
-    """Ours: nothing that was not named may change."""
+async def test_undo_keeps_later_changes_of_other_fields(world: World) -> None:
+    """Ours: only the fields of the change are restored."""
     key = named(world, "customers", "acme-corp")
     change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
     world.sandbox.state.put("customers", {**world.sandbox.state.rows["customers"][key], "region": "APAC"})
@@ -134,8 +134,8 @@ async def test_what_somebody_else_changed_beside_it_is_left_alone(world: World) 
     assert row(world, "customers", key)["plan"] == "Growth"
 
 
-async def test_nothing_is_undone_twice(world: World) -> None:
-    """Ours."""
+async def test_change_is_undone_only_once(world: World) -> None:
+    """Ours: the second call is refused."""
     key = named(world, "customers", "acme-corp")
     change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
     await undone(world, change)
@@ -145,8 +145,8 @@ async def test_nothing_is_undone_twice(world: World) -> None:
     assert len(world.changes) == sent
 
 
-async def test_undoing_a_deletion_says_what_is_new_and_what_is_lost(world: World) -> None:
-    """Ours (issue 5): the id is new; credentials are lost, and so are fields that no argument takes."""
+async def test_undo_of_a_deletion_names_new_id_and_losses(world: World) -> None:
+    """Ours (issue 5): the id is new; credentials are lost, and so are fields without an argument."""
     key = named(world, "customers", "globex-exports")
     before = row(world, "customers", key)
     change = await changed(world, DeleteCustomer(customer_id=key))
@@ -158,7 +158,7 @@ async def test_undoing_a_deletion_says_what_is_new_and_what_is_lost(world: World
     assert {"quotaOverrides", "region"} <= set(answer["not_restored"])
 
 
-async def test_a_deleted_trigger_is_made_again(world: World) -> None:
+async def test_undo_recreates_a_deleted_trigger(world: World) -> None:
     """Ours (issue 5)."""
     key = named(world, "triggers", "Hourly Slack sync", by="name")
     before = row(world, "triggers", key)
@@ -169,7 +169,7 @@ async def test_a_deleted_trigger_is_made_again(world: World) -> None:
     ]
 
 
-async def test_a_deleted_connector_is_made_again(world: World) -> None:
+async def test_undo_recreates_a_deleted_connector(world: World) -> None:
     """Ours (issue 5)."""
     key = named(world, "connectors", "gamma")
     answer = await undone(world, await changed(world, DeleteConnector(connector_id=key)))
@@ -177,8 +177,8 @@ async def test_a_deleted_connector_is_made_again(world: World) -> None:
     assert "credentials" in answer["lost"]
 
 
-async def test_what_was_made_is_taken_away_again_after_asking(world: World) -> None:
-    """Ours (issue 5): undoing a creation is a deletion, and guarded as one."""
+async def test_undo_of_a_creation_deletes_after_approval(world: World) -> None:
+    """Ours (issue 5): it is guarded as a deletion."""
     change = await changed(world, CreateCustomer(name="Initech"))
     form = person(world)
     assert isinstance(await world.call(UndoChange(change_id=change.id), form), Done)
@@ -187,8 +187,8 @@ async def test_what_was_made_is_taken_away_again_after_asking(world: World) -> N
     assert world.sandbox.state.get("customers", change.target) is None
 
 
-async def test_an_undo_that_a_person_declines_can_be_tried_again(world: World) -> None:
-    """Ours: what was not made was not undone."""
+async def test_denied_undo_can_be_repeated(world: World) -> None:
+    """Ours: it was not made."""
 
     def no(_: ApprovalForm) -> Decline:
         return Decline()
@@ -198,8 +198,8 @@ async def test_an_undo_that_a_person_declines_can_be_tried_again(world: World) -
     await undone(world, change)
 
 
-async def test_an_undo_that_waits_for_a_person_is_made_when_it_is_repeated(world: World) -> None:
-    """Ours (DESIGN 5.5): the same call finds the answer, procedures included."""
+async def test_pending_undo_runs_when_it_is_repeated(world: World) -> None:
+    """Ours: after an out-of-band approval the same call runs, also for procedures."""
     change = await changed(world, CreateCustomer(name="Initech"))
     first = await world.call(UndoChange(change_id=change.id))
     assert isinstance(first, PendingApproval)
@@ -211,8 +211,8 @@ async def test_an_undo_that_waits_for_a_person_is_made_when_it_is_repeated(world
     assert world.sandbox.state.get("customers", change.target) is None
 
 
-async def test_a_preview_of_an_undo_sends_nothing(world: World) -> None:
-    """Ours (DESIGN 5.3): `dry_run` for everything that changes something."""
+async def test_undo_preview_sends_nothing(world: World) -> None:
+    """Ours: every tool that changes something has `dry_run`."""
     key = named(world, "customers", "acme-corp")
     change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
     sent = len(world.changes)
@@ -233,10 +233,8 @@ NEVER: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("tool", "arguments", "why"), NEVER, ids=lambda value: value if isinstance(value, str) else "")
-async def test_what_cannot_be_undone_says_so_at_once(
-    world: World, tool: str, arguments: dict[str, Any], why: str
-) -> None:
-    """Ours (issue 5): honest about what cannot come back, in the receipt and when it is asked for."""
+async def test_change_without_undo_says_why(world: World, tool: str, arguments: dict[str, Any], why: str) -> None:
+    """Ours (issue 5): in the receipt, and when undo_change is called."""
     change = await changed(world, BY_NAME[tool].model_validate(arguments))
     given = receipt(change)
     assert given["undo"] is None
@@ -252,15 +250,15 @@ KINDS = ("customers", "connectors", "connections", "workflows", "triggers", "use
 
 
 def account(world: World) -> dict[str, dict[str, Any]]:
-    """Every resource by kind and id, without what Fastn notes by itself."""
+    """Return every resource by kind and id, without the fields that Fastn updates by itself."""
     return {kind: {key: row(world, kind, key) for key in world.sandbox.state.rows.get(kind, {})} for kind in KINDS}
 
 
 @pytest.mark.parametrize(
     "tool", [op.tool_name() for op in CATALOG if op.effect is not Effect.READ and op.toolset() != "ai"]
 )
-async def test_what_is_said_of_undoing_is_what_undoing_does(world: World, tool: str) -> None:
-    """Ours: preview, approval request and receipt say the same; what they do not call lost comes back."""
+async def test_undo_restores_all_but_the_announced_losses(world: World, tool: str) -> None:
+    """Ours: preview, approval request and receipt agree, and whatever they do not call lost is restored."""
     (call,) = (call for call in sensible(Fastn(world.sandbox)) if call.tool_name() == tool)
     if tool == "delete_customer":
         call = DeleteCustomer(customer_id=named(world, "customers", "globex-exports"))
@@ -301,7 +299,7 @@ async def test_what_is_said_of_undoing_is_what_undoing_does(world: World, tool: 
     "operation", [op for op in CATALOG if op.effect is not Effect.READ], ids=lambda operation: operation.tool_name()
 )
 def test_every_change_can_be_undone_or_says_why_not(operation: type[Call]) -> None:
-    """Ours: the table has every operation that changes something, and its undo is a change itself."""
+    """Ours: the table has every operation that changes something, and its undo is a change too."""
     change = Change(
         "c", "local", "test", operation.tool_name(), {}, "x1", "X", {"id": "x2", "name": "X"}, {"name": "Y"}, 0
     )
@@ -312,8 +310,8 @@ def test_every_change_can_be_undone_or_says_why_not(operation: type[Call]) -> No
     assert isinstance(undo, NotUndoable) or undo.call.effect is not Effect.READ
 
 
-async def test_a_secret_that_was_overwritten_is_not_deleted(world: World) -> None:
-    """Ours: an undo never deletes what was there before."""
+async def test_undo_does_not_delete_an_overwritten_secret(world: World) -> None:
+    """Ours: an undo never deletes what existed before."""
     change = await changed(world, CreateSecret(name="GOOGLE_SA", value="{}", type="JSON", environment="live"))
     assert change.before
     assert "earlier value is lost" in str(receipt(change)["why"])
@@ -321,8 +319,8 @@ async def test_a_secret_that_was_overwritten_is_not_deleted(world: World) -> Non
     assert named(world, "secrets", "GOOGLE_SA", by="name") == change.target
 
 
-async def test_a_result_carries_its_receipt(world: World) -> None:
-    """Ours (DESIGN 5.7)."""
+async def test_result_has_a_receipt(world: World) -> None:
+    """Ours: the changed fields, the change_id, and who approved."""
     call = UpdateCustomer(customer_id=named(world, "customers", "acme-corp"), plan="Free")
     outcome = await done(world, call)
     answer = render(call, outcome.result, {}, outcome.change)
@@ -338,7 +336,7 @@ async def test_a_result_carries_its_receipt(world: World) -> None:
     }
 
 
-async def test_changes_are_listed_with_what_they_changed_and_whether_they_are_undone(world: World) -> None:
+async def test_list_changes_shows_fields_and_undo(world: World) -> None:
     """Ours (issue 5)."""
     key = named(world, "customers", "acme-corp")
     change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
@@ -351,8 +349,8 @@ async def test_changes_are_listed_with_what_they_changed_and_whether_they_are_un
     assert (second["tool"], second["undo"]) == ("update_customer", "undo_change")
 
 
-async def test_the_list_of_changes_goes_on_page_by_page(world: World) -> None:
-    """Ours."""
+async def test_list_changes_has_pages(world: World) -> None:
+    """Ours: `next_cursor` continues the list."""
     for number in range(5):
         world.clock.pass_(1)
         await changed(world, CreateCustomer(name=f"Customer {number}"))
@@ -366,8 +364,8 @@ async def test_the_list_of_changes_goes_on_page_by_page(world: World) -> None:
     assert seen == [f"Customer {number}" for number in (4, 3, 2, 1, 0)]
 
 
-async def test_a_lost_answer_is_listed_as_unknown_and_can_be_undone_if_it_happened(world: World) -> None:
-    """Ours (DESIGN 4): an outcome is exact, also in the journal."""
+async def test_unknown_outcome_is_listed_and_can_be_undone(world: World) -> None:
+    """Ours: outcomes are exact, also in the journal."""
     key = named(world, "customers", "acme-corp")
     world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=FaultMoment.AFTER, times=3))
     call = UpdateCustomer(customer_id=key, plan="Free")
@@ -380,8 +378,8 @@ async def test_a_lost_answer_is_listed_as_unknown_and_can_be_undone_if_it_happen
     assert row(world, "customers", key)["plan"] == "Growth"
 
 
-async def test_there_is_nothing_to_undo_of_a_change_that_did_not_happen(world: World) -> None:
-    """Ours."""
+async def test_undo_of_a_change_that_did_not_happen_is_refused(world: World) -> None:
+    """Ours: the target is as it was before."""
     key = named(world, "customers", "acme-corp")
     world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=FaultMoment.BEFORE, times=3))
     await world.call(UpdateCustomer(customer_id=key, plan="Free"))
@@ -392,20 +390,20 @@ async def test_there_is_nothing_to_undo_of_a_change_that_did_not_happen(world: W
     assert "as it was before" in str(error)
 
 
-async def test_a_change_of_another_account_is_not_there(world: World) -> None:
+async def test_change_of_another_account_is_not_found(world: World) -> None:
     """Ours: the journal is kept by account."""
     assert isinstance(await world.call(UndoChange(change_id="chg_nobody")), NotFound)
 
 
-async def test_a_call_that_was_refused_is_no_change(world: World) -> None:
-    """Ours: the journal holds what was sent."""
+async def test_refused_call_is_not_journalled(world: World) -> None:
+    """Ours: the journal contains what was sent."""
     await world.call(UpdateCustomer(customer_id="nobody", plan="Free"))
     assert (await done(world, ListChanges())).result.model_dump()["changes"][0]["undo"].startswith("It was not made")
 
 
 @pytest.mark.parametrize("where", ["arguments", "before", "sent"])
 async def test_no_secret_is_journalled(world: World, where: str) -> None:
-    """Ours (DESIGN 6): what does pass is masked in the journal."""
+    """Ours: secrets are redacted in the journal."""
     canary = "hunter2-canary"
     gamma = named(world, "connectors", "gamma")
     methods: Any = [{"type": "API_KEY", "title": "Key", "isDefault": True, "config": {"clientSecret": canary}}]
@@ -421,8 +419,8 @@ async def test_no_secret_is_journalled(world: World, where: str) -> None:
     assert last.before is not None
 
 
-async def test_secrets_that_an_update_overwrote_are_named_as_lost(world: World) -> None:
-    """Ours (issue 5): honest about what cannot come back."""
+async def test_overwritten_secrets_are_named_as_lost(world: World) -> None:
+    """Ours (issue 5): receipts say what cannot be restored."""
     gamma = named(world, "connectors", "gamma")
     methods: Any = [{"type": "API_KEY", "title": "Key", "isDefault": True, "config": {"clientSecret": "hunter2"}}]
     await changed(world, UpdateConnector(connector_id=gamma, auth_methods=methods))
@@ -434,8 +432,8 @@ async def test_secrets_that_an_update_overwrote_are_named_as_lost(world: World) 
     assert row(world, "connectors", gamma)["domain"] == "gamma.app"
 
 
-async def test_a_journal_that_cannot_be_written_stops_the_change(world: World) -> None:
-    """Ours (DESIGN 5): fail closed."""
+async def test_unwritable_journal_stops_the_change(world: World) -> None:
+    """Ours: fail closed."""
 
     class Broken:
         async def note(self, _: Change) -> None:
@@ -448,8 +446,8 @@ async def test_a_journal_that_cannot_be_written_stops_the_change(world: World) -
     assert world.changes == []
 
 
-async def test_what_cannot_be_read_before_is_changed_and_cannot_be_undone(world: World) -> None:
-    """Ours: an allowed change does not need the read; undoing it does."""
+async def test_change_of_an_unreadable_target_cannot_be_undone(world: World) -> None:
+    """Ours: an allowed change does not need the read; its undo does."""
 
     async def read(_: Call) -> FastnObject:
         raise Forbidden("Fastn answered 403.")

@@ -1,4 +1,4 @@
-"""Waiting for a run: by looking, within the time, and never so that a started run is hidden."""
+"""Tests of waiting for a run: polling within the time, and never hiding that a run was started."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ async def begun(world: World, workflow: str = SLACK) -> str:
 
 
 class Heard:
-    """Keeps what is reported."""
+    """Records the reported progress."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -54,8 +54,8 @@ async def hearing(world: World, call: Tool[Any], heard: Report) -> dict[str, Any
     return fields(await world.dispatch(call, Caller("local", FormNow(yes, world.clock)), heard))
 
 
-async def test_a_run_is_returned_once_it_has_ended(world: World) -> None:
-    """Ours: the same fields as get_execution, and how long we waited."""
+async def test_ended_run_is_returned(world: World) -> None:
+    """Ours: the fields of get_execution, and how long we waited."""
     key = await begun(world)
     found = await ran_until(world, key)
     assert (found["id"], found["status"], found["output"]) == (key, "completed", {"messages": 42, "inserted": True})
@@ -69,7 +69,7 @@ async def ran_until(world: World, key: str, seconds: int = 30) -> dict[str, Any]
     return fields(await world.call(WaitForExecution(execution_id=key, seconds=seconds)))
 
 
-async def test_when_the_time_is_over_the_state_comes_with_the_call_to_go_on(world: World) -> None:
+async def test_timeout_returns_the_state_and_the_next_call(world: World) -> None:
     """Ours: a LONG run takes longer than a client waits."""
     key = await begun(world, BACKFILL)
     found = await ran_until(world, key, seconds=1)
@@ -79,14 +79,14 @@ async def test_when_the_time_is_over_the_state_comes_with_the_call_to_go_on(worl
     assert parse(BY_NAME, found["next"]["tool"], found["next"]["arguments"])
 
 
-async def test_a_failed_run_leads_to_its_diagnosis(world: World) -> None:
-    """Ours: what to do next is said where something is to be done."""
+async def test_failed_run_suggests_its_diagnosis(world: World) -> None:
+    """Ours: `next` is the call that helps."""
     found = await ran_until(world, await begun(world, TIKTOK))
     assert found["status"] == "failed"
     assert found["next"] == {"tool": "diagnose_workflow", "arguments": {"workflow_id": TIKTOK}}
 
 
-async def test_progress_is_told_at_each_look_and_only_grows(world: World) -> None:
+async def test_progress_is_reported_at_each_read_and_increases(world: World) -> None:
     """The MCP specification: progress increases with each notification."""
     key = await begun(world, BACKFILL)
     heard = Heard()
@@ -96,8 +96,8 @@ async def test_progress_is_told_at_each_look_and_only_grows(world: World) -> Non
     assert heard.done == sorted(set(heard.done))
 
 
-async def test_looks_grow_rarer(world: World) -> None:
-    """Ours: half a second first, three seconds at most, so few requests."""
+async def test_polling_slows_down(world: World) -> None:
+    """Ours: half a second at first, three seconds at most, so that requests are few."""
     row = _stuck(world, "running")
     before = len(world.sandbox.requests)
     found = await ran_until(world, str(row["id"]), seconds=45)
@@ -106,21 +106,21 @@ async def test_looks_grow_rarer(world: World) -> None:
 
 
 def _stuck(world: World, status: JsonValue) -> Row:
-    """A run that never goes on by itself."""
+    """Create a run that never proceeds by itself."""
     state = world.sandbox.state
     row = next(row for row in state.all("executions") if row["status"] == "completed")
     return state.put("executions", {**row, "status": status})
 
 
 @pytest.mark.parametrize("status", ["paused", None, 7, {"is": "new"}, "COMPLETING"])
-async def test_an_unknown_status_is_of_a_run_that_goes_on(world: World, status: JsonValue) -> None:
-    """Ours: only what is known to be an end is one."""
+async def test_unknown_status_is_a_running_run(world: World, status: JsonValue) -> None:
+    """Ours: only known final states end the wait."""
     found = await ran_until(world, str(_stuck(world, status)["id"]), seconds=2)
     assert found["next"]["tool"] == "wait_for_execution"
     assert found["waited_seconds"] == 2
 
 
-def test_ends_are_known_in_either_case() -> None:
+def test_final_states_are_case_insensitive() -> None:
     """Fastn's: enums were seen in both cases; `timed_out` is the older name."""
     for status in ("completed", "FAILED", "timeout", "timed_out", "Cancelled", "canceled", "error", "success"):
         assert run_state({"status": status}).has_ended
@@ -128,8 +128,8 @@ def test_ends_are_known_in_either_case() -> None:
 
 
 @pytest.mark.parametrize("fault", [Status(status=500, path=LOOKS, times=4), Reset(path=LOOKS, times=4)])
-async def test_a_look_that_fails_is_tolerated_and_said(world: World, fault: Any) -> None:
-    """Ours: that we cannot look says nothing of the run."""
+async def test_failed_read_is_tolerated_and_reported(world: World, fault: Any) -> None:
+    """Ours: a failed read says nothing about the run."""
     key = await begun(world)
     world.sandbox.faults.add(fault)
     found = await ran_until(world, key)
@@ -138,8 +138,8 @@ async def test_a_look_that_fails_is_tolerated_and_said(world: World, fault: Any)
     assert "last_look" not in found
 
 
-async def test_the_last_known_state_is_told_where_later_looks_fail(tmp_path: Any) -> None:
-    """Ours: with what went wrong."""
+async def test_last_known_state_is_returned_if_later_reads_fail(tmp_path: Any) -> None:
+    """Ours: with the last error."""
     clock = Later()
     world = World(tmp_path, clock=clock)
     key = await begun(world, BACKFILL)
@@ -152,7 +152,7 @@ async def test_the_last_known_state_is_told_where_later_looks_fail(tmp_path: Any
 
 
 class Later(Clock):
-    """A clock by which something happens at the first pause."""
+    """Clock that calls `then` at the first pause."""
 
     then: Any = None
 
@@ -163,15 +163,15 @@ class Later(Clock):
             done()
 
 
-async def test_what_can_never_be_read_is_an_error_in_the_end(world: World) -> None:
-    """Ours: nothing is made up."""
+async def test_run_that_was_never_readable_is_an_error(world: World) -> None:
+    """Ours: nothing is guessed."""
     key = await begun(world)
     world.sandbox.faults.add(Status(status=500, path=LOOKS, times=None))
     assert isinstance(await world.call(WaitForExecution(execution_id=key, seconds=5)), Failed)
 
 
-async def test_what_no_waiting_mends_is_an_error_at_once(world: World) -> None:
-    """Ours: no such run, no permission, no id."""
+async def test_final_errors_are_raised_at_once(world: World) -> None:
+    """Ours: no such run, no permission, invalid id."""
     at = world.clock.at
     missing = await world.call(WaitForExecution(execution_id="exec_000000000000"))
     assert isinstance(missing, NotFound)
@@ -182,8 +182,8 @@ async def test_what_no_waiting_mends_is_an_error_at_once(world: World) -> None:
     assert (world.clock.at - at).total_seconds() <= 6  # the form alone
 
 
-def test_the_time_is_bounded() -> None:
-    """Ours: clients give up after a minute."""
+def test_seconds_is_bounded() -> None:
+    """Ours: clients time out after a minute."""
     for seconds in (0, 46):
         with pytest.raises(ValidationError):
             WaitForExecution(execution_id="exec_1", seconds=seconds)
@@ -192,7 +192,7 @@ def test_the_time_is_bounded() -> None:
             RunWorkflow(workflow_id="wf_1", wait_seconds=seconds)
 
 
-async def test_running_can_wait_for_the_end(world: World) -> None:
+async def test_run_workflow_can_wait(world: World) -> None:
     """Ours: one call instead of many, and one POST."""
     found = await ran(world, RunWorkflow(workflow_id=SLACK, wait_seconds=30))
     assert (found["status"], found["output"]) == ("completed", {"messages": 42, "inserted": True})
@@ -201,15 +201,15 @@ async def test_running_can_wait_for_the_end(world: World) -> None:
     assert world.changes[0].body == {"input": {}}
 
 
-async def test_running_without_waiting_only_starts(world: World) -> None:
-    """Ours: the default is as it was."""
+async def test_run_workflow_without_waiting_only_starts(world: World) -> None:
+    """Ours: this is the default."""
     found = await ran(world, RunWorkflow(workflow_id=SLACK))
     assert found["status"] == "queued"
     assert found.keys() == {"executionId", "status", "workflowId"}
     assert not [heard for heard in world.sandbox.requests if heard.tool == "get_execution"]
 
 
-async def test_a_run_that_has_ended_already_is_not_waited_for(world: World) -> None:
+async def test_run_that_ended_at_its_start_is_not_polled(world: World) -> None:
     """Fastn's documentation: an INSTANT workflow answers with its output."""
     found = await ran(world, RunWorkflow(workflow_id=ORDERS, wait_seconds=30))
     assert found["status"] == "completed"
@@ -217,8 +217,8 @@ async def test_a_run_that_has_ended_already_is_not_waited_for(world: World) -> N
     assert not [heard for heard in world.sandbox.requests if heard.tool == "get_execution"]
 
 
-async def test_a_run_that_goes_on_says_how_to_wait_on(world: World) -> None:
-    """Ours: the id, and the next call."""
+async def test_running_run_has_the_call_to_wait(world: World) -> None:
+    """Ours: with the id."""
     found = await ran(world, RunWorkflow(workflow_id=BACKFILL, wait_seconds=1))
     key = found["executionId"]
     assert found["next"] == {"tool": "wait_for_execution", "arguments": {"execution_id": key}}
@@ -236,7 +236,7 @@ async def test_a_run_that_goes_on_says_how_to_wait_on(world: World) -> None:
         Garbage(path=LOOKS, times=None),
     ],
 )
-async def test_no_failed_look_hides_that_the_run_was_started(world: World, fault: Any) -> None:
+async def test_failed_read_does_not_hide_the_started_run(world: World, fault: Any) -> None:
     """Ours: an error would make the agent start it again."""
     world.sandbox.faults.add(fault)
     found = await ran(world, RunWorkflow(workflow_id=SLACK, wait_seconds=20))
@@ -246,8 +246,8 @@ async def test_no_failed_look_hides_that_the_run_was_started(world: World, fault
     assert len(world.changes) == 1
 
 
-async def test_a_defect_while_reporting_does_not_hide_it_either(world: World) -> None:
-    """Ours: the client may have gone."""
+async def test_internal_error_does_not_hide_the_started_run(world: World) -> None:
+    """Ours: the client may have disconnected."""
 
     async def broken(_: str, __: float, ___: float | None) -> None:
         raise RuntimeError("gone")
@@ -270,9 +270,7 @@ async def test_a_defect_while_reporting_does_not_hide_it_either(world: World) ->
         ("text", None),
     ],
 )
-async def test_the_run_is_found_in_any_answer_to_its_start(
-    tmp_path: Any, answer: JsonValue, looked_for: str | None
-) -> None:
+async def test_run_id_is_found_in_any_answer(tmp_path: Any, answer: JsonValue, looked_for: str | None) -> None:
     """Fastn's: the fields of the answer are not known for sure."""
     world = Answering(tmp_path, answer)
     found = await ran(world, RunWorkflow(workflow_id=SLACK, wait_seconds=5))
@@ -285,7 +283,7 @@ async def test_the_run_is_found_in_any_answer_to_its_start(
 
 
 class Answering(World):
-    """A Fastn that answers the start of a run in its own way."""
+    """Fastn with a fixed answer to the start of a run."""
 
     def __init__(self, folder: Any, answer: JsonValue) -> None:
         super().__init__(folder)
@@ -298,8 +296,8 @@ class Answering(World):
         self.client.send = other  # pyright: ignore[reportAttributeAccessIssue]
 
 
-async def test_approval_does_not_depend_on_how_long_we_wait(world: World) -> None:
-    """Ours: `OURS` arguments are about the answer, and no part of what a person approves."""
+async def test_approval_does_not_depend_on_wait_seconds(world: World) -> None:
+    """Ours: `OURS` arguments concern the answer, and are not part of what is approved."""
     form = FormLater()
     asked = await world.call(RunWorkflow(workflow_id=SLACK, wait_seconds=30), form)
     assert isinstance(asked, PendingForm)
@@ -310,8 +308,8 @@ async def test_approval_does_not_depend_on_how_long_we_wait(world: World) -> Non
     assert fields(done)["waited_seconds"]
 
 
-async def test_a_run_that_was_not_started_is_an_error_and_not_waited_for(world: World) -> None:
-    """Ours: only what was accepted is waited for."""
+async def test_run_that_did_not_start_is_an_error(world: World) -> None:
+    """Ours: only accepted runs are polled."""
     world.sandbox.faults.add(Reset(method="POST"))
     lost = await world.call(RunWorkflow(workflow_id=SLACK, wait_seconds=30), FormNow(yes, world.clock))
     assert isinstance(lost, FastnError)
