@@ -1,4 +1,4 @@
-"""A real client of the real server, in this process, whose form is answered by a program; and what it may call."""
+"""A real client of the real server, in this process, with a program that answers the elicitation form."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -25,8 +25,8 @@ __all__ = [
     "approval",
     "changing",
     "connected",
+    "data",
     "each_version",
-    "said",
     "typed",
 ]
 
@@ -35,19 +35,19 @@ Fields = dict[str, Any]
 
 
 def typed(fields: Fields) -> str | None:
-    """What has to be typed, where the form asks for that."""
+    """Return the text to type, if the form asks for it."""
     return fields["name"]["description"].partition('quotes: "')[2][:-1] if "name" in fields else None
 
 
 def approval(fields: Fields) -> Content:
-    """What approves."""
+    """Return the content that approves the form."""
     name = typed(fields)
     return {"decision": "approve"} if name is None else {"name": name}
 
 
 @dataclass
 class Program:
-    """A client's form handler that answers by `content` after `seconds` on the server's clock."""
+    """A form handler that answers with `content` after `seconds` on the server's clock."""
 
     world: World
     content: Callable[[Fields], Content | None]
@@ -66,18 +66,18 @@ class Program:
 
 @asynccontextmanager
 async def connected(world: World, version: str, program: Program | None = None) -> AsyncGenerator[Client]:
-    """A client of the real server, in this process, so that time can be moved."""
+    """Connect a real client to the real server in this process, so that its clock can be moved."""
     server = build(world.dispatch, OFFERS, {})
     async with Client(server, mode=VERSIONS[version], elicitation_callback=program) as client:
         yield client
 
 
-def said(result: object) -> dict[str, Any]:
+def data(result: object) -> dict[str, Any]:
     assert isinstance(result, CallToolResult)
     return cast("dict[str, Any]", result.structured_content)
 
 
 def changing(world: World) -> Sequence[tuple[str, dict[str, Any]]]:
-    """A call of each tool about which a person is asked in the mode manual, where that is every change."""
+    """Return a call of each tool that needs approval in manual mode, which is every change."""
     calls = sensible(Fastn(world.sandbox))
     return [(call.tool_name(), call.arguments()) for call in calls if call.effect is not Effect.READ]

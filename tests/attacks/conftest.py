@@ -1,4 +1,4 @@
-"""Attacks use what drives the real server from outside, which lies beside the end-to-end tests."""
+"""Attacks import helpers that drive the real server from outside, which are beside the end-to-end tests."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A real client whose person declines everything after five seconds on the server's clock."""
+"""A real client whose person declines every form after five seconds on the server's clock."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -20,7 +20,7 @@ each_version = pytest.mark.parametrize("version", VERSIONS)
 
 @dataclass
 class Decliner:
-    """A person who declines; with `approves`, one who approves what needs no typing."""
+    """A person who declines. With `approves`, one who approves every form without typing."""
 
     world: World
     approves: bool = False
@@ -35,7 +35,7 @@ class Decliner:
 
 @dataclass
 class Session:
-    """What an agent calls, and what the person was asked meanwhile."""
+    """Calls of an agent, and the forms that the person was shown."""
 
     client: Client
     person: Decliner

@@ -1,7 +1,7 @@
-"""A Fastn that repeats what it is sent and puts secrets into what it answers: `python echoing_upstream.py PORT CANARY`.
+"""A Fastn that echoes requests and adds secrets to its responses: `python echoing_upstream.py PORT CANARY`.
 
-`CANARY` stands for a secret of the account that only Fastn knows. `GET /heard` answers with the bodies that it was
-sent, so that a test can see that a secret did reach Fastn.
+`CANARY` stands for a secret of the account that only Fastn knows. `GET /heard` returns the bodies that were received,
+so that a test can check that a secret did reach Fastn.
 """
 
 import json
@@ -19,7 +19,7 @@ from fastn_mcp.sandbox.server import Sandbox
 
 
 def held(canary: str) -> dict[str, Any]:
-    """A secret in every shape, for objects that Fastn answers with and for arguments."""
+    """Return a secret in every shape, for objects in responses and in arguments."""
     return {
         "apiKey": canary,
         "password": canary,
@@ -35,7 +35,7 @@ def held(canary: str) -> dict[str, Any]:
 
 
 class Echoing(Sandbox):
-    """Repeats bodies in answers and in errors; its first answer about quotas is a 503."""
+    """Echoes bodies in responses and errors. Its first response about quotas is a 503."""
 
     canary: str
     heard: list[str]

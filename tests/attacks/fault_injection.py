@@ -1,8 +1,8 @@
 """Kill the server, cancel calls and close connections at random moments, then make the same calls again.
 
-Every changing tool of the catalogue, by a real client, over stdio and HTTP, in both protocol versions, with SQLite and
-a real Valkey as the ledger, against an upstream that counts. No `POST` whose response the client did not receive may
-reach the upstream a second time: nobody approves it. Updates and deletions are idempotent and are only counted.
+Covers every changing tool, by a real client, over stdio and HTTP, in both protocol versions, with SQLite and a real
+Valkey as the ledger, against an upstream that counts. No `POST` whose response the client did not receive may reach the
+upstream a second time, as nobody approves it. Updates and deletions are idempotent and are only counted.
 
 `make faults`, or `make faults COUNT=20 ARGS="--seed 7"`.
 """
@@ -52,9 +52,9 @@ KINDS = ("killed", "cancelled", "dropped")
 LEDGERS = ("sqlite", "valkey")
 TRANSPORTS = ("stdio", "http")
 WITHIN = 0.03
-"""Seconds after a call was sent, or after the upstream heard of one, within which the fault comes."""
+"""Maximum seconds from a call, or from its arrival at the upstream, to the fault."""
 SLOWEST = 0.02
-"""Seconds that the upstream takes to answer a change, at most."""
+"""Maximum seconds that the upstream takes to answer a change."""
 POLICY = """
 [budget]
 destroy_rate = "500 per 1m"
@@ -62,7 +62,7 @@ destroy_rate = "500 per 1m"
 tool = ["create_*", "invite_user", "delete_*", "revoke_api_key", "run_workflow"]
 then = "allow"
 """
-"""Allows the first call of each tool unasked. The same call again is then asked about for one reason only."""
+"""Allows the first call of each tool without approval, so that a repetition needs one for a single reason."""
 
 
 def seen(tool: str, wire: bytes) -> bool:
@@ -71,7 +71,7 @@ def seen(tool: str, wire: bytes) -> bool:
 
 
 class Upstream:
-    """A Fastn whose account never changes: reads are the sandbox's, changes are counted and answered later."""
+    """A Fastn whose account never changes: the sandbox serves reads; changes are counted and answered later."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
@@ -79,7 +79,7 @@ class Upstream:
         self.counted: Counter[str] = Counter()
 
     async def hears(self, what: Callable[[Counter[str]], bool]) -> None:
-        """Wait for a while until this is so."""
+        """Wait for a limited time until this is true."""
         for _ in range(3000):
             if what(self.counted):
                 return
@@ -117,7 +117,7 @@ class Upstream:
 
 @dataclass
 class Wire:
-    """What a client has read from its pipe or its sockets, and the way to close them under it."""
+    """Bytes that a client has read from its pipe or its sockets, and a way to close them."""
 
     read: bytearray = field(default_factory=bytearray)
     sockets: list[socket.socket] = field(default_factory=list[socket.socket])
@@ -132,7 +132,7 @@ class Wire:
         for pipe in pipes:
             if pipe is not None and not pipe.closed:
                 _no_longer_awaited(pipe.fileno())
-                with suppress(OSError):  # what was not written goes nowhere
+                with suppress(OSError):  # unwritten data is discarded
                     pipe.close()
 
 
@@ -246,19 +246,19 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            with suppress(OSError):  # what was not written goes nowhere
+            with suppress(OSError):  # unwritten data is discarded
                 pipe.close()
 
 
 @dataclass
-class Told:
-    """What came of the faults of one kind, with one ledger, over one transport."""
+class Tally:
+    """Results of the faults of one kind, with one ledger, over one transport."""
 
     faults: int = 0
     before: int = 0
     """Calls that had not reached the upstream."""
     lost: int = 0
-    """`POST`s that had, and whose response the client did not receive: the same call again sent nothing."""
+    """`POST`s that had, and whose response the client did not receive. The same call again sent nothing."""
     received: int = 0
     repeated: int = 0
     """`PUT`s and `DELETE`s that reached the upstream more than once."""
@@ -266,7 +266,7 @@ class Told:
 
 
 class Round:
-    """One server, the calls of all changing tools at once, a fault for each, and the same calls again."""
+    """One server, concurrent calls of all changing tools with a fault each, and the same calls again."""
 
     def __init__(self, upstream: Upstream, url: str, ledger: str, transport: str, chance: random.Random) -> None:
         self._upstream = upstream
@@ -303,7 +303,7 @@ class Round:
             listening(port, process)
         return process
 
-    async def make(self, kind: str, version: str, calls: Sequence[Operation[Any]], told: Told) -> None:
+    async def make(self, kind: str, version: str, calls: Sequence[Operation[Any]], tally: Tally) -> None:
         self._upstream.counted = Counter()
         port = free_port()
         process = self._start(port)
@@ -323,13 +323,13 @@ class Round:
             _end(process)
         for call in calls:
             counted, is_post = self._upstream.counted[_path(call)], call.route.method == "POST"
-            told.faults += 1
-            told.before += before[_path(call)] == 0
-            told.received += call in received
-            told.repeated += counted > 1 and not is_post
-            told.lost += is_post and call not in received and before[_path(call)] > 0
+            tally.faults += 1
+            tally.before += before[_path(call)] == 0
+            tally.received += call in received
+            tally.repeated += counted > 1 and not is_post
+            tally.lost += is_post and call not in received and before[_path(call)] > 0
             if is_post and counted > 1 and call not in received:
-                told.wrong.append(f"{call.tool_name()} {version}: {counted} requests")
+                tally.wrong.append(f"{call.tool_name()} {version}: {counted} requests")
 
     async def _first(
         self,
@@ -343,7 +343,7 @@ class Round:
         wire = Wire(pipes=process if self._transport == "stdio" else None)
         way = by_http(wire, port) if self._transport == "http" else by_pipes(wire)
         received = list[Operation[Any]]()
-        with suppress(Exception):  # what a client says whose server has gone
+        with suppress(Exception):  # errors of a client whose server has gone
             async with Client(way, mode=ERAS[version]) as client, anyio.create_task_group() as tasks:
                 wire.read.clear()
                 for call in calls:
@@ -353,7 +353,7 @@ class Round:
                     await self._upstream.hears(lambda counted: counted.total() >= reached)
                     await anyio.sleep(self._chance.uniform(0, WITHIN))
                     process.send_signal(signal.SIGKILL) if kind == "killed" else wire.drop()
-                    with anyio.move_on_after(0.3 if kind == "killed" else 0):  # what was under way still arrives
+                    with anyio.move_on_after(0.3 if kind == "killed" else 0):  # requests in progress still arrive
                         await anyio.sleep_forever()
                     tasks.cancel_scope.cancel()
         wire.drop()
@@ -398,9 +398,9 @@ class Round:
 
 async def inject(
     count: int, seed: int, combinations: Sequence[tuple[str, str, str]]
-) -> dict[tuple[str, str, str], Told]:
-    """At least `count` faults of each kind, ledger and transport."""
-    chance, told = random.Random(seed), dict[tuple[str, str, str], Told]()  # noqa: S311
+) -> dict[tuple[str, str, str], Tally]:
+    """Inject at least `count` faults of each kind, for each ledger and transport."""
+    chance, tallies = random.Random(seed), dict[tuple[str, str, str], Tally]()  # noqa: S311
     upstream = Upstream(chance)
     calls = [call for call in sensible(upstream.fastn) if call.effect is not Effect.READ]
     async with AsyncExitStack() as stack:
@@ -416,7 +416,7 @@ async def inject(
             stack.callback(valkey.stop)
         versions = itertools.cycle(ERAS)
         for kind, ledger, transport in combinations:
-            of = told[kind, ledger, transport] = Told()
+            of = tallies[kind, ledger, transport] = Tally()
             while of.faults < count:
                 url = valkey.url() if ledger == "valkey" and valkey is not None else ""
                 some = chance.sample(calls, min(len(calls), count - of.faults))
@@ -431,7 +431,7 @@ async def inject(
                 flush=True,
             )
         tasks.cancel_scope.cancel()
-    return told
+    return tallies
 
 
 def main() -> None:
@@ -440,8 +440,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)  # noqa: T201
-    told = anyio.run(inject, given.count, given.seed, list(itertools.product(KINDS, LEDGERS, TRANSPORTS)))
-    sys.exit(any(one.wrong for one in told.values()))
+    tallies = anyio.run(inject, given.count, given.seed, list(itertools.product(KINDS, LEDGERS, TRANSPORTS)))
+    sys.exit(any(one.wrong for one in tallies.values()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A second user of the machine: a program that has everything loaded, and then is nobody's."""
+"""A second user of the machine: a program that loads everything, and then drops its privileges."""
 
 import os
 import pwd
@@ -12,7 +12,7 @@ needs_two_users = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user"
 )
 
-# The interpreter may lie where only root reads, so all that is needed is imported, and used once, before.
+# The interpreter may be readable by root only, so everything needed is imported, and used once, before.
 _BECOME = """
 import asyncio, encodings.idna, json, os, socket, sys
 import anyio, anyio.to_thread, httpx2
@@ -36,7 +36,7 @@ assert os.getuid() == os.geteuid() == {uid} != 0
 
 
 def as_other_user(program: str, *arguments: str) -> str:
-    """What a program of another user prints. It has `Client`, `httpx2`, `anyio`, `json`, `os` and `sys`."""
+    """Return the output of a program of another user. It has `Client`, `httpx2`, `anyio`, `json`, `os` and `sys`."""
     nobody = pwd.getpwnam("nobody")
     become = _BECOME.format(uid=nobody.pw_uid, gid=nobody.pw_gid)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Nothing inside Fastn's AI is approved by the agent, in any mode, whatever a policy allows."""
+"""The agent approves nothing inside Fastn's AI, in any mode, whatever a policy allows."""
 
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -33,7 +33,7 @@ POLICIES: dict[str, tuple[Mode, str]] = {
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Generator[Callable[[str], World]]:
-    """A world under one of the policies that let first messages pass."""
+    """Return a world under one of the policies that let first messages pass."""
     worlds: list[World] = []
 
     def made(policy: str) -> World:
@@ -57,10 +57,10 @@ def session_of(said: dict[str, Any]) -> str:
 @each_version
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("answer", ["approve", "yes, go on", "status?", "reject"])
-async def test_what_the_ai_asks_is_answered_by_a_person_who_sees_it(
+async def test_question_of_the_ai_is_shown_to_a_person_before_an_answer(
     opened: Callable[[str], World], policy: str, version: str, answer: str
 ) -> None:
-    """Ours: the first message passes and leaves a deletion pending; the next one is shown with it."""
+    """Ours: the first message passes and leaves a deletion pending; the next message is shown with it."""
     world = opened(policy)
     async with session(world, version) as call:
         asked = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")
@@ -90,10 +90,10 @@ async def test_what_the_ai_asks_is_answered_by_a_person_who_sees_it(
         ("ai_build", {"type": "workflow", "prompt": "approve", "session_id": "ses_elsewhere"}),
     ],
 )
-async def test_a_message_that_may_act_or_approve_is_asked_about(
+async def test_message_that_may_act_or_approve_needs_approval(
     opened: Callable[[str], World], policy: str, version: str, tool: str, arguments: dict[str, Any]
 ) -> None:
-    """Ours: whatever is not known to be a first message in manual mode. Nothing heard of a session is said so."""
+    """Ours: any message that is not certainly a first one in manual mode. An unknown session is shown as such."""
     world = opened(policy)
     async with session(world, version) as call:
         said = await call(tool, **arguments)
@@ -104,8 +104,8 @@ async def test_a_message_that_may_act_or_approve_is_asked_about(
 
 
 @each_version
-async def test_an_approved_answer_reaches_the_ai_once(opened: Callable[[str], World], version: str) -> None:
-    """Ours: a person can agree, to this message only."""
+async def test_approved_message_reaches_the_ai_once(opened: Callable[[str], World], version: str) -> None:
+    """Ours: a person can approve this message only."""
     world = opened("guarded with a budget")
     async with session(world, version, approves=True) as call:
         asked = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")

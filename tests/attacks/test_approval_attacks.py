@@ -1,11 +1,11 @@
-"""Nothing but a person's approval of this very call sends it, by a real client in both protocol versions."""
+"""Only a person's approval of this exact call sends it, by a real client in both protocol versions."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from approving import Content, Fields, Program, approval, changing, connected, each_version, said, typed
+from approving import Content, Fields, Program, approval, changing, connected, data, each_version, typed
 from asking import Fastn
 from deciding import answered
 from faulty_sandbox import Status
@@ -25,13 +25,13 @@ CYRILLIC = "\u0430\u0441\u0435\u043e\u0440\u0445\u0443\u0410\u0421\u0415\u041d\u
 
 
 def look_alike(text: str) -> str:
-    """The same to the eye: Cyrillic letters for Latin ones, or an invisible one behind."""
+    """Return a text that looks the same: Cyrillic letters for Latin ones, or an invisible one appended."""
     other = text.translate(str.maketrans("aceopxyACEHKMOPTX", CYRILLIC))
     return other if other != text else text + "\u200b"
 
 
 def changed(change: Callable[[str], object]) -> Callable[[Fields], Content]:
-    """The approval with its value changed."""
+    """Return the approval with its value changed."""
     return lambda fields: {name: change(value) for name, value in approval(fields).items()}
 
 
@@ -68,22 +68,22 @@ NO_APPROVAL: dict[str, tuple[Callable[[Fields], Content | None], float, str]] = 
 
 @each_version
 @pytest.mark.parametrize("answer", NO_APPROVAL)
-async def test_answer_that_is_no_approval_sends_nothing_by_any_tool(answer: str, version: str, tmp_path: Path) -> None:
-    """Ours: an approval is the one field of the form, alone, with exactly the value asked for, after a second."""
+async def test_invalid_answer_sends_nothing_by_any_tool(answer: str, version: str, tmp_path: Path) -> None:
+    """Ours: an approval is the one field of the form, alone, with exactly the requested value, after a second."""
     content, seconds, action = NO_APPROVAL[answer]
     world = World(tmp_path, Policy("manual"))
     program = Program(world, content, seconds, action)
     async with connected(world, version, program) as client:
         for tool, arguments in changing(world):
             before = len(program.asked)
-            result = said(await client.call_tool(tool, arguments))
+            result = data(await client.call_tool(tool, arguments))
             assert len(program.asked) == before + 1, tool
             assert world.changes == [], (tool, result)
             outcome = result.get("outcome") or result["status"]
             assert outcome in ("declined", "approval_required"), (tool, result)
             assert "Nothing was sent" in result["message"], (tool, result)
             assert outcome == "declined" or "on the desk" in result["message"]
-            world.clock.pass_(1000)  # neither the breaker nor a channel that is not trusted speaks for the next
+            world.clock.pass_(1000)  # the breaker and the distrust of the channel expire before the next call
     world.close()
 
 
@@ -102,28 +102,28 @@ OTHER_RUNS: dict[str, dict[str, Any]] = {
 
 
 def quarter(fields: Fields) -> Content:
-    """A temporary approval."""
+    """Return a temporary approval."""
     assert "approve for 15 minutes" in fields["decision"]["enum"]
     return {"decision": "approve for 15 minutes"}
 
 
 @each_version
 async def test_temporary_approval_covers_only_the_same_fields_and_fixed_values(version: str, tmp_path: Path) -> None:
-    """Ours: the value of `input` is free, and the question says so; environment, customer and the fields are not."""
+    """Ours: the value of `input` is free, and the form says so; environment, customer and the fields are fixed."""
     world = World(tmp_path)
     person = Program(world, quarter)
     async with connected(world, version, person) as client:
-        assert "done" in said(await client.call_tool("run_workflow", RUN))
+        assert "done" in data(await client.call_tool("run_workflow", RUN))
         (question,) = person.asked
         assert "covers run_workflow on this target" in question
         assert "the same customer_id and environment; input may be anything." in question
-        assert "done" in said(await client.call_tool("run_workflow", RUN | {"input": {"n": 2}}))
+        assert "done" in data(await client.call_tool("run_workflow", RUN | {"input": {"n": 2}}))
         assert len(person.asked) == 1
         person.content, person.action = (lambda _: None), "decline"
         sent = len(world.changes)
         for other, change in OTHER_RUNS.items():
             arguments = {name: value for name, value in (RUN | change).items() if value is not None}
-            assert said(await client.call_tool("run_workflow", arguments))["outcome"] == "declined", other
+            assert data(await client.call_tool("run_workflow", arguments))["outcome"] == "declined", other
             world.clock.pass_(60)
             await answered(world.ledger, "local", world.clock.at.timestamp(), approves=True)
         assert len(world.changes) == sent
@@ -132,13 +132,13 @@ async def test_temporary_approval_covers_only_the_same_fields_and_fixed_values(v
 
 @each_version
 async def test_temporary_approval_of_one_field_covers_no_other(version: str, tmp_path: Path) -> None:
-    """Ours: who approved new descriptions approved no new code."""
+    """Ours: an approval of new descriptions does not cover new code."""
     world = World(tmp_path)
     person = Program(world, quarter)
     async with connected(world, version, person) as client:
         update = {"workflow_id": WORKFLOW, "description": "One"}
-        assert "done" in said(await client.call_tool("update_workflow", update))
-        assert "done" in said(await client.call_tool("update_workflow", update | {"description": "Two"}))
+        assert "done" in data(await client.call_tool("update_workflow", update))
+        assert "done" in data(await client.call_tool("update_workflow", update | {"description": "Two"}))
         assert len(person.asked) == 1
         sent = len(world.changes)
         person.content, person.action = (lambda _: None), "decline"
@@ -147,7 +147,7 @@ async def test_temporary_approval_of_one_field_covers_no_other(version: str, tmp
             {"description": "Three", "code": "x"},
             {"description": "x", "extra": {"a": 1}},
         ):
-            answer = said(await client.call_tool("update_workflow", {"workflow_id": WORKFLOW, **arguments}))
+            answer = data(await client.call_tool("update_workflow", {"workflow_id": WORKFLOW, **arguments}))
             assert answer["outcome"] == "declined"
         assert len(world.changes) == sent
     world.close()
@@ -161,14 +161,14 @@ async def test_temporary_approval_holds_for_its_key_mode_and_policy_only(
     """Ours: another process with the same ledger, under another key, mode or policy file, asks again."""
     world = World(tmp_path, bound="one")
     async with connected(world, version, Program(world, quarter)) as client:
-        assert "done" in said(await client.call_tool("run_workflow", RUN))
+        assert "done" in data(await client.call_tool("run_workflow", RUN))
     (tmp_path / "policy.toml").write_text("[budget]\nexternal = 50\n")
     (tmp_path / "policy.toml").chmod(0o600)
     policy = {"mode": Policy("manual"), "policy": Policy(rules=load_rules(tmp_path / "policy.toml"))}.get(other)
     again = World(tmp_path, policy, world.clock, tokens="u", bound="two" if other == "key" else "one")
     asked = Program(again, lambda _: None, action="decline")
     async with connected(again, version, asked) as client:
-        assert said(await client.call_tool("run_workflow", RUN))["outcome"] == "declined"
+        assert data(await client.call_tool("run_workflow", RUN))["outcome"] == "declined"
     assert len(asked.asked) == 1
     assert again.changes == []
     world.close()
@@ -178,7 +178,7 @@ async def test_temporary_approval_holds_for_its_key_mode_and_policy_only(
 @each_version
 @pytest.mark.parametrize("tool", ["delete_customer", "apply_changes"])
 @pytest.mark.parametrize("store", ["sqlite", "valkey"])
-async def test_dependents_that_grow_after_the_question_void_the_approval(
+async def test_new_dependents_void_the_approval(
     store: str, tool: str, version: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Ours: more connections than were shown are `target_changed`, also in a batch; fewer are fine."""
@@ -203,11 +203,11 @@ async def test_dependents_that_grow_after_the_question_void_the_approval(
         arguments = {"changes": [{"tool": "delete_customer", "arguments": arguments}, secret]}
     person = Program(world, grows)
     async with connected(world, version, person) as client:
-        answer = said(await client.call_tool(tool, arguments))
+        answer = data(await client.call_tool(tool, arguments))
         assert answer["outcome"] == "target_changed"
         assert [heard.tool for heard in world.changes] == ["create_connection"]
         person.content = shrinks
-        answer = said(await client.call_tool(tool, arguments))
+        answer = data(await client.call_tool(tool, arguments))
         assert answer.get("done") == "delete_customer" or "data" in answer, answer
     deleted = [heard.tool for heard in world.changes if heard.method == "DELETE"]
     assert deleted.count("delete_customer") == 1
@@ -216,8 +216,8 @@ async def test_dependents_that_grow_after_the_question_void_the_approval(
 
 
 @each_version
-async def test_dependents_that_cannot_be_checked_any_more_void_the_approval(version: str, tmp_path: Path) -> None:
-    """Ours: they were counted for the request; where their list fails afterwards, there may be any number by now."""
+async def test_unreadable_dependents_void_the_approval(version: str, tmp_path: Path) -> None:
+    """Ours: they were counted for the request. If their list fails afterwards, there may be any number."""
     world = World(tmp_path)
     customer = Fastn(world.sandbox).id_of("customers", "globex-exports")
 
@@ -227,18 +227,18 @@ async def test_dependents_that_cannot_be_checked_any_more_void_the_approval(vers
 
     person = Program(world, fails)
     async with connected(world, version, person) as client:
-        answer = said(await client.call_tool("delete_customer", {"customer_id": customer}))
+        answer = data(await client.call_tool("delete_customer", {"customer_id": customer}))
         assert (answer["outcome"], len(person.asked), world.changes) == ("target_changed", 1, [])
         world.sandbox.faults.clear()
         person.content = approval
-        assert said(await client.call_tool("delete_customer", {"customer_id": customer}))["done"] == "delete_customer"
+        assert data(await client.call_tool("delete_customer", {"customer_id": customer}))["done"] == "delete_customer"
     assert [heard.method for heard in world.changes] == ["DELETE"]
     world.close()
 
 
 @each_version
-async def test_destroying_has_a_budget_across_processes(version: str, tmp_path: Path) -> None:
-    """Ours: ten approvals in five minutes, each given by a person; then nobody is asked, and it says until when."""
+async def test_destructive_calls_have_a_budget_across_processes(version: str, tmp_path: Path) -> None:
+    """Ours: ten approvals in five minutes, each by a person. Then nobody is asked, and the error says until when."""
     world = World(tmp_path)
     other = World(tmp_path, clock=world.clock, tokens="u")
     fastn = Fastn(world.sandbox)
@@ -247,7 +247,7 @@ async def test_destroying_has_a_budget_across_processes(version: str, tmp_path: 
 
     async def made(client: Client, number: int) -> dict[str, Any]:
         named = fastn(CreateSecret(name=f"S{number}", value="x")).data
-        return said(await client.call_tool("delete_secret", {"secret_id": named["id"]}))
+        return data(await client.call_tool("delete_secret", {"secret_id": named["id"]}))
 
     person = Program(world, approval, seconds=2)
     async with connected(world, version, person) as client:
@@ -257,11 +257,11 @@ async def test_destroying_has_a_budget_across_processes(version: str, tmp_path: 
         assert (refused["outcome"], refused["rule"]) == ("refused", "destroy_rate")
         assert "The next is free at 09:05:0" in refused["message"]
         assert len(person.asked) == 10
-        assert "done" in said(await client.call_tool("create_customer", {"name": "Still works"}))
+        assert "done" in data(await client.call_tool("create_customer", {"name": "Still works"}))
     asked = Program(other, approval)
     async with connected(other, version, asked) as client:
         connector = await client.call_tool("delete_connector", {"connector_id": gamma})
-        assert said(connector)["rule"] == "destroy_rate"
+        assert data(connector)["rule"] == "destroy_rate"
     assert asked.asked == []
     world.clock.pass_(300)
     async with connected(world, version, person) as client:
@@ -271,15 +271,15 @@ async def test_destroying_has_a_budget_across_processes(version: str, tmp_path: 
 
 
 @each_version
-async def test_list_approved_at_once_counts_once_for_destroying(version: str, tmp_path: Path) -> None:
-    """Ours: twelve deletions in one question are one approval."""
+async def test_batch_approval_counts_once_for_the_destructive_budget(version: str, tmp_path: Path) -> None:
+    """Ours: twelve deletions in one approval request are one approval."""
     world = World(tmp_path)
     fastn = Fastn(world.sandbox)
     ids = [fastn(CreateSecret(name=f"S{number}", value="x")).data["id"] for number in range(12)]
     person = Program(world, approval)
     async with connected(world, version, person) as client:
         changes = [{"tool": "delete_secret", "arguments": {"secret_id": id_}} for id_ in ids]
-        answer = said(await client.call_tool("apply_changes", {"changes": changes}))
+        answer = data(await client.call_tool("apply_changes", {"changes": changes}))
         assert "data" in answer, answer
     assert [heard.tool for heard in world.changes].count("delete_secret") == 12
     assert len(person.asked) == 1
@@ -287,8 +287,8 @@ async def test_list_approved_at_once_counts_once_for_destroying(version: str, tm
 
 
 @each_version
-async def test_permissions_are_shown_whole_and_the_powerful_first(version: str, tmp_path: Path) -> None:
-    """Ours: no permission hides behind fourteen harmless ones, and what is not known counts as powerful."""
+async def test_permissions_are_shown_in_full_with_powerful_ones_first(version: str, tmp_path: Path) -> None:
+    """Ours: no permission hides behind fourteen harmless ones, and an unknown one counts as powerful."""
     world = World(tmp_path)
     person = Program(world, lambda _: None, action="decline")
     harmless = ["workflows:read", "customers:read", "connectors:read", "triggers:list", "executions:get"] * 3
@@ -304,12 +304,12 @@ async def test_permissions_are_shown_whole_and_the_powerful_first(version: str, 
 
 @each_version
 async def test_call_that_is_too_long_for_a_form_goes_to_the_next_channel(version: str, tmp_path: Path) -> None:
-    """Ours: what gives access is never cut; the page and the terminal have room for all of it."""
+    """Ours: a call that gives access is never truncated; the page and the terminal can show all of it."""
     world = World(tmp_path)
     person = Program(world, approval)
     wanted = [*(f"workflows:read:{number}" for number in range(200)), "*"]
     async with connected(world, version, person) as client:
-        answer = said(await client.call_tool("create_role", {"name": "Reader", "permissions": wanted}))
+        answer = data(await client.call_tool("create_role", {"name": "Reader", "permissions": wanted}))
     assert answer["status"] == "approval_required"
     assert "too long for a form" in answer["message"]
     assert person.asked == []

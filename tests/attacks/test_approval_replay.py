@@ -1,4 +1,4 @@
-"""An approval that a person gave sends its own call, once, and nothing else: neither another call nor elsewhere."""
+"""A person's approval sends its own call, once: neither another call nor in another process."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from approving import Program, approval, changing, said
+from approving import Program, approval, changing, data
 from asking import Fastn
 from deciding import moved
 from declining import VERSIONS
@@ -60,15 +60,15 @@ OTHER: Mapping[str, dict[str, Any]] = {
     "ai_chat": {"message": "Delete all workflows."},
     "ai_build": {"prompt": "Send all orders to me"},
 }
-"""For each changing tool, what makes another call of the one that is approved."""
+"""For each changing tool, the arguments that turn the approved call into another one."""
 
 ALONE = ("create_api_key", "ai_chat", "ai_build")
-"""What is never part of a batch."""
+"""Tools that are never part of a batch."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call about which a person is asked, and another one of the same tool, about which nobody was."""
+    """A call that needs approval, and another one of the same tool, which nobody approved."""
 
     tool: str
     arguments: dict[str, Any]
@@ -76,7 +76,7 @@ class Call:
 
 
 async def calls(world: World) -> list[Call]:
-    """A call of each tool and of each procedure that changes something."""
+    """Return a call of each tool and of each procedure that changes something."""
     single = [Call(tool, given, given | OTHER[tool]) for tool, given in changing(world)]
     waiting = next(call for call in single if call.tool == "run_workflow")
     wait = {"wait_seconds": 1, "idempotency_key": "another"}
@@ -95,7 +95,7 @@ def _batch(call: dict[str, Any]) -> dict[str, Any]:
 
 
 async def opened(folder: Path, policy: Policy | None = None, bound: str = "one", **settings: Any) -> World:
-    """A process on the ledger of `folder`, whose account has two changes that can be undone."""
+    """Open a process on the ledger of `folder`, whose account has two changes that can be undone."""
     world = World(folder, policy or Policy("manual"), bound=bound, **settings)
     customers = [world.sandbox.state.named("customers", slug)["id"] for slug in ("acme-corp", "globex-exports")]
     updates = [UpdateCustomer(customer_id=str(id_), name=f"Renamed {n}") for n, id_ in enumerate(customers)]
@@ -113,10 +113,10 @@ async def opened(folder: Path, policy: Policy | None = None, bound: str = "one",
 
 @dataclass
 class Agent:
-    """A client of one process, of which a person approves one call, and which then makes any call with the approval.
+    """A client of one process. A person approves one call, and the client makes any call with that approval.
 
-    The approval comes by the client's form (`sealed`), by the same as if the seal of its state were broken
-    (`unsealed`), or outside of the client (`page`).
+    The approval comes by the client's form (`sealed`), by the same without the seal of its state (`unsealed`), or
+    out-of-band (`page`).
     """
 
     world: World
@@ -124,9 +124,9 @@ class Agent:
     channel: str
 
     async def approved(self, call: Call) -> Any:
-        """What a client has once a person approved the call; None where nobody is asked about it."""
+        """Return what a client holds after a person approved the call; None if the call needs no approval."""
         if self.channel == "page":
-            answer = said(await self.client.call_tool(call.tool, call.arguments))
+            answer = data(await self.client.call_tool(call.tool, call.arguments))
             if answer.get("status") != "approval_required":
                 return None
             (grant,) = await self.world.ledger.waiting(self.now)
@@ -186,18 +186,18 @@ async def agent(world: World, channel: str, version: str, seal: str = SEAL) -> A
         yield Agent(world, client, channel)
 
 
-# Only the newer protocol has the answer to a form come with another request; the page works in both.
+# Only in the newer protocol does the answer to a form arrive in another request; the page works in both.
 CHANNELS = [("sealed", "2026-07-28"), ("unsealed", "2026-07-28"), ("page", "2026-07-28"), ("page", "2025-11-25")]
 each_channel = pytest.mark.parametrize(("channel", "version"), CHANNELS)
 
 
 @each_channel
 async def test_approval_sends_its_own_call_once_by_any_tool(channel: str, version: str, tmp_path: Path) -> None:
-    """Ours: the same answer again is no approval, also of a batch, an undo and a run that is waited for."""
+    """Ours: the same answer is not a second approval, also for a batch, an undo and a run that is waited for."""
     world = await opened(tmp_path)
     every = await calls(world)
     for number, call in enumerate(every):
-        if number:  # the first undoes a change, of which only this ledger knows
+        if number:  # the first undoes a change that only this ledger knows
             (tmp_path / str(number)).mkdir()
             world = World(tmp_path / str(number), Policy("manual"))
         async with agent(world, channel, version) as caller:
@@ -213,7 +213,7 @@ async def test_approval_sends_its_own_call_once_by_any_tool(channel: str, versio
         world.close()
 
 
-async def test_seal_of_a_request_holds_as_long_as_its_approval(tmp_path: Path) -> None:
+async def test_seal_of_a_request_expires_with_its_approval(tmp_path: Path) -> None:
     """Ours: both come from one setting."""
     world = World(tmp_path, Policy("manual", approval_lifetime=1e-6))
     async with agent(world, "sealed", "2026-07-28") as caller:
@@ -227,7 +227,7 @@ TARGETS = ("customers", "connectors", "connections", "workflows", "triggers", "a
 
 
 def altered(world: World, call: Call) -> bool:
-    """Change what the call acts on; False where it makes something new."""
+    """Change the target of the call; False if it creates something."""
     state = world.sandbox.state
     given = call.arguments.get("changes", [{"tool": call.tool, "arguments": call.arguments}])[0]
     ids = [str(value) for value in given["arguments"].values()]
@@ -242,8 +242,8 @@ def altered(world: World, call: Call) -> bool:
 
 
 @each_channel
-async def test_approval_is_no_approval_of_another_call_or_state(channel: str, version: str, tmp_path: Path) -> None:
-    """Ours: other arguments, another tool, a request that ran out and a target that changed send nothing."""
+async def test_approval_does_not_cover_another_call_or_state(channel: str, version: str, tmp_path: Path) -> None:
+    """Ours: other arguments, another tool, an expired request and a changed target send nothing."""
     world = await opened(tmp_path)
     every = await calls(world)
     changed = 0
@@ -275,8 +275,10 @@ OTHERS = ["the same", "key", "mode", "policy", "live key", "seal"]
 
 @each_channel
 @pytest.mark.parametrize("other", OTHERS)
-async def test_approval_of_another_process_is_none(other: str, channel: str, version: str, tmp_path: Path) -> None:
-    """Ours: one ledger, another key, mode, policy or kind of key; a form's state needs the secret that sealed it."""
+async def test_approval_of_another_process_is_not_accepted(
+    other: str, channel: str, version: str, tmp_path: Path
+) -> None:
+    """Ours: one ledger, another key, mode, policy or kind of key. A form's state needs the secret that sealed it."""
     (tmp_path / "policy.toml").write_text(RULES)
     (tmp_path / "policy.toml").chmod(0o600)
     settings: dict[str, Any] = {
@@ -300,7 +302,7 @@ async def test_approval_of_another_process_is_none(other: str, channel: str, ver
                 break
             assert second.changes == [], (call, result)
             first.clock.pass_(1000)
-    assert first.changes == [] or other == "mode"  # where the mode guarded does not ask, it sends
+    assert first.changes == [] or other == "mode"  # guarded mode sends calls that need no approval
     assert tried >= (1 if second.changes else 10)
     first.close()
     second.close()

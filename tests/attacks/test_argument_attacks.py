@@ -1,4 +1,4 @@
-"""Arguments that a client can send, and that must not reach Fastn as they are: for every tool that there is."""
+"""Arguments that a client can send and that must not reach Fastn unchanged, for every tool."""
 
 from typing import Any
 
@@ -22,15 +22,15 @@ OTHERS = [
 
 
 def required(name: str, field: str, value: Any) -> dict[str, Any]:
-    """The fewest arguments of a call, with one that is given."""
+    """Return the required arguments of a call, with one of them given."""
     schema = BY_NAME[name].input_schema()
     filled: dict[str, Any] = {"string": "a1", "integer": 1, "object": {}, "array": [], "boolean": True, "number": 1}
     return {one: filled[schema["properties"][one]["type"]] for one in schema.get("required", ())} | {field: value}
 
 
 @pytest.mark.parametrize("letter", ["\0", "\x07", "\x1b", "\x7f", "\x9b"])
-def test_a_control_character_is_refused_in_every_text(letter: str) -> None:
-    """NUL would go out as %00; others move what a terminal or a log shows."""
+def test_control_character_is_refused_in_every_text(letter: str) -> None:
+    """NUL would be sent as %00; others change the display of a terminal or a log."""
     assert len(TEXTS) > 60
     for name, field in TEXTS:
         with pytest.raises(NotSent) as refused:
@@ -38,8 +38,8 @@ def test_a_control_character_is_refused_in_every_text(letter: str) -> None:
         assert letter not in str(refused.value), (name, field)
 
 
-def test_a_line_break_is_refused_in_every_filter() -> None:
-    """In a query it means nothing; in a body it lays out code."""
+def test_line_break_is_refused_in_every_filter() -> None:
+    """In a query it means nothing; in a body it formats code."""
     for name, field in TEXTS:
         if name.startswith(("list_", "query_")):
             with pytest.raises(NotSent):
@@ -48,8 +48,8 @@ def test_a_line_break_is_refused_in_every_filter() -> None:
 
 
 @pytest.mark.parametrize("hostile", [{"a": [{"b": "\0"}]}, {"\0": 1}], ids=["value", "name"])
-def test_a_control_character_is_refused_however_deep_it_is(hostile: Any) -> None:
-    """Also in the name of a field, and in an object that arrives as a text."""
+def test_control_character_is_refused_at_any_depth(hostile: Any) -> None:
+    """Also in the name of a field, and in an object that arrives as text."""
     with pytest.raises(NotSent, match=r"input: holds the control character U\+0000"):
         parse(BY_NAME, "run_workflow", {"workflow_id": "wf_1", "input": hostile})
     for name, field in OTHERS:
@@ -57,8 +57,8 @@ def test_a_control_character_is_refused_however_deep_it_is(hostile: Any) -> None
             parse(BY_NAME, name, required(name, field, hostile if field != "fields" else ["\0"]))
 
 
-def test_a_null_is_taken_for_every_optional_argument() -> None:
-    """As if it had not been given; for `dry_run`, which would then send, it is refused."""
+def test_null_is_accepted_for_every_optional_argument() -> None:
+    """It counts as omitted; for `dry_run`, where that would send the call, it is refused."""
     for name, offer in BY_NAME.items():
         schema = offer.input_schema()
         for field in schema["properties"].keys() - set(schema.get("required", ())) - {"dry_run"}:
@@ -66,7 +66,7 @@ def test_a_null_is_taken_for_every_optional_argument() -> None:
             try:
                 parse(BY_NAME, name, required(name, field, None))
             except NotSent as refused:
-                said = str(refused)  # of another argument, which here is made up
+                said = str(refused)  # about another argument, whose value is made up
             assert f"{field}: Input should" not in said, (name, field)
     assert getattr(parse(BY_NAME, "list_customers", {"limit": None}).call, "limit", None) == 20
     with pytest.raises(NotSent, match="dry_run: must be true or false"):

@@ -1,6 +1,6 @@
-"""Attacks on the audit log's files: emptied, shortened, removed or written anew. THREATS T24.
+"""Attacks on the files of the audit log: emptied, truncated, removed or rewritten. Ours.
 
-Each is done by somebody who can write the file and not the ledger, and is found by `fastn-mcp audit verify`.
+The attacker can write the file but not the ledger. `fastn-mcp audit verify` detects each attack.
 """
 
 import gzip
@@ -29,8 +29,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "audit.jsonl"
 
 
-def written(path: Path, count: int, keeping: Keeping | None = None) -> None:
-    """Record `count` entries, as a process that ends then."""
+def record_entries(path: Path, count: int, keeping: Keeping | None = None) -> None:
+    """Record `count` entries, as a process that then ends."""
 
     async def write() -> None:
         ledger = ledger_at(None, path.parent, System())
@@ -47,7 +47,7 @@ def written(path: Path, count: int, keeping: Keeping | None = None) -> None:
 
 @pytest.fixture
 def serving(path: Path) -> Generator[AuditFile]:
-    """The log of a process that goes on, which knows what it has written."""
+    """Return the log of a running process, which knows its entries."""
     ledger = ledger_at(None, path.parent, System())
     log = audit_at(ledger, None, path.parent, System())
     yield log
@@ -59,23 +59,23 @@ def run(path: Path, *arguments: str) -> Result:
     return CliRunner().invoke(cli, ["audit", "--file", str(path), *arguments])
 
 
-def verified(path: Path) -> Result:
+def verify(path: Path) -> Result:
     return run(path, "verify")
 
 
-def emptied(path: Path) -> None:
+def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def removed(path: Path) -> None:
+def remove(path: Path) -> None:
     path.unlink()
 
 
-def shortened(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
 
 
-def written_anew(path: Path) -> None:
+def rewrite(path: Path) -> None:
     path.unlink()
     forged = AuditFile(path, System())
     for _ in range(9):
@@ -86,53 +86,53 @@ def written_anew(path: Path) -> None:
 @pytest.mark.parametrize(
     ("attack", "said"),
     [
-        (emptied, "the ledger knows entry 5: entries 1 to 5 were cut off or removed"),
-        (removed, "the ledger knows entry 5: entries 1 to 5 were cut off or removed"),
-        (shortened, "the ledger knows entry 5: entries 4 to 5 were cut off or removed"),
-        (written_anew, "it is not the entry of this number that the ledger knows: the log was rewritten"),
+        (empty, "the ledger knows entry 5: entries 1 to 5 were cut off or removed"),
+        (remove, "the ledger knows entry 5: entries 1 to 5 were cut off or removed"),
+        (truncate, "the ledger knows entry 5: entries 4 to 5 were cut off or removed"),
+        (rewrite, "it is not the entry of this number that the ledger knows: the log was rewritten"),
     ],
 )
 def test_log_without_its_newest_entries_is_broken(path: Path, attack: Callable[[Path], object], said: str) -> None:
-    """Ours: the ledger knows the newest entry, so that an empty log is not an intact one."""
-    written(path, 5)
-    before = verified(path)
+    """Ours: the ledger knows the newest entry, so an empty log is not an intact one."""
+    record_entries(path, 5)
+    before = verify(path)
     assert (before.exit_code, "The ledger knows entry 5, which is as it was written." in before.stdout) == (0, True)
     attack(path)
-    after = verified(path)
+    after = verify(path)
     assert (after.exit_code, said in after.stdout) == (1, True), after.stdout
 
 
-@pytest.mark.parametrize("attack", [emptied, removed, shortened])
+@pytest.mark.parametrize("attack", [empty, remove, truncate])
 def test_entry_after_an_attack_keeps_its_number_and_the_log_stays_broken(
     path: Path, attack: Callable[[Path], object]
 ) -> None:
-    """Ours: the call is sent and recorded; who can empty the log can neither stop the server nor hide it."""
-    written(path, 5)
+    """Ours: the call is sent and recorded. An attacker who empties the log can neither stop the server nor hide it."""
+    record_entries(path, 5)
     attack(path)
-    written(path, 1)
+    record_entries(path, 1)
     note, entry = list(entries(path))[-2:]
     assert (note["n"], note["event"], entry["n"], entry["event"]) == (6, "log_shortened", 7, "intent")
     assert "The log ended with entry 5" in str(note["message"])
-    assert (verified(path)).exit_code == 1
+    assert (verify(path)).exit_code == 1
 
 
 def test_copytruncate_under_a_running_server_is_recorded_and_reported(path: Path, serving: AuditFile) -> None:
-    """Ours: a copy is no move. Entries written between the copy and the cut would be lost without a trace."""
+    """Ours: a copy is not a move. Entries between the copy and the truncation would be lost without a trace."""
     serving.record(INTENT)
     serving.record(INTENT)
     shutil.copyfile(path, path.with_name("audit.jsonl.1"))
     os.truncate(path, 0)
     assert serving.record(INTENT) == "4"
     anyio.run(serving.anchor)
-    result = verified(path)
+    result = verify(path)
     assert result.exit_code == 1
     assert result.stdout.startswith("Broken: the log was emptied or shortened before entry 3.\n")
     assert "as copytruncate of logrotate does" in run(path, "show", "3").stdout
 
 
 def test_log_moved_by_logrotate_is_intact_over_all_files(path: Path, serving: AuditFile) -> None:
-    """Ours: `audit.jsonl.2.gz`, `audit.jsonl.1` and `audit.jsonl`, whether the server runs meanwhile or not."""
-    written(path, 3)
+    """Ours: `audit.jsonl.2.gz`, `audit.jsonl.1` and `audit.jsonl`, whether or not the server is running."""
+    record_entries(path, 3)
     path.with_name("audit.jsonl.2.gz").write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
     anyio.run(serving.anchor)
@@ -141,47 +141,47 @@ def test_log_moved_by_logrotate_is_intact_over_all_files(path: Path, serving: Au
     path.touch(0o600)
     assert serving.record(INTENT) == "5"
     anyio.run(serving.anchor)
-    result = verified(path)
+    result = verify(path)
     assert (result.exit_code, result.stdout.startswith("Intact: 5 entries in 3 files.")) == (0, True), result.stdout
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_rotated_file_that_was_removed_is_missed(path: Path, number: int) -> None:
-    """Ours: only what the retention setting deleted may be gone."""
-    written(path, 11, Keeping(max_bytes=1_000))
+def test_removed_rotated_file_is_detected(path: Path, number: int) -> None:
+    """Ours: only files deleted by the retention setting may be missing."""
+    record_entries(path, 11, Keeping(max_bytes=1_000))
     files = sorted(path.parent.glob("audit.0*.jsonl"))
     assert len(files) > 2
-    assert (verified(path)).exit_code == 0
+    assert (verify(path)).exit_code == 0
     files[number].unlink()
-    result = verified(path)
+    result = verify(path)
     assert (result.exit_code, "should stand before it" in result.stdout) == (1, True), result.stdout
 
 
-def test_rotated_files_deleted_by_retention_leave_a_log_that_can_be_verified(path: Path) -> None:
-    """Ours: the ledger knows the newest entry that was deleted; a file more is missed."""
+def test_log_is_verifiable_after_deletion_by_retention(path: Path) -> None:
+    """Ours: the ledger knows the newest deleted entry; one more missing file is detected."""
     keeping = Keeping(max_bytes=1_000, files=2)
-    written(path, 12, keeping)
+    record_entries(path, 12, keeping)
     left = sorted(path.parent.glob("audit.0*.jsonl"))
     assert len(left) == 2
-    result = verified(path)
+    result = verify(path)
     assert result.exit_code == 0, result.stdout
     assert "were deleted by the retention setting, as the ledger knows." in result.stdout
     assert "log_deleted" in [entry["event"] for entry in entries(path)]
     left[0].unlink()
-    assert (verified(path)).exit_code == 1
+    assert (verify(path)).exit_code == 1
 
 
 def test_verify_fails_if_the_ledger_cannot_be_read(path: Path) -> None:
-    """Ours: what cannot be checked is not called intact in silence."""
-    written(path, 2)
+    """Ours: an unchecked log is not silently reported as intact."""
+    record_entries(path, 2)
     for file in path.parent.glob("ledger.sqlite*"):
         file.write_bytes(b"no database at all, and longer than its header is" * 10)
-    result = verified(path)
+    result = verify(path)
     assert (result.exit_code, "cut off at the end is not known" in result.stderr) == (1, True)
 
 
-def test_ledger_that_is_lost_is_a_refusal(tmp_path: Path) -> None:
-    """Ours: whoever cannot keep how far the log has come does not send."""
+def test_lost_ledger_refuses_calls(tmp_path: Path) -> None:
+    """Ours: a server that cannot record the state of its log sends nothing."""
     (tmp_path / "ledger.sqlite").write_bytes(b"no database at all, and longer than its header is" * 10)
     log = audit_at(ledger_at(None, tmp_path, System()), None, tmp_path, System())
     with pytest.raises(FastnError):

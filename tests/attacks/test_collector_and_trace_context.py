@@ -1,4 +1,4 @@
-"""Attacks by a collector of telemetry on this process, and by a client on the collector. docs/observability.md."""
+"""Attacks by a telemetry collector on this process, and by a client on the collector. docs/observability.md."""
 
 import resource
 import socket
@@ -17,7 +17,7 @@ CANARY = "kanarienvogel-41"
 
 
 class Endless:
-    """A collector on loopback that answers every request with a body that does not end, up to 512 MiB."""
+    """A collector on loopback that answers every request with an endless body, up to 512 MiB."""
 
     def __init__(self, head: bytes) -> None:
         self.sent = 0
@@ -67,7 +67,7 @@ def endless(head: bytes) -> Generator[Endless]:
     ],
 )
 def test_endless_response_of_a_collector_is_not_read(monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
-    """Ours: a collector can slow down nothing and fill no memory, whatever it answers."""
+    """Ours: no response of a collector slows the server down or fills its memory."""
     with endless(head) as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         export = Export(["traces"], {}, JsonLines(()))
@@ -77,14 +77,14 @@ def test_endless_response_of_a_collector_is_not_read(monkeypatch: pytest.MonkeyP
         export.end()
         collector.thread.join(20)
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    # What a socket holds on both sides is sent and never read.
+    # The socket buffers of both sides are filled and never read.
     assert collector.sent < 64 * 1024**2
     assert grown < 64 * 1024
 
 
 @pytest.mark.parametrize("name", ["tracestate", "baggage"])
 def test_trace_state_of_a_client_does_not_reach_the_collector(name: str) -> None:
-    """W3C Trace Context lets a participant drop `tracestate`: a client can write 512 characters of anything into it."""
+    """W3C Trace Context allows to drop `tracestate`, into which a client can write 512 characters of anything."""
     context = incoming({"traceparent": PARENT, name: f"vendor={CANARY}"})
     assert context is not None
     assert CANARY not in repr(context)

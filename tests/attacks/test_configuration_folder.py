@@ -1,4 +1,4 @@
-"""Whoever can change a policy or a configuration file, or put another in its place, is not listened to."""
+"""A policy or configuration file that others can change or replace is not used."""
 
 import os
 from collections.abc import Callable
@@ -30,8 +30,8 @@ def file(name: str, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o702, 0o720])
-def test_a_folder_that_others_can_write_is_refused_with_its_cure(mode: int, name: str, file: Path) -> None:
-    """Ours (docs/security.md): in a folder of theirs, others can replace any file."""
+def test_folder_writable_by_others_is_refused_with_the_fix(mode: int, name: str, file: Path) -> None:
+    """Ours (docs/security.md): in such a folder, others can replace any file."""
     file.parent.chmod(mode)
     with pytest.raises(SettingsError) as refused:
         READERS[name](file)
@@ -41,8 +41,8 @@ def test_a_folder_that_others_can_write_is_refused_with_its_cure(mode: int, name
 
 
 @pytest.mark.parametrize("theirs", ["the folder of the link", "the folder of the file"])
-def test_a_link_is_as_safe_as_both_of_its_folders(theirs: str, name: str, file: Path, tmp_path: Path) -> None:
-    """Ours: what is read is found by the one folder and lies in the other."""
+def test_link_needs_both_of_its_folders_to_be_safe(theirs: str, name: str, file: Path, tmp_path: Path) -> None:
+    """Ours: the folder of the link decides which file is read, the other one what it holds."""
     links = tmp_path / "links"
     links.mkdir(mode=0o700)
     (links / name).symlink_to(file)
@@ -53,16 +53,16 @@ def test_a_link_is_as_safe_as_both_of_its_folders(theirs: str, name: str, file: 
         READERS[name](links / name)
 
 
-def test_a_folder_with_the_sticky_bit_is_enough(name: str, file: Path) -> None:
-    """POSIX: as in /tmp, only the owner of a file replaces it there."""
+def test_folder_with_the_sticky_bit_is_accepted(name: str, file: Path) -> None:
+    """POSIX: as in /tmp, only the owner of a file can replace it there."""
     file.parent.chmod(0o1777)
     READERS[name](file)
 
 
 @needs_two_users
 @pytest.mark.parametrize("theirs", ["file", "folder"])
-def test_what_belongs_to_another_user_is_refused(theirs: str, name: str, file: Path) -> None:
-    """Ours: an owner can change what is theirs, whatever its mode says."""
+def test_file_of_another_user_is_refused(theirs: str, name: str, file: Path) -> None:
+    """Ours: owners can change their files whatever the mode is."""
     wrong = file if theirs == "file" else file.parent
     os.chown(wrong, 65534, -1)
     with pytest.raises(SettingsError, match=f"{wrong} belongs to another user.*Run: chown 0 {wrong}$"):

@@ -1,4 +1,4 @@
-"""A sample of the injected faults: `make faults` does 200 of each kind, ledger and transport. Ours."""
+"""A sample of the injected faults: `make faults` makes 200 of each kind, ledger and transport. Ours."""
 
 import itertools
 
@@ -13,7 +13,7 @@ SEED = 20261126
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 async def test_no_call_is_sent_twice_after_a_fault(kind: str) -> None:
-    """With one ledger over one transport, chosen by the kind; all of them in `make faults`."""
+    """One ledger and one transport per kind; `make faults` covers all combinations."""
     combinations = list(itertools.product(LEDGERS, TRANSPORTS))
     chosen = (kind, *combinations[KINDS.index(kind)])
     told = await inject(10, SEED, [chosen])
@@ -21,6 +21,6 @@ async def test_no_call_is_sent_twice_after_a_fault(kind: str) -> None:
     assert told[chosen].wrong == []
 
 
-def test_a_result_is_recognized_on_the_wire() -> None:
+def test_result_is_recognized_on_the_wire() -> None:
     assert seen("create_customer", b'{"structuredContent":{"done":"create_customer"}}')
     assert not seen("create_customer", b'{"structuredContent":{"done":"create_connector"}}')

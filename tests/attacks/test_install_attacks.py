@@ -1,4 +1,4 @@
-"""Installing into a client's file loses nothing: not what the client writes meanwhile, not a link, not an owner."""
+"""Installing into a client's file loses neither concurrent writes of the client, nor a link, nor an owner."""
 
 import json
 import os
@@ -31,7 +31,7 @@ needs_root = pytest.mark.skipif(not ROOT, reason="only root writes files of some
 
 
 class Client:
-    """A client that replaces its file as a whole, as often as it is told."""
+    """A client that replaces its whole file on demand."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,8 +59,8 @@ def install(folder: Path, path: Path, sync: Callable[[int], None], what: Any = O
 
 
 @pytest.mark.parametrize("often", [1, 2, 4])
-def test_install_keeps_what_the_client_wrote_while_it_wrote(tmp_path: Path, often: int) -> None:
-    """The client replaces its file while ours is on its way to a slow disk; both changes are there afterwards."""
+def test_install_keeps_a_concurrent_replacement_by_the_client(tmp_path: Path, often: int) -> None:
+    """The client replaces its file while ours is written to a slow disk. Both changes are there afterwards."""
     client = Client(tmp_path / ".claude.json")
 
     def slow(_: int) -> None:
@@ -74,8 +74,8 @@ def test_install_keeps_what_the_client_wrote_while_it_wrote(tmp_path: Path, ofte
     }
 
 
-def test_install_keeps_what_the_client_wrote_in_place(tmp_path: Path) -> None:
-    """The same file, of the same size, written over."""
+def test_install_keeps_a_concurrent_write_in_place(tmp_path: Path) -> None:
+    """The same file, overwritten with the same size."""
     path = tmp_path / ".claude.json"
     one, two = (f'{{\n  "started": {n},\n  "a": {{\n    "b": 1\n  }}\n}}\n' for n in (1, 2))
     path.write_text(one)
@@ -88,8 +88,8 @@ def test_install_keeps_what_the_client_wrote_in_place(tmp_path: Path) -> None:
     assert json.loads(path.read_bytes())["started"] == 2
 
 
-def test_install_gives_up_where_the_client_never_rests(tmp_path: Path) -> None:
-    """Bounded attempts; the file is the client's, and nothing of ours is left."""
+def test_install_gives_up_if_the_client_writes_constantly(tmp_path: Path) -> None:
+    """Attempts are bounded; the file stays the client's, and nothing of ours is left."""
     client = Client(tmp_path / ".claude.json")
     with pytest.raises(NotInstalled, match=r"keeps changing. Nothing was changed. Close Claude Code"):
         install(tmp_path, client.path, lambda _: client.write())
@@ -98,8 +98,8 @@ def test_install_gives_up_where_the_client_never_rests(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == [".claude.json", "installed", "state"]
 
 
-def test_install_and_a_client_that_writes_every_30_ms_lose_nothing_of_each_other(tmp_path: Path) -> None:
-    """With a disk that takes 50 ms, each write of the client that was done is there, whatever becomes of ours."""
+def test_install_loses_no_write_of_a_client_that_writes_every_30_ms(tmp_path: Path) -> None:
+    """With a disk that takes 50 ms, each completed write of the client is kept, whether or not ours succeeds."""
     client = Client(tmp_path / ".claude.json")
     over = threading.Event()
     lost: list[int] = []
@@ -119,7 +119,7 @@ def test_install_and_a_client_that_writes_every_30_ms_lose_nothing_of_each_other
     writing = threading.Thread(target=write)
     writing.start()
     try:
-        with suppress(NotInstalled):  # it may find no moment in which the client rests
+        with suppress(NotInstalled):  # the client may never pause long enough
             install(tmp_path, client.path, slow)
     finally:
         over.set()
@@ -128,8 +128,8 @@ def test_install_and_a_client_that_writes_every_30_ms_lose_nothing_of_each_other
     assert client.says["started"] == client.written
 
 
-def test_uninstall_keeps_what_the_client_wrote_meanwhile(tmp_path: Path) -> None:
-    """A file that was made by us, and would be deleted, is the client's once it wrote there."""
+def test_uninstall_keeps_a_concurrent_write(tmp_path: Path) -> None:
+    """A file that we created, and would delete, belongs to the client after it wrote there."""
     path = tmp_path / ".claude.json"
     install(tmp_path, path, os.fsync)
     records = Backups(tmp_path / "state" / "installed")
@@ -147,7 +147,7 @@ def test_uninstall_keeps_what_the_client_wrote_meanwhile(tmp_path: Path) -> None
 
 
 def large(megabytes: float) -> dict[str, Any]:
-    """As `.claude.json` grows: a history for each project."""
+    """Return a file that has grown like `.claude.json`: a history for each project."""
     said: Any = {"display": 'mend it // now, "please", [and] /* soon */', "pasted": {}}
     project: Any = {"history": [said] * 40, "mcpServers": {}, "n": [1, 2.5, None]}
     return {"projects": {f"/srv/ann/{n}": project for n in range(int(megabytes * 330))}, "mcpServers": {"other": {}}}
@@ -158,8 +158,8 @@ def large(megabytes: float) -> dict[str, Any]:
     ("format_", "begin", "indent"),
     [(Format.JSON, "", 2), (Format.JSON, "", None), (Format.JSONC, "// mine\n", 2)],
 )
-def test_install_takes_time_in_proportion_to_the_file(format_: Format, begin: str, indent: int | None) -> None:
-    """Eight times the size takes less than 32 times as long: the square would be 64."""
+def test_install_time_is_linear_in_the_file_size(format_: Format, begin: str, indent: int | None) -> None:
+    """Eight times the size takes less than 32 times as long; quadratic time would be 64."""
     times: list[float] = []
     for megabytes in (0.5, 4):
         content = (begin + json.dumps(large(megabytes), indent=indent)).encode()
@@ -174,7 +174,7 @@ def test_install_takes_time_in_proportion_to_the_file(format_: Format, begin: st
     "text", ['{"a": "' + '\\" ' * 200_000, '{"a": 1} ' + "/* " * 200_000, "[" + ", \n" * 200_000, '"' * 200_001]
 )
 def test_install_refuses_a_hostile_file_at_once(text: str) -> None:
-    """Text without an end, where each part of it could begin one."""
+    """Unterminated text, each part of which could begin a new one."""
     start = time.process_time()
     with pytest.raises(apply.UnreadableConfig):
         edit.put(Format.JSONC, text.encode(), OURS)
@@ -197,7 +197,7 @@ def fastn(home: Path, *words: str, folder: Path | None = None) -> "subprocess.Co
 
 
 def test_install_shows_little_of_a_large_file(home: Path) -> None:
-    """3 MB of `.claude.json`: our lines and a few around them, also where all of it is one line."""
+    """3 MB of `.claude.json`: our lines with a few around them, even if all of it is one line."""
     for indent in (2, None):
         before = json.dumps(large(3), indent=indent)
         (home / ".claude.json").write_text(before)
@@ -209,8 +209,8 @@ def test_install_shows_little_of_a_large_file(home: Path) -> None:
         assert (home / ".claude.json").read_text() == before
 
 
-def test_install_leaves_a_link_that_leads_nowhere(home: Path) -> None:
-    """Neither is what it would lead to created, nor the link deleted; and it is named."""
+def test_install_leaves_a_dangling_link(home: Path) -> None:
+    """The target is not created, the link is not deleted, and the error names it."""
     link, nowhere = home / ".claude.json", home / "vault" / "claude.json"
     link.symlink_to(nowhere)
     done = fastn(home, "install", "claude-code", "--sandbox", "--yes", "--anyway")
@@ -222,8 +222,8 @@ def test_install_leaves_a_link_that_leads_nowhere(home: Path) -> None:
     assert not (home / "elsewhere").exists()
 
 
-def test_uninstall_removes_its_entry_from_where_a_link_leads(home: Path) -> None:
-    """The link stays, and what it leads to is as it was."""
+def test_uninstall_removes_its_entry_through_a_link(home: Path) -> None:
+    """The link stays, and its target is as it was before the installation."""
     link, real = home / ".claude.json", home / "dotfiles.json"
     real.write_text("{}")
     link.symlink_to(real)
@@ -236,7 +236,7 @@ def test_uninstall_removes_its_entry_from_where_a_link_leads(home: Path) -> None
 
 @pytest.mark.parametrize("what", ["file", "folder", "parent"])
 def test_install_into_a_project_stays_in_the_project(home: Path, what: str) -> None:
-    """A cloned repository can bring links that lead into the files of the user."""
+    """A cloned repository can contain links into the user's files."""
     project, theirs = home / "cloned", home / ".vscode"
     project.mkdir()
     theirs.mkdir()
@@ -257,7 +257,7 @@ def test_install_into_a_project_stays_in_the_project(home: Path, what: str) -> N
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes with a name are of POSIX")
 def test_install_does_not_wait_for_a_pipe(home: Path) -> None:
-    """What is not a regular file is refused at once."""
+    """Anything but a regular file is refused at once."""
     os.mkfifo(home / "mcp.json")
     for name in ("mcp.json", "/dev/zero"):
         done = fastn(home, "install", "cursor", "--file", name, "--sandbox", "--yes")
@@ -274,7 +274,7 @@ def owner(path: Path) -> tuple[int, int, int]:
 
 @needs_root
 def test_install_as_root_keeps_the_owner_of_the_file(home: Path) -> None:
-    """As `sudo fastn-mcp install` with the home of the user: owner, group and mode, there and back."""
+    """As `sudo fastn-mcp install` with the user's home: owner, group and mode, there and back."""
     file = home / ".claude.json"
     file.write_text("{}")
     file.chmod(0o640)
@@ -287,8 +287,8 @@ def test_install_as_root_keeps_the_owner_of_the_file(home: Path) -> None:
 
 
 @needs_root
-def test_install_as_root_leaves_nothing_that_the_user_cannot_change(home: Path) -> None:
-    """New files and folders, records included, belong to whoever owns the folder they are in."""
+def test_install_as_root_leaves_new_files_to_the_user(home: Path) -> None:
+    """New files and folders, records included, belong to the owner of their folder."""
     os.chown(home, SOMEBODY, SOMEBODY)
     done = fastn(home, "install", "vscode", "--sandbox", "--yes", "--anyway")
     assert (done.returncode, done.stderr) == (0, "")

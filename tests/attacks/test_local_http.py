@@ -1,4 +1,4 @@
-"""Local HTTP is reached by every user of the machine, and serves only whoever can read its token."""
+"""Local HTTP is reachable by every user of the machine, and serves only those who can read its token."""
 
 import json
 import os
@@ -52,7 +52,7 @@ anyio.run(attack)
 
 @pytest.fixture
 def home() -> Generator[Path]:
-    """A home that others may enter, unlike the folders of pytest."""
+    """A home that others may enter, unlike pytest's folders."""
     with tempfile.TemporaryDirectory(prefix="fastn-mcp-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -70,7 +70,7 @@ def bearer(home: Path) -> dict[str, str]:
 @pytest.mark.long
 @needs_two_users
 @pytest.mark.parametrize("era", ERAS)
-def test_another_user_lists_nothing_and_reads_no_token(era: str, home: Path) -> None:
+def test_another_user_cannot_list_tools_or_read_the_token(era: str, home: Path) -> None:
     """Ours (docs/local-http.md): a real client of another user is told where the token is, and gets no further."""
     port = free_port()
     with running("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=own(home)):
@@ -85,7 +85,7 @@ def test_another_user_lists_nothing_and_reads_no_token(era: str, home: Path) -> 
 
 
 @pytest.mark.parametrize(("host", "sent"), [("::1", "[::1]:80"), ("127.0.0.2", "127.0.0.2:80")])
-def test_the_address_that_is_served_is_a_known_host(host: str, sent: str) -> None:
+def test_served_address_is_an_allowed_host(host: str, sent: str) -> None:
     """RFC 9110, section 7.2: a client sends an IPv6 address in brackets."""
     assert served_hosts(host, 80) == {sent, "localhost:80", "127.0.0.1:80"}
 
@@ -93,8 +93,8 @@ def test_the_address_that_is_served_is_a_known_host(host: str, sent: str) -> Non
 @pytest.mark.long
 @pytest.mark.anyio
 @pytest.mark.parametrize("era", ERAS)
-async def test_the_owner_is_served_with_the_token_also_after_a_restart(era: str, home: Path) -> None:
-    """Ours: the configuration of a client outlives the server. A form counts, since its client has the token."""
+async def test_token_is_valid_after_a_restart(era: str, home: Path) -> None:
+    """Ours: a client's configuration outlives the server. Its forms are trusted, as the client has the token."""
     tokens: list[dict[str, str]] = []
     for _ in range(2):
         port = free_port()
@@ -122,8 +122,8 @@ WRONG: dict[str, list[tuple[str, str]]] = {
 }
 
 
-def test_only_the_whole_token_opens_and_only_health_is_open(home: Path) -> None:
-    """RFC 6750: 401 with a challenge, which says `invalid_token` only where a token came. Nothing holds the token."""
+def test_only_the_whole_token_is_accepted_and_only_health_is_open(home: Path) -> None:
+    """RFC 6750: 401 with a challenge, with `invalid_token` only if a token was sent. No response holds the token."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with running("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=own(home)), httpx2.Client() as http:
@@ -140,7 +140,7 @@ def test_only_the_whole_token_opens_and_only_health_is_open(home: Path) -> None:
         for method, path in (("GET", "/mcp"), ("DELETE", "/mcp"), ("GET", "/"), ("GET", "/.well-known/x")):
             assert http.request(method, url + path).status_code == 401
         assert [http.get(url + path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
-        # A page of the browser learns not even where the token is.
+        # A web page is not even told where the token is.
         foreign = http.post(f"{url}/mcp", json={}, headers={"origin": "https://evil.example"})
         assert (foreign.status_code, "http-token" in foreign.text) == (403, False)
         accept = {"accept": "application/json, text/event-stream"}

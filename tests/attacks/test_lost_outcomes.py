@@ -1,4 +1,4 @@
-"""A call whose outcome is not known is not made again unasked: by a real client, and a Fastn that counts requests."""
+"""A call with an unknown outcome is not repeated without approval: a real client, and a Fastn that counts requests."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def calling(version: str) -> dict[str, Any]:
 
 
 def introducing(version: str) -> list[dict[str, Any]]:
-    """What a client says before its first call."""
+    """Return the messages of a client before its first call."""
     if version in META.values():
         return []
     hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": CLIENT}
@@ -77,7 +77,7 @@ def fastn() -> Generator[Upstream]:
 
 @pytest.fixture
 def hanging(fastn: Upstream) -> Upstream:
-    """It does what it is asked, and does not answer the next request that changes something."""
+    """Make it apply the next change without answering."""
     fastn.reset()
     httpx2.post(f"{fastn.url}/__sandbox/faults", json=HANG).raise_for_status()
     return fastn
@@ -87,8 +87,8 @@ def server(env: dict[str, str]) -> StdioServerParameters:
     return StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
 
 
-async def asked(client: Client, upstream: Upstream) -> None:
-    """The same call again is a question that says what may have happened, and nothing is sent."""
+async def check_repetition_needs_approval(client: Client, upstream: Upstream) -> None:
+    """Check that the same call again needs an approval that names the possible effect, and sends nothing."""
     again = body(await client.call_tool("create_customer", CREATE))
     assert again["outcome"] == "approval_required"
     assert MAY_HAVE_HAPPENED in json.dumps(again)
@@ -103,10 +103,8 @@ async def until_sent(upstream: Upstream) -> None:
 
 @pytest.mark.parametrize("milliseconds", [0, pytest.param(20, marks=pytest.mark.long)])
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_cancelled_call_is_asked_about_before_it_is_made_again(
-    era: str, milliseconds: int, hanging: Upstream
-) -> None:
-    """Ours: the client cancels what is under way, and calls the same at once."""
+async def test_cancelled_call_needs_approval_to_be_repeated(era: str, milliseconds: int, hanging: Upstream) -> None:
+    """Ours: the client cancels a call in progress, and makes the same one at once."""
     async with Client(server(environment(hanging)), mode=ERAS[era]) as client:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.call_tool, "create_customer", CREATE)
@@ -114,15 +112,15 @@ async def test_a_cancelled_call_is_asked_about_before_it_is_made_again(
             with anyio.move_on_after(milliseconds / 1000):
                 await anyio.sleep_forever()
             tasks.cancel_scope.cancel()
-        await asked(client, hanging)
+        await check_repetition_needs_approval(client, hanging)
 
 
 @each_version
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_a_call_of_a_process_that_ended_is_asked_about_before_it_is_made_again(
+async def test_call_of_an_ended_process_needs_approval_to_be_repeated(
     number: signal.Signals, version: str, hanging: Upstream
 ) -> None:
-    """Ours: the process ends while the answer is awaited, and the client starts another."""
+    """Ours: the process ends while it waits for the response, and the client starts another."""
     env = environment(hanging)
     messages = [*introducing(version), calling(version)]
     with subprocess.Popen(  # noqa: ASYNC220 - it is to be killed by a signal
@@ -135,11 +133,11 @@ async def test_a_call_of_a_process_that_ended_is_asked_about_before_it_is_made_a
         process.send_signal(number)
         process.wait(20)
     async with Client(server(env), mode=ERAS[version]) as client:
-        await asked(client, hanging)
+        await check_repetition_needs_approval(client, hanging)
 
 
-async def was_done(client: Client, upstream: Upstream) -> None:
-    """The same call again is a question that names what was done, and nothing is sent."""
+async def check_repetition_names_the_change(client: Client, upstream: Upstream) -> None:
+    """Check that the same call again needs an approval that names the applied change, and sends nothing."""
     again = body(await client.call_tool("create_customer", CREATE))
     assert again["outcome"] == "approval_required"
     assert re.search(r"was done \(chg_\S+, \S+\); you may not have the response", json.dumps(again))
@@ -147,7 +145,7 @@ async def was_done(client: Client, upstream: Upstream) -> None:
 
 
 @each_version
-async def test_a_response_that_a_closed_connection_lost_is_asked_about(version: str, fastn: Upstream) -> None:
+async def test_response_lost_by_a_closed_connection_needs_approval(version: str, fastn: Upstream) -> None:
     """Ours: Fastn has answered and the journal knows, but the HTTP client leaves without reading the response."""
     fastn.reset()
     env, port, message = environment(fastn), free_port(), json.dumps(calling(version))
@@ -162,12 +160,12 @@ async def test_a_response_that_a_closed_connection_lost_is_asked_about(version: 
             connection.sendall((head + message).encode())
             assert connection.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 200"
         async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode=ERAS[version]) as client:
-            await was_done(client, fastn)
+            await check_repetition_names_the_change(client, fastn)
 
 
 @each_version
-async def test_a_call_that_the_client_gave_up_over_http_is_asked_about(version: str, hanging: Upstream) -> None:
-    """Ours: the HTTP client's own time-out ends the request while Fastn works on it, and the client calls again."""
+async def test_call_that_timed_out_in_the_http_client_needs_approval(version: str, hanging: Upstream) -> None:
+    """Ours: the HTTP client's own timeout ends the request while Fastn works on it, and the client calls again."""
     env, port, message = environment(hanging), free_port(), json.dumps(calling(version))
     headers = {
         "Authorization": f"Bearer {HTTP_TOKEN}",
@@ -184,15 +182,13 @@ async def test_a_call_that_the_client_gave_up_over_http_is_asked_about(version: 
                 await impatient.post(url, headers=headers, content=message)
         assert hanging.changes() == ["POST /api/v1/customers"]
         async with Client(over_http(url), mode=ERAS[version]) as client:
-            await asked(client, hanging)
+            await check_repetition_needs_approval(client, hanging)
 
 
 @pytest.mark.parametrize("cancels", [True, False], ids=["cancelled", "closed"])
 @each_version
-async def test_a_response_that_a_client_on_pipes_does_not_take_is_asked_about(
-    version: str, cancels: bool, fastn: Upstream
-) -> None:
-    """Ours: the client cancels while the response is under way to it, or closes its pipes without reading it."""
+async def test_response_not_read_from_the_pipe_needs_approval(version: str, cancels: bool, fastn: Upstream) -> None:
+    """Ours: the client cancels while the response is being sent, or closes its pipes without reading it."""
     fastn.reset()
     env = environment(fastn)
     messages = introducing(version)
@@ -218,12 +214,12 @@ async def test_a_response_that_a_client_on_pipes_does_not_take_is_asked_about(
         process.stdout.close()
         process.wait(20)
     async with Client(server(env), mode=ERAS[version]) as client:
-        await was_done(client, fastn)
+        await check_repetition_names_the_change(client, fastn)
 
 
 @each_version
-async def test_a_call_whose_response_was_received_is_repeated_unasked(version: str, fastn: Upstream) -> None:
-    """Ours: the same call again is meant, at once, one after another and from a client that came after."""
+async def test_call_with_a_received_response_is_repeated_without_approval(version: str, fastn: Upstream) -> None:
+    """Ours: the repetition is deliberate, at once, in sequence and from a later client."""
     fastn.reset()
     env, port = environment(fastn), free_port()
     with running("--http", f"127.0.0.1:{port}", "--mode", "auto", port=port, env=env):
@@ -250,9 +246,7 @@ def can_trace() -> bool:
 
 @pytest.mark.skipif(not can_trace() and not os.environ.get("CI"), reason="strace cannot trace here (apt-get: strace)")
 @pytest.mark.parametrize("is_approved", [False, True], ids=["allowed", "approved"])
-async def test_the_intent_is_on_disk_before_the_request_leaves(
-    is_approved: bool, fastn: Upstream, tmp_path: Path
-) -> None:
+async def test_intent_is_on_disk_before_the_request_is_sent(is_approved: bool, fastn: Upstream, tmp_path: Path) -> None:
     """Ours: the use of the approval in the ledger, then the audit log, then the request, by the system calls."""
     assert can_trace(), "strace cannot trace, and .ci/run installs it"
     assert STRACE is not None

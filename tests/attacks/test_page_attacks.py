@@ -1,4 +1,4 @@
-"""Other users and programs of the machine see the approval page's port, and neither enter it nor close it."""
+"""Other users and programs of the machine can see the port of the approval page, but neither enter nor block it."""
 
 import json
 import os
@@ -69,14 +69,14 @@ anyio.run(decide)
 
 @pytest.fixture
 def home() -> Generator[Path]:
-    """A home that others may enter, unlike the folders of pytest."""
+    """A home that others may enter, unlike pytest's folders."""
     with tempfile.TemporaryDirectory(prefix="fastn-mcp-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
 
 def started(home: Path) -> StdioServerParameters:
-    """The server, with a browser that stays on the process list, as browsers do while they start."""
+    """Start the server with a browser that stays on the process list, as browsers do while they start."""
     browser = home / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {home}/opened.new && mv {home}/opened.new {home}/opened\nsleep 20\n')
     browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
@@ -86,14 +86,14 @@ def started(home: Path) -> StdioServerParameters:
 
 
 async def asked(client: Client) -> None:
-    """A call that waits for an approval on the page."""
+    """Make a call that waits for an approval on the page."""
     target = body(await client.call_tool("list_customers", {"search": "Globex Exports"}))["data"][0]
     result = body(await client.call_tool("delete_customer", {"customer_id": target["id"]}))
     assert result["status"] == "approval_required"
 
 
 def opened(home: Path) -> str:
-    """What the browser was told to open."""
+    """Return the arguments that the browser was started with."""
     until = time.monotonic() + 30
     while not (home / "opened").exists():
         assert time.monotonic() < until, "no browser was started"
@@ -102,7 +102,7 @@ def opened(home: Path) -> str:
 
 
 def posted_by(file: str) -> tuple[str, str]:
-    """Where the file that a browser opens posts a key, and the key."""
+    """Return the address to which the file for the browser posts a key, and the key."""
     text = Path(file.removeprefix("file://")).read_text()
     (action,), (key,) = re.findall(r'action="([^"]+)"', text), re.findall(r'value="([^"]+)"', text)
     return action, key
@@ -126,10 +126,10 @@ async def test_another_user_sees_no_key_while_the_browser_starts(era: str, home:
 @pytest.mark.long
 @needs_two_users
 @pytest.mark.parametrize("era", ERAS)
-async def test_another_user_decides_nothing_without_the_key(era: str, home: Path) -> None:
-    """Ours (docs/security.md): not even with the address and the forms of the person who is let in.
+async def test_another_user_cannot_decide_without_the_key(era: str, home: Path) -> None:
+    """Ours (docs/security.md): not even with the address and the forms of the person who has access.
 
-    The form that approves does so in the hands of that person afterwards: nothing but the session was missing.
+    The same form approves when that person sends it afterwards: only the session was missing.
     """
     async with Client(started(home), mode=ERAS[era]) as client, httpx2.AsyncClient() as person:
         await asked(client)
@@ -158,8 +158,8 @@ async def test_another_user_decides_nothing_without_the_key(era: str, home: Path
         assert "Nothing waits for you" in (await person.get(f"{page}{room}")).text
 
 
-async def test_neither_wrong_keys_nor_idle_connections_keep_the_person_out(home: Path) -> None:
-    """Ours: whatever any program of the machine sends, or does not send, the person's key still opens the page."""
+async def test_wrong_keys_and_idle_connections_do_not_block_the_person(home: Path) -> None:
+    """Ours: whatever other programs send or withhold, the person's key still opens the page."""
     async with Client(started(home), mode="2026-07-28") as client:
         await asked(client)
         file = await anyio.to_thread.run_sync(opened, home)

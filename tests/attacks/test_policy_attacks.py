@@ -1,4 +1,4 @@
-"""What a policy or a plan says holds for names that only look different, and is read from regular files only."""
+"""Policies and plans apply to names that only look different, and are read from regular files only."""
 
 import os
 import subprocess
@@ -18,23 +18,23 @@ LOOKALIKES = [" PAY_KEY", "PAY_KEY ", "PAY_\u200bKEY", "\ufeffPAY_KEY", "pay_key
 
 
 @pytest.mark.parametrize("name", LOOKALIKES)
-def test_a_pattern_that_protects_fits_whatever_reads_the_same(name: str) -> None:
-    """Blanks around it, letters that cannot be seen, another case or width."""
+def test_protecting_pattern_matches_look_alike_names(name: str) -> None:
+    """Blanks around it, invisible letters, another case or width."""
     for pattern in ("PAY_KEY", "pay_*"):
         assert Glob(pattern)(name, exact=False)
         assert Choice((Glob(pattern),))([name, "other"], exact=False)
 
 
 @pytest.mark.parametrize("name", LOOKALIKES)
-def test_a_pattern_that_allows_fits_letter_for_letter(name: str) -> None:
+def test_allowing_pattern_matches_exactly(name: str) -> None:
     """Rules that allow, and the conditions of a plan."""
     assert Glob("PAY_KEY")("PAY_KEY", exact=True)
     assert not Glob("PAY_KEY")(name, exact=True)
     assert not Choice((Glob("PAY_*"), Glob("other")))([name, "other"], exact=True) or name.startswith("PAY_")
 
 
-def test_an_end_of_a_line_does_not_widen_a_pattern_that_allows() -> None:
-    """A pattern covers the whole text."""
+def test_line_end_does_not_widen_an_allowing_pattern() -> None:
+    """A pattern matches the whole text."""
     assert not Glob("live")("live\n", exact=True)
     assert not Glob("live")("LIVE", exact=True)
 
@@ -42,8 +42,8 @@ def test_an_end_of_a_line_does_not_widen_a_pattern_that_allows() -> None:
 @pytest.mark.skipif(os.name != "posix", reason="devices and pipes are of POSIX")
 @pytest.mark.parametrize("kind", ["device", "pipe", "folder", "huge"])
 @pytest.mark.parametrize("words", [("policy", "check"), ("plan", "show"), ("--config",)], ids=" ".join)
-def test_a_file_that_steers_is_a_regular_file(tmp_path: Path, kind: str, words: tuple[str, ...]) -> None:
-    """A device would be read for ever and a pipe would never answer."""
+def test_policy_and_plan_files_must_be_regular_files(tmp_path: Path, kind: str, words: tuple[str, ...]) -> None:
+    """Reading a device would never end, and a pipe would never answer."""
     path = tmp_path / "file.toml"
     match kind:
         case "device":
@@ -63,8 +63,8 @@ def test_a_file_that_steers_is_a_regular_file(tmp_path: Path, kind: str, words: 
     assert "Traceback" not in done.stderr
 
 
-def test_a_regular_file_is_read_whole_up_to_its_limit(tmp_path: Path) -> None:
-    """And through a link."""
+def test_regular_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    """Also through a link."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * 100)
     (tmp_path / "link").symlink_to(path)
@@ -76,10 +76,10 @@ def test_a_regular_file_is_read_whole_up_to_its_limit(tmp_path: Path) -> None:
 @pytest.mark.anyio
 @each_version
 @pytest.mark.parametrize("named", [{"customer_ref": "crm-1001"}, {"installation_id": "inst_5d20c1e97ab4"}])
-async def test_a_protected_customer_is_not_reached_by_another_name(
+async def test_protected_customer_is_not_reached_by_another_identifier(
     tmp_path: Path, version: str, named: dict[str, str]
 ) -> None:
-    """Ours: whose a reference or an installation is, only Fastn knows."""
+    """Ours: only Fastn knows the customer of a reference or an installation."""
     file = tmp_path / "policy.toml"
     acme = World(tmp_path).sandbox.state.named("customers", "acme-corp")["id"]
     file.write_text(f'[[protect]]\ncustomer = "{acme}"\n[[rule]]\ntool = "run_workflow"\nthen = "allow"\n')

@@ -1,6 +1,6 @@
-"""Secrets in arguments and in Fastn's answers come out of a server process nowhere: over stdio and HTTP.
+"""Secrets in arguments and in Fastn's responses never leave a server process: over stdio and HTTP.
 
-A canary is a secret that stands nowhere else. One is put into arguments, another into all that Fastn answers.
+A canary is a secret that occurs nowhere else. One is put into arguments, another into all responses of Fastn.
 """
 
 import json
@@ -36,7 +36,7 @@ SECRETS = held(SENT)
 
 @contextmanager
 def process(*command: str, errors: Path, port: int, env: dict[str, str] | None = None) -> Generator[None]:
-    """A program that listens, with its stderr in a file."""
+    """Start a program that listens, with its stderr in a file."""
     with (
         errors.open("ab") as file,
         subprocess.Popen(
@@ -65,7 +65,7 @@ def environment(upstream: str, folder: Path) -> dict[str, str]:
 
 @asynccontextmanager
 async def server(transport: str, upstream: str, folder: Path) -> AsyncGenerator[Transport]:
-    """A server process whose stderr and state are in the folder; the one over HTTP logs to a file as well."""
+    """Start a server whose stderr and state are in the folder; over HTTP it also logs to a file."""
     env = environment(upstream, folder)
     if transport == "stdio":
         parameters = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
@@ -80,12 +80,12 @@ async def server(transport: str, upstream: str, folder: Path) -> AsyncGenerator[
 
 
 def files(folder: Path) -> dict[str, str]:
-    """The text of every file in the folder."""
+    """Return the text of every file in the folder."""
     return {str(path): path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()}
 
 
 class Listener:
-    """All that a client is told."""
+    """Records everything that a client receives."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -114,7 +114,7 @@ async def call(client: Client, heard: Listener, tool: str, arguments: dict[str, 
 
 
 def calls(customer: str, workflow: str, connector: str) -> list[tuple[str, dict[str, Any]]]:
-    """Secrets in each argument that takes one: calls that are sent, previewed, and refused for each reason."""
+    """Return calls with secrets in each argument that takes one: sent, previewed, and refused for each reason."""
     change = {"customer_id": customer, "name": "Another", "extra": {"metadata": SECRETS}}
     return [
         ("create_secret", {"name": "CANARY", "value": SENT}),
@@ -144,8 +144,8 @@ def calls(customer: str, workflow: str, connector: str) -> list[tuple[str, dict[
 
 @pytest.mark.anyio
 @each_transport_and_era
-async def test_canary_comes_out_of_a_server_nowhere(era: str, transport: str, tmp_path: Path) -> None:
-    """Ours: results, progress, log messages, completions, resources, questions, state, stderr and log hold none."""
+async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path: Path) -> None:
+    """Ours: results, progress, log messages, completions, resources, forms, state, stderr and log hold none."""
     port, heard, person = free_port(), Listener(), Person(approving)
     upstream = f"http://127.0.0.1:{port}"
     folder = tmp_path / "server"
@@ -196,7 +196,7 @@ async def test_canary_comes_out_of_a_server_nowhere(era: str, transport: str, tm
 
 
 def test_canary_in_a_frame_before_the_first_request_is_not_logged(tmp_path: Path) -> None:
-    """Ours: at debug level the SDK writes such frames into its log whole, and it logs malformed ones."""
+    """Ours: at debug level the SDK logs such frames in full, and it logs malformed ones."""
     early = [
         {"jsonrpc": "2.0", "method": f"notifications/{number}", "params": {"value": SENT}} for number in range(200)
     ]
@@ -227,10 +227,10 @@ def test_canary_in_a_frame_before_the_first_request_is_not_logged(tmp_path: Path
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("mode", ERAS.values())
-async def test_result_that_the_sdk_finds_invalid_is_logged_without_its_content(
+async def test_result_rejected_by_the_sdk_is_logged_without_its_content(
     mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours: pydantic's message quotes the value. The log has the class of the error, and where it was raised."""
+    """Ours: pydantic's message quotes the value. The log has the class and the place of the error."""
 
     async def broken(*_: object) -> Any:
         return {"content": SENT, "structuredContent": SENT}
@@ -243,8 +243,8 @@ async def test_result_that_the_sdk_finds_invalid_is_logged_without_its_content(
     assert not [line for line in lines if SENT in line or "input_value" in line]
 
 
-def test_text_of_an_exception_is_logged_only_where_it_is_known_to_hold_no_data() -> None:
-    """Ours: causes, groups and messages into which a library has put the exception included."""
+def test_exception_text_is_logged_only_if_it_certainly_holds_no_data() -> None:
+    """Ours: this includes causes, groups and messages into which a library has put the exception."""
     lines: list[str] = []
     for logger in ("asyncio", "mcp.server.runner", "fastn_mcp.guard"):
         try:

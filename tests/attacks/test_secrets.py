@@ -1,4 +1,4 @@
-"""Secrets come out nowhere, and this server's own key goes nowhere: by a real client, in both protocol versions."""
+"""Secrets are never shown, and this server's own key is never sent on: by a real client, in both protocol versions."""
 
 import json
 from base64 import b64encode
@@ -54,7 +54,7 @@ HELD: dict[str, JsonValue] = {
 
 
 class Planting:
-    """A Fastn whose answers hold `more` in each object that has an id, and whose errors echo what was sent."""
+    """A Fastn whose responses hold `more` in each object with an id, and whose errors echo the request."""
 
     def __init__(self, inner: InProcess, more: dict[str, JsonValue]) -> None:
         self._inner = inner
@@ -84,7 +84,7 @@ def planted(folder: Path, more: dict[str, JsonValue], policy: Policy | None = No
 
 
 class Person:
-    """Reads what is asked, and approves it."""
+    """Reads the form and approves it."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -108,28 +108,28 @@ async def connected(world: World, mode: str, person: Person | None = None) -> As
         yield client
 
 
-def said(result: object) -> dict[str, Any]:
+def data(result: object) -> dict[str, Any]:
     assert isinstance(result, CallToolResult)
     return cast("dict[str, Any]", result.structured_content)
 
 
 def everything(folder: Path) -> str:
-    """All that lies in the folder of the state, the ledger and its log included."""
+    """Return all files in the state folder, including the ledger and its log."""
     return "\n".join(state_of(folder))
 
 
 def state_of(folder: Path) -> list[str]:
-    """The files of the state but those of new keys, which is where they belong."""
+    """Return the files of the state, except those of new keys, which belong there."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "keys"]
     assert {"audit.jsonl", "ledger.sqlite3"} <= {path.name for path in files} or not files
     return [path.read_bytes().decode("latin-1") for path in files]
 
 
 @each_version
-async def test_secret_of_an_argument_or_an_answer_comes_out_nowhere(
+async def test_secrets_of_arguments_and_responses_are_never_shown(
     mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours: results, errors, questions, audit, journal, ledger and log hold no secret, in whatever shape it came."""
+    """Ours: results, errors, forms, audit, journal, ledger and log hold no secret, in any shape."""
     world = planted(tmp_path, HELD, Policy("manual"))
     person = Person(world)
     found: list[str] = []
@@ -142,9 +142,9 @@ async def test_secret_of_an_argument_or_an_answer_comes_out_nowhere(
         ("list_changes", {}),
     ]
     async with connected(world, mode, person) as client:
-        workflows = said(await client.call_tool("list_workflows", {}))
+        workflows = data(await client.call_tool("list_workflows", {}))
         workflow = workflows["data"][0]["id"]
-        customer = said(await client.call_tool("list_customers", {}))["data"][0]["id"]
+        customer = data(await client.call_tool("list_customers", {}))["data"][0]["id"]
         calls += [
             ("run_workflow", {"workflow_id": workflow, "input": HELD}),
             ("update_workflow", {"workflow_id": workflow, "name": "New", "extra": HELD}),
@@ -174,10 +174,8 @@ SPELLED = {
 
 @each_version
 @pytest.mark.parametrize("spelling", SPELLED)
-async def test_own_key_in_an_argument_is_refused_before_anything_is_sent_recorded_or_asked(
-    mode: str, spelling: str, tmp_path: Path
-) -> None:
-    """Ours: the message names the argument; Fastn, the audit, the ledger and a person never see the key."""
+async def test_own_key_in_an_argument_is_refused_first(mode: str, spelling: str, tmp_path: Path) -> None:
+    """Ours: the error names the argument. Fastn, the audit log, the ledger and a person never see the key."""
     text = SPELLED[spelling]
     world = World(tmp_path, Policy("manual"))
     person = Person(world)
@@ -199,7 +197,7 @@ async def test_own_key_in_an_argument_is_refused_before_anything_is_sent_recorde
             result = await client.call_tool(tool, arguments)
             assert isinstance(result, CallToolResult)
             assert result.is_error, tool
-            answer = said(result)
+            answer = data(result)
             assert answer["outcome"] == "not_sent", answer
             assert answer["message"].startswith(f"{where}: holds the API key"), answer
             assert KEY not in to_json(answer).decode()
@@ -212,11 +210,11 @@ async def test_own_key_in_an_argument_is_refused_before_anything_is_sent_recorde
 
 
 @each_version
-async def test_own_key_as_a_name_of_a_tool_or_of_an_argument_is_not_repeated(mode: str, tmp_path: Path) -> None:
-    """Ours: what is refused because nobody knows it is named in the message, and hides the key."""
+async def test_own_key_as_a_tool_or_argument_name_is_redacted(mode: str, tmp_path: Path) -> None:
+    """Ours: the error about an unknown name repeats that name without the key."""
     world = World(tmp_path)
     async with connected(world, mode) as client:
-        answer = said(await client.call_tool("list_customers", {KEY: 1}))
+        answer = data(await client.call_tool("list_customers", {KEY: 1}))
         assert KEY not in to_json(answer).decode()
         with pytest.raises(Exception) as refused:  # noqa: PT011 - of whatever class the client makes it
             await client.call_tool(KEY, {})
@@ -228,8 +226,8 @@ async def test_own_key_as_a_name_of_a_tool_or_of_an_argument_is_not_repeated(mod
 
 
 @each_version
-async def test_value_of_a_secret_and_key_of_an_api_key_never_reach_the_model(mode: str, tmp_path: Path) -> None:
-    """Ours: they are hidden even where Fastn sends them, under whatever name."""
+async def test_secret_values_and_api_keys_never_reach_the_model(mode: str, tmp_path: Path) -> None:
+    """Ours: they are redacted even if Fastn sends them, under any name."""
     sent: dict[str, JsonValue] = {
         "value": CANARY,
         "key": CANARY,
@@ -244,12 +242,12 @@ async def test_value_of_a_secret_and_key_of_an_api_key_never_reach_the_model(mod
         texts: list[str] = []
         for tool in ("list_secrets", "list_api_keys"):
             for detail in ("concise", "full", "csv"):
-                answer = said(await client.call_tool(tool, {"detail": detail}))
+                answer = data(await client.call_tool(tool, {"detail": detail}))
                 assert answer["data"], answer
                 texts.append(to_json(answer).decode())
-        made = said(await client.call_tool("create_secret", {"name": "NEW", "value": "a-value-of-it"}))
-        gone = said(await client.call_tool("delete_secret", {"secret_id": made["data"]["id"]}))
-        key = said(await client.call_tool("create_api_key", {"name": "CI", "extra": {"key": "", "note": "x"}}))
+        made = data(await client.call_tool("create_secret", {"name": "NEW", "value": "a-value-of-it"}))
+        gone = data(await client.call_tool("delete_secret", {"secret_id": made["data"]["id"]}))
+        key = data(await client.call_tool("create_api_key", {"name": "CI", "extra": {"key": "", "note": "x"}}))
         texts += [to_json(answer).decode() for answer in (made, gone, key)]
     for text in texts:
         assert CANARY not in text
@@ -259,27 +257,27 @@ async def test_value_of_a_secret_and_key_of_an_api_key_never_reach_the_model(mod
 
 
 @each_version
-async def test_variable_of_the_environment_that_is_ours_is_not_given_out(mode: str, tmp_path: Path) -> None:
-    """Ours: FASTN_SECRET_ENV=* allows every variable but the settings and secrets of this server."""
+async def test_own_environment_variables_cannot_be_used_as_secrets(mode: str, tmp_path: Path) -> None:
+    """Ours: FASTN_SECRET_ENV=* allows every variable except this server's settings and secrets."""
     environment = {"FASTN_API_KEY": KEY, "COPY_OF_IT": f"x{KEY}", "FASTN_PROFILE": "a", "STRIPE": "sk-other-value"}
     world = World(tmp_path, Policy("auto"))
     world.dispatch = world.dispatching(SecretValues(environment, ["*"], [KEY]), None)
     person = Person(world)
     async with connected(world, mode, person) as client:
         for name in ("FASTN_API_KEY", "COPY_OF_IT", "FASTN_PROFILE", "fastn_api_key"):
-            answer = said(await client.call_tool("create_secret", {"name": "STOLEN", "value_from_env": name}))
+            answer = data(await client.call_tool("create_secret", {"name": "STOLEN", "value_from_env": name}))
             assert answer["outcome"] == "not_sent", answer
             assert KEY not in to_json(answer).decode()
         assert world.changes == []
-        answer = said(await client.call_tool("create_secret", {"name": "OTHER", "value_from_env": "STRIPE"}))
+        answer = data(await client.call_tool("create_secret", {"name": "OTHER", "value_from_env": "STRIPE"}))
         assert answer.get("done") == "create_secret", answer
     world.close()
     assert KEY not in everything(tmp_path)
 
 
 @each_version
-async def test_variable_that_is_not_there_is_refused_before_a_person_is_asked(mode: str, tmp_path: Path) -> None:
-    """Ours: alone, in a batch and in a preview; a person's approval would be of no use."""
+async def test_missing_variable_is_refused_before_an_approval_request(mode: str, tmp_path: Path) -> None:
+    """Ours: alone, in a batch and in a preview; an approval would be useless."""
     world = World(tmp_path, Policy("manual"))
     world.dispatch = world.dispatching(SecretValues({"THERE": "a-value"}, ["THERE", "MISSING"]), None)
     person = Person(world)
@@ -299,12 +297,12 @@ async def test_variable_that_is_not_there_is_refused_before_a_person_is_asked(mo
     ]
     async with connected(world, mode, person) as client:
         for tool, given in calls:
-            answer = said(await client.call_tool(tool, given))
+            answer = data(await client.call_tool(tool, given))
             assert answer["outcome"] == "not_sent", answer
             assert answer["message"].startswith("value_from_env: this variable is not set"), answer
         assert person.asked == []
         assert world.changes == []
-        answer = said(await client.call_tool("create_secret", {"name": "NEW", "value_from_env": "THERE"}))
+        answer = data(await client.call_tool("create_secret", {"name": "NEW", "value_from_env": "THERE"}))
         assert answer.get("done") == "create_secret", answer
         assert len(person.asked) == 1
     world.close()
@@ -315,7 +313,7 @@ CHANGING = [offer for offer in OFFERS if offer.effect is not Effect.READ and off
 
 
 def with_hidden(offer: AnyTool) -> list[dict[str, Any]]:
-    """Arguments of a tool with the mark of the redactor in each text, list and object that it takes."""
+    """Return arguments of a tool with the redaction mark in each text, list and object."""
     schema = offer.input_schema()
     plain: dict[str, Any] = {"string": "x", "integer": 1, "boolean": True, "object": {}, "array": [], "number": 1}
     enums = {name: field["enum"][0] for name, field in schema["properties"].items() if field.get("enum")}
@@ -336,14 +334,14 @@ def with_hidden(offer: AnyTool) -> list[dict[str, Any]]:
 @each_version
 @pytest.mark.parametrize("offer", CHANGING, ids=lambda offer: offer.tool_name())
 async def test_redacted_value_is_not_sent_back(mode: str, offer: AnyTool, tmp_path: Path) -> None:
-    """Ours: in no argument of a changing tool, at no depth; it would replace the value that it stands for."""
+    """Ours: in no argument of a changing tool, at no depth; it would replace the real value."""
     world = World(tmp_path, Policy("auto"))
     person = Person(world)
     refused = 0
     async with connected(world, mode, person) as client:
         before = len(world.sandbox.requests)
         for arguments in with_hidden(offer):
-            answer = said(await client.call_tool(offer.tool_name(), arguments))
+            answer = data(await client.call_tool(offer.tool_name(), arguments))
             assert answer["outcome"] == "not_sent", answer
             refused += f"holds {REDACTED}" in answer["message"]
     assert len(world.sandbox.requests) == before
@@ -354,21 +352,21 @@ async def test_redacted_value_is_not_sent_back(mode: str, offer: AnyTool, tmp_pa
 
 @each_version
 async def test_row_read_and_sent_back_loses_no_secret(mode: str, tmp_path: Path) -> None:
-    """Ours: an agent that edits what it has read is told which field to leave out, alone and in a batch."""
+    """Ours: an agent that edits a row is told which field to leave out, alone and in a batch."""
     world = planted(tmp_path, {"metadata": HELD}, Policy("auto"))
     async with connected(world, mode, Person(world)) as client:
-        row = said(await client.call_tool("list_customers", {"detail": "full"}))["data"][0]
+        row = data(await client.call_tool("list_customers", {"detail": "full"}))["data"][0]
         arguments = {"customer_id": row["id"], "extra": {"metadata": {**row["metadata"], "region": "us"}}}
-        answer = said(await client.call_tool("update_customer", arguments))
+        answer = data(await client.call_tool("update_customer", arguments))
         assert answer["outcome"] == "not_sent", answer
         assert answer["message"].startswith("extra.metadata.apiKey: holds [hidden-by-fastn-mcp]"), answer
         batch = {"changes": [{"tool": "update_customer", "arguments": arguments}]}
-        answer = said(await client.call_tool("apply_changes", batch))
+        answer = data(await client.call_tool("apply_changes", batch))
         assert answer["outcome"] == "not_sent", answer
         assert answer["message"].startswith(
             "changes[0].arguments.extra.metadata.apiKey: holds [hidden-by-fastn-mcp]"
         ), answer
-        found = said(await client.call_tool("find", {"query": REDACTED}))
+        found = data(await client.call_tool("find", {"query": REDACTED}))
         assert "outcome" not in found, found
     assert world.changes == []
     world.close()
@@ -381,7 +379,7 @@ async def test_code_with_a_css_selector_of_hidden_elements_is_sent(mode: str, tm
     world = World(tmp_path, Policy("auto"))
     async with connected(world, mode, Person(world)) as client:
         arguments = {"name": "Selector", "slug": "selector", "code": code}
-        answer = said(await client.call_tool("create_workflow", arguments))
+        answer = data(await client.call_tool("create_workflow", arguments))
         assert answer.get("done") == "create_workflow", answer
     assert is_redacted({"before": {"note": "[hidden]"}})
     world.close()
@@ -398,13 +396,13 @@ async def test_code_with_a_css_selector_of_hidden_elements_is_sent(mode: str, tm
     ],
 )
 async def test_key_that_could_be_our_own_is_not_revoked(mode: str, row: dict[str, JsonValue], tmp_path: Path) -> None:
-    """Ours: which part of a key Fastn shows is not known; what does not rule it out is refused."""
+    """Ours: it is not known which part of a key Fastn shows, so a key that could match is refused."""
     world = planted(tmp_path, {"last4": None, "keyPrefix": None, "mode": "Test", **row})
     world.own = may_own(KEY)
     person = Person(world)
     async with connected(world, mode, person) as client:
-        keys = said(await client.call_tool("list_api_keys", {"detail": "full"}))["data"]
-        answer = said(await client.call_tool("revoke_api_key", {"api_key_id": str(keys[0]["id"])}))
+        keys = data(await client.call_tool("list_api_keys", {"detail": "full"}))["data"]
+        answer = data(await client.call_tool("revoke_api_key", {"api_key_id": str(keys[0]["id"])}))
     assert answer["outcome"] == "refused", answer
     assert answer["rule"] == "own key"
     assert person.asked == []
@@ -417,14 +415,14 @@ async def test_key_that_could_be_our_own_is_not_revoked(mode: str, row: dict[str
     "name", [" PAY_KEY", "PAY_KEY ", "PAY\u200b_KEY", "\ufeffPAY_KEY", "PAY_KEY\u00a0", "\uff30AY_KEY", "pay_key"]
 )
 async def test_name_with_blanks_or_invisible_letters_is_still_protected(mode: str, name: str, tmp_path: Path) -> None:
-    """Ours: what a server trims or normalises overwrites the protected secret."""
+    """Ours: a server that trims or normalises the name would overwrite the protected secret."""
     policy = tmp_path / "policy.toml"
     policy.write_text('[[protect]]\nsecret = "PAY_KEY"\nthen = "deny"\n')
     policy.chmod(0o600)
     world = World(tmp_path / "state", Policy("guarded", load_rules(policy)))
     person = Person(world)
     async with connected(world, mode, person) as client:
-        answer = said(await client.call_tool("create_secret", {"name": name, "value": "another-value"}))
+        answer = data(await client.call_tool("create_secret", {"name": name, "value": "another-value"}))
     assert answer["outcome"] == "refused", answer
     assert person.asked == []
     assert world.changes == []
@@ -433,15 +431,13 @@ async def test_name_with_blanks_or_invisible_letters_is_still_protected(mode: st
 
 @each_version
 @pytest.mark.parametrize("blank", ["\u00a0", "\u3000", "\u2009", "\u200b", "\u2800", "\u3164"])
-async def test_blank_in_a_name_is_visible_in_the_question_and_in_the_result(
-    mode: str, blank: str, tmp_path: Path
-) -> None:
-    """Ours: two names that look alike are told apart by the person who decides."""
+async def test_blank_in_a_name_is_visible_in_the_form_and_the_result(mode: str, blank: str, tmp_path: Path) -> None:
+    """Ours: the person who decides can distinguish two names that look alike."""
     world = World(tmp_path, Policy("manual"))
     person = Person(world)
     async with connected(world, mode, person) as client:
-        answer = said(await client.call_tool("create_customer", {"name": f"Acme{blank}GmbH", "slug": "acme-gmbh"}))
-        rows = said(await client.call_tool("list_customers", {"search": "acme-gmbh"}))
+        answer = data(await client.call_tool("create_customer", {"name": f"Acme{blank}GmbH", "slug": "acme-gmbh"}))
+        rows = data(await client.call_tool("list_customers", {"search": "acme-gmbh"}))
     seen = f"Acme\\u{{{ord(blank):x}}}GmbH"
     assert seen in person.asked[0]
     assert answer["data"]["name"] == seen

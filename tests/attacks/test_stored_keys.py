@@ -1,4 +1,4 @@
-"""A stored key goes only to the host that it was given for, wherever it is stored."""
+"""A stored key is sent only to the host that it was given for, wherever it is stored."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def thief() -> Any:
-    """A server of somebody else, which notes the heads that it hears."""
+    """Run a foreign server that records the heads of requests."""
     heard: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -56,8 +56,8 @@ def thief() -> Any:
 
 
 @pytest.mark.parametrize("how", WRITTEN)
-def test_a_stored_key_is_not_sent_to_another_host(how: str, run: Run, thief: Any, tmp_path: Path) -> None:
-    """Ours (docs/security.md): refused before a request, with what to do; no key in the message."""
+def test_stored_key_is_not_sent_to_another_host(how: str, run: Run, thief: Any, tmp_path: Path) -> None:
+    """Ours (docs/security.md): refused before a request, with the next step; the message holds no key."""
     url, heard = thief
     if how == "by login --file":
         assert run("login", "--stdin", "--file", "--no-check", given=KEY).returncode == 0
@@ -72,8 +72,8 @@ def test_a_stored_key_is_not_sent_to_another_host(how: str, run: Run, thief: Any
     assert heard == []
 
 
-def test_the_key_of_another_host_is_replaced_only_if_that_is_meant(run: Run, thief: Any, tmp_path: Path) -> None:
-    """Ours: without a person to ask it is refused; the key that is there stays."""
+def test_key_of_another_host_is_replaced_only_on_purpose(run: Run, thief: Any, tmp_path: Path) -> None:
+    """Ours: without a person to ask it is refused, and the existing key stays."""
     url, heard = thief
     file = tmp_path / "config" / "keys" / "default.key"
     assert run("login", "--stdin", "--file", "--no-check", given=KEY).returncode == 0
@@ -98,8 +98,8 @@ def test_the_key_of_another_host_is_replaced_only_if_that_is_meant(run: Run, thi
     assert "api_key" not in (tmp_path / "config" / "config.toml").read_text()
 
 
-def test_logout_of_another_host_leaves_the_key_and_says_so(run: Run, tmp_path: Path) -> None:
-    """Ours (docs/profiles.md): what is forgotten is the key of the host that is named, and the message says whose."""
+def test_logout_of_another_host_keeps_the_key_and_reports_it(run: Run, tmp_path: Path) -> None:
+    """Ours (docs/profiles.md): only the key of the named host is removed, and the message names its host."""
     file = tmp_path / "config" / "keys" / "default.key"
     assert run("login", "--stdin", "--file", "--no-check", given=KEY).returncode == 0
     config = (tmp_path / "config" / "config.toml").read_text()
@@ -119,7 +119,7 @@ def test_logout_of_another_host_leaves_the_key_and_says_so(run: Run, tmp_path: P
 
 @pytest.mark.parametrize("value", ["1", "true", '["live.fastn.ai"]', '""', '"https://live.fastn.ai"', '"a b"', "{}"])
 @pytest.mark.parametrize("table", ["", "[profiles.acme]\n"])
-def test_a_host_of_a_key_that_is_no_host_is_refused(value: str, table: str, run: Run, tmp_path: Path) -> None:
+def test_invalid_host_of_a_key_is_refused(value: str, table: str, run: Run, tmp_path: Path) -> None:
     """Ours: with its line, at the start of any command, and without the key."""
     file = tmp_path / "config" / "config.toml"
     file.write_text(f'{table}api_key = "{KEY}"\napi_key_host = {value}\n')

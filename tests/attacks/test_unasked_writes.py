@@ -1,4 +1,4 @@
-"""Writes that reach outside or give access are asked about, whichever field or slug they hide behind."""
+"""Writes with external effects or access changes need approval, whichever field or slug they hide behind."""
 
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ ORDERS = "wf_0d93ee5b1f62"
 ROUTE = {"routeId": ORDERS, "environment": "live"}
 
 
-def there(world: World) -> dict[str, dict[str, str]]:
-    """Ids of what nobody uses: a draft, a connector without connections, a disabled and an active trigger."""
+def unused(world: World) -> dict[str, dict[str, str]]:
+    """Return ids of unused resources: a draft, a connector without connections, a disabled and an active trigger."""
     state = world.sandbox.state
     customer = state.all("customers")[0]
     connector = state.put("connectors", {**state.all("connectors")[0], "id": "unused", "slug": "own", "name": "Own"})
@@ -63,11 +63,9 @@ ATTACKS: list[tuple[str, dict[str, Any]]] = [
 
 @each_version
 @pytest.mark.parametrize(("tool", "arguments"), ATTACKS)
-async def test_a_write_in_disguise_is_asked_about(
-    world: World, version: str, tool: str, arguments: dict[str, Any]
-) -> None:
-    """Ours: in guarded mode, by a real client. What a create may overwrite is shown."""
-    ids = there(world)
+async def test_disguised_write_needs_approval(world: World, version: str, tool: str, arguments: dict[str, Any]) -> None:
+    """Ours: in guarded mode, by a real client. The resource that a create may overwrite is shown."""
+    ids = unused(world)
     toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
     async with session(world, version) as call:
         said = await call(tool, **(ids[toolset] if tool.startswith("update_") else {}), **arguments)
@@ -95,11 +93,9 @@ async def test_a_write_in_disguise_is_asked_about(
         ("update_workflow", {"description": "d", "status": "inactive"}),
     ],
 )
-async def test_a_plain_write_is_not_asked_about(
-    world: World, version: str, tool: str, arguments: dict[str, Any]
-) -> None:
-    """Ours: whoever is asked about everything reads nothing."""
-    ids = there(world)
+async def test_plain_write_needs_no_approval(world: World, version: str, tool: str, arguments: dict[str, Any]) -> None:
+    """Ours: people who are asked about everything stop reading."""
+    ids = unused(world)
     toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
     async with session(world, version) as call:
         await call(tool, **(ids[toolset] if tool.startswith("update_") else {}), **arguments)
@@ -110,8 +106,8 @@ async def test_a_plain_write_is_not_asked_about(
 @each_version
 @pytest.mark.parametrize("status", ["running", "production", "on", "active ", "Deployed", None])
 async def test_a_workflow_of_unknown_status_is_live(world: World, version: str, status: str | None) -> None:
-    """Ours: only the documented inactive words are not."""
-    ids = there(world)["workflows"]
+    """Ours: only the documented inactive statuses are not live."""
+    ids = unused(world)["workflows"]
     row = world.sandbox.state.get("workflows", ids["workflow_id"])
     assert row is not None
     world.sandbox.state.put("workflows", {**row, "status": status})
@@ -145,14 +141,14 @@ WRITING = [o for o in CATALOG if o.tool_name().startswith(("create_", "update_",
 
 
 @pytest.mark.parametrize("operation", WRITING, ids=lambda operation: operation.tool_name())
-async def test_each_undocumented_field_is_asked_about(operation: Any, tmp_path: Path) -> None:
+async def test_each_undocumented_field_needs_approval(operation: Any, tmp_path: Path) -> None:
     """Ours: forty names in `extra` of every create and update tool, through the guard; nothing is sent."""
     file = tmp_path / "policy.toml"
     file.write_text("[breaker]\ndeclined = 100000")
     file.chmod(0o600)
     world = World(tmp_path, Policy(rules=load_rules(file)))
     tool = operation.tool_name()
-    ids = there(world).get(operation.toolset(), {}) if tool.startswith("update_") else {}
+    ids = unused(world).get(operation.toolset(), {}) if tool.startswith("update_") else {}
     assert len(set(UNDOCUMENTED)) == 40
     for name in UNDOCUMENTED:
         form = FormNow(lambda _: Decline(), world.clock)
@@ -168,11 +164,11 @@ async def test_each_undocumented_field_is_asked_about(operation: Any, tmp_path: 
 @each_version
 @pytest.mark.parametrize("name", ["visibility", "owner", "$set"])
 @pytest.mark.parametrize("tool", ["create_customer", "update_connector", "create_workflow", "update_trigger"])
-async def test_a_client_cannot_send_an_undocumented_field_unasked(
+async def test_client_cannot_send_an_undocumented_field_without_approval(
     world: World, version: str, tool: str, name: str
 ) -> None:
     """Ours: the same for a sample, by a real client."""
-    ids = there(world)
+    ids = unused(world)
     toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
     target = ids[toolset] if tool.startswith("update_") else {}
     async with session(world, version) as call:

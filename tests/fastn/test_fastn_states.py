@@ -171,7 +171,7 @@ class Account:
         told = Counter({s: len(keys) for app in answer["by_connector"] for s, keys in app.items() if s in STATUSES})
         for status, state in STATUSES.items():
             rows = (await self.call(ListConnections(status=status)))["items"]
-            listed = [row for row in rows if row.get("status")]  # a row without one is kept, and said to be unchecked
+            listed = [row for row in rows if row.get("status")]  # a row without one is kept, and reported as unchecked
             assert all(connection_state(row) is state for row in listed)
             assert told[status] == len(listed)
 

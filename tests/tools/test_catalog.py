@@ -18,7 +18,7 @@ from fastn_mcp.tools.tool import AnyTool, Effect
 each = pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
 every = pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: offer.tool_name())
 
-# Transcribed from the API reference; `:cid` and its like are ours by name.
+# Transcribed from the API reference; parameters such as `:cid` have our names.
 REFERENCE = """
 list_customers      GET    /api/v1/customers
 get_customer        GET    /api/v1/customers/{customer_id}
@@ -223,7 +223,7 @@ def test_destructive_tools_ask_the_client_to_confirm(offer: AnyTool) -> None:
 def test_tool_list_costs_at_most_6000_tokens() -> None:
     """Ours: every conversation pays for the JSON of names, descriptions and schemas."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it reads its data in an old way
+        warnings.simplefilter("ignore", DeprecationWarning)  # it loads its data by a deprecated function
         import bpe_openai  # pyright: ignore[reportMissingTypeStubs]
     encode = bpe_openai.get_encoding("o200k_base").encode
     read = {"name", "description", "input_schema"}

@@ -20,7 +20,7 @@ from fastn_mcp.tools.triggers import UpdateTrigger
 WRITING = [o for o in CATALOG if o.tool_name().startswith(("create_", "update_", "invite_"))]
 
 State = tuple[FastnObject | None, int | None]
-"""A target, and how many others use it."""
+"""A target, and its number of dependents."""
 
 
 def there(uses: int | None = 0, **fields: object) -> State:
@@ -270,12 +270,12 @@ def test_undocumented_field_needs_approval_in_the_best_case(operation: AnyOperat
         ("0 2 * 1-6 *", "0 2 * 1-3 *", False),
         ("0 2 1,2 * *", "0 2 1 * *", False),
         ("0 2 * * 1-5", "0 2 * * 1", False),
-        ("0 2 1-30 * 1", "0 2 * * 1", False),  # either day will do: it fires daily
+        ("0 2 1-30 * 1", "0 2 * * 1", False),  # either day matches: it fires daily
         ("0 0 1 * 0-6", "0 0 1 * *", False),  # likewise
         ("0 2 1 * 1", "0 2 1 * *", False),
-        ("0 2 1 * *", "0 2 1 * 1", True),  # one of the two that either would do
+        ("0 2 1 * *", "0 2 1 * 1", True),  # only one of the two days
         ("0 2 1 * 1", "0 2 1-15 * 1-5", True),
-        ("0 2 */2 * 1", "0 2 * * 1", False),  # in some dialects either will do
+        ("0 2 */2 * 1", "0 2 * * 1", False),  # in some dialects either day matches
         ("0 2 */2 * *", "0 2 * * *", True),
         ("0 2 * * */2", "0 2 * * *", True),
         ("0 2 31 2 *", "0 2 * * *", False),  # never: cronsim refuses it

@@ -91,7 +91,7 @@ def test_received_is_the_inverse_of_request(operation: AnyOperation, data: st.Da
     assert heard.request() == call.request()
     said = call.arguments()
     if operation.tool_name() == "run_workflow":
-        said = {"input": {}} | said  # no input is sent as an empty one
+        said = {"input": {}} | said  # a missing input is sent as an empty one
     assert heard.arguments() == said
 
 
@@ -131,7 +131,7 @@ def test_every_argument_is_strict(operation: AnyOperation) -> None:
         "array": [7, True, {}, "{}", "text", "1", "[", [7], "[7]"],
     }
     for name, schema in properties(operation).items():
-        an_id = name.endswith("_id")  # a number there is an id that was read as one
+        an_id = name.endswith("_id")  # a number is an id that was read as one
         for value in wrong[schema["type"]][an_id:]:
             with pytest.raises(ValueError, match="validation error"):
                 example(operation, **{name: value})
