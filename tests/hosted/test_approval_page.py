@@ -1,4 +1,4 @@
-"""The approval page of a team, in this process: who gets in, what lies before them, what they can decide. Issue 8."""
+"""The approval page of a team, in this process: access, visible requests and decisions. Issue 8."""
 
 import html
 import re
@@ -70,17 +70,17 @@ PEOPLE: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Browser:
-    """A browser's HTTP, without the browser."""
+    """HTTP client with a browser's cookies and headers."""
 
     http: httpx2.AsyncClient
     world: "World"
 
     async def sign_in(self, person: str) -> httpx2.Response:
-        """All the way: to the provider, and back; what the callback answered."""
+        """Sign in at the provider and return the response of the callback."""
         return await self.http.get(await self.way_back(person))
 
     async def way_back(self, person: str) -> str:
-        """Where the provider sends the browser."""
+        """Return the callback address that the provider redirects to."""
         to = await self.http.get("/approvals/login?next=https://evil.example/")
         assert to.status_code == 303
         return await self.world.provided(to.headers["location"], person)
@@ -91,7 +91,7 @@ class Browser:
         return words(answer.text)
 
     async def form(self, action: str) -> dict[str, str]:
-        """The hidden fields of the first form of an action."""
+        """Return the hidden fields of the first form of an action."""
         page = (await self.http.get("/approvals/")).text
         found = re.search(rf'<form[^>]*action="/approvals/{action}".*?</form>', page, re.DOTALL)
         assert found is not None, f"no form to {action}: {words(page)}"
@@ -110,7 +110,7 @@ def words(page: str) -> str:
 
 @dataclass
 class World:
-    """A team's server, its agents, and browsers."""
+    """A team's server with its agents and browsers."""
 
     team: TeamWorld
     caller: Caller
@@ -133,7 +133,7 @@ class World:
             return (await http.get(url)).headers["location"]
 
     async def delete(self, customer: str = "Globex", by: str = "anna") -> dict[str, Any]:
-        """An agent of somebody deletes a customer."""
+        """Have an agent delete a customer."""
         token = self.team.provider.token(sub=by, scope=ALL)
         found = await self.caller.result(token, "list_customers", search=customer)
         body = request("delete_customer", {"customer_id": found["data"][0]["id"]}, _meta=NO_FORMS)
@@ -147,7 +147,7 @@ class World:
 
 @dataclass
 class Made:
-    """Makes the world of a test; more than one is as many replicas of one server."""
+    """Factory of worlds. More than one world makes replicas of one server."""
 
     folder: Path
     text: str = FILE
@@ -176,8 +176,8 @@ async def world(tmp_path: Path) -> AsyncGenerator[World]:
 FOUR = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\n'
 
 
-async def test_an_approver_signs_in_and_decides_and_the_call_goes_through_once(world: World) -> None:
-    """Issue 8, part 3: the result names the page, the audit who approved, by subject and name."""
+async def test_approved_call_is_sent_once(world: World) -> None:
+    """Issue 8: the result names the page; the audit log names the approver by subject and name."""
     waits = await world.delete()
     assert waits["status"] == "approval_required"
     assert f"A person decides at {SITE}/approvals/, where they sign in." in waits["message"]
@@ -191,7 +191,7 @@ async def test_an_approver_signs_in_and_decides_and_the_call_goes_through_once(w
         answer = await dana.approve(name=name)
         assert (answer.status_code, answer.headers["location"]) == (303, "/approvals/")
         assert "Approved: Delete customer. It is sent when the agent makes the call again." in await dana.look()
-        assert "Approved: Delete customer." not in await dana.look()  # said once
+        assert "Approved: Delete customer." not in await dana.look()  # shown once
         assert "Approved, not used yet Delete customer" in await dana.look()
         assert "by you" in await dana.look()
         assert (await world.delete())["done"] == "delete_customer"
@@ -201,8 +201,8 @@ async def test_an_approver_signs_in_and_decides_and_the_call_goes_through_once(w
     assert world.audit("intent")[0]["consent"] == "verified"
 
 
-async def test_what_one_replica_asked_is_decided_at_another(tmp_path: Path) -> None:
-    """Issue 8: a sign-in that began at one ends at another, whose cookie any of them reads; forms are sent once."""
+async def test_request_is_decided_at_another_replica(tmp_path: Path) -> None:
+    """Issue 8: a sign-in and its cookie work at every replica; a form works once."""
     made = Made(tmp_path, policy='[defaults]\ndestroy = "confirm"\n')
     async with made() as one, made() as other:
         assert (await one.delete())["status"] == "approval_required"
@@ -215,8 +215,8 @@ async def test_what_one_replica_asked_is_decided_at_another(tmp_path: Path) -> N
             assert "this form was already submitted" in again.text
 
 
-async def test_who_asks_may_approve_a_plain_call_of_theirs_and_the_file_can_say_no(tmp_path: Path) -> None:
-    """Ours: anna is no approver; she is the person behind her agent, as its form would have her."""
+async def test_requester_may_approve_own_call_unless_disabled(tmp_path: Path) -> None:
+    """Ours: a requester who is not an approver may approve their own call unless `own = false`."""
     async with Made(tmp_path)() as world:
         await world.delete()
         async with world.browser("anna") as anna:
@@ -234,8 +234,8 @@ async def test_who_asks_may_approve_a_plain_call_of_theirs_and_the_file_can_say_
             assert (await anna.sign_in("anna")).status_code == 403
 
 
-async def test_four_eyes_are_two_people_and_neither_is_who_asks(tmp_path: Path) -> None:
-    """Issue 8; DESIGN 5.5: amir asks, and is an approver; dana alone is one, however often; kim is the second."""
+async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) -> None:
+    """Issue 8: the requester's vote does not count, and one approver's counts once."""
     async with Made(tmp_path, policy=FOUR)() as world:
         waits = await world.delete(by="amir")
         assert "0 of 2 approved so far" in waits["message"]
@@ -245,7 +245,7 @@ async def test_four_eyes_are_two_people_and_neither_is_who_asks(tmp_path: Path) 
             assert "It is your own call, and others have to approve it." in await amir.look()
             own = await amir.form("decline")
             assert (await amir.send("approve", own | {"extent": "once", "name": name})).status_code == 403
-            # A form is of one person and one deed.
+            # A form is bound to one person and one action.
             stolen = own | {"token": token, "extent": "once", "name": name}
             assert (await amir.send("approve", stolen)).status_code == 403
             assert (await dana.approve(name=name)).status_code == 303
@@ -253,7 +253,7 @@ async def test_four_eyes_are_two_people_and_neither_is_who_asks(tmp_path: Path) 
             twice = await dana.form("decline")
             assert "You approved it, and another has to." in await dana.look()
             assert (await dana.send("approve", twice | {"extent": "once", "name": name})).status_code == 403
-            async with world.browser("dana") as elsewhere:  # another sign-in is no other person
+            async with world.browser("dana") as elsewhere:  # another sign-in of the same person
                 assert "You approved it, and another has to." in await elsewhere.look()
             assert "1 of 2 approved so far" in (await world.delete(by="amir"))["message"]
             assert "1 did so far (dana)" in await kim.look()
@@ -264,7 +264,7 @@ async def test_four_eyes_are_two_people_and_neither_is_who_asks(tmp_path: Path) 
         assert world.audit("intent")[0]["consent"] == "four_eyes"
 
 
-async def test_a_decline_reaches_the_agent_with_its_note(world: World) -> None:
+async def test_decline_note_reaches_the_agent(world: World) -> None:
     """Ours."""
     await world.delete()
     async with world.browser("dana") as dana:
@@ -276,8 +276,8 @@ async def test_a_decline_reaches_the_agent_with_its_note(world: World) -> None:
 
 
 @pytest.mark.parametrize("person", ["gina", "jun", "both"])
-async def test_what_is_not_theirs_is_not_there(person: str, world: World) -> None:
-    """THREATS T9, T10: neither approvers of another tenant nor of other effects see it, or can name it."""
+async def test_requests_of_others_are_invisible(person: str, world: World) -> None:
+    """Ours: approvers of other tenants or effects neither see a request nor learn that it exists."""
     await world.delete()
     async with world.browser("dana") as dana, world.browser(person) as other:
         grant = (await dana.form("approve"))["grant"]
@@ -287,8 +287,8 @@ async def test_what_is_not_theirs_is_not_there(person: str, world: World) -> Non
         assert "One call waits for you" in await dana.look()
 
 
-async def test_nobody_without_a_sign_in_sees_or_decides_anything(world: World) -> None:
-    """THREATS T8, T12: no cookie, a forged one, one that has expired, and one that was signed out."""
+async def test_page_requires_a_valid_session(world: World) -> None:
+    """Ours: a missing, forged, expired or signed-out cookie gives no access."""
     await world.delete()
     async with world.browser("dana") as dana, world.browser() as other:
         form = await dana.form("approve") | {"extent": "once"}
@@ -304,7 +304,7 @@ async def test_nobody_without_a_sign_in_sees_or_decides_anything(world: World) -
             assert "Sign in to decide" in closed.text
             assert "Globex" not in closed.text
         assert (await dana.send("logout", await dana.form("logout"))).status_code == 200
-        other.http.cookies.set("__Host-fastn_session", cookie)  # a copy that somebody kept
+        other.http.cookies.set("__Host-fastn_session", cookie)  # a copied cookie
         assert (await other.http.get("/approvals/")).status_code == 403
     async with world.browser("dana") as dana:
         world.passed[0] += 3601
@@ -312,8 +312,8 @@ async def test_nobody_without_a_sign_in_sees_or_decides_anything(world: World) -
     assert not world.audit("approved")
 
 
-async def test_only_the_page_itself_decides_and_only_by_post(world: World) -> None:
-    """THREATS T8: a foreign Origin, none, a foreign Host, a form without its token, GET."""
+async def test_decisions_need_a_post_from_the_page(world: World) -> None:
+    """Ours: a foreign or missing Origin, a foreign Host, a form without its token and GET decide nothing."""
     await world.delete("Globex")
     async with world.browser("dana") as dana:
         form = await dana.form("approve") | {"extent": "once"}
@@ -330,8 +330,8 @@ async def test_only_the_page_itself_decides_and_only_by_post(world: World) -> No
     assert not world.audit("approved")
 
 
-async def test_the_cookies_are_of_this_host_alone(world: World) -> None:
-    """Ours: and nothing in an address or on a page is a token."""
+async def test_cookies_are_limited_to_this_host(world: World) -> None:
+    """Ours: and no address or page contains a token."""
     async with world.browser() as dana:
         back = await dana.way_back("dana")
         answer = await dana.http.get(back)
@@ -344,14 +344,14 @@ async def test_the_cookies_are_of_this_host_alone(world: World) -> None:
         assert not re.search(r"ey[A-Za-z0-9_-]{8,}\.", (await dana.http.get("/approvals/")).text)
 
 
-async def test_a_sign_in_is_of_one_browser_and_used_once(world: World) -> None:
-    """Ours; RFC 6749, 10.12: another state, no begun sign-in, a code again, another issuer, an error."""
+async def test_sign_in_is_bound_to_a_browser_and_single_use(world: World) -> None:
+    """RFC 6749, 10.12. Ours: a wrong state, no pending sign-in, a reused code, another issuer, an error."""
     async with world.browser() as dana, world.browser() as victim:
         back = await dana.way_back("dana")
         begun = dana.http.cookies["__Host-fastn_sign_in"]
-        assert (await victim.http.get(back)).status_code == 403  # it began nothing
+        assert (await victim.http.get(back)).status_code == 403  # it began no sign-in
         await victim.way_back("kim")
-        refused = await victim.http.get(back)  # it began another
+        refused = await victim.http.get(back)  # it began another sign-in
         assert refused.status_code == 403
         assert "This is not the sign-in that this browser began." in words(refused.text)
         assert (await dana.http.get(back)).status_code == 303
@@ -383,7 +383,7 @@ LIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-async def test_an_id_token_that_is_not_for_this_sign_in_is_believed_in_nothing(lie: str, world: World) -> None:
+async def test_id_token_of_another_sign_in_is_rejected(lie: str, world: World) -> None:
     """OpenID Connect Core, 3.1.3.7."""
     world.team.provider.lies = LIES[lie]
     async with world.browser() as dana:
@@ -393,8 +393,8 @@ async def test_an_id_token_that_is_not_for_this_sign_in_is_believed_in_nothing(l
         assert "__Host-fastn_session" not in dana.http.cookies
 
 
-async def test_who_has_nothing_to_decide_is_told_so(world: World) -> None:
-    """Ours: they signed in, and are nobody here."""
+async def test_person_without_approver_rule_is_told_so(world: World) -> None:
+    """Ours: they signed in, but no rule matches."""
     async with world.browser() as browser:
         answer = await browser.sign_in("nobody")
         assert answer.status_code == 403
@@ -403,8 +403,8 @@ async def test_who_has_nothing_to_decide_is_told_so(world: World) -> None:
         assert "The sign-in failed" not in answer.text
 
 
-async def test_a_provider_that_is_down_or_names_people_by_client_signs_nobody_in(world: World) -> None:
-    """Ours: with pairwise subjects a requester would be another person on the page."""
+async def test_unusable_provider_rejects_sign_ins(world: World) -> None:
+    """Ours: with pairwise subjects a requester could not be recognized on the page."""
     async with world.browser() as browser:
         world.team.provider.metadata = {"subject_types_supported": ["pairwise"]}
         assert (await browser.http.get("/approvals/login")).status_code == 503
@@ -414,8 +414,8 @@ async def test_a_provider_that_is_down_or_names_people_by_client_signs_nobody_in
         assert "The identity provider cannot be reached." in answer.text
 
 
-async def test_a_sign_in_that_was_begun_asks_the_provider_for_one_token_whatever_is_sent(world: World) -> None:
-    """THREATS T17: nobody has signed in yet, and nobody makes us storm the provider with our own credentials."""
+async def test_sign_in_makes_at_most_one_token_request(world: World) -> None:
+    """Ours: an anonymous visitor cannot make us flood the provider with our own credentials."""
     async with world.browser() as stranger:
         good = await stranger.way_back("dana")
         begun = stranger.http.cookies["__Host-fastn_sign_in"]
@@ -429,8 +429,8 @@ async def test_a_sign_in_that_was_begun_asks_the_provider_for_one_token_whatever
     assert len(asked) == 1
 
 
-async def test_sign_ins_that_are_begun_do_not_storm_the_provider(world: World) -> None:
-    """THREATS T17: its discovery document serves for all of a while, and those who come at once fail at once."""
+async def test_discovery_is_cached_across_sign_ins(world: World) -> None:
+    """Ours: the discovery document is cached, and concurrent sign-ins share one failure."""
     discovery = "/realms/team/.well-known/openid-configuration"
 
     async def begin(statuses: list[int]) -> None:
@@ -451,8 +451,8 @@ async def test_sign_ins_that_are_begun_do_not_storm_the_provider(world: World) -
     assert await crowd() == ([303] * 50, 0)
 
 
-async def test_the_state_secret_is_needed(tmp_path: Path) -> None:
-    """Ours: no replica could read what another sealed."""
+async def test_page_requires_a_state_secret(tmp_path: Path) -> None:
+    """Ours: without it no replica could open what another sealed."""
     environment = {"ACME_KEY": "fsk_test_1", "GLOBEX_KEY": "fsk_test_2", "PAGE_SECRET": "egap"}
     (tmp_path / "policy.toml").write_text("")
     team = TeamWorld(tmp_path, FILE, environment=environment)

@@ -1,4 +1,4 @@
-"""Questions of a tenant that are answered elsewhere: by its own webhook, and by nobody who guesses. THREATS T9, T12."""
+"""Out-of-band approvals of tenants: by their own webhook, and safe from guessing."""
 
 import hashlib
 import json
@@ -45,18 +45,18 @@ approvers = "{name}/approvers.toml"
 
 
 def signed(key: Ed25519PrivateKey, question: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
-    """An approver's yes to what they were asked."""
-    said = {
+    """Return an approver's signed approval of a request."""
+    answer = {
         "grant": question["grant"], "decision": "approve", "approver": "dana", "typed": question["expected"],
         "timestamp": int(time.time()), "nonce": secrets.token_urlsafe(16),
     }  # fmt: skip
-    data = json.dumps(said).encode()
-    text = f"v1:POST:{question['path']}:{said['timestamp']}:{said['nonce']}:{hashlib.sha256(data).hexdigest()}"
+    data = json.dumps(answer).encode()
+    text = f"v1:POST:{question['path']}:{answer['timestamp']}:{answer['nonce']}:{hashlib.sha256(data).hexdigest()}"
     return data, {"x-fastn-mcp-signature": "v1=" + key.sign(text.encode()).hex()}
 
 
-async def test_an_answer_reaches_the_tenant_whose_question_it_is_and_no_other(tmp_path: Path) -> None:
-    """Issue 6 and 8: each tenant has approvers of its own; one of another is a stranger, and its ids are unknown."""
+async def test_webhook_answer_counts_only_for_its_tenant(tmp_path: Path) -> None:
+    """Issues 6, 8: each tenant has its own approvers. Those of another, and its request ids, are unknown."""
     keys = {name: Ed25519PrivateKey.generate() for name in ("acme", "globex")}
     for name, key in keys.items():
         (tmp_path / name).mkdir()
@@ -100,8 +100,8 @@ async def test_an_answer_reaches_the_tenant_whose_question_it_is_and_no_other(tm
             assert (await answer(at, "acme")).status_code == 409
 
 
-async def test_ten_thousand_guesses_of_an_approval_find_nothing(tmp_path: Path) -> None:
-    """Issue 8; THREATS T12: the same answer to each, and what waits still waits, for those whose it is."""
+async def test_guessing_request_ids_finds_nothing(tmp_path: Path) -> None:
+    """Issue 8: each of ten thousand guesses gets the same response, and pending requests stay pending."""
     world = WebhookWorld(tmp_path, '[defaults]\ndestroy = "out_of_band"\n')
     (row, *_) = await world.rows(ListCustomers(search="Globex"))
     assert isinstance(await world.call(DeleteCustomer(customer_id=row.id)), PendingApproval)
@@ -122,8 +122,8 @@ async def test_ten_thousand_guesses_of_an_approval_find_nothing(tmp_path: Path) 
     world.close()
 
 
-def test_ten_thousand_guesses_of_a_key_to_the_page_find_nothing() -> None:
-    """Issue 8; THREATS T12: none is found by guessing, and the right one holds."""
+def test_guessing_page_keys_finds_nothing() -> None:
+    """Issue 8: ten thousand guesses find no key, and the right key still works."""
     entry = PageSessions(Clock().system("k"))
     right = entry.key()
     assert not [1 for _ in range(GUESSES) if entry.enter(secrets.token_urlsafe(24)) is not None]

@@ -1,4 +1,4 @@
-"""HTTP at its edges, byte by byte: other protocols, what comes too slowly, too much at once, and probes. Issue 8."""
+"""HTTP edge cases at byte level: upgrades, slow requests, pipelining and probes. Issue 8."""
 
 import asyncio
 import socket
@@ -22,8 +22,8 @@ SOCKET = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 1
 
 
 @dataclass
-class Heard:
-    """An application that says what it was sent, once it may."""
+class RecordingApp:
+    """Application that records its requests and answers once allowed to."""
 
     requests: list[str] = field(default_factory=list[str])
     headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
@@ -50,8 +50,8 @@ class Heard:
 
 
 @dataclass
-class Line:
-    """A connection."""
+class Connection:
+    """One client connection."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -68,7 +68,7 @@ class Line:
         return int(lines[0].split(" ")[1]), (await self.reader.readexactly(length)).decode()
 
     async def rest(self) -> bytes:
-        """Until it ends."""
+        """Read until the connection ends."""
         with suppress(ConnectionResetError):
             return await self.reader.read()
         return b""
@@ -76,22 +76,22 @@ class Line:
 
 @dataclass
 class Server:
-    heard: Heard
+    heard: RecordingApp
     port: int
     connections: Callable[[], int]
 
     @asynccontextmanager
-    async def line(self) -> AsyncGenerator[Line]:
+    async def line(self) -> AsyncGenerator[Connection]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
-            yield Line(reader, writer)
+            yield Connection(reader, writer)
         finally:
             writer.close()
 
 
 @asynccontextmanager
 async def serving(connections: int | None = None, **bounds: Any) -> AsyncGenerator[Server]:
-    heard = Heard()
+    heard = RecordingApp()
     protocol = bounded(65_536, always=(b"/healthz",), **bounds)
     config = uvicorn.Config(
         heard, port=0, http=protocol, ws="none", lifespan="off", log_config=None, limit_concurrency=connections
@@ -115,8 +115,8 @@ def post(path: str, body: bytes, more: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize("asked", [JAVA, SOCKET], ids=["h2c", "websocket"])
 @pytest.mark.parametrize("apart", [False, True], ids=["at once", "head and body apart"])
-async def test_who_asks_for_another_protocol_is_answered_in_this_one(asked: bytes, apart: bool) -> None:
-    """RFC 9110, 7.8: a server may ignore it. Its body is its body, and never a request."""
+async def test_upgrade_request_is_answered_over_http(asked: bytes, apart: bool) -> None:
+    """RFC 9110, 7.8: a server may ignore an upgrade. The body belongs to the request and is never a new one."""
     smuggled = b"POST /smuggled HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
     head = post("/mcp", smuggled, asked)
     async with serving() as server, server.line() as line:
@@ -134,8 +134,8 @@ async def test_who_asks_for_another_protocol_is_answered_in_this_one(asked: byte
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_a_response_to_a_client_that_left_is_lost_whenever_its_leaving_is_noticed(turns: int) -> None:
-    """Ours: after the response was written, between, and before; by turns of the event loop."""
+async def test_response_after_disconnect_is_lost(turns: int) -> None:
+    """Ours: before, during and after the response was written, by turns of the event loop."""
     async with serving() as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
 
@@ -151,7 +151,7 @@ async def test_a_response_to_a_client_that_left_is_lost_whenever_its_leaving_is_
             await server.heard.lost.wait()
 
 
-async def test_a_response_that_was_read_before_the_client_left_is_not_lost() -> None:
+async def test_response_read_before_disconnect_is_not_lost() -> None:
     async with serving() as server:
         async with server.line() as line:
             await line.send(post("/mcp", b"{}") + b"{}")
@@ -162,16 +162,16 @@ async def test_a_response_that_was_read_before_the_client_left_is_not_lost() -> 
         assert not server.heard.lost.is_set()
 
 
-async def test_what_stands_around_a_value_is_none_of_it() -> None:
-    """RFC 9110, 5.5: so that a name in a header is the name in the body, and a Host is ours."""
+async def test_whitespace_around_header_values_is_stripped() -> None:
+    """RFC 9110, 5.5: so that header values equal those of the body, and the Host is ours."""
     async with serving() as server, server.line() as line:
         await line.send(b"GET / HTTP/1.1\r\nHost:\t x \t\r\nMcp-Name:  find  \r\nEmpty: \t \r\n\r\n")
         await line.answer()
         assert server.heard.headers == [(b"host", b"x"), (b"mcp-name", b"find"), (b"empty", b"")]
 
 
-async def test_what_comes_after_a_body_is_no_header() -> None:
-    """RFC 9110, 6.5.1: whoever checked the head before us has not seen it."""
+async def test_trailers_are_ignored() -> None:
+    """RFC 9110, 6.5.1: whoever checked the head has not seen them."""
     head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with serving() as server, server.line() as line:
         await line.send(head + b"2\r\n{}\r\n0\r\nX-Fastn-Api-Key: theirs\r\n\r\n")
@@ -190,15 +190,15 @@ async def test_what_comes_after_a_body_is_no_header() -> None:
     ],
     ids=["0.9", "2.0", "no host", "two hosts", "no host, and another protocol"],
 )
-async def test_a_head_that_others_take_for_something_else_is_refused(head: bytes) -> None:
-    """RFC 9112, 3.2: a balancer and we have to mean the same host."""
+async def test_ambiguous_head_is_rejected(head: bytes) -> None:
+    """RFC 9112, 3.2: a load balancer and this server must agree on the host."""
     async with serving() as server, server.line() as line:
         await line.send(head)
         assert (await line.rest()).startswith(b"HTTP/1.1 400 ")
         assert server.heard.requests == []
 
 
-async def test_a_connection_that_is_to_close_closes_whatever_else_it_asks_for() -> None:
+async def test_connection_close_wins_over_upgrade() -> None:
     """RFC 9112, 9.6."""
     async with serving() as server, server.line() as line:
         await line.send(post("/mcp", b"{}", SOCKET.replace(b"Upgrade\r\n", b"close, Upgrade\r\n", 1)) + b"{}")
@@ -208,8 +208,8 @@ async def test_a_connection_that_is_to_close_closes_whatever_else_it_asks_for() 
             assert (await other.rest()).startswith(b"HTTP/1.1 400 ")
 
 
-async def test_more_requests_at_once_than_wait_for_their_turn_end_the_connection() -> None:
-    """THREATS T17: each that waits is kept, and a read holds thousands of them."""
+async def test_excess_pipelined_requests_close_the_connection() -> None:
+    """Ours: waiting requests take memory, and one read can contain thousands of them."""
     one = b"GET /waits HTTP/1.1\r\nHost: x\r\n\r\n"
     async with serving() as server:
         async with server.line() as line:
@@ -235,19 +235,19 @@ async def test_more_requests_at_once_than_wait_for_their_turn_end_the_connection
     ],
     ids=["nothing", "half a line", "half a head", "half a body", "half a second one"],
 )
-async def test_what_does_not_arrive_in_time_ends_its_connection(begun: bytes) -> None:
-    """THREATS T17: so that who is slow, or says nothing, holds no place among the connections."""
+async def test_slow_request_closes_its_connection(begun: bytes) -> None:
+    """Ours: a slow or silent client does not keep a connection."""
     async with serving(arrives=0.2) as server, server.line() as line:
         await line.send(begun)
         rest = await line.rest()
         assert rest.count(b"HTTP/1.1 200") == begun.count(b"/first")
 
 
-async def test_a_call_that_takes_long_is_not_slow_to_arrive() -> None:
-    """Ours: neither is what waits behind it, since we do not read it."""
+async def test_slow_call_does_not_count_as_slow_request() -> None:
+    """Ours: nor do the requests that wait behind it, since we do not read them."""
     async with serving(arrives=0.1) as server, server.line() as line:
         await line.send(post("/waits", b"{}") + b"{}" + post("/next", b"{}"))
-        for _ in range(4):  # as often as it is looked at
+        for _ in range(4):  # as often as it is checked
             async with server.line() as silent:
                 assert await silent.rest() == b""
         server.heard.may.set()
@@ -256,8 +256,8 @@ async def test_a_call_that_takes_long_is_not_slow_to_arrive() -> None:
         assert await line.answer() == (200, "POST /next {}")
 
 
-async def test_a_probe_is_answered_when_there_are_as_many_connections_as_can_be() -> None:
-    """Ours: a cluster would end a process that is merely full, and with it every call that it makes."""
+async def test_probe_is_answered_at_the_connection_limit() -> None:
+    """Ours: a cluster would otherwise end a process that is only full, and its calls with it."""
     async with serving(connections=3) as server, server.line() as line, server.line(), server.line():
         await line.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert await line.answer() == (200, "GET /healthz ")
@@ -265,8 +265,8 @@ async def test_a_probe_is_answered_when_there_are_as_many_connections_as_can_be(
         assert b"503 Service Unavailable" in await line.rest()
 
 
-async def test_who_leaves_says_so_with_each_answer() -> None:
-    """Ours: a balancer that keeps connections sends no call on one that is about to end."""
+async def test_responses_close_connections_during_shutdown() -> None:
+    """Ours: a load balancer sends no call on a connection that is about to end."""
     left = False
     async with serving(is_leaving=lambda: left) as server, server.line() as line, server.line() as other:
         await line.send(post("/mcp", b"{}") + b"{}")

@@ -1,4 +1,4 @@
-"""What waits for one person, over a ledger that several tenants share, and that is lost at a bad moment. Issue 8."""
+"""The inbox of one approver over a ledger that several tenants share and that can be lost. Issue 8."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -26,7 +26,7 @@ NOW = 1_795_570_835.5
 
 
 class Shared(SqliteLedger):
-    """A ledger that counts what is read of it, and can be lost as soon as a vote was counted."""
+    """A ledger that counts its reads and can be lost right after a vote was counted."""
 
     lost = False
 
@@ -56,7 +56,7 @@ def grant(account: str) -> ApprovalRequest:
 
 @dataclass
 class Company:
-    """As many tenants on one ledger, and an approver of all of them."""
+    """Several tenants on one ledger, with an approver of all of them."""
 
     folder: Path
     names: list[str]
@@ -84,8 +84,8 @@ class Company:
         )
 
 
-async def test_what_waits_on_a_ledger_that_tenants_share_is_read_once_for_all(tmp_path: Path) -> None:
-    """Issue 9: an approver of many tenants does not read what waits of all of them for each."""
+async def test_shared_ledger_is_read_once_for_all_tenants(tmp_path: Path) -> None:
+    """Issue 9: the reads of an inbox do not grow with its tenants."""
     names = [f"t{number:02}" for number in range(20)]
     team = Company(tmp_path, names)
     async with team.inbox() as inbox:
@@ -98,8 +98,8 @@ async def test_what_waits_on_a_ledger_that_tenants_share_is_read_once_for_all(tm
 
 
 @pytest.mark.parametrize("yes", [True, False])
-async def test_a_decision_that_counts_is_recorded_though_the_ledger_is_lost_at_once(yes: bool, tmp_path: Path) -> None:
-    """THREATS T24: who approved what stands in the audit, whatever comes after."""
+async def test_decision_is_audited_if_the_ledger_is_lost(yes: bool, tmp_path: Path) -> None:
+    """Ours: the audit log names who approved, whatever fails afterwards."""
     team = Company(tmp_path, ["acme"])
     async with team.inbox() as inbox:
         await team.ledger.open(grant("acme"))

@@ -1,4 +1,4 @@
-"""What a team file may say, and what is said of one that is wrong. Ours: strict, with the line and the nearest key."""
+"""Valid and invalid team files. Ours: parsing is strict; errors name the line and the nearest key."""
 
 import os
 from pathlib import Path
@@ -18,8 +18,8 @@ def loaded(folder: Path, text: str) -> Team:
     return load_team(written(folder, text))
 
 
-def test_what_is_left_out_is_strict(tmp_path: Path) -> None:
-    """Ours: the audience is the address, the host is its, no web page may call, tenants only read."""
+def test_defaults_are_strict(tmp_path: Path) -> None:
+    """Ours: the audience is the URL, the hosts are its own, no web origin is allowed, and tenants only read."""
     team = loaded(tmp_path, f'url = "{AUDIENCE}"\nissuer = "{ISSUER}"\n{ONE}')
     assert (team.trust.audience, team.trust.resource, team.trust.leeway) == (AUDIENCE, AUDIENCE, 30.0)
     assert (team.served_hosts, team.origins) == (["fastn-mcp.example.com"], [])
@@ -30,7 +30,7 @@ def test_what_is_left_out_is_strict(tmp_path: Path) -> None:
     assert (settings.mode, settings.profile, settings.api_key) == ("read-only", "acme", "fsk_live_acme")
 
 
-def test_all_that_can_be_said_is_heard(tmp_path: Path) -> None:
+def test_every_key_is_parsed(tmp_path: Path) -> None:
     """Ours."""
     text = f"""
 url = "https://mcp.example.com:8443/fastn/mcp"
@@ -72,8 +72,8 @@ deadline = 10
     assert (settings.mode, settings.toolsets, settings.deadline) == ("manual", ["customers"], 10.0)
 
 
-def test_the_example_is_a_team_file(tmp_path: Path) -> None:
-    """Ours: as it stands in examples/."""
+def test_example_is_valid(tmp_path: Path) -> None:
+    """Ours: as it is in examples/."""
     example = Path(__file__).parents[2] / "examples" / "team.toml"
     team = loaded(tmp_path, example.read_text(encoding="utf-8"))
     admins = team.tenant_of({"groups": ["fastn-admins"], "hd": "acme.com", "email_verified": True})
@@ -156,19 +156,19 @@ WRONG: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_is_named_with_its_line(what: str, tmp_path: Path) -> None:
-    """Ours: and no value of a secret with it."""
-    text, said = WRONG[what]
+def test_error_names_its_line(what: str, tmp_path: Path) -> None:
+    """Ours: and no value of a secret."""
+    text, message = WRONG[what]
     with pytest.raises(SettingsError) as raised:
         loaded(tmp_path, text)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert str(raised.value).startswith(f"{tmp_path / 'team.toml'}, ")
     assert "C4N4RY" not in str(raised.value)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
-def test_a_file_that_others_can_change_is_no_team_file(tmp_path: Path) -> None:
-    """Ours: it says whose account serves whom."""
+def test_file_writable_by_others_is_rejected(tmp_path: Path) -> None:
+    """Ours: it decides which account serves whom."""
     file = written(tmp_path, GOOD + ONE)
     file.chmod(0o620)
     with pytest.raises(SettingsError, match="can be changed by users other than its owner"):
@@ -197,16 +197,14 @@ MATCHES: list[tuple[str, dict[str, Any], bool]] = [
 
 
 @pytest.mark.parametrize(("wanted", "claims", "holds"), MATCHES)
-def test_a_tenant_serves_whom_all_its_conditions_name(
-    wanted: str, claims: dict[str, Any], holds: bool, tmp_path: Path
-) -> None:
-    """Ours: letter by letter; `*` alone is a pattern, and of a subject nothing is."""
+def test_tenant_requires_all_its_conditions(wanted: str, claims: dict[str, Any], holds: bool, tmp_path: Path) -> None:
+    """Ours: matches are exact; only `*` is a pattern, and subjects have none."""
     team = loaded(tmp_path, GOOD + ONE.replace('subjects = ["anna"]', wanted))
     assert (team.tenant_of(claims) is not None) is holds
 
 
-def test_the_first_tenant_whose_conditions_hold_serves(tmp_path: Path) -> None:
-    """Ours: as the file is read."""
+def test_first_matching_tenant_serves(tmp_path: Path) -> None:
+    """Ours: in the order of the file."""
     team = loaded(tmp_path, HEAD + TENANTS)
     claims = {"sub": "anna", "groups": ["globex-ops"], "tier": "own"}
     assert [tenant.name for tenant in team.tenant if team.tenant_of(claims) is tenant] == ["acme"]
@@ -226,12 +224,12 @@ KEYLESS: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("what", KEYLESS)
-def test_a_tenant_that_cannot_be_served_stops_the_start(what: str, tmp_path: Path) -> None:
-    """Ours: it names the tenant, and where the key was looked for; never a value."""
-    said, problem = KEYLESS[what]
+def test_tenant_with_invalid_settings_stops_the_start(what: str, tmp_path: Path) -> None:
+    """Ours: the error names the tenant and the source of its key, never a value."""
+    message, problem = KEYLESS[what]
     (tmp_path / "empty").write_text(" \n")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
-    text = HEAD + ONE.replace('api_key_env = "ACME_KEY"', said)
+    text = HEAD + ONE.replace('api_key_env = "ACME_KEY"', message)
     environment = {"ACME_KEY": "fsk_test_1", "BROKEN": "fsk C4N4RY"}
     team = TeamWorld(tmp_path, text, environment=environment)
     with pytest.raises(SettingsError) as raised:
@@ -240,8 +238,8 @@ def test_a_tenant_that_cannot_be_served_stops_the_start(what: str, tmp_path: Pat
     assert "C4N4RY" not in str(raised.value)
 
 
-def test_two_tenants_that_are_one_account_stop_the_start(tmp_path: Path) -> None:
-    """Ours: approvals and budgets are of an account, so two must not share its name."""
+def test_tenants_with_one_account_stop_the_start(tmp_path: Path) -> None:
+    """Ours: approvals and budgets belong to an account, so two tenants must not share one."""
     twin = ONE.replace('"acme"', '"b"') + 'profile = "acme"\n'
     team = TeamWorld(tmp_path, HEAD + ONE + twin)
     with pytest.raises(SettingsError, match="The tenants acme and b use the same account, acme at"):

@@ -1,4 +1,4 @@
-"""Which tenant serves a sign-in: the first whose every condition holds, found without looking at all of them."""
+"""Matching sign-ins to tenants: the first tenant whose conditions all match, without scanning all of them."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -31,15 +31,15 @@ CLAIMS = st.fixed_dictionaries(
 
 
 @given(st.lists(MATCHES, max_size=6), CLAIMS)
-def test_it_is_the_first_that_holds(matches: list[dict[str, Any]], claims: dict[str, Any]) -> None:
-    """Ours (docs/hosting.md): as if each were looked at in turn."""
+def test_lookup_finds_the_first_match(matches: list[dict[str, Any]], claims: dict[str, Any]) -> None:
+    """Ours (docs/hosting.md): the same as trying each tenant in order."""
     house = team(*matches)
     first = next((tenant for tenant in house.tenant if tenant.holds(claims, "groups")), None)
     assert house.tenant_of(claims) is first
 
 
 class Counting(dict[str, Any]):
-    """Claims that count how often they are looked at."""
+    """Claims that count their reads."""
 
     looks = 0
 
@@ -48,8 +48,8 @@ class Counting(dict[str, Any]):
         return super().get(key, default)
 
 
-def test_a_request_costs_no_more_where_there_are_more_tenants() -> None:
-    """Issue 9: nothing grows faster than its work. Counted in claims that are looked at."""
+def test_lookup_cost_does_not_grow_with_tenants() -> None:
+    """Issue 9: counted in reads of claims."""
 
     def looks(tenants: int) -> int:
         match = [{"groups": [f"team-{number}"], "claims": {"hd": ["*"]}} for number in range(tenants)]
@@ -63,7 +63,7 @@ def test_a_request_costs_no_more_where_there_are_more_tenants() -> None:
 
 
 def _is(pattern: str, text: str) -> bool:
-    """What a pattern means, letter by letter."""
+    """Reference implementation of patterns, character by character."""
     if not pattern:
         return not text
     if pattern[0] == "*":
@@ -72,12 +72,12 @@ def _is(pattern: str, text: str) -> bool:
 
 
 @given(st.text("ab*.", max_size=7), st.text("ab*.\n", max_size=9))
-def test_a_pattern_means_that_text_with_any_text_for_each_star(pattern: str, text: str) -> None:
-    """Ours (docs/hosting.md): and nothing else in it is anything but itself."""
+def test_only_the_star_is_special_in_a_pattern(pattern: str, text: str) -> None:
+    """Ours (docs/hosting.md): every other character matches only itself."""
     assert pattern_matches(pattern, text) == _is(pattern, text)
 
 
-def test_whoever_chooses_a_claim_cannot_make_it_take_long_to_match() -> None:
-    """THREATS T16: with a search that goes back, this one would not end."""
+def test_hostile_claim_matches_in_linear_time() -> None:
+    """Ours: with backtracking this match would not end."""
     assert not pattern_matches("*a*b*a*b*a*b*c*a*@*.example.com", "ab" * 6_000)
     assert pattern_matches("*@*.example.com", "@" * 12_000 + ".example.com")

@@ -1,4 +1,4 @@
-"""Accounts are opened when they are needed, kept apart, bounded in number, and closed. THREATS T10, T17."""
+"""Open accounts: created on demand, isolated, limited in number, and closed."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -35,7 +35,7 @@ class Account:
 
 
 @dataclass
-class House:
+class World:
     bounds: TeamLimits = field(default_factory=TeamLimits)
     clock: Clock = field(default_factory=Clock)
     sleep: Callable[[float], Awaitable[None]] | None = None
@@ -59,9 +59,9 @@ class House:
         return [account.name for account in self.made if not account.closed]
 
 
-async def test_calls_at_once_share_one_account_of_a_tenant_and_no_other() -> None:
-    """THREATS T10."""
-    house = House()
+async def test_concurrent_calls_share_the_account_of_their_tenant() -> None:
+    """Ours: tenants are isolated."""
+    house = World()
     seen: list[TenantAccount] = []
 
     async def visit(name: str) -> None:
@@ -77,9 +77,9 @@ async def test_calls_at_once_share_one_account_of_a_tenant_and_no_other() -> Non
     assert seen[0].limit is not seen[1].limit
 
 
-async def test_what_nobody_needs_for_a_while_is_closed_and_opened_again() -> None:
-    """Ours: pools, files and names go with it; who is being served keeps theirs."""
-    house = House()
+async def test_idle_account_is_closed_and_reopened() -> None:
+    """Ours: its connections, files and names go with it. An account in use stays open."""
+    house = World()
     async with house.tenants.lease(tenant("a")):
         async with house.tenants.lease(tenant("b")):
             pass
@@ -95,7 +95,7 @@ async def test_what_nobody_needs_for_a_while_is_closed_and_opened_again() -> Non
         assert len(house.made) == 3
 
 
-async def test_the_sweeper_goes_round_by_itself() -> None:
+async def test_sweeper_runs_periodically() -> None:
     """Ours."""
     swept = anyio.Event()
 
@@ -105,7 +105,7 @@ async def test_the_sweeper_goes_round_by_itself() -> None:
             swept.set()
         await anyio.lowlevel.checkpoint()
 
-    house = House(sleep=sleep)
+    house = World(sleep=sleep)
     async with house.tenants.lease(tenant("a")):
         pass
     async with anyio.create_task_group() as tasks:
@@ -115,9 +115,9 @@ async def test_the_sweeper_goes_round_by_itself() -> None:
         tasks.cancel_scope.cancel()
 
 
-async def test_there_are_never_more_open_than_may_be() -> None:
-    """THREATS T17: the longest unused makes room; where all are in use, one more is refused, and told so."""
-    house = House(TeamLimits(tenants=2))
+async def test_open_accounts_are_limited() -> None:
+    """Ours: the longest unused account is closed. If all are in use, a further one is refused."""
+    house = World(TeamLimits(tenants=2))
     for name in "abc":
         house.clock.pass_(1)
         async with house.tenants.lease(tenant(name)):
@@ -132,9 +132,9 @@ async def test_there_are_never_more_open_than_may_be() -> None:
     assert len(house.made) == 3
 
 
-async def test_a_caller_with_many_keys_crowds_out_themselves_alone() -> None:
-    """THREATS T17: invented keys cost nobody else their account."""
-    house = House()
+async def test_caller_with_many_keys_evicts_only_their_own() -> None:
+    """Ours: invented keys cost no other caller their account."""
+    house = World()
     own = tenant("own")
     async with house.tenants.lease(own, CallerAccount("otto", "his")):
         pass
@@ -152,8 +152,8 @@ async def test_a_caller_with_many_keys_crowds_out_themselves_alone() -> None:
         await stack.enter_async_context(house.tenants.lease(own, CallerAccount("otto", "his")))
 
 
-def test_a_callers_folder_and_account_tell_nothing_of_the_key() -> None:
-    """THREATS T4: and two callers with one key are two."""
+def test_folder_and_account_do_not_reveal_the_key() -> None:
+    """Ours: and two callers with the same key are separate."""
     anna, otto = CallerAccount("iss|anna", "fsk_live_secret"), CallerAccount("iss|otto", "fsk_live_secret")
     assert anna.account != otto.account
     assert anna.folder != otto.folder
@@ -161,9 +161,9 @@ def test_a_callers_folder_and_account_tell_nothing_of_the_key() -> None:
     assert "secret" not in anna.account + anna.folder
 
 
-async def test_what_cannot_be_opened_is_not_kept_and_what_cannot_be_closed_is_gone() -> None:
-    """Ours: one that fails does not keep the others from being closed."""
-    house = House()
+async def test_failing_accounts_are_dropped() -> None:
+    """Ours: one that fails to close does not stop the others from closing."""
+    house = World()
     with pytest.raises(SettingsError):
         async with house.tenants.lease(tenant("broken")):
             raise AssertionError
@@ -176,8 +176,8 @@ async def test_what_cannot_be_opened_is_not_kept_and_what_cannot_be_closed_is_go
     assert len(house.tenants) == 0
 
 
-async def test_a_room_has_its_places_and_a_queue_that_ends() -> None:
-    """THREATS T17: refused at once where no more may wait, after a while where nobody leaves."""
+async def test_concurrency_limit_has_a_bounded_queue() -> None:
+    """Ours: a call is refused at once if the queue is full, or after a timeout."""
     room = ConcurrencyLimit(2, 1, 0.01)
     async with room(), room():
         with pytest.raises(Busy, match=r"none ended within 0\.01 seconds"):
@@ -201,8 +201,8 @@ async def test_a_room_has_its_places_and_a_queue_that_ends() -> None:
     assert order == ["left", "waited"]
 
 
-async def test_who_stops_waiting_for_a_place_gives_up_their_turn() -> None:
-    """Ours: a cancelled call takes no place."""
+async def test_cancelled_call_leaves_the_queue() -> None:
+    """Ours: a cancelled call takes no slot."""
     room = ConcurrencyLimit(1, 1, 60)
 
     async def waits() -> None:

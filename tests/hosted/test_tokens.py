@@ -1,4 +1,4 @@
-"""Which tokens are sign-ins. THREATS T3; RFC 8725 and RFC 9068 say what to check, joserfc signs what is checked."""
+"""Token validation. RFC 8725 and RFC 9068 say what to check; joserfc signs the tokens."""
 
 import base64
 import hmac
@@ -18,7 +18,7 @@ from fastn_mcp.hosted.tokens import ALGORITHMS, Tokens, Trust, scopes
 pytestmark = pytest.mark.anyio
 
 
-class Door:
+class Verifier:
     """The verifier of one server, and the provider that it trusts."""
 
     def __init__(self, **trust: Any) -> None:
@@ -26,11 +26,11 @@ class Door:
         self.provider = Provider(now=lambda: self.clock.at.timestamp())
         transport = httpx2.ASGITransport(app=self.provider.app)
         self.keys = IssuerKeys(ISSUER, self.clock.system(), transport)
-        said: dict[str, Any] = {"algorithms": ALGORITHMS, "leeway": 30.0} | trust
-        self.tokens = Tokens(Trust(ISSUER, AUDIENCE, AUDIENCE, **said), self.keys, self.clock.system())
+        fields: dict[str, Any] = {"algorithms": ALGORITHMS, "leeway": 30.0} | trust
+        self.tokens = Tokens(Trust(ISSUER, AUDIENCE, AUDIENCE, **fields), self.keys, self.clock.system())
 
     async def __call__(self, token: str) -> str:
-        """`ok`, or why not."""
+        """Return `ok` or the reason of a refusal."""
         if await self.tokens.verify_token(token) is not None:
             return "ok"
         return await self.tokens.reason(token)
@@ -48,9 +48,9 @@ ED = OKPKey.generate_key("Ed25519", {"kid": "ed"}, auto_kid=False)
 NO_KID = rsa(None)
 
 
-async def test_a_good_token_is_a_sign_in() -> None:
+async def test_valid_token_is_accepted() -> None:
     """RFC 9068: issuer, subject, client, scopes; for exactly this server (RFC 8707)."""
-    door = Door()
+    door = Verifier()
     token = door.provider.token(groups=["ops"])
     found = await door.tokens.verify_token(token)
     assert found is not None
@@ -65,14 +65,14 @@ def _coded(data: bytes) -> str:
 
 
 def _headed(token: str, **more: Any) -> str:
-    """A token under another head, and with the signature of the old one."""
+    """Return the token with another header and the old signature."""
     header, rest = token.split(".", 1)
-    said = json.loads(base64.urlsafe_b64decode(header + "==")) | more
-    return f"{_coded(json.dumps(said).encode())}.{rest}"
+    fields = json.loads(base64.urlsafe_b64decode(header + "==")) | more
+    return f"{_coded(json.dumps(fields).encode())}.{rest}"
 
 
 def _confused(provider: Provider) -> str:
-    """The public key, used as if it were a shared secret: the confusion of RS and HS."""
+    """Sign with the public key as an HMAC secret: the RS/HS confusion."""
     public = provider.keys[0]
     assert isinstance(public, RSAKey)
     signed = _headed(provider.token(), alg="HS256").rpartition(".")[0]
@@ -85,8 +85,8 @@ def _unsigned(alg: str, provider: Provider) -> str:
 
 def _edited(provider: Provider) -> str:
     header, body, signature = provider.token().split(".")
-    said = json.loads(base64.urlsafe_b64decode(body + "==")) | {"sub": "the-boss"}
-    return f"{header}.{base64.urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip('=')}.{signature}"
+    fields = json.loads(base64.urlsafe_b64decode(body + "==")) | {"sub": "the-boss"}
+    return f"{header}.{base64.urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip('=')}.{signature}"
 
 
 NO_ALGORITHM = "It is signed with an algorithm that is not accepted."
@@ -133,9 +133,9 @@ REFUSED: dict[str, tuple[Callable[[Provider], str], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-async def test_a_token_that_is_not_for_us_is_refused_and_says_why(what: str) -> None:
-    """THREATS T3, section 3; RFC 8725."""
-    door = Door()
+async def test_invalid_token_is_refused_with_its_reason(what: str) -> None:
+    """RFC 8725."""
+    door = Verifier()
     make, why = REFUSED[what]
     assert await door(make(door.provider)) == why
     assert await door(door.provider.token()) == "ok"
@@ -154,50 +154,50 @@ GOOD: dict[str, Callable[[Provider], str]] = {
 
 
 @pytest.mark.parametrize("what", GOOD)
-async def test_what_providers_do_differently_is_accepted(what: str) -> None:
-    """Ours: any OpenID provider; clocks that differ by half a minute."""
-    door = Door()
+async def test_provider_variants_are_accepted(what: str) -> None:
+    """Ours: any OpenID provider, and clocks that differ by half a minute."""
+    door = Verifier()
     assert await door(GOOD[what](door.provider)) == "ok"
 
 
 @pytest.mark.parametrize(("key", "alg"), [(EC, "ES256"), (EC384, "ES384"), (ED, "EdDSA")])
-async def test_keys_of_every_kind_are_found_by_their_id(key: Key, alg: str) -> None:
+async def test_keys_of_every_type_are_found_by_id(key: Key, alg: str) -> None:
     """RFC 7517."""
-    door = Door()
+    door = Verifier()
     door.provider.keys += [key]
     assert await door(door.provider.token(key, alg)) == "ok"
 
 
-async def test_a_curve_is_for_one_algorithm_alone() -> None:
+async def test_curve_fits_one_algorithm_only() -> None:
     """RFC 7518, 3.4: ES256 is P-256."""
-    door = Door()
+    door = Verifier()
     door.provider.keys = [EC384]
     assert await door(door.provider.token(EC, "ES256")) == NO_KEY
 
 
-async def test_algorithms_that_the_operator_left_out_are_refused() -> None:
-    """Ours: the list of the team file, and nothing of what the token says."""
-    door = Door(algorithms=("ES256",))
+async def test_unlisted_algorithms_are_refused() -> None:
+    """Ours: the team file lists the algorithms; the token does not choose."""
+    door = Verifier(algorithms=("ES256",))
     assert await door(door.provider.token()) == NO_ALGORITHM
 
 
-async def test_a_key_that_is_too_short_signs_nothing() -> None:
+async def test_short_key_is_refused() -> None:
     """RFC 7518, 3.3: 2048 bits."""
-    door = Door()
+    door = Verifier()
     door.provider.keys = [SMALL]
     assert await door(door.provider.token()) == WRONG
 
 
-async def test_a_key_without_a_name_counts_only_where_there_is_no_other() -> None:
-    """Ours: nothing is tried out."""
-    door = Door()
+async def test_key_without_id_is_used_only_if_unique() -> None:
+    """Ours: keys are not tried in turn."""
+    door = Verifier()
     door.provider.keys = [NO_KID, rsa("second")]
     assert await door(door.provider.token(NO_KID)) == NO_KEY
 
 
-async def test_keys_that_are_not_for_signing_or_shared_sign_nothing() -> None:
-    """RFC 7517, 4.2: and a published secret is none."""
-    door = Door()
+async def test_encryption_and_symmetric_keys_are_refused() -> None:
+    """RFC 7517, 4.2: and a published secret proves nothing."""
+    door = Verifier()
     secret = OctKey.generate_key(256, {"kid": "first", "alg": "RS256"}, auto_kid=False)
     signs = RSAKey.generate_key(2048, {"kid": "enc"}, auto_kid=False)
     encrypts = RSAKey.import_key(signs.as_dict(private=True) | {"use": "enc"})
@@ -206,9 +206,9 @@ async def test_keys_that_are_not_for_signing_or_shared_sign_nothing() -> None:
     assert await door(door.provider.token(signs)) == NO_KEY
 
 
-async def test_a_rotated_key_is_read_once_it_is_used() -> None:
-    """Ours: an unknown id reads the keys again; the old key is forgotten where it is no longer published."""
-    door = Door()
+async def test_unknown_key_id_refreshes_the_keys() -> None:
+    """Ours: and keys that are no longer published are dropped."""
+    door = Verifier()
     old = door.provider.keys[0]
     assert await door(door.provider.token()) == "ok"
     door.provider.keys = [rsa("second")]
@@ -218,9 +218,9 @@ async def test_a_rotated_key_is_read_once_it_is_used() -> None:
     assert await door(door.provider.token(old)) == NO_KEY
 
 
-async def test_tokens_with_invented_keys_do_not_storm_the_provider() -> None:
-    """Ours: one attempt in a while, however many ask."""
-    door = Door()
+async def test_invented_key_ids_do_not_flood_the_provider() -> None:
+    """Ours: at most one refresh per interval, whatever the number of tokens."""
+    door = Verifier()
     await door(door.provider.token())
     for number in range(100):
         assert await door(door.provider.token(STRANGER, header={"kid": f"invented {number}"})) == NO_KEY
@@ -231,9 +231,9 @@ async def test_tokens_with_invented_keys_do_not_storm_the_provider() -> None:
     assert door.reads == 2
 
 
-async def test_keys_are_read_anew_after_a_while_and_believed_while_they_cannot_be() -> None:
-    """Ours: a provider that is down for a while locks nobody out; one that is gone for a day does."""
-    door = Door()
+async def test_keys_are_refreshed_and_trusted_during_outages() -> None:
+    """Ours: a short outage of the provider locks nobody out; one of a day does."""
+    door = Verifier()
     good = door.provider.token(exp=int(door.clock.at.timestamp()) + 10 * 86_400)
     assert await door(good) == "ok"
     door.clock.pass_(REFRESH_AFTER)
@@ -262,9 +262,9 @@ NO_PROVIDER: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", NO_PROVIDER)
-async def test_without_keys_of_the_issuer_nothing_is_said_of_a_token(what: str) -> None:
-    """Ours: it is not refused as if it were wrong, since a client would throw it away."""
-    door = Door()
+async def test_token_is_undecided_without_keys(what: str) -> None:
+    """Ours: it is not refused as invalid, since a client would discard it."""
+    door = Verifier()
     door.provider.metadata = NO_PROVIDER[what]
     assert await door.tokens.verify_token(door.provider.token()) is None
     with pytest.raises(NoKeys):
@@ -287,6 +287,6 @@ async def test_without_keys_of_the_issuer_nothing_is_said_of_a_token(what: str) 
         ({}, []),
     ],
 )
-def test_scopes_are_read_as_providers_write_them(claims: dict[str, Any], found: list[str]) -> None:
-    """RFC 9068: scope. Ours: scp, as others call it."""
+def test_scopes_are_parsed_in_all_forms(claims: dict[str, Any], found: list[str]) -> None:
+    """RFC 9068: scope. Ours: scp, as some providers call it."""
     assert scopes(claims) == found

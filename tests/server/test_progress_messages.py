@@ -1,4 +1,4 @@
-"""Progress in time that a test moves: it grows, whoever reports, and says how long it has been."""
+"""Progress notifications under a fake clock: they only grow and say how long a call has taken."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Watched:
-    """A client that gave a token, and a clock that jumps to whatever is waited for."""
+    """A client with a progress token, and a clock that jumps to the end of each wait."""
 
     def __init__(self, **meta: Any) -> None:
         self.at = 0.0
@@ -51,8 +51,8 @@ class Watched:
             await self._news.wait()
 
 
-async def test_time_that_passes_is_told() -> None:
-    """Ours: after a second, and then every other."""
+async def test_elapsed_time_is_reported() -> None:
+    """Ours: after one second, then every two."""
     watched = Watched()
 
     async def work(_: Report) -> str:
@@ -64,7 +64,7 @@ async def test_time_that_passes_is_told() -> None:
     assert all(total is None for _, total, _ in watched.told)
 
 
-async def test_progress_only_grows_whoever_reports() -> None:
+async def test_progress_only_grows() -> None:
     """MCP: the value must increase with each notification. Ours: time alone never looks like work."""
     watched = Watched()
 
@@ -92,8 +92,8 @@ async def test_progress_only_grows_whoever_reports() -> None:
     assert watched.told[-1][1:] == (None, f"Read, {watched.at:.0f} s")
 
 
-async def test_an_error_comes_out_as_it_is() -> None:
-    """Ours: the outcome of a call is not hidden in a group of errors."""
+async def test_error_is_not_wrapped() -> None:
+    """Ours: an error of the call does not become an exception group."""
     watched = Watched()
 
     async def work(_: Report) -> None:
@@ -103,8 +103,8 @@ async def test_an_error_comes_out_as_it_is() -> None:
         await watched.telling.during(work)
 
 
-async def test_without_a_token_nothing_is_watched() -> None:
-    """MCP: progress is for who asked. Ours: and costs nothing else."""
+async def test_no_progress_without_a_token() -> None:
+    """MCP: progress is for requests with a token. Ours: others cost nothing extra."""
     watched = Watched(other=1)
 
     async def work(report: Report) -> str:
@@ -117,8 +117,8 @@ async def test_without_a_token_nothing_is_watched() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_why_a_call_waits_is_said_in_our_words(status: int, world: World) -> None:
-    """Ours: what Fastn writes into an error is no message of ours, and is shown only where it is marked."""
+async def test_wait_is_reported_in_our_own_words(status: int, world: World) -> None:
+    """Ours: Fastn's error texts appear only where they are marked."""
     said: list[str] = []
 
     async def hears(why: str) -> None:

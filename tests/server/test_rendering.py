@@ -1,4 +1,4 @@
-"""What the model reads back: within a budget, marked as somebody's data, and never silent about what is missing."""
+"""Rendered results: within the budget, marked as untrusted, and explicit about what is missing."""
 
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ ACCOUNT: dict[str, JsonValue] = {"profile": "default", "host": "live.fastn.ai", 
 READ = GetCustomer(customer_id="acme")
 LIST = ListCustomers()
 
-# A few letters that are long in JSON, repeated until they are hostile.
+# A few characters that are long in JSON, repeated.
 _texts = st.builds(
     str.__mul__, st.sampled_from(["a", "\\", '"', "\n", "\x00", "ü", "字", "🙂", "\u202e", "</data>"]),
     st.sampled_from([0, 1, 3, 100, 9_000]),
@@ -56,7 +56,7 @@ def page(rows: list[dict[str, Any]], **around: Any) -> Listed[FastnObject]:
 
 
 def outline(value: JsonValue) -> object:
-    """The structure of a value, and where a text in it was cut."""
+    """Return the structure of a value with the texts shortened to where they were cut."""
     if isinstance(value, str):
         return value.endswith(" more characters]")
     if isinstance(value, list):
@@ -73,8 +73,8 @@ def size(value: object) -> int:
 @pytest.mark.long
 @hostile
 @given(values=_records)
-def test_a_record_of_any_size_fits_the_budget_and_says_what_was_cut(values: dict[str, JsonValue]) -> None:
-    """Ours (DESIGN 6): a result stays within the budget; what was left out is said."""
+def test_record_of_any_size_fits_the_budget(values: dict[str, JsonValue]) -> None:
+    """Ours: a result stays within the budget and says what was cut."""
     for call in (READ, DeleteCustomer(customer_id="a" * 256)):
         answer = render(call, record(values), ACCOUNT)
         assert size(answer) <= BUDGET
@@ -85,10 +85,10 @@ def test_a_record_of_any_size_fits_the_budget_and_says_what_was_cut(values: dict
 
 @hostile
 @given(rows=st.lists(_records, max_size=6), often=st.sampled_from([1, 20]), cursor=_texts, more=st.booleans())
-def test_a_page_of_any_size_fits_the_budget_and_says_what_was_left_out(
+def test_page_of_any_size_fits_the_budget(
     rows: list[dict[str, JsonValue]], often: int, cursor: str, more: bool
 ) -> None:
-    """Ours (DESIGN 6): rows that do not fit are counted, and how to get them is said."""
+    """Ours: rows that do not fit are counted, and the result says how to get them."""
     rows = rows * often
     answer = render(LIST, page(rows, next_cursor=cursor if more else None, total=len(rows)), ACCOUNT)
     kept = cast("list[JsonValue]", answer["data"])
@@ -102,8 +102,8 @@ def test_a_page_of_any_size_fits_the_budget_and_says_what_was_left_out(
         assert f"{missing} did not fit. Call again with limit {len(kept)}" in str(answer["left_out"])
 
 
-def test_what_fits_is_whole() -> None:
-    """Ours: compact JSON, nothing added but the mark."""
+def test_small_result_is_complete() -> None:
+    """Ours: compact JSON, with nothing added but the mark."""
     assert render(READ, record({"id": 1, "x": [None]}), ACCOUNT) == {"data": {"id": 1, "x": [None]}, "untrusted": True}
     assert render(LIST, page([{"id": "a"}], next_cursor="c", total=9, not_checked=["status"]), ACCOUNT) == {
         "data": [{"id": "a"}], "next_cursor": "c", "total": 9, "not_checked": ["status"], "untrusted": True,
@@ -112,7 +112,7 @@ def test_what_fits_is_whole() -> None:
 
 
 def test_long_texts_are_cut_with_a_count() -> None:
-    """Ours (DESIGN 6): it is said how much is missing."""
+    """Ours: the result says how much is missing."""
     answer = render(READ, record({"id": "a", "log": "x" * 20_000}), ACCOUNT)
     data = cast("dict[str, str]", answer["data"])
     assert data["id"] == "a"
@@ -121,7 +121,7 @@ def test_long_texts_are_cut_with_a_count() -> None:
 
 
 def test_long_lists_and_objects_are_cut_with_a_count() -> None:
-    """Ours: entries count as texts do."""
+    """Ours: entries are counted as characters are."""
     many: dict[str, JsonValue] = {f"k{n}": n for n in range(5_000)}
     numbers: list[JsonValue] = [7] * 9_000
     listed = cast("dict[str, list[JsonValue]]", render(READ, record({"l": numbers}), ACCOUNT)["data"])["l"]
@@ -130,8 +130,8 @@ def test_long_lists_and_objects_are_cut_with_a_count() -> None:
     assert list(kept)[-1] == f"[{5_000 - len(kept) + 1} more]"
 
 
-def test_the_first_row_is_cut_rather_than_left_out() -> None:
-    """Ours: a page of nothing would never go on."""
+def test_first_row_is_cut_not_dropped() -> None:
+    """Ours: with an empty page paging would never advance."""
     answer = render(LIST, page([{"id": "a", "log": "x" * 20_000}, {"id": "b"}], next_cursor="c"), ACCOUNT)
     (row,) = cast("list[dict[str, str]]", answer["data"])
     assert row["id"] == "a"
@@ -140,15 +140,15 @@ def test_the_first_row_is_cut_rather_than_left_out() -> None:
     assert "Texts are cut at" in str(answer["left_out"])
 
 
-def test_a_cursor_too_long_to_pass_on_is_said_to_be_missing() -> None:
-    """Ours: no cursor means the end, so its absence has to be explained."""
+def test_oversized_cursor_is_explained() -> None:
+    """Ours: no cursor means the end, so a dropped one is explained."""
     answer = render(LIST, page([{"id": "a"}], next_cursor="c" * 9_000), ACCOUNT)
     assert "next_cursor" not in answer
     assert "use filters" in str(answer["left_out"])
 
 
-def test_what_is_deeper_than_any_cut_comes_as_the_beginning_of_its_text() -> None:
-    """Ours: whatever Fastn answers, something is said."""
+def test_deep_value_is_rendered_as_truncated_text() -> None:
+    """Ours: whatever Fastn answers, the result is not empty."""
     deep: JsonValue = "end"
     for _ in range(180):
         deep = {"k" * 60: deep, "l" * 60: [["m" * 60]]}
@@ -168,22 +168,22 @@ def test_what_is_deeper_than_any_cut_comes_as_the_beginning_of_its_text() -> Non
         (AiChat(message="hi"), None),
     ],
 )
-def test_every_change_repeats_what_was_done_to_what_and_where(call: Operation[Any], target: str | None) -> None:
-    """Ours (DESIGN 6): the profile, the environment and the target stand in every result of a change."""
+def test_change_names_account_and_target(call: Operation[Any], target: str | None) -> None:
+    """Ours: every result of a change names the profile, the environment and the target."""
     answer = render(call, record({"id": "x"}), ACCOUNT)
     assert (answer["done"], answer["account"], answer.get("target")) == (call.tool_name(), ACCOUNT, target)
     big = render(call, record({"id": "x", "log": "x" * 90_000}), ACCOUNT)
     assert (big["done"], big["account"], big.get("target")) == (call.tool_name(), ACCOUNT, target)
 
 
-def test_a_read_names_no_account() -> None:
-    """Ours: reads are many, and change nothing."""
+def test_read_does_not_name_the_account() -> None:
+    """Ours: reads are many and change nothing."""
     assert render(READ, record({"id": "x"}), ACCOUNT).keys() == {"data", "untrusted"}
 
 
 @given(text=st.text(st.characters(categories=["L", "N", "P", "S"])))
-def test_what_fastn_says_stands_in_data_only(text: str) -> None:
-    """Ours (THREATS T1): no name becomes a field or a sentence of ours."""
+def test_text_from_fastn_appears_in_data_only(text: str) -> None:
+    """Ours: no name from Fastn becomes a field or a sentence of ours."""
     evil: dict[str, JsonValue] = {"id": "x", "name": text, "done": "evil", "account": "evil", "untrusted": False}
     answer = render(UpdateCustomer(customer_id="acme", name="A"), Customer.model_validate(evil), ACCOUNT)
     data = evil | {"name": sanitize(text, keep="\n\t")}
@@ -192,16 +192,16 @@ def test_what_fastn_says_stands_in_data_only(text: str) -> None:
     }  # fmt: skip
 
 
-def test_what_cannot_be_seen_is_shown_in_data_too() -> None:
-    """Ours (DESIGN 6): control, bidirectional and invisible characters, in names of fields as well; not line breaks."""
+def test_invisible_characters_in_data_are_sanitized() -> None:
+    """Ours: control, bidirectional and invisible characters, in field names too, but not line breaks."""
     hostile = "a\u202eb\u200bc\x1b[2K\r\n\tJos\u00e9 Jose\u0301 \u0939\u093f\u0928\u094d\u0926\u0940"
     answer = render(READ, record({"id": 1, "k\u202e": [hostile]}), ACCOUNT)
     seen = "a\\u{202e}b\\u{200b}c\\u{1b}[2K\\u{d}\n\tJos\u00e9 Jose\u0301 \u0939\u093f\u0928\u094d\u0926\u0940"
     assert answer["data"] == {"id": 1, "k\\u{202e}": [seen]}
 
 
-def test_a_preview_and_a_wait_say_that_nothing_was_sent() -> None:
-    """Ours (DESIGN 5.5): a normal result with a status, the preview, where to approve, and until when."""
+def test_preview_and_pending_result_say_nothing_was_sent() -> None:
+    """Ours: a normal result with a status, the preview, where to approve, and until when."""
     card: dict[str, JsonValue] = {"call": "delete_customer"}
     assert render_preview(card) == {
         "status": "preview", "message": "Nothing was sent.", "preview": card, "untrusted": True,
@@ -214,8 +214,8 @@ def test_a_preview_and_a_wait_say_that_nothing_was_sent() -> None:
     assert (answer["preview"], answer["untrusted"]) == (card, True)
 
 
-def test_what_stands_under_a_name_of_a_secret_is_hidden() -> None:
-    """Ours (DESIGN 6): in rows and in records, however deep; ids, names and times of secrets are none."""
+def test_values_of_secret_fields_are_redacted() -> None:
+    """Ours: in rows and records at any depth, but not the ids, names and times of secrets."""
     kept: dict[str, JsonValue] = {"id": "s", "secretId": "x", "tokenType": "t", "lastTokenAt": "2026", "token": None}
     secrets: dict[str, JsonValue] = {
         "auth": [{"clientSecret": "canary"}], "headers": {"Authorization": "Bearer canary"}, "apiKey": "canary",
@@ -229,8 +229,8 @@ def test_what_stands_under_a_name_of_a_secret_is_hidden() -> None:
         assert {name: first[name] for name in kept} == kept
 
 
-def test_what_fastn_says_of_an_error_is_marked_and_visible() -> None:
-    """Ours (THREATS T1, DESIGN 6): our own words are not; a person's note is a person's."""
+def test_error_text_from_fastn_is_marked() -> None:
+    """Ours: our own words and a person's note are not marked."""
     said: JsonValue = {"status": 422, "message": "a\u202eb", "details": {"clientSecret": "canary"}}
     seen = {"status": 422, "message": "a\\u{202e}b", "details": {"clientSecret": "[hidden-by-fastn-mcp]"}}
     error: dict[str, JsonValue] = {"outcome": "invalid", "message": "ours"}

@@ -1,4 +1,4 @@
-"""In one piece where only the answer is wanted; and whoever leaves ends what was begun for them. Issue 9."""
+"""Response modes: JSON or a stream, and cancellation when the client disconnects. Issue 9."""
 
 import json
 from collections.abc import Sequence
@@ -34,8 +34,8 @@ LOGS = {**CALL, "params": {"name": "find", "_meta": {"io.modelcontextprotocol/lo
 LISTEN = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen"}
 
 
-class Way:
-    """One of the two ways: notes the bodies that come by it, or waits for good."""
+class FakeApp:
+    """Fake app for one response mode. It records the bodies it gets, or blocks."""
 
     def __init__(self, *, waits: bool = False) -> None:
         self.bodies: list[bytes] = []
@@ -57,7 +57,7 @@ class Way:
 
 
 class Client:
-    """What comes from a client, message by message; then nothing more, and it stays."""
+    """A client that sends these messages and then stays connected."""
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._messages = list(messages)
@@ -69,7 +69,7 @@ class Client:
 
 
 async def sent(_: Message) -> None:
-    """Nobody listens."""
+    """Discard a message."""
 
 
 def part(body: bytes, *, more: bool = False) -> Message:
@@ -77,7 +77,7 @@ def part(body: bytes, *, more: bool = False) -> Message:
 
 
 async def came(*messages: Message, method: str = "POST") -> tuple[list[bytes], list[bytes]]:
-    streamed, whole = Way(), Way()
+    streamed, whole = FakeApp(), FakeApp()
     with anyio.fail_after(5):
         await ResponseMode(streamed, whole)(
             {"type": "http", "method": method, "headers": []}, Client(messages).receive, sent
@@ -85,32 +85,32 @@ async def came(*messages: Message, method: str = "POST") -> tuple[list[bytes], l
     return streamed.bodies, whole.bodies
 
 
-async def test_a_plain_request_is_answered_in_one_piece() -> None:
-    """Ours: its body is what came."""
+async def test_plain_request_gets_a_json_response() -> None:
+    """Ours: the body arrives unchanged."""
     body = json.dumps(CALL).encode()
     assert await came(part(body)) == ([], [body])
 
 
 @pytest.mark.parametrize("wanted", [PROGRESS, LOGS, LISTEN], ids=["progress", "logs", "listen"])
-async def test_whoever_wants_to_hear_more_gets_a_stream(wanted: dict[str, Any]) -> None:
-    """MCP: progress and log messages come before the answer, and a listener has none."""
+async def test_request_with_notifications_gets_a_stream(wanted: dict[str, Any]) -> None:
+    """MCP: progress and log messages come before the response; a listener gets none."""
     body = json.dumps(wanted).encode()
     assert await came(part(body)) == ([body], [])
 
 
-async def test_what_does_not_come_at_once_is_left_to_the_stream() -> None:
-    """Ours: nothing is gathered here, so that its bounds stay where they are."""
+async def test_chunked_body_goes_to_the_stream() -> None:
+    """Ours: the body is not collected here, so that the limits of the SDK apply."""
     assert await came(part(b"{", more=True), part(b"}")) == ([b"{}"], [])
     assert await came({"type": "http.disconnect"}) == ([b""], [])
     assert await came(part(b""), method="GET") == ([b""], [])
 
 
-async def test_a_client_that_leaves_ends_its_call() -> None:
-    """DESIGN 4: a cancelled call cancels the request."""
-    whole = Way(waits=True)
+async def test_disconnect_cancels_the_call() -> None:
+    """Ours: a client that disconnects cancels its request."""
+    whole = FakeApp(waits=True)
     client = Client([part(b"{}"), {"type": "http.disconnect"}])
     with anyio.fail_after(5):
-        await ResponseMode(Way(), whole)({"type": "http", "method": "POST", "headers": []}, client.receive, sent)
+        await ResponseMode(FakeApp(), whole)({"type": "http", "method": "POST", "headers": []}, client.receive, sent)
     assert (whole.bodies, whole.cancelled) == ([b"{}"], True)
 
 
@@ -119,8 +119,8 @@ ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("fails", [False, True])
-async def test_an_answer_that_takes_long_shows_signs_of_life_and_arrives(fails: bool, era: str) -> None:
-    """Ours: a proxy that hears nothing for a while ends the connection, and with it the call."""
+async def test_slow_response_sends_keep_alives(fails: bool, era: str) -> None:
+    """Ours: a proxy closes a silent connection, and the call with it."""
     pinged, kinds = anyio.Event(), list[str]()
 
     async def tool(_: ServerRequestContext[Any], __: CallToolRequestParams) -> CallToolResult:
@@ -144,7 +144,7 @@ async def test_an_answer_that_takes_long_shows_signs_of_life_and_arrives(fails: 
             if message.get("body") == b": ping\r\n\r\n":
                 pinged.set()
 
-        # In one message, as from a socket.
+        # in one message, as from a socket
         body = await read(receive, 100_000) if scope["method"] == "POST" else b""
         await app(scope, replay(body_message(body), receive), hearing)
 
@@ -156,14 +156,14 @@ async def test_an_answer_that_takes_long_shows_signs_of_life_and_arrives(fails: 
                     with pytest.raises(MCPError, match="late, and wrong"):
                         await client.call_tool("any", {})
                 else:
-                    (said,) = (await client.call_tool("any", {})).content
-                    assert isinstance(said, TextContent)
-                    assert said.text == "late, and here"
+                    (content,) = (await client.call_tool("any", {})).content
+                    assert isinstance(content, TextContent)
+                    assert content.text == "late, and here"
     assert "text/event-stream" in kinds
 
 
-async def test_who_reads_no_streams_gets_none() -> None:
-    """MCP: a client says what it reads; one that reads JSON alone waits for it."""
+async def test_client_without_event_streams_gets_json() -> None:
+    """MCP: Accept says what a client reads. One that accepts only JSON waits for it."""
     sent_: list[Message] = []
 
     async def slow(_: Scope, __: Receive, send: Send) -> None:
