@@ -126,7 +126,7 @@ def _refuse_contradictions(ctx: click.Context, team: Path | None) -> None:
 def _serve(start: "StartOptions", http: str | None) -> None:
     """Serve one account, over stdio or at `HOST:PORT`."""
     from fastn_mcp.build.startup import introduction_of
-    from fastn_mcp.cli.serve import over_http, over_stdio
+    from fastn_mcp.cli.serve import serve_http, serve_stdio
     from fastn_mcp.errors import NoKey
 
     no_key: NoKey | None = None
@@ -144,12 +144,12 @@ def _serve(start: "StartOptions", http: str | None) -> None:
             _collect_garbage()
 
     if http is not None:
-        return over_http(parts(), http, start.state())
+        return serve_http(parts(), http, start.state())
     if sys.stdin.isatty():
         if no_key is not None:
             raise no_key
         click.echo("fastn-mcp: serving on stdio; this is for an MCP client. See fastn-mcp --help.", err=True)
-    return over_stdio(parts, introduction_of(settings, os.environ))
+    return serve_stdio(parts, introduction_of(settings, os.environ))
 
 
 def _collect_garbage() -> None:

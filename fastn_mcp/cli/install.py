@@ -203,7 +203,7 @@ def _apply(
     client: McpClient, wanted: InstallOptions, additions: Sequence[Addition], note: str, *, replace: bool
 ) -> None:
     target, backups = _target(client, wanted), _backups()
-    compute = partial(apply.installing, target, additions, backups, overwrite=replace)
+    compute = partial(apply.plan_install, target, additions, backups, overwrite=replace)
     change = compute()
     if change is None:
         say(f"{client.title} has this entry already, in {target.path}.")
@@ -228,7 +228,7 @@ def uninstall(**common: Any) -> None:
     """
     wanted = InstallOptions(**common)
     target, backups = _target(_client(wanted.client), wanted), _backups()
-    compute = partial(apply.uninstalling, target, backups)
+    compute = partial(apply.plan_uninstall, target, backups)
     change = compute()
     if change is None:
         say(f"The entry {wanted.name!r} is no longer in {target.path}. There is nothing to do.")

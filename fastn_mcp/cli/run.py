@@ -234,16 +234,16 @@ def read(lines: Iterable[bytes], offered: Mapping[str, AnyTool]) -> tuple[list[S
 
 
 def _call(number: int, line: int, text: bytes, offered: Mapping[str, AnyTool]) -> ScriptCall:
-    given = _object(text)
-    for key in given:
+    fields = _object(text)
+    for key in fields:
         if key not in _KEYS:
             raise ScriptError(f"there is no {key[:64]!r} in a call{nearest(key, _KEYS)}")
-    tool, arguments, id_ = given.get("tool"), given.get("arguments", {}), given.get("id")
+    tool, arguments, id_ = fields.get("tool"), fields.get("arguments", {}), fields.get("id")
     if not isinstance(tool, str):
         raise ScriptError("its tool is missing, or is not a text")
     if not isinstance(arguments, dict):
         raise ScriptError("its arguments are not an object")
-    if "id" in given and not (isinstance(id_, str) and 0 < len(id_) <= _LONGEST_ID):
+    if "id" in fields and not (isinstance(id_, str) and 0 < len(id_) <= _LONGEST_ID):
         raise ScriptError(f"its id is not a text of 1 to {_LONGEST_ID} characters")
     try:
         return ScriptCall(number, line, id_, parse(offered, tool, cast("dict[str, Any]", arguments)))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastn_mcp.report.collector import Tally
 
 
-def over_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction | None) -> None:
+def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction | None) -> None:
     """Serve one client on this process's pipes until they close. `parts` is called once it is needed."""
 
     async def serve(closing: ExitStack) -> None:
@@ -36,7 +36,7 @@ def over_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction |
 
                 account = parts()
                 parting.push_async_callback(_closed, account)
-                closing.enter_context(reported(account))
+                closing.enter_context(report_at_end(account))
                 if account.webhook is not None:
                     account.webhook.begin()
                 server = build(account.dispatch, account.offered, account.label, account.settings.state_secrets)
@@ -55,7 +55,7 @@ async def _closed(parts: "AccountParts") -> None:
         await parts.aclose()
 
 
-def over_http(parts: "AccountParts", address: str, state: Path) -> None:
+def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     """Serve clients that have the token, at `HOST:PORT`, until stopped. `state` is the folder of the token.
 
     Raises `SettingsError` for an address that other machines could reach.
@@ -81,7 +81,7 @@ def over_http(parts: "AccountParts", address: str, state: Path) -> None:
     webhook_routes = [] if parts.webhook is None else parts.webhook.mounted(f"http://{address}")
     app = application(server, hosts, token, ending.head, health, webhook_routes)
     message = f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}."
-    with reported(parts):
+    with report_at_end(parts):
         run(app, host, port, health, ending, message)
 
 
@@ -122,7 +122,7 @@ class Reporting:
 
 
 @contextmanager
-def reported(parts: "AccountParts") -> Generator[None]:
+def report_at_end(parts: "AccountParts") -> Generator[None]:
     """Write the report of the enclosed block, also if it fails, if the settings name a report."""
     if parts.settings.report is None or parts.tally is None:
         yield

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fastn_mcp.install import edit, files
 from fastn_mcp.install.clients import Format, McpClient
-from fastn_mcp.install.edit import Addition, NoPlace, NotInstalled, UnreadableConfig, found
+from fastn_mcp.install.edit import Addition, NoPlace, NotInstalled, UnreadableConfig, find
 from fastn_mcp.install.files import BackupRecord, Backups, digest
 from fastn_mcp.redaction import shorten
 
@@ -96,7 +96,7 @@ class FileChange:
                 yield shorten(line, _WIDEST)
 
 
-def installing(
+def plan_install(
     target: Target, additions: Sequence[Addition], records: Backups, *, overwrite: bool = False
 ) -> FileChange | None:
     """Return the change that installs an entry; None if the file has it already. Raises `NotInstalled`."""
@@ -109,7 +109,7 @@ def installing(
     current = snapshot.content
     known = records.of(target.path, target.name)
     base, folders = current, list[Path]()
-    existing = found(_load(target, current), additions[0])
+    existing = find(_load(target, current), additions[0])
     ours = known is not None and existing is not None
     if existing is not None and known is not None and edit.same(existing, known.entry):
         if edit.same(known.entry, additions[0].value):
@@ -123,9 +123,9 @@ def installing(
         )
     content = base or b""
     document = _load(target, base)
-    wanted = [addition for addition in additions if addition.key is not None or found(document, addition) is None]
+    wanted = [addition for addition in additions if addition.key is not None or find(document, addition) is None]
     try:
-        new, traces = edit.put(target.client.format, content, wanted)
+        new, traces = edit.insert(target.client.format, content, wanted)
     except NoPlace as place:
         raise NotInstalled(
             f"In {target.path}, {place} cannot take an entry.",
@@ -144,20 +144,20 @@ def installing(
     return FileChange(target, snapshot, new, record, base)
 
 
-def uninstalling(target: Target, records: Backups) -> FileChange | None:
+def plan_uninstall(target: Target, records: Backups) -> FileChange | None:
     """Return the change that removes an entry; None if it is gone already. Raises `NotInstalled`."""
     known = records.of(target.path, target.name)
     snapshot = _read(target.file)
     current = snapshot.content
     if known is None:
         addition = Addition((target.client.servers,), target.name, None)
-        is_there = current is not None and found(_load(target, current), addition)
+        is_there = current is not None and find(_load(target, current), addition)
         subject = f"The entry {target.name!r} in {target.path}" if is_there else f"{target.path} has no entry that"
         raise NotInstalled(
             f"{subject} was {'not ' if is_there else ''}installed by fastn-mcp.",
             "Remove it by hand." if is_there else "Name the place as you did then: --project, --file, --name.",
         )
-    if current is None or found(_load(target, current), known.additions[0]) is None:
+    if current is None or find(_load(target, current), known.additions[0]) is None:
         records.forget(target.path, target.name)
         return None
     new = _without_entry(target, current, known, records)
@@ -203,7 +203,7 @@ def apply(
 def _apply(change: FileChange, records: Backups, sync: files.Sync) -> None:
     path, name, file = change.target.path, change.target.name, change.target.file
     known, copy = records.of(path, name), records.before(path, name)
-    made: list[Path] = []
+    created: list[Path] = []
     try:
         if change.record is not None:
             records.keep(change.record, change.before)
@@ -211,7 +211,7 @@ def _apply(change: FileChange, records: Backups, sync: files.Sync) -> None:
             files.delete(file, change.snapshot)
             files.remove_folders(list(change.folders))
         else:
-            made = files.replace(file, change.new, change.snapshot, private=change.target.private, sync=sync)
+            created = files.replace(file, change.new, change.snapshot, private=change.target.private, sync=sync)
     except (OSError, files.ChangedMeanwhile) as error:
         records.forget(path, name)
         if known is not None:
@@ -221,8 +221,8 @@ def _apply(change: FileChange, records: Backups, sync: files.Sync) -> None:
         raise NotInstalled(f"{file} cannot be written: {error.strerror or error}.") from None
     if change.record is None:
         records.forget(path, name, keep_copy=change.keep_copy)
-    elif made:
-        records.keep(change.record.model_copy(update={"folders": made}), change.before)
+    elif created:
+        records.keep(change.record.model_copy(update={"folders": created}), change.before)
 
 
 def _common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
@@ -245,7 +245,7 @@ def _without_entry(target: Target, current: bytes | None, known: BackupRecord, r
         if before is not None or not known.existed:
             return before
     try:
-        return edit.take(target.client.format, current or b"", known.additions, known.traces)
+        return edit.remove(target.client.format, current or b"", known.additions, known.traces)
     except NoPlace:
         raise NotInstalled(
             f"{target.path} was changed since, and our entry cannot be removed without changing the rest.",

@@ -60,7 +60,7 @@ def load(format_: Format, content: bytes) -> Any:
     return _parsed(format_, _decoded(content)[1])
 
 
-def put(format_: Format, content: bytes, additions: Sequence[Addition]) -> tuple[bytes, list[Trace]]:
+def insert(format_: Format, content: bytes, additions: Sequence[Addition]) -> tuple[bytes, list[Trace]]:
     """Return the content with the additions, and a trace of each. Raises `UnreadableConfig` and `NoPlace`."""
     (mark, text), traces = _decoded(content), list[Trace]()
     document = _parsed(format_, text)
@@ -74,17 +74,17 @@ def put(format_: Format, content: bytes, additions: Sequence[Addition]) -> tuple
     return mark + text.encode("utf-8"), traces
 
 
-def take(format_: Format, content: bytes, additions: Sequence[Addition], traces: Sequence[Trace]) -> bytes:
+def remove(format_: Format, content: bytes, additions: Sequence[Addition], traces: Sequence[Trace]) -> bytes:
     """Return the content without the additions. Raises `UnreadableConfig` and `NoPlace`."""
     mark, text = _decoded(content)
     for addition, trace in reversed(list(zip(additions, traces, strict=True))):
         rest = without(_parsed(format_, text), addition)
-        wanted = (_canonical(rest), _canonical(pruned(rest, addition)))
+        wanted = (_canonical(rest), _canonical(prune(rest, addition)))
         removals = _removals(format_, text, addition, trace)
-        found = next((removed for removed in removals if _comparable(format_, removed) in wanted), None)
-        if found is None:
+        candidate = next((removed for removed in removals if _comparable(format_, removed) in wanted), None)
+        if candidate is None:
             raise NoPlace(".".join(addition.path))
-        text = found
+        text = candidate
     return mark + text.encode("utf-8")
 
 
@@ -145,7 +145,7 @@ def _parsed(format_: Format, text: str) -> Any:
 # --- documents ---------------------------------------------------------------------------------------------------
 
 
-def found(document: Any, addition: Addition) -> Any:
+def find(document: Any, addition: Addition) -> Any:
     """Return the value at the addition's place, or None. In a list, it is the item with the same id."""
     for step in addition.path:
         document = cast(dict[str, Any], document).get(step) if isinstance(document, dict) else None
@@ -185,12 +185,12 @@ def without(document: Any, addition: Addition) -> Any:
     return {name: value for name, value in document.items() if name != addition.key}
 
 
-def pruned(document: Any, addition: Addition) -> Any:
+def prune(document: Any, addition: Addition) -> Any:
     """Return the document without the empty objects on the addition's path."""
     if not addition.path or not isinstance(document, dict) or addition.path[0] not in document:
         return cast(Any, document)
     step, rest = addition.path[0], Addition(addition.path[1:], addition.key, addition.value)
-    inner = pruned(document[step], rest)
+    inner = prune(document[step], rest)
     others = {name: value for name, value in cast(dict[str, Any], document).items() if name != step}
     return {**others, step: inner} if inner else others
 
@@ -212,7 +212,7 @@ def _id(item: Any) -> Any:
 
 def _insert_toml(text: str, addition: Addition) -> tuple[str, Trace]:
     """Append the addition, and remove what has its name. Raises `NoPlace`."""
-    if found(tomllib.loads(text), addition) is not None:
+    if find(tomllib.loads(text), addition) is not None:
         text = without_tables(text, (*addition.path, str(addition.key)))
     newline = "\r\n" if "\r\n" in text else "\n"
     block: str = tomlkit.dumps(_nested(addition, 0))  # pyright: ignore[reportUnknownMemberType]
@@ -255,22 +255,22 @@ def _insert_json(text: str, addition: Addition) -> tuple[str, Trace]:
     layout = _JsonLayout(text)
     if not layout.plain.strip(_BLANK):
         gap = layout.newline if text and not text.endswith("\n") else ""
-        added = gap + layout.written(_nested(addition, 0), "") + layout.newline
+        added = gap + layout.render(_nested(addition, 0), "") + layout.newline
         return text + added, Trace(added, made=0)
-    *_, (depth, box) = enumerate(layout.along(addition.path))
+    *_, (depth, box) = enumerate(layout.boxes(addition.path))
     if depth < len(addition.path):
-        return layout.put(box, addition.path[depth], _nested(addition, depth + 1), depth + 1)
+        return layout.insert(box, addition.path[depth], _nested(addition, depth + 1), depth + 1)
     existing = None if addition.key is None else box.last(addition.key)
     if existing is None:
-        return layout.put(box, addition.key, addition.value)
-    value = layout.written(addition.value, layout.indent_at(existing.start))
-    return layout.replaced(existing.value, existing.end, value)
+        return layout.insert(box, addition.key, addition.value)
+    value = layout.render(addition.value, layout.indent_at(existing.start))
+    return layout.replace(existing.value, existing.end, value)
 
 
 def _remove_json(text: str, addition: Addition, made: int | None) -> str:
     """Remove the addition from a valid text, with the objects that were created for it and are empty now."""
     layout = _JsonLayout(text)
-    boxes = list(layout.along(addition.path)) if layout.plain.strip(_BLANK) else []
+    boxes = list(layout.boxes(addition.path)) if layout.plain.strip(_BLANK) else []
     if len(boxes) <= len(addition.path):
         return text
     named = [box.last(key) for box, key in zip(boxes, (*addition.path, addition.key), strict=True) if key is not None]
@@ -322,7 +322,7 @@ class _JsonLayout:
     def value(self, member: _Member) -> Any:
         return _DECODER.raw_decode(self.plain, member.value)[0]
 
-    def along(self, path: Sequence[str]) -> Iterator[_Box]:
+    def boxes(self, path: Sequence[str]) -> Iterator[_Box]:
         """Yield the document, then the box at each step of the path, as far as there is one."""
         box = self._box(_skip(self.plain, 0))
         yield box
@@ -366,29 +366,29 @@ class _JsonLayout:
                 return self.indent_at(first)
         return self.indent_at(box.start) + self._unit
 
-    def written(self, value: Any, indent: str) -> str:
+    def render(self, value: Any, indent: str) -> str:
         lines = json.dumps(value, indent=self._unit, ensure_ascii=False).split("\n")
         return (self.newline + indent).join(lines)
 
-    def replaced(self, start: int, end: int, new: str, made: int | None = None) -> tuple[str, Trace]:
+    def replace(self, start: int, end: int, new: str, made: int | None = None) -> tuple[str, Trace]:
         return self.text[:start] + new + self.text[end:], Trace(new, self.text[start:end], made)
 
-    def put(self, box: _Box, key: str | None, value: Any, made: int | None = None) -> tuple[str, Trace]:
+    def insert(self, box: _Box, key: str | None, value: Any, made: int | None = None) -> tuple[str, Trace]:
         """Append a member to the box."""
         text, name = self.text, "" if key is None else json.dumps(key, ensure_ascii=False) + ": "
         end = box.start + 1 + len(text[box.start + 1 : box.end].rstrip(_BLANK))  # of the last member, or comment
         indent = self._indent_in(box)
-        item = self.newline + indent + name + self.written(value, indent)
+        item = self.newline + indent + name + self.render(value, indent)
         if not box.members:
-            return self.replaced(end, box.end, item + self.newline + self.indent_at(box.start), made)
+            return self.replace(end, box.end, item + self.newline + self.indent_at(box.start), made)
         last = box.members[-1].end
         comma = _skip(self.bare, last)
         has_comma = self.bare[comma] == ","
         if "\n" not in text[box.start : box.end]:
             item, end = " " + name + json.dumps(value, ensure_ascii=False), comma + 1 if has_comma else last
         if has_comma:
-            return self.replaced(end, end, item + ",", made)
-        return self.replaced(last, end, "," + text[last:end] + item, made)
+            return self.replace(end, end, item + ",", made)
+        return self.replace(last, end, "," + text[last:end] + item, made)
 
     def without(self, box: _Box, member: _Member) -> str:
         """Remove a member from the box. Comments around it stay."""

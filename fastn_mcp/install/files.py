@@ -55,7 +55,7 @@ def replace(
     Raises `ChangedMeanwhile` if the file is no longer the `expected` one. Raises `OSError`, with the file as it was,
     also if its owner cannot be preserved.
     """
-    made = create_folders(path.parent)
+    created = create_folders(path.parent)
     file, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     draft = Path(name)
     try:
@@ -77,9 +77,9 @@ def replace(
     except BaseException:
         with suppress(OSError):
             draft.unlink()
-        remove_folders(made)
+        remove_folders(created)
         raise
-    return made
+    return created
 
 
 def delete(path: Path, expected: Snapshot) -> None:
@@ -91,17 +91,17 @@ def delete(path: Path, expected: Snapshot) -> None:
 
 def create_folders(folder: Path, mode: int = 0o777) -> list[Path]:
     """Create missing folders, and return them, outermost first. Root gives each to the owner of its parent."""
-    made = [each for each in reversed((folder, *folder.parents)) if not each.exists()]
-    for each in made:
+    created = [each for each in reversed((folder, *folder.parents)) if not each.exists()]
+    for each in created:
         each.mkdir(mode=mode, exist_ok=True)
         _give(each, each.parent.stat(), keep=False)
-    return made
+    return created
 
 
-def remove_folders(made: list[Path]) -> None:
+def remove_folders(folders: list[Path]) -> None:
     """Remove folders, innermost first, up to one that is not empty."""
     with suppress(OSError):
-        for folder in reversed(made):
+        for folder in reversed(folders):
             folder.rmdir()
 
 

@@ -52,7 +52,7 @@ class Client:
 
 def install(folder: Path, path: Path, sync: Callable[[int], None], what: Any = OURS) -> apply.FileChange | None:
     records = Backups(folder / "state" / "installed")
-    again = partial(apply.installing, Target.at(CLAUDE, path, "fastn"), what, records)
+    again = partial(apply.plan_install, Target.at(CLAUDE, path, "fastn"), what, records)
     change = again()
     assert change is not None
     return apply.apply(change, again, records, sync=sync)
@@ -133,7 +133,7 @@ def test_uninstall_keeps_a_concurrent_write(tmp_path: Path) -> None:
     path = tmp_path / ".claude.json"
     install(tmp_path, path, os.fsync)
     records = Backups(tmp_path / "state" / "installed")
-    again = partial(apply.uninstalling, Target.at(CLAUDE, path, "fastn"), records)
+    again = partial(apply.plan_uninstall, Target.at(CLAUDE, path, "fastn"), records)
     change = again()
     assert change is not None
     assert change.new is None
@@ -164,9 +164,9 @@ def test_install_time_is_linear_in_the_file_size(format_: Format, begin: str, in
     for megabytes in (0.5, 4):
         content = (begin + json.dumps(large(megabytes), indent=indent)).encode()
         start = time.process_time()
-        then, traces = edit.put(format_, content, OURS)
+        then, traces = edit.insert(format_, content, OURS)
         times.append(time.process_time() - start)
-        assert edit.take(format_, then, OURS, traces) == content
+        assert edit.remove(format_, then, OURS, traces) == content
     assert times[1] < 32 * times[0]
 
 
@@ -177,7 +177,7 @@ def test_install_refuses_a_hostile_file_at_once(text: str) -> None:
     """Unterminated text, each part of which could begin a new one."""
     start = time.process_time()
     with pytest.raises(apply.UnreadableConfig):
-        edit.put(Format.JSONC, text.encode(), OURS)
+        edit.insert(Format.JSONC, text.encode(), OURS)
     assert time.process_time() - start < 5
 
 

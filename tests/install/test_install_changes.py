@@ -39,12 +39,12 @@ class ClientFile:
         self.path.chmod(mode)
 
     def install(self, what: Any = OURS, *, overwrite: bool = False) -> apply.FileChange | None:
-        again = partial(apply.installing, self.target, what, self.records, overwrite=overwrite)
+        again = partial(apply.plan_install, self.target, what, self.records, overwrite=overwrite)
         change = again()
         return None if change is None else apply.apply(change, again, self.records)
 
     def uninstall(self) -> apply.FileChange | None:
-        again = partial(apply.uninstalling, self.target, self.records)
+        again = partial(apply.plan_uninstall, self.target, self.records)
         change = again()
         return None if change is None else apply.apply(change, again, self.records)
 
@@ -205,7 +205,7 @@ def test_uninstall_of_a_missing_entry_does_nothing(client: ClientFile) -> None:
 def test_change_other_than_the_one_shown_is_not_made(client: ClientFile) -> None:
     """Ours: the client may write its file while a person reads."""
     client.write(b"{}")
-    again = partial(apply.installing, client.target, OURS, client.records)
+    again = partial(apply.plan_install, client.target, OURS, client.records)
     change = again()
     assert change is not None
     client.path.write_bytes(b'{"mcpServers": {"other": {}}}')

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from fastn_mcp.install.clients import Format
-from fastn_mcp.install.edit import Addition, NoPlace, UnreadableConfig, found, load, put, same, take, with_, without
+from fastn_mcp.install.edit import Addition, NoPlace, UnreadableConfig, find, insert, load, remove, same, with_, without
 
 ENTRY = {"command": "/opt/fastn mcp/bin/fastn-mcp", "args": ["--profile", 'a"b'], "env": {"K": "${env:K}"}}
 SERVER = Addition(("mcpServers",), "fastn", ENTRY)
@@ -24,9 +24,9 @@ QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, H
 def round_trip(format_: Format, content: bytes, additions: list[Addition]) -> bytes:
     """Put the additions in and take them out, checking every promise on the way."""
     before = load(format_, content)
-    assume(not any(found(before, addition) is not None for addition in additions))
+    assume(not any(find(before, addition) is not None for addition in additions))
     try:
-        then, traces = put(format_, content, additions)
+        then, traces = insert(format_, content, additions)
     except NoPlace:
         assume(False)
         raise
@@ -34,7 +34,7 @@ def round_trip(format_: Format, content: bytes, additions: list[Addition]) -> by
     for addition in additions:
         wanted = with_(wanted, addition)
     assert same(load(format_, then), wanted)
-    return take(format_, then, additions, traces)
+    return remove(format_, then, additions, traces)
 
 
 @QUICK
@@ -80,18 +80,18 @@ def test_members_added_meanwhile_stay(text: str, place: str) -> None:
     """Issue 7: exactly our entry goes, and no member before or after it."""
     content = text.encode()
     before = load(Format.JSONC, content)
-    assume(before != {} and all(found(before, one) is None for one in (SERVER, INPUT)))
+    assume(before != {} and all(find(before, one) is None for one in (SERVER, INPUT)))
     theirs = Addition(("mcpServers",), "theirs", {"command": "x"})
-    assume(found(before, theirs) is None)
+    assume(find(before, theirs) is None)
     try:
         if place == "front":
-            base, _ = put(Format.JSONC, content, [theirs])
-            then, traces = put(Format.JSONC, base, [SERVER])
-            assert take(Format.JSONC, then, [SERVER], traces) == base
+            base, _ = insert(Format.JSONC, content, [theirs])
+            then, traces = insert(Format.JSONC, base, [SERVER])
+            assert remove(Format.JSONC, then, [SERVER], traces) == base
         else:
-            ours, traces = put(Format.JSONC, content, [SERVER])
-            then, _ = put(Format.JSONC, ours, [theirs])
-            left = take(Format.JSONC, then, [SERVER], traces)
+            ours, traces = insert(Format.JSONC, content, [SERVER])
+            then, _ = insert(Format.JSONC, ours, [theirs])
+            left = remove(Format.JSONC, then, [SERVER], traces)
             assert same(load(Format.JSONC, left), with_(before, theirs))
             assert without(load(Format.JSONC, left), theirs).get("mcpServers", {}) == before.get("mcpServers", {})
     except NoPlace:
@@ -103,13 +103,13 @@ def test_members_added_meanwhile_stay(text: str, place: str) -> None:
 def test_entry_rewritten_by_the_client_is_removed(text: str) -> None:
     """Ours: by its value, since its text is gone; objects created for it that are empty go too."""
     before = load(Format.JSONC, text.encode())
-    assume(found(before, SERVER) is None)
+    assume(find(before, SERVER) is None)
     try:
-        then, traces = put(Format.JSONC, text.encode(), [SERVER])
+        then, traces = insert(Format.JSONC, text.encode(), [SERVER])
     except NoPlace:
         assume(False)
         raise
-    left = take(Format.JSONC, then, [SERVER], [replace(trace, added="") for trace in traces])
+    left = remove(Format.JSONC, then, [SERVER], [replace(trace, added="") for trace in traces])
     assert same(load(Format.JSONC, left), before)
 
 
@@ -118,12 +118,12 @@ def test_entry_rewritten_by_the_client_is_removed(text: str) -> None:
 def test_extended_toml_table_is_removed_whole(text: str) -> None:
     """Issue 7: Codex stores the approvals of tools below the entry."""
     try:
-        then, traces = put(Format.TOML, text.encode(), [TABLE])
+        then, traces = insert(Format.TOML, text.encode(), [TABLE])
     except NoPlace:
         assume(False)
         raise
     more = b'\n[mcp_servers.fastn.tools.run_workflow]\napproval_mode = "approve"\n\n[later] # theirs\nx = 1\n'
-    left = take(Format.TOML, then + more, [TABLE], traces)
+    left = remove(Format.TOML, then + more, [TABLE], traces)
     assert b"fastn-mcp" not in left
     assert left.endswith(b"[later] # theirs\nx = 1\n")
     assert left.startswith(text.rstrip("\r\n").encode())
@@ -131,8 +131,8 @@ def test_extended_toml_table_is_removed_whole(text: str) -> None:
 
 def test_line_added_to_our_toml_table_does_not_join_another() -> None:
     """Ours: lines after ours that open no table are part of our table."""
-    then, traces = put(Format.TOML, b"# a comment without an end", [TABLE])
-    left = take(Format.TOML, then + b"cwd = '/x'\n\n[later]\nx = 1\n", [TABLE], traces)
+    then, traces = insert(Format.TOML, b"# a comment without an end", [TABLE])
+    left = remove(Format.TOML, then + b"cwd = '/x'\n\n[later]\nx = 1\n", [TABLE], traces)
     assert left == b"# a comment without an end\n\n[later]\nx = 1\n"
 
 
@@ -154,17 +154,17 @@ def test_line_added_to_our_toml_table_does_not_join_another() -> None:
 def test_entry_has_the_layout_of_its_surroundings(before: str, after: str) -> None:
     """Ours: indentation, line ends, and a comma that is not inside a comment."""
     addition = Addition(("mcpServers",), "fastn", {"command": "x"})
-    then, _ = put(Format.JSONC, before.encode(), [addition])
+    then, _ = insert(Format.JSONC, before.encode(), [addition])
     assert then.decode() == after
 
 
 def test_existing_entry_is_replaced_in_place() -> None:
     """Ours."""
     content = b'{"mcpServers": {"fastn": {"url": "x"}, "b": 1}, "c": 2}'
-    then, _ = put(Format.JSON, content, [SERVER])
+    then, _ = insert(Format.JSON, content, [SERVER])
     assert list(json.loads(then)["mcpServers"]) == ["fastn", "b"]
     assert json.loads(then) == {"mcpServers": {"fastn": ENTRY, "b": 1}, "c": 2}
-    toml, _ = put(Format.TOML, b"[mcp_servers.fastn]\nurl = 'x'\n\n[z]\na = 1\n", [TABLE])
+    toml, _ = insert(Format.TOML, b"[mcp_servers.fastn]\nurl = 'x'\n\n[z]\na = 1\n", [TABLE])
     assert load(Format.TOML, toml) == {"z": {"a": 1}, "mcp_servers": {"fastn": TABLE.value}}
 
 
@@ -187,7 +187,7 @@ def test_existing_entry_is_replaced_in_place() -> None:
 def test_invalid_document_is_reported(format_: Format, content: bytes, said: str) -> None:
     """Issue 7: with the position of the error."""
     with pytest.raises(UnreadableConfig, match=said):
-        put(format_, content, [SERVER])
+        insert(format_, content, [SERVER])
 
 
 @pytest.mark.parametrize(
@@ -203,23 +203,23 @@ def test_invalid_document_is_reported(format_: Format, content: bytes, said: str
 def test_missing_place_of_an_entry_is_reported(format_: Format, content: bytes, addition: Addition, where: str) -> None:
     """Ours."""
     with pytest.raises(NoPlace, match=where):
-        put(format_, content, [addition])
+        insert(format_, content, [addition])
 
 
 def test_removing_a_missing_entry_changes_nothing() -> None:
     """Ours: another program may have removed it."""
-    then, traces = put(Format.JSONC, b'{"a": 1}', [SERVER, INPUT])
+    then, traces = insert(Format.JSONC, b'{"a": 1}', [SERVER, INPUT])
     assert then != b'{"a": 1}'
     for left in (b"", b'{"a": 1}', b'{"mcpServers": {}, "inputs": []}'):
-        assert take(Format.JSONC, left, [SERVER, INPUT], traces) == left
+        assert remove(Format.JSONC, left, [SERVER, INPUT], traces) == left
 
 
 def test_duplicate_entry_is_not_removed() -> None:
     """Ours: removing one would make the other one count."""
-    _, traces = put(Format.JSON, b"{}", [SERVER])
+    _, traces = insert(Format.JSON, b"{}", [SERVER])
     twice = b'{"mcpServers": {"fastn": 1, "fastn": 2}}'
     with pytest.raises(NoPlace, match="mcpServers"):
-        take(Format.JSON, twice, [SERVER], traces)
+        remove(Format.JSON, twice, [SERVER], traces)
 
 
 def test_nan_equals_itself() -> None:
