@@ -1,8 +1,8 @@
 """TCP and TLS streams for httpcore2 on asyncio's own transports.
 
-httpcore2's default backend uses anyio's streams. This one takes a ninth off the instructions of a whole `get_customer`
-call (`make bench-check`): it adds no stream, timer or task switch to what the event loop does, since the client has one
-deadline for the whole call. It can go when httpcore2 has a backend for asyncio itself.
+httpcore2's default backend uses anyio's streams. This one saves a ninth of the instructions of a whole `get_customer`
+call (`make bench-check`): it adds no stream, timer or task switch to the event loop, as the client has one deadline for
+the whole call. It can be removed once httpcore2 has a backend for asyncio.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from aiohappyeyeballs import start_connection  # pyright: ignore[reportUnknownVa
 from typing_extensions import override
 
 _HEAD_START = 0.25
-"""Seconds after which the next address is tried too (RFC 8305): a broken IPv6 must not cost the deadline."""
+"""Seconds before the next address is tried too (RFC 8305), so that broken IPv6 does not use up the deadline."""
 
 
 class AsyncioBackend(httpcore2.AsyncNetworkBackend):
-    """Opens connections."""
+    """Opens TCP connections on asyncio's transports."""
 
     @override
     async def connect_tcp(
@@ -34,9 +34,9 @@ class AsyncioBackend(httpcore2.AsyncNetworkBackend):
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                connected = await start_connection(found, happy_eyeballs_delay=_HEAD_START, interleave=1, loop=loop)
-                _, pipe = await loop.create_connection(_Pipe, sock=connected)
+                addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                sock = await start_connection(addresses, happy_eyeballs_delay=_HEAD_START, interleave=1, loop=loop)
+                _, pipe = await loop.create_connection(_Pipe, sock=sock)
         except TimeoutError as error:
             raise httpcore2.ConnectTimeout(str(error)) from error
         except OSError as error:
@@ -45,11 +45,11 @@ class AsyncioBackend(httpcore2.AsyncNetworkBackend):
 
 
 _MOST_UNREAD = 256 * 1024
-"""Bytes that wait to be read, after which the other side has to wait."""
+"""Maximum number of unread bytes before reading from the socket is paused."""
 
 
 class _Pipe(asyncio.Protocol):
-    """What has arrived and was not read; whether more can be written."""
+    """Buffer of unread bytes, and whether more can be written."""
 
     transport: asyncio.Transport
 
@@ -104,7 +104,7 @@ class _ConnectionStream(httpcore2.AsyncNetworkStream):
 
     @override
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """What has arrived, or what arrives next; nothing once the other side has ended."""
+        """Return the buffered bytes, or else the next ones; empty at the end of the stream."""
         pipe = self._pipe
         if not pipe.arrived and not pipe.ended:
             pipe.reader = asyncio.get_running_loop().create_future()
@@ -136,7 +136,7 @@ class _ConnectionStream(httpcore2.AsyncNetworkStream):
 
     @override
     async def aclose(self) -> None:
-        # At once: closing TLS properly waits up to 30 s for the other side, and the loop may end before.
+        # Abort: closing TLS properly waits up to 30 s for the peer, and the loop may end before.
         self._pipe.transport.abort()
 
     @override
@@ -150,7 +150,7 @@ class _ConnectionStream(httpcore2.AsyncNetworkStream):
         except TimeoutError as error:
             pipe.transport.abort()
             raise httpcore2.ConnectTimeout from error
-        except OSError as error:  # so are those of ssl
+        except OSError as error:  # includes ssl.SSLError
             pipe.transport.abort()
             raise httpcore2.ConnectError(str(error)) from error
         if secured is None:
@@ -160,6 +160,6 @@ class _ConnectionStream(httpcore2.AsyncNetworkStream):
 
     @override
     def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":  # of an idle connection: it was closed there, or says what nobody asked for
+        if info == "is_readable":  # of an idle connection: closed by the peer, or with unexpected data
             return self._pipe.ended or bool(self._pipe.arrived)
         return self._pipe.transport.get_extra_info(info)

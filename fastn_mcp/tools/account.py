@@ -95,7 +95,7 @@ class ApiKey(SecretRow):
 
 
 class NewApiKey(FastnObject):
-    """What creating one answers, its secrets included: they are delivered as the settings say."""
+    """Response to a creation, including the key's secrets, which are delivered as configured."""
 
     id: JsonValue = None
     name: JsonValue = None

@@ -13,11 +13,11 @@ from fastn_mcp.tools.tool import Effect, FastnObject, Result
 
 
 class AiReply(FastnObject):
-    """What the agent says, with its questions and what it wants approved. Untrusted text."""
+    """A reply of Fastn's AI, with its questions and pending approvals. Untrusted text."""
 
 
 class Conversation(Operation[Result], Generic[Result]):
-    """What all messages to Fastn's AI have in common."""
+    """Base class of messages to Fastn's AI."""
 
     effect = Effect.SPEND
     evidence = INFERRED("api-reference, AI")

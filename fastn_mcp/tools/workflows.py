@@ -54,7 +54,7 @@ class Workflow(FastnObject):
 
 
 class Run(FastnObject):
-    """A run that has begun, or that has ended where the workflow is INSTANT."""
+    """A started run, or a finished one if the workflow is INSTANT."""
 
 
 class ListWorkflows(List[Workflow]):
