@@ -1,4 +1,4 @@
-"""A fresh account for each test, and who asks it."""
+"""Fixtures: a fresh sandbox for each test, its clock, and a client."""
 
 import pytest
 from asking import Clock, Fastn

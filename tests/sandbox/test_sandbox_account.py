@@ -1,4 +1,4 @@
-"""The account that the sandbox begins with, where it is kept, and when schedules fire."""
+"""Tests of the initial account, its file, and the times of schedules."""
 
 import json
 import random
@@ -26,8 +26,8 @@ from fastn_mcp.tools.workflows import GetExecution, ListExecutions
 TIKTOK = "wf_96d1b3072c5a"
 
 
-def test_the_account_is_the_same_each_time() -> None:
-    """Ours: the same moment and the same seed give the same account, another seed gives other ids."""
+def test_account_is_reproducible() -> None:
+    """Ours: the same time and seed give the same account, another seed gives other ids."""
     first, second = (dataset(MORNING, random.Random("1")).dump() for _ in range(2))  # noqa: S311
 
     assert first == second
@@ -37,8 +37,8 @@ def test_the_account_is_the_same_each_time() -> None:
 @pytest.mark.parametrize(
     "at", [MORNING, datetime(2028, 2, 29, 23, 59, 59, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)]
 )
-def test_nothing_in_the_account_lies_in_the_future(at: datetime) -> None:
-    """Ours: whenever it begins, what is over is over."""
+def test_account_has_no_future_times(at: datetime) -> None:
+    """Ours: at any time of day."""
     rows: list[Any] = dataset(at, random.Random(1)).all("executions")  # noqa: S311
     moments = [row[name] for row in rows for name in ("createdAt", "completedAt") if row[name] is not None]
 
@@ -46,23 +46,23 @@ def test_nothing_in_the_account_lies_in_the_future(at: datetime) -> None:
     assert max(datetime.fromisoformat(moment) for moment in moments) <= at
 
 
-def test_the_tiktok_sync_has_failed_for_nine_days(fastn: Fastn) -> None:
-    """Fastn's documentation: its own example of a failing schedule."""
+def test_tiktok_sync_has_failed_for_nine_days(fastn: Fastn) -> None:
+    """Fastn's documentation: its example of a failing schedule."""
     runs = fastn(ListExecutions(workflow_id=TIKTOK, limit=100)).data
 
     assert [row["status"] for row in runs[:10]] == ["failed"] * 9 + ["completed"]
     assert fastn.sandbox.state.named("triggers", "Daily TikTok sync", by="name")["consecutiveFailures"] == 9
 
 
-def test_one_output_gives_orders_that_nobody_should_obey(fastn: Fastn) -> None:
-    """Ours: text from Fastn is data, and a test of that needs some that tries."""
+def test_one_output_has_a_prompt_injection(fastn: Fastn) -> None:
+    """Ours: text from Fastn is data, and tests of that need an injection."""
     rows: list[Any] = fastn.sandbox.state.all("executions")
     (row,) = [row for row in rows if row["output"] and row["output"].get("note") == INJECTION]
 
     assert fastn(GetExecution(execution_id=row["id"])).data["output"]["note"] == INJECTION
 
 
-def test_the_ids_have_the_documented_formats(fastn: Fastn) -> None:
+def test_ids_have_the_documented_formats(fastn: Fastn) -> None:
     """Fastn's documentation and third parties: wf_ and exec_ with 12 hex digits, connections with colons."""
     state = fastn.sandbox.state
 
@@ -74,14 +74,14 @@ def test_the_ids_have_the_documented_formats(fastn: Fastn) -> None:
         assert DeleteConnection(connection_id=str(row["id"])).request().path.endswith(quote(str(row["id"]), safe=""))
 
 
-def test_a_name_that_the_account_does_not_have_is_an_error(fastn: Fastn) -> None:
-    """Ours: a test that names what is not there should not go on."""
+def test_unknown_name_is_an_error(fastn: Fastn) -> None:
+    """Ours: a test that names a missing row should not continue."""
     with pytest.raises(KeyError, match="nothing"):
         fastn.id_of("customers", "nothing")
 
 
-def test_a_file_keeps_the_account(tmp_path: Path, clock: Clock) -> None:
-    """Ours: with a file the account outlives the process, keys included, and ids are not given twice."""
+def test_file_persists_the_account(tmp_path: Path, clock: Clock) -> None:
+    """Ours: with a file the account outlives the process, with its keys, and ids are not repeated."""
     file = tmp_path / "there" / "sandbox.json"
     first = Fastn(FaultySandbox(clock, file=file))
     made = [first(CreateCustomer(name=f"Initech {number}")).data["id"] for number in range(3)]
@@ -94,8 +94,8 @@ def test_a_file_keeps_the_account(tmp_path: Path, clock: Clock) -> None:
     assert second(CreateCustomer(name="Initech 3")).data["id"] not in known
 
 
-def test_the_file_is_for_its_owner_alone_and_holds_no_key(tmp_path: Path, clock: Clock) -> None:
-    """Ours: what is kept are digests; mode 0600, in a directory of 0700."""
+def test_file_is_private_and_contains_no_key(tmp_path: Path, clock: Clock) -> None:
+    """Ours: keys are stored as digests; mode 0600, in a directory of 0700."""
     file = tmp_path / "there" / "sandbox.json"
     made = Fastn(FaultySandbox(clock, file=file))(CreateApiKey(name="BI")).data
 
@@ -107,8 +107,8 @@ def test_the_file_is_for_its_owner_alone_and_holds_no_key(tmp_path: Path, clock:
     assert LIVE_KEY not in text
 
 
-def test_a_read_does_not_write_the_file(tmp_path: Path, clock: Clock) -> None:
-    """Ours: only a change is written."""
+def test_read_does_not_write_the_file(tmp_path: Path, clock: Clock) -> None:
+    """Ours: only changes are written."""
     file = tmp_path / "sandbox.json"
     fastn = Fastn(FaultySandbox(clock, file=file))
     file.unlink()
@@ -118,8 +118,8 @@ def test_a_read_does_not_write_the_file(tmp_path: Path, clock: Clock) -> None:
     assert not file.exists()
 
 
-def test_a_draft_that_was_left_behind_does_no_harm(tmp_path: Path, clock: Clock) -> None:
-    """Ours: a process that died while writing leaves the old file whole, and the next one goes on."""
+def test_leftover_temporary_file_is_harmless(tmp_path: Path, clock: Clock) -> None:
+    """Ours: a process that dies while writing leaves the old file intact, and the next one continues."""
     file = tmp_path / "sandbox.json"
     fastn = Fastn(FaultySandbox(clock, file=file))
     fastn(CreateCustomer(name="Initech"))
@@ -133,8 +133,8 @@ def test_a_draft_that_was_left_behind_does_no_harm(tmp_path: Path, clock: Clock)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"serial": "x", "rows": {}}', b"\xff", b"[" * 100_000])
-def test_a_file_that_holds_something_else_is_left_alone(tmp_path: Path, clock: Clock, content: bytes) -> None:
-    """Ours: the sandbox does not overwrite what it does not know."""
+def test_file_with_other_content_is_not_overwritten(tmp_path: Path, clock: Clock, content: bytes) -> None:
+    """Ours: the sandbox refuses it."""
     file = tmp_path / "sandbox.json"
     file.write_bytes(content)
 
@@ -144,8 +144,8 @@ def test_a_file_that_holds_something_else_is_left_alone(tmp_path: Path, clock: C
     assert file.read_bytes() == content
 
 
-def test_resetting_begins_again(tmp_path: Path, clock: Clock) -> None:
-    """Ours: fresh data, in the file too."""
+def test_reset_creates_a_fresh_account(tmp_path: Path, clock: Clock) -> None:
+    """Ours: also in the file."""
     file = tmp_path / "sandbox.json"
     fastn = Fastn(FaultySandbox(clock, file=file))
     fastn(CreateCustomer(name="Initech"))
@@ -157,8 +157,8 @@ def test_resetting_begins_again(tmp_path: Path, clock: Clock) -> None:
     assert "Initech" not in file.read_text()
 
 
-def test_a_state_comes_back_as_it_was(fastn: Fastn) -> None:
-    """Ours: what is dumped is JSON, and reads back the same."""
+def test_state_survives_dump_and_load(fastn: Fastn) -> None:
+    """Ours: the dump is JSON, and loads to the same state."""
     dumped = fastn.sandbox.state.dump()
 
     again = SandboxState.load(json.loads(json.dumps(dumped)), random.Random)
@@ -181,8 +181,8 @@ def test_a_state_comes_back_as_it_was(fastn: Fastn) -> None:
         ("5,10 3/6 * 10-12 *", "UTC", "2026-10-06T15:05"),
     ],
 )
-def test_a_schedule_fires_when_cron_says(schedule: str, timezone: str, expected: str) -> None:
-    """cron(5): five fields; where both days are restricted, either will do."""
+def test_next_run_follows_cron(schedule: str, timezone: str, expected: str) -> None:
+    """cron(5): five fields; if both days are restricted, either matches."""
     assert next_run(schedule, timezone, MORNING).isoformat()[:16] == expected
 
 
@@ -198,14 +198,14 @@ def test_a_schedule_fires_when_cron_says(schedule: str, timezone: str, expected:
         ("0 0 30 2 *", "day-of-month"),
     ],
 )
-def test_a_schedule_that_makes_no_sense_is_refused(schedule: str, problem: str) -> None:
+def test_invalid_schedule_is_refused(schedule: str, problem: str) -> None:
     """cron(5)."""
     with pytest.raises(ValueError, match=problem):
         next_run(schedule, "UTC", MORNING)
 
 
 @pytest.mark.parametrize("timezone", ["Mars/Base", "", "../etc/passwd"])
-def test_a_time_zone_that_does_not_exist_is_refused(timezone: str) -> None:
-    """Fastn's documentation: the time zone is required; its names are IANA's."""
+def test_unknown_time_zone_is_refused(timezone: str) -> None:
+    """Fastn's documentation: the time zone is required, with an IANA name."""
     with pytest.raises(ValueError, match="time zone"):
         next_run("0 * * * *", timezone, MORNING)

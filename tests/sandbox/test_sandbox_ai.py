@@ -1,4 +1,4 @@
-"""Fastn's AI agents, as far as a fake can be one."""
+"""Tests of the simulated AI agents."""
 
 from typing import Any
 
@@ -25,8 +25,8 @@ def names(fastn: Fastn) -> set[str]:
     return {row["name"] for row in fastn(ListWorkflows()).data}
 
 
-def test_a_conversation_has_a_session(fastn: Fastn) -> None:
-    """Fastn's documentation: sessions, which a later message continues."""
+def test_chat_has_a_session(fastn: Fastn) -> None:
+    """Fastn's documentation: a later message continues a session."""
     first = chat(fastn, "How are my workflows?")
     second = chat(fastn, "And my customers?", first["sessionId"])
 
@@ -36,7 +36,7 @@ def test_a_conversation_has_a_session(fastn: Fastn) -> None:
     assert fastn(AiChat(message="Hello there", session_id="ses_nothing")).status == 404
 
 
-def test_a_vague_message_is_asked_back(fastn: Fastn) -> None:
+def test_vague_message_gets_a_question(fastn: Fastn) -> None:
     """Fastn's documentation: clarifying questions as option cards."""
     reply = chat(fastn, "Fix")
 
@@ -44,8 +44,8 @@ def test_a_vague_message_is_asked_back(fastn: Fastn) -> None:
     assert reply["questions"][0]["options"]
 
 
-def test_in_manual_mode_a_change_waits_for_approval(fastn: Fastn) -> None:
-    """Fastn's documentation: Manual shows a card with tool and arguments; Accept, or Reject."""
+def test_manual_mode_change_waits_for_approval(fastn: Fastn) -> None:
+    """Fastn's documentation: Manual shows a card with tool and arguments, to accept or reject."""
     asked = chat(fastn, "Please create a workflow for returns")
     (card,) = asked["pendingApprovals"]
     before = names(fastn)
@@ -58,7 +58,7 @@ def test_in_manual_mode_a_change_waits_for_approval(fastn: Fastn) -> None:
     assert len(names(fastn)) == len(before) + 1
 
 
-def test_a_rejected_change_is_not_made(fastn: Fastn) -> None:
+def test_rejected_change_is_not_made(fastn: Fastn) -> None:
     """Fastn's documentation: Reject leads to another plan."""
     asked = chat(fastn, f"Delete {TRACKING}, please")
     chat(fastn, "Reject: not this one", asked["sessionId"])
@@ -67,7 +67,7 @@ def test_a_rejected_change_is_not_made(fastn: Fastn) -> None:
     assert chat(fastn, "approve it now", asked["sessionId"])["toolCalls"] == []
 
 
-def test_in_auto_mode_nobody_is_asked(fastn: Fastn) -> None:
+def test_auto_mode_sends_no_cards(fastn: Fastn) -> None:
     """Fastn's documentation: Auto, its default, does not ask."""
     reply = chat(fastn, f"Delete {TRACKING}, please", mode="auto")
 
@@ -77,8 +77,8 @@ def test_in_auto_mode_nobody_is_asked(fastn: Fastn) -> None:
     assert actors == ["agent"]
 
 
-def test_what_is_gone_when_it_is_approved_stays_gone(fastn: Fastn) -> None:
-    """Ours: an approval that comes late does no harm."""
+def test_approval_of_a_deleted_resource_changes_nothing(fastn: Fastn) -> None:
+    """Ours: a late approval does no harm."""
     asked = chat(fastn, f"Delete {TRACKING}, please")
     chat(fastn, f"Delete {TRACKING}, please", mode="auto")
 
@@ -86,8 +86,8 @@ def test_what_is_gone_when_it_is_approved_stays_gone(fastn: Fastn) -> None:
     assert "pendingApprovals" in chat(fastn, f"Delete {TRACKING}, please")
 
 
-def test_a_build_makes_what_was_asked_for_after_some_looks(fastn: Fastn) -> None:
-    """Fastn's documentation: BUILD PROGRESS n/N. There is no status endpoint, so the session is asked."""
+def test_build_completes_after_some_polls(fastn: Fastn) -> None:
+    """Fastn's documentation: BUILD PROGRESS n/N. There is no status endpoint, so the session is polled."""
     answer = fastn(AiBuild(type="Workflow", prompt="Sync orders to Xero", connectors=["xero"], approval_mode="auto"))
     begun = answer.data
 
@@ -104,8 +104,8 @@ def test_a_build_makes_what_was_asked_for_after_some_looks(fastn: Fastn) -> None
     assert "workflows" in chat(fastn, "And how are my workflows?", begun["sessionId"])["message"]
 
 
-def test_time_brings_a_build_on(fastn: Fastn, clock: Clock) -> None:
-    """Ours: a build goes on without being watched."""
+def test_build_proceeds_with_time(fastn: Fastn, clock: Clock) -> None:
+    """Ours: a build proceeds without being polled."""
     begun = build(fastn, "auto", kind="connector", name="Initech")
     clock.pass_(minutes=5)
 
@@ -115,8 +115,8 @@ def test_time_brings_a_build_on(fastn: Fastn, clock: Clock) -> None:
     assert done["resourceId"] in {row["id"] for row in fastn(ListConnectors(search="Initech")).data}
 
 
-def test_in_manual_mode_a_build_asks_before_it_makes_anything(fastn: Fastn) -> None:
-    """Fastn's documentation: Manual asks for every create."""
+def test_manual_mode_build_asks_before_it_creates(fastn: Fastn) -> None:
+    """Fastn's documentation: Manual asks before every creation."""
     begun = build(fastn, "manual")
     looked = [chat(fastn, "status?", begun["sessionId"]) for _ in range(6)]
 
@@ -129,8 +129,8 @@ def test_in_manual_mode_a_build_asks_before_it_makes_anything(fastn: Fastn) -> N
 
 
 @pytest.mark.parametrize("kind", ["workflow", "connector"])
-def test_a_build_does_not_overwrite_what_is_there(fastn: Fastn, kind: str, clock: Clock) -> None:
-    """Ours: what has the name already is what the build ends with."""
+def test_build_does_not_overwrite_an_existing_resource(fastn: Fastn, kind: str, clock: Clock) -> None:
+    """Ours: the build ends with the existing resource of that name."""
     made: list[str] = []
     for _ in range(2):
         begun = build(fastn, "auto", kind=kind, name="Twice")
@@ -140,7 +140,7 @@ def test_a_build_does_not_overwrite_what_is_there(fastn: Fastn, kind: str, clock
     assert made[0] == made[1]
 
 
-def test_a_build_names_what_is_wrong_with_it(fastn: Fastn) -> None:
+def test_invalid_build_names_the_field(fastn: Fastn) -> None:
     """Ours: 422 names the field."""
     assert fastn(AiBuild(type="spaceship", prompt="x")).field == "type"
     assert fastn(AiBuild(type="workflow", prompt="x", connectors=["nothing"])).field == "connectors"
@@ -148,8 +148,8 @@ def test_a_build_names_what_is_wrong_with_it(fastn: Fastn) -> None:
     assert fastn.ask("POST", "/api/v1/ai/chat", body={"message": "Hi there", "colour": "red"}).field == "colour"
 
 
-def test_agents_cost_credits_until_there_are_none(fastn: Fastn) -> None:
-    """Fastn's documentation: 50 credits are included; QUOTA_EXCEEDED does not clear by waiting."""
+def test_agents_spend_credits_until_they_are_used_up(fastn: Fastn) -> None:
+    """Fastn's documentation: 50 credits are included; waiting does not clear QUOTA_EXCEEDED."""
     for _ in range(12):
         chat(fastn, "How are my workflows?")
 

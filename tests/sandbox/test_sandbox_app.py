@@ -1,4 +1,4 @@
-"""The sandbox over HTTP: in process, and served by uvicorn on a socket."""
+"""Tests of the sandbox over HTTP: in process, and served by uvicorn on a socket."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ class Naps:
 
 
 def plain_client(sandbox: FaultySandbox) -> httpx2.AsyncClient:
-    """Of the app that `fastn-mcp sandbox` serves."""
+    """Return a client of the app that `fastn-mcp sandbox` serves."""
     return client_of(create_app(sandbox))
 
 
@@ -52,8 +52,8 @@ def client_of(app: App) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=transport, base_url="http://localhost", headers=HEADERS)
 
 
-async def test_it_speaks_http_in_process(sandbox: FaultySandbox, fastn: Fastn) -> None:
-    """Ours: the same answers as without HTTP; ids with colons arrive encoded."""
+async def test_app_answers_in_process(sandbox: FaultySandbox, fastn: Fastn) -> None:
+    """Ours: as without HTTP. Ids with colons arrive encoded."""
     async with plain_client(sandbox) as http:
         listed = await http.get(CUSTOMERS, params={"search": "ACME", "limit": 1})
         path = DeleteConnection(connection_id=fastn.connection("acme-corp", "xero")).request().path
@@ -67,8 +67,8 @@ async def test_it_speaks_http_in_process(sandbox: FaultySandbox, fastn: Fastn) -
     assert sandbox.requests[-1].tool == "delete_connection"
 
 
-async def test_a_long_body_is_not_taken_in(sandbox: FaultySandbox) -> None:
-    """Fastn's documentation: 413. That the rest is thrown away while it streams is ours."""
+async def test_large_body_is_refused(sandbox: FaultySandbox) -> None:
+    """Fastn's documentation: 413. Discarding the rest while it streams is ours."""
 
     async def stream() -> AsyncGenerator[bytes]:
         for _ in range(8):
@@ -80,8 +80,8 @@ async def test_a_long_body_is_not_taken_in(sandbox: FaultySandbox) -> None:
     assert answer.status_code == 413
 
 
-async def test_a_broken_connection_is_an_exception_in_process(sandbox: FaultySandbox) -> None:
-    """Ours: there is no socket, so the exception is the one that the HTTP library raises."""
+async def test_reset_is_an_exception_in_process(sandbox: FaultySandbox) -> None:
+    """Ours: without a socket, it is the exception that the HTTP library raises."""
     async with client(sandbox) as http:
         sandbox.faults.add(Reset(), Reset(moment=FaultMoment.AFTER), Reset(sent=3))
         for _ in range(3):
@@ -91,8 +91,8 @@ async def test_a_broken_connection_is_an_exception_in_process(sandbox: FaultySan
     assert sandbox.state.first("customers", "name", "Initech") is not None
 
 
-async def test_a_short_body_is_short_in_process(sandbox: FaultySandbox) -> None:
-    """Ours: nobody counts bytes there, so it ends without a complaint."""
+async def test_truncated_body_is_short_in_process(sandbox: FaultySandbox) -> None:
+    """Ours: nothing checks the length there, so there is no error."""
     sandbox.faults.add(Truncate(kept=12))
     async with client(sandbox) as http:
         answer = await http.get(CUSTOMERS)
@@ -100,8 +100,8 @@ async def test_a_short_body_is_short_in_process(sandbox: FaultySandbox) -> None:
     assert answer.content == b'{"data":[{"i'
 
 
-async def test_a_late_answer_and_one_that_drips_take_their_time(sandbox: FaultySandbox) -> None:
-    """Ours: the time is passed in."""
+async def test_late_and_dripping_answers_sleep(sandbox: FaultySandbox) -> None:
+    """Ours: the sleep function is injected."""
     naps = Naps()
     sandbox.faults.add(Delay(seconds=3), Drip(seconds=0.5))
     async with client(sandbox, naps=naps) as http:
@@ -112,8 +112,8 @@ async def test_a_late_answer_and_one_that_drips_take_their_time(sandbox: FaultyS
     assert dripped.json()["total"] == 5
 
 
-async def test_a_request_that_hangs_can_be_given_up(sandbox: FaultySandbox) -> None:
-    """Ours: it waits for the client to leave, and no longer."""
+async def test_hanging_request_ends_with_a_disconnect(sandbox: FaultySandbox) -> None:
+    """Ours: it waits for the client to disconnect, and no longer."""
     sandbox.faults.add(Hang())
     async with client(sandbox) as http:
         with anyio.move_on_after(0.01) as scope:
@@ -122,8 +122,8 @@ async def test_a_request_that_hangs_can_be_given_up(sandbox: FaultySandbox) -> N
     assert scope.cancelled_caught
 
 
-async def told(app: App, scope: dict[str, Any], *messages: Message) -> list[Message]:
-    """What an application says to a server that says `messages`."""
+async def send_messages(app: App, scope: dict[str, Any], *messages: Message) -> list[Message]:
+    """Return what an application sends in response to the messages."""
     coming, said = list(messages), list[Message]()
 
     async def receive() -> Message:
@@ -136,21 +136,23 @@ async def told(app: App, scope: dict[str, Any], *messages: Message) -> list[Mess
     return said
 
 
-async def test_it_starts_and_stops_with_its_server(sandbox: FaultySandbox) -> None:
+async def test_app_supports_lifespan(sandbox: FaultySandbox) -> None:
     """ASGI: the lifespan protocol."""
     app = create_app(sandbox)
 
-    said = await told(app, {"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+    said = await send_messages(app, {"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
 
     assert [message["type"] for message in said] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
-async def test_it_speaks_no_websocket(sandbox: FaultySandbox) -> None:
+async def test_app_refuses_websockets(sandbox: FaultySandbox) -> None:
     """ASGI: closing before accepting refuses."""
-    assert await told(create_app(sandbox), {"type": "websocket"}) == [{"type": "websocket.close", "code": 1000}]
+    assert await send_messages(create_app(sandbox), {"type": "websocket"}) == [
+        {"type": "websocket.close", "code": 1000}
+    ]
 
 
-async def test_a_server_without_raw_paths_will_do(sandbox: FaultySandbox) -> None:
+async def test_app_works_without_raw_path(sandbox: FaultySandbox) -> None:
     """ASGI: raw_path is optional."""
     scope: dict[str, Any] = {
         "type": "http",
@@ -160,21 +162,21 @@ async def test_a_server_without_raw_paths_will_do(sandbox: FaultySandbox) -> Non
         "headers": [(name.encode(), value.encode()) for name, value in HEADERS.items()],
     }
 
-    said = await told(create_app(sandbox), scope, {"type": "http.request"})
+    said = await send_messages(create_app(sandbox), scope, {"type": "http.request"})
 
     assert said[0]["status"] == 200
 
 
-async def test_a_client_that_left_is_not_answered(sandbox: FaultySandbox) -> None:
+async def test_disconnected_client_is_not_answered(sandbox: FaultySandbox) -> None:
     """ASGI: http.disconnect."""
     scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
 
-    assert await told(create_app(sandbox), scope, {"type": "http.disconnect"}) == []
+    assert await send_messages(create_app(sandbox), scope, {"type": "http.disconnect"}) == []
     assert sandbox.requests == []
 
 
-async def test_control_paths_work_where_they_were_enabled(sandbox: FaultySandbox) -> None:
-    """Ours: what was asked, what is to go wrong, how it answers, and from the beginning."""
+async def test_control_paths_work_if_enabled(sandbox: FaultySandbox) -> None:
+    """Ours: the log, faults, behaviour, and reset."""
     async with client(sandbox) as http:
         await http.get(CUSTOMERS)
         seen = (await http.get("/__sandbox/requests")).json()["requests"]
@@ -201,8 +203,8 @@ async def test_control_paths_work_where_they_were_enabled(sandbox: FaultySandbox
         assert len((await http.get(CUSTOMERS)).json()["data"]) == 5
 
 
-async def test_a_wrong_order_is_refused_by_name(sandbox: FaultySandbox) -> None:
-    """Ours: a fault that is not understood would not strike, and a test would pass."""
+async def test_invalid_control_request_names_the_field(sandbox: FaultySandbox) -> None:
+    """Ours: otherwise the fault would not occur, and a test would pass wrongly."""
     async with client(sandbox) as http:
         unknown = await http.post("/__sandbox/faults", json={"kind": "status", "status": 503, "tims": 2})
         broken = await http.post("/__sandbox/behaviour", content=b"{")
@@ -214,8 +216,8 @@ async def test_a_wrong_order_is_refused_by_name(sandbox: FaultySandbox) -> None:
     assert [nowhere.status_code, web.status_code] == [404, 403]
 
 
-async def test_control_paths_are_closed_otherwise(sandbox: FaultySandbox) -> None:
-    """Ours: the sandbox of `fastn-mcp sandbox` takes no orders."""
+async def test_control_paths_are_not_found_otherwise(sandbox: FaultySandbox) -> None:
+    """Ours: `fastn-mcp sandbox` has no control paths."""
     async with plain_client(sandbox) as http:
         answers = [await http.get("/__sandbox/requests"), await http.post("/__sandbox/reset")]
 
@@ -228,7 +230,7 @@ Raw = Callable[[bytes], Awaitable[tuple[bytes, BaseException | None]]]
 
 @asynccontextmanager
 async def served(sandbox: FaultySandbox) -> AsyncGenerator[Raw]:
-    """uvicorn on a loopback socket, and a client that shows every byte and how the connection ended."""
+    """Serve with uvicorn on a loopback socket. The client sees every byte, and how the connection ended."""
     listening = socket.create_server(("127.0.0.1", 0))
     app = create_faulty_app(sandbox, broken=AssertionError)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
@@ -262,11 +264,11 @@ def creating() -> bytes:
     return f"{first}{head}\r\n".encode() + body
 
 
-def made(sandbox: FaultySandbox) -> bool:
+def is_created(sandbox: FaultySandbox) -> bool:
     return sandbox.state.first("customers", "name", "Initech") is not None
 
 
-async def test_served_it_answers(sandbox: FaultySandbox) -> None:
+async def test_served_app_answers(sandbox: FaultySandbox) -> None:
     """HTTP/1.1."""
     async with served(sandbox) as ask:
         got, error = await ask(creating())
@@ -281,33 +283,33 @@ async def test_served_it_answers(sandbox: FaultySandbox) -> None:
     [(Reset(), False), (Reset(moment=FaultMoment.AFTER), True)],
     ids=["before", "after"],
 )
-async def test_served_a_reset_sends_no_byte(
+async def test_served_reset_sends_no_byte(
     sandbox: FaultySandbox, fault: Reset, changed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """TCP: the socket is reset, whether the change was made or not; the client cannot know."""
+    """TCP: the client cannot know from a reset whether the change was made."""
     sandbox.faults.add(fault)
     async with served(sandbox) as ask:
         got, error = await ask(creating())
 
     assert got == b""
     assert isinstance(error, ConnectionResetError)
-    assert made(sandbox) is changed
+    assert is_created(sandbox) is changed
     assert caplog.text == ""
 
 
-async def test_served_a_reset_can_come_amid_the_body(sandbox: FaultySandbox) -> None:
-    """TCP: the head went out, and some of the body, as far as the system passed it on."""
+async def test_served_reset_within_the_body(sandbox: FaultySandbox) -> None:
+    """TCP: the head was sent, and some of the body, as far as the system passed it on."""
     sandbox.faults.add(Reset(sent=20))
     async with served(sandbox) as ask:
         got, error = await ask(creating())
 
     assert isinstance(error, ConnectionResetError)
     assert not got.endswith(b"}}")
-    assert made(sandbox)
+    assert is_created(sandbox)
 
 
-async def test_served_a_truncated_body_ends_too_early(sandbox: FaultySandbox, caplog: pytest.LogCaptureFixture) -> None:
-    """HTTP/1.1: fewer bytes than Content-Length promised, and the connection ends in order."""
+async def test_served_truncated_body_ends_too_early(sandbox: FaultySandbox, caplog: pytest.LogCaptureFixture) -> None:
+    """HTTP/1.1: fewer bytes than Content-Length, and an orderly end of the connection."""
     sandbox.faults.add(Truncate(kept=20))
     async with served(sandbox) as ask:
         got, error = await ask(creating())
@@ -319,8 +321,8 @@ async def test_served_a_truncated_body_ends_too_early(sandbox: FaultySandbox, ca
     assert caplog.text == ""
 
 
-async def test_served_it_drips(sandbox: FaultySandbox) -> None:
-    """HTTP/1.1: the whole of it, in the end."""
+async def test_served_dripping_answer_is_complete(sandbox: FaultySandbox) -> None:
+    """HTTP/1.1: the client receives all of it in the end."""
     sandbox.faults.add(Drip(seconds=0))
     async with served(sandbox) as ask:
         got, _ = await ask(creating())
@@ -328,10 +330,10 @@ async def test_served_it_drips(sandbox: FaultySandbox) -> None:
     assert got.endswith(b"}}")
 
 
-async def test_served_a_client_that_gives_up_on_a_hanging_request_leaves_nothing_behind(
+async def test_served_hanging_request_ends_with_the_client(
     sandbox: FaultySandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """ASGI: http.disconnect ends the wait, and the server goes on."""
+    """ASGI: http.disconnect ends the wait, and the server continues."""
     sandbox.faults.add(Hang(), Status(status=418))
 
     async def asking(ask: Raw) -> None:
@@ -350,8 +352,8 @@ async def test_served_a_client_that_gives_up_on_a_hanging_request_leaves_nothing
     assert caplog.text == ""
 
 
-def test_the_package_brings_no_server_and_no_client() -> None:
-    """Ours: importing it is cheap, and it does not decide by what it is served."""
+def test_package_imports_no_server_and_no_client() -> None:
+    """Ours: importing it is cheap, and any server can serve it."""
     foreign = "[name for name in ('starlette', 'uvicorn', 'httpx2', 'mcp') if name in sys.modules]"
     said = subprocess.run(
         [sys.executable, "-c", f"import sys, fastn_mcp.sandbox; print({foreign})"],

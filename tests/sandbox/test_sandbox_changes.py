@@ -1,4 +1,4 @@
-"""Whatever is created, updated, run, deleted and undone, in any order, the sandbox's account stays coherent."""
+"""Stateful test: the account stays consistent through creations, updates, runs, deletions and undos in any order."""
 
 import tempfile
 from collections import Counter
@@ -25,7 +25,7 @@ NAMES = st.sampled_from(["Initech", "Hooli", "Umbrella", "Stark", "Wayne"])
 
 
 class Account(RuleBasedStateMachine):
-    """An account that people change by the tools, each of which they approve."""
+    """An account changed by tool calls, all of them approved."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Account(RuleBasedStateMachine):
         return str(rows[pick % len(rows)]["id"])
 
     def _make(self, call: Any) -> Any:
-        """Make a call that a person approves; what Fastn does not allow in this state is left."""
+        """Make an approved call, and return its outcome. A refusal of Fastn changes nothing."""
 
         async def made() -> Any:
             return await self._world.call(call, FormNow(yes, self._world.clock))
@@ -124,7 +124,7 @@ class Account(RuleBasedStateMachine):
             page = self._read(listing(limit=100))
             ids = {str(row.id) for row in page.items}
             assert ids == {str(row["id"]) for row in self._rows(collection)}
-            # The id of a connection is made of what it connects, so another one of the same is the same.
+            # The id of a connection follows from what it connects: another one of the same has the same id.
             assert listing is ListConnections or not ids & self._deleted, "an id that was deleted comes back"
 
     @invariant()

@@ -1,4 +1,4 @@
-"""What the account says in one place agrees with what it says in another, in the small account and in the large one."""
+"""Tests that the rows of the small and of the large account agree with each other."""
 
 from collections import Counter
 from datetime import datetime, timedelta
@@ -27,7 +27,7 @@ def account(request: pytest.FixtureRequest) -> Fastn:
 
 
 def runs_of(account: Fastn, step: int = 97) -> list[Any]:
-    """The kept runs, and of the history every so manieth."""
+    """Return the stored runs, and every `step`th of the history."""
     history = account.sandbox.history
     return account.sandbox.state.all("executions") + [history.row(number) for number in range(0, len(history), step)]
 
@@ -36,8 +36,8 @@ def at(row: Row, name: str) -> datetime:
     return datetime.fromisoformat(str(row[name]))
 
 
-def test_a_run_keeps_to_its_time_limit_and_to_the_order_of_time(account: Fastn) -> None:
-    """Ours: no run outlasts its limit, ends before it began, or lies in the future."""
+def test_run_times_are_ordered_and_within_the_limit(account: Fastn) -> None:
+    """Ours: no run exceeds its timeout, ends before it began, or is in the future."""
     workflows: dict[str, Any] = account.sandbox.state.rows["workflows"]
     for row in runs_of(account):
         assert at(row, "createdAt") <= EVENING
@@ -49,8 +49,8 @@ def test_a_run_keeps_to_its_time_limit_and_to_the_order_of_time(account: Fastn) 
             assert at(row, "completedAt") - at(row, "createdAt") == timedelta(milliseconds=row["durationMs"])
 
 
-def test_a_run_returns_what_its_code_returns(account: Fastn) -> None:
-    """Ours: the output names the fields of the code's last line, and the code calls the connectors that it names."""
+def test_run_output_matches_its_code(account: Fastn) -> None:
+    """Ours: the output has the fields of the code's last line, and the code calls the workflow's connectors."""
     state = account.sandbox.state
     workflows: dict[str, Any] = state.rows["workflows"]
     for workflow in workflows.values():
@@ -73,8 +73,8 @@ def test_a_run_returns_what_its_code_returns(account: Fastn) -> None:
             assert row["output"] is None
 
 
-def test_use_and_limits_agree_with_the_rows(account: Fastn) -> None:
-    """Ours: counts are the same wherever they are said, and no limit is exceeded."""
+def test_usage_and_quotas_match_the_rows(account: Fastn) -> None:
+    """Ours: counts agree everywhere, and no limit is exceeded."""
     first = MORNING.replace(day=1, hour=0, minute=0)
     usage, quotas = account(GetUsage()).data, account(GetQuotas()).data
     history = account.sandbox.history
@@ -96,8 +96,8 @@ def test_use_and_limits_agree_with_the_rows(account: Fastn) -> None:
             assert row["used"] <= events
 
 
-def test_the_audit_log_tells_what_happened(account: Fastn) -> None:
-    """Ours: each entry names what is there, at the moment at which it happened."""
+def test_audit_log_matches_the_rows(account: Fastn) -> None:
+    """Ours: each event names an existing resource, at the time of the event."""
     state = account.sandbox.state
     log: list[Any] = state.all("audit")
     collections = {"workflow": "workflows", "connection": "connections", "customer": "customers", "api_key": "apiKeys"}
@@ -119,8 +119,8 @@ def test_the_audit_log_tells_what_happened(account: Fastn) -> None:
     assert any(entry["actor"] in keys for entry in log)
 
 
-def test_connections_and_triggers_agree_with_the_runs(account: Fastn) -> None:
-    """Ours: a broken connection is over, a working one is not, and a schedule's counters are those of its runs."""
+def test_connections_and_triggers_match_the_runs(account: Fastn) -> None:
+    """Ours: broken connections have expired, others have not, and the counters of schedules match their runs."""
     state = account.sandbox.state
     for row in state.all("connections"):
         assert all((at(row, "expiresAt") > now) is (row["status"] == "ACTIVE") for now in (MORNING, EVENING)), row

@@ -1,4 +1,4 @@
-"""What goes with what is deleted."""
+"""Tests of the cascades of deletions."""
 
 from asking import Fastn
 
@@ -11,8 +11,8 @@ from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListExecution
 ORDERS, INVENTORY, TRACKING = "wf_0d93ee5b1f62", "wf_c27aa8f04e19", "wf_3a8e47d19b60"
 
 
-def test_a_customer_takes_its_connections_and_secrets_with_it(fastn: Fastn) -> None:
-    """Fastn's documentation: the danger zone; the cascade itself is assumed."""
+def test_customer_deletion_removes_connections_and_secrets(fastn: Fastn) -> None:
+    """Fastn's documentation: the danger zone. The cascade is assumed."""
     globex = fastn.id_of("customers", "globex-exports")
     assert fastn(ListConnections(customer_id=globex)).data
     assert fastn(ListSecrets(customer_id=globex)).data
@@ -28,8 +28,8 @@ def test_a_customer_takes_its_connections_and_secrets_with_it(fastn: Fastn) -> N
     assert fastn(DeleteCustomer(customer_id=globex)).status == 404
 
 
-def test_a_connector_takes_its_connections_and_stops_what_used_it(fastn: Fastn) -> None:
-    """Fastn's documentation: every connection is destroyed, and workflows and triggers that use it stop."""
+def test_connector_deletion_removes_connections_and_stops_users(fastn: Fastn) -> None:
+    """Fastn's documentation: all its connections are deleted, and workflows and triggers that use it stop."""
     shopify = fastn.id_of("connectors", "shopify")
 
     fastn(DeleteConnector(connector_id=shopify))
@@ -42,7 +42,7 @@ def test_a_connector_takes_its_connections_and_stops_what_used_it(fastn: Fastn) 
     assert (untouched["status"], untouched["version"]) == ("Active", 1)
 
 
-def test_a_connection_takes_the_subscriptions_with_it(fastn: Fastn) -> None:
+def test_connection_deletion_fails_subscriptions(fastn: Fastn) -> None:
     """Fastn's documentation: Active is not subscribed; an app event needs an active connection."""
     answer = fastn(DeleteConnection(connection_id=fastn.connection("widget-inc", "hubspot")))
 
@@ -52,8 +52,8 @@ def test_a_connection_takes_the_subscriptions_with_it(fastn: Fastn) -> None:
     assert (contacts["status"], contacts["subscriptionStatus"]) == ("Active", "FAILED")
 
 
-def test_a_deleted_workflow_lies_in_the_trash_and_keeps_its_runs(fastn: Fastn) -> None:
-    """Fastn's documentation: deleting moves to Trash, where nothing expires."""
+def test_deleted_workflow_is_in_the_trash_and_keeps_its_runs(fastn: Fastn) -> None:
+    """Fastn's documentation: deletion moves to Trash, where nothing expires."""
     fastn(DeleteWorkflow(workflow_id=TRACKING))
 
     assert fastn(GetWorkflow(workflow_id=TRACKING)).status == 404
@@ -62,7 +62,7 @@ def test_a_deleted_workflow_lies_in_the_trash_and_keeps_its_runs(fastn: Fastn) -
     assert fastn(ListExecutions(workflow_id=ORDERS)).data
 
 
-def test_a_trigger_stops_with_the_last_of_its_workflows(fastn: Fastn) -> None:
+def test_trigger_stops_with_its_last_workflow(fastn: Fastn) -> None:
     """Fastn's documentation: one webhook can start several workflows."""
 
     def shop() -> object:
@@ -74,8 +74,8 @@ def test_a_trigger_stops_with_the_last_of_its_workflows(fastn: Fastn) -> None:
     assert shop() == "Disabled"
 
 
-def test_triggers_and_secrets_go_at_once_and_say_nothing(fastn: Fastn) -> None:
-    """Ours: nothing is known of the body of a deletion, so some answer 204."""
+def test_trigger_and_secret_deletions_answer_204(fastn: Fastn) -> None:
+    """Ours: the body of a deletion is unknown, so some answer 204."""
     trigger = fastn.id_of("triggers", "Shop events", by="name")
     secret = fastn.id_of("secrets", "GOOGLE_SA", by="name")
 

@@ -1,4 +1,4 @@
-"""What can be made to go wrong."""
+"""Tests of injected faults."""
 
 import gzip
 
@@ -38,17 +38,17 @@ SLACK = "wf_b5880b29eb25"
 CREATE = CreateCustomer(name="Initech")
 
 
-def made(fastn: Fastn) -> bool:
+def is_created(fastn: Fastn) -> bool:
     return fastn.sandbox.state.first("customers", "name", "Initech") is not None
 
 
-def struck(fastn: Fastn, fault: Fault) -> Answer:
+def answer_with(fastn: Fastn, fault: Fault) -> Answer:
     fastn.sandbox.faults.add(fault)
     return fastn(CREATE)
 
 
-def test_a_fault_strikes_as_often_as_it_says(fastn: Fastn) -> None:
-    """Ours: once by default, for ever where `times` is None."""
+def test_fault_occurs_as_often_as_given(fastn: Fastn) -> None:
+    """Ours: once by default, always if `times` is None."""
     fastn.sandbox.faults.add(Status(status=503, times=2))
     assert [fastn(GetBilling()).status for _ in range(3)] == [503, 503, 200]
 
@@ -58,8 +58,8 @@ def test_a_fault_strikes_as_often_as_it_says(fastn: Fastn) -> None:
     assert fastn(GetBilling()).status == 200
 
 
-def test_a_fault_waits_for_its_method_and_path(fastn: Fastn) -> None:
-    """Ours: `*` is anything and {name} one segment, so that an operation's route will do."""
+def test_fault_matches_method_and_path(fastn: Fastn) -> None:
+    """Ours: `*` matches anything and {name} one segment, so that the route of an operation can be given."""
     fastn.sandbox.faults.add(
         Status(status=500, method="POST"),
         Status(status=501, path=GetWorkflow.route.path),
@@ -73,68 +73,68 @@ def test_a_fault_waits_for_its_method_and_path(fastn: Fastn) -> None:
     assert fastn.sandbox.faults.waiting == []
 
 
-def test_of_two_faults_the_first_strikes_first(fastn: Fastn) -> None:
+def test_faults_occur_in_order(fastn: Fastn) -> None:
     """Ours: a list of faults is a script."""
     fastn.sandbox.faults.add(Status(status=500), Status(status=503))
 
     assert [fastn(GetBilling()).status for _ in range(3)] == [500, 503, 200]
 
 
-def test_what_is_struck_is_in_the_log(fastn: Fastn) -> None:
-    """Ours: it was sent, whatever became of it."""
-    struck(fastn, Reset())
+def test_failed_request_is_in_the_log(fastn: Fastn) -> None:
+    """Ours: it was sent, whatever its outcome."""
+    answer_with(fastn, Reset())
 
     assert [heard.tool for heard in fastn.sandbox.requests] == ["create_customer"]
 
 
 @pytest.mark.parametrize("shape", ErrorShape)
-def test_a_status_comes_in_any_shape(fastn: Fastn, shape: ErrorShape) -> None:
-    """Fastn's documentation, and what third parties saw."""
-    answer = struck(fastn, Status(status=503, shape=shape, message="Down for now"))
+def test_error_status_in_every_shape(fastn: Fastn, shape: ErrorShape) -> None:
+    """Fastn's documentation, and shapes that third parties saw."""
+    answer = answer_with(fastn, Status(status=503, shape=shape, message="Down for now"))
 
     assert answer.status == 503
     assert ("Down for now" in answer.reply.body.decode()) == (shape not in (ErrorShape.HTML, ErrorShape.EMPTY))
     assert answer.reply.headers["content-length"] == str(len(answer.reply.body))
 
 
-def test_a_429_says_when_in_seconds_by_a_date_or_not(fastn: Fastn) -> None:
+def test_429_has_retry_after_in_seconds_as_a_date_or_none(fastn: Fastn) -> None:
     """HTTP, and Fastn's documentation: retryAfter equals Retry-After."""
-    seconds = struck(fastn, Status(status=429, retry_after=7))
-    dated = struck(fastn, Status(status=429, retry_after="Tue, 06 Oct 2026 09:31:00 GMT"))
-    silent = struck(fastn, Status(status=429, code="QUOTA_EXCEEDED"))
+    seconds = answer_with(fastn, Status(status=429, retry_after=7))
+    dated = answer_with(fastn, Status(status=429, retry_after="Tue, 06 Oct 2026 09:31:00 GMT"))
+    silent = answer_with(fastn, Status(status=429, code="QUOTA_EXCEEDED"))
 
     assert (seconds.reply.headers["retry-after"], seconds.error["retryAfter"]) == ("7", 7)
     assert dated.reply.headers["retry-after"].endswith("GMT")
     assert "retry-after" not in silent.reply.headers
     assert (seconds.error["code"], silent.error["code"]) == ("RATE_LIMITED", "QUOTA_EXCEEDED")
-    assert struck(fastn, Status(status=599)).error["code"] == "HTTP_599"
+    assert answer_with(fastn, Status(status=599)).error["code"] == "HTTP_599"
 
 
 @pytest.mark.parametrize("kind", [Status(status=500), EchoKey(), Redirect(to="https://evil.example/"), Hang(), Reset()])
-def test_a_fault_strikes_before_the_change_or_after_it(fastn: Fastn, kind: Fault) -> None:
-    """Ours: a client cannot tell the two apart, and must not pretend to."""
-    before = struck(fastn, kind)
-    assert not made(fastn)
+def test_fault_occurs_before_or_after_the_change(fastn: Fastn, kind: Fault) -> None:
+    """Ours: a client cannot tell the two apart, and must not claim to."""
+    before = answer_with(fastn, kind)
+    assert not is_created(fastn)
 
-    after = struck(fastn, kind.model_copy(update={"moment": FaultMoment.AFTER}))
+    after = answer_with(fastn, kind.model_copy(update={"moment": FaultMoment.AFTER}))
 
-    assert made(fastn)
+    assert is_created(fastn)
     assert after.reply.delivery == before.reply.delivery
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_leads_away(fastn: Fastn, status: int) -> None:
-    """HTTP: Location. A client that follows it carries its key to somebody else."""
+def test_redirect_has_another_host(fastn: Fastn, status: int) -> None:
+    """HTTP: Location. A client that follows it sends its key to another host."""
     fault = FAULT.validate_python({"kind": "redirect", "status": status, "to": "https://evil.example/"})
 
-    answer = struck(fastn, fault)
+    answer = answer_with(fastn, fault)
 
     assert (answer.status, answer.reply.headers["location"]) == (status, "https://evil.example/")
 
 
-def test_an_error_can_hold_the_key(fastn: Fastn) -> None:
-    """Ours: a key must not reach a result, even where the server says it."""
-    answer = struck(fastn, EchoKey())
+def test_error_can_contain_the_key(fastn: Fastn) -> None:
+    """Ours: a key must not reach a result, even if the server sends it."""
+    answer = answer_with(fastn, EchoKey())
     without = fastn.sandbox.answer("GET", "/", {}, {}, b"")
 
     assert answer.status == 401
@@ -156,15 +156,15 @@ def test_an_error_can_hold_the_key(fastn: Fastn) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_how_an_answer_goes_out_is_described(fastn: Fastn, fault: Fault, delivery: object) -> None:
-    """Ours: the sandbox itself neither waits nor knows a socket."""
-    assert struck(fastn, fault).reply.delivery == delivery
-    assert made(fastn)
+def test_delivery_of_an_answer_is_described(fastn: Fastn, fault: Fault, delivery: object) -> None:
+    """Ours: the sandbox itself neither sleeps nor uses a socket."""
+    assert answer_with(fastn, fault).reply.delivery == delivery
+    assert is_created(fastn)
 
 
-def test_a_truncated_answer_lacks_its_end(fastn: Fastn) -> None:
-    """Ours: at least one byte is missing, even where there were few."""
-    answer = struck(fastn, Truncate(kept=10_000))
+def test_truncated_answer_lacks_its_end(fastn: Fastn) -> None:
+    """Ours: at least one byte is missing, even from a short body."""
+    answer = answer_with(fastn, Truncate(kept=10_000))
 
     assert answer.reply.delivery == Delivery(sent=len(answer.reply.body) - 1, end="closed")
     fastn.sandbox.faults.add(Truncate())
@@ -173,20 +173,20 @@ def test_a_truncated_answer_lacks_its_end(fastn: Fastn) -> None:
 
 
 @pytest.mark.parametrize("fault", [Garbage(), NotANumber(), LoneSurrogate(), DeepNesting()], ids=lambda f: f.kind)
-def test_a_spoiled_body_cannot_be_read(fastn: Fastn, fault: Fault) -> None:
-    """Ours: the change was made, the status says so, and the rest is no JSON that one can use."""
+def test_spoiled_body_cannot_be_parsed(fastn: Fastn, fault: Fault) -> None:
+    """Ours: the change was made, the status says so, and the body is not usable JSON."""
     fastn.sandbox.faults.add(fault)
     reply = fastn.sandbox.answer("POST", "/api/v1/customers", {}, fastn.headers, b'{"name":"Initech"}')
 
     assert reply.status == 201
-    assert made(fastn)
+    assert is_created(fastn)
     with pytest.raises(ValueError, match=r"."):
         from_json(reply.body, allow_inf_nan=False)
 
 
 @pytest.mark.parametrize("fault", [NotANumber(times=None), LoneSurrogate(times=None)], ids=lambda f: f.kind)
-def test_only_one_value_of_a_spoiled_body_is_wrong(fastn: Fastn, fault: Fault) -> None:
-    """Ours: the rest is the right answer, so that a lenient reader would go on with it."""
+def test_spoiled_body_has_only_one_wrong_value(fastn: Fastn, fault: Fault) -> None:
+    """Ours: the rest is correct, so that a lenient parser would accept it."""
     fastn.sandbox.faults.add(fault)
 
     assert fastn(GetWorkflow(workflow_id=SLACK)).data["id"] == SLACK
@@ -195,10 +195,10 @@ def test_only_one_value_of_a_spoiled_body_is_wrong(fastn: Fastn, fault: Fault) -
     assert fastn(DeleteConnection(connection_id=fastn.connection("acme-corp", "xero"))).status == 200
 
 
-def test_a_body_can_be_larger_than_one_takes_in(fastn: Fastn) -> None:
-    """Ours: a cap holds while a body streams, and for what it unpacks to."""
-    huge = struck(fastn, Huge(size=2_000_000))
-    packed = struck(fastn, GzipBomb(unpacked=4 * 2**20)).reply
+def test_body_can_exceed_the_clients_limit(fastn: Fastn) -> None:
+    """Ours: the limit applies while the body streams, and to its decoded size."""
+    huge = answer_with(fastn, Huge(size=2_000_000))
+    packed = answer_with(fastn, GzipBomb(unpacked=4 * 2**20)).reply
 
     assert len(huge.reply.body) == 2_000_000
     assert huge.data.strip("0") == ""
@@ -206,10 +206,10 @@ def test_a_body_can_be_larger_than_one_takes_in(fastn: Fastn) -> None:
     assert len(packed.body) < 20_000 < 4 * 2**20 < len(gzip.decompress(packed.body))
 
 
-def test_a_rate_limit_holds_before_any_fault(fastn: Fastn) -> None:
-    """Ours: a fault is not used up by a request that was not let in."""
+def test_rate_limit_is_checked_before_faults(fastn: Fastn) -> None:
+    """Ours: a rejected request does not use up a fault."""
     fastn.sandbox.behaviour = Behaviour(rate_limit=1)
     fastn(GetBilling())
 
-    assert struck(fastn, Status(status=503)).status == 429
+    assert answer_with(fastn, Status(status=503)).status == 429
     assert len(fastn.sandbox.faults.waiting) == 1

@@ -1,4 +1,4 @@
-"""The large account: much of everything, quickly and in little memory. How quickly is no matter of a test."""
+"""Tests of the large account: its data, runs, lists and memory. Its speed is not tested here."""
 
 import json
 import re
@@ -34,13 +34,13 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture(scope="module")
 def large() -> Fastn:
-    """Made once, for tests that only read."""
+    """Return a large account, shared by tests that only read."""
     return Fastn(FaultySandbox(Clock(), begin=large_account))
 
 
 @pytest.fixture
 def fresh(clock: Clock) -> Fastn:
-    """Of a day and a half: some thousand runs, so that a test can look at each."""
+    """Return a large account with a history of 1.5 days: few enough runs to check each."""
     return of_days(Fastn(FaultySandbox(clock, begin=large_account)), 1.5)
 
 
@@ -51,7 +51,7 @@ def past_of(fastn: Fastn) -> RunSeries:
 
 
 def of_days(fastn: Fastn, days: float) -> Fastn:
-    """The same account with a shorter history."""
+    """Shorten the history of an account."""
     since = milliseconds(MORNING - timedelta(days=days))
     short = past_of(fastn).model_copy(update={"since": since, "count": 8_000})
     fastn.sandbox.history = History(short)
@@ -60,14 +60,14 @@ def of_days(fastn: Fastn, days: float) -> Fastn:
 
 
 def all_runs(fastn: Fastn) -> list[Row]:
-    """Every run, newest first, by looking at each."""
+    """Return every run, newest first, without the list operation."""
     history = fastn.sandbox.history
     rows = [history.row(number) for number in range(len(history))] + fastn.sandbox.state.all("executions")
     return sorted(rows, key=lambda row: str(row["createdAt"]))[::-1]
 
 
 def pages(fastn: Fastn, query: dict[str, str], by: str) -> list[Row]:
-    """A whole list, page by page."""
+    """Read a whole list page by page."""
     rows: list[Row] = []
     position: dict[str, str] = {}
     while True:
@@ -87,8 +87,8 @@ def total(fastn: Fastn, call: Any) -> int:
     return fastn(call).value["total"]
 
 
-def test_there_is_much_of_everything(large: Fastn) -> None:
-    """Ours: the numbers of an account for which search, paging and summaries are made."""
+def test_large_account_has_large_numbers(large: Fastn) -> None:
+    """Ours: large enough for search, paging and summaries to matter."""
     counts = {
         type(call): total(large, call)
         for call in (
@@ -106,7 +106,7 @@ def test_there_is_much_of_everything(large: Fastn) -> None:
     }
 
     assert 200_000 <= counts.pop(ListExecutions) <= 208_000
-    assert 359 <= counts.pop(QueryAuditLog) < 400  # it grows by what other tests do
+    assert 359 <= counts.pop(QueryAuditLog) < 400  # other tests add entries
     assert counts == {
         ListConnectors: 400,
         ListCustomers: 2_000,
@@ -119,16 +119,16 @@ def test_there_is_much_of_everything(large: Fastn) -> None:
     }
 
 
-def test_most_connections_work_and_some_do_not(large: Fastn) -> None:
-    """Ours: those that do not are what an audit has to find."""
+def test_most_connections_are_active(large: Fastn) -> None:
+    """Ours: an audit has to find the others."""
     statuses = Counter(row["status"] for row in large.sandbox.state.all("connections"))
 
     assert 40 <= statuses["EXPIRED"] + statuses["FAILED"] <= 45
     assert statuses["ACTIVE"] > 2_900
 
 
-def test_keys_are_unused_or_end_soon(large: Fastn) -> None:
-    """Ours: what a review of API keys looks for."""
+def test_some_keys_are_unused_or_expire_soon(large: Fastn) -> None:
+    """Ours: a review of API keys has to find them."""
     keys: list[Any] = large.sandbox.state.all("apiKeys")
     ends = [datetime.fromisoformat(row["expiresAt"]) - MORNING for row in keys if row["expiresAt"]]
 
@@ -137,8 +137,8 @@ def test_keys_are_unused_or_end_soon(large: Fastn) -> None:
     assert len([end for end in ends if end < timedelta(0)]) >= 3
 
 
-def test_names_are_different_and_some_are_hard_to_tell_apart(large: Fastn) -> None:
-    """Ours: who is asked for Acme has to notice that there are several."""
+def test_names_are_unique_and_some_are_similar(large: Fastn) -> None:
+    """Ours: a search for Acme has to notice that there are several."""
     state = large.sandbox.state
     for collection, field in (
         ("customers", "name"),
@@ -156,7 +156,7 @@ def test_names_are_different_and_some_are_hard_to_tell_apart(large: Fastn) -> No
     assert [row["name"] for row in large(ListCustomers(search="akme")).data] == ["Akme Foods"]
 
 
-def test_a_few_of_a_hundred_runs_failed_for_a_handful_of_reasons(large: Fastn) -> None:
+def test_few_percent_of_the_runs_failed_for_few_reasons(large: Fastn) -> None:
     """Ours: a summary of failures has something to group."""
     failed = {status: total(large, ListExecutions(status=status)) for status in ("failed", "timeout", "cancelled")}
     assert 0.015 <= failed["failed"] / 200_000 <= 0.06
@@ -178,8 +178,8 @@ def test_a_few_of_a_hundred_runs_failed_for_a_handful_of_reasons(large: Fastn) -
     assert len({row["workflowId"] for row in rows if row["error"]}) >= 10
 
 
-def test_a_run_fails_by_a_connection_that_is_broken(large: Fastn) -> None:
-    """Ours: whoever follows an error to its cause finds it, and its beginning."""
+def test_failed_runs_have_a_broken_connection(large: Fastn) -> None:
+    """Ours: an error can be traced to its cause and its start."""
     history, state = large.sandbox.history, large.sandbox.state
     broken = {row["id"]: row for row in state.all("connections") if row["status"] != "ACTIVE"}
     pinned: list[tuple[Row, str]] = []
@@ -220,8 +220,8 @@ def test_acmes_sync_failed_last_night_because_its_connection_expired(large: Fast
         datetime(2027, 1, 1, tzinfo=UTC),
     ],
 )
-def test_whenever_it_begins_what_is_over_is_over(at: datetime) -> None:
-    """Ours: nothing lies in the future, the history is of thirty days, and the sync failed in the night before."""
+def test_large_account_has_no_future_times(at: datetime) -> None:
+    """Ours: the history has thirty days, and the sync failed in the last night, at any time of day."""
     fastn = Fastn(FaultySandbox(Clock(at), begin=large_account))
     history = fastn.sandbox.history
     rows: list[Any] = [history.row(number) for number in (*range(100), *range(len(history) - 2_000, len(history)))]
@@ -235,8 +235,8 @@ def test_whenever_it_begins_what_is_over_is_over(at: datetime) -> None:
     assert [row["status"] for row in failed] == ["failed"] * 5
 
 
-def test_it_holds_the_small_account_as_it_is(large: Fastn, fastn: Fastn) -> None:
-    """Ours: the examples of the documentation are found in both, with the same ids and relations."""
+def test_large_account_contains_the_small_one(large: Fastn, fastn: Fastn) -> None:
+    """Ours: the examples of the documentation are in both, with the same ids and relations."""
     small, state = fastn.sandbox.state, large.sandbox.state
     for collection, rows in small.rows.items():
         if collection not in ("_counters", "_runs", "apiKeys", "billing", "executions"):
@@ -250,8 +250,8 @@ def test_it_holds_the_small_account_as_it_is(large: Fastn, fastn: Fastn) -> None
     }
 
 
-def test_the_small_account_is_small(fastn: Fastn) -> None:
-    """Ours: who asks for nothing gets what there was before."""
+def test_small_account_is_small(fastn: Fastn) -> None:
+    """Ours: it is the default."""
     assert {name: len(rows) for name, rows in fastn.sandbox.state.rows.items()} == {
         "customers": 5,
         "connectors": 15,
@@ -275,8 +275,8 @@ def test_the_small_account_is_small(fastn: Fastn) -> None:
     assert len(fastn.sandbox.history) == 0
 
 
-def test_made_twice_it_is_the_same(large: Fastn) -> None:
-    """Ours: the same moment and the same seed give the same account, another seed gives another one."""
+def test_large_account_is_reproducible(large: Fastn) -> None:
+    """Ours: the same time and seed give the same account, another seed gives another one."""
     again = FaultySandbox(Clock(), begin=large_account)
     other = FaultySandbox(Clock(), begin=large_account, seed=2)
 
@@ -293,8 +293,8 @@ def test_made_twice_it_is_the_same(large: Fastn) -> None:
     assert ids(customers(other)) != ids(customers(again))
 
 
-def test_every_id_leads_to_its_run(large: Fastn) -> None:
-    """Fastn's documentation: exec_ with 12 hex digits. Ours: the id follows from the run, and the run from the id."""
+def test_ids_and_runs_map_to_each_other(large: Fastn) -> None:
+    """Fastn's documentation: exec_ with 12 hex digits. Ours: id and run can be computed from each other."""
     history = large.sandbox.history
     found = [(number, str(history.row(number)["id"])) for number in range(0, len(history), 97)]
 
@@ -303,8 +303,8 @@ def test_every_id_leads_to_its_run(large: Fastn) -> None:
     assert history.number("exec_000000000000") is history.number("exec_0") is history.number("nothing") is None
 
 
-def test_a_listed_run_can_be_read(large: Fastn) -> None:
-    """Ours: a list leaves out what is long, and the rest is the same."""
+def test_listed_run_can_be_read(large: Fastn) -> None:
+    """Ours: a list omits long fields, and the rest is equal."""
     for row in large(ListExecutions(limit=100, until="2026-09-20T00:00:00Z")).data:
         whole = large(GetExecution(execution_id=row["id"])).data
         assert {name: whole[name] for name in row} == row
@@ -312,8 +312,8 @@ def test_a_listed_run_can_be_read(large: Fastn) -> None:
     assert large(GetExecution(execution_id="exec_000000000000")).status == 404
 
 
-def test_a_run_looks_as_those_of_the_small_account(large: Fastn, fastn: Fastn) -> None:
-    """Ours: nobody can tell which of them is kept."""
+def test_run_has_the_fields_of_stored_runs(large: Fastn, fastn: Fastn) -> None:
+    """Ours: generated and stored runs look the same."""
     kept = fastn.sandbox.state.all("executions")[0]
     row: Any = large.sandbox.history.row(100_000)
 
@@ -322,7 +322,7 @@ def test_a_run_looks_as_those_of_the_small_account(large: Fastn, fastn: Fastn) -
 
 
 def filters(fastn: Fastn) -> list[dict[str, str]]:
-    """Each filter alone, all of them together, and such as match nothing."""
+    """Return each filter alone, all together, and some that match nothing."""
     row: Any = next(row for row in all_runs(fastn) if row["status"] == "failed")
     workflow, customer = {"workflowId": row["workflowId"]}, {"endOrgId": row["endOrgId"]}
     since, until = {"since": "2026-10-05T07:00:00.250Z"}, {"until": "2026-10-06T01:00:00+02:00"}
@@ -348,7 +348,7 @@ def filters(fastn: Fastn) -> list[dict[str, str]]:
     ]
 
 
-def lets_through(query: dict[str, str], row: Row) -> bool:
+def matches(query: dict[str, str], row: Row) -> bool:
     def moment(text: str) -> datetime:
         found = datetime.fromisoformat(text)
         return found if found.tzinfo else found.replace(tzinfo=UTC)
@@ -360,31 +360,31 @@ def lets_through(query: dict[str, str], row: Row) -> bool:
     return all(str(row[name]).casefold() == query[name].casefold() for name in plain)
 
 
-def test_filters_let_through_what_a_look_at_each_row_does(fresh: Fastn) -> None:
-    """Ours: columns are filtered, and rows are what is meant."""
+def test_filters_match_the_rows(fresh: Fastn) -> None:
+    """Ours: filters work on columns, with the same result as on rows."""
     assert ListExecutions.model_fields.keys() == {
         "limit", "cursor", "fields", "detail", "workflow_id", "customer_id", "status", "since", "until",
     }  # fmt: skip
     rows = all_runs(fresh)
     empty = 0
     for query in filters(fresh):
-        wanted = [row for row in rows if lets_through(query, row)]
+        wanted = [row for row in rows if matches(query, row)]
         empty += not wanted
         assert ids(pages(fresh, query, "offset")) == ids(wanted), query
     assert empty == 4
 
 
 @pytest.mark.parametrize("by", ["offset", "cursor"])
-def test_pages_neither_repeat_nor_lose_a_run(fresh: Fastn, by: str) -> None:
-    """Ours: by either way through, kept runs and those of the history come in the same order."""
+def test_pages_contain_every_run_once(fresh: Fastn, by: str) -> None:
+    """Ours: by cursor and by offset, stored and generated runs come in the same order."""
     for query in ({}, {"status": "failed"}, {"endOrgId": fresh.id_of("customers", "acme-corp")}):
         seen = ids(pages(fresh, query, by))
         assert len(seen) == len(set(seen))
         assert seen == ids(pages(fresh, query, "offset"))
 
 
-def test_cursors_stand_while_runs_begin(fresh: Fastn) -> None:
-    """Ours: what is added meanwhile shifts nothing."""
+def test_cursors_are_stable_while_runs_start(fresh: Fastn) -> None:
+    """Ours: new rows do not shift pages."""
     before = ids(pages(fresh, {}, "offset"))
     workflow = fresh.id_of("workflows", "process-new-orders")
     first = fresh.ask("GET", EXECUTIONS, {"limit": "100"})
@@ -394,7 +394,7 @@ def test_cursors_stand_while_runs_begin(fresh: Fastn) -> None:
     assert ids(first.data) + ids(second.data) == before[:200]
 
 
-def test_a_cursor_of_another_list_is_refused(large: Fastn) -> None:
+def test_cursor_of_another_list_is_refused(large: Fastn) -> None:
     """Fastn's reference: 400 for invalid parameters."""
     cursor = large.ask("GET", EXECUTIONS, {"status": "failed"}).value["nextCursor"]
 
@@ -404,7 +404,7 @@ def test_a_cursor_of_another_list_is_refused(large: Fastn) -> None:
 
 
 def test_new_runs_come_first(fresh: Fastn, clock: Clock) -> None:
-    """Ours: the newest run is what somebody asks for."""
+    """Ours: lists are newest first."""
     clock.pass_(minutes=1)
     workflow = fresh.id_of("workflows", "acme-hubspot-sync")
     acme = fresh.id_of("customers", "acme-corp")
@@ -417,8 +417,8 @@ def test_new_runs_come_first(fresh: Fastn, clock: Clock) -> None:
     assert fresh(GetExecution(execution_id=begun)).data["id"] == begun
 
 
-def test_of_two_runs_from_one_moment_the_kept_one_comes_first(large: Fastn) -> None:
-    """Ours: an order that does not depend on the way."""
+def test_stored_run_comes_first_at_equal_times(large: Fastn) -> None:
+    """Ours: the order does not depend on the query."""
     history = large.sandbox.history
     number = 1_000
     there = history.row(number)
@@ -432,8 +432,8 @@ def test_of_two_runs_from_one_moment_the_kept_one_comes_first(large: Fastn) -> N
 
 
 @pytest.mark.parametrize("paging", [paging for paging in Paging if paging is not Paging.IGNORED])
-def test_every_behaviour_of_lists_is_known_here_too(fresh: Fastn, paging: Paging) -> None:
-    """Ours: nobody knows which of them is Fastn's."""
+def test_every_paging_works_on_the_large_account(fresh: Fastn, paging: Paging) -> None:
+    """Ours: it is not known which of them is Fastn's."""
     everything = all_runs(fresh)
     failed = [row for row in everything if row["status"] == "failed"]
     for filtering, rows in ((Filtering.HEEDED, failed), (Filtering.IGNORED, everything)):
@@ -448,15 +448,15 @@ def test_every_behaviour_of_lists_is_known_here_too(fresh: Fastn, paging: Paging
         )
 
 
-def test_a_server_that_ignores_paging_answers_everything(fresh: Fastn) -> None:
-    """Ours: the worst case of an API whose parameters nobody knows."""
+def test_ignored_paging_returns_all_rows(fresh: Fastn) -> None:
+    """Ours: the worst case of an API with unknown parameters."""
     fresh.sandbox.behaviour = Behaviour(paging=Paging.IGNORED)
 
     assert ids(fresh(ListExecutions(limit=5)).data) == ids(all_runs(fresh))
 
 
-def test_a_list_in_memory_is_as_large_as_its_json(large: Fastn) -> None:
-    """Ours: rows are written one by one."""
+def test_list_needs_the_memory_of_its_json(large: Fastn) -> None:
+    """Ours: rows are encoded one by one."""
     history = large.sandbox.history
     rows = MergedRows([], lambda row: row, history, range(5_000))
     tracemalloc.start()
@@ -469,8 +469,8 @@ def test_a_list_in_memory_is_as_large_as_its_json(large: Fastn) -> None:
     assert len(json.loads(body)["data"]) == 5_000
 
 
-def test_it_needs_little_memory() -> None:
-    """Ours: two hundred thousand runs in columns, and not as rows."""
+def test_large_account_needs_little_memory() -> None:
+    """Ours: 200,000 runs are stored in columns, not as rows."""
     tracemalloc.start()
     sandbox = FaultySandbox(Clock(), begin=large_account)
     fastn = Fastn(sandbox)
@@ -483,7 +483,7 @@ def test_it_needs_little_memory() -> None:
     assert peak < 100 * MEGABYTE
 
 
-def test_the_agent_knows_of_all_runs(large: Fastn) -> None:
+def test_agent_counts_all_runs(large: Fastn) -> None:
     """Ours: Fastn's AI answers from the account."""
     failed = total(large, ListExecutions(status="failed"))
 
@@ -493,8 +493,8 @@ def test_the_agent_knows_of_all_runs(large: Fastn) -> None:
     assert f"{failed} of the runs" in said
 
 
-def test_what_is_deleted_stays_in_the_history(fresh: Fastn) -> None:
-    """Ours: a run tells what was, whatever becomes of its workflow and its customer."""
+def test_history_survives_deletions(fresh: Fastn) -> None:
+    """Ours: runs remain, also without their workflow and customer."""
     row = fresh(ListExecutions(limit=1, status="completed", until="2026-10-05T12:00:00Z")).data[0]
 
     assert fresh(DeleteWorkflow(workflow_id=row["workflowId"])).status < 300
@@ -504,12 +504,12 @@ def test_what_is_deleted_stays_in_the_history(fresh: Fastn) -> None:
     assert {name: whole[name] for name in row} == row
 
 
-def test_a_file_keeps_the_large_account(tmp_path: Path, clock: Clock) -> None:
-    """Ours: it holds what cannot be derived, and what was changed; the runs follow from it again."""
+def test_file_persists_the_large_account(tmp_path: Path, clock: Clock) -> None:
+    """Ours: it contains what cannot be derived, and the changes; the runs are generated again."""
     file = tmp_path / "sandbox.json"
     first = Fastn(FaultySandbox(clock, begin=large_account, file=file))
     first(CreateCustomer(name="Initech"))
-    until = (clock.at - HOUR).isoformat()  # later ones are shown once all that began with them are over
+    until = (clock.at - HOUR).isoformat()  # later runs are shown once all of their time have ended
     listed = first(ListExecutions(status="failed", limit=100, until=until)).data
     count = total(first, ListExecutions(until=until))
     clock.pass_(days=3)
@@ -523,8 +523,8 @@ def test_a_file_keeps_the_large_account(tmp_path: Path, clock: Clock) -> None:
     assert file.stat().st_size < 10 * MEGABYTE
 
 
-def test_a_reset_makes_a_large_account_again(clock: Clock) -> None:
-    """Ours: the account that it began with, up to now."""
+def test_reset_recreates_the_large_account(clock: Clock) -> None:
+    """Ours: the initial account, brought up to now."""
     fastn = Fastn(FaultySandbox(clock, begin=large_account))
     clock.pass_(days=3)
 
@@ -535,8 +535,8 @@ def test_a_reset_makes_a_large_account_again(clock: Clock) -> None:
     assert str(history.row(len(history) - 1)["completedAt"]) > (clock.at - HOUR).isoformat()
 
 
-def test_a_file_whose_past_is_none_is_left_alone(tmp_path: Path, clock: Clock) -> None:
-    """Ours: the sandbox does not overwrite what it does not know."""
+def test_file_with_an_invalid_history_is_not_overwritten(tmp_path: Path, clock: Clock) -> None:
+    """Ours: the sandbox refuses it."""
     file = tmp_path / "sandbox.json"
     file.write_text('{"serial": 1, "rows": {"_past": {"past": {"id": "past", "series": 3}}}}')
 

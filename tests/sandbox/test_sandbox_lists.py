@@ -1,4 +1,4 @@
-"""Lists and the shapes of answers."""
+"""Tests of lists, envelopes and error shapes."""
 
 from typing import Any
 
@@ -22,30 +22,30 @@ def ids(answer: Any) -> list[Any]:
     return [row["id"] for row in answer.data]
 
 
-def kept(fastn: Fastn) -> int:
+def stored_count(fastn: Fastn) -> int:
     return len(fastn.sandbox.state.all("executions"))
 
 
 def test_lists_are_newest_first(fastn: Fastn) -> None:
-    """Ours: the newest execution is what somebody asks for."""
+    """Ours: the newest execution is the one of interest."""
     times = [row["createdAt"] for row in fastn(ListExecutions(limit=100)).data]
 
     assert times == sorted(times, reverse=True)
 
 
-def test_limit_and_offset_cut_a_page(fastn: Fastn) -> None:
-    """Third parties: limit and offset were tried. Nothing is documented."""
+def test_limit_and_offset_select_a_page(fastn: Fastn) -> None:
+    """Third parties tried limit and offset. Nothing is documented."""
     whole = ids(fastn.ask("GET", EXECUTIONS, {"limit": "30"}))
     second = fastn.ask("GET", EXECUTIONS, {"limit": "10", "offset": "10"})
 
     assert ids(second) == whole[10:20]
-    assert (second.value["limit"], second.value["offset"], second.value["total"]) == (10, 10, kept(fastn))
+    assert (second.value["limit"], second.value["offset"], second.value["total"]) == (10, 10, stored_count(fastn))
 
 
-def test_cursors_lead_through_everything_once(fastn: Fastn) -> None:
-    """Ours: a cursor stands behind a row, so that what is added meanwhile shifts nothing."""
+def test_cursors_return_every_row_once(fastn: Fastn) -> None:
+    """Ours: a cursor is a position after a row, so new rows do not shift it."""
     seen: list[str] = []
-    there = kept(fastn)
+    there = stored_count(fastn)
     query = {"limit": "100"}
     while True:
         page = fastn.ask("GET", EXECUTIONS, query)
@@ -61,12 +61,12 @@ def test_cursors_lead_through_everything_once(fastn: Fastn) -> None:
 @pytest.mark.parametrize(
     "query", [{"offset": "-1"}, {"offset": "x"}, {"limit": "0"}, {"limit": "1000"}, {"limit": "x"}]
 )
-def test_a_page_that_makes_no_sense_is_refused(fastn: Fastn, query: dict[str, str]) -> None:
+def test_invalid_page_is_refused(fastn: Fastn, query: dict[str, str]) -> None:
     """Fastn's reference: 422 for a validation error."""
     assert fastn.ask("GET", EXECUTIONS, query).field == next(iter(query))
 
 
-def test_an_unknown_cursor_is_refused(fastn: Fastn) -> None:
+def test_unknown_cursor_is_refused(fastn: Fastn) -> None:
     """Fastn's reference: 400 for invalid parameters."""
     assert fastn.ask("GET", EXECUTIONS, {"cursor": "x"}).status == 400
 
@@ -80,8 +80,8 @@ def test_an_unknown_cursor_is_refused(fastn: Fastn) -> None:
         (Paging.SILENT, set[str]()),
     ],
 )
-def test_what_stands_around_a_page_can_be_chosen(fastn: Fastn, paging: Paging, around: set[str]) -> None:
-    """Ours: nothing is known of Fastn's pagination, so that a client has to live with each."""
+def test_pagination_fields_are_configurable(fastn: Fastn, paging: Paging, around: set[str]) -> None:
+    """Ours: Fastn's pagination is unknown, so a client has to support all of these."""
     fastn.sandbox.behaviour = Behaviour(paging=paging)
 
     answer = fastn(ListExecutions(limit=5))
@@ -91,14 +91,14 @@ def test_what_stands_around_a_page_can_be_chosen(fastn: Fastn, paging: Paging, a
 
 
 def test_paging_and_filters_can_be_ignored(fastn: Fastn) -> None:
-    """Ours: the worst case of an API whose parameters nobody knows."""
+    """Ours: the worst case of an API with unknown parameters."""
     fastn.sandbox.behaviour = Behaviour(paging=Paging.IGNORED, filtering=Filtering.IGNORED)
 
-    assert len(fastn(ListExecutions(limit=5, status="failed")).data) == kept(fastn)
+    assert len(fastn(ListExecutions(limit=5, status="failed")).data) == stored_count(fastn)
 
 
-def test_filters_let_through_what_matches(fastn: Fastn) -> None:
-    """Ours: lists heed the filters of the operations by their names on the wire, letters without case."""
+def test_filters_select_matching_rows(fastn: Fastn) -> None:
+    """Ours: lists apply the filters of the operations by their names on the wire, case-insensitively."""
     katana, shopify = fastn.id_of("customers", "katana-customer"), fastn.id_of("connectors", "shopify")
 
     def found(call: Any, field: str) -> set[str]:
@@ -118,8 +118,8 @@ def test_filters_let_through_what_matches(fastn: Fastn) -> None:
     assert found(ListWorkflows(search=SLACK), "id") == {SLACK}
 
 
-def test_since_and_until_are_moments(fastn: Fastn) -> None:
-    """Ours: from is included, until is not; without a zone it is UTC."""
+def test_since_and_until_are_times(fastn: Fastn) -> None:
+    """Ours: since is inclusive, until exclusive; UTC without a zone."""
     rows = fastn(ListExecutions(since="2026-10-05T15:00:00+00:00", until="2026-10-05T17:00:00+02:00")).data
     assert rows == []
 
@@ -129,8 +129,8 @@ def test_since_and_until_are_moments(fastn: Fastn) -> None:
     assert fastn(ListExecutions(since="yesterday")).field == "since"
 
 
-def test_a_row_of_a_list_leaves_out_what_is_long(fastn: Fastn) -> None:
-    """Ours: an agent that needs the code or the output has to read the row itself."""
+def test_list_rows_omit_long_fields(fastn: Fastn) -> None:
+    """Ours: code and output are only in the single row."""
     assert "code" not in fastn(ListWorkflows()).data[0]
     assert "output" not in fastn(ListExecutions()).data[0]
     assert "code" in fastn(GetWorkflow(workflow_id=SLACK)).data
@@ -138,7 +138,7 @@ def test_a_row_of_a_list_leaves_out_what_is_long(fastn: Fastn) -> None:
 
 @pytest.mark.parametrize("envelope", Envelope)
 def test_every_envelope_can_be_unwrapped(clock: Clock, envelope: Envelope) -> None:
-    """Third parties: {data}, {data: {data}} and bare answers were seen."""
+    """Third parties saw {data}, {data: {data}} and bare answers."""
     fastn = Fastn(FaultySandbox(clock, behaviour=Behaviour(envelope=envelope)))
 
     one = unwrap(fastn(GetWorkflow(workflow_id=SLACK)).value)
@@ -151,7 +151,7 @@ def test_every_envelope_can_be_unwrapped(clock: Clock, envelope: Envelope) -> No
     assert page.total == (None if envelope is Envelope.BARE else 9)
 
 
-def test_the_envelopes_look_as_they_were_seen(fastn: Fastn) -> None:
+def test_envelopes_look_as_they_were_seen(fastn: Fastn) -> None:
     """Third parties and Fastn's reference."""
     seen: dict[Envelope, Any] = {}
     for envelope in Envelope:
@@ -174,7 +174,7 @@ def first_key(value: Any) -> Any:
     return 0 if isinstance(value, list) else next(iter(value))
 
 
-def test_errors_come_in_every_known_shape(fastn: Fastn) -> None:
+def test_errors_in_every_known_shape(fastn: Fastn) -> None:
     """Fastn's documentation: {error: {code, message, details}}. The others were seen, or come from a proxy."""
     seen: dict[ErrorShape, Any] = {}
     for shape in ErrorShape:
@@ -193,15 +193,15 @@ def test_errors_come_in_every_known_shape(fastn: Fastn) -> None:
     assert seen[ErrorShape.EMPTY] == b""
 
 
-def test_an_update_that_names_nothing_is_refused(fastn: Fastn) -> None:
+def test_empty_update_is_refused(fastn: Fastn) -> None:
     """Fastn's reference: 422. A rule about the whole call names the body."""
     path = UpdateWorkflow(workflow_id=SLACK, name="x").request().path
 
     assert fastn.ask("PUT", path, body={}).field == "body"
 
 
-def test_an_account_can_have_other_paths(clock: Clock) -> None:
-    """Ours: the specification says itself that its paths are inferred, so that they are settings."""
+def test_routes_are_configurable(clock: Clock) -> None:
+    """Ours: the specification says that its paths are inferred, so they are settings."""
     run = POST("/api/v1/workflows/{workflow_id}/execute")
     tenant = GET("/api/v1/{workflow_id}/workflow")
     fastn = Fastn(FaultySandbox(clock, routes={"run_workflow": run, "get_workflow": tenant}))
@@ -212,8 +212,8 @@ def test_an_account_can_have_other_paths(clock: Clock) -> None:
     assert fastn.ask("GET", f"/api/v1/workflows/{SLACK}").status == 405
 
 
-def test_the_log_holds_what_was_sent_and_not_the_key(fastn: Fastn) -> None:
-    """Ours: tests show by it that something was sent, or was not; a key is in no log."""
+def test_log_contains_requests_without_the_key(fastn: Fastn) -> None:
+    """Ours: tests check with it what was sent; a key is in no log."""
     fastn(ListWorkflows(limit=3, search="slack"))
     fastn.ask("POST", "/api/v1/nothing", body={"a": 1}, headers={"authorization": "Bearer fsk_live_sandbox"})
 
@@ -225,8 +225,8 @@ def test_the_log_holds_what_was_sent_and_not_the_key(fastn: Fastn) -> None:
     assert "fsk_" not in str(fastn.sandbox.requests)
 
 
-def test_the_log_does_not_grow_for_ever(fastn: Fastn) -> None:
-    """Ours: a sandbox may be served for a long time; the latest requests are kept."""
+def test_log_is_bounded(fastn: Fastn) -> None:
+    """Ours: a sandbox may run for a long time; the latest requests are kept."""
     for number in range(10_001):
         fastn.ask("GET", f"/{number}")
 

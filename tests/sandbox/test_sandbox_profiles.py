@@ -1,4 +1,4 @@
-"""What is done for one profile is named after it, and no approval of one holds for another. Issue 7; DESIGN 5.4, 6."""
+"""Tests of profiles (issue 7): changes name their profile, and approvals are valid only for one account."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ ACME = {"profile": "acme", "env": "test", "tenant_id": "t-1"}
 
 
 class Desk:
-    """Profiles that share the folders of one person, before one account of the sandbox."""
+    """Profiles that share one folder and one account of the sandbox."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,7 +51,7 @@ class Desk:
         return [json.loads(line) for line in (self.folder / "state" / AUDIT).read_text().splitlines()]
 
     async def approve(self) -> None:
-        """A person approves all that waits."""
+        """Approve all pending requests."""
         ledger = SqliteLedger(str(self.folder / "state" / LEDGER))
         now = System().now().timestamp()
         for grant in await ledger.waiting(now):
@@ -64,8 +64,8 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
-async def test_the_profile_is_named_in_the_question_the_result_and_the_audit_of_every_change(desk: Desk) -> None:
-    """Issue 7: a loop over the catalogue, with the guard that asks about everything."""
+async def test_profile_is_in_request_result_and_audit_of_every_change(desk: Desk) -> None:
+    """Issue 7: for every change of the catalogue, with a guard that asks about everything."""
     changes = [call for call in sensible(desk.fastn) if call.effect is not Effect.READ]
     parts = desk.parts(**ACME)
     named = "acme at localhost, environment test, tenant t-1"
@@ -97,8 +97,8 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-async def test_what_was_approved_for_one_account_is_asked_anew_for_another(what: str, desk: Desk) -> None:
-    """DESIGN 5.4: and it still holds where it was approved, once. Both share the ledger."""
+async def test_approval_is_bound_to_the_account(what: str, desk: Desk) -> None:
+    """Ours: an approval is valid once, for the account it was given for. Both accounts share the ledger."""
     call: Operation[Any] = next(c for c in sensible(desk.fastn) if c.tool_name() == "create_customer")
     ours, theirs = desk.parts(**ACME), desk.parts(**(ACME | OTHERS[what]))
     assert isinstance(await ours.dispatch(call, ALONE), PendingApproval)
@@ -110,8 +110,8 @@ async def test_what_was_approved_for_one_account_is_asked_anew_for_another(what:
     await theirs.aclose()
 
 
-async def test_the_changes_of_one_profile_are_not_those_of_another(desk: Desk) -> None:
-    """Ours: so neither can be undone as the other."""
+async def test_changes_are_listed_by_profile(desk: Desk) -> None:
+    """Ours: so no profile can undo the changes of another."""
     call: Operation[Any] = next(c for c in sensible(desk.fastn) if c.tool_name() == "update_customer")
     ours, theirs = desk.parts(**ACME), desk.parts(**(ACME | {"profile": "globex"}))
     form = FormNow(yes, Clock(), trusts_fast_answers=True)

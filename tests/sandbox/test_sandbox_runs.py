@@ -1,4 +1,4 @@
-"""Runs: how they begin, go on and end."""
+"""Tests of runs: how they start, proceed and end."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def status(fastn: Fastn, execution: str) -> str:
     return fastn(GetExecution(execution_id=execution)).data["status"]
 
 
-def test_an_instant_workflow_answers_with_its_output(fastn: Fastn) -> None:
+def test_instant_workflow_answers_with_its_output(fastn: Fastn) -> None:
     """Fastn's documentation: INSTANT answers 200 with the output inline."""
     answer = run(fastn, ORDERS, input={"orderId": "SO-7"})
 
@@ -32,7 +32,7 @@ def test_an_instant_workflow_answers_with_its_output(fastn: Fastn) -> None:
     assert (kept["input"], kept["triggeredBy"], kept["environment"]) == ({"orderId": "SO-7"}, "manual", "test")
 
 
-def test_a_standard_run_goes_on_while_somebody_looks(fastn: Fastn) -> None:
+def test_standard_run_proceeds_with_polls(fastn: Fastn) -> None:
     """Fastn's documentation: STANDARD answers 202 and an execution id; the run is queued, running, completed."""
     answer = run(fastn, SLACK, input={"a": 1})
     execution = answer.data["executionId"]
@@ -46,8 +46,8 @@ def test_a_standard_run_goes_on_while_somebody_looks(fastn: Fastn) -> None:
     assert [(entry["actor"], entry["outcome"]) for entry in done] == [("system", "Success")]
 
 
-def test_a_run_goes_on_by_itself(fastn: Fastn, clock: Clock) -> None:
-    """Ours: time brings a run on, too, so that a list shows it finished."""
+def test_run_proceeds_with_time(fastn: Fastn, clock: Clock) -> None:
+    """Ours: so that lists show it as ended."""
     execution = run(fastn, SLACK).data["executionId"]
 
     def listed() -> str:
@@ -63,14 +63,14 @@ def test_a_run_goes_on_by_itself(fastn: Fastn, clock: Clock) -> None:
     assert (row["durationMs"], row["completedAt"]) == (5_000, "2026-10-06T09:30:05.000Z")
 
 
-def test_a_long_run_takes_longer(fastn: Fastn) -> None:
+def test_long_run_takes_longer(fastn: Fastn) -> None:
     """Fastn's documentation: LONG is for what takes minutes to hours."""
     execution = run(fastn, BACKFILL, customer_id=fastn.id_of("customers", "acme-corp")).data["executionId"]
 
     assert [status(fastn, execution) for _ in range(6)] == ["running"] * 5 + ["completed"]
 
 
-def test_the_tiktok_sync_fails_as_the_documentation_shows(fastn: Fastn) -> None:
+def test_tiktok_sync_fails_as_documented(fastn: Fastn) -> None:
     """Fastn's documentation: a Dependency Error names the step, the cause and the fix."""
     katana = fastn.id_of("customers", "katana-customer")
     execution = run(fastn, TIKTOK, customer_id=katana).data["executionId"]
@@ -84,7 +84,7 @@ def test_the_tiktok_sync_fails_as_the_documentation_shows(fastn: Fastn) -> None:
     )
 
 
-def test_a_customer_without_the_connection_makes_a_run_fail(fastn: Fastn) -> None:
+def test_run_without_the_connection_fails(fastn: Fastn) -> None:
     """Third parties: No active connection for connector ... and end-org ..."""
     widget = fastn.id_of("customers", "widget-inc")
     execution = run(fastn, CONTACTS, customer_id=widget).data["executionId"]
@@ -96,7 +96,7 @@ def test_a_customer_without_the_connection_makes_a_run_fail(fastn: Fastn) -> Non
     assert error["raw"] == f'No active connection for connector "cin7Core" and end-org {widget}'
 
 
-def test_an_instant_workflow_that_throws_is_no_failed_request(fastn: Fastn) -> None:
+def test_instant_workflow_that_throws_answers_200(fastn: Fastn) -> None:
     """Fastn's documentation: a workflow that throws is a failed execution, not a transport error."""
     answer = run(fastn, ORDERS, customer_id=fastn.id_of("customers", "katana-customer"))
 
@@ -104,7 +104,7 @@ def test_an_instant_workflow_that_throws_is_no_failed_request(fastn: Fastn) -> N
     assert answer.data["error"]["category"] == "Configuration"
 
 
-def test_what_was_never_published_does_not_run(fastn: Fastn) -> None:
+def test_unpublished_workflow_does_not_run(fastn: Fastn) -> None:
     """Third parties: WORKFLOW_NOT_PUBLISHED, the most common cause of "the API did nothing"."""
     refused = run(fastn, DRAFT)
 
@@ -112,8 +112,8 @@ def test_what_was_never_published_does_not_run(fastn: Fastn) -> None:
     assert run(fastn, "wf_000000000000").status == 404
 
 
-def test_an_idempotency_key_runs_once(fastn: Fastn) -> None:
-    """Third parties: Idempotency-Key dedupes a run. That another input conflicts is ours."""
+def test_idempotency_key_runs_once(fastn: Fastn) -> None:
+    """Third parties: Idempotency-Key deduplicates a run. That another input conflicts is ours."""
     first = run(fastn, SLACK, idempotency_key="once", input={"a": 1})
     again = run(fastn, SLACK, idempotency_key="once", input={"a": 1})
     other = run(fastn, SLACK, idempotency_key="once", input={"a": 2})
@@ -124,8 +124,8 @@ def test_an_idempotency_key_runs_once(fastn: Fastn) -> None:
 
 
 @pytest.mark.parametrize(("slug", "expected"), [("acme-customer", 409), ("nobody", 404)])
-def test_a_customer_who_is_not_there_or_not_active_runs_nothing(fastn: Fastn, slug: str, expected: int) -> None:
-    """Fastn's documentation: the integrations of a pending customer do not run. Third parties: 404 otherwise."""
+def test_unknown_or_pending_customer_runs_nothing(fastn: Fastn, slug: str, expected: int) -> None:
+    """Fastn's documentation: integrations of a pending customer do not run. Third parties: 404 for an unknown one."""
     customer = fastn.id_of("customers", slug) if slug != "nobody" else slug
     before = len(fastn.sandbox.state.all("executions"))
 
@@ -136,7 +136,7 @@ def test_a_customer_who_is_not_there_or_not_active_runs_nothing(fastn: Fastn, sl
 INSTALLED, INSTALLATION = "wf_3a8e47d19b60", "inst_5d20c1e97ab4"
 
 
-def test_a_workflow_that_a_widget_installed_needs_the_installation(fastn: Fastn) -> None:
+def test_installed_workflow_needs_the_installation(fastn: Fastn) -> None:
     """Third parties: runs of such a workflow succeeded only with customer and installation."""
     acme = fastn.id_of("customers", "acme-corp")
     without = run(fastn, INSTALLED, customer_id=acme).data
@@ -149,7 +149,7 @@ def test_a_workflow_that_a_widget_installed_needs_the_installation(fastn: Fastn)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"customer_ref": "crm-1002"}, {"installation_id": "inst_0"}])
-def test_another_customers_installation_runs_nothing(fastn: Fastn, arguments: dict[str, str]) -> None:
+def test_installation_of_another_customer_runs_nothing(fastn: Fastn, arguments: dict[str, str]) -> None:
     """Third parties: Installation ... does not serve the requesting tenant."""
     given = {"installation_id": INSTALLATION, **arguments}
     refused = run(fastn, INSTALLED, **given)
@@ -161,8 +161,8 @@ def test_another_customers_installation_runs_nothing(fastn: Fastn, arguments: di
     assert elsewhere.status == 403
 
 
-def test_a_key_of_some_customers_runs_for_no_other(fastn: Fastn) -> None:
-    """Third parties: Requested org is outside your tenant scope; also of a reference that nobody has."""
+def test_key_of_some_customers_runs_for_no_other(fastn: Fastn) -> None:
+    """Third parties: Requested org is outside your tenant scope; also for an unknown reference."""
     acme, widget = (fastn.id_of("customers", slug) for slug in ("acme-corp", "widget-inc"))
     made = fastn(CreateApiKey(name="one", permissions="Full access", customers=[acme])).data
     narrow = Fastn(fastn.sandbox, made["key"])
@@ -171,8 +171,8 @@ def test_a_key_of_some_customers_runs_for_no_other(fastn: Fastn) -> None:
         assert (refused.status, refused.error["message"]) == (403, "Requested org is outside your tenant scope")
 
 
-def test_a_failed_run_says_its_category_and_what_may_mend_it(fastn: Fastn) -> None:
-    """Third parties: errorCategory and fixSuggestion; runs that went well have neither."""
+def test_failed_run_has_category_and_fix(fastn: Fastn) -> None:
+    """Third parties: errorCategory and fixSuggestion; completed runs have neither."""
     failed = run(fastn, ORDERS, customer_id=fastn.id_of("customers", "katana-customer")).data["executionId"]
     row = fastn(GetExecution(execution_id=failed)).data
     assert (row["errorCategory"], row["fixSuggestion"]) == (
@@ -184,8 +184,8 @@ def test_a_failed_run_says_its_category_and_what_may_mend_it(fastn: Fastn) -> No
     assert (went_well["errorCategory"], went_well["fixSuggestion"]) == (None, None)
 
 
-def test_the_environment_is_a_header(fastn: Fastn) -> None:
-    """Fastn's documentation: x-fastn-env; a live key runs what is live."""
+def test_environment_is_a_header(fastn: Fastn) -> None:
+    """Fastn's documentation: x-fastn-env; a live key runs the live version."""
     live = Fastn(fastn.sandbox, LIVE_KEY)
     ran = [run(live, ORDERS), run(live, ORDERS, environment="staging")]
 
@@ -194,8 +194,8 @@ def test_the_environment_is_a_header(fastn: Fastn) -> None:
     assert [row["environment"] for row in kept] == ["live", "staging"]
 
 
-def test_a_run_outlives_its_workflow(fastn: Fastn) -> None:
-    """Ours: what was started ends, even where its workflow was deleted meanwhile."""
+def test_run_outlives_its_workflow(fastn: Fastn) -> None:
+    """Ours: a started run ends, also if its workflow is deleted."""
     execution = run(fastn, SLACK).data["executionId"]
     fastn(DeleteWorkflow(workflow_id=SLACK))
     fastn(DeleteCustomer(customer_id=fastn.id_of("customers", "acme-corp")))
@@ -203,8 +203,8 @@ def test_a_run_outlives_its_workflow(fastn: Fastn) -> None:
     assert [status(fastn, execution) for _ in range(3)][-1] == "completed"
 
 
-def test_the_run_that_is_under_way_at_the_beginning_ends(fastn: Fastn) -> None:
-    """Ours: the account begins with one queued and one running execution."""
+def test_initially_running_run_ends(fastn: Fastn) -> None:
+    """Ours: the account has one queued and one running execution at first."""
     rows: list[Any] = fastn.sandbox.state.all("executions")
     (running,) = [row["id"] for row in rows if row["status"] == "running"]
 

@@ -1,4 +1,4 @@
-"""Creating and updating: what is replaced, what is refused."""
+"""Tests of creations and updates: replaced fields, and refusals."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ TO_ORDERS: list[dict[str, Any]] = [{"routeId": ORDERS, "environment": "test"}]
 
 
 def resources(fastn: Fastn) -> dict[str, str]:
-    """The path of a row of each kind that can be updated."""
+    """Return the path of a row of each kind that can be updated."""
     return {
         "customers": f"/api/v1/customers/{fastn.id_of('customers', 'acme-corp')}",
         "connectors": f"/api/v1/connectors/{fastn.id_of('connectors', 'gamma')}",
@@ -30,7 +30,7 @@ KINDS = ("customers", "connectors", "workflows", "triggers")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_put_replaces_what_it_was_not_given(fastn: Fastn, kind: str) -> None:
+def test_put_clears_omitted_fields(fastn: Fastn, kind: str) -> None:
     """Ours: whether Fastn's PUT replaces is unknown, and the sandbox assumes the worse."""
     path = resources(fastn)[kind]
     before = fastn.ask("GET", path).data
@@ -47,8 +47,8 @@ def test_a_put_replaces_what_it_was_not_given(fastn: Fastn, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_put_may_carry_back_what_a_get_showed(fastn: Fastn, kind: str) -> None:
-    """Ours: the client sends the whole resource with its changes, and nothing else changes by it."""
+def test_put_accepts_the_fields_of_a_get(fastn: Fastn, kind: str) -> None:
+    """Ours: the client sends the whole resource with its changes, and nothing else changes."""
     path = resources(fastn)[kind]
     before = fastn.ask("GET", path).data
 
@@ -62,8 +62,8 @@ def test_a_put_may_carry_back_what_a_get_showed(fastn: Fastn, kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stale_version_is_a_conflict(fastn: Fastn, kind: str) -> None:
-    """Fastn's reference: 409 on a version mismatch. That it says the current one is ours."""
+def test_stale_version_is_a_conflict(fastn: Fastn, kind: str) -> None:
+    """Fastn's reference: 409 on a version mismatch. That it contains the current one is ours."""
     path = resources(fastn)[kind]
     version = fastn.ask("GET", path).data["version"]
     fastn.ask("PUT", path, body={"name": "First", "version": version})
@@ -76,7 +76,7 @@ def test_a_stale_version_is_a_conflict(fastn: Fastn, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_unknown_field_is_refused_by_name(fastn: Fastn, kind: str) -> None:
+def test_unknown_field_of_an_update_is_refused(fastn: Fastn, kind: str) -> None:
     """Fastn's reference: 422 for a validation error. That unknown fields are one is ours."""
     path = resources(fastn)[kind]
     before = fastn.ask("GET", path).data
@@ -88,7 +88,7 @@ def test_an_unknown_field_is_refused_by_name(fastn: Fastn, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_not_there_cannot_be_updated(fastn: Fastn, kind: str) -> None:
+def test_update_of_a_missing_resource_is_not_found(fastn: Fastn, kind: str) -> None:
     """Fastn's reference: 404, resource not found."""
     assert fastn.ask("PUT", f"/api/v1/{kind}/nothing", body={"name": "New"}).status == 404
 
@@ -108,7 +108,7 @@ def creations(fastn: Fastn) -> dict[str, Operation[Any]]:
 
 
 @pytest.mark.parametrize("kind", ["customer", "connector", "connection", "workflow", "trigger", "role", "user", "key"])
-def test_the_same_name_twice_is_a_conflict(fastn: Fastn, kind: str) -> None:
+def test_duplicate_name_is_a_conflict(fastn: Fastn, kind: str) -> None:
     """Fastn's reference: 409 on a resource conflict."""
     call = creations(fastn)[kind]
 
@@ -116,14 +116,14 @@ def test_the_same_name_twice_is_a_conflict(fastn: Fastn, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["customer", "connector", "connection", "workflow", "trigger", "role", "user", "key"])
-def test_an_unknown_field_of_something_new_is_refused_by_name(fastn: Fastn, kind: str) -> None:
-    """Ours: a field that is dropped silently is a wish that nobody heard."""
+def test_unknown_field_of_a_creation_is_refused(fastn: Fastn, kind: str) -> None:
+    """Ours: a silently dropped field would be a lost wish."""
     call = creations(fastn)[kind].model_copy(update={"extra": {"colour": "red"}})
 
     assert fastn(call).field == "colour"
 
 
-def test_a_rename_to_a_taken_name_is_a_conflict(fastn: Fastn) -> None:
+def test_rename_to_a_taken_name_is_a_conflict(fastn: Fastn) -> None:
     """Fastn's reference: 409 on a resource conflict."""
     path = resources(fastn)["customers"]
     body = Update.merged(fastn.ask("GET", path).data, {"name": "katana"})
@@ -133,8 +133,8 @@ def test_a_rename_to_a_taken_name_is_a_conflict(fastn: Fastn) -> None:
     assert (refused.status, refused.error["details"]["field"]) == (409, "name")
 
 
-def test_a_customer_begins_as_pending_and_has_a_slug(fastn: Fastn) -> None:
-    """Fastn's documentation: a customer is Pending Admin Activation until its admin has accepted."""
+def test_new_customer_is_pending_and_has_a_slug(fastn: Fastn) -> None:
+    """Fastn's documentation: a customer is Pending Admin Activation until its admin accepts."""
     row = fastn(CreateCustomer(name="Init & Tech Ltd", admin_email="bill@initech.example")).data
 
     assert (row["slug"], row["status"], row["plan"]) == ("init-tech-ltd", "Pending Admin Activation", "Free")
@@ -144,14 +144,14 @@ def test_a_customer_begins_as_pending_and_has_a_slug(fastn: Fastn) -> None:
     assert fastn(CreateCustomer(name="日本", slug="nihon")).status == 201
 
 
-def test_a_customer_is_not_found_by_its_slug(fastn: Fastn) -> None:
+def test_customer_is_not_found_by_its_slug(fastn: Fastn) -> None:
     """Fastn's documentation: slug and external id answer 404."""
     assert fastn(GetCustomer(customer_id="acme-corp")).status == 404
     assert fastn(GetCustomer(customer_id="crm-1001")).status == 404
 
 
-def test_another_admin_is_invited(fastn: Fastn) -> None:
-    """Ours: who administers a customer follows from the address that was given."""
+def test_new_admin_address_is_invited(fastn: Fastn) -> None:
+    """Ours: the address determines the admin of a customer."""
     path = resources(fastn)["customers"]
     body = Update.merged(fastn.ask("GET", path).data, {"adminEmail": "new@acme.example"})
 
@@ -169,8 +169,8 @@ def test_managed_connectors_are_read_only(fastn: Fastn) -> None:
     assert (fastn(call).status, fastn(call).error["code"]) == (403, "FORBIDDEN")
 
 
-def test_a_connector_is_private_and_speaks_a_known_protocol(fastn: Fastn) -> None:
-    """Fastn's documentation: REST, MCP, FTP, Database or REDIS; only Fastn publishes."""
+def test_connector_is_private_with_a_known_protocol(fastn: Fastn) -> None:
+    """Fastn's documentation: REST, MCP, FTP, Database or REDIS; only Fastn publishes connectors."""
     made = fastn(CreateConnector(name="A", slug="a", auth_methods=[{"type": "API_KEY", "title": "Key"}])).data
 
     assert (made["protocol"], made["visibility"], made["origin"]) == ("REST", "Private", "custom")
@@ -180,8 +180,8 @@ def test_a_connector_is_private_and_speaks_a_known_protocol(fastn: Fastn) -> Non
     assert fastn(CreateConnector(name="B", slug="b", extra={"visibility": "Public"})).status == 403
 
 
-def test_oauth_needs_a_person_at_a_browser(fastn: Fastn) -> None:
-    """Third parties: an OAuth connection cannot be made by one POST; the answer has an authorizationUrl."""
+def test_oauth_connection_needs_a_browser(fastn: Fastn) -> None:
+    """Third parties: an OAuth connection cannot be created by one POST; the answer has an authorizationUrl."""
     slack = fastn.id_of("connectors", "slack")
     acme = fastn.id_of("customers", "katana-customer")
 
@@ -194,7 +194,7 @@ def test_oauth_needs_a_person_at_a_browser(fastn: Fastn) -> None:
     assert fastn(CreateConnection(connector_id=slack, name="two", credentials={"token": "1"})).field == "credentials"
 
 
-def test_credentials_go_in_and_never_come_out(fastn: Fastn) -> None:
+def test_credentials_are_never_returned(fastn: Fastn) -> None:
     """Fastn's documentation: credentials are encrypted and never displayed."""
     gamma = fastn.id_of("connectors", "gamma")
 
@@ -205,7 +205,7 @@ def test_credentials_go_in_and_never_come_out(fastn: Fastn) -> None:
     assert "s3cret-value" not in str(fastn.sandbox.state.dump())
 
 
-def test_a_connection_names_what_is_wrong_with_it(fastn: Fastn) -> None:
+def test_invalid_connection_names_the_field(fastn: Fastn) -> None:
     """Ours: 422 names the field."""
     gamma, holidays = fastn.id_of("connectors", "gamma"), fastn.id_of("connectors", "openHolidays")
 
@@ -217,8 +217,8 @@ def test_a_connection_names_what_is_wrong_with_it(fastn: Fastn) -> None:
     assert fastn(CreateConnection(connector_id=holidays, auth_method_id=method["id"])).status == 201
 
 
-def test_a_workflow_begins_as_a_draft(fastn: Fastn) -> None:
-    """Third parties: creating answers a draft. Fastn's documentation: the timeout follows from the tier."""
+def test_new_workflow_is_a_draft(fastn: Fastn) -> None:
+    """Third parties: creation returns a draft. Fastn's documentation: the timeout depends on the tier."""
     row = fastn(CreateWorkflow(name="New one", execution_tier="long", extra={"labels": ["x"]})).data
 
     assert (row["status"], row["publishedVersion"], row["slug"]) == ("draft", None, "new-one")
@@ -228,7 +228,7 @@ def test_a_workflow_begins_as_a_draft(fastn: Fastn) -> None:
     assert fastn(CreateWorkflow(name="B", extra={"status": "active"})).field == "status"
 
 
-def test_a_draft_cannot_be_switched_on(fastn: Fastn) -> None:
+def test_draft_cannot_be_activated(fastn: Fastn) -> None:
     """Fastn's documentation: WORKFLOW_NOT_PUBLISHED."""
     refused = fastn(UpdateWorkflow(workflow_id=DRAFT, status="active"))
 
@@ -238,12 +238,12 @@ def test_a_draft_cannot_be_switched_on(fastn: Fastn) -> None:
     assert fastn(UpdateWorkflow(workflow_id=ORDERS, status="inactive", execution_tier="INSTANT")).status == 200
 
 
-def test_a_slug_is_fixed(fastn: Fastn) -> None:
+def test_slug_cannot_be_changed(fastn: Fastn) -> None:
     """Fastn's documentation: the slug cannot be changed after creation."""
     assert fastn.ask("PUT", f"/api/v1/workflows/{ORDERS}", body={"name": "x", "slug": "other"}).field == "slug"
 
 
-def test_a_trigger_is_checked_when_it_is_made(fastn: Fastn) -> None:
+def test_trigger_is_validated_on_creation(fastn: Fastn) -> None:
     """Fastn's documentation: a schedule needs cron and a time zone, an app event an active connection."""
     hubspot, shopify = fastn.id_of("connectors", "hubspot"), fastn.id_of("connectors", "shopify")
     broken = fastn.connection("globex-exports", "shopify")
@@ -267,7 +267,7 @@ def test_a_trigger_is_checked_when_it_is_made(fastn: Fastn) -> None:
     assert refused(**{**app_event, "events": []}, connection_id=broken) == "events"
 
 
-def test_what_follows_from_a_trigger_is_filled_in(fastn: Fastn) -> None:
+def test_computed_fields_of_a_trigger(fastn: Fastn) -> None:
     """Fastn's documentation: webhooks have an address, schedules a next run, app events a subscription."""
     acme, shopify = fastn.connection("acme-corp", "shopify"), fastn.id_of("connectors", "shopify")
     common: dict[str, Any] = {"routes": TO_ORDERS}
@@ -286,7 +286,7 @@ def test_what_follows_from_a_trigger_is_filled_in(fastn: Fastn) -> None:
 
 
 def test_pausing_and_resuming_a_schedule(fastn: Fastn) -> None:
-    """Fastn's documentation: disable, do not delete; a status history; failures count from nothing once enabled."""
+    """Fastn's documentation: disable, do not delete; a status history; enabling resets the failures."""
     path = resources(fastn)["triggers"]
 
     def put(**changes: Any) -> Any:
@@ -300,8 +300,8 @@ def test_pausing_and_resuming_a_schedule(fastn: Fastn) -> None:
     assert [entry["status"] for entry in resumed["statusHistory"]] == ["Disabled", "Active"]
 
 
-def test_a_partial_put_stops_a_trigger(fastn: Fastn) -> None:
-    """Ours: what a PUT leaves out is gone, the schedule and the subscription too."""
+def test_partial_put_stops_a_trigger(fastn: Fastn) -> None:
+    """Ours: a PUT clears omitted fields, also schedule and subscription."""
     schedule = fastn.id_of("triggers", "Daily TikTok sync", by="name")
     listening = fastn.id_of("triggers", "New HubSpot contact", by="name")
 
@@ -312,7 +312,7 @@ def test_a_partial_put_stops_a_trigger(fastn: Fastn) -> None:
     assert (deaf["subscriptionStatus"], deaf["connectionId"]) == ("FAILED", None)
 
 
-def test_a_trigger_keeps_its_kind(fastn: Fastn) -> None:
+def test_connector_of_a_trigger_cannot_be_changed(fastn: Fastn) -> None:
     """Fastn's documentation: the connector of an app event cannot be changed."""
     path = resources(fastn)["triggers"]
 
@@ -320,8 +320,8 @@ def test_a_trigger_keeps_its_kind(fastn: Fastn) -> None:
     assert fastn.ask("PUT", path, body={"name": "x", "connectorId": "other"}).field == "connectorId"
 
 
-def test_a_secret_is_written_and_never_read(fastn: Fastn) -> None:
-    """Fastn's documentation: a value is write-only; the same name and scope overwrites, without undo."""
+def test_secret_is_write_only(fastn: Fastn) -> None:
+    """Fastn's documentation: values are write-only; the same name and scope overwrites, without undo."""
     acme = fastn.id_of("customers", "acme-corp")
     first = fastn(CreateSecret(name="STRIPE_SECRET_KEY", value="s3cret-1"))
     scoped = fastn(CreateSecret(name="STRIPE_SECRET_KEY", value="s3cret-2", customer_id=acme))
@@ -334,8 +334,8 @@ def test_a_secret_is_written_and_never_read(fastn: Fastn) -> None:
     assert [row["id"] for row in fastn(ListSecrets(customer_id=acme)).data] == [scoped.data["id"]]
 
 
-def test_a_secret_names_what_is_wrong_with_it(fastn: Fastn) -> None:
-    """Fastn's documentation: UPPER_SNAKE_CASE, Text or JSON (which is checked), test or live."""
+def test_invalid_secret_names_the_field(fastn: Fastn) -> None:
+    """Fastn's documentation: UPPER_SNAKE_CASE, Text or (validated) JSON, test or live."""
     assert fastn(CreateSecret(name="lower", value="1")).field == "name"
     assert fastn(CreateSecret(name="A", value="1", type="XML")).field == "type"
     assert fastn(CreateSecret(name="A", value="{", type="json")).field == "value"
@@ -344,8 +344,8 @@ def test_a_secret_names_what_is_wrong_with_it(fastn: Fastn) -> None:
     assert fastn(CreateSecret(name="A", value="{}", type="json", environment="live")).data["type"] == "JSON"
 
 
-def test_a_key_is_shown_once(fastn: Fastn) -> None:
-    """Fastn's documentation: the key and the signing secret are in the answer of creation only."""
+def test_key_is_shown_once(fastn: Fastn) -> None:
+    """Fastn's documentation: only the answer of the creation contains the key and the signing secret."""
     made = fastn(CreateApiKey(name="BI", mode="live", extra={"verifyCallerIdentity": True})).data
     listed = fastn(ListApiKeys())
 
@@ -357,7 +357,7 @@ def test_a_key_is_shown_once(fastn: Fastn) -> None:
     assert made["key"] not in listed.reply.body.decode() + str(fastn.sandbox.state.dump())
 
 
-def test_a_key_names_what_is_wrong_with_it(fastn: Fastn) -> None:
+def test_invalid_key_names_the_field(fastn: Fastn) -> None:
     """Fastn's documentation: Test or Live, five presets or Custom, a period or a date."""
     acme = fastn.id_of("customers", "acme-corp")
 
@@ -373,7 +373,7 @@ def test_a_key_names_what_is_wrong_with_it(fastn: Fastn) -> None:
     assert fastn(CreateApiKey(name="C", expires="2027-01-01T01:00:00+01:00")).data["expiresAt"][:13] == "2027-01-01T00"
 
 
-def test_a_role_narrows_its_parent(fastn: Fastn) -> None:
+def test_role_cannot_exceed_its_parent(fastn: Fastn) -> None:
     """Fastn's documentation: a custom role cannot add permissions."""
     assert fastn(CreateRole(name="A", permissions=["workflows:delete"])).field == "permissions"
     assert fastn(CreateRole(name="A", permissions=["workflows:fly"], parent="Owner")).field == "permissions"
@@ -382,15 +382,15 @@ def test_a_role_narrows_its_parent(fastn: Fastn) -> None:
     assert (made["parent"], made["permissionCount"], made["builtIn"]) == ("Developer", 2, False)
 
 
-def test_there_is_one_owner(fastn: Fastn) -> None:
-    """Fastn's documentation: exactly one Owner; a person is invited by email with a role."""
+def test_there_is_only_one_owner(fastn: Fastn) -> None:
+    """Fastn's documentation: exactly one Owner; users are invited by email with a role."""
     assert fastn(InviteUser(email="a@b.example", role="owner")).status == 403
     assert fastn(InviteUser(email="a@b.example", role="King")).field == "role"
     by_id = fastn(InviteUser(email="a@b.example", role=fastn.id_of("roles", "Operator", by="name"))).data
     assert (by_id["role"], by_id["status"]) == ("Operator", "Invited")
 
 
-def test_a_trigger_shows_itself(fastn: Fastn) -> None:
+def test_trigger_can_be_read(fastn: Fastn) -> None:
     """Fastn's reference: a trigger can be read by its id."""
     shop = fastn.id_of("triggers", "Shop events", by="name")
 

@@ -1,4 +1,4 @@
-"""Schemathesis on the sandbox: whatever the OpenAPI document allows, and much that it does not, for all operations."""
+"""Schemathesis on the sandbox: valid and invalid requests of the OpenAPI document, for all operations."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ from sensible_calls import sensible
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import LIVE_KEY
 
-# Schemathesis binds an application to its schema, and that to the tests: so one account for all, made anew whenever it
-# changed.
+# Schemathesis binds the application to the schema, and the schema to the tests: they share one account, which is
+# created again after each change.
 SANDBOX = FaultySandbox(Clock())
 CALLS = {call.tool_name(): call for call in sensible(Fastn(SANDBOX))}
 HEADERS = {"x-fastn-api-key": LIVE_KEY}
 
-# What no schema says: that this text is a cron, or that there is something by this id.
+# Errors that no schema can exclude: an invalid cron expression, or an unknown id.
 BEYOND_A_SCHEMA: Any = [vars(checks)["positive_data_acceptance"]]
 
 
@@ -30,7 +30,7 @@ API.app = create_app(SANDBOX)
 
 
 def answered(case: Any) -> int:
-    """The status that `case` is answered with. Raises where one of schemathesis's checks finds something."""
+    """Return the status of the answer to `case`. Raises if one of schemathesis's checks fails."""
     before = SANDBOX.state.serial
     try:
         answer = case.call(headers=HEADERS)
@@ -41,7 +41,7 @@ def answered(case: Any) -> int:
     return answer.status_code
 
 
-def test_the_document_is_openapi() -> None:
+def test_document_is_valid_openapi() -> None:
     """The OpenAPI specification's own schema of 3.1."""
     API.validate()
 
@@ -49,14 +49,14 @@ def test_the_document_is_openapi() -> None:
 @pytest.mark.long
 @API.parametrize()
 @settings(max_examples=20, derandomize=True, database=None)
-def test_whatever_is_asked_is_answered_as_the_document_says(case: Any) -> None:
-    """Issue 4: schemathesis against the sandbox's own OpenAPI document finds nothing."""
+def test_generated_requests_get_documented_answers(case: Any) -> None:
+    """Issue 4: schemathesis finds no error of the sandbox against its own OpenAPI document."""
     answered(case)
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_what_works_is_answered_as_the_document_says(name: str) -> None:
-    """Ours: with ids that exist and a body that makes sense, since what is generated seldom gets so far."""
+def test_valid_requests_get_documented_answers(name: str) -> None:
+    """Ours: with existing ids and a valid body, which generated requests rarely have."""
     call = CALLS[name]
     request = call.request()
     case = API[call.route.path][call.route.method].Case(

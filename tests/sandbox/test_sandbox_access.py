@@ -1,4 +1,4 @@
-"""Who may come in."""
+"""Tests of authentication, permissions and rate limits of the sandbox."""
 
 import pytest
 from asking import Clock, Fastn
@@ -14,20 +14,20 @@ from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows
 LIST = "/api/v1/workflows"
 
 
-def asked(sandbox: FaultySandbox, **headers: str) -> tuple[int, str]:
+def status_and_code(sandbox: FaultySandbox, **headers: str) -> tuple[int, str]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     reply = sandbox.answer("GET", LIST, {}, named, b"")
     return reply.status, reply.body.decode()
 
 
-def test_a_key_comes_in_the_header_of_the_reference(sandbox: FaultySandbox) -> None:
+def test_key_in_the_header_is_accepted(sandbox: FaultySandbox) -> None:
     """Fastn's reference: x-fastn-api-key."""
-    assert asked(sandbox, x_fastn_api_key=LIVE_KEY)[0] == 200
+    assert status_and_code(sandbox, x_fastn_api_key=LIVE_KEY)[0] == 200
 
 
-def test_a_key_comes_as_a_bearer_token(sandbox: FaultySandbox) -> None:
+def test_key_as_bearer_token_is_accepted(sandbox: FaultySandbox) -> None:
     """Fastn's documentation: Authorization: Bearer."""
-    assert asked(sandbox, authorization=f"Bearer {LIVE_KEY}")[0] == 200
+    assert status_and_code(sandbox, authorization=f"Bearer {LIVE_KEY}")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -41,27 +41,27 @@ def test_a_key_comes_as_a_bearer_token(sandbox: FaultySandbox) -> None:
     ],
     ids=["none", "unknown", "basic", "bearer without key", "empty"],
 )
-def test_whoever_has_no_key_is_refused(sandbox: FaultySandbox, headers: dict[str, str]) -> None:
+def test_missing_key_is_refused(sandbox: FaultySandbox, headers: dict[str, str]) -> None:
     """Fastn's reference: 401 for a missing or invalid API key."""
-    status, body = asked(sandbox, **headers)
+    status, body = status_and_code(sandbox, **headers)
 
     assert status == 401
     assert "AUTH_INVALID" in body
 
 
-def test_a_test_key_without_the_test_mode_is_refused(sandbox: FaultySandbox) -> None:
+def test_test_key_without_test_mode_is_refused(sandbox: FaultySandbox) -> None:
     """Fastn's documentation: test keys need X-fastn-Test-Mode: true."""
-    assert asked(sandbox, x_fastn_api_key=KEY)[0] == 401
-    assert asked(sandbox, x_fastn_api_key=KEY, x_fastn_test_mode="true")[0] == 200
+    assert status_and_code(sandbox, x_fastn_api_key=KEY)[0] == 401
+    assert status_and_code(sandbox, x_fastn_api_key=KEY, x_fastn_test_mode="true")[0] == 200
 
 
-def test_a_live_key_in_the_test_mode_is_refused(sandbox: FaultySandbox) -> None:
+def test_live_key_in_test_mode_is_refused(sandbox: FaultySandbox) -> None:
     """Fastn's documentation: live keys must not send the header."""
-    assert asked(sandbox, x_fastn_api_key=LIVE_KEY, x_fastn_test_mode="true")[0] == 401
+    assert status_and_code(sandbox, x_fastn_api_key=LIVE_KEY, x_fastn_test_mode="true")[0] == 401
 
 
-def test_a_viewer_may_look_and_not_touch(sandbox: FaultySandbox) -> None:
-    """Fastn's documentation: a viewer reads neither executions nor settings, and changes nothing."""
+def test_viewer_key_may_only_read(sandbox: FaultySandbox) -> None:
+    """Fastn's documentation: a viewer reads no executions and no settings, and changes nothing."""
     viewer = Fastn(sandbox, VIEWER_KEY)
     before = len(sandbox.state.all("customers"))
 
@@ -71,7 +71,7 @@ def test_a_viewer_may_look_and_not_touch(sandbox: FaultySandbox) -> None:
     assert len(sandbox.state.all("customers")) == before
 
 
-def test_what_a_key_may_not_do_is_in_the_audit_log(sandbox: FaultySandbox) -> None:
+def test_denied_call_is_in_the_audit_log(sandbox: FaultySandbox) -> None:
     """Fastn's documentation: outcomes are Success, Failure and Denied."""
     Fastn(sandbox, VIEWER_KEY)(DeleteCustomer(customer_id="any"))
 
@@ -79,15 +79,15 @@ def test_what_a_key_may_not_do_is_in_the_audit_log(sandbox: FaultySandbox) -> No
     assert (row["actor"], row["action"], row["outcome"]) == ("apikey:3", "customer.delete", "Denied")
 
 
-def test_the_roles_hold_as_many_permissions_as_fastn_says() -> None:
+def test_roles_have_the_documented_number_of_permissions() -> None:
     """Fastn's documentation: Owner and Admin 42, Developer 34, Operator 21, Viewer 6, End User 35."""
     counted = {name: len(held) for name, held in ROLES.items()}
 
     assert counted == {"Owner": 42, "Admin": 42, "Developer": 34, "Operator": 21, "Viewer": 6, "End User": 35}
 
 
-def test_a_new_key_opens_and_a_revoked_one_does_not(fastn: Fastn) -> None:
-    """Fastn's documentation: revoking works at once."""
+def test_new_key_is_accepted_until_it_is_revoked(fastn: Fastn) -> None:
+    """Fastn's documentation: revocation is immediate."""
     made = fastn(CreateApiKey(name="BI", permissions="Operator")).data
     newcomer = Fastn(fastn.sandbox, made["key"])
     assert newcomer(ListExecutions()).status == 200
@@ -98,7 +98,7 @@ def test_a_new_key_opens_and_a_revoked_one_does_not(fastn: Fastn) -> None:
     assert fastn(RevokeApiKey(api_key_id=str(made["id"]))).status == 404
 
 
-def test_a_key_expires(fastn: Fastn, clock: Clock) -> None:
+def test_expired_key_is_refused(fastn: Fastn, clock: Clock) -> None:
     """Fastn's documentation: AUTH_EXPIRED."""
     made = fastn(CreateApiKey(name="BI", expires="30d")).data
     clock.pass_(days=31)
@@ -108,7 +108,7 @@ def test_a_key_expires(fastn: Fastn, clock: Clock) -> None:
     assert (answer.status, answer.error["code"]) == (401, "AUTH_EXPIRED")
 
 
-def test_a_key_of_its_own_permissions_may_do_just_these(fastn: Fastn) -> None:
+def test_custom_key_has_only_its_permissions(fastn: Fastn) -> None:
     """Fastn's documentation: a custom key has a matrix of permissions."""
     made = fastn(CreateApiKey(name="BI", permissions="Custom", extra={"matrix": ["executions:read"]})).data
     narrow = Fastn(fastn.sandbox, made["key"])
@@ -117,7 +117,7 @@ def test_a_key_of_its_own_permissions_may_do_just_these(fastn: Fastn) -> None:
     assert {"workflows:read"} <= VIEWER
 
 
-def test_every_answer_says_how_much_room_is_left(fastn: Fastn) -> None:
+def test_every_answer_has_rate_limit_headers(fastn: Fastn) -> None:
     """Fastn's reference: rate limit headers on every response, and Retry-After only on 429."""
     fastn.sandbox.behaviour = Behaviour(rate_limit=5)
 
@@ -129,8 +129,8 @@ def test_every_answer_says_how_much_room_is_left(fastn: Fastn) -> None:
     assert all("retry-after" not in answer.reply.headers for answer in answers)
 
 
-def test_who_asks_too_often_is_told_when_to_come_back(fastn: Fastn, clock: Clock) -> None:
-    """Fastn's reference: 429 with Retry-After in seconds; the documented body says it, too."""
+def test_exceeded_rate_limit_has_retry_after(fastn: Fastn, clock: Clock) -> None:
+    """Fastn's reference: 429 with Retry-After in seconds, which the documented body repeats."""
     fastn.sandbox.behaviour = Behaviour(rate_limit=1)
     fastn(ListWorkflows())
     clock.pass_(seconds=20)
@@ -145,8 +145,8 @@ def test_who_asks_too_often_is_told_when_to_come_back(fastn: Fastn, clock: Clock
     assert fastn(ListWorkflows()).status == 200
 
 
-def test_a_429_can_name_a_date_or_nothing_at_all(fastn: Fastn) -> None:
-    """HTTP: Retry-After is seconds or a date. Third parties saw Fastn say neither."""
+def test_retry_after_can_be_a_date_or_absent(fastn: Fastn) -> None:
+    """HTTP: Retry-After is seconds or a date. Third parties saw Fastn send neither."""
     fastn.sandbox.behaviour = Behaviour(rate_limit=1, retry_after=RetryAfter.DATE)
     fastn(ListWorkflows())
     dated = fastn(ListWorkflows())
@@ -158,8 +158,8 @@ def test_a_429_can_name_a_date_or_nothing_at_all(fastn: Fastn) -> None:
     assert "retry-after" not in silent.reply.headers
 
 
-def test_limits_are_for_each_key(fastn: Fastn) -> None:
-    """Fastn's reference: limits are per API key; a key can have its own."""
+def test_rate_limits_are_per_key(fastn: Fastn) -> None:
+    """Fastn's reference: limits are per API key, and a key can have its own."""
     made = fastn(CreateApiKey(name="BI", rate_limit_per_minute=1)).data
     slow = Fastn(fastn.sandbox, made["key"])
 
@@ -170,7 +170,7 @@ def test_limits_are_for_each_key(fastn: Fastn) -> None:
     ]
 
 
-def test_last_used_says_when(fastn: Fastn) -> None:
+def test_last_used_is_a_time(fastn: Fastn) -> None:
     """Fastn's documentation: lastUsed is a time, or never."""
     Fastn(fastn.sandbox, VIEWER_KEY)(ListWorkflows())
 
@@ -179,8 +179,8 @@ def test_last_used_says_when(fastn: Fastn) -> None:
     assert used["TEST"] == "2026-10-06T09:30:00.000Z"
 
 
-def test_a_path_that_does_not_exist_and_a_method_that_is_not_allowed(fastn: Fastn) -> None:
-    """Fastn's reference and documentation: 404 NOT_FOUND, 405 METHOD_NOT_ALLOWED; RFC 9110: which ones are."""
+def test_unknown_path_and_method(fastn: Fastn) -> None:
+    """Fastn's reference and documentation: 404 NOT_FOUND, 405 METHOD_NOT_ALLOWED; RFC 9110: Allow."""
     assert fastn.ask("GET", "/api/v1/nothing").status == 404
     assert fastn.ask("GET", "/api/v1/workflows/wf_1/run/again").status == 404
     for method, path, allowed in (
@@ -191,7 +191,7 @@ def test_a_path_that_does_not_exist_and_a_method_that_is_not_allowed(fastn: Fast
         assert (answer.status, answer.reply.headers["allow"]) == (405, allowed)
 
 
-def test_a_body_that_is_no_json_object_is_refused(fastn: Fastn) -> None:
+def test_body_that_is_not_a_json_object_is_refused(fastn: Fastn) -> None:
     """Fastn's reference: 400 for an invalid body; Fastn's documentation: 413 for one that is too large."""
     path = "/api/v1/customers"
 
@@ -201,7 +201,7 @@ def test_a_body_that_is_no_json_object_is_refused(fastn: Fastn) -> None:
     assert fastn.ask("POST", path, body=b'{"name":"' + b"x" * 2**20 + b'"}').status == 413
 
 
-def test_an_unknown_parameter_is_refused(fastn: Fastn) -> None:
-    """Ours: a filter that is dropped silently answers another question."""
+def test_unknown_parameter_is_refused(fastn: Fastn) -> None:
+    """Ours: a filter that is silently ignored answers another question."""
     assert fastn.ask("GET", "/api/v1/workflows", {"colour": "red"}).field == "colour"
     assert fastn.ask("GET", "/api/v1/billing", {"colour": "red"}).field == "colour"
