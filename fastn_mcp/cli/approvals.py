@@ -129,7 +129,7 @@ class TerminalApprovals:
         return message
 
     async def revoke(self, prefix: str) -> TemporaryApproval | None:
-        """Revoke the temporary approval whose id starts with `prefix`. None unless exactly one does."""
+        """Revoke the temporary approval whose id starts with `prefix`. Return None unless exactly one does."""
         found = [scope for scope in await self.ledger.temporary_approvals(self.now()) if scope.id.startswith(prefix)]
         if len(found) != 1 or not await self.ledger.revoke_temporary(found[0].id):
             return None
@@ -346,7 +346,7 @@ def _other_stores(store: ApprovalStore, start: StartOptions, *options: str) -> l
 def _stores(start: StartOptions) -> Iterator[tuple[str, ApprovalStore]]:
     """Yield the stores of the sandbox, the default account, all profiles and all tenants, each with its description.
 
-    Looks both with and without the variables that select another store than the default.
+    Looks up each both with and without the variables that select another store than the default.
     """
     config = start.config_file()
     config_options = ["--config", str(start.config.absolute())] if start.config else []

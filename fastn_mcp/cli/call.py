@@ -181,7 +181,7 @@ _COLORS = {
 
 _COLUMNS = ("tool", "effect", "route", "evidence")
 _WIDE, _NARROW = 100, 80
-"""Columns of a terminal from which all of these are shown, and from which the route is."""
+"""Widths of a terminal from which all of these columns are shown, and from which the first three are."""
 
 
 @click.command(name="tools")

@@ -61,7 +61,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def _flush_output(status: object, command: click.Group) -> int:
-    """Flush the output, and return the exit code; another one if the output was lost, as on a full disk."""
+    """Flush the output, and return the exit code: not 0 if the output was lost, as on a full disk."""
     code = status if isinstance(status, int) else 0
     try:
         sys.stdout.flush()
@@ -174,7 +174,7 @@ _OF_OUTCOME = {
 
 
 def exit_of(outcome: str) -> Exit:
-    """Return the code of one outcome. A call that was made but whose result is unreadable has failed: check it."""
+    """Return the code of one outcome. A call made with an unreadable result has failed: someone has to look."""
     return _OF_OUTCOME.get(outcome, Exit.FAILED)
 
 

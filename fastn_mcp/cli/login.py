@@ -160,7 +160,7 @@ class StoredKey:
             if KEY_HOST in self.account.table:
                 unset(self.config, profile, KEY_HOST)
             done.append(str(self.file))
-        with suppress(NoKeyring):  # then none is stored there
+        with suppress(NoKeyring):  # then no key is stored there
             if SystemKeyring().drop(entry(settings.profile, settings.host)):
                 done.append("the keyring")
         return done

@@ -123,7 +123,7 @@ class Reporting:
 
 @contextmanager
 def report_at_end(parts: "AccountParts") -> Generator[None]:
-    """Write the report of the enclosed block, also if it fails, if the settings name a report."""
+    """Write the report when the block ends, also on an error, if the settings name one."""
     if parts.settings.report is None or parts.tally is None:
         yield
         return

@@ -103,7 +103,7 @@ class Proposal:
         return bool(self.settings or self.routes or self.fields)
 
     def toml(self, *, local: bool = True) -> str:
-        """Return the settings to paste. Unless `local`, the profile and what reveals this machine are left out."""
+        """Return the settings to paste. Unless `local`, leave out the profile and redact what reveals this machine."""
         if local:
             return self.merged("")
         hidden: dict[str, Value] = dict.fromkeys(_LOCAL & self.settings.keys(), "...")

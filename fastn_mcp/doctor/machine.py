@@ -85,7 +85,7 @@ def check_folder(state: Path) -> Check:
 
 
 async def check_ledger(read: Callable[[], Awaitable[object]] | None, weakness: str | None, where: str) -> Check:
-    """Check that the ledger can be read, by `read`. `weakness` is what is wrong with the connection to it."""
+    """Check that `read` can read the ledger. `weakness` is what is wrong with the connection to it."""
     group, here = CheckGroup.SETTINGS, f"It is {where}."
     if read is None:
         return group.ok("ledger", "It is created with the first change.", here=here)

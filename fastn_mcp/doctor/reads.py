@@ -67,7 +67,7 @@ def listing_of(operation: AnyOperation) -> AnyOperation | None:
 
 
 def _other_name(operation: AnyOperation, name: str, fields: Collection[str]) -> str | None:
-    """Return the field that is the same one by another name. A declared field is never that of another."""
+    """Return the observed field that has the meaning of `name`, or None. Other declared fields do not count."""
     record = record_of(operation)
     singular = _SINGULAR.get(operation.toolset(), operation.toolset().removesuffix("s"))
     synonyms = [f"{singular}{name}", *_SYNONYMS[name]] if name in _SYNONYMS else []

@@ -36,7 +36,7 @@ class Writes:
         group = CheckGroup.WRITES
         if route.parameters and operation.toolset() not in self.ids:
             return group.skipped(tool, "No id to ask for by OPTIONS.", "See the line of the list.")
-        if _allowed(await self._send(_NOWHERE)):  # methods are allowed at any path
+        if _allowed(await self._send(_NOWHERE)):  # OPTIONS allows methods at any path
             seen = "OPTIONS says nothing of paths here, and no change is made."
             return self._propose_beside_reads(operation) or group.skipped(tool, seen, _PREVIEW)
         answer = await self._options(operation, route)
@@ -76,7 +76,7 @@ class Writes:
         return self._answers[path]
 
     def _propose_beside_reads(self, operation: AnyOperation) -> Check | None:
-        """Propose the route beside the resource's moved reads, which is likely; None if they have not moved."""
+        """Propose the likely route of a write if the reads of its resource have moved; None otherwise."""
         tool = operation.tool_name()
         beginnings = {route.path.partition("/{")[0] for route in self.moved.values()}
         for other in alternatives(operation):

@@ -80,7 +80,7 @@ class FileChange:
         return mine == theirs and (self.new is None) == (other.new is None)
 
     def _hunk(self) -> Iterator[str]:
-        """Yield the diff of the region that changes. It is the only one: a full diff of a large file is slow."""
+        """Yield the diff of the only region that changes, which is cut out first: large files take long to diff."""
         current, new = ((content or b"").decode("utf-8").splitlines() for content in (self.current, self.new))
         first = _common_prefix(current, new)
         last = min(_common_prefix(current[::-1], new[::-1]), min(len(current), len(new)) - first)
@@ -178,8 +178,8 @@ def apply(
 ) -> FileChange | None:
     """Apply a change, and return the one that was applied; None if none is needed anymore.
 
-    If the client changed its file meanwhile, `again` computes the change anew, which must be the one shown. Raises
-    `NotInstalled`, with everything as it was.
+    If the client changed its file meanwhile, `again` computes the change anew, and it must have the same lines as
+    the one shown. Raises `NotInstalled`, with everything as it was.
     """
     for _ in range(_ATTEMPTS):
         try:

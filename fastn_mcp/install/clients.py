@@ -30,7 +30,7 @@ class Places:
     win32: tuple[str, ...]
 
     def on(self, platform: str) -> tuple[str, ...]:
-        """Return those of a platform, named as in `sys.platform`."""
+        """Return the places on a platform, named as in `sys.platform`."""
         return {"darwin": self.darwin, "win32": self.win32}.get(platform, self.linux)
 
 

@@ -376,7 +376,7 @@ class _JsonLayout:
     def insert(self, box: _Box, key: str | None, value: Any, made: int | None = None) -> tuple[str, Trace]:
         """Append a member to the box."""
         text, name = self.text, "" if key is None else json.dumps(key, ensure_ascii=False) + ": "
-        end = box.start + 1 + len(text[box.start + 1 : box.end].rstrip(_BLANK))  # of the last member, or comment
+        end = box.start + 1 + len(text[box.start + 1 : box.end].rstrip(_BLANK))  # end of the last member or comment
         indent = self._indent_in(box)
         item = self.newline + indent + name + self.render(value, indent)
         if not box.members:
