@@ -24,7 +24,7 @@ from fastn_mcp.config.model import SOURCES, KeySettings, Settings, Source
 from fastn_mcp.install.clients import CLIENTS, McpClient
 from fastn_mcp.install.edit import NotInstalled
 from fastn_mcp.install.entry import links
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.context import tool
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.handshake import FILE, HANDSHAKE, MODERN
@@ -108,7 +108,7 @@ def manifest(document: Document) -> Document:
     return document | {
         "version": __version__,
         "server": server | {"mcp_config": server["mcp_config"] | {"env": variables}},
-        "tools": [{"name": offer.tool_name(), "description": offer.__doc__} for offer in OFFERS],
+        "tools": [{"name": offer.tool_name(), "description": offer.__doc__} for offer in ALL_TOOLS],
         "user_config": asked,
     }
 
@@ -166,8 +166,8 @@ def wanted(root: Path) -> dict[Path, str]:
     """The text of each generated file of the repository at `root`, outside of `docs/`."""
     readme = root / "README.md"
     tables = {"clients": _clients(), "published": _published()}
-    files = {root / "tools" / f"{offer.tool_name()}.json": snapshot(offer) for offer in OFFERS}
-    files[root / "fastn_mcp" / FILE] = taken_down(_server(), OFFERS)
+    files = {root / "tools" / f"{offer.tool_name()}.json": snapshot(offer) for offer in ALL_TOOLS}
+    files[root / "fastn_mcp" / FILE] = taken_down(_server(), ALL_TOOLS)
     files[readme] = fill_tables(readme.read_text(encoding="utf-8"), tables)
     return files | {root / name: fill_manifest(name, (root / name).read_text(encoding="utf-8")) for name in PUBLISHED}
 

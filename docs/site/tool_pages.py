@@ -19,7 +19,7 @@ from world import World  # noqa: E402
 from fastn_mcp.guard.approval.flow import Caller  # noqa: E402
 from fastn_mcp.guard.changes import Done  # noqa: E402
 from fastn_mcp.guard.policy import Decision, Mode, least  # noqa: E402
-from fastn_mcp.procedures.catalog import BY_NAME, OFFERS, PROCEDURES  # noqa: E402
+from fastn_mcp.procedures.catalog import ALL_TOOLS, BY_NAME, PROCEDURES  # noqa: E402
 from fastn_mcp.server.rendering import render, render_preview  # noqa: E402
 from fastn_mcp.tools.operation import Operation  # noqa: E402
 from fastn_mcp.tools.paging import List  # noqa: E402
@@ -41,7 +41,7 @@ _ASKED = {
 def toolsets() -> dict[str, list[AnyTool]]:
     """The tools by toolset, as `--toolsets` names them, in the order of the catalogue."""
     found: dict[str, list[AnyTool]] = {}
-    for offer in OFFERS:
+    for offer in ALL_TOOLS:
         found.setdefault("procedures" if offer in PROCEDURES else offer.toolset(), []).append(offer)
     return found
 

@@ -34,7 +34,7 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.guard.ledger.ledger import Ledger, bound_account
 from fastn_mcp.guard.policy import Policy
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.redaction import is_own_key
 from fastn_mcp.report.collector import Tally
@@ -291,7 +291,7 @@ def offered(settings: Settings) -> tuple[AnyTool, ...]:
     """Return the tools that the settings enable. Raises `SettingsError` if none is left."""
     found = tuple(
         offer
-        for offer in OFFERS
+        for offer in ALL_TOOLS
         if settings.has_tool(offer.tool_name(), offer.toolset(), reads=offer.effect is Effect.READ)
     )
     if not found:

@@ -27,7 +27,7 @@ from rich.text import Text
 from fastn_mcp.build.startup import SANDBOX_KEY
 from fastn_mcp.channels.background_server import BackgroundServer
 from fastn_mcp.config.command_line import this_program
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.sandbox.app import App, Receive, Send, create_app
 from fastn_mcp.sandbox.server import Sandbox
 
@@ -128,7 +128,7 @@ class DemoStory:
     async def count_tools(self) -> None:
         tools = (await self.client.list_tools()).tools
         reading = sum(bool(tool.annotations and tool.annotations.read_only_hint) for tool in tools)
-        _require(len(tools) == len(OFFERS), f"there are {len(OFFERS)} tools")
+        _require(len(tools) == len(ALL_TOOLS), f"there are {len(ALL_TOOLS)} tools")
         self._console.print(f"  {len(tools)} tools: {reading} read, {len(tools) - reading} change something.\n")
 
     async def diagnose(self) -> None:

@@ -30,9 +30,9 @@ PROCEDURES: tuple[AnyTool, ...] = (
     UndoChange,
 )
 
-OFFERS: tuple[AnyTool, ...] = (*PROCEDURES, *CATALOG)
+ALL_TOOLS: tuple[AnyTool, ...] = (*PROCEDURES, *CATALOG)
 
-BY_NAME: dict[str, AnyTool] = {offer.tool_name(): offer for offer in OFFERS}
+BY_NAME: dict[str, AnyTool] = {tool.tool_name(): tool for tool in ALL_TOOLS}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestPara
 from sensible_calls import sensible
 from world import World
 
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.tool import Effect
 
@@ -67,7 +67,7 @@ class Program:
 @asynccontextmanager
 async def connected(world: World, version: str, program: Program | None = None) -> AsyncGenerator[Client]:
     """Connect a real client to the real server in this process, so that its clock can be moved."""
-    server = build(world.dispatch, OFFERS, {})
+    server = build(world.dispatch, ALL_TOOLS, {})
     async with Client(server, mode=VERSIONS[version], elicitation_callback=program) as client:
         yield client
 

@@ -11,7 +11,7 @@ from mcp.client import ClientRequestContext
 from mcp.types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 from world import World
 
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
 
 VERSIONS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
@@ -52,5 +52,7 @@ class Session:
 @asynccontextmanager
 async def session(world: World, version: str, *, approves: bool = False) -> AsyncGenerator[Session]:
     person = Decliner(world, approves)
-    async with Client(build(world.dispatch, OFFERS, {}), mode=VERSIONS[version], elicitation_callback=person) as client:
+    async with Client(
+        build(world.dispatch, ALL_TOOLS, {}), mode=VERSIONS[version], elicitation_callback=person
+    ) as client:
         yield Session(client, person)

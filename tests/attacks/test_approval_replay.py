@@ -22,7 +22,7 @@ from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.procedures.catalog import BY_NAME, OFFERS, parse
+from fastn_mcp.procedures.catalog import ALL_TOOLS, BY_NAME, parse
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import UpdateCustomer
 
@@ -180,7 +180,7 @@ class Agent:
 
 @asynccontextmanager
 async def agent(world: World, channel: str, version: str, seal: str = SEAL) -> AsyncGenerator[Agent]:
-    server = build(world.dispatch, OFFERS, {}, [seal])
+    server = build(world.dispatch, ALL_TOOLS, {}, [seal])
     form = None if channel == "page" else Program(world, lambda _: None, action="decline")
     async with Client(server, mode=VERSIONS[version], elicitation_callback=form) as client:
         yield Agent(world, client, channel)

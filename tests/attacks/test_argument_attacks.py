@@ -9,14 +9,14 @@ from fastn_mcp.procedures.catalog import BY_NAME, parse
 
 TEXTS = [
     (name, field)
-    for name, offer in BY_NAME.items()
-    for field, shape in offer.input_schema()["properties"].items()
+    for name, tool in BY_NAME.items()
+    for field, shape in tool.input_schema()["properties"].items()
     if shape["type"] == "string"
 ]
 OTHERS = [
     (name, field)
-    for name, offer in BY_NAME.items()
-    for field, shape in offer.input_schema()["properties"].items()
+    for name, tool in BY_NAME.items()
+    for field, shape in tool.input_schema()["properties"].items()
     if shape["type"] in ("object", "array")
 ]
 
@@ -59,8 +59,8 @@ def test_control_character_is_refused_at_any_depth(hostile: Any) -> None:
 
 def test_null_is_accepted_for_every_optional_argument() -> None:
     """It counts as omitted; for `dry_run`, where that would send the call, it is refused."""
-    for name, offer in BY_NAME.items():
-        schema = offer.input_schema()
+    for name, tool in BY_NAME.items():
+        schema = tool.input_schema()
         for field in schema["properties"].keys() - set(schema.get("required", ())) - {"dry_run"}:
             said = ""
             try:

@@ -22,7 +22,7 @@ from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.redaction import REDACTED, is_redacted
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.server import InProcess
@@ -104,7 +104,7 @@ class Person:
 
 @asynccontextmanager
 async def connected(world: World, mode: str, person: Person | None = None) -> AsyncGenerator[Client]:
-    async with Client(build(world.dispatch, OFFERS, {}), mode=mode, elicitation_callback=person) as client:
+    async with Client(build(world.dispatch, ALL_TOOLS, {}), mode=mode, elicitation_callback=person) as client:
         yield client
 
 
@@ -308,7 +308,7 @@ async def test_missing_variable_is_refused_before_an_approval_request(mode: str,
     world.close()
 
 
-CHANGING = [offer for offer in OFFERS if offer.effect is not Effect.READ and offer is not ApplyChanges]
+CHANGING = [offer for offer in ALL_TOOLS if offer.effect is not Effect.READ and offer is not ApplyChanges]
 """A batch takes calls of these; `test_row_read_and_sent_back_loses_no_secret` gives it one."""
 
 

@@ -17,7 +17,7 @@ from fastn_mcp import __version__
 from fastn_mcp.cli import cli
 from fastn_mcp.cli.help import COMMANDS
 from fastn_mcp.config.model import SOURCES
-from fastn_mcp.procedures.catalog import OFFERS, PROCEDURES
+from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.tool import Effect
 
@@ -239,7 +239,7 @@ def test_tools_in_a_pipe_are_tab_separated(fastn: Run) -> None:
 def test_tools_lists_those_that_the_settings_allow(options: tuple[str, ...], env: dict[str, str], fastn: Run) -> None:
     """Ours: also without an account."""
     rows = json.loads(fastn(*options, "tools", "--json", env=env).stdout)
-    assert [row["tool"] for row in rows] == [o.tool_name() for o in OFFERS if o.effect is Effect.READ]
+    assert [row["tool"] for row in rows] == [o.tool_name() for o in ALL_TOOLS if o.effect is Effect.READ]
     customers = json.loads(fastn("--toolsets", "customers", *options, "tools", "--json", env=env).stdout)
     assert {row["tool"] for row in customers} == {"list_customers", "get_customer"}
     flags = ("--tools", "find,delete-customer", "--exclude-tools", "get_*")

@@ -10,10 +10,10 @@ import pytest
 from command_line import Run
 
 from fastn_mcp.cli.help import COMMANDS
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 
 BIN = str(Path(sys.executable).parent)
-TOOLS = [offer.tool_name().replace("_", "-") for offer in OFFERS]
+TOOLS = [tool.tool_name().replace("_", "-") for tool in ALL_TOOLS]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -231,7 +231,7 @@ USERS = {operation.tool_name() for operation in CATALOG if operation.toolset() =
 )
 def test_settings_of_tools_combine(chosen: dict[str, object], left: set[str]) -> None:
     """Ours (docs/tools.md): toolsets and tools add up, what is excluded is gone, and read-only holds for all."""
-    assert {offer.tool_name() for offer in offered(load(chosen, KEY, None))} == left
+    assert {tool.tool_name() for tool in offered(load(chosen, KEY, None))} == left
 
 
 def test_settings_that_leave_no_tool_are_refused() -> None:

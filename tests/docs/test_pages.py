@@ -13,7 +13,7 @@ from fastn_mcp import errors
 from fastn_mcp.config.model import SOURCES
 from fastn_mcp.errors import NOTHING_CHANGED, NOTHING_SENT, AppliedUnreadable, FastnError, Stopped, UnknownOutcome
 from fastn_mcp.install.edit import NotInstalled
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -63,7 +63,7 @@ def test_every_tool_has_a_page_and_every_setting_a_row() -> None:
     """Issue 7: every tool and all settings."""
     pages = {toolset: (DOCS / "tools" / f"{toolset}.md").read_text() for toolset in toolsets()}
     sections = [name for text in pages.values() for name in re.findall(r"^## (\w+)$", text, re.MULTILINE)]
-    assert sorted(sections) == sorted(offer.tool_name() for offer in OFFERS)
+    assert sorted(sections) == sorted(tool.tool_name() for tool in ALL_TOOLS)
     settings = (DOCS / "settings.md").read_text()
     for source in SOURCES:
         assert f"`{source.field}`" in settings
@@ -100,7 +100,7 @@ def test_models_get_a_list_of_the_pages_and_the_pages_themselves(tmp_path: Path)
         assert (tmp_path / link).is_file(), link
     assert len((tmp_path / "llms.txt").read_bytes()) < 8_000
     full = (tmp_path / "llms-full.txt").read_text()
-    assert all(f"\n## {offer.tool_name()}\n" in full for offer in OFFERS)
+    assert all(f"\n## {tool.tool_name()}\n" in full for tool in ALL_TOOLS)
 
 
 def test_a_link_out_of_the_pages_leads_into_the_repository() -> None:

@@ -7,7 +7,7 @@ import surface
 import write
 
 from fastn_mcp.config.model import SOURCES, KeySettings
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.context import tool
 from fastn_mcp.tools.catalog import CATALOG
 
@@ -20,7 +20,7 @@ def test_each_generated_file_outside_of_the_docs_is_what_the_code_says() -> None
     own = {path.relative_to(ROOT).as_posix() for path in FILES if path.parent != ROOT / "tools"}
     assert own == {"README.md", "fastn_mcp/introduction.json", "packaging/bundle/manifest.json", "server.json"}
     names = {path.name for path in FILES if path.parent == ROOT / "tools"}
-    assert names == {f"{offer.tool_name()}.json" for offer in OFFERS}
+    assert names == {f"{offer.tool_name()}.json" for offer in ALL_TOOLS}
     assert [path for path in write.differing(ROOT, FILES) if path.parent != ROOT / "docs" / "tools"] == []
 
 

@@ -44,7 +44,7 @@ async def examine_sandbox(sandbox: FaultySandbox, clock: Clock, **values: Any) -
         client_account(settings),
         {},
         {},
-        frozenset(offer.tool_name() for offer in offered(settings)),
+        frozenset(tool.tool_name() for tool in offered(settings)),
         lambda sent: InProcess(sandbox, sent),
         clock.system(),
     )

@@ -13,7 +13,7 @@ from world import World
 
 import fastn_mcp
 from fastn_mcp.guard.policy import Policy
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.rendering import with_dashboard
@@ -35,7 +35,7 @@ each_version = pytest.mark.parametrize("version", ["legacy", "2026-07-28"])
 
 
 async def said(world: World, version: str, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    async with Client(build(world.dispatch, OFFERS, {}), mode=version) as client:
+    async with Client(build(world.dispatch, ALL_TOOLS, {}), mode=version) as client:
         return cast("dict[str, Any]", (await client.call_tool(tool, arguments)).structured_content)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import fastn_mcp
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 
 pytestmark = pytest.mark.measured
 
@@ -49,7 +49,7 @@ def test_transcript_tells_the_story_once(played: "subprocess.CompletedProcess[st
     told = " ".join(played.stdout.split())
     place = 0
     for sentence in (
-        f"{len(OFFERS)} tools: ",
+        f"{len(ALL_TOOLS)} tools: ",
         "Why did last night's TikTok sync fail?",
         'agent: find query="the tiktok orders sync"',
         "agent: diagnose_workflow",

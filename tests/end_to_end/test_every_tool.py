@@ -9,7 +9,7 @@ from driving import Connect, Person, Upstream, approving, body, each_transport_a
 from mcp import Client
 from mcp.types import TextContent
 
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.tool import Effect
 
@@ -77,7 +77,7 @@ async def test_each_of_the_42_tools_can_be_called(
     """Ours: with a person who approves, every tool reaches Fastn; a client that cannot be asked is told so."""
     person = Person(approving)
     async with connect(transport, era, person) as client:
-        assert [tool.name for tool in (await client.list_tools()).tools] == [o.tool_name() for o in OFFERS]
+        assert [tool.name for tool in (await client.list_tools()).tools] == [o.tool_name() for o in ALL_TOOLS]
         # Stateless HTTP has no way back to an old client in the middle of a call.
         can_ask = not (transport == "http" and era == "2025-11-25")
         for operation in CATALOG:  # procedures have tests of their own

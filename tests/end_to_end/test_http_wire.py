@@ -18,7 +18,7 @@ from driving import BEARER, ERAS, HTTP_TOKEN, over_http, running
 from mcp import Client
 from ports import free_port
 
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 
 CANARY = "C4N4RY"
 MODERN = "2026-07-28"
@@ -112,7 +112,7 @@ def test_a_request_of_the_old_era_gets_a_stream_only_where_it_wants_progress(
 async def test_the_client_of_the_sdk_is_served_in_both_eras(era: str, served: str) -> None:
     """MCP: tools are listed and called."""
     async with Client(over_http(f"{served}/mcp"), mode=ERAS[era]) as client:
-        assert len((await client.list_tools()).tools) == len(OFFERS)
+        assert len((await client.list_tools()).tools) == len(ALL_TOOLS)
         result = await client.call_tool("get_quotas", {})
         assert not result.is_error
 

@@ -10,7 +10,7 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client import Transport
 from ports import free_port
 
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 
 
 def _keyless(upstream: Upstream) -> dict[str, str]:
@@ -38,7 +38,7 @@ async def test_server_without_a_key_lists_tools_and_says_in_every_call_how_to_gi
     server: StdioServerParameters | Transport = stdio if transport == "stdio" else over_http(address)
     person = Person(approving)
     async with Client(server, mode=ERAS[era], elicitation_callback=person) as client:
-        assert [tool.name for tool in (await client.list_tools()).tools] == [offer.tool_name() for offer in OFFERS]
+        assert [tool.name for tool in (await client.list_tools()).tools] == [offer.tool_name() for offer in ALL_TOOLS]
         for tool, given in (
             ("list_customers", {}),
             ("delete_customer", {"customer_id": "cus_1"}),

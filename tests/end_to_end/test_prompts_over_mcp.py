@@ -5,7 +5,7 @@ from driving import ERAS, Connect
 from mcp import MCPError
 from mcp.types import ResourceTemplateReference, TextContent
 
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.prompts import available
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("era", ERAS)]
@@ -18,7 +18,7 @@ async def test_prompts_are_listed_and_given_as_one_message(era: str, transport: 
     """MCP: prompts/list and prompts/get; ours: each is one message of a user."""
     async with connect(transport, era) as client:
         prompts = (await client.list_prompts()).prompts
-        assert [prompt.name for prompt in prompts] == [recipe.name for recipe in available(OFFERS)]
+        assert [prompt.name for prompt in prompts] == [recipe.name for recipe in available(ALL_TOOLS)]
         for prompt in prompts:
             arguments = {argument.name: "acme" for argument in prompt.arguments or []}
             (message,) = (await client.get_prompt(prompt.name, arguments)).messages

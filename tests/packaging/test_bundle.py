@@ -14,7 +14,7 @@ from surface import fill_manifest, manifest
 from fastn_mcp import __version__
 from fastn_mcp.config.load import load
 from fastn_mcp.config.model import SOURCES
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 
 ROOT = Path(__file__).parent.parent.parent
 FILE = ROOT / "packaging/bundle/manifest.json"
@@ -26,7 +26,7 @@ def test_the_manifest_is_as_the_code_says_now() -> None:
     assert FILE.read_text(encoding="utf-8") == fill_manifest("packaging/bundle/manifest.json", FILE.read_text())
     assert MANIFEST["version"] == __version__
     assert [(tool["name"], tool["description"]) for tool in MANIFEST["tools"]] == [
-        (offer.tool_name(), offer.__doc__) for offer in OFFERS
+        (offer.tool_name(), offer.__doc__) for offer in ALL_TOOLS
     ]
 
 

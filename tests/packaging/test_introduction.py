@@ -10,7 +10,7 @@ from surface import HELLO, META, WHO, said
 from fastn_mcp.build.account import Sandboxed, assemble, policy_of
 from fastn_mcp.build.startup import introduction_of, resolved_of
 from fastn_mcp.config.model import TOOLSETS
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.handshake import HANDSHAKE, Introduction
 
@@ -71,7 +71,7 @@ async def test_it_says_in_each_era_what_the_real_server_says(flags: dict[str, ob
 
 def test_the_toolsets_that_can_be_named_are_those_of_the_catalogue() -> None:
     """Ours: settings name them without loading the catalogue."""
-    assert tuple(dict.fromkeys(offer.toolset() for offer in OFFERS)) == TOOLSETS
+    assert tuple(dict.fromkeys(tool.toolset() for tool in ALL_TOOLS)) == TOOLSETS
 
 
 @pytest.mark.parametrize(

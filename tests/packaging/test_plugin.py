@@ -11,7 +11,7 @@ import pytest
 from fastn_mcp import __version__, errors
 from fastn_mcp.config.model import SOURCES
 from fastn_mcp.errors import FastnError
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "plugins" / "fastn"
@@ -59,8 +59,8 @@ def test_the_skill_says_when_it_is_for() -> None:
 
 def test_the_skill_names_tools_arguments_and_outcomes_that_there_are() -> None:
     """Ours: a skill that is wrong is worse than none."""
-    tools = {offer.tool_name() for offer in OFFERS}
-    arguments = {name for offer in OFFERS for name in offer.model_fields}
+    tools = {tool.tool_name() for tool in ALL_TOOLS}
+    arguments = {name for tool in ALL_TOOLS for name in tool.model_fields}
     fields = {"dry_run", "message", "next"} | arguments
     words = set(re.findall(r"`([a-z_]+)[`:]", SKILL))
     assert words <= tools | OUTCOMES | fields, words - tools - OUTCOMES - fields

@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from fastn_mcp.errors import NotSent
-from fastn_mcp.procedures.catalog import BY_NAME, OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS, BY_NAME
 from fastn_mcp.server.handlers import INSTRUCTIONS
 from fastn_mcp.server.prompts import RECIPES, Recipe, available
 from fastn_mcp.server.resources import RESOURCES
@@ -80,14 +80,14 @@ def test_long_argument_is_rejected() -> None:
 
 def test_prompts_are_listed_only_with_all_their_tools() -> None:
     """Ours: a prompt whose tools are disabled is useless."""
-    without = [offer for offer in OFFERS if offer.tool_name() != "list_changes"]
-    assert "access_review" in [recipe.name for recipe in available(OFFERS)]
+    without = [tool for tool in ALL_TOOLS if tool.tool_name() != "list_changes"]
+    assert "access_review" in [recipe.name for recipe in available(ALL_TOOLS)]
     assert "access_review" not in [recipe.name for recipe in available(without)]
 
 
 def test_resources_are_listed_only_with_their_tool() -> None:
     """Ours: a resource is a read like any other."""
-    assert len(available_resources(OFFERS)) == len(RESOURCES)
+    assert len(available_resources(ALL_TOOLS)) == len(RESOURCES)
     assert [place.name for place in available_resources([GetCustomer])] == ["customer"]
     assert available_resources([ListCustomers]) == ()
 

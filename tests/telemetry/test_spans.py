@@ -21,7 +21,7 @@ from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 
@@ -53,7 +53,7 @@ def client(otel: Collected, world: World, mode: str = "legacy") -> Client:
         world.clock.pass_(5)
         return await approving(context, params)
 
-    server = build(world.dispatch, OFFERS, {})
+    server = build(world.dispatch, ALL_TOOLS, {})
     otel.instrumentation.observe(server)
     return Client(server, mode=mode, elicitation_callback=reading)
 

@@ -14,7 +14,7 @@ from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogR
 from pydantic import JsonValue
 from world import FormNow, World, yes
 
-from fastn_mcp.procedures.catalog import OFFERS
+from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.server.log import JsonLines
 from fastn_mcp.telemetry import attributes as names
@@ -129,7 +129,7 @@ def test_rule_is_reported_by_its_line(rule: str, otel: str) -> None:
 
 
 def test_every_tool_name_is_in_the_vocabulary() -> None:
-    assert {offer.tool_name() for offer in OFFERS} >= {operation.tool_name() for operation in CATALOG}
+    assert {tool.tool_name() for tool in ALL_TOOLS} >= {operation.tool_name() for operation in CATALOG}
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import pytest
 from mcp.types import ToolAnnotations
 from pydantic_core import to_json
 
-from fastn_mcp.procedures.catalog import OFFERS, PROCEDURES
+from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
 from fastn_mcp.server.context import tool
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 each = pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
-every = pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: offer.tool_name())
+every = pytest.mark.parametrize("offer", ALL_TOOLS, ids=lambda offer: offer.tool_name())
 
 # Transcribed from the API reference; parameters such as `:cid` have our names.
 REFERENCE = """
@@ -193,8 +193,8 @@ def test_ids_are_named_after_their_resource(operation: AnyOperation) -> None:
 
 def test_procedures_are_listed_first_and_names_are_unique() -> None:
     """Ours (issue 5): they answer most questions, and a model reads from the top."""
-    assert (*PROCEDURES, *CATALOG) == OFFERS
-    assert len({offer.tool_name() for offer in OFFERS}) == len(OFFERS)
+    assert (*PROCEDURES, *CATALOG) == ALL_TOOLS
+    assert len({offer.tool_name() for offer in ALL_TOOLS}) == len(ALL_TOOLS)
 
 
 @each
@@ -227,7 +227,7 @@ def test_tool_list_costs_at_most_6000_tokens() -> None:
         import bpe_openai  # pyright: ignore[reportMissingTypeStubs]
     encode = bpe_openai.get_encoding("o200k_base").encode
     read = {"name", "description", "input_schema"}
-    listed = [tool(offer).model_dump(by_alias=True, include=read) for offer in OFFERS]
+    listed = [tool(offer).model_dump(by_alias=True, include=read) for offer in ALL_TOOLS]
     costs = {shown["name"]: len(encode(to_json(shown).decode())) for shown in listed}
     excess = sum(costs.values()) - 6_000
     dearest = ", ".join(f"{name} {cost}" for name, cost in sorted(costs.items(), key=lambda item: -item[1]))
@@ -246,5 +246,5 @@ def test_listed_schema_omits_only_described_limits(offer: AnyTool) -> None:
 
 def test_tool_list_is_deterministic() -> None:
     """Ours: a definition changes only with a release."""
-    once, twice = ([tool(operation).model_dump_json() for operation in OFFERS] for _ in range(2))
+    once, twice = ([tool(operation).model_dump_json() for operation in ALL_TOOLS] for _ in range(2))
     assert once == twice

@@ -17,7 +17,7 @@ from fastn_mcp.config.strict_toml import TomlSource
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.plans.file import plan
 from fastn_mcp.guard.policy_rules.schema import named
-from fastn_mcp.procedures.catalog import BY_NAME, OFFERS, parse
+from fastn_mcp.procedures.catalog import ALL_TOOLS, BY_NAME, parse
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 from fastn_mcp.tools.parsing import ALIASES, Renamed
@@ -54,12 +54,12 @@ def test_old_names_are_valid_until_a_future_version() -> None:
 
 
 async def test_old_name_is_not_listed(world: World) -> None:
-    async with Client(build(world.dispatch, OFFERS, ACCOUNT, aliases=OLD)) as client:
+    async with Client(build(world.dispatch, ALL_TOOLS, ACCOUNT, aliases=OLD)) as client:
         assert [tool.name for tool in (await client.list_tools()).tools] == list(BY_NAME)
 
 
 async def test_call_by_an_old_name_works_and_returns_the_new_name(world: World) -> None:
-    async with Client(build(world.dispatch, OFFERS, ACCOUNT, aliases=OLD)) as client:
+    async with Client(build(world.dispatch, ALL_TOOLS, ACCOUNT, aliases=OLD)) as client:
         page = (await client.call_tool("list_clients", {"limit": 1})).structured_content
         assert page is not None
         assert page.pop("renamed") == "list_clients is list_customers since 0.3.0. " + SAID.split(". ")[1]
@@ -69,7 +69,7 @@ async def test_call_by_an_old_name_works_and_returns_the_new_name(world: World) 
 async def test_call_by_an_old_name_passes_the_same_guard(world: World) -> None:
     """Nothing is sent before an approval, a preview is a preview, and an error holds both names."""
     target = {"customer_id": (await world.rows(ListCustomers()))[0].id}
-    async with Client(build(world.dispatch, OFFERS, ACCOUNT, aliases=OLD)) as client:
+    async with Client(build(world.dispatch, ALL_TOOLS, ACCOUNT, aliases=OLD)) as client:
         asked = await client.call_tool("remove_client", target)
         shown = await client.call_tool("remove_client", {**target, DRY_RUN: True})
         wrong = await client.call_tool("remove_client", {"customer": "x"})
@@ -85,7 +85,7 @@ async def test_call_by_an_old_name_passes_the_same_guard(world: World) -> None:
 
 
 async def test_old_name_without_an_alias_is_unknown(world: World) -> None:
-    async with Client(build(world.dispatch, OFFERS, ACCOUNT)) as client:
+    async with Client(build(world.dispatch, ALL_TOOLS, ACCOUNT)) as client:
         with pytest.raises(MCPError, match="There is no tool 'remove_client'"):
             await client.call_tool("remove_client", {})
 
