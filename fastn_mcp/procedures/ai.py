@@ -75,7 +75,7 @@ def _answer(session: JsonValue, message: str) -> dict[str, JsonValue]:
 
 
 PAGES = 6
-"""Pages of 100 rows read for one inventory, both kinds together."""
+"""Maximum number of pages of 100 rows read for one inventory, both kinds together."""
 
 _MOST_NAMED = 20
 _LISTS: dict[str, type[ListWorkflows | ListConnectors]] = {"workflow": ListWorkflows, "connector": ListConnectors}

@@ -20,7 +20,7 @@ from fastn_mcp.tools.tool import OURS, Effect, FastnObject
 from fastn_mcp.tools.workflows import RunWorkflow
 
 MOST = 50
-"""Calls in one batch."""
+"""Maximum number of calls in one batch."""
 
 _NOT_IN_BATCHES = {
     "create_api_key": "its key is shown once",
@@ -35,7 +35,7 @@ _LOST = "Its answer was lost: it may have happened."
 _NOT_SENT = "left"
 
 _MOST_FAILURES = 3
-"""Failures described in the message; the rows contain all of them."""
+"""Maximum number of failures described in the message; the rows contain all of them."""
 
 _FACTS = ("settle", "rule", "would_allow", "fastn")
 """Facts of an error that its row repeats."""

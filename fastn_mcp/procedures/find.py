@@ -42,20 +42,20 @@ NEXT: dict[str, tuple[str, ...]] = {
 
 _LONGEST_QUERY = 500
 _LONGEST = 100
-"""Characters of a name in the answer."""
+"""Maximum length of a name in the answer, in characters."""
 
 _NEEDS = {
     "connection": ("customer", "connector"),
     "trigger": ("customer", "connector"),
     "secret": ("customer",),
 }
-"""Kinds to read besides a kind, for the names of what it belongs to."""
+"""Kinds whose names are part of the names of another kind."""
 
 _SEARCHES = 3
-"""Words of the query searched for in Fastn, for a kind too large to read whole."""
+"""Maximum number of words searched for in Fastn, for a kind too large to read whole."""
 
 _OWNERS = 2
-"""Customers, and connectors, to list by, for a kind too large to read whole whose list has no search."""
+"""Maximum number of customers, and of connectors, to list by if such a kind has no search."""
 
 
 def _searchable(query: str) -> str:

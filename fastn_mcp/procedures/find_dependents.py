@@ -17,13 +17,13 @@ from fastn_mcp.tools.tool import DRY_RUN, Effect, FastnObject
 Kind = Literal["customer", "connector", "connection", "workflow", "secret", "trigger"]
 
 EXAMPLES = {"connections": 10, "executions": 3}
-"""Most examples by kind: fewer where ids are long, or one example says no more than another."""
+"""Maximum number of examples by kind: fewer if ids are long, or if the examples hardly differ."""
 
 MANY = 30
-"""Most examples of the other kinds."""
+"""Maximum number of examples of the other kinds."""
 
 DETAILS = 30
-"""Rows of one kind to read one by one, if the list does not show enough."""
+"""Maximum number of rows of one kind to read one by one, if the list does not show enough."""
 
 
 class ResourceDependents(FastnObject):

@@ -40,7 +40,7 @@ class ReadRow(Procedure[FastnObject]):
 
 
 MOST = 100
-"""Values in one completion: the limit of the MCP specification."""
+"""Maximum number of values in one completion, by the MCP specification."""
 
 KINDS = (*LISTS, "execution")
 """Kinds that can be completed. Executions have no names: the newest are found by their workflows' names."""
@@ -56,7 +56,7 @@ class Ids(FastnObject):
 
 
 class CompleteId(Procedure[Ids]):
-    """Find the ids that what was typed may mean."""
+    """Complete an id from what was typed."""
 
     effect = Effect.READ
 

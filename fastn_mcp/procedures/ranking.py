@@ -17,10 +17,10 @@ from itertools import accumulate
 from fastn_mcp.fastn.directory import Entry
 
 LONGEST_NAME = 200
-"""Characters of a name that are indexed."""
+"""Maximum number of characters of a name that are indexed."""
 
 MOST_WORDS = 12
-"""Words of a query that are searched for."""
+"""Maximum number of words of a query that are searched for."""
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
@@ -92,9 +92,9 @@ _AGAINST_BEST = 30
 """Points below the best at which matches are dropped."""
 _ID_LETTERS = 4
 _LEAST_PART = 4
-"""Least letters of a word that may match inside others; two in scripts where a letter is a syllable or word."""
+"""Minimum length of a word that may match inside others; two in scripts with a letter per syllable or word."""
 _JOINED = 3
-"""Most words joined into one, as by leaving out their spaces."""
+"""Maximum number of words that match as one, without the spaces."""
 
 Span = tuple[int, int]
 """Words of a query read as one: position of the first, and of the one after the last."""

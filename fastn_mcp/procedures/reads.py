@@ -31,7 +31,7 @@ class RowList:
 
 
 class AccountReads:
-    """Lists and records read for an answer, and the reads that failed, by a name for people."""
+    """Lists and records read for an answer, and the reads that failed, by display name."""
 
     def __init__(self, send: Send) -> None:
         self._send = send

@@ -71,7 +71,7 @@ Names = Mapping[str, Mapping[str, str]]
 """Names by kind and id."""
 
 _LONGEST = 160
-"""Characters of one value."""
+"""Maximum length of a value in characters."""
 
 _MOST = 10
 """Fields shown if a row lacks most of the columns, as when Fastn names them differently."""
@@ -189,7 +189,7 @@ def _routed(row: Row, names: Mapping[str, str], legend: Mapping[str, str]) -> di
 
 
 FURTHER = 10
-"""Most further pages of 100 rows read to fill one page, if Fastn does not filter."""
+"""Maximum number of further pages of 100 rows read to fill one page, if Fastn does not filter."""
 
 Rows = Listed[FastnObject]
 

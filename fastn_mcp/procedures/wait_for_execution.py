@@ -20,8 +20,8 @@ from fastn_mcp.tools.workflows import Execution, GetExecution, ListExecutions, R
 _NAMED = ("pending", "queued", "running")
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.5, 3.0, 1.5
-_LEAST_TIMEOUT = 5.0
-"""Least timeout of a read in seconds, even if less of the time to wait is left."""
+_MIN_TIMEOUT = 5.0
+"""Minimum timeout of a read in seconds, even if less of the waiting time is left."""
 
 _FINAL = (Unauthorized, Forbidden, Invalid, Refused)
 """Errors that waiting cannot resolve."""
@@ -85,7 +85,7 @@ async def wait_for(
     while True:
         left = seconds - (context.system.monotonic() - began)
         try:
-            run, last_error = await _read(call, max(left, _LEAST_TIMEOUT), context), None
+            run, last_error = await _read(call, max(left, _MIN_TIMEOUT), context), None
         except final:
             raise
         except FastnError as error:

@@ -128,7 +128,7 @@ class Behaviour(BaseModel):
     filtering: Filtering = Filtering.HEEDED
     retry_after: RetryAfter = RetryAfter.SECONDS
     rate_limit: int = Field(default=100_000, ge=1)
-    """Requests per minute and key."""
+    """Maximum number of requests per minute and key."""
     accepts: Accepts = Accepts.EITHER
     test_mode: ModeHeader = ModeHeader.WANTED
     fields: dict[str, str] = Field(default={})

@@ -15,7 +15,7 @@ def execution(
     triggered_by: str,
     **more: Any,
 ) -> Row:
-    """Return the row of an execution. `duration` is in milliseconds, None while it runs."""
+    """Return the row of an execution. `duration` is in milliseconds, None while it is running."""
     ended = None if duration is None else stamp(begun + timedelta(milliseconds=duration))
     steps = len(workflow.get("connectors") or ()) or 1
     failed = 1 if status in ("failed", "timeout") else 0

@@ -42,7 +42,7 @@ def _hourly(state: SandboxState) -> list[Row]:
 
 
 def _daily(state: SandboxState) -> list[Row]:
-    """Return the runs of the TikTok sync. Its connection was revoked nine days ago, and it fails since."""
+    """Return the runs of the TikTok sync, which has failed since its connection was revoked nine days ago."""
     workflow = state.named("workflows", "sync-tiktok-orders-to-cin7-core")
     last = last_occurrence(state.named("triggers", "Daily TikTok sync", by="name"))
     katana = _customer(state, "katana-customer")

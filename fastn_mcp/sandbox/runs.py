@@ -29,11 +29,11 @@ class Pace(NamedTuple):
 PACES = {"STANDARD": Pace(1, 3, 1, 5), "LONG": Pace(1, 6, 2, 60)}
 
 _SCHEDULED_SECONDS = {"INSTANT": 1, "STANDARD": 40, "LONG": 80}
-"""Longest duration of a scheduled run, by tier."""
+"""Maximum duration of a scheduled run in seconds, by tier."""
 _SETTLED = timedelta(seconds=90)
 """Time after which a scheduled run is shown: it has ended by then."""
 _MOST_OCCURRENCES = 200
-"""Occurrences of a schedule run at once. Further ones that were due are skipped."""
+"""Maximum number of due occurrences of a schedule that are run; the rest are skipped."""
 _MOST_CUSTOMERS = 25
 _FAILURES_ALLOWED = 20
 

@@ -103,7 +103,7 @@ def _beginning(path: str) -> str:
 
 
 LARGEST_BODY = 1024 * 1024
-"""Most bytes of a request body."""
+"""Maximum size of a request body in bytes."""
 
 
 class SandboxRequest(NamedTuple):

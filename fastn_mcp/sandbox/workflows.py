@@ -64,7 +64,7 @@ _CODE: dict[str, tuple[str, Callable[[Row], Row]]] = {
 """Code of workflows that return more than `ok`, and the function that computes their output."""
 
 _MOST_HOURS = 36
-"""Longest timeout of a LONG workflow, in hours."""
+"""Maximum timeout of a LONG workflow in hours."""
 
 TIMEOUTS = {"INSTANT": 30_000, "STANDARD": 120_000, "LONG": 900_000}
 

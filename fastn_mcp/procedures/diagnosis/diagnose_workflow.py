@@ -48,18 +48,18 @@ _WORKFLOW, _FAILED, _TIMED_OUT, _COMPLETED = "workflow", "failed runs", "timed-o
 _TRIGGERS, _AUDIT = "triggers", "audit log"
 
 _CAUSES = 3
-"""Causes reported, each with its newest run read in full."""
+"""Maximum number of causes reported, each with its newest run read in full."""
 
 _TRIGGER_PAGES = 5
 
 _CUSTOMERS = 2
-"""Most customers whose names and connections are read."""
+"""Maximum number of customers whose names and connections are read."""
 
 LONGEST = 4_300
-"""Most characters of the answer as JSON."""
+"""Maximum size of the answer as JSON in characters."""
 
 _SHORT = 120
-"""Most characters of a text."""
+"""Maximum length of a text in characters."""
 
 _CUTS = (
     *((name, 5, 0) for name in ("connections", "triggers", "changes", "not_checked")),
@@ -69,7 +69,7 @@ _CUTS = (
     ("not_checked", 3, LONGEST),
     ("causes", 1, LONGEST),
 )
-"""Cuts in order: a list, its least entries, and the length in characters above which entries are dropped."""
+"""Cuts in order: a list, its minimum number of entries, and the size in characters above which it is shortened."""
 
 
 class Diagnosis(FastnObject):

@@ -1,6 +1,6 @@
 """Runs that ended, and those that failed grouped by cause and by workflow.
 
-Nothing is known of an error's shape, so each part of it may be missing, or the whole be a text.
+The shape of an error is unknown: each part of it may be missing, or all of it may be a text.
 """
 
 import re
@@ -13,7 +13,7 @@ from fastn_mcp.fastn.rows import Row, number, objects, owner_of, short, text, ti
 from fastn_mcp.fastn.states import RunState, run_state
 
 _LONGEST = 500
-"""Most characters of a message that are used."""
+"""Maximum number of characters of a message that are used."""
 
 # Parts that differ between runs. An apostrophe within a word is not a quote.
 _VARYING = re.compile(
@@ -40,7 +40,7 @@ class Period:
 
     @property
     def since(self) -> str:
-        """Begin of the period, as ISO 8601."""
+        """Start of the period, as ISO 8601."""
         return self.begin.isoformat(timespec="seconds")
 
     def __str__(self) -> str:

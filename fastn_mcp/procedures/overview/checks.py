@@ -39,7 +39,7 @@ from fastn_mcp.tools.triggers import GetTrigger, ListTriggers
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions, ListWorkflows
 
 FEW = 3
-"""Most examples of a finding in the overview of everything."""
+"""Maximum number of examples of a finding in the overview of the whole account."""
 
 SOON = timedelta(days=14)
 """Time before its expiry in which a key is reported."""
@@ -51,7 +51,7 @@ NAMED = 2
 """Connections named per status: their ids are long, and `about` connections shows all of them."""
 
 NEAR = 80
-"""Percent of a limit from which it is reported."""
+"""Usage in percent from which a limit is reported."""
 
 
 class Severity(Enum):

@@ -17,10 +17,10 @@ from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.tool import suggested
 
 _LONGEST = 7_300
-"""Most characters of an answer."""
+"""Maximum size of an answer in characters."""
 
 _DETAIL_LEVELS = ((True, 9, 100), (False, 9, 100), (False, 3, 100), (False, 1, 10), (False, 0, 3), (False, 0, 1))
-"""Whether to show customer ids and disabled connections; most workflows, and most connections, of an app."""
+"""Whether to show customer ids and disabled connections; maximum numbers of workflows and connections of an app."""
 
 
 def connection_impact(

@@ -45,16 +45,16 @@ from fastn_mcp.tools.workflows import ListExecutions
 Subject = Literal["runs", "connections", "triggers", "access"]
 
 MOST = 12
-"""Most findings in an answer; the others are counted."""
+"""Maximum number of findings in an answer; the rest are counted."""
 
 _ROOM = 3_000
-"""Characters for the findings of the whole account; if exceeded, they get fewer examples."""
+"""Maximum size of the findings on the whole account in characters; beyond it, they get fewer examples."""
 
 _DETAIL_ROOM = 7_000
-"""Characters for the findings on one subject."""
+"""Maximum size of the findings on one subject in characters."""
 
 _MANY = 20
-"""Most examples of a finding on one subject."""
+"""Maximum number of examples of a finding on one subject."""
 
 _FAILURE_PAGES = 5
 
@@ -211,7 +211,7 @@ def run_totals(
 
 
 _WORST = 8
-"""Most failing workflows reported, with their runs counted."""
+"""Maximum number of failing workflows reported, with their runs counted."""
 
 _ERRORS = 5
 _STATUSES = ("completed", "failed", "timeout")

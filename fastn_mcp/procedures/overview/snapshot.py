@@ -22,7 +22,7 @@ COUNTS = ("completed runs", "the number of runs", "the number of all runs")
 
 _PAGE = 100
 _PAGES = 3
-"""Pages of triggers, and of workflows: each row may have a problem of its own."""
+"""Maximum number of pages of triggers, and of workflows: each row may have a problem of its own."""
 
 
 class AccountSnapshot(AccountReads):
@@ -86,7 +86,7 @@ class AccountSnapshot(AccountReads):
             raise next(iter(self.failed.values()))
 
     def _jobs(self, failure_pages: int) -> dict[str, Job]:
-        """Return the reads, by their names for people."""
+        """Return the reads by display name."""
         since = self.period.since
         lists: dict[str, tuple[List[Any], int, Sequence[str]]] = {
             "customers": (ListCustomers(limit=_PAGE), 1, (PENDING,)),
