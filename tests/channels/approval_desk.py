@@ -1,4 +1,4 @@
-"""A running approval page over a ledger in memory, with a clock that tests move, and a real Chromium to look at it."""
+"""Support for tests of the approval page: a page over an in-memory ledger, a fake clock and a real Chromium."""
 
 import re
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ from fastn_mcp.runtime import System
 
 @dataclass
 class Clock:
-    """Both clocks, moved by tests."""
+    """Wall clock and monotonic clock, moved by tests."""
 
     passed: float = 0.0
 
@@ -35,7 +35,7 @@ class Clock:
 
 
 def question(id_: str = "grant-1", **changes: Any) -> ApprovalRequest:
-    """What an agent asks: to delete a customer, unless told otherwise."""
+    """Return a pending request, by default to delete a customer."""
     now = datetime.now(UTC).timestamp()
     card: dict[str, JsonValue] = {
         "call": "delete_customer",
@@ -73,7 +73,7 @@ def question(id_: str = "grant-1", **changes: Any) -> ApprovalRequest:
 
 
 def update_of_workflow(id_: str = "grant-2", **changes: Any) -> ApprovalRequest:
-    """A question that may be answered for a while."""
+    """Return a pending request that allows a temporary approval."""
     card: dict[str, JsonValue] = {
         "call": "update_workflow",
         "arguments": {"workflow_id": "wf_31", "name": "Orders v2", "status": "Live"},
@@ -99,7 +99,7 @@ def update_of_workflow(id_: str = "grant-2", **changes: Any) -> ApprovalRequest:
 
 
 def batch(id_: str = "grant-8", **changes: Any) -> ApprovalRequest:
-    """Two calls that are decided together."""
+    """Return a pending request for two calls."""
     parts = [question().preview, {**update_of_workflow().preview, "because": "Fastn is asked less often then."}]
     calls: list[JsonValue] = [{"number": number, **part} for number, part in enumerate(parts, 1)]
     card: dict[str, JsonValue] = {
@@ -118,7 +118,7 @@ def batch(id_: str = "grant-8", **changes: Any) -> ApprovalRequest:
 
 @dataclass
 class Desk:
-    """A page over a ledger in memory, and what its opener was given."""
+    """A page over a ledger, with the addresses that its opener was given."""
 
     page_file: Path
     clock: Clock = field(default_factory=Clock)
@@ -143,19 +143,19 @@ class Desk:
             await self.ledger.open(grant)
 
     async def key(self) -> tuple[str, str]:
-        """Where the page is, and a key that lets in once, as the door gives it."""
+        """Return the page's address and a one-time key from the page file."""
         await self.page.show("any")
         found = read_page_file(self.page_file)
         assert found is not None
         return found
 
     async def file(self) -> str:
-        """The address of a file that lets a browser in once, as `fastn-mcp approvals --open` writes it."""
+        """Return the address of a key file, as `fastn-mcp approvals --open` writes it."""
         url, key = await self.key()
         return key_file.write(self.page_file.parent / "browser", url, key, self.clock.now().timestamp())
 
     async def snapshot(self) -> list[object]:
-        """All that a decision would change."""
+        """Return everything in the ledger that a decision would change."""
         now = self.clock.now().timestamp()
         return [
             await self.ledger.waiting(now),
@@ -167,7 +167,7 @@ class Desk:
 
 @dataclass
 class Visitor:
-    """A browser's HTTP, without the browser: its cookie, its room, and the forms that it was shown."""
+    """HTTP client with a browser's cookie, its room and the forms that it was shown."""
 
     http: httpx2.AsyncClient
     origin: str
@@ -180,7 +180,7 @@ class Visitor:
         return answer.text
 
     async def form(self, action: str, about: str) -> dict[str, str]:
-        """The hidden fields of a form that the page shows."""
+        """Return the hidden fields of a form on the page."""
         page = await self.look()
         for found in re.finditer(rf'<form[^>]*action="{self.room}{action}".*?</form>', page, re.DOTALL):
             hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', found[0]))
@@ -197,7 +197,7 @@ class Visitor:
 
 
 def posted_by(file: str) -> tuple[str, str]:
-    """Where a browser that opens the file posts a key, and the key."""
+    """Return where a key file posts its key, and the key."""
     text = Path(unquote(httpx2.URL(file).path)).read_text()
     found = re.search(r'action="([^"]+)/enter">\n<input type="hidden" name="key" value="([^"]+)">', text)
     assert found is not None
@@ -205,12 +205,12 @@ def posted_by(file: str) -> tuple[str, str]:
 
 
 async def enter(http: httpx2.AsyncClient, url: str, key: str, **headers: str) -> httpx2.Response:
-    """Post a key to the page at `url`, as a browser does that opened a file."""
+    """Post a key to the page at `url`, like a browser that opened a key file."""
     return await http.post(f"{url}/enter", data={"key": key}, headers={"Origin": "null"} | headers)
 
 
 def room_of(answer: httpx2.Response) -> str:
-    """The path to which a browser goes that was let in."""
+    """Return the path to which a browser is sent after entering."""
     assert answer.status_code == 200
     found = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', answer.text)
     assert found is not None
@@ -218,7 +218,7 @@ def room_of(answer: httpx2.Response) -> str:
 
 
 async def let_in(desk: Desk) -> Visitor:
-    """A new browser that used a key."""
+    """Return a new visitor that used a key."""
     url, key = await desk.key()
     http = httpx2.AsyncClient(base_url=url, trust_env=False)
     return Visitor(http, url, room_of(await enter(http, url, key)))

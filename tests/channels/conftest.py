@@ -1,4 +1,4 @@
-"""A running approval page for each test, and browsers to look at it."""
+"""Fixtures: a running approval page for each test, and browsers."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

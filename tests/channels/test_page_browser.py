@@ -1,4 +1,4 @@
-"""The page in a real Chromium, as people use it: by keyboard, on a phone, in the dark, with a screen reader's tools."""
+"""The page in a real Chromium: by keyboard, on a phone, in dark mode, and checked by axe."""
 
 import importlib.resources
 import re
@@ -47,7 +47,7 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 async def visit(browser: Browser, desk: Desk, **options: Any) -> Page:
-    """A person's tab, let in, with the page up to date. Whatever its console says is an error."""
+    """Open an up-to-date tab with a session. Console errors fail the test."""
     wanted: dict[str, Any] = {"viewport": DESKTOP, "reduced_motion": "reduce"}
     context = await browser.new_context(**(wanted | options))
     context.set_default_timeout(10_000)
@@ -61,7 +61,7 @@ async def visit(browser: Browser, desk: Desk, **options: Any) -> Page:
     tab.on("console", hear)
     await tab.goto(await desk.file())
     if not options.get("java_script_enabled", True):
-        await tab.get_by_role("button").click()  # the form of the file posts itself only by a script
+        await tab.get_by_role("button").click()  # the file's form needs a script to submit itself
     if options.get("java_script_enabled", True):
         await expect(tab.get_by_text("Up to date")).to_be_visible()
     assert complaints == []
@@ -75,21 +75,21 @@ async def state(desk: Desk, grant: str = "grant-1") -> RequestState:
 
 
 async def focused(tab: Page) -> str:
-    """What has the focus, in words."""
+    """Describe the focused element."""
     script = "(e => e.labels?.length ? e.labels[0].innerText : e.ariaLabel ?? e.innerText)(document.activeElement)"
     return " ".join(str(await tab.evaluate(script)).split())
 
 
-async def test_the_address_bar_holds_no_key(desk: Desk, chromium: Browser) -> None:
-    """Ours: the key is spent and gone before anything is shown, and going back does not bring it back."""
+async def test_address_bar_contains_no_key(desk: Desk, chromium: Browser) -> None:
+    """Ours: the key is used before anything is shown, and going back does not restore it."""
     tab = await visit(chromium, desk)
     assert "enter" not in tab.url
     assert await tab.evaluate("document.cookie") == ""
     assert await tab.evaluate("history.length") <= 2
 
 
-async def test_a_call_is_approved_by_keyboard_alone(desk: Desk, chromium: Browser) -> None:
-    """Ours: Tab reaches everything in the order that it is read, and Enter decides."""
+async def test_call_can_be_approved_by_keyboard(desk: Desk, chromium: Browser) -> None:
+    """Ours: Tab reaches everything in reading order, and Enter decides."""
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
     seen: list[str] = []
@@ -109,8 +109,8 @@ async def test_a_call_is_approved_by_keyboard_alone(desk: Desk, chromium: Browse
     assert await state(desk, "grant-2") is RequestState.APPROVED
 
 
-async def test_the_focus_can_be_seen(desk: Desk, chromium: Browser) -> None:
-    """WCAG 2.2, 2.4.7: what has the focus is outlined."""
+async def test_focus_is_visible(desk: Desk, chromium: Browser) -> None:
+    """WCAG 2.2, 2.4.7: the focused element is outlined."""
     await desk.ask(question(expected="Globex"))
     tab = await visit(chromium, desk)
     for _ in range(5):
@@ -119,8 +119,8 @@ async def test_the_focus_can_be_seen(desk: Desk, chromium: Browser) -> None:
         assert width == "3px", await focused(tab)
 
 
-async def test_the_name_is_typed_and_a_wrong_one_is_explained_before_it_is_sent(desk: Desk, chromium: Browser) -> None:
-    """Ours: the button says why it does nothing; the right name approves."""
+async def test_wrong_name_is_explained_before_submitting(desk: Desk, chromium: Browser) -> None:
+    """Ours: the disabled button says why; the right name approves."""
     await desk.ask(question(expected="Globex"))
     tab = await visit(chromium, desk)
     field = tab.get_by_label("To approve, type Globex")
@@ -142,7 +142,7 @@ async def test_the_name_is_typed_and_a_wrong_one_is_explained_before_it_is_sent(
     assert await state(desk) is RequestState.APPROVED
 
 
-async def test_a_name_with_signs_that_cannot_be_seen_can_be_approved(desk: Desk, chromium: Browser) -> None:
+async def test_name_with_invisible_characters_can_be_approved(desk: Desk, chromium: Browser) -> None:
     """Ours: it is typed as it is shown."""
     await desk.ask(question(expected="Glo\u202ebex"))
     tab = await visit(chromium, desk)
@@ -151,8 +151,8 @@ async def test_a_name_with_signs_that_cannot_be_seen_can_be_approved(desk: Desk,
     await expect(tab.get_by_text("Approved: Delete customer.")).to_be_visible()
 
 
-async def test_a_call_is_declined_with_a_note(desk: Desk, chromium: Browser) -> None:
-    """Ours: the note reaches the ledger, and stands in the history."""
+async def test_call_can_be_declined_with_a_note(desk: Desk, chromium: Browser) -> None:
+    """Ours: the note is stored in the ledger and shown in the history."""
     await desk.ask(question())
     tab = await visit(chromium, desk)
     await tab.get_by_label("Or decline, with a note to the agent").fill("Pause it instead.")
@@ -167,8 +167,8 @@ async def test_a_call_is_declined_with_a_note(desk: Desk, chromium: Browser) -> 
     assert (found.state, found.note) == (RequestState.DECLINED, "Pause it instead.")
 
 
-async def test_an_approval_for_a_while_is_given_and_revoked(desk: Desk, chromium: Browser) -> None:
-    """Ours: what was allowed beyond one call is in view, and ends at a click."""
+async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Browser) -> None:
+    """Ours: active temporary approvals are shown and can be revoked by a click."""
     await desk.ask(update_of_workflow())
     tab = await visit(chromium, desk)
     await tab.get_by_role("button", name="Approve update_workflow on this target for 15 minutes").click()
@@ -178,8 +178,8 @@ async def test_an_approval_for_a_while_is_given_and_revoked(desk: Desk, chromium
     assert await desk.ledger.temporary_approvals(0.0) == []
 
 
-async def test_a_new_question_appears_without_a_reload(desk: Desk, chromium: Browser) -> None:
-    """Ours: it comes below, is announced, and leaves what is being typed and the focus alone."""
+async def test_new_request_appears_without_a_reload(desk: Desk, chromium: Browser) -> None:
+    """Ours: it is added below and announced, and keeps the focus and any typed text."""
     await desk.ask(question(expected="Globex"))
     tab = await visit(chromium, desk)
     field = tab.get_by_label("To approve, type Globex")
@@ -200,8 +200,8 @@ async def test_a_new_question_appears_without_a_reload(desk: Desk, chromium: Bro
     assert await state(desk, "grant-2") is RequestState.OPEN
 
 
-async def test_a_question_that_is_answered_elsewhere_goes_away(desk: Desk, chromium: Browser) -> None:
-    """Ours: the focus goes to the heading, what became of it stands in the history, and it is announced."""
+async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browser) -> None:
+    """Ours: the focus moves to the heading, the history shows the outcome, and it is announced."""
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
     await tab.get_by_label("Or decline, with a note to the agent").first.press_sequentially("Wait")
@@ -214,11 +214,11 @@ async def test_a_question_that_is_answered_elsewhere_goes_away(desk: Desk, chrom
     await expect(tab.get_by_text("just now, at a terminal")).to_be_visible()
 
 
-async def test_a_page_that_moves_under_the_pointer_takes_no_decision(desk: Desk, chromium: Browser) -> None:
-    """Ours: what a click meant for one question hits of another decides nothing."""
+async def test_click_right_after_a_change_decides_nothing(desk: Desk, chromium: Browser) -> None:
+    """Ours: a click meant for one request does not decide another."""
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
-    # The click comes at the very moment of the change, as an unlucky one does.
+    # The click comes right at the change.
     await tab.evaluate(
         """new MutationObserver((changes, watching) => {
              if (!("settling" in document.getElementById("main").dataset)) return;
@@ -236,14 +236,14 @@ async def test_a_page_that_moves_under_the_pointer_takes_no_decision(desk: Desk,
     await expect(tab.get_by_text("Approved: Update workflow.")).to_be_visible()
 
 
-async def test_a_page_that_has_ended_says_so(desk: Desk, chromium: Browser) -> None:
-    """Ours: nobody believes an old page."""
+async def test_ended_page_says_so(desk: Desk, chromium: Browser) -> None:
+    """Ours: nobody relies on an outdated page."""
     tab = await visit(chromium, desk)
     await desk.page.aclose()
     await expect(tab.get_by_text("Not connected")).to_be_visible()
 
 
-async def test_without_scripts_everything_can_be_decided(desk: Desk, chromium: Browser) -> None:
+async def test_page_works_without_scripts(desk: Desk, chromium: Browser) -> None:
     """Ours: plain forms, and the server explains a wrong name."""
     await desk.ask(question(expected="Globex"))
     tab = await visit(chromium, desk, java_script_enabled=False)
@@ -263,10 +263,8 @@ async def test_without_scripts_everything_can_be_decided(desk: Desk, chromium: B
     await expect(tab.get_by_text("Declined: Update workflow.")).to_be_visible()
 
 
-async def test_a_page_elsewhere_can_neither_frame_it_nor_read_it_nor_send_its_forms(
-    desk: Desk, chromium: Browser
-) -> None:
-    """Ours (T8): another program's page on this computer, in the browser that was let in, gets nowhere."""
+async def test_other_origin_cannot_frame_read_or_post(desk: Desk, chromium: Browser) -> None:
+    """Ours: another program's page in the same browser on this computer has no access."""
     await desk.ask(question())
     tab = await visit(chromium, desk)
     address = tab.url
@@ -296,7 +294,7 @@ async def test_a_page_elsewhere_can_neither_frame_it_nor_read_it_nor_send_its_fo
 
 
 async def everything(desk: Desk) -> None:
-    """A page with each of its parts, and with values that are hard to lay out."""
+    """Return a desk with every part of the page and values that are hard to lay out."""
     now = desk.clock.now().timestamp()
     long = update_of_workflow("grant-4")
     awkward: dict[str, JsonValue] = {
@@ -321,8 +319,8 @@ async def everything(desk: Desk) -> None:
     )
 
 
-async def test_several_calls_are_listed_and_decided_by_one_answer(desk: Desk, chromium: Browser) -> None:
-    """Issue 6: each with its target, its arguments, what would change and what uses it; the words are typed once."""
+async def test_batch_is_listed_and_decided_at_once(desk: Desk, chromium: Browser) -> None:
+    """Issue 6: each call with its target, arguments, changes and dependents; the words are typed once."""
     await desk.ask(batch())
     tab = await visit(chromium, desk)
     calls = tab.get_by_role("listitem").filter(has=tab.get_by_role("heading", level=4))
@@ -340,8 +338,8 @@ async def test_several_calls_are_listed_and_decided_by_one_answer(desk: Desk, ch
 
 
 @pytest.mark.parametrize("width", [320, 375, 900, 1600])
-async def test_nothing_has_to_be_scrolled_sideways(width: int, desk: Desk, chromium: Browser) -> None:
-    """WCAG 2.2, 1.4.10: from the smallest phone to a wide screen, whatever the values are."""
+async def test_page_needs_no_horizontal_scrolling(width: int, desk: Desk, chromium: Browser) -> None:
+    """WCAG 2.2, 1.4.10: from the smallest phone to a wide screen, whatever the values."""
     await everything(desk)
     tab = await visit(chromium, desk, viewport={"width": width, "height": 740})
     for details in await tab.locator("summary").all():
@@ -355,8 +353,8 @@ async def test_nothing_has_to_be_scrolled_sideways(width: int, desk: Desk, chrom
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
-async def test_axe_finds_nothing_to_complain_of(scheme: str, size: ViewportSize, desk: Desk, chromium: Browser) -> None:
-    """WCAG 2.2 A and AA, and axe's best practices: names, landmarks, contrast, order, in light and dark."""
+async def test_axe_finds_no_violations(scheme: str, size: ViewportSize, desk: Desk, chromium: Browser) -> None:
+    """WCAG 2.2 A and AA and axe's best practices, in light and dark mode."""
     axe = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
     pages: dict[str, list[Any]] = {}
 
@@ -383,8 +381,8 @@ async def test_axe_finds_nothing_to_complain_of(scheme: str, size: ViewportSize,
     assert not any(pages.values()), pages
 
 
-async def test_light_and_dark_are_two_looks_of_one_page(desk: Desk, chromium: Browser) -> None:
-    """Ours: the page follows the system, and says so before it is painted."""
+async def test_page_follows_the_color_scheme(desk: Desk, chromium: Browser) -> None:
+    """Ours: it declares both schemes before the first paint."""
     grounds: list[object] = []
     for scheme in ("light", "dark"):
         tab = await visit(chromium, desk, color_scheme=scheme)

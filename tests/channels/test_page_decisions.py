@@ -1,4 +1,4 @@
-"""What a decision on the page does to the ledger, and what the page says of it."""
+"""What a decision on the page does to the ledger, and what the page then shows."""
 
 import html
 import re
@@ -27,17 +27,17 @@ async def found(desk: Desk, grant: str = "grant-1") -> ApprovalRequest:
 
 
 def change(desk: Desk, statement: str) -> None:
-    """Change the ledger behind everybody's back."""
+    """Change the ledger behind the page's back."""
     desk.ledger._database.execute(statement)  # pyright: ignore[reportPrivateUsage]
 
 
 def words(page: str) -> str:
-    """A page as it reads."""
+    """Return the text of a page."""
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
-async def test_approving_opens_the_way_for_one_call(desk: Desk, visitor: Visitor) -> None:
-    """Ours: by whom and when is recorded, and the declines before it no longer count."""
+async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
+    """Ours: the approver and the time are recorded, and earlier declines no longer count."""
     await desk.ask(question())
     await answered(desk.ledger, "local", 1.0)
     answer = await visitor.decide("approve", "grant-1")
@@ -50,11 +50,11 @@ async def test_approving_opens_the_way_for_one_call(desk: Desk, visitor: Visitor
     assert "Approved: Delete customer. It is sent when the agent makes the call again." in page
     assert "Nothing waits for you" in page
     assert "Approved, not used yet Delete customer" in page
-    assert "Approved: Delete customer." not in words(await visitor.look())  # said once
+    assert "Approved: Delete customer." not in words(await visitor.look())  # shown once
 
 
-async def test_declining_gives_the_note_to_the_agent(desk: Desk, visitor: Visitor) -> None:
-    """Ours: the note is recorded as it was written, and the decline is counted."""
+async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:
+    """Ours: the note is recorded as written, and the decline is counted."""
     await desk.ask(question())
     answer = await visitor.decide("decline", "grant-1", note=" Pause it instead.\r\nThey come back. ")
     assert answer.status_code == 303
@@ -73,16 +73,16 @@ async def test_declining_gives_the_note_to_the_agent(desk: Desk, visitor: Visito
     assert 'Note: "Pause it instead. They come back."' in page
 
 
-async def test_declining_needs_no_note(desk: Desk, visitor: Visitor) -> None:
-    """Ours: an empty note is none."""
+async def test_decline_needs_no_note(desk: Desk, visitor: Visitor) -> None:
+    """Ours: an empty note is no note."""
     await desk.ask(question())
     await visitor.decide("decline", "grant-1", note=" \r\n ")
     assert (await found(desk)).note is None
     assert "The agent gets your note" not in await visitor.look()
 
 
-async def test_a_note_that_is_too_long_decides_nothing_and_is_not_lost(desk: Desk, visitor: Visitor) -> None:
-    """Ours: 500 characters, whatever they are; what was written stands there to be cut."""
+async def test_too_long_note_decides_nothing_and_is_kept(desk: Desk, visitor: Visitor) -> None:
+    """Ours: 500 characters of any kind. The text stays in the form to be shortened."""
     await desk.ask(question())
     note = "ü" * (LONGEST_NOTE + 1)
     answer = await visitor.decide("decline", "grant-1", note=note)
@@ -94,8 +94,8 @@ async def test_a_note_that_is_too_long_decides_nothing_and_is_not_lost(desk: Des
 
 
 @pytest.mark.parametrize("typed", ["", "globex", "Globex ", " Globex", "Glob", "Globex\x00", "GLOBEX", "G\u0131obex"])
-async def test_another_name_approves_nothing(typed: str, desk: Desk, visitor: Visitor) -> None:
-    """Ours: letter by letter, checked here and not in the browser."""
+async def test_wrong_name_approves_nothing(typed: str, desk: Desk, visitor: Visitor) -> None:
+    """Ours: compared exactly, on the server and not in the browser."""
     await desk.ask(question(expected="Globex"))
     before = await desk.snapshot()
     answer = await visitor.decide("approve", "grant-1", name=typed)
@@ -107,8 +107,8 @@ async def test_another_name_approves_nothing(typed: str, desk: Desk, visitor: Vi
     assert (await found(desk)).state is RequestState.APPROVED
 
 
-async def test_a_missing_name_approves_nothing(desk: Desk, visitor: Visitor) -> None:
-    """Ours: a form without the field is no empty name that could match."""
+async def test_missing_name_approves_nothing(desk: Desk, visitor: Visitor) -> None:
+    """Ours: a form without the field does not match an empty name."""
     await desk.ask(question(expected="Globex"))
     assert (await visitor.decide("approve", "grant-1")).status_code == 422
     assert (await found(desk)).state is RequestState.OPEN
@@ -124,16 +124,16 @@ async def test_a_missing_name_approves_nothing(desk: Desk, visitor: Visitor) -> 
         ("  spaces  ", "  spaces  "),
     ],
 )
-async def test_a_name_that_no_keyboard_has_is_typed_as_it_is_shown(
+async def test_untypable_name_is_typed_in_sanitized_form(
     expected: str, typed: str, desk: Desk, visitor: Visitor
 ) -> None:
-    """Ours: nothing that exists is impossible to approve, and what is to be typed can be read."""
+    """Ours: everything can be approved, and the text to type is readable."""
     await desk.ask(question(expected=expected))
     assert (await visitor.decide("approve", "grant-1", name=typed)).status_code == 303
 
 
-async def test_approving_for_a_while_covers_this_tool_on_this_target(desk: Desk, visitor: Visitor) -> None:
-    """Ours: 15 minutes, to the second, visible with the right to revoke it, and only where the guard offers it."""
+async def test_temporary_approval_covers_tool_and_target(desk: Desk, visitor: Visitor) -> None:
+    """Ours: exactly 15 minutes, revocable, and only if the guard allows it."""
     await desk.ask(update_of_workflow())
     assert (await visitor.decide("approve", "grant-2", extent="while")).status_code == 303
     grant = await found(desk, "grant-2")
@@ -152,7 +152,7 @@ async def test_approving_for_a_while_covers_this_tool_on_this_target(desk: Desk,
     assert "Revoked. Such calls need approval again." in await visitor.look()
 
 
-async def test_a_scope_that_ended_says_so(desk: Desk, visitor: Visitor) -> None:
+async def test_ended_temporary_approval_says_so(desk: Desk, visitor: Visitor) -> None:
     """Ours: revoking twice changes nothing the second time."""
     await desk.ask(update_of_workflow())
     await visitor.decide("approve", "grant-2", extent="while")
@@ -165,11 +165,11 @@ async def test_a_scope_that_ended_says_so(desk: Desk, visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"allows_temporary": False}, {"target": None}, {"expected": "Orders"}], ids=str)
-async def test_a_while_is_not_to_be_had_where_it_is_not_offered(
+async def test_temporary_approval_is_refused_if_not_allowed(
     changes: dict[str, Any], desk: Desk, visitor: Visitor
 ) -> None:
-    """Ours: the form does not offer it, and a form that was changed does not get it."""
-    # Made here: a request of when the tests were collected has expired ten minutes later.
+    """Ours: the form does not show it, and a manipulated form does not get it."""
+    # Created here: a request created at collection would expire ten minutes later.
     await desk.ask(update_of_workflow("grant-1", **changes))
     assert "for 15 minutes" not in await visitor.look()
     answer = await visitor.decide("approve", "grant-1", extent="while", name="Orders")
@@ -178,8 +178,8 @@ async def test_a_while_is_not_to_be_had_where_it_is_not_offered(
     assert await desk.ledger.temporary_approvals(0.0) == []
 
 
-async def test_an_approval_without_an_extent_is_none(desk: Desk, visitor: Visitor) -> None:
-    """Ours: what is approved is said by the button that was pressed."""
+async def test_approval_without_an_extent_is_rejected(desk: Desk, visitor: Visitor) -> None:
+    """Ours: the pressed button says what is approved."""
     await desk.ask(update_of_workflow())
     for extent in ("", "always", "While"):
         assert (await visitor.decide("approve", "grant-2", extent=extent)).status_code == 400
@@ -197,10 +197,10 @@ async def test_an_approval_without_an_extent_is_none(desk: Desk, visitor: Visito
     ],
 )
 @pytest.mark.parametrize("action", ["approve", "decline"])
-async def test_what_was_decided_elsewhere_is_not_decided_again(
+async def test_decided_request_is_not_decided_again(
     state: RequestState, became: str, action: str, desk: Desk, visitor: Visitor
 ) -> None:
-    """Ours: whoever is second is told what became of it."""
+    """Ours: the second person is told the outcome."""
     await desk.ask(question())
     form = await visitor.form(action, "grant-1")
     await moved(desk.ledger, "grant-1", [RequestState.OPEN], state, desk.clock.now().timestamp(), by="terminal")
@@ -211,8 +211,8 @@ async def test_what_was_decided_elsewhere_is_not_decided_again(
     assert await desk.snapshot() == before
 
 
-async def test_what_ran_out_or_never_was_is_not_decided(desk: Desk, visitor: Visitor) -> None:
-    """Ours: expiry is the ledger's; an unknown grant and one that a form asks about are no question of this page."""
+async def test_expired_or_unknown_request_is_not_decided(desk: Desk, visitor: Visitor) -> None:
+    """Ours: the ledger decides expiry. Requests shown in an elicitation form are unknown here."""
     await desk.ask(question(), question("grant-3"))
     forms = [await visitor.form("approve", "grant-1"), await visitor.form("decline", "grant-3")]
     desk.clock.passed += 3600
@@ -225,10 +225,8 @@ async def test_what_ran_out_or_never_was_is_not_decided(desk: Desk, visitor: Vis
 
 
 @pytest.mark.parametrize("action", ["approve", "decline"])
-async def test_a_question_in_the_clients_own_form_is_not_answered_here(
-    action: str, desk: Desk, visitor: Visitor
-) -> None:
-    """Ours: it is not shown, and neither it nor one that never was is decided by a form that was made for it."""
+async def test_request_in_a_client_form_is_not_decided_here(action: str, desk: Desk, visitor: Visitor) -> None:
+    """Ours: it is not shown, and a form made for it decides nothing."""
     await desk.ask(question(), question("grant-3"))
     forms = [await visitor.form(action, id_) | {"extent": "once"} for id_ in ("grant-1", "grant-3")]
     change(desk, "UPDATE requests SET out_of_band = 0 WHERE id = 'grant-1'")
@@ -241,8 +239,8 @@ async def test_a_question_in_the_clients_own_form_is_not_answered_here(
     assert (await found(desk)).state is RequestState.OPEN
 
 
-async def test_two_people_cannot_be_told_apart_here(desk: Desk, visitor: Visitor) -> None:
-    """Ours: a call that needs four eyes can only be declined on a page of one person."""
+async def test_four_eyes_request_can_only_be_declined_here(desk: Desk, visitor: Visitor) -> None:
+    """Ours: this page cannot tell two people apart."""
     await desk.ask(question(), update_of_workflow())
     form = await visitor.form("approve", "grant-1")
     change(desk, "UPDATE requests SET required = 'four_eyes' WHERE id = 'grant-1'")
@@ -256,7 +254,7 @@ async def test_two_people_cannot_be_told_apart_here(desk: Desk, visitor: Visitor
 
 
 class Overtaken(SqliteLedger):
-    """Somebody at a terminal is quicker, by as little as can be."""
+    """A ledger in which a terminal decides right before the page does."""
 
     @override
     async def find(self, request: str) -> ApprovalRequest | None:
@@ -267,7 +265,7 @@ class Overtaken(SqliteLedger):
 
 
 @pytest.mark.parametrize("action", ["approve", "decline"])
-async def test_whoever_is_overtaken_is_told(action: str, tmp_path: Path) -> None:
+async def test_later_decision_is_rejected(action: str, tmp_path: Path) -> None:
     """Ours: the ledger decides who was first, and the second decision leaves no trace."""
     desk = Desk(tmp_path / "page.json", ledger=Overtaken(":memory:"))
     visitor = await let_in(desk)
@@ -283,8 +281,8 @@ async def test_whoever_is_overtaken_is_told(action: str, tmp_path: Path) -> None
     await desk.aclose()
 
 
-async def test_one_of_many_clicks_decides(desk: Desk, visitor: Visitor) -> None:
-    """Ours: approve and decline at once, and the ledger takes the first."""
+async def test_one_of_many_concurrent_decisions_counts(desk: Desk, visitor: Visitor) -> None:
+    """Ours: of concurrent approvals and declines the ledger accepts the first."""
     await desk.ask(question())
     approve, decline = await visitor.form("approve", "grant-1"), await visitor.form("decline", "grant-1")
     assert (await visitor.send("approve", approve | {"extent": "once"})).status_code == 303
@@ -293,8 +291,8 @@ async def test_one_of_many_clicks_decides(desk: Desk, visitor: Visitor) -> None:
     assert await desk.ledger.declines("local") == (0, 0.0)
 
 
-async def test_a_ledger_that_fails_approves_nothing_and_tells_nothing(desk: Desk, visitor: Visitor) -> None:
-    """Ours: the page says that something failed, without its inside."""
+async def test_failing_ledger_approves_nothing(desk: Desk, visitor: Visitor) -> None:
+    """Ours: the page says that something failed, without internal details."""
     await desk.ask(question())
     form = await visitor.form("approve", "grant-1")
     change(desk, "ALTER TABLE requests RENAME TO lost")
@@ -305,8 +303,8 @@ async def test_a_ledger_that_fails_approves_nothing_and_tells_nothing(desk: Desk
     assert answer.headers["x-frame-options"] == "DENY"
 
 
-async def test_a_question_shows_all_that_it_takes_to_decide(desk: Desk, visitor: Visitor) -> None:
-    """Ours: who asks, the account, the exact call, the target, what uses it, what is unknown, what cannot be undone."""
+async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Visitor) -> None:
+    """Ours: requester, account, exact call, target, dependents, unknowns, and what cannot be undone."""
     await desk.ask(question(), update_of_workflow())
     page = words(await visitor.look())
     for part in (
@@ -326,8 +324,8 @@ async def test_a_question_shows_all_that_it_takes_to_decide(desk: Desk, visitor:
     assert page.index("Its connections, credentials and secrets are lost") < page.index("Your decision")
 
 
-async def test_nothing_is_cut_that_is_to_be_approved(desk: Desk, visitor: Visitor) -> None:
-    """Ours: a long value, a deep one, and what the page has no name for are shown whole."""
+async def test_values_are_never_truncated(desk: Desk, visitor: Visitor) -> None:
+    """Ours: long values, deep values and unknown fields are shown completely."""
     grant = update_of_workflow()
     long = "x" * 5000 + "the end"
     more: dict[str, JsonValue] = {
@@ -353,16 +351,16 @@ async def test_nothing_is_cut_that_is_to_be_approved(desk: Desk, visitor: Visito
     assert '"production"' in page
 
 
-async def test_an_effect_that_is_not_known_is_shown_as_the_worst(desk: Desk, visitor: Visitor) -> None:
-    """Ours: a card without what was expected is no reason for calm."""
+async def test_unknown_effect_is_shown_as_the_worst(desk: Desk, visitor: Visitor) -> None:
+    """Ours: a preview without the expected fields gets no reassuring color."""
     await desk.ask(question(preview={}))
     page = await visitor.look()
     assert "Unknown effect" in page
     assert 'class="question unknown"' in page
 
 
-async def test_the_history_says_what_became_of_each_question(desk: Desk, visitor: Visitor) -> None:
-    """Ours: the newest first, by whom, with the exact call."""
+async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
+    """Ours: newest first, with the approver and the exact call."""
     now = desk.clock.now().timestamp()
     became = {
         "burnt": (RequestState.USED, "client_form", "Approved and used"),
@@ -386,8 +384,8 @@ async def test_the_history_says_what_became_of_each_question(desk: Desk, visitor
     assert "Approved, expired unused" in await visitor.look()
 
 
-async def test_empty_lists_say_what_will_stand_there(desk: Desk, visitor: Visitor) -> None:
-    """Ours: an empty page explains itself."""
+async def test_empty_lists_explain_themselves(desk: Desk, visitor: Visitor) -> None:
+    """Ours: an empty page says what it is for."""
     page = words(await visitor.look())
     assert "Nothing waits for you When an agent asks for something that needs a person, it appears here." in page
     assert "None. Every call that needs you asks on its own." in page
@@ -395,8 +393,8 @@ async def test_empty_lists_say_what_will_stand_there(desk: Desk, visitor: Visito
     assert await desk.ledger.waiting(0.0) == []
 
 
-async def test_times_are_for_programs_and_for_people(desk: Desk, visitor: Visitor) -> None:
-    """Ours: each has its exact moment and its words."""
+async def test_times_are_machine_and_human_readable(desk: Desk, visitor: Visitor) -> None:
+    """Ours: each has an exact timestamp and words."""
     await desk.ask(question(created=desk.clock.now().timestamp() - 3 * 86_400))
     times = re.findall(r'<time datetime="([^"]+)"[^>]*>([^<]+)</time>', await visitor.look())
     assert [told for _, told in times] == ["3 days ago", "7 minutes"]

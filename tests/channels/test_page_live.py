@@ -1,4 +1,4 @@
-"""The stream by which an open page hears that something has changed."""
+"""The event stream that tells an open page about changes."""
 
 from collections.abc import AsyncIterator
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def event(lines: AsyncIterator[str]) -> list[str]:
-    """The next event, or sign of life, as its lines."""
+    """Return the lines of the next event or keep-alive."""
     found: list[str] = []
     with anyio.fail_after(10):
         while line := await anext(lines):
@@ -22,8 +22,8 @@ async def event(lines: AsyncIterator[str]) -> list[str]:
     return found
 
 
-async def test_each_change_is_said_and_nothing_of_what_it_was(desk: Desk, visitor: Visitor) -> None:
-    """Ours: a question that is opened, decided or withdrawn by anybody is an event with a number."""
+async def test_changes_are_announced_without_content(desk: Desk, visitor: Visitor) -> None:
+    """Ours: each opened, decided or withdrawn request is an event with a number only."""
     async with visitor.http.stream("GET", f"{visitor.room}events") as events:
         assert events.headers["content-type"] == "text/event-stream; charset=utf-8"
         lines = events.aiter_lines()
@@ -36,16 +36,16 @@ async def test_each_change_is_said_and_nothing_of_what_it_was(desk: Desk, visito
     assert len({number for _, number in (first, second, third)}) == 3
 
 
-async def test_silence_is_broken_so_that_a_dead_connection_is_noticed(visitor: Visitor) -> None:
-    """Ours: a sign of life every ten seconds."""
+async def test_keep_alives_detect_dead_connections(visitor: Visitor) -> None:
+    """Ours: a keep-alive every ten seconds."""
     async with visitor.http.stream("GET", f"{visitor.room}events") as events:
         lines = events.aiter_lines()
         await event(lines)
         assert await event(lines) == [": still here"]
 
 
-async def test_the_stream_ends_with_its_session(desk: Desk, visitor: Visitor) -> None:
-    """Ours: nobody who is no longer let in hears anything."""
+async def test_stream_ends_with_its_session(desk: Desk, visitor: Visitor) -> None:
+    """Ours: an ended session gets no more events."""
     async with visitor.http.stream("GET", f"{visitor.room}events") as events:
         lines = events.aiter_lines()
         await event(lines)
@@ -54,8 +54,8 @@ async def test_the_stream_ends_with_its_session(desk: Desk, visitor: Visitor) ->
             assert [line async for line in lines] == []
 
 
-async def test_the_changing_part_can_be_had_alone(desk: Desk, visitor: Visitor) -> None:
-    """Ours: what an open page fetches is the same `<main>` that a new one shows."""
+async def test_changing_part_is_served_alone(desk: Desk, visitor: Visitor) -> None:
+    """Ours: an open page fetches the same `<main>` that a new page shows."""
     await desk.ask(question())
     answer = await visitor.http.get(f"{visitor.room}now")
     assert answer.text.startswith("<main")

@@ -1,4 +1,4 @@
-"""What the page refuses, over real HTTP: nobody decides here but the person who was let in, on the page itself."""
+"""What the page refuses over real HTTP: only the authenticated person decides, on the page itself."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ ANSWERS = {
 
 
 def application(desk: Desk, sessions: PageSessions, origin: str) -> ASGIApp:
-    """The page without a port."""
+    """Return the page without a port."""
     inbox = Inbox(desk.system, InboxAccount(None, desk.ledger, unrecorded))
     return page(LocalPageAccess(sessions, inbox), [origin], desk.ledger, desk.system)
 
@@ -43,8 +43,8 @@ async def closed_page(visitor: Visitor) -> str:
     return answer.text
 
 
-async def test_the_cookie_lives_in_one_path_of_one_session_and_scripts_cannot_read_it(desk: Desk) -> None:
-    """Ours: browsers do not tell ports apart for cookies, so it is bound to a path that nobody can guess."""
+async def test_cookie_is_limited_to_its_session_path(desk: Desk) -> None:
+    """Ours: ports share cookies, so the cookie is limited to an unguessable path and hidden from scripts."""
     async with httpx2.AsyncClient(trust_env=False) as http:
         answer = await enter(http, *await desk.key())
     (cookie,) = answer.headers.get_list("set-cookie")
@@ -69,8 +69,8 @@ FOREIGN_HOSTS = (
 )
 
 
-async def test_a_foreign_host_is_refused(desk: Desk, visitor: Visitor) -> None:
-    """Ours, against DNS rebinding (T8): two exact names, no pattern."""
+async def test_foreign_host_is_rejected(desk: Desk, visitor: Visitor) -> None:
+    """Ours, against DNS rebinding: two exact names, no pattern."""
     await desk.ask(question())
     form = await visitor.form("decline", "grant-1")
     before = await desk.snapshot()
@@ -91,14 +91,14 @@ FOREIGN_ORIGINS = (
     "http://127.0.0.1",
     "http://127.0.0.1:1",
     "https://127.0.0.1:{port}",
-    "http://localhost:{port}",  # ours, but not the one that the form was on
+    "http://localhost:{port}",  # ours, but not the one of the form
     "http://127.0.0.1:{port}/",
     "http://127.0.0.1:{port}.evil.example",
 )
 
 
-async def test_what_another_page_sends_is_refused(desk: Desk, visitor: Visitor) -> None:
-    """Ours: the origin of what decides is exact, and has to be there."""
+async def test_foreign_or_missing_origin_is_rejected(desk: Desk, visitor: Visitor) -> None:
+    """Ours: the Origin of a decision must be present and exact."""
     await desk.ask(question())
     form = await visitor.form("decline", "grant-1")
     before = await desk.snapshot()
@@ -107,10 +107,10 @@ async def test_what_another_page_sends_is_refused(desk: Desk, visitor: Visitor) 
         answer = await visitor.http.post(f"{visitor.room}decline", data=form, headers=headers)
         assert answer.status_code == 403, origin
     assert await desk.snapshot() == before
-    assert (await visitor.send("decline", form)).status_code == 303  # the form itself was good
+    assert (await visitor.send("decline", form)).status_code == 303  # the form itself was valid
 
 
-async def test_both_names_of_this_computer_work(desk: Desk) -> None:
+async def test_both_local_host_names_work(desk: Desk) -> None:
     """Ours: localhost and 127.0.0.1, each with its own origin."""
     await desk.ask(question())
     url, key = await desk.key()
@@ -121,8 +121,8 @@ async def test_both_names_of_this_computer_work(desk: Desk) -> None:
         assert (await visitor.decide("decline", "grant-1")).status_code == 303
 
 
-async def test_a_form_is_sent_once_and_only_as_the_form_it_was(desk: Desk, visitor: Visitor) -> None:
-    """Ours: a token that is missing, made up, another form's, another session's or used decides nothing."""
+async def test_form_token_is_single_use_and_bound_to_its_form(desk: Desk, visitor: Visitor) -> None:
+    """Ours: a missing, invented, used or foreign token decides nothing."""
     await desk.ask(question(), update_of_workflow())
     other = await let_in(desk)
     mine = await visitor.form("decline", "grant-1")
@@ -150,8 +150,8 @@ async def test_a_form_is_sent_once_and_only_as_the_form_it_was(desk: Desk, visit
     await other.http.aclose()
 
 
-async def test_nobody_is_let_in_without_a_session_and_all_are_told_the_same(desk: Desk, visitor: Visitor) -> None:
-    """Ours (T12): no key, a used key, a guessed key, another's cookie, another's room: one constant page."""
+async def test_denied_requests_get_the_same_page(desk: Desk, visitor: Visitor) -> None:
+    """Ours: no key, a used or guessed key, and another session's cookie or room get one constant page."""
     await desk.ask(question())
     url, used = await desk.key()
     other = await let_in(desk)
@@ -191,8 +191,8 @@ async def test_nobody_is_let_in_without_a_session_and_all_are_told_the_same(desk
     await other.http.aclose()
 
 
-async def test_ten_thousand_guesses_change_nothing_and_the_key_still_opens(desk: Desk) -> None:
-    """Ours (T12): no number of wrong keys finds one, nor keeps the person out who has the right one."""
+async def test_guessing_keys_does_not_lock_the_page(desk: Desk) -> None:
+    """Ours: ten thousand wrong keys find none, and the right key still works."""
     entry = PageSessions(desk.system)
     key = entry.key()
     assert not any(entry.enter(f"guess {number}") for number in range(10_000))
@@ -200,10 +200,8 @@ async def test_ten_thousand_guesses_change_nothing_and_the_key_still_opens(desk:
     assert entry.enter(key) is None
 
 
-async def test_only_a_file_and_the_page_itself_can_post_a_key_and_a_file_can_post_nothing_else(
-    desk: Desk, visitor: Visitor
-) -> None:
-    """Ours: the origin of a file is `null`, which decides nothing, whoever has a session."""
+async def test_file_origin_can_only_post_a_key(desk: Desk, visitor: Visitor) -> None:
+    """Ours: the origin of a file is `null`, which decides nothing even with a session."""
     await desk.ask(question())
     url, key = await desk.key()
     for origin in FOREIGN_ORIGINS:
@@ -216,8 +214,8 @@ async def test_only_a_file_and_the_page_itself_can_post_a_key_and_a_file_can_pos
     assert (await enter(visitor.http, url, key)).status_code == 200
 
 
-async def test_keys_and_sessions_end(desk: Desk, visitor: Visitor) -> None:
-    """Ours: a key from an address holds ten minutes, a session twelve hours."""
+async def test_keys_and_sessions_expire(desk: Desk, visitor: Visitor) -> None:
+    """Ours: a key in a browser's file after ten minutes, a session after twelve hours."""
     await desk.ask(question())
     desk.opened.clear()
     desk.clock.passed += 60
@@ -229,8 +227,8 @@ async def test_keys_and_sessions_end(desk: Desk, visitor: Visitor) -> None:
     assert (await visitor.http.get(visitor.room)).status_code == 403
 
 
-def test_only_so_many_keys_and_sessions_are_kept() -> None:
-    """Ours (T17): the oldest makes room, but the key in the door stays, and is one."""
+def test_number_of_keys_and_sessions_is_limited() -> None:
+    """Ours: the oldest is dropped, but not the key of the page file."""
     entry = PageSessions(System())
     left, door = entry.lasting_key(), entry.lasting_key()
     keys = [entry.key() for _ in range(40)]
@@ -246,8 +244,8 @@ def test_only_so_many_keys_and_sessions_are_kept() -> None:
     assert [entry.session(*room) is not None for room in rooms] == [False] * 8 + [True] * 32
 
 
-async def test_a_get_never_decides_whatever_it_carries(desk: Desk, visitor: Visitor) -> None:
-    """Ours: every address of the page, with everything that a form holds in its query and its body."""
+async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:
+    """Ours: every path of the page, with all form fields in the query and the body."""
     await desk.ask(question(expected="Globex"), update_of_workflow())
     await desk.ask(question("grant-3", out_of_band=False))
     await visitor.decide("approve", "grant-2", extent="while")
@@ -291,8 +289,8 @@ async def test_a_get_never_decides_whatever_it_carries(desk: Desk, visitor: Visi
     assert await desk.snapshot() == before
 
 
-async def test_a_query_does_not_complete_a_form(desk: Desk, visitor: Visitor) -> None:
-    """Ours: what decides is in the body of a POST, all of it."""
+async def test_query_does_not_complete_a_form(desk: Desk, visitor: Visitor) -> None:
+    """Ours: all fields of a decision are in the body of a POST."""
     await desk.ask(question())
     form = await visitor.form("decline", "grant-1")
     before = await desk.snapshot()
@@ -315,8 +313,8 @@ NO_FORMS = (
 )
 
 
-async def test_a_body_that_is_no_form_of_ours_decides_nothing(desk: Desk, visitor: Visitor) -> None:
-    """Ours: bounded, of one type, each field once, and text throughout."""
+async def test_invalid_form_body_decides_nothing(desk: Desk, visitor: Visitor) -> None:
+    """Ours: bounded, of one content type, each field once, text only."""
     await desk.ask(question())
     before = await desk.snapshot()
     for body, kind, status in NO_FORMS:
@@ -327,10 +325,8 @@ async def test_a_body_that_is_no_form_of_ours_decides_nothing(desk: Desk, visito
     assert await desk.snapshot() == before
 
 
-async def test_every_answer_keeps_browsers_from_framing_storing_and_running_others(
-    desk: Desk, visitor: Visitor
-) -> None:
-    """Ours: whatever the answer is, it carries the same headers."""
+async def test_every_response_has_security_headers(desk: Desk, visitor: Visitor) -> None:
+    """Ours: the same headers on every response."""
     await desk.ask(question(expected="Globex"))
     url, key = await desk.key()
     answers = [
@@ -358,8 +354,8 @@ async def test_every_answer_keeps_browsers_from_framing_storing_and_running_othe
         assert "server" not in answer.headers
 
 
-async def test_the_page_holds_no_script_and_no_style_of_its_own(desk: Desk, visitor: Visitor) -> None:
-    """Ours: the policy would stop them; here are none to be stopped."""
+async def test_page_has_no_inline_script_or_style(desk: Desk, visitor: Visitor) -> None:
+    """Ours: the content security policy would block them."""
     await desk.ask(question(expected="Globex"), update_of_workflow())
     page = await visitor.look()
     assert page.count("<script") == 1
@@ -368,7 +364,7 @@ async def test_the_page_holds_no_script_and_no_style_of_its_own(desk: Desk, visi
     assert [part for part in own if part in page] == []
 
 
-async def test_what_is_no_http_is_not_answered(desk: Desk) -> None:
+async def test_only_http_is_answered(desk: Desk) -> None:
     """Ours: no WebSocket, nothing else."""
     sent: list[Message] = []
 
@@ -383,8 +379,8 @@ async def test_what_is_no_http_is_not_answered(desk: Desk) -> None:
     assert sent == []
 
 
-async def test_it_can_be_a_part_of_another_application(desk: Desk) -> None:
-    """Ours: below a path and behind TLS all addresses, forms and the cookie lie below that path."""
+async def test_page_can_be_mounted_in_another_application(desk: Desk) -> None:
+    """Ours: below a path and behind TLS, all addresses, forms and the cookie are under that path."""
     entry = PageSessions(desk.system)
     await desk.ask(question())
     inner = application(desk, entry, "https://team.example")

@@ -1,4 +1,4 @@
-"""Names and values that try to speak for the page."""
+"""Hostile names and values on the page."""
 
 import html
 import unicodedata
@@ -32,7 +32,7 @@ HOSTILE = {
 
 
 class Structure(HTMLParser):
-    """The elements of a page, and in which of them a text stands."""
+    """Parser of a page's elements and of the elements that contain a text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def structure(page: str) -> Structure:
 
 
 def filled(grant: ApprovalRequest, value: str, id_: str, **changes: Any) -> ApprovalRequest:
-    """A grant that holds `value` wherever something of Fastn's or the agent's can stand."""
+    """Return a request with `value` in every place for data of Fastn or the agent."""
     card: dict[str, JsonValue] = {
         "call": grant.tool,
         "arguments": {"name": value, "input": {"text": [value]}},
@@ -110,39 +110,37 @@ async def harmless(desk: Desk, visitor: Visitor) -> Structure:
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-async def test_no_value_becomes_a_part_of_the_page(
-    kind: str, desk: Desk, visitor: Visitor, harmless: Structure
-) -> None:
-    """Ours (T15): the page has the same elements as with a harmless value, and shows what cannot be seen."""
+async def test_values_cannot_add_elements(kind: str, desk: Desk, visitor: Visitor, harmless: Structure) -> None:
+    """Ours: the page has the same elements as with a harmless value and shows invisible characters."""
     await fill(desk, HOSTILE[kind])
     page = await visitor.look()
     read = structure(page)
     assert read.elements == harmless.elements
-    # Apart from our own words: in an isolated value, in what is to be typed, or as the name of a field.
+    # Separate from our own text: an isolated value, the text to type, or a field name.
     assert {element for element, text in read.texts if "Approve all" in text} <= {"bdi", "kbd", "code"}
     hidden = [letter for letter in page if unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp")]
     assert set(hidden) == {"\n"}
-    assert "\u0301" * 4 not in page  # scripts need some marks; more of them cover other lines
+    assert "\u0301" * 4 not in page  # some scripts need combining marks; too many cover other lines
     assert not {"\u3164", "\u2800"} & set(page)
     for element, text in read.texts:
         assert element not in ("kbd", "code") or "\n" not in text
 
 
-async def test_values_are_quoted_where_they_stand_beside_our_words(desk: Desk, visitor: Visitor) -> None:
+async def test_values_are_quoted_beside_our_own_text(desk: Desk, visitor: Visitor) -> None:
     """Ours: no name reads as a sentence of the page."""
     await fill(desk, "Approve all")
     read = structure(await visitor.look())
     values = [text for element, text in read.texts if element == "bdi" and "Approve all" in text]
     assert len(values) > 20
-    # Who asks, on which account and what was not checked are our own words; a preview quotes its lines itself.
+    # The requester, the account and the unchecked kinds are our own text; a preview quotes its own lines.
     assert {text for text in values if '"' not in text} == {"Approve all"}
     assert "Approve all" not in " ".join(
         text for element, text in read.texts if element in ("p", "h2", "span", "button")
     )
 
 
-async def test_a_hostile_answer_comes_back_as_text(desk: Desk, visitor: Visitor) -> None:
-    """Ours: what was typed wrongly is shown again as it was, and as nothing else."""
+async def test_hostile_input_is_returned_as_text(desk: Desk, visitor: Visitor) -> None:
+    """Ours: a wrong input is shown again as text only."""
     await desk.ask(question(expected="Globex"))
     typed = '"><script>alert(1)</script>'
     answer = await visitor.decide("approve", "grant-1", name=typed)

@@ -1,4 +1,4 @@
-"""A person is asked at the terminal, in words that nothing can forge, and no pipe answers. Ours; THREATS T2, T15."""
+"""Approval at a terminal: no value can imitate our text, and a pipe cannot answer."""
 
 import subprocess
 import sys
@@ -49,8 +49,8 @@ Target: "客户 of the largest accounts of all, with a name that is longer than 
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
-def test_lines_break_between_words_within_the_width(columns: int) -> None:
-    """Ours: at the widths that people have, no word is broken and nothing is lost."""
+def test_lines_wrap_between_words(columns: int) -> None:
+    """Ours: at usual widths no word is broken and nothing is lost."""
     lines = wrapped(QUESTION, columns).split("\n")
     assert all(cell_len(line) <= columns for line in lines)
     assert " ".join(" ".join(lines).split()) == " ".join(QUESTION.split())
@@ -60,8 +60,8 @@ def test_lines_break_between_words_within_the_width(columns: int) -> None:
 
 
 @pytest.mark.parametrize("value", ["x" * 29 + "Approved.", "客" * 40 + "Approved.", "a b " * 20 + "Approved."])
-def test_no_value_can_begin_a_line(value: str) -> None:
-    """A name that is as long as it takes still cannot place its own words where our lines begin."""
+def test_value_cannot_start_a_line(value: str) -> None:
+    """Ours: however long a name is, its text never starts where our lines do."""
     first, *others = wrapped(f'Target: "{value}"', 40).split("\n")
     assert first.startswith("Target:")
     assert others
@@ -69,15 +69,15 @@ def test_no_value_can_begin_a_line(value: str) -> None:
     assert all(cell_len(line) <= 40 for line in (first, *others))
 
 
-def test_a_command_stays_whole_where_it_is_to_be_copied() -> None:
-    """Ours: the terminal breaks it, and copies it in one piece."""
+def test_commands_are_not_wrapped() -> None:
+    """Ours: the terminal wraps them, and they are copied in one piece."""
     command = "/opt/fastn-mcp/bin/fastn-mcp"
     assert wrapped(f"Run: {command} now", 12, whole_words=True) == f"Run:\n  {command}\n  now"
 
 
 @pytest.mark.parametrize("typed", ["y", "Y", "yes", "  y  "])
 def test_y_approves(typed: str) -> None:
-    """Ours: the question is shown whole, with our line last, and y approves this one call."""
+    """Ours: the whole request is shown, our line last, and y approves this one call."""
     with asked() as person:
         assert person.sees("Enter = decline > ").startswith(f"\n{TEXT}\n")
         person.types(f"{typed}\r")
@@ -86,7 +86,7 @@ def test_y_approves(typed: str) -> None:
 
 @pytest.mark.parametrize("typed", ["n", "no", ""])
 def test_n_and_enter_decline_with_a_note(typed: str) -> None:
-    """DESIGN 5.5: the default is to decline, and the note goes back to the agent."""
+    """Ours: the default is to decline, and the agent gets the note."""
     with asked() as person:
         person.sees("Enter = decline > ")
         person.types(f"{typed}\r")
@@ -95,7 +95,7 @@ def test_n_and_enter_decline_with_a_note(typed: str) -> None:
         assert answer(person) == "Decline(note='not on a Friday, bitte ☂')"
 
 
-def test_a_decline_needs_no_note() -> None:
+def test_decline_needs_no_note() -> None:
     """Ours: Enter is no note."""
     with asked() as person:
         person.sees("Enter = decline > ")
@@ -105,8 +105,8 @@ def test_a_decline_needs_no_note() -> None:
         assert answer(person) == "Decline(note='')"
 
 
-def test_what_is_no_choice_is_asked_again() -> None:
-    """Ours: a slip neither approves nor declines."""
+def test_invalid_choice_is_asked_again() -> None:
+    """Ours: a typo neither approves nor declines."""
     with asked() as person:
         for slip in ("ja", "15", "true", "1", "approve all"):
             person.sees("Enter = decline > ")
@@ -117,24 +117,24 @@ def test_what_is_no_choice_is_asked_again() -> None:
         assert answer(person) == "Approve(typed=None, minutes=0)"
 
 
-def test_15_approves_for_a_while_where_that_is_offered() -> None:
-    """DESIGN 5.5: this tool on this target, for 15 minutes."""
+def test_15_gives_a_temporary_approval_if_allowed() -> None:
+    """Ours: this tool on this target, for 15 minutes."""
     with asked(scope="yes") as person:
         assert "15 = approve this tool on this target for 15 minutes" in person.sees("Enter = decline > ")
         person.types("15\r")
         assert answer(person) == "Approve(typed=None, minutes=15)"
 
 
-def test_the_name_has_to_be_typed_where_it_is_asked_for() -> None:
-    """DESIGN 5.5: y is no name."""
+def test_name_must_be_typed_if_required() -> None:
+    """Ours: y is not the name."""
     with asked(expected="Acme GmbH & Söhne") as person:
         assert "y = approve" not in person.sees("Enter = decline > ")
         person.types("Acme GmbH & Söhne\r")
         assert answer(person) == "Approve(typed='Acme GmbH & Söhne', minutes=0)"
 
 
-def test_another_name_is_asked_for_again() -> None:
-    """Ours: whoever mistypes sits there, and can correct it."""
+def test_wrong_name_is_asked_again() -> None:
+    """Ours: a typo can be corrected."""
     with asked(expected="Acme") as person:
         person.sees("Enter = decline > ")
         person.types("y\r")
@@ -144,23 +144,23 @@ def test_another_name_is_asked_for_again() -> None:
         assert answer(person) == "Approve(typed='Acme', minutes=0)"
 
 
-def test_a_name_that_no_keyboard_has_is_typed_as_it_is_shown() -> None:
-    """Ours: what holds invisible characters can still be approved, by somebody who saw them."""
+def test_untypable_name_is_typed_in_sanitized_form() -> None:
+    """Ours: a name with invisible characters can still be approved."""
     with asked(expected="Ac\u200bme") as person:
         person.sees("Enter = decline > ")
         person.types("Ac\\u{200b}me\r")
         assert answer(person) == "Approve(typed='Ac\\u200bme', minutes=0)"
 
 
-def test_a_name_that_is_a_choice_is_the_name() -> None:
-    """Ours: what is called "n" can be approved."""
+def test_name_equal_to_a_choice_is_the_name() -> None:
+    """Ours: a target named "n" can be approved."""
     with asked(expected="n") as person:
         person.sees("Enter = decline > ")
         person.types("n\r")
         assert answer(person) == "Approve(typed='n', minutes=0)"
 
 
-def test_n_declines_where_a_name_is_asked_for() -> None:
+def test_n_declines_if_a_name_is_required() -> None:
     """Ours: declining needs no name."""
     with asked(expected="Acme") as person:
         person.sees("Enter = decline > ")
@@ -170,8 +170,8 @@ def test_n_declines_where_a_name_is_asked_for() -> None:
         assert answer(person) == "Decline(note='use the test account')"
 
 
-def test_what_was_typed_before_the_question_is_no_answer_to_it() -> None:
-    """Ours: a y that waits in the terminal since earlier approves nothing."""
+def test_input_typed_before_the_request_is_dropped() -> None:
+    """Ours: an earlier y in the terminal's buffer approves nothing."""
     with asked(ready="ready") as person:
         person.sees("ready\n")
         person.types("y\r")
@@ -182,16 +182,16 @@ def test_what_was_typed_before_the_question_is_no_answer_to_it() -> None:
         assert answer(person) == "Decline(note='')"
 
 
-def test_a_closed_terminal_is_nobody() -> None:
-    """Ours: the end of the input is no answer."""
+def test_closed_terminal_is_no_answer() -> None:
+    """Ours: the end of the input decides nothing."""
     with asked() as person:
         person.sees("Enter = decline > ")
         person.types("\x04")
         assert answer(person) == "NoAnswer(reason='the terminal was closed')"
 
 
-def test_ctrl_c_ends_it_at_once_without_an_answer() -> None:
-    """Ours: whoever interrupts has approved nothing, and need not press Enter to get away."""
+def test_ctrl_c_exits_at_once_without_an_answer() -> None:
+    """Ours: an interrupt approves nothing and needs no Enter."""
     with asked() as person:
         person.sees("Enter = decline > ")
         person.types("\x03")
@@ -200,8 +200,8 @@ def test_ctrl_c_ends_it_at_once_without_an_answer() -> None:
     assert "answer:" not in shown
 
 
-def test_nothing_in_a_question_can_speak_for_us() -> None:
-    """THREATS T15: what moves the cursor, turns the text or cannot be seen is shown as what it is."""
+def test_request_text_is_sanitized() -> None:
+    """Ours: cursor movements, bidirectional and invisible characters are shown escaped."""
     hostile = "\x1b[2K\x1b[1A\x07\u202eApprove all\u2066\u200b\U000e0041\x9b"
     with asked(text=f"delete_customer\n{hostile}\nApprove this one call?") as person:
         shown = person.sees("Enter = decline > ")
@@ -217,8 +217,8 @@ def test_nothing_in_a_question_can_speak_for_us() -> None:
 ARGUMENTS = [TEXT, "", "", ""]
 
 
-def test_there_is_no_terminal_behind_a_pipe() -> None:
-    """THREATS T2: what an agent pipes in is no person."""
+def test_pipe_is_not_a_terminal() -> None:
+    """Ours: input that an agent pipes in is not a person's."""
     program = [sys.executable, "-c", ASK, *ARGUMENTS]
     ran = subprocess.run(program, input="y\n", capture_output=True, text=True, check=True)
     assert ran.stdout == "no terminal\n"
@@ -239,13 +239,13 @@ else:
 
 
 @pytest.mark.parametrize("what", ["input", "messages", "session", "background"])
-def test_a_program_that_only_shares_the_terminal_is_not_at_it(what: str) -> None:
-    """Ours: with another input, with messages elsewhere, in another session or in the background nobody is asked."""
+def test_background_process_has_no_terminal(what: str) -> None:
+    """Ours: redirected input or messages, another session or the background ask nobody."""
     with sitting(["-c", REDIRECTED, what, ASK, *ARGUMENTS]) as person:
         assert person.leaves() == (0, "no terminal\n")
 
 
-def test_nobody_is_asked_where_ci_is_set() -> None:
-    """Ours: runners give terminals to programs that nobody watches."""
+def test_ci_has_no_terminal() -> None:
+    """Ours: CI runners give terminals to programs that nobody watches."""
     with sitting(["-c", ASK, *ARGUMENTS], {"CI": "true"}) as person:
         assert person.leaves() == (0, "no terminal\n")

@@ -1,4 +1,4 @@
-"""An answer decides only if an approver signed it, lately, once, about this question. Issue 6; THREATS T11."""
+"""An answer counts only if an approver signed it, recently, once, and for this request. Issue 6."""
 
 import json
 from collections.abc import Generator
@@ -40,13 +40,13 @@ async def run(world: WebhookWorld) -> RunWorkflow:
 
 
 async def asked(world: WebhookWorld, call: Any) -> dict[str, Any]:
-    """The question about a call, as the receiver has it."""
+    """Return the pending request as its receiver has it."""
     assert isinstance(await world.call(call), PendingApproval)
     return world.receiver.questions[-1]
 
 
 async def sent(world: WebhookWorld, question: dict[str, Any], body: object, signer: Signer, **other: Any) -> int:
-    """The status of an answer that is made by hand; `path` is what is signed, `to` where it goes."""
+    """Return the status of a handmade answer. `path` is what is signed, `to` where it is sent."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     path = other.get("path", f"/approvals/{question['grant']}")
     signature = other["signature"] if "signature" in other else signer.signature(path, data)
@@ -65,8 +65,8 @@ async def nothing_decided(world: WebhookWorld, question: dict[str, Any], call: A
     assert world.audited("answer_refused")
 
 
-async def test_what_an_approver_approves_is_sent_once_when_the_call_is_repeated(world: WebhookWorld) -> None:
-    """Ours (issue 6): by whom stands in the ledger and in the audit; the consent is `verified`."""
+async def test_approved_call_is_sent_once_when_repeated(world: WebhookWorld) -> None:
+    """Issue 6: the ledger and the audit log name the approver; the consent is `verified`."""
     call = await deletion(world)
     question = await asked(world, call)
     reply = await world.answer(world.dana, question)
@@ -80,8 +80,8 @@ async def test_what_an_approver_approves_is_sent_once_when_the_call_is_repeated(
     assert (approved["approver"], approved["consent"], intent["consent"]) == ("dana", "verified", "verified")
 
 
-async def test_a_no_is_final_and_its_note_reaches_the_agent(world: WebhookWorld) -> None:
-    """Ours (DESIGN 5.5): by this channel as by all others."""
+async def test_decline_is_final_and_its_note_reaches_the_agent(world: WebhookWorld) -> None:
+    """Ours: as on every channel."""
     call = await deletion(world)
     question = await asked(world, call)
     reply = await world.answer(world.kim, question, "decline", note="ask me on Monday")
@@ -95,8 +95,8 @@ async def test_a_no_is_final_and_its_note_reaches_the_agent(world: WebhookWorld)
     assert (declined["approver"], declined["message"]) == ("kim", "ask me on Monday")
 
 
-async def test_a_forged_answer_decides_nothing(world: WebhookWorld) -> None:
-    """Issue 6: signed by nobody, by somebody else, in an approver's name, for another path, or with another body."""
+async def test_forged_answer_decides_nothing(world: WebhookWorld) -> None:
+    """Issue 6: unsigned, signed by another, in an approver's name, for another path, or with another body."""
     call = await deletion(world)
     question = await asked(world, call)
     good = world.dana.body(world, question, "approve")
@@ -118,8 +118,8 @@ async def test_a_forged_answer_decides_nothing(world: WebhookWorld) -> None:
     await nothing_decided(world, question, call)
 
 
-async def test_an_unlisted_approver_decides_nothing_and_learns_nothing(world: WebhookWorld) -> None:
-    """Issue 6: the answer is that of a bad signature, whether there is such a question, such an approver, or not."""
+async def test_unlisted_approver_decides_and_learns_nothing(world: WebhookWorld) -> None:
+    """Issue 6: the response is that of a bad signature, whether or not the request or approver exists."""
     call = await deletion(world)
     question = await asked(world, call)
     replies = [
@@ -133,7 +133,7 @@ async def test_an_unlisted_approver_decides_nothing_and_learns_nothing(world: We
 
 
 @pytest.mark.parametrize("seconds", [-3600, -301, 301, 3600])
-async def test_an_answer_of_another_time_decides_nothing(world: WebhookWorld, seconds: int) -> None:
+async def test_answer_outside_the_time_window_decides_nothing(world: WebhookWorld, seconds: int) -> None:
     """Issue 6: five minutes, either way."""
     call = await deletion(world)
     question = await asked(world, call)
@@ -144,8 +144,8 @@ async def test_an_answer_of_another_time_decides_nothing(world: WebhookWorld, se
     assert (await world.answer(world.dana, question, timestamp=near)).status == (200 if abs(seconds) < 302 else 401)
 
 
-async def test_an_answer_that_came_before_decides_nothing(world: WebhookWorld) -> None:
-    """Issue 6, THREATS T11: the same bytes; the same nonce with other bytes; also before another replica."""
+async def test_replayed_answer_decides_nothing(world: WebhookWorld) -> None:
+    """Issue 6: the same bytes, or the same nonce with other bytes, also at another replica."""
     call = await run(world)
     question = await asked(world, call)
     wrong = json.dumps(world.dana.body(world, question, "approve", question="0" * 64)).encode()
@@ -158,27 +158,27 @@ async def test_an_answer_that_came_before_decides_nothing(world: WebhookWorld) -
     reply = await other(question["grant"], world.dana.signature(f"/approvals/{question['grant']}", data), data)
     assert reply.status == 409
     await nothing_decided(world, question, call)
-    # What one approver used is nothing to another.
+    # Nonces of different approvers are independent.
     assert (await world.answer(world.kim, question, nonce=right["nonce"])).status == 200
 
 
-async def test_a_nonce_is_kept_for_as_long_as_its_answer_would_count(world: WebhookWorld) -> None:
-    """Ours: an answer from a clock that is ahead can come again for twice the window."""
+async def test_nonce_is_stored_while_its_answer_could_count(world: WebhookWorld) -> None:
+    """Ours: an answer from a clock that is ahead can be replayed for twice the window."""
     question = await asked(world, await run(world))
     ahead = int(world.clock.at.timestamp()) + payloads.WINDOW
     data = json.dumps(world.dana.body(world, question, "approve", timestamp=ahead, question="0" * 64)).encode()
     assert await sent(world, question, data, world.dana) == 409
     for _ in range(2):
         world.clock.pass_(payloads.WINDOW - 1)
-        await world.answer(world.kim, question, question="0" * 64)  # which forgets what is too old
+        await world.answer(world.kim, question, question="0" * 64)  # which drops expired nonces
         reply = await world.deciding(
             question["grant"], world.dana.signature(f"/approvals/{question['grant']}", data), data
         )
         assert "nonce" in str(reply.body["message"])
 
 
-async def test_an_answer_about_another_grant_decides_neither(world: WebhookWorld) -> None:
-    """Issue 6: neither the one it names nor the one it was sent to."""
+async def test_answer_for_another_request_decides_neither(world: WebhookWorld) -> None:
+    """Issue 6: neither the request it names nor the one it was sent to."""
     one, two = await run(world), await deletion(world)
     first, second = await asked(world, one), await asked(world, two)
     body = world.dana.body(world, first, "approve")
@@ -191,8 +191,8 @@ async def test_an_answer_about_another_grant_decides_neither(world: WebhookWorld
 
 
 @pytest.mark.parametrize("typed", [None, "", "globex exports", "Globex Exports ", "approve"])
-async def test_another_text_than_the_name_approves_nothing(world: WebhookWorld, typed: str | None) -> None:
-    """Ours: no trimming, no folding; and it is no no, either."""
+async def test_wrong_typed_text_approves_nothing(world: WebhookWorld, typed: str | None) -> None:
+    """Ours: no trimming or case folding, and it does not count as a decline."""
     call = await deletion(world)
     question = await asked(world, call)
     assert question["expected"] == "Globex Exports"
@@ -200,8 +200,8 @@ async def test_another_text_than_the_name_approves_nothing(world: WebhookWorld, 
     await nothing_decided(world, question, call)
 
 
-async def test_an_expired_question_is_not_decided_any_more(world: WebhookWorld) -> None:
-    """Issue 6: late. The call that is made again asks anew, about another grant."""
+async def test_expired_request_is_not_decided(world: WebhookWorld) -> None:
+    """Issue 6: the repeated call makes a new request."""
     call = await run(world)
     question = await asked(world, call)
     world.clock.pass_(601)
@@ -210,8 +210,8 @@ async def test_an_expired_question_is_not_decided_any_more(world: WebhookWorld) 
     assert world.changes == []
 
 
-async def test_a_question_of_a_form_or_of_another_account_is_none_of_theirs(world: WebhookWorld) -> None:
-    """Ours: a ledger can hold questions of several accounts, each with approvers of its own."""
+async def test_requests_of_forms_and_other_accounts_are_unknown(world: WebhookWorld) -> None:
+    """Ours: a ledger can contain requests of several accounts, each with its own approvers."""
     call = await run(world)
     question = await asked(world, call)
     grant = await world.ledger.find(question["grant"])
@@ -221,8 +221,8 @@ async def test_a_question_of_a_form_or_of_another_account_is_none_of_theirs(worl
         assert (await world.answer(world.dana, {**question, "grant": changes["id"]})).status == 404
 
 
-async def test_nobody_approves_their_own_call(tmp_path: Path) -> None:
-    """Issue 6: who an approver is as a requester stands in the file, and a name alone counts as well."""
+async def test_approver_cannot_approve_their_own_call(tmp_path: Path) -> None:
+    """Issue 6: the file maps approvers to requesters, and an equal name counts too."""
     text = '[dana]\npublic_key = "DANA"\nprincipal = "local"\n[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, approvers=text)
     call = await run(world)
@@ -238,7 +238,7 @@ async def test_nobody_approves_their_own_call(tmp_path: Path) -> None:
     world.close()
 
 
-async def test_an_approver_decides_only_about_effects_of_theirs(tmp_path: Path) -> None:
+async def test_approver_decides_only_their_effects(tmp_path: Path) -> None:
     """Ours."""
     text = '[dana]\npublic_key = "DANA"\neffects = ["TRASH", "external"]\n[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, approvers=text)
@@ -250,8 +250,8 @@ async def test_an_approver_decides_only_about_effects_of_theirs(tmp_path: Path) 
     world.close()
 
 
-async def test_an_answer_to_other_lines_than_were_asked_approves_nothing(world: WebhookWorld) -> None:
-    """Ours: an approver signs for what they were shown, whatever a relay made of the question."""
+async def test_answer_to_other_lines_approves_nothing(world: WebhookWorld) -> None:
+    """Ours: an approver signs what they were shown, whatever a relay changed."""
     call = await run(world)
     question = await asked(world, call)
     assert (await world.answer(world.dana, question, question="0" * 64)).status == 409
@@ -277,8 +277,8 @@ async def test_an_answer_to_other_lines_than_were_asked_approves_nothing(world: 
     ],
     ids=str,
 )
-async def test_what_is_not_exactly_an_answer_decides_nothing(world: WebhookWorld, change: dict[str, Any]) -> None:
-    """Ours: strict JSON, no field that we do not know, no text that stands for another type."""
+async def test_invalid_answer_body_decides_nothing(world: WebhookWorld, change: dict[str, Any]) -> None:
+    """Ours: strict JSON, no unknown field, no type conversion."""
     call = await run(world)
     question = await asked(world, call)
     body = world.dana.body(world, question, "approve") | change
@@ -287,7 +287,7 @@ async def test_what_is_not_exactly_an_answer_decides_nothing(world: WebhookWorld
 
 
 @pytest.mark.parametrize("body", [b"", b"approve", b"[]", b"\xff", b"[" * 20_000, b'{"grant": NaN}'])
-async def test_what_is_no_json_decides_nothing(world: WebhookWorld, body: bytes) -> None:
+async def test_invalid_json_decides_nothing(world: WebhookWorld, body: bytes) -> None:
     """Ours."""
     call = await run(world)
     question = await asked(world, call)
@@ -295,8 +295,8 @@ async def test_what_is_no_json_decides_nothing(world: WebhookWorld, body: bytes)
     await nothing_decided(world, question, call)
 
 
-async def test_a_flood_of_answers_does_not_fill_the_audit(world: WebhookWorld) -> None:
-    """Issue 6: the first of an hour whole, the rest counted; and strangers do not hide what an approver's key does."""
+async def test_flood_of_answers_does_not_fill_the_audit_log(world: WebhookWorld) -> None:
+    """Issue 6: the first ones of an hour are recorded, the rest counted, separately for strangers and approvers."""
     question = await asked(world, await run(world))
     for _ in range(500):
         await world.answer(world.stranger, question)
@@ -309,7 +309,7 @@ async def test_a_flood_of_answers_does_not_fill_the_audit(world: WebhookWorld) -
     assert len(world.audited("answer_refused")) == MAX_REJECTIONS + 2
 
 
-async def test_a_shared_secret_serves_where_an_approver_has_no_key(tmp_path: Path) -> None:
+async def test_shared_secret_works_as_a_credential(tmp_path: Path) -> None:
     """Ours: HMAC over the same text."""
     secret = "a secret that dana shares with this server"
     world = WebhookWorld(tmp_path, approvers=f'[dana]\nsecret = "{secret}"\n')
@@ -323,8 +323,8 @@ async def test_a_shared_secret_serves_where_an_approver_has_no_key(tmp_path: Pat
     world.close()
 
 
-async def test_without_the_ledger_an_answer_is_neither_taken_nor_refused(world: WebhookWorld) -> None:
-    """Issue 8: it may have counted, so the approver is told to send it again, as a new one."""
+async def test_lost_ledger_leaves_an_answer_undecided(world: WebhookWorld) -> None:
+    """Issue 8: it may have counted, so the approver is told to send it again with a new nonce."""
     question = await asked(world, await deletion(world))
 
     async def lost(nonce: str, until: float, now: float) -> bool:

@@ -1,4 +1,4 @@
-"""A question goes out signed, is tried again, asked again when it was lost, and its failure is said. Issue 6."""
+"""Webhook requests are signed, retried, and sent again if lost; failures are reported. Issue 6."""
 
 import base64
 import hmac
@@ -33,8 +33,8 @@ def world(tmp_path: Path) -> Generator[WebhookWorld]:
     made.close()
 
 
-async def test_a_question_says_all_that_is_known_and_where_the_answer_goes(world: WebhookWorld) -> None:
-    """Issue 6: the preview, what has to be typed, until when, and the callback."""
+async def test_payload_has_the_preview_and_the_callback(world: WebhookWorld) -> None:
+    """Issue 6: the preview, the text to type, the expiry and the callback."""
     call = await deletion(world)
     question = await asked(world, call)
     assert question["preview"]["target"] == {"id": call.customer_id, "name": "Globex Exports"}
@@ -46,8 +46,8 @@ async def test_a_question_says_all_that_is_known_and_where_the_answer_goes(world
     assert str(world.receiver.came[0].url) == URL
 
 
-async def test_a_question_is_signed_for_this_moment_once(world: WebhookWorld) -> None:
-    """Standard Webhooks: HMAC over id, time and body. Written out here, as a receiver without the library would do."""
+async def test_request_is_signed_with_id_and_timestamp(world: WebhookWorld) -> None:
+    """Standard Webhooks: HMAC over id, time and body, computed as a receiver without the library would."""
     await asked(world, await run(world))
     (request,) = world.receiver.came
     timestamp, id_, signature = signed_headers(request)
@@ -56,8 +56,8 @@ async def test_a_question_is_signed_for_this_moment_once(world: WebhookWorld) ->
     assert signature == "v1," + base64.b64encode(hmac.digest(SECRET.encode(), text, "sha256")).decode()
 
 
-def test_a_secret_of_standard_webhooks_is_base64() -> None:
-    """Standard Webhooks: `whsec_` and the key in base64. The example that its specification signs."""
+def test_whsec_secret_is_base64() -> None:
+    """Standard Webhooks: `whsec_` and the key in base64, with the specification's example."""
     at = datetime.fromtimestamp(1614265330, UTC)
     signed = headers(
         "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", at, "msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}'
@@ -65,8 +65,8 @@ def test_a_secret_of_standard_webhooks_is_base64() -> None:
     assert signed["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-async def test_no_secret_goes_out(world: WebhookWorld) -> None:
-    """THREATS T4: neither a value that the agent gave nor a key of ours."""
+async def test_payload_contains_no_secret(world: WebhookWorld) -> None:
+    """Ours: neither a secret of the agent nor a key of ours."""
     secret = CreateSecret.model_validate({"name": "STRIPE", "value": "hunter2-canary"})
     await asked(world, secret)
     (request,) = world.receiver.came
@@ -81,8 +81,8 @@ async def test_no_secret_goes_out(world: WebhookWorld) -> None:
     [[500, 500], [503, 429, 408], [httpx2.ConnectError("x"), 502], [httpx2.ReadTimeout("x")], [httpx2.ReadError("x")]],
     ids=str,
 )
-async def test_what_was_lost_on_the_way_is_sent_again_with_backoff(world: WebhookWorld, lost: list[Any]) -> None:
-    """Standard Webhooks: the same question under the same id, later and later."""
+async def test_lost_request_is_retried_with_backoff(world: WebhookWorld, lost: list[Any]) -> None:
+    """Standard Webhooks: the same request with the same id, at growing intervals."""
     call = await run(world)
     world.receiver.does = list(lost)
     began = world.clock.at
@@ -107,10 +107,10 @@ async def test_what_was_lost_on_the_way_is_sent_again_with_backoff(world: Webhoo
     ],
     ids=str,
 )
-async def test_a_receiver_that_is_down_ends_in_a_refusal_that_says_so(
+async def test_unreachable_receiver_refuses_the_call(
     world: WebhookWorld, does: list[Any], attempts: int, said: str
 ) -> None:
-    """Issue 6: nobody was asked, nothing was sent, it is audited; and a redirect is followed nowhere."""
+    """Issue 6: nothing was sent and the refusal is audited. Redirects are not followed."""
     call = await run(world)
     world.receiver.does = list(does)
     refused = await world.call(call)
@@ -118,19 +118,19 @@ async def test_a_receiver_that_is_down_ends_in_a_refusal_that_says_so(
     assert "Nobody could be asked: the webhook at hooks.example.com did not accept the request" in str(refused)
     assert said in str(refused)
     assert "Nothing was sent." in str(refused)
-    assert "XyZ" not in str(refused)  # the rest of a webhook's address is its key
+    assert "XyZ" not in str(refused)  # the rest of a webhook's address is secret
     assert len(world.receiver.came) == attempts
     assert world.changes == []
     assert "Nobody could be asked" in world.audited("refused")[-1]["message"]
-    # Once it is up, the same question is asked by the next call.
+    # Once it is up, the next call sends the same request.
     world.receiver.does = []
     question = await asked(world, call)
     assert (await world.answer(world.dana, question)).status == 200
     assert isinstance(await world.call(call), Done)
 
 
-async def test_a_question_without_an_answer_is_asked_again_once_a_minute(world: WebhookWorld) -> None:
-    """Issue 6: a lost one is asked again, the same grant, and a busy agent does not ring all the time."""
+async def test_unanswered_request_is_resent_once_a_minute(world: WebhookWorld) -> None:
+    """Issue 6: the same request is sent again, but not with every repeat of a busy agent."""
     call = await run(world)
     first = await asked(world, call)
     for _ in range(5):
@@ -147,16 +147,16 @@ async def test_a_question_without_an_answer_is_asked_again_once_a_minute(world: 
     assert isinstance(await world.call(call), Done)
 
 
-async def test_a_process_that_has_just_started_asks_what_is_open(world: WebhookWorld) -> None:
-    """Ours: it cannot know whether the one before was heard."""
+async def test_new_process_resends_an_open_request(world: WebhookWorld) -> None:
+    """Ours: it cannot know whether the last process delivered it."""
     question = await asked(world, await run(world))
     other = Receiver()
     await world.asking(other).show(question["grant"])
     assert other.questions == [question]
 
 
-async def test_calls_at_once_ask_once(world: WebhookWorld) -> None:
-    """Ours: an agent that repeats itself in parallel."""
+async def test_concurrent_calls_send_one_request(world: WebhookWorld) -> None:
+    """Ours: for an agent that repeats itself in parallel."""
     call = await run(world)
     question = await asked(world, call)
     world.clock.pass_(61)
@@ -167,8 +167,8 @@ async def test_calls_at_once_ask_once(world: WebhookWorld) -> None:
     assert world.receiver.questions[1] == question
 
 
-async def test_calls_at_once_fail_once(world: WebhookWorld) -> None:
-    """Ours (THREATS T18): those that waited for an attempt that failed do not each try for themselves."""
+async def test_concurrent_calls_share_one_failure(world: WebhookWorld) -> None:
+    """Ours: calls that waited for a failed delivery do not each retry."""
     call = await run(world)
     await asked(world, call)
     world.clock.pass_(61)
@@ -185,14 +185,14 @@ async def test_calls_at_once_fail_once(world: WebhookWorld) -> None:
     assert sum(isinstance(outcome, Refused) for outcome in outcomes) == 20
 
 
-async def test_a_form_that_can_ask_is_still_used(world: WebhookWorld) -> None:
-    """Ours: the webhook is for what no form can ask."""
+async def test_elicitation_form_is_preferred(world: WebhookWorld) -> None:
+    """Ours: the webhook is for requests that no form can show."""
     assert isinstance(await world.call(await run(world), FormNow(yes, world.clock)), Done)
     assert world.receiver.came == []
 
 
-async def test_what_the_policy_wants_out_of_band_goes_to_the_webhook(tmp_path: Path) -> None:
-    """Ours (DESIGN 5.5): whatever the client can do; and what is destroyed is typed there as well."""
+async def test_out_of_band_policy_uses_the_webhook(tmp_path: Path) -> None:
+    """Ours: whatever the client supports. Destructive calls still need the typed name."""
     world = WebhookWorld(tmp_path, '[defaults]\ndestroy = "out_of_band"\n')
     call = await deletion(world)
     form = FormNow(yes, world.clock)
@@ -205,8 +205,8 @@ async def test_what_the_policy_wants_out_of_band_goes_to_the_webhook(tmp_path: P
     world.close()
 
 
-async def test_where_no_approver_may_decide_the_call_is_refused_and_nobody_disturbed(tmp_path: Path) -> None:
-    """Ours: a question that nobody can answer is not asked."""
+async def test_call_without_approver_is_refused_unsent(tmp_path: Path) -> None:
+    """Ours: a request that nobody may decide is not sent."""
     world = WebhookWorld(tmp_path, approvers='[dana]\npublic_key = "DANA"\neffects = ["TRASH"]\n')
     refused = await world.call(await deletion(world))
     assert isinstance(refused, Refused)
@@ -215,8 +215,8 @@ async def test_where_no_approver_may_decide_the_call_is_refused_and_nobody_distu
     world.close()
 
 
-async def test_no_name_speaks_for_us_in_slack(world: WebhookWorld) -> None:
-    """THREATS T15: a name that would be a link, a mention or a button of ours stays text in a text."""
+async def test_names_stay_plain_text_in_slack(world: WebhookWorld) -> None:
+    """Ours: a name that looks like a link, a mention or a button stays text."""
     name = '<!channel> <https://evil.example|Approve> & *bold* :tada: `code`\n"]}'
     made = await world.call(CreateCustomer(name=name))
     assert isinstance(made, Done)
@@ -235,7 +235,7 @@ async def test_no_name_speaks_for_us_in_slack(world: WebhookWorld) -> None:
     assert all(len(block["text"]["text"]) <= 3000 for block in texts)
 
 
-async def test_what_does_not_fit_slack_whole_is_not_asked_there(world: WebhookWorld) -> None:
+async def test_request_too_long_for_slack_is_refused(world: WebhookWorld) -> None:
     """Ours: nobody approves what they could not read."""
     question = await asked(world, await run(world))
     grant = await world.ledger.find(question["grant"])

@@ -1,4 +1,4 @@
-"""What is set up wrongly stops the start, and says which line or which setting. Ours (issue 6)."""
+"""Invalid webhook settings stop the start and name the line or the setting. Issue 6."""
 
 import os
 from pathlib import Path
@@ -25,7 +25,7 @@ SHARED = "a secret that is long enough to be one"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "it names no approver"),
         ('dana = "key"', "line 1: dana must be a table, as [dana]"),
@@ -51,19 +51,19 @@ SHARED = "a secret that is long enough to be one"
     ],
     ids=range(15),
 )
-def test_a_wrong_file_of_approvers_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:
-    """Issue 6: and two entries of one person are none."""
+def test_invalid_approvers_file_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    """Issue 6: two entries for one person are invalid too."""
     with pytest.raises(SettingsError) as caught:
         load_approvers(approvers_file(tmp_path, text))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "canary" not in str(caught.value)
     assert SHARED not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("mode", "owner", "group", "user", "said"),
+    ("mode", "owner", "group", "user", "is_exposed"),
     [
-        (0o440, 0, 10001, 10001, False),  # as Kubernetes mounts a secret, with fsGroup
+        (0o440, 0, 10001, 10001, False),  # a Kubernetes secret with fsGroup
         (0o400, 10001, 10001, 10001, False),
         (0o444, 0, 10001, 10001, True),
         (0o460, 0, 10001, 10001, True),
@@ -73,16 +73,14 @@ def test_a_wrong_file_of_approvers_is_named_with_its_line(tmp_path: Path, text: 
         (0o440, 0, 0, 0, True),
     ],
 )
-def test_a_mounted_file_is_of_the_group_that_it_is_mounted_for(
-    mode: int, owner: int, group: int, user: int, said: bool
-) -> None:
-    """Ours: on Kubernetes no file of a secret is anybody's alone."""
+def test_mounted_file_may_be_group_readable(mode: int, owner: int, group: int, user: int, is_exposed: bool) -> None:
+    """Ours: Kubernetes mounts secrets owned by root and the process's group."""
     file = os.stat_result((mode, 0, 0, 1, owner, group, 0, 0, 0, 0))
-    assert exposed(file, user, {10001} if user else {0}) is said
+    assert exposed(file, user, {10001} if user else {0}) is is_exposed
 
 
-def test_a_file_of_approvers_is_its_owners_alone(tmp_path: Path) -> None:
-    """Issue 6: a secret in it is one."""
+def test_approvers_file_must_be_private(tmp_path: Path) -> None:
+    """Issue 6: it can contain a secret."""
     path = approvers_file(tmp_path, f'[dana]\npublic_key = "{KEY}"')
     path.chmod(0o640)
     with pytest.raises(SettingsError, match="can be read by users other than its owner"):
@@ -92,7 +90,7 @@ def test_a_file_of_approvers_is_its_owners_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"FASTN_WEBHOOK_URL": "http://hooks.example.com/"}, "webhook_url (environment FASTN_WEBHOOK_URL) is wrong"),
         ({"FASTN_WEBHOOK_URL": "https://user:canary@hooks.example.com/"}, "webhook_url"),
@@ -108,8 +106,8 @@ def test_a_file_of_approvers_is_its_owners_alone(tmp_path: Path) -> None:
         ({"FASTN_WEBHOOK_SECRET": SHARED}, "is also the secret of an approver"),
     ],
 )
-def test_a_wrong_setting_is_named_and_not_shown(
-    tmp_path: Path, world: World, change: dict[str, str], said: str
+def test_invalid_setting_is_named_and_not_shown(
+    tmp_path: Path, world: World, change: dict[str, str], message: str
 ) -> None:
     """Issue 6."""
     file = approvers_file(tmp_path, f'[dana]\nsecret = "{SHARED}"')
@@ -120,7 +118,7 @@ def test_a_wrong_setting_is_named_and_not_shown(
     assert set_up(environment, world) is not None
     with pytest.raises(SettingsError) as caught:
         set_up(environment | change, world)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "canary" not in str(caught.value)
 
 
@@ -128,8 +126,8 @@ def set_up(environment: dict[str, str], world: World) -> Webhook | None:
     return webhook_of(load({}, environment, None), "test", world.ledger, world.audit, world.system, stays=True)
 
 
-def test_a_file_that_holds_the_secret_is_its_owners_alone(tmp_path: Path) -> None:
-    """Issue 6: environment or owner-only file, and never a flag."""
+def test_secret_file_must_be_private(tmp_path: Path) -> None:
+    """Issue 6: a variable or an owner-only file, never a flag."""
     file = tmp_path / "config.toml"
     file.write_text(f'webhook_secret = "{SECRET}"\n')
     file.chmod(0o644)
@@ -140,8 +138,8 @@ def test_a_file_that_holds_the_secret_is_its_owners_alone(tmp_path: Path) -> Non
     assert SECRET not in repr(load({}, {"FASTN_API_KEY": "k"}, file))
 
 
-async def test_answers_are_heard_at_an_address_of_their_own_alone(tmp_path: Path) -> None:
-    """Issue 6: POST of JSON within 16 KB, to one path; nothing else is there."""
+async def test_answer_server_has_only_one_route(tmp_path: Path) -> None:
+    """Issue 6: POST of JSON within 16 KB to one path, and nothing else."""
     made = WebhookWorld(tmp_path)
     posting = WebhookSender(URL, SECRET, made.system, made.receiver)
     door = AnswerAddress("127.0.0.1", 0)
@@ -164,8 +162,8 @@ async def opened(made: WebhookWorld) -> str:
     return str(question["grant"])
 
 
-async def test_a_port_that_another_server_of_ours_has_is_left_to_it(tmp_path: Path) -> None:
-    """Ours: two clients, two servers, one ledger, one address. What nobody listens on is refused."""
+async def test_port_of_another_server_is_shared(tmp_path: Path) -> None:
+    """Ours: two servers of one person share a ledger and an address. A port that nothing answers on is refused."""
     made = WebhookWorld(tmp_path)
     grant = await opened(made)
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
