@@ -45,7 +45,7 @@ class Probe:
         self._exchange = exchange
 
     async def __call__(self, request: Request) -> Answer:
-        """Send a request. Raises `NotSent` for other methods, `RateLimited` for a long wait, or as the exchange does."""
+        """Send a request as the exchange does. Raises `NotSent` for other methods, `RateLimited` for a long wait."""
         self.last = None
         if request.method not in _SAFE_METHODS or request.body is not None:
             raise NotSent(f"doctor sends no {request.method}.")

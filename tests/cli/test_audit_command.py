@@ -69,8 +69,8 @@ def test_tail_in_a_pipe_prints_tab_separated_lines(path: Path) -> None:
         ["3", time, "outcome", *call, "typed", "client_form", "done", "41.4", ""],
         ["4", time, "refused", "agent", "run_workflow", "wf_1", "", "", "", "refused", "", "The policy refuses it."],
     ]
-    told = " ".join((audit_group.commands["tail"].help or "").split())
-    assert f"tab-separated: {', '.join(TAIL_COLUMNS)}." in told
+    message = " ".join((audit_group.commands["tail"].help or "").split())
+    assert f"tab-separated: {', '.join(TAIL_COLUMNS)}." in message
 
 
 LONG_NAME = replace(

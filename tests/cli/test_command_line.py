@@ -46,8 +46,14 @@ def test_help_names_every_command_and_every_setting(fastn: Run) -> None:
         if source.flag is not None:
             assert source.flag in done.stdout
             assert f"[{source.variable}]" in done.stdout
-    for said in ("FASTN_API_KEY", "fastn-mcp demo", "--sandbox", "fastn-mcp install", "Without a command it serves"):
-        assert said in done.stdout
+    for expected in (
+        "FASTN_API_KEY",
+        "fastn-mcp demo",
+        "--sandbox",
+        "fastn-mcp install",
+        "Without a command it serves",
+    ):
+        assert expected in done.stdout
 
 
 @pytest.mark.parametrize("name", ["call", "tools", "sandbox", "demo", "completion", "install", "uninstall"])

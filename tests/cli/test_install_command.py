@@ -34,10 +34,10 @@ def cursor(home: Path) -> Any:
     return json.loads((home / ".cursor" / "mcp.json").read_bytes())["mcpServers"]
 
 
-def check_error(done: "subprocess.CompletedProcess[str]", *said: str) -> None:
+def check_error(done: "subprocess.CompletedProcess[str]", *expected: str) -> None:
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    for part in said:
+    for part in expected:
         assert part in line
 
 

@@ -110,9 +110,9 @@ def test_login_without_profiles_stores_the_default_key(
 
 def test_login_does_not_store_a_rejected_key(login: Run, environment: dict[str, str], address: str) -> None:
     """Issue 7: one read, and its result is printed; --no-check stores the key anyway."""
-    said = error_line(login(CANARY, "acme", "--stdin"), 1)
-    assert said.startswith("The key does not work. ")
-    assert said.endswith("Nothing was stored. To store it without a check: --no-check")
+    message = error_line(login(CANARY, "acme", "--stdin"), 1)
+    assert message.startswith("The key does not work. ")
+    assert message.endswith("Nothing was stored. To store it without a check: --no-check")
     assert stored_keys(environment) == {}
     done = login(CANARY, "acme", "--stdin", "--no-check")
     assert (done.returncode, done.stdout) == (
@@ -131,7 +131,7 @@ def test_login_tells_an_unreachable_host_from_a_wrong_key(login: Run, environmen
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "expected"),
     [
         ("", "The standard input holds no key."),
         (" \n", "The standard input holds no key."),
@@ -142,9 +142,9 @@ def test_login_tells_an_unreachable_host_from_a_wrong_key(login: Run, environmen
         ),
     ],
 )
-def test_login_describes_a_malformed_key_without_showing_it(login: Run, given: str, said: str) -> None:
+def test_login_describes_a_malformed_key_without_showing_it(login: Run, given: str, expected: str) -> None:
     """Issue 7."""
-    assert said in error_line(login(given, "acme", "--stdin"))
+    assert expected in error_line(login(given, "acme", "--stdin"))
 
 
 def test_login_without_a_terminal_suggests_stdin(login: Run) -> None:
@@ -156,7 +156,7 @@ def test_login_without_a_terminal_suggests_stdin(login: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backend", "said"),
+    ("backend", "expected"),
     [
         ("keyring.backends.fail.Keyring", "This system has no usable keyring."),
         ("keyring.backends.null.Keyring", "This system has no usable keyring."),
@@ -167,13 +167,13 @@ def test_login_without_a_terminal_suggests_stdin(login: Run) -> None:
     ],
 )
 def test_login_without_a_keyring_suggests_a_file(
-    login: Run, backend: str, said: str, environment: dict[str, str]
+    login: Run, backend: str, expected: str, environment: dict[str, str]
 ) -> None:
     """Issue 7: also without Secret Service, which is really absent here."""
     environment["PYTHON_KEYRING_BACKEND"] = backend
     environment["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/nowhere"
     done = login(KEY, "acme", "--stdin", "--no-check")
-    assert error_line(done) == f"{said} Keep it in a file that only you can read: fastn-mcp login acme --file"
+    assert error_line(done) == f"{expected} Keep it in a file that only you can read: fastn-mcp login acme --file"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
@@ -192,8 +192,8 @@ def test_login_stores_a_key_in_a_private_file(
     assert config.read_text() == f'{before}api_key_host = "{host}"\napi_key_file = "keys/acme.key"\n'
     assert fastn("--profile", "acme", "whoami").returncode == 0
     file.chmod(0o640)
-    said = error_line(fastn("--profile", "acme", "whoami"))
-    assert said == f"{file} holds a key, and users other than its owner can read it. Run: chmod 600 {file}"
+    message = error_line(fastn("--profile", "acme", "whoami"))
+    assert message == f"{file} holds a key, and users other than its owner can read it. Run: chmod 600 {file}"
     assert fastn("logout", "acme").returncode == 0
     assert not file.exists()
     assert config.read_text() == before
@@ -212,8 +212,8 @@ def test_default_key_in_a_file_is_found_again(login: Run, config: Path, fastn: R
 def test_login_refuses_a_key_that_would_never_be_used(login: Run, config: Path) -> None:
     """Ours: the configuration names another place of the key."""
     config.write_text(config.read_text() + 'api_key_env = "ACME"\n')
-    said = error_line(login(KEY, "acme", "--stdin"))
-    assert said.startswith(f"{config}, line 7: api_key_env already says where the key is")
+    message = error_line(login(KEY, "acme", "--stdin"))
+    assert message.startswith(f"{config}, line 7: api_key_env already says where the key is")
 
 
 def test_login_warns_of_a_key_in_the_environment(login: Run) -> None:
@@ -225,14 +225,14 @@ def test_login_warns_of_a_key_in_the_environment(login: Run) -> None:
 
 def test_unknown_profile_is_reported(login: Run, config: Path, fastn: Run) -> None:
     """Issue 7."""
-    said = "There is no profile 'acne' (did you mean 'acme'?); there are acme."
+    message = "There is no profile 'acne' (did you mean 'acme'?); there are acme."
     for done in (login(KEY, "acne", "--stdin"), fastn("logout", "acne"), fastn("--profile", "acne", "whoami")):
-        assert error_line(done).startswith(said)
+        assert error_line(done).startswith(message)
     assert "is another account than acme" in error_line(fastn("--profile", "globex", "logout", "acme"))
     assert "The sandbox has a key of its own." in error_line(fastn("--sandbox", "logout"))
     config.write_text("")
-    said = error_line(login(KEY, "acme", "--stdin"))
-    assert said.startswith(f"There is no profile 'acme'; {config} has none. Correct the name, or add it first")
+    message = error_line(login(KEY, "acme", "--stdin"))
+    assert message.startswith(f"There is no profile 'acme'; {config} has none. Correct the name, or add it first")
 
 
 # --- logout ------------------------------------------------------------------------------------------------------

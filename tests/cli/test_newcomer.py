@@ -213,9 +213,9 @@ def test_aborted_prompt_says_that_nothing_was_done(key: str, environment: dict[s
     ):
         with sitting(["-m", "fastn_mcp", *arguments], environment) as person:
             person.sees(question)
-            code, said = person.gives_up(key)
+            code, message = person.gives_up(key)
         assert code == 130
-        assert "No answer. What was asked about was not done." in said
+        assert "No answer. What was asked about was not done." in message
     assert not (tmp_path / "mcp.json").exists()
 
 
@@ -228,11 +228,11 @@ def test_aborted_approval_says_that_nothing_was_sent(environment: dict[str, str]
         person.sees("Enter = decline > ")
         person.types("globex\r")
         person.sees("That is not the name.")
-        code, said = person.gives_up()
+        code, message = person.gives_up()
     assert code == 130
-    assert "fastn-mcp: Stopped. Nothing was sent." in said
-    assert "audit" not in said
-    assert "Traceback" not in said
+    assert "fastn-mcp: Stopped. Nothing was sent." in message
+    assert "audit" not in message
+    assert "Traceback" not in message
 
 
 @posix
@@ -244,8 +244,8 @@ def test_declined_call_is_confirmed_in_one_line(environment: dict[str, str]) -> 
         person.types("n\r")
         person.sees("A note for the agent, or Enter > ")
         person.types("\r")
-        code, said = person.leaves()
-    assert (code, said.strip()) == (5, "fastn-mcp: Declined. Nothing was sent.")
+        code, message = person.leaves()
+    assert (code, message.strip()) == (5, "fastn-mcp: Declined. Nothing was sent.")
 
 
 class _Hanging(BaseHTTPRequestHandler):
@@ -278,13 +278,13 @@ def test_interrupted_call_points_to_the_audit_log(environment: dict[str, str]) -
         call = ["-m", "fastn_mcp", "call", "create-customer", "--name", "Initech"]
         with sitting(call, environment | account) as person:
             assert _Hanging.sent.wait(20)
-            code, said = person.gives_up()
+            code, message = person.gives_up()
     finally:
         server.shutdown()
         server.server_close()
         serving.join()
     assert code == 130
-    assert "Stopped. Whether a change was made is in the audit log: " in said
+    assert "Stopped. Whether a change was made is in the audit log: " in message
 
 
 @posix
@@ -292,7 +292,7 @@ def test_interrupted_call_points_to_the_audit_log(environment: dict[str, str]) -
 def test_names_are_not_cut_on_a_narrow_terminal(arguments: list[str], environment: dict[str, str]) -> None:
     """Ours: 40 columns."""
     with sitting(["-m", "fastn_mcp", *arguments], environment | {"COLUMNS": "40", "NO_COLOR": "1"}) as person:
-        code, said = person.leaves()
+        code, message = person.leaves()
     assert code == 0
-    assert "…" not in said.replace("...", "")
-    assert "delete_customer" in said
+    assert "…" not in message.replace("...", "")
+    assert "delete_customer" in message

@@ -88,7 +88,7 @@ def test_new_from_audit_writes_a_plan_of_a_recorded_run(fastn: Run, environment:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         ("nonsense", "line 1: it is not JSON"),
         ('{"tool": "delete_trigger"}', "line 1: trigger_id: is required"),
@@ -96,12 +96,12 @@ def test_new_from_audit_writes_a_plan_of_a_recorded_run(fastn: Run, environment:
         ('{"tool": "list_customers"}', "There is no call that changes something."),
     ],
 )
-def test_new_reports_an_invalid_call_with_its_line(fastn: Run, tmp_path: Path, line: str, said: str) -> None:
+def test_new_reports_an_invalid_call_with_its_line(fastn: Run, tmp_path: Path, line: str, expected: str) -> None:
     """Ours."""
     (tmp_path / "calls.jsonl").write_text(line)
     done = fastn("--sandbox", "plan", "new", str(tmp_path / "calls.jsonl"))
     assert (done.returncode, done.stdout) == (1, "")
-    assert said in done.stderr
+    assert expected in done.stderr
 
 
 def test_plan_signed_at_a_terminal_is_valid(fastn: Run, environment: dict[str, str], calls: Path) -> None:

@@ -164,7 +164,7 @@ def test_explain_of_a_read_says_allowed(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["delete_custmer"], "no tool 'delete_custmer' (did you mean 'delete_customer'?)"),
         (["delete_trigger", "triger_id=t"], "unknown argument 'triger_id' (did you mean 'trigger_id'?)"),
@@ -173,11 +173,11 @@ def test_explain_of_a_read_says_allowed(run: Run) -> None:
         (["delete_trigger", "trigger_id=t", "--file", "nowhere.toml"], "There is no policy file nowhere.toml"),
     ],
 )
-def test_explain_reports_invalid_arguments(run: Run, arguments: list[str], said: str) -> None:
+def test_explain_reports_invalid_arguments(run: Run, arguments: list[str], expected: str) -> None:
     """Ours."""
     result = run("policy", "explain", *arguments)
     assert result.returncode == 2
-    assert said in result.stderr
+    assert expected in result.stderr
 
 
 # --- simulate ----------------------------------------------------------------------------------------------------

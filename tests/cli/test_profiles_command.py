@@ -142,7 +142,7 @@ def test_removing_the_last_profile_removes_the_default(config: Path, fastn: Run)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("add", "acme"), "There is a profile 'acme' already. Change it in "),
         (("add", "a b"), "'a b' is not a valid profile name. Use letters, digits,"),
@@ -152,11 +152,11 @@ def test_removing_the_last_profile_removes_the_default(config: Path, fastn: Run)
         (("remove", "acme"), "'acme' is the default profile. Choose another first: fastn-mcp profiles use globex"),
     ],
 )
-def test_refused_command_changes_nothing(file: Path, fastn: Run, arguments: tuple[str, ...], said: str) -> None:
+def test_refused_command_changes_nothing(file: Path, fastn: Run, arguments: tuple[str, ...], expected: str) -> None:
     """Issue 7: and says what to do next."""
     done = fastn("profiles", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"fastn-mcp: {said}")
+    assert done.stderr.startswith(f"fastn-mcp: {expected}")
     assert file.read_text() == FILE
 
 

@@ -120,10 +120,10 @@ def test_run_prints_a_line_per_call_on_stderr(fastn: Run, script: Callable[..., 
     """Issue 6: number, tool, target, outcome; stdout stays empty."""
     done = fastn("--sandbox", "run", script(CREATE, RENAME))
     assert done.stdout == ""
-    first, second, said = done.stderr.splitlines()
+    first, second, message = done.stderr.splitlines()
     assert re.fullmatch(r' +1  create_customer  "Initech" "[\w-]+"  done', first)
     assert re.fullmatch(r' +2  update_customer  "Initrode" "[\w-]+"  done', second)
-    assert said == "2 done; 0 reads."
+    assert message == "2 done; 0 reads."
 
 
 def test_run_stops_at_a_call_that_needs_approval(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:

@@ -171,8 +171,11 @@ async def test_refused_key_lists_the_styles_and_is_sent_to_no_other_host(clock: 
     found = await examine_sandbox(sandbox, clock, api_key="fsk_live_C4N4RY")
     check = check_of(found, "authentication")
     assert (check.verdict, found.exit) == (CheckResult.FAILED, DoctorExit.CANNOT_WORK)
-    for said in ("x-fastn-api-key with X-fastn-Test-Mode: 401", "Authorization: Bearer without X-fastn-Test-Mode: 401"):
-        assert said in check.seen
+    for expected in (
+        "x-fastn-api-key with X-fastn-Test-Mode: 401",
+        "Authorization: Bearer without X-fastn-Test-Mode: 401",
+    ):
+        assert expected in check.seen
     assert "Fastn is also known at api.fastn.dev (with --auth bearer), live.gcp.fastn.ai" in check.next
     assert "FASTN_SPACE_ID" in check.next
     assert (
@@ -247,8 +250,8 @@ async def test_known_envelopes_are_named_and_do_not_differ(envelope: Envelope, p
     assert problems_of(found) == {}
     assert found.observed["list_workflows"].shape is not None
     assert found.observed["list_workflows"].shape.envelope == envelope.value
-    said = check_of(found, "list_workflows").seen
-    assert ("which is read as well" in said) == (envelope is not Envelope.DATA)
+    message = check_of(found, "list_workflows").seen
+    assert ("which is read as well" in message) == (envelope is not Envelope.DATA)
 
 
 async def test_missing_fields_are_named(clock: Clock) -> None:
@@ -360,11 +363,14 @@ async def test_wrong_route_setting_is_replaced_by_the_declared_route(clock: Cloc
 
 async def test_missing_scope_is_named_only_if_it_is_a_permission(clock: Clock) -> None:
     """Issue 7: other text in Fastn's message may be somebody's data."""
-    for message, said in (("You lack Workflows.execute", "Missing scope: workflows:execute."), ("acme:read", "scope.")):
+    for message, expected in (
+        ("You lack Workflows.execute", "Missing scope: workflows:execute."),
+        ("acme:read", "scope."),
+    ):
         sandbox = FaultySandbox(clock.now)
         sandbox.faults.add(Status(status=403, message=message, path=ListCustomers.route.path, times=None))
         check = check_of(await examine_sandbox(sandbox, clock), "list_customers")
-        assert (check.verdict, check.seen.endswith(said)) == (CheckResult.DIFFERS, True)
+        assert (check.verdict, check.seen.endswith(expected)) == (CheckResult.DIFFERS, True)
         assert "acme" not in check.seen
 
 

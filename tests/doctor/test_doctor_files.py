@@ -80,12 +80,12 @@ async def test_evidence_holds_what_a_maintainer_needs() -> None:
     clock = Clock()
     sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(Status(status=500, path=ListRoles.route.path, times=None))
-    said = evidence(await examine_sandbox(sandbox, clock), NOW)
-    assert (said["day"], said["host"]) == ("2026-11-25", "localhost")
-    assert said["evidence"] == 'OBSERVED("2026-11-25", "localhost")'
+    record = evidence(await examine_sandbox(sandbox, clock), NOW)
+    assert (record["day"], record["host"]) == ("2026-11-25", "localhost")
+    assert record["evidence"] == 'OBSERVED("2026-11-25", "localhost")'
     reads = {o.tool_name() for o in CATALOG if o.effect.value == "read"}
-    assert said["operations"].keys() == reads - {"list_roles"}
-    customers = said["operations"]["list_customers"]
+    assert record["operations"].keys() == reads - {"list_roles"}
+    customers = record["operations"]["list_customers"]
     assert (customers["status"], customers["envelope"], customers["route"]) == (200, "data", "GET /api/v1/customers")
     assert customers["fields"]["name"] == ["string"]
     assert customers["fields"]["connectionsCount"] == ["integer"]
@@ -171,13 +171,13 @@ def test_proposal_keeps_the_rest_of_the_file(tmp_path: Path) -> None:
         {"list_customers": "a note that an inline table has no room for"},
     )
     after = proposal.merged(before)
-    for kept in (
+    for expected in (
         "# mine\n",
         'mode = "manual" # careful\n',
         'run_workflow = "POST /x/{workflow_id}"',
         'id = "uid" # theirs',
     ):
-        assert kept in after
+        assert expected in after
     file = tmp_path / "config.toml"
     file.write_text(after)
     settings = load({}, {"FASTN_API_KEY": "k"}, file)
@@ -213,9 +213,9 @@ def test_origins_name_each_source_and_no_value() -> None:
     assert "mode (--mode)" in check.seen
     assert "base_url https://live.fastn.ai" in check.here
     profiles = ConfigFile(profiles={"canary": {"auth": "bearer"}})
-    kept = Resolved(load({"api_key": "k", "profile": "canary"}, {}, None), "/canary/key")
-    told = origins(kept, {}, {}, profiles)
-    assert told == {"auth": "its profile", "api_key": "a file"}
+    resolved = Resolved(load({"api_key": "k", "profile": "canary"}, {}, None), "/canary/key")
+    sources = origins(resolved, {}, {}, profiles)
+    assert sources == {"auth": "its profile", "api_key": "a file"}
 
 
 @pytest.mark.anyio
@@ -297,8 +297,8 @@ def test_table_in_a_pipe_is_plain_and_help_lists_exit_codes(fastn: Run) -> None:
     assert "\x1b" not in done.stdout
     assert "Everything matches." in done.stdout
     shown = fastn("doctor", "--help").stdout
-    for said in ("Exit codes:", "0  everything matches", "2  it cannot work", "OPTIONS"):
-        assert said in shown
+    for expected in ("Exit codes:", "0  everything matches", "2  it cannot work", "OPTIONS"):
+        assert expected in shown
 
 
 def test_proposal_notes_a_variable_that_overrides_it(tmp_path: Path, fastn: Run) -> None:

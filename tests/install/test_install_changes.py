@@ -216,17 +216,17 @@ def test_change_other_than_the_one_shown_is_not_made(client: ClientFile) -> None
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (b'{"a" 1}', r"is not JSON: line 1, column 6.*Correct it, and run this again"),
         (b'{"mcpServers": []}', "mcpServers cannot take an entry.*fastn-mcp install json"),
         (b"\xff", "is not JSON: it is not UTF-8"),
     ],
 )
-def test_file_that_cannot_be_changed_safely_is_unchanged(client: ClientFile, content: bytes, said: str) -> None:
+def test_file_that_cannot_be_changed_safely_is_unchanged(client: ClientFile, content: bytes, expected: str) -> None:
     """Issue 7."""
     client.write(content)
-    with pytest.raises(NotInstalled, match=said):
+    with pytest.raises(NotInstalled, match=expected):
         client.install()
     assert client.path.read_bytes() == content
 

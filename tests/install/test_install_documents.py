@@ -169,7 +169,7 @@ def test_existing_entry_is_replaced_in_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("format_", "content", "said"),
+    ("format_", "content", "expected"),
     [
         (Format.JSON, b'{"a": 1,}', "comments or trailing commas"),
         (Format.JSON, b'{"a": 1} // b', "comments or trailing commas"),
@@ -184,9 +184,9 @@ def test_existing_entry_is_replaced_in_place() -> None:
         (Format.TOML, b"a = " + b"[" * 100_000, "nested too deeply"),
     ],
 )
-def test_invalid_document_is_reported(format_: Format, content: bytes, said: str) -> None:
+def test_invalid_document_is_reported(format_: Format, content: bytes, expected: str) -> None:
     """Issue 7: with the position of the error."""
-    with pytest.raises(UnreadableConfig, match=said):
+    with pytest.raises(UnreadableConfig, match=expected):
         insert(format_, content, [SERVER])
 
 
