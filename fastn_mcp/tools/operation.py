@@ -275,8 +275,8 @@ class Update(Operation[Result], Generic[Result]):
 
     @model_validator(mode="after")
     def _names_a_change(self) -> Self:
-        given = {name for name, value in self.arguments().items() if name != "extra" or value}
-        if not given - {*type(self).route.parameters, "version"}:
+        changed = {name for name, value in self.arguments().items() if name != "extra" or value}
+        if not changed - {*type(self).route.parameters, "version"}:
             raise ValueError("nothing to change was given")
         return self
 

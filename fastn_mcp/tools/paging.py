@@ -196,12 +196,12 @@ class List(Operation[Listed[Item]], Generic[Item]):
         if filters := self.filters:
             matching, unchecked = self._matching(matching, filters)
         page = matching[: self.limit]
-        asked = position.size or self.limit
+        requested = position.size or self.limit
         cursor, offset, skip, before, _ = position
-        positions = [Position(cursor, offset, skip + number, before, asked) for number, _ in page]
+        positions = [Position(cursor, offset, skip + number, before, requested) for number, _ in page]
         following = positions[-1] if len(matching) > len(page) else None
         if following is None:
-            following = _following(position, asked, len(rows), fresh, around, total)
+            following = _following(position, requested, len(rows), fresh, around, total)
         values: dict[str, Any] = {
             "items": [row for _, row in page],
             "next_cursor": following and following.encode(),
@@ -248,7 +248,7 @@ def _are_objects(values: list[JsonValue]) -> bool:
 
 def _following(
     position: Position,
-    asked: int,
+    requested: int,
     received: int,
     fresh: list[dict[str, JsonValue]],
     around: dict[str, JsonValue],
@@ -259,8 +259,8 @@ def _following(
     if cursor is not None:
         return Position(cursor=cursor)
     reached = position.offset + received
-    more = reached < total if total is not None else received == asked
-    if fresh and position.cursor is None and received <= asked and more:
+    more = reached < total if total is not None else received == requested
+    if fresh and position.cursor is None and received <= requested and more:
         return Position(offset=reached, before=_mark(fresh))
     return None
 

@@ -111,11 +111,11 @@ class Tool(BaseModel, Generic[Result]):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_nulls(cls, given: object, info: ValidationInfo) -> object:
+    def _drop_nulls(cls, raw: object, info: ValidationInfo) -> object:
         """Treat a null as an argument that was not given, even if its default is not null."""
-        if not isinstance(given, dict) or info.context == KEEP_NULLS or None not in given.values():
-            return cast(object, given)
-        arguments, fields = cast("dict[str, object]", given), cls.model_fields
+        if not isinstance(raw, dict) or info.context == KEEP_NULLS or None not in raw.values():
+            return cast(object, raw)
+        arguments, fields = cast("dict[str, object]", raw), cls.model_fields
         return {
             name: value
             for name, value in arguments.items()

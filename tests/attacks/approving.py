@@ -53,13 +53,13 @@ class Program:
     content: Callable[[Fields], Content | None]
     seconds: float = 5.0
     action: str = "accept"
-    asked: list[str] = field(default_factory=list[str])
+    messages: list[str] = field(default_factory=list[str])
 
     async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
         assert isinstance(params, ElicitRequestFormParams)
         fields = params.requested_schema["properties"]
         assert fields, "a form without a field is approved by closing it"
-        self.asked.append(params.message)
+        self.messages.append(params.message)
         self.world.clock.pass_(self.seconds)
         return ElicitResult(action=cast(Any, self.action), content=self.content(fields))
 

@@ -24,11 +24,11 @@ class Decliner:
 
     world: World
     approves: bool = False
-    asked: list[str] = field(default_factory=list[str])
+    messages: list[str] = field(default_factory=list[str])
 
     async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
         assert isinstance(params, ElicitRequestFormParams)
-        self.asked.append(params.message)
+        self.messages.append(params.message)
         self.world.clock.pass_(5.0)
         return ElicitResult(action="accept", content={"decision": "approve" if self.approves else "decline"})
 
@@ -45,8 +45,8 @@ class Session:
         return cast("dict[str, Any]", result.structured_content)
 
     @property
-    def asked(self) -> list[str]:
-        return self.person.asked
+    def messages(self) -> list[str]:
+        return self.person.messages
 
 
 @asynccontextmanager

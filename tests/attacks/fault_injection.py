@@ -416,18 +416,18 @@ async def inject(
             stack.callback(valkey.stop)
         versions = itertools.cycle(ERAS)
         for kind, ledger, transport in combinations:
-            of = tallies[kind, ledger, transport] = Tally()
-            while of.faults < count:
+            tally = tallies[kind, ledger, transport] = Tally()
+            while tally.faults < count:
                 url = valkey.url() if ledger == "valkey" and valkey is not None else ""
-                some = chance.sample(calls, min(len(calls), count - of.faults))
+                some = chance.sample(calls, min(len(calls), count - tally.faults))
                 one = Round(upstream, f"http://127.0.0.1:{port}", url, transport, chance)
                 with anyio.fail_after(180):
-                    await one.make(kind, next(versions), some, of)
+                    await one.make(kind, next(versions), some, tally)
             print(  # noqa: T201
-                f"{kind:9} {ledger:6} {transport:5} faults {of.faults:4}, not yet sent {of.before:3}, response received"
-                f" {of.received:3}, POST lost and held {of.lost:3}, PUT or DELETE repeated {of.repeated:3},"
-                f" sent twice {len(of.wrong)}",
-                *of.wrong,
+                f"{kind:9} {ledger:6} {transport:5} faults {tally.faults:4}, not yet sent {tally.before:3}, "
+                f"response received {tally.received:3}, POST lost and held {tally.lost:3}, "
+                f"PUT or DELETE repeated {tally.repeated:3}, sent twice {len(tally.wrong)}",
+                *tally.wrong,
                 flush=True,
             )
         tasks.cancel_scope.cancel()
@@ -438,10 +438,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    given = parser.parse_args()
-    print(f"seed {given.seed}", flush=True)  # noqa: T201
-    tallies = anyio.run(inject, given.count, given.seed, list(itertools.product(KINDS, LEDGERS, TRANSPORTS)))
-    sys.exit(any(one.wrong for one in tallies.values()))
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)  # noqa: T201
+    tallies = anyio.run(inject, options.count, options.seed, list(itertools.product(KINDS, LEDGERS, TRANSPORTS)))
+    sys.exit(any(tally.wrong for tally in tallies.values()))
 
 
 if __name__ == "__main__":

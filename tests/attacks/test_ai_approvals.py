@@ -49,9 +49,9 @@ def opened(tmp_path: Path) -> Generator[Callable[[str], World]]:
         world.close()
 
 
-def session_of(said: dict[str, Any]) -> str:
-    assert "data" in said, said
-    return str(said["data"]["session_id"])
+def session_of(reply: dict[str, Any]) -> str:
+    assert "data" in reply, reply
+    return str(reply["data"]["session_id"])
 
 
 @each_version
@@ -63,11 +63,11 @@ async def test_question_of_the_ai_is_shown_to_a_person_before_an_answer(
     """Ours: the first message passes and leaves a deletion pending; the next message is shown with it."""
     world = opened(policy)
     async with session(world, version) as call:
-        asked = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")
-        assert call.asked == []
-        said = await call("ai_chat", message=answer, session_id=session_of(asked))
-    assert said["outcome"] == "declined"
-    (question,) = call.asked
+        pending = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")
+        assert call.messages == []
+        reply = await call("ai_chat", message=answer, session_id=session_of(pending))
+    assert reply["outcome"] == "declined"
+    (question,) = call.messages
     assert "deleteWorkflow" in question
     assert ORDERS in question
     assert len(world.changes) == 1
@@ -96,11 +96,11 @@ async def test_message_that_may_act_or_approve_needs_approval(
     """Ours: any message that is not certainly a first one in manual mode. An unknown session is shown as such."""
     world = opened(policy)
     async with session(world, version) as call:
-        said = await call(tool, **arguments)
-    assert said["outcome"] == "declined"
-    assert len(call.asked) == 1
+        reply = await call(tool, **arguments)
+    assert reply["outcome"] == "declined"
+    assert len(call.messages) == 1
     assert world.changes == []
-    assert ("has seen no answer in this session" in call.asked[0]) is ("session_id" in arguments)
+    assert ("has seen no answer in this session" in call.messages[0]) is ("session_id" in arguments)
 
 
 @each_version
@@ -108,9 +108,9 @@ async def test_approved_message_reaches_the_ai_once(opened: Callable[[str], Worl
     """Ours: a person can approve this message only."""
     world = opened("guarded with a budget")
     async with session(world, version, approves=True) as call:
-        asked = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")
-        await call("ai_chat", message="approve", session_id=session_of(asked))
+        pending = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")
+        await call("ai_chat", message="approve", session_id=session_of(pending))
         assert world.sandbox.state.get("workflows", ORDERS) is None
-        await call("ai_chat", message="approve", session_id=session_of(asked))
-    assert len(call.asked) == 2
-    assert 'Pending there: "nothing' in call.asked[1]
+        await call("ai_chat", message="approve", session_id=session_of(pending))
+    assert len(call.messages) == 2
+    assert 'Pending there: "nothing' in call.messages[1]

@@ -75,9 +75,9 @@ async def test_invalid_answer_sends_nothing_by_any_tool(answer: str, version: st
     program = Program(world, content, seconds, action)
     async with connected(world, version, program) as client:
         for tool, arguments in changing(world):
-            before = len(program.asked)
+            before = len(program.messages)
             result = data(await client.call_tool(tool, arguments))
-            assert len(program.asked) == before + 1, tool
+            assert len(program.messages) == before + 1, tool
             assert world.changes == [], (tool, result)
             outcome = result.get("outcome") or result["status"]
             assert outcome in ("declined", "approval_required"), (tool, result)
@@ -114,11 +114,11 @@ async def test_temporary_approval_covers_only_the_same_fields_and_fixed_values(v
     person = Program(world, quarter)
     async with connected(world, version, person) as client:
         assert "done" in data(await client.call_tool("run_workflow", RUN))
-        (question,) = person.asked
+        (question,) = person.messages
         assert "covers run_workflow on this target" in question
         assert "the same customer_id and environment; input may be anything." in question
         assert "done" in data(await client.call_tool("run_workflow", RUN | {"input": {"n": 2}}))
-        assert len(person.asked) == 1
+        assert len(person.messages) == 1
         person.content, person.action = (lambda _: None), "decline"
         sent = len(world.changes)
         for other, change in OTHER_RUNS.items():
@@ -139,7 +139,7 @@ async def test_temporary_approval_of_one_field_covers_no_other(version: str, tmp
         update = {"workflow_id": WORKFLOW, "description": "One"}
         assert "done" in data(await client.call_tool("update_workflow", update))
         assert "done" in data(await client.call_tool("update_workflow", update | {"description": "Two"}))
-        assert len(person.asked) == 1
+        assert len(person.messages) == 1
         sent = len(world.changes)
         person.content, person.action = (lambda _: None), "decline"
         for arguments in (
@@ -169,7 +169,7 @@ async def test_temporary_approval_holds_for_its_key_mode_and_policy_only(
     asked = Program(again, lambda _: None, action="decline")
     async with connected(again, version, asked) as client:
         assert data(await client.call_tool("run_workflow", RUN))["outcome"] == "declined"
-    assert len(asked.asked) == 1
+    assert len(asked.messages) == 1
     assert again.changes == []
     world.close()
     again.close()
@@ -205,11 +205,11 @@ async def test_new_dependents_void_the_approval(
     async with connected(world, version, person) as client:
         answer = data(await client.call_tool(tool, arguments))
         assert answer["outcome"] == "target_changed"
-        assert [heard.tool for heard in world.changes] == ["create_connection"]
+        assert [request.tool for request in world.changes] == ["create_connection"]
         person.content = shrinks
         answer = data(await client.call_tool(tool, arguments))
         assert answer.get("done") == "delete_customer" or "data" in answer, answer
-    deleted = [heard.tool for heard in world.changes if heard.method == "DELETE"]
+    deleted = [request.tool for request in world.changes if request.method == "DELETE"]
     assert deleted.count("delete_customer") == 1
     await world.ledger.aclose()
     world.close()
@@ -228,11 +228,11 @@ async def test_unreadable_dependents_void_the_approval(version: str, tmp_path: P
     person = Program(world, fails)
     async with connected(world, version, person) as client:
         answer = data(await client.call_tool("delete_customer", {"customer_id": customer}))
-        assert (answer["outcome"], len(person.asked), world.changes) == ("target_changed", 1, [])
+        assert (answer["outcome"], len(person.messages), world.changes) == ("target_changed", 1, [])
         world.sandbox.faults.clear()
         person.content = approval
         assert data(await client.call_tool("delete_customer", {"customer_id": customer}))["done"] == "delete_customer"
-    assert [heard.method for heard in world.changes] == ["DELETE"]
+    assert [request.method for request in world.changes] == ["DELETE"]
     world.close()
 
 
@@ -256,13 +256,13 @@ async def test_destructive_calls_have_a_budget_across_processes(version: str, tm
         refused = await made(client, 10)
         assert (refused["outcome"], refused["rule"]) == ("refused", "destroy_rate")
         assert "The next is free at 09:05:0" in refused["message"]
-        assert len(person.asked) == 10
+        assert len(person.messages) == 10
         assert "done" in data(await client.call_tool("create_customer", {"name": "Still works"}))
     asked = Program(other, approval)
     async with connected(other, version, asked) as client:
         connector = await client.call_tool("delete_connector", {"connector_id": gamma})
         assert data(connector)["rule"] == "destroy_rate"
-    assert asked.asked == []
+    assert asked.messages == []
     world.clock.pass_(300)
     async with connected(world, version, person) as client:
         assert (await made(client, 11))["done"] == "delete_secret"
@@ -281,8 +281,8 @@ async def test_batch_approval_counts_once_for_the_destructive_budget(version: st
         changes = [{"tool": "delete_secret", "arguments": {"secret_id": id_}} for id_ in ids]
         answer = data(await client.call_tool("apply_changes", {"changes": changes}))
         assert "data" in answer, answer
-    assert [heard.tool for heard in world.changes].count("delete_secret") == 12
-    assert len(person.asked) == 1
+    assert [request.tool for request in world.changes].count("delete_secret") == 12
+    assert len(person.messages) == 1
     world.close()
 
 
@@ -295,7 +295,7 @@ async def test_permissions_are_shown_in_full_with_powerful_ones_first(version: s
     wanted = [*harmless, "workflows:update", "users:write", "api-keys:create", "frobnicate", "*"]
     async with connected(world, version, person) as client:
         await client.call_tool("create_role", {"name": "Reader", "permissions": wanted})
-    (question,) = person.asked
+    (question,) = person.messages
     shown = question.partition("permissions=")[2]
     assert "more characters" not in question
     assert shown.startswith('["*","users:write","api-keys:create","frobnicate","workflows:update","workflows:read",')
@@ -312,7 +312,7 @@ async def test_call_that_is_too_long_for_a_form_goes_to_the_next_channel(version
         answer = data(await client.call_tool("create_role", {"name": "Reader", "permissions": wanted}))
     assert answer["status"] == "approval_required"
     assert "too long for a form" in answer["message"]
-    assert person.asked == []
+    assert person.messages == []
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
     (call,) = (line for line in grant.text if line.startswith("create_role "))
     assert "workflows:read:199" in call

@@ -25,7 +25,7 @@ def required(name: str, field: str, value: Any) -> dict[str, Any]:
     """Return the required arguments of a call, with one of them given."""
     schema = BY_NAME[name].input_schema()
     filled: dict[str, Any] = {"string": "a1", "integer": 1, "object": {}, "array": [], "boolean": True, "number": 1}
-    return {one: filled[schema["properties"][one]["type"]] for one in schema.get("required", ())} | {field: value}
+    return {key: filled[schema["properties"][key]["type"]] for key in schema.get("required", ())} | {field: value}
 
 
 @pytest.mark.parametrize("letter", ["\0", "\x07", "\x1b", "\x7f", "\x9b"])
@@ -62,12 +62,12 @@ def test_null_is_accepted_for_every_optional_argument() -> None:
     for name, tool in BY_NAME.items():
         schema = tool.input_schema()
         for field in schema["properties"].keys() - set(schema.get("required", ())) - {"dry_run"}:
-            said = ""
+            message = ""
             try:
                 parse(BY_NAME, name, required(name, field, None))
             except NotSent as refused:
-                said = str(refused)  # about another argument, whose value is made up
-            assert f"{field}: Input should" not in said, (name, field)
+                message = str(refused)  # about another argument, whose value is made up
+            assert f"{field}: Input should" not in message, (name, field)
     assert getattr(parse(BY_NAME, "list_customers", {"limit": None}).call, "limit", None) == 20
     with pytest.raises(NotSent, match="dry_run: must be true or false"):
         parse(BY_NAME, "delete_workflow", {"workflow_id": "wf_1", "dry_run": None})

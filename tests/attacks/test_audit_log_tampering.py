@@ -84,7 +84,7 @@ def rewrite(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("attack", "said"),
+    ("attack", "finding"),
     [
         (empty, "the ledger knows entry 5: entries 1 to 5 were cut off or removed"),
         (remove, "the ledger knows entry 5: entries 1 to 5 were cut off or removed"),
@@ -92,14 +92,14 @@ def rewrite(path: Path) -> None:
         (rewrite, "it is not the entry of this number that the ledger knows: the log was rewritten"),
     ],
 )
-def test_log_without_its_newest_entries_is_broken(path: Path, attack: Callable[[Path], object], said: str) -> None:
+def test_log_without_its_newest_entries_is_broken(path: Path, attack: Callable[[Path], object], finding: str) -> None:
     """Ours: the ledger knows the newest entry, so an empty log is not an intact one."""
     record_entries(path, 5)
     before = verify(path)
     assert (before.exit_code, "The ledger knows entry 5, which is as it was written." in before.stdout) == (0, True)
     attack(path)
     after = verify(path)
-    assert (after.exit_code, said in after.stdout) == (1, True), after.stdout
+    assert (after.exit_code, finding in after.stdout) == (1, True), after.stdout
 
 
 @pytest.mark.parametrize("attack", [empty, remove, truncate])

@@ -16,9 +16,9 @@ async def test_no_call_is_sent_twice_after_a_fault(kind: str) -> None:
     """One ledger and one transport per kind; `make faults` covers all combinations."""
     combinations = list(itertools.product(LEDGERS, TRANSPORTS))
     chosen = (kind, *combinations[KINDS.index(kind)])
-    told = await inject(10, SEED, [chosen])
-    assert told[chosen].faults == 10
-    assert told[chosen].wrong == []
+    tallies = await inject(10, SEED, [chosen])
+    assert tallies[chosen].faults == 10
+    assert tallies[chosen].wrong == []
 
 
 def test_result_is_recognized_on_the_wire() -> None:

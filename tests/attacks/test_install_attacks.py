@@ -77,12 +77,12 @@ def test_install_keeps_a_concurrent_replacement_by_the_client(tmp_path: Path, of
 def test_install_keeps_a_concurrent_write_in_place(tmp_path: Path) -> None:
     """The same file, overwritten with the same size."""
     path = tmp_path / ".claude.json"
-    one, two = (f'{{\n  "started": {n},\n  "a": {{\n    "b": 1\n  }}\n}}\n' for n in (1, 2))
-    path.write_text(one)
+    before, after = (f'{{\n  "started": {n},\n  "a": {{\n    "b": 1\n  }}\n}}\n' for n in (1, 2))
+    path.write_text(before)
 
     def slow(_: int) -> None:
-        if path.read_text() == one:
-            path.write_text(two)
+        if path.read_text() == before:
+            path.write_text(after)
 
     install(tmp_path, path, slow)
     assert json.loads(path.read_bytes())["started"] == 2
@@ -148,8 +148,8 @@ def test_uninstall_keeps_a_concurrent_write(tmp_path: Path) -> None:
 
 def large(megabytes: float) -> dict[str, Any]:
     """Return a file that has grown like `.claude.json`: a history for each project."""
-    said: Any = {"display": 'mend it // now, "please", [and] /* soon */', "pasted": {}}
-    project: Any = {"history": [said] * 40, "mcpServers": {}, "n": [1, 2.5, None]}
+    entry: Any = {"display": 'mend it // now, "please", [and] /* soon */', "pasted": {}}
+    project: Any = {"history": [entry] * 40, "mcpServers": {}, "n": [1, 2.5, None]}
     return {"projects": {f"/srv/ann/{n}": project for n in range(int(megabytes * 330))}, "mcpServers": {"other": {}}}
 
 
@@ -292,6 +292,6 @@ def test_install_as_root_leaves_new_files_to_the_user(home: Path) -> None:
     os.chown(home, SOMEBODY, SOMEBODY)
     done = fastn(home, "install", "vscode", "--sandbox", "--yes", "--anyway")
     assert (done.returncode, done.stderr) == (0, "")
-    made = list(home.rglob("*"))
-    assert home / ".config" / "Code" / "User" / "mcp.json" in made
-    assert {path for path in made if path.lstat().st_uid != SOMEBODY} == set()
+    created = list(home.rglob("*"))
+    assert home / ".config" / "Code" / "User" / "mcp.json" in created
+    assert {path for path in created if path.lstat().st_uid != SOMEBODY} == set()

@@ -86,8 +86,8 @@ async def test_protected_customer_is_not_reached_by_another_identifier(
     file.chmod(0o600)
     world = World(tmp_path, Policy(rules=load_rules(file)))
     async with session(world, version) as call:
-        said = await call("run_workflow", workflow_id="wf_3a8e47d19b60", **named)
+        reply = await call("run_workflow", workflow_id="wf_3a8e47d19b60", **named)
         other = await call("run_workflow", workflow_id="wf_3a8e47d19b60", customer_id=acme)
-    assert (said["outcome"], other["outcome"]) == ("refused", "refused")
-    assert "is protected" in said["message"]
+    assert (reply["outcome"], other["outcome"]) == ("refused", "refused")
+    assert "is protected" in reply["message"]
     assert world.changes == []

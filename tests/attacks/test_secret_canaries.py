@@ -102,14 +102,14 @@ class Listener:
         return [*self.texts, *self.logged, *self.progress]
 
 
-async def call(client: Client, heard: Listener, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+async def call(client: Client, listener: Listener, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
     try:
-        result = await client.call_tool(tool, arguments, progress_callback=heard.progresses)
+        result = await client.call_tool(tool, arguments, progress_callback=listener.progresses)
     except MCPError as error:
-        heard.texts.append(f"{error} {error.error}")
+        listener.texts.append(f"{error} {error.error}")
         return {}
     assert isinstance(result, CallToolResult)
-    heard.texts.append(result.model_dump_json())
+    listener.texts.append(result.model_dump_json())
     return result.structured_content or {}
 
 
@@ -146,7 +146,7 @@ def calls(customer: str, workflow: str, connector: str) -> list[tuple[str, dict[
 @each_transport_and_era
 async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path: Path) -> None:
     """Ours: results, progress, log messages, completions, resources, forms, state, stderr and log hold none."""
-    port, heard, person = free_port(), Listener(), Person(approving)
+    port, listener, person = free_port(), Listener(), Person(approving)
     upstream = f"http://127.0.0.1:{port}"
     folder = tmp_path / "server"
     folder.mkdir()
@@ -156,22 +156,22 @@ async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path
         async with server(transport, upstream, folder) as there:
             more: dict[str, Any] = {"log_level": "debug"} if modern else {}
             async with Client(
-                there, mode=ERAS[era], elicitation_callback=person, logging_callback=heard.logs, **more
+                there, mode=ERAS[era], elicitation_callback=person, logging_callback=listener.logs, **more
             ) as client:
                 if not modern:
                     with pytest.warns(MCPDeprecationWarning):
                         await client.set_logging_level("debug")  # pyright: ignore[reportDeprecated]
                 rows: dict[str, str] = {}
                 for tool in ("list_customers", "list_workflows", "list_connectors"):
-                    found = await call(client, heard, tool, {})
+                    found = await call(client, listener, tool, {})
                     assert "data" in found, found
                     rows[tool] = found["data"][0]["id"]
                 for tool, arguments in calls(*rows.values()):
                     if (transport, modern) == ("http", False) and tool == "create_secret" and len(arguments) == 2:
                         arguments |= {"dry_run": True}  # no form in this version: the call would wait for the page
-                    await call(client, heard, tool, arguments)
+                    await call(client, listener, tool, arguments)
                 customer = f"fastn://customers/{rows['list_customers']}"
-                heard.texts.append((await client.read_resource(customer)).model_dump_json())
+                listener.texts.append((await client.read_resource(customer)).model_dump_json())
                 for reference, name in (
                     (ResourceTemplateReference(uri="fastn://customers/{customer_id}"), "customer_id"),
                     (PromptReference(name="triage_failed_runs"), "workflow_id"),
@@ -179,17 +179,17 @@ async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path
                     for typed in ("", "token", HELD_BY_FASTN):
                         try:
                             found = await client.complete(reference, {"name": name, "value": typed})
-                            heard.texts.append(found.model_dump_json())
+                            listener.texts.append(found.model_dump_json())
                         except MCPError as error:
-                            heard.texts.append(str(error))
+                            listener.texts.append(str(error))
         reached = "".join(httpx2.get(f"{upstream}/heard").json())
     assert SENT in reached
-    seen = {**files(folder), "client": "\n".join(heard.everything()), "person": "\n".join(person.asked)}
+    seen = {**files(folder), "client": "\n".join(listener.everything()), "person": "\n".join(person.asked)}
     for where, text in seen.items():
         for canary in CANARIES:
             assert canary not in text, (where, text[max(text.index(canary) - 200, 0) :][:300])
-    assert any("503" in text for text in heard.progress)
-    assert any("503" in text for text in heard.logged) or (transport, modern) == ("http", False)
+    assert any("503" in text for text in listener.progress)
+    assert any("503" in text for text in listener.logged) or (transport, modern) == ("http", False)
     log = "".join(text for where, text in seen.items() if where.endswith(("stderr", ".log")))
     assert '"logger": "fastn_mcp.client", "message": "Fastn answered 503.' in log
     assert any(where.endswith("audit.jsonl") and REDACTED in text for where, text in seen.items())
@@ -262,5 +262,5 @@ def test_exception_text_is_logged_only_if_it_certainly_holds_no_data() -> None:
     for name in ("builtins.ValueError", "builtins.KeyError", "builtins.TypeError", "builtins.ExceptionGroup"):
         assert sum(name in line for line in lines) == 3
     refused = (ConnectionRefusedError, ConnectionRefusedError(111, "Connection refused"), None)
-    told = JsonLines(()).format(logging.LogRecord("fastn_mcp.x", logging.ERROR, "", 0, "it failed", (), refused))
-    assert "builtins.ConnectionRefusedError: [Errno 111] Connection refused" in told
+    line = JsonLines(()).format(logging.LogRecord("fastn_mcp.x", logging.ERROR, "", 0, "it failed", (), refused))
+    assert "builtins.ConnectionRefusedError: [Errno 111] Connection refused" in line

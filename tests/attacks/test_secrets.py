@@ -88,11 +88,11 @@ class Person:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.asked: list[str] = []
+        self.messages: list[str] = []
 
     async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
         assert isinstance(params, ElicitRequestFormParams)
-        self.asked.append(params.message)
+        self.messages.append(params.message)
         self.world.clock.pass_(5)
         fields = params.requested_schema["properties"]
         if "name" not in fields:
@@ -155,9 +155,9 @@ async def test_secrets_of_arguments_and_responses_are_never_shown(
         for tool, arguments in calls:
             found.append(to_json((await client.call_tool(tool, arguments)).model_dump()).decode())
         found.append(to_json((await client.read_resource(f"fastn://customers/{customer}")).model_dump()).decode())
-    assert person.asked
+    assert person.messages
     world.close()
-    for text in (*found, *person.asked, everything(tmp_path), caplog.text):
+    for text in (*found, *person.messages, everything(tmp_path), caplog.text):
         assert CANARY not in text
         assert BASIC not in text
     assert "[hidden-by-fastn-mcp]" in everything(tmp_path)
@@ -202,7 +202,7 @@ async def test_own_key_in_an_argument_is_refused_first(mode: str, spelling: str,
             assert answer["message"].startswith(f"{where}: holds the API key"), answer
             assert KEY not in to_json(answer).decode()
     assert len(world.sandbox.requests) == before
-    assert person.asked == []
+    assert person.messages == []
     world.close()
     state = everything(tmp_path)
     assert KEY not in state
@@ -245,10 +245,10 @@ async def test_secret_values_and_api_keys_never_reach_the_model(mode: str, tmp_p
                 answer = data(await client.call_tool(tool, {"detail": detail}))
                 assert answer["data"], answer
                 texts.append(to_json(answer).decode())
-        made = data(await client.call_tool("create_secret", {"name": "NEW", "value": "a-value-of-it"}))
-        gone = data(await client.call_tool("delete_secret", {"secret_id": made["data"]["id"]}))
+        created = data(await client.call_tool("create_secret", {"name": "NEW", "value": "a-value-of-it"}))
+        gone = data(await client.call_tool("delete_secret", {"secret_id": created["data"]["id"]}))
         key = data(await client.call_tool("create_api_key", {"name": "CI", "extra": {"key": "", "note": "x"}}))
-        texts += [to_json(answer).decode() for answer in (made, gone, key)]
+        texts += [to_json(answer).decode() for answer in (created, gone, key)]
     for text in texts:
         assert CANARY not in text
         assert "4711" not in text
@@ -300,11 +300,11 @@ async def test_missing_variable_is_refused_before_an_approval_request(mode: str,
             answer = data(await client.call_tool(tool, given))
             assert answer["outcome"] == "not_sent", answer
             assert answer["message"].startswith("value_from_env: this variable is not set"), answer
-        assert person.asked == []
+        assert person.messages == []
         assert world.changes == []
         answer = data(await client.call_tool("create_secret", {"name": "NEW", "value_from_env": "THERE"}))
         assert answer.get("done") == "create_secret", answer
-        assert len(person.asked) == 1
+        assert len(person.messages) == 1
     world.close()
 
 
@@ -345,7 +345,7 @@ async def test_redacted_value_is_not_sent_back(mode: str, offer: AnyTool, tmp_pa
             assert answer["outcome"] == "not_sent", answer
             refused += f"holds {REDACTED}" in answer["message"]
     assert len(world.sandbox.requests) == before
-    assert person.asked == []
+    assert person.messages == []
     assert refused
     world.close()
 
@@ -405,7 +405,7 @@ async def test_key_that_could_be_our_own_is_not_revoked(mode: str, row: dict[str
         answer = data(await client.call_tool("revoke_api_key", {"api_key_id": str(keys[0]["id"])}))
     assert answer["outcome"] == "refused", answer
     assert answer["rule"] == "own key"
-    assert person.asked == []
+    assert person.messages == []
     assert world.changes == []
     world.close()
 
@@ -424,7 +424,7 @@ async def test_name_with_blanks_or_invisible_letters_is_still_protected(mode: st
     async with connected(world, mode, person) as client:
         answer = data(await client.call_tool("create_secret", {"name": name, "value": "another-value"}))
     assert answer["outcome"] == "refused", answer
-    assert person.asked == []
+    assert person.messages == []
     assert world.changes == []
     world.close()
 
@@ -439,7 +439,7 @@ async def test_blank_in_a_name_is_visible_in_the_form_and_the_result(mode: str, 
         answer = data(await client.call_tool("create_customer", {"name": f"Acme{blank}GmbH", "slug": "acme-gmbh"}))
         rows = data(await client.call_tool("list_customers", {"search": "acme-gmbh"}))
     seen = f"Acme\\u{{{ord(blank):x}}}GmbH"
-    assert seen in person.asked[0]
+    assert seen in person.messages[0]
     assert answer["data"]["name"] == seen
     assert [row["name"] for row in rows["data"]] == [seen]
     world.close()

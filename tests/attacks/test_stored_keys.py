@@ -24,11 +24,11 @@ WRITTEN: dict[str, str] = {
 def run(tmp_path: Path) -> Run:
     config = tmp_path / "config"
     config.mkdir(mode=0o700)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FASTN_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FASTN_")}
     own = {"FASTN_CONFIG_DIR": str(config), "FASTN_STATE_DIR": str(tmp_path / "state"), "OWNERS_KEY": KEY}
 
     def made(*arguments: str, given: str = "") -> "subprocess.CompletedProcess[str]":
-        return run_command(arguments, kept | own, given=given)
+        return run_command(arguments, environment | own, given=given)
 
     return made
 
@@ -36,11 +36,11 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture
 def thief() -> Any:
     """Run a foreign server that records the heads of requests."""
-    heard: list[str] = []
+    heads: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            heard.append(str(self.headers))
+            heads.append(str(self.headers))
             self.send_response(401)
             self.end_headers()
 
@@ -50,7 +50,7 @@ def thief() -> Any:
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", heard
+        yield f"http://127.0.0.1:{server.server_port}", heads
         server.shutdown()
         thread.join()
 
@@ -58,7 +58,7 @@ def thief() -> Any:
 @pytest.mark.parametrize("how", WRITTEN)
 def test_stored_key_is_not_sent_to_another_host(how: str, run: Run, thief: Any, tmp_path: Path) -> None:
     """Ours (docs/security.md): refused before a request, with the next step; the message holds no key."""
-    url, heard = thief
+    url, heads = thief
     if how == "by login --file":
         assert run("login", "--stdin", "--file", "--no-check", given=KEY).returncode == 0
     else:
@@ -69,12 +69,12 @@ def test_stored_key_is_not_sent_to_another_host(how: str, run: Run, thief: Any, 
     assert f"was given for live.fastn.ai, and is not sent to {url.removeprefix('http://')}." in done.stderr
     assert "profiles add NAME" in done.stderr
     assert KEY not in done.stdout + done.stderr
-    assert heard == []
+    assert heads == []
 
 
 def test_key_of_another_host_is_replaced_only_on_purpose(run: Run, thief: Any, tmp_path: Path) -> None:
     """Ours: without a person to ask it is refused, and the existing key stays."""
-    url, heard = thief
+    url, heads = thief
     file = tmp_path / "config" / "keys" / "default.key"
     assert run("login", "--stdin", "--file", "--no-check", given=KEY).returncode == 0
     refused = run("--base-url", url, "login", "--stdin", "--file", "--no-check", given=OTHER)
@@ -87,11 +87,11 @@ def test_key_of_another_host_is_replaced_only_on_purpose(run: Run, thief: Any, t
     assert file.read_text() == f"{OTHER}\n"
     assert "is not sent to live.fastn.ai" in run("call", "list-customers").stderr
     run("--base-url", url, "call", "list-customers")
-    assert heard
-    assert all(OTHER in head and KEY not in head for head in heard)
-    kept = run("logout")  # of the default host, for which no key is kept
-    assert kept.returncode == 1
-    assert url.removeprefix("http://") in kept.stderr
+    assert heads
+    assert all(OTHER in head and KEY not in head for head in heads)
+    result = run("logout")  # of the default host, for which no key is kept
+    assert result.returncode == 1
+    assert url.removeprefix("http://") in result.stderr
     assert file.read_text() == f"{OTHER}\n"
     assert run("--base-url", url, "logout").returncode == 0
     assert not file.exists()

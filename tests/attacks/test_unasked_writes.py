@@ -68,16 +68,16 @@ async def test_disguised_write_needs_approval(world: World, version: str, tool: 
     ids = unused(world)
     toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
     async with session(world, version) as call:
-        said = await call(tool, **(ids[toolset] if tool.startswith("update_") else {}), **arguments)
+        reply = await call(tool, **(ids[toolset] if tool.startswith("update_") else {}), **arguments)
     assert world.changes == []
-    assert said["outcome"] == "declined"
-    assert len(call.asked) == 1
+    assert reply["outcome"] == "declined"
+    assert len(call.messages) == 1
     if "orders" in str(arguments.get("slug", arguments.get("name"))).casefold():
-        assert "process-new-orders" in call.asked[0]
-        assert ORDERS in call.asked[0]
-        assert "taken" in call.asked[0]
+        assert "process-new-orders" in call.messages[0]
+        assert ORDERS in call.messages[0]
+        assert "taken" in call.messages[0]
     if tool == "update_workflow":
-        assert "Fastn may publish new code within minutes" in call.asked[0]
+        assert "Fastn may publish new code within minutes" in call.messages[0]
 
 
 @each_version
@@ -99,7 +99,7 @@ async def test_plain_write_needs_no_approval(world: World, version: str, tool: s
     toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
     async with session(world, version) as call:
         await call(tool, **(ids[toolset] if tool.startswith("update_") else {}), **arguments)
-    assert call.asked == []
+    assert call.messages == []
     assert len(world.changes) == 1
 
 
@@ -113,7 +113,7 @@ async def test_a_workflow_of_unknown_status_is_live(world: World, version: str, 
     world.sandbox.state.put("workflows", {**row, "status": status})
     async with session(world, version) as call:
         await call("update_workflow", **ids, description="evil")
-    assert (len(call.asked), world.changes) == (1, [])
+    assert (len(call.messages), world.changes) == (1, [])
 
 
 UNDOCUMENTED = (
@@ -152,9 +152,9 @@ async def test_each_undocumented_field_needs_approval(operation: Any, tmp_path: 
     assert len(set(UNDOCUMENTED)) == 40
     for name in UNDOCUMENTED:
         form = FormNow(lambda _: Decline(), world.clock)
-        given = operation.model_validate(ids | PLAIN[tool] | {"extra": {name: True}})
+        call = operation.model_validate(ids | PLAIN[tool] | {"extra": {name: True}})
         documented = name in map(operation.wire, operation.model_fields)  # has to be given as the argument that it is
-        outcome = await world.call(given, form)
+        outcome = await world.call(call, form)
         assert isinstance(outcome, (NotSent, Declined) if documented else Declined), name
         assert documented or len(form.asked) == 1
     assert world.changes == []
@@ -172,5 +172,5 @@ async def test_client_cannot_send_an_undocumented_field_without_approval(
     toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
     target = ids[toolset] if tool.startswith("update_") else {}
     async with session(world, version) as call:
-        said = await call(tool, **target, **PLAIN[tool], extra={name: "x"})
-    assert (said["outcome"], len(call.asked), world.changes) == ("declined", 1, [])
+        reply = await call(tool, **target, **PLAIN[tool], extra={name: "x"})
+    assert (reply["outcome"], len(call.messages), world.changes) == ("declined", 1, [])

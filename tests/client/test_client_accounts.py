@@ -29,10 +29,10 @@ async def test_rows_have_our_field_names_beside_the_accounts() -> None:
     page = await client(fastn, fields=NAMES).send(ListCustomers())
     assert [item.id for item in page.items] == ["c1", "own", None]
     assert page.items[0].model_dump(exclude_unset=True) == {**row, "id": "c1"}
-    one: Any = await client(Fastn(reply(200, {"data": {"orgId": "c1"}})), fields=NAMES).send(
+    row: Any = await client(Fastn(reply(200, {"data": {"orgId": "c1"}})), fields=NAMES).send(
         GetCustomer(customer_id="c1")
     )
-    assert (one.id, one.name) == ("c1", None)
+    assert (row.id, row.name) == ("c1", None)
 
 
 async def test_filters_apply_to_our_field_names() -> None:
@@ -46,8 +46,8 @@ async def test_filters_apply_to_our_field_names() -> None:
 async def test_bodies_have_the_accounts_field_names_only() -> None:
     """Ours: creates and changes arrive under the names that the account uses."""
     fastn = Fastn(reply(201, {"data": {"orgId": "c1"}}))
-    made: Any = await client(fastn, fields=NAMES).send(CreateCustomer(name="Acme", plan="Free"))
-    assert (made.id, fastn.requests[0].body) == ("c1", {"title": "Acme", "plan": "Free"})
+    created: Any = await client(fastn, fields=NAMES).send(CreateCustomer(name="Acme", plan="Free"))
+    assert (created.id, fastn.requests[0].body) == ("c1", {"title": "Acme", "plan": "Free"})
     fastn = Fastn(reply(200, {"data": {"orgId": "c1", "title": "Acme", "region": "EU"}}))
     await client(fastn, fields=NAMES, update="merge").send(UpdateCustomer(customer_id="c1", name="Initech"))
     assert [request.method for request in fastn.requests] == ["GET", "PUT"]

@@ -153,12 +153,12 @@ SHAPES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "said"), SHAPES.values(), ids=SHAPES)
-async def test_error_body_is_kept_as_facts(body: Any, said: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("body", "facts"), SHAPES.values(), ids=SHAPES)
+async def test_error_body_is_kept_as_facts(body: Any, facts: dict[str, Any]) -> None:
     """Ours: Fastn's text is in the facts, whatever their shape, and never in our sentences."""
     with pytest.raises(FastnError) as caught:
         await client(Fastn(reply(422, body))).send(CreateCustomer(name="Acme"))
-    assert caught.value.facts == {"fastn": {"status": 422, **said}}
+    assert caught.value.facts == {"fastn": {"status": 422, **facts}}
     assert str(caught.value) == (
         "Fastn does not accept the values (422). Nothing was changed. See fastn.details, correct, and call again."
     )
@@ -231,12 +231,12 @@ async def test_throwing_workflow_may_have_had_effects() -> None:
         await client(Fastn(reply(422, {"error": {"message": "UserCodeError: boom"}}))).send(
             RunWorkflow(workflow_id="wf")
         )
-    said = caught.value.data()
-    assert said["outcome"] == "failed"
-    assert said["message"] == (
+    data = caught.value.data()
+    assert data["outcome"] == "failed"
+    assert data["message"] == (
         "The workflow's code failed, or its input was refused (422). What it did before that stays done."
     )
-    assert said["settle"] == {"tool": "list_executions", "arguments": {"workflow_id": "wf"}}
+    assert data["settle"] == {"tool": "list_executions", "arguments": {"workflow_id": "wf"}}
     with pytest.raises(FastnError, match="Nothing was changed"):
         await client(Fastn(reply(422))).send(UpdateCustomer(customer_id="c", name="n"))
 

@@ -116,14 +116,14 @@ async def test_persistent_fault_has_the_outcome_of_the_table(fault: str, method:
     assert (len(fastn.requests), caught.value.outcome, caught.value.known) == (requests, outcome, known)
     assert fastn.requests == [CALLS[method].request()] * requests
     assert caught.value.next_step
-    said = caught.value.data()
-    assert known in str(said["message"])
+    data = caught.value.data()
+    assert known in str(data["message"])
     settled = outcome in ("unknown_outcome", "applied_unreadable")
-    assert ("settle" in said) == settled
+    assert ("settle" in data) == settled
     if settled:
         arguments: dict[str, str] = {} if method == "POST" else {"customer_id": "acme"}
         tool = "list_customers" if method == "POST" else "get_customer"
-        assert said["settle"] == {"tool": tool, "arguments": arguments}
+        assert data["settle"] == {"tool": tool, "arguments": arguments}
         assert tool in caught.value.next_step
         assert "failed" not in str(caught.value)
 

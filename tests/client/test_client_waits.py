@@ -95,12 +95,12 @@ def test_any_header_is_parsed_without_an_error(value: str, date: str, remaining:
         assert seconds is None or seconds >= 0
 
 
-@given(attempt=st.integers(1, 40), asked=st.none() | st.floats(0, 1e6), share=st.floats(0, 1))
-def test_pause_is_bounded_and_at_least_retry_after(attempt: int, asked: float | None, share: float) -> None:
+@given(attempt=st.integers(1, 40), requested=st.none() | st.floats(0, 1e6), share=st.floats(0, 1))
+def test_pause_is_bounded_and_at_least_retry_after(attempt: int, requested: float | None, share: float) -> None:
     """Ours."""
-    seconds = pause(attempt, asked, share)
-    assert seconds >= (asked or 0.1)
-    assert seconds <= max(asked or 0.0, 5.0)
+    seconds = pause(attempt, requested, share)
+    assert seconds >= (requested or 0.1)
+    assert seconds <= max(requested or 0.0, 5.0)
 
 
 def _used_up(reset: object, **more: str) -> Answer:

@@ -71,21 +71,21 @@ def test_field_is_found_in_each_spelling_and_place() -> None:
     assert owner_of({"customer": {"id": 7}}) == owner_of({"end_org_id": "7"}) == "7"
 
 
-@pytest.mark.parametrize("said", ["Not Published", "NOT_PUBLISHED", " not-published "])
-def test_enum_is_read_in_each_spelling(said: str) -> None:
+@pytest.mark.parametrize("spelling", ["Not Published", "NOT_PUBLISHED", " not-published "])
+def test_enum_is_read_in_each_spelling(spelling: str) -> None:
     """Fastn's documentation: enums appear in upper and lower case."""
-    assert word({"status": said}, "status") == "not published"
-    assert matches({"status": said}, "status", "status", "NOT_PUBLISHED") is True
+    assert word({"status": spelling}, "status") == "not published"
+    assert matches({"status": spelling}, "status", "status", "NOT_PUBLISHED") is True
 
 
 @pytest.mark.parametrize(
-    ("said", "amount"),
+    ("raw", "amount"),
     [(5, 5), (2.5, 2.5), ("5", 5), (" 1,250.5 ", 1250.5), ("92 %", 92), ("-3", -3), (True, None), ("1,5", None),
      ("five", None), ("1e3", None), (float("nan"), None), (10**400, None), ("", None), (None, None), ([5], None)],
 )  # fmt: skip
-def test_number_is_parsed_from_text(said: Any, amount: float | None) -> None:
+def test_number_is_parsed_from_text(raw: Any, amount: float | None) -> None:
     """Ours: ambiguous text is not a number."""
-    assert number({"used": said}, "used") == amount
+    assert number({"used": raw}, "used") == amount
 
 
 def test_list_shows_a_numeric_time_with_its_age() -> None:

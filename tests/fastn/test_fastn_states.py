@@ -113,8 +113,8 @@ class Account:
         for kind, cases in self.expected.items():
             for number, (fields, _) in enumerate(cases):
                 key = f"wf_{number}" if kind == "workflows" else f"{kind}-{number}"
-                made = {"id": key, "name": f"{kind} {number}", "createdAt": "2026-11-01T00:00:00Z"}
-                self.state.put(kind, made | common[kind] | fields)
+                base = {"id": key, "name": f"{kind} {number}", "createdAt": "2026-11-01T00:00:00Z"}
+                self.state.put(kind, base | common[kind] | fields)
 
     def count(self, kind: str, state: State) -> int:
         return sum(expected is state for _, expected in self.expected[kind])
@@ -147,19 +147,21 @@ class Account:
 
     async def overview(self) -> None:
         answer = await self.call(GetOverview(hours=1))
-        told = " ".join(finding["what"] for finding in answer["findings"])
+        findings = " ".join(finding["what"] for finding in answer["findings"])
         for kind, cases in self.expected.items():
             assert answer["counts"][kind] == len(cases)
-        assert numbers(told, r"(\d+) connections? (?:is|are) (?:FAILED|EXPIRED):") == self.count("connections", BROKEN)
-        assert numbers(told, r"(\d+) connections? (?:is|are) INACTIVE:") == self.count("connections", OFF)
-        assert numbers(told, r"(\d+) triggers? (?:is|are) not disabled and never fire") == self.count(
+        assert numbers(findings, r"(\d+) connections? (?:is|are) (?:FAILED|EXPIRED):") == self.count(
+            "connections", BROKEN
+        )
+        assert numbers(findings, r"(\d+) connections? (?:is|are) INACTIVE:") == self.count("connections", OFF)
+        assert numbers(findings, r"(\d+) triggers? (?:is|are) not disabled and never fire") == self.count(
             "triggers", BROKEN
         )
         platform = sum(state is OFF and switched_off(row).is_platform for row, state in self.expected["triggers"])
-        assert numbers(told, r"(\d+) triggers? (?:was|were)(?: probably)? switched off by the platform") == platform
+        assert numbers(findings, r"(\d+) triggers? (?:was|were)(?: probably)? switched off by the platform") == platform
         starts = any(state is not OFF for _, state in self.expected["triggers"])
         drafts = starts and self.expected["workflows"][0][1] is DRAFT
-        assert numbers(told, r"(\d+) workflows? that (?:was|were) never published") == drafts
+        assert numbers(findings, r"(\d+) workflows? that (?:was|were) never published") == drafts
         unsaid = " ".join(gap["what"] for gap in answer["not_checked"] if "documented" in gap["why"])
         for kind in self.expected:
             assert numbers(unsaid, rf"(\d+) {kind[:-1]}s?\b") == self.count(kind, UNKNOWN)
@@ -168,12 +170,12 @@ class Account:
         """Check the reads about connections alone, and the lists that they point to."""
         answer = await self.call(GetOverview(hours=1, about="connections"))
         assert (answer["broken"], answer["switched_off"]) == tuple(self.count("connections", s) for s in (BROKEN, OFF))
-        told = Counter({s: len(keys) for app in answer["by_connector"] for s, keys in app.items() if s in STATUSES})
+        counts = Counter({s: len(keys) for app in answer["by_connector"] for s, keys in app.items() if s in STATUSES})
         for status, state in STATUSES.items():
             rows = (await self.call(ListConnections(status=status)))["items"]
             listed = [row for row in rows if row.get("status")]  # a row without one is kept, and reported as unchecked
             assert all(connection_state(row) is state for row in listed)
-            assert told[status] == len(listed)
+            assert counts[status] == len(listed)
 
     async def diagnosis(self) -> None:
         found = await self.call(DiagnoseWorkflow(workflow_id="wf_0"))

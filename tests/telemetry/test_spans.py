@@ -94,9 +94,9 @@ async def test_guarded_change_is_one_tree_of_spans(otel: Collected, traced: Worl
         otel.named(name) for name in ("tools/call delete_customer", "guard delete_customer", otel.spans[-1].name)
     )
     assert (call.kind, attempt.kind) == (SpanKind.SERVER, SpanKind.CLIENT)
-    said = dict(call.attributes or {})
-    assert said.pop("jsonrpc.request.id").isdecimal()  # type: ignore[union-attr]
-    assert said == {
+    attributes = dict(call.attributes or {})
+    assert attributes.pop("jsonrpc.request.id").isdecimal()  # type: ignore[union-attr]
+    assert attributes == {
         "mcp.method.name": "tools/call",
         "mcp.protocol.version": "2025-11-25",
         "network.transport": "pipe",
@@ -133,32 +133,32 @@ async def test_answer_in_another_request_links_to_the_asking_span(otel: Collecte
         await agent.list_tools()
         otel.clear()
         await agent.call_tool("delete_customer", {"customer_id": customer})
-    asked, answered = [span for span in otel.spans if span.name == "guard delete_customer"]
-    assert (asked.attributes or {})["fastn_mcp.outcome"] == "approval_required"
-    assert (asked.attributes or {})["fastn_mcp.decision"] == "typed"
+    asking, answered = [span for span in otel.spans if span.name == "guard delete_customer"]
+    assert (asking.attributes or {})["fastn_mcp.outcome"] == "approval_required"
+    assert (asking.attributes or {})["fastn_mcp.decision"] == "typed"
     (link,) = answered.links
-    assert asked.context is not None
-    assert (link.context.trace_id, link.context.span_id) == (asked.context.trace_id, asked.context.span_id)
-    assert not asked.links
+    assert asking.context is not None
+    assert (link.context.trace_id, link.context.span_id) == (asking.context.trace_id, asking.context.span_id)
+    assert not asking.links
     calls = [(span.attributes or {}).get("fastn_mcp.outcome") for span in otel.spans if span.name.startswith("tools/")]
     assert calls == ["approval_required", "done"]
 
 
 async def test_link_is_stored_in_the_ledger(otel: Collected, tmp_path: Path) -> None:
     """Ours: the grant holds the link, so another process finds it."""
-    one, other = otel.world(tmp_path), Collected()
-    two = other.world(tmp_path, clock=one.clock, tokens="u")
-    customer = DeleteCustomer(customer_id=await _globex(one))
-    asked = await one.call(customer, FormLater())
-    assert isinstance(asked, PendingForm)
-    one.clock.pass_(30)
-    await two.call(customer, FormLater(submitted=(asked.question.grant, Approve(asked.question.expected))))
+    first, other = otel.world(tmp_path), Collected()
+    second = other.world(tmp_path, clock=first.clock, tokens="u")
+    customer = DeleteCustomer(customer_id=await _globex(first))
+    asking = await first.call(customer, FormLater())
+    assert isinstance(asking, PendingForm)
+    first.clock.pass_(30)
+    await second.call(customer, FormLater(submitted=(asking.question.grant, Approve(asking.question.expected))))
     guard = otel.named("guard delete_customer")
     assert guard.context is not None
     (link,) = other.named("guard delete_customer").links
     assert link.context.span_id == guard.context.span_id
-    one.close()
-    two.close()
+    first.close()
+    second.close()
 
 
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
@@ -189,9 +189,9 @@ async def test_attempts_and_waits_are_below_their_call(otel: Collected, traced: 
     ]
     attempts = [span for span in otel.spans if span.kind is SpanKind.CLIENT]
     seen = [dict(span.attributes or {}) for span in attempts]
-    assert [one.get("http.request.resend_count") for one in seen] == [None, 1, 2]
-    assert [one["http.response.status_code"] for one in seen] == [503, 429, 200]
-    assert [one.get("error.type") for one in seen] == ["503", "429", None]
+    assert [attributes.get("http.request.resend_count") for attributes in seen] == [None, 1, 2]
+    assert [attributes["http.response.status_code"] for attributes in seen] == [503, 429, 200]
+    assert [attributes.get("error.type") for attributes in seen] == ["503", "429", None]
     assert [span.status.status_code for span in attempts] == [StatusCode.ERROR, StatusCode.ERROR, StatusCode.UNSET]
     waits = [dict(event.attributes or {}) for event in otel.named("fastn list_customers").events]
     assert [wait["fastn_mcp.wait.cause"] for wait in waits] == ["retry", "retry"]
@@ -240,7 +240,7 @@ async def test_decisions_are_counted(otel: Collected, tmp_path: Path) -> None:
     await world.call(DeleteCustomer(customer_id=other), FormNow(yes, world.clock))
     await world.call(CreateCustomer(name="Initech"))
     named = ("operation", "decision", "consent", "outcome")
-    counted = {tuple(said.get(f"fastn_mcp.{name}") for name in named) for said, _ in otel.points("fastn_mcp.decisions")}
+    counted = {tuple(tags.get(f"fastn_mcp.{name}") for name in named) for tags, _ in otel.points("fastn_mcp.decisions")}
     assert counted == {
         ("delete_customer", "deny", None, "refused"),
         ("delete_customer", "confirm", None, "declined"),
@@ -266,7 +266,7 @@ async def test_calls_rejected_before_dispatch_are_counted(otel: Collected, trace
         assert otel.named(name).status.description is None
     assert (otel.named("tools/call get_customer").attributes or {})["error.type"] == "tool_error"
     assert (otel.named("tools/call").attributes or {})["rpc.response.status_code"] == "-32602"
-    assert [(said["gen_ai.tool.name"], said["fastn_mcp.outcome"]) for said, _ in otel.points("fastn_mcp.calls")] == [
+    assert [(tags["gen_ai.tool.name"], tags["fastn_mcp.outcome"]) for tags, _ in otel.points("fastn_mcp.calls")] == [
         ("_OTHER", "not_sent"),
         ("get_customer", "not_sent"),
     ]
@@ -278,11 +278,11 @@ async def test_calls_are_counted_once_by_outcome(otel: Collected, traced: World)
         await agent.call_tool("list_customers", {})
         await agent.call_tool("create_customer", {"name": "Initech", "dry_run": True})
         await agent.read_resource("fastn://billing")
-    counted = [(said["gen_ai.tool.name"], said["fastn_mcp.outcome"], n) for said, n in otel.points("fastn_mcp.calls")]
+    counted = [(tags["gen_ai.tool.name"], tags["fastn_mcp.outcome"], n) for tags, n in otel.points("fastn_mcp.calls")]
     assert counted == [("list_customers", "done", 1), ("create_customer", "previewed", 1), ("get_billing", "done", 1)]
     durations: list[tuple[Any, Any]] = [
-        (said["mcp.method.name"], said.get("gen_ai.tool.name"))
-        for said, _ in otel.points("mcp.server.operation.duration")
+        (tags["mcp.method.name"], tags.get("gen_ai.tool.name"))
+        for tags, _ in otel.points("mcp.server.operation.duration")
     ]
     assert ("tools/call", "list_customers") in durations
     assert ("resources/read", None) in durations
@@ -309,11 +309,11 @@ async def test_calls_of_a_batch_link_to_their_approval_request(otel: Collected, 
     otel.clear()
     batch = ApplyChanges.model_validate({"changes": changes})
     assert isinstance(await traced.call(batch, FormNow(yes, traced.clock)), Done)
-    asked = otel.named("guard apply_changes")
-    assert (asked.attributes or {})["fastn_mcp.batch.calls"] == 2
+    asking = otel.named("guard apply_changes")
+    assert (asking.attributes or {})["fastn_mcp.batch.calls"] == 2
     decisions = [span for span in otel.spans if span.name == "guard delete_customer"]
-    assert asked.context is not None
-    assert [[link.context.span_id for link in span.links] for span in decisions] == [[asked.context.span_id]] * 2
+    assert asking.context is not None
+    assert [[link.context.span_id for link in span.links] for span in decisions] == [[asking.context.span_id]] * 2
     assert [(span.attributes or {})["fastn_mcp.consent"] for span in decisions] == ["client_form"] * 2
-    counted = [(said["gen_ai.tool.name"], n) for said, n in otel.points("fastn_mcp.calls")]
+    counted = [(tags["gen_ai.tool.name"], n) for tags, n in otel.points("fastn_mcp.calls")]
     assert counted == [("apply_changes", 1)]

@@ -46,12 +46,12 @@ def _call(operation: AnyOperation, world: World) -> Operation[Any]:
     needed = {name for name in fields if fields[name].is_required()} | (fields.keys() & {"name"})
     needed |= {"value"} if operation.tool_name() == "create_secret" else set()
     schema = cast("dict[str, dict[str, Any]]", operation.input_schema()["properties"])
-    given = {name: values[schema[name]["type"]] for name in needed}
-    given |= {"email": "canary0x7@acme.example"} if "email" in needed else {}
+    arguments = {name: values[schema[name]["type"]] for name in needed}
+    arguments |= {"email": "canary0x7@acme.example"} if "email" in needed else {}
     for name in operation.route.parameters:
         rows = world.sandbox.state.all({"api_key_id": "apiKeys"}.get(name, f"{name.removesuffix('_id')}s"))
-        given[name] = rows[0]["id"] if rows else CANARY  # all are deleted already
-    return operation.model_validate(given)
+        arguments[name] = rows[0]["id"] if rows else CANARY  # all are deleted already
+    return operation.model_validate(arguments)
 
 
 @pytest.mark.parametrize("fault", [None, Status(status=500, message=CANARY, times=None), EchoKey(times=None)])
@@ -83,8 +83,8 @@ async def test_every_attribute_and_metric_is_documented(tmp_path: Path) -> None:
         world.sandbox.faults.add(Garbage(method="PUT"))
         await world.call(_call(operation, world), FormNow(yes, world.clock))
     events = [event for span in otel.spans for event in span.events]
-    used = {name for one in [*otel.spans, *events] for name in one.attributes or {}}
-    used |= {name for metric in names.METRICS for said, _ in otel.points(metric.name) for name in said}
+    used = {name for item in [*otel.spans, *events] for name in item.attributes or {}}
+    used |= {name for metric in names.METRICS for attributes, _ in otel.points(metric.name) for name in attributes}
     assert used <= documented("## Attributes")
     patterns = [re.sub(r"\\{[^}]+\\}", r".+", re.escape(name)) for name in documented("## Spans")]
     assert [span.name for span in otel.spans if not any(re.fullmatch(each, span.name) for each in patterns)] == []
@@ -134,13 +134,13 @@ def test_every_tool_name_is_in_the_vocabulary() -> None:
 
 @pytest.fixture
 def records() -> Generator[InMemoryLogRecordExporter]:
-    kept = InMemoryLogRecordExporter()
+    exporter = InMemoryLogRecordExporter()
     provider = LoggerProvider(shutdown_on_exit=False)
-    provider.add_log_record_processor(SimpleLogRecordProcessor(kept))
+    provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
     handler, root = LogRecordHandler(provider, JsonLines([f"fsk_live_{CANARY}"])), logging.getLogger()
     before, root.level = root.level, logging.DEBUG
     root.addHandler(handler)
-    yield kept
+    yield exporter
     root.removeHandler(handler)
     root.setLevel(before)
 

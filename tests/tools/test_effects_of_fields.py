@@ -210,10 +210,10 @@ def test_effect_of_a_field_is_that_of_its_row(operation: AnyOperation) -> None:
     """Ours: in each state of the target. Arguments alone give no more than the effect in some state."""
     table = TABLES[operation.tool_name()]
     for field, value, effects, why in table.rows:
-        given = {**table.needed, field: value}
+        arguments = {**table.needed, field: value}
         if field == "value_from_env":
-            del given["value"]
-        call = operation.model_validate(given)
+            del arguments["value"]
+        call = operation.model_validate(arguments)
         found = [call.effect_on(*state).value for state in table.states]
         assert found == effects.split(), (field, value, why)
         assert call.effective.rank <= min(Effect(effect).rank for effect in found)

@@ -150,9 +150,9 @@ def test_validation_error_omits_the_value(operation: type[Operation[Any]], argum
     """Ours: pydantic's own errors would print a secret into the transcript."""
     with pytest.raises(ValidationError) as caught:
         operation.model_validate(arguments)
-    told = str(caught.value) + repr(caught.value.errors(include_input=False, include_url=False, include_context=False))
-    assert "canary" not in told
-    assert "hunter2" not in told
+    shown = str(caught.value) + repr(caught.value.errors(include_input=False, include_url=False, include_context=False))
+    assert "canary" not in shown
+    assert "hunter2" not in shown
 
 
 def test_account_route_replaces_the_operations_own() -> None:

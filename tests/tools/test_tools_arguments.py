@@ -47,12 +47,12 @@ def test_changing_tools_take_dry_run_and_others_do_not(operation: AnyOperation) 
     assert not parse(BY_NAME, operation.tool_name(), {**arguments, DRY_RUN: False}).dry_run
     wrong: list[object] = ["true", 1, 0, None, [], "false"]
     for value in wrong:
-        said = refusal(operation.tool_name(), {**arguments, DRY_RUN: value})
-        assert said == "dry_run: must be true or false."
+        message = refusal(operation.tool_name(), {**arguments, DRY_RUN: value})
+        assert message == "dry_run: must be true or false."
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "said"),
+    ("name", "arguments", "message"),
     [
         ("get_customer", {}, "customer_id: is required."),
         ("get_customer", {"customer": CANARY}, "customer_id: is required; unknown argument 'customer'"),
@@ -68,16 +68,16 @@ def test_changing_tools_take_dry_run_and_others_do_not(operation: AnyOperation) 
     ],
 )
 def test_argument_error_names_the_field_and_the_reason_but_not_the_value(
-    name: str, arguments: dict[str, Any], said: str
+    name: str, arguments: dict[str, Any], message: str
 ) -> None:
     """Ours (issue 2): the field, the reason, the nearest known name."""
-    assert refusal(name, arguments).startswith(said)
+    assert refusal(name, arguments).startswith(message)
 
 
 def test_argument_errors_are_limited_to_eight() -> None:
     """Ours: eight are enough to begin with."""
-    said = refusal("list_customers", {f"k{number}": CANARY for number in range(500)})
-    assert said.count("unknown argument") == 8
+    message = refusal("list_customers", {f"k{number}": CANARY for number in range(500)})
+    assert message.count("unknown argument") == 8
 
 
 def test_disabled_tool_is_not_reported_as_unknown() -> None:

@@ -103,11 +103,11 @@ def test_invalid_cursor_of_fastn_ends_the_list(value: JsonValue) -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "kept"), [(7, 7), (0, 0), (True, None), (-1, None), ("7", None), (2**53, None), (10**400, None)]
+    ("total", "expected"), [(7, 7), (0, 0), (True, None), (-1, None), ("7", None), (2**53, None), (10**400, None)]
 )
-def test_total_is_a_count_or_omitted(total: Any, kept: int | None) -> None:
+def test_total_is_a_count_or_omitted(total: Any, expected: int | None) -> None:
     """Ours: any other value is omitted."""
-    assert ListCustomers().result({"items": rows(1), "total": total}).total == kept
+    assert ListCustomers().result({"items": rows(1), "total": total}).total == expected
 
 
 def _encoded(text: str) -> str:

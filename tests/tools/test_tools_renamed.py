@@ -70,10 +70,10 @@ async def test_call_by_an_old_name_passes_the_same_guard(world: World) -> None:
     """Nothing is sent before an approval, a preview is a preview, and an error holds both names."""
     target = {"customer_id": (await world.rows(ListCustomers()))[0].id}
     async with Client(build(world.dispatch, ALL_TOOLS, ACCOUNT, aliases=OLD)) as client:
-        asked = await client.call_tool("remove_client", target)
+        response = await client.call_tool("remove_client", target)
         shown = await client.call_tool("remove_client", {**target, DRY_RUN: True})
         wrong = await client.call_tool("remove_client", {"customer": "x"})
-    answers: list[dict[str, Any]] = [answer.structured_content or {} for answer in (asked, shown, wrong)]
+    answers: list[dict[str, Any]] = [answer.structured_content or {} for answer in (response, shown, wrong)]
     assert [answer["renamed"] for answer in answers] == [SAID] * 3
     assert answers[0]["status"] == "approval_required"
     assert (wrong.is_error, "unknown argument 'customer'" in str(answers[2])) == (True, True)

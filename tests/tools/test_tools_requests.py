@@ -86,13 +86,13 @@ def test_composite_ids_are_accepted_and_encoded(operation: AnyOperation, text: s
 def test_received_is_the_inverse_of_request(operation: AnyOperation, data: st.DataObject) -> None:
     """Ours: the sandbox receives the call that the client sent."""
     call = data.draw(calls(operation))
-    heard = operation.received(as_heard(call.request()))
-    assert heard is not None
-    assert heard.request() == call.request()
-    said = call.arguments()
+    received = operation.received(as_heard(call.request()))
+    assert received is not None
+    assert received.request() == call.request()
+    arguments = call.arguments()
     if operation.tool_name() == "run_workflow":
-        said = {"input": {}} | said  # a missing input is sent as an empty one
-    assert heard.arguments() == said
+        arguments = {"input": {}} | arguments  # a missing input is sent as an empty one
+    assert received.arguments() == arguments
 
 
 @each
