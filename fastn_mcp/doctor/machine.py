@@ -62,9 +62,9 @@ def check_settings(settings: Settings, found: Mapping[str, str], file: Path | No
 def wrong_settings(error: SettingsError, file: Path | None) -> Check:
     """Report a missing or invalid setting. The path of the file is for the person at the terminal only."""
     own = "" if file is None else str(file)
-    seen, then = (text.replace(own, "the file") if own else text for text in (error.what, error.next_step))
+    seen, hint = (text.replace(own, "the file") if own else text for text in (error.what, error.next_step))
     here = f"The file is {own}." if seen != error.what else ""
-    return CheckGroup.SETTINGS.failed("settings", seen, then or "Correct it, and run doctor again.", here)
+    return CheckGroup.SETTINGS.failed("settings", seen, hint or "Correct it, and run doctor again.", here)
 
 
 def check_folder(state: Path) -> Check:
@@ -94,8 +94,8 @@ async def check_ledger(read: Callable[[], Awaitable[object]] | None, weakness: s
     except FastnError as error:
         return group.failed("ledger", error.what.replace(f" {where}", ""), error.next_step, here)
     if weakness is not None:
-        seen, _, then = weakness.partition(". ")
-        return group.differs("ledger", f"{seen[0].upper()}{seen[1:]}.", then, here)
+        seen, _, hint = weakness.partition(". ")
+        return group.differs("ledger", f"{seen[0].upper()}{seen[1:]}.", hint, here)
     return group.ok("ledger", "It can be read.", here=here)
 
 
@@ -152,14 +152,14 @@ def _replacement(
     setting: str, variable: str, failure: NetworkFailure, options: TransportOptions, proposal: Proposal
 ) -> Check:
     if setting == "proxy" and "@" in str(options.proxy):
-        then = f"It takes a password, which belongs in no file: set FASTN_PROXY to what {variable} holds."
+        hint = f"It takes a password, which belongs in no file: set FASTN_PROXY to what {variable} holds."
     else:
         proposal.settings[setting] = str(getattr(options, setting))
         what = "file" if setting == "ca_file" else "proxy"
         proposal.notes[setting] = f"the {what} that {variable} names"
-        then = f"Set {setting} to {'the file that' if what == 'file' else 'what'} {variable} names, as proposed below."
+        hint = f"Set {setting} to {'the file that' if what == 'file' else 'what'} {variable} names, as proposed below."
     step = "TLS" if setting == "ca_file" else setting
-    return CheckGroup.CONNECTION.differs(step, f"{failure.seen} With what {variable} names it works.", then)
+    return CheckGroup.CONNECTION.differs(step, f"{failure.seen} With what {variable} names it works.", hint)
 
 
 def _connection_checks(
@@ -247,24 +247,24 @@ async def _connect(base_url: str, options: TransportOptions) -> tuple[str, str |
             await stream.aclose()
 
 
-async def _resolve(host: str, port: int, step: str, then: str) -> str:
+async def _resolve(host: str, port: int, step: str, hint: str) -> str:
     try:
         with anyio.fail_after(_SECONDS):
             found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, TimeoutError, UnicodeError):
-        raise NetworkFailure(step, "The host name cannot be resolved here.", then) from None
+        raise NetworkFailure(step, "The host name cannot be resolved here.", hint) from None
     families = sorted({"IPv6" if family == socket.AF_INET6 else "IPv4" for family, *_ in found})
     return f"The name resolves: {' and '.join(families)}."
 
 
-async def _open(host: str, port: int, step: str, then: str) -> ByteStream:
+async def _open(host: str, port: int, step: str, hint: str) -> ByteStream:
     try:
         with anyio.fail_after(_SECONDS):
             return await anyio.connect_tcp(host, port)
     except TimeoutError:
-        raise NetworkFailure(step, f"No answer within {_SECONDS:.0f} seconds.", then) from None
+        raise NetworkFailure(step, f"No answer within {_SECONDS:.0f} seconds.", hint) from None
     except OSError:
-        raise NetworkFailure(step, "The connection is refused.", then) from None
+        raise NetworkFailure(step, "The connection is refused.", hint) from None
 
 
 async def _tunnel(stream: ByteStream, target: str, name: str | None, password: str | None) -> None:
@@ -308,11 +308,11 @@ async def _start_tls(stream: ByteStream, host: str, options: TransportOptions) -
                 stream, server_side=False, hostname=host, ssl_context=trusted, standard_compatible=False
             )
     except ssl.SSLCertVerificationError as error:
-        then = "If your company has its own CA, set FASTN_CA_FILE to its file; otherwise the connection is intercepted."
+        hint = "If your company has its own CA, set FASTN_CA_FILE to its file; otherwise the connection is intercepted."
         raise NetworkFailure(
-            "TLS", f"The certificate is not trusted: {error.verify_message}.", then, untrusted=True
+            "TLS", f"The certificate is not trusted: {error.verify_message}.", hint, untrusted=True
         ) from None
     except (OSError, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
-        then = "Check the port in FASTN_BASE_URL, and whether it speaks https."
-        raise NetworkFailure("TLS", f"The server does not speak TLS ({type(error).__name__}).", then) from None
+        hint = "Check the port in FASTN_BASE_URL, and whether it speaks https."
+        raise NetworkFailure("TLS", f"The server does not speak TLS ({type(error).__name__}).", hint) from None
     return str(secure.extra(TLSAttribute.tls_version))  # noqa: S610 - Django's is another

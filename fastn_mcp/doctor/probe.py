@@ -142,8 +142,8 @@ def check_form(key: str) -> Check:
     for kind in ("test", "live"):
         if key.startswith(f"fsk_{kind}_"):
             return CheckGroup.KEY.ok("form", f"A {kind} key (fsk_{kind}_).")
-    then = "If it is refused: keys of this API begin with fsk_test_ or fsk_live_ (dashboard: Settings, API keys)."
-    return CheckGroup.KEY.ok("form", "Its prefix is neither that of test keys nor that of live keys.", then)
+    hint = "If it is refused: keys of this API begin with fsk_test_ or fsk_live_ (dashboard: Settings, API keys)."
+    return CheckGroup.KEY.ok("form", "Its prefix is neither that of test keys nor that of live keys.", hint)
 
 
 class KeyProbe:
@@ -155,7 +155,7 @@ class KeyProbe:
         self._probe = probe
         auth, other = account.auth, "bearer" if account.auth == "header" else "header"
         testing = any(name.lower() == _MODE for name in headers(account))
-        # The one that is set first, then those that differ least from it.
+        # The one that is set first, hint those that differ least from it.
         self._styles = [_KeyStyle(each, mode) for mode in (testing, not testing) for each in (auth, other)]
 
     async def check(self, proposal: Proposal) -> tuple[Check, Account | None]:
@@ -177,10 +177,10 @@ class KeyProbe:
                 refused.append(f"{style}: {answer.status}")
         except (NotSentError, ResponseLost) as error:
             return _unusable(f"The connection breaks ({error})."), None
-        then = f"Check the key (dashboard: Settings, API keys), or the host. {_OTHER_HOSTS}"
+        hint = f"Check the key (dashboard: Settings, API keys), or the host. {_OTHER_HOSTS}"
         if not any((self._account.space_id, self._account.tenant_id, self._account.env)):
-            then += " Older accounts also want FASTN_SPACE_ID and FASTN_TENANT_ID."
-        return CheckGroup.KEY.failed(_NAME, f"The key is refused in every way: {'; '.join(refused)}.", then), None
+            hint += " Older accounts also want FASTN_SPACE_ID and FASTN_TENANT_ID."
+        return CheckGroup.KEY.failed(_NAME, f"The key is refused in every way: {'; '.join(refused)}.", hint), None
 
     async def _without_key(self) -> tuple[str | None, Answer]:
         """Return an existing path, or None, and its answer without a key."""
@@ -220,8 +220,8 @@ def _nothing_there(answer: Answer) -> Check:
         to = urlsplit(answer.headers.get("location", "")).netloc
         seen = f"Every request is redirected ({answer.status}), which is never followed."
         here = f"To {to}." if to and to.isascii() and to.isprintable() else ""
-        then = "If you know the host that it names, set FASTN_BASE_URL to it."
-        return CheckGroup.KEY.failed(_NAME, seen, then, here)
+        hint = "If you know the host that it names, set FASTN_BASE_URL to it."
+        return CheckGroup.KEY.failed(_NAME, seen, hint, here)
     seen = f"Nothing is at the paths of Fastn's API ({answer.status})."
     return CheckGroup.KEY.failed(_NAME, seen, f"Check FASTN_BASE_URL. {_OTHER_HOSTS}")
 

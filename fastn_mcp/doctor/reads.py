@@ -215,8 +215,8 @@ class Reads:
         call = self._call(operation)
         if call is None:
             listing = cast(AnyOperation, listing_of(operation)).tool_name()
-            then = "Make one in the dashboard, or see the line of the list."
-            return CheckGroup.READS.skipped(tool, f"No id to read: {listing} gave none.", then)
+            hint = "Make one in the dashboard, or see the line of the list."
+            return CheckGroup.READS.skipped(tool, f"No id to read: {listing} gave none.", hint)
         declared = self.routes.get(tool, operation.route)
         error = await self._send(call)
         answer = self.probe.last
@@ -299,21 +299,21 @@ class Reads:
         if status == 403:
             scope = _PERMISSION.search(answer.body.decode("utf-8", "replace"))
             missing = f"Missing scope: {scope[0].lower().replace('.', ':')}" if scope else "Missing scope"
-            then = "Give the key the permission (dashboard: Settings, API keys), or leave the tools out: toolsets."
-            return CheckGroup.READS.differs(tool, f"403. {missing}.", then)
+            hint = "Give the key the permission (dashboard: Settings, API keys), or leave the tools out: toolsets."
+            return CheckGroup.READS.differs(tool, f"403. {missing}.", hint)
         if status in _MOVED:
             others = ", ".join(route.path for route in alternatives(operation))
             seen = f"{status} at {self.routes.get(tool, operation.route).path}{f', and at {others}' if others else ''}."
-            then = f'If you know the path, set it: [routes] {tool} = "GET /..."; else leave the tool out: toolsets.'
+            hint = f'If you know the path, set it: [routes] {tool} = "GET /..."; else leave the tool out: toolsets.'
         elif status in _REFUSALS:
-            seen, then = _REFUSALS[status]
+            seen, hint = _REFUSALS[status]
         elif status < 400:
-            seen, then = f"A redirect ({status}), which is never followed.", "Check base_url."
+            seen, hint = f"A redirect ({status}), which is never followed.", "Check base_url."
         elif status >= 500:
-            seen, then = f"{status}: an error at Fastn.", _LATER
+            seen, hint = f"{status}: an error at Fastn.", _LATER
         else:
-            seen, then = f"{status}: it does not accept the request.", _REPORT
-        return CheckGroup.READS.failed(tool, seen, then)
+            seen, hint = f"{status}: it does not accept the request.", _REPORT
+        return CheckGroup.READS.failed(tool, seen, hint)
 
 
 def _rows(operation: AnyOperation, body: JsonValue) -> list[dict[str, JsonValue]]:
@@ -330,16 +330,16 @@ def _envelope_text(envelope: str) -> str:
 
 
 def _check_of(tool: str, seen: str, comparison: Comparison, *, is_moved: bool) -> Check:
-    found, then = [seen], [_SET_ROUTE] if is_moved else []
+    sentences, steps = [seen], [_SET_ROUTE] if is_moved else []
     if comparison.missing:
-        found.append(f"Missing: {', '.join(comparison.missing)}.")
-        then.append(_REPORT)
+        sentences.append(f"Missing: {', '.join(comparison.missing)}.")
+        steps.append(_REPORT)
     if comparison.renamed:
         pairs = ", ".join(f"{our} is {their}" for our, their in comparison.renamed.items())
-        found.append(f"Other names: {pairs}.")
-        then.append("Set fields as proposed below.")
+        sentences.append(f"Other names: {pairs}.")
+        steps.append("Set fields as proposed below.")
     if comparison.unseen:
-        found.append(f"Not seen: {', '.join(comparison.unseen)}.")
-    if then:
-        return CheckGroup.READS.differs(tool, " ".join(found), " ".join(then))
-    return CheckGroup.READS.ok(tool, " ".join(found))
+        sentences.append(f"Not seen: {', '.join(comparison.unseen)}.")
+    if steps:
+        return CheckGroup.READS.differs(tool, " ".join(sentences), " ".join(steps))
+    return CheckGroup.READS.ok(tool, " ".join(sentences))

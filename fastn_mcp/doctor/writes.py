@@ -84,8 +84,8 @@ class Writes:
                 self.proposal.routes[tool] = str(other)
                 self.proposal.notes[tool] = _UNTRIED
                 seen = "OPTIONS says nothing, and the reads of this resource are elsewhere."
-                then = "Set the route as proposed below; it is likely, not verified."
-                return CheckGroup.WRITES.differs(tool, seen, then)
+                hint = "Set the route as proposed below; it is likely, not verified."
+                return CheckGroup.WRITES.differs(tool, seen, hint)
         return None
 
 
