@@ -155,7 +155,7 @@ class KeyProbe:
         self._probe = probe
         auth, other = account.auth, "bearer" if account.auth == "header" else "header"
         testing = any(name.lower() == _MODE for name in headers(account))
-        # The one that is set first, hint those that differ least from it.
+        # The one that is set first, then those that differ least from it.
         self._styles = [_KeyStyle(each, mode) for mode in (testing, not testing) for each in (auth, other)]
 
     async def check(self, proposal: Proposal) -> tuple[Check, Account | None]:

@@ -54,7 +54,7 @@ def config(environment: dict[str, str], tmp_path: Path, address: str) -> Path:
 
 @pytest.fixture
 def login(config: Path, environment: dict[str, str]) -> Run:  # noqa: ARG001 - the file has to be there
-    """Run it with this on its standard input."""
+    """Run login with this text on stdin."""
 
     def login(given: str, *arguments: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
         return run_command(["login", *arguments], environment | (env or {}), given=given)

@@ -17,7 +17,7 @@ EXAMPLE = (Path(__file__).parents[2] / "examples" / "policy.toml").read_text(enc
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """The command line, in folders of its own, without an account."""
+    """Run the command line in its own folders, without an account."""
     folders = {"FASTN_CONFIG_DIR": str(tmp_path / "config"), "FASTN_STATE_DIR": str(tmp_path / "state")}
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -28,7 +28,7 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Callable[[str], str]:
-    """A policy file that holds this."""
+    """Return a function that writes a policy file."""
 
     def file(text: str) -> str:
         path = tmp_path / "policy.toml"

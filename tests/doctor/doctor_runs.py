@@ -92,7 +92,7 @@ def serve_sandbox(
 
     async def serve() -> None:
         task = asyncio.ensure_future(server.serve())
-        while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn tells it no other way
+        while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
         port.append(server.servers[0].sockets[0].getsockname()[1])
         ready.set()

@@ -189,7 +189,7 @@ def test_doctor_finds_the_certificates_of_a_company_proxy(ca: trustme.CA, tmp_pa
 
 
 async def _serve_and_list(env: Mapping[str, str]) -> None:
-    """An agent asks the server, over stdio."""
+    """Call the server over stdio, as an agent."""
     server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=clean_environment(env))
     async with Client(server) as client:
         result = await client.call_tool("list_customers", {"limit": 1})
