@@ -21,9 +21,9 @@ from fastn_mcp.client.http import (
     unwrap,
 )
 from fastn_mcp.client.retry import (
-    ATTEMPTS,
     FULL_BUDGET,
-    LONGEST_WAIT,
+    MAX_ATTEMPTS,
+    MAX_WAIT,
     Fate,
     RateLimit,
     RateLimitStore,
@@ -59,7 +59,7 @@ R = TypeVar("R", bound=FastnObject)
 
 _CHECK = "Check the network and FASTN_BASE_URL; fastn-mcp doctor checks each step."
 
-LONGEST_QUEUE = 1_000
+MAX_QUEUED_CALLS = 1_000
 """Maximum number of calls that wait for a slot under the concurrency limit."""
 
 
@@ -211,9 +211,9 @@ class FastnClient:
             request = await self._merged(cast(Call, call), request)
         if self._account.fields and (names := self._account.fields.get(call.toolset())):
             request = to_wire(request, names)
-        if self._slots.statistics().tasks_waiting >= LONGEST_QUEUE:
+        if self._slots.statistics().tasks_waiting >= MAX_QUEUED_CALLS:
             raise NotSent(
-                f"{LONGEST_QUEUE} calls are already waiting for their turn.", "Call again once some have ended."
+                f"{MAX_QUEUED_CALLS} calls are already waiting for their turn.", "Call again once some have ended."
             )
         async with self._slots:
             answer = await self._answer(request, attempts)
@@ -296,17 +296,17 @@ class FastnClient:
     async def _wait_to_retry(self, failure: FastnError, method: str, attempts: Attempts, wait: float | None) -> None:
         """Wait until the next attempt. Raises `failure` if there may be none, or if the wait is too long."""
         seconds = pause(attempts.number, wait, self._system.share())
-        in_time = seconds <= LONGEST_WAIT and seconds < anyio.current_effective_deadline() - anyio.current_time()
+        in_time = seconds <= MAX_WAIT and seconds < anyio.current_effective_deadline() - anyio.current_time()
         outcome = attempts.last or Fate.UNKNOWN
-        may_retry = attempts.number < ATTEMPTS and may_repeat(method, outcome)
+        may_retry = attempts.number < MAX_ATTEMPTS and may_repeat(method, outcome)
         if not may_retry or not in_time or not self._retries.take(outcome):
             raise failure
-        again = f"Trying again in {seconds:.1f} s (attempt {attempts.number + 1} of {ATTEMPTS})."
+        again = f"Trying again in {seconds:.1f} s (attempt {attempts.number + 1} of {MAX_ATTEMPTS})."
         await self._wait(f"{failure.what} {again}", "retry", seconds, attempts)
 
     async def _wait_for_limit(self, seconds: float, attempts: Attempts) -> None:
-        """Wait for a used-up rate limit to reset. Raises `RateLimited` if that takes longer than `LONGEST_WAIT`."""
-        if seconds > LONGEST_WAIT:
+        """Wait for a used-up rate limit to reset. Raises `RateLimited` if that takes longer than `MAX_WAIT`."""
+        if seconds > MAX_WAIT:
             error = RateLimited(
                 "Fastn's rate limit is used up.",
                 f"Call again in {seconds:.0f} seconds.",

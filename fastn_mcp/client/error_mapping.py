@@ -28,8 +28,8 @@ from fastn_mcp.errors import (
 
 # A 401 whose code starts so is about a connection's credentials, not about the API key.
 _CONNECTION_CODES = ("CONN-", "CONNECTOR_", "EVT-", "WEBHOOK_")
-_LONGEST_TEXT = 500
-_LONGEST_STRUCTURE = 2_000
+_MAX_TEXT = 500
+_MAX_STRUCTURE = 2_000
 
 
 def facts(status: int, headers: Mapping[str, str], body: JsonValue) -> dict[str, JsonValue]:
@@ -40,13 +40,13 @@ def facts(status: int, headers: Mapping[str, str], body: JsonValue) -> dict[str,
         for name in ("code", "message", "details"):
             value = error.get(name)
             if isinstance(value, (str, int)):
-                found[name] = str(value)[:_LONGEST_TEXT]
+                found[name] = str(value)[:_MAX_TEXT]
             elif value is not None:
                 found[name] = _short(value)
         if isinstance(debug := error.get("datasourceDebug"), dict):
             found["details"] = _short(debug)
     elif isinstance(error, str):
-        found["message"] = error[:_LONGEST_TEXT]
+        found["message"] = error[:_MAX_TEXT]
     request_id = headers.get("x-request-id") or (body.get("requestId") if isinstance(body, dict) else None)
     if isinstance(request_id, str):
         found["request_id"] = request_id[:100]
@@ -56,7 +56,7 @@ def facts(status: int, headers: Mapping[str, str], body: JsonValue) -> dict[str,
 def _short(value: JsonValue) -> JsonValue:
     """Return a structure as it is if it is small, else the beginning of its JSON."""
     text = to_json(value).decode()
-    return value if len(text) <= _LONGEST_STRUCTURE else text[:_LONGEST_STRUCTURE]
+    return value if len(text) <= _MAX_STRUCTURE else text[:_MAX_STRUCTURE]
 
 
 _INVALID = (Invalid, "Fastn does not accept the values", "See fastn.details, correct, and call again.")

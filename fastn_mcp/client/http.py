@@ -74,7 +74,7 @@ class Connections:
             await self._idle.pop().aclose()
 
 
-CAP = 10 * 1024 * 1024
+MAX_BODY_BYTES = 10 * 1024 * 1024
 """Maximum size of an unpacked body in bytes. No more is read."""
 
 _CONNECT_SECONDS = 5.0
@@ -96,7 +96,7 @@ class UnreadableBody(Enum):
     """Why a body cannot be used."""
 
     BROKEN = "it was cut off"
-    TOO_LARGE = f"it is larger than {CAP // 1024 // 1024} MiB"
+    TOO_LARGE = f"it is larger than {MAX_BODY_BYTES // 1024 // 1024} MiB"
     PACKED = "unexpected Content-Encoding"
     NO_JSON = "it is not JSON"
     UNFAMILIAR = "the response does not match the expected schema"
@@ -205,8 +205,8 @@ async def _read(response: httpcore2.Response) -> Answer:
     body = bytearray()
     try:
         async for chunk in cast("AsyncIterable[bytes]", response.stream):
-            body += unpack.decompress(chunk, CAP + 1 - len(body)) if unpack else chunk
-            if len(body) > CAP:
+            body += unpack.decompress(chunk, MAX_BODY_BYTES + 1 - len(body)) if unpack else chunk
+            if len(body) > MAX_BODY_BYTES:
                 return Answer(response.status, headers, b"", UnreadableBody.TOO_LARGE)
     except (*_BROKEN, zlib.error):
         return Answer(response.status, headers, b"", UnreadableBody.BROKEN)

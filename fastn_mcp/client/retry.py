@@ -20,12 +20,12 @@ from fastn_mcp.runtime import System
 
 log = logging.getLogger("fastn_mcp.client")
 
-ATTEMPTS = 3
-LONGEST_WAIT = 15.0
+MAX_ATTEMPTS = 3
+MAX_WAIT = 15.0
 """Maximum wait in seconds that Fastn can impose on a call. For a longer one it fails at once and states the wait."""
 
 _FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 5.0
+_MAX_PAUSE = 5.0
 _DAY = 86_400.0
 
 
@@ -58,7 +58,7 @@ def may_repeat(method: str, fate: Fate) -> bool:
 
 def pause(attempt: int, retry_after: float | None, share: float) -> float:
     """Return the seconds before attempt `attempt + 1`: full jitter, and never less than Fastn asks for."""
-    backoff = max(0.2, share) * min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE)
+    backoff = max(0.2, share) * min(_FIRST_PAUSE * 2 ** (attempt - 1), _MAX_PAUSE)
     return max(backoff, retry_after or 0.0)
 
 

@@ -44,7 +44,7 @@ class AsyncioBackend(httpcore2.AsyncNetworkBackend):
         return _ConnectionStream(pipe)
 
 
-_MOST_UNREAD = 256 * 1024
+_MAX_UNREAD_BYTES = 256 * 1024
 """Maximum number of unread bytes before reading from the socket is paused."""
 
 
@@ -68,7 +68,7 @@ class _Pipe(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         self.arrived += data
-        if len(self.arrived) > _MOST_UNREAD:
+        if len(self.arrived) > _MAX_UNREAD_BYTES:
             self.transport.pause_reading()
         self._wake()
 
@@ -117,7 +117,7 @@ class _ConnectionStream(httpcore2.AsyncNetworkStream):
             raise httpcore2.ReadError(str(pipe.error)) from pipe.error
         data = bytes(pipe.arrived)
         pipe.arrived.clear()
-        if len(data) > _MOST_UNREAD:
+        if len(data) > _MAX_UNREAD_BYTES:
             pipe.transport.resume_reading()
         return data
 

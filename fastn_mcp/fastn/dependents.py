@@ -146,10 +146,10 @@ def _mentions(name: str) -> Depends:
     return depends
 
 
-PAGES = 3
+MAX_PAGES = 3
 """Maximum number of pages of 100 rows read for one kind."""
 
-_EXAMPLES = 3
+_MAX_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,7 @@ def _rules(call: Call, target: FastnObject | None) -> DependencyRules:
 
 async def _examples(kind: str, uses: Uses, call: Call, target: FastnObject | None, send: Send) -> tuple[str, ...]:
     """Return the names of the first few rows. The target was read already and needs no look-up."""
-    rows = [row_of(row) for row in uses.rows[:_EXAMPLES]]
+    rows = [row_of(row) for row in uses.rows[:_MAX_EXAMPLES]]
     own = {kind_of(call): {call.target: label.name}} if call.target and (label := own_label(call, target)) else {}
     owners = filter(None, map(owner_of, rows)) if kind == "connections" else ()
     names = await read_names({"customer": [key for key in owners if key not in own.get("customer", {})]}, send) | own
@@ -243,7 +243,7 @@ async def uses_of(rule: DependencyRule, send: Send, details: int = 0) -> Uses:
     silent: list[FastnObject] = []
     total, more = 0, False
     filtered = rule.depends is every  # presumably by Fastn; its total then counts matching rows
-    pages = Pages(rule.reading, send, PAGES)
+    pages = Pages(rule.reading, send, MAX_PAGES)
     async for page in pages:
         if page.not_checked:
             raise FastnError("The rows do not say what they belong to.")

@@ -31,7 +31,7 @@ LISTS: dict[str, type[List[Any]]] = {
 }
 """The operation that lists each kind of named resource."""
 
-PAGES = 30
+MAX_PAGES = 30
 """Maximum number of pages of 100 rows read for one kind."""
 
 _LIFETIME = 60.0
@@ -92,7 +92,7 @@ class Directory:
         self._changes = dict.fromkeys(LISTS, 0)
 
     async def contents(self, kind: str, send: Send) -> Contents:
-        """Return the resources of a kind, up to `PAGES`. Raises a `FastnError` if they cannot be read."""
+        """Return the resources of a kind, up to `MAX_PAGES`. Raises a `FastnError` if they cannot be read."""
         async with self._reading[kind]:
             cached = self._contents.get(kind)
             if cached is not None and self._is_fresh(cached[0]):
@@ -145,7 +145,7 @@ class Directory:
 
 async def _read(kind: str, send: Send) -> Contents:
     entries: dict[str, Entry] = {}
-    pages = Pages(cast(Call, LISTS[kind](limit=100)), send, PAGES)
+    pages = Pages(cast(Call, LISTS[kind](limit=100)), send, MAX_PAGES)
     async for page in pages:
         for found in (entry(kind, row) for row in page.items):
             if found.name:

@@ -16,13 +16,13 @@ NO_NAMES: Names = {}
 ACCOUNT = "the account itself"
 """Owner of a resource that belongs to no customer."""
 
-LONGEST_TYPED = 60
+MAX_TYPED = 60
 """Maximum number of characters that a person types to confirm an approval."""
 
-_TAIL = 12
+_TYPED_TAIL = 12
 """Number of trailing characters to type of an id that is too long."""
 
-_MOST = 2
+_MAX_NAMED = 2
 """Maximum number of workflows, and of events, in the label of a trigger."""
 
 _UNTYPED = re.compile(r"[^\w\s!#$%&'()*+,./:;<=>?@\[\]^{|}~-]")
@@ -50,7 +50,7 @@ class Label:
 
 def typed_id(id_: str) -> str:
     """Return the part of an id that a person types."""
-    return id_ if len(id_) <= LONGEST_TYPED else id_[-_TAIL:]
+    return id_ if len(id_) <= MAX_TYPED else id_[-_TYPED_TAIL:]
 
 
 def label_of(kind: str, row: Row, names: Names = NO_NAMES) -> Label | None:
@@ -75,7 +75,7 @@ def references(kind: str, row: Row) -> dict[str, list[str]]:
         found["customer"] = [owner]
     if kind == "connection" and not text(row, *_APP_NAMES) and (connector := text(row, "connectorId")):
         found["connector"] = [connector]
-    if kind == "trigger" and (workflows := started_workflows(row)[:_MOST]):
+    if kind == "trigger" and (workflows := started_workflows(row)[:_MAX_NAMED]):
         found["workflow"] = workflows
     return found
 
@@ -129,9 +129,9 @@ def _connection(row: Row, names: Names) -> Label:
 
 def _trigger(row: Row, names: Names) -> Label:
     workflows = names.get("workflow", {})
-    started = [workflows.get(key, key) for key in started_workflows(row)[:_MOST]]
+    started = [workflows.get(key, key) for key in started_workflows(row)[:_MAX_NAMED]]
     on = value(row, "events")
-    events = [str(event) for event in on[:_MOST]] if isinstance(on, list) else []
+    events = [str(event) for event in on[:_MAX_NAMED]] if isinstance(on, list) else []
     kind, schedule = word(row, "type"), text(row, "schedule", "cron")
     details = (
         owner_name(row, names.get("customer", {})) if owner_of(row) else "",
@@ -186,7 +186,7 @@ def _redacted(row: Row, *fields: str) -> str:
 
 def _is_typeable(name: str) -> bool:
     """Return whether a name is short, plain, and free of letters from two alphabets that look alike."""
-    if not name.strip() or len(name) > LONGEST_TYPED or is_redacted(name) or _UNTYPED.search(name):
+    if not name.strip() or len(name) > MAX_TYPED or is_redacted(name) or _UNTYPED.search(name):
         return False
     alphabets = {unicodedata.name(letter, "").partition(" ")[0] for letter in name if letter.isalpha()}
     is_plain = unicodedata.is_normalized("NFKC", name) and name.isprintable() and " ".join(name.split()) == name

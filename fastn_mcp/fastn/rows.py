@@ -15,8 +15,8 @@ from fastn_mcp.tools.tool import FastnObject
 
 Row = Mapping[str, JsonValue]
 
-_LONGEST_NAME = 80
-_LARGEST = 2**53
+_MAX_NAME = 80
+_MAX_NUMBER = 2**53
 _NUMBER = re.compile(r"[+-]?(\d{1,20}|\d{1,3}(,\d{3}){1,6})(\.\d{1,20})?", re.ASCII)
 _BASIC_DATE = re.compile(r"\d{8}", re.ASCII)
 _FIRST_EPOCH = 1e8
@@ -109,7 +109,7 @@ def connector_keys(row: Row) -> set[str]:
     return {key for field in fields if (key := text(row, field))}
 
 
-def short(content: str, longest: int = _LONGEST_NAME) -> str:
+def short(content: str, longest: int = _MAX_NAME) -> str:
     """Collapse whitespace to one line and truncate it to `longest` characters."""
     line = " ".join(content.split())
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
@@ -134,6 +134,6 @@ def _number(raw: object) -> float | None:
     if isinstance(raw, str) and _NUMBER.fullmatch(digits := raw.strip().removesuffix("%").rstrip()):
         digits = digits.replace(",", "")
         found = float(digits) if "." in digits else int(digits)
-    if isinstance(found, (int, float)) and not isinstance(found, bool) and abs(found) <= _LARGEST:
+    if isinstance(found, (int, float)) and not isinstance(found, bool) and abs(found) <= _MAX_NUMBER:
         return found
     return None

@@ -22,7 +22,7 @@ from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, RunWorkflow
 Call = Operation[Any]
 Send = Callable[[Call], Awaitable[FastnObject]]
 
-_PAGES = 20
+_MAX_PAGES = 20
 """Maximum number of pages of 100 rows searched for a resource that has no GET of its own."""
 
 _READS = {operation.route.path: operation for operation in CATALOG if operation.route.method == "GET"}
@@ -71,7 +71,7 @@ async def find_row(
     It is not certain if `matches` is None for a row, or if there are more rows than were read.
     """
     seen, silent = 0, False
-    pages = Pages(cast(Call, lister(limit=100)), send, _PAGES)
+    pages = Pages(cast(Call, lister(limit=100)), send, _MAX_PAGES)
     async for page in pages:
         for row in page.items:
             if (answer := matches(row)) is True:
@@ -109,7 +109,7 @@ async def read_target(call: Call, send: Send) -> FastnObject | None:
 GETS: Mapping[str, AnyOperation] = {"customer": GetCustomer, "connector": GetConnector, "workflow": GetWorkflow}
 """Operations that read a resource for its name, by kind."""
 
-LOOKUPS = 5
+MAX_LOOKUPS = 5
 """Maximum number of resources of one kind that are read for their names, per answer."""
 
 
@@ -145,7 +145,7 @@ def _labelled(call: Call, target: FastnObject | None) -> Mapping[str, JsonValue]
 
 
 async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[str, dict[str, str]]:
-    """Read names by kind and id for `wanted` ids by kind, up to `LOOKUPS` of each. Leaves out those it cannot read."""
+    """Read names by kind and id for `wanted` ids by kind, up to `MAX_LOOKUPS` of each. Omits unreadable ones."""
     found: dict[str, dict[str, str]] = {kind: {} for kind, keys in wanted.items() if keys}
     if not found:
         return found
@@ -156,7 +156,7 @@ async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[st
 
     async with anyio.create_task_group() as group:
         for kind, keys in wanted.items():
-            for key in list(dict.fromkeys(keys))[:LOOKUPS]:
+            for key in list(dict.fromkeys(keys))[:MAX_LOOKUPS]:
                 group.start_soon(look_up, kind, key)
     return found
 

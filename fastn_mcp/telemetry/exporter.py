@@ -1,8 +1,8 @@
 """Export by OTLP over HTTP, configured by OpenTelemetry's own variables.
 
 A slow or missing collector delays no call: data waits in bounded queues with their own threads, and is dropped when
-they are full. At the end of the process, export may take `SECONDS`. At most `_BODY` bytes of a response are read,
-within `_BODY_SECONDS`.
+they are full. At the end of the process, export may take `SHUTDOWN_SECONDS`. At most `_MAX_BODY_BYTES` of a response
+are read, within `_MAX_BODY_SECONDS`.
 """
 
 import io
@@ -36,11 +36,11 @@ from fastn_mcp import __version__
 from fastn_mcp.server.log import JsonLines
 from fastn_mcp.telemetry.instruments import Instruments
 
-SECONDS = 2.0
+SHUTDOWN_SECONDS = 2.0
 """Seconds for which shutdown waits for a collector."""
 
-_BODY = 65_536
-_BODY_SECONDS = 5.0
+_MAX_BODY_BYTES = 65_536
+_MAX_BODY_SECONDS = 5.0
 
 
 class _BoundedAdapter(HTTPAdapter):
@@ -49,11 +49,11 @@ class _BoundedAdapter(HTTPAdapter):
     @override
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
         response = super().send(request, *args, **{**options, "stream": True})
-        body, until = b"", time.monotonic() + _BODY_SECONDS
+        body, until = b"", time.monotonic() + _MAX_BODY_SECONDS
         try:
-            while piece := response.raw.read1(_BODY - len(body)):
+            while piece := response.raw.read1(_MAX_BODY_BYTES - len(body)):
                 body += piece
-                if len(body) >= _BODY or time.monotonic() > until:
+                if len(body) >= _MAX_BODY_BYTES or time.monotonic() > until:
                     response.raw.close()
                     break
         except Exception:  # the status has arrived and tells whether the data was accepted
@@ -95,8 +95,8 @@ class Export:
             self.records = LogRecordHandler(loggers, lines)
 
     def end(self) -> None:
-        """Send the remaining data, for at most `SECONDS`."""
-        until = time.monotonic() + SECONDS
+        """Send the remaining data, for at most `SHUTDOWN_SECONDS`."""
+        until = time.monotonic() + SHUTDOWN_SECONDS
         threads = [threading.Thread(target=shutdown, daemon=True) for shutdown in self._shutdowns]
         for thread in threads:
             thread.start()

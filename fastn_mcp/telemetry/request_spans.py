@@ -22,7 +22,7 @@ from fastn_mcp.telemetry.instruments import Attributes, Instruments, counted, in
 from fastn_mcp.tools.parsing import current
 
 _PROMPTS = frozenset(recipe.name for recipe in RECIPES)
-_LONGEST_ID = 64
+_MAX_ID = 64
 _OUTCOMES = frozenset({"not_sent", "refused", "declined"})
 """Outcomes of calls that end before they are dispatched."""
 
@@ -83,7 +83,7 @@ def _request_attributes(ctx: ServerRequestContext[Any, Any]) -> tuple[Attributes
         "network.transport": "pipe" if ctx.request is None else "tcp",
     }
     if ctx.request_id is not None:
-        attributes["jsonrpc.request.id"] = str(ctx.request_id)[:_LONGEST_ID]
+        attributes["jsonrpc.request.id"] = str(ctx.request_id)[:_MAX_ID]
     target_name = (ctx.params or {}).get("name")
     target = None
     if ctx.method == "tools/call":

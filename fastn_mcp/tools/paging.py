@@ -18,7 +18,7 @@ from fastn_mcp.tools.fields import Cursor, Known, Limit, Texts, in_words
 from fastn_mcp.tools.operation import Operation, Request, Route
 from fastn_mcp.tools.tool import OURS, FastnObject
 
-LARGEST = 100
+MAX_LIMIT = 100
 """Maximum number of rows requested per page."""
 
 
@@ -164,7 +164,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
 
     def wider(self, cursor: str, limit: int) -> Self:
         """Return the list from `cursor` on, with `limit` rows, read in the largest pages."""
-        position = Position.decode(cursor)._replace(size=LARGEST)
+        position = Position.decode(cursor)._replace(size=MAX_LIMIT)
         return self.model_copy(update={"cursor": position.encode(), "limit": limit})
 
     @property

@@ -5,7 +5,7 @@ import anyio.lowlevel
 import pytest
 from fake_fastn import Clock, Fastn, client, reply
 
-from fastn_mcp.client.client import LONGEST_QUEUE
+from fastn_mcp.client.client import MAX_QUEUED_CALLS
 from fastn_mcp.client.http import Answer
 from fastn_mcp.errors import FastnError, NotSent
 from fastn_mcp.tools.customers import GetCustomer
@@ -71,11 +71,11 @@ async def test_calls_beyond_the_queue_are_not_sent() -> None:
             outcomes.append(error.outcome)
 
     async with anyio.create_task_group() as tasks:
-        for _ in range(8 + LONGEST_QUEUE + 5):
+        for _ in range(8 + MAX_QUEUED_CALLS + 5):
             tasks.start_soon(call)
         while outcomes.count("not_sent") < 5:
             await anyio.lowlevel.checkpoint()
         release.set()
     assert most == 8
     assert outcomes.count("not_sent") == 5
-    assert outcomes.count("done") == 8 + LONGEST_QUEUE
+    assert outcomes.count("done") == 8 + MAX_QUEUED_CALLS

@@ -13,7 +13,7 @@ from wire import answer, serving
 
 from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.http import CAP, Answer, HttpExchange, NotSentError, ResponseLost, UnreadableBody
+from fastn_mcp.client.http import MAX_BODY_BYTES, Answer, HttpExchange, NotSentError, ResponseLost, UnreadableBody
 from fastn_mcp.errors import FastnError
 from fastn_mcp.tools.customers import CreateCustomer, GetCustomer
 from fastn_mcp.tools.operation import Request
@@ -72,7 +72,7 @@ async def test_connection_is_reused() -> None:
 
 async def test_oversized_response_does_not_break_the_next_call() -> None:
     """Ours: the rest of the body is given up, and the next call works."""
-    big = answer(200, b"x" * (CAP + 10))
+    big = answer(200, b"x" * (MAX_BODY_BYTES + 10))
     async with (
         serving(lambda wire: big if len(wire.heads) == 1 else answer()) as wire,
         exchanging(wire.url) as exchange,
@@ -84,20 +84,20 @@ async def test_oversized_response_does_not_break_the_next_call() -> None:
 @pytest.mark.parametrize("extra", [0, 1])
 async def test_body_is_read_up_to_the_cap(extra: int) -> None:
     """Ours: 10 MiB."""
-    got = await once(answer(200, b"x" * (CAP + extra)))
+    got = await once(answer(200, b"x" * (MAX_BODY_BYTES + extra)))
     assert got.unreadable is (UnreadableBody.TOO_LARGE if extra else None)
-    assert len(got.body) == (0 if extra else CAP)
+    assert len(got.body) == (0 if extra else MAX_BODY_BYTES)
 
 
 @pytest.mark.parametrize("extra", [0, 1])
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "GZIP "])
 async def test_cap_applies_to_the_unpacked_body(coding: str, extra: int) -> None:
     """Ours: a gzip bomb of some kilobytes is not unpacked."""
-    plain = b"\0" * (CAP + extra * 200 * 1024 * 1024 // 8)
+    plain = b"\0" * (MAX_BODY_BYTES + extra * 200 * 1024 * 1024 // 8)
     packed = zlib.compress(plain, 9) if coding == "deflate" else gzip.compress(plain, 9, mtime=0)
     got = await once(answer(200, packed, f"Content-Encoding: {coding}"))
     assert got.unreadable is (UnreadableBody.TOO_LARGE if extra else None)
-    assert len(got.body) == (0 if extra else CAP)
+    assert len(got.body) == (0 if extra else MAX_BODY_BYTES)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.fastn.names import LONGEST_TYPED, Label, counted, example_name, label_of, references, typed_id
+from fastn_mcp.fastn.names import MAX_TYPED, Label, counted, example_name, label_of, references, typed_id
 
 NAMES = {"customer": {"c1": "Katana"}, "connector": {"k1": "TikTok Shop"}, "workflow": {"w1": "Sync orders"}}
 TIKTOK = {"slug": "tiktokShop", "name": "TikTok Shop"}
@@ -93,7 +93,7 @@ def test_typed_name_is_short_and_plain(name: str, id_: str) -> None:
     """Ours: a person can type the confirmation of any resource, exactly as it is shown."""
     typed = Label(name).typed(id_)
     assert typed is not None
-    assert 0 < len(typed) <= LONGEST_TYPED
+    assert 0 < len(typed) <= MAX_TYPED
     assert typed.isprintable()
     assert not set(typed) & set('"\\`')
     assert typed in (name, typed_id(id_))

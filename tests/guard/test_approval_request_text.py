@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from fastn_mcp.fastn.dependents import Dependence, Dependents
-from fastn_mcp.fastn.names import LONGEST_TYPED
+from fastn_mcp.fastn.names import MAX_TYPED
 from fastn_mcp.guard.approval.request import asked
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import ListPreview, Preview, by_power, phrase, preview, state
@@ -245,8 +245,8 @@ def test_a_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None
     [
         ({"name": "Acme"}, "Acme"),
         ({"name": "Caf\u00e9 \u5b57 & Co."}, "Caf\u00e9 \u5b57 & Co."),
-        ({"name": "x" * LONGEST_TYPED}, "x" * LONGEST_TYPED),
-        ({"name": "x" * (LONGEST_TYPED + 1), "slug": "acme"}, "acme"),
+        ({"name": "x" * MAX_TYPED}, "x" * MAX_TYPED),
+        ({"name": "x" * (MAX_TYPED + 1), "slug": "acme"}, "acme"),
         ({"name": "\u0410cme", "slug": "acme"}, "acme"),  # a Cyrillic letter that looks Latin
         ({"name": "Acme \U0001f600", "slug": "acme"}, "acme"),
         ({"name": "Acme\u200b"}, "c1"),

@@ -9,8 +9,8 @@ from many_names import Listing, large
 from world import Clock
 
 from fastn_mcp.errors import Forbidden, NotFound
-from fastn_mcp.fastn.directory import LISTS, PAGES, Directory, entry
-from fastn_mcp.fastn.targets import LOOKUPS
+from fastn_mcp.fastn.directory import LISTS, MAX_PAGES, Directory, entry
+from fastn_mcp.fastn.targets import MAX_LOOKUPS
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import FastnObject
@@ -59,7 +59,7 @@ async def test_kind_beyond_the_bound_is_incomplete(directory: Directory) -> None
     """Ours: reads are bounded, and the result says that there is more."""
     listing = Listing(large(customers=2_000, connections=3_001))
     contents = await directory.contents("connection", listing)
-    assert (len(contents.entries), contents.complete, len(listing.calls)) == (100 * PAGES, False, PAGES)
+    assert (len(contents.entries), contents.complete, len(listing.calls)) == (100 * MAX_PAGES, False, MAX_PAGES)
     exactly = Listing(large(connections=3_000))
     directory.forget("connections")
     assert (await directory.contents("connection", exactly)).complete
@@ -142,7 +142,7 @@ async def test_few_missing_names_are_looked_up_and_cached(clock: Clock, director
     assert len(gets.calls) == 4
     directory.forget("customers")
     many = [f"id{number}" for number in range(20)]
-    assert len(await directory.names("customer", many, gets)) == LOOKUPS
+    assert len(await directory.names("customer", many, gets)) == MAX_LOOKUPS
 
 
 async def test_kind_without_a_get_has_only_listed_names(directory: Directory) -> None:

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from world import World
 
 from fastn_mcp.errors import Forbidden, NotSent
-from fastn_mcp.fastn.directory import LISTS, PAGES, Directory
+from fastn_mcp.fastn.directory import LISTS, MAX_PAGES, Directory
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.context import ProcedureContext
@@ -187,7 +187,7 @@ async def test_large_account_is_read_once_within_bounds(world: World) -> None:
     assert answer["searched"] == "all kinds"
     assert "incomplete" not in answer
     assert listing.counts["list_customers"] == 20
-    assert listing.counts["list_connections"] == PAGES
+    assert listing.counts["list_connections"] == MAX_PAGES
     read = len(listing.calls)
     assert read <= 65
     await Find(query="katana").run(context)
@@ -216,7 +216,7 @@ async def test_index_is_built_once(world: World, listing: Listing) -> None:
 async def test_rows_added_by_one_query_are_not_shared(world: World) -> None:
     """Ours: rows that a search adds to an incomplete kind are only for that query."""
     rows = large(10, 1, 10, 10)
-    rows["customer"] = [{"id": uuid(9, n), "name": f"Filler {n}"} for n in range(100 * PAGES)]
+    rows["customer"] = [{"id": uuid(9, n), "name": f"Filler {n}"} for n in range(100 * MAX_PAGES)]
     rows["customer"].append({"id": uuid(8, 1), "name": "Zebulon Partners"})
     context = context_on(world, Listing(rows))
     for _ in range(2):
@@ -237,10 +237,10 @@ async def test_incomplete_kind_is_searched_by_the_rarest_words(world: World) -> 
     answer = (await Find(query="the zephyrine looms customer").run(context_on(world, listing))).model_dump()
     assert first(answer) == ("customer", "Zephyrine Looms")
     assert answer["incomplete"].keys() == {"customer", "connection"}
-    assert listing.counts["list_customers"] <= PAGES + 3
+    assert listing.counts["list_customers"] <= MAX_PAGES + 3
     answer = (await Find(query="zephyrine looms hubspot").run(context_on(world, listing))).model_dump()
     assert first(answer) == ("connection", "HubSpot of Zephyrine Looms")
-    assert listing.counts["list_connections"] <= 2 * (PAGES + 4)
+    assert listing.counts["list_connections"] <= 2 * (MAX_PAGES + 4)
 
 
 async def test_kind_limits_reads_and_matches(world: World) -> None:

@@ -14,7 +14,7 @@ from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.names import counted, name_of
 from fastn_mcp.fastn.rows import key_of, text
 from fastn_mcp.fastn.states import NOT_WORKING, STATES, State
-from fastn_mcp.fastn.targets import LOOKUPS
+from fastn_mcp.fastn.targets import MAX_LOOKUPS
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.account_parts import connection_states
 from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
@@ -317,7 +317,7 @@ async def _connections(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
     states = connection_states(connections.rows, {})
     unusable = [found for state in (State.BROKEN, State.OFF) for found in states if found.state is state]
     owners = list(dict.fromkeys(owner for connection in unusable if (owner := connection.customer)))
-    if len(owners) > LOOKUPS:
+    if len(owners) > MAX_LOOKUPS:
         try:
             await context.directory.contents("customer", context.read)
         except FastnError as error:
