@@ -90,9 +90,9 @@ async def test_approval_cards_are_left_to_the_person(world: World) -> None:
     asked = await reply_to(world, AiChat(message=f"delete {ORDERS}"))
     assert posted_paths(world) == ["/api/v1/ai/chat"]
     assert asked["pending_approvals"][0]["tool"] == "deleteWorkflow"
-    onward = asked["next"]
-    assert "only they can approve" in onward["what"]
-    agreed, otherwise = onward["if_they_agree"], onward["otherwise"]
+    step = asked["next"]
+    assert "only they can approve" in step["what"]
+    agreed, otherwise = step["if_they_agree"], step["otherwise"]
     assert agreed["arguments"] == {"session_id": asked["session_id"], "message": "approve"}
     for call in (agreed, otherwise):
         assert parse(BY_NAME, call["tool"], call["arguments"])
@@ -104,14 +104,14 @@ async def test_approval_cards_are_left_to_the_person(world: World) -> None:
 
 async def test_build_is_completed_by_following_next(world: World) -> None:
     """Ours (issue 5): `next` of each answer leads to the result; only the approval is a person's."""
-    begun = await reply_to(world, AiBuild(type="workflow", prompt="Sync orders to Xero"))
-    planned = await reply_to(world, AiChat.model_validate(begun["next"]["arguments"]))
+    started = await reply_to(world, AiBuild(type="workflow", prompt="Sync orders to Xero"))
+    planned = await reply_to(world, AiChat.model_validate(started["next"]["arguments"]))
     assert planned["pending_approvals"]
-    going = await reply_to(world, AiChat.model_validate(planned["next"]["if_they_agree"]["arguments"]))
-    assert going["status"] == "running"
-    done = await reply_to(world, AiChat.model_validate(going["next"]["arguments"]))
-    made = world.sandbox.state.named("workflows", "sync-orders-to-xero")
-    assert done["next"] == {"tool": "get_workflow", "arguments": {"workflow_id": made["id"]}}
+    running = await reply_to(world, AiChat.model_validate(planned["next"]["if_they_agree"]["arguments"]))
+    assert running["status"] == "running"
+    done = await reply_to(world, AiChat.model_validate(running["next"]["arguments"]))
+    workflow = world.sandbox.state.named("workflows", "sync-orders-to-xero")
+    assert done["next"] == {"tool": "get_workflow", "arguments": {"workflow_id": workflow["id"]}}
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def _calls(value: object) -> list[dict[str, Any]]:
     return []
 
 
-def ran(world: World, workflow: str, hours_ago: float, status: str = "failed", **more: JsonValue) -> Row:
+def add_run(world: World, workflow: str, hours_ago: float, status: str = "failed", **more: JsonValue) -> Row:
     state = world.sandbox.state
     row = state.get("workflows", workflow)
     assert row is not None
@@ -98,8 +98,8 @@ async def test_requests_are_bounded_and_only_reads(world: World) -> None:
     """Ours: at most fourteen requests for any account."""
     for number in range(310):
         error: Row = {"code": f"E{'abcdefg'[number % 7]}", "message": "odd"}
-        ran(world, ORDERS, 0.1 + number / 10, endOrgId=customer(world, "acme-corp"), error=error)
-        ran(world, ORDERS, 0.1 + number / 10, "timeout", endOrgId=customer(world, "widget-inc"), error=None)
+        add_run(world, ORDERS, 0.1 + number / 10, endOrgId=customer(world, "acme-corp"), error=error)
+        add_run(world, ORDERS, 0.1 + number / 10, "timeout", endOrgId=customer(world, "widget-inc"), error=None)
     before = len(world.sandbox.requests)
     found = await diagnosed(world, ORDERS)
     heard = world.sandbox.requests[before:]
@@ -107,7 +107,7 @@ async def test_requests_are_bounded_and_only_reads(world: World) -> None:
     assert {request.method for request in heard} == {"GET"}
     assert found["runs"]["failed"] == "300 or more"
     assert found["other_causes"]["causes"] == 5
-    assert any("three pages" in said for said in found["not_checked"])
+    assert any("three pages" in message for message in found["not_checked"])
     assert "at least 300" in found["verdict"]
 
 
@@ -115,8 +115,10 @@ async def test_failures_are_grouped_without_ids_and_numbers(world: World) -> Non
     """Ours: a cause is a code, a failing step and a message, without the parts that differ between runs."""
     for number in range(4):
         raw = f"Order 'SO-{number}' of end-org 9375e42d-9510-4c95-a6a6-d9d89cf7{number:04x} took {number} ms"
-        ran(world, ORDERS, 1 + number, error={"code": "USER_DATA", "failedAt": "connector.slack.send", "raw": raw})
-    ran(world, ORDERS, 3, error={"code": "USER_DATA", "failedAt": "connector.shopify.get", "raw": "Order '1' is odd"})
+        add_run(world, ORDERS, 1 + number, error={"code": "USER_DATA", "failedAt": "connector.slack.send", "raw": raw})
+    add_run(
+        world, ORDERS, 3, error={"code": "USER_DATA", "failedAt": "connector.shopify.get", "raw": "Order '1' is odd"}
+    )
     found = await diagnosed(world, ORDERS)
     assert [(cause["count"], cause["share"]) for cause in found["causes"]] == [(4, "80 %"), (1, "20 %")]
     assert found["causes"][0]["next"]["tool"] == "get_execution"
@@ -143,7 +145,7 @@ async def test_known_causes_have_their_own_remedy(
     world: World, error: JsonValue, status: str, likely: str, will_not_help: str, tool: str
 ) -> None:
     """Fastn's documentation of errors; the texts are ours."""
-    ran(world, ORDERS, 1, status, error=error)
+    add_run(world, ORDERS, 1, status, error=error)
     (cause,) = (await diagnosed(world, ORDERS))["causes"]
     assert likely in cause["likely_cause"]
     assert will_not_help in cause["will_not_help"]
@@ -153,7 +155,7 @@ async def test_known_causes_have_their_own_remedy(
 
 async def test_out_of_memory_is_recognized_by_peak_use(world: World) -> None:
     """Fastn's documentation: status failed, peakSandboxMB near its limit."""
-    ran(world, ORDERS, 1, error=None, summary={"peakSandboxMB": 512, "sandboxMemoryLimitMB": 512})
+    add_run(world, ORDERS, 1, error=None, summary={"peakSandboxMB": 512, "sandboxMemoryLimitMB": 512})
     (cause,) = (await diagnosed(world, ORDERS))["causes"]
     assert "memory" in cause["likely_cause"]
 
@@ -161,9 +163,9 @@ async def test_out_of_memory_is_recognized_by_peak_use(world: World) -> None:
 async def test_missing_connection_and_one_repaired_since(world: World) -> None:
     """Fastn's documentation: `No active connection for connector …`."""
     globex, acme = customer(world, "widget-inc"), customer(world, "acme-corp")
-    said = 'No active connection for connector "shopify" and end-org'
+    message = 'No active connection for connector "shopify" and end-org'
     for key in (globex, acme):
-        ran(world, ORDERS, 1, endOrgId=key, error={"code": "CONNECTION", "raw": f"{said} {key}"})
+        add_run(world, ORDERS, 1, endOrgId=key, error={"code": "CONNECTION", "raw": f"{message} {key}"})
     missing = await diagnosed(world, ORDERS, customer_id=globex)
     assert "There is none" in missing["causes"][0]["likely_cause"]
     mended = await diagnosed(world, ORDERS, customer_id=acme)
@@ -174,7 +176,7 @@ async def test_missing_connection_and_one_repaired_since(world: World) -> None:
 async def test_connection_not_found_suggests_the_installation(world: World) -> None:
     """Third parties: a workflow that a widget installed runs only with customer and installation."""
     acme = customer(world, "acme-corp")
-    ran(world, TRACKING, 1, endOrgId=acme, error=no_connection("shopify", acme))
+    add_run(world, TRACKING, 1, endOrgId=acme, error=no_connection("shopify", acme))
     found = await diagnosed(world, TRACKING)
     (cause,) = found["causes"]
     assert "the connection to shopify was not found, though one is ACTIVE now" in found["verdict"]
@@ -193,7 +195,7 @@ async def test_verdict_without_failures_names_the_last_success(world: World) -> 
 
 async def test_verdict_names_the_customer_if_others_succeed(world: World) -> None:
     """Ours: one workflow runs for many customers."""
-    ran(world, ORDERS, 5, endOrgId=customer(world, "globex-exports"), error={"message": "odd"})
+    add_run(world, ORDERS, 5, endOrgId=customer(world, "globex-exports"), error={"message": "odd"})
     found = await diagnosed(world, ORDERS)
     assert found["verdict"].startswith("Failing each time for Globex Exports, and not for others (1 of 16 runs)")
 
@@ -201,10 +203,10 @@ async def test_verdict_names_the_customer_if_others_succeed(world: World) -> Non
 async def test_verdict_of_a_workflow_that_works_again(world: World) -> None:
     """Ours: the last run counts."""
     acme = customer(world, "acme-corp")
-    ran(world, ORDERS, 5, endOrgId=acme, error={"message": "odd"})
+    add_run(world, ORDERS, 5, endOrgId=acme, error={"message": "odd"})
     again = await diagnosed(world, ORDERS)
     assert again["verdict"].startswith("It worked the last time (last success 3 hours ago), but 1 of 16 runs failed")
-    ran(world, ORDERS, 0.1, endOrgId=acme, error={"message": "odd"})
+    add_run(world, ORDERS, 0.1, endOrgId=acme, error={"message": "odd"})
     anew = await diagnosed(world, ORDERS)
     assert anew["verdict"].startswith("Failing for 6 minutes (1 runs since the last success; 2 of 17 in 72 h)")
 
@@ -252,11 +254,11 @@ async def test_no_trigger_is_reported_only_if_all_were_read(world: World) -> Non
 
 async def test_unread_connection_is_not_reported_as_missing(world: World) -> None:
     """Ours: only two customers' connections are read."""
-    said = "No active connection for connector"
+    message = "No active connection for connector"
     for number in range(3):
         for _ in range(5 - number):
             key = f"customer-{number}"
-            ran(world, ORDERS, 1, endOrgId=key, error={"code": f"CONN-AUTH-FAILED-{'abc'[number]}", "raw": said})
+            add_run(world, ORDERS, 1, endOrgId=key, error={"code": f"CONN-AUTH-FAILED-{'abc'[number]}", "raw": message})
     found = await diagnosed(world, ORDERS)
     states = [cause["likely_cause"].partition("used. ")[2] for cause in found["causes"]]
     assert states == ["There is none for whom it ran."] * 2 + ["Its state could not be read."]
@@ -289,14 +291,14 @@ async def test_failed_read_is_not_checked_and_the_rest_is_reported(
     world.sandbox.faults.add(Status(status=status, path=path, times=None))
     found = await diagnosed(world, TIKTOK)
     assert found["causes"][0]["count"] == 3
-    assert not what or any(said.startswith(what) for said in found["not_checked"])
+    assert not what or any(message.startswith(what) for message in found["not_checked"])
 
 
 async def test_unreadable_answer_is_a_failed_read(world: World) -> None:
     """Ours: it does not fail the diagnosis."""
     world.sandbox.faults.add(Garbage(path="/api/v1/triggers", times=None))
     found = await diagnosed(world, TIKTOK)
-    assert any(said.startswith("triggers: ") for said in found["not_checked"])
+    assert any(message.startswith("triggers: ") for message in found["not_checked"])
 
 
 async def test_unreadable_failures_are_not_reported_as_none(world: World) -> None:
@@ -342,7 +344,7 @@ async def test_unexpected_rows_are_tolerated(world: World) -> None:
     state = world.sandbox.state
     oddities: list[JsonValue] = [None, 7, [], {}, "x", True]
     for number, odd in enumerate(oddities):
-        row = ran(world, INVENTORY, 1 + number, error=odd)
+        row = add_run(world, INVENTORY, 1 + number, error=odd)
         state.put("executions", {**row, "summary": odd, "endOrgId": odd if isinstance(odd, str) else None})
     workflow = state.get("workflows", INVENTORY)
     assert workflow is not None
@@ -366,7 +368,7 @@ async def test_longest_answer_fits(world: World) -> None:
             "headline": f'"{kind}\\' * 300,
             "raw": f"{kind} \u202e" * 300,
         }
-        ran(world, TIKTOK, 1, endOrgId=customer(world, "katana-customer"), error=error)
+        add_run(world, TIKTOK, 1, endOrgId=customer(world, "katana-customer"), error=error)
     trigger = state.all("triggers")[0]
     for number in range(12):
         routes: list[JsonValue] = [{"routeId": TIKTOK}]

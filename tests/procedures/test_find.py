@@ -137,9 +137,14 @@ def listing() -> Listing:
 
 
 def context_on(world: World, listing: Listing, directory: Directory | None = None) -> ProcedureContext:
-    kept = world.journalling
+    journalling = world.journalling
     return ProcedureContext(
-        listing, world.system, no_progress, kept.account, kept.journal, directory or Directory(world.system)
+        listing,
+        world.system,
+        no_progress,
+        journalling.account,
+        journalling.journal,
+        directory or Directory(world.system),
     )
 
 

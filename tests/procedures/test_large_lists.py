@@ -30,14 +30,14 @@ class Runs:
     """A Fastn with very many runs, generated when they are requested. It ignores filters."""
 
     def __init__(self) -> None:
-        self.asked = 0
-        self.given: Counter[int] = Counter()
+        self.requests = 0
+        self.returned: Counter[int] = Counter()
 
     async def __call__(self, request: Request) -> Answer:
-        self.asked += 1
+        self.requests += 1
         start, limit = (int(str(request.query.get(name) or 0)) for name in ("offset", "limit"))
         numbers = range(start, min(start + limit, RUNS))
-        self.given.update(numbers)
+        self.returned.update(numbers)
         body = to_json({"data": [run(number) for number in numbers], "total": RUNS})
         return Answer(200, {"content-type": "application/json"}, body)
 
@@ -78,7 +78,7 @@ async def test_page_is_one_request_of_its_size(busy: tuple[World, Runs]) -> None
     """Ours (issue 5): never more rows than requested."""
     world, runs = busy
     answer = await page(world, ListExecutions())
-    assert (runs.asked, runs.given.total(), len(answer["data"])) == (1, 20, 20)
+    assert (runs.requests, runs.returned.total(), len(answer["data"])) == (1, 20, 20)
     assert answer["total"] == RUNS
 
 
@@ -96,8 +96,8 @@ async def test_further_pages_need_one_request_and_no_more_memory(busy: tuple[Wor
         cursor = answer["next_cursor"]
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert runs.asked == 100
-    assert runs.given == Counter(range(2_000))
+    assert runs.requests == 100
+    assert runs.returned == Counter(range(2_000))
     assert max(peaks) < MEGABYTE
     assert held < MEGABYTE
 
@@ -109,11 +109,11 @@ async def test_search_without_matches_ends_at_its_bound(busy: tuple[World, Runs]
     answer = await page(world, ListExecutions(status="failed"))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert (runs.asked, runs.given.total()) == (1 + FURTHER, 20 + FURTHER * 100)
+    assert (runs.requests, runs.returned.total()) == (1 + FURTHER, 20 + FURTHER * 100)
     assert answer["data"] == []
     assert answer["looked_at"] == 20 + FURTHER * 100
     assert answer["next_cursor"]
     assert "total" not in answer
     assert peak < 3 * MEGABYTE
     await page(world, ListExecutions(status="failed", cursor=answer["next_cursor"]))
-    assert runs.given.most_common(1)[0][1] == 1, "no row is read twice"
+    assert runs.returned.most_common(1)[0][1] == 1, "no row is read twice"

@@ -154,8 +154,8 @@ async def test_no_rows_for_an_unknown_value_says_so(world: World, operation: typ
     """Ours: no run has the status "error", which does not prove that none failed."""
     shown = await answer(world, operation.model_validate({name: "no such"}))
     assert shown["data"] == []
-    (said,) = shown["unknown"]
-    assert said.startswith(f"{name}: 'no such' is not known; known are ")
+    (message,) = shown["unknown"]
+    assert message.startswith(f"{name}: 'no such' is not known; known are ")
     (known,) = (mark for mark in operation.model_fields[name].metadata if isinstance(mark, Known))
     for value in known.values:
         assert "unknown" not in await answer(world, operation.model_validate({name: value.swapcase()}))
@@ -213,10 +213,10 @@ async def test_page_without_filters_is_one_request(world: World) -> None:
 async def test_further_reads_are_bounded_and_reported(world: World) -> None:
     """Ours (issue 5): a rare match costs a bounded number of requests, and the cursor continues after them."""
     behaving(world, filtering=Filtering.IGNORED)
-    (one, *_) = world.sandbox.state.all("executions")
+    (execution, *_) = world.sandbox.state.all("executions")
     for number in range(2_000):
         world.sandbox.state.put(
-            "executions", {**one, "id": f"exec_{number:012x}", "createdAt": "2026-11-24T10:00:00.000Z"}
+            "executions", {**execution, "id": f"exec_{number:012x}", "createdAt": "2026-11-24T10:00:00.000Z"}
         )
     shown = await answer(world, ListExecutions(status="no such status", limit=5))
     assert shown["data"] == []

@@ -79,12 +79,12 @@ UPDATES: dict[str, tuple[str, str, dict[str, Any]]] = {
 @pytest.mark.parametrize("what", UPDATES)
 async def test_undo_of_an_update_restores_the_state_before(world: World, what: str) -> None:
     """Ours (issue 5)."""
-    tool, slug, given = UPDATES[what]
+    tool, slug, arguments = UPDATES[what]
     operation = BY_NAME[tool]
     collection = operation.toolset()
     key = named(world, collection, slug)
     before = row(world, collection, key)
-    change = await changed(world, operation.model_validate({operation.route.parameters[0]: key} | given))
+    change = await changed(world, operation.model_validate({operation.route.parameters[0]: key} | arguments))
     assert row(world, collection, key) != before
     answer = await undone(world, change)
     assert row(world, collection, key) == before
@@ -151,9 +151,9 @@ async def test_undo_of_a_deletion_names_new_id_and_losses(world: World) -> None:
     before = row(world, "customers", key)
     change = await changed(world, DeleteCustomer(customer_id=key))
     answer = await undone(world, change)
-    made = row(world, "customers", answer["new_id"])
+    created = row(world, "customers", answer["new_id"])
     assert answer["new_id"] != key
-    assert [made[name] for name in ("name", "slug", "plan")] == [before[name] for name in ("name", "slug", "plan")]
+    assert [created[name] for name in ("name", "slug", "plan")] == [before[name] for name in ("name", "slug", "plan")]
     assert "credentials" in answer["lost"]
     assert {"quotaOverrides", "region"} <= set(answer["not_restored"])
 
@@ -163,8 +163,8 @@ async def test_undo_recreates_a_deleted_trigger(world: World) -> None:
     key = named(world, "triggers", "Hourly Slack sync", by="name")
     before = row(world, "triggers", key)
     answer = await undone(world, await changed(world, DeleteTrigger(trigger_id=key)))
-    made = row(world, "triggers", answer["new_id"])
-    assert [made[name] for name in ("name", "schedule", "routes")] == [
+    created = row(world, "triggers", answer["new_id"])
+    assert [created[name] for name in ("name", "schedule", "routes")] == [
         before[n] for n in ("name", "schedule", "routes")
     ]
 
@@ -236,9 +236,9 @@ NEVER: list[tuple[str, dict[str, Any], str]] = [
 async def test_change_without_undo_says_why(world: World, tool: str, arguments: dict[str, Any], why: str) -> None:
     """Ours (issue 5): in the receipt, and when undo_change is called."""
     change = await changed(world, BY_NAME[tool].model_validate(arguments))
-    given = receipt(change)
-    assert given["undo"] is None
-    assert why in str(given["why"])
+    fields = receipt(change)
+    assert fields["undo"] is None
+    assert why in str(fields["why"])
     sent = len(world.changes)
     error = await world.call(UndoChange(change_id=change.id))
     assert isinstance(error, NotSent)
@@ -263,30 +263,30 @@ async def test_undo_restores_all_but_the_announced_losses(world: World, tool: st
     if tool == "delete_customer":
         call = DeleteCustomer(customer_id=named(world, "customers", "globex-exports"))
     shown = await world.dispatch.preview(call, Caller("local", None))
-    said, before = str(shown.data()["undo"]), account(world)
+    undo_text, before = str(shown.data()["undo"]), account(world)
     form = person(world)
     outcome = await world.call(call, form)
     assert isinstance(outcome, Done), outcome
     assert outcome.change is not None
-    assert all(said in question.text for question in form.asked)
+    assert all(undo_text in question.text for question in form.asked)
     rendered = "\n".join([*shown.lines(), *(question.text for question in form.asked)])
     assert re.findall(r"(?<![\w.,*/])1 (?:more )?[a-z]+s\b", rendered) == []
-    given = receipt(outcome.change)
-    assert said == str(given.get("why") or f"{given['restores']} {given.get('lost', '')}".strip())
+    fields = receipt(outcome.change)
+    assert undo_text == str(fields.get("why") or f"{fields['restores']} {fields.get('lost', '')}".strip())
     sent = len(world.changes)
-    if given["undo"] is None:
+    if fields["undo"] is None:
         error = await world.call(UndoChange(change_id=outcome.change.id), person(world))
         assert isinstance(error, NotSent)
-        assert said in str(error)
+        assert undo_text in str(error)
         assert len(world.changes) == sent
         return
     await undone(world, outcome.change)
     after, own = account(world), call.toolset()
     lost = {kind for kind in KINDS if kind != own and before[kind] != after[kind]}
-    assert {kind for kind in lost if kind not in said} == set()
+    assert {kind for kind in lost if kind not in undo_text} == set()
     if tool == "delete_customer":
         assert lost == {"connections", "secrets", "triggers"}
-    if "under a new id" in said:
+    if "under a new id" in undo_text:
         (old,), (new,) = before[own].keys() - after[own].keys(), after[own].keys() - before[own].keys()
         assert before[own][old]["name"] == after[own][new]["name"]
     elif tool == "create_api_key":
@@ -412,9 +412,9 @@ async def test_no_secret_is_journalled(world: World, where: str) -> None:
     await changed(world, CreateSecret(name="NEW_ONE", value=canary))
     await changed(world, CreateConnection(connector_id=gamma, credentials={"apiKey": canary}))
     await changed(world, CreateApiKey(name="BI"))
-    kept = await world.ledger.changes("test", 100, 1e12)
-    assert len(kept) == 5
-    text = json.dumps([getattr(change, where) for change in kept], default=dict)
+    changes = await world.ledger.changes("test", 100, 1e12)
+    assert len(changes) == 5
+    text = json.dumps([getattr(change, where) for change in changes], default=dict)
     assert canary not in text
     assert last.before is not None
 

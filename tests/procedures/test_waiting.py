@@ -30,23 +30,23 @@ def fields(outcome: object) -> dict[str, Any]:
     return outcome.result.model_dump(exclude_unset=True)
 
 
-async def ran(world: World, call: RunWorkflow) -> dict[str, Any]:
+async def run_workflow(world: World, call: RunWorkflow) -> dict[str, Any]:
     return fields(await world.call(call, FormNow(yes, world.clock)))
 
 
-async def begun(world: World, workflow: str = SLACK) -> str:
-    return str((await ran(world, RunWorkflow(workflow_id=workflow)))["executionId"])
+async def start_run(world: World, workflow: str = SLACK) -> str:
+    return str((await run_workflow(world, RunWorkflow(workflow_id=workflow)))["executionId"])
 
 
 class Heard:
     """Records the reported progress."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.done: list[float] = []
 
     async def __call__(self, message: str, done: float, _: float | None) -> None:
-        self.said.append(message)
+        self.messages.append(message)
         self.done.append(done)
 
 
@@ -56,7 +56,7 @@ async def hearing(world: World, call: Tool[Any], heard: Report) -> dict[str, Any
 
 async def test_ended_run_is_returned(world: World) -> None:
     """Ours: the fields of get_execution, and how long we waited."""
-    key = await begun(world)
+    key = await start_run(world)
     found = await ran_until(world, key)
     assert (found["id"], found["status"], found["output"]) == (key, "completed", {"messages": 42, "inserted": True})
     assert 0 < found["waited_seconds"] < 30
@@ -71,7 +71,7 @@ async def ran_until(world: World, key: str, seconds: int = 30) -> dict[str, Any]
 
 async def test_timeout_returns_the_state_and_the_next_call(world: World) -> None:
     """Ours: a LONG run takes longer than a client waits."""
-    key = await begun(world, BACKFILL)
+    key = await start_run(world, BACKFILL)
     found = await ran_until(world, key, seconds=1)
     assert found["status"] in ("queued", "running")
     assert found["waited_seconds"] == 1
@@ -81,18 +81,18 @@ async def test_timeout_returns_the_state_and_the_next_call(world: World) -> None
 
 async def test_failed_run_suggests_its_diagnosis(world: World) -> None:
     """Ours: `next` is the call that helps."""
-    found = await ran_until(world, await begun(world, TIKTOK))
+    found = await ran_until(world, await start_run(world, TIKTOK))
     assert found["status"] == "failed"
     assert found["next"] == {"tool": "diagnose_workflow", "arguments": {"workflow_id": TIKTOK}}
 
 
 async def test_progress_is_reported_at_each_read_and_increases(world: World) -> None:
     """The MCP specification: progress increases with each notification."""
-    key = await begun(world, BACKFILL)
+    key = await start_run(world, BACKFILL)
     heard = Heard()
     await hearing(world, WaitForExecution(execution_id=key, seconds=5), heard)
-    assert heard.said[-1].startswith("running for ")
-    assert heard.said[-1].endswith(" s")
+    assert heard.messages[-1].startswith("running for ")
+    assert heard.messages[-1].endswith(" s")
     assert heard.done == sorted(set(heard.done))
 
 
@@ -130,7 +130,7 @@ def test_final_states_are_case_insensitive() -> None:
 @pytest.mark.parametrize("fault", [Status(status=500, path=LOOKS, times=4), Reset(path=LOOKS, times=4)])
 async def test_failed_read_is_tolerated_and_reported(world: World, fault: Any) -> None:
     """Ours: a failed read says nothing about the run."""
-    key = await begun(world)
+    key = await start_run(world)
     world.sandbox.faults.add(fault)
     found = await ran_until(world, key)
     assert found["status"] == "completed"
@@ -142,7 +142,7 @@ async def test_last_known_state_is_returned_if_later_reads_fail(tmp_path: Any) -
     """Ours: with the last error."""
     clock = Later()
     world = World(tmp_path, clock=clock)
-    key = await begun(world, BACKFILL)
+    key = await start_run(world, BACKFILL)
     clock.then = lambda: world.sandbox.faults.add(Status(status=503, path=LOOKS, times=None))
     found = await ran_until(world, key, seconds=10)
     assert found["status"] in ("queued", "running")
@@ -165,7 +165,7 @@ class Later(Clock):
 
 async def test_run_that_was_never_readable_is_an_error(world: World) -> None:
     """Ours: nothing is guessed."""
-    key = await begun(world)
+    key = await start_run(world)
     world.sandbox.faults.add(Status(status=500, path=LOOKS, times=None))
     assert isinstance(await world.call(WaitForExecution(execution_id=key, seconds=5)), Failed)
 
@@ -178,7 +178,7 @@ async def test_final_errors_are_raised_at_once(world: World) -> None:
     crooked = await world.call(WaitForExecution(execution_id="../customers"))
     assert isinstance(crooked, NotSent)
     world.sandbox.faults.add(Status(status=403, path=LOOKS))
-    assert isinstance(await world.call(WaitForExecution(execution_id=await begun(world))), Forbidden)
+    assert isinstance(await world.call(WaitForExecution(execution_id=await start_run(world))), Forbidden)
     assert (world.clock.at - at).total_seconds() <= 6  # the form alone
 
 
@@ -194,7 +194,7 @@ def test_seconds_is_bounded() -> None:
 
 async def test_run_workflow_can_wait(world: World) -> None:
     """Ours: one call instead of many, and one POST."""
-    found = await ran(world, RunWorkflow(workflow_id=SLACK, wait_seconds=30))
+    found = await run_workflow(world, RunWorkflow(workflow_id=SLACK, wait_seconds=30))
     assert (found["status"], found["output"]) == ("completed", {"messages": 42, "inserted": True})
     assert found["executionId"] == found["id"]
     assert [heard.path for heard in world.changes] == [f"/api/v1/workflows/{SLACK}/run"]
@@ -203,7 +203,7 @@ async def test_run_workflow_can_wait(world: World) -> None:
 
 async def test_run_workflow_without_waiting_only_starts(world: World) -> None:
     """Ours: this is the default."""
-    found = await ran(world, RunWorkflow(workflow_id=SLACK))
+    found = await run_workflow(world, RunWorkflow(workflow_id=SLACK))
     assert found["status"] == "queued"
     assert found.keys() == {"executionId", "status", "workflowId"}
     assert not [heard for heard in world.sandbox.requests if heard.tool == "get_execution"]
@@ -211,7 +211,7 @@ async def test_run_workflow_without_waiting_only_starts(world: World) -> None:
 
 async def test_run_that_ended_at_its_start_is_not_polled(world: World) -> None:
     """Fastn's documentation: an INSTANT workflow answers with its output."""
-    found = await ran(world, RunWorkflow(workflow_id=ORDERS, wait_seconds=30))
+    found = await run_workflow(world, RunWorkflow(workflow_id=ORDERS, wait_seconds=30))
     assert found["status"] == "completed"
     assert "waited_seconds" not in found
     assert not [heard for heard in world.sandbox.requests if heard.tool == "get_execution"]
@@ -219,7 +219,7 @@ async def test_run_that_ended_at_its_start_is_not_polled(world: World) -> None:
 
 async def test_running_run_has_the_call_to_wait(world: World) -> None:
     """Ours: with the id."""
-    found = await ran(world, RunWorkflow(workflow_id=BACKFILL, wait_seconds=1))
+    found = await run_workflow(world, RunWorkflow(workflow_id=BACKFILL, wait_seconds=1))
     key = found["executionId"]
     assert found["next"] == {"tool": "wait_for_execution", "arguments": {"execution_id": key}}
 
@@ -239,7 +239,7 @@ async def test_running_run_has_the_call_to_wait(world: World) -> None:
 async def test_failed_read_does_not_hide_the_started_run(world: World, fault: Any) -> None:
     """Ours: an error would make the agent start it again."""
     world.sandbox.faults.add(fault)
-    found = await ran(world, RunWorkflow(workflow_id=SLACK, wait_seconds=20))
+    found = await run_workflow(world, RunWorkflow(workflow_id=SLACK, wait_seconds=20))
     assert found["status"] == "queued"
     assert found["last_look"]
     assert found["next"]["arguments"] == {"execution_id": found["executionId"]}
@@ -273,7 +273,7 @@ async def test_internal_error_does_not_hide_the_started_run(world: World) -> Non
 async def test_run_id_is_found_in_any_answer(tmp_path: Any, answer: JsonValue, looked_for: str | None) -> None:
     """Fastn's: the fields of the answer are not known for sure."""
     world = Answering(tmp_path, answer)
-    found = await ran(world, RunWorkflow(workflow_id=SLACK, wait_seconds=5))
+    found = await run_workflow(world, RunWorkflow(workflow_id=SLACK, wait_seconds=5))
     looks = [heard.path.rpartition("/")[2] for heard in world.sandbox.requests if heard.path.count("/") == 4]
     assert {key for key in looks if key != SLACK} == ({looked_for} if looked_for else set())
     if looked_for is None and not (isinstance(answer, dict) and answer.get("status")):

@@ -88,30 +88,30 @@ def test_roles_have_the_documented_number_of_permissions() -> None:
 
 def test_new_key_is_accepted_until_it_is_revoked(fastn: Fastn) -> None:
     """Fastn's documentation: revocation is immediate."""
-    made = fastn(CreateApiKey(name="BI", permissions="Operator")).data
-    newcomer = Fastn(fastn.sandbox, made["key"])
+    created = fastn(CreateApiKey(name="BI", permissions="Operator")).data
+    newcomer = Fastn(fastn.sandbox, created["key"])
     assert newcomer(ListExecutions()).status == 200
 
-    assert fastn(RevokeApiKey(api_key_id=str(made["id"]))).data == {"id": made["id"], "revoked": True}
+    assert fastn(RevokeApiKey(api_key_id=str(created["id"]))).data == {"id": created["id"], "revoked": True}
 
     assert newcomer(ListExecutions()).status == 401
-    assert fastn(RevokeApiKey(api_key_id=str(made["id"]))).status == 404
+    assert fastn(RevokeApiKey(api_key_id=str(created["id"]))).status == 404
 
 
 def test_expired_key_is_refused(fastn: Fastn, clock: Clock) -> None:
     """Fastn's documentation: AUTH_EXPIRED."""
-    made = fastn(CreateApiKey(name="BI", expires="30d")).data
+    created = fastn(CreateApiKey(name="BI", expires="30d")).data
     clock.pass_(days=31)
 
-    answer = Fastn(fastn.sandbox, made["key"])(ListWorkflows())
+    answer = Fastn(fastn.sandbox, created["key"])(ListWorkflows())
 
     assert (answer.status, answer.error["code"]) == (401, "AUTH_EXPIRED")
 
 
 def test_custom_key_has_only_its_permissions(fastn: Fastn) -> None:
     """Fastn's documentation: a custom key has a matrix of permissions."""
-    made = fastn(CreateApiKey(name="BI", permissions="Custom", extra={"matrix": ["executions:read"]})).data
-    narrow = Fastn(fastn.sandbox, made["key"])
+    created = fastn(CreateApiKey(name="BI", permissions="Custom", extra={"matrix": ["executions:read"]})).data
+    narrow = Fastn(fastn.sandbox, created["key"])
 
     assert [narrow(ListExecutions()).status, narrow(ListWorkflows()).status] == [200, 403]
     assert {"workflows:read"} <= VIEWER
@@ -160,8 +160,8 @@ def test_retry_after_can_be_a_date_or_absent(fastn: Fastn) -> None:
 
 def test_rate_limits_are_per_key(fastn: Fastn) -> None:
     """Fastn's reference: limits are per API key, and a key can have its own."""
-    made = fastn(CreateApiKey(name="BI", rate_limit_per_minute=1)).data
-    slow = Fastn(fastn.sandbox, made["key"])
+    created = fastn(CreateApiKey(name="BI", rate_limit_per_minute=1)).data
+    slow = Fastn(fastn.sandbox, created["key"])
 
     assert [slow(ListWorkflows()).status, slow(ListWorkflows()).status, fastn(ListWorkflows()).status] == [
         200,

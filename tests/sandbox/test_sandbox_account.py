@@ -84,26 +84,26 @@ def test_file_persists_the_account(tmp_path: Path, clock: Clock) -> None:
     """Ours: with a file the account outlives the process, with its keys, and ids are not repeated."""
     file = tmp_path / "there" / "sandbox.json"
     first = Fastn(FaultySandbox(clock, file=file))
-    made = [first(CreateCustomer(name=f"Initech {number}")).data["id"] for number in range(3)]
+    created = [first(CreateCustomer(name=f"Initech {number}")).data["id"] for number in range(3)]
     key = first(CreateApiKey(name="BI", permissions="Full access")).data["key"]
 
     second = Fastn(FaultySandbox(clock, file=file), key)
 
     known = {row["id"] for row in second(ListCustomers(limit=100)).data}
-    assert known >= set(made)
+    assert known >= set(created)
     assert second(CreateCustomer(name="Initech 3")).data["id"] not in known
 
 
 def test_file_is_private_and_contains_no_key(tmp_path: Path, clock: Clock) -> None:
     """Ours: keys are stored as digests; mode 0600, in a directory of 0700."""
     file = tmp_path / "there" / "sandbox.json"
-    made = Fastn(FaultySandbox(clock, file=file))(CreateApiKey(name="BI")).data
+    created = Fastn(FaultySandbox(clock, file=file))(CreateApiKey(name="BI")).data
 
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     assert {path.name for path in file.parent.iterdir()} == {"sandbox.json", ".sandbox.json.lock"}
     text = file.read_text()
-    assert made["key"] not in text
+    assert created["key"] not in text
     assert LIVE_KEY not in text
 
 

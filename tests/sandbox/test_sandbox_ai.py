@@ -89,27 +89,27 @@ def test_approval_of_a_deleted_resource_changes_nothing(fastn: Fastn) -> None:
 def test_build_completes_after_some_polls(fastn: Fastn) -> None:
     """Fastn's documentation: BUILD PROGRESS n/N. There is no status endpoint, so the session is polled."""
     answer = fastn(AiBuild(type="Workflow", prompt="Sync orders to Xero", connectors=["xero"], approval_mode="auto"))
-    begun = answer.data
+    started = answer.data
 
-    replies = [chat(fastn, "status?", begun["sessionId"]) for _ in range(4)]
+    replies = [chat(fastn, "status?", started["sessionId"]) for _ in range(4)]
 
-    assert (answer.status, begun["progress"], begun["buildStatus"]) == (202, {"step": 0, "total": 4}, "PLANNING")
+    assert (answer.status, started["progress"], started["buildStatus"]) == (202, {"step": 0, "total": 4}, "PLANNING")
     assert [reply["status"] for reply in replies] == ["running", "running", "running", "completed"]
     assert replies[0]["message"] == "BUILD PROGRESS 1/4: Connectors"
-    made = fastn(GetWorkflow(workflow_id=replies[3]["resourceId"])).data
-    assert (made["name"], made["status"], made["createdBy"]) == ("Sync orders to Xero", "draft", "agent")
-    assert made["connectors"] == [{"slug": "xero", "scope": "MULTI_TENANT"}]
-    again = chat(fastn, "status?", begun["sessionId"])
+    created = fastn(GetWorkflow(workflow_id=replies[3]["resourceId"])).data
+    assert (created["name"], created["status"], created["createdBy"]) == ("Sync orders to Xero", "draft", "agent")
+    assert created["connectors"] == [{"slug": "xero", "scope": "MULTI_TENANT"}]
+    again = chat(fastn, "status?", started["sessionId"])
     assert again["resourceId"] == replies[3]["resourceId"]
-    assert "workflows" in chat(fastn, "And how are my workflows?", begun["sessionId"])["message"]
+    assert "workflows" in chat(fastn, "And how are my workflows?", started["sessionId"])["message"]
 
 
 def test_build_proceeds_with_time(fastn: Fastn, clock: Clock) -> None:
     """Ours: a build proceeds without being polled."""
-    begun = build(fastn, "auto", kind="connector", name="Initech")
+    started = build(fastn, "auto", kind="connector", name="Initech")
     clock.pass_(minutes=5)
 
-    done = chat(fastn, "status?", begun["sessionId"])
+    done = chat(fastn, "status?", started["sessionId"])
 
     assert done["status"] == "completed"
     assert done["resourceId"] in {row["id"] for row in fastn(ListConnectors(search="Initech")).data}
@@ -117,27 +117,27 @@ def test_build_proceeds_with_time(fastn: Fastn, clock: Clock) -> None:
 
 def test_manual_mode_build_asks_before_it_creates(fastn: Fastn) -> None:
     """Fastn's documentation: Manual asks before every creation."""
-    begun = build(fastn, "manual")
-    looked = [chat(fastn, "status?", begun["sessionId"]) for _ in range(6)]
+    started = build(fastn, "manual")
+    looked = [chat(fastn, "status?", started["sessionId"]) for _ in range(6)]
 
     assert looked[-1]["status"] == "waiting_for_user"
     assert looked[-1]["pendingApprovals"] == looked[-2]["pendingApprovals"]
     assert "Sync orders to Xero" not in names(fastn)
-    chat(fastn, "approve", begun["sessionId"])
-    assert chat(fastn, "status?", begun["sessionId"])["status"] == "completed"
+    chat(fastn, "approve", started["sessionId"])
+    assert chat(fastn, "status?", started["sessionId"])["status"] == "completed"
     assert "Sync orders to Xero" in names(fastn)
 
 
 @pytest.mark.parametrize("kind", ["workflow", "connector"])
 def test_build_does_not_overwrite_an_existing_resource(fastn: Fastn, kind: str, clock: Clock) -> None:
     """Ours: the build ends with the existing resource of that name."""
-    made: list[str] = []
+    created: list[str] = []
     for _ in range(2):
-        begun = build(fastn, "auto", kind=kind, name="Twice")
+        started = build(fastn, "auto", kind=kind, name="Twice")
         clock.pass_(minutes=5)
-        made.append(chat(fastn, "status?", begun["sessionId"])["resourceId"])
+        created.append(chat(fastn, "status?", started["sessionId"])["resourceId"])
 
-    assert made[0] == made[1]
+    assert created[0] == created[1]
 
 
 def test_invalid_build_names_the_field(fastn: Fastn) -> None:

@@ -124,25 +124,25 @@ async def test_hanging_request_ends_with_a_disconnect(sandbox: FaultySandbox) ->
 
 async def send_messages(app: App, scope: dict[str, Any], *messages: Message) -> list[Message]:
     """Return what an application sends in response to the messages."""
-    coming, said = list(messages), list[Message]()
+    coming, sent = list(messages), list[Message]()
 
     async def receive() -> Message:
         return coming.pop(0)
 
     async def send(message: Message) -> None:
-        said.append(message)
+        sent.append(message)
 
     await app(scope, receive, send)
-    return said
+    return sent
 
 
 async def test_app_supports_lifespan(sandbox: FaultySandbox) -> None:
     """ASGI: the lifespan protocol."""
     app = create_app(sandbox)
 
-    said = await send_messages(app, {"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+    sent = await send_messages(app, {"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
 
-    assert [message["type"] for message in said] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
 async def test_app_refuses_websockets(sandbox: FaultySandbox) -> None:
@@ -162,9 +162,9 @@ async def test_app_works_without_raw_path(sandbox: FaultySandbox) -> None:
         "headers": [(name.encode(), value.encode()) for name, value in HEADERS.items()],
     }
 
-    said = await send_messages(create_app(sandbox), scope, {"type": "http.request"})
+    sent = await send_messages(create_app(sandbox), scope, {"type": "http.request"})
 
-    assert said[0]["status"] == 200
+    assert sent[0]["status"] == 200
 
 
 async def test_disconnected_client_is_not_answered(sandbox: FaultySandbox) -> None:
@@ -355,11 +355,11 @@ async def test_served_hanging_request_ends_with_the_client(
 def test_package_imports_no_server_and_no_client() -> None:
     """Ours: importing it is cheap, and any server can serve it."""
     foreign = "[name for name in ('starlette', 'uvicorn', 'httpx2', 'mcp') if name in sys.modules]"
-    said = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", f"import sys, fastn_mcp.sandbox; print({foreign})"],
         capture_output=True,
         text=True,
         check=True,
     )
 
-    assert said.stdout.strip() == "[]"
+    assert result.stdout.strip() == "[]"

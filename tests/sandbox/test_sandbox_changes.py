@@ -48,10 +48,10 @@ class Account(RuleBasedStateMachine):
     def _make(self, call: Any) -> Any:
         """Make an approved call, and return its outcome. A refusal of Fastn changes nothing."""
 
-        async def made() -> Any:
+        async def make() -> Any:
             return await self._world.call(call, FormNow(yes, self._world.clock))
 
-        outcome = anyio.run(made)
+        outcome = anyio.run(make)
         if isinstance(outcome, Done) and outcome.change is not None:
             self._changes.append(outcome.change.id)
         return outcome

@@ -78,8 +78,8 @@ def test_usage_and_quotas_match_the_rows(account: Fastn) -> None:
     first = MORNING.replace(day=1, hour=0, minute=0)
     usage, quotas = account(GetUsage()).data, account(GetQuotas()).data
     history = account.sandbox.history
-    kept: list[Any] = [row for row in account.sandbox.state.all("executions") if at(row, "createdAt") >= first]
-    rows = kept + [history.row(number) for number in history.numbers(since=first)]
+    stored: list[Any] = [row for row in account.sandbox.state.all("executions") if at(row, "createdAt") >= first]
+    rows = stored + [history.row(number) for number in history.numbers(since=first)]
     counted = Counter(row["endOrgId"] for row in rows)
 
     assert usage["executions"]["month"] == len(rows) > 100
@@ -127,9 +127,9 @@ def test_connections_and_triggers_match_the_runs(account: Fastn) -> None:
         assert at(row, "createdAt") <= at(row, "lastUsedAt")
     for name in ("Daily TikTok sync", "Nightly contact sync"):
         trigger: Any = state.named("triggers", name, by="name")
-        mine = [row for row in state.all("executions") if row["workflowId"] == trigger["routes"][0]["routeId"]]
+        runs = [row for row in state.all("executions") if row["workflowId"] == trigger["routes"][0]["routeId"]]
         scheduled = sorted(
-            (row for row in mine if row["triggeredBy"] == "scheduler"), key=lambda row: str(row["createdAt"])
+            (row for row in runs if row["triggeredBy"] == "scheduler"), key=lambda row: str(row["createdAt"])
         )
         assert scheduled[-1]["createdAt"] == trigger["lastRun"]
         failures = trigger["consecutiveFailures"]
