@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
@@ -232,7 +232,9 @@ def condition(at: Key, operations: Iterable[AnyOperation], value: object, keys: 
     if len(kinds) > 1 or (kind := kinds.pop()) is None:
         raise ConfigError(at, f"when: {argument!r} has parts, and only texts and numbers can be compared")
     wanted, called = kind
-    options: list[Any] = value if isinstance(value, list) else [value]
+    options: list[Any] = [value]
+    if isinstance(value, list):
+        options = cast("list[object]", value)
     if not options or any(type(option) is not wanted for option in options):
         raise ConfigError(at, f"when: {argument} has to be compared with {called}, or a list of such")
     return Choice(tuple(Glob(option) if isinstance(option, str) else option for option in options))
