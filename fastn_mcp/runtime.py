@@ -23,12 +23,12 @@ def untraced() -> None:
     """Return no `traceparent`, as nothing is traced."""
 
 
-Said = dict[str, str | int | float | None]
+SpanFacts = dict[str, str | int | float | None]
 """Facts about an operation in progress, by our names. The code that runs it adds more."""
 
 
-def _unobserved(kind: str, subject: str, said: Said) -> AbstractContextManager[Said]:  # noqa: ARG001
-    return nullcontext(said)
+def _unobserved(kind: str, subject: str, facts: SpanFacts) -> AbstractContextManager[SpanFacts]:  # noqa: ARG001
+    return nullcontext(facts)
 
 
 Report = Callable[[str, float, float | None], Awaitable[None]]
@@ -50,6 +50,6 @@ class System:
     token: Callable[[], str] = _token
     trace: Callable[[], str | None] = untraced
     """Return the current span as a W3C `traceparent`; None if nothing is traced."""
-    span: Callable[[str, str, Said], AbstractContextManager[Said]] = _unobserved
+    span: Callable[[str, str, SpanFacts], AbstractContextManager[SpanFacts]] = _unobserved
     """Open a span of a kind (`execute_tool`, `guard`, `ask`, `fastn`, `http` or `wait`) with a subject and the facts
     known at the start. The code inside adds further facts."""

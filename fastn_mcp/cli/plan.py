@@ -107,7 +107,7 @@ def _from_script(lines: Iterable[bytes]) -> Iterator[Call]:
     if errors:
         raise click.ClickException(errors[0])
     for step in calls:
-        for call in step.wanted.call.made_of or (step.wanted.call,):
+        for call in step.wanted.call.inner_calls or (step.wanted.call,):
             if isinstance(call, Operation) and call.effect is not Effect.READ:
                 yield call
 

@@ -50,7 +50,7 @@ from fastn_mcp.errors import (
 )
 from fastn_mcp.fastn.targets import Call, no_such, read_target, settling_read
 from fastn_mcp.redaction import REDACTED, Redactor, find_redacted, redact, redact_text, secrets_in, texts_in
-from fastn_mcp.runtime import Said, System
+from fastn_mcp.runtime import SpanFacts, System
 from fastn_mcp.tools.operation import Operation, RefusedValue, Request, Update
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 from fastn_mcp.tools.workflows import RunWorkflow
@@ -183,7 +183,7 @@ class FastnClient:
         attempts = Attempts(call)
         secrets = [] if call.effect is Effect.READ else secrets_of(call)
         redactor = Redactor([*self.redactor.secrets, *secrets]) if secrets else self.redactor
-        details: Said = {"operation": attempts.operation, "effect": call.effect.value}
+        details: SpanFacts = {"operation": attempts.operation, "effect": call.effect.value}
         with self._system.span("fastn", attempts.operation, details):
             try:
                 with anyio.fail_after(self.deadline(call)):
@@ -244,7 +244,7 @@ class FastnClient:
             attempts.number += 1
             attempts.last = None
             wait: float | None = None
-            details: Said = {
+            details: SpanFacts = {
                 "method": request.method,
                 "template": request.template,
                 "base_url": self._account.base_url,
@@ -318,7 +318,7 @@ class FastnClient:
         await self._wait(why, "rate_limit", seconds, attempts)
 
     async def _wait(self, why: str, cause: str, seconds: float, attempts: Attempts) -> None:
-        details: Said = {"cause": cause, "seconds": round(seconds, 3), "operation": attempts.operation}
+        details: SpanFacts = {"cause": cause, "seconds": round(seconds, 3), "operation": attempts.operation}
         with self._system.span("wait", cause, details):
             await announce_wait(why)
             await self._system.sleep(seconds)

@@ -24,7 +24,7 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.policy import Decision, PolicyDecision
-from fastn_mcp.runtime import Report, Said, System, no_progress
+from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class Guard:
         """
         current, call = evaluation.calls[number], evaluation.calls[number].call
         is_list = evaluation.batch.is_list
-        with self._span(call) if is_list else nullcontext(Said()) as said, self._fail_closed(call, caller):
+        with self._span(call) if is_list else nullcontext(SpanFacts()) as said, self._fail_closed(call, caller):
             current = await self._reevaluate(call, caller) if is_stale else current
             said |= _decided(current.effect, current.verdict) if is_list else {}
             filled = self._secrets.fill(call)
@@ -186,7 +186,7 @@ class Guard:
         return BatchResult(id_, {change.number: change for change in await self._ledger.changes_of(id_)})
 
     async def _evaluate(
-        self, batch: Batch, caller: Caller, skip: Collection[int], said: Said, *, reads: bool = False
+        self, batch: Batch, caller: Caller, skip: Collection[int], said: SpanFacts, *, reads: bool = False
     ) -> Evaluation:
         """Evaluate what is left of a batch; without a read where the policy decides by itself, unless `reads`.
 
@@ -221,8 +221,8 @@ class Guard:
                 facts={"settle": {"tool": "list_api_keys", "arguments": {}}},
             ) from error
 
-    def _span(self, call: Tool[Any]) -> AbstractContextManager[Said]:
-        said: Said = {"operation": call.tool_name(), "effect": call.effective.value}
+    def _span(self, call: Tool[Any]) -> AbstractContextManager[SpanFacts]:
+        said: SpanFacts = {"operation": call.tool_name(), "effect": call.effective.value}
         return self._system.span("guard", call.tool_name(), said)
 
     @contextmanager
@@ -243,5 +243,5 @@ class Guard:
             ) from error
 
 
-def _decided(effect: Effect, verdict: PolicyDecision) -> Said:
+def _decided(effect: Effect, verdict: PolicyDecision) -> SpanFacts:
     return {"effect": effect.value, "decision": verdict.decision.value, "rule": verdict.rule}

@@ -70,7 +70,7 @@ class ApplyChanges(Procedure[AppliedChanges]):
 
     @property
     @override
-    def made_of(self) -> tuple[Call, ...]:
+    def inner_calls(self) -> tuple[Call, ...]:
         return self._calls
 
     @property

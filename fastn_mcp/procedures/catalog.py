@@ -76,7 +76,7 @@ def parse(
         call = operation.model_validate(fields)
     except ValidationError as error:
         raise NotSent(f"{problems(operation, error)}.", "Correct the arguments and call again.") from None
-    for number, part in enumerate(call.made_of, 1):
+    for number, part in enumerate(call.inner_calls, 1):
         if part.tool_name() not in tools:
             raise _switched_off(f"Call {number}: {part.tool_name()}")
     return ParsedCall(call, dry_run)

@@ -21,7 +21,7 @@ from fastn_mcp.procedures.ai import build, chat
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.tables import listed
 from fastn_mcp.procedures.wait_for_execution import run_and_wait
-from fastn_mcp.runtime import Report, Said, System, no_progress
+from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import List
@@ -79,7 +79,7 @@ class Dispatcher:
             partial(guard.preview, caller=caller) if is_preview else execute,
             partial(guard.allowance, caller.principal),
         )
-        attributes: Said = {"effect": call.effective.value}
+        attributes: SpanFacts = {"effect": call.effective.value}
         with self.system.span("execute_tool", call.tool_name(), attributes):
             self._client.check(call)
             if call.effect is not Effect.READ:
@@ -92,7 +92,7 @@ class Dispatcher:
 
     def _check_secrets(self, call: Tool[Any], caller: Caller) -> None:
         """Refuse a missing secret before a person is asked. Raises `NotSent`."""
-        for inner in (call, *call.made_of):
+        for inner in (call, *call.inner_calls):
             try:
                 self._secrets.fill(inner)
             except NotSent as error:

@@ -15,7 +15,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from fastn_mcp import __version__
 from fastn_mcp.errors import FastnError
-from fastn_mcp.runtime import Said
+from fastn_mcp.runtime import SpanFacts
 from fastn_mcp.telemetry import attributes as names
 
 Attributes = dict[str, str | int | float]
@@ -138,13 +138,13 @@ class AccountSpans:
         self._instruments = instruments
         self._profile = profile
 
-    def __call__(self, kind: str, subject: str, facts: Said) -> AbstractContextManager[Said]:
+    def __call__(self, kind: str, subject: str, facts: SpanFacts) -> AbstractContextManager[SpanFacts]:
         if kind == "execute_tool":
             return self._tool_call(subject, facts)
         return self._wait(facts) if kind == "wait" else self._span(kind, subject, facts)
 
     @contextmanager
-    def _tool_call(self, tool: str, facts: Said) -> Generator[Said]:
+    def _tool_call(self, tool: str, facts: SpanFacts) -> Generator[SpanFacts]:
         """Count a tool call. Opens a span unless a client's request has one."""
         with ExitStack() as opened:
             call, span = _call.get(), None
@@ -164,7 +164,7 @@ class AccountSpans:
             call |= self._attributes(facts)
 
     @contextmanager
-    def _wait(self, facts: Said) -> Generator[Said]:
+    def _wait(self, facts: SpanFacts) -> Generator[SpanFacts]:
         """Add an event to the open span, and count a retry."""
         attributes = self._attributes(facts)
         event = {name: attributes[name] for name in ("fastn_mcp.wait.cause", "fastn_mcp.wait.seconds")}
@@ -175,7 +175,7 @@ class AccountSpans:
             self._instruments.record(names.RETRIED, 1, attributes)
 
     @contextmanager
-    def _span(self, kind: str, subject: str, facts: Said) -> Generator[Said]:
+    def _span(self, kind: str, subject: str, facts: SpanFacts) -> Generator[SpanFacts]:
         began = time.monotonic()
         name, span_kind = f"{kind} {subject}", SpanKind.INTERNAL
         if kind == "http":
@@ -197,7 +197,7 @@ class AccountSpans:
                     fail(span, str(attributes[names.ERROR]))
                 self._measure(kind, time.monotonic() - began, facts, attributes)
 
-    def _measure(self, kind: str, seconds: float, facts: Said, attributes: Attributes) -> None:
+    def _measure(self, kind: str, seconds: float, facts: SpanFacts, attributes: Attributes) -> None:
         if kind == "guard":
             self._instruments.record(names.DECIDED, 1, attributes)
         elif kind == "ask" and facts.get("is_answered"):
@@ -208,7 +208,7 @@ class AccountSpans:
             if remaining.isascii() and remaining.isdecimal() and len(remaining) < 10:
                 self._instruments.record(names.REMAINING, int(remaining), attributes)
 
-    def _attributes(self, facts: Said) -> Attributes:
+    def _attributes(self, facts: SpanFacts) -> Attributes:
         found: Attributes = {names.PROFILE: self._profile}
         for key, name in names.ATTRIBUTES.items():
             if (value := facts.get(key)) is not None:
@@ -224,7 +224,7 @@ def _server(base_url: str) -> dict[str, Any]:
     return {"address": parts.hostname or "", "port": parts.port or (80 if parts.scheme == "http" else 443)}
 
 
-def _note_failure(kind: str, facts: Said, error: BaseException) -> None:
+def _note_failure(kind: str, facts: SpanFacts, error: BaseException) -> None:
     """Add the outcome, and the error if it is one. A refusal is a decision of the guard, not a failure."""
     decides = kind in ("guard", "ask")
     if isinstance(error, FastnError):

@@ -195,7 +195,7 @@ class Tool(BaseModel, Generic[Result]):
         return None
 
     @property
-    def made_of(self) -> "tuple[Tool[Any], ...]":
+    def inner_calls(self) -> "tuple[Tool[Any], ...]":
         """Calls that this call makes. Each must be allowed by itself."""
         return ()
 

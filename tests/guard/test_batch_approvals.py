@@ -160,7 +160,7 @@ def test_a_call_that_is_switched_off_is_so_in_a_batch() -> None:
 
 def test_runs_of_one_workflow_with_different_inputs_are_a_batch() -> None:
     calls = [("run_workflow", {"workflow_id": "w", "input": {"n": n}}) for n in range(3)]
-    assert len(batch(*calls).made_of) == 3
+    assert len(batch(*calls).inner_calls) == 3
 
 
 # One question.
@@ -180,7 +180,7 @@ async def test_three_deletions_are_asked_about_once_and_made_in_order(world: Wor
     assert all(line.startswith(f'{n}. Delete customer "') for n, line in enumerate(lines[1:4], 1))
     assert all(name in line for name, line in zip(NAMES, lines[1:4], strict=True))
     assert lines[-1] == 'To approve these 3 calls, type the words between the quotes: "DELETE 3 CUSTOMERS"'
-    targets = [part.target for part in call.made_of]
+    targets = [part.target for part in call.inner_calls]
     assert [heard.path.rpartition("/")[2] for heard in world.changes] == targets
     decided = await world.ledger.decided(10)
     assert [(grant.tool, grant.state, grant.used) for grant in decided] == [
@@ -256,7 +256,7 @@ async def test_a_preview_lists_all_and_sends_nothing(world: World) -> None:
     shown = await world.dispatch.preview(call, Caller("local", None))
     data = cast("dict[str, Any]", shown.data())
     assert [(row["number"], row["target"]["id"]) for row in data["calls"]] == [
-        (number, part.target) for number, part in enumerate(call.made_of, 1)
+        (number, part.target) for number, part in enumerate(call.inner_calls, 1)
     ]
     person = form(world, lambda _: NoAnswer("away"))
     await world.call(call, person)
@@ -448,7 +448,7 @@ async def test_a_batch_whose_process_ended_between_two_calls_goes_on_without_a_q
     assert outcomes(await other.call(call, person)) == ["done"] * 3
     assert person.asked == []
     made = [heard.path.rpartition("/")[2] for heard in (*world.changes, *other.changes)]
-    assert made == [part.target for part in call.made_of]
+    assert made == [part.target for part in call.inner_calls]
     other.close()
 
 
@@ -472,8 +472,8 @@ async def test_a_batch_that_is_resumed_too_late_asks_about_what_is_left(world: W
 
 async def test_a_call_that_was_begun_by_a_process_that_ended_is_unknown(world: World) -> None:
     call = creations("A", "B")
-    id_ = world.evaluator.batch_id(Batch(call, call.made_of), "local")
-    begun = replace(allowed(call.made_of[0]), batch=id_, number=1)
+    id_ = world.evaluator.batch_id(Batch(call, call.inner_calls), "local")
+    begun = replace(allowed(call.inner_calls[0]), batch=id_, number=1)
     await world.journalling.begin(begun, world.client.send)
     outcome = await world.call(call)
     assert isinstance(outcome, UnknownOutcome)
@@ -528,7 +528,7 @@ async def test_a_grant_of_a_batch_makes_no_call_of_its_own(world: World) -> None
 
     with pytest.raises(Killed):
         await world.dispatch(call, Caller("local", form(world)), report)
-    assert isinstance(await world.call(call.made_of[0]), PendingApproval)
+    assert isinstance(await world.call(call.inner_calls[0]), PendingApproval)
     assert world.changes == []
 
 
@@ -667,7 +667,7 @@ async def test_a_ledger_that_fails_sends_nothing(world: World) -> None:
 async def test_steps_are_told_by_number(world: World) -> None:
     await world.call(creations("A", "B"))
     call = creations("A", "B")
-    found = await world.ledger.changes_of(world.evaluator.batch_id(Batch(call, call.made_of), "local"))
+    found = await world.ledger.changes_of(world.evaluator.batch_id(Batch(call, call.inner_calls), "local"))
     assert [(step.number, step.outcome) for step in found] == [(1, "done"), (2, "done")]
 
 
