@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from declining import each_version, session
+from declining_client import each_version, session
 from world import World
 
 from fastn_mcp.guard.policy import Mode, Policy

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from approving import Content, Fields, Program, approval, changing, connected, data, each_version, typed
 from asking import Fastn
 from deciding import answered
 from faulty_sandbox import Status
 from mcp import Client
+from scripted_client import Content, Fields, Program, approval, changing, connected, data, each_version, typed
 from world import World
 
 from fastn_mcp.build.ledger import ledger_at

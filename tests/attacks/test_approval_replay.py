@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from approving import Program, approval, changing, data
 from asking import Fastn
 from deciding import moved
-from declining import VERSIONS
+from declining_client import VERSIONS
 from mcp import Client, MCPError
 from mcp.types import ElicitRequest, ElicitResult, InputRequiredResult
+from scripted_client import Program, approval, changing, data
 from world import FormLater, World
 
 from fastn_mcp.errors import FastnError

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from declining import each_version, session
+from declining_client import each_version, session
 from world import World
 
 from fastn_mcp.config.paths import read_regular

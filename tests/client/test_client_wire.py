@@ -9,7 +9,7 @@ import anyio
 import pytest
 from fake_fastn import KEY, Clock
 from pydantic import JsonValue
-from wire import answer, serving
+from raw_server import answer, serving
 
 from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.client import FastnClient

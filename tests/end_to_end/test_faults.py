@@ -1,6 +1,6 @@
 """Every fault over a real socket: what reached Fastn, what is said of it, how long it took, and what it leaves behind.
 
-The table of `tests/client/test_client_fates.py` says the same of an exchange that is made up. This one has none: the
+The table of `tests/client/test_client_outcomes.py` says the same of an exchange that is made up. This one has none: the
 sandbox is served, the client's own HTTP speaks to it, and the sandbox's data show whether what an error says is true.
 """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collected import Collected
+from collected_telemetry import Collected
 from faulty_sandbox import Reset, Status
 from mcp import Client, MCPError
 from mcp.client import ClientRequestContext

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from declining import each_version, session
+from declining_client import each_version, session
 from world import FormNow, World
 
 from fastn_mcp.errors import Declined, NotSent
