@@ -24,14 +24,14 @@ from fastn_mcp.client.retry import (
     FULL_BUDGET,
     MAX_ATTEMPTS,
     MAX_WAIT,
-    Fate,
+    AttemptOutcome,
     RateLimit,
     RateLimitStore,
     RetryBudget,
     announce_wait,
     exhausted_for,
-    fate,
-    may_repeat,
+    may_retry,
+    outcome_of,
     pause,
     retry_after,
 )
@@ -71,13 +71,13 @@ class Attempts:
         self._reads = call.effect is Effect.READ
         self.operation = call.tool_name()
         self.number = 0
-        self.last: Fate | None = Fate.UNSENT
+        self.last: AttemptOutcome | None = AttemptOutcome.NOT_SENT
         """None while an attempt is under way."""
         self.was_unknown = False
 
-    def end(self, fate: Fate) -> None:
-        self.last = fate
-        self.was_unknown |= fate is Fate.UNKNOWN
+    def end(self, outcome: AttemptOutcome) -> None:
+        self.last = outcome
+        self.was_unknown |= outcome is AttemptOutcome.UNKNOWN
 
     def unreachable(self, host: str, error: NotSentError) -> FastnError:
         if self.was_unknown:
@@ -111,7 +111,7 @@ class Attempts:
                 return Timeout("Fastn did not answer in time.", "Call again, or ask for less.")
             detail: dict[str, JsonValue] = {}
             return UnknownOutcome("Fastn did not answer in time.", self._settling(detail), facts=detail)
-        if self.last is Fate.THROTTLED:
+        if self.last is AttemptOutcome.THROTTLED:
             what = "Fastn's rate limit is reached (429), and there was no time to wait."
             return RateLimited(what, "Call again later.")
         return NotSent("The call waited too long for its turn.", "Call again later.")
@@ -257,10 +257,10 @@ class FastnClient:
                     details["remaining"] = answer.headers.get("x-ratelimit-remaining")
                     details["error"] = answer.unreadable and answer.unreadable.name.lower()
             except NotSentError as error:
-                attempts.end(Fate.UNSENT)
+                attempts.end(AttemptOutcome.NOT_SENT)
                 failure: FastnError = attempts.unreachable(self._account.host, error)
             except ResponseLost as error:
-                attempts.end(Fate.UNKNOWN)
+                attempts.end(AttemptOutcome.UNKNOWN)
                 failure = attempts.lost(f"The connection broke before Fastn answered ({error}).", {})
             else:
                 failed, wait = await self._classify(answer, request.method, attempts)
@@ -276,18 +276,18 @@ class FastnClient:
         now = self._system.now()
         if (reset := exhausted_for(answer.headers, now)) is not None:
             await self._limit.used_up(reset)
-        response, outcome, what = dict[str, JsonValue](), Fate.ANSWERED, f"Fastn answered {answer.status}."
+        response, outcome, what = dict[str, JsonValue](), AttemptOutcome.ANSWERED, f"Fastn answered {answer.status}."
         if answer.status >= 300:
             response = _error_body(answer)
-            outcome = fate(answer.status, response.get("code"))
+            outcome = outcome_of(answer.status, response.get("code"))
         if answer.unreadable is UnreadableBody.BROKEN and answer.status < 300 and method == "GET":
-            outcome, what = Fate.UNKNOWN, "Fastn's response was cut off."
+            outcome, what = AttemptOutcome.UNKNOWN, "Fastn's response was cut off."
         attempts.end(outcome)
-        if outcome is Fate.ANSWERED:
+        if outcome is AttemptOutcome.ANSWERED:
             self._retries.left = min(FULL_BUDGET, self._retries.left + 1)
             return None, None
         wait = retry_after(answer.headers, now)
-        if outcome is not Fate.THROTTLED:
+        if outcome is not AttemptOutcome.THROTTLED:
             return attempts.lost(what, response), wait
         if wait:
             await self._limit.refused(wait)
@@ -297,9 +297,9 @@ class FastnClient:
         """Wait until the next attempt. Raises `failure` if there may be none, or if the wait is too long."""
         seconds = pause(attempts.number, wait, self._system.share())
         in_time = seconds <= MAX_WAIT and seconds < anyio.current_effective_deadline() - anyio.current_time()
-        outcome = attempts.last or Fate.UNKNOWN
-        may_retry = attempts.number < MAX_ATTEMPTS and may_repeat(method, outcome)
-        if not may_retry or not in_time or not self._retries.take(outcome):
+        outcome = attempts.last or AttemptOutcome.UNKNOWN
+        is_allowed = attempts.number < MAX_ATTEMPTS and may_retry(method, outcome)
+        if not is_allowed or not in_time or not self._retries.take(outcome):
             raise failure
         again = f"Trying again in {seconds:.1f} s (attempt {attempts.number + 1} of {MAX_ATTEMPTS})."
         await self._wait(f"{failure.what} {again}", "retry", seconds, attempts)

@@ -141,7 +141,7 @@ class HttpExchange:
             ) from error
         try:
             response = await connection.handle_async_request(self._built(request))
-        except _UNSENT as error:
+        except _NOT_SENT as error:
             with anyio.CancelScope(shield=True):
                 await connection.aclose()  # behind a proxy it may be open already
             proxied = self._scheme == b"https" and self._options.proxy is not None
@@ -182,7 +182,7 @@ class HttpExchange:
         await self._connections.aclose()
 
 
-_UNSENT = (
+_NOT_SENT = (
     httpcore2.ConnectError,
     httpcore2.ConnectTimeout,
     httpcore2.ProxyError,

@@ -29,10 +29,10 @@ _MAX_PAUSE = 5.0
 _DAY = 86_400.0
 
 
-class Fate(Enum):
+class AttemptOutcome(Enum):
     """Outcome of one attempt."""
 
-    UNSENT = "nothing was sent"
+    NOT_SENT = "nothing was sent"
     THROTTLED = "refused unprocessed: 429"
     UNKNOWN = "sent, and the answer was lost or says nothing"
     ANSWERED = "answered"
@@ -42,18 +42,18 @@ _NOT_DONE = frozenset({501, 505})
 _REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
 
 
-def fate(status: int, code: object) -> Fate:
+def outcome_of(status: int, code: object) -> AttemptOutcome:
     """Return the outcome by status and Fastn's `code`. Waiting helps with a rate limit, not with an exhausted quota."""
     if status == 429 and code != "QUOTA_EXCEEDED":
-        return Fate.THROTTLED
+        return AttemptOutcome.THROTTLED
     # Gateways have 5xx statuses of their own, such as 524 for a late response.
     lost = status == 408 or (status >= 500 and status not in _NOT_DONE)
-    return Fate.UNKNOWN if lost else Fate.ANSWERED
+    return AttemptOutcome.UNKNOWN if lost else AttemptOutcome.ANSWERED
 
 
-def may_repeat(method: str, fate: Fate) -> bool:
+def may_retry(method: str, outcome: AttemptOutcome) -> bool:
     """Return whether a request may be sent again after an attempt with this outcome."""
-    return fate is not Fate.ANSWERED and (method in _REPEATABLE or fate is not Fate.UNKNOWN)
+    return outcome is not AttemptOutcome.ANSWERED and (method in _REPEATABLE or outcome is not AttemptOutcome.UNKNOWN)
 
 
 def pause(attempt: int, retry_after: float | None, share: float) -> float:
@@ -91,7 +91,7 @@ def _server_time(headers: Mapping[str, str], now: datetime) -> datetime:
 
 
 FULL_BUDGET = 500.0
-_COST = {Fate.UNSENT: 14.0, Fate.UNKNOWN: 14.0, Fate.THROTTLED: 5.0}
+_COST = {AttemptOutcome.NOT_SENT: 14.0, AttemptOutcome.UNKNOWN: 14.0, AttemptOutcome.THROTTLED: 5.0}
 
 
 class RetryBudget:
@@ -100,7 +100,7 @@ class RetryBudget:
     def __init__(self) -> None:
         self.left = FULL_BUDGET
 
-    def take(self, after: Fate) -> bool:
+    def take(self, after: AttemptOutcome) -> bool:
         """Take the tokens for a retry. Returns False if too few are left."""
         if self.left < _COST[after]:
             return False

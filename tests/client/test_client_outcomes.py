@@ -6,7 +6,7 @@ import pytest
 from fake_fastn import Clock, Fastn, Step, client, reply
 
 from fastn_mcp.client.http import NotSentError, ResponseLost, UnreadableBody
-from fastn_mcp.client.retry import Fate, may_repeat
+from fastn_mcp.client.retry import AttemptOutcome, may_retry
 from fastn_mcp.errors import FastnError
 from fastn_mcp.tools.account import DeleteSecret, InviteUser
 from fastn_mcp.tools.ai import AiChat
@@ -222,7 +222,7 @@ async def test_lost_response_names_the_read_that_settles_it(call: Operation[Any]
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST", "PATCH", "HEAD"])
 def test_only_idempotent_methods_are_retried_after_a_lost_response(method: str) -> None:
     """Ours: no assumption about PATCH, which an account's route may use."""
-    assert may_repeat(method, Fate.UNKNOWN) == (method in ("GET", "PUT", "DELETE"))
-    assert may_repeat(method, Fate.UNSENT)
-    assert may_repeat(method, Fate.THROTTLED)
-    assert not may_repeat(method, Fate.ANSWERED)
+    assert may_retry(method, AttemptOutcome.UNKNOWN) == (method in ("GET", "PUT", "DELETE"))
+    assert may_retry(method, AttemptOutcome.NOT_SENT)
+    assert may_retry(method, AttemptOutcome.THROTTLED)
+    assert not may_retry(method, AttemptOutcome.ANSWERED)
