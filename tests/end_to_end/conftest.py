@@ -1,4 +1,4 @@
-"""The processes that these tests drive."""
+"""Fixtures: server and sandbox processes for these tests."""
 
 import sys
 from collections.abc import AsyncGenerator, Generator
@@ -30,7 +30,7 @@ def upstream(sandbox_process: Upstream) -> Upstream:
 def http_server(sandbox_process: Upstream) -> Generator[str]:
     port = free_port()
     env = environment(sandbox_process)
-    # Tests share this server and account, and together delete more than people do.
+    # Tests share this server and account, and together exceed the default rate of deletions.
     policy = Path(env["FASTN_STATE_DIR"]) / "policy.toml"
     policy.write_text('[budget]\ndestroy_rate = "1000 per 1m"\n')
     policy.chmod(0o600)
@@ -40,7 +40,7 @@ def http_server(sandbox_process: Upstream) -> Generator[str]:
 
 @pytest.fixture
 def connect(upstream: Upstream, http_server: str) -> Connect:
-    """A client on a transport, in an era, with a person or without, and a server with these flags."""
+    """Return a client for a transport and protocol version, with or without a person, to a server with these flags."""
 
     @asynccontextmanager
     async def connected(

@@ -1,6 +1,6 @@
-"""A crowd of clients before a fleet: each reads, changes, and has calls approved, and notes what it was told.
+"""A crowd of clients for a fleet: each reads, changes and has calls approved, and records every response.
 
-A call that a client could not hear the end of is noted as that. Only what was noted counts; `settling.py` judges it.
+A call whose response a client did not receive is recorded as that. `settling.py` judges the records.
 """
 
 import itertools
@@ -36,9 +36,9 @@ _GONE = {502, 504}
 
 @dataclass
 class Book:
-    """What the clients were told, and what was approved."""
+    """Responses that the clients received, and approvals that were given."""
 
-    told: "defaultdict[tuple[str, str], list[str]]" = field(default_factory=lambda: defaultdict(list))
+    outcomes: "defaultdict[tuple[str, str], list[str]]" = field(default_factory=lambda: defaultdict(list))
     """By tenant and by what names a change: what became of each call that could have made it."""
     approved: dict[str, str] = field(default_factory=dict[str, str])
     """The grants that a person approved, by what names the change."""
@@ -50,13 +50,13 @@ class Book:
     _waited_for: dict[str, anyio.Event] = field(default_factory=dict[str, anyio.Event])
 
     def approval(self, name: str) -> anyio.Event:
-        """Comes when a person has approved a change."""
+        """Wait until a person has approved a change."""
         return self._waited_for.setdefault(name, anyio.Event())
 
 
 @dataclass
 class Visitor:
-    """One client of a tenant, who is a person of their own."""
+    """One client of a tenant, with a principal of its own."""
 
     fleet: Fleet
     caller: Caller
@@ -71,8 +71,8 @@ class Visitor:
         self.names = (f"made-by-{self.tenant}-{self.number}-{n}" for n in itertools.count())
 
     async def visit(self) -> None:
-        """Until it is over; what was begun is ended."""
-        # Not all do the same at the same time.
+        """Make the client's calls until the time is over, and finish those in progress."""
+        # clients start at different points
         acts = [self.read, self.create, self.read, self.form, self.read, self.elsewhere]
         for turn in itertools.count(self.number):
             if not self.going():
@@ -80,7 +80,7 @@ class Visitor:
             await acts[turn % (6 if turn < self.number + 6 * APPROVALS else 3)]()
 
     async def read(self) -> None:
-        """What clients of this tenant have made, and none of another: all are searched for alike."""
+        """Search the customers of all clients, and find those of this tenant and no other."""
         result = await self._called("list_customers", {"search": "made-by-", "limit": 5})
         names = [row["name"] for row in result.get("data", ())]
         self.book.calls["rows"] += len(names)
@@ -92,7 +92,7 @@ class Visitor:
         self._tell(name, await self._called("create_customer", {"name": name}))
 
     async def form(self) -> None:
-        """A run, approved in the form that one replica shows, and answered wherever the answer goes."""
+        """Have a run approved in the form of one replica, answered at whichever replica gets the answer."""
         name = next(self.names)
         asked = await self._run(name)
         if "inputRequests" not in asked:
@@ -107,7 +107,7 @@ class Visitor:
         await self._until_heard(name, lambda: self._run(name, **more))
 
     async def elsewhere(self) -> None:
-        """A run that a person approves at a terminal, and that is then repeated several times at once."""
+        """Have a run approved at a terminal, then repeat the call several times concurrently."""
         name = next(self.names)
         asked = await self._until_heard(name, lambda: self._run(name, _meta=_NO_FORMS))
         if asked.get("outcome") != "approval_required":
@@ -123,7 +123,7 @@ class Visitor:
                 tasks.start_soon(again)
 
     async def _until_heard(self, name: str, call: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-        """What a client does that was cut off, or told that the ledger cannot be used now: the same call again."""
+        """Repeat a call that was cut off or that failed on the ledger."""
         result: dict[str, Any] = {}
         for _ in range(8):
             result = await call()
@@ -134,13 +134,13 @@ class Visitor:
 
     def _tell(self, name: str, result: dict[str, Any]) -> None:
         outcome = "done" if "done" in result else "approval_required" if "inputRequests" in result else ""
-        self.book.told[self.tenant, name].append(outcome or str(result.get("outcome", result)))
+        self.book.outcomes[self.tenant, name].append(outcome or str(result.get("outcome", result)))
 
     async def _run(self, name: str, **more: Any) -> dict[str, Any]:
         return await self._called("run_workflow", {"workflow_id": self.workflow, "input": {"of": name}}, **more)
 
     async def _called(self, tool: str, arguments: dict[str, Any], **more: Any) -> dict[str, Any]:
-        """What the agent reads, or a form, or that it was cut off."""
+        """Return the result or form of a call, or that it was cut off."""
         body = request(tool, arguments, **more) | {"id": next(_IDS)}
         try:
             answer = await self.caller.ask(self.token, body, **modern(tool))
@@ -170,10 +170,10 @@ def _reply(answer: httpx2.Response) -> dict[str, Any]:
 
 
 async def deciding(desk: TerminalApprovals, book: Book) -> None:
-    """A person at a terminal, who approves each question once, wherever it was asked."""
+    """Approve each request once at a terminal, wherever it was made."""
     begun: dict[str, str] = {}
     while True:
-        with suppress(LedgerLost):  # it was too busy to answer: a person looks again, also at what they did
+        with suppress(LedgerLost):  # too busy to answer: a person looks again, also at their last decision
             await _decide(desk, book, begun)
         await anyio.sleep(0.2)
 
@@ -205,6 +205,6 @@ def _asked_for(card: Mapping[str, Any]) -> str | None:
 def crowd(
     fleet: Fleet, caller: Caller, book: Book, workflow: str, size: int, going: Callable[[], bool]
 ) -> Iterator[Visitor]:
-    """As many clients of each tenant."""
+    """Return the same number of clients for each tenant."""
     for number, tenant in enumerate(itertools.islice(itertools.cycle(fleet.fastns), size)):
         yield Visitor(fleet, caller, book, tenant, number, workflow, going)

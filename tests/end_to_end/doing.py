@@ -1,4 +1,4 @@
-"""Does a job with a client, as an agent would, and counts what that costs."""
+"""Run a job with a client, as an agent would, and count its cost."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from mcp.types import TextContent
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one call cost."""
+    """Cost of one call."""
 
     tool: str
     tokens: int
@@ -27,18 +27,18 @@ class Cost:
 @cache
 def _encoding() -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it reads its data in an old way
+        warnings.simplefilter("ignore", DeprecationWarning)  # it reads its data in a deprecated way
         import bpe_openai  # pyright: ignore[reportMissingTypeStubs]
     return bpe_openai.get_encoding("o200k_base")
 
 
 def tokens(text: str) -> int:
-    """In o200k_base."""
+    """Count the o200k_base tokens of a text."""
     return len(_encoding().encode(text))
 
 
 async def do(client: Client, job: Job) -> list[Cost]:
-    """Make the calls of a job, and of its proof, which costs nothing. Raises where an answer does not say enough."""
+    """Make the calls of a job, and of its proof, which is not counted. Raises if an answer lacks what it must say."""
     answers: list[dict[str, Any]] = []
     costs = [await _made(client, call, answers) for call in job.calls]
     for call in job.proof:
@@ -62,11 +62,11 @@ async def _made(client: Client, call: Call, answers: list[dict[str, Any]]) -> Co
 
 
 def _says_enough(call: Call, answer: dict[str, Any]) -> None:
-    said = json.dumps(answer, ensure_ascii=False)
-    missing = [words for words in call.says if words not in said]
-    assert not missing, f"{call.tool} does not say {missing}: {said}"
+    text = json.dumps(answer, ensure_ascii=False)
+    missing = [words for words in call.says if words not in text]
+    assert not missing, f"{call.tool} does not say {missing}: {text}"
 
 
 def total(costs: Sequence[Cost]) -> tuple[int, int, float]:
-    """Calls, tokens and milliseconds."""
+    """Return the calls, tokens and milliseconds."""
     return len(costs), sum(cost.tokens for cost in costs), sum(cost.milliseconds for cost in costs)

@@ -1,4 +1,4 @@
-"""The real server in a process of its own, a real client, and a sandbox over HTTP that counts what reaches it."""
+"""The real server in its own process, a real client, and a sandbox over HTTP that counts its requests."""
 
 import os
 import re
@@ -42,7 +42,7 @@ each_transport_and_era = pytest.mark.parametrize(
 
 @dataclass
 class Upstream:
-    """The sandbox, as a test sees it from outside."""
+    """The sandbox, seen from outside."""
 
     url: str
 
@@ -59,7 +59,7 @@ class Upstream:
 
 @dataclass
 class Person:
-    """Answers forms as told; what was asked is kept."""
+    """Answers forms as configured, and records what was asked."""
 
     answer: Callable[[ElicitRequestFormParams], ElicitResult]
     asked: list[str] = field(default_factory=list[str])
@@ -74,7 +74,7 @@ class Person:
 
 
 def approving(params: ElicitRequestFormParams) -> ElicitResult:
-    """Somebody who reads the question and does what approving takes."""
+    """Answer a form by reading it and typing what it asks for."""
     properties = params.requested_schema["properties"]
     if "name" not in properties:
         return ElicitResult(action="accept", content={"decision": "approve"})
@@ -94,7 +94,7 @@ Connect = Callable[..., AbstractAsyncContextManager[Client]]
 def running(
     *command: str, port: int, env: dict[str, str] | None = None, module: str = "fastn_mcp"
 ) -> Generator["subprocess.Popen[bytes]"]:
-    """A program of ours, once it listens, and until the test is over."""
+    """Run one of our programs until the test ends; yields once it listens."""
     program = [sys.executable, "-m", module, *command]
     with subprocess.Popen(program, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL) as process:
         try:
@@ -106,7 +106,7 @@ def running(
 
 
 def running_sandbox(port: int) -> AbstractContextManager["subprocess.Popen[bytes]"]:
-    """The sandbox of the tests, in a process of its own."""
+    """Run the tests' sandbox in its own process."""
     env = {"PYTHONPATH": str(Path(__file__).parents[1])}
     return running("--port", str(port), port=port, env=env, module="served_sandbox")
 
@@ -129,12 +129,12 @@ async def _with_headers(url: str, headers: dict[str, str]) -> AsyncGenerator[Any
 
 
 def over_http(url: str, headers: dict[str, str] = BEARER) -> Transport:
-    """What a client is given to reach a server over HTTP, with the token that `environment` sets."""
+    """Return the transport of a client for HTTP, with the token that `environment` sets."""
     return _with_headers(url, headers)
 
 
 def environment(upstream: Upstream) -> dict[str, str]:
-    """A key, and a state of its own: what one test teaches the guard is nothing to the next."""
+    """Return variables with a key and separate state folders, so that tests do not affect each other."""
     state = tempfile.mkdtemp(prefix="fastn-mcp-")
     return {
         "FASTN_BASE_URL": upstream.url,

@@ -1,6 +1,6 @@
-"""A Fastn in a process of its own, for tests under load: `python fastn_process.py PORT`.
+"""A Fastn sandbox in its own process, for load tests: `python fastn_process.py PORT`.
 
-`GET /heard` tells all that it was asked to change, however much that was, and whose key came with it.
+`GET /heard` returns every change it was asked for, with the key that came with it.
 """
 
 import json
@@ -18,7 +18,7 @@ from fastn_mcp.sandbox.server import Sandbox
 
 
 class Remembering(Sandbox):
-    """One that forgets nothing of what it was asked to change."""
+    """Sandbox that records every requested change."""
 
     heard: list[dict[str, Any]]
 
@@ -27,8 +27,8 @@ class Remembering(Sandbox):
         self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes
     ) -> SandboxReply:
         if method != "GET":
-            said = json.loads(body) if body else None
-            self.heard.append({"key": headers.get("x-fastn-api-key"), "method": method, "path": path, "body": said})
+            content = json.loads(body) if body else None
+            self.heard.append({"key": headers.get("x-fastn-api-key"), "method": method, "path": path, "body": content})
         return super().answer(method, path, query, headers, body)
 
 

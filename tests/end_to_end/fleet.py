@@ -1,6 +1,6 @@
-"""A team's fleet, all of it real: replicas in processes of their own, nginx before them, a Fastn for each tenant.
+"""A real team fleet: replica processes behind nginx, and a Fastn process per tenant.
 
-Replicas can be killed and started again; each has a state folder, and so an audit, of its own.
+Replicas can be killed and restarted. Each has its own state folder and audit log.
 """
 
 import os
@@ -52,18 +52,18 @@ mode = "guarded"
 
 @dataclass
 class Fastn:
-    """The Fastn of a tenant, as a test sees it from outside."""
+    """The Fastn of a tenant, seen from outside."""
 
     at: str
 
     def heard(self) -> list[dict[str, Any]]:
-        """All that it was asked to change."""
+        """Return every change it was asked for."""
         return httpx2.get(f"{self.at}/heard", timeout=30).json()
 
 
 @dataclass
 class Replica:
-    """One of the servers."""
+    """One of the server processes."""
 
     port: int
     state: Path
@@ -76,12 +76,12 @@ class Replica:
         self.process = subprocess.Popen(self.command, env=self.env, stdout=subprocess.DEVNULL)
 
     def wait(self) -> None:
-        """Until it listens."""
+        """Wait until it listens."""
         assert self.process is not None
         listening(self.port, self.process)
 
     def kill(self) -> None:
-        """At once, whatever it is doing."""
+        """Kill the process with SIGKILL."""
         self.killed += 1
         self.end(signal.SIGKILL)
 
@@ -92,7 +92,7 @@ class Replica:
             self.process = None
 
     def audit(self, tenant: str) -> Iterator[dict[str, Any]]:
-        """What it recorded of a tenant, over all its lives."""
+        """Return its audit entries of a tenant, across restarts."""
         file = self._audit(tenant)
         return map(dict, entries(file)) if file.exists() else iter(())
 
@@ -105,7 +105,7 @@ class Replica:
 
 @dataclass
 class Fleet:
-    """What runs."""
+    """The running processes."""
 
     at: str
     """Where nginx listens."""
@@ -119,14 +119,14 @@ class Fleet:
 
     @asynccontextmanager
     async def caller(self, connections: int = 100) -> AsyncGenerator[Caller]:
-        """Requests over as many connections as there are clients at once."""
+        """Return an HTTP client with one connection per concurrent client."""
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
         async with httpx2.AsyncClient(base_url=self.at, timeout=60, limits=limits) as http:
             yield Caller(http)
 
 
 def nginx() -> str:
-    """The program. Skips where there is none, but not in CI, which installs it."""
+    """Return the path of nginx. Skip the test if it is missing, except in CI, which installs it."""
     found = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if found is None and not os.environ.get("CI"):
         pytest.skip("there is no nginx (Debian: apt-get install nginx-light)")
@@ -138,7 +138,7 @@ def nginx() -> str:
 def a_fleet(
     folder: Path, ledger: str, count: int = 3, limits: str = LIMITS, fastns: Mapping[str, Fastn] | None = None
 ) -> Generator[Fleet]:
-    """A fleet on this ledger, with a new Fastn for each tenant where none is given."""
+    """Run a fleet on this ledger, with a new Fastn for each tenant unless one is given."""
     program = nginx()
     login, balancer = free_port(), free_port()
     at = f"http://127.0.0.1:{balancer}"
@@ -187,7 +187,7 @@ def _replica(folder: Path, number: int, file: Path, ledger: str) -> Replica:
 
 @contextmanager
 def _balanced(program: str, folder: Path, port: int, replicas: list[Replica]) -> Generator[None]:
-    """The balancer as it is deployed; only where it listens, and what is behind it, is the test's."""
+    """Run nginx with the deployed configuration, except for its port and upstreams."""
     folder.mkdir()
     shutil.copy(DEPLOY / "nginx.conf", folder)
     (folder / "listen.conf").write_text(f"listen 127.0.0.1:{port};\n")

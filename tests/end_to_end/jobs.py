@@ -1,8 +1,7 @@
-"""The fifteen jobs that an admin hands to an agent (FASTN.md, section 1), as scripts over tools.
+"""Fifteen typical admin jobs as scripts over tools.
 
-One definition for the tests, which hold what a job may cost, and for the benchmark, which measures it. A script knows
-what the person said, and whatever the answers before have said; it knows no id. Pure data. The
-account is the large one, of `tests/large_account`.
+The tests limit the cost of a job with them; the benchmark measures it. A script knows what the person said and what
+earlier answers returned, but no ids. The account is the large one of `tests/large_account`.
 """
 
 import json
@@ -29,9 +28,9 @@ LARGEST = 8_000
 
 @dataclass(frozen=True, slots=True)
 class From:
-    """A value out of an earlier answer: of which call, counted from 0, and where in its `data`.
+    """A value from an earlier answer: the call, counted from 0, and the path in its `data`.
 
-    A number is a place in a list, a text a field; `Says` chooses from a list the entry that says something.
+    In the path a number is a list index, a text a field, and `Says` selects a list entry.
     """
 
     call: int
@@ -46,7 +45,7 @@ class From:
 
 @dataclass(frozen=True, slots=True)
 class Says:
-    """The one entry of a list that says this."""
+    """Selects the one list entry that contains this."""
 
     words: str
 
@@ -57,14 +56,14 @@ class Says:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a tool, and what its answer has to say for the job to go on."""
+    """One tool call, and what its answer must say for the job to continue."""
 
     tool: str
     arguments: "Mapping[str, Any] | From"
     says: tuple[str, ...] = ()
 
     def filled(self, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """The arguments, once the earlier answers are there; all of them where an answer said the whole call."""
+        """Return the arguments with values of earlier answers, or the whole call that an answer suggested."""
         if isinstance(self.arguments, From):
             return cast("dict[str, Any]", self.arguments.out_of(answers))
         return {
@@ -74,7 +73,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the person said, and the calls that do it. `proof` is no part of the job: it shows that it was done."""
+    """What the person said, and the calls that do it. `proof` shows that it was done and is not counted."""
 
     number: int
     said: str

@@ -1,7 +1,6 @@
-"""What became of every call of a crowd, by what Fastn heard, what the replicas recorded, and what the ledger keeps.
+"""Judge every call of a crowd by what Fastn received, the replicas audited and the ledger stores.
 
-Pure, but for reading them. A call whose end nobody heard is settled by the records: it has to be known whether it was
-sent, or that this is unknown.
+A call without a response has to be settled by the records: it was sent, was not sent, or is known to be unknown.
 """
 
 from collections import Counter, defaultdict
@@ -17,7 +16,7 @@ from fastn_mcp.guard.ledger.ledger import Ledger, RequestState
 
 @dataclass
 class Recorded:
-    """What the replicas recorded of one change."""
+    """Audit entries of one change over all replicas."""
 
     asked: list[int] = field(default_factory=list[int])
     """Which of them asked a person."""
@@ -27,18 +26,18 @@ class Recorded:
 
 
 async def problems(fleet: Fleet, book: Book, ledger: Ledger, summary: Counter[str]) -> list[str]:
-    """All that should not be. `summary` is counted on the way."""
+    """Return all inconsistencies. Counts go to `summary`."""
     found = list(book.wrong)
     for tenant, fastn in fleet.fastns.items():
         requests = fastn.heard()
-        found += [f"the key of {tenant} is not {said['key']}" for said in requests if said["key"] != KEYS[tenant]]
-        heard = Counter(_named(said["body"]) for said in requests)
+        found += [f"the key of {tenant} is not {each['key']}" for each in requests if each["key"] != KEYS[tenant]]
+        received = Counter(_named(request["body"]) for request in requests)
         recorded = _recorded(fleet, tenant, found)
-        told = {name: fates for (whose, name), fates in book.told.items() if whose == tenant}
-        found += [f"{tenant}: nobody asked for {name}" for name in heard if name not in told]
-        for name, fates in told.items():
+        outcomes = {name: fates for (whose, name), fates in book.outcomes.items() if whose == tenant}
+        found += [f"{tenant}: nobody asked for {name}" for name in received if name not in outcomes]
+        for name, fates in outcomes.items():
             record = recorded.get(name, Recorded())
-            found += [f"{name}: {problem}" for problem in _settled(fates, heard[name], record)]
+            found += [f"{name}: {problem}" for problem in _settled(fates, received[name], record)]
             granted = name in book.approved or name in book.formed
             if granted and "done" not in fates and not _accounted(fates, record):
                 found.append(f"{name}: it was approved and never made: {fates}, {record}")
@@ -47,42 +46,42 @@ async def problems(fleet: Fleet, book: Book, ledger: Ledger, summary: Counter[st
             summary["begun on one and finished on another"] += bool(
                 record.asked and record.intents and record.asked[0] != record.intents[0][0]
             )
-            summary["cut off, and made"] += "done" not in fates and heard[name] == 1
-            summary["cut off, and not made"] += "done" not in fates and BROKEN in fates and heard[name] == 0
+            summary["cut off, and made"] += "done" not in fates and received[name] == 1
+            summary["cut off, and not made"] += "done" not in fates and BROKEN in fates and received[name] == 0
     for name, id_ in book.approved.items():
         grant = await ledger.find(id_)
         if grant is None or grant.state is not RequestState.USED:
-            fates = [told for (_, of), told in book.told.items() if of == name]
+            fates = [outcome for (_, of), outcome in book.outcomes.items() if of == name]
             found.append(f"{name}: its approval is {grant and grant.state}: {fates}")
     return found
 
 
-def _settled(fates: list[str], heard: int, record: Recorded) -> list[str]:
-    """What is not exact about one change."""
+def _settled(fates: list[str], received: int, record: Recorded) -> list[str]:
+    """Return what is inconsistent about one change."""
     found: list[str] = []
-    known = {"done", BROKEN, "unknown_outcome", *NOTHING_SENT}
-    if not set(fates) <= known:
-        found.append(f"it ended as {set(fates) - known}")
-    if heard > 1:
-        found.append(f"Fastn heard it {heard} times")
+    possible = {"done", BROKEN, "unknown_outcome", *NOTHING_SENT}
+    if not set(fates) <= possible:
+        found.append(f"it ended as {set(fates) - possible}")
+    if received > 1:
+        found.append(f"Fastn heard it {received} times")
     if fates.count("done") > 1 or len(record.intents) > 1:
         found.append(f"it was made more than once: {fates}, {record}")
-    if "done" in fates and (heard != 1 or record.outcomes != ["done"]):
-        found.append(f"it was done, Fastn heard it {heard} times, and recorded is {record}")
-    if heard and not record.intents:
+    if "done" in fates and (received != 1 or record.outcomes != ["done"]):
+        found.append(f"it was done, Fastn heard it {received} times, and recorded is {record}")
+    if received and not record.intents:
         found.append(f"Fastn heard it, and no replica had recorded that it would: {fates}")
-    if set(fates) <= NOTHING_SENT and (heard or record.intents):
+    if set(fates) <= NOTHING_SENT and (received or record.intents):
         found.append(f"nothing was sent, it was said: {fates}, {record}")
     return found
 
 
 def _accounted(fates: list[str], record: Recorded) -> bool:
-    """Whether it is known why an approved call was not answered as done: its replica died when it held it."""
+    """Whether a missing result of an approved call is explained by the death of its replica."""
     return BROKEN in fates or "unknown_outcome" in fates or bool(record.intents)
 
 
 def _recorded(fleet: Fleet, tenant: str, found: list[str]) -> Mapping[str, Recorded]:
-    """What all replicas recorded, by what names a change; what is wrong with a file goes to `found`."""
+    """Collect the audit entries of all replicas by change. Problems of a file go to `found`."""
     all_: defaultdict[str, Recorded] = defaultdict(Recorded)
     for number, replica in enumerate(fleet.replicas):
         if (chain := replica.chain(tenant)) is not None and chain.broken is not None:
@@ -106,6 +105,6 @@ def _recorded(fleet: Fleet, tenant: str, found: list[str]) -> Mapping[str, Recor
 
 
 def _named(body: Mapping[str, Any]) -> str:
-    """What names a change: the customer's name, or the input of the run."""
+    """Return the identifier of a change: the customer's name, or the input of the run."""
     given = body.get("input")
     return str(given["of"]) if given else str(body.get("name"))

@@ -1,4 +1,4 @@
-"""A balancer in the hands of a test: one address, behind which it says which server answers."""
+"""A TCP balancer for tests: one address, with a replica that the test selects."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Switchboard:
-    """Passes bytes on, to and fro."""
+    """Forwards bytes in both directions."""
 
     to: int
     """The port of who answers."""
     _open: set[asyncio.StreamWriter] = field(default_factory=set[asyncio.StreamWriter])
 
     def switch(self, to: int) -> None:
-        """From now on another answers. What is open ends, as where a server has left."""
+        """Forward to another replica from now on. Open connections end."""
         self.to = to
         for writer in self._open:
             writer.close()
@@ -40,7 +40,7 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 @asynccontextmanager
 async def switchboard(port: int, to: int) -> AsyncGenerator[Switchboard]:
-    """One at this port, until the block ends."""
+    """Run one at this port until the block ends."""
     made = Switchboard(to)
     server = await asyncio.start_server(made, "127.0.0.1", port)
     try:

@@ -1,4 +1,4 @@
-"""A team before its approval page: a file of one, an agent that calls, and what a person does and looks at."""
+"""Support for tests of a team's approval page: the team file, an agent, and a person's actions."""
 
 import importlib.resources
 import os
@@ -47,7 +47,7 @@ policy = "policy.toml"
 
 @dataclass
 class Team:
-    """Who signs people in, and the Fastn that is changed."""
+    """The identity provider and the Fastn of a team."""
 
     provider: Provider
     sandbox: FaultySandbox
@@ -71,16 +71,16 @@ async def result(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
 
 
 async def approve(tab: Page, title: str, name: str) -> None:
-    """What a person does about one question. Repeats that came too late may have asked another."""
+    """Approve one request on the page. A late repeat may have made another request."""
     article = tab.get_by_role("article", name=title)
     await article.get_by_label(f"To approve, type {name}").fill(name)
-    # A page that has just moved takes no decision.
+    # a page that has just changed ignores clicks
     await expect(tab.locator("#main:not([data-settling])")).to_be_visible()
     await article.get_by_role("button", name="Approve this one call").click()
 
 
 async def looked_at(tab: Page, name: str) -> None:
-    """axe-core has nothing to say; and a picture, where somebody wants to look themselves."""
+    """Check the page with axe-core, and take a screenshot if requested."""
     axe = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
     for size, size_name in ((DESKTOP, "desktop"), (PHONE, "phone")):
         await tab.set_viewport_size(size)

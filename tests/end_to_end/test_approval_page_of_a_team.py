@@ -1,4 +1,4 @@
-"""Two replicas, one ledger, an OpenID provider, a real Chromium: a question of one is decided at the other. Issue 8."""
+"""Two replicas, one ledger, an OpenID provider and Chromium: a request of one is decided at the other. Issue 8."""
 
 import os
 from collections.abc import Generator
@@ -33,7 +33,7 @@ POLICY = '[defaults]\ndestroy = "out_of_band"\n[[rule]]\ntool = "delete_connecto
 
 @dataclass
 class Replicas(Team):
-    """What runs. People use the page at the first; agents call either."""
+    """The running processes. People use the page of the first; agents call either."""
 
     ports: tuple[int, int]
     state: Path
@@ -66,10 +66,10 @@ def _running(folder: Path) -> Generator[Replicas]:
         yield Replicas(provider, sandbox, (port, other), folder)
 
 
-async def test_a_question_of_one_replica_appears_live_and_the_call_goes_through_at_the_other(
+async def test_request_of_one_replica_is_decided_live_at_the_other(
     replicas: Replicas,
 ) -> None:
-    """Issue 8: sign in, see it appear, type the name, decide; two people for four eyes; once, whichever replica."""
+    """Issue 8: sign in, see it appear, type the name, decide; two people for four eyes; sent once."""
     port, other = replicas.ports
     replicas.provider.person = {"sub": "dana", "name": "Dana Example", "groups": ["approvers"]}
     async with async_playwright() as playwright, replicas.agent(other) as agent:

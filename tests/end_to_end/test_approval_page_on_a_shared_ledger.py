@@ -1,6 +1,6 @@
-"""Two replicas, a real Valkey: a person decides at one what was asked at the other, also once it was killed. Issue 8.
+"""Two replicas and a real Valkey: a request of one is decided at the other, even after one was killed. Issue 8.
 
-People reach the page by one address, behind which the test says which replica answers; agents call either.
+People use one address, for which the test selects the replica. Agents call either.
 """
 
 import os
@@ -42,7 +42,7 @@ LOST = "The shared ledger cannot be used"
 
 @dataclass
 class Replicas(Team):
-    """What runs, each replica with a state folder of its own: they have the ledger in common and nothing else."""
+    """The running replicas. Each has its own state folder; they share only the ledger."""
 
     valkey: ValkeyServer
     people: Switchboard
@@ -52,7 +52,7 @@ class Replicas(Team):
     folder: Path
 
     def approved(self) -> list[tuple[int, str]]:
-        """Which replica recorded whose approval."""
+        """Return which replica audited whose approval."""
         files = {port: self.folder / str(port) / "tenants" / "acme" / "audit.jsonl" for port in (self.one, self.other)}
         lines = [(port, dict(line)) for port, file in files.items() if file.exists() for line in entries(file)]
         return [(port, str(line["approver_name"])) for port, line in lines if line["event"] == "approved"]
@@ -88,7 +88,7 @@ async def replicas(folder: Path) -> AsyncGenerator[Replicas]:
 
 @asynccontextmanager
 async def a_tab() -> AsyncGenerator[tuple[Page, list[Request]]]:
-    """A tab of a browser, and what it sends."""
+    """Return a browser tab and the requests that it sends."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         context = await browser.new_context(viewport=DESKTOP, reduced_motion="reduce")
@@ -107,7 +107,7 @@ async def sign_in(tab: Page, site: str) -> None:
 
 
 async def again(request: Request, port: int) -> httpx2.Response:
-    """The same bytes as the browser sent, cookies and all, to a replica."""
+    """Send the bytes of a browser's request, with its cookies, to a replica."""
     sent = {name: value for name, value in (await request.all_headers()).items() if not name.startswith(":")}
     address = httpx2.URL(request.url).copy_with(port=port)
     host = {"host": httpx2.URL(request.url).netloc.decode()}
@@ -115,10 +115,10 @@ async def again(request: Request, port: int) -> httpx2.Response:
         return await http.request(request.method, address, headers=sent | host, content=request.post_data_buffer or b"")
 
 
-async def test_a_call_of_one_replica_is_approved_at_the_other_and_what_was_used_is_used_everywhere(
+async def test_approval_and_single_use_hold_across_replicas(
     tmp_path: Path,
 ) -> None:
-    """Issue 8, 3: live across replicas, once; a form, a sign-in and a session that are over at one are so at all."""
+    """Issue 8: live and once; a used form, a used sign-in and an ended session are void at every replica."""
     async with replicas(tmp_path) as world, a_tab() as (tab, sent), world.agent(world.one) as agent:
         await sign_in(tab, world.site)
         customer = (await result(agent, "list_customers", search="Globex"))["data"][0]
@@ -155,17 +155,17 @@ async def test_a_call_of_one_replica_is_approved_at_the_other_and_what_was_used_
         looks = [request for request in sent if request.url.endswith("/approvals/")][-1]
         assert (await again(looks, world.other)).status_code == 200
         world.people.switch(world.one)
-        await expect(tab.get_by_text("Up to date")).to_be_visible()  # it goes on at the other by itself
+        await expect(tab.get_by_text("Up to date")).to_be_visible()  # it reconnects to the other by itself
         await tab.get_by_role("button", name="Sign out").click()
         await expect(tab.get_by_role("heading", name="You are signed out")).to_be_visible()
         for port in (world.one, world.other):
-            assert (await again(looks, port)).status_code == 403  # a copy that somebody kept
+            assert (await again(looks, port)).status_code == 403  # a copied cookie
 
 
-async def test_with_the_ledger_killed_nothing_is_sent_the_page_says_so_and_reads_go_on_and_it_comes_back(
+async def test_killed_ledger_stops_changes_until_it_is_back(
     tmp_path: Path,
 ) -> None:
-    """Issue 8, 2: nobody has to start anything again but the ledger, and nobody to reload the page."""
+    """Issue 8: reads go on and the page says so. Only the ledger is restarted, and no page reloaded."""
     async with replicas(tmp_path) as world, a_tab() as (tab, sent), AsyncExitStack() as stack:
         agents = [await stack.enter_async_context(world.agent(port)) for port in (world.one, world.other)]
         customer = (await result(agents[0], "list_customers", search="Globex"))["data"][0]

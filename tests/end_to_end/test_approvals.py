@@ -1,4 +1,4 @@
-"""Where no form can ask, a person is asked elsewhere: on the page, or at a terminal. DESIGN 5.5."""
+"""Out-of-band approval: on the page or at a terminal, if no elicitation form can be shown."""
 
 import json
 import os
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 def recording_browser(folder: Path) -> tuple[str, Path]:
-    """A browser that only notes what it is told to open."""
+    """Install a browser command that only records the address it is given."""
     opened = folder / "opened"
     script = folder / "browser"
     script.write_text(f'#!/bin/sh\necho "$1" >> {opened}\n')
@@ -39,14 +39,14 @@ def form_in(page: str) -> dict[str, str]:
 
 
 def posted_by(file: str) -> tuple[str, dict[str, str]]:
-    """What the file that a browser was told to open posts, and where."""
+    """Return what a key file posts, and where."""
     text = Path(file.removeprefix("file://")).read_text()
     (action,) = re.findall(r'action="([^"]+)"', text)
     return action, form_in(text)
 
 
-async def test_a_client_without_forms_is_answered_on_the_page(upstream: Upstream, tmp_path: Path) -> None:
-    """Ours: the browser gets a key, the agent gets none; the call is repeated once it was approved, and done once."""
+async def test_client_without_forms_is_approved_on_the_page(upstream: Upstream, tmp_path: Path) -> None:
+    """Ours: only the browser gets a key. The approved call is repeated and sent once."""
     browser, opened = recording_browser(tmp_path)
     env = environment(upstream) | {"BROWSER": browser}
     server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
@@ -73,7 +73,7 @@ async def test_a_client_without_forms_is_answered_on_the_page(upstream: Upstream
 
 
 async def approve_on_page(address: str) -> dict[str, str]:
-    """What a person does whose browser was told to open the file at `address`; the form that the file posts."""
+    """Approve on the page that a key file opens. Return the form that the file posts."""
     page_url, keys = posted_by(address)
     async with httpx2.AsyncClient(follow_redirects=True) as person:
         entered = await person.post(page_url, data=keys, headers={"Origin": "null"})
@@ -88,8 +88,8 @@ async def approve_on_page(address: str) -> dict[str, str]:
     return keys
 
 
-async def test_the_printed_command_opens_the_page_of_a_profile(upstream: Upstream, tmp_path: Path) -> None:
-    """Ours: it reaches this server from a shell that has none of its variables, and names no key."""
+async def test_printed_command_opens_the_page_of_a_profile(upstream: Upstream, tmp_path: Path) -> None:
+    """Ours: it works in a shell without the server's variables and contains no key."""
     config = tmp_path / "my config.toml"
     config.write_text(f'[profiles.acme]\nbase_url = "{upstream.url}"\napi_key_env = "ACME_KEY"\n')
     config.chmod(0o600)
@@ -101,9 +101,9 @@ async def test_the_printed_command_opens_the_page_of_a_profile(upstream: Upstrea
     )
     async with Client(server, mode="2026-07-28") as client:
         deletion = {"customer_id": (await globex(client))["id"]}
-        told = json.dumps(body(await client.call_tool("delete_customer", deletion)))
-        (command,) = re.findall(r"`(.+)`", json.loads(told)["message"])
-        assert key not in told
+        answer = json.dumps(body(await client.call_tool("delete_customer", deletion)))
+        (command,) = re.findall(r"`(.+)`", json.loads(answer)["message"])
+        assert key not in answer
         browser, opened = recording_browser(tmp_path)
         shell = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "BROWSER": browser}
         ran = await anyio.run_process(["sh", "-c", command], env=shell, check=False)
@@ -113,12 +113,12 @@ async def test_the_printed_command_opens_the_page_of_a_profile(upstream: Upstrea
 
 
 def env_state(env: dict[str, str]) -> str:
-    """What the audit holds."""
+    """Return the content of the audit log."""
     return (Path(env["FASTN_STATE_DIR"]) / "audit.jsonl").read_text()
 
 
 async def test_two_servers_on_one_state_send_an_approved_call_once(upstream: Upstream, tmp_path: Path) -> None:
-    """Ours (DESIGN 5.4): real processes, real HTTP, fifty repeats."""
+    """Ours: real processes, real HTTP, fifty repeats."""
 
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0]}
     server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
@@ -141,7 +141,7 @@ async def test_two_servers_on_one_state_send_an_approved_call_once(upstream: Ups
 
 
 def approve(env: dict[str, str]) -> None:
-    """What the page and the terminal do, by the ledger that they share."""
+    """Approve through the shared ledger, as the page and the terminal do."""
     script = (
         "import asyncio, sys, time\n"
         "from fastn_mcp.guard.ledger.ledger import Vote\n"
@@ -155,8 +155,8 @@ def approve(env: dict[str, str]) -> None:
     subprocess.run([sys.executable, "-c", script, env["FASTN_STATE_DIR"]], check=True, timeout=30)
 
 
-async def test_an_old_client_over_http_is_asked_elsewhere_too(upstream: Upstream, tmp_path: Path) -> None:
-    """Ours: stateless HTTP has no way back in the middle of a call, so the question lies on the page."""
+async def test_legacy_client_over_http_is_asked_out_of_band(upstream: Upstream, tmp_path: Path) -> None:
+    """Ours: stateless HTTP cannot send a form during a call, so the request goes to the page."""
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0]}
     port = free_port()
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
@@ -170,7 +170,7 @@ async def test_an_old_client_over_http_is_asked_elsewhere_too(upstream: Upstream
 
 
 async def test_dry_run_shows_what_would_happen_and_sends_nothing(connect: Connect, upstream: Upstream) -> None:
-    """Ours (DESIGN 5.3): for every tool that changes something; text is no boolean."""
+    """Ours: for every tool that makes changes. A string is not accepted as a boolean."""
     async with connect("stdio", "2026-07-28") as client:
         target = await globex(client)
         shown = body(await client.call_tool("delete_customer", {"customer_id": target["id"], "dry_run": True}))

@@ -1,4 +1,4 @@
-"""Batches through a real client and a real server; one that is killed in the middle is gone on with. Issue 6."""
+"""Batches through a real client and server; a batch whose server is killed is continued. Issue 6."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ each_era = pytest.mark.parametrize("era", ERAS)
 
 
 class Server:
-    """Processes, one after the other, on one state folder."""
+    """Server processes, one after another, on one state folder."""
 
     def __init__(self, upstream: Upstream, folder: Path, era: str) -> None:
         self.upstream = upstream
@@ -34,16 +34,16 @@ class Server:
 
     @asynccontextmanager
     async def started(self) -> AsyncGenerator[Client]:
-        # The shell writes down its id, and then becomes the server.
+        # The shell writes its id to a file and then becomes the server.
         line = f'echo $$ > "{self._pid}"; exec "{sys.executable}" -m fastn_mcp'
         parameters = StdioServerParameters(command="sh", args=["-c", line], env={**os.environ, **self._environment})
         async with Client(parameters, mode=ERAS[self.era], elicitation_callback=self.person) as client:
             yield client
 
     async def killed_in(self, batch: dict[str, Any], target: str, moment: str) -> None:
-        """Make the batch, and kill the server (SIGKILL) while it waits for the answer to the deletion of `target`.
+        """Send the batch and kill the server (SIGKILL) while it waits for the deletion of `target`.
 
-        Fastn has done it by then, where `moment` is after, and has not where it is before.
+        With the `moment` after, Fastn has done the deletion by then; before, it has not.
         """
         fault = {"kind": "hang", "method": "DELETE", "path": f"*/{target}", "moment": moment}
         httpx2.post(f"{self.upstream.url}/__sandbox/faults", json=fault).raise_for_status()
@@ -60,12 +60,12 @@ class Server:
 
 
 def deleted(upstream: Upstream) -> list[str]:
-    """The targets of the deletions that reached Fastn, in order."""
+    """Return the targets of the deletions that reached Fastn, in order."""
     return [change.rpartition("/")[2] for change in upstream.changes() if change.startswith("DELETE")]
 
 
 def arrived(upstream: Upstream, target: str) -> None:
-    """Return once the deletion of `target` has reached Fastn."""
+    """Wait until the deletion of `target` has reached Fastn."""
     until = time.monotonic() + 30
     while target not in deleted(upstream):
         assert time.monotonic() < until
@@ -82,10 +82,8 @@ async def triggers(client: Client) -> list[str]:
 
 @pytest.mark.long
 @each_era
-async def test_a_batch_that_is_killed_twice_is_finished_by_the_third_process(
-    era: str, upstream: Upstream, tmp_path: Path
-) -> None:
-    """Issue 6: nothing is done twice, nothing is left out, unknowns are named; SIGKILL, and no question again."""
+async def test_batch_killed_twice_is_finished_by_a_third_process(era: str, upstream: Upstream, tmp_path: Path) -> None:
+    """Issue 6: nothing is repeated or left out, unknowns are named, and nobody is asked again."""
     server = Server(upstream, tmp_path, era)
     async with server.started() as client:
         targets = (await triggers(client))[:5]
@@ -112,42 +110,38 @@ async def test_a_batch_that_is_killed_twice_is_finished_by_the_third_process(
     assert [asked.splitlines()[0].split(":")[0] for asked in server.person.asked] == ["DELETE 5 TRIGGERS"]
     async with server.started() as client:
         left = await triggers(client)
-    # The one that Fastn had done is gone, and the one that it had not is still there: the named reads tell which.
+    # The named reads show that the deletion Fastn had done is done, and the other is not.
     assert [target for target in targets if target in left] == [targets[3]]
 
 
 @pytest.mark.parametrize("transport", ["stdio", "http"])
 @each_era
-async def test_a_client_approves_a_batch_by_one_form(
-    transport: str, era: str, connect: Connect, upstream: Upstream
-) -> None:
-    """Issue 6: both eras, both transports; the progress tells how far it is."""
-    person, told = Person(approving), list[str]()
+async def test_batch_is_approved_by_one_form(transport: str, era: str, connect: Connect, upstream: Upstream) -> None:
+    """Issue 6: both protocol versions, both transports; progress counts the calls."""
+    person, messages = Person(approving), list[str]()
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001
-        told.append(message or "")
+        messages.append(message or "")
 
     async with connect(transport, era, person) as client:
-        # Tests share the server over HTTP and its ledger, where the same calls are the same batch: each has its own.
+        # Tests share the HTTP server and its ledger, where equal calls are the same batch, so each uses its own calls.
         first = 3 * list(ERAS).index(era)
         targets = (await triggers(client))[first : first + 3]
         preview = body(await client.call_tool("apply_changes", {**deletions(targets), "dry_run": True}))
         assert preview["preview"]["sum"] == "DELETE 3 TRIGGERS"
         assert deleted(upstream) == []
         answer = body(await client.call_tool("apply_changes", deletions(targets), progress_callback=hear))
-    if (
-        transport == "http" and era == "2025-11-25"
-    ):  # stateless: no request can go to the client in the middle of a call
+    if transport == "http" and era == "2025-11-25":  # stateless: the server cannot send a request during a call
         assert answer["status"] == "approval_required"
         return
     assert [row["outcome"] for row in answer["data"]["calls"]] == ["done"] * 3
     assert deleted(upstream) == targets
     assert len(person.asked) == 1
     assert person.asked[0].splitlines()[-1].startswith("To approve these 3 calls, type the words between the quotes:")
-    assert [message for message in told if " of 3: " in message] == [f"{n} of 3: delete_trigger" for n in (1, 2, 3)]
+    assert [message for message in messages if " of 3: " in message] == [f"{n} of 3: delete_trigger" for n in (1, 2, 3)]
 
 
-async def test_a_mistake_names_the_call_and_nothing_is_sent(connect: Connect, upstream: Upstream) -> None:
+async def test_invalid_call_is_named_and_nothing_is_sent(connect: Connect, upstream: Upstream) -> None:
     async with connect("stdio", "2026-07-28") as client:
         changes = [*deletions(["a"])["changes"], {"tool": "delete_trigger", "arguments": {"trigger": "b"}}]
         answer = body(await client.call_tool("apply_changes", {"changes": changes}))

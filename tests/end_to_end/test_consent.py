@@ -1,4 +1,4 @@
-"""No destructive call reaches Fastn without an accepted form. THREATS T2, T11; the MCP specification on MRTR."""
+"""No destructive call reaches Fastn without an accepted form, as the MCP specification on elicitation expects."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 ASKED = [o for o in CATALOG if o.effect.rank >= Effect.EXTERNAL.rank]
 ERAS = ["2025-11-25", "2026-07-28"]
 
-NO_CONSENT = {  # more in tests/attacks, through any tool and in one process
+NO_CONSENT = {  # tests/attacks has more, for any tool, in one process
     "declined": ElicitResult(action="decline"),
     "accepted with another name": ElicitResult(action="accept", content={"name": "Acme"}),
 }
@@ -28,7 +28,7 @@ async def customer(client: Client, name: str = "Globex Exports") -> dict[str, An
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("answer", NO_CONSENT.values(), ids=NO_CONSENT.keys())
-async def test_what_is_no_approval_sends_nothing(
+async def test_answer_without_approval_sends_nothing(
     answer: ElicitResult, era: str, connect: Connect, upstream: Upstream
 ) -> None:
     """Ours: only the exact name, typed into the form, deletes a customer."""
@@ -41,8 +41,8 @@ async def test_what_is_no_approval_sends_nothing(
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_person_who_declines_is_heard(era: str, connect: Connect, upstream: Upstream) -> None:
-    """Ours: a no that a person had time to give is final, and its note reaches the agent."""
+async def test_decline_is_final(era: str, connect: Connect, upstream: Upstream) -> None:
+    """Ours: an answer that a person had time to give is final, and its note reaches the agent."""
     no = ElicitResult(action="accept", content={"decision": "decline", "note": "not today"})
     async with connect("stdio", era, Person(answering(no))) as client:
         workflow = body(await client.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
@@ -53,10 +53,8 @@ async def test_a_person_who_declines_is_heard(era: str, connect: Connect, upstre
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("transport", ["stdio", "http"])
-async def test_a_client_that_cannot_ask_is_refused(
-    transport: str, era: str, connect: Connect, upstream: Upstream
-) -> None:
-    """Ours: no argument of the agent's stands in for a person."""
+async def test_client_without_forms_is_refused(transport: str, era: str, connect: Connect, upstream: Upstream) -> None:
+    """Ours: no argument of the agent replaces a person."""
     async with connect(transport, era) as client:
         target = await customer(client)
         for more in ({}, {"confirm": True}, {"user_approved": "yes"}):
@@ -66,8 +64,8 @@ async def test_a_client_that_cannot_ask_is_refused(
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_an_approved_deletion_happens_once(era: str, connect: Connect, upstream: Upstream) -> None:
-    """Ours: the question shows the call and the target by name; the approval sends exactly one request."""
+async def test_approved_deletion_is_sent_once(era: str, connect: Connect, upstream: Upstream) -> None:
+    """Ours: the form shows the call and the target's name; the approval sends exactly one request."""
     person = Person(approving)
     async with connect("stdio", era, person) as client:
         target = await customer(client)
@@ -102,8 +100,8 @@ async def reply(
 
 @pytest.mark.long
 @pytest.mark.parametrize("transport", ["stdio", "http"])
-async def test_a_sealed_answer_is_spent_once(transport: str, connect: Connect, upstream: Upstream) -> None:
-    """MCP 2026-07-28 leaves single use to the server: five repeats make one request."""
+async def test_sealed_answer_is_single_use(transport: str, connect: Connect, upstream: Upstream) -> None:
+    """MCP 2026-07-28 leaves single use to the server: five repeats send one request."""
     async with connect(transport, "2026-07-28", Person(approving)) as client:
         target = await customer(client)
         deletion = {"customer_id": target["id"]}
@@ -114,7 +112,7 @@ async def test_a_sealed_answer_is_spent_once(transport: str, connect: Connect, u
 
 
 @pytest.mark.long
-async def test_an_answer_counts_only_for_the_call_it_was_asked_about(connect: Connect, upstream: Upstream) -> None:
+async def test_answer_counts_only_for_its_call(connect: Connect, upstream: Upstream) -> None:
     """Ours: other arguments, another tool, a forged state and a missing one send nothing."""
     async with connect("stdio", "2026-07-28", Person(approving)) as client:
         target, other = await customer(client), await customer(client, "Widget Inc")
@@ -133,8 +131,8 @@ async def test_an_answer_counts_only_for_the_call_it_was_asked_about(connect: Co
 
 
 @pytest.mark.long
-async def test_a_target_that_changed_meanwhile_is_not_deleted(connect: Connect, upstream: Upstream) -> None:
-    """Ours: what was approved must still be what is there."""
+async def test_changed_target_is_not_deleted(connect: Connect, upstream: Upstream) -> None:
+    """Ours: an approval is void once its target changes."""
     async with connect("stdio", "2026-07-28", Person(approving)) as client:
         target = await customer(client)
         deletion = {"customer_id": target["id"]}
@@ -149,8 +147,8 @@ async def test_a_target_that_changed_meanwhile_is_not_deleted(connect: Connect, 
 
 @pytest.mark.long
 @pytest.mark.parametrize("mode", ["manual", "read-only"])
-async def test_a_stricter_mode_asks_or_refuses_more(mode: str, connect: Connect, upstream: Upstream) -> None:
-    """Ours: manual asks about every change, read-only offers none."""
+async def test_stricter_modes_ask_or_refuse_more(mode: str, connect: Connect, upstream: Upstream) -> None:
+    """Ours: manual asks about every change, read-only lists none."""
     person = Person(answering(ElicitResult(action="decline")))
     async with connect("stdio", "2026-07-28", person, ("--mode", mode)) as client:
         answer = body(await client.call_tool("create_customer", {"name": "Initech"}))
@@ -160,7 +158,7 @@ async def test_a_stricter_mode_asks_or_refuses_more(mode: str, connect: Connect,
 
 
 async def test_toolsets_and_read_only_also_refuse_at_call_time(connect: Connect, upstream: Upstream) -> None:
-    """Ours: what is not offered cannot be called by name either."""
+    """Ours: an unlisted tool cannot be called by name."""
     flags = ("--read-only", "--toolsets", "ai", "--tools", "*_customer*")
     async with connect("stdio", "2026-07-28", None, flags) as client:
         listed = await client.list_tools()

@@ -1,4 +1,4 @@
-"""Where an answer sends a person to the dashboard, it links the page, if the setting `dashboard_url` is given."""
+"""An answer that mentions the dashboard links the page if `dashboard_url` is set."""
 
 import ast
 from collections.abc import Iterator
@@ -34,25 +34,25 @@ LINKED: list[tuple[str, dict[str, Any], str]] = [
 each_version = pytest.mark.parametrize("version", ["legacy", "2026-07-28"])
 
 
-async def said(world: World, version: str, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+async def answer_of(world: World, version: str, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
     async with Client(build(world.dispatch, ALL_TOOLS, {}), mode=version) as client:
         return cast("dict[str, Any]", (await client.call_tool(tool, arguments)).structured_content)
 
 
 @each_version
 @pytest.mark.parametrize(("tool", "arguments", "page"), LINKED)
-async def test_an_answer_that_names_the_dashboard_links_its_page(
+async def test_answer_that_names_the_dashboard_links_its_page(
     tmp_path: Path, version: str, tool: str, arguments: dict[str, Any], page: str
 ) -> None:
-    """Ours: as a result, a preview and an error, by a real client; without the setting nothing is linked."""
+    """Ours: results, previews and errors. Nothing is linked without the setting."""
     for url, linked in ((AT, AT + page), (None, None)):
         world = World(tmp_path, Policy("auto"), dashboard_url=url)
         world.sandbox.faults.add(Status(status=500, path="/api/v1/ai/chat", times=None))
-        assert (await said(world, version, tool, arguments)).get("dashboard") == linked
+        assert (await answer_of(world, version, tool, arguments)).get("dashboard") == linked
 
 
-def test_what_fastn_says_of_a_dashboard_links_nothing() -> None:
-    """Ours: a name from Fastn is no word of ours."""
+def test_text_from_fastn_adds_no_link() -> None:
+    """Ours: only our own words count."""
     answer: dict[str, Any] = {"data": [{"name": "dashboard"}], "fastn": {"message": "dashboard"}}
     assert with_dashboard(answer, None, AT) == answer
 
@@ -61,7 +61,7 @@ SOURCES = ("client", "guard", "procedures", "channels")
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Every text about the dashboard that an answer can hold, but for what the list of tools shows."""
+    """Return every text about the dashboard that an answer can contain, except tool descriptions."""
     root = Path(fastn_mcp.__file__).parent
     for folder in SOURCES:
         for file in sorted((root / folder).rglob("*.py")):
@@ -75,8 +75,8 @@ def texts() -> Iterator[tuple[str, str]]:
                     yield file.name, node.value
 
 
-def test_every_text_about_the_dashboard_is_found() -> None:
-    """Ours: wherever a text says it, and in whichever part of an answer."""
+def test_every_text_about_the_dashboard_is_linked() -> None:
+    """Ours: in whichever part of an answer."""
     found = [(name, text) for name, text in texts() if " " in text]
     assert len(found) >= 10
     diagnosis = DiagnoseWorkflow(workflow_id="wf_1")

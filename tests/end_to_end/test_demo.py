@@ -1,4 +1,4 @@
-"""`fastn-mcp demo`: what a newcomer runs first. It tells what happened, and fails where that is not so."""
+"""`fastn-mcp demo`: it tells what happened, and fails if that is not so."""
 
 import os
 import re
@@ -30,13 +30,13 @@ def demo(more: dict[str, str], cwd: Path | None = None) -> "subprocess.Completed
 
 @pytest.fixture(scope="module")
 def played() -> "subprocess.CompletedProcess[str]":
-    """With an account in the environment, which is none of the demo's business."""
+    """Run the demo, with an unrelated account in the environment."""
     account = {"FASTN_API_KEY": "fsk_C4N4RY", "FASTN_BASE_URL": "https://fastn.invalid", "FASTN_MODE": "auto"}
     return demo(account)
 
 
-def test_it_ends_well_and_says_nothing_else(played: "subprocess.CompletedProcess[str]") -> None:
-    """Ours: 0, nothing on stderr, no escape codes in a pipe, and no word of a real account."""
+def test_demo_succeeds_silently(played: "subprocess.CompletedProcess[str]") -> None:
+    """Ours: exit code 0, an empty stderr, no escape codes in a pipe, and no trace of a real account."""
     assert (played.returncode, played.stderr) == (0, "")
     assert "\x1b" not in played.stdout
     assert "C4N4RY" not in played.stdout
@@ -45,8 +45,8 @@ def test_it_ends_well_and_says_nothing_else(played: "subprocess.CompletedProcess
 
 
 def test_transcript_tells_the_story_once(played: "subprocess.CompletedProcess[str]") -> None:
-    """Ours: tools, the failed sync, a declined deletion of which nothing was sent, an approved one, sent once."""
-    told = " ".join(played.stdout.split())
+    """Ours: tools, the failed sync, a declined deletion that was not sent, and an approved one, sent once."""
+    transcript = " ".join(played.stdout.split())
     place = 0
     for sentence in (
         f"{len(ALL_TOOLS)} tools: ",
@@ -67,21 +67,21 @@ def test_transcript_tells_the_story_once(played: "subprocess.CompletedProcess[st
         "Globex Exports is there again, as ",
         "Its connections, credentials and secrets are lost.",
     ):
-        assert sentence in told[place:], sentence
-        place = told.index(sentence, place) + len(sentence)
-    assert "the same sealed answer, three times: done, refused, refused" in told[place:]
-    assert "The same in protocol 2025-11-25: declined, nothing sent; approved, sent once." in told[place:]
-    assert told.count("Why did last night's TikTok sync fail?") == 1
+        assert sentence in transcript[place:], sentence
+        place = transcript.index(sentence, place) + len(sentence)
+    assert "the same sealed answer, three times: done, refused, refused" in transcript[place:]
+    assert "The same in protocol 2025-11-25: declined, nothing sent; approved, sent once." in transcript[place:]
+    assert transcript.count("Why did last night's TikTok sync fail?") == 1
 
 
-def test_it_ends_with_what_to_do_next(played: "subprocess.CompletedProcess[str]") -> None:
+def test_demo_ends_with_the_next_steps(played: "subprocess.CompletedProcess[str]") -> None:
     """Ours."""
-    said, command = played.stdout.splitlines()[-2:]
-    assert said == "All as it says. Next, in your own client:"
+    message, command = played.stdout.splitlines()[-2:]
+    assert message == "All as it says. Next, in your own client:"
     assert re.fullmatch(r"  .+ install claude-code --sandbox", command)
 
 
-# Whatever is taken out of the program, the demo must not tell the story as if it were there.
+# With any of these parts removed, the demo must not claim that it works.
 BROKEN = {
     "a decline that is taken for consent": (
         "guard/approval/request.py",
@@ -95,9 +95,9 @@ BROKEN = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("what", BROKEN)
-def test_it_fails_loudly_where_it_is_not_as_it_says(what: str, tmp_path: Path) -> None:
-    """Issue 2: played with a copy of the program from which something was taken out."""
-    module, added, said = BROKEN[what]
+def test_demo_fails_if_a_claim_is_false(what: str, tmp_path: Path) -> None:
+    """Issue 2: run with a copy of the program from which something was removed."""
+    module, added, message = BROKEN[what]
     (source,) = fastn_mcp.__path__
     shutil.copytree(source, tmp_path / "fastn_mcp", ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "fastn_mcp" / module).open("a") as file:
@@ -105,5 +105,5 @@ def test_it_fails_loudly_where_it_is_not_as_it_says(what: str, tmp_path: Path) -
     played = demo({"PYTHONPATH": str(tmp_path)}, tmp_path)
     assert played.returncode == 1
     assert "All as it says" not in played.stdout
-    assert said in " ".join(played.stdout.split()).partition("The demo failed: ")[2]
+    assert message in " ".join(played.stdout.split()).partition("The demo failed: ")[2]
     assert "Traceback" not in played.stderr

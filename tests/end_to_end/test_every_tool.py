@@ -1,4 +1,4 @@
-"""A real client calls each of the 42 tools, on both transports and in both protocol eras."""
+"""A real client calls each of the 42 tools, on both transports and in both protocol versions."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,7 @@ async def _first(client: Client, lister: str, **matching: Any) -> dict[str, Any]
 
 
 async def _arguments(client: Client, tool: str) -> dict[str, Any]:
-    """What a sensible caller would give."""
+    """Return arguments that a sensible caller would give."""
     ids: dict[str, tuple[str, dict[str, Any]]] = {
         "customer_id": ("list_customers", {}),
         "connector_id": ("list_connectors", {"name": "Gamma"}),
@@ -74,13 +74,13 @@ async def _arguments(client: Client, tool: str) -> dict[str, Any]:
 async def test_each_of_the_42_tools_can_be_called(
     transport: str, era: str, connect: Connect, upstream: Upstream
 ) -> None:
-    """Ours: with a person who approves, every tool reaches Fastn; a client that cannot be asked is told so."""
+    """Ours: with an approving person, every tool reaches Fastn. A client without forms is told so."""
     person = Person(approving)
     async with connect(transport, era, person) as client:
         assert [tool.name for tool in (await client.list_tools()).tools] == [o.tool_name() for o in ALL_TOOLS]
-        # Stateless HTTP has no way back to an old client in the middle of a call.
+        # Stateless HTTP cannot send a form to a legacy client during a call.
         can_ask = not (transport == "http" and era == "2025-11-25")
-        for operation in CATALOG:  # procedures have tests of their own
+        for operation in CATALOG:  # procedures have their own tests
             name = operation.tool_name()
             arguments = await _arguments(client, name)
             before = len(upstream.changes())
@@ -91,7 +91,7 @@ async def test_each_of_the_42_tools_can_be_called(
             assert json.loads(text.text) == answer, name
             changes = len(upstream.changes()) - before
             call = operation.model_validate(arguments)
-            # What is live or in use raises an update's effect, so that old clients over HTTP cannot make it either.
+            # A live target raises an update's effect, so legacy clients over HTTP cannot make it either.
             raised = operation.route.method == "PUT" and operation.toolset() in ("workflows", "connectors", "triggers")
             if can_ask or (call.effective in (Effect.READ, Effect.WRITE) and not raised):
                 assert not result.is_error, (name, answer)

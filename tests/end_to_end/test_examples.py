@@ -1,7 +1,7 @@
-"""The examples for agent frameworks do their job, and only a person's decision at the server lets them delete. Issue 6.
+"""The agent framework examples work, and only a person's approval at the server deletes anything. Issue 6.
 
-Each runs as its user runs it, at a terminal, in an environment with the framework and without this project; its model
-is the framework's own for tests. `make examples` makes the environments.
+Each runs at a terminal in an environment with its framework and without this project, with the framework's test model.
+`make examples` builds the environments.
 """
 
 import os
@@ -31,7 +31,7 @@ _LOOK_AGAIN = "Press Enter once that is decided. "
 
 @dataclass(frozen=True)
 class Example:
-    """An example that runs, its user before it, and what reaches Fastn."""
+    """A running example with its user, and the requests that reach Fastn."""
 
     user: Person
     upstream: Upstream
@@ -42,14 +42,14 @@ class Example:
         self.user.types("\r")
 
     def changes(self) -> list[str]:
-        """What was changed on the one trigger: PUT pauses it, DELETE deletes it."""
+        """Return the changes of the trigger: PUT pauses it, DELETE deletes it."""
         sent = [change.rpartition("/") for change in self.upstream.changes()]
         assert len({trigger for _, _, trigger in sent}) == 1
         return [change for change, _, _ in sent]
 
     @contextmanager
     def question(self) -> Generator[Person]:
-        """Somebody at another terminal, before what the server asks."""
+        """Open the pending request at another terminal."""
         with sitting(["-m", "fastn_mcp", "approvals"], self.env) as person:
             person.sees("Enter = leave it waiting > ")
             yield person
@@ -72,14 +72,14 @@ def running_example(name: str, upstream: Upstream, policy: Path | None = None) -
         yield Example(user, upstream, env)
 
 
-def test_each_example_is_tested() -> None:
-    """Ours: an example that nobody runs is wrong before long."""
+def test_every_example_is_tested() -> None:
+    """Ours: an example that nobody runs soon breaks."""
     assert sorted(main.parent.name for main in EXAMPLES.glob("*/main.py")) == sorted([*AGENTS, "plain_client"])
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_an_agent_deletes_once_a_person_approved_and_not_before(name: str, upstream: Upstream) -> None:
-    """Ours (issue 6): resuming the framework's interrupt approves nothing; the person's yes at the server does."""
+def test_agent_deletes_only_after_a_person_approved(name: str, upstream: Upstream) -> None:
+    """Issue 6: resuming the framework's interrupt approves nothing; the approval at the server does."""
     with running_example(name, upstream) as example:
         for _ in range(2):
             example.looks_again()
@@ -96,8 +96,8 @@ def test_an_agent_deletes_once_a_person_approved_and_not_before(name: str, upstr
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_a_persons_no_reaches_the_agent_with_its_note(name: str, upstream: Upstream) -> None:
-    """Ours (issue 6): declined is an answer that the model reads, and no failure of the run."""
+def test_decline_reaches_the_agent_with_its_note(name: str, upstream: Upstream) -> None:
+    """Issue 6: declined is an answer that the model reads, not a failure of the run."""
     with running_example(name, upstream) as example:
         example.user.sees(_LOOK_AGAIN)
         with example.question() as person:
@@ -113,8 +113,8 @@ def test_a_persons_no_reaches_the_agent_with_its_note(name: str, upstream: Upstr
         assert example.changes() == PAUSED
 
 
-def test_a_plain_client_shows_the_question_and_deletes_what_is_typed(upstream: Upstream) -> None:
-    """Ours: the form is the client's; the name that it brings is the consent."""
+def test_plain_client_deletes_the_typed_name(upstream: Upstream) -> None:
+    """Ours: the client shows the form, and the typed name is the approval."""
     with running_example("plain_client", upstream) as example:
         assert "Sync TikTok Orders to Cin7 Core failed: " in example.user.sees("can be created again under a new id.")
         example.user.sees(f'"{NAME}" > ')
@@ -128,8 +128,8 @@ def test_a_plain_client_shows_the_question_and_deletes_what_is_typed(upstream: U
 
 
 @pytest.mark.parametrize("typed", ["", "Daily sync"])
-def test_a_plain_client_deletes_nothing_for_another_answer(typed: str, upstream: Upstream) -> None:
-    """Ours: nothing typed is a no, and so is another text."""
+def test_plain_client_deletes_nothing_for_another_answer(typed: str, upstream: Upstream) -> None:
+    """Ours: an empty or different text declines."""
     with running_example("plain_client", upstream) as example:
         example.user.sees(f'"{NAME}" > ')
         time.sleep(READING)
@@ -140,8 +140,8 @@ def test_a_plain_client_deletes_nothing_for_another_answer(typed: str, upstream:
         assert example.changes() == PAUSED
 
 
-def test_a_plain_client_goes_on_where_the_policy_wants_another_way(upstream: Upstream, tmp_path: Path) -> None:
-    """Ours (DESIGN 5.5): out of band, no form is used; the same call is made again once it was decided."""
+def test_plain_client_repeats_an_out_of_band_call(upstream: Upstream, tmp_path: Path) -> None:
+    """Ours: no form is used; the call is repeated once it was decided out of band."""
     policy = tmp_path / "policy.toml"
     policy.write_text('[defaults]\ndestroy = "out_of_band"\n')
     policy.chmod(0o600)

@@ -1,7 +1,7 @@
-"""Every fault over a real socket: what reached Fastn, what is said of it, how long it took, and what it leaves behind.
+"""Every fault over a real socket: requests, outcome, duration, and what is left behind.
 
-The table of `tests/client/test_client_outcomes.py` says the same of an exchange that is made up. This one has none: the
-sandbox is served, the client's own HTTP speaks to it, and the sandbox's data show whether what an error says is true.
+`tests/client/test_client_outcomes.py` has the same table for a fake exchange. Here the sandbox is served, the real HTTP
+client is used, and the sandbox's data show whether an error tells the truth.
 """
 
 import json
@@ -149,7 +149,7 @@ TABLE: dict[str, tuple[Fault, dict[str, Expected]]] = {
 
 @dataclass
 class Served:
-    """A sandbox and where it is."""
+    """A sandbox and its address."""
 
     sandbox: FaultySandbox
     url: str
@@ -161,7 +161,7 @@ class Served:
         return [dict(row) for row in self.sandbox.state.all("customers")]
 
     def call(self, method: str) -> Operation[Any]:
-        """A call that this method makes, and that changes something if it can."""
+        """Return a call that uses this HTTP method and makes a change if it can."""
         first = str(self.customers()[0]["id"])
         calls: dict[str, Operation[Any]] = {
             "GET": GetCustomer(customer_id=first),
@@ -179,7 +179,7 @@ def serving() -> Generator[Served]:
     config = uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
-        # The event loop does this only for sockets that it makes itself: 40 ms for each answer.
+        # The event loop does this only for its own sockets. Saves 40 ms per answer.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -197,24 +197,24 @@ def served(serving: Served) -> Served:
 
 @pytest.fixture
 def sink() -> Generator[socket.socket]:
-    """A socket to which nobody may say anything. Its port may be one at which another test still looks for a server."""
+    """Open a socket that never answers. Its port may be one at which another test still looks for a server."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         yield listening
-        said = b""
+        failure = b""
         with suppress(BlockingIOError):
             while True:
                 with listening.accept()[0] as came, suppress(TimeoutError):
                     came.settimeout(1)
-                    said += came.recv(1000)
-        assert said == b""
+                    failure += came.recv(1000)
+        assert failure == b""
 
 
 @asynccontextmanager
 async def connected(
     url: str, deadline: float = PATIENT, auth: Literal["header", "bearer"] = "header"
 ) -> AsyncGenerator[tuple[FastnClient, list[float]]]:
-    """The real client, whose waits are kept and cost nothing."""
+    """Return the real client, whose waits are recorded and take no time."""
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -234,7 +234,7 @@ def endless(fault: Fault) -> bool:
 
 
 def all_of(error: FastnError) -> str:
-    """Everything that an error holds."""
+    """Return everything that an error contains."""
     chain = [repr(link) for link in (error.__cause__, error.__context__)]
     return "\n".join([str(error), repr(error), json.dumps(error.data()), json.dumps(error.facts), *chain])
 
@@ -242,10 +242,8 @@ def all_of(error: FastnError) -> str:
 @pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", TABLE)
-async def test_a_fault_on_the_wire_has_the_outcome_of_the_table(
-    name: str, method: str, served: Served, sink: socket.socket
-) -> None:
-    """Ours (issue 4): requests, outcome, time, no key anywhere, the truth, and the next call works."""
+async def test_fault_has_the_outcome_of_the_table(name: str, method: str, served: Served, sink: socket.socket) -> None:
+    """Issue 4: requests, outcome, duration, no key anywhere, a true message, and the next call works."""
     fault, expected = TABLE[name]
     requests, outcome = expected[method]
     where = {"to": f"http://127.0.0.1:{sink.getsockname()[1]}/"} if isinstance(fault, Redirect) else {}
@@ -254,36 +252,36 @@ async def test_a_fault_on_the_wire_has_the_outcome_of_the_table(
     deadline = HASTY if endless(fault) else PATIENT
     async with connected(served.url, deadline) as (client, waits):
         began = time.monotonic()
-        said: FastnError | None = None
+        failure: FastnError | None = None
         with anyio.fail_after(deadline + SLACK):
             try:
                 await client.send(call)
             except FastnError as error:
-                said = error
+                failure = error
         assert time.monotonic() - began < (HASTY if endless(fault) else 0) + SLACK
-        assert (served.asked(method), said.outcome if said else "") == (requests, outcome)
+        assert (served.asked(method), failure.outcome if failure else "") == (requests, outcome)
         assert len(waits) == requests - 1
-        if said is not None:
-            assert KEY not in all_of(said)
-            assert said.next_step
+        if failure is not None:
+            assert KEY not in all_of(failure)
+            assert failure.next_step
             changed = served.customers() != before
-            assert not (changed and said.known in UNCHANGED), "it says that nothing was changed"
-            assert changed or said.known != DONE, "it says that it was done"
-            assert ("settle" in said.data()) == (said.known in (UNKNOWN, DONE))
+            assert not (changed and failure.known in UNCHANGED), "it says that nothing was changed"
+            assert changed or failure.known != DONE, "it says that it was done"
+            assert ("settle" in failure.data()) == (failure.known in (UNKNOWN, DONE))
         served.sandbox.faults.clear()
         with anyio.fail_after(SLACK):
             assert (await client.send(ListCustomers(limit=1))).model_dump()
 
 
-def test_the_table_is_long_enough() -> None:
-    """Ours (issue 4): at least 60 faults, each by all four methods."""
+def test_table_has_enough_faults() -> None:
+    """Issue 4: at least 60 faults, each for all four methods."""
     assert len(TABLE) >= 60
     assert all(set(expected) == set(METHODS) for _, expected in TABLE.values())
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_no_fault_but_a_429_has_a_post_arrive_twice(name: str) -> None:
-    """Ours (THREATS R4): the table itself, which the test above holds the client to, never allows it."""
+def test_only_a_429_repeats_a_post(name: str) -> None:
+    """Ours: the table, which the client has to match, allows no other repeated POST."""
     requests, outcome = TABLE[name][1]["POST"]
     assert requests == 1 or outcome == "rate_limited"
 
@@ -310,22 +308,20 @@ PASSING: dict[str, tuple[Fault, dict[str, Expected]]] = {
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", PASSING)
-async def test_a_fault_that_passes_costs_one_more_request_and_changes_things_once(
-    name: str, method: str, served: Served
-) -> None:
-    """Ours (DESIGN 4): repeated where that is safe, and never so that a change is made twice."""
+async def test_transient_fault_costs_one_more_request(name: str, method: str, served: Served) -> None:
+    """Ours: calls are retried if that is safe, and no change is made twice."""
     fault, expected = PASSING[name]
     requests, outcome = expected[method]
     call, before = served.call(method), len(served.customers())
     served.sandbox.faults.add(fault.model_copy(update={"method": method}))
-    said = ""
+    failure = ""
     async with connected(served.url) as (client, waits):
         with anyio.fail_after(SLACK):
             try:
                 await client.send(call)
             except FastnError as error:
-                said = error.outcome
-    assert (served.asked(method), said) == (requests, outcome)
+                failure = error.outcome
+    assert (served.asked(method), failure) == (requests, outcome)
     assert all(0 < wait <= 2 for wait in waits)
     names = [row["name"] for row in served.customers()]
     done_once = {"GET": before, "PUT": before, "DELETE": before - 1, "POST": before + names.count("Initech")}
@@ -334,8 +330,8 @@ async def test_a_fault_that_passes_costs_one_more_request_and_changes_things_onc
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_refused_connection_sends_nothing_and_is_tried_three_times(method: str, served: Served) -> None:
-    """Ours (DESIGN 4): nobody listens, so even a POST may be tried again, and nothing has arrived anywhere."""
+async def test_refused_connection_is_tried_three_times(method: str, served: Served) -> None:
+    """Ours: nothing was sent, so even a POST may be retried."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         url = f"http://127.0.0.1:{gone.getsockname()[1]}"
     async with connected(url) as (client, waits):
@@ -348,8 +344,8 @@ async def test_a_refused_connection_sends_nothing_and_is_tried_three_times(metho
 
 
 @pytest.mark.parametrize("name", [name for name in TABLE if name.startswith(("echo", "redirect", "401"))])
-async def test_a_bearer_key_stays_hidden_as_well(name: str, served: Served, sink: socket.socket) -> None:
-    """Ours (THREATS T4): the other style of sending the key has the same care taken of it."""
+async def test_bearer_key_is_redacted_too(name: str, served: Served, sink: socket.socket) -> None:
+    """Ours: both styles of sending the key are redacted alike."""
     where = {"to": f"http://127.0.0.1:{sink.getsockname()[1]}/"} if isinstance(TABLE[name][0], Redirect) else {}
     served.sandbox.faults.add(TABLE[name][0].model_copy(update={"times": None, **where}))
     async with connected(served.url, auth="bearer") as (client, _):
@@ -359,8 +355,8 @@ async def test_a_bearer_key_stays_hidden_as_well(name: str, served: Served, sink
     assert KEY not in all_of(caught.value)
 
 
-async def test_faults_among_many_calls_at_once_reach_only_the_calls_that_they_strike(served: Served) -> None:
-    """Ours: connections are pooled, and a broken one takes no other call with it."""
+async def test_fault_affects_only_its_own_call(served: Served) -> None:
+    """Ours: connections are pooled, and a broken one does not break other calls."""
     ids = [str(row["id"]) for row in served.customers()]
     for fault in (Reset(sent=10), Truncate(), Reset(), Garbage(), Status(status=503), Huge()):
         served.sandbox.faults.add(fault.model_copy(update={"path": f"/api/v1/customers/{ids[0]}", "times": 3}))

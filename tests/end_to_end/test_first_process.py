@@ -1,4 +1,4 @@
-"""The program as the first process of a container, which has no init. Ours (issue 7)."""
+"""The program as process 1 of a container without an init. Ours (issue 7)."""
 
 import json
 import signal
@@ -22,8 +22,8 @@ def can_be_first() -> bool:
 
 @pytest.mark.skipif(not can_be_first(), reason="no namespace can be made here")
 @pytest.mark.parametrize("transport", ["stdio", "http"])
-def test_as_the_first_process_it_ends_with_0_when_it_is_told_to(transport: str, tmp_path: Path) -> None:
-    """A first process gets only the signals that it asks for; without that, an engine kills it after ten seconds."""
+def test_process_1_exits_with_0_on_sigterm(transport: str, tmp_path: Path) -> None:
+    """Process 1 gets only signals that it handles. Otherwise an engine kills it after ten seconds."""
     port = free_port()
     own = {"FASTN_STATE_DIR": str(tmp_path), "FASTN_CONFIG_DIR": str(tmp_path), "PATH": "/usr/bin:/bin:/usr/sbin"}
     if transport == "http":

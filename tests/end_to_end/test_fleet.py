@@ -1,6 +1,6 @@
-"""Three replicas behind nginx with one Valkey, and an identity provider: nothing is lost, doubled or mixed up. Issue 8.
+"""Three replicas behind nginx with one Valkey and an OpenID provider: nothing is lost, doubled or mixed up. Issue 8.
 
-By hand, for a minute: FLEET_SECONDS=60 make test ARGS="tests/end_to_end/test_fleet.py -s"
+To run for a minute: FLEET_SECONDS=60 make test ARGS="tests/end_to_end/test_fleet.py -s"
 """
 
 import json
@@ -44,21 +44,21 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer) -> Gen
 
 
 async def workflow(fleet: Fleet) -> str:
-    """One that runs; it has the same id in each account."""
+    """Return the id of a workflow that runs, which is the same in each account."""
     async with fleet.caller() as caller:
         found = await caller.result(fleet.token("acme"), "list_workflows", search="process-new-orders")
     return found["data"][0]["id"]
 
 
 def desk(fleet: Fleet, folder: Path) -> TerminalApprovals:
-    """Where a person decides: a terminal of its own, on the same ledger."""
+    """Return the approvals of a terminal on the same ledger, where a person decides."""
     return TerminalApprovals(
         ledger_at(fleet.ledger, folder, System()), AuditFile(folder / "audit.jsonl", System()), System()
     )
 
 
 async def killing(fleet: Fleet, until: float) -> None:
-    """One replica after the other, each started again."""
+    """Kill and restart one replica after another."""
     for replica in fleet.replicas * 100:
         await anyio.sleep(KILLS_EVERY)
         if time.monotonic() >= until:
@@ -68,7 +68,7 @@ async def killing(fleet: Fleet, until: float) -> None:
 
 
 async def test_two_hundred_clients_lose_nothing_while_replicas_are_killed(fleet: Fleet, tmp_path: Path) -> None:
-    """Issue 8: no approval is used twice, none is lost, no answer crosses a tenant, each call ends exactly."""
+    """Issue 8: no approval is used twice or lost, no response crosses tenants, and every call has an exact outcome."""
     person, book, runs = desk(fleet, tmp_path), Book(), await workflow(fleet)
     began = time.monotonic()
     until = began + SECONDS
@@ -90,10 +90,8 @@ async def test_two_hundred_clients_lose_nothing_while_replicas_are_killed(fleet:
         assert summary[what] > 0, what
 
 
-async def test_fifty_repeats_of_one_approved_call_over_three_replicas_make_one_request(
-    fleet: Fleet, tmp_path: Path
-) -> None:
-    """Issue 8; THREATS T11."""
+async def test_fifty_repeats_over_three_replicas_send_one_request(fleet: Fleet, tmp_path: Path) -> None:
+    """Issue 8: an approval is single-use across replicas."""
     person, runs, results = desk(fleet, tmp_path), await workflow(fleet), list[dict[str, Any]]()
     body = request("run_workflow", {"workflow_id": runs, "input": {"of": "fifty"}}, _meta=NO_FORMS)
     token = fleet.token("acme", "fifty")
@@ -114,12 +112,12 @@ async def test_fifty_repeats_of_one_approved_call_over_three_replicas_make_one_r
     assert len(results) == REPEATS
     assert sum("done" in result for result in results) == 1
     assert {result["outcome"] for result in results if "done" not in result} <= {"refused", "approval_required"}
-    heard = [said for said in fleet.fastns["acme"].heard() if said["body"] == {"input": {"of": "fifty"}}]
+    heard = [request for request in fleet.fastns["acme"].heard() if request["body"] == {"input": {"of": "fifty"}}]
     assert len(heard) == 1
 
 
-async def test_two_tenants_with_interleaved_calls_over_three_replicas_each_get_their_own(fleet: Fleet) -> None:
-    """Issue 8; THREATS T3, T10: 200 calls each."""
+async def test_interleaved_tenants_over_three_replicas_stay_separate(fleet: Fleet) -> None:
+    """Issue 8: 200 calls each."""
     seen: dict[str, list[str]] = {tenant: [] for tenant in fleet.fastns}
     tokens = {tenant: fleet.token(tenant, "reader") for tenant in seen}
     async with fleet.caller() as caller:

@@ -1,4 +1,4 @@
-"""The server over HTTP, as strangers meet it: raw requests, hostile bodies, half a request at the end."""
+"""The server over HTTP, with raw requests, hostile bodies and incomplete requests."""
 
 import json
 import os
@@ -55,12 +55,12 @@ def request(method: str = "tools/call", *, era: str = MODERN, **params: Any) -> 
 
 
 def modern(name: str = "list_customers", method: str = "tools/call") -> dict[str, str]:
-    """The headers of the new era, which have to agree with the body."""
+    """Return the headers of the current protocol version, which must match the body."""
     return {"mcp-protocol-version": MODERN, "mcp-method": method, "mcp-name": name}
 
 
 def answer(response: httpx2.Response) -> dict[str, Any]:
-    """The one message of a response, which may be an event of a stream."""
+    """Return the one message of a response, which may be a stream event."""
     text = response.text
     if response.headers["content-type"].startswith("text/event-stream"):
         (text,) = (line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: "))
@@ -72,8 +72,8 @@ def alive(served: str) -> None:
     assert len(found["result"]["structuredContent"]["data"]) == 1
 
 
-def test_a_request_of_the_old_era_is_answered_without_a_session(served: str) -> None:
-    """MCP 2025-11-25; ours: stateless, so that any replica can answer, and no session id is given out."""
+def test_legacy_request_is_answered_without_a_session(served: str) -> None:
+    """MCP 2025-11-25. Ours: stateless, so that any replica can answer; no session id is issued."""
     hello = request(
         "initialize",
         era="2025-11-25",
@@ -88,7 +88,7 @@ def test_a_request_of_the_old_era_is_answered_without_a_session(served: str) -> 
         assert "result" in answer(response)
 
 
-def test_a_request_of_the_new_era_is_answered_as_json(served: str) -> None:
+def test_current_request_is_answered_as_json(served: str) -> None:
     """MCP 2026-07-28."""
     response = ask(served, request(name="list_customers", arguments={"limit": 1}), **modern())
     assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
@@ -98,10 +98,8 @@ def test_a_request_of_the_new_era_is_answered_as_json(served: str) -> None:
 @pytest.mark.parametrize(
     ("meta", "kind"), [({}, "application/json"), ({"_meta": {"progressToken": 1}}, "text/event-stream")]
 )
-def test_a_request_of_the_old_era_gets_a_stream_only_where_it_wants_progress(
-    meta: dict[str, Any], kind: str, served: str
-) -> None:
-    """Issue 9: what only wants its answer costs no stream."""
+def test_legacy_request_gets_a_stream_only_for_progress(meta: dict[str, Any], kind: str, served: str) -> None:
+    """Issue 9: a request without progress needs no stream."""
     response = ask(served, request(name="list_customers", arguments={"limit": 1}, era="2025-11-25", **meta))
     assert (response.status_code, response.headers["content-type"]) == (200, kind)
     assert len(answer(response)["result"]["structuredContent"]["data"]) == 1
@@ -109,7 +107,7 @@ def test_a_request_of_the_old_era_gets_a_stream_only_where_it_wants_progress(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("era", ERAS)
-async def test_the_client_of_the_sdk_is_served_in_both_eras(era: str, served: str) -> None:
+async def test_sdk_client_works_in_both_protocol_versions(era: str, served: str) -> None:
     """MCP: tools are listed and called."""
     async with Client(over_http(f"{served}/mcp"), mode=ERAS[era]) as client:
         assert len((await client.list_tools()).tools) == len(ALL_TOOLS)
@@ -119,29 +117,29 @@ async def test_the_client_of_the_sdk_is_served_in_both_eras(era: str, served: st
 
 @pytest.mark.parametrize("tail", ["", ".evil.example", "0"])
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1:{port}", "127.0.0.1:1", "0.0.0.0:{port}", "localhost"])
-def test_a_foreign_host_is_misdirected(host: str, tail: str, served: str) -> None:
-    """THREATS T8: 421 unless the host is exactly ours, so that no name can be bound to this address later."""
+def test_foreign_host_is_rejected(host: str, tail: str, served: str) -> None:
+    """Ours: 421 unless the Host is exactly ours, against DNS rebinding."""
     named = host.format(port=served.rpartition(":")[2]) + tail
     ours = named == served.removeprefix("http://")
     assert ask(served, request("ping", era=""), host=named).status_code == (200 if ours else 421)
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost", "http://127.0.0.1.evil:80"])
-def test_a_foreign_origin_is_forbidden(origin: str, served: str) -> None:
-    """MCP: an Origin that is there and not ours is 403, before anything is read. THREATS T8."""
+def test_foreign_origin_is_rejected(origin: str, served: str) -> None:
+    """MCP: a foreign Origin gets 403 before anything is read."""
     assert ask(served, request("ping", era=""), origin=origin).status_code == 403
     assert ask(served, request("ping", era=""), origin=served).status_code == 200
 
 
-def test_health_is_told_to_anybody_and_tells_nothing(served: str) -> None:
-    """Ours: for a proxy's probe."""
+def test_health_needs_no_token_and_has_no_details(served: str) -> None:
+    """Ours: for the probe of a proxy."""
     response = httpx2.get(f"{served}/healthz")
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
     assert "server" not in response.headers
 
 
-def test_what_is_no_request_of_ours_is_refused(served: str) -> None:
-    """MCP: JSON by POST, at one path, of a bounded size."""
+def test_invalid_http_request_is_rejected(served: str) -> None:
+    """MCP: JSON by POST, at one path, of a limited size."""
     body = request(name="list_customers", arguments={"search": CANARY * 875_000})
     assert ask(served, body, **modern()).status_code == 413
     assert ask(served, body).status_code == 413
@@ -176,8 +174,8 @@ HOSTILE: dict[str, str | bytes] = {
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_hostile_body_gets_an_error_and_the_server_goes_on(what: str, era: str, served: str) -> None:
-    """Ours: a reply to every request, whatever it holds; no internal error; THREATS T4: no value comes back."""
+def test_hostile_body_gets_an_error(what: str, era: str, served: str) -> None:
+    """Ours: every request gets a response without an internal error or any of its values, and the server goes on."""
     sent = HOSTILE[what]
     meta = f'"_meta":{json.dumps(META)},' if era == MODERN else ""
     body = sent.replace(b"META", meta.encode()) if isinstance(sent, bytes) else sent.replace("META", meta).encode()
@@ -193,8 +191,8 @@ def test_a_hostile_body_gets_an_error_and_the_server_goes_on(what: str, era: str
 
 
 @pytest.mark.parametrize("id_", ["null", "1.5", "true", "{}"])
-def test_an_id_that_is_none_runs_nothing(id_: str, served: str) -> None:
-    """MCP: an id is a string or an integer. Ours, in the new era: said so. The SDK takes it for a notification else."""
+def test_request_with_invalid_id_runs_nothing(id_: str, served: str) -> None:
+    """MCP: an id is a string or an integer. Ours: an error, where the SDK takes it for a notification."""
     body = _search(f'"{CANARY}"', id_)
     new = ask(served, body.replace("META", f'"_meta":{json.dumps(META)},').encode(), **modern())
     assert (new.status_code, answer(new)["error"]["code"]) == (400, -32600)
@@ -203,8 +201,8 @@ def test_an_id_that_is_none_runs_nothing(id_: str, served: str) -> None:
     assert CANARY not in new.text + old.text
 
 
-def test_headers_that_contradict_the_body_are_refused(served: str) -> None:
-    """MCP 2026-07-28: what a proxy decided by is what is called."""
+def test_headers_must_match_the_body(served: str) -> None:
+    """MCP 2026-07-28: the call is the one that a proxy saw in the headers."""
     response = ask(served, request(name="delete_customer", arguments={"customer_id": "c1"}), **modern())
     assert response.status_code == 400
     assert answer(response)["error"]["code"] == -32020
@@ -224,8 +222,8 @@ def test_headers_that_contradict_the_body_are_refused(served: str) -> None:
     ],
     ids=["many lines", "a long line", "an address", "a chunk's extension", "after the body"],
 )
-def test_a_head_without_an_end_is_cut_off(begun: bytes, endless: bytes, served: str) -> None:
-    """THREATS T17: what is kept of a request has a bound wherever it has no length; then the connection ends."""
+def test_endless_head_closes_the_connection(begun: bytes, endless: bytes, served: str) -> None:
+    """Ours: everything without a declared length is limited."""
     taken = 0
     with socket.create_connection(("127.0.0.1", int(served.rpartition(":")[2])), timeout=10) as client:
         client.sendall(begun)
@@ -233,13 +231,13 @@ def test_a_head_without_an_end_is_cut_off(begun: bytes, endless: bytes, served: 
             while taken < 20_000_000:
                 client.sendall(endless)
                 taken += len(endless)
-    assert taken < 10_000_000  # of which the sockets hold the most, on both sides
+    assert taken < 10_000_000  # most of it in socket buffers on both sides
     alive(served)
 
 
 @pytest.mark.parametrize("size", [1_000, 60_000])
-def test_a_large_head_that_ends_is_read(size: int, served: str) -> None:
-    """Ours: tokens of large companies are long; so is a session of many requests on one connection."""
+def test_large_head_is_accepted(size: int, served: str) -> None:
+    """Ours: some access tokens are long, and a connection can carry many requests."""
     with httpx2.Client(headers={"x-filler": "a" * size}) as client:
         for _ in range(3):
             body = request(name="list_customers", arguments={"limit": 1})
@@ -249,7 +247,7 @@ def test_a_large_head_that_ends_is_read(size: int, served: str) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_half_open_clients_do_not_keep_the_process(number: signal.Signals, isolated: dict[str, str]) -> None:
-    """THREATS R11: told to stop it ends with 0 within ten seconds, whoever has sent half a request."""
+    """Ours: on a signal the process exits with 0 within ten seconds, despite incomplete requests."""
     port = free_port()
     with running("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=isolated) as process:
         head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {HTTP_TOKEN}\r\n"
@@ -260,7 +258,7 @@ def test_half_open_clients_do_not_keep_the_process(number: signal.Signals, isola
             socket.create_connection(("127.0.0.1", port)) as half_a_body,
         ):
             half_a_head.sendall(head.encode())
-            # Only a body that has begun is a request in flight, which is given time.
+            # Only a request whose body has begun is in flight and gets the grace period.
             half_a_body.sendall(whole.encode() if number is signal.SIGTERM else b"POST")
             alive(f"http://127.0.0.1:{port}")
             process.send_signal(number)
@@ -271,8 +269,8 @@ def test_half_open_clients_do_not_keep_the_process(number: signal.Signals, isola
     "address",
     ["0.0.0.0:8080", "[::]:8080", "example.com:8080", "127.0.0.1", "127.0.0.1:65536", ":8080", "127.0.0.1:8²", ""],
 )
-def test_an_address_that_is_not_this_machines_or_none_is_refused(address: str, tmp_path: Path) -> None:
-    """Ours, THREATS T8: one line, before anything listens."""
+def test_foreign_or_invalid_address_is_rejected(address: str, tmp_path: Path) -> None:
+    """Ours: one line, before anything listens."""
     env = {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": str(tmp_path), "FASTN_STATE_DIR": str(tmp_path)}
     done = run_command(["--sandbox", "--http", address], env)
     assert (done.returncode, done.stdout) == (2, "")
@@ -281,8 +279,8 @@ def test_an_address_that_is_not_this_machines_or_none_is_refused(address: str, t
     assert "127.0.0.1" in line
 
 
-def test_a_port_that_is_taken_is_said_and_ends_it(isolated: dict[str, str]) -> None:
-    """Ours: it does not look as if it served."""
+def test_taken_port_stops_the_start(isolated: dict[str, str]) -> None:
+    """Ours: the server does not seem to run."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

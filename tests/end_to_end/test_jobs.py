@@ -1,4 +1,4 @@
-"""The fifteen jobs, from what a person says to what they want, on a large account and by a real client."""
+"""The fifteen jobs, from the request to its result, on a large account with a real client."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ Office = tuple[BlockingPortal, Client]
 
 @pytest.fixture(scope="module")
 def office(tmp_path_factory: pytest.TempPathFactory) -> Generator[Office]:
-    """A server with a large account, for all jobs: each leaves the others' things alone."""
+    """A server with a large account for all jobs, which do not touch each other's data."""
     state = tmp_path_factory.mktemp("state")
     arguments = ["-m", "fastn_mcp", "--sandbox-file", str(write_account(state / "account.json"))]
     server = StdioServerParameters(command=sys.executable, args=arguments, env=environment(state))
@@ -35,8 +35,8 @@ def environment(state: Path) -> dict[str, str]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("job", JOBS, ids=str)
-def test_a_job_takes_few_calls_and_few_tokens(job: Job, office: Office) -> None:
-    """Ours (issue 5): at most four calls and 6,000 tokens of answers, of which none is larger than the budget."""
+def test_job_takes_few_calls_and_tokens(job: Job, office: Office) -> None:
+    """Issue 5: at most four calls and 6,000 tokens of answers, each within the budget."""
     portal, client = office
     costs = portal.call(do, client, job)
     calls, tokens, _ = total(costs)
@@ -46,8 +46,8 @@ def test_a_job_takes_few_calls_and_few_tokens(job: Job, office: Office) -> None:
     assert max(cost.characters for cost in costs) <= LARGEST
 
 
-def test_there_are_fifteen_jobs_and_no_script_knows_an_id() -> None:
-    """Ours: what a script gives as an id, an answer before has said."""
+def test_fifteen_jobs_use_no_hard_coded_id() -> None:
+    """Ours: every id in a script comes from an earlier answer."""
     assert [job.number for job in JOBS] == list(range(1, 16))
     for job in JOBS:
         for call in (*job.calls, *job.proof):

@@ -1,4 +1,4 @@
-"""A server without an API key: clients connect and see every tool, and each call says what is missing."""
+"""A server without an API key: clients connect and list tools, and each call says what is missing."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from fastn_mcp.procedures.catalog import ALL_TOOLS
 
 
 def _keyless(upstream: Upstream) -> dict[str, str]:
-    # A client that fills in no variable hands on the reference: it is as good as no key.
+    # A client that does not expand variables passes the reference itself, which counts as no key.
     return environment(upstream) | {"FASTN_API_KEY": "${FASTN_API_KEY}"}
 
 
@@ -29,10 +29,10 @@ def address(sandbox_process: Upstream) -> Generator[str]:
 @pytest.mark.anyio
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("transport", ["stdio", "http"])
-async def test_server_without_a_key_lists_tools_and_says_in_every_call_how_to_give_one(
+async def test_server_without_a_key_explains_it_in_every_call(
     transport: str, era: str, address: str, upstream: Upstream
 ) -> None:
-    """Ours: of a server that ends, a client says no more than that it could not connect."""
+    """Ours: if the server exited, clients would only say that they could not connect."""
     arguments = ["-m", "fastn_mcp"]
     stdio = StdioServerParameters(command=sys.executable, args=arguments, env=_keyless(upstream))
     server: StdioServerParameters | Transport = stdio if transport == "stdio" else over_http(address)
@@ -47,13 +47,13 @@ async def test_server_without_a_key_lists_tools_and_says_in_every_call_how_to_gi
             ("list_changes", {}),
         ):
             answer = await client.call_tool(tool, given)
-            said = body(answer)
-            assert (answer.is_error, said["outcome"]) == (True, "not_sent")
+            content = body(answer)
+            assert (answer.is_error, content["outcome"]) == (True, "not_sent")
             missing = "is a placeholder" if transport == "stdio" else "There is no API key"
-            assert missing in said["message"]
-            assert "Nothing was sent." in said["message"]
-            assert "never ask for the key here" in said["next"]
-            assert transport == "stdio" or f"--config {os.devnull} login" in said["next"]
+            assert missing in content["message"]
+            assert "Nothing was sent." in content["message"]
+            assert "never ask for the key here" in content["next"]
+            assert transport == "stdio" or f"--config {os.devnull} login" in content["next"]
         with pytest.raises(MCPError, match=r"API key|api_key"):
             await client.read_resource("fastn://customers/cus_1")
     assert (person.asked, upstream.requests()) == ([], [])

@@ -1,4 +1,4 @@
-"""What a client is told while it waits: progress and log messages. By the real client, with a slow or failing Fastn."""
+"""Progress and log messages during a wait, with the real client and a slow or failing Fastn."""
 
 import re
 import time
@@ -30,7 +30,7 @@ Told = tuple[float, float | None, str | None]
 
 
 class Listener:
-    """What a client hears during one call."""
+    """Records the messages that a client receives during one call."""
 
     def __init__(self) -> None:
         self.progress: list[Told] = []
@@ -50,15 +50,13 @@ def fault(upstream: Upstream, **how: Any) -> None:
 
 
 async def choose(client: Client, level: Any) -> None:
-    """How a client of the old era says what it wants to hear."""
+    """Set the log level as legacy clients do."""
     with pytest.warns(MCPDeprecationWarning):
         await client.set_logging_level(level)  # pyright: ignore[reportDeprecated]
 
 
-async def test_a_call_that_takes_longer_than_a_second_tells_of_itself(
-    era: str, transport: str, connect: Connect, upstream: Upstream
-) -> None:
-    """MCP: progress goes to who gave a token, and only grows. Ours: a slow Fastn is told from a server that hangs."""
+async def test_slow_call_reports_progress(era: str, transport: str, connect: Connect, upstream: Upstream) -> None:
+    """MCP: progress goes to requests with a token, and only grows. Ours: a slow Fastn does not look like a hang."""
     heard = Listener()
     async with connect(transport, era) as client:
         fault(upstream, kind="delay", seconds=1.6, times=1)
@@ -71,10 +69,8 @@ async def test_a_call_that_takes_longer_than_a_second_tells_of_itself(
     assert seconds == sorted(set(seconds))
 
 
-async def test_reading_a_resource_tells_of_itself_too(
-    era: str, transport: str, connect: Connect, upstream: Upstream
-) -> None:
-    """MCP: any request may carry a token."""
+async def test_slow_resource_reports_progress(era: str, transport: str, connect: Connect, upstream: Upstream) -> None:
+    """MCP: any request may carry a progress token."""
     heard = Listener()
     async with connect(transport, era) as client:
         fault(upstream, kind="status", status=503, times=1)
@@ -83,11 +79,11 @@ async def test_reading_a_resource_tells_of_itself_too(
     assert "Fastn answered 503." in (heard.progress[0][2] or "")
 
 
-async def test_a_quick_call_tells_nothing(era: str, transport: str, connect: Connect) -> None:
+async def test_quick_call_reports_nothing(era: str, transport: str, connect: Connect) -> None:
     """Ours: no noise."""
     heard = Listener()
     async with connect(transport, era) as client:
-        for _ in range(20):  # the first loads modules; and who was kept waiting by this machine is told so
+        for _ in range(20):  # the first call loads modules, and a slow machine is reported too
             heard.progress.clear()
             began = time.monotonic()
             await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
@@ -96,27 +92,27 @@ async def test_a_quick_call_tells_nothing(era: str, transport: str, connect: Con
     assert heard.progress == []
 
 
-async def test_a_retry_is_told_as_progress(era: str, transport: str, connect: Connect, upstream: Upstream) -> None:
-    """Ours: who waits knows why, with numbers that grow."""
+async def test_retry_is_reported_as_progress(era: str, transport: str, connect: Connect, upstream: Upstream) -> None:
+    """Ours: the reason of the wait, with numbers that grow."""
     heard = Listener()
     async with connect(transport, era) as client:
         fault(upstream, kind="status", status=503, times=2)
         result = await client.call_tool("get_quotas", {}, progress_callback=heard.progresses)
         assert not result.is_error
-    said = [message or "" for *_, message in heard.progress if "Waiting" not in (message or "")]
-    assert [text.partition(" Trying")[0] for text in said] == ["Fastn answered 503."] * 2
-    assert said[1].endswith("(attempt 3 of 3).")
+    messages = [message or "" for *_, message in heard.progress if "Waiting" not in (message or "")]
+    assert [text.partition(" Trying")[0] for text in messages] == ["Fastn answered 503."] * 2
+    assert messages[1].endswith("(attempt 3 of 3).")
     reached = [done for done, *_ in heard.progress]
     assert reached == sorted(set(reached))
 
 
 @pytest.mark.parametrize(("level", "allowed"), [("debug", True), ("info", True), ("warning", False), (None, False)])
-async def test_a_wait_is_logged_to_who_wants_to_hear_it(
+async def test_wait_is_logged_at_the_requested_level(
     level: Any, allowed: bool, era: str, transport: str, connect: Connect, upstream: Upstream
 ) -> None:
-    """MCP 2026-07-28: only from the level that the request names. Before: from the one that was set. Ours: else none.
+    """MCP 2026-07-28: at the level of the request; before, at the level that was set. Ours: otherwise nothing.
 
-    Over stateless HTTP nobody remembers what was set, and so nothing is sent.
+    Stateless HTTP does not store the level, so legacy clients get nothing there.
     """
     heard = Listener()
     modern = era == "2026-07-28"
@@ -126,18 +122,18 @@ async def test_a_wait_is_logged_to_who_wants_to_hear_it(
         fault(upstream, kind="status", status=429, retry_after=0, times=1)
         result = await client.call_tool("get_quotas", {})
         assert not result.is_error
-    said = [(message.level, message.logger, str(message.data)[:37]) for message in heard.logged]
+    messages = [(message.level, message.logger, str(message.data)[:37]) for message in heard.logged]
     heard_of_it = allowed and (modern or transport == "stdio")
-    assert said == ([("info", "fastn_mcp.client", "Fastn's rate limit is reached (429). ")] if heard_of_it else [])
+    assert messages == ([("info", "fastn_mcp.client", "Fastn's rate limit is reached (429). ")] if heard_of_it else [])
 
 
-async def test_a_call_that_waits_for_its_person_says_so(era: str, transport: str, connect: Connect) -> None:
-    """Ours: what waits for an answer does not blame Fastn. Since 2026-07-28 no call waits for one."""
+async def test_wait_for_a_person_is_reported(era: str, transport: str, connect: Connect) -> None:
+    """Ours: it does not blame Fastn. Since 2026-07-28 no call waits for a person."""
     heard = Listener()
     waits_within = era == "2025-11-25" and transport == "stdio"
 
     async def person(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
-        """Reads until the client is told, where it will be."""
+        """Answer once the client has been told about the wait, if it will be."""
         with anyio.move_on_after(20 if waits_within else 1.3):
             await heard.told.wait()
         return await Person(approving)(context, params)

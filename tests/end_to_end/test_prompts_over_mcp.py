@@ -1,4 +1,4 @@
-"""Prompts, by the real client of the SDK, on both transports and in both eras."""
+"""Prompts with the SDK's client, on both transports and in both protocol versions."""
 
 import pytest
 from driving import ERAS, Connect
@@ -14,8 +14,8 @@ on_both = pytest.mark.parametrize("transport", ["stdio", "http"])
 
 
 @on_both
-async def test_prompts_are_listed_and_given_as_one_message(era: str, transport: str, connect: Connect) -> None:
-    """MCP: prompts/list and prompts/get; ours: each is one message of a user."""
+async def test_prompts_are_listed_and_rendered(era: str, transport: str, connect: Connect) -> None:
+    """MCP: prompts/list and prompts/get. Ours: each is one user message."""
     async with connect(transport, era) as client:
         prompts = (await client.list_prompts()).prompts
         assert [prompt.name for prompt in prompts] == [recipe.name for recipe in available(ALL_TOOLS)]
@@ -28,7 +28,7 @@ async def test_prompts_are_listed_and_given_as_one_message(era: str, transport: 
 
 
 @on_both
-async def test_what_is_missing_or_unknown_is_named(era: str, transport: str, connect: Connect) -> None:
+async def test_unknown_prompt_or_argument_is_named(era: str, transport: str, connect: Connect) -> None:
     """MCP: -32602 for an unknown prompt or a missing argument. Ours: it is named."""
     refused: tuple[tuple[str, dict[str, str], str], ...] = (
         ("rotate_api_key", {}, "key: is required"),
@@ -37,15 +37,15 @@ async def test_what_is_missing_or_unknown_is_named(era: str, transport: str, con
         ("rotate_key", {}, "did you mean 'rotate_api_key'?"),
     )
     async with connect(transport, era) as client:
-        for name, arguments, said in refused:
+        for name, arguments, message in refused:
             with pytest.raises(MCPError) as raised:
                 await client.get_prompt(name, arguments)
             assert raised.value.error.code == -32602
-            assert said in raised.value.error.message
+            assert message in raised.value.error.message
 
 
-async def test_read_only_and_toolsets_filter_prompts_and_resources_as_they_do_tools(era: str, connect: Connect) -> None:
-    """Ours: what is switched off is not offered under another name."""
+async def test_settings_filter_prompts_and_resources_like_tools(era: str, connect: Connect) -> None:
+    """Ours: a disabled tool is not available under another name."""
     async with connect("stdio", era, flags=("--read-only",)) as client:
         assert "rotate_api_key" not in [prompt.name for prompt in (await client.list_prompts()).prompts]
         assert "access_review" in [prompt.name for prompt in (await client.list_prompts()).prompts]

@@ -1,4 +1,4 @@
-"""Every version of the protocol that begins with a handshake is answered in that version. The MCP specification's."""
+"""Every protocol version with a handshake is answered in that version, as the MCP specification requires."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
-def test_a_client_of_that_version_lists_the_tools_and_reads(version: str, tmp_path: Path) -> None:
+def test_client_of_each_version_lists_and_reads(version: str, tmp_path: Path) -> None:
     hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
     messages = [
         {"id": 1, "method": "initialize", "params": hello},

@@ -1,4 +1,4 @@
-"""Two servers, two folders, one Valkey: what one began the other finishes, once. DESIGN 8; issue 8."""
+"""Two servers with two state folders and one Valkey: one finishes what the other began, once. Issue 8."""
 
 import json
 import os
@@ -27,7 +27,7 @@ MODERN = "2026-07-28"
 
 @dataclass(frozen=True)
 class Fleet:
-    """Servers that share a ledger, and what a command on it needs."""
+    """Servers that share a ledger, and the environment of a command on it."""
 
     urls: list[str]
     env: dict[str, str]
@@ -35,7 +35,7 @@ class Fleet:
 
 @pytest.fixture
 def fleet(upstream: Upstream, valkey: ValkeyServer) -> Generator[Fleet]:
-    """Two that share the secret of states too, and a third that has another."""
+    """Run two servers that share the state secret, and a third with another secret."""
     shared = {"FASTN_LEDGER": valkey.url(), "FASTN_STATE_SECRET": SECRET, "BROWSER": "true"}
     others = {"FASTN_STATE_SECRET": f"{SECRET[::-1]}"}
     with ExitStack() as stack:
@@ -52,8 +52,8 @@ async def _customer(client: Client) -> dict[str, Any]:
     return body(await client.call_tool("list_customers", {"search": "Globex Exports"}))["data"][0]
 
 
-async def test_a_form_that_one_server_showed_is_answered_at_another_once(fleet: Fleet, upstream: Upstream) -> None:
-    """MCP 2026-07-28: the round trip of a form. The second has a newer secret besides; the third only another."""
+async def test_form_of_one_server_is_answered_at_another_once(fleet: Fleet, upstream: Upstream) -> None:
+    """MCP 2026-07-28: the round trip of a form. The second has an additional newer secret, the third only another."""
     async with (
         Client(over_http(fleet.urls[0]), mode=MODERN, elicitation_callback=Person(approving)) as one,
         Client(over_http(fleet.urls[1]), mode=MODERN, elicitation_callback=Person(approving)) as two,
@@ -90,10 +90,8 @@ async def test_a_form_that_one_server_showed_is_answered_at_another_once(fleet: 
     assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
 
 
-async def test_fifty_repeats_of_an_approved_call_over_two_servers_make_one_request(
-    fleet: Fleet, upstream: Upstream
-) -> None:
-    """Issue 8. A person approves at a terminal, by the same setting."""
+async def test_fifty_repeats_over_two_servers_send_one_request(fleet: Fleet, upstream: Upstream) -> None:
+    """Issue 8: a person approves at a terminal with the same ledger setting."""
     async with (
         Client(over_http(fleet.urls[0]), mode=MODERN) as one,
         Client(over_http(fleet.urls[1]), mode="legacy") as two,
@@ -132,8 +130,8 @@ def _approvals(fleet: Fleet, *arguments: str) -> Any:
     return json.loads(listed.stdout)
 
 
-def test_a_server_that_others_could_not_take_over_from_does_not_start(upstream: Upstream, valkey: ValkeyServer) -> None:
-    """Issue 8: fail closed. Without a shared secret a form would be lost whenever another replica gets the answer."""
+def test_shared_ledger_requires_a_state_secret(upstream: Upstream, valkey: ValkeyServer) -> None:
+    """Issue 8: fail closed. Without a shared secret a form would be lost at another replica."""
     env = {**os.environ, **environment(upstream), "FASTN_LEDGER": valkey.url().replace("//", "//user:canary@")}
     started = run_command(["--http", f"127.0.0.1:{free_port()}"], env)
     assert started.returncode == 2

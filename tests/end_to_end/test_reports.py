@@ -1,4 +1,4 @@
-"""What a process reports when it ends, however it ends. Issue 6."""
+"""The report of a process, however it ends. Issue 6."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def created(name: str) -> str:
 
 
 def linked(report: Any, env: dict[str, str]) -> bool:
-    """Whether all hashes of the report are those of the audit's lines."""
+    """Whether all hashes of the report are those of the audit log's lines."""
     lines = (Path(env["FASTN_STATE_DIR"]) / "audit.jsonl").read_text().splitlines()
     hashes = {entry["n"]: entry["hash"] for entry in map(json.loads, lines)}
     links = [link for calls in report["calls"].values() for call in calls for link in call["audit"]]
@@ -44,16 +44,16 @@ def start(*arguments: str, env: dict[str, str]) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(program, env={**os.environ, **env}, **pipes)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType]
 
 
-def test_an_unknown_outcome_wins_over_all(upstream: Upstream, tmp_path: Path) -> None:
-    """Issue 6: 4, though another call was refused and another waits."""
+def test_unknown_outcome_determines_the_exit_code(upstream: Upstream, tmp_path: Path) -> None:
+    """Issue 6: 4, even if another call was refused and another waits."""
     fault(upstream, kind="reset", method="POST", path="/api/v1/customers", moment="after")
     script = tmp_path / "script.jsonl"
     delete = '{"tool": "delete_customer", "arguments": {"customer_id": "nobody"}}\n'
     script.write_text(created("Initech") + delete + created("Hooli"))
     env = environment(upstream)
     with start("run", str(script), "--keep-going", "--report", str(tmp_path / "r.json"), env=env) as run:
-        _, said = run.communicate(timeout=30)
-    assert run.returncode == 4, said
+        _, stderr = run.communicate(timeout=30)
+    assert run.returncode == 4, stderr
     report = json.loads((tmp_path / "r.json").read_text())
     assert tools(report) == {"unknown": ["create_customer"], "failed": ["delete_customer"], "done": ["create_customer"]}
     assert linked(report, env)
@@ -61,10 +61,8 @@ def test_an_unknown_outcome_wins_over_all(upstream: Upstream, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_stopped_in_the_middle_reports_what_may_have_happened(
-    upstream: Upstream, tmp_path: Path, number: signal.Signals
-) -> None:
-    """Issue 6: unknown what was under way, left what was not begun."""
+def test_stopped_run_reports_unknown_and_left_calls(upstream: Upstream, tmp_path: Path, number: signal.Signals) -> None:
+    """Issue 6: a call in flight is unknown, calls not begun are left."""
     fault(upstream, kind="hang", method="POST", path="*", moment="after")
     script = tmp_path / "script.jsonl"
     script.write_text(created("Initech") + created("Hooli"))
@@ -72,15 +70,15 @@ def test_a_run_that_is_stopped_in_the_middle_reports_what_may_have_happened(
     with start("run", str(script), "--report", str(tmp_path / "r.json"), env=env) as run:
         assert any(upstream.changes() for _ in range(5_000))
         run.send_signal(number)
-        _, said = run.communicate(timeout=30)
-    assert run.returncode == 4, said
+        _, stderr = run.communicate(timeout=30)
+    assert run.returncode == 4, stderr
     report = json.loads((tmp_path / "r.json").read_text())
     assert tools(report) == {"unknown": ["create_customer"], "left": ["create_customer"]}
     assert linked(report, env)
 
 
-def test_a_run_that_is_stopped_while_it_reads_ends_as_the_signal_says(upstream: Upstream, tmp_path: Path) -> None:
-    """Ours: nothing was changed, and all of it is left."""
+def test_run_stopped_during_a_read_exits_by_the_signal(upstream: Upstream, tmp_path: Path) -> None:
+    """Ours: nothing was changed, and everything is left."""
     fault(upstream, kind="hang", method="GET", path="/api/v1/customers")
     script = tmp_path / "script.jsonl"
     script.write_text('{"tool": "list_customers"}\n' + created("Hooli"))
@@ -96,8 +94,8 @@ def test_a_run_that_is_stopped_while_it_reads_ends_as_the_signal_says(upstream: 
 
 @pytest.mark.long
 @pytest.mark.parametrize("ending", ["SIGTERM", "end of input"])
-def test_a_server_over_stdio_writes_its_report_when_it_ends(upstream: Upstream, tmp_path: Path, ending: str) -> None:
-    """Issue 6: done what was answered, unknown what was under way; at SIGTERM and when the client leaves."""
+def test_stdio_server_writes_its_report_on_exit(upstream: Upstream, tmp_path: Path, ending: str) -> None:
+    """Issue 6: answered calls are done, calls in flight unknown; on SIGTERM and when the client disconnects."""
     env = environment(upstream) | {"FASTN_REPORT": str(tmp_path / "r.json")}
     with start(env=env) as server:
         assert server.stdin is not None
@@ -126,7 +124,7 @@ def test_a_server_over_stdio_writes_its_report_when_it_ends(upstream: Upstream, 
 
 
 @pytest.mark.anyio
-async def test_a_server_over_http_reports_all_of_its_callers(upstream: Upstream, tmp_path: Path) -> None:
+async def test_http_server_reports_all_callers(upstream: Upstream, tmp_path: Path) -> None:
     """Issue 6: one process, several callers, one report."""
     port, env = free_port(), environment(upstream)
     with running("--http", f"127.0.0.1:{port}", "--report", str(tmp_path / "r.json"), port=port, env=env) as server:
@@ -140,8 +138,8 @@ async def test_a_server_over_http_reports_all_of_its_callers(upstream: Upstream,
     assert linked(report, env)
 
 
-def test_the_audit_alone_gives_the_same_report(upstream: Upstream, tmp_path: Path) -> None:
-    """Issue 6: for a process that was killed, which writes none."""
+def test_audit_log_gives_the_same_report(upstream: Upstream, tmp_path: Path) -> None:
+    """Issue 6: for a killed process, which writes no report."""
     script = tmp_path / "script.jsonl"
     script.write_text(created("Initech") + created("Hooli"))
     env = environment(upstream)

@@ -1,4 +1,4 @@
-"""Resources and completions, by the real client of the SDK, on both transports and in both eras."""
+"""Resources and completion with the SDK's client, on both transports and in both protocol versions."""
 
 import json
 from typing import Any
@@ -43,10 +43,10 @@ async def proposed(client: Client, template: str, typed: str) -> list[str]:
     return found.completion.values
 
 
-async def test_every_template_is_offered_completed_by_name_and_read(
+async def test_templates_are_listed_completed_and_read(
     era: str, transport: str, connect: Connect, upstream: Upstream
 ) -> None:
-    """MCP: completions for a template's variable give what goes into it. Ours: what is read is marked as untrusted."""
+    """MCP: completion returns values for a template's variable. Ours: content is marked as untrusted."""
     async with connect(transport, era) as client:
         listed = (await client.list_resource_templates()).resource_templates
         assert {template.uri_template for template in listed} == ONE_EACH.keys()
@@ -60,8 +60,8 @@ async def test_every_template_is_offered_completed_by_name_and_read(
     assert not upstream.changes()
 
 
-async def test_what_there_is_one_of_is_listed_and_read(era: str, transport: str, connect: Connect) -> None:
-    """MCP: direct resources are listed with name and type. Ours: the overview as soon as the tool is there."""
+async def test_direct_resources_are_listed_and_read(era: str, transport: str, connect: Connect) -> None:
+    """MCP: direct resources are listed with name and type. Ours: the overview too if its tool is enabled."""
     async with connect(transport, era) as client:
         listed = {resource.uri: resource for resource in (await client.list_resources()).resources}
         there = {"fastn://billing", "fastn://usage", "fastn://quotas"}
@@ -73,10 +73,8 @@ async def test_what_there_is_one_of_is_listed_and_read(era: str, transport: str,
             assert (await read(client, uri))["untrusted"] is True
 
 
-async def test_the_beginning_of_an_id_is_completed_and_ids_with_colons_are_read(
-    era: str, transport: str, connect: Connect
-) -> None:
-    """Ours: the ids of connections hold colons; clients send them as they are, or percent-encoded."""
+async def test_ids_with_colons_are_completed_and_read(era: str, transport: str, connect: Connect) -> None:
+    """Ours: connection ids contain colons, which clients send plain or percent-encoded."""
     template = "fastn://connections/{connection_id}"
     async with connect(transport, era) as client:
         wanted = next(value for value in await proposed(client, template, "") if ":" in value)
@@ -95,7 +93,7 @@ NOT_THERE = (
 )
 
 
-async def test_what_is_not_there_is_the_error_of_the_era(
+async def test_missing_resource_has_the_versions_error_code(
     era: str, transport: str, connect: Connect, upstream: Upstream
 ) -> None:
     """MCP up to 2025-11-25: -32002; since 2026-07-28 (SEP-2164): -32602; both with the URI in the data."""
@@ -109,10 +107,10 @@ async def test_what_is_not_there_is_the_error_of_the_era(
     assert not upstream.changes()
 
 
-async def test_an_id_that_is_none_is_refused_before_anything_is_sent(
+async def test_invalid_id_in_a_uri_is_refused_unsent(
     era: str, transport: str, connect: Connect, upstream: Upstream
 ) -> None:
-    """Ours, THREATS: an address cannot hold what an argument cannot."""
+    """Ours: a URI cannot pass a value that an argument could not."""
     async with connect(transport, era) as client:
         before = len(upstream.requests())
         for id_ in ("..%2Fapi-keys", "%2e%2e", "a%20b", "-x", "a%00"):
@@ -123,10 +121,8 @@ async def test_an_id_that_is_none_is_refused_before_anything_is_sent(
         assert len(upstream.requests()) == before
 
 
-async def test_completions_of_prompts_are_ids_and_free_text_has_none(
-    era: str, transport: str, connect: Connect
-) -> None:
-    """MCP: a prompt's arguments are completed; an unknown prompt, template or argument is -32602."""
+async def test_prompt_arguments_complete_to_ids(era: str, transport: str, connect: Connect) -> None:
+    """MCP: an unknown prompt, template or argument is -32602. Ours: free text has no completion."""
     key = PromptReference(name="rotate_api_key")
     async with connect(transport, era) as client:
         ids = await proposed(client, "fastn://api-keys/{api_key_id}", "")

@@ -1,4 +1,4 @@
-"""Several processes with a sandbox: what one asks, another approves, and a file keeps the changes of all."""
+"""Several processes with a sandbox: approvals are shared, and a file keeps the changes of all."""
 
 import json
 import os
@@ -16,15 +16,15 @@ from mcp import Client, StdioServerParameters
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Folders of its own, and a browser that shows nothing."""
+    """Return variables with separate folders and a browser that shows nothing."""
     folders = {name: str(folder / name) for name in ("FASTN_CONFIG_DIR", "FASTN_STATE_DIR")}
     return folders | {"FASTN_CONFIG": os.devnull, "BROWSER": "false %s", "PATH": os.environ["PATH"]}
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
-async def test_an_approval_in_one_sandbox_process_counts_in_another(tmp_path: Path, mode: str) -> None:
-    """Ours: the printed command reaches it, and the data is the same in every process of a day."""
+async def test_approval_in_one_sandbox_process_counts_in_another(tmp_path: Path, mode: str) -> None:
+    """Ours: the printed command works, and all processes of a day have the same data."""
     env = environment(tmp_path)
     server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", "--sandbox"], env=env)
     async with Client(server, mode=mode) as client:
@@ -44,8 +44,8 @@ async def test_an_approval_in_one_sandbox_process_counts_in_another(tmp_path: Pa
         assert answer.get("done") == "delete_workflow", answer
 
 
-def test_processes_that_share_a_file_keep_the_changes_of_all(tmp_path: Path) -> None:
-    """Ours: each reads what the others wrote, and none writes over it."""
+def test_shared_file_keeps_the_changes_of_all_processes(tmp_path: Path) -> None:
+    """Ours: each reads the others' changes and overwrites none."""
     file = tmp_path / "sandbox.json"
     program, call = (sys.executable, "-m", "fastn_mcp"), ("call", "create-customer")
 
@@ -65,6 +65,6 @@ def test_processes_that_share_a_file_keep_the_changes_of_all(tmp_path: Path) -> 
     with ThreadPoolExecutor(4) as at_once:
         made = list(at_once.map(create, range(4)))
 
-    kept = json.loads(file.read_text())["rows"]["customers"].values()
-    assert {f"Initech {number}" for number in range(4)} <= {row["name"] for row in kept}
+    rows = json.loads(file.read_text())["rows"]["customers"].values()
+    assert {f"Initech {number}" for number in range(4)} <= {row["name"] for row in rows}
     assert len({json.dumps(answer) for answer in made}) == 4

@@ -1,4 +1,4 @@
-"""A process that ends says what it left behind. THREATS R10, R11."""
+"""A process that ends records what it left behind."""
 
 import json
 import os
@@ -23,8 +23,8 @@ def line(id_: int | None, method: str, params: dict[str, Any]) -> bytes:
 
 
 @pytest.mark.parametrize("ending", ["SIGTERM", "end of input"])
-def test_a_write_in_flight_is_recorded_as_unknown_when_the_process_ends(upstream: Upstream, ending: str) -> None:
-    """THREATS R10, R11: within ten seconds, with exit code 0, and the audit names what may have happened."""
+def test_write_in_flight_is_recorded_as_unknown_on_exit(upstream: Upstream, ending: str) -> None:
+    """Ours: within ten seconds, with exit code 0, and the audit log names what may have happened."""
     fault = {"kind": "hang", "method": "POST", "path": "*", "moment": "after"}
     httpx2.post(f"{upstream.url}/__sandbox/faults", json=fault).raise_for_status()
     env = {**os.environ, **environment(upstream)}
@@ -38,7 +38,7 @@ def test_a_write_in_flight_is_recorded_as_unknown_when_the_process_ends(upstream
         server.stdin.write(line(2, "tools/call", {"name": "create_customer", "arguments": {"name": "Initech"}}))
         server.stdin.flush()
         server.stdout.readline()
-        assert any(upstream.changes() for _ in range(5_000))  # the request is on its way
+        assert any(upstream.changes() for _ in range(5_000))  # the request is in flight
         if ending == "SIGTERM":
             server.send_signal(signal.SIGTERM)
         else:

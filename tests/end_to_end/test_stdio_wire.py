@@ -1,4 +1,4 @@
-"""Bytes on the pipes of a real server: every request is answered, every line is JSON-RPC, and the process ends."""
+"""Bytes on the pipes of a real server: every request is answered, every line is JSON-RPC, and the process exits."""
 
 import fcntl
 import json
@@ -51,7 +51,7 @@ PING = message("ping", "ping")
 
 
 def checked(line: bytes) -> dict[str, Any]:
-    """THREATS T22: whatever is on stdout is a JSON-RPC message."""
+    """Parse a line of stdout, which must be a JSON-RPC message."""
     parsed = json.loads(line)
     assert parsed["jsonrpc"] == "2.0"
     assert ("method" in parsed) + ("result" in parsed) + ("error" in parsed) == 1
@@ -59,7 +59,7 @@ def checked(line: bytes) -> dict[str, Any]:
 
 
 class Server:
-    """A server whose pipes a test holds. A thread reads, so that no test waits for ever."""
+    """A server whose pipes the test controls. A thread reads, so that no test blocks forever."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.process = process
@@ -84,7 +84,7 @@ class Server:
         return checked(self._lines.get(timeout=PATIENCE))
 
     def rest(self) -> list[dict[str, Any]]:
-        """Everything up to the end of its output."""
+        """Read to the end of its output."""
         return [checked(line) for line in iter(lambda: self._lines.get(timeout=PATIENCE), b"")]
 
     def asked(self, *lines: bytes) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def started(
 
 @contextmanager
 def serving(env: dict[str, str], *flags: str, **more: Any) -> Generator[Server]:
-    """An initialized server of the old era."""
+    """Run an initialized server of the legacy protocol."""
     with started(*flags, env=env, **more) as process:
         server = Server(process)
         server.listen()
@@ -148,7 +148,7 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def servers(isolated: dict[str, str]) -> Generator[dict[str, Server]]:
-    """One server for each era, which all the hostile messages go to: it has to live through them."""
+    """Run one server per protocol version, which all hostile messages go to and which must survive them."""
     with serving(isolated, "--sandbox") as old, started("--sandbox", env=isolated) as process:
         new = Server(process)
         new.listen()
@@ -157,7 +157,7 @@ def servers(isolated: dict[str, str]) -> Generator[dict[str, Server]]:
 
 
 def alive(server: Server, era: str) -> None:
-    """The next answer is that of the next question: nothing else was written, and the server goes on."""
+    """Check that the next response answers the next request: nothing else was written, and the server goes on."""
     question = PING if era == "2025-11-25" else message("ping", "server/discover", _meta=META)
     answer = server.asked(question)
     assert answer["id"] == "ping"
@@ -175,7 +175,7 @@ def _call(tool: str, arguments: str) -> str:
     return f'{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{META"name":{tool},"arguments":{arguments}}}}}'
 
 
-# What is sent, the id and the code of the error that answers it.
+# Line, id and code of the error.
 REFUSED: dict[str, tuple[str | bytes, object, int]] = {
     "half a character": (_search(f'"{CANARY}\\ud800"'), 7, -32700),
     "half a character as a name": (_search(f'"{CANARY}"', name='"\\ud800"'), 7, -32700),
@@ -209,10 +209,8 @@ REFUSED: dict[str, tuple[str | bytes, object, int]] = {
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("what", REFUSED)
-def test_a_message_that_cannot_be_served_is_answered_by_an_error(
-    what: str, era: str, servers: dict[str, Server]
-) -> None:
-    """Ours, of every request; JSON-RPC 2.0 and MCP on the codes; THREATS T4: no value comes back."""
+def test_invalid_message_is_answered_with_an_error(what: str, era: str, servers: dict[str, Server]) -> None:
+    """JSON-RPC 2.0, MCP: the error codes. Ours: every request gets an error, which repeats none of its values."""
     sent, id_, code = REFUSED[what]
     meta = f'"_meta":{json.dumps(META)},' if era == "2026-07-28" else ""
     line = sent.replace(b"META", meta.encode()) if isinstance(sent, bytes) else sent.replace("META", meta).encode()
@@ -223,7 +221,7 @@ def test_a_message_that_cannot_be_served_is_answered_by_an_error(
     alive(servers[era], era)
 
 
-# What is sent, and what the answer has to name.
+# Arguments, and what the error must name.
 NOT_SENT = {
     "an unknown argument": (_call('"list_customers"', f'{{"serch":"{CANARY}"}}'), "did you mean 'search'?"),
     "a wrong type": (_call('"list_customers"', f'{{"limit":"{CANARY}"}}'), "limit:"),
@@ -237,37 +235,37 @@ NOT_SENT = {
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("what", NOT_SENT)
-def test_a_bad_argument_is_named_and_its_value_is_not(what: str, era: str, servers: dict[str, Server]) -> None:
-    """Ours: the field, the reason and the nearest known name, and that nothing was sent. THREATS T4."""
+def test_invalid_argument_is_named_without_its_value(what: str, era: str, servers: dict[str, Server]) -> None:
+    """Ours: the field, the reason, the nearest known name, and that nothing was sent."""
     sent, named = NOT_SENT[what]
     meta = f'"_meta":{json.dumps(META)},' if era == "2026-07-28" else ""
     answer = servers[era].asked(sent.replace("META", meta).encode())
-    said = answer["result"]["structuredContent"]
+    content = answer["result"]["structuredContent"]
     assert answer["result"]["isError"]
-    assert said["outcome"] == "not_sent"
-    assert named in said["message"]
-    assert said["message"].endswith("Nothing was sent.")
+    assert content["outcome"] == "not_sent"
+    assert named in content["message"]
+    assert content["message"].endswith("Nothing was sent.")
     assert CANARY not in json.dumps(answer)
     alive(servers[era], era)
 
 
 @pytest.mark.parametrize("era", ERAS)
-def test_an_unknown_tool_is_answered_with_the_nearest(era: str, servers: dict[str, Server]) -> None:
-    """MCP: -32602; ours: the name that was meant."""
+def test_unknown_tool_names_the_nearest(era: str, servers: dict[str, Server]) -> None:
+    """MCP: -32602. Ours: the nearest name."""
     meta = {"_meta": META} if era == "2026-07-28" else {}
     error = servers[era].asked(message(7, "tools/call", name="delete_custmer", arguments={}, **meta))["error"]
     assert (error["code"], "delete_customer" in error["message"]) == (-32602, True)
 
 
-def test_a_broken_answer_is_passed_over(servers: dict[str, Server]) -> None:
-    """JSON-RPC: nobody waits for an answer to an answer."""
+def test_malformed_response_is_ignored(servers: dict[str, Server]) -> None:
+    """JSON-RPC: a response gets no response."""
     old = servers["2025-11-25"]
     old.send(b'{"jsonrpc":"2.0","id":7}', b'{"jsonrpc":"2.0","id":7,"result":1}', b"", b"   \r")
     alive(old, "2025-11-25")
 
 
-def test_a_message_may_come_in_pieces_and_many_may_come_at_once(servers: dict[str, Server]) -> None:
-    """MCP: a message ends with a line break, and nothing else."""
+def test_messages_may_be_split_and_joined(servers: dict[str, Server]) -> None:
+    """MCP: only a line break ends a message."""
     old = servers["2025-11-25"]
     assert old.process.stdin is not None
     for piece in (PING[:9], PING[9:30], PING[30:] + b"\r\n" + PING + b"\n" + PING[:5], PING[5:] + b"\n"):
@@ -277,15 +275,15 @@ def test_a_message_may_come_in_pieces_and_many_may_come_at_once(servers: dict[st
 
 
 @pytest.mark.parametrize("era", ERAS)
-def test_the_eras_are_told_apart_by_the_first_message(era: str, servers: dict[str, Server]) -> None:
-    """MCP: a tool call of each era gets that era's result."""
+def test_first_message_selects_the_protocol_version(era: str, servers: dict[str, Server]) -> None:
+    """MCP: a tool call gets the result of its own version."""
     meta = {"_meta": META} if era == "2026-07-28" else {}
     result = servers[era].asked(message(7, "tools/call", name="list_customers", arguments={"limit": 1}, **meta))
     assert len(result["result"]["structuredContent"]["data"]) == 1
     assert ("resultType" in result["result"]) is (era == "2026-07-28")
 
 
-def test_a_line_is_answered_even_without_its_line_break(isolated: dict[str, str]) -> None:
+def test_last_line_needs_no_line_break(isolated: dict[str, str]) -> None:
     """Ours: a request that ends with the input is a request."""
     done = subprocess.run(
         [sys.executable, "-m", "fastn_mcp", "--sandbox"],
@@ -299,8 +297,8 @@ def test_a_line_is_answered_even_without_its_line_break(isolated: dict[str, str]
     assert done.stderr == b""
 
 
-def test_files_do_as_well_as_pipes(isolated: dict[str, str], tmp_path: Path) -> None:
-    """Ours: a server can be tried with < requests > answers; no input at all is an end of input."""
+def test_files_work_like_pipes(isolated: dict[str, str], tmp_path: Path) -> None:
+    """Ours: a server can be tried with < requests > answers. No input at all is the end of the input."""
     requests, answers = tmp_path / "requests", tmp_path / "answers"
     requests.write_bytes(b"\n".join((HELLO, READY, *(call(n) for n in range(20)))))
     with (
@@ -321,7 +319,7 @@ def held_up(upstream: Upstream, **fault: Any) -> None:
 
 
 def until(there: Callable[[], bool]) -> None:
-    """Wait until it is so. Bounded."""
+    """Wait for a condition, with a timeout."""
     deadline = time.monotonic() + PATIENCE
     while not there():
         assert time.monotonic() < deadline
@@ -334,7 +332,7 @@ def arrived(upstream: Upstream) -> None:
 
 
 def test_calls_in_flight_are_answered_when_the_input_ends(upstream: Upstream) -> None:
-    """Ours; the SDK cancels them (python-sdk #2678)."""
+    """Ours: the SDK cancels them (python-sdk #2678)."""
     held_up(upstream, kind="delay", seconds=0.6, times=3)
     with serving(environment(upstream)) as server:
         server.send(call(1), call(2), call(3), PING)
@@ -346,10 +344,8 @@ def test_calls_in_flight_are_answered_when_the_input_ends(upstream: Upstream) ->
 
 
 @pytest.mark.long
-def test_neither_a_call_that_hangs_nor_a_reader_that_does_keeps_the_process(
-    upstream: Upstream, isolated: dict[str, str]
-) -> None:
-    """Ours, THREATS R11: five seconds after the end of the input, a call that hangs is answered by an error."""
+def test_hanging_calls_and_readers_do_not_keep_the_process(upstream: Upstream, isolated: dict[str, str]) -> None:
+    """Ours: five seconds after the end of the input, a hanging call is answered with an error."""
     held_up(upstream, kind="hang")
     with serving(environment(upstream)) as server, started("--sandbox", env=isolated) as unread:
         lines = (HELLO, READY, *(call(n, "list_executions", limit=100) for n in range(30)))
@@ -365,8 +361,8 @@ def test_neither_a_call_that_hangs_nor_a_reader_that_does_keeps_the_process(
         assert ended(unread) == 0
 
 
-def test_a_cancelled_call_is_not_waited_for(upstream: Upstream) -> None:
-    """MCP: a cancelled request gets no answer, so that nothing is left to wait for."""
+def test_cancelled_call_does_not_delay_the_exit(upstream: Upstream) -> None:
+    """MCP: a cancelled request gets no response."""
     held_up(upstream, kind="hang")
     with serving(environment(upstream)) as server:
         server.send(call(1))
@@ -379,7 +375,7 @@ def test_a_cancelled_call_is_not_waited_for(upstream: Upstream) -> None:
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "with a call in flight"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_0(number: signal.Signals, busy: bool, upstream: Upstream) -> None:
+def test_signal_exits_with_0(number: signal.Signals, busy: bool, upstream: Upstream) -> None:
     """Ours: SIGTERM and SIGINT, within seconds, without a traceback."""
     held_up(upstream, kind="hang")
     with serving(environment(upstream), stderr=subprocess.PIPE) as server:
@@ -392,8 +388,8 @@ def test_a_signal_ends_it_with_0(number: signal.Signals, busy: bool, upstream: U
         assert server.process.stderr.read() == b""
 
 
-def test_a_signal_ends_it_where_the_output_is_a_file(isolated: dict[str, str], tmp_path: Path) -> None:
-    """Ours: what waits for input does not keep the process."""
+def test_signal_exits_with_output_to_a_file(isolated: dict[str, str], tmp_path: Path) -> None:
+    """Ours: waiting for input does not keep the process."""
     answers = tmp_path / "answers"
     with answers.open("wb") as writing, started("--sandbox", env=isolated, stdout=writing) as process:
         Server(process).send(HELLO)
@@ -402,8 +398,8 @@ def test_a_signal_ends_it_where_the_output_is_a_file(isolated: dict[str, str], t
         assert ended(process) == 0
 
 
-def test_a_person_can_leave_with_control_c(isolated: dict[str, str]) -> None:
-    """Ours: at a terminal it says what it is for, and ends when it is told to."""
+def test_control_c_exits_at_a_terminal(isolated: dict[str, str]) -> None:
+    """Ours: at a terminal it says what it is for, and exits on request."""
     ours, theirs = pty.openpty()
     take = "import fcntl,os,sys,termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
     program = ("-S", "-c", take, sys.executable, "-m", "fastn_mcp")
@@ -424,8 +420,8 @@ def test_a_person_can_leave_with_control_c(isolated: dict[str, str]) -> None:
             os.close(ours)
 
 
-def test_a_client_that_stops_reading_for_good_ends_it(isolated: dict[str, str]) -> None:
-    """Ours: nobody is left to answer, so the process is not left behind, although its input is open."""
+def test_closed_output_ends_the_process(isolated: dict[str, str]) -> None:
+    """Ours: without a reader the process exits, even if its input is open."""
     with started("--sandbox", env=isolated, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         server = Server(process)
@@ -438,8 +434,8 @@ def test_a_client_that_stops_reading_for_good_ends_it(isolated: dict[str, str]) 
         assert process.stderr.read() == b""
 
 
-def test_a_client_on_sockets_may_vanish(isolated: dict[str, str]) -> None:
-    """Ours: clients on Node give sockets for pipes; one that dies with answers unread is an end of input."""
+def test_vanished_socket_client_ends_the_input(isolated: dict[str, str]) -> None:
+    """Ours: Node clients use sockets as pipes. One that dies with unread responses counts as the end of the input."""
     ours, theirs = socket.socketpair()
     with started("--sandbox", env=isolated, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE) as process:
         theirs.close()
@@ -455,8 +451,8 @@ def test_a_client_on_sockets_may_vanish(isolated: dict[str, str]) -> None:
         assert process.stderr.read() == b""
 
 
-def test_a_slow_reader_loses_nothing(isolated: dict[str, str]) -> None:
-    """Ours: a full pipe is waited for, after the end of the input as well."""
+def test_slow_reader_loses_nothing(isolated: dict[str, str]) -> None:
+    """Ours: the server waits for a full pipe, even after the end of the input."""
     count = 40
     with started("--sandbox", env=isolated) as process:
         assert process.stdin is not None
@@ -474,7 +470,7 @@ def test_a_slow_reader_loses_nothing(isolated: dict[str, str]) -> None:
 
 
 def _waiting(process: "subprocess.Popen[bytes]") -> int:
-    """Bytes in the pipe that nobody has read."""
+    """Return the unread bytes in the pipe."""
     assert process.stdout is not None
     (count,) = struct.unpack("i", fcntl.ioctl(process.stdout, termios.FIONREAD, b"\0" * 4))
     return count
@@ -503,8 +499,8 @@ anyio.run(stdio.serve, lambda: Server("fastn-mcp", on_call_tool=call_tool, on_li
 '''
 
 
-def test_what_a_library_prints_cannot_corrupt_the_wire(isolated: dict[str, str]) -> None:
-    """THREATS T22: it goes to stderr; and what reads stdin reads nothing of the client's."""
+def test_library_output_does_not_corrupt_the_protocol(isolated: dict[str, str]) -> None:
+    """Ours: it goes to stderr, and a library that reads stdin gets none of the client's input."""
     with serving(isolated, program=("-c", _NOISY), stderr=subprocess.PIPE) as server:
         answer = server.asked(call(1))
         assert answer["result"]["content"][0]["text"] == "''"
@@ -512,6 +508,6 @@ def test_what_a_library_prints_cannot_corrupt_the_wire(isolated: dict[str, str])
         assert server.rest() == []
         assert ended(server.process) == 0
         assert server.process.stderr is not None
-        said = server.process.stderr.read()
+        content = server.process.stderr.read()
     for noise in (b"a library prints", b"and writes to descriptor 1", b"as its children do"):
-        assert noise in said
+        assert noise in content

@@ -1,4 +1,4 @@
-"""One server for two tenants: a real process, an OpenID provider, a Fastn for each tenant, real clients. Issue 8."""
+"""One server for two tenants: a real process, an OpenID provider, a Fastn per tenant, real clients. Issue 8."""
 
 import json
 import os
@@ -102,7 +102,7 @@ class Fastn:
 
 @dataclass
 class Team:
-    """What runs, as a test sees it from outside."""
+    """The running processes, seen from outside."""
 
     url: str
     provider: Provider
@@ -123,7 +123,7 @@ class Team:
     async def client(
         self, auth: str | httpx2.Auth, era: str = "2026-07-28", person: Person | None = None
     ) -> AsyncGenerator[Client]:
-        """A client that signs in with a token, or by a flow of its own."""
+        """Return a client that signs in with a token or by its own flow."""
         if isinstance(auth, str):
             http = httpx2.AsyncClient(headers={"authorization": f"Bearer {auth}"}, timeout=30)
         else:
@@ -135,7 +135,7 @@ class Team:
 
     @asynccontextmanager
     async def caller(self) -> AsyncGenerator[Caller]:
-        """Raw requests, many at once."""
+        """Return an HTTP client for concurrent raw requests."""
         async with httpx2.AsyncClient(base_url=self.url.removesuffix("/mcp"), timeout=30) as http:
             yield Caller(http)
 
@@ -161,7 +161,7 @@ def a_team(folder: Path, **more: str) -> Generator[Team]:
             "FASTN_CONFIG_DIR": str(folder),
             "FASTN_STATE_DIR": str(folder / "state"),
             "KEY_OF_GLOBEX": LIVE_KEY,
-            "FASTN_API_KEY": "fsk_test_of_nobody",  # what is meant for one account must not reach another
+            "FASTN_API_KEY": "fsk_test_of_nobody",  # variables for one account must not reach another
             "FASTN_MODE": "auto",
         } | more
         command = ("--http", f"127.0.0.1:{port}", "--team", str(file))
@@ -183,8 +183,8 @@ def team(running_team: Team) -> Team:
     return running_team
 
 
-async def test_two_tenants_with_interleaved_calls_each_get_their_own(team: Team) -> None:
-    """Issue 8; THREATS T3, T10: 200 calls each; the key of each tenant alone, and never a token, reaches its Fastn."""
+async def test_interleaved_tenants_stay_separate(team: Team) -> None:
+    """Issue 8: 200 calls each. Only the tenant's own key reaches its Fastn, and never a token."""
     marks = {"acme": "Only At Acme", "globex": "Only At Globex"}
     tokens = {tenant: team.token(tenant) for tenant in marks}
     seen: dict[str, list[str]] = {tenant: [] for tenant in marks}
@@ -215,8 +215,8 @@ async def test_two_tenants_with_interleaved_calls_each_get_their_own(team: Team)
         assert not [other for other in others if other in json.dumps(team.audit(tenant))]
 
 
-async def test_telemetry_tells_tenants_apart_and_nobody_who_calls(tmp_path: Path) -> None:
-    """Ours: by the name of the tenant, which is bounded; no token, no subject and no key of anybody."""
+async def test_telemetry_names_tenants_and_no_callers(tmp_path: Path) -> None:
+    """Ours: tenant names, of which there are few; no token, subject or key."""
     collector = Receiver()
     with a_team(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as team:
         tokens = {tenant: team.token(tenant) for tenant in ("acme", "globex")}
@@ -229,12 +229,12 @@ async def test_telemetry_tells_tenants_apart_and_nobody_who_calls(tmp_path: Path
     sent = [span.trace_id for span in collector.spans if span.name == "POST /api/v1/customers"]
     assert sent == [span.trace_id for span in calls]
     assert "fastn_mcp.calls.active" in collector.metrics
-    told = collector.everything()
-    assert [text for text in ("Canary", "of-acme", KEY, LIVE_KEY, *tokens.values()) if text in told] == []
+    exported = collector.everything()
+    assert [text for text in ("Canary", "of-acme", KEY, LIVE_KEY, *tokens.values()) if text in exported] == []
 
 
-async def test_throttling_one_tenant_leaves_the_other_alone(team: Team) -> None:
-    """Issue 8; THREATS T10: rate limits are known of the account that they are of."""
+async def test_throttling_one_tenant_does_not_affect_the_other(team: Team) -> None:
+    """Issue 8: rate limits belong to an account."""
     team.slow.sandbox.behaviour = team.slow.sandbox.behaviour.model_copy(update={"rate_limit": 1})
     outcomes: dict[str, list[str]] = {"slow": [], "globex": []}
 
@@ -248,13 +248,13 @@ async def test_throttling_one_tenant_leaves_the_other_alone(team: Team) -> None:
         tasks.start_soon(share, caller, "slow")
         tasks.start_soon(share, caller, "globex")
     assert outcomes["globex"] == ["done"] * 20
-    # One call a minute is let through: where the next minute is near, the client waits for it.
+    # One call a minute is allowed. If the next minute is near, the client waits for it.
     assert outcomes["slow"].count("rate_limited") >= 19
     assert set(outcomes["slow"]) <= {"rate_limited", "done"}
 
 
-async def test_more_calls_at_once_than_there_are_places_wait_or_are_refused_exactly(team: Team) -> None:
-    """THREATS T17: 4 places and 40 that wait, of this tenant alone."""
+async def test_excess_calls_wait_or_are_refused(team: Team) -> None:
+    """Ours: 4 slots and a queue of 40, of this tenant only."""
     await team.acme.goes_wrong(kind="hang", method="GET", path="/api/v1/billing*", times=None)
     refused: list[dict[str, Any]] = []
     enough = anyio.Event()
@@ -271,10 +271,10 @@ async def test_more_calls_at_once_than_there_are_places_wait_or_are_refused_exac
             with anyio.fail_after(20):
                 await enough.wait()
             assert "outcome" not in await caller.result(team.token("globex"), "get_quotas")
-            # Before they give up, which makes room for those that wait.
+            # Before they give up, which frees slots for those that wait.
             assert len([heard for heard in team.acme.sandbox.requests if "billing" in heard.path]) <= 4
             tasks.cancel_scope.cancel()
-        # Until those that left have gone, one in the place of another: the next test counts what Fastn hears.
+        # Until the cancelled calls are gone, since the next test counts Fastn's requests.
         with anyio.fail_after(20):
             while "data" not in await caller.result(team.token("acme"), "list_workflows"):
                 pass
@@ -283,7 +283,7 @@ async def test_more_calls_at_once_than_there_are_places_wait_or_are_refused_exac
 
 
 class Storage:
-    """Where a client keeps what it was given."""
+    """In-memory storage of a client's tokens."""
 
     def __init__(self) -> None:
         self.tokens: OAuthToken | None = None
@@ -303,8 +303,8 @@ class Storage:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_client_finds_the_provider_signs_in_and_steps_up_by_itself(era: str, team: Team) -> None:
-    """MCP authorization, whole: 401, RFC 9728, RFC 8414, a token for this resource, 403, a token with more."""
+async def test_client_discovers_signs_in_and_steps_up(era: str, team: Team) -> None:
+    """MCP authorization: 401, RFC 9728, RFC 8414, a token for this resource, 403, a token with more scopes."""
     team.provider.clients["robot"] = {"may": ["fastn:read", "fastn:write"], "groups": ["acme"]}
     storage = Storage()
     auth = ClientCredentialsOAuthProvider(team.url, storage, "robot", "tobor", issuer=team.provider.issuer)
@@ -315,23 +315,23 @@ async def test_a_client_finds_the_provider_signs_in_and_steps_up_by_itself(era: 
         made = body(await client.call_tool("create_customer", {"name": "Stepped Up"}))
         assert made["done"] == "create_customer"
         assert storage.tokens.scope == "fastn:read fastn:write"
-        # What the provider does not give, nobody gets: the client is told what it lacks.
+        # The provider does not grant this scope: the client is told what is missing.
         with pytest.raises(MCPError, match="delete_customer needs the scope fastn:destroy"):
             await client.call_tool("delete_customer", {"customer_id": made["data"]["id"]})
     assert [heard.method for heard in team.acme.sandbox.requests] == ["GET", "POST"]
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_an_expired_token_is_said_to_a_client_that_cannot_renew_it(era: str, team: Team) -> None:
-    """Ours: the message, where a mere status would tell nothing."""
+async def test_expired_token_is_reported_to_the_client(era: str, team: Team) -> None:
+    """Ours: with a message, since a status alone says nothing."""
     expired = team.provider.token(sub="of-acme", groups=["acme"], exp=1_700_000_000)
-    said: list[str] = []
+    messages: list[str] = []
     try:
         async with team.client(expired, era) as client:
             await client.call_tool("get_quotas", {})
     except* MCPError as errors:
-        said += [str(error) for error in flattened(errors)]
-    assert said == ["The token was refused. It has expired. Nothing was sent."]
+        messages += [str(error) for error in flattened(errors)]
+    assert messages == ["The token was refused. It has expired. Nothing was sent."]
 
 
 def flattened(errors: BaseExceptionGroup[MCPError]) -> list[MCPError]:
@@ -341,8 +341,8 @@ def flattened(errors: BaseExceptionGroup[MCPError]) -> list[MCPError]:
     return found
 
 
-async def test_a_person_confirms_in_a_form_and_what_was_asked_is_burnt(team: Team) -> None:
-    """Ours: questions and grants of a tenant, over stateless HTTP."""
+async def test_form_approval_is_single_use(team: Team) -> None:
+    """Ours: forms and approvals of a tenant, over stateless HTTP."""
     person = Person(approving)
     async with team.client(team.token("globex"), person=person) as client:
         found = body(await client.call_tool("list_customers", {"search": "Globex"}))["data"]
@@ -354,16 +354,16 @@ async def test_a_person_confirms_in_a_form_and_what_was_asked_is_burnt(team: Tea
     assert team.acme.changes() == []
 
 
-def test_probes_know_nothing_that_is_secret(team: Team) -> None:
-    """Issue 8: alive, and ready; ledger and issuer by name only."""
+def test_probes_contain_no_secret(team: Team) -> None:
+    """Issue 8: alive and ready; ledger and issuer are only named."""
     at = team.url.removesuffix("/mcp")
     assert httpx2.get(f"{at}/healthz").json() == {"status": "ok"}
     assert httpx2.get(f"{at}/readyz").json() == {"status": "ready", "ledger": "ok", "issuer": "ok"}
 
 
 @pytest.mark.long
-async def test_told_to_stop_it_is_not_ready_ends_what_it_can_and_records_the_rest(tmp_path: Path) -> None:
-    """Issue 8; THREATS R11."""
+async def test_shutdown_drains_and_records_unfinished_calls(tmp_path: Path) -> None:
+    """Issue 8: it reports not ready, finishes what it can and audits the rest as unknown."""
     with a_team(tmp_path) as team:
         await team.acme.goes_wrong(kind="hang", method="POST", path="*", moment="after")
 
@@ -380,7 +380,7 @@ async def test_told_to_stop_it_is_not_ready_ends_what_it_can_and_records_the_res
             team.process.send_signal(signal.SIGTERM)
             leaving = await caller.http.get("/readyz")
             assert (leaving.status_code, leaving.json()) == (503, {"status": "leaving"})
-            # Until the drain is over, who is still sent here is served.
+            # Requests that still arrive during the drain are served.
             assert "outcome" not in await caller.result(team.token("globex"), "get_quotas")
             assert await anyio.to_thread.run_sync(team.process.wait, 10) == 0
         recorded = [(entry["event"], entry.get("outcome")) for entry in team.audit("acme")]
@@ -400,19 +400,19 @@ WRONG: dict[str, tuple[list[str], str, str]] = {
 }
 
 
-def test_server_of_a_team_says_where_it_serves(team: Team) -> None:
-    """Ours: whatever the level of the log; where people connect to, and where they sign in."""
+def test_team_server_announces_its_addresses(team: Team) -> None:
+    """Ours: at any log level, with the addresses to connect to and to sign in at."""
     assert httpx2.get(team.url.replace("/mcp", "/healthz")).status_code == 200
     events = [json.loads(line) for line in (team.state.parent / "log").read_text().splitlines()]
-    (said,) = [event["message"] for event in events if event["message"].startswith("Serving ")]
-    assert f" at {team.url.removesuffix('/mcp')}. Clients connect to {team.url} " in said
-    assert team.provider.issuer in said
+    (message,) = [event["message"] for event in events if event["message"].startswith("Serving ")]
+    assert f" at {team.url.removesuffix('/mcp')}. Clients connect to {team.url} " in message
+    assert team.provider.issuer in message
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_stops_the_start_with_one_line(what: str, tmp_path: Path) -> None:
+def test_configuration_error_stops_the_start_with_one_line(what: str, tmp_path: Path) -> None:
     """Ours: before anything listens."""
-    arguments, more, said = WRONG[what]
+    arguments, more, problem = WRONG[what]
     file = tmp_path / "team.toml"
     file.write_text(
         'url = "https://fastn-mcp.example.com/mcp"\nissuer = "https://login.example.com"\n[[tenant]]\n'
@@ -424,4 +424,4 @@ def test_what_is_wrong_stops_the_start_with_one_line(what: str, tmp_path: Path) 
     done = run_command([str(file) if one == "FILE" else one for one in arguments], env)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
-    assert said in line
+    assert problem in line

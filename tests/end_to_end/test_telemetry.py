@@ -1,4 +1,4 @@
-"""A real process sends what it tells to a real collector, over OTLP; and one that is away costs nobody anything."""
+"""A real process exports telemetry to a real collector over OTLP; an unreachable collector costs nothing."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def _strike(upstream: Upstream) -> None:
 
 
 async def _work(client: Client, upstream: Upstream) -> str:
-    """A read that is tried twice, and a change that is asked about; the id of what it changed."""
+    """Make a retried read and an approved change. Return the id of the changed object."""
     _strike(upstream)
     target = body(await client.call_tool("list_customers", {"search": "Globex Exports"}))["data"][0]
     result = await client.call_tool("delete_customer", {"customer_id": target["id"]})
@@ -62,15 +62,13 @@ def _arrived(collector: Receiver, customer: str) -> None:
     read = next(span for span in collector.spans if span.name == "fastn list_customers")
     assert (waited.trace_id, waited.span_id) == (read.trace_id, read.span_id)
     everything = collector.everything()
-    for told in (KEY, customer, "Globex", "canary"):
-        assert told not in everything
+    for text in (KEY, customer, "Globex", "canary"):
+        assert text not in everything
 
 
 @pytest.mark.parametrize("era", ["2025-11-25", "2026-07-28"])
-async def test_over_stdio_all_has_arrived_once_the_process_has_ended(
-    era: str, upstream: Upstream, collector: Receiver
-) -> None:
-    """Ours: what waits to be sent is sent at the end."""
+async def test_stdio_server_exports_everything_by_its_exit(era: str, upstream: Upstream, collector: Receiver) -> None:
+    """Ours: pending telemetry is sent on exit."""
     env = sending(upstream, collector.url, OTEL_SERVICE_NAME="our-fastn", FASTN_LOG_LEVEL="info")
     server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
     async with Client(server, mode=ERAS[era], elicitation_callback=Person(approving)) as client:
@@ -79,8 +77,8 @@ async def test_over_stdio_all_has_arrived_once_the_process_has_ended(
     assert collector.services == {"our-fastn"}
 
 
-async def test_over_http_all_has_arrived_once_the_process_has_ended(upstream: Upstream, collector: Receiver) -> None:
-    """And the parent is what the message names, else what the request's header does: W3C, SEP-414."""
+async def test_http_server_exports_everything_by_its_exit(upstream: Upstream, collector: Receiver) -> None:
+    """W3C, SEP-414: the parent is the one in the message, else the one in the request's header."""
     port = free_port()
     env = sending(upstream, collector.url, FASTN_LOG_LEVEL="info", OTEL_EXPORTER_OTLP_COMPRESSION="gzip")
     url = f"http://127.0.0.1:{port}/mcp"
@@ -99,7 +97,7 @@ async def test_over_http_all_has_arrived_once_the_process_has_ended(upstream: Up
     assert values(header.attributes)["network.transport"] == "tcp"
     asked, answered = [span for span in collector.spans if span.name == "guard delete_customer"]
     assert [link.span_id for link in answered.links] == [asked.span_id]
-    # Ours: nothing of it leaves for Fastn.
+    # Ours: trace headers are not sent to Fastn.
     headers = {name for request in upstream.requests() for name in request["headers"]}
     assert "user-agent" in headers or "x-fastn-api-key" in headers
     assert not {"traceparent", "tracestate", "baggage"} & headers
@@ -113,16 +111,16 @@ async def _post(plain: httpx2.AsyncClient, url: str, headers: dict[str, str], me
     }
     params = {"name": "get_billing", "arguments": {}, "_meta": own | meta}
     message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-    said = {
+    own = {
         "MCP-Protocol-Version": "2026-07-28",
         "Mcp-Method": "tools/call",
         "Mcp-Name": "get_billing",
         "Accept": "application/json, text/event-stream",
     }
-    (await plain.post(url, json=message, headers=said | headers)).raise_for_status()
+    (await plain.post(url, json=message, headers=own | headers)).raise_for_status()
 
 
-def test_a_command_sends_what_it_did(upstream: Upstream, collector: Receiver) -> None:
+def test_command_exports_its_work(upstream: Upstream, collector: Receiver) -> None:
     env = os.environ | sending(upstream, collector.url)
     subprocess.run([*ON_STDIO, "call", "list_customers"], env=env, check=True, capture_output=True, timeout=60)
     assert {span.name for span in collector.spans} == {
@@ -134,8 +132,8 @@ def test_a_command_sends_what_it_did(upstream: Upstream, collector: Receiver) ->
 @pytest.mark.long
 @pytest.mark.parametrize("away", ["refuses", "never answers"])
 @pytest.mark.parametrize("ending", ["end of input", "SIGTERM"])
-def test_a_collector_that_is_away_costs_no_call_and_no_ending(away: str, ending: str, upstream: Upstream) -> None:
-    """Ours: the SDK's own end would wait half a minute for each of the three."""
+def test_unreachable_collector_delays_neither_calls_nor_exit(away: str, ending: str, upstream: Upstream) -> None:
+    """Ours: the SDK's own shutdown would wait half a minute for each of the three signals."""
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         if away == "never answers":
@@ -201,13 +199,13 @@ def _loaded(program: str, upstream: Upstream, **variables: str) -> "subprocess.C
         {"OTEL_EXPORTER_OTLP_ENDPOINT": " "},
     ],
 )
-def test_where_nobody_collects_nothing_of_it_is_loaded(variables: dict[str, str], upstream: Upstream) -> None:
+def test_telemetry_is_not_loaded_without_a_collector(variables: dict[str, str], upstream: Upstream) -> None:
     """Ours: a start must not get slower."""
     assert _loaded(LOADED, upstream, **variables).stdout.splitlines()[-1] == "0 []"
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "problem"),
     [
         (
             {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
@@ -223,16 +221,16 @@ def test_where_nobody_collects_nothing_of_it_is_loaded(variables: dict[str, str]
         ),
     ],
 )
-def test_what_cannot_be_sent_is_said_and_stops_nothing(
-    variables: dict[str, str], said: str, upstream: Upstream
+def test_unsupported_telemetry_is_logged_and_ignored(
+    variables: dict[str, str], problem: str, upstream: Upstream
 ) -> None:
-    """Ours: clients hand their own variables on to the servers that they start."""
+    """Ours: clients pass their own variables on to the servers that they start."""
     ended = _loaded(LOADED, upstream, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", **variables)
     assert ended.stdout.splitlines()[-1].startswith("0 ")
-    assert said in [json.loads(line)["message"] for line in ended.stderr.splitlines() if line.startswith("{")]
+    assert problem in [json.loads(line)["message"] for line in ended.stderr.splitlines() if line.startswith("{")]
 
 
-def test_where_the_library_is_missing_it_is_said_and_stops_nothing(upstream: Upstream) -> None:
+def test_missing_exporter_is_logged_and_ignored(upstream: Upstream) -> None:
     program = "import sys\nsys.modules['opentelemetry.sdk'] = None\n" + LOADED.replace('"opentelemetry.sdk", ', "")
     ended = _loaded(program, upstream, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
     assert ended.stdout.splitlines()[-1].startswith("0 ")

@@ -1,4 +1,4 @@
-"""An unattended run with a signed plan, through a real client and a real server, whatever the agent tries."""
+"""An unattended run with a signed plan, through a real client and server, whatever the agent tries."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ each_era = pytest.mark.parametrize("era", ERAS)
 
 
 class Run:
-    """A folder with a plan, and servers that work by it."""
+    """A folder with a plan, and servers that use it."""
 
     def __init__(self, upstream: Upstream, folder: Path) -> None:
         self.upstream = upstream
@@ -73,10 +73,8 @@ def together(*targets: str) -> dict[str, Any]:
 
 
 @each_era
-async def test_a_plan_for_two_deletions_makes_exactly_these_two_and_the_report_accounts_for_every_try(
-    era: str, run: Run, upstream: Upstream
-) -> None:
-    """Issue 6: other targets, more of them, other tools, in parallel, after a restart; nobody is asked."""
+async def test_plan_allows_exactly_its_calls_and_the_report_lists_all(era: str, run: Run, upstream: Upstream) -> None:
+    """Issue 6: other targets, more calls, other tools, in parallel, after a restart; nobody is asked."""
     first, second, third, *_ = await customers(upstream, run)
     run.sign([first, second])
     person = Person(approving)
@@ -97,10 +95,10 @@ async def test_a_plan_for_two_deletions_makes_exactly_these_two_and_the_report_a
     assert sorted(run.deletions()) == sorted([first, second])
     assert outcomes.count("done") == 2
     report = json.loads(run.report.read_text())
-    told = json.dumps(report)
+    text = json.dumps(report)
     assert report["counts"]["done"] == 2
-    assert "no plan" in told
-    # All but the undoing of a change that never was, which came to be no call.
+    assert "no plan" in text
+    # All but the undo of an unknown change, which made no call.
     tried = sum(report["counts"][group] for group in ("done", "refused", "failed"))
     assert tried == sum(map(len, report["calls"].values())) == len(outcomes) - 1
     async with run.server(era, person) as client:
@@ -111,8 +109,8 @@ async def test_a_plan_for_two_deletions_makes_exactly_these_two_and_the_report_a
 
 
 @each_era
-async def test_a_refusal_names_the_entry_that_would_allow_the_call(era: str, run: Run, upstream: Upstream) -> None:
-    """Issue 6: the run goes on with the rest."""
+async def test_refusal_names_the_missing_plan_entry(era: str, run: Run, upstream: Upstream) -> None:
+    """Issue 6: the run continues with the other calls."""
     first, *_ = await customers(upstream, run)
     async with run.server(era) as client:
         answer = body(await client.call_tool("delete_customer", {"customer_id": first}))
@@ -125,10 +123,10 @@ async def test_a_refusal_names_the_entry_that_would_allow_the_call(era: str, run
 
 
 @pytest.mark.long
-async def test_a_plan_that_runs_out_while_the_server_runs_allows_nothing_more(run: Run, upstream: Upstream) -> None:
-    """Issue 6: after expiry."""
+async def test_expired_plan_allows_nothing_more(run: Run, upstream: Upstream) -> None:
+    """Issue 6: even if it expires while the server runs."""
     first, *_ = await customers(upstream, run)
-    run.sign([first], seconds=10)  # enough for a server to start on a machine that has much to do
+    run.sign([first], seconds=10)  # enough for a server to start on a busy machine
     async with run.server("2026-07-28") as client:
         assert body(await client.call_tool("list_customers", {}))["data"]
         end: datetime = tomllib.loads(run.plan.read_text())["until"]
@@ -137,8 +135,8 @@ async def test_a_plan_that_runs_out_while_the_server_runs_allows_nothing_more(ru
     assert run.deletions() == []
 
 
-async def test_where_nobody_is_no_client_is_told_to_ask(run: Run) -> None:
-    """Ours: a client that runs without a person would hide the tools that ask for one."""
+async def test_unattended_tools_do_not_require_interaction(run: Run) -> None:
+    """Ours: a client without a person would hide tools that require one."""
     run.sign(["nobody"])
     async with run.server("2026-07-28") as client:
         tools = (await client.list_tools()).tools

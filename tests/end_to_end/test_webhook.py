@@ -1,4 +1,4 @@
-"""A real server, the receiver of `examples/` as a process beside it, real HTTP both ways. Issue 6, parts 4 and 5."""
+"""A real server and the receiver of `examples/` as a process, with real HTTP both ways. Issue 6."""
 
 import importlib.util
 import json
@@ -30,7 +30,7 @@ SECRET = "a secret that both sides know: 0123456789"
 
 
 def example() -> Any:
-    """The example, as a module: what its process does, a test can do with one thing changed."""
+    """Import the example as a module, so that a test can change one thing of its process."""
     spec = importlib.util.spec_from_file_location("webhook_receiver", EXAMPLE)
     assert spec is not None
     assert spec.loader is not None
@@ -41,7 +41,7 @@ def example() -> Any:
 
 @dataclass
 class Folder:
-    """The keys of dana, kim and mallory, of whom mallory is not on the list, and the server's environment."""
+    """The keys of dana, kim and mallory, who is not listed as an approver, and the server's environment."""
 
     path: Path
     env: dict[str, str]
@@ -83,7 +83,7 @@ class Receiver:
     process: "subprocess.Popen[str]"
 
     def question(self) -> str:
-        """What it shows, until it asks."""
+        """Read what it shows until it asks."""
         assert self.process.stdout is not None
         seen = ""
         while not seen.endswith(" > "):
@@ -93,7 +93,7 @@ class Receiver:
         return seen
 
     def types(self, line: str) -> str:
-        """What the server said to it."""
+        """Type a line and return what the receiver prints next."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{line}\n")
@@ -129,8 +129,8 @@ async def delete(client: Client, target: dict[str, Any]) -> dict[str, Any]:
     return body(await client.call_tool("delete_customer", target))
 
 
-async def test_an_approver_at_the_receiver_lets_a_call_through(folder: Folder, upstream: Upstream) -> None:
-    """Issue 6: asked there, typed there, signed there; sent once, when the agent repeats the call."""
+async def test_call_approved_at_the_receiver_is_sent_once(folder: Folder, upstream: Upstream) -> None:
+    """Issue 6: shown, typed and signed there; sent once, when the agent repeats the call."""
     with receiving(folder, "dana") as receiver:
         async with Client(folder.server(), mode="2026-07-28") as client:
             target = await deletion(client)
@@ -143,7 +143,7 @@ async def test_an_approver_at_the_receiver_lets_a_call_through(folder: Folder, u
             assert receiver.types("approve Globex Imports").startswith("422")
             assert (await delete(client, target))["status"] == "approval_required"
             assert upstream.changes() == []
-    # A receiver that was restarted hears it again from a server that was restarted.
+    # A restarted server sends it again to a restarted receiver.
     with receiving(folder, "dana") as receiver:
         async with Client(folder.server(), mode="legacy") as client:
             assert (await delete(client, target))["status"] == "approval_required"
@@ -156,7 +156,7 @@ async def test_an_approver_at_the_receiver_lets_a_call_through(folder: Folder, u
     assert folder.audited("answer_refused")[0]["approver"] == "dana"
 
 
-async def test_a_note_of_the_receiver_reaches_the_agent(folder: Folder, upstream: Upstream) -> None:
+async def test_decline_note_reaches_the_agent(folder: Folder, upstream: Upstream) -> None:
     """Issue 6: a decline is final."""
     with receiving(folder, "dana", "kim") as receiver:
         async with Client(folder.server(), mode="2026-07-28") as client:
@@ -169,8 +169,8 @@ async def test_a_note_of_the_receiver_reaches_the_agent(folder: Folder, upstream
     assert upstream.changes() == []
 
 
-async def test_two_approvers_at_the_receiver_are_four_eyes(folder: Folder, upstream: Upstream) -> None:
-    """Issue 6, part 5: the same twice is one; the second lets it through."""
+async def test_four_eyes_needs_two_approvers(folder: Folder, upstream: Upstream) -> None:
+    """Issue 6: the same approver counts once; the second one completes it."""
     policy = Path(folder.env["FASTN_CONFIG_DIR"]) / "policy.toml"
     policy.write_text('[defaults]\ndestroy = "four_eyes"\n')
     policy.chmod(0o600)
@@ -207,7 +207,7 @@ async def deletion_of(client: Client, name: str) -> dict[str, Any]:
 
 @contextmanager
 def caught(folder: Folder, module: Any, failing: int = 0) -> Generator[Any]:
-    """The example's receiver in this process; the first `failing` questions are answered with 500."""
+    """Run the example's receiver in this process. It answers the first `failing` requests with 500."""
     port = int(folder.env["FASTN_WEBHOOK_URL"].rstrip("/").rpartition(":")[2])
 
     with module.Receiver(("127.0.0.1", port), SECRET) as receiver:
@@ -228,8 +228,8 @@ def caught(folder: Folder, module: Any, failing: int = 0) -> Generator[Any]:
         thread.join()
 
 
-async def test_a_request_that_is_lost_twice_arrives(folder: Folder, upstream: Upstream) -> None:
-    """Issue 6: with backoff, each time signed anew, within the same call of the agent."""
+async def test_request_lost_twice_is_retried(folder: Folder, upstream: Upstream) -> None:
+    """Issue 6: with backoff and a new signature each time, during the same call of the agent."""
     module = example()
     with caught(folder, module, failing=2) as receiver:
         async with Client(folder.server(), mode="2026-07-28") as client:
@@ -239,8 +239,8 @@ async def test_a_request_that_is_lost_twice_arrives(folder: Folder, upstream: Up
     assert upstream.changes() == []
 
 
-async def test_a_receiver_that_is_down_is_said_to_be(folder: Folder, upstream: Upstream) -> None:
-    """Issue 6: a refusal, nothing sent, audited; no secret in it."""
+async def test_unreachable_receiver_is_reported(folder: Folder, upstream: Upstream) -> None:
+    """Issue 6: refused, nothing sent, audited; the message contains no secret."""
     async with Client(folder.server(), mode="2026-07-28") as client:
         refused = await delete(client, await deletion(client))
     assert refused["outcome"] == "refused"
@@ -252,8 +252,8 @@ async def test_a_receiver_that_is_down_is_said_to_be(folder: Folder, upstream: U
     assert upstream.changes() == []
 
 
-async def test_over_http_answers_come_to_the_server_itself(folder: Folder, upstream: Upstream) -> None:
-    """Issue 6: `POST /approvals/{grant}` beside MCP; what is forged, replayed, late or unlisted decides nothing."""
+async def test_http_server_receives_answers_itself(folder: Folder, upstream: Upstream) -> None:
+    """Issue 6: `POST /approvals/{grant}` beside MCP. Forged, replayed, late or unlisted answers decide nothing."""
     module = example()
     port = free_port()
     with caught(folder, module) as receiver, running("--http", f"127.0.0.1:{port}", port=port, env=folder.env):
@@ -295,8 +295,8 @@ async def test_over_http_answers_come_to_the_server_itself(folder: Folder, upstr
     assert len(folder.audited("answer_refused")) == 7
 
 
-def test_the_example_takes_no_question_that_is_not_ours(folder: Folder) -> None:
-    """Ours: what is forged, edited or too old is refused; what is sent again is not asked again."""
+def test_example_accepts_only_signed_requests(folder: Folder) -> None:
+    """Ours: forged, edited or old requests are refused; a repeated one is not shown again."""
     module = example()
     with caught(folder, module) as receiver:
         content = json.dumps({"grant": "g", "lines": []}).encode()
@@ -314,8 +314,8 @@ def test_the_example_takes_no_question_that_is_not_ours(folder: Folder) -> None:
         assert receiver.questions.qsize() == 1
 
 
-def test_a_key_is_never_written_over(tmp_path: Path) -> None:
-    """Ours: and what is printed is a file of approvers already."""
+def test_key_file_is_never_overwritten(tmp_path: Path) -> None:
+    """Ours: and the output is a valid file of approvers."""
     command = ["approvals", "keygen", "dana", "--output", str(tmp_path / "k.pem")]
     first = run_command(command, os.environ)
     assert re.search(r'^\["dana"\]\npublic_key = "[A-Za-z0-9+/]{43}="$', first.stdout, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What a server writes while Fastn misbehaves: JSON-RPC on stdout, JSON lines on stderr, and the key in neither."""
+"""Output while Fastn fails: JSON-RPC on stdout, JSON lines on stderr, and the key in neither."""
 
 import json
 import logging
@@ -45,7 +45,7 @@ WRITE = "create_customer"
 
 
 def disturb(upstream: Upstream) -> str:
-    """A fault for each of the tools, a lost write, and a customer whose name is hostile. The customer's id."""
+    """Set a fault for each tool, a lost write and a hostile customer name. Return the customer's id."""
     row = httpx2.post(
         f"{upstream.url}/api/v1/customers",
         json={"name": ACCEPTED, "slug": "hostile"},
@@ -59,7 +59,7 @@ def disturb(upstream: Upstream) -> str:
 
 
 def session(customer: str) -> bytes:
-    """A whole session: every fault, the hostile row, and a call that is nobody's."""
+    """Return the input of a session with every fault, the hostile row and an unknown tool."""
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": HOSTILE, "version": "1"}}
     calls: list[tuple[str, dict[str, Any]]] = [(tool, {}) for tool in TOOLS.values()]
     calls += [("get_customer", {"customer_id": customer}), (WRITE, {"name": ACCEPTED}), (HOSTILE, {})]
@@ -75,7 +75,7 @@ def session(customer: str) -> bytes:
 
 
 def spoken(output: bytes) -> dict[Any, dict[str, Any]]:
-    """The answers by id, once every line has been seen to be JSON-RPC."""
+    """Return the responses by id. Every line must be JSON-RPC."""
     assert output.endswith(b"\n")
     answers: dict[Any, dict[str, Any]] = {}
     for line in output[:-1].split(b"\n"):
@@ -87,7 +87,7 @@ def spoken(output: bytes) -> dict[Any, dict[str, Any]]:
 
 
 def logged(output: bytes) -> list[dict[str, Any]]:
-    """The events of a log, once every line has been seen to be one: splitting at any line break finds the same."""
+    """Return the events of a log. Every line must be one event, whatever line breaks are split at."""
     text = output.decode("ascii")
     assert text == "" or text.endswith("\n")
     events = [cast("dict[str, Any]", json.loads(line)) for line in text.splitlines()]
@@ -102,10 +102,8 @@ def enough(events: Iterable[dict[str, Any]], level: str) -> bool:
 
 @pytest.mark.parametrize("to_file", [False, pytest.param(True, marks=pytest.mark.long)], ids=["stderr", "file"])
 @each_level
-def test_every_line_is_json_whatever_fastn_does_and_whatever_is_logged(
-    level: str, to_file: bool, upstream: Upstream, tmp_path: Path
-) -> None:
-    """THREATS T22, and ours (issue 4): stdout is JSON-RPC, the log is one object for each event, and holds no key."""
+def test_every_line_is_json_under_faults(level: str, to_file: bool, upstream: Upstream, tmp_path: Path) -> None:
+    """Issue 4: stdout is JSON-RPC, the log has one object per event, and neither contains a key."""
     customer = disturb(upstream)
     log = tmp_path / "logs" / "server.log"
     done = subprocess.run(
@@ -128,12 +126,12 @@ def test_every_line_is_json_whatever_fastn_does_and_whatever_is_logged(
     assert enough(events, level)
     assert "forged" not in [event["message"] for event in events]
     assert not to_file or log.stat().st_mode & 0o777 == 0o600
-    # No level logs headers, of which one is hostile here.
+    # No level logs headers, one of which is hostile here.
     assert not any("forged" in event["message"] for event in events)
 
 
-def test_an_event_is_one_line_whatever_it_holds() -> None:
-    """Ours (issue 4): no text forges an event of its own, and the key is hidden in an exception's text as well."""
+def test_log_event_is_one_line() -> None:
+    """Issue 4: no text forges an event, and the key is redacted in an exception's text too."""
     try:
         raise OSError(f"{HOSTILE} {KEY}")
     except OSError:
@@ -146,8 +144,8 @@ def test_an_event_is_one_line_whatever_it_holds() -> None:
 
 
 @each_level
-def test_the_log_of_a_server_over_http_is_json_lines_as_well(level: str, upstream: Upstream) -> None:
-    """Ours (issue 4): the HTTP server's own complaints about what is no HTTP are lines of the same log."""
+def test_http_server_log_is_json_lines(level: str, upstream: Upstream) -> None:
+    """Issue 4: the HTTP server's own warnings are lines of the same log."""
     disturb(upstream)
     port = free_port()
     with subprocess.Popen(
@@ -174,22 +172,22 @@ def test_the_log_of_a_server_over_http_is_json_lines_as_well(level: str, upstrea
     assert HTTP_TOKEN.encode() not in output + errors
     assert KEY.encode() not in errors
     events = logged(errors)
-    said = [event["message"] for event in events if event["message"].startswith("Serving ")]
+    announced = [event["message"] for event in events if event["message"].startswith("Serving ")]
     place = "the setting http_token (FASTN_HTTP_TOKEN) of the server"
-    assert said == [f"Serving {url}/mcp. The bearer token for clients is in {place}."]
+    assert announced == [f"Serving {url}/mcp. The bearer token for clients is in {place}."]
     assert output == b""
-    assert enough([event for event in events if event["message"] not in said], level)
+    assert enough([event for event in events if event["message"] not in announced], level)
     assert level == "error" or "uvicorn.error" in [event["logger"] for event in events]
 
 
 @pytest.mark.anyio
 @pytest.mark.long
 @pytest.mark.parametrize("era", ERAS)
-async def test_no_level_of_the_log_holds_what_a_client_is_answered(era: str, tmp_path: Path) -> None:
-    """THREATS T4: data of an account, or a key that was just created; in one piece, and as a stream."""
+async def test_log_never_contains_response_data(era: str, tmp_path: Path) -> None:
+    """Ours: neither account data nor a new key, at any level, for JSON and streams."""
 
     async def progresses(progress: float, total: float | None, message: str | None) -> None:
-        """So that the answer is a stream."""
+        """Ignore progress. Asking for it makes the response a stream."""
 
     folder, port = str(tmp_path), free_port()
     env = dict.fromkeys(("FASTN_CONFIG_DIR", "FASTN_STATE_DIR"), folder) | {"FASTN_CONFIG": os.devnull}

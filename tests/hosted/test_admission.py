@@ -31,11 +31,11 @@ def team(tmp_path: Path) -> TeamWorld:
 async def test_metadata_names_the_issuer(team: TeamWorld) -> None:
     """RFC 9728; MCP: the metadata names the scopes to begin with."""
     async with team.served() as caller:
-        said = (await caller.http.get(METADATA)).json()
-    assert said["resource"] == AUDIENCE
-    assert said["authorization_servers"] == [ISSUER]
-    assert said["scopes_supported"] == ["fastn:read"]
-    assert said["bearer_methods_supported"] == ["header"]
+        metadata = (await caller.http.get(METADATA)).json()
+    assert metadata["resource"] == AUDIENCE
+    assert metadata["authorization_servers"] == [ISSUER]
+    assert metadata["scopes_supported"] == ["fastn:read"]
+    assert metadata["bearer_methods_supported"] == ["header"]
 
 
 async def test_missing_token_is_challenged(team: TeamWorld) -> None:
@@ -368,11 +368,11 @@ async def test_out_of_band_request_is_bound_to_its_caller(team: TeamWorld) -> No
         rows = (await caller.result(anna, "list_customers", search="Globex"))["data"]
         body = request("delete_customer", {"customer_id": rows[0]["id"]}, _meta=no_forms)
 
-        async def said(token: str) -> str:
+        async def answer(token: str) -> str:
             answered = (await caller.ask(token, body, **modern("delete_customer"))).json()
             return answered["result"]["structuredContent"]["message"]
 
-        first, again, other = await said(anna), await said(anna), await said(amir)
+        first, again, other = await answer(anna), await answer(anna), await answer(amir)
     assert "This client cannot ask." in first
     assert "for the tenant acme" in first
     assert "It is still waiting" in again

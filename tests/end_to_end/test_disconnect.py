@@ -1,4 +1,4 @@
-"""A client leaves in the middle of its call, over HTTP: the call ends, and the audit says what may have happened."""
+"""A client that disconnects during a call over HTTP: the call ends, and the audit log says what may have happened."""
 
 import time
 from pathlib import Path
@@ -20,7 +20,7 @@ HANG = {"kind": "hang", "method": "POST", "path": "*", "moment": "after"}
 
 
 async def unheard(*_: Any) -> None:
-    """Progress that nobody looks at: it makes the answer a stream."""
+    """Ignore progress. Asking for it makes the response a stream."""
 
 
 async def leave_once_it_is_under_way(era: str, server: str, progress: Any, upstream: Upstream) -> None:
@@ -38,18 +38,16 @@ async def leave_once_it_is_under_way(era: str, server: str, progress: Any, upstr
 
 @pytest.mark.parametrize("progress", [None, unheard], ids=["in one piece", "as a stream"])
 @pytest.mark.parametrize("era", ERAS)
-async def test_who_leaves_ends_the_call_and_it_is_recorded_as_unknown(
-    era: str, progress: Any, upstream: Upstream
-) -> None:
-    """THREATS R10; issue 9: whichever way its answer would have come, and in both eras."""
+async def test_disconnect_ends_the_call_as_unknown(era: str, progress: Any, upstream: Upstream) -> None:
+    """Issue 9: for JSON and streams, in both protocol versions."""
     env, port = environment(upstream), free_port()
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         httpx2.post(f"{upstream.url}/__sandbox/faults", json=HANG).raise_for_status()
         began = time.monotonic()
         await leave_once_it_is_under_way(era, f"http://127.0.0.1:{port}/mcp", progress, upstream)
-        audit, said = Path(env["FASTN_STATE_DIR"]) / "audit.jsonl", list[Any]()
-        while len(said) < 2:
-            said = [(line["event"], line.get("outcome")) for line in entries(audit)]
+        audit, recorded = Path(env["FASTN_STATE_DIR"]) / "audit.jsonl", list[Any]()
+        while len(recorded) < 2:
+            recorded = [(line["event"], line.get("outcome")) for line in entries(audit)]
             assert time.monotonic() - began < 30
-    assert said == [("intent", None), ("outcome", "unknown_outcome")]
+    assert recorded == [("intent", None), ("outcome", "unknown_outcome")]
     assert upstream.changes() == ["POST /api/v1/customers"]
