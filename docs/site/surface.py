@@ -178,7 +178,7 @@ def _server() -> Server[Any]:
     with TemporaryDirectory() as state:
         policy = policy_of(settings, {"FASTN_CONFIG_DIR": state})
         parts = assemble(settings, Sandboxed(), policy, Path(state), {}, browser=False, tally=None)
-        return build(parts.dispatch, parts.offered, parts.label)
+        return build(parts.dispatch, parts.tools, parts.label)
 
 
 def snapshot(offer: AnyTool) -> str:

@@ -98,7 +98,7 @@ class AccountParts:
     ledger: Ledger
     page: ApprovalPage | None
     webhook: "Webhook | None"
-    offered: tuple[AnyTool, ...]
+    tools: tuple[AnyTool, ...]
     about: About
     tally: Tally | None
     """Collector of the calls of this process, if they are reported."""
@@ -161,7 +161,7 @@ def account_of(settings: Settings) -> str:
 
 def bound_account_of(settings: Settings) -> str:
     """Return the account name that binds ledger entries. It includes a digest of the key."""
-    return bound_account(account_of(settings), _bound(settings))
+    return bound_account(account_of(settings), _account_digest(settings))
 
 
 def begin_log(settings: Settings) -> log.JsonLines:
@@ -208,7 +208,7 @@ def assemble(
     recorder = Recorder(audit, name, system, tally)
     journal = ChangeJournal(ledger, bound_name, system)
     evaluator = Evaluator(
-        policy, name, ledger, journal, system, _reads(client), may_own(settings.api_key), _bound(settings),
+        policy, name, ledger, journal, system, _read_only(client), may_own(settings.api_key), _account_digest(settings),
         tenant.run if tenant else None,
     )  # fmt: skip
     webhook = page = None
@@ -239,7 +239,7 @@ def assemble(
         ledger=ledger,
         page=page,
         webhook=webhook,
-        offered=offered(settings),
+        tools=enabled_tools(settings),
         about=about,
         tally=tally,
         system=system,
@@ -249,7 +249,7 @@ def assemble(
     )
 
 
-def _reads(client: FastnClient) -> Send:
+def _read_only(client: FastnClient) -> Send:
     """Return a `Send` that allows reads only, for previews. Raises `Refused` for any other effect."""
 
     async def read(call: Call) -> FastnObject:
@@ -265,7 +265,7 @@ def may_own(key: str) -> Callable[[FastnObject], bool]:
     return lambda record: is_own_key(key, record.model_dump()) is not False
 
 
-def _bound(settings: Settings) -> str:
+def _account_digest(settings: Settings) -> str:
     """Digest of the key and its destination. An approval for one key does not hold for another."""
     parts = [settings.base_url, settings.api_key, settings.space_id, settings.tenant_id, settings.end_org_id]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -283,16 +283,16 @@ def exchange_of(
     # Deferred import: a real account does not need the sandbox.
     from fastn_mcp.sandbox.server import InProcess, Sandbox
 
-    fake = Sandbox(system.now, file=sandbox.file)
-    return lambda sent: InProcess(fake, sent)
+    sandbox_server = Sandbox(system.now, file=sandbox.file)
+    return lambda sent: InProcess(sandbox_server, sent)
 
 
-def offered(settings: Settings) -> tuple[AnyTool, ...]:
+def enabled_tools(settings: Settings) -> tuple[AnyTool, ...]:
     """Return the tools that the settings enable. Raises `SettingsError` if none is left."""
     found = tuple(
-        offer
-        for offer in ALL_TOOLS
-        if settings.has_tool(offer.tool_name(), offer.toolset(), reads=offer.effect is Effect.READ)
+        tool
+        for tool in ALL_TOOLS
+        if settings.has_tool(tool.tool_name(), tool.toolset(), reads=tool.effect is Effect.READ)
     )
     if not found:
         raise SettingsError(

@@ -109,7 +109,7 @@ class TenantBuilder:
 
         limits = self._team.limits
         return TenantAccount(
-            AccountContext(parts.dispatch, parts.offered, parts.label),
+            AccountContext(parts.dispatch, parts.tools, parts.label),
             parts.ledger,
             parts.audit,
             bound_account_of(settings),

@@ -25,7 +25,7 @@ _PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
 _SIGNALS = ("traces", "metrics", "logs")
 
 
-def wanted(environment: Mapping[str, str]) -> list[str]:
+def exported_signals(environment: Mapping[str, str]) -> list[str]:
     """Return the signals that have an OTLP collector. An unsupported exporter or protocol is logged and skipped."""
     otel = {name: value.strip() for name, value in environment.items() if name.startswith("OTEL_") and value.strip()}
     if otel.get("OTEL_SDK_DISABLED", "").lower() == "true":
@@ -50,9 +50,9 @@ def _has_collector(signal: str, otel: Mapping[str, str]) -> bool:
     return True
 
 
-def exporting(environment: Mapping[str, str], lines: JsonLines) -> "Export | None":
+def start_export(environment: Mapping[str, str], lines: JsonLines) -> "Export | None":
     """Start sending telemetry. Return None if there is no collector or the exporter cannot be set up."""
-    if not (signals := wanted(environment)):
+    if not (signals := exported_signals(environment)):
         return None
     try:
         from fastn_mcp.telemetry.exporter import Export  # deferred: the slowest import
@@ -84,7 +84,7 @@ def instrumentation_of(
     environment: Mapping[str, str], lines: JsonLines, at_the_end: Callable[[Callable[[], None]], object]
 ) -> Callable[[str], Instrumentation]:
     """Return a factory of instrumentations by profile. `at_the_end` registers the export's shutdown."""
-    export = exporting(environment, lines)
+    export = start_export(environment, lines)
     if export is None:
         return not_instrumented
     at_the_end(export.end)

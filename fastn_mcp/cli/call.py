@@ -12,7 +12,7 @@ import click
 from pydantic import JsonValue
 from typing_extensions import override
 
-from fastn_mcp.build.account import AccountParts, offered
+from fastn_mcp.build.account import AccountParts, enabled_tools
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.exit import EXIT_CODES, exit_of
@@ -137,7 +137,7 @@ async def _call(parts: AccountParts, name: str, arguments: dict[str, Any]) -> in
     wanted: ParsedCall | None = None
     try:
         try:
-            wanted = parse({operation.tool_name(): operation for operation in parts.offered}, name, arguments)
+            wanted = parse({operation.tool_name(): operation for operation in parts.tools}, name, arguments)
             outcome = await make_call(parts, wanted)
         finally:
             await parts.aclose()
@@ -189,7 +189,7 @@ _WIDE, _NARROW = 100, 80
 @click.pass_obj
 def tools(start: StartOptions, as_json: bool) -> None:
     """List the tools of these settings: effect, evidence, route."""
-    found = offered(start.keyless())
+    found = enabled_tools(start.keyless())
     if as_json:
         rows = [dict(zip(_COLUMNS, _row(operation), strict=True)) for operation in found]
         click.echo(json.dumps(rows, indent=2))

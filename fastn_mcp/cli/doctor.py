@@ -11,7 +11,7 @@ import anyio
 import click
 from rich.console import Console
 
-from fastn_mcp.build.account import Sandboxed, client_account, exchange_of, offered
+from fastn_mcp.build.account import Sandboxed, client_account, enabled_tools, exchange_of
 from fastn_mcp.build.ledger import file_of, ledger_at
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
@@ -93,7 +93,7 @@ def _examine(start: StartOptions) -> DoctorReport:
         client_account(settings),
         origins,
         os.environ,
-        frozenset(tool.tool_name() for tool in offered(settings)),
+        frozenset(tool.tool_name() for tool in enabled_tools(settings)),
         None if sandbox is None else exchange_of(settings, sandbox, system, os.environ),
         system,
         settings.profile if settings.profile in config.profiles and sandbox is None else None,

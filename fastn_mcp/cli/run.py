@@ -169,7 +169,7 @@ def run(start: StartOptions, script: Path, report: Path | None, keep_going: bool
     if path is not None and script.resolve() in (path.resolve(), readable(path).resolve()):
         raise SettingsError("The report would be written over the script.", "Name another file with --report.")
     reporting = None if path is None else Reporting(parts, tally, path, named)
-    calls, errors = read(_lines(script), {tool.tool_name(): tool for tool in parts.offered})
+    calls, errors = read(_lines(script), {tool.tool_name(): tool for tool in parts.tools})
     if errors:
         for error in errors[:_NAMED]:
             say(sanitize(f"fastn-mcp: {named}, {error}"), err=True)

@@ -39,7 +39,7 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
                 closing.enter_context(report_at_end(account))
                 if account.webhook is not None:
                     account.webhook.begin()
-                server = build(account.dispatch, account.offered, account.label, account.settings.state_secrets)
+                server = build(account.dispatch, account.tools, account.label, account.settings.state_secrets)
                 account.observe(server)
                 return server
 
@@ -75,7 +75,7 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     must_be_free(host, port, "Name another port: --http HOST:PORT")
     token = keys.http_token(parts.settings, state, parts.system.token)
     hosts = sorted(served_hosts(host, port))
-    server = build(parts.dispatch, parts.offered, parts.label, seal_keys(parts.settings))
+    server = build(parts.dispatch, parts.tools, parts.label, seal_keys(parts.settings))
     parts.observe(server)
     health, ending = Health(), ShutdownConfig()
     webhook_routes = [] if parts.webhook is None else parts.webhook.mounted(f"http://{address}")

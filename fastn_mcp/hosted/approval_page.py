@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 
-from fastn_mcp.channels.page.app import Render, Session, page, spend
+from fastn_mcp.channels.page.app import Render, Session, page, redeem
 from fastn_mcp.channels.page.security import BadForm, Seal, form
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox, person
@@ -83,7 +83,7 @@ class TeamPageAccess:
 
     async def _callback(self, render: Render, request: Request) -> Response:
         try:
-            session = await self._signed_in(request)
+            session = await self._complete_sign_in(request)
         except NotSignedIn as why:
             response = _rejected(render, request, 403, why)
         else:
@@ -100,7 +100,7 @@ class TeamPageAccess:
         except BadForm as problem:
             return _rejected(render, request, problem.status, NotSignedIn("The form is not from this page."))
         if session is not None:
-            if not await spend(self._seal, self._ledger, session.id, "logout me", fields, self._now()):
+            if not await redeem(self._seal, self._ledger, session.id, "logout me", fields, self._now()):
                 return RedirectResponse(self._root, 303)
             # Revoke the session itself, so that a copy of the cookie stops working too.
             await self._ledger.distrust(session.id, _ENDED, session.ends)
@@ -127,7 +127,7 @@ class TeamPageAccess:
         session = BrowserSession(found["id"], found["ends"], person)
         return None if await self._ledger.distrusted(session.id, _ENDED, self._now()) else session
 
-    async def _signed_in(self, request: Request) -> BrowserSession:
+    async def _complete_sign_in(self, request: Request) -> BrowserSession:
         opened = self._seal.open("sign-in", self._get(request, "sign_in"), SIGN_IN_HOLDS)
         if opened is None:
             raise NotSignedIn("No sign-in was begun in this browser, or too long ago.")

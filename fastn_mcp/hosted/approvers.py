@@ -80,10 +80,10 @@ class TenantInbox:
             )
         if needed == 1:
             return f"A person decides at {self._team.page_url}/, where they sign in."
-        have = len(found.approvers)
+        approved = len(found.approvers)
         return (
             f"{needed} different people have to approve it at {self._team.page_url}/, where they sign in, and none of"
-            f" them is who asks. {have} of {needed} approved so far."
+            f" them is who asks. {approved} of {needed} approved so far."
         )
 
 

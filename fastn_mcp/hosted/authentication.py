@@ -106,7 +106,7 @@ class TeamAccess:
         summary = Summary()
         async with AsyncExitStack() as stack:
             try:
-                caller, tenant, own = await self._signed_in(scope)
+                caller, tenant, own = await self._authenticate(scope)
                 # A caller with a key of their own has a request limit of their own.
                 owner = tenant.name if own is None else f"{tenant.name} {own.principal}"
                 stack.enter_context(self._requests(owner))
@@ -121,7 +121,7 @@ class TeamAccess:
             inner = {**scope, _CONTEXT: RequestContext(account.context, caller, account.limit)}
             return await self._app(inner, replay(body_message(body), receive), send)
 
-    async def _signed_in(self, scope: Scope) -> tuple[Caller, Tenant, CallerAccount | None]:
+    async def _authenticate(self, scope: Scope) -> tuple[Caller, Tenant, CallerAccount | None]:
         request = Request(scope)
         sent = request.headers.getlist("authorization")
         keys = request.headers.getlist(OWN_KEY)
@@ -152,8 +152,8 @@ class TeamAccess:
             try:
                 why = await self._tokens.reason(token)
             except NoKeys:
-                what = "The identity provider cannot be reached, so no token can be verified."
-                return unavailable(what, int(RETRY_AFTER))
+                problem = "The identity provider cannot be reached, so no token can be verified."
+                return unavailable(problem, int(RETRY_AFTER))
             message, error = f"The token was refused. {why}", ("invalid_token", why)
         return RequestRejected(401, message, headers={"WWW-Authenticate": self._challenge([READ], *error)})
 
@@ -174,11 +174,11 @@ class TeamAccess:
         if summary.tool is None:
             return
         try:
-            wanted = parse(account.by_name, summary.tool, summary.arguments or {})
+            parsed = parse(account.by_name, summary.tool, summary.arguments or {})
         except FastnError:
             return  # the MCP handler reports the error
         try:
-            caller.check(summary.tool, Effect.READ if wanted.dry_run else wanted.call.effective)
+            caller.check(summary.tool, Effect.READ if parsed.dry_run else parsed.call.effective)
         except InsufficientScope as error:
             message = f"{error.what} {error.next_step}"
             raise self._insufficient_scope(caller.rights, error.scope, message) from None
@@ -231,8 +231,8 @@ class LocalAccess:
         if scope["method"] == "POST":
             with suppress(RequestRejected):  # too large or too slow: rejected without an id
                 id_ = summarize(await read(receive, _UNAUTHENTICATED_BYTES)).id
-        what = "The bearer token is not this server's." if sent else "A bearer token is required."
-        message = f"{what} Send 'Authorization: Bearer TOKEN'. TOKEN is in {self._place}."
+        problem = "The bearer token is not this server's." if sent else "A bearer token is required."
+        message = f"{problem} Send 'Authorization: Bearer TOKEN'. TOKEN is in {self._place}."
         error = ', error="invalid_token", error_description="Not the token of this server."' if sent else ""
         headers = {"WWW-Authenticate": f'Bearer realm="fastn-mcp"{error}'}
         return await RequestRejected(401, message, headers=headers).response(id_)(scope, receive, send)

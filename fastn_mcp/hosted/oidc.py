@@ -71,14 +71,14 @@ class Provider:
 
     @cached_property
     def _client(self) -> httpx2.AsyncClient:
-        plain = self.issuer.startswith("http://")  # the team file allows http on this machine only
+        is_http = self.issuer.startswith("http://")  # the team file allows http on this machine only
         return httpx2.AsyncClient(
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "fastn-mcp"},
             timeout=TIMEOUT,
-            verify=False if plain else httpx2.create_ssl_context(),
+            verify=False if is_http else httpx2.create_ssl_context(),
             limits=httpx2.Limits(max_connections=4, max_keepalive_connections=0),
             trust_env=False,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # no cookies are stored
             transport=self._transport,
         )
 

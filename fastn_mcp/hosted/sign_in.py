@@ -107,7 +107,7 @@ class SignIn:
 
     async def finish(self, pending: PendingSignIn, code: str) -> dict[str, Any]:
         """Exchange a code, which works once, for the claims of the ID token. Raises `NotSignedIn` if that fails."""
-        token = await self._exchanged(await self._metadata(), code, pending.verifier)
+        token = await self._exchange(await self._metadata(), code, pending.verifier)
         try:
             return await self._tokens.id_claims(token, self._client, pending.nonce)
         except TokenRefused as refused:
@@ -142,7 +142,7 @@ class SignIn:
             raise NotSignedIn("The operator has to set this up: approvers could not be matched with callers.")
         return metadata
 
-    async def _exchanged(self, metadata: Mapping[str, Any], code: str, verifier: str) -> str:
+    async def _exchange(self, metadata: Mapping[str, Any], code: str, verifier: str) -> str:
         fields = {
             "grant_type": "authorization_code",
             "code": code,

@@ -66,11 +66,11 @@ def pattern_matches(pattern: str, value: object) -> bool:
     Unlike the policy's patterns, `?` and brackets are literal and case matters.
     """
     text = _claim_text(value)
-    return text is not None and _compiled(pattern).fullmatch(text) is not None
+    return text is not None and _compile(pattern).fullmatch(text) is not None
 
 
 @cache
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compile(pattern: str) -> re.Pattern[str]:
     first, *rest = map(re.escape, pattern.split("*"))
     # Atomic groups prevent backtracking, since the author of a claim chooses its text.
     parts = [first, *(f"(?>.*?{part})" for part in rest[:-1]), *(f".*{part}" for part in rest[-1:])]
@@ -332,13 +332,13 @@ class Team(_Table):
 def load_team(path: Path) -> Team:
     """Load the team file. Raises `SettingsError` that names the file, line, key and nearest known key."""
     data, _ = read(path, _KIND, "Correct --team.")
-    return load(data, path, _KIND, partial(_built, path.absolute().parent), "See docs/hosting.md.")
+    return load(data, path, _KIND, partial(_build, path.absolute().parent), "See docs/hosting.md.")
 
 
-def _built(folder: Path, table: dict[str, Any], source: TomlSource) -> Team:
+def _build(folder: Path, table: dict[str, Any], source: TomlSource) -> Team:
     team = validate(Team, _with_absolute_paths(table, folder), source)
-    if (flaw := next(_flaws(team), None)) is not None:
-        raise flaw
+    if (error := next(_errors(team), None)) is not None:
+        raise error
     return team
 
 
@@ -354,14 +354,14 @@ def _with_absolute_paths(value: Any, folder: Path) -> Any:
     }
 
 
-def _flaws(team: Team) -> Iterator[ConfigError]:
+def _errors(team: Team) -> Iterator[ConfigError]:
     """Yield the errors that concern several values together."""
     if not team.tenant:
         yield ConfigError(("tenant",), "it has no [[tenant]]")
     seen: set[str] = set()
     for number, tenant in enumerate(team.tenant):
         at: Key = ("tenant", number)
-        yield from _tenant_flaws(at, tenant)
+        yield from _tenant_errors(at, tenant)
         if tenant.name in seen:
             yield ConfigError((*at, "name"), f"there are two tenants {tenant.name}")
         seen.add(tenant.name)
@@ -369,14 +369,14 @@ def _flaws(team: Team) -> Iterator[ConfigError]:
             # One person could be an approver of both channels and count as two.
             yield ConfigError((*at, "webhook_url"), "webhook_url: with [approvals] there is no webhook")
     if team.approvals is not None:
-        yield from _approvals_flaws(team, team.approvals)
+        yield from _approvals_errors(team, team.approvals)
 
 
-def _tenant_flaws(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
+def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
     name, values = tenant.name, tenant.model_extra or {}
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", name):
         yield ConfigError((*at, "name"), "name: at most 32 small letters, digits and -, since it names a folder")
-    yield from _match_flaws(at, tenant, f"the tenant {name} needs subjects, groups or claims: whom it serves")
+    yield from _match_errors(at, tenant, f"the tenant {name} needs subjects, groups or claims: whom it serves")
     for key in values:
         if key in _SECRETS:
             yield ConfigError((*at, key), f"{key} must not be in this file: give {key}_file or {key}_env")
@@ -395,7 +395,7 @@ def _tenant_flaws(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
         yield ConfigError((*at, "webhook_url"), "with caller_keys there is no webhook: approvers are of one account")
 
 
-def _approvals_flaws(team: Team, approvals: Approvals) -> Iterator[ConfigError]:
+def _approvals_errors(team: Team, approvals: Approvals) -> Iterator[ConfigError]:
     at: Key = ("approvals",)
     mcp, page = urlsplit(team.url).path, urlsplit(team.page_url or "").path
     if f"{mcp}/".startswith(f"{page}/") or any(f"{page}/".startswith(f"{taken}/") for taken in (mcp, *_TAKEN)):
@@ -408,14 +408,14 @@ def _approvals_flaws(team: Team, approvals: Approvals) -> Iterator[ConfigError]:
     known = sorted(team.with_keys())
     for number, rule in enumerate(approvals.approver):
         place: Key = (*at, "approver", number)
-        yield from _match_flaws(place, rule, "an approver needs subjects, groups or claims: who it is")
+        yield from _match_errors(place, rule, "an approver needs subjects, groups or claims: who it is")
         for name in rule.tenants or ():
             if name not in known:
                 near = nearest(name, known)
                 yield ConfigError((*place, "tenants"), f"tenants: there is no tenant {name!r} with a key{near}")
 
 
-def _match_flaws(at: Key, match: Match, nobody: str) -> Iterator[ConfigError]:
+def _match_errors(at: Key, match: Match, nobody: str) -> Iterator[ConfigError]:
     if not (match.subjects or match.groups or match.claims):
         yield ConfigError(at, nobody)
     if any("*" in subject for subject in match.subjects or ()):

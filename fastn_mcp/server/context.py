@@ -26,8 +26,8 @@ class AccountContext:
     def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyTool], label: dict[str, JsonValue]) -> None:
         self.dispatch = dispatch
         self.label = label
-        self.by_name = {offer.tool_name(): offer for offer in offered}
-        self.listed = _listed(tuple(offered), attended=dispatch.asks)
+        self.by_name = {operation.tool_name(): operation for operation in offered}
+        self.listed = _list_tools(tuple(offered), attended=dispatch.asks)
         self.resources = ResourceReader(dispatch, offered, label)
         self.prompts = PromptCatalog(offered)
         self.completion = IdCompletion(dispatch, offered)
@@ -50,13 +50,13 @@ def single_account(account: AccountContext) -> Callable[[Context], RequestContex
 
 
 @cache
-def _listed(offered: tuple[AnyTool, ...], *, attended: bool) -> ListToolsResult:
-    return ListToolsResult(tools=[tool(offer, attended=attended) for offer in offered])
+def _list_tools(offered: tuple[AnyTool, ...], *, attended: bool) -> ListToolsResult:
+    return ListToolsResult(tools=[tool(operation, attended=attended) for operation in offered])
 
 
 def input_schema(name: str) -> dict[str, Any] | None:
     """Return the listed input schema of a tool, or None if there is no such tool."""
-    return None if (offer := BY_NAME.get(name)) is None else _schema(offer)
+    return None if (operation := BY_NAME.get(name)) is None else _schema(operation)
 
 
 _LIMITS = frozenset({"default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern"})
@@ -64,8 +64,8 @@ _LIMITS = frozenset({"default", "minimum", "maximum", "minLength", "maxLength", 
 
 
 @cache
-def _schema(offer: AnyTool) -> dict[str, Any]:
-    schema = offer.input_schema()
+def _schema(operation: AnyTool) -> dict[str, Any]:
+    schema = operation.input_schema()
     return schema | {"properties": {name: _listed_argument(facts) for name, facts in schema["properties"].items()}}
 
 
@@ -74,20 +74,20 @@ def _listed_argument(facts: dict[str, Any]) -> dict[str, Any]:
     return {key: facts[key] for key in ("description", "type", *facts) if key in facts and key not in _LIMITS}
 
 
-def tool(offer: AnyTool, *, attended: bool = True) -> Tool:
+def tool(operation: AnyTool, *, attended: bool = True) -> Tool:
     """Return a tool as MCP lists it. Unless `attended`, clients are not told to ask a person, which would hide it."""
-    reads = offer.effect is Effect.READ
-    asks = attended and offer.effect.rank >= Effect.ACCESS.rank
+    reads = operation.effect is Effect.READ
+    asks = attended and operation.effect.rank >= Effect.ACCESS.rank
     return Tool(
-        name=offer.tool_name(),
-        title=offer.title(),
-        description=offer.__doc__,
-        input_schema=_schema(offer),
+        name=operation.tool_name(),
+        title=operation.title(),
+        description=operation.__doc__,
+        input_schema=_schema(operation),
         annotations=ToolAnnotations(
-            title=offer.title(),
+            title=operation.title(),
             read_only_hint=reads,
-            destructive_hint=offer.destructive(),
-            idempotent_hint=offer.idempotent(),
+            destructive_hint=operation.destructive(),
+            idempotent_hint=operation.idempotent(),
             open_world_hint=True,
         ),
         _meta={"anthropic/requiresUserInteraction": True} if asks else None,

@@ -26,7 +26,7 @@ LEVELS = ("debug", "info", "warning", "error")
 _LONGEST = 8_000
 """Maximum characters of one text in a line."""
 
-_HARMLESS = ("fastn_mcp", "asyncio", "httpcore2.connection")
+_DATA_FREE = ("fastn_mcp", "asyncio", "httpcore2.connection")
 """Loggers whose debug messages are known to contain no arguments, results or headers. Others start at info."""
 
 _WITH_TEXT = (OSError, sqlite3.Error)
@@ -70,7 +70,7 @@ class JsonLines(logging.Formatter):
             "message": self.safe(_message(record)),
         }
         if record.exc_info and record.exc_info[1] is not None:
-            line["error"] = self.safe("\n".join(_described(record.exc_info[1])))
+            line["error"] = self.safe("\n".join(_describe(record.exc_info[1])))
         return json.dumps(line)
 
     def safe(self, text: str) -> str:
@@ -91,12 +91,12 @@ def _message(record: logging.LogRecord) -> str:
     return message
 
 
-def _described(error: BaseException, depth: int = _DEEPEST) -> Iterator[str]:
+def _describe(error: BaseException, depth: int = _DEEPEST) -> Iterator[str]:
     """Yield the lines of a traceback, causes first."""
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     causes = [*([cause] if cause else []), *_members(error)]
     for each in causes[:_WIDEST] if depth else []:
-        yield from _described(each, depth - 1)
+        yield from _describe(each, depth - 1)
     yield from (line.rstrip() for line in traceback.format_tb(error.__traceback__))
     name = f"{type(error).__module__}.{type(error).__qualname__}"
     yield f"{name}: {error}" if _has_harmless_text(error) else name
@@ -117,7 +117,7 @@ def _is_of(name: str, packages: Iterable[str]) -> bool:
 
 
 def _is_logged(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.INFO or _is_of(record.name, _HARMLESS)
+    return record.levelno >= logging.INFO or _is_of(record.name, _DATA_FREE)
 
 
 def begin(level: str, file: Path | None, secrets: Iterable[str]) -> JsonLines:

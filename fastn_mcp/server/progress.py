@@ -82,11 +82,11 @@ class ProgressReporter:
             return await work(no_progress)
         token = retry.listener.set(self._report_wait)
         try:
-            return await self._watched(work)
+            return await self._run_watched(work)
         finally:
             retry.listener.reset(token)
 
-    async def _watched(self, work: Callable[[Report], Awaitable[T]]) -> T:
+    async def _run_watched(self, work: Callable[[Report], Awaitable[T]]) -> T:
         # Caught inside, since a task group would raise it as an exception group.
         failure: Exception = AssertionError("the work ended neither way")
         async with anyio.create_task_group() as tasks:

@@ -64,10 +64,10 @@ class Recipe:
                 raise NotSent(f"{name}: is required.", "Fill it in and ask again.")
             if len(values[name]) > _LONGEST:
                 raise NotSent(f"{name}: must have at most {_LONGEST} characters.", "Shorten it and ask again.")
-        return self.text.format_map({name: _quoted(values[name].strip()) for name in names})
+        return self.text.format_map({name: _quote(values[name].strip()) for name in names})
 
 
-def _quoted(value: str) -> str:
+def _quote(value: str) -> str:
     return json.dumps(safe_text(value), ensure_ascii=False).replace("`", "\\u0060")
 
 
@@ -172,7 +172,7 @@ BY_NAME = {recipe.name: recipe for recipe in RECIPES}
 
 def available(offered: Sequence[AnyTool]) -> tuple[Recipe, ...]:
     """Return the prompts whose tools are all enabled."""
-    names = {offer.tool_name() for offer in offered}
+    names = {tool.tool_name() for tool in offered}
     return tuple(recipe for recipe in RECIPES if recipe.tools <= names)
 
 

@@ -90,7 +90,7 @@ class _Streams:
 
     async def __anext__(self) -> SessionMessage:
         while (line := self._replayed.popleft() if self._replayed else await anext(self._lines, None)) is not None:
-            message = await _parsed(line, self._pipes)
+            message = await _parse(line, self._pipes)
             if message is not None:
                 self._track(message)
                 return SessionMessage(message)
@@ -154,7 +154,7 @@ class _Streams:
         return not self._waiting
 
 
-async def _parsed(line: bytes, pipes: Pipes) -> JSONRPCMessage | None:
+async def _parse(line: bytes, pipes: Pipes) -> JSONRPCMessage | None:
     """Parse a line. Answer an invalid one with an error and return None."""
     if not line.strip():
         return None

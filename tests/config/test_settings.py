@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.build.account import offered
+from fastn_mcp.build.account import enabled_tools
 from fastn_mcp.config.addresses import is_loopback
 from fastn_mcp.config.load import ledger_setting, load
 from fastn_mcp.config.model import DEFAULT_BASE_URL, SOURCES, TOOLSETS, Settings
@@ -231,13 +231,13 @@ USERS = {operation.tool_name() for operation in CATALOG if operation.toolset() =
 )
 def test_settings_of_tools_combine(chosen: dict[str, object], left: set[str]) -> None:
     """Ours (docs/tools.md): toolsets and tools add up, what is excluded is gone, and read-only holds for all."""
-    assert {tool.tool_name() for tool in offered(load(chosen, KEY, None))} == left
+    assert {tool.tool_name() for tool in enabled_tools(load(chosen, KEY, None))} == left
 
 
 def test_settings_that_leave_no_tool_are_refused() -> None:
     """Ours: a server without tools is a mistake."""
     with pytest.raises(SettingsError, match="No tool is left"):
-        offered(load({"tools": "delete_*", "mode": "read-only"}, KEY, None))
+        enabled_tools(load({"tools": "delete_*", "mode": "read-only"}, KEY, None))
 
 
 @pytest.mark.parametrize(

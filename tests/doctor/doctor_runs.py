@@ -16,7 +16,7 @@ from faulty_sandbox import FaultySandbox
 from served_sandbox import create_faulty_app
 from world import Clock
 
-from fastn_mcp.build.account import client_account, offered
+from fastn_mcp.build.account import client_account, enabled_tools
 from fastn_mcp.config.load import load
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.machine import check_settings
@@ -44,7 +44,7 @@ async def examine_sandbox(sandbox: FaultySandbox, clock: Clock, **values: Any) -
         client_account(settings),
         {},
         {},
-        frozenset(tool.tool_name() for tool in offered(settings)),
+        frozenset(tool.tool_name() for tool in enabled_tools(settings)),
         lambda sent: InProcess(sandbox, sent),
         clock.system(),
     )

@@ -52,7 +52,7 @@ async def test_it_says_in_each_era_what_the_real_server_says(flags: dict[str, ob
     environment = {"FASTN_CONFIG_DIR": str(tmp_path)}
     policy = policy_of(settings, environment)
     parts = assemble(settings, Sandboxed(), policy, tmp_path, environment, browser=False, tally=None)
-    server = build(parts.dispatch, parts.offered, parts.label)
+    server = build(parts.dispatch, parts.tools, parts.label)
     for version in HANDSHAKE:
         introduction = introduction_of(settings, environment)
         assert introduction is not None

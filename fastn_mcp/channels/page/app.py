@@ -183,7 +183,9 @@ class _Page:
         session = await self._session(request)
         sealed = request.cookies.get(_FLASH_COOKIE)
         flash = self._seal.open(f"said {session.id}", sealed, _FLASH_HOLDS)
-        response = await self._response(request, session, said=None if flash is None else {"text": flash, "good": True})
+        response = await self._response(
+            request, session, flash=None if flash is None else {"text": flash, "good": True}
+        )
         if sealed is not None:
             response.delete_cookie(_FLASH_COOKIE, path=session.root, httponly=True, samesite="lax")
         return response
@@ -267,8 +269,8 @@ class _Page:
         return self.render(request, "closed.html", 403)
 
     async def not_decided(self, request: Request, problem: NotDecided) -> Response:
-        said = None if problem.draft else {"text": str(problem), "good": False}
-        return await self._response(request, problem.session, problem.status, said, problem.draft)
+        flash = None if problem.draft else {"text": str(problem), "good": False}
+        return await self._response(request, problem.session, problem.status, flash, problem.draft)
 
     async def away(self, request: Request, _: Exception) -> Response:
         """Return a 503 page: without the ledger neither access nor requests can be checked."""
@@ -295,7 +297,7 @@ class _Page:
             fields = await form(request)
         except BadForm as problem:
             raise NotDecided(session, problem.status, "Nothing was decided: the form is not from this page.") from None
-        if not await spend(self._seal, self._ledger, session.id, f"{action} {fields.get(about)}", fields, self._now()):
+        if not await redeem(self._seal, self._ledger, session.id, f"{action} {fields.get(about)}", fields, self._now()):
             why = "Nothing was decided: this form was already submitted, or is not from this page."
             raise NotDecided(session, 403, why)
         return session, fields
@@ -311,22 +313,22 @@ class _Page:
     async def _void(self, session: Session, request: str) -> NotDecided:
         """Return the error for a request that was decided meanwhile or has expired."""
         pending = await session.inbox.find(request)
-        return NotDecided(session, 409, view.what_became(None if pending is None else pending.request))
+        return NotDecided(session, 409, view.describe_outcome(None if pending is None else pending.request))
 
-    def _back(self, request: Request, session: Session, said: str) -> Response:
+    def _back(self, request: Request, session: Session, flash: str) -> Response:
         response = RedirectResponse(session.root, 303)
         response.set_cookie(
-            _FLASH_COOKIE, self._seal.close(f"said {session.id}", said), max_age=int(_FLASH_HOLDS), path=session.root,
+            _FLASH_COOKIE, self._seal.close(f"said {session.id}", flash), max_age=int(_FLASH_HOLDS), path=session.root,
             secure=request.headers.get("origin", "").startswith("https:"), httponly=True, samesite="lax",
         )  # fmt: skip
         return response
 
     async def _response(
-        self, request: Request, session: Session, status: int = 200, said: dict[str, Any] | None = None,
+        self, request: Request, session: Session, status: int = 200, flash: dict[str, Any] | None = None,
         draft: dict[str, str] | None = None,
     ) -> Response:  # fmt: skip
         content = await self._content(session, draft)
-        about = {"root": session.root, "person": session.person, "said": said}
+        about = {"root": session.root, "person": session.person, "said": flash}
         return self.render(request, "page.html", status, **about, **content)
 
     async def _content(self, session: Session, draft: dict[str, str] | None = None) -> dict[str, Any]:
@@ -352,7 +354,7 @@ class _Page:
         return self._system.now().timestamp()
 
 
-async def spend(seal: Seal, ledger: Ledger, session: str, form: str, fields: dict[str, str], now: float) -> bool:
+async def redeem(seal: Seal, ledger: Ledger, session: str, form: str, fields: dict[str, str], now: float) -> bool:
     """Use the token in `fields`. Return False if it is not of this form and session, or was used before."""
     nonce = seal.nonce(session, form, fields.get("token", ""))
     return nonce is not None and await ledger.use_nonce(f"form {nonce}", now + SESSION_HOLDS + 60, now)

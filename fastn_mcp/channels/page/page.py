@@ -111,11 +111,11 @@ class ApprovalPage:
 
         At most one tab is opened per request, and none if the page is in view or was just opened.
         """
-        running = self._started()
+        running = self._start()
         if not self._page_file.exists():
             self._write_page_file()
         async with self._opening:  # concurrent calls open one tab
-            opened = await self._opened(running, grant)
+            opened = await self._show_once(running, grant)
         if opened:
             return f"A person decides on the approval page, which is open in their browser ({running.url})."
         return (
@@ -134,7 +134,7 @@ class ApprovalPage:
             remove(self._files, key)
         await running.stop()
 
-    async def _opened(self, running: "_RunningPage", grant: str) -> bool:
+    async def _show_once(self, running: "_RunningPage", grant: str) -> bool:
         now = self._system.now().timestamp()
         self._shown = {id_: shown for id_, shown in self._shown.items() if shown[1] > now}
         if grant not in self._shown:
@@ -165,14 +165,14 @@ class ApprovalPage:
         self._keys.discard(key)
         remove(self._files, key)
 
-    def _started(self) -> "_RunningPage":
+    def _start(self) -> "_RunningPage":
         if self._running is None or self._running.ended:
             self._shown.clear()
-            self._running = _RunningPage(self._ledger, self._inbox, self._system, self._used, self._program)
+            self._running = _RunningPage(self._ledger, self._inbox, self._system, self._key_used, self._program)
             self._write_page_file()
         return self._running
 
-    def _used(self, key: str) -> None:
+    def _key_used(self, key: str) -> None:
         self._forget(key)
         if key == self._file_key:
             self._write_page_file()

@@ -133,28 +133,28 @@ class Seal:
     def token(self, session: str, form: str) -> str:
         """Return a single-use token for a form of a session. It is signed and stored only once used."""
         nonce = self._system.token()
-        return f"{nonce}.{_signed(self._secrets[0], session, form, nonce)}"
+        return f"{nonce}.{_sign(self._secrets[0], session, form, nonce)}"
 
     def nonce(self, session: str, form: str, token: str) -> str | None:
         """Return the nonce of a token, or None if it is not of this form and session."""
         nonce, _, signature = token.partition(".")
         good = [
-            hmac.compare_digest(signature.encode(), _signed(secret, session, form, nonce).encode())
+            hmac.compare_digest(signature.encode(), _sign(secret, session, form, nonce).encode())
             for secret in self._secrets
         ]
         return nonce if any(good) else None
 
     def _fernet(self, purpose: str) -> MultiFernet:
-        keys = [base64.urlsafe_b64encode(_derived(secret, purpose)) for secret in self._secrets]
+        keys = [base64.urlsafe_b64encode(_derive(secret, purpose)) for secret in self._secrets]
         return MultiFernet([Fernet(key) for key in keys])
 
     def _now(self) -> int:
         return int(self._system.now().timestamp())
 
 
-def _signed(secret: bytes, session: str, form: str, nonce: str) -> str:
-    return hmac.new(_derived(secret, "form"), f"{session}\n{nonce}\n{form}".encode(), hashlib.sha256).hexdigest()
+def _sign(secret: bytes, session: str, form: str, nonce: str) -> str:
+    return hmac.new(_derive(secret, "form"), f"{session}\n{nonce}\n{form}".encode(), hashlib.sha256).hexdigest()
 
 
-def _derived(secret: bytes, purpose: str) -> bytes:
+def _derive(secret: bytes, purpose: str) -> bytes:
     return HKDF(SHA256(), 32, None, f"fastn-mcp approvals {purpose}".encode()).derive(secret)

@@ -77,7 +77,7 @@ def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
         "number": str(_number(card.get("number"))),
         "title": title(tool),
         "tool": tool,
-        "arguments": [_labelled(field, value) for field, value in _mapping(card.get("arguments")).items()],
+        "arguments": [_field(field, value) for field, value in _mapping(card.get("arguments")).items()],
         "target_name": None if name is None else shown(name),
         "target_id": None if id_ is None else shown(id_),
         "undo": sanitize(_text(card.get("undo"))),
@@ -86,7 +86,7 @@ def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
         "used": [_used(_mapping(used)) for used in _items(card.get("used_by"))],
         "not_checked": [sanitize(_text(kind)) for kind in _items(card.get("not_checked"))],
         # Fields of the preview that the template does not know.
-        "also": [_labelled(field.replace("_", " "), value) for field, value in card.items() if field not in _FIELDS],
+        "also": [_field(field.replace("_", " "), value) for field, value in card.items() if field not in _FIELDS],
     }
 
 
@@ -140,20 +140,20 @@ def _outcome(request: ApprovalRequest, now: float) -> tuple[bool | None, str]:
             return None, "Expired unanswered"
 
 
-def what_became(request: ApprovalRequest | None) -> str:
+def describe_outcome(request: ApprovalRequest | None) -> str:
     """Say why a request cannot be decided any more."""
     if request is None or not request.out_of_band:
         return "There is no such approval request. Nothing was decided."
     if request.state is RequestState.OPEN or (request.state is RequestState.UNANSWERED and request.by is None):
         return "This request has expired. Nothing was decided; the agent can ask again."
-    became = {
+    outcome = {
         RequestState.APPROVED: "was approved already",
         RequestState.USED: "was approved already, and the call was made",
         RequestState.DECLINED: "was declined already",
         RequestState.STALE: "is void, since its target changed",
         RequestState.UNANSWERED: "was left unanswered",
     }[request.state]
-    return f"This question {became}. Nothing was decided now."
+    return f"This question {outcome}. Nothing was decided now."
 
 
 def title(tool: str) -> str:
@@ -191,7 +191,7 @@ def _time(seconds: float, words: str) -> View:
     return {"iso": datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds"), "words": words}
 
 
-def _labelled(name: str, value: JsonValue) -> View:
+def _field(name: str, value: JsonValue) -> View:
     return {"name": sanitize(name), "value": shown(value)}
 
 

@@ -105,7 +105,7 @@ class WebhookAnswers:
     async def __call__(self, grant: str, signature: str | None, body: bytes) -> AnswerResponse:
         """Process an answer sent to the path of `grant`."""
         try:
-            return await self._decided(grant, signature, body)
+            return await self._decide(grant, signature, body)
         except _Rejected as rejected:
             self._record_rejection(rejected)
             return AnswerResponse(rejected.status, {"decided": False, "message": rejected.why})
@@ -119,8 +119,8 @@ class WebhookAnswers:
         self._record_rejection(_Rejected(413, "It is too large."))
         return AnswerResponse(413, {"decided": False, "message": _STRANGER})
 
-    async def _decided(self, id_: str, signature: str | None, body: bytes) -> AnswerResponse:
-        answer, approver = self._verified(id_, signature, body)
+    async def _decide(self, id_: str, signature: str | None, body: bytes) -> AnswerResponse:
+        answer, approver = self._verify(id_, signature, body)
         now = self._system.now().timestamp()
         if abs(now - answer.timestamp) > payloads.WINDOW:
             raise _Rejected(401, "It was signed too long ago, or by a clock that runs ahead.", approver)
@@ -132,7 +132,7 @@ class WebhookAnswers:
             _check_typed(answer, grant, approver)
         return await self._count(answer, grant, approver, now)
 
-    def _verified(self, id_: str, signature: str | None, body: bytes) -> tuple[_SignedAnswer, Approver]:
+    def _verify(self, id_: str, signature: str | None, body: bytes) -> tuple[_SignedAnswer, Approver]:
         """Return the answer and the approver who signed it. Raises `_Rejected` if it is invalid."""
         try:
             answer = _SignedAnswer.model_validate_json(body)
@@ -170,8 +170,8 @@ class WebhookAnswers:
         note = (answer.note or "").strip() or None
         vote = Vote(approver.name, answer.decision == "approve", now)
 
-        def record(event: AuditEvent, said: str | None) -> None:
-            self._record(replace(decided(event, grant, quorum.VERIFIED, said), approver=approver.name))
+        def record(event: AuditEvent, note_text: str | None) -> None:
+            self._record(replace(decided(event, grant, quorum.VERIFIED, note_text), approver=approver.name))
 
         counted = await quorum.count(vote, grant, self._ledger, quorum.VERIFIED, note, record)
         if counted is None:

@@ -81,7 +81,7 @@ def load_approvers(path: Path) -> dict[str, Approver]:
     data, status = read(path, "file of approvers", "Correct the setting approvers (FASTN_APPROVERS).")
     if os.name == "posix" and exposed(status, os.geteuid(), {os.getegid(), *os.getgroups()}):
         raise SettingsError(f"{path} can be read by users other than its owner.", f"Run: chmod 600 {path}")
-    return load(data, path, "file of approvers", _built, "See docs/approvals.md.")
+    return load(data, path, "file of approvers", _build, "See docs/approvals.md.")
 
 
 def exposed(file: os.stat_result, user: int, groups: Collection[int]) -> bool:
@@ -90,7 +90,7 @@ def exposed(file: os.stat_result, user: int, groups: Collection[int]) -> bool:
     return bool(file.st_mode & (0o037 if mounted else 0o077))
 
 
-def _public(value: object) -> PublicKey:
+def _public_key(value: object) -> PublicKey:
     try:
         raw = base64.b64decode(str(value), validate=True)
     except (binascii.Error, ValueError):
@@ -116,13 +116,13 @@ def _effects(value: object) -> frozenset[str]:
 class _Entry(BaseModel):
     model_config = STRICT
 
-    public_key: Annotated[PublicKey | None, BeforeValidator(_public)] = None
+    public_key: Annotated[PublicKey | None, BeforeValidator(_public_key)] = None
     secret: Annotated[ApproverSecret | None, BeforeValidator(_secret)] = None
     principal: Annotated[str | None, Field(min_length=1)] = None
     effects: Annotated[frozenset[str], BeforeValidator(_effects)] = _ALL
 
 
-def _built(table: Mapping[str, Any], source: TomlSource) -> dict[str, Approver]:
+def _build(table: Mapping[str, Any], source: TomlSource) -> dict[str, Approver]:
     found = {name: _approver(name, values, source) for name, values in table.items()}
     if not found:
         raise ConfigError((), "it names no approver")

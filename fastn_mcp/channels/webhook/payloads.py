@@ -73,7 +73,7 @@ def slack(request: WebhookRequest) -> dict[str, JsonValue]:
         texts.append(f"It takes {request.needed} approvers; {len(request.approved)} approved{by}.")
     if grant.expected is not None:
         texts.append(f"To approve, the text between the quotes has to be typed: {quote(grant.expected)}")
-    blocks: list[JsonValue] = [{"type": "section", "text": _plain(text)} for text in _packed(texts)]
+    blocks: list[JsonValue] = [{"type": "section", "text": _plain(text)} for text in _pack(texts)]
     if len(blocks) > _BLOCKS:
         raise Refused(
             "Nobody could be asked: the request is longer than Slack accepts.",
@@ -94,7 +94,7 @@ def slack(request: WebhookRequest) -> dict[str, JsonValue]:
     return {"text": "A call waits for an approval.", "blocks": blocks}
 
 
-def _packed(texts: Sequence[str]) -> list[str]:
+def _pack(texts: Sequence[str]) -> list[str]:
     """Split texts into blocks. If there are too many, pack several texts into each."""
     parts = [text[start : start + _CHARACTERS] for text in texts for start in range(0, len(text), _CHARACTERS)]
     if len(parts) <= _BLOCKS:

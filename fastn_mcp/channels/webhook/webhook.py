@@ -79,7 +79,7 @@ class WebhookSender:
             if attempts:
                 await self._system.sleep(_FIRST_PAUSE * 2 ** (attempts - 1) * (0.5 + 0.5 * self._system.share()))
             attempts += 1
-            status = await self._sent(body, id_)
+            status = await self._attempt(body, id_)
             if isinstance(status, int) and 200 <= status < 300:
                 return
             problem = status if isinstance(status, str) else f"it answered {status}"
@@ -91,7 +91,7 @@ class WebhookSender:
             "Tell the operator that the receiver is down or misconfigured; call again once it is up.",
         )
 
-    async def _sent(self, body: bytes, id_: str) -> int | str:
+    async def _attempt(self, body: bytes, id_: str) -> int | str:
         """Send one attempt. Return the status, or a description of the network error."""
         signed = payloads.headers(self._secret, self._system.now(), id_, body)
         try:
@@ -175,13 +175,13 @@ class Webhook:
                 "Tell the operator: the file of approvers says who may approve what.",
             )
         await self._ask(found, needed)
-        have = (await self._ledger.find(grant) or found).approvers
+        approved = (await self._ledger.find(grant) or found).approvers
         if needed == 1:
             return f"An approver was asked by the webhook at {self._sender.host}."
-        by = f" ({', '.join(have)})" if have else ""
+        by = f" ({', '.join(approved)})" if approved else ""
         return (
             f"{needed} different approvers have to approve; they were asked by the webhook at {self._sender.host}."
-            f" {len(have)} of {needed} approved so far{by}."
+            f" {len(approved)} of {needed} approved so far{by}."
         )
 
     def begin(self) -> None:
@@ -208,7 +208,7 @@ class Webhook:
         url = self._listen()
         now = self._system.now().timestamp()
         known = self._deliveries.items()
-        self._deliveries = {id_: one for id_, one in known if one.expires > now or one.sending.locked()}
+        self._deliveries = {id_: each for id_, each in known if each.expires > now or each.sending.locked()}
         delivery = self._deliveries.setdefault(grant.id, _Delivery(grant.expires))
         began = self._system.monotonic()
         async with delivery.sending:  # concurrent calls share one delivery and its failure
@@ -285,7 +285,7 @@ def webhook_of(
             f"webhook_url is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/approvals.md."
         )
     approvers = load_approvers(settings.approvers)
-    if any(one.credential == ApproverSecret(settings.webhook_secret) for one in approvers.values()):
+    if any(approver.credential == ApproverSecret(settings.webhook_secret) for approver in approvers.values()):
         raise SettingsError("webhook_secret is also the secret of an approver.", "Give each of them its own.")
     host, port = host_and_port(settings.approval_listen or "127.0.0.1:0", lowest=0)
     if host in _ANYWHERE and settings.approval_url is None:

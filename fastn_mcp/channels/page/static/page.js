@@ -1,5 +1,5 @@
-// Keeps an open approval page true: brings what is new, takes away what is over, and leaves alone what a person types.
-// The page works without it. Nothing here decides: only a form that a person sends does.
+// Keeps an open approval page up to date: adds new requests, removes decided ones, and keeps what a person types.
+// The page works without it. Nothing here decides; only a form that a person submits does.
 "use strict";
 
 (() => {
@@ -57,7 +57,7 @@
     return over;
   };
 
-  // What changes
+  // Updates
 
   const merge = (list, fresh) => {
     const old = new Map([...list.children].map((child) => [child.dataset.key, child]));
@@ -155,7 +155,7 @@
         state("lost", "Not connected");
         return;
       }
-      // It was refused, and a browser does not try again by itself. An answer of the page says why.
+      // The stream was refused, which browsers do not retry. A response of the page says why.
       events = null;
       refresh();
       clearTimeout(retry);
@@ -163,13 +163,13 @@
     });
   };
 
-  // What is typed and sent
+  // Forms
 
   const check = (input) => {
     const hint = document.getElementById(input.id.replace("name-", "hint-"));
     const expected = input.dataset.expected;
     const matches = input.value === expected;
-    // A name that is shown with escapes can also be given as it is, which the server knows.
+    // The server also accepts an escaped name in its original form.
     const begins = expected.startsWith(input.value) || expected.includes("\\u{");
     if (matches) {
       hint.dataset.state = "match";
@@ -209,7 +209,7 @@
     }
   });
 
-  // Back from the browser's memory: what was sent may be open again, and much may have happened.
+  // Restored from the back/forward cache: submitted forms may be open again and the page outdated.
   window.addEventListener("pageshow", (event) => {
     for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
     if (event.persisted) refresh();
