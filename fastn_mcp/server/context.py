@@ -23,14 +23,14 @@ Context = ServerRequestContext[Any]
 class AccountContext:
     """Tools, resources, prompts and completion of one account."""
 
-    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyTool], label: dict[str, JsonValue]) -> None:
+    def __init__(self, dispatch: Dispatcher, tools: Sequence[AnyTool], label: dict[str, JsonValue]) -> None:
         self.dispatch = dispatch
         self.label = label
-        self.by_name = {operation.tool_name(): operation for operation in offered}
-        self.listed = _list_tools(tuple(offered), attended=dispatch.asks)
-        self.resources = ResourceReader(dispatch, offered, label)
-        self.prompts = PromptCatalog(offered)
-        self.completion = IdCompletion(dispatch, offered)
+        self.by_name = {operation.tool_name(): operation for operation in tools}
+        self.listed = _list_tools(tuple(tools), attended=dispatch.asks)
+        self.resources = ResourceReader(dispatch, tools, label)
+        self.prompts = PromptCatalog(tools)
+        self.completion = IdCompletion(dispatch, tools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ def single_account(account: AccountContext) -> Callable[[Context], RequestContex
 
 
 @cache
-def _list_tools(offered: tuple[AnyTool, ...], *, attended: bool) -> ListToolsResult:
-    return ListToolsResult(tools=[tool(operation, attended=attended) for operation in offered])
+def _list_tools(tools: tuple[AnyTool, ...], *, attended: bool) -> ListToolsResult:
+    return ListToolsResult(tools=[tool(operation, attended=attended) for operation in tools])
 
 
 def input_schema(name: str) -> dict[str, Any] | None:

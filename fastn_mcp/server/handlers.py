@@ -141,14 +141,14 @@ class _Handlers:
 
 def build(
     dispatch: Dispatcher,
-    offered: Sequence[AnyTool],
+    tools: Sequence[AnyTool],
     account: dict[str, JsonValue],
     state_secrets: Sequence[str] = (),
     aliases: Aliases = ALIASES,
 ) -> Server[Any]:
     """Build the server of one account, which serves every request from it."""
     return build_for(
-        single_account(AccountContext(dispatch, offered, account)), dispatch.approval_lifetime, state_secrets, aliases
+        single_account(AccountContext(dispatch, tools, account)), dispatch.approval_lifetime, state_secrets, aliases
     )
 
 

@@ -170,17 +170,17 @@ could not be read. Only the dashboard removes people and roles. Propose; change 
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
 
 
-def available(offered: Sequence[AnyTool]) -> tuple[Recipe, ...]:
+def available(tools: Sequence[AnyTool]) -> tuple[Recipe, ...]:
     """Return the prompts whose tools are all enabled."""
-    names = {tool.tool_name() for tool in offered}
+    names = {tool.tool_name() for tool in tools}
     return tuple(recipe for recipe in RECIPES if recipe.tools <= names)
 
 
 class PromptCatalog:
     """Prompts whose tools are all enabled."""
 
-    def __init__(self, offered: Sequence[AnyTool]) -> None:
-        self._recipes = {recipe.name: recipe for recipe in available(offered)}
+    def __init__(self, tools: Sequence[AnyTool]) -> None:
+        self._recipes = {recipe.name: recipe for recipe in available(tools)}
         self.listed = ListPromptsResult(prompts=[_prompt(recipe) for recipe in self._recipes.values()])
 
     def get(self, params: GetPromptRequestParams) -> GetPromptResult:

@@ -136,9 +136,9 @@ RESOURCES: tuple[ResourceSpec, ...] = (
 )
 
 
-def available(offered: Sequence[AnyTool]) -> tuple[ResourceSpec, ...]:
+def available(tools: Sequence[AnyTool]) -> tuple[ResourceSpec, ...]:
     """Return the resources whose tools are enabled."""
-    return tuple(spec for spec in RESOURCES if spec.reader in offered)
+    return tuple(spec for spec in RESOURCES if spec.reader in tools)
 
 
 Context = ServerRequestContext[Any]
@@ -158,10 +158,10 @@ _LONGEST_TYPED = 200
 class ResourceReader:
     """Resources of one account."""
 
-    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyTool], account: dict[str, JsonValue]) -> None:
+    def __init__(self, dispatch: Dispatcher, tools: Sequence[AnyTool], account: dict[str, JsonValue]) -> None:
         self._dispatch = dispatch
         self._account = account
-        self._specs = available(offered)
+        self._specs = available(tools)
         listed = [Resource(uri=spec.uri, **_fields(spec)) for spec in self._specs if spec.parameter is None]
         self.listed = ListResourcesResult(resources=listed)
         templates = [ResourceTemplate(uri_template=p.uri, **_fields(p)) for p in self._specs if p.parameter is not None]
@@ -213,12 +213,12 @@ def _fields(spec: ResourceSpec) -> dict[str, Any]:
 class IdCompletion:
     """Completion of ids in resource URIs and prompt arguments, for enabled tools."""
 
-    def __init__(self, dispatch: Dispatcher, offered: Sequence[AnyTool]) -> None:
+    def __init__(self, dispatch: Dispatcher, tools: Sequence[AnyTool]) -> None:
         self._dispatch = dispatch
-        self._templates = {spec.uri: {spec.parameter: spec.kind} for spec in available(offered) if spec.parameter}
+        self._templates = {spec.uri: {spec.parameter: spec.kind} for spec in available(tools) if spec.parameter}
         self._prompts = {
             recipe.name: {argument.name: argument.kind for argument in recipe.arguments}
-            for recipe in prompts.available(offered)
+            for recipe in prompts.available(tools)
         }
 
     async def complete(
