@@ -166,7 +166,9 @@ async def _filled(folder: Path, size: int) -> SqliteLedger:
     row = {"name": "Initech"}
     for number in range(size):
         at, id_ = now - 86_400 - number, f"kept {number}"
-        await ledger.begin(Change(id_, "local", ACCOUNT, "create_customer", row, "c1", "Initech", None, row, at, "done"))
+        await ledger.begin(
+            Change(id_, "local", ACCOUNT, "create_customer", row, "c1", "Initech", None, row, at, "done")
+        )
         audit.record(LogEntry(AuditEvent.INTENT, "local", ACCOUNT, "create_customer", arguments=row))
     audit.close()
     return ledger

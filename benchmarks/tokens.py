@@ -16,13 +16,13 @@ from pathlib import Path
 
 import anyio
 import plain
-from doing import Cost, do, tokens, total
-from driving import KEY, Person, approving
+from job_runner import Cost, do, tokens, total
 from jobs import ENVIRONMENT, JOBS, MOST_CALLS, MOST_TOKENS
 from large_account import write_account
 from mcp import Client, StdioServerParameters
 from mcp.types import Tool
 from ports import free_port
+from server_process import KEY, Person, approving
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "measured.md"
 MOST_SECONDS = 2.0

@@ -35,7 +35,6 @@ import anyio.abc  # noqa: E402
 import httpcore2  # noqa: E402
 import httpx2  # noqa: E402
 from asking import Fastn  # noqa: E402
-from driving import BEARER, ERAS, HTTP_TOKEN, KEY, Person, answering, listening  # noqa: E402
 from faulty_sandbox import FaultySandbox  # noqa: E402
 from mcp import Client, StdioServerParameters, stdio_client  # noqa: E402
 from mcp.client.streamable_http import streamable_http_client  # noqa: E402
@@ -43,6 +42,7 @@ from mcp.shared.message import SessionMessage  # noqa: E402
 from mcp.types import ElicitResult, jsonrpc_message_adapter  # noqa: E402
 from ports import free_port  # noqa: E402
 from sensible_calls import sensible  # noqa: E402
+from server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Person, answering, listening  # noqa: E402
 from valkey_server import ValkeyServer  # noqa: E402
 
 from fastn_mcp.tools.operation import Operation  # noqa: E402

@@ -18,7 +18,9 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx2
 import pytest
-from driving import (
+from mcp import Client, StdioServerParameters
+from ports import free_port
+from server_process import (
     ERAS,
     HTTP_TOKEN,
     KEY,
@@ -31,8 +33,6 @@ from driving import (
     running,
     running_sandbox,
 )
-from mcp import Client, StdioServerParameters
-from ports import free_port
 
 pytestmark = pytest.mark.anyio
 

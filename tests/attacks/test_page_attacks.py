@@ -15,9 +15,9 @@ import anyio
 import anyio.to_thread
 import httpx2
 import pytest
-from driving import ERAS, body
 from mcp import Client, StdioServerParameters
 from other_user import as_other_user, needs_two_users
+from server_process import ERAS, body
 
 pytestmark = pytest.mark.anyio
 

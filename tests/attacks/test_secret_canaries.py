@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import httpx2
 import pytest
-from driving import BEARER, ERAS, HTTP_TOKEN, KEY, Person, approving, each_transport_and_era, listening, over_http
 from echoing_upstream import held
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client import Transport
@@ -24,6 +23,17 @@ from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.types import CallToolResult, LoggingMessageNotificationParams, PromptReference, ResourceTemplateReference
 from ports import free_port
+from server_process import (
+    BEARER,
+    ERAS,
+    HTTP_TOKEN,
+    KEY,
+    Person,
+    approving,
+    each_transport_and_era,
+    listening,
+    over_http,
+)
 
 from fastn_mcp.redaction import REDACTED
 from fastn_mcp.server.log import JsonLines

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driving import ERAS, Connect, Person, Upstream, environment, over_http, running, running_sandbox
 from mcp import Client, StdioServerParameters
 from mcp.client import Transport
 from ports import free_port
+from server_process import ERAS, Connect, Person, Upstream, environment, over_http, running, running_sandbox
 
 
 @pytest.fixture(scope="session")

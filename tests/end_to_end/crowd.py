@@ -1,6 +1,6 @@
 """A crowd of clients for a fleet: each reads, changes and has calls approved, and records every response.
 
-A call whose response a client did not receive is recorded as that. `settling.py` judges the records.
+A call whose response a client did not receive is recorded as that. `crowd_audit.py` judges the records.
 """
 
 import itertools
@@ -13,8 +13,8 @@ from typing import Any
 
 import anyio
 import httpx2
-from driving import READING
 from fleet import Fleet
+from server_process import READING
 from team_world import META, Caller, modern, request
 
 from fastn_mcp.cli.approvals import TerminalApprovals

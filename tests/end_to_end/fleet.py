@@ -17,10 +17,10 @@ from typing import Any
 import fastn_process
 import httpx2
 import pytest
-from driving import listening
 from identity_provider import Provider
 from identity_provider import listening as serving
 from ports import free_port
+from server_process import listening
 from team_world import Caller
 
 from fastn_mcp.guard.audit.chain import Report

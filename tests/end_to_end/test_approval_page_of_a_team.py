@@ -10,12 +10,12 @@ from typing import Any
 
 import anyio
 import pytest
-from driving import running
 from faulty_sandbox import FaultySandbox
 from identity_provider import Provider, listening
 from mcp import Client
 from playwright.async_api import async_playwright, expect
 from ports import free_port
+from server_process import running
 from team_page import ARGUMENTS, CHROMIUM, DESKTOP, FILE, Team, approve, looked_at, result
 
 from fastn_mcp.guard.audit.files import entries

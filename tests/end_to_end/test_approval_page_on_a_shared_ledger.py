@@ -16,12 +16,12 @@ import anyio
 import anyio.to_thread
 import httpx2
 import pytest
-from driving import running
 from faulty_sandbox import FaultySandbox
 from identity_provider import Provider, listening
 from mcp import Client
 from playwright.async_api import Page, Request, async_playwright, expect
 from ports import free_port
+from server_process import running
 from switchboard import Switchboard, switchboard
 from team_page import ARGUMENTS, CHROMIUM, DESKTOP, FILE, Team, approve, looked_at, result
 from valkey_server import ValkeyServer

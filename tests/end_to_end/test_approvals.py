@@ -12,10 +12,10 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from driving import Connect, Upstream, body, environment, over_http, running
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from ports import free_port
+from server_process import Connect, Upstream, body, environment, over_http, running
 
 pytestmark = pytest.mark.anyio
 

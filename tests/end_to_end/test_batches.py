@@ -14,8 +14,8 @@ import anyio
 import anyio.to_thread
 import httpx2
 import pytest
-from driving import ERAS, Connect, Person, Upstream, approving, body, environment
 from mcp import Client, StdioServerParameters
+from server_process import ERAS, Connect, Person, Upstream, approving, body, environment
 
 pytestmark = pytest.mark.anyio
 

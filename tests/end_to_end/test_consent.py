@@ -4,9 +4,9 @@ from typing import Any
 
 import anyio
 import pytest
-from driving import READING, Connect, Person, Upstream, answering, approving, body
 from mcp import Client, MCPError
 from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
+from server_process import READING, Connect, Person, Upstream, answering, approving, body
 
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.tool import Effect

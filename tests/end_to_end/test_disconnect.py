@@ -8,9 +8,9 @@ import anyio
 import anyio.to_thread
 import httpx2
 import pytest
-from driving import ERAS, Upstream, environment, over_http, running
 from mcp import Client
 from ports import free_port
+from server_process import ERAS, Upstream, environment, over_http, running
 
 from fastn_mcp.guard.audit.files import entries
 

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from driving import Connect, Person, Upstream, approving, body, each_transport_and_era
 from mcp import Client
 from mcp.types import TextContent
+from server_process import Connect, Person, Upstream, approving, body, each_transport_and_era
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.tools.catalog import CATALOG

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from at_a_terminal import Person, sitting
-from driving import Upstream, environment
+from server_process import Upstream, environment
 
 ENVIRONMENTS = os.environ.get("EXAMPLE_ENVIRONMENTS")
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from driving import listening
 from ports import free_port
+from server_process import listening
 
 FIRST = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "fastn_mcp", "--sandbox"]
 

@@ -16,8 +16,8 @@ import anyio
 import anyio.to_thread
 import pytest
 from crowd import Book, crowd, deciding
+from crowd_audit import problems
 from fleet import Fleet, a_fleet
-from settling import problems
 from team_world import META, modern, request
 from valkey_server import ValkeyServer
 

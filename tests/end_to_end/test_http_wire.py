@@ -14,9 +14,9 @@ from typing import Any
 import httpx2
 import pytest
 from command_line import run_command
-from driving import BEARER, ERAS, HTTP_TOKEN, over_http, running
 from mcp import Client
 from ports import free_port
+from server_process import BEARER, ERAS, HTTP_TOKEN, over_http, running
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 

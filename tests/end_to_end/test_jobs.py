@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from doing import do, total
-from driving import ERAS, Person, approving
+from job_runner import do, total
 from jobs import ENVIRONMENT, JOBS, LARGEST, MOST_CALLS, MOST_TOKENS, From, Job
 from large_account import write_account
 from mcp import Client, StdioServerParameters
+from server_process import ERAS, Person, approving
 
 Office = tuple[BlockingPortal, Client]
 

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Generator
 
 import pytest
-from driving import ERAS, Person, Upstream, approving, body, environment, over_http, running
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client import Transport
 from ports import free_port
+from server_process import ERAS, Person, Upstream, approving, body, environment, over_http, running
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 

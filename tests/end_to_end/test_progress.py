@@ -8,7 +8,6 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from driving import Connect, Person, Upstream, approving, each_transport_and_era
 from mcp import Client
 from mcp.client import ClientRequestContext
 from mcp.shared.exceptions import MCPDeprecationWarning
@@ -20,6 +19,7 @@ from mcp.types import (
     ReadResourceRequestParams,
     ReadResourceResult,
 )
+from server_process import Connect, Person, Upstream, approving, each_transport_and_era
 
 pytestmark = [
     pytest.mark.anyio,

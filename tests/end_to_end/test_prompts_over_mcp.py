@@ -1,9 +1,9 @@
 """Prompts with the SDK's client, on both transports and in both protocol versions."""
 
 import pytest
-from driving import ERAS, Connect
 from mcp import MCPError
 from mcp.types import ResourceTemplateReference, TextContent
+from server_process import ERAS, Connect
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.prompts import available

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from driving import Upstream, environment, over_http, running
 from mcp import Client
 from ports import free_port
+from server_process import Upstream, environment, over_http, running
 from test_shutdown import INITIALIZE, line
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")

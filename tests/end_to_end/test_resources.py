@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from driving import Connect, Upstream, each_transport_and_era
 from mcp import Client, MCPError
 from mcp.types import PromptReference, ResourceTemplateReference, TextResourceContents
+from server_process import Connect, Upstream, each_transport_and_era
 
 from fastn_mcp.procedures.catalog import BY_NAME
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from at_a_terminal import sitting
-from driving import body
 from mcp import Client, StdioServerParameters
+from server_process import body
 
 
 def environment(folder: Path) -> dict[str, str]:

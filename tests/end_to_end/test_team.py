@@ -16,7 +16,6 @@ import anyio.to_thread
 import httpx2
 import pytest
 from command_line import run_command
-from driving import ERAS, Person, approving, body, running
 from faulty_sandbox import FaultySandbox, HeardRequest
 from identity_provider import Provider, listening
 from mcp import Client, MCPError
@@ -26,6 +25,7 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from otlp_receiver import Receiver, values
 from ports import free_port
 from served_sandbox import create_faulty_app
+from server_process import ERAS, Person, approving, body, running
 from team_world import Caller
 
 from fastn_mcp.guard.audit.files import entries

@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from driving import BEARER, ERAS, KEY, Person, Upstream, approving, body, environment, over_http, running
 from mcp import Client, StdioServerParameters
 from otlp_receiver import Receiver, values
 from ports import free_port
+from server_process import BEARER, ERAS, KEY, Person, Upstream, approving, body, environment, over_http, running
 
 pytestmark = pytest.mark.anyio
 

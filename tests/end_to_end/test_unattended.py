@@ -11,8 +11,8 @@ from typing import Any
 
 import anyio
 import pytest
-from driving import ERAS, Person, Upstream, approving, body, environment
 from mcp import Client, StdioServerParameters
+from server_process import ERAS, Person, Upstream, approving, body, environment
 
 from fastn_mcp.guard.plans.file import new_key, public, sign, signatures_of, with_key, written
 

@@ -17,9 +17,9 @@ from typing import Any
 import httpx2
 import pytest
 from command_line import run_command
-from driving import Upstream, body, environment, over_http, running
 from mcp import Client, StdioServerParameters
 from ports import free_port
+from server_process import Upstream, body, environment, over_http, running
 
 from fastn_mcp.channels.webhook.payloads import headers
 

@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import httpx2
 import pytest
-from driving import BEARER, ERAS, HTTP_TOKEN, KEY, Upstream, environment, over_http, running
 from mcp import Client
 from ports import free_port
+from server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Upstream, environment, over_http, running
 
 from fastn_mcp.server.log import JsonLines
 

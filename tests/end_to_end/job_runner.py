@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from driving import body
 from jobs import Call, Job
 from mcp import Client
 from mcp.types import TextContent
+from server_process import body
 
 
 @dataclass(frozen=True, slots=True)
