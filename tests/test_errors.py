@@ -27,7 +27,7 @@ EVERY = [FastnError, *_below(FastnError)]
 
 
 def test_an_error_is_the_same_in_words_and_as_data() -> None:
-    """Ours (DESIGN 6): the text and the structure say the same."""
+    """Ours: the text and the structure say the same."""
     error = NotSent("It rained.", "Wait.", facts={"status": 7})
     assert str(error) == "It rained. Nothing was sent. Wait."
     assert error.data() == {
@@ -57,7 +57,7 @@ def test_facts_are_copied() -> None:
 
 @pytest.mark.parametrize("kind", EVERY)
 def test_every_error_says_what_is_known_of_the_effect(kind: type[FastnError]) -> None:
-    """Ours (DESIGN 4): whether anything was sent or changed. Only the base and the start of the program need not."""
+    """Ours: whether anything was sent or changed. Only the base and the start of the program need not."""
     assert kind.__doc__ or kind.__mro__[1].__doc__
     assert kind.outcome.islower()
     if kind in (FastnError, SettingsError, NoKey):

@@ -320,7 +320,7 @@ async def everything(desk: Desk) -> None:
 
 
 async def test_batch_is_listed_and_decided_at_once(desk: Desk, chromium: Browser) -> None:
-    """Issue 6: each call with its target, arguments, changes and dependents; the words are typed once."""
+    """Ours: each call with its target, arguments, changes and dependents; the words are typed once."""
     await desk.ask(batch())
     tab = await visit(chromium, desk)
     calls = tab.get_by_role("listitem").filter(has=tab.get_by_role("heading", level=4))

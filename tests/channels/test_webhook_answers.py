@@ -1,4 +1,4 @@
-"""An answer counts only if an approver signed it, recently, once, and for this request. Issue 6."""
+"""An answer counts only if an approver signed it, recently, once, and for this request."""
 
 import json
 from collections.abc import Generator
@@ -66,7 +66,7 @@ async def nothing_decided(world: WebhookWorld, question: dict[str, Any], call: A
 
 
 async def test_approved_call_is_sent_once_when_repeated(world: WebhookWorld) -> None:
-    """Issue 6: the ledger and the audit log name the approver; the consent is `verified`."""
+    """Ours: the ledger and the audit log name the approver; the consent is `verified`."""
     call = await deletion(world)
     question = await asked(world, call)
     reply = await world.answer(world.dana, question)
@@ -96,7 +96,7 @@ async def test_decline_is_final_and_its_note_reaches_the_agent(world: WebhookWor
 
 
 async def test_forged_answer_decides_nothing(world: WebhookWorld) -> None:
-    """Issue 6: unsigned, signed by another, in an approver's name, for another path, or with another body."""
+    """Ours: unsigned, signed by another, in an approver's name, for another path, or with another body."""
     call = await deletion(world)
     question = await asked(world, call)
     good = world.dana.body(world, question, "approve")
@@ -119,7 +119,7 @@ async def test_forged_answer_decides_nothing(world: WebhookWorld) -> None:
 
 
 async def test_unlisted_approver_decides_and_learns_nothing(world: WebhookWorld) -> None:
-    """Issue 6: the response is that of a bad signature, whether or not the request or approver exists."""
+    """Ours: the response is that of a bad signature, whether or not the request or approver exists."""
     call = await deletion(world)
     question = await asked(world, call)
     replies = [
@@ -134,7 +134,7 @@ async def test_unlisted_approver_decides_and_learns_nothing(world: WebhookWorld)
 
 @pytest.mark.parametrize("seconds", [-3600, -301, 301, 3600])
 async def test_answer_outside_the_time_window_decides_nothing(world: WebhookWorld, seconds: int) -> None:
-    """Issue 6: five minutes, either way."""
+    """Ours: five minutes, either way."""
     call = await deletion(world)
     question = await asked(world, call)
     at = int(world.clock.at.timestamp()) + seconds
@@ -145,7 +145,7 @@ async def test_answer_outside_the_time_window_decides_nothing(world: WebhookWorl
 
 
 async def test_replayed_answer_decides_nothing(world: WebhookWorld) -> None:
-    """Issue 6: the same bytes, or the same nonce with other bytes, also at another replica."""
+    """Ours: the same bytes, or the same nonce with other bytes, also at another replica."""
     call = await run(world)
     question = await asked(world, call)
     wrong = json.dumps(world.dana.body(world, question, "approve", question="0" * 64)).encode()
@@ -178,7 +178,7 @@ async def test_nonce_is_stored_while_its_answer_could_count(world: WebhookWorld)
 
 
 async def test_answer_for_another_request_decides_neither(world: WebhookWorld) -> None:
-    """Issue 6: neither the request it names nor the one it was sent to."""
+    """Ours: neither the request it names nor the one it was sent to."""
     one, two = await run(world), await deletion(world)
     first, second = await asked(world, one), await asked(world, two)
     body = world.dana.body(world, first, "approve")
@@ -201,7 +201,7 @@ async def test_wrong_typed_text_approves_nothing(world: WebhookWorld, typed: str
 
 
 async def test_expired_request_is_not_decided(world: WebhookWorld) -> None:
-    """Issue 6: the repeated call makes a new request."""
+    """Ours: the repeated call makes a new request."""
     call = await run(world)
     question = await asked(world, call)
     world.clock.pass_(601)
@@ -222,7 +222,7 @@ async def test_requests_of_forms_and_other_accounts_are_unknown(world: WebhookWo
 
 
 async def test_approver_cannot_approve_their_own_call(tmp_path: Path) -> None:
-    """Issue 6: the file maps approvers to requesters, and an equal name counts too."""
+    """Ours: the file maps approvers to requesters, and an equal name counts too."""
     text = '[dana]\npublic_key = "DANA"\nprincipal = "local"\n[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, approvers=text)
     call = await run(world)
@@ -296,7 +296,7 @@ async def test_invalid_json_decides_nothing(world: WebhookWorld, body: bytes) ->
 
 
 async def test_flood_of_answers_does_not_fill_the_audit_log(world: WebhookWorld) -> None:
-    """Issue 6: the first ones of an hour are recorded, the rest counted, separately for strangers and approvers."""
+    """Ours: the first ones of an hour are recorded, the rest counted, separately for strangers and approvers."""
     question = await asked(world, await run(world))
     for _ in range(500):
         await world.answer(world.stranger, question)
@@ -324,7 +324,7 @@ async def test_shared_secret_works_as_a_credential(tmp_path: Path) -> None:
 
 
 async def test_lost_ledger_leaves_an_answer_undecided(world: WebhookWorld) -> None:
-    """Issue 8: it may have counted, so the approver is told to send it again with a new nonce."""
+    """Ours: it may have counted, so the approver is told to send it again with a new nonce."""
     question = await asked(world, await deletion(world))
 
     async def lost(nonce: str, until: float, now: float) -> bool:

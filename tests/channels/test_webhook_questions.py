@@ -1,4 +1,4 @@
-"""Webhook requests are signed, retried, and sent again if lost; failures are reported. Issue 6."""
+"""Webhook requests are signed, retried, and sent again if lost; failures are reported."""
 
 import base64
 import hmac
@@ -34,7 +34,7 @@ def world(tmp_path: Path) -> Generator[WebhookWorld]:
 
 
 async def test_payload_has_the_preview_and_the_callback(world: WebhookWorld) -> None:
-    """Issue 6: the preview, the text to type, the expiry and the callback."""
+    """Ours: the preview, the text to type, the expiry and the callback."""
     call = await deletion(world)
     question = await asked(world, call)
     assert question["preview"]["target"] == {"id": call.customer_id, "name": "Globex Exports"}
@@ -110,7 +110,7 @@ async def test_lost_request_is_retried_with_backoff(world: WebhookWorld, lost: l
 async def test_unreachable_receiver_refuses_the_call(
     world: WebhookWorld, does: list[Any], attempts: int, said: str
 ) -> None:
-    """Issue 6: nothing was sent and the refusal is audited. Redirects are not followed."""
+    """Ours: nothing was sent and the refusal is audited. Redirects are not followed."""
     call = await run(world)
     world.receiver.does = list(does)
     refused = await world.call(call)
@@ -130,7 +130,7 @@ async def test_unreachable_receiver_refuses_the_call(
 
 
 async def test_unanswered_request_is_resent_once_a_minute(world: WebhookWorld) -> None:
-    """Issue 6: the same request is sent again, but not with every repeat of a busy agent."""
+    """Ours: the same request is sent again, but not with every repeat of a busy agent."""
     call = await run(world)
     first = await asked(world, call)
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""Invalid webhook settings stop the start and name the line or the setting. Issue 6."""
+"""Invalid webhook settings stop the start and name the line or the setting."""
 
 import os
 from pathlib import Path
@@ -52,7 +52,7 @@ SHARED = "a secret that is long enough to be one"
     ids=range(15),
 )
 def test_invalid_approvers_file_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
-    """Issue 6: two entries for one person are invalid too."""
+    """Ours: two entries for one person are invalid too."""
     with pytest.raises(SettingsError) as caught:
         load_approvers(approvers_file(tmp_path, text))
     assert message in str(caught.value)
@@ -80,7 +80,7 @@ def test_mounted_file_may_be_group_readable(mode: int, owner: int, group: int, u
 
 
 def test_approvers_file_must_be_private(tmp_path: Path) -> None:
-    """Issue 6: it can contain a secret."""
+    """Ours: it can contain a secret."""
     path = approvers_file(tmp_path, f'[dana]\npublic_key = "{KEY}"')
     path.chmod(0o640)
     with pytest.raises(SettingsError, match="can be read by users other than its owner"):
@@ -109,7 +109,7 @@ def test_approvers_file_must_be_private(tmp_path: Path) -> None:
 def test_invalid_setting_is_named_and_not_shown(
     tmp_path: Path, world: World, change: dict[str, str], message: str
 ) -> None:
-    """Issue 6."""
+    """Ours."""
     file = approvers_file(tmp_path, f'[dana]\nsecret = "{SHARED}"')
     environment = {
         "FASTN_API_KEY": "fsk_live_1", "FASTN_WEBHOOK_URL": URL, "FASTN_WEBHOOK_SECRET": SECRET,
@@ -127,7 +127,7 @@ def set_up(environment: dict[str, str], world: World) -> Webhook | None:
 
 
 def test_secret_file_must_be_private(tmp_path: Path) -> None:
-    """Issue 6: a variable or an owner-only file, never a flag."""
+    """Ours: a variable or an owner-only file, never a flag."""
     file = tmp_path / "config.toml"
     file.write_text(f'webhook_secret = "{SECRET}"\n')
     file.chmod(0o644)
@@ -139,7 +139,7 @@ def test_secret_file_must_be_private(tmp_path: Path) -> None:
 
 
 async def test_answer_server_has_only_one_route(tmp_path: Path) -> None:
-    """Issue 6: POST of JSON within 16 KB to one path, and nothing else."""
+    """Ours: POST of JSON within 16 KB to one path, and nothing else."""
     made = WebhookWorld(tmp_path)
     posting = WebhookSender(URL, SECRET, made.system, made.receiver)
     door = AnswerAddress("127.0.0.1", 0)

@@ -200,7 +200,7 @@ def at_a_terminal(environment: dict[str, str], answer: str, *arguments: str) -> 
 
 
 def test_typed_name_at_a_terminal_deletes(fastn: Run, environment: dict[str, str], tmp_path: Path) -> None:
-    """Issue 2: the preview and the question are on the terminal; stdout holds the result alone."""
+    """Ours: the preview and the question are on the terminal; stdout holds the result alone."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
     target = globex(fastn, start)
     code, output, shown = at_a_terminal(
@@ -217,7 +217,7 @@ def test_typed_name_at_a_terminal_deletes(fastn: Run, environment: dict[str, str
 def test_other_answers_at_a_terminal_decline(
     answer: str, fastn: Run, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Issue 2; issue 6: with exit code 5."""
+    """Ours: with exit code 5."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
     target = globex(fastn, start)
     code, output, shown = at_a_terminal(environment, answer, *start, "delete-customer", "--customer-id", target)

@@ -35,7 +35,7 @@ def check_one_line(done: "subprocess.CompletedProcess[str]", *named: str) -> str
 
 
 def test_help_names_every_command_and_every_setting(fastn: Run) -> None:
-    """Issue 2: help texts that a newcomer can act on."""
+    """Ours: help texts that a newcomer can act on."""
     done = fastn("--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert fastn("-h").stdout == done.stdout
@@ -99,7 +99,7 @@ def test_version_and_help_import_no_server(environment: dict[str, str]) -> None:
 
 
 def test_serving_over_stdio_imports_no_terminal_output(environment: dict[str, str]) -> None:
-    """Issue 2: what formats text for people is not imported by a stdio server."""
+    """Ours: what formats text for people is not imported by a stdio server."""
     assert "rich" not in _imported("--sandbox", environment=environment)
 
 
@@ -130,7 +130,7 @@ ENVIRONMENT = {
 
 @pytest.mark.parametrize("variable", ENVIRONMENT)
 def test_wrong_variable_is_named_in_one_line(variable: str, fastn: Run) -> None:
-    """Issue 2: the setting, and how to set it; never the key, never the value."""
+    """Ours: the setting, and how to set it; never the key, never the value."""
     done = fastn("call", "list-customers", env={"FASTN_API_KEY": CANARY, variable: ENVIRONMENT[variable]})
     assert "C4N4RY" not in check_one_line(done, variable)
 
@@ -147,7 +147,7 @@ FILES = {
 
 @pytest.mark.parametrize("what", FILES)
 def test_wrong_file_is_named_in_one_line(what: str, fastn: Run, tmp_path: Path) -> None:
-    """Issue 2: the file is checked strictly; the error suggests the nearest known name."""
+    """Ours: the file is checked strictly; the error suggests the nearest known name."""
     content, named = FILES[what]
     file = tmp_path / "settings.toml"
     file.write_bytes(content)
@@ -190,7 +190,7 @@ def account_of(done: "subprocess.CompletedProcess[str]") -> str:
 
 
 def test_flags_override_the_environment_which_overrides_the_file(fastn: Run, tmp_path: Path) -> None:
-    """Issue 2. The file is the one of --config, else of FASTN_CONFIG, else the user's own."""
+    """Ours: The file is the one of --config, else of FASTN_CONFIG, else the user's own."""
     files = {name: tmp_path / f"{name}.toml" for name in ("flagged", "named")}
     files["own"] = tmp_path / "FASTN_CONFIG_DIR" / "config.toml"
     files["own"].parent.mkdir()
@@ -254,7 +254,7 @@ def test_tools_lists_those_that_the_settings_allow(options: tuple[str, ...], env
 
 
 def test_served_sandbox_says_how_to_use_it(fastn: Run, environment: dict[str, str], tmp_path: Path) -> None:
-    """Issue 2: the printed command works; its state is kept in the file."""
+    """Ours: the printed command works; its state is kept in the file."""
     environment |= {"PYTHONUNBUFFERED": "1"}
     command = [
         sys.executable,

@@ -18,7 +18,7 @@ TOOLS = [tool.tool_name().replace("_", "-") for tool in ALL_TOOLS]
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_has_a_script(shell: str, fastn: Run) -> None:
-    """Issue 2."""
+    """Ours."""
     if shell == "bash" and shutil.which("bash") is None:
         pytest.skip("no bash to ask for its version")
     done = fastn("completion", shell)
@@ -45,7 +45,7 @@ def completions(fastn: Run, *words: str) -> list[str]:
 
 
 def test_commands_tools_and_options_are_completed(fastn: Run) -> None:
-    """Issue 2: without a key, and as the documentation writes them."""
+    """Ours: without a key, and as the documentation writes them."""
     assert set(completions(fastn, "")) == {
         name for group in COMMANDS.values() for name, entry in group.items() if not entry.hidden
     }

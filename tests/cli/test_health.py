@@ -1,4 +1,4 @@
-"""`fastn-mcp health`: the health check of a container. Ours (issue 7)."""
+"""`fastn-mcp health`: the health check of a container. Ours."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

@@ -60,7 +60,7 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_files")
 @pytest.mark.parametrize("words", BELOW)
 def test_help_of_every_command_ends_with_valid_examples(words: str) -> None:
-    """Issue 7: every command's help says what to do next. A new command gets a line in `cli/help.py`."""
+    """Ours: every command's help says what to do next. A new command gets a line in `cli/help.py`."""
     text = help_of(words.split()[1:])
     assert max(map(len, text.partition("Examples:")[0].splitlines())) <= 80, "a terminal breaks it in mid-word"
     lines = examples(text)
@@ -74,7 +74,7 @@ def test_help_of_every_command_ends_with_valid_examples(words: str) -> None:
 @pytest.mark.usefixtures("_files")
 @pytest.mark.parametrize("name", BY_NAME)
 def test_every_tool_has_an_example_that_changes_nothing(name: str) -> None:
-    """Issue 7: on the sandbox, and as a preview if it would change something."""
+    """Ours: on the sandbox, and as a preview if it would change something."""
     text = help_of(["call", name.replace("_", "-")])
     assert max(map(len, text.splitlines())) <= 80, "a terminal breaks it in mid-word"
     (line,) = examples(text)
@@ -103,7 +103,7 @@ def test_program_help_lists_every_command_in_a_group_before_the_options() -> Non
 
 
 def test_program_help_says_how_to_start() -> None:
-    """Issue 7."""
+    """Ours."""
     text = help_of([])
     for line in ("fastn-mcp demo", "fastn-mcp --sandbox call list-customers", "fastn-mcp install cursor --sandbox"):
         assert line in text

@@ -42,7 +42,7 @@ def check_error(done: "subprocess.CompletedProcess[str]", *expected: str) -> Non
 
 
 def test_install_shows_the_change_and_how_to_undo_it(fastn: Run, home: Path) -> None:
-    """Issue 7."""
+    """Ours."""
     done = fastn("install", "cursor", "--sandbox", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"+++ {home}/.cursor/mcp.json\n" in done.stdout
@@ -55,7 +55,7 @@ def test_install_shows_the_change_and_how_to_undo_it(fastn: Run, home: Path) -> 
 
 
 def test_install_asks_and_can_be_declined(home: Path, environment: dict[str, str]) -> None:
-    """Issue 7."""
+    """Ours."""
     with sitting(["-m", "fastn_mcp", "install", "cursor", "--sandbox"], environment) as person:
         person.sees("Apply this change? [y/N]:")
         person.types("\r")
@@ -115,7 +115,7 @@ def test_uninstall_names_the_copy_of_a_replaced_entry(fastn: Run, home: Path) ->
 
 
 def test_install_says_where_the_key_comes_from(fastn: Run, home: Path) -> None:
-    """Issue 7: never from the file."""
+    """Ours: never from the file."""
     done = fastn("install", "cursor", "--key", "environment", "--yes")
     assert done.stdout.endswith("The key comes from FASTN_API_KEY, as Cursor was started with it.\n")
     prompted = fastn("install", "vscode", "--key", "prompt", "--yes", "--anyway")
@@ -127,7 +127,7 @@ def test_install_says_where_the_key_comes_from(fastn: Run, home: Path) -> None:
 
 
 def test_project_entry_holds_no_path_of_this_machine(fastn: Run, home: Path) -> None:
-    """Issue 7: others read this file."""
+    """Ours: others read this file."""
     fastn("install", "vscode", "--project", "--key", "prompt", "--yes", cwd=home)
     written = json.loads((home / ".vscode" / "mcp.json").read_bytes())
     assert written["servers"]["fastn"]["command"] == "fastn-mcp"
@@ -156,7 +156,7 @@ def test_file_option_selects_another_file(fastn: Run, home: Path) -> None:
 
 
 def test_missing_or_unknown_client_is_named(fastn: Run, home: Path) -> None:
-    """Issue 7: with what to do next."""
+    """Ours: with what to do next."""
     check_error(fastn("install", "zed"), "There is no Zed here", f"{home}/.config/zed", "--anyway", "cursor")
     check_error(fastn("install", "curser"), "There is no client 'curser'", "cursor")
     check_error(fastn("uninstall", "json"), "There is no client 'json'")
@@ -166,7 +166,7 @@ def test_missing_or_unknown_client_is_named(fastn: Run, home: Path) -> None:
 
 
 def test_json_prints_the_entry_for_any_other_client(fastn: Run, home: Path) -> None:
-    """Issue 7."""
+    """Ours."""
     done = fastn("--read-only", "install", "json", "--sandbox", "--uvx")
     assert json.loads(done.stdout) == {
         "mcpServers": {
@@ -228,7 +228,7 @@ def test_http_token_is_printed_if_there_is_one(fastn: Run, environment: dict[str
 
 
 def test_links_hold_the_same_entry(fastn: Run) -> None:
-    """Issue 7: as VS Code and Cursor document them."""
+    """Ours: as VS Code and Cursor document them."""
     done = fastn("install", "vscode", "--link", "--key", "prompt")
     code, insiders = done.stdout.splitlines()
     assert ("does not have fastn-mcp yet" in done.stderr) != IS_PUBLISHED

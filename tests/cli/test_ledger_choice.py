@@ -1,4 +1,4 @@
-"""Which ledger the setting selects: a file, or a server. Issue 8."""
+"""Which ledger the setting selects: a file, or a server."""
 
 import sys
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class _Missing(MetaPathFinder):
 
 
 def test_missing_library_names_the_extra(tmp_path: Path) -> None:
-    """Issue 8."""
+    """Ours."""
     ours = "fastn_mcp.guard.ledger.valkey"
     taken = {n: sys.modules.pop(n) for n in list(sys.modules) if n.split(".")[0] == "valkey" or n.startswith(ours)}
     sys.meta_path.insert(0, finder := _Missing())
@@ -70,7 +70,7 @@ def test_missing_library_names_the_extra(tmp_path: Path) -> None:
 
 
 def test_ledger_server_is_selected_by_url(tmp_path: Path, valkey: ValkeyServer) -> None:
-    """Issue 8: valkey, valkeys, redis and rediss; nothing is opened before it is needed."""
+    """Ours: valkey, valkeys, redis and rediss; nothing is opened before it is needed."""
     from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
 
     for scheme in ("valkey", "valkeys", "redis", "rediss"):

@@ -1,4 +1,4 @@
-"""`fastn-mcp login`, `logout` and `whoami`, against a sandbox over HTTP and a keyring. Issue 7."""
+"""`fastn-mcp login`, `logout` and `whoami`, against a sandbox over HTTP and a keyring."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def error_line(done: "subprocess.CompletedProcess[str]", code: int = 2) -> str:
 def test_login_prompts_checks_and_stores_a_key_that_is_then_used(
     config: Path, environment: dict[str, str], address: str, fastn: Run
 ) -> None:
-    """Issue 7: from no key to an answered call; the key is not shown."""
+    """Ours: from no key to an answered call; the key is not shown."""
     before = config.read_text()
     with sitting(["-m", "fastn_mcp", "login", "acme"], environment) as person:
         person.sees(f"API key of acme at {address} (not shown): ")
@@ -109,7 +109,7 @@ def test_login_without_profiles_stores_the_default_key(
 
 
 def test_login_does_not_store_a_rejected_key(login: Run, environment: dict[str, str], address: str) -> None:
-    """Issue 7: one read, and its result is printed; --no-check stores the key anyway."""
+    """Ours: one read, and its result is printed; --no-check stores the key anyway."""
     message = error_line(login(CANARY, "acme", "--stdin"), 1)
     assert message.startswith("The key does not work. ")
     assert message.endswith("Nothing was stored. To store it without a check: --no-check")
@@ -143,12 +143,12 @@ def test_login_tells_an_unreachable_host_from_a_wrong_key(login: Run, environmen
     ],
 )
 def test_login_describes_a_malformed_key_without_showing_it(login: Run, given: str, expected: str) -> None:
-    """Issue 7."""
+    """Ours."""
     assert expected in error_line(login(given, "acme", "--stdin"))
 
 
 def test_login_without_a_terminal_suggests_stdin(login: Run) -> None:
-    """Issue 7: never from an argument."""
+    """Ours: never from an argument."""
     assert error_line(login(KEY, "acme")) == (
         "There is no terminal to ask for the key at. Give it on the standard input: fastn-mcp login --stdin"
     )
@@ -169,7 +169,7 @@ def test_login_without_a_terminal_suggests_stdin(login: Run) -> None:
 def test_login_without_a_keyring_suggests_a_file(
     login: Run, backend: str, expected: str, environment: dict[str, str]
 ) -> None:
-    """Issue 7: also without Secret Service, which is really absent here."""
+    """Ours: also without Secret Service, which is really absent here."""
     environment["PYTHON_KEYRING_BACKEND"] = backend
     environment["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/nowhere"
     done = login(KEY, "acme", "--stdin", "--no-check")
@@ -180,7 +180,7 @@ def test_login_without_a_keyring_suggests_a_file(
 def test_login_stores_a_key_in_a_private_file(
     login: Run, config: Path, environment: dict[str, str], fastn: Run
 ) -> None:
-    """Issue 7: --file; the comments stay, and another login replaces it."""
+    """Ours: --file; the comments stay, and another login replaces it."""
     environment["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
     before = config.read_text()
     for key in (KEY, LIVE_KEY):
@@ -224,7 +224,7 @@ def test_login_warns_of_a_key_in_the_environment(login: Run) -> None:
 
 
 def test_unknown_profile_is_reported(login: Run, config: Path, fastn: Run) -> None:
-    """Issue 7."""
+    """Ours."""
     message = "There is no profile 'acne' (did you mean 'acme'?); there are acme."
     for done in (login(KEY, "acne", "--stdin"), fastn("logout", "acne"), fastn("--profile", "acne", "whoami")):
         assert error_line(done).startswith(message)
@@ -241,7 +241,7 @@ def test_unknown_profile_is_reported(login: Run, config: Path, fastn: Run) -> No
 def test_logout_deletes_a_key_and_says_that_it_still_works(
     login: Run, environment: dict[str, str], fastn: Run, address: str
 ) -> None:
-    """Issue 7."""
+    """Ours."""
     login(KEY, "acme", "--stdin")
     done = fastn("logout", "acme")
     assert done.stdout.splitlines() == [
@@ -269,7 +269,7 @@ def test_logout_names_the_place_of_a_key_that_login_did_not_store(config: Path, 
 
 
 def test_whoami_shows_the_account_the_key_and_the_mode(login: Run, fastn: Run, address: str, config: Path) -> None:
-    """Issue 7: never the key itself."""
+    """Ours: never the key itself."""
     login(KEY, "acme", "--stdin")
     (config.parent / "policy.toml").write_text("[budget]\ndestroy = 1\n")
     done = fastn("--profile", "acme", "--mode", "manual", "whoami")
@@ -298,7 +298,7 @@ def test_whoami_as_json_has_the_same_facts(config: Path, fastn: Run, address: st
 
 
 def test_whoami_exits_1_if_the_key_does_not_work(config: Path, fastn: Run) -> None:
-    """Issue 7."""
+    """Ours."""
     assert config.exists()
     done = fastn("whoami", env={"FASTN_API_KEY": "not-C4N4RY"})
     assert done.returncode == 1

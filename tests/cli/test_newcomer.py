@@ -63,7 +63,7 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_mistake_is_answered_with_one_line_and_the_next_step(what: str, fastn: Run, tmp_path: Path) -> None:
-    """Issue 7: every error that a newcomer can meet in the first ten minutes says what to do next."""
+    """Ours: every error that a newcomer can meet in the first ten minutes says what to do next."""
     arguments, given, happened, following = WRONG[what]
     home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "PATH": str(tmp_path)}
     done = fastn(*arguments, env=home | given, cwd=tmp_path)
@@ -92,7 +92,7 @@ def taken_port() -> Iterator[int]:
 
 @pytest.mark.parametrize("how", [("sandbox", "--port", "{}"), ("--sandbox", "--http", "127.0.0.1:{}")])
 def test_taken_port_is_reported_first(how: tuple[str, ...], taken_port: int, fastn: Run) -> None:
-    """Issue 7."""
+    """Ours."""
     done = fastn(*(part.format(taken_port) for part in how))
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
@@ -100,7 +100,7 @@ def test_taken_port_is_reported_first(how: tuple[str, ...], taken_port: int, fas
 
 
 def test_unreachable_host_is_reported_with_a_hint_to_doctor(fastn: Run) -> None:
-    """Issue 7: no network, and the way to learn more."""
+    """Ours: no network, and the way to learn more."""
     nobody = KEY | {"FASTN_BASE_URL": "http://127.0.0.1:1"}
     done = fastn("call", "list-customers", env=nobody)
     assert done.returncode == 1
@@ -119,7 +119,7 @@ FILES = {
 
 @pytest.mark.parametrize("what", FILES)
 def test_invalid_settings_file_is_reported_with_the_right_form(what: str, fastn: Run, tmp_path: Path) -> None:
-    """Issue 7."""
+    """Ours."""
     content, happened, following = FILES[what]
     file = tmp_path / "config.toml"
     file.write_bytes(content)
@@ -133,7 +133,7 @@ def test_invalid_settings_file_is_reported_with_the_right_form(what: str, fastn:
 
 @pytest.mark.parametrize("group", ["approvals keygen", "audit", "call", "plan", "policy"])
 def test_group_without_a_command_shows_its_help(group: str, fastn: Run) -> None:
-    """Issue 7: line by line, on stderr."""
+    """Ours: line by line, on stderr."""
     done = fastn(*group.split())
     assert (done.returncode, done.stdout) == (2, "")
     if group != "approvals keygen":
@@ -206,7 +206,7 @@ def test_demo_runs_with_an_ascii_encoding(environment: dict[str, str]) -> None:
 @posix
 @pytest.mark.parametrize("key", ["\x03", "\x04"])
 def test_aborted_prompt_says_that_nothing_was_done(key: str, environment: dict[str, str], tmp_path: Path) -> None:
-    """Issue 7: at the key of login, and at the change of install."""
+    """Ours: at the key of login, and at the change of install."""
     for arguments, question in (
         (("login", "--file"), "(not shown): "),
         (("install", "cursor", "--sandbox", "--file", str(tmp_path / "mcp.json")), "Apply this change? [y/N]: "),

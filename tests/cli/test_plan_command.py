@@ -55,7 +55,7 @@ def sign_plan(environment: dict[str, str], file: Path, name: str = "dana", *, fi
 
 
 def test_new_writes_exact_entries_and_counts_equal_calls(fastn: Run, calls: Path) -> None:
-    """Issue 6: from a description of calls; reads need no plan."""
+    """Ours: from a description of calls; reads need no plan."""
     text = new_plan(fastn, calls).read_text()
     assert 'account = "sandbox at localhost"' in text
     assert re.findall(r'tool = "(\w+)"', text) == ["create_customer", "delete_trigger"]
@@ -63,7 +63,7 @@ def test_new_writes_exact_entries_and_counts_equal_calls(fastn: Run, calls: Path
 
 
 def test_new_writes_an_entry_for_each_call_of_a_batch(fastn: Run, tmp_path: Path) -> None:
-    """Issue 6: a plan covers every call of a batch; a mistake in one is reported with its line."""
+    """Ours: a plan covers every call of a batch; a mistake in one is reported with its line."""
     file = tmp_path / "calls.jsonl"
     targets = [{"tool": "delete_trigger", "arguments": {"trigger_id": key}} for key in ("t1", "t2")]
     file.write_text(json.dumps({"tool": "apply_changes", "arguments": {"changes": targets}}) + "\n")
@@ -77,7 +77,7 @@ def test_new_writes_an_entry_for_each_call_of_a_batch(fastn: Run, tmp_path: Path
 
 
 def test_new_from_audit_writes_a_plan_of_a_recorded_run(fastn: Run, environment: dict[str, str]) -> None:
-    """Issue 6."""
+    """Ours."""
     for name in ("Initech", "Hooli"):
         assert fastn("--sandbox", "call", "create-customer", "--name", name).returncode == 0
     audit = Path(environment["FASTN_STATE_DIR"]) / "sandbox" / "audit.jsonl"
@@ -105,7 +105,7 @@ def test_new_reports_an_invalid_call_with_its_line(fastn: Run, tmp_path: Path, l
 
 
 def test_plan_signed_at_a_terminal_is_valid(fastn: Run, environment: dict[str, str], calls: Path) -> None:
-    """Issue 6: a signature by a key that the agent's process does not hold."""
+    """Ours: a signature by a key that the agent's process does not hold."""
     file = new_plan(fastn, calls)
     unsigned = fastn("--sandbox", "plan", "verify", str(file))
     assert unsigned.returncode == 1

@@ -94,7 +94,7 @@ def customer_id(run: Run, sandbox_file: Path, name: str) -> str:
 
 
 def test_explain_names_rule_facts_and_channel(run: Run, sandbox_file: Path) -> None:
-    """Ours (issue 3): and the sandbox is unchanged."""
+    """Ours: and the sandbox is unchanged."""
     globex = customer_id(run, sandbox_file, "Globex")
     before = sandbox_file.read_bytes()
     result = run("--sandbox-file", str(sandbox_file), "policy", "explain", "delete_customer", f"customer_id={globex}")

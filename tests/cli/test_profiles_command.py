@@ -1,4 +1,4 @@
-"""`fastn-mcp profiles`: the table, and edits that keep comments. Issue 7."""
+"""`fastn-mcp profiles`: the table, and edits that keep comments."""
 
 import json
 import stat
@@ -46,7 +46,7 @@ def file(config: Path) -> Path:
 
 
 def test_profiles_shows_each_account_and_no_key(file: Path, fastn: Run) -> None:
-    """Issue 7: the default, the host, and where the key comes from."""
+    """Ours: the default, the host, and where the key comes from."""
     assert file.exists()
     done = fastn("profiles", env={"ACME_KEY": "fsk_live_C4N4RY"})
     assert done.returncode == 0
@@ -74,7 +74,7 @@ def test_profiles_as_json_ignores_the_environment(file: Path, fastn: Run) -> Non
 
 
 def test_profiles_without_any_says_how_to_add_one(config: Path, fastn: Run) -> None:
-    """Issue 7."""
+    """Ours."""
     assert fastn("profiles").stdout == f"{config} has no profiles. Add one: fastn-mcp profiles add NAME\n"
 
 
@@ -92,7 +92,7 @@ def test_first_profile_creates_a_private_file(config: Path, fastn: Run) -> None:
 
 
 def test_add_and_remove_leave_the_file_as_it_was(file: Path, fastn: Run) -> None:
-    """Issue 7: byte for byte, with its comments."""
+    """Ours: byte for byte, with its comments."""
     assert fastn("profiles", "add", "initech", "--tenant-id", "t-1", "--api-key-env", "K").returncode == 0
     assert file.read_text() == f'{FILE}\n[profiles.initech]\ntenant_id = "t-1"\napi_key_env = "K"\n'
     assert load({"profile": "initech"}, {"K": "k"}, file).tenant_id == "t-1"
@@ -102,7 +102,7 @@ def test_add_and_remove_leave_the_file_as_it_was(file: Path, fastn: Run) -> None
 
 
 def test_remove_keeps_comments_of_the_next_table(file: Path, fastn: Run) -> None:
-    """Issue 7: comments stay, and so does everything that is not of the profile."""
+    """Ours: comments stay, and so does everything that is not of the profile."""
     assert fastn("profiles", "remove", "globex").returncode == 0
     begin, end = FILE.index("[profiles.globex]"), FILE.index("# For all of them")
     assert file.read_text() == FILE[:begin] + FILE[end:]
@@ -124,7 +124,7 @@ def test_remove_refuses_a_profile_in_another_notation(file: Path, fastn: Run) ->
 
 
 def test_use_changes_the_line_of_the_default(file: Path, fastn: Run) -> None:
-    """Issue 7: or adds one at the top."""
+    """Ours: or adds one at the top."""
     assert fastn("profiles", "use", "globex").stdout == "Used by default from now on: globex.\n"
     assert file.read_text() == FILE.replace('profile = "acme"', 'profile = "globex"')
     file.write_text("# mine\n[profiles.acme]\n")
@@ -153,7 +153,7 @@ def test_removing_the_last_profile_removes_the_default(config: Path, fastn: Run)
     ],
 )
 def test_refused_command_changes_nothing(file: Path, fastn: Run, arguments: tuple[str, ...], expected: str) -> None:
-    """Issue 7: and says what to do next."""
+    """Ours: and says what to do next."""
     done = fastn("profiles", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"fastn-mcp: {expected}")

@@ -23,7 +23,7 @@ NAMES = {"customers": {"id": "orgId", "name": "title"}}
 
 
 async def test_rows_have_our_field_names_beside_the_accounts() -> None:
-    """Ours (issue 7): every reader finds the id; the account's fields are kept."""
+    """Ours: every reader finds the id; the account's fields are kept."""
     row = {"orgId": "c1", "title": "Acme", "name": None, "plan": "Free"}
     fastn = Fastn(reply(200, {"data": [row, {"id": "own", "orgId": "c2"}, "text"]}))
     page = await client(fastn, fields=NAMES).send(ListCustomers())

@@ -60,7 +60,7 @@ def throttled(seconds: int) -> Step:
 
 
 async def test_used_up_limit_makes_other_processes_wait() -> None:
-    """Issue 8: rate limits are shared."""
+    """Ours: rate limits are shared."""
     store, clock = FakeLimitStore(), Clock()
     first, _ = process(store, clock, used_up(9))
     second, other = process(store, clock, OK)
@@ -71,7 +71,7 @@ async def test_used_up_limit_makes_other_processes_wait() -> None:
 
 
 async def test_retry_after_of_one_process_is_shared() -> None:
-    """Issue 8: above the cap the call returns with the wait, and nothing is sent."""
+    """Ours: above the cap the call returns with the wait, and nothing is sent."""
     store, clock = FakeLimitStore(), Clock()
     first, _ = process(store, clock, throttled(60))
     second, other = process(store, clock, OK)
@@ -87,7 +87,7 @@ async def test_retry_after_of_one_process_is_shared() -> None:
 
 
 async def test_open_limit_is_read_once_a_second_and_never_written() -> None:
-    """Issue 8: the hot path has no round trip per request."""
+    """Ours: the hot path has no round trip per request."""
     store, clock = FakeLimitStore(), Clock()
     first, fastn = process(store, clock, OK)
     for _ in range(100):
@@ -126,7 +126,7 @@ async def test_limits_are_per_key_and_host_and_store_no_key() -> None:
 
 @pytest.mark.parametrize("how", ["it fails", "it is silent"])
 async def test_failing_store_is_not_used_for_a_while(how: str) -> None:
-    """Issue 8: reads work without the ledger, and wait for it at most once in ten seconds."""
+    """Ours: reads work without the ledger, and wait for it at most once in ten seconds."""
     store, clock = FakeLimitStore(), Clock()
     store.error = OSError("unavailable") if how == "it fails" else None
     store.silent = how == "it is silent"

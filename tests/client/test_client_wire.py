@@ -63,7 +63,7 @@ async def test_cookies_are_never_sent_back() -> None:
 
 
 async def test_connection_is_reused() -> None:
-    """Ours (issue 2): connections are pooled for the life of the server."""
+    """Ours: connections are pooled for the life of the server."""
     async with serving(answer()) as wire, exchanging(wire.url) as exchange:
         for _ in range(5):
             await exchange(READ)

@@ -29,14 +29,14 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
-    """Ours (issue 2): flags, then the environment, then the file."""
+    """Ours: flags, then the environment, then the file."""
     file = written(tmp_path, 'api_key = "file"\nenv = "file"\nprofile = "file"\nauth = "bearer"\n')
     settings = load({"env": "flag"}, {"FASTN_ENV": "variable", "FASTN_PROFILE": "variable"}, file)
     assert (settings.env, settings.profile, settings.api_key, settings.auth) == ("flag", "variable", "file", "bearer")
 
 
 def test_without_anything_but_a_key_the_defaults_hold() -> None:
-    """Ours (DESIGN 4, 5): the documented host, the documented header, the guarded mode."""
+    """Ours: the documented host, the documented header, the guarded mode."""
     settings = load({}, KEY, None)
     assert settings.base_url == DEFAULT_BASE_URL == "https://live.fastn.ai"
     assert settings.host == "live.fastn.ai"
@@ -71,7 +71,7 @@ def test_variables_that_may_be_another_programs_are_left_alone(tmp_path: Path) -
 
 
 def test_every_setting_of_the_environment_is_read() -> None:
-    """Ours (issue 2): the names of the variables are the fields' own."""
+    """Ours: the names of the variables are the fields' own."""
     given_values = {
         "FASTN_BASE_URL": "http://127.0.0.1:9", "FASTN_AUTH": "bearer", "FASTN_SPACE_ID": "s", "FASTN_TENANT_ID": "t",
         "FASTN_END_ORG_ID": "o", "FASTN_ENV": "e", "FASTN_PROFILE": "p", "FASTN_MODE": "manual",
@@ -91,7 +91,7 @@ def test_the_key_has_no_flag() -> None:
 
 
 def test_a_missing_key_says_how_to_set_it() -> None:
-    """Ours (issue 2): a missing setting ends with one line that names it and says how."""
+    """Ours: a missing setting ends with one line that names it and says how."""
     with pytest.raises(SettingsError) as caught:
         load({}, {}, None)
     assert str(caught.value) == (
@@ -140,7 +140,7 @@ WRONG: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
 def test_a_wrong_value_names_its_setting_and_is_never_shown(name: str, value: object) -> None:
-    """Ours (issue 2, THREATS fact 5): one line, with the setting in it and no value."""
+    """Ours: one line, with the setting in it and no value."""
     with pytest.raises(SettingsError) as caught:
         load({name: value}, {} if name == "api_key" else KEY, None)
     told = f"{caught.value}"
@@ -163,7 +163,7 @@ def test_a_wrong_variable_is_named_too(name: str) -> None:
 
 
 def test_an_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
-    """Ours (issue 2): the file is strict."""
+    """Ours: the file is strict."""
     file = written(tmp_path, 'api_kye = "canary"\n')
     with pytest.raises(SettingsError) as caught:
         load({}, KEY, file)
@@ -179,7 +179,7 @@ def test_an_unknown_setting_near_to_nothing_is_refused_all_the_same(tmp_path: Pa
 
 
 def test_a_toolset_that_is_not_known_names_the_nearest() -> None:
-    """Ours (issue 2)."""
+    """Ours."""
     with pytest.raises(SettingsError, match="'customers'"):
         load({"toolsets": "custmers"}, KEY, None)
     assert load({"toolsets": ",".join(TOOLSETS)}, KEY, None).toolsets == list(TOOLSETS)
@@ -268,7 +268,7 @@ def test_a_file_that_is_not_there_or_is_a_folder_is_told(tmp_path: Path) -> None
 
 
 def test_nothing_in_the_working_directory_is_read(tmp_path: Path) -> None:
-    """Ours (THREATS T21): a cloned repository may hold a hostile .env."""
+    """Ours: a cloned repository may hold a hostile .env."""
     for name in (".env", ".env.local"):
         (tmp_path / name).write_text("FASTN_BASE_URL=https://evil.example\nFASTN_API_KEY=evil\nFASTN_MODE=auto\n")
     for name in ("fastn.toml", "fastn-mcp.toml", "pyproject.toml", ".fastn-mcp.toml", "config.toml"):
@@ -286,7 +286,7 @@ def test_nothing_in_the_working_directory_is_read(tmp_path: Path) -> None:
      "http://127.8.9.1", "HTTPS://H", "http://LOCALHOST:1"],
 )  # fmt: skip
 def test_https_and_this_machine_are_accepted(url: str) -> None:
-    """Ours (issue 2): plain http for loopback hosts only."""
+    """Ours: plain http for loopback hosts only."""
     assert load({"base_url": url}, KEY, None).base_url == url
     assert load({"base_url": url + "/"}, KEY, None).base_url == url
 
@@ -299,7 +299,7 @@ def test_https_and_this_machine_are_accepted(url: str) -> None:
      "//h", "h", "file:///etc/passwd", "javascript:1", "https://", "https:///path", "https://[::1", ""],
 )  # fmt: skip
 def test_other_addresses_are_refused(url: str) -> None:
-    """Ours (THREATS T7): no plain http elsewhere, no credentials, no query, no fragment."""
+    """Ours: no plain http elsewhere, no credentials, no query, no fragment."""
     with pytest.raises(SettingsError, match="The setting base_url"):
         load({"base_url": url}, KEY, None)
 
@@ -312,7 +312,7 @@ def test_only_a_name_of_this_machine_is_this_machine(host: str) -> None:
 
 
 def test_routes_of_the_account_are_read(tmp_path: Path) -> None:
-    """Ours (DESIGN 4): as in run_workflow = "POST /api/v1/workflows/{workflow_id}/execute"."""
+    """Ours: as in run_workflow = "POST /api/v1/workflows/{workflow_id}/execute"."""
     text = 'api_key = "k"\n[routes]\nrun_workflow = "POST /api/v1/workflows/{workflow_id}/execute"\n'
     routes = load({}, {}, written(tmp_path, text)).routes
     assert routes == {"run_workflow": POST("/api/v1/workflows/{workflow_id}/execute")}
@@ -320,7 +320,7 @@ def test_routes_of_the_account_are_read(tmp_path: Path) -> None:
 
 
 def test_settings_do_not_show_the_key() -> None:
-    """Ours (THREATS T4)."""
+    """Ours."""
     settings = load({}, {"FASTN_API_KEY": "canary-key"}, None)
     assert "canary" not in repr(settings)
     assert "canary" not in str(settings)
@@ -331,7 +331,7 @@ LEDGER = "valkey://fastn:p%40ssword@ledger:6379"
 
 
 def test_a_file_with_the_password_of_the_ledger_or_the_secret_of_states_is_its_owners_alone(tmp_path: Path) -> None:
-    """Issue 8: environment or owner-only file, and never a flag or a repr."""
+    """Ours: environment or owner-only file, and never a flag or a repr."""
     for text in (f'ledger = "{LEDGER}"\n', f'state_secret = "{SECRET}"\n'):
         file = written(tmp_path, text)
         file.chmod(0o644)
@@ -351,7 +351,7 @@ def test_a_file_with_the_password_of_the_ledger_or_the_secret_of_states_is_its_o
 
 
 def test_what_must_stand_in_no_log_is_known() -> None:
-    """Issue 8: the password of the ledger too, as it stands in the URL and as it is meant."""
+    """Ours: the password of the ledger too, as it stands in the URL and as it is meant."""
     settings = load({}, {**KEY, "FASTN_LEDGER": LEDGER, "FASTN_STATE_SECRET": f"{SECRET}, {SECRET[::-1]}"}, None)
     assert {"p%40ssword", "p@ssword", SECRET, SECRET[::-1], "fsk_live_1"} <= set(settings.secrets)
     assert settings.state_secrets == [SECRET, SECRET[::-1]]
@@ -367,7 +367,7 @@ def test_the_ledger_is_found_without_a_key() -> None:
 
 
 def test_a_proxy_is_the_one_that_is_set_else_the_environment_s() -> None:
-    """Ours (THREATS T7): FASTN_PROXY, else HTTPS_PROXY less NO_PROXY; none means none."""
+    """Ours: FASTN_PROXY, else HTTPS_PROXY less NO_PROXY; none means none."""
     other = {**KEY, "HTTPS_PROXY": "http://other.example:3128/"}
     assert load({}, KEY, None).proxy is None
     assert load({}, other, None).proxy == "http://other.example:3128"
@@ -387,7 +387,7 @@ def test_a_wrong_proxy_of_the_environment_is_named_by_its_variable() -> None:
 
 
 def test_certificates_and_names_of_fields_are_read(tmp_path: Path) -> None:
-    """Ours (issue 7)."""
+    """Ours."""
     certificates = written(tmp_path, "-----BEGIN CERTIFICATE-----\n")
     settings = load({}, {**KEY, "FASTN_CA_FILE": str(certificates)}, None)
     assert settings.ca_file == certificates

@@ -36,7 +36,7 @@ SECTIONS = {
 
 
 def test_every_outcome_has_its_place_in_troubleshooting_and_none_is_made_up() -> None:
-    """Issue 7: troubleshooting by error code."""
+    """Ours: troubleshooting by error code."""
     assert SECTIONS.keys() == OUTCOMES.keys()
 
 
@@ -60,7 +60,7 @@ def test_an_outcome_says_what_it_means_whether_it_was_sent_and_what_to_do(outcom
 
 
 def test_every_tool_has_a_page_and_every_setting_a_row() -> None:
-    """Issue 7: every tool and all settings."""
+    """Ours: every tool and all settings."""
     pages = {toolset: (DOCS / "tools" / f"{toolset}.md").read_text() for toolset in toolsets()}
     sections = [name for text in pages.values() for name in re.findall(r"^## (\w+)$", text, re.MULTILINE)]
     assert sorted(sections) == sorted(tool.tool_name() for tool in ALL_TOOLS)
@@ -90,7 +90,7 @@ def test_a_page_that_the_index_does_not_name_is_taken_up_all_the_same(tmp_path: 
 
 
 def test_models_get_a_list_of_the_pages_and_the_pages_themselves(tmp_path: Path) -> None:
-    """Issue 7: an `llms.txt`, as llmstxt.org has it: a title, a summary, headings with links that lead somewhere."""
+    """Ours: an `llms.txt`, as llmstxt.org has it: a title, a summary, headings with links that lead somewhere."""
     site_pages.for_models(DOCS, tmp_path)
     text = (tmp_path / "llms.txt").read_text()
     assert text.startswith("# fastn-mcp\n\n> An MCP server")
@@ -124,7 +124,7 @@ def test_a_link_out_of_the_pages_leads_into_the_repository() -> None:
     ],
 )
 def test_the_check_of_a_built_site_finds_what_is_wrong(body: str, said: str, tmp_path: Path) -> None:
-    """Issue 7: links are checked; ours: nothing comes from another host."""
+    """Ours: links are checked; ours: nothing comes from another host."""
     for name in ("llms.txt", "llms-full.txt"):
         (tmp_path / name).touch()
     page = tmp_path / "a.html"

@@ -32,7 +32,7 @@ def test_each_recipe_is_one_policy_with_what_it_says_of_calls() -> None:
 def test_a_recipe_is_right_and_explains_calls_as_it_is_written(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Issue 7: worked policies, each by `policy check` and `policy explain`."""
+    """Ours: worked policies, each by `policy check` and `policy explain`."""
     monkeypatch.chdir(tmp_path)
     (policy,), (console,) = (blocks(RECIPES[recipe], language) for language in ("toml", "console"))
     file = tmp_path / "policy.toml"

@@ -43,7 +43,7 @@ def check_only_safe_requests(sandbox: FaultySandbox) -> None:
 
 @pytest.mark.parametrize("guise", VARIANTS)
 async def test_doctor_sends_only_safe_requests_in_every_guise(guise: str, clock: Clock) -> None:
-    """Issue 7: a write is never made, whatever the account is like; and the number of requests is bounded."""
+    """Ours: a write is never made, whatever the account is like; and the number of requests is bounded."""
     sandbox = sandbox_in(guise, clock)
     resources = ("customers", "connectors", "connections", "workflows", "triggers", "users", "roles", "secrets")
     before = copy.deepcopy({name: sandbox.state.rows[name] for name in resources})
@@ -68,7 +68,7 @@ def test_every_operation_is_a_read_or_a_write() -> None:
 
 @given(st.sampled_from(["POST", "PUT", "PATCH", "DELETE", "get", "TRACE", "CONNECT", ""]), st.booleans())
 async def test_probe_refuses_what_could_change_something(method: str, has_body: bool) -> None:
-    """Issue 7, ours: the only way to Fastn accepts GET and OPTIONS without a body."""
+    """Ours: the only way to Fastn accepts GET and OPTIONS without a body."""
     sent: list[Request] = []
     probe = Probe(_Answering(sent), Clock().system())
     with pytest.raises(NotSent, match="doctor sends no"):
@@ -104,7 +104,7 @@ class _Answering:
 
 @pytest.mark.parametrize("style", RetryAfter)
 async def test_doctor_waits_for_the_rate_limit(style: RetryAfter, clock: Clock) -> None:
-    """Issue 7: it waits for the next minute, and has the same results."""
+    """Ours: it waits for the next minute, and has the same results."""
     sandbox = FaultySandbox(clock.now, behaviour=Behaviour(rate_limit=15, retry_after=style))
     began = clock.at
     found = await examine_sandbox(sandbox, clock)
@@ -139,7 +139,7 @@ BROKEN: dict[str, tuple[Any, str, str]] = {
 
 @pytest.mark.parametrize("what", BROKEN)
 async def test_failing_operation_is_reported_with_the_next_step(what: str, clock: Clock) -> None:
-    """Issue 7: each check says what was seen and what to do; Fastn's error text is not repeated."""
+    """Ours: each check says what was seen and what to do; Fastn's error text is not repeated."""
     fault, seen, then = BROKEN[what]
     sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(fault.model_copy(update={"path": ListCustomers.route.path, "method": "GET"}))
@@ -232,7 +232,7 @@ async def test_account_that_needs_no_key_is_reported(clock: Clock) -> None:
 
 
 def test_kind_of_key_is_its_prefix() -> None:
-    """Issue 7: the format and the mode, never the key."""
+    """Ours: the format and the mode, never the key."""
     assert check_form("fsk_test_C4N4RY").seen == "A test key (fsk_test_)."
     assert check_form("fsk_live_C4N4RY").seen == "A live key (fsk_live_)."
     other = check_form("C4N4RY")
@@ -243,7 +243,7 @@ def test_kind_of_key_is_its_prefix() -> None:
 @pytest.mark.parametrize("envelope", Envelope)
 @pytest.mark.parametrize("paging", [Paging.SILENT, Paging.TOTAL_AND_CURSOR])
 async def test_known_envelopes_are_named_and_do_not_differ(envelope: Envelope, paging: Paging, clock: Clock) -> None:
-    """Issue 7: other envelopes that are read as well need no action."""
+    """Ours: other envelopes that are read as well need no action."""
     found = await examine_sandbox(
         FaultySandbox(clock.now, behaviour=Behaviour(envelope=envelope, paging=paging)), clock
     )
@@ -255,7 +255,7 @@ async def test_known_envelopes_are_named_and_do_not_differ(envelope: Envelope, p
 
 
 async def test_missing_fields_are_named(clock: Clock) -> None:
-    """Issue 7: fields that the server uses, and those that lists show."""
+    """Ours: fields that the server uses, and those that lists show."""
     sandbox = FaultySandbox(clock.now, behaviour=Behaviour(fields={"status": "zustand", "plan": "tarif"}))
     found = await examine_sandbox(sandbox, clock)
     assert "Missing: status." in check_of(found, "list_workflows").seen
@@ -309,7 +309,7 @@ MUTE = {
 
 @pytest.mark.parametrize("what", MUTE)
 async def test_writes_are_skipped_if_options_says_nothing(what: str, clock: Clock) -> None:
-    """Issue 7: compared by OPTIONS or skipped, never made."""
+    """Ours: compared by OPTIONS or skipped, never made."""
     fault, verdict = MUTE[what]
     sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(fault)
@@ -362,7 +362,7 @@ async def test_wrong_route_setting_is_replaced_by_the_declared_route(clock: Cloc
 
 
 async def test_missing_scope_is_named_only_if_it_is_a_permission(clock: Clock) -> None:
-    """Issue 7: other text in Fastn's message may be somebody's data."""
+    """Ours: other text in Fastn's message may be somebody's data."""
     for message, expected in (
         ("You lack Workflows.execute", "Missing scope: workflows:execute."),
         ("acme:read", "scope."),

@@ -51,7 +51,7 @@ def texts_of(sandbox: FaultySandbox) -> set[str]:
 @pytest.mark.anyio
 @pytest.mark.parametrize("guise", VARIANTS)
 async def test_reports_hold_no_data_of_the_account(guise: str) -> None:
-    """Issue 7: field names, types and statuses only. Checked with canaries and every text of the account."""
+    """Ours: field names, types and statuses only. Checked with canaries and every text of the account."""
     clock = Clock()
     sandbox = sandbox_in(guise, clock)
     for collection in ("customers", "workflows", "users"):
@@ -76,7 +76,7 @@ async def test_reports_hold_no_data_of_the_account(guise: str) -> None:
 
 @pytest.mark.anyio
 async def test_evidence_holds_what_a_maintainer_needs() -> None:
-    """Issue 7: day, host, operation, status, envelope, fields with types; successful reads only."""
+    """Ours: day, host, operation, status, envelope, fields with types; successful reads only."""
     clock = Clock()
     sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(Status(status=500, path=ListRoles.route.path, times=None))
@@ -137,7 +137,7 @@ def test_shapes_hold_no_values() -> None:
 
 
 def test_proposal_is_valid_settings(tmp_path: Path) -> None:
-    """Issue 7: TOML that can be pasted."""
+    """Ours: TOML that can be pasted."""
     proposal = Proposal(
         {"auth": "bearer", "toolsets": ["customers", "workflows"]},
         {"run_workflow": "POST /api/v1/workflows/{workflow_id}/execute"},
@@ -159,7 +159,7 @@ def test_proposal_is_valid_settings(tmp_path: Path) -> None:
 
 
 def test_proposal_keeps_the_rest_of_the_file(tmp_path: Path) -> None:
-    """Issue 7: comments, order, other settings, other routes, inline tables."""
+    """Ours: comments, order, other settings, other routes, inline tables."""
     before = (
         '# mine\nmode = "manual" # careful\nauth = "header"\nroutes = { run_workflow = "POST /x/{workflow_id}" }\n'
         '\n[fields.users]\nid = "uid" # theirs\n'
@@ -196,7 +196,7 @@ def test_file_that_cannot_take_a_proposal_is_unchanged(text: str) -> None:
 
 
 def test_origins_name_each_source_and_no_value() -> None:
-    """Issue 7: flag, variable, file; never a secret's value."""
+    """Ours: flag, variable, file; never a secret's value."""
     environment = {"FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_AUTH": "bearer", "HTTPS_PROXY": "http://a:C4N4RY@p:1"}
     resolved = resolve({"mode": "manual"}, environment, None)
     file = ConfigFile(top={"auth": "header", "routes": {}, "api_key_env": "C4N4RY"})
@@ -241,7 +241,7 @@ def test_proposal_for_a_profile_keeps_the_files_tables(tmp_path: Path, fastn: Ru
 
 
 def test_write_asks_first(tmp_path: Path) -> None:
-    """Issue 7: it shows the change and asks on a terminal; without one it refuses."""
+    """Ours: it shows the change and asks on a terminal; without one it refuses."""
     file = tmp_path / "config.toml"
     file.write_text("# mine\n")
     file.chmod(0o640)
@@ -280,7 +280,7 @@ def test_reports_are_written_or_refused_before_anything_is_sent(fastn: Run, tmp_
 
 
 def test_wrong_setting_is_the_first_check(fastn: Run) -> None:
-    """Issue 7: exit code 2, the setting and what to do."""
+    """Ours: exit code 2, the setting and what to do."""
     done = fastn("doctor", env={"FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_AUTH": "C4N4RY"})
     assert done.returncode == 2
     assert "FASTN_AUTH" in done.stdout + done.stderr

@@ -50,7 +50,7 @@ def rows(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
 
 
 def check_only_safe_requests(sandbox: FaultySandbox) -> None:
-    """Issue 7: writes are never made. One would have another method, or a body."""
+    """Ours: writes are never made. One would have another method, or a body."""
     assert sandbox.requests
     assert {heard.method for heard in sandbox.requests} <= SAFE_METHODS
     assert all(heard.body is None for heard in sandbox.requests)
@@ -104,7 +104,7 @@ _EXPECTED: dict[str, tuple[set[str], str, Callable[[Mapping[str, str], FaultySan
 
 @pytest.mark.parametrize("guise", _EXPECTED)
 def test_doctor_finds_each_difference_and_its_proposal_works(guise: str, tmp_path: Path) -> None:
-    """Issue 7: five guises; with the proposal every check passes, and a tool works."""
+    """Ours: five guises; with the proposal every check passes, and a tool works."""
     differing, proposed, works = _EXPECTED[guise]
     sandbox = sandbox_in(guise)
     file = tmp_path / "config.toml"
@@ -154,7 +154,7 @@ def behind(proxy: Proxy, port: int, ca: trustme.CA, folder: Path, **more: str) -
 
 
 def test_doctor_finds_the_certificates_of_a_company_proxy(ca: trustme.CA, tmp_path: Path) -> None:
-    """Issue 7: the fifth guise. The proxy sees hosts only; the key goes through TLS alone."""
+    """Ours: the fifth guise. The proxy sees hosts only; the key goes through TLS alone."""
     sandbox = sandbox_in("usual")
     file = tmp_path / "config.toml"
     with serve_sandbox(sandbox, ca.issue_cert(HOST), tmp_path) as port, run_proxy(Proxy()) as proxy:

@@ -93,7 +93,7 @@ async def failing(
 
 
 async def test_failed_step_is_named(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
-    """Issue 7: DNS, reachability, proxy and TLS, each in its own words."""
+    """Ours: DNS, reachability, proxy and TLS, each in its own words."""
     assert (await failing("https://no-such-host.invalid")).name == "DNS"
     refused = await failing(f"https://127.0.0.1:{free_port()}")
     assert (refused.name, refused.seen) == ("reach", "The connection is refused.")

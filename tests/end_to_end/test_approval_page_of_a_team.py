@@ -1,4 +1,4 @@
-"""Two replicas, one ledger, an OpenID provider and Chromium: a request of one is decided at the other. Issue 8."""
+"""Two replicas, one ledger, an OpenID provider and Chromium: a request of one is decided at the other."""
 
 import os
 from collections.abc import Generator
@@ -69,7 +69,7 @@ def _running(folder: Path) -> Generator[Replicas]:
 async def test_request_of_one_replica_is_decided_live_at_the_other(
     replicas: Replicas,
 ) -> None:
-    """Issue 8: sign in, see it appear, type the name, decide; two people for four eyes; sent once."""
+    """Ours: sign in, see it appear, type the name, decide; two people for four eyes; sent once."""
     port, other = replicas.ports
     replicas.provider.person = {"sub": "dana", "name": "Dana Example", "groups": ["approvers"]}
     async with async_playwright() as playwright, replicas.agent(other) as agent:

@@ -96,7 +96,7 @@ BROKEN = {
 @pytest.mark.long
 @pytest.mark.parametrize("what", BROKEN)
 def test_demo_fails_if_a_claim_is_false(what: str, tmp_path: Path) -> None:
-    """Issue 2: run with a copy of the program from which something was removed."""
+    """Ours: run with a copy of the program from which something was removed."""
     module, added, message = BROKEN[what]
     (source,) = fastn_mcp.__path__
     shutil.copytree(source, tmp_path / "fastn_mcp", ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,4 +1,4 @@
-"""The agent framework examples work, and only a person's approval at the server deletes anything. Issue 6.
+"""The agent framework examples work, and only a person's approval at the server deletes anything.
 
 Each runs at a terminal in an environment with its framework and without this project, with the framework's test model.
 `make examples` builds the environments.
@@ -79,7 +79,7 @@ def test_every_example_is_tested() -> None:
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_agent_deletes_only_after_a_person_approved(name: str, upstream: Upstream) -> None:
-    """Issue 6: resuming the framework's interrupt approves nothing; the approval at the server does."""
+    """Ours: resuming the framework's interrupt approves nothing; the approval at the server does."""
     with running_example(name, upstream) as example:
         for _ in range(2):
             example.looks_again()
@@ -97,7 +97,7 @@ def test_agent_deletes_only_after_a_person_approved(name: str, upstream: Upstrea
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_decline_reaches_the_agent_with_its_note(name: str, upstream: Upstream) -> None:
-    """Issue 6: declined is an answer that the model reads, not a failure of the run."""
+    """Ours: declined is an answer that the model reads, not a failure of the run."""
     with running_example(name, upstream) as example:
         example.user.sees(_LOOK_AGAIN)
         with example.question() as person:

@@ -243,7 +243,7 @@ def all_of(error: FastnError) -> str:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", TABLE)
 async def test_fault_has_the_outcome_of_the_table(name: str, method: str, served: Served, sink: socket.socket) -> None:
-    """Issue 4: requests, outcome, duration, no key anywhere, a true message, and the next call works."""
+    """Ours: requests, outcome, duration, no key anywhere, a true message, and the next call works."""
     fault, expected = TABLE[name]
     requests, outcome = expected[method]
     where = {"to": f"http://127.0.0.1:{sink.getsockname()[1]}/"} if isinstance(fault, Redirect) else {}
@@ -274,7 +274,7 @@ async def test_fault_has_the_outcome_of_the_table(name: str, method: str, served
 
 
 def test_table_has_enough_faults() -> None:
-    """Issue 4: at least 60 faults, each for all four methods."""
+    """Ours: at least 60 faults, each for all four methods."""
     assert len(TABLE) >= 60
     assert all(set(expected) == set(METHODS) for _, expected in TABLE.values())
 

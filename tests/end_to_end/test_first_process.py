@@ -1,4 +1,4 @@
-"""The program as process 1 of a container without an init. Ours (issue 7)."""
+"""The program as process 1 of a container without an init. Ours."""
 
 import json
 import signal

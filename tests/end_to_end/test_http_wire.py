@@ -99,7 +99,7 @@ def test_current_request_is_answered_as_json(served: str) -> None:
     ("meta", "kind"), [({}, "application/json"), ({"_meta": {"progressToken": 1}}, "text/event-stream")]
 )
 def test_legacy_request_gets_a_stream_only_for_progress(meta: dict[str, Any], kind: str, served: str) -> None:
-    """Issue 9: a request without progress needs no stream."""
+    """Ours: a request without progress needs no stream."""
     response = ask(served, request(name="list_customers", arguments={"limit": 1}, era="2025-11-25", **meta))
     assert (response.status_code, response.headers["content-type"]) == (200, kind)
     assert len(answer(response)["result"]["structuredContent"]["data"]) == 1

@@ -36,7 +36,7 @@ def environment(state: Path) -> dict[str, str]:
 @pytest.mark.long
 @pytest.mark.parametrize("job", JOBS, ids=str)
 def test_job_takes_few_calls_and_tokens(job: Job, office: Office) -> None:
-    """Issue 5: at most four calls and 6,000 tokens of answers, each within the budget."""
+    """Ours: at most four calls and 6,000 tokens of answers, each within the budget."""
     portal, client = office
     costs = portal.call(do, client, job)
     calls, tokens, _ = total(costs)

@@ -1,4 +1,4 @@
-"""One server for two tenants: a real process, an OpenID provider, a Fastn per tenant, real clients. Issue 8."""
+"""One server for two tenants: a real process, an OpenID provider, a Fastn per tenant, real clients."""
 
 import json
 import os
@@ -184,7 +184,7 @@ def team(running_team: Team) -> Team:
 
 
 async def test_interleaved_tenants_stay_separate(team: Team) -> None:
-    """Issue 8: 200 calls each. Only the tenant's own key reaches its Fastn, and never a token."""
+    """Ours: 200 calls each. Only the tenant's own key reaches its Fastn, and never a token."""
     marks = {"acme": "Only At Acme", "globex": "Only At Globex"}
     tokens = {tenant: team.token(tenant) for tenant in marks}
     seen: dict[str, list[str]] = {tenant: [] for tenant in marks}
@@ -234,7 +234,7 @@ async def test_telemetry_names_tenants_and_no_callers(tmp_path: Path) -> None:
 
 
 async def test_throttling_one_tenant_does_not_affect_the_other(team: Team) -> None:
-    """Issue 8: rate limits belong to an account."""
+    """Ours: rate limits belong to an account."""
     team.slow.sandbox.behaviour = team.slow.sandbox.behaviour.model_copy(update={"rate_limit": 1})
     outcomes: dict[str, list[str]] = {"slow": [], "globex": []}
 
@@ -355,7 +355,7 @@ async def test_form_approval_is_single_use(team: Team) -> None:
 
 
 def test_probes_contain_no_secret(team: Team) -> None:
-    """Issue 8: alive and ready; ledger and issuer are only named."""
+    """Ours: alive and ready; ledger and issuer are only named."""
     at = team.url.removesuffix("/mcp")
     assert httpx2.get(f"{at}/healthz").json() == {"status": "ok"}
     assert httpx2.get(f"{at}/readyz").json() == {"status": "ready", "ledger": "ok", "issuer": "ok"}
@@ -363,7 +363,7 @@ def test_probes_contain_no_secret(team: Team) -> None:
 
 @pytest.mark.long
 async def test_shutdown_drains_and_records_unfinished_calls(tmp_path: Path) -> None:
-    """Issue 8: it reports not ready, finishes what it can and audits the rest as unknown."""
+    """Ours: it reports not ready, finishes what it can and audits the rest as unknown."""
     with a_team(tmp_path) as team:
         await team.acme.goes_wrong(kind="hang", method="POST", path="*", moment="after")
 

@@ -74,7 +74,7 @@ def together(*targets: str) -> dict[str, Any]:
 
 @each_era
 async def test_plan_allows_exactly_its_calls_and_the_report_lists_all(era: str, run: Run, upstream: Upstream) -> None:
-    """Issue 6: other targets, more calls, other tools, in parallel, after a restart; nobody is asked."""
+    """Ours: other targets, more calls, other tools, in parallel, after a restart; nobody is asked."""
     first, second, third, *_ = await customers(upstream, run)
     run.sign([first, second])
     person = Person(approving)
@@ -110,7 +110,7 @@ async def test_plan_allows_exactly_its_calls_and_the_report_lists_all(era: str, 
 
 @each_era
 async def test_refusal_names_the_missing_plan_entry(era: str, run: Run, upstream: Upstream) -> None:
-    """Issue 6: the run continues with the other calls."""
+    """Ours: the run continues with the other calls."""
     first, *_ = await customers(upstream, run)
     async with run.server(era) as client:
         answer = body(await client.call_tool("delete_customer", {"customer_id": first}))
@@ -124,7 +124,7 @@ async def test_refusal_names_the_missing_plan_entry(era: str, run: Run, upstream
 
 @pytest.mark.long
 async def test_expired_plan_allows_nothing_more(run: Run, upstream: Upstream) -> None:
-    """Issue 6: even if it expires while the server runs."""
+    """Ours: even if it expires while the server runs."""
     first, *_ = await customers(upstream, run)
     run.sign([first], seconds=10)  # enough for a server to start on a busy machine
     async with run.server("2026-07-28") as client:

@@ -1,4 +1,4 @@
-"""A real server and the receiver of `examples/` as a process, with real HTTP both ways. Issue 6."""
+"""A real server and the receiver of `examples/` as a process, with real HTTP both ways."""
 
 import importlib.util
 import json
@@ -130,7 +130,7 @@ async def delete(client: Client, target: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_call_approved_at_the_receiver_is_sent_once(folder: Folder, upstream: Upstream) -> None:
-    """Issue 6: shown, typed and signed there; sent once, when the agent repeats the call."""
+    """Ours: shown, typed and signed there; sent once, when the agent repeats the call."""
     with receiving(folder, "dana") as receiver:
         async with Client(folder.server(), mode="2026-07-28") as client:
             target = await deletion(client)
@@ -157,7 +157,7 @@ async def test_call_approved_at_the_receiver_is_sent_once(folder: Folder, upstre
 
 
 async def test_decline_note_reaches_the_agent(folder: Folder, upstream: Upstream) -> None:
-    """Issue 6: a decline is final."""
+    """Ours: a decline is final."""
     with receiving(folder, "dana", "kim") as receiver:
         async with Client(folder.server(), mode="2026-07-28") as client:
             target = await deletion(client)
@@ -170,7 +170,7 @@ async def test_decline_note_reaches_the_agent(folder: Folder, upstream: Upstream
 
 
 async def test_four_eyes_needs_two_approvers(folder: Folder, upstream: Upstream) -> None:
-    """Issue 6: the same approver counts once; the second one completes it."""
+    """Ours: the same approver counts once; the second one completes it."""
     policy = Path(folder.env["FASTN_CONFIG_DIR"]) / "policy.toml"
     policy.write_text('[defaults]\ndestroy = "four_eyes"\n')
     policy.chmod(0o600)
@@ -229,7 +229,7 @@ def caught(folder: Folder, module: Any, failing: int = 0) -> Generator[Any]:
 
 
 async def test_request_lost_twice_is_retried(folder: Folder, upstream: Upstream) -> None:
-    """Issue 6: with backoff and a new signature each time, during the same call of the agent."""
+    """Ours: with backoff and a new signature each time, during the same call of the agent."""
     module = example()
     with caught(folder, module, failing=2) as receiver:
         async with Client(folder.server(), mode="2026-07-28") as client:
@@ -240,7 +240,7 @@ async def test_request_lost_twice_is_retried(folder: Folder, upstream: Upstream)
 
 
 async def test_unreachable_receiver_is_reported(folder: Folder, upstream: Upstream) -> None:
-    """Issue 6: refused, nothing sent, audited; the message contains no secret."""
+    """Ours: refused, nothing sent, audited; the message contains no secret."""
     async with Client(folder.server(), mode="2026-07-28") as client:
         refused = await delete(client, await deletion(client))
     assert refused["outcome"] == "refused"
@@ -253,7 +253,7 @@ async def test_unreachable_receiver_is_reported(folder: Folder, upstream: Upstre
 
 
 async def test_http_server_receives_answers_itself(folder: Folder, upstream: Upstream) -> None:
-    """Issue 6: `POST /approvals/{grant}` beside MCP. Forged, replayed, late or unlisted answers decide nothing."""
+    """Ours: `POST /approvals/{grant}` beside MCP. Forged, replayed, late or unlisted answers decide nothing."""
     module = example()
     port = free_port()
     with caught(folder, module) as receiver, running("--http", f"127.0.0.1:{port}", port=port, env=folder.env):

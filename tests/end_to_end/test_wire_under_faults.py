@@ -103,7 +103,7 @@ def enough(events: Iterable[dict[str, Any]], level: str) -> bool:
 @pytest.mark.parametrize("to_file", [False, pytest.param(True, marks=pytest.mark.long)], ids=["stderr", "file"])
 @each_level
 def test_every_line_is_json_under_faults(level: str, to_file: bool, upstream: Upstream, tmp_path: Path) -> None:
-    """Issue 4: stdout is JSON-RPC, the log has one object per event, and neither contains a key."""
+    """Ours: stdout is JSON-RPC, the log has one object per event, and neither contains a key."""
     customer = disturb(upstream)
     log = tmp_path / "logs" / "server.log"
     done = subprocess.run(
@@ -131,7 +131,7 @@ def test_every_line_is_json_under_faults(level: str, to_file: bool, upstream: Up
 
 
 def test_log_event_is_one_line() -> None:
-    """Issue 4: no text forges an event, and the key is redacted in an exception's text too."""
+    """Ours: no text forges an event, and the key is redacted in an exception's text too."""
     try:
         raise OSError(f"{HOSTILE} {KEY}")
     except OSError:
@@ -145,7 +145,7 @@ def test_log_event_is_one_line() -> None:
 
 @each_level
 def test_http_server_log_is_json_lines(level: str, upstream: Upstream) -> None:
-    """Issue 4: the HTTP server's own warnings are lines of the same log."""
+    """Ours: the HTTP server's own warnings are lines of the same log."""
     disturb(upstream)
     port = free_port()
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What an approval needs, what it covers, what it costs, and what is recorded of it. Ours (DESIGN 5.4, 5.5)."""
+"""What an approval needs, what it covers, what it costs, and what is recorded of it. Ours."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -383,7 +383,7 @@ async def test_what_needs_no_facts_is_sent_only_where_the_policy_allows_it(tmp_p
 
 
 async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
-    """Ours (DESIGN 5.7): the consent, the grant, the rule, and the target by its name."""
+    """Ours: the consent, the grant, the rule, and the target by its name."""
     page = await approved_on_the_desk(world, run(world))
     await world.call(run(world))
     await world.call(deletion(world), form(world))

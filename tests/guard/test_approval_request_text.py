@@ -44,7 +44,7 @@ def unseen(text: str) -> list[str]:
 
 @given(text=texts)
 def test_a_text_is_shown_quoted_on_one_line_with_nothing_invisible(text: str) -> None:
-    """Ours (DESIGN 5.3, THREATS T15)."""
+    """Ours."""
     shown = quote(text)
     assert unseen(shown) == []
     assert shown.startswith('"')
@@ -110,7 +110,7 @@ def lied_to(operation: AnyOperation, lie: str) -> Operation[Any]:
 @pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
 @pytest.mark.parametrize("asks", [Decision.CONFIRM, Decision.TYPED])
 def test_the_first_line_is_the_call_and_the_last_is_ours(operation: AnyOperation, asks: Decision) -> None:
-    """Ours (DESIGN 5.3, THREATS T15): whatever the names hold, the lines are as many as ours and in our order."""
+    """Ours: whatever the names hold, the lines are as many as ours and in our order."""
     honest = _asked(lied_to(operation, "plain"), "plain", asks)
     for lie in LIES:
         text = _asked(lied_to(operation, lie), lie, asks)
@@ -135,14 +135,14 @@ def _asked(call: Operation[Any], name: str, asks: Decision) -> str:
 
 
 def test_a_secret_is_never_asked_about_by_its_value() -> None:
-    """Ours (THREATS T4)."""
+    """Ours."""
     text = _asked(CreateSecret(name="TOKEN", value="hunter2"), "TOKEN", Decision.CONFIRM)
     assert "hunter2" not in text
     assert 'value="[hidden-by-fastn-mcp]"' in text
 
 
 def test_the_name_that_has_to_be_typed_is_the_targets() -> None:
-    """Ours (DESIGN 5.5): the name, or else the id."""
+    """Ours: the name, or else the id."""
     call = DeleteCustomer(customer_id="c1")
     named = preview(call, Effect.DESTROY, "a", FastnObject.model_validate({"name": "Acme"}), Dependence())
     nameless = preview(call, Effect.DESTROY, "a", None, Dependence())
@@ -152,7 +152,7 @@ def test_the_name_that_has_to_be_typed_is_the_targets() -> None:
 
 @pytest.mark.parametrize("effect", Effect)
 def test_only_what_gives_access_or_destroys_is_shown_whole_and_has_to_fit_the_form(effect: Effect) -> None:
-    """Ours (DESIGN 5.3): such a call is never cut. One that is longer than a form shows is decided out-of-band."""
+    """Ours: such a call is never cut. One that is longer than a form shows is decided out-of-band."""
     call = UpdateCustomer(customer_id="c1", extra={"note": "n" * 300})
     target = FastnObject.model_validate({"id": "c1", "note": "o" * 300})
     is_whole = effect in (Effect.ACCESS, Effect.DESTROY)
@@ -176,7 +176,7 @@ CONNECTIONS = Dependents("connections", 2, ("Katana", "HubSpot"), more=True)
 
 
 def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
-    """Ours (DESIGN 5.3): in words and as data, the same; the fourteenth of fourteen changes is only counted."""
+    """Ours: in words and as data, the same; the fourteenth of fourteen changes is only counted."""
     fields: dict[str, JsonValue] = {f"note{n}": f"n{n}" for n in range(12)}
     call = UpdateCustomer.model_validate({"customer_id": "c1", "name": "New", "plan": "Free", "extra": fields})
     target = FastnObject.model_validate(
@@ -226,7 +226,7 @@ def shown_order(call: Operation[Any]) -> list[str]:
 
 
 def test_a_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None:
-    """Ours (DESIGN 5.3): at the beginning, also in a list of calls."""
+    """Ours: at the beginning, also in a list of calls."""
     target = FastnObject.model_validate({"id": "c1", "name": "Acme"})
     goes = Dependence((Dependents("connections", 1, ("HubSpot of Acme",)), Dependents("executions", 2, ("a", "b"))))
     shown = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, goes)
@@ -266,7 +266,7 @@ def test_an_id_too_long_to_be_typed_is_typed_by_its_end() -> None:
 
 
 def test_a_create_over_what_is_there_says_so_and_what_would_change() -> None:
-    """Ours (DESIGN 5.1): it is judged, and shown, as an update of that."""
+    """Ours: it is judged, and shown, as an update of that."""
     call = CreateCustomer(name="Acme", plan="Free")
     there = FastnObject.model_validate({"id": "c9", "name": "Acme", "plan": "Growth"})
     taken, unknown, free = (
@@ -281,7 +281,7 @@ def test_a_create_over_what_is_there_says_so_and_what_would_change() -> None:
 
 
 def test_what_is_pending_in_a_session_is_shown_whole() -> None:
-    """Ours (DESIGN 5.1): nobody approves what they could not read."""
+    """Ours: nobody approves what they could not read."""
     call = AiChat(message="yes", session_id="s1")
     long = "Delete it? " * 99
     target = FastnObject.model_validate({"id": "s1", "pending": [long, {"tool": "x"}]})
@@ -295,7 +295,7 @@ def test_what_is_pending_in_a_session_is_shown_whole() -> None:
 
 
 def test_an_approval_is_bound_to_what_was_read_without_what_fastn_counts_by_itself() -> None:
-    """Ours (DESIGN 5.4): a run that ends meanwhile voids nothing, and any other change does."""
+    """Ours: a run that ends meanwhile voids nothing, and any other change does."""
     fields: dict[str, Any] = {"id": "t", "status": "Active", "last": 1, "lasting": 2, "Count": 3, "statusHistories": 4}
     noise: dict[str, Any] = {
         "lastRunAt": "x",
@@ -365,7 +365,7 @@ def test_what_is_typed_for_a_batch_names_the_kinds_that_matter_most(calls: list[
 
 
 def test_permissions_are_shown_the_most_powerful_first() -> None:
-    """Ours (DESIGN 5.3): everything, then what nobody knows, then what changes something, then what only reads."""
+    """Ours: everything, then what nobody knows, then what changes something, then what only reads."""
     given: list[JsonValue] = ["workflows:read", "secrets:read", "workflows.run", "customers:own", "*", "Usage:VIEW", 7]
     ordered = ["*", "secrets:read", "customers:own", 7, "workflows.run", "workflows:read", "Usage:VIEW"]
     assert by_power("permissions", given) == ordered

@@ -1,4 +1,4 @@
-"""The audit's file: what is in it, who may add to it, and what if it cannot be written. Ours; THREATS T24."""
+"""The audit's file: what is in it, who may add to it, and what if it cannot be written. Ours."""
 
 import json
 import os
@@ -109,7 +109,7 @@ SECRETS: dict[str, Any] = {
 
 
 def test_no_secret_is_recorded(kept: AuditFile, path: Path) -> None:
-    """THREATS T4: neither a secret argument nor one in an object of free form stands in the file."""
+    """Ours: neither a secret argument nor one in an object of free form stands in the file."""
     calls = [
         CreateSecret(name="db", value=CANARY, customer_id="cus_1"),
         CreateConnection(connector_id="con_1", customer_id="cus_1", credentials=SECRETS),
@@ -216,7 +216,7 @@ def test_log_that_is_kept_for_days_is_rotated_every_day(path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
 def test_a_process_that_is_killed_while_it_writes_leaves_a_chain_that_goes_on(path: Path, kept: AuditFile) -> None:
-    """THREATS T24: what it had recorded stays, and the next process adds to it."""
+    """Ours: what it had recorded stays, and the next process adds to it."""
     with writer(path, "killed", 1_000_000) as process:
         go(process)
         assert process.stdout is not None
@@ -359,7 +359,7 @@ def test_an_outcome_that_cannot_be_recorded_does_not_say_that_nothing_was_sent(t
 
 
 def test_every_line_is_json_that_other_tools_read(kept: AuditFile, path: Path) -> None:
-    """THREATS T15: one line of JSON for one event, whatever a name holds."""
+    """Ours: one line of JSON for one event, whatever a name holds."""
     kept.record(replace(INTENT, message='\x1b[2K\n{"n":2}\u202e\U000e0041'))
     (line,) = path.read_bytes().splitlines()
     assert json.loads(line)["message"] == '\x1b[2K\n{"n":2}\u202e\U000e0041'

@@ -1,4 +1,4 @@
-"""What the audit's chain shows. Ours; THREATS T24."""
+"""What the audit's chain shows. Ours."""
 
 import hashlib
 import json
@@ -156,7 +156,7 @@ def test_a_torn_end_is_said_and_breaks_nothing() -> None:
 
 
 def test_a_call_without_an_outcome_is_named() -> None:
-    """THREATS T24: a process that is killed while it deletes leaves the intent, without an outcome."""
+    """Ours: a process that is killed while it deletes leaves the intent, without an outcome."""
     assert verify(written(5)).unfinished == (5,)
 
 
@@ -166,7 +166,7 @@ recorded = st.fixed_dictionaries({"event": texts, "arguments": st.dictionaries(t
 
 @given(st.lists(recorded, max_size=5))
 def test_whatever_is_recorded_it_is_one_line_of_ascii(entries: list[dict[str, JsonValue]]) -> None:
-    """THREATS T15: no value can begin a line of its own, or reach the terminal that shows the file."""
+    """Ours: no value can begin a line of its own, or reach the terminal that shows the file."""
     end, data = End(), b""
     for fields in entries:
         line, end = sealed(end, fields)

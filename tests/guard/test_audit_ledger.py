@@ -1,4 +1,4 @@
-"""The audit log over time: rotated, deleted, emptied, and what the ledger knows of it. Ours; THREATS T24."""
+"""The audit log over time: rotated, deleted, emptied, and what the ledger knows of it. Ours."""
 
 # ruff: noqa: ASYNC240 - files of a test, in a folder of its own
 

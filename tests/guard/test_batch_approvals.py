@@ -140,7 +140,7 @@ WRONG: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("changes", "said"), WRONG, ids=[said for _, said in WRONG])
 def test_a_mistake_in_one_call_refuses_them_all_and_is_named(changes: Any, said: str) -> None:
-    """Issue 6: the number of the call, the field and the reason, and never a value."""
+    """Ours: the number of the call, the field and the reason, and never a value."""
     with pytest.raises(NotSent) as refused:
         parse(BY_NAME, "apply_changes", {"changes": changes})
     assert said in refused.value.what
@@ -167,7 +167,7 @@ def test_runs_of_one_workflow_with_different_inputs_are_a_batch() -> None:
 
 
 async def test_three_deletions_are_asked_about_once_and_made_in_order(world: World) -> None:
-    """Issue 6: "type DELETE 3 CUSTOMERS"; one approval, used for each before it is sent."""
+    """Ours: "type DELETE 3 CUSTOMERS"; one approval, used for each before it is sent."""
     call, person = deletions(world), form(world)
     outcome = await world.call(call, person)
     assert isinstance(outcome, Done)
@@ -224,7 +224,7 @@ async def test_the_strictest_decision_that_any_call_needs_decides(tmp_path: Path
 
 
 async def test_one_call_that_the_policy_denies_refuses_the_whole(tmp_path: Path) -> None:
-    """Issue 6: deny is the strictest; the number of the call is said."""
+    """Ours: deny is the strictest; the number of the call is said."""
     world = ruled(tmp_path, '[[rule]]\ntool = "delete_customer"\nthen = "deny"\n')
     delete = ("delete_customer", {"customer_id": key(world, "Katana")})
     person = form(world)
@@ -251,7 +251,7 @@ async def test_what_the_policy_allows_is_not_asked_about(world: World) -> None:
 
 
 async def test_a_preview_lists_all_and_sends_nothing(world: World) -> None:
-    """Issue 6: as one list, by the same code as the question."""
+    """Ours: as one list, by the same code as the question."""
     call = deletions(world)
     shown = await world.dispatch.preview(call, Caller("local", None))
     data = cast("dict[str, Any]", shown.data())
@@ -271,7 +271,7 @@ async def test_a_preview_says_which_call_would_be_refused(tmp_path: Path) -> Non
 
 
 async def test_a_secret_is_as_hidden_as_in_a_call_of_its_own(world: World, tmp_path: Path) -> None:
-    """THREATS T4: not in the question, the audit, the ledger, the journal, a result or a mistake."""
+    """Ours: not in the question, the audit, the ledger, the journal, a result or a mistake."""
     call = batch(
         ("create_secret", {"name": "A", "value": "hunter2"}), ("create_secret", {"name": "B", "value": "hunter2"})
     )
@@ -294,7 +294,7 @@ def _kept(folder: Path) -> str:
 
 @pytest.mark.parametrize("budget", ["[budget]", "[budget.run]"])
 async def test_a_batch_over_a_budget_is_refused_before_its_first_call(tmp_path: Path, budget: str) -> None:
-    """Issue 6: budgets hold for each call, and the whole is looked at first."""
+    """Ours: budgets hold for each call, and the whole is looked at first."""
     world = ruled(tmp_path, f"{budget}\nwrite = 2\n")
     outcome = await world.call(creations("A", "B", "C"))
     assert isinstance(outcome, Refused)
@@ -328,7 +328,7 @@ async def test_declined_batches_trip_the_breaker(tmp_path: Path) -> None:
 
 
 async def test_it_stops_at_the_first_failure_and_says_what_was_left(world: World) -> None:
-    """Issue 6."""
+    """Ours."""
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{key(world, 'Katana')}", status=409))
     outcome = await world.call(deletions(world), form(world))
     assert isinstance(outcome, Stopped)
@@ -340,7 +340,7 @@ async def test_it_stops_at_the_first_failure_and_says_what_was_left(world: World
 
 
 async def test_it_goes_on_after_a_failure_where_told_to(world: World) -> None:
-    """Issue 6: unless told otherwise."""
+    """Ours: unless told otherwise."""
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{key(world, 'Katana')}", status=409))
     outcome = await world.call(deletions(world, keep_going=True), form(world))
     assert isinstance(outcome, Stopped)
@@ -349,7 +349,7 @@ async def test_it_goes_on_after_a_failure_where_told_to(world: World) -> None:
 
 
 async def test_a_target_that_changed_meanwhile_is_not_touched(world: World) -> None:
-    """Issue 6: each target is read again before its call."""
+    """Ours: each target is read again before its call."""
     call = deletions(world)
 
     async def report(message: str, *_: object) -> None:
@@ -410,7 +410,7 @@ async def test_an_approval_that_ran_out_in_the_middle_sends_nothing_more(world: 
 
 
 async def test_a_call_whose_answer_was_lost_is_named_and_never_repeated(world: World) -> None:
-    """Issue 6: unknowns are named, with the read that settles each, and not repeated unasked."""
+    """Ours: unknowns are named, with the read that settles each, and not repeated unasked."""
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     call = creations("A", "B", "C")
     outcome = await world.call(call)
@@ -433,7 +433,7 @@ async def test_a_call_whose_answer_was_lost_is_named_and_never_repeated(world: W
 async def test_a_batch_whose_process_ended_between_two_calls_goes_on_without_a_question(
     world: World, tmp_path: Path, at: int
 ) -> None:
-    """Issue 6: nothing twice, nothing left out; what was approved is still approved."""
+    """Ours: nothing twice, nothing left out; what was approved is still approved."""
     call = deletions(world)
 
     async def report(message: str, *_: object) -> None:
@@ -576,7 +576,7 @@ def far(tmp_path: Path) -> WebhookWorld:
 
 
 async def test_two_approvers_approve_a_batch_and_one_does_not(far: WebhookWorld) -> None:
-    """Issue 6: four eyes, by the webhook."""
+    """Ours: four eyes, by the webhook."""
     call = deletions(far)
     assert isinstance(await far.call(call), PendingApproval)
     question = far.receiver.questions[-1]
@@ -624,7 +624,7 @@ async def test_fifty_calls_fit_into_a_message_for_slack_and_a_result(world: Worl
 
 
 async def test_the_report_has_each_call_of_a_batch_and_not_the_batch(tmp_path: Path) -> None:
-    """Issue 6: the report accounts for every try."""
+    """Ours: the report accounts for every try."""
     tally = Tally()
     world = World(tmp_path, watch=tally)
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{key(world, 'Katana')}", status=409))
@@ -655,7 +655,7 @@ async def _fails(*_: object) -> None:
 
 
 async def test_a_ledger_that_fails_sends_nothing(world: World) -> None:
-    """DESIGN 5: fail closed."""
+    """Ours: fail closed."""
     for name in ("changes_of", "use", "begin"):
         setattr(world.ledger, name, _fails)
         outcome = await world.call(deletions(world), form(world))

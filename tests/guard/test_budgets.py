@@ -1,4 +1,4 @@
-"""Budgets: for a day and for a run, of each account and caller; what is left is said. Ours (DESIGN 5.6, issue 6)."""
+"""Budgets: for a day and for a run, of each account and caller; what is left is said."""
 
 import itertools
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Two different approvers, neither of them the requester, or nothing is sent. Issue 6, part 5; DESIGN 5.5."""
+"""Two different approvers, neither of them the requester, or nothing is sent."""
 
 from collections.abc import Generator
 from dataclasses import replace
@@ -52,7 +52,7 @@ async def asked(world: WebhookWorld, call: DeleteCustomer) -> dict[str, Any]:
 
 
 async def test_two_approvers_send_it_and_one_does_not(world: WebhookWorld) -> None:
-    """Issue 6: the agent is told how far it is; no form is asked, whatever the client can do."""
+    """Ours: the agent is told how far it is; no form is asked, whatever the client can do."""
     call = await deletion(world)
     question = await asked(world, call)
     assert (question["asks"], question["approvals"]) == ("four_eyes", {"needed": 2, "by": []})
@@ -70,7 +70,7 @@ async def test_two_approvers_send_it_and_one_does_not(world: WebhookWorld) -> No
 
 
 async def test_the_same_approver_twice_is_one(world: WebhookWorld) -> None:
-    """Issue 6: with new nonces, and after a minute."""
+    """Ours: with new nonces, and after a minute."""
     call = await deletion(world)
     question = await asked(world, call)
     assert (await world.answer(world.dana, question)).status == 200
@@ -81,7 +81,7 @@ async def test_the_same_approver_twice_is_one(world: WebhookWorld) -> None:
 
 
 async def test_one_no_declines(world: WebhookWorld) -> None:
-    """Issue 6: before the second, after the first, and by the first who thinks again."""
+    """Ours: before the second, after the first, and by the first who thinks again."""
     call = await deletion(world)
     question = await asked(world, call)
     await world.answer(world.dana, question)
@@ -94,7 +94,7 @@ async def test_one_no_declines(world: WebhookWorld) -> None:
 
 
 async def test_the_requester_is_neither_of_the_two(tmp_path: Path) -> None:
-    """Issue 6: where one of two is the requester nobody is asked; where one of three is, the others decide."""
+    """Ours: where one of two is the requester nobody is asked; where one of three is, the others decide."""
     text = '[dana]\npublic_key = "DANA"\nprincipal = "local"\n[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, POLICY, text)
     call = await deletion(world)
@@ -122,7 +122,7 @@ async def test_each_of_the_two_types_the_name(world: WebhookWorld) -> None:
 
 
 async def test_the_second_is_asked_again_with_the_name_of_the_first(world: WebhookWorld) -> None:
-    """Issue 6: a lost question is asked again, also when half of the answer is there."""
+    """Ours: a lost question is asked again, also when half of the answer is there."""
     call = await deletion(world)
     await world.answer(world.dana, await asked(world, call))
     world.clock.pass_(61)
@@ -131,7 +131,7 @@ async def test_the_second_is_asked_again_with_the_name_of_the_first(world: Webho
 
 
 async def test_where_nobody_can_be_told_apart_it_is_refused(tmp_path: Path) -> None:
-    """Issue 6: the page and the terminal know one person; the refusal says what a person has to set up."""
+    """Ours: the page and the terminal know one person; the refusal says what a person has to set up."""
     (tmp_path / "policy.toml").write_text(POLICY)
     (tmp_path / "policy.toml").chmod(0o600)
     world = World(tmp_path, Policy(rules=load_rules(tmp_path / "policy.toml")))
@@ -190,7 +190,7 @@ async def test_what_was_approved_for_less_than_the_policy_wants_now_is_asked_ane
 
 
 async def test_two_who_approved_what_is_no_longer_there_approved_nothing(world: WebhookWorld) -> None:
-    """THREATS T11: the target is read again before it is sent."""
+    """Ours: the target is read again before it is sent."""
     call = await deletion(world)
     question = await asked(world, call)
     for signer in (world.dana, world.kim):

@@ -1,4 +1,4 @@
-"""Whatever happens, as many changes reach Fastn as there are consents that were spent. THREATS T2, T11, T13, T14."""
+"""Whatever happens, as many changes reach Fastn as there are consents that were spent."""
 
 import json
 import multiprocessing
@@ -169,7 +169,7 @@ def _repeat(folder: str, workflow_id: str, name: str, times: int, found: Any) ->
 
 
 def test_fifty_repeats_in_two_processes_make_one_request(tmp_path: Path) -> None:
-    """Ours (DESIGN 5.4): burning is atomic across processes."""
+    """Ours: burning is atomic across processes."""
     world = World(tmp_path)
     call = anyio.run(_approved_run, world)
     context = multiprocessing.get_context("spawn")
@@ -223,7 +223,7 @@ def test_a_process_killed_between_burning_and_sending_leaves_a_spent_approval(tm
 
 
 def test_a_recreated_target_is_another_one(tmp_path: Path) -> None:
-    """Ours (DESIGN 5.4): the same name under another id needs a consent of its own."""
+    """Ours: the same name under another id needs a consent of its own."""
     world = World(tmp_path)
 
     async def play() -> None:

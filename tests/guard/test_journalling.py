@@ -1,4 +1,4 @@
-"""What the journal keeps of a change, so that it can be undone and is not repeated unasked. Ours (DESIGN 5.7)."""
+"""What the journal keeps of a change, so that it can be undone and is not repeated unasked. Ours."""
 
 from typing import Any
 
@@ -92,7 +92,7 @@ async def test_reads_are_not_kept(world: World) -> None:
 async def test_a_journal_that_cannot_be_written_stops_the_change(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours (DESIGN 5): nothing is sent of which nothing would be known. Once it can be written, the call is made."""
+    """Ours: nothing is sent of which nothing would be known. Once it can be written, the call is made."""
 
     async def fail(*_: object) -> None:
         raise OSError("disk full")
@@ -125,7 +125,7 @@ async def test_an_outcome_that_cannot_be_kept_counts_as_unknown_and_hides_nothin
 
 
 async def test_a_lost_answer_is_asked_about_for_ten_minutes_even_where_the_ledger_forgot_it(tmp_path: Any) -> None:
-    """Ours (DESIGN 4): only what could happen twice; an update is the same however often it is made."""
+    """Ours: only what could happen twice; an update is the same however often it is made."""
     world = World(tmp_path)
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     call = CreateCustomer(name="Initech")

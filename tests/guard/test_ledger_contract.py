@@ -1,4 +1,4 @@
-"""What every store of the ledger promises. Ours; THREATS T11, T12, T13, T17."""
+"""What every store of the ledger promises. Ours."""
 
 import subprocess
 import sys
@@ -89,7 +89,7 @@ async def test_a_grant_is_found_as_it_was_opened_by_every_process(ledger: Ledger
 
 
 async def test_of_fifty_attempts_in_two_processes_one_burns_a_grant(where: str, ledger: Ledger) -> None:
-    """THREATS T11: an approval is spent once, however often a call is repeated at the same time."""
+    """Ours: an approval is spent once, however often a call is repeated at the same time."""
     await ledger.open(grant())
     assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     assert sum(race(where, "burn")) == 1
@@ -100,14 +100,14 @@ async def test_of_fifty_attempts_in_two_processes_one_burns_a_grant(where: str, 
 
 @pytest.mark.long
 async def test_fifty_attempts_in_two_processes_spend_no_more_than_the_budget(where: str, ledger: Ledger) -> None:
-    """THREATS T13: a budget holds across processes."""
+    """Ours: a budget holds across processes."""
     assert sum(race(where, "spend")) == 7
     assert await ledger.spent("destroy", "2026-11-25") == 7
 
 
 @pytest.mark.long
 async def test_fifty_questions_in_two_processes_leave_no_more_than_the_cap(where: str, ledger: Ledger) -> None:
-    """THREATS T17: two processes cannot both take the last place."""
+    """Ours: two processes cannot both take the last place."""
     assert sum(race(where, "open")) == MOST_WAITING
     assert len(await ledger.waiting(NOW)) == MOST_WAITING
 
@@ -176,14 +176,14 @@ async def test_a_grant_moves_only_from_where_it_is(ledger: Ledger) -> None:
 
 
 async def test_there_is_no_grant_to_move_where_none_was_opened(ledger: Ledger) -> None:
-    """THREATS T12: a guessed id is worth nothing."""
+    """Ours: a guessed id is worth nothing."""
     assert not await moved(ledger, "g1", list(RequestState), RequestState.APPROVED, NOW)
 
 
 @pytest.mark.parametrize("final", FINAL)
 @pytest.mark.parametrize("after", list(RequestState))
 async def test_what_is_decided_for_good_stays_so(final: RequestState, after: RequestState, ledger: Ledger) -> None:
-    """THREATS T11: what was spent, declined, unanswered or overtaken never becomes an approval, whoever asks."""
+    """Ours: what was spent, declined, unanswered or overtaken never becomes an approval, whoever asks."""
     await ledger.open(grant())
     assert await moved(ledger, "g1", [RequestState.OPEN], final, NOW)
     assert not await moved(ledger, "g1", list(RequestState), after, NOW)
@@ -193,14 +193,14 @@ async def test_what_is_decided_for_good_stays_so(final: RequestState, after: Req
 
 
 async def test_nothing_is_opened_again(ledger: Ledger) -> None:
-    """THREATS T11: an approval is not taken back into a question that can be approved again."""
+    """Ours: an approval is not taken back into a question that can be approved again."""
     await ledger.open(grant())
     assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     assert not await moved(ledger, "g1", list(RequestState), RequestState.OPEN, NOW)
 
 
 async def test_the_cap_is_for_each_principal_and_for_what_still_waits(ledger: Ledger) -> None:
-    """THREATS T17: one caller cannot fill another's desk, and a decided question makes room."""
+    """Ours: one caller cannot fill another's desk, and a decided question makes room."""
     for number in range(MOST_WAITING):
         await ledger.open(grant(f"g{number}"))
     with pytest.raises(TooManyWaiting, match="waiting for an approval already"):
@@ -259,7 +259,7 @@ async def test_what_was_decided_is_listed_the_newest_first(ledger: Ledger) -> No
 
 
 async def test_a_scope_covers_exactly_its_tool_and_target_until_it_ends(ledger: Ledger, other: Ledger) -> None:
-    """THREATS T13: a temporary approval is for one principal, account, tool and target."""
+    """Ours: a temporary approval is for one principal, account, tool and target."""
     await ledger.add_temporary(scope())
     exact = ("local", "default at live.fastn.ai", "run_workflow", "wf_1", "input")
     assert await other.find_temporary(*exact, NOW) == scope()
@@ -283,7 +283,7 @@ async def test_a_revoked_scope_covers_nothing(ledger: Ledger, other: Ledger) -> 
 
 
 async def test_a_budget_is_for_one_period_and_nothing_is_spent_of_an_empty_one(ledger: Ledger) -> None:
-    """THREATS T13: the limit of the policy holds, whatever it was when spending began."""
+    """Ours: the limit of the policy holds, whatever it was when spending began."""
     assert await ledger.spent("destroy", "monday") == 0
     assert [await ledger.spend("destroy", "monday", 2) for _ in range(3)] == [True, True, False]
     assert await ledger.spend("destroy", "tuesday", 2)
@@ -422,7 +422,7 @@ async def vote(
 
 
 async def test_two_different_approvers_approve_and_one_twice_does_not(ledger: Ledger, other: Ledger) -> None:
-    """DESIGN 5.5: four eyes; the first vote is kept for every process."""
+    """Ours: four eyes; the first vote is kept for every process."""
     await ledger.open(EYES)
     assert await vote(ledger, "dana") is RequestState.OPEN
     assert await vote(other, "dana") is None
@@ -466,7 +466,7 @@ async def test_an_answer_counts_only_on_what_is_open_at_its_channel(ledger: Ledg
 
 
 async def test_a_request_that_nobody_answered_in_a_form_moves_out_of_band_once(ledger: Ledger, other: Ledger) -> None:
-    """DESIGN 3.2: one request has one current channel; a late answer of the form decides nothing."""
+    """Ours: one request has one current channel; a late answer of the form decides nothing."""
     form = replace(grant(), out_of_band=False)
     await ledger.open(form)
     assert await other.waiting(NOW) == []
@@ -483,7 +483,7 @@ async def test_a_request_that_nobody_answered_in_a_form_moves_out_of_band_once(l
 
 
 async def test_an_approval_of_a_batch_is_used_once_for_each_call(ledger: Ledger, other: Ledger) -> None:
-    """Issue 6: one answer for several calls, whatever the channel; it has its whole time from the answer on."""
+    """Ours: one answer for several calls, whatever the channel; it has its whole time from the answer on."""
     shown = {number: ShownCall(f"binding {number}", {}) for number in (1, 2)}
     batch = replace(grant(), calls=shown, out_of_band=False)
     await ledger.open(batch)
@@ -517,7 +517,7 @@ async def test_of_fifty_votes_in_two_processes_the_second_approves(where: str, l
 
 @pytest.mark.long
 async def test_of_fifty_uses_in_two_processes_one_is_of_a_new_nonce(where: str, ledger: Ledger) -> None:
-    """THREATS T11: an answer that is sent again, to every replica at once."""
+    """Ours: an answer that is sent again, to every replica at once."""
     assert sum(race(where, "nonce")) == 1
     assert not await ledger.use_nonce("n1", NOW + 60, NOW)
 
@@ -541,7 +541,7 @@ async def test_a_mark_of_one_key_survives_a_later_mark_of_another(ledger: Ledger
 
 
 async def test_a_call_of_a_batch_is_begun_once_and_again_only_after_a_failure(ledger: Ledger, other: Ledger) -> None:
-    """Issue 6: what was done, or perhaps was, is never begun again."""
+    """Ours: what was done, or perhaps was, is never begun again."""
     first = replace(change("c1"), batch="b1", number=1)
     assert await ledger.begin(first)
     assert not await other.begin(replace(first, id="c2"))
@@ -564,7 +564,7 @@ async def test_a_call_of_a_batch_is_begun_once_and_again_only_after_a_failure(le
 
 @pytest.mark.long
 async def test_of_fifty_attempts_in_two_processes_one_begins_a_call(where: str) -> None:
-    """Issue 6: two who go on with the same batch at once."""
+    """Ours: two who go on with the same batch at once."""
     assert sum(race(where, "step")) == 1
 
 

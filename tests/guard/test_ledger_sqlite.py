@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_nothing_is_opened_before_the_first_use(tmp_path: Path) -> None:
-    """Issue 3: the ledger is not opened at start."""
+    """Ours: the ledger is not opened at start."""
     ledger = SqliteLedger(str(tmp_path / "state" / "ledger.sqlite"))
     ledger.close()
     assert not (tmp_path / "state").exists()
@@ -282,7 +282,7 @@ STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
 
 @pytest.mark.long
 async def test_no_step_costs_more_where_more_is_kept(tmp_path: Path) -> None:
-    """Issue 9: nothing grows faster than its work. Counted in instructions of SQLite's machine, not in time."""
+    """Ours: nothing grows faster than its work. Counted in instructions of SQLite's machine, not in time."""
     cost: dict[int, dict[str, int]] = {}
     for size in (40, 400):
         ledger = SqliteLedger(str(tmp_path / f"{size}.sqlite"))

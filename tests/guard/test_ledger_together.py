@@ -1,4 +1,4 @@
-"""Two clients of one shared ledger at once, in any order: no promise breaks. Ours; THREATS T11, T13, T17."""
+"""Two clients of one shared ledger at once, in any order: no promise breaks. Ours."""
 
 import asyncio
 from collections import Counter
@@ -186,7 +186,7 @@ def test_whatever_is_tried_at_once_happens_once(
 
 @pytest.mark.anyio
 async def test_of_fifty_parallel_burns_one_succeeds(valkey: ValkeyServer) -> None:
-    """Issue 8: 50 parallel repeats of one approved call, over two clients."""
+    """Ours: 50 parallel repeats of one approved call, over two clients."""
     url = valkey.url()
     one, two = opened(url), opened(url)
     await one.open(grant())

@@ -77,7 +77,7 @@ def own(start: Start) -> ValkeyServer:
 
 
 async def test_nothing_is_opened_before_the_first_use() -> None:
-    """Issue 3: a start does not wait for the ledger, and closing what was never opened does nothing."""
+    """Ours: a start does not wait for the ledger, and closing what was never opened does nothing."""
     ledger = ValkeyLedger(parse("valkey://127.0.0.1:1"), System())
     await ledger.aclose()
     with pytest.raises(LedgerLost):
@@ -147,7 +147,7 @@ async def test_two_ledgers_on_one_server_know_nothing_of_each_other(valkey: Valk
 
 @pytest.mark.parametrize("hang_up", [False, True])
 async def test_an_approval_whose_burn_was_not_answered_is_burnt(valkey: ValkeyServer, hang_up: bool) -> None:
-    """Issue 8: the answer was lost after the burn. It is never tried again, and nobody can use the approval."""
+    """Ours: the answer was lost after the burn. It is never tried again, and nobody can use the approval."""
     async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
         await ledger.open(grant())
         assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
@@ -167,7 +167,7 @@ async def test_an_approval_whose_burn_was_not_answered_is_burnt(valkey: ValkeySe
 async def test_a_call_of_a_batch_whose_beginning_was_not_answered_counts_as_begun(
     valkey: ValkeyServer, hang_up: bool
 ) -> None:
-    """Issue 8: it is refused here, and no replica begins it again."""
+    """Ours: it is refused here, and no replica begins it again."""
     async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
         await ledger.begin(change("c0"))  # The server has the script from now on.
         first = replace(change(), batch="b1", number=1)
@@ -193,7 +193,7 @@ async def test_a_call_that_is_cancelled_leaves_no_answer_to_the_next(valkey: Val
 
 
 async def test_a_frozen_server_is_given_up_in_time_and_used_again_later(own: ValkeyServer) -> None:
-    """Issue 8: timeouts are short. While it rests, nobody waits for it; then it is tried again."""
+    """Ours: timeouts are short. While it rests, nobody waits for it; then it is tried again."""
     clock = Clock()
     async with ledger_on(own.url(), clock.system()) as ledger:
         await ledger.open(grant())
@@ -211,7 +211,7 @@ async def test_a_frozen_server_is_given_up_in_time_and_used_again_later(own: Val
 
 
 async def test_a_dead_server_is_tried_ever_more_rarely_and_found_again(own: ValkeyServer) -> None:
-    """Issue 8: reconnects with backoff, up to five seconds."""
+    """Ours: reconnects with backoff, up to five seconds."""
     clock = Clock()
     async with ledger_on(own.url(), clock.system()) as ledger:
         await ledger.open(grant())
@@ -237,7 +237,7 @@ async def test_a_dead_server_is_tried_ever_more_rarely_and_found_again(own: Valk
 
 
 async def test_what_a_server_without_persistence_forgot_is_refused_and_not_approved(own: ValkeyServer) -> None:
-    """Issue 8: an empty server knows no approval, so none can be used, burnt or guessed."""
+    """Ours: an empty server knows no approval, so none can be used, burnt or guessed."""
     async with ledger_on(own.url()) as ledger:
         await ledger.open(grant())
         assert await moved(ledger, "g1", ASKABLE, RequestState.APPROVED, NOW)
@@ -258,7 +258,7 @@ async def test_what_a_server_without_persistence_forgot_is_refused_and_not_appro
 
 
 async def test_what_is_kept_in_a_file_outlives_the_server(start: Start) -> None:
-    """Issue 8: with appendonly and appendfsync always, what was spent stays spent through a kill."""
+    """Ours: with appendonly and appendfsync always, what was spent stays spent through a kill."""
     server = start("--appendonly", "yes", "--appendfsync", "always")
     url = server.url()
     async with ledger_on(url) as ledger:
@@ -332,7 +332,7 @@ async def test_a_full_server_refuses(own: ValkeyServer) -> None:
 
 
 async def test_a_server_that_became_a_replica_refuses_and_its_successor_is_found(own: ValkeyServer) -> None:
-    """Issue 8: a failover. What the old one refuses is not sent."""
+    """Ours: a failover. What the old one refuses is not sent."""
     clock = Clock()
     async with ledger_on(own.url(), clock.system()) as ledger:
         await ledger.open(grant())

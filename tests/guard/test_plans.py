@@ -142,7 +142,7 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
     ],
 )
 def test_a_plan_that_is_wrong_stops_the_start_with_its_line(desk: Desk, text: str, line: int, said: str) -> None:
-    """Ours (DESIGN 5.6): as a policy does."""
+    """Ours: as a policy does."""
     desk.write(text)
     with pytest.raises(SettingsError) as caught:
         desk.read()
@@ -161,7 +161,7 @@ def test_a_time_without_its_offset_is_refused(desk: Desk) -> None:
 
 
 def test_a_plan_that_one_person_signed_twice_has_one_signer(desk: Desk) -> None:
-    """Ours (DESIGN 5.5): two people are two keys with two names."""
+    """Ours: two people are two keys with two names."""
     assert desk.write(allow("delete_customer", "a"), by=("dana", "dana")).read().signers == ("dana",)
     assert desk.write(allow("delete_customer", "a"), by=("dana", "lee", "dana")).read().signers == ("dana", "lee")
 
@@ -221,7 +221,7 @@ def test_a_signature_with_anything_around_it_is_refused(desk: Desk) -> None:
 
 @pytest.mark.parametrize("place", ["the plan", "its signatures"])
 def test_a_plan_that_was_edited_by_one_byte_is_refused(desk: Desk, place: str) -> None:
-    """Issue 6: at each byte of the plan, and of the signatures where that says anything."""
+    """Ours: at each byte of the plan, and of the signatures where that says anything."""
     desk.write(allow("delete_customer", "a"))
     file = desk.file if place == "the plan" else signatures_of(desk.file)
     whole = file.read_bytes()
@@ -240,7 +240,7 @@ def test_a_plan_that_was_edited_by_one_byte_is_refused(desk: Desk, place: str) -
 
 
 def test_a_plan_signed_by_another_key_is_refused(desk: Desk) -> None:
-    """Issue 6."""
+    """Ours."""
     desk.write(allow("delete_customer", "a"))
     forged = sign(desk.file.read_bytes(), "dana", NOW, new_key())
     signatures_of(desk.file).write_bytes(written((forged,)))
@@ -249,7 +249,7 @@ def test_a_plan_signed_by_another_key_is_refused(desk: Desk) -> None:
 
 
 def test_a_plan_signed_by_somebody_who_may_not_is_refused(desk: Desk) -> None:
-    """Issue 6."""
+    """Ours."""
     desk.write(allow("delete_customer", "a"))
     stranger = new_key()
     signatures_of(desk.file).write_bytes(written((sign(desk.file.read_bytes(), "eve", NOW, stranger),)))
@@ -269,7 +269,7 @@ def test_one_bad_signature_spoils_the_others(desk: Desk) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"signatures": []}', b'{"signatures": [1]}', b"\xff"])
 def test_a_plan_that_nobody_signed_is_refused(desk: Desk, content: bytes) -> None:
-    """Issue 6."""
+    """Ours."""
     desk.write(allow("delete_customer", "a"))
     signatures_of(desk.file).write_bytes(content)
     with pytest.raises(SettingsError, match="A person signs it with: fastn-mcp plan approve"):
@@ -280,7 +280,7 @@ def test_a_plan_that_nobody_signed_is_refused(desk: Desk, content: bytes) -> Non
 
 
 def test_a_plan_for_another_account_or_after_its_time_is_refused(desk: Desk) -> None:
-    """Issue 6."""
+    """Ours."""
     desk.write(allow("delete_customer", "a"))
     with pytest.raises(SettingsError, match=r"is for test, and this is live at live\.fastn\.ai"):
         desk.read("live at live.fastn.ai")
@@ -303,7 +303,7 @@ def test_a_file_that_others_can_write_is_refused(desk: Desk) -> None:
 
 
 def test_a_key_is_of_use_only_with_its_passphrase() -> None:
-    """Issue 6: a key that the agent's process does not hold."""
+    """Ours: a key that the agent's process does not hold."""
     data = sealed(DANA, "correct horse")
     assert public(opened(data, "correct horse")) == public(DANA)
     with pytest.raises(BadSignature):
@@ -380,12 +380,12 @@ def flow(timeout: int) -> CreateWorkflow:
     ],
 )
 def test_an_entry_covers_exactly_what_it_says(desk: Desk, entry: str, call: Any, covered: bool) -> None:
-    """Issue 6: exact calls, or bounded patterns; an argument that is not named must not be given."""
+    """Ours: exact calls, or bounded patterns; an argument that is not named must not be given."""
     assert any(desk.write(entry).read().covering(call, NOW)) is covered
 
 
 def test_a_plan_holds_from_its_beginning_to_its_end(desk: Desk) -> None:
-    """Issue 6: after expiry, nothing, also in a process that is still running."""
+    """Ours: after expiry, nothing, also in a process that is still running."""
     head = HEAD + "begins = 2026-11-25T10:00:00Z\n"
     plan = desk.write(allow("delete_customer", "a"), head).read()
     call = DeleteCustomer(customer_id="a")
@@ -405,7 +405,7 @@ def test_a_plan_holds_from_its_beginning_to_its_end(desk: Desk) -> None:
     ],
 )
 def test_the_entry_that_a_refusal_names_would_allow_the_call(desk: Desk, call: Any) -> None:
-    """Issue 6: a structured refusal with the rule that would allow it."""
+    """Ours: a structured refusal with the rule that would allow it."""
     plan = desk.write(would_allow(call) + "\n").read()
     assert any(plan.covering(call, NOW))
     assert "1 x " in "\n".join(plan.words())
@@ -430,7 +430,7 @@ async def customers(world: World) -> list[str]:
 
 
 async def test_a_plan_for_two_deletions_makes_exactly_these_two(desk: Desk, tmp_path: Path) -> None:
-    """Issue 6: whatever is tried: other targets, more of them, other arguments, in parallel, after a restart."""
+    """Ours: whatever is tried: other targets, more of them, other arguments, in parallel, after a restart."""
     probe = World(tmp_path)
     first, second, third, *_ = await customers(probe)
     plan = desk.write(allow("delete_customer", first) + allow("delete_customer", second)).read()
@@ -475,7 +475,7 @@ async def test_only_exact_arguments_let_a_plan_speak_to_the_ai_for_a_person(
 
 
 async def test_what_no_plan_covers_is_refused_with_the_entry_that_would_allow_it(tmp_path: Path) -> None:
-    """Issue 6: the run goes on with the rest."""
+    """Ours: the run goes on with the rest."""
     world = unattended(tmp_path, None)
     error = await world.call(CreateCustomer(name="Initech"))
     assert isinstance(error, Refused)
@@ -497,7 +497,7 @@ async def test_what_no_plan_covers_is_refused_with_the_entry_that_would_allow_it
     ],
 )
 async def test_nobody_is_ever_asked(tmp_path: Path, call: Any) -> None:
-    """Issue 6: no prompt is ever sent, on no channel."""
+    """Ours: no prompt is ever sent, on no channel."""
     world = unattended(tmp_path, None)
     person = FormNow(yes, world.clock)
     assert isinstance(await world.call(call, person), Refused)
@@ -505,7 +505,7 @@ async def test_nobody_is_ever_asked(tmp_path: Path, call: Any) -> None:
 
 
 async def test_a_count_is_burnt_once_for_each_call(desk: Desk, tmp_path: Path) -> None:
-    """Issue 6: counts are burnt in the ledger."""
+    """Ours: counts are burnt in the ledger."""
     plan = desk.write(allow("create_customer", more='when = { name = "N*" }\ncount = 3')).read()
     world = unattended(tmp_path, plan)
     made = [isinstance(await world.call(CreateCustomer(name=f"N{number}")), Done) for number in range(5)]
@@ -524,7 +524,7 @@ async def test_two_plans_of_the_same_entries_count_each_for_itself(desk: Desk, t
 
 
 async def test_the_consent_is_the_plan(desk: Desk, tmp_path: Path) -> None:
-    """DESIGN 2: who approved, and how, stands in the audit."""
+    """Ours: who approved, and how, stands in the audit."""
     world = unattended(tmp_path, desk.write(allow("create_customer", more='arguments = { name = "N" }')).read())
     await world.call(CreateCustomer(name="N"))
     assert '"consent":"plan"' in world.audit_path.read_text().replace(" ", "")
@@ -546,7 +546,7 @@ async def test_the_consent_is_the_plan(desk: Desk, tmp_path: Path) -> None:
 async def test_a_plan_answers_questions_and_overrules_nothing(
     desk: Desk, tmp_path: Path, rules: str, signers: int, made: bool
 ) -> None:
-    """Issue 6: budgets and what is denied hold whatever was signed; four eyes are two signatures."""
+    """Ours: budgets and what is denied hold whatever was signed; four eyes are two signatures."""
     plan = desk.write(allow("create_customer", more='arguments = { name = "N" }'), by=("dana", "lee")[:signers]).read()
     outcome = await unattended(tmp_path, plan, rules).call(CreateCustomer(name="N"))
     assert isinstance(outcome, Done) is made, outcome
@@ -566,7 +566,7 @@ async def test_a_plan_spares_questions_where_somebody_is_there(desk: Desk, tmp_p
 
 
 async def test_an_unknown_outcome_is_not_repeated_where_nobody_can_be_asked(desk: Desk, tmp_path: Path) -> None:
-    """Ours (DESIGN 4): and no question is put where nobody is."""
+    """Ours: and no question is put where nobody is."""
     plan = desk.write(allow("create_customer", more='arguments = { name = "N" }\ncount = 9')).read()
     world = unattended(tmp_path, plan)
     world.sandbox.faults.add(Reset(method="POST", path=CreateCustomer.route.path, moment=FaultMoment.AFTER))
@@ -609,7 +609,7 @@ def several(*targets: str) -> Tool[Any]:
 
 
 async def test_a_plan_that_covers_every_call_of_a_batch_allows_it_and_counts_each(desk: Desk, tmp_path: Path) -> None:
-    """Issue 6: nobody is asked; a plan must cover every call."""
+    """Ours: nobody is asked; a plan must cover every call."""
     world = unattended(tmp_path, None)
     first, second, third, *_ = [str(row.id) for row in await world.rows(ListCustomers())]
     plan = desk.write(allow("delete_customer", first) + allow("delete_customer", second)).read()

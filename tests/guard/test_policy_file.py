@@ -1,4 +1,4 @@
-"""A policy file that is wrong stops the start, and the message says where and what. Ours (DESIGN 5.2)."""
+"""A policy file that is wrong stops the start, and the message says where and what. Ours."""
 
 import hashlib
 import os
@@ -195,7 +195,7 @@ RULE = '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n'
     ],
 )
 def test_each_mistake_is_named_with_its_line(file: Path, text: str, line: int, said: str) -> None:
-    """Ours (issue 3): line, key and nearest known key."""
+    """Ours: line, key and nearest known key."""
     message = wrong(file, text)
     assert message.startswith(f"{file}, line {line}: ")
     assert said in message
@@ -253,7 +253,7 @@ def test_an_empty_file_changes_nothing(file: Path) -> None:
 
 
 def test_the_digest_is_of_every_byte(file: Path) -> None:
-    """Ours (DESIGN 5.4): any change of the file voids what was approved under it."""
+    """Ours: any change of the file voids what was approved under it."""
     file.write_text(RULE)
     first = load_rules(file).digest
     file.write_text(RULE + "#")

@@ -1,4 +1,4 @@
-"""Hours of the week, across nights, weekends and the two days on which clocks are moved. Ours (DESIGN 5.2)."""
+"""Hours of the week, across nights, weekends and the two days on which clocks are moved. Ours."""
 
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
@@ -55,7 +55,7 @@ def at(text: str) -> datetime:
     ],
 )
 def test_hours_are_what_the_clock_on_the_wall_shows(text: str, moment: str, is_open: bool) -> None:
-    """Ours (DESIGN 5.2)."""
+    """Ours."""
     assert hours(text).open_at(at(moment)) is is_open
 
 

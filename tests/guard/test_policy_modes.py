@@ -28,7 +28,7 @@ CALLS: dict[Effect, Operation[Any]] = {
     Effect.DESTROY: DeleteConnector(connector_id="hubspot"),
 }
 
-# DESIGN 5.1, a row for each effect: guarded, manual, auto. Spending is confirmed where nobody has set a budget.
+# A row for each effect: guarded, manual, auto. Spending is confirmed where nobody has set a budget.
 TABLE = """
 read     allow   allow   allow
 write    allow   confirm allow
@@ -43,7 +43,7 @@ ROWS = {effect: decisions for effect, *decisions in (line.split() for line in TA
 
 @pytest.mark.parametrize("effect", Effect)
 def test_each_effect_is_asked_as_the_table_says_in_each_mode(effect: Effect) -> None:
-    """Ours (DESIGN 5.1)."""
+    """Ours."""
     said = [
         Policy(mode).decide(Situation(CALLS[effect], effect, NOW)).decision.value
         for mode in ("guarded", "manual", "auto")
@@ -75,14 +75,14 @@ def test_what_a_person_has_to_see_is_asked_in_every_mode(mode: Mode, given: dict
 
 @pytest.mark.parametrize("effect", Effect)
 def test_read_only_refuses_everything_but_reads(effect: Effect) -> None:
-    """Ours (DESIGN 5.1), and it says so."""
+    """Ours, and it says so."""
     verdict = Policy("read-only").decide(Situation(CALLS[effect], effect, NOW))
     assert (verdict.decision is Decision.ALLOW) is (effect is Effect.READ)
     assert (verdict.decision is Decision.DENY) is (effect is not Effect.READ)
 
 
 def test_every_verdict_names_its_rule() -> None:
-    """Ours (DESIGN 5.7): the audit records it."""
+    """Ours: the audit records it."""
     for mode in MODES:
         for effect, call in CALLS.items():
             assert Policy(mode).decide(Situation(call, effect, NOW)).rule
@@ -92,21 +92,21 @@ def test_every_verdict_names_its_rule() -> None:
 def test_only_a_customer_known_to_have_nothing_is_deleted_on_a_plain_confirmation(
     dependents: int | None, decision: str
 ) -> None:
-    """Ours (DESIGN 5.1): friction follows blast radius, and the unknown loosens nothing."""
+    """Ours: friction follows blast radius, and the unknown loosens nothing."""
     situation = Situation(DeleteCustomer(customer_id="c"), Effect.DESTROY, NOW, dependents=dependents)
     assert Policy().decide(situation).decision.value == decision
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_key_in_use_is_never_revoked(mode: Mode) -> None:
-    """Ours (DESIGN 5.1)."""
+    """Ours."""
     situation = Situation(RevokeApiKey(api_key_id="k"), Effect.DESTROY, NOW, own_key=True)
     assert Policy(mode).decide(situation).decision is Decision.DENY
 
 
 @pytest.mark.parametrize(("declines", "denied"), [(4, False), (5, True), (6, True)])
 def test_after_five_declines_in_a_row_changes_rest_without_any_file(declines: int, denied: bool) -> None:
-    """Ours (DESIGN 5.2), and the reason says until when."""
+    """Ours, and the reason says until when."""
     at = NOW - timedelta(minutes=3)
     for effect, call in CALLS.items():
         verdict = Policy("auto").decide(Situation(call, effect, NOW, declines=declines, declined_at=at))
@@ -124,7 +124,7 @@ def test_the_breaker_says_the_latest_moment_where_the_last_decline_is_not_known(
 
 
 def test_without_a_file_there_is_no_budget_a_day_is_the_period_and_the_breaker_has_its_defaults() -> None:
-    """Ours (DESIGN 5.2)."""
+    """Ours."""
     policy = Policy()
     assert all(policy.limit(effect) is None for effect in Effect)
     assert policy.period(datetime.fromisoformat("2026-03-29T23:30:00-05:00")) == "2026-03-30"
@@ -132,7 +132,7 @@ def test_without_a_file_there_is_no_budget_a_day_is_the_period_and_the_breaker_h
 
 
 def test_another_mode_is_another_policy() -> None:
-    """Ours (DESIGN 5.4): an approval under another policy is void."""
+    """Ours: an approval under another policy is void."""
     assert len({Policy(mode).digest for mode in MODES}) == len(MODES)
 
 
@@ -151,7 +151,7 @@ def test_facts_are_read_exactly_where_they_can_decide() -> None:
 
 
 def test_an_update_of_something_live_is_judged_by_the_effect_that_the_facts_give() -> None:
-    """Ours (DESIGN 5.1)."""
+    """Ours."""
     call = UpdateWorkflow(workflow_id="wf", name="n")
     target = FastnObject.model_validate({"id": "wf"})
     assert Policy().decide(Situation(call, Effect.EXTERNAL, NOW, target)).decision is Decision.CONFIRM
@@ -161,7 +161,7 @@ def test_an_update_of_something_live_is_judged_by_the_effect_that_the_facts_give
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dependents", [0, 1, None])
 def test_no_mode_is_looser_with_a_live_key_than_with_a_test_key(mode: Mode, dependents: int | None) -> None:
-    """Issue 7: for every operation of the catalogue, and a test key is no sandbox."""
+    """Ours: for every operation of the catalogue, and a test key is no sandbox."""
     for operation in CATALOG:
         if operation.effect is Effect.READ:
             continue
@@ -174,7 +174,7 @@ def test_no_mode_is_looser_with_a_live_key_than_with_a_test_key(mode: Mode, depe
 
 
 def test_with_a_live_key_a_workflow_is_deleted_by_its_name() -> None:
-    """Issue 7: what stops in production is stopped by name, in every mode that deletes at all; the rule says why."""
+    """Ours: what stops in production is stopped by name, in every mode that deletes at all; the rule says why."""
     for mode in MODES:
         verdict = Policy(mode, live=True).decide(Situation(CALLS[Effect.TRASH], Effect.TRASH, NOW))
         if mode in ("guarded", "manual", "auto"):
@@ -184,5 +184,5 @@ def test_with_a_live_key_a_workflow_is_deleted_by_its_name() -> None:
 
 
 def test_the_policy_of_a_live_key_is_another_than_that_of_a_test_key() -> None:
-    """Ours (DESIGN 5.4): an approval under another policy is void."""
+    """Ours: an approval under another policy is void."""
     assert Policy(live=True).digest != Policy().digest

@@ -1,4 +1,4 @@
-"""What a policy file makes of calls: rules, protected resources, windows, budgets. Ours (DESIGN 5.2)."""
+"""What a policy file makes of calls: rules, protected resources, windows, budgets. Ours."""
 
 import random
 import time
@@ -74,7 +74,7 @@ def test_a_default_replaces_that_of_the_mode_for_good_or_bad(judge: Judge, mode:
 
 
 def test_no_default_and_no_rule_loosens_read_only(judge: Judge) -> None:
-    """Ours (DESIGN 5.1)."""
+    """Ours."""
     text = '[defaults]\nwrite = "allow"\n[[rule]]\ntool = "create_customer"\nthen = "allow"'
     assert judge(text, CreateCustomer(name="A"), "read-only").decision is Decision.DENY
 
@@ -102,7 +102,7 @@ def test_an_allowing_rule_beside_a_stricter_one_loosens_nothing(judge: Judge) ->
 
 
 def test_a_rule_speaks_of_the_effect_that_the_facts_give(judge: Judge) -> None:
-    """Ours (DESIGN 5.1)."""
+    """Ours."""
     text = '[[rule]]\neffects = ["EXTERNAL"]\nthen = "deny"'
     call = CreateTrigger(name="n", type="webhook", routes=[], status="Disabled")
     assert judge(text, call).decision is Decision.ALLOW
@@ -326,7 +326,7 @@ ACME = '[[protect]]\ncustomer = "acme-*"\nreason = "our largest customer"\n'
 def test_what_is_protected_and_what_plainly_belongs_to_it_is_denied(
     judge: Judge, protected: str, call: Call, target: FastnObject | None, holds: bool
 ) -> None:
-    """Ours (DESIGN 5.2)."""
+    """Ours."""
     verdict = judge(f"[[protect]]\n{protected}", call, target=target)
     assert (verdict.decision is Decision.DENY) is holds
     assert verdict.rule.startswith("policy.toml line 1: protected ") is holds
@@ -405,7 +405,7 @@ def test_closed_windows_name_the_one_that_opens_first(judge: Judge) -> None:
 
 
 def test_a_budget_that_is_used_up_denies_and_one_that_is_not_says_what_is_left(judge: Judge) -> None:
-    """Ours (DESIGN 5.2)."""
+    """Ours."""
     text, call = "[budget]\ndestroy = 3", DeleteTrigger(trigger_id="t")
     inside = judge(text, call, spent={Effect.DESTROY: 2})
     assert inside.decision is Decision.TYPED
@@ -425,7 +425,7 @@ def test_a_budget_that_is_used_up_denies_and_one_that_is_not_says_what_is_left(j
 def test_spending_is_free_inside_its_budget_and_asked_beyond_it(
     judge: Judge, mode: Mode, spent: int, decision: str
 ) -> None:
-    """Ours (DESIGN 5.1)."""
+    """Ours."""
     verdict = judge("[budget]\nspend = 10", AiChat(message="m"), mode, spent={Effect.SPEND: spent})
     assert verdict.decision.value == decision
 
@@ -444,7 +444,7 @@ def test_a_budget_for_one_run_says_so(judge: Judge) -> None:
 
 
 def test_the_breaker_of_the_file_replaces_the_default(judge: Judge) -> None:
-    """Ours (DESIGN 5.2)."""
+    """Ours."""
     text = '[breaker]\ndeclined = 2\nrest = "1h"'
     assert judge(text, CreateCustomer(name="A"), declines=1).decision is Decision.ALLOW
     rests = judge(text, CreateCustomer(name="A"), declines=2, declined_at=NOW)
@@ -453,7 +453,7 @@ def test_the_breaker_of_the_file_replaces_the_default(judge: Judge) -> None:
 
 
 def test_of_equally_strict_parts_the_one_that_comes_first_in_the_design_is_named(judge: Judge) -> None:
-    """Ours (DESIGN 5.2): deny, protected resources, budgets, windows."""
+    """Ours: deny, protected resources, budgets, windows."""
     parts = [
         ('[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n', "rule"),
         ('[[protect]]\ntrigger = "*"\n', "protected"),
@@ -631,7 +631,7 @@ def test_verdict_names_its_rule_and_reason(
 
 
 def test_days_and_times_are_those_of_utc_wherever_the_machine_is(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours (DESIGN 5.2): replicas in different time zones count the same day."""
+    """Ours: replicas in different time zones count the same day."""
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "Pacific/Kiritimati")  # UTC+14
         time.tzset()
@@ -787,7 +787,7 @@ def test_what_is_not_known_is_never_judged_more_loosely_than_what_is(
 def test_no_rule_escapes_read_only_the_own_key_or_the_breaker(
     rules: list[PolicyRule], situation: Situation, default: Decision
 ) -> None:
-    """Ours (DESIGN 5.1, 5.2)."""
+    """Ours."""
     defaults = {effect: PolicyDecision(default, "default") for effect in Effect}
     file = replace(EMPTY, rules=tuple(rules), defaults=defaults)
     assert Policy("read-only", file).decide(situation).decision is Decision.DENY
@@ -800,7 +800,7 @@ def test_no_rule_escapes_read_only_the_own_key_or_the_breaker(
 def test_no_rule_escapes_a_protection_a_window_or_a_budget(
     mode: Mode, rules: list[PolicyRule], situation: Situation, then: Decision
 ) -> None:
-    """Ours (DESIGN 5.2): they hold whatever the rules allow."""
+    """Ours: they hold whatever the rules allow."""
     file = replace(EMPTY, rules=tuple(rules))
     every = tuple(Glob(glob) for glob in ("*",))
     kinds = {"workflow": every, "trigger": every, "secret": every, "customer": every}
@@ -813,7 +813,7 @@ def test_no_rule_escapes_a_protection_a_window_or_a_budget(
 
 @given(modes, any_rules, situations)
 def test_no_rule_opens_a_closed_window(mode: Mode, rules: list[PolicyRule], situation: Situation) -> None:
-    """Ours (DESIGN 5.2)."""
+    """Ours."""
     window = TimeWindow("w", frozenset(Effect), None, (hours("Sun 08:00-09:00 UTC"),), "")
     closed = replace(EMPTY, rules=tuple(rules), windows=(window,))
     assert Policy(mode, closed).decide(situation).decision is Decision.DENY
@@ -841,7 +841,7 @@ def by_key(tmp_path: Path) -> Policy:
 def test_one_file_says_other_things_of_live_keys_than_of_test_keys(
     by_key: Policy, live: bool, write: str, trash: str, destroy: str
 ) -> None:
-    """Issue 7: [defaults.live] and [defaults.test] over [defaults], and a rule for one kind of key."""
+    """Ours: [defaults.live] and [defaults.test] over [defaults], and a rule for one kind of key."""
     policy = replace(by_key, live=live)
     calls: dict[Effect, Call] = {Effect.WRITE: CreateCustomer(name="A"), Effect.TRASH: DeleteWorkflow(workflow_id="w")}
     calls[Effect.DESTROY] = DeleteTrigger(trigger_id="t")

@@ -1,4 +1,4 @@
-"""What the audit log keeps of a call, from the question to its outcome. Ours (DESIGN 5.7)."""
+"""What the audit log keeps of a call, from the question to its outcome. Ours."""
 
 from collections.abc import Mapping
 from typing import Any

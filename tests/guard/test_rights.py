@@ -1,4 +1,4 @@
-"""A sign-in bounds what its caller may do, call by call, whatever the policy allows. Issue 8; THREATS T23."""
+"""A sign-in bounds what its caller may do, call by call, whatever the policy allows."""
 
 import pytest
 from world import FormNow, World, yes

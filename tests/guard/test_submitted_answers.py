@@ -1,4 +1,4 @@
-"""What a client's form may send back. Only exactly the field that was asked for approves. Ours (DESIGN 5.5)."""
+"""What a client's form may send back. Only exactly the field that was asked for approves. Ours."""
 
 from typing import Any
 

@@ -61,7 +61,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("what", BAD)
 async def test_invalid_token_is_rejected_with_its_reason(what: str, team: TeamWorld) -> None:
-    """RFC 6750, 3.1: invalid_token. Issue 8: a token that is expired or for another audience or issuer."""
+    """RFC 6750, 3.1: invalid_token. A token that is expired or for another audience or issuer."""
     claims, why = BAD[what]
     async with team.served() as caller:
         response = await caller.call(team.provider.token(**claims), "list_customers")
@@ -118,7 +118,7 @@ STEPS = {
 @pytest.mark.parametrize("tool", STEPS)
 @pytest.mark.parametrize("era", ["2025-11-25", MODERN])
 async def test_call_beyond_the_scopes_is_challenged(tool: str, era: str, team: TeamWorld) -> None:
-    """MCP: the challenge names the missing scope together with those held. Issue 8: scopes follow the effect."""
+    """MCP: the challenge names the missing scope together with those held. Scopes follow the effect."""
     scope, arguments = STEPS[tool]
     held = sorted({*ALL.split()} - {scope})
     token = team.provider.token(scope=" ".join([*held, "openid"]))
@@ -224,7 +224,7 @@ async def test_caller_is_identified_by_the_token_only(team: TeamWorld) -> None:
 
 
 async def test_caller_key_is_accepted_only_with_caller_keys(team: TeamWorld) -> None:
-    """Issue 8: with caller_keys each caller has an account of their own; without, the header is refused."""
+    """Ours: with caller_keys each caller has an account of their own; without, the header is refused."""
     own = team.provider.token(sub="olga", tier="own", scope=ALL)
     other = team.provider.token(sub="otto", tier="own", scope=ALL)
     async with team.served() as caller:
@@ -382,7 +382,7 @@ async def test_out_of_band_request_is_bound_to_its_caller(team: TeamWorld) -> No
 
 
 async def test_readiness_names_failed_checks_only(team: TeamWorld) -> None:
-    """Issue 8: the ledger and the issuer's keys are reported without secrets, under any Host."""
+    """Ours: the ledger and the issuer's keys are reported without secrets, under any Host."""
 
     async def broken() -> bool:
         raise OSError("valkey://user:password@host")
@@ -400,7 +400,7 @@ async def test_readiness_names_failed_checks_only(team: TeamWorld) -> None:
 
 
 async def test_lost_ledger_is_reported_and_reads_continue(team: TeamWorld) -> None:
-    """Issue 8: a lost ledger refuses changes and allows reads."""
+    """Ours: a lost ledger refuses changes and allows reads."""
 
     async def broken() -> bool:
         raise OSError("lost")
@@ -412,7 +412,7 @@ async def test_lost_ledger_is_reported_and_reads_continue(team: TeamWorld) -> No
 
 
 async def test_readiness_ends_before_the_process(team: TeamWorld) -> None:
-    """Issue 8."""
+    """Ours."""
     async with team.served() as caller:
         assert (await caller.http.get("/readyz")).json() == {"status": "ready"}
         team.health.is_leaving = True

@@ -1,4 +1,4 @@
-"""The approval page of a team, in this process: access, visible requests and decisions. Issue 8."""
+"""The approval page of a team, in this process: access, visible requests and decisions."""
 
 import html
 import re
@@ -177,7 +177,7 @@ FOUR = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\n'
 
 
 async def test_approved_call_is_sent_once(world: World) -> None:
-    """Issue 8: the result names the page; the audit log names the approver by subject and name."""
+    """Ours: the result names the page; the audit log names the approver by subject and name."""
     waits = await world.delete()
     assert waits["status"] == "approval_required"
     assert f"A person decides at {SITE}/approvals/, where they sign in." in waits["message"]
@@ -202,7 +202,7 @@ async def test_approved_call_is_sent_once(world: World) -> None:
 
 
 async def test_request_is_decided_at_another_replica(tmp_path: Path) -> None:
-    """Issue 8: a sign-in and its cookie work at every replica; a form works once."""
+    """Ours: a sign-in and its cookie work at every replica; a form works once."""
     made = Made(tmp_path, policy='[defaults]\ndestroy = "confirm"\n')
     async with made() as one, made() as other:
         assert (await one.delete())["status"] == "approval_required"
@@ -235,7 +235,7 @@ async def test_requester_may_approve_own_call_unless_disabled(tmp_path: Path) ->
 
 
 async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) -> None:
-    """Issue 8: the requester's vote does not count, and one approver's counts once."""
+    """Ours: the requester's vote does not count, and one approver's counts once."""
     async with Made(tmp_path, policy=FOUR)() as world:
         waits = await world.delete(by="amir")
         assert "0 of 2 approved so far" in waits["message"]

@@ -56,7 +56,7 @@ def signed(key: Ed25519PrivateKey, question: dict[str, Any]) -> tuple[bytes, dic
 
 
 async def test_webhook_answer_counts_only_for_its_tenant(tmp_path: Path) -> None:
-    """Issues 6, 8: each tenant has its own approvers. Those of another, and its request ids, are unknown."""
+    """Ours: each tenant has its own approvers. Those of another, and its request ids, are unknown."""
     keys = {name: Ed25519PrivateKey.generate() for name in ("acme", "globex")}
     for name, key in keys.items():
         (tmp_path / name).mkdir()
@@ -101,7 +101,7 @@ async def test_webhook_answer_counts_only_for_its_tenant(tmp_path: Path) -> None
 
 
 async def test_guessing_request_ids_finds_nothing(tmp_path: Path) -> None:
-    """Issue 8: each of ten thousand guesses gets the same response, and pending requests stay pending."""
+    """Ours: each of ten thousand guesses gets the same response, and pending requests stay pending."""
     world = WebhookWorld(tmp_path, '[defaults]\ndestroy = "out_of_band"\n')
     (row, *_) = await world.rows(ListCustomers(search="Globex"))
     assert isinstance(await world.call(DeleteCustomer(customer_id=row.id)), PendingApproval)
@@ -123,7 +123,7 @@ async def test_guessing_request_ids_finds_nothing(tmp_path: Path) -> None:
 
 
 def test_guessing_page_keys_finds_nothing() -> None:
-    """Issue 8: ten thousand guesses find no key, and the right key still works."""
+    """Ours: ten thousand guesses find no key, and the right key still works."""
     entry = PageSessions(Clock().system("k"))
     right = entry.key()
     assert not [1 for _ in range(GUESSES) if entry.enter(secrets.token_urlsafe(24)) is not None]

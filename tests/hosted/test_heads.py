@@ -1,4 +1,4 @@
-"""HTTP edge cases at byte level: upgrades, slow requests, pipelining and probes. Issue 8."""
+"""HTTP edge cases at byte level: upgrades, slow requests, pipelining and probes."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""The inbox of one approver over a ledger that several tenants share and that can be lost. Issue 8."""
+"""The inbox of one approver over a ledger that several tenants share and that can be lost."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -85,7 +85,7 @@ class Company:
 
 
 async def test_shared_ledger_is_read_once_for_all_tenants(tmp_path: Path) -> None:
-    """Issue 9: the reads of an inbox do not grow with its tenants."""
+    """Ours: the reads of an inbox do not grow with its tenants."""
     names = [f"t{number:02}" for number in range(20)]
     team = Company(tmp_path, names)
     async with team.inbox() as inbox:

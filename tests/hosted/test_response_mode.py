@@ -1,4 +1,4 @@
-"""Response modes: JSON or a stream, and cancellation when the client disconnects. Issue 9."""
+"""Response modes: JSON or a stream, and cancellation when the client disconnects."""
 
 import json
 from collections.abc import Sequence

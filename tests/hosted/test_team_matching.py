@@ -49,7 +49,7 @@ class Counting(dict[str, Any]):
 
 
 def test_lookup_cost_does_not_grow_with_tenants() -> None:
-    """Issue 9: counted in reads of claims."""
+    """Ours: counted in reads of claims."""
 
     def looks(tenants: int) -> int:
         match = [{"groups": [f"team-{number}"], "claims": {"hd": ["*"]}} for number in range(tenants)]

@@ -63,7 +63,7 @@ def client(tmp_path: Path) -> ClientFile:
 
 
 def test_created_file_and_folders_are_removed_again(client: ClientFile) -> None:
-    """Issue 7. In between, only its owner can read the file."""
+    """Ours: In between, only its owner can read the file."""
     client.install()
     assert client.document == {"mcpServers": {"fastn": OURS[0].value}}
     assert client.path.stat().st_mode & 0o777 == 0o600
@@ -84,7 +84,7 @@ def test_created_folder_with_other_files_stays(client: ClientFile) -> None:
 )
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o664])
 def test_existing_file_is_restored(client: ClientFile, content: bytes, mode: int) -> None:
-    """Issue 7: its bytes, and its mode throughout."""
+    """Ours: its bytes, and its mode throughout."""
     client.write(content, mode)
     client.install()
     assert client.path.stat().st_mode & 0o777 == mode
@@ -112,7 +112,7 @@ def test_file_that_is_a_link_stays_one(client: ClientFile) -> None:
 
 
 def test_backup_is_readable_by_its_owner_only(client: ClientFile) -> None:
-    """Issue 7: the file may hold secrets."""
+    """Ours: the file may hold secrets."""
     client.write(b'{"secret": 1}')
     client.install()
     copy = client.records.copy(client.path, "fastn")
@@ -144,7 +144,7 @@ def test_own_entry_is_replaced_and_removed(client: ClientFile) -> None:
 
 
 def test_uninstall_removes_only_our_entry_from_a_changed_file(client: ClientFile) -> None:
-    """Issue 7: all else stays byte for byte."""
+    """Ours: all else stays byte for byte."""
     client.write(b'{\n  // mine\n  "a": 1\n}\n')
     client.install()
     client.path.write_bytes(client.path.read_bytes().replace(b'"a": 1', b'"a": 2'))
@@ -153,7 +153,7 @@ def test_uninstall_removes_only_our_entry_from_a_changed_file(client: ClientFile
 
 
 def test_foreign_entry_is_replaced_only_with_overwrite(client: ClientFile) -> None:
-    """Issue 7."""
+    """Ours."""
     theirs = b'{"mcpServers": {"fastn": {"url": "https://fastn.example"}}}'
     client.write(theirs)
     with pytest.raises(NotInstalled, match=r"not installed by fastn-mcp\. Nothing was changed\. .*--replace.*--name"):
@@ -224,7 +224,7 @@ def test_change_other_than_the_one_shown_is_not_made(client: ClientFile) -> None
     ],
 )
 def test_file_that_cannot_be_changed_safely_is_unchanged(client: ClientFile, content: bytes, expected: str) -> None:
-    """Issue 7."""
+    """Ours."""
     client.write(content)
     with pytest.raises(NotInstalled, match=expected):
         client.install()

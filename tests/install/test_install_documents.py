@@ -46,7 +46,7 @@ def round_trip(format_: Format, content: bytes, additions: list[Addition]) -> by
 @example('{"mcpServers":{"x":1}}', b"")
 @example('{"a": 1, "a": 2}', b"")
 def test_json_is_restored(text: str, mark: bytes) -> None:
-    """Issue 7: order, indentation, line ends, byte order mark, newline at the end."""
+    """Ours: order, indentation, line ends, byte order mark, newline at the end."""
     content = mark + text.encode()
     assert round_trip(Format.JSON, content, [SERVER]) == content
 
@@ -58,7 +58,7 @@ def test_json_is_restored(text: str, mark: bytes) -> None:
 @example('{"inputs": [/* none */], "mcpServers": { /* nor here */ }}', b"")
 @example('{"inputs": [{"id": "other"},],}', b"")
 def test_json_with_comments_is_restored(text: str, mark: bytes) -> None:
-    """Issue 7: comments and trailing commas too, and with two additions."""
+    """Ours: comments and trailing commas too, and with two additions."""
     content = mark + text.encode()
     assert round_trip(Format.JSONC, content, [SERVER, INPUT]) == content
 
@@ -69,7 +69,7 @@ def test_json_with_comments_is_restored(text: str, mark: bytes) -> None:
 @example("# only this", b"")
 @example("a = 1\r\n[b]\r\n", b"")
 def test_toml_is_restored(text: str, mark: bytes) -> None:
-    """Issue 7."""
+    """Ours."""
     content = mark + text.encode()
     assert round_trip(Format.TOML, content, [TABLE]) == content
 
@@ -77,7 +77,7 @@ def test_toml_is_restored(text: str, mark: bytes) -> None:
 @QUICK
 @given(json_texts(comments=True), st.sampled_from(["front", "back"]))
 def test_members_added_meanwhile_stay(text: str, place: str) -> None:
-    """Issue 7: exactly our entry goes, and no member before or after it."""
+    """Ours: exactly our entry goes, and no member before or after it."""
     content = text.encode()
     before = load(Format.JSONC, content)
     assume(before != {} and all(find(before, one) is None for one in (SERVER, INPUT)))
@@ -116,7 +116,7 @@ def test_entry_rewritten_by_the_client_is_removed(text: str) -> None:
 @QUICK
 @given(toml_texts())
 def test_extended_toml_table_is_removed_whole(text: str) -> None:
-    """Issue 7: Codex stores the approvals of tools below the entry."""
+    """Ours: Codex stores the approvals of tools below the entry."""
     try:
         then, traces = insert(Format.TOML, text.encode(), [TABLE])
     except NoPlace:
@@ -185,7 +185,7 @@ def test_existing_entry_is_replaced_in_place() -> None:
     ],
 )
 def test_invalid_document_is_reported(format_: Format, content: bytes, expected: str) -> None:
-    """Issue 7: with the position of the error."""
+    """Ours: with the position of the error."""
     with pytest.raises(UnreadableConfig, match=expected):
         insert(format_, content, [SERVER])
 

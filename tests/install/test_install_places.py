@@ -65,7 +65,7 @@ def machine(
     ],
 )
 def test_place_of_each_client_is_the_documented_one(client: str, linux: str, darwin: str, win32: str) -> None:
-    """Issue 7."""
+    """Ours."""
     for platform, path in (("linux", linux), ("darwin", darwin), ("win32", win32)):
         assert str(place(BY_NAME[client], machine(platform))) == path.replace("~", HOMES[platform], 1)
 
@@ -114,7 +114,7 @@ def test_client_is_present_by_folder_file_or_program(client: object) -> None:
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 @pytest.mark.parametrize("key", ["profile", "environment", "prompt"])
 def test_no_entry_holds_a_key(client: object, key: Key) -> None:
-    """Issue 7: it references one in a way that the client supports, or is refused."""
+    """Ours: it references one in a way that the client supports, or is refused."""
     known = next(one for one in CLIENTS if one is client)
     start = CommandLine("/bin/fastn-mcp", ("--profile", "acme"))
     if (known.name, key) not in POSSIBLE:
@@ -131,7 +131,7 @@ def test_no_entry_holds_a_key(client: object, key: Key) -> None:
 
 
 def test_entry_has_the_fields_that_each_client_documents() -> None:
-    """Issue 7."""
+    """Ours."""
     shapes = {
         client.name: additions(client, "fastn", CommandLine("x"), "environment", "linux")[0].value
         for client in CLIENTS
@@ -224,7 +224,7 @@ def test_keyring_variable_is_forwarded_on_linux(platform: str, arguments: tuple[
 def test_entry_starts_the_server_by_a_lasting_path(
     executable: str, prefix: str, existing: list[str], start: CommandLine | None
 ) -> None:
-    """Issue 7: a desktop client has another PATH, and what uvx fetched is deleted one day."""
+    """Ours: a desktop client has another PATH, and what uvx fetched is deleted one day."""
     found = running(executable, prefix, lambda path: path in existing)
     assert found == (start or CommandLine(executable, ("-P", "-m", "fastn_mcp")))
 

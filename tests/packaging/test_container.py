@@ -1,4 +1,4 @@
-"""The container file: what it promises, and what it is made of. Ours (issue 7)."""
+"""The container file: what it promises, and what it is made of. Ours."""
 
 import json
 import re

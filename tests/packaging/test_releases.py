@@ -1,4 +1,4 @@
-"""What a release says of itself: its notes, and what the MCP registry is told. Ours (issue 7)."""
+"""What a release says of itself: its notes, and what the MCP registry is told. Ours."""
 
 import hashlib
 import json

@@ -103,7 +103,7 @@ async def test_approval_cards_are_left_to_the_person(world: World) -> None:
 
 
 async def test_build_is_completed_by_following_next(world: World) -> None:
-    """Ours (issue 5): `next` of each answer leads to the result; only the approval is a person's."""
+    """Ours: `next` of each answer leads to the result; only the approval is a person's."""
     started = await reply_to(world, AiBuild(type="workflow", prompt="Sync orders to Xero"))
     planned = await reply_to(world, AiChat.model_validate(started["next"]["arguments"]))
     assert planned["pending_approvals"]

@@ -43,7 +43,7 @@ def names(rows: list[Answer], kind: str) -> list[str]:
 
 
 async def test_customer_dependents_are_connections_secrets_runs_and_triggers(world: World) -> None:
-    """Ours (issue 6)."""
+    """Ours."""
     answer = await dependents(world, "customer", key(world, "customers", "globex-exports"))
     assert answer["of"]["name"] == "Globex Exports"
     assert counts(answer["used_by"]) == {"connections": 1, "secrets": 1, "executions": 1}

@@ -203,7 +203,7 @@ async def test_large_account_is_read_once_within_bounds(world: World) -> None:
 
 
 async def test_index_is_built_once(world: World, listing: Listing) -> None:
-    """Issue 9: later queries do not process the names again, until something changes."""
+    """Ours: later queries do not process the names again, until something changes."""
     context = context_on(world, listing)
 
     async def looked_at() -> int:

@@ -67,7 +67,7 @@ def keep_only(world: World, collection: str, *, but: str = "") -> None:
 async def test_every_seeded_problem_is_found_with_its_id(
     world: World, words: str, severity: str, collection: str, name: str
 ) -> None:
-    """Ours (issue 6): the problems of the sandbox's account."""
+    """Ours: the problems of the sandbox's account."""
     found = finding_about(await overview(world), words)
     assert ids(found) == [named(world, collection, name)]
     assert found["severity"] == severity
@@ -374,7 +374,7 @@ async def test_key_without_a_last_use_is_not_unused(world: World) -> None:
 
 
 async def test_large_account_fits_one_answer(large_world: World) -> None:
-    """Ours (issue 6): 2,000 customers and 200,000 runs cost thirty requests, with exact counts."""
+    """Ours: 2,000 customers and 200,000 runs cost thirty requests, with exact counts."""
     done = await large_world.call(GetOverview())
     assert isinstance(done, Done)
     assert len(large_world.sandbox.requests) <= 30

@@ -52,7 +52,7 @@ def failed(world: World) -> list[str]:
 
 
 async def test_rows_are_concise(world: World) -> None:
-    """Ours (issue 5): few fields, times with their age in words, ids with names."""
+    """Ours: few fields, times with their age in words, ids with names."""
     rows = (await answer(world, ListExecutions(status="failed", limit=9)))["data"]
     assert rows[0] == {
         "id": failed(world)[0],
@@ -69,21 +69,21 @@ async def test_rows_are_concise(world: World) -> None:
 
 
 async def test_ids_of_repeated_names_are_listed_once(world: World) -> None:
-    """Ours (issue 5): an id repeated in each row costs tokens in each row."""
+    """Ours: an id repeated in each row costs tokens in each row."""
     shown = await answer(world, ListExecutions(status="failed", workflow_id="wf_96d1b3072c5a", limit=9))
     assert shown["ids"]["customer"].keys() == {"Katana"}
     assert shown["ids"]["workflow"] == {"Sync TikTok Orders to Cin7 Core": "wf_96d1b3072c5a"}
 
 
 async def test_id_that_occurs_once_is_beside_its_name(world: World) -> None:
-    """Ours (issue 5): ids come with names."""
+    """Ours: ids come with names."""
     rows = (await answer(world, ListTriggers()))["data"]
     by_name = {row["name"]: row for row in rows}
     assert by_name["Paid Shopify orders"]["starts"] == "wf_0d93ee5b1f62 (process-new-orders)"
 
 
 async def test_audit_log_names_resources_and_filters_by_them(world: World) -> None:
-    """Ours (issue 5): ids come with names, and a filter confirmed by the rows is not reported as unchecked."""
+    """Ours: ids come with names, and a filter confirmed by the rows is not reported as unchecked."""
     for description in ("Counts the stock", "Counts the stock of each shop"):
         await world.client.send(UpdateWorkflow(workflow_id="wf_c27aa8f04e19", description=description))
     shown = await answer(world, QueryAuditLog(resource_id="wf_c27aa8f04e19", limit=5))
@@ -105,7 +105,7 @@ async def test_customers_with_the_same_name_keep_their_ids(world: World) -> None
 
 
 async def test_names_are_looked_up_in_bounded_numbers_and_cached(world: World) -> None:
-    """Ours (issue 5): bounded requests."""
+    """Ours: bounded requests."""
     await answer(world, ListConnections())
     before = len(world.sandbox.requests)
     assert before <= 1 + 5
@@ -123,7 +123,7 @@ async def test_full_rows_are_unchanged(world: World, operation: type[List[Any]])
 
 @pytest.mark.parametrize("operation", LISTS, ids=lambda operation: operation.tool_name())
 async def test_concise_rows_cost_less_than_full_ones(world: World, operation: type[List[Any]]) -> None:
-    """Ours (issue 5): concise rows are a table, not a dump."""
+    """Ours: concise rows are a table, not a dump."""
     concise = str((await answer(world, operation()))["data"])
     full = str((await answer(world, operation(detail="full")))["data"])
     assert len(concise) < len(full)
@@ -162,7 +162,7 @@ async def test_no_rows_for_an_unknown_value_says_so(world: World, operation: typ
 
 
 async def test_csv_rows(world: World) -> None:
-    """Ours (issue 5): a line of names, then a line for each row, with times unchanged."""
+    """Ours: a line of names, then a line for each row, with times unchanged."""
     shown = await answer(world, ListExecutions(status="failed", limit=9, detail="csv"))
     rows = list(csv.DictReader(io.StringIO(shown["data"])))
     assert [row["id"] for row in rows] == failed(world)[:9]
@@ -190,7 +190,7 @@ async def test_cursor_continues_with_the_rows_that_did_not_fit(
 
 
 async def test_unfiltered_lists_are_read_until_the_page_is_full(world: World) -> None:
-    """Ours (issue 5): filters are also applied here, by bounded reads."""
+    """Ours: filters are also applied here, by bounded reads."""
     behaving(world, filtering=Filtering.IGNORED)
     shown = await answer(world, ListExecutions(status="failed", limit=5))
     assert [row["id"] for row in shown["data"]] == failed(world)[:5]
@@ -211,7 +211,7 @@ async def test_page_without_filters_is_one_request(world: World) -> None:
 
 
 async def test_further_reads_are_bounded_and_reported(world: World) -> None:
-    """Ours (issue 5): a rare match costs a bounded number of requests, and the cursor continues after them."""
+    """Ours: a rare match costs a bounded number of requests, and the cursor continues after them."""
     behaving(world, filtering=Filtering.IGNORED)
     (execution, *_) = world.sandbox.state.all("executions")
     for number in range(2_000):

@@ -78,7 +78,7 @@ UPDATES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("what", UPDATES)
 async def test_undo_of_an_update_restores_the_state_before(world: World, what: str) -> None:
-    """Ours (issue 5)."""
+    """Ours."""
     tool, slug, arguments = UPDATES[what]
     operation = BY_NAME[tool]
     collection = operation.toolset()
@@ -93,7 +93,7 @@ async def test_undo_of_an_update_restores_the_state_before(world: World, what: s
 
 
 async def test_undo_restores_the_routes_of_a_trigger(world: World) -> None:
-    """Ours (issue 5): updates of every resource."""
+    """Ours: updates of every resource."""
     key = named(world, "triggers", "Hourly Slack sync", by="name")
     before = row(world, "triggers", key)
     change = await changed(world, UpdateTrigger(trigger_id=key, schedule="*/5 * * * *", status="Disabled"))
@@ -112,7 +112,7 @@ async def test_undo_can_be_undone(world: World) -> None:
 
 
 async def test_undo_refuses_to_overwrite_later_changes(world: World) -> None:
-    """Ours (issue 5): the target is checked for drift."""
+    """Ours: the target is checked for drift."""
     key = named(world, "customers", "acme-corp")
     change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
     world.sandbox.state.put("customers", {**world.sandbox.state.rows["customers"][key], "plan": "Enterprise"})
@@ -146,7 +146,7 @@ async def test_change_is_undone_only_once(world: World) -> None:
 
 
 async def test_undo_of_a_deletion_names_new_id_and_losses(world: World) -> None:
-    """Ours (issue 5): the id is new; credentials are lost, and so are fields without an argument."""
+    """Ours: the id is new; credentials are lost, and so are fields without an argument."""
     key = named(world, "customers", "globex-exports")
     before = row(world, "customers", key)
     change = await changed(world, DeleteCustomer(customer_id=key))
@@ -159,7 +159,7 @@ async def test_undo_of_a_deletion_names_new_id_and_losses(world: World) -> None:
 
 
 async def test_undo_recreates_a_deleted_trigger(world: World) -> None:
-    """Ours (issue 5)."""
+    """Ours."""
     key = named(world, "triggers", "Hourly Slack sync", by="name")
     before = row(world, "triggers", key)
     answer = await undone(world, await changed(world, DeleteTrigger(trigger_id=key)))
@@ -170,7 +170,7 @@ async def test_undo_recreates_a_deleted_trigger(world: World) -> None:
 
 
 async def test_undo_recreates_a_deleted_connector(world: World) -> None:
-    """Ours (issue 5)."""
+    """Ours."""
     key = named(world, "connectors", "gamma")
     answer = await undone(world, await changed(world, DeleteConnector(connector_id=key)))
     assert row(world, "connectors", answer["new_id"])["slug"] == "gamma"
@@ -178,7 +178,7 @@ async def test_undo_recreates_a_deleted_connector(world: World) -> None:
 
 
 async def test_undo_of_a_creation_deletes_after_approval(world: World) -> None:
-    """Ours (issue 5): it is guarded as a deletion."""
+    """Ours: it is guarded as a deletion."""
     change = await changed(world, CreateCustomer(name="Initech"))
     form = person(world)
     assert isinstance(await world.call(UndoChange(change_id=change.id), form), Done)
@@ -234,7 +234,7 @@ NEVER: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("tool", "arguments", "why"), NEVER, ids=lambda value: value if isinstance(value, str) else "")
 async def test_change_without_undo_says_why(world: World, tool: str, arguments: dict[str, Any], why: str) -> None:
-    """Ours (issue 5): in the receipt, and when undo_change is called."""
+    """Ours: in the receipt, and when undo_change is called."""
     change = await changed(world, BY_NAME[tool].model_validate(arguments))
     fields = receipt(change)
     assert fields["undo"] is None
@@ -337,7 +337,7 @@ async def test_result_has_a_receipt(world: World) -> None:
 
 
 async def test_list_changes_shows_fields_and_undo(world: World) -> None:
-    """Ours (issue 5)."""
+    """Ours."""
     key = named(world, "customers", "acme-corp")
     change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
     world.clock.pass_(7_200)
@@ -420,7 +420,7 @@ async def test_no_secret_is_journalled(world: World, where: str) -> None:
 
 
 async def test_overwritten_secrets_are_named_as_lost(world: World) -> None:
-    """Ours (issue 5): receipts say what cannot be restored."""
+    """Ours: receipts say what cannot be restored."""
     gamma = named(world, "connectors", "gamma")
     methods: Any = [{"type": "API_KEY", "title": "Key", "isDefault": True, "config": {"clientSecret": "hunter2"}}]
     await changed(world, UpdateConnector(connector_id=gamma, auth_methods=methods))

@@ -45,7 +45,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
 
 
 async def test_what_was_made_is_done_with_its_new_id_and_its_place_in_the_audit(watched: Watched) -> None:
-    """Issue 6: target, effect, rule, approval, outcome, duration, hashes, change."""
+    """Ours: target, effect, rule, approval, outcome, duration, hashes, change."""
     done: Any = await watched.call(CreateCustomer(name="Initech"))
     attempt = watched.only()
     assert (attempt.group, attempt.target, attempt.name) == (OutcomeGroup.DONE, done.result.id, "Initech")
@@ -57,14 +57,14 @@ async def test_what_was_made_is_done_with_its_new_id_and_its_place_in_the_audit(
 
 
 async def test_reads_are_only_counted(watched: Watched) -> None:
-    """Issue 6."""
+    """Ours."""
     await watched.call(ListCustomers())
     await watched.call(ListCustomers(limit=1))
     assert (watched.tally.attempts, watched.tally.reads) == ([], 2)
 
 
 async def test_a_change_whose_answer_is_lost_is_unknown(watched: Watched) -> None:
-    """Issue 6, DESIGN 4."""
+    """Ours."""
     watched.sandbox.faults.add(Reset(method="POST"))
     await watched.call(CreateCustomer(name="Initech"))
     attempt = watched.only()
@@ -118,7 +118,7 @@ async def test_what_another_process_asked_about_waits_here_too(watched: Watched,
 
 
 async def test_a_refusal_names_the_rule(tmp_path: Path) -> None:
-    """Issue 6."""
+    """Ours."""
     watched = Watched(tmp_path, Policy("read-only"))
     await watched.call(CreateCustomer(name="Initech"))
     attempt = watched.only()
@@ -139,7 +139,7 @@ def line(event: str, n: int, **more: Any) -> dict[str, Any]:
 
 
 def test_a_call_that_was_sent_and_never_ended_is_unknown() -> None:
-    """Issue 6: the process was cancelled in the middle."""
+    """Ours: the process was cancelled in the middle."""
     tally = Tally()
     tally.entry(line("intent", 1))
     assert tally.attempts[0].group is OutcomeGroup.UNKNOWN

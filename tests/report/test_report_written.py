@@ -35,7 +35,7 @@ def html_of(text: str) -> str:
 
 
 def test_every_call_is_in_the_group_of_its_outcome_and_counted() -> None:
-    """Issue 6: done, refused, declined, waiting, failed, unknown, left."""
+    """Ours: done, refused, declined, waiting, failed, unknown, left."""
     outcomes = ["done", "refused", "declined", "approval_required", "not_found", "unknown_outcome", "left", "previewed"]
     report = made(*map(attempt, outcomes))
     assert {name: [c["outcome"] for c in calls] for name, calls in report["calls"].items()} == dict(
@@ -46,7 +46,7 @@ def test_every_call_is_in_the_group_of_its_outcome_and_counted() -> None:
 
 
 def test_a_hostile_name_is_text_and_nothing_else() -> None:
-    """Issue 6: names from Fastn are data: no markup, no other cell, no other line, no mention."""
+    """Ours: names from Fastn are data: no markup, no other cell, no other line, no mention."""
     fields = ("target", "name", "message", "rule", "principal")
     plain = html_of(markdown(made(attempt("refused", **dict.fromkeys(fields, "plain")))))
     html = html_of(markdown(made(attempt("refused", **dict.fromkeys(fields, HOSTILE)))))
@@ -68,7 +68,7 @@ def test_no_text_leaves_its_code_span(text: str) -> None:
 
 
 def test_the_newest_entry_and_how_to_check_it_are_named() -> None:
-    """Issue 6: the report can be checked against the audit."""
+    """Ours: the report can be checked against the audit."""
     link = Link(7, "outcome", "ab" * 32)
     report = document(About("a", None, None, "/s/x y.jsonl"), [attempt(audit=(link,))], None, link, None, NOW)
     text = markdown(report)
@@ -78,7 +78,7 @@ def test_the_newest_entry_and_how_to_check_it_are_named() -> None:
 
 
 def test_a_report_is_for_its_owner_and_whole(tmp_path: Path) -> None:
-    """Issue 6: 0600, written atomically, over the one of before; nothing else is left in the folder."""
+    """Ours: 0600, written atomically, over the one of before; nothing else is left in the folder."""
     path = tmp_path / "run.json"
     path.write_text("old")
     path.chmod(0o644)

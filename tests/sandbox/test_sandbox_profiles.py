@@ -1,4 +1,4 @@
-"""Tests of profiles (issue 7): changes name their profile, and approvals are valid only for one account."""
+"""Tests of profiles: changes name their profile, and approvals are valid only for one account."""
 
 import json
 from pathlib import Path
@@ -65,7 +65,7 @@ def desk(tmp_path: Path) -> Desk:
 
 
 async def test_profile_is_in_request_result_and_audit_of_every_change(desk: Desk) -> None:
-    """Issue 7: for every change of the catalogue, with a guard that asks about everything."""
+    """Ours: for every change of the catalogue, with a guard that asks about everything."""
     changes = [call for call in sensible(desk.fastn) if call.effect is not Effect.READ]
     parts = desk.parts(**ACME)
     named = "acme at localhost, environment test, tenant t-1"

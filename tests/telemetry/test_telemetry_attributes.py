@@ -1,4 +1,4 @@
-"""Contents of telemetry: a closed vocabulary, without data of an account. Ours (issue 8)."""
+"""Contents of telemetry: a closed vocabulary, without data of an account. Ours."""
 
 import logging
 import re

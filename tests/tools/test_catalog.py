@@ -76,7 +76,7 @@ EFFECTS = {
 
 
 def test_catalog_is_the_reference_in_the_agreed_order() -> None:
-    """Fastn's reference: each of its operations, by method and path; the order is issue 2's."""
+    """Fastn's reference: each of its operations, by method and path."""
     ours = [[op.tool_name(), op.route.method, op.route.path] for op in CATALOG]
     assert ours == [line.split() for line in REFERENCE.strip().splitlines()]
 
@@ -186,13 +186,13 @@ def test_no_argument_lets_a_model_approve_itself(offer: AnyTool) -> None:
 
 @each
 def test_ids_are_named_after_their_resource(operation: AnyOperation) -> None:
-    """Ours (issue 2): a model cannot mistake one id for another."""
+    """Ours: a model cannot mistake one id for another."""
     resources = {f"{found[0].replace('-', '_')}_id" for found in re.findall(r"/([a-z-]+)s/(\{)", operation.route.path)}
     assert set(operation.route.parameters) == resources
 
 
 def test_procedures_are_listed_first_and_names_are_unique() -> None:
-    """Ours (issue 5): they answer most questions, and a model reads from the top."""
+    """Ours: they answer most questions, and a model reads from the top."""
     assert (*PROCEDURES, *CATALOG) == ALL_TOOLS
     assert len({offer.tool_name() for offer in ALL_TOOLS}) == len(ALL_TOOLS)
 

@@ -70,7 +70,7 @@ def test_changing_tools_take_dry_run_and_others_do_not(operation: AnyOperation) 
 def test_argument_error_names_the_field_and_the_reason_but_not_the_value(
     name: str, arguments: dict[str, Any], message: str
 ) -> None:
-    """Ours (issue 2): the field, the reason, the nearest known name."""
+    """Ours: the field, the reason, the nearest known name."""
     assert refusal(name, arguments).startswith(message)
 
 
@@ -81,7 +81,7 @@ def test_argument_errors_are_limited_to_eight() -> None:
 
 
 def test_disabled_tool_is_not_reported_as_unknown() -> None:
-    """Ours (issue 2): filters also apply at call time, and the error says that the model made no mistake."""
+    """Ours: filters also apply at call time, and the error says that the model made no mistake."""
     with pytest.raises(NotSent, match="is disabled here") as caught:
         parse({"get_customer": GetCustomer}, "delete_customer", {"customer_id": "c"})
     assert not isinstance(caught.value, UnknownTool)
@@ -99,7 +99,7 @@ def test_unknown_tool_error_names_the_nearest_one(name: str, near: str) -> None:
 
 @given(arguments=st.dictionaries(st.text(max_size=80), st.text() | st.integers() | st.none(), max_size=4))
 def test_any_request_gets_a_json_response(arguments: dict[str, Any]) -> None:
-    """Ours (issue 2): a reply to every request, whatever it holds."""
+    """Ours: a reply to every request, whatever it holds."""
     with pytest.raises(NotSent) as caught:  # the name is not text
         parse(BY_NAME, "create_customer", {**arguments, "name": 7})
     assert len(to_json(caught.value.data())) < 3_000

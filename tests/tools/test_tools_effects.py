@@ -71,7 +71,7 @@ def test_connections_name_their_customer_as_fastn_does() -> None:
 
 
 def test_extra_is_merged_into_the_body() -> None:
-    """Ours (issue 2): undocumented fields can be sent."""
+    """Ours: undocumented fields can be sent."""
     call = CreateCustomer(name="Acme", extra={"tier": {"level": 3}})
     assert call.request().body == {"name": "Acme", "tier": {"level": 3}}
 
