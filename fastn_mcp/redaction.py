@@ -1,8 +1,8 @@
-"""What is secret and what is unsafe to print: every rule, in one place. Imports nothing of this package.
+"""Redact secrets and sanitize unsafe text: every rule, in one place. Imports nothing of this package.
 
-`redact` hides secrets by their name and by their shape, `Redactor` hides secrets that are known, `sanitize` makes
-invisible characters visible. `safe` redacts and sanitizes: every result, error, record and approval request passes it.
-Each is idempotent.
+`redact` removes secrets recognized by name or shape, `Redactor` removes known secrets, and `sanitize` escapes invisible
+characters. `safe` redacts and sanitizes; it is applied to every result, error, record and approval request.
+All are idempotent.
 """
 
 import re
@@ -18,10 +18,10 @@ from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
 REDACTED = "[hidden-by-fastn-mcp]"
-"""What stands in the place of a secret. Nobody writes it by chance, as in a CSS selector."""
+"""Replacement for a secret. Unlikely to occur by chance, as `[hidden]` does in CSS selectors."""
 
 _EARLIER = "[hidden]"
-"""What stood there in the records of earlier versions."""
+"""Replacement for a secret in records of earlier versions."""
 
 # --- names -------------------------------------------------------------------------------------------------------
 
@@ -36,9 +36,9 @@ _ABOUT_A_SECRET = re.compile(
 )
 _NAMING = frozenset({"name", "key", "id", "field", "header", "label", "param", "parameter", "variable", "property"})
 _HOLDING = frozenset({"value", "values", "val", "default", "defaultvalue", "currentvalue"})
-"""In {"name": "apiKey", "value": "..."}: what names it, and what holds it."""
+"""Keys of pairs such as {"name": "apiKey", "value": "..."}: those that name the secret, and those that hold it."""
 
-# What a row of an API key or a secret is known to show. A text under any other name is hidden.
+# Fields of API keys and secrets that are safe to show. A text in any other field is redacted.
 _ROW = frozenset({
     "id", "name", "type", "kind", "mode", "status", "state", "environment", "env", "scope", "scopes", "permission",
     "permissions", "role", "customer", "customers", "customerid", "customerids", "endorgid", "orgid", "spaceid",
@@ -50,7 +50,7 @@ _HEAD = frozenset({"keyprefix", "prefix", "start"})
 _TAIL = frozenset({"last4", "lastfour", "keysuffix", "suffix", "end"})
 _MASKED = frozenset({"maskedkey", "masked", "keyhint", "hint", "redactedkey", "partialkey", "obfuscatedkey"})
 _FRAGMENTS = _HEAD | _TAIL | _MASKED
-"""Names of a part of a key, by which people tell keys apart."""
+"""Fields with a part of a key, by which people identify it."""
 
 _SCHEMA_TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 _SCHEMA_WORDS = frozenset({
@@ -58,7 +58,7 @@ _SCHEMA_WORDS = frozenset({
     "minLength", "maxLength", "minimum", "maximum", "pattern", "writeOnly", "readOnly", "nullable", "deprecated",
     "anyOf", "oneOf", "allOf", "$ref",
 })  # fmt: skip
-"""What describes a field without a value of it."""
+"""JSON Schema keywords, which describe a field and hold no value of it."""
 
 
 class _Name(NamedTuple):
@@ -69,7 +69,7 @@ class _Name(NamedTuple):
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a value under this name is a secret, as under `clientSecret` and not under `secretId`."""
+    """Return whether a value under this name is secret: `clientSecret` is, `secretId` is not."""
     return _name(name).secret
 
 
@@ -84,11 +84,11 @@ def _read_name(name: str) -> _Name:
     return _Name(redact_text(name), plain, secret, plain.endswith("s") and not plain.endswith("pass"))
 
 
-_known_name = lru_cache(4096)(_read_name)  # the same few names stand in each row of a list
+_known_name = lru_cache(4096)(_read_name)  # each row of a list repeats the same few names
 
 
 def is_issued_secret(name: str) -> bool:
-    """Whether the answer that creates an API key shows a secret under this name. Nobody documents which it is."""
+    """Return whether this field may hold the secret of a new API key. The field is undocumented."""
     plain = _name(name).plain
     return plain in ("key", "apikey", "secret", "token", "value") or plain.endswith("secret") or "hmac" in plain
 
@@ -117,22 +117,22 @@ _ACTIONS = frozenset(
     {"*", "admin", "create", "delete", "execute", "get", "invite", "list", "manage", "read", "remove", "replay"}
     | {"revoke", "rotate", "share", "update", "use", "view", "write"}
 )
-"""What a permission ends in, as `api-keys:create`: who approves a role reads it whole."""
+"""Last parts of permissions such as `api-keys:create`, which are not redacted: approvers read them whole."""
 _DEEPEST = 4
-"""Levels of JSON inside a text inside JSON that are looked into. What is deeper is hidden."""
+"""Maximum levels of JSON nested in texts that are searched. Deeper levels are redacted."""
 
 
 def redact_text(text: str) -> str:
-    """The text without what has the shape of a secret, or stands after the name of one."""
+    """Redact secrets in a text, recognized by their shape or by the name before them."""
     return _text(text, 0)
 
 
 _ORDINARY = re.compile(r"[\w .,/@+-]*|[\d-]{10}T[\d:.]+Z?")
-"""No assignment, header, address or JSON: the text of most fields."""
+"""Texts without an assignment, header, address or JSON, as in most fields."""
 
 
 def _is_ordinary(text: str) -> bool:
-    """Whether the text has neither the characters nor the beginnings of a secret. Every text of a list passes here."""
+    """Return whether a text has no characters or prefixes of secrets. Fast path for every text of a list."""
     if text.isalnum():
         return True
     if _ORDINARY.fullmatch(text) is None or "fsk_" in text or "eyJ" in text or "-----BEGIN" in text:
@@ -149,7 +149,7 @@ def _text(text: str, level: int) -> str:
         if held is not None:
             return _json_text(text, held, level)
     marks = (("{[", "}]"), ("{", "}")) if "{" in text or "[" in text else ()
-    for first, last in marks:  # JSON within a text, perhaps as a text of JSON
+    for first, last in marks:  # JSON in a text, perhaps escaped as a JSON string
         start = min((at for mark in first if (at := text.find(mark)) >= 0), default=-1)
         end = max(map(text.rfind, last)) + 1
         if 0 <= start < end and (shown := _held_json(text[start:end], level)) != text[start:end]:
@@ -181,7 +181,7 @@ def _held_json(text: str, level: int) -> str:
 
 
 def _json_text(text: str, held: JsonValue, level: int) -> str:
-    """The JSON text of a value without secrets; as it was where it holds none."""
+    """Redact secrets in a JSON text; return it unchanged if it has none."""
     if level >= _DEEPEST:
         return REDACTED
     try:
@@ -197,7 +197,7 @@ def _after_its_name(found: "re.Match[str]") -> str:
     secret = is_secret_name(name)
     if "before" in groups:
         secret = secret or (found["before"] != "" and name.casefold() in _IN_A_QUERY)
-    elif "quote" not in groups:  # a header; a word and a colon stand in prose as well
+    elif "quote" not in groups:  # a header; prose, too, has words followed by a colon
         secret = secret and ("-" in name or name.lower() in ("authorization", "cookie"))
         secret = secret and not (found["lead"].endswith(":") and found["value"] in _ACTIONS)
     if not secret or REDACTED in found["value"]:
@@ -207,7 +207,7 @@ def _after_its_name(found: "re.Match[str]") -> str:
 
 
 def _is_basic(token: str) -> bool:
-    """Whether what follows the word Basic is a credential, and no word of prose."""
+    """Return whether the word after "Basic" is a credential rather than prose."""
     if re.search(r"[0-9=+/]", token):
         return True
     try:
@@ -217,7 +217,7 @@ def _is_basic(token: str) -> bool:
 
 
 def _json(text: str) -> JsonValue:
-    """The object, list or text that a text holds as JSON; None where it holds none."""
+    """Parse a text as a JSON object, list or string; return None if it is none of them."""
     try:
         held = cast(JsonValue, from_json(text))
     except ValueError:
@@ -229,22 +229,22 @@ def _json(text: str) -> JsonValue:
 
 
 def redact(value: JsonValue) -> JsonValue:
-    """The value without the secrets that can be told by their names, or by their shape."""
+    """Redact secrets in a value, recognized by name or by shape."""
     return _walk(value, 0)
 
 
 def redact_object(value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """The same of an object."""
+    """Redact secrets in an object."""
     return cast("dict[str, JsonValue]", redact(dict(value)))
 
 
 def redact_row(row: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """The row of an API key or of a secret: texts stand only under the names that such rows are known to show."""
+    """Redact the row of an API key or a secret: only fields known to be safe keep their texts."""
     return {_name(name).safe: _row_value(_name(name), item) for name, item in row.items()}
 
 
 def secrets_in(value: JsonValue) -> list[str]:
-    """The texts that stand under names of secrets, of those that are long enough to be told from other texts."""
+    """Return texts under secret names, if long enough to be distinguished from other texts."""
     if isinstance(value, list):
         return [text for item in value for text in secrets_in(item)]
     if not isinstance(value, dict):
@@ -261,7 +261,7 @@ def secrets_in(value: JsonValue) -> list[str]:
 
 
 def texts_in(value: JsonValue) -> list[str]:
-    """All texts of a value, without the names in it."""
+    """Return all texts in a value, without its keys."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
@@ -270,17 +270,17 @@ def texts_in(value: JsonValue) -> list[str]:
 
 
 def is_redacted(value: JsonValue) -> bool:
-    """Whether a secret was hidden somewhere in a record, by this version or an earlier one."""
+    """Return whether a record has a redacted secret, of this version or an earlier one."""
     return find_text(value, lambda text: REDACTED in text or _EARLIER in text) is not None
 
 
 def find_redacted(value: JsonValue) -> str | None:
-    """Where a secret was hidden, as `find_text` says it."""
+    """Return the path of the first redacted secret, as `find_text` does."""
     return find_text(value, lambda text: REDACTED in text)
 
 
 def find_text(value: JsonValue, fits: Callable[[str], bool], path: str = "") -> str | None:
-    """The path of the first text that fits, as `extra.headers[0]`; of the object where it is a name. None if none."""
+    """Return the path of the first match, as `extra.headers[0]`, or of the object whose key matches; None if none."""
     if isinstance(value, str):
         return path or "the value" if fits(value) else None
     if isinstance(value, list):
@@ -297,16 +297,16 @@ def find_text(value: JsonValue, fits: Callable[[str], bool], path: str = "") -> 
 def _raw(value: object) -> bytes | None:
     try:
         return to_json(value)
-    except ValueError:  # half a character, or too deep
+    except ValueError:  # an unpaired surrogate, or too deep
         return None
 
 
 class _Names(NamedTuple):
-    """The names of an object: the same for each row of a list."""
+    """Keys of an object, cached because the rows of a list share them."""
 
     names: tuple[_Name, ...]
     has_pairs: bool
-    """Whether one name may say what stands under another, as in {"name": "apiKey", "value": "..."}."""
+    """Whether one key may name the secret under another, as in {"name": "apiKey", "value": "..."}."""
 
 
 def _names(value: dict[str, JsonValue]) -> _Names:
@@ -346,7 +346,7 @@ def _walk(value: JsonValue, level: int) -> JsonValue:
 
 
 def _hidden_pair(item: JsonValue) -> JsonValue:
-    """A header as ["Authorization", "..."], hidden; None where it is none."""
+    """Redact a header such as ["Authorization", "..."]; return None if it is not a secret header."""
     match item:
         case [str(name), str()] if is_secret_name(name):
             return [_name(name).safe, REDACTED]
@@ -355,7 +355,7 @@ def _hidden_pair(item: JsonValue) -> JsonValue:
 
 
 def _hide(value: JsonValue, *, many: bool) -> JsonValue:
-    """What stands under the name of a secret; `many` where that is a plural, as of rows, or of a count."""
+    """Redact a value under a secret name; `many` if the name is a plural, as of rows or of a count."""
     match value:
         case None | bool() | "":
             return value
@@ -401,32 +401,32 @@ def _is_fragment(text: str) -> bool:
 # --- values that are known -----------------------------------------------------------------------------------------
 
 _SHORTEST = 4
-"""Characters. Shorter secrets stand in too many innocent texts."""
+"""Minimum length in characters. Shorter secrets occur in too many harmless texts."""
 
 _SHORTEST_ENCODED = 8
 _LONGEST_SPELLED = 256
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=")
 _SLASHES = r"\\{1,32}"
-"""Escaped up to six times. Without a limit, a long run of backslashes would be read from each of them to its end."""
+"""Up to six levels of escaping. Unlimited, a long run of backslashes would take quadratic time."""
 _SHORT_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "\n": "n", "\t": "t", "\r": "r"}
 
 
 class Redactor:
-    """Hides the secrets that it is given wherever they stand: as they are, percent-encoded, escaped or in base64."""
+    """Redact known secrets: plain, percent-encoded, escaped or in base64."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        # The longest first: one may hold another.
+        # The longest first: a secret may contain another.
         self.secrets = sorted({text for text in secrets if len(text) >= _SHORTEST}, key=len, reverse=True)
         self._cores = [core for text in self.secrets for core in _base64_cores(text)]
         self._bytes = [text.encode(errors="replace") for text in (*self.secrets, *self._cores)]
         self._spelled: re.Pattern[str] | None = None
 
     def may_stand_in(self, body: bytes) -> bool:
-        """Whether one of them may be in this JSON text."""
+        """Return whether this JSON text may contain one of the secrets."""
         return bool(self.secrets) and (b"\\" in body or b"%" in body or any(text in body for text in self._bytes))
 
     def __call__(self, value: JsonValue) -> JsonValue:
-        """The value without them."""
+        """Redact the secrets in a value."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):
@@ -434,11 +434,11 @@ class Redactor:
         return self.object(value) if isinstance(value, dict) else value
 
     def object(self, value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """The same of an object."""
+        """Redact the secrets in an object."""
         return {self.text(name): self(item) for name, item in value.items()}
 
     def text(self, text: str) -> str:
-        """The same of a text."""
+        """Redact the secrets in a text."""
         for secret in self.secrets:
             text = text.replace(secret, REDACTED)
         if self.secrets and ("%" in text or "\\" in text):
@@ -454,7 +454,7 @@ class Redactor:
         return text
 
     def find(self, value: JsonValue) -> str | None:
-        """Where one of them stands in a value, as `extra.headers[0]`; None where none does."""
+        """Return the path of the first secret, as `extra.headers[0]`; None if there is none."""
         return find_text(value, lambda text: self.text(text) != text)
 
     def _any_spelling(self) -> "re.Pattern[str]":
@@ -464,7 +464,7 @@ class Redactor:
 
 
 def _spellings(secret: str) -> str:
-    """A pattern of the secret with any of its characters percent-encoded, or escaped as in JSON, however often."""
+    """Return a pattern of the secret with any characters percent-encoded or JSON-escaped, at any depth."""
     if len(secret) > _LONGEST_SPELLED:
         whole = {
             parse.quote(secret),
@@ -490,7 +490,7 @@ def _any_case(digits: str) -> str:
 
 
 def _base64_cores(secret: str) -> list[str]:
-    """What base64 makes of the secret whatever stands before and behind it, in both alphabets."""
+    """Return the parts of the secret's base64 that do not depend on the text around it, in both alphabets."""
     data = secret.encode(errors="replace")
     if len(data) < _SHORTEST_ENCODED:
         return []
@@ -506,9 +506,9 @@ _MASK = re.compile(r"[*•●·…]+|\.{2,}|[xX]{3,}")
 
 
 def is_own_key(key: str, row: Mapping[str, object]) -> bool | None:
-    """Whether the row of an API key is of this key, by the parts of it that the row shows; None where they do not say.
+    """Return whether the row of an API key describes this key, by the parts that it shows; None if they do not tell.
 
-    A record that shows no part of its key could be of any.
+    A row that shows no part of its key could describe any key.
     """
     parts = {_name(name).plain: item for name, item in row.items() if isinstance(item, str) and item}
     verdicts = {_fits(key, name, text) for name, text in parts.items() if name in _FRAGMENTS | {"key", "apikey"}}
@@ -521,12 +521,12 @@ def is_own_key(key: str, row: Mapping[str, object]) -> bool | None:
 
 
 def _fits(key: str, name: str, text: str) -> bool | None:
-    """Whether a part that a row shows is of this key. A beginning can be no more than that of all keys."""
+    """Return whether a shown part belongs to this key. A head may be no more than the prefix common to all keys."""
     mask = list(_MASK.finditer(text))
     head = text[: mask[0].start()] if mask else text if name in _HEAD or text.startswith("fsk_") else ""
     tail = text[mask[-1].end() :] if mask else text if name in _TAIL or name in _MASKED else ""
     if name in _MASKED and not mask and not text.startswith("fsk_"):
-        return True if key.endswith(tail) or key.startswith(text) else None  # a hint can be any words
+        return True if key.endswith(tail) or key.startswith(text) else None  # a hint can be free text
     if not mask and text == key:
         return True
     if len(tail) >= _SHORTEST and name not in _HEAD:
@@ -539,19 +539,19 @@ def _fits(key: str, name: str, text: str) -> bool | None:
 # --- unsafe to print -----------------------------------------------------------------------------------------------
 
 _MARKS = 3
-"""Combining marks in a row that a script may need."""
+"""Consecutive combining marks that a script may need."""
 
-# Letters, marks and symbols that show nothing, besides what the categories of `_is_unseen` say.
+# Invisible letters, marks and symbols that the categories in `_is_unseen` do not cover.
 _BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufffc\U00013441\U00013442\U00016fe4\U0001d159")
 _SELECTORS = ((0xFE00, 0xFE0F), (0xE0100, 0xE01EF), (0x180B, 0x180F))
 _PLAIN = re.compile(r"[\x20-\x7e\n\t]*")
 
 
 def sanitize(text: str, *, keep: str = "") -> str:
-    """The text with what cannot be seen in it as `\\u{...}`; `keep` are characters that may stay.
+    """Escape invisible characters as `\\u{...}`, except those in `keep`.
 
-    Control, bidirectional and invisible characters, and every blank but the plain space, can hide text from a person,
-    make two names look alike, or move what a terminal shows. Letters keep their marks, but no more than a script needs.
+    Control, bidirectional and invisible characters, and any blank but the plain space, can hide text from a person,
+    make two names look alike, or move the output of a terminal. Letters keep as many combining marks as a script needs.
     """
     if _PLAIN.fullmatch(text) and not any(letter in text for letter in "\n\t" if letter not in keep):
         return text
@@ -567,12 +567,12 @@ def sanitize(text: str, *, keep: str = "") -> str:
 
 
 def safe(value: JsonValue) -> JsonValue:
-    """The value without secrets, and with what cannot be seen in its texts made visible; lines and tabs stay."""
+    """Redact secrets and escape invisible characters in a value. Line breaks and tabs stay."""
     return safe_json(value)[0]
 
 
 def safe_json(value: JsonValue) -> tuple[JsonValue, bytes | None]:
-    """The same with its JSON; None for what JSON cannot hold."""
+    """Return the same with its JSON; None if JSON cannot represent it."""
     value = _walk(value, 0)
     if (raw := _raw(value)) is None or not _is_plain(raw):
         value = _each_text(value, lambda text: sanitize(text, keep="\n\t"))
@@ -581,26 +581,26 @@ def safe_json(value: JsonValue) -> tuple[JsonValue, bytes | None]:
 
 
 def safe_text(text: str) -> str:
-    """The text without secrets, on one line, with what cannot be seen in it made visible."""
+    """Redact secrets and escape invisible characters in a text, which becomes one line."""
     return sanitize(redact_text(text))
 
 
 def shorten(text: str, longest: int) -> str:
-    """A text of at most `longest` characters, and how many more it had."""
+    """Cut a text to `longest` characters, and append how many were removed."""
     return text[:longest] + left_out(len(text) - longest)
 
 
 def left_out(characters: int) -> str:
-    """What stands after a text that `characters` were cut from; nothing where it is whole."""
+    """Return the note on `characters` that were cut; empty if none were."""
     return f" [{characters} more character{'s' if characters > 1 else ''}]" if characters > 0 else ""
 
 
 LONGEST_VALUE = 200
-"""Characters of a quoted value."""
+"""Maximum length of a quoted value, in characters."""
 
 
 def quote(value: object, limit: int = LONGEST_VALUE, *, is_name: bool = False) -> str:
-    """A value on one line for people, quoted where it is text, so that none can speak for us, and cut with a count.
+    """Format a value on one line, cut with a count. Text is quoted so that it cannot pose as ours.
 
     `is_name` is for names such as `api-keys:create`, in which nothing is secret.
     """
@@ -613,12 +613,12 @@ def quote(value: object, limit: int = LONGEST_VALUE, *, is_name: bool = False) -
 
 
 def name_as_read(name: str) -> str:
-    """The name as a person reads it, or as a server that trims and normalises it: ` PAY\u200b_KEY` is `pay_key`."""
+    """Return the name as a person, or a server that trims and normalizes, reads it: ` PAY\u200b_KEY` is `pay_key`."""
     return " ".join(_letters(name).split()).casefold()
 
 
 def _is_plain(raw: bytes) -> bool:
-    """Whether JSON text holds nothing that has to be made visible."""
+    """Return whether JSON text needs no sanitizing."""
     return raw.isascii() and b"\\u" not in raw and b"\\r" not in raw and b"\x7f" not in raw
 
 
@@ -633,7 +633,7 @@ def _each_text(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
 
 
 def _letters(text: str) -> str:
-    """The text as it reads: compatible letters as one, blanks as spaces, and nothing that cannot be seen."""
+    """Return the text as it reads: compatible letters unified, blanks as spaces, invisible characters removed."""
     if text.isascii() and text.isprintable():
         return text
     normal = unicodedata.normalize("NFKC", text)

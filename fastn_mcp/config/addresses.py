@@ -1,4 +1,4 @@
-"""Addresses: what may be called, HOST:PORT, and which HTTP proxy the environment names for one."""
+"""URLs, HOST:PORT addresses and proxy variables of the environment."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -6,17 +6,17 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
 VARIABLES = ("https_proxy", "HTTPS_PROXY")
-"""Where other programs look, in their order. HTTP_PROXY is for plain http, which leaves this machine never."""
+"""Proxy variables, in the usual order. HTTP_PROXY is for plain http, which never leaves this machine."""
 
 
 def named_by(environment: Mapping[str, str], url: str) -> tuple[str, str] | None:
-    """The variable and the proxy that it names for this address; None where it is to be reached directly."""
+    """Return the proxy variable and its proxy for a URL; None if the URL is reached directly."""
     variable = next((name for name in VARIABLES if environment.get(name)), None)
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or 443
     except ValueError:
-        return None  # it is no address, which whoever checks the settings says
+        return None  # not a URL; the check of the settings reports it
     if variable is None or parts.scheme != "https" or is_loopback(host):
         return None
     exempt = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
@@ -26,7 +26,7 @@ def named_by(environment: Mapping[str, str], url: str) -> tuple[str, str] | None
 
 
 def source_of(proxy: str | None, environment: Mapping[str, str], url: str) -> str:
-    """The variable that the proxy in use comes from. FASTN_PROXY stands for the setting, wherever it was set."""
+    """Return the variable that set the proxy. FASTN_PROXY stands for the setting, wherever it was set."""
     named = None if proxy is None or environment.get("FASTN_PROXY") else named_by(environment, url)
     if proxy is None or named is None or urlsplit(proxy).netloc != named[1].rpartition("://")[2].strip("/"):
         return "FASTN_PROXY"
@@ -34,7 +34,7 @@ def source_of(proxy: str | None, environment: Mapping[str, str], url: str) -> st
 
 
 def _covers(entry: str, host: str, port: int) -> bool:
-    """Whether an entry of NO_PROXY is about this host: `*`, a name and what ends in it, an address, a network."""
+    """Return whether a NO_PROXY entry covers a host. Entries are `*`, domain suffixes, addresses and networks."""
     if entry == "*":
         return True
     with suppress(ValueError):
@@ -49,14 +49,14 @@ def _covers(entry: str, host: str, port: int) -> bool:
 
 
 def address_of(proxy: str) -> str:
-    """Host and port of a proxy, as people may read it: without name and password."""
+    """Return host and port of a proxy, without name and password."""
     parts = urlsplit(proxy)
     host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname
     return f"{host}:{parts.port or 80}"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its name alone; nothing is looked up."""
+    """Return whether a host is this machine by its name alone, without a lookup."""
     if host == "localhost":
         return True
     try:
@@ -66,7 +66,7 @@ def is_loopback(host: str) -> bool:
 
 
 def split_address(url: str) -> SplitResult:
-    """The parts of an address. Raises `ValueError`, also for a port that is none."""
+    """Split a URL. Raises `ValueError`, also for an invalid port."""
     if not all("!" <= letter <= "~" for letter in url):
         raise ValueError("holds a space, a line break or another character that no address has")
     parts = urlsplit(url)
@@ -78,7 +78,7 @@ def split_address(url: str) -> SplitResult:
 
 
 def callable_address(url: str) -> str:
-    """An address that may be called. Raises `ValueError`."""
+    """Validate a URL that requests may be sent to. Raises `ValueError`."""
     parts = split_address(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("is not an https address, as https://live.fastn.ai")
@@ -90,14 +90,14 @@ def callable_address(url: str) -> str:
 
 
 def plain_address(url: str) -> str:
-    """The same, of scheme, host and at most a port and a path."""
+    """Validate a URL of only a scheme, a host and optionally a port and a path. Raises `ValueError`."""
     if any(letter in url for letter in "?#@*\\\"'<>"):
         raise ValueError("must be scheme, host and at most a port and a path")
     return callable_address(url)
 
 
 def host_and_port(address: str, lowest: int = 1) -> tuple[str, int]:
-    """The two parts of `HOST:PORT`, without the brackets of IPv6. Raises `ValueError`."""
+    """Split `HOST:PORT`, without the brackets of IPv6. Raises `ValueError`."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     if not host or not (port.isascii() and port.isdecimal()) or not lowest <= int(port) <= 65535:

@@ -1,6 +1,6 @@
-"""The command line of this very program, as a person can paste it.
+"""Command line of the running program, as a person can paste it.
 
-What a person is told to run has to reach this very server: its sandbox, its profile, its folders.
+A suggested command must reach the same server: its sandbox, its profile, its folders.
 """
 
 import os
@@ -15,27 +15,27 @@ from typing import Any
 _FILES = ("FASTN_STATE_DIR", "FASTN_CONFIG_DIR", "FASTN_CONFIG", "FASTN_POLICY")
 _LEDGER = "FASTN_LEDGER"
 _CARRIED = (*_FILES, "FASTN_PROFILE", "FASTN_ENV", _LEDGER)
-"""Variables that decide which account is meant and where its approvals are. Only the URL of a ledger holds a secret."""
+"""Variables that select the account and its approvals. Only the URL of a ledger can contain a secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """A program and its arguments, with the variables that it needs besides those of the shell."""
+    """A program with its arguments and the variables it needs in addition to those of the shell."""
 
     command: str
     arguments: tuple[str, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
-    """Names and values. An empty value is as good as none to the settings."""
+    """Names and values. For settings, an empty value counts as unset."""
 
     def with_(self, more: Sequence[str]) -> "CommandLine":
-        """The same with more arguments."""
+        """Return the command with more arguments."""
         return replace(self, arguments=(*self.arguments, *more))
 
     def line(self, platform: str = sys.platform) -> str:
-        """The same for a shell: POSIX, fish, or cmd on Windows. A secret is left to the shell's own environment."""
+        """Return the command for a POSIX shell, fish, or cmd on Windows. Secrets stay in its environment."""
         words = [self.command, *self.arguments]
         if platform == "win32":
-            import subprocess  # only there: a start pays for each import
+            import subprocess  # imported here to keep startup fast
 
             shown = [f'set "{name}={value}" && ' for name, value in self.variables if not _is_secret(name, value)]
             return "".join(shown) + subprocess.list2cmdline(words)
@@ -46,7 +46,7 @@ class CommandLine:
         return " ".join([*shown, shlex.join(words)])
 
     def to(self, *more: str) -> str:
-        """The line for a shell that gives the program these arguments too."""
+        """Return the command for a shell, with more arguments."""
         return self.with_(more).line()
 
 
@@ -54,23 +54,23 @@ PROGRAM = CommandLine("fastn-mcp")
 
 
 def by_uvx(source: str = "fastn-mcp") -> CommandLine:
-    """Start it by uvx, which fetches it from `source`."""
+    """Return the command that runs the program by uvx, which fetches it from `source`."""
     return CommandLine("uvx", ("--from", source, "fastn-mcp"))
 
 
 def running(executable: str, prefix: str, exists: Callable[[str], bool], source: str = "fastn-mcp") -> CommandLine:
-    """The program that runs, as it is started from anywhere: by its path, since a client may have another PATH."""
+    """Return the command that starts the running program from anywhere: by path, since PATH varies by client."""
     parts = PurePath(prefix).parts
     if "uv" in parts and any(part.startswith(("archive-v", "environments-v", "builds-v")) for part in parts):
-        return by_uvx(source)  # uv throws these folders away
+        return by_uvx(source)  # uv deletes these folders
     python = PurePath(executable)
-    suffix = python.suffix if python.suffix.lower() == ".exe" else ""  # python3.11 has none
+    suffix = python.suffix if python.suffix.lower() == ".exe" else ""  # python3.11 has no suffix
     script = str(python.with_name("fastn-mcp" + suffix))
     return CommandLine(script) if exists(script) else CommandLine(executable, ("-P", "-m", "fastn_mcp"))
 
 
 def typed(program: CommandLine, found: str | None, own_folder: str) -> CommandLine:
-    """The program as a person types it at any shell: by its name, where that is `found` on the PATH and is the same.
+    """Return the command as typed at any shell: by name, if the program `found` on the PATH is the same one.
 
     In `own_folder`, that of a virtual environment, the name is found only while the environment is activated.
     """
@@ -80,7 +80,7 @@ def typed(program: CommandLine, found: str | None, own_folder: str) -> CommandLi
 
 
 def this_program(environment: Mapping[str, str]) -> CommandLine:
-    """This program, as a person starts it again at a shell, with the variables of `environment` that matter."""
+    """Return the command that starts this program again, with the relevant variables of `environment`."""
     program = running(sys.executable, sys.prefix, os.path.exists, _source(sys.prefix))
     own_folder = sys.prefix if sys.prefix != sys.base_prefix else os.devnull
     program = typed(program, shutil.which("fastn-mcp", path=environment.get("PATH")), own_folder)
@@ -89,16 +89,16 @@ def this_program(environment: Mapping[str, str]) -> CommandLine:
 
 
 def kept_in(program: CommandLine, state: Path) -> CommandLine:
-    """The program for what is kept in the folder `state`."""
+    """Return the command for the state folder `state`."""
     shared = [(name, value) for name, value in program.variables if name == _LEDGER]
     return replace(program, variables=(("FASTN_STATE_DIR", str(state)), *shared))
 
 
 def _source(prefix: str) -> str:
-    """What uvx was given to fetch this program, where that is no name (PEP 610)."""
+    """Return the source that uvx installed the program from, if it is not a package name (PEP 610)."""
     if "uv" not in PurePath(prefix).parts:
         return "fastn-mcp"
-    import json  # only there: an installation keeps its path
+    import json  # imported here; a normal installation uses its path
     from importlib.metadata import PackageNotFoundError, distribution
     from urllib.parse import urlsplit
     from urllib.request import url2pathname
@@ -120,5 +120,5 @@ def _absolute(name: str, value: str) -> str:
 
 
 def _is_secret(name: str, value: str) -> bool:
-    """The URL of a ledger is one where it holds a password."""
+    """Return whether a variable is secret. The URL of a ledger is if it contains a password."""
     return name == _LEDGER and "@" in value

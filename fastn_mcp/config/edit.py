@@ -1,4 +1,4 @@
-"""Edit the configuration file in place. Comments are kept; an invalid result is not written."""
+"""Edit the configuration file in place. Comments are preserved; an invalid result is not written."""
 
 import re
 import tomllib
@@ -18,12 +18,12 @@ from fastn_mcp.errors import SettingsError
 
 
 def read_or_none(path: Path) -> ConfigFile:
-    """What the file says; nothing where there is none. Raises `SettingsError`."""
+    """Read the file; return an empty one if it does not exist. Raises `SettingsError`."""
     return read(path) if path.exists() else ConfigFile(path)
 
 
 def add(path: Path, name: str, values: Mapping[str, object]) -> None:
-    """Add a profile at the end. Raises `SettingsError`."""
+    """Append a profile. Raises `SettingsError`."""
     check_name(name)
     text = read_or_none(path).text
     gap = "" if not text or text.endswith("\n\n") else "\n" if text.endswith("\n") else "\n\n"
@@ -32,7 +32,7 @@ def add(path: Path, name: str, values: Mapping[str, object]) -> None:
 
 
 def remove(path: Path, name: str) -> None:
-    """Remove a profile; the last one takes the choice of a default with it. Raises `SettingsError`."""
+    """Remove a profile; with the last one, also the default. Raises `SettingsError`."""
     text = read_or_none(path).text
     wanted = tomllib.loads(text)
     del wanted[PROFILES][name]
@@ -42,7 +42,7 @@ def remove(path: Path, name: str) -> None:
         if wanted.pop("profile", None) is not None:
             left = re.sub(r"(?m)^profile\s*=.*\n?", "", left)
     left = left.rstrip() + "\n"
-    if _table(left) != wanted:  # written in another way than most do
+    if _table(left) != wanted:  # written in an unusual way
         raise SettingsError(f"{name} could not be removed from {path}.", "Remove it by hand.")
     _write(path, left)
 
@@ -55,12 +55,12 @@ def _table(text: str) -> object:
 
 
 def use(path: Path, name: str) -> None:
-    """Make a profile the default one. Raises `SettingsError`."""
+    """Set the default profile. Raises `SettingsError`."""
     put(path, None, "profile", name)
 
 
 def put(path: Path, profile: str | None, setting: str, value: str) -> None:
-    """Set something in a profile, or at the top level. Raises `SettingsError`."""
+    """Set a setting in a profile, or at the top level. Raises `SettingsError`."""
     text = read_or_none(path).text
     document = tomlkit.parse(text)
     if profile is not None:
@@ -68,7 +68,7 @@ def put(path: Path, profile: str | None, setting: str, value: str) -> None:
     elif setting in document:
         document[setting] = value
     else:
-        # At the very beginning: anywhere else it might stand between a table and its comment.
+        # At the very beginning: elsewhere it might come between a table and its comment.
         gap = "\n" if text.startswith(("[", "#")) else ""
         _write(path, tomlkit.dumps({setting: value}) + gap + text)
         return
@@ -76,7 +76,7 @@ def put(path: Path, profile: str | None, setting: str, value: str) -> None:
 
 
 def unset(path: Path, profile: str | None, setting: str) -> None:
-    """Remove a setting of a profile, or of the top level. Raises `SettingsError`."""
+    """Remove a setting from a profile, or from the top level. Raises `SettingsError`."""
     document = tomlkit.parse(read_or_none(path).text)
     table = document if profile is None else cast("dict[str, Table]", document[PROFILES])[profile]
     table.remove(setting)
@@ -84,7 +84,7 @@ def unset(path: Path, profile: str | None, setting: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace the file at once: whoever reads it meanwhile reads the one or the other."""
+    """Validate the text and replace the file atomically."""
     choose({}, {}, parsed(text.encode(), path))
     real = path.resolve()
     try:

@@ -1,7 +1,7 @@
 """Read the configuration file: strict TOML with settings at the top level and per profile.
 
-Whoever may change it can send a key elsewhere, so only its owner may; and only the owner may read one that holds a
-secret. What is wrong is named with its line, and never shown.
+Anyone who can change the file can redirect a key, so only its owner may write it; only the owner may read one that
+contains a secret. Errors name the line and never show the value.
 """
 
 import os
@@ -34,9 +34,9 @@ _OF_THE_TOP = (*Settings.model_fields, *KeySettings.model_fields, PROFILES)
 
 
 def read(path: Path) -> ConfigFile:
-    """What the file says. Raises `SettingsError`."""
+    """Read the file. Raises `SettingsError`."""
     if str(path) == os.devnull:
-        return ConfigFile(path)  # as one starts without the user's own
+        return ConfigFile(path)  # the null device starts without the user's own file
     data, status = strict_toml.read(path, "file", "Correct --config or FASTN_CONFIG.")
     found = parsed(data, path)
     if os.name == "posix" and status.st_mode & 0o077:
@@ -50,12 +50,12 @@ def read(path: Path) -> ConfigFile:
 
 
 def _is_secret(name: str, value: object) -> bool:
-    """The URL of a ledger is one where it holds a password."""
+    """Return whether a value is secret. The URL of a ledger is if it contains a password."""
     return name in SECRETS and (name != "ledger" or "@" in str(value))
 
 
 def parsed(data: bytes, path: Path) -> ConfigFile:
-    """What this text says, as the file at `path`. Raises `SettingsError`."""
+    """Parse a text as the file at `path`. Raises `SettingsError`."""
     hint = 'Correct it there; texts stand in quotes, as in: mode = "guarded"'
     return strict_toml.load(data, path, "configuration file", _built, hint)
 
@@ -82,7 +82,7 @@ def _built(table: dict[str, Any], source: TomlSource) -> ConfigFile:
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot be the name of a profile: it stands in every result, and must read as one word."""
+    """Reject an invalid profile name: it is part of every result and must read as one word."""
     if not _NAME.fullmatch(name):
         raise SettingsError(
             f"{name[:64]!r} is not a valid profile name.",
@@ -106,7 +106,7 @@ def _check(table: Mapping[str, object], known: tuple[str, ...], *inside: str) ->
 
 
 def _from(path: Path, table: Mapping[str, object]) -> dict[str, object]:
-    """The settings, with files found from the folder of this one: never from the working directory."""
+    """Return the settings, with relative paths resolved from the file's folder, never from the working directory."""
     folder = path.absolute().parent
     found = {
         name: folder / Path(value).expanduser() if name in _FILES and isinstance(value, str) else value

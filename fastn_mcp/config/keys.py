@@ -1,7 +1,7 @@
-"""API keys and the local HTTP token: where each is stored, and which host a key is bound to.
+"""API keys and the local HTTP token: where each is stored, and the host that a key is bound to.
 
-An entry of the keyring belongs to an account, which its name says together with the host: a kept key is given to no
-other. The file of the HTTP token is made once and stays, so that the configuration of clients outlives a restart.
+A keyring entry belongs to one account and host, both part of its name, and its key is used for no other. The file of
+the HTTP token is created once and reused, so that client configurations survive a restart.
 """
 
 import os
@@ -23,19 +23,19 @@ _SERVICE = "fastn-mcp"
 
 
 class NoKeyring(SettingsError):
-    """There is no keyring here, or it cannot be used."""
+    """No keyring is available, or it cannot be used."""
 
 
 class SystemKeyring:
-    """The keyring that the library `keyring` finds, or that PYTHON_KEYRING_BACKEND names. All raise `NoKeyring`."""
+    """Keyring found by the library `keyring`, or named by PYTHON_KEYRING_BACKEND. All methods raise `NoKeyring`."""
 
     def get(self, entry: str) -> str | None:
-        """The key of an entry."""
+        """Return the key of an entry, or None."""
         with _usable_backend() as backend:
             return backend.get_password(_SERVICE, entry)
 
     def keep(self, entry: str, key: str) -> str:
-        """Keep a key. Returns the name of the keyring for people."""
+        """Store a key. Returns the name of the keyring for people."""
         with _usable_backend() as backend:
             backend.set_password(_SERVICE, entry, key)  # pyright: ignore[reportUnknownMemberType]
             if backend.get_password(_SERVICE, entry) != key:
@@ -43,7 +43,7 @@ class SystemKeyring:
             return backend.name
 
     def drop(self, entry: str) -> bool:
-        """Forget a key. Returns False where none was kept."""
+        """Delete a key. Returns False if there was none."""
         with _usable_backend() as backend:
             if backend.get_password(_SERVICE, entry) is None:
                 return False
@@ -51,14 +51,14 @@ class SystemKeyring:
             return True
 
     def check(self) -> None:
-        """Raise `NoKeyring` where there is none."""
+        """Raise `NoKeyring` if there is no keyring."""
         with _usable_backend():
             pass
 
 
 @contextmanager
 def _usable_backend() -> "Generator[KeyringBackend]":
-    """The system's keyring. What a backend raises, which can be anything, is raised as `NoKeyring`."""
+    """Yield the system's keyring. Any exception of the backend is raised as `NoKeyring`."""
     import keyring
     from keyring.backends import fail, null
 
@@ -80,21 +80,21 @@ _LONGEST = 4096
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key, and where it was found, for people."""
+    """A key and where it was found, for people."""
 
     value: object
     place: str
 
 
 def entry(profile: str, host: str) -> str:
-    """The name of an account's entry in the keyring."""
+    """Return the name of an account's keyring entry."""
     return f"{profile} at {host}"
 
 
 def written(
     table: Mapping[str, object], file: ConfigFile, profile: str | None, environment: Mapping[str, str]
 ) -> Key | None:
-    """The key that a table of the file names; None where it names none. Raises `SettingsError`."""
+    """Return the key that a table of the file specifies, or None. Raises `SettingsError`."""
     at = (PROFILES, profile) if profile is not None else ()
     if "api_key" in table:
         return Key(table["api_key"], f"{file.line(*at, 'api_key')}")
@@ -134,19 +134,19 @@ def _contents(path: Path, where: str, profile: str | None) -> str:
 
 
 FILE = "http-token"
-"""The name of the file in the state folder."""
+"""File name in the state folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpToken:
-    """A token, and where whoever may use it finds it. The place is for people, and holds no part of the token."""
+    """A token and where it is stored. `place` is for people and contains no part of the token."""
 
     value: str = field(repr=False)
     place: str
 
 
 def http_token(settings: Settings, state: Path, new: Callable[[], str]) -> HttpToken:
-    """The token that clients of local HTTP have to send, made if there is none. Raises `SettingsError`."""
+    """Return the token that clients of local HTTP send; create one if there is none. Raises `SettingsError`."""
     path = state.absolute() / FILE
     try:
         if settings.http_token is None and not path.exists():
@@ -159,7 +159,7 @@ def http_token(settings: Settings, state: Path, new: Callable[[], str]) -> HttpT
 
 
 def known_http_token(settings: Settings, state: Path) -> HttpToken:
-    """The token that there is. Raises `SettingsError`."""
+    """Return the existing token. Raises `SettingsError`."""
     if settings.http_token is not None:
         return HttpToken(settings.http_token, "the setting http_token (FASTN_HTTP_TOKEN) of the server")
     path = state.absolute() / FILE

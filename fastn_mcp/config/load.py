@@ -1,8 +1,8 @@
 """Merge flags, environment, profile and file into `Settings`.
 
-A profile is an account, and its key goes where the profile says and nowhere else. So its key never comes from the top
-level of the file, and a variable that speaks of one account (its key, its address, its headers) is refused beside a
-profile that does not name it: which of the two was meant is not guessed.
+A profile is an account, and its key is sent only where the profile says. Its key therefore never comes from the top
+level of the file, and a variable for one account (its key, its address, its headers) is an error beside a profile
+that does not name it: the program does not guess which was meant.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ from fastn_mcp.config.model import (
 from fastn_mcp.errors import NoKey, SettingsError, closest, nearest, reason
 
 DEFAULT = "default"
-"""The name of the account where none is chosen."""
+"""Name of the account if none is chosen."""
 
 _VARIABLES = {source.field: source.variable for source in SOURCES}
 _NO_KEY = "-"
@@ -40,43 +40,43 @@ _NO_KEY = "-"
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The settings of an account, and where its key comes from."""
+    """Settings of an account, and the place of its key."""
 
     settings: Settings
     key: str
-    """The place of the key, for people."""
+    """Place of the key, for people."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """An account before its key is known."""
+    """A chosen account before its key is known."""
 
     values: Mapping[str, object]
     file: ConfigFile
     profile: str | None
-    """The profile of the file; None for the top level."""
+    """Profile in the file; None for the top level."""
     proxy: str | None = None
-    """The variable that the proxy comes from, where it is one of the machine's and not ours."""
+    """Variable that sets the proxy, if it is the machine's rather than ours."""
 
     @property
     def table(self) -> Mapping[str, object]:
-        """The part of the file that is its own."""
+        """The account's own table in the file."""
         return self.file.top if self.profile is None else self.file.profiles[self.profile]
 
     @property
     def key_host(self) -> str:
-        """The host that a key of the file was given for, whatever flags and variables say of an address."""
+        """Host that a key in the file is bound to, whatever address flags and variables name."""
         if KEY_HOST in self.table:
             return str(self.table[KEY_HOST]).lower()
         url = self.table.get("base_url", self.file.top.get("base_url", DEFAULT_BASE_URL))
         return urlsplit(str(url)).netloc.lower()
 
     def keyless(self) -> Settings:
-        """The settings with a key that is none. Raises `SettingsError`."""
+        """Return the settings with a placeholder key. Raises `SettingsError`."""
         return self.with_key(Key(_NO_KEY, ""))
 
     def with_key(self, key: Key) -> Settings:
-        """The settings with this key. Raises `SettingsError`."""
+        """Return the settings with this key. Raises `SettingsError`."""
         try:
             return Settings.model_validate({**self.values, "api_key": key.value})
         except ValidationError as error:
@@ -111,9 +111,9 @@ def load(
     sandbox: bool = False,
     keyring: SystemKeyring | None = None,
 ) -> Settings:
-    """The settings of the chosen account, with its key. Raises `SettingsError`.
+    """Load the settings of the chosen account, with its key. Raises `SettingsError`.
 
-    With `sandbox` no key is needed, and no profile chosen: the sandbox in this process is an account of its own.
+    With `sandbox`, no key is needed and no profile is chosen: the in-process sandbox is an account of its own.
     """
     return resolve(flags, environment, file, sandbox=sandbox, keyring=keyring).settings
 
@@ -126,7 +126,7 @@ def resolve(
     sandbox: bool = False,
     keyring: SystemKeyring | None = None,
 ) -> Resolved:
-    """The same, with where the key comes from. Raises `SettingsError`."""
+    """Load the settings and the place of the key. Raises `SettingsError`."""
     config = _read(file)
     account = choose(flags, environment, config, sandbox=sandbox)
     key = _given(flags, environment, account)
@@ -139,7 +139,7 @@ def resolve(
 def ledger_setting(
     flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, *, sandbox: bool = False
 ) -> str | None:
-    """The setting of the ledger alone: who decides about calls needs no key. Raises `SettingsError`."""
+    """Load only the ledger setting: approvers need no key. Raises `SettingsError`."""
     config = _read(file)
     account = choose(flags, environment, config, sandbox=sandbox)
     return replace(account, values={"ledger": account.values.get("ledger")}).keyless().ledger
@@ -148,13 +148,13 @@ def ledger_setting(
 def _read(file: Path | None) -> ConfigFile:
     if file is None:
         return ConfigFile()
-    from fastn_mcp.config.file import read  # only where there is one: other starts need no reader of TOML
+    from fastn_mcp.config.file import read  # imported only if there is a file: other starts need no TOML parser
 
     return read(file)
 
 
 def key_of(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyring) -> Key:
-    """The key that the file or the keyring has for an account. Raises `SettingsError`."""
+    """Return the key of an account from the file or the keyring. Raises `SettingsError`."""
     written = keys.written(account.table, account.file, account.profile, environment)
     if written is None:
         return _kept(account, environment, keyring)
@@ -173,7 +173,7 @@ def key_of(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyri
 def choose(
     flags: Mapping[str, object], environment: Mapping[str, str], config: ConfigFile, *, sandbox: bool = False
 ) -> Chosen:
-    """The account that is meant, before its key is known. Raises `SettingsError`."""
+    """Choose the account, before its key is known. Raises `SettingsError`."""
     _no_other_was_meant(environment, config)
     given = {name: value for name, value in flags.items() if value is not None}
     variables = {name: environment[v] for name, v in _VARIABLES.items() if environment.get(v, "") != ""}
@@ -190,9 +190,9 @@ def choose(
 
 
 def _no_other_was_meant(environment: Mapping[str, str], config: ConfigFile) -> None:
-    """Refuse a variable whose name is nearly a setting's: FASTN_READ_ONY=1 would leave everything allowed.
+    """Reject variables with a misspelt name: FASTN_READ_ONY=1 would leave everything allowed.
 
-    Names like that of the key are left alone: they may hold keys of other accounts, and a key that is missing is said.
+    Names close to the key's are ignored: they may hold keys of other accounts, and a missing key is an error anyway.
     """
     known = (*_VARIABLES.values(), *OF_THE_PROCESS)
     named = {table.get("api_key_env") for table in (config.top, *config.profiles.values())}
@@ -205,7 +205,7 @@ def _no_other_was_meant(environment: Mapping[str, str], config: ConfigFile) -> N
 
 
 def _profile(given: Mapping[str, object], variables: Mapping[str, str], config: ConfigFile) -> str | None:
-    """The profile that is asked for. Where the file has none, the name is a label and no more."""
+    """Return the selected profile. Without profiles in the file, the name is only a label."""
     if not config.profiles:
         return None
     asked = {"--profile": given.get("profile"), "FASTN_PROFILE": variables.get("profile")}
@@ -219,7 +219,7 @@ def _profile(given: Mapping[str, object], variables: Mapping[str, str], config: 
 
 
 def no_profile(name: str, config: ConfigFile, where: str = "") -> SettingsError:
-    """What is said where a profile is asked for and is not there."""
+    """Return the error for a profile that does not exist."""
     if kind_of(name) != "unknown":
         return SettingsError(
             "That is a key, not the name of a profile: other users can read a command line, and the shell records it.",
@@ -237,7 +237,7 @@ def _one_account(
     profile: str,
     config: ConfigFile,
 ) -> None:
-    """Refuse variables that speak of another account than the profile."""
+    """Reject variables that refer to another account than the profile."""
     named = config.profiles[profile].get("api_key_env") == VARIABLE or "api_key" in given
     other = [VARIABLE] if "api_key" in variables and not named else []
     for name in settings_with(Trait.ACCOUNT):
@@ -290,7 +290,7 @@ def _no_key(account: Chosen, settings: Settings, why: str, environment: Mapping[
 
 
 def _misspelt(environment: Mapping[str, str]) -> str:
-    """The variable that was meant to hold the key, where one is set whose name is nearly right."""
+    """Return a note on a variable whose name is close to the key's, if one is set."""
     names = (name for name in environment if name.upper().startswith("FASTN") and name not in _VARIABLES.values())
     close = closest(VARIABLE, names, 0.75)
     return f"; {close} is set, and is not {VARIABLE}" if close else ""

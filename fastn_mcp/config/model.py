@@ -1,4 +1,4 @@
-"""The settings: one field each, with its sources, its allowed values and its description."""
+"""Settings: one field each, with its sources, allowed values and description."""
 
 import base64
 import fnmatch
@@ -28,7 +28,7 @@ LIVE = "fsk_live_"
 
 
 def kind_of(key: str) -> KeyKind:
-    """Live, test, or of a kind that is not known."""
+    """Return whether a key is live, test, or of an unknown kind."""
     if key.startswith(TEST):
         return "test"
     return "live" if key.startswith(LIVE) else "unknown"
@@ -40,7 +40,7 @@ TOOLSETS = (
     *("procedures", "customers", "connectors", "connections", "workflows", "triggers", "executions"),
     *("users", "roles", "api_keys", "secrets", "billing", "audit", "ai"),
 )
-"""What `--toolsets` can name: one for each resource, and the procedures."""
+"""Values of `--toolsets`: one for each resource, and the procedures."""
 
 Mode = Literal["read-only", "guarded", "manual", "unattended", "auto"]
 
@@ -50,18 +50,18 @@ def _listed(value: object) -> object:
 
 
 SHORTEST_SECRET = 32
-"""Characters of a secret that seals."""
+"""Minimum length of a sealing secret, in characters."""
 
 _SERVERS = ("valkey://", "valkeys://", "redis://", "rediss://")
 
 
 def is_shared(ledger: str | None) -> bool:
-    """Whether a setting of the ledger names a server, and no file."""
+    """Return whether a ledger setting names a server rather than a file."""
     return ledger is not None and ledger.startswith(_SERVERS)
 
 
 def is_token(text: str) -> bool:
-    """Whether a text can be a bearer token (RFC 6750) that nobody guesses."""
+    """Return whether a text can be a bearer token (RFC 6750) that is hard to guess."""
     return len(text) >= SHORTEST_SECRET and re.fullmatch(r"[A-Za-z0-9._~+/=-]+", text) is not None
 
 
@@ -86,16 +86,16 @@ def _routes(value: object) -> object:
 
 
 class Trait(Enum):
-    """What is to be known of a setting besides its type, description and bounds. One with `repr=False` is a secret."""
+    """Property of a setting, besides type, description and bounds. A setting with `repr=False` is a secret."""
 
     FLAG = "flag"
-    """There is a flag for it."""
+    """The setting has a flag."""
     FILE = "file"
-    """It names a file. In the configuration file a relative one begins at its folder."""
+    """The setting is a path. In the configuration file, relative paths start at the file's folder."""
     ACCOUNT = "account"
-    """It says where a key belongs. What the environment says of it is of no profile."""
+    """The setting binds a key to a place. Values from the environment do not apply to profiles."""
     PROCESS = "process"
-    """A process has one, whatever tenants it serves."""
+    """The setting applies to the whole process, whatever its tenants."""
 
 
 def _setting(default: Any, description: str, *traits: Trait, **more: Any) -> Any:
@@ -249,7 +249,7 @@ class Settings(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _without_api(cls, url: str) -> str:
-        """The address without /api/v1, which people copy along and each path begins with."""
+        """Remove a trailing /api/v1, which people copy along although every path starts with it."""
         return url.removesuffix("/api/v1")
 
     @field_validator("ca_file")
@@ -301,7 +301,7 @@ class Settings(BaseModel):
     @field_validator("ledger")
     @classmethod
     def _kept(cls, ledger: str | None) -> str | None:
-        # What the URL of a server must be is said where one is opened.
+        # The URL of a server is validated when it is opened.
         if ledger is not None and not ledger.isprintable():
             raise ValueError("holds a line break or another character that no file and no URL has")
         if ledger is not None and "://" in ledger and not is_shared(ledger):
@@ -351,7 +351,7 @@ class Settings(BaseModel):
         if not routes:
             return routes
         from fastn_mcp.tools.catalog import (
-            BY_NAME,  # all operations: a fifth of a start, for those few who have other paths
+            BY_NAME,  # all operations: a fifth of the startup time, only for the few with custom paths
         )
 
         for tool, route in routes.items():
@@ -374,10 +374,10 @@ class Settings(BaseModel):
     @field_validator("tools", "exclude_tools")
     @classmethod
     def _named(cls, patterns: list[str] | None) -> list[str] | None:
-        """The names of the tools that are meant, in the order of the catalogue."""
+        """Return the names of the selected tools, in catalog order."""
         if patterns is None:
             return None
-        from fastn_mcp.procedures.catalog import BY_NAME as TOOLS  # a fifth of a start, for those few who name tools
+        from fastn_mcp.procedures.catalog import BY_NAME as TOOLS  # a fifth of the startup time, rarely needed
 
         found: set[str] = set()
         for pattern in patterns:
@@ -390,28 +390,28 @@ class Settings(BaseModel):
 
     @property
     def reads_only(self) -> bool:
-        """Whether nothing may be changed."""
+        """Whether no changes are allowed."""
         return self.read_only or self.mode == "read-only"
 
     def has_tool(self, name: str, toolset: str, *, reads: bool) -> bool:
-        """Whether these settings leave a tool: chosen by tools or toolsets, not excluded, and allowed to change."""
+        """Return whether a tool is available: selected by tools or toolsets, not excluded, and permitted."""
         chosen = self.toolsets is None and self.tools is None
         chosen = chosen or toolset in (self.toolsets or ()) or name in (self.tools or ())
         return chosen and name not in (self.exclude_tools or ()) and (reads or not self.reads_only)
 
     @property
     def shares(self) -> bool:
-        """Whether other processes, on other machines, use the same ledger."""
+        """Whether processes on other machines use the same ledger."""
         return is_shared(self.ledger)
 
     @property
     def state_secrets(self) -> list[str]:
-        """The secret that seals, and after it those that still open what was sealed before."""
+        """Sealing secret, followed by earlier ones that can still open what they sealed."""
         return _parts(self.state_secret or "")
 
     @property
     def secrets(self) -> list[str]:
-        """What must stand in no log."""
+        """Values that must never be logged."""
         urls = (self.proxy, self.ledger if self.shares else None)
         passwords = [urlsplit(url or "").password or "" for url in urls]
         known = (self.api_key, self.webhook_secret, self.webhook_url, self.proxy, self.http_token)
@@ -419,18 +419,18 @@ class Settings(BaseModel):
 
     @property
     def host(self) -> str:
-        """Host and port, as results show the account."""
+        """Host and port, as shown with the account in results."""
         return urlsplit(self.base_url).netloc
 
     @property
     def key_kind(self) -> KeyKind:
-        """Live, test, or not known."""
+        """Kind of the key: live, test, or unknown."""
         return kind_of(self.api_key)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where one setting can come from, besides the file. A key has no flag: flags are seen by every process."""
+    """Source of a setting, besides the file. A key has no flag because every process can see flags."""
 
     field: str
     variable: str
@@ -438,7 +438,7 @@ class Source:
 
 
 class KeySettings(BaseModel):
-    """What the file alone can say, beside a key or in its place."""
+    """Settings of a key that only the file can contain."""
 
     api_key_env: str = _setting(..., "Variable that holds the key of this account.")
     api_key_file: Path = _setting(
@@ -450,7 +450,7 @@ class KeySettings(BaseModel):
 
 
 def settings_with(trait: Trait) -> tuple[str, ...]:
-    """The names of the settings that have a trait."""
+    """Return the names of the settings with a trait."""
     fields = Settings.model_fields | KeySettings.model_fields
     return tuple(
         name for name, field in fields.items() if trait.value in cast(_Traits, field.json_schema_extra)["traits"]
@@ -466,24 +466,24 @@ SOURCES = tuple(
 )
 
 OF_THE_PROCESS = ("FASTN_CONFIG", "FASTN_CONFIG_DIR", "FASTN_STATE_DIR", "FASTN_HTTP")
-"""Variables that are no settings of an account."""
+"""Variables that are not settings of an account."""
 
 KEY_SETTINGS = ("api_key", "api_key_env", "api_key_file")
-"""What names a key in the file: the key itself, the variable that holds it, the file that holds it."""
+"""Settings in the file that specify a key: the key itself, its variable, or its file."""
 
 KEY_HOST = "api_key_host"
-"""The host that the key beside it was given for; where it is missing, that of the address in the file."""
+"""Host that the key beside it is bound to. Defaults to the host of the address in the file."""
 
 SECRETS = tuple(name for name, field in Settings.model_fields.items() if not field.repr)
-"""What only the owner of a file may read there."""
+"""Settings that require a file readable only by its owner."""
 
 PROFILES = "profiles"
-"""The table of the file that holds one for each account."""
+"""Table of the file with one subtable for each account."""
 
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """What a file says: settings for all, and those of each profile, which go over them."""
+    """Contents of a configuration file: settings for all accounts, and those of each profile, which override them."""
 
     path: Path | None = None
     top: Mapping[str, object] = field(default_factory=dict[str, object])
@@ -495,5 +495,5 @@ class ConfigFile:
         return "" if self.source is None else self.source.data.decode()
 
     def line(self, *at: str) -> str:
-        """The file and the line where a key stands, as messages name it."""
+        """Return file and line of a key, as messages name it."""
         return f"{self.path}, line {1 if self.source is None else self.source.line(at)}"

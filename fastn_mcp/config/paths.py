@@ -14,26 +14,26 @@ from pathlib import Path
 from fastn_mcp.errors import SettingsError
 
 TENANTS = "tenants"
-"""The folder in that of the state that holds a folder for each tenant."""
+"""Subfolder of the state folder with a folder for each tenant."""
 
 CONFIG = "config.toml"
-"""The file of settings in the configuration folder."""
+"""Settings file in the configuration folder."""
 
 
 def config_dir(environment: Mapping[str, str]) -> Path:
-    """Where settings, policies and kept keys are."""
+    """Return the folder of settings, policies and stored keys."""
     if named := environment.get("FASTN_CONFIG_DIR"):
         return Path(named)
-    from platformdirs import user_config_path  # only where a default is asked for
+    from platformdirs import user_config_path  # imported only for the default
 
     return user_config_path("fastn-mcp")
 
 
 def state_dir(environment: Mapping[str, str]) -> Path:
-    """Where grants and the audit are kept."""
+    """Return the folder of grants and the audit log."""
     if named := environment.get("FASTN_STATE_DIR"):
         return Path(named)
-    from platformdirs import user_state_path  # only where a default is asked for
+    from platformdirs import user_state_path  # imported only for the default
 
     return user_state_path("fastn-mcp")
 
@@ -42,17 +42,17 @@ _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def require_own(path: Path, descriptor: int) -> None:
-    """Raise `SettingsError` where another user could change or replace the open file at `path`.
+    """Raise `SettingsError` if another user could change or replace the open file at `path`.
 
-    Neither the file nor its folder may be writable by others, or belong to anybody but this user and root. A folder
-    with the sticky bit (/tmp) may be writable: only owners replace files there. On a read-only file system nothing is
+    Neither the file nor its folder may be writable by others, or owned by anyone but this user and root. A folder with
+    the sticky bit (/tmp) may be writable because only owners replace files there. On a read-only file system nothing is
     checked.
     """
     if os.name != "posix" or os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
         return
     status = os.fstat(descriptor)
     _require_own(path, status, writable=bool(status.st_mode & _WRITABLE_BY_OTHERS))
-    # A link is as safe as both folders: the one that holds it, and the one that holds the file.
+    # For a link, check both folders: the one of the link and the one of the file.
     for folder in {path.absolute().parent, path.resolve().parent}:
         try:
             status = folder.stat()
@@ -70,7 +70,7 @@ def _require_own(path: Path, status: os.stat_result, *, writable: bool) -> None:
 
 
 def read_private(path: Path) -> str:
-    """The text of a file that only this user can read. Raises `SettingsError`, also where it is a link."""
+    """Read a file that only this user can read. Raises `SettingsError`, also if it is a link."""
     try:
         opened = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
         with os.fdopen(opened, encoding="utf-8", errors="replace") as file:
@@ -89,19 +89,19 @@ def read_private(path: Path) -> str:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Create what is missing of a path, each folder with mode 0700. Raises `OSError`."""
+    """Create the missing folders of a path with mode 0700. Raises `OSError`."""
     if not folder.is_dir():
         make_private_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def write_private(path: Path, text: str, *, replace: bool = True, mode: int = 0o600) -> None:
-    """Write a file, whole or not at all, that is on disk afterwards. Raises `OSError`.
+    """Write a file atomically and sync it to disk. Raises `OSError`.
 
-    Missing folders are created with mode 0700. Without `replace`, a file that is there already stays.
+    Missing folders are created with mode 0700. Without `replace`, an existing file stays.
     """
     make_private_folder(path.parent)
-    # A new file of a new name: never one that others have open, and never readable by others for a moment.
+    # A new file with a new name, so that nobody else can have it open or read it for a moment.
     written = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         descriptor = os.open(written, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o600)
@@ -120,18 +120,18 @@ def write_private(path: Path, text: str, *, replace: bool = True, mode: int = 0o
 
 
 LARGEST = 4 << 20
-"""Bytes of a file that a person writes."""
+"""Maximum size of a file written by a person, in bytes."""
 
 
 def read_regular(
     path: Path, largest: int = LARGEST, *, check: Callable[[int], None] | None = None
 ) -> tuple[bytes, os.stat_result]:
-    """The content and the status of a regular file. Raises `OSError`, also for anything else and for a larger file.
+    """Return content and status of a regular file. Raises `OSError`, also for other kinds of files and larger ones.
 
     `check` gets the descriptor before anything is read.
     """
-    _check(path.stat(), path, largest)  # opening a device can do something
-    # A pipe that replaced the file since then does not block either.
+    _check(path.stat(), path, largest)  # opening a device can have side effects
+    # Do not block if a pipe has replaced the file since.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     with os.fdopen(os.open(path, flags), "rb") as file:
         status = os.fstat(file.fileno())

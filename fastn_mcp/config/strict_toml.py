@@ -1,6 +1,6 @@
 """Strict TOML for files that steer the guard: owner-only, and errors name the line and the nearest known key.
 
-It is asked of text that `tomllib` has read, so it only has to know where keys, strings and brackets begin and end.
+Lines are located only in text that `tomllib` has parsed, so the scanner only finds keys, strings and brackets.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _PLAIN = re.compile(r"[^,\]}\n#]+")
 
 
 def places(text: str) -> dict[Key, int]:
-    """The line, counted from 1, of each table, key and array item of a TOML text."""
+    """Return the line, counted from 1, of each table, key and array item of a TOML text."""
     scan = _Scan(text)
     scan.document()
     return scan.places
@@ -38,12 +38,12 @@ class _Scan:
     def __init__(self, text: str) -> None:
         self.places: dict[Key, int] = {}
         self.headers: dict[int, tuple[str, ...]] = {}
-        """The path of the table that each header opens, by its line."""
+        """Path of the table that each header opens, by line."""
         self._text = text
         self._at = 0
         self._breaks = [found.start() for found in re.finditer("\n", text)]
         self._tables: dict[Key, int] = {}
-        """How many tables each array of tables has so far."""
+        """Number of tables seen in each array of tables."""
 
     def document(self) -> None:
         table: Key = ()
@@ -108,7 +108,7 @@ class _Scan:
         return names
 
     def _more(self) -> bool:
-        """Go on to the next that is no white space and no comment, if there is one."""
+        """Skip white space and comments. Return whether any text is left."""
         found = _GAP.match(self._text, self._at)
         self._at = found.end() if found else self._at
         return self._at < len(self._text)
@@ -127,7 +127,7 @@ class _Scan:
 
 
 def without_tables(text: str, path: tuple[str, ...], *, gap: bool = False) -> str:
-    """The text without a table and those below it, each from its header, or the gap before it, to its last line."""
+    """Remove a table and its subtables, each from its header (or the gap before it) to its last line."""
     scan = _Scan(text)
     scan.document()
     opened = scan.headers
@@ -145,7 +145,7 @@ def without_tables(text: str, path: tuple[str, ...], *, gap: bool = False) -> st
             kept.append(line)
         elif line.strip() and not line.lstrip().startswith("#"):
             held = []
-        else:  # of the next table, if no line of this one follows
+        else:  # belongs to the next table, unless another line of this one follows
             held.append(line)
     return "".join([*kept, *held]).removesuffix("\n")
 
@@ -155,7 +155,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class ConfigError(Exception):
-    """What is wrong, and where."""
+    """An error and its place in the file."""
 
     def __init__(self, at: Key, what: str) -> None:
         super().__init__(what)
@@ -163,7 +163,7 @@ class ConfigError(Exception):
 
 
 class TomlSource:
-    """The text of a file. What it says is read, and where it says so is looked for only where something is wrong."""
+    """Text of a TOML file. Lines are located only if there is an error."""
 
     def __init__(self, path: Path, data: bytes = b"") -> None:
         self.path = path
@@ -179,22 +179,22 @@ class TomlSource:
 
     @cached_property
     def lines(self) -> Mapping[Key, int]:
-        """The line of each key."""
+        """Line of each key."""
         return places(self.data.decode())
 
     def line(self, at: Key) -> int:
-        """The line of a key, or of the table that would hold it."""
+        """Return the line of a key, or of the table that would contain it."""
         while at and at not in self.lines:
             at = at[:-1]
         return self.lines.get(at, 1)
 
     def first(self, flaws: Iterable[ConfigError]) -> ConfigError:
-        """The first flaw of the file. A key that is missing was perhaps misspelt, which says more."""
+        """Return the first error of the file. Misspelt keys precede missing ones: they explain them."""
         return min(flaws, key=lambda flaw: (flaw.at not in self.lines, self.line(flaw.at)))
 
 
 def read(path: Path, kind: str, hint: str) -> tuple[bytes, os.stat_result]:
-    """The file's content, and its status. Raises `SettingsError`: `kind` says what it is for, `hint` how to go on."""
+    """Read content and status of a file. Raises `SettingsError` that names its `kind` and ends with `hint`."""
     try:
         return read_regular(path, check=partial(require_own, path))
     except FileNotFoundError:
@@ -205,7 +205,7 @@ def read(path: Path, kind: str, hint: str) -> tuple[bytes, os.stat_result]:
 
 
 def load(data: bytes, path: Path, kind: str, build: Callable[[dict[str, Any], TomlSource], T], hint: str) -> T:
-    """What `build` makes of a file's table. Raises `SettingsError` with the file and the line of a `ConfigError`."""
+    """Parse a file and `build` from its table. Raises `SettingsError` with file and line of a `ConfigError`."""
     try:
         table = tomllib.loads(data.decode())
     except UnicodeDecodeError:
@@ -224,10 +224,10 @@ def load(data: bytes, path: Path, kind: str, build: Callable[[dict[str, Any], To
 
 
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
-"""Of the model of a table. No value is shown where one is wrong: it may be a secret."""
+"""Configuration of table models. Errors never show a value: it may be secret."""
 
 ONE_OR_MORE = BeforeValidator(lambda value: cast("object", [value] if isinstance(value, str) else value))
-"""For a list of texts: one text stands for a list of it."""
+"""Validator that accepts one text in place of a list of texts."""
 
 _PROBLEMS = {
     "int_type": "must be a whole number",
@@ -239,7 +239,7 @@ _PROBLEMS = {
 
 
 def validate(form: type[M], table: object, source: TomlSource, inside: Key = ()) -> M:
-    """A file's table, or the one at `inside` of it, as its model. Raises `ConfigError` for the file's first flaw."""
+    """Validate a file's table, or the subtable at `inside`. Raises `ConfigError` for the file's first error."""
     try:
         return form.model_validate(table)
     except ValidationError as error:
@@ -251,7 +251,7 @@ def _flaw(form: type[BaseModel], problem: Mapping[str, Any], source: TomlSource,
     at: Key = (*inside, *problem["loc"])
     kind = problem["type"]
     if kind not in ("extra_forbidden", "missing"):
-        while len(at) > len(inside) and at not in source.lines:  # pydantic names the alternatives of a union there
+        while len(at) > len(inside) and at not in source.lines:  # pydantic adds the alternatives of a union to the path
             at = at[:-1]
     names = _names(at)
     key = names[-1] if names else "the file"
@@ -281,7 +281,7 @@ def _names(at: Key) -> tuple[str, ...]:
 
 
 def _tables(form: type[BaseModel], at: Key) -> Iterator[tuple[tuple[str, ...], tuple[str, type[BaseModel]]]]:
-    """Each table of a model: its path, what people call it, and its own model."""
+    """Yield each table of a model: its path, its name for people, and its own model."""
     yield _names(at), (_called(at), form)
     for name, field in form.model_fields.items():
         entry = (*at, name, 0) if get_origin(field.annotation) is list else (*at, name)
@@ -306,7 +306,7 @@ def _models(annotation: object) -> Iterator[type[BaseModel]]:
 
 
 def _in_another(key: str, tables: Iterable[tuple[str, type[BaseModel]]]) -> str:
-    """The table that has the key, or the one nearest to it, where the one that holds it has not."""
+    """Suggest the table that has this key, or one close to it."""
     keys = {name: where for where, model in tables for name in model.model_fields}
     close = closest(key, keys)
     return "" if close is None else f" (did you mean {close!r} in {keys[close]}?)"

@@ -1,4 +1,4 @@
-"""What may be sent, and what kind of approval it needs.
+"""Policy decisions: whether a call may be sent, and what approval it needs.
 
 The most restrictive match wins, in the order deny, protected resources, budgets, windows, confirmations, allow.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Decision(Enum):
-    """What the policy says of a call, from the loosest to the strictest."""
+    """Policy decision on a call, from the loosest to the strictest."""
 
     ALLOW = "allow"
     CONFIRM = "confirm"
@@ -32,7 +32,7 @@ class Decision(Enum):
 
     @property
     def rank(self) -> int:
-        """How strict: 0 for allow."""
+        """Strictness, from 0 for allow."""
         return list(Decision).index(self)
 
 
@@ -42,74 +42,74 @@ _TABLE: dict[Mode, tuple[Decision, ...]] = {
     "read-only": (_A, _D, _D, _D, _D, _D, _D),
     "guarded": (_A, _A, _C, _C, _C, _C, _T),
     "manual": (_A, _C, _C, _C, _C, _C, _T),
-    # As manual, but there is nobody to ask: a plan answers, or else it is refused.
+    # As manual, but nobody can be asked: a signed plan allows the call, or it is refused.
     "unattended": (_A, _C, _C, _C, _C, _C, _T),
     "auto": (_A, _A, _A, _A, _C, _C, _T),
 }
 MODES: Mapping[Mode, Mapping[Effect, Decision]] = {
     mode: dict(zip(Effect, decisions, strict=True)) for mode, decisions in _TABLE.items()
 }
-"""What each mode asks for, with a test key. Such a key is no sandbox, so this is no looser than it would be anyway."""
+"""Decision per mode and effect with a test key. A test key is not a sandbox, so it loosens nothing."""
 
 LIVE: Mapping[Effect, Decision] = {Effect.TRASH: _T}
-"""What any mode asks for at least, with a live key: what stops in production is stopped by name."""
+"""Minimum decision in every mode with a live key: stopping something in production needs its name typed."""
 
 
 def least(mode: Mode, effect: Effect, *, live: bool) -> Decision:
-    """What a mode asks for, with a live key or a test key."""
+    """Return the decision of a mode for an effect, with a live or a test key."""
     decision = MODES[mode][effect]
     return max(decision, LIVE.get(effect, decision) if live else decision, key=lambda either: either.rank)
 
 
 BREAKER = (5, 600.0)
-"""Declines in a row after which changes rest, and for how many seconds, where no policy file says otherwise."""
+"""Default circuit breaker: declines in a row, and the seconds for which changes are then refused."""
 
 DESTROY_RATE = (10, 300.0)
-"""Approvals that destroy, and the seconds within which there are no more, where no policy file says otherwise."""
+"""Default destroy rate: approvals that destroy, and the period in seconds within which no more are given."""
 
 PLANNED = "plan"
-"""The period in which the calls of a plan are counted: for as long as there is the plan."""
+"""Budget period of planned calls: the lifetime of the plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """A call, and the facts by which it is decided. `None` means that a fact could not be read."""
+    """A call and the facts that decide it. A fact that is `None` could not be read."""
 
     call: Operation[Any]
     effect: Effect
     now: datetime
     target: FastnObject | None = None
     dependents: int | None = None
-    """How many others use the target."""
+    """Number of other resources that use the target."""
     own_key: bool = False
-    """Whether it would revoke the key that this server uses."""
+    """Whether the call would revoke the key that this server uses."""
     spent: Mapping[Effect, int] = field(default_factory=dict[Effect, int])
-    """Calls of each effect since the budget's period began."""
+    """Calls of each effect since the start of the budget period."""
     spent_in_run: Mapping[Effect, int] = field(default_factory=dict[Effect, int])
-    """The same since this process began."""
+    """Calls of each effect since this process started."""
     declines: int = 0
-    """Declines in a row, within the breaker's rest."""
+    """Consecutive declines within the breaker's period."""
     declined_at: datetime | None = None
-    """When the last of them was."""
+    """Time of the last of these declines."""
     live: bool = False
-    """Whether it would be made with a live key; the policy says it."""
+    """Whether the call uses a live key. Set by the policy."""
     permit: PlannedCalls | None = None
-    """The entry of the plan that covers the call and is not used up."""
+    """Plan entry that covers the call and has calls left."""
     used_up: PlannedCalls | None = None
-    """One that covers it, and is."""
+    """Plan entry that covers the call and is used up."""
     destroyed: int = 0
-    """Approvals that destroyed, within the time of `destroy_rate`."""
+    """Destructive approvals within the period of `destroy_rate`."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyDecision:
-    """What is to happen with a call, by which rule, and why, in words for people and agents."""
+    """Decision on a call, the rule that made it, and the reason, in words for people and agents."""
 
     decision: Decision
     rule: str
     reason: str = ""
     permit: PlannedCalls | None = None
-    """The entry of a plan by which it is allowed, which counts its calls."""
+    """Plan entry that allows the call and counts it."""
 
 
 _OWN_KEY = (
@@ -120,58 +120,58 @@ _OWN_KEY = (
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A mode, and the rules of a policy file, if there is one."""
+    """A mode, with the rules of a policy file if there is one."""
 
     mode: Mode = "guarded"
     rules: FileRules | None = None
     plan: Plan | None = None
     live: bool = False
-    """Whether calls are made with a live key, or with one that is not known to be a test key."""
+    """Whether the key is live, or not known to be a test key."""
     approval_lifetime: float = 600.0
-    """Seconds in which a request can be answered, and the approved call made."""
+    """Seconds in which a request can be answered and the approved call sent."""
 
     @property
     def key(self) -> Literal["live", "test"]:
-        """The kind of key that it is for."""
+        """Kind of key that the policy applies to."""
         return "live" if self.live else "test"
 
     @property
     def digest(self) -> str:
-        """Names exactly this policy: an approval under another one is void."""
+        """Digest of this policy. An approval given under another policy is void."""
         files = [part.digest if part else "" for part in (self.rules, self.plan)]
         return ":".join([self.mode, self.key, *files])
 
     @property
     def asks(self) -> bool:
-        """Whether there is anybody to ask."""
+        """Whether there is anybody to ask for approval."""
         return self.mode != "unattended"
 
     @property
     def breaker(self) -> tuple[int, float]:
-        """Declines in a row after which changes rest, and for how many seconds."""
+        """Declines in a row after which changes are refused, and for how many seconds."""
         return self.rules.breaker if self.rules else BREAKER
 
     @property
     def destroy_rate(self) -> tuple[int, float] | None:
-        """Approvals that destroy, and the seconds within which there are no more; None where nobody is asked."""
+        """Maximum number of destructive approvals per period in seconds; None if nobody can be asked."""
         if not self.asks:
             return None
         return self.rules.destroy_rate if self.rules else DESTROY_RATE
 
     def limit(self, effect: Effect) -> int | None:
-        """How many calls of an effect a period allows; None for any number."""
+        """Return the number of calls of an effect allowed per period; None if unlimited."""
         return self.rules.budget.get(effect) if self.rules else None
 
     def run_limit(self, effect: Effect) -> int | None:
-        """How many calls of an effect one run allows besides; None for any number."""
+        """Return the number of calls of an effect allowed per run, in addition to `limit`; None if unlimited."""
         return self.rules.run_budget.get(effect) if self.rules else None
 
     def period(self, now: datetime) -> str:
-        """The budget period that `now` lies in: a day in UTC, as 2026-03-29, or `run`."""
+        """Return the budget period of `now`: a UTC day such as 2026-03-29, or `run`."""
         return "run" if self.rules and self.rules.per == "run" else now.astimezone(UTC).strftime("%Y-%m-%d")
 
     def needs_facts(self, call: Operation[Any]) -> bool:
-        """Whether the target must be read before anything can be said."""
+        """Return whether the target must be read before the call can be decided."""
         if call.effect is Effect.READ or self.mode == "read-only":
             return False
         return (
@@ -196,11 +196,11 @@ class Policy:
         return self._with_plan(self._with_budget_left(verdict, situation), situation)
 
     def _with_plan(self, verdict: PolicyDecision, situation: Situation) -> PolicyDecision:
-        """Allow what an entry of the plan covers; deny what would need approval where nobody can be asked."""
+        """Allow calls that a plan entry covers; deny calls that need approval if nobody can be asked."""
         if verdict.decision in (Decision.ALLOW, Decision.DENY):
             return verdict
         permit = situation.permit
-        # A plan was decided outside of the client, by as many people as have signed it.
+        # A plan is decided out-of-band, by as many people as signed it.
         if permit is not None and (verdict.decision is not Decision.FOUR_EYES or permit.signers > 1):
             return PolicyDecision(Decision.ALLOW, permit.name, verdict.reason, permit)
         if self.asks:
@@ -214,7 +214,7 @@ class Policy:
         return PolicyDecision(Decision.DENY, "no plan", why)
 
     def _always_denied(self, situation: Situation) -> PolicyDecision | None:
-        """Deny what no policy file can allow."""
+        """Deny calls that no policy file can allow."""
         if self.mode == "read-only":
             rule = f"mode {self.mode}: {situation.effect.value}"
             return PolicyDecision(Decision.DENY, rule, f"The mode {self.mode} allows only reads.")
@@ -242,7 +242,7 @@ class Policy:
                 Decision.CONFIRM, f"{rule}, nothing depends on it", "The customer has no connections and no runs."
             )
         if effect is Effect.SPEND and decision is Decision.CONFIRM and self.mode in ("guarded", "unattended"):
-            # Inside a budget that somebody has set, spending needs no question.
+            # Spending within a configured budget needs no approval.
             inside = self._left(situation) > 0
             return PolicyDecision(
                 Decision.ALLOW if inside else decision, f"{rule}, {'inside' if inside else 'no'} budget"
@@ -250,12 +250,12 @@ class Policy:
         return PolicyDecision(decision, rule)
 
     def _left(self, situation: Situation) -> int:
-        """How many calls of its effect the budgets still allow; 0 where there is none."""
+        """Return how many calls of this effect the budgets still allow; 0 without a budget."""
         left = [left for left, _, _ in self._budgets(situation)]
         return max(0, min(left, default=0))
 
     def _budgets(self, situation: Situation) -> list[tuple[int, int, str]]:
-        """What is left of each budget of the call's effect, of how much, and for how long."""
+        """Return the remainder, limit and period of each budget for the call's effect."""
         effect = situation.effect
         per = "in this run" if self.period(situation.now) == "run" else "today (UTC)"
         of_the_period, of_the_run = self.limit(effect), self.run_limit(effect)
@@ -269,13 +269,13 @@ class Policy:
     def _with_budget_left(self, verdict: PolicyDecision, situation: Situation) -> PolicyDecision:
         if verdict.decision is Decision.DENY:
             return verdict
-        if situation.destroyed and self.destroy_rate is not None:  # a budget that nobody has touched limits nobody yet
+        if situation.destroyed and self.destroy_rate is not None:  # an untouched budget limits nothing yet
             most, seconds = self.destroy_rate
             left = f"{max(0, most - situation.destroyed)} of {most} approvals that destroy are left"
             said = f"{verdict.reason} {left} in {seconds / 60:g} minutes."
             verdict = replace(verdict, reason=said.strip())
         if self._left(situation) == 0:
-            return verdict  # there is no budget, the file says itself that it is used up, or nothing uses it
+            return verdict  # there is no budget, the file itself reports it used up, or nothing uses it
         left, limit, per = min(self._budgets(situation))
         said = f"{left} of {limit} {situation.effect.value} calls are left {per}."
         return replace(verdict, reason=f"{verdict.reason} {said}".strip())

@@ -1,4 +1,4 @@
-"""Load the policy file. Anything wrong in it, an unreachable rule included, stops the start with its line."""
+"""Load the policy file. Any error in it, an unreachable rule included, stops the start with its line."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ _LOOSENING = 'Only then = "allow" loosens a default; to ask for less, say so in 
 
 
 def cases(tools: frozenset[str] | None, effects: frozenset[Effect] | None) -> frozenset[Case]:
-    """Each tool with each effect that its calls can have, of those that are named."""
+    """Return every pair of a named tool and an effect its calls can have."""
     return frozenset(
         (operation.tool_name(), effect)
         for operation in CHANGING
@@ -40,7 +40,7 @@ def cases(tools: frozenset[str] | None, effects: frozenset[Effect] | None) -> fr
 
 
 def unreachable(file: FileRules) -> Iterator[tuple[int, str]]:
-    """The number of each rule that never decides, and why."""
+    """Yield the index of each rule that never decides, with the reason."""
     rules = file.rules
     reached = [cases(rule.tools, rule.effects) for rule in rules]
     for number, rule in enumerate(rules):
@@ -51,7 +51,7 @@ def unreachable(file: FileRules) -> Iterator[tuple[int, str]]:
 
 
 def _cover(number: int, rules: Sequence[PolicyRule], reached: Sequence[frozenset[Case]]) -> int | None:
-    """Another rule that always matches where this one does. Of two that are alike, the first stays."""
+    """Return another rule that matches whenever this one does. Of two equal rules, the first is kept."""
     for other, rule in enumerate(rules):
         if other == number or not rule.unconditional or rule.then.rank < rules[number].then.rank:
             continue
@@ -64,7 +64,7 @@ def _cover(number: int, rules: Sequence[PolicyRule], reached: Sequence[frozenset
 
 
 def _least_default(rule: PolicyRule, reached: frozenset[Case], file: FileRules) -> Decision:
-    """The loosest that any mode asks for in any of these cases, with a key that the rule speaks of."""
+    """Return the loosest default of any mode for these cases, with the kind of key that the rule names."""
     found: list[Decision] = []
     for live in (True, False):
         if rule.key not in (None, "live" if live else "test"):
@@ -72,7 +72,7 @@ def _least_default(rule: PolicyRule, reached: frozenset[Case], file: FileRules) 
         for tool, effect in reached:
             if (own := file.default(effect, live=live)) is not None:
                 found.append(own.decision)
-            elif tool == "delete_customer":  # one on which nothing depends is deleted on a plain confirmation
+            elif tool == "delete_customer":  # a customer without dependents is deleted on a plain confirmation
                 found.append(Decision.CONFIRM)
             else:
                 found += (least(mode, effect, live=live) for mode in MODES if mode != "read-only")
@@ -80,9 +80,10 @@ def _least_default(rule: PolicyRule, reached: frozenset[Case], file: FileRules) 
 
 
 def load_rules(path: Path, program: CommandLine = PROGRAM) -> FileRules:
-    """What the file says. Raises `SettingsError`, which names the file, the line, the key and the nearest known one.
+    """Load the rules of a policy file.
 
-    `program` is what a person starts at a shell to check it.
+    Raises `SettingsError` with the file, the line, the key and the nearest known key. `program` is the command that the
+    hint names to check the file.
     """
     data, _ = read(path, "policy file", "Correct the path; --policy and FASTN_POLICY name one too.")
     hint = f"Correct it there, and check it: {program.to('policy', 'check', str(path))}"
@@ -90,7 +91,7 @@ def load_rules(path: Path, program: CommandLine = PROGRAM) -> FileRules:
 
 
 def _build(table: Mapping[str, Any], source: TomlSource) -> FileRules:
-    """The rules of a file. Raises `ConfigError`, for the first that is wrong."""
+    """Build the rules of a file. Raises `ConfigError` for the first error."""
     form = validate(PolicyForm, table, source)
 
     def defaults(form: KeyDefaults, *at: str) -> dict[Effect, PolicyDecision]:
@@ -168,9 +169,9 @@ def _rule(number: int, form: RuleForm, source: TomlSource) -> PolicyRule:
 def _tools(
     at: Key, globs: list[Glob] | None, effects: list[Effect] | None
 ) -> tuple[frozenset[str] | None, list[AnyOperation]]:
-    """The names that globs at `at` name, None for all; and the operations of these that can have one of the effects.
+    """Return the tools that the globs at `at` match, None for all, and their operations with one of the effects.
 
-    Raises `ConfigError` where a glob names none, or where none can have an effect.
+    Raises `ConfigError` if a glob matches no tool, or no match can have an effect.
     """
     found: dict[str, AnyOperation] = {}
     for index, glob in enumerate(globs or ()):

@@ -1,4 +1,4 @@
-"""What a call, or a list of calls, would do; shown in approval requests, on the page and by dry runs."""
+"""Preview of a call or a batch, for approval requests, the approval page and dry runs."""
 
 import re
 from collections import Counter
@@ -19,12 +19,12 @@ from fastn_mcp.tools.tool import Effect, FastnObject
 
 _CHANGES = 12
 _LONGEST_IN_FORM = 1500
-"""Characters of such a call that a form shows; what is longer is decided out-of-band."""
+"""Maximum length of such a call in an elicitation form, in characters. Longer ones are decided out-of-band."""
 
 _OVERWRITES = "Its slug or name is taken: Fastn may overwrite what is there."
 _MAY_OVERWRITE = "It is unknown whether its slug or name is taken: Fastn may overwrite something."
 _GO_WITH = ("connections", "secrets")
-"""Kinds of dependents that are deleted with what they belong to; others only use it."""
+"""Kinds of dependents that are deleted together with the target. Other kinds only use it."""
 
 _WHOLE = 1 << 31
 _REACHES = " It acts on connected systems, for real."
@@ -32,7 +32,7 @@ _REACHES = " It acts on connected systems, for real."
 
 @dataclass(frozen=True, slots=True)
 class FieldChange:
-    """One field of the target, as it is and as it would be."""
+    """A field of the target, before and after the call."""
 
     field: str
     before: JsonValue
@@ -41,7 +41,7 @@ class FieldChange:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """All that a person needs to decide. Values are as Fastn has them: whoever shows them quotes them."""
+    """Facts that a person needs to decide. Values are unescaped: quote them for display."""
 
     tool: str
     title: str
@@ -50,20 +50,20 @@ class Preview:
     effect: Effect
     target: str | None
     label: Label | None
-    """What people call the target, or what would be made."""
+    """Name of the target, or of the resource to be created."""
     does: str
     undo: str
     because: str
-    """Why it is asked about, where the policy says more than its effect."""
+    """Reason for the approval request, if the policy gives more than the effect."""
     changes: tuple[FieldChange, ...]
     dependence: Dependence
     left_out: int
     pending: tuple[JsonValue, ...] = ()
-    """What Fastn's AI asked in the session that the call goes into."""
+    """Questions of Fastn's AI in the session that the call continues."""
 
     @property
     def expected(self) -> str:
-        """What is to be typed: the target's name, or else what is short and plain of it."""
+        """Text to type: the target's name, or else a short, plain part that identifies it."""
         typed = self.label.typed(self.target) if self.label else self.target and typed_id(self.target)
         return typed or self.tool
 
@@ -83,18 +83,18 @@ class Preview:
         return self.dependence.counts()
 
     def lines(self) -> list[str]:
-        """In words, each value quoted and cut; ours first. Some clients show no more than three rows of a question."""
+        """Describe the call, with each value quoted and cut; our text first. Some clients show only three rows."""
         call = f"{self._call()}. Account: {self.account}."
         return [self._title(), *filter(None, (self._impact(),)), call, *filter(None, (self.does,))]
 
     def line(self) -> str:
-        """All of that in one line, as one of several calls on the same account."""
+        """Describe the call in one line, as part of a batch on one account."""
         return " ".join(filter(None, (self._title(), self._impact(), f"{self._call()}.")))
 
     def _title(self) -> str:
-        """What is done to what, by its name, and what goes with it or uses it; the id where no argument has it.
+        """Return the action, the target's name and its dependents, as `Delete customer "Acme", with 1 secret ("KEY").`
 
-        As `Delete customer "Acme", with 1 secret ("KEY").`
+        The id is added if no argument has it.
         """
         name = f" {quote(self.name)}" if self.name else ""
         id_ = f", id {quote(self.target)}" if self.target and self.target not in self.arguments.values() else ""
@@ -111,7 +111,7 @@ class Preview:
         return f"{self.tool} {given}".rstrip()
 
     def _impact(self) -> str:
-        """What would change, what could not be checked, and whether it can be undone."""
+        """Describe the changes, the failed checks, and whether the call can be undone."""
         limit = _WHOLE if self._is_whole else 80
         changes = [
             f"{quote(c.field, 60)}: {quote(c.before, limit)} becomes {quote(c.after, limit)}" for c in self.changes
@@ -122,7 +122,7 @@ class Preview:
         said = (
             f"{changed}." if changed else "",
             f"Not checked: {unchecked}." if unchecked else "",
-            # Never cut: nobody approves what they could not read.
+            # Never cut: nobody can approve a text they could not read.
             f"Pending there: {', '.join(quote(item, _WHOLE) for item in self.pending)}." if self.pending else "",
             self.because,
             self.undo,
@@ -130,7 +130,7 @@ class Preview:
         return " ".join(filter(None, said))
 
     def data(self) -> dict[str, JsonValue]:
-        """As data, for `dry_run` and the page."""
+        """Return the preview as JSON, for `dry_run` and the approval page."""
         body: dict[str, JsonValue] = {
             "call": self.tool,
             "arguments": self.arguments,
@@ -170,7 +170,7 @@ def preview(
     because: str = "",
     label: Label | None = None,
 ) -> Preview:
-    """The preview of `call` on `target`; without its `label`, that is made of what the target itself says."""
+    """Build the preview of `call` on `target`. The default `label` is made from the target."""
     changes = _changes(call, target)
     known = target is not None and bool(target.model_dump())
     if isinstance(call, Create) and target is not None:
@@ -214,7 +214,7 @@ _ORDINARY = frozenset(
 
 
 def by_power(name: str, value: JsonValue) -> JsonValue:
-    """Permissions, the most powerful first, so that none hides behind harmless ones; any other value as it is."""
+    """Sort permissions, the most powerful first so that none hides behind harmless ones. Leave other values as is."""
     if isinstance(value, dict):
         return {inner: by_power(inner, found) for inner, found in value.items()}
     if isinstance(value, list) and name in _PERMISSIONS:
@@ -223,7 +223,7 @@ def by_power(name: str, value: JsonValue) -> JsonValue:
 
 
 def _rank(permission: JsonValue) -> int:
-    """0 for everything, 3 for what is known to be harmless. A permission that is not known counts as powerful."""
+    """Rank a permission from 0 (everything) to 3 (known to be harmless). An unknown one counts as powerful."""
     resource, _, verb = str(permission).casefold().replace(".", ":").rpartition(":")
     if "*" in str(permission):
         return 0
@@ -233,7 +233,7 @@ def _rank(permission: JsonValue) -> int:
 
 
 def _listed(found: Iterable[Dependents]) -> str:
-    """As `2 secrets ("KEY", "TOKEN")`."""
+    """List dependents, as `2 secrets ("KEY", "TOKEN")`."""
     return ", ".join(f"{each.words()} ({', '.join(quote(name, 60) for name in each.examples)})" for each in found)
 
 
@@ -244,16 +244,16 @@ def _changes(call: Operation[Any], target: FastnObject | None) -> list[FieldChan
     body = call.model_copy(update=dict.fromkeys(call.secrets())).request().body or {}
     changed = {field: new for field, new in body.items() if current.get(field) != new}
     before, after = redact_object({field: current.get(field) for field in changed}), redact_object(changed)
-    # In the same order, whatever of a name was hidden.
+    # Both have the same order, even where names are redacted.
     return [FieldChange(*each) for each in zip(after, before.values(), after.values(), strict=True)]
 
 
-# What Fastn notes by itself, and which says nothing of what was approved.
+# Fields that Fastn updates by itself, which do not affect an approval.
 _TELEMETRY = re.compile(r"(last|next)[A-Z_]\w*|consecutiveFailures|statusHistory|\w+Count")
 
 
 def state(target: FastnObject | None) -> dict[str, JsonValue] | None:
-    """The target without what changes by itself: what an approval is bound to."""
+    """Return the target without fields that change by themselves. The approval is bound to this state."""
     if target is None:
         return None
     fields = target.model_dump()
@@ -261,32 +261,32 @@ def state(target: FastnObject | None) -> dict[str, JsonValue] | None:
 
 
 _GROUPS = 3
-"""Kinds of calls that have to be typed by name; the rest is counted."""
+"""Maximum number of groups of calls to type by name; the rest is counted."""
 
 _OF_THE_LIST = ("account", "does")
-"""What is said once for all."""
+"""Fields shown once for the whole batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListPreview:
-    """The previews of calls by their numbers in the batch, in order."""
+    """Previews of the calls of a batch, by number, in order."""
 
     tool: str
     does: str
     of: Mapping[int, Preview]
     refused: Mapping[int, str]
-    """Why the policy refuses some of them. Nothing is made while there are any."""
+    """Policy reasons for refused calls. With any refusal, no call of the batch is sent."""
 
     name = None
 
     @property
     def effect(self) -> Effect:
-        """The one that wants the most care."""
+        """The strictest effect in the batch."""
         return max((shown.effect for shown in self.of.values()), key=lambda effect: effect.rank)
 
     @property
     def expected(self) -> str:
-        """What is to be typed."""
+        """Text to type."""
         return phrase((shown.tool, shown.effect) for shown in self.of.values())
 
     @property
@@ -294,17 +294,17 @@ class ListPreview:
         return all(shown.fits_form for shown in self.of.values())
 
     def dependents(self) -> dict[str, float | None]:
-        """Those of each call, with its number before the kind."""
+        """Return the dependents of each call, with the call's number before the kind."""
         return {f"{n} {kind}": count for n, shown in self.of.items() for kind, count in shown.dependents().items()}
 
     def lines(self) -> list[str]:
-        """In words, a line for each call; ours first."""
+        """Describe the batch, a line for each call; our text first."""
         account = next(iter(self.of.values())).account
         first = f"{self.expected}: {len(self.of)} calls in order, each once. Account: {account}."
         return [first, *(f"{number}. {shown.line()}" for number, shown in self.of.items())]
 
     def data(self) -> dict[str, JsonValue]:
-        """As data."""
+        """Return the preview as JSON."""
         calls = [self._row(number, shown) for number, shown in self.of.items()]
         effects = sorted({shown.effect for shown in self.of.values()}, key=lambda effect: effect.rank)
         return {
@@ -324,11 +324,11 @@ class ListPreview:
 
 
 Shown = Preview | ListPreview
-"""What a person is shown before they decide, of one call or of several."""
+"""Preview of one call or of a batch."""
 
 
 def phrase(calls: Iterable[tuple[str, Effect]]) -> str:
-    """What is done how often, as DELETE 3 CUSTOMERS: what matters most first."""
+    """Summarize calls by count, as DELETE 3 CUSTOMERS, the strictest effect first."""
     counted = Counter(calls)
     kinds = sorted(counted, key=lambda kind: -kind[1].rank)
     named = kinds if len(kinds) <= _GROUPS else kinds[: _GROUPS - 1]

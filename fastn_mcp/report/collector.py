@@ -1,7 +1,7 @@
 """Collect the calls of a process from its audit entries.
 
-Several entries are one call: asked about, approved, sent, ended. A call that was asked about and is made again is the
-same one; so is a declined one that is repeated.
+Several entries form one call: requested, approved, sent, ended. A repeated call that waits for approval, or was
+declined, counts as the same call.
 """
 
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from fastn_mcp.guard.audit.log import AuditEvent
 
 
 class OutcomeGroup(Enum):
-    """What became of a call, as a report groups it."""
+    """Group of call outcomes in a report."""
 
     DONE = "done"
     REFUSED = "refused"
-    """By the policy, or because the target has changed."""
+    """Refused by the policy, or because the target has changed."""
     DECLINED = "declined"
     WAITING = "waiting"
-    """For a person, or for the call to be made again once one has approved it."""
+    """Waiting for a person, or for the call to be repeated after approval."""
     FAILED = "failed"
     UNKNOWN = "unknown"
-    """It may have happened."""
+    """The call may have been executed."""
     LEFT = "left"
-    """Not tried."""
+    """Not attempted."""
     PREVIEWED = "previewed"
 
 
@@ -48,13 +48,13 @@ _GROUPS: Mapping[str, OutcomeGroup] = {
 
 
 def group_of(outcome: str) -> OutcomeGroup:
-    """The group of an outcome. Whatever is none of the others has failed."""
+    """Return the group of an outcome. Outcomes not listed count as failed."""
     return _GROUPS.get(outcome, OutcomeGroup.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An entry of the audit: its number, what it records, and its hash."""
+    """Reference to an audit entry: number, event and hash."""
 
     n: int
     event: str
@@ -63,15 +63,15 @@ class Link:
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """A call. Times are as the audit has them, in UTC; what is None is not known."""
+    """A call. Times are those of the audit log, in UTC. A field that is None is unknown."""
 
     time: str
     tool: str
     outcome: str
     step: int | None = None
-    """The number of the call in the script that it belongs to."""
+    """Number of the call in the script."""
     settled: str | None = None
-    """When the newest of it happened."""
+    """Time of the newest event."""
     principal: str | None = None
     account: str | None = None
     target: str | None = None
@@ -84,10 +84,10 @@ class Attempt:
     duration_ms: float | None = None
     change: str | None = None
     digest: str | None = None
-    """Of its arguments."""
+    """Digest of the arguments."""
     audit: tuple[Link, ...] = ()
     is_split: bool = False
-    """Whether it is a batch that was approved: its calls stand for it."""
+    """Whether this is an approved batch, which the report replaces with its calls."""
 
     @property
     def group(self) -> OutcomeGroup:
@@ -100,13 +100,13 @@ _TAKEN = ("principal", "account", "target", "name", "effect", "rule", "decision"
 
 
 class Tally:
-    """The calls of one process, in the order in which they were first heard of."""
+    """Calls of one process, in the order in which they were first seen."""
 
     def __init__(self) -> None:
         self._heard: list[Attempt] = []
         self.reads = 0
         self.head: Link | None = None
-        """The newest entry of the audit."""
+        """Newest audit entry."""
         self._step: int | None = None
         self._of_grant: dict[str, Attempt] = {}
         self._of_intent: dict[str, Attempt] = {}
@@ -121,7 +121,7 @@ class Tally:
         self.reads += 1
 
     def entry(self, line: Mapping[str, JsonValue]) -> None:
-        """Add an entry of the audit, or one like it that is in none."""
+        """Add an audit entry, or an unrecorded event of the same form."""
         self.head = _link(line) or self.head
         match line.get("event"):
             case AuditEvent.ASKED.value:
@@ -137,24 +137,24 @@ class Tally:
                     self._update(attempt, line, WAITING, _APPROVED)
                     attempt.is_split = attempt.is_split or event == AuditEvent.AGREED.value
             case _:
-                pass  # of no call
+                pass  # not about a call
 
     def begin_step(self, number: int) -> None:
-        """Count what follows to call `number` of the script."""
+        """Attribute the following entries to call `number` of the script."""
         self._step = number
 
     def of_step(self, number: int) -> list[Attempt]:
-        """What was tried for a call of the script."""
+        """Return the attempts of a call of the script."""
         return [attempt for attempt in self.attempts if attempt.step == number]
 
     def add(self, attempt: Attempt) -> None:
-        """Add a call of which the audit knows nothing: one that never came so far."""
+        """Add a call that is not in the audit log, because it did not get that far."""
         self._heard.append(attempt)
 
     def _asked(self, line: Mapping[str, JsonValue]) -> None:
         attempt = self._latest(line, OutcomeGroup.WAITING)
         if attempt is not None and "n" not in line:
-            return  # nothing new
+            return  # already known
         attempt = self._update(attempt or self._begin(line), line, WAITING, _text(line, "message"))
         if (grant := _text(line, "grant")) is not None:
             self._of_grant[grant] = attempt
@@ -163,7 +163,7 @@ class Tally:
         grant = _text(line, "grant") or ""
         attempt = self._of_grant.get(grant)
         if attempt is not None and attempt.step != self._step:
-            attempt = None  # another call of the script was approved by the same answer
+            attempt = None  # the same answer approved another call of the script
         if attempt is None:
             attempt = self._latest(line, OutcomeGroup.WAITING) or self._begin(line)
         self._update(attempt, line, UNKNOWN, _UNANSWERED)
@@ -174,14 +174,14 @@ class Tally:
     def _outcome(self, line: Mapping[str, JsonValue]) -> None:
         attempt = self._of_intent.pop(str(line.get("of")), None)
         if attempt is None:
-            return  # of a call that was sent before this began to listen
+            return  # the call was sent before collection started
         took = line.get("duration_ms")
         self._update(attempt, line, _text(line, "outcome") or UNKNOWN, _text(line, "message"))
         attempt.duration_ms = took if isinstance(took, (int, float)) else None
 
     def _not_sent(self, line: Mapping[str, JsonValue], event: str) -> None:
         outcome = _text(line, "outcome") or event
-        if (grant := _text(line, "grant")) is not None:  # a person decided on another channel
+        if (grant := _text(line, "grant")) is not None:  # a person decided out-of-band
             attempt = self._of_grant.get(grant)
         else:
             again = (OutcomeGroup.WAITING, OutcomeGroup.DECLINED) if outcome == DECLINED else (OutcomeGroup.WAITING,)
@@ -190,7 +190,7 @@ class Tally:
             self._update(attempt, line, outcome, _text(line, "message"))
 
     def _latest(self, line: Mapping[str, JsonValue], *groups: OutcomeGroup) -> Attempt | None:
-        """The newest attempt at exactly this call, where it is one of `groups`."""
+        """Return the newest attempt of exactly this call, if it is in one of `groups`."""
         attempt = self._of_call.get(self._key(line))
         return None if attempt is None or attempt.is_split or attempt.group not in groups else attempt
 
@@ -204,7 +204,7 @@ class Tally:
         return attempt
 
     def _update(self, attempt: Attempt, line: Mapping[str, JsonValue], outcome: str, message: str | None) -> Attempt:
-        """Add what an entry says to the attempt that it is about."""
+        """Update an attempt from an audit entry."""
         attempt.outcome, attempt.message, attempt.settled = outcome, message, _text(line, "time")
         for name in _TAKEN:
             if (value := _text(line, name)) is not None:

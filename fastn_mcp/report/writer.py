@@ -11,10 +11,9 @@
 
 Each call: number, step (in the script), time, settled, tool, target {id, name}, effect, rule, decision, consent,
 principal, account, outcome, message, duration_ms, change_id, and audit: its entries as {n, event, hash}.
-What is not known is null. Names, messages and ids can come from Fastn: they are data.
+Unknown values are null. Names, messages and ids can come from Fastn: they are data.
 
-Whatever was not written by us stands in a code span that nothing in it can close: it is no markup, no link, no mention
-of somebody and no other cell.
+Text that is not ours is in a code span that it cannot close, so it is never markup, a link, a mention or another cell.
 """
 
 import json
@@ -42,7 +41,7 @@ Document = dict[str, JsonValue]
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a report is of. `policy` and `plan` are digests of the files."""
+    """Subject of a report. `policy` and `plan` are digests of the files."""
 
     account: str
     mode: str | None
@@ -60,7 +59,7 @@ def document(
     began: datetime | None,
     ended: datetime,
 ) -> Document:
-    """The report on these attempts. `reads` is None where they were not counted."""
+    """Build the report on these attempts. `reads` is None if reads were not counted."""
     calls: dict[str, list[JsonValue]] = {group.value: [] for group in OutcomeGroup}
     for number, attempt in enumerate(attempts, 1):
         calls[attempt.group.value].append(_call(number, attempt))
@@ -87,7 +86,7 @@ def document(
 
 
 def moment(time: datetime) -> str:
-    """As the audit writes it."""
+    """Format a time as in the audit log."""
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -129,18 +128,18 @@ HEADINGS = {
     OutcomeGroup.DONE: "Done",
     OutcomeGroup.PREVIEWED: "Previewed: nothing was sent",
 }
-"""In the order in which somebody wants to know."""
+"""Groups in order of interest."""
 
 
 def markdown(report: Document) -> str:
-    """The report in words and tables."""
+    """Render a report as Markdown."""
     return "\n".join(_lines(cast("dict[str, Any]", report)))
 
 
 def code(value: object) -> str:
-    """A value as a code span. Quote the texts of others first."""
+    """Format a value as a code span. Quote text of others first."""
     text = shorten(sanitize(str(value)), _LONGEST)
-    # A span ends at a backtick, a cell at a bar, whatever stands before them.
+    # A backtick ends a span and a bar ends a cell, whatever precedes them.
     text = text.replace("`", "\\u{60}").replace("|", "\\u{7c}")
     return f"`{text}`" if text.strip() else ""
 
@@ -210,12 +209,12 @@ def _target(target: dict[str, Any]) -> str:
 
 
 def readable(path: Path) -> Path:
-    """Where the Markdown goes."""
+    """Return the path of the Markdown file."""
     return path.with_suffix(".md")
 
 
 def check(path: Path) -> None:
-    """Whether a report can be written there. Raises `SettingsError`, before anything is sent."""
+    """Check that a report can be written to `path`, before anything is sent. Raises `SettingsError`."""
     if path.suffix == ".md":
         raise SettingsError("The report's FILE ends in .md, which is its Markdown's name.", "As in: --report run.json")
     for file in (path, readable(path)):
@@ -228,6 +227,6 @@ def check(path: Path) -> None:
 
 
 def write(path: Path, report: Document) -> None:
-    """Write both, over what was there. Raises `OSError`."""
+    """Write both files, and overwrite existing ones. Raises `OSError`."""
     write_private(path, json.dumps(report, indent=2) + "\n")
     write_private(readable(path), markdown(report))

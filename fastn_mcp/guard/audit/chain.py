@@ -1,8 +1,8 @@
-"""The hash chain of the audit log, and its verification.
+"""Hash chain of the audit log, and its verification.
 
-A line ends with the hash of all that stands before it, and holds the hash of the line before: no line can be changed,
-taken out, put in or moved without a break that names it. Only lines cut off at the end leave no trace in the chain
-itself, which is why the ledger keeps the newest number and hash, and a person can note the hash elsewhere.
+Each line ends with the hash of its content, which includes the hash of the previous line. A changed, removed, inserted
+or moved line breaks the chain, and verification names it. Only lines cut off at the end leave no trace in the chain:
+the ledger therefore stores the newest number and hash, and a person can note the hash elsewhere.
 """
 
 import hashlib
@@ -15,10 +15,10 @@ from typing import Any, cast
 from pydantic import JsonValue
 
 BEGINNING = "0" * 64
-"""What the first line holds in place of the hash of a line before it."""
+"""Hash that the first line has in place of a previous one."""
 
 SHORTENED = "log_shortened"
-"""The event of an entry that records that the log had been emptied or shortened."""
+"""Event of an entry that records that the log was emptied or shortened."""
 
 _LINE = re.compile(rb'\{"n":([1-9]\d{0,17}),.*"prev":"([0-9a-f]{64})","hash":"([0-9a-f]{64})"\}')
 _OWN_HASH = len(b',"hash":""}') + 64
@@ -26,7 +26,7 @@ _OWN_HASH = len(b',"hash":""}') + 64
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Where a chain ends. `torn` is what a killed process left behind its last whole line."""
+    """End of a chain. `torn` is an incomplete last line, left by a killed process."""
 
     n: int = 0
     head: str = BEGINNING
@@ -35,7 +35,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class BrokenLine:
-    """The first line of a file, counted from 1, that is not as it was written."""
+    """First invalid line of a file, counted from 1."""
 
     line: int
     problem: str
@@ -43,37 +43,37 @@ class BrokenLine:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a chain shows. All up to `entries` is as it was written."""
+    """Result of a verification. Entries up to `entries` are intact."""
 
     entries: int
     head: str
     broken: BrokenLine | None
     torn: tuple[int, ...]
-    """Lines that a process did not finish writing, and that the next entry accounts for, if there is one."""
+    """Lines that a process did not finish writing. The next entry, if there is one, accounts for them."""
     unfinished: tuple[int, ...]
-    """Entries of calls that were to be sent, and of which no outcome is recorded."""
+    """Intents without a recorded outcome."""
     noted: int | None
-    """The entry whose hash was the head that was noted elsewhere."""
+    """Entry whose hash is the `head` noted elsewhere."""
     shortened: tuple[int, ...] = ()
-    """Entries that record that the log had been emptied or shortened."""
+    """Entries that record that the log was emptied or shortened."""
     deleted: int = 0
-    """Entries before the first that is left, deleted by the retention setting."""
+    """Number of entries deleted from the start by the retention setting."""
     files: tuple[tuple[str, int], ...] = ()
-    """Name and number of lines of each file read, the oldest first."""
+    """Name and line count of each file read, the oldest first."""
 
 
 def sealed(end: End, fields: Mapping[str, JsonValue]) -> tuple[bytes, End]:
-    """The line that follows `end`, without its line break, and where the chain ends then."""
+    """Return the next line after `end`, without its line break, and the new end of the chain."""
     n = end.n + 1
     torn = {"torn": _sha256(end.torn)} if end.torn else {}
-    # ASCII: no terminal that shows the file can be led astray by what stands in it.
+    # ASCII, so that an entry cannot manipulate the terminal that shows the file.
     body = json.dumps({"n": n, **fields, **torn, "prev": end.head}, separators=(",", ":"), allow_nan=False).encode()
     head = _sha256(body)
     return body[:-1] + b',"hash":"' + head.encode() + b'"}', End(n, head)
 
 
 def end_of(data: bytes) -> End | None:
-    """Where the chain ends whose last bytes are `data`; None where they hold no whole line."""
+    """Return the end of a chain from its last bytes; None if they contain no whole line."""
     stop = len(data)
     while stop > 0:
         start = data.rfind(b"\n", 0, stop) + 1
@@ -84,7 +84,7 @@ def end_of(data: bytes) -> End | None:
 
 
 def first_of(lines: Iterable[bytes]) -> End | None:
-    """Where the chain ended before the first whole line of `lines`; None where there is none."""
+    """Return the end of the chain before the first whole line of `lines`; None if there is none."""
     for line in lines:
         if found := _LINE.fullmatch(line.removesuffix(b"\n")):
             return End(int(found[1]) - 1, found[2].decode())
@@ -94,10 +94,10 @@ def first_of(lines: Iterable[bytes]) -> End | None:
 def verify(
     lines: Iterable[bytes], head: str | None = None, *, start: End | None = None, anchor: End | None = None
 ) -> Report:
-    """What `lines`, with their line breaks, show.
+    """Verify `lines`, with their line breaks.
 
-    `head` is a hash that was noted elsewhere, `start` where the chain ended before what retention deleted, `anchor` the
-    newest entry that the ledger knows of.
+    `head` is a hash that was noted elsewhere, `start` the end of the part deleted by retention, and `anchor` the newest
+    entry in the ledger.
     """
     reader = _Reader(head, start or End(), anchor)
     broken: BrokenLine | None = None
@@ -121,7 +121,7 @@ def verify(
 
 
 class _Reader:
-    """Follows a chain, line by line."""
+    """Verify a chain line by line."""
 
     def __init__(self, head: str | None, start: End, anchor: End | None) -> None:
         self.start = self.end = start
@@ -135,14 +135,14 @@ class _Reader:
         self._anchor = anchor
 
     def cut(self, lines: int) -> BrokenLine | None:
-        """What is wrong after the last line, if anything is."""
+        """Return the problem at the end of the chain, if any."""
         if self._anchor is None or self._anchor.n <= self.end.n:
             return None
         gone = f"entries {self.end.n + 1} to {self._anchor.n}"
         return BrokenLine(lines + 1, f"the ledger knows entry {self._anchor.n}: {gone} were cut off or removed")
 
     def problem(self, number: int, line: bytes) -> BrokenLine | None:
-        """What is wrong with the next line, if anything is."""
+        """Return the problem of the next line, if any."""
         end, text = self.end, line.removesuffix(b"\n")
         found = _LINE.fullmatch(text)
         if found is None:
@@ -189,7 +189,7 @@ def _problem(end: End, n: int, prev: str) -> str | None:
 
 
 def _begins(piece: bytes, n: int) -> bool:
-    """Whether `piece` can be the beginning of entry `n`."""
+    """Return whether `piece` can be the beginning of entry `n`."""
     start = b'{"n":%d,' % n
     return piece.startswith(start) or start.startswith(piece)
 

@@ -1,8 +1,8 @@
-"""The files of an audit log: the current one and those that were rotated.
+"""Files of an audit log: the current one and the rotated ones.
 
-Whoever rotates, the chain goes on: the first entry of a file names the last one of the file before, and files belong
-together by that alone, whatever they are called. They are looked for beside the log, as `audit.*`, `audit-*` or
-`audit_*`, compressed by gzip or not.
+Any program may rotate the log: the first entry of a file refers to the last one of the previous file, and only
+this links the files, whatever their names. Rotated files are searched for beside the log, as
+`audit.*`, `audit-*` or `audit_*`, compressed by gzip or not.
 """
 
 import gzip
@@ -22,43 +22,43 @@ from fastn_mcp.guard.audit.chain import verify as verify_lines
 
 _BLOCK = 65_536
 _LONGEST_FILE = 4 * 1024**3
-"""Bytes of a compressed file that are read, once they are unpacked."""
+"""Maximum size of an unpacked file, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """How large a log becomes before it is rotated, and how long rotated files are kept."""
+    """Rotation and retention: maximum size of the log, and how long rotated files are kept."""
 
     max_bytes: int | None = None
     days: int | None = None
     files: int | None = None
 
     def expired(self, rotated: list[Path], now: float) -> list[Path]:
-        """Of the rotated files of a chain, the oldest first, those that are to be deleted."""
+        """Return the rotated files to delete, of those of a chain, the oldest first."""
         by_number = len(rotated) if self.files is None else self.files
         kept = rotated[max(0, len(rotated) - by_number) :] if by_number else []
         if self.days is not None:
             oldest = now - self.days * 86_400
-            # A chain is deleted from its beginning: a file stays if one before it stays.
+            # Delete only from the start of the chain: a file stays if an older one stays.
             stays = (n for n, file in enumerate(kept) if file.stat().st_mtime >= oldest)
             kept = kept[next(stays, len(kept)) :]
         return rotated[: len(rotated) - len(kept)]
 
 
 def opened(file: Path) -> BinaryIO:
-    """A file of the log, unpacked. Raises `OSError`."""
+    """Open a file of the log, decompressed. Raises `OSError`."""
     return cast("BinaryIO", gzip.open(file, "rb")) if file.suffix == ".gz" else file.open("rb")
 
 
 def lines_of(files: Iterable[Path]) -> Iterator[bytes]:
-    """The lines of these files, one file after the other. Raises `OSError`."""
+    """Yield the lines of these files, in order. Raises `OSError`."""
     for file in files:
         with opened(file) as lines:
             yield from lines
 
 
 def log_files(log: Path) -> list[Path]:
-    """The files of the chain that ends in `log`, the oldest first. Raises `OSError`."""
+    """Return the files of the chain that ends in `log`, the oldest first. Raises `OSError`."""
     ends = {file: end for file in _beside(log) if (end := _end(file)) is not None}
     files = [log] if log.exists() else []
     first = first_of(lines_of(files))
@@ -79,9 +79,9 @@ def log_files(log: Path) -> list[Path]:
 
 
 def moved_end(log: Path, known: End) -> End | None:
-    """Where the chain of `log`, which holds no entry yet, ends in the files beside it. Raises `OSError`.
+    """Return the end of the chain of `log`, which is still empty, from the files beside it. Raises `OSError`.
 
-    `known` is an entry that it has had: whatever ends before is an older copy. Of the others the newest was moved last.
+    `known` is an earlier entry of the chain: files that end before it are old copies. Of the others, the newest counts.
     """
     ends = [(file.stat().st_mtime_ns, end) for file in _beside(log) if (end := _end(file)) is not None]
     return max(
@@ -92,13 +92,13 @@ def moved_end(log: Path, known: End) -> End | None:
 
 
 def rotated_name(log: Path, last: int) -> Path:
-    """A free name for the log once it is rotated, which ends with the entry `last`."""
+    """Return an unused name for a rotated log whose last entry is `last`."""
     names = (log.with_name(f"{log.stem}.{last:09d}{more}{log.suffix}") for more in ("", *(f".{n}" for n in range(100))))
     return next(name for name in names if not name.exists())
 
 
 def read_end(file: int, size: int) -> End:
-    """Where the chain ends of an open file, read from its end: mostly its last block."""
+    """Return the end of the chain in an open file, read from its end: usually only the last block."""
     block = _BLOCK
     while True:
         start = max(0, size - block)
@@ -106,7 +106,7 @@ def read_end(file: int, size: int) -> End:
         data = b""
         while len(data) < size - start and (read := os.read(file, size - start - len(data))):
             data += read
-        if start > 0:  # the first line is perhaps not whole
+        if start > 0:  # the first line may be incomplete
             data = data[data.find(b"\n") + 1 :] if b"\n" in data else b""
         if (end := end_of(data)) is not None:
             return end
@@ -121,7 +121,7 @@ def _beside(log: Path) -> list[Path]:
 
 
 def _end(file: Path) -> End | None:
-    """Where the chain ends in a file; None where the file is none of a log."""
+    """Return the end of the chain in a file; None if it is not a log file."""
     try:
         if file.suffix == ".gz":
             end = End(torn=_tail(file))
@@ -134,7 +134,7 @@ def _end(file: Path) -> End | None:
 
 
 def _tail(file: Path) -> bytes:
-    """The last lines of a compressed file."""
+    """Return the last lines of a compressed file."""
     data, read = b"", 0
     with gzip.open(file, "rb") as lines:
         while read < _LONGEST_FILE and (block := lines.read(_BLOCK)):
@@ -144,10 +144,10 @@ def _tail(file: Path) -> bytes:
 
 
 def verify(path: Path, head: str | None = None, anchor: End | None = None, deleted: End | None = None) -> Report:
-    """What the chain of a log shows, over all of its files. Raises `OSError`.
+    """Verify the chain of a log over all its files. Raises `OSError`.
 
-    `head` is a hash that was noted elsewhere; `anchor` and `deleted` are the newest and the newest deleted entry that
-    the ledger knows of.
+    `head` is a hash that was noted elsewhere; `anchor` and `deleted` are the newest entry and the newest deleted entry
+    in the ledger.
     """
     files = log_files(path)
     first = first_of(lines_of(files))
@@ -166,12 +166,12 @@ def verify(path: Path, head: str | None = None, anchor: End | None = None, delet
 
 
 def entries(path: Path) -> Iterator[dict[str, JsonValue]]:
-    """The entries of a log, in order, over all of its files; what is none is passed over. Raises `OSError`."""
+    """Yield the entries of a log over all its files, in order. Skips invalid lines. Raises `OSError`."""
     return (entry for line in lines_of(log_files(path)) if (entry := parsed(line)) is not None)
 
 
 def parsed(line: bytes) -> dict[str, JsonValue] | None:
-    """The entry that a line holds."""
+    """Parse the entry of a line; return None if it is not an entry."""
     try:
         entry: object = json.loads(line)
     except ValueError:
@@ -180,12 +180,12 @@ def parsed(line: bytes) -> dict[str, JsonValue] | None:
 
 
 _PATIENCE = 10_000
-"""Attempts, half a millisecond apart, to get the file from another process."""
+"""Attempts to lock the file, half a millisecond apart."""
 
 if sys.platform == "win32":
     import msvcrt
 
-    # Locks are mandatory there, so one byte is locked that nobody reads.
+    # Windows locks are mandatory: lock one byte that nobody reads.
     _FAR = 1 << 40
 
     def _try_lock(file: int) -> None:
@@ -199,12 +199,12 @@ if sys.platform == "win32":
     sync = os.fsync
 
     def sync_folder(folder: Path) -> None:
-        """NTFS journals the names of files."""
+        """NTFS journals file names."""
 else:
     import fcntl
 
     def sync(file: int) -> None:
-        """Wait until the file is on disk. The fsync of macOS does not."""
+        """Wait until the file is on disk. fsync on macOS does not."""
         if sys.platform == "darwin":
             fcntl.fcntl(file, fcntl.F_FULLFSYNC)
         else:

@@ -1,12 +1,12 @@
 """The audit log: an append-only file with one JSON line for each decision and outcome.
 
-A line is with the kernel when `record` returns, so that it outlives this process; an intent is on disk, so that it
-outlives a loss of power. What cannot be written raises, and the caller does not send. A file that is large enough is
-rotated (`files`), and the chain goes on in the next one.
+When `record` returns, the kernel has the line, so it survives this process; an intent is on disk, so it survives a loss
+of power. `record` raises if it cannot write, and the caller sends nothing. A file that is large or old enough is
+rotated (`files`), and the chain continues in the next one.
 
-`anchor` keeps the number and hash of the newest entry in the ledger. A log that ends before it was emptied or
-shortened: the next entry keeps its number, and an entry before it records what is missing. The call is sent all the
-same: refusing would let whoever can empty the log stop the server, and would record nothing.
+`anchor` stores the number and hash of the newest entry in the ledger. A log that ends before it was emptied or
+shortened: the next entry continues its numbers, and an extra entry records what is missing. The call is still sent:
+refusing it would let anyone who can empty the log stop the server, and would record nothing.
 """
 
 import hashlib
@@ -49,74 +49,74 @@ from fastn_mcp.tools.tool import Tool
 log = logging.getLogger(__name__)
 
 FILE = "audit.jsonl"
-"""Its name in the folder of the state."""
+"""File name in the state folder."""
 
 
 class AuditEvent(Enum):
-    """What happened."""
+    """Event of an entry."""
 
     INTENT = "intent"
-    """It is about to be sent."""
+    """A call is about to be sent."""
     OUTCOME = "outcome"
     REFUSED = "refused"
     ASKED = "asked"
     APPROVED = "approved"
     AGREED = "agreed"
-    """The calls of a batch were approved together. Each has entries of its own, whose grant begins with this one."""
+    """A batch was approved. Each of its calls has its own entries, with grants that begin with this one."""
     DECLINED = "declined"
     EXPIRED = "expired"
-    """Nobody answered a request in time."""
+    """A request expired without an answer."""
     SCOPE_REVOKED = "scope_revoked"
     ANSWER_REFUSED = "answer_refused"
-    """Somebody sent an answer that decides nothing."""
+    """An answer was received that decides nothing."""
     LOG_SHORTENED = SHORTENED
-    """Entries that the log has had are gone from it."""
+    """Earlier entries are missing from the log."""
     LOG_DELETED = "log_deleted"
-    """Rotated files were deleted, as the retention setting says."""
+    """The retention setting deleted rotated files."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """What is recorded of one event. What is None is left out."""
+    """Record of one event. Fields that are None are omitted."""
 
     event: AuditEvent
     principal: str
     account: str
     tool: str
     target: str | None = None
-    """What it acts on, or has made."""
+    """Id of the target, or of the created resource."""
     name: str | None = None
-    """How people call that, where it is known."""
+    """Name of the target, if known."""
     arguments: Mapping[str, JsonValue] | None = None
-    """As they may be shown."""
+    """Redacted arguments."""
     digest: str | None = None
-    """Of all arguments, secrets included."""
+    """Digest of all arguments, secrets included."""
     effect: str | None = None
     decision: str | None = None
     rule: str | None = None
     consent: str | None = None
     """policy, client_form, local_page, terminal, verified, four_eyes or scope."""
     grant: str | None = None
-    """The grant, or the scope, that it is about."""
+    """Grant or scope that the event is about."""
     approver: str | None = None
-    """Who decided, as a credential says."""
+    """Person who decided, as identified by a credential."""
     approver_name: str | None = None
-    """How people call them, where their identity provider says so."""
+    """Display name from the identity provider."""
     of: str | None = None
-    """The intent that an outcome belongs to."""
+    """Intent that an outcome belongs to."""
     outcome: str | None = None
     duration_ms: float | None = None
     message: str | None = None
     change: str | None = None
-    """The change in the journal."""
+    """Change in the journal."""
 
 
 class Unwritten(Refused):
-    """The audit log cannot be written. What was to be sent is not sent."""
+    """The audit log cannot be written, so the call is not sent."""
 
 
 def about(event: AuditEvent, call: Tool[Any], principal: str, account: str) -> LogEntry:
-    """An entry about a call; `dataclasses.replace` adds the rest."""
+    """Return an entry about a call; `dataclasses.replace` adds other fields."""
     return LogEntry(
         event=event,
         principal=principal,
@@ -129,7 +129,7 @@ def about(event: AuditEvent, call: Tool[Any], principal: str, account: str) -> L
 
 
 def decided(event: AuditEvent, grant: ApprovalRequest, by: str | None, message: str | None = None) -> LogEntry:
-    """An entry about a grant on which a person decided, on the channel `by`; or nobody, until it expired."""
+    """Return an entry about a grant: decided by a person on the channel `by`, or expired."""
     arguments, effect = grant.preview.get("arguments"), grant.preview.get("effect")
     return LogEntry(
         event,
@@ -153,7 +153,7 @@ def _target(grant: ApprovalRequest) -> Mapping[str, JsonValue]:
 
 
 def digest(arguments: Mapping[str, JsonValue]) -> str:
-    """Names exactly these arguments, in whatever order they were given."""
+    """Digest of arguments, independent of their order."""
     text = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -161,23 +161,23 @@ def digest(arguments: Mapping[str, JsonValue]) -> str:
 # --- what may be shown -------------------------------------------------------------------------------------------
 
 _LONGEST = 1_000
-"""Characters of one text in an entry."""
+"""Maximum length of one text in an entry, in characters."""
 
 _LONGEST_NAME = 200
 
 _MOST = 32_768
-"""Characters of all arguments in an entry."""
+"""Maximum length of all arguments in an entry, in characters."""
 
 
 def showable(arguments: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Arguments as they may be recorded: secrets hidden, long texts cut."""
+    """Return arguments for the log, with secrets redacted and long texts cut."""
     shown = {name: _cut(value) for name, value in redact_object(arguments).items()}
     size = len(json.dumps(shown))
     return shown if size <= _MOST else {"[left out]": f"{size} characters"}
 
 
 def named(name: str | None) -> str | None:
-    """A name as it may be recorded."""
+    """Return a name for the log."""
     return None if name is None else shorten(redact_text(name), _LONGEST_NAME)
 
 
@@ -193,9 +193,9 @@ def _cut(value: JsonValue) -> JsonValue:
 
 
 class AuditFile:
-    """The audit log in files that several processes add to, opened when it is first needed.
+    """Audit log in files that several processes append to, opened on first use.
 
-    Owner-only, in a folder of the owner's. The lock is the system's own on the file itself: it ends with its process.
+    Files and folder are owner-only. The lock is the operating system's lock on the file: it ends with its process.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class AuditFile:
         name: str = FILE,
         keeping: Keeping | None = None,
     ) -> None:
-        """`on_entry` gets each entry once it is written. `name` is the log's in the ledger, which can hold several."""
+        """Pass each written entry to `on_entry`. `name` identifies this log in the ledger, which can hold several."""
         self.path = path
         self._on_entry = on_entry
         self._system = system
@@ -217,9 +217,9 @@ class AuditFile:
         self._keeping = keeping or Keeping()
         self._thread = threading.Lock()
         self._known = End()
-        """The newest entry that this process or the ledger knows of."""
+        """Newest entry known to this process or the ledger."""
         self._anchored = -1
-        """The number that the ledger has; -1 until it was asked."""
+        """Number of the entry stored in the ledger; -1 until read."""
         self._is_rotated = False
         self._forget_file()
 
@@ -227,13 +227,13 @@ class AuditFile:
         self._file: int | None = None
         self._end = End()
         self._size = -1
-        """How long the file was when `_end` was read; -1 where that is not known."""
+        """File size when `_end` was read; -1 if unknown."""
         self._longest = 0
-        """How long this process has seen the file."""
+        """Largest file size that this process has seen."""
         self._begun: float | None = None
 
     def record(self, entry: LogEntry) -> str:
-        """Append the entry. Its name is its number in the log. Raises `Unwritten`."""
+        """Append an entry and return its number in the log. Raises `Unwritten`."""
         try:
             fields = written(entry, self._system)
             with self._thread, self._locked() as file:
@@ -249,9 +249,9 @@ class AuditFile:
             ) from error
 
     async def anchor(self) -> None:
-        """Keep the number and hash of the newest entry in the ledger; delete rotated files that have expired.
+        """Store the number and hash of the newest entry in the ledger; delete expired rotated files.
 
-        The file is on disk before: after a loss of power the ledger must not know of entries that the log has lost.
+        The file is synced first: after a loss of power, the ledger must not know entries that the log has lost.
         """
         if self._ledger is None:
             return
@@ -275,7 +275,7 @@ class AuditFile:
             self._anchored = max(self._anchored, end.n)
 
     async def settle(self) -> None:
-        """As `anchor`, if there is anything new: what cannot be kept now is logged, and kept at the next call."""
+        """Call `anchor` if there are new entries. Failures are logged, and retried at the next call."""
         if self._known.n <= max(self._anchored, 0):
             return
         try:
@@ -294,7 +294,7 @@ class AuditFile:
         if report.broken is not None:
             log.error("%s is not as it was written; it and what is older are not deleted", expired[-1])
             return
-        # First the ledger: what is left can be verified at any moment.
+        # Update the ledger first, so that the remaining files can always be verified.
         await ledger.mark_audit(deleted_name(self._name), report.entries, report.head)
         gone = [file.name for file in expired if _unlink(file)]
         if gone:
@@ -302,7 +302,7 @@ class AuditFile:
             self.record(_own(AuditEvent.LOG_DELETED, message))
 
     def close(self) -> None:
-        """Close the file, if it was ever opened."""
+        """Close the file if it is open."""
         self._reopen()
         self._known, self._anchored = End(), -1
 
@@ -329,7 +329,7 @@ class AuditFile:
         data += line + b"\n"
         self._size = -1
         written_bytes = 0
-        while written_bytes < len(data):  # less is written where the disk is full; the next attempt says so
+        while written_bytes < len(data):  # a full disk writes less; the next attempt raises
             written_bytes += os.write(file, data[written_bytes:])
         if is_synced:
             sync(file)
@@ -341,7 +341,7 @@ class AuditFile:
         return str(end.n)
 
     def _read(self, file: int, size: int) -> str | None:
-        """Find where the chain ends. Returns what is missing from it, where something is."""
+        """Read the end of the chain. Return a description of missing entries, if any."""
         end, known = read_end(file, size), self._known
         was = f"The log ended with entry {known.n} (hash {known.head})"
         lost = None
@@ -368,19 +368,19 @@ class AuditFile:
                     return
             finally:
                 unlock(self._file)
-            self._reopen()  # rotated, by this process or by another: go on in a new one
+            self._reopen()  # rotated by this or another process: continue in a new file
 
     def _rotate(self, file: int) -> bool:
-        """Rename the file where it is large or old enough. Called under its lock."""
+        """Rename the file if it is large or old enough. Requires its lock."""
         size = os.fstat(file).st_size
         if size == 0 or not self._is_due(file, size):
             return False
         end = self._end if size == self._size else read_end(file, size)
-        if end.n == 0 or end.torn:  # the next entry accounts for what is torn; then it is rotated
+        if end.n == 0 or end.torn:  # rotate after the next entry, which accounts for the torn line
             return False
         try:
             self.path.rename(rotated_name(self.path, end.n))
-        except OSError as error:  # Windows renames no file that is open; an entry matters more
+        except OSError as error:  # Windows cannot rename open files; the entry is more important
             log.warning("the audit log %s cannot be rotated: %s", self.path, error.strerror)
             return False
         self._know(end)
@@ -408,12 +408,12 @@ def _seconds(time: str) -> float:
 
 
 def _own(event: AuditEvent, message: str) -> LogEntry:
-    """An entry about the log itself."""
+    """Return an entry about the log itself."""
     return LogEntry(event, "fastn-mcp", "", "audit", message=message)
 
 
 def _unlink(file: Path) -> bool:
-    """Whether it was there, and is no longer. Another process may delete it at the same time."""
+    """Delete a file. Return False if another process deleted it first, or if it cannot be deleted."""
     try:
         file.unlink()
     except OSError as error:
@@ -424,12 +424,12 @@ def _unlink(file: Path) -> bool:
 
 
 def deleted_name(name: str) -> str:
-    """What the ledger calls the newest deleted entry of a log."""
+    """Return the ledger's name for the newest deleted entry of a log."""
     return f"deleted of {name}"
 
 
 def written(entry: LogEntry, system: System) -> dict[str, JsonValue]:
-    """An entry of now as its line has it, without its place in the chain."""
+    """Serialize an entry with the current time, without its place in the chain."""
     now = system.now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     fields: dict[str, JsonValue] = {"time": now, "event": entry.event.value}
     for name in LogEntry.__dataclass_fields__:

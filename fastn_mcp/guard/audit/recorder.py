@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A call whose sending was recorded."""
+    """A call whose intent was recorded."""
 
     approved: ApprovedCall
     entry: str
@@ -31,57 +31,57 @@ class Intent:
 
 
 class Watch(Protocol):
-    """Hears of all that happens in this process, as it happens. Never raises."""
+    """Observer of the events in this process. Never raises."""
 
     def entry(self, line: Mapping[str, JsonValue]) -> None:
-        """Something happened: an entry of the audit, or one like it, without `n` and `hash`, that is in none."""
+        """Handle an audit entry, or an unrecorded event of the same form without `n` and `hash`."""
         ...
 
     def read(self) -> None:
-        """A read was made."""
+        """Handle a read."""
         ...
 
 
 async def record_expired(
     ledger: Ledger, account: str, now: float, record: Callable[[AuditEvent, ApprovalRequest, str | None], None]
 ) -> None:
-    """Close the requests of an account that ran out unanswered, and have each recorded: once, by whoever closed it."""
+    """Close the expired requests of an account and record each once, by the process that closed it."""
     for grant in await ledger.expire(account, now):
         record(AuditEvent.EXPIRED, grant, None)
 
 
 class Recorder:
-    """Records the calls on one account. Reads are not recorded: they change nothing."""
+    """Records calls on one account. Reads are not recorded because they change nothing."""
 
     def __init__(self, audit: AuditFile, account: str, system: System, watch: Watch | None = None) -> None:
-        """`watch` hears of what is in no audit; of what is, the audit tells it."""
+        """Send unrecorded events to `watch`; the audit log sends it the recorded ones."""
         self._audit = audit
         self._account = account
         self._system = system
         self._watch = watch
 
     async def anchor(self) -> None:
-        """Keep in the ledger how far the audit log has come. Raises a `Refused` where that cannot be done."""
+        """Store the newest audit entry in the ledger. Raises a `Refused` on failure."""
         await self._audit.anchor()
 
     async def settle(self) -> None:
-        """As `anchor`, after a call that was made."""
+        """Store the newest audit entry after a call. Failures are logged."""
         await self._audit.settle()
 
     def read(self) -> None:
-        """A read is made."""
+        """Report a read to `watch`."""
         if self._watch is not None:
             self._watch.read()
 
     def waits(self, call: Tool[Any], principal: str, shown: Shown) -> None:
-        """A call waits for a decision. Where it was asked about is recorded already, perhaps by another process."""
+        """Report a call that waits for a decision. Its request is already recorded, perhaps by another process."""
         if self._watch is not None:
             asked = about(AuditEvent.ASKED, call, principal, self._account)
             known = replace(asked, effect=shown.effect.value, name=named(shown.name), arguments=None)
             self._watch.entry(written(known, self._system))
 
     def intent(self, approved: ApprovedCall, change: str | None = None) -> Intent | None:
-        """Record that a call is about to be sent. Raises a `Refused` where that cannot be written."""
+        """Record that a call is about to be sent. Raises a `Refused` if that fails."""
         current = approved.current
         if current.effect is Effect.READ:
             return None
@@ -102,7 +102,7 @@ class Recorder:
     def outcome(
         self, intent: Intent | None, outcome: str, message: str | None = None, result: FastnObject | None = None
     ) -> None:
-        """Record what became of it. The call was made: what cannot be written now is logged instead."""
+        """Record the outcome of a call. The call was already sent, so failures are logged."""
         if intent is None:
             return
         current = intent.approved.current
@@ -129,25 +129,25 @@ class Recorder:
     def asked(
         self, call: Tool[Any], principal: str, verdict: PolicyDecision, effect: Effect, grant: str, name: str | None
     ) -> None:
-        """Record that a person is asked."""
+        """Record an approval request."""
         asked = about(AuditEvent.ASKED, call, principal, self._account)
         verdicts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": effect.value}
         self._audit.record(replace(asked, grant=grant, name=named(name), **verdicts))
 
     def agreed(self, batch: Tool[Any], grant: ApprovalRequest, by: str) -> None:
-        """Record that the calls of a batch may be made, each by its own grant. Raises a `Refused`."""
+        """Record the approval of a batch, in which each call has its own grant. Raises a `Refused`."""
         agreed = about(AuditEvent.AGREED, batch, grant.principal, self._account)
         self._audit.record(replace(agreed, decision=grant.required, consent=by, grant=grant.id, arguments=None))
 
     def decided(self, event: AuditEvent, grant: ApprovalRequest, note: str | None) -> None:
-        """Record what a person decided on the approval page, or that nobody did. It holds: failures are logged."""
+        """Record a decision on the approval page, or an expired request. It stands, so failures are logged."""
         try:
             self._audit.record(decided(event, grant, None if event is AuditEvent.EXPIRED else "local_page", note))
         except FastnError:
             log.exception("the decision %s on %s could not be audited", event.value, grant.tool)
 
     def not_sent(self, call: Tool[Any], principal: str, error: FastnError) -> None:
-        """Record why a call is not sent."""
+        """Record why a call was not sent."""
         event = AuditEvent.DECLINED if isinstance(error, Declined) else AuditEvent.REFUSED
         rule, note = error.facts.get("rule"), error.facts.get("note")
         self._audit.record(
@@ -162,6 +162,6 @@ class Recorder:
 
 
 def _id(made: FastnObject | None) -> str | None:
-    """The id of what was made, where the answer names one."""
+    """Return the id of the created resource, if the response has one."""
     value: object = getattr(made, "id", None)
     return str(value) if isinstance(value, (str, int)) else None

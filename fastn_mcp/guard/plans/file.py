@@ -1,6 +1,6 @@
 """Read a plan: its keys and values, and its signatures, made over its exact bytes by an SSH key.
 
-The signatures lie beside the plan, in `PLAN.sig`; the public keys of those who may sign in a file of the operator's.
+Signatures are stored beside the plan, in `PLAN.sig`; the public keys of trusted signers in a file of the operator's.
 """
 
 import base64
@@ -36,7 +36,7 @@ from fastn_mcp.tools.tool import Effect
 
 _ANY = "any"
 _LONGEST = 90
-"""Days that a plan can hold."""
+"""Maximum validity of a plan, in days."""
 
 
 class _PlanTable(BaseModel):
@@ -65,7 +65,7 @@ class PlanForm(_PlanTable):
 
 
 def plan(table: Mapping[str, Any], source: TomlSource, signers: tuple[str, ...], aliases: Aliases = ALIASES) -> Plan:
-    """The plan that a file holds. Raises `ConfigError`."""
+    """Build the plan that a file contains. Raises `ConfigError`."""
     form = validate(PlanForm, table, source)
     for name in ("begins", "until"):
         moment = getattr(form, name)
@@ -116,7 +116,7 @@ def _targets(at: Key, allow: Allow, operation: AnyOperation) -> tuple[str, ...]:
 def _bounds(
     at: Key, allow: Allow, operation: AnyOperation
 ) -> tuple[Mapping[str, JsonValue] | None, Mapping[str, Choice] | None]:
-    """The exact arguments, or the conditions on them."""
+    """Return the exact arguments, or the conditions on them."""
     takes = operation.model_fields.keys() - {*operation.route.parameters} - operation.ours()
     if allow.arguments is not None and allow.when is not None:
         raise ConfigError((*at, "when"), "when: arguments are given, so there is nothing left to compare")
@@ -149,7 +149,7 @@ _PURPOSE = b"fastn-mcp run plan, version 1\n"
 
 
 class BadSignature(Exception):
-    """The signatures do not hold, and why."""
+    """Signatures that are missing, untrusted or invalid, with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,19 +164,19 @@ class Signature:
 
 
 def sign(data: bytes, by: str, at: datetime, key: Ed25519PrivateKey) -> Signature:
-    """The signature of a plan's bytes."""
+    """Sign a plan's bytes."""
     when = at.isoformat(timespec="seconds")
     return Signature(by, when, base64.b64encode(key.sign(_message(data, by, when))).decode())
 
 
 def written(signatures: tuple[Signature, ...]) -> bytes:
-    """The content of the file beside the plan."""
+    """Serialize signatures for the file beside the plan."""
     rows = [{"by": each.by, "at": each.at, "signature": each.value} for each in signatures]
     return json.dumps({"signatures": rows}, indent=2).encode() + b"\n"
 
 
 def parsed(data: bytes) -> tuple[Signature, ...]:
-    """The inverse. Raises `BadSignature`."""
+    """Parse signatures. Raises `BadSignature`."""
     try:
         rows = cast("list[Mapping[str, Any]]", json.loads(data)["signatures"])
         return tuple(Signature(str(row["by"]), str(row["at"]), str(row["signature"])) for row in rows)
@@ -185,7 +185,7 @@ def parsed(data: bytes) -> tuple[Signature, ...]:
 
 
 def signers(data: bytes, signatures: tuple[Signature, ...], trusted: Mapping[str, str]) -> tuple[str, ...]:
-    """Who signed a plan's bytes: everybody whose name stands there, or nobody. Raises `BadSignature`."""
+    """Verify every signature and return the names of the signers. Raises `BadSignature` if any one is invalid."""
     if not signatures:
         raise BadSignature("it is not signed")
     for signature in signatures:
@@ -208,12 +208,12 @@ def new_key() -> Ed25519PrivateKey:
 
 
 def sealed(key: Ed25519PrivateKey, passphrase: str) -> bytes:
-    """The key as a file holds it, under a passphrase."""
+    """Serialize a private key, encrypted with a passphrase."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase.encode()))
 
 
 def opened(data: bytes, passphrase: str) -> Ed25519PrivateKey:
-    """The inverse. Raises `BadSignature` where the passphrase is another, or it is no such key."""
+    """Decrypt a private key. Raises `BadSignature` if the passphrase is wrong or the data is not such a key."""
     try:
         key = load_pem_private_key(data, passphrase.encode())
     except (ValueError, TypeError):
@@ -224,7 +224,7 @@ def opened(data: bytes, passphrase: str) -> Ed25519PrivateKey:
 
 
 def public(key: Ed25519PrivateKey) -> str:
-    """What others check signatures by, in base64."""
+    """Return the public key in base64."""
     return base64.b64encode(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
 
 
@@ -234,22 +234,22 @@ def _message(data: bytes, by: str, at: str) -> bytes:
 
 
 KEYS = "plan-keys.toml"
-"""Name of the file of public keys in the configuration folder."""
+"""File of public keys in the configuration folder."""
 
 
 def signatures_of(path: Path) -> Path:
-    """Where the signatures of a plan lie."""
+    """Return the path of a plan's signatures."""
     return path.with_name(path.name + ".sig")
 
 
 def unsigned(path: Path, program: CommandLine = PROGRAM) -> tuple[bytes, Plan]:
-    """The plan as it stands, whoever signed it. Raises `SettingsError`, which says what a person does at a shell."""
+    """Load a plan without verifying signatures. Raises `SettingsError` with the command to run next."""
     data, _ = read(path, "plan", f"Correct the path, or make one: {program.to('plan', 'new')}")
     return data, _loaded(data, path, (), program)
 
 
 def signed(path: Path, keys: Path, account: str, now: datetime, program: CommandLine = PROGRAM) -> Plan:
-    """A plan that holds for this account now. Raises `SettingsError`, which says what a person does at a shell."""
+    """Load a plan that is valid for this account now. Raises `SettingsError` with the command to run next."""
     data, _ = read(path, "plan", f"Correct the path, or make one: {program.to('plan', 'new')}")
     to_sign = f"A person signs it with: {program.to('plan', 'approve', str(path), '--as')} NAME"
     signatures, _ = read(signatures_of(path), "file of signatures", to_sign)
@@ -270,7 +270,7 @@ def _loaded(data: bytes, path: Path, signers: tuple[str, ...], program: CommandL
 
 
 def trusted(path: Path, program: CommandLine = PROGRAM) -> dict[str, str]:
-    """The public keys of those who may sign, by name. Raises `SettingsError`."""
+    """Load the public keys of trusted signers, by name. Raises `SettingsError`."""
     approve = program.to("plan", "approve")
     hint = f'It holds a line for each who may sign: name = "public key". {approve} makes the first.'
     data, _ = read(path, "file of public keys", hint)
@@ -289,7 +289,7 @@ def _keys(table: Mapping[str, Any], _: TomlSource) -> dict[str, str]:
 
 
 def with_key(text: str, name: str, key: str) -> str:
-    """The text of a file of public keys with one more. Raises `ValueError` where the name is taken by another."""
+    """Add a public key to the text of a key file. Raises `ValueError` if the name has another key."""
     known = tomllib.loads(text)
     if known.get(name, key) != key:
         raise ValueError(name)

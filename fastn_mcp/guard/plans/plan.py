@@ -1,4 +1,4 @@
-"""A run plan: which calls may be made while nobody is present, and how many of them."""
+"""Run plan: the calls allowed while nobody is present, and their maximum number."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,25 +17,25 @@ Call = Operation[Any]
 
 @dataclass(frozen=True, slots=True)
 class PlannedCalls:
-    """An `[[allow]]`: calls of one tool that may be made, and how many."""
+    """An `[[allow]]` entry: calls of one tool, with their maximum number."""
 
     name: str
-    """The plan, and the line of the entry in it, for people."""
+    """Plan name and line of the entry, for people."""
     budget: str
-    """What the ledger counts its calls by: this entry of exactly this text."""
+    """Ledger key under which calls are counted: this entry with exactly this text."""
     tool: str
     targets: tuple[str, ...]
-    """Ids, or patterns of ids, letter for letter."""
+    """Ids, or case-sensitive patterns of ids."""
     arguments: Mapping[str, JsonValue] | None
-    """Exactly these, besides the target; None where `conditions` or nothing bounds them."""
+    """Exact arguments, besides the target; None if `conditions` or nothing restricts them."""
     conditions: Mapping[str, Choice] | None
-    """What each argument has to be; one that is not named must not be given. None where any may be."""
+    """Condition for each argument; other arguments are not allowed. None if any are."""
     count: int
     signers: int
-    """How many people signed the plan."""
+    """Number of people who signed the plan."""
 
     def covers(self, call: Call) -> bool:
-        """Whether it speaks of this very call."""
+        """Return whether the entry covers this call."""
         if call.tool_name() != self.tool or (call.needs_person and self.arguments is None):
             return False
         given = call.arguments()
@@ -51,7 +51,7 @@ class PlannedCalls:
         return known and all(choice(given.get(name), exact=True) for name, choice in self.conditions.items())
 
     def words(self) -> str:
-        """What it allows, in words."""
+        """Describe the entry in words."""
         where = f" on {' or '.join(self.targets)}" if self.targets else ""
         if self.arguments is not None:
             how = f" with exactly {json.dumps(dict(self.arguments), ensure_ascii=False)}" if self.arguments else ""
@@ -76,12 +76,12 @@ class Plan:
     permits: tuple[PlannedCalls, ...]
 
     def covering(self, call: Call, now: datetime) -> Iterator[PlannedCalls]:
-        """The entries that speak of this call, while the plan holds."""
+        """Yield the entries that cover this call, while the plan is valid."""
         if now < self.until and (self.begins is None or now >= self.begins):
             yield from (permit for permit in self.permits if permit.covers(call))
 
     def words(self) -> Iterator[str]:
-        """What it says, a line for each part."""
+        """Describe the plan, a line for each part."""
         signed = ", ".join(self.signers) or "nobody"
         begins = f"from {_said(self.begins)} " if self.begins else ""
         yield f"Plan {self.name}, for {self.account}, {begins}until {_said(self.until)}, signed by {signed}."
@@ -90,7 +90,7 @@ class Plan:
 
 
 def would_allow(call: Call) -> str:
-    """The entry of a plan that would allow exactly this call, once. Secrets are no part of a plan."""
+    """Return the plan entry that would allow exactly this call, once. Plans never contain secrets."""
     given = {name: value for name, value in call.shown().items() if name not in type(call).route.parameters}
     lines = ["[[allow]]", f'tool = "{call.tool_name()}"']
     if call.target is not None:
@@ -100,7 +100,7 @@ def would_allow(call: Call) -> str:
 
 
 def toml(value: JsonValue) -> str:
-    """A value as TOML writes it on one line."""
+    """Format a value as TOML on one line."""
     if isinstance(value, dict):
         inside = ", ".join(f"{json.dumps(name)} = {toml(item)}" for name, item in value.items() if item is not None)
         return f"{{ {inside} }}" if inside else "{}"
@@ -110,7 +110,7 @@ def toml(value: JsonValue) -> str:
 
 
 def _canonical(value: Mapping[str, JsonValue]) -> str:
-    """Equal for equal JSON only: to Python, `1` and `true` are the same."""
+    """Return a text that is equal only for equal JSON: in Python, `1 == True`."""
     return json.dumps(dict(value), sort_keys=True)
 
 

@@ -1,6 +1,6 @@
-"""Which calls a rule or a protected resource matches.
+"""Match calls against policy rules and protected resources.
 
-A fact that could not be learnt never loosens: where it would decide, what allows does not match, and all else does.
+An unknown fact never loosens: where it would decide, rules that allow do not match, and all others do.
 """
 
 import re
@@ -31,10 +31,10 @@ class Glob:
         object.__setattr__(self, "_loose", tuple(loose))
 
     def __call__(self, value: object, *, exact: bool) -> bool:
-        """Whether it fits a text, or an id that is a number.
+        """Return whether the pattern matches a text, or an id that is a number.
 
-        What allows has to fit letter for letter. What refuses or asks fits whatever reads the same: in any case and
-        width, with letters that cannot be seen, with blanks around it.
+        Rules that allow match exactly. Rules that refuse or ask match any text that reads the same: case, width,
+        invisible characters and surrounding blanks are ignored.
         """
         if isinstance(value, bool) or not isinstance(value, str | int):
             return False
@@ -55,7 +55,7 @@ def _fits(globs: Iterable[Glob], values: Iterable[object], *, exact: bool = Fals
 
 @dataclass(frozen=True, slots=True)
 class UserCount:
-    """How many others use the target: at least, at most."""
+    """Bounds on the number of dependents of the target."""
 
     least: int | None
     most: int | None
@@ -70,12 +70,12 @@ class UserCount:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What an argument has to be: one of these. An empty text is an argument that was not given."""
+    """Allowed values of an argument. An empty text matches an argument that was not given."""
 
     options: tuple[Glob | int, ...]
 
     def __call__(self, given: object, *, exact: bool) -> bool:
-        """Whether it fits: of a list every item, letter for letter, or any as it reads."""
+        """Return whether the value matches: every item of a list if `exact`, else any item, as it reads."""
         if given is None:
             return any(isinstance(option, Glob) and not option.text for option in self.options)
         if isinstance(given, list):
@@ -95,7 +95,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
-    """A `[[rule]]`. What is None or empty says nothing."""
+    """A `[[rule]]`. A field that is None or empty does not restrict the match."""
 
     name: str
     tools: frozenset[str] | None
@@ -106,20 +106,20 @@ class PolicyRule:
     then: Decision
     reason: str = ""
     key: str | None = None
-    """Live or test; for others than test keys it is live."""
+    """Live or test. A key not known to be a test key counts as live."""
 
     @property
     def unconditional(self) -> bool:
-        """Whether it matches every call of its tools with its effects."""
+        """Whether the rule matches every call of its tools with its effects."""
         return not self.targets and self.dependents is None and not self.arguments and self.key is None
 
     def looks_at_facts(self, call: Call) -> bool:
-        """Whether it may match `call` or not, as the facts are."""
+        """Return whether a match with `call` can depend on facts about its target."""
         named = self.tools is None or call.tool_name() in self.tools
         return named and (bool(self.targets) or self.dependents is not None)
 
     def matches(self, situation: Situation) -> bool:
-        """Whether it speaks of this call."""
+        """Return whether the rule matches this call."""
         call = situation.call
         return (
             (self.tools is None or call.tool_name() in self.tools)
@@ -134,7 +134,7 @@ class PolicyRule:
         return PolicyDecision(self.then, self.name, self.reason)
 
     def conditions(self) -> str:
-        """When it matches, in words."""
+        """Describe the conditions in words."""
         by = "target id" if self.then is Decision.ALLOW else "target"
         said = [f"{by} {' or '.join(map(str, self.targets))}"] if self.targets else []
         said += [str(self.dependents)] if self.dependents else []
@@ -153,7 +153,7 @@ class PolicyRule:
 
     def _fits_target(self, situation: Situation) -> bool:
         if self.then is Decision.ALLOW:
-            # By the id that was read: an agent can change a name or a slug, and so would give itself the consent.
+            # Match the id that was read: an agent could change a name or a slug and so approve its own call.
             return _fits(self.targets, [_fields(situation.target).get("id")], exact=True)
         named = [*_target(situation), *_named(situation.call)]
         return _fits(self.targets, named) or _is_unknown(situation)
@@ -165,13 +165,13 @@ class PolicyRule:
 
 @dataclass(frozen=True, slots=True)
 class ResourceKind:
-    """A kind of resource: the tools that act on it, and the fields by which others say that they belong to it."""
+    """A kind of resource: the tools that act on it, and the fields in which other resources refer to it."""
 
     toolset: str
     fields: frozenset[str]
 
 
-# Names as `_plain` makes them.
+# Names as `_plain` returns them.
 KINDS: Mapping[str, ResourceKind] = {
     "customer": ResourceKind(
         "customers", frozenset({"customer", "customers", "customerid", "customerids", "endorg", "endorgid"})
@@ -187,7 +187,7 @@ KINDS: Mapping[str, ResourceKind] = {
 
 @dataclass(frozen=True, slots=True)
 class Protected:
-    """A `[[protect]]`: for each kind, the resources that hold whatever the rules allow."""
+    """A `[[protect]]`: protected resources of each kind, whatever the rules allow."""
 
     name: str
     resources: Mapping[str, tuple[Glob, ...]]
@@ -195,7 +195,7 @@ class Protected:
     reason: str = ""
 
     def verdict(self, situation: Situation) -> PolicyDecision | None:
-        """What it says of this call, if the call acts on something protected."""
+        """Return the decision if the call acts, or may act, on a protected resource."""
         because = f": {self.reason.rstrip('.')}" if self.reason else ""
         for kind, globs in self.resources.items():
             what = f"The {kind.replace('_', ' ')} {' or '.join(map(str, globs))} is protected"
@@ -213,12 +213,12 @@ def _is_unknown(situation: Situation) -> bool:
 
 
 def _target(situation: Situation) -> list[object]:
-    """The ids and names of what a call acts on."""
+    """Return the ids and names of the call's target."""
     return [situation.call.target, *_identity(_fields(situation.target))]
 
 
 def _named(call: Call) -> list[object]:
-    """The names that a call gives: a secret or a workflow of the same name may be overwritten."""
+    """Return the names given in the call: it may overwrite a secret or a workflow of the same name."""
     given = call.arguments()
     extra = given.get("extra")
     return [*_identity(given), *_identity(extra if isinstance(extra, dict) else {})]
@@ -229,7 +229,7 @@ def _identity(fields: Mapping[str, Any]) -> list[object]:
 
 
 def _resources(kind: str, situation: Situation) -> Iterator[object]:
-    """The ids and names of each resource of a kind that a call acts on, or whose own it acts on."""
+    """Yield the ids and names of resources of a kind that the call acts on, or that own its target."""
     if situation.call.toolset() == KINDS[kind].toolset:
         yield from _target(situation)
         yield from _named(situation.call)
@@ -267,5 +267,5 @@ def _ids(value: object) -> Iterator[object]:
 
 
 def _plain(name: str) -> str:
-    """`customer_id`, `customerId` and `customer-id` are one name."""
+    """Normalize a name: `customer_id`, `customerId` and `customer-id` are equal."""
     return name.replace("_", "").replace("-", "").casefold()

@@ -1,6 +1,6 @@
-"""The decision of a whole policy file for one call, and the hours of the week in which effects may happen.
+"""Decide one call by a whole policy file, and parse the weekly hours in which effects may happen.
 
-Hours are what a clock on the wall shows: an hour that comes twice when summer time ends is open twice.
+Hours are local wall-clock time: an hour that occurs twice when summer time ends is open twice.
 """
 
 import re
@@ -24,7 +24,7 @@ _WHOLE_DAY = 24 * 60
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """From `start` to before `end`, in minutes of the day; where `end` is not later, until the next day."""
+    """Hours from `start` until before `end`, in minutes of the day. If `end` is not later, they end on the next day."""
 
     text: str
     days: frozenset[int]
@@ -33,7 +33,7 @@ class Hours:
     zone: ZoneInfo
 
     def open_at(self, now: datetime) -> bool:
-        """Whether `now` lies in them."""
+        """Return whether `now` is within the hours."""
         local = now.astimezone(self.zone)
         minute = local.hour * 60 + local.minute
         today = local.weekday() in self.days
@@ -43,7 +43,7 @@ class Hours:
         return (today and minute >= self.start) or (yesterday and minute < self.end)
 
     def next_after(self, now: datetime) -> datetime:
-        """When they begin next, in their own time zone."""
+        """Return their next start, in their own time zone."""
         first = now.astimezone(self.zone).date()
         begin = time(self.start // 60, self.start % 60, tzinfo=self.zone)
         days = (datetime.combine(first + timedelta(days=ahead), begin) for ahead in count())
@@ -54,7 +54,7 @@ class Hours:
 
 
 def hours(text: str) -> Hours:
-    """The hours that a text names. Raises `ValueError`."""
+    """Parse hours. Raises `ValueError`."""
     found = _FORM.fullmatch(text.strip())
     if found is None:
         raise ValueError(f'{text!r} is not of the form "Mon-Thu 08:00-17:00 Europe/Berlin"')
@@ -102,7 +102,7 @@ def _zone(name: str) -> ZoneInfo:
 
 @dataclass(frozen=True, slots=True)
 class TimeWindow:
-    """A `[[window]]`: outside of its hours the effects do not happen."""
+    """A `[[window]]`: its effects are refused outside of its hours."""
 
     name: str
     effects: frozenset[Effect]
@@ -123,7 +123,7 @@ class TimeWindow:
 
 @dataclass(frozen=True, slots=True)
 class FileRules:
-    """The rules of one file. `defaults`, rules and the rest are named by the file's name and their lines."""
+    """Rules of one policy file. Defaults, rules and other parts are named by the file's name and their lines."""
 
     digest: str
     defaults: Mapping[Effect, PolicyDecision]
@@ -137,29 +137,29 @@ class FileRules:
     breaker: tuple[int, float]
     destroy_rate: tuple[int, float] = DESTROY_RATE
     live_defaults: Mapping[Effect, PolicyDecision] = field(default_factory=dict[Effect, PolicyDecision])
-    """Over `defaults`, with a live key."""
+    """Override `defaults` with a live key."""
     test_defaults: Mapping[Effect, PolicyDecision] = field(default_factory=dict[Effect, PolicyDecision])
-    """The same with a test key."""
+    """Override `defaults` with a test key."""
 
     def default(self, effect: Effect, *, live: bool) -> PolicyDecision | None:
-        """What the file asks for in place of the mode; None where the mode's default stays."""
+        """Return the file's default for an effect; None if the mode's default applies."""
         own = self.live_defaults if live else self.test_defaults
         return own.get(effect) or self.defaults.get(effect)
 
     def mentions(self, call: Call) -> bool:
-        """Whether it may say something of this call that depends on the facts."""
+        """Return whether the decision on this call can depend on facts about its target."""
         acts_on_one = call.target is not None and bool(self.protected)
         return acts_on_one or any(rule.looks_at_facts(call) for rule in self.rules)
 
     def verdicts(self, situation: Situation, default: PolicyDecision) -> list[PolicyDecision]:
-        """What holds whatever the rules allow, and what the rules make of the default. Of equals the first is named."""
+        """Return decisions that rules cannot loosen, and that of the rules. Of equals, the first is named."""
         ruled = self._ruled(situation, default)
         held = [said for resource in self.protected if (said := resource.verdict(situation)) is not None]
         held += [said for said in (self._used_up(situation), self._closed(situation)) if said is not None]
         return [ruled, *held] if ruled.decision is Decision.DENY else [*held, ruled]
 
     def _ruled(self, situation: Situation, default: PolicyDecision) -> PolicyDecision:
-        """The strictest matching rule holds. If it allows, it loosens the default; any other can only tighten it."""
+        """Apply the strictest matching rule. A rule that allows loosens the default; any other can only tighten it."""
         matching = [rule for rule in self.rules if rule.matches(situation)]
         if not matching:
             return default
@@ -193,7 +193,7 @@ class FileRules:
         )
 
     def words(self) -> Iterator[str]:
-        """What the file says, a line for each part."""
+        """Describe the file, a line for each part."""
         for effect, said in self.defaults.items():
             yield f"By default, {effect.value}: {said.decision.value}."
         for key, defaults in (("live", self.live_defaults), ("test", self.test_defaults)):

@@ -80,7 +80,7 @@ class _PolicyTable(BaseModel):
 
 
 class KeyDefaults(_PolicyTable):
-    """`[defaults.live]`, `[defaults.test]`: the same for one kind of key."""
+    """`[defaults.live]`, `[defaults.test]`: defaults for one kind of key."""
 
     write: Decided | None = None
     external: Decided | None = None
@@ -91,14 +91,14 @@ class KeyDefaults(_PolicyTable):
 
 
 class Defaults(KeyDefaults):
-    """`[defaults]`: what an effect asks for, in place of what the mode says."""
+    """`[defaults]`: decisions on effects that replace those of the mode."""
 
     live: KeyDefaults = KeyDefaults()
     test: KeyDefaults = KeyDefaults()
 
 
 class Protect(_PolicyTable):
-    """`[[protect]]`: what holds whatever the rules allow."""
+    """`[[protect]]`: protected resources, whatever the rules allow."""
 
     customer: Globs | None = None
     connector: Globs | None = None
@@ -139,7 +139,7 @@ class RuleForm(_PolicyTable):
 
 
 class Window(_PolicyTable):
-    """`[[window]]`: when effects may happen at all."""
+    """`[[window]]`: hours in which effects may happen."""
 
     effects: Effects
     tools: Globs | None = None
@@ -148,7 +148,7 @@ class Window(_PolicyTable):
 
 
 class RunBudget(_PolicyTable):
-    """`[budget.run]`: how many calls of an effect one run of the server allows, besides what a day does."""
+    """`[budget.run]`: calls of an effect per run of the server, in addition to the daily limits."""
 
     write: Count | None = None
     external: Count | None = None
@@ -159,7 +159,7 @@ class RunBudget(_PolicyTable):
 
 
 class Budget(RunBudget):
-    """`[budget]`: how many calls of an effect a period allows, for each account and caller."""
+    """`[budget]`: calls of an effect per period, for each account and caller."""
 
     per: Literal["day", "run"] = "day"
     destroy_rate: Annotated[tuple[int, float], BeforeValidator(_rate)] = DESTROY_RATE
@@ -167,14 +167,14 @@ class Budget(RunBudget):
 
 
 class Breaker(_PolicyTable):
-    """`[breaker]`: after how many declines in a row changes rest, and how long."""
+    """`[breaker]`: consecutive declines after which changes are refused, and for how long."""
 
     declined: Annotated[int, Field(ge=1)] = BREAKER[0]
     rest: Annotated[float, BeforeValidator(_seconds)] = BREAKER[1]
 
 
 class PolicyForm(_PolicyTable):
-    """The whole file."""
+    """A whole policy file."""
 
     defaults: Defaults = Defaults()
     protect: list[Protect] = []
@@ -185,18 +185,18 @@ class PolicyForm(_PolicyTable):
 
 
 CHANGING = tuple(operation for operation in CATALOG if operation.effect is not Effect.READ)
-"""The tools of which a policy can say something: reads are always allowed."""
+"""Tools that a policy applies to. Reads are always allowed."""
 
 
 def possible_effects(operation: AnyOperation) -> frozenset[Effect]:
-    """The effects that calls of a tool can have: its own, and those that arguments or facts raise it to."""
+    """Return the effects that calls of a tool can have: its own, and those that arguments or facts raise it to."""
     return frozenset({operation.effect, *operation.raises_to})
 
 
 def named(glob: str, aliases: Aliases = ALIASES) -> list[AnyOperation]:
-    """The tools that a glob names, by a name that they have or had.
+    """Return the tools that a glob matches, by current or former name.
 
-    Raises `ValueError` where it names none that changes something.
+    Raises `ValueError` if it matches no tool that changes something.
     """
     renamed = {alias.to for old, alias in aliases.items() if fnmatchcase(old, glob.casefold())}
 
@@ -216,9 +216,9 @@ _COMPARED: Mapping[str | None, tuple[type, str]] = {"string": (str, "a text"), "
 
 
 def condition(at: Key, operations: Iterable[AnyOperation], value: object, keys: Iterable[str] = ()) -> Choice:
-    """The condition in `when` on the argument that `at` ends in: one value, or a list of values. Raises `ConfigError`.
+    """Parse the condition on the argument that `at` ends in: one value, or a list of values. Raises `ConfigError`.
 
-    `keys` are what `when` can hold besides arguments.
+    `keys` are the keys allowed in `when` besides arguments.
     """
     argument = str(at[-1])
     takers = [operation for operation in operations if argument in operation.model_fields]
