@@ -398,7 +398,7 @@ def _is_fragment(text: str) -> bool:
     return len(text) <= 16 or _MASK.search(text) is not None
 
 
-# --- values that are known -----------------------------------------------------------------------------------------
+# --- known secrets -------------------------------------------------------------------------------------------------
 
 _SHORTEST = 4
 """Minimum length in characters. Shorter secrets occur in too many harmless texts."""
@@ -536,7 +536,7 @@ def _fits(key: str, name: str, text: str) -> bool | None:
     return None
 
 
-# --- unsafe to print -----------------------------------------------------------------------------------------------
+# --- sanitizing ----------------------------------------------------------------------------------------------------
 
 _MARKS = 3
 """Consecutive combining marks that a script may need."""

@@ -237,7 +237,7 @@ def _one_account(
     profile: str,
     config: ConfigFile,
 ) -> None:
-    """Reject variables that refer to another account than the profile."""
+    """Reject variables that refer to an account other than the profile."""
     named = config.profiles[profile].get("api_key_env") == VARIABLE or "api_key" in given
     other = [VARIABLE] if "api_key" in variables and not named else []
     for name in settings_with(Trait.ACCOUNT):

@@ -93,7 +93,7 @@ class Trait(Enum):
     FILE = "file"
     """The setting is a path. In the configuration file, relative paths start at the file's folder."""
     ACCOUNT = "account"
-    """The setting binds a key to a place. Values from the environment do not apply to profiles."""
+    """The setting identifies the account of a key. Its variable must agree with the chosen profile."""
     PROCESS = "process"
     """The setting applies to the whole process, whatever its tenants."""
 

@@ -19,7 +19,7 @@ from fastn_mcp.tools.tool import Effect, FastnObject
 
 _CHANGES = 12
 _LONGEST_IN_FORM = 1500
-"""Maximum length of such a call in an elicitation form, in characters. Longer ones are decided out-of-band."""
+"""Characters of a call that changes access or destroys. A longer one is decided out-of-band, not in a form."""
 
 _OVERWRITES = "Its slug or name is taken: Fastn may overwrite what is there."
 _MAY_OVERWRITE = "It is unknown whether its slug or name is taken: Fastn may overwrite something."

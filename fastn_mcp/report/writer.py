@@ -1,11 +1,11 @@
 """Write a report as JSON and as Markdown, whole or not at all.
 
     schema, version, program   "fastn-mcp/report", 1, "fastn-mcp 0.1.0"
-    account, mode              where it was sent, and what was asked first
-    policy, plan               digests of the policy file and of the signed plan, where there was one
-    script                     of which calls, where they came from a script
+    account, mode              the account, and the policy mode
+    policy, plan               digests of the policy file and of the signed plan, if any
+    script                     the script that the calls came from, if any
     began, ended               UTC, ISO 8601
-    audit                      file, and the newest entry of it that this report knows: n, hash
+    audit                      file, and its newest entry known to this report: n, hash
     counts                     calls in each group, and reads
     calls                      by group: done refused declined waiting failed unknown left previewed
 

@@ -1,8 +1,8 @@
 """Files of an audit log: the current one and the rotated ones.
 
-Any program may rotate the log: the first entry of a file refers to the last one of the previous file, and only
-this links the files, whatever their names. Rotated files are searched for beside the log, as
-`audit.*`, `audit-*` or `audit_*`, compressed by gzip or not.
+Any program may rotate the log: the first entry of a file refers to the last one of the previous file, and only this
+links the files, whatever their names. They are searched for beside the log, as `audit.*`, `audit-*` or `audit_*`,
+compressed by gzip or not.
 """
 
 import gzip
@@ -22,7 +22,7 @@ from fastn_mcp.guard.audit.chain import verify as verify_lines
 
 _BLOCK = 65_536
 _LONGEST_FILE = 4 * 1024**3
-"""Maximum size of an unpacked file, in bytes."""
+"""Maximum bytes read from a compressed file, after decompression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Keeping:
     files: int | None = None
 
     def expired(self, rotated: list[Path], now: float) -> list[Path]:
-        """Return the rotated files to delete, of those of a chain, the oldest first."""
+        """Return the expired files among a chain's `rotated` ones, the oldest first."""
         by_number = len(rotated) if self.files is None else self.files
         kept = rotated[max(0, len(rotated) - by_number) :] if by_number else []
         if self.days is not None:

@@ -158,7 +158,7 @@ def digest(arguments: Mapping[str, JsonValue]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-# --- what may be shown -------------------------------------------------------------------------------------------
+# --- redaction ---------------------------------------------------------------------------------------------------
 
 _LONGEST = 1_000
 """Maximum length of one text in an entry, in characters."""

@@ -110,7 +110,7 @@ def toml(value: JsonValue) -> str:
 
 
 def _canonical(value: Mapping[str, JsonValue]) -> str:
-    """Return a text that is equal only for equal JSON: in Python, `1 == True`."""
+    """Serialize JSON so that only equal JSON gives equal text: in Python, `1 == True`."""
     return json.dumps(dict(value), sort_keys=True)
 
 
