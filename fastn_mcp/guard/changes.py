@@ -1,4 +1,4 @@
-"""Changes, as the journal keeps them; batches of calls, and what became of each call."""
+"""Journal entries (changes), batches of calls and the results of each call."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from fastn_mcp.fastn.targets import Call
 from fastn_mcp.tools.tool import FastnObject, Tool
 
 BEGUN = "begun"
-"""The outcome of a change that was sent, and of which nothing has been heard yet."""
+"""Outcome of a change that may have been sent and has no known outcome yet."""
 
 PERHAPS_MADE = ("unknown_outcome", BEGUN)
 """Outcomes of a change that may have happened."""
@@ -19,35 +19,35 @@ PERHAPS_MADE = ("unknown_outcome", BEGUN)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One call that changed something, or was to."""
+    """Journal entry of one call that changes something, whatever its outcome."""
 
     id: str
     principal: str
     account: str
     tool: str
     arguments: Mapping[str, JsonValue]
-    """As they may be shown: without secrets."""
+    """Without secrets."""
     target: str | None
-    """What it acted on, or made."""
+    """Id of the object that it changed or created."""
     name: str | None
-    """How people call that."""
+    """Display name of that object."""
     before: Mapping[str, JsonValue] | None
-    """The target before, by Fastn's names, without secrets; None where there was none, or none was read."""
+    """The target before the call, by Fastn's field names, without secrets; None if it did not exist or was not read."""
     sent: Mapping[str, JsonValue]
-    """The body that was sent, by Fastn's names, without secrets; as Fastn then showed it, where it did."""
+    """The request body by Fastn's field names, without secrets. Values that Fastn returned replace those sent."""
     at: float
     """Unix seconds."""
     outcome: str = BEGUN
     undone: bool = False
-    """Whether it was undone, or is being undone just now."""
+    """Whether it was undone or is being undone."""
     call: str = ""
-    """Digest of the call, where repeating it would do it twice; else empty."""
+    """Digest of the call if it is not idempotent; else empty."""
     approved_by: str = ""
-    """By what it was allowed: `policy`, `plan`, `client_form`, `terminal`; empty where that was not recorded."""
+    """What permitted it, such as `policy`, `plan`, `client_form` or `terminal`; empty if that was not recorded."""
     unsettled_until: float = 0.0
-    """Unix seconds until which this call is not repeated unasked: its outcome is not known, or not to the client."""
+    """Unix seconds until which repeating the call needs approval: its outcome is unknown, or unknown to the client."""
     batch: str = ""
-    """The id of the list that it is a call of, and its number there, from 1; empty for a single call."""
+    """Id of its list; empty for a single call. `number` is its place in the list, from 1."""
     number: int = 0
 
 
@@ -57,69 +57,69 @@ FINAL = (*MADE, *PERHAPS_MADE)
 
 
 class Journal(Protocol):
-    """Keeps the changes of an account, by which a list goes on where it stopped."""
+    """Storage of changes. A repeated list resumes where it stopped."""
 
     async def begin(self, change: Change) -> bool:
-        """Record a change that is about to be sent. What cannot be recorded is not sent.
+        """Record a change that is about to be sent. If this raises, the call is not sent.
 
-        False where this call of its list was begun before, with an outcome of `FINAL`: of several processes one begins.
+        False if this call of its list has an entry with an outcome in `FINAL`: only one process can begin it.
         """
         ...
 
     async def settle(self, change: Change) -> None:
-        """Record its outcome, what was sent, how long it is unsettled, and target and name where they are known."""
+        """Update outcome, sent fields and end of the unsettled time, and target and name if they are known."""
         ...
 
     async def unsettled(self, call: str, now: float) -> Mapping[str, float]:
-        """The changes by this call that are unsettled, each with the time until which it is."""
+        """Return the unsettled changes with this call digest: id to the end of the unsettled time."""
         ...
 
     async def change(self, account: str, change: str) -> Change | None:
-        """The change of this id on this account."""
+        """Return the change with this id on this account; None if there is none."""
         ...
 
     async def changes(self, account: str, limit: int, before: float) -> list[Change]:
-        """The newest changes that are older than `before`, in Unix seconds."""
+        """Return at most `limit` changes older than `before` (Unix seconds), newest first."""
         ...
 
     async def claim(self, change: str) -> bool:
-        """Take it upon oneself to undo a change, atomically; False where it is undone, or somebody is at it."""
+        """Claim the undo of a change, atomically. False if it is undone or claimed already."""
         ...
 
     async def release(self, change: str) -> None:
-        """Give that back: it was not undone."""
+        """Release a claim: the change was not undone."""
         ...
 
     async def changes_of(self, batch: str) -> list[Change]:
-        """The calls of a list that are never made again (`FINAL`), by number."""
+        """Return the calls of a list whose outcome is in `FINAL`, ordered by number."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Calls that one answer approves, and that are sent in order. A single call is a batch of one."""
+    """Calls that are approved together and sent in order. A single call is a batch of one."""
 
     tool: Tool[Any]
-    """What was called: the single call itself, or the tool that was given a list of calls."""
+    """The single call itself, or the tool that received the list of calls."""
     calls: tuple[Call, ...]
     name: str | None = None
-    """Tells a list from the same list that was made before."""
+    """Distinguishes this list from an earlier list of the same calls."""
     keep_going: bool = False
-    """Whether the calls after a failure are sent too."""
+    """Whether the calls after a failed one are still sent."""
 
     @property
     def is_list(self) -> bool:
-        """Whether it is a list of calls. The same list again goes on where it stopped; the same call is made again."""
+        """Whether it is a list of calls. A repeated list resumes where it stopped; a repeated call is made again."""
         return self.tool is not self.calls[0]
 
     def prefix(self, number: int) -> str:
-        """How a refusal of one call of a list begins."""
+        """Return the prefix of an error message about one call of a list; empty for a single call."""
         return f"Call {number}, {self.calls[number - 1].tool_name()}: " if self.is_list else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A call that was made: what came back, and the change that it made, where it made one."""
+    """A call that succeeded: its result and its journal entry, if there is one."""
 
     result: FastnObject
     change: Change | None = None
@@ -127,21 +127,21 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class NotDone:
-    """A call that was refused or failed, or whose outcome is not known."""
+    """A call that was refused or failed, or whose outcome is unknown."""
 
     error: FastnError
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of the calls of a batch, by number: now, or when it was executed before. The others were left."""
+    """Results of the calls of a batch by number, from this or an earlier execution. Missing calls were not made."""
 
     id: str
-    """The same for the same list of calls of the same caller, in every process; empty for a single call."""
+    """Stable for the same list, name and caller in every process; empty for a single call."""
     results: dict[int, Done | NotDone | Change]
 
     def single(self) -> Done:
-        """The result of a single call. Raises what became of it otherwise."""
+        """Return the result of a single call. Raises its error if it did not succeed."""
         match self.results[1]:
             case Done() as done:
                 return done

@@ -1,4 +1,4 @@
-"""Evaluate a call: effect, facts read of its target and dependents, policy decision and budgets."""
+"""Evaluation of a call: its effect, the state of its target and dependents, the policy decision and the budgets."""
 
 import hashlib
 from collections import Counter
@@ -26,19 +26,19 @@ from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.tool import Effect, FastnObject
 
 _MOST = 1000
-"""Sessions that are remembered; the one that was heard of longest ago is forgotten first."""
+"""Sessions that are remembered. The least recently updated one is dropped first."""
 
 NOT_HEARD = "This server has seen no answer in this session, and Fastn has no way to read what is pending there."
 
 
 class AiSessions:
-    """The sessions of one account."""
+    """AI sessions of one account, with the approvals and questions that are pending in each."""
 
     def __init__(self) -> None:
         self._asked: dict[str, list[JsonValue]] = {}
 
     def note(self, call: Call, answer: FastnObject | None) -> None:
-        """Remember what an answer of the AI asks; None while there is no answer yet, and perhaps never will be."""
+        """Remember what is pending according to `answer`. None, before a call is sent, forgets the session's state."""
         if not isinstance(call, (AiChat, AiBuild)):
             return
         if answer is None:
@@ -55,9 +55,9 @@ class AiSessions:
                 del self._asked[next(iter(self._asked))]
 
     def target(self, call: Call) -> FastnObject | None:
-        """The session that a message goes into, with what is pending there; None where it begins one.
+        """Return the session that a message continues, with what is pending there; None for a new session.
 
-        An approval is bound to it: once the AI asks something else, the approval is void.
+        The approval is bound to it: if the pending questions change, the approval is void.
         """
         session = call.session_id if isinstance(call, (AiChat, AiBuild)) else None
         if session is None:
@@ -67,40 +67,40 @@ class AiSessions:
 
 
 Ahead = Mapping[tuple[str, str], int]
-"""What calls that are about to be made will spend: of which budget, in which period."""
+"""Uses that earlier calls of the same batch will add, by budget and period."""
 
 _NOTHING: Ahead = {}
 
 
 def sha256(parts: object) -> str:
-    """A digest of values, by their JSON."""
+    """Return the SHA-256 hex digest of the values as JSON."""
     return hashlib.sha256(to_json(parts)).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class CallEvaluation:
-    """One call: what it would do to what is there now, and the policy's decision."""
+    """One call with its effect on the current state, its preview and the policy decision."""
 
     call: Call
     digest: str
-    """Who calls what, with exactly which arguments, on which account, by which key."""
+    """Digest of the principal, account, key, tool and exact arguments."""
     effect: Effect
     verdict: PolicyDecision
     target: FastnObject | None = None
     preview: Preview | None = None
-    """None where the policy decided without a read."""
+    """None if the policy decided without a read."""
     binding: str = ""
-    """Digest of the call, its target's state and label, the policy, and whether it may have been made before."""
+    """Digest of the call, its target's state and label, the policy, the effect, and whether it may have been made."""
     similar: str | None = None
-    """Digest of the calls that a temporary approval would cover; None where none may be given."""
+    """Digest of the calls that a temporary approval would cover; None if none may be given."""
 
     @property
     def name(self) -> str | None:
-        """What people call its target."""
+        """Display name of its target."""
         return None if self.preview is None else self.preview.name
 
     def shown(self) -> ShownCall:
-        """What an approval of it covers."""
+        """Return what an approval of this call is bound to. Raises `TypeError` if nothing was read."""
         if self.preview is None:
             raise TypeError("the policy decided without a read")
         return ShownCall(self.binding, self.preview.dependents())
@@ -108,43 +108,43 @@ class CallEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class ApprovedCall:
-    """A call that may be sent, once, and by what right."""
+    """A call that may be sent once, and what permits it."""
 
     current: CallEvaluation
     principal: str
     by: str
-    """`policy`, `plan`, `scope`, or who approved it and how."""
+    """`policy`, `plan`, `scope` (a temporary approval), or how people approved it, such as `client_form`."""
     approval: str | None = None
-    """The id of what approved it, where that was not the policy."""
+    """Id of the approval request or temporary approval; None if the policy permits the call."""
     trace: str | None = None
-    """In what a person was asked for it, as `System.trace` names it."""
+    """Trace in which its approval was requested, as `System.trace` returns it."""
     batch: str = ""
-    """The list that it is a call of, as `BatchResult.id`, and its number there."""
+    """Id of its list (`BatchResult.id`), empty for a single call; `number` is its place in the list, from 1."""
     number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The calls of a batch that are left to send, by number, and what holds for all of them."""
+    """The remaining calls of a batch, by number, and what applies to all of them."""
 
     batch: Batch
     id: str
-    """As `BatchResult.id`."""
+    """See `BatchResult.id`."""
     calls: Mapping[int, CallEvaluation]
     effect: Effect
-    """The one that wants the most care."""
+    """The most severe effect among the calls."""
     verdict: PolicyDecision
-    """The strictest: what one of its calls needs, all of them need."""
+    """The strictest decision among the calls. It applies to all of them."""
     digest: str
-    """As of its call; or the id of a list."""
+    """Digest of the single call, or the id of the list."""
     similar: str | None
-    """Digest of the calls that a temporary approval would cover. A list is approved each time."""
+    """Digest of the calls that a temporary approval would cover. Always None for a list."""
     shown: Shown | None
-    """What they would do; None where the policy decided without a read."""
+    """Preview of the calls; None if the policy decided without a read."""
 
     @property
     def preview(self) -> Shown:
-        """What they would do, where their targets were read."""
+        """Preview of the calls. Raises `TypeError` if the policy decided without a read."""
         if self.shown is None:
             raise TypeError("the policy decided without a read")
         return self.shown
@@ -176,10 +176,10 @@ def _of_a_list(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -> E
 
 
 class Evaluator:
-    """Judges calls on one account, which `account` names for people.
+    """Evaluates calls on one account; `account` is its display name.
 
-    `read` makes read calls only. `owns` says whether an API key's record is of the key that this server uses.
-    `bound` names that key and where it is sent, without telling them.
+    `read` sends read calls only. `owns` tests whether an API key's record is that of the key this server uses.
+    `bound` is an opaque identifier of that key and of the host it is sent to.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class Evaluator:
         bound: str = "",
         run: str | None = None,
     ) -> None:
-        """`run` names the run that budgets can be for, where it is more than this object's life."""
+        """`run` identifies the run that budgets per run count in. By default it is the life of this object."""
         self.policy = policy
         self.account = account
         self._ledger = ledger
@@ -208,13 +208,13 @@ class Evaluator:
         self._run = run or system.token()
 
     def batch_id(self, batch: Batch, principal: str) -> str:
-        """As `BatchResult.id`. Without a name, the same list of calls is always the same batch."""
+        """Return `BatchResult.id`. Two lists of the same calls are the same batch unless their names differ."""
         if not batch.is_list:
             return ""
         return f"batch_{sha256([[self.digest(call, principal) for call in batch.calls], batch.name])[:24]}"
 
     async def at_once(self, batch: Batch, principal: str) -> Evaluation | None:
-        """The evaluation of a single call where the policy decides without a read; None where something is read."""
+        """Evaluate a single call without reads; None unless that is enough to allow or deny it."""
         call = batch.calls[0]
         if batch.is_list or self.policy.needs_facts(call):
             return None
@@ -227,9 +227,9 @@ class Evaluator:
         return _of_one(batch, CallEvaluation(call, digest, call.effective, verdict))
 
     async def evaluate(self, batch: Batch, principal: str, skip: Collection[int] = ()) -> Evaluation:
-        """Evaluate the calls of a batch but those to `skip`, by fresh reads. Raises a `FastnError`.
+        """Evaluate the calls of a batch by fresh reads, except the numbers in `skip`. Raises a `FastnError`.
 
-        Each as if those before it were made: a budget or a plan that is too small is found at once.
+        Each call counts against the budgets and the plan of those after it, so that a shortage is found up front.
         """
         if not batch.is_list:
             return _of_one(batch, await self.evaluate_call(batch.calls[0], principal))
@@ -251,7 +251,7 @@ class Evaluator:
         return _of_a_list(batch, self.batch_id(batch, principal), found)
 
     async def evaluate_call(self, call: Call, principal: str, ahead: Ahead = _NOTHING) -> CallEvaluation:
-        """Evaluate one call, by fresh reads, as if `ahead` were spent already. Raises a `FastnError`."""
+        """Evaluate one call by fresh reads, with the uses in `ahead` already counted. Raises a `FastnError`."""
         try:
             target = self.ai_sessions.target(call) or await read_target(call, self._read)
             dependence = await find_dependents(call, target, self._read)
@@ -284,7 +284,7 @@ class Evaluator:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
         is_unsettled = earlier is not None
         bound = [digest, state(target), shown.name, self.policy.digest, effect.value, is_unsettled]
-        # What destroys or gives access, or may have happened already, is approved call by call, always.
+        # No temporary approval for a call that destroys, changes access or may have been made already.
         each_time = is_unsettled or effect in (Effect.DESTROY, Effect.ACCESS)
         similar = None
         if not each_time and call.target is not None and verdict.decision is Decision.CONFIRM:
@@ -292,7 +292,7 @@ class Evaluator:
         return CallEvaluation(call, digest, effect, verdict, target, shown, sha256(bound), similar)
 
     def raise_if_denied(self, evaluation: Evaluation) -> None:
-        """Raises a `Refused` that names every call of the batch that the policy refuses."""
+        """Raise a `Refused` that names every call of the batch that the policy denies, if there is one."""
         denied = {n: one for n, one in evaluation.calls.items() if one.verdict.decision is Decision.DENY}
         if not denied:
             return
@@ -305,7 +305,7 @@ class Evaluator:
         raise error
 
     def refused(self, call: Call, verdict: PolicyDecision, where: str = "") -> Refused:
-        """Why a call is refused; `where` names it, where it is one of several."""
+        """Return the refusal of a call. `where` is the prefix that identifies a call of a list."""
         facts: dict[str, JsonValue] = {"rule": verdict.rule}
         if not self.policy.asks:
             facts["would_allow"] = would_allow(call)
@@ -316,11 +316,11 @@ class Evaluator:
         )
 
     def now(self) -> float:
-        """In Unix seconds."""
+        """Return the current time in Unix seconds."""
         return self._system.now().timestamp()
 
     def limits(self, effect: Effect, principal: str) -> list[tuple[int, str]]:
-        """The budgets that a call of an effect counts in: how many, and in which period."""
+        """Return the limit and period of each budget that a call of this effect counts against."""
         of = (
             (self.policy.limit(effect), self.period(principal)),
             (self.policy.run_limit(effect), self.run_period(principal)),
@@ -328,20 +328,20 @@ class Evaluator:
         return [(limit, period) for limit, period in of if limit is not None]
 
     def period(self, principal: str) -> str:
-        """The budget period that it is now, of a caller on this account."""
+        """Return the current budget period of a caller on this account."""
         period = self.policy.period(self._system.now())
         return self.run_period(principal) if period == "run" else f"{period} {principal} {self.bound_account}"
 
     def run_period(self, principal: str) -> str:
-        """The same for this run."""
+        """Return the period that lasts for this run, of a caller on this account."""
         return f"run {self._run} {principal} {self.bound_account}"
 
     def destroy_budget(self, principal: str) -> str:
-        """The budget in which approvals that destroy are counted."""
+        """Return the name of the budget for `destroy_rate`."""
         return f"destroy {principal} {self.account}"
 
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
-        """What is left of the budgets and of the plan."""
+        """Return the mode and the remaining budgets and plan entries."""
         policy, budgets, entries = self.policy, list[JsonValue](), list[JsonValue]()
         for effect in Effect:
             per = "run" if policy.period(self._system.now()) == "run" else "day"
@@ -367,13 +367,13 @@ class Evaluator:
         return found
 
     def digest(self, call: Call, principal: str) -> str:
-        """Who calls what, with exactly which arguments, on which account, by which key."""
+        """Return the digest of the principal, account, key, tool and exact arguments."""
         return sha256([principal, self.account, self._bound, call.tool_name(), call.arguments()])
 
     def _similar(self, call: Call, principal: str, effect: Effect) -> str:
-        """What a temporary approval binds: all of `call` but its free values, and neither the target's state nor more.
+        """Return the digest that binds a temporary approval: principal, policy, effect and `call` less its free values.
 
-        Its first use changes the target, so that the state cannot be bound.
+        The target's state is not part of it, since the first use changes that.
         """
         given = call.arguments()
         fixed = {name: value for name, value in given.items() if name not in FREE}
@@ -405,7 +405,7 @@ class Evaluator:
         )
 
     async def _destroyed(self, principal: str) -> int:
-        """Approvals that destroyed, within the time of the policy's `destroy_rate`."""
+        """Return the number of approvals counted within the interval of the policy's `destroy_rate`."""
         if self.policy.destroy_rate is None:
             return 0
         _, seconds = self.policy.destroy_rate
@@ -415,7 +415,7 @@ class Evaluator:
         return await self._ledger.spent(budget, period) + ahead.get((budget, period), 0)
 
     async def _permit(self, call: Call, now: datetime, ahead: Ahead) -> tuple[PlannedCalls | None, PlannedCalls | None]:
-        """The entry of the plan that covers `call`, or else one that is used up."""
+        """Return the plan entry that covers `call`, or else the last covering entry that is used up."""
         used_up: PlannedCalls | None = None
         for permit in self.policy.plan.covering(call, now) if self.policy.plan else ():
             if await self._spent(permit.budget, PLANNED, ahead) < permit.count:
@@ -428,14 +428,14 @@ _ANY_NUMBER = 1 << 31
 
 
 class BudgetCheck:
-    """Counts calls on one account in their budgets."""
+    """Counts the calls on one account against their budgets."""
 
     def __init__(self, judge: Evaluator, ledger: Ledger) -> None:
         self._judge = judge
         self._ledger = ledger
 
     async def allow(self, current: CallEvaluation, principal: str) -> str:
-        """Count a call that the policy allows: `policy` or `plan`. Raises a `Refused` for any other decision."""
+        """Count an allowed call and return `policy` or `plan`. Raises a `Refused` if denied or a budget is used up."""
         call, verdict = current.call, current.verdict
         if verdict.decision is not Decision.ALLOW:
             raise self._judge.refused(call, verdict)
@@ -448,14 +448,14 @@ class BudgetCheck:
         return "policy" if verdict.permit is None else "plan"
 
     async def spend(self, effect: Effect, principal: str, *, is_counted: bool = False) -> None:
-        """Count a call that is about to be sent. Raises a `Refused` where a budget is used up.
+        """Count a call that is about to be sent. Raises a `Refused` if a budget is used up.
 
-        `is_counted` says that the approval was counted for `destroy_rate` before, with others or by a plan.
+        `is_counted`: not counted for `destroy_rate`, since its list was counted once or a plan permits it.
         """
         if not is_counted:
             await self.spend_rate(effect, principal)
         for limit, period in self._judge.limits(effect, principal):
-            # Beyond its budget, spending is asked about rather than refused: what was approved is counted and made.
+            # Spending beyond its budget needs approval rather than being refused: count approved calls without limit.
             most = _ANY_NUMBER if effect is Effect.SPEND else limit
             if not await self._ledger.spend(effect.value, period, most):
                 raise Refused(
@@ -464,7 +464,7 @@ class BudgetCheck:
                 )
 
     async def spend_rate(self, effect: Effect, principal: str, *, is_check: bool = False) -> None:
-        """Count an approval that destroys, or only check that it can be. Raises a `Refused` that says when it can."""
+        """Count an approval for `destroy_rate`, or only check the rate. Raises a `Refused` that says when to retry."""
         rate = self._judge.policy.destroy_rate
         if effect is not Effect.DESTROY or rate is None:
             return

@@ -1,6 +1,6 @@
-"""The guard. `execute` says what happens once a request, `_send_once` once a call; nothing else changes an account.
+"""The guard: the only code that changes an account. `execute` handles a request, `_send_once` each call of it.
 
-Fail closed: until a call is sent, whatever goes wrong is a refusal; once it may have left, its outcome is unknown.
+Fails closed: an error before a call is sent is a refusal; an unexpected error after that is an unknown outcome.
 """
 
 import logging
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Guard:
-    """Decides about the calls on one account, and sends them."""
+    """Evaluates, approves, records and sends the calls on one account."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Guard:
         system: System,
         out_of_band: OutOfBandChannel | None,
     ) -> None:
-        """Without `delivery`, a new key stands in the result."""
+        """Without `delivery`, a new API key is returned in the result."""
         self._evaluator = evaluator
         self._ledger = ledger
         self._recorder = recorder
@@ -63,7 +63,7 @@ class Guard:
     async def execute(
         self, batch: Batch, caller: Caller, report: Report = no_progress
     ) -> BatchResult | PendingForm | PendingApproval:
-        """Send what may be sent, or return the approval request that is open. Raises where nothing was sent."""
+        """Send the permitted calls, or return the open approval request. Raises if no call was attempted."""
         with self._span(batch.tool) as said, self._fail_closed(batch.tool, caller):
             execution = await self._resume(batch, caller)
             if len(execution.results) == len(batch.calls):
@@ -99,9 +99,9 @@ class Guard:
     async def _send_once(
         self, number: int, evaluation: Evaluation, approval: Approval, caller: Caller, *, is_stale: bool
     ) -> Done:
-        """Send one approved call at most once, recorded before and after. Raises what became of it otherwise.
+        """Send one approved call at most once, and record it before and after. Raises its error if it does not succeed.
 
-        `is_stale` says that what was sent since it was evaluated may have changed what is there.
+        `is_stale`: calls sent since its evaluation may have changed its target, so it is evaluated again.
         """
         current, call = evaluation.calls[number], evaluation.calls[number].call
         is_list = evaluation.batch.is_list
@@ -117,7 +117,7 @@ class Guard:
             intent = self._recorder.intent(approved, change.id)
             await self._recorder.anchor()
             self._evaluator.ai_sessions.note(call, None)
-            is_sent = True  # from here on it may have left
+            is_sent = True  # from here on, the request may have left this process
             result = await self._client.send(filled)
         except BaseException as error:
             outcome, what = ("unknown_outcome", type(error).__name__) if is_sent else ("cancelled", "")
@@ -137,18 +137,18 @@ class Guard:
         return Done(self._delivered(call, result), change)
 
     async def preview(self, batch: Batch, caller: Caller) -> Evaluation | BatchResult:
-        """What `execute` would ask about and send: fresh reads, no question, nothing sent; or what was done before."""
+        """Evaluate a batch by fresh reads, without sending it. Return the earlier results if all calls were made."""
         execution = await self._resume(batch, caller)
         if len(execution.results) == len(batch.calls):
             return execution
         return await self._evaluator.evaluate(batch, caller.principal, execution.results)
 
     async def evaluate(self, call: Call, principal: str = "local") -> CallEvaluation:
-        """What the policy says of one call, and what it would do: fresh reads, no question, nothing sent."""
+        """Evaluate one call by fresh reads, without an approval request and without sending it."""
         return await self._evaluator.evaluate_call(call, principal)
 
     async def read(self, call: Call, caller: Caller) -> FastnObject:
-        """Make a read. Raises a `FastnError`."""
+        """Send a read call. Raises a `FastnError`."""
         with self._fail_closed(call, caller):
             if call.effect is not Effect.READ:
                 raise Refused(f"{call.tool_name()} is not a read. Nothing was sent.")
@@ -157,7 +157,7 @@ class Guard:
         return await self._client.send(call)
 
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
-        """The mode, and what is left of the budgets and of the plan. Raises a `FastnError`."""
+        """Return the mode and the remaining budgets and plan entries. Raises a `FastnError`."""
         try:
             return await self._evaluator.allowance(principal)
         except FastnError:
@@ -170,16 +170,16 @@ class Guard:
 
     @property
     def asks(self) -> bool:
-        """Whether there is anybody to ask."""
+        """Whether a person can be asked for approval: false in the mode `unattended`."""
         return self._evaluator.policy.asks
 
     @property
     def approval_lifetime(self) -> float:
-        """Seconds in which a request can be answered, and the approved call made."""
+        """Seconds until an approval request expires; the approved call has to be made in that time."""
         return self._evaluator.policy.approval_lifetime
 
     async def _resume(self, batch: Batch, caller: Caller) -> BatchResult:
-        """What an earlier request did for the same list: none of it is sent again."""
+        """Return the calls that an earlier request made for the same list. They are not sent again."""
         if not batch.is_list:
             return BatchResult("", {})
         id_ = self._evaluator.batch_id(batch, caller.principal)
@@ -188,9 +188,9 @@ class Guard:
     async def _evaluate(
         self, batch: Batch, caller: Caller, skip: Collection[int], said: SpanFacts, *, reads: bool = False
     ) -> Evaluation:
-        """Evaluate what is left of a batch; without a read where the policy decides by itself, unless `reads`.
+        """Evaluate the remaining calls of a batch. Without `reads`, skip the reads if the policy needs no facts.
 
-        Raises where any of it may not be sent.
+        Raises a `FastnError` if the policy or the caller's scopes deny any of the calls.
         """
         for number, call in enumerate(batch.calls, 1):
             if number not in skip:
@@ -227,7 +227,7 @@ class Guard:
 
     @contextmanager
     def _fail_closed(self, call: Tool[Any], caller: Caller) -> Generator[None]:
-        """Nothing is sent in here: record a refusal as such, and turn anything unforeseen into one."""
+        """Record each refusal, and turn any unexpected error into one. Nothing is sent within this block."""
         try:
             yield
         except Unwritten:

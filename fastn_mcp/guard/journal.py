@@ -1,8 +1,8 @@
-"""Write changes to the journal: the state before the request, and the outcome. Secrets are left out.
+"""Change journal: the state before a call and the call's outcome, without secrets.
 
-A call that is not idempotent is not repeated unasked while an earlier one is unsettled: its outcome is not known, or
-its response has not reached the client. The journal is written before a request is sent, and the change is settled once
-the response was handed over, so that a cancelled call, a closed connection, a killed process and a loss of power count.
+While a non-idempotent call is unsettled, repeating it needs approval. A call is unsettled if its outcome is unknown or
+its response has not reached the client. Each change is written before its request is sent and settled once the response
+was delivered, so this covers cancelled calls, closed connections, killed processes and power loss.
 """
 
 import logging
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 UNSETTLED = 600.0
-"""Seconds in which a call is not repeated unasked after its outcome or its response was lost."""
+"""Seconds for which repeating a call needs approval after its outcome or its response was lost."""
 
 _IDEMPOTENT = ("GET", "PUT", "DELETE")
 
 _NOTICED = 0.5
-"""Seconds in which a client that gave up is noticed: its next request may arrive before the end of its connection."""
+"""Seconds to wait for a disconnect to be noticed: the client's retry may arrive before its old connection closes."""
 
 _RECEIVED = 0.25
-"""Seconds after which a response that was written, and of which nothing else was noticed, counts as received."""
+"""Seconds after which a written response counts as received if no disconnect was noticed."""
 
 
 class ResponseDelivery:
-    """The delivery of one response. The changes of its request are settled once the client has it.
+    """Delivery of one response. The changes of its request are settled once the client has received it.
 
-    A transport that knows whether a client has received a response sets one for each request (`delivery`).
+    A transport that can tell whether a response was received sets one per request (`delivery`).
     """
 
     def __init__(self, lost: anyio.Event | None = None) -> None:
-        """`lost` is set by the transport when the client is found not to have received what was written."""
+        """The transport sets `lost` when it finds that the client did not receive the response."""
         self.lost = lost or anyio.Event()
         self._changes: list[tuple[ChangeJournal, Change]] = []
 
@@ -53,10 +53,10 @@ class ResponseDelivery:
         self._changes.append((journalling, change))
 
     async def written(self, is_unread: Callable[[], bool] = lambda: False, ended: anyio.Event | None = None) -> None:
-        """Settle the changes unless the client is found, within a moment, not to have received the response.
+        """Settle the changes unless the response turns out to be lost or is left unread.
 
-        `is_unread` says that the response still waits for the client to read it, and `ended` that nothing more comes
-        from there.
+        `is_unread` tests whether part of the response is still unread by the client. `ended` is set when nothing
+        more will come from the client.
         """
         if not self._changes:
             return
@@ -74,7 +74,7 @@ class ResponseDelivery:
 
 
 delivery: ContextVar[ResponseDelivery | None] = ContextVar("delivery", default=None)
-"""The delivery of the response to the current request; None where the caller has it as soon as the call returns."""
+"""Delivery of the current request's response; None if the caller has the response as soon as the call returns."""
 
 
 async def _either(one: anyio.Event, other: anyio.Event | None) -> None:
@@ -92,21 +92,21 @@ async def _either(one: anyio.Event, other: anyio.Event | None) -> None:
 
 
 class ChangeJournal:
-    """Journals the changes on one account, which `account` names."""
+    """Journals the changes on one account; `account` is its name in the journal."""
 
     def __init__(self, journal: Journal, account: str, system: System) -> None:
         self.journal = journal
         self.account = account
         self._system = system
         self._sending: dict[str, tuple[str, anyio.Event]] = {}
-        """By change: the digest of its call, and what is set once its outcome is known or lost."""
+        """By change id: the digest of its call, and an event that is set when sending ends."""
         self._lost: dict[str, float] = {}
-        """By digest of a call: until when it is unsettled. The ledger may be what was lost."""
+        """By digest of a call: until when it is unsettled. Kept in memory too, since writing to the ledger may fail."""
 
     async def unsettled(self, call: Call, digest: str) -> str | None:
-        """Why `call` is not repeated unasked, in words: an earlier one may have happened. None where none may have.
+        """Explain why repeating `call` needs approval: an earlier one was or may have been made. None if it does not.
 
-        One that this process is sending is not lost.
+        A call that this process is still sending is not unsettled.
         """
         if call.route.method in _IDEMPOTENT:
             return None
@@ -116,7 +116,7 @@ class ChangeJournal:
         if self._lost.get(digest, 0.0) > self._now():
             return _UNKNOWN
         open_ = await self._unsettled(digest)
-        # A response that was written a moment ago is on its way, and whether it arrived will be known in a moment.
+        # A response written less than _NOTICED ago may still be in transit: wait to learn whether it arrived.
         wait = max(open_.values(), default=0.0) - UNSETTLED + _NOTICED - self._now()
         if wait > 0:
             await self._system.sleep(min(wait, _NOTICED))
@@ -136,9 +136,9 @@ class ChangeJournal:
         return {id_: until for id_, until in found.items() if id_ not in sending | self._sending.keys()}
 
     async def begin(self, approved: "ApprovedCall", read: Send, deadline: float = 0.0) -> Change:
-        """Record a call that is about to be sent within `deadline` seconds. What this returns must be ended.
+        """Record a call before it is sent. `deadline` is its timeout in seconds. The caller must `end` the change.
 
-        Of a list each call begins only once. Raises a `FastnError` where the call was begun already, or that cannot be
+        Each call of a list begins only once. Raises a `FastnError` if it has begun already or the journal cannot be
         written.
         """
         current, call = approved.current, approved.current.call
@@ -184,7 +184,7 @@ class ChangeJournal:
         return change
 
     async def end(self, change: Change, outcome: str, result: FastnObject | None = None) -> Change:
-        """Record what became of it. The call was made: what cannot be written now is logged instead."""
+        """Record the outcome. A failure to write it is logged, not raised, since the call may have been made."""
         made = {} if result is None else without_secrets(result)
         target = change.target or (str(made["id"]) if isinstance(made.get("id"), (str, int)) else None)
         shown = {name: made.get(name, value) for name, value in change.sent.items()}
@@ -208,7 +208,7 @@ class ChangeJournal:
         return ended
 
     async def settle(self, change: Change) -> None:
-        """Record that the client has the response, so that the same call again is meant."""
+        """Record that the client has the response, so that a repeated call is a new one."""
         try:
             await self.journal.settle(replace(change, unsettled_until=0.0))
         except Exception:
@@ -228,7 +228,7 @@ _UNKNOWN = "The same call was made a few minutes ago, and its outcome is not kno
 
 
 async def _read(call: Call, read: Send) -> FastnObject | None:
-    """The target of a call that needed no consent. What cannot be read cannot be undone, and is still changed."""
+    """Read the target of a call that was allowed without a read. On failure the call is made, but cannot be undone."""
     try:
         return await read_target(call, read)
     except FastnError:

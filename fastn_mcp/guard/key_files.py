@@ -1,8 +1,8 @@
-"""Secrets that do not pass through the model: new keys go to owner-only files, values come from the environment.
+"""Secrets kept out of the model's context: new keys go to owner-only files, values come from the environment.
 
-A key is shown once, by the answer that creates it. What passes through a model's context stays in transcripts.
+Fastn shows a key once, in the response that creates it, and a model's context stays in transcripts.
 
-Only names that the operator allows: an agent could otherwise read out the environment into Fastn.
+Only variables that the operator allows are read: otherwise an agent could copy the environment into Fastn.
 """
 
 import os
@@ -25,13 +25,13 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 class KeyFileWriter:
-    """Puts what is secret in a result into a file of `folder`."""
+    """Writes the secrets of a result to a file in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def __call__(self, call: Operation[Any], result: FastnObject) -> FastnObject:
-        """The result as the model may read it. Raises `OSError` where the file cannot be written."""
+        """Return the result with its secrets replaced by the file's path. Raises `OSError` if it cannot be written."""
         if not isinstance(call, CreateApiKey):
             return result
         fields = result.model_dump(exclude_unset=True)
@@ -48,7 +48,7 @@ class KeyFileWriter:
         while True:
             path = self._folder / (f"{stem}-{number}.txt" if number else f"{stem}.txt")
             try:
-                # Created by us or not at all: never into a file that somebody else has put there.
+                # O_EXCL: never write into a file that another process has created.
                 file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
             except FileExistsError:
                 number += 1
@@ -59,7 +59,7 @@ class KeyFileWriter:
 
 
 def _issued(value: JsonValue, at: str = "") -> Iterator[tuple[str, str]]:
-    """The secrets in an answer, each with where it stands, as `apiKey.key`."""
+    """Yield the path (such as `apiKey.key`) and value of each secret in a response."""
     if isinstance(value, list):
         for number, item in enumerate(value):
             yield from _issued(item, f"{at}{number}.")
@@ -88,9 +88,9 @@ _OURS = "this variable holds a setting or a secret of this server itself, which 
 
 
 class SecretValues:
-    """The variables of `environment` whose names match one of `allowed`, without those of this server itself.
+    """Values for new secrets, from the variables of `environment` whose names match a pattern in `allowed`.
 
-    Whatever `allowed` says, a variable named FASTN_* or one that holds a secret of `own` is not given out.
+    A variable named FASTN_* or one that holds a secret in `own` is never used, whatever `allowed` contains.
     """
 
     def __init__(self, environment: Mapping[str, str], allowed: Sequence[str], own: Iterable[str] = ()) -> None:
@@ -99,7 +99,7 @@ class SecretValues:
         self._allowed = tuple(allowed)
 
     def fill(self, call: C) -> C:
-        """The call with its secret's value in place. Raises `NotSent`."""
+        """Return the call with its secret filled in. Raises `NotSent` if the variable is not allowed or not set."""
         if not isinstance(call, CreateSecret) or call.value_from_env is None:
             return call
         name = call.value_from_env

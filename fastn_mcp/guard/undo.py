@@ -1,4 +1,4 @@
-"""What undoing a change restores, what it cannot, and the calls that do it."""
+"""Undo of a change: the call that reverts it, what that restores and what stays lost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,10 +22,10 @@ _MADE = ("done", "applied_unreadable")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How the changes of one operation are undone, in the words of previews, approval requests, receipts and pages."""
+    """How changes of one operation are undone. Its texts appear in previews, approval requests, receipts and pages."""
 
     by: str | None
-    """The operation that undoes them; None where none does, and `lost` says what is left to do."""
+    """The operation that undoes them; None if there is none, and `lost` then says what can be done."""
     restores: str
     lost: str = ""
 
@@ -74,10 +74,10 @@ RULES: Mapping[str, Rule] = {
     "ai_chat": Rule(None, "", "Credits are spent; what the agent changes has to be undone separately."),
     "ai_build": Rule(None, "", "Credits are spent; what it builds can be deleted."),
 }
-"""By operation: every one that changes something."""
+"""By operation: one rule for each that changes something."""
 
 _LONGEST_VALUE = 200
-"""Characters of a value, as JSON, that a receipt shows."""
+"""Bytes of JSON up to which a receipt shows a value."""
 
 _INVITED = "An invitation that was sent to an administrator cannot be taken back."
 _OVERWRITTEN = "The secret of this name was overwritten: its earlier value is lost, and has to be entered again."
@@ -90,22 +90,22 @@ class Undo:
 
     call: Call
     restores: str
-    """What it brings back, in words."""
+    """Text for people: what it restores."""
     lost: str = ""
-    """What it does not bring back, in words."""
+    """Text for people: what stays lost."""
     not_restored: tuple[str, ...] = ()
-    """Fields that it leaves as they are."""
+    """Fields that it does not restore."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotUndoable:
-    """A change that no call undoes, and why."""
+    """A change that cannot be undone by a call."""
 
     why: str
 
 
 def undo_of(change: Change) -> Undo | NotUndoable:
-    """What would undo `change`, by what the journal holds of it."""
+    """Return the call that undoes `change`, built from its journal entry, or the reason why there is none."""
     if change.outcome not in _MADE + PERHAPS_MADE:
         return NotUndoable(f"It was not made ({change.outcome}).")
     change = replace(change, tool=current(change.tool))
@@ -130,12 +130,12 @@ def undo_of(change: Change) -> Undo | NotUndoable:
 
 
 def in_words(undo: Undo | NotUndoable) -> str:
-    """What can be undone and what stays lost, in a sentence or two."""
+    """Describe what can be undone and what stays lost, in a sentence or two."""
     return undo.why if isinstance(undo, NotUndoable) else f"{undo.restores} {undo.lost}".strip()
 
 
 def foreseen(call: Call, target: FastnObject | None) -> str:
-    """The same of a call before it is sent. Raises a `RefusedValue`."""
+    """Describe the same for a call before it is sent. Raises a `RefusedValue`."""
     rule = RULES.get(call.tool_name())
     if rule is None or rule.by is None:
         return "How to undo it is unknown." if rule is None else rule.lost
@@ -148,13 +148,13 @@ def foreseen(call: Call, target: FastnObject | None) -> str:
 
 
 def without_secrets(record: FastnObject) -> dict[str, JsonValue]:
-    """The fields of a record as the journal keeps them."""
+    """Return the fields of a record with secrets redacted, as the journal stores them."""
     fields = record.model_dump(exclude_unset=True)
     return redact_row(fields) if isinstance(record, NewApiKey) else redact_object(fields)
 
 
 def receipt(change: Change) -> dict[str, JsonValue]:
-    """What a result says of it: to what it happened, what was changed, who approved it, and how it is undone."""
+    """Return the receipt of a change: target, changed fields, what approved it and how to undo it."""
     said: dict[str, JsonValue] = {"change_id": change.id}
     said |= {"name": change.name} if change.name else {}
     said |= {"changed": changed} if (changed := changed_fields(change)) else {}
@@ -166,7 +166,7 @@ def receipt(change: Change) -> dict[str, JsonValue]:
 
 
 def changed_fields(change: Change) -> dict[str, JsonValue]:
-    """The fields that an update changed, each `from` and `to`; long values are only measured."""
+    """Return the changed fields, each with `from` and `to`. For long values only the size is given."""
     before = change.before or {}
     return {
         name: {"from": _brief(before.get(name)), "to": _brief(value)}
@@ -181,7 +181,7 @@ def _brief(value: JsonValue) -> JsonValue:
 
 
 def drift(change: Change, now: Mapping[str, JsonValue]) -> list[str]:
-    """The fields of an update that are neither as it left them nor as they were before."""
+    """Return the updated fields that were changed again since: they hold neither the new nor the earlier value."""
     before = change.before or {}
     return sorted(
         name
@@ -191,13 +191,13 @@ def drift(change: Change, now: Mapping[str, JsonValue]) -> list[str]:
 
 
 def already(change: Change, now: Mapping[str, JsonValue]) -> bool:
-    """Whether all is as it was before an update."""
+    """Whether all updated fields have their earlier values."""
     before = change.before or {}
     return all(now.get(name) == before.get(name) for name in change.sent)
 
 
 def _restoring(operation: Any, rule: Rule, change: Change, before: Mapping[str, JsonValue]) -> Undo | NotUndoable:
-    """The update that gives the fields their values of before."""
+    """Return the update that sets the fields to their earlier values."""
     was = {name: before.get(name) for name in change.sent}
     lost = sorted(name for name, value in was.items() if is_redacted(value))
     given, refused = _arguments(operation, {name: value for name, value in was.items() if name not in lost})
@@ -211,9 +211,9 @@ def _restoring(operation: Any, rule: Rule, change: Change, before: Mapping[str, 
 
 
 def _undoing_overwrite(change: Change, before: Mapping[str, JsonValue]) -> Undo | NotUndoable | None:
-    """Restore what a create overwrote, where Fastn took it for an update; never delete what was there before.
+    """Restore what a create overwrote, if Fastn handled it as an update. Never delete an object that existed before.
 
-    None where it did not, and made something of its own.
+    None if the create made a new object.
     """
     if not before:
         return NotUndoable("Whether it overwrote something is unknown; find it with the list tool.")
@@ -245,7 +245,7 @@ _KEPT_BY_FASTN = frozenset({"id", "createdAt", "createdBy", "updatedAt", "update
 def _arguments(
     operation: type[Operation[Any]], values: Mapping[str, JsonValue]
 ) -> tuple[dict[str, JsonValue], list[str]]:
-    """Fields by Fastn's names as arguments of `operation`, and those that it does not take."""
+    """Convert fields by Fastn's names to arguments of `operation`. Also return the names of the rejected fields."""
     names = {operation.wire(name): name for name in operation.model_fields if name not in operation.ours() | {"extra"}}
     given: dict[str, JsonValue] = {}
     extra: dict[str, JsonValue] = {}
@@ -253,7 +253,7 @@ def _arguments(
     for wire, value in values.items():
         name = names.get(wire)
         if value is None or name is None:
-            extra[wire] = value  # a null clears a field, which only `extra` can say
+            extra[wire] = value  # null clears a field, which only `extra` can express
         elif _takes(operation, name, value):
             given[name] = value
         else:
@@ -264,7 +264,7 @@ def _arguments(
 
 
 def _takes(operation: type[Operation[Any]], name: str, value: JsonValue) -> bool:
-    """Whether an argument takes this value, whatever the others are."""
+    """Whether an argument accepts this value, regardless of the other arguments."""
     try:
         operation.model_validate({name: value})
     except ValidationError as error:

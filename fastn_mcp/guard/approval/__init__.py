@@ -1,1 +1,1 @@
-"""How an approval is obtained, and what it covers."""
+"""Approval requests: how an approval is obtained and what it covers."""

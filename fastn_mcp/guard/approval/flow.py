@@ -1,4 +1,4 @@
-"""Obtain an approval: by the client's elicitation form or an out-of-band channel, and act on the answer."""
+"""Approval flow: ask in the client's elicitation form or an out-of-band channel, and act on the answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,79 +32,79 @@ from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
 
 _TOO_FAST = 1.0
-"""Seconds within which nobody reads a question: any answer, yes or no, then comes from a program."""
+"""Seconds within which nobody can read a form: a faster answer, approved or declined, comes from a program."""
 
 _DISTRUST = 900.0
-"""Seconds that a channel is left alone after it was found not to reach a person."""
+"""Seconds for which a form is not used after it was found not to reach a person."""
 
 
 class FormChannel(Protocol):
-    """The client's own way to ask its person."""
+    """Elicitation form of the client, or prompt of a terminal."""
 
     name: str
     trusts_fast_answers: bool
-    """Whether the answer is typed at a terminal after the question was shown, where even a quick one is a person's."""
+    """Whether even a quick answer is a person's: it is typed at a terminal after the question is shown."""
 
     @property
     def submitted(self) -> tuple[str, Answer | Submitted] | None:
-        """The grant whose question this call answers, with the answer, where it does."""
+        """Id of the approval request that this call answers, and the answer; None if it answers none."""
         ...
 
     async def ask(self, question: ApprovalForm) -> Answer | PendingForm:
-        """Ask, and wait for the answer where that can be done."""
+        """Show the form. Return the answer, or `PendingForm` if it comes with a later call."""
         ...
 
 
 class OutOfBandChannel(Protocol):
-    """Where questions lie that no form can ask: the approval page, a terminal, a webhook."""
+    """Channel for approvals outside of the client: the approval page, a terminal or a webhook."""
 
     identifies_people: bool
-    """Whether it tells people apart by credentials of theirs, so that two can be known to be two."""
+    """Whether each person has a credential of their own, as four-eyes approval requires."""
 
     async def show(self, grant: str) -> str:
-        """Bring a question before a person, and say where it is answered. Never a secret."""
+        """Publish an approval request, and return a sentence on where to answer it, without secrets."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a call, and the client's form, where it has one."""
+    """Principal of a call, with the client's form, if it has one."""
 
     principal: str
     form: FormChannel | None
     rights: Rights | None = None
-    """What their sign-in allows; None where nobody signs in, since whoever has this process has the account."""
+    """Scopes of the sign-in; None without sign-in, where whoever controls this process controls the account."""
 
     def check(self, tool: str, effect: Effect) -> None:
-        """Raises `InsufficientScope` where they may not make a call of this effect."""
+        """Raise `InsufficientScope` if the sign-in does not permit a call of this effect."""
         if self.rights is not None:
             self.rights.check(tool, effect)
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """By what right the calls of a batch may be sent. Nothing is used yet."""
+    """Permission to send the calls of a batch. Nothing is used up yet."""
 
     by: str
-    """`policy`, `scope`, or who approved it and how."""
+    """`policy`, `scope` (a temporary approval), or how people approved it, such as `client_form`."""
     request: ApprovalRequest | None = None
-    """What a person approved, for all calls of the batch."""
+    """The request that people approved, for all calls of the batch."""
     temporary: TemporaryApproval | None = None
-    """The temporary approval that it is by."""
+    """The temporary approval that covers the call."""
     is_stale: bool = False
-    """Whether the calls have to be evaluated again. A person takes time."""
+    """Whether the calls have to be evaluated again, since time has passed while a person decided."""
     opens_temporary: bool = False
-    """Whether they approved such calls on its target for a while, too."""
+    """Whether the person also gave a temporary approval of similar calls on its target."""
 
     @property
     def reference(self) -> str | None:
-        """The id of what it is by, for records."""
+        """Id of the approval request or temporary approval, for the audit log."""
         found = self.request or self.temporary
         return None if found is None else found.id
 
 
 class ApprovalFlow:
-    """Obtains approvals on one account, from the policy, a temporary approval or a person, and uses them up."""
+    """Obtains approvals on one account (from the policy, a temporary approval or people) and uses them up."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class ApprovalFlow:
         budgets: BudgetCheck,
         lifetime: float,
     ) -> None:
-        """`lifetime` is for how many seconds a request can be answered, and the approved call made."""
+        """`lifetime`: seconds until a request expires. The approved call has to be made in that time."""
         self._account = account
         self._lifetime = lifetime
         self._ledger = ledger
@@ -129,14 +129,14 @@ class ApprovalFlow:
         return self._system.now().timestamp()
 
     async def obtain(self, evaluation: Evaluation, caller: Caller) -> Approval | PendingForm | PendingApproval:
-        """The approval of these calls, or the one request about them that is open. Raises a `FastnError`."""
+        """Return the approval of these calls, or the one open request for them. Raises a `FastnError`."""
         if evaluation.verdict.decision is Decision.ALLOW:
             return Approval("policy")
         if (temporary := await self._find_temporary(evaluation, caller)) is not None:
             return Approval("scope", temporary=temporary)
         earlier = await self._ledger.latest(evaluation.digest, self._now())
         if earlier is not None and earlier.used and not covers(earlier, evaluation.calls):
-            earlier = None  # it spoke for calls that were made, or that have changed since
+            earlier = None  # it covered calls that were made, or that have changed since
         if earlier is not None and earlier.used:
             return Approval(earlier.by or "", earlier)
         return await self._ask(evaluation, caller, earlier)
@@ -144,7 +144,7 @@ class ApprovalFlow:
     async def _ask(
         self, evaluation: Evaluation, caller: Caller, earlier: ApprovalRequest | None
     ) -> Approval | PendingForm | PendingApproval:
-        """Ask, or find the answer to what was asked before. Raises a `FastnError` where it may not be made."""
+        """Open an approval request, or act on the earlier one. Raises a `FastnError` if the calls may not be made."""
         await self._budgets.spend_rate(evaluation.effect, caller.principal, is_check=True)
         self._check_people(evaluation)
         await record_expired(self._ledger, self._account, self._now(), self._recorder.decided)
@@ -154,7 +154,7 @@ class ApprovalFlow:
         why_not = await self._why_no_form(caller, evaluation)
         if earlier is not None and (form is None or why_not is not None or earlier.state is not RequestState.OPEN):
             return await self._earlier(earlier, evaluation, caller)
-        if earlier is not None:  # the person is at a form now: what another client put out of band is not asked twice
+        if earlier is not None:  # the form replaces a request that is open out of band
             await self._ledger.void(earlier.id, RequestState.STALE, self._now(), note="asked in a form instead")
         if form is None or why_not is not None:
             return await self._ask_out_of_band(evaluation, caller, why_not or "")
@@ -167,9 +167,9 @@ class ApprovalFlow:
         return await self._answered(evaluation, caller, form, request, given, is_stale=True)
 
     async def check(self, approval: Approval, evaluation: Evaluation) -> None:
-        """Check that what was approved still covers these calls.
+        """Check that the approval still covers these calls.
 
-        Raises `TargetChanged` if the target, its dependents or the policy changed since the person was asked.
+        Raises `TargetChanged` if the target, its dependents or the policy changed since it was requested.
         """
         request = approval.request
         if request is None:
@@ -183,7 +183,7 @@ class ApprovalFlow:
     async def use(
         self, approval: Approval, number: int, current: CallEvaluation, evaluation: Evaluation, principal: str
     ) -> ApprovedCall:
-        """Use up the approval of one call, and its budgets. Raises a `FastnError` where it may not be sent now."""
+        """Use up the approval of one call and count its budgets. Raises a `FastnError` if it may not be sent now."""
         request, is_list, by = approval.request, evaluation.batch.is_list, approval.by
         if request is not None:
             await self._use_request(request, number, current, evaluation)
@@ -197,7 +197,7 @@ class ApprovalFlow:
             )
         else:
             by = await self._budgets.allow(current, principal)
-        if request is not None and approval.opens_temporary:  # only now: an answer that comes again opens nothing
+        if request is not None and approval.opens_temporary:  # after use: a repeated answer must not open another one
             opened = temporary_approval(request, self._system.token(), self._now(), by)
             await self._ledger.add_temporary(opened)
         trace = None if request is None else request.trace
@@ -212,12 +212,12 @@ class ApprovalFlow:
         used = await self._ledger.use(request.id, number, self._now())
         if used is None:
             raise used_up()
-        # Only now: repeats of one approval must not use up the budget of others. A list counts once.
+        # After use: a repeated approval must not be counted again. A list counts once.
         if evaluation.batch.is_list and len(used.used) == 1:
             await self._budgets.spend_rate(evaluation.effect, request.principal)
 
     async def _find_temporary(self, evaluation: Evaluation, caller: Caller) -> TemporaryApproval | None:
-        """The temporary approval that covers a call; none for one about which a person has just answered."""
+        """Return the temporary approval that covers a call; None if the call brings a person's answer."""
         tool, answered = evaluation.batch.tool, caller.form is not None and caller.form.submitted is not None
         if answered or evaluation.similar is None or tool.target is None:
             return None
@@ -226,7 +226,7 @@ class ApprovalFlow:
         )
 
     def _check_people(self, evaluation: Evaluation) -> None:
-        """Raises a `Refused` where two people have to approve, and none can be told from the other."""
+        """Raise a `Refused` if two people have to approve and no channel identifies them."""
         if evaluation.verdict.decision is not Decision.FOUR_EYES:
             return
         if self._out_of_band is None or not self._out_of_band.identifies_people:
@@ -238,7 +238,7 @@ class ApprovalFlow:
             )
 
     async def _why_no_form(self, caller: Caller, evaluation: Evaluation) -> str | None:
-        """Why the client's form is not used, in words for the agent; None where it is."""
+        """Tell the agent why the client's form is not used; None if it is."""
         form, decision = caller.form, evaluation.verdict.decision
         if form is None:
             return "This client cannot ask. "
@@ -255,7 +255,7 @@ class ApprovalFlow:
     async def _submitted(
         self, evaluation: Evaluation, caller: Caller, form: FormChannel, id_: str, given: Answer | Submitted
     ) -> Approval | PendingApproval:
-        """What follows from an answer that came with this call."""
+        """Act on the answer that came with this call."""
         request = await self._ledger.find(id_)
         if request is None or request.out_of_band or request.call != evaluation.digest:
             raise Refused(
@@ -276,7 +276,7 @@ class ApprovalFlow:
         *,
         is_stale: bool,
     ) -> Approval | PendingApproval:
-        """What follows from the answer that the client's form brought; it is a decision in the ledger first."""
+        """Act on an answer from the client's form. A decision is recorded in the ledger first."""
         by, now = form.name, self._now()
         is_quick = now - request.created < _TOO_FAST and not form.trusts_fast_answers
         if is_quick and not isinstance(answer, NoAnswer):
@@ -326,7 +326,7 @@ class ApprovalFlow:
     async def _earlier(
         self, request: ApprovalRequest, evaluation: Evaluation, caller: Caller
     ) -> Approval | PendingApproval:
-        """What became of an earlier request about the same call."""
+        """Act on an earlier request for the same call, by its state."""
         if request.state is RequestState.DECLINED:
             raise _declined(request.note or "", until=request.expires)
         if request.state is RequestState.APPROVED:
@@ -349,7 +349,7 @@ class ApprovalFlow:
         return PendingApproval(evaluation.preview, why + await self._out_of_band.show(opened.id), opened.expires)
 
     async def _open(self, request: ApprovalRequest, evaluation: Evaluation) -> ApprovalRequest:
-        """Record that a person is asked; or find the request that another replica has opened at the same time."""
+        """Open and record a request, or return the same one that another replica has opened meanwhile."""
         opened = await self._ledger.open(request)
         if opened != request.id:
             return await self._ledger.find(opened) or request
@@ -389,12 +389,12 @@ class ApprovalFlow:
 
 
 def covers(request: ApprovalRequest, calls: Mapping[int, CallEvaluation]) -> bool:
-    """Whether what was shown still covers these calls, none of which it was used for."""
+    """Whether the request still covers these calls and was used for none of them."""
     return all(number not in request.used and _covers(request, number, current) for number, current in calls.items())
 
 
 def _covers(request: ApprovalRequest, number: int, current: CallEvaluation) -> bool:
-    """Whether the binding is the same, no more depends on the target, and the policy is no stricter than it was."""
+    """Whether the binding is the same, there are no more dependents, and the policy is no stricter than before."""
     before = request.calls.get(number)
     if before is None or Decision(request.required).rank < current.verdict.decision.rank:
         return False
@@ -403,12 +403,12 @@ def _covers(request: ApprovalRequest, number: int, current: CallEvaluation) -> b
 
 
 _HISTORY = "executions"
-"""Past runs, which grow by themselves while a person decides: the first one counts, more of them do not."""
+"""Past runs. Their number grows by itself while a person decides, so only the first one voids an approval."""
 
 
 def _no_more(now: Mapping[str, float | None], shown: Mapping[str, float | None]) -> bool:
     """Whether there are no more dependents of any kind than were shown. A kind shown as not checked covers any number;
-    one that was checked and cannot be checked now does not hold."""
+    a kind that was checked then and cannot be checked now fails."""
     for kind, count in now.items():
         before = shown.get(kind, 0.0)
         grows = kind.endswith(_HISTORY) and before
@@ -422,12 +422,12 @@ def _changed(next_step: str, facts: Mapping[str, JsonValue] | None = None) -> Ta
 
 
 def used_up() -> Refused:
-    """An approval that is no longer one."""
+    """Return the refusal for an approval request that was used or has expired."""
     return Refused("This approval was already used, or has expired.", "Call again to ask anew.")
 
 
 def _declined(note: str = "", why: str = "", until: float | None = None) -> Declined:
-    """`until` is how long the same call stays declined, where it does."""
+    """`until`: Unix seconds until which the same call stays declined, if it does."""
     if why:
         return Declined(f"{why} It counts as declined.", "Ask the person, then call again.")
     said: Mapping[str, JsonValue] = {"note": note} if note else {}

@@ -1,6 +1,6 @@
-"""Count what people say of a request (four eyes), and what a caller's scopes allow.
+"""Votes on approval requests (four-eyes approval), and the OAuth scopes of callers.
 
-The policy decides about a call, and who signed in can be allowed less than it, never more.
+A caller's scopes can only restrict what the policy allows, never extend it.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, Vote
 from fastn_mcp.tools.tool import Effect
 
 BY = "four_eyes"
-"""The approval that several people give together."""
+"""Value of `by` for an approval given by several people."""
 
 VERIFIED = "verified"
-"""The consent of one person who is told from all others."""
+"""Value of `by` for the approval of one person, identified by a credential of their own."""
 
 
 def effects_of(grant: ApprovalRequest) -> frozenset[str]:
-    """What a request does: of several calls, all that any of them does. An effect that is not known is nobody's."""
+    """Return the effects of all calls of a request. No scope permits an unknown effect."""
     effects = grant.preview.get("effects")
     return frozenset(map(str, effects if isinstance(effects, list) else [grant.preview.get("effect")]))
 
@@ -32,9 +32,9 @@ async def count(
     note: str | None,
     record: Callable[[AuditEvent, str | None], None],
 ) -> ApprovalRequest | None:
-    """Count what a person said of a request: the request after it, or None where it was not open to them.
+    """Count a vote. Return the updated request, or None if the vote does not count.
 
-    `by` is the approval of one alone. `record` is called for what counts. Raises what the ledger raises.
+    `by` is recorded; `four_eyes` replaces `verified` if two have to approve. `record` is called for a counted vote.
     """
     several = request.needed > 1
     decided = await ledger.decide(
@@ -63,11 +63,11 @@ SCOPES = {
     Effect.DESTROY: DESTROY,
     Effect.ACCESS: ADMIN,
 }
-"""The scope that each effect needs. None contains another."""
+"""Scope that each effect needs. No scope includes another."""
 
 
 class InsufficientScope(Refused):
-    """The sign-in lacks the scope that the call needs."""
+    """The sign-in lacks the scope that a call needs."""
 
     def __init__(self, tool: str, scope: str) -> None:
         super().__init__(
@@ -80,16 +80,16 @@ class InsufficientScope(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """The scopes of a sign-in. Those that are not ours mean nothing here."""
+    """Scopes of a sign-in. Unknown scopes are ignored."""
 
     scopes: frozenset[str]
 
     def lacks(self, effect: Effect) -> str | None:
-        """The scope that is missing for a call of this effect."""
+        """Return the missing scope for a call of this effect; None if it is held."""
         needed = SCOPES[effect]
         return None if needed in self.scopes else needed
 
     def check(self, tool: str, effect: Effect) -> None:
-        """Raises `InsufficientScope`."""
+        """Raise `InsufficientScope` if the scope for this effect is missing."""
         if (missing := self.lacks(effect)) is not None:
             raise InsufficientScope(tool, missing)

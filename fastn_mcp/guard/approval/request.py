@@ -1,4 +1,4 @@
-"""An approval request: its text, its form and the answers that it accepts."""
+"""Text and form of an approval request, and the answers that it accepts."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,10 +10,10 @@ from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Operation
 
 TEMPORARY_MINUTES = 15
-"""How long an approval of a tool on a target holds, where a person gives one."""
+"""Lifetime of a temporary approval, in minutes."""
 
 FREE = frozenset({"input", "idempotency_key", "code", "name", "description"})
-"""Arguments whose values may differ from call to call under a temporary approval. All other values are part of it."""
+"""Arguments whose values may differ under a temporary approval. All other values are bound by it."""
 
 DECLINE, APPROVE, APPROVE_TEMPORARILY = "decline", "approve", f"approve for {TEMPORARY_MINUTES} minutes"
 """The choices of a form that asks for a decision."""
@@ -23,37 +23,37 @@ _LONGEST_NOTE = 500
 
 @dataclass(frozen=True, slots=True)
 class ApprovalForm:
-    """One question about one call, or about several."""
+    """Elicitation form for one call or one batch."""
 
     grant: str
     text: str
     expected: str | None
-    """What has to be typed, where typing is asked."""
+    """Text that has to be typed to approve; None if a choice is enough."""
     allows_temporary: bool = False
-    """Whether it may be answered for this tool on this target for a while."""
+    """Whether a temporary approval may be given."""
     calls: int = 1
     lifetime: float = 0.0
-    """Seconds for which it can be answered."""
+    """Seconds until it expires."""
 
     @property
     def typing(self) -> str:
-        """What has to be typed, for people: a target has a name."""
+        """Noun for the text to type: the target's name, or the words for a list."""
         return "name" if self.calls == 1 else "words"
 
     @property
     def field(self) -> str:
-        """The only field of the form."""
+        """Name of the form's only field."""
         return "decision" if self.expected is None else "name"
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values of that field, where nothing has to be typed; the first is the default."""
+        """Values of that field if nothing has to be typed; the first is the default."""
         return (DECLINE, APPROVE, *((APPROVE_TEMPORARILY,) if self.allows_temporary else ()))
 
 
 @dataclass(frozen=True, slots=True)
 class Approve:
-    """A person approved; `typed` is what they typed, `minutes` for how long beyond this call."""
+    """Approved. `typed` is the text they typed; `minutes`, if not 0, is the lifetime of a temporary approval."""
 
     typed: str | None = None
     minutes: int = 0
@@ -61,7 +61,7 @@ class Approve:
 
 @dataclass(frozen=True, slots=True)
 class Decline:
-    """A person declined, perhaps with a note for the agent; `why` explains an answer that is not a valid approval."""
+    """Declined, with an optional note for the agent. `why` explains an answer that is not a valid approval."""
 
     note: str = ""
     why: str = field(default="", repr=False)
@@ -69,21 +69,21 @@ class Decline:
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """No person answered."""
+    """No person answered, for this reason."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class PendingForm:
-    """The question is in the client's form; the answer comes with a later round of this call."""
+    """The client shows the form. Its answer comes when the client sends the call again."""
 
     question: ApprovalForm
 
 
 @dataclass(frozen=True, slots=True)
 class PendingApproval:
-    """The question lies elsewhere. The same call, made again, finds the answer; `until` is in Unix seconds."""
+    """Waiting for an out-of-band approval. Repeat the call to get the answer; expires at `until` (Unix seconds)."""
 
     preview: Shown
     where: str
@@ -95,13 +95,13 @@ Answer = Approve | Decline | NoAnswer
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What a client's form sent back, before it is compared with the question: MCP's `action` and `content`."""
+    """Unchecked response to an elicitation form: MCP's `action` and `content`."""
 
     action: str
     content: Mapping[str, object] | None
 
     def answer(self, question: ApprovalForm) -> Answer:
-        """The answer to `question`. Only its one field, alone and with a value that was offered, approves."""
+        """Return the checked answer. Only the form's one field, alone and with a valid value, approves."""
         given = self.content or {}
         note = given.get("note")
         said = note[:_LONGEST_NOTE] if isinstance(note, str) else ""
@@ -123,23 +123,23 @@ class Submitted:
 
 
 def question(grant: ApprovalRequest) -> ApprovalForm:
-    """The question about a grant."""
+    """Return the form of an approval request."""
     lines = [*grant.text, *([temporary(grant)] if can_be_temporary(grant) else [])]
     said = asked(grant.id, lines, grant.expected, can_be_temporary=can_be_temporary(grant), calls=count(grant))
     return replace(said, lifetime=grant.expires - grant.created)
 
 
 def temporary(grant: ApprovalRequest) -> str:
-    """What a temporary approval of `grant` would cover, in words."""
+    """Describe what a temporary approval of `grant` would cover."""
     return f"Approving for {TEMPORARY_MINUTES} minutes covers {grant.extent}"
 
 
 def asked(
     grant: str, lines: Iterable[str], typed: str | None, *, can_be_temporary: bool, calls: int = 1
 ) -> ApprovalForm:
-    """The question in these lines, with our own behind them, so that no name can speak for us.
+    """Return a form with these lines. The instruction comes last, so that no name in the lines can follow it.
 
-    `typed` is what has to be typed, where something has.
+    `typed` is the text that has to be typed, if any.
     """
     what = "this one call" if calls == 1 else f"these {calls} calls"
     said = ApprovalForm(grant, "", typed, can_be_temporary, calls)
@@ -151,18 +151,18 @@ def asked(
 
 
 def count(grant: ApprovalRequest) -> int:
-    """How many calls it is about."""
+    """Return the number of calls in an approval request."""
     calls = grant.preview.get("calls")
     return len(calls) if isinstance(calls, list) else 1
 
 
 def can_be_temporary(grant: ApprovalRequest) -> bool:
-    """Whether it may be approved for more than one call."""
+    """Whether a temporary approval may be given: never for a list or where text has to be typed."""
     return grant.allows_temporary and grant.target is not None and grant.expected is None
 
 
 def extent(call: Operation[Any]) -> str:
-    """The calls that a temporary approval of `call` covers, in words: what is the same, and what may differ."""
+    """Describe the calls that a temporary approval of `call` covers: what is fixed and what may differ."""
     given = call.arguments().keys() - set(type(call).route.parameters)
     same = f"with exactly the arguments {_listed(given)}" if given else "without further arguments"
     if fixed := given - FREE:
@@ -178,7 +178,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def temporary_approval(grant: ApprovalRequest, token: str, now: float, by: str) -> TemporaryApproval:
-    """The scope that an approval of `grant` for a while opens, from `now` in Unix seconds."""
+    """Return the temporary approval that approving `grant` creates at `now` (Unix seconds)."""
     until = now + TEMPORARY_MINUTES * 60
     return TemporaryApproval(
         token,

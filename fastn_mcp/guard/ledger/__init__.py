@@ -1,1 +1,1 @@
-"""Where approvals, budgets and the journal are stored."""
+"""Storage of approvals, budgets and the change journal."""

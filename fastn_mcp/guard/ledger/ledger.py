@@ -1,6 +1,6 @@
-"""The ledger: approvals, temporary approvals, budgets, journal and batches. One contract for SQLite and Valkey.
+"""Interface of the ledger (SQLite or Valkey): approvals, temporary approvals, budgets, journal and batches.
 
-Times are Unix seconds. An exception from any method is a refusal of the call that it was asked for.
+Times are Unix seconds. If a method raises, the call that needed it is refused.
 """
 
 import json
@@ -16,11 +16,11 @@ from fastn_mcp.guard.changes import Journal
 from fastn_mcp.guard.policy import Decision
 
 MOST_WAITING = 32
-"""Open requests of one principal on one account ."""
+"""Limit of open requests of one principal on one account."""
 
 
 class TooManyWaiting(Refused):
-    """More questions are open than a person can be expected to answer."""
+    """The principal has `MOST_WAITING` open requests: more than a person can be expected to answer."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -29,7 +29,7 @@ class TooManyWaiting(Refused):
 
 
 class LedgerLost(Refused):
-    """The ledger did not do it, or its answer was lost: then it may have. What may have been spent counts as spent."""
+    """The ledger failed, or its reply was lost. In that case, an approval or budget that may be used counts as used."""
 
     def __init__(self, why: str) -> None:
         super().__init__(
@@ -39,7 +39,7 @@ class LedgerLost(Refused):
 
 
 class LedgerUnusable(Refused):
-    """The ledger's file cannot be used. `cure` is what a person has to do."""
+    """The ledger's file cannot be used. `cure` tells a person what to do."""
 
     def __init__(self, file: str, why: str, cure: str) -> None:
         super().__init__(f"The ledger {file} cannot be used: {why}.", f"Reads go on. A person has to act: {cure}")
@@ -49,23 +49,23 @@ _KEY = " key:"
 
 
 def bound_account(name: str, key: str) -> str:
-    """An account as the ledger knows it: its name, and the digest of its key. Accounts of one name share nothing."""
+    """Return the ledger's id of an account: its name and the digest of its key. Accounts of one name share nothing."""
     return f"{name}{_KEY}{key}" if key else name
 
 
 def account_name(account: str) -> str:
-    """The name of an account, for people."""
+    """Return the display name of a bound account."""
     return account.rpartition(_KEY)[0] or account
 
 
 def holder(principal: str, account: str) -> str:
-    """Who calls on which account: whose declines, distrusted channels and open requests are counted together."""
+    """Return the key under which declines, distrusted channels and open requests of a caller are counted."""
     name, _, key = account.rpartition(_KEY)
     return f"{key} {principal}" if name else principal
 
 
 class RequestState(Enum):
-    """What became of an approval request. Only what is OPEN can be decided, and only what is APPROVED can be used."""
+    """State of an approval request. Only an OPEN one can be decided, and only an APPROVED one can be used."""
 
     OPEN = "open"
     APPROVED = "approved"
@@ -77,17 +77,17 @@ class RequestState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ShownCall:
-    """One call of an approval request, as a person saw it."""
+    """One call of an approval request, as it was shown."""
 
     binding: str
     """Digest of the call, its target's state and the policy. A change to any of them voids the approval."""
     dependents: Mapping[str, float | None]
-    """By kind (`Dependence.counts`): fewer of them are no change."""
+    """Counts by kind (`Dependence.counts`). Fewer of them do not void the approval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What one approver said of a request: a person told from all others by a credential, or else the channel."""
+    """Vote of one approver: a person identified by a credential of their own, or else the channel."""
 
     approver: str
     approves: bool
@@ -96,7 +96,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequest:
-    """What a person is asked: one call or one batch. It is decided once, then used once for each call."""
+    """Request for approval of one call or one batch. It is decided once, then used once for each call."""
 
     id: str
     principal: str
@@ -104,20 +104,20 @@ class ApprovalRequest:
     tool: str
     target: str | None
     call: str
-    """Digest of who calls what, with which arguments, on which account; or the id of a batch."""
+    """Digest of the call (`CallEvaluation.digest`), or the id of the batch."""
     calls: Mapping[int, ShownCall]
-    """The calls by number, as they were shown."""
+    """The calls as they were shown, by number."""
     required: str
-    """The decision of the policy: confirm, typed, out_of_band, four_eyes."""
+    """Policy decision: confirm, typed, out_of_band or four_eyes."""
     expected: str | None
-    """What has to be typed, where typing is required."""
+    """Text that has to be typed to approve; None if none is required."""
     allows_temporary: bool
-    """Whether the approval may cover this tool on this target for a while."""
+    """Whether a temporary approval may be given."""
     out_of_band: bool
-    """The channel that can decide it now: the approval page, a terminal or a webhook; otherwise the client's form."""
+    """Whether it is decided out of band (approval page, terminal or webhook) rather than in the client's form."""
     preview: Mapping[str, JsonValue]
     text: tuple[str, ...]
-    """The preview, in words."""
+    """Lines of the preview."""
     created: float
     expires: float
     state: RequestState = RequestState.OPEN
@@ -125,41 +125,41 @@ class ApprovalRequest:
     note: str | None = None
     decided: float | None = None
     trace: str | None = None
-    """In what it was asked, as `System.trace` names it."""
+    """Trace in which it was opened, as `System.trace` returns it."""
     similar: str | None = None
     """Digest of the calls that a temporary approval would cover."""
     extent: str = ""
-    """Those calls, in words."""
+    """Description of those calls."""
     votes: tuple[Vote, ...] = ()
-    """The oldest first. One of each approver: an approval can be taken back as long as the request is open."""
+    """Oldest first, one per approver. While the request is open, an approver can replace an approval by a decline."""
     used: tuple[int, ...] = ()
-    """The numbers of the calls for which it was used."""
+    """Numbers of the calls for which it was used."""
 
     @property
     def holder(self) -> str:
-        """Whose open requests and declines it is counted with."""
+        """Key under which its open requests and declines are counted."""
         return holder(self.principal, self.account)
 
     @property
     def needed(self) -> int:
-        """How many people have to approve it."""
+        """Number of people who have to approve it."""
         return 2 if self.required == Decision.FOUR_EYES.value else 1
 
     @property
     def approvers(self) -> list[str]:
-        """Who approves it so far."""
+        """Approvers who have approved it so far."""
         return [vote.approver for vote in self.votes if vote.approves]
 
     def is_found(self, now: float) -> bool:
-        """Whether the same call, made again, finds it. A form answers its own call, or all calls of one batch."""
+        """Whether a repeated call finds it. A request in a form is found only if it is an approved batch."""
         answered = self.state is RequestState.APPROVED and len(self.calls) > 1
         usable = self.state in (RequestState.OPEN, RequestState.APPROVED, RequestState.DECLINED)
         return usable and self.expires > now and (self.out_of_band or answered)
 
     def with_vote(self, vote: Vote, by: str, note: str | None, *, out_of_band: bool) -> "ApprovalRequest | None":
-        """The request once a vote is counted, at the time of the vote; None where it does not count.
+        """Return the request with this vote, or None if the vote does not count.
 
-        One no declines, and the last approval that is needed approves. A batch has its whole time from then on.
+        One decline declines it; the last approval needed approves it. An approved batch then has its full lifetime.
         """
         if self.state is not RequestState.OPEN or self.expires <= vote.at or self.out_of_band is not out_of_band:
             return None
@@ -174,7 +174,7 @@ class ApprovalRequest:
         return replace(counted, state=state, by=by, note=note or self.note, decided=vote.at, expires=until)
 
     def with_use(self, number: int, now: float) -> "ApprovalRequest | None":
-        """The request once it is used for one of its calls; None where it cannot be."""
+        """Return the request as used for one of its calls; None if it cannot be used for that."""
         if self.state is not RequestState.APPROVED or self.expires <= now:
             return None
         if number in self.used or number not in self.calls:
@@ -186,28 +186,28 @@ class ApprovalRequest:
     def without_effect(
         self, state: RequestState, now: float, by: str | None, note: str | None
     ) -> "ApprovalRequest | None":
-        """The request without effect from now on; None where it has none already."""
+        """Return the request in the final `state`; None if it was neither open nor approved, or has expired."""
         if self.state not in (RequestState.OPEN, RequestState.APPROVED) or self.expires <= now:
             return None
         return replace(self, state=state, by=by or self.by, note=note or self.note, decided=now)
 
     def expired(self, now: float) -> "ApprovalRequest | None":
-        """The request without an answer, if its time is over."""
+        """Return the request as UNANSWERED; None if it is not open or has not expired."""
         if self.state is not RequestState.OPEN or self.expires > now:
             return None
         return replace(self, state=RequestState.UNANSWERED, decided=self.expires)
 
     def offered(self, expires: float) -> "ApprovalRequest | None":
-        """The request of a form that nobody answered, now decided out of band; None where it is decided already."""
+        """Return the request moved from the form to the out-of-band channel; None if it is decided or moved already."""
         if self.state is not RequestState.OPEN or self.out_of_band:
             return None
         return replace(self, out_of_band=True, expires=expires)
 
 
 def declines_after(before: ApprovalRequest, after: ApprovalRequest) -> int | None:
-    """1 where a change is one more decline of its holder, 0 where it ends their count, None where it is neither.
+    """Return 1 if the change adds a decline of its holder, 0 if it resets their count, None if it does neither.
 
-    An approval out of band ends it at once, one in a form when it is used: a person who reads may overlook others.
+    An out-of-band approval resets the count when it is given. Any approval resets it when it is used.
     """
     if after.state is RequestState.DECLINED and before.state is RequestState.OPEN:
         return 1
@@ -219,7 +219,7 @@ Transition = Callable[[ApprovalRequest], ApprovalRequest | None]
 
 
 def stored_request(request: ApprovalRequest) -> dict[str, str | int | float | None]:
-    """The fields of a request as texts and numbers; structures as JSON."""
+    """Serialize the fields of a request to strings and numbers. Structures become JSON."""
     values: dict[str, Any] = {name: getattr(request, name) for name in ApprovalRequest.__dataclass_fields__}
     calls = {number: (shown.binding, shown.dependents) for number, shown in request.calls.items()}
     votes = [(vote.approver, vote.approves, vote.at) for vote in request.votes]
@@ -229,7 +229,7 @@ def stored_request(request: ApprovalRequest) -> dict[str, str | int | float | No
 
 
 def read_request(stored: Mapping[str, Any]) -> ApprovalRequest:
-    """The reverse of `stored_request`, of numbers or their texts. Raises where it was not written so."""
+    """Deserialize the fields of `stored_request`. Numbers may be strings. Raises if the format is not valid."""
     values: dict[str, Any] = dict(stored)
     values |= {name: json.loads(values[name]) for name in ("preview", "text", "calls", "votes", "used")}
     values |= {name: int(values[name]) == 1 for name in ("allows_temporary", "out_of_band")}
@@ -242,7 +242,7 @@ def read_request(stored: Mapping[str, Any]) -> ApprovalRequest:
 
 @dataclass(frozen=True, slots=True)
 class TemporaryApproval:
-    """The right to make similar calls of one tool on one target, until it ends or is revoked."""
+    """Approval of similar calls of one tool on one target, until it expires or is revoked."""
 
     id: str
     principal: str
@@ -253,88 +253,88 @@ class TemporaryApproval:
     expires: float
     by: str
     similar: str = ""
-    """Digest of what they share: key, policy, principal, target, argument names and the values that are not free."""
+    """Digest of key, policy, principal, target, argument names and the values that are not free."""
     extent: str = ""
-    """The same in words."""
+    """Description of the calls that it covers."""
 
 
 def rate_free_at(uses: Sequence[float], most: int, seconds: float) -> float:
-    """When a budget that allows `most` within any `seconds` can be used after `uses`; 0 for at once."""
+    """Return when a rate budget of `most` uses within any `seconds` can be used again after `uses`; 0 if now."""
     return 0.0 if len(uses) < most else uses[-most] + seconds
 
 
 class Ledger(Journal, Protocol):
-    """Keeps approval requests, votes, temporary approvals, budgets, declines, the journal and batches."""
+    """Storage of approval requests, votes, temporary approvals, budgets, declines, the journal and batches."""
 
     async def open(self, request: ApprovalRequest) -> str:
         """Record a request, and return its id.
 
-        If the same is asked out of band already, the id of that request is returned and nothing is recorded: of
-        replicas that ask at once one opens a request. Raises `TooManyWaiting`.
+        If it is out of band and the same request is open already, return the id of that one and record nothing, so
+        that concurrent replicas open one request. Raises `TooManyWaiting`.
         """
         ...
 
     async def find(self, request: str) -> ApprovalRequest | None:
-        """The request of this id, whatever became of it."""
+        """Return the request with this id, in any state; None if there is none."""
         ...
 
     async def latest(self, call: str, now: float) -> ApprovalRequest | None:
-        """The newest request for this exact call that it finds (`ApprovalRequest.is_found`)."""
+        """Return the newest request for this exact call for which `ApprovalRequest.is_found` is true, or None."""
         ...
 
     async def change_request(self, request: str, transition: Transition) -> ApprovalRequest | None:
-        """Replace a request by what `transition` makes of it, atomically; None where it makes nothing of it.
+        """Replace a request by the result of `transition`, atomically. None if `transition` returns None.
 
-        Counts the declines of its holder in the same step (`declines_after`).
+        Updates the decline count of its holder in the same step (`declines_after`).
         """
         ...
 
     async def expiring(self, account: str, now: float) -> Sequence[str]:
-        """The ids of open requests on an account whose time is over."""
+        """Return the ids of open requests on an account that have expired."""
         ...
 
     async def decide(
         self, request: ApprovalRequest, vote: Vote, by: str, note: str | None = None
     ) -> ApprovalRequest | None:
-        """Count a person's answer, given through the channel that `request` had when they were asked.
+        """Count a vote, given through the channel that `request` had when it was shown.
 
-        The request after it, or None where it does not count: it is not open, has expired, is at another channel, or
-        this approver has said it already.
+        Return the updated request, or None if the vote does not count: the request is not open, has expired or was
+        moved to another channel, or this approver has voted already (a decline may still replace an approval).
         """
         return await self.change_request(
             request.id, lambda found: found.with_vote(vote, by, note, out_of_band=request.out_of_band)
         )
 
     async def use(self, request: str, number: int, now: float) -> ApprovalRequest | None:
-        """Use an approval for one of its calls. None for all attempts but the first, and where it is not approved."""
+        """Use an approval for one of its calls. None if it was used for that call before or is not approved."""
         return await self.change_request(request, lambda found: found.with_use(number, now))
 
     async def void(
         self, request: str, state: RequestState, now: float, *, by: str | None = None, note: str | None = None
     ) -> ApprovalRequest | None:
-        """Void a request, or an approval that is not used up; None where there was nothing to void."""
+        """Void an open request or an approval that is not used up; None if there was nothing to void."""
         return await self.change_request(request, lambda found: found.without_effect(state, now, by, note))
 
     async def offer(self, request: str, expires: float) -> ApprovalRequest | None:
-        """Move the request of a form to the out-of-band channel; None where it was decided, or moved, before."""
+        """Move a request from the form to the out-of-band channel; None if it was decided or moved before."""
         return await self.change_request(request, lambda found: found.offered(expires))
 
     async def expire(self, account: str, now: float) -> list[ApprovalRequest]:
-        """Move what ran out unanswered to UNANSWERED, by nobody and at its end: of several processes one gets each."""
+        """Mark expired open requests UNANSWERED as of their expiry, and return them, each to only one process."""
         ids = await self.expiring(account, now)
         ended = [await self.change_request(id_, lambda found: found.expired(now)) for id_ in ids]
         return [request for request in ended if request is not None]
 
     async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
-        """Note that a nonce was used, atomically, and keep it until `until`; False where it was used before."""
+        """Record the use of a nonce, atomically, and keep it until `until`; False if it was used before."""
         ...
 
     async def waiting(self, now: float) -> list[ApprovalRequest]:
-        """What waits out of band and is not decided, the oldest first."""
+        """Return the open out-of-band requests, oldest first."""
         ...
 
     async def decided(self, limit: int) -> list[ApprovalRequest]:
-        """What was decided or spent, or has expired, the newest first."""
+        """Return at most `limit` requests that are no longer open, newest first."""
         ...
 
     async def add_temporary(self, approval: TemporaryApproval) -> None:
@@ -344,65 +344,65 @@ class Ledger(Journal, Protocol):
     async def find_temporary(
         self, principal: str, account: str, tool: str, target: str, similar: str, now: float
     ) -> TemporaryApproval | None:
-        """The temporary approval that covers this, if there is one."""
+        """Return the temporary approval that covers a call; None if there is none."""
         ...
 
     async def temporary_approvals(self, now: float) -> list[TemporaryApproval]:
-        """The temporary approvals that hold."""
+        """Return the temporary approvals that have not expired."""
         ...
 
     async def revoke_temporary(self, approval: str) -> bool:
-        """End a temporary approval at once; False where there is none."""
+        """Revoke a temporary approval at once; False if there is none."""
         ...
 
     async def spent(self, budget: str, period: str) -> int:
-        """How much of a budget is used in a period, as a day."""
+        """Return the uses of a budget in a period, such as a day."""
         ...
 
     async def spend(self, budget: str, period: str, limit: int) -> bool:
-        """Use one of a budget, atomically; False where the limit is reached."""
+        """Count one use of a budget, atomically; False if the limit is reached."""
         ...
 
     async def spend_rate(self, budget: str, most: int, seconds: float, now: float) -> float:
-        """Use one of a budget that allows `most` within any `seconds`, atomically: 0, or when the next one is free."""
+        """Count one use of a budget of `most` within any `seconds`, atomically. Return 0, or when it is free again."""
         ...
 
     async def rate_uses(self, budget: str, seconds: float, now: float) -> list[float]:
-        """When such a budget was used within the last `seconds`, the oldest first."""
+        """Return the times at which a rate budget was used within the last `seconds`, oldest first."""
         ...
 
     async def declines(self, principal: str) -> tuple[int, float]:
-        """Declines in a row, and when the last one was."""
+        """Return the number of consecutive declines and the time of the last one."""
         ...
 
     async def distrust(self, principal: str, channel: str, until: float) -> None:
-        """Note that a channel does not reach a person."""
+        """Record that a channel does not reach a person, until `until`."""
         ...
 
     async def distrusted(self, principal: str, channel: str, now: float) -> bool:
-        """Whether a channel was found not to reach a person."""
+        """Whether a channel is recorded as not reaching a person."""
         ...
 
     async def note_limit(self, key: str, until: float, now: float) -> None:
-        """Remember that the rate limit of an API key, which `key` stands for, is used up; a later `until` stays."""
+        """Record that an API key, identified by `key`, is rate limited until `until`. A later time is kept."""
         ...
 
     async def limited(self, key: str) -> float:
-        """Until when it is; a time that is over, or 0, where it is not."""
+        """Return until when an API key is rate limited: a past time or 0 if it is not."""
         ...
 
     async def mark_audit(self, log: str, n: int, head: str) -> None:
-        """Keep the number and hash of an entry of an audit log; a greater number stays."""
+        """Store the number and hash of an entry of an audit log. A greater number is kept."""
         ...
 
     async def audit_mark(self, log: str) -> tuple[int, str] | None:
-        """The number and hash that were kept of an audit log."""
+        """Return the stored number and hash of an audit log; None if there are none."""
         ...
 
     async def aclose(self) -> None:
-        """Close what was opened. The next use opens it again."""
+        """Close the connections. The next use opens them again."""
         ...
 
     async def revision(self) -> int:
-        """A number that differs after any change, by whatever process."""
+        """Return a number that changes after any change by any process."""
         ...

@@ -1,6 +1,6 @@
-"""The ledger in SQLite, for one person's processes.
+"""Ledger in SQLite, for the processes of one person.
 
-Each change is on disk when its method returns: an approval stays used through a loss of power.
+Each change is on disk when its method returns, so that an approval stays used after a power loss.
 """
 
 import json
@@ -36,7 +36,7 @@ from fastn_mcp.guard.ledger.ledger import (
 log = logging.getLogger(__name__)
 
 FILE = "ledger.sqlite"
-"""Its name in the folder of the state."""
+"""File name in the state folder."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -96,18 +96,18 @@ _SAME = (
     " AND account = :account AND id != :id"
     " AND out_of_band = 1 AND state = 'open' AND expires > :created ORDER BY created LIMIT 1"
 )
-"""What is asked out of band already."""
+"""Selects the open out-of-band request that is the same as a new one."""
 
 _FINAL = f"({', '.join(repr(outcome) for outcome in FINAL)})"
 
 _KEPT = 30 * 86_400.0
-"""Seconds that decided grants, changes and steps are kept, for the history."""
+"""Seconds for which requests (after they expire) and changes are kept, for the history."""
 
 _MARK_KEPT = 86_400.0
-"""Seconds that nonces and rate limits are kept after they end: the clocks of processes differ."""
+"""Seconds for which nonces and rate limits are kept after they expire, since clocks differ."""
 
 _PATIENCE = 5.0
-"""Seconds to wait for other processes."""
+"""Seconds to wait for a lock of another process."""
 
 _OPENING = threading.Lock()
 
@@ -127,7 +127,7 @@ _CAUSES = {
     sqlite3.SQLITE_BUSY: _LOCKED,
     sqlite3.SQLITE_LOCKED: _LOCKED,
 }
-"""What happened, and what a person has to do, by SQLite's primary result code."""
+"""Cause, and what a person has to do, by SQLite's primary result code."""
 
 
 def _unusable(path: str, error: OSError | sqlite3.Error) -> LedgerUnusable:
@@ -142,7 +142,7 @@ def _unusable(path: str, error: OSError | sqlite3.Error) -> LedgerUnusable:
 
 
 class _Cursor(sqlite3.Cursor):
-    """A cursor whose errors say which file it is and what a person has to do."""
+    """A cursor that raises `LedgerUnusable`, with the file and what a person has to do."""
 
     @override
     def execute(self, *arguments: Any) -> "_Cursor":
@@ -177,7 +177,7 @@ class _Cursor(sqlite3.Cursor):
 
 
 class _LedgerConnection(sqlite3.Connection):
-    """A connection whose cursors are as above, once the ledger is prepared and `path` is set."""
+    """A connection with such cursors. They translate errors once the ledger is prepared and `path` is set."""
 
     path: str | None = None
 
@@ -191,10 +191,10 @@ class _LedgerConnection(sqlite3.Connection):
 
 
 def _create(path: Path) -> None:
-    """Make the file ours, if there is none: it is never readable by others, not even for a moment.
+    """Create the file if it does not exist, readable by its owner only from the start.
 
-    Only a file that was not there is opened, and no ledger of this process opens it meanwhile: closing any descriptor
-    of a file drops the locks that SQLite holds on it in the same process, and two writers then destroy the file.
+    An existing file is not opened, and no other ledger of this process opens the file meanwhile: closing any descriptor
+    of a file drops the locks that SQLite holds on it in the same process, and two writers then corrupt the file.
     """
     make_private_folder(path.parent)
     with suppress(FileExistsError):
@@ -202,9 +202,9 @@ def _create(path: Path) -> None:
 
 
 def _prepare(database: sqlite3.Connection) -> None:
-    """Bring a new file into shape. SQLite does not wait for another process that is just doing so."""
+    """Create or migrate the tables. Retries, since SQLite does not wait for another process that does the same."""
     database.execute("PRAGMA synchronous = FULL")
-    database.execute("PRAGMA fullfsync = ON")  # for macOS, whose fsync does not reach the disk
+    database.execute("PRAGMA fullfsync = ON")  # on macOS, fsync alone does not reach the disk
     until = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -221,11 +221,11 @@ def _prepare(database: sqlite3.Connection) -> None:
 
 
 def _bring_up_to_date(database: sqlite3.Connection) -> None:
-    """Add what a ledger of an earlier version lacks."""
+    """Add the columns and indexes that a ledger of an earlier version lacks."""
     if not all(_lacks(database, table) == {} for table in _ADDED):
         database.execute("BEGIN IMMEDIATE")
         try:
-            for table in _ADDED:  # those that no other process has added meanwhile
+            for table in _ADDED:  # another process may have added some meanwhile
                 for name, kind in _lacks(database, table).items():
                     database.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
         finally:
@@ -242,7 +242,7 @@ def _lacks(database: sqlite3.Connection, table: str) -> dict[str, str]:
 
 
 class SqliteLedger(Ledger):
-    """The ledger in a file, or in memory for the life of the process (`:memory:`)."""
+    """Ledger in a file, or in memory for the life of the process (`:memory:`)."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -267,14 +267,14 @@ class SqliteLedger(Ledger):
         return database
 
     async def check(self) -> None:
-        """Read the whole file, as `doctor` does. Raises `LedgerUnusable`."""
+        """Check the whole file (used by `doctor`). Raises `LedgerUnusable` if it is damaged."""
         found = [str(row[0]) for row in self._database.execute("PRAGMA quick_check(1)")]
         if found != ["ok"]:
             log.error("the ledger %s is damaged: %s", self._path, found)
             raise LedgerUnusable(self._path, *_DAMAGED)
 
     def close(self) -> None:
-        """Close the file, if it was ever opened."""
+        """Close the file, if it is open."""
         if "_database" in self.__dict__:
             self._database.close()
             del self.__dict__["_database"]
@@ -284,12 +284,12 @@ class SqliteLedger(Ledger):
 
     @contextmanager
     def _writing(self) -> Generator[None]:
-        """One transaction that begins to write at once, so that no other process changes anything meanwhile."""
+        """Run a transaction that takes the write lock at once, so that no other process writes meanwhile."""
         self._database.execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
-            if self._database.in_transaction:  # SQLite ends it by itself where the disk is full
+            if self._database.in_transaction:  # SQLite rolls it back by itself if the disk is full
                 self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")

@@ -1,1 +1,1 @@
-"""The ledger on Valkey."""
+"""Ledger on Valkey."""

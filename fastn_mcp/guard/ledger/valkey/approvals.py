@@ -1,4 +1,4 @@
-"""Approvals, votes and temporary approvals on Valkey. Each transition is one script."""
+"""Approval requests, votes and temporary approvals on Valkey. Each transition is one script."""
 
 import json
 import logging
@@ -23,11 +23,11 @@ from fastn_mcp.redaction import sanitize
 _log = logging.getLogger(__name__)
 
 _SAME = ("calls", "required", "principal", "account")
-"""What two requests about one call have in common, if they ask the same."""
+"""Fields by which two requests for one call are the same."""
 
 
 class Requests:
-    """The approval requests of one ledger."""
+    """Approval requests of one ledger."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -39,7 +39,7 @@ class Requests:
         return self._server.key("request", id_)
 
     def _lists(self, request: ApprovalRequest) -> list[str]:
-        """The keys of a request, and of the lists that it is in by its state."""
+        """Return the keys of a request and of the lists that index it by state."""
         open_ = self._server.key("open", request.holder)
         expiring = self._server.key("expiring", request.account)
         return [self._request(request.id), open_, expiring, self._waiting, self._decided, self._revision]
@@ -77,7 +77,7 @@ class Requests:
         return next((request for request in map(_read, found) if request.is_found(now)), None)
 
     async def change_request(self, request: str, transition: Transition) -> ApprovalRequest | None:
-        """Compares the version before it writes: of any number who change a request at once one does."""
+        """Compare the version and retry, so that only one of several concurrent changes is made at a time."""
         while found := await self._server.gather([self._request(request)]):
             before = _read(found[0])
             after = transition(before)
@@ -113,7 +113,7 @@ class Requests:
         return await self._readable(await self._server.read("ZRANGE", self._decided, 0, limit - 1, "REV"))
 
     async def _readable(self, ids: Iterable[str]) -> list[ApprovalRequest]:
-        """Those that can be read; the others are named in the log. For lists only: nothing is decided by them."""
+        """Return the readable requests and log the ids of the others. For listings only, never for a decision."""
         found: list[ApprovalRequest] = []
         unreadable: list[str] = []
         for fields in await self._server.gather([self._request(id_) for id_ in ids]):
@@ -131,7 +131,7 @@ _OPTIONAL = ("target", "expected", "by", "note", "decided", "trace", "similar")
 
 
 class UnreadableRequest(Refused):
-    """A stored approval that another version wrote, or that was damaged. It approves nothing."""
+    """A stored request that was damaged or written by another version. It approves nothing."""
 
     def __init__(self, fields: Mapping[str, str]) -> None:
         self.id = sanitize(fields.get("id", "?")[:64])
@@ -151,12 +151,12 @@ def _read(fields: Mapping[str, str]) -> ApprovalRequest:
 
 
 def _flat(values: Mapping[str, str | float | None]) -> list[str | float]:
-    """Fields and values in turn, without those that are not there."""
+    """Flatten fields and values into one list, without None values."""
     return [part for name, value in values.items() if value is not None for part in (name, value)]
 
 
 class Scopes:
-    """The scopes of one ledger."""
+    """Temporary approvals of one ledger."""
 
     def __init__(self, server: Server) -> None:
         self._server = server

@@ -1,15 +1,15 @@
-"""Budgets, the breaker, used nonces and other marks with an expiry, on Valkey."""
+"""Budgets, declines, used nonces and other records with an expiry, on Valkey."""
 
 from fastn_mcp.guard.ledger.ledger import rate_free_at
 from fastn_mcp.guard.ledger.valkey.server import Server
 from fastn_mcp.guard.policy import PLANNED
 
 _QUARTER = 90 * 86_400_000
-"""Milliseconds that what was used is kept after its last use: its period ends long before."""
+"""Milliseconds for which a budget's count is kept after its last use. Its period ends long before."""
 
 
 class Budgets:
-    """What was used and declined, in one ledger."""
+    """Budgets and declines of one ledger."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -25,7 +25,7 @@ class Budgets:
         return int(await self._server.read("GET", self._budget(budget, period)) or 0)
 
     async def spend(self, budget: str, period: str, limit: int) -> bool:
-        # A plan can hold for years, and what was made of it must never be forgotten while it does.
+        # A plan can be valid for years, and its count must not expire before it.
         kept = 0 if period == PLANNED else _QUARTER
         return await self._server.run("spend", [self._budget(budget, period), self._revision], limit, kept) == 1
 
@@ -48,14 +48,14 @@ class Budgets:
 
 
 _DAY = 86_400_000
-"""Milliseconds that a mark is kept after it ends: the clocks of processes differ."""
+"""Milliseconds for which a record is kept after it expires, since clocks differ."""
 
 _YEARS = 2 * 366 * _DAY
-"""Milliseconds that the place of an audit log is kept after its last entry."""
+"""Milliseconds for which the mark of an audit log is kept after it was last set."""
 
 
 class Marks:
-    """The marks of one ledger."""
+    """Nonces, distrusted channels, rate limits and audit marks of one ledger."""
 
     def __init__(self, server: Server) -> None:
         self._server = server

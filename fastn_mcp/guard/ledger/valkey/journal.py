@@ -1,6 +1,6 @@
-"""The journal on Valkey.
+"""Change journal on Valkey.
 
-Where the answer to a beginning is lost, the call counts as begun: it was not sent, and is not begun again.
+If the reply to `begin` is lost, the call counts as begun: it is not sent, and a list does not begin it again.
 """
 
 import json
@@ -14,7 +14,7 @@ _JSON = ("arguments", "before", "sent")
 
 
 class ValkeyJournal:
-    """The changes of all accounts of one ledger."""
+    """Changes of all accounts of one ledger."""
 
     def __init__(self, server: Server) -> None:
         self._server = server

@@ -1,8 +1,8 @@
-"""The ledger on Valkey (or Redis 7 and newer), for replicas.
+"""Ledger on Valkey (or Redis 7 and newer), shared by replicas.
 
-Everything that has to be atomic is a script on the server, one for each promise (`scripts/`). All keys of a ledger
-share one slot of a cluster, by the braces around its name: a vote, the grant that it decides and the list of what waits
-change together, and a ledger is a few commands for each change, far less than one server can do.
+Each atomic operation is a Lua script on the server (`scripts/`). The braces around the ledger's name put all its keys
+into one slot of a cluster, so that a vote, its request and the lists of requests change together. The load, a few
+commands for each change, is far below the capacity of one server.
 """
 
 from fastn_mcp.guard.ledger.ledger import Ledger
@@ -14,7 +14,7 @@ from fastn_mcp.runtime import System
 
 
 class ValkeyLedger(Requests, Scopes, Budgets, Marks, ValkeyJournal, Ledger):
-    """The ledger of this name on a server."""
+    """Ledger at this address."""
 
     def __init__(self, address: Address, system: System) -> None:
         server = Server(address, system)

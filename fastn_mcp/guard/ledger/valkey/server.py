@@ -1,7 +1,7 @@
-"""The connection to Valkey: address, scripts and reads, and when it cannot be used.
+"""Connection to Valkey: address, scripts, reads and failures.
 
-The only module that speaks to it. Nothing is ever sent twice: whoever lost an answer does not know what was done, and
-what may have been spent counts as spent.
+The only module that connects to it. Commands are never retried: if a reply is lost, the command may have been executed,
+so the use of a budget or an approval counts as made.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from fastn_mcp.guard.ledger.ledger import LedgerLost
 from fastn_mcp.runtime import System
 
 SCHEMES = ("valkey", "valkeys", "redis", "rediss")
-"""What a URL can begin with; those that end in a second s speak TLS."""
+"""URL schemes. `valkeys` and `rediss` use TLS."""
 
 _TLS = ("valkeys", "rediss")
 _OPTIONS = {
@@ -48,7 +48,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the server is, and which ledger on it."""
+    """Address of the server, and the ledger's name on it."""
 
     host: str
     port: int = 6379
@@ -57,21 +57,21 @@ class Address:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     name: str = "fastn"
-    """Which ledger. It stands before every key, in braces: all keys of one ledger share a slot of a cluster."""
+    """Name of the ledger: the prefix of every key, in braces, so that all its keys share a slot of a cluster."""
     ca: Path | None = None
-    """Whom to trust, instead of those whom the machine trusts."""
+    """File of CA certificates to trust instead of the system's."""
     cluster: bool = False
     copies: int = 0
-    """Replicas of the server that must have a change before it counts."""
+    """Number of replicas that must acknowledge a change before it counts."""
 
     @property
     def shown(self) -> str:
-        """It, without what is secret."""
+        """Host and port, without credentials."""
         return f"{self.host}:{self.port}"
 
     @property
     def weakness(self) -> str | None:
-        """What is wrong with how it is reached; None on this machine itself."""
+        """Warning about a connection without TLS or password; None if it has both or is on a loopback address."""
         lacks = [name for name, has in (("TLS", self.tls), ("a password", self.password)) if not has]
         if is_loopback(self.host) or not lacks:
             return None
@@ -83,7 +83,7 @@ class Address:
 
 
 def parse(url: str) -> Address:
-    """The address. Raises `ValueError` with what is wrong, which never holds the URL."""
+    """Parse the URL of a ledger. Raises `ValueError`, whose text never contains the URL."""
     if not all("!" <= letter <= "~" for letter in url):
         raise ValueError("holds a space, a line break or another character that no URL has")
     parts = urlsplit(url)
@@ -126,29 +126,29 @@ def _options(query: str) -> dict[str, Any]:
 log = logging.getLogger(__name__)
 
 KEPT = 30 * 86_400_000
-"""Milliseconds that decided grants and changes are kept, for the history."""
+"""Milliseconds for which requests and changes are kept, for the history."""
 
 _SECONDS = 1.0
-"""For a connection, and for an answer."""
+"""Timeout for a connection and for a reply."""
 
 _PATIENCE = 3.0
-"""Seconds for everything that one command can take: waiting for a connection, opening it, finding the cluster."""
+"""Deadline in seconds for one command, with waiting for a connection, opening it and finding the cluster."""
 
 _CONNECTIONS = 32
 _FIRST_REST, _LONGEST_REST = 0.1, 5.0
-"""Seconds after a failure in which it is not tried again, so that callers do not queue behind a dead server."""
+"""Backoff in seconds after a failure, so that callers do not queue behind a dead server."""
 
 _CHECKED = 5.0
-"""Seconds after which the server is asked again whether it may forget: its policy can be changed while it serves."""
+"""Seconds between checks of the server's eviction policy, which can be changed while it runs."""
 
 _OLDEST = 7
 _HERE = Path(__file__).parent / "scripts"
 
 _FAILURES = (ValkeyError, ValkeyClusterException, OSError, TimeoutError)
-"""What the library raises where a server does not respond as expected: its exceptions have no one base."""
+"""Errors of the library for a failed command. They have no common base class."""
 
 Client = Any
-"""The library types its commands for its blocking client as well: what they return is checked here."""
+"""Untyped, since the library's types also cover its blocking client. Replies are cast in this module."""
 
 
 @cache
@@ -158,39 +158,39 @@ def _script(name: str) -> tuple[str, str]:
 
 
 class Server:
-    """The connections to it, opened when it is first needed and again when they were lost."""
+    """Connections to the server, opened on first use and again after they were lost."""
 
     def __init__(self, address: Address, system: System) -> None:
         self._address = address
         self._system = system
         self._client: Client = None
         self._checked: float | None = None
-        """When the server was checked last."""
+        """Monotonic time of the last check."""
         self._evicted: int | None = None
-        """The keys that it had evicted when this process began to use it."""
+        """Number of keys that the server had evicted at the first check."""
         self._rest = 0.0
         self._resting_until = 0.0
 
     def key(self, *parts: str) -> str:
-        """The name of a key. What can hold anything stands last, so that no two things share a name."""
+        """Return the name of a key. Free-form parts come last so that keys cannot collide."""
         return ":".join((f"{{{self._address.name}}}", *parts))
 
     @staticmethod
     def digest(*parts: str) -> str:
-        """One name for several texts, whatever they hold."""
+        """Return one digest of several free-form parts, without collisions between them."""
         return hashlib.sha256("\0".join(f"{len(part)} {part}" for part in parts).encode()).hexdigest()
 
     async def run(self, script: str, keys: Sequence[str], *arguments: str | float) -> Any:
-        """Run a script on the server: all of it or nothing. `keys` are all that it touches."""
+        """Run a script on the server, atomically. `keys` must contain every key that it touches."""
         rest = (len(keys), *keys, *arguments)
         return await self._asked(lambda client: _evaluated(script, rest, partial(self._counted, client)))
 
     async def read(self, *command: str | float) -> Any:
-        """What a command answers that changes nothing."""
+        """Return the reply to a read-only command."""
         return await self._asked(lambda client: client.execute_command(*command))
 
     async def gather(self, keys: Sequence[str]) -> list[dict[str, str]]:
-        """The fields of each of these that is there, in one go."""
+        """Return the fields of each existing key, read atomically in one round trip."""
         if not keys:
             return []
         rest = (len(keys), *keys)
@@ -204,7 +204,7 @@ class Server:
             await client.aclose()
 
     async def _counted(self, client: Client, *command: str | float) -> Any:
-        """What a command answers, once as many copies have it as were asked for."""
+        """Return the reply to a command once `copies` replicas have acknowledged it. Raises `_Unfit` otherwise."""
         if not self._address.copies:
             return await client.execute_command(*command)
         pipeline = client.pipeline(transaction=False)
@@ -233,11 +233,11 @@ class Server:
         return answer
 
     async def _failed(self, error: Exception) -> None:
-        """Rest for a while where the server is away; where it may be another now, find it anew."""
+        """Back off after a connection failure, and drop connections so that the next command opens new ones."""
         if isinstance(error, (ResponseError, _Unfit)) and not isinstance(error, ReadOnlyError):
             return
         now = self._system.monotonic()
-        if now >= self._resting_until:  # those that fail together are one failure
+        if now >= self._resting_until:  # concurrent failures count as one
             self._rest = min(max(_FIRST_REST, self._rest * 2), _LONGEST_REST)
             self._resting_until = now + self._rest * (0.5 + self._system.share() / 2)
         client, self._checked = self._client, None
@@ -247,7 +247,7 @@ class Server:
             if self._address.cluster:
                 self._client = None
                 await client.aclose()
-            else:  # what others wait for on their connections may still come
+            else:  # replies on connections in use may still arrive
                 await client.connection_pool.disconnect(inuse_connections=False)
 
     async def _ready(self) -> Client:
@@ -268,18 +268,18 @@ async def _evaluated(script: str, rest: Sequence[str | float], send: Callable[..
     text, digest = _script(script)
     try:
         return await send("EVALSHA", digest, *rest)
-    except NoScriptError:  # a new server; nothing was run
+    except NoScriptError:  # a new server does not have the script: nothing was run
         return await send("EVAL", text, *rest)
 
 
 class _Unfit(Exception):
-    """The server answers, and cannot keep what a ledger has to keep."""
+    """The server responds, but cannot be relied on to keep a ledger."""
 
 
 async def _check(client: Client, *, is_first: bool) -> int:
-    """How many keys the server has evicted since it started. What it may not be asked is assumed.
+    """Return the number of keys evicted since the server started. Without permission for INFO, assume a fit server.
 
-    Raises `_Unfit` for a server that would forget, or knows too little.
+    Raises `_Unfit` if the server may evict keys or is too old.
     """
     try:
         facts = cast("dict[str, Any]", await client.info())
@@ -318,7 +318,7 @@ def _client(address: Address) -> Client:
 
 
 def _why(error: Exception) -> str:
-    """What went wrong, in words that hold no address and no data."""
+    """Describe an error without addresses or data."""
     match error:
         case _Unfit():
             return str(error)
