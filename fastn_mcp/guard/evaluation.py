@@ -67,7 +67,7 @@ class AiSessions:
 
 
 Ahead = Mapping[tuple[str, str], int]
-"""Uses that earlier calls of the same batch will add, by budget and period."""
+"""Uses that earlier calls of the same batch will add to the ledger, by budget and period."""
 
 _NOTHING: Ahead = {}
 
@@ -371,7 +371,7 @@ class Evaluator:
         return sha256([principal, self.account, self._bound, call.tool_name(), call.arguments()])
 
     def _similar(self, call: Call, principal: str, effect: Effect) -> str:
-        """Return the digest that binds a temporary approval: principal, policy, effect and `call` less its free values.
+        """Return the digest of similar calls: principal, account, key, policy, effect and `call` less its free values.
 
         The target's state is not part of it, since the first use changes that.
         """

@@ -1,8 +1,8 @@
 """Change journal: the state before a call and the call's outcome, without secrets.
 
-While a non-idempotent call is unsettled, repeating it needs approval. A call is unsettled if its outcome is unknown or
-its response has not reached the client. Each change is written before its request is sent and settled once the response
-was delivered, so this covers cancelled calls, closed connections, killed processes and power loss.
+While a non-idempotent call is unsettled, repeating it needs approval, or is refused in the mode `unattended`. A call is
+unsettled if its outcome is unknown or its response has not reached the client. A change is written before its request
+is sent and settled once the response was delivered: cancelled calls, killed processes and power loss are covered.
 """
 
 import logging
@@ -104,7 +104,7 @@ class ChangeJournal:
         """By digest of a call: until when it is unsettled. Kept in memory too, since writing to the ledger may fail."""
 
     async def unsettled(self, call: Call, digest: str) -> str | None:
-        """Explain why repeating `call` needs approval: an earlier one was or may have been made. None if it does not.
+        """Return why repeating `call` needs approval: an earlier one was or may have been made. None if it does not.
 
         A call that this process is still sending is not unsettled.
         """

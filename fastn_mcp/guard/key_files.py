@@ -25,13 +25,13 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 class KeyFileWriter:
-    """Writes the secrets of a result to a file in `folder`."""
+    """Writes the secrets of a new API key to an owner-only file in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def __call__(self, call: Operation[Any], result: FastnObject) -> FastnObject:
-        """Return the result with its secrets replaced by the file's path. Raises `OSError` if it cannot be written."""
+        """Return the result with the file's path in place of secrets. Raises `OSError` if it cannot be written."""
         if not isinstance(call, CreateApiKey):
             return result
         fields = result.model_dump(exclude_unset=True)

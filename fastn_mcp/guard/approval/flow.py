@@ -169,7 +169,7 @@ class ApprovalFlow:
     async def check(self, approval: Approval, evaluation: Evaluation) -> None:
         """Check that the approval still covers these calls.
 
-        Raises `TargetChanged` if the target, its dependents or the policy changed since it was requested.
+        Raises `TargetChanged` if the target, its dependents or the policy changed since the approval was requested.
         """
         request = approval.request
         if request is None:
@@ -238,7 +238,7 @@ class ApprovalFlow:
             )
 
     async def _why_no_form(self, caller: Caller, evaluation: Evaluation) -> str | None:
-        """Tell the agent why the client's form is not used; None if it is."""
+        """Return the reason why the client's form is not used, for the agent; None if it is used."""
         form, decision = caller.form, evaluation.verdict.decision
         if form is None:
             return "This client cannot ask. "

@@ -137,7 +137,7 @@ def temporary(grant: ApprovalRequest) -> str:
 def asked(
     grant: str, lines: Iterable[str], typed: str | None, *, can_be_temporary: bool, calls: int = 1
 ) -> ApprovalForm:
-    """Return a form with these lines. The instruction comes last, so that no name in the lines can follow it.
+    """Return a form with these lines. The instruction comes last, so that no name in the lines can pose as it.
 
     `typed` is the text that has to be typed, if any.
     """

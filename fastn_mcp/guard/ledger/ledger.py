@@ -29,7 +29,7 @@ class TooManyWaiting(Refused):
 
 
 class LedgerLost(Refused):
-    """The ledger failed, or its reply was lost. In that case, an approval or budget that may be used counts as used."""
+    """The ledger failed, or its reply was lost. An approval or budget that may have been used counts as used."""
 
     def __init__(self, why: str) -> None:
         super().__init__(
@@ -159,7 +159,7 @@ class ApprovalRequest:
     def with_vote(self, vote: Vote, by: str, note: str | None, *, out_of_band: bool) -> "ApprovalRequest | None":
         """Return the request with this vote, or None if the vote does not count.
 
-        One decline declines it; the last approval needed approves it. An approved batch then has its full lifetime.
+        One decline declines it; the last approval needed approves it. The lifetime of an approved batch restarts then.
         """
         if self.state is not RequestState.OPEN or self.expires <= vote.at or self.out_of_band is not out_of_band:
             return None
@@ -253,7 +253,7 @@ class TemporaryApproval:
     expires: float
     by: str
     similar: str = ""
-    """Digest of key, policy, principal, target, argument names and the values that are not free."""
+    """Digest of principal, account, key, tool, argument names, values that are not free, policy and effect."""
     extent: str = ""
     """Description of the calls that it covers."""
 

@@ -136,7 +136,7 @@ _PATIENCE = 3.0
 
 _CONNECTIONS = 32
 _FIRST_REST, _LONGEST_REST = 0.1, 5.0
-"""Backoff in seconds after a failure, so that callers do not queue behind a dead server."""
+"""First and longest backoff in seconds after a failure, so that callers do not queue behind a dead server."""
 
 _CHECKED = 5.0
 """Seconds between checks of the server's eviction policy, which can be changed while it runs."""
@@ -148,7 +148,7 @@ _FAILURES = (ValkeyError, ValkeyClusterException, OSError, TimeoutError)
 """Errors of the library for a failed command. They have no common base class."""
 
 Client = Any
-"""Untyped, since the library's types also cover its blocking client. Replies are cast in this module."""
+"""Untyped: the library types its commands for its blocking client as well."""
 
 
 @cache
@@ -233,7 +233,7 @@ class Server:
         return answer
 
     async def _failed(self, error: Exception) -> None:
-        """Back off after a connection failure, and drop connections so that the next command opens new ones."""
+        """Back off if the server is away or has become a replica, and drop connections so that new ones are opened."""
         if isinstance(error, (ResponseError, _Unfit)) and not isinstance(error, ReadOnlyError):
             return
         now = self._system.monotonic()

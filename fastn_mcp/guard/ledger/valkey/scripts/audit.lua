@@ -1,4 +1,4 @@
--- Keeps the number and hash of an entry of an audit log; a greater number stays.
+-- Stores the number and hash of an entry of an audit log. A greater number is kept.
 -- KEYS: the mark of the log
 -- ARGV: number, hash, milliseconds to keep it
 local before = redis.call('HGET', KEYS[1], 'n')

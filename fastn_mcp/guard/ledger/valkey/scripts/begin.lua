@@ -1,9 +1,9 @@
--- Journals a change, once, where its account finds it. Of a list each call begins once, on any replica.
--- KEYS: the change, those of its account, the revision, those of its list by number, the unsettled ones of its call
--- ARGV: id, at, until when it is unsettled, milliseconds to keep it, what the keys of changes begin with, its number in
---   its list (0: it is in none), its call ('': it is never unsettled), how many outcomes are final, those, then fields and
+-- Records a change once and indexes it by account. Each call of a list begins only once across replicas.
+-- KEYS: the change, changes of its account, the revision, changes of its list by number, unsettled changes of its call
+-- ARGV: id, at, until when it is unsettled, milliseconds to keep it, the key prefix of changes, its number in
+--   its list (0: it is in none), its call ('': it is never unsettled), number of final outcomes, those, then fields and
 --   values
--- Answers 1, 0 where its list has begun it, or -1 where the id is taken.
+-- Returns 1, 0 if its list has begun it, or -1 if the id is taken.
 local id, at, kept, number, count = ARGV[1], ARGV[2], ARGV[4], ARGV[6], tonumber(ARGV[8])
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return -1

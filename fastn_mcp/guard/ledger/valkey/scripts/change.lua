@@ -1,8 +1,8 @@
--- Changes a request that nobody has changed since it was read, and counts the declines of its principal.
--- KEYS: the request, the open ones of its principal, those of its account that can expire, all that wait out of band, all
---   that are decided, the revision, the declines of its principal
--- ARGV: id, the version that was read, when it was decided ('': it stays open), expires, out_of_band, what becomes of the
---   declines ('approved': they end, 'declined': one more, or ''), milliseconds to keep, then the fields that change and
+-- Changes a request if its version is still the one that was read, and updates the declines of its principal.
+-- KEYS: the request, open requests of its principal, open requests of its account by expiry, open out-of-band requests,
+--   decided requests, the revision, the declines of its principal
+-- ARGV: id, the version that was read, when it was decided ('': it stays open), expires, out_of_band, change of the
+--   declines ('approved': reset, 'declined': one more, or ''), milliseconds to keep, then the fields that change and
 --   their values
 local id, decided, expires, answer, kept = ARGV[1], ARGV[3], ARGV[4], ARGV[6], ARGV[7]
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[2] then

@@ -1,4 +1,4 @@
--- Notes that something holds until a time; a later time stays.
+-- Records that something holds until a time. A later time is kept.
 -- KEYS: the mark, the revision
 -- ARGV: until, milliseconds to keep it
 local before = redis.call('GET', KEYS[1])

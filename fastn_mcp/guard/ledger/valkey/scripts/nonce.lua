@@ -1,4 +1,4 @@
--- Notes that a nonce was used: of any number of uses on any replica one is the first.
+-- Records the use of a nonce. Only one of any concurrent uses, on all replicas, is the first.
 -- KEYS: the nonce, the revision
 -- ARGV: until, now, milliseconds to keep
 local before = redis.call('GET', KEYS[1])

@@ -1,10 +1,10 @@
--- Opens a request, unless so many of its principal wait already: two replicas cannot both take the last place.
--- KEYS: the request, the open ones of its principal, those of its account that can expire, all that wait out of band, all
---   that are decided, the revision, those of its call
--- ARGV: id, created, expires, out_of_band, most, milliseconds to keep, what the keys of requests begin with, four fields
---   that two requests which ask the same have in common, their values, then fields and values
--- Answers 1, 0 where too many wait, -1 where the id is taken, or the id of the request that asks the same out of band.
--- Those of one call are looked up by their ids: all keys of a ledger are in one slot.
+-- Opens a request unless its principal has too many open ones. The limit holds across replicas.
+-- KEYS: the request, open requests of its principal, open requests of its account by expiry, open out-of-band requests,
+--   decided requests, the revision, requests for its call
+-- ARGV: id, created, expires, out_of_band, limit, milliseconds to keep, the key prefix of requests, names of the four
+--   fields that identify the same request, their values, then fields and values
+-- Returns 1, 0 if too many are open, -1 if the id is taken, or the id of the same request that is open out of band.
+-- Reads requests by keys that are not in KEYS: all keys of a ledger are in one slot.
 local id, created, expires, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[6]
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return -1
@@ -21,7 +21,7 @@ if ARGV[4] == '1' then
     end
   end
 end
--- Those that ran out no longer wait. An hour of grace, since clocks differ.
+-- The lists of open requests drop expired ones after an hour of grace, since clocks differ.
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', created - 3600)
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', created - 3600)
 redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', created - kept / 1000)

@@ -1,6 +1,6 @@
--- Uses one of a budget that allows so many within a time, unless they are used: replicas together cannot use more.
+-- Counts one use of a rate budget unless its limit is reached. The limit holds across replicas.
 -- KEYS: the uses by their time, the revision
--- ARGV: now, the time before which uses count no more, limit, milliseconds to keep them
+-- ARGV: now, the time up to which uses no longer count, limit, milliseconds to keep them
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[2])
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then
   return 0

@@ -1,4 +1,4 @@
--- Removes a key, once: of several who do, one is told that it was there.
+-- Removes a key. Only one of several concurrent callers gets the reply that it existed.
 -- KEYS: the key, the revision
 local removed = redis.call('DEL', KEYS[1])
 if removed == 1 then

@@ -1,5 +1,5 @@
--- Records a scope where it is looked for: by its id, by what it covers, among all.
--- KEYS: the scope, those that cover the same, all, the revision
+-- Records a temporary approval under its id, in the index of what it covers and in the list of all.
+-- KEYS: the temporary approval, those that cover the same, all, the revision
 -- ARGV: id, its data, created, expires, milliseconds until then
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[5])
 for i = 2, 3 do

@@ -1,6 +1,6 @@
--- Sets fields of a change that is there, where one of them is as expected: of several who undo it one may.
--- KEYS: the change, the revision, and the unsettled ones of its call, where it has any
--- ARGV: the id, a field, what it must be, then fields and values
+-- Sets fields of an existing change if one field has the expected value, so that only one caller can claim its undo.
+-- KEYS: the change, the revision, and the unsettled changes of its call, if it has any
+-- ARGV: the id, a field, its expected value ('': any), then fields and values
 local before = redis.call('HGET', KEYS[1], ARGV[2])
 if not before or ARGV[3] ~= '' and before ~= ARGV[3] then
   return 0

@@ -1,4 +1,4 @@
--- Uses one of a budget, unless its limit is reached: replicas together cannot use more.
+-- Counts one use of a budget unless its limit is reached. The limit holds across replicas.
 -- KEYS: the budget, the revision
 -- ARGV: limit, milliseconds to keep it (0: for ever)
 if tonumber(redis.call('GET', KEYS[1]) or '0') >= tonumber(ARGV[1]) then
