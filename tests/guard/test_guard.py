@@ -13,7 +13,15 @@ from pydantic import JsonValue
 from world import FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, Refused, TargetChanged, UnknownOutcome
-from fastn_mcp.guard.approval.request import Answer, Approve, Decline, NoAnswer, PendingApproval, PendingForm
+from fastn_mcp.guard.approval.request import (
+    Answer,
+    ApprovalForm,
+    Approve,
+    Decline,
+    NoAnswer,
+    PendingApproval,
+    PendingForm,
+)
 from fastn_mcp.guard.audit.files import verify
 from fastn_mcp.guard.audit.log import AuditFile, LogEntry, Unwritten
 from fastn_mcp.guard.changes import Done
@@ -101,6 +109,35 @@ async def test_a_form_that_nobody_sees_is_left_and_the_next_channel_offered(
     assert isinstance(other, PendingApproval)
     assert len(form.asked) == (1 if seconds < 1 else 2)
     assert world.changes == []
+
+
+async def test_unanswered_form_without_another_channel_is_refused_with_its_reason(world: World) -> None:
+    """Ours: the agent reads why, and the record of the request holds it."""
+    world.desk = None
+    world.dispatch = world.dispatching(SecretValues({}, []), None)
+    refused = await world.call(await run(world), now(world, NoAnswer("closed"), 30.0))
+    assert isinstance(refused, Refused)
+    assert refused.what.startswith("No person answered: closed. ")
+    (ended,) = await world.ledger.decided(10)
+    assert (ended.state, ended.by, ended.note) == (RequestState.UNANSWERED, "client_form", "closed")
+    assert world.changes == []
+
+
+async def test_unanswered_form_joins_the_same_request_that_waits_elsewhere(world: World) -> None:
+    """Ours: one request waits for the person, not two; the one of the form ends as unanswered."""
+    call = await run(world)
+
+    class Meanwhile(FormNow):
+        async def ask(self, question: ApprovalForm) -> Answer:
+            await world.call(call)
+            return await super().ask(question)
+
+    waiting = await world.call(call, Meanwhile(lambda _: NoAnswer("closed"), world.clock))
+    assert isinstance(waiting, PendingApproval)
+    assert waiting.where.startswith("No person answered: closed. ")
+    assert len(await world.ledger.waiting(world.clock.at.timestamp())) == 1
+    (ended,) = await world.ledger.decided(10)
+    assert (ended.state, ended.note) == (RequestState.UNANSWERED, "closed")
 
 
 async def test_what_was_approved_on_the_desk_is_sent_when_the_call_is_repeated(world: World) -> None:
