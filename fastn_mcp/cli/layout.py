@@ -34,7 +34,7 @@ def tab_separated(cells: Iterable[str]) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], columns: int | None) -> list[str]:
-    """Render each row, the first of which is the header, as one text; tab-separated if `columns` is None.
+    """Render rows, header first, each as one string. Cells are tab-separated if `columns` is None.
 
     The last cell is wrapped. If too few columns are left for it, the cells of a row go below its first one, each
     with its column's name, and the header is empty.

@@ -274,7 +274,7 @@ def whoami(start: StartOptions, as_json: bool) -> int:
     Exit codes:
       0  the key works
       1  it does not, or Fastn could not be asked
-      2  a setting is wrong, or there is no key
+      2  invalid setting, or no key
     """
     resolved = start.resolved()
     settings = resolved.settings

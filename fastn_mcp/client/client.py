@@ -157,8 +157,8 @@ class FastnClient:
     def check(self, call: Tool[Any]) -> None:
         """Raise `NotSent` for a call that must not be sent.
 
-        That is every call while there is no key, a call with an argument that holds the account's key in any encoding,
-        and a change with a redacted value: sent back, it would replace the real one.
+        Without an API key, no call may be sent. An argument must not contain the account's key in any encoding, and a
+        change must not contain a redacted value, which would replace the real one.
         """
         if self._account.no_key is not None:
             raise _missing_key(self._account.no_key)

@@ -289,7 +289,7 @@ async def _tunnel(stream: ByteStream, target: str, name: str | None, password: s
         )
     if not status.startswith("2"):
         raise NetworkFailure(
-            "proxy", f"The proxy refuses the connection ({status}).", "Ask whoever runs it to allow the host."
+            "proxy", f"The proxy refuses the connection ({status}).", "Ask its administrator to allow the host."
         )
 
 

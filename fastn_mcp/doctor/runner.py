@@ -177,7 +177,7 @@ def summary(found: DoctorReport) -> str:
     """Return a sentence on the result, and the number of checks by verdict."""
     counts = [(verdict, sum(check.verdict is verdict for check in found.checks)) for verdict in CheckResult]
     counted = ", ".join(f"{count} {verdict.value}" for verdict, count in counts if count)
-    sent = f"{found.sent} requests, none of which changes anything" if found.sent else "nothing was sent"
+    sent = f"{found.sent} requests, none of them a change" if found.sent else "nothing was sent"
     return f"{_SUMMARIES[found.exit]} {counted}; {sent}."
 
 

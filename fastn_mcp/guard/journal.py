@@ -173,7 +173,8 @@ class ChangeJournal:
                 raise
             log.exception("%s could not be journalled", call.tool_name())
             raise Refused(
-                f"The journal could not be written ({type(error).__name__}).", "Tell the operator: the log says more."
+                f"The journal could not be written ({type(error).__name__}).",
+                "Tell the operator; the server log has the details.",
             ) from error
         if not is_begun:
             self._sent(change)

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from fastn_mcp.sandbox.auth import ALL, ROLES, VIEWER
 from fastn_mcp.sandbox.behaviour import conflict, forbidden, invalid
 from fastn_mcp.sandbox.paging import Rows, select
-from fastn_mcp.sandbox.resource import One, Resource, RouteContext, disable, disconnect, endpoint, fields
-from fastn_mcp.sandbox.state import Row, SandboxState, provenance, slug_of, stamp
+from fastn_mcp.sandbox.resource import One, Resource, RouteContext, disable, disconnect, endpoint, fields, slug_for
+from fastn_mcp.sandbox.state import Row, SandboxState, provenance, stamp
 from fastn_mcp.tools import customers as tools
 from fastn_mcp.tools.account import CreateRole, InviteUser, ListRoles, ListUsers
 
@@ -86,9 +86,7 @@ def get(context: RouteContext, call: tools.GetCustomer) -> One:
 @endpoint(tools.CreateCustomer, "settings:manage")
 def create(context: RouteContext, call: tools.CreateCustomer) -> One:
     CUSTOMERS.check(context.body)
-    slug = call.slug or slug_of(call.name)
-    if not slug:
-        raise invalid("slug", "cannot be made from the name; give one")
+    slug = slug_for(call.slug, call.name)
     row = _customer(context.state.uuid(), call.name, slug, call.admin_email)
     row |= {
         "externalRef": call.external_ref,

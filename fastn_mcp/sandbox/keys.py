@@ -170,7 +170,7 @@ def create_secret(context: RouteContext, call: CreateSecret) -> One:
     if call.value is None:
         raise invalid("value", "is required")
     if kind == "JSON" and not _is_json(call.value):
-        raise invalid("value", "is no JSON")
+        raise invalid("value", "is not JSON")
     if call.environment not in (None, "test", "live"):
         raise invalid("environment", "test or live")
     if call.customer_id is not None and context.state.get("customers", call.customer_id) is None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from fastn_mcp.sandbox.behaviour import conflict, invalid, not_found
 from fastn_mcp.sandbox.paging import Rows, select
 from fastn_mcp.sandbox.run_history import History
-from fastn_mcp.sandbox.state import Row, SandboxState, objects, provenance, record, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, objects, provenance, record, slug_of, stamp
 from fastn_mcp.tools.catalog import AnyOperation
 
 
@@ -206,6 +206,13 @@ class Resource:
             other = context.state.first(self.collection, name, row[name]) if row.get(name) is not None else None
             if other is not None and other["id"] != row["id"]:
                 raise conflict(f"{name} is taken", {"field": name, "by": other["id"]})
+
+
+def slug_for(slug: str | None, name: str) -> str:
+    """Return the given slug, or the one that follows from the name. Refuses the request if there is none."""
+    if not (found := slug or slug_of(name)):
+        raise invalid("slug", "cannot be made from the name; give one")
+    return found
 
 
 def disconnect(context: RouteContext, connections: list[Row]) -> None:

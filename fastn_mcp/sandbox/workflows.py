@@ -10,9 +10,10 @@ from fastn_mcp.sandbox.resource import (
     RouteContext,
     endpoint,
     fields,
+    slug_for,
     stop_triggers_of,
 )
-from fastn_mcp.sandbox.state import Row, SandboxState, provenance, slug_of, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, provenance, stamp
 from fastn_mcp.tools import workflows as tools
 
 _WORKFLOWS = (
@@ -138,9 +139,7 @@ endpoint(tools.GetWorkflow, "workflows:read")(WORKFLOWS.get)
 @endpoint(tools.CreateWorkflow, "workflows:create")
 def create(context: RouteContext, call: tools.CreateWorkflow) -> One:
     WORKFLOWS.check(context.body)
-    slug = call.slug or slug_of(call.name)
-    if not slug:
-        raise invalid("slug", "cannot be made from the name; give one")
+    slug = slug_for(call.slug, call.name)
     tier = _tier(call.execution_tier or "INSTANT")
     if context.body.get("status") not in (None, "draft"):
         raise invalid("status", "a new workflow is a draft until it is published")

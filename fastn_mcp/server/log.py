@@ -21,8 +21,6 @@ from typing_extensions import override
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.redaction import Redactor, redact_text, shorten
 
-LEVELS = ("debug", "info", "warning", "error")
-
 _LONGEST = 8_000
 """Maximum characters of one text in a line."""
 

@@ -59,7 +59,7 @@ class InboxAccount:
 
 
 class Inbox:
-    """Inbox of the local page: whoever opens the page decides every request of one account."""
+    """Inbox of the local page. Whoever opens the page can decide every request of one account."""
 
     consent = LOCAL
     """Kind of approval in the ledger, if one person approves."""

@@ -73,7 +73,7 @@ class Caller:
     principal: str
     form: FormChannel | None
     rights: Rights | None = None
-    """Scopes of the sign-in; None without sign-in, where whoever controls this process controls the account."""
+    """Scopes of the sign-in. None if nobody signs in: whoever runs this process then has the whole account."""
 
     def check(self, tool: str, effect: Effect) -> None:
         """Raise `InsufficientScope` if the sign-in does not permit a call of this effect."""
@@ -259,7 +259,7 @@ class ApprovalFlow:
         request = await self._ledger.find(id_)
         if request is None or request.out_of_band or request.call != evaluation.digest:
             raise Refused(
-                "There is no such approval request for this call.", "Call again without it, to be asked anew."
+                "There is no such approval request for this call.", "Call again without it to open a new request."
             )
         if request.state is not RequestState.OPEN:
             raise used_up()

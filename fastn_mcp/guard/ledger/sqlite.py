@@ -151,12 +151,6 @@ class _Cursor(sqlite3.Cursor):
         return self
 
     @override
-    def executemany(self, *arguments: Any) -> "_Cursor":
-        with self._said():
-            super().executemany(*arguments)
-        return self
-
-    @override
     def fetchone(self) -> Any:
         with self._said():
             return super().fetchone()
@@ -184,10 +178,6 @@ class _LedgerConnection(sqlite3.Connection):
     @override
     def execute(self, *arguments: Any) -> _Cursor:
         return self.cursor(_Cursor).execute(*arguments)
-
-    @override
-    def executemany(self, *arguments: Any) -> _Cursor:
-        return self.cursor(_Cursor).executemany(*arguments)
 
 
 def _create(path: Path) -> None:
