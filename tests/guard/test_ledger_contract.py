@@ -115,8 +115,9 @@ async def test_fifty_questions_in_two_processes_leave_no_more_than_the_cap(where
 @pytest.mark.long
 async def test_no_decline_is_lost_between_processes(where: str, ledger: Ledger) -> None:
     """Ours: the breaker counts what a person declined, by whatever process."""
-    assert sum(race(where, "decline")) == 50
-    assert await ledger.declines("local") == (50, NOW)
+    # Fewer than may wait at once: all of them can be open together.
+    assert race(where, "decline", 15) == [15, 15]
+    assert await ledger.declines("local") == (30, NOW)
 
 
 @pytest.mark.long
