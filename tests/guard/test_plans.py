@@ -291,6 +291,45 @@ def test_a_plan_for_another_account_or_after_its_time_is_refused(desk: Desk) -> 
             desk.read(now=late)
 
 
+def test_a_file_that_is_missing_or_is_not_toml_is_named_with_the_next_command(desk: Desk) -> None:
+    """Ours: of the plan, whether its signatures matter or not, of the signatures and of the public keys."""
+    desk.write(allow("delete_customer", "a"))
+    keys_hint = 'It holds a line for each who may sign: name = "public key". fastn-mcp plan approve makes the first.'
+    plan_hint = f"Correct it there, and check it: fastn-mcp plan verify {desk.file}"
+    desk.keys.write_text("x =")
+    with pytest.raises(SettingsError) as caught:
+        desk.read()
+    assert str(caught.value).startswith(f"{desk.keys}, at its end: not TOML")
+    assert caught.value.next_step == keys_hint
+    desk.keys.write_text("x = " + "[" * 9_999)
+    with pytest.raises(SettingsError, match=r"plan-keys\.toml: not a file of public keys: it is nested too deeply"):
+        desk.read()
+    desk.keys.unlink()
+    with pytest.raises(SettingsError) as caught:
+        desk.read()
+    assert (caught.value.what, caught.value.next_step) == (f"There is no file of public keys {desk.keys}.", keys_hint)
+    (desk.file.parent / "plan.toml.sig").unlink()
+    with pytest.raises(SettingsError) as caught:
+        desk.read()
+    assert caught.value.what == f"There is no file of signatures {desk.file}.sig."
+    assert caught.value.next_step == f"A person signs it with: fastn-mcp plan approve {desk.file} --as NAME"
+    for content, said in (("x =", "at its end: not TOML"), ("x = 1", "line 1: ")):
+        desk.file.write_text(content)
+        with pytest.raises(SettingsError) as caught:
+            unsigned(desk.file)
+        assert str(caught.value).startswith(f"{desk.file}, {said}")
+        assert caught.value.next_step == plan_hint
+    desk.file.write_text("x = " + "[" * 9_999)
+    with pytest.raises(SettingsError, match=r"plan\.toml: not a plan: it is nested too deeply"):
+        unsigned(desk.file)
+    desk.file.unlink()
+    for read in (unsigned, lambda path: signed(path, desk.keys, "test", NOW)):
+        with pytest.raises(SettingsError) as caught:
+            read(desk.file)
+        assert caught.value.what == f"There is no plan {desk.file}."
+        assert caught.value.next_step == "Correct the path, or make one: fastn-mcp plan new"
+
+
 def test_a_file_that_others_can_write_is_refused(desk: Desk) -> None:
     """Ours: neither the plan nor the keys."""
     desk.write(allow("delete_customer", "a"))

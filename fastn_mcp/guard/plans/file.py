@@ -244,13 +244,13 @@ def signatures_of(path: Path) -> Path:
 
 def unsigned(path: Path, program: CommandLine = PROGRAM) -> tuple[bytes, Plan]:
     """Load a plan without verifying signatures. Raises `SettingsError` with the command to run next."""
-    data, _ = read(path, "plan", f"Correct the path, or make one: {program.to('plan', 'new')}")
+    data = _content(path, program)
     return data, _loaded(data, path, (), program)
 
 
 def signed(path: Path, keys: Path, account: str, now: datetime, program: CommandLine = PROGRAM) -> Plan:
     """Load a plan that is valid for this account now. Raises `SettingsError` with the command to run next."""
-    data, _ = read(path, "plan", f"Correct the path, or make one: {program.to('plan', 'new')}")
+    data = _content(path, program)
     to_sign = f"A person signs it with: {program.to('plan', 'approve', str(path), '--as')} NAME"
     signatures, _ = read(signatures_of(path), "file of signatures", to_sign)
     try:
@@ -262,6 +262,11 @@ def signed(path: Path, keys: Path, account: str, now: datetime, program: Command
     if now >= found.until:
         raise SettingsError(f"{path} has expired: it was valid until {found.until.isoformat()}.", "Make a new plan.")
     return found
+
+
+def _content(path: Path, program: CommandLine) -> bytes:
+    data, _ = read(path, "plan", f"Correct the path, or make one: {program.to('plan', 'new')}")
+    return data
 
 
 def _loaded(data: bytes, path: Path, signers: tuple[str, ...], program: CommandLine) -> Plan:

@@ -1,0 +1,105 @@
+"""Files of new API keys: whose they are, what they hold, and what is left of a key in the result."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import JsonValue
+
+from fastn_mcp.errors import NotSent
+from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
+from fastn_mcp.tools.account import CreateApiKey, CreateSecret, NewApiKey
+from fastn_mcp.tools.customers import CreateCustomer, Customer
+
+
+def shown(folder: Path, answer: dict[str, JsonValue], name: str = "BI") -> dict[str, JsonValue]:
+    """What is left of Fastn's answer once its secrets are in a file."""
+    result = KeyFileWriter(folder)(CreateApiKey(name=name), NewApiKey.model_validate(answer))
+    return result.model_dump(exclude_unset=True)
+
+
+def test_each_secret_of_an_answer_is_written_and_replaced_wherever_it_is(tmp_path: Path) -> None:
+    """Fastn does not document where the key is: in any field of such a name, at any depth."""
+    folder = tmp_path / "keys"
+    file = folder / "key_1.txt"
+    assert shown(
+        folder,
+        {
+            "id": "key_1",
+            "name": "BI",
+            "key": "fsk_a",
+            "secret": "",
+            "apiKey": {"value": "schlüssel", "mode": "Test", "token": None},
+            "extra": ["plain", {"key": "fsk_b", "label": "kept"}, [{"signingSecret": "fsk_c"}]],
+        },
+    ) == {
+        "id": "key_1",
+        "name": "BI",
+        "key": f"[in {file}]",
+        "secret": "",
+        "apiKey": {"value": f"[in {file}]", "mode": "Test", "token": None},
+        "extra": ["plain", {"key": f"[in {file}]", "label": "kept"}, [{"signingSecret": f"[in {file}]"}]],
+    }
+    assert file.read_text(encoding="utf-8") == (
+        "key=fsk_a\napiKey.value=schlüssel\nextra.1.key=fsk_b\nextra.2.0.signingSecret=fsk_c\n"
+    )
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("id_", "name", "stem"),
+    [
+        ("key_1", "BI", "key_1"),
+        (None, "BI team", "BI-team"),
+        ("../../etc/x y", "BI", "..-..-etc-x-y"),
+        ("k" * 81, "BI", "k" * 80),
+    ],
+)
+def test_a_file_is_named_by_the_id_or_else_the_name_and_never_leaves_its_folder(
+    tmp_path: Path, id_: str | None, name: str, stem: str
+) -> None:
+    """Ours: whatever Fastn answers as the id."""
+    shown(tmp_path, {"id": id_, "key": "fsk_a"}, name)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{stem}.txt"]
+
+
+def test_a_file_that_exists_is_never_written_into(tmp_path: Path) -> None:
+    """Ours: two keys of one name have two files."""
+    for key in ("fsk_a", "fsk_b", "fsk_c"):
+        shown(tmp_path, {"id": "key_1", "key": key})
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"key_1.txt": "key=fsk_a\n", "key_1-1.txt": "key=fsk_b\n", "key_1-2.txt": "key=fsk_c\n"}
+
+
+def test_what_holds_no_new_key_is_left_as_it_is(tmp_path: Path) -> None:
+    """Ours: other tools' results, and an answer without a secret."""
+    writer, customer = KeyFileWriter(tmp_path / "keys"), Customer.model_validate({"id": "c", "key": "slug"})
+    assert writer(CreateCustomer(name="A"), customer) is customer
+    empty = NewApiKey.model_validate({"id": "key_1", "key": ""})
+    assert writer(CreateApiKey(name="BI"), empty) is empty
+    assert not (tmp_path / "keys").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "said", "next_step"),
+    [
+        ("fastn_x", "holds a setting or a secret of this server itself", "Name a variable that holds the value"),
+        ("OTHER", "does not give out a variable of this name", "FASTN_SECRET_ENV=NAME,NAME"),
+        ("B_UNSET", "is not set", "A person can set it where the server is started."),
+        ("B_EMPTY", "is not set", "A person can set it where the server is started."),
+        ("B_OWN", "holds a setting or a secret of this server itself", "Name a variable that holds another value."),
+    ],
+)
+def test_a_variable_that_may_not_be_used_is_refused_with_what_to_do(variable: str, said: str, next_step: str) -> None:
+    """Ours: whatever is allowed; an own secret is found inside a longer value, too."""
+    environment = {"fastn_x": "1", "OTHER": "2", "B_EMPTY": "", "B_OWN": "Bearer fsk_own_key_0001", "B_GOOD": "3"}
+    values = SecretValues(environment, ["A_*", "B_*", "fastn_*"], ["fsk_own_key_0001"])
+    with pytest.raises(NotSent) as caught:
+        values.fill(CreateSecret(name="A", value_from_env=variable))
+    assert caught.value.what.startswith("value_from_env: this ")
+    assert said in caught.value.what
+    assert next_step in caught.value.next_step
+    filled = values.fill(CreateSecret(name="A", value_from_env="B_GOOD"))
+    assert (filled.value, filled.value_from_env) == ("3", None)
+    given = CreateSecret(name="A", value="typed")
+    assert values.fill(given) is given
