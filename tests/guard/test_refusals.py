@@ -1,0 +1,343 @@
+"""What the guard answers when it sends nothing: each refusal and each waiting request, whole."""
+
+import re
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deciding import moved
+from world import Clock, FormLater, FormNow, World, yes
+
+from fastn_mcp.errors import FastnError, Refused, TargetChanged
+from fastn_mcp.guard.approval.request import Approve, NoAnswer, PendingApproval, PendingForm
+from fastn_mcp.guard.changes import Batch, Done
+from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation
+from fastn_mcp.guard.key_files import SecretValues
+from fastn_mcp.guard.ledger.ledger import RequestState
+from fastn_mcp.guard.plans.plan import Plan, PlannedCalls, would_allow
+from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision
+from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.procedures.apply_changes import ApplyChanges
+from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.tools.account import DeleteSecret, ListSecrets
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
+from fastn_mcp.tools.tool import Effect
+from fastn_mcp.tools.workflows import RunWorkflow
+
+pytestmark = pytest.mark.anyio
+
+NO_CREATES = '[[rule]]\ntool = "create_*"\nthen = "deny"\nreason = "Not today."\n'
+
+
+def ruled(folder: Path, rules: str, mode: str = "guarded", clock: Clock | None = None) -> World:
+    path = folder / "policy.toml"
+    path.write_text(rules)
+    path.chmod(0o600)
+    return World(folder, Policy(mode, load_rules(path)), clock)
+
+
+def run(world: World) -> RunWorkflow:
+    return RunWorkflow(workflow_id=str(world.sandbox.state.named("workflows", "process-new-orders", by="name")["id"]))
+
+
+def deletion(world: World) -> DeleteCustomer:
+    return DeleteCustomer(customer_id=str(world.sandbox.state.named("customers", "Globex Exports", by="name")["id"]))
+
+
+def several(*names: str) -> ApplyChanges:
+    """Customers that are created in one list."""
+    changes = [{"tool": "create_customer", "arguments": {"name": name}} for name in names]
+    call = parse(BY_NAME, "apply_changes", {"changes": changes}).call
+    assert isinstance(call, ApplyChanges)
+    return call
+
+
+def told(answer: object) -> tuple[str, str, dict[str, Any]]:
+    assert isinstance(answer, FastnError), answer
+    return answer.what, answer.next_step, dict(answer.facts)
+
+
+async def waiting(world: World) -> Any:
+    (request,) = await world.ledger.waiting(world.clock.at.timestamp())
+    return request
+
+
+async def test_policy_refusal_names_its_rule_and_who_can_change_it(tmp_path: Path) -> None:
+    world = ruled(tmp_path, NO_CREATES)
+    what, next_step, facts = told(await world.call(CreateCustomer(name="A")))
+    rule = facts.pop("rule")
+    assert (what, next_step, facts) == (
+        f"The policy refuses it ({rule}). Not today.",
+        "Only a person can change the policy.",
+        {},
+    )
+    assert "line 1" in rule
+    assert world.changes == []
+
+
+async def test_refusal_of_an_unattended_run_holds_the_plan_entry_that_would_allow_the_call(tmp_path: Path) -> None:
+    world, call = World(tmp_path, Policy("unattended")), CreateCustomer(name="A")
+    what, next_step, facts = told(await world.call(call))
+    assert what.startswith(f"The policy refuses it ({facts['rule']}). ")
+    assert next_step == "Continue with the rest; report this."
+    assert facts["would_allow"] == would_allow(call)
+    assert facts.keys() == {"rule", "would_allow"}
+    what, next_step, facts = told(await world.call(several("A", "B")))
+    assert what.startswith(f"Call 1, create_customer: The policy refuses it ({facts['rule']}). ")
+    assert facts["refused_calls"] == [1, 2]
+    assert facts["would_allow"] == "\n\n".join(would_allow(CreateCustomer(name=name)) for name in "AB")
+    what, next_step, facts = told(await world.call(several("A")))
+    assert "refused_calls" not in facts
+    assert facts["would_allow"] == would_allow(call)
+    assert world.changes == []
+
+
+async def test_list_with_one_denied_call_names_that_call(tmp_path: Path) -> None:
+    world = ruled(tmp_path, '[[rule]]\ntool = "create_customer"\nwhen = { name = "B" }\nthen = "deny"\n')
+    what, _, facts = told(await world.call(several("A", "B", "C")))
+    assert what == f"Call 2, create_customer: The policy refuses it ({facts['rule']})."
+    assert facts.keys() == {"rule"}
+    assert world.changes == []
+
+
+async def test_request_on_another_channel_is_told_with_its_reason_place_and_end(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    call = run(world)
+    first = await world.call(call)
+    assert isinstance(first, PendingApproval)
+    request = await waiting(world)
+    assert (first.where, first.until) == ("This client cannot ask. It lies on the desk.", request.expires)
+    assert first.preview.data() == request.preview
+    world.clock.pass_(5)
+    again = await world.call(call)
+    assert isinstance(again, PendingApproval)
+    assert again.where == "It is still waiting for an answer. It lies on the desk."
+    assert (again.until, again.preview.data()) == (request.expires, request.preview)
+    assert world.desk.shown == [request.id] * 2
+
+
+async def test_request_whose_target_changed_is_replaced_by_one_that_shows_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    call = deletion(world)
+    await world.call(call)
+    old = await waiting(world)
+    await world.client.send(UpdateCustomer(customer_id=call.customer_id, name="Globex Imports"))
+    world.clock.pass_(5)
+    answer = await world.call(call)
+    assert isinstance(answer, PendingApproval)
+    assert answer.where == "The target has changed since it was asked. It lies on the desk."
+    new = await waiting(world)
+    assert (new.principal, answer.until) == ("local", new.expires)
+    assert new.preview["target"]["name"] == "Globex Imports"
+    ended = await world.ledger.find(old.id)
+    assert ended is not None
+    assert (ended.state, ended.decided) == (RequestState.STALE, world.clock.at.timestamp())
+
+
+async def test_unanswered_form_is_replaced_by_a_request_on_another_channel(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    answer = await world.call(run(world), FormNow(lambda _: NoAnswer("closed"), world.clock, 30))
+    assert isinstance(answer, PendingApproval)
+    request = await waiting(world)
+    assert answer.where == "No person answered: closed. It lies on the desk."
+    assert world.desk.shown == [request.id]
+    assert answer.until == request.expires == world.clock.at.timestamp() + 600
+    assert answer.preview.data() == request.preview
+
+
+async def test_form_that_ends_after_its_request_expired_is_not_used_for_a_while(tmp_path: Path) -> None:
+    """Ours: at the second of its end, too. The call gets a new request on another channel."""
+    world = World(tmp_path)
+    answer = await world.call(run(world), FormNow(lambda _: NoAnswer("closed"), world.clock, 600))
+    assert isinstance(answer, PendingApproval)
+    assert answer.where == "No person answered: closed. It lies on the desk."
+    request = await waiting(world)
+    assert (request.principal, request.expires) == ("local", world.clock.at.timestamp() + 600)
+    assert answer.preview.data() == request.preview
+    form = FormNow(yes, world.clock)
+    assert isinstance(await world.call(deletion(world), form), PendingApproval)
+    assert form.asked == []
+
+
+async def test_form_that_ends_late_without_another_channel_is_refused(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.desk = None
+    world.dispatch = world.dispatching(SecretValues({}, []), None)
+    for seconds in (600, 30):
+        what, next_step, facts = told(
+            await world.call(run(world), FormNow(lambda _: NoAnswer("closed"), world.clock, seconds))
+        )
+        assert what == "No person answered: closed. run_workflow needs the approval of a person."
+        assert next_step == "Use a client that shows forms, or a terminal: fastn-mcp call run_workflow"
+        assert facts["preview"]["target"]["name"] == "process-new-orders"
+        world.clock.pass_(901)
+
+
+async def test_answer_to_a_request_that_is_used_or_expired_says_so(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    call = run(world)
+    used_up = ("This approval was already used, or has expired.", "Call again to ask anew.", {})
+    asking = await world.call(call, FormLater())
+    assert isinstance(asking, PendingForm)
+    world.clock.pass_(5)
+    answer = FormLater(submitted=(asking.question.grant, Approve()))
+    assert isinstance(await world.call(call, answer), Done)
+    assert told(await world.call(call, answer)) == used_up
+    late = await world.call(call, FormLater())
+    assert isinstance(late, PendingForm)
+    world.clock.pass_(600)
+    assert told(await world.call(call, FormLater(submitted=(late.question.grant, Approve())))) == used_up
+    assert len(world.changes) == 1
+
+
+async def test_answer_in_a_later_round_is_that_of_its_caller_and_is_not_evaluated_twice(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    call = run(world)
+    asking = await world.call(call, FormLater())
+    assert isinstance(asking, PendingForm)
+    world.clock.pass_(5)
+    reads = len(world.sandbox.requests)
+    assert isinstance(await world.call(call, FormLater(submitted=(asking.question.grant, Approve()))), Done)
+    once = len(world.sandbox.requests) - reads
+    reads = len(world.sandbox.requests)
+    assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
+    # A form within the call: the time that passed makes its evaluation stale.
+    assert len(world.sandbox.requests) - reads == 2 * once - 1
+
+
+async def test_answer_for_another_call_says_so(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    assert told(await world.call(run(world), FormLater(submitted=("none", Approve())))) == (
+        "There is no such approval request for this call.",
+        "Call again without it to open a new request.",
+        {},
+    )
+
+
+async def test_approved_target_that_changed_is_refused_with_what_is_there_now(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    call = deletion(world)
+    await world.call(call)
+    request = await waiting(world)
+    await moved(world.ledger, request.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
+    await world.client.send(UpdateCustomer(customer_id=call.customer_id, name="Globex Imports"))
+    answer = await world.call(call)
+    assert isinstance(answer, TargetChanged)
+    what, next_step, facts = told(answer)
+    assert what == "The target is no longer in the state that was approved."
+    assert next_step == "Look at the preview; call again to ask anew."
+    assert facts.keys() == {"preview"}
+    assert facts["preview"]["target"]["name"] == "Globex Imports"
+
+
+async def test_two_people_without_a_channel_that_tells_them_apart_are_refused(tmp_path: Path) -> None:
+    world = ruled(tmp_path, '[[rule]]\ntool = "delete_*"\nthen = "four_eyes"\n')
+    what, next_step, facts = told(await world.call(deletion(world), FormNow(yes, world.clock)))
+    assert (
+        what
+        == "delete_customer needs two people (policy.toml line 1: rule delete_*), and this server cannot tell people apart."
+    )
+    assert next_step == "The operator can set up a webhook with approvers; or a person does it in the dashboard."
+    assert facts["preview"]["target"]["name"] == "Globex Exports"
+
+
+async def test_budget_that_others_used_up_meanwhile_refuses_an_allowed_call(tmp_path: Path) -> None:
+    """Ours: the last look is that of the ledger, when a call is counted."""
+    world = ruled(tmp_path, "[budget]\nwrite = 1\n")
+    current = await world.guard.evaluate(CreateCustomer(name="A"))
+    check = BudgetCheck(world.evaluator, world.ledger)
+    assert await check.allow(current, "local") == "policy"
+    with pytest.raises(Refused) as caught:
+        await check.allow(current, "local")
+    assert told(caught.value) == (
+        "The budget of 1 calls that write is used up.",
+        "A person can raise it in the policy.",
+        {},
+    )
+    assert await check.allow(current, "other") == "policy"
+    denied = replace(current, verdict=PolicyDecision(Decision.CONFIRM, "a rule", "Why."))
+    with pytest.raises(Refused) as caught:
+        await check.allow(denied, "other")
+    assert told(caught.value) == (
+        "The policy refuses it (a rule). Why.",
+        "Only a person can change the policy.",
+        {"rule": "a rule"},
+    )
+
+
+async def test_plan_entry_that_others_used_up_meanwhile_refuses_a_planned_call(tmp_path: Path) -> None:
+    clock = Clock()
+    entry = PlannedCalls("plan p line 1", "b", "delete_secret", ("*",), None, None, 1, 1)
+    plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
+    world = World(tmp_path, Policy("guarded", None, plan), clock)
+    call = DeleteSecret(secret_id=str((await world.rows(ListSecrets()))[0].id))
+    current = await world.guard.evaluate(call)
+    check = BudgetCheck(world.evaluator, world.ledger)
+    assert await check.allow(current, "local") == "plan"
+    with pytest.raises(Refused) as caught:
+        await check.allow(current, "local")
+    what, next_step, facts = told(caught.value)
+    assert what == f"The policy refuses it ({current.verdict.rule}). All calls of this plan entry are used."
+    assert next_step == "Only a person can change the policy."
+    assert facts == {"rule": current.verdict.rule}
+    # A plan's call does not count in the rate of what people approve.
+    assert await world.ledger.rate_uses(world.evaluator.destroy_budget("local"), 300, clock.at.timestamp()) == []
+
+
+async def test_rate_of_destroying_says_when_the_next_approval_is_free(tmp_path: Path) -> None:
+    world = ruled(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
+    first, second = [str(row.id) for row in (await world.rows(ListSecrets()))[:2]]
+    assert isinstance(await world.call(DeleteSecret(secret_id=first), FormNow(yes, world.clock)), Done)
+    free = world.clock.at + timedelta(seconds=90)
+    world.clock.pass_(80)
+    form = FormNow(yes, world.clock)
+    what, next_step, facts = told(await world.call(DeleteSecret(secret_id=second), form))
+    assert form.asked == []
+    assert (what, next_step, facts) == (
+        f"The budget for destroying is used up: 1 approvals in 1.5 minutes. The next is free at {free:%H:%M:%S} UTC.",
+        "Call again then. A person can change destroy_rate under [budget] in the policy file.",
+        {"rule": "destroy_rate", "free_at": f"{free:%Y-%m-%dT%H:%M:%SZ}"},
+    )
+    check = BudgetCheck(world.evaluator, world.ledger)
+    await check.spend_rate(Effect.WRITE, "local")
+    with pytest.raises(Refused):
+        await check.spend_rate(Effect.DESTROY, "local")
+    await check.spend_rate(Effect.DESTROY, "other")
+
+
+async def test_allowance_names_the_period_of_each_budget_and_never_less_than_nothing(tmp_path: Path) -> None:
+    """Ours: approved calls may go beyond the budget for spending, and a smaller budget may replace a larger one."""
+    world = ruled(tmp_path, '[budget]\nper = "run"\nspend = 1\ndestroy_rate = "1 per 90s"\n[budget.run]\nwrite = 1\n')
+    check = BudgetCheck(world.evaluator, world.ledger)
+    for _ in range(3):
+        await check.spend(Effect.SPEND, "local")
+        await world.ledger.spend("write", world.evaluator.run_period("local"), 9)
+        await world.ledger.spend_rate(world.evaluator.destroy_budget("local"), 9, 90, world.clock.at.timestamp())
+    assert await world.guard.allowance("local") == {
+        "mode": "guarded",
+        "budgets": [
+            {"effect": "write", "per": "run", "left": 0, "of": 1},
+            {"effect": "spend", "per": "run", "left": 0, "of": 1},
+            {"effect": "destroy", "per": "1.5 minutes", "left": 0, "of": 1},
+        ],
+    }
+
+
+def test_evaluation_without_a_read_cannot_be_approved() -> None:
+    """Ours: what nobody has read is never shown, and so never bound to an answer."""
+    verdict = PolicyDecision(Decision.ALLOW, "default")
+    unread = CallEvaluation(CreateCustomer(name="A"), "digest", Effect.WRITE, verdict)
+    assert unread.name is None
+    with pytest.raises(TypeError, match="without a read"):
+        unread.shown()
+
+
+async def test_id_of_a_list_is_short_and_that_of_a_single_call_is_empty(tmp_path: Path) -> None:
+    """Ours: the id is in results and keys of the ledger."""
+    world, one = World(tmp_path), CreateCustomer(name="A")
+    assert world.evaluator.batch_id(Batch(one, (one,)), "local") == ""
+    assert re.fullmatch("batch_[0-9a-f]{24}", world.evaluator.batch_id(Batch(several("A"), (one,)), "local"))
+    assert Batch(one, (one,)).prefix(1) == ""
+    assert Batch(several("A"), (one,)).prefix(1) == "Call 1, create_customer: "
