@@ -31,11 +31,11 @@ pytestmark = pytest.mark.anyio
 NO_CREATES = '[[rule]]\ntool = "create_*"\nthen = "deny"\nreason = "Not today."\n'
 
 
-def ruled(folder: Path, rules: str, mode: str = "guarded", clock: Clock | None = None) -> World:
+def ruled(folder: Path, rules: str) -> World:
     path = folder / "policy.toml"
     path.write_text(rules)
     path.chmod(0o600)
-    return World(folder, Policy(mode, load_rules(path)), clock)
+    return World(folder, Policy(rules=load_rules(path)))
 
 
 def run(world: World) -> RunWorkflow:
@@ -178,7 +178,7 @@ async def test_form_that_ends_late_without_another_channel_is_refused(tmp_path: 
 async def test_answer_to_a_request_that_is_used_or_expired_says_so(tmp_path: Path) -> None:
     world = World(tmp_path)
     call = run(world)
-    used_up = ("This approval was already used, or has expired.", "Call again to ask anew.", {})
+    used_up: Any = ("This approval was already used, or has expired.", "Call again to ask anew.", {})
     asking = await world.call(call, FormLater())
     assert isinstance(asking, PendingForm)
     world.clock.pass_(5)
@@ -235,10 +235,8 @@ async def test_approved_target_that_changed_is_refused_with_what_is_there_now(tm
 async def test_two_people_without_a_channel_that_tells_them_apart_are_refused(tmp_path: Path) -> None:
     world = ruled(tmp_path, '[[rule]]\ntool = "delete_*"\nthen = "four_eyes"\n')
     what, next_step, facts = told(await world.call(deletion(world), FormNow(yes, world.clock)))
-    assert (
-        what
-        == "delete_customer needs two people (policy.toml line 1: rule delete_*), and this server cannot tell people apart."
-    )
+    rule = "policy.toml line 1: rule delete_*"
+    assert what == f"delete_customer needs two people ({rule}), and this server cannot tell people apart."
     assert next_step == "The operator can set up a webhook with approvers; or a person does it in the dashboard."
     assert facts["preview"]["target"]["name"] == "Globex Exports"
 
