@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import anyio
 import pytest
 from deciding import allowed
 from faulty_sandbox import FaultMoment, Reset
@@ -12,7 +11,6 @@ from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Change, Done
-from fastn_mcp.guard.journal import ResponseDelivery, delivery
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.ai import AiChat
@@ -164,107 +162,3 @@ async def test_a_call_that_a_crash_cut_off_is_asked_about_for_ten_minutes_from_i
     assert isinstance(await later.call(call), Done)
     world.close()
     later.close()
-
-
-async def asked_again(world: World, call: CreateCustomer) -> bool:
-    """Whether a repetition of this call has to be approved."""
-    digest = world.evaluator.digest(call, "local")
-    return bool(await world.ledger.unsettled(digest, world.clock.at.timestamp()))
-
-
-async def delivered(world: World, response: ResponseDelivery, name: str = "Initech") -> CreateCustomer:
-    """A call whose response goes to a client by this delivery."""
-    call = CreateCustomer(name=name)
-    token = delivery.set(response)
-    try:
-        assert isinstance(await world.call(call), Done)
-    finally:
-        delivery.reset(token)
-    assert await asked_again(world, call)
-    return call
-
-
-async def test_changes_are_settled_once_their_response_was_written(world: World) -> None:
-    response = ResponseDelivery()
-    calls = [await delivered(world, response, name) for name in ("Initech", "Hooli")]
-    await response.written()
-    for call in calls:
-        assert not await asked_again(world, call)
-        assert isinstance(await world.call(call), Conflict)
-
-
-async def test_response_without_changes_is_not_waited_for() -> None:
-    with anyio.fail_after(5):
-        await ResponseDelivery().written(lambda: True)
-
-
-@pytest.mark.parametrize("when", ["before it was written", "while it is awaited"])
-async def test_change_whose_response_was_lost_stays_unsettled(world: World, when: str) -> None:
-    lost = anyio.Event()
-    response = ResponseDelivery(lost)
-    assert response.lost is lost
-    call = await delivered(world, response)
-    ended = anyio.Event()
-    async with anyio.create_task_group() as tasks:
-        if when == "before it was written":
-            lost.set()
-        tasks.start_soon(response.written, lambda: False, ended)
-        await anyio.sleep(0)
-        await anyio.sleep(0)
-        lost.set()
-    assert await asked_again(world, call)
-
-
-async def test_change_is_settled_when_the_client_has_read_the_whole_response(world: World) -> None:
-    """Ours: it may take as long as it likes, and may close its side once it has the response."""
-    response, unread, ended = ResponseDelivery(), [True] * 3, anyio.Event()
-    call = await delivered(world, response)
-    with anyio.fail_after(30):
-        await response.written(lambda: bool(unread) and unread.pop(), ended)
-    assert unread == []
-    assert not await asked_again(world, call)
-
-
-async def test_client_that_leaves_before_it_has_read_the_response_leaves_the_change_unsettled(world: World) -> None:
-    response, ended = ResponseDelivery(), anyio.Event()
-    call = await delivered(world, response)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(response.written, lambda: True, ended)
-        await anyio.sleep(0.6)
-        assert await asked_again(world, call)
-        ended.set()
-    assert await asked_again(world, call)
-
-
-async def test_client_that_leaves_after_it_has_read_the_response_leaves_nothing_unsettled(world: World) -> None:
-    response, ended = ResponseDelivery(), anyio.Event()
-    call = await delivered(world, response)
-    ended.set()
-    with anyio.fail_after(30):
-        await response.written(lambda: False, ended)
-    assert not await asked_again(world, call)
-
-
-async def test_change_is_settled_even_when_its_request_is_cancelled_after_the_response(world: World) -> None:
-    response = ResponseDelivery()
-    call = await delivered(world, response)
-    with anyio.CancelScope() as scope:
-        scope.cancel()
-        await response.written()
-    assert not await asked_again(world, call)
-
-
-async def test_delivery_that_cannot_be_journalled_is_logged_and_stays_unsettled(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    response = ResponseDelivery()
-    call = await delivered(world, response)
-
-    async def broken(_: Change) -> None:
-        raise OSError("full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(world.ledger, "settle", broken)
-        await response.written()
-    assert "could not be journalled" in caplog.text
-    assert await asked_again(world, call)
