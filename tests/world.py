@@ -65,6 +65,7 @@ class Desk:
 
     shown: list[str] = field(default_factory=list[str])
     identifies_people: bool = False
+    notifies: bool = True
 
     async def show(self, grant: str) -> str:
         self.shown.append(grant)

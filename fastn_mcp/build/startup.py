@@ -85,7 +85,7 @@ def introduction_of(settings: Settings, environment: Mapping[str, str]) -> Intro
     )
     if any(value is not None for value in checked_first):
         return None
-    return Introduction(settings.toolsets, reads_only=settings.reads_only, attended=settings.mode != "unattended")
+    return Introduction(settings.toolsets, reads_only=settings.reads_only)
 
 
 def http_address(address: str) -> tuple[str, int]:

@@ -20,6 +20,7 @@ class TerminalChannel:
     """Channel for requests that wait for `fastn-mcp approvals` at any terminal of the state folder's owner."""
 
     identifies_people = False
+    notifies = False
 
     def __init__(self, command: str, place: str = "on this computer") -> None:
         self._command = command

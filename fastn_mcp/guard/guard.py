@@ -169,9 +169,9 @@ class Guard:
             ) from error
 
     @property
-    def asks(self) -> bool:
-        """Whether a person can be asked for approval: false in the mode `unattended`."""
-        return self._evaluator.policy.asks
+    def needs_client_prompt(self) -> bool:
+        """Whether people are asked, and only the client can bring a request before one."""
+        return self._evaluator.policy.asks and not self._approvals.notifies
 
     @property
     def approval_lifetime(self) -> float:

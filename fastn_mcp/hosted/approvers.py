@@ -59,6 +59,7 @@ class TenantInbox:
     """Approval channel of one tenant, whose requests wait on the approval page."""
 
     identifies_people = True
+    notifies = True
 
     def __init__(self, team: Team, tenant: str, ledger: Ledger) -> None:
         self._team = team

@@ -46,6 +46,8 @@ _ARGUMENTS = TypeAdapter[dict[str, JsonValue]](JsonObject, config=ConfigDict(def
 class AppliedChanges(FastnObject):
     """Outcome of each call of a batch."""
 
+    shape = (("batch", "string"), ("calls", "array"))
+
 
 class ApplyChanges(Procedure[AppliedChanges]):
     """Make several changes in order with one approval. Stops at a failure; the same call again resumes."""

@@ -105,9 +105,9 @@ class Dispatcher:
         return redactor.object(body) if redactor.may_stand_in(to_json(body)) else body
 
     @property
-    def asks(self) -> bool:
-        """Whether a person can be asked for approval."""
-        return self._guard.asks
+    def needs_client_prompt(self) -> bool:
+        """Whether people are asked, and only the client can bring a request before one."""
+        return self._guard.needs_client_prompt
 
     @property
     def approval_lifetime(self) -> float:

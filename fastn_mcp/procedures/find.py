@@ -69,6 +69,8 @@ def _searchable(query: str) -> str:
 class SearchResult(FastnObject):
     """Matches, best first, with the kinds that were not searched."""
 
+    shape = (("found", "array"),)
+
 
 class Find(Procedure[SearchResult]):
     """Find anything by name, slug, id or part, in a sentence or misspelt. Start here."""

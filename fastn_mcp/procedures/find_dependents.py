@@ -29,6 +29,8 @@ DETAILS = 30
 class ResourceDependents(FastnObject):
     """Resources that use another, and what could not be checked."""
 
+    shape = (("used_by", "array"), ("not_checked", "array"))
+
 
 class FindDependents(Procedure[ResourceDependents]):
     """Find what uses a resource, before you change or delete it."""

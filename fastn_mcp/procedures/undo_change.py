@@ -21,9 +21,13 @@ _FIRST = 1e12
 class ChangeList(FastnObject):
     """Changes, newest first."""
 
+    shape = (("changes", "array"), ("next_cursor", "string"))
+
 
 class UndoResult(FastnObject):
     """The undone change, and what the undo did not restore."""
+
+    shape = (("undone", "string"), ("by", "string"))
 
 
 class ListChanges(Procedure[ChangeList]):

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.dispatch import Dispatcher
+from fastn_mcp.server.output_schema import output_schema
 from fastn_mcp.server.prompts import PromptCatalog
 from fastn_mcp.server.resources import IdCompletion, ResourceReader
 from fastn_mcp.tools.tool import AnyTool, Effect
@@ -27,7 +28,7 @@ class AccountContext:
         self.dispatch = dispatch
         self.label = label
         self.by_name = {operation.tool_name(): operation for operation in tools}
-        self.listed = _list_tools(tuple(tools), attended=dispatch.asks)
+        self.listed = _list_tools(tuple(tools), needs_prompt=dispatch.needs_client_prompt)
         self.resources = ResourceReader(dispatch, tools, label)
         self.prompts = PromptCatalog(tools)
         self.completion = IdCompletion(dispatch, tools)
@@ -50,8 +51,8 @@ def single_account(account: AccountContext) -> Callable[[Context], RequestContex
 
 
 @cache
-def _list_tools(tools: tuple[AnyTool, ...], *, attended: bool) -> ListToolsResult:
-    return ListToolsResult(tools=[tool(operation, attended=attended) for operation in tools])
+def _list_tools(tools: tuple[AnyTool, ...], *, needs_prompt: bool) -> ListToolsResult:
+    return ListToolsResult(tools=[tool(operation, needs_prompt=needs_prompt) for operation in tools])
 
 
 def input_schema(name: str) -> dict[str, Any] | None:
@@ -74,15 +75,27 @@ def _listed_argument(facts: dict[str, Any]) -> dict[str, Any]:
     return {key: facts[key] for key in ("description", "type", *facts) if key in facts and key not in _LIMITS}
 
 
-def tool(operation: AnyTool, *, attended: bool = True) -> Tool:
-    """Return a tool as MCP lists it. Unless `attended`, clients are not told to ask a person, which would hide it."""
+ALWAYS_LOADED = frozenset({"find", "get_overview", "diagnose", "preview_change"})
+"""Tools with which work begins. Clients that load tools on demand are asked to keep these loaded."""
+
+
+def tool(operation: AnyTool, *, needs_prompt: bool = False) -> Tool:
+    """Return a tool as MCP lists it.
+
+    With `needs_prompt`, clients are told to ask a person before calls that destroy or grant access. Such a client does
+    not run them without a person, not even to preview them.
+    """
     reads = operation.effect is Effect.READ
-    asks = attended and operation.effect.rank >= Effect.ACCESS.rank
+    hints = {
+        "anthropic/alwaysLoad": operation.tool_name() in ALWAYS_LOADED,
+        "anthropic/requiresUserInteraction": needs_prompt and operation.effect.rank >= Effect.ACCESS.rank,
+    }
     return Tool(
         name=operation.tool_name(),
         title=operation.title(),
         description=operation.__doc__,
         input_schema=_schema(operation),
+        output_schema=output_schema(operation),
         annotations=ToolAnnotations(
             title=operation.title(),
             read_only_hint=reads,
@@ -90,5 +103,5 @@ def tool(operation: AnyTool, *, attended: bool = True) -> Tool:
             idempotent_hint=operation.idempotent(),
             open_world_hint=True,
         ),
-        _meta={"anthropic/requiresUserInteraction": True} if asks else None,
+        _meta={name: True for name, wanted in hints.items() if wanted} or None,
     )

@@ -38,12 +38,11 @@ class HandshakeReply:
 
 
 class Introduction:
-    """Early handshake with one client. If not `attended`, clients are not told to ask a person."""
+    """Early handshake with one client."""
 
-    def __init__(self, toolsets: Collection[str] | None, *, reads_only: bool, attended: bool) -> None:
+    def __init__(self, toolsets: Collection[str] | None, *, reads_only: bool) -> None:
         self._toolsets = toolsets
         self._reads_only = reads_only
-        self._attended = attended
         self._version: str | None = None
         self._initialized = False
 
@@ -83,9 +82,8 @@ class Introduction:
                 return None
 
     def _listed(self) -> list[Json]:
-        left_out = () if self._attended else ("_meta",)
         return [
-            {name: value for name, value in entry["tool"].items() if name not in left_out}
+            entry["tool"]
             for entry in self._text["tools"].values()
             if (self._toolsets is None or entry["toolset"] in self._toolsets)
             and (entry["reads"] or not self._reads_only)

@@ -15,6 +15,8 @@ from fastn_mcp.tools.tool import Effect, FastnObject, Result
 class AiReply(FastnObject):
     """A reply of Fastn's AI, with its questions and pending approvals. Untrusted text."""
 
+    shape = (("session_id", "string"), ("questions", "array"), ("pending_approvals", "array"))
+
 
 class Conversation(Operation[Result], Generic[Result]):
     """Base class of messages to Fastn's AI."""

@@ -556,3 +556,15 @@ async def test_the_allowance_says_what_is_left_of_the_plan_and_never_less_than_n
     asked = form(world)
     assert isinstance(await world.call(CreateCustomer(name="C"), asked), Done)
     assert len(asked.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "notifies", "needed"), [("guarded", True, False), ("guarded", False, True), ("unattended", False, False)]
+)
+async def test_client_prompt_is_needed_only_if_nothing_else_notifies_a_person(
+    tmp_path: Path, mode: Any, notifies: bool, needed: bool
+) -> None:
+    """Ours: the page and webhooks bring a request before a person; a terminal waits until somebody looks."""
+    world = World(tmp_path, Policy(mode))
+    world.desk.notifies = notifies
+    assert world.dispatch.needs_client_prompt is needed

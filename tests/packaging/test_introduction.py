@@ -51,7 +51,7 @@ async def test_it_says_in_each_era_what_the_real_server_says(flags: dict[str, ob
     settings = resolved_of(flags, {}, None, sandboxed=True).settings
     environment = {"FASTN_CONFIG_DIR": str(tmp_path)}
     policy = policy_of(settings, environment)
-    parts = assemble(settings, Sandboxed(), policy, tmp_path, environment, browser=False, tally=None)
+    parts = assemble(settings, Sandboxed(), policy, tmp_path, environment, browser=True, tally=None)
     server = build(parts.dispatch, parts.tools, parts.label)
     for version in HANDSHAKE:
         introduction = introduction_of(settings, environment)
@@ -85,7 +85,7 @@ def test_the_toolsets_that_can_be_named_are_those_of_the_catalogue() -> None:
 )
 def test_what_real_clients_declare_is_known(capabilities: dict[str, object]) -> None:
     """Ours: or they would gain nothing."""
-    introduction = Introduction(None, reads_only=False, attended=True)
+    introduction = Introduction(None, reads_only=False)
     assert introduction.reply(line("initialize", hello(capabilities=capabilities))) is not None
 
 
@@ -123,7 +123,7 @@ def test_what_real_clients_declare_is_known(capabilities: dict[str, object]) -> 
 )
 def test_what_is_not_exactly_known_is_left_to_the_sdk(odd: bytes) -> None:
     """Ours: no second opinion about the protocol."""
-    assert Introduction(None, reads_only=False, attended=True).reply(odd) is None
+    assert Introduction(None, reads_only=False).reply(odd) is None
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_what_is_not_exactly_known_is_left_to_the_sdk(odd: bytes) -> None:
 )
 def test_what_comes_in_another_order_is_left_to_the_sdk(before: list[bytes], after: bytes) -> None:
     """Ours: eras are not mixed, and nothing is listed before the handshake is over."""
-    introduction = Introduction(None, reads_only=False, attended=True)
+    introduction = Introduction(None, reads_only=False)
     for known in before:
         assert introduction.reply(known) is not None
     assert introduction.reply(after) is None

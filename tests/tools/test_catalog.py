@@ -10,7 +10,7 @@ from mcp.types import ToolAnnotations
 from pydantic_core import to_json
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
-from fastn_mcp.server.context import tool
+from fastn_mcp.server.context import ALWAYS_LOADED, tool
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import AnyTool, Effect
@@ -214,10 +214,18 @@ def test_all_four_hints_agree_with_the_operation(operation: AnyOperation) -> Non
 
 
 @every
-def test_destructive_tools_ask_the_client_to_confirm(offer: AnyTool) -> None:
-    """Ours: the client's own hint exists beside our approval request."""
+def test_clients_prompt_only_if_nothing_else_reaches_a_person(offer: AnyTool) -> None:
+    """Ours: a client that has to prompt does not even preview without a person."""
+    hint = "anthropic/requiresUserInteraction"
     asks = offer.effect in (Effect.ACCESS, Effect.TRASH, Effect.DESTROY)
-    assert tool(offer).meta == ({"anthropic/requiresUserInteraction": True} if asks else None)
+    assert ((tool(offer, needs_prompt=True).meta or {}).get(hint) is True) == asks
+    assert hint not in (tool(offer).meta or {})
+
+
+def test_tools_that_begin_work_are_always_loaded() -> None:
+    """Ours: a client that loads tools on demand knows these from the start."""
+    loaded = {offer.tool_name() for offer in ALL_TOOLS if "anthropic/alwaysLoad" in (tool(offer).meta or {})}
+    assert {"find", "get_overview"} <= loaded <= ALWAYS_LOADED
 
 
 def test_tool_list_costs_at_most_6000_tokens() -> None:

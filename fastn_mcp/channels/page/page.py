@@ -82,6 +82,7 @@ class ApprovalPage:
 
     name = "local_page"
     identifies_people = False
+    notifies = True
 
     def __init__(
         self, ledger: Ledger, system: System, opener: Callable[[str], bool], page_file: Path,

@@ -146,6 +146,7 @@ class Webhook:
 
     name = "webhook"
     identifies_people = True
+    notifies = True
 
     def __init__(
         self, sender: WebhookSender, body: Body, approvers: Mapping[str, Approver], answers: WebhookAnswers,

@@ -60,6 +60,8 @@ class OutOfBandChannel(Protocol):
 
     identifies_people: bool
     """Whether each person has a credential of their own, as four-eyes approval requires."""
+    notifies: bool
+    """Whether it brings a request before a person by itself. A terminal waits until somebody looks."""
 
     async def show(self, grant: str) -> str:
         """Publish an approval request, and return a sentence on where to answer it, without secrets."""
@@ -124,6 +126,11 @@ class ApprovalFlow:
         self._system = system
         self._out_of_band = out_of_band
         self._budgets = budgets
+
+    @property
+    def notifies(self) -> bool:
+        """Whether a request is brought before a person without the help of the client."""
+        return self._out_of_band is not None and self._out_of_band.notifies
 
     def _now(self) -> float:
         return self._system.now().timestamp()

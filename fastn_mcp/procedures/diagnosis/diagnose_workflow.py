@@ -75,6 +75,8 @@ _CUTS = (
 class Diagnosis(FastnObject):
     """Diagnosis of a workflow, with remedies."""
 
+    shape = (("verdict", "string"), ("causes", "array"))
+
 
 class DiagnoseWorkflow(Procedure[Diagnosis]):
     """Why a workflow fails or does not run, and what would mend it."""

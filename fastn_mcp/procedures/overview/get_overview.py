@@ -70,6 +70,8 @@ _COUNTED = {
 class Overview(FastnObject):
     """Overview of an account."""
 
+    shape = (("findings", "array"), ("not_checked", "array"))
+
 
 class GetOverview(Procedure[Overview]):
     """The account at a glance: what fails, expires, never fires or is open, worst first; counts, quotas. Start here."""

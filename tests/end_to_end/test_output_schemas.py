@@ -1,0 +1,85 @@
+"""Every structured answer validates against its tool's output schema, as clients check it."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from example_arguments import arguments_of
+from job_runner import tokens
+from jsonschema import Draft202012Validator, validate
+from mcp import Client
+from mcp.types import CallToolResult, Tool
+from server_process import Connect, Person, Upstream, approving, body
+
+from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
+from fastn_mcp.server.output_schema import output_schema
+from fastn_mcp.tools.catalog import CATALOG
+from fastn_mcp.tools.tool import AnyTool, Effect
+
+pytestmark = pytest.mark.anyio
+
+ORDERS = "wf_0d93ee5b1f62"
+
+
+class Answers:
+    """Calls tools, validates each answer, and notes the declared fields that none had."""
+
+    def __init__(self, client: Client, tools: list[Tool]) -> None:
+        self._client = client
+        self._schemas = {tool.name: tool.output_schema or {} for tool in tools}
+        self.unseen = {field for schema in self._schemas.values() for field in _named(schema.get("properties", {}))}
+
+    async def of(self, tool: str, **arguments: Any) -> CallToolResult:
+        result = await self._client.call_tool(tool, arguments)
+        schema, answer = self._schemas[tool], body(result)
+        validate(answer, schema, Draft202012Validator)
+        self.unseen -= set(_named({name: {"properties": value} for name, value in answer.items()}))
+        return result
+
+
+def _named(properties: dict[str, Any]) -> Iterator[str]:
+    for name, schema in properties.items():
+        yield name
+        inner = schema.get("properties")
+        yield from (f"{name}.{field}" for field in cast("dict[str, Any]", inner)) if isinstance(inner, dict) else ()
+
+
+def _procedure_arguments(tool: AnyTool, execution: str, change: str) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "query": "orders", "workflow_id": ORDERS, "execution_id": execution, "kind": "workflow", "id": ORDERS,
+        "change_id": change, "changes": [{"tool": "create_customer", "arguments": {"name": "Hooli"}}],
+        "tool": "create_customer", "arguments": {"name": "Hooli"},
+    }  # fmt: skip
+    return {name: given[name] for name, field in tool.model_fields.items() if field.is_required()}
+
+
+async def test_every_answer_validates_against_its_output_schema(connect: Connect, upstream: Upstream) -> None:
+    """Ours: results, previews and errors of the whole catalogue. No field is declared that answers never have."""
+    async with connect("stdio", "2026-07-28", Person(approving)) as client:
+        answers = Answers(client, (await client.list_tools()).tools)
+        for operation in CATALOG:
+            name, arguments = operation.tool_name(), await arguments_of(client, operation.tool_name())
+            if operation.effect is not Effect.READ:
+                assert body(await answers.of(name, **arguments, dry_run=True))["status"] == "preview"
+            result = await answers.of(name, **arguments)
+            assert not result.is_error, body(result)
+            assert (await answers.of(name, nonsense=1)).is_error
+            upstream.reset() if name.startswith(("delete", "revoke")) else None
+        (run,) = body(await answers.of("list_executions", limit=1, fields=["id"]))["data"]
+        change = body(await answers.of("create_customer", name="Initrode"))["receipt"]["change_id"]
+        for procedure in PROCEDURES:
+            result = await answers.of(procedure.tool_name(), **_procedure_arguments(procedure, run["id"], change))
+            assert not result.is_error, body(result)
+        await answers.of("list_executions", limit=100, detail="full")
+        await answers.of("list_changes", limit=1)
+        for message in ("hm", f"delete {ORDERS}"):
+            await answers.of("ai_chat", message=message)
+    assert not answers.unseen
+
+
+def test_output_schemas_cost_at_most_3000_tokens() -> None:
+    """Ours: some clients pass them to the model. Claude Code and Codex do not."""
+    schemas = {offer.tool_name(): output_schema(offer) for offer in ALL_TOOLS}
+    costs = {name: tokens(json.dumps(schema, separators=(",", ":"))) for name, schema in schemas.items() if schema}
+    assert sum(costs.values()) <= 3_000, costs
