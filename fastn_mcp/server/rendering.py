@@ -53,7 +53,7 @@ def render(
         if call.target is not None:
             answer["target"] = call.target
     if change is not None:
-        answer["receipt"] = receipt(change)
+        answer["receipt"] = safe(receipt(change))  # its names and values come from Fastn
     answer |= {"data": None, "untrusted": True}
     raw = row_of(result)
     data = _with_new_key(raw) if isinstance(call, CreateApiKey) else safe(raw)

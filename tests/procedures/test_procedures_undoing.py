@@ -336,6 +336,16 @@ async def test_result_has_a_receipt(world: World) -> None:
     }
 
 
+async def test_receipt_is_sanitized(world: World) -> None:
+    """Ours: a name or a value of Fastn's cannot hide or reorder what is read beside it."""
+    key = named(world, "customers", "acme-corp")
+    world.sandbox.state.rows["customers"][key] |= {"name": "Acme\u202eCorp", "plan": "Gr\u200bowth"}
+    outcome = await done(world, UpdateCustomer(customer_id=key, plan="Free"))
+    answer: Any = render(UpdateCustomer(customer_id=key, plan="Free"), outcome.result, {}, outcome.change)
+    assert answer["receipt"]["name"] == r"Acme\u{202e}Corp"
+    assert answer["receipt"]["changed"]["plan"]["from"] == r"Gr\u{200b}owth"
+
+
 async def test_list_changes_shows_fields_and_undo(world: World) -> None:
     """Ours."""
     key = named(world, "customers", "acme-corp")
