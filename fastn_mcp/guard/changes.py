@@ -43,7 +43,7 @@ class Change:
     call: str = ""
     """Digest of the call if it is not idempotent; else empty."""
     approved_by: str = ""
-    """What permitted it, such as `policy`, `plan`, `client_form` or `terminal`; empty if that was not recorded."""
+    """What permitted it, such as `policy`, `client_form` or `four_eyes: Dana, Eve`; empty if that was not recorded."""
     unsettled_until: float = 0.0
     """Unix seconds until which repeating the call needs approval: its outcome is unknown, or unknown to the client."""
     batch: str = ""

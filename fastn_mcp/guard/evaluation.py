@@ -121,6 +121,8 @@ class ApprovedCall:
     batch: str = ""
     """Id of its list (`BatchResult.id`), empty for a single call; `number` is its place in the list, from 1."""
     number: int = 0
+    detail: str = ""
+    """See `Approval.detail`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,7 @@ class ChangeJournal:
             before=None if target is None else without_secrets(target),
             sent=fields_sent(call),
             at=now,
-            approved_by=approved.by,
+            approved_by=f"{approved.by}: {approved.detail}" if approved.detail else approved.by,
             call="" if is_idempotent else current.digest,
             unsettled_until=0.0 if is_idempotent else now + deadline + UNSETTLED,
             batch=approved.batch,

@@ -37,6 +37,18 @@ class FieldChange:
     field: str
     before: JsonValue
     after: JsonValue
+    is_shown: bool = True
+    """Whether Fastn showed the earlier value."""
+
+    def words(self, limit: int) -> str:
+        """Return the change in words, with values quoted and cut at `limit` characters."""
+        before = f": {quote(self.before, limit)}" if self.is_shown else " (not shown by Fastn)"
+        return f"{quote(self.field, 60)}{before} becomes {quote(self.after, limit)}"
+
+    def data(self) -> dict[str, JsonValue]:
+        """Return the change as JSON, without `from` if Fastn did not show the earlier value."""
+        before = {"from": self.before} if self.is_shown else {}
+        return {"field": self.field, **before, "to": self.after}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +125,7 @@ class Preview:
     def _impact(self) -> str:
         """Describe the changes, the failed checks, and whether the call can be undone."""
         limit = _WHOLE if self._is_whole else 80
-        changes = [
-            f"{quote(c.field, 60)}: {quote(c.before, limit)} becomes {quote(c.after, limit)}" for c in self.changes
-        ]
+        changes = [change.words(limit) for change in self.changes]
         more = [f"and {counted(self.left_out, 'more field')}"] if self.left_out else []
         changed = "; ".join([*changes, *more])
         unchecked = ", ".join(self.dependence.unchecked)
@@ -146,7 +156,7 @@ class Preview:
         elif self.name is not None:
             body["makes"] = self.name
         if self.changes:
-            body["changes"] = [{"field": c.field, "from": c.before, "to": c.after} for c in self.changes]
+            body["changes"] = [change.data() for change in self.changes]
         if self.pending:
             body["pending"] = list(self.pending)
         if self.left_out:
@@ -244,8 +254,9 @@ def _changes(call: Operation[Any], target: FastnObject | None) -> list[FieldChan
     body = call.model_copy(update=dict.fromkeys(call.secrets())).request().body or {}
     changed = {field: new for field, new in body.items() if current.get(field) != new}
     before, after = redact_object({field: current.get(field) for field in changed}), redact_object(changed)
-    # Both have the same order, even where names are redacted.
-    return [FieldChange(*each) for each in zip(after, before.values(), after.values(), strict=True)]
+    is_shown = [field in current for field in changed]
+    # All have the same order, even where names are redacted.
+    return [FieldChange(*each) for each in zip(after, before.values(), after.values(), is_shown, strict=True)]
 
 
 # Fields that Fastn updates by itself, which do not affect an approval.

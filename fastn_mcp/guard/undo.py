@@ -65,9 +65,11 @@ RULES: Mapping[str, Rule] = {
     "delete_trigger": Rule(
         "create_trigger", "The trigger can be created again under a new id.", "A webhook gets a new address."
     ),
-    "invite_user": Rule(None, "", "Only the dashboard can take the access back."),
+    "invite_user": Rule(None, "", "The invitation is sent; only the dashboard can take the access back."),
     "create_role": Rule(None, "", "Only the dashboard can change or delete the role."),
-    "create_api_key": Rule("revoke_api_key", "The key can be revoked with undo_change."),
+    "create_api_key": Rule(
+        "revoke_api_key", "The key can be revoked with undo_change.", "Until then whoever has it can use it."
+    ),
     "revoke_api_key": Rule(None, "", "A revoked key never works again; create_api_key makes another."),
     "create_secret": Rule("delete_secret", "The secret can be deleted again with undo_change."),
     "delete_secret": Rule(None, "", "Its value cannot be read: a person has to enter it again with create_secret."),
@@ -76,10 +78,23 @@ RULES: Mapping[str, Rule] = {
 }
 """By operation: one rule for each that changes something."""
 
+_APPROVED_BY = {
+    "policy": "the policy; no person was asked",
+    "plan": "a signed plan; no person was asked",
+    "scope": "a temporary approval",
+    "client_form": "a person in the client's form",
+    "local_page": "a person on the approval page",
+    "terminal": "a person at a terminal",
+    "verified": "a person with a credential of their own",
+    "four_eyes": "two people with credentials of their own",
+}
+"""By code: what permitted a change, in words."""
+
 _LONGEST_VALUE = 200
 """Bytes of JSON up to which a receipt shows a value."""
 
 _INVITED = "An invitation that was sent to an administrator cannot be taken back."
+_NOT_SHOWN = "Values that Fastn did not show before cannot be restored."
 _OVERWRITTEN = "The secret of this name was overwritten: its earlier value is lost, and has to be entered again."
 _TO_BE_MADE = "the-id-of-what-is-made"
 
@@ -158,18 +173,34 @@ def receipt(change: Change) -> dict[str, JsonValue]:
     said: dict[str, JsonValue] = {"change_id": change.id}
     said |= {"name": change.name} if change.name else {}
     said |= {"changed": changed} if (changed := changed_fields(change)) else {}
-    said |= {"approved_by": change.approved_by} if change.approved_by else {}
+    said |= {"approved_by": approver(change.approved_by)} if change.approved_by else {}
     undo = undo_of(change)
     if isinstance(undo, NotUndoable):
         return said | {"undo": None, "why": undo.why}
-    return said | {"undo": "undo_change", "restores": undo.restores} | ({"lost": undo.lost} if undo.lost else {})
+    said |= {"undo": "undo_change", "restores": undo.restores}
+    said |= {"lost": undo.lost} if undo.lost else {}
+    if undo.not_restored:
+        said["not_restored"] = [*undo.not_restored]
+    return said
+
+
+def approver(approved_by: str) -> str:
+    """Describe what permitted a change, from `Change.approved_by`."""
+    code, _, detail = approved_by.partition(": ")
+    how = _APPROVED_BY.get(code, code)
+    if not detail:
+        return how
+    if detail in _APPROVED_BY:
+        return f"{how}, given by {_APPROVED_BY[detail]}"
+    people = [person.rpartition("|")[2] for person in detail.split(", ")]  # without the issuer of a sign-in
+    return f"{' and '.join(people)}: {how}"
 
 
 def changed_fields(change: Change) -> dict[str, JsonValue]:
-    """Return the changed fields, each with `from` and `to`. For long values only the size is given."""
+    """Return the changed fields: `from`, if Fastn showed it, and `to`. Long values are given by their size."""
     before = change.before or {}
     return {
-        name: {"from": _brief(before.get(name)), "to": _brief(value)}
+        name: ({"from": _brief(before[name])} if name in before else {}) | {"to": _brief(value)}
         for name, value in change.sent.items()
         if before and before.get(name) != value
     }
@@ -198,16 +229,17 @@ def already(change: Change, now: Mapping[str, JsonValue]) -> bool:
 
 def _restoring(operation: Any, rule: Rule, change: Change, before: Mapping[str, JsonValue]) -> Undo | NotUndoable:
     """Return the update that sets the fields to their earlier values."""
-    was = {name: before.get(name) for name in change.sent}
-    lost = sorted(name for name, value in was.items() if is_redacted(value))
+    unknown = change.sent.keys() - before.keys()
+    was = {name: before[name] for name in change.sent if name in before}
+    lost = [name for name, value in was.items() if is_redacted(value)]
     given, refused = _arguments(operation, {name: value for name, value in was.items() if name not in lost})
     parameter = operation.route.parameters[-1]
     try:
         call = operation.model_validate({parameter: change.target} | given)
     except ValidationError:
         return NotUndoable("None of the changed fields can be set to its earlier value.")
-    said = [rule.lost, "Secrets are not kept in the journal."] if lost else [rule.lost]
-    return Undo(call, rule.restores, " ".join(filter(None, said)), tuple(sorted({*lost, *refused})))
+    said = (rule.lost, "Secrets are not kept in the journal." if lost else "", _NOT_SHOWN if unknown else "")
+    return Undo(call, rule.restores, " ".join(filter(None, said)), tuple(sorted({*lost, *refused, *unknown})))
 
 
 def _undoing_overwrite(change: Change, before: Mapping[str, JsonValue]) -> Undo | NotUndoable | None:

@@ -37,6 +37,9 @@ _NOT_SENT = "left"
 _MOST_FAILURES = 3
 """Maximum number of failures described in the message; the rows contain all of them."""
 
+_SHARED = ("approved_by", "restores", "lost", "why")
+"""Fields of a receipt that are the same for many calls. They are given once, with the numbers of the calls."""
+
 _FACTS = ("settle", "rule", "would_allow", "fastn")
 """Facts of an error that its row repeats."""
 
@@ -183,17 +186,17 @@ def _row_of(number: int, call: Call, outcome: Done | NotDone | Change, now: floa
 
 
 def _receipt(call: Call, result: FastnObject | None, change: Change | None) -> dict[str, JsonValue]:
-    """Return the id of the created resource, if any, and the change_id for undo_change."""
+    """Return the id of the created resource, if any, and the receipt, with the change_id if it can be undone."""
     row: dict[str, JsonValue] = {}
     if isinstance(call, RunWorkflow):
-        fields = {} if result is None else result.model_dump()
-        row["made"] = next((str(fields[name]) for name in ("executionId", "id") if name in fields), None)
+        run = {} if result is None else result.model_dump()
+        row["made"] = next((str(run[name]) for name in ("executionId", "id") if name in run), None)
     elif call.target is None and change is not None:
         row["made"] = change.target
     if change is not None:
-        fields_of_change = receipt(change)
-        names = ("name", "changed", "change_id") if fields_of_change["undo"] is not None else ("name", "changed")
-        row |= {name: fields_of_change[name] for name in names if name in fields_of_change}
+        fields = receipt(change)
+        names = ("name", "changed", *(("change_id",) if fields["undo"] is not None else ()), "not_restored", *_SHARED)
+        row |= {name: fields[name] for name in names if name in fields}
     return {name: value for name, value in row.items() if value is not None}
 
 
@@ -208,7 +211,9 @@ def _settling(call: Call) -> dict[str, JsonValue]:
 def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonValue]], note: str) -> AppliedChanges:
     """Return the result if every call was done. Raises `UnknownOutcome` or `Stopped` with the progress if not."""
     all_rows = [rows.get(number) or _row(number, call, _NOT_SENT) for number, call in enumerate(calls, 1)]
+    receipts = _shared(all_rows)
     facts: dict[str, JsonValue] = {"batch": id_, "calls": cast(JsonValue, all_rows)} | ({"note": note} if note else {})
+    facts |= {"receipts": receipts} if receipts else {}
     outcomes = [row["outcome"] for row in all_rows]
     done = sum(outcome in MADE for outcome in outcomes)
     if done == len(calls):
@@ -229,6 +234,19 @@ def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonVa
         settle = "Settle it with the read in its row; it is not sent again."
         raise UnknownOutcome(" ".join(sentences), f"{settle} {again}".strip(), certainty="", facts=facts)
     raise Stopped(" ".join(sentences), f"Fix what stopped it. {again}", certainty="", facts=facts)
+
+
+def _shared(rows: Iterable[dict[str, JsonValue]]) -> list[JsonValue]:
+    """Move what receipts share out of the rows: who approved it, and what undo_change restores, by call numbers."""
+    found: dict[tuple[JsonValue, ...], list[JsonValue]] = {}
+    for row in rows:
+        shared = tuple(row.pop(name, None) for name in _SHARED)
+        if any(shared):
+            found.setdefault(shared, []).append(row["call"])
+    return [
+        {"calls": calls, **{name: value for name, value in zip(_SHARED, shared, strict=True) if value}}
+        for shared, calls in found.items()
+    ]
 
 
 def _named(row: Mapping[str, JsonValue]) -> str:

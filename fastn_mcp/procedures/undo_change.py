@@ -79,7 +79,7 @@ class UndoChange(Procedure[UndoResult]):
         if undo.call.target is None:
             answer["new_id"] = outcome.result.model_dump().get("id")
         if undo.lost:
-            answer["lost"] = undo.lost
+            answer["stays"] = undo.lost
         if undo.not_restored:
             answer["not_restored"] = list(undo.not_restored)
         return Done(UndoResult.model_validate(answer), outcome.change)

@@ -157,7 +157,8 @@ async def test_a_text_that_is_not_the_name_declines_for_good(world: World) -> No
     call = deletion(world)
     refused = await world.call(call, form(world, Approve("Globex")))
     assert isinstance(refused, Declined)
-    assert "not the one that approves this call. It counts as declined." in refused.what
+    assert refused.what == 'Another text was typed than "Globex Exports", which approves it. That counts as declined.'
+    assert refused.next_step == "If the person wants it after all, call again: they are asked anew."
     (grant,) = await world.ledger.decided(9)
     assert (grant.state, grant.by, grant.note) == (RequestState.DECLINED, "client_form", "another text was typed")
     assert await world.ledger.declines("local") == (1, world.clock.at.timestamp())

@@ -187,10 +187,12 @@ def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
     values = {"name": ("Old", "New"), "plan": ("Growth", "Free")} | {f"note{n}": (None, f"n{n}") for n in range(12)}
     del values["note3"]
     changes = [
-        {"field": field, "from": before, "to": after}
+        {"field": field, **({} if before is None else {"from": before}), "to": after}
         for field, (before, after) in sorted(values.items(), key=lambda each: [*shown_order(call)].index(each[0]))
     ]
-    undo = "The earlier values can be restored with undo_change."
+    undo = (
+        "The earlier values can be restored with undo_change. Values that Fastn did not show before cannot be restored."
+    )
     does = (UpdateCustomer.__doc__ or "").strip() + " It acts on connected systems, for real."
     assert shown.data() == {
         "call": "update_customer",
@@ -209,7 +211,11 @@ def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
         ],
         "not_checked": ["triggers", "runs"],
     }
-    changed = "; ".join(f"{quote(c['field'])}: {quote(c['from'])} becomes {quote(c['to'])}" for c in changes[:12])
+    changed = "; ".join(
+        f"{quote(c['field'])}{': ' + quote(c['from']) if 'from' in c else ' (not shown by Fastn)'}"
+        f" becomes {quote(c['to'])}"
+        for c in changes[:12]
+    )
     impact = f"{changed}; and 1 more field. Not checked: triggers, runs. The same may have happened. {undo}"
     used = 'used by at least 2 connections ("Katana", "HubSpot"), 1 secret ("KEY")'
     first, second, third, last = shown.lines()

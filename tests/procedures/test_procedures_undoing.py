@@ -20,6 +20,7 @@ from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
+from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret
@@ -89,7 +90,7 @@ async def test_undo_of_an_update_restores_the_state_before(world: World, what: s
     answer = await undone(world, change)
     assert row(world, collection, key) == before
     assert answer["undone"] == change.id
-    assert "lost" not in answer
+    assert "stays" not in answer
 
 
 async def test_undo_restores_the_routes_of_a_trigger(world: World) -> None:
@@ -154,7 +155,7 @@ async def test_undo_of_a_deletion_names_new_id_and_losses(world: World) -> None:
     created = row(world, "customers", answer["new_id"])
     assert answer["new_id"] != key
     assert [created[name] for name in ("name", "slug", "plan")] == [before[name] for name in ("name", "slug", "plan")]
-    assert "credentials" in answer["lost"]
+    assert "credentials" in answer["stays"]
     assert {"quotaOverrides", "region"} <= set(answer["not_restored"])
 
 
@@ -174,7 +175,7 @@ async def test_undo_recreates_a_deleted_connector(world: World) -> None:
     key = named(world, "connectors", "gamma")
     answer = await undone(world, await changed(world, DeleteConnector(connector_id=key)))
     assert row(world, "connectors", answer["new_id"])["slug"] == "gamma"
-    assert "credentials" in answer["lost"]
+    assert "credentials" in answer["stays"]
 
 
 async def test_undo_of_a_creation_deletes_after_approval(world: World) -> None:
@@ -245,6 +246,8 @@ async def test_change_without_undo_says_why(world: World, tool: str, arguments: 
     assert why in str(error)
     assert len(world.changes) == sent
 
+
+INVITED = "An invitation that was sent to an administrator cannot be taken back."
 
 KINDS = ("customers", "connectors", "connections", "workflows", "triggers", "users", "roles", "api_keys", "secrets")
 
@@ -330,7 +333,7 @@ async def test_result_has_a_receipt(world: World) -> None:
         "change_id": outcome.change.id,
         "name": "Acme Corp",
         "changed": {"plan": {"from": "Growth", "to": "Free"}},
-        "approved_by": "policy",
+        "approved_by": "the policy; no person was asked",
         "undo": "undo_change",
         "restores": restores,
     }
@@ -344,6 +347,34 @@ async def test_receipt_is_sanitized(world: World) -> None:
     answer: Any = render(UpdateCustomer(customer_id=key, plan="Free"), outcome.result, {}, outcome.change)
     assert answer["receipt"]["name"] == r"Acme\u{202e}Corp"
     assert answer["receipt"]["changed"]["plan"]["from"] == r"Gr\u{200b}owth"
+
+
+async def test_each_call_of_a_list_has_its_receipt(world: World) -> None:
+    """Ours: the shared part of the receipts once, with the numbers of the calls."""
+    acme, katana = (named(world, "customers", slug) for slug in ("acme-corp", "katana-customer"))
+    flow = named(world, "workflows", "update-inventory")
+    calls = [
+        {"tool": "update_customer", "arguments": {"customer_id": acme, "plan": "Free"}},
+        {"tool": "create_customer", "arguments": {"name": "Initech", "admin_email": "bill@initech.example"}},
+        {"tool": "delete_workflow", "arguments": {"workflow_id": flow}},
+        {"tool": "update_customer", "arguments": {"customer_id": katana, "plan": "Free"}},
+    ]
+    answer = (await done(world, ApplyChanges.model_validate({"changes": calls}))).result.model_dump()
+    by = {"approved_by": "a person in the client's form"}
+    restores = "The earlier values can be restored with undo_change."
+    assert answer["receipts"] == [
+        {"calls": [1, 4], **by, "restores": restores},
+        {"calls": [2], **by, "restores": RULES["create_customer"].restores, "lost": INVITED},
+        {"calls": [3], **by, "why": RULES["delete_workflow"].lost},
+    ]
+    first, second, third, _ = answer["calls"]
+    assert (first["name"], first["changed"]) == ("Acme Corp", {"plan": {"from": "Growth", "to": "Free"}})
+    assert [sorted(row.keys() & {"change_id", "made", "name"}) for row in (second, third)] == [
+        ["change_id", "made", "name"],
+        ["name"],
+    ]
+    undone = (await done(world, UndoChange(change_id=second["change_id"]))).result.model_dump()
+    assert undone["stays"] == INVITED
 
 
 async def test_list_changes_shows_fields_and_undo(world: World) -> None:
@@ -438,7 +469,7 @@ async def test_overwritten_secrets_are_named_as_lost(world: World) -> None:
     change = await changed(world, UpdateConnector(connector_id=gamma, auth_methods=other, domain="x.example"))
     answer = await undone(world, change)
     assert answer["not_restored"] == ["authMethods"]
-    assert "Secrets" in answer["lost"]
+    assert "Secrets" in answer["stays"]
     assert row(world, "connectors", gamma)["domain"] == "gamma.app"
 
 

@@ -210,7 +210,8 @@ def _subject(request: ApprovalRequest) -> str | None:
 def _change(change: Mapping[str, JsonValue]) -> View:
     """Return the template data of one changed field, before and after."""
     field = sanitize(_text(change.get("field")))
-    return {"field": field, "before": shown(change.get("from")), "after": shown(change.get("to"))}
+    before = shown(change["from"]) if "from" in change else "not shown by Fastn"
+    return {"field": field, "before": before, "after": shown(change.get("to"))}
 
 
 def _used(used: Mapping[str, JsonValue]) -> View:

@@ -8,7 +8,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, Refused, TargetChanged
-from fastn_mcp.guard.approval.quorum import Rights
+from fastn_mcp.guard.approval.quorum import BY, VERIFIED, Rights
 from fastn_mcp.guard.approval.request import (
     Answer,
     ApprovalForm,
@@ -27,12 +27,17 @@ from fastn_mcp.guard.audit.recorder import Recorder, record_expired
 from fastn_mcp.guard.evaluation import ApprovedCall, BudgetCheck, CallEvaluation, Evaluation
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, Vote, holder
 from fastn_mcp.guard.policy import Decision
+from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
 
 _TOO_FAST = 1.0
 """Seconds within which nobody can read a form: a faster answer, approved or declined, comes from a program."""
+
+_BY_A_PROGRAM = (
+    "the client's software answered the form in less than a second, before anyone could read it; that does not count"
+)
 
 _DISTRUST = 900.0
 """Seconds for which a form is not used after it was found not to reach a person."""
@@ -97,6 +102,13 @@ class Approval:
     """Whether the calls have to be evaluated again, since time has passed while a person decided."""
     opens_temporary: bool = False
     """Whether the person also gave a temporary approval of similar calls on its target."""
+
+    @property
+    def detail(self) -> str:
+        """Names of the people who approved it, if they are known, or how a temporary approval was given."""
+        if self.temporary is not None:
+            return self.temporary.by
+        return ", ".join(self.request.approvers) if self.request is not None and self.by in (BY, VERIFIED) else ""
 
     @property
     def reference(self) -> str | None:
@@ -209,7 +221,7 @@ class ApprovalFlow:
             await self._ledger.add_temporary(opened)
         trace = None if request is None else request.trace
         of = f"{approval.reference}.{number}" if request is not None and is_list else approval.reference
-        return ApprovedCall(current, principal, by, of, trace, evaluation.id, number)
+        return ApprovedCall(current, principal, by, of, trace, evaluation.id, number, approval.detail)
 
     async def _use_request(
         self, request: ApprovalRequest, number: int, current: CallEvaluation, evaluation: Evaluation
@@ -287,10 +299,10 @@ class ApprovalFlow:
         by, now = form.name, self._now()
         is_quick = now - request.created < _TOO_FAST and not form.trusts_fast_answers
         if is_quick and not isinstance(answer, NoAnswer):
-            answer = NoAnswer("the form was answered in less than a second, which only a program does")
+            answer = NoAnswer(_BY_A_PROGRAM)
         if isinstance(answer, Approve) and request.expected not in (None, answer.typed):
             await self._ledger.decide(request, Vote(by, approves=False, at=now), by, "another text was typed")
-            raise _declined(why="The text that was typed is not the one that approves this call.")
+            raise _declined(why=f"Another text was typed than {quote(request.expected)}, which approves it.")
         match answer:
             case NoAnswer(reason):
                 return await self._unanswered(evaluation, caller, form, request, reason, is_quick=is_quick)
@@ -436,7 +448,9 @@ def used_up() -> Refused:
 def _declined(note: str = "", why: str = "", until: float | None = None) -> Declined:
     """`until`: Unix seconds until which the same call stays declined, if it does."""
     if why:
-        return Declined(f"{why} It counts as declined.", "Ask the person, then call again.")
+        return Declined(
+            f"{why} That counts as declined.", "If the person wants it after all, call again: they are asked anew."
+        )
     said: Mapping[str, JsonValue] = {"note": note} if note else {}
     if until is None:
         return Declined("A person declined this call.", "Do not repeat it; ask what to do instead.", facts=said)
