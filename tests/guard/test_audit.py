@@ -193,7 +193,9 @@ def test_rotation_while_two_processes_write_leaves_one_chain(path: Path) -> None
         assert [e["target"] for e in found if e["principal"] == name] == [str(number) for number in range(200)]
 
 
-@pytest.mark.parametrize(("keeping", "left"), [(Keeping(files=2), 2), (Keeping(days=3), 3), (Keeping(days=9), 5)])
+@pytest.mark.parametrize(
+    ("keeping", "left"), [(Keeping(files=2), 2), (Keeping(days=0), 0), (Keeping(days=3), 3), (Keeping(days=9), 5)]
+)
 def test_keeping_says_which_rotated_files_have_expired(tmp_path: Path, keeping: Keeping, left: int) -> None:
     """Ours: by number, or by the time of the newest entry; the oldest first."""
     rotated = [tmp_path / f"audit.{n}.jsonl" for n in range(5)]

@@ -87,30 +87,28 @@ def joined(lines: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tamper", "line", "word"),
+    ("tamper", "line", "problem"),
     [
-        (edited, 5, "edited"),
-        (hash_edited, 5, "edited"),
-        (missing, 5, "entry 5 should stand before it"),
-        (first_missing, 1, "entry 1 should stand before it"),
-        (swapped, 5, "entry 5 should stand before it"),
-        (repeated, 5, "does not belong after entry 4"),
-        (inserted, 5, "does not follow"),
-        (written_anew, 6, "does not follow"),
-        (foreign, 5, "not an audit entry"),
-        (emptied, 5, "cut"),
-        (cut, 5, "cut"),
-        (joined, 5, "edited"),
+        (edited, 5, "it was edited: its content does not match its hash"),
+        (hash_edited, 5, "it was edited: its content does not match its hash"),
+        (missing, 5, "it is entry 6, and entry 5 should stand before it"),
+        (first_missing, 1, "it is entry 2, and entry 1 should stand before it"),
+        (swapped, 5, "it is entry 6, and entry 5 should stand before it"),
+        (repeated, 5, "it is entry 4, which does not belong after entry 4"),
+        (inserted, 5, "it does not follow the line before it: one of the two was replaced"),
+        (written_anew, 6, "it does not follow the line before it: one of the two was replaced"),
+        (foreign, 5, "it is not an audit entry"),
+        (emptied, 5, "it was cut"),
+        (cut, 5, "it was cut"),
+        (joined, 5, "it was edited: its content does not match its hash"),
     ],
 )
-def test_whatever_is_done_to_a_line_is_found(tamper: Callable[[list[bytes]], None], line: int, word: str) -> None:
+def test_whatever_is_done_to_a_line_is_found(tamper: Callable[[list[bytes]], None], line: int, problem: str) -> None:
     """Ours: an edited, missing, moved, inserted or cut line breaks the chain at a line that is named."""
     lines = written(9)
     tamper(lines)
-    broken = verify(b"".join(lines).splitlines(keepends=True)).broken
-    assert broken is not None
-    assert broken.line == line
-    assert word in broken.problem
+    report = verify(b"".join(lines).splitlines(keepends=True))
+    assert (report.broken, report.torn) == (BrokenLine(line, problem), ())
 
 
 @given(st.integers(0, 10**6), st.integers(1, 255))
@@ -130,6 +128,24 @@ def test_a_cut_at_the_end_is_found_with_a_head_that_was_noted() -> None:
     assert verify(lines[:7], head).noted is None
     assert verify(lines, head).noted == 9
     assert verify(lines, verify(lines[:7]).head).noted == 7
+    assert verify(lines, BEGINNING).noted == 0
+
+
+def test_log_is_compared_with_the_newest_entry_in_the_ledger() -> None:
+    """Ours: whoever writes the whole chain anew, or cuts it off, is found by the entry that the ledger knows."""
+    lines = written(4)
+    anchor = End(4, verify(lines).head)
+    assert verify(lines, anchor=anchor).broken is None
+    assert verify(written(6), anchor=anchor).broken is None
+    cut_off = BrokenLine(4, "the ledger knows entry 4: entries 4 to 4 were cut off or removed")
+    assert verify(lines[:3], anchor=anchor).broken == cut_off
+    end, anew = End(), list[bytes]()
+    for _ in range(6):
+        line, end = sealed(end, {"event": "intent", "tool": "get_customer"})
+        anew.append(line + b"\n")
+    assert verify(anew).broken is None
+    rewritten = "it is not the entry of this number that the ledger knows: the log was rewritten"
+    assert verify(anew, anchor=anchor).broken == BrokenLine(4, rewritten)
 
 
 def test_a_torn_line_that_the_next_entry_accounts_for_breaks_nothing() -> None:

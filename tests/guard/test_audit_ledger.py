@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.errors import Failed
 from fastn_mcp.guard.audit import files
 from fastn_mcp.guard.audit import log as audit_log
-from fastn_mcp.guard.audit.chain import BrokenLine, End
+from fastn_mcp.guard.audit.chain import BrokenLine, End, sealed
 from fastn_mcp.guard.audit.files import Keeping, entries, log_files, verify
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, Unwritten, about, deleted_name
 from fastn_mcp.guard.ledger.ledger import Ledger
@@ -159,7 +160,8 @@ async def test_log_that_lost_entries_goes_on_with_its_number_and_says_what_is_mi
     await log.anchor()
     assert log.record(INTENT) == "7"
     *_, note, entry = entries(path)
-    assert (note["n"], note["event"], note["principal"], note["tool"]) == (6, "log_shortened", "fastn-mcp", "audit")
+    about_itself = {"event": "log_shortened", "principal": "fastn-mcp", "account": "", "tool": "audit"}
+    assert (note["n"], {name: note.get(name) for name in about_itself}) == (6, about_itself)
     assert note["message"] == (
         f"The log ended with entry 5 (hash {head}); {gone} are not in this folder:"
         " the log was emptied, shortened or moved elsewhere."
@@ -202,6 +204,92 @@ async def test_log_that_is_moved_or_compressed_is_one_chain(path: Path, opened: 
     assert report.files == (("audit.jsonl.2.gz", 3), ("audit.jsonl.1", 1), ("audit.jsonl", 1))
     path.unlink()
     assert [file.name for file in log_files(path)] == ["audit.jsonl.2.gz", "audit.jsonl.1"]
+
+
+async def test_files_belong_together_by_their_entries_and_not_by_their_times(
+    path: Path, opened: Callable[..., AuditFile]
+) -> None:
+    """Ours: a file that was copied back later, or is of another program, changes nothing."""
+    opened().record(INTENT)
+    size = path.stat().st_size
+    await written(opened(Keeping(max_bytes=size)), 2)
+    names = ["audit.000000001.jsonl", "audit.000000002.jsonl", "audit.jsonl"]
+    os.utime(path.with_name(names[0]), (NOW.timestamp() + 10**9,) * 2)
+    assert [file.name for file in log_files(path)] == names
+    foreign, old = path.with_name("audit-notes.jsonl"), path.rename(path.with_name("audit.old"))
+    foreign.write_text("of somebody else\n")
+    for newer, file in enumerate((*map(path.with_name, names[:2]), old, foreign)):
+        os.utime(file, (NOW.timestamp() + newer,) * 2)
+    assert [file.name for file in log_files(path)] == [*names[:2], "audit.old"]
+
+
+async def test_file_with_a_forged_end_is_read_only_where_the_right_one_is_missing(
+    path: Path, opened: Callable[..., AuditFile]
+) -> None:
+    """Ours: of two files that end with the same entry the one that the next file refers to counts; else it is said."""
+    opened().record(INTENT)
+    await written(opened(Keeping(max_bytes=path.stat().st_size)), 1)
+    right, forged = path.with_name("audit.000000001.jsonl"), path.with_name("audit-0.jsonl")
+    forged.write_bytes(sealed(End(), {"event": "intent"})[0] + b"\n")
+    assert verify(path).broken is None
+    assert log_files(path) == [right, path]
+    right.unlink()
+    replaced = BrokenLine(2, "it does not follow the line before it: one of the two was replaced")
+    assert verify(path).broken == replaced
+    assert log_files(path) == [forged, path]
+
+
+async def test_empty_log_comes_after_its_newest_rotated_file(path: Path, opened: Callable[..., AuditFile]) -> None:
+    """Ours: nothing was written since the rotation."""
+    opened().record(INTENT)
+    moved = path.rename(path.with_name("audit.jsonl.1"))
+    path.touch(0o600)
+    assert log_files(path) == [moved, path]
+
+
+async def test_file_of_another_program_beside_an_empty_log_is_not_part_of_it(
+    path: Path, opened: Callable[..., AuditFile]
+) -> None:
+    """Ours: the first entry accounts for nothing that is not of the log."""
+    path.with_name("audit-notes.jsonl").write_text("of somebody else\n")
+    opened().record(INTENT)
+    report = verify(path)
+    assert (report.broken, report.torn, report.files) == (None, (), (("audit.jsonl", 1),))
+    assert "torn" not in next(entries(path))
+
+
+async def test_compressed_file_of_one_entry_is_part_of_the_chain(path: Path, opened: Callable[..., AuditFile]) -> None:
+    opened().record(INTENT)
+    path.with_name("audit.jsonl.1.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert opened().record(INTENT) == "2"
+    assert verify(path).files == (("audit.jsonl.1.gz", 1), ("audit.jsonl", 1))
+
+
+@pytest.mark.parametrize(("longest", "is_read"), [(1024, False), (1025, True)])
+async def test_compressed_file_is_read_up_to_a_maximum(
+    path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch, longest: int, is_read: bool
+) -> None:
+    """Ours: a file that is small only while it is compressed costs no more than a large log. Read block by block."""
+    opened().record(replace(INTENT, message="a" * 500))
+    opened().record(INTENT)
+    data = path.read_bytes()
+    assert 2 * 512 < len(data) <= 3 * 512
+    compressed = path.with_name("audit.1.gz")
+    compressed.write_bytes(gzip.compress(data))
+    path.unlink()
+    opened().record(INTENT)
+    monkeypatch.setattr(files, "_BLOCK", 512)
+    monkeypatch.setattr(files, "_LONGEST_FILE", longest)
+    assert log_files(path) == [*([compressed] if is_read else []), path]
+
+
+async def test_line_that_is_not_an_entry_is_skipped_by_a_reader(path: Path, opened: Callable[..., AuditFile]) -> None:
+    """Ours: `verify` names it; who lists the entries goes on."""
+    opened().record(INTENT)
+    with path.open("a") as file:
+        file.write('{"n":2,"tool":"delete_customer"}\n["event"]\n"event"\n2\nnull\n{"event":\n')
+    assert [entry["n"] for entry in entries(path)] == [1]
 
 
 async def test_torn_line_is_accounted_for_before_the_log_is_rotated(
@@ -270,6 +358,58 @@ async def test_expired_files_are_deleted_once_the_ledger_knows(
     report = verify(path, deleted=End(1, last))
     assert (report.broken, report.deleted) == (None, 1)
     assert verify(path).broken == BrokenLine(1, "it is entry 2, and entry 1 should stand before it")
+    assert verify(path, report.head, deleted=End(1, last)).noted == report.entries
+
+
+async def test_files_that_the_ledger_knows_as_deleted_and_that_are_still_there_are_verified(
+    path: Path, opened: Callable[..., AuditFile]
+) -> None:
+    """Ours: the ledger knows before they are deleted, so a process can end in between."""
+    await written(opened(), 2)
+    report = verify(path, deleted=End(1, heads(path)[0]))
+    assert (report.broken, report.entries, report.deleted) == (None, 2, 0)
+
+
+@pytest.mark.parametrize("keeping", [Keeping(files=0), Keeping(days=1)])
+async def test_several_files_expire_at_once(
+    path: Path, ledger: Ledger, opened: Callable[..., AuditFile], keeping: Keeping
+) -> None:
+    """Ours: by number or by age, when the server starts; the ledger knows the newest entry that is gone."""
+    opened().record(INTENT)
+    await written(opened(Keeping(max_bytes=path.stat().st_size)), 3)
+    names = [f"audit.{n:09d}.jsonl" for n in (1, 2, 3)]
+    assert [file.name for file in log_files(path)] == [*names, "audit.jsonl"]
+    for name in names:
+        os.utime(path.with_name(name), (NOW.timestamp() - 86_401,) * 2)
+    last = heads(path)[2]
+    await opened(keeping).anchor()
+    assert [file.name for file in log_files(path)] == ["audit.jsonl"]
+    assert await ledger.audit_mark(deleted_name("audit.jsonl")) == (3, last)
+    *_, note = entries(path)
+    assert note["message"] == f"Entries up to 3 were deleted by the retention setting: {', '.join(names)}."
+
+
+async def test_file_that_cannot_be_deleted_is_not_said_to_be(
+    path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours: nor is one that another process deleted, which is no fault."""
+    opened().record(INTENT)
+    await written(opened(Keeping(max_bytes=path.stat().st_size)), 3)
+    unlink = Path.unlink
+
+    def unlink_some(file: Path) -> None:
+        if file.name == "audit.000000001.jsonl":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        unlink(file)
+        if file.name == "audit.000000002.jsonl":
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(Path, "unlink", unlink_some)
+    with caplog.at_level(logging.WARNING):
+        await opened(Keeping(files=0)).anchor()
+    assert caplog.messages == [f"{path.with_name('audit.000000001.jsonl')} cannot be deleted: Permission denied"]
+    *_, note = entries(path)
+    assert note["message"] == "Entries up to 3 were deleted by the retention setting: audit.000000003.jsonl."
 
 
 async def test_expired_file_that_was_edited_is_not_deleted(

@@ -100,7 +100,6 @@ def verify(
     entry in the ledger.
     """
     reader = _Reader(head, start or End(), anchor)
-    broken: BrokenLine | None = None
     number = 0
     for number, line in enumerate(lines, 1):
         if (broken := reader.problem(number, line)) is not None:

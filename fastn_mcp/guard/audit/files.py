@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 from pydantic import JsonValue
 
@@ -36,7 +37,7 @@ class Keeping:
     def expired(self, rotated: list[Path], now: float) -> list[Path]:
         """Return the expired files among a chain's `rotated` ones, the oldest first."""
         by_number = len(rotated) if self.files is None else self.files
-        kept = rotated[max(0, len(rotated) - by_number) :] if by_number else []
+        kept = rotated[max(0, len(rotated) - by_number) :]
         if self.days is not None:
             oldest = now - self.days * 86_400
             # Delete only from the start of the chain: a file stays if an older one stays.
@@ -45,15 +46,10 @@ class Keeping:
         return rotated[: len(rotated) - len(kept)]
 
 
-def opened(file: Path) -> BinaryIO:
-    """Open a file of the log, decompressed. Raises `OSError`."""
-    return cast("BinaryIO", gzip.open(file, "rb")) if file.suffix == ".gz" else file.open("rb")
-
-
 def lines_of(files: Iterable[Path]) -> Iterator[bytes]:
-    """Yield the lines of these files, in order. Raises `OSError`."""
+    """Yield the lines of these files, decompressed, in order. Raises `OSError`."""
     for file in files:
-        with opened(file) as lines:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
             yield from lines
 
 
@@ -67,7 +63,7 @@ def log_files(log: Path) -> list[Path]:
         files.insert(0, newest)
         del ends[newest]
         first = first_of(lines_of([newest]))
-    while first is not None and first.n > 0:
+    while first is not None:
         same = [file for file, end in ends.items() if end.n == first.n]
         found = next((file for file in same if ends[file].head == first.head), next(iter(same), None))
         if found is None:
@@ -93,7 +89,8 @@ def moved_end(log: Path, known: End) -> End | None:
 
 def rotated_name(log: Path, last: int) -> Path:
     """Return an unused name for a rotated log whose last entry is `last`."""
-    names = (log.with_name(f"{log.stem}.{last:09d}{more}{log.suffix}") for more in ("", *(f".{n}" for n in range(100))))
+    more = chain([""], (f".{n}" for n in count()))
+    names = (log.with_name(f"{log.stem}.{last:09d}{suffix}{log.suffix}") for suffix in more)
     return next(name for name in names if not name.exists())
 
 
@@ -136,7 +133,7 @@ def _end(file: Path) -> End | None:
 def _tail(file: Path) -> bytes:
     """Return the last lines of a compressed file."""
     data, read = b"", 0
-    with gzip.open(file, "rb") as lines:
+    with gzip.open(file) as lines:
         while read < _LONGEST_FILE and (block := lines.read(_BLOCK)):
             read += len(block)
             data = (data + block)[-4 * _BLOCK :]
@@ -152,17 +149,16 @@ def verify(path: Path, head: str | None = None, anchor: End | None = None, delet
     files = log_files(path)
     first = first_of(lines_of(files))
     start = deleted if deleted and first and (deleted.n, deleted.head) == (first.n, first.head) else None
-    counts = [0] * len(files)
+    counts = {file.name: 0 for file in files}
 
     def lines() -> Iterator[bytes]:
-        for number, file in enumerate(files):
-            with opened(file) as found:
-                for line in found:
-                    counts[number] += 1
-                    yield line
+        for file in files:
+            for line in lines_of([file]):
+                counts[file.name] += 1
+                yield line
 
     report = verify_lines(lines(), head, start=start, anchor=anchor)
-    return replace(report, files=tuple(zip((file.name for file in files), counts, strict=True)))
+    return replace(report, files=tuple(counts.items()))
 
 
 def entries(path: Path) -> Iterator[dict[str, JsonValue]]:
