@@ -70,6 +70,11 @@ def heads(path: Path) -> list[str]:
     return [str(entry["hash"]) for entry in entries(path)]
 
 
+def aged(file: Path, seconds: float) -> None:
+    """Set the time of a file to so much after NOW."""
+    os.utime(file, (NOW.timestamp() + seconds, NOW.timestamp() + seconds))
+
+
 async def test_ledger_knows_the_newest_entry_once_it_was_told(
     path: Path, ledger: Ledger, opened: Callable[..., AuditFile]
 ) -> None:
@@ -214,12 +219,12 @@ async def test_files_belong_together_by_their_entries_and_not_by_their_times(
     size = path.stat().st_size
     await written(opened(Keeping(max_bytes=size)), 2)
     names = ["audit.000000001.jsonl", "audit.000000002.jsonl", "audit.jsonl"]
-    os.utime(path.with_name(names[0]), (NOW.timestamp() + 10**9,) * 2)
+    aged(path.with_name(names[0]), 10**9)
     assert [file.name for file in log_files(path)] == names
     foreign, old = path.with_name("audit-notes.jsonl"), path.rename(path.with_name("audit.old"))
     foreign.write_text("of somebody else\n")
     for newer, file in enumerate((*map(path.with_name, names[:2]), old, foreign)):
-        os.utime(file, (NOW.timestamp() + newer,) * 2)
+        aged(file, newer)
     assert [file.name for file in log_files(path)] == [*names[:2], "audit.old"]
 
 
@@ -245,6 +250,23 @@ async def test_empty_log_comes_after_its_newest_rotated_file(path: Path, opened:
     moved = path.rename(path.with_name("audit.jsonl.1"))
     path.touch(0o600)
     assert log_files(path) == [moved, path]
+
+
+@pytest.mark.parametrize(("seconds", "following"), [(1, "4"), (0, "6"), (-1, "6")])
+async def test_empty_log_goes_on_after_the_newest_file(
+    path: Path, opened: Callable[..., AuditFile], seconds: float, following: str
+) -> None:
+    """Ours: of files that are equally new, after the greatest number."""
+    for name, count in (("audit-a.jsonl", 3), ("audit-b.jsonl", 5)):
+        log = opened()
+        for _ in range(count):
+            log.record(INTENT)
+        path.rename(path.parent.parent / name)
+    for name in ("audit-a.jsonl", "audit-b.jsonl"):
+        (path.parent.parent / name).rename(path.with_name(name))
+    aged(path.with_name("audit-a.jsonl"), seconds)
+    aged(path.with_name("audit-b.jsonl"), 0)
+    assert opened().record(INTENT) == following
 
 
 async def test_file_of_another_program_beside_an_empty_log_is_not_part_of_it(
@@ -380,7 +402,7 @@ async def test_several_files_expire_at_once(
     names = [f"audit.{n:09d}.jsonl" for n in (1, 2, 3)]
     assert [file.name for file in log_files(path)] == [*names, "audit.jsonl"]
     for name in names:
-        os.utime(path.with_name(name), (NOW.timestamp() - 86_401,) * 2)
+        aged(path.with_name(name), -86_401)
     last = heads(path)[2]
     await opened(keeping).anchor()
     assert [file.name for file in log_files(path)] == ["audit.jsonl"]

@@ -79,12 +79,9 @@ def moved_end(log: Path, known: End) -> End | None:
 
     `known` is an earlier entry of the chain: files that end before it are old copies. Of the others, the newest counts.
     """
-    ends = [(file.stat().st_mtime_ns, end) for file in _beside(log) if (end := _end(file)) is not None]
-    return max(
-        ((time, end.n, end) for time, end in ends if end.n >= known.n),
-        key=lambda found: found[:2],
-        default=(0, 0, None),
-    )[2]
+    ends = {file: end for file in _beside(log) if (end := _end(file)) is not None and end.n >= known.n}
+    newest = max(ends, key=lambda file: (file.stat().st_mtime_ns, ends[file].n), default=None)
+    return None if newest is None else ends[newest]
 
 
 def rotated_name(log: Path, last: int) -> Path:
