@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import anyio
 
-from fastn_mcp.fastn.rows import key_of, owner_of, row_of, text
+from fastn_mcp.fastn.rows import Row, key_of, owner_of, row_of, text
 from fastn_mcp.fastn.targets import GETS, Call, Pages, Send, read_names
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import ListApiKeys, ListRoles, ListSecrets, ListUsers
@@ -52,24 +52,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The fields by which a resource is searched for and told apart."""
+    """A resource with the names by which it is searched for."""
 
     kind: str
     id: str
     name: str
     also: tuple[str, ...]
-    """Other names: slug, reference, email."""
-    slug: str | None
-    email: str | None
-    status: str | None
+    """Other names: slug, reference, email; number and last letters of a key."""
     customer: str | None
     """Id of the customer that owns it."""
-    connector: str | None
-    """Id or slug of its connector."""
-    connector_name: str | None = None
-    """Name of its connector, if the row has it."""
-    workflow: str | None = None
-    """Id of the workflow, for an execution."""
+    row: Row
+    """Its row, without code."""
+
+    @property
+    def emails(self) -> list[str]:
+        return [name for name in self.also if "@" in name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,20 +150,16 @@ async def _read(kind: str, send: Send) -> Contents:
     return Contents(tuple(entries.values()), pages.is_complete)
 
 
+_EMAILS = ("email", "adminEmail", "customerAdmin.email", "userEmail")
+
+
 def entry(kind: str, record: FastnObject) -> Entry:
     """Return a row as an entry. Any of its fields may be missing."""
     row = row_of(record)
-    emails = ("email", "adminEmail", "userEmail")
-    return Entry(
-        kind=kind,
-        id=key_of(row),
-        name=text(row, "name", "connectionName", "workflowName", "slug", "email", "id"),
-        also=tuple(other for field in ("slug", "externalRef", *emails) if (other := text(row, field))),
-        slug=text(row, "slug") or None,
-        email=text(row, *emails) or None,
-        status=text(row, "status") or None,
-        customer=owner_of(row),
-        connector=text(row, "connector.slug", "connector", "connectorId") or None,
-        connector_name=text(row, "connector.name") or None,
-        workflow=text(row, "workflowId") or None if kind not in LISTS else None,
-    )
+    row.pop("code", None)
+    key = key_of(row)
+    also = [other for field in ("slug", "externalRef", *_EMAILS) if (other := text(row, field))]
+    if kind == "api_key":
+        also += [f"key {key}", f"apikey {key}", text(row, "last4")]
+    name = text(row, "name", "connectionName", "workflowName", "slug", "email", "id")
+    return Entry(kind, key, name, tuple(filter(None, also)), owner_of(row), row)

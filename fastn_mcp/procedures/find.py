@@ -1,19 +1,22 @@
-"""The tool `find`: bounded reads of every kind, names ranked against a query, and the next calls."""
+"""The tool `find`: names ranked against a query, with what belongs to the best matches, and the next calls."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal, cast
 
 import anyio
 from pydantic import AfterValidator, Field, JsonValue
 
 from fastn_mcp.errors import FastnError, NotFound
-from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
-from fastn_mcp.fastn.names import label_of
+from fastn_mcp.fastn.directory import LISTS, Entry, entry
+from fastn_mcp.fastn.rows import Row, short, text, timestamp, word
+from fastn_mcp.fastn.states import PENDING, STATES, State, run_state, workflow_state
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.procedures.ranking import EXACT, Index, NamedResource, Ranking, kinds, parts
+from fastn_mcp.procedures.ranking import EXACT, Hit, Ranking, kinds, parts, words_of
+from fastn_mcp.procedures.search_data import NAMED, SearchData, titled
+from fastn_mcp.procedures.tables import age, concise
 from fastn_mcp.tools.connectors import GetConnector, ListConnections
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.paging import Listed
@@ -30,32 +33,43 @@ NEXT: dict[str, tuple[str, ...]] = {
     "customer": ("get_customer(customer_id)", "list_connections(customer_id)", "list_executions(customer_id)"),
     "connector": ("get_connector(connector_id)", "list_connections(connector_id)"),
     "connection": ("list_connections(customer_id)", "list_executions(customer_id)"),
-    "workflow": ("diagnose_workflow(workflow_id)", "get_workflow(workflow_id)", "run_workflow(workflow_id)"),
+    "workflow": ("diagnose_workflow(workflow_id)", "get_workflow(workflow_id)"),
     "trigger": ("get_trigger(trigger_id)", "update_trigger(trigger_id)"),
-    "user": ("list_users(search)",),
+    "user": ("query_audit_log(actor)",),
     "role": ("list_roles()",),
-    "api_key": ("list_api_keys()", "revoke_api_key(api_key_id)"),
-    "secret": ("list_secrets(customer_id)", "create_secret(name)"),
+    "api_key": ("list_api_keys()", "query_audit_log(actor)"),
+    "secret": ("list_secrets(customer_id)",),
     EXECUTION: ("get_execution(execution_id)", "diagnose_workflow(workflow_id)"),
 }
-"""Next calls by kind, each with the argument that it takes from the row."""
+"""Next calls by kind, each with the argument that it takes from the row. None of them deletes."""
+
+RUN = "run_workflow(workflow_id)"
+"""Next call of a workflow that runs."""
 
 _LONGEST_QUERY = 500
 _LONGEST = 100
 """Maximum length of a name in the answer, in characters."""
 
-_NEEDS = {
-    "connection": ("customer", "connector"),
-    "trigger": ("customer", "connector"),
-    "secret": ("customer",),
+_MAX_TRIGGERS = 3
+"""Maximum number of triggers shown of a workflow."""
+
+_MAX_WORKFLOWS = 5
+"""Maximum number of workflows shown of a customer."""
+
+_MAX_BESIDES = 4
+"""Maximum number of names shown that the query has besides the best match."""
+
+_MIN_BESIDES = 85
+"""Lowest score of such a name."""
+
+_COLUMNS = {
+    "trigger": ("type", "schedule", "consecutiveFailures", "routes"),
+    "api_key": ("mode", "permissions", "expiresAt", "lastUsed"),
 }
-"""Kinds whose names are part of the names of another kind."""
+"""Fields shown of a kind besides its names and status."""
 
-_SEARCHES = 3
-"""Maximum number of words searched for in Fastn, for a kind too large to read whole."""
-
-_OWNERS = 2
-"""Maximum number of customers, and of connectors, to list by if such a kind has no search."""
+_UNFINISHED = frozenset(["draft", "drafts", "unpublished", "pending", "invited", "activated", "activation"])
+"""Words that may mean a workflow that was never published, or a customer that is not active yet."""
 
 
 def _searchable(query: str) -> str:
@@ -70,6 +84,27 @@ class SearchResult(FastnObject):
     """Matches, best first, with the kinds that were not searched."""
 
     shape = (("found", "array"),)
+
+
+@dataclass(frozen=True, slots=True)
+class _Matches:
+    """Matches of a query."""
+
+    meant: Sequence[Hit]
+    """Those that could be meant."""
+    named: Sequence[Hit]
+    """The same, and the names that the query has besides."""
+    others: Sequence[Hit]
+    lacking: Sequence[str]
+    """Words of the query that none of `named` has."""
+
+    @property
+    def all(self) -> list[Hit]:
+        """Return each match once, in order."""
+        hits: dict[tuple[str, str], Hit] = {}
+        for hit in (*self.named, *self.others):
+            hits.setdefault((hit.entry.kind, hit.entry.id), hit)
+        return [*hits.values()]
 
 
 class Find(Procedure[SearchResult]):
@@ -87,201 +122,182 @@ class Find(Procedure[SearchResult]):
             if answer is not None:
                 return SearchResult.model_validate(answer)
         data = SearchData(context, (self.kind,) if self.kind else tuple(LISTS))
-        await data.read()
-        ranking = data.rank(self.query)
-        if data.incomplete:
-            await data.add_by_search(ranking.words)
-            await data.add_by_owner(data.rank(self.query, ("customer", "connector")))
-            ranking = data.rank(self.query)
-        return SearchResult.model_validate(self._answer(data, ranking))
+        ranking = await data.search(self.query)
+        return SearchResult.model_validate(await self._answer(data, ranking, context))
 
     async def _by_id(self, found: re.Match[str], context: ProcedureContext) -> dict[str, JsonValue] | None:
         """Return the answer for an id that can be read directly, or is an execution's; else None."""
         single, failures = await _look_up(found, self.kind, context.read)
         if single is not None:
-            customers = await context.directory.names("customer", filter(None, [single.customer]), context.read)
+            data = SearchData(context, ())
+            await data.name_owner(single)
+            if single.kind == "workflow":
+                await data.read_last_run(single)
             if single.kind == "connection":
-                of = single.connector or ""
-                names = {of: single.connector_name} if single.connector_name else {}
-                names = names or await context.directory.names("connector", filter(None, [of]), context.read)
-                single = _titled(single, customers, names.get(of, of))
-            return {"found": [_row(single, EXACT, customers)], "searched": [single.kind], **_next([single.kind])}
+                single = titled(single, data.names)
+            rows = _Rows(data, context).all([Hit(single, EXACT, 1.0, ())])
+            return {"found": rows, "next": _next([single])}
         if found.lastgroup != EXECUTION:
             return None
-        answer: dict[str, JsonValue] = {"found": [], "did_you_mean": [], "searched": [] if failures else [EXECUTION]}
+        answer: dict[str, JsonValue] = {"found": []}
         if failures:
-            answer["not_searched"] = {kind: error.outcome for kind, error in failures.items()}
-        answer["next"] = {EXECUTION: ["list_executions(workflow_id, since)"]}
+            answer["not_searched"] = [f"{kind}: {error.outcome}" for kind, error in failures.items()]
+        answer["next"] = ["list_executions(workflow_id, since)"]
         return answer
 
-    def _answer(self, data: "SearchData", ranking: Ranking) -> dict[str, JsonValue]:
-        shown = ranking.hits[: self.limit]
-        rows = [_row(hit.entry, hit.score, data.customers) for hit in shown]
-        answer: dict[str, JsonValue] = {"found": [*rows]}
-        if len(ranking.hits) > len(shown):
-            answer["more"] = len(ranking.hits) - len(shown)
-        if ranking.ambiguous > 1:
-            answer["ambiguous"] = f"The first {ranking.ambiguous} fit about equally well: ask which one is meant."
-        if rows and ranking.lacking:
-            answer["first_lacks"] = list(ranking.lacking)
-        if not rows:
+    async def _answer(self, data: SearchData, ranking: Ranking, context: ProcedureContext) -> dict[str, JsonValue]:
+        matches = self._matches(data, ranking)
+        shown, meant = matches.all[: self.limit], matches.meant
+        if len(meant) == 1 and meant[0].entry.kind == "workflow" and not data.runs:
+            await data.read_last_run(meant[0].entry)
+        rows = _Rows(data, context, detailed=[hit.entry for hit in meant])
+        answer: dict[str, JsonValue] = {"found": rows.all(shown)}
+        if (more := len(matches.all) - len(shown)) > 0:
+            answer["more"] = more
+        if len(meant) > 1:
+            answer["ambiguous"] = f"The first {len(meant)} fit about equally well: ask which one is meant."
+        if matches.lacking:
+            answer["first_lacks"] = [*matches.lacking]
+        if not shown:
             answer["did_you_mean"] = list(map(_cut, ranking.near))
-        return answer | data.searched() | _next([hit.entry.kind for hit in shown] or self._kinds_named())
+        if gaps := data.gaps(is_answered=bool(shown) and not matches.lacking):
+            answer["not_searched"] = [*gaps]
+        following = _next([hit.entry for hit in shown if hit in matches.named]) if shown else self._lists()
+        if following:
+            answer["next"] = following
+        return answer
 
-    def _kinds_named(self) -> list[str]:
-        """Return the kinds that the query names, for the next calls when nothing was found."""
-        words = (word for part in parts(self.query) for word in part)
-        return [self.kind] if self.kind else sorted({kind for word in words for kind in kinds(word)})
+    def _matches(self, data: SearchData, ranking: Ranking) -> _Matches:
+        finished = [hit for hit in ranking.leaders if not _is_unfinished(hit.entry)]
+        leaders = finished if finished and _UNFINISHED.isdisjoint(words_of(self.query)) else ranking.leaders
+        meant: list[Hit] = []
+        for hit in leaders:
+            if not any(data.belongs(hit.entry, other.entry) for other in meant):
+                meant.append(hit)
+        lacking: Sequence[str] = meant[0].lacking if meant else ()
+        besides: list[Hit] = []
+        while lacking and len(besides) < _MAX_BESIDES:
+            others = data.rank(" ".join(lacking)).leaders
+            if not others or not _is_named(others[0]) or len(others[0].lacking) == len(lacking):
+                break
+            besides += others
+            lacking = others[0].lacking
+        for clause in data.other_clauses:
+            besides += [hit for hit in data.rank(clause).leaders if _is_named(hit) or not hit.lacking]
+        return _Matches(meant, [*meant, *besides], ranking.hits, [*data.lacking, *lacking])
+
+    def _lists(self) -> list[JsonValue]:
+        """Return the lists of the kinds that the query names, as nothing was found."""
+        named = {self.kind} if self.kind else {kind for word in words_of(self.query) for kind in kinds(word)}
+        return [f"{LISTS[kind].tool_name()}()" for kind in sorted(named)]
 
 
-def _row(found: Entry, score: int, customers: Mapping[str, str]) -> dict[str, JsonValue]:
-    row: dict[str, JsonValue] = {"kind": found.kind, "id": found.id or None, "name": _cut(found.name)}
-    if found.slug and parts(found.slug) != parts(found.name):
-        row["slug"] = _cut(found.slug)
-    if found.email and found.email != found.name:
-        row["email"] = _cut(found.email)
-    if found.status:
-        row["status"] = found.status
-    if found.customer:
-        # A connection's name contains the customer's.
-        owner = None if found.kind == "connection" else customers.get(found.customer)
-        row["customer"] = {"id": found.customer, "name": _cut(owner)} if owner else {"id": found.customer}
-    if found.workflow:
-        row["workflow_id"] = found.workflow
-    return row | {"score": score}
+class _Rows:
+    """Rows of the answer. `detailed` ones are shown with what starts them, or what runs for them."""
+
+    def __init__(self, data: SearchData, context: ProcedureContext, detailed: Sequence[Entry] = ()) -> None:
+        self._data = data
+        self._now = context.system.now()
+        self._detailed = {found.id for found in detailed}
+        self._shown: set[str] = set()
+
+    def all(self, hits: Sequence[Hit]) -> list[JsonValue]:
+        self._shown = {hit.entry.id for hit in hits}
+        return [self._row(hit) for hit in hits]
+
+    def _row(self, hit: Hit) -> dict[str, JsonValue]:
+        found, names = hit.entry, self._data.names
+        row: dict[str, JsonValue] = {"kind": found.kind, "id": found.id or None, "name": _cut(found.name)}
+        slug = text(found.row, "slug")
+        if slug and found.kind != "connection" and parts(slug) != parts(found.name):
+            row["slug"] = _cut(slug)
+        if found.kind == "user" and found.emails and found.emails[0] != found.name:
+            row["email"] = _cut(found.emails[0])
+        row |= _state(found)
+        if found.customer and found.kind != "connection":  # a connection's name contains the customer's
+            row["customer"] = self._named("customer", found.customer)
+        if found.kind == EXECUTION and (workflow := text(found.row, "workflowId")):
+            row["workflow_id"] = workflow
+        columns = tuple(name for name in _COLUMNS.get(found.kind, ()) if found.row.get(name, 0) != 0)
+        row |= concise(found.row, columns, names, {}, self._now)
+        row |= self._relations(found)
+        return row | {"score": hit.score}
+
+    def _relations(self, found: Entry) -> dict[str, JsonValue]:
+        """Return what starts a workflow, for whom it runs and how it last ended; and a customer's workflows."""
+        data, row = self._data, dict[str, JsonValue]()
+        if found.kind == "customer" and found.id in self._detailed:
+            runs = data.runs.get(found.id, {})
+            others = [key for key, run in runs.items() if run is not None and key not in self._shown]
+            if others:
+                row["runs"] = [self._named("workflow", key) | self._last(runs[key]) for key in others[:_MAX_WORKFLOWS]]
+        if found.kind == "workflow":
+            runs_for = [(key, runs[found.id]) for key, runs in data.runs.items() if found.id in runs]
+            if runs_for:
+                row["runs_for"] = [self._named("customer", key) | self._last(run) for key, run in runs_for]
+            if may := [key for key, keys in data.able.items() if found.id in keys]:
+                row["may_run_for"] = [self._named("customer", key) for key in may]
+            row |= self._last(data.last_runs.get(found.id))
+            if found.id in self._detailed:
+                row |= self._starters(found)
+        return row
+
+    def _starters(self, workflow: Entry) -> dict[str, JsonValue]:
+        triggers = [found for found in self._data.triggers_of(workflow.id) if found.id not in self._shown]
+        shown: list[JsonValue] = [
+            {"id": found.id, "name": _cut(found.name)} | _state(found) for found in triggers[:_MAX_TRIGGERS]
+        ]
+        row: dict[str, JsonValue] = {"started_by": shown} if shown else {}
+        return row | ({"more_triggers": len(triggers) - _MAX_TRIGGERS} if len(triggers) > _MAX_TRIGGERS else {})
+
+    def _last(self, run: Row | None) -> dict[str, JsonValue]:
+        """Return how a run ended, when and why it failed."""
+        if run is None:
+            return {}
+        at = timestamp(run, "startedAt", "createdAt")
+        ended = f"{text(run, 'status')} {age(at, self._now)}" if at else text(run, "status")
+        error = text(run, "error.headline", "error.message", "error") if run_state(run).is_failure else ""
+        return {"last_run": f"{ended}: {short(error)}" if error else ended}
+
+    def _named(self, kind: str, key: str) -> dict[str, JsonValue]:
+        name = self._data.names[kind].get(key)
+        return {"id": key, "name": _cut(name)} if name else {"id": key}
 
 
-def _next(kinds_shown: Iterable[str]) -> dict[str, JsonValue]:
-    steps: dict[str, JsonValue] = {kind: list(NEXT[kind]) for kind in dict.fromkeys(kinds_shown)}
-    return {"next": steps} if steps else {}
+def _is_named(hit: Hit) -> bool:
+    """Whether the query that found it holds nearly nothing but its name."""
+    return hit.share >= NAMED and hit.score >= _MIN_BESIDES
+
+
+def _state(found: Entry) -> dict[str, JsonValue]:
+    """Return the status of a resource, and its state unless the status says it."""
+    status = text(found.row, "status")
+    row: dict[str, JsonValue] = {"status": status} if status else {}
+    state = STATES[f"{found.kind}s"](found.row) if f"{found.kind}s" in STATES else State.UNKNOWN
+    is_plain = state is State.UNKNOWN or (state is State.LIVE and word(found.row, "status") == "active")
+    return row if is_plain else row | {"state": state.value}
+
+
+def _is_unfinished(found: Entry) -> bool:
+    """Whether it is a workflow that was never published, or a customer that is not active yet."""
+    if found.kind == "workflow":
+        return workflow_state(found.row) is State.DRAFT
+    return found.kind == "customer" and word(found.row, "status") == PENDING.lower()
+
+
+def _next(shown: Iterable[Entry]) -> list[JsonValue]:
+    """Return the next calls for the first of each kind. Only a workflow that runs is offered to be run."""
+    firsts: dict[str, Entry] = {}
+    for found in shown:
+        firsts.setdefault(found.kind, found)
+    calls = [call for kind in firsts for call in NEXT[kind]]
+    workflow = firsts.get("workflow")
+    runs = workflow is not None and workflow_state(workflow.row) is State.LIVE
+    return [*dict.fromkeys([*calls, *([RUN] if runs else [])])]
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-class SearchData:
-    """Resources loaded for one search, with a record of failed or truncated reads."""
-
-    def __init__(self, context: ProcedureContext, wanted: Sequence[str]) -> None:
-        self._context = context
-        self._wanted = wanted
-        self._entries: dict[str, dict[str, Entry]] = {}
-        self._contents: dict[str, Contents] = {}
-        self._has_added = False
-        self.failures: dict[str, FastnError] = {}
-        self.incomplete: list[str] = []
-
-    async def read(self) -> None:
-        """Read the wanted kinds, and those in `_NEEDS`, in parallel."""
-        needed = dict.fromkeys([*self._wanted, *(need for kind in self._wanted for need in _NEEDS.get(kind, ()))])
-        done = 0
-
-        async def read_kind(kind: str) -> None:
-            nonlocal done
-            try:
-                contents = await self._context.directory.contents(kind, self._context.read)
-            except FastnError as error:
-                self.failures[kind] = error
-            else:
-                self._contents[kind] = contents
-                found = enumerate(contents.entries)
-                self._entries[kind] = {entry.id or f"without id {place}": entry for place, entry in found}
-                if not contents.complete:
-                    self.incomplete.append(kind)
-            done += 1
-            await self._context.report(f"Read: {kind}.", done, len(needed))
-
-        async with anyio.create_task_group() as group:
-            for kind in needed:
-                group.start_soon(read_kind, kind)
-
-    @property
-    def customers(self) -> dict[str, str]:
-        """Names by id."""
-        return {found.id: found.name for found in self._of("customer")}
-
-    def rank(self, query: str, of: Sequence[str] = ()) -> Ranking:
-        """Rank the entries of the kinds in `of`; of all wanted kinds if it is empty."""
-        kinds = tuple(of or self._wanted)
-        if self._has_added:  # entries that only this query has, so the index is not shared
-            return self._index(kinds).rank(query)
-        read = tuple(sorted(self._contents))
-        contents = [self._contents[kind] for kind in read]
-        return self._context.directory.derived(contents, (kinds, read), lambda: self._index(kinds)).rank(query)
-
-    async def add_by_search(self, words: Sequence[str]) -> None:
-        """Search Fastn for the first (rarest) of `words`, in the kinds too large to read whole."""
-        await self._add(
-            (kind, {"search": word})
-            for kind in self.incomplete
-            if "search" in LISTS[kind].model_fields
-            for word in words[:_SEARCHES]
-        )
-
-    async def add_by_owner(self, owners: Ranking) -> None:
-        """List the rows of the best-matching customers and connectors, in the kinds that have no search."""
-        best = [hit.entry for hit in owners.hits]
-        likely = [
-            found for kind in ("customer", "connector") for found in [e for e in best if e.kind == kind][:_OWNERS]
-        ]
-        await self._add(
-            (kind, {f"{owner.kind}_id": owner.id})
-            for kind in self.incomplete
-            for owner in likely
-            if "search" not in LISTS[kind].model_fields and f"{owner.kind}_id" in LISTS[kind].model_fields
-        )
-
-    def searched(self) -> dict[str, JsonValue]:
-        """Return which kinds were searched, not searched, or searched only in part."""
-        read: list[JsonValue] = [kind for kind in self._wanted if kind in self._entries]
-        answer: dict[str, JsonValue] = {"searched": "all kinds" if read == list(LISTS) else read}
-        if self.failures:
-            answer["not_searched"] = {kind: error.outcome for kind, error in sorted(self.failures.items())}
-        if self.incomplete:
-            answer["incomplete"] = {kind: f"first {len(self._entries[kind])} read" for kind in self.incomplete}
-        return answer
-
-    async def _add(self, filters: Iterable[tuple[str, Mapping[str, str]]]) -> None:
-        async def add(kind: str, by: Mapping[str, str]) -> None:
-            try:
-                call = cast(Call, LISTS[kind].model_validate({"limit": 100, **by}))
-                page = cast("Listed[FastnObject]", await self._context.read(call))
-            except (FastnError, ValueError):
-                return  # the answer lists the kind as incomplete in any case
-            for found in (entry(kind, row) for row in page.items):
-                self._has_added |= self._entries[kind].setdefault(found.id, found) is found
-
-        async with anyio.create_task_group() as group:
-            for kind, by in filters:
-                group.start_soon(add, kind, by)
-
-    def _of(self, kind: str) -> Iterable[Entry]:
-        return self._entries.get(kind, {}).values()
-
-    def _index(self, of: Sequence[str]) -> Index:
-        customers = self.customers
-        connectors = {key: found.name for found in self._of("connector") for key in (found.id, found.slug or found.id)}
-
-        def named(found: Entry) -> NamedResource:
-            """Return an entry with its names, and those of its customer and connector."""
-            connector = connectors.get(found.connector or "") or found.connector_name or found.connector or ""
-            if found.kind == "connection":
-                titled = _titled(found, customers, connector)
-                return NamedResource(titled, titled.also)
-            owners = (customers.get(found.customer or "", ""), connector if found.connector else "")
-            return NamedResource(found, (found.name, *found.also), tuple(filter(None, owners)))
-
-        return Index([named(found) for kind in of for found in self._of(kind)])
-
-
-def _titled(found: Entry, customers: Mapping[str, str], connector: str) -> Entry:
-    """Name a connection by its app and owner, as most are called "default"."""
-    row = {"connectorName": connector, "endOrgId": found.customer, "name": found.name, "id": found.id}
-    label = label_of("connection", row, {"customer": customers})
-    owner = customers.get(found.customer or "", found.customer) or "Account"
-    own = "" if found.name in ("default", found.id) else found.name
-    return replace(found, name=str(label), also=(" / ".join(filter(None, (owner, connector, own))),), slug=None)
 
 
 _HEX = "[0-9a-f]"

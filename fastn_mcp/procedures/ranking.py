@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
+from typing import NamedTuple
 
 from fastn_mcp.fastn.directory import Entry
 
@@ -25,6 +26,9 @@ MOST_WORDS = 12
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
 _BREAK = re.compile(r"[\W_]+")
+_ADDRESS = re.compile(r"([^\s@]*)@\S*")
+"""An email address, of which only the part before the @ is read as words."""
+_PLAIN = re.compile(r"[^\W\d_]*")
 _PART = re.compile(r"\s[/|>]\s")
 _WHEN = re.compile(
     r"\b(last|this|past|previous)\s+(night|morning|afternoon|evening|weekend|week|month|year|day|hour)\b", re.IGNORECASE
@@ -35,32 +39,36 @@ _STOP = """
 a an the this that these those of for from in into on at to by with and or is are was were be been do does did not no
 why what which who whom whose when where how has have had can could should would will may might it its i me my we us
 our you your they their there please show tell give find look see get about called named name id if so any all just
-again still
+again still as whether so but
 """
 _CIRCUMSTANCES = """
 last night yesterday today tomorrow morning evening week month day hour now recent recently latest fail failed fails
 failing failure error errors broken broke break breaks stop stopped stuck wrong happened happen problem issue working
 work works run runs ran running fix check list up times timed timing timeout out slow slowly hang hangs crash crashed
+change changed changes update create delete remove revoke rotate rename replace disable enable activate deactivate start
+restart switch set make add invite onboard offboard build use uses used using need before after afterwards while first
+then only arrive arrives arrived arriving come comes coming missing active inactive activated activation pending invited
+disabled draft drafts unpublished expired
 """
 
 STOP = frozenset(_STOP.split())
 """Words that say nothing about the resource."""
 
 CIRCUMSTANCES = frozenset(_CIRCUMSTANCES.split())
-"""Words about what happened, ignored unless a name contains them."""
+"""Words about what happened or is to be done, ignored unless a name contains them."""
 
 _KIND_WORDS = {
     "workflow": "workflow flow sync automation integration pipeline job",
     "customer": "customer tenant account client company",
     "connector": "connector app integration",
     "connection": "connection credential",
-    "trigger": "trigger schedule scheduler webhook cron",
+    "trigger": "trigger schedule scheduler webhook cron pause paused resume every",
     "user": "user person colleague member",
     "role": "role permission",
-    "api_key": "key",
+    "api_key": "key apikey",
     "secret": "secret token",
 }
-"""Words that name a kind. They are searched for in names too."""
+"""Words that mean a kind, among them what is done with it only. They are searched for in names too."""
 
 KINDS: dict[str, frozenset[str]] = {
     word: frozenset(kind for kind, names in _KIND_WORDS.items() if word in names.split())
@@ -90,6 +98,13 @@ _NEARLY = 3
 """Points below the best that count as equally good."""
 _AGAINST_BEST = 30
 """Points below the best at which matches are dropped."""
+_CLEAR = 90
+_AGAINST_CLEAR = 15
+"""The same if the best has at least `_CLEAR` points."""
+PART = 15
+"""Lowest score of a match that is one of several things in the query, as its name is in it as it is."""
+_VERBATIM = 4
+"""Points for a name that the query contains as it is."""
 _ID_LETTERS = 4
 _LEAST_PART = 4
 """Minimum length of a word that may match inside others; two in scripts with a letter per syllable or word."""
@@ -112,26 +127,50 @@ class NamedResource:
     owners: tuple[str, ...] = ()
 
 
+class Score(NamedTuple):
+    """How well a name matches."""
+
+    points: int = 0
+    """0-100."""
+    is_verbatim: bool = False
+    """Whether the query contains the name as it is."""
+    share: float = 0.0
+    """Share of the name that the query has, from 0 to 1."""
+    read: int = 0
+    """Bit mask of the query's words that the name has."""
+
+    def is_found(self, best: int, least: int) -> bool:
+        least = min(PART, least) if self.is_verbatim else least
+        return self.points >= max(least, best - (_AGAINST_CLEAR if best >= _CLEAR else _AGAINST_BEST))
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """Matching resource; `score` is 0-100."""
 
     entry: Entry
     score: int
+    share: float
+    """Share of its name that the query has, from 0 to 1."""
+    lacking: tuple[str, ...]
+    """The words searched for that it lacks, without those that mean a kind or what happened."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Matches, best first; `ambiguous` is how many of the first are about equally good, 1 if one stands out."""
+    """Matches, best first."""
 
     hits: tuple[Hit, ...]
-    ambiguous: int
     near: tuple[str, ...]
     """Similar names, if nothing was found."""
     words: tuple[str, ...]
     """The words searched for, rarest first, without names of kinds."""
-    lacking: tuple[str, ...]
-    """The words searched for that the best match lacks."""
+
+    @property
+    def leaders(self) -> tuple[Hit, ...]:
+        """The matches that are about as good as the best."""
+        best = self.hits[0].score if self.hits else 0
+        return tuple(hit for hit in self.hits if hit.score >= best - (0 if best == EXACT else _NEARLY))
 
 
 def kinds(word: str) -> frozenset[str]:
@@ -142,10 +181,24 @@ def kinds(word: str) -> frozenset[str]:
 @lru_cache(maxsize=32_768)
 def parts(text: str) -> tuple[tuple[str, ...], ...]:
     """Split a name into words by part, without case and accents: `Acme Corp / HubSpot` is (acme corp) (hub spot)."""
-    decomposed = unicodedata.normalize("NFKD", text[:LONGEST_NAME])
-    plain = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
-    split = (_BREAK.split(_CAMEL.sub(" ", part)) for part in _PART.split(_POSSESSIVE.sub("", plain)))
+    split = (_BREAK.split(_CAMEL.sub(" ", part)) for part in _PART.split(_without_accents(text)))
     return tuple(words for part in split if (words := tuple(word.casefold() for word in part if word)))
+
+
+@lru_cache(maxsize=32_768)
+def _phrase(text: str) -> str:
+    """Return a text in lower case, with one space around each of its words."""
+    return f" {' '.join(filter(None, _BREAK.split(_without_accents(text).casefold())))} "
+
+
+def _without_accents(text: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", text[:LONGEST_NAME])
+    return _POSSESSIVE.sub("", "".join(letter for letter in decomposed if not unicodedata.combining(letter)))
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text, without case and accents."""
+    return [word for part in parts(text) for word in part]
 
 
 @lru_cache(maxsize=32_768)
@@ -166,24 +219,28 @@ def _spans(words: Sequence[str]) -> list[Span]:
     return [(first, last) for first in range(size) for last in range(first + 1, min(first + _JOINED, size) + 1)]
 
 
-def _similar(word: str, others: Sequence[str]) -> dict[str, float]:
-    """Return the words of `others` that `word` may mean, with the confidence from 0 to 1."""
+def _similar(words: Sequence[str], others: Sequence[str]) -> dict[str, float]:
+    """Return the words of `others` that `words`, joined to one, may mean, with the confidence from 0 to 1."""
     from rapidfuzz.distance import OSA  # imported late: only searches need it
     from rapidfuzz.process import extract
 
+    word = "".join(words)
     size = len(word)
     found: dict[str, float] = {}
     for other in others if size > 1 else ():
-        if other.startswith(word):
+        place = other.find(word)
+        if place < 0 or (word[-1].isdigit() and other[place + size : place + size + 1].isdigit()):
+            continue  # key1 is not key14
+        if not place:
             found[other] = 0.65 + 0.3 * size / len(other)
-        elif word in other and size >= (_LEAST_PART if word.isascii() else 2):
+        elif size >= (_LEAST_PART if word.isascii() else 2):
             found[other] = 0.5 + 0.3 * size / len(other)
     close = extract(word, others, scorer=OSA.normalized_similarity, score_cutoff=0.6, limit=None)
     for other, similarity, _ in close:
         longer = max(size, len(other))
         edits = round((1 - similarity) * longer)
         # Letters that may be wrong, missing, added or swapped with the next.
-        allowed = 0 if longer < 4 else 1 if longer < 6 else 2 if longer < 10 else 3
+        allowed = 0 if longer < 4 else 1 if longer < 6 or len(words) > 1 else 2 if longer < 10 else 3
         if not edits:
             found[other] = 1.0
         elif word.rstrip("s") == other.rstrip("s"):
@@ -216,10 +273,20 @@ def _best_reading(spans: dict[Span, Match], weights: list[float]) -> tuple[float
 
 
 @dataclass(frozen=True, slots=True)
+class _Query:
+    """Words of a query, the query as one phrase, and what a name equal to the whole query may be."""
+
+    phrase: str
+    words: Sequence[str]
+    whole: set[str]
+
+
+@dataclass(frozen=True, slots=True)
 class _NameWords:
     """Words of one name of a resource; `parts` are bit masks of the words of each part."""
 
     place: int
+    phrase: str
     words: tuple[str, ...]
     parts: tuple[int, ...]
 
@@ -243,7 +310,7 @@ class Index:
             self._names_of.append(range(first, len(self._names)))
             for word in {word for name in resource.owners for word, _ in units(name)}:
                 self._owned[word].append(place)
-        self._ids = [resource.entry.id.casefold() for resource in resources]
+        self._keys = [tuple(map(str.casefold, (it.entry.id, *it.entry.emails))) for it in resources]
         self._vocabulary = list(self._holding.keys() | self._owned.keys())
         self._mixed = len({resource.entry.kind for resource in resources}) > 1
         self._whole = math.log(1 + len(resources)) or 1.0
@@ -253,32 +320,39 @@ class Index:
         bits = tuple((1 << len(part)) - 1 << offset for part, offset in zip(split, offsets, strict=False))
         for unit, covered in units(name):
             self._holding[unit].append((len(self._names), covered))
-        self._names.append(_NameWords(place, tuple(word for part in split for word in part), bits))
+        self._names.append(_NameWords(place, _phrase(name), tuple(word for part in split for word in part), bits))
 
-    def rank(self, query: str) -> Ranking:
-        """Rank the resources that `query` may mean."""
-        all_words = [word for part in parts(_WHEN.sub(" ", query)) or parts(query) for word in part]
+    def rank(self, query: str, least: int = FOUND) -> Ranking:
+        """Rank the resources that `query` may mean. `least` is the lowest score of a match."""
+        plain = _ADDRESS.sub(r"\1 ", _WHEN.sub(" ", query))
+        all_words = words_of(plain) or words_of(query)
         meaningful = [word for word in all_words if word not in STOP]
         subject = [word for word in meaningful if word not in CIRCUMSTANCES or word in self._holding]
         words = (subject or meaningful or all_words)[:MOST_WORDS]
-        meant = {span: _similar("".join(words[slice(*span)]), self._vocabulary) for span in _spans(words)}
+        meant = {span: _similar(words[slice(*span)], self._vocabulary) for span in _spans(words)}
         weights = self._weights(words, meant)
-        scores = self._by_words(words, meant, weights, {"".join(all_words), "".join(words)})
-        for place, score in self._by_id(query):
-            scores[place] = max(scores.get(place, (0, 0)), (score, ~0))
-        ranked = sorted(scores, key=lambda place: self._rank(place, scores[place][0]))
-        hits = [Hit(self._resources[place].entry, scores[place][0]) for place in ranked]
-        best = hits[0].score if hits else 0
-        found = tuple(hit for hit in hits if hit.score >= max(FOUND, best - _AGAINST_BEST))
-        read = scores[ranked[0]][1] if found else ~0
+        scores = self._by_words(_Query(_phrase(query), words, {"".join(all_words), "".join(words)}), meant, weights)
+        for place, points in self._by_id(query):
+            scores[place] = max(scores.get(place, Score()), Score(points, True, 1.0, ~0))
+        ranked = sorted(scores, key=lambda place: self._rank(place, scores[place].points))
+        best = scores[ranked[0]].points if ranked else 0
+        found = [self._hit(place, scores[place], words) for place in ranked if scores[place].is_found(best, least)]
         rarest = sorted(range(len(words)), key=lambda place: -weights[place])
         return Ranking(
-            found,
-            sum(hit.score >= best - (0 if best == EXACT else _NEARLY) for hit in found),
-            () if found else self._alternatives(hits, query),
+            tuple(found),
+            ()
+            if found
+            else self._alternatives([place for place in ranked if scores[place].points >= FOUND / 2], query),
             tuple(dict.fromkeys(words[place] for place in rarest if not kinds(words[place]))),
-            tuple(word for place, word in enumerate(words) if not read >> place & 1),
         )
+
+    def _hit(self, place: int, score: Score, words: Sequence[str]) -> Hit:
+        lacking = tuple(
+            word
+            for number, word in enumerate(words)
+            if not score.read >> number & 1 and not kinds(word) and word not in CIRCUMSTANCES
+        )
+        return Hit(self._resources[place].entry, score.points, score.share, lacking)
 
     def _weights(self, words: Sequence[str], meant: dict[Span, dict[str, float]]) -> list[float]:
         """Return the weight of each word of the query."""
@@ -300,10 +374,8 @@ class Index:
         count = sum(len(self._holding.get(word, ())) + len(self._owned.get(word, ())) for word in words)
         return max(0.05, math.log(1 + len(self._resources) / max(count, 1)) / self._whole)
 
-    def _by_words(
-        self, words: Sequence[str], meant: dict[Span, dict[str, float]], weights: list[float], whole: set[str]
-    ) -> dict[int, tuple[int, int]]:
-        """Return the score of each resource with a matching name, and a bit mask of the query's words that it has."""
+    def _by_words(self, query: _Query, meant: dict[Span, dict[str, float]], weights: list[float]) -> dict[int, Score]:
+        """Return the score of each resource with a matching name."""
         matches: defaultdict[int, dict[Span, Match]] = defaultdict(dict)
         for span, likely in meant.items():
             for unit, sure in likely.items():
@@ -312,55 +384,56 @@ class Index:
                 for place in self._owned.get(unit, ()):
                     for number in self._names_of[place]:
                         _keep_better(matches[number], span, (sure * _OWNED, 0))
-        scores: dict[int, tuple[int, int]] = {}
+        scores: dict[int, Score] = {}
         for number, spans in matches.items():
             name = self._names[number]
             kind = self._resources[name.place].entry.kind
-            hints = [place for place, word in enumerate(words) if kind in kinds(word)]
+            hints = [place for place, word in enumerate(query.words) if kind in kinds(word)]
             for place in hints:
                 _keep_better(spans, (place, place + 1), (_HINTED, 0))
-            score = (
-                (EXACT, ~0) if "".join(name.words) in whole else self._score(name, spans, weights, hinted=bool(hints))
-            )
-            scores[name.place] = max(scores.get(name.place, (0, 0)), score)
+            score = self._score(query, name, spans, weights, hinted=bool(hints))
+            scores[name.place] = max(scores.get(name.place, score), score)
         return scores
 
     def _score(
-        self, name: _NameWords, spans: dict[Span, Match], weights: list[float], *, hinted: bool
-    ) -> tuple[int, int]:
+        self, query: _Query, name: _NameWords, spans: dict[Span, Match], weights: list[float], *, hinted: bool
+    ) -> Score:
+        is_verbatim = name.phrase in query.phrase
+        if "".join(name.words) in query.whole:
+            return Score(EXACT if is_verbatim else EXACT - 1, is_verbatim, 1.0, ~0)
         value, covered, read = _best_reading(spans, weights)
         own = [_STOP_WEIGHT if word in STOP else self._rarity((word,)) for word in name.words]
-        precision = sum(weight for bit, weight in enumerate(own) if covered >> bit & 1) / (sum(own) or 1.0)
+        share = sum(weight for bit, weight in enumerate(own) if covered >> bit & 1) / (sum(own) or 1.0)
         coverage = value / sum(weights)
-        score = 100 * coverage * (0.83 + 0.16 * precision + (0.01 if covered & 1 else 0.0))
+        points = 100 * coverage * (0.83 + 0.16 * share + (0.01 if covered & 1 else 0.0))
         if self._mixed and not hinted and len(name.parts) > 1 and sum(covered & part != 0 for part in name.parts) < 2:
-            score *= _ONE_PART
-        return min(EXACT - 1, round(score)), read
+            points *= _ONE_PART
+        return Score(min(EXACT - 1, round(points) + _VERBATIM * is_verbatim), is_verbatim, share, read)
 
     def _by_id(self, query: str) -> Iterable[tuple[int, int]]:
-        """Yield the position and score of each resource whose id, or a part of it, is in the query."""
+        """Yield the position and score of each resource whose id or email, or a part of it, is in the query."""
         words = [word.strip(".,;!?\"'()").casefold() for word in query.split()]
-        # Plain letters match many ids by chance, and `wf_` matches every workflow.
-        words = [word for word in words if len(word) >= _ID_LETTERS and (any(map(str.isdigit, word)) or "_" in word)]
+        # Plain words match many ids by chance.
+        words = [word for word in words if len(word) >= _ID_LETTERS and not _PLAIN.fullmatch(word)]
         whole = {query.strip().casefold(), *words} - {""}
-        for place, own in enumerate(self._ids):
-            if own in whole:
+        for place, keys in enumerate(self._keys):
+            if not whole.isdisjoint(keys):
                 yield place, EXACT
-            elif contained := [word for word in words if word in own]:
-                yield place, 90 if any(map(own.startswith, contained)) else 70
+            elif contained := [(key, word) for key in keys for word in words if word in key]:
+                yield place, 90 if any(key.startswith(word) for key, word in contained) else 70
 
     def _rank(self, place: int, score: int) -> tuple[int, int, str, str]:
         resource = self._resources[place]
         return -score, ORDER.index(resource.entry.kind), resource.names[0].casefold(), resource.entry.id
 
-    def _alternatives(self, hits: Sequence[Hit], query: str) -> tuple[str, ...]:
+    def _alternatives(self, likely: Sequence[int], query: str) -> tuple[str, ...]:
         """Return names that may have been meant."""
         from rapidfuzz.fuzz import ratio
         from rapidfuzz.process import extract
 
-        likely = [hit.entry.name for hit in hits[:3] if hit.score >= FOUND / 2]
-        if not likely:
+        found = [self._resources[place].entry.name for place in likely[:3]]
+        if not found:
             names = {resource.names[0]: resource.entry.name for resource in self._resources}
-            close = extract(query, list(names), scorer=ratio, processor=str.casefold, score_cutoff=55, limit=3)
-            likely = [names[name] for name, _, _ in close]
-        return tuple(dict.fromkeys(likely))
+            close = extract(query, list(names), scorer=ratio, processor=str.casefold, score_cutoff=70, limit=3)
+            found = [names[name] for name, _, _ in close]
+        return tuple(dict.fromkeys(found))

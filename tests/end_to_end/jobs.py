@@ -136,13 +136,16 @@ JOBS: tuple[Job, ...] = (
         (
             Call(
                 "find",
-                {"query": "the slack to supabase sync", "kind": "workflow"},
-                ('"name": "Slack Messages to Supabase Hourly Sync"',),
+                {"query": "the slack to supabase sync for Acme Corp"},
+                ('"name": "Slack Messages to Supabase Hourly Sync"', '"runs_for"'),
             ),
-            Call("find", {"query": "Acme Corp", "kind": "customer"}, ('"name": "Acme Corp"',)),
             Call(
                 "run_workflow",
-                {"workflow_id": From(0, FOUND), "customer_id": From(1, FOUND), "wait_seconds": 45},
+                {
+                    "workflow_id": From(0, FOUND),
+                    "customer_id": From(0, ("found", 0, "runs_for", 0, "id")),
+                    "wait_seconds": 45,
+                },
                 ('"status": "completed"', '"waited_seconds"'),
             ),
         ),
@@ -151,7 +154,7 @@ JOBS: tuple[Job, ...] = (
         5,
         "Pause the hourly slack sync while I fix it; afterwards make it every 15 minutes.",
         (
-            Call("find", {"query": "the hourly slack sync trigger"}, ('"name": "Hourly Slack sync"',)),
+            Call("find", {"query": "pause the hourly slack sync"}, ('"name": "Hourly Slack sync"', '"starts"')),
             Call(
                 "update_trigger",
                 {"trigger_id": From(0, FOUND), "status": "Disabled"},
