@@ -23,7 +23,7 @@ from fastn_mcp.procedures.catalog import ALL_TOOLS, BY_NAME, PROCEDURES  # noqa:
 from fastn_mcp.server.rendering import render, render_preview  # noqa: E402
 from fastn_mcp.tools.operation import Operation  # noqa: E402
 from fastn_mcp.tools.paging import List  # noqa: E402
-from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Effect, Tool  # noqa: E402
+from fastn_mcp.tools.tool import AnyTool, Effect, Tool  # noqa: E402
 
 LONGEST = 45
 """Lines of an answer that are shown."""
@@ -76,11 +76,12 @@ def _section(offer: AnyTool, example: tuple[dict[str, Any], dict[str, Any]] | No
     parts = [f"## {offer.tool_name()}\n", f"{offer.__doc__}\n", _facts(offer), _arguments(offer)]
     if example is not None:
         given, answer = example
-        what = "What it would do, as `dry_run` says it and a person is shown it" if DRY_RUN in given else "Its answer"
+        what = "What it would do, as a person is shown it" if "tool" in given else "Its answer"
+        called = "`preview_change`, called on the sandbox" if "tool" in given else "Called on the sandbox"
         lines = json.dumps(answer, indent=2, ensure_ascii=False).splitlines()
         cut = [*lines[:LONGEST], f"... {len(lines) - LONGEST} more lines"] if len(lines) > LONGEST else lines
         parts += [
-            f"Called on the sandbox with:\n\n```json\n{json.dumps(given, ensure_ascii=False)}\n```\n",
+            f"{called} with:\n\n```json\n{json.dumps(given, ensure_ascii=False)}\n```\n",
             f"{what}:\n\n```{'text' if cut is not lines else 'json'}\n" + "\n".join(cut) + "\n```\n",
         ]
     return "\n".join(parts)
@@ -165,7 +166,7 @@ async def _answers() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
                 else:
                     shown = await world.dispatch.preview(call, Caller("local", None))
                     found[call.tool_name()] = (
-                        given | {DRY_RUN: True},
+                        {"tool": call.tool_name(), "arguments": given},
                         render_preview(shown.data() | {"account": "sandbox at localhost"}),
                     )
             finally:

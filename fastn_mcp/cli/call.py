@@ -27,7 +27,7 @@ from fastn_mcp.report.collector import DONE, PREVIEWED, WAITING, OutcomeGroup, T
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.parsing import current
-from fastn_mcp.tools.tool import AnyTool, Effect
+from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Effect
 
 _EXAMPLE_COLUMNS = 76
 """Width of an example's line, without its indentation and the backslash that continues it."""
@@ -53,6 +53,8 @@ def _command(operation: AnyTool) -> click.Command:
     schema = operation.input_schema()
     required = schema.get("required", [])
     options = [_option(name, facts, required=name in required) for name, facts in schema["properties"].items()]
+    if operation.previews():
+        options.append(_option(DRY_RUN, {"description": "Preview.", "type": "boolean"}, required=False))
 
     def run(**values: Any) -> None:
         arguments = {name: _as_list(value) for name, value in values.items() if value not in (None, ())}

@@ -20,6 +20,7 @@ from fastn_mcp.guard.ledger.ledger import Ledger, ShownCall, bound_account, hold
 from fastn_mcp.guard.plans.plan import PlannedCalls, would_allow
 from fastn_mcp.guard.policy import PLANNED, Decision, Policy, PolicyDecision, Situation
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown, preview, state
+from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.ai import AiBuild, AiChat, normalize_reply
 from fastn_mcp.tools.operation import RefusedValue
@@ -150,6 +151,23 @@ class Evaluation:
         if self.shown is None:
             raise TypeError("the policy decided without a read")
         return self.shown
+
+    def preview_for_agent(self) -> Shown:
+        """Preview of the calls that says whose approval they need."""
+        decision, shown = self.verdict.decision, self.preview
+        named = {"rule": self.verdict.rule, "expected": quote(shown.expected)}
+        return replace(shown, approval=_APPROVAL[decision].format(**named))
+
+
+_APPROVAL = {
+    Decision.ALLOW: "none: the policy allows it",
+    Decision.CONFIRM: "a person has to approve it",
+    Decision.TYPED: "a person has to approve it by typing {expected}",
+    Decision.OUT_OF_BAND: "a person has to approve it outside of the client",
+    Decision.FOUR_EYES: "two people have to approve it",
+    Decision.DENY: "refused by the policy ({rule})",
+}
+"""By decision: whose approval a call needs."""
 
 
 def _of_one(batch: Batch, one: CallEvaluation) -> Evaluation:

@@ -72,6 +72,8 @@ class Preview:
     left_out: int
     pending: tuple[JsonValue, ...] = ()
     """Questions of Fastn's AI in the session that the call continues."""
+    approval: str = ""
+    """Whose approval the call needs, for the agent."""
 
     @property
     def expected(self) -> str:
@@ -168,6 +170,8 @@ class Preview:
             ]
         if self.dependence.unchecked:
             body["not_checked"] = list(self.dependence.unchecked)
+        if self.approval:
+            body["approval"] = self.approval
         return redact_object(body)
 
 
@@ -287,6 +291,8 @@ class ListPreview:
     of: Mapping[int, Preview]
     refused: Mapping[int, str]
     """Policy reasons for refused calls. With any refusal, no call of the batch is sent."""
+    approval: str = ""
+    """Whose approval the batch needs, for the agent."""
 
     name = None
 
@@ -326,6 +332,7 @@ class ListPreview:
             "effects": [effect.value for effect in effects],
             "calls": [*calls],
             "does": self.does,
+            **({"approval": self.approval} if self.approval else {}),
         }
 
     def _row(self, number: int, shown: Preview) -> JsonValue:

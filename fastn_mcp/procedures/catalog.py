@@ -1,7 +1,7 @@
 """All tools by name, procedures first, and the parsing of a request into a call."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,6 +13,7 @@ from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
+from fastn_mcp.procedures.preview_change import PreviewChange
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.tools.catalog import CATALOG
@@ -25,6 +26,7 @@ PROCEDURES: tuple[AnyTool, ...] = (
     DiagnoseWorkflow,
     WaitForExecution,
     FindDependents,
+    PreviewChange,
     ApplyChanges,
     ListChanges,
     UndoChange,
@@ -79,7 +81,20 @@ def parse(
     for number, part in enumerate(call.inner_calls, 1):
         if part.tool_name() not in tools:
             raise _switched_off(f"Call {number}: {part.tool_name()}")
-    return ParsedCall(call, dry_run)
+    return _previewed(tools, call, aliases) if isinstance(call, PreviewChange) else ParsedCall(call, dry_run)
+
+
+def _previewed(tools: Mapping[str, AnyTool], call: PreviewChange, aliases: Aliases) -> ParsedCall:
+    """Return the call to preview: of any toolset with an enabled tool, as read-only mode disables no previews."""
+    toolsets = {tool.toolset() for tool in tools.values()}
+    known = {name: tool for name, tool in BY_NAME.items() if name in tools or tool.toolset() in toolsets}
+    tool = known.get(current(call.tool, aliases))
+    if tool is not None and not tool.previews():
+        raise NotSent(f"{tool.tool_name()} changes nothing.", "Call it itself.")
+    try:
+        return replace(parse(known, call.tool, call.given or {}, aliases), dry_run=True)
+    except UnknownTool as error:
+        raise NotSent(error.what, "Name a tool that changes something.") from None
 
 
 def _switched_off(tool: str) -> NotSent:

@@ -62,7 +62,7 @@ class Dispatcher:
     async def preview(self, call: Tool[Any], caller: Caller, report: Report = no_progress) -> Shown:
         """Return the effects of `call`, from fresh reads. No change is sent."""
         outcome = await self._run(call, caller, report, is_preview=True)
-        return cast(Evaluation, outcome).preview
+        return cast(Evaluation, outcome).preview_for_agent()
 
     async def _run(
         self, call: Tool[Any], caller: Caller, report: Report, *, is_preview: bool = False

@@ -52,7 +52,7 @@ INSTRUCTIONS = """\
 Administer Fastn (embedded integrations): customers, connectors, connections, workflows, triggers, executions.
 - find first: tools take ids, find turns names into them. get_overview shows the account.
 - Why does it fail: diagnose_workflow. After run_workflow: wait_for_execution.
-- Before a change: find_dependents; dry_run=true previews. A test key acts on live systems.
+- Before a change: preview_change, also in read-only mode. A test key acts on live systems.
 - approval_required: a person is asked, nothing was sent; call again, the same, once it was decided. declined means no:
   ask what to do instead.
 - unknown_outcome: it may have happened. Settle it by the call named there, never repeat.

@@ -17,7 +17,7 @@ KEEP_NULLS = "keep nulls"
 """Validation context of a request, in which a null is a value. Among a client's arguments it means not given."""
 
 DRY_RUN = "dry_run"
-"""Argument that requests a preview. It is not part of the call."""
+"""Argument that requests a preview, as `preview_change` does. It is neither listed nor part of the call."""
 
 
 class Effect(Enum):
@@ -164,11 +164,9 @@ class Tool(BaseModel, Generic[Result]):
     @classmethod
     def input_schema(cls) -> dict[str, Any]:
         """Return the arguments as JSON Schema 2020-12, in the portable subset."""
-        schema = cls.model_json_schema(by_alias=False, schema_generator=ToolSchema)
+        schema = cls.model_json_schema(schema_generator=ToolSchema)
         schema.pop("title", None)
         schema.pop("description", None)
-        if cls.previews():
-            schema["properties"][DRY_RUN] = {"description": "Preview.", "type": "boolean"}
         return schema
 
     @classmethod

@@ -30,7 +30,7 @@ class Answers:
         self._schemas = {tool.name: tool.output_schema or {} for tool in tools}
         self.unseen = {field for schema in self._schemas.values() for field in _named(schema.get("properties", {}))}
 
-    async def of(self, tool: str, **arguments: Any) -> CallToolResult:
+    async def of(self, tool: str, /, **arguments: Any) -> CallToolResult:
         result = await self._client.call_tool(tool, arguments)
         schema, answer = self._schemas[tool], body(result)
         validate(answer, schema, Draft202012Validator)
@@ -51,7 +51,8 @@ def _procedure_arguments(tool: AnyTool, execution: str, change: str) -> dict[str
         "change_id": change, "changes": [{"tool": "create_customer", "arguments": {"name": "Hooli"}}],
         "tool": "create_customer", "arguments": {"name": "Hooli"},
     }  # fmt: skip
-    return {name: given[name] for name, field in tool.model_fields.items() if field.is_required()}
+    schema = tool.input_schema()
+    return {name: given[name] for name in schema["properties"] if name in (*schema.get("required", ()), "arguments")}
 
 
 async def test_every_answer_validates_against_its_output_schema(connect: Connect, upstream: Upstream) -> None:

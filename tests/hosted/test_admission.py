@@ -136,10 +136,12 @@ async def test_call_beyond_the_scopes_is_challenged(tool: str, era: str, team: T
 
 
 async def test_preview_needs_only_the_read_scope(team: TeamWorld) -> None:
-    """Ours: dry_run reads and changes nothing."""
+    """Ours: it reads and changes nothing."""
     async with team.served() as caller:
         token = team.provider.token()
         assert (await caller.call(token, "delete_customer", customer_id="c1", dry_run=True)).status_code == 200
+        given: dict[str, Any] = {"tool": "delete_customer", "arguments": {"customer_id": "c1", "dry_run": False}}
+        assert (await caller.call(token, "preview_change", **given)).status_code == 200
         assert (await caller.call(token, "delete_customer", customer_id="c1", dry_run=False)).status_code == 403
 
 

@@ -35,13 +35,13 @@ def test_prompts_name_existing_tools(recipe: Recipe) -> None:
     assert recipe.tools
     assert recipe.tools <= KNOWN
     named = set(re.findall(r"\b[a-z]+_[a-z_]+\b", recipe.text))
-    assert named - recipe.tools <= {"dry_run", "unknown_outcome", "change_id"} | {a.name for a in recipe.arguments}
+    assert named - recipe.tools <= {"admin_email", "unknown_outcome", "change_id"} | {a.name for a in recipe.arguments}
 
 
 def test_instructions_name_existing_tools() -> None:
     """Ours: nor do the instructions."""
     named = set(re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", INSTRUCTIONS))
-    assert named - KNOWN == {"dry_run", "approval_required", "unknown_outcome", "customer_id"}
+    assert named - KNOWN == {"approval_required", "unknown_outcome", "customer_id"}
 
 
 def test_instructions_stay_short() -> None:

@@ -1,0 +1,25 @@
+"""The tool `preview_change`: what a call would do, without making it. `catalog.parse` returns the call to preview."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fastn_mcp.tools.fields import JsonObject
+from fastn_mcp.tools.tool import Effect, FastnObject, Tool
+
+
+class ChangePreview(FastnObject):
+    """What a call would do."""
+
+
+class PreviewChange(Tool[ChangePreview]):
+    """Show what a call would do, from fresh reads, without making it: what changes, what is lost, who approves."""
+
+    effect = Effect.READ
+
+    tool: Annotated[str, Field(description="A tool that changes something, as delete_customer.")]
+    given: Annotated[JsonObject | None, Field(description="Its arguments.", validation_alias="arguments")] = None
+
+    @classmethod
+    def toolset(cls) -> str:
+        return "procedures"
