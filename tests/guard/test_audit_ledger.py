@@ -21,7 +21,7 @@ from fastn_mcp.errors import Failed
 from fastn_mcp.guard.audit import files
 from fastn_mcp.guard.audit import log as audit_log
 from fastn_mcp.guard.audit.chain import BrokenLine, End, sealed
-from fastn_mcp.guard.audit.files import Keeping, entries, log_files, verify
+from fastn_mcp.guard.audit.files import Keeping, entries, log_files, read_end, verify
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, Unwritten, about, deleted_name
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
@@ -261,11 +261,9 @@ async def test_empty_log_goes_on_after_the_newest_file(
         log = opened()
         for _ in range(count):
             log.record(INTENT)
-        path.rename(path.parent.parent / name)
-    for name in ("audit-a.jsonl", "audit-b.jsonl"):
-        (path.parent.parent / name).rename(path.with_name(name))
-    aged(path.with_name("audit-a.jsonl"), seconds)
-    aged(path.with_name("audit-b.jsonl"), 0)
+        path.rename(path.with_name(f"of another log, {name}"))
+    for name, age in (("audit-a.jsonl", seconds), ("audit-b.jsonl", 0)):
+        aged(path.with_name(f"of another log, {name}").rename(path.with_name(name)), age)
     assert opened().record(INTENT) == following
 
 
@@ -304,6 +302,49 @@ async def test_compressed_file_is_read_up_to_a_maximum(
     monkeypatch.setattr(files, "_BLOCK", 512)
     monkeypatch.setattr(files, "_LONGEST_FILE", longest)
     assert log_files(path) == [*([compressed] if is_read else []), path]
+
+
+async def test_end_is_read_whole_also_where_the_system_returns_less_than_was_asked_for(
+    path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """POSIX, read(): it can return fewer bytes. Ours: what is behind the given size is not of the log yet."""
+    for _ in range(4):
+        opened().record(INTENT)
+    lines, read = path.read_bytes().splitlines(keepends=True), os.read
+
+    def read_some(file: int, size: int) -> bytes:
+        return read(file, min(size, 100))
+
+    monkeypatch.setattr(os, "read", read_some)
+    monkeypatch.setattr(files, "_BLOCK", len(lines[2]) + 10)
+    with path.open("rb") as file:
+        end = read_end(file.fileno(), sum(map(len, lines[:3])))
+    assert (end.n, end.head, end.torn) == (3, heads(path)[2], b"")
+
+
+async def test_argument_that_looks_like_an_entry_is_not_taken_for_one(
+    path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours: not even where the last part of the file that is read begins with it."""
+    opened().record(replace(INTENT, arguments={"deep": {"n": 7, "a": "b"}}))
+    line = path.read_bytes()
+    monkeypatch.setattr(files, "_BLOCK", len(line) - line.index(b'{"n":7,'))
+    assert opened().record(INTENT) == "2"
+    assert verify(path).broken is None
+
+
+async def test_log_is_not_read_through_a_link_nor_twice(path: Path, opened: Callable[..., AuditFile]) -> None:
+    """Ours: a link could lead anywhere, and a log whose lines were swapped is not what came before itself."""
+    opened().record(INTENT)
+    await written(opened(Keeping(max_bytes=path.stat().st_size)), 1)
+    rotated = path.with_name("audit.000000001.jsonl")
+    path.with_name("audit-link.jsonl").symlink_to(rotated)
+    assert log_files(path) == [rotated, path]
+    second = path.read_bytes()
+    path.write_bytes(second + rotated.read_bytes())
+    path.with_name("audit-link.jsonl").unlink()
+    rotated.unlink()
+    assert log_files(path) == [path]
 
 
 async def test_line_that_is_not_an_entry_is_skipped_by_a_reader(path: Path, opened: Callable[..., AuditFile]) -> None:

@@ -98,10 +98,10 @@ def read_end(file: int, size: int) -> End:
         start = max(0, size - block)
         os.lseek(file, start, os.SEEK_SET)
         data = b""
-        while len(data) < size - start and (read := os.read(file, size - start - len(data))):
+        while read := os.read(file, size - start - len(data)):
             data += read
         if start > 0:  # the first line may be incomplete
-            data = data[data.find(b"\n") + 1 :] if b"\n" in data else b""
+            data = data.partition(b"\n")[2]
         if (end := end_of(data)) is not None:
             return end
         if start == 0:
