@@ -75,7 +75,7 @@ def _least_default(rule: PolicyRule, reached: frozenset[Case], file: FileRules) 
             elif tool == "delete_customer":  # a customer without dependents is deleted on a plain confirmation
                 found.append(Decision.CONFIRM)
             else:
-                found += (least(mode, effect, live=live) for mode in MODES if mode != "read-only")
+                found += (least(mode, effect, live=live) for mode in MODES)
     return min(found, key=lambda decision: decision.rank)
 
 

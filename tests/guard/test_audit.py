@@ -19,7 +19,8 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.guard.audit.files import Keeping, entries, verify
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, Unwritten, about, digest, showable
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, Unwritten, about, decided, digest, showable
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, bound_account
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection
@@ -63,6 +64,7 @@ def test_an_entry_says_all_that_is_known_of_a_call(kept: AuditFile, path: Path) 
         "consent": "client_form",
         "grant": "g1",
     }
+    assert first["digest"] == digest({"customer_id": "cus_1"})
     assert (second["of"], second["outcome"], second["duration_ms"]) == ("1", "done", 41.5)
     assert "effect" not in second
 
@@ -120,6 +122,51 @@ def test_no_secret_is_recorded(kept: AuditFile, path: Path) -> None:
     written = path.read_text()
     assert CANARY not in written
     assert CANARY.replace("-", "") not in written
+
+
+def test_the_digest_is_of_the_secret_arguments_too() -> None:
+    """Ours: two calls that differ only in a secret are told apart."""
+    call = CreateSecret(name="db", value=CANARY, customer_id="cus_1")
+    entry = about(AuditEvent.INTENT, call, "local", "default")
+    assert entry.digest == digest({"name": "db", "value": CANARY, "customer_id": "cus_1"})
+
+
+REQUEST = ApprovalRequest(
+    id="g1", principal="local", account=bound_account("default", "ab12"), tool="create_secret", target="sec_1",
+    call="call", calls={}, required="typed", expected=None, allows_temporary=False, out_of_band=True,
+    preview={
+        "arguments": {"name": "db", "password": CANARY},
+        "effect": "access",
+        "target": {"name": "x" * 300},
+    },
+    text=(), created=0.0, expires=600.0,
+)  # fmt: skip
+
+
+def test_a_decision_is_recorded_with_what_was_decided() -> None:
+    """Ours: by the account's name without its key, with the arguments redacted and a long name cut."""
+    entry = decided(AuditEvent.DECLINED, REQUEST, "local_page", "not now")
+    assert entry == LogEntry(
+        AuditEvent.DECLINED,
+        "local",
+        "default",
+        "create_secret",
+        "sec_1",
+        arguments={"name": "db", "password": "[hidden-by-fastn-mcp]"},
+        effect="access",
+        decision="typed",
+        consent="local_page",
+        grant="g1",
+        message="not now",
+        name="x" * 200 + " [100 more characters]",
+    )
+
+
+@pytest.mark.parametrize("preview", [{}, {"arguments": "a", "effect": 1, "target": "a"}, {"target": {"name": 1}}])
+def test_a_decision_on_a_request_that_shows_nothing_is_recorded(preview: dict[str, JsonValue]) -> None:
+    """Ours: an entry without what is not known."""
+    entry = decided(AuditEvent.EXPIRED, replace(REQUEST, preview=preview), None)
+    assert (entry.arguments, entry.effect, entry.name, entry.consent, entry.message) == (None,) * 5
 
 
 def test_what_only_names_a_secret_is_recorded() -> None:

@@ -18,10 +18,14 @@ from fastn_mcp.guard.ledger.ledger import (
     MOST_WAITING,
     ApprovalRequest,
     Ledger,
+    LedgerLost,
+    LedgerUnusable,
     RequestState,
     ShownCall,
     TooManyWaiting,
     Vote,
+    account_name,
+    bound_account,
     rate_free_at,
 )
 
@@ -204,8 +208,10 @@ async def test_the_cap_is_for_each_principal_and_for_what_still_waits(ledger: Le
     """Ours: one caller cannot fill another's desk, and a decided question makes room."""
     for number in range(MOST_WAITING):
         await ledger.open(grant(f"g{number}"))
-    with pytest.raises(TooManyWaiting, match="waiting for an approval already"):
+    with pytest.raises(TooManyWaiting) as refused:
         await ledger.open(grant("more"))
+    assert refused.value.what == "32 calls are waiting for an approval already."
+    assert refused.value.next_step == "Let a person decide about them first."
     assert await ledger.find("more") is None
     await ledger.open(grant("another's", principal="other"))
     assert await moved(ledger, "g0", [RequestState.OPEN], RequestState.DECLINED, NOW)
@@ -273,6 +279,13 @@ async def test_a_scope_covers_exactly_its_tool_and_target_until_it_ends(ledger: 
     assert await other.temporary_approvals(NOW + 900) == []
 
 
+async def test_temporary_approvals_are_listed_the_oldest_first(ledger: Ledger) -> None:
+    """Ours: in whatever order they were given, and whenever they expire."""
+    for name, created, expires in (("b", 2, 60), ("c", 3, 10), ("a", 1, 90)):
+        await ledger.add_temporary(replace(scope(name, NOW + expires), created=NOW + created))
+    assert [found.id for found in await ledger.temporary_approvals(NOW)] == ["a", "b", "c"]
+
+
 async def test_a_revoked_scope_covers_nothing(ledger: Ledger, other: Ledger) -> None:
     """Ours: what a person revokes holds no longer, in any process, and cannot be revoked twice."""
     await ledger.add_temporary(scope())
@@ -309,6 +322,7 @@ async def test_a_rate_allows_so_many_within_a_time_and_says_when_the_next_is_fre
     assert await ledger.spend_rate("destroy", 2, 300, NOW + 301) == NOW + 400
     assert await ledger.rate_uses("destroy", 300, NOW + 301) == [NOW + 100, NOW + 300]
     assert rate_free_at([NOW + 100, NOW + 300], 1, 300) == NOW + 600
+    assert rate_free_at([NOW + 100, NOW + 300], 3, 300) == 0
 
 
 async def test_an_approval_begins_the_count_of_declines_anew(ledger: Ledger, other: Ledger) -> None:
@@ -322,6 +336,90 @@ async def test_an_approval_begins_the_count_of_declines_anew(ledger: Ledger, oth
     await ledger.open(grant("g3"))
     assert await moved(other, "g3", [RequestState.OPEN], RequestState.APPROVED, NOW + 6)
     assert await ledger.declines("local") == (0, 0.0)
+
+
+async def test_only_an_answer_and_the_use_of_one_change_the_count_of_declines(ledger: Ledger) -> None:
+    """Ours: an approval in a form counts only when it is used, since a client can answer its forms by itself."""
+    form = replace(grant("form"), out_of_band=False)
+    for asked in (grant("declined"), form, grant("moved"), replace(grant("offered"), out_of_band=False)):
+        await ledger.open(asked)
+    declined = await ledger.decide(grant("declined"), Vote("local_page", False, NOW), "local_page")
+    assert declined is not None
+    await ledger.decide(form, Vote("client_form", True, NOW + 1), "client_form")
+    await ledger.offer("offered", NOW + 900)
+    await ledger.void("moved", RequestState.STALE, NOW + 2)
+    assert await ledger.declines("local") == (1, NOW)
+    assert await ledger.use("form", 1, NOW + 3) is not None
+    assert await ledger.declines("local") == (0, 0.0)
+    await ledger.open(grant("approved"))
+    await ledger.decide(grant("approved"), Vote("local_page", True, NOW), "local_page")
+    await ledger.void("approved", RequestState.DECLINED, NOW)
+    assert await ledger.declines("local") == (0, 0.0)
+
+
+async def test_an_answer_to_one_call_does_not_prolong_it_and_is_found_only_out_of_band(ledger: Ledger) -> None:
+    """Ours: only an approved batch has its whole time again; a form answers the call that waits for it."""
+    form = replace(grant("form"), call="call", out_of_band=False)
+    for asked, approves in ((form, True), (grant("page"), True), (grant("declined"), False)):
+        await ledger.open(asked)
+        decided = await ledger.decide(asked, Vote("person", approves, NOW + 500), "local_page", "a note")
+        assert decided is not None
+        assert (decided.expires, decided.decided, decided.note) == (NOW + 600, NOW + 500, "a note")
+    assert await ledger.latest("call", NOW + 501) is None
+    assert await ledger.latest("call of page", NOW + 501) is not None
+    batch = replace(grant("batch"), calls={1: ShownCall("a", {}), 2: ShownCall("b", {})})
+    await ledger.open(batch)
+    declined = await ledger.decide(batch, Vote("person", False, NOW + 500), "local_page")
+    assert declined is not None
+    assert (declined.expires, declined.note) == (NOW + 600, None)
+    used = await ledger.use("page", 1, NOW + 502)
+    assert used is not None
+    assert (used.by, used.note, used.decided) == ("local_page", "a note", NOW + 502)
+
+
+async def test_a_request_that_is_void_keeps_who_decided_it_unless_another_did(ledger: Ledger) -> None:
+    for name in ("kept", "changed"):
+        await ledger.open(grant(name))
+        await ledger.decide(grant(name), Vote("local_page", True, NOW), "local_page", "a note")
+    kept = await ledger.void("kept", RequestState.STALE, NOW + 1)
+    changed = await ledger.void("changed", RequestState.STALE, NOW + 2, by="terminal", note="another")
+    assert kept is not None
+    assert changed is not None
+    assert (kept.by, kept.note, kept.decided) == ("local_page", "a note", NOW + 1)
+    assert (changed.by, changed.note, changed.decided) == ("terminal", "another", NOW + 2)
+
+
+@pytest.mark.parametrize(
+    ("account", "name", "key"),
+    [
+        ("default", "default", ""),
+        (bound_account("default", ""), "default", ""),
+        (bound_account("default at live.fastn.ai", "ab12"), "default at live.fastn.ai", "ab12 "),
+        (bound_account("a key: of acme", "ab12"), "a key: of acme", "ab12 "),
+    ],
+)
+def test_account_is_bound_to_its_key_and_shown_without_it(account: str, name: str, key: str) -> None:
+    """Ours: two keys of one account share no declines, distrusted channels and open requests."""
+    assert account_name(account) == name
+    assert replace(grant(), account=account).holder == f"{key}local"
+
+
+def test_request_needs_one_person_or_two() -> None:
+    """Ours: four eyes are of two people."""
+    assert [replace(grant(), required=required).needed for required in ("confirm", "typed", "out_of_band")] == [1] * 3
+    assert replace(grant(), required="four_eyes").needed == 2
+
+
+def test_what_the_ledger_refuses_is_said_whole() -> None:
+    """Ours: what cannot be used and why, that nothing was sent, and what to do."""
+    assert str(LedgerLost("TimeoutError")) == (
+        "The shared ledger cannot be used (TimeoutError). Nothing was sent. Reads go on. Call again later;"
+        " an approval that was just being used may have to be given anew."
+    )
+    assert str(LedgerUnusable("ledger.sqlite", "the disk is full", "free space on its disk.")) == (
+        "The ledger ledger.sqlite cannot be used: the disk is full. Nothing was sent. Reads go on."
+        " A person has to act: free space on its disk."
+    )
 
 
 async def test_a_channel_is_distrusted_until_a_time(ledger: Ledger, other: Ledger) -> None:
@@ -501,7 +599,7 @@ async def test_an_approval_of_a_batch_is_used_once_for_each_call(ledger: Ledger,
     assert await ledger.use("g1", 1, NOW + 1100) is None
     over = await ledger.use("g1", 1, NOW + 601)
     assert over is not None
-    assert (over.state, over.used) == (RequestState.USED, (2, 1))
+    assert (over.state, over.used, over.decided) == (RequestState.USED, (2, 1), NOW + 601)
     assert await other.latest(batch.call, NOW + 602) is None
     assert await other.decided(5) == [over]
 

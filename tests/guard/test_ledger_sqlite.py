@@ -28,6 +28,8 @@ async def test_nothing_is_opened_before_the_first_use(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
     assert await ledger.waiting(NOW) == []
     assert (tmp_path / "state" / "ledger.sqlite").exists()
+    await ledger.check()
+    ledger.close()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")

@@ -94,6 +94,8 @@ async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
         await ledger.add_temporary(scope())
         await ledger.spend("destroy", "monday", 5)
         await ledger.spend("entry", PLANNED, 5)
+        await ledger.spend_rate("destroy", 5, 300, NOW)
+        await ledger.mark_audit("audit.jsonl", 1, "head")
         await ledger.distrust("local", "client_form", NOW + 900)
         await ledger.note_limit("key", NOW + 30, NOW)
         await ledger.use_nonce("n1", NOW + 60, NOW)
@@ -105,6 +107,7 @@ async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
     assert kinds == {
         *("request", "open", "call", "waiting", "decided", "scope", "covering", "scopes", "budget", "declines"),
         *("distrust", "expiring", "unsettled", "limit", "nonce", "change", "changes", "batch", "revision"),
+        *("rate", "audit"),
     }
     assert {key.partition("}")[0] for key in keys} == {f"{{{name}"}
     for_ever = {key.split(":")[1] for key in keys if valkey.ask("PTTL", key) == ":-1\r\n"}
@@ -123,6 +126,55 @@ async def test_a_budget_of_a_plan_is_kept_and_a_history_ends_after_thirty_days(v
     for key in ("request:g1", "batch:b1"):
         left = int(valkey.ask("PTTL", f"{{{name}}}:{key}")[1:])
         assert 29.9 * 86_400_000 < left <= 30 * 86_400_000
+
+
+async def test_each_record_is_kept_as_long_as_it_can_count_and_no_longer(valkey: ValkeyServer) -> None:
+    """Ours: a day longer where the clocks of two machines can differ."""
+    url, day = valkey.url(), 86_400_000
+    async with ledger_on(url) as ledger:
+        await ledger.spend("destroy", "monday", 5)
+        await ledger.spend_rate("destroy", 5, 30 * 86_400, NOW)
+        await ledger.use_nonce("n1", NOW + 30 * 86_400, NOW)
+        await ledger.use_nonce("late", NOW - 1, NOW)
+        await ledger.note_limit("key", NOW + 30 * 86_400, NOW)
+        await ledger.distrust("local", "client_form", NOW + 900)
+        await ledger.mark_audit("audit.jsonl", 1, "head")
+        await ledger.add_temporary(scope(expires=NOW + 900))
+        await ledger.begin(replace(change(), call="call"))
+    kept = {
+        "budget:*": 90 * day,
+        "rate:*": 30 * day,
+        "nonce:n1": 31 * day,
+        "nonce:late": day,
+        "limit:key": 31 * day,
+        "distrust:*": day,
+        "audit:*": 732 * day,
+        "scope:*": 900_000,
+        "change:*": 30 * day,
+    }
+    for pattern, milliseconds in kept.items():
+        (key,) = (line for line in valkey.ask("KEYS", f"{{{parse(url).name}}}:{pattern}").split("\r\n") if ":" in line)
+        left = int(valkey.ask("PTTL", key)[1:])
+        assert milliseconds - 60_000 < left <= milliseconds, pattern
+
+
+async def test_change_that_an_earlier_version_noted_is_read(valkey: ValkeyServer) -> None:
+    """Ours: it is of no batch, and its outcome was known."""
+    url = valkey.url()
+    async with ledger_on(url) as ledger:
+        await ledger.begin(replace(change(), unsettled_until=NOW + 5, number=3))
+        key = f"{{{parse(url).name}}}:change:c1"
+        valkey.ask("HDEL", key, "unsettled_until", "number", "call", "batch", "approved_by")
+        assert await ledger.change(change().account, "c1") == change()
+
+
+def test_unreadable_approval_is_named_by_its_id() -> None:
+    """Ours: cut, so that no stored text fills a message."""
+    assert str(UnreadableRequest({"id": "g" * 65})) == (
+        f"The stored approval {'g' * 64} cannot be read. Nothing was sent."
+        " A person has to update this server, or wait until the approval has expired."
+    )
+    assert UnreadableRequest({}).what == "The stored approval ? cannot be read."
 
 
 async def test_text_stays_text(valkey: ValkeyServer) -> None:

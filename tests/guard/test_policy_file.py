@@ -4,12 +4,17 @@ import hashlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from fastn_mcp.config.strict_toml import ConfigError
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.policy import DESTROY_RATE, Policy
 from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.guard.policy_rules.schema import condition, named
+from fastn_mcp.tools.parsing import Renamed
 from fastn_mcp.tools.tool import Effect
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "policy.toml"
@@ -119,6 +124,11 @@ RULE = '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n'
             "effects: none of its tools can have the effect write",
         ),
         (
+            '[[window]]\neffects = "trash"\ntools = ["delete_*",\n"remove_*"]\nopen = "Mon 08:00-09:00 UTC"',
+            4,
+            "tools: 'remove_*' names no tool",
+        ),
+        (
             RULE + '[[rule]]\ntool = "delete_*"\nthen = "deny"',
             1,
             "this rule never applies: policy.toml line 4: rule delete_* covers it and is at least as strict",
@@ -171,6 +181,11 @@ RULE = '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n'
             for rate in ("10", '"10"', '"0 per 5m"', '"10 per 5"', '"10 per 5d"', '"10 per 0s"', '"-1 per 5m"')
         ),
         # Arguments.
+        (
+            '[[rule]]\neffects = "spend"\nthen = "deny"\nwhen = { trigger_id = "t" }',
+            4,
+            "when: none of its tools has an argument 'trigger_id'",
+        ),
         (RULE + "when = { trigger_id = 1 }", 4, "when: trigger_id has to be compared with a text"),
         (RULE + "when = { trigger_id = [] }", 4, "when: trigger_id has to be compared with a text"),
         (
@@ -283,6 +298,43 @@ def test_a_rule_can_ask_for_no_more_than_a_yes_to_delete_a_customer(file: Path) 
     """Ours: one on which nothing depends is deleted on a yes, so that the rule can decide."""
     file.write_text('[[rule]]\ntool = "delete_customer"\nthen = "confirm"')
     assert len(load_rules(file).rules) == 1
+
+
+def test_a_rule_is_named_after_its_tools_or_else_its_effects(file: Path) -> None:
+    """Ours: as the verdict and the audit log name it."""
+    file.write_text(
+        '[[rule]]\ntool = ["delete_trigger", "run_*"]\neffects = "destroy"\nthen = "deny"\n'
+        '[[rule]]\neffects = ["trash", "spend"]\nthen = "deny"\n'
+        '[[rule]]\nkey = "live"\nthen = "four_eyes"\n'
+    )
+    assert [rule.name for rule in load_rules(file).rules] == [
+        "policy.toml line 1: rule delete_trigger, run_*",
+        "policy.toml line 5: rule trash, spend",
+        "policy.toml line 8: rule *",
+    ]
+
+
+def test_a_former_name_of_a_tool_names_it() -> None:
+    """Ours: a policy file goes on after a tool was renamed; case does not matter."""
+    renamed = {"remove_trigger": Renamed("delete_trigger", "1.1", "2.0")}
+    for glob in ("remove_trigger", "REMOVE_*", "delete_trigger"):
+        assert [operation.tool_name() for operation in named(glob, renamed)] == ["delete_trigger"]
+    with pytest.raises(ValueError, match=r"'remove_secret' names no tool"):
+        named("remove_secret", renamed)
+
+
+def test_an_argument_that_is_a_text_and_a_number_is_not_compared() -> None:
+    """Ours: a condition holds for each of the rule's tools."""
+    tools: list[Any] = [
+        SimpleNamespace(
+            model_fields=["size"],
+            secrets=frozenset,
+            input_schema=lambda kind=kind: {"properties": {"size": {"type": kind}}},
+        )
+        for kind in ("string", "integer")
+    ]
+    with pytest.raises(ConfigError, match="'size' has parts, and only texts and numbers can be compared"):
+        condition(("rule", 0, "when", "size"), tools, 1)
 
 
 def test_the_example_and_every_recipe_of_the_cookbook_are_right(file: Path) -> None:

@@ -339,8 +339,10 @@ def test_a_protection_says_what_is_protected_and_why(judge: Judge) -> None:
     text = '[[protect]]\napi_key = ["a", "k*"]\n'
     verdict = judge(text, RevokeApiKey(api_key_id="k1"))
     assert verdict.reason == "The api key a or k* is protected."
-    verdict = judge(text + 'reason = "shared.."', RevokeApiKey(api_key_id="x"), target=None)
-    assert verdict.reason == "The api key a or k* is protected, and the target of this call could not be read: shared."
+    verdict = judge(text + 'reason = "shared by X.."', RevokeApiKey(api_key_id="x"), target=None)
+    assert verdict.reason == (
+        "The api key a or k* is protected, and the target of this call could not be read: shared by X."
+    )
 
 
 def test_a_protection_that_asks_for_less_than_the_default_leaves_the_default(judge: Judge) -> None:
@@ -888,7 +890,10 @@ tool = "run_workflow"
 target = "nightly"
 when = { environment = ["live", ""], dependents = { min = 1, max = 5 } }
 then = "four_eyes"
-reason = "in production..."
+reason = "in production of X..."
+[[rule]]
+tool = "create_api_key"
+then = "deny"
 [[rule]]
 tool = "create_workflow"
 when = { timeout_ms = [4, 5] }
@@ -929,15 +934,16 @@ rest = "90s"
         (
             "policy.toml line 21: rule run_workflow"
             " with target nightly, dependents at least 1 and at most 5, environment live or not given: four_eyes."
-            " in production."
+            " in production of X."
         ),
-        "policy.toml line 27: rule create_workflow with timeout_ms 4 or 5: deny.",
+        "policy.toml line 27: rule create_api_key: deny.",
+        "policy.toml line 30: rule create_workflow with timeout_ms 4 or 5: deny.",
         (
-            "policy.toml line 31: window destroy, trash: trash, destroy"
+            "policy.toml line 34: window destroy, trash: trash, destroy"
             " only Mon-Thu 08:00-17:00 Europe/Berlin or Sat 10:00-12:00 UTC. somebody is there."
         ),
         (
-            "policy.toml line 35: window delete_workflow, delete_trigger: trash by delete_trigger, delete_workflow"
+            "policy.toml line 38: window delete_workflow, delete_trigger: trash by delete_trigger, delete_workflow"
             " only Sun 10:00-12:00 UTC."
         ),
         "Budget: 10 spend calls a day, then a question.",
