@@ -28,17 +28,20 @@ HEAD = f'url = "{AUDIENCE}"\nissuer = "https://login.example.com/realms/team"\no
 TENANTS = """
 [[tenant]]
 name = "acme"
+approval_wait_seconds = 0
 subjects = ["anna", "amir"]
 api_key_env = "ACME_KEY"
 mode = "guarded"
 
 [[tenant]]
 name = "globex"
+approval_wait_seconds = 0
 groups = ["globex-*"]
 api_key_env = "GLOBEX_KEY"
 
 [[tenant]]
 name = "own"
+approval_wait_seconds = 0
 claims = { tier = "own" }
 caller_keys = true
 mode = "auto"

@@ -143,8 +143,9 @@ def policy_of(settings: Settings, environment: Mapping[str, str], program: Comma
         keys = settings.plan_keys or config_dir(environment) / KEYS
         plan = signed(settings.plan, keys, account_of(settings), System().now(), program)
     mode = "read-only" if settings.reads_only else settings.mode
-    lifetime = settings.approval_minutes * 60.0
-    return Policy(mode, rules, plan, live=settings.key_kind != "test", approval_lifetime=lifetime)
+    lifetime, wait = settings.approval_minutes * 60.0, float(settings.approval_wait_seconds)
+    live = settings.key_kind != "test"
+    return Policy(mode, rules, plan, live=live, approval_lifetime=lifetime, approval_wait=wait)
 
 
 def account_of(settings: Settings) -> str:

@@ -77,6 +77,8 @@ class TenantBuilder:
         self.ledger = ledger_at(process.ledger, state, system)
         """Ledger of the process, for the single-use tokens of the approval page."""
         self._sandbox = Sandboxed() if sandboxed else None
+        self.is_leaving: Callable[[], bool] = lambda: False
+        """Whether the process is shutting down. Its application sets it."""
 
     def __call__(self, tenant: Tenant, own: CallerAccount | None) -> TenantAccount:
         """Open an account. Raises `SettingsError` if its settings are invalid."""
@@ -98,6 +100,7 @@ class TenantBuilder:
             instrumentation=self.instrumentation(tenant.name),
             program=kept_in(program, folder),
         )
+        parts.guard.decisions.is_leaving = self.is_leaving
         answers = None
         if parts.webhook is not None and own is None:
             answers = Router(parts.webhook.mounted(f"{origin_of(self._team.url)}{_answers_path(tenant.name)}"))
@@ -124,7 +127,7 @@ class TenantBuilder:
             return None
         return partial(TenantInbox, self._team, tenant.name)
 
-    def page(self, tenants: Tenants, keys: IssuerKeys, health: Health) -> Mount | None:
+    def page(self, tenants: Tenants, keys: IssuerKeys) -> Mount | None:
         """Return the approval page, or None without [approvals]. Raises `SettingsError` if it lacks a secret."""
         team, approvals, url = self._team, self._team.approvals, self._team.page_url
         if approvals is None or url is None:
@@ -139,7 +142,7 @@ class TenantBuilder:
         system = self._system
         sign_in = SignIn(team.trust, keys, approvals.client_id, secret, approvals.scopes, f"{url}/callback", system)
         return mounted(
-            team, url, sign_in, self.state_secrets, tenants, self.ledger, lambda: health.is_leaving, system,
+            team, url, sign_in, self.state_secrets, tenants, self.ledger, self.is_leaving, system,
             shares_ledger=is_shared(self._shared_settings["ledger"]),
         )  # fmt: skip
 
@@ -208,9 +211,10 @@ def serve(
 
 def application(team: Team, builder: TenantBuilder, keys: IssuerKeys, health: Health, system: System) -> Starlette:
     """Return the application, with the tenants that it opens."""
+    builder.is_leaving = lambda: health.is_leaving
     tenants = Tenants(builder, team.limits, system)
     routes = [Mount(_answers_path("{tenant}"), _answers(team, tenants))]
-    if (page := builder.page(tenants, keys, health)) is not None:
+    if (page := builder.page(tenants, keys)) is not None:
         routes.append(page)
     server = build_for(_resolve, builder.approval_lifetime(), builder.state_secrets)
     builder.instrumentation("").observe(server)

@@ -129,7 +129,7 @@ async def make_call(parts: AccountParts, wanted: ParsedCall, *, dry_run: bool = 
     match await parts.dispatch(wanted.call, caller):
         case Done(result, change):
             return outcome(DONE, render(wanted.call, result, parts.label, change))
-        case PendingApproval(preview, where, until):
+        case PendingApproval(_, preview, where, until):
             return outcome(WAITING, render_pending(preview.data(), where, until), f"Nothing was sent. {where}")
         case PendingForm():  # a terminal answers at once
             raise TypeError("an approval request was left open")

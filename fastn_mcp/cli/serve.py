@@ -78,6 +78,7 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     server = build(parts.dispatch, parts.tools, parts.label, seal_keys(parts.settings))
     parts.observe(server)
     health, ending = Health(), ShutdownConfig()
+    parts.guard.decisions.is_leaving = lambda: health.is_leaving
     webhook_routes = [] if parts.webhook is None else parts.webhook.mounted(f"http://{address}")
     app = application(server, hosts, token, ending.head, health, webhook_routes)
     message = f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}."

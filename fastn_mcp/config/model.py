@@ -189,6 +189,9 @@ class Settings(BaseModel):
     approval_minutes: int = _setting(
         10, "Minutes in which a request can be answered, and the approved call made.", Trait.FLAG, ge=1, le=1440
     )
+    approval_wait_seconds: int = _setting(
+        45, "Seconds for which a call waits for the decision on its approval request; 0: not at all.", ge=0, le=55
+    )
     webhook_url: str | None = _setting(
         None, "Where approval requests are posted that no form can ask: approvals.md.", repr=False
     )

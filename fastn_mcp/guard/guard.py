@@ -6,6 +6,7 @@ Fails closed: an error before a call is sent is a refusal; an unexpected error a
 import logging
 from collections.abc import Collection, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from pydantic import JsonValue
@@ -16,6 +17,7 @@ from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.approval.flow import Approval, ApprovalFlow, Caller, OutOfBandChannel
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
+from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.audit.log import Unwritten
 from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.changes import MADE, Batch, BatchResult, Done, NotDone
@@ -58,12 +60,14 @@ class Guard:
         self._approvals = ApprovalFlow(
             evaluator.bound_account, ledger, recorder, system, out_of_band, budgets, lifetime
         )
+        self.decisions = DecisionWait(ledger, system)
         self.directory = Directory(system)
 
     async def execute(
         self, batch: Batch, caller: Caller, report: Report = no_progress
     ) -> BatchResult | PendingForm | PendingApproval:
         """Send the permitted calls, or return the open approval request. Raises if no call was attempted."""
+        began = self._now()
         with self._span(batch.tool) as said, self._fail_closed(batch.tool, caller):
             execution = await self._resume(batch, caller)
             if len(execution.results) == len(batch.calls):
@@ -72,6 +76,10 @@ class Guard:
             await self._recorder.anchor()
             evaluation = await self._evaluate(batch, caller, execution.results, said)
             approval = await self._approvals.obtain(evaluation, caller)
+            while isinstance(approval, PendingApproval) and await self._decided(approval, began, caller, report):
+                caller = replace(caller, form=None)  # the answer is in the ledger
+                evaluation = await self._evaluate(batch, caller, execution.results, said, reads=True)
+                approval = await self._approvals.obtain(evaluation, caller)
             if not isinstance(approval, Approval):
                 said["outcome"] = "approval_required"
                 if isinstance(approval, PendingApproval):
@@ -184,6 +192,18 @@ class Guard:
             return BatchResult("", {})
         id_ = self._evaluator.batch_id(batch, caller.principal)
         return BatchResult(id_, {change.number: change for change in await self._ledger.changes_of(id_)})
+
+    async def _decided(self, waiting: PendingApproval, began: float, caller: Caller, report: Report) -> bool:
+        """Wait until people have decided about a request, for as long as a call that `began` then may wait."""
+        until = min(began + self._evaluator.policy.approval_wait, waiting.until)
+        if self._now() >= until:
+            return False
+        await report("Waiting for a person to decide", 0, None)
+        async with caller.waiting():
+            return await self.decisions.decided(waiting.request, until)
+
+    def _now(self) -> float:
+        return self._system.now().timestamp()
 
     async def _evaluate(
         self, batch: Batch, caller: Caller, skip: Collection[int], said: SpanFacts, *, reads: bool = False

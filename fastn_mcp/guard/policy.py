@@ -129,6 +129,8 @@ class Policy:
     """Whether the key is live, or not known to be a test key."""
     approval_lifetime: float = 600.0
     """Seconds in which a request can be answered and the approved call sent."""
+    approval_wait: float = 0.0
+    """Seconds for which a call waits, from its start, for the decision on its request."""
 
     @property
     def key(self) -> Literal["live", "test"]:

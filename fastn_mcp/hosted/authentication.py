@@ -7,6 +7,7 @@ import hmac
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from starlette.requests import Request
@@ -118,6 +119,7 @@ class TeamAccess:
                 return await rejected.response(summary.id)(scope, receive, send)
             except (Busy, SettingsError) as error:
                 return await _unavailable(error).response(summary.id)(scope, receive, send)
+            caller = replace(caller, waiting=account.limit.released)
             inner = {**scope, _CONTEXT: RequestContext(account.context, caller, account.limit)}
             return await self._app(inner, replay(body_message(body), receive), send)
 

@@ -42,6 +42,23 @@ class ConcurrencyLimit:
     @asynccontextmanager
     async def __call__(self) -> AsyncGenerator[None]:
         """Hold a slot. Raises `Busy` if the queue is full or no slot became free in time."""
+        await self._acquire()
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    @asynccontextmanager
+    async def released(self) -> AsyncGenerator[None]:
+        """Give up the slot of a call meanwhile. Raises `Busy` as above when it is taken again."""
+        self._slots.release()
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):  # whoever holds the slot releases it
+                await self._slots.acquire()
+
+    async def _acquire(self) -> None:
         if self._slots.value == 0 and self._slots.statistics().tasks_waiting >= self._queue:
             raise self._busy("no more may wait")
         try:
@@ -49,10 +66,6 @@ class ConcurrencyLimit:
                 await self._slots.acquire()
         except TimeoutError:
             raise self._busy(f"none ended within {self._patience:g} seconds") from None
-        try:
-            yield
-        finally:
-            self._slots.release()
 
     def _busy(self, why: str) -> Busy:
         return Busy(

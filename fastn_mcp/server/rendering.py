@@ -215,13 +215,18 @@ def render_preview(preview: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return answer | ({"left_out": left_out} if left_out else {}) | {"untrusted": True}
 
 
+_RETRY_AFTER = 60
+"""Seconds before which calling again is no use to anybody, unless a person says that they have decided."""
+
+
 def render_pending(preview: dict[str, JsonValue], where: str, until: float) -> dict[str, JsonValue]:
     """Render the result of a call that waits for out-of-band approval. `until` is in Unix seconds."""
     return {
         "status": "approval_required",
         "outcome": "approval_required",
         "message": f"Nothing was sent. A person has to approve this call. {where}",
-        "next": "Tell the person. Once they have decided, make exactly the same call again.",
+        "next": "Tell the person. Do not poll: make exactly the same call again once they say that they have decided.",
+        "retry_after_seconds": _RETRY_AFTER,
         "until": datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds"),
         "preview": _fit(safe(preview), BUDGET - 3 * _NOTE_SIZE)[0],
         "untrusted": True,

@@ -14,7 +14,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FASTN_", "_FASTN_", "CI"))}
     folders = {name: str(tmp_path / name) for name in ("FASTN_CONFIG_DIR", "FASTN_STATE_DIR")}
     # Wide, so that no sentence is wrapped.
-    return {**inherited, **folders, "COLUMNS": "200"}
+    return {**inherited, **folders, "COLUMNS": "200", "FASTN_APPROVAL_WAIT_SECONDS": "0"}
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ LIMITS = "calls = 16\nqueue = 400"
 _TENANT = """
 [[tenant]]
 name = "{name}"
+approval_wait_seconds = 0
 groups = ["{name}"]
 api_key_env = "KEY_OF_{name}"
 base_url = "{at}"

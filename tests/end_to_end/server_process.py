@@ -143,6 +143,8 @@ def environment(upstream: Upstream) -> dict[str, str]:
         "FASTN_CONFIG": os.devnull,
         "FASTN_CONFIG_DIR": state,
         "FASTN_STATE_DIR": state,
+        # A test repeats the call once it has decided. Tests of waiting set a time of their own.
+        "FASTN_APPROVAL_WAIT_SECONDS": "0",
     }
 
 

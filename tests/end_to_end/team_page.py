@@ -37,6 +37,7 @@ groups = ["approvers"]
 
 [[tenant]]
 name = "acme"
+approval_wait_seconds = 0
 groups = ["acme"]
 api_key_env = "ACME_KEY"
 base_url = "{fastn}"

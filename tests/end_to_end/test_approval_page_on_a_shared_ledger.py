@@ -59,7 +59,7 @@ class Replicas(Team):
 
 
 @asynccontextmanager
-async def replicas(folder: Path) -> AsyncGenerator[Replicas]:
+async def replicas(folder: Path, wait: int = 0) -> AsyncGenerator[Replicas]:
     login, fastn, site, one, other = (free_port() for _ in range(5))
     provider = Provider(f"http://127.0.0.1:{login}", "the-team")
     provider.person = {"sub": "dana", "name": "Dana Example", "groups": ["approvers"]}
@@ -67,6 +67,7 @@ async def replicas(folder: Path) -> AsyncGenerator[Replicas]:
     (folder / "policy.toml").write_text(POLICY)
     file, at = folder / "team.toml", f"http://127.0.0.1:{fastn}"
     text = FILE.format(port=site, other=one, issuer=provider.issuer, fastn=at)
+    text = text.replace("approval_wait_seconds = 0", f"approval_wait_seconds = {wait}")
     file.write_text(text.replace("hosts = [", f'hosts = ["127.0.0.1:{other}", '))
     for written in (file, folder / "policy.toml"):
         written.chmod(0o600)
@@ -160,6 +161,26 @@ async def test_approval_and_single_use_hold_across_replicas(
         await expect(tab.get_by_role("heading", name="You are signed out")).to_be_visible()
         for port in (world.one, world.other):
             assert (await again(looks, port)).status_code == 403  # a copied cookie
+
+
+async def test_approval_on_one_replica_wakes_the_call_that_waits_on_another(tmp_path: Path) -> None:
+    """Ours: one call of the agent, one answer of a person, at another replica."""
+    async with replicas(tmp_path, wait=45) as world, a_tab() as (tab, _), world.agent(world.one) as agent:
+        await sign_in(tab, world.site)
+        customer = (await result(agent, "list_customers", search="Globex"))["data"][0]
+        answers: list[dict[str, Any]] = []
+
+        async def delete() -> None:
+            answers.append(await result(agent, "delete_customer", customer_id=customer["id"]))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(delete)
+            await expect(tab.get_by_role("heading", name="Delete customer")).to_be_visible()
+            assert world.deleted() == 0
+            await approve(tab, "Delete customer", customer["name"])
+        assert answers[0]["done"] == "delete_customer"
+        assert world.approved() == [(world.other, '"Dana Example"')]
+        assert world.deleted() == 1
 
 
 async def test_killed_ledger_stops_changes_until_it_is_back(

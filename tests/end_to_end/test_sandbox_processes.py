@@ -18,7 +18,8 @@ from server_process import body
 def environment(folder: Path) -> dict[str, str]:
     """Return variables with separate folders and a browser that shows nothing."""
     folders = {name: str(folder / name) for name in ("FASTN_CONFIG_DIR", "FASTN_STATE_DIR")}
-    return folders | {"FASTN_CONFIG": os.devnull, "BROWSER": "false %s", "PATH": os.environ["PATH"]}
+    own = {"FASTN_CONFIG": os.devnull, "BROWSER": "false %s", "FASTN_APPROVAL_WAIT_SECONDS": "0"}
+    return folders | own | {"PATH": os.environ["PATH"]}
 
 
 @pytest.mark.anyio

@@ -48,6 +48,7 @@ drain_seconds = 1
 
 [[tenant]]
 name = "acme"
+approval_wait_seconds = 0
 groups = ["acme"]
 api_key_file = "acme.key"
 base_url = "{acme}"
@@ -55,6 +56,7 @@ mode = "guarded"
 
 [[tenant]]
 name = "globex"
+approval_wait_seconds = 0
 groups = ["globex"]
 api_key_env = "KEY_OF_GLOBEX"
 base_url = "{globex}"
@@ -62,6 +64,7 @@ mode = "guarded"
 
 [[tenant]]
 name = "slow"
+approval_wait_seconds = 0
 groups = ["slow"]
 api_key_file = "acme.key"
 base_url = "{slow}"

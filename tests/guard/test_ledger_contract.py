@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 import stores
 from deciding import moved
@@ -128,6 +129,42 @@ async def test_no_decline_is_lost_between_processes(where: str, ledger: Ledger) 
 async def test_two_processes_can_begin_a_store_at_the_same_time(where: str) -> None:
     """Ours: nobody has to create it first."""
     assert race(where, "decline", 5) == [5, 5]
+
+
+async def test_every_change_of_a_request_wakes_who_waits_for_it(ledger: Ledger, other: Ledger) -> None:
+    """Ours: by whatever process, also one that was made between two looks."""
+
+    async def changed(seen: str, seconds: float = 5) -> str:
+        with anyio.fail_after(30):
+            return await ledger.wait_for_change(seen, seconds, anyio.sleep)
+
+    seen = await changed("")
+    assert seen
+    assert await changed(seen, 0.01) == seen
+    for name in ("g1", "g2"):
+        await other.open(grant(name))
+    seen = await changed("")
+    for name in ("g1", "g2"):
+        assert await other.void(name, RequestState.STALE, NOW) is not None
+        newer = await changed(seen)
+        assert newer != seen
+        seen = newer
+    await other.open(grant("g3"))
+    seen = await changed("")
+
+    async def decide() -> None:
+        await anyio.sleep(0.3)
+        assert await other.decide(grant("g3"), Vote("local_page", True, NOW), "local_page") is not None
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(decide)
+        newer = seen
+        with anyio.fail_after(30):
+            while newer == seen:
+                newer = await changed(seen)
+    found = await ledger.find("g3")
+    assert found is not None
+    assert found.state is RequestState.APPROVED
 
 
 async def test_a_request_that_ran_out_is_closed_once(ledger: Ledger, other: Ledger) -> None:

@@ -44,6 +44,7 @@ effects = ["WRITE", "EXTERNAL"]
 
 [[tenant]]
 name = "acme"
+approval_wait_seconds = 0
 subjects = ["anna", "amir"]
 api_key_env = "ACME_KEY"
 mode = "guarded"
@@ -51,6 +52,7 @@ policy = "policy.toml"
 
 [[tenant]]
 name = "globex"
+approval_wait_seconds = 0
 subjects = ["gil"]
 api_key_env = "GLOBEX_KEY"
 mode = "guarded"

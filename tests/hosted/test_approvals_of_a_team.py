@@ -35,6 +35,7 @@ def tenant(name: str, hook: str) -> str:
     return f"""
 [[tenant]]
 name = "{name}"
+approval_wait_seconds = 0
 subjects = ["of-{name}"]
 api_key_env = "ACME_KEY"
 mode = "guarded"

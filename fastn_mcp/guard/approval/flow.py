@@ -1,6 +1,7 @@
 """Approval flow: ask in the client's elicitation form or an out-of-band channel, and act on the answer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -81,6 +82,8 @@ class Caller:
     form: FormChannel | None
     rights: Rights | None = None
     """Scopes of the sign-in. None if nobody signs in: whoever runs this process then has the whole account."""
+    waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    """Context in which the call waits for a person, and holds no concurrency slot."""
 
     def check(self, tool: str, effect: Effect) -> None:
         """Raise `InsufficientScope` if the sign-in does not permit a call of this effect."""
@@ -337,7 +340,8 @@ class ApprovalFlow:
             return await self._ask_out_of_band(evaluation, caller, why)
         offered = await self._ledger.offer(request.id, now + self._lifetime)
         if offered is not None:
-            return PendingApproval(evaluation.preview, why + await self._out_of_band.show(offered.id), offered.expires)
+            where = why + await self._out_of_band.show(offered.id)
+            return PendingApproval(offered.id, evaluation.preview, where, offered.expires)
         if now < request.expires:
             raise used_up()
         return await self._ask_out_of_band(evaluation, caller, why)
@@ -354,7 +358,9 @@ class ApprovalFlow:
             await self._ledger.void(request.id, RequestState.STALE, self._now())
             return await self._ask_out_of_band(evaluation, caller, "The target has changed since it was asked. ")
         where = await self._out_of_band.show(request.id)
-        return PendingApproval(evaluation.preview, "It is still waiting for an answer. " + where, request.expires)
+        return PendingApproval(
+            request.id, evaluation.preview, "It is still waiting for an answer. " + where, request.expires
+        )
 
     async def _ask_out_of_band(self, evaluation: Evaluation, caller: Caller, why: str) -> PendingApproval:
         tool = evaluation.batch.tool.tool_name()
@@ -365,7 +371,8 @@ class ApprovalFlow:
                 facts={"preview": evaluation.preview.data()},
             )
         opened = await self._open(self._request(evaluation, caller, out_of_band=True), evaluation)
-        return PendingApproval(evaluation.preview, why + await self._out_of_band.show(opened.id), opened.expires)
+        where = why + await self._out_of_band.show(opened.id)
+        return PendingApproval(opened.id, evaluation.preview, where, opened.expires)
 
     async def _open(self, request: ApprovalRequest, evaluation: Evaluation) -> ApprovalRequest:
         """Open and record a request, or return the same one that another replica has opened meanwhile."""

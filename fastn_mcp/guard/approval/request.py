@@ -85,6 +85,8 @@ class PendingForm:
 class PendingApproval:
     """Waiting for an out-of-band approval. Repeat the call to get the answer; expires at `until` (Unix seconds)."""
 
+    request: str
+    """Id of the approval request."""
     preview: Shown
     where: str
     until: float

@@ -4,7 +4,7 @@ Times are Unix seconds. If a method raises, the call that needed it is refused.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Protocol
@@ -405,4 +405,11 @@ class Ledger(Journal, Protocol):
 
     async def revision(self) -> int:
         """Return a number that changes after any change by any process."""
+        ...
+
+    async def wait_for_change(self, seen: str, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> str:
+        """Wait until a request may have changed, by any process, since an earlier call returned `seen`.
+
+        Return what to pass next: at once where `seen` is empty, and after `seconds` at the latest.
+        """
         ...

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -108,6 +108,9 @@ _MARK_KEPT = 86_400.0
 
 _PATIENCE = 5.0
 """Seconds to wait for a lock of another process."""
+
+_POLL = 0.25
+"""Seconds between two looks for changes by other processes."""
 
 _OPENING = threading.Lock()
 
@@ -494,3 +497,9 @@ class SqliteLedger(Ledger):
         # data_version sees other connections' changes, total_changes our own.
         (version,) = self._database.execute("PRAGMA data_version").fetchone()
         return int(version) + self._database.total_changes
+
+    async def wait_for_change(self, seen: str, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> str:
+        while (current := str(await self.revision())) == seen and seconds > 0:
+            await sleep(min(_POLL, seconds))
+            seconds -= _POLL
+        return current

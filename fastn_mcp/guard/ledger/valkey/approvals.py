@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict
 
 from fastn_mcp.errors import Refused
@@ -17,7 +17,7 @@ from fastn_mcp.guard.ledger.ledger import (
     read_request,
     stored_request,
 )
-from fastn_mcp.guard.ledger.valkey.server import KEPT, Server
+from fastn_mcp.guard.ledger.valkey.server import KEPT, LONGEST_READ, Server
 from fastn_mcp.redaction import sanitize
 
 _log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class Requests:
         self._waiting = server.key("waiting")
         self._decided = server.key("decided")
         self._revision = server.key("revision")
+        self._changes = server.key("changes")
 
     def _request(self, id_: str) -> str:
         return self._server.key("request", id_)
@@ -87,7 +88,7 @@ class Requests:
             was = stored_request(before)
             changed = await self._server.run(
                 "change",
-                [*self._lists(after), self._server.key("declines", after.holder)],
+                [*self._lists(after), self._server.key("declines", after.holder), self._changes],
                 after.id,
                 found[0]["version"],
                 "" if is_open else after.decided or 0.0,
@@ -100,6 +101,14 @@ class Requests:
             if changed == 1:
                 return after
         return None
+
+    async def wait_for_change(self, seen: str, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> str:  # noqa: ARG002 - the server waits
+        if not seen:
+            newest = await self._server.read("XREVRANGE", self._changes, "+", "-", "COUNT", 1)
+            return newest[0][0] if newest else "0-0"
+        longest = max(1, round(min(seconds, LONGEST_READ) * 1000))
+        streams = await self._server.read("XREAD", "BLOCK", longest, "STREAMS", self._changes, seen)
+        return streams[0][1][-1][0] if streams else seen
 
     async def expiring(self, account: str, now: float) -> list[str]:
         return await self._server.read("ZRANGE", self._server.key("expiring", account), "-inf", repr(now), "BYSCORE")

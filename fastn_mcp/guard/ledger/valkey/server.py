@@ -131,6 +131,9 @@ KEPT = 30 * 86_400_000
 _SECONDS = 1.0
 """Timeout for a connection and for a reply."""
 
+LONGEST_READ = 0.75 * _SECONDS
+"""Seconds for which a read may block on the server."""
+
 _PATIENCE = 3.0
 """Deadline in seconds for one command, with waiting for a connection, opening it and finding the cluster."""
 

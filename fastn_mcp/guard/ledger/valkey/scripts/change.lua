@@ -1,6 +1,6 @@
 -- Changes a request if its version is still the one that was read, and updates the declines of its principal.
 -- KEYS: the request, open requests of its principal, open requests of its account by expiry, open out-of-band requests,
---   decided requests, the revision, the declines of its principal
+--   decided requests, the revision, the declines of its principal, the stream of changes
 -- ARGV: id, the version that was read, when it was decided ('': it stays open), expires, out_of_band, change of the
 --   declines ('approved': reset, 'declined': one more, or ''), milliseconds to keep, then the fields that change and
 --   their values
@@ -32,4 +32,6 @@ elseif answer == 'declined' then
   redis.call('PEXPIRE', KEYS[7], 90 * 86400000)
 end
 redis.call('INCR', KEYS[6])
+redis.call('XADD', KEYS[8], 'MAXLEN', '~', 100, '*', 'id', id)
+redis.call('PEXPIRE', KEYS[8], kept)
 return 1

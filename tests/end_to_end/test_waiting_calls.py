@@ -1,0 +1,119 @@
+"""Calls of clients without forms that wait while a person decides elsewhere, and then go on by themselves."""
+
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from at_a_terminal import sitting
+from mcp import Client, StdioServerParameters
+from ports import free_port
+from server_process import ERAS, Upstream, body, environment, over_http, running
+from test_approvals import approve, approve_on_page, globex, recording_browser
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def served(env: dict[str, str], transport: str, era: str) -> AsyncGenerator[Client]:
+    """A client without forms, of a server in its own process."""
+    if transport == "stdio":
+        server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
+        async with Client(server, mode=ERAS[era]) as client:
+            yield client
+        return
+    port = free_port()
+    with running("--http", f"127.0.0.1:{port}", port=port, env=env):
+        async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode=ERAS[era]) as client:
+            yield client
+
+
+async def with_person(client: Client, decide: Callable[[], Awaitable[None]], **more: Any) -> dict[str, Any]:
+    """Return the result of one deletion, while a person decides about it."""
+    answers: list[dict[str, Any]] = []
+    target = await globex(client)
+
+    async def delete() -> None:
+        result = await client.call_tool("delete_customer", {"customer_id": target["id"]}, **more)
+        answers.append(body(result))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(delete)
+        await decide()
+    return answers[0]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_call_goes_on_once_it_is_approved_on_the_page(upstream: Upstream, tmp_path: Path, era: str) -> None:
+    browser, opened = recording_browser(tmp_path)
+    env = environment(upstream) | {"BROWSER": browser, "FASTN_APPROVAL_WAIT_SECONDS": "45"}
+    heard: list[str | None] = []
+
+    async def progress(done: float, total: float | None, message: str | None) -> None:  # noqa: ARG001
+        heard.append(message)
+
+    async def decide() -> None:
+        while not opened.exists():  # noqa: ASYNC110 - another process writes it
+            await anyio.sleep(0.1)
+        await approve_on_page(opened.read_text().strip())
+
+    async with served(env, "stdio", era) as client:
+        answer = await with_person(client, decide, progress_callback=progress)
+    assert answer["done"] == "delete_customer"
+    assert [change.partition(" ")[0] for change in upstream.changes()] == ["DELETE"]
+    assert "Waiting for a person to decide" in str(heard)
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+async def test_call_goes_on_once_it_is_approved_at_the_terminal(
+    upstream: Upstream, tmp_path: Path, transport: str, era: str
+) -> None:
+    env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0], "FASTN_APPROVAL_WAIT_SECONDS": "45"}
+
+    def at_the_terminal() -> None:
+        with sitting(["-m", "fastn_mcp", "approvals"], env) as person:
+            person.sees("Globex Exports")
+            person.types("Globex Exports\n")
+            person.sees("Approved")
+
+    async def decide() -> None:
+        await anyio.sleep(1)
+        await anyio.to_thread.run_sync(at_the_terminal)
+
+    async with served(env, transport, era) as client:
+        assert (await with_person(client, decide))["done"] == "delete_customer"
+    assert [change.partition(" ")[0] for change in upstream.changes()] == ["DELETE"]
+
+
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+async def test_call_that_is_cancelled_or_left_ends_and_its_request_stays(
+    upstream: Upstream, tmp_path: Path, transport: str
+) -> None:
+    env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0], "FASTN_APPROVAL_WAIT_SECONDS": "45"}
+    async with served(env, transport, "2026-07-28") as client:
+        target = await globex(client)
+        with anyio.move_on_after(2):
+            await client.call_tool("delete_customer", {"customer_id": target["id"]})
+        await anyio.to_thread.run_sync(approve, env)
+        assert upstream.changes() == []
+        answer = body(await client.call_tool("delete_customer", {"customer_id": target["id"]}))
+        assert answer["done"] == "delete_customer"
+    assert len(upstream.changes()) == 1
+
+
+async def test_call_that_nobody_decides_about_says_where_until_when_and_not_to_poll(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0], "FASTN_APPROVAL_WAIT_SECONDS": "1"}
+    async with served(env, "stdio", "2026-07-28") as client:
+        target = await globex(client)
+        answer = body(await client.call_tool("delete_customer", {"customer_id": target["id"]}))
+    assert answer["status"] == "approval_required"
+    assert answer["message"].startswith("Nothing was sent. A person has to approve this call. ")
+    assert answer["retry_after_seconds"] == 60
+    assert answer["next"].startswith("Tell the person. Do not poll")
+    assert upstream.changes() == []

@@ -1,0 +1,244 @@
+"""Calls that wait while people decide, and then go on by themselves."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from deciding import moved
+from world import FormNow, World
+
+from fastn_mcp.errors import Declined, TargetChanged
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.request import Decline, NoAnswer, PendingApproval
+from fastn_mcp.guard.approval.wait import DecisionWait
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.tools.customers import DeleteCustomer, UpdateCustomer
+
+pytestmark = pytest.mark.anyio
+
+
+def waits(folder: Path, seconds: float = 45, **more: Any) -> World:
+    return World(folder, Policy(approval_wait=seconds), **more)
+
+
+def deletion(world: World, name: str = "Globex Exports") -> DeleteCustomer:
+    return DeleteCustomer(customer_id=str(world.sandbox.state.named("customers", name, by="name")["id"]))
+
+
+async def decide(world: World, state: RequestState, **more: Any) -> None:
+    """Decide about the one request that waits, as another process does."""
+    (request,) = await world.ledger.waiting(world.clock.at.timestamp())
+    await moved(
+        world.ledger, request.id, [RequestState.OPEN], state, world.clock.at.timestamp(), by="local_page", **more
+    )
+
+
+def meanwhile(world: World, polls: int, act: Callable[[], Awaitable[None]]) -> None:
+    """Act once the waiting call has looked for changes this many times."""
+    looks, sleep = iter(range(polls)), world.clock.sleep
+
+    async def sleeping(seconds: float) -> None:
+        await sleep(seconds)
+        if next(looks, None) == polls - 1:
+            await act()
+        await anyio.lowlevel.checkpoint()
+
+    object.__setattr__(world.system, "sleep", sleeping)
+
+
+async def test_approved_call_goes_on_by_itself(tmp_path: Path) -> None:
+    """Ours: one call of the agent, one answer of a person, one result."""
+    world = waits(tmp_path)
+    call = deletion(world)
+    began, reported = world.clock.at.timestamp(), list[str]()
+
+    async def report(message: str, done: float, total: float | None) -> None:
+        reported.append(message)
+        assert (done, total) == (0, None)
+
+    meanwhile(world, 40, lambda: decide(world, RequestState.APPROVED))
+    done = await world.dispatch(call, Caller("local", None), report)
+    assert isinstance(done, Done)
+    assert [heard.method for heard in world.changes] == ["DELETE"]
+    assert world.clock.at.timestamp() == began + 10
+    assert reported == ["Waiting for a person to decide"]
+    assert done.change is not None
+    assert done.change.approved_by == "local_page"
+    assert await world.burnt() == 1
+
+
+async def test_declined_call_ends_at_once_with_the_note(tmp_path: Path) -> None:
+    world = waits(tmp_path)
+    meanwhile(world, 4, lambda: decide(world, RequestState.DECLINED, note="not now"))
+    began = world.clock.at.timestamp()
+    declined = await world.call(deletion(world))
+    assert isinstance(declined, Declined)
+    assert declined.facts["note"] == "not now"
+    assert world.clock.at.timestamp() == began + 1
+    assert world.changes == []
+
+
+@pytest.mark.parametrize(("seconds", "waited"), [(45, 45), (3, 3), (0, 0)])
+async def test_call_that_nobody_decides_about_ends_in_time_and_is_found_again(
+    tmp_path: Path, seconds: float, waited: float
+) -> None:
+    world = waits(tmp_path, seconds)
+    began = world.clock.at.timestamp()
+    call = deletion(world)
+    waiting = await world.call(call)
+    assert isinstance(waiting, PendingApproval)
+    assert waiting.where == "This client cannot ask. It lies on the desk."
+    assert waiting.until == began + 600
+    assert world.clock.at.timestamp() == began + waited
+    await decide(world, RequestState.APPROVED)
+    assert isinstance(await world.call(call), Done)
+
+
+async def test_wait_ends_with_its_request(tmp_path: Path) -> None:
+    world = waits(tmp_path)
+    call = deletion(world)
+    assert isinstance(await world.call(call), PendingApproval)
+    world.clock.pass_(600 - 45 - 5)
+    began = world.clock.at.timestamp()
+    waiting = await world.call(call)
+    assert isinstance(waiting, PendingApproval)
+    assert world.clock.at.timestamp() == began + 5 == waiting.until
+    assert world.changes == []
+
+
+async def test_time_at_the_form_counts_as_waiting(tmp_path: Path) -> None:
+    """Ours: a client gives up a call after a time of its own, whatever the call waited for."""
+    world = waits(tmp_path)
+    began = world.clock.at.timestamp()
+    waiting = await world.call(deletion(world), FormNow(lambda _: NoAnswer("closed"), world.clock, 30))
+    assert isinstance(waiting, PendingApproval)
+    assert world.clock.at.timestamp() == began + 45
+    declined = await world.call(deletion(world, "Katana"), FormNow(lambda _: Decline(), world.clock, 50))
+    assert isinstance(declined, Declined)
+    assert world.clock.at.timestamp() == began + 95
+
+
+async def test_form_is_not_asked_again_after_another_channel_decided(tmp_path: Path) -> None:
+    world = waits(tmp_path)
+    form = FormNow(lambda _: NoAnswer("closed"), world.clock, 30)
+    meanwhile(world, 4, lambda: decide(world, RequestState.APPROVED))
+    assert isinstance(await world.call(deletion(world), form), Done)
+    assert len(form.asked) == 1
+
+
+async def test_target_that_changed_while_the_call_waited_is_not_touched(tmp_path: Path) -> None:
+    """Ours: every check is made again, on fresh reads."""
+    world = waits(tmp_path)
+    call = deletion(world)
+
+    async def rename_and_approve() -> None:
+        await world.client.send(UpdateCustomer(customer_id=call.customer_id, name="Globex Imports"))
+        await decide(world, RequestState.APPROVED)
+
+    meanwhile(world, 4, rename_and_approve)
+    changed = await world.call(call)
+    assert isinstance(changed, TargetChanged)
+    assert [heard.method for heard in world.changes] == ["PUT"]
+
+
+async def test_waiting_call_holds_no_slot(tmp_path: Path) -> None:
+    world = waits(tmp_path)
+    held = [True]
+
+    @asynccontextmanager
+    async def released() -> AsyncGenerator[None]:
+        held.append(False)
+        yield
+        held.append(True)
+
+    async def approve() -> None:
+        assert held == [True, False]
+        await decide(world, RequestState.APPROVED)
+
+    meanwhile(world, 4, approve)
+    assert isinstance(await world.dispatch(deletion(world), Caller("local", None, waiting=released)), Done)
+    assert held == [True, False, True]
+
+
+async def test_cancelled_call_stops_waiting_and_leaves_its_request_open(tmp_path: Path) -> None:
+    world = waits(tmp_path)
+    answers: list[object] = []
+
+    async def call() -> None:
+        answers.append(await world.call(deletion(world)))
+
+    async with anyio.create_task_group() as tasks:
+
+        async def cancel() -> None:
+            tasks.cancel_scope.cancel()
+
+        meanwhile(world, 4, cancel)
+        tasks.start_soon(call)
+    assert answers == []
+    assert len(await world.ledger.waiting(world.clock.at.timestamp())) == 1
+    assert world.changes == []
+
+
+async def test_process_that_shuts_down_waits_no_longer(tmp_path: Path) -> None:
+    """Ours: the agent reads where the request waits, instead of losing its connection."""
+    world = waits(tmp_path)
+    began = world.clock.at.timestamp()
+
+    async def leave() -> None:
+        world.guard.decisions.is_leaving = lambda: True
+
+    meanwhile(world, 4, leave)
+    assert isinstance(await world.call(deletion(world)), PendingApproval)
+    assert world.clock.at.timestamp() <= began + 2
+
+
+async def test_ledger_that_is_lost_meanwhile_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = waits(tmp_path)
+    find, failures = world.ledger.find, iter(range(3))
+
+    async def lost(request: str) -> Any:
+        if next(failures, None) is not None:
+            raise LedgerLost("it was restarted")
+        return await find(request)
+
+    monkeypatch.setattr(world.ledger, "find", lost)
+    meanwhile(world, 8, lambda: decide(world, RequestState.APPROVED))
+    assert isinstance(await world.call(deletion(world)), Done)
+
+
+async def test_many_calls_wait_by_one_look_at_the_ledger(tmp_path: Path) -> None:
+    """Ours: each of them goes on when its own request is decided, and the others wait on."""
+    world = waits(tmp_path, 0)
+    wait, looks = DecisionWait(world.ledger, world.system), [0]
+    inner, began = world.ledger.wait_for_change, world.clock.at.timestamp()
+
+    async def counted(seen: str, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> str:
+        looks[0] += 1
+        await anyio.lowlevel.checkpoint()
+        return await inner(seen, seconds, sleep)
+
+    world.ledger.wait_for_change = counted
+    for name in ("Globex Exports", "Katana"):
+        assert isinstance(await world.call(deletion(world, name)), PendingApproval)
+    first, second = [request.id for request in await world.ledger.waiting(began)]
+    ended: list[tuple[str, bool]] = []
+
+    async def waiting(request: str) -> None:
+        ended.append((request, await wait.decided(request, began + 30)))
+
+    async def approve() -> None:
+        await moved(world.ledger, second, [RequestState.OPEN], RequestState.APPROVED, began, by="local_page")
+
+    meanwhile(world, 10, approve)
+    async with anyio.create_task_group() as tasks:
+        for request in [first] * 50 + [second]:
+            tasks.start_soon(waiting, request)
+    assert ended[0] == (second, True)
+    assert ended[1:] == [(first, False)] * 50
+    assert looks[0] < 40
