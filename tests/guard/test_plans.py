@@ -6,6 +6,7 @@ import json
 import tomllib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -323,9 +324,9 @@ def test_a_file_that_is_missing_or_is_not_toml_is_named_with_the_next_command(de
     with pytest.raises(SettingsError, match=r"plan\.toml: not a plan: it is nested too deeply"):
         unsigned(desk.file)
     desk.file.unlink()
-    for read in (unsigned, lambda path: signed(path, desk.keys, "test", NOW)):
+    for read in (partial(unsigned, desk.file), desk.read):
         with pytest.raises(SettingsError) as caught:
-            read(desk.file)
+            read()
         assert caught.value.what == f"There is no plan {desk.file}."
         assert caught.value.next_step == "Correct the path, or make one: fastn-mcp plan new"
 
