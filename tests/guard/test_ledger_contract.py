@@ -546,6 +546,22 @@ async def test_of_fifty_attempts_in_two_processes_one_may_undo_a_change(where: s
     assert not await ledger.claim("no such change")
 
 
+async def test_a_change_is_undone_by_one_and_again_after_that_failed(ledger: Ledger, other: Ledger) -> None:
+    """Ours: two who undo the same change at once would send it twice."""
+    await ledger.begin(change())
+    await ledger.begin(change("c2"))
+    assert await ledger.claim("c1")
+    assert not await other.claim("c1")
+    assert await other.change(ACCOUNT, "c1") == replace(change(), undone=True)
+    assert await other.change(ACCOUNT, "c2") == change("c2")
+    await other.release("c1")
+    assert await ledger.change(ACCOUNT, "c1") == change()
+    assert await other.claim("c1")
+    assert not await ledger.claim("no such change")
+    await ledger.release("no such change")
+    assert await ledger.change(ACCOUNT, "no such change") is None
+
+
 EYES = replace(grant(), required="four_eyes")
 
 

@@ -15,6 +15,7 @@ import pytest
 from deciding import moved
 from stores import NOW, change, grant, scope
 
+from fastn_mcp.guard.ledger import sqlite
 from fastn_mcp.guard.ledger.ledger import LedgerUnusable, RequestState
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 
@@ -90,10 +91,14 @@ async def test_a_file_that_is_no_ledger_is_an_error_and_no_empty_ledger(tmp_path
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"no database, but something else entirely" * 100)
     ledger = SqliteLedger(str(path))
-    with pytest.raises(LedgerUnusable, match="file is not a database"):
-        await ledger.find("g1")
-    with pytest.raises(LedgerUnusable, match="file is not a database"):
-        await ledger.spend("destroy", "monday", 5)
+    for _ in range(2):
+        with pytest.raises(LedgerUnusable) as unusable:
+            await ledger.spend("destroy", "monday", 5)
+        assert str(unusable.value) == (
+            f"The ledger {path} cannot be used: file is not a database, or is damaged. Nothing was sent. Reads go on."
+            " A person has to act: stop fastn-mcp and move the file away."
+            " Open requests, budgets and the journal are then gone."
+        )
 
 
 async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(tmp_path: Path) -> None:
@@ -103,11 +108,80 @@ async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(tmp
     await ledger.open(grant())
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(LedgerUnusable, match="another process keeps it locked") as locked:
+        with pytest.raises(LedgerUnusable) as locked:
             await ledger.spend("destroy", "monday", 5)
         other.execute("ROLLBACK")
-    assert str(locked.value).startswith(f"The ledger {path} cannot be used: ")
-    assert "Nothing was sent." in str(locked.value)
+    assert str(locked.value) == (
+        f"The ledger {path} cannot be used: another process keeps it locked. Nothing was sent. Reads go on."
+        " A person has to act: end that process, then call again."
+    )
+    ledger._database.execute("PRAGMA query_only = ON")  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(LedgerUnusable) as read_only:
+        await ledger.spend("destroy", "monday", 5)
+    assert str(read_only.value) == (
+        f"The ledger {path} cannot be used: it is read-only. Nothing was sent. Reads go on."
+        " A person has to act: make the file and its folder writable for this user, or set FASTN_STATE_DIR."
+    )
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("place", "why"), [("a file/ledger.sqlite", "File exists"), ("a folder", "unable to open database file")]
+)
+async def test_ledger_that_cannot_be_opened_says_what_the_system_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str, why: str
+) -> None:
+    """Ours: a cause that we do not know is said in the words of the system or of SQLite."""
+    (tmp_path / "a file").touch()
+    (tmp_path / "a folder").mkdir()
+    path = tmp_path / place
+    with pytest.raises(LedgerUnusable) as unusable:
+        await SqliteLedger(str(path)).find("g1")
+    assert unusable.value.what == f"The ledger {path} cannot be used: {why}."
+    assert unusable.value.next_step == (
+        "Reads go on. A person has to act: look at the file, its folder and its disk, or set FASTN_STATE_DIR."
+    )
+    assert caplog.messages[-1].startswith(f"the ledger {path} cannot be used: ")
+    assert why in caplog.messages[-1]
+
+
+class Pause:
+    """The clock of a ledger that waits: each pause takes a quarter of a second, and `after` them `then` happens."""
+
+    def __init__(self, after: int, then: Callable[[], object]) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+        self._after = after
+        self._then = then
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += 0.25
+        if len(self.pauses) == self._after:
+            self._then()
+
+
+@pytest.mark.parametrize(("after", "is_opened"), [(3, True), (4, False)])
+async def test_ledger_waits_a_while_for_another_process_that_prepares_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, is_opened: bool
+) -> None:
+    """SQLite: nobody waits for a lock while the journal's mode is changed. Ours: so it is tried again."""
+    path = tmp_path / "ledger.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        pause = Pause(after, lambda: other.execute("ROLLBACK"))
+        monkeypatch.setattr(sqlite, "time", pause)
+        monkeypatch.setattr(sqlite, "_PATIENCE", 0.5)
+        ledger = SqliteLedger(str(path))
+        if is_opened:
+            assert await ledger.waiting(NOW) == []
+        else:
+            with pytest.raises(LedgerUnusable, match="another process keeps it locked"):
+                await ledger.waiting(NOW)
+        assert pause.pauses == [0.01] * 3
     ledger.close()
 
 
@@ -125,6 +199,26 @@ async def test_damaged_ledger_is_said(tmp_path: Path) -> None:
     assert "move the file away" in damaged.value.next_step
     with pytest.raises(LedgerUnusable, match="is damaged"):
         await ledger.check()
+    ledger.close()
+
+
+async def test_damage_that_no_call_notices_is_found_by_the_check(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours: `doctor` says it before something is lost, and SQLite's finding is in the log."""
+    path = tmp_path / "ledger.sqlite"
+    ledger = SqliteLedger(str(path))
+    await ledger.spend("destroy", "monday", 5)
+    ledger.close()
+    with closing(sqlite3.connect(path)) as other:
+        (page,) = other.execute("SELECT rootpage FROM sqlite_master WHERE name = 'budgets'").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096 + 1)
+        file.write(b"\x00\x10")  # its first free block would lie in its header
+    assert await ledger.spent("destroy", "monday") == 1
+    with pytest.raises(LedgerUnusable, match="file is not a database, or is damaged"):
+        await ledger.check()
+    assert caplog.messages[-1].startswith(f"the ledger {path} is damaged: ['*** in database main")
     ledger.close()
 
 

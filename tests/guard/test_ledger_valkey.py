@@ -101,6 +101,8 @@ async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
         await ledger.use_nonce("n1", NOW + 60, NOW)
         await ledger.begin(replace(change(), call="call"))
         await ledger.begin(replace(change("c2"), batch="b1", number=1))
+        await ledger.begin(replace(change("c3"), call="call", unsettled_until=NOW + 60))
+        await ledger.claim("c3")
     name = parse(url).name
     keys = [line for line in valkey.ask("KEYS", f"*{name}*").split("\r\n") if name in line]
     kinds = {key.split(":")[1] for key in keys}
@@ -110,6 +112,7 @@ async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
         *("rate", "audit"),
     }
     assert {key.partition("}")[0] for key in keys} == {f"{{{name}"}
+    assert [key.split(":")[2:] for key in keys if ":unsettled:" in key] == [["call"]]
     for_ever = {key.split(":")[1] for key in keys if valkey.ask("PTTL", key) == ":-1\r\n"}
     assert for_ever == {"revision", "scopes", "budget"}
     assert sum(valkey.ask("PTTL", key) == ":-1\r\n" for key in keys) == 3
@@ -564,8 +567,22 @@ async def test_unreadable_approval_is_left_out_of_lists_and_decides_nothing(
         (key,) = (key for key in own.ask("KEYS", "*").split() if "request" in key and "g2" in key)
         own.ask("HSET", key, *field)
         assert [found.id for found in await ledger.waiting(NOW)] == ["g1"]
-        assert "cannot read: 1 (g2)" in caplog.text
+        assert caplog.messages[-1] == "approval requests left out, which this version cannot read: 1 (g2)"
         with pytest.raises(UnreadableRequest, match="The stored approval g2 cannot be read"):
             await ledger.find("g2")
         with pytest.raises(UnreadableRequest):
             await ledger.latest("call of g2", NOW)
+
+
+async def test_of_many_unreadable_approvals_ten_are_named(own: ValkeyServer, caplog: pytest.LogCaptureFixture) -> None:
+    """Ours: the log says how many there are."""
+    names = [f"g{number:02}" for number in range(11)]
+    url = own.url()
+    async with ledger_on(url) as ledger:
+        for number, name in enumerate(names):
+            await ledger.open(grant(name, expires=NOW + 600 + number))
+            own.ask("HSET", f"{{{parse(url).name}}}:request:{name}", "added_later", "1")
+        assert await ledger.waiting(NOW) == []
+    assert caplog.messages[-1] == (
+        f"approval requests left out, which this version cannot read: 11 ({', '.join(names[:10])})"
+    )
