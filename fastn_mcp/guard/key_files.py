@@ -43,7 +43,7 @@ class KeyFileWriter:
 
     def _write(self, name: str, secrets: Mapping[str, str]) -> Path:
         make_private_folder(self._folder)
-        stem = _UNSAFE.sub("-", name)[:80] or "key"
+        stem = _UNSAFE.sub("-", name)[:80]
         number = 0
         while True:
             path = self._folder / (f"{stem}-{number}.txt" if number else f"{stem}.txt")

@@ -53,6 +53,7 @@ def test_each_secret_of_an_answer_is_written_and_replaced_wherever_it_is(tmp_pat
         (None, "BI team", "BI-team"),
         ("../../etc/x y", "BI", "..-..-etc-x-y"),
         ("k" * 81, "BI", "k" * 80),
+        ("日本", "BI", "-"),
     ],
 )
 def test_a_file_is_named_by_the_id_or_else_the_name_and_never_leaves_its_folder(

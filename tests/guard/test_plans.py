@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from faulty_sandbox import FaultMoment, Reset
 from world import FormNow, World, yes
 
+from fastn_mcp.config.strict_toml import TomlSource
 from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.plans.file import (
@@ -24,6 +25,7 @@ from fastn_mcp.guard.plans.file import (
     new_key,
     opened,
     parsed,
+    plan,
     public,
     sealed,
     sign,
@@ -42,6 +44,7 @@ from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.parsing import Renamed
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, RunWorkflow
@@ -149,6 +152,24 @@ def test_a_plan_that_is_wrong_stops_the_start_with_its_line(desk: Desk, text: st
         desk.read()
     assert f"plan.toml, line {line}: " in str(caught.value)
     assert said in str(caught.value)
+
+
+def test_plan_names_tools_by_their_current_names_and_only_those_that_change_something(desk: Desk) -> None:
+    with pytest.raises(SettingsError, match="tool: 'list_customers' only reads, which needs no plan"):
+        desk.write(allow("list_customers", "a")).read()
+    aliases = {"remove_customer": Renamed("delete_customer", "1.1", "2.0")}
+    desk.write(allow("remove_customer", "X"))
+    source = TomlSource(desk.file, desk.file.read_bytes())
+    (entry,) = plan(tomllib.loads(desk.file.read_text()), source, ("dana",), aliases).permits
+    assert (entry.tool, entry.targets) == ("delete_customer", ("X",))
+    with pytest.raises(SettingsError, match="tool: 'remove_customer' is none"):
+        desk.read()
+
+
+def test_signatures_are_written_as_json_that_a_person_can_read(desk: Desk) -> None:
+    text = signatures_of(desk.write(allow("delete_customer", "a")).file).read_text()
+    assert text.startswith('{\n  "signatures": [\n    {\n      "by": "dana",\n')
+    assert text.endswith("}\n")
 
 
 def test_a_time_without_its_offset_is_refused(desk: Desk) -> None:

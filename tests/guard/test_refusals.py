@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from deciding import moved
 from world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import FastnError, Refused, TargetChanged
-from fastn_mcp.guard.approval.request import Approve, NoAnswer, PendingApproval, PendingForm
+from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch, Done
 from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation
 from fastn_mcp.guard.key_files import SecretValues
@@ -159,6 +159,47 @@ async def test_form_that_ends_after_its_request_expired_is_not_used_for_a_while(
     form = FormNow(yes, world.clock)
     assert isinstance(await world.call(deletion(world), form), PendingApproval)
     assert form.asked == []
+
+
+@pytest.mark.parametrize("seconds", [600, 601])
+async def test_form_that_ends_after_another_call_closed_its_request_gets_a_new_one(
+    tmp_path: Path, seconds: float
+) -> None:
+    """Ours: each call closes the requests that expired, whosever they are."""
+    world = World(tmp_path)
+
+    class Late(FormNow):
+        async def ask(self, question: ApprovalForm) -> Any:
+            self.clock.pass_(seconds)
+            await world.call(deletion(world))
+            return await super().ask(question)
+
+    answer = await world.call(run(world), Late(lambda _: NoAnswer("closed"), world.clock, 0))
+    assert isinstance(answer, PendingApproval)
+    assert answer.where == "No person answered: closed. It lies on the desk."
+    new = await world.ledger.find(answer.request)
+    assert new is not None
+    assert (new.principal, new.tool, new.created) == ("local", "run_workflow", world.clock.at.timestamp())
+    assert answer.preview.data() == new.preview
+
+
+async def test_decline_is_told_with_its_note_if_there_is_one(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for note in ("after the release", ""):
+        answer = await world.call(run(world), FormNow(lambda _: Decline(note), world.clock))  # noqa: B023 - called at once
+        assert told(answer) == (
+            "A person declined this call.",
+            "Do not repeat it; ask what to do instead.",
+            {"note": note} if note else {},
+        )
+    await world.call(deletion(world))
+    request = await waiting(world)
+    await moved(world.ledger, request.id, [RequestState.OPEN], RequestState.DECLINED, world.clock.at.timestamp())
+    what, next_step, facts = told(await world.call(deletion(world)))
+    ends = f"{datetime.fromtimestamp(request.expires, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    assert what == "A person declined this call."
+    assert next_step == f"The same call stays declined until {ends}. Do not repeat it; ask what to do instead."
+    assert facts == {"declined_until": ends}
 
 
 async def test_form_that_ends_late_without_another_channel_is_refused(tmp_path: Path) -> None:
