@@ -1,10 +1,21 @@
 """What a client's form may send back. Only exactly the field that was asked for approves. Ours."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import stores
 
-from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoAnswer, Submitted
+from fastn_mcp.guard.approval.request import (
+    ApprovalForm,
+    Approve,
+    Decline,
+    NoAnswer,
+    Submitted,
+    temporary_approval,
+)
+from fastn_mcp.guard.ledger.ledger import TemporaryApproval
+from fastn_mcp.redaction import quote
 
 PLAIN, SCOPED, TYPED = (
     ApprovalForm("g", "", None),
@@ -52,3 +63,29 @@ def test_only_the_one_field_with_an_offered_value_approves(
         words = "exactly one text field" if answer is UNLIKE else "a decision that was not offered"
         assert words in given.why
         assert given.note == ""
+
+
+def test_value_that_was_not_offered_is_quoted_in_the_refusal_and_cut() -> None:
+    given = Submitted("accept", {"decision": "y" * 100}).answer(PLAIN)
+    assert given == Decline(why=f"The form came back with a decision that was not offered: {quote('y' * 100, 60)}.")
+    assert len(given.why) < 130
+
+
+def test_temporary_approval_is_of_its_request_and_of_nothing_more() -> None:
+    """Ours: without a target or similar calls it covers none."""
+    approved = replace(stores.grant("g1"), target="wf_1", similar="digest", extent="run_workflow on this target")
+    expected = TemporaryApproval(
+        "token",
+        approved.principal,
+        approved.account,
+        approved.tool,
+        "wf_1",
+        stores.NOW,
+        stores.NOW + 900,
+        "client_form",
+        "digest",
+        "run_workflow on this target",
+    )
+    assert temporary_approval(approved, "token", stores.NOW, "client_form") == expected
+    without = temporary_approval(replace(approved, target=None, similar=None), "token", stores.NOW, "client_form")
+    assert without == replace(expected, target="", similar="")
