@@ -23,6 +23,7 @@ _FIRST_EPOCH = 1e8
 """Unix seconds. A smaller number (before 1973) is not a timestamp; 0 means never."""
 _FIRST_MILLISECONDS = 1e11
 """From here on a number is in milliseconds: as seconds it would be in the year 5138 or later."""
+_CONNECTION_PARTS = 6
 _SEPARATORS = re.compile(r"[\s_-]+")
 
 
@@ -95,6 +96,17 @@ def key_of(row: Row) -> str:
 def owner_of(row: Row) -> str | None:
     """Return the id of the customer that owns a row; None if the account itself does."""
     return text(row, "endOrgId", "customerId", "customer.id", "endOrg.id") or None
+
+
+def connection_refers(id_: str) -> dict[str, JsonValue]:
+    """Return the ids of the connector and the customer in a connection's id, as the fields of its row.
+
+    The id is `ucl:org:environment:connector:authentication:customer`; empty if it is not.
+    """
+    parts = id_.split(":")
+    if len(parts) != _CONNECTION_PARTS:
+        return {}
+    return {"connectorId": parts[3], "endOrgId": None if parts[-1] == "default" else parts[-1]}
 
 
 def started_workflows(trigger: Row) -> list[str]:

@@ -18,10 +18,12 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.procedures.ai import build, chat
+from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.tables import listed
 from fastn_mcp.procedures.wait_for_execution import run_and_wait
 from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
+from fastn_mcp.tools.account import QueryAuditLog
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import List
@@ -129,6 +131,8 @@ async def _perform(call: Tool[Any], context: ProcedureContext) -> FastnObject | 
     match call:
         case Procedure():
             return await cast("Procedure[FastnObject]", call).run(context)
+        case QueryAuditLog():
+            return await entries(call, context)
         case List():
             return await listed(cast("List[Any]", call), context)
         case RunWorkflow() if call.wait_seconds:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, JsonValue
 
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.fastn.directory import LISTS, Entry, entry
-from fastn_mcp.fastn.rows import Row, short, text, timestamp, word
+from fastn_mcp.fastn.rows import Row, connection_refers, short, text, timestamp, word
 from fastn_mcp.fastn.states import PENDING, STATES, State, run_state, workflow_state
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
@@ -349,11 +349,9 @@ def _reads(found: re.Match[str]) -> dict[str, Call]:
         case "personal":
             return {"customer": GetCustomer(customer_id=key)}
         case "connection":
-            # ucl:org:environment:connector:authentication:customer; no GET; its parts filter the list.
-            parts = key.split(":")
-            connector, customer = (parts[3], parts[-1]) if len(parts) == 6 else (None, None)
-            of = {"connector_id": connector, "customer_id": customer if customer != "default" else None}
-            return {"connection": ListConnections.model_validate({"limit": 100} | of)} if connector else {}
+            refers = connection_refers(key)  # no GET; its parts filter the list
+            of = {"connector_id": refers.get("connectorId"), "customer_id": refers.get("endOrgId")}
+            return {"connection": ListConnections.model_validate({"limit": 100} | of)} if refers else {}
         case _:
             return {
                 "customer": GetCustomer(customer_id=key),

@@ -144,6 +144,8 @@ def legend_of(names: Names, rows: int) -> Names:
     """Return the names that can replace their ids: unique, and few enough for the number of rows."""
     found: dict[str, dict[str, str]] = {}
     for kind, of_kind in names.items():
+        if kind not in REFERS.values():
+            continue
         often = Counter(of_kind.values())
         if (single := {key: name for key, name in of_kind.items() if often[name] == 1}) and len(single) <= rows / 2:
             found[kind] = single
@@ -196,10 +198,10 @@ Rows = Listed[FastnObject]
 
 async def listed(call: List[Any], context: ProcedureContext) -> Rows:
     """Return the page that `call` asks for. Raises a `FastnError`."""
-    return await _shown(call, await _collected(call, context), context)
+    return await shown(call, await collected(call, context), context)
 
 
-async def _collected(call: List[Any], context: ProcedureContext) -> Rows:
+async def collected(call: List[Any], context: ProcedureContext) -> Rows:
     """Read further pages while filters leave the page short of rows."""
     page = cast(Rows, await context.read(call))
     items, positions, unchecked = list(page.items), list(page.positions), set(page.not_checked or ())
@@ -227,8 +229,11 @@ async def _collected(call: List[Any], context: ProcedureContext) -> Rows:
     return Listed[FastnObject].model_construct(**values).place(positions)
 
 
-async def _shown(call: List[Any], page: Rows, context: ProcedureContext) -> Rows:
-    """Return the rows with the requested fields, else in full or in concise form, as `detail` says."""
+async def shown(call: List[Any], page: Rows, context: ProcedureContext, known: Names | None = None) -> Rows:
+    """Return the rows with the requested fields, else in full or in concise form, as `detail` says.
+
+    `known` are names of what the rows refer to.
+    """
     if call.detail == FULL and call.fields is None:
         return page
     rows = [row_of(row) for row in page.items]
@@ -241,15 +246,15 @@ async def _shown(call: List[Any], page: Rows, context: ProcedureContext) -> Rows
     else:
         columns = _item(call).columns
         named, unnamed = referred(rows, columns)
-        names = dict(named)
+        names = {**(known or {}), **named}
         for kind, keys in unnamed.items():
-            names[kind] = {**named.get(kind, {}), **await context.directory.names(kind, keys, context.read)}
+            names[kind] = {**names.get(kind, {}), **await context.directory.names(kind, keys, context.read)}
         legend = legend_of(names, len(rows))
         now = None if call.detail == CSV else context.system.now()
         rows = [concise(row, columns, names, legend, now) for row in rows]
         ids = {kind: {name: key for key, name in of_kind.items()} for kind, of_kind in legend.items()}
-    shown = [FastnObject.model_validate(row) for row in rows]
-    return page.model_copy(update={"items": shown, "absent": absent or None, "ids": ids or None}).place(page.positions)
+    items = [FastnObject.model_validate(row) for row in rows]
+    return page.model_copy(update={"items": items, "absent": absent or None, "ids": ids or None}).place(page.positions)
 
 
 def _item(call: List[Any]) -> type[FastnObject]:

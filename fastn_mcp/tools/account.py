@@ -234,6 +234,6 @@ class QueryAuditLog(List[AuditEntry]):
 
     actor: Annotated[str | None, Field(description="Who, as apikey:8.")] = None
     action: Annotated[str | None, Field(description="As workflow.publish.")] = None
-    resource_id: Annotated[str | None, Field(description="What was acted on.")] = None
+    resource_id: Annotated[str | None, Field(description="Id or name of what was acted on.")] = None
     since: Since = None
     until: Until = None

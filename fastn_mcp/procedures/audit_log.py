@@ -1,0 +1,157 @@
+"""Answers of `query_audit_log`: names beside ids, names in place of ids, and how far back an empty log reaches."""
+
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import anyio
+from pydantic import JsonValue
+
+from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.directory import LISTS, Entry
+from fastn_mcp.fastn.names import counted, label_of
+from fastn_mcp.fastn.rows import Row, connection_refers, inside, row_of, text, timestamp
+from fastn_mcp.fastn.targets import MAX_LOOKUPS, Call, Pages
+from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.procedures.ranking import words_of
+from fastn_mcp.procedures.tables import Rows, aged, collected, shown
+from fastn_mcp.tools.account import QueryAuditLog
+from fastn_mcp.tools.paging import FULL, List
+from fastn_mcp.tools.workflows import GetExecution
+
+_ID = re.compile(r"[a-z-]+_[0-9a-f]{8,}|[0-9a-f]{8}-[0-9a-f-]{27}|ucl:.+|\d+|(org|personal)_\w+", re.IGNORECASE)
+
+_NAMED = ("workflow", "trigger", "api_key", "secret", "role", "user", "connector", "customer")
+"""Kinds by whose names entries are asked for, the shortest lists first."""
+
+_RUN = "workflow_executions"
+"""Type of the resource of an entry about a run."""
+
+_MAX_RUNS = 10
+"""Maximum number of runs that are read for the names of their workflows."""
+
+_STEPS = (1_000, 365, 90, 30, 7, 0)
+"""Ages, in days, from which on the oldest entry is looked for."""
+
+_MAX_PAGES = 10
+"""Maximum number of pages of 100 entries read to the oldest one."""
+
+
+async def entries(call: QueryAuditLog, context: ProcedureContext) -> Rows:
+    """Return the page that `call` asks for. Raises a `FastnError`."""
+    asked = call.resource_id
+    found = await _named(asked, context) if asked and not _ID.fullmatch(asked) else []
+    if len(found) == 1:
+        call = call.model_copy(update={"resource_id": found[0].id})
+    listing = cast("List[Any]", call)
+    page = await collected(listing, context)
+    is_concise = call.fields is None and call.detail != FULL
+    names = await _names(map(row_of, page.items), context) if is_concise else {}
+    answer = await shown(listing, page, context, names)
+    notes: dict[str, JsonValue] = {}
+    if len(found) == 1:
+        notes["resource"] = f"{found[0].kind} {found[0].id} ({found[0].name})"
+    if not page.items and call.cursor is None:
+        notes["log_begins"] = await _beginning(context)
+        unknown: list[JsonValue] = [*(page.unknown or ()), *_doubts(call, found)]
+        if unknown:
+            notes["unknown"] = unknown
+    return answer.model_copy(update=notes).place(answer.positions)
+
+
+async def _named(name: str, context: ProcedureContext) -> list[Entry]:
+    """Return the resources with this name, slug or email, of the first kind that has one."""
+    words = words_of(name)
+    for kind in _NAMED:
+        try:
+            contents = await context.directory.contents(kind, context.read)
+        except FastnError:
+            continue  # the answer says that nothing of this name was found
+        found = [item for item in contents.entries if words in map(words_of, (item.name, *item.also))]
+        if found:
+            return found
+    return []
+
+
+def _doubts(call: QueryAuditLog, found: list[Entry]) -> Iterable[str]:
+    """Yield why a filter may match nothing."""
+    if len(found) > 1:
+        ids = ", ".join(item.id for item in found[:MAX_LOOKUPS])
+        yield f"resource_id: {counted(len(found), found[0].kind)} of this name; give the id: {ids}"
+    elif call.resource_id and not found and not _ID.fullmatch(call.resource_id):
+        yield "resource_id: an id is wanted, and nothing has this name; see find"
+    if call.actor and not re.search(r"@|^apikey:\d+$|^(agent|system)$", call.actor):
+        yield "actor: an email address, apikey:N, agent or system"
+
+
+async def _beginning(context: ProcedureContext) -> str:
+    """Return the time of the oldest entry of the whole log, or of the oldest that was reached."""
+    now = context.system.now()
+    oldest: datetime | None = None
+    for days in _STEPS:
+        until = {"until": (now - timedelta(days=days)).isoformat(timespec="seconds")} if days else {}
+        pages = Pages(cast(Call, QueryAuditLog.model_validate({"limit": 100, **until})), context.read, _MAX_PAGES)
+        try:
+            async for page in pages:
+                times = [at for row in page.items if (at := timestamp(row_of(row), "timestamp", "createdAt"))]
+                oldest = min(filter(None, (oldest, *times)), default=None)
+                if oldest is None:
+                    break
+        except FastnError as error:
+            if oldest is None:
+                return f"not known ({error.outcome})"
+        if oldest is not None:
+            return aged(oldest, now) if pages.is_complete else f"{aged(oldest, now)} or earlier"
+    return "it has no entry that this key may see"
+
+
+async def _names(rows: Iterable[Row], context: ProcedureContext) -> dict[str, dict[str, str]]:
+    """Return the names of the resources of entries, by type and id, as far as few reads tell them."""
+    ids: dict[str, set[str]] = {}
+    for resource in (inside(row, "resource") for row in rows):
+        if key := text(resource, "id"):
+            ids.setdefault(text(resource, "type"), set()).add(key)
+    names: dict[str, dict[str, str]] = {}
+
+    async def read(kind: str) -> None:
+        if kind == _RUN:
+            names[kind] = await _run_names(sorted(ids[kind])[:_MAX_RUNS], context)
+        elif kind == "connection":
+            names[kind] = await _connection_names(ids[kind], context)
+        elif kind in LISTS and kind not in ("customer", "connector"):
+            with suppress(FastnError):
+                contents = await context.directory.contents(kind, context.read)
+                names[kind] = {found.id: found.name for found in contents.entries if found.id in ids[kind]}
+
+    async with anyio.create_task_group() as group:
+        for kind in ids:
+            group.start_soon(read, kind)
+    return names
+
+
+async def _run_names(ids: Iterable[str], context: ProcedureContext) -> dict[str, str]:
+    """Return the names of the workflows of runs."""
+    names: dict[str, str] = {}
+
+    async def read(key: str) -> None:
+        with suppress(FastnError, ValueError):
+            run = row_of(await context.read(GetExecution(execution_id=key)))
+            names[key] = text(run, "workflowName", "workflowSlug", "workflowId")
+
+    async with anyio.create_task_group() as group:
+        for key in ids:
+            group.start_soon(read, key)
+    return names
+
+
+async def _connection_names(ids: Iterable[str], context: ProcedureContext) -> dict[str, str]:
+    """Return the names of connections, by the app and the customer in their ids."""
+    rows = {key: connection_refers(key) for key in ids}
+    names: dict[str, dict[str, str]] = {}
+    for kind, field in (("customer", "endOrgId"), ("connector", "connectorId")):
+        keys = filter(None, (text(row, field) for row in rows.values()))
+        names[kind] = await context.directory.names(kind, keys, context.read)
+    named = {key: row for key, row in rows.items() if text(row, "connectorId") in names["connector"]}
+    return {key: str(label_of("connection", row, names)) for key, row in named.items()}

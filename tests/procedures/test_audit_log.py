@@ -1,0 +1,151 @@
+"""Tests of query_audit_log: empty answers, names in place of ids, and names beside them."""
+
+import itertools
+from typing import Any
+
+import pytest
+from faulty_sandbox import Status
+from pydantic_core import to_json
+from world import World
+
+from fastn_mcp.errors import Forbidden
+from fastn_mcp.fastn.directory import Directory
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.procedures.audit_log import entries
+from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.runtime import no_progress
+from fastn_mcp.sandbox.behaviour import Filtering, Paging
+from fastn_mcp.server.rendering import render
+from fastn_mcp.tools.account import QueryAuditLog
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import FastnObject
+
+pytestmark = pytest.mark.anyio
+
+_WORKFLOW = "wf_b5880b29eb25"
+_NAME = "Slack Messages to Supabase Hourly Sync"
+
+
+async def answer(world: World, **arguments: Any) -> dict[str, Any]:
+    call = QueryAuditLog(**arguments)
+    done = await world.call(call)
+    assert isinstance(done, Done), done
+    return render(call, done.result, {})
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"since": "2020-01-01T00:00:00Z", "until": "2020-02-01T00:00:00Z"},
+        {"action": "workflow.delete"},
+        {"resource_id": "wf_000000000000"},
+    ],
+    ids=lambda filters: ",".join(filters),
+)
+async def test_empty_answer_says_how_far_back_the_log_reaches(large_world: World, filters: dict[str, str]) -> None:
+    """Ours: one call tells "nobody did" from "the log does not reach so far"."""
+    found = await answer(large_world, **filters)
+    begun = min(str(row["timestamp"]) for row in large_world.sandbox.state.all("audit"))
+    assert found["data"] == []
+    assert found["log_begins"].startswith(begun[:19])
+    assert "weeks ago" in found["log_begins"]
+    assert len(large_world.sandbox.requests) <= 8
+
+
+async def test_answer_with_entries_does_not_look_for_the_oldest(world: World) -> None:
+    """Ours: no more requests than needed, nor on a later page."""
+    found = await answer(world, actor="apikey:1", limit=3, detail="full")
+    assert "log_begins" not in found
+    assert len(world.sandbox.requests) == 1
+
+
+@pytest.mark.parametrize("paging", Paging)
+@pytest.mark.parametrize("filtering", Filtering)
+async def test_oldest_entry_does_not_depend_on_paging_and_filtering(
+    world: World, paging: Paging, filtering: Filtering
+) -> None:
+    """Ours: nothing is known about Fastn's pagination and filters."""
+    begun = min(str(row["timestamp"]) for row in world.sandbox.state.all("audit"))
+    world.sandbox.behaviour = world.sandbox.behaviour.model_copy(update={"paging": paging, "filtering": filtering})
+    assert (await answer(world, action="nothing.like_it"))["log_begins"].startswith(begun[:19])
+
+
+async def test_long_log_begins_earlier_than_what_was_reached(large_world: World) -> None:
+    """Ours: reads are bounded, and the answer says so."""
+    state = large_world.sandbox.state
+    newest = max(state.all("audit"), key=lambda row: str(row["timestamp"]))
+    for number in range(1_100):
+        state.put("audit", newest | {"id": 10_000 + number})
+    large_world.sandbox.behaviour = large_world.sandbox.behaviour.model_copy(update={"filtering": Filtering.IGNORED})
+    assert (await answer(large_world, action="nothing.like_it"))["log_begins"].endswith("or earlier")
+
+
+async def test_empty_log_and_unreadable_log(world: World) -> None:
+    """Ours: what could not be seen is said."""
+    world.sandbox.state.rows["audit"].clear()
+    assert (await answer(world))["log_begins"] == "it has no entry that this key may see"
+    calls = itertools.count()
+
+    async def read(call: Operation[Any]) -> FastnObject:
+        if next(calls):
+            raise Forbidden("no")
+        return await world.client.send(call)
+
+    journalling = world.journalling
+    context = ProcedureContext(
+        read, world.system, no_progress, journalling.account, journalling.journal, Directory(world.system)
+    )
+    assert (await entries(QueryAuditLog(), context)).model_dump()["log_begins"] == "not known (forbidden)"
+
+
+@pytest.mark.parametrize("named", ["slack-messages-to-supabase-hourly-sync", _NAME, _NAME.lower()])
+async def test_name_or_slug_stands_for_the_id(world: World, named: str) -> None:
+    """Ours: the answer names what was taken for it."""
+    found = await answer(world, resource_id=named)
+    assert found["resource"] == f"workflow {_WORKFLOW} ({_NAME})"
+    assert found["data"] == (await answer(world, resource_id=_WORKFLOW))["data"] != []
+
+
+async def test_unknown_name_finds_nothing_and_says_why(world: World) -> None:
+    """Ours: ids are wanted. A name of several things is none of them."""
+    found = await answer(world, resource_id="no such thing")
+    assert (found["data"], found["unknown"]) == (
+        [],
+        ["resource_id: an id is wanted, and nothing has this name; see find"],
+    )
+    for row in world.sandbox.state.all("customers"):
+        world.sandbox.state.put("customers", {**row, "name": "Twin"})
+    world.clock.pass_(61)
+    (doubt,) = (await answer(world, resource_id="twin"))["unknown"]
+    assert "customers of this name; give the id" in doubt
+    assert (await answer(world, actor="dana"))["unknown"] == ["actor: an email address, apikey:N, agent or system"]
+    assert "unknown" not in await answer(world, resource_id="wf_000000000000", actor="dana@fastn.example")
+
+
+async def test_unreadable_kinds_do_not_stop_the_search_by_name(world: World) -> None:
+    """Ours: the other kinds are searched."""
+    world.sandbox.faults.add(Status(status=403, path="/api/v1/workflows", times=None))
+    assert (await answer(world, resource_id="Widget Inc"))["resource"].endswith("(Widget Inc)")
+
+
+async def test_entries_name_what_was_acted_on(large_world: World) -> None:
+    """Ours: the workflow of a run, a key, the app and customer of a connection; more workflows than are looked up."""
+    runs = await answer(large_world, action="workflow.execute", limit=6)
+    assert all(row["resource"].endswith(")") and row["customer"] for row in runs["data"])
+    changes = await answer(large_world, actor="lee@fastn.example", action="workflow.publish")
+    assert len({row["resource"] for row in changes["data"]}) > 5
+    assert all("(" in row["resource"] or not row["resource"].startswith("workflow wf_") for row in changes["data"])
+    keys = await answer(large_world, action="api_key.read", limit=8)
+    assert all(row["resource"].endswith(")") for row in keys["data"])
+    (failed,) = (await answer(large_world, action="connection.update"))["data"]
+    assert failed["resource"].endswith("(TikTok Shop of Katana)")
+    assert b"hidden" not in to_json([runs, changes, keys, failed])
+
+
+async def test_names_that_cannot_be_read_are_left_out(world: World) -> None:
+    """Ours: the entries are shown with their ids."""
+    for path in ("/api/v1/executions/*", "/api/v1/workflows", "/api/v1/workflows/*", "/api/v1/api-keys"):
+        world.sandbox.faults.add(Status(status=403, path=path, times=None))
+    found = await answer(world, limit=50)
+    assert found["data"]
+    assert any(row["resource"].startswith("workflow_executions exec_") for row in found["data"])
