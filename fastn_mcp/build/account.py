@@ -46,6 +46,7 @@ from fastn_mcp.tools.tool import AnyTool, Effect, FastnObject
 if TYPE_CHECKING:
     from mcp.server import Server
 
+    from fastn_mcp.channels.notification import NotifyingChannel
     from fastn_mcp.channels.webhook.webhook import Webhook
 
 
@@ -98,6 +99,7 @@ class AccountParts:
     ledger: Ledger
     page: ApprovalPage | None
     webhook: "Webhook | None"
+    notifying: "NotifyingChannel | None"
     tools: tuple[AnyTool, ...]
     about: About
     tally: Tally | None
@@ -115,6 +117,8 @@ class AccountParts:
             await self.page.aclose()
         if self.webhook is not None:
             await self.webhook.aclose()
+        if self.notifying is not None:
+            await self.notifying.aclose()
         await self.dispatch.aclose()
         await self.audit.settle()
         await self.ledger.aclose()
@@ -228,7 +232,13 @@ def assemble(
         other = TerminalChannel(f"{command}, for the tenant {tenant.name}", "on the server")
     key_files = KeyFileWriter(state / "keys") if settings.reveal == "file" else None
     secrets = SecretValues(environment, settings.secret_env or [], settings.secrets)
-    guard = Guard(evaluator, ledger, recorder, journal, client, secrets, key_files, system, webhook or page or other)
+    channel = webhook or page or other
+    notifying = None
+    if settings.notify_url is not None:
+        from fastn_mcp.channels import notification  # deferred import: only if configured
+
+        channel = notifying = notification.notifying(channel, settings, ledger, system)
+    guard = Guard(evaluator, ledger, recorder, journal, client, secrets, key_files, system, channel)
     about = About(
         name, policy.mode, policy.rules.digest if policy.rules else None, str(state / AUDIT),
         policy.plan.digest if policy.plan else None,
@@ -240,6 +250,7 @@ def assemble(
         ledger=ledger,
         page=page,
         webhook=webhook,
+        notifying=notifying,
         tools=enabled_tools(settings),
         about=about,
         tally=tally,

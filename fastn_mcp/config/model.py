@@ -201,6 +201,15 @@ class Settings(BaseModel):
     webhook_style: Literal["generic", "slack"] = _setting(
         "generic", "generic posts all that is known, slack a message with buttons."
     )
+    notify_url: str | None = _setting(
+        None, "Where a message without any power is posted when a call waits: approvals.md.", repr=False
+    )
+    notify_secret: str | None = _setting(
+        None, "Signs what is posted there; 32 characters or more.", min_length=32, repr=False
+    )
+    notify_style: Literal["generic", "slack", "teams"] = _setting(
+        "generic", "The message as plain JSON, for Slack or for Teams."
+    )
     approvers: Path | None = _setting(None, "File of those who may answer, each with a public key.", Trait.FILE)
     approval_listen: str | None = _setting(
         None, "HOST:PORT for answers, by default any port of 127.0.0.1; over HTTP they come to --http.", Trait.PROCESS
@@ -286,12 +295,12 @@ class Settings(BaseModel):
                 raise ValueError(f"there is no resource {name!r}{nearest(name, resources)}")
         return fields
 
-    @field_validator("webhook_url")
+    @field_validator("webhook_url", "notify_url")
     @classmethod
     def _postable(cls, url: str | None) -> str | None:
         return None if url is None else callable_address(url)
 
-    @field_validator("webhook_secret")
+    @field_validator("webhook_secret", "notify_secret")
     @classmethod
     def _signing(cls, secret: str | None) -> str | None:
         if secret is not None and secret.startswith("whsec_"):
@@ -417,7 +426,8 @@ class Settings(BaseModel):
         """Values that must never be logged."""
         urls = (self.proxy, self.ledger if self.shares else None)
         passwords = [urlsplit(url or "").password or "" for url in urls]
-        known = (self.api_key, self.webhook_secret, self.webhook_url, self.proxy, self.http_token)
+        urls_and_secrets = (self.webhook_secret, self.webhook_url, self.notify_secret, self.notify_url)
+        known = (self.api_key, *urls_and_secrets, self.proxy, self.http_token)
         return [secret for secret in (*known, *passwords, *map(unquote, passwords), *self.state_secrets) if secret]
 
     @property

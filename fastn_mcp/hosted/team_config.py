@@ -23,7 +23,7 @@ from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
 from fastn_mcp.tools.tool import Effect
 
-_SECRETS = ("api_key", "webhook_secret")
+_SECRETS = ("api_key", "webhook_secret", "notify_secret")
 """Settings that the team file only refers to, as in `api_key_file` or `api_key_env`."""
 
 SETTINGS = sorted(Settings.model_fields.keys() - {*_SECRETS, *settings_with(Trait.PROCESS)})
@@ -182,6 +182,8 @@ class Tenant(Match):
     api_key_env: str | None = None
     webhook_secret_file: str | None = None
     webhook_secret_env: str | None = None
+    notify_secret_file: str | None = None
+    notify_secret_env: str | None = None
 
     def settings(self, environment: Mapping[str, str], file: Path | None, key: str | None = None) -> Settings:
         """Load its settings and secrets; `key` is the API key of the caller. Raises `SettingsError` if invalid.

@@ -73,7 +73,7 @@ def slack(request: WebhookRequest) -> dict[str, JsonValue]:
         texts.append(f"It takes {request.needed} approvers; {len(request.approved)} approved{by}.")
     if grant.expected is not None:
         texts.append(f"To approve, the text between the quotes has to be typed: {quote(grant.expected)}")
-    blocks: list[JsonValue] = [{"type": "section", "text": _plain(text)} for text in _pack(texts)]
+    blocks: list[JsonValue] = [{"type": "section", "text": plain(text)} for text in _pack(texts)]
     if len(blocks) > _BLOCKS:
         raise Refused(
             "Nobody could be asked: the request is longer than Slack accepts.",
@@ -112,13 +112,14 @@ def _button(action: str, text: str, style: str, value: str) -> JsonValue:
     return {
         "type": "button",
         "action_id": f"fastn_mcp_{action}",
-        "text": _plain(text),
+        "text": plain(text),
         "style": style,
         "value": value,
     }
 
 
-def _plain(text: str) -> dict[str, JsonValue]:
+def plain(text: str) -> dict[str, JsonValue]:
+    """Return a text of Slack in which nothing is interpreted."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return {"type": "plain_text", "text": escaped, "emoji": False}
 

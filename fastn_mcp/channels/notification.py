@@ -1,0 +1,166 @@
+"""Notifications of approval requests, which decide nothing: a signed POST, for any receiver, Slack or Teams.
+
+They are sent in the background: a receiver that is slow or down never delays a call. Imported only if configured.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from fastn_mcp.channels.webhook.payloads import plain
+from fastn_mcp.channels.webhook.webhook import WebhookSender
+from fastn_mcp.config.model import Settings
+from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.guard.approval.flow import OutOfBandChannel
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, account_name
+from fastn_mcp.runtime import System
+
+log = logging.getLogger(__name__)
+
+_PAUSE = 30.0
+"""Seconds between two tries, each of several attempts, while the request is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What a notification says. Neither arguments nor anything by which a request could be decided."""
+
+    tool: str
+    what: str
+    """First sentence of the request: the kind and label of its target."""
+    account: str
+    requester: str
+    where: str
+    """Sentence that says where it is decided."""
+    expires: float
+    """Unix seconds."""
+
+    @property
+    def until(self) -> str:
+        """End of the request in ISO 8601."""
+        return f"{datetime.fromtimestamp(self.expires, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+    @property
+    def lines(self) -> list[str]:
+        """The notification as text."""
+        asked = f"Asked by {self.requester} in the account {self.account}; open until {self.until}."
+        return ["A call waits for an approval.", self.what, asked, self.where]
+
+
+def generic(notification: Notification) -> dict[str, JsonValue]:
+    """Return the body for any receiver."""
+    return {
+        "kind": "fastn-mcp approval waits",
+        "version": 1,
+        "tool": notification.tool,
+        "what": notification.what,
+        "account": notification.account,
+        "requester": notification.requester,
+        "where": notification.where,
+        "until": notification.until,
+    }
+
+
+def slack(notification: Notification) -> dict[str, JsonValue]:
+    """Return the body for an incoming webhook of Slack. Its texts are plain: Slack interprets nothing in them."""
+    title, *lines = notification.lines
+    return {"text": title, "blocks": [{"type": "section", "text": plain(line[:3000])} for line in (title, *lines)]}
+
+
+def teams(notification: Notification) -> dict[str, JsonValue]:
+    """Return an adaptive card for a workflow of Teams. In a RichTextBlock, Teams interprets no Markdown."""
+    title, *lines = notification.lines
+    card: dict[str, JsonValue] = {
+        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+        "type": "AdaptiveCard",
+        "version": "1.4",
+        "body": [
+            {"type": "TextBlock", "text": title, "weight": "Bolder", "wrap": True},
+            *({"type": "RichTextBlock", "inlines": [{"type": "TextRun", "text": line}]} for line in lines),
+        ],
+    }
+    attachment: JsonValue = {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
+    return {"type": "message", "attachments": [attachment]}
+
+
+_STYLES: dict[str, Callable[[Notification], dict[str, JsonValue]]] = {
+    "generic": generic,
+    "slack": slack,
+    "teams": teams,
+}
+
+
+class NotifyingChannel:
+    """Out-of-band channel whose approvers are told of each request once."""
+
+    notifies = True
+
+    def __init__(
+        self, channel: OutOfBandChannel, sender: WebhookSender, style: str, ledger: Ledger, system: System
+    ) -> None:
+        self.identifies_people = channel.identifies_people
+        self._channel = channel
+        self._sender = sender
+        self._body = _STYLES[style]
+        self._ledger = ledger
+        self._system = system
+        self._tasks = set[asyncio.Task[None]]()
+
+    async def show(self, grant: str) -> str:
+        """Publish a request on the channel, and begin to tell its approvers."""
+        where = await self._channel.show(grant)
+        # Without the context of the call, whose cancellation and spans are no matter of the notification.
+        task = asyncio.create_task(self._notify(grant, where), context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return where
+
+    async def aclose(self) -> None:
+        """Give up what was not delivered yet."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._sender.aclose()
+
+    async def _notify(self, grant: str, where: str) -> None:
+        with suppress(FastnError):  # a ledger that is lost: the call itself says so
+            request = await self._ledger.find(grant)
+            if request is None:
+                return
+            now = self._system.now().timestamp()
+            # Once for a request, whichever process or repetition of the call comes first.
+            if await self._ledger.use_nonce(f"notified {grant}", request.expires, now):
+                await self._deliver(request, where)
+
+    async def _deliver(self, request: ApprovalRequest, where: str) -> None:
+        what = request.text[0] if request.text else request.tool
+        account = account_name(request.account)
+        told = Notification(request.tool, what, account, request.principal, where, request.expires)
+        body = to_json(self._body(told))
+        found: ApprovalRequest | None = request
+        while found is not None and found.state is RequestState.OPEN and self._system.now().timestamp() < found.expires:
+            try:
+                await self._sender(body)
+                break
+            except FastnError as problem:
+                log.warning("a notification was not delivered: %s", problem.what)
+            await self._system.sleep(_PAUSE)
+            found = await self._ledger.find(request.id)
+
+
+def notifying(channel: OutOfBandChannel, settings: Settings, ledger: Ledger, system: System) -> NotifyingChannel:
+    """Return the channel with the configured notifications. Raises `SettingsError` if the secret is missing."""
+    if settings.notify_url is None or settings.notify_secret is None:
+        raise SettingsError(
+            "notify_url is set, and notify_secret is not.", "Set FASTN_NOTIFY_SECRET: docs/approvals.md."
+        )
+    sender = WebhookSender(settings.notify_url, settings.notify_secret, system)
+    return NotifyingChannel(channel, sender, settings.notify_style, ledger, system)

@@ -1,0 +1,177 @@
+"""Notifications: what approvers are told, once, and that it neither decides nor delays anything."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import httpx2
+import pytest
+from deciding import moved
+from standardwebhooks import Webhook as Signature
+from webhook_world import Receiver
+from world import World
+
+from fastn_mcp.channels.notification import NotifyingChannel, notifying
+from fastn_mcp.channels.webhook.webhook import WebhookSender
+from fastn_mcp.config.load import load
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.approval.request import PendingApproval
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.key_files import SecretValues
+from fastn_mcp.guard.ledger.ledger import RequestState
+from fastn_mcp.tools.workflows import RunWorkflow
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "a secret of the receiver, of a good length"
+URL = "https://hooks.example.com/services/T0/B0/XyZ"
+CANARY = "canary-in-the-arguments"
+
+
+@asynccontextmanager
+async def told(folder: Path, receiver: Any, style: str = "generic") -> AsyncGenerator[World]:
+    """An account whose approvers are told by this receiver."""
+    world = World(folder)
+    sender = WebhookSender(URL, SECRET, world.system, receiver)
+    channel = NotifyingChannel(world.desk, sender, style, world.ledger, world.system)
+    world.desk = channel
+    world.dispatch = world.dispatching(SecretValues({}, []), None)
+    yield world
+    await channel.aclose()
+    world.close()
+
+
+def run(world: World) -> RunWorkflow:
+    workflow = world.sandbox.state.named("workflows", "process-new-orders", by="name")
+    return RunWorkflow(workflow_id=str(workflow["id"]), input={"text": CANARY})
+
+
+async def settled(receiver: Receiver, count: int) -> None:
+    """Wait until this many messages came, and no more."""
+    with anyio.fail_after(30):
+        while len(receiver.came) < count:  # noqa: ASYNC110 - it is sent in the background
+            await anyio.sleep(0.01)
+    for _ in range(20):
+        await anyio.lowlevel.checkpoint()
+    assert len(receiver.came) == count
+
+
+async def test_approvers_are_told_once_for_each_request(tmp_path: Path) -> None:
+    """Ours: signed, with what, who, until when and where; no arguments, and nothing that decides."""
+    receiver = Receiver()
+    async with told(tmp_path, receiver) as world:
+        for _ in range(3):
+            waiting = await world.call(run(world))
+            assert isinstance(waiting, PendingApproval)
+            await settled(receiver, 1)
+        (request,) = await world.ledger.waiting(world.clock.at.timestamp())
+    (sent,) = receiver.came
+    at = datetime.fromtimestamp(int(sent.headers["webhook-timestamp"]), UTC)
+    signed = Signature(SECRET.encode()).sign(sent.headers["webhook-id"], at, sent.content.decode())
+    assert sent.headers["webhook-signature"] == signed
+    assert json.loads(sent.content) == {
+        "kind": "fastn-mcp approval waits",
+        "version": 1,
+        "tool": "run_workflow",
+        "what": request.text[0],
+        "account": "test",
+        "requester": "local",
+        "where": "It lies on the desk.",
+        "until": "2026-11-25T09:10:00Z",
+    }
+    assert "process-new-orders" in request.text[0]
+    assert CANARY not in sent.content.decode()
+    assert request.id not in sent.content.decode()
+
+
+async def test_another_process_does_not_tell_of_the_same_request(tmp_path: Path) -> None:
+    receiver = Receiver()
+    async with told(tmp_path, receiver) as one, told(tmp_path, receiver) as two:
+        assert isinstance(await one.call(run(one)), PendingApproval)
+        await settled(receiver, 1)
+        assert isinstance(await two.call(run(two)), PendingApproval)
+        await settled(receiver, 1)
+
+
+@pytest.mark.parametrize("does", [500, 404, httpx2.ConnectError("refused")], ids=str)
+async def test_receiver_that_fails_is_tried_again_while_the_request_is_open(
+    tmp_path: Path, does: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours: the call waits for its person all the same."""
+    receiver = Receiver([does] * 6)
+    async with told(tmp_path, receiver) as world:
+        assert isinstance(await world.call(run(world)), PendingApproval)
+        await settled(receiver, 7)
+    assert "a notification was not delivered" in caplog.text
+    assert CANARY not in caplog.text
+
+
+async def test_receiver_that_fails_is_left_alone_once_the_request_is_over(tmp_path: Path) -> None:
+    receiver = Receiver([404] * 100)
+    async with told(tmp_path, receiver) as world:
+        assert isinstance(await world.call(run(world)), PendingApproval)
+        (request,) = await world.ledger.waiting(world.clock.at.timestamp())
+        await settled(receiver, 20)  # every thirty seconds of its ten minutes
+        assert world.clock.at.timestamp() == request.expires
+
+
+class Hanging(httpx2.AsyncBaseTransport):
+    """Never answers."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:  # noqa: ARG002
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+async def test_receiver_that_hangs_delays_neither_a_call_nor_a_decision(tmp_path: Path) -> None:
+    with anyio.fail_after(60):
+        async with told(tmp_path, Hanging()) as world:
+            assert isinstance(await world.call(run(world)), PendingApproval)
+            now = world.clock.at.timestamp()
+            (request,) = await world.ledger.waiting(now)
+            await moved(world.ledger, request.id, [RequestState.OPEN], RequestState.APPROVED, now, by="local_page")
+            assert isinstance(await world.call(run(world)), Done)
+
+
+async def test_slack_and_teams_get_messages_in_which_nothing_is_interpreted(tmp_path: Path) -> None:
+    """Ours: a name from Fastn is no link, no mention and no markup there."""
+    for style in ("slack", "teams"):
+        receiver = Receiver()
+        async with told(tmp_path / style, receiver, style) as world:
+            name = "<!channel> [x](https://evil.example) *b*"
+            world.sandbox.state.named("workflows", "process-new-orders", by="name")["name"] = name
+            workflow = world.sandbox.state.named("workflows", name, by="name")
+            assert isinstance(await world.call(RunWorkflow(workflow_id=str(workflow["id"]))), PendingApproval)
+            await settled(receiver, 1)
+        (body,) = receiver.questions
+        if style == "slack":
+            assert body["text"] == "A call waits for an approval."
+            assert {block["text"]["type"] for block in body["blocks"]} == {"plain_text"}
+            assert "&lt;!channel&gt;" in body["blocks"][1]["text"]["text"]
+        else:
+            (attachment,) = body["attachments"]
+            assert attachment["contentType"] == "application/vnd.microsoft.card.adaptive"
+            title, *lines = attachment["content"]["body"]
+            assert title["text"] == "A call waits for an approval."
+            assert {line["type"] for line in lines} == {"RichTextBlock"}
+            assert name in lines[0]["inlines"][0]["text"]
+
+
+def test_address_needs_a_secret_and_neither_is_shown(tmp_path: Path) -> None:
+    world, environment = World(tmp_path), {"FASTN_API_KEY": "k", "FASTN_NOTIFY_URL": URL}
+    with pytest.raises(SettingsError, match="notify_url is set, and notify_secret is not"):
+        notifying(world.desk, load({}, environment, None), world.ledger, world.system)
+    settings = load({}, environment | {"FASTN_NOTIFY_SECRET": SECRET, "FASTN_NOTIFY_STYLE": "teams"}, None)
+    channel = notifying(world.desk, settings, world.ledger, world.system)
+    assert (channel.notifies, channel.identifies_people) == (True, False)
+    assert {URL, SECRET} <= set(settings.secrets)
+    assert SECRET not in repr(settings)
+    assert "XyZ" not in repr(settings)
+    for wrong in ("http://hooks.example.com/x", "nonsense"):
+        with pytest.raises(SettingsError, match="notify_url"):
+            load({}, environment | {"FASTN_NOTIFY_URL": wrong}, None)
