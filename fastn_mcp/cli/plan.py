@@ -272,9 +272,9 @@ def _calls(permit: PlannedCalls) -> Iterator[Call]:
 
 
 async def _consequences(call: Call, parts: AccountParts) -> list[str]:
-    """Return the first lines of a call's preview: its effect by name, and what can be undone."""
+    """Return the sentences of a call: what happens to which target, what is lost, and what can be undone."""
     try:
         shown = await parts.dispatch.preview(call, Caller("local", None))
     except FastnError as error:
         return [f"{type(call).title()} {quote(call.target or '')}: {error}"]
-    return shown.lines()[:2]
+    return shown.says.lines()

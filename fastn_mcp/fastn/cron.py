@@ -70,3 +70,46 @@ def _parsed(schedule: str, after: datetime) -> CronSim:
         return CronSim(schedule, after)
     except CronSimError as error:
         raise ValueError(f"not a cron schedule: {error}") from None
+
+
+_WEEKDAYS = ("Sundays", "Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
+
+
+def words(schedule: str) -> str | None:
+    """Return a simple schedule in words: `every 15 minutes`, `daily at 15:00`. None if it is not simple."""
+    fields = schedule.split()
+    if len(fields) != 5 or fields[3] != "*":
+        return None
+    minute, hour, day, _, weekday = fields
+    if (day, weekday) == ("*", "*") and (often := _interval(minute, hour)):
+        return often
+    if not (_is_below(minute, 60) and _is_below(hour, 24)):
+        return None
+    at = f"{int(hour):02}:{int(minute):02}"
+    if (day, weekday) == ("*", "*"):
+        return f"daily at {at}"
+    if day == "*":
+        on = "weekdays" if weekday == "1-5" else _WEEKDAYS[int(weekday)] if _is_below(weekday, 8) else None
+        return f"on {on} at {at}" if on else None
+    return f"on day {int(day)} of each month at {at}" if weekday == "*" and _is_below(day, 32) else None
+
+
+def _interval(minute: str, hour: str) -> str | None:
+    """Return how often it fires if that is at equal intervals of up to some hours."""
+    if hour == "*":
+        if minute in ("*", "*/1"):
+            return "every minute"
+        if minute == "0":
+            return "every hour"
+        step = minute.removeprefix("*/")
+        return f"every {int(step)} minutes" if minute != step and _divides(step, 60) else None
+    step = hour.removeprefix("*/")
+    return f"every {int(step)} hours" if minute == "0" and hour != step and _divides(step, 24) else None
+
+
+def _is_below(field: str, limit: int) -> bool:
+    return field.isascii() and field.isdecimal() and len(field) <= 2 and int(field) < limit
+
+
+def _divides(step: str, whole: int) -> bool:
+    return _is_below(step, whole) and int(step) > 1 and whole % int(step) == 0

@@ -161,6 +161,11 @@ class Dependents:
     examples: tuple[str, ...]
     more: bool = False
 
+    @property
+    def is_one(self) -> bool:
+        """Whether there is exactly one."""
+        return self.count == 1 and not self.more
+
     def words(self) -> str:
         """Return the count and the kind, such as `1 connection`."""
         return counted(self.count, self.kind.removesuffix("s"), at_least=self.more)

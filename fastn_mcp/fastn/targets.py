@@ -10,7 +10,8 @@ from pydantic import JsonValue
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.fastn.names import Label, Names, label_of, references
 from fastn_mcp.fastn.rows import row_of
-from fastn_mcp.redaction import redact_object
+from fastn_mcp.redaction import redact_object, texts_in
+from fastn_mcp.tools.account import CreateApiKey
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.customers import GetCustomer
@@ -130,10 +131,19 @@ def own_label(call: Call, target: FastnObject | None, names: Names | None = None
     return None if row is None else label_of(kind_of(call), row, names or {})
 
 
+async def read_references(call: Call, target: FastnObject | None, send: Send) -> Names:
+    """Read the names of the resources that a call, or the row that labels its target, refers to by id."""
+    row, wanted = _labelled(call, target), dict[str, list[str]]()
+    if row is not None:
+        wanted = references(kind_of(call), row)
+    if isinstance(call, (RunWorkflow, CreateApiKey)):
+        wanted["customer"] = texts_in([call.arguments().get("customer_id"), call.arguments().get("customers")])
+    return await read_names(wanted, send)
+
+
 async def read_label(call: Call, target: FastnObject | None, send: Send) -> Label | None:
-    """Return `own_label`, with the names of the resources it refers to. Reads those that the row lacks."""
-    row = _labelled(call, target)
-    return None if row is None else own_label(call, target, await read_names(references(kind_of(call), row), send))
+    """Return `own_label`, with the names that `read_references` reads."""
+    return own_label(call, target, await read_references(call, target, send))
 
 
 def _labelled(call: Call, target: FastnObject | None) -> Mapping[str, JsonValue] | None:

@@ -106,6 +106,8 @@ class Batch:
     """Distinguishes this list from an earlier list of the same calls."""
     keep_going: bool = False
     """Whether the calls after a failed one are still sent."""
+    undoes: str = ""
+    """The earlier change that its call undoes, for people: `what was done 2 hours ago`."""
 
     @property
     def is_list(self) -> bool:

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, Refused
 from fastn_mcp.fastn.dependents import find_dependents
-from fastn_mcp.fastn.targets import Call, Send, no_such, read_label, read_target
+from fastn_mcp.fastn.targets import Call, Send, no_such, read_references, read_target
 from fastn_mcp.guard.approval.request import FREE
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.journal import ChangeJournal
@@ -181,7 +181,6 @@ def _of_a_list(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -> E
         for number, call in calls.items()
         if call.verdict.decision is Decision.DENY
     }
-    does = (type(batch.tool).__doc__ or "").strip()
     previews = {number: call.preview for number, call in calls.items() if call.preview is not None}
     return Evaluation(
         batch,
@@ -191,7 +190,7 @@ def _of_a_list(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -> E
         replace(verdict, permit=None),
         id_,
         None,
-        ListPreview(batch.tool.tool_name(), does, previews, refused),
+        ListPreview(batch.tool.tool_name(), previews, refused),
     )
 
 
@@ -252,7 +251,7 @@ class Evaluator:
         Each call counts against the budgets and the plan of those after it, so that a shortage is found up front.
         """
         if not batch.is_list:
-            return _of_one(batch, await self.evaluate_call(batch.calls[0], principal))
+            return _of_one(batch, await self.evaluate_call(batch.calls[0], principal, undoes=batch.undoes))
         ahead: Counter[tuple[str, str]] = Counter()
         found: dict[int, CallEvaluation] = {}
         for number, call in enumerate(batch.calls, 1):
@@ -270,8 +269,13 @@ class Evaluator:
                 ahead[one.effect.value, period] += 1
         return _of_a_list(batch, self.batch_id(batch, principal), found)
 
-    async def evaluate_call(self, call: Call, principal: str, ahead: Ahead = _NOTHING) -> CallEvaluation:
-        """Evaluate one call by fresh reads, with the uses in `ahead` already counted. Raises a `FastnError`."""
+    async def evaluate_call(
+        self, call: Call, principal: str, ahead: Ahead = _NOTHING, undoes: str = ""
+    ) -> CallEvaluation:
+        """Evaluate one call by fresh reads, with the uses in `ahead` already counted. Raises a `FastnError`.
+
+        `undoes`: the earlier change that it undoes, for people.
+        """
         try:
             target = self.ai_sessions.target(call) or await read_target(call, self._read)
             dependence = await find_dependents(call, target, self._read)
@@ -298,8 +302,8 @@ class Evaluator:
         elif earlier is not None:
             verdict = replace(verdict, reason=f"{earlier} {verdict.reason}".rstrip())
         try:
-            label = await read_label(call, target, self._read)
-            shown = preview(call, effect, self.account, target, dependence, verdict.reason, label)
+            names = await read_references(call, target, self._read)
+            shown = preview(call, effect, self.account, target, dependence, verdict.reason, names, undoes)
         except RefusedValue as error:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
         is_unsettled = earlier is not None

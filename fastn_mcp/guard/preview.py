@@ -1,17 +1,19 @@
 """Preview of a call or a batch, for approval requests, the approval page and dry runs."""
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.dependents import Dependence, Dependents
-from fastn_mcp.fastn.names import Label, counted, typed_id
+from fastn_mcp.fastn.dependents import Dependence
+from fastn_mcp.fastn.names import NO_NAMES, Label, Names, counted, typed_id
 from fastn_mcp.fastn.targets import own_label
-from fastn_mcp.guard.undo import foreseen
+from fastn_mcp.guard.sentences.access import PERMISSIONS, by_power
+from fastn_mcp.guard.sentences.catalog import describe, describe_batch, phrase
+from fastn_mcp.guard.sentences.facts import Facts, Sentences
+from fastn_mcp.guard.undo import foreseen, in_words
 from fastn_mcp.redaction import LONGEST_VALUE, quote, redact, redact_object
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.operation import Create, Operation, Update
@@ -21,13 +23,7 @@ _CHANGES = 12
 _LONGEST_IN_FORM = 1500
 """Characters of a call that changes access or destroys. A longer one is decided out-of-band, not in a form."""
 
-_OVERWRITES = "Its slug or name is taken: Fastn may overwrite what is there."
-_MAY_OVERWRITE = "It is unknown whether its slug or name is taken: Fastn may overwrite something."
-_GO_WITH = ("connections", "secrets")
-"""Kinds of dependents that are deleted together with the target. Other kinds only use it."""
-
 _WHOLE = 1 << 31
-_REACHES = " It acts on connected systems, for real."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +52,16 @@ class Preview:
     """Facts that a person needs to decide. Values are unescaped: quote them for display."""
 
     tool: str
-    title: str
+    says: Sentences
+    """What a person reads first."""
     arguments: dict[str, JsonValue]
     account: str
     effect: Effect
     target: str | None
     label: Label | None
     """Name of the target, or of the resource to be created."""
-    does: str
     undo: str
+    """What undo restores, and what stays lost, in the words of the receipt."""
     because: str
     """Reason for the approval request, if the policy gives more than the effect."""
     changes: tuple[FieldChange, ...]
@@ -98,57 +95,45 @@ class Preview:
 
     def lines(self) -> list[str]:
         """Describe the call, with each value quoted and cut; our text first. Some clients show only three rows."""
-        call = f"{self._call()}. Account: {self.account}."
-        return [self._title(), *filter(None, (self._impact(),)), call, *filter(None, (self.does,))]
+        first, *more = self._said()
+        return [first, *more, f"{self._call()}. Account: {self.account}."]
 
     def line(self) -> str:
         """Describe the call in one line, as part of a batch on one account."""
-        return " ".join(filter(None, (self._title(), self._impact(), f"{self._call()}.")))
+        return " ".join((*self._said(), f"{self._call()}."))
 
-    def _title(self) -> str:
-        """Return the action, the target's name and its dependents, as `Delete customer "Acme", with 1 secret ("KEY").`
-
-        The id is added if no argument has it.
-        """
-        name = f" {quote(self.name)}" if self.name else ""
-        id_ = f", id {quote(self.target)}" if self.target and self.target not in self.arguments.values() else ""
-        goes = [f for f in self.dependence.found if f.kind in _GO_WITH and self.effect is Effect.DESTROY]
-        uses = [f for f in self.dependence.found if f not in goes]
-        found = (f"with {_listed(goes)}" if goes else "", f"used by {_listed(uses)}" if uses else "")
-        return f"{', '.join(filter(None, (self.title + name + id_, *found)))}."
+    def _said(self) -> list[str]:
+        """Return the sentences, the reason of the request and the changes that the first sentence does not give."""
+        first, second, *facts = self.says.lines()
+        return [first, " ".join(filter(None, (second, self.because))), *facts, *filter(None, (self._changed(),))]
 
     def _call(self) -> str:
         limit = _WHOLE if self._is_whole else LONGEST_VALUE
         given = " ".join(
-            f"{name}={quote(value, limit, is_name=name in _PERMISSIONS)}" for name, value in self.arguments.items()
+            f"{name}={quote(value, limit, is_name=name in PERMISSIONS)}" for name, value in self.arguments.items()
         )
         return f"{self.tool} {given}".rstrip()
 
-    def _impact(self) -> str:
-        """Describe the changes, the failed checks, and whether the call can be undone."""
+    def _changed(self) -> str:
         limit = _WHOLE if self._is_whole else 80
-        changes = [change.words(limit) for change in self.changes]
+        changes = [change.words(limit) for change in self.changes if quote(change.after, _WHOLE) not in self.says.first]
         more = [f"and {counted(self.left_out, 'more field')}"] if self.left_out else []
-        changed = "; ".join([*changes, *more])
-        unchecked = ", ".join(self.dependence.unchecked)
-        said = (
-            f"{changed}." if changed else "",
-            f"Not checked: {unchecked}." if unchecked else "",
-            # Never cut: nobody can approve a text they could not read.
-            f"Pending there: {', '.join(quote(item, _WHOLE) for item in self.pending)}." if self.pending else "",
-            self.because,
-            self.undo,
-        )
-        return " ".join(filter(None, said))
+        return f"{'; '.join([*changes, *more])}." if changes or more else ""
+
+    def stored(self) -> dict[str, JsonValue]:
+        """Return the preview as an approval request stores it: with everything that a person reads."""
+        body = self.data()
+        body["says"] = self.says.data()
+        return body
 
     def data(self) -> dict[str, JsonValue]:
-        """Return the preview as JSON, for `dry_run` and the approval page."""
+        """Return the preview as JSON, for `dry_run`."""
         body: dict[str, JsonValue] = {
             "call": self.tool,
             "arguments": self.arguments,
             "account": self.account,
             "effect": self.effect.value,
-            "does": self.does,
+            "does": f"{self.says.first} {self.says.lost}".rstrip(),
             "undo": self.undo,
         }
         if self.because:
@@ -182,29 +167,32 @@ def preview(
     target: FastnObject | None,
     dependence: Dependence,
     because: str = "",
-    label: Label | None = None,
+    names: Names = NO_NAMES,
+    undoes: str = "",
 ) -> Preview:
-    """Build the preview of `call` on `target`. The default `label` is made from the target."""
-    changes = _changes(call, target)
-    known = target is not None and bool(target.model_dump())
-    if isinstance(call, Create) and target is not None:
-        because = f"{_OVERWRITES if known else _MAY_OVERWRITE} {because}".strip()
+    """Build the preview of `call` on `target`. `names` are those of the resources that it refers to.
+
+    `undoes`: the earlier change that it undoes, for people.
+    """
+    changes, undo, label = _changes(call, target), foreseen(call, target), own_label(call, target, names)
+    pending = _pending(call, target)
+    fields = tuple((change.field, change.before, change.after) for change in changes)
+    facts = Facts(call, effect, undo, target, label, dependence, fields, pending, names, undoes)
     id_: object = getattr(target, "id", None) if isinstance(call, (Create, AiChat, AiBuild)) else None
     return Preview(
         tool=call.tool_name(),
-        title=call.title(),
+        says=describe(facts),
         arguments={name: by_power(name, value) for name, value in call.shown().items()},
         account=account,
         effect=effect,
         target=call.target or (str(id_) if id_ else None),
-        label=label or own_label(call, target),
-        does=(type(call).__doc__ or "").strip() + (_REACHES if effect is Effect.EXTERNAL else ""),
-        undo=foreseen(call, target),
+        label=label,
+        undo=in_words(undo),
         because=because,
         changes=tuple(changes[:_CHANGES]),
         dependence=dependence,
         left_out=max(0, len(changes) - _CHANGES),
-        pending=_pending(call, target),
+        pending=pending,
     )
 
 
@@ -217,38 +205,6 @@ def _pending(call: Operation[Any], target: FastnObject | None) -> tuple[JsonValu
     return tuple(cast("list[JsonValue]", redact(asked))) or (
         "nothing, according to the last answer that this server saw",
     )
-
-
-_PERMISSIONS = ("permissions", "scopes")
-_HARMLESS_VERBS = frozenset({"read", "view", "list", "get"})
-_CHANGING_VERBS = frozenset({"create", "write", "update", "edit", "run", "execute", "delete", "manage"})
-_ORDINARY = frozenset(
-    {"customers", "connectors", "connections", "workflows", "triggers", "executions", "usage", "audit"}
-)
-
-
-def by_power(name: str, value: JsonValue) -> JsonValue:
-    """Sort permissions, the most powerful first so that none hides behind harmless ones. Leave other values as is."""
-    if isinstance(value, dict):
-        return {inner: by_power(inner, found) for inner, found in value.items()}
-    if isinstance(value, list) and name in _PERMISSIONS:
-        return sorted(value, key=_rank)
-    return value
-
-
-def _rank(permission: JsonValue) -> int:
-    """Rank a permission from 0 (everything) to 3 (known to be harmless). An unknown one counts as powerful."""
-    resource, _, verb = str(permission).casefold().replace(".", ":").rpartition(":")
-    if "*" in str(permission):
-        return 0
-    if resource not in _ORDINARY or verb not in _HARMLESS_VERBS | _CHANGING_VERBS:
-        return 1
-    return 3 if verb in _HARMLESS_VERBS else 2
-
-
-def _listed(found: Iterable[Dependents]) -> str:
-    """List dependents, as `2 secrets ("KEY", "TOKEN")`."""
-    return ", ".join(f"{each.words()} ({', '.join(quote(name, 60) for name in each.examples)})" for each in found)
 
 
 def _changes(call: Operation[Any], target: FastnObject | None) -> list[FieldChange]:
@@ -275,10 +231,7 @@ def state(target: FastnObject | None) -> dict[str, JsonValue] | None:
     return {name: value for name, value in fields.items() if not _TELEMETRY.fullmatch(name)}
 
 
-_GROUPS = 3
-"""Maximum number of groups of calls to type by name; the rest is counted."""
-
-_OF_THE_LIST = ("account", "does")
+_OF_THE_LIST = ("account",)
 """Fields shown once for the whole batch."""
 
 
@@ -287,7 +240,6 @@ class ListPreview:
     """Previews of the calls of a batch, by number, in order."""
 
     tool: str
-    does: str
     of: Mapping[int, Preview]
     refused: Mapping[int, str]
     """Policy reasons for refused calls. With any refusal, no call of the batch is sent."""
@@ -302,9 +254,15 @@ class ListPreview:
         return max((shown.effect for shown in self.of.values()), key=lambda effect: effect.rank)
 
     @property
+    def says(self) -> Sentences:
+        """What a person reads first."""
+        return describe_batch({number: shown.says for number, shown in self.of.items()})
+
+    @property
     def expected(self) -> str:
-        """Text to type."""
-        return phrase((shown.tool, shown.effect) for shown in self.of.values())
+        """Text to type: that of the only call that loses data for good, or else a short phrase."""
+        losing = [shown for shown in self.of.values() if shown.says.lost]
+        return losing[0].expected if len(losing) == 1 else phrase(shown.says for shown in self.of.values())
 
     @property
     def fits_form(self) -> bool:
@@ -317,8 +275,19 @@ class ListPreview:
     def lines(self) -> list[str]:
         """Describe the batch, a line for each call; our text first."""
         account = next(iter(self.of.values())).account
-        first = f"{self.expected}: {len(self.of)} calls in order, each once. Account: {account}."
+        says = self.says
+        first = f"{says.first} {says.then} Account: {account}.".replace("  ", " ")
         return [first, *(f"{number}. {shown.line()}" for number, shown in self.of.items())]
+
+    def stored(self) -> dict[str, JsonValue]:
+        """Return the preview as an approval request stores it: with everything that a person reads."""
+        body, rows = self.data(), list[JsonValue]()
+        for number, shown in self.of.items():
+            row = self._row(number, shown)
+            row["says"] = shown.says.data()
+            rows.append(row)
+        body["calls"], body["says"] = rows, self.says.data()
+        return body
 
     def data(self) -> dict[str, JsonValue]:
         """Return the preview as JSON."""
@@ -326,16 +295,15 @@ class ListPreview:
         effects = sorted({shown.effect for shown in self.of.values()}, key=lambda effect: effect.rank)
         return {
             "call": self.tool,
-            "sum": self.expected,
+            "does": self.says.first,
             "account": next(iter(self.of.values())).account,
             "effect": self.effect.value,
             "effects": [effect.value for effect in effects],
             "calls": [*calls],
-            "does": self.does,
             **({"approval": self.approval} if self.approval else {}),
         }
 
-    def _row(self, number: int, shown: Preview) -> JsonValue:
+    def _row(self, number: int, shown: Preview) -> dict[str, JsonValue]:
         row = {name: value for name, value in shown.data().items() if name not in _OF_THE_LIST}
         said: dict[str, JsonValue] = {"refused": self.refused[number]} if number in self.refused else {}
         return {"number": number} | row | said
@@ -343,19 +311,3 @@ class ListPreview:
 
 Shown = Preview | ListPreview
 """Preview of one call or of a batch."""
-
-
-def phrase(calls: Iterable[tuple[str, Effect]]) -> str:
-    """Summarize calls by count, as DELETE 3 CUSTOMERS, the strictest effect first."""
-    counted = Counter(calls)
-    kinds = sorted(counted, key=lambda kind: -kind[1].rank)
-    named = kinds if len(kinds) <= _GROUPS else kinds[: _GROUPS - 1]
-    said = [_counted_calls(tool, counted[tool, effect]) for tool, effect in named]
-    if others := sum(counted[kind] for kind in kinds[len(named) :]):
-        said.append(f"MAKE {others} OTHER {'CHANGE' if others == 1 else 'CHANGES'}")
-    return ", ".join(said[:-1]) + (" AND " if len(said) > 1 else "") + said[-1]
-
-
-def _counted_calls(tool: str, count: int) -> str:
-    verb, _, noun = tool.upper().partition("_")
-    return f"{verb} {counted(count, noun.replace('_', ' ').lower())}".upper()

@@ -149,17 +149,17 @@ def in_words(undo: Undo | NotUndoable) -> str:
     return undo.why if isinstance(undo, NotUndoable) else f"{undo.restores} {undo.lost}".strip()
 
 
-def foreseen(call: Call, target: FastnObject | None) -> str:
-    """Describe the same for a call before it is sent. Raises a `RefusedValue`."""
+def foreseen(call: Call, target: FastnObject | None) -> Undo | NotUndoable:
+    """Return the undo of a call before it is sent. Raises a `RefusedValue`."""
     rule = RULES.get(call.tool_name())
     if rule is None or rule.by is None:
-        return "How to undo it is unknown." if rule is None else rule.lost
+        return NotUndoable("How to undo it is unknown." if rule is None else rule.lost)
     sent = {} if call.route.method == "DELETE" else fields_sent(call)
     if isinstance(call, Update) and not sent:  # which fields change is not known yet
-        return f"{rule.restores} {rule.lost}".strip()
+        return Undo(call, rule.restores, rule.lost)
     before = None if target is None else without_secrets(target)
     id_ = call.target or str((before or {}).get("id") or _TO_BE_MADE)
-    return in_words(undo_of(Change("", "", "", call.tool_name(), {}, id_, None, before, sent, 0.0, "done")))
+    return undo_of(Change("", "", "", call.tool_name(), {}, id_, None, before, sent, 0.0, "done"))
 
 
 def without_secrets(record: FastnObject) -> dict[str, JsonValue]:

@@ -47,9 +47,9 @@ class ProcedureContext:
     """Send changes through the guard, including its approval request: `Guard.execute` or `Guard.preview`."""
     allowance: Allowance = unlimited
 
-    async def change(self, call: Call) -> Done | Pending:
+    async def change(self, call: Call, undoes: str = "") -> Done | Pending:
         """Send one change. A procedure returns a `Pending` outcome as its own. Raises a `FastnError`."""
-        outcome = await self.execute(Batch(call, (call,)))
+        outcome = await self.execute(Batch(call, (call,), undoes=undoes))
         return outcome.single() if isinstance(outcome, BatchResult) else outcome
 
 

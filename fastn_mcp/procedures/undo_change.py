@@ -1,6 +1,7 @@
 """The tools `list_changes` and `undo_change`."""
 
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
 from pydantic import Field, JsonValue
@@ -10,7 +11,7 @@ from fastn_mcp.fastn.targets import read_target
 from fastn_mcp.guard.changes import BEGUN, Change, Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, receipt, undo_of
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
-from fastn_mcp.procedures.tables import since
+from fastn_mcp.procedures.tables import age, since
 from fastn_mcp.tools.operation import Update
 from fastn_mcp.tools.tool import Effect, FastnObject
 
@@ -91,7 +92,8 @@ async def _send_once(change: Change, undo: Undo, context: ProcedureContext) -> D
         raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
     may_be_done = False
     try:
-        outcome = await context.change(undo.call)
+        when = age(datetime.fromtimestamp(change.at, UTC), context.system.now())
+        outcome = await context.change(undo.call, undoes=f"what was done {when}")
         may_be_done = isinstance(outcome, Done)
     except UnknownOutcome:
         may_be_done = True

@@ -164,6 +164,8 @@ def test_show_describes_a_plan_with_target_names(fastn: Run, calls: Path) -> Non
     calls.write_text(json.dumps({"tool": "delete_trigger", "arguments": {"trigger_id": trigger["id"]}}))
     shown = fastn("--sandbox", "plan", "show", str(new_plan(fastn, calls)))
     assert shown.returncode == 0
-    name, *_, ids = (line.strip() for line in shown.stdout.splitlines()[1:])
-    assert name.startswith(f'Delete trigger "{trigger["name"]} (')
+    first, second, which, ids = (line.strip() for line in shown.stdout.splitlines()[1:])
+    assert first == f'Delete trigger "{trigger["name"]}".'
+    assert second.startswith("Its id is lost for good. The trigger itself can be created again, under a new id.")
+    assert which.startswith('Which one: "')
     assert ids.endswith(f"1 x delete_trigger on {trigger['id']}.")

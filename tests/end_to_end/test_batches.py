@@ -107,7 +107,7 @@ async def test_batch_killed_twice_is_finished_by_a_third_process(era: str, upstr
             "tool": "get_trigger",
             "arguments": {"trigger_id": targets[number]},
         }
-    assert [asked.splitlines()[0].split(":")[0] for asked in server.person.asked] == ["DELETE 5 TRIGGERS"]
+    assert [asked.partition(".")[0] for asked in server.person.asked] == ["Make 5 changes"]
     async with server.started() as client:
         left = await triggers(client)
     # The named reads show that the deletion Fastn had done is done, and the other is not.
@@ -128,7 +128,7 @@ async def test_batch_is_approved_by_one_form(transport: str, era: str, connect: 
         first = 3 * list(ERAS).index(era)
         targets = (await triggers(client))[first : first + 3]
         preview = body(await client.call_tool("apply_changes", {**deletions(targets), "dry_run": True}))
-        assert preview["preview"]["sum"] == "DELETE 3 TRIGGERS"
+        assert preview["preview"]["does"] == "Make 3 changes. Numbers 1, 2 and 3 lose data for good."
         assert deleted(upstream) == []
         answer = body(await client.call_tool("apply_changes", deletions(targets), progress_callback=hear))
     if transport == "http" and era == "2025-11-25":  # stateless: the server cannot send a request during a call

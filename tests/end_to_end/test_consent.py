@@ -74,7 +74,8 @@ async def test_approved_deletion_is_sent_once(era: str, connect: Connect, upstre
     assert answer["account"]["profile"] == "default"
     assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
     (question,) = person.asked
-    assert question.startswith('Delete customer "Globex Exports", with 1 connection ')
+    assert question.splitlines()[0] == 'Delete customer "Globex Exports".'
+    assert 'Its connection "Shopify" and its secret "PARTNER_TOKEN" are lost for good.' in question.splitlines()[1]
     assert f'delete_customer customer_id="{target["id"]}"' in question
     assert question.splitlines()[-1].startswith("To approve this one call, type")
 

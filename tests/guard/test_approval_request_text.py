@@ -13,7 +13,7 @@ from fastn_mcp.fastn.dependents import Dependence, Dependents
 from fastn_mcp.fastn.names import MAX_TYPED
 from fastn_mcp.guard.approval.request import asked
 from fastn_mcp.guard.policy import Decision
-from fastn_mcp.guard.preview import ListPreview, Preview, by_power, phrase, preview, state
+from fastn_mcp.guard.preview import ListPreview, Preview, preview, state
 from fastn_mcp.guard.undo import RULES
 from fastn_mcp.redaction import LONGEST_VALUE, quote
 from fastn_mcp.tools.account import CreateSecret
@@ -117,9 +117,9 @@ def test_the_first_line_is_the_call_and_the_last_is_ours(operation: AnyOperation
         lines = text.split("\n")
         assert unseen(text.replace("\n", "")) == []
         assert len(lines) == len(honest.split("\n"))
-        assert lines[0].startswith(operation.title())
-        assert lines[2].startswith(f"{operation.tool_name()} ")
-        assert lines[2].endswith(". Account: default at live.fastn.ai.")
+        assert lines[0].startswith(honest.partition('"')[0])
+        assert lines[-2].startswith(f"{operation.tool_name()} ")
+        assert lines[-2].endswith(". Account: default at live.fastn.ai.")
         if asks is Decision.CONFIRM:
             assert lines[-1] == "Approve this one call?"
         else:
@@ -167,9 +167,9 @@ def test_only_what_gives_access_or_destroys_is_shown_whole_and_has_to_fit_the_fo
     fitting, longer = shown("x" * (room + 1)), shown("x" * (room + 2))
     assert len(fitting.line()) == 1500
     assert (fitting.fits_form, longer.fits_form) == (True, not is_whole)
-    together = ListPreview("apply_changes", "", {1: fitting, 2: longer}, {})
+    together = ListPreview("apply_changes", {1: fitting, 2: longer}, {})
     assert together.fits_form is not is_whole
-    assert ListPreview("apply_changes", "", {1: fitting}, {}).fits_form
+    assert ListPreview("apply_changes", {1: fitting}, {}).fits_form
 
 
 CONNECTIONS = Dependents("connections", 2, ("Katana", "HubSpot"), more=True)
@@ -193,13 +193,12 @@ def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
     undo = (
         "The earlier values can be restored with undo_change. Values that Fastn did not show before cannot be restored."
     )
-    does = (UpdateCustomer.__doc__ or "").strip() + " It acts on connected systems, for real."
     assert shown.data() == {
         "call": "update_customer",
         "arguments": call.shown(),
         "account": "test",
         "effect": "external",
-        "does": does,
+        "does": shown.says.first,
         "undo": undo,
         "because": "The same may have happened.",
         "target": {"id": "c1", "name": "Old"},
@@ -216,13 +215,14 @@ def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
         f" becomes {quote(c['to'])}"
         for c in changes[:12]
     )
-    impact = f"{changed}; and 1 more field. Not checked: triggers, runs. The same may have happened. {undo}"
-    used = 'used by at least 2 connections ("Katana", "HubSpot"), 1 secret ("KEY")'
+    says = shown.says
     first, second, third, last = shown.lines()
-    assert (first, second, last) == (f'Update customer "Old", {used}.', impact, does)
-    assert third.startswith('update_customer customer_id="c1" name="New" plan="Free" extra={')
-    assert third.endswith("}. Account: test.")
-    assert shown.line() == f"{first} {impact} {third.removesuffix(' Account: test.')}"
+    assert (first, second) == (says.first, f"{says.then} {says.unchecked} The same may have happened.")
+    assert third == f"{changed}; and 1 more field."
+    assert last.startswith('update_customer customer_id="c1" name="New" plan="Free" extra={')
+    assert last.endswith("}. Account: test.")
+    assert shown.line() == f"{first} {second} {third} {last.removesuffix(' Account: test.')}"
+    assert shown.stored() == {**shown.data(), "says": says.data()}
     assert shown.dependents() == {"connections": 2.5, "secrets": 1, "triggers": None, "runs": None}
 
 
@@ -236,14 +236,31 @@ def test_a_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None
     target = FastnObject.model_validate({"id": "c1", "name": "Acme"})
     goes = Dependence((Dependents("connections", 1, ("HubSpot of Acme",)), Dependents("executions", 2, ("a", "b"))))
     shown = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, goes)
-    title = 'Delete customer "Acme", with 1 connection ("HubSpot of Acme"), used by 2 executions ("a", "b").'
-    undo = RULES["delete_customer"]
-    assert shown.lines()[:2] == [title, f"{undo.restores} {undo.lost}"]
-    assert shown.line() == f'{title} {undo.restores} {undo.lost} delete_customer customer_id="c1".'
+    lost, again = (
+        'Its connection "HubSpot" is lost for good.',
+        "The customer itself can be created again, under a new id.",
+    )
+    lines = ['Delete customer "Acme".', f"{lost} Triggers that it has stop. {again}"]
+
+    assert shown.lines() == [*lines, "History: 2 runs.", 'delete_customer customer_id="c1". Account: test.']
+    assert shown.line() == f'{" ".join(lines)} History: 2 runs. delete_customer customer_id="c1".'
+    assert shown.data()["does"] == f'Delete customer "Acme". {lost}'
     shown = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, Dependence())
     data = shown.data()
     assert {"because", "changes", "pending", "more_changes", "used_by", "not_checked"} & data.keys() == set()
-    assert data["does"] == (DeleteCustomer.__doc__ or "").strip()
+    assert data["undo"] == f"{RULES['delete_customer'].restores} {RULES['delete_customer'].lost}"
+
+
+def test_a_change_that_the_first_sentence_gives_is_not_given_twice() -> None:
+    """Ours: others are, with what the first sentence says in other words."""
+    target = FastnObject.model_validate({"id": "c1", "name": "Acme", "plan": "Free"})
+    call = UpdateCustomer(customer_id="c1", plan="Growth")
+    first, second, called = preview(call, Effect.WRITE, "test", target, Dependence()).lines()
+    assert (first, second) == ('Change plan of customer "Acme" from "Free" to "Growth".', "It can be changed back.")
+    assert called == 'update_customer customer_id="c1" plan="Growth". Account: test.'
+    long = UpdateCustomer(customer_id="c1", plan="x" * 90)
+    lines = preview(long, Effect.WRITE, "test", target, Dependence()).lines()
+    assert lines[2] == f'"plan": "Free" becomes "{"x" * 80}" [10 more characters].'
 
 
 @pytest.mark.parametrize(
@@ -278,12 +295,12 @@ def test_a_create_over_what_is_there_says_so_and_what_would_change() -> None:
     taken, unknown, free = (
         preview(call, Effect.EXTERNAL, "a", found, Dependence(), "Why.") for found in (there, FastnObject(), None)
     )
-    assert taken.because == "Its slug or name is taken: Fastn may overwrite what is there. Why."
+    assert taken.says.first == 'Overwrite customer "Acme", which exists.'
     assert (taken.target, taken.name) == ("c9", "Acme")
     assert [(c.field, c.before, c.after) for c in taken.changes] == [("plan", "Growth", "Free")]
-    assert unknown.because.startswith("It is unknown whether its slug or name is taken: ")
+    assert unknown.says.unchecked == "Its name or slug may be taken: Fastn may overwrite something."
     assert (unknown.target, unknown.changes) == (None, ())
-    assert (free.because, free.target, free.changes) == ("Why.", None, ())
+    assert (free.because, free.target, free.changes, free.says.unchecked) == ("Why.", None, (), "")
 
 
 def test_what_is_pending_in_a_session_is_shown_whole() -> None:
@@ -293,7 +310,7 @@ def test_what_is_pending_in_a_session_is_shown_whole() -> None:
     target = FastnObject.model_validate({"id": "s1", "pending": [long, {"tool": "x"}]})
     shown = preview(call, Effect.SPEND, "a", target, Dependence())
     assert shown.data()["pending"] == [long, {"tool": "x"}]
-    assert f'Pending there: "{long}", {quote({"tool": "x"})}.' in shown.lines()[1]
+    assert f'Pending there: "{long}", {quote(quote({"tool": "x"}))}.' in shown.lines()[1]
     quiet = preview(call, Effect.SPEND, "a", FastnObject.model_validate({"id": "s1", "pending": []}), Dependence())
     assert quiet.pending == ("nothing, according to the last answer that this server saw",)
     assert preview(call, Effect.SPEND, "a", None, Dependence()).pending == ()
@@ -322,57 +339,45 @@ def test_a_list_of_calls_says_each_of_them_and_the_sum() -> None:
         2: preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, users),
         5: preview(CreateCustomer(name="New"), Effect.WRITE, "test", None, Dependence()),
     }
-    listed = ListPreview("apply_changes", "Make changes.", shown, {5: "no plan. Nobody is there."})
+    listed = ListPreview("apply_changes", shown, {5: "no plan. Nobody is there."})
     assert listed.effect is Effect.DESTROY
-    assert listed.expected == "DELETE 1 CUSTOMER AND CREATE 1 CUSTOMER"
+    assert listed.expected == "Acme"
     assert listed.dependents() == {"2 connections": 2.5}
     assert listed.lines() == [
-        f"{listed.expected}: 2 calls in order, each once. Account: test.",
+        "Make 2 changes. Number 2 loses data for good. They are sent in this order. Account: test.",
         f"2. {shown[2].line()}",
         f"5. {shown[5].line()}",
     ]
     rows = [
-        {"number": number} | {name: value for name, value in each.data().items() if name not in ("account", "does")}
+        {"number": number} | {name: value for name, value in each.data().items() if name != "account"}
         for number, each in shown.items()
     ]
     assert listed.data() == {
         "call": "apply_changes",
-        "sum": listed.expected,
+        "does": "Make 2 changes. Number 2 loses data for good.",
         "account": "test",
         "effect": "destroy",
         "effects": ["write", "destroy"],
         "calls": [rows[0], rows[1] | {"refused": "no plan. Nobody is there."}],
-        "does": "Make changes.",
     }
+    stored = listed.stored()
+    assert stored["says"] == listed.says.data()
+    calls = [{**row, "says": each.says.data()} for row, each in zip(rows, shown.values(), strict=True)]
+    assert stored["calls"] == [calls[0], calls[1] | {"refused": "no plan. Nobody is there."}]
+    assert {**stored, "calls": [], "says": None} == {**listed.data(), "calls": [], "says": None}
 
 
-@pytest.mark.parametrize(
-    ("calls", "said"),
-    [
-        ([("create_api_key", Effect.ACCESS)], "CREATE 1 API KEY"),
-        ([("create_api_key", Effect.ACCESS)] * 2, "CREATE 2 API KEYS"),
-        (
-            [("update_trigger", Effect.WRITE), ("update_trigger", Effect.EXTERNAL), ("delete_trigger", Effect.DESTROY)],
-            "DELETE 1 TRIGGER, UPDATE 1 TRIGGER AND UPDATE 1 TRIGGER",
-        ),
-        (
-            [("a_b", Effect.WRITE), ("c_d", Effect.SPEND), ("e_f", Effect.TRASH), ("g_h", Effect.DESTROY)],
-            "G 1 H, E 1 F AND MAKE 2 OTHER CHANGES",
-        ),
-        (
-            [("a_b", Effect.WRITE)] * 3 + [("c_d", Effect.WRITE), ("e_f", Effect.TRASH), ("g_h", Effect.DESTROY)] * 2,
-            "G 2 HS, E 2 FS AND MAKE 5 OTHER CHANGES",
-        ),
-    ],
-)
-def test_what_is_typed_for_a_batch_names_the_kinds_that_matter_most(calls: list[tuple[str, Effect]], said: str) -> None:
-    """Ours: at most three kinds, the rest is counted."""
-    assert phrase(calls) == said
+def test_the_text_to_type_for_a_batch_is_the_name_of_what_is_lost_or_short() -> None:
+    """Ours: with one call that loses data its name; with several how many; with none the number of calls."""
 
+    def deletion(name: str) -> Preview:
+        target = FastnObject.model_validate({"id": "c1", "name": name})
+        return preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, Dependence())
 
-def test_permissions_are_shown_the_most_powerful_first() -> None:
-    """Ours: everything, then what nobody knows, then what changes something, then what only reads."""
-    given: list[JsonValue] = ["workflows:read", "secrets:read", "workflows.run", "customers:own", "*", "Usage:VIEW", 7]
-    ordered = ["*", "secrets:read", "customers:own", 7, "workflows.run", "workflows:read", "Usage:VIEW"]
-    assert by_power("permissions", given) == ordered
-    assert by_power("role", {"permissions": given, "names": given}) == {"permissions": ordered, "names": given}
+    plain = preview(CreateCustomer(name="New"), Effect.WRITE, "test", None, Dependence())
+    for calls, expected in (
+        ([plain, deletion("Acme")], "Acme"),
+        ([deletion("Acme"), plain, deletion("Globex")], "delete 2"),
+        ([plain, plain], "change 2"),
+    ):
+        assert ListPreview("apply_changes", dict(enumerate(calls, 1)), {}).expected == expected

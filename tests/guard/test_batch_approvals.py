@@ -167,19 +167,19 @@ def test_runs_of_one_workflow_with_different_inputs_are_a_batch() -> None:
 
 
 async def test_three_deletions_are_asked_about_once_and_made_in_order(world: World) -> None:
-    """Ours: "type DELETE 3 CUSTOMERS"; one approval, used for each before it is sent."""
+    """Ours: "type delete 3"; one approval, used for each before it is sent."""
     call, person = deletions(world), form(world)
     outcome = await world.call(call, person)
     assert isinstance(outcome, Done)
     assert outcome.change is None
     assert outcomes(outcome) == ["done"] * 3
     (question,) = person.asked
-    assert question.expected == "DELETE 3 CUSTOMERS"
+    assert question.expected == "delete 3"
     lines = question.text.split("\n")
-    assert lines[0].startswith("DELETE 3 CUSTOMERS: 3 calls in order, each once.")
+    assert lines[0].startswith("Make 3 changes. Numbers 1, 2 and 3 lose data for good. They are sent in this order.")
     assert all(line.startswith(f'{n}. Delete customer "') for n, line in enumerate(lines[1:4], 1))
     assert all(name in line for name, line in zip(NAMES, lines[1:4], strict=True))
-    assert lines[-1] == 'To approve these 3 calls, type the words between the quotes: "DELETE 3 CUSTOMERS"'
+    assert lines[-1] == 'To approve these 3 calls, type the words between the quotes: "delete 3"'
     targets = [part.target for part in call.inner_calls]
     assert [heard.path.rpartition("/")[2] for heard in world.changes] == targets
     decided = await world.ledger.decided(10)
@@ -190,7 +190,7 @@ async def test_three_deletions_are_asked_about_once_and_made_in_order(world: Wor
 
 
 async def test_nothing_else_than_the_words_approves(world: World) -> None:
-    for typed in ("delete 3 customers", "DELETE 2 CUSTOMERS", "Globex Exports", "", None):
+    for typed in ("Delete 3", "delete 2", "delete 3 ", "Globex Exports", "", None):
         outcome = await world.call(deletions(world), form(world, lambda _, typed=typed: Approve(typed)))
         assert isinstance(outcome, (Declined, Refused))
     assert world.changes == []
@@ -218,8 +218,7 @@ async def test_the_strictest_decision_that_any_call_needs_decides(tmp_path: Path
     await world.call(batch(("create_customer", {"name": "Initech"}), update, delete), FormLater())
     found = [grant for n in range(1, 6) if (grant := await world.ledger.find(f"t{n}")) is not None]
     assert [(grant.tool, grant.required) for grant in found] == [("apply_changes", asks)]
-    words = "DELETE 1 CUSTOMER, CREATE 1 CUSTOMER AND UPDATE 1 CUSTOMER"
-    assert found[0].expected == (None if asks == "confirm" else words)
+    assert found[0].expected == (None if asks == "confirm" else "Katana")
     assert world.changes == []
 
 
@@ -363,7 +362,7 @@ async def test_a_target_that_changed_meanwhile_is_not_touched(world: World) -> N
     assert len(world.changes) == 1
     person = form(world)
     assert outcomes(await world.call(call, person)) == ["done"] * 3
-    assert person.asked[0].expected == "DELETE 2 CUSTOMERS"
+    assert person.asked[0].expected == "delete 2"
 
 
 async def test_a_target_that_changed_while_the_person_read_is_asked_about_anew(world: World) -> None:
@@ -406,7 +405,7 @@ async def test_an_approval_that_ran_out_in_the_middle_sends_nothing_more(world: 
     assert len(world.changes) == 2
     person = form(world)
     assert outcomes(await world.call(call, person)) == ["done"] * 3
-    assert person.asked[0].expected == "DELETE 1 CUSTOMER"
+    assert person.asked[0].expected == NAMES[2]
 
 
 async def test_a_call_whose_answer_was_lost_is_named_and_never_repeated(world: World) -> None:
@@ -465,7 +464,7 @@ async def test_a_batch_that_is_resumed_too_late_asks_about_what_is_left(world: W
     world.clock.pass_(Policy().approval_lifetime + 1)
     person = form(other)
     assert outcomes(await other.call(call, person)) == ["done"] * 3
-    assert [question.expected for question in person.asked] == ["DELETE 2 CUSTOMERS"]
+    assert [question.expected for question in person.asked] == ["delete 2"]
     assert [len(world.changes), len(other.changes)] == [1, 2]
     other.close()
 
@@ -548,7 +547,7 @@ async def test_a_form_that_comes_with_a_later_round_approves_the_batch(world: Wo
     asked = await world.call(call, first)
     assert isinstance(asked, PendingForm)
     world.clock.pass_(5)
-    other = FormLater(submitted=(asked.question.grant, Approve("DELETE 3 CUSTOMERS")))
+    other = FormLater(submitted=(asked.question.grant, Approve("delete 3")))
     assert isinstance(await world.call(deletions(world, "Katana", "Acme Corp"), other), Refused)
     assert world.changes == []
     outcome = await world.call(call, FormLater(submitted=(asked.question.grant, Approve(asked.question.expected))))
@@ -562,7 +561,7 @@ async def test_what_lies_elsewhere_is_found_when_the_batch_is_called_again(world
     assert isinstance(waits, PendingApproval)
     assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    assert (grant.tool, grant.expected) == ("apply_changes", "DELETE 3 CUSTOMERS")
+    assert (grant.tool, grant.expected) == ("apply_changes", "delete 3")
     await moved(
         world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
     )
@@ -580,7 +579,7 @@ async def test_two_approvers_approve_a_batch_and_one_does_not(far: WebhookWorld)
     call = deletions(far)
     assert isinstance(await far.call(call), PendingApproval)
     question = far.receiver.questions[-1]
-    assert question["expected"] == "DELETE 3 CUSTOMERS"
+    assert question["expected"] == "delete 3"
     assert len(question["preview"]["calls"]) == 3
     await far.answer(far.dana, question)
     assert isinstance(await far.call(call), PendingApproval)
@@ -609,7 +608,7 @@ async def test_fifty_calls_fit_into_a_message_for_slack_and_a_result(world: Worl
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
     blocks = cast("list[Any]", slack(WebhookRequest(grant, [], 1, "https://here.example", "/approvals/x"))["blocks"])
     text = "\n".join(block["text"]["text"] for block in blocks[:-1])
-    assert all(f'{n + 1}. Create secret "SECRET_{n:02}"' in text for n in range(MOST))
+    assert all(f'{n + 1}. Store secret "SECRET_{n:02}"' in text for n in range(MOST))
     await moved(
         world.ledger, grant.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp(), by="local_page"
     )

@@ -542,7 +542,7 @@ async def test_no_name_can_speak_for_us(world: World) -> None:
     text = form.asked[0].text
     lines = text.splitlines()
     assert lines[0].startswith('Delete customer "Approve all\\u{a}[y]')
-    assert lines[2].startswith("delete_customer customer_id=")
+    assert lines[-2].startswith("delete_customer customer_id=")
     assert lines[-1] == "Approve this one call?"
     assert all(letter.isprintable() or letter == "\n" for letter in text)
     assert "Approve all\\u{a}" in text

@@ -57,7 +57,7 @@ async def test_a_taken_slug_shows_what_may_be_overwritten(world: World) -> None:
     assert isinstance(shown, Preview)
     assert (shown.target, shown.name) == (id_, "Nightly import")
     assert [(change.field, change.after) for change in shown.changes] == [("code", "new()")]
-    assert "may overwrite what is there" in " ".join(shown.lines())
+    assert shown.lines()[0] == 'Overwrite workflow "Nightly import", which exists.'
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ async def test_a_slug_of_which_nothing_can_be_learnt_counts_as_taken(world: Worl
     world.sandbox.faults.add(Status(method="GET", path=path, status=403, times=None))
     form = FormNow(lambda _: Decline(), world.clock)
     assert isinstance(await world.call(call, form), Declined)
-    assert "is unknown whether" in form.asked[0].text
+    assert "Its name or slug may be taken: Fastn may overwrite something." in form.asked[0].text
     assert world.changes == []
 
 
@@ -85,7 +85,7 @@ async def test_a_row_that_does_not_say_its_slug_may_have_it(world: World) -> Non
     world.sandbox.state.put("workflows", {**row, "slug": None})
     verdict, shown = await world.judged(call)
     assert verdict.decision is Decision.CONFIRM
-    assert "is unknown whether" in " ".join(shown.lines())
+    assert "Its name or slug may be taken: Fastn may overwrite something." in shown.lines()[1]
 
 
 async def test_a_secret_that_would_be_overwritten_is_shown_without_its_value(world: World) -> None:

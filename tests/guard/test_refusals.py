@@ -109,12 +109,12 @@ async def test_request_on_another_channel_is_told_with_its_reason_place_and_end(
     assert isinstance(first, PendingApproval)
     request = await waiting(world)
     assert (first.where, first.until) == ("This client cannot ask. It lies on the desk.", request.expires)
-    assert first.preview.data() == request.preview
+    assert first.preview.stored() == request.preview
     world.clock.pass_(5)
     again = await world.call(call)
     assert isinstance(again, PendingApproval)
     assert again.where == "It is still waiting for an answer. It lies on the desk."
-    assert (again.until, again.preview.data()) == (request.expires, request.preview)
+    assert (again.until, again.preview.stored()) == (request.expires, request.preview)
     assert world.desk.shown == [request.id] * 2
 
 
@@ -144,7 +144,7 @@ async def test_unanswered_form_is_replaced_by_a_request_on_another_channel(tmp_p
     assert answer.where == "No person answered: closed. It lies on the desk."
     assert world.desk.shown == [request.id]
     assert answer.until == request.expires == world.clock.at.timestamp() + 600
-    assert answer.preview.data() == request.preview
+    assert answer.preview.stored() == request.preview
 
 
 async def test_form_that_ends_after_its_request_expired_is_not_used_for_a_while(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ async def test_form_that_ends_after_its_request_expired_is_not_used_for_a_while(
     assert answer.where == "No person answered: closed. It lies on the desk."
     request = await waiting(world)
     assert (request.principal, request.expires) == ("local", world.clock.at.timestamp() + 600)
-    assert answer.preview.data() == request.preview
+    assert answer.preview.stored() == request.preview
     form = FormNow(yes, world.clock)
     assert isinstance(await world.call(deletion(world), form), PendingApproval)
     assert form.asked == []
@@ -180,7 +180,7 @@ async def test_form_that_ends_after_another_call_closed_its_request_gets_a_new_o
     new = await world.ledger.find(answer.request)
     assert new is not None
     assert (new.principal, new.tool, new.created) == ("local", "run_workflow", world.clock.at.timestamp())
-    assert answer.preview.data() == new.preview
+    assert answer.preview.stored() == new.preview
 
 
 async def test_decline_is_told_with_its_note_if_there_is_one(tmp_path: Path) -> None:

@@ -271,7 +271,8 @@ async def test_undo_restores_all_but_the_announced_losses(world: World, tool: st
     outcome = await world.call(call, form)
     assert isinstance(outcome, Done), outcome
     assert outcome.change is not None
-    assert all(undo_text in question.text for question in form.asked)
+    assert all(shown.says.first in question.text for question in form.asked)
+    assert all(shown.says.second in question.text for question in form.asked)
     rendered = "\n".join([*shown.lines(), *(question.text for question in form.asked)])
     assert re.findall(r"(?<![\w.,*/])1 (?:more )?[a-z]+s\b", rendered) == []
     fields = receipt(outcome.change)

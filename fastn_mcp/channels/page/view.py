@@ -36,7 +36,7 @@ _BY = {
 }
 _FIELDS = {
     "call", "arguments", "account", "effect", "does", "undo", "target", "changes", "more_changes", "used_by",
-    "not_checked", "calls", "sum", "effects", "number", "makes",
+    "not_checked", "calls", "effects", "number", "makes", "says", "approval",
 }  # fmt: skip
 
 View = dict[str, Any]
@@ -203,7 +203,7 @@ def _note(note: str) -> str:
 def _subject(request: ApprovalRequest) -> str | None:
     """Return a short subject for the heading. The full target is shown below it."""
     target = _mapping(request.preview.get("target"))
-    name = request.preview.get("sum") or target.get("name") or request.target or request.preview.get("makes")
+    name = target.get("name") or request.target or request.preview.get("makes")
     return quote(name, 80) if isinstance(name, str) else None
 
 

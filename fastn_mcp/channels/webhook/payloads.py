@@ -17,10 +17,14 @@ from standardwebhooks import Webhook
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, account_name
+from fastn_mcp.guard.sentences import facts as sentences
 from fastn_mcp.redaction import quote
 
 _CHARACTERS = 550
 """Characters per block. Escaping can multiply them by five, within Slack's limit of 3,000."""
+
+_LONGEST_LABEL = 75
+"""Characters that Slack accepts on a button."""
 
 _BLOCKS = 40
 """Text blocks per message. Slack accepts 50 blocks."""
@@ -80,13 +84,16 @@ def slack(request: WebhookRequest) -> dict[str, JsonValue]:
             "Make smaller calls, or let a person do it in the dashboard.",
         )
     value = to_json({"grant": grant.id, "callback": request.callback, "path": request.path}).decode()
+    says = sentences.read(grant.preview)
+    label = says.button if says is not None and len(says.button) <= _LONGEST_LABEL else "Approve"
+    style = "danger" if says is None or says.lost else "primary"
     blocks.append(
         {
             "type": "actions",
             "block_id": "fastn_mcp_approval",
             "elements": [
-                _button("approve", "Approve", "primary", value),
-                _button("decline", "Decline", "danger", value),
+                {**_button("approve", label, value), "style": style},
+                _button("decline", "Decline", value),
             ],
         }
     )
@@ -108,14 +115,8 @@ def _pack(texts: Sequence[str]) -> list[str]:
     return packed
 
 
-def _button(action: str, text: str, style: str, value: str) -> JsonValue:
-    return {
-        "type": "button",
-        "action_id": f"fastn_mcp_{action}",
-        "text": plain(text),
-        "style": style,
-        "value": value,
-    }
+def _button(action: str, text: str, value: str) -> dict[str, JsonValue]:
+    return {"type": "button", "action_id": f"fastn_mcp_{action}", "text": plain(text), "value": value}
 
 
 def plain(text: str) -> dict[str, JsonValue]:

@@ -404,7 +404,7 @@ class ApprovalFlow:
             expected=evaluation.preview.expected if decision is Decision.TYPED or is_severe else None,
             allows_temporary=evaluation.similar is not None and tool.target is not None,
             out_of_band=out_of_band,
-            preview=evaluation.preview.data(),
+            preview=evaluation.preview.stored(),
             text=tuple(evaluation.preview.lines()),
             created=now,
             expires=now + self._lifetime,

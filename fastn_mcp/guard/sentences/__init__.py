@@ -1,0 +1,1 @@
+"""Sentences about a call, for whoever decides it."""

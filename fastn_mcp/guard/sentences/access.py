@@ -1,0 +1,157 @@
+"""Sentences about runs, access and Fastn's AI, and the power of permissions."""
+
+from dataclasses import replace
+from typing import cast
+
+from pydantic import JsonValue
+
+from fastn_mcp.fastn.names import counted
+from fastn_mcp.fastn.rows import text, value, word
+from fastn_mcp.guard.sentences.facts import (
+    LONGEST_ON_BUTTON,
+    MOST_FACTS,
+    WHOLE,
+    Facts,
+    Sentences,
+    items,
+    joined,
+    mapping,
+    place,
+    quoted,
+    say,
+    series,
+    short_name,
+)
+from fastn_mcp.redaction import quote, texts_in
+
+
+def run_workflow(facts: Facts) -> Sentences:
+    given = facts.given
+    where = place(given)
+    whose = f" for customer {facts.owner}" if facts.owner else ""
+    if reference := given.get("customer_ref"):
+        whose = f" for customer {quoted(reference)}"
+    if installed := given.get("installation_id"):
+        whose += f" as installed by {quoted(installed)}"
+    found = value(facts.row, "connectors")
+    apps = [each if isinstance(each, str) else text(mapping(each), "name", "slug") for each in items(found)]
+    reached = series(map(quoted, apps)) if all(apps) and 0 < len(apps) <= MOST_FACTS else "other systems"
+    return say(
+        facts, "Run", first=f"Run workflow {facts.name} now{where}{whose}.", brief=f"Run{where}: {facts.name}",
+        button=f"Run {short_name(facts)}{where}", then=f"What it does in {reached} cannot be taken back from here.",
+        further=[("Input", quote(quote(given["input"], WHOLE)))] if given.get("input") else [],
+    )  # fmt: skip
+
+
+def invite_user(facts: Facts) -> Sentences:
+    email, role = quoted(facts.given.get("email")), quoted(facts.given.get("role"))
+    then = "An e-mail with the invitation is sent at once. Only the dashboard can take the access back."
+    button = f"Invite as {role}" if len(role) <= LONGEST_ON_BUTTON else "Invite this person"
+    return Sentences(f"Invite {email} as {role}.", button, f"Invite as {role}: {email}", then=then)
+
+
+def create_role(facts: Facts) -> Sentences:
+    permissions = cast("list[str]", facts.given.get("permissions") or [])
+    parent = facts.given.get("parent")
+    count, only = counted(len(permissions), "permission"), len(permissions) == 1
+    powerful = [quote(each, WHOLE, is_name=True) for each in sorted(permissions, key=power) if power(each) <= 1]
+    if any(each.strip() in _EVERYTHING for each in permissions):
+        can = f"that may do everything ({quote('*')})"
+    elif powerful:
+        can = f"with {count}, {'a' if only else f'{len(powerful)} of them'} powerful{' one' if only else ''}"
+        can += f": {series(powerful)}"
+    else:
+        are_harmless = all(power(each) == _HARMLESS for each in permissions)
+        can = f"with {count}{'' if not are_harmless else ', to read' if only else ', all of them to read'}"
+    return say(
+        facts, "Create", first=f"Create role {facts.name} {can}.", button=f"Create {short_name(facts, 'role')}",
+        then="Only the dashboard can change or delete the role.",
+        further=[("Narrows", quoted(parent))] if parent else [],
+    )  # fmt: skip
+
+
+_EVERYTHING = ("*", "*:*", "*.*")
+_TERMS = {"30d": "for 30 days", "90d": "for 90 days", "1y": "for a year", "never": "that never expires"}
+_ROLES = {"viewer": "to read {mode}", "full access": "with full access to {mode}"}
+
+
+def create_api_key(facts: Facts) -> Sentences:
+    """Describe a new key. What is not given has Fastn's documented defaults: test, Viewer, 90 days."""
+    given = facts.given
+    mode = word(given, "mode") or "test"
+    mode = mode if mode in ("test", "live") else quoted(given["mode"])
+    role = text(given, "permissions") or "Viewer"
+    term = text(given, "expires") or "90d"
+    can = _ROLES.get(word({"role": role}, "role"), f"as {quoted(role)} in {{mode}}").replace("{mode}", mode)
+    until = _TERMS.get(term.strip().lower(), f"until {quoted(term)}")
+    is_full = word({"role": role}, "role") == "full access"
+    does = "do everything in this account, deletions included" if is_full else "use it"
+    live = "" if mode == "live" else " A test key acts on live connections too."
+    customers, addresses = given.get("customers"), given.get("allowed_ips")
+    of_customer = facts.names.get("customer", {})
+    names = [quoted(of_customer.get(key, key)) for key in texts_in(customers)]
+    allowed = [quoted(address) for address in texts_in(addresses)]
+    further = [("Customers", series(names or ["all"])), ("IP addresses", series(allowed or ["any"]))]
+    return say(
+        facts, "Create", first=f"Create API key {facts.name} {can} {until}.",
+        button=f"Create {short_name(facts, 'full-access key' if is_full else 'key')}",
+        then=f"Whoever has the key can {does}.{live} You can revoke it at any time.", further=further,
+    )  # fmt: skip
+
+
+def ai_chat(facts: Facts) -> Sentences:
+    return _ai(facts, "Ask Fastn's AI", _message(facts.given.get("message")))
+
+
+def ai_build(facts: Facts) -> Sentences:
+    kind = word(facts.given, "type")
+    kind = kind if kind in ("connector", "workflow") else quoted(facts.given.get("type"))
+    name = facts.given.get("name")
+    what = f"{kind} {quoted(name)}" if name else f"a {kind}"
+    said = _ai(facts, f"Let Fastn's AI build {what}", _message(facts.given.get("prompt")))
+    return replace(said, button="Let it build", then=joined(said.then, "What it builds can be deleted."))
+
+
+def _ai(facts: Facts, what: str, message: str) -> Sentences:
+    button = "Ask Fastn's AI"
+    then = "AI credits are spent for good. It asks before each change."
+    if facts.call.arguments().get("session_id") is not None:
+        what, button = "Answer Fastn's AI", "Send this answer"
+        then = "AI credits are spent for good. What it changes has to be undone by hand."
+    if facts.call.arguments().get("approval_mode") != "manual":
+        what, button = f"{what}, which may act without asking", "Let it act without asking"
+        then = "AI credits are spent for good. What it changes has to be undone by hand."
+    return Sentences(f"{what}: {message}.", button, f"{what}: {message}", then=then)
+
+
+def _message(content: JsonValue) -> str:
+    return quote(content if isinstance(content, str) else "")
+
+
+_HARMLESS = 3
+"""Rank of a permission that only reads."""
+PERMISSIONS = ("permissions", "scopes")
+_HARMLESS_VERBS = frozenset({"read", "view", "list", "get"})
+_CHANGING_VERBS = frozenset({"create", "write", "update", "edit", "run", "execute", "delete", "manage"})
+_ORDINARY = frozenset(
+    {"customers", "connectors", "connections", "workflows", "triggers", "executions", "usage", "audit"}
+)
+
+
+def by_power(name: str, value: JsonValue) -> JsonValue:
+    """Sort permissions, the most powerful first so that none hides behind harmless ones. Leave other values as is."""
+    if isinstance(value, dict):
+        return {inner: by_power(inner, found) for inner, found in value.items()}
+    if isinstance(value, list) and name in PERMISSIONS:
+        return sorted(value, key=power)
+    return value
+
+
+def power(permission: JsonValue) -> int:
+    """Rank a permission from 0 (everything) to `_HARMLESS`. An unknown one counts as powerful."""
+    resource, _, verb = str(permission).casefold().replace(".", ":").rpartition(":")
+    if "*" in str(permission):
+        return 0
+    if resource not in _ORDINARY or verb not in _HARMLESS_VERBS | _CHANGING_VERBS:
+        return 1
+    return _HARMLESS if verb in _HARMLESS_VERBS else 2

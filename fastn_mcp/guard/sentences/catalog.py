@@ -1,0 +1,113 @@
+"""Sentences of each tool, of a batch, and the text to type for a batch."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from fastn_mcp.fastn.names import counted
+from fastn_mcp.guard.sentences.access import ai_build, ai_chat, create_api_key, create_role, invite_user, run_workflow
+from fastn_mcp.guard.sentences.changes import (
+    create_connection,
+    create_connector,
+    create_customer,
+    create_trigger,
+    create_workflow,
+    update_connector,
+    update_trigger,
+    update_workflow,
+    updated,
+)
+from fastn_mcp.guard.sentences.deletions import (
+    create_secret,
+    delete_connection,
+    delete_connector,
+    delete_customer,
+    delete_secret,
+    delete_trigger,
+    delete_workflow,
+    revoke_api_key,
+)
+from fastn_mcp.guard.sentences.facts import (
+    MOST_FACTS,
+    Facts,
+    Sentences,
+    documented_fields,
+    mapping,
+    quoted,
+    series,
+)
+
+
+def describe(facts: Facts) -> Sentences:
+    """Return the sentences of one call. Raises `KeyError` for a tool without any."""
+    said = _OF_TOOL[facts.call.tool_name()](facts)
+    if extra := [name for name in mapping(facts.given.get("extra")) if name not in documented_fields(facts)]:
+        are = "is" if len(extra) == 1 else "are"
+        said = replace(
+            said, first=f"{said.first[:-1]} and set {series(map(quoted, extra))}, which {are} not documented."
+        )
+    if facts.pending:
+        asked = ", ".join(quoted(item) for item in facts.pending)  # uncut: nobody can approve what they could not read
+        said = replace(said, then=f"Pending there: {asked}. {said.then}")
+    if facts.undoes:
+        first = f"Undo {facts.undoes}: {said.first[0].lower()}{said.first[1:]}"
+        said = replace(said, first=first, button=f"Undo: {said.button}", brief=f"Undo: {said.brief}")
+    if kinds := facts.dependence.unchecked:
+        said = replace(said, unchecked=f"Could not be checked: {', '.join(kinds)}. {said.unchecked}".strip())
+    is_there = facts.target is not None and facts.label is not None and facts.label.details
+    details = (("Which one", quoted(facts.label.details)),) if facts.label and is_there else ()
+    return replace(said, facts=(*details, *said.facts)[:MOST_FACTS])
+
+
+def describe_batch(calls: Mapping[int, Sentences]) -> Sentences:
+    """Return the sentences of a batch, from those of its calls by number."""
+    count, losing = len(calls), [number for number, each in calls.items() if each.lost]
+    these = f"Make {counted(count, 'change')}"
+    if losing:
+        which = "Number" if len(losing) == 1 else "Numbers"
+        loses = "loses" if len(losing) == 1 else "lose"
+        first = f"{these}. {which} {series(map(str, losing))} {loses} data for good."
+    else:
+        first = f"{these}."
+    return Sentences(
+        first,
+        button=f"Make {'this change' if count == 1 else f'these {count} changes'}",
+        brief=these,
+        lost=" ".join(f"{number}: {calls[number].lost}" for number in losing),
+        then="They are sent in this order." if count > 1 else "",
+        unchecked=" ".join(f"{number}: {each.unchecked}" for number, each in calls.items() if each.unchecked),
+    )
+
+
+def phrase(calls: Iterable[Sentences]) -> str:
+    """Return the short text to type for a batch, as `delete 3`: the calls that lose data, or else all of them."""
+    every = list(calls)
+    losing = [each for each in every if each.lost]
+    verbs = {each.brief.partition(" ")[0].lower() for each in losing}
+    return f"{verbs.pop() if len(verbs) == 1 else 'change'} {len(losing or every)}"
+
+
+_OF_TOOL: Mapping[str, Callable[[Facts], Sentences]] = {
+    "create_customer": create_customer,
+    "update_customer": updated,
+    "delete_customer": delete_customer,
+    "create_connector": create_connector,
+    "update_connector": update_connector,
+    "delete_connector": delete_connector,
+    "create_connection": create_connection,
+    "delete_connection": delete_connection,
+    "create_workflow": create_workflow,
+    "update_workflow": update_workflow,
+    "delete_workflow": delete_workflow,
+    "run_workflow": run_workflow,
+    "create_trigger": create_trigger,
+    "update_trigger": update_trigger,
+    "delete_trigger": delete_trigger,
+    "invite_user": invite_user,
+    "create_role": create_role,
+    "create_api_key": create_api_key,
+    "revoke_api_key": revoke_api_key,
+    "create_secret": create_secret,
+    "delete_secret": delete_secret,
+    "ai_chat": ai_chat,
+    "ai_build": ai_build,
+}

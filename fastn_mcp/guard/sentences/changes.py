@@ -1,0 +1,212 @@
+"""Sentences about creates and updates."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from pydantic import JsonValue
+
+from fastn_mcp.fastn import cron
+from fastn_mcp.fastn.names import sentence
+from fastn_mcp.fastn.rows import objects, text, word
+from fastn_mcp.guard.sentences.facts import (
+    Facts,
+    Sentences,
+    documented_fields,
+    field_words,
+    joined,
+    place,
+    quoted,
+    say,
+    series,
+    short_name,
+)
+from fastn_mcp.guard.undo import NotUndoable
+from fastn_mcp.redaction import texts_in
+from fastn_mcp.tools.operation import Create
+from fastn_mcp.tools.tool import Effect
+
+_LONGEST = 80
+"""Characters of a value that the first sentence gives. Longer ones stand in the list of changes."""
+
+
+def _changed_back(facts: Facts, back: str = "It can be changed back.") -> tuple[str, str, str]:
+    """Return what is lost by changing fields, what can be undone (`back` if all can), and what is not known."""
+    changed = [field for field, _, _ in facts.changes]
+    missing = changed if isinstance(facts.undo, NotUndoable) else facts.undo.not_restored
+    shown = [field_words(name) for name in missing if facts.row.get(name) is not None]
+    hidden = [field_words(name) for name in missing if facts.row.get(name) is None]
+    lost = f"Lost for good: its {series(shown)} of now." if shown else ""
+    unchecked = f"Could not be read, and cannot be restored: its {series(hidden)} of now." if hidden else ""
+    if isinstance(facts.undo, NotUndoable) and not changed:
+        lost, back = "Its values of now cannot be had back.", ""
+    elif missing:
+        back = "The rest can be changed back." if len(missing) < len(changed) else ""
+    return lost, back, unchecked
+
+
+def _created(
+    facts: Facts, first: str, then: str, *, verb: str = "Create", further: Iterable[tuple[str, str]] = ()
+) -> Sentences:
+    """Describe a create, or the overwriting of what has its name or slug."""
+    made = say(facts, verb, first=first, then=then, further=further)
+    if facts.target is None or not isinstance(facts.call, Create):
+        return made
+    if not facts.row:
+        return replace(made, unchecked="Its name or slug may be taken: Fastn may overwrite something.")
+    lost, back, unknown = _changed_back(facts)
+    over = say(facts, "Overwrite", first=f"Overwrite {facts.kind} {facts.name}, which exists.", further=further)
+    return replace(over, lost=lost, then=joined(back, _uses(facts)), unchecked=unknown)
+
+
+def _uses(facts: Facts) -> str:
+    """Say how many connections use the target; empty if none does."""
+    found = facts.found("connections")
+    return f"{sentence(found.words())} {'uses' if found.is_one else 'use'} it." if found else ""
+
+
+def _invited(facts: Facts) -> str:
+    email = facts.given.get("admin_email")
+    return f"{quoted(email)} is invited by e-mail at once, which cannot be called back." if email else ""
+
+
+def create_customer(facts: Facts) -> Sentences:
+    email = facts.given.get("admin_email")
+    invites = f" and invite {quoted(email)}" if email else ""
+    said = _created(
+        facts,
+        f"Create customer {facts.name}{invites and f'{invites} as its administrator'}.",
+        "It can be deleted again.",
+    )
+    return replace(said, then=joined(said.then, _invited(facts)), button=f"{said.button}{invites}")
+
+
+def create_connector(facts: Facts) -> Sentences:
+    return _created(facts, f"Create private connector {facts.name}.", "It can be deleted again.")
+
+
+_ON = ("active", "enabled")
+_OFF = ("inactive", "disabled")
+
+
+def updated(facts: Facts, back: str = "It can be changed back.", *also: str) -> Sentences:
+    lost, then, unknown = _changed_back(facts, back)
+    then = joined(*also, _invited(facts), _uses(facts), then)
+    return say(facts, "Change", first=_change(facts), lost=lost, then=then, unchecked=unknown)
+
+
+def _change(facts: Facts) -> str:
+    """Say which fields change: `Rename …`, `Switch off …`, `Change plan of … from … to …`."""
+    of = f"{facts.kind} {facts.name}"
+    documented = documented_fields(facts)
+    changes = {field: (before, after) for field, before, after in facts.changes if field in documented}
+    if not changes:
+        fields = sorted(facts.given.keys() - {*type(facts.call).route.parameters, "extra"})
+        words = series(name.replace("_", " ") for name in fields) if fields else ""
+        if not words:
+            return f"Change {of}."
+        return f"Set {words} of {of}, {'as it is already' if facts.row else 'which could not be read'}."
+    switch = ""
+    if "status" in changes and (state := word({"status": changes["status"][1]}, "status")) in (*_ON, *_OFF):
+        del changes["status"]
+        switch = f"Switch {'on' if state in _ON else 'off'} {of}"
+    if not changes:
+        return f"{switch}."
+    what = _changes(facts, changes, "it" if switch else of)
+    return f"{switch} and {what}." if switch else f"{sentence(what)}."
+
+
+def _changes(facts: Facts, changes: Mapping[str, tuple[JsonValue, JsonValue]], of: str) -> str:
+    if of == "it" and "schedule" in changes and changes.keys() <= {"schedule", "timezone"}:
+        return f"run it {_schedule(changes['schedule'][1], facts.given.get('timezone'))}"
+    if len(changes) > 1:
+        return f"change {len(changes)} fields of {of}: {series(map(field_words, changes))}"
+    ((field, (before, after)),) = changes.items()
+    return _one_change(field, before, after, of)
+
+
+def _one_change(field: str, before: JsonValue, after: JsonValue, of: str) -> str:
+    if field == "name":
+        return f"rename {of} to {quoted(after)}"
+    what = f"{'the ' if field == 'code' else ''}{field_words(field)} of {of}"
+    if field == "code" or any(isinstance(each, (dict, list)) or len(str(each)) > _LONGEST for each in (before, after)):
+        return f"change {what}"
+    was, now = (_schedule(each) if field == "schedule" else quoted(each) for each in (before, after))
+    if after is None:
+        return f"clear {what}, which is {was}"
+    return f"set {what} to {now}" if before is None else f"change {what} from {was} to {now}"
+
+
+def _schedule(schedule: JsonValue, timezone: JsonValue = None) -> str:
+    zone = f" ({quoted(timezone)})" if timezone else ""
+    known = cron.words(schedule) if isinstance(schedule, str) else None
+    return f"{known or f'on the schedule {quoted(schedule)}'}{zone}"
+
+
+def update_connector(facts: Facts) -> Sentences:
+    return updated(facts, "It can be changed back.", "The change stays in test until it is published.")
+
+
+def update_workflow(facts: Facts) -> Sentences:
+    publishes = "Fastn may publish the new code within minutes, or not at all." if "code" in facts.given else ""
+    return updated(facts, "It can be changed back.", publishes)
+
+
+def update_trigger(facts: Facts) -> Sentences:
+    is_off = word(facts.given, "status") in _OFF or ("status" not in facts.given and word(facts.row, "status") in _OFF)
+    if facts.effect is not Effect.EXTERNAL or is_off:
+        return updated(facts)
+    back = "The change can be undone; what it started meanwhile cannot."
+    return updated(facts, back, "It fires for real from then on.")
+
+
+def create_connection(facts: Facts) -> Sentences:
+    key = text(facts.given, "connector_id")
+    app = facts.names.get("connector", {}).get(key, key)
+    whose = f"customer {facts.owner}" if facts.owner else "the account itself"
+    at_once = "Workflows can use it at once." if "credentials" in facts.given else ""
+    return say(
+        facts, "Connect", first=f"Connect {quoted(app)} for {whose}.",
+        brief=f"Connect {facts.name if facts.owner else quoted(app)}",
+        button=f"Connect {short_name(facts) if facts.owner else 'it'}",
+        then=joined(at_once, "It can be deleted again."),
+    )  # fmt: skip
+
+
+def create_workflow(facts: Facts) -> Sentences:
+    then = "It does not run until Fastn or somebody in the dashboard publishes it. It can be moved to Trash again."
+    return _created(facts, f"Create workflow {facts.name} as a draft.", then)
+
+
+def create_trigger(facts: Facts) -> Sentences:
+    given = facts.given
+    is_off = word(given, "status") in _OFF
+    first = f"Create trigger {facts.name}{', switched off' if is_off else ''}: {_starts(facts)} {_when(given)}."
+    then = (
+        "It does not fire until it is switched on. It can be deleted again." if is_off
+        else "It fires for real from now on. It can be deleted; what it started meanwhile cannot be undone."
+    )  # fmt: skip
+    return say(facts, "Create", first=first, then=then)
+
+
+def _starts(facts: Facts) -> str:
+    """Say what a new trigger runs: `run workflow "a" in live`."""
+    known, runs = facts.names.get("workflow", {}), list[str]()
+    for route in objects(facts.given, "routes"):
+        key = text(route, "routeId", "workflowId")
+        runs.append(f"{quoted(known.get(key, key))}{place(route)}")
+    return f"run workflow{'s' if len(runs) > 1 else ''} {series(runs)}" if runs else "run nothing"
+
+
+def _when(given: Mapping[str, JsonValue]) -> str:
+    match word(given, "type"):
+        case "scheduler":
+            schedule = given.get("schedule")
+            return _schedule(schedule, given.get("timezone")) if schedule else "on a schedule"
+        case "webhook":
+            is_public = word(given, "authentication") == "none"
+            return "whenever anybody calls its address" if is_public else "whenever its address is called"
+        case "app event":
+            events = list(map(quoted, texts_in(given.get("events"))))
+            return f"whenever its app reports {' or '.join(events)}" if events else "whenever its app reports something"
+        case other:
+            return f"by {quoted(other)}"

@@ -1,0 +1,202 @@
+"""What a person reads about a call, the facts behind it, and the words that all sentences share.
+
+Names and values of Fastn or the agent stand between double quotes, which our own words never contain. Facts are those
+that the preview read; what could not be read is said.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from fastn_mcp.fastn.dependents import Dependence, Dependents
+from fastn_mcp.fastn.names import Label, Names, owner_name, sentence
+from fastn_mcp.fastn.rows import owner_of, row_of, text
+from fastn_mcp.fastn.targets import Call, kind_of
+from fastn_mcp.guard.undo import NotUndoable, Undo
+from fastn_mcp.redaction import quote
+from fastn_mcp.tools.tool import Effect, FastnObject
+
+WHOLE = 1 << 31
+LONGEST_ON_BUTTON = 40
+"""Characters of a name on a button. A longer one is "this customer"."""
+MOST_FACTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Sentences:
+    """What a person reads before a call or a batch, in this order."""
+
+    first: str
+    """What will happen, and to which thing."""
+    button: str
+    """Label of the button that approves it."""
+    brief: str
+    """The first sentence for a list: short, with the name last."""
+    lost: str = ""
+    """What exists now and cannot be had back. Empty unless something is lost for good."""
+    then: str = ""
+    """What can be undone, and what happens at once."""
+    unchecked: str = ""
+    """What could not be checked."""
+    facts: tuple[tuple[str, str], ...] = ()
+    """At most five further facts, by name."""
+
+    @property
+    def second(self) -> str:
+        """What is lost, what follows and what could not be checked, on one line."""
+        return " ".join(filter(None, (self.lost, self.then, self.unchecked)))
+
+    def lines(self) -> list[str]:
+        """Return everything but the button, for a channel that shows plain text."""
+        facts = " ".join(f"{name}: {said}." for name, said in self.facts)
+        return [*filter(None, (self.first, self.second, facts))]
+
+    def data(self) -> dict[str, JsonValue]:
+        """Return the sentences as JSON, as an approval request stores them."""
+        facts: JsonValue = [[name, said] for name, said in self.facts]
+        return {**asdict(self), "facts": facts}
+
+
+def read(stored: Mapping[str, JsonValue]) -> Sentences | None:
+    """Return the sentences of a stored approval request; None if it was stored without them."""
+    says = cast("dict[str, Any] | None", stored.get("says"))
+    if says is None:
+        return None
+    return replace(Sentences(**says), facts=tuple((name, said) for name, said in says["facts"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A call, and what was read for its preview."""
+
+    call: Call
+    effect: Effect
+    undo: Undo | NotUndoable
+    target: FastnObject | None
+    """Record that the call acts on, or that a create may overwrite: without fields if that is unknown."""
+    label: Label | None
+    dependence: Dependence
+    changes: Sequence[tuple[str, JsonValue, JsonValue]]
+    """Fields that would change, by Fastn's names, each with its value before and after."""
+    pending: Sequence[JsonValue]
+    names: Names
+    undoes: str
+    """The earlier change that this call undoes, in words."""
+
+    @property
+    def given(self) -> dict[str, JsonValue]:
+        """Arguments of the call, without secrets."""
+        return self.call.shown()
+
+    @property
+    def row(self) -> dict[str, JsonValue]:
+        return row_of(self.target)
+
+    @property
+    def kind(self) -> str:
+        return kind_of(self.call).replace("_", " ").replace("api", "API")
+
+    @property
+    def plain(self) -> str:
+        """Name of the target, or of what is created, or else its id."""
+        return self.label.name if self.label else self.call.target or ""
+
+    @property
+    def name(self) -> str:
+        return quoted(self.plain)
+
+    @property
+    def owner(self) -> str:
+        """Name of the customer that the call or its target belongs to, quoted; empty if there is none."""
+        key = text(self.given, "customer_id") or owner_of(self.row)
+        if not key:
+            return ""
+        of_row = owner_name(self.row, self.names.get("customer", {})) if owner_of(self.row) == key else ""
+        return quoted(self.names.get("customer", {}).get(key) or of_row or key)
+
+    def found(self, kind: str) -> Dependents | None:
+        return next((each for each in self.dependence.found if each.kind == kind), None)
+
+    def may_have_several(self, kind: str) -> bool:
+        """Whether there may be more than one dependent of a kind."""
+        found = self.found(kind)
+        return kind in self.dependence.unchecked or (found is not None and not found.is_one)
+
+
+def documented_fields(facts: Facts) -> set[str]:
+    """Return the documented fields of the call, by Fastn's names."""
+    return {facts.call.wire(name) for name in type(facts.call).model_fields}
+
+
+def quoted(content: JsonValue) -> str:
+    return quote(content if isinstance(content, str) else quote(content, WHOLE), WHOLE)
+
+
+def series(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def field_words(wire: str) -> str:
+    """Return a field of Fastn in words: `externalRef` is `external ref`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", wire).lower()
+
+
+def listed(found: Dependents, prefix: str = "its") -> str:
+    """List dependents: `its connection "A"`, `its secrets "A" and "B"`, `its 12 connections`."""
+    if found.more:
+        return f"{prefix} {found.kind} (at least {found.count:,})".lstrip()
+    if len(found.examples) != found.count:
+        return f"{prefix} {found.words()}".lstrip()
+    kind = found.kind.removesuffix("s") if found.is_one else found.kind
+    return f"{prefix} {kind} {series(map(quoted, found.examples))}".lstrip()
+
+
+def stops(found: Dependents | None, prefix: str = "its", *, does: str = "stop") -> str:
+    """Say that dependents stop; empty if there are none."""
+    return f"{sentence(listed(found, prefix))} {does}{'s' if found.is_one else ''}." if found else ""
+
+
+def joined(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
+
+
+def say(
+    facts: Facts, verb: str, *, first: str = "", brief: str = "", button: str = "", lost: str = "", then: str = "",
+    unchecked: str = "", further: Iterable[tuple[str, str]] = (),
+) -> Sentences:  # fmt: skip
+    """Return sentences about the target: by default `Delete customer "Acme".`, and the same for button and list."""
+    plain = f"{verb} {facts.kind} {facts.name}"
+    label = button or f"{verb} {short_name(facts)}"
+    return Sentences(first or f"{plain}.", label, brief or plain, lost, then, unchecked, tuple(further))
+
+
+def short_name(facts: Facts, noun: str = "") -> str:
+    """Return the name for a button, after `noun` if that is given: `role "Auditor"`, or "this role" if it is long."""
+    if len(facts.plain) > LONGEST_ON_BUTTON:
+        return f"this {noun or facts.kind}"
+    return f"{noun} {facts.name}".lstrip()
+
+
+def created_again(facts: Facts) -> str:
+    """Say whether a deleted target can be created again."""
+    if isinstance(facts.undo, Undo):
+        return f"The {facts.kind} itself can be created again, under a new id."
+    return facts.undo.why
+
+
+def place(given: Mapping[str, JsonValue]) -> str:
+    """Return the environment as ` in live`; empty if none is given."""
+    place = text(given, "environment")
+    return f" in {place if place in ('test', 'live') else quoted(place)}" if place else ""
+
+
+def mapping(found: JsonValue) -> Mapping[str, JsonValue]:
+    return found if isinstance(found, dict) else {}
+
+
+def items(found: JsonValue) -> Sequence[JsonValue]:
+    return found if isinstance(found, list) else []

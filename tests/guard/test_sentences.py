@@ -1,0 +1,891 @@
+"""The sentences that a person reads about each call: what happens, what is lost for good, and the button."""
+
+import re
+from typing import Any, cast
+
+import pytest
+from example_calls import example
+from pydantic import JsonValue
+
+from fastn_mcp.fastn.dependents import Dependence, Dependents
+from fastn_mcp.fastn.names import Names
+from fastn_mcp.guard.preview import Preview, preview
+from fastn_mcp.guard.sentences.access import by_power
+from fastn_mcp.guard.sentences.catalog import describe_batch, phrase
+from fastn_mcp.guard.sentences.facts import Sentences, read
+from fastn_mcp.guard.undo import RULES
+from fastn_mcp.tools.catalog import BY_NAME, CATALOG
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import Effect, FastnObject
+
+CHANGING = [operation for operation in CATALOG if operation.effect is not Effect.READ]
+BACK = "It can be changed back."
+NOBODY = Dependence()
+
+
+def used_by(
+    *found: tuple[str, int, tuple[str, ...]], more: bool = False, unchecked: tuple[str, ...] = ()
+) -> Dependence:
+    return Dependence(tuple(Dependents(kind, count, names, more) for kind, count, names in found), unchecked)
+
+
+def shown(
+    tool: str,
+    arguments: dict[str, Any],
+    row: dict[str, Any] | None = None,
+    users: Dependence = NOBODY,
+    names: Names | None = None,
+    effect: Effect | None = None,
+    undoes: str = "",
+) -> Preview:
+    call: Operation[Any] = BY_NAME[tool].model_validate(arguments)
+    target = None if row is None else BY_NAME[tool].returns.model_validate(row) if row else FastnObject()
+    return preview(call, effect or call.effective, "test", target, users, "", names or {}, undoes)
+
+
+def said(*args: Any, **options: Any) -> dict[str, Any]:
+    """Return the sentences, without what is empty."""
+    data = cast("dict[str, Any]", shown(*args, **options).says.data())
+    data["facts"] = tuple((name, fact) for name, fact in data["facts"])
+    return {name: value for name, value in data.items() if value}
+
+
+@pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
+def test_every_changing_tool_says_what_it_does_and_red_is_what_cannot_be_had_back(operation: Any) -> None:
+    """Ours: a sentence, a label and a line of a list; what destroys says what is lost."""
+    fields: dict[str, Any] = {"slug": "acme", "type": "webhook", "routes": [], "status": "Active"}
+    target = FastnObject.model_validate({"id": "one", "name": "Acme", **fields})
+    there = None if operation.route.method == "POST" and "{" not in operation.route.path else target
+    call = example(operation, **({"status": "Disabled"} if operation.tool_name() == "update_trigger" else {}))
+    says = preview(call, call.effective, "test", there, NOBODY).says
+    assert re.fullmatch(r"[A-Z][a-z]+ .+\.", says.first)
+    assert says.button
+    assert says.brief
+    assert bool(says.lost) is (operation.effect is Effect.DESTROY)
+    assert says.then or says.lost
+    # Two words of ours may not contradict each other: who reads "again" or "back" can also undo it.
+    is_undoable = RULES[operation.tool_name()].by is not None
+    promises = re.search(r"can be (deleted|changed back|created again|moved to Trash again)|can revoke it", says.then)
+    assert bool(promises) is is_undoable or operation.tool_name() in ("create_connection", "ai_build")
+    # Our own words never hold a quotation mark, so that what stands between two is not ours.
+    for text in (says.first, says.button, says.brief, says.lost, says.then, says.unchecked):
+        assert text.replace('\\"', "").count('"') % 2 == 0
+
+
+@pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
+def test_a_call_of_which_only_the_target_is_known_is_described_too(operation: Any) -> None:
+    """Ours: an entry of a plan names the target and no arguments."""
+    given = {operation.route.parameters[-1]: "one"} if operation.route.parameters else {}
+    call = operation.model_construct(None, **given)
+    target = FastnObject.model_validate({"id": "one", "name": "Acme"})
+    assert preview(call, operation.effect, "test", target if given else None, NOBODY).says.first
+
+
+CUSTOMER = {"id": "c1", "name": "Globex", "plan": "Free", "externalRef": None, "adminEmail": None}
+SHOP = {"id": "x1", "name": "default", "connector": {"name": "TikTok Shop"}, "endOrgId": "c1"}
+HOURLY = {
+    "id": "t1",
+    "name": "Daily sync",
+    "type": "scheduler",
+    "status": "Active",
+    "schedule": "0 15 * * *",
+    "timezone": "UTC",
+}
+FLOW = {"id": "w1", "name": "stock-levels", "status": "active", "code": "old()", "description": None}
+KATANA: Names = {"customer": {"c1": "Katana"}, "workflow": {"w1": "stock-levels"}, "connector": {"k1": "Shopify"}}
+TEST_KEY = "Whoever has the key can use it. A test key acts on live connections too. You can revoke it at any time."
+AGAIN = "itself can be created again, under a new id."
+FIRES = "It fires for real from now on. It can be deleted; what it started meanwhile cannot be undone."
+
+TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    (
+        "create_customer",
+        ({"name": "Globex"},),
+        {
+            "first": 'Create customer "Globex".',
+            "button": 'Create "Globex"',
+            "brief": 'Create customer "Globex"',
+            "then": "It can be deleted again.",
+        },
+    ),
+    (
+        "create_customer",
+        ({"name": "Globex", "admin_email": "a@b.c"},),
+        {
+            "first": 'Create customer "Globex" and invite "a@b.c" as its administrator.',
+            "button": 'Create "Globex" and invite "a@b.c"',
+            "brief": 'Create customer "Globex"',
+            "then": 'It can be deleted again. "a@b.c" is invited by e-mail at once, which cannot be called back.',
+        },
+    ),
+    (
+        "create_customer",
+        ({"name": "Globex", "plan": "Growth", "extra": {"owner": "Ann", "seat": 1}}, {}),
+        {
+            "first": 'Create customer "Globex" and set "owner" and "seat", which are not documented.',
+            "button": 'Create "Globex"',
+            "brief": 'Create customer "Globex"',
+            "then": "It can be deleted again.",
+            "unchecked": "Its name or slug may be taken: Fastn may overwrite something.",
+        },
+    ),
+    (
+        "create_customer",
+        ({"name": "Globex", "plan": "Growth"}, CUSTOMER),
+        {
+            "first": 'Overwrite customer "Globex", which exists.',
+            "button": 'Overwrite "Globex"',
+            "brief": 'Overwrite customer "Globex"',
+            "then": BACK,
+        },
+    ),
+    (
+        "update_customer",
+        ({"customer_id": "c1", "name": "Globex Exports"}, CUSTOMER),
+        {
+            "first": 'Rename customer "Globex" to "Globex Exports".',
+            "button": 'Change "Globex"',
+            "brief": 'Change customer "Globex"',
+            "then": BACK,
+        },
+    ),
+    (
+        "update_customer",
+        ({"customer_id": "c1", "plan": "Growth"}, CUSTOMER),
+        {
+            "first": 'Change plan of customer "Globex" from "Free" to "Growth".',
+            "button": 'Change "Globex"',
+            "brief": 'Change customer "Globex"',
+            "then": BACK,
+        },
+    ),
+    (
+        "update_customer",
+        ({"customer_id": "c1", "external_ref": "r", "admin_email": "a@b.c", "extra": {"x": 1}}, CUSTOMER),
+        {
+            "first": 'Change 2 fields of customer "Globex": external ref and admin email and set "x",'
+            " which is not documented.",
+            "button": 'Change "Globex"',
+            "brief": 'Change customer "Globex"',
+            "then": '"a@b.c" is invited by e-mail at once, which cannot be called back. The rest can be changed back.',
+            "unchecked": "Could not be read, and cannot be restored: its x of now.",
+        },
+    ),
+    (
+        "delete_customer",
+        (
+            {"customer_id": "c1"},
+            CUSTOMER,
+            used_by(
+                ("connections", 1, ("Shopify of Globex",)), ("secrets", 1, ("TOKEN",)), ("executions", 2, ("a", "b"))
+            ),
+        ),
+        {
+            "first": 'Delete customer "Globex".',
+            "button": 'Delete "Globex"',
+            "brief": 'Delete customer "Globex"',
+            "lost": 'Its connection "Shopify" and its secret "TOKEN" are lost for good.',
+            "then": f"Triggers that it has stop. The customer {AGAIN}",
+            "facts": (("History", "2 runs"),),
+        },
+    ),
+    (
+        "create_connector",
+        ({"name": "Cin7", "slug": "cin7"},),
+        {
+            "first": 'Create private connector "Cin7".',
+            "button": 'Create "Cin7"',
+            "brief": 'Create connector "Cin7"',
+            "then": "It can be deleted again.",
+        },
+    ),
+    (
+        "update_connector",
+        (
+            {"connector_id": "k1", "domain": "b.example"},
+            {"id": "k1", "name": "Cin7", "domain": "a.example"},
+            used_by(("connections", 3, ("A", "B", "C"))),
+        ),
+        {
+            "first": 'Change domain of connector "Cin7" from "a.example" to "b.example".',
+            "button": 'Change "Cin7"',
+            "brief": 'Change connector "Cin7"',
+            "then": f"The change stays in test until it is published. 3 connections use it. {BACK}",
+        },
+    ),
+    (
+        "delete_connector",
+        (
+            {"connector_id": "k1"},
+            {"id": "k1", "name": "Cin7"},
+            used_by(
+                ("connections", 3, ("A", "B", "C")),
+                ("workflows", 5, ("x", "y", "z")),
+                ("triggers", 1, ("t",)),
+                unchecked=("workflows",),
+            ),
+        ),
+        {
+            "first": 'Delete connector "Cin7".',
+            "button": 'Delete "Cin7"',
+            "brief": 'Delete connector "Cin7"',
+            "lost": 'Its actions and events are lost for good, and the credentials of its connections "A", "B" and "C";'
+            " their customers have to authorise again.",
+            "then": '5 workflows stop. Trigger "t" stops. Too little is known to create it again.',
+            "unchecked": "Could not be checked: workflows.",
+        },
+    ),
+    (
+        "create_connection",
+        ({"connector_id": "k1", "customer_id": "c1", "credentials": {"token": "hunter2"}}, None, NOBODY, KATANA),
+        {
+            "first": 'Connect "Shopify" for customer "Katana".',
+            "button": 'Connect "Shopify of Katana"',
+            "brief": 'Connect "Shopify of Katana"',
+            "then": "Workflows can use it at once. It can be deleted again.",
+        },
+    ),
+    (
+        "create_connection",
+        ({"connector_id": "k2"},),
+        {
+            "first": 'Connect "k2" for the account itself.',
+            "button": "Connect it",
+            "brief": 'Connect "k2"',
+            "then": "It can be deleted again.",
+        },
+    ),
+    (
+        "delete_connection",
+        (
+            {"connection_id": "x1"},
+            SHOP,
+            used_by(("triggers", 2, ("a", "b")), unchecked=("workflows",)),
+            KATANA,
+        ),
+        {
+            "first": 'Delete connection "TikTok Shop of Katana".',
+            "button": 'Delete "TikTok Shop of Katana"',
+            "brief": 'Delete connection "TikTok Shop of Katana"',
+            "lost": 'Its credentials are lost for good. "Katana" has to authorise again.',
+            "then": 'Triggers "a" and "b" stop.',
+            "unchecked": "Could not be checked: workflows.",
+        },
+    ),
+    (
+        "create_workflow",
+        ({"name": "stock-levels"},),
+        {
+            "first": 'Create workflow "stock-levels" as a draft.',
+            "button": 'Create "stock-levels"',
+            "brief": 'Create workflow "stock-levels"',
+            "then": "It does not run until Fastn or somebody in the dashboard publishes it."
+            " It can be moved to Trash again.",
+        },
+    ),
+    (
+        "create_workflow",
+        ({"name": "stock-levels", "code": "new()"}, {"id": "w1", "name": "stock-levels"}),
+        {
+            "first": 'Overwrite workflow "stock-levels", which exists.',
+            "button": 'Overwrite "stock-levels"',
+            "brief": 'Overwrite workflow "stock-levels"',
+            "unchecked": "Could not be read, and cannot be restored: its code of now.",
+        },
+    ),
+    (
+        "update_workflow",
+        ({"workflow_id": "w1", "code": "new()"}, FLOW),
+        {
+            "first": 'Change the code of workflow "stock-levels".',
+            "button": 'Change "stock-levels"',
+            "brief": 'Change workflow "stock-levels"',
+            "then": f"Fastn may publish the new code within minutes, or not at all. {BACK}",
+        },
+    ),
+    (
+        "update_workflow",
+        ({"workflow_id": "w1", "status": "inactive"}, FLOW),
+        {
+            "first": 'Switch off workflow "stock-levels".',
+            "button": 'Change "stock-levels"',
+            "brief": 'Change workflow "stock-levels"',
+            "then": BACK,
+        },
+    ),
+    (
+        "delete_workflow",
+        ({"workflow_id": "w1"}, FLOW, used_by(("triggers", 1, ("Daily sync",)), unchecked=("other callers",))),
+        {
+            "first": 'Move workflow "stock-levels" to Trash.',
+            "button": 'Move "stock-levels" to Trash',
+            "brief": 'To Trash: workflow "stock-levels"',
+            "then": 'Its trigger "Daily sync" stops. It can be restored, in the dashboard only.',
+            "unchecked": "Could not be checked: other callers.",
+        },
+    ),
+    (
+        "run_workflow",
+        (
+            {"workflow_id": "w1", "customer_id": "c1", "environment": "live", "input": {"since": "x"}},
+            {**FLOW, "connectors": [{"slug": "shopify", "mode": "SAAS"}, "cin7"]},
+            NOBODY,
+            KATANA,
+        ),
+        {
+            "first": 'Run workflow "stock-levels" now in live for customer "Katana".',
+            "button": 'Run "stock-levels" in live',
+            "brief": 'Run in live: "stock-levels"',
+            "then": 'What it does in "shopify" and "cin7" cannot be taken back from here.',
+            "facts": (("Input", '"{\\"since\\":\\"x\\"}"'),),
+        },
+    ),
+    (
+        "run_workflow",
+        ({"workflow_id": "w1", "customer_ref": "acme", "installation_id": "inst_1", "environment": "qa"}, FLOW),
+        {
+            "first": 'Run workflow "stock-levels" now in "qa" for customer "acme" as installed by "inst_1".',
+            "button": 'Run "stock-levels" in "qa"',
+            "brief": 'Run in "qa": "stock-levels"',
+            "then": "What it does in other systems cannot be taken back from here.",
+        },
+    ),
+    (
+        "create_trigger",
+        (
+            {
+                "name": "Hourly",
+                "type": "scheduler",
+                "schedule": "0 * * * *",
+                "timezone": "Europe/Berlin",
+                "routes": [{"routeId": "w1", "environment": "live"}, {"routeId": "w2"}],
+            },
+            None,
+            NOBODY,
+            KATANA,
+        ),
+        {
+            "first": 'Create trigger "Hourly": run workflows "stock-levels" in live and "w2" every hour'
+            ' ("Europe/Berlin").',
+            "button": 'Create "Hourly"',
+            "brief": 'Create trigger "Hourly"',
+            "then": FIRES,
+        },
+    ),
+    (
+        "create_trigger",
+        ({"name": "Hook", "type": "webhook", "authentication": "NONE", "routes": [{"routeId": "w1"}]},),
+        {
+            "first": 'Create trigger "Hook": run workflow "w1" whenever anybody calls its address.',
+            "button": 'Create "Hook"',
+            "brief": 'Create trigger "Hook"',
+            "then": FIRES,
+        },
+    ),
+    (
+        "create_trigger",
+        ({"name": "Hook", "type": "webhook", "status": "Disabled", "routes": []},),
+        {
+            "first": 'Create trigger "Hook", switched off: run nothing whenever its address is called.',
+            "button": 'Create "Hook"',
+            "brief": 'Create trigger "Hook"',
+            "then": "It does not fire until it is switched on. It can be deleted again.",
+        },
+    ),
+    (
+        "update_trigger",
+        (
+            {"trigger_id": "t1", "status": "Active", "schedule": "*/15 * * * *"},
+            {**HOURLY, "status": "Disabled"},
+            NOBODY,
+            {},
+            Effect.EXTERNAL,
+        ),
+        {
+            "first": 'Switch on trigger "Daily sync" and run it every 15 minutes.',
+            "button": 'Change "Daily sync"',
+            "brief": 'Change trigger "Daily sync"',
+            "then": "It fires for real from then on. The change can be undone; what it started meanwhile cannot.",
+            "facts": (("Which one", '"schedule 0 15 * * * UTC"'),),
+        },
+    ),
+    (
+        "update_trigger",
+        ({"trigger_id": "t1", "schedule": "*/7 * * * *"}, HOURLY, NOBODY, {}, Effect.EXTERNAL),
+        {
+            "first": 'Change schedule of trigger "Daily sync" from daily at 15:00 to on the schedule "*/7 * * * *".',
+            "button": 'Change "Daily sync"',
+            "brief": 'Change trigger "Daily sync"',
+            "then": "It fires for real from then on. The change can be undone; what it started meanwhile cannot.",
+            "facts": (("Which one", '"schedule 0 15 * * * UTC"'),),
+        },
+    ),
+    (
+        "update_trigger",
+        ({"trigger_id": "t1", "status": "Disabled", "timezone": "CET"}, HOURLY, NOBODY, {}, Effect.EXTERNAL),
+        {
+            "first": 'Switch off trigger "Daily sync" and change timezone of it from "UTC" to "CET".',
+            "button": 'Change "Daily sync"',
+            "brief": 'Change trigger "Daily sync"',
+            "then": BACK,
+            "facts": (("Which one", '"schedule 0 15 * * * UTC"'),),
+        },
+    ),
+    (
+        "delete_trigger",
+        ({"trigger_id": "t1"}, {**HOURLY, "routes": []}, used_by(unchecked=("whatever uses it",))),
+        {
+            "first": 'Delete trigger "Daily sync".',
+            "button": 'Delete "Daily sync"',
+            "brief": 'Delete trigger "Daily sync"',
+            "lost": "Its id is lost for good.",
+            "then": f"The trigger {AGAIN}",
+            "unchecked": "Could not be checked: whatever uses it.",
+            "facts": (("Which one", '"schedule 0 15 * * * UTC"'),),
+        },
+    ),
+    (
+        "delete_trigger",
+        ({"trigger_id": "t1"}, {"id": "t1", "name": "Hook", "type": "webhook", "routes": []}),
+        {
+            "first": 'Delete trigger "Hook".',
+            "button": 'Delete "Hook"',
+            "brief": 'Delete trigger "Hook"',
+            "lost": "Its webhook address is lost for good.",
+            "then": f"The trigger {AGAIN}",
+            "facts": (("Which one", '"webhook"'),),
+        },
+    ),
+    (
+        "invite_user",
+        ({"email": "sam.ode@partner.example", "role": "Admin"},),
+        {
+            "first": 'Invite "sam.ode@partner.example" as "Admin".',
+            "button": 'Invite as "Admin"',
+            "brief": 'Invite as "Admin": "sam.ode@partner.example"',
+            "then": "An e-mail with the invitation is sent at once. Only the dashboard can take the access back.",
+        },
+    ),
+    (
+        "create_role",
+        ({"name": "Auditor", "parent": "Viewer", "permissions": ["audit:read", "*", "users:write"]},),
+        {
+            "first": 'Create role "Auditor" that may do everything ("*").',
+            "button": 'Create role "Auditor"',
+            "brief": 'Create role "Auditor"',
+            "then": "Only the dashboard can change or delete the role.",
+            "facts": (("Narrows", '"Viewer"'),),
+        },
+    ),
+    (
+        "create_api_key",
+        ({"name": "BI", "mode": "Live", "permissions": "Full access", "expires": "never"},),
+        {
+            "first": 'Create API key "BI" with full access to live that never expires.',
+            "button": 'Create full-access key "BI"',
+            "brief": 'Create API key "BI"',
+            "then": "Whoever has the key can do everything in this account, deletions included."
+            " You can revoke it at any time.",
+            "facts": (("Customers", "all"), ("IP addresses", "any")),
+        },
+    ),
+    (
+        "create_api_key",
+        ({"name": "BI", "customers": ["c1", "c2"], "allowed_ips": ["10.0.0.1"]}, None, NOBODY, KATANA),
+        {
+            "first": 'Create API key "BI" to read test for 90 days.',
+            "button": 'Create key "BI"',
+            "brief": 'Create API key "BI"',
+            "then": TEST_KEY,
+            "facts": (("Customers", '"Katana" and "c2"'), ("IP addresses", '"10.0.0.1"')),
+        },
+    ),
+    (
+        "create_api_key",
+        ({"name": "BI", "mode": "qa", "permissions": "Operator", "expires": "2027-01-01"},),
+        {
+            "first": 'Create API key "BI" as "Operator" in "qa" until "2027-01-01".',
+            "button": 'Create key "BI"',
+            "brief": 'Create API key "BI"',
+            "then": TEST_KEY,
+            "facts": (("Customers", "all"), ("IP addresses", "any")),
+        },
+    ),
+    (
+        "revoke_api_key",
+        ({"api_key_id": "4"}, {"id": 4, "name": "BI", "mode": "Live", "lastUsedAt": "2026-11-24T08:30:00Z"}),
+        {
+            "first": 'Revoke API key "BI".',
+            "button": 'Revoke "BI"',
+            "brief": 'Revoke API key "BI"',
+            "lost": "It never works again.",
+            "then": "Whatever uses it stops at once; it was last used 2026-11-24 08:30 UTC.",
+            "facts": (("Which one", '"live"'),),
+        },
+    ),
+    (
+        "create_secret",
+        (
+            {"name": "TOKEN", "value_from_env": "SHOP_TOKEN", "customer_id": "c1", "environment": "live"},
+            None,
+            NOBODY,
+            KATANA,
+        ),
+        {
+            "first": 'Store secret "TOKEN" for customer "Katana" in live.',
+            "button": 'Store "TOKEN"',
+            "brief": 'Store secret "TOKEN"',
+            "then": "There is none of this name yet. It can be deleted again.",
+            "facts": (("Value", 'from the server\'s variable "SHOP_TOKEN"'),),
+        },
+    ),
+    (
+        "create_secret",
+        ({"name": "TOKEN", "value": "hunter2"}, {"id": "s1", "name": "TOKEN"}),
+        {
+            "first": 'Overwrite secret "TOKEN".',
+            "button": 'Overwrite "TOKEN"',
+            "brief": 'Overwrite secret "TOKEN"',
+            "lost": "The old value is lost for good.",
+        },
+    ),
+    (
+        "create_secret",
+        ({"name": "TOKEN", "value": "hunter2"}, {}),
+        {
+            "first": 'Store secret "TOKEN".',
+            "button": 'Store "TOKEN"',
+            "brief": 'Store secret "TOKEN"',
+            "lost": "If there is one of this name already, its value is lost for good.",
+            "unchecked": "Could not be checked: whether there is one.",
+        },
+    ),
+    (
+        "delete_secret",
+        (
+            {"secret_id": "s1"},
+            {"id": "s1", "name": "TOKEN", "customerId": "c1"},
+            used_by(("workflows", 1, ("partner-sync",)), unchecked=("workflows that read it",)),
+            KATANA,
+        ),
+        {
+            "first": 'Delete secret "TOKEN" of customer "Katana".',
+            "button": 'Delete "TOKEN"',
+            "brief": 'Delete secret "TOKEN"',
+            "lost": "Its value is lost for good; somebody has to enter it again.",
+            "then": 'Workflow "partner-sync" fails.',
+            "unchecked": "Could not be checked: workflows that read it.",
+            "facts": (("Which one", '"Katana"'),),
+        },
+    ),
+    (
+        "ai_chat",
+        ({"message": "What is wrong?"},),
+        {
+            "first": 'Ask Fastn\'s AI: "What is wrong?".',
+            "button": "Ask Fastn's AI",
+            "brief": 'Ask Fastn\'s AI: "What is wrong?"',
+            "then": "AI credits are spent for good. It asks before each change.",
+        },
+    ),
+    (
+        "ai_chat",
+        ({"message": "approve", "session_id": "s"}, {"id": "s", "pending": ["Delete stock-levels", {"a": 1}]}),
+        {
+            "first": 'Answer Fastn\'s AI: "approve".',
+            "button": "Send this answer",
+            "brief": 'Answer Fastn\'s AI: "approve"',
+            "then": 'Pending there: "Delete stock-levels", "{\\"a\\":1}". AI credits are spent for good.'
+            " What it changes has to be undone by hand.",
+        },
+    ),
+    (
+        "ai_build",
+        ({"type": "workflow", "prompt": "Returns to Xero", "name": "returns", "approval_mode": "auto"},),
+        {
+            "first": 'Let Fastn\'s AI build workflow "returns", which may act without asking: "Returns to Xero".',
+            "button": "Let it build",
+            "brief": 'Let Fastn\'s AI build workflow "returns", which may act without asking: "Returns to Xero"',
+            "then": "AI credits are spent for good. What it changes has to be undone by hand."
+            " What it builds can be deleted.",
+        },
+    ),
+    (
+        "ai_build",
+        ({"type": "agent", "prompt": "x" * 203},),
+        {
+            "first": f'Let Fastn\'s AI build a "agent": "{"x" * 200}" [3 more characters].',
+            "button": "Let it build",
+            "brief": f'Let Fastn\'s AI build a "agent": "{"x" * 200}" [3 more characters]',
+            "then": "AI credits are spent for good. It asks before each change. What it builds can be deleted.",
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("tool", "given", "expected"), TABLE, ids=[f"{n}-{row[0]}" for n, row in enumerate(TABLE)])
+def test_the_sentences_of_each_tool(tool: str, given: tuple[Any, ...], expected: dict[str, Any]) -> None:
+    """Ours: what happens to which thing; what is lost, can be undone or happens at once; what could not be checked."""
+    assert said(tool, *given) == expected
+
+
+def test_each_changing_tool_stands_in_the_table() -> None:
+    assert {row[0] for row in TABLE} == {operation.tool_name() for operation in CHANGING}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "row", "first"),
+    [
+        ({"name": "New", "plan": "Growth"}, CUSTOMER, 'Change 2 fields of customer "Globex": name and plan.'),
+        ({"plan": "Free"}, CUSTOMER, 'Set plan of customer "Globex", as it is already.'),
+        (
+            {"plan": "Free", "external_ref": "r"},
+            {},
+            'Set external ref and plan of customer "c1", which could not be read.',
+        ),
+        ({"external_ref": "r"}, CUSTOMER, 'Set external ref of customer "Globex" to "r".'),
+        ({"extra": {"plan": None}}, CUSTOMER, 'Clear plan of customer "Globex", which is "Free".'),
+        ({"extra": {"x": 1}}, CUSTOMER, 'Change customer "Globex" and set "x", which is not documented.'),
+        ({"plan": "p" * 80}, CUSTOMER, f'Change plan of customer "Globex" from "Free" to "{"p" * 80}".'),
+        ({"plan": "p" * 81}, CUSTOMER, 'Change plan of customer "Globex".'),
+        ({"plan": "Growth"}, {**CUSTOMER, "plan": "p" * 81}, 'Change plan of customer "Globex".'),
+        ({"plan": "Growth"}, {**CUSTOMER, "plan": ["Free"]}, 'Change plan of customer "Globex".'),
+        ({"plan": "Growth"}, {**CUSTOMER, "plan": {"a": 1}}, 'Change plan of customer "Globex".'),
+        ({"plan": "Growth"}, {**CUSTOMER, "plan": 7}, 'Change plan of customer "Globex" from "7" to "Growth".'),
+    ],
+)
+def test_an_update_says_its_one_field_with_values_or_how_many(
+    arguments: dict[str, Any], row: dict[str, Any], first: str
+) -> None:
+    """Ours: a value that is long or has parts stands in the list of changes."""
+    assert said("update_customer", {"customer_id": "c1", **arguments}, row)["first"] == first
+
+
+def test_the_status_of_a_trigger_or_workflow_is_a_switch() -> None:
+    """Ours: an unknown status is a field like others; a name or a schedule with it is said too."""
+
+    def first(row: dict[str, Any] = HOURLY, **arguments: Any) -> str:
+        return said("update_trigger", {"trigger_id": "t1", **arguments}, row)["first"]
+
+    off = {**HOURLY, "status": "Disabled"}
+    assert first(status="Disabled") == 'Switch off trigger "Daily sync".'
+    assert first(off, status="Active") == 'Switch on trigger "Daily sync".'
+    assert first(off, status="enabled") == 'Switch on trigger "Daily sync".'
+    assert first(status="inactive") == 'Switch off trigger "Daily sync".'
+    assert first(status="Paused") == 'Change status of trigger "Daily sync" from "Active" to "Paused".'
+    assert first(off, status="Active", name="x") == 'Switch on trigger "Daily sync" and rename it to "x".'
+    assert first(off, status="Active", schedule="0 9 * * *", timezone="CET") == (
+        'Switch on trigger "Daily sync" and run it daily at 09:00 ("CET").'
+    )
+    assert first(off, status="Active", schedule="0 9 * * *", name="x") == (
+        'Switch on trigger "Daily sync" and change 2 fields of it: name and schedule.'
+    )
+    assert first(schedule="0 9 * * *", timezone="CET") == (
+        'Change 2 fields of trigger "Daily sync": schedule and timezone.'
+    )
+
+
+def test_only_what_may_fire_is_said_to_fire() -> None:
+    """Ours: not what stays switched off, and not a change that starts nothing."""
+
+    def then(row: dict[str, Any], effect: Effect, **arguments: Any) -> str:
+        return said("update_trigger", {"trigger_id": "t1", **arguments}, row, effect=effect)["then"]
+
+    off = {**HOURLY, "status": "Disabled"}
+    fires = "It fires for real from then on. The change can be undone; what it started meanwhile cannot."
+    assert then(HOURLY, Effect.EXTERNAL, timezone="CET") == fires
+    assert then(off, Effect.EXTERNAL, status="Active") == fires
+    assert then(off, Effect.EXTERNAL, timezone="CET") == BACK
+    assert then(HOURLY, Effect.WRITE, schedule="0 15 * * 1") == BACK
+
+
+@pytest.mark.parametrize(
+    ("given", "when"),
+    [
+        ({"type": "scheduler"}, "on a schedule"),
+        ({"type": "scheduler", "schedule": "0 9 * * *"}, "daily at 09:00"),
+        ({"type": "scheduler", "schedule": "@daily"}, 'on the schedule "@daily"'),
+        ({"type": "webhook", "authentication": "API_KEY"}, "whenever its address is called"),
+        ({"type": "app_event"}, "whenever its app reports something"),
+        ({"type": "app_event", "events": ["a", "b", "c"]}, 'whenever its app reports "a" or "b" or "c"'),
+        ({"type": "Poll"}, 'by "poll"'),
+    ],
+)
+def test_a_new_trigger_says_when_it_fires(given: dict[str, Any], when: str) -> None:
+    """Ours."""
+    arguments = {"name": "T", "routes": [{"workflowId": "w1", "environment": "qa"}], **given}
+    assert said("create_trigger", arguments)["first"] == f'Create trigger "T": run workflow "w1" in "qa" {when}.'
+
+
+@pytest.mark.parametrize(
+    ("permissions", "can"),
+    [
+        (["workflows:read"], "with 1 permission, to read"),
+        (["workflows:read", "usage:view"], "with 2 permissions, all of them to read"),
+        (["workflows:read", "workflows:run"], "with 2 permissions"),
+        (["users:write"], 'with 1 permission, a powerful one: "users:write"'),
+        (["a:b", "workflows:*", "usage:view"], 'with 3 permissions, 2 of them powerful: "workflows:*" and "a:b"'),
+        ([" *:* ", "usage:view"], 'that may do everything ("*")'),
+        (["*.*"], 'that may do everything ("*")'),
+    ],
+)
+def test_a_role_says_how_much_it_may(permissions: list[str], can: str) -> None:
+    """Ours: the powerful ones by name, the most powerful first; an unknown one is powerful."""
+    assert said("create_role", {"name": "R", "permissions": permissions})["first"] == f'Create role "R" {can}.'
+
+
+def test_permissions_are_shown_the_most_powerful_first() -> None:
+    """Ours: everything, then what nobody knows, then what changes something, then what only reads."""
+    given: list[JsonValue] = ["workflows:read", "secrets:read", "workflows.run", "customers:own", "*", "Usage:VIEW", 7]
+    ordered = ["*", "secrets:read", "customers:own", 7, "workflows.run", "workflows:read", "Usage:VIEW"]
+    assert by_power("permissions", given) == ordered
+    assert by_power("scopes", given) == ordered
+    assert by_power("role", {"permissions": given, "names": given}) == {"permissions": ordered, "names": given}
+
+
+@pytest.mark.parametrize(
+    ("users", "lost"),
+    [
+        (NOBODY, "Its id is lost for good."),
+        (used_by(("connections", 1, ("A",))), 'Its connection "A" is lost for good.'),
+        (used_by(("connections", 2, ("A", "B"))), 'Its connections "A" and "B" are lost for good.'),
+        (used_by(("secrets", 12, ("A", "B", "C"))), "Its 12 secrets are lost for good."),
+        (used_by(("secrets", 3, ("A", "B", "C")), more=True), "Its secrets (at least 3) are lost for good."),
+        (used_by(("secrets", 1, ("A",)), more=True), "Its secrets (at least 1) are lost for good."),
+        (used_by(unchecked=("secrets",)), "All secrets that it has are lost for good."),
+        (
+            used_by(("secrets", 1, ("A",)), unchecked=("secrets", "connections", "triggers")),
+            'All connections that it has, its secret "A" and all other secrets that it has are lost for good.',
+        ),
+        (used_by(("triggers", 1, ("A",))), "Its id is lost for good."),
+    ],
+)
+def test_a_deleted_customer_loses_what_belongs_to_it(users: Dependence, lost: str) -> None:
+    """Ours: by name and with correct plurals; what could not be checked counts as there."""
+    assert said("delete_customer", {"customer_id": "c1"}, CUSTOMER, users)["lost"] == lost
+
+
+@pytest.mark.parametrize(
+    ("users", "credentials"),
+    [
+        (NOBODY, ""),
+        (
+            used_by(("connections", 1, ("A",))),
+            ', and the credentials of its connection "A"; its customer has to authorise again',
+        ),
+        (
+            used_by(("connections", 1, ("A",)), more=True),
+            ", and the credentials of its connections (at least 1); their customers have to authorise again",
+        ),
+        (used_by(unchecked=("connections",)), ", and the credentials of all connections that it has"),
+    ],
+)
+def test_a_deleted_connector_loses_its_credentials(users: Dependence, credentials: str) -> None:
+    """Ours: it can be created again where enough of it is known."""
+    whole = {"id": "k1", "name": "Cin7", "slug": "cin7"}
+    found = said("delete_connector", {"connector_id": "k1"}, whole, users)
+    assert found["lost"] == f"Its actions and events are lost for good{credentials}."
+    assert found["then"] == f"The connector {AGAIN}"
+
+
+def test_one_use_and_several_have_their_verbs() -> None:
+    """Ours: "1 connection uses it", "2 connections use it"."""
+
+    def then(users: Dependence) -> str:
+        row = {"id": "k1", "name": "Cin7", "domain": "a"}
+        return said("update_connector", {"connector_id": "k1", "domain": "b"}, row, users)["then"].split(". ")[1]
+
+    assert then(used_by(("connections", 1, ("A",)))) == "1 connection uses it"
+    assert then(used_by(("connections", 2, ("A", "B")))) == "2 connections use it"
+    assert then(used_by(("connections", 1, ("A",)), more=True)) == "At least 1 connection use it"
+
+
+def test_a_deleted_connection_of_nobody_known_needs_somebody() -> None:
+    row = {"id": "x1", "name": "Main", "connector": {"name": "Slack"}}
+    found = said("delete_connection", {"connection_id": "x1"}, row)
+    assert found["lost"] == "Its credentials are lost for good. Somebody has to authorise again."
+    by_id = said("delete_connection", {"connection_id": "x1"}, {**row, "endOrgId": "c9"})
+    assert by_id["lost"] == 'Its credentials are lost for good. "c9" has to authorise again.'
+    by_row = said("delete_connection", {"connection_id": "x1"}, {**row, "endOrgId": "c9", "endOrg": {"name": "Nine"}})
+    assert by_row["lost"] == 'Its credentials are lost for good. "Nine" has to authorise again.'
+
+
+def test_what_an_update_cannot_restore_is_lost_or_unknown() -> None:
+    """Ours: a secret is never kept, so its old value is lost; a field that Fastn does not show may hold one."""
+    row = {"id": "k1", "name": "Cin7", "authMethods": [{"type": "BEARER", "config": {"token": "hunter2"}}]}
+    methods = {"auth_methods": [{"type": "BASIC"}]}
+    only = said("update_connector", {"connector_id": "k1", **methods}, row)
+    assert only["lost"] == "Lost for good: its auth methods of now."
+    assert only["then"] == "The change stays in test until it is published."
+    more = said("update_connector", {"connector_id": "k1", **methods, "name": "x"}, row)
+    assert more["then"] == "The change stays in test until it is published. The rest can be changed back."
+    hidden = said("update_connector", {"connector_id": "k1", "domain": "b", "description": "d"}, row)
+    assert hidden["unchecked"] == "Could not be read, and cannot be restored: its description and domain of now."
+    assert "lost" not in hidden
+
+
+def test_a_workflow_with_many_or_nameless_apps_acts_on_other_systems() -> None:
+    """Ours."""
+    for apps in ([], [{"mode": "SAAS"}], ["a"] * 6, "shopify", None):
+        found = said("run_workflow", {"workflow_id": "w1"}, {**FLOW, "connectors": apps})
+        assert found["then"] == "What it does in other systems cannot be taken back from here."
+    five = said("run_workflow", {"workflow_id": "w1"}, {**FLOW, "connectors": [{"name": "A", "slug": "a"}] * 5})
+    assert five["then"].count('"A"') == 5
+
+
+def test_a_long_name_stands_in_the_sentence_and_not_on_the_button() -> None:
+    """Ours: in the sentence it is never cut."""
+    for length, on_button in ((40, f'Delete "{"n" * 40}"'), (41, "Delete this customer")):
+        found = said("delete_customer", {"customer_id": "c1"}, {"id": "c1", "name": "n" * length})
+        assert found["button"] == on_button
+        assert found["first"] == f'Delete customer "{"n" * length}".'
+    role = said("create_role", {"name": "n" * 41, "permissions": ["usage:view"]})
+    assert role["button"] == "Create this role"
+    key = said("create_api_key", {"name": "n" * 41})
+    assert key["button"] == "Create this key"
+    assert said("invite_user", {"email": "a@b.c", "role": "r" * 38})["button"] == f'Invite as "{"r" * 38}"'
+    assert said("invite_user", {"email": "a@b.c", "role": "r" * 39})["button"] == "Invite this person"
+
+
+def test_an_undo_says_which_change_it_takes_back() -> None:
+    """Ours: with the sentence of the call that undoes it, and what that loses."""
+    found = said("delete_customer", {"customer_id": "c1"}, CUSTOMER, undoes="what was done 2 hours ago")
+    assert found == {
+        "first": 'Undo what was done 2 hours ago: delete customer "Globex".',
+        "button": 'Undo: Delete "Globex"',
+        "brief": 'Undo: Delete customer "Globex"',
+        "lost": "Its id is lost for good.",
+        "then": f"Triggers that it has stop. The customer {AGAIN}",
+    }
+
+
+def test_there_are_at_most_five_facts_and_they_are_stored_whole() -> None:
+    """Ours: what a request stores reads back as the same."""
+    says = shown("create_api_key", {"name": "BI"}).says
+    assert read({"says": says.data()}) == says
+    assert read({}) is None
+    assert says.lines() == [says.first, says.then, "Customers: all. IP addresses: any."]
+    assert Sentences("F.", "B", "F", "L.", "T.", "U.").lines() == ["F.", "L. T. U."]
+    assert Sentences("F.", "B", "F").lines() == ["F."]
+
+
+def test_a_batch_names_what_loses_data() -> None:
+    """Ours: by number, above the button; with the names of the single calls."""
+    plain = Sentences("Rename it.", "Change", "Change it", then="Back.")
+    lost = Sentences("Delete it.", "Delete", "Delete it", lost="Gone.", unchecked="Could not be checked: x.")
+    revoked = Sentences("Revoke it.", "Revoke", "Revoke it", lost="Never.")
+    assert describe_batch({1: plain}) == Sentences("Make 1 change.", "Make this change", "Make 1 change")
+    assert describe_batch({1: plain, 3: lost}) == Sentences(
+        "Make 2 changes. Number 3 loses data for good.",
+        "Make these 2 changes",
+        "Make 2 changes",
+        "3: Gone.",
+        "They are sent in this order.",
+        "3: Could not be checked: x.",
+    )
+    three = describe_batch({1: lost, 2: plain, 4: revoked})
+    assert three.first == "Make 3 changes. Numbers 1 and 4 lose data for good."
+    assert three.lost == "1: Gone. 4: Never."
+    assert phrase([lost, plain, lost]) == "delete 2"
+    assert phrase([lost, revoked, plain]) == "change 2"
+    assert phrase([plain, plain]) == "change 2"
