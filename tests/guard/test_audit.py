@@ -1,5 +1,6 @@
 """The audit's file: what is in it, who may add to it, and what if it cannot be written. Ours."""
 
+import errno
 import hashlib
 import json
 import os
@@ -8,9 +9,9 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ import pytest
 from pydantic import JsonValue
 
 from fastn_mcp.errors import NOTHING_SENT
+from fastn_mcp.guard.audit import log as audit_log
 from fastn_mcp.guard.audit.files import Keeping, entries, verify
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, Unwritten, about, decided, digest, showable
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, bound_account
@@ -179,6 +181,84 @@ def test_long_arguments_are_cut_and_that_is_said() -> None:
     """Ours: a line stays a line; the digest is of the whole."""
     assert showable({"text": "a" * 1_500}) == {"text": "a" * 1_000 + " [500 more characters]"}
     assert showable({"many": cast("list[JsonValue]", ["a" * 1_000] * 50)}) == {"[left out]": "50210 characters"}
+
+
+def test_nested_arguments_are_cut_and_so_many_are_left_out() -> None:
+    """Ours: whatever holds a text; and at 32,768 characters an entry holds its arguments still."""
+    cut = "a" * 1_000 + " [1 more character]"
+    assert showable({"a": {"b": ["a" * 1_001, {"c": "a" * 1_001}], "n": 1}}) == {"a": {"b": [cut, {"c": cut}], "n": 1}}
+    full: dict[str, Any] = {"many": ["a" * 1_000] * 32, "rest": "a"}
+    full["rest"] = "a" * (32_768 - len(json.dumps(full)) + 1)
+    assert showable(full) == full
+    assert showable({**full, "rest": f"{full['rest']}a"}) == {"[left out]": "32769 characters"}
+
+
+def test_what_an_entry_says_is_in_utc_redacted_and_has_its_trace(path: Path) -> None:
+    """Ours: whatever the machine's time zone; the trace is W3C's trace-id."""
+    east = timezone(timedelta(hours=2))
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    log = AuditFile(path, System(now=lambda: NOW.astimezone(east), trace=lambda: trace))
+    log.record(replace(INTENT, message=f"Bearer {CANARY}"))
+    log.close()
+    (entry,) = entries(path)
+    assert entry["time"] == "2026-11-25T01:40:35.532Z"
+    assert entry["trace"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert CANARY not in str(entry["message"])
+
+
+def test_each_entry_is_passed_on_once_it_is_written(path: Path) -> None:
+    """Ours: to whoever exports the log, as it stands in the file but for what the chain adds."""
+    passed: list[Mapping[str, JsonValue]] = []
+    log = AuditFile(path, System(now=lambda: NOW), passed.append)
+    log.record(INTENT)
+    log.record(INTENT)
+    log.close()
+    assert passed == [{name: entry[name] for name in entry if name != "prev"} for entry in entries(path)]
+
+
+def test_line_is_written_whole_also_where_the_system_writes_less_than_was_given(
+    path: Path, kept: AuditFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """POSIX, write(): it can write fewer bytes."""
+    write = os.write
+
+    def write_some(file: int, data: bytes) -> int:
+        return write(file, data[:100])
+
+    monkeypatch.setattr(os, "write", write_some)
+    for _ in range(3):
+        kept.record(INTENT)
+    report = verify(path)
+    assert (report.broken, report.entries, report.torn) == (None, 3, ())
+
+
+def test_name_of_a_new_file_is_on_disk_before_its_entry_counts(
+    path: Path, kept: AuditFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours: after a loss of power a file without a name would be an empty log."""
+    synced: list[Path] = []
+    monkeypatch.setattr(audit_log, "sync_folder", synced.append)
+    kept.record(INTENT)
+    kept.close()
+    kept.record(INTENT)
+    assert synced == [path.parent]
+
+
+def test_log_that_cannot_be_renamed_is_written_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours: Windows renames no open file, and the entry is more important than the file's size."""
+
+    def rename(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", rename)
+    log = AuditFile(path, System(now=lambda: NOW), keeping=Keeping(max_bytes=1))
+    log.record(INTENT)
+    log.record(INTENT)
+    log.close()
+    assert verify(path).files == (("audit.jsonl", 2),)
+    assert caplog.messages == [f"the audit log {path} cannot be rotated: Permission denied"]
 
 
 WRITE = """
@@ -380,8 +460,12 @@ def test_a_disk_that_fills_up_raises_and_the_chain_goes_on_once_there_is_room(pa
 def test_a_folder_that_cannot_be_made_raises(tmp_path: Path) -> None:
     """Ours: what cannot be recorded is not sent."""
     (tmp_path / "state").write_text("a file")
-    with pytest.raises(Unwritten, match="audit log cannot be written"):
+    with pytest.raises(Unwritten) as raised:
         AuditFile(tmp_path / "state" / "audit.jsonl", System()).record(INTENT)
+    assert str(raised.value) == (
+        "The audit log cannot be written (File exists). Nothing was sent. Until then, no change is sent."
+        " A person has to fix the state folder, or set another: FASTN_STATE_DIR."
+    )
 
 
 def test_a_folder_in_its_place_raises(path: Path, kept: AuditFile) -> None:
@@ -393,7 +477,7 @@ def test_a_folder_in_its_place_raises(path: Path, kept: AuditFile) -> None:
 
 def test_what_is_no_json_raises(kept: AuditFile) -> None:
     """Ours: an entry that cannot be read back is not written."""
-    with pytest.raises(Unwritten):
+    with pytest.raises(Unwritten, match=r"^The audit log cannot be written \(ValueError\)\. Nothing was sent\."):
         kept.record(replace(INTENT, duration_ms=float("nan")))
     assert kept.record(INTENT) == "1"
 
@@ -404,7 +488,7 @@ def test_an_outcome_that_cannot_be_recorded_does_not_say_that_nothing_was_sent(t
     entry = LogEntry(AuditEvent.OUTCOME, "local", "default", "delete_customer", of="1", outcome="done")
     with pytest.raises(Unwritten) as raised:
         AuditFile(tmp_path / "state" / "audit.jsonl", System()).record(entry)
-    assert NOTHING_SENT not in str(raised.value)
+    assert str(raised.value).startswith("The audit log cannot be written (File exists). Until then, ")
 
 
 def test_every_line_is_json_that_other_tools_read(kept: AuditFile, path: Path) -> None:

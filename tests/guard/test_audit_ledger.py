@@ -95,6 +95,38 @@ async def test_ledger_knows_the_newest_entry_once_it_was_told(
     assert await ledger.audit_mark("other.jsonl") is None
 
 
+async def test_ledger_is_told_of_each_entry_once(
+    path: Path, ledger: Ledger, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours: nothing is written to it where nothing is new."""
+    told: list[tuple[str, int, str]] = []
+
+    async def mark_audit(name: str, n: int, head: str) -> None:
+        told.append((name, n, head))
+
+    monkeypatch.setattr(ledger, "mark_audit", mark_audit)
+    log = opened()
+    await log.anchor()
+    log.record(OUTCOME)
+    for _ in range(2):
+        await log.settle()
+        await log.anchor()
+    assert told == [("audit.jsonl", 1, heads(path)[0])]
+    log.record(INTENT)
+    await log.settle()
+    assert told[1:] == [("audit.jsonl", 2, heads(path)[1])]
+
+
+async def test_closed_log_learns_its_end_from_the_ledger_again(path: Path, opened: Callable[..., AuditFile]) -> None:
+    """Ours: it forgets what it knew, as a new process would."""
+    log = opened()
+    await written(log, 3)
+    log.close()
+    path.unlink()
+    await log.anchor()
+    assert log.record(INTENT) == "5"
+
+
 async def test_entry_that_the_ledger_cannot_be_told_of_is_logged_and_told_of_later(
     path: Path,
     ledger: Ledger,
@@ -147,7 +179,7 @@ async def test_entry_is_on_disk_before_the_ledger_knows_of_it(
 
 @pytest.mark.parametrize("left", [None, 0, 3])
 async def test_log_that_lost_entries_goes_on_with_its_number_and_says_what_is_missing(
-    path: Path, ledger: Ledger, opened: Callable[..., AuditFile], left: int | None
+    path: Path, ledger: Ledger, opened: Callable[..., AuditFile], caplog: pytest.LogCaptureFixture, left: int | None
 ) -> None:
     """Ours: whoever can empty the log can neither stop the server nor hide it."""
     await written(opened(), 5)
@@ -171,6 +203,7 @@ async def test_log_that_lost_entries_goes_on_with_its_number_and_says_what_is_mi
         f"The log ended with entry 5 (hash {head}); {gone} are not in this folder:"
         " the log was emptied, shortened or moved elsewhere."
     )
+    assert caplog.messages == [f"the audit log {path}: {note['message']}"]
     assert (entry["n"], entry["event"]) == (7, "intent")
     assert verify(path, anchor=anchor).broken is not None
 
