@@ -112,6 +112,13 @@ async def test_ledger_is_told_of_each_entry_once(
         await log.settle()
         await log.anchor()
     assert told == [("audit.jsonl", 1, heads(path)[0])]
+
+    async def audit_mark(name: str) -> tuple[int, str]:
+        return told[-1][1:] if name == "audit.jsonl" else (0, "")
+
+    monkeypatch.setattr(ledger, "audit_mark", audit_mark)
+    await opened().anchor()
+    assert len(told) == 1
     log.record(INTENT)
     await log.settle()
     assert told[1:] == [("audit.jsonl", 2, heads(path)[1])]

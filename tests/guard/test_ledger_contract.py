@@ -418,6 +418,7 @@ async def test_a_request_that_is_void_keeps_who_decided_it_unless_another_did(le
     for name in ("kept", "changed"):
         await ledger.open(grant(name))
         await ledger.decide(grant(name), Vote("local_page", True, NOW), "local_page", "a note")
+    assert await ledger.void("kept", RequestState.STALE, NOW + 600) is None
     kept = await ledger.void("kept", RequestState.STALE, NOW + 1)
     changed = await ledger.void("changed", RequestState.STALE, NOW + 2, by="terminal", note="another")
     assert kept is not None
@@ -439,6 +440,13 @@ def test_account_is_bound_to_its_key_and_shown_without_it(account: str, name: st
     """Ours: two keys of one account share no declines, distrusted channels and open requests."""
     assert account_name(account) == name
     assert replace(grant(), account=account).holder == f"{key}local"
+
+
+def test_only_a_request_that_is_open_expires() -> None:
+    """Ours: an approval that was not used in time stays one that nobody can use."""
+    assert grant().expired(NOW + 599) is None
+    assert replace(grant(), state=RequestState.APPROVED).expired(NOW + 600) is None
+    assert grant().expired(NOW + 700) == replace(grant(), state=RequestState.UNANSWERED, decided=NOW + 600)
 
 
 def test_request_needs_one_person_or_two() -> None:
@@ -490,6 +498,14 @@ ACCOUNT = "default at live.fastn.ai"
 async def test_a_change_is_found_as_it_was_noted_by_every_process(ledger: Ledger, other: Ledger) -> None:
     await ledger.begin(change())
     assert await other.change(ACCOUNT, "c1") == change()
+
+
+async def test_a_change_is_begun_once(ledger: Ledger) -> None:
+    """Ours: a second change of the same id is refused, and the first one stands."""
+    await ledger.begin(change())
+    with pytest.raises(Exception, match=r"(?i)unique|a change of this id exists already"):
+        await ledger.begin(replace(change(), tool="delete_customer"))
+    assert await ledger.change(ACCOUNT, "c1") == change()
 
 
 async def test_a_change_is_of_one_account(ledger: Ledger) -> None:

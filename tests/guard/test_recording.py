@@ -1,17 +1,29 @@
 """What the audit log keeps of a call, from the question to its outcome. Ours."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import stores
+from deciding import allowed
 from pydantic import JsonValue
+from stores import grant
 from world import FormNow, World, yes
 
+from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval.request import Decline
 from fastn_mcp.guard.audit.files import entries
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, Unwritten
+from fastn_mcp.guard.audit.recorder import Recorder, record_expired
+from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateSecret
-from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 pytestmark = pytest.mark.anyio
 
@@ -145,3 +157,178 @@ async def test_a_batch_is_recorded_as_one_question_and_as_each_of_its_calls(worl
             duration_ms=0.0,
         ),
     ]
+
+
+# By hand: what a call and a decision cannot show by themselves.
+
+NOW = datetime(2026, 11, 25, 1, 40, 35, tzinfo=UTC)
+SYSTEM = System(now=lambda: NOW, monotonic=lambda: 1.0)
+
+
+class Observer:
+    """What happened in this process."""
+
+    def __init__(self) -> None:
+        self.entries: list[Mapping[str, JsonValue]] = []
+        self.reads = 0
+
+    def entry(self, line: Mapping[str, JsonValue]) -> None:
+        self.entries.append(line)
+
+    def read(self) -> None:
+        self.reads += 1
+
+
+@pytest.fixture
+def observer() -> Observer:
+    return Observer()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Generator[AuditFile]:
+    log = AuditFile(tmp_path / "audit.jsonl", SYSTEM)
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def recorder(log: AuditFile, observer: Observer) -> Recorder:
+    return Recorder(log, "default", SYSTEM, observer)
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path) -> Recorder:
+    """A recorder whose log cannot be written."""
+    (tmp_path / "a file").touch()
+    return Recorder(AuditFile(tmp_path / "a file" / "audit.jsonl", SYSTEM), "default", SYSTEM)
+
+
+def last(log: AuditFile) -> dict[str, JsonValue]:
+    """The newest entry, without what the chain adds."""
+    *_, entry = entries(log.path)
+    return {name: value for name, value in entry.items() if name not in ("n", "time", "prev", "hash", "digest")}
+
+
+def test_a_decision_is_recorded_with_its_channel_and_an_expiry_without(recorder: Recorder, log: AuditFile) -> None:
+    """Ours: nobody decided a request that expired."""
+    recorder.decided(AuditEvent.DECLINED, grant(), "not now")
+    said = last(log)
+    assert (said["event"], said["consent"], said["message"], said["grant"]) == (
+        "declined",
+        "local_page",
+        "not now",
+        "g1",
+    )
+    recorder.decided(AuditEvent.EXPIRED, grant(), None)
+    said = last(log)
+    assert (said["event"], "consent" in said, "message" in said) == ("expired", False, False)
+
+
+def test_what_was_done_and_cannot_be_recorded_is_logged(
+    recorder: Recorder, unwritable: Recorder, log: AuditFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours: a call that was sent, and a decision, stand; a call is not sent where its intent cannot be recorded."""
+    call = CreateCustomer(name="Acme")
+    unwritable.outcome(recorder.intent(allowed(call)), "done")
+    unwritable.decided(AuditEvent.APPROVED, grant(), None)
+    assert caplog.messages == [
+        "the outcome done of create_customer could not be audited",
+        "the decision approved on delete_customer could not be audited",
+    ]
+    with pytest.raises(Unwritten):
+        unwritable.intent(allowed(call))
+    assert last(log)["event"] == "intent"
+
+
+def test_a_read_is_observed_and_not_recorded(recorder: Recorder, log: AuditFile, observer: Observer) -> None:
+    """Ours: it changes nothing."""
+    recorder.read()
+    assert recorder.intent(allowed(GetCustomer(customer_id="cus_1"))) is None
+    recorder.outcome(None, "done")
+    assert observer.reads == 1
+    assert not log.path.exists()
+
+
+def test_a_call_that_waits_is_observed_and_not_recorded_again(
+    recorder: Recorder, unwritable: Recorder, log: AuditFile, observer: Observer
+) -> None:
+    """Ours: its request is in the log already, perhaps by another process."""
+    shown: Any = SimpleNamespace(effect=Effect.DESTROY, name="Acme")
+    call = DeleteCustomer(customer_id="cus_1")
+    recorder.waits(call, "local", shown)
+    (waits,) = observer.entries
+    assert {name: value for name, value in waits.items() if name != "digest"} == {
+        "time": "2026-11-25T01:40:35.000Z",
+        "event": "asked",
+        "principal": "local",
+        "account": "default",
+        "tool": "delete_customer",
+        "target": "cus_1",
+        "effect": "destroy",
+        "name": "Acme",
+    }
+    assert not log.path.exists()
+    unwritable.waits(call, "local", shown)
+    unwritable.read()
+
+
+@pytest.mark.parametrize(
+    ("call", "result", "target", "name"),
+    [
+        (CreateCustomer(name="Acme"), {"id": "cus_7", "name": "Acme"}, "cus_7", "Acme"),
+        (CreateCustomer(name="Acme"), {"id": 7, "name": "Acme"}, "7", "Acme"),
+        (CreateCustomer(name="Acme"), {"id": True}, "True", None),
+        (CreateCustomer(name="Acme"), {"name": "Acme"}, None, None),
+        (CreateCustomer(name="Acme"), None, None, None),
+        (DeleteCustomer(customer_id="cus_1"), {"id": "cus_1", "name": "Acme"}, "cus_1", "Acme"),
+        (DeleteCustomer(customer_id="cus_1"), {"id": "cus_2", "name": "Globex"}, "cus_1", None),
+    ],
+)
+def test_an_outcome_names_what_the_call_made_or_acted_on(
+    recorder: Recorder,
+    log: AuditFile,
+    call: CreateCustomer | DeleteCustomer,
+    result: dict[str, object] | None,
+    target: str | None,
+    name: str | None,
+) -> None:
+    """Ours: by the response, where it is of the same resource; the arguments are in the intent."""
+    made = None if result is None else FastnObject.model_validate(result)
+    recorder.outcome(recorder.intent(allowed(call), "chg_1"), "done", "as asked", made)
+    said = last(log)
+    assert (said["of"], said["outcome"], said["message"], said["duration_ms"]) == ("1", "done", "as asked", 0.0)
+    assert (said.get("target"), said.get("name")) == (target, name)
+    assert "arguments" not in said
+
+
+def test_a_call_that_is_not_sent_is_recorded_with_its_rule_and_the_note(recorder: Recorder, log: AuditFile) -> None:
+    """Ours: of the facts of an error only a text is a rule."""
+    call = DeleteCustomer(customer_id="cus_1")
+    common = {
+        "principal": "local",
+        "account": "default",
+        "tool": "delete_customer",
+        "target": "cus_1",
+        "arguments": {"customer_id": "cus_1"},
+        "effect": "destroy",
+    }
+    recorder.not_sent(call, "local", Declined("A person declined.", facts={"rule": "rule 1", "note": "not now"}))
+    assert last(log) == {
+        "event": "declined",
+        **common,
+        "rule": "rule 1",
+        "outcome": "declined",
+        "message": 'A person declined. The person\'s note: "not now"',
+    }
+    recorder.not_sent(call, "local", Refused("No.", facts={"rule": 1, "note": ""}))
+    assert last(log) == {"event": "refused", **common, "outcome": "refused", "message": "No."}
+
+
+async def test_a_request_that_expired_is_recorded_once(recorder: Recorder, log: AuditFile) -> None:
+    """Ours: by the process that closed it."""
+    ledger = SqliteLedger(":memory:")
+    await ledger.open(grant())
+    for _ in range(2):
+        await record_expired(ledger, grant().account, stores.NOW + 600, recorder.decided)
+    ledger.close()
+    assert [(entry["event"], entry["grant"]) for entry in entries(log.path)] == [("expired", "g1")]
