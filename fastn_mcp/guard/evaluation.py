@@ -11,7 +11,9 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, Refused
+from fastn_mcp.fastn.credits import credits_of, credits_used
 from fastn_mcp.fastn.dependents import find_dependents
+from fastn_mcp.fastn.rows import row_of
 from fastn_mcp.fastn.targets import Call, Send, no_such, read_references, read_target
 from fastn_mcp.guard.approval.request import FREE
 from fastn_mcp.guard.changes import Batch
@@ -22,6 +24,7 @@ from fastn_mcp.guard.policy import PLANNED, Decision, Policy, PolicyDecision, Si
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown, preview, state
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
+from fastn_mcp.tools.account import GetBilling
 from fastn_mcp.tools.ai import AiBuild, AiChat, normalize_reply
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.tool import Effect, FastnObject
@@ -33,13 +36,19 @@ NOT_HEARD = "This server has seen no answer in this session, and Fastn has no wa
 
 
 class AiSessions:
-    """AI sessions of one account, with the approvals and questions that are pending in each."""
+    """AI sessions of one account, with the plan, approvals and questions that are pending in each."""
 
     def __init__(self) -> None:
         self._asked: dict[str, list[JsonValue]] = {}
+        self._plans: dict[str, JsonValue] = {}
+        self.last_price: float | None = None
+        """Credits that the last message used, according to its answer."""
 
     def note(self, call: Call, answer: FastnObject | None) -> None:
-        """Remember what is pending according to `answer`. None, before a call is sent, forgets the session's state."""
+        """Remember what is pending according to `answer`. None, before a call is sent, forgets the session's state.
+
+        A plan is kept until another replaces it: Fastn may ask for its approval in a later answer.
+        """
         if not isinstance(call, (AiChat, AiBuild)):
             return
         if answer is None:
@@ -48,12 +57,15 @@ class AiSessions:
         said = cast("dict[str, JsonValue]", answer.model_dump(exclude_unset=True))
         reply = normalize_reply(said, call.session_id)
         session = reply.get("session_id")
+        self.last_price = credits_used(reply)
         if isinstance(session, str):
             self._asked.pop(session, None)
             asked = (reply.get(name) for name in ("pending_approvals", "questions"))
             self._asked[session] = [item for items in asked if isinstance(items, list) for item in items]
-            if len(self._asked) > _MOST:
-                del self._asked[next(iter(self._asked))]
+            self._plans[session] = reply.get("plan") or self._plans.pop(session, None)
+            for of_sessions in (self._asked, self._plans):
+                if len(of_sessions) > _MOST:
+                    del of_sessions[next(iter(of_sessions))]
 
     def target(self, call: Call) -> FastnObject | None:
         """Return the session that a message continues, with what is pending there; None for a new session.
@@ -63,7 +75,9 @@ class AiSessions:
         session = call.session_id if isinstance(call, (AiChat, AiBuild)) else None
         if session is None:
             return None
-        pending = self._asked.get(session)
+        pending, plan = self._asked.get(session), self._plans.get(session)
+        if pending and plan:
+            pending = [{"plan": plan}, *pending]
         return FastnObject.model_validate({"id": session, "pending": NOT_HEARD if pending is None else pending})
 
 
@@ -304,6 +318,8 @@ class Evaluator:
         try:
             names = await read_references(call, target, self._read)
             shown = preview(call, effect, self.account, target, dependence, verdict.reason, names, undoes)
+            if isinstance(call, (AiChat, AiBuild)):
+                shown = replace(shown, costs=await self._costs())
         except RefusedValue as error:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
         is_unsettled = earlier is not None
@@ -314,6 +330,16 @@ class Evaluator:
         if not each_time and call.target is not None and verdict.decision is Decision.CONFIRM:
             similar = self._similar(call, principal, effect)
         return CallEvaluation(call, digest, effect, verdict, target, shown, sha256(bound), similar)
+
+    async def _costs(self) -> str:
+        """Describe the credits of a message to Fastn's AI: the balance, and the price as far as it is known."""
+        last = self.ai_sessions.last_price
+        price = f"the last message used {last:,.10g}" if last is not None else "Fastn tells the price only afterwards"
+        try:
+            balance = credits_of(row_of(await self._read(GetBilling()))).balance or "Fastn does not tell the balance."
+        except FastnError as error:
+            balance = f"The balance could not be read: {error.what}"
+        return f"Spends AI credits; {price}. {balance}"
 
     def raise_if_denied(self, evaluation: Evaluation) -> None:
         """Raise a `Refused` that names every call of the batch that the policy denies, if there is one."""

@@ -68,7 +68,9 @@ class Preview:
     dependence: Dependence
     left_out: int
     pending: tuple[JsonValue, ...] = ()
-    """Questions of Fastn's AI in the session that the call continues."""
+    """Plan, requests and questions of Fastn's AI in the session that the call continues."""
+    costs: str = ""
+    """Price and balance of a call that spends."""
     approval: str = ""
     """Whose approval the call needs, for the agent."""
 
@@ -105,7 +107,8 @@ class Preview:
     def _said(self) -> list[str]:
         """Return the sentences, the reason of the request and the changes that the first sentence does not give."""
         first, second, *facts = self.says.lines()
-        return [first, " ".join(filter(None, (second, self.because))), *facts, *filter(None, (self._changed(),))]
+        second = " ".join(filter(None, (second, self.costs, self.because)))
+        return [first, second, *facts, *filter(None, (self._changed(),))]
 
     def _call(self) -> str:
         limit = _WHOLE if self._is_whole else LONGEST_VALUE
@@ -136,8 +139,8 @@ class Preview:
             "does": f"{self.says.first} {self.says.lost}".rstrip(),
             "undo": self.undo,
         }
-        if self.because:
-            body["because"] = self.because
+        said = {"costs": self.costs, "because": self.because, "approval": self.approval}
+        body |= {name: text for name, text in said.items() if text}
         if self.target is not None:
             body["target"] = {"id": self.target, "name": self.name}
         elif self.name is not None:
@@ -155,8 +158,6 @@ class Preview:
             ]
         if self.dependence.unchecked:
             body["not_checked"] = list(self.dependence.unchecked)
-        if self.approval:
-            body["approval"] = self.approval
         return redact_object(body)
 
 

@@ -27,20 +27,23 @@ from fastn_mcp.tools.ai import (
     normalize_reply,
     waits_for_person,
 )
-from fastn_mcp.tools.connectors import ListConnectors
+from fastn_mcp.tools.connectors import GetConnector, ListConnectors
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import FastnObject, suggested
 from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 
 
-def next_step(reply: Mapping[str, JsonValue]) -> JsonValue:
-    """Return the next step; None if the AI has finished and asks nothing."""
+def next_step(reply: Mapping[str, JsonValue], made: Row | None = None, kind: str = "", name: str = "") -> JsonValue:
+    """Return the next step; None if the AI has finished and asks nothing.
+
+    `made` is what was just built, `kind` and `name` what the AI is building.
+    """
     session = reply.get("session_id")
     if session is None and waits_for_person(reply):
         return "Fastn names no session, so this conversation cannot be continued."
     if reply.get("pending_approvals"):
         return {
-            "what": "Show the person what pending_approvals holds: only they can approve. "
+            "what": "Show the person the plan and pending_approvals in full: only they can approve. "
             "A rejection says what to do instead. Each answer spends credits.",
             "if_they_agree": _answer(session, "approve"),
             "otherwise": _answer(session, "reject"),
@@ -50,6 +53,13 @@ def next_step(reply: Mapping[str, JsonValue]) -> JsonValue:
     if isinstance(key := reply.get("resourceId"), str) and key:
         # Workflow ids start with wf_. Other ids do not say their kind.
         return suggested(GetWorkflow, workflow_id=key) if key.startswith("wf_") else suggested(Find, query=key)
+    if made is not None:
+        of = made["kind"] == "workflow"
+        return (
+            suggested(GetWorkflow, workflow_id=made["id"]) if of else suggested(GetConnector, connector_id=made["id"])
+        )
+    if word(reply, "status") in IN_PROGRESS and kind:
+        return follow(kind, name)
     if session is None:
         return None
     if word(reply, "status") in IN_PROGRESS:
@@ -59,13 +69,23 @@ def next_step(reply: Mapping[str, JsonValue]) -> JsonValue:
     return None
 
 
+def follow(kind: str, name: str = "") -> dict[str, JsonValue]:
+    """Return the next step while something is being built that nothing keeps from being made."""
+    step = suggested(_LISTS[kind], **({"search": name} if name else {})) or {}
+    return {
+        "what": "It continues. Look for it in this list, which costs nothing; asking the AI spends credits.",
+        **step,
+    }
+
+
 def ask_status(reply: Mapping[str, JsonValue]) -> JsonValue:
-    """Return the next step while a build is running."""
+    """Return the next step while the AI works on a plan that it will ask a person to approve."""
     session = reply.get("session_id")
     if session is None:
         return "Look later with list_workflows or list_connectors; Fastn names no session that could be asked."
     return {
-        "what": "It continues. Looking at the lists is free; asking spends a credit, and a person approves it.",
+        "what": "It plans, and makes nothing before a person has approved the plan. Only the AI shows the plan: asking "
+        "for it spends credits, and a person approves that. Fastn has no free way to read it.",
         **(_answer(session, "status?")),
     }
 
@@ -154,7 +174,9 @@ _SKEW = timedelta(minutes=2)
 
 
 async def chat(call: AiChat, context: ProcedureContext) -> Done | Pending:
-    """Send a message to the AI. A person answers its questions, by a separate call."""
+    """Send a message to the AI. A message into a session may approve a change, so what changed is reported."""
+    if call.session_id is not None:
+        return await _follow(call, tuple(_LISTS), "", context)
     outcome = await context.change(call)
     if not isinstance(outcome, Done):
         return outcome
@@ -163,57 +185,73 @@ async def chat(call: AiChat, context: ProcedureContext) -> Done | Pending:
 
 
 async def build(call: AiBuild, context: ProcedureContext) -> Done | Pending:
-    """Have the AI build, and report what changed. Polls the lists for `wait_seconds`; reads cost no credits."""
+    """Have the AI build, and report what changed."""
     kind = "connector" if call.type.casefold() == "connector" else "workflow"
-    before = await _take_inventory(context.read, kind)
-    sent = context.system.now() - _SKEW
     try:
-        outcome = await context.change(call)
+        return await _follow(call, (kind,), call.name or "", context)
     except UnknownOutcome as error:
         listing = _LISTS[kind]
         error.facts.setdefault("settle", suggested(listing, **({"search": call.name} if call.name else {})))
         error.next_step = f"Look with {listing.tool_name()} for what was built."
         raise
+
+
+async def _follow(
+    call: AiBuild | AiChat, kinds: tuple[str, ...], name: str, context: ProcedureContext
+) -> Done | Pending:
+    """Send a message, and report what changed. Polls the lists for `wait_seconds`, since reads cost no credits.
+
+    A build in manual mode waits for the approval of its plan, which only the AI shows; after that the lists tell.
+    """
+    before = await _take_inventory(context.read, kinds[0])
+    sent = context.system.now() - _SKEW
+    outcome = await context.change(call)
     if not isinstance(outcome, Done):
         return outcome
     reply = _reply_of(outcome.result, call.session_id)
+    made: Row | None = None
     try:
-        waited = await _wait(call, kind, reply, before, sent, context)
+        waited = await _wait(call.wait_seconds, kinds, name, reply, before, sent, context)
+        changed = _changed(before, await _take_inventory(context.read, kinds[0]), sent)
+        made = next((row for row in cast("list[Row | str]", changed["created"]) if isinstance(row, dict)), None)
         seen: dict[str, JsonValue] = {
-            "changed": _changed(before, await _take_inventory(context.read, kind), sent),
+            "changed": changed,
             **({"waited_seconds": round(waited, 1)} if call.wait_seconds else {}),
         }
     except Exception as error:  # the request was sent, and no later error may hide that
         why = error.what if isinstance(error, FastnError) else type(error).__name__
         seen = {"changed": {"not_checked": [f"It was sent; what it changed could not be read: {why}"]}}
-    step = next_step(reply)
-    return Done(
-        _with_next(reply, seen, ask_status(reply) if step is None and not _has_ended(reply) else step), outcome.change
-    )
+    plans = isinstance(call, AiBuild) and call.approval_mode == "manual"
+    step = next_step(reply, made, "" if plans else kinds[0], name)
+    if step is None and isinstance(call, AiBuild) and not _has_ended(reply):
+        step = ask_status(reply) if plans else follow(kinds[0], name)
+    return Done(_with_next(reply, seen, step), outcome.change)
 
 
 async def _wait(
-    call: AiBuild,
-    kind: str,
+    seconds: int,
+    kinds: tuple[str, ...],
+    name: str,
     reply: dict[str, JsonValue],
     before: Inventory,
     sent: datetime,
     context: ProcedureContext,
 ) -> float:
-    """Wait until the build created something, asks a person, or the time is over. Returns the seconds waited."""
+    """Wait until something was created, the AI asks a person, or the time is over. Returns the seconds waited."""
     began = context.system.monotonic()
     pause, waited = _FIRST_PAUSE, 0.0
-    while waited < call.wait_seconds and not _has_ended(reply) and not waits_for_person(reply):
-        await context.report(f"building for {waited:.0f} s", waited, float(call.wait_seconds))
-        await context.system.sleep(min(pause, call.wait_seconds - waited))
+    while waited < seconds and not _has_ended(reply) and not waits_for_person(reply):
+        for kind in kinds:
+            try:
+                page = cast("Listed[FastnObject]", await context.read(_LISTS[kind](limit=100, search=name or None)))
+            except FastnError:
+                continue  # the final inventory reports what could not be read
+            if any(_is_new(kind, row_of(row), before, sent) for row in page.items):
+                return waited
+        await context.report(f"building for {waited:.0f} s", waited, float(seconds))
+        await context.system.sleep(min(pause, seconds - waited))
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)
         waited = context.system.monotonic() - began
-        try:
-            page = cast("Listed[FastnObject]", await context.read(_LISTS[kind](limit=100, search=call.name)))
-        except FastnError:
-            continue  # the final inventory reports what could not be read
-        if any(_is_new(kind, row_of(row), before, sent) for row in page.items):
-            break
     return waited
 
 
@@ -227,7 +265,8 @@ def _reply_of(answer: FastnObject, session: str | None) -> dict[str, JsonValue]:
 
 def _with_next(reply: dict[str, JsonValue], seen: dict[str, JsonValue], step: JsonValue) -> AiReply:
     """Put our fields first, as a long answer is cut at its end."""
-    first = {name: reply[name] for name in ("session_id", "status") if name in reply} | seen
+    ours = ("session_id", "status", "plan", "pending_approvals", "questions")
+    first = {name: reply[name] for name in ours if name in reply} | seen
     if step is not None:
         first["next"] = step
     return AiReply.model_validate(first | {name: value for name, value in reply.items() if name not in first})

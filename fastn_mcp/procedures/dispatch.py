@@ -20,11 +20,13 @@ from fastn_mcp.guard.preview import Shown
 from fastn_mcp.procedures.ai import build, chat
 from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
+from fastn_mcp.procedures.get_connector import described
 from fastn_mcp.procedures.tables import listed
 from fastn_mcp.procedures.wait_for_execution import run_and_wait
 from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
 from fastn_mcp.tools.account import QueryAuditLog
 from fastn_mcp.tools.ai import AiBuild, AiChat
+from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
@@ -141,6 +143,8 @@ async def _perform(call: Tool[Any], context: ProcedureContext) -> FastnObject | 
             return await chat(call, context)
         case AiBuild():
             return await build(call, context)
+        case GetConnector():
+            return await described(call, context)
         case Operation() if call.effect is Effect.READ:
             return await context.read(call)
         case Operation():

@@ -1,8 +1,8 @@
 """Simulated AI agents of Fastn: sessions, questions, approval cards, and builds that take time.
 
 In `manual` mode the agent sends an approval card before each change, and a build sends one with its plan. A message
-that begins with "approve" or "reject" answers it. In `auto` mode there are no cards. A build proceeds with time and
-with each poll ("status?").
+that begins with "approve" or "reject" answers it. In `auto` mode there are no cards. A build proceeds with time, with
+each poll ("status?"), and once it is approved with each list of its kind.
 """
 
 import re
@@ -97,16 +97,38 @@ def _progress(context: RouteContext, session: Row, row: Row, calls: list[Row] | 
     if step >= _PLANNED and not row["approved"]:
         pending = session["pendingApprovals"]
         fresh = _card(context, f"create{str(row['type']).capitalize()}", {"buildId": row["id"], "name": row["name"]})
-        shown = _build_shown(row, _PLANNED, "waiting_for_user")
+        shown = _build_shown(row, _PLANNED, "waiting_for_user") | {"plan": _plan(row)}
         return _reply(context, session, "The plan is ready. May I make it?", cards=pending or [fresh], more=shown)
     if step < len(PHASES):
         text = f"BUILD PROGRESS {step}/{len(PHASES)}: {PHASES[step]}"
         return _reply(context, session, text, calls=calls, more=_build_shown(row, step, "running"))
-    if row["resourceId"] is None:
-        row["resourceId"] = _create(context, row["type"], row["name"], row["prompt"], row["connectors"])
-        context.state.put("_builds", row)
+    row = _finished(context, row)
     text = f"BUILD PROGRESS {len(PHASES)}/{len(PHASES)}: the {row['type']} {row['resourceId']} is ready."
     return _reply(context, session, text, calls=calls, more=_build_shown(row, len(PHASES), "completed"))
+
+
+def look(context: RouteContext, kind: str) -> None:
+    """Advance the approved builds of a kind, whose list is read."""
+    for row in context.state.all("_builds"):
+        if row["type"] == kind and row["approved"] and row["resourceId"] is None:
+            row = context.state.put("_builds", {**row, "polls": row["polls"] + 1})
+            if _step(row, context.now) >= len(PHASES):
+                _finished(context, row)
+
+
+def _finished(context: RouteContext, row: Row) -> Row:
+    if row["resourceId"] is None:
+        made = _create(context, row["type"], row["name"], row["prompt"], row["connectors"])
+        row = context.state.put("_builds", {**row, "resourceId": made})
+    return row
+
+
+def _plan(row: Row) -> str:
+    """Return the plan of a build, in Markdown as Fastn's agent writes it."""
+    steps = [f"Read from {app} and pass on what changed." for app in row["connectors"][:-1]]
+    steps += [f"Write to {row['connectors'][-1]}."] if row["connectors"] else ["Run the code described in the prompt."]
+    what = f"the workflow `{slug_of(row['name'])}` as a draft" if row["type"] == "workflow" else "a private connector"
+    return "\n".join([f"## {row['name']}", f"Creates {what}. {row['prompt']}", *(f"- {step}" for step in steps)])
 
 
 def _step(row: Row, now: datetime) -> int:

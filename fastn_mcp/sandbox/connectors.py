@@ -79,13 +79,38 @@ def connector(
         "visibility": "Public",
         "origin": "managed",
         "stage": "live",
-        "actions": [
-            {"id": state.uuid(), "slug": action, "method": "POST" if action[0] in "cui" else "GET"}
-            for action in actions
-        ],
+        "actions": [_action(state.uuid(), action) for action in actions],
         "events": [{"name": event, "status": "Not Subscribed"} for event in events],
         **provenance(stamp(when), "fastn"),
     }
+
+
+_INPUTS = {
+    "insertRows": {"rows*": "array", "table": "string"},
+    "listMessages": {"channel": "string", "limit": "integer"},
+    "listOrders": {"id": "string", "since": "string", "limit": "integer"},
+    "postMessage": {"channel*": "string", "text*": "string"},
+    "updateInventory": {"sku*": "string", "quantity*": "integer"},
+}
+"""Inputs of the actions that the code of workflows calls. A star marks what is required."""
+
+_INPUTS_BY_VERB = {
+    "list": {"since": "string", "limit": "integer"},
+    "create": {"data*": "object"},
+    "update": {"id*": "string", "data*": "object"},
+}
+"""Inputs of other actions, by the first word of their name."""
+
+
+def _action(key: str, slug: str) -> Row:
+    verb = slug[: next((place for place, letter in enumerate(slug) if letter.isupper()), len(slug))]
+    inputs = _INPUTS.get(slug) or _INPUTS_BY_VERB.get(verb, {"id*": "string"})
+    schema: Row = {
+        "type": "object",
+        "properties": {name.rstrip("*"): {"type": type_} for name, type_ in inputs.items()},
+        "required": [name.rstrip("*") for name in inputs if name.endswith("*")],
+    }
+    return {"id": key, "slug": slug, "method": "POST" if slug[0] in "cui" else "GET", "inputSchema": schema}
 
 
 def new_connector(state: SandboxState, name: str, slug: str, description: str | None, auth: str = "OAUTH_2") -> Row:

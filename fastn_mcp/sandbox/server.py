@@ -40,8 +40,13 @@ from fastn_mcp.sandbox.resource import ENDPOINTS, One, Outcome, RouteContext
 from fastn_mcp.sandbox.run_history import History, RunSeries
 from fastn_mcp.sandbox.state import Row, SandboxState, StateFile, record
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
+from fastn_mcp.tools.connectors import ListConnectors
 from fastn_mcp.tools.operation import Operation, Request, Route
 from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.workflows import ListWorkflows
+
+_BUILT: dict[AnyOperation, str] = {ListWorkflows: "workflow", ListConnectors: "connector"}
+"""Lists of what Fastn's AI builds."""
 
 HANDLERS = (account, ai, connectors, customers, keys, runs, triggers, workflows)
 """Modules imported to register their handlers in `ENDPOINTS`."""
@@ -225,6 +230,8 @@ class Sandbox:
             body = self._renamed(sent or {}, {renamed: name for name, renamed in self.behaviour.fields.items()})
             call = self._call(operation, request, None if sent is None else body)
             context = RouteContext(self.state, self.history, now, who, body)
+            if (kind := _BUILT.get(operation)) is not None:
+                ai.look(context, kind)
             return self._answered(ENDPOINTS[operation].handler(context, call), call, request.query)
         except SandboxRefusal as refusal:
             return self._refused(refusal)

@@ -29,6 +29,7 @@ class Conversation(Operation[Result], Generic[Result]):
     approval_mode: Annotated[str, Field(description="manual (default) asks before each change; auto does not.")] = (
         "manual"
     )
+    wait_seconds: WaitSeconds = 0
 
     @property
     @override
@@ -48,7 +49,7 @@ class Conversation(Operation[Result], Generic[Result]):
 
 
 class AiChat(Conversation[AiReply]):
-    """Send a message to Fastn's AI. Spends credits; may take minutes. Never retried."""
+    """Send a message to Fastn's AI. Spends credits."""
 
     route = POST("/api/v1/ai/chat")
 
@@ -65,7 +66,7 @@ class AiChat(Conversation[AiReply]):
 
 
 class AiBuild(Conversation[AiReply]):
-    """Have Fastn's AI build a connector or workflow. Spends credits. Follow it by ai_chat with its session_id."""
+    """Have Fastn's AI build a connector or workflow. Spends credits."""
 
     route = POST("/api/v1/ai/build")
 
@@ -73,7 +74,6 @@ class AiBuild(Conversation[AiReply]):
     prompt: Annotated[str, Field(description="What to build.", min_length=1)]
     name: Annotated[str | None, Field(description="Its name.")] = None
     connectors: Annotated[Texts | None, Field(description="Connector slugs to use.")] = None
-    wait_seconds: WaitSeconds = 0
 
 
 _CONTEXT = frozenset({"customerId", "workflowId", "connectorId"})

@@ -63,7 +63,9 @@ def posted_paths(world: World) -> list[str]:
 
 
 def read_paths(world: World) -> list[str]:
-    return [heard.path for heard in world.sandbox.requests if heard.method == "GET"]
+    """Return the paths of reads, except that of the balance, which the preview shows."""
+    paths = [heard.path for heard in world.sandbox.requests if heard.method == "GET"]
+    return [path for path in paths if path != "/api/v1/billing"]
 
 
 def make(world: World, name: str) -> Row:
@@ -104,14 +106,49 @@ async def test_approval_cards_are_left_to_the_person(world: World) -> None:
 
 async def test_build_is_completed_by_following_next(world: World) -> None:
     """Ours: `next` of each answer leads to the result; only the approval is a person's."""
-    started = await reply_to(world, AiBuild(type="workflow", prompt="Sync orders to Xero"))
+    started = await reply_to(world, AiBuild(type="workflow", prompt="Sync orders to Xero", connectors=["xero"]))
+    assert "no free way" in started["next"]["what"]
     planned = await reply_to(world, AiChat.model_validate(started["next"]["arguments"]))
     assert planned["pending_approvals"]
-    running = await reply_to(world, AiChat.model_validate(planned["next"]["if_they_agree"]["arguments"]))
-    assert running["status"] == "running"
-    done = await reply_to(world, AiChat.model_validate(running["next"]["arguments"]))
+    assert [*planned][:4] == ["session_id", "status", "plan", "pending_approvals"]
+    assert "Creates the workflow `sync-orders-to-xero` as a draft" in planned["plan"]
+    built = await reply_to(world, AiChat.model_validate(planned["next"]["if_they_agree"]["arguments"]))
     workflow = world.sandbox.state.named("workflows", "sync-orders-to-xero")
-    assert done["next"] == {"tool": "get_workflow", "arguments": {"workflow_id": workflow["id"]}}
+    assert built["changed"]["created"] == [{"kind": "workflow", "id": workflow["id"], "name": "Sync orders to Xero"}]
+    assert built["next"] == {"tool": "get_workflow", "arguments": {"workflow_id": workflow["id"]}}
+    assert len(posted_paths(world)) == 3
+
+
+async def test_person_is_shown_the_plan_and_the_balance(world: World) -> None:
+    """Ours: what is approved is shown in full, with the credits that are left, whatever Fastn tells in which answer."""
+    started = await reply_to(
+        world, AiBuild(type="workflow", prompt="Sync orders to Xero", connectors=["shopify", "xero"])
+    )
+    planned = await reply_to(world, AiChat.model_validate(started["next"]["arguments"]))
+    call = AiChat.model_validate(planned["next"]["if_they_agree"]["arguments"])
+    shown = await world.dispatch.preview(call, Caller("local", None))
+    data: Any = shown.data()
+    assert data["pending"][0] == {"plan": planned["plan"]}
+    assert data["pending"][1:] == planned["pending_approvals"]
+    assert "Write to xero." in " ".join(shown.lines())
+    assert data["costs"].startswith("Spends AI credits; the last message used 1. 10 of 50 are left until 2026-12-01.")
+
+
+async def test_running_build_is_followed_by_reads(world: World) -> None:
+    """Ours: asking the AI spends credits, so a build that needs no approval is followed in the lists."""
+    call = AiBuild(type="connector", prompt="the Gamma API", name="Gamma API", approval_mode="auto")
+    assert (await reply_to(world, call))["next"] == {
+        "what": "It continues. Look for it in this list, which costs nothing; asking the AI spends credits.",
+        "tool": "list_connectors",
+        "arguments": {"search": "Gamma API"},
+    }
+
+
+async def test_balance_that_cannot_be_read_is_said(world: World) -> None:
+    """Ours: the call is previewed nevertheless."""
+    world.sandbox.faults.add(Status(path="/api/v1/billing", status=403, times=None))
+    shown = await world.dispatch.preview(AiChat(message="hm"), Caller("local", None))
+    assert "The balance could not be read" in cast("dict[str, Any]", shown.data())["costs"]
 
 
 @pytest.mark.parametrize(
@@ -361,7 +398,7 @@ async def test_partial_inventory_finds_new_rows_by_creation_time(built: World, w
     assert [row["name"] for row in found["created"]] == ["Greeter"]
     assert found["deleted"] == []
     assert "Not all connectors" in found["not_checked"][0]
-    assert len(read_paths(built)) - before <= 2 * PAGES + 1
+    assert len(read_paths(built)) - before <= 2 * PAGES + 2
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.credits import LIMITS, USES, credits_of
 from fastn_mcp.fastn.names import counted, label_of, name_of, sentence
-from fastn_mcp.fastn.rows import Row, inside, key_of, number, short, text, timestamp, value, word
+from fastn_mcp.fastn.rows import Row, key_of, number, short, text, timestamp, value, word
 from fastn_mcp.fastn.states import (
     MANY_FAILURES,
     NOT_WORKING,
@@ -273,8 +274,6 @@ def pending_customers(customers: Sequence[Row], total: int | None, *, more: bool
     return [AccountFinding(Severity.MEDIUM, sentence(what), ListCustomers(status=PENDING), _examples(rows))]
 
 
-_LIMITS = ("limit", "max", "maximum", "included", "quota", "allowed", "total")
-_USES = ("used", "usage", "current", "consumed", "count", "value")
 _PERCENTS = ("percent", "percentage", "percentUsed", "usedPercent", "usagePercent")
 _DEEPEST = 6
 
@@ -320,7 +319,7 @@ def _quotas(found: JsonValue, path: tuple[str, ...] = (), depth: int = 0) -> Ite
 
 
 def _quota(row: Row, path: tuple[str, ...]) -> Quota | None:
-    limit, used, percent = number(row, *_LIMITS), number(row, *_USES), number(row, *_PERCENTS)
+    limit, used, percent = number(row, *LIMITS), number(row, *USES), number(row, *_PERCENTS)
     numbers = ""
     if limit is not None and used is not None and limit > 0:
         percent = 100 * used / limit
@@ -334,24 +333,20 @@ def _quota(row: Row, path: tuple[str, ...]) -> Quota | None:
 
 def plan(billing: Row) -> dict[str, JsonValue]:
     """Return plan and credits, as far as the answer contains them."""
-    credits_ = _credits(billing)
+    credits_ = credits_of(billing)
     found: dict[str, JsonValue] = {
         "name": short(text(billing, "plan.name", "plan.slug", "plan.id", "plan", "planName", "tier")),
-        "credits_used": number(credits_, *_USES),
-        "credits_included": number(credits_, *_LIMITS),
-        "credits_reset_at": short(text(credits_, "resetsAt")),
+        "credits_used": credits_.used,
+        "credits_included": credits_.included,
+        "credits_reset_at": credits_.resets_at and f"{credits_.resets_at:%Y-%m-%dT%H:%M:%SZ}",
     }
     return {name: item for name, item in found.items() if item not in (None, "")}
 
 
 def spent_credits(billing: Row) -> list[AccountFinding]:
     """Report AI credits that are nearly used up."""
-    used, included = number(_credits(billing), *_USES), number(_credits(billing), *_LIMITS)
+    used, included = credits_of(billing).used, credits_of(billing).included
     if used is None or not included or 100 * used / included < NEAR:
         return []
     severity = Severity.HIGH if used >= included else Severity.MEDIUM
     return [AccountFinding(severity, f"{used:,.10g} of {included:,.10g} AI credits are used.", GetBilling())]
-
-
-def _credits(billing: Row) -> Row:
-    return inside(billing, "credits") or inside(billing, "aiCredits")

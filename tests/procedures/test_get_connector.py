@@ -1,0 +1,62 @@
+"""Tests of get_connector: actions with their inputs, in few tokens, whatever Fastn's schemas look like."""
+
+from typing import Any
+
+import pytest
+from pydantic import JsonValue
+from world import World
+
+from fastn_mcp.errors import FastnError
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.tools.connectors import GetConnector, UpdateConnector
+
+pytestmark = pytest.mark.anyio
+
+
+async def actions_of(world: World, key: str) -> dict[str, Any]:
+    outcome = await world.call(GetConnector(connector_id=key))
+    assert isinstance(outcome, Done), outcome
+    return outcome.result.model_dump()
+
+
+async def test_actions_are_listed_with_their_inputs(world: World) -> None:
+    """Ours: enough to write the code of a workflow."""
+    shopify = world.sandbox.state.named("connectors", "shopify")
+    found = await actions_of(world, shopify["id"])
+    assert found["actions"][1] == {
+        "slug": "updateInventory",
+        "method": "POST",
+        "input": {"sku": "string*", "quantity": "integer*"},
+    }
+    assert found["actions_note"] == "input: type of each field, * if it is required."
+    assert found["events"] == shopify["events"]
+
+
+@pytest.mark.parametrize(
+    ("action", "shown"),
+    [
+        ({"slug": "a", "input_schema": {"properties": {"x": {"type": "array", "items": {"type": "string"}}}}},
+         {"slug": "a", "input": {"x": "array of string"}}),
+        ({"slug": "a", "parameters": {"properties": {"x": {"type": "object", "properties": {"id": {}, "no": {}}}}}},
+         {"slug": "a", "input": {"x": "object {id, no}"}}),
+        ({"slug": "a", "inputSchema": {"properties": {"x": {"enum": ["on", 1]}, "y": True, "z": {}}, "required": "x"}},
+         {"slug": "a", "input": {"x": "on | 1", "y": "any", "z": "any"}}),
+        ({"slug": "a", "inputSchema": {"type": "object"}, "description": "Do it."},
+         {"slug": "a", "description": "Do it.", "input": {"type": "object"}}),
+        ({"slug": "a", "inputSchema": "text"}, {"slug": "a"}),
+        ({"other": 1}, {"other": 1}),
+    ],
+)  # fmt: skip
+async def test_unexpected_schemas_are_tolerated(world: World, action: JsonValue, shown: JsonValue) -> None:
+    """Ours: nothing is documented of an action's fields."""
+    row = world.sandbox.state.named("connectors", "gamma")
+    world.sandbox.state.put("connectors", {**row, "actions": [action]})
+    assert (await actions_of(world, row["id"]))["actions"] == [shown]
+
+
+async def test_update_keeps_whole_actions(world: World) -> None:
+    """Ours: the short form is only shown. An update sends back what Fastn sent."""
+    row = world.sandbox.state.named("connectors", "gamma")
+    call = UpdateConnector(connector_id=row["id"], description="Decks")
+    assert not isinstance(await world.call(call), FastnError)
+    assert world.sandbox.state.named("connectors", "gamma")["actions"] == row["actions"]
