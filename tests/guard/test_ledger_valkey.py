@@ -1,8 +1,9 @@
 """What the ledger on a server promises beyond the contract: servers stall, die and forget, answers get lost. Ours."""
 
 import asyncio
+import re
 import ssl
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -22,9 +23,10 @@ from valkey_server import ValkeyServer
 
 from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState
+from fastn_mcp.guard.ledger.valkey import server as valkey_module
 from fastn_mcp.guard.ledger.valkey.approvals import UnreadableRequest
 from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
-from fastn_mcp.guard.ledger.valkey.server import parse
+from fastn_mcp.guard.ledger.valkey.server import Address, parse
 from fastn_mcp.guard.policy import PLANNED
 from fastn_mcp.runtime import System
 
@@ -284,9 +286,8 @@ async def test_a_dead_server_is_tried_ever_more_rarely_and_found_again(own: Valk
                     break
             rests.append(round(clock.passed - began, 1))
             clock.passed += 10
-        assert rests[0] <= 0.2
-        assert rests == sorted(rests)
-        assert rests[-1] <= 5.1
+        # Twice as long after each failure, and two in each round.
+        assert rests == [0.1, 0.4, 1.6, *[5.0] * 5]
         own.start()
         assert await ledger.find("g1") is None
 
@@ -344,7 +345,9 @@ async def test_server_that_may_forget_while_it_serves_is_noticed_and_not_used(ow
         await ledger.open(grant())
         own.ask("CONFIG", "SET", "maxmemory", "50mb")
         own.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-        clock.passed += 6
+        clock.passed += 4.9
+        assert await ledger.find("g1") == grant()
+        clock.passed += 0.1
         for _ in range(2):
             with pytest.raises(LedgerLost, match="set maxmemory-policy noeviction"):
                 await ledger.find("g1")
@@ -355,16 +358,104 @@ async def test_server_that_may_forget_while_it_serves_is_noticed_and_not_used(ow
         own.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
         clock.passed += 6
         for _ in range(2):
-            with pytest.raises(LedgerLost, match=r"it has evicted [1-9][0-9]* keys"):
+            with pytest.raises(LedgerLost) as caught:
                 await ledger.find("g1")
+            assert re.search(
+                r"\(it has evicted [1-9][0-9]* keys, perhaps approvals: set noeviction and restart fastn-mcp\)",
+                caught.value.what,
+            )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+async def test_rest_is_spread_so_that_replicas_do_not_come_back_at_once(
+    own: ValkeyServer, share: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours: from half of it on. Whoever asks in the meantime waits for nobody, and is not logged."""
+    now = [0.0]
+    async with ledger_on(own.url(), System(monotonic=lambda: now[0], share=lambda: share)) as ledger:
+        await ledger.open(grant())
+        own.stop()
+        caplog.clear()
+        for passed, why in ((0.0, "ConnectionError"), (0.049, "it did not answer just now")):
+            now[0] = passed
+            with pytest.raises(LedgerLost) as caught:
+                await ledger.find("g1")
+            assert caught.value.what == f"The shared ledger cannot be used ({why})."
+        now[0] = 0.05 + share / 20
+        with pytest.raises(LedgerLost, match="ConnectionError"):
+            await ledger.find("g1")
+        assert caplog.messages == [f"the shared ledger at 127.0.0.1:{own.port} failed: ConnectionError"] * 2
+
+
+class Told:
+    """A client of a server that says this of itself."""
+
+    def __init__(self, facts: Mapping[str, object]) -> None:
+        self.facts = facts
+
+    async def info(self) -> Mapping[str, object]:
+        return self.facts
+
+    async def execute_command(self, *_: object) -> str:
+        return "7"
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+KEEPS = {"aof_enabled": 1}
+FORGETS = "the shared ledger keeps nothing over its restart: set appendonly yes (docs/hosting.md)"
+
+
+@pytest.mark.parametrize(
+    ("facts", "why", "warned"),
+    [
+        ({"redis_version": "6.9.9", **KEEPS}, "it is older than version 7", []),
+        (KEEPS, "it is older than version 7", []),
+        ({"redis_version": "7.0.0", **KEEPS}, None, []),
+        ({"redis_version": "10.1", **KEEPS, "evicted_keys": 3}, None, []),
+        ({"redis_version": "7.2.4", "aof_enabled": 0}, None, [FORGETS]),
+        (
+            {"redis_version": "7.2.4", "maxmemory": 1, "maxmemory_policy": "allkeys-lru"},
+            "it may forget what it keeps: set maxmemory-policy noeviction",
+            [],
+        ),
+        ({"redis_version": "7.2.4", "maxmemory": 1, "maxmemory_policy": "noeviction", **KEEPS}, None, []),
+        ({"redis_version": "7.2.4", "maxmemory": 0, "maxmemory_policy": "allkeys-lru", **KEEPS}, None, []),
+    ],
+)
+async def test_a_server_is_used_only_where_it_can_keep_a_ledger(
+    facts: Mapping[str, object],
+    why: str | None,
+    warned: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Valkey, INFO. Ours: what is only unsafe over a restart is said once."""
+
+    def client(_: Address) -> Told:
+        return Told(facts)
+
+    clock = Clock()
+    monkeypatch.setattr(valkey_module, "_client", client)
+    async with ledger_on("valkey://h", clock.system()) as ledger:
+        for _ in range(2):
+            clock.passed += 5
+            if why is None:
+                assert await ledger.revision() == 7
+            else:
+                with pytest.raises(LedgerLost) as caught:
+                    await ledger.revision()
+                assert caught.value.what == f"The shared ledger cannot be used ({why})."
+    assert [message for message in caplog.messages if "failed" not in message] == warned
 
 
 @pytest.mark.parametrize(
     ("url", "lacks"),
     [
-        ("valkey://ledger.example", "without TLS and without a password"),
-        ("valkey://user:pw@ledger.example", "without TLS."),
-        ("valkeys://ledger.example", "without a password"),
+        ("valkey://ledger.example", "TLS and without a password"),
+        ("valkey://user:pw@ledger.example", "TLS"),
+        ("valkeys://ledger.example", "a password"),
         ("valkeys://user:pw@ledger.example", None),
         ("valkey://127.0.0.1", None),
         ("valkey://localhost", None),
@@ -372,8 +463,11 @@ async def test_server_that_may_forget_while_it_serves_is_noticed_and_not_used(ow
 )
 def test_address_without_tls_or_password_is_a_weakness(url: str, lacks: str | None) -> None:
     """Ours: who can write to the ledger can approve. On this machine itself nobody listens in between."""
-    weakness = parse(url).weakness
-    assert weakness is None if lacks is None else lacks in (weakness or "")
+    said = (
+        f"it is used without {lacks}. Whoever reaches or reads that network can approve calls."
+        " Use valkeys://USER:PASSWORD@HOST (docs/hosting.md)."
+    )
+    assert parse(url).weakness == (None if lacks is None else said)
 
 
 async def test_a_full_server_refuses(own: ValkeyServer) -> None:
@@ -477,6 +571,19 @@ async def test_a_wrong_password_is_told_and_never_shown(start: Start, tmp_path: 
             assert "canary" not in str(caught.value)
 
 
+async def test_a_server_that_may_not_be_asked_about_itself_is_used(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours: a hosted server can forbid INFO. It is said once that nobody can see how it keeps its data."""
+    (tmp_path / "users").write_text("user default on nopass ~* +@all -info\n")
+    clock = Clock()
+    async with ledger_on(start("--aclfile", str(tmp_path / "users")).url(), clock.system()) as ledger:
+        await ledger.open(grant())
+        clock.passed += 5
+        assert await ledger.find("g1") == grant()
+    assert caplog.messages == ["the shared ledger may not be asked how it keeps its data (INFO): see docs/hosting.md"]
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate of 127.0.0.1 that vouches for itself, and its key in the same file."""
@@ -523,25 +630,30 @@ async def test_with_tls_only_the_server_that_is_meant_is_spoken_to(valkey: Valke
     ("url", "wrong"),
     [
         ("http://h", "must begin with one of: valkey://, valkeys://, redis://, rediss://"),
-        ("valkey://", "must be SCHEME://"),
-        ("valkey://h:canary", "an invalid port"),
-        ("valkey://h/canary", "must be SCHEME://"),
-        ("valkey://h#canary", "must be SCHEME://"),
-        ("valkey://h/?canary=1", "an option that is none: there are ca, cluster, copies, name"),
-        ("valkey://h/?name=canary%7D", "the option name, which is at most 64"),
-        ("valkey://h/?copies=many", "the option copies, which is a number from 0 to 9"),
-        ("valkey://h/1?cluster=yes", "is a cluster, which has neither databases"),
-        ("valkey://h/?cluster=yes&copies=1", "is a cluster, which has neither databases"),
-        ("valkey://h/?ca=canary", "speaks no TLS: begin with valkeys://"),
-        ("valkey://user:canary pass@h", "a space, a line break"),
+        *(
+            (url, "must be SCHEME://[USER:PASSWORD@]HOST[:PORT][/NUMBER OF THE DATABASE][?OPTIONS]")
+            for url in ("valkey://", "valkey://h/canary", "valkey://h/12345", "valkey://h#canary")
+        ),
+        ("valkey://h:canary", "has an invalid port"),
+        ("valkey://h/?canary=1", "has an option that is none: there are ca, cluster, copies, name"),
+        ("valkey://h/?name=canary%7D", "has the option name, which is at most 64 letters, digits and _ . -"),
+        (f"valkey://h/?name={'n' * 65}", "has the option name, which is at most 64 letters, digits and _ . -"),
+        ("valkey://h/?name=", "has the option name, which is at most 64 letters, digits and _ . -"),
+        ("valkey://h/?copies=many", "has the option copies, which is a number from 0 to 9"),
+        ("valkey://h/?cluster=canary", "has the option cluster, which is yes or no"),
+        ("valkeys://h/?ca=", "has the option ca, which is a file of certificates"),
+        ("valkey://h/1?cluster=yes", "is a cluster, which has neither databases nor the option copies"),
+        ("valkey://h/?cluster=yes&copies=1", "is a cluster, which has neither databases nor the option copies"),
+        ("valkey://h/?ca=canary", "has the option ca, and speaks no TLS: begin with valkeys://"),
+        ("valkey://user:canary pass@h", "holds a space, a line break or another character that no URL has"),
+        ("valkey://user:canary\x7f@h", "holds a space, a line break or another character that no URL has"),
     ],
 )
 def test_a_wrong_url_is_told_without_what_it_holds(url: str, wrong: str) -> None:
     """Ours: a URL can hold a password."""
     with pytest.raises(ValueError, match=r".+") as caught:
         parse(url)
-    assert wrong in str(caught.value)
-    assert "canary" not in str(caught.value)
+    assert str(caught.value) == wrong
 
 
 def test_a_url_is_read_whole() -> None:
@@ -551,7 +663,12 @@ def test_a_url_is_read_whole() -> None:
     assert (address.username, address.password, address.name, address.copies) == ("user", "p@ss", "team", 2)
     assert (address.ca, address.cluster) == (Path("/etc/ca.pem"), False)
     assert "p@ss" not in repr(address)
-    assert parse("redis://h").port == 6379
+    assert parse("redis://h") == Address("h", port=6379, database=0, name="fastn", copies=0, cluster=False)
+    assert parse("valkeys://h/0?cluster=yes&name=" + "n" * 64) == Address("h", tls=True, cluster=True, name="n" * 64)
+    assert parse("valkey://!:~@h/9999?cluster=no") == Address("h", username="!", password="~", database=9999)
+    assert parse("valkeys://h").tls
+    assert not parse("redis://h").tls
+    assert address.shown == "::1:7000"
 
 
 @pytest.mark.parametrize(
