@@ -195,7 +195,7 @@ async def profiles(folder: Path, rounds: int) -> Growth:
 
 def _opened(tenant: Tenant, _: object) -> TenantAccount:
     nothing: Any = None
-    return TenantAccount(nothing, nothing, nothing, tenant.name, nothing, nothing)
+    return TenantAccount(nothing, nothing, nothing, nothing, tenant.name, nothing, nothing)
 
 
 async def tenants(_folder: Path, rounds: int) -> Growth:

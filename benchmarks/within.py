@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from fastn_mcp.channels.page.security import Seal
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Answer
@@ -11,7 +12,7 @@ from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.key_files import SecretValues
+from fastn_mcp.guard.key_files import SecretValues, TypedSecrets
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.procedures.dispatch import Dispatcher
@@ -71,5 +72,11 @@ def within(client: FastnClient, ledger: Ledger, folder: Path) -> Dispatcher:
     journalling = ChangeJournal(ledger, ACCOUNT, system)
     judge = Evaluator(Policy(), ACCOUNT, ledger, journalling, system, client.send, lambda _: False)
     secrets = SecretValues({}, [])
-    guard = Guard(judge, ledger, recorder, journalling, client, secrets, None, system, None)
+
+    def _unused() -> Seal:
+        raise NotImplementedError
+
+    guard = Guard(
+        judge, ledger, recorder, journalling, client, secrets, TypedSecrets(ledger, _unused, system), None, system, None
+    )
     return Dispatcher(client, guard, recorder, journalling, secrets, system)

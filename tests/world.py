@@ -10,6 +10,7 @@ from typing import Any
 from faulty_sandbox import FaultySandbox, HeardRequest
 
 from fastn_mcp.build.account import Instrumentation
+from fastn_mcp.channels.page.security import Seal
 from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Exchange
@@ -23,7 +24,7 @@ from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
+from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.ledger.ledger import Ledger, RequestState, bound_account
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy, PolicyDecision
@@ -65,6 +66,7 @@ class Desk:
 
     shown: list[str] = field(default_factory=list[str])
     identifies_people: bool = False
+    takes_secrets: bool = True
     notifies: bool = True
 
     async def show(self, grant: str) -> str:
@@ -143,6 +145,7 @@ class World:
         self.recorder = Recorder(self.audit, "test", self.system, watch)
         self.journalling = ChangeJournal(self.ledger, bound_account("test", bound), self.system)
         self.evaluator = self.judge()
+        self.typed = TypedSecrets(self.ledger, lambda: Seal(["a key of this test"], self.system), self.system)
         self.dispatch = self.dispatching(SecretValues({}, []), KeyFileWriter(folder / "keys"))
 
     async def call(
@@ -174,6 +177,7 @@ class World:
             self.journalling,
             self.client,
             secrets,
+            self.typed,
             delivery,
             self.system,
             self.desk,

@@ -5,13 +5,14 @@ import json
 import webbrowser
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
 from fastn_mcp.build.ledger import audit_at, ledger_at
-from fastn_mcp.build.startup import policy_file
+from fastn_mcp.build.startup import policy_file, typed_seal
 from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage
 from fastn_mcp.channels.terminal import TerminalChannel
 from fastn_mcp.client.account import Account, TransportOptions, headers
@@ -31,7 +32,7 @@ from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
+from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.ledger.ledger import Ledger, bound_account
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.procedures.catalog import ALL_TOOLS
@@ -100,6 +101,7 @@ class AccountParts:
     page: ApprovalPage | None
     webhook: "Webhook | None"
     notifying: "NotifyingChannel | None"
+    typed: TypedSecrets
     tools: tuple[AnyTool, ...]
     about: About
     tally: Tally | None
@@ -221,8 +223,11 @@ def assemble(
         from fastn_mcp.channels.webhook.webhook import webhook_of  # deferred import: only if configured
 
         webhook = webhook_of(settings, bound_name, ledger, audit, system, stays=browser or tenant is not None)
+    typed = TypedSecrets(ledger, partial(typed_seal, settings, state, system), system)
     if browser and webhook is None:
-        page = ApprovalPage(ledger, system, webbrowser.open, state / PAGE_FILE, recorder.decided, bound_name, program)
+        page = ApprovalPage(
+            ledger, system, webbrowser.open, state / PAGE_FILE, typed, recorder.decided, bound_name, program
+        )
     command = program.to("approvals")
     if tenant is None:
         other: OutOfBandChannel = TerminalChannel(command)
@@ -238,7 +243,7 @@ def assemble(
         from fastn_mcp.channels import notification  # deferred import: only if configured
 
         channel = notifying = notification.notifying(channel, settings, ledger, system)
-    guard = Guard(evaluator, ledger, recorder, journal, client, secrets, key_files, system, channel)
+    guard = Guard(evaluator, ledger, recorder, journal, client, secrets, typed, key_files, system, channel)
     about = About(
         name, policy.mode, policy.rules.digest if policy.rules else None, str(state / AUDIT),
         policy.plan.digest if policy.plan else None,
@@ -251,6 +256,7 @@ def assemble(
         page=page,
         webhook=webhook,
         notifying=notifying,
+        typed=typed,
         tools=enabled_tools(settings),
         about=about,
         tally=tally,

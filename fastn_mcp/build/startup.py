@@ -6,6 +6,7 @@ import socket
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -14,9 +15,13 @@ from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.command_line import CommandLine, this_program
 from fastn_mcp.config.load import Resolved, resolve
 from fastn_mcp.config.model import Settings, Trait, settings_with
-from fastn_mcp.config.paths import config_dir, state_dir
+from fastn_mcp.config.paths import config_dir, read_private, state_dir, write_private
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.runtime import System
 from fastn_mcp.server.handshake import Introduction
+
+if TYPE_CHECKING:
+    from fastn_mcp.channels.page.security import Seal
 
 SANDBOX_KEY = "fsk_test_sandbox"
 
@@ -112,6 +117,25 @@ def must_be_free(host: str, port: int, instead: str) -> None:
                 else error.strerror or "no such address"
             )
             raise SettingsError(f"Cannot listen on {host}:{port}: {why}.", instead) from None
+
+
+SEAL_KEY = "seal.key"
+"""File in the state folder that seals what people type, where no state secret is set."""
+
+
+def typed_seal(settings: Settings, state: Path, system: System) -> "Seal":
+    """Return the seal of secrets that people type. Every process on this state or ledger opens what it closes."""
+    from fastn_mcp.channels.page.security import Seal  # deferred import: only once a person types a secret
+
+    if settings.state_secrets:
+        return Seal(settings.state_secrets, system)
+    path = state / SEAL_KEY
+    try:
+        write_private(path, f"{system.token()}{system.token()}\n", replace=False)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise SettingsError(f"{path} cannot be written: {why}.", "Or set FASTN_STATE_SECRET.") from None
+    return Seal([read_private(path).strip()], system)
 
 
 def seal_keys(settings: Settings) -> Sequence[str]:

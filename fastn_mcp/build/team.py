@@ -114,6 +114,7 @@ class TenantBuilder:
         return TenantAccount(
             AccountContext(parts.dispatch, parts.tools, parts.label),
             parts.ledger,
+            parts.typed,
             parts.audit,
             bound_account_of(settings),
             ConcurrencyLimit(limits.calls, limits.queue, limits.queue_seconds),

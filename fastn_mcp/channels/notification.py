@@ -106,6 +106,7 @@ class NotifyingChannel:
         self, channel: OutOfBandChannel, sender: WebhookSender, style: str, ledger: Ledger, system: System
     ) -> None:
         self.identifies_people = channel.identifies_people
+        self.takes_secrets = channel.takes_secrets
         self._channel = channel
         self._sender = sender
         self._body = _STYLES[style]

@@ -160,6 +160,11 @@ class Evaluation:
     """Preview of the calls; None if the policy decided without a read."""
 
     @property
+    def person_types(self) -> str | None:
+        """Argument that a person types with their approval."""
+        return self.batch.tool.person_types
+
+    @property
     def preview(self) -> Shown:
         """Preview of the calls. Raises `TypeError` if the policy decided without a read."""
         if self.shown is None:
@@ -249,7 +254,7 @@ class Evaluator:
     async def at_once(self, batch: Batch, principal: str) -> Evaluation | None:
         """Evaluate a single call without reads; None unless that is enough to allow or deny it."""
         call = batch.calls[0]
-        if batch.is_list or self.policy.needs_facts(call):
+        if batch.is_list or self.policy.needs_facts(call) or call.person_types is not None:
             return None
         digest = self.digest(call, principal)
         if await self._journalling.unsettled(call, digest) is not None:
@@ -271,6 +276,11 @@ class Evaluator:
         for number, call in enumerate(batch.calls, 1):
             if number in skip:
                 continue
+            if call.person_types is not None:
+                raise NotSent(
+                    f"{batch.prefix(number)}a person can type the {call.person_types} of a single call only.",
+                    f"Name a variable that holds it, or call {call.tool_name()} by itself.",
+                )
             try:
                 found[number] = one = await self.evaluate_call(call, principal, ahead)
             except FastnError as error:
@@ -315,6 +325,7 @@ class Evaluator:
             verdict = PolicyDecision(decision, "outcome unknown", earlier)
         elif earlier is not None:
             verdict = replace(verdict, reason=f"{earlier} {verdict.reason}".rstrip())
+        verdict = self._typed(call, verdict)
         try:
             names = await read_references(call, target, self._read)
             shown = preview(call, effect, self.account, target, dependence, verdict.reason, names, undoes)
@@ -340,6 +351,16 @@ class Evaluator:
         except FastnError as error:
             balance = f"The balance could not be read: {error.what}"
         return f"Spends AI credits; {price}. {balance}"
+
+    def _typed(self, call: Call, verdict: PolicyDecision) -> PolicyDecision:
+        """Return the decision on a call with a secret that a person types: outside of the client, or not at all."""
+        if call.person_types is None or verdict.decision is Decision.DENY:
+            return verdict
+        if not self.policy.asks:
+            return PolicyDecision(Decision.DENY, verdict.rule, f"Nobody is there to type the {call.person_types}.")
+        strictest = max(verdict.decision, Decision.OUT_OF_BAND, key=lambda decision: decision.rank)
+        reason = f"A person types the {call.person_types}. {verdict.reason}".rstrip()
+        return PolicyDecision(strictest, verdict.rule, reason)
 
     def raise_if_denied(self, evaluation: Evaluation) -> None:
         """Raise a `Refused` that names every call of the batch that the policy denies, if there is one."""

@@ -23,7 +23,7 @@ from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.changes import MADE, Batch, BatchResult, Done, NotDone
 from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation, Evaluation, Evaluator
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
+from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.policy import Decision, PolicyDecision
 from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
@@ -43,6 +43,7 @@ class Guard:
         journal: ChangeJournal,
         client: FastnClient,
         secrets: SecretValues,
+        typed: TypedSecrets,
         delivery: KeyFileWriter | None,
         system: System,
         out_of_band: OutOfBandChannel | None,
@@ -54,6 +55,7 @@ class Guard:
         self._journal = journal
         self._client = client
         self._secrets = secrets
+        self._typed = typed
         self._delivery = delivery
         self._system = system
         lifetime, budgets = evaluator.policy.approval_lifetime, BudgetCheck(evaluator, ledger)
@@ -116,7 +118,8 @@ class Guard:
         with self._span(call) if is_list else nullcontext(SpanFacts()) as said, self._fail_closed(call, caller):
             current = await self._reevaluate(call, caller) if is_stale else current
             said |= _decided(current.effect, current.verdict) if is_list else {}
-            filled = self._secrets.fill(call)
+            request = None if approval.request is None else approval.request.id
+            filled = await self._typed.fill(self._secrets.fill(call), request)
             approved = await self._approvals.use(approval, number, current, evaluation, caller.principal)
             said |= {"outcome": "admitted", "consent": approved.by, "asked": approved.trace}
             change = await self._journal.begin(approved, self._client.send, self._client.deadline(call))

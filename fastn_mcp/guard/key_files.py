@@ -1,4 +1,4 @@
-"""Secrets kept out of the model's context: new keys go to owner-only files, values come from the environment.
+"""Secrets kept out of the model's context: new keys go to owner-only files, values come from variables or from people.
 
 Fastn shows a key once, in the response that creates it, and a model's context stays in transcripts.
 
@@ -7,16 +7,19 @@ Only variables that the operator allows are read: otherwise an agent could copy 
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import JsonValue
 
 from fastn_mcp.config.paths import make_private_folder
-from fastn_mcp.errors import NotSent
+from fastn_mcp.errors import NotSent, Refused
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState
 from fastn_mcp.redaction import Redactor, is_issued_secret
+from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import FastnObject, Tool
@@ -83,6 +86,56 @@ def _without(value: JsonValue, instead: str) -> JsonValue:
 
 
 C = TypeVar("C", bound=Tool[Any])
+
+
+class Seal(Protocol):
+    """Encrypts values for one purpose, so that they can be stored."""
+
+    def close(self, purpose: str, value: Any) -> str:
+        """Encrypt a value."""
+        ...
+
+    def open(self, purpose: str, sealed: str | None, seconds: float) -> Any:
+        """Return the value encrypted for this purpose within the last `seconds`, or None."""
+        ...
+
+
+class TypedSecrets:
+    """Secrets that people type where they approve a call, sealed in the ledger until that call takes them."""
+
+    def __init__(self, ledger: Ledger, seal: Callable[[], Seal], system: System) -> None:
+        """`seal` is called on first use: most calls need none."""
+        self._ledger = ledger
+        self._seal = cache(seal)
+        self._system = system
+
+    async def keep(self, request: ApprovalRequest, value: str) -> None:
+        """Keep what was typed for the one use of the request's approval, as long as that is valid."""
+        sealed = self._seal().close(_purpose(request.id), value)
+        await self._ledger.keep_sealed(request.id, sealed, request.expires, self._system.now().timestamp())
+
+    async def fill(self, call: C, request: str | None) -> C:
+        """Return the call with what was typed for this request. Raises `Refused` if a person still has to type it."""
+        field = call.person_types
+        if field is None:
+            return call
+        value, now = None, self._system.now().timestamp()
+        if request is not None and (sealed := await self._ledger.take_sealed(request, now)) is not None:
+            value = self._seal().open(_purpose(request), sealed, _LONGEST)
+        if not isinstance(value, str):
+            if request is not None:
+                await self._ledger.void(request, RequestState.STALE, now)
+            raise Refused(f"Nobody has typed the {field}, or it was used already.", "Call again to ask anew.")
+        return call.model_copy(update={field: value})
+
+
+_LONGEST = 86_400.0
+"""Seconds for which an approval can be valid at most; the ledger forgets what was typed with its request."""
+
+
+def _purpose(request: str) -> str:
+    return f"typed {request}"
+
 
 _OURS = "this variable holds a setting or a secret of this server itself, which is never given out."
 

@@ -60,6 +60,7 @@ class TenantInbox:
 
     identifies_people = True
     notifies = True
+    takes_secrets = True
 
     def __init__(self, team: Team, tenant: str, ledger: Ledger) -> None:
         self._team = team
@@ -123,7 +124,8 @@ class TeamInbox(Inbox):
                 continue
             try:
                 async with self._tenants.lease(tenant) as account:
-                    yield InboxAccount(account.account, account.ledger, partial(self._record, account.audit), name)
+                    record = partial(self._record, account.audit)
+                    yield InboxAccount(account.account, account.ledger, record, account.typed, name)
             except LedgerLost:
                 raise
             except FastnError as error:

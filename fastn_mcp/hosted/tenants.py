@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.audit.log import AuditFile
+from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.hosted.team_config import TeamLimits, Tenant
 from fastn_mcp.runtime import System
@@ -120,6 +121,7 @@ class TenantAccount:
 
     context: AccountContext
     ledger: Ledger
+    typed: TypedSecrets
     audit: AuditFile
     account: str
     """Account name in the ledger, which several accounts can share."""

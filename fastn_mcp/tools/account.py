@@ -164,7 +164,7 @@ class CreateSecret(Create[FastnSecret]):
 
     name: Annotated[str, Field(description="UPPER_SNAKE_CASE, at most 200 characters.", min_length=1, max_length=200)]
     value: Annotated[
-        str | None, Field(description="The secret. Better: value_from_env.", json_schema_extra=SECRET, repr=False)
+        str | None, Field(description="Leave it out: a person types it.", json_schema_extra=SECRET, repr=False)
     ] = None
     value_from_env: Annotated[str | None, Field(description="Server variable that holds it.")] = None
     type: Annotated[str | None, Field(description="Text (default) or JSON.")] = None
@@ -178,10 +178,16 @@ class CreateSecret(Create[FastnSecret]):
         scope = (self.name, self.customer_id, self.environment)
         return scope == tuple(getattr(row, field, None) for field in ("name", "customerId", "environment"))
 
+    @property
+    @override
+    def person_types(self) -> str | None:
+        """The value, where neither it nor a variable was given."""
+        return "value" if self.value is None and self.value_from_env is None else None
+
     @model_validator(mode="after")
     def _has_one_value(self) -> Self:
-        if (self.value is None) == (self.value_from_env is None):
-            raise ValueError("give either value or value_from_env")
+        if self.value is not None and self.value_from_env is not None:
+            raise ValueError("give value or value_from_env, or neither: then a person types it")
         return self
 
 

@@ -195,6 +195,11 @@ class Tool(BaseModel, Generic[Result]):
         return None
 
     @property
+    def person_types(self) -> str | None:
+        """Argument that a person types where they approve the call, since it is a secret and was not given."""
+        return None
+
+    @property
     def inner_calls(self) -> "tuple[Tool[Any], ...]":
         """Calls that this call makes. Each must be allowed by itself."""
         return ()

@@ -13,6 +13,8 @@ from pydantic import JsonValue
 
 from fastn_mcp.channels.page import page as key_file
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
+from fastn_mcp.channels.page.security import Seal
+from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, ShownCall
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
@@ -128,7 +130,8 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.system = System(now=self.clock.now, monotonic=self.clock.monotonic, sleep=self.clock.sleep)
-        self.page = ApprovalPage(self.ledger, self.system, self.open, self.page_file)
+        self.typed = TypedSecrets(self.ledger, lambda: Seal(["a key of this test"], self.system), self.system)
+        self.page = ApprovalPage(self.ledger, self.system, self.open, self.page_file, self.typed)
 
     async def aclose(self) -> None:
         await self.page.aclose()

@@ -16,6 +16,7 @@ from typing_extensions import override
 from fastn_mcp.channels.page.app import LONGEST_NOTE
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.tools.account import CreateSecret
 
 pytestmark = pytest.mark.anyio
 
@@ -47,10 +48,34 @@ async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
     assert await desk.ledger.declines("local") == (0, 0.0)
     assert await desk.ledger.temporary_approvals(0.0) == []
     page = words(await visitor.look())
-    assert "Approved: Delete customer. It is sent when the agent makes the call again." in page
+    assert "Approved: Delete customer. It goes on by itself, or when the agent makes the call again." in page
     assert "Nothing waits for you" in page
     assert "Approved, not used yet Delete customer" in page
     assert "Approved: Delete customer." not in words(await visitor.look())  # shown once
+
+
+async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, visitor: Visitor) -> None:
+    """Ours: in a password field; without it nothing is approved, and what was typed is not sent back."""
+    asked = question(tool="create_secret", expected=None, preview={"call": "create_secret", "person_types": "value"})
+    await desk.ask(asked)
+    page = await visitor.look()
+    assert re.search(r'<input [^>]*name="secret" type="password" required autocomplete="new-password"', page)
+    refused = await visitor.decide("approve", "grant-1")
+    assert refused.status_code == 422
+    assert "Nothing was approved: type the value." in words(refused.text)
+    answer = await visitor.decide("approve", "grant-1", secret="canary-typed")
+    assert answer.status_code == 303
+    assert (await found(desk)).state is RequestState.APPROVED
+    assert "canary" not in await visitor.look()
+    assert "canary" not in repr(await desk.ledger.find("grant-1"))
+    filled = await desk.typed.fill(CreateSecret(name="A"), "grant-1")
+    assert filled.value == "canary-typed"
+
+
+async def test_secret_that_no_request_asks_for_is_not_kept(desk: Desk, visitor: Visitor) -> None:
+    await desk.ask(question())
+    assert (await visitor.decide("approve", "grant-1", secret="canary-typed")).status_code == 303
+    assert await desk.ledger.take_sealed("grant-1", 0.0) is None
 
 
 async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:

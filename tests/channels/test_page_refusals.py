@@ -33,7 +33,7 @@ ANSWERS = {
 
 def application(desk: Desk, sessions: PageSessions, origin: str) -> ASGIApp:
     """Return the page without a port."""
-    inbox = Inbox(desk.system, InboxAccount(None, desk.ledger, unrecorded))
+    inbox = Inbox(desk.system, InboxAccount(None, desk.ledger, unrecorded, desk.typed))
     return page(LocalPageAccess(sessions, inbox), [origin], desk.ledger, desk.system)
 
 

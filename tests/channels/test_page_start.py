@@ -90,7 +90,7 @@ async def test_missing_browser_is_explained(desk: Desk) -> None:
     def opener(url: str) -> bool:
         raise OSError(url)
 
-    page = ApprovalPage(desk.ledger, desk.system, opener, desk.page_file)
+    page = ApprovalPage(desk.ledger, desk.system, opener, desk.page_file, desk.typed)
     message = await page.show("grant-1")
     assert "No browser could be opened" in message
     assert "`fastn-mcp approvals --open`" in message

@@ -122,7 +122,9 @@ async def test_request_of_one_replica_is_decided_live_at_the_other(
         replicas.provider.person = {"sub": "kim", "name": "Kim Example", "groups": ["approvers"]}
         await tab.get_by_role("link", name="Sign in again").click()
         await approve(tab, "Delete connector", connector["name"])
-        await expect(tab.locator("#said")).to_contain_text("It is sent when the agent makes the call again.")
+        await expect(tab.locator("#said")).to_contain_text(
+            "It goes on by itself, or when the agent makes the call again."
+        )
         assert (await result(agent, "delete_connector", connector_id=connector["id"]))["done"] == "delete_connector"
         assert replicas.deleted() == 2
         await browser.close()

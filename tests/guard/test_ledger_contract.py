@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -165,6 +166,21 @@ async def test_every_change_of_a_request_wakes_who_waits_for_it(ledger: Ledger, 
     found = await ledger.find("g3")
     assert found is not None
     assert found.state is RequestState.APPROVED
+
+
+async def test_a_sealed_secret_is_taken_once_until_it_ends(ledger: Ledger, other: Ledger) -> None:
+    """Ours: by one of all processes."""
+    now = time.time()
+    assert await ledger.take_sealed("g1", now) is None
+    await ledger.keep_sealed("g1", "older", now + 60, now)
+    await other.keep_sealed("g1", "sealed", now + 60, now)
+    await ledger.keep_sealed("g2", "another", now + 60, now)
+    assert await other.take_sealed("g1", now) == "sealed"
+    assert await ledger.take_sealed("g1", now) is None
+    assert await ledger.take_sealed("g2", now) == "another"
+    await ledger.keep_sealed("g3", "short", now + 0.05, now)
+    await anyio.sleep(0.1)
+    assert await other.take_sealed("g3", now + 0.05) is None
 
 
 async def test_a_request_that_ran_out_is_closed_once(ledger: Ledger, other: Ledger) -> None:

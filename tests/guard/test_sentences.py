@@ -541,6 +541,26 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ),
     (
         "create_secret",
+        ({"name": "TOKEN"}, None),
+        {
+            "first": 'Store secret "TOKEN". You enter its value.',
+            "button": 'Store "TOKEN"',
+            "brief": 'Store secret "TOKEN"',
+            "then": "There is none of this name yet. It can be deleted again.",
+        },
+    ),
+    (
+        "create_secret",
+        ({"name": "TOKEN"}, {"id": "s1", "name": "TOKEN"}),
+        {
+            "first": 'Overwrite secret "TOKEN". You enter its value.',
+            "button": 'Overwrite "TOKEN"',
+            "brief": 'Overwrite secret "TOKEN"',
+            "lost": "The old value is lost for good.",
+        },
+    ),
+    (
+        "create_secret",
         ({"name": "TOKEN", "value": "hunter2"}, {"id": "s1", "name": "TOKEN"}),
         {
             "first": 'Overwrite secret "TOKEN".',

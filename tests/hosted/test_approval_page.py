@@ -192,7 +192,10 @@ async def test_approved_call_is_sent_once(world: World) -> None:
         name = re.findall(r"To approve, type (.+?) Letter", page)[0]
         answer = await dana.approve(name=name)
         assert (answer.status_code, answer.headers["location"]) == (303, "/approvals/")
-        assert "Approved: Delete customer. It is sent when the agent makes the call again." in await dana.look()
+        assert (
+            "Approved: Delete customer. It goes on by itself, or when the agent makes the call again."
+            in await dana.look()
+        )
         assert "Approved: Delete customer." not in await dana.look()  # shown once
         assert "Approved, not used yet Delete customer" in await dana.look()
         assert "by you" in await dana.look()

@@ -80,7 +80,7 @@ class Company:
     def _opened(self, tenant: Tenant, _: CallerAccount | None) -> TenantAccount:
         audit, nothing = AuditFile(self.folder / f"{tenant.name}.jsonl", System()), cast(Any, None)
         return TenantAccount(
-            nothing, self.ledger, audit, tenant.name, ConcurrencyLimit(1, 0, 0), anyio.lowlevel.checkpoint
+            nothing, self.ledger, nothing, audit, tenant.name, ConcurrencyLimit(1, 0, 0), anyio.lowlevel.checkpoint
         )
 
 

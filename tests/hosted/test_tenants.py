@@ -51,7 +51,7 @@ class World:
         self.made.append(Account(wanted.name + (f" of {own.principal} by {own.key}" if own else "")))
         nothing: Any = None
         return TenantAccount(
-            nothing, nothing, nothing, wanted.name, ConcurrencyLimit(1, 0, 0), self.made[-1].aclose, None,
+            nothing, nothing, nothing, nothing, wanted.name, ConcurrencyLimit(1, 0, 0), self.made[-1].aclose, None,
             own and own.principal,
         )  # fmt: skip
 

@@ -17,7 +17,7 @@ from fastn_mcp.channels.page.inbox import Inbox, PendingRequest
 from fastn_mcp.channels.page.security import BadForm, PageSecurity, Seal, form
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
-from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, can_be_temporary
+from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, TYPES, can_be_temporary
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.runtime import System
@@ -233,7 +233,11 @@ class _Page:
         if grant.expected is not None and typed not in (grant.expected, sanitize(grant.expected)):
             problem = "Nothing was approved: the text you typed does not match exactly."
             raise NotDecided(session, 422, problem, grant.id, name=typed)
-        if (follows := await session.inbox.approve(pending, now)) is None:
+        secret = fields.get("secret", "") if grant.preview.get(TYPES) else ""
+        if grant.preview.get(TYPES) and not secret:
+            problem = f"Nothing was approved: type the {grant.preview[TYPES]}."
+            raise NotDecided(session, 422, problem, grant.id, name=typed)
+        if (follows := await session.inbox.approve(pending, now, secret)) is None:
             raise await self._void(session, grant.id)
         more = ""
         if extent == "while":

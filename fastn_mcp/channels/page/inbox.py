@@ -10,6 +10,7 @@ from fastn_mcp.guard.approval import quorum
 from fastn_mcp.guard.approval.request import temporary_approval
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.audit.recorder import record_expired
+from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, Vote
 from fastn_mcp.runtime import System
 
@@ -51,6 +52,8 @@ class InboxAccount:
     name: str | None
     ledger: Ledger
     record: Record
+    typed: TypedSecrets
+    """Keeps the secrets that they type."""
     tenant: str = ""
 
     def has(self, found: ApprovalRequest | TemporaryApproval) -> bool:
@@ -140,15 +143,21 @@ class Inbox:
                 return await self._pending(account, found)
         return None
 
-    async def approve(self, pending: PendingRequest, now: float) -> str | None:
-        """Approve a request. Return a sentence about the next step, or None if they could not decide it."""
+    async def approve(self, pending: PendingRequest, now: float, secret: str = "") -> str | None:
+        """Approve a request. Return a sentence about the next step, or None if they could not decide it.
+
+        `secret` is what they typed, if the request asks for it.
+        """
+        if secret:
+            async with self._account_of(pending.request) as account:
+                await account.typed.keep(pending.request, secret)
         approved = await self._vote(pending.request, now, approves=True, note=None)
         if approved is None:
             return None
         needed = pending.request.needed
         if approved < needed:
             return f"{approved} of {needed} people approved it: another has to, before it can be sent."
-        return "It is sent when the agent makes the call again."
+        return "It goes on by itself, or when the agent makes the call again."
 
     async def approve_similar(self, pending: PendingRequest, now: float) -> None:
         """Add a temporary approval for similar calls on the target of an approved request."""

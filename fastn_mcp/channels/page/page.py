@@ -21,6 +21,7 @@ from fastn_mcp.channels.page.inbox import Inbox, InboxAccount, Record, unrecorde
 from fastn_mcp.channels.page.sessions import KEY_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.paths import write_private
+from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
@@ -83,17 +84,18 @@ class ApprovalPage:
     name = "local_page"
     identifies_people = False
     notifies = True
+    takes_secrets = True
 
     def __init__(
         self, ledger: Ledger, system: System, opener: Callable[[str], bool], page_file: Path,
-        record: Record = unrecorded, account: str | None = None, program: CommandLine = PROGRAM,
+        typed: TypedSecrets, record: Record = unrecorded, account: str | None = None, program: CommandLine = PROGRAM,
     ) -> None:  # fmt: skip
         """Show the requests of `account`, by its name in the ledger, or of every account in the ledger.
 
         `program` is the command line that opens this page.
         """
         self._program = program
-        self._inbox = Inbox(system, InboxAccount(account, ledger, record))
+        self._inbox = Inbox(system, InboxAccount(account, ledger, record, typed))
         self._ledger = ledger
         self._system = system
         self._opener = opener

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
 from fastn_mcp.fastn.names import counted
-from fastn_mcp.guard.approval.request import can_be_temporary, temporary
+from fastn_mcp.guard.approval.request import TYPES, can_be_temporary, temporary
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval, account_name
 from fastn_mcp.redaction import quote, sanitize
 
@@ -36,7 +36,7 @@ _BY = {
 }
 _FIELDS = {
     "call", "arguments", "account", "effect", "does", "undo", "target", "changes", "more_changes", "used_by",
-    "not_checked", "calls", "effects", "number", "makes", "says", "approval",
+    "not_checked", "calls", "effects", "number", "makes", "says", "approval", TYPES,
 }  # fmt: skip
 
 View = dict[str, Any]
@@ -60,6 +60,7 @@ def pending(pending: PendingRequest, now: float) -> View:
         "effect_words": _EFFECTS.get(effect, "Unknown effect"),
         "does": sanitize(_text(card.get("does"))),
         "expected": None if request.expected is None else sanitize(request.expected),
+        "types": sanitize(_text(card.get(TYPES))),
         "barred": pending.barred,
         "progress": None if pending.progress is None else sanitize(pending.progress),
         "temporary": sanitize(temporary(request)) if can_be_temporary(request) else None,

@@ -147,6 +147,7 @@ class Webhook:
     name = "webhook"
     identifies_people = True
     notifies = True
+    takes_secrets = False
 
     def __init__(
         self, sender: WebhookSender, body: Body, approvers: Mapping[str, Approver], answers: WebhookAnswers,

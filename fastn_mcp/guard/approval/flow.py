@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from fastn_mcp.errors import Declined, Refused, TargetChanged
 from fastn_mcp.guard.approval.quorum import BY, VERIFIED, Rights
 from fastn_mcp.guard.approval.request import (
+    TYPES,
     Answer,
     ApprovalForm,
     Approve,
@@ -68,6 +69,9 @@ class OutOfBandChannel(Protocol):
     """Whether each person has a credential of their own, as four-eyes approval requires."""
     notifies: bool
     """Whether it brings a request before a person by itself. A terminal waits until somebody looks."""
+
+    takes_secrets: bool
+    """Whether a person can type a secret there."""
 
     async def show(self, grant: str) -> str:
         """Publish an approval request, and return a sentence on where to answer it, without secrets."""
@@ -264,6 +268,8 @@ class ApprovalFlow:
         form, decision = caller.form, evaluation.verdict.decision
         if form is None:
             return "This client cannot ask. "
+        if evaluation.person_types is not None:
+            return f"A person types the {evaluation.person_types} outside of the client. "
         if decision is Decision.OUT_OF_BAND:
             return "The policy requires approval outside of the client. "
         if decision is Decision.FOUR_EYES:
@@ -370,6 +376,11 @@ class ApprovalFlow:
                 f"Use a client that shows forms, or a terminal: fastn-mcp call {tool}",
                 facts={"preview": evaluation.preview.data()},
             )
+        if evaluation.person_types is not None and not self._out_of_band.takes_secrets:
+            raise Refused(
+                f"Nobody can type the {evaluation.person_types} where this server asks.",
+                "Name a variable that holds it; or a person makes the call at a terminal or in the dashboard.",
+            )
         opened = await self._open(self._request(evaluation, caller, out_of_band=True), evaluation)
         where = why + await self._out_of_band.show(opened.id)
         return PendingApproval(opened.id, evaluation.preview, where, opened.expires)
@@ -404,7 +415,7 @@ class ApprovalFlow:
             expected=evaluation.preview.expected if decision is Decision.TYPED or is_severe else None,
             allows_temporary=evaluation.similar is not None and tool.target is not None,
             out_of_band=out_of_band,
-            preview=evaluation.preview.stored(),
+            preview=evaluation.preview.stored() | ({TYPES: evaluation.person_types} if evaluation.person_types else {}),
             text=tuple(evaluation.preview.lines()),
             created=now,
             expires=now + self._lifetime,

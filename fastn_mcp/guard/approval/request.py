@@ -51,6 +51,10 @@ class ApprovalForm:
         return (DECLINE, APPROVE, *((APPROVE_TEMPORARILY,) if self.allows_temporary else ()))
 
 
+TYPES = "person_types"
+"""Key of a request's preview: the argument that a person types with their approval."""
+
+
 @dataclass(frozen=True, slots=True)
 class Approve:
     """Approved. `typed` is the text they typed; `minutes`, if not 0, is the lifetime of a temporary approval."""

@@ -329,6 +329,14 @@ class Ledger(Journal, Protocol):
         """Record the use of a nonce, atomically, and keep it until `until`; False if it was used before."""
         ...
 
+    async def keep_sealed(self, request: str, sealed: str, until: float, now: float) -> None:
+        """Keep a sealed secret for the one use of a request's approval, until `until`. It replaces an earlier one."""
+        ...
+
+    async def take_sealed(self, request: str, now: float) -> str | None:
+        """Remove and return the sealed secret of a request, atomically; None if there is none."""
+        ...
+
     async def waiting(self, now: float) -> list[ApprovalRequest]:
         """Return the open out-of-band requests, oldest first."""
         ...

@@ -52,6 +52,7 @@ CREATE INDEX IF NOT EXISTS requests_by_end ON requests (expires);
 CREATE INDEX IF NOT EXISTS requests_by_decision ON requests (coalesce(decided, created));
 CREATE TABLE IF NOT EXISTS nonces (nonce TEXT PRIMARY KEY, until REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS nonces_by_end ON nonces (until);
+CREATE TABLE IF NOT EXISTS sealed (request TEXT PRIMARY KEY, secret TEXT NOT NULL, until REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS temporary_approvals (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT NOT NULL,
     created REAL NOT NULL, expires REAL NOT NULL, by TEXT NOT NULL, similar TEXT NOT NULL, extent TEXT NOT NULL
@@ -355,6 +356,16 @@ class SqliteLedger(Ledger):
             (nonce, until, now),
         )
         return used.rowcount == 1
+
+    async def keep_sealed(self, request: str, sealed: str, until: float, now: float) -> None:
+        self._database.execute("DELETE FROM sealed WHERE until <= ?", (now,))
+        self._database.execute("INSERT OR REPLACE INTO sealed VALUES (?, ?, ?)", (request, sealed, until))
+
+    async def take_sealed(self, request: str, now: float) -> str | None:
+        taken = "DELETE FROM sealed WHERE request = ? RETURNING secret, until"
+        row = self._database.execute(taken, (request,)).fetchone()
+        secret, until = row or (None, 0.0)
+        return secret if until > now else None
 
     async def add_temporary(self, approval: TemporaryApproval) -> None:
         values = [getattr(approval, name) for name in TemporaryApproval.__dataclass_fields__]

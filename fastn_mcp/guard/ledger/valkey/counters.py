@@ -65,6 +65,13 @@ class Marks:
         keys = [self._server.key("nonce", nonce), self._revision]
         return await self._server.run("nonce", keys, until, now, _kept(until, now)) == 1
 
+    async def keep_sealed(self, request: str, sealed: str, until: float, now: float) -> None:
+        kept = max(1, round((until - now) * 1000))
+        await self._server.run("keep", [self._server.key("sealed", request), self._revision], sealed, kept)
+
+    async def take_sealed(self, request: str, now: float) -> str | None:  # noqa: ARG002 - the server forgets it in time
+        return await self._server.run("take", [self._server.key("sealed", request), self._revision])
+
     async def distrust(self, principal: str, channel: str, until: float) -> None:
         await self._mark(self._distrusted(principal, channel), until, _DAY)
 
