@@ -68,6 +68,7 @@ def test_only_the_one_field_with_an_offered_value_approves(
 def test_value_that_was_not_offered_is_quoted_in_the_refusal_and_cut() -> None:
     given = Submitted("accept", {"decision": "y" * 100}).answer(PLAIN)
     assert given == Decline(why=f"The form came back with a decision that was not offered: {quote('y' * 100, 60)}.")
+    assert isinstance(given, Decline)
     assert f'"{"y" * 60}" [40 more characters]' in given.why
 
 
