@@ -14,7 +14,7 @@ from fastn_mcp.fastn.rows import Row, connection_refers, short, text, timestamp,
 from fastn_mcp.fastn.states import PENDING, STATES, State, run_state, workflow_state
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.procedures.ranking import EXACT, Hit, Ranking, kinds, parts, words_of
+from fastn_mcp.procedures.ranking import EXACT, Hit, Ranking, kinds, words_of
 from fastn_mcp.procedures.search_data import NAMED, SearchData, titled
 from fastn_mcp.procedures.tables import age, concise
 from fastn_mcp.tools.connectors import GetConnector, ListConnections
@@ -177,7 +177,7 @@ class Find(Procedure[SearchResult]):
         lacking: Sequence[str] = meant[0].lacking if meant else ()
         besides: list[Hit] = []
         while lacking and len(besides) < _MAX_BESIDES:
-            others = data.rank(" ".join(lacking)).leaders
+            others = data.rank(" ".join(word for word in lacking if not word.isdigit())).leaders
             if not others or not _is_named(others[0]) or len(others[0].lacking) == len(lacking):
                 break
             besides += others
@@ -209,7 +209,7 @@ class _Rows:
         found, names = hit.entry, self._data.names
         row: dict[str, JsonValue] = {"kind": found.kind, "id": found.id or None, "name": _cut(found.name)}
         slug = text(found.row, "slug")
-        if slug and found.kind != "connection" and parts(slug) != parts(found.name):
+        if slug and found.kind != "connection" and words_of(slug) != words_of(found.name):
             row["slug"] = _cut(slug)
         if found.kind == "user" and found.emails and found.emails[0] != found.name:
             row["email"] = _cut(found.emails[0])

@@ -9,10 +9,9 @@ import math
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import accumulate
 from typing import NamedTuple
 
 from fastn_mcp.fastn.directory import Entry
@@ -29,7 +28,6 @@ _BREAK = re.compile(r"[\W_]+")
 _ADDRESS = re.compile(r"([^\s@]*)@\S*")
 """An email address, of which only the part before the @ is read as words."""
 _PLAIN = re.compile(r"[^\W\d_]*")
-_PART = re.compile(r"\s[/|>]\s")
 _WHEN = re.compile(
     r"\b(last|this|past|previous)\s+(night|morning|afternoon|evening|weekend|week|month|year|day|hour)\b", re.IGNORECASE
 )
@@ -46,9 +44,9 @@ last night yesterday today tomorrow morning evening week month day hour now rece
 failing failure error errors broken broke break breaks stop stopped stuck wrong happened happen problem issue working
 work works run runs ran running fix check list up times timed timing timeout out slow slowly hang hangs crash crashed
 change changed changes update create delete remove revoke rotate rename replace disable enable activate deactivate start
-restart switch set make add invite onboard offboard build use uses used using need before after afterwards while first
-then only arrive arrives arrived arriving come comes coming missing active inactive activated activation pending invited
-disabled draft drafts unpublished expired
+restart switch turn off set make add invite onboard offboard connect disconnect reconnect build use uses used using need
+before after afterwards while first then only arrive arrives arrived arriving come comes coming missing active inactive
+activated activation pending invited disabled draft drafts unpublished expired
 """
 
 STOP = frozenset(_STOP.split())
@@ -87,10 +85,8 @@ FOUND = 45
 
 _HINTED = 0.75
 """Share of its weight that a kind's name counts for resources of that kind."""
-_OWNED = 0.7
-"""Share of its weight that a word counts in the name of the resource's customer or connector."""
-_ONE_PART = 0.65
-"""Factor for names such as `Acme Corp / HubSpot` of which the query mentions one part, and so means that part."""
+OWNED, POSSIBLE = 0.7, 0.5
+"""Share of its weight that a word counts in the name of what the resource belongs to, or may belong to."""
 _HINT_WEIGHT = 0.4
 _UNKNOWN_WEIGHT = 0.5
 _STOP_WEIGHT = 0.1
@@ -105,6 +101,7 @@ PART = 15
 """Lowest score of a match that is one of several things in the query, as its name is in it as it is."""
 _VERBATIM = 4
 """Points for a name that the query contains as it is."""
+_MOST_NEAR = 3
 _ID_LETTERS = 4
 _LEAST_PART = 4
 """Minimum length of a word that may match inside others; two in scripts with a letter per syllable or word."""
@@ -120,11 +117,11 @@ Match = tuple[float, int]
 
 @dataclass(frozen=True, slots=True)
 class NamedResource:
-    """Searchable resource: its names, and those of its customer and connector."""
+    """Searchable resource: its names, and those of what it belongs to, each with the share of its weight."""
 
     entry: Entry
     names: tuple[str, ...]
-    owners: tuple[str, ...] = ()
+    owners: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 class Score(NamedTuple):
@@ -179,10 +176,9 @@ def kinds(word: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=32_768)
-def parts(text: str) -> tuple[tuple[str, ...], ...]:
-    """Split a name into words by part, without case and accents: `Acme Corp / HubSpot` is (acme corp) (hub spot)."""
-    split = (_BREAK.split(_CAMEL.sub(" ", part)) for part in _PART.split(_without_accents(text)))
-    return tuple(words for part in split if (words := tuple(word.casefold() for word in part if word)))
+def words_of(text: str) -> tuple[str, ...]:
+    """Return the words of a name or a query, without case and accents: `HubSpot of Müller` is (hub spot of muller)."""
+    return tuple(word.casefold() for word in _BREAK.split(_CAMEL.sub(" ", _without_accents(text))) if word)
 
 
 @lru_cache(maxsize=32_768)
@@ -196,22 +192,11 @@ def _without_accents(text: str) -> str:
     return _POSSESSIVE.sub("", "".join(letter for letter in decomposed if not unicodedata.combining(letter)))
 
 
-def words_of(text: str) -> list[str]:
-    """Return the words of a text, without case and accents."""
-    return [word for part in parts(text) for word in part]
-
-
 @lru_cache(maxsize=32_768)
 def units(name: str) -> tuple[tuple[str, int], ...]:
     """Return the words of a name and their joins, each with the bit mask of the words that it covers."""
-    found: list[tuple[str, int]] = []
-    offset = 0
-    for part in parts(name):
-        found += [
-            ("".join(part[first:last]), ((1 << last - first) - 1) << offset + first) for first, last in _spans(part)
-        ]
-        offset += len(part)
-    return tuple(found)
+    words = words_of(name)
+    return tuple(("".join(words[first:last]), (1 << last) - (1 << first)) for first, last in _spans(words))
 
 
 def _spans(words: Sequence[str]) -> list[Span]:
@@ -283,12 +268,11 @@ class _Query:
 
 @dataclass(frozen=True, slots=True)
 class _NameWords:
-    """Words of one name of a resource; `parts` are bit masks of the words of each part."""
+    """Words of one name of a resource."""
 
     place: int
     phrase: str
     words: tuple[str, ...]
-    parts: tuple[int, ...]
 
 
 class Index:
@@ -300,27 +284,22 @@ class Index:
         self._names_of: list[range] = []
         self._holding: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         """Word -> names, with the bit mask of the words that it covers there."""
-        self._owned: defaultdict[str, list[int]] = defaultdict(list)
-        """Word -> resources whose customer or connector has it in its name."""
+        self._owned: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
+        """Word -> resources that belong to what has it in its name, and the share of its weight."""
         for place, resource in enumerate(resources):
             first = len(self._names)
-            for split, name in {parts(name): name for name in reversed(resource.names)}.items():
-                if split:
-                    self._add(place, split, name)
+            for words, name in {words_of(name): name for name in reversed(resource.names)}.items():
+                for unit, covered in units(name):
+                    self._holding[unit].append((len(self._names), covered))
+                if words:
+                    self._names.append(_NameWords(place, _phrase(name), words))
             self._names_of.append(range(first, len(self._names)))
-            for word in {word for name in resource.owners for word, _ in units(name)}:
-                self._owned[word].append(place)
+            for name, share in resource.owners.items():
+                for word in {word for word, _ in units(name)}:
+                    self._owned[word].append((place, share))
         self._keys = [tuple(map(str.casefold, (it.entry.id, *it.entry.emails))) for it in resources]
         self._vocabulary = list(self._holding.keys() | self._owned.keys())
-        self._mixed = len({resource.entry.kind for resource in resources}) > 1
         self._whole = math.log(1 + len(resources)) or 1.0
-
-    def _add(self, place: int, split: Sequence[Sequence[str]], name: str) -> None:
-        offsets = accumulate(map(len, split), initial=0)
-        bits = tuple((1 << len(part)) - 1 << offset for part, offset in zip(split, offsets, strict=False))
-        for unit, covered in units(name):
-            self._holding[unit].append((len(self._names), covered))
-        self._names.append(_NameWords(place, _phrase(name), tuple(word for part in split for word in part), bits))
 
     def rank(self, query: str, least: int = FOUND) -> Ranking:
         """Rank the resources that `query` may mean. `least` is the lowest score of a match."""
@@ -338,11 +317,10 @@ class Index:
         best = scores[ranked[0]].points if ranked else 0
         found = [self._hit(place, scores[place], words) for place in ranked if scores[place].is_found(best, least)]
         rarest = sorted(range(len(words)), key=lambda place: -weights[place])
+        likely = [place for place in ranked[:_MOST_NEAR] if scores[place].points >= FOUND / 2]
         return Ranking(
             tuple(found),
-            ()
-            if found
-            else self._alternatives([place for place in ranked if scores[place].points >= FOUND / 2], query),
+            () if found else self._alternatives(likely, query),
             tuple(dict.fromkeys(words[place] for place in rarest if not kinds(words[place]))),
         )
 
@@ -381,23 +359,21 @@ class Index:
             for unit, sure in likely.items():
                 for number, covered in self._holding.get(unit, ()):
                     _keep_better(matches[number], span, (sure, covered))
-                for place in self._owned.get(unit, ()):
+                for place, share in self._owned.get(unit, ()):
                     for number in self._names_of[place]:
-                        _keep_better(matches[number], span, (sure * _OWNED, 0))
+                        _keep_better(matches[number], span, (sure * share, 0))
         scores: dict[int, Score] = {}
         for number, spans in matches.items():
             name = self._names[number]
             kind = self._resources[name.place].entry.kind
-            hints = [place for place, word in enumerate(query.words) if kind in kinds(word)]
-            for place in hints:
-                _keep_better(spans, (place, place + 1), (_HINTED, 0))
-            score = self._score(query, name, spans, weights, hinted=bool(hints))
+            for place, word in enumerate(query.words):
+                if kind in kinds(word):
+                    _keep_better(spans, (place, place + 1), (_HINTED, 0))
+            score = self._score(query, name, spans, weights)
             scores[name.place] = max(scores.get(name.place, score), score)
         return scores
 
-    def _score(
-        self, query: _Query, name: _NameWords, spans: dict[Span, Match], weights: list[float], *, hinted: bool
-    ) -> Score:
+    def _score(self, query: _Query, name: _NameWords, spans: dict[Span, Match], weights: list[float]) -> Score:
         is_verbatim = name.phrase in query.phrase
         if "".join(name.words) in query.whole:
             return Score(EXACT if is_verbatim else EXACT - 1, is_verbatim, 1.0, ~0)
@@ -406,8 +382,6 @@ class Index:
         share = sum(weight for bit, weight in enumerate(own) if covered >> bit & 1) / (sum(own) or 1.0)
         coverage = value / sum(weights)
         points = 100 * coverage * (0.83 + 0.16 * share + (0.01 if covered & 1 else 0.0))
-        if self._mixed and not hinted and len(name.parts) > 1 and sum(covered & part != 0 for part in name.parts) < 2:
-            points *= _ONE_PART
         return Score(min(EXACT - 1, round(points) + _VERBATIM * is_verbatim), is_verbatim, share, read)
 
     def _by_id(self, query: str) -> Iterable[tuple[int, int]]:
@@ -431,9 +405,9 @@ class Index:
         from rapidfuzz.fuzz import ratio
         from rapidfuzz.process import extract
 
-        found = [self._resources[place].entry.name for place in likely[:3]]
+        found = [self._resources[place].entry.name for place in likely]
         if not found:
             names = {resource.names[0]: resource.entry.name for resource in self._resources}
-            close = extract(query, list(names), scorer=ratio, processor=str.casefold, score_cutoff=70, limit=3)
+            close = extract(query, list(names), scorer=ratio, processor=str.casefold, score_cutoff=70, limit=_MOST_NEAR)
             found = [names[name] for name, _, _ in close]
         return tuple(dict.fromkeys(found))

@@ -15,7 +15,18 @@ from fastn_mcp.fastn.names import app_of, label_of
 from fastn_mcp.fastn.rows import Row, connector_keys, objects, row_of, started_workflows, text, timestamp, word
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.ranking import FOUND, PART, Hit, Index, NamedResource, Ranking, kinds, words_of
+from fastn_mcp.procedures.ranking import (
+    FOUND,
+    OWNED,
+    PART,
+    POSSIBLE,
+    Hit,
+    Index,
+    NamedResource,
+    Ranking,
+    kinds,
+    words_of,
+)
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.workflows import ListExecutions
@@ -91,7 +102,8 @@ class SearchData:
             await self._read(("customer",))
         customers, connectors = (self.rank(query, (kind,), PART).leaders for kind in ("customer", "connector"))
         if "workflow" in self._wanted:
-            await self._read_runs([hit.entry for hit in customers if hit.share >= NAMED and hit.lacking])
+            asks = any(not kinds(word).isdisjoint(("workflow", "trigger")) for word in words_of(query))
+            await self._read_runs([hit.entry for hit in customers if hit.share >= NAMED and (hit.lacking or asks)])
         if "connection" in self._wanted:
             is_meant = self._wanted == ("connection",) or any("connection" in kinds(word) for word in words_of(query))
             if is_meant or _are_all(customers, connectors):
@@ -273,22 +285,23 @@ class SearchData:
         return self._entries[kind].values()
 
     def _index(self, of: Sequence[str]) -> Index:
-        customers, connectors, workflows = (self.names[kind] for kind in ("customer", "connector", "workflow"))
-        runs_for: defaultdict[str, list[str]] = defaultdict(list)
-        for customer, keys in self.runs.items():
-            for key in (*keys, *self.able[customer]):
-                runs_for[key].append(customers.get(customer, ""))
+        names = self.names
+        runs_for: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        for share, of_customers in ((POSSIBLE, self.able), (OWNED, self.runs)):
+            for customer, workflows in of_customers.items():
+                for workflow in workflows:
+                    runs_for[workflow][names["customer"].get(customer, "")] = share
 
         def named(found: Entry) -> NamedResource:
             """Return an entry with its names, and those of what it belongs to."""
             if found.kind == "connection":
-                found = titled(found, self.names)
+                found = titled(found, names)
                 return NamedResource(found, found.also)
-            owners = [customers.get(found.customer or "", ""), *runs_for[found.id]]
+            owners = [names["customer"].get(found.customer or "", "")]
             if found.kind == "trigger":
-                owners += [connectors.get(key, key) for key in connector_keys(found.row)]
-                owners += [workflows.get(key, "") for key in started_workflows(found.row)]
-            return NamedResource(found, (found.name, *found.also), tuple(filter(None, owners)))
+                owners += [names["connector"].get(key, key) for key in connector_keys(found.row)]
+                owners += [names["workflow"].get(key, "") for key in started_workflows(found.row)]
+            return NamedResource(found, (found.name, *found.also), runs_for[found.id] | dict.fromkeys(owners, OWNED))
 
         return Index([named(found) for kind in of for found in self._of(kind)])
 

@@ -128,6 +128,11 @@ SANDBOX = [
     ("the hourly slack sync trigger", "trigger", "Hourly Slack sync"),
     ("stripe secret key", "secret", "STRIPE_SECRET_KEY"),
     ("the BI export key", "api_key", "BI export"),
+    ("disconnect hubspot of acme corp", "connection", "HubSpot of Acme Corp"),
+    ("turn off the tracking webhook", "trigger", "Tracking updates (public)"),
+    ("Make the TikTok sync of Katana run at 6 in the morning", "trigger", "Daily TikTok sync"),
+    ("Katana's tiktok orders are slow", "workflow", "Sync TikTok Orders to Cin7 Core"),
+    ("api key ending in ewer", "api_key", "TEST"),
     ("key 1", "api_key", "Workflow"),
     ("what did key 1 do last week?", "api_key", "Workflow"),
     ("apikey:3", "api_key", "TEST"),
@@ -388,6 +393,18 @@ async def test_workflows_are_found_by_the_customer_that_they_run_for(large_world
     large_world.clock.pass_(61)
     answer = await search_for(large_world, "the orders of Globex Exports", limit=20)
     assert "process-new-orders" not in names(answer["found"])
+
+
+async def test_customer_is_shown_with_its_workflows(large_world: World) -> None:
+    """Ours (find): where the query asks for them, those that are not shown themselves."""
+    answer = await search_for(large_world, "which workflows run for Katana?", limit=1)
+    (katana,) = answer["found"]
+    assert [run["name"] for run in katana["runs"]] == ["Sync TikTok Orders to Cin7 Core"]
+    assert katana["runs"][0]["last_run"].startswith("failed")
+    answer = await search_for(large_world, "which workflows run for Katana?")
+    assert names(answer["found"][:2]) == ["Katana", "Sync TikTok Orders to Cin7 Core"]
+    assert "runs" not in answer["found"][0]
+    assert "runs" not in (await search_for(large_world, "Katana", limit=1))["found"][0]
 
 
 async def test_runs_of_a_customer_that_cannot_be_read_are_reported(world: World) -> None:
