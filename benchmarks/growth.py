@@ -26,13 +26,14 @@ from harness import KEY, Api, Server, environment
 from load import BEARER, HTTP_TOKEN, asked_of, ready
 from pydantic_core import to_json
 from report import put
-from within import ACCOUNT, Rows, client_of, within
+from within import ACCOUNT, Elsewhere, Rows, client_of, within
 
 from fastn_mcp.config.load import load
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.guard.policy import Policy
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tenants import TenantAccount, Tenants
 from fastn_mcp.procedures.dispatch import Dispatcher
@@ -172,6 +173,28 @@ async def _filled(folder: Path, size: int) -> SqliteLedger:
         audit.record(LogEntry(AuditEvent.INTENT, "local", ACCOUNT, "create_customer", arguments=row))
     audit.close()
     return ledger
+
+
+async def waiting(folder: Path, rounds: int) -> Growth:
+    """A second of so many calls that wait for a person, and a read beside them."""
+    best: dict[str, Costs] = {"a second of one waiting call": {}, "a read beside them": {}}
+    idle, read = best.values()
+    for size in (10, 100, 1_000):
+        ledger, policy = SqliteLedger(str(folder / f"waiting-{size}.sqlite")), Policy("manual", approval_wait=3600)
+        dispatch = within(client_of(Rows(3)), ledger, folder, policy, Elsewhere())
+        async with anyio.create_task_group() as tasks:
+            for number in range(size):
+                tasks.start_soon(dispatch, CreateCustomer(name="Initech"), Caller(f"agent {number}", None))
+            while len(await ledger.waiting(time.time())) < size:  # noqa: ASYNC110 - the ledger says when
+                await anyio.sleep(0.1)
+            for _ in range(min(rounds, 3)):
+                before = time.process_time()
+                await anyio.sleep(3)
+                cost = (time.process_time() - before) * 1000 / 3 / size
+                idle[size] = min(idle.get(size, cost), cost)
+            read |= await measured({size: lambda d=dispatch: read_by(d, ListCustomers())}, rounds)
+            tasks.cancel_scope.cancel()
+    return Growth("Calls that wait for a person", "calls that wait", "it", best)
 
 
 async def profiles(folder: Path, rounds: int) -> Growth:
@@ -364,6 +387,7 @@ def main() -> int:
         "account": account,
         "overview": overview,
         "kept": kept,
+        "waiting": waiting,
         "profiles": profiles,
         "tenants": tenants,
     }

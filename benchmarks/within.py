@@ -7,6 +7,7 @@ from fastn_mcp.channels.page.security import Seal
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Answer
+from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.evaluation import Evaluator
@@ -65,18 +66,28 @@ def client_of(upstream: Rows) -> FastnClient:
     return FastnClient(Account("http://localhost", "k"), upstream, System())
 
 
-def within(client: FastnClient, ledger: Ledger, folder: Path) -> Dispatcher:
+class Elsewhere:
+    """A channel where nobody looks."""
+
+    identifies_people = notifies = takes_secrets = False
+
+    async def show(self, grant: str) -> str:  # noqa: ARG002
+        return "Nowhere."
+
+
+def within(
+    client: FastnClient,
+    ledger: Ledger,
+    folder: Path,
+    policy: Policy | None = None,
+    channel: OutOfBandChannel | None = None,
+) -> Dispatcher:
     """Dispatch, guard and client, with an audit in `folder`."""
     system = System()
     recorder = Recorder(AuditFile(folder / "audit.jsonl", system), ACCOUNT, system)
     journalling = ChangeJournal(ledger, ACCOUNT, system)
-    judge = Evaluator(Policy(), ACCOUNT, ledger, journalling, system, client.send, lambda _: False)
+    judge = Evaluator(policy or Policy(), ACCOUNT, ledger, journalling, system, client.send, lambda _: False)
     secrets = SecretValues({}, [])
-
-    def _unused() -> Seal:
-        raise NotImplementedError
-
-    guard = Guard(
-        judge, ledger, recorder, journalling, client, secrets, TypedSecrets(ledger, _unused, system), None, system, None
-    )
+    typed = TypedSecrets(ledger, lambda: Seal(["bench"], system), system)
+    guard = Guard(judge, ledger, recorder, journalling, client, secrets, typed, None, system, channel)
     return Dispatcher(client, guard, recorder, journalling, secrets, system)
