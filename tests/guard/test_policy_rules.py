@@ -419,6 +419,14 @@ def test_a_budget_that_is_used_up_denies_and_one_that_is_not_says_what_is_left(j
     assert judge(text, CreateCustomer(name="A"), spent={Effect.DESTROY: 3}).decision is Decision.ALLOW
 
 
+@pytest.mark.parametrize("table", ["budget", "budget.run"])
+def test_the_only_call_of_a_budget_is_not_used_up_before_it_is_made(judge: Judge, table: str) -> None:
+    """Ours: what was not counted yet is 0."""
+    verdict = judge(f"[{table}]\ndestroy = 1", DeleteTrigger(trigger_id="t"))
+    assert verdict.decision is Decision.TYPED
+    assert verdict.reason.startswith("1 of 1 destroy calls are left ")
+
+
 @pytest.mark.parametrize(
     ("mode", "spent", "decision"),
     [("guarded", 9, "allow"), ("guarded", 10, "confirm"), ("manual", 0, "confirm"), ("auto", 9, "allow"),
