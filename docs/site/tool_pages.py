@@ -187,7 +187,7 @@ def _calls() -> Iterator[Tool[Any]]:
             procedures: dict[str, dict[str, Any]] = {
                 "find": {"query": "acme"},
                 "get_overview": {},
-                "diagnose_workflow": {"workflow_id": SLACK},
+                "diagnose": {"workflow_id": SLACK},
                 "wait_for_execution": {"execution_id": failed},
                 "find_dependents": {"kind": "connector", "id": fastn.id_of("connectors", "gamma")},
                 "apply_changes": {"changes": [change]},

@@ -134,7 +134,7 @@ class DemoStory:
     async def diagnose(self) -> None:
         self._console.print("[bold]Why did last night's TikTok sync fail?[/]")
         workflow = await self.find("the tiktok orders sync", "Sync TikTok Orders to Cin7 Core")
-        found = (await self._call("diagnose_workflow", workflow_id=workflow["id"]))["data"]
+        found = (await self._call("diagnose", workflow_id=workflow["id"]))["data"]
         _require("connection TikTok Shop of Katana is FAILED" in found["verdict"], "the cause was found")
         cause = found["causes"][0]
         self._say(found["verdict"])

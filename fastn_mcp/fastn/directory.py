@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import anyio
 
 from fastn_mcp.fastn.rows import Row, key_of, owner_of, row_of, text
-from fastn_mcp.fastn.targets import GETS, Call, Pages, Send, read_names
+from fastn_mcp.fastn.targets import GETS, Call, Send, read_names, read_pages
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import ListApiKeys, ListRoles, ListSecrets, ListUsers
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
@@ -142,12 +142,13 @@ class Directory:
 
 async def _read(kind: str, send: Send) -> Contents:
     entries: dict[str, Entry] = {}
-    pages = Pages(cast(Call, LISTS[kind](limit=100)), send, MAX_PAGES)
-    async for page in pages:
-        for found in (entry(kind, row) for row in page.items):
-            if found.name:
-                entries.setdefault(found.id or f"without id {len(entries)}", found)
-    return Contents(tuple(entries.values()), pages.is_complete)
+    found = await read_pages(cast(Call, LISTS[kind](limit=100)), send, MAX_PAGES)
+    if found.error is not None:
+        raise found.error
+    for row in (entry(kind, row) for page in found.pages for row in page.items):
+        if row.name:
+            entries.setdefault(row.id or f"without id {len(entries)}", row)
+    return Contents(tuple(entries.values()), found.is_complete)
 
 
 _EMAILS = ("email", "adminEmail", "customerAdmin.email", "userEmail")

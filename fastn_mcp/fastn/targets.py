@@ -1,6 +1,7 @@
 """The target of a call: a fresh read of it, its label, and the read that settles a lost response."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self, cast
 
@@ -16,7 +17,7 @@ from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.operation import UNKNOWN, Create, Operation
-from fastn_mcp.tools.paging import List, Listed
+from fastn_mcp.tools.paging import List, Listed, Position
 from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, RunWorkflow
 
@@ -62,6 +63,74 @@ class Pages:
         following = self._reading.model_copy(update={"cursor": page.next_cursor})
         self._reading = None if page.next_cursor is None else following
         return page
+
+
+@dataclass(frozen=True, slots=True)
+class PagesRead:
+    """Pages of one list, in order. `error` is that of the first later page that could not be read."""
+
+    pages: Sequence[Listed[FastnObject]]
+    is_complete: bool
+    """Whether no page is missing."""
+    error: FastnError | None = None
+
+    @property
+    def total(self) -> int | None:
+        """Fastn's count of all rows; None if there is none, or if it counts rows that do not match."""
+        return None if any(page.total is None for page in self.pages) else self.pages[0].total
+
+
+async def read_pages(reading: Call, send: Send, limit: int, one_by_one: int | None = None) -> PagesRead:
+    """Read up to `limit` pages: from the third on at once where Fastn pages by offset, else `one_by_one` in a row.
+
+    Raises a `FastnError` if the first page cannot be read.
+    """
+    first = cast("Listed[FastnObject]", await send(reading))
+    size, total = len(first.items), first.total or 0
+    if first.next_cursor is None or limit == 1:
+        return PagesRead([first], first.next_cursor is None)
+    offsets = range(size, total, size) if size else range(0)
+    rest = [reading.model_copy(update={"cursor": Position(offset=offset).encode()}) for offset in offsets[: limit - 1]]
+    second = await _second(rest, first, send)
+    if second is None:
+        most = limit if one_by_one is None else min(limit, one_by_one)
+        following = reading.model_copy(update={"cursor": first.next_cursor})
+        return await _read_one_by_one(first, Pages(following, send, most - 1))
+    pages: list[Listed[FastnObject] | None] = [first, second, *(None for _ in rest[1:])]
+    errors: list[FastnError] = []
+
+    async def read(number: int, call: Call) -> None:
+        try:
+            pages[number] = cast("Listed[FastnObject]", await send(call))
+        except FastnError as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as group:
+        for number, call in enumerate(rest[1:], 2):
+            group.start_soon(read, number, call)
+    found = [page for page in pages if page is not None]
+    return PagesRead(found, not errors and len(rest) == len(offsets), errors[0] if errors else None)
+
+
+async def _second(rest: Sequence[Call], first: Listed[FastnObject], send: Send) -> Listed[FastnObject] | None:
+    """Read the second page by its offset. Returns None if Fastn does not page by offset."""
+    if not rest:
+        return None
+    try:
+        page = cast("Listed[FastnObject]", await send(rest[0]))
+    except FastnError:
+        return None
+    return page if page.items and page.items[0] != first.items[0] else None
+
+
+async def _read_one_by_one(first: Listed[FastnObject], following: Pages) -> PagesRead:
+    pages = [first]
+    try:
+        async for page in following:
+            pages.append(page)  # noqa: PERF401 the pages before an error are kept
+    except FastnError as error:
+        return PagesRead(pages, is_complete=False, error=error)
+    return PagesRead(pages, following.is_complete)
 
 
 async def find_row(

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.errors import NotSent, nearest
 from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
+from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
@@ -23,7 +23,7 @@ from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Tool
 PROCEDURES: tuple[AnyTool, ...] = (
     Find,
     GetOverview,
-    DiagnoseWorkflow,
+    Diagnose,
     WaitForExecution,
     FindDependents,
     PreviewChange,

@@ -30,16 +30,16 @@ EXECUTION = "execution"
 """Kind without names: runs are too many to list, so they are found only by id."""
 
 NEXT: dict[str, tuple[str, ...]] = {
-    "customer": ("get_customer(customer_id)", "list_connections(customer_id)", "list_executions(customer_id)"),
+    "customer": ("diagnose(customer_id)", "get_customer(customer_id)", "list_connections(customer_id)"),
     "connector": ("get_connector(connector_id)", "list_connections(connector_id)"),
     "connection": ("list_connections(customer_id)", "list_executions(customer_id)"),
-    "workflow": ("diagnose_workflow(workflow_id)", "get_workflow(workflow_id)"),
-    "trigger": ("get_trigger(trigger_id)", "update_trigger(trigger_id)"),
+    "workflow": ("diagnose(workflow_id)", "get_workflow(workflow_id)"),
+    "trigger": ("diagnose(trigger_id)", "get_trigger(trigger_id)", "update_trigger(trigger_id)"),
     "user": ("query_audit_log(actor)",),
     "role": ("list_roles()",),
     "api_key": ("list_api_keys()", "query_audit_log(actor)"),
     "secret": ("list_secrets(customer_id)",),
-    EXECUTION: ("get_execution(execution_id)", "diagnose_workflow(workflow_id)"),
+    EXECUTION: ("get_execution(execution_id)", "diagnose(workflow_id)"),
 }
 """Next calls by kind, each with the argument that it takes from the row. None of them deletes."""
 

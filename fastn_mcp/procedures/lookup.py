@@ -1,17 +1,76 @@
-"""Look up one row of a list, and complete ids from what was typed."""
+"""Look up a resource by id, slug or name, or in a list, and complete ids from what was typed."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 from pydantic import Field
 
-from fastn_mcp.errors import Failed, NotFound
+from fastn_mcp.errors import Failed, FastnError, NotFound, NotSent
 from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
+from fastn_mcp.fastn.rows import Row, row_of
 from fastn_mcp.fastn.targets import find_row, has_id
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
+from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect, FastnObject
 from fastn_mcp.tools.workflows import ListExecutions
+
+
+@dataclass(frozen=True, slots=True)
+class FoundResource:
+    """A resource. Its row is empty if it could not be read, for the reason in `error`."""
+
+    id: str
+    row: Row
+    error: FastnError | None = None
+
+
+_NEAR = 3
+"""Maximum number of names suggested if none matches."""
+
+
+async def resolve(kind: str, typed: str, context: ProcedureContext) -> FoundResource:
+    """Return the resource with this id, slug or name. Raises `NotFound` if there is none, `NotSent` if several."""
+    found = await _by_id(kind, typed, context)
+    if found is not None and not isinstance(found.error, NotFound):
+        return found
+    entries = await _candidates(kind, typed, context)
+    wanted = " ".join(typed.casefold().split())
+    matching = [item for item in entries if wanted in map(str.casefold, (item.id, item.name, *item.also))]
+    if found is not None and any(item.id == typed for item in matching):
+        return found  # it is listed, though it cannot be read
+    if len(matching) == 1 and matching[0].id:
+        return await _by_id(kind, matching[0].id, context) or FoundResource(matching[0].id, {})
+    if matching:
+        ids = ", ".join(item.id for item in matching[:_NEAR])
+        raise NotSent(f"{len(matching)} {kind}s have this name or slug.", f"Give the id of one: {ids}")
+    near = ", ".join(item.name for item in ranked(typed, entries)[:_NEAR])
+    raise NotFound(
+        f"No {kind} has this id, slug or name, or this API key has no access to it.",
+        f"Did you mean: {near}?" if near else "Find it with find.",
+    )
+
+
+async def _by_id(kind: str, id_: str, context: ProcedureContext) -> FoundResource | None:
+    """Read a resource by its id. Returns None if it cannot be an id."""
+    reading: Any = BY_NAME[f"get_{kind}"].model_validate({f"{kind}_id": id_})
+    try:
+        return FoundResource(id_, row_of(await context.read(reading)))
+    except NotSent:
+        return None
+    except FastnError as error:
+        return FoundResource(id_, {}, error)
+
+
+async def _candidates(kind: str, typed: str, context: ProcedureContext) -> tuple[Entry, ...]:
+    """Return the resources that Fastn finds by what was typed; all of them if that is none, or kinds have no search."""
+    lister: Any = LISTS[kind]
+    if "search" in lister.model_fields:
+        page = cast("Listed[FastnObject]", await context.read(lister(search=typed, limit=MOST)))
+        if page.items:
+            return tuple(entry(kind, row) for row in page.items)
+    return (await context.directory.contents(kind, context.read)).entries
 
 
 class ReadRow(Procedure[FastnObject]):

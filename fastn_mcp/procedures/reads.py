@@ -9,12 +9,15 @@ import anyio
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.dependents import Unchecked
-from fastn_mcp.fastn.rows import Row, row_of
-from fastn_mcp.fastn.targets import Call, Pages, Send
+from fastn_mcp.fastn.rows import Row, key_of, row_of
+from fastn_mcp.fastn.targets import Call, Send, read_pages
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.paging import List
 
 Job = Callable[[], Awaitable[None]]
+
+_ONE_BY_ONE = 5
+"""Maximum number of pages of a list that are read one after another, where Fastn does not page by offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +26,7 @@ class RowList:
 
     rows: Sequence[Row] = ()
     total: int | None = None
-    next_cursor: str | None = None
-
-    @property
-    def more(self) -> bool:
-        return self.next_cursor is not None
+    more: bool = False
 
 
 class AccountReads:
@@ -58,13 +57,13 @@ class AccountReads:
             for name, job in jobs.items():
                 group.start_soon(do, name, job)
 
-    async def read(self, calls: Mapping[str, Call]) -> None:
-        """Read in parallel the first page of each list, and each single record."""
-        await self.run({name: partial(self._read, name, call) for name, call in calls.items()})
+    async def read(self, calls: Mapping[str, Call], pages: int = 1) -> None:
+        """Read in parallel each single record, and up to `pages` pages of each list."""
+        await self.run({name: partial(self._read, name, call, pages) for name, call in calls.items()})
 
-    async def _read(self, name: str, call: Call) -> None:
+    async def _read(self, name: str, call: Call, pages: int) -> None:
         if isinstance(call, List):
-            await self.read_list(name, cast("List[Any]", call))
+            await self.read_list(name, cast("List[Any]", call), pages)
         else:
             await self.read_record(name, call)
 
@@ -72,23 +71,17 @@ class AccountReads:
         self.records[name] = row_of(await self._send(call))
 
     async def read_list(self, name: str, call: List[Any], pages: int = 1) -> None:
-        """Read the next pages of a list. Raises if the first page fails; keeps the rows read if a later one does."""
-        found = self.lists.get(name, RowList())
-        if name in self.lists:
-            if found.next_cursor is None:
-                return
-            call = call.model_copy(update={"cursor": found.next_cursor})
-        try:
-            async for page in Pages(call, self._send, pages):
-                if page.not_checked:
-                    self.gaps.append(Unchecked(name, f"the rows do not say their {', '.join(page.not_checked)}"))
-                total = found.total if page.total is None else page.total
-                found = RowList([*found.rows, *map(row_of, page.items)], total, page.next_cursor)
-                self.lists[name] = found
-        except FastnError as error:
-            if name not in self.lists:
-                raise
-            self.failed[f"more {name}"] = error
+        """Read up to `pages` pages. Raises if the first page fails; keeps the rows read if a later one does."""
+        found = await read_pages(call, self._send, pages, _ONE_BY_ONE)
+        rows = [row_of(row) for page in found.pages for row in page.items]
+        # A row that came while pages were read moves others to the next page.
+        unique = {key_of(row) or f"without id {number}": row for number, row in enumerate(rows)}
+        self.lists[name] = RowList(list(unique.values()), found.total, not found.is_complete)
+        for page in found.pages:
+            if page.not_checked:
+                self.gaps.append(Unchecked(name, f"the rows do not say their {', '.join(page.not_checked)}"))
+        if found.error is not None:
+            self.failed[f"more {name}"] = found.error
 
     def has_more(self, name: str) -> bool:
         """Whether a list has more rows than were read."""
@@ -98,11 +91,14 @@ class AccountReads:
         """Return the rows of a list; None if it could not be read."""
         return self.lists[name].rows if name in self.lists else None
 
+    def total(self, name: str) -> int | None:
+        """Return the number of rows of a list; None if it is not known."""
+        found = self.lists.get(name)
+        if found is None or (found.more and found.total is None):
+            return None
+        return found.total if found.more and found.total is not None else len(found.rows)
+
     def all_gaps(self) -> list[Unchecked]:
         """Return the failed reads and the incomplete ones."""
         failed = [Unchecked(name, error.what) for name, error in self.failed.items()]
         return list(dict.fromkeys([*failed, *self.gaps]))
-
-    def not_checked(self) -> list[str]:
-        """Return `all_gaps` as text."""
-        return [f"{gap.what}: {gap.why}".removesuffix(": ") for gap in self.all_gaps()]

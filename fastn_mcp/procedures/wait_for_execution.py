@@ -11,7 +11,7 @@ from fastn_mcp.fastn.rows import row_of, text, timestamp, word
 from fastn_mcp.fastn.states import run_state
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
-from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
+from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.tools.fields import ExecutionId
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.tool import Effect, FastnObject, suggested
@@ -134,7 +134,7 @@ def _next(execution_id: str, state: dict[str, JsonValue]) -> dict[str, JsonValue
     if not run_state(state).has_ended:
         call = suggested(WaitForExecution, execution_id=execution_id)
     elif run_state(state).is_failure:
-        call = suggested(DiagnoseWorkflow, workflow_id=state.get("workflowId"))
+        call = suggested(Diagnose, workflow_id=state.get("workflowId"))
     return {} if call is None else {"next": call}
 
 

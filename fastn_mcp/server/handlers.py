@@ -51,7 +51,7 @@ NAME = "fastn-mcp"
 INSTRUCTIONS = """\
 Administer Fastn (embedded integrations): customers, connectors, connections, workflows, triggers, executions.
 - find first: tools take ids, find turns names into them. get_overview shows the account.
-- Why does it fail: diagnose_workflow. After run_workflow: wait_for_execution.
+- Why does it fail or not come: diagnose. After run_workflow: wait_for_execution.
 - Before a change: preview_change, also in read-only mode. A test key acts on live systems.
 - A call waits while a person is asked. approval_required: nobody has decided yet, nothing was sent; call again, the
   same, once the person has. declined means no: ask what to do instead.

@@ -47,7 +47,7 @@ class Renamed:
 
 Aliases = Mapping[str, Renamed]
 
-ALIASES: Aliases = {}
+ALIASES: Aliases = {"diagnose_workflow": Renamed("diagnose", since="0.1.0", until="0.3.0")}
 """Renamed tools by old name."""
 
 

@@ -109,7 +109,7 @@ JOBS: tuple[Job, ...] = (
             Call(
                 "get_overview",
                 {"about": "connections"},
-                ('"connector": "HubSpot"', '"Acme Corp"', '"Acme HubSpot sync"', "authorise the app again"),
+                ('"HubSpot of Acme Corp"', "Acme HubSpot sync (", "authorise the app again", "a new API key"),
             ),
         ),
     ),
@@ -119,7 +119,7 @@ JOBS: tuple[Job, ...] = (
         (
             Call("find", {"query": "the acme hubspot sync"}, ('"name": "Acme HubSpot sync"',)),
             Call(
-                "diagnose_workflow",
+                "diagnose",
                 {"workflow_id": From(0, FOUND)},
                 (
                     "connection HubSpot of Acme Corp is EXPIRED",
@@ -182,7 +182,7 @@ JOBS: tuple[Job, ...] = (
             Call(
                 "get_overview",
                 {"hours": 168, "about": "runs"},
-                ('"success_rate"', '"top_errors"', "connection cannot be used", '"tool": "diagnose_workflow"'),
+                ('"success_rate"', '"top_errors"', "connection cannot be used", '"tool": "diagnose"'),
             ),
             Call("get_quotas", {}, ('"API calls"', '"percent"')),
         ),
@@ -207,7 +207,7 @@ JOBS: tuple[Job, ...] = (
             ),
             Call(
                 "revoke_api_key",
-                {"api_key_id": From(0, ("findings", Says("never used"), "examples", Says("TEST"), "id"))},
+                {"api_key_id": From(0, ("findings", Says("never used"), "rows", Says("TEST"), "id"))},
                 ('"done": "revoke_api_key"',),
             ),
         ),

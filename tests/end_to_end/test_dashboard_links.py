@@ -14,7 +14,7 @@ from world import World
 import fastn_mcp
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.procedures.catalog import ALL_TOOLS
-from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
+from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.rendering import with_dashboard
 
@@ -24,7 +24,7 @@ AT = "https://dashboard.example/app"
 SETTLEMENTS = "wf_e5047fb2a8c3"
 
 LINKED: list[tuple[str, dict[str, Any], str]] = [
-    ("diagnose_workflow", {"workflow_id": SETTLEMENTS}, "/integrations?tab=workflows"),
+    ("diagnose", {"workflow_id": SETTLEMENTS}, "/integrations?tab=workflows"),
     ("delete_workflow", {"workflow_id": SETTLEMENTS, "dry_run": True}, "/integrations?tab=workflows"),
     ("invite_user", {"email": "a@b.example", "role": "Viewer", "dry_run": True}, ""),
     ("ai_chat", {"message": "m"}, "/agent"),
@@ -79,7 +79,7 @@ def test_every_text_about_the_dashboard_is_linked() -> None:
     """Ours: in whichever part of an answer."""
     found = [(name, text) for name, text in texts() if " " in text]
     assert len(found) >= 10
-    diagnosis = DiagnoseWorkflow(workflow_id="wf_1")
+    diagnosis = Diagnose(workflow_id="wf_1")
     for name, text in found:
         answers: list[dict[str, JsonValue]] = [{"message": text}, {"next": text}, {"data": {"causes": [{"fix": text}]}}]
         for answer in answers:

@@ -52,7 +52,7 @@ def test_transcript_tells_the_story_once(played: "subprocess.CompletedProcess[st
         f"{len(ALL_TOOLS)} tools: ",
         "Why did last night's TikTok sync fail?",
         'agent: find query="the tiktok orders sync"',
-        "agent: diagnose_workflow",
+        "agent: diagnose",
         "connection TikTok Shop of Katana is FAILED",
         "What will not help: A rerun",
         "The agent tries to delete a customer, and the person declines.",

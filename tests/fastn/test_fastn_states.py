@@ -15,7 +15,7 @@ from fastn_mcp.fastn.rows import Row
 from fastn_mcp.fastn.states import State, connection_state, switched_off, trigger_state, workflow_state
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
+from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.tools.connectors import DeleteConnector, ListConnections
@@ -169,8 +169,8 @@ class Account:
     async def connections(self) -> None:
         """Check the reads about connections alone, and the lists that they point to."""
         answer = await self.call(GetOverview(hours=1, about="connections"))
-        assert (answer["broken"], answer["switched_off"]) == tuple(self.count("connections", s) for s in (BROKEN, OFF))
-        counts = Counter({s: len(keys) for app in answer["by_connector"] for s, keys in app.items() if s in STATUSES})
+        shown = {status: f for f in answer["findings"] for status in STATUSES if f" {status.upper()}:" in f["what"]}
+        counts = Counter({status: len(finding["rows"]) for status, finding in shown.items()})
         for status, state in STATUSES.items():
             rows = (await self.call(ListConnections(status=status)))["items"]
             listed = [row for row in rows if row.get("status")]  # a row without one is kept, and reported as unchecked
@@ -178,10 +178,10 @@ class Account:
             assert counts[status] == len(listed)
 
     async def diagnosis(self) -> None:
-        found = await self.call(DiagnoseWorkflow(workflow_id="wf_0"))
+        found = await self.call(Diagnose(workflow_id="wf_0"))
         state = self.expected["workflows"][0][1]
         assert ("never published" in found["verdict"]) == (state is DRAFT)
-        assert ("the workflow is switched off" in found["verdict"]) == (state is OFF)
+        assert ("the workflow is inactive" in found["verdict"]) == (state is OFF)
         tools = Counter(trigger.get("next", {}).get("tool") for trigger in found["triggers"])
         assert tools["update_trigger"] == self.count("triggers", OFF)
         assert tools["get_trigger"] == self.count("triggers", BROKEN)

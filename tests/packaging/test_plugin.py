@@ -64,7 +64,7 @@ def test_the_skill_names_tools_arguments_and_outcomes_that_there_are() -> None:
     fields = {"dry_run", "message", "next"} | arguments
     words = set(re.findall(r"`([a-z_]+)[`:]", SKILL))
     assert words <= tools | OUTCOMES | fields, words - tools - OUTCOMES - fields
-    for needed in ("find", "find_dependents", "list_changes", "undo_change", "wait_for_execution", "diagnose_workflow"):
+    for needed in ("find", "find_dependents", "list_changes", "undo_change", "wait_for_execution", "diagnose"):
         assert needed in words
     for needed in ("approval_required", "declined", "unknown_outcome", "target_changed"):
         assert needed in words

@@ -10,7 +10,7 @@ from fastn_mcp.errors import Forbidden, NotFound, NotSent
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
+from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import DETAILS, EXAMPLES, FindDependents, Kind
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.tools.connectors import DeleteConnector, GetConnector, ListConnections
@@ -79,12 +79,12 @@ async def test_workflow_dependents_are_triggers(world: World) -> None:
 
 
 async def test_triggers_that_only_mention_a_workflow_do_not_depend_on_it(world: World) -> None:
-    """Ours: only the id of a route counts, in find_dependents as in diagnose_workflow."""
+    """Ours: only the id of a route counts, in find_dependents as in diagnose."""
     flow, other = key(world, "workflows", "process-new-orders"), key(world, "workflows", "update-inventory")
     for row in world.sandbox.state.all("triggers"):
         row["routes"] = [{"routeId": other, "filter": {"field": "source", "value": flow}}]
     assert (await dependents(world, "workflow", flow))["used_by"] == []
-    diagnosis = await world.call(DiagnoseWorkflow(workflow_id=flow))
+    diagnosis = await world.call(Diagnose(workflow_id=flow))
     assert isinstance(diagnosis, Done)
     assert diagnosis.result.model_dump()["triggers"] == []
 

@@ -1,6 +1,5 @@
 """Tests of get_overview for one subject: on the sandbox's accounts, and with other behaviours of Fastn."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,18 +10,15 @@ from world import World
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.procedures.diagnosis.account_parts import connection_states
-from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
-from fastn_mcp.procedures.diagnosis.failures import by_workflow, ended_runs
-from fastn_mcp.procedures.overview.connection_impact import connection_impact
-from fastn_mcp.procedures.overview.get_overview import GetOverview, believable
+from fastn_mcp.procedures.diagnosis.account_parts import connection_states, repairs
+from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
+from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.server.rendering import BUDGET, render
 
 pytestmark = pytest.mark.anyio
 
 Answer = dict[str, Any]
-NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
 SUBJECTS = ["runs", "connections", "triggers", "access"]
 
 
@@ -37,25 +33,27 @@ async def focus(world: World, about: str, hours: int = 24) -> Answer:
     return data
 
 
-def of(answer: Answer, connector: str) -> Answer:
-    (found,) = [app for app in answer["by_connector"] if app["connector"] == connector]
-    return found
+def rows(answer: Answer, words: str) -> list[Answer]:
+    """Return the rows of the only finding with these words."""
+    (found,) = [finding for finding in answer["findings"] if words in finding["what"]]
+    rows: list[Answer] = found["rows"]
+    return rows
 
 
 async def test_broken_connections_have_customer_and_failing_workflows(world: World) -> None:
     """Ours: which customers have to authorise what again, and which workflows wait for it."""
-    katana = world.sandbox.state.named("customers", "katana-customer")["id"]
     answer = await focus(world, "connections")
-    assert answer["broken"] == 2
-    assert of(answer, "TikTok Shop")["failed"] == {"Katana": "2026-11-16 (1 week ago)"}
-    assert of(answer, "TikTok Shop")["breaks"] == {"wf_96d1b3072c5a": "Sync TikTok Orders to Cin7 Core"}
-    assert list(of(answer, "Cin7 Core")["expired"]) == ["Katana"]
-    globex = world.sandbox.state.named("customers", "globex-exports")["id"]
-    assert answer["switched_off"] == 1
-    assert list(of(answer, "Shopify")["inactive"]) == ["Globex Exports"]
-    assert answer["ids"] == {"customer": {"Globex Exports": globex, "Katana": katana}}
-    assert "authorise the app again" in answer["fix"]
-    assert "inactive was switched off" in answer["fix"]
+    assert rows(answer, "is FAILED") == [
+        {"name": "TikTok Shop of Katana", "since": "2026-11-16", "fails": ["Sync TikTok Orders to Cin7 Core (1)"]}
+    ]
+    assert rows(answer, "is EXPIRED") == [{"name": "Cin7 Core of Katana", "since": "2026-11-16"}]
+    assert rows(answer, "is INACTIVE") == [{"name": "Shopify of Globex Exports", "since": "2026-11-10"}]
+    assert [finding["what"].partition(". ")[2] for finding in answer["findings"]] == [
+        "1 customer has to authorise the app again in the widget.",
+        "1 customer has to enter a new API key for the app in the widget.",
+        "1 customer has to reconnect the app in the dashboard.",
+    ]
+    assert answer["fails"].startswith("Workflows whose runs failed in 24 hours for this customer at this app")
     assert answer["not_checked"] == []
 
 
@@ -67,125 +65,100 @@ async def test_overview_and_diagnosis_say_who_authorises_the_accounts_own_connec
     for run in state.all("executions"):
         if run["workflowId"] == "wf_96d1b3072c5a":
             run["endOrgId"] = None
-    findings = (await focus(world, "connections"))["fix"]
-    assert "somebody for the account itself" in findings
     overview: Any = await world.call(GetOverview())
-    assert "no longer fits; somebody has to authorise again" in str(overview.result)
-    diagnosis: Any = await world.call(DiagnoseWorkflow(workflow_id="wf_96d1b3072c5a"))
-    assert "Somebody has to authorise the app again in the dashboard, for the account itself" in str(diagnosis.result)
+    assert "For the account itself, somebody has to authorise the app again in the dashboard." in str(overview.result)
+    diagnosis: Any = await world.call(Diagnose(workflow_id="wf_96d1b3072c5a"))
+    assert "For the account itself, somebody has to authorise TikTok Shop again in the dashboard." in str(
+        diagnosis.result
+    )
 
 
 async def test_broken_connections_of_a_large_account_fit_one_answer(large_world: World) -> None:
-    """Ours: forty connections by customer, within the budget and bounded requests; find gives the ids."""
+    """Ours: those of the most failed runs first, and a cursor for the rest."""
     state = large_world.sandbox.state
-    rows = [row for row in state.all("connections") if row["status"] in ("EXPIRED", "FAILED")]
     answer = await focus(large_world, "connections")
-    assert answer["broken"] == len(rows) > 30
-    by_customer = [app.get(status, {}) for app in answer["by_connector"] for status in ("failed", "expired")]
-    assert sum(map(len, by_customer)) == len(rows)
-    names = {row["id"]: row["name"] for row in state.all("customers")}
-    assert {name for of_status in by_customer for name in of_status} == {str(names[row["endOrgId"]]) for row in rows}
-    assert "Acme HubSpot sync" in of(answer, "HubSpot")["breaks"].values()
-    assert "find" in answer["left_out"]
-    assert len(large_world.sandbox.requests) <= 40
-
-
-async def test_too_many_connections_are_counted_with_the_call_for_the_rest(world: World) -> None:
-    """Ours: there is a call for what does not fit."""
-    state = world.sandbox.state
-    row = next(row for row in state.all("connections") if row["status"] == "EXPIRED")
-    for number in range(300):
-        state.put("connections", row | {"id": f"extra:{number}", "endOrgId": f"{number:064}"})
-    answer = await focus(world, "connections")
-    app = of(answer, "Cin7 Core")
-    assert len(app["expired"]) + app["more_connections"] == answer["broken"] - 1 == 100
-    assert "more broken connections" in str(answer["not_checked"])
-    assert app["next"] == {"tool": "list_connections", "arguments": {"connector_id": row["connectorId"]}}
-    parse(BY_NAME, app["next"]["tool"], app["next"]["arguments"])
-
-
-def test_two_connections_of_one_customer_are_both_shown() -> None:
-    """Ours: a customer may be connected twice to the same app."""
-    row: dict[str, Any] = {"status": "EXPIRED", "connectorId": "c1", "endOrgId": "one"}
-    rows: list[Any] = [row | {"id": "a"}, row | {"id": "b", "lastUsedAt": "2026-11-20T00:00:00Z"}]
-    seen: Any = connection_impact(connection_states(rows, {}), [], [], {"one": "One"}, NOW)
-    assert seen["by_connector"][0]["expired"] == {
-        "One": "unknown since when",
-        "One, b": "last used 2026-11-20 (5 days ago)",
-    }
-
-
-def test_failure_that_names_the_connection_counts_without_a_manifest() -> None:
-    """Ours: nothing is known about the manifests of Fastn's workflows."""
-    connection: Any = {"id": "ucl:1", "status": "FAILED", "connectorId": "c1", "endOrgId": "one"}
-    runs: Any = [
-        {"workflowId": "wf_1", "endOrgId": "one", "error": {"message": "Pinned connection ucl:1 is not usable"}},
-        {"workflowId": "wf_2", "endOrgId": "one", "error": {"message": "out of memory"}},
-        {"workflowId": "wf_3", "endOrgId": "two", "error": "ucl:1"},
+    for status in ("FAILED", "EXPIRED", "INACTIVE"):
+        count = sum(row["status"] == status for row in state.all("connections"))
+        assert sum(f["what"].startswith(f"{count} connections are {status}") for f in answer["findings"]) == 1
+    assert [row["name"] for row in rows(answer, "EXPIRED") if "Acme HubSpot sync (5)" in row.get("fails", [])] == [
+        "HubSpot of Acme Corp"
     ]
-    failing = by_workflow(ended_runs(runs), {})
-    seen: Any = connection_impact(connection_states([connection], {}), [], failing, {}, NOW)
-    assert seen["by_connector"][0]["breaks"] == {"wf_1": "wf_1"}
+    assert len(large_world.sandbox.requests) <= 60
+
+
+def test_repairs_name_who_does_what_for_each_app() -> None:
+    """Ours: by auth type, for the owners by name or all together by number."""
+    found: list[Any] = [
+        {"id": str(number), "status": "EXPIRED", "endOrgId": owner, "authType": auth, "connector": {"name": app}}
+        for number, (owner, auth, app) in enumerate(
+            [
+                ("one", "OAUTH_2", "Slack"),
+                ("two", "OAUTH_2", "Slack"),
+                ("one", "API_KEY", "Xero"),
+                (None, "OAUTH_2", "Slack"),
+            ]
+        )
+    ]
+    states = connection_states(found, {"one": "One", "two": "Two"})
+    assert repairs(states) == (
+        "One and Two have to authorise Slack again in the widget. One has to enter a new API key for Xero in the "
+        "widget. For the account itself, somebody has to authorise Slack again in the dashboard."
+    )
+    assert repairs(states, named=0).startswith("2 customers have to authorise the app again in the widget. 1 customer")
+
+
+async def test_failure_that_names_the_connection_counts_without_a_manifest(world: World) -> None:
+    """Ours: nothing is known about the manifests of Fastn's workflows."""
+    state = world.sandbox.state
+    broken = next(row for row in state.all("connections") if row["status"] == "EXPIRED")
+    (run, *others) = [row for row in state.all("executions") if row["workflowName"] == "process-new-orders"][-3:]
+    run |= {"status": "failed", "endOrgId": broken["endOrgId"], "error": {"message": f"{broken['id']} is not usable"}}
+    others[0] |= {"status": "failed", "endOrgId": broken["endOrgId"], "error": {"message": "out of memory"}}
+    assert rows(await focus(world, "connections", 720), "EXPIRED")[0]["fails"] == ["process-new-orders (1)"]
 
 
 async def test_worst_workflows_have_totals_of_the_whole_period(large_world: World) -> None:
     """Ours: for a weekly report. The numbers are Fastn's own counts, and add up."""
     answer = await focus(large_world, "runs", 168)
-    workflows = answer["workflows"]
-    assert len(workflows) == 8
-    failed = [found.get("failed", 0) + found.get("timeout", 0) for found in workflows]
+    workflows = rows(answer, "workflows failed: ")
+    assert len(workflows) == 12
+    failed = [int(found["failed"].partition(" of ")[0]) for found in workflows]
     assert failed == sorted(failed, reverse=True)
-    for found, bad in zip(workflows, failed, strict=True):
-        rate = 100 * found["completed"] / (found["completed"] + bad)
-        assert found["success_rate"] == f"{rate:.1f} %"
+    for found in workflows:
+        bad, of = (int(number.replace(",", "")) for number in found["failed"].split(" of "))
+        assert float(found["success_rate"].removesuffix(" %")) == pytest.approx(100 * (of - bad) / of, abs=0.1)
         assert " ago)" in found["last_failure"]
+        assert " ago)" in found["last_success"]
         assert found["why"]
-    assert answer["next"] == {
-        "tool": "diagnose_workflow",
-        "arguments": {"workflow_id": workflows[0]["id"], "hours": 168},
-    }
-    assert answer["looked_at"].startswith("The failures since 2026-11-2")
+    assert answer["next"] == {"tool": "diagnose", "arguments": {"workflow_id": workflows[0]["id"], "hours": 168}}
     assert answer["top_errors"][0]["runs"] >= answer["top_errors"][-1]["runs"]
-    assert len(large_world.sandbox.requests) <= 40
+    assert answer["next_cursor"] == "12"
+    assert len(large_world.sandbox.requests) <= 100
 
 
 async def test_all_failures_of_a_small_account_are_read(world: World) -> None:
-    """Ours: then the answer has no "looked_at"."""
+    """Ours: the numbers of the workflows add up to that of the account."""
     answer = await focus(world, "runs", 168)
-    assert "Sync TikTok Orders to Cin7 Core" in [found["name"] for found in answer["workflows"]]
-    for status in ("failed", "timeout"):
-        assert sum(found.get(status, 0) for found in answer["workflows"]) == answer["runs"][status]
-    assert "looked_at" not in answer
-
-
-@pytest.mark.parametrize(
-    ("counts", "seen", "expected"),
-    [
-        ({"completed": 90, "failed": 9, "timeout": 1}, 10, True),
-        ({"completed": 90, "failed": 9}, 9, False),
-        ({"completed": 90, "failed": 9, "timeout": 1}, 11, False),
-        ({"completed": 901, "failed": 9, "timeout": 1}, 10, False),
-    ],
-)
-def test_implausible_counts_are_not_reported(counts: dict[str, int], seen: int, expected: bool) -> None:
-    """Ours: if Fastn ignores a filter, every count is of the same runs."""
-    assert believable(counts, {"completed": 900, "failed": 90, "timeout": 10}, seen) is expected
-    assert not believable(counts, {}, seen)
+    found = rows(answer, "failed: ")
+    assert "Sync TikTok Orders to Cin7 Core" in [row["name"] for row in found]
+    failed = sum(int(row["failed"].partition(" of ")[0]) for row in found)
+    assert failed == answer["runs"]["failed"] + answer["runs"]["timeout"]
+    assert "next_cursor" not in answer
 
 
 async def test_all_triggers_that_never_fire_are_named(large_world: World) -> None:
     """Ours: an active trigger of an app event without a subscription reports no error itself."""
     silent = [row for row in large_world.sandbox.state.all("triggers") if row.get("subscriptionStatus") == "FAILED"]
-    (found,) = [f for f in (await focus(large_world, "triggers"))["findings"] if "never fire" in f["what"]]
     active = {str(row["id"]) for row in silent if row["status"] == "Active"}
-    assert {example["id"] for example in found["examples"]} == active
+    assert {row["id"] for row in rows(await focus(large_world, "triggers"), "never fire")} == active
 
 
 async def test_all_keys_that_were_never_used_are_named(large_world: World) -> None:
     """Ours: each can then be revoked."""
-    (found,) = [f for f in (await focus(large_world, "access"))["findings"] if "never used" in f["what"]]
-    assert found["what"].startswith(f"{len(found['examples'])} API keys")
-    assert len(found["examples"]) > 3
+    answer = await focus(large_world, "access")
+    (found,) = [finding for finding in answer["findings"] if "never used" in finding["what"]]
+    assert found["what"].startswith(f"{len(found['rows'])} API keys")
+    assert len(found["rows"]) > 3
 
 
 STRANGE = [
@@ -204,15 +177,13 @@ async def test_numbers_are_never_guessed(world: World, about: str, behaviour: Be
     world.sandbox.requests.clear()
     world.sandbox.behaviour = behaviour
     answer = await focus(world, about)
-    assert len(world.sandbox.requests) <= 50
+    assert len(world.sandbox.requests) <= 60
     if about in ("triggers", "access"):
         assert answer["findings"] == usual["findings"]
     if about == "connections":
-        assert [app | {"breaks": None} for app in answer["by_connector"]] == [
-            app | {"breaks": None} for app in usual["by_connector"]
-        ]
+        assert answer["findings"] == usual["findings"]
     if about == "runs" and behaviour.filtering is Filtering.IGNORED:
-        assert "success_rate" not in str(answer)
+        assert "runs" not in answer
         assert "success rate" in str(answer["not_checked"])
 
 

@@ -83,7 +83,7 @@ async def test_failed_run_suggests_its_diagnosis(world: World) -> None:
     """Ours: `next` is the call that helps."""
     found = await ran_until(world, await start_run(world, TIKTOK))
     assert found["status"] == "failed"
-    assert found["next"] == {"tool": "diagnose_workflow", "arguments": {"workflow_id": TIKTOK}}
+    assert found["next"] == {"tool": "diagnose", "arguments": {"workflow_id": TIKTOK}}
 
 
 async def test_progress_is_reported_at_each_read_and_increases(world: World) -> None:

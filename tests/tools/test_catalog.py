@@ -108,7 +108,7 @@ def test_effects_are_those_of_the_table() -> None:
 def test_tool_name_and_description_are_bounded(offer: AnyTool) -> None:
     """Ours: verb_noun, short; a title for people; a description that starts with the most important fact."""
     shown = tool(offer)
-    assert re.fullmatch(r"[a-z]+(_[a-z]+)+|find", shown.name)
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)+|find|diagnose", shown.name)
     assert len(shown.name) <= 30
     assert shown.title
     assert shown.title[0].isupper()

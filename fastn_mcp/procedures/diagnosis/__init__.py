@@ -1,1 +1,1 @@
-"""The tool `diagnose_workflow`."""
+"""The tool `diagnose`."""

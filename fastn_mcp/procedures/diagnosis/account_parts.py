@@ -1,12 +1,12 @@
-"""Problems of workflows, connections and triggers, and who can fix them."""
+"""States and problems of workflows, connections and triggers, what each blocks, and who can repair it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.names import label_of
+from fastn_mcp.fastn.names import ACCOUNT, app_of, counted, label_of, owner_name, sentence
 from fastn_mcp.fastn.rows import (
     Row,
     connector_keys,
@@ -16,11 +16,12 @@ from fastn_mcp.fastn.rows import (
     short,
     started_workflows,
     text,
+    timestamp,
     value,
     word,
 )
 from fastn_mcp.fastn.states import State, connection_state, switched_off, trigger_state, workflow_state
-from fastn_mcp.procedures.tables import age
+from fastn_mcp.procedures.tables import age, dated
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,8 @@ class WorkflowSetup:
     timeout_ms: float | None
     apps: tuple[str, ...]
     """Slugs or ids of the connectors in its manifest."""
-    cannot_run: str
-    """Why it cannot run at all; empty if it can."""
+    blocked: str
+    """What its state prevents; empty if nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class PartState:
     row: Row
     label: str
     """As `TikTok Shop of Katana`."""
+    owner: str
+    """Name of its customer, or `ACCOUNT`."""
     status: str
     state: State
     problem: str = ""
@@ -58,9 +61,10 @@ class PartState:
         return owner_of(self.row)
 
 
-_CANNOT_RUN = {
-    State.DRAFT: "it was never published (WORKFLOW_NOT_PUBLISHED); somebody has to, in the dashboard",
-    State.OFF: "the workflow is switched off (inactive)",
+_BLOCKED = {
+    State.DRAFT: "never published: every run of it is refused (WORKFLOW_NOT_PUBLISHED) until somebody publishes it in "
+    "the dashboard",
+    State.OFF: "inactive: no trigger starts it, and run_workflow still does",
 }
 
 
@@ -71,7 +75,7 @@ def workflow_setup(row: Row) -> WorkflowSetup:
         tier=text(row, "executionTier").upper(),
         timeout_ms=number(row, "timeoutMs"),
         apps=tuple(app for entry in apps if (app := _app(entry))) if isinstance(apps, list) else (),
-        cannot_run=_CANNOT_RUN.get(workflow_state(row), ""),
+        blocked=_BLOCKED.get(workflow_state(row), ""),
     )
 
 
@@ -91,8 +95,8 @@ def connection_states(rows: Iterable[Row], customers: Mapping[str, str]) -> list
     found: list[PartState] = []
     for row in rows:
         label = short(str(label_of("connection", row, {"customer": customers}) or key_of(row)))
-        status = short(text(row, "status").upper()) or "UNKNOWN"
-        found.append(PartState(row, label, status, connection_state(row), _PROBLEMS.get(status, "")))
+        status, owner = short(text(row, "status").upper()) or "UNKNOWN", owner_name(row, customers)
+        found.append(PartState(row, label, owner, status, connection_state(row), _PROBLEMS.get(status, "")))
     return sorted(found, key=lambda connection: connection.state is State.LIVE)
 
 
@@ -102,19 +106,64 @@ def connections_to(apps: Iterable[str], connections: Iterable[PartState]) -> lis
     return [connection for connection in connections if connector_keys(connection.row) & names]
 
 
-def who_authorises(broken: Iterable[PartState], customer: str = "the customer") -> tuple[str, str]:
-    """Return who has to authorise the app again for these connections, and where."""
-    owned = [connection.customer is not None for connection in broken]
-    if all(owned):
-        return customer, "the widget"
-    if not any(owned):
-        return "somebody", "the dashboard, for the account itself"
-    return f"{customer}, or somebody for the account itself,", "the widget or the dashboard"
+def broken_since(connection: PartState, now: datetime) -> str:
+    """Return since when a connection does not work, as far as its row tells."""
+    expired, used = timestamp(connection.row, "expiresAt"), timestamp(connection.row, "lastUsedAt", "lastUsed")
+    if expired is not None and expired <= now:
+        return dated(expired, now)
+    return f"last used {dated(used, now)}" if used else "unknown since when"
 
 
-def trigger_states(rows: Iterable[Row], now: datetime) -> list[PartState]:
-    """Return the triggers, those with a problem first."""
-    return sorted((_trigger_state(row, now) for row in rows), key=lambda trigger: not trigger.problem)
+_BY_AUTH_TYPE = {
+    **dict.fromkeys(("oauth", "oauth 2", "oauth 2.0", "oauth2"), "authorise {} again"),
+    "api key": "enter a new API key for {}",
+    "bearer": "enter a new token for {}",
+    **dict.fromkeys(("basic", "digest"), "enter user name and password for {} again"),
+    "input": "enter the credentials for {} again",
+}
+_BY_ANY_AUTH_TYPE = "authorise {} again, or enter its credentials again,"
+
+
+def repairs(connections: Iterable[PartState], *, named: int = 3) -> str:
+    """Return who has to do what, and where, to repair each of these connections, by its auth type.
+
+    At most `named` owners are named for each app; with 0, they are counted for all apps.
+    """
+    owners: dict[tuple[str, str], list[str]] = {}
+    for connection in connections:
+        app = app_of(connection.row) if named else "the app"
+        action = (
+            "reconnect {}"
+            if connection.state is State.OFF
+            else _BY_AUTH_TYPE.get(word(connection.row, "authType", "auth.type"), _BY_ANY_AUTH_TYPE)
+        )
+        by_customer = connection.customer is not None and connection.state is not State.OFF
+        where = "the widget" if by_customer else "the dashboard"
+        owners.setdefault((action.format(app), where), []).append(connection.owner)
+    return " ".join(sentence(f"{_who(who, named)} {action} in {where}.") for (action, where), who in owners.items())
+
+
+def _who(owners: Sequence[str], named: int) -> str:
+    others = [owner for owner in owners if owner != ACCOUNT]
+    if not others:
+        return "for the account itself, somebody has to"
+    who = listed(others, named) if named else counted(len(others), "customer")
+    has = "has to" if len(others) == 1 else "have to"
+    return f"{who} {has}" if len(others) == len(owners) else f"{who}, and somebody for the account itself, have to"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return names for a sentence, each once: `A, B and 2 more`."""
+    unique = list(dict.fromkeys(names))
+    if (more := len(unique) - most) > 1:
+        unique = [*unique[:most], f"{more} more"]
+    return " and ".join(filter(None, (", ".join(unique[:-1]), *unique[-1:])))
+
+
+def trigger_states(rows: Iterable[Row], now: datetime, customers: Mapping[str, str]) -> list[PartState]:
+    """Return the triggers, those with a problem first. `customers` maps ids to names."""
+    states = [_trigger_state(row, now, customers) for row in rows]
+    return sorted(states, key=lambda trigger: not trigger.problem)
 
 
 def triggers_of(workflow_id: str, triggers: Iterable[Row]) -> list[Row]:
@@ -126,14 +175,14 @@ def failures_in_a_row(trigger: Row) -> int:
     return int(number(trigger, "consecutiveFailures") or 0)
 
 
-def _trigger_state(row: Row, now: datetime) -> PartState:
+def _trigger_state(row: Row, now: datetime, customers: Mapping[str, str]) -> PartState:
     status, state = short(text(row, "status")), trigger_state(row)
     subscription = short(text(row, "subscriptionStatus").upper())
     problem = ""
     if state is State.OFF:
         problem = _disabled(row, now)
     elif state is State.BROKEN:
-        problem = f"{status or 'Not disabled'}, but its subscription is {subscription}: it never fires"
+        problem = f"{status or 'not disabled'}, but its subscription is {subscription}: it never fires"
     elif state is State.UNKNOWN:
         known = filter(None, (status and f"status {status}", subscription and f"subscription {subscription}"))
         problem = f"whether it fires is not known ({', '.join(known) or 'it has no status'})"
@@ -141,7 +190,8 @@ def _trigger_state(row: Row, now: datetime) -> PartState:
         problem = "its webhook has to be registered at the app by hand"
     elif failures := failures_in_a_row(row):
         problem = f"{failures} consecutive failures; the platform switches it off after too many"
-    return PartState(row, text(row, "name"), status or "unknown", state, problem)
+    label = text(row, "name") or key_of(row)
+    return PartState(row, label, owner_name(row, customers), status or "unknown", state, problem)
 
 
 def _disabled(row: Row, now: datetime) -> str:

@@ -1,11 +1,11 @@
-"""Runs that ended, and those that failed grouped by cause and by workflow.
+"""Runs that ended, and those that failed in groups: by cause, by workflow, by customer.
 
 The shape of an error is unknown: each part of it may be missing, or all of it may be a text.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -48,12 +48,24 @@ class Period:
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """Which runs: of one workflow, for one customer, of both, or all."""
+
+    workflow: str | None = None
+    customer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EndedRun:
     """One run, and why it failed, from its row. Unknown fields are empty."""
 
     row: Row
     id: str
     at: datetime | None
+    workflow: str
+    """Id of its workflow; its slug if the row gives no id."""
+    workflow_name: str
+    version: str
     customer: str | None
     timed_out: bool
     codes: tuple[str, ...]
@@ -87,6 +99,18 @@ class EndedRun:
         reason = self.headline or self.message or self.codes[0]
         return short(reason or ("it took too long" if self.timed_out else ""), 120).rstrip(".")
 
+    @property
+    def scope(self) -> Scope:
+        """The runs of its workflow for its customer."""
+        return Scope(self.workflow, self.customer)
+
+    def app(self, apps: Iterable[str]) -> str | None:
+        """Return the slug of the app at which it failed; `apps` are those of its workflow."""
+        named = re.match(r"connector\.([\w-]+)", self.failed_at) or re.search(
+            r'connector "([\w-]+)"', f"{self.message} {self.headline}"
+        )
+        return named[1] if named else next((app for app in apps if app.casefold() in self.text), None)
+
     def blames(self, names: Iterable[str]) -> bool:
         """Whether its error contains one of these names."""
         error = str(value(self.row, "error", "errorMessage") or "").casefold()
@@ -95,7 +119,7 @@ class EndedRun:
 
 @dataclass(frozen=True, slots=True)
 class FailureGroup:
-    """Failed runs with one cause, newest first."""
+    """Failed runs that have something in common, newest first."""
 
     runs: Sequence[EndedRun]
 
@@ -108,52 +132,28 @@ class FailureGroup:
         return [run.at for run in self.runs if run.at]
 
     @property
+    def scopes(self) -> dict[Scope, int]:
+        """Number of runs by workflow and customer, the largest first."""
+        return dict(Counter(run.scope for run in self.runs).most_common())
+
+    @property
     def customers(self) -> list[str]:
         """Ids of the affected customers, those with most failures first."""
         return [key for key, _ in Counter(run.customer for run in self.runs if run.customer).most_common()]
 
 
-@dataclass(frozen=True, slots=True)
-class FailingWorkflow:
-    """A workflow with its failed runs. `id` is its slug if runs give no id."""
-
-    id: str
-    name: str
-    runs: Sequence[EndedRun]
-
-    @property
-    def last(self) -> EndedRun:
-        return max(self.runs, key=time_of)
-
-
-def time_of(run: EndedRun) -> float:
-    """Return the time of a run in Unix seconds, as a sort key."""
-    return run.at.timestamp() if run.at else 0.0
-
-
-def ended_runs(rows: Iterable[Row]) -> list[EndedRun]:
+def newest_first(rows: Iterable[Row]) -> list[EndedRun]:
     """Return the runs of these rows, each once."""
-    return list({text(row, "id") or str(place): ended_run(row) for place, row in enumerate(rows)}.values())
+    runs = {text(row, "id") or str(place): ended_run(row) for place, row in enumerate(rows)}.values()
+    return sorted(runs, key=lambda run: run.at.timestamp() if run.at else 0.0, reverse=True)
 
 
-def by_cause(failed: Iterable[EndedRun]) -> list[FailureGroup]:
-    """Group failed runs by cause, the most frequent first."""
-    found: dict[tuple[str, str, str], list[EndedRun]] = {}
+def grouped(failed: Iterable[EndedRun], key: Callable[[EndedRun], Hashable]) -> list[FailureGroup]:
+    """Group failed runs, given newest first, by a key; the largest group first."""
+    found: dict[Hashable, list[EndedRun]] = {}
     for run in failed:
-        found.setdefault(run.cause, []).append(run)
+        found.setdefault(key(run), []).append(run)
     return sorted(map(FailureGroup, found.values()), key=lambda group: -len(group.runs))
-
-
-def by_workflow(failed: Iterable[EndedRun], names: Mapping[str, str]) -> list[FailingWorkflow]:
-    """Group failed runs by workflow, those with most failures first. `names` maps workflow ids to names."""
-    found: dict[str, tuple[str, list[EndedRun]]] = {}
-    for run in failed:
-        row = run.row
-        key, slug = text(row, "workflowId", "workflow.id", "workflowSlug"), text(row, "workflowSlug")
-        name = text(row, "workflowName", "workflow.name") or names.get(key) or slug or key or "A workflow"
-        found.setdefault(key, (short(name), []))[1].append(run)
-    workflows = [FailingWorkflow(key, name, runs) for key, (name, runs) in found.items()]
-    return sorted(workflows, key=lambda workflow: -len(workflow.runs))
 
 
 def normalised(message: str) -> str:
@@ -168,6 +168,9 @@ def ended_run(row: Row) -> EndedRun:
         row=row,
         id=text(row, "id"),
         at=timestamp(row, "createdAt", "startedAt", "completedAt", "timestamp"),
+        workflow=text(row, "workflowId", "workflow.id", "workflowSlug"),
+        workflow_name=short(text(row, "workflowName", "workflow.name", "workflowSlug")),
+        version=text(row, "version"),
         customer=owner_of(row),
         timed_out=run_state(row) is RunState.TIMED_OUT,
         codes=tuple(_line(error, field) for field in ("code", "errorCode", "category", "tag", "name")),

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastn_mcp.fastn.names import sentence
+from fastn_mcp.fastn.names import app_of, sentence
 from fastn_mcp.fastn.states import State
-from fastn_mcp.procedures.diagnosis.account_parts import PartState, WorkflowSetup, who_authorises
+from fastn_mcp.procedures.diagnosis.account_parts import PartState, WorkflowSetup, listed, repairs
 from fastn_mcp.procedures.diagnosis.failures import EndedRun
 from fastn_mcp.tools.account import GetQuotas
 from fastn_mcp.tools.connectors import ListConnections
@@ -49,6 +49,8 @@ class Remedy:
     will_not_help: str
     see: type[Tool[Any]] = GetExecution
     """The tool that shows more."""
+    repairs: Sequence[PartState] = ()
+    """The connections that `fix` is about."""
 
 
 def remedy(evidence: FailureEvidence) -> Remedy:
@@ -174,7 +176,7 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
         return None
     app = evidence.connector or "an app"
     if unusable:
-        return _unusable(unusable[0])
+        return _unusable(unusable)
     if connections and not usable:
         return Remedy(
             f"the connection to {app} was refused, and whether it works is not known",
@@ -213,21 +215,19 @@ def _connection(evidence: FailureEvidence) -> Remedy | None:
     )
 
 
-def _unusable(connection: PartState) -> Remedy:
-    state = f"he connection {connection.label} is {connection.status}"
-    if connection.state is State.OFF:
-        return Remedy(
-            f"t{state}",
-            f"T{state}: somebody switched it off.",
-            "Have it reconnected in the dashboard; nothing here can. Then run the workflow once.",
-            "Waiting, a rerun, or a change of the code.",
-            ListConnections,
-        )
-    who, where = who_authorises([connection])
+def _unusable(connections: Sequence[PartState]) -> Remedy:
+    first, statuses = connections[0], " or ".join(sorted({connection.status for connection in connections}))
+    if len(connections) == 1:
+        state = f"the connection {first.label} is {first.status}"
+    else:
+        owners = listed([connection.owner for connection in connections])
+        state = f"the connections to {app_of(first.row)} of {owners} are {statuses}"
+    broken = any(connection.state is State.BROKEN for connection in connections)
     return Remedy(
-        f"t{state}",
-        f"T{state}: Fastn can no longer use its credentials.",
-        f"{sentence(who)} has to authorise the app again in {where}; then run the workflow once.",
-        _AUTHORISE_FIRST,
+        state,
+        sentence(f"{state}: {'Fastn can no longer use the credentials' if broken else 'somebody switched it off'}."),
+        f"{repairs(connections)} Then run the workflow once.",
+        _AUTHORISE_FIRST if broken else "Waiting, a rerun, or a change of the code.",
         ListConnections,
+        connections,
     )

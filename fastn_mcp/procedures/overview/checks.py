@@ -1,7 +1,7 @@
 """Checks that report problems of an account. A row with a missing field is never reported for it."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -9,9 +9,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.credits import LIMITS, USES, credits_of
 from fastn_mcp.fastn.names import counted, label_of, name_of, sentence
-from fastn_mcp.fastn.rows import Row, key_of, number, short, text, timestamp, value, word
+from fastn_mcp.fastn.rows import Row, key_of, short, text, timestamp, value, word
 from fastn_mcp.fastn.states import (
     MANY_FAILURES,
     NOT_WORKING,
@@ -22,34 +21,31 @@ from fastn_mcp.fastn.states import (
     workflow_state,
 )
 from fastn_mcp.procedures.diagnosis.account_parts import (
-    connection_states,
+    PartState,
+    broken_since,
     failures_in_a_row,
     is_public,
+    listed,
+    repairs,
     triggers_of,
-    who_authorises,
 )
-from fastn_mcp.procedures.diagnosis.diagnose_workflow import DiagnoseWorkflow
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailingWorkflow, Period, by_workflow
-from fastn_mcp.procedures.tables import age
-from fastn_mcp.tools.account import EXPIRES, GetBilling, GetQuotas, ListApiKeys, ListUsers
+from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
+from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, grouped
+from fastn_mcp.procedures.quotas import Quota
+from fastn_mcp.procedures.tables import age, aged
+from fastn_mcp.tools.account import EXPIRES, ListApiKeys, ListUsers
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.triggers import GetTrigger, ListTriggers
-from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions, ListWorkflows
-
-FEW = 3
-"""Maximum number of examples of a finding in the overview of the whole account."""
+from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 
 SOON = timedelta(days=14)
 """Time before its expiry in which a key is reported."""
 
 UNUSED = timedelta(days=7)
 """Time until an unused key, or an invitation that was not accepted, is reported."""
-
-NAMED = 2
-"""Connections named per status: their ids are long, and `about` connections shows all of them."""
 
 NEAR = 80
 """Usage in percent from which a limit is reported."""
@@ -66,6 +62,9 @@ class Severity(Enum):
     """Something to tidy up."""
 
 
+FindingRow = dict[str, JsonValue]
+
+
 @dataclass(frozen=True, slots=True)
 class AccountFinding:
     """One problem: `what` is a sentence with numbers, and `more` the call that shows more."""
@@ -73,14 +72,16 @@ class AccountFinding:
     severity: Severity
     what: str
     more: Tool[Any]
-    examples: Sequence[tuple[str, str]] = ()
-    """Ids and names of all resources concerned."""
+    rows: Sequence[FindingRow] = ()
+    """All resources concerned, in a stated order."""
 
-    def data(self, most: int = FEW) -> dict[str, JsonValue]:
-        """Return the finding as JSON, with at most `most` examples."""
-        found: dict[str, JsonValue] = {"severity": self.severity.value, "what": self.what}
-        if self.examples:
-            found["examples"] = [{"id": key, "name": name} for key, name in self.examples[:most]]
+    def data(self, rows: Sequence[FindingRow]) -> FindingRow:
+        """Return the finding as JSON, with these of its rows."""
+        found: FindingRow = {"severity": self.severity.value, "what": self.what}
+        if rows:
+            found["rows"] = [*rows]
+        if len(rows) < len(self.rows):
+            found["of"] = len(self.rows)
         found["more"] = {"tool": self.more.tool_name(), "arguments": self.more.model_dump(exclude_unset=True)}
         return found
 
@@ -91,10 +92,12 @@ def worst_first(findings: Iterable[AccountFinding]) -> list[AccountFinding]:
     return sorted(findings, key=lambda finding: order.index(finding.severity))
 
 
-def _examples(rows: Iterable[Row], kind: str = "") -> list[tuple[str, str]]:
+def _rows(rows: Iterable[Row], kind: str = "") -> list[FindingRow]:
     """Return id and name of each row that has an id."""
     return [
-        (key, short(str(label_of(kind, row) or key)) if kind else name_of(row)) for row in rows if (key := key_of(row))
+        {"id": key, "name": short(str(label_of(kind, row) or key)) if kind else name_of(row)}
+        for row in rows
+        if (key := key_of(row))
     ]
 
 
@@ -112,59 +115,59 @@ def _about(
         details = _DETAILS[noun]
         more = details.model_validate({details.route.parameters[-1]: key})
     what = f"{start}{counted(len(rows), noun)} {singular if len(rows) == 1 else plural}."
-    return [AccountFinding(severity, what, more, _examples(rows))]
+    return [AccountFinding(severity, what, more, _rows(rows))]
 
 
 def failing_workflows(
-    runs: Sequence[EndedRun], names: Mapping[str, str], period: Period, *, more: bool
+    runs: Sequence[EndedRun], names: Mapping[str, str], period: Period, whole: str
 ) -> list[AccountFinding]:
-    """Report the workflows of failed runs, those with most failures first. `more`: there are older runs."""
-    ordered = by_workflow(runs, names)
-    rest = ordered[FEW:]
-    findings = [_failing_workflow(workflow, period, more=more) for workflow in ordered[:FEW]]
-    if rest:
-        count = counted(sum(len(workflow.runs) for workflow in rest), "time", at_least=more)
-        what = f"{counted(len(rest), 'more workflow', at_least=more)} failed {count} in {period}."
-        examples = [(workflow.id, workflow.name) for workflow in rest if workflow.id]
-        shows = ListExecutions(status="failed", since=period.since)
-        findings.append(AccountFinding(Severity.HIGH, sentence(what), shows, examples))
-    return findings
+    """Report the workflows of failed runs. `names` maps their ids to names; `whole` says of how many runs in all."""
+    if not runs:
+        return []
+    found = grouped(runs, lambda run: run.workflow)
+    more = Diagnose(hours=period.hours)
+    if len(found) == 1 and found[0].newest.workflow.startswith("wf_"):  # some rows have only the slug
+        more = Diagnose(workflow_id=found[0].newest.workflow, hours=period.hours)
+    what = f"{counted(len(found), 'workflow')} failed: {whole} in {period}."
+    rows: list[FindingRow] = []
+    for group in found:
+        last = group.newest
+        row: FindingRow = {"id": last.workflow, "name": last.workflow_name or names.get(last.workflow) or "A workflow"}
+        row |= {
+            "failed": len(group.runs),
+            "last_failure": aged(last.at, period.now) if last.at else None,
+            "why": last.reason,
+        }
+        rows.append({name: item for name, item in row.items() if item not in (None, "")})
+    return [AccountFinding(Severity.HIGH, sentence(what), more, rows)]
 
 
-def _failing_workflow(workflow: FailingWorkflow, period: Period, *, more: bool) -> AccountFinding:
-    last = workflow.last
-    what = f'"{workflow.name}" failed {counted(len(workflow.runs), "time", at_least=more)} in {period}'
-    what += f", last {age(last.at, period.now)}" if last.at else ""
-    what += f": {last.reason}." if last.reason else "."
-    shows: Tool[Any] = ListExecutions(status="failed", since=period.since)
-    if workflow.id.startswith("wf_"):  # some rows have only the slug
-        shows = DiagnoseWorkflow(workflow_id=workflow.id)
-    elif last.id:
-        shows = GetExecution(execution_id=last.id)
-    examples = [(workflow.id, workflow.name)] if workflow.id else []
-    return AccountFinding(Severity.HIGH, what, shows, examples)
+def unusable_connections(
+    connections: Sequence[PartState], failures: Mapping[str, Mapping[str, int]], now: datetime, *, more: bool
+) -> list[AccountFinding]:
+    """Report connections that do not work, those with most failed runs first.
 
-
-def unusable_connections(rows: Sequence[Row], customers: Mapping[str, str], *, more: bool) -> list[AccountFinding]:
-    """Report connections that do not work. `customers` maps ids to names; `more`: some were not read."""
+    `failures` maps a connection's id to the workflows that fail without it. `more`: some connections were not read.
+    """
     findings: list[AccountFinding] = []
-    states = connection_states(rows, customers)
     for status in NOT_WORKING:
-        found = [connection for connection in states if connection.status == status]
+        found = [connection for connection in connections if connection.status == status]
         if not found:
             continue
+        found.sort(key=lambda connection: -sum(failures.get(connection.id, {}).values()))
         is_broken, why = found[0].state is State.BROKEN, found[0].problem
-        who, _ = who_authorises(found)
-        cure = f"{who} has to authorise again" if is_broken else "somebody has to reconnect it in the dashboard"
         if len(found) > 1:
             why = re.sub(r"^its", "their", re.sub(r"^it was", "they were", why))
-            cure = cure.replace("reconnect it", "reconnect them")
-        what = f"{counted(len(found), 'connection', at_least=more)} {'is' if len(found) == 1 else 'are'} {status}"
-        named = [(connection.id, connection.label) for connection in found[:NAMED] if connection.id]
+        count = counted(len(found), "connection", at_least=more)
+        what = f"{count} {'is' if len(found) == 1 else 'are'} {status}: {why}. {repairs(found, named=0)}"
+        rows: list[FindingRow] = []
+        for connection in found:
+            row: FindingRow = {"name": connection.label, "since": broken_since(connection, now).partition(" (")[0]}
+            if connection.id in failures:
+                row["fails"] = [f"{name} ({runs})" for name, runs in failures[connection.id].items()]
+            rows.append(row)
         severity = Severity.HIGH if is_broken else Severity.LOW
-        findings.append(
-            AccountFinding(severity, sentence(f"{what}: {why}; {cure}."), ListConnections(status=status), named)
-        )
+        findings.append(AccountFinding(severity, sentence(what), ListConnections(status=status), rows))
     return findings
 
 
@@ -261,7 +264,7 @@ def invited_users(users: Sequence[Row], now: datetime, *, more: bool) -> list[Ac
         return []
     who = counted(len(rows), "person", at_least=more, plural="people")
     what = f"{who} {'was' if len(rows) == 1 else 'were'} invited over a week ago and never came."
-    return [AccountFinding(Severity.LOW, sentence(what), ListUsers(status="Invited"), _examples(rows, "user"))]
+    return [AccountFinding(Severity.LOW, sentence(what), ListUsers(status="Invited"), _rows(rows, "user"))]
 
 
 def pending_customers(customers: Sequence[Row], total: int | None, *, more: bool) -> list[AccountFinding]:
@@ -271,82 +274,15 @@ def pending_customers(customers: Sequence[Row], total: int | None, *, more: bool
         return []
     who = counted(total or len(rows), "customer", at_least=more and total is None)
     what = f"{who} {'waits' if len(rows) == 1 else 'wait'} for activation by the admin; nothing runs there yet."
-    return [AccountFinding(Severity.MEDIUM, sentence(what), ListCustomers(status=PENDING), _examples(rows))]
+    return [AccountFinding(Severity.MEDIUM, sentence(what), ListCustomers(status=PENDING), _rows(rows))]
 
 
-_PERCENTS = ("percent", "percentage", "percentUsed", "usedPercent", "usagePercent")
-_DEEPEST = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """A limit, and the percentage used."""
-
-    name: str
-    percent: float
-    numbers: str
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.numbers}{self.percent:.0f} %"
-
-
-def full_quotas(answer: JsonValue) -> list[AccountFinding]:
+def full_quotas(quotas: Sequence[Quota], more: Tool[Any], now: datetime) -> list[AccountFinding]:
     """Report the quotas that are nearly used up, the fullest first."""
-    near = sorted((quota for quota in _quotas(answer) if quota.percent >= NEAR), key=lambda quota: -quota.percent)
+    near = [quota for quota in quotas if quota.percent >= NEAR]
     if not near:
         return []
     verb = "quota is" if len(near) == 1 else "quotas are"
     severity = Severity.HIGH if near[0].percent >= 100 else Severity.MEDIUM
-    named = ", ".join(map(str, near[:FEW])) + (f" and {more} more" if (more := len(near) - FEW) > 0 else "")
-    return [AccountFinding(severity, f"{len(near)} {verb} at {NEAR} % or more: {named}.", GetQuotas())]
-
-
-def _quotas(found: JsonValue, path: tuple[str, ...] = (), depth: int = 0) -> Iterator[Quota]:
-    """Yield every quota in an answer."""
-    if depth > _DEEPEST:
-        return
-    if isinstance(found, list):
-        for item in found:
-            yield from _quotas(item, path, depth + 1)
-    elif isinstance(found, dict):
-        if (quota := _quota(found, path)) is not None:
-            yield quota
-            return
-        for name, item in found.items():
-            # Names of mere wrappers are not part of a quota's name.
-            wraps = isinstance(item, list) or name in ("data", "value", "quotas", "limits")
-            yield from _quotas(item, path if wraps else (*path, name), depth + 1)
-
-
-def _quota(row: Row, path: tuple[str, ...]) -> Quota | None:
-    limit, used, percent = number(row, *LIMITS), number(row, *USES), number(row, *_PERCENTS)
-    numbers = ""
-    if limit is not None and used is not None and limit > 0:
-        percent = 100 * used / limit
-        numbers = f"{used:,.10g} of {limit:,.10g}, "
-    if percent is None:
-        return None
-    name = text(row, "name", "metric", "resource", "key") or " ".join(path)
-    name = " ".join(filter(None, (name, text(row, "scope"))))
-    return Quota(short(name or "a quota", 60), percent, numbers)
-
-
-def plan(billing: Row) -> dict[str, JsonValue]:
-    """Return plan and credits, as far as the answer contains them."""
-    credits_ = credits_of(billing)
-    found: dict[str, JsonValue] = {
-        "name": short(text(billing, "plan.name", "plan.slug", "plan.id", "plan", "planName", "tier")),
-        "credits_used": credits_.used,
-        "credits_included": credits_.included,
-        "credits_reset_at": credits_.resets_at and f"{credits_.resets_at:%Y-%m-%dT%H:%M:%SZ}",
-    }
-    return {name: item for name, item in found.items() if item not in (None, "")}
-
-
-def spent_credits(billing: Row) -> list[AccountFinding]:
-    """Report AI credits that are nearly used up."""
-    used, included = credits_of(billing).used, credits_of(billing).included
-    if used is None or not included or 100 * used / included < NEAR:
-        return []
-    severity = Severity.HIGH if used >= included else Severity.MEDIUM
-    return [AccountFinding(severity, f"{used:,.10g} of {included:,.10g} AI credits are used.", GetBilling())]
+    what = f"{len(near)} {verb} at {NEAR} % or more: {listed([str(quota) for quota in near])}."
+    return [AccountFinding(severity, what, more, [quota.data(now) for quota in near])]

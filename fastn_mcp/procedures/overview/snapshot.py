@@ -1,4 +1,4 @@
-"""Resources read for one overview: about 15 requests for a small account, at most about 30 for any."""
+"""Resources read for one overview: about 20 requests for a small account, more where many runs failed."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
@@ -8,113 +8,81 @@ from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.rows import Row, key_of
 from fastn_mcp.fastn.states import NOT_WORKING, PENDING
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, ended_runs
-from fastn_mcp.procedures.reads import AccountReads, Job, RowList
+from fastn_mcp.procedures.diagnosis.failures import Period, Scope
+from fastn_mcp.procedures.diagnosis.run_counts import RunReads
+from fastn_mcp.procedures.reads import Job, RowList
 from fastn_mcp.tools.account import GetBilling, GetQuotas, ListApiKeys, ListSecrets, ListUsers
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.triggers import ListTriggers
-from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows
+from fastn_mcp.tools.workflows import ListWorkflows
 
-FAILED = ("failed runs", "timed-out runs")
-COUNTS = ("completed runs", "the number of runs", "the number of all runs")
+RUNS = "runs"
+"""What stands for all reads of runs."""
 
 _PAGE = 100
-_PAGES = 3
-"""Maximum number of pages of triggers, and of workflows: each row may have a problem of its own."""
+_PAGES = 5
+"""Maximum number of pages of a kind of which each row may have a problem, and of rows of one status."""
 
 
-class AccountSnapshot(AccountReads):
+class AccountSnapshot(RunReads):
     """Resources read of an account, by kind."""
 
-    matching: Mapping[str, RowList]
-    """Rows with a problematic status, if the list was too long to read whole."""
+    def __init__(self, context: ProcedureContext, period: Period) -> None:
+        super().__init__(context.read, period, [Scope()])
+        self.matching: dict[str, RowList] = {}
+        """Rows with a problematic status, if the list was too long to read whole."""
+        self.context = context
 
     def chosen(self, kind: str) -> RowList:
         """Return the rows to check for problems."""
         return self.matching.get(kind) or self.lists.get(kind) or RowList()
 
-    def failures(self) -> list[EndedRun]:
-        """Return the failed runs that were read."""
-        return ended_runs(row for kind in FAILED for row in self.rows(kind) or ())
-
-    def total(self, kind: str) -> int | None:
-        return self.lists[kind].total if kind in self.lists else None
-
-    async def read_problems(self, kind: str, call: List[Any], pages: int, statuses: Sequence[str]) -> None:
-        """Read the first pages; if there are more, read the rows with these statuses instead."""
-        await self.read_list(kind, call, pages)
-        is_long = self.lists[kind].more
-        for status in statuses if is_long else ():  # stored one by one, so that rows stay if a later read fails
-            part = f"{kind} of status {status}"
-            await self.read_list(part, call.model_copy(update={"status": status}))
-            found = self.lists.pop(part)
-            self.matching = {**self.matching, kind: _joined(self.matching.get(kind), found)}
-        chosen = self.chosen(kind)
-        if (chosen.more and chosen.total is None) or (is_long and not statuses):
-            self.gaps.append(Unchecked(f"more {kind}", "There are more than are read for an overview."))
-
-    async def read_count(self, kind: str, listing: type[List[Any]]) -> None:
-        """Read the number of rows of a list."""
-        await self.read_list(kind, listing(limit=1))
-        if self.lists[kind].more and self.lists[kind].total is None:
-            del self.lists[kind]
-            await self.read_list(kind, listing(limit=_PAGE))
-
-    async def read_failures(self, kind: str, call: ListExecutions, pages: int) -> None:
-        """Read the newest failed runs."""
-        await self.read_list(kind, call, pages)
-        if self.lists[kind].more and len(self.lists[kind].rows) < call.limit * pages:
-            why = "Fastn did not filter: of all runs, only the newest were looked through."
-            self.gaps.append(Unchecked(f"older {kind}", why))
-
-    def __init__(self, context: ProcedureContext, period: Period) -> None:
-        super().__init__(context.read)
-        self.matching = {}
-        self.context = context
-        self.period = period
-
-    async def take(self, only: Collection[str] | None = None, failure_pages: int = 1) -> None:
-        """Read everything, or `only` some kinds, with at most `failure_pages` of failed runs.
-
-        Raises a `FastnError` only if every read failed.
-        """
-        jobs = {name: job for name, job in self._jobs(failure_pages).items() if only is None or name in only}
+    async def take(self, only: Collection[str] | None = None) -> None:
+        """Read everything, or `only` some kinds. Raises a `FastnError` only if every read failed."""
+        jobs = {name: job for name, job in self._jobs().items() if only is None or name in only}
+        if only is None or RUNS in only:
+            jobs = self.run_jobs() | jobs
         await self.run(jobs, self.context.report)
         if len(self.failed) == len(jobs):
             raise next(iter(self.failed.values()))
 
-    def _jobs(self, failure_pages: int) -> dict[str, Job]:
-        """Return the reads by display name."""
-        since = self.period.since
-        lists: dict[str, tuple[List[Any], int, Sequence[str]]] = {
+    def _jobs(self) -> dict[str, Job]:
+        """Return the reads beside those of runs, by display name."""
+        lists: Mapping[str, tuple[List[Any], int, Sequence[str]]] = {
             "customers": (ListCustomers(limit=_PAGE), 1, (PENDING,)),
             "connections": (ListConnections(limit=_PAGE), 1, NOT_WORKING),
             "workflows": (ListWorkflows(limit=_PAGE), _PAGES, ()),
             "triggers": (ListTriggers(limit=_PAGE), _PAGES, ()),
             "users": (ListUsers(limit=_PAGE), 1, ("Invited",)),
-            "API keys": (ListApiKeys(limit=_PAGE), 1, ()),
-        }
-        runs = {"failed": failure_pages, "timeout": 1}
-        failures = {
-            kind: partial(self.read_failures, kind, ListExecutions(limit=_PAGE, status=status, since=since), pages)
-            for kind, (status, pages) in zip(FAILED, runs.items(), strict=True)
-        }
-        counts = {
-            "completed runs": ListExecutions(limit=1, status="completed", since=since),
-            "the number of runs": ListExecutions(limit=1, since=since),
-            "the number of all runs": ListExecutions(limit=1),
+            "API keys": (ListApiKeys(limit=_PAGE), _PAGES, ()),
         }
         return {
-            **failures,
-            **{kind: partial(self.read_list, kind, call) for kind, call in counts.items()},
-            **{kind: partial(self.read_problems, kind, *how) for kind, how in lists.items()},
-            "connectors": partial(self.read_count, "connectors", ListConnectors),
-            "secrets": partial(self.read_count, "secrets", ListSecrets),
+            **{kind: partial(self._read_problems, kind, *how) for kind, how in lists.items()},
+            "connectors": partial(self._read_count, "connectors", ListConnectors),
+            "secrets": partial(self._read_count, "secrets", ListSecrets),
             "quotas": partial(self.read_record, "quotas", GetQuotas()),
             "billing": partial(self.read_record, "billing", GetBilling()),
         }
+
+    async def _read_problems(self, kind: str, call: List[Any], pages: int, statuses: Sequence[str]) -> None:
+        """Read the first pages; if there are more, read the rows with these statuses instead."""
+        await self.read_list(kind, call, pages)
+        is_long = self.lists[kind].more
+        for status in statuses if is_long else ():  # stored one by one, so that rows stay if a later read fails
+            part = f"{kind} of status {status}"
+            await self.read_list(part, call.model_copy(update={"status": status}), _PAGES)
+            self.matching[kind] = _joined(self.matching.get(kind), self.lists.pop(part))
+        chosen = self.chosen(kind)
+        if (chosen.more and chosen.total is None) or (is_long and not statuses):
+            self.gaps.append(Unchecked(f"more {kind}", "There are more than are read for an overview."))
+
+    async def _read_count(self, kind: str, listing: type[List[Any]]) -> None:
+        """Read the number of rows of a list."""
+        await self.read_list(kind, listing(limit=1))
+        if self.total(kind) is None:
+            await self.read_list(kind, listing(limit=_PAGE))
 
 
 def _joined(first: RowList | None, other: RowList) -> RowList:
@@ -122,4 +90,5 @@ def _joined(first: RowList | None, other: RowList) -> RowList:
     if first is None:
         return other
     rows: dict[str, Row] = {key_of(row) or str(place): row for place, row in enumerate((*first.rows, *other.rows))}
-    return RowList(list(rows.values()), None, first.next_cursor or other.next_cursor)
+    total = None if first.total is None or other.total is None else first.total + other.total
+    return RowList(list(rows.values()), total, first.more or other.more)

@@ -1,0 +1,342 @@
+"""What is read for a diagnosis: runs, connections, triggers, changes, and the names of those affected."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import anyio
+
+from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.dependents import Unchecked
+from fastn_mcp.fastn.names import name_of
+from fastn_mcp.fastn.rows import Row, key_of, owner_of, started_workflows, text, timestamp
+from fastn_mcp.fastn.states import NOT_WORKING, State
+from fastn_mcp.fastn.targets import MAX_LOOKUPS
+from fastn_mcp.guard.changes import MADE
+from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.procedures.diagnosis.account_parts import (
+    PartState,
+    WorkflowSetup,
+    connection_states,
+    connections_to,
+    trigger_states,
+    workflow_setup,
+)
+from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, Period, Scope, ended_run, grouped
+from fastn_mcp.procedures.diagnosis.run_counts import RunReads, RunRecord
+from fastn_mcp.procedures.lookup import FoundResource
+from fastn_mcp.procedures.reads import Job
+from fastn_mcp.tools.account import GetQuotas, QueryAuditLog
+from fastn_mcp.tools.connectors import ListConnections
+from fastn_mcp.tools.triggers import ListTriggers
+from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions, ListWorkflows
+
+CAUSES = 3
+"""Maximum number of causes reported, each with its newest run read in full."""
+
+_TRIGGERS, _WORKFLOWS, _QUOTAS, _NEWEST = "triggers", "workflows", "quotas", "its newest runs"
+
+_PAGES = 10
+"""Maximum number of pages of triggers, of workflows, and of connections of each status."""
+
+_RECORDS = 8
+"""Maximum number of workflows and customers for which the last success and the first failure since are read."""
+
+_CONNECTED, _CHANGED = 4, 6
+"""Maximum number of customers whose connections, and of resources whose changes are read."""
+
+_BEFORE = timedelta(days=1)
+"""Time before the first failure from which on changes are reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is diagnosed: resources by kind; the whole account if none is given."""
+
+    given: dict[str, FoundResource]
+
+    @property
+    def trigger(self) -> Row | None:
+        return self.given["trigger"].row if "trigger" in self.given else None
+
+    @property
+    def customer(self) -> str | None:
+        """Id of the customer: the given one, or the trigger's."""
+        return self.given["customer"].id if "customer" in self.given else owner_of(self.trigger or {})
+
+    @property
+    def workflows(self) -> list[str]:
+        """Ids of the workflows: the given one, or those that the trigger starts."""
+        return [self.given["workflow"].id] if "workflow" in self.given else started_workflows(self.trigger or {})
+
+    @property
+    def scopes(self) -> list[Scope]:
+        if self.trigger is not None and not self.workflows:
+            return []
+        return [Scope(workflow, self.customer) for workflow in self.workflows or [None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A change of a resource, by Fastn's audit log, by its own row or by this server's journal."""
+
+    at: datetime | None
+    by: str
+    what: str
+    of: str
+    """Id of the resource."""
+    outcome: str = ""
+
+
+class Evidence(RunReads):
+    """Everything read for one diagnosis."""
+
+    def __init__(self, subject: Subject, period: Period, context: ProcedureContext) -> None:
+        super().__init__(context.read, period, subject.scopes)
+        self.subject = subject
+        self._context = context
+        self.causes: list[FailureGroup] = []
+        """The most frequent first."""
+        self.newest: list[EndedRun] = []
+        """The newest run of each of the first causes, in full if it could be read."""
+        self.run_records: dict[Scope, RunRecord] = {}
+        self.workflows: dict[str, Row] = {}
+        """Rows by id, as far as they were read."""
+        self.names: dict[str, str] = {}
+        """Names of customers and workflows by id."""
+        self.connections: list[PartState] = []
+        """All that do not work, and those of the customers in `connected`."""
+        self.connected: set[str] = set()
+        """Customers all of whose connections were read."""
+        self.triggers: list[PartState] | None = None
+        """Those that start the workflows; all with a problem, if no workflow is given. None if not read."""
+        self.changes: list[Changed] = []
+        """Newest first."""
+
+    async def take(self) -> None:
+        """Read everything. Raises a `FastnError` if the subject cannot be read and no failed run was found."""
+        await self._context.report("Reading runs, connections and triggers", 0, 2)
+        await self.run(self.run_jobs() | self._jobs())
+        failures = self.failures()
+        for kind, found in self.subject.given.items():
+            if found.error is not None and not failures:
+                raise found.error
+            if found.error is not None:
+                self.failed[kind] = found.error
+        self.causes = grouped(failures, lambda run: run.cause)
+        self._take_workflows(failures)
+        await self._context.report("Reading earlier runs, failures and changes", 1, 2)
+        triggers = self._relevant_triggers()
+        measured = self._measured(failures)
+        runs = {
+            f"run {run.id}": GetExecution(execution_id=run.id)
+            for cause in self.causes[:CAUSES]
+            if (run := cause.newest).id
+        }
+        unread = self._unread_customers()
+        connections = {f"connections of {key}": ListConnections(customer_id=key, limit=100) for key in unread}
+
+        async def take_records() -> None:
+            self.run_records = await self.read_records(measured)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(take_records)
+            group.start_soon(self.read, runs | connections)
+            group.start_soon(self._read_names, triggers or [])
+        self.connected = {key for key in unread if f"connections of {key}" in self.lists}
+        if self.subject.customer and "its connections" in self.lists:
+            self.connected.add(self.subject.customer)
+        self.newest = [ended_run(self.newest_row(cause)) for cause in self.causes[:CAUSES]]
+        rows = {
+            key_of(row) or str(row): row
+            for name in self.lists
+            if "connections" in name
+            for row in self.rows(name) or ()
+        }
+        self.connections = connection_states(rows.values(), self.names)
+        self.triggers = None if triggers is None else trigger_states(triggers, self.period.now, self.names)
+        await self._read_changes()
+
+    def _jobs(self) -> dict[str, Job]:
+        """Return the reads beside those of runs."""
+        subject = self.subject
+        lists: dict[str, Any] = {
+            f"connections that are {status}": ListConnections(status=status, limit=100) for status in NOT_WORKING
+        }
+        lists[_TRIGGERS] = ListTriggers(limit=100)
+        if not subject.workflows:
+            lists[_WORKFLOWS] = ListWorkflows(limit=100)
+        if subject.customer:
+            lists["its connections"] = ListConnections(customer_id=subject.customer, limit=100)
+        jobs: dict[str, Job] = {name: partial(self.read_list, name, call, _PAGES) for name, call in lists.items()}
+        if subject.customer and not subject.workflows:
+            newest = ListExecutions(customer_id=subject.customer, limit=100)
+            jobs[_NEWEST] = partial(self.read_list, _NEWEST, newest)
+        if not subject.workflows:
+            jobs[_QUOTAS] = partial(self.read_record, _QUOTAS, GetQuotas())
+        for key in subject.workflows if "workflow" not in subject.given else ():
+            jobs[f"workflow {key}"] = partial(self.read_record, f"workflow {key}", GetWorkflow(workflow_id=key))
+        return jobs
+
+    @property
+    def quotas(self) -> Row:
+        return self.records.get(_QUOTAS, {})
+
+    def _take_workflows(self, failures: Sequence[EndedRun]) -> None:
+        read = [row for name, row in self.records.items() if name.startswith("workflow ")]
+        given = [self.subject.given["workflow"].row] if "workflow" in self.subject.given else []
+        self.workflows = {key_of(row): row for row in (*(self.rows(_WORKFLOWS) or ()), *read, *given)}
+        runs = [*failures, *map(ended_run, self.rows(_NEWEST) or ())]
+        self.names = {run.workflow: run.workflow_name for run in runs if run.workflow_name}
+        self.names |= {key: name_of(row) for key, row in self.workflows.items() if row}
+
+    def setup(self, workflow: str) -> WorkflowSetup:
+        return workflow_setup(self.workflows.get(workflow, {}))
+
+    def workflows_of_customer(self) -> list[str]:
+        """Return the workflows that ran for the customer, or that its own triggers start."""
+        runs = [run.workflow for run in map(ended_run, self.rows(_NEWEST) or ())]
+        customer = self.subject.customer
+        own = [row for row in self.rows(_TRIGGERS) or () if customer and owner_of(row) == customer]
+        failed = [scope.workflow or "" for cause in self.causes for scope in cause.scopes]
+        return [
+            key
+            for key in dict.fromkeys([*failed, *runs, *(key for row in own for key in started_workflows(row))])
+            if key
+        ]
+
+    def _relevant_triggers(self) -> list[Row] | None:
+        """Return the triggers that start the workflows; for a customer, its own and the account's of its workflows."""
+        rows, subject = self.rows(_TRIGGERS), self.subject
+        if rows is None:
+            return None
+        if self.has_more(_TRIGGERS):
+            self.gaps.append(Unchecked(_TRIGGERS, f"only {len(rows)} were read"))
+        if subject.trigger is not None:
+            return [subject.trigger]
+        workflows = {*(subject.workflows or self.workflows_of_customer())}
+        if not subject.given:
+            return list(rows)
+        return [
+            row
+            for row in rows
+            if (
+                workflows.intersection(started_workflows(row))
+                and (subject.customer is None or owner_of(row) in (None, subject.customer))
+            )
+            or (subject.customer is not None and owner_of(row) == subject.customer and not subject.workflows)
+        ]
+
+    @property
+    def other_triggers(self) -> int:
+        """Number of triggers of other customers that start the same workflows."""
+        subject = self.subject
+        if subject.customer is None or subject.trigger is not None:
+            return 0
+        workflows = {*(subject.workflows or self.workflows_of_customer())}
+        rows = [row for row in self.rows(_TRIGGERS) or () if workflows.intersection(started_workflows(row))]
+        return sum(owner_of(row) not in (None, subject.customer) for row in rows)
+
+    def _measured(self, failures: Sequence[EndedRun]) -> dict[Scope, Sequence[EndedRun]]:
+        """Return the failures of the workflows and customers to look at, those with most failures first."""
+        by_scope = {group.newest.scope: group.runs for group in grouped(failures, lambda run: run.scope)}
+        reported = {scope for cause in self.causes[:CAUSES] for scope in cause.scopes}
+        scopes = [scope for scope in by_scope if scope in reported and scope.workflow]
+        if self.subject.customer and not self.subject.workflows:
+            scopes += [Scope(key, self.subject.customer) for key in self.workflows_of_customer()]
+        return {scope: by_scope.get(scope, []) for scope in list(dict.fromkeys(scopes))[:_RECORDS]}
+
+    def _unread_customers(self) -> list[str]:
+        """Return a few affected customers whose broken connections do not explain their failures."""
+        found: list[str] = []
+        for cause in self.causes[:CAUSES]:
+            app = self.connector(cause.newest)
+            rows = [
+                row for name in self.lists if name.startswith("connections that are") for row in self.rows(name) or ()
+            ]
+            broken = {row.customer for row in connections_to([app] if app else (), connection_states(rows, {}))}
+            found += [key for key in cause.customers if key not in broken and key != self.subject.customer][:2]
+        return list(dict.fromkeys(found))[:_CONNECTED]
+
+    def connector(self, run: EndedRun) -> str | None:
+        """Return the slug of the app at which a run failed."""
+        return run.app(self.setup(run.workflow).apps)
+
+    def newest_row(self, cause: FailureGroup) -> Row:
+        """Return the newest run of a cause, in full if it could be read."""
+        return self.records.get(f"run {cause.newest.id}", cause.newest.row)
+
+    async def _read_names(self, triggers: Sequence[Row]) -> None:
+        """Read the names of the customers that the answer may mention."""
+        given = self.subject.given.get("customer")
+        if given is not None:
+            self.names[given.id] = name_of(given.row)
+        affected = [key for cause in self.causes[:CAUSES] for key in cause.customers]
+        owners = [owner_of(row) for name in self.lists if "connections" in name for row in self.rows(name) or ()]
+        mentioned = {
+            *affected,
+            *map(owner_of, triggers),
+            self.subject.customer,
+            *(owner for owner in owners if owner in affected),
+        }
+        wanted = [key for key in mentioned if key and key not in self.names]
+        directory, read = self._context.directory, self._context.read
+        try:
+            if len(wanted) > MAX_LOOKUPS:
+                await directory.contents("customer", read)
+        except FastnError as error:
+            self.failed["names of customers"] = error
+        self.names |= await directory.names("customer", wanted, read)
+
+    @property
+    def failing_since(self) -> datetime | None:
+        """Time of the first failure, as far as it is known."""
+        times = [record.since for record in self.run_records.values() if record.since]
+        return min([*times, *(at for cause in self.causes for at in cause.times)], default=None)
+
+    async def _read_changes(self) -> None:
+        """Read changes of the workflows that fail, of connections that do not work, and of the given resources."""
+        workflows = self.subject.workflows or [run.workflow for run in self.newest]
+        broken = [
+            c
+            for c in self.connections
+            if c.state is not State.LIVE and c.customer in {k for g in self.causes[:CAUSES] for k in g.customers}
+        ]
+        keys = [
+            *(found.id for found in self.subject.given.values()),
+            *workflows,
+            *(connection.id for connection in broken),
+        ]
+        keys = list(dict.fromkeys(filter(None, keys)))
+        audit = {f"audit log of {key}": QueryAuditLog(resource_id=key, limit=20) for key in keys[:_CHANGED]}
+        await self.read(audit)
+        refused = [name for name in audit if name in self.failed]
+        if len(refused) > 1:  # the log is for owners and admins only: it is refused once
+            self.failed["audit log"] = self.failed[refused[0]]
+        for name in refused if len(refused) > 1 else ():
+            del self.failed[name]
+        found = [_audited(row, key) for key in keys[:_CHANGED] for row in self.rows(f"audit log of {key}") or ()]
+        for key in workflows:
+            row = self.workflows.get(key, {})
+            if (at := timestamp(row, "updatedAt")) is not None:
+                found.append(Changed(at, text(row, "updatedBy"), "last update", key))
+        made = await self._context.journal.changes(self._context.account, 50, self.period.now.timestamp() + 1)
+        for change in made:
+            if change.target in keys and change.outcome in MADE:
+                at = datetime.fromtimestamp(change.at, self.period.now.tzinfo)
+                found.append(Changed(at, "this server", f"{change.tool} ({change.id})", change.target))
+        first = self.failing_since
+        begin = self.period.begin if first is None else first - _BEFORE
+        recent = [change for change in found if change and (change.at is None or change.at >= begin)]
+        self.changes = sorted(recent, key=lambda change: change.at.timestamp() if change.at else 0.0, reverse=True)
+
+
+def _audited(row: Row, key: str) -> Changed | None:
+    """Return the change that a row of the audit log records; None if it is a run or of something else."""
+    action, named = text(row, "action", "event", "type"), text(row, "resource.id", "resourceId")
+    if action.startswith("workflow.execute") or named not in ("", key):  # without a resource it is taken to match
+        return None
+    by = text(row, "actor.name", "actor", "user.name", "user", "actorName")
+    return Changed(timestamp(row, "timestamp", "createdAt", "at"), by, action, key, text(row, "outcome"))

@@ -1,0 +1,234 @@
+"""Exact numbers of runs in a period, and how a workflow has run for a customer since its last success."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import anyio
+from pydantic import JsonValue
+
+from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.dependents import Unchecked
+from fastn_mcp.fastn.rows import Row, row_of
+from fastn_mcp.fastn.states import run_state
+from fastn_mcp.fastn.targets import PagesRead, Send, read_pages
+from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, Scope, ended_run, newest_first
+from fastn_mcp.procedures.reads import AccountReads, Job
+from fastn_mcp.tools.paging import Position
+from fastn_mcp.tools.workflows import ListExecutions
+
+FAILED, TIMED_OUT = "failed runs", "timed-out runs"
+_COMPLETED, _ALL, _OLDER, _SUCCESSES = "completed runs", "runs", "older runs", "successes"
+
+_PAGES = 50
+"""Maximum number of pages of failed runs read for one answer, and as many of timed-out ones."""
+
+_PAGE = 100
+_FEW_PAGES = 3
+
+
+def _runs(scope: Scope, **filters: Any) -> ListExecutions:
+    named = {"workflow_id": scope.workflow, "customer_id": scope.customer, "limit": 1}
+    return ListExecutions.model_validate(named | filters)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """How the runs of a scope ended. None and False if something could not be read."""
+
+    scope: Scope
+    failures: Sequence[EndedRun] = ()
+    """Failures in the period, newest first."""
+    runs: int | None = None
+    """Number of all runs in the period."""
+    completed: int | None = None
+    """Number of runs completed in the period."""
+    last_success: EndedRun | None = None
+    knows_success: bool = False
+    """Whether `last_success` is certain, or it is certain that there is none."""
+    since: datetime | None = None
+    """Time of the first failure after the last success; None if no run has failed since."""
+    knows_since: bool = False
+    """Whether no earlier failure can be `since`."""
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether all failures in the period came after the last success."""
+        if not self.failures or not self.knows_success:
+            return False
+        last = self.last_success and self.last_success.at
+        return last is None or all(run.at is None or run.at > last for run in self.failures)
+
+
+class RunReads(AccountReads):
+    """Runs in a period of some scopes that do not overlap, with other reads for the same answer."""
+
+    def __init__(self, send: Send, period: Period, scopes: Iterable[Scope]) -> None:
+        super().__init__(send)
+        self.period = period
+        self.scopes = tuple(scopes)
+        self._failures: list[EndedRun] | None = None
+
+    def run_jobs(self) -> dict[str, Job]:
+        """Return the reads of the failed runs, of the numbers of runs, and of the last success."""
+        since = self.period.since
+        jobs: dict[str, Job] = {}
+        for scope in self.scopes:
+            lists: Mapping[str, tuple[ListExecutions, int]] = {
+                FAILED: (_runs(scope, status="failed", since=since, limit=_PAGE), _PAGES),
+                TIMED_OUT: (_runs(scope, status="timeout", since=since, limit=_PAGE), _PAGES),
+                _COMPLETED: (_runs(scope, status="completed", since=since), 1),
+                _ALL: (_runs(scope, since=since), 1),
+                _OLDER: (_runs(scope, until=since), 1),
+                _SUCCESSES: (_runs(scope, status="completed"), 1),
+            }
+            for kind, (call, pages) in lists.items():
+                name = self._name(kind, scope)
+                jobs[name] = partial(self.read_list, name, call, pages)
+        return jobs
+
+    def _name(self, kind: str, scope: Scope) -> str:
+        return kind if len(self.scopes) == 1 else f"{kind} of {scope.workflow}"
+
+    @property
+    def has_failures_unread(self) -> bool:
+        """Whether some failed runs of the period were not read."""
+        names = [self._name(kind, scope) for scope in self.scopes for kind in (FAILED, TIMED_OUT)]
+        return any(name not in self.lists or self.has_more(name) for name in names)
+
+    @property
+    def knows_failures(self) -> bool:
+        """Whether any list of failed runs could be read."""
+        return any(self._name(kind, scope) in self.lists for scope in self.scopes for kind in (FAILED, TIMED_OUT))
+
+    def failures(self) -> list[EndedRun]:
+        """Return the failed runs that were read, newest first. Records a gap if there are more."""
+        if self._failures is not None:
+            return self._failures
+        names = [self._name(kind, scope) for scope in self.scopes for kind in (FAILED, TIMED_OUT)]
+        rows = [row for name in names for row in self.rows(name) or ()]
+        for name in filter(self.has_more, names):
+            whole = self.lists[name].total
+            of = "" if whole is None else f" of {whole:,}"
+            why = f"only the newest {len(self.lists[name].rows):,}{of} were read; causes are counted in those"
+            self.gaps.append(Unchecked(f"older {name}", why))
+        self._failures = newest_first(rows)
+        return self._failures
+
+    @property
+    def knows_success(self) -> bool:
+        """Whether a last success was found, or there certainly is none."""
+        names = [self._name(_SUCCESSES, scope) for scope in self.scopes]
+        return self.last_success() is not None or all(name in self.lists and not self.has_more(name) for name in names)
+
+    def last_success(self) -> EndedRun | None:
+        """Return the newest completed run, also from before the period."""
+        names = [self._name(_SUCCESSES, scope) for scope in self.scopes]
+        return next(iter(newest_first(row for name in names for row in self.rows(name) or ())), None)
+
+    def last_before(self) -> EndedRun | None:
+        """Return the newest run from before the period."""
+        names = [self._name(_OLDER, scope) for scope in self.scopes]
+        return next(iter(newest_first(row for name in names for row in self.rows(name) or ())), None)
+
+    @property
+    def ever(self) -> int | None:
+        """Number of all runs; None if it is not known."""
+        older, period = self._sum(_OLDER), self._sum(_ALL)
+        return None if older is None or period is None or not self.totals() else older + period
+
+    def totals(self) -> dict[str, JsonValue]:
+        """Return the numbers of runs in the period by how they ended; empty if Fastn's totals are not plausible."""
+        return run_totals(*map(self._sum, (_OLDER, _ALL, _COMPLETED, FAILED, TIMED_OUT)))
+
+    def _sum(self, kind: str) -> int | None:
+        counts = [self.total(self._name(kind, scope)) for scope in self.scopes]
+        return None if None in counts else sum(filter(None, counts))
+
+    async def read_records(self, failures: Mapping[Scope, Sequence[EndedRun]]) -> dict[Scope, RunRecord]:
+        """Read how the runs of each scope ended, given its failures in the period, newest first."""
+        found: dict[Scope, RunRecord] = {}
+
+        async def read(scope: Scope) -> None:
+            try:
+                found[scope] = await self._record(scope, failures[scope])
+            except FastnError as error:
+                self.failed["earlier runs"] = error
+                found[scope] = RunRecord(scope, failures[scope])
+
+        async with anyio.create_task_group() as group:
+            for scope in failures:
+                group.start_soon(read, scope)
+        return found
+
+    async def _record(self, scope: Scope, failures: Sequence[EndedRun]) -> RunRecord:
+        read: dict[str, PagesRead] = {}
+
+        async def newest(kind: str, call: ListExecutions) -> None:
+            found = await read_pages(call, self._send, 1)
+            if not found.pages[0].items and not found.is_complete:  # Fastn did not filter
+                found = await read_pages(call.model_copy(update={"limit": _PAGE}), self._send, _FEW_PAGES)
+            read[kind] = found
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(newest, _COMPLETED, _runs(scope, status="completed", since=self.period.since))
+            group.start_soon(newest, _ALL, _runs(scope, since=self.period.since))
+        if not read[_COMPLETED].pages[0].items:
+            await newest(_SUCCESSES, _runs(scope, status="completed"))
+        successful = read.get(_SUCCESSES, read[_COMPLETED])
+        success = next(iter(newest_first(row_of(row) for page in successful.pages for row in page.items)), None)
+        knows_success = success is not None or successful.is_complete
+        runs, completed = _count(read[_ALL]), _count(read[_COMPLETED])
+        if runs is not None and (runs < len(failures) or (completed is not None and runs < completed)):
+            runs = completed = None  # Fastn ignored a filter
+        since, knows_since = await self._first_failure(scope, failures, success) if knows_success else (None, False)
+        return RunRecord(scope, failures, runs, completed, success, knows_success, since, knows_since)
+
+    async def _first_failure(
+        self, scope: Scope, failures: Sequence[EndedRun], success: EndedRun | None
+    ) -> tuple[datetime | None, bool]:
+        """Return the time of the first failure after the last success, and whether none can be earlier."""
+        last = success.at if success else None
+        times = [run.at for run in failures if run.at and (last is None or run.at > last)]
+        if not times or (last is not None and last >= self.period.begin):
+            return min(times, default=None), not self.has_failures_unread
+        call = _runs(scope, limit=_PAGE, since=None if last is None else last.isoformat(timespec="seconds"))
+        found = await read_pages(call, self._send, 1)
+        pages, is_complete = [*found.pages], found.is_complete
+        if not is_complete and found.total is not None:
+            end = call.model_copy(update={"cursor": Position(offset=found.total - _PAGE).encode()})
+            oldest = (await read_pages(end, self._send, 1)).pages[0]
+            if oldest.items and oldest.items[0] != pages[0].items[0]:
+                pages.append(oldest)
+                is_complete = True
+        rows = [row_of(row) for page in pages for row in page.items]
+        times += [
+            run.at for run in map(ended_run, filter(_is_failure, rows)) if run.at and (last is None or run.at > last)
+        ]
+        return min(times), is_complete
+
+
+def _count(found: PagesRead) -> int | None:
+    return sum(len(page.items) for page in found.pages) if found.is_complete else found.total
+
+
+def _is_failure(row: Row) -> bool:
+    return run_state(row).is_failure
+
+
+def run_totals(
+    older: int | None, period: int | None, completed: int | None, failed: int | None, timeout: int | None
+) -> dict[str, JsonValue]:
+    """Return the runs of a period by how they ended, with a success rate; empty if the totals are not plausible.
+
+    If Fastn ignores a filter, its totals do not add up. `older` is the number of runs before the period.
+    """
+    if older is None or period is None or completed is None or failed is None or timeout is None:
+        return {}
+    ended = completed + failed + timeout
+    if ended > period:
+        return {}
+    rate: dict[str, JsonValue] = {"success_rate": f"{100 * completed / ended:.1f} %"} if ended else {}
+    return {"all": period, "completed": completed, "failed": failed, "timeout": timeout, **rate}
