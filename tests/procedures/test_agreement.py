@@ -1,0 +1,244 @@
+"""Tests that no answer contradicts another: overview, diagnosis, lists, dependents and previews of one account."""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Generator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from large_account import large_account
+from world import World
+
+from fastn_mcp.fastn.rows import row_of
+from fastn_mcp.fastn.states import State, connection_state, trigger_state
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
+from fastn_mcp.procedures.find_dependents import FindDependents
+from fastn_mcp.procedures.overview.get_overview import GetOverview
+from fastn_mcp.sandbox.executions import execution, no_connection, out_of_memory, timed_out
+from fastn_mcp.sandbox.server import dataset
+from fastn_mcp.sandbox.state import Row, SandboxState
+from fastn_mcp.tools.connectors import DeleteConnector, ListConnections
+from fastn_mcp.tools.customers import DeleteCustomer
+from fastn_mcp.tools.tool import Tool
+from fastn_mcp.tools.triggers import ListTriggers
+from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows
+
+pytestmark = pytest.mark.anyio
+
+Answer = dict[str, Any]
+HOURS = 72
+
+
+def changed(seed: int) -> Callable[[datetime, random.Random], SandboxState]:
+    """Return the small account with other states and up to some hundred other runs."""
+
+    def begin(now: datetime, randomness: random.Random) -> SandboxState:
+        state = dataset(now, randomness)
+        chance = random.Random(seed)  # noqa: S311 it is to be repeatable
+        for row in state.all("connections"):
+            row["status"] = chance.choice(["ACTIVE", "ACTIVE", "EXPIRED", "FAILED", "INACTIVE"])
+            row["authType"] = chance.choice(["OAUTH_2", "API_KEY", "BASIC", None])
+        for row in state.all("triggers"):
+            row["status"] = chance.choice(["Active", "Active", "Disabled"])
+            if row["type"] == "app_event":
+                row["subscriptionStatus"] = chance.choice(["ACTIVE", "FAILED"])
+        for row in state.all("workflows"):
+            row["status"] = chance.choice(["active", "active", "inactive"])
+        workflows, customers = state.all("workflows"), state.all("customers")
+        for _ in range(chance.randrange(20 * seed, 120 * seed)):
+            workflow, customer = chance.choice(workflows), chance.choice([None, *customers])
+            begun = now - timedelta(minutes=chance.randrange(10, 60 * 24 * 6))
+            owner = customer and str(customer["id"])
+            status = chance.choice(["completed", "completed", "failed", "failed", "timeout", "cancelled"])
+            error = chance.choice([no_connection("shopify", owner or "x"), out_of_memory(), {"message": "odd"}])
+            error = timed_out(30_000) if status == "timeout" else error if status == "failed" else None
+            key = state.short_id("exec")
+            state.put(
+                "executions", execution(key, workflow, status, begun, 900, "webhook", endOrgId=owner, error=error)
+            )
+        return state
+
+    return begin
+
+
+ACCOUNTS: dict[str, Callable[[datetime, random.Random], SandboxState]] = {
+    "small": dataset,
+    "large": large_account,
+    **{f"changed {seed}": changed(seed) for seed in range(1, 5)},
+}
+
+
+@pytest.fixture(params=ACCOUNTS)
+def account(request: pytest.FixtureRequest, tmp_path: Path) -> Generator["Account"]:
+    world = World(tmp_path, begin=ACCOUNTS[request.param])
+    yield Account(world)
+    world.close()
+
+
+class Account:
+    """An account, and what the tools answer on it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.since = (world.clock.at - timedelta(hours=HOURS)).isoformat(timespec="seconds")
+
+    async def call(self, call: Tool[Any]) -> Answer:
+        done = await self.world.call(call)
+        assert isinstance(done, Done), done
+        return done.result.model_dump()
+
+    async def rows(self, call: Any) -> list[Row]:
+        """Return all rows of a list."""
+        found: list[Row] = []
+        cursor: str | None = None
+        while True:
+            done = await self.world.call(call.model_copy(update={"limit": 100, "cursor": cursor, "detail": "full"}))
+            assert isinstance(done, Done), done
+            page: Any = done.result
+            found += map(row_of, page.items)
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
+
+    async def overview(self, about: Any) -> dict[str, list[Answer]]:
+        """Return the rows of all pages by finding."""
+        found: dict[str, list[Answer]] = {}
+        cursor: str | None = None
+        while True:
+            page = await self.call(GetOverview(hours=HOURS, about=about, cursor=cursor))
+            for finding in page["findings"]:
+                found.setdefault(finding["what"], []).extend(finding.get("rows", []))
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                return found
+
+    async def failed(self, **filters: Any) -> tuple[int, int]:
+        """Return the number of failed runs and of all runs, as the lists give them."""
+        counts = [
+            (await self.call(ListExecutions(since=self.since, status=status, limit=1, **filters)))["total"]
+            for status in ("failed", "timeout", None)
+        ]
+        return counts[0] + counts[1], counts[2]
+
+
+def of(runs: Answer) -> tuple[int, int]:
+    """Return the number of failed runs and of all runs of a diagnosis or an overview."""
+    return runs["failed"] + runs["timeout"], runs["all"]
+
+
+def numbers(text: str) -> tuple[int, int]:
+    """Return the numbers of `1 of 2,000`."""
+    first, second = (int(number.replace(",", "")) for number in text.split(" of "))
+    return first, second
+
+
+async def test_numbers_of_runs_agree(account: Account) -> None:
+    """Ours: of the account, of each workflow, of each customer, of each cause."""
+    whole = await account.failed()
+    assert of((await account.call(GetOverview(hours=HOURS)))["runs"]) == whole
+    everything = await account.call(Diagnose(hours=HOURS))
+    assert of(everything["runs"]) == whole
+    others = [
+        int(re.findall(r": ([\d,]+) runs?$", other)[0].replace(",", "")) for other in everything.get("other_causes", [])
+    ]
+    assert sum(cause["runs"] for cause in everything["causes"]) + sum(others) == whole[0]
+    failing = [row for rows in (await account.overview("runs")).values() for row in rows]
+    assert sum(numbers(row["failed"])[0] for row in failing) == whole[0]
+    for row in failing[:3]:
+        expected = await account.failed(workflow_id=row["id"])
+        assert numbers(row["failed"]) == expected
+        diagnosis = await account.call(Diagnose(workflow_id=row["id"], hours=HOURS))
+        assert of(diagnosis["runs"]) == expected
+        assert diagnosis["workflow"]["name"] == row["name"]
+        assert diagnosis["runs"]["last_success"] == row["last_success"] or row["last_success"] == "none found"
+    affected = {found["customer"] for cause in everything["causes"] for found in cause["affected"]} - {
+        "the account itself"
+    }
+    for name in sorted(affected)[:3]:
+        diagnosis = await account.call(Diagnose(customer_id=name, hours=HOURS))
+        assert diagnosis["customer"]["name"] == name
+        assert of(diagnosis["runs"]) == await account.failed(customer_id=diagnosis["customer"]["id"])
+
+
+async def test_failures_since_a_success_are_those_of_the_list(account: Account) -> None:
+    """Ours: "since when" is the first failure after the last success, of that workflow and customer."""
+    ids = {str(row["name"]): str(row["id"]) for row in account.world.sandbox.state.all("customers")}
+    for cause in (await account.call(Diagnose(hours=HOURS)))["causes"]:
+        for found in cause["affected"]:
+            if "since" not in found or found["customer"] not in ids:
+                continue
+            runs = await account.rows(
+                ListExecutions(workflow_id=found["workflow_id"], customer_id=ids[found["customer"]])
+            )
+            since_success: list[Row] = []
+            for run in runs:  # newest first
+                if run["status"] == "completed":
+                    break
+                since_success += [run] if run["status"] in ("failed", "timeout") else []
+            first = datetime.fromisoformat(str(since_success[-1]["createdAt"]))
+            assert found["since"].startswith(f"{first:%Y-%m-%dT%H:%M:%S}Z")
+
+
+async def test_connections_that_do_not_work_agree(account: Account) -> None:
+    """Ours: states, names and remedies, in lists, overview, diagnosis, dependents and previews."""
+    state = account.world.sandbox.state
+    customers = {str(row["id"]): str(row["name"]) for row in state.all("customers")}
+    found = await account.overview("connections")
+    for status in ("FAILED", "EXPIRED", "INACTIVE"):
+        listed = await account.rows(ListConnections(status=status))
+        labels = [
+            f"{row['connector']['name']} of {customers.get(str(row['endOrgId']), 'the account itself')}"
+            for row in listed
+        ]
+        shown = [row["name"] for what, rows in found.items() for row in rows if f" {status}:" in what]
+        assert Counter(shown) == Counter(labels)
+        assert all(what.startswith(f"{len(listed)} connection") for what in found if f" {status}:" in what)
+        for row in [row for row in listed if row["endOrgId"]][:2]:
+            diagnosis = await account.call(Diagnose(customer_id=str(row["endOrgId"]), hours=HOURS))
+            of_customer = await account.rows(ListConnections(customer_id=str(row["endOrgId"])))
+            label = f"{row['connector']['name']} of {customers[str(row['endOrgId'])]}"
+            assert (label, status) in [(shown["what"], shown["status"]) for shown in diagnosis["connections"]]
+            assert len(diagnosis["connections"]) == min(len(of_customer), 5)
+            await dependents_agree(account, "customer", str(row["endOrgId"]), len(of_customer))
+            connector = str(row["connectorId"])
+            await dependents_agree(
+                account, "connector", connector, len(await account.rows(ListConnections(connector_id=connector)))
+            )
+
+
+async def dependents_agree(account: Account, kind: Any, key: str, connections: int) -> None:
+    """Check that dependents and the preview of a deletion name as many connections as the list."""
+    used = {use["kind"]: use["count"] for use in (await account.call(FindDependents(kind=kind, id=key)))["used_by"]}
+    assert used.get("connections", 0) == connections
+    deletion = DeleteCustomer(customer_id=key) if kind == "customer" else DeleteConnector(connector_id=key)
+    preview: Any = await account.world.dispatch.preview(deletion, Caller("local", None))
+    assert {use["kind"]: use["count"] for use in preview.data().get("used_by", [])} == used
+
+
+async def test_states_of_workflows_and_triggers_agree(account: Account) -> None:
+    """Ours: what does not run or fire is the same in lists, overview and diagnosis."""
+    triggers = await account.rows(ListTriggers())
+    silent = {str(row["id"]) for row in triggers if trigger_state(row) is State.BROKEN}
+    rows = [row for what, rows in (await account.overview("triggers")).items() if "never fire" in what for row in rows]
+    assert {row["id"] for row in rows} == silent
+    for row in [row for row in triggers if trigger_state(row) is not State.LIVE][:2]:
+        diagnosis = await account.call(Diagnose(trigger_id=str(row["id"]), hours=HOURS))
+        (shown,) = diagnosis["triggers"]
+        assert (shown["id"], shown["name"], shown["status"]) == (row["id"], row["name"], row["status"])
+        assert shown["problem"]
+    for row in (await account.rows(ListWorkflows(status="inactive")))[:2]:
+        diagnosis = await account.call(Diagnose(workflow_id=str(row["id"]), hours=HOURS))
+        assert "the workflow is inactive: no trigger starts it, and run_workflow still does" in diagnosis[
+            "verdict"
+        ].replace("The w", "the w")
+    broken = [row for row in account.world.sandbox.state.all("connections") if connection_state(row) is State.BROKEN]
+    counts = (await account.call(GetOverview(hours=HOURS)))["findings"]
+    said = [
+        int(re.findall(r"^(\d+) connection", f["what"])[0]) for f in counts if re.search("FAILED:|EXPIRED:", f["what"])
+    ]
+    assert sum(said) == len(broken)
