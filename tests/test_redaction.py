@@ -450,6 +450,7 @@ _ALLOWED = {
     "config/model.py": "settings and toolsets",
     "doctor/reads.py": "resources that permissions are about",
     "hosted/team_config.py": "settings",
+    "procedures/audit_log.py": "kinds of resources and of actors",
     "procedures/find.py": "kinds of resources",
     "procedures/ranking.py": "words that name a kind of resource",
 }

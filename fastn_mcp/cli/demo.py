@@ -170,7 +170,7 @@ class DemoStory:
         answer = (await self._call("undo_change", change_id=receipt["change_id"]))["data"]
         _require(self._received["POST"] == before + 1, "the customer was created again, once")
         again = (await self._call("get_customer", customer_id=answer["new_id"]))["data"]
-        self._say(f"{again['name']} is there again, as {answer['new_id']}. {answer['lost']}\n")
+        self._say(f"{again['name']} is there again, as {answer['new_id']}. {answer['stays']}\n")
 
     async def replay_approval(self) -> None:
         self._console.print("[bold]An approval is sent a second and a third time.[/]")

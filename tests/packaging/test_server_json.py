@@ -59,7 +59,7 @@ def test_it_is_as_the_code_says_now() -> None:
 def test_what_is_secret_is_marked_so_and_the_key_is_the_only_thing_required() -> None:
     told = {variable["name"]: variable for variable in SERVER["packages"][0]["environmentVariables"]}
     secret = {name for name, variable in told.items() if variable.get("isSecret")}
-    of_webhooks = {"FASTN_WEBHOOK_URL", "FASTN_WEBHOOK_SECRET"}
+    of_webhooks = {f"FASTN_{kind}_{what}" for kind in ("WEBHOOK", "NOTIFY") for what in ("URL", "SECRET")}
     assert (
         secret
         == {"FASTN_API_KEY", "FASTN_HTTP_TOKEN", "FASTN_LEDGER", "FASTN_PROXY", "FASTN_STATE_SECRET"} | of_webhooks
