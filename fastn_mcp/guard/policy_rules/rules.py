@@ -187,10 +187,8 @@ class FileRules:
         first = min(covering, key=lambda window: window.next_after(situation.now))
         opens = first.next_after(situation.now)
         when = f"{opens:%a %Y-%m-%d %H:%M} {opens.tzinfo}"
-        because = f" {first.reason.rstrip('.')}." if first.reason else ""
-        return PolicyDecision(
-            Decision.DENY, first.name, f"It is closed for {situation.effect.value} until {when}.{because}"
-        )
+        closed = f"It is closed for {situation.effect.value} until {when}."
+        return PolicyDecision(Decision.DENY, first.name, f"{closed}{_because(first.reason)}")
 
     def words(self) -> Iterator[str]:
         """Describe the file, a line for each part."""
