@@ -53,7 +53,7 @@ Administer Fastn (embedded integrations): customers, connectors, connections, wo
 - find first: tools take ids, find turns names into them. get_overview shows the account.
 - Why does it fail or not come: diagnose. After run_workflow: wait_for_execution.
 - Before a change: preview_change, also in read-only mode. A test key acts on live systems.
-- approval_required: nobody has decided yet, nothing was sent; call again, the same, once the person has. declined
+- approval_required: nobody has decided yet, nothing was sent; call again, the same, once they have. declined
   means no: ask what to do instead.
 - unknown_outcome: it may have happened. Settle it by the call named there, never repeat.
 - list_changes shows what was done here, undo_change takes it back.
