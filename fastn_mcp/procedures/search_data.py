@@ -86,8 +86,8 @@ class SearchData:
         """Workflows whose apps a customer has all connected, and which may run for it, by its id."""
         self.last_runs: dict[str, Row] = {}
         """The last run of a workflow, by its id."""
-        self._failures: list[str] = []
-        """What could not be read, and why."""
+        self._gaps: list[str] = []
+        """What could not be read, or not whole, and why."""
 
     async def search(self, query: str) -> Ranking:
         """Read what the query needs, in parallel and within bounds, and rank it."""
@@ -144,16 +144,15 @@ class SearchData:
 
     async def read_last_run(self, workflow: Entry) -> None:
         """Read the last run of a workflow. Nothing is recorded if Fastn does not list the newest first."""
-        rows = await self._page(f"runs of {workflow.name}", ListExecutions(workflow_id=workflow.id, limit=2))
-        times = [time for row in rows if (time := timestamp(row, "startedAt", "createdAt"))]
-        if rows and len(times) == len(rows) and times[0] == max(times):
+        rows, _ = await self._runs(workflow, limit=2)
+        if rows and _is_newest_first(rows):
             self.last_runs[workflow.id] = rows[0]
 
     def gaps(self, *, is_answered: bool) -> list[str]:
         """Return what was not searched, or not whole, and why."""
         truncated = [f"{kind}: only the first {len(self._contents[kind].entries)}" for kind in self._incomplete]
         left = "connection" in self._wanted and not self._entries["connection"] and not is_answered
-        return [*self._failures, *truncated, *([_CONNECTIONS_LEFT] if left else [])]
+        return [*self._gaps, *truncated, *([_CONNECTIONS_LEFT] if left else [])]
 
     def triggers_of(self, workflow: str) -> list[Entry]:
         """Return the triggers that start a workflow."""
@@ -183,7 +182,7 @@ class SearchData:
                 self._keep(kind, await self._context.directory.contents(kind, self._context.read))
             except FastnError as error:
                 if kind in self._wanted:
-                    self._failures.append(f"{kind}: {error.outcome}")
+                    self._gaps.append(f"{kind}: {error.outcome}")
             done += 1
             await self._context.report(f"Read: {kind}.", done, len(needed))
 
@@ -216,9 +215,13 @@ class SearchData:
 
         async def read(customer: Entry) -> None:
             triggers = [found for found in self._of("trigger") if found.customer == customer.id]
+            rows, is_complete = await self._runs(customer, limit=100)
+            if not is_complete:
+                self._gaps.append(f"runs of {customer.name}: only the first {len(rows)}")
             runs: dict[str, Row | None] = {}
-            for row in await self._page(f"runs of {customer.name}", ListExecutions(customer_id=customer.id, limit=100)):
-                runs.setdefault(text(row, "workflowId"), row)
+            for row in rows:
+                runs.setdefault(text(row, "workflowId"), row if _is_newest_first(rows) else None)
+            runs.pop("", None)
             started = [key for trigger in triggers for key in started_workflows(trigger.row)]
             self.runs[customer.id] = dict.fromkeys(started) | runs
             self.able[customer.id] = set(self._able(customer.id)) - self.runs[customer.id].keys()
@@ -253,7 +256,7 @@ class SearchData:
                 call = cast(Call, LISTS[kind].model_validate({"limit": 100, **by}))
                 page = cast("Listed[FastnObject]", await self._context.read(call))
             except FastnError as error:
-                self._failures.append(f"{kind} of {' '.join(by.values())}: {error.outcome}")
+                self._gaps.append(f"{kind} of {' '.join(by.values())}: {error.outcome}")
                 return
             except ValueError:
                 return  # an id that cannot be sent
@@ -272,14 +275,17 @@ class SearchData:
         self._is_extended |= is_extended
         self._indexes.clear()
 
-    async def _page(self, what: str, call: Call) -> list[Row]:
-        """Return the first rows of a list of runs; none if it cannot be read, which is recorded."""
+    async def _runs(self, of: Entry, limit: int) -> tuple[list[Row], bool]:
+        """Return the first runs of a workflow or a customer, and whether these are all. Records a failure."""
         try:
+            call = ListExecutions.model_validate({f"{of.kind}_id": of.id, "limit": limit})
             page = cast("Listed[FastnObject]", await self._context.read(call))
         except FastnError as error:
-            self._failures.append(f"{what}: {error.outcome}")
-            return []
-        return [row_of(row) for row in page.items]
+            self._gaps.append(f"runs of {of.name}: {error.outcome}")
+            return [], True
+        except ValueError:
+            return [], True  # an id that cannot be sent
+        return [row_of(row) for row in page.items], page.next_cursor is None
 
     def _of(self, kind: str) -> Iterable[Entry]:
         return self._entries[kind].values()
@@ -304,6 +310,11 @@ class SearchData:
             return NamedResource(found, (found.name, *found.also), runs_for[found.id] | dict.fromkeys(owners, OWNED))
 
         return Index([named(found) for kind in of for found in self._of(kind)])
+
+
+def _is_newest_first(rows: Sequence[Row]) -> bool:
+    times = [time for row in rows if (time := timestamp(row, "createdAt", "startedAt"))]
+    return len(times) == len(rows) and times == sorted(times, reverse=True)
 
 
 def _are_all(customers: Sequence[Hit], connectors: Sequence[Hit]) -> bool:

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from fastn_mcp.runtime import no_progress
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.customers import CreateCustomer
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.workflows import ListExecutions
 
 pytestmark = pytest.mark.anyio
@@ -395,6 +398,21 @@ async def test_workflows_are_found_by_the_customer_that_they_run_for(large_world
     assert "process-new-orders" not in names(answer["found"])
 
 
+async def test_last_run_is_shown_only_if_the_newest_come_first(large_world: World) -> None:
+    """Ours: Fastn's order is not documented. Of the runs of a customer, not all are read, which is said."""
+    answer = await search_for(large_world, "the slack to supabase sync for Acme Corp")
+    assert answer["found"][0]["runs_for"][0]["last_run"].startswith("completed")
+    assert answer["not_searched"] == ["runs of Acme Corp: only the first 100"]
+
+    async def oldest_first(call: Operation[Any]) -> FastnObject:
+        page: Any = await large_world.client.send(call)
+        return page.model_copy(update={"items": page.items[::-1]}) if isinstance(call, ListExecutions) else page
+
+    for query in ("the slack to supabase sync for Acme Corp", "the acme hubspot sync"):
+        found = await Find(query=query).run(replace(context_on(large_world, Listing({})), read=oldest_first))
+        assert "last_run" not in to_json(found.model_dump()["found"][0]).decode()
+
+
 async def test_customer_is_shown_with_its_workflows(large_world: World) -> None:
     """Ours (find): where the query asks for them, those that are not shown themselves."""
     answer = await search_for(large_world, "which workflows run for Katana?", limit=1)
@@ -595,11 +613,20 @@ async def test_unexpected_rows_are_tolerated(world: World) -> None:
         {"id": "v", "connector": {"slug": 3}},
     ]
     rows["secret"] = [{"id": True, "name": "DEEP"}]
+    rows["workflow"] = [
+        {"name": "Without Id"},
+        {"id": "w", "name": "Odd", "connectors": ["x", {"slug": []}], "status": 5},
+    ]
+    rows["trigger"] = [
+        {"id": "t", "name": "Clock", "routes": ["w", {"routeId": {}}, {"routeId": "w"}], "endOrgId": "c"}
+    ]
     listing = Listing(rows)
     answer = (await Find(query="nameless").run(context_on(world, listing))).model_dump()
     assert (answer["found"][0]["id"], answer["found"][0]["name"]) == (None, "Nameless Id")
     answer = (await Find(query="deep").run(context_on(world, listing))).model_dump()
     assert first(answer) == ("secret", "DEEP")
+    for query in ("orders of nameless id", "the workflow without id", "odd", "clock", f"{'x' * 200} workflows"):
+        assert (await Find(query=query).run(context_on(world, listing))).model_dump()["found"]
     answer = (await Find(query="x" * 200, kind="customer").run(context_on(world, listing))).model_dump()
     assert len(answer["found"][0]["name"]) == 101
 

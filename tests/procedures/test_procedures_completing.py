@@ -45,6 +45,7 @@ async def test_names_slugs_and_emails_complete_to_ids(world: World) -> None:
     globex = next(row for row in await world.rows(ListCustomers()) if row.slug == "globex-exports")
     for typed in ("Globex Exports", "  globex   EXPORTS ", "globex-exports", "glob", "exports", "lobex"):
         assert (await ids(world, "customer", typed))[0] == globex.id, typed
+    assert await ids(world, "api_key", "key 1") == ["1"]
     other = next(row for row in await world.rows(ListCustomers()) if row.id != globex.id)
     await done(world, UpdateCustomer(customer_id=other.id, name="New Globex"))
     assert await ids(world, "customer", "globex") == [globex.id, other.id]
