@@ -15,7 +15,7 @@ from fastn_mcp.fastn.names import counted, label_of
 from fastn_mcp.fastn.rows import Row, connection_refers, inside, row_of, text, timestamp
 from fastn_mcp.fastn.targets import MAX_LOOKUPS, Call, Pages
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.ranking import words_of
+from fastn_mcp.procedures.lookup import named
 from fastn_mcp.procedures.tables import Rows, aged, collected, shown
 from fastn_mcp.tools.account import QueryAuditLog
 from fastn_mcp.tools.paging import FULL, List
@@ -42,7 +42,7 @@ _MAX_PAGES = 10
 async def entries(call: QueryAuditLog, context: ProcedureContext) -> Rows:
     """Return the page that `call` asks for. Raises a `FastnError`."""
     asked = call.resource_id
-    found = await _named(asked, context) if asked and not _ID.fullmatch(asked) else []
+    found = await _resources_named(asked, context) if asked and not _ID.fullmatch(asked) else []
     if len(found) == 1:
         call = call.model_copy(update={"resource_id": found[0].id})
     listing = cast("List[Any]", call)
@@ -61,16 +61,14 @@ async def entries(call: QueryAuditLog, context: ProcedureContext) -> Rows:
     return answer.model_copy(update=notes).place(answer.positions)
 
 
-async def _named(name: str, context: ProcedureContext) -> list[Entry]:
+async def _resources_named(name: str, context: ProcedureContext) -> list[Entry]:
     """Return the resources with this name, slug or email, of the first kind that has one."""
-    words = words_of(name)
     for kind in _NAMED:
         try:
             contents = await context.directory.contents(kind, context.read)
         except FastnError:
             continue  # the answer says that nothing of this name was found
-        found = [item for item in contents.entries if words in map(words_of, (item.name, *item.also))]
-        if found:
+        if found := named(name, contents.entries):
             return found
     return []
 

@@ -11,6 +11,7 @@ from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
 from fastn_mcp.fastn.rows import Row, row_of
 from fastn_mcp.fastn.targets import find_row, has_id
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
+from fastn_mcp.procedures.ranking import words_of
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect, FastnObject
@@ -36,8 +37,7 @@ async def resolve(kind: str, typed: str, context: ProcedureContext) -> FoundReso
     if found is not None and not isinstance(found.error, NotFound):
         return found
     entries = await _candidates(kind, typed, context)
-    wanted = " ".join(typed.casefold().split())
-    matching = [item for item in entries if wanted in map(str.casefold, (item.id, item.name, *item.also))]
+    matching = named(typed, entries)
     if found is not None and any(item.id == typed for item in matching):
         return found  # it is listed, though it cannot be read
     if len(matching) == 1 and matching[0].id:
@@ -50,6 +50,16 @@ async def resolve(kind: str, typed: str, context: ProcedureContext) -> FoundReso
         f"No {kind} has this id, slug or name, or this API key has no access to it.",
         f"Did you mean: {near}?" if near else "Find it with find.",
     )
+
+
+def named(typed: str, entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries with this id, name, slug or email, in any case and punctuation."""
+    id_, words = typed.strip().casefold(), words_of(typed)
+    return [
+        item
+        for item in entries
+        if item.id.casefold() == id_ or (words and words in map(words_of, (item.name, *item.also)))
+    ]
 
 
 async def _by_id(kind: str, id_: str, context: ProcedureContext) -> FoundResource | None:
