@@ -412,7 +412,7 @@ class Evaluator:
         return f"destroy {principal} {self.account}"
 
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
-        """Return the mode and the remaining budgets and plan entries."""
+        """Return the mode, the remaining budgets and plan entries, and what the caller waits for."""
         policy, budgets, entries = self.policy, list[JsonValue](), list[JsonValue]()
         for effect in Effect:
             per = "run" if policy.period(self._system.now()) == "run" else "day"
@@ -435,7 +435,21 @@ class Evaluator:
             found["budgets"] = budgets
         if entries:
             found["plan"] = entries
+        if waiting := await self._waiting(principal):
+            found["waiting"] = waiting
         return found
+
+    async def _waiting(self, principal: str) -> list[JsonValue]:
+        """Return the calls of a caller that wait for a person, oldest first, without the ids that decide them."""
+        return [
+            {
+                "tool": request.tool,
+                "what": request.text[0],
+                "until": f"{datetime.fromtimestamp(request.expires, UTC):%Y-%m-%dT%H:%M:%SZ}",
+            }
+            for request in await self._ledger.waiting(self.now())
+            if (request.principal, request.account) == (principal, self.bound_account)
+        ]
 
     def digest(self, call: Call, principal: str) -> str:
         """Return the digest of the principal, account, key, tool and exact arguments."""

@@ -168,7 +168,7 @@ class Guard:
         return await self._client.send(call)
 
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
-        """Return the mode and the remaining budgets and plan entries. Raises a `FastnError`."""
+        """Return the mode, what is left of budgets and plans, and what the caller waits for. Raises a `FastnError`."""
         try:
             return await self._evaluator.allowance(principal)
         except FastnError:

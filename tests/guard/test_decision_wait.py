@@ -212,6 +212,24 @@ async def test_ledger_that_is_lost_meanwhile_is_asked_again(tmp_path: Path, monk
     assert isinstance(await world.call(deletion(world)), Done)
 
 
+async def test_overview_lists_what_its_caller_waits_for(tmp_path: Path) -> None:
+    """Ours: the first sentence, and nothing by which it could be decided."""
+    world = waits(tmp_path, 0)
+    assert await world.guard.allowance("local") == {"mode": "guarded"}
+    for name in ("Globex Exports", "Katana"):
+        assert isinstance(await world.call(deletion(world, name)), PendingApproval)
+        world.clock.pass_(60)
+    waiting = [
+        {"tool": "delete_customer", "what": f'Delete customer "{name}".', "until": until}
+        for name, until in (("Globex Exports", "2026-11-25T09:10:00Z"), ("Katana", "2026-11-25T09:11:00Z"))
+    ]
+    assert await world.guard.allowance("local") == {"mode": "guarded", "waiting": waiting}
+    assert await world.guard.allowance("other") == {"mode": "guarded"}
+    for request in await world.ledger.waiting(world.clock.at.timestamp()):
+        await world.ledger.void(request.id, RequestState.DECLINED, world.clock.at.timestamp())
+    assert await world.guard.allowance("local") == {"mode": "guarded"}
+
+
 async def test_many_calls_wait_by_one_look_at_the_ledger(tmp_path: Path) -> None:
     """Ours: each of them goes on when its own request is decided, and the others wait on."""
     world = waits(tmp_path, 0)
