@@ -219,8 +219,8 @@ growth: $(READY) ## What a unit of work costs, by how much there is; into docs/m
 	@$(BIN)/python -m compileall -q fastn_mcp benchmarks
 	@$(BIN)/python benchmarks/growth.py $(ARGS)
 
-tokens: $(READY) ## What the tool list and the fifteen jobs cost; into docs/measured.md: make tokens ARGS=--write
-	@PYTHONPATH=tests:tests/end_to_end $(BIN)/python benchmarks/tokens.py $(ARGS)
+tokens: $(READY) .cache/fastmcp/ready ## What thirty jobs cost agents, and a bridge; into docs/measured.md: make tokens ARGS=--write
+	@PYTHONPATH=tests:tests/end_to_end $(BIN)/python benchmarks/agents/run.py --fastmcp .cache/fastmcp/bin/python $(ARGS)
 
 replicas: $(READY) ## What replicas hold: two against one, behind nginx, and the memory of a thousand idle clients
 	@PYTHONPATH=tests:tests/end_to_end $(BIN)/python benchmarks/replicas.py $(ARGS)

@@ -7,10 +7,13 @@ from pathlib import Path
 import httpx2
 from fastmcp import FastMCP
 
+KEY = os.environ["KEY"]
+TEST_MODE = {"X-fastn-Test-Mode": "true"} if KEY.startswith("fsk_test_") else {}
+
 FastMCP.from_openapi(
     openapi_spec=json.loads(Path(os.environ["OPENAPI"]).read_text(encoding="utf-8")),
     client=httpx2.AsyncClient(
-        base_url=os.environ["BASE_URL"], headers={"x-fastn-api-key": os.environ["KEY"]}, timeout=30
+        base_url=os.environ["BASE_URL"], headers={"x-fastn-api-key": KEY} | TEST_MODE, timeout=30
     ),
     name="fastmcp",
 ).run(show_banner=False, log_level="WARNING")

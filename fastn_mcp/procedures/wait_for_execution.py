@@ -19,7 +19,7 @@ from fastn_mcp.tools.workflows import Execution, GetExecution, ListExecutions, R
 
 _NAMED = ("pending", "queued", "running")
 
-_FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.5, 3.0, 1.5
+_FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.25, 3.0, 1.5
 _MIN_TIMEOUT = 5.0
 """Minimum timeout of a read in seconds, even if less of the waiting time is left."""
 

@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 from example_arguments import arguments_of
-from job_runner import tokens
 from jsonschema import Draft202012Validator, validate
 from mcp import Client
 from mcp.types import CallToolResult, Tool
+from scripted import tokens
 from server_process import Connect, Person, Upstream, approving, body
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES

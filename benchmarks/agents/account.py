@@ -1,0 +1,62 @@
+"""The large account over HTTP in this process: what was sent to it is recorded, and it begins anew for each job."""
+
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import uvicorn
+from faulty_sandbox import FaultySandbox
+from large_account import large_account
+from ports import free_port
+from served_sandbox import create_faulty_app
+
+from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.sandbox.state import SandboxState
+
+__all__ = ["KEY", "Account", "serving"]
+
+
+class Account:
+    """The account, as judges see it."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.sandbox = FaultySandbox(lambda: datetime.now(UTC), begin=large_account)
+        self._begin = json.dumps(self.sandbox.state.dump())
+
+    def reset(self) -> None:
+        """Begin anew, with nothing sent."""
+        self.sandbox.state = SandboxState.load(json.loads(self._begin), random.Random)
+        self.sandbox.requests.clear()
+
+    def sent(self) -> list[str]:
+        """Return the changes that arrived, as "DELETE customers". What Fastn's AI was told shows in what it made."""
+        heard = [(heard.method, heard.path.split("/")[3]) for heard in self.sandbox.requests]
+        return [f"{method} {resource}" for method, resource in heard if method != "GET" and resource != "ai"]
+
+    def rows(self, collection: str) -> list[dict[str, Any]]:
+        return self.sandbox.state.all(collection)
+
+
+@contextmanager
+def serving() -> Iterator[Account]:
+    """Serve the account on this machine."""
+    port = free_port()
+    account = Account(port)
+    server = uvicorn.Server(
+        uvicorn.Config(create_faulty_app(account.sandbox), port=port, log_level="error", lifespan="off")
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield account
+    finally:
+        server.should_exit = True
+        thread.join(10)

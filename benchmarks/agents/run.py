@@ -1,0 +1,154 @@
+"""What agents need for thirty jobs: success, calls, tokens (o200k_base) and seconds, on the large account.
+
+Each job is done by its script (jobs.py) with a real client over stdio, on an account of 400 connectors, 2,000 customers
+and 200,000 executions, which begins anew for each. The judge looks at what reached Fastn, at the rows afterwards and at
+what was answered. Beside it stand the same jobs through FastMCP's OpenAPI bridge (bridge.py, with `--fastmcp PYTHON`),
+and those of a model (model.py), if `AGENT_URL` and `AGENT_MODEL` are set. With `--write`, the tables go into
+docs/measured.md.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import anyio
+import bridge
+import model
+from account import KEY, Account, serving
+from jobs import ENVIRONMENT, JOBS, MEDIAN_CALLS, MEDIAN_TOKENS, MOST_CALLS
+from mcp import Client, StdioServerParameters
+from mcp.types import Tool
+from scripted import Outcome, do, tokens
+from server_process import Person, approving
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "measured.md"
+MOST_SECONDS = 2.0
+MOST_OF_THE_LIST = 6_500
+
+Outcomes = Mapping[int, Outcome]
+
+
+def price(tool: Tool) -> int:
+    """Return the tokens that a model reads of a tool: its name, description and input schema as JSON."""
+    read = {"name": tool.name, "description": tool.description, "inputSchema": tool.input_schema}
+    return tokens(json.dumps(read, separators=(",", ":"), ensure_ascii=False))
+
+
+def server_on(account: Account, state: str) -> StdioServerParameters:
+    """Return the server under test, with a state folder of its own."""
+    own = {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": state, "FASTN_STATE_DIR": state, **ENVIRONMENT}
+    env = {**own, "FASTN_BASE_URL": account.url, "FASTN_API_KEY": KEY}
+    return StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
+
+
+async def ours(account: Account, chosen: Sequence[int], agent: model.Model | None) -> tuple[dict[str, int], Outcomes]:
+    """Return the price of each tool, and the outcome of each job: by its script, or by a model."""
+    person = Person(approving)
+    with tempfile.TemporaryDirectory() as state:
+        async with Client(server_on(account, state), mode="2026-07-28", elicitation_callback=person) as client:
+            listed = (await client.list_tools()).tools
+            found: dict[int, Outcome] = {}
+            for job in JOBS:
+                if job.number in chosen:
+                    by = do(client, person, job, account) if agent is None else agent.do(client, person, job, account)
+                    found[job.number] = await by
+            return {tool.name: price(tool) for tool in listed}, found
+
+
+def jobs_table(columns: Mapping[str, Outcomes]) -> str:
+    """Return a row for each job, with calls, tokens and seconds of each column."""
+    heads = "".join(f" {name}: calls | tokens | s |" for name in columns)
+    lines = [f"| | what the person says |{heads}", f"|--:|---|{'--:|' * 3 * len(columns)}"]
+    for job in JOBS:
+        cells = [_cells(outcomes.get(job.number)) for outcomes in columns.values()]
+        if any(job.number in outcomes for outcomes in columns.values()):
+            lines.append(f"| {job.number} | {job.said} | {' | '.join(cells)} |")
+    medians = [
+        " | ".join(
+            (
+                f"{statistics.median(outcome.calls for outcome in found.values()):.1f}",
+                f"{statistics.median(outcome.tokens for outcome in found.values()):,.0f}",
+                f"{statistics.median(outcome.seconds for outcome in found.values()):.2f}",
+            )
+        )
+        for found in columns.values()
+    ]
+    lines.append(f"| | *median; done: {', '.join(map(_done, columns.values()))}* | {' | '.join(medians)} |")
+    return "\n".join(lines)
+
+
+def _cells(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "| | "
+    return f"{outcome.calls}{' (not done)' if outcome.problems else ''} | {outcome.tokens:,} | {outcome.seconds:.2f}"
+
+
+def _done(outcomes: Outcomes) -> str:
+    return f"{sum(not outcome.problems for outcome in outcomes.values())} of {len(outcomes)}"
+
+
+def list_table(listed: Mapping[str, int]) -> str:
+    """Return the price of the tool list in a sentence."""
+    cells = [f"`{name}` {cost}" for name, cost in sorted(listed.items(), key=lambda cost: -cost[1])]
+    return f"{len(listed)} tools, {sum(listed.values()):,} tokens: {', '.join(cells)}."
+
+
+def written(text: str, name: str, between: str) -> str:
+    """Return a page with the text between two markers replaced."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"{DOCUMENT.name} has no place for {name}")
+    return f"{before}{begin}{between}\n{end}{after}"
+
+
+def missed(listed: Mapping[str, int], found: Outcomes) -> list[str]:
+    """Return what is not as the project promises."""
+    said = [f"job {number}: {'; '.join(outcome.problems)}" for number, outcome in found.items() if outcome.problems]
+    said += [f"job {number}: {one.calls} calls" for number, one in found.items() if one.calls > MOST_CALLS]
+    said += [f"job {number}: {one.seconds:.1f} s" for number, one in found.items() if one.seconds > MOST_SECONDS]
+    if sum(listed.values()) > MOST_OF_THE_LIST:
+        said.append(f"the tool list: {sum(listed.values())} tokens")
+    if statistics.median(outcome.calls for outcome in found.values()) > MEDIAN_CALLS:
+        said.append("calls at the median")
+    if statistics.median(outcome.tokens for outcome in found.values()) > MEDIAN_TOKENS:
+        said.append("tokens at the median")
+    return said
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, nargs="*", help="only these")
+    parser.add_argument("--fastmcp", type=Path, help="the Python of an environment with FastMCP, for the bridge")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/measured.md")
+    options = parser.parse_args()
+    chosen: list[int] = options.jobs or [job.number for job in JOBS]
+    with serving() as account:
+        listed, scripted = anyio.run(ours, account, chosen, None)
+        columns: dict[str, Outcomes] = {"fastn-mcp": scripted}
+        if options.fastmcp is not None:
+            columns["bridge"] = anyio.run(bridge.done, account, chosen, options.fastmcp)
+        if (agent := model.of_environment(os.environ)) is not None:
+            columns[agent.name] = anyio.run(ours, account, chosen, agent)[1]
+    table, tools = jobs_table(columns), list_table(listed)
+    print(f"{table}\n\n{tools}")
+    for name, outcomes in columns.items():
+        for number, outcome in outcomes.items():
+            if outcome.problems:
+                print(f"{name}, job {number}: {'; '.join(outcome.problems)}")
+    if options.write:
+        text = DOCUMENT.read_text(encoding="utf-8")
+        DOCUMENT.write_text(written(written(text, "jobs", table), "tools", tools), encoding="utf-8")
+    over = missed(listed, scripted)
+    print("\nWithin what is promised." if not over else f"\nMISSED: {'; '.join(over)}")
+    sys.exit(1 if over else 0)
+
+
+if __name__ == "__main__":
+    main()

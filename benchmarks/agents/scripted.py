@@ -1,0 +1,94 @@
+"""Do a job with a client by its script, as a sensible agent would, and judge it by the account afterwards."""
+
+import json
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import jsonschema  # noqa: F401 - or the first call would wait for the client to import it
+from account import Account
+from job import Job
+from mcp import Client
+from mcp.types import CallToolResult, TextContent
+from server_process import Person, body
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a job cost, and why it was not done, if it was not."""
+
+    calls: int
+    given: int
+    """Tokens of the arguments."""
+    answered: int
+    """Tokens of the answers."""
+    seconds: float
+    """Of the calls, without the time that the person took to answer forms."""
+    largest: int
+    """Characters of the largest answer."""
+    problems: Sequence[str] = field(default=())
+
+    @property
+    def tokens(self) -> int:
+        return self.given + self.answered
+
+
+@cache
+def _encoding() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it reads its data in a deprecated way
+        import bpe_openai  # pyright: ignore[reportMissingTypeStubs]
+    return bpe_openai.get_encoding("o200k_base")
+
+
+def tokens(text: str) -> int:
+    """Count the o200k_base tokens of a text."""
+    return len(_encoding().encode(text))
+
+
+class Meter:
+    """A client whose calls are counted."""
+
+    def __init__(self, client: Client, person: Person) -> None:
+        self.client = client
+        self._person = person
+        self._seconds = 0.0
+        self.arguments: list[str] = []
+        self.texts: list[str] = []
+
+    async def call(self, tool: str, arguments: dict[str, Any]) -> CallToolResult:
+        asked, began = len(self._person.asked), time.perf_counter()
+        result = await self.client.call_tool(tool, arguments)
+        waited = self._person.reading * (len(self._person.asked) - asked)
+        self._seconds += time.perf_counter() - began - waited
+        self.arguments.append(json.dumps(arguments, separators=(",", ":"), ensure_ascii=False))
+        self.texts.append("\n".join(part.text for part in result.content if isinstance(part, TextContent)))
+        return result
+
+    def outcome(self, problems: Sequence[str]) -> Outcome:
+        given, answered = (sum(map(tokens, texts)) for texts in (self.arguments, self.texts))
+        largest = max(map(len, self.texts), default=0)
+        return Outcome(len(self.texts), given, answered, self._seconds, largest, problems)
+
+
+async def do(client: Client, person: Person, job: Job, account: Account) -> Outcome:
+    """Make the calls of a job on a fresh account. Stops where an answer does not let a sensible agent continue."""
+    account.reset()
+    meter, answers = Meter(client, person), list[dict[str, Any]]()
+    problems: list[str] = []
+    for call in job.calls:
+        try:
+            arguments = call.filled(answers)
+        except (LookupError, TypeError, StopIteration) as error:
+            problems.append(f"{call.tool}: the answers before give no arguments ({type(error).__name__})")
+            break
+        result = await meter.call(call.tool, arguments)
+        answers.append(body(result))
+        missing = [words for words in call.says if words not in json.dumps(answers[-1], ensure_ascii=False)]
+        if result.is_error or missing:
+            problems.append(f"{call.tool} does not say {missing}: {meter.texts[-1][:1500]}")
+            break
+    return meter.outcome([*problems, *job.problems(account.sent(), account.rows, "\n".join(meter.texts))])
