@@ -34,6 +34,10 @@ WANTED = 0.95
 SAMPLE_WANTED = 0.6
 """A sample is of few functions, and one of them can be mostly words."""
 KILLED = {"killed", "timeout", "segfault"}
+_CASELESS = re.compile(
+    r"(SELECT|INSERT|UPDATE|DELETE|PRAGMA|BEGIN|COMMIT|ROLLBACK|WHERE|ORDER)\b.*|[A-Z]{2,}|[+-]inf", re.DOTALL
+)
+"""Statements of SQL, and commands of Valkey with their options."""
 
 
 def workspace(name: str, files: list[str], tests: str = TESTS) -> Path:
@@ -110,6 +114,41 @@ def sample(seed: int) -> tuple[list[str], list[str]]:
     return sorted(files), names
 
 
+def texts_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[str, list[str]]:
+    """The body of a function without its texts, and the texts."""
+    texts: list[str] = []
+
+    class Blanked(ast.NodeTransformer):
+        def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+            if not isinstance(node.value, str):
+                return node
+            texts.append(node.value)
+            return ast.Constant("")
+
+    return "\n".join(ast.dump(Blanked().visit(line)) for line in function.body), texts
+
+
+def same_statements(folder: Path) -> set[str]:
+    """The mutants of the ledger that change only the case of a statement or command, which the database ignores."""
+    found = set[str]()
+    for path in sorted((folder / "mutants/fastn_mcp/guard/ledger").rglob("*.py")):
+        module = ".".join(path.relative_to(folder / "mutants").with_suffix("").parts)
+        bodies: dict[str, tuple[str, list[str]]] = {}
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and "__mutmut_" in node.name:
+                bodies[node.name] = texts_of(node)
+        for name, (body, texts) in bodies.items():
+            whole, originals = bodies[f"{name.rpartition('__mutmut_')[0]}__mutmut_orig"]
+            changed = [(was, now) for was, now in zip(originals, texts, strict=False) if was != now]
+            if (
+                changed
+                and body == whole
+                and all(_CASELESS.fullmatch(was) and was.lower() == now.lower() for was, now in changed)
+            ):
+                found.add(f"{module}.{name}")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sample", type=int, nargs="?", const=int(time.time() // 86_400), metavar="SEED")
@@ -129,6 +168,8 @@ def main() -> None:
     found = dict(re.findall(r"^ +(\S+): (.+)$", mutmut(folder, "results", "--all", "true"), re.MULTILINE))
     wanted_names = tuple(f"{name}{suffix[:-1]}" for name in names)
     statuses = {name: status for name, status in found.items() if not names or name.startswith(wanted_names)}
+    same = same_statements(folder)
+    statuses = {name: status for name, status in statuses.items() if name not in same}
     if options.sample is not None:
         # Some functions are reached by other tests only, which a sample has no time for.
         statuses = {name: status for name, status in statuses.items() if status != "no tests"}
