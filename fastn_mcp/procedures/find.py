@@ -50,11 +50,8 @@ _LONGEST_QUERY = 500
 _LONGEST = 100
 """Maximum length of a name in the answer, in characters."""
 
-_MAX_TRIGGERS = 3
-"""Maximum number of triggers shown of a workflow."""
-
-_MAX_WORKFLOWS = 5
-"""Maximum number of workflows shown of a customer."""
+_MAX_RELATED = 4
+"""Maximum number of triggers shown of a workflow, and of workflows shown of a customer."""
 
 _MAX_BESIDES = 4
 """Maximum number of names shown that the query has besides the best match."""
@@ -227,10 +224,8 @@ class _Rows:
         """Return what starts a workflow, for whom it runs and how it last ended; and a customer's workflows."""
         data, row = self._data, dict[str, JsonValue]()
         if found.kind == "customer" and found.id in self._detailed:
-            runs = data.runs.get(found.id, {})
-            others = [key for key, run in runs.items() if run is not None and key not in self._shown]
-            if others:
-                row["runs"] = [self._named("workflow", key) | self._last(runs[key]) for key in others[:_MAX_WORKFLOWS]]
+            runs = {key: run for key, run in data.runs.get(found.id, {}).items() if key not in self._shown}
+            row |= _first("runs", [self._named("workflow", key) | self._last(run) for key, run in runs.items()])
         if found.kind == "workflow":
             runs_for = [(key, runs[found.id]) for key, runs in data.runs.items() if found.id in runs]
             if runs_for:
@@ -239,16 +234,9 @@ class _Rows:
                 row["may_run_for"] = [self._named("customer", key) for key in may]
             row |= self._last(data.last_runs.get(found.id))
             if found.id in self._detailed:
-                row |= self._starters(found)
+                triggers = [trigger for trigger in data.triggers_of(found.id) if trigger.id not in self._shown]
+                row |= _first("started_by", [{"id": it.id, "name": _cut(it.name)} | _state(it) for it in triggers])
         return row
-
-    def _starters(self, workflow: Entry) -> dict[str, JsonValue]:
-        triggers = [found for found in self._data.triggers_of(workflow.id) if found.id not in self._shown]
-        shown: list[JsonValue] = [
-            {"id": found.id, "name": _cut(found.name)} | _state(found) for found in triggers[:_MAX_TRIGGERS]
-        ]
-        row: dict[str, JsonValue] = {"started_by": shown} if shown else {}
-        return row | ({"more_triggers": len(triggers) - _MAX_TRIGGERS} if len(triggers) > _MAX_TRIGGERS else {})
 
     def _last(self, run: Row | None) -> dict[str, JsonValue]:
         """Return how a run ended, when and why it failed."""
@@ -262,6 +250,12 @@ class _Rows:
     def _named(self, kind: str, key: str) -> dict[str, JsonValue]:
         name = self._data.names[kind].get(key)
         return {"id": key, "name": _cut(name)} if name else {"id": key}
+
+
+def _first(name: str, items: Sequence[JsonValue]) -> dict[str, JsonValue]:
+    """Return the first of some items under a name, and the number of the others; nothing if there are none."""
+    row: dict[str, JsonValue] = {name: [*items[:_MAX_RELATED]]} if items else {}
+    return row | ({f"more_{name}": len(items) - _MAX_RELATED} if len(items) > _MAX_RELATED else {})
 
 
 def _is_named(hit: Hit) -> bool:

@@ -327,6 +327,13 @@ async def test_unknown_execution_finds_nothing_and_searches_nothing(world: World
     assert answer["not_searched"] == ["execution: forbidden"]
 
 
+async def test_key_is_found_by_its_number_alone(large_world: World) -> None:
+    """Ours (find): key 1 is not key 14. The audit log calls it apikey:1."""
+    for query in ("key 1", "apikey:1", "what did key 1 do?"):
+        (key,) = (await search_for(large_world, query))["found"]
+        assert (key["kind"], key["id"], key["name"]) == ("api_key", "1", "Workflow")
+
+
 async def test_equal_matches_are_ambiguous(world: World) -> None:
     """Ours (find): of two customers called Acme, the person has to choose."""
     state = world.sandbox.state
@@ -388,7 +395,8 @@ async def test_workflows_are_found_by_the_customer_that_they_run_for(large_world
         assert rows["orders-backfill"]["runs_for"][0]["last_run"].startswith("failed")  # by a run
         assert rows["Sync Shopify orders to Notion"]["may_run_for"][0]["name"] == "Globex Exports"  # by connections
         assert rows["Paid Shopify orders"]["state"] == "broken"
-        assert {"process-new-orders", "orders-backfill"} <= set(names(answer["found"][:3]))
+        assert names(answer["found"][:2]) == ["orders-backfill", "process-new-orders"]
+        assert "first 2" in answer["ambiguous"]  # not the trigger of one of them
     only = await search_for(large_world, "orders of Globex Exports", kind="workflow")
     assert {"process-new-orders", "orders-backfill"} <= set(names(only["found"]))
     state = large_world.sandbox.state
