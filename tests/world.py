@@ -15,6 +15,7 @@ from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Exchange
 from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.outlook import Surroundings
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Answer as Said
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
@@ -167,6 +168,7 @@ class World:
             self.client.send,
             lambda record: self.own(record),
             self.bound,
+            around=Surroundings(key_folder="keys"),
         )
 
     def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:

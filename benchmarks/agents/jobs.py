@@ -254,7 +254,7 @@ JOBS: tuple[Job, ...] = (
             Call(
                 "find_dependents",
                 {"kind": "customer", "id": From(0, FOUND)},
-                ('"kind": "connections"', '"HubSpot of Widget Inc"', '"tool": "delete_customer"'),
+                ('"kind": "connections"', '"HubSpot of Widget Inc"', '"last_run"'),
             ),
             Call("delete_customer", {"customer_id": From(0, FOUND)}, ('"done": "delete_customer"', "secrets are lost")),
         ),
@@ -269,7 +269,7 @@ JOBS: tuple[Job, ...] = (
             Call(
                 "find_dependents",
                 {"kind": "connector", "id": From(0, FOUND)},
-                ('"kind": "workflows"', '"process-new-orders"', '"not_checked"', '"dry_run": true'),
+                ('"kind": "workflows"', '"process-new-orders"', '"not_checked"', '"last_run"'),
             ),
         ),
         (),

@@ -23,6 +23,7 @@ from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import config_dir
 from fastn_mcp.errors import NoKey, Refused, SettingsError
+from fastn_mcp.fastn.outlook import Surroundings
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.audit.files import Keeping
@@ -214,9 +215,10 @@ def assemble(
     audit = audit_at(ledger, settings.ledger, state, system, keeping, tally.entry if tally else None)
     recorder = Recorder(audit, name, system, tally)
     journal = ChangeJournal(ledger, bound_name, system)
+    keys = state / "keys" if settings.reveal == "file" else None
     evaluator = Evaluator(
         policy, name, ledger, journal, system, _read_only(client), may_own(settings.api_key), _account_digest(settings),
-        tenant.run if tenant else None,
+        tenant.run if tenant else None, Surroundings(settings.env, str(keys) if keys else None),
     )  # fmt: skip
     webhook = page = None
     if settings.webhook_url is not None:
@@ -235,7 +237,7 @@ def assemble(
         other = tenant.channel(ledger)
     else:
         other = TerminalChannel(f"{command}, for the tenant {tenant.name}", "on the server")
-    key_files = KeyFileWriter(state / "keys") if settings.reveal == "file" else None
+    key_files = KeyFileWriter(keys) if keys else None
     secrets = SecretValues(environment, settings.secret_env or [], settings.secrets)
     channel = webhook or page or other
     notifying = None

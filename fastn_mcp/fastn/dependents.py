@@ -1,155 +1,56 @@
-"""Dependents of a resource: which lists to read, how rows refer to it, and which kinds could not be checked."""
+"""Dependents of a resource, the same for the guard, its previews and `find_dependents`."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import cast
 
 import anyio
+from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.names import counted, example_name
-from fastn_mcp.fastn.rows import connector_keys, owner_of, row_of, started_workflows, text, word
+from fastn_mcp.fastn.ages import aged
+from fastn_mcp.fastn.dependency_rules import DependencyRule, DependencyRules, Unchecked, dependency_rules, every
+from fastn_mcp.fastn.names import NO_NAMES, Names, counted, example_name, label_of
+from fastn_mcp.fastn.rows import (
+    Row,
+    key_of,
+    owner_of,
+    row_of,
+    short,
+    started_workflows,
+    text,
+    timestamp,
+)
+from fastn_mcp.fastn.states import STATES, State, run_state, trigger_state
 from fastn_mcp.fastn.targets import Call, Pages, Send, kind_of, own_label, read_names
-from fastn_mcp.redaction import texts_in
-from fastn_mcp.tools.account import ListSecrets
-from fastn_mcp.tools.connectors import CreateConnector, ListConnections, UpdateConnector
+from fastn_mcp.runtime import Report, no_progress
+from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
+from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import ListTriggers
-from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, ListWorkflows
-
-Depends = Callable[[FastnObject], bool | None]
-"""Whether a row depends on the resource; None if the row does not tell."""
-
-
-def every(_: FastnObject) -> bool:
-    """Match every row, as Fastn has filtered the list."""
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class DependencyRule:
-    """A kind that may depend on a resource. `detail` reads one row in full, as a list may omit fields."""
-
-    kind: str
-    reading: Call
-    depends: Depends = every
-    detail: Callable[[str], Call] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Unchecked:
-    """A kind that could not be checked, and the reason."""
-
-    what: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class DependencyRules:
-    """Rules for certain and for possible dependents, and the kinds that cannot be checked."""
-
-    certain: tuple[DependencyRule, ...] = ()
-    possible: tuple[DependencyRule, ...] = ()
-    unchecked: tuple[Unchecked, ...] = ()
-
-
-def dependency_rules(kind: str, subject: str, target: FastnObject | None) -> DependencyRules:
-    """Return the rules for dependents of the resource with the id `subject`. `target` is its record, if it was read."""
-    triggers, row = ListTriggers(limit=100), row_of(target)
-    match kind:
-        case "customer":
-            return DependencyRules(
-                certain=(
-                    DependencyRule("connections", ListConnections(customer_id=subject, limit=100)),
-                    DependencyRule("secrets", ListSecrets(customer_id=subject, limit=100)),
-                    DependencyRule("executions", ListExecutions(customer_id=subject, limit=100)),
-                ),
-                possible=(DependencyRule("triggers", triggers, _belongs(subject)),),
-            )
-        case "connector":
-            names = {subject, text(row, "slug") or subject}
-            return DependencyRules(
-                certain=(
-                    DependencyRule("connections", ListConnections(connector_id=subject, limit=100)),
-                    _of_workflows(_refers("connectors", names)),
-                    DependencyRule("triggers", triggers, _app_event("connectorId", names)),
-                )
-            )
-        case "connection":
-            names = connector_keys(row)
-            why = "They name connectors, not connections: none can be said to use this one."
-            return DependencyRules(
-                certain=(DependencyRule("triggers", triggers, _app_event("connectionId", {subject})),),
-                possible=(_of_workflows(_refers("connectors", names)),) if names else (),
-                unchecked=(Unchecked("workflows", why),),
-            )
-        case "workflow":
-            return DependencyRules(
-                certain=(DependencyRule("triggers", triggers, _starts(subject)),),
-                unchecked=(Unchecked("other callers", "Callers through the API are unknown."),),
-            )
-        case "secret":
-            name, why = text(row, "name"), "A name that the code builds at run time is not visible."
-            return DependencyRules(
-                possible=(_of_workflows(_mentions(name)),) if name else (),
-                unchecked=(Unchecked("workflows that read it", why),),
-            )
-        case "trigger":
-            why = "Nothing in Fastn uses a trigger; who calls a webhook's address, or counts on its runs, is not known."
-            return DependencyRules(unchecked=(Unchecked("whatever uses it", why),))
-        case _:
-            return DependencyRules(unchecked=(Unchecked("whatever uses it", "Fastn does not say who does."),))
-
-
-def _of_workflows(depends: Depends) -> DependencyRule:
-    return DependencyRule("workflows", ListWorkflows(limit=100), depends, lambda key: GetWorkflow(workflow_id=key))
-
-
-def _refers(field: str, wanted: set[str], if_missing: Depends = lambda _: None) -> Depends:
-    """Match rows with a wanted text in a field. `if_missing` decides for a row without that field."""
-
-    def depends(row: FastnObject) -> bool | None:
-        value = getattr(row, field, None)
-        return if_missing(row) if value is None else not wanted.isdisjoint(texts_in(value))
-
-    return depends
-
-
-def _belongs(subject: str) -> Depends:
-    """Match rows of a customer. The field is null if the row belongs to none."""
-    return _refers("endOrgId", {subject}, lambda row: False if hasattr(row, "endOrgId") else None)
-
-
-def _app_event(field: str, wanted: set[str]) -> Depends:
-    """Match triggers by a field that only app event triggers have."""
-    return _refers(field, wanted, lambda row: None if "event" in (word(row_of(row), "type") or "event") else False)
-
-
-def _starts(workflow_id: str) -> Depends:
-    """Match triggers that start a workflow; None for a trigger without readable routes."""
-
-    def depends(row: FastnObject) -> bool | None:
-        trigger = row_of(row)
-        routes, started = trigger.get("routes"), started_workflows(trigger)
-        return None if routes is None or (routes and not started) else workflow_id in started
-
-    return depends
-
-
-def _mentions(name: str) -> Depends:
-    """Match workflows whose code contains a name."""
-
-    def depends(row: FastnObject) -> bool | None:
-        code = getattr(row, "code", None)
-        return name in code if isinstance(code, str) else None
-
-    return depends
-
+from fastn_mcp.tools.workflows import ListExecutions
 
 MAX_PAGES = 3
 """Maximum number of pages of 100 rows read for one kind."""
 
+MAX_EXAMPLES = {"connections": 5, "executions": 5}
+"""Maximum number of examples by kind, if they hardly differ. Ids of connections are long: the list has them."""
+
+_MANY = 30
+"""Maximum number of examples of the other kinds."""
+
+DETAILS = 30
+"""Maximum number of rows of one kind to read one by one, if the list does not show enough."""
+
+_MAX_RUNS = 10
+"""Maximum number of workflows whose last run is read."""
+
 _MAX_EXAMPLES = 3
+"""Maximum number of dependents of one kind that sentences name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +61,12 @@ class Dependents:
     count: int
     examples: tuple[str, ...]
     more: bool = False
+    rows: tuple[Mapping[str, JsonValue], ...] = ()
+    """Id, name and state of the first dependents; of workflows their triggers and last run too."""
+    states: Mapping[str, int] | None = None
+    """Number of dependents by state, if all were read and there are more than `rows`."""
+    rest: Mapping[str, JsonValue] | None = None
+    """Call that lists them all, if there are more than `rows`."""
 
     @property
     def is_one(self) -> bool:
@@ -170,13 +77,26 @@ class Dependents:
         """Return the count and the kind, such as `1 connection`."""
         return counted(self.count, self.kind.removesuffix("s"), at_least=self.more)
 
+    def data(self) -> dict[str, JsonValue]:
+        """Return an entry of `used_by`."""
+        entry: dict[str, JsonValue] = {"kind": self.kind, "count": self.count}
+        entry |= {"at_least": True} if self.more else {}
+        entry |= {"states": dict(self.states)} if self.states else {}
+        entry["examples"] = [dict(row) for row in self.rows] if self.rows else [{"name": n} for n in self.examples]
+        if self.rest:
+            entry["more"] = dict(self.rest)
+        return entry
+
 
 @dataclass(frozen=True, slots=True)
 class Dependence:
-    """Dependents of all kinds, and the kinds that could not be checked."""
+    """Certain and possible dependents of all kinds, and the kinds that could not be checked."""
 
     found: tuple[Dependents, ...] = ()
     unchecked: tuple[str, ...] = ()
+    possible: tuple[Dependents, ...] = ()
+    gaps: tuple[Unchecked, ...] = ()
+    """What could not be checked, with the reasons."""
 
     @property
     def count(self) -> int:
@@ -186,6 +106,19 @@ class Dependence:
         """Return the count by kind: plus 0.5 if it is a lower bound, None if the kind could not be checked."""
         found: dict[str, float | None] = {d.kind: d.count + (0.5 if d.more else 0) for d in self.found}
         return found | dict.fromkeys(self.unchecked)
+
+    def data(self) -> dict[str, JsonValue]:
+        """Return the dependents as JSON, the same for previews and for `find_dependents`."""
+        body: dict[str, JsonValue] = {"used_by": [each.data() for each in self.found]} if self.found else {}
+        if self.possible:
+            body["may_be_used_by"] = [each.data() for each in self.possible]
+        if self.unchecked:
+            body["not_checked"] = [gap.data() for gap in self.gaps] or [{"what": kind} for kind in self.unchecked]
+        return body
+
+
+def _dependence(found: Iterable[Dependents], possible: Iterable[Dependents], gaps: Sequence[Unchecked]) -> Dependence:
+    return Dependence(tuple(found), tuple(gap.kind or gap.what for gap in gaps), tuple(possible), tuple(gaps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,24 +136,73 @@ class Uses:
         """Whether the rows read settle if there are any dependents."""
         return not self.silent and (self.count > 0 or not self.more)
 
+    def gap(self, rule: DependencyRule) -> Unchecked:
+        """Return why they are not conclusive."""
+        if self.silent:
+            why = f"The list does not show what they use, and at most {DETAILS} are read one by one."
+            return Unchecked(f"{self.silent} {rule.kind}", why, rule.kind)
+        return Unchecked(rule.kind, "There are more than are read, and none of the first uses it.")
+
 
 async def find_dependents(call: Call, target: FastnObject | None, send: Send) -> Dependence:
-    """Find the certain dependents of the target of `call`."""
+    """Find the certain dependents of the target of `call`, from lists alone."""
     rules = _rules(call, target)
-    found: list[Dependents] = []
-    unchecked = [unchecked.what for unchecked in rules.unchecked]
-    for rule in rules.certain:
-        try:
-            uses = await uses_of(rule, send)
-        except FastnError:
-            unchecked.append(rule.kind)
-            continue
-        if uses.count:
-            examples = await _examples(rule.kind, uses, call, target, send)
-            found.append(Dependents(rule.kind, uses.count, examples, uses.more))
-        if not uses.is_conclusive:
-            unchecked.append(rule.kind)
-    return Dependence(tuple(found), tuple(unchecked))
+    found, unchecked = await _apply(rules.certain, send, own=_own(call, target))
+    return _dependence(found, (), (*rules.unchecked, *unchecked))
+
+
+async def describe_dependents(
+    call: Call, target: FastnObject | None, send: Send, now: datetime, report: Report = no_progress
+) -> Dependence:
+    """Find the certain and the possible dependents of the target of `call`, with the triggers and runs of workflows."""
+    rules, apply = _rules(call, target), partial(_apply, send=send, own=_own(call, target), details=DETAILS, now=now)
+    found, unchecked = await apply(rules.certain, report=report)
+    possible, more_unchecked = await apply(rules.possible, report=report)
+    groups = [[await _with_facts(each, send, now) for each in group] for group in (found, possible)]
+    return _dependence(groups[0], groups[1], (*unchecked, *more_unchecked, *rules.unchecked))
+
+
+async def _with_facts(dependents: Dependents, send: Send, now: datetime) -> Dependents:
+    """Add the last runs of workflows, and the triggers that start them. What cannot be read is left out."""
+    if dependents.kind != "workflows":
+        return dependents
+    keys = [str(row["id"]) for row in dependents.rows]
+    triggers: dict[str, list[JsonValue]] = {key: [] for key in keys}
+    is_complete = False
+    with suppress(FastnError):
+        pages = Pages(ListTriggers(limit=100), send, MAX_PAGES)
+        async for page in pages:
+            for row in map(row_of, page.items):
+                for key in triggers.keys() & set(started_workflows(row)):
+                    triggers[key].append(_trigger_in_words(row))
+        is_complete = pages.is_complete
+    runs: dict[str, str] = {}
+
+    async def read_run(key: str) -> None:
+        with suppress(FastnError):
+            runs[key] = await last_run(ListExecutions(workflow_id=key, limit=1), send, now)
+
+    async with anyio.create_task_group() as group:
+        for key in keys[:_MAX_RUNS]:
+            group.start_soon(read_run, key)
+    facts = (
+        ({"last_run": runs[key]} if key in runs else {})
+        | ({"triggers": triggers[key]} if is_complete or triggers[key] else {})
+        for key in keys
+    )
+    rows = tuple({**row, **more} for row, more in zip(dependents.rows, facts, strict=True))
+    return replace(dependents, rows=rows)
+
+
+def _trigger_in_words(row: Row) -> str:
+    label, state = label_of("trigger", {**row, "routes": None, "endOrgId": None}), trigger_state(row)
+    return f"{label or key_of(row)}{'' if state is State.LIVE else f', {state.value}'}"
+
+
+async def last_run(reading: ListExecutions, send: Send, now: datetime) -> str:
+    """Return the state and time of the newest run of a list, or `never`. Raises a `FastnError`."""
+    page = cast("Listed[FastnObject]", await send(reading))
+    return run_in_words(row_of(page.items[0]), now) if page.items else "never"
 
 
 def _rules(call: Call, target: FastnObject | None) -> DependencyRules:
@@ -233,13 +215,88 @@ def _rules(call: Call, target: FastnObject | None) -> DependencyRules:
     return DependencyRules()
 
 
-async def _examples(kind: str, uses: Uses, call: Call, target: FastnObject | None, send: Send) -> tuple[str, ...]:
-    """Return the names of the first few rows. The target was read already and needs no look-up."""
-    rows = [row_of(row) for row in uses.rows[:_MAX_EXAMPLES]]
-    own = {kind_of(call): {call.target: label.name}} if call.target and (label := own_label(call, target)) else {}
-    owners = filter(None, map(owner_of, rows)) if kind == "connections" else ()
-    names = await read_names({"customer": [key for key in owners if key not in own.get("customer", {})]}, send) | own
-    return tuple(example_name(kind, row, names) for row in rows)
+def _own(call: Call, target: FastnObject | None) -> dict[str, dict[str, str]]:
+    """Return the name of the target by kind and id: it was read already and needs no look-up."""
+    return {kind_of(call): {call.target: label.name}} if call.target and (label := own_label(call, target)) else {}
+
+
+async def _apply(
+    rules: Iterable[DependencyRule],
+    send: Send,
+    own: Names = NO_NAMES,
+    details: int = 0,
+    now: datetime | None = None,
+    report: Report = no_progress,
+) -> tuple[tuple[Dependents, ...], list[Unchecked]]:
+    """Return the dependents that the rules find, and what they could not check."""
+    found: list[Dependents] = []
+    unchecked: list[Unchecked] = []
+    for number, rule in enumerate(rules):
+        await report(f"Looking through {rule.kind}", number, None)
+        try:
+            uses = await uses_of(rule, send, details)
+        except FastnError as error:
+            unchecked.append(Unchecked(rule.kind, error.what))
+            continue
+        if uses.count:
+            found.append(await _dependents(rule, uses, own, send, now))
+        if not uses.is_conclusive:
+            unchecked.append(uses.gap(rule))
+    return tuple(found), unchecked
+
+
+async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, now: datetime | None) -> Dependents:
+    """Return the dependents with the first rows. Runs are grouped by workflow."""
+    rows = [row_of(row) for row in uses.rows]
+    if rule.kind == "executions":
+        shown = _runs_by_workflow(rows, now)
+    else:
+        first = rows[: MAX_EXAMPLES.get(rule.kind, _MANY)]
+        owners = filter(None, map(owner_of, first)) if rule.kind == "connections" else ()
+        unknown = [key for key in owners if key not in own.get("customer", {})]
+        read = (await read_names({"customer": unknown}, send)).get("customer", {})
+        names = {**own, "customer": {**read, **own.get("customer", {})}}
+        with_id = len(first) == uses.count or rule.depends is not every
+        shown = [_example(rule.kind, row, names, with_id=with_id) for row in first]
+    states = None
+    if rule.kind in STATES and len(rows) == uses.count > len(shown):
+        states = Counter(STATES[rule.kind](row).value for row in rows)
+    rest = None
+    if len(shown) < uses.count and rule.depends is every:
+        arguments = {name: value for name, value in rule.reading.arguments().items() if name != "limit"}
+        rest = {"tool": rule.reading.tool_name(), "arguments": arguments}
+    named = tuple(str(row.get("name", row.get("id"))) for row in shown[:_MAX_EXAMPLES])
+    return Dependents(rule.kind, uses.count, named, uses.more, tuple(shown), states, rest)
+
+
+def _example(kind: str, row: Row, names: Names, *, with_id: bool) -> dict[str, JsonValue]:
+    name = example_name(kind, row, names)
+    example: dict[str, JsonValue] = {"id": key_of(row)} if with_id or name == key_of(row) else {}
+    if name != key_of(row):
+        example["name"] = name
+    return example | ({"state": STATES[kind](row).value} if kind in STATES else {})
+
+
+def _runs_by_workflow(runs: Sequence[Row], now: datetime | None) -> list[dict[str, JsonValue]]:
+    """Return the workflows of runs, newest first, with the number of runs read and the newest one."""
+    groups: dict[str, list[Row]] = {}
+    for run in runs:
+        groups.setdefault(text(run, "workflowId", "workflowName"), []).append(run)
+    return [
+        {
+            "id": key,
+            "name": short(text(group[0], "workflowName", "workflowSlug", "workflowId", "id")),
+            "runs": len(group),
+            "last_run": run_in_words(group[0], now),
+        }
+        for key, group in list(groups.items())[: MAX_EXAMPLES["executions"]]
+    ]
+
+
+def run_in_words(run: Row, now: datetime | None) -> str:
+    """Return the state of a run and when it began: `failed 2026-11-25T09:00:00Z (3 hours ago)`."""
+    at = timestamp(run, "startedAt", "createdAt")
+    return " ".join(filter(None, (run_state(run).value, aged(at, now) if at and now else "")))
 
 
 async def uses_of(rule: DependencyRule, send: Send, details: int = 0) -> Uses:

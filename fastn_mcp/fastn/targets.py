@@ -7,6 +7,7 @@ from typing import Any, Self, cast
 
 import anyio
 from pydantic import JsonValue
+from pydantic_core import to_json
 
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.fastn.names import Label, Names, label_of, references
@@ -149,6 +150,19 @@ async def find_row(
             silent = silent or answer is None
         seen += len(page.items)
     return None, max(seen, 1) if silent or not pages.is_complete else 0
+
+
+def remembered(send: Send) -> Send:
+    """Return a `Send` that sends each read only once, and repeats its answer."""
+    answers: dict[tuple[str, bytes], FastnObject] = {}
+
+    async def read(call: Call) -> FastnObject:
+        key = call.tool_name(), to_json(call.arguments())
+        if key not in answers:
+            answers[key] = await send(call)
+        return answers[key]
+
+    return read
 
 
 def has_id(id_: str) -> Callable[[FastnObject], bool]:

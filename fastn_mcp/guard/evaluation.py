@@ -3,18 +3,20 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import cast
 
+import anyio
 from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, Refused
 from fastn_mcp.fastn.credits import credits_of, credits_used
-from fastn_mcp.fastn.dependents import find_dependents
+from fastn_mcp.fastn.dependents import describe_dependents, find_dependents
+from fastn_mcp.fastn.outlook import Surroundings, outlook_of
 from fastn_mcp.fastn.rows import row_of
-from fastn_mcp.fastn.targets import Call, Send, no_such, read_references, read_target
+from fastn_mcp.fastn.targets import Call, Send, no_such, read_references, read_target, remembered
 from fastn_mcp.guard.approval.request import FREE
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.journal import ChangeJournal
@@ -28,6 +30,12 @@ from fastn_mcp.tools.account import GetBilling
 from fastn_mcp.tools.ai import AiBuild, AiChat, normalize_reply
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.tool import Effect, FastnObject
+
+_MOST_DESCRIBED = 10
+"""Maximum number of calls of a list for which further facts are read."""
+
+_DESCRIBING = 10.0
+"""Maximum time for reading them in seconds."""
 
 _MOST = 1000
 """Sessions that are remembered. The least recently updated one is dropped first."""
@@ -108,6 +116,8 @@ class CallEvaluation:
     """Digest of the call, its target's state and label, the policy, the effect, and whether it may have been made."""
     similar: str | None = None
     """Digest of the calls that a temporary approval would cover; None if none may be given."""
+    reads: Send | None = field(default=None, repr=False, compare=False)
+    """Repeats the reads that were made for it."""
 
     @property
     def name(self) -> str | None:
@@ -231,6 +241,7 @@ class Evaluator:
         owns: Callable[[FastnObject], bool],
         bound: str = "",
         run: str | None = None,
+        around: Surroundings | None = None,
     ) -> None:
         """`run` identifies the run that budgets per run count in. By default it is the life of this object."""
         self.policy = policy
@@ -244,6 +255,7 @@ class Evaluator:
         self.bound_account = bound_account(account, bound)
         self.ai_sessions = AiSessions()
         self._run = run or system.token()
+        self._around = around or Surroundings()
 
     def batch_id(self, batch: Batch, principal: str) -> str:
         """Return `BatchResult.id`. Two lists of the same calls are the same batch unless their names differ."""
@@ -300,9 +312,10 @@ class Evaluator:
 
         `undoes`: the earlier change that it undoes, for people.
         """
+        reads = remembered(self._read)
         try:
-            target = self.ai_sessions.target(call) or await read_target(call, self._read)
-            dependence = await find_dependents(call, target, self._read)
+            target = self.ai_sessions.target(call) or await read_target(call, reads)
+            dependence = await find_dependents(call, target, reads)
         except FastnError as error:
             raise NotSent(
                 f"Its target could not be read first. {error.what}", error.next_step, facts=error.facts
@@ -327,7 +340,7 @@ class Evaluator:
             verdict = replace(verdict, reason=f"{earlier} {verdict.reason}".rstrip())
         verdict = self._typed(call, verdict)
         try:
-            names = await read_references(call, target, self._read)
+            names = await read_references(call, target, reads)
             shown = preview(call, effect, self.account, target, dependence, verdict.reason, names, undoes)
             if isinstance(call, (AiChat, AiBuild)):
                 shown = replace(shown, costs=await self._costs())
@@ -340,7 +353,25 @@ class Evaluator:
         similar = None
         if not each_time and call.target is not None and verdict.decision is Decision.CONFIRM:
             similar = self._similar(call, principal, effect)
-        return CallEvaluation(call, digest, effect, verdict, target, shown, sha256(bound), similar)
+        return CallEvaluation(call, digest, effect, verdict, target, shown, sha256(bound), similar, reads)
+
+    async def describe(self, evaluation: Evaluation) -> Evaluation:
+        """Add what helps to decide to the previews of the first calls. An approval is not bound to it."""
+        calls = dict(evaluation.calls)
+        with anyio.move_on_after(_DESCRIBING):
+            for number in list(calls)[:_MOST_DESCRIBED]:
+                calls[number] = await self._described(calls[number])
+        if evaluation.batch.is_list:
+            return _of_a_list(evaluation.batch, evaluation.id, calls)
+        return _of_one(evaluation.batch, calls[1])
+
+    async def _described(self, one: CallEvaluation) -> CallEvaluation:
+        if one.preview is None or one.reads is None:
+            return one
+        now = self._system.now()
+        dependence = await describe_dependents(one.call, one.target, one.reads, now)
+        outlook = await outlook_of(one.call, one.target, one.reads, now, self._around)
+        return replace(one, preview=one.preview.with_facts(dependence, outlook))
 
     async def _costs(self) -> str:
         """Describe the credits of a message to Fastn's AI: the balance, and the price as far as it is known."""

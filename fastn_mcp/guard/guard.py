@@ -60,7 +60,7 @@ class Guard:
         self._system = system
         lifetime, budgets = evaluator.policy.approval_lifetime, BudgetCheck(evaluator, ledger)
         self._approvals = ApprovalFlow(
-            evaluator.bound_account, ledger, recorder, system, out_of_band, budgets, lifetime
+            evaluator.bound_account, ledger, recorder, system, out_of_band, budgets, lifetime, evaluator.describe
         )
         self.decisions = DecisionWait(ledger, system)
         self.directory = Directory(system)
@@ -152,7 +152,8 @@ class Guard:
         execution = await self._resume(batch, caller)
         if len(execution.results) == len(batch.calls):
             return execution
-        return await self._evaluator.evaluate(batch, caller.principal, execution.results)
+        evaluation = await self._evaluator.evaluate(batch, caller.principal, execution.results)
+        return await self._evaluator.describe(evaluation)
 
     async def evaluate(self, call: Call, principal: str = "local") -> CallEvaluation:
         """Evaluate one call by fresh reads, without an approval request and without sending it."""

@@ -42,7 +42,7 @@ class KeyFileWriter:
         if not secrets:
             return result
         path = self._write(str(fields.get("id") or call.name), secrets)
-        return type(result).model_validate(_without(fields, f"[in {path}]"))
+        return type(result).model_validate(_without(fields, f"[in the file {path} on this server's machine]"))
 
     def _write(self, name: str, secrets: Mapping[str, str]) -> Path:
         make_private_folder(self._folder)

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pydantic import JsonValue
 
 from fastn_mcp.fastn.dependents import Dependence
 from fastn_mcp.fastn.names import NO_NAMES, Label, Names, counted, typed_id
+from fastn_mcp.fastn.outlook import Outlook
 from fastn_mcp.fastn.targets import own_label
 from fastn_mcp.guard.sentences.access import PERMISSIONS, by_power
 from fastn_mcp.guard.sentences.catalog import describe, describe_batch, phrase
@@ -22,6 +23,8 @@ from fastn_mcp.tools.tool import Effect, FastnObject
 _CHANGES = 12
 _LONGEST_IN_FORM = 1500
 """Characters of a call that changes access or destroys. A longer one is decided out-of-band, not in a form."""
+
+_NO_OUTLOOK = Outlook()
 
 _WHOLE = 1 << 31
 
@@ -73,6 +76,16 @@ class Preview:
     """Price and balance of a call that spends."""
     approval: str = ""
     """Whose approval the call needs, for the agent."""
+    facts: Facts | None = None
+    """What the sentences were made of."""
+    described: Dependence | None = None
+    """The dependents with further facts, which an approval is not bound to."""
+    outlook: Outlook = _NO_OUTLOOK
+
+    def with_facts(self, described: Dependence, outlook: Outlook) -> "Preview":
+        """Return the preview with further facts."""
+        says = self.says if self.facts is None else describe(replace(self.facts, dependence=described))
+        return replace(self, says=says, described=described, outlook=outlook)
 
     @property
     def expected(self) -> str:
@@ -107,7 +120,7 @@ class Preview:
     def _said(self) -> list[str]:
         """Return the sentences, the reason of the request and the changes that the first sentence does not give."""
         first, second, *facts = self.says.lines()
-        second = " ".join(filter(None, (second, self.costs, self.because)))
+        second = " ".join(filter(None, (second, self.costs, self.because, *self.outlook.notes)))
         return [first, second, *facts, *filter(None, (self._changed(),))]
 
     def _call(self) -> str:
@@ -139,7 +152,7 @@ class Preview:
             "does": f"{self.says.first} {self.says.lost}".rstrip(),
             "undo": self.undo,
         }
-        said = {"costs": self.costs, "because": self.because, "approval": self.approval}
+        said = {"then": self.says.then, "costs": self.costs, "because": self.because, "approval": self.approval}
         body |= {name: text for name, text in said.items() if text}
         if self.target is not None:
             body["target"] = {"id": self.target, "name": self.name}
@@ -151,13 +164,7 @@ class Preview:
             body["pending"] = list(self.pending)
         if self.left_out:
             body["more_changes"] = self.left_out
-        if self.dependence.found:
-            body["used_by"] = [
-                {"kind": f.kind, "count": f.count, "at_least": f.more, "as": list(f.examples)}
-                for f in self.dependence.found
-            ]
-        if self.dependence.unchecked:
-            body["not_checked"] = list(self.dependence.unchecked)
+        body |= (self.described or self.dependence).data() | self.outlook.data()
         return redact_object(body)
 
 
@@ -194,6 +201,7 @@ def preview(
         dependence=dependence,
         left_out=max(0, len(changes) - _CHANGES),
         pending=pending,
+        facts=facts,
     )
 
 

@@ -10,13 +10,14 @@ import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.ages import aged
 from fastn_mcp.fastn.directory import LISTS, Entry
 from fastn_mcp.fastn.names import counted, label_of
 from fastn_mcp.fastn.rows import Row, connection_refers, inside, row_of, text, timestamp
 from fastn_mcp.fastn.targets import MAX_LOOKUPS, Call, Pages
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.lookup import named
-from fastn_mcp.procedures.tables import Rows, aged, collected, shown
+from fastn_mcp.procedures.tables import Rows, collected, shown
 from fastn_mcp.tools.account import QueryAuditLog
 from fastn_mcp.tools.paging import FULL, List
 from fastn_mcp.tools.workflows import GetExecution

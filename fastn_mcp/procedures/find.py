@@ -9,6 +9,7 @@ import anyio
 from pydantic import AfterValidator, Field, JsonValue
 
 from fastn_mcp.errors import FastnError, NotFound
+from fastn_mcp.fastn.ages import age
 from fastn_mcp.fastn.directory import LISTS, Entry, entry
 from fastn_mcp.fastn.rows import Row, connection_refers, short, text, timestamp, word
 from fastn_mcp.fastn.states import PENDING, STATES, State, run_state, workflow_state
@@ -16,7 +17,7 @@ from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import EXACT, Hit, Ranking, kinds, words_of
 from fastn_mcp.procedures.search_data import NAMED, SearchData, titled
-from fastn_mcp.procedures.tables import age, concise
+from fastn_mcp.procedures.tables import concise
 from fastn_mcp.tools.connectors import GetConnector, ListConnections
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.paging import Listed

@@ -6,9 +6,9 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.ages import aged
 from fastn_mcp.fastn.credits import LIMITS, USES, credits_of
 from fastn_mcp.fastn.rows import Row, number, owner_of, short, text, timestamp, word
-from fastn_mcp.procedures.tables import aged
 
 _PERCENTS = ("percent", "percentage", "percentUsed", "usedPercent", "usagePercent")
 _RESETS = ("resetsAt", "resetAt", "resetTime", "nextReset", "periodEnd")

@@ -3,61 +3,18 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.names import counted
+from fastn_mcp.fastn.ages import aged
 from fastn_mcp.fastn.rows import Row, parse_timestamp, row_of, started_workflows
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.redaction import shorten
 from fastn_mcp.tools.paging import CSV, FULL, List, Listed
 from fastn_mcp.tools.tool import FastnObject
-
-_STEPS = (
-    (60, "second"),
-    (60, "minute"),
-    (24, "hour"),
-    (7, "day"),
-    (4.35, "week"),
-    (12, "month"),
-    (float("inf"), "year"),
-)
-
-
-def aged(moment: datetime, now: datetime) -> str:
-    """Format a time with its age: `2026-11-25T09:00:00Z (3 hours ago)`."""
-    stamp = moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return f"{stamp} ({age(moment, now)})"
-
-
-def dated(moment: datetime, now: datetime) -> str:
-    """Format a date with its age: `2026-11-25 (3 hours ago)`."""
-    return f"{moment.astimezone(UTC).date().isoformat()} ({age(moment, now)})"
-
-
-def since(at: float, now: float) -> str:
-    """Format Unix seconds as `aged` does."""
-    return aged(datetime.fromtimestamp(at, UTC), datetime.fromtimestamp(now, UTC))
-
-
-def age(moment: datetime, now: datetime) -> str:
-    """Format an age: `3 hours ago`, `in 5 days`, `just now`."""
-    seconds = (now - moment).total_seconds()
-    amount = abs(seconds)
-    if amount < 5:
-        return "just now"
-    unit = "second"
-    for step, unit in _STEPS:  # noqa: B007 the unit is used after the loop
-        if amount < step:
-            break
-        amount /= step
-    count = int(amount)
-    words = counted(count, unit)
-    return f"{words} ago" if seconds > 0 else f"in {words}"
-
 
 REFERS = {
     "endOrgId": "customer",

@@ -23,6 +23,7 @@ from fastn_mcp.redaction import is_issued_secret, safe, safe_json, shorten
 from fastn_mcp.tools.account import CreateApiKey
 from fastn_mcp.tools.paging import CSV, List, Listed
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
+from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, RunWorkflow
 
 _PAGES = {
     "customers": "/settings/customers",
@@ -52,6 +53,8 @@ def render(
         answer["account"] = account
         if call.target is not None:
             answer["target"] = call.target
+    if isinstance(call, RunWorkflow) and not hasattr(result, "environment"):
+        answer["environment"] = call.environment or account.get("environment") or UNNAMED_ENVIRONMENT
     if change is not None:
         answer["receipt"] = safe(receipt(change))  # its names and values come from Fastn
     answer |= {"data": None, "untrusted": True}

@@ -110,16 +110,16 @@ class ListApiKeys(List[ApiKey]):
 
 
 class CreateApiKey(Operation[NewApiKey]):
-    """Create an API key, shown once. A Test key is no sandbox: it acts on live connections."""
+    """Create an API key. It goes to a file on the server's machine, or is shown once."""
 
     route = POST("/api/v1/api-keys")
     effect = Effect.ACCESS
     evidence = DOCUMENTED("API keys; the path is inferred")
 
     name: Name
-    mode: Annotated[str | None, Field(description="Test (default) or Live.")] = None
+    mode: Annotated[str | None, Field(description="Test (default) or Live; both act on live connections.")] = None
     permissions: Annotated[
-        str | None, Field(description="Full access, Developer, Operator, Viewer (default) or End user.")
+        str | None, Field(description="Full access, Developer, Operator, Viewer (default, read-only) or End user.")
     ] = None
     expires: Annotated[str | None, Field(description="30d, 90d (default), 1y, never or a date.")] = None
     customers: Annotated[Texts | None, Field(description="Customer ids; default all.")] = None

@@ -153,7 +153,11 @@ class RunWorkflow(Operation[Run]):
     customer_id: Annotated[str | None, Field(description="Customer id."), Header] = None
     customer_ref: Annotated[str | None, Field(description="Or your reference."), Header] = None
     installation_id: Annotated[str | None, Field(description="inst_… where a widget installed it."), Header] = None
-    environment: Annotated[str | None, Field(description="test (latest published), live or a name."), Header] = None
+    environment: Annotated[
+        str | None,
+        Field(description="test (latest published), live or a name; default the server's, else Fastn's."),
+        Header,
+    ] = None
     idempotency_key: Annotated[str | None, Field(description="The same key runs once."), Header] = None
     wait_seconds: WaitSeconds = 0
 
@@ -190,6 +194,9 @@ class RunWorkflow(Operation[Run]):
         body: dict[str, JsonValue] = {**(request.body or {}), **named}
         return super().received(Request(request.method, request.path, request.query, body), route)
 
+
+UNNAMED_ENVIRONMENT = "chosen by Fastn, as none is named (test: latest published version; else what is deployed there)"
+"""Environment of a run that names none: not documented."""
 
 RUN_HEADERS = {
     "customerId": "x-end-org-id",

@@ -47,7 +47,7 @@ def question(id_: str = "grant-1", **changes: Any) -> ApprovalRequest:
         "does": "Delete a customer for good, with its connections, their credentials and its secrets.",
         "undo": "The customer can be created again under a new id. Its connections, credentials and secrets are lost.",
         "target": {"id": "cus_8fQ2", "name": "Globex"},
-        "used_by": [{"kind": "connections", "count": 2, "at_least": False, "as": ["Shopify", "Slack"]}],
+        "used_by": [{"kind": "connections", "count": 2, "examples": [{"name": "Shopify"}, {"name": "Slack"}]}],
         "not_checked": ["triggers"],
     }
     grant = ApprovalRequest(

@@ -363,7 +363,7 @@ async def test_values_are_never_truncated(desk: Desk, visitor: Visitor) -> None:
         },
         "more_changes": 7,
         "environment": "production",
-        "used_by": [{"kind": "triggers", "count": 300, "at_least": True, "as": []}],
+        "used_by": [{"kind": "triggers", "count": 300, "at_least": True, "examples": []}],
     }
     await desk.ask(replace(grant, preview={**grant.preview, **more}))
     page = html.unescape(await visitor.look())

@@ -72,7 +72,9 @@ def filled(grant: ApprovalRequest, value: str, id_: str, **changes: Any) -> Appr
         "undo": "It cannot be undone.",
         "target": {"id": value, "name": value},
         "changes": [{"field": value, "from": value, "to": [value]}],
-        "used_by": [{"kind": "connections", "count": 2, "at_least": False, "as": [value, value]}],
+        "used_by": [
+            {"kind": "connections", "count": 2, "examples": [{"name": value}, {"name": value, "state": value}]}
+        ],
         "not_checked": [value],
         "unforeseen": value,
     }

@@ -1,16 +1,23 @@
 """Previews for the agent: what a call needs before it is made. Ours."""
 
 from dataclasses import replace
+from typing import Any
 
+import anyio
 import pytest
-from world import World
+from world import FormLater, World
 
+from fastn_mcp.errors import Refused
+from fastn_mcp.guard import evaluation as module
 from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.policy import Decision, PolicyDecision
 from fastn_mcp.procedures.apply_changes import ApplyChanges
+from fastn_mcp.tools.connectors import DeleteConnector
 from fastn_mcp.tools.customers import CreateCustomer
+from fastn_mcp.tools.workflows import RunWorkflow
 
 pytestmark = pytest.mark.anyio
 
@@ -45,3 +52,97 @@ async def test_agent_reads_whose_approval_a_list_needs(world: World) -> None:
     call = ApplyChanges.model_validate({"changes": [change]})
     found = await evaluation(world, Batch(call, call.inner_calls))  # pyright: ignore[reportArgumentType]
     assert found.preview_for_agent().data() == found.preview.data() | {"approval": APPROVAL[Decision.ALLOW]}
+
+
+def connector(world: World) -> DeleteConnector:
+    return DeleteConnector(connector_id=str(world.sandbox.state.named("connectors", "hubspot")["id"]))
+
+
+async def test_further_facts_are_shown_and_an_approval_is_not_bound_to_them(world: World) -> None:
+    """Ours: the last run of a workflow may end while a person decides."""
+    call = connector(world)
+    plain = await world.guard.evaluate(call)
+    (described,) = (await evaluation(world, Batch(call, (call,)))).calls.values()
+    assert described.shown() == plain.shown()
+    assert described.preview is not None
+    assert plain.preview is not None
+    (workflows,) = [row for row in rows(described.preview.data()) if row["kind"] == "workflows"]
+    assert {"last_run", "triggers"} <= workflows["examples"][0].keys()
+    assert not any("last_run" in example for row in rows(plain.preview.data()) for example in row["examples"])
+
+
+def rows(shown: dict[str, Any]) -> list[dict[str, Any]]:
+    return shown["used_by"]
+
+
+async def test_sentences_say_what_reading_one_by_one_has_found(world: World) -> None:
+    """Ours: sentences and lists do not contradict each other."""
+    send = world.client.send
+
+    async def less(call: Any) -> Any:
+        answer: Any = await send(call)
+        if call.tool_name() == "list_workflows":
+            for row in answer.items:
+                row.__pydantic_extra__.pop("connectors", None)
+        return answer
+
+    world.evaluator._read = less  # pyright: ignore[reportPrivateUsage]
+    call = connector(world)
+    plain = (await world.guard.evaluate(call)).preview
+    shown: Any = (await evaluation(world, Batch(call, (call,)))).preview
+    assert plain is not None
+    assert "Could not be checked: workflows." in plain.says.unchecked
+    assert shown.says.unchecked == ""
+    assert 'Workflows "Sync HubSpot contacts' in shown.says.then
+    assert shown.dependents() == plain.dependents()
+
+
+def runs(world: World, count: int) -> ApplyChanges:
+    flow = str(world.sandbox.state.named("workflows", "process-new-orders")["id"])
+    calls = [{"tool": "run_workflow", "arguments": {"workflow_id": flow, "input": {"n": n}}} for n in range(count)]
+    return ApplyChanges.model_validate({"changes": calls})
+
+
+async def test_further_facts_are_read_for_ten_calls_of_a_list(world: World) -> None:
+    call = runs(world, 12)
+    found = await evaluation(world, Batch(call, call.inner_calls))  # pyright: ignore[reportArgumentType]
+    noted = ["notes" in one.preview.data() for one in found.calls.values() if one.preview]
+    assert noted == [True] * 10 + [False] * 2
+
+
+async def test_further_facts_are_not_waited_for_for_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours: a preview without them is better than none."""
+
+    async def stuck(*_: Any) -> Any:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(module, "outlook_of", stuck)
+    monkeypatch.setattr(module, "_DESCRIBING", 0.0)
+    (call,) = runs(world, 1).inner_calls
+    found = await evaluation(world, Batch(call, (call,)))  # pyright: ignore[reportArgumentType]
+    assert "notes" not in found.preview.data()
+
+
+async def test_person_reads_the_further_facts_on_every_channel(world: World) -> None:
+    flow = str(world.sandbox.state.named("workflows", "sync_tiktok_settlements_cin7")["id"])
+    call, note = RunWorkflow(workflow_id=flow), "It was never published: Fastn refuses to run it."
+    asking = await world.call(call, FormLater())
+    assert isinstance(asking, PendingForm)
+    assert note in asking.question.text
+    for _ in range(2):  # asked out of band, and still waiting
+        waiting = await world.call(call)
+        assert isinstance(waiting, PendingApproval)
+        assert note in waiting.preview.data()["notes"]  # pyright: ignore[reportOperatorIssue]
+    world.desk = None
+    world.dispatch = world.dispatching(world.dispatch._secrets, None)  # pyright: ignore[reportPrivateUsage]
+    refused = await world.call(RunWorkflow(workflow_id=flow, environment="live"))
+    assert isinstance(refused, Refused)
+    assert note in refused.data()["preview"]["notes"]  # pyright: ignore
+
+
+async def test_settings_of_the_server_reach_the_preview(world: World) -> None:
+    """Ours: the tests' server writes new keys to a folder."""
+    assert world.evaluator._around.key_folder == "keys"  # pyright: ignore[reportPrivateUsage]
+    (call,) = runs(world, 1).inner_calls
+    shown: Any = (await evaluation(world, Batch(call, (call,)))).preview  # pyright: ignore[reportArgumentType]
+    assert shown.outlook.defaults.keys() == {"environment"}

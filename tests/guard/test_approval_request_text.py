@@ -199,16 +199,22 @@ def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
         "account": "test",
         "effect": "external",
         "does": shown.says.first,
+        "then": shown.says.then,
         "undo": undo,
         "because": "The same may have happened.",
         "target": {"id": "c1", "name": "Old"},
         "changes": changes[:12],
         "more_changes": 1,
         "used_by": [
-            {"kind": "connections", "count": 2, "at_least": True, "as": ["Katana", "HubSpot"]},
-            {"kind": "secrets", "count": 1, "at_least": False, "as": ["KEY"]},
+            {
+                "kind": "connections",
+                "count": 2,
+                "at_least": True,
+                "examples": [{"name": "Katana"}, {"name": "HubSpot"}],
+            },
+            {"kind": "secrets", "count": 1, "examples": [{"name": "KEY"}]},
         ],
-        "not_checked": ["triggers", "runs"],
+        "not_checked": [{"what": "triggers"}, {"what": "runs"}],
     }
     changed = "; ".join(
         f"{quote(c['field'])}{': ' + quote(c['from']) if 'from' in c else ' (not shown by Fastn)'}"

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from world import FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, Refused, TargetChanged, UnknownOutcome
+from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import (
     Answer,
     ApprovalForm,
@@ -24,7 +25,8 @@ from fastn_mcp.guard.approval.request import (
 )
 from fastn_mcp.guard.audit.files import verify
 from fastn_mcp.guard.audit.log import AuditFile, LogEntry, Unwritten
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.changes import Batch, Done
+from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.ledger.ledger import MOST_WAITING, RequestState
 from fastn_mcp.guard.policy import Policy
@@ -507,9 +509,11 @@ async def test_a_preview_reads_and_sends_nothing(world: World) -> None:
     assert kinds["connections"] == 3
     assert shown.name == "Acme Corp"
     assert world.changes == []
+    described = await world.guard.preview(Batch(call, (call,)), Caller("local", None))
+    assert isinstance(described, Evaluation)
     form = now(world, Decline())
     await world.call(call, form)
-    assert form.asked[0].text.splitlines()[:-1] == shown.lines()
+    assert form.asked[0].text.splitlines()[:-1] == described.preview.lines()
 
 
 async def test_deleting_a_customer_on_whom_nothing_depends_needs_no_typing(world: World) -> None:

@@ -21,6 +21,7 @@ def test_each_secret_of_an_answer_is_written_and_replaced_wherever_it_is(tmp_pat
     """Fastn does not document where the key is: in any field of such a name, at any depth."""
     folder = tmp_path / "keys"
     file = folder / "key_1.txt"
+    stored = f"[in the file {file} on this server's machine]"
     assert shown(
         folder,
         {
@@ -34,10 +35,10 @@ def test_each_secret_of_an_answer_is_written_and_replaced_wherever_it_is(tmp_pat
     ) == {
         "id": "key_1",
         "name": "BI",
-        "key": f"[in {file}]",
+        "key": stored,
         "secret": "",
-        "apiKey": {"value": f"[in {file}]", "mode": "Test", "token": None},
-        "extra": ["plain", {"key": f"[in {file}]", "label": "kept"}, [{"signingSecret": f"[in {file}]"}]],
+        "apiKey": {"value": stored, "mode": "Test", "token": None},
+        "extra": ["plain", {"key": stored, "label": "kept"}, [{"signingSecret": stored}]],
     }
     assert file.read_text(encoding="utf-8") == (
         "key=fsk_a\napiKey.value=schlüssel\nextra.1.key=fsk_b\nextra.2.0.signingSecret=fsk_c\n"

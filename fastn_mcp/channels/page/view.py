@@ -36,8 +36,11 @@ _BY = {
 }
 _FIELDS = {
     "call", "arguments", "account", "effect", "does", "undo", "target", "changes", "more_changes", "used_by",
-    "not_checked", "calls", "effects", "number", "makes", "says", "approval", TYPES,
+    "not_checked", "calls", "effects", "number", "makes", "says", "approval", "then", TYPES,
 }  # fmt: skip
+
+_EXAMPLES = 5
+"""Maximum number of dependents of one kind that are named."""
 
 View = dict[str, Any]
 """Template variables by name."""
@@ -85,7 +88,7 @@ def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
         "changes": [_change(_mapping(change)) for change in _items(card.get("changes"))],
         "more_changes": _number(card.get("more_changes")),
         "used": [_used(_mapping(used)) for used in _items(card.get("used_by"))],
-        "not_checked": [sanitize(_text(kind)) for kind in _items(card.get("not_checked"))],
+        "not_checked": [sanitize(_text(_mapping(gap).get("what") or gap)) for gap in _items(card.get("not_checked"))],
         # Fields of the preview that the template does not know.
         "also": [_field(field.replace("_", " "), value) for field, value in card.items() if field not in _FIELDS],
     }
@@ -219,7 +222,14 @@ def _used(used: Mapping[str, JsonValue]) -> View:
     """Return the template data of one kind of dependents: their number and some examples."""
     kind = sanitize(_text(used.get("kind"))).removesuffix("s")
     count = counted(_number(used.get("count")), kind, at_least=bool(used.get("at_least")))
-    return {"count": count, "examples": [quote(example, 120) for example in _items(used.get("as"))]}
+    examples = [_mapping(example) for example in _items(used.get("examples"))[:_EXAMPLES]]
+    return {"count": count, "examples": [_example(example) for example in examples]}
+
+
+def _example(example: Mapping[str, JsonValue]) -> str:
+    """Return the name of a dependent, with its state and last run."""
+    facts = ", ".join(_text(example[name]) for name in ("state", "last_run") if name in example)
+    return quote(example.get("name", example.get("id")), 120) + (f" ({sanitize(facts)})" if facts else "")
 
 
 def _mapping(value: JsonValue) -> Mapping[str, JsonValue]:

@@ -1,6 +1,6 @@
 """Approval flow: ask in the client's elicitation form or an out-of-band channel, and act on the answer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -136,8 +136,12 @@ class ApprovalFlow:
         out_of_band: OutOfBandChannel | None,
         budgets: BudgetCheck,
         lifetime: float,
+        describe: Callable[[Evaluation], Awaitable[Evaluation]],
     ) -> None:
-        """`lifetime`: seconds until a request expires. The approved call has to be made in that time."""
+        """`lifetime`: seconds until a request expires. The approved call has to be made in that time.
+
+        `describe` adds to an evaluation what helps a person to decide.
+        """
         self._account = account
         self._lifetime = lifetime
         self._ledger = ledger
@@ -145,6 +149,7 @@ class ApprovalFlow:
         self._system = system
         self._out_of_band = out_of_band
         self._budgets = budgets
+        self._describe = describe
 
     @property
     def notifies(self) -> bool:
@@ -184,6 +189,7 @@ class ApprovalFlow:
             await self._ledger.void(earlier.id, RequestState.STALE, self._now(), note="asked in a form instead")
         if form is None or why_not is not None:
             return await self._ask_out_of_band(evaluation, caller, why_not or "")
+        evaluation = await self._describe(evaluation)
         request = await self._open(self._request(evaluation, caller, out_of_band=False), evaluation)
         with self._system.span("ask", form.name, {"channel": form.name}) as said:
             given = await form.ask(question(request))
@@ -363,13 +369,13 @@ class ApprovalFlow:
         if self._out_of_band is None or not covers(request, evaluation.calls):
             await self._ledger.void(request.id, RequestState.STALE, self._now())
             return await self._ask_out_of_band(evaluation, caller, "The target has changed since it was asked. ")
-        where = await self._out_of_band.show(request.id)
+        where, evaluation = await self._out_of_band.show(request.id), await self._describe(evaluation)
         return PendingApproval(
             request.id, evaluation.preview, "It is still waiting for an answer. " + where, request.expires
         )
 
     async def _ask_out_of_band(self, evaluation: Evaluation, caller: Caller, why: str) -> PendingApproval:
-        tool = evaluation.batch.tool.tool_name()
+        tool, evaluation = evaluation.batch.tool.tool_name(), await self._describe(evaluation)
         if self._out_of_band is None:
             raise Refused(
                 f"{why}{tool} needs the approval of a person.",

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.ages import age, dated
 from fastn_mcp.fastn.names import ACCOUNT, app_of, counted, label_of, owner_name, sentence
 from fastn_mcp.fastn.rows import (
     Row,
@@ -21,7 +22,6 @@ from fastn_mcp.fastn.rows import (
     word,
 )
 from fastn_mcp.fastn.states import State, connection_state, switched_off, trigger_state, workflow_state
-from fastn_mcp.procedures.tables import age, dated
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, cast
 from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.fastn.ages import aged
 from fastn_mcp.fastn.names import ACCOUNT, counted, name_of
 from fastn_mcp.fastn.rows import owner_of, text, word
 from fastn_mcp.fastn.states import State
@@ -19,7 +20,6 @@ from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.summary import RunFacts, verdict
 from fastn_mcp.procedures.lookup import resolve
 from fastn_mcp.procedures.quotas import quotas_of
-from fastn_mcp.procedures.tables import aged
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.fields import CustomerId, TriggerId, WorkflowId
 from fastn_mcp.tools.tool import Effect, FastnObject, suggested

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from fastn_mcp.fastn.ages import age, dated
 from fastn_mcp.fastn.names import counted, sentence
 from fastn_mcp.fastn.states import State
 from fastn_mcp.procedures.diagnosis.account_parts import PartState, listed
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
-from fastn_mcp.procedures.tables import age, dated
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.ages import aged
 from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.names import counted, name_of
 from fastn_mcp.fastn.rows import connector_keys, key_of
@@ -31,7 +32,6 @@ from fastn_mcp.procedures.overview.checks import (
 )
 from fastn_mcp.procedures.overview.snapshot import RUNS, AccountSnapshot
 from fastn_mcp.procedures.quotas import credits_quota, plan, quotas_of
-from fastn_mcp.procedures.tables import aged
 from fastn_mcp.tools.account import GetBilling, GetQuotas
 from fastn_mcp.tools.tool import Effect, FastnObject, suggested
 
