@@ -13,7 +13,7 @@ from fastn_mcp.sandbox.resource import (
     slug_for,
     stop_triggers_of,
 )
-from fastn_mcp.sandbox.state import Row, SandboxState, provenance, stamp
+from fastn_mcp.sandbox.state import Row, SandboxState, objects, provenance, stamp
 from fastn_mcp.tools import workflows as tools
 
 _WORKFLOWS = (
@@ -139,6 +139,7 @@ endpoint(tools.GetWorkflow, "workflows:read")(WORKFLOWS.get)
 @endpoint(tools.CreateWorkflow, "workflows:create")
 def create(context: RouteContext, call: tools.CreateWorkflow) -> One:
     WORKFLOWS.check(context.body)
+    _check_connectors(context, context.body)
     slug = slug_for(call.slug, call.name)
     tier = _tier(call.execution_tier or "INSTANT")
     if context.body.get("status") not in (None, "draft"):
@@ -153,8 +154,9 @@ def create(context: RouteContext, call: tools.CreateWorkflow) -> One:
 def update(context: RouteContext, call: tools.UpdateWorkflow) -> One:
     row = WORKFLOWS.target(context, call)
     changed = WORKFLOWS.replaced(context, row, row)
-    if call.execution_tier is not None:
-        _tier(call.execution_tier)
+    _check_connectors(context, changed)
+    changed["executionTier"] = tier = _tier(changed["executionTier"] or row["executionTier"])
+    changed["timeoutMs"] = changed["timeoutMs"] or TIMEOUTS[tier]
     status = None if call.status is None else call.status.casefold()
     if status not in (None, "active", "inactive", "draft"):
         raise invalid("status", "active or inactive")
@@ -201,6 +203,13 @@ def _row(key: str, name: str, slug: str, description: str | None, tier: str) -> 
 
 def not_published() -> SandboxRefusal:
     return SandboxRefusal(409, "WORKFLOW_NOT_PUBLISHED", "The workflow has no published version")
+
+
+def _check_connectors(context: RouteContext, row: Row) -> None:
+    """Refuse a workflow that uses an app which the account does not have."""
+    for app in objects(row, "connectors"):
+        if context.state.first("connectors", "slug", app.get("slug")) is None:
+            raise invalid("connectors", f"there is no connector {app.get('slug')}")
 
 
 def _tier(tier: str) -> str:

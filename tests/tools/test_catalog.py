@@ -225,7 +225,7 @@ def test_clients_prompt_only_if_nothing_else_reaches_a_person(offer: AnyTool) ->
 def test_tools_that_begin_work_are_always_loaded() -> None:
     """Ours: a client that loads tools on demand knows these from the start."""
     loaded = {offer.tool_name() for offer in ALL_TOOLS if "anthropic/alwaysLoad" in (tool(offer).meta or {})}
-    assert {"find", "get_overview"} <= loaded <= ALWAYS_LOADED
+    assert loaded == ALWAYS_LOADED
 
 
 def test_tool_list_costs_at_most_6000_tokens() -> None:
