@@ -78,8 +78,9 @@ async def _candidates(kind: str, typed: str, context: ProcedureContext) -> tuple
     lister: Any = LISTS[kind]
     if "search" in lister.model_fields:
         page = cast("Listed[FastnObject]", await context.read(lister(search=typed, limit=MOST)))
-        if page.items:
-            return tuple(entry(kind, row) for row in page.items)
+        found = tuple(entry(kind, row) for row in page.items)
+        if named(typed, found) or (found and page.next_cursor is None):
+            return found
     return (await context.directory.contents(kind, context.read)).entries
 
 

@@ -53,7 +53,7 @@ def changed(seed: int) -> Callable[[datetime, random.Random], SandboxState]:
         for _ in range(chance.randrange(20 * seed, 120 * seed)):
             workflow, customer = chance.choice(workflows), chance.choice([None, *customers])
             begun = now - timedelta(minutes=chance.randrange(10, 60 * 24 * 6))
-            owner = customer and str(customer["id"])
+            owner = None if customer is None else str(customer["id"])
             status = chance.choice(["completed", "completed", "failed", "failed", "timeout", "cancelled"])
             error = chance.choice([no_connection("shopify", owner or "x"), out_of_memory(), {"message": "odd"}])
             error = timed_out(30_000) if status == "timeout" else error if status == "failed" else None

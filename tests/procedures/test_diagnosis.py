@@ -357,6 +357,16 @@ async def test_failed_read_is_not_checked_and_the_rest_is_reported(
     assert not what or any(message.startswith(what) for message in found["not_checked"])
 
 
+async def test_unreadable_customer_is_not_checked_and_the_rest_is_reported(world: World) -> None:
+    """Ours: its id is enough for its runs."""
+    katana = customer(world, "katana-customer")
+    world.sandbox.faults.add(Status(status=403, path="/api/v1/customers/*", times=None))
+    found = await diagnosed_by(world, customer_id=katana)
+    assert found["customer"] == {"id": katana, "name": katana}
+    assert found["causes"][0]["runs"] == 3
+    assert any(message.startswith("customer: ") for message in found["not_checked"])
+
+
 async def test_unreadable_answer_is_a_failed_read(world: World) -> None:
     """Ours: it does not fail the diagnosis."""
     world.sandbox.faults.add(Garbage(path="/api/v1/triggers", times=None))

@@ -97,7 +97,10 @@ class _Answer:
         summary = verdict(facts, whys[: 1 if len(evidence.causes) == 1 else 2], evidence.names)
         answer: dict[str, JsonValue] = {
             "verdict": self._prefix() + summary,
-            **{kind: {"id": found.id, "name": _cut(name_of(found.row))} for kind, found in self._subject.given.items()},
+            **{
+                kind: {"id": found.id, "name": _cut(name_of(found.row) or found.id)}
+                for kind, found in self._subject.given.items()
+            },
             "now": self._now.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "runs": self._runs(facts),
             "causes": [
@@ -121,9 +124,7 @@ class _Answer:
         if "trigger" in given:
             owner = self._owner(owner_of(given["trigger"].row))
             return f"Trigger {_cut(name_of(given['trigger'].row), 60)} of {owner}: "
-        return (
-            f"{_cut(name_of(given['customer'].row), 60)}: " if "customer" in given and "workflow" not in given else ""
-        )
+        return f"{self._owner(given['customer'].id)}: " if "customer" in given and "workflow" not in given else ""
 
     def _owner(self, customer: str | None) -> str:
         return ACCOUNT if customer is None else self._evidence.names.get(customer, customer)[:60]

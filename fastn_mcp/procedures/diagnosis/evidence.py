@@ -68,8 +68,9 @@ class Subject:
 
     @property
     def workflows(self) -> list[str]:
-        """Ids of the workflows: the given one, or those that the trigger starts."""
-        return [self.given["workflow"].id] if "workflow" in self.given else started_workflows(self.trigger or {})
+        """Ids of the workflows: the given one, or the first of those that the trigger starts."""
+        started = started_workflows(self.trigger or {})[:_RECORDS]
+        return [self.given["workflow"].id] if "workflow" in self.given else started
 
     @property
     def scopes(self) -> list[Scope]:
@@ -118,8 +119,11 @@ class Evidence(RunReads):
     async def take(self) -> None:
         """Read everything. Raises a `FastnError` if the subject cannot be read and no failed run was found."""
         await self._context.report("Reading runs, connections and triggers", 0, 2)
-        await self.run(self.run_jobs() | self._jobs())
+        lists = self._jobs()
+        await self.run(self.run_jobs() | lists)
         failures = self.failures()
+        for name in filter(self.has_more, lists):
+            self.gaps.append(Unchecked(name, f"only {len(self.lists[name].rows)} were read"))
         for kind, found in self.subject.given.items():
             if found.error is not None and not failures:
                 raise found.error
@@ -212,8 +216,6 @@ class Evidence(RunReads):
         rows, subject = self.rows(_TRIGGERS), self.subject
         if rows is None:
             return None
-        if self.has_more(_TRIGGERS):
-            self.gaps.append(Unchecked(_TRIGGERS, f"only {len(rows)} were read"))
         if subject.trigger is not None:
             return [subject.trigger]
         workflows = {*(subject.workflows or self.workflows_of_customer())}
@@ -271,7 +273,7 @@ class Evidence(RunReads):
     async def _read_names(self, triggers: Sequence[Row]) -> None:
         """Read the names of the customers that the answer may mention."""
         given = self.subject.given.get("customer")
-        if given is not None:
+        if given is not None and given.row:
             self.names[given.id] = name_of(given.row)
         affected = [key for cause in self.causes[:CAUSES] for key in cause.customers]
         owners = [owner_of(row) for name in self.lists if "connections" in name for row in self.rows(name) or ()]
