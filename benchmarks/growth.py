@@ -109,7 +109,7 @@ async def rows(folder: Path, rounds: int) -> Growth:
     sizes = (10, 100, 1_000, 10_000, 100_000)
     found = {size: within(client_of(Rows(size, ignores=True)), SqliteLedger(":memory:"), folder) for size in sizes}
     curves: dict[str, Costs] = {}
-    for detail in ("concise", "full", "csv"):
+    for detail in ("concise", "full"):
         call = ListCustomers(limit=100, detail=detail)
         cases = {size: lambda d=dispatch, c=call: read_by(d, c) for size, dispatch in found.items()}
         curves[detail] = each(await measured(cases, rounds), lambda size: size / 1000)

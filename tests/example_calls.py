@@ -12,7 +12,7 @@ from pydantic_core import from_json, to_json
 
 from fastn_mcp.tools.catalog import AnyOperation
 from fastn_mcp.tools.operation import Operation, Request
-from fastn_mcp.tools.paging import CONCISE, CSV, FULL
+from fastn_mcp.tools.paging import CONCISE, FULL
 from fastn_mcp.tools.workflows import RUN_HEADERS, RunWorkflow
 
 Call = Operation[Any]
@@ -60,7 +60,7 @@ def _argument(operation: AnyOperation, name: str, schema: Mapping[str, Any]) -> 
     if schema["type"] == "array":
         return st.lists(json_objects if schema["items"]["type"] == "object" else texts, max_size=3)
     if name == "detail":
-        return st.sampled_from([CONCISE, FULL, CSV])
+        return st.sampled_from([CONCISE, FULL])
     if name == "email":
         return st.just("ana@acme.example")
     is_header = operation is RunWorkflow and operation.wire(name) in RUN_HEADERS

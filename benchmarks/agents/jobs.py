@@ -208,7 +208,7 @@ JOBS: tuple[Job, ...] = (
         10,
         "Invite sam.rivera@fastn.example as Operator, and make a support role that sees runs but runs nothing.",
         (
-            Call("list_roles", {"fields": ["name", "permissions"]}, ('"Operator"', '"executions:read"')),
+            Call("list_roles", {"fields": ["name", "permissions"]}, ('"Operator"', "executions:create,read")),
             Call("invite_user", {"email": "sam.rivera@fastn.example", "role": "Operator"}, ('"status": "Invited"',)),
             Call(
                 "create_role",

@@ -17,8 +17,12 @@ _STEPS = (
 
 def aged(moment: datetime, now: datetime) -> str:
     """Format a time with its age: `2026-11-25T09:00:00Z (3 hours ago)`."""
-    stamp = moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return f"{stamp} ({age(moment, now)})"
+    return f"{stamp(moment)} ({age(moment, now)})"
+
+
+def stamp(moment: datetime) -> str:
+    """Format a time: `2026-11-25T09:00:00Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def dated(moment: datetime, now: datetime) -> str:

@@ -18,6 +18,7 @@ Row = Mapping[str, JsonValue]
 _MAX_NAME = 80
 _MAX_NUMBER = 2**53
 _NUMBER = re.compile(r"[+-]?(\d{1,20}|\d{1,3}(,\d{3}){1,6})(\.\d{1,20})?", re.ASCII)
+_UTC = re.compile(r"\s*(UTC|GMT)$")
 _BASIC_DATE = re.compile(r"\d{8}", re.ASCII)
 _FIRST_EPOCH = 1e8
 """Unix seconds. A smaller number (before 1973) is not a timestamp; 0 means never."""
@@ -47,8 +48,13 @@ def text(row: Row, *fields: str) -> str:
 
 
 def word(row: Row, *fields: str) -> str:
-    """Return `text` normalized for an enum: `Not Published` and `NOT_PUBLISHED` are both `not published`."""
-    return _SEPARATORS.sub(" ", text(row, *fields).strip().lower())
+    """Return `text` as `as_word` does."""
+    return as_word(text(row, *fields))
+
+
+def as_word(content: str) -> str:
+    """Normalize the value of an enum: `Not Published` and `NOT_PUBLISHED` are both `not published`."""
+    return _SEPARATORS.sub(" ", content.strip().lower())
 
 
 def number(row: Row, *fields: str) -> float | None:
@@ -64,8 +70,9 @@ def timestamp(row: Row, *fields: str) -> datetime | None:
 def parse_timestamp(raw: object) -> datetime | None:
     """Parse ISO 8601 (UTC if no zone is given), Unix seconds or milliseconds to UTC. None if it is not a timestamp."""
     try:
-        if isinstance(raw, str) and (_BASIC_DATE.fullmatch(raw.strip()) or _number(raw) is None):
-            found = datetime.fromisoformat(re.sub(r"\s*(UTC|GMT)$", "Z", raw.strip().upper()))
+        # No number has a hyphen in the fifth place.
+        if isinstance(raw, str) and (raw[4:5] == "-" or _BASIC_DATE.fullmatch(raw.strip()) or _number(raw) is None):
+            found = datetime.fromisoformat(_UTC.sub("Z", raw.strip().upper()))
             found = found if found.tzinfo else found.replace(tzinfo=UTC)
             return found.astimezone(UTC) if found.year > 1 else None  # some languages write year 1 for never
         seconds = _number(raw)

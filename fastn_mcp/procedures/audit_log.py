@@ -17,8 +17,8 @@ from fastn_mcp.fastn.rows import Row, connection_refers, inside, row_of, text, t
 from fastn_mcp.fastn.targets import MAX_LOOKUPS, Call, Pages
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.lookup import named
-from fastn_mcp.procedures.tables import Rows, collected, shown
-from fastn_mcp.tools.account import QueryAuditLog
+from fastn_mcp.procedures.tables import Table, collected, shown
+from fastn_mcp.tools.account import AuditEntry, QueryAuditLog
 from fastn_mcp.tools.paging import FULL, List
 from fastn_mcp.tools.workflows import GetExecution
 
@@ -40,7 +40,7 @@ _MAX_PAGES = 10
 """Maximum number of pages of 100 entries read to the oldest one."""
 
 
-async def entries(call: QueryAuditLog, context: ProcedureContext) -> Rows:
+async def entries(call: QueryAuditLog, context: ProcedureContext) -> Table:
     """Return the page that `call` asks for. Raises a `FastnError`."""
     asked = call.resource_id
     found = await _resources_named(asked, context) if asked and not _ID.fullmatch(asked) else []
@@ -48,8 +48,8 @@ async def entries(call: QueryAuditLog, context: ProcedureContext) -> Rows:
         call = call.model_copy(update={"resource_id": found[0].id})
     listing = cast("List[Any]", call)
     page = await collected(listing, context)
-    is_concise = call.fields is None and call.detail != FULL
-    names = await _names(map(row_of, page.items), context) if is_concise else {}
+    is_concise = call.detail != FULL and "resource" in (call.fields or AuditEntry.columns)
+    names = await _names(page.items, context) if is_concise else {}
     answer = await shown(listing, page, context, names)
     notes: dict[str, JsonValue] = {}
     if len(found) == 1:
@@ -59,7 +59,7 @@ async def entries(call: QueryAuditLog, context: ProcedureContext) -> Rows:
         unknown: list[JsonValue] = [*(page.unknown or ()), *_doubts(call, found)]
         if unknown:
             notes["unknown"] = unknown
-    return answer.model_copy(update=notes).place(answer.positions)
+    return answer.model_copy(update=notes)
 
 
 async def _resources_named(name: str, context: ProcedureContext) -> list[Entry]:

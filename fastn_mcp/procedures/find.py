@@ -17,7 +17,7 @@ from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import EXACT, Hit, Ranking, kinds, words_of
 from fastn_mcp.procedures.search_data import NAMED, SearchData, titled
-from fastn_mcp.procedures.tables import concise
+from fastn_mcp.procedures.tables import ConciseRows
 from fastn_mcp.tools.connectors import GetConnector, ListConnections
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.paging import Listed
@@ -217,7 +217,7 @@ class _Rows:
         if found.kind == EXECUTION and (workflow := text(found.row, "workflowId")):
             row["workflow_id"] = workflow
         columns = tuple(name for name in _COLUMNS.get(found.kind, ()) if found.row.get(name, 0) != 0)
-        row |= concise(found.row, columns, names, {}, self._now)
+        row |= ConciseRows(columns, names=names, now=self._now)(found.row)
         row |= self._relations(found)
         return row | {"score": hit.score}
 

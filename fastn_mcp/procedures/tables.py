@@ -2,19 +2,24 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Annotated, Any, cast
+from uuid import UUID
 
-from pydantic import JsonValue
+import anyio
+from pydantic import Field, JsonValue
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.ages import aged
-from fastn_mcp.fastn.rows import Row, parse_timestamp, row_of, started_workflows
+from fastn_mcp.fastn.ages import aged, stamp
+from fastn_mcp.fastn.names import NO_NAMES, Names, counted
+from fastn_mcp.fastn.rows import Row, parse_timestamp, row_of, started_workflows, text
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.redaction import shorten
-from fastn_mcp.tools.paging import CSV, FULL, List, Listed
+from fastn_mcp.redaction import shorten, texts_in
+from fastn_mcp.tools.connectors import GetConnector
+from fastn_mcp.tools.paging import FULL, List, Listed, Position
 from fastn_mcp.tools.tool import FastnObject
+from fastn_mcp.tools.workflows import GetExecution, ListExecutions, ListWorkflows
 
 REFERS = {
     "endOrgId": "customer",
@@ -24,11 +29,14 @@ REFERS = {
 }
 """Fields with the id of another resource, and its kind."""
 
-Names = Mapping[str, Mapping[str, str]]
-"""Names by kind and id."""
+_STARTS = "starts"
+"""Column with the workflows of a trigger's routes."""
 
 _LONGEST = 160
 """Maximum length of a value in characters."""
+
+_LONGEST_PERMISSIONS = 1_000
+"""Maximum length of a role's permissions in characters."""
 
 _MOST = 10
 """Fields shown if a row lacks most of the columns, as when Fastn names them differently."""
@@ -39,61 +47,134 @@ _SAYS_MOST = ("headline", "message", "name", "slug", "title", "type", "id")
 _TIME = re.compile(r"(At|_at|timestamp|lastUsed|lastActive|lastRun|nextRun|expires)$")
 """Names of fields in which a number is a time."""
 
+
 _NEVER = ("lastUsed", "lastUsedAt", "lastActive")
 """Times whose absence means never."""
 
 
-def concise(
-    row: Mapping[str, JsonValue], columns: tuple[str, ...], names: Names, legend: Names, now: datetime | None
-) -> dict[str, JsonValue]:
-    """Return the columns of a row, in short form; without `now`, times have no age.
+class ConciseRows:
+    """Format of a page's rows: few columns, names for ids, times with their age, nothing empty.
 
-    An id in `names` is shown with its name; an id in `legend` is replaced by it.
+    An id in `names` is shown with its name; an id in `legend` is replaced by it. Without `now`, times have no age.
     """
-    shown = [name for name in columns if name in row]
-    if len(shown) < len(columns) / 2:
-        shown = [name for name, value in row.items() if not isinstance(value, (dict, list))][:_MOST]
-    cells: dict[str, JsonValue] = {}
-    for name in shown:
-        kind, value = REFERS.get(name), row[name]
-        if kind and isinstance(value, str) and value in names.get(kind, {}):
-            cells |= {} if value in legend.get(kind, {}) else {name: value}
-            cells[kind] = names[kind][value]
-        elif name == "routes":
-            cells |= _routed(row, names.get("workflow", {}), legend.get("workflow", {}))
-        elif (thing := _thing(value)) is not None:
-            kind, key = thing
-            label = names.get(kind, {}).get(key)
-            short = f"{kind} {label}" if key in legend.get(kind, {}) else f"{kind} {key} ({label})"
-            cells[name] = short if label else f"{kind} {key}"
-        elif not (name.endswith("Name") and name.removesuffix("Name") in cells):
-            cells |= _plain(name, value, now)
-    return cells
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        never: Sequence[str] = (),
+        names: Names = NO_NAMES,
+        legend: Names = NO_NAMES,
+        now: datetime | None = None,
+    ) -> None:
+        self._columns = columns
+        self._never = (*_NEVER, *never)
+        self._names = names
+        self._legend = legend
+        self._now = now
+
+    def __call__(self, row: Row) -> dict[str, JsonValue]:
+        """Return a row in short form."""
+        shown = [name for name in self._columns if name in row]
+        if len(shown) < len(self._columns) / 2:
+            shown = [name for name, value in row.items() if not isinstance(value, (dict, list))][:_MOST]
+        cells: dict[str, JsonValue] = {}
+        for name in shown:
+            value = row[name]
+            if value is None or value == "":
+                cells |= {name: "never"} if name in self._never else {}
+            elif name in REFERS and isinstance(value, str):
+                self._refer(cells, name, value)
+            elif name == "routes":
+                cells |= self._routed(row)
+            elif name.endswith("Name") and name.removesuffix("Name") in cells:
+                continue
+            elif isinstance(value, str) and not value[:1].isdigit():  # most texts, and no time
+                cells[name] = shorten(value, _LONGEST)
+            elif (plain := self._plain(name, value)) is not None:
+                cells[name] = plain
+        return cells
+
+    def _refer(self, cells: dict[str, JsonValue], name: str, key: str) -> None:
+        kind = REFERS[name]
+        label = self._names.get(kind, {}).get(key)
+        if label is None or key not in self._legend.get(kind, {}):
+            cells[name] = key
+        if label is not None:
+            cells[kind] = label
+
+    def _routed(self, row: Row) -> dict[str, JsonValue]:
+        started = ", ".join(map(self._workflow, started_workflows(row)))
+        return {_STARTS: started} if started else {}
+
+    def _workflow(self, key: str) -> str:
+        label = self._names.get("workflow", {}).get(key)
+        return key if label is None else label if key in self._legend.get("workflow", {}) else f"{key} ({label})"
+
+    def _plain(self, name: str, value: JsonValue) -> JsonValue:
+        """Return a value as one text, number or boolean; None if it is empty."""
+        if name == "permissions":
+            return _permissions(value)
+        if isinstance(value, dict):
+            if (thing := _thing(value)) is not None:
+                return self._named(*thing)
+            value = next((value[key] for key in _SAYS_MOST if isinstance(value.get(key), (str, int))), None)
+        elif isinstance(value, list):
+            plain = [item for item in value if isinstance(item, (str, int, float))]
+            value = ", ".join(map(str, plain)) if len(plain) == len(value) else f"{len(value)} entries"
+        if _may_be_time(name, value) and (time := parse_timestamp(value)) is not None:
+            return stamp(time) if self._now is None else aged(time, self._now)
+        return shorten(value, _LONGEST) or None if isinstance(value, str) else value
+
+    def _named(self, kind: str, key: str) -> str:
+        label = self._names.get(kind, {}).get(key)
+        if label is None:
+            return f"{kind} {key}"
+        return f"{kind} {label}" if key in self._legend.get(kind, {}) else f"{kind} {key} ({label})"
 
 
-def picked(row: Mapping[str, JsonValue], fields: Iterable[str]) -> dict[str, JsonValue]:
-    """Return the requested fields unchanged, and always the id."""
-    return {name: row[name] for name in dict.fromkeys(["id", *fields]) if name in row}
+def _may_be_time(name: str, value: JsonValue) -> bool:
+    """Whether a value looks like ISO 8601, or is a number in a field of a time."""
+    if isinstance(value, str) and value[4:5] == "-":
+        return len(value) >= 16
+    is_number = value.isdigit() if isinstance(value, str) else isinstance(value, (int, float)) and value is not True
+    return is_number and _TIME.search(name) is not None
 
 
-def referred(rows: Iterable[Mapping[str, JsonValue]], columns: tuple[str, ...]) -> tuple[Names, dict[str, list[str]]]:
+def _derived(column: str) -> str | None:
+    """Return the column of the concise form that is made of this one."""
+    return _STARTS if column == "routes" else REFERS.get(column)
+
+
+def _permissions(value: JsonValue) -> JsonValue:
+    """Group permissions by what they are for: `connections:create,read; workflows:read`."""
+    if isinstance(value, dict):
+        value = [f"{group}:{action}" for group, actions in value.items() for action in texts_in(actions)]
+    if not isinstance(value, list):
+        return value
+    groups: dict[str, list[str]] = {}
+    for permission in texts_in(value):
+        group, colon, action = permission.rpartition(":")
+        groups.setdefault(group + colon, []).append(action)
+    grouped = "; ".join(group + ",".join(actions) for group, actions in groups.items())
+    return shorten(grouped, _LONGEST_PERMISSIONS) or None
+
+
+def referred(rows: Iterable[Row], columns: Sequence[str]) -> tuple[Names, dict[str, list[str]]]:
     """Return the names that rows give for the ids in them, and the ids without a name, by kind."""
     named: dict[str, dict[str, str]] = {}
     unnamed: dict[str, dict[str, None]] = {}
-    fields = [(field, kind) for field, kind in REFERS.items() if field in columns]
     for row in rows:
-        for field, kind in fields:
-            if not isinstance(value := row.get(field), str):
-                continue
-            if (name := _name(row, kind)) is not None:
-                named.setdefault(kind, {})[value] = name
-            else:
-                unnamed.setdefault(kind, {})[value] = None
-        for thing in filter(None, (_thing(row.get(field)) for field in columns)):
-            if thing[0] in REFERS.values():
+        for field in columns:
+            value = row.get(field)
+            if (kind := REFERS.get(field)) is not None and isinstance(value, str):
+                if (name := _name(row, kind)) is not None:
+                    named.setdefault(kind, {})[value] = name
+                else:
+                    unnamed.setdefault(kind, {})[value] = None
+            elif field == "routes":
+                unnamed.setdefault("workflow", {}).update(dict.fromkeys(started_workflows(row)))
+            elif isinstance(value, dict) and (thing := _thing(value)) is not None and thing[0] in REFERS.values():
                 unnamed.setdefault(thing[0], {})[thing[1]] = None
-        if "routes" in columns:
-            unnamed.setdefault("workflow", {}).update(dict.fromkeys(started_workflows(row)))
     return named, {kind: [key for key in keys if key not in named.get(kind, {})] for kind, keys in unnamed.items()}
 
 
@@ -109,64 +190,92 @@ def legend_of(names: Names, rows: int) -> Names:
     return found
 
 
-def _name(row: Mapping[str, JsonValue], kind: str) -> str | None:
+def _name(row: Row, kind: str) -> str | None:
     """Return the name that a row gives for the resource of this kind that it refers to."""
     inner = row.get(kind)
     name = row.get(f"{kind}Name") or (inner.get("name") if isinstance(inner, dict) else None)
     return name if isinstance(name, str) and name else None
 
 
-def _thing(value: JsonValue) -> tuple[str, str] | None:
+def _thing(value: Mapping[str, JsonValue]) -> tuple[str, str] | None:
     """Return the kind and id that a reference object contains; None if it is not one."""
-    if not isinstance(value, dict):
-        return None
     kind, key = value.get("type"), value.get("id")
     return (kind, str(key)) if isinstance(kind, str) and isinstance(key, (str, int)) else None
 
 
-def _plain(name: str, value: JsonValue, now: datetime | None) -> dict[str, JsonValue]:
-    if value is None or value == "":
-        return {name: "never"} if name in _NEVER else {}
-    if isinstance(value, dict):
-        value = next((value[key] for key in _SAYS_MOST if isinstance(value.get(key), (str, int))), None)
-        return {} if value is None else _plain(name, value, now)
-    if isinstance(value, list):
-        plain = [item for item in value if isinstance(item, (str, int, float))]
-        value = ", ".join(map(str, plain)) if len(plain) == len(value) else f"{len(value)} entries"
-        return _plain(name, value, now)
-    is_iso = isinstance(value, str) and len(value) >= 16 and value[4:5] == "-"
-    is_epoch = _TIME.search(name) is not None and "-" not in str(value)
-    if now and (is_iso or is_epoch) and (time := parse_timestamp(value)) is not None:
-        return {name: aged(time, now)}
-    return {name: shorten(value, _LONGEST) if isinstance(value, str) else value}
+class Table(FastnObject):
+    """Rows of a list as an agent reads them, and what it has to know about them."""
 
-
-def _routed(row: Row, names: Mapping[str, str], legend: Mapping[str, str]) -> dict[str, JsonValue]:
-    keys = started_workflows(row)
-    started = [legend.get(key) or (f"{key} ({names[key]})" if key in names else key) for key in keys]
-    return {"starts": ", ".join(started)} if started else {}
+    total: Annotated[int | None, Field(description="How many there are in all, where Fastn says so.")] = None
+    looked_at: Annotated[int | None, Field(description="Rows that were read for it, where most did not match.")] = None
+    not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
+    unknown: Annotated[
+        list[str] | None, Field(description="Where no row matched: filters with a value that is not known.")
+    ] = None
+    absent: Annotated[list[str] | None, Field(description="Fields that were asked for, and that no row has.")] = None
+    now: Annotated[str | None, Field(description="The server's time, where the rows' times have no age.")] = None
+    ids: Annotated[
+        dict[str, dict[str, str]] | None, Field(description="Ids of what the rows call by name, by kind.")
+    ] = None
+    next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
+    items: list[dict[str, JsonValue]]
+    positions: list[Position] = Field(default=[], exclude=True)
+    """Position after each row."""
+    gaps: list[str] = Field(default=[], exclude=True)
+    """What could not be read of the rows, in sentences."""
 
 
 FURTHER = 10
 """Maximum number of further pages of 100 rows read to fill one page, if Fastn does not filter."""
 
-Rows = Listed[FastnObject]
 
-
-async def listed(call: List[Any], context: ProcedureContext) -> Rows:
+async def listed(call: List[Any], context: ProcedureContext) -> Table:
     """Return the page that `call` asks for. Raises a `FastnError`."""
     return await shown(call, await collected(call, context), context)
 
 
-async def collected(call: List[Any], context: ProcedureContext) -> Rows:
-    """Read further pages while filters leave the page short of rows."""
-    page = cast(Rows, await context.read(call))
+async def shown(call: List[Any], page: Table, context: ProcedureContext, known: Names = NO_NAMES) -> Table:
+    """Return the page with the requested fields, else in full or in concise form, as `detail` says.
+
+    `known` are names of what the rows refer to.
+    """
+    items, update = page.items, dict[str, Any]()
+    if isinstance(call, ListExecutions):
+        items, update["gaps"] = await _with_details(call, items, context)
+    if call.fields is not None:
+        update |= await _picked(call, call.fields, items, context, known)
+    elif call.detail == FULL:
+        update["items"] = items
+    else:
+        concise, update["ids"] = await _concise(call, _item(call).columns, items, context, known)
+        update["items"] = list(map(concise, items))
+        update["now"] = stamp(context.system.now()) if call.is_table and items else None
+    return page.model_copy(update=update)
+
+
+async def _by_slug(call: List[Any], context: ProcedureContext) -> List[Any]:
+    """Replace the id of a connector by its slug, as workflows name connectors by slug."""
+    if not isinstance(call, ListWorkflows) or call.connector is None:
+        return call
+    try:
+        UUID(call.connector)
+    except ValueError:
+        return call
+    connector = row_of(await context.read(GetConnector(connector_id=call.connector)))
+    return call.model_copy(update={"connector": text(connector, "slug") or call.connector})
+
+
+async def collected(call: List[Any], context: ProcedureContext) -> Table:
+    """Return the page with Fastn's rows. Reads further pages while filters leave it short of rows."""
+    call = await _by_slug(call, context)
+    page = cast("Listed[FastnObject]", await context.read(call))
     items, positions, unchecked = list(page.items), list(page.positions), set(page.not_checked or ())
     total, read = page.total, 1
     while call.filters and len(items) < call.limit and page.next_cursor is not None and read <= FURTHER:
         await context.report(f"{len(items)} of {call.limit} rows found", read, None)
         try:
-            page = cast(Rows, await context.read(call.wider(page.next_cursor, call.limit - len(items))))
+            following = call.wider(page.next_cursor, call.limit - len(items))
+            page = cast("Listed[FastnObject]", await context.read(following))
         except FastnError:
             if not items:
                 raise
@@ -175,43 +284,95 @@ async def collected(call: List[Any], context: ProcedureContext) -> Rows:
         positions += page.positions
         unchecked |= {*(page.not_checked or ())}
         total, read = None, read + 1
-    values: dict[str, Any] = {
-        "items": items,
-        "next_cursor": page.next_cursor,
-        "total": total,
-        "not_checked": sorted(unchecked) or None,
-        "unknown": call.unknown() or None if not items else None,
-        "looked_at": call.limit + (read - 1) * 100 if read > 1 else None,
-    }
-    return Listed[FastnObject].model_construct(**values).place(positions)
+    return Table(
+        items=list(map(row_of, items)),
+        positions=positions,
+        next_cursor=page.next_cursor,
+        total=total,
+        not_checked=sorted(unchecked) or None,
+        unknown=call.unknown() or None if not items else None,
+        looked_at=call.limit + (read - 1) * 100 if read > 1 else None,
+    )
 
 
-async def shown(call: List[Any], page: Rows, context: ProcedureContext, known: Names | None = None) -> Rows:
-    """Return the rows with the requested fields, else in full or in concise form, as `detail` says.
+async def _concise(
+    call: List[Any], columns: Sequence[str], rows: Sequence[Row], context: ProcedureContext, known: Names
+) -> tuple[ConciseRows, dict[str, dict[str, str]] | None]:
+    """Return the format of these columns, and the ids of what it calls by name."""
+    named, unnamed = referred(rows, columns)
+    names = {**known, **named}
+    for kind, keys in unnamed.items():
+        names[kind] = {**names.get(kind, {}), **await context.directory.names(kind, keys, context.read)}
+    legend = legend_of(names, len(rows))
+    ids = {kind: {name: key for key, name in of_kind.items()} for kind, of_kind in legend.items()}
+    now = None if call.is_table else context.system.now()
+    return ConciseRows(columns, _item(call).never, names, legend, now), ids or None
 
-    `known` are names of what the rows refer to.
-    """
-    if call.detail == FULL and call.fields is None:
-        return page
-    rows = [row_of(row) for row in page.items]
-    absent: list[str] | None = None
-    ids: dict[str, dict[str, str]] = {}
+
+async def _picked(
+    call: List[Any], fields: Sequence[str], rows: Sequence[Row], context: ProcedureContext, known: Names
+) -> dict[str, Any]:
+    """Return rows with these fields and the id. Columns of the concise form are as they are there, unless in full."""
+    columns = [name for name in _item(call).columns if name in fields or _derived(name) in fields]
+    concise, ids = await _concise(call, columns, rows, context, known)
+    wanted = list(dict.fromkeys(["id", *fields]))
+    picked: list[dict[str, JsonValue]] = []
+    for row in rows:
+        cells: dict[str, JsonValue] = concise(row) if columns else {}
+        cells = {**cells, **row} if call.detail == FULL else {**row, **cells}
+        for name in columns:  # a name that is not known
+            if (derived := _derived(name)) is not None and row.get(name) and derived not in cells:
+                cells[derived] = row[name]
+        picked.append({name: cells[name] for name in wanted if name in cells})
+    present = {name for row in picked for name in row} | set(map(_derived, columns))
+    absent = [shorten(name, _LONGEST) for name in fields if name not in present]
+    return {"items": picked, "ids": ids, "absent": absent[:_MOST] or None if rows else None}
+
+
+MAX_DETAILS = 20
+"""Maximum number of runs of a page that are read for their input and output."""
+
+_AT_ONCE = 5
+"""Maximum number of parallel reads."""
+
+_DETAILS = ("input", "output", "summary", "steps", "trace")
+"""Fields of a run that a list may leave out."""
+
+
+async def _with_details(
+    call: ListExecutions, rows: list[dict[str, JsonValue]], context: ProcedureContext
+) -> tuple[list[dict[str, JsonValue]], list[str]]:
+    """Add input and output, or the requested details, by reading each run. Return also what was not read."""
     if call.fields is not None:
-        present = {name for row in rows for name in row}
-        absent = [name for name in call.fields if name not in present] if rows else None
-        rows = [picked(row, call.fields) for row in rows]
+        wanted = [name for name in call.fields if name in _DETAILS]
     else:
-        columns = _item(call).columns
-        named, unnamed = referred(rows, columns)
-        names = {**(known or {}), **named}
-        for kind, keys in unnamed.items():
-            names[kind] = {**names.get(kind, {}), **await context.directory.names(kind, keys, context.read)}
-        legend = legend_of(names, len(rows))
-        now = None if call.detail == CSV else context.system.now()
-        rows = [concise(row, columns, names, legend, now) for row in rows]
-        ids = {kind: {name: key for key, name in of_kind.items()} for kind, of_kind in legend.items()}
-    items = [FastnObject.model_validate(row) for row in rows]
-    return page.model_copy(update={"items": items, "absent": absent or None, "ids": ids or None}).place(page.positions)
+        wanted = ["input", "output"] if call.detail == FULL else []
+    lacking = {
+        key: number for number, row in enumerate(rows) if (key := text(row, "id")) and not row.keys() >= set(wanted)
+    }
+    whole, failed, limiter = list(rows), dict[str, list[str]](), anyio.CapacityLimiter(_AT_ONCE)
+
+    async def read(key: str, number: int) -> None:
+        async with limiter:
+            try:
+                whole[number] = rows[number] | row_of(await context.read(GetExecution(execution_id=key)))
+            except FastnError as error:
+                failed.setdefault(error.what, []).append(key)
+
+    async with anyio.create_task_group() as group:
+        for key, number in list(lacking.items())[:MAX_DETAILS]:
+            group.start_soon(read, key, number)
+    gaps = [f"The {_in_words(wanted)} of {', '.join(keys)} could not be read: {why}" for why, keys in failed.items()]
+    if (unread := len(lacking) - MAX_DETAILS) > 0:
+        gaps.append(
+            f"{counted(unread, 'row')} without {_in_words(wanted)}: they are read for {MAX_DETAILS} rows of a page. "
+            f"Use limit {MAX_DETAILS} and next_cursor."
+        )
+    return whole, gaps
+
+
+def _in_words(names: Sequence[str]) -> str:
+    return " and ".join(names)
 
 
 def _item(call: List[Any]) -> type[FastnObject]:

@@ -52,12 +52,30 @@ def select(rows: list[Row], call: List[Any]) -> list[Row]:
             case "until":
                 end = instant(name, wanted)
                 rows = [row for row in rows if parse_stamp(_time(row)) < end]
-            case "resource_id":
-                rows = [row for row in rows if str(row["resource"]["id"]).casefold() == wanted.casefold()]
+            case "trigger_id":
+                continue  # rows of runs do not tell it
             case _:
                 field = call.wire(name)
-                rows = [row for row in rows if str(row.get(field)).casefold() == wanted.casefold()]
+                rows = [row for row in rows if wanted.casefold() in _values(row, name, field)]
     return sorted(rows, key=_time)[::-1]
+
+
+_NESTED = {
+    "resource_id": ("resource", "id"),
+    "workflow_id": ("routes", "routeId"),
+    "connector": ("connectors", "slug"),
+    "authentication": ("authMethods", "type"),
+}
+"""Filters of objects inside a row: their field, and the field in them."""
+
+
+def _values(row: Row, name: str, field: str) -> list[str]:
+    """Return what a row says about a filter, in lower case."""
+    outer, inner = _NESTED.get(name, ("", ""))
+    if outer not in row:
+        return [] if row.get(field) is None else [str(row[field]).casefold()]
+    objects: list[Row] = row[outer] if isinstance(row[outer], list) else [row[outer]]
+    return [str(item[inner]).casefold() for item in objects]
 
 
 def page(rows: Rows, limit: int, query: dict[str, str], paging: Paging) -> tuple[Iterable[Row], Row]:

@@ -230,6 +230,7 @@ def list_all(context: RouteContext, call: ListExecutions) -> MergedRows:
         workflow=call.workflow_id,
         customer=call.customer_id,
         status=call.status,
+        triggered_by=call.triggered_by,
         since=None if call.since is None else instant("since", call.since),
         until=None if call.until is None else instant("until", call.until),
     )

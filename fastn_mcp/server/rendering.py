@@ -3,9 +3,7 @@
 Text from Fastn appears only in `data`, marked as untrusted, since names, logs and AI replies can contain instructions.
 """
 
-import csv
-import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, cast
@@ -15,13 +13,16 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.fastn.names import counted
-from fastn_mcp.fastn.rows import row_of
+from fastn_mcp.fastn.rows import Row, row_of
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.procedures.context import Procedure
+from fastn_mcp.procedures.tables import Table
 from fastn_mcp.redaction import is_issued_secret, safe, safe_json, shorten
 from fastn_mcp.tools.account import CreateApiKey
-from fastn_mcp.tools.paging import CSV, List, Listed
+from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.paging import FULL, List
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, RunWorkflow
 
@@ -35,18 +36,30 @@ _PAGES = {
 """Known dashboard pages by resource."""
 
 BUDGET = 8_000
-"""Maximum size of one result in bytes of JSON."""
+"""Maximum size of one result in bytes of JSON. Pages of many rows may be larger."""
 
-# The share of it for the note on what was left out.
-_NOTE_SIZE = 250
+_ROW, _FULL_ROW = 500, 1_500
+"""Size of a page in bytes for each row that was asked for; with `detail=full`."""
+
+LARGEST_PAGE = 30_000
+"""Maximum size of a page in bytes: about 12,000 tokens, as much as clients take without cutting it themselves."""
+
+_NOTE_SIZE = 400
+"""Size of the note on what was left out."""
+
+_LONG_ROWS = 4
+"""Number of long rows that have room on a page, if not all fit."""
+
+_SHORTEST_CELL = 40
+"""Minimum size of a cell that is cut, in bytes."""
 
 
 def render(
     call: Tool[Any], result: FastnObject, account: dict[str, JsonValue], change: Change | None = None
 ) -> dict[str, JsonValue]:
     """Render the result of `call`, with the receipt of its change."""
-    if isinstance(result, Listed):
-        return _render_page(call, cast("Listed[FastnObject]", result))
+    if isinstance(result, Table):
+        return _render_page(cast("List[Any]", call), result)
     answer: dict[str, JsonValue] = {}
     if call.effect is not Effect.READ:
         answer["done"] = call.tool_name()
@@ -59,9 +72,25 @@ def render(
         answer["receipt"] = safe(receipt(change))  # its names and values come from Fastn
     answer |= {"data": None, "untrusted": True}
     raw = row_of(result)
+    if isinstance(call, Operation) and call.effect is Effect.READ:
+        raw = _without_nulls(raw)
     data = _with_new_key(raw) if isinstance(call, CreateApiKey) else safe(raw)
     answer["data"], left_out = _fit(data, BUDGET - _NOTE_SIZE - _size(answer))
     return answer | ({"left_out": left_out} if left_out else {})
+
+
+def _without_nulls(row: Row) -> dict[str, JsonValue]:
+    """Leave out empty fields of a record and of the objects in its lists, other than a run's input and output."""
+    return {
+        name: [_told(item) if isinstance(item, dict) else item for item in value]
+        if isinstance(value, list) and name not in ("input", "output")
+        else value
+        for name, value in _told(row).items()
+    }
+
+
+def _told(row: Row) -> dict[str, JsonValue]:
+    return {name: value for name, value in row.items() if value is not None and value != ""}
 
 
 def with_dashboard(
@@ -84,56 +113,119 @@ def _page_of(call: Tool[Any] | None) -> str:
     return _PAGES.get(resource or "", "")
 
 
-def _render_page(call: Tool[Any], page: Listed[FastnObject]) -> dict[str, JsonValue]:
+def _render_page(call: List[Any], page: Table) -> dict[str, JsonValue]:
     envelope = cast("dict[str, JsonValue]", page.model_dump(exclude={"items"}, exclude_none=True))
-    left_out: list[str] = []
-    if _size(envelope) > BUDGET // 2:
+    left_out = list(page.gaps)
+    room = _page_size(call)
+    if _size(envelope) > room // 2:
         envelope.pop("next_cursor", None)
         left_out.append("There is more, but its cursor is too long to be passed on: use filters.")
-    budget = BUDGET - _NOTE_SIZE - _size(envelope)
-    is_csv = isinstance(call, List) and call.detail == CSV
-    included, cut = _lines(page.items, budget) if is_csv else _rows(page.items, budget)
-    shown = max(len(included) - 1, 0) if is_csv else len(included)  # without the header
+    budget = room - _NOTE_SIZE - _size(envelope) - _size(" ".join(left_out))
+    form = _as_table if call.is_table else _as_objects
+    data, shown, cut = form(page.items, budget)
+    if cut:
+        left_out.append(f"Long values of {counted(cut, 'row')} are cut: {_single_read(call)}.")
     if (missing := len(page.items) - shown) > 0:
         # Fastn's own cursor would skip the rows that were left out.
         envelope.pop("next_cursor", None)
+        way = f"Call again with limit {shown} and go on from there"
         if 0 < shown <= len(page.positions):
             envelope["next_cursor"] = page.positions[shown - 1].encode()
-            left_out.insert(0, f"{counted(missing, 'row')} did not fit; next_cursor goes on with them.")
-        else:
-            more = f"Call again with limit {shown} and go on from there."
-            left_out.insert(0, f"{counted(missing, 'row')} did not fit. {more}")
-    answer: dict[str, JsonValue] = {"data": "\n".join(map(str, included)) if is_csv else cast(JsonValue, included)}
-    if note := " ".join([*left_out, *cut]):
-        answer["left_out"] = note
-    return answer | envelope | {"untrusted": True}
+            way = "Go on with next_cursor"
+        left_out.append(f"{counted(missing, 'row')} did not fit. {way}, or name the columns you need in fields.")
+    note: dict[str, JsonValue] = {"left_out": " ".join(left_out)} if left_out else {}
+    return note | envelope | {"data": data, "untrusted": True}
 
 
-def _lines(records: list[FastnObject], budget: int) -> tuple[list[str], list[str]]:
-    """Render as many rows as fit, at least one, as CSV lines under a header. Return also what was cut."""
-    rows = [_row(record) for record in records]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [_line(names)] if rows else []
-    left = budget - _size("\n".join(lines))
-    for row in rows:
-        line = _line([row.get(name) for name in names])
-        left -= _size(line)
-        if left < 0 and len(lines) == 1:
-            cut, note = _fit(line, max(left + _size(line), budget // 2))
-            return [*lines, str(cut)], [note]
-        if left < 0:
+def _page_size(call: List[Any]) -> int:
+    """Return the maximum size of a page in bytes: the more, the more rows were asked for."""
+    per_row = _FULL_ROW if call.detail == FULL else _ROW
+    return min(max(BUDGET, call.limit * per_row), LARGEST_PAGE)
+
+
+def _single_read(call: List[Any]) -> str:
+    """Return how to read a row whose values were cut."""
+    name = "get_" + call.tool_name().removeprefix("list_").removesuffix("s")
+    return f"{name if name in BY_NAME else 'limit 1'} shows more of one"
+
+
+Rendered = tuple[JsonValue, int, int]
+"""Rows as they are shown, how many there are, and how many of them were cut."""
+
+
+def _as_objects(rows: Sequence[Row], budget: int) -> Rendered:
+    shown, cut = _fitting(map(_sized, rows), len(rows), budget, lambda row, share: _fit(row, share)[0])
+    return shown, len(shown), cut
+
+
+def _sized(row: Row) -> tuple[JsonValue, int]:
+    value, raw = safe_json(dict(row))
+    return value, _size(value) if raw is None else len(raw)
+
+
+def _as_table(rows: Sequence[Row], budget: int) -> Rendered:
+    """Render rows as arrays under columns that are named once. A value that all rows share is stated once, too."""
+    whole = cast("list[dict[str, JsonValue]]", safe([dict(row) for row in rows]))
+    columns = _in_order(whole)
+    first = whole[0] if len(whole) > 1 else {}
+    shared = {name: value for name, value in first.items() if _is_shared(name, value, whole)}
+    columns = [name for name in columns if name not in shared]
+    head: dict[str, JsonValue] = {"columns": cast(JsonValue, columns)}
+    if shared:
+        head["in_all_rows"] = shared
+    left = budget - _size(head)
+    if left < budget // 2 or left // _LONG_ROWS < len(columns) * _SHORTEST_CELL:
+        return _as_objects(rows, budget)
+
+    def sized(row: dict[str, JsonValue]) -> tuple[JsonValue, int]:
+        cells: JsonValue = [row.get(name) for name in columns]
+        return cells, _size(cells)
+
+    def cut_cells(cells: JsonValue, share: int) -> JsonValue:
+        return [_fit(cell, share // len(columns) - 1)[0] for cell in cast("list[JsonValue]", cells)]
+
+    shown, cut = _fitting(map(sized, whole), len(whole), left, cut_cells)
+    head["rows"] = shown
+    return head, len(shown), cut
+
+
+def _in_order(rows: Sequence[Row]) -> list[str]:
+    """Return the names of all fields, in the order in which rows have them."""
+    columns: list[str] = []
+    for names in dict.fromkeys(map(tuple, rows)):
+        place = 0
+        for name in names:
+            if name not in columns:
+                columns.insert(place, name)
+            place = columns.index(name) + 1
+    return columns
+
+
+def _is_shared(name: str, value: JsonValue, rows: Sequence[Row]) -> bool:
+    """Whether all rows have this plain value. The id stays in each row."""
+    return name != "id" and isinstance(value, (str, int, float)) and all(row.get(name) == value for row in rows)
+
+
+def _fitting(
+    rows: Iterable[tuple[JsonValue, int]], count: int, budget: int, cut_to: Callable[[JsonValue, int], JsonValue]
+) -> tuple[list[JsonValue], int]:
+    """Return as many rows as fit, at least one, and how many of them were cut. `rows` have their size in bytes.
+
+    Where not all fit, each long row is cut to its share, so that it does not fill the page. Later rows are not read.
+    """
+    share = budget // max(min(count, _LONG_ROWS), 1)
+    included: list[tuple[JsonValue, int]] = []
+    total = least = 0
+    for row, size in rows:
+        least += min(size + 1, share)
+        if least > budget:
             break
-        lines.append(line)
-    return lines, []
-
-
-def _line(values: Iterable[JsonValue]) -> str:
-    writing = io.StringIO()
-    csv.writer(writing, lineterminator="").writerow(
-        "" if value is None else value if isinstance(value, (str, int, float)) else to_json(value).decode()
-        for value in values
-    )
-    return writing.getvalue()
+        included.append((row, size + 1))
+        total += size + 1
+    if total <= budget:
+        return [row for row, _ in included], 0
+    shown = [cut_to(row, share - 1) if size > share else row for row, size in included]
+    return shown, sum(size > share for _, size in included)
 
 
 def _with_new_key(answer: JsonValue) -> JsonValue:
@@ -151,26 +243,6 @@ def _with_new_key(answer: JsonValue) -> JsonValue:
     return shown
 
 
-def _rows(records: list[FastnObject], budget: int) -> tuple[list[JsonValue], list[str]]:
-    """Render as many rows as fit, at least one. Return also what was cut of it. Later rows are not read."""
-    left = budget
-    rows: list[JsonValue] = []
-    for record in records:
-        row, raw = safe_json(row_of(record))
-        left -= (_size(row) if raw is None else len(raw)) + 1
-        if left < 0 and not rows:
-            first, cut = _fit(row, budget)
-            return [first], [cut]
-        if left < 0:
-            break
-        rows.append(row)
-    return rows, []
-
-
-def _row(record: FastnObject) -> dict[str, JsonValue]:
-    return cast("dict[str, JsonValue]", safe(row_of(record)))
-
-
 def _fit(value: JsonValue, budget: int) -> tuple[JsonValue, str]:
     """Cut a value until it fits. Return it with a sentence on what was cut."""
     if _size(value) <= budget:
@@ -182,7 +254,7 @@ def _fit(value: JsonValue, budget: int) -> tuple[JsonValue, str]:
         if _size(cut) <= budget:
             return cut, f"Texts are cut at {limit} characters, lists and objects at {limit} entries."
     # A character of JSON takes up to four bytes inside a JSON string.
-    return _truncate(to_json(value).decode(), budget // 4 - 40), "Only the beginning is here, as text."
+    return _truncate(to_json(value).decode(), max(budget // 4 - 40, 0)), "Only the beginning is here, as text."
 
 
 def _truncate(value: JsonValue, limit: int) -> JsonValue:

@@ -55,14 +55,14 @@ class InviteUser(Operation[User]):
 
 
 class Role(FastnObject):
-    columns = ("id", "name", "description", "parent", "permissionCount")
+    columns = ("id", "name", "description", "parent", "permissions")
 
     id: JsonValue = None
     name: JsonValue = None
 
 
 class ListRoles(List[Role]):
-    """List roles, custom ones included."""
+    """List roles with their permissions."""
 
     route = GET("/api/v1/roles")
     effect = Effect.READ
@@ -89,6 +89,7 @@ EXPIRES = ("expiresAt", "expires")
 
 class ApiKey(SecretRow):
     columns = ("id", "name", "mode", "permissions", "keyPrefix", "last4", "expiresAt", "lastUsed", "lastUsedAt")
+    never = ("expiresAt",)
 
     id: JsonValue = None
     name: JsonValue = None

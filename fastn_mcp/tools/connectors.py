@@ -1,10 +1,12 @@
 """Tools for connectors, the apps that workflows can use, and for connections, a customer's account at one of them."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
+from fastn_mcp.fastn.rows import Row, as_word, objects, text, word
 from fastn_mcp.tools.fields import (
     SECRET,
     ConnectionId,
@@ -14,13 +16,14 @@ from fastn_mcp.tools.fields import (
     Extra,
     JsonObject,
     JsonObjects,
+    Known,
     Name,
     Search,
     names_only,
     one_of,
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Create, Operation, Update
-from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.paging import List, Match
 from fastn_mcp.tools.tool import Effect, FastnObject
 
 Domain = Annotated[str | None, Field(description="The app's domain.")]
@@ -28,6 +31,20 @@ AuthMethods = Annotated[
     JsonObjects | None,
     Field(description="{type: NO_AUTH|BASIC|DIGEST|BEARER|API_KEY|OAUTH_2|INPUT, title, isDefault, config}."),
 ]
+
+
+Authentication = Annotated[
+    str | None,
+    Field(description="As OAUTH_2 or API_KEY.", serialization_alias="authType"),
+    Known(("OAUTH_2", "API_KEY", "BASIC", "BEARER", "DIGEST", "INPUT", "NO_AUTH")),
+]
+
+
+def _authenticates(row: Row, wanted: str) -> bool | None:
+    """Match a connection's authentication, or one of a connector's. Fastn writes both OAUTH and OAUTH_2."""
+    methods = (*objects(row, "authMethods"), {"type": text(row, "authType")})
+    found = {word(method, "type").removesuffix(" 2") for method in methods} - {""}
+    return as_word(wanted).removesuffix(" 2") in found if found else None
 
 
 class Connector(FastnObject):
@@ -44,10 +61,12 @@ class ListConnectors(List[Connector]):
     route = GET("/api/v1/connectors")
     effect = Effect.READ
     evidence = DOCUMENTED("observed by third parties to answer {data: [...]}")
+    matching: ClassVar[Mapping[str, Match]] = {"authentication": _authenticates}
 
     search: Search = None
     category: Annotated[str | None, Field(description="As CRM or E-commerce.")] = None
     visibility: Annotated[str | None, Field(description="Private or Public.")] = None
+    authentication: Authentication = None
 
 
 class GetConnector(Operation[Connector]):
@@ -155,10 +174,12 @@ class ListConnections(List[Connection]):
     route = GET("/api/v1/connections")
     effect = Effect.READ
     evidence = DOCUMENTED("connections")
+    matching: ClassVar[Mapping[str, Match]] = {"authentication": _authenticates}
 
     customer_id: Annotated[CustomerId | None, Field(serialization_alias="endOrgId")] = None
     connector_id: ConnectorId | None = None
     status: Annotated[str | None, *one_of("ACTIVE", "INACTIVE", "EXPIRED", "FAILED")] = None
+    authentication: Authentication = None
 
 
 class CreateConnection(Operation[Connection]):

@@ -6,20 +6,24 @@ Fastn's pagination and filters are not documented, so they are sent, and then ap
 import base64
 import hashlib
 import json
-from typing import Annotated, Any, Generic, NamedTuple, Self, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
 
 from pydantic import AfterValidator, Field, JsonValue, PrivateAttr, field_validator
 from pydantic_core import to_json
 from typing_extensions import override
 
 from fastn_mcp.errors import nearest
-from fastn_mcp.fastn.rows import owner_of, parse_timestamp, text, timestamp, word
+from fastn_mcp.fastn.rows import Row, as_word, owner_of, parse_timestamp, text, timestamp, word
 from fastn_mcp.tools.fields import Cursor, Known, Limit, Texts, in_words
 from fastn_mcp.tools.operation import Operation, Request, Route
 from fastn_mcp.tools.tool import OURS, FastnObject
 
 MAX_LIMIT = 100
 """Maximum number of rows requested per page."""
+
+_MOST_OBJECTS = 20
+"""Maximum limit of a page whose rows are shown as objects; the default."""
 
 
 class Position(NamedTuple):
@@ -60,8 +64,12 @@ _TIMES = ("createdAt", "startedAt", "timestamp")
 _SEARCHED = ("name", "slug", "id", "email", "description", "externalRef", "adminEmail", "domain")
 
 
-def matches(row: dict[str, JsonValue], name: str, wire: str, wanted: object) -> bool | None:
-    """Return whether a row matches a filter; None if the row does not tell."""
+Match = Callable[[Row, str], bool | None]
+"""Whether a row matches the value of a filter; None if the row does not tell."""
+
+
+def matches(row: Row, name: str, wire: str, wanted: object) -> bool | None:
+    """Return whether a row matches a filter that is compared with the field of its name."""
     if name == "search":
         searched = (str(row[key]) for key in _SEARCHED if row.get(key) is not None)
         return str(wanted).casefold() in " ".join(searched).casefold()
@@ -73,45 +81,37 @@ def matches(row: dict[str, JsonValue], name: str, wire: str, wanted: object) -> 
     if name.endswith("_id"):
         owner = owner_of(row) if name == "customer_id" else None
         id_ = owner or text(row, wire, name, name.replace("_id", ".id"))
-        return id_.casefold() == str(wanted).casefold() if id_ else None
+        return id_.casefold() == str(wanted).casefold() if id_ or wire in row else None
     found = word(row, wire)
-    return found == word({wire: str(wanted)}, wire) if found else None
+    return found == as_word(str(wanted)) if found else None
 
 
 _NEXT = ("nextCursor", "next_cursor", "nextPageToken", "next", "cursor")
 _TOTAL = ("total", "totalCount", "total_count", "count")
 _ROWS = ("data", "items", "results")
 
-CONCISE, FULL, CSV = "concise", "full", "csv"
+CONCISE, FULL = "concise", "full"
 
 
 def _detail(detail: str | None) -> str | None:
-    if detail not in (None, CONCISE, FULL, CSV):
-        raise ValueError(f"must be {CONCISE}, {FULL} or {CSV}")
+    if detail not in (None, CONCISE, FULL):
+        raise ValueError(f"must be {CONCISE} or {FULL}")
     return detail
 
 
-Detail = Annotated[str | None, Field(description="concise (default), full or csv."), AfterValidator(_detail), OURS]
+Detail = Annotated[str | None, Field(description="concise (default) or full."), AfterValidator(_detail), OURS]
 Fields = Annotated[Texts | None, Field(description="Only these."), OURS]
 
 Item = TypeVar("Item", bound=FastnObject)
 
 
 class Listed(FastnObject, Generic[Item]):
-    """A page of a list. It can be cut at any row and continued from there."""
+    """A page of a list as it was read. It can be cut at any row and continued from there."""
 
     items: list[Item]
     next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
     total: Annotated[int | None, Field(description="How many there are in all, where Fastn says so.")] = None
     not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
-    looked_at: Annotated[int | None, Field(description="Rows that were read for it, where most did not match.")] = None
-    ids: Annotated[
-        dict[str, dict[str, str]] | None, Field(description="Ids of what the rows call by name, by kind.")
-    ] = None
-    unknown: Annotated[
-        list[str] | None, Field(description="Where no row matched: filters with a value that is not known.")
-    ] = None
-    absent: Annotated[list[str] | None, Field(description="Fields that were asked for, and that no row has.")] = None
     _positions: list[Position] = PrivateAttr(default_factory=list[Position])
 
     def place(self, positions: list[Position]) -> Self:
@@ -128,10 +128,18 @@ class Listed(FastnObject, Generic[Item]):
 class List(Operation[Listed[Item]], Generic[Item]):
     """Base class of lists, with their common arguments."""
 
+    matching: ClassVar[Mapping[str, Match]] = {}
+    """Filters that are compared with other fields than that of their name."""
+
     limit: Limit = 20
     cursor: Cursor = None
     fields: Fields = None
     detail: Detail = None
+
+    @property
+    def is_table(self) -> bool:
+        """Whether rows are shown as a table: columns once, rows as arrays. A few rows are read best as objects."""
+        return self.limit > _MOST_OBJECTS and self.detail != FULL
 
     @field_validator("cursor")
     @classmethod
@@ -205,11 +213,15 @@ class List(Operation[Listed[Item]], Generic[Item]):
         values: dict[str, Any] = {
             "items": [row for _, row in page],
             "next_cursor": following and following.encode(),
-            # A total that counts rows which do not match would mislead.
-            "total": total if len(matching) == len(fresh) else None,
+            # A total that counts rows which do not match, or may not, would mislead.
+            "total": total if len(matching) == len(fresh) and not unchecked else None,
             "not_checked": unchecked or None,
         }
         return cast("Listed[Item]", type(self).returns.model_validate(values)).place(positions)
+
+    def _matches(self, row: Row, name: str, wanted: Any) -> bool | None:
+        compare = type(self).matching.get(name)
+        return compare(row, wanted) if compare else matches(row, name, self.wire(name), wanted)
 
     def _matching(
         self, rows: list[tuple[int, dict[str, JsonValue]]], filters: dict[str, Any]
@@ -218,7 +230,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
         found: list[tuple[int, dict[str, JsonValue]]] = []
         unchecked: set[str] = set()
         for number, row in rows:
-            answers = {name: matches(row, name, self.wire(name), value) for name, value in filters.items()}
+            answers = {name: self._matches(row, name, value) for name, value in filters.items()}
             if False not in answers.values():
                 found.append((number, row))
                 unchecked |= {name for name, answer in answers.items() if answer is None}

@@ -47,6 +47,8 @@ class FastnObject(BaseModel):
 
     columns: ClassVar[tuple[str, ...]] = ()
     """Fields of a concise list, by Fastn's names. Empty for any plain ones."""
+    never: ClassVar[tuple[str, ...]] = ()
+    """Times whose absence means never, as that of a last use does."""
     shape: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Fields that are ours, with their JSON types, for the output schema. Empty for Fastn's own records."""
 

@@ -1,16 +1,28 @@
 """Tools for triggers, which start workflows."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
 from fastn_mcp.fastn.cron import is_subset
-from fastn_mcp.fastn.rows import Row, row_of
+from fastn_mcp.fastn.rows import Row, as_word, row_of, started_workflows, word
 from fastn_mcp.fastn.states import State, trigger_state
-from fastn_mcp.tools.fields import Description, Extra, JsonObjects, Name, Texts, TriggerId, names_only, one_of
+from fastn_mcp.tools.fields import (
+    CustomerId,
+    Description,
+    Extra,
+    JsonObjects,
+    Name,
+    Texts,
+    TriggerId,
+    WorkflowId,
+    names_only,
+    one_of,
+)
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Operation, Update
-from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.paging import List, Match
 from fastn_mcp.tools.tool import Effect, FastnObject
 
 ROUTES = "{routeId: workflow id, environment: test|live, filter, payload}."
@@ -24,12 +36,28 @@ TYPES = one_of("webhook", "scheduler", "app_event")
 
 class Trigger(FastnObject):
     columns = (
-        "id", "name", "type", "status", "subscriptionStatus", "schedule", "consecutiveFailures", "routes", "endOrgId",
+        "id", "name", "type", "status", "subscriptionStatus", "authentication", "schedule", "consecutiveFailures",
+        "routes", "endOrgId",
     )  # fmt: skip
 
     id: JsonValue = None
     name: JsonValue = None
     status: JsonValue = None
+
+
+def _of_type(kind: str, field: str) -> Match:
+    """Match a field that only triggers of one type have."""
+
+    def match(row: Row, wanted: str) -> bool | None:
+        if found := word(row, field):
+            return found == as_word(wanted)
+        return False if word(row, "type") not in ("", kind) else None
+
+    return match
+
+
+def _starts(row: Row, wanted: str) -> bool | None:
+    return wanted in started_workflows(row) if "routes" in row else None
 
 
 class ListTriggers(List[Trigger]):
@@ -39,8 +67,18 @@ class ListTriggers(List[Trigger]):
     effect = Effect.READ
     evidence = DOCUMENTED("triggers")
 
+    matching: ClassVar[Mapping[str, Match]] = {
+        "workflow_id": _starts,
+        "subscription_status": _of_type("app event", "subscriptionStatus"),
+        "authentication": _of_type("webhook", "authentication"),
+    }
+
     type: Annotated[str | None, *TYPES] = None
     status: Status = None
+    subscription_status: Annotated[str | None, *one_of("ACTIVE", "FAILED")] = None
+    authentication: Annotated[str | None, *one_of("API_KEY", "NONE")] = None
+    workflow_id: WorkflowId | None = None
+    customer_id: Annotated[CustomerId | None, Field(serialization_alias="endOrgId")] = None
 
 
 class GetTrigger(Operation[Trigger]):

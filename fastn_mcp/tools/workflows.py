@@ -3,13 +3,14 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 from typing_extensions import override
 
 from fastn_mcp.fastn.rows import Row, row_of
 from fastn_mcp.fastn.states import State, workflow_state
+from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.fields import (
     CustomerId,
     Description,
@@ -19,13 +20,14 @@ from fastn_mcp.tools.fields import (
     Name,
     Search,
     Since,
+    TriggerId,
     Until,
     WaitSeconds,
     WorkflowId,
     one_of,
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, POST, PUT, Create, Operation, Request, Route, Update
-from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.paging import List, Match
 from fastn_mcp.tools.tool import Effect, FastnObject
 
 Code = Annotated[str | None, Field(description="JavaScript, not TypeScript: export default async function(ctx).")]
@@ -57,15 +59,23 @@ class Run(FastnObject):
     """A started run, or a finished one if the workflow is INSTANT."""
 
 
+def _uses(row: Row, wanted: str) -> bool | None:
+    """Match a connector by any text of the manifest, which has slugs."""
+    found = row.get("connectors")
+    return None if found is None else wanted.casefold() in map(str.casefold, texts_in(found))
+
+
 class ListWorkflows(List[Workflow]):
     """List workflows."""
 
     route = GET("/api/v1/workflows")
     effect = Effect.READ
     evidence = DOCUMENTED("workflows")
+    matching: ClassVar[Mapping[str, Match]] = {"connector": _uses}
 
     search: Search = None
     status: Annotated[str | None, *one_of("active", "inactive", "draft")] = None
+    connector: Annotated[str | None, Field(description="Id or slug.")] = None
 
 
 class GetWorkflow(Operation[Workflow]):
@@ -234,6 +244,8 @@ class ListExecutions(List[Execution]):
     status: Annotated[
         str | None, *one_of("pending", "queued", "running", "completed", "failed", "timeout", "cancelled")
     ] = None
+    triggered_by: Annotated[str | None, *one_of("webhook", "scheduler", "manual", "agent-service")] = None
+    trigger_id: TriggerId | None = None
     since: Since = None
     until: Until = None
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fastn_mcp.fastn.names import name_of
 from fastn_mcp.fastn.rows import Row, number, owner_of, parse_timestamp, text, timestamp, value, word
-from fastn_mcp.procedures.tables import concise
+from fastn_mcp.procedures.tables import ConciseRows
 from fastn_mcp.tools.paging import matches
 
 TIMES = st.integers(1_000_000_000, 4_102_444_800).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
@@ -92,7 +92,7 @@ def test_list_shows_a_numeric_time_with_its_age() -> None:
     """Ours: models calculate badly with Unix milliseconds."""
     now = datetime(2026, 11, 25, 9, tzinfo=UTC)
     row: dict[str, Any] = {"createdAt": (now.timestamp() - 3600) * 1000, "lastUsed": "1795597200", "count": 1795597200}
-    shown = concise(row, ("createdAt", "lastUsed", "count"), {}, {}, now)
+    shown = ConciseRows(("createdAt", "lastUsed", "count"), now=now)(row)
     assert shown == {
         "createdAt": "2026-11-25T08:00:00Z (1 hour ago)",
         "lastUsed": "2026-11-25T09:00:00Z (just now)",

@@ -12,7 +12,6 @@ import pytest
 from large_account import large_account
 from world import World
 
-from fastn_mcp.fastn.rows import row_of
 from fastn_mcp.fastn.states import State, connection_state, trigger_state
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.changes import Done
@@ -100,7 +99,7 @@ class Account:
             done = await self.world.call(call.model_copy(update={"limit": 100, "cursor": cursor, "detail": "full"}))
             assert isinstance(done, Done), done
             page: Any = done.result
-            found += map(row_of, page.items)
+            found += page.items
             cursor = page.next_cursor
             if cursor is None:
                 return found

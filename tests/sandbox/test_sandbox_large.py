@@ -341,6 +341,7 @@ def filters(fastn: Fastn) -> list[dict[str, str]]:
         {"since": row["createdAt"], "until": row["completedAt"]},
         {"workflowId": fastn.id_of("workflows", "acme-hubspot-sync")},
         {"endOrgId": fastn.id_of("customers", "acme-corp"), "status": "failed"},
+        {"triggeredBy": "Webhook"} | since,
         {"status": "pending"},
         {"workflowId": "wf_nothing"},
         {"since": "2027-01-01"},
@@ -363,7 +364,8 @@ def matches(query: dict[str, str], row: Row) -> bool:
 def test_filters_match_the_rows(fresh: Fastn) -> None:
     """Ours: filters work on columns, with the same result as on rows."""
     assert ListExecutions.model_fields.keys() == {
-        "limit", "cursor", "fields", "detail", "workflow_id", "customer_id", "status", "since", "until",
+        "limit", "cursor", "fields", "detail", "workflow_id", "customer_id", "status", "triggered_by", "trigger_id",
+        "since", "until",
     }  # fmt: skip
     rows = all_runs(fresh)
     empty = 0

@@ -1,0 +1,12 @@
+"""Rows of a list's answer, of either form."""
+
+from typing import Any, cast
+
+
+def rows_of(data: Any) -> list[dict[str, Any]]:
+    """Return the rows of `data` as objects, from objects or from a table."""
+    if isinstance(data, list):
+        return cast("list[dict[str, Any]]", data)
+    shared, columns = data.get("in_all_rows", {}), data["columns"]
+    assert all(len(row) == len(columns) for row in data["rows"])
+    return [{**shared, **dict(zip(columns, row, strict=True))} for row in data["rows"]]
