@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from fastn_mcp.channels.page.security import Seal
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Answer
@@ -16,6 +15,7 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import SecretValues, TypedSecrets
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.seal import Seal
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Request

@@ -10,7 +10,6 @@ from typing import Any
 from faulty_sandbox import FaultySandbox, HeardRequest
 
 from fastn_mcp.build.account import Instrumentation
-from fastn_mcp.channels.page.security import Seal
 from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Exchange
@@ -29,6 +28,7 @@ from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.ledger.ledger import Ledger, RequestState, bound_account
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy, PolicyDecision
+from fastn_mcp.guard.seal import Seal
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY

@@ -21,7 +21,7 @@ from fastn_mcp.runtime import System
 from fastn_mcp.server.handshake import Introduction
 
 if TYPE_CHECKING:
-    from fastn_mcp.channels.page.security import Seal
+    from fastn_mcp.guard.seal import Seal
 
 SANDBOX_KEY = "fsk_test_sandbox"
 
@@ -125,7 +125,7 @@ SEAL_KEY = "seal.key"
 
 def typed_seal(settings: Settings, state: Path, system: System) -> "Seal":
     """Return the seal of secrets that people type. Every process on this state or ledger opens what it closes."""
-    from fastn_mcp.channels.page.security import Seal  # deferred import: only once a person types a secret
+    from fastn_mcp.guard.seal import Seal  # deferred import: only once a person types a secret
 
     if settings.state_secrets:
         return Seal(settings.state_secrets, system)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import JsonValue
 
@@ -23,6 +23,9 @@ from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import FastnObject, Tool
+
+if TYPE_CHECKING:
+    from fastn_mcp.guard.seal import Seal
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
@@ -88,22 +91,10 @@ def _without(value: JsonValue, instead: str) -> JsonValue:
 C = TypeVar("C", bound=Tool[Any])
 
 
-class Seal(Protocol):
-    """Encrypts values for one purpose, so that they can be stored."""
-
-    def close(self, purpose: str, value: Any) -> str:
-        """Encrypt a value."""
-        ...
-
-    def open(self, purpose: str, sealed: str | None, seconds: float) -> Any:
-        """Return the value encrypted for this purpose within the last `seconds`, or None."""
-        ...
-
-
 class TypedSecrets:
     """Secrets that people type where they approve a call, sealed in the ledger until that call takes them."""
 
-    def __init__(self, ledger: Ledger, seal: Callable[[], Seal], system: System) -> None:
+    def __init__(self, ledger: Ledger, seal: "Callable[[], Seal]", system: System) -> None:
         """`seal` is called on first use: most calls need none."""
         self._ledger = ledger
         self._seal = cache(seal)

@@ -11,8 +11,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 
 from fastn_mcp.channels.page.app import Render, Session, page, redeem
-from fastn_mcp.channels.page.security import BadForm, Seal, form
+from fastn_mcp.channels.page.security import BadForm, form
 from fastn_mcp.guard.ledger.ledger import Ledger
+from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox, person
 from fastn_mcp.hosted.sign_in import SIGN_IN_HOLDS, NotAnApprover, NotSignedIn, PendingSignIn, SignIn
 from fastn_mcp.hosted.team_config import Team, origin_of

@@ -13,10 +13,10 @@ from pydantic import JsonValue
 
 from fastn_mcp.channels.page import page as key_file
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
-from fastn_mcp.channels.page.security import Seal
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, ShownCall
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.guard.seal import Seal
 from fastn_mcp.runtime import System
 
 

@@ -14,11 +14,12 @@ from starlette.types import ASGIApp
 
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.inbox import Inbox, PendingRequest
-from fastn_mcp.channels.page.security import BadForm, PageSecurity, Seal, form
+from fastn_mcp.channels.page.security import BadForm, PageSecurity, form
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, TYPES, can_be_temporary
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState
+from fastn_mcp.guard.seal import Seal
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.runtime import System
 
