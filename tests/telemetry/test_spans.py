@@ -85,6 +85,8 @@ async def test_guarded_change_is_one_tree_of_spans(otel: Collected, traced: Worl
         "tools/call delete_customer",
         "  guard delete_customer",
         *READS,
+        "    fastn list_triggers",  # shown, besides what the guard needs
+        "      GET /api/v1/triggers",
         "    ask client_form",
         *READS,
         "  fastn delete_customer",
