@@ -13,10 +13,11 @@ from contextlib import asynccontextmanager
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import anyio
 from mcp import Client, StdioServerParameters
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, ViewportSize, async_playwright
 
 from fastn_mcp.channels.page import page as entrance_file
 from fastn_mcp.channels.page.page import FILES, PAGE_FILE
@@ -29,6 +30,28 @@ from at_a_terminal import sitting  # noqa: E402 - the tests have it
 
 GLOBEX = {"customer_id": "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"}
 ORDERS = {"workflow_id": "wf_0d93ee5b1f62"}
+
+SEVERAL: list[tuple[str, dict[str, Any]]] = [
+    ("run_workflow", ORDERS | {"environment": "live", "customer_id": "9375e42d-9510-4c95-a6a6-d9d89cfd7d7b"}),
+    ("invite_user", {"email": "sam.ode@partner.example", "role": "Admin"}),
+    ("delete_workflow", {"workflow_id": "wf_e5047fb2a8c3"}),
+    ("ai_chat", {"message": "What is wrong with the TikTok sync?", "approval_mode": "auto"}),
+    ("create_secret", {"name": "SHOPIFY_API_TOKEN", "value": "not-a-real-one"}),
+    ("create_role", {"name": "Warehouse Auditor", "permissions": ["*", "users:write", "workflows:read"]}),
+    ("create_api_key", {"name": "BI export", "mode": "Live", "permissions": "Full access", "expires": "never"}),
+    ("revoke_api_key", {"api_key_id": "4"}),
+    ("create_role", {"name": "Reader", "permissions": ["workflows:read", "usage:read"]}),
+    ("invite_user", {"email": "kim@fastn.example", "role": "Operator"}),
+    ("apply_changes", {"changes": [
+        {"tool": "delete_customer", "arguments": GLOBEX},
+        {"tool": "delete_workflow", "arguments": ORDERS},
+        {"tool": "revoke_api_key", "arguments": {"api_key_id": "4"}},
+    ]}),
+]  # fmt: skip
+"""Calls that wait beside the first one: two make three, all of them twelve."""
+
+DESKTOP = ViewportSize(width=1280, height=720)
+PHONE = ViewportSize(width=375, height=667)
 
 _TERMINAL = """<meta charset="utf-8"><style>
 body {{ margin: 0; background: transparent }}
@@ -60,9 +83,7 @@ async def entered(browser: Browser, state: Path) -> Page:
             await anyio.sleep(0.1)
     door = json.loads((state / PAGE_FILE).read_text(encoding="utf-8"))
     entrance = entrance_file.write(state / FILES, door["url"], door["key"], System().now().timestamp())
-    context = await browser.new_context(
-        viewport={"width": 840, "height": 800}, device_scale_factor=1.5, reduced_motion="reduce"
-    )
+    context = await browser.new_context(viewport=DESKTOP, device_scale_factor=1.5, reduced_motion="reduce")
     tab = await context.new_page()
     await tab.goto(entrance)
     return tab
@@ -78,34 +99,57 @@ async def page(browser: Browser) -> None:
         async with Client(server, mode="2026-07-28") as client, anyio.create_task_group() as calls:
             calls.start_soon(client.call_tool, "run_workflow", ORDERS)
             tab = await entered(browser, state)
-            # A call that has just appeared takes no click.
-            settled = tab.locator("main:not([data-settling])")
-            await settled.wait_for()
-            await tab.get_by_role("button", name="Approve this one call").click()
-            await tab.get_by_text("Approved: Run workflow").wait_for()
-            await client.call_tool("run_workflow", ORDERS)
+            await settled(tab)
+            await tab.get_by_role("button", name="Run process-new-orders").click()
+            await tab.get_by_text("Approved: Run").wait_for()
             await tab.get_by_text("Approved and used").wait_for()
             calls.start_soon(client.call_tool, "delete_workflow", ORDERS)
-            await tab.get_by_label("Or decline").fill("Pause it instead: they return in March.")
-            await settled.wait_for()
-            await tab.get_by_role("button", name="Decline").click()
+            await tab.get_by_text("Decline with a note").click()
+            await tab.get_by_label("Note to the agent").fill("Pause it instead: they return in March.")
+            await settled(tab)
+            await tab.get_by_role("button", name="Decline with this note").click()
             await tab.get_by_text("Declined: ").wait_for()
             calls.start_soon(client.call_tool, "delete_customer", GLOBEX)
-            await tab.get_by_label("To approve, type").fill("Globex Exports")
-            await tab.get_by_text("This is the name").wait_for()
+            await tab.get_by_label("to confirm").fill("Globex Exports")
+            await tab.get_by_text("It matches").wait_for()
             await tab.get_by_role("heading", level=1).focus()
-            await take(tab, "approval-page")
-            await tab.emulate_media(color_scheme="dark")
-            await take(tab, "approval-page-dark")
-            await tab.emulate_media(color_scheme="light")
-            await tab.set_viewport_size({"width": 390, "height": 844})
-            await take(tab, "approval-page-phone")
+            await views(tab, "approval-page")
+            for tool, arguments in SEVERAL[:2]:
+                calls.start_soon(client.call_tool, tool, arguments)
+            await several(tab, 3)
+            await views(tab, "approval-page-three")
+            for tool, arguments in SEVERAL[2:]:
+                calls.start_soon(client.call_tool, tool, arguments)
+            await several(tab, 12)
+            await views(tab, "approval-page-twelve")
             calls.cancel_scope.cancel()
+
+
+async def settled(tab: Page) -> None:
+    """Wait until the page is up to date and takes decisions: one that has just changed takes none."""
+    await tab.get_by_text("Up to date").wait_for()
+    await tab.locator("main:not([data-settling])").wait_for()
+
+
+async def several(tab: Page, count: int) -> None:
+    await tab.get_by_text(f"{count} calls wait for you").first.wait_for()
+    await settled(tab)
+
+
+async def views(tab: Page, name: str) -> None:
+    """Take a page as a desktop shows it, light and dark, and as a phone does."""
+    for scheme, suffix in (("light", ""), ("dark", "-dark")):
+        await tab.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        await take(tab, f"{name}{suffix}")
+    await tab.emulate_media(color_scheme="light", reduced_motion="reduce")
+    await tab.set_viewport_size(PHONE)
+    await take(tab, f"{name}-phone")
+    await tab.set_viewport_size(DESKTOP)
 
 
 async def take(tab: Page, name: str) -> None:
     path = HERE / f"{name}.png"
-    await tab.screenshot(path=path, full_page=True, animations="disabled")
+    await tab.screenshot(path=path, animations="disabled")
     sys.stdout.write(f"written: {path}\n")
 
 

@@ -22,6 +22,7 @@ from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, decided
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, TemporaryApproval
 from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
+from fastn_mcp.hosted.tokens import person_name
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 
@@ -50,9 +51,9 @@ def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
     approvals = team.approvals
     rules = [rule.digest for rule in (approvals.approver if approvals else ()) if rule.holds(claims, team.groups_claim)]
     tenant = team.tenant_of(claims) if approvals and approvals.own else None
-    shown = next((str(v) for k in ("name", "preferred_username", "email") if (v := claims.get(k))), claims["sub"])
+    shown = person_name(claims) or str(claims["sub"])
     own_tenant = tenant.name if tenant is not None and not tenant.caller_keys else None
-    return SignedInPerson(str(claims["iss"]), str(claims["sub"]), str(shown)[:100], own_tenant, tuple(rules))
+    return SignedInPerson(str(claims["iss"]), str(claims["sub"]), shown, own_tenant, tuple(rules))
 
 
 class TenantInbox:

@@ -23,7 +23,7 @@ from fastn_mcp.hosted.oidc import RETRY_AFTER, NoKeys
 from fastn_mcp.hosted.request_limits import RequestRejected, Summary, body_message, read, replay, summarize, unavailable
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tenants import Busy, CallerAccount, RequestLimit, Tenants
-from fastn_mcp.hosted.tokens import Tokens
+from fastn_mcp.hosted.tokens import Tokens, person_name
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.server.context import AccountContext, RequestContext
 from fastn_mcp.tools.tool import Effect
@@ -144,7 +144,7 @@ class TeamAccess:
         if tenant is None:
             log.warning("no tenant of the team file matches %s", principal)
             raise RequestRejected(403, "You are signed in, but no account here is assigned to you. Ask the operator.")
-        return Caller(principal, None, rights), tenant, _caller_account(tenant, principal, keys)
+        return Caller(principal, None, rights, person_name(claims)), tenant, _caller_account(tenant, principal, keys)
 
     async def _unauthenticated(self, sent: str) -> RequestRejected:
         """Return the 401 rejection. Its challenge says why a token was not accepted."""

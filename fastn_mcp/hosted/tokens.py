@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Supported signature algorithms: asymmetric only, so neither HMAC nor `none`."""
 
+_LONGEST_NAME = 100
 _TYPES = ("jwt", "at+jwt", "application/at+jwt")
 _ID_TYPES = ("jwt", "id_token+jwt")
 _LONGEST_SUBJECT = 255
@@ -165,6 +166,12 @@ def _timestamp(claims: Mapping[str, Any], claim: str) -> float | None:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def person_name(claims: Mapping[str, Any]) -> str:
+    """Return the name of the person that claims are about, or else the user name or e-mail address; empty if none."""
+    found = next((str(v) for k in ("name", "preferred_username", "email") if (v := claims.get(k))), "")
+    return found[:_LONGEST_NAME]
 
 
 def scopes(claims: Mapping[str, Any]) -> list[str]:

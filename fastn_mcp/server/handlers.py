@@ -70,6 +70,15 @@ that names the tool it may not call. Private, because lists depend on the accoun
 """
 
 
+_LONGEST_NAME = 100
+
+
+def _client_name(ctx: Context) -> str:
+    """Return the name that the client gives itself, for people; empty if it gives none."""
+    client = ctx.session.client_params
+    return "" if client is None else (client.client_info.title or client.client_info.name)[:_LONGEST_NAME]
+
+
 class _Handlers:
     """Handlers of each request type. They keep no state between requests but the log level."""
 
@@ -93,7 +102,8 @@ class _Handlers:
             if form is not None and reporter.is_wanted:
                 form = ReportedForm(form, reporter)
             run = dispatch.preview if parsed.dry_run else dispatch
-            work = partial(run, parsed.call, replace(request.caller, form=form))
+            caller = replace(request.caller, form=form, name=request.caller.name or _client_name(ctx))
+            work = partial(run, parsed.call, caller)
             async with request.slot():
                 outcome = await (reporter.during(work) if reporter.is_wanted else work())
         except UnknownTool as error:

@@ -17,7 +17,24 @@ from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, ShownCall
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.seal import Seal
+from fastn_mcp.guard.sentences.catalog import describe_batch
+from fastn_mcp.guard.sentences.facts import Sentences
 from fastn_mcp.runtime import System
+
+DELETION = Sentences(
+    'Delete customer "Globex".',
+    'Delete "Globex"',
+    'Delete customer "Globex"',
+    'Its connections "Shopify" and "Slack" are lost for good.',
+    "The customer itself can be created again, under a new id.",
+    "Could not be checked: triggers.",
+)
+UPDATE = Sentences(
+    'Change 2 fields of workflow "Orders": name and status.',
+    'Change "Orders"',
+    'Change workflow "Orders"',
+    then="It can be changed back.",
+)
 
 
 @dataclass
@@ -44,7 +61,8 @@ def question(id_: str = "grant-1", **changes: Any) -> ApprovalRequest:
         "arguments": {"customer_id": "cus_8fQ2"},
         "account": "default at live.fastn.ai",
         "effect": "destroy",
-        "does": "Delete a customer for good, with its connections, their credentials and its secrets.",
+        "does": 'Delete customer "Globex".',
+        "says": DELETION.data(),
         "undo": "The customer can be created again under a new id. Its connections, credentials and secrets are lost.",
         "target": {"id": "cus_8fQ2", "name": "Globex"},
         "used_by": [{"kind": "connections", "count": 2, "examples": [{"name": "Shopify"}, {"name": "Slack"}]}],
@@ -81,7 +99,8 @@ def update_of_workflow(id_: str = "grant-2", **changes: Any) -> ApprovalRequest:
         "arguments": {"workflow_id": "wf_31", "name": "Orders v2", "status": "Live"},
         "account": "default at live.fastn.ai",
         "effect": "external",
-        "does": "Change the named fields of a workflow; the rest stays. It acts on connected systems, for real.",
+        "does": 'Change 2 fields of workflow "Orders": name and status.',
+        "says": UPDATE.data(),
         "undo": "It can be changed back; what it was is read before it is sent.",
         "target": {"id": "wf_31", "name": "Orders"},
         "changes": [
@@ -97,6 +116,7 @@ def update_of_workflow(id_: str = "grant-2", **changes: Any) -> ApprovalRequest:
         'status: "Draft" becomes "Live".',
     )
     given = {"tool": "update_workflow", "target": "wf_31", "allows_temporary": True, "preview": card, "text": lines}
+    given["similar"] = "similar"
     return question(id_, **(given | changes))
 
 
@@ -106,15 +126,15 @@ def batch(id_: str = "grant-8", **changes: Any) -> ApprovalRequest:
     calls: list[JsonValue] = [{"number": number, **part} for number, part in enumerate(parts, 1)]
     card: dict[str, JsonValue] = {
         "call": "apply_changes",
-        "sum": "DELETE 1 CUSTOMER AND UPDATE 1 WORKFLOW",
+        "says": describe_batch({1: DELETION, 2: UPDATE}).data(),
         "account": "default at live.fastn.ai",
         "effect": "destroy",
         "effects": ["external", "destroy"],
         "calls": calls,
-        "does": "Make several changes in order, approved by one question.",
+        "does": "Make 2 changes. Number 1 loses data for good.",
     }
-    lines = ("DELETE 1 CUSTOMER AND UPDATE 1 WORKFLOW: 2 calls in order, each once.", "1. delete_customer", "2. update")
-    given = {"tool": "apply_changes", "target": None, "expected": card["sum"], "preview": card, "text": lines}
+    lines = ("Make 2 changes. Number 1 loses data for good.", "1. delete_customer", "2. update")
+    given = {"tool": "apply_changes", "target": None, "expected": "Globex", "preview": card, "text": lines}
     return question(id_, **(given | changes))
 
 

@@ -68,6 +68,12 @@ async def visit(browser: Browser, desk: Desk, **options: Any) -> Page:
     return tab
 
 
+async def settled(tab: Page) -> None:
+    """Wait until the page takes decisions."""
+    await expect(tab.get_by_text("Up to date")).to_be_visible()
+    await expect(tab.locator("main[data-settling]")).to_have_count(0)
+
+
 async def state(desk: Desk, grant: str = "grant-1") -> RequestState:
     found = await desk.ledger.find(grant)
     assert found is not None
@@ -93,18 +99,20 @@ async def test_call_can_be_approved_by_keyboard(desk: Desk, chromium: Browser) -
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
     seen: list[str] = []
-    for _ in range(5):
+    for _ in range(6):
         await tab.keyboard.press("Tab")
         seen.append(await focused(tab))
     assert seen == [
-        "Skip to what waits",
-        "Approve this one call",
-        "Or decline, with a note to the agent",
+        "Skip to the request",
+        "Delete Globex",
         "Decline",
-        "Approve this one call",
+        "Decline with a note",
+        "Exact call",
+        "Change Orders",
     ]
+    await settled(tab)
     await tab.keyboard.press("Enter")
-    await expect(tab.get_by_role("status").filter(has_text="Approved: Update workflow.")).to_be_focused()
+    await expect(tab.get_by_role("status").filter(has_text="Approved: Change workflow Orders.")).to_be_focused()
     assert await state(desk) is RequestState.OPEN
     assert await state(desk, "grant-2") is RequestState.APPROVED
 
@@ -123,22 +131,23 @@ async def test_wrong_name_is_explained_before_submitting(desk: Desk, chromium: B
     """Ours: the disabled button says why; the right name approves."""
     await desk.ask(question(expected="Globex"))
     tab = await visit(chromium, desk)
-    field = tab.get_by_label("To approve, type Globex")
-    approve = tab.get_by_role("button", name="Approve this one call")
+    field = tab.get_by_label("Type Globex to confirm")
+    approve = tab.get_by_role("button", name="Delete Globex")
     hint = tab.locator("#hint-grant-1")
+    await settled(tab)
     await field.press_sequentially("Glob")
-    await expect(hint).to_have_text("Letter by letter, so that it is this one and no other.")
+    await expect(hint).to_have_text("Capitals and spaces count.")
     await approve.click()
-    await expect(hint).to_have_text("Not approved: what you typed is not the same yet.")
+    await expect(hint).to_have_text("Not approved: it is not the same yet.")
     await expect(field).to_be_focused()
     await expect(field).to_have_attribute("aria-invalid", "true")
     await field.fill("globex")
-    await expect(hint).to_have_text("This is not the same: look at capitals, spaces and signs.")
+    await expect(hint).to_have_text("Not the same: check capitals and spaces.")
     assert await state(desk) is RequestState.OPEN
     await field.fill("Globex")
-    await expect(hint).to_have_text("This is the name. You can approve.")
+    await expect(hint).to_have_text("It matches.")
     await field.press("Enter")
-    await expect(tab.get_by_text("Approved: Delete customer.")).to_be_visible()
+    await expect(tab.get_by_text("Approved: Delete customer Globex.")).to_be_visible()
     assert await state(desk) is RequestState.APPROVED
 
 
@@ -146,19 +155,22 @@ async def test_name_with_invisible_characters_can_be_approved(desk: Desk, chromi
     """Ours: it is typed as it is shown."""
     await desk.ask(question(expected="Glo\u202ebex"))
     tab = await visit(chromium, desk)
-    await tab.get_by_label("To approve, type").fill("Glo\\u{202e}bex")
-    await tab.get_by_role("button", name="Approve this one call").click()
-    await expect(tab.get_by_text("Approved: Delete customer.")).to_be_visible()
+    await tab.get_by_label("to confirm").fill("Glo\\u{202e}bex")
+    await settled(tab)
+    await tab.get_by_role("button", name="Delete Globex").click()
+    await expect(tab.get_by_text("Approved: Delete customer Globex.")).to_be_visible()
 
 
 async def test_call_can_be_declined_with_a_note(desk: Desk, chromium: Browser) -> None:
     """Ours: the note is stored in the ledger and shown in the history."""
     await desk.ask(question())
     tab = await visit(chromium, desk)
-    await tab.get_by_label("Or decline, with a note to the agent").fill("Pause it instead.")
-    await tab.get_by_role("button", name="Decline").click()
+    await tab.get_by_text("Decline with a note").click()
+    await tab.get_by_label("Note to the agent").fill("Pause it instead.")
+    await settled(tab)
+    await tab.get_by_role("button", name="Decline with this note").click()
     await expect(
-        tab.get_by_text("Declined: Delete customer. Nothing is sent. The agent gets your note.")
+        tab.get_by_text("Declined: Delete customer Globex. Nothing is sent. The agent gets your note.")
     ).to_be_visible()
     await expect(tab.get_by_role("heading", level=1)).to_have_text("Nothing waits for you")
     await expect(tab.get_by_text('"Pause it instead."')).to_be_visible()
@@ -171,9 +183,12 @@ async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Bro
     """Ours: active temporary approvals are shown and can be revoked by a click."""
     await desk.ask(update_of_workflow())
     tab = await visit(chromium, desk)
-    await tab.get_by_role("button", name="Approve update_workflow on this target for 15 minutes").click()
+    await tab.get_by_text("Allow such calls for 15 minutes").click()
+    await settled(tab)
+    await tab.get_by_role("button", name="Approve it now and such calls for 15 minutes").click()
     await expect(tab.get_by_text(re.compile("1[45] minutes left"))).to_be_visible()
-    await tab.get_by_role("button", name='Revoke update_workflow on "wf_31"').click()
+    await settled(tab)
+    await tab.get_by_role("button", name="Revoke: Change workflow Orders").click()
     await expect(tab.get_by_text("Revoked. Such calls need approval again.")).to_be_visible()
     assert await desk.ledger.temporary_approvals(0.0) == []
 
@@ -182,13 +197,13 @@ async def test_new_request_appears_without_a_reload(desk: Desk, chromium: Browse
     """Ours: it is added below and announced, and keeps the focus and any typed text."""
     await desk.ask(question(expected="Globex"))
     tab = await visit(chromium, desk)
-    field = tab.get_by_label("To approve, type Globex")
+    field = tab.get_by_label("Type Globex to confirm")
     await field.press_sequentially("Glo")
     await tab.evaluate("window.same = true")
     await desk.ask(update_of_workflow())
-    await expect(tab.get_by_role("heading", name='Update workflow "Orders"')).to_be_visible()
-    await expect(tab.get_by_role("heading", level=1)).to_have_text("2 calls wait for you")
-    await expect(tab.locator("#announce")).to_have_text('New question: Update workflow "Orders". 2 calls wait for you.')
+    await expect(tab.get_by_role("heading", level=2, name="Change 2 fields of workflow Orders")).to_be_visible()
+    await expect(tab.get_by_role("heading", level=1)).to_have_text("Delete customer Globex.")
+    await expect(tab.locator("#announce")).to_have_text("New request: Change workflow Orders. 2 calls wait for you.")
     await expect(tab).to_have_title("(2) Approvals · fastn-mcp")
     await expect(field).to_be_focused()
     await tab.keyboard.type("bex")
@@ -196,7 +211,7 @@ async def test_new_request_appears_without_a_reload(desk: Desk, chromium: Browse
     assert await tab.evaluate("window.same")
     await expect(tab.locator("main[data-settling]")).to_have_count(0)
     await tab.keyboard.press("Enter")
-    await expect(tab.get_by_text("Approved: Delete customer.")).to_be_visible()
+    await expect(tab.get_by_text("Approved: Delete customer Globex.")).to_be_visible()
     assert await state(desk, "grant-2") is RequestState.OPEN
 
 
@@ -204,13 +219,14 @@ async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browse
     """Ours: the focus moves to the heading, the history shows the outcome, and it is announced."""
     await desk.ask(question(), update_of_workflow())
     tab = await visit(chromium, desk)
-    await tab.get_by_label("Or decline, with a note to the agent").first.press_sequentially("Wait")
+    await tab.get_by_text("Decline with a note").first.click()
+    await tab.get_by_label("Note to the agent").first.press_sequentially("Wait")
     await moved(
         desk.ledger, "grant-1", [RequestState.OPEN], RequestState.DECLINED, desk.clock.now().timestamp(), by="terminal"
     )
-    await expect(tab.get_by_role("heading", level=1)).to_have_text("One call waits for you")
+    await expect(tab.get_by_role("heading", level=1)).to_have_text(re.compile("^Change 2 fields of workflow Orders"))
     await expect(tab.get_by_role("heading", level=1)).to_be_focused()
-    await expect(tab.locator("#announce")).to_have_text("One question is over. One call waits for you.")
+    await expect(tab.locator("#announce")).to_have_text("One request is over. One call waits for you.")
     await expect(tab.get_by_text("just now, at a terminal")).to_be_visible()
 
 
@@ -223,17 +239,87 @@ async def test_click_right_after_a_change_decides_nothing(desk: Desk, chromium: 
         """new MutationObserver((changes, watching) => {
              if (!("settling" in document.getElementById("main").dataset)) return;
              watching.disconnect();
-             document.querySelector(".approve .primary").click();
+             document.querySelector(".approve .go").click();
            }).observe(document.getElementById("main"), {attributes: true})"""
     )
     await moved(
         desk.ledger, "grant-1", [RequestState.OPEN], RequestState.DECLINED, desk.clock.now().timestamp(), by="terminal"
     )
-    await expect(tab.locator("#announce")).to_have_text("The page has just changed. Look again, then decide.")
+    await expect(tab.locator("#announce")).to_have_text("The page has just changed. Read it, then decide.")
     await expect(tab.locator("main[data-settling]")).to_have_count(0)
     assert await state(desk, "grant-2") is RequestState.OPEN
-    await tab.get_by_role("button", name="Approve this one call").click()
-    await expect(tab.get_by_text("Approved: Update workflow.")).to_be_visible()
+    await tab.get_by_role("button", name="Change Orders").click()
+    await expect(tab.get_by_text("Approved: Change workflow Orders.")).to_be_visible()
+
+
+async def test_click_right_after_loading_decides_nothing(desk: Desk, chromium: Browser) -> None:
+    """Ours: a double click that approved a request does not approve the next one in its place."""
+    await desk.ask(question())
+    tab = await visit(chromium, desk)
+    await tab.add_init_script(
+        """document.addEventListener("DOMContentLoaded", () => document.querySelector(".approve .go").click())"""
+    )
+    await tab.reload()
+    await expect(tab.locator("#announce")).to_have_text("The page has just changed. Read it, then decide.")
+    await settled(tab)
+    assert await state(desk) is RequestState.OPEN
+
+
+async def test_list_is_used_by_keyboard(desk: Desk, chromium: Browser) -> None:
+    """Ours: arrows move, Enter opens, the focus lands on the sentence, and no key approves by itself."""
+    await desk.ask(question(), update_of_workflow(), question("grant-3"))
+    tab = await visit(chromium, desk)
+    links = tab.get_by_role("navigation", name="Requests that wait").get_by_role("link")
+    await expect(links).to_have_count(3)
+    await links.nth(0).focus()
+    await tab.keyboard.press("ArrowUp")
+    await expect(links.nth(0)).to_be_focused()
+    await tab.keyboard.press("ArrowDown")
+    await expect(links.nth(1)).to_be_focused()
+    await tab.keyboard.press("Enter")
+    await expect(tab.get_by_role("heading", level=1)).to_have_text(re.compile("^Change 2 fields of workflow Orders"))
+    await expect(tab.get_by_role("heading", level=1)).to_be_focused()
+    await expect(links.nth(1)).to_have_attribute("aria-current", "true")
+    await settled(tab)
+    for key in ("a", "y", "Enter", "Space"):
+        await tab.keyboard.press(key)
+    assert {(await state(desk, f"grant-{n}")) for n in (1, 2, 3)} == {RequestState.OPEN}
+
+
+async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Browser) -> None:
+    """Ours: the request that somebody works on stays open, with what was typed."""
+    await desk.ask(question(), update_of_workflow())
+    tab = await visit(chromium, desk)
+    await tab.get_by_text("Decline with a note").last.click()
+    note = tab.get_by_label("Note to the agent").last
+    await note.press_sequentially("Wai")
+    await desk.ask(question("grant-3", expected="Globex"))
+    await expect(tab.get_by_role("navigation", name="Requests that wait")).to_be_visible()
+    await expect(tab.locator(".card")).to_have_count(1)
+    await expect(tab.get_by_role("heading", level=1)).to_have_text(re.compile("^Change 2 fields of workflow Orders"))
+    await expect(tab.locator(".queue [aria-current]")).to_contain_text("Change workflow Orders")
+    await expect(note).to_be_focused()
+    await tab.keyboard.type("t")
+    await expect(note).to_have_value("Wait")
+    now = desk.clock.now().timestamp()
+    await moved(desk.ledger, "grant-1", [RequestState.OPEN], RequestState.DECLINED, now, by="terminal")
+    await expect(tab.locator(".card")).to_have_count(2)
+    await expect(tab.get_by_role("navigation")).to_have_count(0)
+    await expect(tab.locator("h1")).to_have_count(1)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (375, 667)])
+@pytest.mark.parametrize("kind", ["deletion", "update", "list"])
+async def test_decision_is_above_the_fold(width: int, height: int, kind: str, desk: Desk, chromium: Browser) -> None:
+    """Ours: what to decide is read and decided without scrolling."""
+    await desk.ask(update_of_workflow() if kind == "update" else question(expected="Globex"))
+    if kind == "list":
+        await desk.ask(*(question(f"other-{n}") for n in range(11)))
+    tab = await visit(chromium, desk, viewport={"width": width, "height": height})
+    for name in ("Change Orders" if kind == "update" else "Delete Globex", "Decline"):
+        box = await tab.get_by_role("button", name=name, exact=True).bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= height
 
 
 async def test_ended_page_says_so(desk: Desk, chromium: Browser) -> None:
@@ -248,19 +334,18 @@ async def test_page_works_without_scripts(desk: Desk, chromium: Browser) -> None
     await desk.ask(question(expected="Globex"))
     tab = await visit(chromium, desk, java_script_enabled=False)
     await expect(tab.get_by_text("Does not update by itself")).to_be_visible()
-    await tab.get_by_label("To approve, type Globex").fill("globex")
-    await tab.get_by_role("button", name="Approve this one call").click()
+    await tab.get_by_label("Type Globex to confirm").fill("globex")
+    await tab.get_by_role("button", name="Delete Globex").click()
     await expect(tab.get_by_text("the text you typed does not match exactly")).to_be_visible()
-    field = tab.get_by_label("To approve, type Globex")
+    field = tab.get_by_label("Type Globex to confirm")
     await expect(field).to_have_value("globex")
     await field.fill("Globex")
-    await tab.get_by_role("button", name="Approve this one call").click()
-    await expect(tab.get_by_text("Approved: Delete customer.")).to_be_visible()
+    await tab.get_by_role("button", name="Delete Globex").click()
+    await expect(tab.get_by_text("Approved: Delete customer Globex.")).to_be_visible()
     await desk.ask(update_of_workflow())
     await tab.get_by_role("link", name="Look again").click()
-    await tab.get_by_label("Or decline, with a note to the agent").fill("No.")
-    await tab.get_by_role("button", name="Decline").click()
-    await expect(tab.get_by_text("Declined: Update workflow.")).to_be_visible()
+    await tab.get_by_role("button", name="Decline", exact=True).click()
+    await expect(tab.get_by_text("Declined: Change workflow Orders.")).to_be_visible()
 
 
 async def test_other_origin_cannot_frame_read_or_post(desk: Desk, chromium: Browser) -> None:
@@ -323,15 +408,15 @@ async def test_batch_is_listed_and_decided_at_once(desk: Desk, chromium: Browser
     """Ours: each call with its target, arguments, changes and dependents; the words are typed once."""
     await desk.ask(batch())
     tab = await visit(chromium, desk)
-    calls = tab.get_by_role("listitem").filter(has=tab.get_by_role("heading", level=4))
+    calls = tab.get_by_role("list", name="The changes, in order").locator("> li")
     await expect(calls).to_have_count(2)
-    await expect(calls.nth(0)).to_contain_text("Delete customer")
-    await expect(calls.nth(0)).to_contain_text('"Globex"')
+    await expect(calls.nth(0)).to_contain_text("Delete customer Globex. Its connections Shopify and Slack are lost")
     await expect(calls.nth(0)).to_contain_text("2 connections")
-    await expect(calls.nth(1)).to_contain_text('"Orders v2"')
-    await tab.get_by_label("To approve, type").fill("DELETE 1 CUSTOMER AND UPDATE 1 WORKFLOW")
-    await tab.get_by_role("button", name="Approve these 2 calls").click()
-    await expect(tab.get_by_text("Approved: Apply changes")).to_be_visible()
+    await expect(calls.nth(1)).to_contain_text("Orders v2")
+    await tab.get_by_label("Type Globex to confirm").fill("Globex")
+    await settled(tab)
+    await tab.get_by_role("button", name="Make these 2 changes").click()
+    await expect(tab.get_by_text("Approved: Make 2 changes.")).to_be_visible()
     found = await desk.ledger.find("grant-8")
     assert found is not None
     assert found.state is RequestState.APPROVED
@@ -342,9 +427,12 @@ async def test_page_needs_no_horizontal_scrolling(width: int, desk: Desk, chromi
     """WCAG 2.2, 1.4.10: from the smallest phone to a wide screen, whatever the values."""
     await everything(desk)
     tab = await visit(chromium, desk, viewport={"width": width, "height": 740})
-    for details in await tab.locator("summary").all():
-        await details.click()
-    assert await tab.evaluate("document.documentElement.scrollWidth") == width
+    root = tab.url
+    for opened in ("grant-4", "grant-9", "grant-1"):
+        await tab.goto(f"{root}?request={opened}")
+        for details in await tab.locator("summary").all():
+            await details.click()
+        assert await tab.evaluate("document.documentElement.scrollWidth") == width
     narrow = """[...document.querySelectorAll("button, input:not([type=hidden]), textarea, summary")]
         .filter(e => e.getBoundingClientRect().height < 24 || e.getBoundingClientRect().right > innerWidth)
         .map(e => e.outerHTML)"""
@@ -367,16 +455,20 @@ async def test_axe_finds_no_violations(scheme: str, size: ViewportSize, desk: De
     tab = await visit(chromium, desk, viewport=size, color_scheme=scheme)
     await look("empty")
     await everything(desk)
-    await tab.reload()
-    for details in await tab.locator("summary").all():
-        await details.click()
-    await look("full")
-    await tab.get_by_label("To approve, type Globex").fill("globex")
+    root = tab.url
+    for opened in ("grant-4", "grant-8", "grant-9", "grant-3", "grant-2", "grant-1"):
+        await tab.goto(f"{root}?request={opened}")
+        await look(f"{opened}, closed")
+        for details in await tab.locator("summary").all():
+            await details.click()
+        await look(opened)
+    await tab.get_by_label("Type Globex to confirm").fill("globex")
     await look("wrong name")
+    await settled(tab)
     await tab.locator(".decline button").first.click()
     await expect(tab.locator("#said")).to_be_visible()
     await look("decided")
-    await tab.goto(tab.url.rsplit("/", 2)[0] + "/wrong/")
+    await tab.goto(root.rsplit("/", 2)[0] + "/wrong/")
     await look("closed")
     assert not any(pages.values()), pages
 
@@ -387,4 +479,4 @@ async def test_page_follows_the_color_scheme(desk: Desk, chromium: Browser) -> N
     for scheme in ("light", "dark"):
         tab = await visit(chromium, desk, color_scheme=scheme)
         grounds.append(await tab.evaluate("getComputedStyle(document.body).backgroundColor"))
-    assert grounds == ["rgb(244, 245, 247)", "rgb(17, 19, 23)"]
+    assert grounds == ["rgb(245, 246, 248)", "rgb(16, 18, 22)"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from approval_desk import Desk, Visitor, let_in, question, update_of_workflow
+from approval_desk import UPDATE, Desk, Visitor, let_in, question, update_of_workflow
 from deciding import answered, moved
 from pydantic import JsonValue
 from typing_extensions import override
@@ -48,10 +48,10 @@ async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
     assert await desk.ledger.declines("local") == (0, 0.0)
     assert await desk.ledger.temporary_approvals(0.0) == []
     page = words(await visitor.look())
-    assert "Approved: Delete customer. It goes on by itself, or when the agent makes the call again." in page
+    assert "Approved: Delete customer Globex . It goes on by itself, or when the agent makes the call again." in page
     assert "Nothing waits for you" in page
-    assert "Approved, not used yet Delete customer" in page
-    assert "Approved: Delete customer." not in words(await visitor.look())  # shown once
+    assert "Approved, not used yet Delete customer Globex" in page
+    assert "Approved: Delete customer" not in words(await visitor.look())  # shown once
 
 
 async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, visitor: Visitor) -> None:
@@ -93,7 +93,8 @@ async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:
     assert (count, last) == (1, grant.decided)
     page = words(await visitor.look())
     assert (
-        "Declined: Delete customer. Nothing is sent. The agent gets your note. The same call stays declined for" in page
+        "Declined: Delete customer Globex . Nothing is sent. The agent gets your note. The same call stays declined for"
+        in page
     )
     assert 'Note: "Pause it instead. They come back."' in page
 
@@ -166,12 +167,12 @@ async def test_temporary_approval_covers_tool_and_target(desk: Desk, visitor: Vi
     assert (grant.state, grant.by) == (RequestState.APPROVED, "local_page")
     since = grant.decided or 0.0
     wanted = TemporaryApproval(
-        scope.id, "local", grant.account, "update_workflow", "wf_31", since, since + 900, "local_page"
+        scope.id, "local", grant.account, "update_workflow", "wf_31", since, since + 900, "local_page", "similar"
     )
     assert scope == wanted
     page = words(await visitor.look())
     assert "and more such calls on its target for 15 minutes" in page
-    assert 'update_workflow on "wf_31" asked by local , account default at live.fastn.ai , 1' in page
+    assert "Change workflow Orders local in account default at live.fastn.ai , 1" in page
     assert (await visitor.decide("revoke", scope.id)).status_code == 303
     assert await desk.ledger.temporary_approvals(desk.clock.now().timestamp()) == []
     assert "Revoked. Such calls need approval again." in await visitor.look()
@@ -271,7 +272,7 @@ async def test_four_eyes_request_can_only_be_declined_here(desk: Desk, visitor: 
     change(desk, "UPDATE requests SET required = 'four_eyes' WHERE id = 'grant-1'")
     page = await visitor.look()
     assert "Two different people have to approve this call" in page
-    assert page.count("Approve this one call") == 1
+    assert page.count('class="go') == 1
     answer = await visitor.send("approve", form | {"extent": "once"})
     assert answer.status_code == 403
     assert (await found(desk)).state is RequestState.OPEN
@@ -334,19 +335,78 @@ async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Vi
     page = words(await visitor.look())
     for part in (
         "2 calls wait for you",
-        'Destroys asked 2 minutes ago , 7 minutes left to answer Delete customer "Globex"',
-        "Asked by local Account default at live.fastn.ai",
-        'Target "Globex" id "cus_8fQ2"',
-        'The exact call delete_customer customer_id "cus_8fQ2"',
-        '2 connections : "Shopify" , "Slack"',
-        "Could not be checked: triggers .",
-        "Its connections, credentials and secrets are lost",
-        'Field Now Afterwards name Now "Orders" Afterwards "Orders v2" status Now "Draft" Afterwards "Live"',
-        "Approve update_workflow on this target for 15 minutes",
+        "Delete customer Globex . Its connections Shopify and Slack are lost for good. The customer itself can be",
+        "Could not be checked: triggers. local asks in account default at live.fastn.ai 7 minutes left Delete Globex",
+        "2 connections: Shopify , Slack",
+        'Exact call delete_customer customer_id = "cus_8fQ2" Approved once, for this call only.',
+        "Change 2 fields of workflow Orders : name and status. It can be changed back.",
+        "name Orders → Orders v2 status Draft → Live Change Orders Decline",
+        "Approve it now and such calls for 15 minutes",
     ):
         assert part in page
     assert page.index("Globex") < page.index("Orders")  # the oldest first
-    assert page.index("Its connections, credentials and secrets are lost") < page.index("Your decision")
+    assert page.count("cus_8fQ2") == 1
+
+
+async def test_who_asks_is_named_as_the_client_or_person_named_itself(desk: Desk, visitor: Visitor) -> None:
+    """Ours: an earlier request without a name shows the principal."""
+    await desk.ask(question(preview={**question().preview, "asked_by": "Claude Desktop"}), update_of_workflow())
+    page = words(await visitor.look())
+    assert page.count("Claude Desktop asks") == 1
+    assert page.count("local asks") == 1
+
+
+async def test_only_what_cannot_be_had_back_is_red(desk: Desk, visitor: Visitor) -> None:
+    """Ours: the button and the sentence, each with a sign."""
+    await desk.ask(update_of_workflow())
+    page = await visitor.look()
+    assert not re.search('class="[^"]*(red|lost)', page)
+    await desk.ask(question())
+    page = await visitor.look()
+    assert page.count('class="go red"') == 1
+    assert page.count('class="means lost"><svg') == 1
+
+
+async def test_three_requests_are_a_list_of_which_one_is_open(desk: Desk, visitor: Visitor) -> None:
+    """Ours: by its address, without a script; an unknown one opens the oldest."""
+    await desk.ask(question(), update_of_workflow())
+    assert "<nav" not in await visitor.look()
+    await desk.ask(question("grant-3", preview={**question().preview, "says": UPDATE.data()}))
+    page = await visitor.look()
+    assert len(re.findall(r"<h1\b", page)) == 1
+    assert page.count('aria-current="true"') == 1
+    assert len(re.findall(r'<li data-key="grant-\d"><a href="[^"]+\?request=grant-\d#request"', page)) == 3
+    assert page.count('aria-label="Loses data for good:"') == 1
+    for wanted, opened in (("grant-2", "grant-2"), ("grant-3", "grant-3"), ("unknown", "grant-1"), ("", "grant-1")):
+        page = (await visitor.http.get(visitor.room, params={"request": wanted})).text
+        assert re.findall(r'<article class="card" data-key="([^"]+)"', page) == [opened]
+        assert re.findall(r'request=([^"]+)#request" aria-current', page) == [opened]
+        part = (await visitor.http.get(f"{visitor.room}now", params={"request": wanted})).text
+        assert re.findall(r'<article class="card" data-key="([^"]+)"', part) == [opened]
+
+
+async def test_wrong_name_keeps_its_request_open_in_a_list(desk: Desk, visitor: Visitor) -> None:
+    """Ours: the problem is shown where it is."""
+    await desk.ask(question(), update_of_workflow(), question("grant-3", expected="Globex"))
+    page = (await visitor.http.get(visitor.room, params={"request": "grant-3"})).text
+    form = re.search(r'<form class="approve".*?</form>', page, re.DOTALL)
+    assert form is not None
+    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form[0]))
+    answer = await visitor.send("approve", fields | {"extent": "once", "name": "globex"})
+    assert answer.status_code == 422
+    assert re.findall(r'<article class="card" data-key="([^"]+)"', answer.text) == ["grant-3"]
+    assert "the text you typed does not match exactly" in answer.text
+
+
+async def test_request_of_an_earlier_version_is_shown_by_its_target(desk: Desk, visitor: Visitor) -> None:
+    """Ours: what it loses is then not known, which is the stricter case."""
+    card = {name: value for name, value in question().preview.items() if name != "says"}
+    await desk.ask(question(preview=card), update_of_workflow(preview={**card, "effect": "external"}))
+    page = words(await visitor.look())
+    assert "Delete customer Globex . What it loses for good was not recorded." in page
+    assert "Update workflow Globex ." in page
+    assert page.count("What it loses") == 1
+    assert "Could not be checked: triggers ." in page
 
 
 async def test_values_are_never_truncated(desk: Desk, visitor: Visitor) -> None:
@@ -370,7 +430,7 @@ async def test_values_are_never_truncated(desk: Desk, visitor: Visitor) -> None:
     assert long in page
     assert "y" * 5000 + 'its end"' in page
     assert '{\n  "orders": [\n    {\n      "id": 1,' in page
-    assert "7 more fields would change: they are in the call above." in page
+    assert "7 more fields would change: see the exact call." in page
     assert "at least 300 triggers" in page
     assert "environment" in page
     assert '"production"' in page
@@ -380,8 +440,8 @@ async def test_unknown_effect_is_shown_as_the_worst(desk: Desk, visitor: Visitor
     """Ours: a preview without the expected fields gets no reassuring color."""
     await desk.ask(question(preview={}))
     page = await visitor.look()
-    assert "Unknown effect" in page
-    assert 'class="question unknown"' in page
+    assert "What it loses for good was not recorded." in page
+    assert 'class="go red"' in page
 
 
 async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
@@ -412,8 +472,7 @@ async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
 async def test_empty_lists_explain_themselves(desk: Desk, visitor: Visitor) -> None:
     """Ours: an empty page says what it is for."""
     page = words(await visitor.look())
-    assert "Nothing waits for you When an agent asks for something that needs a person, it appears here." in page
-    assert "None. Every call that needs you asks on its own." in page
+    assert "Nothing waits for you When an agent wants to change something that needs a person, it appears here." in page
     assert "Nothing yet." in page
     assert await desk.ledger.waiting(0.0) == []
 
@@ -422,5 +481,5 @@ async def test_times_are_machine_and_human_readable(desk: Desk, visitor: Visitor
     """Ours: each has an exact timestamp and words."""
     await desk.ask(question(created=desk.clock.now().timestamp() - 3 * 86_400))
     times = re.findall(r'<time datetime="([^"]+)"[^>]*>([^<]+)</time>', await visitor.look())
-    assert [told for _, told in times] == ["3 days ago", "7 minutes"]
+    assert [told for _, told in times] == ["7 minutes"]
     assert all(datetime.fromisoformat(exact).tzinfo is not None for exact, _ in times)

@@ -74,10 +74,10 @@ async def result(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
 async def approve(tab: Page, title: str, name: str) -> None:
     """Approve one request on the page. A late repeat may have made another request."""
     article = tab.get_by_role("article", name=title)
-    await article.get_by_label(f"To approve, type {name}").fill(name)
+    await article.get_by_label(f"Type {name} to confirm").fill(name)
     # a page that has just changed ignores clicks
     await expect(tab.locator("#main:not([data-settling])")).to_be_visible()
-    await article.get_by_role("button", name="Approve this one call").click()
+    await article.get_by_role("button", name=f"Delete {name}", exact=True).click()
 
 
 async def looked_at(tab: Page, name: str) -> None:

@@ -92,7 +92,7 @@ async def test_request_of_one_replica_is_decided_live_at_the_other(
         await expect(tab.get_by_role("heading", name="Delete customer")).to_be_visible()  # without a reload
         await looked_at(tab, "waits")
         await approve(tab, "Delete customer", customer["name"])
-        await expect(tab.locator("#said")).to_contain_text("Approved: Delete customer.")
+        await expect(tab.locator("#said")).to_contain_text(f"Approved: Delete customer {customer['name']}.")
         await looked_at(tab, "approved")
 
         assert replicas.deleted() == 0

@@ -569,3 +569,13 @@ async def test_client_prompt_is_needed_only_if_nothing_else_notifies_a_person(
     world = World(tmp_path, Policy(mode))
     world.desk.notifies = notifies
     assert world.dispatch.needs_client_prompt is needed
+
+
+async def test_a_request_names_who_asks_as_they_named_themselves(world: World) -> None:
+    """Ours: the person or the client, without secrets; nothing where nobody gave a name."""
+    await world.dispatch(deletion(world), Caller("local", None, name="Claude Desktop fsk_live_0123456789abcdef0123"))
+    await world.dispatch(run(world), Caller("local", None))
+    named, nameless = await world.ledger.waiting(world.clock.at.timestamp())
+    assert str(named.preview["asked_by"]).startswith("Claude Desktop ")
+    assert "0123456789" not in str(named.preview)
+    assert "asked_by" not in nameless.preview

@@ -901,7 +901,7 @@ def test_a_batch_names_what_loses_data() -> None:
         "Make 2 changes",
         "3: Gone.",
         "They are sent in this order.",
-        "3: Could not be checked: x.",
+        "Could not be checked in full: 3.",
     )
     three = describe_batch({1: lost, 2: plain, 4: revoked})
     assert three.first == "Make 3 changes. Numbers 1 and 4 lose data for good."

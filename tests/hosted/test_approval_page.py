@@ -189,14 +189,14 @@ async def test_approved_call_is_sent_once(world: World) -> None:
         assert "One call waits for you" in page
         wrong = await dana.approve(name="globex")
         assert wrong.status_code == 422
-        name = re.findall(r"To approve, type (.+?) Letter", page)[0]
+        name = re.findall(r"Type (.+?) to confirm", page)[0]
         answer = await dana.approve(name=name)
         assert (answer.status_code, answer.headers["location"]) == (303, "/approvals/")
         assert (
-            "Approved: Delete customer. It goes on by itself, or when the agent makes the call again."
+            "Approved: Delete customer Globex Exports . It goes on by itself, or when the agent makes the call again."
             in await dana.look()
         )
-        assert "Approved: Delete customer." not in await dana.look()  # shown once
+        assert "Approved: Delete customer" not in await dana.look()  # shown once
         assert "Approved, not used yet Delete customer" in await dana.look()
         assert "by you" in await dana.look()
         assert (await world.delete())["done"] == "delete_customer"
@@ -225,7 +225,7 @@ async def test_requester_may_approve_own_call_unless_disabled(tmp_path: Path) ->
     async with Made(tmp_path)() as world:
         await world.delete()
         async with world.browser("anna") as anna:
-            name = re.findall(r"To approve, type (.+?) Letter", await anna.look())[0]
+            name = re.findall(r"Type (.+?) to confirm", await anna.look())[0]
             assert (await anna.approve(name=name)).status_code == 303
     (tmp_path / "no").mkdir()
     text = FILE.replace("[approvals]\n", "[approvals]\nown = false\n")
@@ -245,7 +245,7 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
         waits = await world.delete(by="amir")
         assert "0 of 2 approved so far" in waits["message"]
         async with world.browser("amir") as amir, world.browser("dana") as dana, world.browser("kim") as kim:
-            name = re.findall(r"To approve, type (.+?) Letter", await dana.look())[0]
+            name = re.findall(r"Type (.+?) to confirm", await dana.look())[0]
             token = (await dana.form("approve"))["token"]
             assert "It is your own call, and others have to approve it." in await amir.look()
             own = await amir.form("decline")

@@ -20,6 +20,7 @@ from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, TYPES, can_be_temporary
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState
 from fastn_mcp.guard.seal import Seal
+from fastn_mcp.guard.sentences.facts import MOST_FACTS
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.runtime import System
 
@@ -31,6 +32,9 @@ LONGEST_NOTE = 500
 _FLASH_COOKIE = "fastn_said"
 _FLASH_HOLDS = 60.0
 _HISTORY = 30
+_LONGEST_BRIEF = 300
+_SHORTEST_LIST = 3
+"""Requests from which on they are a list, with one of them open."""
 _POLL = 0.5
 """Seconds between two polls of the ledger while a browser watches."""
 _KEEP_ALIVE_POLLS = 20
@@ -184,9 +188,8 @@ class _Page:
         session = await self._session(request)
         sealed = request.cookies.get(_FLASH_COOKIE)
         flash = self._seal.open(f"said {session.id}", sealed, _FLASH_HOLDS)
-        response = await self._response(
-            request, session, flash=None if flash is None else {"text": flash, "good": True}
-        )
+        said = None if flash is None else _said(flash, good=True)
+        response = await self._response(request, session, flash=said)
         if sealed is not None:
             response.delete_cookie(_FLASH_COOKIE, path=session.root, httponly=True, samesite="lax")
         return response
@@ -194,7 +197,7 @@ class _Page:
     async def now(self, request: Request) -> Response:
         """Return only the part of the page that changes, for an open page."""
         session = await self._session(request)
-        return self.render(request, "now.html", root=session.root, **await self._content(session))
+        return self.render(request, "now.html", root=session.root, **await self._content(request, session))
 
     async def events(self, request: Request) -> Response:
         """Stream an event for each change, without its content."""
@@ -244,7 +247,7 @@ class _Page:
         if extent == "while":
             await session.inbox.approve_similar(pending, now)
             more = f", and more such calls on its target for {TEMPORARY_MINUTES} minutes"
-        return self._back(request, session, f"Approved: {view.title(grant.tool)}{more}. {follows}")
+        return self._back(request, session, f"Approved: {_brief(grant)}{more}. {follows}")
 
     async def decline(self, request: Request) -> Response:
         session, fields, pending, now = await self._decision(request, "decline")
@@ -257,7 +260,7 @@ class _Page:
             raise await self._void(session, grant.id)
         noted = " The agent gets your note." if note else ""
         holds = f"The same call stays declined for {view.left(grant.expires - now)}."
-        return self._back(request, session, f"Declined: {view.title(grant.tool)}. Nothing is sent.{noted} {holds}")
+        return self._back(request, session, f"Declined: {_brief(grant)}. Nothing is sent.{noted} {holds}")
 
     async def revoke(self, request: Request) -> Response:
         session, fields = await self._form(request, "revoke", "scope")
@@ -274,7 +277,7 @@ class _Page:
         return self.render(request, "closed.html", 403)
 
     async def not_decided(self, request: Request, problem: NotDecided) -> Response:
-        flash = None if problem.draft else {"text": str(problem), "good": False}
+        flash = None if problem.draft else _said(str(problem), good=False)
         return await self._response(request, problem.session, problem.status, flash, problem.draft)
 
     async def away(self, request: Request, _: Exception) -> Response:
@@ -332,26 +335,36 @@ class _Page:
         self, request: Request, session: Session, status: int = 200, flash: dict[str, Any] | None = None,
         draft: dict[str, str] | None = None,
     ) -> Response:  # fmt: skip
-        content = await self._content(session, draft)
+        content = await self._content(request, session, draft)
         about = {"root": session.root, "person": session.person, "said": flash}
         return self.render(request, "page.html", status, **about, **content)
 
-    async def _content(self, session: Session, draft: dict[str, str] | None = None) -> dict[str, Any]:
+    async def _content(self, request: Request, session: Session, draft: dict[str, str] | None = None) -> dict[str, Any]:
         def token(action: str, about: str) -> str:
             return self._seal.token(session.id, f"{action} {about}")
 
         now, inbox = self._now(), session.inbox
         # Read the revision first: a change in between is then reported again and never missed.
         revision = await inbox.revision()
+        waiting = [view.pending(each, now) for each in await inbox.waiting(now)]
+        decided = await inbox.decided(_HISTORY)
+        briefs = view.briefs(decided)
+        wanted = draft["grant"] if draft else request.query_params.get("request")
+        is_list = len(waiting) >= _SHORTEST_LIST
+        cards = [each for each in waiting if each["id"] == wanted] or waiting
+        scopes = await inbox.scopes(now)
         return {
             "revision": revision,
             "clock": int(now),
-            "questions": [view.pending(each, now) for each in await inbox.waiting(now)],
-            "scopes": [view.temporary_approval(scope, now) for scope in await inbox.scopes(now)],
-            "decided": [view.decided(each, now) for each in await inbox.decided(_HISTORY)],
+            "count": len(waiting),
+            "queue": waiting if is_list else [],
+            "cards": cards[:1] if is_list else waiting,
+            "scopes": [view.temporary_approval(scope, now, briefs.get(scope.similar)) for scope in scopes],
+            "decided": [view.decided(each, now) for each in decided],
             "draft": draft,
             "minutes": TEMPORARY_MINUTES,
             "longest_note": LONGEST_NOTE,
+            "most_facts": MOST_FACTS,
             "token": token,
         }
 
@@ -376,3 +389,14 @@ def _static(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
 
 def _is_open(grant: ApprovalRequest, now: float) -> bool:
     return grant.out_of_band and grant.state is RequestState.OPEN and grant.expires > now
+
+
+def _brief(grant: ApprovalRequest) -> str:
+    """Return what a request is about, for a message that fits into a cookie."""
+    brief = view.sentences(grant.tool, grant.preview).brief
+    return brief if len(brief) <= _LONGEST_BRIEF else view.title(grant.tool)
+
+
+def _said(text: str, *, good: bool) -> dict[str, Any]:
+    """Return the template data of a message on top of the page."""
+    return {"parts": view.parts(text), "good": good}

@@ -3,9 +3,10 @@
 Values from Fastn or the agent pass through `shown` untruncated, so that people can read everything they approve.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from pydantic import JsonValue
 from pydantic_core import to_json
@@ -14,16 +15,11 @@ from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.approval.request import TYPES, can_be_temporary, temporary
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval, account_name
+from fastn_mcp.guard.sentences.facts import Sentences, read
 from fastn_mcp.redaction import quote, sanitize
 
-_EFFECTS = {
-    "write": "Changes the account",
-    "external": "Acts on connected systems",
-    "spend": "Spends credits",
-    "access": "Gives access",
-    "trash": "Moves to Trash",
-    "destroy": "Destroys",
-}
+_HARMLESS = frozenset({"write", "external", "spend", "access", "trash"})
+"""Effects that lose nothing for good."""
 _BY = {
     "local_page": "on this page",
     "client_form": "in the client's form",
@@ -36,8 +32,12 @@ _BY = {
 }
 _FIELDS = {
     "call", "arguments", "account", "effect", "does", "undo", "target", "changes", "more_changes", "used_by",
-    "not_checked", "calls", "effects", "number", "makes", "says", "approval", "then", TYPES,
+    "not_checked", "calls", "effects", "number", "makes", "says", "approval", "because", "asked_by", "then", "notes",
+    "defaults", "costs", "may_be_used_by", TYPES,
 }  # fmt: skip
+_LONGEST_HEADING = 80
+"""Characters of a first sentence in large type."""
+_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 _EXAMPLES = 5
 """Maximum number of dependents of one kind that are named."""
@@ -46,65 +46,112 @@ View = dict[str, Any]
 """Template variables by name."""
 
 
+class Part(NamedTuple):
+    """A part of a sentence: our words, or a name or value of Fastn or the agent."""
+
+    text: str
+    is_name: bool
+
+
+def parts(sentence: str) -> list[Part]:
+    """Split a sentence into our words and the quoted names and values, without their quotation marks."""
+    found: list[Part] = []
+    for number, text in enumerate(_NAME.split(sanitize(sentence))):
+        if text or number % 2:
+            found.append(Part(text.replace('\\"', '"') if number % 2 else text, bool(number % 2)))
+    return found
+
+
+def sentences(tool: str, card: Mapping[str, JsonValue]) -> Sentences:
+    """Return the sentences of a stored preview. An earlier version stored it without them."""
+    if (says := read(card)) is not None:
+        return says
+    target = _mapping(card.get("target"))
+    name = _text(target.get("name") or target.get("id") or card.get("makes"))
+    what = f"{title(tool)}{f' {quote(name, len(name))}' if name else ''}"
+    kinds = ", ".join(quote(_mapping(gap).get("what") or gap) for gap in _items(card.get("not_checked")))
+    return Sentences(
+        f"{what}.", what, what, "" if card.get("effect") in _HARMLESS else "What it loses for good was not recorded.",
+        quote(card["undo"], 1 << 20) if card.get("undo") else "", f"Could not be checked: {kinds}." if kinds else "",
+    )  # fmt: skip
+
+
 def pending(pending: PendingRequest, now: float) -> View:
     """Return the template data of a pending request."""
     request = pending.request
     card = request.preview
-    effect = _text(card.get("effect"))
     calls = [_mapping(row) for row in _items(card.get("calls"))]
     return {
         **_call(request.id, request.tool, card),
         "id": request.id,
-        "subject": _subject(request),
         "calls": [_call(f"{request.id}-{_number(each.get('number'))}", "", each) for each in calls],
-        "principal": sanitize(request.principal),
+        "asked_by": sanitize(asker(request)),
         "account": sanitize(account_name(request.account)),
-        "effect": effect if effect in _EFFECTS else "unknown",
-        "effect_words": _EFFECTS.get(effect, "Unknown effect"),
-        "does": sanitize(_text(card.get("does"))),
         "expected": None if request.expected is None else sanitize(request.expected),
         "types": sanitize(_text(card.get(TYPES))),
         "barred": pending.barred,
         "progress": None if pending.progress is None else sanitize(pending.progress),
-        "temporary": sanitize(temporary(request)) if can_be_temporary(request) else None,
-        "asked": _time(request.created, ago(now - request.created)),
+        "temporary": parts(temporary(request)) if can_be_temporary(request) else None,
         "until": _time(request.expires, left(request.expires - now)),
     }
 
 
+def asker(request: ApprovalRequest) -> str:
+    """Return who asks: the name of the client or the person, as they gave it, or else the principal."""
+    return _text(request.preview.get("asked_by")) or request.principal
+
+
 def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
     """Return the template data of a call. `key` is unique on the page. `tool` defaults to that of the preview."""
-    target = _mapping(card.get("target"))
-    name, id_, tool = target.get("name"), target.get("id"), tool or sanitize(_text(card.get("call")))
+    tool = tool or sanitize(_text(card.get("call")))
+    says, id_ = sentences(tool, card), _mapping(card.get("target")).get("id")
+    arguments = _mapping(card.get("arguments"))
+    permissions = _items(arguments.get("permissions"))
     return {
         "key": key,
         "number": str(_number(card.get("number"))),
-        "title": title(tool),
         "tool": tool,
-        "arguments": [_field(field, value) for field, value in _mapping(card.get("arguments")).items()],
-        "target_name": None if name is None else shown(name),
-        "target_id": None if id_ is None else shown(id_),
-        "undo": sanitize(_text(card.get("undo"))),
+        "first": parts(says.first),
+        "is_long": len(says.first) > _LONGEST_HEADING,
+        "plain": "".join(part.text for part in parts(says.brief)),
+        "brief": parts(says.brief),
+        "button": parts(says.button),
+        "lost": parts(says.lost),
+        "then": parts(says.then),
+        "unchecked": parts(says.unchecked),
+        "because": parts(_text(card.get("because"))),
+        "notes": parts(" ".join(filter(None, map(_text, (card.get("costs"), *_items(card.get("notes"))))))),
+        "facts": [{"name": name, "value": parts(said)} for name, said in says.facts],
+        "arguments": [_field(field, value) for field, value in arguments.items()],
+        "target_id": None if id_ is None or id_ in arguments.values() else shown(id_),
         "changes": [_change(_mapping(change)) for change in _items(card.get("changes"))],
         "more_changes": _number(card.get("more_changes")),
+        "permissions": [shown(each) for each in permissions],
         "used": [_used(_mapping(used)) for used in _items(card.get("used_by"))],
-        "not_checked": [sanitize(_text(_mapping(gap).get("what") or gap)) for gap in _items(card.get("not_checked"))],
+        "may_use": [_used(_mapping(used)) for used in _items(card.get("may_be_used_by"))],
         # Fields of the preview that the template does not know.
         "also": [_field(field.replace("_", " "), value) for field, value in card.items() if field not in _FIELDS],
     }
 
 
-def temporary_approval(scope: TemporaryApproval, now: float) -> View:
-    """Return the template data of an active temporary approval."""
+def temporary_approval(scope: TemporaryApproval, now: float, brief: str | None) -> View:
+    """Return the template data of an active temporary approval. `brief` says what it covers, by name."""
+    what = brief or f"{scope.tool} on {quote(scope.target)}"
     return {
         "id": scope.id,
-        "tool": scope.tool,
-        "target": shown(scope.target),
+        "what": parts(what),
+        "plain": "".join(part.text for part in parts(what)),
         "principal": sanitize(scope.principal),
         "account": sanitize(account_name(scope.account)),
-        "extent": sanitize(scope.extent),
+        "extent": parts(scope.extent),
         "until": _time(scope.expires, left(scope.expires - now)),
     }
+
+
+def briefs(requests: Iterable[DecidedRequest]) -> dict[str, str]:
+    """Return what each decided request covers in a few words, by `ApprovalRequest.similar`."""
+    found = {entry.request.similar or "": sentences(entry.request.tool, entry.request.preview) for entry in requests}
+    return {similar: says.brief for similar, says in found.items() if similar}
 
 
 def decided(decided: DecidedRequest, now: float) -> View:
@@ -115,8 +162,7 @@ def decided(decided: DecidedRequest, now: float) -> View:
     by = _BY.get(request.by, sanitize(request.by)) if request.by else ""
     return {
         "key": f"{request.id}.{outcome}",
-        "title": title(request.tool),
-        "subject": _subject(request),
+        "what": parts(sentences(request.tool, request.preview).brief),
         "good": good,
         "outcome": outcome,
         "by": by if decided.who is None else f"by {sanitize(decided.who)}",
@@ -204,18 +250,16 @@ def _note(note: str) -> str:
     return '"' + "\n".join(sanitize(line) for line in note.split("\n")) + '"'
 
 
-def _subject(request: ApprovalRequest) -> str | None:
-    """Return a short subject for the heading. The full target is shown below it."""
-    target = _mapping(request.preview.get("target"))
-    name = target.get("name") or request.target or request.preview.get("makes")
-    return quote(name, 80) if isinstance(name, str) else None
-
-
 def _change(change: Mapping[str, JsonValue]) -> View:
     """Return the template data of one changed field, before and after."""
-    field = sanitize(_text(change.get("field")))
-    before = shown(change["from"]) if "from" in change else "not shown by Fastn"
-    return {"field": field, "before": before, "after": shown(change.get("to"))}
+    before = _bare(change["from"]) if "from" in change else None
+    after = _bare(change.get("to"))
+    return {"field": sanitize(_text(change.get("field"))), "before": before, "after": after}
+
+
+def _bare(value: JsonValue) -> str:
+    """Render an untruncated value for a box: text without quotation marks."""
+    return "".join(part.text for part in parts(quote(value, len(value)))) if isinstance(value, str) else shown(value)
 
 
 def _used(used: Mapping[str, JsonValue]) -> View:
@@ -226,10 +270,11 @@ def _used(used: Mapping[str, JsonValue]) -> View:
     return {"count": count, "examples": [_example(example) for example in examples]}
 
 
-def _example(example: Mapping[str, JsonValue]) -> str:
+def _example(example: Mapping[str, JsonValue]) -> list[Part]:
     """Return the name of a dependent, with its state and last run."""
     facts = ", ".join(_text(example[name]) for name in ("state", "last_run") if name in example)
-    return quote(example.get("name", example.get("id")), 120) + (f" ({sanitize(facts)})" if facts else "")
+    name = parts(quote(example.get("name", example.get("id")), 120))
+    return [*name, Part(" ", is_name=False), Part(sanitize(facts), is_name=True)] if facts else name
 
 
 def _mapping(value: JsonValue) -> Mapping[str, JsonValue]:

@@ -29,7 +29,7 @@ from fastn_mcp.guard.audit.recorder import Recorder, record_expired
 from fastn_mcp.guard.evaluation import ApprovedCall, BudgetCheck, CallEvaluation, Evaluation
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, Vote, holder
 from fastn_mcp.guard.policy import Decision
-from fastn_mcp.redaction import quote
+from fastn_mcp.redaction import quote, redact_text
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
@@ -86,6 +86,8 @@ class Caller:
     form: FormChannel | None
     rights: Rights | None = None
     """Scopes of the sign-in. None if nobody signs in: whoever runs this process then has the whole account."""
+    name: str = ""
+    """Name of the person who signed in, or else of the client, as they gave it. It permits nothing."""
     waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     """Context in which the call waits for a person, and holds no concurrency slot."""
 
@@ -409,6 +411,11 @@ class ApprovalFlow:
     def _request(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
         now, tool, decision = self._now(), evaluation.batch.tool, evaluation.verdict.decision
         is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
+        preview = evaluation.preview.stored()
+        if evaluation.person_types:
+            preview[TYPES] = evaluation.person_types
+        if caller.name:
+            preview["asked_by"] = redact_text(caller.name)
         return ApprovalRequest(
             id=self._system.token(),
             principal=caller.principal,
@@ -421,7 +428,7 @@ class ApprovalFlow:
             expected=evaluation.preview.expected if decision is Decision.TYPED or is_severe else None,
             allows_temporary=evaluation.similar is not None and tool.target is not None,
             out_of_band=out_of_band,
-            preview=evaluation.preview.stored() | ({TYPES: evaluation.person_types} if evaluation.person_types else {}),
+            preview=preview,
             text=tuple(evaluation.preview.lines()),
             created=now,
             expires=now + self._lifetime,

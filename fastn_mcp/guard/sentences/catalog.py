@@ -61,6 +61,7 @@ def describe(facts: Facts) -> Sentences:
 def describe_batch(calls: Mapping[int, Sentences]) -> Sentences:
     """Return the sentences of a batch, from those of its calls by number."""
     count, losing = len(calls), [number for number, each in calls.items() if each.lost]
+    unsure = [str(number) for number, each in calls.items() if each.unchecked]
     these = f"Make {counted(count, 'change')}"
     if losing:
         which = "Number" if len(losing) == 1 else "Numbers"
@@ -74,7 +75,7 @@ def describe_batch(calls: Mapping[int, Sentences]) -> Sentences:
         brief=these,
         lost=" ".join(f"{number}: {calls[number].lost}" for number in losing),
         then="They are sent in this order." if count > 1 else "",
-        unchecked=" ".join(f"{number}: {each.unchecked}" for number, each in calls.items() if each.unchecked),
+        unchecked=f"Could not be checked in full: {series(unsure)}." if unsure else "",
     )
 
 

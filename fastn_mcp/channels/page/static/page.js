@@ -6,6 +6,7 @@
   const root = document.body.dataset.root;
   const announce = document.getElementById("announce");
   const live = document.getElementById("live");
+  const open = document.querySelector(".queue [aria-current]");
   const SETTLE = 700; // milliseconds in which a page that has just moved under the pointer takes no decision
   const TICK = 10_000;
   const RETRY = 3_000;
@@ -17,6 +18,7 @@
   let again = false;
   let retry = 0;
   let out = false; // no longer let in
+  let lostFocus = false; // what had the focus is gone
 
   const say = (text) => {
     announce.textContent = "";
@@ -63,6 +65,7 @@
     const old = new Map([...list.children].map((child) => [child.dataset.key, child]));
     const added = [];
     let removed = 0;
+    lostFocus = false;
     const kept = [...fresh.children].map((child) => {
       const known = old.get(child.dataset.key);
       old.delete(child.dataset.key);
@@ -71,7 +74,7 @@
       return child;
     });
     for (const gone of old.values()) {
-      if (gone.contains(document.activeElement)) document.getElementById("waiting").focus();
+      lostFocus ||= gone.contains(document.activeElement);
       gone.remove();
       removed += 1;
     }
@@ -81,26 +84,79 @@
     return { added, removed };
   };
 
-  const take = (fresh) => {
-    for (const id of ["waiting", "lead"]) {
-      document.getElementById(id).textContent = fresh.querySelector(`#${id}`).textContent;
+  // The first card has the only heading of level 1, to which the page's first link leads.
+  const promote = () => {
+    for (const [place, card] of [...main.querySelectorAll(".card")].entries()) {
+      const old = card.querySelector(".first");
+      const id = place === 0 ? "request" : `request-${card.dataset.key}`;
+      card.setAttribute("aria-labelledby", id);
+      if (old.tagName === (place === 0 ? "H1" : "H2")) continue;
+      const heading = document.createElement(place === 0 ? "h1" : "h2");
+      for (const { name, value } of old.attributes) heading.setAttribute(name, value);
+      heading.id = id;
+      heading.append(...old.childNodes);
+      old.replaceWith(heading);
     }
+  };
+
+  const take = (fresh) => {
     const count = Number(fresh.dataset.count);
-    document.title = document.title.replace(/^(\(\d+\) )?/, count ? `(${count}) ` : "");
+    const waits = count === 0 ? "Nothing waits for you" : count === 1 ? "One call waits for you" : `${count} calls wait for you`;
+    document.getElementById("waiting").textContent = waits;
     const said = [];
+    const was = new Set(known());
+    // A list of requests appears with the third and goes with the last but two.
+    const queue = fresh.querySelector(".queue");
+    main.classList.toggle("many", queue !== null);
+    if (queue === null) main.querySelector(".queue")?.remove();
+    else if (!main.querySelector(".queue")) main.prepend(queue.cloneNode(true));
+    for (const section of fresh.querySelectorAll(".rest section")) {
+      if (!main.querySelector(`[aria-labelledby="${section.getAttribute("aria-labelledby")}"]`)) {
+        main.querySelector(".rest").prepend(section.cloneNode(true));
+      }
+    }
     for (const list of main.querySelectorAll("[data-list]")) {
-      const { added, removed } = merge(list, fresh.querySelector(`[data-list="${list.dataset.list}"]`));
+      const other = fresh.querySelector(`[data-list="${list.dataset.list}"]`);
+      if (other === null) { list.closest("section").remove(); continue; }
+      const { added, removed } = merge(list, other);
       if (list.dataset.list !== "questions" || added.length + removed === 0) continue;
       settle();
-      for (const question of added) {
-        question.classList.add("new");
-        said.push(`New question: ${question.querySelector("h2").textContent}.`);
-      }
-      if (removed) said.push(removed === 1 ? "One question is over." : `${removed} questions are over.`);
+      promote();
+      if (removed && lostFocus) document.getElementById("request").focus();
     }
-    if (said.length) say(`${said.join(" ")} ${document.getElementById("waiting").textContent}.`);
+    mark();
+    const open = known();
+    const fewer = [...was].filter((key) => !open.includes(key)).length;
+    for (const key of open) if (!was.has(key)) said.push(`New request: ${plain(key)}.`);
+    if (fewer) said.push(fewer === 1 ? "One request is over." : `${fewer} requests are over.`);
+    document.title = document.title.replace(/^(\(\d+\) )?/, count ? `(${count}) ` : ""); // never with a name in it
+    if (said.length) say(`${said.join(" ")} ${waits}.`);
     main.dataset.revision = fresh.dataset.revision;
     skew = Date.now() - Number(fresh.dataset.clock) * 1000;
+  };
+
+  // Keys of the requests that wait, in the list or, without one, as cards.
+  const known = () => [...main.querySelectorAll(main.querySelector(".queue") ? ".queue li" : ".card")]
+    .map((each) => each.dataset.key);
+
+  const plain = (key) => (main.querySelector(`.queue li[data-key="${key}"] .what`)?.textContent
+    ?? main.querySelector(`.card[data-key="${key}"]`).dataset.plain);
+
+  const mark = () => {
+    const key = main.querySelector(".card")?.dataset.key;
+    for (const item of main.querySelectorAll(".queue li")) {
+      const link = item.querySelector("a");
+      if (item.dataset.key === key) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+    }
+  };
+
+  // The request that is open: the one in which somebody works, or else the one of the address.
+  const current = () => {
+    const cards = [...main.querySelectorAll(".card")];
+    const used = cards.find((card) => card.contains(document.activeElement))
+      ?? cards.find((card) => [...card.querySelectorAll("input:not([type=hidden]), textarea")].some((field) => field.value));
+    return (used ?? cards[0])?.dataset.key ?? "";
   };
 
   const settle = () => {
@@ -113,7 +169,7 @@
     if (refreshing) { again = true; return; }
     refreshing = true;
     try {
-      const answer = await fetch(`${root}now`, { cache: "no-store", credentials: "same-origin", redirect: "error" });
+      const answer = await fetch(`${root}now?request=${encodeURIComponent(current())}`, { cache: "no-store", credentials: "same-origin", redirect: "error" });
       if (answer.status === 403) { lost("You are no longer let in"); return; }
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (!answer.ok) {
@@ -165,24 +221,22 @@
 
   // Forms
 
+  const hint = (input, is, text) => {
+    const line = document.getElementById(input.id.replace("name-", "hint-"));
+    line.dataset.is = is;
+    if (line.textContent !== text) line.textContent = text;
+    if (is === "no") input.setAttribute("aria-invalid", "true");
+    else input.removeAttribute("aria-invalid");
+  };
+
   const check = (input) => {
-    const hint = document.getElementById(input.id.replace("name-", "hint-"));
     const expected = input.dataset.expected;
-    const matches = input.value === expected;
     // The server also accepts an escaped name in its original form.
-    const begins = expected.startsWith(input.value) || expected.includes("\\u{");
-    if (matches) {
-      hint.dataset.state = "match";
-      hint.textContent = "This is the name. You can approve.";
-    } else if (begins) {
-      delete hint.dataset.state;
-      hint.textContent = "Letter by letter, so that it is this one and no other.";
-    } else {
-      hint.dataset.state = "wrong";
-      hint.textContent = "This is not the same: look at capitals, spaces and signs.";
-    }
-    if (matches || begins) input.removeAttribute("aria-invalid");
-    return matches || expected.includes("\\u{");
+    const isEscaped = expected.includes("\\u{");
+    if (input.value === expected) hint(input, "yes", "It matches.");
+    else if (isEscaped || expected.startsWith(input.value)) hint(input, "", "Capitals and spaces count.");
+    else hint(input, "no", "Not the same: check capitals and spaces.");
+    return input.value === expected || isEscaped;
   };
 
   document.addEventListener("input", (event) => {
@@ -194,15 +248,12 @@
     const input = form.querySelector("[data-expected]");
     if ("settling" in main.dataset && main.contains(form)) { // signing out decides nothing
       event.preventDefault();
-      say("The page has just changed. Look again, then decide.");
+      say("The page has just changed. Read it, then decide.");
     } else if ("sent" in form.dataset) {
       event.preventDefault();
     } else if (input && !check(input) && input.checkValidity()) {
       event.preventDefault();
-      const hint = document.getElementById(input.id.replace("name-", "hint-"));
-      hint.dataset.state = "wrong";
-      hint.textContent = "Not approved: what you typed is not the same yet.";
-      input.setAttribute("aria-invalid", "true");
+      hint(input, "no", "Not approved: it is not the same yet.");
       input.focus();
     } else {
       form.dataset.sent = "";
@@ -220,7 +271,22 @@
     if (!document.hidden) refresh();
   });
 
+  // Arrow keys in the list; Enter opens. No key approves by itself: a key meant for another window must not.
+  document.addEventListener("keydown", (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const links = [...main.querySelectorAll(".queue a")];
+    const at = links.indexOf(document.activeElement);
+    if (!step || at < 0) return;
+    event.preventDefault();
+    links[at + step]?.focus();
+  });
+
+  settle(); // a click meant for the page before
   setInterval(() => { if (tell()) refresh(); }, TICK);
+  if (open) { // the one before stays in view
+    const list = open.closest("ol");
+    list.scrollTop = open.offsetTop - list.offsetTop - open.offsetHeight;
+  }
   tell();
   watch();
 })();
