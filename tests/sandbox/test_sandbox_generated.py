@@ -46,7 +46,7 @@ def _activate(account: Fastn, key: str) -> None:
 def _limit(account: Fastn, key: str, events: int) -> None:
     row = account.sandbox.state.get("customers", key)
     if row is not None:
-        quota = {"quotaOverrides": {"events.day": events}}
+        quota: dict[str, Any] = {"quotaOverrides": {"events.day": events}}
         account(UpdateCustomer(customer_id=key, name=row["name"], admin_email=row["adminEmail"], extra=quota))
 
 
