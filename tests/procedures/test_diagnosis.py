@@ -289,8 +289,19 @@ async def test_verdict_of_a_workflow_that_works_again(world: World) -> None:
 async def test_verdict_says_why_a_workflow_does_not_run(world: World, workflow: str, why: str) -> None:
     """Fastn's documentation: not published is the most common cause of "the API did nothing"; Active is not firing."""
     found = await diagnosed(world, workflow)
-    assert found["verdict"].startswith("No runs completed or failed in 72 hours: ")
+    assert re.match(
+        r"No runs completed or failed in 72 hours(: | \(2 runs under way or cancelled\): )", found["verdict"]
+    )
     assert why in found["verdict"]
+
+
+async def test_last_run_before_the_period_says_why_a_trigger_was_switched_off(world: World) -> None:
+    """Ours: after too many failures there are no further runs, and the cause is older than the period."""
+    nightly = str(world.sandbox.state.named("triggers", "Nightly contact sync", by="name")["id"])
+    row = add_run(world, CONTACTS, 80, error={"headline": "Cin7 refused the contact"})
+    found = await diagnosed_by(world, trigger_id=nightly)
+    assert "the last run, 3 days ago, failed: Cin7 refused the contact" in found["verdict"]
+    assert found["runs"]["last_run"].startswith(str(row["id"]))
 
 
 async def test_trigger_with_failed_subscription_never_fires(world: World) -> None:

@@ -140,6 +140,7 @@ class _Answer:
             completed=_int(totals.get("completed")),
             last_success=evidence.last_success(),
             knows_success=evidence.knows_success,
+            last_before=evidence.last_before(),
             records=list(evidence.run_records.values()),
             scopes=len({run.scope for run in self._failures}),
             of_customer=self._subject.customer is not None and not self._subject.workflows,
@@ -175,12 +176,16 @@ class _Answer:
         }
         if facts.failures is None:
             totals = {name: count for name, count in totals.items() if name != "failed"}
-        last, before = facts.last_success, self._evidence.last_before()
+        last, before = facts.last_success, facts.last_before
         return {
             "hours": facts.period.hours,
             **totals,
             "last_success": aged(last.at, self._now) if last and last.at else facts.last_success_in_words,
-            **({"last_run": aged(before.at, self._now)} if not facts.runs and before and before.at else {}),
+            **(
+                {"last_run": f"{before.id}, {aged(before.at, self._now)}"}
+                if not facts.runs and before and before.at
+                else {}
+            ),
         }
 
     def _remedy(self, cause: FailureGroup, newest: EndedRun) -> Remedy:

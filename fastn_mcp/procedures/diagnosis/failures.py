@@ -100,6 +100,10 @@ class EndedRun:
         return short(reason or ("it took too long" if self.timed_out else ""), 120).rstrip(".")
 
     @property
+    def has_failed(self) -> bool:
+        return run_state(self.row).is_failure
+
+    @property
     def scope(self) -> Scope:
         """The runs of its workflow for its customer."""
         return Scope(self.workflow, self.customer)

@@ -24,6 +24,8 @@ class RunFacts:
     completed: int | None
     last_success: EndedRun | None
     knows_success: bool
+    last_before: EndedRun | None
+    """The newest run from before the period."""
     records: Sequence[RunRecord]
     """How the runs ended of the workflows and customers with most failures."""
     scopes: int
@@ -116,6 +118,11 @@ def _since(facts: RunFacts, records: Sequence[RunRecord]) -> str:
 
 def _idle(facts: RunFacts) -> str:
     reasons = [*facts.blocked]
+    before = facts.last_before
+    if before is not None and before.at is not None and before.has_failed and not facts.runs:
+        reasons.append(
+            f"the last run, {age(before.at, facts.period.now)}, failed: {before.reason or 'it does not say why'}"
+        )
     if facts.triggers is None:
         reasons.append("triggers could not be read")
     elif not facts.triggers:
@@ -126,7 +133,8 @@ def _idle(facts: RunFacts) -> str:
         if any(trigger.state is State.LIVE for trigger in facts.triggers):
             reasons.append("a trigger is active and may not have been due")
     why, last = "; ".join(reasons), sentence(facts.last_success_in_words)
-    return f"No runs completed or failed in {facts.period}: {why}. {last}."
+    others = f" ({counted(facts.runs, 'run')} under way or cancelled)" if facts.runs else ""
+    return f"No runs completed or failed in {facts.period}{others}: {why}. {last}."
 
 
 def _not_started(facts: RunFacts) -> str:
