@@ -54,7 +54,8 @@ def changed(seed: int) -> Callable[[datetime, random.Random], SandboxState]:
             begun = now - timedelta(minutes=chance.randrange(10, 60 * 24 * 6))
             owner = None if customer is None else str(customer["id"])
             status = chance.choice(["completed", "completed", "failed", "failed", "timeout", "cancelled"])
-            error = chance.choice([no_connection("shopify", owner or "x"), out_of_memory(), {"message": "odd"}])
+            errors: list[Any] = [no_connection("shopify", owner or "x"), out_of_memory(), {"message": "odd"}]
+            error = chance.choice(errors)
             error = timed_out(30_000) if status == "timeout" else error if status == "failed" else None
             key = state.short_id("exec")
             state.put(
