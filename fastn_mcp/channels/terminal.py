@@ -145,8 +145,8 @@ class Terminal:
         return _CLOSED
 
     async def _ask_typed(self, expected: str, noun: str, *, may_wait: bool) -> Answer:
-        enter = "Enter = leave it waiting" if may_wait else "Enter = decline"
-        while (typed := await self.line(f"the {noun}, n = decline, {enter}")) is not None:
+        keys = "n = decline, Enter = leave it waiting" if may_wait else "n or Enter = decline"
+        while (typed := await self.line(f"the {noun}, {keys}")) is not None:
             # Accept the sanitized form too: the text may contain characters that no keyboard has.
             if typed in (expected.strip(), sanitize(expected).strip()):
                 return Approve(expected)

@@ -38,6 +38,7 @@ from fastn_mcp.guard.approval.request import (
     Approve,
     Decline,
     NoAnswer,
+    asker,
     can_be_temporary,
     question,
     temporary_approval,
@@ -86,12 +87,11 @@ class TerminalApprovals:
             request = pending[0]
             seen.add(request.id)
             more = f" {len(pending) - 1} more." if len(pending) > 1 else ""
-            terminal.say(f"\n{_headline(request)}{more}")
             if request.required == Decision.FOUR_EYES.value:
                 terminal.say(
                     "Two people have to approve it, and a terminal cannot tell people apart: decline it, or leave it."
                 )
-            match await terminal.ask(question(request), may_wait=True):
+            match await terminal.ask(question(request, f"{_headline(request)}{more}"), may_wait=True):
                 case Approve(_, minutes):
                     terminal.say(await self.approve(request, minutes))
                 case Decline(note):
@@ -215,16 +215,25 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
     elif not waiting:
         say("Nothing waits for an approval.")
     elif (terminal := Terminal.here()) is not None and sys.stdout.isatty():
-        store.use(partial(TerminalApprovals.walk, terminal=terminal))
+        _decide(store, terminal)
     else:
         for request in waiting:
-            say("\n".join(sanitize(line) for line in (_headline(request), *request.text, "")))
+            say("\n".join(sanitize(line) for line in (*request.text, _headline(request), "")))
         say(f"Nothing was decided: deciding needs a person at a terminal. Run there: {store.program.to('approvals')}")
     if not as_json:
         for line in _expired(store):
             say(line)
         for line in _other_stores(store, start):
             click.echo(line)  # not wrapped: it ends with a command to paste
+
+
+def _decide(store: ApprovalStore, terminal: Terminal) -> None:
+    """Ask about each pending request. Ctrl-C leaves the one that was asked about undecided."""
+    try:
+        store.use(partial(TerminalApprovals.walk, terminal=terminal))
+    except KeyboardInterrupt:
+        click.echo("\nfastn-mcp: Stopped. The last call was not decided: it still waits.", err=True)
+        sys.exit(130)
 
 
 @approvals_group.command(name="scopes")
@@ -398,7 +407,7 @@ _TOO_LATE = "Nothing was decided: it was decided elsewhere meanwhile, or has exp
 
 
 def _headline(request: ApprovalRequest) -> str:
-    return f"{request.principal} asked at {_clock(request.created)}; it waits until {_clock(request.expires)}."
+    return f"{asker(request)} asked at {_clock(request.created)}; it waits until {_clock(request.expires)}."
 
 
 def _clock(seconds: float) -> str:

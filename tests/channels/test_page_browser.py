@@ -454,6 +454,12 @@ async def test_axe_finds_no_violations(scheme: str, size: ViewportSize, desk: De
 
     tab = await visit(chromium, desk, viewport=size, color_scheme=scheme)
     await look("empty")
+    await desk.ask(question("first", expected="Globex"), update_of_workflow("second"))
+    await tab.reload()
+    await look("two")
+    now = desk.clock.now().timestamp()
+    for seen in ("first", "second"):
+        await moved(desk.ledger, seen, [RequestState.OPEN], RequestState.STALE, now)
     await everything(desk)
     root = tab.url
     for opened in ("grant-4", "grant-8", "grant-9", "grant-3", "grant-2", "grant-1"):

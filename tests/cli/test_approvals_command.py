@@ -186,6 +186,31 @@ def test_y_approves_one_call(state: Folder) -> None:
     assert KEY not in (state.folder / "audit.jsonl").read_text()
 
 
+def test_the_sentence_comes_before_who_asked(state: Folder) -> None:
+    """Ours: what would happen is the first line, who asks and until when the last but one."""
+    state.add_request(preview={**GRANT.preview, "asked_by": "Claude Code"})
+    with state.at_a_terminal() as person:
+        lines = [line.strip() for line in person.sees(CHOICES).splitlines() if line.strip()]
+        person.types("\r")
+        person.sees("Left waiting.")
+        person.leaves()
+    assert lines[0] == GRANT.text[0]
+    assert sum("Claude Code asked at" in line for line in lines) == 1
+    assert lines.index(GRANT.text[-1]) < next(n for n, line in enumerate(lines) if line.startswith("Claude Code asked"))
+
+
+def test_ctrl_c_leaves_the_call_waiting_and_says_so(state: Folder) -> None:
+    """Ours: neither a decline nor silence."""
+    state.add_request()
+    with state.at_a_terminal() as person:
+        person.sees(CHOICES)
+        code, message = person.gives_up()
+    assert code == 130
+    assert "fastn-mcp: Stopped. The last call was not decided: it still waits." in message
+    assert "Traceback" not in message
+    assert state.grant().state is RequestState.OPEN
+
+
 def test_n_declines_with_a_note(state: Folder) -> None:
     """Ours: the note reaches the agent by the ledger, and the circuit breaker counts the decline."""
     state.add_request()

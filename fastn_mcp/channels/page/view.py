@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
 from fastn_mcp.fastn.names import counted
-from fastn_mcp.guard.approval.request import TYPES, can_be_temporary, temporary
+from fastn_mcp.guard.approval.request import TYPES, asker, can_be_temporary, temporary
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval, account_name
 from fastn_mcp.guard.sentences.facts import Sentences, read
 from fastn_mcp.redaction import quote, sanitize
@@ -94,11 +94,6 @@ def pending(pending: PendingRequest, now: float) -> View:
         "temporary": parts(temporary(request)) if can_be_temporary(request) else None,
         "until": _time(request.expires, left(request.expires - now)),
     }
-
-
-def asker(request: ApprovalRequest) -> str:
-    """Return who asks: the name of the client or the person, as they gave it, or else the principal."""
-    return _text(request.preview.get("asked_by")) or request.principal
 
 
 def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:

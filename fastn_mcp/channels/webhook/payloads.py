@@ -16,6 +16,7 @@ from pydantic_core import to_json
 from standardwebhooks import Webhook
 
 from fastn_mcp.errors import Refused
+from fastn_mcp.guard.approval.request import asker
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, account_name
 from fastn_mcp.guard.sentences import facts as sentences
 from fastn_mcp.redaction import quote
@@ -71,7 +72,7 @@ def generic(request: WebhookRequest) -> dict[str, JsonValue]:
 def slack(request: WebhookRequest) -> dict[str, JsonValue]:
     """Return a Slack message whose buttons carry what a relay needs to answer. Raises `Refused` if it is too long."""
     grant = request.grant
-    texts = [f"{grant.principal} asks:", *grant.text]
+    texts = [f"{asker(grant)} asks:", *grant.text]
     if request.needed > 1:
         by = f" ({', '.join(request.approved)})" if request.approved else ""
         texts.append(f"It takes {request.needed} approvers; {len(request.approved)} approved{by}.")

@@ -128,9 +128,15 @@ class Submitted:
         return Approve(minutes=TEMPORARY_MINUTES if value == APPROVE_TEMPORARILY else 0)
 
 
-def question(grant: ApprovalRequest) -> ApprovalForm:
-    """Return the form of an approval request."""
-    lines = [*grant.text, *([temporary(grant)] if can_be_temporary(grant) else [])]
+def asker(grant: ApprovalRequest) -> str:
+    """Return who asks: the name of the client or the person, as they gave it, or else the principal."""
+    name = grant.preview.get("asked_by")
+    return name if isinstance(name, str) else grant.principal
+
+
+def question(grant: ApprovalRequest, *further: str) -> ApprovalForm:
+    """Return the form of an approval request, with `further` lines before the instruction."""
+    lines = [*grant.text, *further, *([temporary(grant)] if can_be_temporary(grant) else [])]
     said = asked(grant.id, lines, grant.expected, can_be_temporary=can_be_temporary(grant), calls=count(grant))
     return replace(said, lifetime=grant.expires - grant.created)
 
