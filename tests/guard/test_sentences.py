@@ -136,7 +136,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "first": 'Overwrite customer "Globex", which exists.',
             "button": 'Overwrite "Globex"',
             "brief": 'Overwrite customer "Globex"',
-            "then": BACK,
+            "then": f'The name or slug is taken by "c1". {BACK}',
         },
     ),
     (
@@ -290,6 +290,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "first": 'Overwrite workflow "stock-levels", which exists.',
             "button": 'Overwrite "stock-levels"',
             "brief": 'Overwrite workflow "stock-levels"',
+            "then": 'The name or slug is taken by "w1".',
             "unchecked": "Could not be read, and cannot be restored: its code of now.",
         },
     ),
@@ -300,7 +301,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "first": 'Change the code of workflow "stock-levels".',
             "button": 'Change "stock-levels"',
             "brief": 'Change workflow "stock-levels"',
-            "then": f"Fastn may publish the new code within minutes, or not at all. {BACK}",
+            "then": f"Fastn may publish new code within minutes, or not at all. {BACK}",
         },
     ),
     (

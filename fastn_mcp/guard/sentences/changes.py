@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.fastn import cron
 from fastn_mcp.fastn.names import sentence
-from fastn_mcp.fastn.rows import objects, text, word
+from fastn_mcp.fastn.rows import key_of, objects, text, word
 from fastn_mcp.guard.sentences.facts import (
     Facts,
     Sentences,
@@ -55,7 +55,8 @@ def _created(
         return replace(made, unchecked="Its name or slug may be taken: Fastn may overwrite something.")
     lost, back, unknown = _changed_back(facts)
     over = say(facts, "Overwrite", first=f"Overwrite {facts.kind} {facts.name}, which exists.", further=further)
-    return replace(over, lost=lost, then=joined(back, _uses(facts)), unchecked=unknown)
+    taken = f"The name or slug is taken by {quoted(key_of(facts.row))}."
+    return replace(over, lost=lost, then=joined(taken, back, _uses(facts)), unchecked=unknown)
 
 
 def _uses(facts: Facts) -> str:
@@ -147,7 +148,9 @@ def update_connector(facts: Facts) -> Sentences:
 
 
 def update_workflow(facts: Facts) -> Sentences:
-    publishes = "Fastn may publish the new code within minutes, or not at all." if "code" in facts.given else ""
+    changed = facts.given.keys() - {"workflow_id"}
+    only_switches = changed == {"status"} and str(facts.given["status"]).lower() in (*_ON, *_OFF)
+    publishes = "" if only_switches else "Fastn may publish new code within minutes, or not at all."
     return updated(facts, "It can be changed back.", publishes)
 
 
