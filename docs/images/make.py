@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
+import anyio.to_thread
 from mcp import Client, StdioServerParameters
 from playwright.async_api import Browser, Page, ViewportSize, async_playwright
 
@@ -133,6 +134,7 @@ async def settled(tab: Page) -> None:
 
 async def several(tab: Page, count: int) -> None:
     await tab.get_by_text(f"{count} calls wait for you").first.wait_for()
+    await tab.reload()
     await settled(tab)
 
 
@@ -151,6 +153,18 @@ async def take(tab: Page, name: str) -> None:
     path = HERE / f"{name}.png"
     await tab.screenshot(path=path, animations="disabled")
     sys.stdout.write(f"written: {path}\n")
+
+
+def team() -> None:
+    """The approval page of a team, where two people have to approve, as its test sees it."""
+    test = "tests/end_to_end/test_approval_page_of_a_team.py"
+    with TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "long or not long", test]
+        subprocess.run(command, cwd=HERE.parent.parent, env=os.environ | {"PAGE_PICTURES": folder}, check=True)  # noqa: S603
+        for size, suffix in (("desktop", ""), ("phone", "-phone")):
+            path = HERE / f"approval-page-team{suffix}.png"
+            shutil.copyfile(Path(folder) / f"four-eyes-{size}.png", path)
+            sys.stdout.write(f"written: {path}\n")
 
 
 def approvals() -> str:
@@ -180,6 +194,7 @@ async def main() -> None:
     async with chromium() as browser:
         await terminal(browser)
         await page(browser)
+    await anyio.to_thread.run_sync(team)
 
 
 if __name__ == "__main__":
