@@ -14,6 +14,7 @@ import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
+from mcp.types import Implementation
 from ports import free_port
 from server_process import Connect, Upstream, body, environment, over_http, running
 
@@ -51,7 +52,8 @@ async def test_client_without_forms_is_approved_on_the_page(upstream: Upstream, 
     env = environment(upstream) | {"BROWSER": browser}
     server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
     with (tmp_path / "log").open("w+") as log:
-        async with Client(stdio_client(server, errlog=log), mode="2026-07-28") as client:
+        own = Implementation(name="claude-ai", title="Claude Desktop", version="1")
+        async with Client(stdio_client(server, errlog=log), mode="2026-07-28", client_info=own) as client:
             target = await globex(client)
             deletion = {"customer_id": target["id"]}
             results = [await client.call_tool("delete_customer", deletion) for _ in range(2)]
@@ -60,7 +62,7 @@ async def test_client_without_forms_is_approved_on_the_page(upstream: Upstream, 
             assert "Nothing was sent." in body(results[0])["message"]
             assert upstream.changes() == []
             (address,) = opened.read_text().split()
-            keys = await approve_on_page(address)
+            keys = await approve_on_page(address, "Claude Desktop")
             answers = [body(await client.call_tool("delete_customer", deletion)) for _ in range(2)]
             assert answers[0]["done"] == "delete_customer"
             assert answers[1]["outcome"] == "not_found"
@@ -72,13 +74,14 @@ async def test_client_without_forms_is_approved_on_the_page(upstream: Upstream, 
     assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
 
 
-async def approve_on_page(address: str) -> dict[str, str]:
-    """Approve on the page that a key file opens. Return the form that the file posts."""
+async def approve_on_page(address: str, client: str = "mcp") -> dict[str, str]:
+    """Approve on the page that a key file opens, which names the client. Return the form that the file posts."""
     page_url, keys = posted_by(address)
     async with httpx2.AsyncClient(follow_redirects=True) as person:
         entered = await person.post(page_url, data=keys, headers={"Origin": "null"})
         page = await person.get(entered.url.join(re.findall(r"url=([^\"]+)", entered.text)[0]))
         assert "Globex Exports" in page.text
+        assert f'<bdi class="plain">{client}</bdi> asks' in page.text
         form = re.search(r'<form class="approve"[^>]*action="([^"]*)".*?</form>', page.text, re.DOTALL)
         assert form is not None
         origin = f"{page.url.scheme}://{page.url.netloc.decode()}"
