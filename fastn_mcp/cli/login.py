@@ -31,7 +31,6 @@ from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.redaction import is_own_key, sanitize
 from fastn_mcp.tools.account import EXPIRES, ListApiKeys
-from fastn_mcp.tools.tool import FastnObject
 
 _LONGEST = 4096
 
@@ -243,8 +242,8 @@ async def check_key(parts: AccountParts) -> KeyCheck:
     except FastnError as error:
         return KeyCheck(None, f"Could not check whether the key works. {error}")
     page = found.result if isinstance(found, Done) else None
-    rows = cast("list[FastnObject]", getattr(page, "items", []))
-    mine = next((row for each in rows if is_own_key(parts.settings.api_key, row := each.model_dump())), None)
+    rows = cast("list[dict[str, JsonValue]]", getattr(page, "items", []))
+    mine = next((row for row in rows if is_own_key(parts.settings.api_key, row)), None)
     if mine is None:
         return KeyCheck(True, "The key works. It is not among the first 100 API keys, so its permissions are unknown.")
     mode, permissions = text(mine, "mode").lower(), text(mine, "permissions").lower()

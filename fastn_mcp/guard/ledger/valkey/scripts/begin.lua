@@ -5,9 +5,6 @@
 --   values
 -- Returns 1, 0 if its list has begun it, or -1 if the id is taken.
 local id, at, kept, number, count = ARGV[1], ARGV[2], ARGV[4], ARGV[6], tonumber(ARGV[8])
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  return -1
-end
 if number ~= '0' then
   local begun = redis.call('HGET', KEYS[4], number)
   local outcome = begun and redis.call('HGET', ARGV[5] .. begun, 'outcome')
@@ -16,6 +13,11 @@ if number ~= '0' then
       return 0
     end
   end
+end
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  return -1
+end
+if number ~= '0' then
   redis.call('HSET', KEYS[4], number, id)
   redis.call('PEXPIRE', KEYS[4], kept)
 end
