@@ -28,7 +28,7 @@ MEDIAN_CALLS = 3
 MEDIAN_TOKENS = 2_000
 """For all jobs."""
 
-LARGEST = 8_000
+LARGEST = 30_000
 """Characters of one answer."""
 
 

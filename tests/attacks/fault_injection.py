@@ -282,6 +282,7 @@ class Round:
             "FASTN_API_KEY": KEY,
             "FASTN_HTTP_TOKEN": HTTP_TOKEN,
             "FASTN_CONFIG": os.devnull,
+            "FASTN_APPROVAL_WAIT_SECONDS": "0",
             "FASTN_POLICY": str(policy),
             "FASTN_MODE": "auto",
         }

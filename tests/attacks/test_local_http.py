@@ -60,7 +60,7 @@ def home() -> Generator[Path]:
 
 def own(home: Path) -> dict[str, str]:
     folders = {"FASTN_CONFIG_DIR": str(home / "config"), "FASTN_STATE_DIR": str(home / "state")}
-    return {"FASTN_CONFIG": os.devnull, "FASTN_HTTP_TOKEN": ""} | folders
+    return {"FASTN_CONFIG": os.devnull, "FASTN_HTTP_TOKEN": "", "FASTN_APPROVAL_WAIT_SECONDS": "0"} | folders
 
 
 def bearer(home: Path) -> dict[str, str]:

@@ -80,8 +80,8 @@ def started(home: Path) -> StdioServerParameters:
     browser = home / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {home}/opened.new && mv {home}/opened.new {home}/opened\nsleep 20\n')
     browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
-    env = {"BROWSER": f"{browser} %s &", "FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": str(home / "config")}
-    env["FASTN_STATE_DIR"] = str(home / "state")
+    env = {"BROWSER": f"{browser} %s &", "FASTN_CONFIG": os.devnull, "FASTN_APPROVAL_WAIT_SECONDS": "0"}
+    env |= {"FASTN_CONFIG_DIR": str(home / "config"), "FASTN_STATE_DIR": str(home / "state")}
     return StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", "--sandbox"], env=env)
 
 

@@ -70,6 +70,7 @@ def environment(upstream: str, folder: Path) -> dict[str, str]:
         "FASTN_CONFIG_DIR": str(folder / "config"),
         "FASTN_STATE_DIR": str(folder / "state"),
         "FASTN_LOG_LEVEL": "debug",
+        "FASTN_APPROVAL_WAIT_SECONDS": "0",
     }
 
 

@@ -120,7 +120,7 @@ def served(state: Path, address: str, *more: str) -> Generator[None]:
     program = str(Path(sys.executable).with_name("fastn-mcp"))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FASTN_")}
     environment |= {"FASTN_CONFIG_DIR": str(state), "FASTN_STATE_DIR": str(state), "KEY": "fsk_test_sandbox"}
-    environment["FASTN_HTTP_TOKEN"] = TOKEN
+    environment |= {"FASTN_HTTP_TOKEN": TOKEN, "FASTN_APPROVAL_WAIT_SECONDS": "0"}
     server = subprocess.Popen([program, "--sandbox", "--http", address, *more], env=environment)
     try:
         wait_for(server, address)

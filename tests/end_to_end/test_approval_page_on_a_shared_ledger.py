@@ -127,7 +127,7 @@ async def test_approval_and_single_use_hold_across_replicas(
         assert (waits["status"], world.deleted()) == ("approval_required", 0)
         await expect(tab.get_by_role("heading", name="Delete customer")).to_be_visible()  # without a reload
         await approve(tab, "Delete customer", customer["name"])
-        await expect(tab.locator("#said")).to_contain_text("Approved: Delete customer.")
+        await expect(tab.locator("#said")).to_contain_text("Approved: Delete customer")
         assert world.approved() == [(world.other, '"Dana Example"')]
         assert world.deleted() == 0
 
@@ -217,6 +217,6 @@ async def test_killed_ledger_stops_changes_until_it_is_back(
         await anyio.to_thread.run_sync(world.valkey.start)
         await expect(tab.get_by_text("Up to date")).to_be_visible()
         await approve(tab, "Delete customer", customer["name"])
-        await expect(tab.locator("#said")).to_contain_text("Approved: Delete customer.")
+        await expect(tab.locator("#said")).to_contain_text("Approved: Delete customer")
         assert (await result(agents[0], "delete_customer", customer_id=customer["id"]))["done"] == "delete_customer"
         assert (world.deleted(), world.approved()) == (1, [(world.other, '"Dana Example"')])
