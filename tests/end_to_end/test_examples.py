@@ -116,7 +116,7 @@ def test_decline_reaches_the_agent_with_its_note(name: str, upstream: Upstream) 
 def test_plain_client_deletes_the_typed_name(upstream: Upstream) -> None:
     """Ours: the client shows the form, and the typed name is the approval."""
     with running_example("plain_client", upstream) as example:
-        assert "Sync TikTok Orders to Cin7 Core failed: " in example.user.sees("can be created again under a new id.")
+        assert "Sync TikTok Orders to Cin7 Core failed: " in example.user.sees("can be created again, under a new id.")
         example.user.sees(f'"{NAME}" > ')
         assert example.changes() == PAUSED
         time.sleep(READING)
