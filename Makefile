@@ -220,7 +220,7 @@ growth: $(READY) ## What a unit of work costs, by how much there is; into docs/m
 	@$(BIN)/python benchmarks/growth.py $(ARGS)
 
 tokens: $(READY) .cache/fastmcp/ready ## What thirty jobs cost agents, and a bridge; into docs/measured.md: make tokens ARGS=--write
-	@PYTHONPATH=tests:tests/end_to_end $(BIN)/python benchmarks/agents/run.py --fastmcp .cache/fastmcp/bin/python $(ARGS)
+	@PYTHONPATH=benchmarks:tests:tests/end_to_end $(BIN)/python benchmarks/agents/run.py --fastmcp .cache/fastmcp/bin/python $(ARGS)
 
 replicas: $(READY) ## What replicas hold: two against one, behind nginx, and the memory of a thousand idle clients
 	@PYTHONPATH=tests:tests/end_to_end $(BIN)/python benchmarks/replicas.py $(ARGS)

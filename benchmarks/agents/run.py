@@ -23,10 +23,10 @@ from account import KEY, Account, serving
 from jobs import ENVIRONMENT, JOBS, MEDIAN_CALLS, MEDIAN_TOKENS, MOST_CALLS
 from mcp import Client, StdioServerParameters
 from mcp.types import Tool
+from report import put
 from scripted import Outcome, do, tokens
 from server_process import Person, approving
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "measured.md"
 MOST_SECONDS = 2.0
 MOST_OF_THE_LIST = 6_500
 
@@ -98,16 +98,6 @@ def list_table(listed: Mapping[str, int]) -> str:
     return f"{len(listed)} tools, {sum(listed.values()):,} tokens: {', '.join(cells)}."
 
 
-def written(text: str, name: str, between: str) -> str:
-    """Return a page with the text between two markers replaced."""
-    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-    before, _, rest = text.partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise SystemExit(f"{DOCUMENT.name} has no place for {name}")
-    return f"{before}{begin}{between}\n{end}{after}"
-
-
 def missed(listed: Mapping[str, int], found: Outcomes) -> list[str]:
     """Return what is not as the project promises."""
     said = [f"job {number}: {'; '.join(outcome.problems)}" for number, outcome in found.items() if outcome.problems]
@@ -143,8 +133,8 @@ def main() -> None:
             if outcome.problems:
                 print(f"{name}, job {number}: {'; '.join(outcome.problems)}")
     if options.write:
-        text = DOCUMENT.read_text(encoding="utf-8")
-        DOCUMENT.write_text(written(written(text, "jobs", table), "tools", tools), encoding="utf-8")
+        put("jobs", table)
+        put("tools", tools)
     over = missed(listed, scripted)
     print("\nWithin what is promised." if not over else f"\nMISSED: {'; '.join(over)}")
     sys.exit(1 if over else 0)
