@@ -18,6 +18,7 @@ from fastn_mcp.channels.webhook.payloads import plain
 from fastn_mcp.channels.webhook.webhook import WebhookSender
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.fastn.ages import stamp
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, account_name
 from fastn_mcp.runtime import System
@@ -45,7 +46,7 @@ class Notification:
     @property
     def until(self) -> str:
         """End of the request in ISO 8601."""
-        return f"{datetime.fromtimestamp(self.expires, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        return stamp(datetime.fromtimestamp(self.expires, UTC))
 
     @property
     def lines(self) -> list[str]:

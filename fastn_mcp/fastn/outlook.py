@@ -23,7 +23,7 @@ from fastn_mcp.fastn.rows import (
     value,
     word,
 )
-from fastn_mcp.fastn.states import PENDING, State, run_state, workflow_state
+from fastn_mcp.fastn.states import PENDING, State, failure_reason, run_state, workflow_state
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.account import CreateApiKey
@@ -135,9 +135,9 @@ async def _last_runs(call: RunWorkflow, send: Send, now: datetime) -> str:
     if not runs:
         return f"It has no earlier run{of}."
     said = f"Last run{of}: {run_in_words(runs[0], now)}"
-    failed = [run for run in runs if run_state(run).is_failure]
-    cause = short(text(runs[0], "error.headline", "error.message", "error"), 160) if runs[0] in failed else ""
-    count = f" {len(failed)} of the last {len(runs)} failed." if len(runs) > 1 and failed else ""
+    cause = short(failure_reason(runs[0]), 160)
+    failed = sum(run_state(run).is_failure for run in runs)
+    count = f" {failed} of the last {len(runs)} failed." if len(runs) > 1 and failed else ""
     return f"{said}{f': {quote(cause)}' if cause else ''}.{count}"
 
 

@@ -111,6 +111,11 @@ def run_state(row: Row) -> RunState:
     return _RUN.get(word(row, "status"), RunState.UNDER_WAY)
 
 
+def failure_reason(run: Row) -> str:
+    """Return why a run failed; empty if it did not fail or its row does not tell."""
+    return text(run, "error.headline", "error.message", "error") if run_state(run).is_failure else ""
+
+
 STATES: Mapping[str, Callable[[Row], State]] = {
     "connections": connection_state,
     "triggers": trigger_state,

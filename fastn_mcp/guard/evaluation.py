@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, Refused
+from fastn_mcp.fastn.ages import stamp
 from fastn_mcp.fastn.credits import credits_of, credits_used
 from fastn_mcp.fastn.dependents import describe_dependents, find_dependents
 from fastn_mcp.fastn.outlook import Surroundings, outlook_of
@@ -476,7 +477,7 @@ class Evaluator:
             {
                 "tool": request.tool,
                 "what": request.text[0],
-                "until": f"{datetime.fromtimestamp(request.expires, UTC):%Y-%m-%dT%H:%M:%SZ}",
+                "until": stamp(datetime.fromtimestamp(request.expires, UTC)),
             }
             for request in await self._ledger.waiting(self.now())
             if (request.principal, request.account) == (principal, self.bound_account)
@@ -596,5 +597,5 @@ class BudgetCheck:
                 f"The budget for destroying is used up: {most} approvals in {seconds / 60:g} minutes."
                 f" The next is free at {at:%H:%M:%S} UTC.",
                 "Call again then. A person can change destroy_rate under [budget] in the policy file.",
-                facts={"rule": "destroy_rate", "free_at": f"{at:%Y-%m-%dT%H:%M:%SZ}"},
+                facts={"rule": "destroy_rate", "free_at": stamp(at)},
             )

@@ -1,7 +1,7 @@
 """Preview of a call or a batch, for approval requests, the approval page and dry runs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -138,9 +138,7 @@ class Preview:
 
     def stored(self) -> dict[str, JsonValue]:
         """Return the preview as an approval request stores it: with everything that a person reads."""
-        body = self.data()
-        body["says"] = self.says.data()
-        return body
+        return {**self.data(), "says": self.says.data()}
 
     def data(self) -> dict[str, JsonValue]:
         """Return the preview as JSON, for `dry_run`."""
@@ -290,17 +288,14 @@ class ListPreview:
 
     def stored(self) -> dict[str, JsonValue]:
         """Return the preview as an approval request stores it: with everything that a person reads."""
-        body, rows = self.data(), list[JsonValue]()
-        for number, shown in self.of.items():
-            row = self._row(number, shown)
-            row["says"] = shown.says.data()
-            rows.append(row)
-        body["calls"], body["says"] = rows, self.says.data()
-        return body
+        return {**self._data(Preview.stored), "says": self.says.data()}
 
     def data(self) -> dict[str, JsonValue]:
         """Return the preview as JSON."""
-        calls = [self._row(number, shown) for number, shown in self.of.items()]
+        return self._data(Preview.data)
+
+    def _data(self, data_of: Callable[[Preview], dict[str, JsonValue]]) -> dict[str, JsonValue]:
+        calls = [self._row(number, data_of(shown)) for number, shown in self.of.items()]
         effects = sorted({shown.effect for shown in self.of.values()}, key=lambda effect: effect.rank)
         return {
             "call": self.tool,
@@ -312,8 +307,8 @@ class ListPreview:
             **({"approval": self.approval} if self.approval else {}),
         }
 
-    def _row(self, number: int, shown: Preview) -> dict[str, JsonValue]:
-        row = {name: value for name, value in shown.data().items() if name not in _OF_THE_LIST}
+    def _row(self, number: int, data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        row = {name: value for name, value in data.items() if name not in _OF_THE_LIST}
         said: dict[str, JsonValue] = {"refused": self.refused[number]} if number in self.refused else {}
         return {"number": number} | row | said
 

@@ -152,5 +152,8 @@ async def _connection_names(ids: Iterable[str], context: ProcedureContext) -> di
     for kind, field in (("customer", "endOrgId"), ("connector", "connectorId")):
         keys = filter(None, (text(row, field) for row in rows.values()))
         names[kind] = await context.directory.names(kind, keys, context.read)
-    named = {key: row for key, row in rows.items() if text(row, "connectorId") in names["connector"]}
-    return {key: str(label_of("connection", row, names)) for key, row in named.items()}
+    return {
+        key: str(label_of("connection", row, names))
+        for key, row in rows.items()
+        if text(row, "connectorId") in names["connector"]
+    }

@@ -12,7 +12,7 @@ from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.fastn.ages import age
 from fastn_mcp.fastn.directory import LISTS, Entry, entry
 from fastn_mcp.fastn.rows import Row, connection_refers, short, text, timestamp, word
-from fastn_mcp.fastn.states import PENDING, STATES, State, run_state, workflow_state
+from fastn_mcp.fastn.states import PENDING, STATES, State, failure_reason, workflow_state
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import EXACT, Hit, Ranking, kinds, words_of
@@ -245,7 +245,7 @@ class _Rows:
             return {}
         at = timestamp(run, "startedAt", "createdAt")
         ended = f"{text(run, 'status')} {age(at, self._now)}" if at else text(run, "status")
-        error = text(run, "error.headline", "error.message", "error") if run_state(run).is_failure else ""
+        error = failure_reason(run)
         return {"last_run": f"{ended}: {short(error)}" if error else ended}
 
     def _named(self, kind: str, key: str) -> dict[str, JsonValue]:

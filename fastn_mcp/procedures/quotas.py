@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.ages import aged
+from fastn_mcp.fastn.ages import aged, stamp
 from fastn_mcp.fastn.credits import LIMITS, USES, credits_of
 from fastn_mcp.fastn.rows import Row, number, owner_of, short, text, timestamp, word
 
@@ -87,7 +87,7 @@ def plan(billing: Row) -> dict[str, JsonValue]:
         "name": short(text(billing, "plan.name", "plan.slug", "plan.id", "plan", "planName", "tier")),
         "credits_used": credits_.used,
         "credits_included": credits_.included,
-        "credits_reset_at": credits_.resets_at and f"{credits_.resets_at:%Y-%m-%dT%H:%M:%SZ}",
+        "credits_reset_at": credits_.resets_at and stamp(credits_.resets_at),
     }
     return {name: item for name, item in found.items() if item not in (None, "")}
 

@@ -15,7 +15,7 @@ from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.approval.request import TYPES, asker, can_be_temporary, temporary
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval, account_name
-from fastn_mcp.guard.sentences.facts import Sentences, read
+from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read
 from fastn_mcp.redaction import quote, sanitize
 
 _HARMLESS = frozenset({"write", "external", "spend", "access", "trash"})
@@ -66,10 +66,10 @@ def sentences(tool: str, card: Mapping[str, JsonValue]) -> Sentences:
     """Return the sentences of a stored preview. An earlier version stored it without them."""
     if (says := read(card)) is not None:
         return says
-    target = _mapping(card.get("target"))
+    target = mapping(card.get("target"))
     name = _text(target.get("name") or target.get("id") or card.get("makes"))
     what = f"{title(tool)}{f' {quote(name, len(name))}' if name else ''}"
-    kinds = ", ".join(quote(_mapping(gap).get("what") or gap) for gap in _items(card.get("not_checked")))
+    kinds = ", ".join(quote(mapping(gap).get("what") or gap) for gap in items(card.get("not_checked")))
     return Sentences(
         f"{what}.", what, what, "" if card.get("effect") in _HARMLESS else "What it loses for good was not recorded.",
         quote(card["undo"], 1 << 20) if card.get("undo") else "", f"Could not be checked: {kinds}." if kinds else "",
@@ -80,7 +80,7 @@ def pending(pending: PendingRequest, now: float) -> View:
     """Return the template data of a pending request."""
     request = pending.request
     card = request.preview
-    calls = [_mapping(row) for row in _items(card.get("calls"))]
+    calls = [mapping(row) for row in items(card.get("calls"))]
     return {
         **_call(request.id, request.tool, card),
         "id": request.id,
@@ -99,9 +99,9 @@ def pending(pending: PendingRequest, now: float) -> View:
 def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
     """Return the template data of a call. `key` is unique on the page. `tool` defaults to that of the preview."""
     tool = tool or sanitize(_text(card.get("call")))
-    says, id_ = sentences(tool, card), _mapping(card.get("target")).get("id")
-    arguments = _mapping(card.get("arguments"))
-    permissions = _items(arguments.get("permissions"))
+    says, id_ = sentences(tool, card), mapping(card.get("target")).get("id")
+    arguments = mapping(card.get("arguments"))
+    permissions = items(arguments.get("permissions"))
     return {
         "key": key,
         "number": str(_number(card.get("number"))),
@@ -115,15 +115,15 @@ def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
         "then": parts(says.then),
         "unchecked": parts(says.unchecked),
         "because": parts(_text(card.get("because"))),
-        "notes": parts(" ".join(filter(None, map(_text, (card.get("costs"), *_items(card.get("notes"))))))),
+        "notes": parts(" ".join(filter(None, map(_text, (card.get("costs"), *items(card.get("notes"))))))),
         "facts": [{"name": name, "value": parts(said)} for name, said in says.facts],
         "arguments": [_field(field, value) for field, value in arguments.items()],
         "target_id": None if id_ is None or id_ in arguments.values() else shown(id_),
-        "changes": [_change(_mapping(change)) for change in _items(card.get("changes"))],
+        "changes": [_change(mapping(change)) for change in items(card.get("changes"))],
         "more_changes": _number(card.get("more_changes")),
         "permissions": [shown(each) for each in permissions],
-        "used": [_used(_mapping(used)) for used in _items(card.get("used_by"))],
-        "may_use": [_used(_mapping(used)) for used in _items(card.get("may_be_used_by"))],
+        "used": [_used(mapping(used)) for used in items(card.get("used_by"))],
+        "may_use": [_used(mapping(used)) for used in items(card.get("may_be_used_by"))],
         # Fields of the preview that the template does not know.
         "also": [_field(field.replace("_", " "), value) for field, value in card.items() if field not in _FIELDS],
     }
@@ -261,7 +261,7 @@ def _used(used: Mapping[str, JsonValue]) -> View:
     """Return the template data of one kind of dependents: their number and some examples."""
     kind = sanitize(_text(used.get("kind"))).removesuffix("s")
     count = counted(_number(used.get("count")), kind, at_least=bool(used.get("at_least")))
-    examples = [_mapping(example) for example in _items(used.get("examples"))[:_EXAMPLES]]
+    examples = [mapping(example) for example in items(used.get("examples"))[:_EXAMPLES]]
     return {"count": count, "examples": [_example(example) for example in examples]}
 
 
@@ -270,14 +270,6 @@ def _example(example: Mapping[str, JsonValue]) -> list[Part]:
     facts = ", ".join(_text(example[name]) for name in ("state", "last_run") if name in example)
     name = parts(quote(example.get("name", example.get("id")), 120))
     return [*name, Part(" ", is_name=False), Part(sanitize(facts), is_name=True)] if facts else name
-
-
-def _mapping(value: JsonValue) -> Mapping[str, JsonValue]:
-    return value if isinstance(value, dict) else {}
-
-
-def _items(value: JsonValue) -> list[JsonValue]:
-    return value if isinstance(value, list) else []
 
 
 def _text(value: JsonValue) -> str:

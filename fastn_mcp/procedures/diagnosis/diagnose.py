@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.fastn.ages import aged
+from fastn_mcp.fastn.ages import aged, stamp
 from fastn_mcp.fastn.names import ACCOUNT, counted, name_of
 from fastn_mcp.fastn.rows import owner_of, text, word
 from fastn_mcp.fastn.states import State
@@ -101,7 +101,7 @@ class _Answer:
                 kind: {"id": found.id, "name": _cut(name_of(found.row) or found.id)}
                 for kind, found in self._subject.given.items()
             },
-            "now": self._now.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "now": stamp(self._now),
             "runs": self._runs(facts),
             "causes": [
                 self._cause(*each) for each in zip(evidence.causes, evidence.newest, self._remedies, strict=False)
@@ -237,7 +237,7 @@ class _Answer:
         return shown
 
     def _affected(self, cause: FailureGroup) -> dict[str, JsonValue]:
-        """Return for whom and of which workflows it fails: the first with numbers, further ones by name."""
+        """Return the customers and workflows that fail: the first with counts, further ones by name."""
         scopes = [*cause.scopes.items()]
         shown: list[JsonValue] = [self._scope(scope, count) for scope, count in scopes[:_AFFECTED]]
         rest = scopes[_AFFECTED:]

@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.ages import aged
+from fastn_mcp.fastn.ages import aged, stamp
 from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.names import counted, name_of
 from fastn_mcp.fastn.rows import connector_keys, key_of
@@ -90,7 +90,7 @@ class GetOverview(Procedure[Overview]):
         page = _FindingsPage(findings, self.cursor, self.about)
         shown = await _with_run_records(page.rows, snapshot)
         now = snapshot.period.now
-        answer: dict[str, JsonValue] = {"now": now.isoformat(timespec="seconds").replace("+00:00", "Z")}
+        answer: dict[str, JsonValue] = {"now": stamp(now)}
         answer["order"] = "Worst first; workflows and connections by failed runs, most first."
         answer["findings"] = [finding.data(rows) for finding, rows in shown]
         if page.next_cursor:

@@ -23,7 +23,7 @@ RUNS = "runs"
 
 _PAGE = 100
 _PAGES = 5
-"""Maximum number of pages of a kind of which each row may have a problem, and of rows of one status."""
+"""Maximum number of pages to read: of a kind, if it is checked row by row, and of the rows of one status."""
 
 
 class AccountSnapshot(RunReads):
