@@ -1,7 +1,7 @@
 """The thirty jobs through FastMCP's OpenAPI bridge, one tool for each operation, by the calls that the jobs need there.
 
-All is in the bridge's favour: Fastn heeds every filter, pages hold a hundred rows, the agent makes no call in vain and
-reads no more than the same answer needs. What it has to count or to join, it does in its head, and nobody is asked.
+The assumptions favour the bridge: Fastn honours every filter, a page holds a hundred rows, and the agent makes no
+unnecessary call and reads only what the answer needs. Counting and joining rows cost nothing, and no call is confirmed.
 """
 
 import json

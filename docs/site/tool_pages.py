@@ -94,7 +94,7 @@ def _facts(offer: AnyTool) -> str:
         rows.append(("request", f"`{offer.route}`"))
         rows.append(("evidence", f"{offer.evidence.kind}: {offer.evidence.source}"))
     else:
-        rows.append(("evidence", "made of others, of which each is guarded by itself"))
+        rows.append(("evidence", "built on other operations, each of which the guard checks"))
     rows.append(("toolset", f"`{'procedures' if offer in PROCEDURES else offer.toolset()}`"))
     return "| | |\n|---|---|\n" + "".join(f"| {name} | {_cell(text)} |\n" for name, text in rows)
 
@@ -142,7 +142,7 @@ def _kind(facts: dict[str, Any]) -> str:
 
 def known(offer: AnyTool) -> str:
     """How its shape is known, in a word or three."""
-    return str(offer.evidence) if issubclass(offer, Operation) else "made of others"
+    return str(offer.evidence) if issubclass(offer, Operation) else "built on operations"
 
 
 def _cell(text: str | None) -> str:

@@ -68,7 +68,7 @@ RULES: Mapping[str, Rule] = {
     "invite_user": Rule(None, "", "The invitation is sent; only the dashboard can take the access back."),
     "create_role": Rule(None, "", "Only the dashboard can change or delete the role."),
     "create_api_key": Rule(
-        "revoke_api_key", "The key can be revoked with undo_change.", "Until then whoever has it can use it."
+        "revoke_api_key", "The key can be revoked with undo_change.", "Until then anyone who has it can use it."
     ),
     "revoke_api_key": Rule(None, "", "A revoked key never works again; create_api_key makes another."),
     "create_secret": Rule("delete_secret", "The secret can be deleted again with undo_change."),

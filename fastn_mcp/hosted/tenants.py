@@ -51,12 +51,12 @@ class ConcurrencyLimit:
 
     @asynccontextmanager
     async def released(self) -> AsyncGenerator[None]:
-        """Give up the slot of a call meanwhile. Raises `Busy` as above when it is taken again."""
+        """Release the slot of a call, and wait for a free one at the end, however long that takes."""
         self._slots.release()
         try:
             yield
         finally:
-            with anyio.CancelScope(shield=True):  # whoever holds the slot releases it
+            with anyio.CancelScope(shield=True):  # `__call__` releases it, also after a cancellation
                 await self._slots.acquire()
 
     async def _acquire(self) -> None:

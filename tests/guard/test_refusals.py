@@ -252,7 +252,7 @@ async def test_answer_for_another_call_says_so(tmp_path: Path) -> None:
     world = World(tmp_path)
     assert told(await world.call(run(world), FormLater(submitted=("none", Approve())))) == (
         "There is no such approval request for this call.",
-        "Call again without it to open a new request.",
+        "Call again to open a new request.",
         {},
     )
 

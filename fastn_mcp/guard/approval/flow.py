@@ -9,6 +9,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, Refused, TargetChanged
+from fastn_mcp.fastn.ages import stamp
 from fastn_mcp.guard.approval.quorum import BY, VERIFIED, Rights
 from fastn_mcp.guard.approval.request import (
     TYPES,
@@ -85,7 +86,7 @@ class Caller:
     principal: str
     form: FormChannel | None
     rights: Rights | None = None
-    """Scopes of the sign-in. None if nobody signs in: whoever runs this process then has the whole account."""
+    """Scopes of the sign-in. None without sign-in: the caller then has all rights of the Fastn credentials."""
     name: str = ""
     """Name of the person who signed in, or else of the client, as they gave it. It permits nothing."""
     waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
@@ -294,9 +295,7 @@ class ApprovalFlow:
         """Act on the answer that came with this call."""
         request = await self._ledger.find(id_)
         if request is None or request.out_of_band or request.call != evaluation.digest:
-            raise Refused(
-                "There is no such approval request for this call.", "Call again without it to open a new request."
-            )
+            raise Refused("There is no such approval request for this call.", "Call again to open a new request.")
         if request.state is not RequestState.OPEN:
             raise used_up()
         answer = given.answer(question(request)) if isinstance(given, Submitted) else given
@@ -485,6 +484,6 @@ def _declined(note: str = "", why: str = "", until: float | None = None) -> Decl
     said: Mapping[str, JsonValue] = {"note": note} if note else {}
     if until is None:
         return Declined("A person declined this call.", "Do not repeat it; ask what to do instead.", facts=said)
-    ends = datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    ends = stamp(datetime.fromtimestamp(until, UTC))
     holds = f"The same call stays declined until {ends}. Do not repeat it; ask what to do instead."
     return Declined("A person declined this call.", holds, facts={**said, "declined_until": ends})

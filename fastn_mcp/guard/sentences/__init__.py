@@ -1,1 +1,1 @@
-"""Sentences about a call, for whoever decides it."""
+"""What a call does, in sentences for the person or agent that decides."""
