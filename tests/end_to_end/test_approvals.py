@@ -96,7 +96,8 @@ async def test_printed_command_opens_the_page_of_a_profile(upstream: Upstream, t
     config = tmp_path / "my config.toml"
     config.write_text(f'[profiles.acme]\nbase_url = "{upstream.url}"\napi_key_env = "ACME_KEY"\n')
     config.chmod(0o600)
-    own = {name: value for name, value in environment(upstream).items() if name in ("FASTN_STATE_DIR", "FASTN_API_KEY")}
+    kept = ("FASTN_STATE_DIR", "FASTN_API_KEY", "FASTN_APPROVAL_WAIT_SECONDS")
+    own = {name: value for name, value in environment(upstream).items() if name in kept}
     key = own.pop("FASTN_API_KEY")
     arguments = ["-m", "fastn_mcp", "--config", str(config), "--profile", "acme"]
     server = StdioServerParameters(
