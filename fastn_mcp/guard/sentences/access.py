@@ -51,7 +51,7 @@ def invite_user(facts: Facts) -> Sentences:
 
 
 def create_role(facts: Facts) -> Sentences:
-    permissions = cast("list[str]", facts.given.get("permissions") or [])
+    permissions = list(cast("list[str]", facts.given.get("permissions")) or ())
     parent = facts.given.get("parent")
     count, only = counted(len(permissions), "permission"), len(permissions) == 1
     powerful = [quote(each, WHOLE, is_name=True) for each in sorted(permissions, key=power) if power(each) <= 1]

@@ -73,11 +73,8 @@ def _invited(facts: Facts) -> str:
 def create_customer(facts: Facts) -> Sentences:
     email = facts.given.get("admin_email")
     invites = f" and invite {quoted(email)}" if email else ""
-    said = _created(
-        facts,
-        f"Create customer {facts.name}{invites and f'{invites} as its administrator'}.",
-        "It can be deleted again.",
-    )
+    role = " as its administrator" if email else ""
+    said = _created(facts, f"Create customer {facts.name}{invites}{role}.", "It can be deleted again.")
     return replace(said, then=joined(said.then, _invited(facts)), button=f"{said.button}{invites}")
 
 
