@@ -1,0 +1,145 @@
+"""The changes of a request are settled once the client has the response, and not before. Ours."""
+
+from collections.abc import Iterator
+
+import anyio
+import pytest
+from world import World
+
+from fastn_mcp.fastn.targets import Call
+from fastn_mcp.guard import journal
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.journal import ResponseDelivery, delivery
+from fastn_mcp.tools.customers import CreateCustomer
+
+pytestmark = pytest.mark.anyio
+
+NEVER = 3600.0
+
+
+@pytest.fixture(autouse=True)
+def received(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response counts as received at once."""
+    monkeypatch.setattr(journal, "_RECEIVED", 0.01)
+
+
+@pytest.fixture
+def response() -> Iterator[ResponseDelivery]:
+    """The response of every call of the test."""
+    response = ResponseDelivery()
+    token = delivery.set(response)
+    yield response
+    delivery.reset(token)
+
+
+async def unsettled(world: World, call: Call) -> int:
+    return len(await world.ledger.unsettled(world.evaluator.digest(call, "local"), world.clock.at.timestamp()))
+
+
+async def made(world: World, name: str = "Initech") -> CreateCustomer:
+    call = CreateCustomer(name=name)
+    assert isinstance(await world.call(call), Done)
+    assert await unsettled(world, call) == 1
+    return call
+
+
+async def test_received(world: World, response: ResponseDelivery) -> None:
+    calls = [await made(world, name) for name in ("Initech", "Hooli")]
+    await response.written()
+    assert [await unsettled(world, call) for call in calls] == [0, 0]
+
+
+async def test_without_a_transport_that_can_tell(world: World) -> None:
+    call = CreateCustomer(name="Initech")
+    assert isinstance(await world.call(call), Done)
+    assert await unsettled(world, call) == 0
+
+
+async def test_lost_before_it_was_written(world: World, response: ResponseDelivery) -> None:
+    call = await made(world)
+    response.lost.set()
+    await response.written()
+    assert await unsettled(world, call) == 1
+
+
+async def test_the_event_of_the_transport_says_that_it_was_lost(world: World) -> None:
+    lost = anyio.Event()
+    response = ResponseDelivery(lost)
+    token = delivery.set(response)
+    call = await made(world)
+    delivery.reset(token)
+    lost.set()
+    await response.written()
+    assert await unsettled(world, call) == 1
+
+
+@pytest.mark.parametrize("ended", [None, anyio.Event], ids=["whose client may go on", "whose client may end"])
+async def test_lost_after_it_was_written(
+    world: World, response: ResponseDelivery, monkeypatch: pytest.MonkeyPatch, ended: type[anyio.Event] | None
+) -> None:
+    monkeypatch.setattr(journal, "_RECEIVED", NEVER)
+    call = await made(world)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(response.written, lambda: False, ended and ended())
+            await anyio.wait_all_tasks_blocked()
+            response.lost.set()
+    assert await unsettled(world, call) == 1
+
+
+async def test_left_unread_until_nothing_more_comes(world: World, response: ResponseDelivery) -> None:
+    call, ended, again, looks = await made(world), anyio.Event(), anyio.Event(), list[bool]()
+
+    def is_unread() -> bool:
+        looks.append(True)
+        if len(looks) == 3:
+            again.set()
+        return True
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(response.written, is_unread, ended)
+            await again.wait()
+            ended.set()
+    assert await unsettled(world, call) == 1
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_read_late(world: World, response: ResponseDelivery, ends: bool) -> None:
+    call, looks = await made(world), [True, True, False]
+    ended = anyio.Event() if ends else None
+    with anyio.fail_after(30):
+        await response.written(lambda: len(looks) > 1 and looks.pop(0), ended)
+    assert looks == [False]
+    assert await unsettled(world, call) == 0
+
+
+async def test_read_by_a_client_that_ends(
+    world: World, response: ResponseDelivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_RECEIVED", NEVER)
+    call, ended = await made(world), anyio.Event()
+    ended.set()
+    with anyio.fail_after(30):
+        await response.written(lambda: False, ended)
+    assert await unsettled(world, call) == 0
+
+
+async def test_cancelled_after_it_was_written(
+    world: World, response: ResponseDelivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_RECEIVED", NEVER)
+    call = await made(world)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(response.written)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert await unsettled(world, call) == 0
+
+
+async def test_without_a_change_there_is_nothing_to_wait_for(
+    response: ResponseDelivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_RECEIVED", NEVER)
+    with anyio.fail_after(30):
+        await response.written()
