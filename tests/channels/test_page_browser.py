@@ -322,6 +322,23 @@ async def test_decision_is_above_the_fold(width: int, height: int, kind: str, de
         assert box["y"] + box["height"] <= height
 
 
+async def test_address_of_the_page_leads_a_browser_to_its_session(desk: Desk, chromium: Browser) -> None:
+    """Ours: the address that results name lets nobody in, and leads to no other address."""
+    await desk.ask(question())
+    tab = await visit(chromium, desk)
+    url = desk.page.url or ""
+    other = await tab.context.new_page()
+    await other.goto(url)
+    await expect(other.get_by_text("Up to date")).to_be_visible()
+    assert other.url == tab.url
+    stranger = await (await chromium.new_context()).new_page()
+    for stored in (None, tab.url, "//127.0.0.1:9/", "https://127.0.0.1:9/", "javascript:document.title=1", "/x/../y/"):
+        await stranger.goto(url)
+        await expect(stranger.get_by_role("heading")).to_have_text("This page is closed")
+        assert stranger.url == url
+        await stranger.evaluate("stored => localStorage.setItem('root', stored)", stored)
+
+
 async def test_ended_page_says_so(desk: Desk, chromium: Browser) -> None:
     """Ours: nobody relies on an outdated page."""
     tab = await visit(chromium, desk)

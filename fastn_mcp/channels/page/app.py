@@ -41,7 +41,8 @@ _KEEP_ALIVE_POLLS = 20
 """Polls without a change until a keep-alive, which detects a closed browser."""
 
 _HERE = Path(__file__).parent
-_STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_SCRIPT = "text/javascript"
+_STATIC = {"page.css": "text/css", "page.js": _SCRIPT, "closed.js": _SCRIPT, "icon.svg": "image/svg+xml"}
 
 Render = Callable[..., Response]
 """Renders a template: `render(request, template, status, **content)`."""

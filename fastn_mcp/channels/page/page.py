@@ -109,6 +109,11 @@ class ApprovalPage:
         """Per request: whether a browser showed the page, and when the request expires."""
         self._opening = anyio.Lock()
 
+    @property
+    def url(self) -> str | None:
+        """Address of the page, without a key: it leads a browser that was let in to its session."""
+        return None if self._running is None else f"{self._running.url}/"
+
     async def show(self, grant: str) -> str:
         """Show a request on the page and say where it is decided. The text never contains a secret.
 

@@ -10,6 +10,7 @@
   const SETTLE = 700; // milliseconds in which a page that has just moved under the pointer takes no decision
   const TICK = 10_000;
   const RETRY = 3_000;
+  try { localStorage.setItem("root", root); } catch { /* not allowed: the page's address then leads nowhere */ }
   let main = document.getElementById("main");
   let skew = Date.now() - Number(main.dataset.clock) * 1000;
   let settled = 0;
