@@ -69,6 +69,7 @@ class Desk:
     identifies_people: bool = False
     takes_secrets: bool = True
     notifies: bool = True
+    url: str | None = None
 
     async def show(self, grant: str) -> str:
         self.shown.append(grant)

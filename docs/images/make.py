@@ -27,7 +27,8 @@ from fastn_mcp.runtime import System
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent / "tests"))
 
-from at_a_terminal import sitting  # noqa: E402 - the tests have it
+from app_host import APPS, app_host, app_of, tools_of  # noqa: E402 - the tests have it
+from at_a_terminal import sitting  # noqa: E402
 
 GLOBEX = {"customer_id": "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"}
 ORDERS = {"workflow_id": "wf_0d93ee5b1f62"}
@@ -149,10 +150,28 @@ async def views(tab: Page, name: str) -> None:
     await tab.set_viewport_size(DESKTOP)
 
 
-async def take(tab: Page, name: str) -> None:
+async def take(tab: Page, name: str, *, whole: bool = False) -> None:
     path = HERE / f"{name}.png"
-    await tab.screenshot(path=path, animations="disabled")
+    await tab.screenshot(path=path, animations="disabled", full_page=whole)
     sys.stdout.write(f"written: {path}\n")
+
+
+async def app(browser: Browser) -> None:
+    """The approval request in the chat of a host that shows apps."""
+    with TemporaryDirectory() as folder:
+        env = environment(folder) | {"FASTN_APPROVAL_WAIT_SECONDS": "0"}
+        server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", "--sandbox"], env=env)
+        async with Client(server, mode="2026-07-28", extensions=[APPS]) as client:
+            size = ViewportSize(width=640, height=480)
+            context = await browser.new_context(viewport=size, device_scale_factor=1.5, reduced_motion="reduce")
+            host = await app_host(context, tools_of(client))
+            await host.show(await app_of(client, "delete_customer"))
+            await host.returned(await client.call_tool("delete_customer", GLOBEX))
+            await host.app.get_by_role("button", name="Open the approval page").wait_for()
+            for scheme, suffix in (("light", ""), ("dark", "-dark")):
+                await host.tab.emulate_media(color_scheme=scheme)
+                await host.notify("ui/notifications/host-context-changed", {"theme": scheme})
+                await take(host.tab, f"approval-app{suffix}", whole=True)
 
 
 def team() -> None:
@@ -194,6 +213,7 @@ async def main() -> None:
     async with chromium() as browser:
         await terminal(browser)
         await page(browser)
+        await app(browser)
     await anyio.to_thread.run_sync(team)
 
 

@@ -115,6 +115,10 @@ class NotifyingChannel:
         self._system = system
         self._tasks = set[asyncio.Task[None]]()
 
+    @property
+    def url(self) -> str | None:
+        return self._channel.url
+
     async def show(self, grant: str) -> str:
         """Publish a request on the channel, and begin to tell its approvers."""
         where = await self._channel.show(grant)

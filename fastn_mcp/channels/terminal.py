@@ -22,6 +22,7 @@ class TerminalChannel:
     identifies_people = False
     notifies = False
     takes_secrets = False
+    url = None
 
     def __init__(self, command: str, place: str = "on this computer") -> None:
         self._command = command

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import cast
@@ -21,7 +21,15 @@ from fastn_mcp.fastn.targets import Call, Send, no_such, read_references, read_t
 from fastn_mcp.guard.approval.request import FREE
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.ledger.ledger import Ledger, ShownCall, bound_account, holder, rate_free_at
+from fastn_mcp.guard.ledger.ledger import (
+    ApprovalRequest,
+    Ledger,
+    RequestState,
+    ShownCall,
+    bound_account,
+    holder,
+    rate_free_at,
+)
 from fastn_mcp.guard.plans.plan import PlannedCalls, would_allow
 from fastn_mcp.guard.policy import PLANNED, Decision, Policy, PolicyDecision, Situation
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown, preview, state
@@ -31,6 +39,9 @@ from fastn_mcp.tools.account import GetBilling
 from fastn_mcp.tools.ai import AiBuild, AiChat, normalize_reply
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.tool import Effect, FastnObject
+
+_DECIDED = 30
+"""Number of the newest decided requests, of all callers, among which those of a caller are looked for."""
 
 _MOST_DESCRIBED = 10
 """Maximum number of calls of a list for which further facts are read."""
@@ -444,7 +455,7 @@ class Evaluator:
         return f"destroy {principal} {self.account}"
 
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
-        """Return the mode, the remaining budgets and plan entries, and what the caller waits for."""
+        """Return the mode, the remaining budgets and plan entries, and the caller's requests that have not expired."""
         policy, budgets, entries = self.policy, list[JsonValue](), list[JsonValue]()
         for effect in Effect:
             per = "run" if policy.period(self._system.now()) == "run" else "day"
@@ -467,21 +478,22 @@ class Evaluator:
             found["budgets"] = budgets
         if entries:
             found["plan"] = entries
-        if waiting := await self._waiting(principal):
-            found["waiting"] = waiting
-        return found
+        waiting, decided = await self._ledger.waiting(self.now()), await self._ledger.decided(_DECIDED)
+        return found | self._requests("waiting", waiting, principal) | self._requests("decided", decided, principal)
 
-    async def _waiting(self, principal: str) -> list[JsonValue]:
-        """Return the calls of a caller that wait for a person, oldest first, without the ids that decide them."""
-        return [
+    def _requests(self, name: str, requests: Iterable[ApprovalRequest], principal: str) -> dict[str, JsonValue]:
+        """Return those of a caller that have not expired, if any, without the ids that decide them."""
+        rows: list[JsonValue] = [
             {
                 "tool": request.tool,
                 "what": request.text[0],
                 "until": stamp(datetime.fromtimestamp(request.expires, UTC)),
+                **({} if request.state is RequestState.OPEN else {"state": request.state.value}),
             }
-            for request in await self._ledger.waiting(self.now())
-            if (request.principal, request.account) == (principal, self.bound_account)
+            for request in requests
+            if (request.principal, request.account) == (principal, self.bound_account) and request.expires > self.now()
         ]
+        return {name: rows} if rows else {}
 
     def digest(self, call: Call, principal: str) -> str:
         """Return the digest of the principal, account, key, tool and exact arguments."""

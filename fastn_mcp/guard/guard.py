@@ -169,9 +169,10 @@ class Guard:
         return await self._client.send(call)
 
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
-        """Return the mode, what is left of budgets and plans, and what the caller waits for. Raises a `FastnError`."""
+        """Return the mode, what is left of budgets and plans, and the caller's requests. Raises a `FastnError`."""
         try:
-            return await self._evaluator.allowance(principal)
+            found = await self._evaluator.allowance(principal)
+            return found | ({"page": self._approvals.page} if "waiting" in found and self._approvals.page else {})
         except FastnError:
             raise
         except Exception as error:

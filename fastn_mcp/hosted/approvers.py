@@ -68,6 +68,10 @@ class TenantInbox:
         self._tenant = tenant
         self._ledger = ledger
 
+    @property
+    def url(self) -> str:
+        return f"{self._team.page_url}/"
+
     async def show(self, grant: str) -> str:
         """Say where the request is decided. Raises `Refused` if nobody may decide it."""
         found = await self._ledger.find(grant)
@@ -82,10 +86,10 @@ class TenantInbox:
                 "Tell the operator: [[approvals.approver]] says who may approve what.",
             )
         if needed == 1:
-            return f"A person decides at {self._team.page_url}/, where they sign in."
+            return f"A person decides at {self.url}, where they sign in."
         approved = len(found.approvers)
         return (
-            f"{needed} different people have to approve it at {self._team.page_url}/, where they sign in, and none of"
+            f"{needed} different people have to approve it at {self.url}, where they sign in, and none of"
             f" them is who asks. {approved} of {needed} approved so far."
         )
 

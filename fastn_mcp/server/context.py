@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.procedures.dispatch import Dispatcher
+from fastn_mcp.server.approval_app import TOOL_META
 from fastn_mcp.server.output_schema import output_schema
 from fastn_mcp.server.prompts import PromptCatalog
 from fastn_mcp.server.resources import IdCompletion, ResourceReader
@@ -28,10 +29,14 @@ class AccountContext:
         self.dispatch = dispatch
         self.label = label
         self.by_name = {operation.tool_name(): operation for operation in tools}
-        self.listed = _list_tools(tuple(tools), needs_prompt=dispatch.needs_client_prompt)
+        self._tools = tuple(tools)
         self.resources = ResourceReader(dispatch, tools, label)
         self.prompts = PromptCatalog(tools)
         self.completion = IdCompletion(dispatch, tools)
+
+    def listed(self, *, shows_apps: bool) -> ListToolsResult:
+        """Return the tools, with the app of approval requests if the client shows apps."""
+        return _list_tools(self._tools, needs_prompt=self.dispatch.needs_client_prompt, shows_apps=shows_apps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +56,8 @@ def single_account(account: AccountContext) -> Callable[[Context], RequestContex
 
 
 @cache
-def _list_tools(tools: tuple[AnyTool, ...], *, needs_prompt: bool) -> ListToolsResult:
-    return ListToolsResult(tools=[tool(operation, needs_prompt=needs_prompt) for operation in tools])
+def _list_tools(tools: tuple[AnyTool, ...], *, needs_prompt: bool, shows_apps: bool) -> ListToolsResult:
+    return ListToolsResult(tools=[tool(each, needs_prompt=needs_prompt, shows_apps=shows_apps) for each in tools])
 
 
 def input_schema(name: str) -> dict[str, Any] | None:
@@ -79,8 +84,8 @@ ALWAYS_LOADED = frozenset({"find", "get_overview", "diagnose", "preview_change"}
 """Tools with which work begins. Clients that load tools on demand are asked to keep these loaded."""
 
 
-def tool(operation: AnyTool, *, needs_prompt: bool = False) -> Tool:
-    """Return a tool as MCP lists it.
+def tool(operation: AnyTool, *, needs_prompt: bool = False, shows_apps: bool = False) -> Tool:
+    """Return a tool as MCP lists it. With `shows_apps`, the client shows its approval requests by our app.
 
     With `needs_prompt`, clients are told to ask a person before calls that destroy or grant access. Such a client does
     not run them without a person, not even to preview them.
@@ -103,5 +108,6 @@ def tool(operation: AnyTool, *, needs_prompt: bool = False) -> Tool:
             idempotent_hint=operation.idempotent(),
             open_world_hint=True,
         ),
-        _meta={name: True for name, wanted in hints.items() if wanted} or None,
+        _meta={name: True for name, wanted in hints.items() if wanted} | (TOOL_META if shows_apps and not reads else {})
+        or None,
     )

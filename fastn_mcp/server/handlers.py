@@ -10,6 +10,7 @@ from typing import Any
 
 from mcp import MCPError
 from mcp.server import CacheHint, Server, ServerRequestContext
+from mcp.server.apps import EXTENSION_ID
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.types import (
     INVALID_PARAMS,
@@ -40,6 +41,7 @@ from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.procedures.dispatch import Dispatcher
+from fastn_mcp.server import approval_app
 from fastn_mcp.server.context import AccountContext, RequestContext, input_schema, single_account
 from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
@@ -88,13 +90,13 @@ class _Handlers:
         self.levels = Levels()
 
     async def list_tools(self, ctx: Context, _: PaginatedRequestParams | None) -> ListToolsResult:
-        return self._resolve(ctx).account.listed
+        return self._resolve(ctx).account.listed(shows_apps=approval_app.can_show(ctx))
 
     async def call_tool(self, ctx: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
         request = self._resolve(ctx)
         account, dispatch = request.account, request.account.dispatch
         parsed: ParsedCall | None = None
-        is_error = False
+        is_error, meta = False, None
         try:
             parsed = parse(account.by_name, params.name, params.arguments or {}, self._aliases)
             form = elicitation_form.channel(ctx, params)
@@ -117,6 +119,7 @@ class _Handlers:
                     return elicitation_form.round_trip(question)
                 case PendingApproval(_, preview, where, until):
                     body = render_pending(preview.data(), where, until)
+                    meta = dispatch.redacted(approval_app.result_meta(outcome)) if approval_app.can_show(ctx) else None
                 case Done(done, change):
                     body = render(parsed.call, done, account.label, change)
                 case _:
@@ -126,7 +129,7 @@ class _Handlers:
             body |= hint(params.name, self._aliases)
         # The same JSON as text and as structure, since clients show the model only one of them.
         text = TextContent(type="text", text=to_json(body).decode())
-        return CallToolResult(content=[text], structured_content=body, is_error=is_error)
+        return CallToolResult(content=[text], structured_content=body, is_error=is_error, _meta=meta)
 
     async def list_resources(self, ctx: Context, _: PaginatedRequestParams | None) -> ListResourcesResult:
         return self._resolve(ctx).account.resources.listed
@@ -136,6 +139,8 @@ class _Handlers:
 
     async def read_resource(self, ctx: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         request = self._resolve(ctx)
+        if (app := approval_app.read(ctx, params.uri)) is not None:
+            return app
         return await request.account.resources.read(ctx, params, request.caller, self.levels, request.slot)
 
     async def list_prompts(self, ctx: Context, _: PaginatedRequestParams | None) -> ListPromptsResult:
@@ -196,6 +201,7 @@ def build_for(
         # Without this, each call over HTTP would list all tools to find its schema, which is the same for all accounts.
         get_tool_input_schema=lambda name: input_schema(current(name, aliases)),
     )
+    server.extensions[EXTENSION_ID] = {}
     # Not by the constructor, which warns. Deprecated since 2026-07-28, but older clients set their level by it.
     server.add_request_handler("logging/setLevel", SetLevelRequestParams, handlers.levels.choose)
     sealing = (

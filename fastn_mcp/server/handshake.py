@@ -20,6 +20,9 @@ HANDSHAKE = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 _ENVELOPE = tuple(f"io.modelcontextprotocol/{name}" for name in ("protocolVersion", "clientCapabilities", "clientInfo"))
 _CAPABILITIES = {"elicitation", "experimental", "extensions", "roots", "sampling"}
 
+APPS = "io.modelcontextprotocol/ui"
+"""Extension of clients that show apps: the SDK lists the tools for them."""
+
 _CLIENT_INFO = {"name", "version", "title", "description", "websiteUrl"}
 
 _LONGEST = 4096
@@ -45,6 +48,8 @@ class Introduction:
         self._reads_only = reads_only
         self._version: str | None = None
         self._initialized = False
+        self._shows_apps = False
+        """Whether the client declares an extension for which tools are listed differently."""
 
     def reply(self, line: bytes) -> HandshakeReply | None:
         """Return the reply to a line of input, or None if the SDK has to answer it."""
@@ -70,13 +75,18 @@ class Introduction:
         match method:
             case "initialize" if self._version is None and _is_handshake(params):
                 self._version = params["protocolVersion"]
+                self._shows_apps = _shows_apps(params["capabilities"])
                 return text["initialize"] | {"protocolVersion": self._version}
             case "server/discover" if self._version in (None, MODERN) and _is_modern(params):
                 self._version = MODERN
                 return text["discover"]
-            case "tools/list" if self._initialized and params in ({}, {"_meta": {}}):
+            case "tools/list" if self._initialized and params in ({}, {"_meta": {}}) and not self._shows_apps:
                 return {"tools": self._listed()}
-            case "tools/list" if self._version in (None, MODERN) and _is_modern(params):
+            case "tools/list" if (
+                self._version in (None, MODERN)
+                and _is_modern(params)
+                and not _shows_apps(params["_meta"][_ENVELOPE[1]])
+            ):
                 return text["listed"] | {"tools": self._listed()}
             case _:
                 return None
@@ -130,6 +140,10 @@ def _are_capabilities(capabilities: object) -> bool:
         and all(isinstance(inner, bool if name == "listChanged" else dict) for name, inner in cast(Json, value).items())
         for value in cast(Json, capabilities).values()
     )
+
+
+def _shows_apps(capabilities: Json) -> bool:
+    return APPS in capabilities.get("extensions", {})
 
 
 def _is_client_info(client: object) -> bool:

@@ -16,11 +16,12 @@ from typing import Any, cast
 import anyio
 import httpx2
 import pytest
-from mcp import Client
+from mcp import Client, StdioServerParameters
 from mcp.client import ClientRequestContext, Transport
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult
+from ports import free_port
 
 KEY = "fsk_test_sandbox"
 READING = 1.05
@@ -146,6 +147,20 @@ def environment(upstream: Upstream) -> dict[str, str]:
         # A test repeats the call once it has decided. Tests of waiting set a time of their own.
         "FASTN_APPROVAL_WAIT_SECONDS": "0",
     }
+
+
+@asynccontextmanager
+async def served(env: dict[str, str], transport: str, era: str, *extensions: Any) -> AsyncGenerator[Client]:
+    """A client without forms, of a server in its own process."""
+    if transport == "stdio":
+        server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
+        async with Client(server, mode=ERAS[era], extensions=extensions) as client:
+            yield client
+        return
+    port = free_port()
+    with running("--http", f"127.0.0.1:{port}", port=port, env=env):
+        async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode=ERAS[era], extensions=extensions) as client:
+            yield client
 
 
 def body(result: CallToolResult) -> dict[str, Any]:

@@ -1,34 +1,17 @@
 """Calls of clients without forms that wait while a person decides elsewhere, and then go on by themselves."""
 
-import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from at_a_terminal import sitting
-from mcp import Client, StdioServerParameters
-from ports import free_port
-from server_process import ERAS, Upstream, body, environment, over_http, running
+from mcp import Client
+from server_process import ERAS, Upstream, body, environment, served
 from test_approvals import approve, approve_on_page, globex, recording_browser
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def served(env: dict[str, str], transport: str, era: str) -> AsyncGenerator[Client]:
-    """A client without forms, of a server in its own process."""
-    if transport == "stdio":
-        server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
-        async with Client(server, mode=ERAS[era]) as client:
-            yield client
-        return
-    port = free_port()
-    with running("--http", f"127.0.0.1:{port}", port=port, env=env):
-        async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode=ERAS[era]) as client:
-            yield client
 
 
 async def with_person(client: Client, decide: Callable[[], Awaitable[None]], **more: Any) -> dict[str, Any]:

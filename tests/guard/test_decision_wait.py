@@ -213,8 +213,9 @@ async def test_ledger_that_is_lost_meanwhile_is_asked_again(tmp_path: Path, monk
 
 
 async def test_overview_lists_what_its_caller_waits_for(tmp_path: Path) -> None:
-    """Ours: the first sentence, and nothing by which it could be decided."""
+    """Ours: the first sentence, and nothing by which it could be decided; then what became of it, until it runs out."""
     world = waits(tmp_path, 0)
+    world.desk.url = "http://127.0.0.1:1/"
     assert await world.guard.allowance("local") == {"mode": "guarded"}
     for name in ("Globex Exports", "Katana"):
         assert isinstance(await world.call(deletion(world, name)), PendingApproval)
@@ -223,10 +224,16 @@ async def test_overview_lists_what_its_caller_waits_for(tmp_path: Path) -> None:
         {"tool": "delete_customer", "what": f'Delete customer "{name}".', "until": until}
         for name, until in (("Globex Exports", "2026-11-25T09:10:00Z"), ("Katana", "2026-11-25T09:11:00Z"))
     ]
-    assert await world.guard.allowance("local") == {"mode": "guarded", "waiting": waiting}
+    page = {"page": "http://127.0.0.1:1/"}
+    assert await world.guard.allowance("local") == {"mode": "guarded", "waiting": waiting} | page
     assert await world.guard.allowance("other") == {"mode": "guarded"}
     for request in await world.ledger.waiting(world.clock.at.timestamp()):
         await world.ledger.void(request.id, RequestState.DECLINED, world.clock.at.timestamp())
+    found: Any = await world.guard.allowance("local")
+    assert found.keys() == {"mode", "decided"}
+    assert sorted(found["decided"], key=lambda row: row["until"]) == [row | {"state": "declined"} for row in waiting]
+    assert await world.guard.allowance("other") == {"mode": "guarded"}
+    world.clock.pass_(600)
     assert await world.guard.allowance("local") == {"mode": "guarded"}
 
 

@@ -12,11 +12,15 @@ from fastn_mcp.build.startup import introduction_of, resolved_of
 from fastn_mcp.config.model import TOOLSETS
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
-from fastn_mcp.server.handshake import HANDSHAKE, Introduction
+from fastn_mcp.server.handshake import APPS, HANDSHAKE, Introduction
 
 pytestmark = pytest.mark.anyio
 
+WITH_APPS: dict[str, object] = {
+    "_meta": META["_meta"] | {"io.modelcontextprotocol/clientCapabilities": {"extensions": {APPS: {}}}}
+}
 READY = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+SHOWS_APPS: dict[str, object] = {"extensions": {APPS: {"mimeTypes": ["text/html;profile=mcp-app"]}}}
 FLAGS: list[dict[str, object]] = [
     {},
     {"read_only": True},
@@ -80,6 +84,7 @@ def test_the_toolsets_that_can_be_named_are_those_of_the_catalogue() -> None:
         {"elicitation": {}},
         {"elicitation": {"form": {}, "url": {}}, "roots": {"listChanged": True}},
         {"sampling": {"tools": {}}, "experimental": {"x": {}}, "extensions": {"a/b": {}}},
+        SHOWS_APPS,
     ],
     ids=str,
 )
@@ -130,6 +135,8 @@ def test_what_is_not_exactly_known_is_left_to_the_sdk(odd: bytes) -> None:
     ("before", "after"),
     [
         ([line(*HELLO)], line("tools/list", {})),
+        ([line("initialize", hello(capabilities=SHOWS_APPS)), READY], line("tools/list", {})),
+        ([line("server/discover", META)], line("tools/list", WITH_APPS)),
         ([line(*HELLO), READY], line("tools/list", {"cursor": "x"})),
         ([line(*HELLO), READY], line("tools/list", META)),
         ([line(*HELLO)], line(*HELLO)),

@@ -10,7 +10,9 @@ from world import World
 
 from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
 from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.diagnosis.run_counts import run_totals
 from fastn_mcp.procedures.overview.get_overview import FEW, GetOverview
@@ -19,6 +21,7 @@ from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.account import ListApiKeys, ListUsers
 from fastn_mcp.tools.catalog import CATALOG
+from fastn_mcp.tools.customers import DeleteCustomer
 
 pytestmark = pytest.mark.anyio
 
@@ -120,6 +123,24 @@ async def test_draft_started_by_a_trigger_is_found(world: World) -> None:
     assert found["more"] == {"tool": "get_workflow", "arguments": {"workflow_id": draft["id"]}}
     hourly["status"] = "Disabled"
     assert not [f for f in (await overview(world))["findings"] if "never published" in f["what"]]
+
+
+async def test_approvals_alone_are_read_without_a_request(world: World) -> None:
+    """Ours: whoever waits for a decision may look often. The overview of the account leaves out what was decided."""
+    for name in ("Katana", "Globex Exports"):
+        deletion = DeleteCustomer(customer_id=named(world, "customers", name))
+        assert isinstance(await world.call(deletion), PendingApproval)
+    (first, _) = await world.ledger.waiting(world.clock.at.timestamp())
+    await world.ledger.void(first.id, RequestState.DECLINED, world.clock.at.timestamp())
+    world.sandbox.requests.clear()
+    done = await world.call(GetOverview(about="approvals"))
+    assert isinstance(done, Done)
+    answer = done.result.model_dump()
+    assert world.sandbox.requests == []
+    assert answer["guard"]["decided"][0]["state"] == "declined"
+    assert len(answer["guard"]["waiting"]) == 1
+    assert (answer["findings"], answer["not_checked"]) == ([], [])
+    assert "decided" not in (await overview(world))["guard"]
 
 
 @pytest.mark.parametrize("hours", [24, 720])

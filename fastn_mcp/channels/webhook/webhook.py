@@ -148,6 +148,7 @@ class Webhook:
     identifies_people = True
     notifies = True
     takes_secrets = False
+    url = None
 
     def __init__(
         self, sender: WebhookSender, body: Body, approvers: Mapping[str, Approver], answers: WebhookAnswers,

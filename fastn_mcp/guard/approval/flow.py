@@ -74,6 +74,11 @@ class OutOfBandChannel(Protocol):
     takes_secrets: bool
     """Whether a person can type a secret there."""
 
+    @property
+    def url(self) -> str | None:
+        """URL of the page where requests are decided, without a key; None if there is none."""
+        ...
+
     async def show(self, grant: str) -> str:
         """Publish an approval request, and return a sentence on where to answer it, without secrets."""
         ...
@@ -158,6 +163,11 @@ class ApprovalFlow:
     def notifies(self) -> bool:
         """Whether a request is brought before a person without the help of the client."""
         return self._out_of_band is not None and self._out_of_band.notifies
+
+    @property
+    def page(self) -> str | None:
+        """URL of the page where requests are decided, without a key; None if there is none."""
+        return None if self._out_of_band is None else self._out_of_band.url
 
     def _now(self) -> float:
         return self._system.now().timestamp()
@@ -353,8 +363,7 @@ class ApprovalFlow:
             return await self._ask_out_of_band(evaluation, caller, why)
         offered = await self._ledger.offer(request.id, now + self._lifetime)
         if offered is not None:
-            where = why + await self._out_of_band.show(offered.id)
-            return PendingApproval(offered.id, evaluation.preview, where, offered.expires)
+            return await self._shown(self._out_of_band, offered, evaluation, why)
         if now < request.expires:
             raise used_up()
         return await self._ask_out_of_band(evaluation, caller, why)
@@ -370,10 +379,8 @@ class ApprovalFlow:
         if self._out_of_band is None or not covers(request, evaluation.calls):
             await self._ledger.void(request.id, RequestState.STALE, self._now())
             return await self._ask_out_of_band(evaluation, caller, "The target has changed since it was asked. ")
-        where, evaluation = await self._out_of_band.show(request.id), await self._describe(evaluation)
-        return PendingApproval(
-            request.id, evaluation.preview, "It is still waiting for an answer. " + where, request.expires
-        )
+        evaluation = await self._describe(evaluation)
+        return await self._shown(self._out_of_band, request, evaluation, "It is still waiting for an answer. ")
 
     async def _ask_out_of_band(self, evaluation: Evaluation, caller: Caller, why: str) -> PendingApproval:
         tool, evaluation = evaluation.batch.tool.tool_name(), await self._describe(evaluation)
@@ -389,8 +396,13 @@ class ApprovalFlow:
                 "Name a variable that holds it; or a person makes the call at a terminal or in the dashboard.",
             )
         opened = await self._open(self._request(evaluation, caller, out_of_band=True), evaluation)
-        where = why + await self._out_of_band.show(opened.id)
-        return PendingApproval(opened.id, evaluation.preview, where, opened.expires)
+        return await self._shown(self._out_of_band, opened, evaluation, why)
+
+    async def _shown(
+        self, channel: OutOfBandChannel, request: ApprovalRequest, evaluation: Evaluation, why: str
+    ) -> PendingApproval:
+        where = why + await channel.show(request.id)
+        return PendingApproval(request.id, evaluation.preview, where, request.expires, channel.url)
 
     async def _open(self, request: ApprovalRequest, evaluation: Evaluation) -> ApprovalRequest:
         """Open and record a request, or return the same one that another replica has opened meanwhile."""

@@ -94,6 +94,8 @@ class PendingApproval:
     preview: Shown
     where: str
     until: float
+    page: str | None = None
+    """URL of the page where it is decided, without a key; None if it is not decided on a page."""
 
 
 Answer = Approve | Decline | NoAnswer

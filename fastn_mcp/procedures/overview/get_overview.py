@@ -35,7 +35,7 @@ from fastn_mcp.procedures.quotas import credits_quota, plan, quotas_of
 from fastn_mcp.tools.account import GetBilling, GetQuotas
 from fastn_mcp.tools.tool import Effect, FastnObject, suggested
 
-Subject = Literal["runs", "connections", "triggers", "access", "quotas"]
+Subject = Literal["runs", "connections", "triggers", "access", "quotas", "approvals"]
 
 READS: Mapping[Subject, tuple[str, ...]] = {
     "runs": (RUNS, "workflows"),
@@ -43,6 +43,7 @@ READS: Mapping[Subject, tuple[str, ...]] = {
     "triggers": ("triggers", "workflows"),
     "access": ("customers", "users", "API keys"),
     "quotas": ("quotas", "billing"),
+    "approvals": (),
 }
 """What is read for one subject."""
 
@@ -85,6 +86,9 @@ class GetOverview(Procedure[Overview]):
 
     async def run(self, context: ProcedureContext) -> Overview:
         snapshot = AccountSnapshot(context, Period(self.hours, context.system.now()))
+        if self.about == "approvals":
+            found: dict[str, JsonValue] = {"now": stamp(snapshot.period.now), "guard": await context.allowance()}
+            return Overview.model_validate(found | {"findings": [], "not_checked": []})
         await snapshot.take(None if self.about is None else READS[self.about])
         findings = await _findings(snapshot, self.about)
         page = _FindingsPage(findings, self.cursor, self.about)
@@ -262,7 +266,8 @@ async def _account(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
     if found := plan(snapshot.records.get("billing", {})):
         answer["plan"] = found
     try:
-        answer["guard"] = await snapshot.context.allowance()
+        guard = await snapshot.context.allowance()
+        answer["guard"] = {name: said for name, said in guard.items() if name != "decided"}
     except FastnError as error:
         snapshot.gaps.append(Unchecked("budgets", error.what))
     return answer

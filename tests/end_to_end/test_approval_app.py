@@ -1,0 +1,56 @@
+"""Approval requests in the chat (MCP Apps): which clients get the app, and for what."""
+
+from pathlib import Path
+
+import pytest
+from app_host import APPS, app_of
+from mcp import MCPError
+from server_process import Upstream, each_transport_and_era, environment, served
+from test_approvals import globex, recording_browser
+
+from fastn_mcp.procedures.catalog import ALL_TOOLS
+from fastn_mcp.server.approval_app import RESULT_META, URI
+from fastn_mcp.server.context import tool
+from fastn_mcp.tools.tool import Effect
+
+pytestmark = pytest.mark.anyio
+
+
+@each_transport_and_era
+async def test_only_clients_that_show_apps_get_one(
+    upstream: Upstream, tmp_path: Path, transport: str, era: str
+) -> None:
+    """MCP Apps: tools name the app, and its resource exists, where the client declares the extension.
+
+    Over HTTP up to 2025-11-25 a request does not say who sends it: each may be of such a client.
+    """
+    is_known = (transport, era) != ("http", "2025-11-25")
+    env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0]}
+    async with served(env, transport, era, APPS) as client:
+        listed = {each.name: (each.meta or {}).get("ui") for each in (await client.list_tools()).tools}
+        assert listed == {
+            each.tool_name(): None if each.effect is Effect.READ else {"resourceUri": URI} for each in ALL_TOOLS
+        }
+        assert "<!doctype html>" in await app_of(client, "delete_customer")
+        target = await globex(client)
+        result = await client.call_tool("delete_customer", {"customer_id": target["id"]})
+        said = (result.meta or {})[RESULT_META]
+        assert said["says"]["first"] == 'Delete customer "Globex Exports".'
+        assert said["page"].startswith("http://127.0.0.1:")
+        assert RESULT_META not in ((await client.call_tool("list_customers")).meta or {})
+        assert "ui://" not in str(await client.list_resources())
+    async with served(env, transport, era) as client:
+        assert any("ui" in (each.meta or {}) for each in (await client.list_tools()).tools) is not is_known
+        result = await client.call_tool("delete_customer", {"customer_id": target["id"]})
+        assert (RESULT_META in (result.meta or {})) is not is_known
+        if is_known:
+            with pytest.raises(MCPError, match="There is no such resource"):
+                await client.read_resource(URI)
+
+
+def test_no_tool_is_for_the_app_alone() -> None:
+    """Ours: the app can do nothing that the model cannot, and nothing that decides is a tool."""
+    for each in ALL_TOOLS:
+        meta = tool(each, shows_apps=True).meta or {}
+        assert meta.get("ui") in (None, {"resourceUri": URI})
+        assert not {"approve", "decline", "decide", "grant"} & set(each.tool_name().split("_"))
