@@ -86,8 +86,10 @@ class TenantContext:
 
     name: str
     run: str
-    channel: Callable[[Ledger], OutOfBandChannel] | None = None
-    """Factory of its approval channel, unless that is a webhook or a terminal."""
+    issuer: str
+    """Issuer of its callers' sign-ins."""
+    channel: "Callable[[Ledger, Webhook | None], OutOfBandChannel] | None" = None
+    """Factory of its approval channel, which may have a webhook, unless that is a webhook alone or a terminal."""
     system: System = field(default_factory=System)
 
 
@@ -200,9 +202,9 @@ def assemble(
     """Build everything between a tool call and Fastn. `state` is the folder of the ledger and the audit log.
 
     Approval requests that no elicitation form can show go to the webhook if one is configured, else to the approval
-    page with `browser`, else to the `tenant`'s channel or to `fastn-mcp approvals`. `tally` collects calls for a
-    report. With `no_key`, every call fails with that error. `program` is the command line by which a person reaches
-    the same account and folders.
+    page with `browser`, else to `fastn-mcp approvals`; a `tenant` may have a channel of its own. `tally` collects
+    calls for a report. With `no_key`, every call fails with that error. `program` is the command line by which a
+    person reaches the same account and folders.
     """
     instrumentation = instrumentation or Instrumentation()
     system = instrumentation.system(tenant.system if tenant else System())
@@ -224,22 +226,23 @@ def assemble(
     if settings.webhook_url is not None:
         from fastn_mcp.channels.webhook.webhook import webhook_of  # deferred import: only if configured
 
-        webhook = webhook_of(settings, bound_name, ledger, audit, system, stays=browser or tenant is not None)
+        issuer = tenant.issuer if tenant else None
+        webhook = webhook_of(settings, bound_name, ledger, audit, system, issuer, stays=browser or tenant is not None)
     typed = TypedSecrets(ledger, partial(typed_seal, settings, state, system), system)
     if browser and webhook is None:
         page = ApprovalPage(
             ledger, system, webbrowser.open, state / PAGE_FILE, typed, recorder.decided, bound_name, program
         )
     command = program.to("approvals")
-    if tenant is None:
-        other: OutOfBandChannel = TerminalChannel(command)
-    elif tenant.channel is not None:
-        other = tenant.channel(ledger)
-    else:
-        other = TerminalChannel(f"{command}, for the tenant {tenant.name}", "on the server")
+    channel: OutOfBandChannel | None = webhook or page
+    if tenant is not None and tenant.channel is not None:
+        channel = tenant.channel(ledger, webhook)
+    elif channel is None and tenant is not None:
+        channel = TerminalChannel(f"{command}, for the tenant {tenant.name}", "on the server")
+    elif channel is None:
+        channel = TerminalChannel(command)
     key_files = KeyFileWriter(keys) if keys else None
     secrets = SecretValues(environment, settings.secret_env or [], settings.secrets)
-    channel = webhook or page or other
     notifying = None
     if settings.notify_url is not None:
         from fastn_mcp.channels import notification  # deferred import: only if configured

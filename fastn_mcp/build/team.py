@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from mcp.server import ServerRequestContext
@@ -49,6 +49,9 @@ from fastn_mcp.runtime import System
 from fastn_mcp.server import log as logs
 from fastn_mcp.server.context import AccountContext, RequestContext
 from fastn_mcp.server.handlers import build_for
+
+if TYPE_CHECKING:
+    from fastn_mcp.channels.webhook.webhook import Webhook
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +99,7 @@ class TenantBuilder:
             self._environment,
             browser=False,
             tally=None,
-            tenant=TenantContext(tenant.name, self._run, self._inbox(tenant), self._system),
+            tenant=TenantContext(tenant.name, self._run, self._team.issuer, self._inbox(tenant), self._system),
             instrumentation=self.instrumentation(tenant.name),
             program=kept_in(program, folder),
         )
@@ -123,7 +126,7 @@ class TenantBuilder:
             None if own is None else own.principal,
         )
 
-    def _inbox(self, tenant: Tenant) -> Callable[[Ledger], OutOfBandChannel] | None:
+    def _inbox(self, tenant: Tenant) -> "Callable[[Ledger, Webhook | None], OutOfBandChannel] | None":
         if self._team.approvals is None or tenant.caller_keys:
             return None
         return partial(TenantInbox, self._team, tenant.name)
@@ -163,11 +166,16 @@ class TenantBuilder:
         return max(self.settings(tenant).approval_minutes for tenant in self._team.tenant) * 60.0
 
     def check(self) -> None:
-        """Check the settings and policy of every tenant at startup. Raises `SettingsError` on the first error."""
+        """Check the settings, policy and webhook of every tenant at startup. Raises `SettingsError` on an error."""
         seen: dict[str, str] = {}
         for tenant in self._team.tenant:
             settings = self.settings(tenant)
             policy_of(settings, self._environment, this_program(self._environment))
+            if settings.webhook_url is not None:
+                # Deferred import: only if configured.
+                from fastn_mcp.channels.webhook.webhook import secret_and_approvers
+
+                secret_and_approvers(settings, self._team.issuer)
             account = account_of(settings)
             if not tenant.caller_keys and account in seen:
                 raise SettingsError(

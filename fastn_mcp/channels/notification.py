@@ -3,11 +3,9 @@
 They are sent in the background: a receiver that is slow or down never delays a call. Imported only if configured.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -113,7 +111,6 @@ class NotifyingChannel:
         self._body = _STYLES[style]
         self._ledger = ledger
         self._system = system
-        self._tasks = set[asyncio.Task[None]]()
 
     @property
     def url(self) -> str | None:
@@ -122,18 +119,11 @@ class NotifyingChannel:
     async def show(self, grant: str) -> str:
         """Publish a request on the channel, and begin to tell its approvers."""
         where = await self._channel.show(grant)
-        # Without the context of the call, whose cancellation and spans are no matter of the notification.
-        task = asyncio.create_task(self._notify(grant, where), context=Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._sender.begin(self._notify(grant, where))
         return where
 
     async def aclose(self) -> None:
         """Give up what was not delivered yet."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         await self._sender.aclose()
 
     async def _notify(self, grant: str, where: str) -> None:

@@ -11,13 +11,14 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval import quorum
+from fastn_mcp.guard.approval.request import TYPES
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, decided
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, TemporaryApproval
 from fastn_mcp.hosted.team_config import Team
@@ -25,6 +26,9 @@ from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import person_name
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
+
+if TYPE_CHECKING:
+    from fastn_mcp.channels.webhook.webhook import Webhook
 
 log = logging.getLogger(__name__)
 
@@ -57,16 +61,17 @@ def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
 
 
 class TenantInbox:
-    """Approval channel of one tenant, whose requests wait on the approval page."""
+    """Approval channel of one tenant: the approval page and, if it has one, its webhook."""
 
     identifies_people = True
     notifies = True
     takes_secrets = True
 
-    def __init__(self, team: Team, tenant: str, ledger: Ledger) -> None:
+    def __init__(self, team: Team, tenant: str, ledger: Ledger, webhook: "Webhook | None" = None) -> None:
         self._team = team
         self._tenant = tenant
         self._ledger = ledger
+        self._webhook = webhook
 
     @property
     def url(self) -> str:
@@ -77,21 +82,32 @@ class TenantInbox:
         found = await self._ledger.find(grant)
         if found is None:
             raise Refused("There is no such approval request.")
-        approvals, needed = self._team.approvals, found.needed
-        rules = approvals.approver if approvals else ()
-        own = approvals is not None and approvals.own and needed == 1
-        if not own and not any(rule.covers(self._tenant, quorum.effects_of(found)) for rule in rules):
+        webhook = None if found.preview.get(TYPES) else self._webhook  # secrets are typed on the page only
+        if not self._is_on_page(found):
+            if webhook is not None:
+                return await webhook.show(grant)
             raise Refused(
                 "Nobody may approve this call: no approver in the team file covers it.",
                 "Tell the operator: [[approvals.approver]] says who may approve what.",
             )
-        if needed == 1:
-            return f"A person decides at {self.url}, where they sign in."
-        approved = len(found.approvers)
+        where, host = f"at {self.url}, where they sign in", webhook and webhook.show_beside(found)
+        if host:
+            where += f", or by the webhook at {host}"
+        if (needed := found.needed) == 1:
+            return f"A person decides {where}."
         return (
-            f"{needed} different people have to approve it at {self.url}, where they sign in, and none of"
-            f" them is who asks. {approved} of {needed} approved so far."
+            f"{needed} different people have to approve it {where}, and none of them is who asks."
+            f" {len(found.approvers)} of {needed} approved so far."
         )
+
+    def _is_on_page(self, request: ApprovalRequest) -> bool:
+        """Whether somebody may approve a request on the page."""
+        approvals = self._team.approvals
+        if approvals is None:
+            return False
+        effects = quorum.effects_of(request)
+        own = approvals.own and request.needed == 1
+        return own or any(rule.covers(self._tenant, effects) for rule in approvals.approver)
 
 
 class TeamInbox(Inbox):

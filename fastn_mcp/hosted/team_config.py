@@ -367,9 +367,6 @@ def _errors(team: Team) -> Iterator[ConfigError]:
         if tenant.name in seen:
             yield ConfigError((*at, "name"), f"there are two tenants {tenant.name}")
         seen.add(tenant.name)
-        if team.approvals is not None and tenant.model_extra and "webhook_url" in tenant.model_extra:
-            # One person could be an approver of both channels and count as two.
-            yield ConfigError((*at, "webhook_url"), "webhook_url: with [approvals] there is no webhook")
     if team.approvals is not None:
         yield from _approvals_errors(team, team.approvals)
 

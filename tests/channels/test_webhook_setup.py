@@ -8,6 +8,7 @@ import anyio.abc
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from identity_provider import ISSUER
 from test_webhook_answers import asked, run
 from webhook_world import SECRET, URL, WebhookWorld, approvers_file, public
 from world import World
@@ -58,6 +59,26 @@ def test_invalid_approvers_file_is_named_with_its_line(tmp_path: Path, text: str
     assert message in str(caught.value)
     assert "canary" not in str(caught.value)
     assert SHARED not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "principal",
+    ["", "dana", f"{ISSUER}|", f"{ISSUER}/|dana", f"{ISSUER.upper()}|dana", f"{ISSUER}| dana", f"{ISSUER}|dana "],
+)
+def test_approver_of_a_team_needs_a_sign_in(tmp_path: Path, principal: str) -> None:
+    """Ours: without it, nobody could tell whether they are somebody at the page, or the one who asks."""
+    line = f'\nprincipal = "{principal}"' if principal else ""
+    path = approvers_file(tmp_path, f'[dana]\npublic_key = "{KEY}"{line}')
+    with pytest.raises(SettingsError, match="line 1: dana needs principal = ") as caught:
+        load_approvers(path, ISSUER)
+    assert f'"{ISSUER}|SUBJECT"' in str(caught.value)
+
+
+def test_people_of_a_team_are_counted_by_their_sign_in(tmp_path: Path) -> None:
+    """Ours: elsewhere by their name."""
+    path = approvers_file(tmp_path, f'[dana]\npublic_key = "{KEY}"\nprincipal = "{ISSUER}|auth0|7"')
+    assert load_approvers(path, ISSUER)["dana"].person == f"{ISSUER}|auth0|7"
+    assert load_approvers(path)["dana"].person == "dana"
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,10 @@
 People use one address, for which the test selects the replica. Agents call either.
 """
 
-import os
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +14,13 @@ import anyio
 import anyio.to_thread
 import httpx2
 import pytest
-from faulty_sandbox import FaultySandbox
-from identity_provider import Provider, listening
 from mcp import Client
 from playwright.async_api import Page, Request, async_playwright, expect
 from ports import free_port
-from server_process import running
 from switchboard import Switchboard, switchboard
-from team_page import ARGUMENTS, CHROMIUM, DESKTOP, FILE, Team, approve, looked_at, result
+from team_page import ARGUMENTS, CHROMIUM, DESKTOP, approve, looked_at, result
+from two_replicas import Replicas, person, two_replicas
 from valkey_server import ValkeyServer
-
-from fastn_mcp.guard.audit.files import entries
-from fastn_mcp.sandbox.app import create_app
-from fastn_mcp.sandbox.auth import KEY
 
 pytestmark = [
     pytest.mark.long,
@@ -36,55 +28,27 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
 ]
 
-POLICY = '[defaults]\ndestroy = "out_of_band"\n'
 LOST = "The shared ledger cannot be used"
 
 
 @dataclass
-class Replicas(Team):
-    """The running replicas. Each has its own state folder; they share only the ledger."""
+class World(Replicas):
+    """The replicas, of which people reach the one that a switchboard selects."""
 
     valkey: ValkeyServer
     people: Switchboard
-    site: str
-    one: int
-    other: int
-    folder: Path
-
-    def approved(self) -> list[tuple[int, str]]:
-        """Return which replica audited whose approval."""
-        files = {port: self.folder / str(port) / "tenants" / "acme" / "audit.jsonl" for port in (self.one, self.other)}
-        lines = [(port, dict(line)) for port, file in files.items() if file.exists() for line in entries(file)]
-        return [(port, str(line["approver_name"])) for port, line in lines if line["event"] == "approved"]
 
 
 @asynccontextmanager
-async def replicas(folder: Path, wait: int = 0) -> AsyncGenerator[Replicas]:
-    login, fastn, site, one, other = (free_port() for _ in range(5))
-    provider = Provider(f"http://127.0.0.1:{login}", "the-team")
-    provider.person = {"sub": "dana", "name": "Dana Example", "groups": ["approvers"]}
-    sandbox = FaultySandbox(lambda: datetime.now(UTC))
-    (folder / "policy.toml").write_text(POLICY)
-    file, at = folder / "team.toml", f"http://127.0.0.1:{fastn}"
-    text = FILE.format(port=site, other=one, issuer=provider.issuer, fastn=at)
-    text = text.replace("approval_wait_seconds = 0", f"approval_wait_seconds = {wait}")
-    file.write_text(text.replace("hosts = [", f'hosts = ["127.0.0.1:{other}", '))
-    for written in (file, folder / "policy.toml"):
-        written.chmod(0o600)
-    kept = ("--appendonly", "yes", "--appendfsync", "always")
+async def replicas(folder: Path, wait: int = 0) -> AsyncGenerator[World]:
+    site, kept = free_port(), ("--appendonly", "yes", "--appendfsync", "always")
     valkey = await anyio.to_thread.run_sync(ValkeyServer(folder, kept).start)
-    env = {"FASTN_CONFIG": os.devnull, "FASTN_STATE_SECRET": "s" * 32, "FASTN_LEDGER": valkey.url()}
-    env |= {"ACME_KEY": KEY, "PAGE_SECRET": "egap"}
     async with AsyncExitStack() as stack:
         stack.callback(valkey.stop)
-        stack.enter_context(listening(provider.app, login))
-        stack.enter_context(listening(create_app(sandbox), fastn))
-        for port in (one, other):
-            own = env | dict.fromkeys(("FASTN_CONFIG_DIR", "FASTN_STATE_DIR"), str(folder / str(port)))
-            command = ("--http", f"127.0.0.1:{port}", "--team", str(file))
-            stack.enter_context(running(*command, port=port, env=own))
-        people = await stack.enter_async_context(switchboard(site, other))
-        yield Replicas(provider, sandbox, valkey, people, f"http://127.0.0.1:{site}", one, other, folder)
+        made = stack.enter_context(two_replicas(folder, valkey.url(), wait=wait, site=site))
+        made.provider.person = person("dana")
+        people = await stack.enter_async_context(switchboard(site, made.other))
+        yield World(**vars(made), valkey=valkey, people=people)
 
 
 @asynccontextmanager

@@ -259,3 +259,21 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     assert await ledger.declines("local") == (declines, (0.0, NOW - 1, NOW + 1)[declines])
     assert await count(Vote("dana", YES, NOW), replace(asked_for, id="gone"), ledger, "x", None, record) is None
     assert recorded == events
+
+
+@pytest.mark.parametrize("second", ["https://login.example|dana", "https://LOGIN.example|Dana"])
+async def test_one_person_is_counted_once_on_all_channels(second: str) -> None:
+    """Ours: a vote has the person's identity, whichever channel it came by; one that differs in case is theirs."""
+    ledger, asked_for = SqliteLedger(":memory:"), replace(grant(), required="four_eyes")
+    await ledger.open(asked_for)
+
+    async def vote(approver: str, *, approves: bool = True) -> RequestState | None:
+        found = await ledger.decide(asked_for, Vote(approver, approves, NOW + 1), "four_eyes")
+        return None if found is None else found.state
+
+    assert await vote("https://login.example|dana") is RequestState.OPEN
+    assert await vote(second) is None
+    assert await vote(second, approves=False) is RequestState.DECLINED
+    found = await ledger.find(asked_for.id)
+    assert found is not None
+    assert [(one.approver, one.approves) for one in found.votes] == [(second, False)]

@@ -1,6 +1,5 @@
 """The approval page of a team, in this process: access, visible requests and decisions."""
 
-import html
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+from page_visitor import Visitor, words
 from team_world import HEAD, META, Caller, TeamWorld, modern, request
 
 from fastn_mcp.errors import SettingsError
@@ -71,46 +71,6 @@ PEOPLE: dict[str, dict[str, Any]] = {
 
 
 @dataclass
-class Browser:
-    """HTTP client with a browser's cookies and headers."""
-
-    http: httpx2.AsyncClient
-    world: "World"
-
-    async def sign_in(self, person: str) -> httpx2.Response:
-        """Sign in at the provider and return the response of the callback."""
-        return await self.http.get(await self.way_back(person))
-
-    async def way_back(self, person: str) -> str:
-        """Return the callback address that the provider redirects to."""
-        to = await self.http.get("/approvals/login?next=https://evil.example/")
-        assert to.status_code == 303
-        return await self.world.provided(to.headers["location"], person)
-
-    async def look(self) -> str:
-        answer = await self.http.get("/approvals/")
-        assert answer.status_code == 200, answer.text
-        return words(answer.text)
-
-    async def form(self, action: str) -> dict[str, str]:
-        """Return the hidden fields of the first form of an action."""
-        page = (await self.http.get("/approvals/")).text
-        found = re.search(rf'<form[^>]*action="/approvals/{action}".*?</form>', page, re.DOTALL)
-        assert found is not None, f"no form to {action}: {words(page)}"
-        return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', found[0]))
-
-    async def send(self, action: str, fields: dict[str, str], **headers: str) -> httpx2.Response:
-        return await self.http.post(f"/approvals/{action}", data=fields, headers={"Origin": SITE} | headers)
-
-    async def approve(self, **fields: str) -> httpx2.Response:
-        return await self.send("approve", {**await self.form("approve"), "extent": "once"} | fields)
-
-
-def words(page: str) -> str:
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
-
-
-@dataclass
 class World:
     """A team's server with its agents and browsers."""
 
@@ -119,10 +79,10 @@ class World:
     passed: list[float]
 
     @asynccontextmanager
-    async def browser(self, person: str | None = None) -> AsyncGenerator[Browser]:
+    async def browser(self, person: str | None = None) -> AsyncGenerator[Visitor]:
         transport = self.caller.http._transport  # pyright: ignore[reportPrivateUsage]
         http = httpx2.AsyncClient(transport=transport, base_url=SITE)
-        browser = Browser(http, self)
+        browser = Visitor(http, SITE, self.provided)
         if person is not None:
             answer = await browser.sign_in(person)
             assert (answer.status_code, answer.headers.get("location")) == (303, "/approvals/")

@@ -1,16 +1,21 @@
-"""Out-of-band approvals of tenants: by their own webhook, and safe from guessing."""
+"""Out-of-band approvals of tenants: by their own webhook, beside the page or alone, and safe from guessing."""
 
 import hashlib
 import json
 import secrets
 import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from identity_provider import listening
+from identity_provider import ISSUER, listening
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,7 +25,9 @@ from webhook_world import WebhookWorld, approvers_file, public
 from world import Clock
 
 from fastn_mcp.channels.page.sessions import PageSessions
+from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.request import PendingApproval
+from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 
@@ -45,6 +52,145 @@ approvers = "{name}/approvers.toml"
 """
 
 
+def listed(key: Ed25519PrivateKey, name: str = "dana") -> str:
+    """Return a file with one approver, who has this subject at the provider."""
+    return f'[dana]\npublic_key = "{public(key)}"\nprincipal = "{ISSUER}|{name}"\n'
+
+
+PAGE = """
+[approvals]
+client_id = "page"
+client_secret_env = "PAGE_SECRET"
+own = false
+
+[[approvals.approver]]
+groups = ["approvers"]
+effects = ["ACCESS", "WRITE", "TRASH"]
+"""
+
+
+@dataclass
+class PageAndWebhook:
+    """A tenant with a page and a webhook, both in this process. The receiver answers with `status`."""
+
+    folder: Path
+    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    asked: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    status: int = 204
+
+    async def _receive(self, sent: Request) -> Response:
+        self.asked.append(json.loads(await sent.body()))
+        return Response(status_code=self.status)
+
+    @asynccontextmanager
+    async def called(self, text: str = PAGE) -> AsyncGenerator[Callable[..., Awaitable[dict[str, Any]]]]:
+        """Return what calls a tool, in a client without forms."""
+        (self.folder / "acme").mkdir()
+        approvers_file(self.folder / "acme", listed(self.key))
+        variables = {"ACME_KEY": "fsk_test_1", "HOOK": "h" * 32, "PAGE_SECRET": "egap", "FASTN_STATE_SECRET": "s" * 32}
+        routes = [Route("/{tenant}", self._receive, methods=["POST"])]
+        with listening(Starlette(routes=routes)) as hook:
+            team = TeamWorld(self.folder, HEAD + text + tenant("acme", hook), environment=variables)
+            token = team.provider.token(sub="of-acme", scope=ALL)
+            async with team.served() as caller:
+                self.http = caller.http
+
+                async def call(tool: str, **arguments: Any) -> dict[str, Any]:
+                    body = request(tool, arguments, _meta=NO_FORMS)
+                    return (await caller.ask(token, body, **modern(tool))).json()["result"]["structuredContent"]
+
+                yield call
+
+    async def question(self) -> dict[str, Any]:
+        """Return the first request that came, which is sent in the background."""
+        with anyio.fail_after(20):
+            while not self.asked:
+                await anyio.lowlevel.checkpoint()
+        return self.asked[0]
+
+
+AT = "A person decides at https://fastn-mcp.example.com/approvals/, where they sign in"
+
+
+async def test_page_and_webhook_are_both_named_and_asked(tmp_path: Path) -> None:
+    """Ours: the audit log has the same person for both, and their name in the file of approvers."""
+    world = PageAndWebhook(tmp_path)
+    async with world.called() as call:
+        workflow = (await call("list_workflows"))["data"][0]["id"]
+        message = (await call("delete_workflow", workflow_id=workflow))["message"]
+        assert f"{AT}, or by the webhook at 127.0.0.1:" in message
+        question = await world.question()
+        data, headers = signed(world.key, question)
+        assert (await world.http.post(question["callback"], content=data, headers=headers)).status_code == 200
+        assert (await call("delete_workflow", workflow_id=workflow))["done"] == "delete_workflow"
+    lines = [dict(line) for line in entries(tmp_path / "tenants" / "acme" / "audit.jsonl")]
+    (line,) = (line for line in lines if line["event"] == "approved")
+    assert (line["approver"], line["approver_name"], line["consent"]) == (f"{ISSUER}|dana", '"dana"', "verified")
+    assert len(world.asked) == 1
+
+
+async def test_page_goes_on_without_a_webhook_that_fails(tmp_path: Path) -> None:
+    """Ours: what waits is not refused, and the next call names the page alone."""
+    world = PageAndWebhook(tmp_path, status=400)
+    async with world.called() as call:
+        workflow = (await call("list_workflows"))["data"][0]["id"]
+        with anyio.fail_after(20):
+            while "webhook" in (message := (await call("delete_workflow", workflow_id=workflow))["message"]):
+                await anyio.lowlevel.checkpoint()
+    assert f"{AT}." in message
+
+
+async def test_webhook_is_asked_alone_where_nobody_decides_on_the_page(tmp_path: Path) -> None:
+    """Ours: as without a page, and a secret that a person types is typed nowhere else."""
+    world = PageAndWebhook(tmp_path)
+    async with world.called(PAGE.replace('"ACCESS", ', "")) as call:
+        customer = (await call("list_customers"))["data"][0]["id"]
+        assert (
+            "An approver was asked by the webhook" in (await call("delete_customer", customer_id=customer))["message"]
+        )
+        refused = await call("create_secret", name="TOKEN")
+        assert refused["message"].startswith("Nobody may approve this call")
+    assert [question["lines"][0][:15] for question in world.asked] == ["Delete customer"]
+
+
+async def test_secret_that_a_person_types_is_asked_for_on_the_page_only(tmp_path: Path) -> None:
+    """Ours: the webhook is not asked, and a signed approval of it is refused."""
+    world = PageAndWebhook(tmp_path)
+    async with world.called() as call:
+        assert f"{AT}." in (await call("create_secret", name="TOKEN"))["message"]
+        (row,) = (
+            dict(line) for line in entries(tmp_path / "tenants" / "acme" / "audit.jsonl") if line["event"] == "asked"
+        )
+        path = f"/approvals/{row['grant']}"
+        data, headers = signed(world.key, {"grant": row["grant"], "expected": None, "path": path})
+        answered = await world.http.post(f"/tenants/acme{path}", content=data, headers=headers)
+        assert (answered.status_code, answered.json()["message"]) == (
+            422,
+            "Whoever approves it types the value on the page.",
+        )
+    assert world.asked == []
+
+
+@pytest.mark.parametrize("name", ["of-acme", "OF-Acme"])
+async def test_who_asked_does_not_approve_by_the_webhook(tmp_path: Path, name: str) -> None:
+    """Ours: the same sign-in, or one that differs in case, and nobody else is there: the webhook is not asked."""
+    world = PageAndWebhook(tmp_path)
+    async with world.called() as call:
+        approvers_file(tmp_path / "acme", listed(world.key, name))
+        workflow = (await call("list_workflows"))["data"][0]["id"]
+        assert f"{AT}." in (await call("delete_workflow", workflow_id=workflow))["message"]
+    assert world.asked == []
+
+
+def test_server_does_not_start_with_an_approver_who_may_be_anybody(tmp_path: Path) -> None:
+    (tmp_path / "acme").mkdir()
+    approvers_file(tmp_path / "acme", f'[dana]\npublic_key = "{public(Ed25519PrivateKey.generate())}"\n')
+    text = HEAD + tenant("acme", "https://hooks.example.com")
+    team = TeamWorld(tmp_path, text, environment={"ACME_KEY": "fsk_test_1", "HOOK": "h" * 32})
+    with pytest.raises(SettingsError, match=r"approvers\.toml, line 1: dana needs principal"):
+        team.opening.check()
+
+
 def signed(key: Ed25519PrivateKey, question: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
     """Return an approver's signed approval of a request."""
     answer = {
@@ -61,7 +207,7 @@ async def test_webhook_answer_counts_only_for_its_tenant(tmp_path: Path) -> None
     keys = {name: Ed25519PrivateKey.generate() for name in ("acme", "globex")}
     for name, key in keys.items():
         (tmp_path / name).mkdir()
-        approvers_file(tmp_path / name, f'[dana]\npublic_key = "{public(key)}"\n')
+        approvers_file(tmp_path / name, listed(key))
     asked: list[dict[str, Any]] = []
 
     async def receive(sent: Request) -> Response:

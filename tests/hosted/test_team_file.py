@@ -147,10 +147,6 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "an approver of no effect": (APPROVER + 'effects = ["EVIL"]\n' + ONE, "line 8: effects: use some of ACCESS"),
     "a misspelt key of an approver": (APPROVER + "tenant = 1\n" + ONE, "in [[approvals.approver]] (did you"),
-    "a webhook beside the page": (
-        PAGE + ONE + 'webhook_url = "https://h.example"\n',
-        "line 10: webhook_url: with [approvals] there is no webhook",
-    ),
     "no TOML": (GOOD + "[[tenant", "not TOML"),
 }
 

@@ -200,7 +200,7 @@ class Inbox:
             votes = [vote for vote in request.votes if vote.approves]
             named = f" ({', '.join(self.name_of(vote.approver) for vote in votes)})" if votes else ""
             progress = f"{needed} different people have to approve this call: {len(votes)} did so far{named}."
-            if any(vote.approver == self.approver for vote in votes):
+            if any(vote.is_of(self.approver) for vote in votes):
                 barred = "You approved it, and another has to."
         return PendingRequest(request, barred, progress)
 

@@ -20,9 +20,10 @@ from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval import quorum
+from fastn_mcp.guard.approval.request import TYPES
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState, Vote, account_name
-from fastn_mcp.redaction import sanitize
+from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
@@ -168,10 +169,10 @@ class WebhookAnswers:
         self, answer: _SignedAnswer, grant: ApprovalRequest, approver: Approver, now: float
     ) -> AnswerResponse:
         note = (answer.note or "").strip() or None
-        vote = Vote(approver.name, answer.decision == "approve", now)
+        vote = Vote(approver.person, answer.decision == "approve", now)
 
         def record(event: AuditEvent, note_text: str | None) -> None:
-            self._record(replace(decided(event, grant, quorum.VERIFIED, note_text), approver=approver.name))
+            self._record(decided(event, grant, quorum.VERIFIED, note_text), approver)
 
         counted = await quorum.count(vote, grant, self._ledger, quorum.VERIFIED, note, record)
         if counted is None:
@@ -182,8 +183,11 @@ class WebhookAnswers:
             200, {"decided": over, "state": state, "approvals": len(counted.approvers), "needed": needed}
         )
 
-    def _record(self, entry: LogEntry) -> None:
+    def _record(self, entry: LogEntry, approver: Approver | None) -> None:
         """Audit an entry. A failure is only logged, since the decision already holds or nothing was decided."""
+        if approver is not None:
+            name = None if approver.person == approver.name else quote(approver.name)
+            entry = replace(entry, approver=approver.person, approver_name=name)
         try:
             self._audit.record(entry)
         except FastnError:
@@ -206,7 +210,7 @@ class WebhookAnswers:
         if grant is not None:
             known = {"principal": grant.principal, "account": account_name(grant.account), "tool": grant.tool}
             entry = replace(entry, **known, target=grant.target, grant=grant.id)
-        self._record(replace(entry, message=message, approver=approver and approver.name))
+        self._record(replace(entry, message=message), approver)
 
 
 @dataclass(slots=True)
@@ -217,7 +221,9 @@ class _Rejections:
 
 
 def _check_typed(answer: _SignedAnswer, grant: ApprovalRequest, approver: Approver) -> None:
-    """Raise `_Rejected` unless the typed text is the expected one or its sanitized form."""
+    """Raise `_Rejected` unless the typed text is the expected one or its sanitized form, and nothing else is typed."""
+    if grant.preview.get(TYPES):
+        raise _Rejected(422, f"Whoever approves it types the {grant.preview[TYPES]} on the page.", approver, grant)
     if grant.expected is not None and answer.typed not in (grant.expected, sanitize(grant.expected)):
         raise _Rejected(422, "The typed text does not match exactly.", approver, grant)
 

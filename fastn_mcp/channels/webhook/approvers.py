@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -68,7 +69,9 @@ class Approver:
     name: str
     credential: Credential
     principal: str
-    effects: frozenset[str] = _ALL
+    effects: frozenset[str]
+    person: str
+    """Identity by which people are counted: their name or, in a team, their sign-in, as on its approval page."""
 
     def may_answer(self, grant: ApprovalRequest) -> bool:
         """Whether they may decide a request: all its effects are among theirs, and it is not their own."""
@@ -76,12 +79,15 @@ class Approver:
         return not is_own and quorum.effects_of(grant) <= self.effects
 
 
-def load_approvers(path: Path) -> dict[str, Approver]:
-    """Load the approvers by name. Raises `SettingsError` that names the file and line but no value."""
+def load_approvers(path: Path, issuer: str | None = None) -> dict[str, Approver]:
+    """Load the approvers by name. Raises `SettingsError` that names the file and line but no value.
+
+    With the `issuer` of a team, each of them needs their sign-in as principal, so that nobody counts twice.
+    """
     data, status = read(path, "file of approvers", "Correct the setting approvers (FASTN_APPROVERS).")
     if os.name == "posix" and exposed(status, os.geteuid(), {os.getegid(), *os.getgroups()}):
         raise SettingsError(f"{path} can be read by users other than its owner.", f"Run: chmod 600 {path}")
-    return load(data, path, "file of approvers", _build, "See docs/approvals.md.")
+    return load(data, path, "file of approvers", partial(_build, issuer), "See docs/approvals.md.")
 
 
 def exposed(file: os.stat_result, user: int, groups: Collection[int]) -> bool:
@@ -122,8 +128,8 @@ class _Entry(BaseModel):
     effects: Annotated[frozenset[str], BeforeValidator(_effects)] = _ALL
 
 
-def _build(table: Mapping[str, Any], source: TomlSource) -> dict[str, Approver]:
-    found = {name: _approver(name, values, source) for name, values in table.items()}
+def _build(issuer: str | None, table: Mapping[str, Any], source: TomlSource) -> dict[str, Approver]:
+    found = {name: _approver(name, values, source, issuer) for name, values in table.items()}
     if not found:
         raise ConfigError((), "it names no approver")
     for attribute in ("name", "principal", "credential"):
@@ -143,11 +149,16 @@ def _check_distinct(found: Iterable[Approver], attribute: str) -> None:
         seen.add(value)
 
 
-def _approver(name: str, values: object, source: TomlSource) -> Approver:
+def _approver(name: str, values: object, source: TomlSource, issuer: str | None) -> Approver:
     if not _NAME.fullmatch(name):
         raise ConfigError((name,), "a name is at most 64 letters, digits and . _ @ + -")
     entry = validate(_Entry, values, source, (name,))
     credential = entry.public_key or entry.secret
     if credential is None or (entry.public_key and entry.secret):
         raise ConfigError((name,), f"{name} needs a public_key or a secret, and not both")
-    return Approver(name, credential, entry.principal or name, entry.effects)
+    principal = entry.principal or name
+    if issuer is not None and not re.fullmatch(rf"{re.escape(issuer)}\|\S+", principal):
+        raise ConfigError(
+            (name,), f'{name} needs principal = "{issuer}|SUBJECT", the sign-in by which people are counted'
+        )
+    return Approver(name, credential, principal, entry.effects, name if issuer is None else principal)

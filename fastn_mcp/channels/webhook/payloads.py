@@ -33,11 +33,9 @@ _BLOCKS = 40
 
 @dataclass(frozen=True, slots=True)
 class WebhookRequest:
-    """Approval request with its approvers so far, the approvals needed, and the address of the answer."""
+    """Approval request with the address of the answer."""
 
     grant: ApprovalRequest
-    approved: Sequence[str]
-    needed: int
     callback: str
     path: str
 
@@ -61,7 +59,7 @@ def generic(request: WebhookRequest) -> dict[str, JsonValue]:
         "lines": list(grant.text),
         "question": digest(grant.text),
         "preview": dict(grant.preview),
-        "approvals": {"needed": request.needed, "by": list(request.approved)},
+        "approvals": {"needed": grant.needed, "by": list(grant.approvers)},
         "callback": request.callback,
         "path": request.path,
         "created": int(grant.created),
@@ -73,9 +71,9 @@ def slack(request: WebhookRequest) -> dict[str, JsonValue]:
     """Return a Slack message whose buttons carry what a relay needs to answer. Raises `Refused` if it is too long."""
     grant = request.grant
     texts = [f"{asker(grant)} asks:", *grant.text]
-    if request.needed > 1:
-        by = f" ({', '.join(request.approved)})" if request.approved else ""
-        texts.append(f"It takes {request.needed} approvers; {len(request.approved)} approved{by}.")
+    if grant.needed > 1:
+        by = f" ({', '.join(grant.approvers)})" if grant.approvers else ""
+        texts.append(f"It takes {grant.needed} approvers; {len(grant.approvers)} approved{by}.")
     if grant.expected is not None:
         texts.append(f"To approve, the text between the quotes has to be typed: {quote(grant.expected)}")
     blocks: list[JsonValue] = [{"type": "section", "text": plain(text)} for text in _pack(texts)]

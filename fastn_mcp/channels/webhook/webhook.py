@@ -6,14 +6,16 @@ It does not use `client`: it must not know Fastn's keys, and Fastn's rate limits
 cookies. Only the status of a response counts; its body is not read.
 """
 
+import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import anyio
@@ -27,7 +29,7 @@ from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret, load_
 from fastn_mcp.channels.webhook.payloads import WebhookRequest
 from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.model import Settings
-from fastn_mcp.errors import Refused, SettingsError
+from fastn_mcp.errors import FastnError, Refused, SettingsError
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger
@@ -59,6 +61,7 @@ class WebhookSender:
         self._transport = transport
         self.host = urlsplit(url).netloc
         """Displayed host. The rest of the address can be a secret."""
+        self._tasks = set[asyncio.Task[None]]()
 
     @cached_property
     def _client(self) -> httpx2.AsyncClient:
@@ -105,7 +108,20 @@ class WebhookSender:
         except httpx2.TransportError:
             return "the connection broke"
 
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run work in the background, without the context of the call, whose cancellation and spans it does not share.
+
+        `aclose` gives up what has not ended.
+        """
+        task = asyncio.create_task(work, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def aclose(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if "_client" in self.__dict__:
             await self._client.aclose()
 
@@ -126,6 +142,7 @@ class _Delivery:
     sent: float = float("-inf")
     failed: float = float("-inf")
     problem: Refused | None = None
+    """Its last failure; None once it was delivered."""
     sending: anyio.Lock = field(default_factory=anyio.Lock)
 
 
@@ -170,14 +187,13 @@ class Webhook:
         found = await self._ledger.find(grant)
         if found is None:
             raise Refused("There is no such approval request.")
-        needed = found.needed
-        able = sum(approver.may_answer(found) for approver in self._approvers.values())
+        needed, able = found.needed, self._able(found)
         if able < needed:
             raise Refused(
                 f"It takes {counted(needed, 'approver')}, and {able} of those on the list may decide about this call.",
                 "Tell the operator: the file of approvers says who may approve what.",
             )
-        await self._ask(found, needed)
+        await self._ask(found)
         approved = (await self._ledger.find(grant) or found).approvers
         if needed == 1:
             return f"An approver was asked by the webhook at {self._sender.host}."
@@ -186,6 +202,23 @@ class Webhook:
             f"{needed} different approvers have to approve; they were asked by the webhook at {self._sender.host}."
             f" {len(approved)} of {needed} approved so far{by}."
         )
+
+    def show_beside(self, request: ApprovalRequest) -> str:
+        """Send a request that is shown elsewhere too, in the background. Return the host, or "" if it asks nobody."""
+        if not self._able(request):
+            return ""
+        self._sender.begin(self._try(request))
+        delivery = self._deliveries.get(request.id)
+        return self._sender.host if delivery is None or delivery.problem is None else ""
+
+    def _able(self, request: ApprovalRequest) -> int:
+        return sum(approver.may_answer(request) for approver in self._approvers.values())
+
+    async def _try(self, request: ApprovalRequest) -> None:
+        try:
+            await self._ask(request)
+        except FastnError as problem:
+            log.warning("a request was not delivered: %s", problem.what)
 
     def begin(self) -> None:
         """Start listening if the port is fixed, so that approvers can already know the address."""
@@ -207,7 +240,7 @@ class Webhook:
             await server.stop()
         await self._sender.aclose()
 
-    async def _ask(self, grant: ApprovalRequest, needed: int) -> None:
+    async def _ask(self, grant: ApprovalRequest) -> None:
         url = self._listen()
         now = self._system.now().timestamp()
         known = self._deliveries.items()
@@ -220,13 +253,13 @@ class Webhook:
             if delivery.problem is not None and delivery.failed > began:
                 raise Refused(delivery.problem.what, delivery.problem.next_step)
             to = path(grant.id)
-            request = WebhookRequest(grant, grant.approvers, needed, url + to, to)
+            request = WebhookRequest(grant, url + to, to)
             try:
                 await self._sender(to_json(self._body(request)))
             except Refused as problem:
                 delivery.failed, delivery.problem = self._system.monotonic(), problem
                 raise
-            delivery.sent = self._system.monotonic()
+            delivery.sent, delivery.problem = self._system.monotonic(), None
 
     def _listen(self) -> str:
         """Return the address for answers, listening if needed. Raises `Refused` if this server cannot listen."""
@@ -273,23 +306,18 @@ _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - nothing is bound to it here
 
 
 def webhook_of(
-    settings: Settings, account: str, ledger: Ledger, audit: AuditFile, system: System, *, stays: bool
-) -> Webhook | None:
+    settings: Settings, account: str, ledger: Ledger, audit: AuditFile, system: System, issuer: str | None = None, *,
+    stays: bool,
+) -> Webhook | None:  # fmt: skip
     """Return the configured webhook, or None. Raises `SettingsError` if its settings are invalid.
 
-    `stays` says whether this process runs long enough to receive an answer. If not, another process on the same state
-    has to receive it, and without a configured address the webhook is not used.
+    `issuer` is that of the sign-ins of a team. `stays` says whether this process runs long enough to receive an
+    answer. If not, another process on the same state has to receive it, and without a configured address the webhook
+    is not used.
     """
     if settings.webhook_url is None:
         return None
-    if settings.webhook_secret is None or settings.approvers is None:
-        missing = "webhook_secret" if settings.webhook_secret is None else "approvers"
-        raise SettingsError(
-            f"webhook_url is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/approvals.md."
-        )
-    approvers = load_approvers(settings.approvers)
-    if any(approver.credential == ApproverSecret(settings.webhook_secret) for approver in approvers.values()):
-        raise SettingsError("webhook_secret is also the secret of an approver.", "Give each of them its own.")
+    secret, approvers = secret_and_approvers(settings, issuer)
     host, port = host_and_port(settings.approval_listen or "127.0.0.1:0", lowest=0)
     if host in _ANYWHERE and settings.approval_url is None:
         raise SettingsError(
@@ -301,7 +329,20 @@ def webhook_of(
         if address.url is None and not port:
             return None
         address = AnswerAddress(None, 0, address.url or f"http://{settings.approval_listen}")
-    sender = WebhookSender(settings.webhook_url, settings.webhook_secret, system)
+    sender = WebhookSender(settings.webhook_url, secret, system)
     answers = WebhookAnswers(approvers, account, ledger, audit, system)
     body = payloads.slack if settings.webhook_style == "slack" else payloads.generic
     return Webhook(sender, body, approvers, answers, ledger, system, address)
+
+
+def secret_and_approvers(settings: Settings, issuer: str | None) -> tuple[str, Mapping[str, Approver]]:
+    """Return the webhook's secret and approvers. Raises `SettingsError` if one is missing or invalid."""
+    if settings.webhook_secret is None or settings.approvers is None:
+        missing = "webhook_secret" if settings.webhook_secret is None else "approvers"
+        raise SettingsError(
+            f"webhook_url is set, and {missing} is not.", f"Set FASTN_{missing.upper()}: docs/approvals.md."
+        )
+    approvers = load_approvers(settings.approvers, issuer)
+    if any(approver.credential == ApproverSecret(settings.webhook_secret) for approver in approvers.values()):
+        raise SettingsError("webhook_secret is also the secret of an approver.", "Give each of them its own.")
+    return settings.webhook_secret, approvers

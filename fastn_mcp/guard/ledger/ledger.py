@@ -87,11 +87,18 @@ class ShownCall:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """Vote of one approver: a person identified by a credential of their own, or else the channel."""
+    """Vote of one approver: a person identified by a credential of their own, or else the channel.
+
+    A person has one identity on every channel, which `approver` holds.
+    """
 
     approver: str
     approves: bool
     at: float
+
+    def is_of(self, approver: str) -> bool:
+        """Whether it may be of this approver. Identities that differ only in case count as one person."""
+        return self.approver.casefold() == approver.casefold()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +170,7 @@ class ApprovalRequest:
         """
         if self.state is not RequestState.OPEN or self.expires <= vote.at or self.out_of_band is not out_of_band:
             return None
-        before = next((one for one in self.votes if one.approver == vote.approver), None)
+        before = next((one for one in self.votes if one.is_of(vote.approver)), None)
         if before is not None and (vote.approves or not before.approves):
             return None
         counted = replace(self, votes=(*(one for one in self.votes if one is not before), vote))
