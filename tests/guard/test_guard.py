@@ -377,7 +377,8 @@ async def test_a_cancelled_change_is_recorded_as_unknown(world: World) -> None:
     world.client.send = hang  # type: ignore[method-assign, assignment]
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(world.call, CreateCustomer(name="Initech"))
-        await started.wait()
+        with anyio.fail_after(20):
+            await started.wait()
         tasks.cancel_scope.cancel()
     last = json.loads(world.audit_path.read_text().splitlines()[-1])
     assert (last["event"], last["outcome"]) == ("outcome", "unknown_outcome")
