@@ -85,7 +85,7 @@ class FormNow:
     seconds: float = 5.0
     asked: list[ApprovalForm] = field(default_factory=list[ApprovalForm])
     name: str = "client_form"
-    trusts_fast_answers: bool = False
+    is_terminal: bool = False
     submitted: tuple[str, Said] | None = None
 
     async def ask(self, question: ApprovalForm) -> Said:
@@ -101,7 +101,7 @@ class FormLater:
     submitted: tuple[str, Said | Submitted] | None = None
     asked: list[ApprovalForm] = field(default_factory=list[ApprovalForm])
     name: str = "client_form"
-    trusts_fast_answers: bool = False
+    is_terminal: bool = False
 
     async def ask(self, question: ApprovalForm) -> PendingForm:
         self.asked.append(question)

@@ -228,7 +228,7 @@ def assemble(
 
         issuer = tenant.issuer if tenant else None
         webhook = webhook_of(settings, bound_name, ledger, audit, system, issuer, stays=browser or tenant is not None)
-    typed = TypedSecrets(ledger, partial(typed_seal, settings, state, system), system)
+    typed = TypedSecrets(ledger, partial(typed_seal, settings.state_secrets, state, system), system)
     if browser and webhook is None:
         page = ApprovalPage(
             ledger, system, webbrowser.open, state / PAGE_FILE, typed, recorder.decided, bound_name, program

@@ -123,12 +123,12 @@ SEAL_KEY = "seal.key"
 """File in the state folder that seals what people type, where no state secret is set."""
 
 
-def typed_seal(settings: Settings, state: Path, system: System) -> "Seal":
+def typed_seal(secrets: Sequence[str], state: Path, system: System) -> "Seal":
     """Return the seal of secrets that people type. Every process on this state or ledger opens what it closes."""
     from fastn_mcp.guard.seal import Seal  # deferred import: only once a person types a secret
 
-    if settings.state_secrets:
-        return Seal(settings.state_secrets, system)
+    if secrets:
+        return Seal(secrets, system)
     path = state / SEAL_KEY
     try:
         write_private(path, f"{system.token()}{system.token()}\n", replace=False)

@@ -31,7 +31,7 @@ class ElicitationForm:
     """Up to 2025-11-25: the server sends an elicitation request during the call."""
 
     name = "client_form"
-    trusts_fast_answers = False
+    is_terminal = False
     submitted = None
 
     def __init__(self, ctx: Context) -> None:
@@ -48,7 +48,7 @@ class RoundTrip:
     """From 2026-07-28: the call returns the form, and the client repeats the call with the answer."""
 
     name = "client_form"
-    trusts_fast_answers = False
+    is_terminal = False
 
     def __init__(self, params: CallToolRequestParams) -> None:
         self._state = params.request_state

@@ -7,11 +7,14 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from getpass import getpass
 from unicodedata import east_asian_width
 
 import anyio
 import anyio.to_thread
 
+from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, Answer, ApprovalForm, Approve, Decline, NoAnswer
 from fastn_mcp.redaction import sanitize
 
@@ -21,7 +24,7 @@ class TerminalChannel:
 
     identifies_people = False
     notifies = False
-    takes_secrets = False
+    takes_secrets = True
     url = None
 
     def __init__(self, command: str, place: str = "on this computer") -> None:
@@ -68,6 +71,8 @@ _CLOSED = NoAnswer("the terminal was closed")
 _LONGEST_NOTE = 500
 _WIDEST = 100
 """Maximum columns of a line, however wide the terminal is."""
+_LONGEST_LINE = 4095 if sys.platform == "linux" else 1023
+"""Bytes of a line from which on a terminal may have cut it."""
 _ANSWER_COLUMNS = 10
 """Columns for the answer after a prompt."""
 
@@ -76,7 +81,7 @@ class Terminal:
     """Form channel on one terminal. `device` is its file descriptor, open for reading and writing."""
 
     name = "terminal"
-    trusts_fast_answers = True
+    is_terminal = True
     submitted = None
 
     def __init__(self, device: int) -> None:
@@ -108,9 +113,12 @@ class Terminal:
         while data:
             data = data[os.write(self._device, data) :]
 
-    async def line(self, prompt: str) -> str | None:
+    async def line(self, prompt: str, *, is_hidden: bool = False) -> str | None:
         """Read a line, stripped of surrounding spaces. Return None if the terminal was closed."""
-        os.write(self._device, f"{wrapped(f'{prompt} >', self._columns() - _ANSWER_COLUMNS)} ".encode())
+        shown = f"{wrapped(f'{prompt} >', self._columns() - _ANSWER_COLUMNS)} ".encode()
+        if is_hidden:
+            return await self._hidden(shown)
+        os.write(self._device, shown)
         typed = await self._typed()
         return typed.strip() if typed else None
 
@@ -126,7 +134,31 @@ class Terminal:
         self._discard_input()
         self.say(f"\n{question.text}")
         if question.expected is not None:
-            return await self._ask_typed(question.expected, question.typing, may_wait=may_wait)
+            answer = await self._ask_typed(question.expected, question.typing, may_wait=may_wait)
+        else:
+            answer = await self._ask_choice(question, may_wait=may_wait)
+        if isinstance(answer, Approve) and question.secret is not None:
+            return await self._ask_secret(answer, question.secret)
+        return answer
+
+    async def _ask_secret(self, approved: Approve, secret: TypedArgument) -> Answer:
+        """Ask for what an approval takes besides, without echo. It approves nothing until all of it is typed."""
+        while True:
+            typed: dict[str, str] = {}
+            for field in secret.fields:
+                end = "not shown as you type" if field.is_hidden else "shown"
+                line = await self.line(f"the {secret.prompt(field)} ({end})", is_hidden=field.is_hidden)
+                if line is None:
+                    return _CLOSED
+                typed[field.name] = line
+            try:
+                return replace(approved, secret=secret.value(typed))
+            except ValueError as problem:
+                self.say(f"Nothing is approved yet: {problem}")
+            if not any(typed.values()):
+                return _left_waiting()
+
+    async def _ask_choice(self, question: ApprovalForm, *, may_wait: bool) -> Answer:
         choices = ["y = approve", "n = decline"]
         if question.allows_temporary:
             choices.insert(1, f"{TEMPORARY_MINUTES} = approve this tool on this target for {TEMPORARY_MINUTES} minutes")
@@ -172,6 +204,10 @@ class Terminal:
 
         async def _typed(self) -> str:
             return await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
+
+        async def _hidden(self, prompt: bytes) -> str | None:
+            os.write(self._device, prompt)
+            return await anyio.to_thread.run_sync(getpass, "", abandon_on_cancel=True)
     else:
 
         def _discard_input(self) -> None:
@@ -193,6 +229,26 @@ class Terminal:
                     break
                 typed += read
             return typed.decode(errors="replace")
+
+        async def _hidden(self, prompt: bytes) -> str | None:
+            """Read a line without echo. A line that the terminal may have cut is typed anew."""
+            import termios
+
+            before = termios.tcgetattr(self._device)
+            silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+            termios.tcsetattr(self._device, termios.TCSAFLUSH, silent)
+            try:
+                while True:
+                    os.write(self._device, prompt)
+                    typed = await self._typed()
+                    os.write(self._device, b"\n")
+                    if len(typed.encode()) < _LONGEST_LINE:
+                        return typed.rstrip("\r\n") if typed else None
+                    self.say(
+                        "That is longer than a line at a terminal can be: use the approval page, or a shorter one."
+                    )
+            finally:
+                termios.tcsetattr(self._device, termios.TCSANOW, before)
 
 
 def _left_waiting() -> NoAnswer:

@@ -244,11 +244,11 @@ class StartOptions:
 
         return state_of(os.environ, sandboxed=self.sandboxed)
 
-    def ledger(self) -> str | None:
-        """Return the value of the ledger setting."""
-        from fastn_mcp.config.load import ledger_setting
+    def ledger(self) -> "Settings":
+        """Return the settings of the ledger alone."""
+        from fastn_mcp.config.load import ledger_settings
 
-        return ledger_setting(self.flags, os.environ, self.existing_config(), sandbox=self.sandboxed)
+        return ledger_settings(self.flags, os.environ, self.existing_config(), sandbox=self.sandboxed)
 
     def keyless(self) -> "Settings":
         """Return the settings without a key, for commands that need none. Raises `SettingsError`."""

@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import webbrowser
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,7 +20,7 @@ import click
 from pydantic import JsonValue
 
 from fastn_mcp.build.ledger import audit_at, file_of, ledger_at
-from fastn_mcp.build.startup import state_of
+from fastn_mcp.build.startup import state_of, typed_seal
 from fastn_mcp.channels.page import page
 from fastn_mcp.channels.page.page import FILES, PAGE_FILE
 from fastn_mcp.channels.terminal import Terminal
@@ -29,7 +29,7 @@ from fastn_mcp.cli.layout import say
 from fastn_mcp.config.addresses import is_loopback
 from fastn_mcp.config.command_line import CommandLine, kept_in, this_program
 from fastn_mcp.config.file import read
-from fastn_mcp.config.load import ledger_setting
+from fastn_mcp.config.load import ledger_settings
 from fastn_mcp.config.model import is_shared
 from fastn_mcp.config.paths import TENANTS, state_dir
 from fastn_mcp.errors import FastnError, SettingsError
@@ -42,9 +42,11 @@ from fastn_mcp.guard.approval.request import (
     can_be_temporary,
     question,
     temporary_approval,
+    typed_in,
 )
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
 from fastn_mcp.guard.audit.recorder import record_expired
+from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import (
     ApprovalRequest,
     Ledger,
@@ -70,6 +72,8 @@ class TerminalApprovals:
     ledger: Ledger
     audit: AuditFile
     system: System
+    typed: TypedSecrets | None = None
+    """Keeps what they type; None without the state secret by which the servers open it."""
 
     def now(self) -> float:
         return self.system.now().timestamp()
@@ -91,20 +95,31 @@ class TerminalApprovals:
                 terminal.say(
                     "Two people have to approve it, and a terminal cannot tell people apart: decline it, or leave it."
                 )
-            match await terminal.ask(question(request, f"{_headline(request)}{more}"), may_wait=True):
-                case Approve(_, minutes):
-                    terminal.say(await self.approve(request, minutes))
+            asked = question(request, f"{_headline(request)}{more}")
+            if asked.secret is not None and self.typed is None:
+                terminal.say(f"{_UNSEALABLE} Decline it, or leave it.")
+                asked = replace(asked, secret=None)
+            match await terminal.ask(asked, may_wait=True):
+                case Approve(_, minutes, secret):
+                    terminal.say(await self.approve(request, minutes, secret))
                 case Decline(note):
                     terminal.say(await self.decline(request, note))
                 case NoAnswer():
                     terminal.say("Left waiting.")
         terminal.say("\nNothing else waits.")
 
-    async def approve(self, request: ApprovalRequest, minutes: int = 0) -> str:
-        """Approve a request; with `minutes`, also add a temporary approval. Return the message for the person."""
+    async def approve(self, request: ApprovalRequest, minutes: int = 0, secret: JsonValue = None) -> str:
+        """Approve a request; with `minutes`, also add a temporary approval. Return the message for the person.
+
+        `secret` is the argument that they typed, if the request asks for one.
+        """
         if request.required == Decision.FOUR_EYES.value:
             return "Nothing was decided: two people have to approve this call, and a terminal cannot tell people apart."
         now = self.now()
+        if typed_in(request) is not None:
+            if self.typed is None:
+                return f"Nothing was decided. {_UNSEALABLE}"
+            await self.typed.keep(request, secret)
         if await self.ledger.decide(request, Vote(_BY, approves=True, at=now), _BY) is None:
             return _TOO_LATE
         message = "Approved. It is sent when the agent makes the same call again."
@@ -161,6 +176,7 @@ class ApprovalStore:
     ledger: str | None
     program: CommandLine
     """Command that opens this store at a shell."""
+    state_secrets: Sequence[str] = ()
 
     @property
     def file(self) -> Path:
@@ -187,13 +203,19 @@ class ApprovalStore:
             ledger = ledger_at(self.ledger, self.folder, system)
             record = audit_at(ledger, self.ledger, self.folder, system)
             try:
-                return await work(TerminalApprovals(ledger, record, system))
+                return await work(TerminalApprovals(ledger, record, system, self.typed(ledger, system)))
             finally:
                 await record.settle()
                 record.close()
                 await ledger.aclose()
 
         return anyio.run(run_work)
+
+    def typed(self, ledger: Ledger, system: System) -> TypedSecrets | None:
+        """Return what keeps typed secrets; None if the servers could not open them."""
+        if is_shared(self.ledger) and not self.state_secrets:
+            return None
+        return TypedSecrets(ledger, partial(typed_seal, self.state_secrets, self.folder, system), system)
 
 
 @click.group(name="approvals", invoke_without_command=True)
@@ -203,7 +225,8 @@ class ApprovalStore:
 def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None:
     """List the calls that wait for you, and decide on them at this terminal."""
     start: StartOptions = ctx.obj
-    store = ctx.obj = ApprovalStore(start.state(), start.ledger(), start.command_line())
+    settings = start.ledger()
+    store = ctx.obj = ApprovalStore(start.state(), settings.ledger, start.command_line(), settings.state_secrets)
     if ctx.invoked_subcommand is not None:
         return
     if in_browser:
@@ -217,14 +240,22 @@ def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None
     elif (terminal := Terminal.here()) is not None and sys.stdout.isatty():
         _decide(store, terminal)
     else:
-        for request in waiting:
-            say("\n".join(sanitize(line) for line in (*request.text, _headline(request), "")))
-        say(f"Nothing was decided: deciding needs a person at a terminal. Run there: {store.program.to('approvals')}")
+        _list(store, waiting)
     if not as_json:
         for line in _expired(store):
             say(line)
         for line in _other_stores(store, start):
             click.echo(line)  # not wrapped: it ends with a command to paste
+
+
+def _list(store: ApprovalStore, waiting: Iterable[ApprovalRequest]) -> None:
+    """List what waits, and where it is decided. Nothing is decided through a pipe."""
+    for request in waiting:
+        say("\n".join(sanitize(line) for line in (*request.text, _headline(request), "")))
+    say(f"Nothing was decided: deciding needs a person at a terminal. Run there: {store.program.to('approvals')}")
+    address, _ = page.read_page_file(store.folder / PAGE_FILE) or (None, None)
+    if isinstance(address, str) and _is_here(address) and _is_listening(address):
+        say(f"Or on the approval page at {address}, which this opens: {store.program.to('approvals', '--open')}")
 
 
 def _decide(store: ApprovalStore, terminal: Terminal) -> None:
@@ -370,7 +401,7 @@ def _stores(start: StartOptions) -> Iterator[tuple[str, ApprovalStore]]:
         for name, profile, sandboxed in (*starts, *((f"on the profile {name}", name, False) for name in profiles)):
             options = ["--sandbox"] if sandboxed else ["--profile", profile] if profile else []
             with suppress(SettingsError):
-                ledger = ledger_setting({"profile": profile}, environment, file, sandbox=sandboxed)
+                ledger = ledger_settings({"profile": profile}, environment, file, sandbox=sandboxed).ledger
                 command = program.with_([*config_options, *options])
                 yield name, ApprovalStore(state_of(environment, sandboxed=sandboxed), ledger, command)
         for ledger in sorted(state_dir(environment).glob(f"**/{TENANTS}/**/{FILE}")):
@@ -403,6 +434,10 @@ _STORE_VARIABLES = ("FASTN_STATE_DIR", "FASTN_LEDGER", "FASTN_PROFILE")
 """Variables that select another store than the default."""
 
 
+_UNSEALABLE = (
+    "What a person types here is sealed for the servers by their FASTN_STATE_SECRET, which this terminal does not have:"
+    " set it, or approve on the approval page."
+)
 _TOO_LATE = "Nothing was decided: it was decided elsewhere meanwhile, or has expired."
 
 

@@ -136,13 +136,12 @@ def resolve(
     return Resolved(account.with_key(key), key.place)
 
 
-def ledger_setting(
+def ledger_settings(
     flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None, *, sandbox: bool = False
-) -> str | None:
-    """Load only the ledger setting: approvers need no key. Raises `SettingsError`."""
-    config = _read(file)
-    account = choose(flags, environment, config, sandbox=sandbox)
-    return replace(account, values={"ledger": account.values.get("ledger")}).keyless().ledger
+) -> Settings:
+    """Load only the settings of the ledger: approvers need no key. Raises `SettingsError`."""
+    account = choose(flags, environment, _read(file), sandbox=sandbox)
+    return replace(account, values={name: account.values.get(name) for name in ("ledger", "state_secret")}).keyless()
 
 
 def _read(file: Path | None) -> ConfigFile:

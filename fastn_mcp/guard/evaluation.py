@@ -13,6 +13,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, Refused
 from fastn_mcp.fastn.ages import stamp
+from fastn_mcp.fastn.credentials import TypedArgument, typed_argument
 from fastn_mcp.fastn.credits import credits_of, credits_used
 from fastn_mcp.fastn.dependents import describe_dependents, find_dependents
 from fastn_mcp.fastn.outlook import Surroundings, outlook_of
@@ -128,6 +129,8 @@ class CallEvaluation:
     """Digest of the call, its target's state and label, the policy, the effect, and whether it may have been made."""
     similar: str | None = None
     """Digest of the calls that a temporary approval would cover; None if none may be given."""
+    typed: TypedArgument | None = None
+    """What a person types with their approval, if anything."""
     reads: Send | None = field(default=None, repr=False, compare=False)
     """Repeats the reads that were made for it."""
 
@@ -182,9 +185,9 @@ class Evaluation:
     """Preview of the calls; None if the policy decided without a read."""
 
     @property
-    def person_types(self) -> str | None:
-        """Argument that a person types with their approval."""
-        return self.batch.tool.person_types
+    def typed(self) -> TypedArgument | None:
+        """What a person types with their approval. Always None for a list."""
+        return None if self.batch.is_list else self.calls[1].typed
 
     @property
     def preview(self) -> Shown:
@@ -300,13 +303,13 @@ class Evaluator:
         for number, call in enumerate(batch.calls, 1):
             if number in skip:
                 continue
-            if call.person_types is not None:
-                raise NotSent(
-                    f"{batch.prefix(number)}a person can type the {call.person_types} of a single call only.",
-                    f"Name a variable that holds it, or call {call.tool_name()} by itself.",
-                )
             try:
                 found[number] = one = await self.evaluate_call(call, principal, ahead)
+                if one.typed is not None:
+                    raise NotSent(
+                        f"a person can type the {one.typed.name} of a single call only.",
+                        f"Call {call.tool_name()} by itself.",
+                    )
             except FastnError as error:
                 where = batch.prefix(number)
                 error.what, error.args = where + error.what, (where + str(error),)
@@ -328,6 +331,7 @@ class Evaluator:
         try:
             target = self.ai_sessions.target(call) or await read_target(call, reads)
             dependence = await find_dependents(call, target, reads)
+            typed = await typed_argument(call, reads)
         except FastnError as error:
             raise NotSent(
                 f"Its target could not be read first. {error.what}", error.next_step, facts=error.facts
@@ -350,22 +354,23 @@ class Evaluator:
             verdict = PolicyDecision(decision, "outcome unknown", earlier)
         elif earlier is not None:
             verdict = replace(verdict, reason=f"{earlier} {verdict.reason}".rstrip())
-        verdict = self._typed(call, verdict)
+        verdict = self._typed(typed, verdict)
         try:
             names = await read_references(call, target, reads)
-            shown = preview(call, effect, self.account, target, dependence, verdict.reason, names, undoes)
+            shown = preview(call, effect, self.account, target, dependence, verdict.reason, names, undoes, typed)
             if isinstance(call, (AiChat, AiBuild)):
                 shown = replace(shown, costs=await self._costs())
         except RefusedValue as error:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
         is_unsettled = earlier is not None
         bound = [digest, state(target), shown.name, self.policy.digest, effect.value, is_unsettled]
+        bound += [] if typed is None else [[each.name for each in typed.fields]]
         # No temporary approval for a call that destroys, changes access or may have been made already.
         each_time = is_unsettled or effect in (Effect.DESTROY, Effect.ACCESS)
         similar = None
         if not each_time and call.target is not None and verdict.decision is Decision.CONFIRM:
             similar = self._similar(call, principal, effect)
-        return CallEvaluation(call, digest, effect, verdict, target, shown, sha256(bound), similar, reads)
+        return CallEvaluation(call, digest, effect, verdict, target, shown, sha256(bound), similar, typed, reads)
 
     async def describe(self, evaluation: Evaluation) -> Evaluation:
         """Add what helps to decide to the previews of the first calls. An approval is not bound to it."""
@@ -395,14 +400,14 @@ class Evaluator:
             balance = f"The balance could not be read: {error.what}"
         return f"Spends AI credits; {price}. {balance}"
 
-    def _typed(self, call: Call, verdict: PolicyDecision) -> PolicyDecision:
-        """Return the decision on a call with a secret that a person types: outside of the client, or not at all."""
-        if call.person_types is None or verdict.decision is Decision.DENY:
+    def _typed(self, typed: TypedArgument | None, verdict: PolicyDecision) -> PolicyDecision:
+        """Return the decision on a call with a secret that a person types: at least confirmed, or denied."""
+        if typed is None or verdict.decision is Decision.DENY:
             return verdict
         if not self.policy.asks:
-            return PolicyDecision(Decision.DENY, verdict.rule, f"Nobody is there to type the {call.person_types}.")
-        strictest = max(verdict.decision, Decision.OUT_OF_BAND, key=lambda decision: decision.rank)
-        reason = f"A person types the {call.person_types}. {verdict.reason}".rstrip()
+            return PolicyDecision(Decision.DENY, verdict.rule, f"Nobody is there to type the {typed.name}.")
+        strictest = max(verdict.decision, Decision.CONFIRM, key=lambda decision: decision.rank)
+        reason = f"A person types the {typed.name}. {verdict.reason}".rstrip()
         return PolicyDecision(strictest, verdict.rule, reason)
 
     def raise_if_denied(self, evaluation: Evaluation) -> None:

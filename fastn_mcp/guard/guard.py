@@ -60,7 +60,7 @@ class Guard:
         self._system = system
         lifetime, budgets = evaluator.policy.approval_lifetime, BudgetCheck(evaluator, ledger)
         self._approvals = ApprovalFlow(
-            evaluator.bound_account, ledger, recorder, system, out_of_band, budgets, lifetime, evaluator.describe
+            evaluator.bound_account, ledger, recorder, system, out_of_band, typed, budgets, lifetime, evaluator.describe
         )
         self.decisions = DecisionWait(ledger, system)
         self.directory = Directory(system)
@@ -119,7 +119,7 @@ class Guard:
             current = await self._reevaluate(call, caller) if is_stale else current
             said |= _decided(current.effect, current.verdict) if is_list else {}
             request = None if approval.request is None else approval.request.id
-            filled = await self._typed.fill(self._secrets.fill(call), request)
+            filled = await self._typed.fill(self._secrets.fill(call), current.typed, request)
             approved = await self._approvals.use(approval, number, current, evaluation, caller.principal)
             said |= {"outcome": "admitted", "consent": approved.by, "asked": approved.trace}
             change = await self._journal.begin(approved, self._client.send, self._client.deadline(call))

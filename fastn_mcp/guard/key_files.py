@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import JsonValue
 
 from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import NotSent, Refused
+from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState
 from fastn_mcp.redaction import Redactor, is_issued_secret
 from fastn_mcp.runtime import System
@@ -100,24 +101,23 @@ class TypedSecrets:
         self._seal = cache(seal)
         self._system = system
 
-    async def keep(self, request: ApprovalRequest, value: str) -> None:
-        """Keep what was typed for the one use of the request's approval, as long as that is valid."""
-        sealed = self._seal().close(_purpose(request.id), value)
+    async def keep(self, request: ApprovalRequest, value: JsonValue) -> None:
+        """Keep the argument that was typed for the one use of the request's approval, as long as that is valid."""
+        sealed = self._seal().close(_purpose(request.id), [value])  # a list, since it may be None
         await self._ledger.keep_sealed(request.id, sealed, request.expires, self._system.now().timestamp())
 
-    async def fill(self, call: C, request: str | None) -> C:
+    async def fill(self, call: C, typed: TypedArgument | None, request: str | None) -> C:
         """Return the call with what was typed for this request. Raises `Refused` if a person still has to type it."""
-        field = call.person_types
-        if field is None:
+        if typed is None:
             return call
-        value, now = None, self._system.now().timestamp()
+        kept, now = None, self._system.now().timestamp()
         if request is not None and (sealed := await self._ledger.take_sealed(request, now)) is not None:
-            value = self._seal().open(_purpose(request), sealed, _LONGEST)
-        if not isinstance(value, str):
+            kept = self._seal().open(_purpose(request), sealed, _LONGEST)
+        if not isinstance(kept, list):
             if request is not None:
                 await self._ledger.void(request, RequestState.STALE, now)
-            raise Refused(f"Nobody has typed the {field}, or it was used already.", "Call again to ask anew.")
-        return call.model_copy(update={field: value})
+            raise Refused(f"Nobody has typed the {typed.name}, or it was used already.", "Call again to ask anew.")
+        return call.model_copy(update={typed.name: cast("list[JsonValue]", kept)[0]})
 
 
 _LONGEST = 86_400.0

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.fastn.dependents import Dependence
 from fastn_mcp.fastn.names import NO_NAMES, Label, Names, counted, typed_id
 from fastn_mcp.fastn.outlook import Outlook
@@ -175,15 +176,16 @@ def preview(
     because: str = "",
     names: Names = NO_NAMES,
     undoes: str = "",
+    typed: TypedArgument | None = None,
 ) -> Preview:
     """Build the preview of `call` on `target`. `names` are those of the resources that it refers to.
 
-    `undoes`: the earlier change that it undoes, for people.
+    `undoes`: the earlier change that it undoes, for people. `typed`: what a person types with their approval.
     """
     changes, undo, label = _changes(call, target), foreseen(call, target), own_label(call, target, names)
     pending = _pending(call, target)
     fields = tuple((change.field, change.before, change.after) for change in changes)
-    facts = Facts(call, effect, undo, target, label, dependence, fields, pending, names, undoes)
+    facts = Facts(call, effect, undo, target, label, dependence, fields, pending, names, undoes, typed)
     id_: object = getattr(target, "id", None) if isinstance(call, (Create, AiChat, AiBuild)) else None
     return Preview(
         tool=call.tool_name(),

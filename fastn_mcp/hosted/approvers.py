@@ -18,7 +18,7 @@ from typing_extensions import override
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval import quorum
-from fastn_mcp.guard.approval.request import TYPES
+from fastn_mcp.guard.approval.request import typed_in
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, decided
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, TemporaryApproval
 from fastn_mcp.hosted.team_config import Team
@@ -82,7 +82,7 @@ class TenantInbox:
         found = await self._ledger.find(grant)
         if found is None:
             raise Refused("There is no such approval request.")
-        webhook = None if found.preview.get(TYPES) else self._webhook  # secrets are typed on the page only
+        webhook = self._webhook if typed_in(found) is None else None  # secrets are typed on the page only
         if not self._is_on_page(found):
             if webhook is not None:
                 return await webhook.show(grant)

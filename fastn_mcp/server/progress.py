@@ -145,7 +145,7 @@ class ReportedForm:
         self._form = form
         self._reporter = reporter
         self.name = form.name
-        self.trusts_fast_answers = form.trusts_fast_answers
+        self.is_terminal = form.is_terminal
         self.submitted = form.submitted
 
     async def ask(self, question: ApprovalForm) -> Answer | PendingForm:

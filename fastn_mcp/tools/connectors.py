@@ -195,9 +195,15 @@ class CreateConnection(Operation[Connection]):
     customer_id: OfCustomer = None
     credentials: Annotated[
         JsonObject | None,
-        Field(description="As {token} or {headerName, apiKey}.", json_schema_extra=SECRET, repr=False),
+        Field(description="As {token}. Leave it out: a person types it.", json_schema_extra=SECRET, repr=False),
     ] = None
     extra: Extra = None
+
+    @property
+    @override
+    def person_types(self) -> str | None:
+        """The credentials, unless they were given. `fastn.credentials` reads whether the connector takes any."""
+        return "credentials" if self.credentials is None else None
 
 
 class DeleteConnection(Operation[FastnObject]):

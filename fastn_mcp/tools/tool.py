@@ -198,7 +198,7 @@ class Tool(BaseModel, Generic[Result]):
 
     @property
     def person_types(self) -> str | None:
-        """Argument that a person types where they approve the call, since it is a secret and was not given."""
+        """Secret argument that was not given, which a person types where they approve the call if it is needed."""
         return None
 
     @property

@@ -127,7 +127,7 @@ PLAIN: dict[str, dict[str, Any]] = {
     "update_customer": {"name": "Initech"},
     "create_connector": {"name": "Initech", "slug": "initech"},
     "update_connector": {"name": "Initech"},
-    "create_connection": {"connector_id": "hubspot"},
+    "create_connection": {"connector_id": "hubspot", "credentials": {"token": "t"}},
     "create_workflow": {"name": "Something new"},
     "update_workflow": {"name": "Something new"},
     "create_trigger": {"name": "n", "type": "webhook", "status": "Disabled", "routes": [ROUTE]},

@@ -14,11 +14,15 @@ from pydantic import JsonValue
 from typing_extensions import override
 
 from fastn_mcp.channels.page.app import LONGEST_NOTE
+from fastn_mcp.fastn.credentials import TypedArgument, TypedField
+from fastn_mcp.guard.approval.request import with_typed
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.tools.account import CreateSecret
 
 pytestmark = pytest.mark.anyio
+
+VALUE = TypedArgument("value", (TypedField("value"),))
 
 
 async def found(desk: Desk, grant: str = "grant-1") -> ApprovalRequest:
@@ -56,25 +60,56 @@ async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
 
 async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, visitor: Visitor) -> None:
     """Ours: in a password field; without it nothing is approved, and what was typed is not sent back."""
-    asked = question(tool="create_secret", expected=None, preview={"call": "create_secret", "person_types": "value"})
+    asked = question(tool="create_secret", expected=None, preview=with_typed({"call": "create_secret"}, VALUE))
     await desk.ask(asked)
     page = await visitor.look()
-    assert re.search(r'<input [^>]*name="secret" type="password" required autocomplete="new-password"', page)
+    assert re.search(r'<input [^>]*name="secret.value" type="password" required autocomplete="new-password"', page)
     refused = await visitor.decide("approve", "grant-1")
     assert refused.status_code == 422
     assert "Nothing was approved: type the value." in words(refused.text)
-    answer = await visitor.decide("approve", "grant-1", secret="canary-typed")
+    answer = await visitor.decide("approve", "grant-1", **{"secret.value": "canary-typed"})
     assert answer.status_code == 303
     assert (await found(desk)).state is RequestState.APPROVED
     assert "canary" not in await visitor.look()
     assert "canary" not in repr(await desk.ledger.find("grant-1"))
-    filled = await desk.typed.fill(CreateSecret(name="A"), "grant-1")
+    filled = await desk.typed.fill(CreateSecret(name="A"), VALUE, "grant-1")
     assert filled.value == "canary-typed"
+
+
+@pytest.mark.parametrize(
+    ("typed", "sent", "problem"),
+    [
+        ((TypedField("user"), TypedField("key")), {"user": "u"}, "type the key."),
+        (
+            (TypedField("credentials"),),
+            {"credentials": "canary-typed"},
+            "the credentials have to be a JSON object such",
+        ),
+        (
+            (TypedField("credentials"),),
+            {"credentials": '{"token": "canary-typed"'},
+            "the credentials have to be a JSON",
+        ),
+        ((TypedField("credentials"),), {"credentials": "[]"}, "the credentials have to be a JSON object such"),
+    ],
+)
+async def test_incomplete_credentials_approve_nothing(
+    desk: Desk, visitor: Visitor, typed: tuple[TypedField, ...], sent: dict[str, str], problem: str
+) -> None:
+    """Ours: and what was typed is not sent back."""
+    asked = with_typed({"call": "create_connection"}, TypedArgument("credentials", typed))
+    await desk.ask(question(tool="create_connection", expected=None, preview=asked))
+    refused = await visitor.decide("approve", "grant-1", **{f"secret.{name}": text for name, text in sent.items()})
+    assert refused.status_code == 422
+    assert f"Nothing was approved: {problem}" in words(refused.text)
+    assert "canary" not in refused.text
+    assert (await found(desk)).state is RequestState.OPEN
+    assert await desk.ledger.take_sealed("grant-1", 0.0) is None
 
 
 async def test_secret_that_no_request_asks_for_is_not_kept(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question())
-    assert (await visitor.decide("approve", "grant-1", secret="canary-typed")).status_code == 303
+    assert (await visitor.decide("approve", "grant-1", **{"secret.value": "canary-typed"})).status_code == 303
     assert await desk.ledger.take_sealed("grant-1", 0.0) is None
 
 

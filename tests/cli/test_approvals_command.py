@@ -21,13 +21,23 @@ from command_line import run_command
 from deciding import answered, moved
 from pydantic import JsonValue
 
+from fastn_mcp.build.startup import typed_seal
+from fastn_mcp.cli.approvals import ApprovalStore, TerminalApprovals
+from fastn_mcp.config.command_line import PROGRAM
+from fastn_mcp.fastn.credentials import TypedArgument, TypedField
+from fastn_mcp.guard.approval.request import with_typed
 from fastn_mcp.guard.audit.files import entries
+from fastn_mcp.guard.audit.log import AuditFile
+from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, ShownCall, TemporaryApproval
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.account import CreateSecret
 
 KEY = "the-key-of-the-page"
 CHOICES = "Enter = leave it waiting > "
 Result = TypeVar("Result")
+VALUE = TypedArgument("value", (TypedField("value"),))
 
 
 @dataclass
@@ -106,6 +116,13 @@ TYPED = {
     "target": "cus_1",
     "expected": "Acme",
     "allows_temporary": False,
+}
+HIDDEN = "the value (not shown as you type) > "
+SECRET: dict[str, object] = {
+    "tool": "create_secret",
+    "target": None,
+    "allows_temporary": False,
+    "preview": with_typed({"call": "create_secret"}, VALUE),
 }
 SCOPE = TemporaryApproval("scope-1", "local", "default at live.fastn.ai", "run_workflow", "wf_1", 0, 0, "local_page")
 
@@ -283,6 +300,85 @@ def test_enter_leaves_the_request_pending(state: Folder) -> None:
         person.leaves()
     assert state.grant().state is RequestState.OPEN
     assert not (state.folder / "audit.jsonl").exists()
+
+
+def test_secret_is_typed_unseen_with_the_approval(state: Folder) -> None:
+    """Ours: sealed for the one use of the approval; neither the screen nor a file shows it."""
+    state.add_request(**SECRET)
+    with state.at_a_terminal() as person:
+        person.sees(CHOICES)
+        person.types("y\r")
+        person.sees(HIDDEN)
+        person.types(f" {KEY} \r")
+        person.sees("Approved.")
+        person.leaves()
+        assert KEY not in person.shown
+    assert state.grant().state is RequestState.APPROVED
+    assert KEY.encode() not in b"".join(path.read_bytes() for path in state.folder.iterdir())
+
+    async def taken(ledger: SqliteLedger) -> str | None:
+        seal = typed_seal([], state.folder, System())
+        filled = await TypedSecrets(ledger, lambda: seal, System()).fill(CreateSecret(name="A"), VALUE, "g1")
+        return filled.value
+
+    assert state.do(taken) == f" {KEY} "
+
+
+def test_approval_without_its_secret_leaves_the_request_waiting(state: Folder) -> None:
+    """Ours: Enter alone types nothing, and so approves nothing."""
+    state.add_request(**SECRET)
+    with state.at_a_terminal() as person:
+        person.sees(CHOICES)
+        person.types("y\r")
+        person.sees(HIDDEN)
+        person.types("\r")
+        person.sees("Nothing is approved yet: type the value.")
+        person.sees("Left waiting.")
+        person.leaves()
+    assert state.grant().state is RequestState.OPEN
+
+
+def test_line_that_the_terminal_cut_is_typed_anew(state: Folder) -> None:
+    """Ours: half a secret is not approved."""
+    state.add_request(**SECRET)
+    with state.at_a_terminal() as person:
+        person.sees(CHOICES)
+        person.types("y\r")
+        person.sees(HIDDEN)
+        person.types("x" * 4094 + "\r")
+        person.sees("That is longer than a line at a terminal can be")
+        assert state.grant().state is RequestState.OPEN
+        person.sees(HIDDEN)
+        person.types(f"{KEY}\r")
+        person.sees("Approved.")
+        person.leaves()
+
+
+@pytest.mark.anyio
+async def test_secret_is_not_typed_where_no_server_could_open_it(tmp_path: Path) -> None:
+    """Ours: servers on a shared ledger open it by their state secret, which this process may lack."""
+    shared = ApprovalStore(tmp_path, "valkey://ledger:6379", PROGRAM)
+    ledger, system = SqliteLedger(str(tmp_path / "ledger")), System()
+    assert shared.typed(ledger, system) is None
+    assert replace(shared, state_secrets=["s" * 32]).typed(ledger, system) is not None
+    request = replace(GRANT, expires=time.time() + 600, **SECRET)  # pyright: ignore[reportArgumentType]
+    await ledger.open(request)
+    approvals = TerminalApprovals(ledger, AuditFile(tmp_path / "audit", system), system)
+    assert "FASTN_STATE_SECRET" in await approvals.approve(request, secret="x")
+    assert [each.state for each in await ledger.waiting(time.time())] == [RequestState.OPEN]
+    ledger.close()
+
+
+def test_without_a_terminal_the_open_page_is_named(state: Folder) -> None:
+    """Ours: its address holds no key."""
+    state.add_request(**SECRET)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        write_page_file(state, address)
+        ran = state.run(piped=f"y\n{KEY}\n")
+    assert f"Or on the approval page at {address}, which this opens: " in ran.stdout
+    assert KEY not in ran.stdout
+    assert state.grant().state is RequestState.OPEN
 
 
 def test_typed_request_is_approved_only_by_the_name(state: Folder) -> None:

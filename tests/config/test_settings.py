@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fastn_mcp.build.account import enabled_tools
 from fastn_mcp.config.addresses import is_loopback
-from fastn_mcp.config.load import ledger_setting, load
+from fastn_mcp.config.load import ledger_settings, load
 from fastn_mcp.config.model import DEFAULT_BASE_URL, SOURCES, TOOLSETS, Settings
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.tools.catalog import CATALOG
@@ -338,12 +338,12 @@ def test_a_file_with_the_password_of_the_ledger_or_the_secret_of_states_is_its_o
         with pytest.raises(SettingsError, match="and users other than its owner can read it"):
             load({}, KEY, file)
         with pytest.raises(SettingsError, match="and users other than its owner can read it"):
-            ledger_setting({}, {}, file)
+            ledger_settings({}, {}, file)
         file.chmod(0o600)
         assert not {LEDGER, SECRET} & set(repr(load({}, KEY, file)).split("'"))
     file = written(tmp_path, 'ledger = "valkey://ledger:6379"\n')
     file.chmod(0o644)
-    assert ledger_setting({}, {}, file) == "valkey://ledger:6379"
+    assert ledger_settings({}, {}, file).ledger == "valkey://ledger:6379"
     assert {s.field: s.flag for s in SOURCES if s.field in ("ledger", "state_secret")} == {
         "ledger": None,
         "state_secret": None,
@@ -360,10 +360,10 @@ def test_what_must_stand_in_no_log_is_known() -> None:
 
 def test_the_ledger_is_found_without_a_key() -> None:
     """Ours: who decides at a terminal needs none."""
-    assert ledger_setting({}, {}, None) is None
-    assert ledger_setting({}, {"FASTN_LEDGER": "sqlite:/tmp/l"}, None) == "sqlite:/tmp/l"
+    assert ledger_settings({}, {}, None).ledger is None
+    assert ledger_settings({}, {"FASTN_LEDGER": "sqlite:/tmp/l"}, None).ledger == "sqlite:/tmp/l"
     with pytest.raises(SettingsError, match="ledger"):
-        ledger_setting({}, {"FASTN_LEDGER": "ftp://l"}, None)
+        ledger_settings({}, {"FASTN_LEDGER": "ftp://l"}, None)
 
 
 def test_a_proxy_is_the_one_that_is_set_else_the_environment_s() -> None:

@@ -92,7 +92,7 @@ async def test_a_yes_counts_from_one_second_on_or_where_it_is_typed_at_a_termina
     world: World, seconds: float, seen: bool, counts: bool
 ) -> None:
     answered = form(world, seconds=seconds)
-    answered.trusts_fast_answers = seen
+    answered.is_terminal = seen
     outcome = await world.call(run(world), answered)
     assert isinstance(outcome, Done if counts else PendingApproval)
     assert len(world.changes) == int(counts)

@@ -7,6 +7,7 @@ import pytest
 from example_calls import example
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.credentials import TypedArgument, TypedField
 from fastn_mcp.fastn.dependents import Dependence, Dependents
 from fastn_mcp.fastn.names import Names
 from fastn_mcp.guard.preview import Preview, preview
@@ -21,6 +22,7 @@ from fastn_mcp.tools.tool import Effect, FastnObject
 CHANGING = [operation for operation in CATALOG if operation.effect is not Effect.READ]
 BACK = "It can be changed back."
 NOBODY = Dependence()
+VALUE = TypedArgument("value", (TypedField("value"),))
 
 
 def used_by(
@@ -37,10 +39,11 @@ def shown(
     names: Names | None = None,
     effect: Effect | None = None,
     undoes: str = "",
+    typed: TypedArgument | None = None,
 ) -> Preview:
     call: Operation[Any] = BY_NAME[tool].model_validate(arguments)
     target = None if row is None else BY_NAME[tool].returns.model_validate(row) if row else FastnObject()
-    return preview(call, effect or call.effective, "test", target, users, "", names or {}, undoes)
+    return preview(call, effect or call.effective, "test", target, users, "", names or {}, undoes, typed)
 
 
 def said(*args: Any, **options: Any) -> dict[str, Any]:
@@ -243,6 +246,27 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Connect "Shopify of Katana"',
             "brief": 'Connect "Shopify of Katana"',
             "then": "Workflows can use it at once. It can be deleted again.",
+        },
+    ),
+    (
+        "create_connection",
+        ({"connector_id": "k2"}, None, NOBODY, None, None, "", TypedArgument("credentials", (TypedField("token"),))),
+        {
+            "first": 'Connect "k2" for the account itself. You enter its credentials.',
+            "button": "Connect it",
+            "brief": 'Connect "k2"',
+            "then": "Workflows can use it at once. It can be deleted again.",
+        },
+    ),
+    (
+        "create_connection",
+        ({"connector_id": "k2"}, None, NOBODY, None, None, "", TypedArgument("credentials", (), is_certain=False)),
+        {
+            "first": 'Connect "k2" for the account itself. You enter its credentials, if it takes any.',
+            "button": "Connect it",
+            "brief": 'Connect "k2"',
+            "then": "Workflows can use it at once. It can be deleted again.",
+            "unchecked": "Could not be checked: which credentials it takes.",
         },
     ),
     (
@@ -542,7 +566,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ),
     (
         "create_secret",
-        ({"name": "TOKEN"}, None),
+        ({"name": "TOKEN"}, None, NOBODY, None, None, "", VALUE),
         {
             "first": 'Store secret "TOKEN". You enter its value.',
             "button": 'Store "TOKEN"',
@@ -552,7 +576,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ),
     (
         "create_secret",
-        ({"name": "TOKEN"}, {"id": "s1", "name": "TOKEN"}),
+        ({"name": "TOKEN"}, {"id": "s1", "name": "TOKEN"}, NOBODY, None, None, "", VALUE),
         {
             "first": 'Overwrite secret "TOKEN". You enter its value.',
             "button": 'Overwrite "TOKEN"',

@@ -1,15 +1,17 @@
 """Secrets that a person types with their approval: into the request to Fastn, and nowhere else."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from deciding import moved
-from world import Clock, FormNow, World, yes
+from pydantic import JsonValue
+from world import Call, Clock, FormLater, FormNow, World, yes
 
-from fastn_mcp.errors import NotSent, Refused
-from fastn_mcp.guard.approval.request import PendingApproval
+from fastn_mcp.errors import FastnError, NotSent, Refused
+from fastn_mcp.guard.approval.request import Answer, ApprovalForm, Approve, PendingApproval, typed_in
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
@@ -17,6 +19,7 @@ from fastn_mcp.guard.policy import Policy
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.connectors import CreateConnection
 
 pytestmark = pytest.mark.anyio
 
@@ -24,52 +27,116 @@ CANARY = "canary-typed-by-a-person"
 CALL = CreateSecret(name="STRIPE_KEY")
 
 
+@dataclass(frozen=True)
+class Case:
+    """A call that lacks its secret."""
+
+    tool: str
+    argument: str
+    typed: JsonValue
+    sentence: str
+
+    def call(self, world: World) -> Call:
+        return CALL if self.tool == "create_secret" else CreateConnection(connector_id=connector(world, "gamma"))
+
+
+CASES = [
+    Case("create_secret", "value", CANARY, 'Store secret "STRIPE_KEY". You enter its value.'),
+    Case(
+        "create_connection", "credentials", {"apiKey": CANARY},
+        'Connect "Gamma" for the account itself. You enter its credentials.',
+    ),
+]  # fmt: skip
+each_tool = pytest.mark.parametrize("case", CASES, ids=lambda case: case.tool)
+
+
+def connector(world: World, slug: str) -> str:
+    return str(world.sandbox.state.named("connectors", slug)["id"])
+
+
 async def waiting(world: World) -> ApprovalRequest:
     (request,) = await world.ledger.waiting(world.clock.at.timestamp())
     return request
 
 
-async def approve(world: World, request: ApprovalRequest, value: str | None = CANARY) -> None:
+async def approve(world: World, request: ApprovalRequest, value: JsonValue = CANARY) -> None:
     """Approve as the page does: what was typed is kept first."""
     if value is not None:
         await world.typed.keep(request, value)
     await moved(world.ledger, request.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
 
 
+def sent(world: World, argument: str) -> list[JsonValue]:
+    bodies: list[Any] = [heard.body for heard in world.changes]
+    return [body[argument] for body in bodies]
+
+
 def kept_in(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
+def test_every_secret_argument_is_one_that_a_person_can_type() -> None:
+    """Ours: a new tool that takes a secret is a case here."""
+    assert {tool.tool_name() for tool in BY_NAME.values() if tool.secrets()} == {case.tool for case in CASES}
+
+
+@each_tool
 @pytest.mark.parametrize("mode", ["guarded", "manual", "auto"])
-async def test_typed_value_reaches_fastn_once_and_is_found_nowhere_else(tmp_path: Path, mode: Any) -> None:
+async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_path: Path, mode: Any, case: Case) -> None:
     """Ours: the client's form is never asked for it."""
     world = World(tmp_path, Policy(mode))
-    form = FormNow(yes, world.clock)
-    asked = await world.call(CALL, form)
-    assert isinstance(asked, PendingApproval)
-    assert asked.where == "A person types the value outside of the client. It lies on the desk."
-    assert form.asked == []
+    call = case.call(world)
+    forms = FormNow(yes, world.clock), FormLater()
+    for form in forms:
+        asked = await world.call(call, form)
+        assert isinstance(asked, PendingApproval)
+        assert f"A person types the {case.argument} outside of the client. It lies on the desk." in asked.where or (
+            asked.where == "It is still waiting for an answer. It lies on the desk."
+        )
+        assert form.asked == []
     request = await waiting(world)
-    assert request.preview["person_types"] == "value"
-    await approve(world, request)
+    assert request.text[0] == case.sentence
+    typed = typed_in(request)
+    assert typed is not None
+    assert typed.name == case.argument
+    await approve(world, request, case.typed)
     assert CANARY.encode() not in kept_in(tmp_path)
-    done = await world.call(CALL, form)
+    done = await world.call(call, forms[0])
     assert isinstance(done, Done)
-    assert [heard.body for heard in world.changes] == [{"name": "STRIPE_KEY", "value": CANARY}]
+    assert sent(world, case.argument) == [case.typed]
     world.close()
     assert CANARY.encode() not in kept_in(tmp_path)
     assert CANARY not in repr(done)
 
 
-async def test_approval_without_a_typed_value_sends_nothing(tmp_path: Path) -> None:
+@each_tool
+async def test_terminal_takes_the_secret_with_the_approval(tmp_path: Path, case: Case) -> None:
+    """Ours: no elicitation form, so it may ask for it; the value takes the same way through the ledger."""
     world = World(tmp_path)
-    await world.call(CALL)
+    call = case.call(world)
+
+    def types(question: ApprovalForm) -> Answer:
+        assert question.secret is not None
+        return Approve(secret=question.secret.value(dict.fromkeys(["value", "apiKey"], CANARY)))
+
+    done = await world.call(call, FormNow(types, world.clock, is_terminal=True))
+    assert isinstance(done, Done)
+    assert sent(world, case.argument) == [case.typed]
+    world.close()
+    assert CANARY.encode() not in kept_in(tmp_path)
+
+
+@each_tool
+async def test_approval_without_a_typed_secret_sends_nothing(tmp_path: Path, case: Case) -> None:
+    world = World(tmp_path)
+    call = case.call(world)
+    await world.call(call)
     await approve(world, await waiting(world), None)
-    refused = await world.call(CALL)
+    refused = await world.call(call)
     assert isinstance(refused, Refused)
-    assert refused.what == "Nobody has typed the value, or it was used already."
+    assert refused.what == f"Nobody has typed the {case.argument}, or it was used already."
     assert refused.next_step == "Call again to ask anew."
-    assert isinstance(await world.call(CALL), PendingApproval)
+    assert isinstance(await world.call(call), PendingApproval)
     assert world.changes == []
 
 
@@ -101,29 +168,130 @@ async def test_given_value_is_asked_about_as_before(tmp_path: Path) -> None:
     assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
 
 
-async def test_nobody_to_type_it_refuses_the_call(tmp_path: Path) -> None:
+@each_tool
+async def test_nobody_to_type_it_refuses_the_call(tmp_path: Path, case: Case) -> None:
     clock = Clock()
-    entry = PlannedCalls("plan p line 1", "b", "create_secret", (), None, None, 1, 1)
+    entry = PlannedCalls("plan p line 1", "b", case.tool, (), None, None, 1, 1)
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
     unattended = World(tmp_path, Policy("unattended", None, plan), clock)
-    refused = await unattended.call(CALL)
+    refused = await unattended.call(case.call(unattended))
     assert isinstance(refused, Refused)
-    assert "Nobody is there to type the value." in refused.what
+    assert f"Nobody is there to type the {case.argument}." in refused.what
     attended = World(tmp_path)
     attended.desk.takes_secrets = False
-    refused = await attended.call(CALL)
+    refused = await attended.call(case.call(attended))
     assert isinstance(refused, Refused)
-    assert refused.what == "Nobody can type the value where this server asks."
-    assert "variable" in refused.next_step
-    changes = [{"tool": "create_secret", "arguments": {"name": name}} for name in "AB"]
-    call = parse(BY_NAME, "apply_changes", {"changes": changes}).call
-    assert isinstance(call, ApplyChanges)
-    refused = await attended.call(call)
+    assert refused.what == f"Nobody can type the {case.argument} where this server asks."
+    assert f"fastn-mcp call {case.tool}" in refused.next_step
+    call = case.call(attended)
+    changes = [{"tool": case.tool, "arguments": call.arguments() | {"name": name}} for name in "AB"]
+    batch = parse(BY_NAME, "apply_changes", {"changes": changes}).call
+    assert isinstance(batch, ApplyChanges)
+    refused = await attended.call(batch)
     assert isinstance(refused, NotSent)
-    assert refused.what == "Call 1, create_secret: a person can type the value of a single call only."
+    assert refused.what == f"Call 1, {case.tool}: a person can type the {case.argument} of a single call only."
     assert attended.changes == []
 
 
 def test_value_and_variable_exclude_each_other() -> None:
     with pytest.raises(NotSent, match="give value or value_from_env, or neither"):
         parse(BY_NAME, "create_secret", {"name": "A", "value": "x", "value_from_env": "Y"})
+
+
+ASKED, OPTIONAL, SHOWN = (True, True), (False, True), (False, False)
+"""Whether a field is required, and whether it is hidden while it is typed."""
+
+METHODS: list[tuple[str, JsonValue, dict[str, tuple[bool, bool]] | None, bool]] = [
+    ("no auth", {"type": "NO_AUTH"}, None, True),
+    ("in the browser", {"type": "OAUTH_2"}, None, True),
+    ("an older word", {"type": "oauth"}, None, True),
+    ("bearer", {"type": "BEARER"}, {"token": ASKED}, True),
+    ("api key", {"type": "API_KEY", "config": None}, {"apiKey": ASKED, "headerName": SHOWN}, True),
+    ("basic", {"type": "BASIC"}, {"credentials": ASKED}, True),
+    (
+        "by list", {"type": "INPUT", "config": {"fields": [{"name": "shop"}, {"key": "pin", "required": False}]}},
+        {"shop": ASKED, "pin": OPTIONAL}, True,
+    ),
+    ("by name", {"type": "BASIC", "fields": ["user", "password"]}, {"user": ASKED, "password": ASKED}, True),
+    (
+        "by schema", {"type": "INPUT", "config": {"schema": {"properties": {"a": {}, "b": {}}, "required": ["a"]}}},
+        {"a": ASKED, "b": OPTIONAL}, True,
+    ),
+    ("of an api key", {"type": "API_KEY", "fields": ["key"]}, {"key": ASKED}, True),
+    ("unfit names", {"type": "INPUT", "fields": ["a", 'b"><script>']}, {"credentials": ASKED}, True),
+    ("many names", {"type": "INPUT", "fields": [*"abcdefghi"]}, {"credentials": ASKED}, True),
+    ("twice the same", {"type": "INPUT", "fields": ["a", "a"]}, {"credentials": ASKED}, True),
+    ("of a sign-in", {"type": "BEARER", "config": {"params": {"prompt": "consent"}}}, {"token": ASKED}, True),
+    ("another type", {"type": "SAML"}, {"credentials": OPTIONAL}, False),
+    ("no type", {"title": "x"}, {"credentials": OPTIONAL}, False),
+    ("no row", "bearer", {"credentials": OPTIONAL}, False),
+]  # fmt: skip
+"""An auth method, the fields that a person types, and whether Fastn said so."""
+
+
+@pytest.mark.parametrize(("_", "method", "fields", "is_certain"), METHODS, ids=[case[0] for case in METHODS])
+async def test_auth_method_says_what_a_person_types(
+    tmp_path: Path, _: str, method: JsonValue, fields: dict[str, tuple[bool, bool]] | None, is_certain: bool
+) -> None:
+    """Ours: what is not documented is asked for as one object, and may be left out where it may not be needed."""
+    world = World(tmp_path)
+    world.sandbox.state.named("connectors", "gamma")["authMethods"] = [method]
+    judged = await world.guard.evaluate(CreateConnection(connector_id=connector(world, "gamma")))
+    typed = judged.typed
+    if fields is None:
+        assert typed is None
+        return
+    assert typed is not None
+    assert {each.name: (each.is_required, each.is_hidden) for each in typed.fields} == fields
+    assert typed.is_certain is is_certain
+    assert judged.preview is not None
+    assert judged.preview.says.unchecked == ("" if is_certain else "Could not be checked: which credentials it takes.")
+
+
+async def test_default_auth_method_is_the_one_that_is_asked_about(tmp_path: Path) -> None:
+    """Ours: several without a default, and one that is not there, are unknown."""
+    world = World(tmp_path)
+    methods: list[dict[str, JsonValue]] = [{"id": "m1", "type": "OAUTH_2"}, {"id": "m2", "type": "BEARER"}]
+    world.sandbox.state.named("connectors", "gamma")["authMethods"] = methods
+    key = connector(world, "gamma")
+
+    async def certain(method: str | None = None) -> bool | None:
+        typed = (await world.guard.evaluate(CreateConnection(connector_id=key, auth_method_id=method))).typed
+        return None if typed is None else typed.is_certain
+
+    assert await certain() is False
+    assert await certain("m2") is True
+    assert await certain("m1") is None
+    assert await certain("m3") is False
+    methods[0]["isDefault"] = True
+    assert await certain() is None
+
+
+async def test_connector_that_changes_its_fields_voids_the_approval(tmp_path: Path) -> None:
+    """Ours: what was typed for one shape is not sent as another."""
+    world = World(tmp_path)
+    call = CASES[1].call(world)
+    await world.call(call)
+    await approve(world, await waiting(world), {"apiKey": CANARY})
+    world.sandbox.state.named("connectors", "gamma")["authMethods"][0]["type"] = "BASIC"
+    refused = await world.call(call)
+    assert isinstance(refused, FastnError)
+    assert refused.outcome == "target_changed"
+    assert world.changes == []
+
+
+async def test_unknown_connector_may_take_no_credentials(tmp_path: Path) -> None:
+    """Ours: the person knows the app, and Fastn decides; without a person nothing is sent."""
+    world = World(tmp_path)
+    call = CreateConnection(connector_id="unheard")
+    asked = await world.call(call)
+    assert isinstance(asked, PendingApproval)
+    request = await waiting(world)
+    assert request.text[0].endswith("You enter its credentials, if it takes any.")
+    typed = typed_in(request)
+    assert typed is not None
+    assert typed.value({}) is None
+    await world.typed.keep(request, None)
+    await approve(world, request, None)
+    assert isinstance(await world.call(call), FastnError)
+    assert [heard.body for heard in world.changes] == [{"connectorId": "unheard"}]

@@ -166,6 +166,32 @@ async def test_approved_call_is_sent_once(world: World) -> None:
     assert world.audit("intent")[0]["consent"] == "verified"
 
 
+@pytest.mark.parametrize(
+    ("tool", "field"), [("create_secret", "value"), ("create_connection", "apiKey")], ids=lambda name: name
+)
+async def test_secret_typed_by_an_approver_reaches_fastn_only(world: World, tool: str, field: str) -> None:
+    """Ours: neither the agent's answer nor a file nor the page holds it; without it nothing is approved."""
+    canary, token = "canary-4711-typed", world.team.provider.token(sub="anna", scope=ALL)
+    found = await world.caller.result(token, "list_connectors", search="gamma")
+    given = {"name": "STRIPE_KEY"} if tool == "create_secret" else {"connector_id": found["data"][0]["id"]}
+
+    async def answer() -> dict[str, Any]:
+        answered = await world.caller.ask(token, request(tool, given, _meta=NO_FORMS), **modern(tool))
+        return answered.json()["result"]["structuredContent"]
+
+    assert (await answer())["status"] == "approval_required"
+    async with world.browser("dana") as dana:
+        assert (await dana.approve()).status_code == 422
+        sent = await dana.approve(**{f"secret.{field}": canary})
+        assert sent.status_code == 303
+        done = await answer()
+        assert done["done"] == tool
+        pages = sent.text + await dana.look()
+    files = [path.read_bytes().decode(errors="replace") for path in world.team.folder.rglob("*") if path.is_file()]
+    assert canary not in "".join([*files, pages, str(done)])
+    assert len(world.audit("approved")) == 1
+
+
 async def test_request_is_decided_at_another_replica(tmp_path: Path) -> None:
     """Ours: a sign-in and its cookie work at every replica; a form works once."""
     made = Made(tmp_path, policy='[defaults]\ndestroy = "confirm"\n')

@@ -71,7 +71,7 @@ async def test_profile_is_in_request_result_and_audit_of_every_change(desk: Desk
     named = "acme at localhost, environment test, tenant t-1"
     assert account_of(parts.settings) == named
     for call in changes:
-        form = FormNow(yes, Clock(), trusts_fast_answers=True)
+        form = FormNow(yes, Clock(), is_terminal=True)
         assert (await parts.dispatch.preview(call, ALONE)).data()["account"] == named
         done = await parts.dispatch(call, Caller("local", form))
         assert isinstance(done, Done), call.tool_name()
@@ -114,7 +114,7 @@ async def test_changes_are_listed_by_profile(desk: Desk) -> None:
     """Ours: so no profile can undo the changes of another."""
     call: Operation[Any] = next(c for c in sensible(desk.fastn) if c.tool_name() == "update_customer")
     ours, theirs = desk.parts(**ACME), desk.parts(**(ACME | {"profile": "globex"}))
-    form = FormNow(yes, Clock(), trusts_fast_answers=True)
+    form = FormNow(yes, Clock(), is_terminal=True)
     assert isinstance(await ours.dispatch(call, Caller("local", form)), Done)
     for parts, count in ((ours, 1), (theirs, 0)):
         listed = await parts.dispatch(ListChanges(), ALONE)

@@ -1,11 +1,12 @@
 """ASGI application of the approval page. GET requests show approval requests, POST requests decide them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import JsonValue
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
@@ -17,7 +18,7 @@ from fastn_mcp.channels.page.inbox import Inbox, PendingRequest
 from fastn_mcp.channels.page.security import BadForm, PageSecurity, form
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
-from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, TYPES, can_be_temporary
+from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, can_be_temporary, typed_in
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.facts import MOST_FACTS
@@ -238,10 +239,10 @@ class _Page:
         if grant.expected is not None and typed not in (grant.expected, sanitize(grant.expected)):
             problem = "Nothing was approved: the text you typed does not match exactly."
             raise NotDecided(session, 422, problem, grant.id, name=typed)
-        secret = fields.get("secret", "") if grant.preview.get(TYPES) else ""
-        if grant.preview.get(TYPES) and not secret:
-            problem = f"Nothing was approved: type the {grant.preview[TYPES]}."
-            raise NotDecided(session, 422, problem, grant.id, name=typed)
+        try:
+            secret = _typed_secret(grant, fields)
+        except ValueError as problem:
+            raise NotDecided(session, 422, f"Nothing was approved: {problem}", grant.id, name=typed) from None
         if (follows := await session.inbox.approve(pending, now, secret)) is None:
             raise await self._void(session, grant.id)
         more = ""
@@ -386,6 +387,12 @@ def _static(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
         return Response(content, media_type=kind)
 
     return static
+
+
+def _typed_secret(grant: ApprovalRequest, fields: Mapping[str, str]) -> JsonValue:
+    """Return the argument that was typed. Raises `ValueError` if it is missing or invalid."""
+    typed = typed_in(grant)
+    return typed and typed.value({each.name: fields.get(f"secret.{each.name}", "") for each in typed.fields})
 
 
 def _is_open(grant: ApprovalRequest, now: float) -> bool:

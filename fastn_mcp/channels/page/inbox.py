@@ -5,9 +5,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from pydantic import JsonValue
+
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval import quorum
-from fastn_mcp.guard.approval.request import temporary_approval
+from fastn_mcp.guard.approval.request import temporary_approval, typed_in
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.audit.recorder import record_expired
 from fastn_mcp.guard.key_files import TypedSecrets
@@ -143,12 +145,12 @@ class Inbox:
                 return await self._pending(account, found)
         return None
 
-    async def approve(self, pending: PendingRequest, now: float, secret: str = "") -> str | None:
+    async def approve(self, pending: PendingRequest, now: float, secret: JsonValue = None) -> str | None:
         """Approve a request. Return a sentence about the next step, or None if they could not decide it.
 
-        `secret` is what they typed, if the request asks for it.
+        `secret` is the argument that they typed, if the request asks for one.
         """
-        if secret:
+        if typed_in(pending.request) is not None:
             async with self._account_of(pending.request) as account:
                 await account.typed.keep(pending.request, secret)
         approved = await self._vote(pending.request, now, approves=True, note=None)

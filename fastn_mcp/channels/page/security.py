@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LONGEST_BODY = 65_536
 """Bytes of a form."""
 
-_FIELDS = 8
+_FIELDS = 16
 
 # Not `no-referrer`: it makes browsers send `Origin: null` with our own forms, like those of other sites.
 HEADERS = {

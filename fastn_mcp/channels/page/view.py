@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
 from fastn_mcp.fastn.names import counted
-from fastn_mcp.guard.approval.request import TYPES, asker, can_be_temporary, temporary
+from fastn_mcp.guard.approval.request import TYPED, asker, can_be_temporary, temporary, typed_in
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval, account_name
 from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read
 from fastn_mcp.redaction import quote, sanitize
@@ -33,7 +33,7 @@ _BY = {
 _FIELDS = {
     "call", "arguments", "account", "effect", "does", "undo", "target", "changes", "more_changes", "used_by",
     "not_checked", "calls", "effects", "number", "makes", "says", "approval", "because", "asked_by", "then", "notes",
-    "defaults", "costs", "may_be_used_by", TYPES,
+    "defaults", "costs", "may_be_used_by", TYPED,
 }  # fmt: skip
 _LONGEST_HEADING = 80
 """Characters of a first sentence in large type."""
@@ -80,7 +80,7 @@ def pending(pending: PendingRequest, now: float) -> View:
     """Return the template data of a pending request."""
     request = pending.request
     card = request.preview
-    calls = [mapping(row) for row in items(card.get("calls"))]
+    calls, typed = [mapping(row) for row in items(card.get("calls"))], typed_in(request)
     return {
         **_call(request.id, request.tool, card),
         "id": request.id,
@@ -88,7 +88,7 @@ def pending(pending: PendingRequest, now: float) -> View:
         "asked_by": sanitize(asker(request)),
         "account": sanitize(account_name(request.account)),
         "expected": None if request.expected is None else sanitize(request.expected),
-        "types": sanitize(_text(card.get(TYPES))),
+        "typed": [] if typed is None else [(field, typed.prompt(field)) for field in typed.fields],
         "barred": pending.barred,
         "progress": None if pending.progress is None else sanitize(pending.progress),
         "temporary": parts(temporary(request)) if can_be_temporary(request) else None,

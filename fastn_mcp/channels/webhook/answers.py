@@ -20,7 +20,7 @@ from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval import quorum
-from fastn_mcp.guard.approval.request import TYPES
+from fastn_mcp.guard.approval.request import typed_in
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState, Vote, account_name
 from fastn_mcp.redaction import quote, sanitize
@@ -222,8 +222,8 @@ class _Rejections:
 
 def _check_typed(answer: _SignedAnswer, grant: ApprovalRequest, approver: Approver) -> None:
     """Raise `_Rejected` unless the typed text is the expected one or its sanitized form, and nothing else is typed."""
-    if grant.preview.get(TYPES):
-        raise _Rejected(422, f"Whoever approves it types the {grant.preview[TYPES]} on the page.", approver, grant)
+    if (typed := typed_in(grant)) is not None:
+        raise _Rejected(422, f"Whoever approves it types the {typed.name} on the page.", approver, grant)
     if grant.expected is not None and answer.typed not in (grant.expected, sanitize(grant.expected)):
         raise _Rejected(422, "The typed text does not match exactly.", approver, grant)
 

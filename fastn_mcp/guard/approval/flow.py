@@ -12,7 +12,6 @@ from fastn_mcp.errors import Declined, Refused, TargetChanged
 from fastn_mcp.fastn.ages import stamp
 from fastn_mcp.guard.approval.quorum import BY, VERIFIED, Rights
 from fastn_mcp.guard.approval.request import (
-    TYPES,
     Answer,
     ApprovalForm,
     Approve,
@@ -25,9 +24,11 @@ from fastn_mcp.guard.approval.request import (
     extent,
     question,
     temporary_approval,
+    with_typed,
 )
 from fastn_mcp.guard.audit.recorder import Recorder, record_expired
 from fastn_mcp.guard.evaluation import ApprovedCall, BudgetCheck, CallEvaluation, Evaluation
+from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, Vote, holder
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.redaction import quote, redact_text
@@ -50,8 +51,8 @@ class FormChannel(Protocol):
     """Elicitation form of the client, or prompt of a terminal."""
 
     name: str
-    trusts_fast_answers: bool
-    """Whether even a quick answer is a person's: it is typed at a terminal after the question is shown."""
+    is_terminal: bool
+    """Whether it is a terminal: even a quick answer is a person's, and they can type a secret there."""
 
     @property
     def submitted(self) -> tuple[str, Answer | Submitted] | None:
@@ -142,6 +143,7 @@ class ApprovalFlow:
         recorder: Recorder,
         system: System,
         out_of_band: OutOfBandChannel | None,
+        typed: TypedSecrets,
         budgets: BudgetCheck,
         lifetime: float,
         describe: Callable[[Evaluation], Awaitable[Evaluation]],
@@ -156,6 +158,7 @@ class ApprovalFlow:
         self._recorder = recorder
         self._system = system
         self._out_of_band = out_of_band
+        self._typed = typed
         self._budgets = budgets
         self._describe = describe
 
@@ -287,13 +290,13 @@ class ApprovalFlow:
         form, decision = caller.form, evaluation.verdict.decision
         if form is None:
             return "This client cannot ask. "
-        if evaluation.person_types is not None:
-            return f"A person types the {evaluation.person_types} outside of the client. "
+        if evaluation.typed is not None and not form.is_terminal:
+            return f"A person types the {evaluation.typed.name} outside of the client. "
         if decision is Decision.OUT_OF_BAND:
             return "The policy requires approval outside of the client. "
         if decision is Decision.FOUR_EYES:
             return "The policy requires two people to approve it. "
-        if not evaluation.preview.fits_form and not form.trusts_fast_answers:
+        if not evaluation.preview.fits_form and not form.is_terminal:
             return "Its arguments must be shown in full and are too long for a form. "
         if await self._ledger.distrusted(holder(caller.principal, self._account), form.name, self._now()):
             return "This client's form was recently answered faster than a person can read, so it is not used for now. "
@@ -323,7 +326,7 @@ class ApprovalFlow:
     ) -> Approval | PendingApproval:
         """Act on an answer from the client's form. A decision is recorded in the ledger first."""
         by, now = form.name, self._now()
-        is_quick = now - request.created < _TOO_FAST and not form.trusts_fast_answers
+        is_quick = now - request.created < _TOO_FAST and not form.is_terminal
         if is_quick and not isinstance(answer, NoAnswer):
             answer = NoAnswer(_BY_A_PROGRAM)
         if isinstance(answer, Approve) and request.expected not in (None, answer.typed):
@@ -335,7 +338,9 @@ class ApprovalFlow:
             case Decline(note, why):
                 await self._ledger.decide(request, Vote(by, approves=False, at=now), by, note or why or None)
                 raise _declined(note, why)
-            case Approve(_, minutes):
+            case Approve(_, minutes, secret):
+                if evaluation.typed is not None:
+                    await self._typed.keep(request, secret)
                 decided = await self._ledger.decide(request, Vote(by, approves=True, at=now), by)
                 if decided is None:
                     raise used_up()
@@ -390,10 +395,11 @@ class ApprovalFlow:
                 f"Use a client that shows forms, or a terminal: fastn-mcp call {tool}",
                 facts={"preview": evaluation.preview.data()},
             )
-        if evaluation.person_types is not None and not self._out_of_band.takes_secrets:
+        if evaluation.typed is not None and not self._out_of_band.takes_secrets:
+            by_variable = "Name a variable that holds it, or a" if evaluation.typed.name == "value" else "A"
             raise Refused(
-                f"Nobody can type the {evaluation.person_types} where this server asks.",
-                "Name a variable that holds it; or a person makes the call at a terminal or in the dashboard.",
+                f"Nobody can type the {evaluation.typed.name} where this server asks.",
+                f"{by_variable} person makes the call at a terminal: fastn-mcp call {tool}",
             )
         opened = await self._open(self._request(evaluation, caller, out_of_band=True), evaluation)
         return await self._shown(self._out_of_band, opened, evaluation, why)
@@ -422,9 +428,7 @@ class ApprovalFlow:
     def _request(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
         now, tool, decision = self._now(), evaluation.batch.tool, evaluation.verdict.decision
         is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
-        preview = evaluation.preview.stored()
-        if evaluation.person_types:
-            preview[TYPES] = evaluation.person_types
+        preview = with_typed(evaluation.preview.stored(), evaluation.typed)
         if caller.name:
             preview["asked_by"] = redact_text(caller.name)
         return ApprovalRequest(

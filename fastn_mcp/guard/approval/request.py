@@ -1,9 +1,12 @@
 """Text and form of an approval request, and the answers that it accepts."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, cast
 
+from pydantic import JsonValue
+
+from fastn_mcp.fastn.credentials import TypedArgument, TypedField
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, TemporaryApproval
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.redaction import quote
@@ -34,6 +37,8 @@ class ApprovalForm:
     calls: int = 1
     lifetime: float = 0.0
     """Seconds until it expires."""
+    secret: TypedArgument | None = None
+    """What the person also types, at a terminal only: an elicitation form never asks for a secret."""
 
     @property
     def typing(self) -> str:
@@ -51,8 +56,22 @@ class ApprovalForm:
         return (DECLINE, APPROVE, *((APPROVE_TEMPORARILY,) if self.allows_temporary else ()))
 
 
-TYPES = "person_types"
-"""Key of a request's preview: the argument that a person types with their approval."""
+TYPED = "typed"
+"""Key of a request's preview: what a person types with their approval."""
+
+
+def with_typed(preview: dict[str, JsonValue], typed: TypedArgument | None) -> dict[str, JsonValue]:
+    """Return the preview of a request that asks for what a person types."""
+    return preview if typed is None else {**preview, TYPED: asdict(typed)}
+
+
+def typed_in(grant: ApprovalRequest) -> TypedArgument | None:
+    """Return what a person types with their approval of a request, if anything."""
+    stored = cast("dict[str, Any] | None", grant.preview.get(TYPED))
+    if stored is None:
+        return None
+    fields = tuple(TypedField(**each) for each in stored["fields"])
+    return TypedArgument(stored["name"], fields, stored["is_certain"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +80,8 @@ class Approve:
 
     typed: str | None = None
     minutes: int = 0
+    secret: JsonValue = field(default=None, repr=False)
+    """The argument that they typed, if the request asks for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +161,7 @@ def question(grant: ApprovalRequest, *further: str) -> ApprovalForm:
     """Return the form of an approval request, with `further` lines before the instruction."""
     lines = [*grant.text, *further, *([temporary(grant)] if can_be_temporary(grant) else [])]
     said = asked(grant.id, lines, grant.expected, can_be_temporary=can_be_temporary(grant), calls=count(grant))
-    return replace(said, lifetime=grant.expires - grant.created)
+    return replace(said, lifetime=grant.expires - grant.created, secret=typed_in(grant))
 
 
 def temporary(grant: ApprovalRequest) -> str:

@@ -163,12 +163,14 @@ def create_connection(facts: Facts) -> Sentences:
     key = text(facts.given, "connector_id")
     app = facts.names.get("connector", {}).get(key, key)
     whose = f"customer {facts.owner}" if facts.owner else "the account itself"
-    at_once = "Workflows can use it at once." if "credentials" in facts.given else ""
+    has_credentials = "credentials" in facts.given or facts.typed is not None
+    is_unknown = facts.typed is not None and not facts.typed.is_certain
     return say(
-        facts, "Connect", first=f"Connect {quoted(app)} for {whose}.",
+        facts, "Connect", first=f"Connect {quoted(app)} for {whose}.{facts.entered}",
         brief=f"Connect {facts.name if facts.owner else quoted(app)}",
         button=f"Connect {short_name(facts) if facts.owner else 'it'}",
-        then=joined(at_once, "It can be deleted again."),
+        then=joined("Workflows can use it at once." if has_credentials else "", "It can be deleted again."),
+        unchecked="Could not be checked: which credentials it takes." if is_unknown else "",
     )  # fmt: skip
 
 

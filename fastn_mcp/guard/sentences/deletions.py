@@ -78,10 +78,9 @@ def revoke_api_key(facts: Facts) -> Sentences:
 
 def create_secret(facts: Facts) -> Sentences:
     whose = f"{f' for customer {facts.owner}' if facts.owner else ''}{place(facts.given)}"
-    enter = f" You enter its {facts.call.person_types}." if facts.call.person_types else ""
     source = facts.given.get("value_from_env")
     said = say(
-        facts, "Store", first=f"Store secret {facts.name}{whose}.{enter}",
+        facts, "Store", first=f"Store secret {facts.name}{whose}.{facts.entered}",
         then="There is none of this name yet. It can be deleted again.",
         further=(("Value", f"from the server's variable {quoted(source)}"),) if source else (),
     )  # fmt: skip
@@ -90,7 +89,7 @@ def create_secret(facts: Facts) -> Sentences:
     if not facts.row:
         unknown = "If there is one of this name already, its value is lost for good."
         return replace(said, lost=unknown, then="", unchecked="Could not be checked: whether there is one.")
-    over = say(facts, "Overwrite", first=f"Overwrite secret {facts.name}{whose}.{enter}", further=said.facts)
+    over = say(facts, "Overwrite", first=f"Overwrite secret {facts.name}{whose}.{facts.entered}", further=said.facts)
     return replace(over, lost="The old value is lost for good.")
 
 

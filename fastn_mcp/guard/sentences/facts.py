@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.fastn.dependents import Dependence, Dependents
 from fastn_mcp.fastn.names import Label, Names, owner_name, sentence
 from fastn_mcp.fastn.rows import owner_of, row_of, text
@@ -85,6 +86,8 @@ class Facts:
     names: Names
     undoes: str
     """The earlier change that this call undoes, in words."""
+    typed: TypedArgument | None = None
+    """What the person types with their approval."""
 
     @property
     def given(self) -> dict[str, JsonValue]:
@@ -116,6 +119,13 @@ class Facts:
             return ""
         of_row = owner_name(self.row, self.names.get("customer", {})) if owner_of(self.row) == key else ""
         return quoted(self.names.get("customer", {}).get(key) or of_row or key)
+
+    @property
+    def entered(self) -> str:
+        """Sentence that tells the person what they type; empty if nothing."""
+        if self.typed is None:
+            return ""
+        return f" You enter its {self.typed.name}{'' if self.typed.is_certain else ', if it takes any'}."
 
     def found(self, kind: str) -> Dependents | None:
         return next((each for each in self.dependence.found if each.kind == kind), None)
