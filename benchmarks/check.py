@@ -14,13 +14,12 @@ import subprocess
 import sys
 import tempfile
 import tracemalloc
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import harness
-from harness import CALLS, FLOOR, HERE, KEY, OURS, PROJECT, Api, Server, environment
+from harness import CALLS, HERE, KEY, PROJECT, Api, Server, environment
 from within import Rows, client_of, within
 
 from fastn_mcp.guard.approval.flow import Caller
@@ -34,6 +33,8 @@ CALLS_COUNTED = {"get": 12, "list": 4, "create": 8}
 WARM = 5
 """Calls of each kind that are not counted: the first ones import, build validators and connect."""
 
+ANSWER, CALL = "start to the first answer", "start to the first call"
+
 PATIENCE = 300.0
 """Seconds for one reply: under valgrind all takes fifty times as long."""
 
@@ -45,14 +46,12 @@ HELLO: dict[str, Any] = {
 
 
 class Counted:
-    """A server under callgrind."""
+    """A server under callgrind, from its first instruction on."""
 
-    def __init__(self, command: list[str], env: dict[str, str], folder: Path, *, from_start: bool) -> None:
-        self._out = folder / "callgrind.out"
-        valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={self._out}", "--quiet"]
-        valgrind += [f"--instr-atstart={'yes' if from_start else 'no'}", f"--vgdb-prefix={folder}/vgdb"]
+    def __init__(self, command: list[str], env: dict[str, str], folder: Path) -> None:
+        valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/callgrind.out", "--quiet"]
         fixed = {"PYTHONHASHSEED": "0", "TMPDIR": str(folder)}
-        self.server = Server([*valgrind, *command], env | fixed, folder / "stderr.log")
+        self.server = Server([*valgrind, f"--vgdb-prefix={folder}/vgdb", *command], env | fixed, folder / "stderr.log")
         self._folder = folder
 
     def control(self, *what: str) -> None:
@@ -60,61 +59,41 @@ class Counted:
         told = ["callgrind_control", f"--vgdb-prefix={self._folder}/vgdb", *what, pid]
         subprocess.run(told, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=PATIENCE)
 
-    def during(self, work: Callable[[], object]) -> int:
-        """The instructions of this work alone."""
-        self.control("--zero")
-        work()
-        for old in self._folder.glob("callgrind.out.*"):
-            old.unlink()
+    def instructions(self) -> int:
+        """Those since the start, or since the last look."""
         self.control("--dump")
         (dumped,) = self._folder.glob("callgrind.out.*")
-        return instructions(dumped)
+        lines = dumped.read_text(encoding="utf-8", errors="replace").splitlines()
+        dumped.unlink()
+        return int(next(line for line in lines if line.startswith(("totals:", "summary:"))).split()[1])
 
-    def end(self) -> int:
-        """All instructions, once it has ended."""
+    def end(self) -> None:
         self.server.process.stdin.close()  # type: ignore[union-attr]
         self.server.process.wait(PATIENCE)
         self.server.process.stdout.close()  # type: ignore[union-attr]
-        return instructions(self._out)
 
 
-def instructions(dumped: Path) -> int:
-    lines = dumped.read_text(encoding="utf-8", errors="replace").splitlines()
-    return int(next(line for line in lines if line.startswith(("totals:", "summary:"))).split()[1])
-
-
-def shake_hands(server: Server) -> None:
-    server.request("initialize", HELLO)
-    os.write(server.input, b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
-
-
-def start(command: list[str], env: dict[str, str], *, calls: bool) -> int:
-    """From the process's first instruction to its last: the first answer, or also a list of tools and a call."""
+def counted(command: list[str], env: dict[str, str]) -> dict[str, float]:
+    """The instructions up to the first answer, up to the first call, and of a call of each kind in a warm server."""
     with tempfile.TemporaryDirectory() as folder:
-        counted = Counted(command, own(env, folder), Path(folder), from_start=True)
-        counted.server.request("initialize", HELLO)
-        if calls:
-            os.write(counted.server.input, b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
-            counted.server.request("tools/list", {})
-            counted.server.call("get")
-        return counted.end()
-
-
-def calls(command: list[str], env: dict[str, str]) -> dict[str, float]:
-    """The instructions of a call of each kind, in a server that is warm."""
-    with tempfile.TemporaryDirectory() as folder:
-        counted = Counted(command, own(env, folder), Path(folder), from_start=False)
-        server = counted.server
-        shake_hands(server)
+        program = Counted(command, own(env, folder), Path(folder))
+        server = program.server
+        server.request("initialize", HELLO)
+        answer = program.instructions()
+        os.write(server.input, b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
         server.request("tools/list", {})
-        found: dict[str, float] = {}
+        server.call("get")
+        found: dict[str, float] = {ANSWER: answer, CALL: answer + program.instructions()}
+        program.control("--instr=off")
         for kind in CALLS:
             repeat(server, kind, WARM)
-        counted.control("--instr=on")
+        program.control("--instr=on")
         for kind, many in CALLS_COUNTED.items():
             repeat(server, kind, 2)
-            found[kind] = counted.during(lambda kind=kind, many=many: repeat(server, kind, many)) / many
-        counted.end()
+            program.control("--zero")
+            repeat(server, kind, many)
+            found[kind] = program.instructions() / many
+        program.end()
         return found
 
 
@@ -137,21 +116,12 @@ def counts(work: Path) -> dict[str, float]:
         floor_env = {"BASE_URL": api.url, "KEY": KEY, "STATIC": str(work / "static.json")}
         ours = [sys.executable, "-m", "fastn_mcp"]
         ours_env = {"FASTN_API_KEY": KEY, "FASTN_BASE_URL": api.url}
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # instructions are the same, however many run at once
-            whole = {
-                OURS: pool.submit(start, ours, ours_env, calls=True),
-                FLOOR: pool.submit(start, floor, floor_env, calls=True),
-            }
-            first = pool.submit(start, ours, ours_env, calls=False)
-            called = {
-                OURS: pool.submit(calls, ours, ours_env),
-                FLOOR: pool.submit(calls, floor, floor_env),
-            }
-        base = whole[FLOOR].result()
-        found = {"start to the first answer": first.result() / base}
-        found["start to the first call"] = whole[OURS].result() / base
-        for kind, (tool, _, _) in CALLS.items():
-            found[f"a call of {tool}"] = called[OURS].result()[kind] / called[FLOOR].result()[kind]
+        with ThreadPoolExecutor(2) as pool:  # instructions are the same, however many run at once
+            programs = pool.submit(counted, ours, ours_env), pool.submit(counted, floor, floor_env)
+        mine, bare = (program.result() for program in programs)
+        # The bare server has all that it needs once it can answer a call.
+        found = {what: mine[what] / bare[CALL] for what in (ANSWER, CALL)}
+        found |= {f"a call of {tool}": mine[kind] / bare[kind] for kind, (tool, _, _) in CALLS.items()}
         return found
     finally:
         api.close()

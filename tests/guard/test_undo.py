@@ -1,0 +1,175 @@
+"""The call that undoes a change, from what the journal keeps of it. Ours."""
+
+from typing import Any
+
+import pytest
+from pydantic import JsonValue
+
+from fastn_mcp.guard.changes import Change
+from fastn_mcp.guard.undo import RULES, NotUndoable, Undo, already, changed_fields, drift, receipt, undo_of
+from fastn_mcp.redaction import REDACTED
+from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
+from fastn_mcp.tools.triggers import DeleteTrigger
+from fastn_mcp.tools.workflows import DeleteWorkflow, UpdateWorkflow
+
+Row = dict[str, JsonValue]
+
+LIST_TOOL = "find it with the list tool."
+NOT_SHOWN = "Values that Fastn did not show before cannot be restored."
+
+
+def change(
+    tool: str, sent: Row | None = None, before: Row | None = None, *, target: str | None = "c1", outcome: str = "done"
+) -> Change:
+    return Change("chg_1", "ana", "test", tool, {}, target, None, before, sent or {}, 0.0, outcome)
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        (change("delete_customer", outcome="not_sent"), "It was not made (not_sent)."),
+        (change("no_such_tool"), "How to undo it is unknown."),
+        (change("list_customers"), "How to undo it is unknown."),
+        (change("revoke_api_key"), RULES["revoke_api_key"].lost),
+        (change("update_customer", {"plan": "Growth"}), "Its earlier state could not be read."),
+        (change("delete_customer"), "Its earlier state could not be read."),
+        (change("delete_customer", before={"id": "c1"}), "Too little is known to create it again."),
+        (change("create_customer", {"name": "A"}, target=None), f"What it created is unknown; {LIST_TOOL}"),
+        (change("create_customer", {"name": "A"}, {}), f"Whether it overwrote something is unknown; {LIST_TOOL}"),
+        (
+            change("create_secret", {"name": "A"}, {"id": "c1", "name": "A"}),
+            "The secret of this name was overwritten: its earlier value is lost, and has to be entered again.",
+        ),
+        (
+            change("update_workflow", {"code": "new()"}, {"id": "c1", "code": REDACTED}),
+            "None of the changed fields can be set to its earlier value.",
+        ),
+    ],
+    ids=lambda given: given.tool if isinstance(given, Change) else "",
+)
+def test_what_cannot_be_undone_says_why(made: Change, why: str) -> None:
+    assert undo_of(made) == NotUndoable(why)
+    assert receipt(made)["undo"] is None
+    assert receipt(made)["why"] == why
+
+
+def test_a_change_by_the_earlier_name_of_a_tool_is_undone_as_by_its_name() -> None:
+    """Ours: journals of an earlier version are read."""
+    assert undo_of(change("create_workflow", {"name": "A"})) == Undo(
+        DeleteWorkflow(workflow_id="c1"), RULES["create_workflow"].restores
+    )
+
+
+@pytest.mark.parametrize("outcome", ["done", "applied_unreadable", "unknown_outcome"])
+def test_what_was_or_may_have_been_created_is_deleted(outcome: str) -> None:
+    undo = undo_of(change("create_trigger", {"name": "A"}, target="t1", outcome=outcome))
+    assert undo == Undo(
+        DeleteTrigger(trigger_id="t1"),
+        "The trigger can be deleted again with undo_change.",
+        "Runs that it started meanwhile stay.",
+    )
+
+
+def test_a_receipt_says_what_undoing_restores_and_what_stays_lost() -> None:
+    made = receipt(change("create_trigger", {"name": "A"}, target="t1"))
+    assert (made["undo"], made["restores"]) == ("undo_change", "The trigger can be deleted again with undo_change.")
+    assert made["lost"] == "Runs that it started meanwhile stay."
+    assert "not_restored" not in made
+    assert "lost" not in receipt(change("create_workflow", {"name": "A"}))
+
+
+def test_an_update_is_undone_by_the_values_before() -> None:
+    """Ours: what Fastn did not show, what is secret and what the tool does not take are said; null clears."""
+    before: Row = {"id": "c1", "name": "Acme", "externalRef": None, "plan": 7, "slug": REDACTED}
+    sent: Row = {"name": "B", "externalRef": "r", "plan": "Growth", "slug": "x", "seats": 3}
+    undo = undo_of(change("update_customer", sent, before))
+    assert isinstance(undo, Undo)
+    assert undo.call == UpdateCustomer(customer_id="c1", name="Acme", extra={"externalRef": None})
+    assert undo.lost == f"Secrets are not kept in the journal. {NOT_SHOWN}"
+    assert undo.not_restored == ("plan", "seats", "slug")
+    made = receipt(change("update_customer", sent, before))
+    assert made["not_restored"] == ["plan", "seats", "slug"]
+
+
+def test_an_update_of_which_all_was_shown_is_undone_whole() -> None:
+    undo = undo_of(change("update_customer", {"name": "B"}, {"id": "c1", "name": "Acme"}))
+    assert undo == Undo(UpdateCustomer(customer_id="c1", name="Acme"), RULES["update_customer"].restores)
+
+
+def test_an_invited_administrator_stays_invited() -> None:
+    sent: Row = {"name": "B", "adminEmail": "a@b.c"}
+    undo = undo_of(change("update_customer", sent, {"id": "c1", "name": "Acme", "adminEmail": "x@b.c"}))
+    assert isinstance(undo, Undo)
+    assert undo.lost == "An invitation that was sent to an administrator cannot be taken back."
+
+
+def test_a_field_without_an_argument_is_restored_by_extra() -> None:
+    undo = undo_of(change("update_customer", {"owner": "b"}, {"id": "c1", "owner": "a"}))
+    assert isinstance(undo, Undo)
+    assert undo.call == UpdateCustomer(customer_id="c1", extra={"owner": "a"})
+
+
+def test_a_field_that_is_called_like_an_argument_of_ours_is_not_that_argument() -> None:
+    """Ours: `extra`, `dry_run` and the like are not Fastn's."""
+    undo = undo_of(change("update_customer", {"extra": "b", "dry_run": True}, {"id": "c1", "extra": "a", "dry_run": 1}))
+    assert isinstance(undo, Undo)
+    assert undo.call == UpdateCustomer(customer_id="c1", extra={"extra": "a", "dry_run": 1})
+
+
+def test_what_was_deleted_is_created_again_without_what_fastn_sets() -> None:
+    before: Row = {
+        "id": "c1", "name": "Acme", "plan": "Free", "externalRef": None, "slug": REDACTED, "createdAt": "x",
+        "seats": 3, "owner": None,
+    }  # fmt: skip
+    undo = undo_of(change("delete_customer", before=before))
+    assert isinstance(undo, Undo)
+    assert undo.call == CreateCustomer(name="Acme", plan="Free")
+    assert (undo.restores, undo.lost) == (RULES["delete_customer"].restores, RULES["delete_customer"].lost)
+    assert "seats" in undo.not_restored
+    assert not {"owner", "createdAt", "id", "externalRef", "name"} & {*undo.not_restored}
+
+
+def test_what_a_create_overwrote_gets_its_values_back() -> None:
+    """Ours: and is never deleted. What was the same before is left alone."""
+    before: Row = {"id": "w1", "name": "flow", "code": "old()"}
+    undo = undo_of(change("create_workflow", {"name": "flow", "code": "new()"}, before, target="w1"))
+    assert isinstance(undo, Undo)
+    assert undo.call == UpdateWorkflow(workflow_id="w1", code="old()")
+
+
+NOW: list[tuple[Row, list[str], bool]] = [
+    ({"name": "B", "plan": "Growth"}, [], False),
+    ({"name": "Acme", "plan": "Free"}, [], True),
+    ({"name": "Acme", "plan": "Growth"}, [], False),
+    ({"name": "C", "plan": "Scale"}, ["name", "plan"], False),
+    ({"plan": "Growth"}, ["name"], False),
+]
+
+
+@pytest.mark.parametrize(("now", "changed_since", "restored"), NOW)
+def test_fields_that_were_changed_since_are_named(now: Row, changed_since: list[str], restored: bool) -> None:
+    made = change("update_customer", {"plan": "Growth", "name": "B"}, {"plan": "Free", "name": "Acme", "seats": 1})
+    assert drift(made, now | {"seats": 2}) == changed_since
+    assert already(made, now | {"seats": 2}) is restored
+
+
+def test_a_secret_cannot_tell_whether_it_was_changed_since() -> None:
+    made = change("update_customer", {"token": REDACTED, "name": "B"}, {"token": REDACTED, "name": "A"})
+    assert drift(made, {"token": "hunter2", "name": "C"}) == ["name"]
+
+
+def test_fields_of_a_change_without_an_earlier_state() -> None:
+    made = change("create_customer", {"name": "A"})
+    assert drift(made, {"name": "A"}) == []
+    assert drift(made, {"name": "B"}) == ["name"]
+    assert not already(made, {"name": "A"})
+    assert changed_fields(made) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("x" * 198, "x" * 198), ("x" * 199, "[201 characters]"), ([1] * 99, [1] * 99), ([1] * 100, "[201 characters]")],
+)
+def test_a_long_value_is_given_by_its_size(value: Any, shown: Any) -> None:
+    made = change("update_customer", {"name": value, "plan": "Free"}, {"name": "A", "plan": "Free"})
+    assert changed_fields(made) == {"name": {"from": "A", "to": shown}}
