@@ -934,3 +934,51 @@ def test_a_batch_names_what_loses_data() -> None:
     assert phrase([lost, plain, lost]) == "delete 2"
     assert phrase([lost, revoked, plain]) == "change 2"
     assert phrase([plain, plain]) == "change 2"
+
+
+IN_TEST = {"workflow_id": "w1", "environment": "test"}
+FURTHER: list[tuple[str, dict[str, Any], dict[str, Any] | None, dict[str, str]]] = [
+    ("run_workflow", {"workflow_id": "w1", "environment": "live"}, FLOW, {"first": "now in live."}),
+    ("run_workflow", IN_TEST, {**FLOW, "connectors": ["cin7"]}, {"then": 'in "cin7" cannot'}),
+    ("run_workflow", IN_TEST, {**FLOW, "connectors": [{"name": "X", "slug": "x"}, *"abcd"]}, {"then": '"X", "a", "b"'}),
+    ("run_workflow", IN_TEST, {**FLOW, "connectors": [*"abcdef"]}, {"then": "in other systems cannot"}),
+    ("run_workflow", IN_TEST, {**FLOW, "connectors": ["a", {}]}, {"then": "in other systems cannot"}),
+    ("create_api_key", {"name": "K"}, None, {"first": "to read test for 90 days."}),
+    ("create_role", {"name": "R", "permissions": ["x.y:read", "api_keys.v2:write"]}, None, {"first": "keys.v2:write"}),
+    ("ai_build", {"type": "connector", "prompt": "it"}, None, {"first": 'build a connector: "it".'}),
+    ("ai_chat", {"message": "go", "approval_mode": "auto"}, None, {"button": "Let it act without asking"}),
+    ("delete_trigger", {"trigger_id": "t1"}, {"id": "t1", "type": "app event"}, {"lost": "Its id is lost for good."}),
+    ("delete_secret", {"secret_id": "s1"}, {"id": "s1", "name": "T"}, {"first": 'Delete secret "T".'}),
+    ("revoke_api_key", {"api_key_id": "k1"}, {"id": "k1", "name": "K"}, {"then": "uses it stops at once."}),
+    (
+        "revoke_api_key",
+        {"api_key_id": "k1"},
+        {"id": "k1", "lastUsed": "2026-11-20T10:00:00Z"},
+        {"then": "at once; it was last used 2026-11-20 10:00 UTC."},
+    ),
+    ("delete_workflow", {"workflow_id": "w1"}, {**FLOW, "name": "n" * 41}, {"button": "Move this workflow to Trash"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tool", "arguments", "row", "ends"), FURTHER)
+def test_sentences_by_what_is_known(tool: str, arguments: dict[str, Any], row: Any, ends: dict[str, str]) -> None:
+    """Ours: without a customer, a single app, no more than five, defaults that Fastn will use."""
+    says = said(tool, arguments, row)
+    for part, text in ends.items():
+        assert text in says[part]
+        assert says[part].endswith(text) or not text.endswith(".")
+    assert not says.get("then", "").startswith(" ")
+
+
+def test_permissions_are_quoted_as_names() -> None:
+    """Ours: what looks like a secret is none, and is never cut."""
+    names = ["secret=admin", "x" * 2000]
+    says = said("create_role", {"name": "R", "permissions": names})
+    assert says["first"].endswith(f'powerful: "{names[0]}" and "{names[1]}".')
+
+
+def test_what_a_create_overwrites_may_be_used() -> None:
+    row = {"id": "k1", "slug": "cin7", "name": "Cin7", "domain": "a.example"}
+    users = used_by(("connections", 2, ("A", "B")))
+    says = said("create_connector", {"name": "Cin7", "slug": "cin7", "domain": "b.example"}, row, users)
+    assert says["then"] == f'The name or slug is taken by "k1". {BACK} 2 connections use it.'
