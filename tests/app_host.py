@@ -68,7 +68,7 @@ class AppHost:
 
     @property
     def app(self) -> FrameLocator:
-        return self.tab.frame_locator("iframe")
+        return self.tab.frame_locator("#app iframe")
 
     async def heard(self) -> list[Json]:
         return list(await self.tab.evaluate("window.heard"))

@@ -170,6 +170,26 @@ async def test_call_that_waits_is_shown_before_it_returns(
         await expect(talk.app.get_by_role("status")).to_have_text("Approved, and the call was made.")
 
 
+async def test_only_the_host_is_heard(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
+    """Ours: another frame of the host shows nothing in the app, and has nothing reported as decided."""
+    async with chat(upstream, tmp_path, chromium) as talk:
+        await talk.waits()
+        await talk.host.tab.evaluate(
+            """() => new Promise((ready) => {
+                 const frame = document.createElement("iframe");
+                 window.addEventListener("message", ({ data }) => { if (data === "sent") ready(); });
+                 frame.srcdoc = `<script>parent.frames[0].postMessage({ jsonrpc: "2.0",
+                   method: "ui/notifications/tool-result", params: { structuredContent: { done: "x" } } }, "*");
+                   parent.postMessage("sent", "*")</` + "script>";
+                 document.body.append(frame);
+               })"""
+        )
+        await talk.looks()
+        await expect(talk.app.get_by_role("status")).to_have_text("")
+        await talk.host.returned(CallToolResult(content=[], structured_content={"done": "x"}))
+        await expect(talk.app.get_by_role("status")).to_have_text("Approved, and the call was made.")
+
+
 @pytest.mark.parametrize("decision", ["declined", "expired", "unseen"])
 async def test_other_ends_are_reported(upstream: Upstream, tmp_path: Path, chromium: Browser, decision: str) -> None:
     """Ours: declined, run out; and where the host calls no tools for the app, it says that it cannot know."""
@@ -212,7 +232,7 @@ async def test_without_a_page_it_says_where_to_decide(upstream: Upstream, tmp_pa
     async with chat(upstream, tmp_path, chromium) as talk:
         await talk.show()
         result = await talk.delete()
-        await talk.host.returned(result.model_copy(update={"meta": None}))
+        await talk.host.returned(result.model_copy(update={"meta": None, "structured_content": None}))
         await expect(talk.app.get_by_role("heading")).to_contain_text("Delete customer Globex Exports.")
         await expect(talk.app.get_by_text("A person decides on the approval page")).to_be_visible()
         await expect(talk.app.get_by_role("button")).to_have_count(0)
@@ -266,6 +286,8 @@ async def test_app_is_accessible(
             assert found[0] == []
             assert found[1] > 10
             assert await frame.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            style = "main => getComputedStyle(main).fontFamily"
+            assert await talk.app.locator("main").evaluate(style) == "serif"
             grounds.add(await talk.app.locator("main").evaluate("main => getComputedStyle(main).backgroundColor"))
         assert grounds == {{"light": "rgb(255, 255, 255)", "dark": "rgb(25, 28, 34)"}[scheme]}
 
