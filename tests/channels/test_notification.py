@@ -168,7 +168,9 @@ def test_address_needs_a_secret_and_neither_is_shown(tmp_path: Path) -> None:
         notifying(world.desk, load({}, environment, None), world.ledger, world.system)
     settings = load({}, environment | {"FASTN_NOTIFY_SECRET": SECRET, "FASTN_NOTIFY_STYLE": "teams"}, None)
     channel = notifying(world.desk, settings, world.ledger, world.system)
-    assert (channel.notifies, channel.identifies_people) == (True, False)
+    assert (channel.notifies, channel.identifies_people, channel.url) == (True, False, None)
+    world.desk.url = "https://mcp.example/approvals/"
+    assert channel.url == world.desk.url
     assert {URL, SECRET} <= set(settings.secrets)
     assert SECRET not in repr(settings)
     assert "XyZ" not in repr(settings)

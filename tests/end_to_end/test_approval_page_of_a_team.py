@@ -88,6 +88,8 @@ async def test_request_of_one_replica_is_decided_live_at_the_other(
         customer = (await result(agent, "list_customers", search="Globex"))["data"][0]
         waits = await result(agent, "delete_customer", customer_id=customer["id"])
         assert waits["status"] == "approval_required"
+        waiting = (await result(agent, "get_overview", about="approvals"))["data"]["guard"]
+        assert waiting["page"] == f"http://127.0.0.1:{port}/approvals/"
         assert f"http://127.0.0.1:{port}/approvals/" in waits["message"]
         await expect(tab.get_by_role("heading", name="Delete customer")).to_be_visible()  # without a reload
         await looked_at(tab, "waits")
