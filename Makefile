@@ -53,17 +53,15 @@ demo: $(READY) ## Watch the server at work on a sandbox; no account needed
 
 # The order is random; SEED gives the same again.
 SEED := $(shell date +%s)
-# Tests wait for processes they start, so there is one worker more than there are processors.
-WORKERS := $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
-PYTEST := $(BIN)/python -m pytest --dist worksteal --randomly-seed=$(SEED)
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal --randomly-seed=$(SEED)
 
-test: $(READY) ## The tests; with branch coverage: COVERAGE=1; some: ARGS="-k name"; an order again: SEED=1
+test: $(READY) ## The tests; those that are long too: LONG=1; branch coverage: COVERAGE=1; some: ARGS="-k name"; an order again: SEED=1
 	@echo "Order of the tests: SEED=$(SEED)"
-	@$(PYTEST) --numprocesses $(WORKERS) $(or $(ARGS),-m "not long" $(if $(COVERAGE),--cov))
+	@$(PYTEST) $(or $(ARGS),$(if $(LONG),,-m "not long") $(if $(COVERAGE),--cov))
 
-test-long: $(READY) ## What is long by nature: fleets, browsers, races of processes
+test-long: $(READY) ## What is long by nature, with more examples than with LONG=1: fleets, browsers, races of processes
 	@echo "Order of the tests: SEED=$(SEED)"
-	@$(PYTEST) --numprocesses $(WORKERS) $(or $(ARGS),-m long --hypothesis-profile=long)
+	@$(PYTEST) $(or $(ARGS),-m long --hypothesis-profile=long)
 
 mutants: $(READY) ## Whether tests/guard notices each small change of the guard; some modules: make mutants ARGS="effects"
 	@$(BIN)/python .ci/mutants.py $(ARGS)

@@ -58,9 +58,10 @@ def measured(request: pytest.FixtureRequest, process_coverage: str | None) -> Ge
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What attacks and whole programs pass through is measured by the tests of each part, in half the time."""
+    """Attacks, whole programs and long tests are not measured, which would double their time: each part has its tests."""
     for item in items:
-        if {"attacks", "end_to_end"} & {*item.path.parent.parts} and item.get_closest_marker("measured") is None:
+        is_whole = {"attacks", "end_to_end"} & {*item.path.parent.parts} or item.get_closest_marker("long")
+        if is_whole and item.get_closest_marker("measured") is None:
             item.add_marker(pytest.mark.no_cover)
 
 

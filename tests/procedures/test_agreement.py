@@ -27,7 +27,7 @@ from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]  # each tool has its own tests
 
 Answer = dict[str, Any]
 HOURS = 72
