@@ -31,11 +31,12 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
     async def serve(closing: ExitStack) -> None:
         async with AsyncExitStack() as parting:
 
-            def begin() -> "Server[Any]":
+            def begin(is_leaving: Callable[[], bool]) -> "Server[Any]":
                 from fastn_mcp.server.handlers import build  # imports the SDK, which the introduction does not need
 
                 account = parts()
                 parting.push_async_callback(_closed, account)
+                account.guard.decisions.is_leaving = is_leaving
                 closing.enter_context(report_at_end(account))
                 if account.webhook is not None:
                     account.webhook.begin()

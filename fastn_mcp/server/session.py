@@ -72,7 +72,6 @@ class _Streams:
         """Ids of unanswered requests."""
         self._all_answered = anyio.Event()
         self._deliveries: dict[object, ResponseDelivery] = {}
-        self._ended = anyio.Event()
 
     async def aclose(self) -> None:
         """Keep the pipes open, since there may be more to write."""
@@ -94,7 +93,6 @@ class _Streams:
             if message is not None:
                 self._track(message)
                 return SessionMessage(message)
-        self._ended.set()
         if not await self._drained() and self._pipes.is_blocked:
             self._session.cancel()  # the client would not read the error that the SDK writes
         raise StopAsyncIteration
@@ -138,7 +136,7 @@ class _Streams:
         self._deliveries[message.id] = response
         try:
             await self._pipes.write(line)
-            await response.written(lambda: self._pipes.has_unread, self._ended)
+            await response.written(lambda: self._pipes.has_unread, self._pipes.ended)
         finally:
             del self._deliveries[message.id]
 

@@ -56,6 +56,8 @@ class Pipes:
         self._unwritten = b""
         self._closed = False
         self._idle = anyio.CancelScope()
+        self.ended = anyio.Event()
+        """Set once the input has ended."""
         self.written = 0
         """Bytes written. While it grows, the client reads."""
         self._source = self._in if _WINDOWS or _is_pipe(self._in) else _pipe_from(self._in)
@@ -108,6 +110,7 @@ class Pipes:
                 buffer += rest
         if buffer:
             yield bytes(buffer)
+        self.ended.set()
 
     async def _read(self) -> bytes:
         """Read the next bytes. Return b"" once the input has ended or the output is closed."""
@@ -200,8 +203,11 @@ def _is_pipe(descriptor: int) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
-async def serve(begin: "Callable[[], Server[Any]]", introduction: Introduction | None = None) -> None:
-    """Serve until the input ends or SIGINT or SIGTERM arrives. `begin` builds the server when it is first needed."""
+async def serve(begin: "Callable[[Callable[[], bool]], Server[Any]]", introduction: Introduction | None = None) -> None:
+    """Serve until the input ends or SIGINT or SIGTERM arrives.
+
+    `begin` builds the server when it is first needed. Its argument tells whether the input has ended.
+    """
     pipes = Pipes()
     try:
         async with anyio.create_task_group() as tasks:
@@ -210,7 +216,7 @@ async def serve(begin: "Callable[[], Server[Any]]", introduction: Introduction |
             lines = pipes.lines()
             replayed, answered = list[bytes](), set[object]()
             if introduction is None or await _introduce(introduction, lines, pipes, replayed, answered):
-                server = begin()
+                server = begin(pipes.ended.is_set)
                 from fastn_mcp.server.session import serve_session  # the SDK
 
                 await serve_session(server, pipes, lines, replayed, answered)

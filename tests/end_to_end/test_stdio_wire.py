@@ -495,7 +495,7 @@ async def list_tools(ctx, params):
     return ListToolsResult(tools=[])
 
 print("nothing", file=sys.stderr)
-anyio.run(stdio.serve, lambda: Server("fastn-mcp", on_call_tool=call_tool, on_list_tools=list_tools))
+anyio.run(stdio.serve, lambda _: Server("fastn-mcp", on_call_tool=call_tool, on_list_tools=list_tools))
 '''
 
 

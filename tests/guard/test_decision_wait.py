@@ -195,7 +195,7 @@ async def test_process_that_shuts_down_waits_no_longer(tmp_path: Path) -> None:
 
     meanwhile(world, 4, leave)
     assert isinstance(await world.call(deletion(world)), PendingApproval)
-    assert world.clock.at.timestamp() <= began + 2
+    assert world.clock.at.timestamp() <= began + 1.25
 
 
 async def test_ledger_that_is_lost_meanwhile_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

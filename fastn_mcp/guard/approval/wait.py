@@ -21,7 +21,7 @@ class DecisionWait:
         self._ledger = ledger
         self._system = system
         self.is_leaving: Callable[[], bool] = lambda: False
-        """Whether the process is shutting down, so that no call waits any longer. The server sets it."""
+        """Whether the process is shutting down or its client has left, so that no call waits on. The server sets it."""
         self._seen = ""
         self._is_listening = False
         self._changed = anyio.Event()
@@ -45,7 +45,14 @@ class DecisionWait:
         self._is_listening = True
         try:
             longest = min(_LONGEST, until - self._system.now().timestamp())
-            self._seen = await self._ledger.wait_for_change(self._seen, longest, self._system.sleep)
+            with anyio.CancelScope() as listening:
+
+                async def sleep(seconds: float) -> None:
+                    await self._system.sleep(seconds)
+                    if self.is_leaving():
+                        listening.cancel()
+
+                self._seen = await self._ledger.wait_for_change(self._seen, longest, sleep)
         finally:  # another one listens if this call has ended
             self._is_listening, self._changed = False, anyio.Event()
             changed.set()
