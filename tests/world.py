@@ -70,6 +70,7 @@ class Desk:
     takes_secrets: bool = True
     notifies: bool = True
     url: str | None = None
+    is_in_view: bool = False
 
     async def show(self, grant: str) -> str:
         self.shown.append(grant)

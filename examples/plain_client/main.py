@@ -15,7 +15,7 @@ from typing import Any
 
 from mcp import Client, StdioServerParameters
 from mcp.client import ClientRequestContext
-from mcp.types import ElicitRequestParams, ElicitResult
+from mcp.types import ElicitRequestParams, ElicitRequestURLParams, ElicitResult
 
 COMMAND, *ARGUMENTS = shlex.split(os.environ.get("FASTN_MCP", "fastn-mcp --sandbox"))
 SERVER = StdioServerParameters(command=COMMAND, args=ARGUMENTS, env=dict(os.environ))
@@ -27,6 +27,9 @@ SERVER = StdioServerParameters(command=COMMAND, args=ARGUMENTS, env=dict(os.envi
 async def ask(_: ClientRequestContext, question: ElicitRequestParams) -> ElicitResult:
     """Show the question and take the answers. The server decides what counts as a yes; nothing typed is a no."""
     print(f"\n{question.message}")
+    if isinstance(question, ElicitRequestURLParams):  # the person decides on the page, whatever is answered here
+        print(question.url)
+        return ElicitResult(action="accept")
     answers: dict[str, Any] = {}
     for name, field in question.requested_schema["properties"].items():
         choices = f" ({', '.join(field['enum'])})" if "enum" in field else ""

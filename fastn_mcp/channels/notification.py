@@ -116,6 +116,10 @@ class NotifyingChannel:
     def url(self) -> str | None:
         return self._channel.url
 
+    @property
+    def is_in_view(self) -> bool:
+        return self._channel.is_in_view
+
     async def show(self, grant: str) -> str:
         """Publish a request on the channel, and begin to tell its approvers."""
         where = await self._channel.show(grant)

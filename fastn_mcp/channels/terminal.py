@@ -26,6 +26,7 @@ class TerminalChannel:
     notifies = False
     takes_secrets = True
     url = None
+    is_in_view = False
 
     def __init__(self, command: str, place: str = "on this computer") -> None:
         self._command = command

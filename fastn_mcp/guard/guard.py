@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pydantic import JsonValue
@@ -79,7 +80,7 @@ class Guard:
             evaluation = await self._evaluate(batch, caller, execution.results, said)
             approval = await self._approvals.obtain(evaluation, caller)
             while isinstance(approval, PendingApproval) and await self._decided(approval, began, caller, report):
-                caller = replace(caller, form=None)  # the answer is in the ledger
+                caller = replace(caller, form=None, link=None)  # the answer is in the ledger
                 evaluation = await self._evaluate(batch, caller, execution.results, said, reads=True)
                 approval = await self._approvals.obtain(evaluation, caller)
             if not isinstance(approval, Approval):
@@ -204,8 +205,9 @@ class Guard:
         if self._now() >= until:
             return False
         await report("Waiting for a person to decide", 0, None)
+        wait = partial(self.decisions.decided, waiting.request, until)
         async with caller.waiting():
-            return await self.decisions.decided(waiting.request, until)
+            return await (caller.link(waiting, wait) if caller.link is not None and waiting.needs_link else wait())
 
     def _now(self) -> float:
         return self._system.now().timestamp()

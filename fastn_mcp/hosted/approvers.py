@@ -66,6 +66,7 @@ class TenantInbox:
     identifies_people = True
     notifies = True
     takes_secrets = True
+    is_in_view = False
 
     def __init__(self, team: Team, tenant: str, ledger: Ledger, webhook: "Webhook | None" = None) -> None:
         self._team = team

@@ -36,6 +36,7 @@ from pydantic_core import to_json
 
 from fastn_mcp import __version__
 from fastn_mcp.channels import elicitation_form
+from fastn_mcp.channels.page_link import RoundTripLink, leads_to_page, page_link
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Done
@@ -96,7 +97,7 @@ class _Handlers:
         request = self._resolve(ctx)
         account, dispatch = request.account, request.account.dispatch
         parsed: ParsedCall | None = None
-        is_error, meta = False, None
+        is_error, meta, link = False, None, None
         try:
             parsed = parse(account.by_name, params.name, params.arguments or {}, self._aliases)
             form = elicitation_form.channel(ctx, params)
@@ -104,7 +105,8 @@ class _Handlers:
             if form is not None and reporter.is_wanted:
                 form = ReportedForm(form, reporter)
             run = dispatch.preview if parsed.dry_run else dispatch
-            caller = replace(request.caller, form=form, name=request.caller.name or _client_name(ctx))
+            link = page_link(ctx, params, dispatch.system)
+            caller = replace(request.caller, form=form, link=link, name=request.caller.name or _client_name(ctx))
             work = partial(run, parsed.call, caller)
             async with request.slot():
                 outcome = await (reporter.during(work) if reporter.is_wanted else work())
@@ -117,6 +119,8 @@ class _Handlers:
             match outcome:
                 case PendingForm(question):
                     return elicitation_form.round_trip(question)
+                case PendingApproval(needs_link=True) if isinstance(link, RoundTripLink):
+                    return leads_to_page(outcome)
                 case PendingApproval(_, preview, where, until):
                     body = render_pending(preview.data(), where, until)
                     meta = dispatch.redacted(approval_app.result_meta(outcome)) if approval_app.can_show(ctx) else None

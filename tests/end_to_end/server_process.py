@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,13 @@ from mcp import Client, StdioServerParameters
 from mcp.client import ClientRequestContext, Transport
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
-from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult
+from mcp.types import (
+    CallToolResult,
+    ElicitRequestFormParams,
+    ElicitRequestParams,
+    ElicitRequestURLParams,
+    ElicitResult,
+)
 from ports import free_port
 
 KEY = "fsk_test_sandbox"
@@ -66,9 +72,15 @@ class Person:
     asked: list[str] = field(default_factory=list[str])
     reading: float = READING
     """Seconds before the answer."""
+    led: list[ElicitRequestURLParams] = field(default_factory=list[ElicitRequestURLParams])
+    at_link: Callable[[], Awaitable[str]] | None = None
+    """What they do when the client leads them to the page. Returns the client's answer, which is else to decline."""
 
     async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
-        assert isinstance(params, ElicitRequestFormParams)
+        if isinstance(params, ElicitRequestURLParams):
+            self.led.append(params)
+            action = "decline" if self.at_link is None else await self.at_link()
+            return ElicitResult.model_validate({"action": action})
         self.asked.append(params.message)
         await anyio.sleep(self.reading)
         return self.answer(params)

@@ -192,6 +192,27 @@ async def test_secret_typed_by_an_approver_reaches_fastn_only(world: World, tool
     assert len(world.audit("approved")) == 1
 
 
+async def test_client_that_opens_urls_leads_to_the_page_once(world: World) -> None:
+    """MCP, URL mode: the address holds neither a key nor the request, since whoever opens it signs in."""
+    tool, token = "create_secret", world.team.provider.token(sub="anna", scope=ALL)
+    meta: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"url": {}}}}
+
+    async def call(**more: Any) -> dict[str, Any]:
+        asked = request(tool, {"name": "STRIPE_KEY"}, _meta=meta)
+        asked["params"] |= more
+        return (await world.caller.ask(token, asked, **modern(tool))).json()["result"]
+
+    led = await call()
+    assert led["resultType"] == "input_required"
+    params = led["inputRequests"]["page"]["params"]
+    assert (params["mode"], params["url"]) == ("url", f"{SITE}/approvals/")
+    assert params["message"].startswith('Store secret "STRIPE_KEY". You enter its value.')
+    for action in ("accept", "decline", "cancel"):
+        waits = await call(inputResponses={"page": {"action": action}})
+        assert waits["structuredContent"]["status"] == "approval_required"
+    assert world.audit("approved") == []
+
+
 async def test_request_is_decided_at_another_replica(tmp_path: Path) -> None:
     """Ours: a sign-in and its cookie work at every replica; a form works once."""
     made = Made(tmp_path, policy='[defaults]\ndestroy = "confirm"\n')

@@ -114,6 +114,12 @@ class ApprovalPage:
         """Address of the page, without a key: it leads a browser that was let in to its session."""
         return None if self._running is None else f"{self._running.url}/"
 
+    @property
+    def is_in_view(self) -> bool:
+        """Whether a browser shows the page, or was just opened for it."""
+        running = self._running
+        return running is not None and (running.access.watching > 0 or self._system.monotonic() < running.fresh_until)
+
     async def show(self, grant: str) -> str:
         """Show a request on the page and say where it is decided. The text never contains a secret.
 
@@ -148,11 +154,11 @@ class ApprovalPage:
         if grant not in self._shown:
             found = await self._ledger.find(grant)
             expires = now + KEY_HOLDS if found is None else found.expires
-            self._shown[grant] = (await self._in_view(running), expires)
+            self._shown[grant] = (await self._brought_into_view(running), expires)
         return self._shown[grant][0]
 
-    async def _in_view(self, running: "_RunningPage") -> bool:
-        if running.access.watching or self._system.monotonic() < running.fresh_until:
+    async def _brought_into_view(self, running: "_RunningPage") -> bool:
+        if self.is_in_view:
             return True
         key = running.sessions.key()
         self._keys.add(key)

@@ -166,6 +166,7 @@ class Webhook:
     notifies = True
     takes_secrets = False
     url = None
+    is_in_view = False
 
     def __init__(
         self, sender: WebhookSender, body: Body, approvers: Mapping[str, Approver], answers: WebhookAnswers,

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -80,6 +80,11 @@ class OutOfBandChannel(Protocol):
         """URL of the page where requests are decided, without a key; None if there is none."""
         ...
 
+    @property
+    def is_in_view(self) -> bool:
+        """Whether a browser of the person shows that page."""
+        ...
+
     async def show(self, grant: str) -> str:
         """Publish an approval request, and return a sentence on where to answer it, without secrets."""
         ...
@@ -95,6 +100,8 @@ class Caller:
     """Scopes of the sign-in. None without sign-in: the caller then has all rights of the Fastn credentials."""
     name: str = ""
     """Name of the person who signed in, or else of the client, as they gave it. It permits nothing."""
+    link: "PageLink | None" = None
+    """Leads the person to the approval page by their client, while the call waits or in place of the wait."""
     waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     """Context in which the call waits for a person, and holds no concurrency slot."""
 
@@ -102,6 +109,10 @@ class Caller:
         """Raise `InsufficientScope` if the sign-in does not permit a call of this effect."""
         if self.rights is not None:
             self.rights.check(tool, effect)
+
+
+PageLink = Callable[[PendingApproval, Callable[[], Awaitable[bool]]], Awaitable[bool]]
+"""Gets a request and the wait for its decision. Returns whether it was decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +345,8 @@ class ApprovalFlow:
             raise _declined(why=f"Another text was typed than {quote(request.expected)}, which approves it.")
         match answer:
             case NoAnswer(reason):
-                return await self._unanswered(evaluation, caller, form, request, reason, is_quick=is_quick)
+                left = await self._unanswered(evaluation, caller, form, request, reason, is_quick=is_quick)
+                return replace(left, needs_link=False)
             case Decline(note, why):
                 await self._ledger.decide(request, Vote(by, approves=False, at=now), by, note or why or None)
                 raise _declined(note, why)
@@ -408,7 +420,8 @@ class ApprovalFlow:
         self, channel: OutOfBandChannel, request: ApprovalRequest, evaluation: Evaluation, why: str
     ) -> PendingApproval:
         where = why + await channel.show(request.id)
-        return PendingApproval(request.id, evaluation.preview, where, request.expires, channel.url)
+        needs_link = channel.url is not None and not channel.is_in_view
+        return PendingApproval(request.id, evaluation.preview, where, request.expires, channel.url, needs_link)
 
     async def _open(self, request: ApprovalRequest, evaluation: Evaluation) -> ApprovalRequest:
         """Open and record a request, or return the same one that another replica has opened meanwhile."""

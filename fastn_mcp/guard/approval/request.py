@@ -117,6 +117,8 @@ class PendingApproval:
     until: float
     page: str | None = None
     """URL of the page where it is decided, without a key; None if it is not decided on a page."""
+    needs_link: bool = False
+    """Whether the person is led to the page by the client, if it can: no browser shows it, and no form was left."""
 
 
 Answer = Approve | Decline | NoAnswer

@@ -1,0 +1,83 @@
+"""URL-mode elicitation: the client leads the person to the approval page, and its answer decides nothing."""
+
+import re
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from mcp import Client, StdioServerParameters
+from server_process import ERAS, Person, Upstream, approving, body, environment
+from test_approvals import approve, globex, recording_browser
+
+pytestmark = pytest.mark.anyio
+each_era = pytest.mark.parametrize("era", ERAS)
+
+
+@asynccontextmanager
+async def served(env: dict[str, str], folder: Path, era: str, person: Person) -> AsyncGenerator[Client]:
+    """A client of a server whose policy wants deletions approved outside of the client."""
+    policy = folder / "policy.toml"
+    policy.write_text('[defaults]\ndestroy = "out_of_band"\n')
+    policy.chmod(0o600)
+    arguments = ["-m", "fastn_mcp", "--policy", str(policy)]
+    server = StdioServerParameters(command=sys.executable, args=arguments, env=env)
+    async with Client(server, mode=ERAS[era], elicitation_callback=person) as client:
+        yield client
+
+
+@pytest.mark.parametrize(("era", "action"), [*zip(ERAS, ["accept", "decline"], strict=True)])
+async def test_person_whom_the_client_leads_to_the_page_decides_there(
+    upstream: Upstream, tmp_path: Path, era: str, action: str
+) -> None:
+    """Ours: one call; whether the client says that they went there makes no difference."""
+    env = environment(upstream) | {"BROWSER": "false", "FASTN_APPROVAL_WAIT_SECONDS": "45"}
+
+    async def decide() -> str:
+        await anyio.to_thread.run_sync(approve, env)
+        return action
+
+    person = Person(approving, at_link=decide)
+    async with served(env, tmp_path, era, person) as client:
+        target = await globex(client)
+        answer = body(await client.call_tool("delete_customer", {"customer_id": target["id"]}))
+    assert answer["done"] == "delete_customer"
+    assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
+    (link,) = person.led
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", link.url)
+    assert link.message.startswith('Delete customer "Globex Exports".')
+    assert link.message.endswith("\nDecide on the approval page. Opening it approves nothing.")
+    assert person.asked == []
+
+
+@each_era
+async def test_answer_to_the_link_approves_nothing(upstream: Upstream, tmp_path: Path, era: str) -> None:
+    """Ours: however quick it is, and however often the call is repeated."""
+    env = environment(upstream) | {"BROWSER": "false", "FASTN_APPROVAL_WAIT_SECONDS": "1"}
+
+    async def accept() -> str:
+        return "accept"
+
+    person = Person(approving, at_link=accept)
+    async with served(env, tmp_path, era, person) as client:
+        target = await globex(client)
+        for _ in range(2):
+            answer = body(await client.call_tool("delete_customer", {"customer_id": target["id"]}))
+            assert answer["status"] == "approval_required"
+    assert len(person.led) == 2
+    assert upstream.changes() == []
+
+
+@each_era
+async def test_page_that_is_in_the_browser_is_not_opened_again(upstream: Upstream, tmp_path: Path, era: str) -> None:
+    """Ours: on this computer the server opens it, and the call goes on without an answer of the client."""
+    browser, opened = recording_browser(tmp_path)
+    person = Person(approving)
+    async with served(environment(upstream) | {"BROWSER": browser}, tmp_path, era, person) as client:
+        target = await globex(client)
+        answer = body(await client.call_tool("delete_customer", {"customer_id": target["id"]}))
+        assert answer["status"] == "approval_required"
+    assert opened.exists()
+    assert person.led == []
