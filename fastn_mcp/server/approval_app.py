@@ -6,13 +6,15 @@ approval page. It decides nothing: the server has no call that does, and no tool
 
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 from mcp.server import ServerRequestContext
 from mcp.server.apps import APP_MIME_TYPE, client_supports_apps
 from mcp.types import ReadResourceResult, TextResourceContents
+from pydantic import JsonValue
 
 from fastn_mcp.guard.approval.request import PendingApproval
+from fastn_mcp.guard.preview import ListPreview
 from fastn_mcp.redaction import safe
 
 URI = "ui://fastn-mcp/approval"
@@ -48,6 +50,8 @@ def _html() -> str:
 
 
 def result_meta(waiting: PendingApproval) -> dict[str, Any]:
-    """Return the `_meta` of an `approval_required` result: the sentences one by one, and the page's address."""
-    says = {name: said for name, said in waiting.preview.says.data().items() if name not in ("button", "brief")}
-    return {RESULT_META: {"page": waiting.page, "says": safe(says)}}
+    """Return the `_meta` of an `approval_required` result: the page's address, and the sentences one by one."""
+    preview = waiting.preview
+    calls = [each.says for each in preview.of.values()] if isinstance(preview, ListPreview) else []
+    sentences: JsonValue = {"says": preview.says.data(), "calls": [says.data() for says in calls]}
+    return {RESULT_META: {"page": waiting.page, **cast("dict[str, JsonValue]", safe(sentences))}}

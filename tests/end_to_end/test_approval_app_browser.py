@@ -238,6 +238,9 @@ async def test_without_a_page_it_says_where_to_decide(upstream: Upstream, tmp_pa
         await expect(talk.app.get_by_role("button")).to_have_count(0)
         await talk.waits(capabilities={"serverTools": {}})
         await expect(talk.app.get_by_text("Open http://127.0.0.1:")).to_be_visible()
+        await talk.waits(capabilities={})
+        await expect(talk.app.locator("#where")).to_contain_text("What is decided is not shown here")
+        await expect(talk.app.locator("#where")).to_contain_text("Open http://127.0.0.1:")
 
 
 async def test_values_are_text(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
@@ -255,6 +258,8 @@ async def test_values_are_text(upstream: Upstream, tmp_path: Path, chromium: Bro
             await step.locator("summary").click()
         await expect(steps.nth(0).locator(".call")).to_contain_text(markup)
         await expect(steps.nth(1).locator("summary")).to_contain_text("<img src=x onerror=")
+        await expect(talk.app.locator(".means.lost")).to_have_count(0)
+        assert [await step.locator(".lost").count() for step in await steps.all()] == [0, 1]
         assert await talk.app.locator("main img, main b").count() == 0
 
 
