@@ -407,8 +407,7 @@ class Evaluator:
         if not self.policy.asks:
             return PolicyDecision(Decision.DENY, verdict.rule, f"Nobody is there to type the {typed.name}.")
         strictest = max(verdict.decision, Decision.CONFIRM, key=lambda decision: decision.rank)
-        reason = f"A person types the {typed.name}. {verdict.reason}".rstrip()
-        return PolicyDecision(strictest, verdict.rule, reason)
+        return replace(verdict, decision=strictest, permit=None)
 
     def raise_if_denied(self, evaluation: Evaluation) -> None:
         """Raise a `Refused` that names every call of the batch that the policy denies, if there is one."""

@@ -13,6 +13,8 @@ from pydantic import JsonValue
 
 from fastn_mcp.channels.page import page as key_file
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
+from fastn_mcp.fastn.credentials import TypedArgument, TypedField
+from fastn_mcp.guard.approval.request import with_typed
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, ShownCall
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
@@ -35,6 +37,15 @@ UPDATE = Sentences(
     'Change workflow "Orders"',
     then="It can be changed back.",
 )
+
+
+CONNECTION = Sentences(
+    'Connect "Gamma" for customer "Globex". You enter its credentials.',
+    'Connect "Gamma of Globex"',
+    'Connect "Gamma of Globex"',
+    then="Workflows can use it at once. It can be deleted again.",
+)
+API_KEY = TypedArgument("credentials", (TypedField("apiKey"), TypedField("headerName", False, False)))
 
 
 @dataclass
@@ -90,6 +101,17 @@ def question(id_: str = "grant-1", **changes: Any) -> ApprovalRequest:
         expires=now + 470,
     )
     return replace(grant, **changes)
+
+
+def connection(id_: str = "grant-c", typed: TypedArgument = API_KEY) -> ApprovalRequest:
+    """Return a pending request whose approver types credentials."""
+    card: dict[str, JsonValue] = {
+        "call": "create_connection",
+        "arguments": {"connector_id": "gamma", "customer_id": "cus_8fQ2"},
+        "effect": "external",
+        "says": CONNECTION.data(),
+    }
+    return question(id_, tool="create_connection", target=None, preview=with_typed(card, typed))
 
 
 def update_of_workflow(id_: str = "grant-2", **changes: Any) -> ApprovalRequest:

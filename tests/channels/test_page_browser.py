@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from approval_desk import Desk, batch, question, update_of_workflow
+from approval_desk import Desk, batch, connection, question, update_of_workflow
 from deciding import moved
 from playwright.async_api import Browser, ConsoleMessage, Page, Route, ViewportSize, async_playwright, expect
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.credentials import TypedArgument, TypedField
 from fastn_mcp.guard.ledger.ledger import RequestState, TemporaryApproval
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -309,14 +310,16 @@ async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Brow
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 720), (375, 667)])
-@pytest.mark.parametrize("kind", ["deletion", "update", "list"])
+@pytest.mark.parametrize("kind", ["deletion", "update", "connection", "list"])
 async def test_decision_is_above_the_fold(width: int, height: int, kind: str, desk: Desk, chromium: Browser) -> None:
     """Ours: what to decide is read and decided without scrolling."""
-    await desk.ask(update_of_workflow() if kind == "update" else question(expected="Globex"))
+    asked = {"update": update_of_workflow(), "connection": connection()}
+    await desk.ask(asked.get(kind, question(expected="Globex")))
     if kind == "list":
         await desk.ask(*(question(f"other-{n}") for n in range(11)))
     tab = await visit(chromium, desk, viewport={"width": width, "height": height})
-    for name in ("Change Orders" if kind == "update" else "Delete Globex", "Decline"):
+    buttons = {"update": "Change Orders", "connection": "Connect Gamma of Globex"}
+    for name in (buttons.get(kind, "Delete Globex"), "Decline"):
         box = await tab.get_by_role("button", name=name, exact=True).bounding_box()
         assert box is not None
         assert box["y"] + box["height"] <= height
@@ -470,15 +473,23 @@ async def test_axe_finds_no_violations(scheme: str, size: ViewportSize, desk: De
         assert found[1] > 10
 
     tab = await visit(chromium, desk, viewport=size, color_scheme=scheme)
+    root = tab.url
     await look("empty")
     await desk.ask(question("first", expected="Globex"), update_of_workflow("second"))
     await tab.reload()
     await look("two")
     now = desk.clock.now().timestamp()
-    for seen in ("first", "second"):
+    await moved(desk.ledger, "second", [RequestState.OPEN], RequestState.STALE, now)
+    await desk.ask(connection("third", TypedArgument("credentials", (TypedField("credentials"),))))
+    await tab.reload()
+    await settled(tab)
+    await tab.get_by_label("The credentials, a JSON object").fill("no JSON")
+    await tab.get_by_role("button", name="Connect Gamma of Globex").click()
+    await expect(tab.get_by_text("Nothing was approved: the credentials have to be a JSON object")).to_be_visible()
+    await look("no JSON")
+    for seen in ("first", "third"):
         await moved(desk.ledger, seen, [RequestState.OPEN], RequestState.STALE, now)
     await everything(desk)
-    root = tab.url
     for opened in ("grant-4", "grant-8", "grant-9", "grant-3", "grant-2", "grant-1"):
         await tab.goto(f"{root}?request={opened}")
         await look(f"{opened}, closed")

@@ -63,7 +63,7 @@ async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, v
     asked = question(tool="create_secret", expected=None, preview=with_typed({"call": "create_secret"}, VALUE))
     await desk.ask(asked)
     page = await visitor.look()
-    assert re.search(r'<input [^>]*name="secret.value" type="password" required autocomplete="new-password"', page)
+    assert re.search(r'<input [^>]*name="secret.value" type="password" required autocomplete="one-time-code"', page)
     refused = await visitor.decide("approve", "grant-1")
     assert refused.status_code == 422
     assert "Nothing was approved: type the value." in words(refused.text)
