@@ -10,7 +10,8 @@ from world import FormNow, World, yes
 from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
-from fastn_mcp.guard.changes import Change, Done
+from fastn_mcp.guard.changes import BEGUN, Change, Done
+from fastn_mcp.guard.ledger.ledger import LedgerLost
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.ai import AiChat
@@ -105,6 +106,45 @@ async def test_a_journal_that_cannot_be_written_stops_the_change(
     assert "create_customer could not be journalled" in caplog.text
     assert world.changes == []
     assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), LedgerLost("away")])
+async def test_a_change_that_failed_half_way_into_the_journal_ends_as_not_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Ours: nothing of it is left that a repeated call would be asked about."""
+    begin, call = world.ledger.begin, CreateCustomer(name="Initech")
+
+    async def half_way(change: Change) -> bool:
+        await begin(change)
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.ledger, "begin", half_way)
+        refused = await world.call(call)
+    assert isinstance(refused, LedgerLost if isinstance(error, LedgerLost) else Refused)
+    kept = await newest(world)
+    assert (kept.outcome, kept.unsettled_until, kept.target, kept.number) == ("not_sent", 0.0, None, 0)
+    assert world.changes == []
+    assert isinstance(await world.call(call), Done)
+
+
+async def test_a_deletion_is_kept_by_its_target_before_it_is_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours: and without a time until which repeating it is asked about, since it is idempotent."""
+    begin, begun = world.ledger.begin, list[Change]()
+
+    async def seen(change: Change) -> bool:
+        begun.append(change)
+        return await begin(change)
+
+    monkeypatch.setattr(world.ledger, "begin", seen)
+    before = row(world, "customers", "Globex Exports")
+    assert isinstance(await world.call(DeleteCustomer(customer_id=before["id"]), FormNow(yes, world.clock)), Done)
+    assert [(change.target, change.call, change.unsettled_until, change.outcome) for change in begun] == [
+        (before["id"], "", 0.0, BEGUN)
+    ]
 
 
 async def test_an_outcome_that_cannot_be_kept_counts_as_unknown_and_hides_nothing(
