@@ -2,10 +2,11 @@
 
 import os
 import subprocess
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from identity_provider import Provider, listening
 from page_visitor import Visitor
 from ports import free_port
 from server_process import running
-from team_page import FILE, Team
+from team_page import ALL, FILE, Team
+from team_world import Caller
 
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.sandbox.app import create_app
@@ -62,6 +64,13 @@ class Replicas(Team):
             visitor = Visitor(http, self.site, self._provided)
             assert (await visitor.sign_in(name)).status_code == 303
             yield visitor
+
+    @asynccontextmanager
+    async def caller(self, port: int) -> AsyncGenerator[Callable[..., Awaitable[dict[str, Any]]]]:
+        """Return what calls a tool of one replica for anna, by one HTTP request each."""
+        token = self.provider.token(sub="anna", groups=["acme"], scope=ALL, aud="the-team")
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+            yield partial(Caller(http).result, token)
 
     async def _provided(self, url: str, name: str) -> str:
         self.provider.person = person(name)

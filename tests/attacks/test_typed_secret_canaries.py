@@ -1,0 +1,106 @@
+"""A secret that people type on a team's page, over two replicas, is in the request to Fastn and nowhere else."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import anyio
+import pytest
+from otlp_receiver import Receiver
+from page_visitor import words
+from test_secret_canaries import files
+from two_replicas import two_replicas
+from valkey_server import ValkeyServer
+
+pytestmark = pytest.mark.anyio
+
+FORGED, FIRST, SECOND = (f"kAnar13nvogel+{name}/typed" for name in ("forged", "first", "second"))
+POLICY = '[[rule]]\ntool = "create_secret"\nthen = "four_eyes"\n'
+
+
+def written(secret: str) -> set[str]:
+    """Return the forms in which it could be found."""
+    raw = secret.encode()
+    return {
+        secret,
+        quote(secret, safe=""),
+        raw.hex(),
+        base64.b64encode(raw).decode(),
+        base64.urlsafe_b64encode(raw).decode(),
+    }
+
+
+def processes() -> str:
+    """Return the command lines and environments of the processes of this user."""
+    found: list[str] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        for name in ("cmdline", "environ"):
+            try:
+                found.append((process / name).read_bytes().decode("latin-1"))
+            except OSError:  # of another user, or gone
+                continue
+    return "\n".join(found)
+
+
+def kept(valkey: ValkeyServer) -> str:
+    """Return every write that the server has taken, which it appends to its file before it answers."""
+    return "\n".join(text for name, text in files(valkey.folder).items() if name.endswith(".aof"))
+
+
+async def test_secret_typed_on_the_page_across_replicas_is_found_nowhere_else(
+    valkey: ValkeyServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Ours: typed into a forged form, by the first of two people, and by the second, whose value is used."""
+    collector, seen = Receiver(), dict[str, str]()
+    env = {
+        "FASTN_LOG_LEVEL": "debug",
+        "FASTN_LOG_FILE": str(tmp_path / "log"),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+    }
+    results: list[dict[str, Any]] = []
+    with two_replicas(tmp_path, valkey.url(), wait=45, policy=POLICY, env=env) as world:
+        async with (
+            world.caller(world.one) as agent,
+            world.visitor("dana", world.one) as dana,
+            world.visitor("kim", world.other) as kim,
+            anyio.create_task_group() as tasks,
+        ):
+
+            async def create() -> None:
+                results.append(await agent("create_secret", name="PAYMENTS_TOKEN"))
+
+            tasks.start_soon(create)
+            await dana.until("PAYMENTS_TOKEN")
+            assert (await dana.approve(token="of.nobody", **{"secret.value": FORGED})).status_code == 403
+            first = await dana.approve(**{"secret.value": FIRST})
+            assert first.status_code == 303, words(first.text)
+            seen |= {"a page with one approval": await kim.until("1 did so far"), "Valkey meanwhile": kept(valkey)}
+            seen["processes"] = processes()
+            assert "sealed" in seen["Valkey meanwhile"]
+            assert (await kim.approve(**{"secret.value": SECOND})).status_code == 303
+        assert results[0]["done"] == "create_secret"
+        async with world.caller(world.other) as agent:
+            for tool in ("list_secrets", "list_changes", "get_overview"):
+                results.append(await agent(tool))  # noqa: PERF401 - one after the other
+        async with world.visitor("dana", world.other) as dana:
+            seen["the page afterwards"] = (await dana.http.get("/approvals/")).text
+    collector.close()
+    printed = capfd.readouterr()
+    seen |= {"telemetry": collector.everything(), "Valkey": kept(valkey), "results": json.dumps(results)}
+    seen |= {"printed": printed.out + printed.err, **files(tmp_path)}
+    sent = [json.dumps(heard.body) for heard in world.sandbox.requests]
+    assert [secret for secret in (FORGED, FIRST, SECOND) if any(secret in body for body in sent)] == [SECOND]
+    found = {
+        where
+        for where, text in seen.items()
+        for secret in (FORGED, FIRST, SECOND)
+        for form in written(secret)
+        if form in text
+    }
+    assert found == set()
+    assert {"PAYMENTS_TOKEN" in seen[where] for where in ("results", "Valkey", "the page afterwards")} == {True}
+    assert collector.spans
+    assert "debug" in seen[str(tmp_path / "log")]
+    assert sum(name.endswith("audit.jsonl") for name in seen) == 2
