@@ -116,6 +116,8 @@ class _Streams:
 
     async def send(self, item: SessionMessage, /) -> None:
         message, id_ = item.message, getattr(item.message, "id", None)
+        if isinstance(message, JSONRPCNotification) and self._pipes.ended.is_set():
+            return  # the progress of a call that hangs must not pass for output that the client reads
         is_answer = isinstance(message, (JSONRPCResponse, JSONRPCError))
         if is_answer and id_ in self._answered:
             self._answered.discard(id_)
