@@ -72,5 +72,7 @@ def leads_to_page(waiting: PendingApproval) -> InputRequiredResult:
 
 
 def _link(waiting: PendingApproval) -> ElicitRequestURLParams:
-    said = f"{waiting.preview.lines()[0]}\nDecide on the approval page. Opening it approves nothing."
+    said = (
+        f"{waiting.preview.lines()[0]}\nDecide on the approval page, then come back here. Opening it approves nothing."
+    )
     return ElicitRequestURLParams(message=said, url=waiting.page or "")

@@ -176,7 +176,7 @@ def at_a_terminal(environment: dict[str, str], answer: str, *arguments: str) -> 
         try:
             os.close(theirs)
             deadline = time.monotonic() + 20
-            answers = [answer]
+            answers = answer.split("\n")[::-1]
             prompted = 0
             while process.poll() is None:
                 assert time.monotonic() < deadline, shown
@@ -197,6 +197,17 @@ def at_a_terminal(environment: dict[str, str], answer: str, *arguments: str) -> 
         finally:
             process.kill()
             os.close(ours)
+
+
+def test_secret_is_typed_unseen_at_the_terminal(environment: dict[str, str], tmp_path: Path) -> None:
+    """Ours: with the approval, and it is in no output and no file but the sandbox's request."""
+    start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
+    code, output, shown = at_a_terminal(environment, "y\ncanary-4711", *start, "create-secret", "--name", "STRIPE_KEY")
+    assert code == 0, shown
+    assert 'Store secret "STRIPE_KEY". You enter its value.' in shown
+    assert "the value (not shown as you type) > " in shown
+    assert json.loads(output)["done"] == "create_secret"
+    assert "canary" not in output + shown
 
 
 def test_typed_name_at_a_terminal_deletes(fastn: Run, environment: dict[str, str], tmp_path: Path) -> None:

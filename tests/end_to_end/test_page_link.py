@@ -48,7 +48,7 @@ async def test_person_whom_the_client_leads_to_the_page_decides_there(
     (link,) = person.led
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", link.url)
     assert link.message.startswith('Delete customer "Globex Exports".')
-    assert link.message.endswith("\nDecide on the approval page. Opening it approves nothing.")
+    assert link.message.endswith("\nDecide on the approval page, then come back here. Opening it approves nothing.")
     assert person.asked == []
 
 
