@@ -5,12 +5,16 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from mcp import Client, StdioServerParameters
 from server_process import ERAS, Person, Upstream, approving, body, environment
 from test_approvals import approve, globex, recording_browser
+
+from fastn_mcp.channels.page_link import RoundTripLink
+from fastn_mcp.guard.approval.request import PendingApproval
 
 pytestmark = pytest.mark.anyio
 each_era = pytest.mark.parametrize("era", ERAS)
@@ -81,3 +85,13 @@ async def test_page_that_is_in_the_browser_is_not_opened_again(upstream: Upstrea
         assert answer["status"] == "approval_required"
     assert opened.exists()
     assert person.led == []
+
+
+async def test_link_that_ends_the_call_comes_before_the_wait() -> None:
+    """MCP 2026-07-28: the client cannot show it until the call has returned."""
+
+    async def wait() -> bool:
+        raise AssertionError("it waits")
+
+    preview: Any = None
+    assert await RoundTripLink()(PendingApproval("g", preview, "there", 0.0, "https://page.example/"), wait) is False

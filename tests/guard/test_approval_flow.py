@@ -110,6 +110,21 @@ async def test_a_form_that_no_person_sees_is_left_alone_for_a_quarter_of_an_hour
     assert isinstance(await world.call(deletion(world, "Acme Corp"), slow), Declined)
 
 
+async def test_client_leads_to_a_page_that_no_browser_shows_unless_a_form_was_left(world: World) -> None:
+    """Ours: at most one prompt of the client a call."""
+    world.desk.url = "https://page.example/"
+
+    async def needs_link(answered: FormNow | None) -> bool:
+        waits = await world.call(run(world), answered)
+        assert isinstance(waits, PendingApproval)
+        return waits.needs_link
+
+    assert await needs_link(form(world, NoAnswer("closed"), 30)) is False
+    assert await needs_link(None) is True
+    world.desk.is_in_view = True
+    assert await needs_link(None) is False
+
+
 async def test_a_form_without_an_answer_is_asked_again_at_once_unless_it_was_quick(world: World) -> None:
     nobody = form(world, NoAnswer("closed"), 30)
     for call in (run(world), deletion(world)):
