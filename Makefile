@@ -55,11 +55,11 @@ demo: $(READY) ## Watch the server at work on a sandbox; no account needed
 SEED := $(shell date +%s)
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal --randomly-seed=$(SEED)
 
-test: $(READY) ## The tests; those that are long too: LONG=1; branch coverage: COVERAGE=1; some: ARGS="-k name"; an order again: SEED=1
+test: $(READY) ## The tests; with branch coverage: COVERAGE=1; some: ARGS="-k name"; an order again: SEED=1
 	@echo "Order of the tests: SEED=$(SEED)"
-	@$(PYTEST) $(or $(ARGS),$(if $(LONG),,-m "not long") $(if $(COVERAGE),--cov))
+	@$(PYTEST) $(or $(ARGS),-m "not long" $(if $(COVERAGE),--cov))
 
-test-long: $(READY) ## What is long by nature, with more examples than with LONG=1: fleets, browsers, races of processes
+test-long: $(READY) ## What is long by nature: fleets, browsers, races of processes
 	@echo "Order of the tests: SEED=$(SEED)"
 	@$(PYTEST) $(or $(ARGS),-m long --hypothesis-profile=long)
 

@@ -58,10 +58,9 @@ def measured(request: pytest.FixtureRequest, process_coverage: str | None) -> Ge
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Attacks, whole programs and long tests are not measured: it doubles their time, and each part has its tests."""
+    """Attacks and whole programs are not measured: it doubles their time, and each part has its tests."""
     for item in items:
-        is_whole = {"attacks", "end_to_end"} & {*item.path.parent.parts} or item.get_closest_marker("long")
-        if is_whole and item.get_closest_marker("measured") is None:
+        if {"attacks", "end_to_end"} & {*item.path.parent.parts} and item.get_closest_marker("measured") is None:
             item.add_marker(pytest.mark.no_cover)
 
 
