@@ -33,7 +33,6 @@ PHONE = ViewportSize(width=375, height=740)
 expect.set_options(timeout=10_000)
 
 pytestmark = [
-    pytest.mark.long,
     pytest.mark.anyio,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
 ]
@@ -87,6 +86,7 @@ async def focused(tab: Page) -> str:
     return " ".join(str(await tab.evaluate(script)).split())
 
 
+@pytest.mark.long
 async def test_address_bar_contains_no_key(desk: Desk, chromium: Browser) -> None:
     """Ours: the key is used before anything is shown, and going back does not restore it."""
     tab = await visit(chromium, desk)
@@ -118,6 +118,7 @@ async def test_call_can_be_approved_by_keyboard(desk: Desk, chromium: Browser) -
     assert await state(desk, "grant-2") is RequestState.APPROVED
 
 
+@pytest.mark.long
 async def test_focus_is_visible(desk: Desk, chromium: Browser) -> None:
     """WCAG 2.2, 2.4.7: the focused element is outlined."""
     await desk.ask(question(expected="Globex"))
@@ -128,6 +129,7 @@ async def test_focus_is_visible(desk: Desk, chromium: Browser) -> None:
         assert width == "3px", await focused(tab)
 
 
+@pytest.mark.long
 async def test_wrong_name_is_explained_before_submitting(desk: Desk, chromium: Browser) -> None:
     """Ours: the disabled button says why; the right name approves."""
     await desk.ask(question(expected="Globex"))
@@ -152,6 +154,7 @@ async def test_wrong_name_is_explained_before_submitting(desk: Desk, chromium: B
     assert await state(desk) is RequestState.APPROVED
 
 
+@pytest.mark.long
 async def test_name_with_invisible_characters_can_be_approved(desk: Desk, chromium: Browser) -> None:
     """Ours: it is typed as it is shown."""
     await desk.ask(question(expected="Glo\u202ebex"))
@@ -162,6 +165,7 @@ async def test_name_with_invisible_characters_can_be_approved(desk: Desk, chromi
     await expect(tab.get_by_text("Approved: Delete customer Globex.")).to_be_visible()
 
 
+@pytest.mark.long
 async def test_call_can_be_declined_with_a_note(desk: Desk, chromium: Browser) -> None:
     """Ours: the note is stored in the ledger and shown in the history."""
     await desk.ask(question())
@@ -180,6 +184,7 @@ async def test_call_can_be_declined_with_a_note(desk: Desk, chromium: Browser) -
     assert (found.state, found.note) == (RequestState.DECLINED, "Pause it instead.")
 
 
+@pytest.mark.long
 async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Browser) -> None:
     """Ours: active temporary approvals are shown and can be revoked by a click."""
     await desk.ask(update_of_workflow())
@@ -194,6 +199,7 @@ async def test_temporary_approval_is_given_and_revoked(desk: Desk, chromium: Bro
     assert await desk.ledger.temporary_approvals(0.0) == []
 
 
+@pytest.mark.long
 async def test_new_request_appears_without_a_reload(desk: Desk, chromium: Browser) -> None:
     """Ours: it is added below and announced, and keeps the focus and any typed text."""
     await desk.ask(question(expected="Globex"))
@@ -216,6 +222,7 @@ async def test_new_request_appears_without_a_reload(desk: Desk, chromium: Browse
     assert await state(desk, "grant-2") is RequestState.OPEN
 
 
+@pytest.mark.long
 async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browser) -> None:
     """Ours: the focus moves to the heading, the history shows the outcome, and it is announced."""
     await desk.ask(question(), update_of_workflow())
@@ -231,6 +238,7 @@ async def test_request_decided_elsewhere_disappears(desk: Desk, chromium: Browse
     await expect(tab.get_by_text("just now, at a terminal")).to_be_visible()
 
 
+@pytest.mark.long
 async def test_click_right_after_a_change_decides_nothing(desk: Desk, chromium: Browser) -> None:
     """Ours: a click meant for one request does not decide another."""
     await desk.ask(question(), update_of_workflow())
@@ -266,6 +274,7 @@ async def test_click_right_after_loading_decides_nothing(desk: Desk, chromium: B
     assert await state(desk) is RequestState.OPEN
 
 
+@pytest.mark.long
 async def test_list_is_used_by_keyboard(desk: Desk, chromium: Browser) -> None:
     """Ours: arrows move, Enter opens, the focus lands on the sentence, and no key approves by itself."""
     await desk.ask(question(), update_of_workflow(), question("grant-3"))
@@ -287,6 +296,7 @@ async def test_list_is_used_by_keyboard(desk: Desk, chromium: Browser) -> None:
     assert {(await state(desk, f"grant-{n}")) for n in (1, 2, 3)} == {RequestState.OPEN}
 
 
+@pytest.mark.long
 async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Browser) -> None:
     """Ours: the request that somebody works on stays open, with what was typed."""
     await desk.ask(question(), update_of_workflow())
@@ -309,6 +319,7 @@ async def test_list_appears_and_goes_without_a_reload(desk: Desk, chromium: Brow
     await expect(tab.locator("h1")).to_have_count(1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("width", "height"), [(1280, 720), (375, 667)])
 @pytest.mark.parametrize("kind", ["deletion", "update", "connection", "list"])
 async def test_decision_is_above_the_fold(width: int, height: int, kind: str, desk: Desk, chromium: Browser) -> None:
@@ -325,6 +336,7 @@ async def test_decision_is_above_the_fold(width: int, height: int, kind: str, de
         assert box["y"] + box["height"] <= height
 
 
+@pytest.mark.long
 async def test_address_of_the_page_leads_a_browser_to_its_session(desk: Desk, chromium: Browser) -> None:
     """Ours: the address that results name lets nobody in, and leads to no other address."""
     await desk.ask(question())
@@ -342,6 +354,7 @@ async def test_address_of_the_page_leads_a_browser_to_its_session(desk: Desk, ch
         await stranger.evaluate("stored => localStorage.setItem('root', stored)", stored)
 
 
+@pytest.mark.long
 async def test_ended_page_says_so(desk: Desk, chromium: Browser) -> None:
     """Ours: nobody relies on an outdated page."""
     tab = await visit(chromium, desk)
@@ -424,6 +437,7 @@ async def everything(desk: Desk) -> None:
     )
 
 
+@pytest.mark.long
 async def test_batch_is_listed_and_decided_at_once(desk: Desk, chromium: Browser) -> None:
     """Ours: each call with its target, arguments, changes and dependents; the words are typed once."""
     await desk.ask(batch())
@@ -442,6 +456,7 @@ async def test_batch_is_listed_and_decided_at_once(desk: Desk, chromium: Browser
     assert found.state is RequestState.APPROVED
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [320, 375, 900, 1600])
 async def test_page_needs_no_horizontal_scrolling(width: int, desk: Desk, chromium: Browser) -> None:
     """WCAG 2.2, 1.4.10: from the smallest phone to a wide screen, whatever the values."""
@@ -459,6 +474,7 @@ async def test_page_needs_no_horizontal_scrolling(width: int, desk: Desk, chromi
     assert await tab.evaluate(narrow) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
 async def test_axe_finds_no_violations(scheme: str, size: ViewportSize, desk: Desk, chromium: Browser) -> None:
@@ -507,6 +523,7 @@ async def test_axe_finds_no_violations(scheme: str, size: ViewportSize, desk: De
     assert not any(pages.values()), pages
 
 
+@pytest.mark.long
 async def test_page_follows_the_color_scheme(desk: Desk, chromium: Browser) -> None:
     """Ours: it declares both schemes before the first paint."""
     grounds: list[object] = []
