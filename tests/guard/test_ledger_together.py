@@ -17,12 +17,21 @@ from valkey_server import ValkeyServer
 from fastn_mcp.guard.changes import FINAL, Change
 from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Ledger, RequestState, ShownCall, TooManyWaiting, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.guard.ledger.valkey import server
 
 IDS = st.sampled_from(["g1", "g2", "g3"])
 STATES = st.sampled_from(list(RequestState))
 WHO = st.sampled_from(["dana", "kim", "lee"])
 TIMES = st.integers(0, 700).map(lambda seconds: NOW + seconds / 2)
 Step = Callable[[Ledger], Awaitable[Any]]
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a hundred commands at once take more than the second that a reply may take."""
+    monkeypatch.setattr(server, "_SECONDS", 30.0)
+    monkeypatch.setattr(server, "_PATIENCE", 60.0)
+
 
 FEW = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 

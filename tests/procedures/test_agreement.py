@@ -73,7 +73,11 @@ ACCOUNTS: dict[str, Callable[[datetime, random.Random], SandboxState]] = {
 }
 
 
-@pytest.fixture(params=ACCOUNTS)
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.long if name in ("changed 3", "changed 4") else ()) for name in ACCOUNTS
+    ]
+)
 def account(request: pytest.FixtureRequest, tmp_path: Path) -> Generator["Account"]:
     world = World(tmp_path, begin=ACCOUNTS[request.param])
     yield Account(world)
