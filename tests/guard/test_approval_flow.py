@@ -36,7 +36,7 @@ from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.tools.account import ListApiKeys, RevokeApiKey
+from fastn_mcp.tools.account import CreateRole, ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.triggers import CreateTrigger
@@ -594,3 +594,15 @@ async def test_a_request_names_who_asks_as_they_named_themselves(world: World) -
     assert str(named.preview["asked_by"]).startswith("Claude Desktop ")
     assert "0123456789" not in str(named.preview)
     assert "asked_by" not in nameless.preview
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+async def test_a_call_that_is_too_long_for_a_form_is_decided_on_the_page_or_at_a_terminal(
+    world: World, is_terminal: bool
+) -> None:
+    """Ours: a client may cut the text of a form, and with it what would be permitted."""
+    asked = form(world)
+    asked.is_terminal = is_terminal
+    outcome = await world.call(CreateRole(name="R", permissions=[f"resource-{n}:write" for n in range(200)]), asked)
+    assert isinstance(outcome, PendingApproval) is not is_terminal
+    assert len(asked.asked) == is_terminal
