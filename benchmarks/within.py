@@ -70,6 +70,7 @@ class Elsewhere:
     """A channel where nobody looks."""
 
     identifies_people = notifies = takes_secrets = False
+    url = None
 
     async def show(self, grant: str) -> str:  # noqa: ARG002
         return "Nowhere."
