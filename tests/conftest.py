@@ -2,14 +2,18 @@
 
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from large_account import large_account
 from valkey_server import ValkeyServer
 from world import World
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
 
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nobody's own keys are asked for, or changed
 
@@ -67,6 +71,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+async def chromium() -> AsyncGenerator["Browser"]:
+    from real_browser import launched  # Playwright, which few tests need
+
+    async with launched() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

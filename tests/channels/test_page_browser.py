@@ -2,48 +2,22 @@
 
 import importlib.resources
 import re
-import shutil
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from approval_desk import Desk, batch, connection, question, update_of_workflow
 from deciding import moved
-from playwright.async_api import Browser, ConsoleMessage, Page, Route, ViewportSize, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Page, Route, ViewportSize, expect
 from pydantic import JsonValue
+from real_browser import DESKTOP, PHONE, needs_chromium
 
 from fastn_mcp.fastn.credentials import TypedArgument, TypedField
 from fastn_mcp.guard.ledger.ledger import RequestState, TemporaryApproval
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-DESKTOP = ViewportSize(width=900, height=900)
-PHONE = ViewportSize(width=375, height=740)
-
 expect.set_options(timeout=10_000)
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
-]
-
-
-@pytest.fixture
-async def chromium() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        await browser.close()
+pytestmark = [pytest.mark.anyio, needs_chromium]
 
 
 async def visit(browser: Browser, desk: Desk, **options: Any) -> Page:

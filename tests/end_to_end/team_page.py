@@ -2,7 +2,6 @@
 
 import importlib.resources
 import os
-import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,11 +13,9 @@ from faulty_sandbox import FaultySandbox
 from identity_provider import Provider
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from playwright.async_api import Page, ViewportSize, expect
+from playwright.async_api import Page, expect
+from real_browser import DESKTOP, PHONE
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-DESKTOP, PHONE = ViewportSize(width=900, height=900), ViewportSize(width=375, height=740)
 PICTURES = os.environ.get("PAGE_PICTURES")
 ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
 

@@ -2,7 +2,7 @@
 
 import importlib.resources
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -15,20 +15,16 @@ from app_host import APPS, AppHost, app_host, app_of, tools_of
 from example_arguments import arguments_of
 from mcp import Client
 from mcp.types import CallToolResult
-from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, expect
 from ports import free_port
+from real_browser import needs_chromium
 from server_process import BEARER, ERAS, Upstream, body, environment, over_http, running, served
-from team_page import ARGUMENTS, CHROMIUM
 from test_approvals import globex, recording_browser
 
 from fastn_mcp.server.approval_app import URI
 from fastn_mcp.tools.catalog import CATALOG
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.anyio,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.long, pytest.mark.anyio, needs_chromium]
 
 LOOKS = {"name": "get_overview", "arguments": {"about": "approvals"}}
 """The only call of the app."""
@@ -36,14 +32,6 @@ LOOK = 4_000
 """Milliseconds between two looks of the app."""
 
 expect.set_options(timeout=10_000)
-
-
-@pytest.fixture
-async def chromium() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        await browser.close()
 
 
 class Chat:

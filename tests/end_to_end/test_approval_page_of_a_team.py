@@ -13,20 +13,17 @@ import pytest
 from faulty_sandbox import FaultySandbox
 from identity_provider import Provider, listening
 from mcp import Client
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import expect
 from ports import free_port
+from real_browser import DESKTOP, launched, needs_chromium
 from server_process import running
-from team_page import ARGUMENTS, CHROMIUM, DESKTOP, FILE, Team, approve, looked_at, result
+from team_page import FILE, Team, approve, looked_at, result
 
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import KEY
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.anyio,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.long, pytest.mark.anyio, needs_chromium]
 
 POLICY = '[defaults]\ndestroy = "out_of_band"\n[[rule]]\ntool = "delete_connector"\nthen = "four_eyes"\n'
 
@@ -72,8 +69,7 @@ async def test_request_of_one_replica_is_decided_live_at_the_other(
     """Ours: sign in, see it appear, type the name, decide; two people for four eyes; sent once."""
     port, other = replicas.ports
     replicas.provider.person = {"sub": "dana", "name": "Dana Example", "groups": ["approvers"]}
-    async with async_playwright() as playwright, replicas.agent(other) as agent:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    async with launched() as browser, replicas.agent(other) as agent:
         context = await browser.new_context(viewport=DESKTOP, reduced_motion="reduce")
         context.set_default_timeout(10_000)
         tab = await context.new_page()

@@ -15,18 +15,15 @@ import anyio.to_thread
 import httpx2
 import pytest
 from mcp import Client
-from playwright.async_api import Page, Request, async_playwright, expect
+from playwright.async_api import Page, Request, expect
 from ports import free_port
+from real_browser import DESKTOP, launched, needs_chromium
 from switchboard import Switchboard, switchboard
-from team_page import ARGUMENTS, CHROMIUM, DESKTOP, approve, looked_at, result
+from team_page import approve, looked_at, result
 from two_replicas import Replicas, person, two_replicas
 from valkey_server import ValkeyServer
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.anyio,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.long, pytest.mark.anyio, needs_chromium]
 
 LOST = "The shared ledger cannot be used"
 
@@ -54,8 +51,7 @@ async def replicas(folder: Path, wait: int = 0) -> AsyncGenerator[World]:
 @asynccontextmanager
 async def a_tab() -> AsyncGenerator[tuple[Page, list[Request]]]:
     """Return a browser tab and the requests that it sends."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    async with launched() as browser:
         context = await browser.new_context(viewport=DESKTOP, reduced_motion="reduce")
         context.set_default_timeout(15_000)
         tab, sent = await context.new_page(), list[Request]()
