@@ -244,7 +244,7 @@ class StartOptions:
 
         return state_of(os.environ, sandboxed=self.sandboxed)
 
-    def ledger(self) -> "Settings":
+    def ledger_settings(self) -> "Settings":
         """Return the settings of the ledger alone."""
         from fastn_mcp.config.load import ledger_settings
 

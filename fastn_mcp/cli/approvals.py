@@ -225,7 +225,7 @@ class ApprovalStore:
 def approvals_group(ctx: click.Context, in_browser: bool, as_json: bool) -> None:
     """List the calls that wait for you, and decide on them at this terminal."""
     start: StartOptions = ctx.obj
-    settings = start.ledger()
+    settings = start.ledger_settings()
     store = ctx.obj = ApprovalStore(start.state(), settings.ledger, start.command_line(), settings.state_secrets)
     if ctx.invoked_subcommand is not None:
         return

@@ -113,7 +113,9 @@ def audit_group(ctx: click.Context, file: Path | None) -> None:
     start: StartOptions = ctx.obj
     file_option = () if file is None else ("--file", str(file.absolute()))
     ctx.obj = AuditLog(
-        file or start.state() / audit.FILE, start.ledger().ledger, start.command_line().with_(("audit", *file_option))
+        file or start.state() / audit.FILE,
+        start.ledger_settings().ledger,
+        start.command_line().with_(("audit", *file_option)),
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from mcp import MCPError
 from mcp.server import CacheHint, Server, ServerRequestContext
-from mcp.server.apps import EXTENSION_ID
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.types import (
     INVALID_PARAMS,
@@ -44,6 +43,7 @@ from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.server import approval_app
 from fastn_mcp.server.context import AccountContext, RequestContext, input_schema, single_account
+from fastn_mcp.server.handshake import APPS
 from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
 from fastn_mcp.tools.parsing import ALIASES, Aliases, current, hint
@@ -205,7 +205,7 @@ def build_for(
         # Without this, each call over HTTP would list all tools to find its schema, which is the same for all accounts.
         get_tool_input_schema=lambda name: input_schema(current(name, aliases)),
     )
-    server.extensions[EXTENSION_ID] = {}
+    server.extensions[APPS] = {}
     # Not by the constructor, which warns. Deprecated since 2026-07-28, but older clients set their level by it.
     server.add_request_handler("logging/setLevel", SetLevelRequestParams, handlers.levels.choose)
     sealing = (
