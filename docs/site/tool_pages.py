@@ -94,7 +94,7 @@ def _facts(offer: AnyTool) -> str:
         rows.append(("request", f"`{offer.route}`"))
         rows.append(("evidence", f"{offer.evidence.kind}: {offer.evidence.source}"))
     else:
-        rows.append(("evidence", "built on other operations, each of which the guard checks"))
+        rows.append(("evidence", "calls other operations; the guard checks each call"))
     rows.append(("toolset", f"`{'procedures' if offer in PROCEDURES else offer.toolset()}`"))
     return "| | |\n|---|---|\n" + "".join(f"| {name} | {_cell(text)} |\n" for name, text in rows)
 

@@ -433,7 +433,7 @@ async def test_an_answer_of_a_later_round_is_for_the_form_that_was_asked(world: 
     for grant in (desk.id, asking.question.grant, "no such grant"):
         refused = await world.call(call, FormLater(submitted=(grant, Approve())))
         assert isinstance(refused, Refused)
-        assert refused.what == "There is no such approval request for this call."
+        assert refused.what == "This call has no approval request with that id."
     submitted = FormLater(submitted=(asking.question.grant, Approve("Globex Exports")))
     assert isinstance(await world.call(deletion(world), submitted), Done)
     assert len(world.changes) == 1

@@ -251,7 +251,7 @@ async def test_answer_in_a_later_round_is_that_of_its_caller_and_is_not_evaluate
 async def test_answer_for_another_call_says_so(tmp_path: Path) -> None:
     world = World(tmp_path)
     assert told(await world.call(run(world), FormLater(submitted=("none", Approve())))) == (
-        "There is no such approval request for this call.",
+        "This call has no approval request with that id.",
         "Call again to open a new request.",
         {},
     )

@@ -319,7 +319,7 @@ class ApprovalFlow:
         """Act on the answer that came with this call."""
         request = await self._ledger.find(id_)
         if request is None or request.out_of_band or request.call != evaluation.digest:
-            raise Refused("There is no such approval request for this call.", "Call again to open a new request.")
+            raise Refused("This call has no approval request with that id.", "Call again to open a new request.")
         if request.state is not RequestState.OPEN:
             raise used_up()
         answer = given.answer(question(request)) if isinstance(given, Submitted) else given
