@@ -114,38 +114,56 @@ def sample(seed: int) -> tuple[list[str], list[str]]:
     return sorted(files), names
 
 
-def texts_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[str, list[str]]:
-    """The body of a function without its texts, and the texts."""
-    texts: list[str] = []
+def parsed(path: Path) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The mutants of a file and their originals, by mutmut's names."""
+    return {
+        node.name: node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and "__mutmut_" in node.name
+    }
+
+
+def caseless_texts(function: ast.AST) -> set[str]:
+    """The statements and commands for a database in it, in lower case."""
+    texts = (
+        node.value for node in ast.walk(function) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    return {text.lower() for text in texts if _CASELESS.fullmatch(text)}
+
+
+def without_ignored(function: ast.FunctionDef | ast.AsyncFunctionDef, caseless: set[str]) -> str:
+    """The body of a function without what is ignored: the type in `cast`, and the case of these texts."""
 
     class Blanked(ast.NodeTransformer):
+        def visit_Call(self, node: ast.Call) -> ast.AST:
+            self.generic_visit(node)
+            is_cast = isinstance(node.func, ast.Name) and node.func.id == "cast" and len(node.args) == 2
+            return node.args[1] if is_cast else node
+
         def visit_Constant(self, node: ast.Constant) -> ast.Constant:
-            if not isinstance(node.value, str):
-                return node
-            texts.append(node.value)
-            return ast.Constant("")
+            if isinstance(node.value, str) and node.value.lower() in caseless:
+                return ast.Constant(node.value.lower())
+            return node
 
-    return "\n".join(ast.dump(Blanked().visit(line)) for line in function.body), texts
+    return "\n".join(ast.dump(Blanked().visit(line)) for line in function.body)
 
 
-def same_statements(folder: Path) -> set[str]:
-    """The mutants of the ledger that change only the case of a statement or command, which the database ignores."""
+def equivalents(folder: Path) -> set[str]:
+    """The mutants that differ from their original only in what Python, or the database, ignores."""
     found = set[str]()
-    for path in sorted((folder / "mutants/fastn_mcp/guard/ledger").rglob("*.py")):
-        module = ".".join(path.relative_to(folder / "mutants").with_suffix("").parts)
-        bodies: dict[str, tuple[str, list[str]]] = {}
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and "__mutmut_" in node.name:
-                bodies[node.name] = texts_of(node)
-        for name, (body, texts) in bodies.items():
-            whole, originals = bodies[f"{name.rpartition('__mutmut_')[0]}__mutmut_orig"]
-            changed = [(was, now) for was, now in zip(originals, texts, strict=False) if was != now]
-            if (
-                changed
-                and body == whole
-                and all(_CASELESS.fullmatch(was) and was.lower() == now.lower() for was, now in changed)
-            ):
-                found.add(f"{module}.{name}")
+    for path in sorted((folder / "mutants/fastn_mcp/guard").rglob("*.py")):
+        relative = path.relative_to(folder / "mutants").with_suffix("")
+        module = ".".join(relative.parts).removesuffix(".__init__")
+        functions = parsed(path)
+        originals = {name: f"{name.rpartition('__mutmut_')[0]}__mutmut_orig" for name in functions}
+        ledger = "ledger" in relative.parts
+        caseless = {name: caseless_texts(functions[name]) if ledger else set[str]() for name in set(originals.values())}
+        bodies = {name: without_ignored(function, caseless[originals[name]]) for name, function in functions.items()}
+        found.update(
+            f"{module}.{name}"
+            for name, original in originals.items()
+            if name != original and bodies[name] == bodies[original]
+        )
     return found
 
 
@@ -168,7 +186,7 @@ def main() -> None:
     found = dict(re.findall(r"^ +(\S+): (.+)$", mutmut(folder, "results", "--all", "true"), re.MULTILINE))
     wanted_names = tuple(f"{name}{suffix[:-1]}" for name in names)
     statuses = {name: status for name, status in found.items() if not names or name.startswith(wanted_names)}
-    same = same_statements(folder)
+    same = equivalents(folder)
     statuses = {name: status for name, status in statuses.items() if name not in same}
     if options.sample is not None:
         # Some functions are reached by other tests only, which a sample has no time for.

@@ -5,11 +5,14 @@ anything and `{name}` for one segment, so that an operation's own route will do:
 """
 
 import gzip
+import pickle
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
+from random import Random
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
@@ -20,7 +23,9 @@ from fastn_mcp.client.http import ResponseLost
 from fastn_mcp.redaction import REDACTED, is_secret_name
 from fastn_mcp.sandbox.auth import RateLimiter, key_in
 from fastn_mcp.sandbox.behaviour import JSON, Behaviour, SandboxRefusal, SandboxReply
-from fastn_mcp.sandbox.server import Sandbox, SandboxRequest
+from fastn_mcp.sandbox.runs import pass_time
+from fastn_mcp.sandbox.server import Dataset, Sandbox, SandboxRequest, dataset
+from fastn_mcp.sandbox.state import SandboxState
 
 _MIB = 1024 * 1024
 
@@ -402,14 +407,28 @@ class HeardRequest:
         return asdict(self)
 
 
+@lru_cache(maxsize=8)
+def _begun(begin: Dataset, now: datetime, randomness: tuple[Any, ...]) -> bytes:
+    """The account of `begin` as of `now`, pickled: it takes a test five times as long to make."""
+    seeded = Random()  # noqa: S311
+    seeded.setstate(randomness)
+    state = begin(now, seeded)
+    pass_time(state, now)
+    return pickle.dumps(state)
+
+
 class FaultySandbox(Sandbox):
     """A sandbox with a log of `requests`, and with `faults` to come."""
 
-    def __init__(self, now: Callable[[], datetime], **options: Any) -> None:
+    def __init__(self, now: Callable[[], datetime], *, begin: Dataset = dataset, **options: Any) -> None:
         self.faults = Faults()
         self.requests: list[HeardRequest] = []
         self.error_shape = ErrorShape.CODED
-        super().__init__(now, **options)
+
+        def begun(at: datetime, randomness: Random) -> SandboxState:
+            return pickle.loads(_begun(begin, at, randomness.getstate()))  # noqa: S301
+
+        super().__init__(now, begin=begun, **options)
         self._usual: Behaviour = self.behaviour
 
     def reset(self) -> None:

@@ -156,6 +156,47 @@ async def test_a_session_whose_answer_was_lost_is_not_known(world: World) -> Non
     assert "seen no answer" in form.asked[0].text
 
 
+async def test_what_an_answer_left_pending_is_shown_with_the_next_message(world: World) -> None:
+    """Ours: by the guard itself, for the session that the answer named."""
+    asked = await world.call(AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
+    assert isinstance(asked, Done)
+    reply = asked.result.model_dump()
+    seen = await world.guard.evaluate(AiChat(message="approve", session_id=str(reply["session_id"])))
+    assert seen.target is not None
+    assert seen.target.model_dump()["pending"] == reply["pending_approvals"]
+
+
+def test_a_plan_is_shown_with_what_is_asked_about_it() -> None:
+    """Ours: the plan of this session and of no other, and only while something is pending."""
+    sessions = AiSessions()
+    heard = {"sessionId": "s1", "plan": ["drop all"], "questions": ["Go on?"]}
+    sessions.note(AiChat(message="m"), AiReply.model_validate(heard))
+    sessions.note(AiChat(message="m"), AiReply.model_validate({"sessionId": "s2", "questions": ["Which?"]}))
+    pending = [sessions.target(AiChat(message="m", session_id=each)) for each in ("s1", "s2")]
+    assert [each.model_dump()["pending"] for each in pending if each] == [
+        [{"plan": ["drop all"]}, "Go on?"],
+        ["Which?"],
+    ]
+    sessions.note(AiChat(message="m", session_id="s1"), AiReply.model_validate({"sessionId": "s1"}))
+    settled = sessions.target(AiChat(message="m", session_id="s1"))
+    assert settled is not None
+    assert settled.model_dump()["pending"] == []
+
+
+async def test_price_of_a_message_is_as_far_as_it_is_known(world: World) -> None:
+    """Ours: the last message's credits, and the balance or why it is not known."""
+    _, shown = await world.judged(AiChat(message="hello"))
+    assert shown.costs.startswith("Spends AI credits; Fastn tells the price only afterwards. ")
+    assert "12 of 50 are left" in shown.costs
+    world.evaluator.ai_sessions.last_price = 1234.5
+    path = "/api/v1/billing"
+    world.sandbox.faults.add(Status(method="GET", path=path, status=403, times=None))
+    _, shown = await world.judged(AiChat(message="hello"))
+    assert shown.costs.startswith(
+        "Spends AI credits; the last message used 1,234.5. The balance could not be read: "
+    ), shown.costs
+
+
 def test_sessions_are_forgotten_and_then_not_taken_for_empty() -> None:
     """Ours: memory is bounded, and what was forgotten is unknown."""
     sessions = AiSessions()

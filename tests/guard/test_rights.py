@@ -8,7 +8,7 @@ from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.quorum import ADMIN, DESTROY, READ, SCOPES, WRITE, InsufficientScope, Rights
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
-from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +45,16 @@ async def test_nobody_is_asked_about_what_the_caller_may_not_do(world: World) ->
     (row, *_) = await world.rows(ListCustomers(search="Globex"))
     with pytest.raises(InsufficientScope):
         await world.dispatch(DeleteCustomer(customer_id=row.id), Caller("iss|anna", form, Rights(frozenset({WRITE}))))
-    with pytest.raises(FastnError, match=READ):
+    with pytest.raises(FastnError, match=f"list_customers needs the scope {READ}"):
         await world.dispatch(ListCustomers(), Caller("iss|anna", form, Rights(frozenset({WRITE}))))
     assert (form.asked, world.changes) == ([], [])
+
+
+async def test_scope_is_that_of_what_a_call_does_here(world: World) -> None:
+    """Ours: a write that turns out to change access needs more than its tool does."""
+    writer = Caller("iss|anna", FormNow(yes, world.clock), Rights(frozenset({WRITE})))
+    (row, *_) = await world.rows(ListCustomers(search="Globex"))
+    call = UpdateCustomer(customer_id=row.id, extra={"admins": ["eve@evil.example"]})
+    with pytest.raises(InsufficientScope, match=f"update_customer needs the scope {ADMIN}"):
+        await world.dispatch(call, writer)
+    assert world.changes == []
