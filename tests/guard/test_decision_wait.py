@@ -73,6 +73,22 @@ async def test_approved_call_goes_on_by_itself(tmp_path: Path) -> None:
     assert await world.burnt() == 1
 
 
+@pytest.mark.parametrize("leads", [True, False])
+async def test_client_leads_to_a_page_that_is_not_in_view(tmp_path: Path, leads: bool) -> None:
+    """Ours: a client that can open a page is given the request, and waits while it is open; others just wait."""
+    world, led = waits(tmp_path), list[PendingApproval]()
+    world.desk.url = "https://page.example/"
+    world.desk.is_in_view = not leads
+
+    async def link(waiting: PendingApproval, wait: Callable[[], Awaitable[bool]]) -> bool:
+        led.append(waiting)
+        return await wait()
+
+    meanwhile(world, 4, lambda: decide(world, RequestState.APPROVED))
+    assert isinstance(await world.dispatch(deletion(world), Caller("local", None, link=link)), Done)
+    assert [waiting.page for waiting in led] == ["https://page.example/"] * leads
+
+
 async def test_declined_call_ends_at_once_with_the_note(tmp_path: Path) -> None:
     world = waits(tmp_path)
     meanwhile(world, 4, lambda: decide(world, RequestState.DECLINED, note="not now"))

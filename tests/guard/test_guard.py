@@ -43,6 +43,10 @@ from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow, UpdateWorkflow
 pytestmark = pytest.mark.anyio
 
 
+class Killed(BaseException):
+    """The process ends here."""
+
+
 async def customer(world: World, name: str = "Globex Exports") -> Any:
     return next(row for row in await world.rows(ListCustomers(limit=100)) if row.name == name)
 
@@ -384,6 +388,33 @@ async def test_a_cancelled_change_is_recorded_as_unknown(world: World) -> None:
     assert (last["event"], last["outcome"]) == ("outcome", "unknown_outcome")
     (change,) = await world.ledger.changes("test", 10, 1e12)
     assert change.outcome == "unknown_outcome"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x"), Killed()], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(("is_sent", "outcome"), [(True, "unknown_outcome"), (False, "cancelled")])
+async def test_an_interruption_is_recorded_by_whether_the_request_may_have_left(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: BaseException, is_sent: bool, outcome: str
+) -> None:
+    """Ours: what was certainly not sent can be repeated, and what may have been is asked about."""
+    anchors, anchor = iter([True, is_sent]), world.recorder.anchor
+
+    async def interrupted(*_: object) -> None:
+        raise error
+
+    async def anchored() -> None:
+        await (anchor() if next(anchors) else interrupted())
+
+    monkeypatch.setattr(world.recorder, "anchor", anchored)
+    monkeypatch.setattr(world.client, "send", interrupted)
+    with pytest.raises(type(error)):
+        await world.dispatch(CreateCustomer(name="Initech"), Caller("local", None))
+    last = json.loads(world.audit_path.read_text().splitlines()[-1])
+    assert (last["outcome"], last["message"]) == (outcome, type(error).__name__ if is_sent else "")
+    (change,) = await world.ledger.changes("test", 10, 1e12)
+    assert change.outcome == outcome
+    monkeypatch.undo()
+    again = await world.call(CreateCustomer(name="Initech"))
+    assert isinstance(again, PendingApproval if is_sent else Done)
 
 
 async def _hanging(world: World, *calls: Any) -> None:

@@ -1,0 +1,110 @@
+"""What the guard tells a span of its decision: the facts that traces and metrics are made of."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from world import Clock, FormLater, FormNow, World, yes
+
+from fastn_mcp.build.account import Instrumentation
+from fastn_mcp.errors import Declined, Refused
+from fastn_mcp.guard.approval.request import Decline, PendingForm
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.runtime import SpanFacts, System
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
+
+pytestmark = pytest.mark.anyio
+
+
+class Spans:
+    """Keeps the facts of each span, by kind and subject."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[str, str, SpanFacts]] = []
+
+    def watching(self, system: System) -> System:
+        return replace(system, span=self._span)
+
+    @contextmanager
+    def _span(self, kind: str, subject: str, facts: SpanFacts) -> Generator[SpanFacts]:
+        self.ended.append((kind, subject, facts))
+        yield facts
+
+    def of(self, kind: str, subject: str) -> SpanFacts:
+        (found,) = [facts for each, about, facts in self.ended if (each, about) == (kind, subject)]
+        return found
+
+
+@pytest.fixture
+def spans() -> Spans:
+    return Spans()
+
+
+def seen(spans: Spans, folder: Path, mode: Any = "guarded") -> World:
+    return World(folder, Policy(mode), Clock(), instrumentation=Instrumentation(spans.watching))
+
+
+async def globex(world: World) -> DeleteCustomer:
+    (row, *_) = await world.rows(ListCustomers(search="Globex"))
+    return DeleteCustomer(customer_id=row.id)
+
+
+async def test_span_of_an_approved_call_tells_who_approved_it(spans: Spans, tmp_path: Path) -> None:
+    world = seen(spans, tmp_path)
+    assert isinstance(await world.call(await globex(world), FormNow(yes, world.clock)), Done)
+    facts = spans.of("guard", "delete_customer")
+    assert facts == {
+        "operation": "delete_customer",
+        "effect": "destroy",
+        "decision": "typed",
+        "rule": "mode guarded: destroy",
+        "outcome": "admitted",
+        "consent": "client_form",
+        "asked": None,
+    }
+    assert spans.of("ask", "client_form")["is_answered"] is True
+    world.close()
+
+
+async def test_span_of_a_form_that_is_answered_later_says_so(spans: Spans, tmp_path: Path) -> None:
+    world = seen(spans, tmp_path)
+    assert isinstance(await world.call(await globex(world), FormLater()), PendingForm)
+    assert spans.of("guard", "delete_customer")["outcome"] == "approval_required"
+    assert spans.of("ask", "client_form")["is_answered"] is False
+    world.close()
+
+
+async def test_span_of_a_refusal_has_no_consent(spans: Spans, tmp_path: Path) -> None:
+    world = seen(spans, tmp_path, "read-only")
+    assert isinstance(await world.call(CreateCustomer(name="Initech")), Refused)
+    facts = spans.of("guard", "create_customer")
+    assert (facts["decision"], "consent" in facts) == ("deny", False)
+    world.close()
+
+
+async def test_span_of_a_decline_has_no_consent(spans: Spans, tmp_path: Path) -> None:
+    world = seen(spans, tmp_path)
+    assert isinstance(await world.call(await globex(world), FormNow(lambda _: Decline(), world.clock)), Declined)
+    assert "consent" not in spans.of("guard", "delete_customer")
+    world.close()
+
+
+async def test_span_of_a_list_tells_how_many_calls_it_has_and_each_its_own_decision(
+    spans: Spans, tmp_path: Path
+) -> None:
+    world = seen(spans, tmp_path)
+    changes = [{"tool": "create_customer", "arguments": {"name": name}} for name in ("Initech", "Umbrella")]
+    call = parse(BY_NAME, "apply_changes", {"changes": changes}).call
+    assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
+    assert spans.of("guard", "apply_changes")["calls"] == 2
+    inner = [facts for kind, about, facts in spans.ended if (kind, about) == ("guard", "create_customer")]
+    assert [(facts["effect"], facts["rule"], facts["outcome"]) for facts in inner] == [
+        ("write", "mode guarded: write", "admitted")
+    ] * 2
+    assert "calls" not in inner[0]
+    world.close()
