@@ -80,10 +80,11 @@ class AiSessions:
         session = reply.get("session_id")
         self.last_price = credits_used(reply)
         if isinstance(session, str):
+            plan = self._plans.pop(session, None)
             self._asked.pop(session, None)
             asked = (reply.get(name) for name in ("pending_approvals", "questions"))
             self._asked[session] = [item for items in asked if isinstance(items, list) for item in items]
-            self._plans[session] = reply.get("plan") or self._plans.pop(session, None)
+            self._plans[session] = reply.get("plan") or plan
             for of_sessions in (self._asked, self._plans):
                 if len(of_sessions) > _MOST:
                     del of_sessions[next(iter(of_sessions))]

@@ -496,8 +496,18 @@ async def test_the_revision_changes_with_every_change_of_any_process(ledger: Led
     seen.append(await ledger.revision())
     await moved(other, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     seen.append(await ledger.revision())
-    await ledger.add_temporary(scope())
-    seen.append(await ledger.revision())
+    for changed in (
+        ledger.add_temporary(scope()),
+        ledger.revoke_temporary(scope().id),
+        ledger.spend("destroy", "2026-11-26", 5),
+        ledger.spend_rate("destroy", 5, 60, NOW),
+        ledger.use_nonce("n1", NOW + 60, NOW),
+        ledger.keep_sealed("g2", "sealed", NOW + 60, NOW),
+        ledger.take_sealed("g2", NOW),
+        ledger.distrust("local", "client_form", NOW + 60),
+    ):
+        await changed
+        seen.append(await ledger.revision())
     assert len(set(seen)) == len(seen)
     assert await ledger.revision() == seen[-1]
 

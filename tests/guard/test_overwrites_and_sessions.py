@@ -10,7 +10,7 @@ from world import FormNow, World, yes
 from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval.request import Decline, PendingApproval
 from fastn_mcp.guard.changes import Change, Done
-from fastn_mcp.guard.evaluation import AiSessions
+from fastn_mcp.guard.evaluation import NOT_HEARD, AiSessions
 from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import Preview
@@ -195,6 +195,23 @@ async def test_price_of_a_message_is_as_far_as_it_is_known(world: World) -> None
     assert shown.costs.startswith(
         "Spends AI credits; the last message used 1,234.5. The balance could not be read: "
     ), shown.costs
+
+
+def test_session_that_is_gone_on_with_is_kept_longest() -> None:
+    """Ours: the one with the oldest answer is forgotten first, and its plan with it."""
+    sessions, heard = AiSessions(), {"questions": ["Which?"], "plan": ["p"]}
+    for name in (*map(str, range(1000)), "0", "new"):
+        sessions.note(AiChat(message="m"), AiReply.model_validate({"sessionId": name, **heard}))
+    kept = [sessions.target(AiChat(message="m", session_id=name)) for name in ("0", "1", "2")]
+    assert [each.model_dump()["pending"] for each in kept if each] == [
+        [{"plan": ["p"]}, "Which?"],
+        NOT_HEARD,
+        [{"plan": ["p"]}, "Which?"],
+    ]
+    sessions.note(AiChat(message="m"), AiReply.model_validate({"sessionId": "0", "questions": ["Go on?"]}))
+    gone_on = sessions.target(AiChat(message="m", session_id="0"))
+    assert gone_on is not None
+    assert gone_on.model_dump()["pending"] == [{"plan": ["p"]}, "Go on?"]
 
 
 def test_sessions_are_forgotten_and_then_not_taken_for_empty() -> None:

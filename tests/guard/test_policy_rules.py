@@ -861,6 +861,20 @@ def test_one_file_says_other_things_of_live_keys_than_of_test_keys(
     assert (policy.decide(update).decision is Decision.DENY) is not live
 
 
+def test_default_for_a_kind_of_key_is_named_with_its_line(by_key: Policy) -> None:
+    """Ours: a refusal or a question names the line that a person may change."""
+    write = Situation(CreateCustomer(name="A"), Effect.WRITE, NOW)
+    trash = Situation(DeleteWorkflow(workflow_id="w"), Effect.TRASH, NOW)
+    rules = [
+        replace(by_key, live=live).decide(each).rule for live, each in ((True, write), (False, write), (False, trash))
+    ]
+    assert rules == [
+        "policy.toml line 4: default live write",
+        "policy.toml line 2: default write",
+        "policy.toml line 6: default test trash",
+    ]
+
+
 def test_what_a_file_says_of_a_kind_of_key_is_said_in_words(by_key: Policy) -> None:
     """Ours: policy check shows it."""
     assert isinstance(by_key.rules, FileRules)

@@ -321,8 +321,46 @@ async def test_plan_entry_that_others_used_up_meanwhile_refuses_a_planned_call(t
     assert what == f"The policy refuses it ({current.verdict.rule}). All calls of this plan entry are used."
     assert next_step == "Only a person can change the policy."
     assert facts == {"rule": current.verdict.rule}
+    unattended = World(tmp_path, Policy("unattended", None, plan), clock).evaluator
+    with pytest.raises(Refused) as caught:
+        await BudgetCheck(unattended, world.ledger).allow(current, "local")
+    assert caught.value.facts == {"rule": current.verdict.rule, "would_allow": would_allow(call)}
     # A plan's call does not count in the rate of what people approve.
     assert await world.ledger.rate_uses(world.evaluator.destroy_budget("local"), 300, clock.at.timestamp()) == []
+
+
+async def test_call_of_a_list_is_judged_again_after_those_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours: here the window closes while the first one is being sent."""
+    window = '[[window]]\neffects = "write"\nopen = "Mon-Sun 08:00-10:00 UTC"\nreason = "Not at night."\n'
+    world = ruled(tmp_path, window)
+    send = world.client.send
+
+    async def slow(call: Any) -> Any:
+        answer = await send(call)
+        world.clock.pass_(7200)
+        return answer
+
+    monkeypatch.setattr(world.client, "send", slow)
+    _, _, facts = told(await world.call(several("A", "B")))
+    first, second = facts["calls"]
+    assert (first["outcome"], second["outcome"]) == ("done", "refused")
+    assert second["message"].startswith("The policy refuses it (policy.toml line 1: window write"), second
+    assert "Not at night." in second["message"]
+    assert [heard.method for heard in world.changes] == ["POST"]
+
+
+async def test_list_that_destroys_counts_once_in_the_rate(tmp_path: Path) -> None:
+    """Ours: a person approved once."""
+    world = ruled(tmp_path, "")
+    ids = [str(row.id) for row in (await world.rows(ListSecrets()))[:3]]
+    changes = [{"tool": "delete_secret", "arguments": {"secret_id": id_}} for id_ in ids]
+    done = await world.call(parse(BY_NAME, "apply_changes", {"changes": changes}).call, FormNow(yes, world.clock))
+    assert isinstance(done, Done)
+    assert [heard.method for heard in world.changes] == ["DELETE"] * 3
+    budget = world.evaluator.destroy_budget("local")
+    assert await world.ledger.rate_uses(budget, 300, world.clock.at.timestamp()) == [world.clock.at.timestamp()]
 
 
 async def test_rate_of_destroying_says_when_the_next_approval_is_free(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from fastn_mcp.guard.ledger.ledger import (
     read_request,
     stored_request,
 )
-from fastn_mcp.guard.ledger.valkey.server import KEPT, LONGEST_READ, Server
+from fastn_mcp.guard.ledger.valkey.server import KEPT, LONGEST_READ, LedgerPart, Server
 from fastn_mcp.redaction import sanitize
 
 _log = logging.getLogger(__name__)
@@ -26,14 +26,13 @@ _SAME = ("calls", "required", "principal", "account")
 """Fields by which two requests for one call are the same."""
 
 
-class Requests:
+class Requests(LedgerPart):
     """Approval requests of one ledger."""
 
     def __init__(self, server: Server) -> None:
-        self._server = server
+        super().__init__(server)
         self._waiting = server.key("waiting")
         self._decided = server.key("decided")
-        self._revision = server.key("revision")
         self._changes = server.key("changes")
 
     def _request(self, id_: str) -> str:
@@ -164,13 +163,12 @@ def _flat(values: Mapping[str, str | float | None]) -> list[str | float]:
     return [part for name, value in values.items() if value is not None for part in (name, value)]
 
 
-class Scopes:
+class Scopes(LedgerPart):
     """Temporary approvals of one ledger."""
 
     def __init__(self, server: Server) -> None:
-        self._server = server
+        super().__init__(server)
         self._every = server.key("scopes")
-        self._revision = server.key("revision")
 
     def _scope(self, id_: str) -> str:
         return self._server.key("scope", id_)

@@ -1,19 +1,15 @@
 """Budgets, declines, used nonces and other records with an expiry, on Valkey."""
 
 from fastn_mcp.guard.ledger.ledger import rate_free_at
-from fastn_mcp.guard.ledger.valkey.server import Server
+from fastn_mcp.guard.ledger.valkey.server import LedgerPart
 from fastn_mcp.guard.policy import PLANNED
 
 _QUARTER = 90 * 86_400_000
 """Milliseconds for which a budget's count is kept after its last use. Its period ends long before."""
 
 
-class Budgets:
+class Budgets(LedgerPart):
     """Budgets and declines of one ledger."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._revision = server.key("revision")
 
     def _budget(self, budget: str, period: str) -> str:
         return self._server.key("budget", self._server.digest(budget, period))
@@ -54,12 +50,8 @@ _YEARS = 2 * 366 * _DAY
 """Milliseconds for which the mark of an audit log is kept after it was last set."""
 
 
-class Marks:
+class Marks(LedgerPart):
     """Nonces, distrusted channels, rate limits and audit marks of one ledger."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._revision = server.key("revision")
 
     async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
         keys = [self._server.key("nonce", nonce), self._revision]

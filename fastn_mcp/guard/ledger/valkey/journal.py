@@ -8,17 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastn_mcp.guard.changes import FINAL, Change
-from fastn_mcp.guard.ledger.valkey.server import KEPT, Server
+from fastn_mcp.guard.ledger.valkey.server import KEPT, LedgerPart
 
 _JSON = ("arguments", "before", "sent")
 
 
-class ValkeyJournal:
+class ValkeyJournal(LedgerPart):
     """Changes of all accounts of one ledger."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._revision = server.key("revision")
 
     def _change(self, id_: str) -> str:
         return self._server.key("change", id_)

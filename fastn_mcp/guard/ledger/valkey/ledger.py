@@ -17,9 +17,7 @@ class ValkeyLedger(Requests, Scopes, Budgets, Marks, ValkeyJournal, Ledger):
     """Ledger at this address."""
 
     def __init__(self, address: Address, system: System) -> None:
-        server = Server(address, system)
-        for part in (Requests, Scopes, Budgets, Marks, ValkeyJournal):
-            part.__init__(self, server)
+        super().__init__(Server(address, system))
 
     async def revision(self) -> int:
         return int(await self._server.read("GET", self._revision) or 0)
