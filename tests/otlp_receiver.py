@@ -1,12 +1,19 @@
-"""A collector: OTLP over HTTP on loopback, which keeps what it is sent."""
+"""A collector: OTLP over HTTP on loopback, which keeps what it is sent.
+
+As a program (`python otlp_receiver.py PORT FILE`) it also stores it, before it answers, as the file exporter of the
+OpenTelemetry Collector does.
+"""
 
 import gzip
+import os
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.json_format import MessageToJson
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
@@ -18,21 +25,44 @@ _KINDS: dict[str, Any] = {
     "/v1/metrics": ExportMetricsServiceRequest,
     "/v1/logs": ExportLogsServiceRequest,
 }
+_ANSWERS = {
+    "page": b"<html>Welcome</html>",
+    "rejected": ExportLogsServiceResponse(partial_success={"rejected_log_records": 1}).SerializeToString(),
+}
 
 
 class Receiver:
     """Listens from now on, until `close`."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0, file: Path | None = None) -> None:
         self.requests: list[Any] = []
+        self.faults: list[str] = []
+        """What happens to the next requests: a status, `lost` (kept, no answer), `redirect`, `page` or `rejected`."""
         receiver = self
+        stored = None if file is None else os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
-                receiver.requests.append(_KINDS[self.path].FromString(body))
+                fault = receiver.faults.pop(0) if receiver.faults else "200"
+                if fault in ("200", "lost"):
+                    sent = _KINDS[self.path].FromString(body)
+                    receiver.requests.append(sent)
+                    if stored is not None:
+                        os.write(stored, MessageToJson(sent, indent=None).encode() + b"\n")
+                if fault == "lost":
+                    self.close_connection = True
+                    return
+                answer = _ANSWERS.get(fault, b"")
+                self.send_response({"redirect": 302, "page": 200, "rejected": 200}.get(fault) or int(fault))
+                self.send_header("Location", "/")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def do_GET(self) -> None:
                 self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -40,7 +70,7 @@ class Receiver:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - likewise
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -102,3 +132,7 @@ def values(attributes: Any) -> dict[str, Any]:
     """Attributes as they are meant."""
     pairs: list[KeyValue] = list(attributes)
     return {pair.key: getattr(pair.value, str(pair.value.WhichOneof("value"))) for pair in pairs}
+
+
+if __name__ == "__main__":
+    Receiver(int(sys.argv[1]), Path(sys.argv[2]))

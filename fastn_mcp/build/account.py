@@ -29,6 +29,7 @@ from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.audit.files import Keeping
 from fastn_mcp.guard.audit.log import FILE as AUDIT
 from fastn_mcp.guard.audit.log import AuditFile
+from fastn_mcp.guard.audit.outbox import Outbox
 from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
@@ -198,13 +199,14 @@ def assemble(
     instrumentation: Instrumentation | None = None,
     no_key: NoKey | None = None,
     program: CommandLine = PROGRAM,
+    outbox_of: Callable[[Path], Outbox] | None = None,
 ) -> AccountParts:
     """Build everything between a tool call and Fastn. `state` is the folder of the ledger and the audit log.
 
     Approval requests that no elicitation form can show go to the webhook if one is configured, else to the approval
     page with `browser`, else to `fastn-mcp approvals`; a `tenant` may have a channel of its own. `tally` collects
     calls for a report. With `no_key`, every call fails with that error. `program` is the command line by which a
-    person reaches the same account and folders.
+    person reaches the same account and folders. `outbox_of` returns the outbox of an audit log, if it is exported.
     """
     instrumentation = instrumentation or Instrumentation()
     system = instrumentation.system(tenant.system if tenant else System())
@@ -214,7 +216,8 @@ def assemble(
     ledger = ledger_at(settings.ledger, state, system)
     client = FastnClient(account, exchange, system, ledger if settings.shares else None)
     keeping = Keeping(settings.audit_max_mb * 1024**2, settings.audit_keep_days, settings.audit_keep_files)
-    audit = audit_at(ledger, settings.ledger, state, system, keeping, tally.entry if tally else None)
+    outbox = outbox_of(state / AUDIT) if outbox_of else None
+    audit = audit_at(ledger, settings.ledger, state, system, keeping, tally.entry if tally else None, outbox)
     recorder = Recorder(audit, name, system, tally)
     journal = ChangeJournal(ledger, bound_name, system)
     keys = state / "keys" if settings.reveal == "file" else None

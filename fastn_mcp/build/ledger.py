@@ -13,6 +13,7 @@ from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.audit.files import Keeping
 from fastn_mcp.guard.audit.log import FILE as AUDIT
 from fastn_mcp.guard.audit.log import AuditFile
+from fastn_mcp.guard.audit.outbox import Outbox
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
@@ -40,15 +41,21 @@ def audit_at(
     system: System,
     keeping: Keeping | None = None,
     on_entry: Callable[[Mapping[str, JsonValue]], object] | None = None,
+    outbox: Outbox | None = None,
 ) -> AuditFile:
     """Return the audit log in the folder `state`. `ledger` stores its position; `on_entry` gets each entry."""
-    return AuditFile(state / AUDIT, system, on_entry, ledger=ledger, name=audit_name(setting, state), keeping=keeping)
+    name = audit_name(setting, state)
+    return AuditFile(state / AUDIT, system, on_entry, ledger=ledger, name=name, keeping=keeping, outbox=outbox)
 
 
 def audit_name(setting: str | None, state: Path) -> str:
     """Name of an audit log in the ledger: its path and, in a shared ledger, the machine. Each replica has its own."""
-    path = str((state / AUDIT).resolve())
-    return f"{platform.node()}:{path}" if is_shared(setting) else path
+    return replica_log_name(state / AUDIT) if is_shared(setting) else str((state / AUDIT).resolve())
+
+
+def replica_log_name(log: Path) -> str:
+    """Name of an audit log among those of several machines."""
+    return f"{platform.node()}:{log.resolve()}"
 
 
 def file_of(setting: str | None, state: Path) -> Path:

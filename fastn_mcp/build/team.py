@@ -27,7 +27,7 @@ from fastn_mcp.build.account import (
 )
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.build.startup import SANDBOX_KEY, http_address, must_be_free, seal_keys
-from fastn_mcp.build.telemetry import instrumentation_of
+from fastn_mcp.build.telemetry import audit_outboxes, instrumentation_of
 from fastn_mcp.config.command_line import kept_in, this_program
 from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings, is_shared
@@ -35,6 +35,7 @@ from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
+from fastn_mcp.guard.audit.outbox import Outbox
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.hosted.app import Health, ShutdownConfig, run, team_application
 from fastn_mcp.hosted.approval_page import mounted
@@ -63,11 +64,13 @@ class TenantBuilder:
         self, team: Team, process: Settings, environment: Mapping[str, str], config: Path | None, state: Path,
         log: logs.JsonLines, system: System, *, sandboxed: bool,
         instrumentation: Callable[[str], Instrumentation] = not_instrumented,
+        outbox_of: Callable[[Path], Outbox] | None = None,
     ) -> None:  # fmt: skip
         """`process` holds the settings that all tenants share: the ledger setting and the state secret.
 
-        `instrumentation` returns the instrumentation of a tenant by its name.
+        `instrumentation` returns the instrumentation of a tenant by its name, `outbox_of` the outbox of an audit log.
         """
+        self._outbox_of = outbox_of
         self.instrumentation = instrumentation
         self._shared_settings = {"ledger": process.ledger, "state_secret": process.state_secret}
         self.state_secrets = seal_keys(process)
@@ -102,6 +105,7 @@ class TenantBuilder:
             tenant=TenantContext(tenant.name, self._run, self._team.issuer, self._inbox(tenant), self._system),
             instrumentation=self.instrumentation(tenant.name),
             program=kept_in(program, folder),
+            outbox_of=self._outbox_of,
         )
         parts.guard.decisions.is_leaving = self.is_leaving
         answers = None
@@ -206,6 +210,7 @@ def serve(
             system,
             sandboxed=sandboxed,
             instrumentation=instrumentation,
+            outbox_of=audit_outboxes(process, state, os.environ, closing.callback),
         )
         builder.check()
         keys = IssuerKeys(team.issuer, system)
@@ -241,7 +246,10 @@ async def _closing(ledger: Ledger) -> AsyncGenerator[None]:
             await ledger.aclose()
 
 
-_OF_THE_PROCESS = ("FASTN_LOG_LEVEL", "FASTN_LOG_FILE", "FASTN_LEDGER", "FASTN_STATE_SECRET")
+_OF_THE_PROCESS = (
+    *("FASTN_LOG_LEVEL", "FASTN_LOG_FILE", "FASTN_LEDGER", "FASTN_STATE_SECRET"),
+    *("FASTN_AUDIT_EXPORT", "FASTN_AUDIT_EXPORT_SECONDS"),
+)
 
 
 def _process(flags: Mapping[str, object], environment: Mapping[str, str]) -> Settings:

@@ -8,10 +8,17 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastn_mcp import install_extra
 from fastn_mcp.build.account import Instrumentation, not_instrumented
+from fastn_mcp.build.ledger import replica_log_name
+from fastn_mcp.config.model import Settings
+from fastn_mcp.config.paths import TENANTS
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.audit.log import FILE as AUDIT
+from fastn_mcp.guard.audit.outbox import Outbox
 from fastn_mcp.server.log import JsonLines
 
 if TYPE_CHECKING:
@@ -43,11 +50,17 @@ def _has_collector(signal: str, otel: Mapping[str, str]) -> bool:
     if exporter != "otlp":
         log.warning("%s is %s, but only otlp is supported: no %s are sent", chosen, exporter, signal)
         return False
-    named = f"{own}_PROTOCOL" if f"{own}_PROTOCOL" in otel else _PROTOCOL
-    if (protocol := otel.get(named, "http/protobuf")) != "http/protobuf":
-        log.warning("%s is %s, but only http/protobuf is supported: no %s are sent", named, protocol, signal)
+    if (problem := _unsupported_protocol(signal, otel)) is not None:
+        log.warning("%s: no %s are sent", problem, signal)
         return False
     return True
+
+
+def _unsupported_protocol(signal: str, otel: Mapping[str, str]) -> str | None:
+    own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
+    named = own if own in otel else _PROTOCOL
+    protocol = otel.get(named, "http/protobuf")
+    return None if protocol == "http/protobuf" else f"{named} is {protocol}, but only http/protobuf is supported"
 
 
 def start_export(environment: Mapping[str, str], lines: JsonLines) -> "Export | None":
@@ -89,3 +102,35 @@ def instrumentation_of(
         return not_instrumented
     at_the_end(export.end)
     return partial(observed, export.signals)
+
+
+def audit_outboxes(
+    settings: Settings, state: Path, environment: Mapping[str, str], at_the_end: Callable[[Callable[[], None]], object]
+) -> Callable[[Path], Outbox] | None:
+    """Start exporting the audit logs in the folder `state`, and return the outboxes of logs; None if that is not set.
+
+    `at_the_end` registers the end of the export. Raises `SettingsError` if there is nowhere to export to.
+    """
+    if settings.audit_export == "off":
+        return None
+    setting = f"audit_export is {settings.audit_export}"
+    if not environment.get(own := "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT") and not environment.get(_ENDPOINT):
+        raise SettingsError(f"{setting}, but no collector is named.", f"Set {own} or {_ENDPOINT}.")
+    if (problem := _unsupported_protocol("logs", environment)) is not None:
+        raise SettingsError(f"{setting}. {problem}.", "See docs/observability.md.")
+    try:
+        from fastn_mcp.telemetry.audit_export import AuditExport  # deferred: slow to import
+    except ImportError:
+        raise SettingsError(f"{setting}, but the exporter is not installed.", f"Run: {install_extra('otel')}") from None
+
+    def logs() -> list[Path]:
+        return [*state.glob(AUDIT), *(state / TENANTS).rglob(AUDIT)]
+
+    limit = settings.audit_export_seconds if settings.audit_export == "fail-closed" else None
+    try:
+        export = AuditExport(logs, replica_log_name, environment, limit)
+    except Exception as error:  # the SDK raises various errors for invalid variables
+        raise SettingsError(f"{setting}. An OpenTelemetry variable is invalid ({type(error).__name__}).", "") from error
+    export.start()
+    at_the_end(export.end)
+    return export.outbox

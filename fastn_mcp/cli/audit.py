@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,10 +23,13 @@ from fastn_mcp.cli.layout import columns_of, fit, say, tab_separated
 from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.config.model import is_shared
 from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.audit import files as audit_files
 from fastn_mcp.guard.audit import log as audit
 from fastn_mcp.guard.audit.chain import BEGINNING, End, Report
-from fastn_mcp.redaction import sanitize
+from fastn_mcp.guard.audit.outbox import Outbox
+from fastn_mcp.guard.audit.remote import Comparison, StoredEntry, compare, stored
+from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
@@ -79,6 +82,12 @@ class AuditLog:
             yield
         except (OSError, EOFError) as error:
             raise SettingsError(f"{self.file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+    def exported(self) -> int | None:
+        """Return the number of the newest exported entry; None if nothing was exported from here."""
+        outbox = Outbox(self.file)
+        with self._readable():
+            return outbox.sent().n if outbox.file.exists() else None
 
     def verified(self, head: str | None, marks: "tuple[End | None, End | None]") -> Report:
         with self._readable():
@@ -224,9 +233,21 @@ def show_(log: AuditLog, entry: str, as_json: bool) -> None:
 
 @audit_group.command(name="verify")
 @click.option("--head", metavar="HASH", help="The head hash that you noted elsewhere.")
+@click.option(
+    "--remote",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    multiple=True,
+    help="A file in which a collector stored this log: OTLP as JSON lines. Repeatable.",
+)
 @click.pass_obj
-def verify_(log: AuditLog, head: str | None) -> None:
-    """Check the chain over all files, and with what the ledger knows. Exit code 0 where it is intact, 1 otherwise."""
+def verify_(log: AuditLog, head: str | None, remote: tuple[Path, ...]) -> None:
+    """Check the chain over all files, and with what the ledger knows. Exit code 0 where it is intact, 1 otherwise.
+
+    With --remote also compare it with the copy that it was exported to: nothing missing, altered or added on either
+    side. An entry that arrived twice is fine.
+    """
+    exported = log.exported() if remote else None  # before the copy, and that before the log: neither looks older
+    there = [entry for file in remote for entry in _stored(file)]
     if head is not None and re.fullmatch("[0-9a-f]{64}", head) is None:
         raise click.BadParameter("a hash is 64 of the characters 0-9 and a-f", param_hint="--head")
     marks: tuple[End | None, End | None] = (None, None)
@@ -242,7 +263,61 @@ def verify_(log: AuditLog, head: str | None) -> None:
     if ledger_error is not None:
         say(f"Whether entries were cut off at the end is not known. {ledger_error}", err=True)
     intact = report.broken is None and not report.shortened and (head is None or report.noted is not None)
+    if remote:
+        compared = compare(log.lines(log.files()), there, exported)
+        say("\n".join(_compared(compared)))
+        intact = intact and compared.is_proven
     sys.exit(0 if intact and ledger_error is None else 1)
+
+
+def _stored(file: Path) -> Iterator[StoredEntry]:
+    try:
+        yield from stored(audit_files.lines_of([file]))
+    except (OSError, EOFError) as error:
+        raise click.ClickException(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    except ValueError:
+        raise click.ClickException(f"{file} has a line that is neither OTLP as JSON nor an audit entry.") from None
+
+
+def _compared(found: Comparison) -> Iterator[str]:
+    """Say how the log and its copy compare."""
+    if not found.same:
+        yield "The copy has no entry of this log."
+    else:
+        yield f"{_numbers(found.same)} {_are(found.same)} the same in the copy."
+    if found.missing:
+        yield f"Missing in the copy: {_numbers(found.missing)}. Lost there, or written after the copy was made."
+    if found.altered:
+        yield f"Altered in the copy: {counted(found.altered, 'record')} of this log."
+    if found.different:
+        yield f"Different: {_numbers(found.different)}. Both sides are intact in themselves: one of them was rewritten."
+    if found.extra:
+        yield f"Missing here: {_numbers(found.extra)}, which the copy has. They were cut off or removed here."
+    if found.deleted:
+        yield f"{_numbers(found.deleted)}, with which this log does not begin, {_are(found.deleted)} in the copy."
+    if found.waiting:
+        yield f"{_numbers(found.waiting)} {_are(found.waiting)} not exported yet."
+    if found.repeated:
+        yield f"{counted(found.repeated, 'record')} arrived more than once, which is fine."
+    if found.others:
+        yield f"The copy has other logs too: {', '.join(quote(name) for name in found.others)}."
+
+
+def _are(numbers: Sequence[int]) -> str:
+    return "is" if len(numbers) == 1 else "are"
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    """Name entries by their numbers, consecutive ones as a range."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    shown = [str(first) if first == last else f"{first} to {last}" for first, last in runs[:_NAMED]]
+    more = f" and {len(runs) - _NAMED} more" if len(runs) > _NAMED else ""
+    return f"{'Entry' if len(numbers) == 1 else 'Entries'} {', '.join(shown)}{more}"
 
 
 @audit_group.command(name="report", short_help="What was done, refused, declined and left open.")

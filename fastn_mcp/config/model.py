@@ -183,6 +183,16 @@ class Settings(BaseModel):
         None, "Days that rotated audit logs are kept; by default for ever. Rotates daily.", ge=1
     )
     audit_keep_files: int | None = _setting(None, "Number of rotated audit logs that are kept; by default all.", ge=0)
+    audit_export: Literal["off", "fail-open", "fail-closed"] = _setting(
+        "off",
+        "Send the audit log to the OpenTelemetry collector too. fail-closed sends no change while that takes too long"
+        " (observability.md).",
+        Trait.PROCESS,
+    )
+    audit_export_seconds: int = _setting(
+        60, "Seconds that an entry may wait for the collector before fail-closed sends no change.", Trait.PROCESS,
+        ge=1, le=86_400,
+    )  # fmt: skip
     deadline: float = _setting(60.0, "Seconds for one call, with all its attempts.", Trait.FLAG, gt=0, le=600)
     ai_deadline: float = _setting(300.0, "Seconds for ai_chat and ai_build.", gt=0, le=3600)
     concurrency: int = _setting(64, "Concurrent requests to Fastn.", ge=1, le=256)

@@ -43,7 +43,7 @@ _MAX_BODY_BYTES = 65_536
 _MAX_BODY_SECONDS = 5.0
 
 
-class _BoundedAdapter(HTTPAdapter):
+class BoundedAdapter(HTTPAdapter):
     """Read the beginning of a body, so that the connection is reusable, and close it if there is more."""
 
     @override
@@ -63,34 +63,35 @@ class _BoundedAdapter(HTTPAdapter):
         return response
 
 
-def _session() -> requests.Session:
-    session = requests.Session()
+def session(adapter: type[BoundedAdapter] = BoundedAdapter) -> requests.Session:
+    """Return a session whose requests all pass an adapter of this kind."""
+    made = requests.Session()
     for scheme in ("http://", "https://"):
-        session.mount(scheme, _BoundedAdapter())
-    return session
+        made.mount(scheme, adapter())
+    return made
 
 
 class Export:
     """Export of the signals in `of`: `traces`, `metrics` and `logs`."""
 
     def __init__(self, of: Collection[str], environment: Mapping[str, str], lines: JsonLines) -> None:
-        resource = Resource.create(_own_attributes(environment))
+        resource = Resource.create(resource_attributes(environment))
         self._shutdowns: list[Callable[[], object]] = []
         tracers, meters = NoOpTracerProvider(), NoOpMeterProvider()
         # Not registered globally: spans of libraries would hold more than we export.
         if "traces" in of:
             tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
-            tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(session=_session())))
+            tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(session=session())))
             self._shutdowns.append(tracers.shutdown)
         if "metrics" in of:
-            reader = PeriodicExportingMetricReader(OTLPMetricExporter(session=_session()))
+            reader = PeriodicExportingMetricReader(OTLPMetricExporter(session=session()))
             meters = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
             self._shutdowns.append(meters.shutdown)
         self.signals = Instruments(tracers, meters)
         self.records: LogRecordHandler | None = None
         if "logs" in of:
             loggers = LoggerProvider(resource=resource, shutdown_on_exit=False)
-            loggers.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(session=_session())))
+            loggers.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(session=session())))
             self._shutdowns.append(loggers.shutdown)
             self.records = LogRecordHandler(loggers, lines)
 
@@ -104,7 +105,7 @@ class Export:
             thread.join(max(0.0, until - time.monotonic()))
 
 
-def _own_attributes(environment: Mapping[str, str]) -> dict[str, str]:
+def resource_attributes(environment: Mapping[str, str]) -> dict[str, str]:
     """Return resource attributes that the operator did not set."""
     named = "OTEL_SERVICE_NAME" in environment or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
     return {"service.version": __version__} | ({} if named else {"service.name": "fastn-mcp"})

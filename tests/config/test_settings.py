@@ -125,6 +125,8 @@ WRONG: dict[str, list[Any]] = {
         f"{'s' * 32},{'s' * 32}",
     ],
     "webhook_style": [CANARY, "teams"],
+    "audit_export": [CANARY, "on", "fail_closed"],
+    "audit_export_seconds": [CANARY, "0", "86401"],
     "approval_listen": [CANARY, "canary", "canary:", ":1", "canary:65536"],
     "approval_url": [CANARY, "canary", "http://canary.example", "https://h/?canary"],
     "test_mode": [CANARY, "canary", "true"],

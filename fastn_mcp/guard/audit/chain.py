@@ -21,7 +21,9 @@ SHORTENED = "log_shortened"
 """Event of an entry that records that the log was emptied or shortened."""
 
 _LINE = re.compile(rb'\{"n":([1-9]\d{0,17}),.*"prev":"([0-9a-f]{64})","hash":"([0-9a-f]{64})"\}')
-_OWN_HASH = len(b',"hash":""}') + 64
+_HASH = 66
+"""Bytes of a line from its own hash on."""
+_OWN_HASH = len(b',"hash":"') + _HASH
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +85,20 @@ def end_of(data: bytes) -> End | None:
     return None
 
 
+def link_of(line: bytes) -> tuple[End, End] | None:
+    """Return the ends of the chain before and after a line, as it says; None if it is not a whole entry."""
+    found = _LINE.fullmatch(line.removesuffix(b"\n"))
+    return None if found is None else (End(int(found[1]) - 1, found[2].decode()), End(int(found[1]), found[3].decode()))
+
+
+def is_unaltered(line: bytes) -> bool:
+    """Whether the content of a whole entry, without its line break, matches its own hash."""
+    return _sha256(line[:-_OWN_HASH] + b"}") == line[-_HASH:-2].decode()
+
+
 def first_of(lines: Iterable[bytes]) -> End | None:
     """Return the end of the chain before the first whole line of `lines`; None if there is none."""
-    for line in lines:
-        if found := _LINE.fullmatch(line.removesuffix(b"\n")):
-            return End(int(found[1]) - 1, found[2].decode())
-    return None
+    return next((link[0] for line in lines if (link := link_of(line)) is not None), None)
 
 
 def verify(
@@ -150,7 +160,7 @@ class _Reader:
             self.pieces.append(number)
             self.end = End(end.n, end.head, end.torn + line)
             return None
-        if _sha256(text[:-_OWN_HASH] + b"}") != found[3].decode():
+        if not is_unaltered(text):
             return BrokenLine(number, "it was edited: its content does not match its hash")
         entry = cast("dict[str, Any]", json.loads(text))
         if entry.get("torn") != (_sha256(end.torn) if end.torn else None):

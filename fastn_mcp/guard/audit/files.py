@@ -55,7 +55,7 @@ def lines_of(files: Iterable[Path]) -> Iterator[bytes]:
 
 def log_files(log: Path) -> list[Path]:
     """Return the files of the chain that ends in `log`, the oldest first. Raises `OSError`."""
-    ends = {file: end for file in _beside(log) if (end := _end(file)) is not None}
+    ends = {file: end for file in _beside(log) if (end := end_in(file)) is not None}
     files = [log] if log.exists() else []
     first = first_of(lines_of(files))
     if first is None and ends:  # nothing was written since the last rotation
@@ -79,7 +79,7 @@ def moved_end(log: Path, known: End) -> End | None:
 
     `known` is an earlier entry of the chain: files that end before it are old copies. Of the others, the newest counts.
     """
-    ends = {file: end for file in _beside(log) if (end := _end(file)) is not None and end.n >= known.n}
+    ends = {file: end for file in _beside(log) if (end := end_in(file)) is not None and end.n >= known.n}
     newest = max(ends, key=lambda file: (file.stat().st_mtime_ns, ends[file].n), default=None)
     return None if newest is None else ends[newest]
 
@@ -114,7 +114,7 @@ def _beside(log: Path) -> list[Path]:
     return sorted(file for file in found if file.name != log.name and not file.is_symlink() and file.is_file())
 
 
-def _end(file: Path) -> End | None:
+def end_in(file: Path) -> End | None:
     """Return the end of the chain in a file; None if it is not a log file."""
     try:
         if file.suffix == ".gz":
@@ -181,7 +181,7 @@ if sys.platform == "win32":
     # Windows locks are mandatory: lock one byte that nobody reads.
     _FAR = 1 << 40
 
-    def _try_lock(file: int) -> None:
+    def _lock_at_once(file: int) -> None:
         os.lseek(file, _FAR, os.SEEK_SET)
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
 
@@ -211,18 +211,26 @@ else:
         finally:
             os.close(opened)
 
-    def _try_lock(file: int) -> None:
+    def _lock_at_once(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def unlock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
+def try_lock(file: int) -> bool:
+    """Lock the file against other processes; False if one of them has it locked."""
+    try:
+        _lock_at_once(file)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
 def lock(file: int) -> None:
     """Lock the file against other processes. Raises `TimeoutError`."""
     for _ in range(_PATIENCE):
-        try:
-            return _try_lock(file)
-        except (BlockingIOError, PermissionError):
-            time.sleep(0.0005)
+        if try_lock(file):
+            return
+        time.sleep(0.0005)
     raise TimeoutError(0, "another process keeps it locked")

@@ -41,6 +41,7 @@ from fastn_mcp.guard.audit.files import (
     sync_folder,
     unlock,
 )
+from fastn_mcp.guard.audit.outbox import Outbox
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, account_name
 from fastn_mcp.redaction import redact_object, redact_text, shorten
 from fastn_mcp.runtime import System
@@ -207,14 +208,19 @@ class AuditFile:
         ledger: Ledger | None = None,
         name: str = FILE,
         keeping: Keeping | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
-        """Pass each written entry to `on_entry`. `name` identifies this log in the ledger, which can hold several."""
+        """Pass each written entry to `on_entry`. `name` identifies this log in the ledger, which can hold several.
+
+        `outbox` knows which entries are exported, if they are: no other is deleted.
+        """
         self.path = path
         self._on_entry = on_entry
         self._system = system
         self._ledger = ledger
         self._name = name
         self._keeping = keeping or Keeping()
+        self._outbox = outbox
         self._thread = threading.Lock()
         self._known = End()
         """Newest entry known to this process or the ledger."""
@@ -247,6 +253,11 @@ class AuditFile:
                 "Until then, no change is sent. A person has to fix the state folder, or set another: FASTN_STATE_DIR.",
                 certainty=certainty,
             ) from error
+
+    def check_exported(self) -> None:
+        """Raise `NotExported` if entries are exported, and one has waited for longer than the setting allows."""
+        if self._outbox is not None:
+            self._outbox.check(self._system.now())
 
     async def anchor(self) -> None:
         """Store the number and hash of the newest entry in the ledger; delete expired rotated files.
@@ -288,6 +299,7 @@ class AuditFile:
             return
         rotated = [file for file in log_files(self.path) if file != self.path]
         expired = self._keeping.expired(rotated, self._system.now().timestamp())
+        expired = expired if self._outbox is None else self._outbox.exported(expired)
         if not expired:
             return
         report = chain.verify(lines_of(expired[-1:]), start=chain.first_of(lines_of(expired[-1:])))
@@ -336,6 +348,8 @@ class AuditFile:
         self._end, self._size = end, size + len(data)
         self._longest = self._size
         self._know(end)
+        if self._outbox is not None:
+            self._outbox.added()
         if self._on_entry is not None:
             self._on_entry({**fields, "n": end.n, "hash": end.head})
         return str(end.n)

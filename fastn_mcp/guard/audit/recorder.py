@@ -61,7 +61,8 @@ class Recorder:
         self._watch = watch
 
     async def anchor(self) -> None:
-        """Store the newest audit entry in the ledger. Raises a `Refused` on failure."""
+        """Store the newest audit entry in the ledger. Raises a `Refused` if that or the export fails."""
+        self._audit.check_exported()
         await self._audit.anchor()
 
     async def settle(self) -> None:
