@@ -132,19 +132,22 @@ async def test_approvals_that_destroy_have_a_rate_of_each_caller(tmp_path: Path)
     assert isinstance(await world.call(DeleteSecret(secret_id=secrets[2])), Done)
 
 
-async def test_a_list_that_a_person_approves_counts_once_in_the_rate_of_destroying(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_a_list_that_a_person_approves_counts_once_in_the_rate_of_destroying(tmp_path: Path, count: int) -> None:
     world = limited(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
-    names = ("Katana", "Acme Corp", "Globex Exports")
+    names = ("Katana", "Acme Corp", "Globex Exports", "Widget Inc")
     rows = [str(world.sandbox.state.named("customers", name, by="name")["id"]) for name in names]
     calls = [DeleteCustomer(customer_id=id_) for id_ in rows]
-    changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls[:2]]
+    changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls[:count]]
     caller = replace(ANA, form=FormNow(yes, world.clock))
     listed = parse(BY_NAME, "apply_changes", {"changes": changes}).call
     assert isinstance(await world.dispatch(listed, caller), Done)
     intents = [line["consent"] for line in entries(world.audit_path) if line["event"] == "intent"]
-    assert intents == ["client_form"] * 2
+    assert intents == ["client_form"] * count
+    at = world.clock.at.timestamp()
+    assert len(await world.ledger.rate_uses(world.evaluator.destroy_budget(ANA.principal), 90, at)) == 1
     with pytest.raises(Refused) as refused:
-        await world.dispatch(calls[2], caller)
+        await world.dispatch(calls[3], caller)
     assert refused.value.facts["rule"] == "destroy_rate"
 
 

@@ -1,5 +1,6 @@
 """What the journal keeps of a change, so that it can be undone and is not repeated unasked. Ours."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -186,6 +187,29 @@ async def test_a_lost_answer_is_asked_about_for_ten_minutes_even_where_the_ledge
     assert isinstance(await world.call(pause), Done | UnknownOutcome)
     assert isinstance(await world.call(pause), Done)
     world.close()
+
+
+async def test_a_call_that_was_done_and_whose_answer_may_be_lost_says_when_and_what_it_made(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours: a person decides by it, and the agent can look at what was made."""
+    made = await world.call(CreateCustomer(name="Initech"))
+    assert isinstance(made, Done)
+    assert made.change is not None
+    change = replace(made.change, unsettled_until=world.clock.at.timestamp() + 600)
+    await world.ledger.settle(change)
+    for target, shown in ((change.target, f"{change.id}, {change.target}"), (None, change.id)):
+
+        async def kept(*_: object, target: str | None = target) -> Change:
+            return replace(change, target=target)
+
+        monkeypatch.setattr(world.ledger, "change", kept)
+        world.clock.pass_(30)
+        why = await world.journalling.unsettled(CreateCustomer(name="Initech"), change.call)
+        seconds = round(world.clock.at.timestamp() - change.at)
+        assert why == (
+            f"The same call was made {seconds} seconds ago and was done ({shown}); you may not have the response."
+        )
 
 
 async def test_a_call_that_a_crash_cut_off_is_asked_about_for_ten_minutes_from_its_deadline(tmp_path: Any) -> None:

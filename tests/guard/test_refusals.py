@@ -351,18 +351,6 @@ async def test_call_of_a_list_is_judged_again_after_those_before_it(
     assert [heard.method for heard in world.changes] == ["POST"]
 
 
-async def test_list_that_destroys_counts_once_in_the_rate(tmp_path: Path) -> None:
-    """Ours: a person approved once."""
-    world = ruled(tmp_path, "")
-    ids = [str(row.id) for row in (await world.rows(ListSecrets()))[:3]]
-    changes = [{"tool": "delete_secret", "arguments": {"secret_id": id_}} for id_ in ids]
-    done = await world.call(parse(BY_NAME, "apply_changes", {"changes": changes}).call, FormNow(yes, world.clock))
-    assert isinstance(done, Done)
-    assert [heard.method for heard in world.changes] == ["DELETE"] * 3
-    budget = world.evaluator.destroy_budget("local")
-    assert await world.ledger.rate_uses(budget, 300, world.clock.at.timestamp()) == [world.clock.at.timestamp()]
-
-
 async def test_rate_of_destroying_says_when_the_next_approval_is_free(tmp_path: Path) -> None:
     world = ruled(tmp_path, '[budget]\ndestroy_rate = "1 per 90s"\n')
     first, second = [str(row.id) for row in (await world.rows(ListSecrets()))[:2]]
