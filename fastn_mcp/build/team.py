@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,7 +149,8 @@ class TenantBuilder:
         secret = approvals.secret(self._environment)
         self._log.add_secrets(secret)
         system = self._system
-        sign_in = SignIn(team.trust, keys, approvals.client_id, secret, approvals.scopes, f"{url}/callback", system)
+        trust = replace(team.trust, subject_claim=approvals.subject_claim or team.subject_claim)
+        sign_in = SignIn(trust, keys, approvals.client_id, secret, approvals.scopes, f"{url}/callback", system)
         return mounted(
             team, url, sign_in, self.state_secrets, tenants, self.ledger, self.is_leaving, system,
             shares_ledger=is_shared(self._shared_settings["ledger"]),

@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 import anyio
 import uvicorn
 from mcp.server import Server
-from mcp.server.auth.routes import build_resource_metadata_url
+from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.transport_security import TransportSecuritySettings
-from pydantic import AnyHttpUrl
+from pydantic import AnyHttpUrl, ConfigDict, TypeAdapter
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -33,7 +33,6 @@ from typing_extensions import override
 
 from fastn_mcp.channels.background_server import server_config
 from fastn_mcp.config.keys import HttpToken
-from fastn_mcp.guard.approval.quorum import READ
 from fastn_mcp.hosted.authentication import OWN_KEY, HostCheck, LocalAccess, TeamAccess
 from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.hosted.request_limits import bounded
@@ -124,13 +123,13 @@ def team_application(
             {
                 "issuer_url": team.issuer,
                 "resource_server_url": team.url,
-                "validate_token_resource": True,
-                "required_scopes": [READ],  # for the first token; a call that needs more names it
+                "validate_token_resource": True,  # `TeamAccess` checks the scopes
             }
         ),
         token_verifier=tokens,
     )
     choose_response_mode(app, server, security)
+    app.router.routes[:0] = _resource_metadata(team)
     app.router.routes.extend([*health.routes(), *more])
     metadata = str(build_resource_metadata_url(AnyHttpUrl(team.url)))
     # Innermost middleware, because it needs the authenticated user.
@@ -147,6 +146,16 @@ def team_application(
     app.add_middleware(HostCheck, team.served_hosts, [*origins, *page], team.limits.header_bytes, (ALIVE, READY))
     add_lifespan(app, partial(_refresh_and_sweep, tenants, keys))
     return app
+
+
+def _resource_metadata(team: Team) -> list[Route]:
+    """Return the route of the protected resource metadata (RFC 9728), which names the scopes to request at first.
+
+    The SDK's own route would name scopes that it then requires of every call.
+    """
+    address = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True)).validate_python
+    scopes = team.requested_scopes(team.initial_scopes)
+    return create_protected_resource_routes(address(team.url), [address(team.issuer)], scopes)
 
 
 @asynccontextmanager

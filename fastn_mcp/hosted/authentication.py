@@ -157,7 +157,8 @@ class TeamAccess:
                 problem = "The identity provider cannot be reached, so no token can be verified."
                 return unavailable(problem, int(RETRY_AFTER))
             message, error = f"The token was refused. {why}", ("invalid_token", why)
-        return RequestRejected(401, message, headers={"WWW-Authenticate": self._challenge([READ], *error)})
+        challenge = self._challenge(self._team.initial_scopes, *error)
+        return RequestRejected(401, message, headers={"WWW-Authenticate": challenge})
 
     def _insufficient_scope(self, rights: Rights | None, needed: str, message: str) -> RequestRejected:
         """Return the 403 rejection. It names the scopes already held too, so that a new token has both."""
@@ -166,7 +167,8 @@ class TeamAccess:
         return RequestRejected(403, message, FORBIDDEN, {"WWW-Authenticate": challenge}, {"scope": needed})
 
     def _challenge(self, scopes: Iterable[str], error: str | None = None, description: str = "") -> str:
-        parts = [f'resource_metadata="{self._metadata}"', f'scope="{" ".join(scopes)}"']
+        requested = " ".join(self._team.requested_scopes(scopes))
+        parts = [f'resource_metadata="{self._metadata}"', f'scope="{requested}"']
         if error is not None:
             parts = [f'error="{error}"', f'error_description="{description}"', *parts]
         return "Bearer " + ", ".join(parts)

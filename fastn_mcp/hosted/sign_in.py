@@ -136,7 +136,8 @@ class SignIn:
             self._failed_at = self._system.monotonic()
             raise NotSignedIn(_UNREACHABLE) from None
         kinds: Any = metadata.get("subject_types_supported", ["public"])
-        if "public" not in kinds and self._client != self._trust.audience:
+        is_pairwise = "public" not in kinds and self._trust.subject_claim == "sub"
+        if is_pairwise and self._client != self._trust.audience:
             # A requester would have another subject as an approver, and could approve their own call.
             log.error("the issuer names people by another subject for each client: client_id has to be the audience")
             raise NotSignedIn("The operator has to set this up: approvers could not be matched with callers.")

@@ -7,7 +7,7 @@ file stops the start.
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -20,6 +20,7 @@ from fastn_mcp.config.load import load as load_settings
 from fastn_mcp.config.model import SOURCES, Settings, Trait, settings_with
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError, nearest
+from fastn_mcp.guard.approval.quorum import READ, SCOPES
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
 from fastn_mcp.tools.tool import Effect
 
@@ -107,6 +108,21 @@ def _origin(origin: str) -> str:
     if urlsplit(origin).scheme not in ("http", "https") or origin != origin_of(origin) or "*" in origin:
         raise ValueError(f"{origin!r} is not an exact origin, as in https://app.example.com")
     return origin
+
+
+def _scope_prefix(prefix: str) -> str:
+    if not re.fullmatch(r"[\x21\x23-\x5B\x5D-\x7E]*", prefix):  # RFC 6749, 3.3
+        raise ValueError(f"{prefix!r} is not the beginning of a scope, as in api://fastn-mcp/")
+    return prefix
+
+
+def _initial_scopes(scopes: list[str]) -> list[str]:
+    known = list(dict.fromkeys(SCOPES.values()))
+    if unknown := next((scope for scope in scopes if scope not in known), None):
+        raise ValueError(f"unknown scope {unknown!r}{nearest(unknown, known)}; use any of {', '.join(known)}")
+    if READ not in scopes:
+        raise ValueError(f"must include {READ}, which every call needs")
+    return scopes
 
 
 def _algorithm(name: str) -> str:
@@ -234,6 +250,8 @@ class Approvals(_Table):
     client_secret_env: str | None = None
     url: _Resource | None = None
     scopes: _Texts = ["openid", "profile"]
+    subject_claim: Annotated[str, AfterValidator(_not_blank)] | None = None
+    """Claim of ID tokens that names the person, if it is not that of access tokens."""
     own: bool = True
     """Whether requesters may approve their own calls that need one approval."""
     session_minutes: Annotated[float, Field(ge=1, le=720)] = 60.0
@@ -282,7 +300,10 @@ class Team(_Table):
     algorithms: Annotated[list[Annotated[str, AfterValidator(_algorithm)]], ONE_OR_MORE, AfterValidator(_not_empty)] = (
         list(ALGORITHMS)
     )
+    scope_prefix: Annotated[str, AfterValidator(_scope_prefix)] = ""
+    initial_scopes: Annotated[_Texts, AfterValidator(_initial_scopes)] = [READ]
     groups_claim: str = "groups"
+    subject_claim: Annotated[str, AfterValidator(_not_blank)] = "sub"
     leeway_seconds: Annotated[float, Field(ge=0, le=120)] = 30.0
     limits: TeamLimits = TeamLimits()
     approvals: Approvals | None = None
@@ -291,7 +312,19 @@ class Team(_Table):
     @property
     def trust(self) -> Trust:
         """Requirements for accepted tokens."""
-        return Trust(self.issuer, self.audience or self.url, self.url, tuple(self.algorithms), self.leeway_seconds)
+        return Trust(
+            self.issuer,
+            self.audience or self.url,
+            self.url,
+            tuple(self.algorithms),
+            self.leeway_seconds,
+            self.scope_prefix,
+            self.subject_claim,
+        )
+
+    def requested_scopes(self, scopes: Iterable[str]) -> list[str]:
+        """Return scopes as clients have to request them."""
+        return [self.scope_prefix + scope for scope in scopes]
 
     @property
     def page_url(self) -> str | None:

@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jwt
 from jwt.types import Options
@@ -52,6 +52,10 @@ class Trust:
     """Address of this server, as the resource of accepted tokens."""
     algorithms: tuple[str, ...]
     leeway: float
+    scope_prefix: str = ""
+    """Text before each scope that clients request. Tokens may have it too."""
+    subject_claim: str = "sub"
+    """Claim that names the person, in access tokens and ID tokens alike, as `sub` of the verified claims."""
 
 
 class Tokens:
@@ -101,7 +105,7 @@ class Tokens:
         return AccessToken(
             token=token,
             client_id=_text(claims.get("azp")) or _text(claims.get("client_id")) or "unknown",
-            scopes=scopes(claims),
+            scopes=scopes(claims, self._trust.scope_prefix),
             # The SDK checks the expiry again, without leeway.
             expires_at=math.ceil(claims["exp"] + self._trust.leeway),
             resource=self._trust.resource,
@@ -129,7 +133,7 @@ class Tokens:
         except (jwt.PyJWTError, ValueError, RecursionError):
             raise TokenRefused("Its signature or form is wrong.") from None
         self._check_times(claims)
-        subject = claims["sub"]
+        subject = claims["sub"] = claims.get(self._trust.subject_claim)
         if not isinstance(subject, str) or not 0 < len(subject) <= _LONGEST_SUBJECT or not subject.isprintable():
             raise TokenRefused("It names no subject.")
         return claims
@@ -174,12 +178,13 @@ def person_name(claims: Mapping[str, Any]) -> str:
     return found[:_LONGEST_NAME]
 
 
-def scopes(claims: Mapping[str, Any]) -> list[str]:
-    """Return the scopes of a token: `scope`, or some providers' `scp`, as a string or a list."""
+def scopes(claims: Mapping[str, Any], prefix: str) -> list[str]:
+    """Return the scopes of a token without the prefix: `scope`, or some providers' `scp`, as a string or a list."""
     for claim in ("scope", "scp"):
         value: Any = claims.get(claim)
         if isinstance(value, str):
-            return value.split()
+            value = value.split()
         if isinstance(value, list):
-            return [item for item in value if isinstance(item, str)]  # pyright: ignore[reportUnknownVariableType]
+            items = cast("list[object]", value)
+            return [item.removeprefix(prefix) for item in items if isinstance(item, str)]
     return []

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from identity_provider import AUDIENCE, ISSUER
-from team_world import HEAD, META, MODERN, TeamWorld, challenge, modern, request
+from team_world import HEAD, META, MODERN, TENANTS, TeamWorld, challenge, modern, request
 
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.hosted.app import Health
@@ -36,6 +36,23 @@ async def test_metadata_names_the_issuer(team: TeamWorld) -> None:
     assert metadata["authorization_servers"] == [ISSUER]
     assert metadata["scopes_supported"] == ["fastn:read"]
     assert metadata["bearer_methods_supported"] == ["header"]
+
+
+async def test_scopes_are_requested_with_their_prefix(tmp_path: Path) -> None:
+    """Ours, `initial_scopes`, `scope_prefix`: a call needs only its own scope, however many are requested at first."""
+    keys = 'initial_scopes = ["fastn:read", "fastn:write"]\nscope_prefix = "api://fastn/"\n'
+    team = TeamWorld(tmp_path, HEAD + keys + TENANTS)
+    first = ["api://fastn/fastn:read", "api://fastn/fastn:write"]
+    async with team.served() as caller:
+        assert (await caller.http.get(METADATA)).json()["scopes_supported"] == first
+        assert challenge(await caller.call(None, "list_customers"))["scope"] == " ".join(first)
+        for scope in ("fastn:read", "api://fastn/fastn:read"):
+            token = team.provider.token(scope=scope)
+            assert (await caller.call(token, "list_customers")).is_success
+            response = await caller.call(token, "delete_customer", None, customer_id="x")
+            assert challenge(response)["scope"] == "api://fastn/fastn:destroy api://fastn/fastn:read"
+        foreign = team.provider.token(scope="api://other/fastn:read")
+        assert challenge(await caller.call(foreign, "list_customers"))["error"] == "insufficient_scope"
 
 
 async def test_missing_token_is_challenged(team: TeamWorld) -> None:

@@ -40,6 +40,9 @@ hosts = ["mcp.example.com:8443", "10.0.0.7:8080"]
 origins = ["https://app.example.com"]
 algorithms = ["ES256"]
 groups_claim = "roles"
+subject_claim = "oid"
+scope_prefix = "api://fastn/"
+initial_scopes = ["fastn:read", "fastn:write"]
 leeway_seconds = 5
 [limits]
 body_bytes = 2048
@@ -59,6 +62,8 @@ deadline = 10
 """
     team = loaded(tmp_path, text)
     assert (team.trust.audience, team.trust.algorithms, team.groups_claim) == ("api://fastn", ("ES256",), "roles")
+    assert (team.trust.scope_prefix, team.trust.subject_claim) == ("api://fastn/", "oid")
+    assert team.requested_scopes(team.initial_scopes) == ["api://fastn/fastn:read", "api://fastn/fastn:write"]
     assert (team.limits.body_bytes, team.limits.calls, team.limits.drain_seconds) == (2048, 2, 3.5)
     assert team.limits.grace_seconds == 20.0
     (tmp_path / "secrets").mkdir()
@@ -105,6 +110,16 @@ WRONG: dict[str, tuple[str, str]] = {
     "a slash at the end": (GOOD.replace("/mcp", "/mcp/") + ONE, "line 1: url: must have a path, and no slash"),
     "a query": (GOOD.replace("/mcp", "/mcp?x") + ONE, "line 1: url: must be scheme, host"),
     "an issuer without TLS": (GOOD.replace("https://login", "http://login") + ONE, "line 2: issuer: must be https"),
+    "a scope prefix with a space": (
+        GOOD + 'scope_prefix = "api:// x"\n' + ONE,
+        "line 3: scope_prefix: 'api:// x' is not the",
+    ),
+    "an unknown scope": (
+        GOOD + 'initial_scopes = ["fastn:read", "fastn:wirte"]\n' + ONE,
+        "line 3: initial_scopes: unknown scope 'fastn:wirte' (did you mean 'fastn:write'?)",
+    ),
+    "no scope to read": (GOOD + 'initial_scopes = ["fastn:write"]\n' + ONE, "initial_scopes: must include fastn:read"),
+    "a blank subject": (GOOD + 'subject_claim = " "\n' + ONE, "line 3: subject_claim: must be a non-empty text"),
     "a host with a wildcard": (
         GOOD + 'hosts = ["*.example.com"]\n' + ONE,
         "hosts: '*.example.com' is not an exact",

@@ -48,6 +48,17 @@ ED = OKPKey.generate_key("Ed25519", {"kid": "ed"}, auto_kid=False)
 NO_KID = rsa(None)
 
 
+async def test_subject_is_read_from_the_configured_claim() -> None:
+    """Ours, `subject_claim`: a token without the claim names nobody, whatever its `sub`."""
+    door = Verifier(subject_claim="oid")
+    found = await door.tokens.verify_token(door.provider.token(oid="4711"))
+    assert found is not None
+    assert (found.subject, (found.claims or {})["sub"]) == ("4711", "4711")
+    unusable: list[dict[str, Any]] = [{}, {"oid": ""}, {"oid": 7}, {"oid": ["4711"]}]
+    for claims in unusable:
+        assert await door(door.provider.token(**claims)) == "It names no subject."
+
+
 async def test_valid_token_is_accepted() -> None:
     """RFC 9068: issuer, subject, client, scopes; for exactly this server (RFC 8707)."""
     door = Verifier()
@@ -289,4 +300,4 @@ async def test_token_is_undecided_without_keys(what: str) -> None:
 )
 def test_scopes_are_parsed_in_all_forms(claims: dict[str, Any], found: list[str]) -> None:
     """RFC 9068: scope. Ours: scp, as some providers call it."""
-    assert scopes(claims) == found
+    assert scopes(claims, "") == found
