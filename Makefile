@@ -27,7 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo docs images test test-long check check-style check-types check-layers check-names check-generated check-workflows check-deploy check-tracked \
 	surface openapi wheel mutants mutants-sample faults \
-	conformance bundle image notes sbom clients examples bench bench-check profile growth tokens load replicas lock clean
+	conformance inspector bundle image notes sbom clients examples bench bench-check profile growth tokens load replicas lock clean
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -55,9 +55,15 @@ demo: $(READY) ## Watch the server at work on a sandbox; no account needed
 SEED := $(shell date +%s)
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal --randomly-seed=$(SEED)
 
-test: $(READY) ## The tests; with branch coverage: COVERAGE=1; some: ARGS="-k name"; an order again: SEED=1
+test: $(READY) .cache/oidc-provider/ready ## The tests; with branch coverage: COVERAGE=1; some: ARGS="-k name"; an order again: SEED=1
 	@echo "Order of the tests: SEED=$(SEED)"
 	@$(PYTEST) $(or $(ARGS),-m "not long" $(if $(COVERAGE),--cov))
+
+# A certified OpenID provider, which tests/openid_provider.py puts into the shapes of products.
+.cache/oidc-provider/ready: tests/oidc_provider/package.json tests/oidc_provider/package-lock.json $(READY)
+	@mkdir -p $(@D) && cp tests/oidc_provider/package.json tests/oidc_provider/package-lock.json $(@D)
+	@$(NPM) ci --prefix $(@D) --silent --no-fund --no-audit
+	@touch $@
 
 test-long: $(READY) ## What is long by nature: fleets, browsers, races of processes
 	@echo "Order of the tests: SEED=$(SEED)"
@@ -185,6 +191,14 @@ clients: $(READY) .cache/clients/ready ## install, uninstall and the plugin with
 .cache/clients/ready: Makefile $(READY)
 	@mkdir -p $(@D)
 	@$(NPM) install --prefix $(@D) --no-save --silent --no-fund --no-audit $(CLIENTS)
+	@touch $@
+
+inspector: .cache/inspector/ready .cache/oidc-provider/ready ## Sign-in of the MCP Inspector at a certified OpenID provider, both from npm
+	@$(BIN)/python tests/inspector/run.py .cache/inspector
+
+.cache/inspector/ready: tests/inspector/package.json tests/inspector/package-lock.json $(READY)
+	@mkdir -p $(@D) && cp tests/inspector/package.json tests/inspector/package-lock.json $(@D)
+	@$(NPM) ci --prefix $(@D) --ignore-scripts --silent --no-fund --no-audit
 	@touch $@
 
 examples: $(READY) $(EXAMPLES) ## The examples for agent frameworks, each in an environment of its own

@@ -1,0 +1,414 @@
+"""Sign-in by a real MCP client at a real OpenID provider, by the recipes of docs/sign-in.md.
+
+Each recipe's team file is the one on the page, and its `Shape` is what the product does differently: the client's whole
+authorization code flow with PKCE runs against oidc-provider in that shape, over its own sign-in and consent pages.
+"""
+
+import re
+import tomllib
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import jwt
+import pytest
+from identity_provider import AUDIENCE, Provider
+from mcp import Client, MCPError
+from mcp.client.auth import OAuthFlowError
+from openid_provider import (
+    CALLBACK,
+    CLIENT_DOCUMENT,
+    Browser,
+    OpenIDProviders,
+    Shape,
+    Storage,
+    connected,
+    preregistered,
+    signing_in,
+    token_for,
+)
+from page_visitor import Visitor
+from team_world import Caller, TeamWorld, challenge
+
+from fastn_mcp.hosted.oidc import RETRY_AFTER, IssuerKeys
+from fastn_mcp.runtime import System
+
+pytestmark = pytest.mark.anyio
+
+PAGE = Path(__file__).parents[2] / "docs" / "sign-in.md"
+SITE = "https://fastn-mcp.example.com"
+SECRET = "of-the-page-and-long-enough"
+CLIENT_ID = "an-mcp-client"
+ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
+
+
+def snippets() -> dict[str, str]:
+    """Return the team files of the page by product."""
+    blocks = re.findall(r"```toml\n(# team.toml for (.+?)\n.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    return {product: text for text, product in blocks}
+
+
+SNIPPETS = snippets()
+
+
+def shape(product: str, *, path: str, **more: Any) -> Shape:
+    """Return a shape whose people are those of the product's team file, and a guest of no group."""
+    team = tomllib.loads(SNIPPETS[product])
+    groups = team.get("groups_claim", "groups")
+    admins, approvers = team["tenant"][0]["groups"], team["approvals"]["approver"][0]["groups"]
+    people: dict[str, dict[str, Any]] = {
+        "anna": {"name": "Anna Example", groups: admins + approvers},
+        "dana": {"name": "Dana Example", groups: approvers},
+        "gast": {"name": "Guest Example", groups: ["others"]},
+    }
+    if team.get("subject_claim") == "oid":
+        people = {name: claims | {"oid": f"oid-of-{name}"} for name, claims in people.items()}
+    page = {
+        "client_id": team["approvals"]["client_id"],
+        "client_secret": SECRET,
+        "redirect_uris": [f"{SITE}/approvals/callback"],
+    }
+    client = {"client_id": CLIENT_ID, "redirect_uris": [CALLBACK], "token_endpoint_auth_method": "none"}
+    return Shape(path, people, clients=(page, client), **more)
+
+
+KEYCLOAK = shape(
+    "Keycloak",
+    path="/realms/team",
+    token_claims={"aud": [AUDIENCE, "account"], "typ": "Bearer"},
+    has_registration=True,
+    keeps_registered_scope=True,
+)
+ENTRA = shape(
+    "Microsoft Entra ID",
+    path="/9a1b/v2.0",
+    scope_prefix=f"{AUDIENCE}/",
+    scope_claim="scp",
+    profile_claims=("roles", "oid"),
+    token_claims={"aud": "6d2c0f4e-0000-4000-8000-5b7a3c1e9f02", "ver": "2.0"},
+    refuses_other_resources=True,
+    hides_pkce=True,
+    is_pairwise=True,
+)
+OKTA = shape(
+    "Okta",
+    path="/oauth2/aus1fastn",
+    scope_claim="scp",
+    scope_list=True,
+    token_claims={"aud": AUDIENCE, "ver": 1, "sub": "{person}@example.com", "uid": "{person}"},
+)
+AUTH0 = shape(
+    "Auth0",
+    path="/auth0/",
+    typ="at+jwt",
+    profile_claims=(f"{SITE}/roles",),
+    token_claims={"permissions": []},
+    has_registration=True,
+)
+COGNITO = shape(
+    "Amazon Cognito",
+    path="/eu-central-1_TEAM",
+    scope_prefix=f"{AUDIENCE}/",
+    keeps_prefix=True,
+    profile_claims=("cognito:groups",),
+    token_claims={"token_use": "access"},
+)
+RECIPES = {"Keycloak": KEYCLOAK, "Microsoft Entra ID": ENTRA, "Okta": OKTA, "Auth0": AUTH0, "Amazon Cognito": COGNITO}
+each_recipe = pytest.mark.parametrize("product", RECIPES)
+
+
+@pytest.fixture(scope="session")
+def providers() -> Generator[OpenIDProviders]:
+    running = OpenIDProviders()
+    yield running
+    running.stop()
+
+
+@dataclass
+class Clock:
+    """The server's clock. The provider's is the machine's."""
+
+    stopped_at: datetime | None = None
+    monotonic: float = 1000.0
+
+    def system(self) -> System:
+        return System(now=lambda: self.stopped_at or datetime.now(UTC), monotonic=lambda: self.monotonic)
+
+
+@dataclass
+class Team:
+    """The server of a recipe's team file, in this process."""
+
+    world: TeamWorld
+    caller: Caller
+    clock: Clock
+
+    @property
+    def transport(self) -> httpx2.AsyncBaseTransport:
+        return self.caller.http._transport  # pyright: ignore[reportPrivateUsage]
+
+    @asynccontextmanager
+    async def client(self, browser: Browser, storage: Storage, mode: str = "auto") -> AsyncGenerator[Client]:
+        """Connect the SDK's client, whose person sits at a browser."""
+        async with connected(AUDIENCE, signing_in(AUDIENCE, browser, storage), self.transport, mode) as client:
+            yield client
+
+    @asynccontextmanager
+    async def browser(self, person: str | None) -> AsyncGenerator[Visitor]:
+        """Open the approval page, signed in at the provider if a person is named."""
+
+        async def provided(url: str, login: str) -> str:
+            return await Browser(login).authorize(url)
+
+        async with httpx2.AsyncClient(transport=self.transport, base_url=SITE) as http:
+            visitor = Visitor(http, SITE, provided)
+            if person is not None:
+                answer = await visitor.sign_in(person)
+                assert (answer.status_code, answer.headers.get("location")) == (303, "/approvals/"), answer.text
+            yield visitor
+
+
+@dataclass
+class Recipes:
+    """Factory of the recipes' servers."""
+
+    folder: Path
+    providers: OpenIDProviders
+
+    @asynccontextmanager
+    async def __call__(
+        self, product: str, shape: Shape, *, without: str | None = None, policy: str = ""
+    ) -> AsyncGenerator[Team]:
+        """Serve the product's team file, whose issuer is the shape, and maybe without one of its lines."""
+        issuer = self.providers.serve(shape)
+        text = SNIPPETS[product]
+        text = text.replace(f'"{tomllib.loads(text)["issuer"]}"', f'"{issuer}"')
+        if without is not None:
+            text = re.sub(rf"^{without} = .*\n", "", text, flags=re.MULTILINE)
+        file = self.folder / "policy.toml"
+        file.write_text(policy)
+        file.chmod(0o600)
+        text += 'approval_wait_seconds = 0\npolicy = "policy.toml"\n'
+        clock = Clock()
+        environment = {
+            "ACME_KEY": "fsk_test_acme",
+            "FASTN_APPROVALS_SECRET": SECRET,
+            "FASTN_STATE_SECRET": "s" * 32,
+        }
+        world = TeamWorld(self.folder, text, Provider(keys=[]), environment, system=clock.system())
+        world.keys = IssuerKeys(issuer, world.system)
+        async with world.served() as caller:
+            yield Team(world, caller, clock)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, providers: OpenIDProviders) -> Recipes:
+    return Recipes(tmp_path, providers)
+
+
+def registered(shape: Shape) -> Storage:
+    """Return the storage of a client that knows the id which an administrator gave it, or of one that registers."""
+    return Storage(client=None if shape.has_registration else preregistered(CLIENT_ID))
+
+
+@asynccontextmanager
+async def refused(team: Team, browser: Browser, storage: Storage) -> AsyncGenerator[httpx2.Response]:
+    """Sign in, and yield the server's answer to a call with the token, which it refuses."""
+    with suppress(BaseExceptionGroup, MCPError, httpx2.HTTPStatusError):
+        async with team.client(browser, storage) as client:
+            await client.call_tool("list_customers", {})
+    assert storage.tokens is not None
+    answer = await team.caller.call(storage.tokens.access_token, "list_customers")
+    assert answer.status_code in (401, 403)
+    yield answer
+
+
+def reason(answer: httpx2.Response) -> str | None:
+    """Return why a token was refused, by the challenge; None if it was not."""
+    return None if answer.is_success else challenge(answer)["error_description"]
+
+
+async def create_customer(team: Team, browser: Browser, storage: Storage) -> None:
+    async with team.client(browser, storage) as client:
+        await client.call_tool("create_customer", {"name": "Umbrella"})
+
+
+def test_page_has_a_team_file_for_each_recipe() -> None:
+    """docs/sign-in.md: every team file on the page is one that was signed in with."""
+    assert set(SNIPPETS) == set(RECIPES)
+
+
+@each_recipe
+async def test_recipe_signs_in_and_steps_up(product: str, recipe: Recipes) -> None:
+    """docs/sign-in.md: the client requests what it reads with, and more once a call needs it. The sign-in stays."""
+    shape = RECIPES[product]
+    browser, storage = Browser("anna"), registered(shape)
+    async with recipe(product, shape) as team, team.client(browser, storage) as client:
+        assert not (await client.call_tool("list_customers", {})).is_error
+        created = (await client.call_tool("create_customer", {"name": "Umbrella"})).structured_content
+        assert created is not None
+        assert (created["done"], created["account"]["profile"]) == ("create_customer", "acme")
+        first = set(team.world.team.initial_scopes)
+    steps_up = "fastn:write" not in first
+    assert browser.requested(shape) == ([first, first | {"fastn:write"}] if steps_up else [first])
+    assert browser.pages == ["login", "consent", *["consent"] * steps_up]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_client_with_a_metadata_document_steps_up(era: str, recipe: Recipes) -> None:
+    """docs/sign-in.md: a client that is known by its document (CIMD) registers nothing, and may request every scope."""
+    shape = replace(KEYCLOAK, has_registration=False, has_metadata_documents=True)
+    browser, storage = Browser("anna"), Storage()
+    async with (
+        recipe("Keycloak", shape, without="initial_scopes") as team,
+        team.client(browser, storage, ERAS[era]) as client,
+    ):
+        assert not (await client.call_tool("list_customers", {})).is_error
+        assert not (await client.call_tool("create_customer", {"name": "Umbrella"})).is_error
+    assert storage.client is not None
+    assert storage.client.client_id == CLIENT_DOCUMENT
+    assert browser.pages == ["login", "consent", "consent"]
+
+
+async def test_registered_client_cannot_step_up_where_its_scope_is_kept(recipe: Recipes) -> None:
+    """docs/sign-in.md, Keycloak: the reason for `initial_scopes`. A call that needs more is not made."""
+    browser, storage = Browser("anna"), Storage()
+    async with recipe("Keycloak", KEYCLOAK, without="initial_scopes") as team:
+        with pytest.raises(BaseExceptionGroup) as failed:
+            await create_customer(team, browser, storage)
+        assert failed.group_contains(OAuthFlowError)
+        assert storage.tokens is not None
+        found = await team.caller.result(storage.tokens.access_token, "list_customers", search="Umbrella")
+        assert found["data"] == []
+
+
+@each_recipe
+async def test_recipe_serves_nobody_of_other_groups(product: str, recipe: Recipes) -> None:
+    """docs/sign-in.md: who signs in and is in no group of the team file is served by no tenant."""
+    shape = RECIPES[product]
+    async with recipe(product, shape) as team, refused(team, Browser("gast"), registered(shape)) as answer:
+        assert answer.status_code == 403
+        assert "no account here is assigned to you" in answer.json()["error"]["message"]
+
+
+@each_recipe
+async def test_recipe_signs_in_at_the_approval_page(product: str, recipe: Recipes) -> None:
+    """docs/sign-in.md: approvers sign in with the page's own client. A requester is the same person there."""
+    shape = RECIPES[product]
+    storage = registered(shape)
+    policy = '[defaults]\ndestroy = "four_eyes"\n'
+    async with recipe(product, shape, policy=policy) as team:
+        async with team.client(Browser("anna"), storage) as client:
+            found = (await client.call_tool("list_customers", {"search": "Globex"})).structured_content
+            assert found is not None
+            waits = (
+                await client.call_tool("delete_customer", {"customer_id": found["data"][0]["id"]})
+            ).structured_content
+        assert waits is not None
+        assert waits["status"] == "approval_required"
+        async with team.browser("dana") as dana, team.browser("anna") as anna, team.browser(None) as guest:
+            assert "Signed in as Dana Example" in (page := await dana.look())
+            assert "One call waits for you" in page
+            assert "It is your own call, and others have to approve it." in await anna.look()
+            assert (await guest.sign_in("gast")).status_code == 403
+
+
+OPAQUE, OTHER_AUDIENCE = "It is not a signed JWT.", "It is for another audience."
+MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "keycloak-without-audience-mapper": ("Keycloak", {"aud": "account"}, OTHER_AUDIENCE),
+    "okta-with-the-default-audience": ("Okta", {"aud": "api://default"}, OTHER_AUDIENCE),
+    "auth0-without-resource-parameter": ("Auth0", {}, OPAQUE),
+    "google": ("Keycloak", {}, OPAQUE),
+    "entra-v1-tokens": ("Microsoft Entra ID", {"iss": "https://sts.windows.net/9a1b/"}, "It is from another issuer."),
+    "okta-without-uid": ("Okta", {"uid": None}, "It names no subject."),
+    "okta-without-the-scope": ("Okta", {"scp": ["openid"]}, "It needs fastn:read."),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+async def test_provider_set_up_wrongly_is_refused_with_the_reason(mistake: str, recipe: Recipes) -> None:
+    """docs/sign-in.md: what each mistake looks like. The challenge says why, and no tenant serves the caller."""
+    product, claims, why = MISTAKES[mistake]
+    shape = RECIPES[product]
+    shape = replace(shape, token_claims=shape.token_claims | claims, is_opaque=why == OPAQUE)
+    async with recipe(product, shape) as team, refused(team, Browser("anna"), registered(shape)) as answer:
+        assert reason(answer) == why
+
+
+async def test_resource_of_the_request_becomes_the_audience(recipe: Recipes) -> None:
+    """RFC 8707: the SDK's client names this server, and a token for another is refused."""
+    storage = Storage()
+    async with recipe("Auth0", AUTH0) as team, team.client(Browser("anna"), storage) as client:
+        assert not (await client.call_tool("list_customers", {})).is_error
+        assert storage.tokens is not None
+        assert jwt.decode(storage.tokens.access_token, options={"verify_signature": False})["aud"] == AUDIENCE
+        other = await token_for(team.world.team.issuer, CLIENT_ID, Browser("anna"), "https://other.example.com/mcp")
+        answer = await team.caller.call(other, "list_customers")
+        assert reason(answer) == "It is for another audience."
+
+
+async def test_expired_sign_in_is_refreshed_without_the_person(recipe: Recipes) -> None:
+    """OAuth 2.0: the refreshed token is for this server again."""
+    browser, storage = Browser("anna"), Storage()
+    async with recipe("Auth0", AUTH0) as team:
+        auth = signing_in(AUDIENCE, browser, storage)
+        async with connected(AUDIENCE, auth, team.transport) as client:
+            await client.call_tool("list_customers", {})
+            before = storage.tokens
+            auth.context.token_expiry_time = 1.0
+            assert not (await client.call_tool("list_customers", {})).is_error
+    assert before is not None
+    assert storage.tokens is not None
+    assert storage.tokens.access_token != before.access_token
+    assert browser.pages == ["login", "consent"]
+
+
+async def test_person_who_declines_consent_is_not_signed_in(recipe: Recipes) -> None:
+    """OAuth 2.0: no code, so no token, and no request beyond the first."""
+    storage = registered(OKTA)
+    async with recipe("Okta", OKTA) as team:
+        with pytest.raises(BaseExceptionGroup) as failed:
+            await create_customer(team, Browser("anna", consents=False), storage)
+        assert failed.group_contains(OAuthFlowError)
+    assert storage.tokens is None
+
+
+async def test_clocks_may_differ_by_the_leeway(recipe: Recipes) -> None:
+    """docs/hosting.md, `leeway_seconds`: a real token, read by servers whose clocks are behind and ahead."""
+    storage = registered(OKTA)
+    async with recipe("Okta", OKTA) as team:
+        async with team.client(Browser("anna"), storage) as client:
+            await client.call_tool("list_customers", {})
+        assert storage.tokens is not None
+        token = storage.tokens.access_token
+        claims = jwt.decode(token, options={"verify_signature": False})
+        issued, expires = (datetime.fromtimestamp(claims[name], UTC) for name in ("iat", "exp"))
+        seen: list[str | None] = []
+        for at, seconds in ((issued, -30), (issued, -31), (expires, 29), (expires, 30)):
+            team.clock.stopped_at = at + timedelta(seconds=seconds)
+            answer = await team.caller.call(token, "list_customers")
+            seen.append(reason(answer))
+    assert seen == [None, "It is not valid yet.", None, "It has expired."]
+
+
+async def test_rotated_key_is_read_and_the_withdrawn_one_refused(recipe: Recipes) -> None:
+    """docs/hosting.md: keys are read again when a token names a new one, at most every 30 seconds."""
+    old, new = registered(OKTA), registered(OKTA)
+    unknown = "It is signed by a key that the issuer does not publish."
+    async with recipe("Okta", OKTA) as team:
+        async with team.client(Browser("anna"), old) as client:
+            await client.call_tool("list_customers", {})
+        recipe.providers.serve(replace(OKTA, key=1))
+        async with refused(team, Browser("anna"), new) as answer:
+            assert reason(answer) == unknown
+        assert old.tokens is not None
+        assert new.tokens is not None
+        assert (await team.caller.call(old.tokens.access_token, "list_customers")).is_success
+        team.clock.monotonic += RETRY_AFTER
+        assert (await team.caller.call(new.tokens.access_token, "list_customers")).is_success
+        withdrawn = await team.caller.call(old.tokens.access_token, "list_customers")
+        assert reason(withdrawn) == unknown
