@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -138,6 +138,16 @@ class TenantBuilder:
 
     def page(self, tenants: Tenants, keys: IssuerKeys) -> Mount | None:
         """Return the approval page, or None without [approvals]. Raises `SettingsError` if it lacks a secret."""
+        team, url = self._team, self._team.page_url
+        if (sign_in := self.sign_in(keys)) is None or url is None:
+            return None
+        return mounted(
+            team, url, sign_in, self.state_secrets, tenants, self.ledger, self.is_leaving, self._system,
+            shares_ledger=is_shared(self._shared_settings["ledger"]),
+        )  # fmt: skip
+
+    def sign_in(self, keys: IssuerKeys) -> SignIn | None:
+        """Return the sign-in of the approval page, or None without [approvals]. Raises `SettingsError`."""
         team, approvals, url = self._team, self._team.approvals, self._team.page_url
         if approvals is None or url is None:
             return None
@@ -148,13 +158,8 @@ class TenantBuilder:
             )
         secret = approvals.secret(self._environment)
         self._log.add_secrets(secret)
-        system = self._system
         trust = replace(team.trust, subject_claim=approvals.subject_claim or team.subject_claim)
-        sign_in = SignIn(trust, keys, approvals.client_id, secret, approvals.scopes, f"{url}/callback", system)
-        return mounted(
-            team, url, sign_in, self.state_secrets, tenants, self.ledger, self.is_leaving, system,
-            shares_ledger=is_shared(self._shared_settings["ledger"]),
-        )  # fmt: skip
+        return SignIn(trust, keys, approvals.client_id, secret, approvals.scopes, f"{url}/callback", self._system)
 
     def settings(self, tenant: Tenant, own: CallerAccount | None = None) -> Settings:
         """Return the settings of a tenant, with the caller's key if `own`. Raises `SettingsError` if invalid."""
@@ -172,23 +177,36 @@ class TenantBuilder:
         return max(self.settings(tenant).approval_minutes for tenant in self._team.tenant) * 60.0
 
     def check(self) -> None:
-        """Check the settings, policy and webhook of every tenant at startup. Raises `SettingsError` on an error."""
+        """Check every tenant at startup. Raises `SettingsError` on the first error."""
+        for _, found in self.checks():
+            if isinstance(found, SettingsError):
+                raise found
+
+    def checks(self) -> Iterator[tuple[Tenant, Settings | SettingsError]]:
+        """Yield each tenant with its settings, or with what is wrong with them, its policy or its webhook."""
         seen: dict[str, str] = {}
         for tenant in self._team.tenant:
-            settings = self.settings(tenant)
-            policy_of(settings, self._environment, this_program(self._environment))
-            if settings.webhook_url is not None:
-                # Deferred import: only if configured.
-                from fastn_mcp.channels.webhook.webhook import secret_and_approvers
+            try:
+                yield tenant, self._checked(tenant, seen)
+            except SettingsError as error:
+                yield tenant, error
 
-                secret_and_approvers(settings, self._team.issuer)
-            account = account_of(settings)
-            if not tenant.caller_keys and account in seen:
-                raise SettingsError(
-                    f"The tenants {seen[account]} and {tenant.name} use the same account, {account}.",
-                    "Merge them into one tenant, or give each its own profile or env.",
-                )
-            seen[account] = tenant.name
+    def _checked(self, tenant: Tenant, seen: dict[str, str]) -> Settings:
+        settings = self.settings(tenant)
+        policy_of(settings, self._environment, this_program(self._environment))
+        if settings.webhook_url is not None:
+            # Deferred import: only if configured.
+            from fastn_mcp.channels.webhook.webhook import secret_and_approvers
+
+            secret_and_approvers(settings, self._team.issuer)
+        account = account_of(settings)
+        if not tenant.caller_keys and account in seen:
+            raise SettingsError(
+                f"The tenants {seen[account]} and {tenant.name} use the same account, {account}.",
+                "Merge them into one tenant, or give each its own profile or env.",
+            )
+        seen[account] = tenant.name
+        return settings
 
 
 def serve(
@@ -198,7 +216,7 @@ def serve(
     host, port = http_address(address)
     must_be_free(host, port, "Name another port: --http HOST:PORT")
     team, system = load_team(file), System()
-    process = _process(flags, os.environ)
+    process = process_settings(flags, os.environ)
     lines = logs.begin(process.log_level, process.log_file, process.secrets)
     with ExitStack() as closing:
         instrumentation = instrumentation_of(os.environ, lines, closing.callback)
@@ -254,8 +272,8 @@ _OF_THE_PROCESS = (
 )
 
 
-def _process(flags: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
-    """Load the settings of the process itself, apart from any tenant. Raises `SettingsError` if invalid."""
+def process_settings(flags: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
+    """Load the settings of the process, which all tenants share. Raises `SettingsError` if invalid."""
     variables = {name: environment[name] for name in _OF_THE_PROCESS if name in environment}
     return load({**flags, "api_key": "of-no-account"}, variables, None)
 

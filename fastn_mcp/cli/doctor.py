@@ -2,10 +2,13 @@
 
 import difflib
 import json
+import logging
 import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
+from urllib.parse import urlsplit
 
 import anyio
 import click
@@ -33,6 +36,8 @@ Exit codes:
   2  it cannot work: settings, network or key, or no operation answers
 """
 
+_LONGEST_TOKEN = 65_536
+
 _COLORS = {
     CheckResult.DIFFERS: "yellow",
     CheckResult.FAILED: "bright_red",
@@ -48,22 +53,42 @@ _COLORS = {
     "--write", type=click.Path(path_type=Path), help="Write the proposed settings to this file after you confirm."
 )
 @click.option("--yes", is_flag=True, help="Write without asking.")
+@click.option(
+    "--team",
+    type=click.Path(path_type=Path),
+    help="Check a team's server instead: this file, the identity provider, the ledger, and the proxy from outside.",
+)
+@click.option("--token-file", type=click.File(), help="With --team: an access token to try, in FILE, or - for stdin.")
+@click.option("--url", metavar="URL", help="With --team: the public address to try, if not the file's `url`.")
 @click.pass_obj
 def doctor(
-    start: StartOptions, as_json: bool, report: Path | None, record: Path | None, write: Path | None, yes: bool
+    start: StartOptions,
+    as_json: bool,
+    report: Path | None,
+    record: Path | None,
+    write: Path | None,
+    yes: bool,
+    team: Path | None,
+    token_file: TextIO | None,
+    url: str | None,
 ) -> int:
     """Check the settings, the network, the key, and each operation against your account. Changes nothing there.
 
     Each operation that reads is made once; one that changes something is asked for by OPTIONS, and never made. What
     differs is said with what to do, and proposed as settings.
+
+    With --team, run it where a replica runs, with its variables (FASTN_LEDGER, FASTN_STATE_SECRET).
     """
-    for path in (report, record, write):
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise SettingsError(f"{path} is a folder, or its folder does not exist.", "Name a file in a folder.")
-    if report is not None and report.suffix not in (".md", ".json"):
-        raise SettingsError("--report writes FILE.md or FILE.json.", "As in: --report doctor.md")
+    if team is None and (token_file is not None or url is not None):
+        raise click.UsageError("--token-file and --url are for --team.")
+    if team is not None and (record is not None or write is not None):
+        raise click.UsageError("--record and --write are for an account, not for --team.")
+    _check_files(report, record, write)
     now = datetime.now(UTC)
-    found = _examine(start)
+    if team is None:
+        found = _examine(start)
+    else:
+        found = anyio.run(_examine_team, start, team, token_file.read(_LONGEST_TOKEN) if token_file else None, url)
     data = document(found, now)
     if as_json:
         click.echo(json.dumps(data, indent=2))
@@ -76,6 +101,15 @@ def doctor(
     if write is not None:
         _write_proposal(write, found.proposal, yes=yes)
     return int(found.exit)
+
+
+def _check_files(report: Path | None, *others: Path | None) -> None:
+    """Raise `SettingsError` unless each file can be written."""
+    for path in (report, *others):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise SettingsError(f"{path} is a folder, or its folder does not exist.", "Name a file in a folder.")
+    if report is not None and report.suffix not in (".md", ".json"):
+        raise SettingsError("--report writes FILE.md or FILE.json.", "As in: --report doctor.md")
 
 
 def _examine(start: StartOptions) -> DoctorReport:
@@ -114,6 +148,50 @@ def _examine(start: StartOptions) -> DoctorReport:
             return found
 
     return anyio.run(examine_all)
+
+
+async def _examine_team(start: StartOptions, file: Path, token: str | None, url: str | None) -> DoctorReport:
+    # What is logged here is also found, in words.
+    logging.getLogger("fastn_mcp").addHandler(logging.NullHandler())
+    # Deferred imports: what serves a team.
+    from fastn_mcp.build.team import TenantBuilder, process_settings
+    from fastn_mcp.doctor.public import PublicAddress, check_public
+    from fastn_mcp.doctor.team import TeamTarget, check_durability, check_provider, check_settings, check_token
+    from fastn_mcp.hosted.oidc import IssuerKeys
+    from fastn_mcp.hosted.team_config import load_team
+    from fastn_mcp.server.log import JsonLines
+
+    state, system = start.state(), System()
+    try:
+        team, process = load_team(file), process_settings({}, os.environ)
+        builder = TenantBuilder(
+            team, process, os.environ, start.existing_config(), state, JsonLines(process.secrets), system,
+            sandboxed=start.sandboxed,
+        )  # fmt: skip
+    except SettingsError as error:
+        return DoctorReport(checks=[machine.wrong_settings(error, file)])
+    found = DoctorReport(urlsplit(url or team.url).netloc)
+    keys = IssuerKeys(team.issuer, system)
+    target = TeamTarget(team, builder, keys, system, token and token.strip())
+    with Console(stderr=True).status("Looking ...") as status:
+        found.checks += [*check_settings(target), machine.check_folder(state)]
+        status.update("Checking the ledger ...")
+        found.checks.append(await _check_ledger(process.ledger, state, system))
+        if is_shared(process.ledger):
+            from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger  # an optional extra
+
+            assert isinstance(builder.ledger, ValkeyLedger)  # noqa: S101 - what a shared ledger is
+            found.checks += await check_durability(builder.ledger, target.now())
+        await builder.ledger.aclose()
+        status.update("Asking the identity provider ...")
+        found.checks += [check async for check in check_provider(target)]
+        found.checks += [check async for check in check_token(target)]
+        status.update("Calling the public address ...")
+        address = PublicAddress(team, url or team.url, system, target.token, process.state_secrets)
+        found.checks += [check async for check in check_public(address)]
+        found.sent = address.sent
+    await keys.aclose()
+    return found
 
 
 async def _check_ledger(setting: str | None, folder: Path, system: System) -> Check:

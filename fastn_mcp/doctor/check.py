@@ -34,6 +34,9 @@ class CheckGroup(Enum):
     KEY = "key"
     READS = "reads"
     WRITES = "writes"
+    PROVIDER = "provider"
+    CALLER = "access token"
+    PUBLIC = "public address"
 
     def ok(self, name: str, seen: str, next_step: str = "", here: str = "") -> "Check":
         return Check(self, name, CheckResult.OK, seen, next_step, here)
@@ -68,7 +71,7 @@ class DoctorExit(IntEnum):
     CANNOT_WORK = 2
 
 
-_GATES = (CheckGroup.SETTINGS, CheckGroup.CONNECTION, CheckGroup.KEY)
+_OPERATIONS = {CheckGroup.READS, CheckGroup.WRITES}
 
 
 def exit_of(checks: Iterable[Check]) -> DoctorExit:
@@ -76,7 +79,8 @@ def exit_of(checks: Iterable[Check]) -> DoctorExit:
     found = list(checks)
     reads = [check.verdict for check in found if check.group is CheckGroup.READS]
     nothing_answers = CheckResult.FAILED in reads and not {CheckResult.OK, CheckResult.DIFFERS} & set(reads)
-    if nothing_answers or any(check.verdict is CheckResult.FAILED and check.group in _GATES for check in found):
+    failed = {check.group for check in found if check.verdict is CheckResult.FAILED}
+    if nothing_answers or not failed <= _OPERATIONS:
         return DoctorExit.CANNOT_WORK
     wrong = any(check.verdict in (CheckResult.DIFFERS, CheckResult.FAILED) for check in found)
     return DoctorExit.DIFFERENCES if wrong else DoctorExit.FINE

@@ -36,7 +36,7 @@ from fastn_mcp.config.keys import HttpToken
 from fastn_mcp.hosted.authentication import OWN_KEY, HostCheck, LocalAccess, TeamAccess
 from fastn_mcp.hosted.oidc import IssuerKeys
 from fastn_mcp.hosted.request_limits import bounded
-from fastn_mcp.hosted.response_mode import add_lifespan, choose_response_mode
+from fastn_mcp.hosted.response_mode import STREAM_PROBE, add_lifespan, choose_response_mode, stream_probe
 from fastn_mcp.hosted.team_config import Team, origin_of
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import Tokens
@@ -130,7 +130,8 @@ def team_application(
     )
     choose_response_mode(app, server, security)
     app.router.routes[:0] = _resource_metadata(team)
-    app.router.routes.extend([*health.routes(), *more])
+    probe = Route(f"{path}{STREAM_PROBE}", stream_probe, methods=["GET"])
+    app.router.routes.extend([*health.routes(), probe, *more])
     metadata = str(build_resource_metadata_url(AnyHttpUrl(team.url)))
     # Innermost middleware, because it needs the authenticated user.
     app.user_middleware.append(Middleware(TeamAccess, path, team, tokens, tenants, metadata))

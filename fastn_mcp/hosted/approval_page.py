@@ -1,6 +1,6 @@
 """The approval page of a team: approvers sign in and decide the requests assigned to them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -152,8 +152,7 @@ class TeamPageAccess:
         return self._system.now().timestamp()
 
     def _name(self, cookie: _Cookie) -> str:
-        # The prefix stops other hosts of the domain, and plain HTTP, from setting the cookie.
-        return f"{'__Host-' if self._secure else ''}fastn_{cookie}"
+        return _cookie_name(cookie, secure=self._secure)
 
     def _get(self, request: Request, cookie: _Cookie) -> str | None:
         return request.cookies.get(self._name(cookie))
@@ -167,6 +166,17 @@ class TeamPageAccess:
 
     def _delete(self, response: Response, cookie: _Cookie) -> None:
         response.delete_cookie(self._name(cookie), path="/", secure=self._secure, httponly=True, samesite="lax")
+
+
+def _cookie_name(cookie: _Cookie, *, secure: bool) -> str:
+    # The prefix stops other hosts of the domain, and plain HTTP, from setting the cookie.
+    return f"{'__Host-' if secure else ''}fastn_{cookie}"
+
+
+def opens_sign_in(seal: Seal, url: str, cookies: Mapping[str, str]) -> bool:
+    """Whether the page at `url` sealed the sign-in in these cookies with a secret of this seal."""
+    cookie = cookies.get(_cookie_name("sign_in", secure=url.startswith("https://")))
+    return seal.open("sign-in", cookie, SIGN_IN_HOLDS) is not None
 
 
 def _rejected(render: Render, request: Request, status: int, why: NotSignedIn) -> Response:

@@ -5,7 +5,7 @@ while the provider is unreachable, or how to bound the requests that unknown key
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, cast
@@ -15,6 +15,7 @@ import httpx2
 import jwt
 from pydantic_core import from_json
 
+from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 
 WELL_KNOWN = "/.well-known/openid-configuration"
@@ -30,13 +31,15 @@ class Provider:
 
     def __init__(self, issuer: str, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self.issuer = issuer
+        self.date: str | None = None
+        """Header `Date` of the last response."""
         self._transport = transport
 
     async def metadata(self) -> dict[str, Any]:
         """Fetch the discovery document."""
         found = await self.get(self.issuer.rstrip("/") + WELL_KNOWN)
         if found.get("issuer") != self.issuer:
-            raise ValueError("its discovery document names another issuer")
+            raise ValueError(f"its discovery document names another issuer, {quote(str(found.get('issuer')))}")
         return found
 
     def endpoint(self, metadata: Mapping[str, Any], name: str) -> str:
@@ -60,9 +63,15 @@ class Provider:
         status, body = await self._request("POST", address, data=dict(fields), headers=dict(headers))
         return status, _json_object(body)
 
+    async def visit(self, address: str) -> tuple[int, str]:
+        """Return the status at an address for a browser, and where it redirects."""
+        async with self._client.stream("GET", address, headers={"Accept": "text/html"}) as response:
+            return response.status_code, response.headers.get("location", "")
+
     async def _request(self, method: str, address: str, **content: Any) -> tuple[int, bytes]:
         body = bytearray()
         async with self._client.stream(method, address, **content) as response:
+            self.date = response.headers.get("date")
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > _MAX_BYTES:
@@ -134,6 +143,10 @@ class IssuerKeys:
     def has_keys(self) -> bool:
         """Whether cached keys exist that are still trusted."""
         return bool(self._keys) and self._system.monotonic() - self._refreshed < TRUST_FOR
+
+    def usable(self, algorithms: Sequence[str]) -> list[str]:
+        """Return those of the algorithms for which a key is cached."""
+        return [algorithm for algorithm in algorithms if any(_fits(key, algorithm) for key in self._keys)]
 
     async def reached(self) -> bool:
         """Whether tokens can be verified. Refresh the keys if none are cached."""

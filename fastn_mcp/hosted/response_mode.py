@@ -16,6 +16,8 @@ from mcp.server import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastn_mcp.guard.journal import ResponseDelivery, delivery
@@ -62,6 +64,22 @@ def choose_response_mode(
     # Replaces the inner app and does not wrap `app`, so that authentication still runs first.
     vars(streamed)["asgi_app"] = ResponseMode(streamed.asgi_app, whole.asgi_app, silence)
     add_lifespan(app, whole.run)
+
+
+STREAM_PROBE = "/stream"
+"""Path below MCP of a short stream, by which doctor sees whether a proxy passes each part on at once."""
+PROBE_SECONDS = 0.5
+
+
+async def stream_probe(_: Request) -> StreamingResponse:
+    """Answer with two keep-alives, `PROBE_SECONDS` apart. It needs no token, and holds nothing."""
+
+    async def pings() -> AsyncGenerator[bytes]:
+        yield _PING
+        await anyio.sleep(PROBE_SECONDS)
+        yield _PING
+
+    return StreamingResponse(pings(), headers={name.decode(): value.decode() for name, value in _STREAM})
 
 
 class ResponseMode:

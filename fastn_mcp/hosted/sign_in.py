@@ -12,13 +12,15 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import quote as percent_encode
 
 import anyio
 import httpx2
 
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.tokens import TokenRefused, Tokens, Trust
+from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
@@ -143,7 +145,41 @@ class SignIn:
             raise NotSignedIn("The operator has to set this up: approvers could not be matched with callers.")
         return metadata
 
+    async def rejection(self) -> str | None:
+        """Say why the provider rejects this client, as far as it says so without a person. Raises `NotSignedIn`.
+
+        A browser's request is made and not followed, and a code that was never issued is exchanged.
+        """
+        address, pending = await self.begin()
+        try:
+            status, location = await self._provider.visit(address)
+            if status >= 400:
+                return f"The provider answers the sign-in of client_id with {status}: the client or {self._redirect}."
+            sent = dict(parse_qsl(urlsplit(location).query)) if location.startswith(self._redirect) else {}
+            if error := sent.get("error"):
+                return f"The provider refuses the sign-in: {quote(error)}. {quote(sent.get('error_description', ''))}"
+            status, found = await self._token_response(await self._metadata(), "never-issued", pending.verifier)
+        except (OSError, ValueError, TypeError, KeyError, httpx2.TransportError) as error:
+            raise NotSignedIn(f"{_UNREACHABLE} {type(error).__name__}.") from None
+        if status == 401 or found.get("error") in ("invalid_client", "unauthorized_client"):
+            return f"The token endpoint does not accept the client and its secret: {quote(str(found.get('error')))}."
+        return None
+
     async def _exchange(self, metadata: Mapping[str, Any], code: str, verifier: str) -> str:
+        try:
+            status, found = await self._token_response(metadata, code, verifier)
+        except (OSError, ValueError, TypeError, KeyError, httpx2.TransportError) as error:
+            log.warning("a code could not be exchanged: %s", type(error).__name__)
+            raise NotSignedIn("The identity provider's response was invalid.") from None
+        token = found.get("id_token")
+        if status != 200 or not isinstance(token, str):
+            log.warning("a code was not exchanged: the provider answered %s", status)
+            raise NotSignedIn("The identity provider did not take this sign-in: it may have been used before.")
+        return token
+
+    async def _token_response(
+        self, metadata: Mapping[str, Any], code: str, verifier: str
+    ) -> tuple[int, dict[str, Any]]:
         fields = {
             "grant_type": "authorization_code",
             "code": code,
@@ -153,20 +189,11 @@ class SignIn:
         headers: dict[str, str] = {}
         methods: Any = metadata.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
         if "client_secret_basic" in methods:
-            pair = f"{quote(self._client, safe='')}:{quote(self._secret, safe='')}"
+            pair = f"{percent_encode(self._client, safe='')}:{percent_encode(self._secret, safe='')}"
             headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         else:
             fields |= {"client_id": self._client, "client_secret": self._secret}
-        try:
-            at = self._provider.endpoint(metadata, "token_endpoint")
-            with anyio.fail_after(10):
-                async with self._slots:
-                    status, found = await self._provider.post(at, fields, headers)
-        except (OSError, ValueError, TypeError, KeyError, httpx2.TransportError) as error:
-            log.warning("a code could not be exchanged: %s", type(error).__name__)
-            raise NotSignedIn("The identity provider's response was invalid.") from None
-        token = found.get("id_token")
-        if status != 200 or not isinstance(token, str):
-            log.warning("a code was not exchanged: the provider answered %s", status)
-            raise NotSignedIn("The identity provider did not take this sign-in: it may have been used before.")
-        return token
+        at = self._provider.endpoint(metadata, "token_endpoint")
+        with anyio.fail_after(10):
+            async with self._slots:
+                return await self._provider.post(at, fields, headers)

@@ -168,11 +168,17 @@ class Match(_Table):
 
     def holds(self, claims: Mapping[str, Any], groups_claim: str) -> bool:
         """Whether the claims of a sign-in match."""
+        return next(self.mismatches(claims, groups_claim), None) is None
+
+    def mismatches(self, claims: Mapping[str, Any], groups_claim: str) -> Iterator[tuple[str, list[str]]]:
+        """Yield each claim that does not match, with the values of which it needs one."""
         if self.subjects and claims.get("sub") not in self.subjects:
-            return False
+            yield "sub", self.subjects
         if self.groups and not _any_matches(self.groups, claims.get(groups_claim)):
-            return False
-        return all(_any_matches(patterns, claims.get(name)) for name, patterns in self.claims.items())
+            yield groups_claim, self.groups
+        for name, patterns in self.claims.items():
+            if not _any_matches(patterns, claims.get(name)):
+                yield name, patterns
 
     def index_keys(self) -> list[_IndexKey | None]:
         """Return index keys, one of which every matching sign-in has. None: any sign-in may match."""

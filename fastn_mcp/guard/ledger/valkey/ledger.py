@@ -9,7 +9,7 @@ from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.ledger.valkey.approvals import Requests, Scopes
 from fastn_mcp.guard.ledger.valkey.counters import Budgets, Marks
 from fastn_mcp.guard.ledger.valkey.journal import ValkeyJournal
-from fastn_mcp.guard.ledger.valkey.server import Address, Server
+from fastn_mcp.guard.ledger.valkey.server import Address, Durability, Server
 from fastn_mcp.runtime import System
 
 
@@ -21,6 +21,10 @@ class ValkeyLedger(Requests, Scopes, Budgets, Marks, ValkeyJournal, Ledger):
 
     async def revision(self) -> int:
         return int(await self._server.read("GET", self._revision) or 0)
+
+    async def durability(self) -> Durability:
+        """How the server keeps its data."""
+        return await self._server.durability()
 
     async def aclose(self) -> None:
         """Close the connections. The next use opens them again."""

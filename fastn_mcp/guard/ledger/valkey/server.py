@@ -160,6 +160,21 @@ def _script(name: str) -> tuple[str, str]:
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """How the server keeps its data. None where it does not say so to this user."""
+
+    appendonly: bool | None
+    appendfsync: str | None
+    maxmemory: int | None
+    maxmemory_policy: str | None
+    replicas: int | None
+    copies: int
+    """Number of replicas for which each change waits, by the ledger's address."""
+    time: float | None
+    """Its clock, as a Unix timestamp."""
+
+
 class Server:
     """Connections to the server, opened on first use and again after they were lost."""
 
@@ -200,6 +215,10 @@ class Server:
         answer = await self._asked(lambda client: _evaluated("gather", rest, client.execute_command))
         found = cast("list[list[str]]", answer)
         return [dict(zip(row[::2], row[1::2], strict=True)) for row in found if row]
+
+    async def durability(self) -> Durability:
+        """Ask how the server keeps its data, and the time."""
+        return await self._asked(partial(_durability, copies=self._address.copies))
 
     async def aclose(self) -> None:
         client, self._client, self._checked = self._client, None, None
@@ -305,6 +324,27 @@ async def _check(client: Client, *, is_first: bool) -> int:
     if is_first and not facts.get("aof_enabled"):
         log.warning("the shared ledger keeps nothing over its restart: set appendonly yes (docs/hosting.md)")
     return int(facts.get("evicted_keys") or 0)
+
+
+async def _durability(client: Client, copies: int) -> Durability:
+    async def permitted(*command: str) -> Any:
+        try:
+            return await client.execute_command(*command)
+        except (NoPermissionError, ResponseError):
+            return None
+
+    facts: dict[str, Any] = await permitted("INFO") or {}
+    sync: dict[str, str] = await permitted("CONFIG GET", "appendfsync") or {}
+    time: tuple[int, int] | None = await permitted("TIME")
+    return Durability(
+        appendonly=bool(facts["aof_enabled"]) if "aof_enabled" in facts else None,
+        appendfsync=sync.get("appendfsync"),
+        maxmemory=facts.get("maxmemory"),
+        maxmemory_policy=facts.get("maxmemory_policy"),
+        replicas=facts.get("connected_slaves"),
+        copies=copies,
+        time=None if time is None else time[0] + time[1] / 1e6,
+    )
 
 
 def _client(address: Address) -> Client:

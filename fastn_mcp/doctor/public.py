@@ -1,0 +1,227 @@
+"""Checks of a team's server from outside, through its public address and so through the proxy in front of it."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit
+
+import httpx2
+from mcp.server.auth.routes import build_resource_metadata_url
+from pydantic import AnyHttpUrl
+
+from fastn_mcp.client.account import TransportOptions, tls_context
+from fastn_mcp.doctor import machine
+from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
+from fastn_mcp.guard.seal import Seal
+from fastn_mcp.hosted.app import ALIVE
+from fastn_mcp.hosted.approval_page import opens_sign_in
+from fastn_mcp.hosted.response_mode import PROBE_SECONDS, STREAM_PROBE
+from fastn_mcp.hosted.team_config import Team, origin_of
+from fastn_mcp.redaction import quote
+from fastn_mcp.runtime import System
+
+_GROUP = CheckGroup.PUBLIC
+
+_NETWORK_HINTS = {
+    "DNS": "Check `url` of the team file, and its DNS record.",
+    "reach": "Check that the proxy listens there, and firewalls.",
+    "TLS": "Give the proxy a certificate for this host that clients trust, with its whole chain.",
+}
+
+_SIGN_INS = 6
+"""Sign-ins that are begun, each on a connection of its own, so that every replica is likely to answer one."""
+
+_MORE = 65_536
+"""Bytes over the limit of a body that is certainly too large."""
+
+_REJECTIONS = {
+    421: (
+        "Host is not passed on unchanged, or `hosts` lacks it: the server does not serve the host that arrives.",
+        "In nginx: proxy_set_header Host $http_host; elsewhere: preserve the host header.",
+    ),
+    404: ("Nothing is served at this path.", "Pass the path of `url` on unchanged, and /.well-known/ beside it."),
+    403: ("The request is forbidden before it reaches the server.", "Let the proxy, or its firewall, pass POST on."),
+}
+_NO_REPLICA = ("The proxy reaches no replica.", "Check that replicas run, and their addresses in the proxy.")
+
+
+@dataclass(slots=True)
+class PublicAddress:
+    """The public address of a team's server. `url` is by default that of the team file."""
+
+    team: Team
+    url: str
+    system: System
+    token: str | None = None
+    secrets: list[str] = field(default_factory=list[str])
+    transport: httpx2.AsyncBaseTransport | None = None
+    sent: int = 0
+
+    def at(self, path: str) -> str:
+        return f"{origin_of(self.url)}{path}"
+
+    @property
+    def metadata(self) -> str:
+        """Address of the protected resource metadata, as the server names it."""
+        return str(build_resource_metadata_url(AnyHttpUrl(self.team.url)))
+
+    @asynccontextmanager
+    async def client(self) -> AsyncGenerator[httpx2.AsyncClient]:
+        async def count(_: httpx2.Request) -> None:
+            self.sent += 1
+
+        verify = tls_context(TransportOptions()) if self.transport is None else True
+        async with httpx2.AsyncClient(
+            transport=self.transport, verify=verify, trust_env=False, timeout=10, event_hooks={"request": [count]}
+        ) as http:
+            yield http
+
+
+async def check_public(address: PublicAddress) -> AsyncIterator[Check]:
+    """Check the network and the proxy. Nothing is changed: the only signed-in request asks for the list of tools."""
+    if address.transport is None:
+        network, _ = await machine.check_network(address.url, TransportOptions(), {}, Proposal())
+        for check in network:
+            if check.name != "proxy":
+                hint = _NETWORK_HINTS.get(check.name, check.next) if check.verdict is CheckResult.FAILED else check.next
+                yield replace(check, group=_GROUP, next=hint)
+        if any(check.verdict is CheckResult.FAILED for check in network):
+            return
+    async with address.client() as http:
+        challenge = await _attempt(_challenge(address, http), "sign-in challenge")
+        yield challenge
+        yield await _attempt(_probe(address, http), "probe")
+        if challenge.verdict is not CheckResult.OK:
+            return
+        yield await _attempt(_metadata(address, http), "metadata")
+        yield await _attempt(_bodies(address, http), "body limits")
+        yield await _attempt(_stream(address, http), "streams")
+        if address.team.page_url is not None:
+            yield await _attempt(_page(address), "approval page address")
+        yield await _attempt(_signed_in(address, http), "signed-in call")
+
+
+async def _attempt(check: Awaitable[Check], name: str) -> Check:
+    try:
+        return await check
+    except (httpx2.TransportError, OSError) as error:
+        seen = f"The connection ended without an answer ({type(error).__name__})."
+        return _GROUP.failed(name, seen, "See the log of the proxy.")
+
+
+def _rejection(name: str, status: int, location: str | None) -> Check:
+    if location is not None:
+        seen = "It redirects, which MCP clients do not follow with a token."
+        return _GROUP.failed(name, seen, "Give `url` as it is in the end.", f"To {quote(location)}.")
+    seen, hint = _NO_REPLICA if status >= 500 else _REJECTIONS.get(status, ("It is not the server's answer.", ""))
+    return _GROUP.failed(name, f"It answers {status}. {seen}", hint or "See the log of the proxy.")
+
+
+async def _challenge(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
+    name = "sign-in challenge"
+    response = await http.post(address.url, json={"jsonrpc": "2.0", "id": 1, "method": "ping"})
+    if response.status_code != 401:
+        return _rejection(name, response.status_code, response.headers.get("location"))
+    named = response.headers.get("www-authenticate", "")
+    if f'resource_metadata="{address.metadata}"' not in named:
+        seen = "401, without the address of the metadata in WWW-Authenticate: clients cannot sign in."
+        return _GROUP.failed(name, seen, "Let the proxy pass WWW-Authenticate on.", f"It is {quote(named)}.")
+    return _GROUP.ok(name, "401 names the metadata, and Host arrives unchanged.")
+
+
+async def _probe(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
+    response = await http.get(address.at(ALIVE))
+    if response.status_code == 200 and _json(response).get("status") == "ok":
+        return _GROUP.ok("probe", f"{ALIVE} answers. Only who runs the replicas needs it.")
+    if response.status_code == 404:
+        return _GROUP.ok("probe", f"{ALIVE} is not passed on, as in deploy/nginx.conf.")
+    return _rejection("probe", response.status_code, response.headers.get("location"))
+
+
+async def _metadata(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
+    name, team = "metadata", address.team
+    response = await http.get(address.at(urlsplit(address.metadata).path))
+    found = _json(response)
+    if response.status_code != 200 or not found:
+        hint = "Pass /.well-known/oauth-protected-resource on to the server."
+        return _GROUP.failed(name, f"It answers {response.status_code}, without the metadata.", hint)
+    if found.get("resource") != team.url or found.get("authorization_servers") != [team.issuer]:
+        seen = "It names another resource or issuer: another server, or another team file, answers there."
+        here = f"resource {quote(found.get('resource'))}, issuer {quote(found.get('authorization_servers'))}"
+        return _GROUP.failed(name, seen, "Start each replica with the same team file.", here)
+    return _GROUP.ok(name, "Its resource is `url`, and it names the issuer.")
+
+
+async def _bodies(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
+    name, most = "body limits", address.team.limits.body_bytes
+
+    async def answered(size: int) -> int:
+        try:
+            return (await http.post(address.url, content=b" " * size)).status_code
+        except (httpx2.WriteError, httpx2.ReadError, httpx2.RemoteProtocolError):
+            return 413  # closed while it was sent
+
+    if await answered(most) == 413:
+        seen = f"The proxy takes less than body_bytes ({most}): longer calls fail."
+        return _GROUP.differs(name, seen, f"In nginx: client_max_body_size {most};")
+    if await answered(most + _MORE) != 413:
+        return _GROUP.ok(name, f"The proxy limits no body; the server reads {most} bytes.")
+    return _GROUP.ok(name, f"Bodies of {most} bytes are taken, and larger ones refused by the proxy.")
+
+
+async def _stream(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
+    name, began = "streams", None
+    async with http.stream("GET", f"{address.url}{STREAM_PROBE}") as response:
+        if response.status_code != 200:
+            return _rejection(name, response.status_code, response.headers.get("location"))
+        async for _ in response.aiter_raw():
+            began = began or address.system.monotonic()
+    if began is None or address.system.monotonic() - began < PROBE_SECONDS / 2:
+        seen = "The proxy holds answers back until they are complete: clients see no progress, and may give up."
+        return _GROUP.failed(name, seen, "Disable response buffering; in nginx: proxy_buffering off;")
+    return _GROUP.ok(name, "Each part arrives at once.")
+
+
+async def _page(address: PublicAddress) -> Check:
+    """Begin sign-ins at the page, and open what replicas sealed with the secret that is set here."""
+    name, url = "approval page address", str(address.team.page_url)
+    opened = 0
+    for _ in range(_SIGN_INS):
+        async with address.client() as http:
+            response = await http.get(f"{url}/login")
+        location = response.headers.get("location", "")
+        if response.status_code != 303:
+            return _rejection(name, response.status_code, location or None)
+        if parse_qs(urlsplit(location).query).get("redirect_uri") != [f"{url}/callback"]:
+            seen = "A replica names another redirect address: it has another team file."
+            return _GROUP.failed(name, seen, "Start each replica with the same team file.")
+        opened += bool(address.secrets) and opens_sign_in(Seal(address.secrets, address.system), url, response.cookies)
+    if not address.secrets:
+        hint = "Set FASTN_STATE_SECRET here as on the replicas, and run doctor again."
+        return _GROUP.skipped(name, "It answers. Whether replicas share a state secret was not tried.", hint)
+    if opened < _SIGN_INS:
+        seen = f"{_SIGN_INS - opened} of {_SIGN_INS} sign-ins were sealed with a state secret that is not this one."
+        return _GROUP.failed(name, seen, "Set the same FASTN_STATE_SECRET on each replica, and here.")
+    return _GROUP.ok(name, f"It answers, and {_SIGN_INS} sign-ins in a row were sealed with this state secret.")
+
+
+async def _signed_in(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
+    name = "signed-in call"
+    if address.token is None:
+        return _GROUP.skipped(name, "No token was given.", "--token-file FILE, or - for stdin.")
+    headers = {"Authorization": f"Bearer {address.token}", "Accept": "application/json, text/event-stream"}
+    response = await http.post(address.url, json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, headers=headers)
+    if response.status_code == 200:
+        return _GROUP.ok(name, "The list of tools arrives.")
+    error: Mapping[str, Any] = _json(response).get("error") or {}
+    here = quote(str(error.get("message", "")), 300)
+    return _GROUP.failed(name, f"It answers {response.status_code}.", "See the rows on the token.", here)
+
+
+def _json(response: httpx2.Response) -> Mapping[str, Any]:
+    try:
+        found = response.json()
+    except ValueError:
+        return {}
+    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}

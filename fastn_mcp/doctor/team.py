@@ -1,0 +1,350 @@
+"""Checks of a team's server: its file, tenants, secrets, ledger and clocks, its identity provider and a token."""
+
+import hashlib
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import httpx2
+import jwt
+
+from fastn_mcp.build.team import TenantBuilder
+from fastn_mcp.channels.page.view import ago, left
+from fastn_mcp.config.model import Settings
+from fastn_mcp.doctor.check import Check, CheckGroup
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.approval.quorum import ADMIN, DESTROY, READ, WRITE
+from fastn_mcp.guard.ledger.ledger import LedgerLost
+from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
+from fastn_mcp.hosted.sign_in import NotSignedIn
+from fastn_mcp.hosted.team_config import Team, Tenant
+from fastn_mcp.hosted.tokens import Tokens, scopes
+from fastn_mcp.redaction import quote
+from fastn_mcp.runtime import System
+
+if TYPE_CHECKING:
+    from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger  # an optional extra
+
+_CLOSE = 5.0
+"""Seconds by which clocks may differ without a word: replicas and the ledger should agree to a few seconds."""
+
+_SCOPES = (READ, WRITE, DESTROY, ADMIN)
+
+_NTP = "Synchronize both clocks (NTP)."
+
+
+@dataclass(frozen=True, slots=True)
+class TeamTarget:
+    """What to check, built as the server builds it."""
+
+    team: Team
+    builder: TenantBuilder
+    keys: IssuerKeys
+    system: System
+    token: str | None = None
+
+    def now(self) -> float:
+        return self.system.now().timestamp()
+
+
+# --- settings: the team file, tenants, the state secret -----------------------------------------------------------
+
+
+def check_settings(target: TeamTarget) -> Iterator[Check]:
+    """Check what the team file says, and the secrets of the process."""
+    team, group = target.team, CheckGroup.SETTINGS
+    listed = f"{len(team.tenant)} of tenants, {len(team.approvals.approver) if team.approvals else 0} of approvers"
+    yield group.ok("team file", f"It can be used. Rules: {listed}.", here=f"url {team.url}; issuer {team.issuer}")
+    for tenant, found in target.builder.checks():
+        yield _tenant(tenant, found)
+    yield _state_secret(target)
+
+
+def _tenant(tenant: Tenant, found: Settings | SettingsError) -> Check:
+    group, name = CheckGroup.SETTINGS, f"tenant {tenant.name}"
+    if isinstance(found, SettingsError):
+        seen = "It cannot be served: see beside it." if "/" in found.what else found.what
+        return group.failed(name, seen, found.next_step or "Correct the team file.", found.what)
+    for file in (tenant.api_key_file, tenant.webhook_secret_file, tenant.notify_secret_file):
+        if file is not None and _others_can_read(Path(file)):
+            seen = "Other users of this machine can read a file with a secret of it."
+            return group.differs(
+                name, seen, "Run chmod 600 on it, or chmod 700 on a folder above it.", f"It is {file}."
+            )
+    key = "each caller's own" if tenant.caller_keys else "readable"
+    return group.ok(name, f"Mode {found.mode}; key: {key}.")
+
+
+def _others_can_read(file: Path) -> bool:
+    """Whether other users can read a file of this user's, whose mode they could therefore change."""
+    if os.name == "nt":
+        return False
+    with suppress(OSError):
+        path = file.resolve()
+        return (
+            path.stat().st_uid == os.getuid()
+            and bool(path.stat().st_mode & 0o004)
+            and all(folder.stat().st_mode & 0o001 for folder in path.parents)
+        )
+    return False
+
+
+def _state_secret(target: TeamTarget) -> Check:
+    group, name = CheckGroup.SETTINGS, "state secret"
+    secrets = target.builder.state_secrets
+    if not secrets:
+        if target.team.approvals is not None:
+            seen = "FASTN_STATE_SECRET is not set, and [approvals] needs it."
+            return group.failed(name, seen, "Set it to the same 32 characters or more on each replica.")
+        return group.ok(name, "Not set. One process alone needs none.")
+    # Of the secret only this digest is ever shown, by which people compare replicas.
+    digest = hashlib.sha256(f"fastn-mcp state secret {secrets[0]}".encode()).hexdigest()[:8]
+    seen = "Set. It has to be the same on each replica."
+    if len(set(secrets[0])) < 8:
+        return group.differs(name, "It repeats a few characters, and could be guessed.", "Use: openssl rand -hex 32")
+    return group.ok(name, seen, here=f"Compare on each replica: {digest}.")
+
+
+# --- the ledger ------------------------------------------------------------------------------------------------------
+
+
+async def check_durability(ledger: "ValkeyLedger", now: float) -> list[Check]:
+    """Check how a shared ledger that can be reached keeps its data, and its clock."""
+    group = CheckGroup.SETTINGS
+    try:
+        found = await ledger.durability()
+    except LedgerLost:
+        return []
+    checks: list[Check] = []
+    if found.appendonly is None:
+        hint = "Allow +info to its user, or ask: INFO persistence, CONFIG GET appendfsync."
+        checks.append(group.skipped("ledger durability", "This user may not ask how it keeps its data.", hint))
+    elif not found.appendonly:
+        seen = "It keeps nothing over a restart: approvals, budgets and used nonces begin again."
+        checks.append(group.differs("ledger durability", seen, "Set: appendonly yes, appendfsync always"))
+    elif found.appendfsync not in (None, "always"):
+        seen = f"appendfsync {found.appendfsync}: a crash can lose the last second, and an approval used in it."
+        checks.append(group.differs("ledger durability", seen, "Set: appendfsync always; or accept that risk."))
+    else:
+        sync = "appendfsync always" if found.appendfsync else "appendfsync may not be asked (+config|get)"
+        checks.append(group.ok("ledger durability", f"appendonly yes, {sync}."))
+    if found.maxmemory_policy not in (None, "noeviction"):  # with maxmemory it is refused, and was reported before
+        seen = f"maxmemory-policy {found.maxmemory_policy}: once maxmemory is set, it may forget used approvals."
+        checks.append(group.differs("ledger eviction", seen, "Set: maxmemory-policy noeviction"))
+    elif found.maxmemory_policy is not None:
+        checks.append(group.ok("ledger eviction", "maxmemory-policy noeviction."))
+    if found.replicas and not found.copies:
+        seen = "It has replicas, and changes do not wait for one: a failover can bring back used approvals."
+        checks.append(group.differs("ledger replicas", seen, "Add copies=1 to FASTN_LEDGER."))
+    if found.time is not None:
+        checks.append(_clock(group, "ledger clock", found.time - now, _CLOSE, "An approval expires by both clocks."))
+    return checks
+
+
+def _clock(group: CheckGroup, name: str, ahead: float, most: float, why: str) -> Check:
+    if abs(ahead) <= most:
+        return group.ok(name, f"It agrees with this machine's to {most:.0f} seconds.")
+    side = "ahead of" if ahead > 0 else "behind"
+    return group.differs(name, f"It is {abs(ahead):.0f} seconds {side} this machine's. {why}", _NTP)
+
+
+# --- the identity provider -------------------------------------------------------------------------------------------
+
+
+async def check_provider(target: TeamTarget) -> AsyncIterator[Check]:
+    """Check the issuer's discovery document, keys, clock and registration, and the client of the approval page."""
+    group, team, provider = CheckGroup.PROVIDER, target.team, target.keys.provider
+    try:
+        metadata = await provider.metadata()
+    except (OSError, ValueError, TypeError, httpx2.TransportError) as error:
+        what = str(error) or "no answer"
+        seen = "Its discovery document cannot be read: no token can be verified."
+        hint = "Check `issuer` in the team file, to the letter, and the network of this machine."
+        yield group.failed("issuer", seen, hint, f"{type(error).__name__}: {quote(what)}")
+        return
+    yield group.ok("issuer", "It names this issuer.", here=team.issuer)
+    if provider.date is not None:
+        yield _issuer_clock(target, provider.date)
+    await target.keys.refresh()
+    yield _signing_keys(target)
+    yield _registration(metadata)
+    methods = metadata.get("code_challenge_methods_supported")
+    if not isinstance(methods, list) or "S256" not in methods:
+        seen = "It does not publish S256 in code_challenge_methods_supported: MCP clients have to refuse it."
+        yield group.differs("PKCE", seen, "Enable PKCE with S256 at the provider, and its publication.")
+    else:
+        yield group.ok("PKCE", "S256.")
+    if team.approvals is not None:
+        yield await _page_client(target)
+
+
+def _issuer_clock(target: TeamTarget, date: str) -> Check:
+    try:
+        ahead = parsedate_to_datetime(date).timestamp() - target.now()
+    except ValueError:
+        return CheckGroup.PROVIDER.skipped("issuer clock", "Its Date cannot be read.", "Compare the clocks by hand.")
+    most = max(_CLOSE, target.team.leeway_seconds / 2)
+    return _clock(CheckGroup.PROVIDER, "issuer clock", ahead, most, "Beyond leeway_seconds its tokens are refused.")
+
+
+def _signing_keys(target: TeamTarget) -> Check:
+    group, team = CheckGroup.PROVIDER, target.team
+    if not target.keys.has_keys:
+        seen, hint = "Its keys cannot be read: no token can be verified.", "Open its jwks_uri from this machine."
+        return group.failed("signing keys", seen, hint)
+    usable = target.keys.usable(team.algorithms)
+    if not usable:
+        seen = "It publishes no key for an algorithm that the team file accepts."
+        return group.failed("signing keys", seen, "Sign with RS256 or ES256, or add the algorithm to `algorithms`.")
+    return group.ok("signing keys", f"Keys for {', '.join(usable)}.")
+
+
+def _registration(metadata: Mapping[str, Any]) -> Check:
+    """Say how MCP clients get a client id. docs/sign-in.md says it for each client."""
+    offered: list[str] = []
+    if metadata.get("client_id_metadata_document_supported") is True:
+        offered.append("Client ID metadata documents (CIMD): clients that publish one need nothing else")
+    if metadata.get("registration_endpoint"):
+        offered.append("Dynamic registration (DCR): MCP clients register themselves")
+    if offered:
+        return CheckGroup.PROVIDER.ok("client registration", f"{'; '.join(offered)}.")
+    seen = "Neither CIMD nor DCR: only clients that take a client id from their settings can sign in."
+    hint = "Create a client with the redirect addresses of each MCP client: docs/sign-in.md."
+    return CheckGroup.PROVIDER.differs("client registration", seen, hint)
+
+
+async def _page_client(target: TeamTarget) -> Check:
+    group, name = CheckGroup.PROVIDER, "approval client"
+    here = f"Its redirect address is {target.team.page_url}/callback."
+    try:
+        sign_in = target.builder.sign_in(target.keys)
+        if sign_in is None:
+            return group.skipped(name, "There is none.", "Nothing to do.")
+        wrong = await sign_in.rejection()
+    except SettingsError as error:
+        return group.failed(name, "The secret of its client cannot be read.", "Correct client_secret_file.", error.what)
+    except NotSignedIn as error:
+        return group.failed(name, str(error), "Correct [approvals] in the team file; see docs/hosting.md.", here)
+    if wrong is not None:
+        hint = "Compare client_id, client_secret_file and the registered redirect address with the provider's."
+        return group.failed(name, "The provider does not accept its client.", hint, f"{wrong} {here}")
+    return group.ok(name, "Its client, secret and redirect address are accepted.", here=here)
+
+
+# --- a token ---------------------------------------------------------------------------------------------------------
+
+
+async def check_token(target: TeamTarget) -> AsyncIterator[Check]:
+    """Verify the token as the server does, and compare what it holds with what is needed."""
+    group, team = CheckGroup.CALLER, target.team
+    if target.token is None:
+        hint = "Give one that a client of yours got: --token-file FILE, or - for stdin."
+        yield group.skipped("token", "None was given.", hint)
+        return
+    tokens = Tokens(team.trust, target.keys, target.system)
+    try:
+        reason = None if await tokens.verify_token(target.token) else await tokens.reason(target.token)
+    except NoKeys:
+        yield group.failed("token", "It cannot be verified without the issuer's keys.", "See the checks above.")
+        return
+    claims = _claims(target.token)
+    if claims is None:
+        hint = "The provider issues opaque tokens: register url as a resource (an API) there, and request it."
+        yield group.failed("token", f"Refused: {reason}", hint)
+        return
+    if reason is None:
+        yield group.ok("token", "Its signature and times are right, and it is for this server.")
+    else:
+        yield group.failed("token", f"Refused: {reason}", "The rows below say what it holds; none of it is trusted.")
+    for check in (_issuer(team, claims), _audience(team, claims), _times(target, claims), _scopes(claims)):
+        yield check
+    yield _tenant_of(team, claims, "is" if reason is None else "would be")
+
+
+def _claims(token: str) -> dict[str, Any] | None:
+    """Return what a token claims, whoever signed it. Only to show it."""
+    with suppress(jwt.PyJWTError, ValueError, RecursionError):
+        return jwt.decode(token, options={"verify_signature": False})
+    return None
+
+
+def _issuer(team: Team, claims: Mapping[str, Any]) -> Check:
+    held, here = claims.get("iss"), f"It has {quote(claims.get('iss'))}; needed is {quote(team.issuer)}."
+    if held == team.issuer:
+        return CheckGroup.CALLER.ok("token issuer", "The one of the team file.")
+    seen = "Its iss is not `issuer` of the team file, to the letter."
+    return CheckGroup.CALLER.failed(
+        "token issuer", seen, "Copy iss into the team file, if that provider is meant.", here
+    )
+
+
+def _audience(team: Team, claims: Mapping[str, Any]) -> Check:
+    wanted, held = team.trust.audience, claims.get("aud")
+    if wanted in _values(held):
+        return CheckGroup.CALLER.ok("token audience", "It is for this server.")
+    seen = "It has no aud." if held is None else "Its aud is not this server's."
+    hint = "Let the provider put it there (`resource`, or an audience of the API), or set `audience` in the team file."
+    return CheckGroup.CALLER.failed("token audience", seen, hint, f"It has {quote(held)}; needed is {quote(wanted)}.")
+
+
+def _times(target: TeamTarget, claims: Mapping[str, Any]) -> Check:
+    group, expires, now = CheckGroup.CALLER, claims.get("exp"), target.now()
+    if not isinstance(expires, (int, float)):
+        return group.failed("token expiry", "It has no exp.", "Let the provider issue tokens that expire.")
+    at = datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if 0 <= expires < 1e11 else "never"
+    if now >= expires + target.team.leeway_seconds:
+        seen = f"It expired {ago(now - expires)}."
+        return group.failed(
+            "token expiry", seen, "Give a new token, and compare the issuer's clock above.", f"exp is {at}."
+        )
+    since = claims.get("nbf", claims.get("iat"))
+    if isinstance(since, (int, float)) and since > now + target.team.leeway_seconds:
+        return group.failed("token expiry", f"It is valid in {left(since - now)}, not yet.", _NTP)
+    return group.ok("token expiry", f"It is valid for {left(expires - now)} more.", here=f"exp is {at}.")
+
+
+def _scopes(claims: Mapping[str, Any]) -> Check:
+    held = scopes(claims)
+    here = f"It has {quote(' '.join(held))}."
+    if READ not in held:
+        seen = f"It lacks {READ}: every call is refused."
+        hint = f"Create {', '.join(_SCOPES)} at the provider, and let the client have them."
+        return CheckGroup.CALLER.failed("token scopes", seen, hint, here)
+    lacking = ", ".join(scope for scope in _SCOPES if scope not in held)
+    seen = f"{READ}. Requested when a call needs it: {lacking}." if lacking else "All four."
+    return CheckGroup.CALLER.ok("token scopes", seen, here=here)
+
+
+def _tenant_of(team: Team, claims: Mapping[str, Any], served: str) -> Check:
+    group, tenant = CheckGroup.CALLER, team.tenant_of(claims)
+    others = [_not_served(team, each, claims, tenant) for each in team.tenant if each is not tenant]
+    here = " ".join(others)
+    if tenant is not None:
+        return group.ok("token tenant", f"It {served} served by the tenant {tenant.name}.", here=here)
+    if "_claim_names" in claims and team.groups_claim in cast("Mapping[str, Any]", claims["_claim_names"]):
+        seen = "No tenant serves it: the person is in more groups than the provider puts into a token."
+        return group.failed("token tenant", seen, "Let it emit only groups that are assigned to the application.", here)
+    wanted = {name for each in team.tenant for name, _ in each.mismatches(claims, team.groups_claim)}
+    absent = sorted(name for name in wanted if name not in claims)
+    lacks = f" It has no claim {', '.join(absent)}." if absent else ""
+    hint = "Let the provider put that claim into access tokens, or correct [[tenant]] in the team file."
+    return group.failed("token tenant", f"No tenant serves it.{lacks}", hint, here)
+
+
+def _not_served(team: Team, tenant: Tenant, claims: Mapping[str, Any], chosen: Tenant | None) -> str:
+    """Say why a tenant does not serve a token."""
+    missing = next(tenant.mismatches(claims, team.groups_claim), None)
+    if missing is None:
+        return f"{tenant.name} would serve it too, and comes after {chosen.name if chosen else ''} in the file."
+    claim, wanted = missing
+    held = f"is {quote(claims[claim])}" if claim in claims else "is not there"
+    return f"Not {tenant.name}: {claim} {held}, and has to be one of {quote(wanted)}."
+
+
+def _values(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else [value]

@@ -1,0 +1,485 @@
+"""Doctor's checks of a team's server: what each mistake of an administrator is called, and its next step."""
+
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from identity_provider import AUDIENCE, ISSUER, Provider, listening
+from ports import free_port
+from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from team_world import HEAD, KEYS, TENANTS, TeamWorld
+from valkey_server import ValkeyServer
+from world import Clock
+
+from fastn_mcp.build.ledger import ledger_at
+from fastn_mcp.build.team import application
+from fastn_mcp.doctor.check import Check, CheckResult, exit_of
+from fastn_mcp.doctor.public import PublicAddress, check_public
+from fastn_mcp.doctor.team import TeamTarget, check_durability, check_provider, check_settings, check_token
+from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
+from fastn_mcp.hosted import response_mode
+from fastn_mcp.runtime import System
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "0123456789abcdef0123456789abcdef"
+CLIENT = "fastn-approvals"
+PAGE = f"""
+[approvals]
+client_id = "{CLIENT}"
+client_secret_env = "PAGE_SECRET"
+
+[[approvals.approver]]
+groups = ["approvers"]
+"""
+ENVIRONMENT = KEYS | {"PAGE_SECRET": CLIENT[::-1], "FASTN_STATE_SECRET": SECRET}
+OK, FAILED, DIFFERS, SKIPPED = CheckResult.OK, CheckResult.FAILED, CheckResult.DIFFERS, CheckResult.SKIPPED
+
+
+def world_in(folder: Path, text: str = HEAD + PAGE + TENANTS, secret: str = SECRET, **metadata: Any) -> TeamWorld:
+    provider = Provider()
+    provider.metadata = {
+        "code_challenge_methods_supported": ["S256"],
+        "registration_endpoint": f"{ISSUER}/r",
+    } | metadata
+    folder.mkdir(exist_ok=True)
+    return TeamWorld(folder, text, provider, ENVIRONMENT | {"FASTN_STATE_SECRET": secret})
+
+
+def target_of(world: TeamWorld, token: str | None = None, system: System | None = None) -> TeamTarget:
+    return TeamTarget(world.team, world.opening, world.keys, system or world.system, token)
+
+
+async def by_name(checks: AsyncIterator[Check]) -> Mapping[str, Check]:
+    return {check.name: check async for check in checks}
+
+
+async def checked_token(world: TeamWorld, token: str) -> Mapping[str, Check]:
+    return await by_name(check_token(target_of(world, token)))
+
+
+def wrong(checks: Mapping[str, Check]) -> set[str]:
+    """Names of the checks that found something. Each says what to do next."""
+    found = {name for name, check in checks.items() if check.verdict in (FAILED, DIFFERS)}
+    assert all(checks[name].next for name in found)
+    return found
+
+
+# --- settings -------------------------------------------------------------------------------------------------------
+
+
+def test_tenant_without_its_key_is_named(tmp_path: Path) -> None:
+    """Ours: every tenant is checked, not only the first wrong one, and a path stays at the terminal."""
+    text = HEAD + TENANTS.replace('api_key_env = "GLOBEX_KEY"', 'api_key_file = "none.key"')
+    found = {check.name: check for check in check_settings(target_of(world_in(tmp_path, text)))}
+    assert wrong(found) == {"tenant globex"}
+    assert "none.key" in found["tenant globex"].here
+    assert str(tmp_path) not in found["tenant globex"].seen
+    assert found["tenant own"].verdict is OK
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
+def test_key_file_that_others_can_read_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours: unless a folder above it is closed to them."""
+    text = HEAD + TENANTS.replace('api_key_env = "GLOBEX_KEY"', 'api_key_file = "globex.key"')
+    world = world_in(tmp_path / "team", text)
+    file = tmp_path / "team" / "globex.key"
+    file.write_text("fsk_test_globex")
+    for folder in file.parents:
+        if folder.stat().st_uid == os.getuid() and folder.is_relative_to(tmp_path):
+            folder.chmod(0o755)
+    is_open = all(folder.stat().st_mode & 0o001 for folder in file.parents)  # pytest's own folder is private
+    file.chmod(0o644)
+    found = {check.name: check for check in check_settings(target_of(world))}
+    assert found["tenant globex"].verdict is (DIFFERS if is_open else OK)
+    monkeypatch.setattr(Path, "parents", property(lambda _: ()))
+    found = {check.name: check for check in check_settings(target_of(world))}
+    assert found["tenant globex"].verdict is DIFFERS
+    file.chmod(0o600)
+    found = {check.name: check for check in check_settings(target_of(world))}
+    assert found["tenant globex"].verdict is OK
+
+
+@pytest.mark.parametrize(
+    ("secret", "verdict"), [(SECRET, OK), ("", FAILED), ("a" * 40, DIFFERS), (f"{SECRET[::-1]},{SECRET}", OK)]
+)
+def test_state_secret_is_judged_and_never_shown(secret: str, verdict: CheckResult, tmp_path: Path) -> None:
+    """Ours: people compare replicas by a digest."""
+    world = world_in(tmp_path, secret=secret) if secret else world_in(tmp_path, HEAD + TENANTS)
+    world.team = replace_approvals(world) if not secret else world.team
+    found = {check.name: check for check in check_settings(target_of(world))}["state secret"]
+    assert found.verdict is verdict
+    assert not secret or secret not in found.seen + found.here + found.next
+
+
+def replace_approvals(world: TeamWorld) -> Any:
+    """Return the team with a page, for which the process has no state secret."""
+    other = world_in(world.folder / "other")
+    world.opening.state_secrets = []
+    return other.team
+
+
+# --- the ledger -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (("--appendonly", "yes", "--appendfsync", "always"), set[str]()),
+        (("--appendonly", "yes"), {"ledger durability"}),
+        ((), {"ledger durability"}),
+        (("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "allkeys-lru"), {"ledger eviction"}),
+    ],
+    ids=["as asked for", "everysec", "nothing kept", "may forget"],
+)
+async def test_settings_of_the_ledger_are_those_of_the_page(
+    options: tuple[str, ...], found: set[str], tmp_path: Path
+) -> None:
+    """docs/hosting.md, what the ledger needs."""
+    server = ValkeyServer(tmp_path, options).start()
+    ledger = ledger_at(server.url(), tmp_path, System())
+    assert isinstance(ledger, ValkeyLedger)
+    try:
+        now = System().now().timestamp()
+        checks = {check.name: check for check in await check_durability(ledger, now)}
+        assert wrong(checks) == found
+        late = {check.name: check for check in await check_durability(ledger, now - 60)}
+        assert late["ledger clock"].verdict is DIFFERS
+        assert "60 seconds ahead" in late["ledger clock"].seen
+    finally:
+        await ledger.aclose()
+        server.stop()
+
+
+# --- the identity provider ------------------------------------------------------------------------------------------
+
+
+async def test_provider_without_a_fault_has_no_finding(tmp_path: Path) -> None:
+    """Ours: discovery, keys, registration, PKCE, and the client of the page with its secret."""
+    found = await by_name(check_provider(target_of(world_in(tmp_path))))
+    assert wrong(found) == set()
+    assert list(found) == ["issuer", "signing keys", "client registration", "PKCE", "approval client"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"registration_endpoint": None}, "Neither CIMD nor DCR"),
+        ({"registration_endpoint": None, "client_id_metadata_document_supported": True}, "(CIMD)"),
+        (
+            {"client_id_metadata_document_supported": True},
+            "(CIMD): clients that publish one need nothing else; D",
+        ),
+    ],
+)
+async def test_registration_says_which_clients_work(metadata: dict[str, Any], words: str, tmp_path: Path) -> None:
+    """MCP, authorization: client ID metadata documents, pre-registration, dynamic registration."""
+    found = await by_name(check_provider(target_of(world_in(tmp_path, **metadata))))
+    assert words in found["client registration"].seen
+    assert (found["client registration"].verdict is OK) is ("Neither" not in words)
+
+
+async def test_provider_without_pkce_differs(tmp_path: Path) -> None:
+    """MCP, authorization: clients refuse a provider that does not publish S256."""
+    found = await by_name(check_provider(target_of(world_in(tmp_path, code_challenge_methods_supported=["plain"]))))
+    assert wrong(found) == {"PKCE"}
+
+
+async def test_other_issuer_is_named_at_the_terminal(tmp_path: Path) -> None:
+    """RFC 8414: the issuer is compared to the letter."""
+    found = await by_name(check_provider(target_of(world_in(tmp_path, issuer=f"{ISSUER}/"))))
+    assert wrong(found) == set(found) == {"issuer"}
+    assert f"{ISSUER}/" in found["issuer"].here
+
+
+async def test_provider_without_a_usable_key_fails(tmp_path: Path) -> None:
+    """Ours: `algorithms` of the team file decide."""
+    found = await by_name(check_provider(target_of(world_in(tmp_path, f'algorithms = ["ES256"]\n{HEAD}{TENANTS}'))))
+    assert wrong(found) == {"signing keys"}
+
+
+@pytest.mark.parametrize(("secret", "client"), [("wrong", CLIENT), (CLIENT[::-1], "another")])
+async def test_client_of_the_page_is_tried(secret: str, client: str, tmp_path: Path) -> None:
+    """Ours: by a code that was never issued, so that nobody signs in."""
+    world = world_in(tmp_path, HEAD + PAGE.replace(CLIENT, client) + TENANTS)
+    world.environment["PAGE_SECRET"] = secret
+    found = await by_name(check_provider(target_of(world)))
+    assert wrong(found) == {"approval client"}
+    assert "/approvals/callback" in found["approval client"].here
+    assert secret not in str(found)
+
+
+async def test_redirect_address_that_the_provider_rejects_is_a_finding(tmp_path: Path) -> None:
+    """OpenID Connect Core, 3.1.2.2: an unknown redirect address gets an error page, not a redirect."""
+    world = world_in(tmp_path)
+
+    async def rejects(scope: Scope, receive: Receive, send: Send) -> None:
+        rejected = scope["path"].endswith("/authorize")
+        app: ASGIApp = PlainTextResponse("invalid redirect_uri", 400) if rejected else world.provider.app
+        await app(scope, receive, send)
+
+    keys = type(world.keys)(world.team.issuer, world.system, httpx2.ASGITransport(app=rejects))
+    found = await by_name(check_provider(replace(target_of(world), keys=keys)))
+    assert wrong(found) == {"approval client"}
+    assert "400" in found["approval client"].here
+
+
+@pytest.mark.parametrize(("late", "verdict"), [(0.0, OK), (120.0, DIFFERS)])
+async def test_clock_of_the_provider_is_compared(late: float, verdict: CheckResult, tmp_path: Path) -> None:
+    """Ours: beyond leeway_seconds tokens are refused, though nobody has made a mistake in the team file."""
+    port = free_port()
+    with listening(Provider(f"http://127.0.0.1:{port}").app, port) as at:
+        world = TeamWorld(tmp_path, HEAD.replace(ISSUER, at) + TENANTS)
+        keys = type(world.keys)(at, world.system)
+        clock = Clock()
+        clock.at = world.system.now() - timedelta(seconds=late)
+        found = await by_name(check_provider(replace(target_of(world, system=clock.system()), keys=keys)))
+        await keys.aclose()
+    assert found["issuer clock"].verdict is verdict
+
+
+# --- a token --------------------------------------------------------------------------------------------------------
+
+
+async def test_good_token_gets_its_tenant_and_why_not_the_others(tmp_path: Path) -> None:
+    """Ours: the first tenant in the file that matches."""
+    world = world_in(tmp_path)
+    found = await checked_token(world, world.provider.token(sub="anna", groups=["globex-eu"], tier="free"))
+    assert wrong(found) == set()
+    assert "tenant acme" in found["token tenant"].seen
+    assert "globex would serve it too, and comes after acme" in found["token tenant"].here
+    assert 'Not own: tier is "free", and has to be one of ["own"].' in found["token tenant"].here
+
+
+@pytest.mark.parametrize(
+    ("claims", "names", "words"),
+    [
+        ({"aud": "https://other.example.com"}, {"token", "token audience"}, "https://other.example.com"),
+        ({"aud": [AUDIENCE, "https://other.example.com"]}, set[str](), ""),
+        ({"iss": f"{ISSUER}/"}, {"token", "token issuer"}, f'{ISSUER}/"'),
+        ({"exp": 1_000_000_000}, {"token", "token expiry"}, "2001-09-09"),
+        ({"nbf": 4_000_000_000, "exp": 4_000_000_600}, {"token", "token expiry"}, ""),
+        ({"scope": "openid"}, {"token scopes"}, "openid"),
+        ({"scope": None}, {"token scopes"}, ""),
+        ({"sub": "zoe"}, {"token tenant"}, 'sub is "zoe", and has to be one of ["anna","amir"]'),
+        ({"sub": "zoe", "groups": ["other"]}, {"token tenant"}, 'groups is ["other"]'),
+        ({"sub": "zoe", "_claim_names": {"groups": "src1"}}, {"token tenant"}, ""),
+    ],
+)
+async def test_wrong_claim_is_named_with_what_is_needed(
+    claims: dict[str, Any], names: set[str], words: str, tmp_path: Path
+) -> None:
+    """Ours: what the server would refuse, claim by claim, where it names only the first."""
+    world = world_in(tmp_path)
+    found = await checked_token(world, world.provider.token(**claims))
+    assert wrong(found) == names
+    assert words in " ".join(check.here for check in found.values())
+    assert (exit_of(found.values()) == 0) is not bool(names)
+
+
+async def test_every_wrong_claim_is_named_at_once(tmp_path: Path) -> None:
+    """Ours: the verifier stops at the first."""
+    world = world_in(tmp_path)
+    found = await checked_token(world, world.provider.token(iss="x", aud="y", exp=1, scope="z", sub="zoe"))
+    assert wrong(found) == {"token", *(f"token {n}" for n in ("issuer", "audience", "expiry", "scopes", "tenant"))}
+
+
+async def test_groups_that_did_not_fit_into_a_token_are_explained(tmp_path: Path) -> None:
+    """Entra ID leaves `groups` out beyond 200 and names the claim in `_claim_names`."""
+    world = world_in(tmp_path)
+    found = await checked_token(world, world.provider.token(sub="zoe", _claim_names={"groups": "src1"}))
+    assert "more groups than the provider puts into a token" in found["token tenant"].seen
+
+
+@pytest.mark.parametrize("token", ["opaque", "a.b.c", ""])
+async def test_opaque_token_is_explained(token: str, tmp_path: Path) -> None:
+    """Ours: providers issue one if no API was requested."""
+    found = await checked_token(world_in(tmp_path), token)
+    assert wrong(found) == set(found) == {"token"}
+    assert "opaque" in found["token"].next
+
+
+async def test_forged_token_is_never_called_good(tmp_path: Path) -> None:
+    """Ours: what it holds is shown, and refused all the same."""
+    world = world_in(tmp_path)
+    found = await checked_token(world, Provider().token(sub="anna"))
+    assert "token" in wrong(found)
+    assert "would be served" in found["token tenant"].seen
+
+
+# --- from outside ---------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def replica(world: TeamWorld) -> AsyncGenerator[ASGIApp]:
+    app = application(world.team, world.opening, world.keys, world.health, world.system)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+async def outside(
+    world: TeamWorld, proxy: Callable[[ASGIApp], ASGIApp] | None = None, token: str | None = None, url: str = AUDIENCE, secret: str = SECRET
+) -> Mapping[str, Check]:
+    """Check a replica through a proxy in this process."""
+    async with replica(world) as app:
+        secrets = [secret] if secret else []
+        transport = httpx2.ASGITransport(app=proxy(app) if proxy else app)
+        return await by_name(check_public(PublicAddress(world.team, url, world.system, token, secrets, transport)))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the probe of streams take no time. Transports in this process hold every answer back."""
+    monkeypatch.setattr(response_mode, "PROBE_SECONDS", 0.0)
+
+
+def answering(path: str, response: ASGIApp) -> Any:
+    """A proxy that answers at one path itself."""
+
+    def proxy(app: ASGIApp) -> ASGIApp:
+        async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+            await (response if scope["path"] == path else app)(scope, receive, send)
+
+        return handle
+
+    return proxy
+
+
+def changing_host(app: ASGIApp) -> ASGIApp:
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+        await app({**scope, "headers": [*headers, (b"host", b"replica-1:8080")]}, receive, send)
+
+    return handle
+
+
+def without_challenge(app: ASGIApp) -> ASGIApp:
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        async def strip(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [pair for pair in message["headers"] if pair[0] != b"www-authenticate"]
+            await send(message)
+
+        await app(scope, receive, strip)
+
+    return handle
+
+
+def limiting(most: int) -> Any:
+    """A proxy that takes bodies of at most this many bytes."""
+
+    def proxy(app: ASGIApp) -> ASGIApp:
+        async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+            length = int(dict(scope["headers"]).get(b"content-length", b"0"))
+            await (PlainTextResponse("", 413) if length > most else app)(scope, receive, send)
+
+        return handle
+
+    return proxy
+
+
+@pytest.mark.usefixtures("quick")
+async def test_working_proxy_has_no_finding_but_streams(tmp_path: Path) -> None:
+    world = world_in(tmp_path)
+    found = await outside(world, limiting(1024 * 1024), world.provider.token())
+    assert wrong(found) == {"streams"}  # held back by the transport of this test
+    assert "refused by the proxy" in found["body limits"].seen
+    assert "6 sign-ins" in found["approval page address"].seen
+    assert found["signed-in call"].verdict is OK
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("proxy", "name", "words"),
+    [
+        (changing_host, "sign-in challenge", "proxy_set_header Host"),
+        (without_challenge, "sign-in challenge", "pass WWW-Authenticate on"),
+        (
+            answering("/mcp", RedirectResponse("https://elsewhere.example/mcp", 308)),
+            "sign-in challenge",
+            "in the end",
+        ),
+        (answering("/mcp", PlainTextResponse("", 502)), "sign-in challenge", "replicas run"),
+        (answering("/mcp", PlainTextResponse("", 404)), "sign-in challenge", "Pass the path of `url` on"),
+        (answering("/mcp", PlainTextResponse("", 403)), "sign-in challenge", "firewall"),
+        (
+            answering("/.well-known/oauth-protected-resource/mcp", PlainTextResponse("", 404)),
+            "metadata",
+            "Pass /.well-known",
+        ),
+        (answering("/healthz", PlainTextResponse("", 503)), "probe", "replicas run"),
+        (answering("/approvals/login", PlainTextResponse("", 404)), "approval page address", "Pass the path"),
+        (limiting(1000), "body limits", "client_max_body_size 1048576;"),
+    ],
+)
+async def test_fault_of_the_proxy_has_its_next_step(proxy: Any, name: str, words: str, tmp_path: Path) -> None:
+    found = await outside(world_in(tmp_path), proxy)
+    assert wrong(found) - {"streams"} == {name}
+    assert words in found[name].next
+
+
+@pytest.mark.usefixtures("quick")
+async def test_replica_with_another_team_file_is_found(tmp_path: Path) -> None:
+    """Ours: by the metadata, and by the redirect address of its sign-ins."""
+    other = world_in(tmp_path / "other", HEAD.replace("/realms/team", "/realms/old") + PAGE + TENANTS)
+    world = world_in(tmp_path / "one")
+    async with replica(other) as app:
+        transport = httpx2.ASGITransport(app=app)
+        found = await by_name(
+            check_public(PublicAddress(world.team, AUDIENCE, world.system, None, [SECRET], transport))
+        )
+    assert "metadata" in wrong(found)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_replica_with_another_state_secret_is_found(tmp_path: Path) -> None:
+    """Ours: replicas seal what a browser carries; each has to open what the others sealed."""
+    one, two = world_in(tmp_path / "one"), world_in(tmp_path / "two", secret="another-secret-of-32-characters!!")
+    turn = 0
+    async with replica(one) as first, replica(two) as second:
+
+        async def balanced(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal turn
+            turn += 1
+            await (first, second)[turn % 2](scope, receive, send)
+
+        transport = httpx2.ASGITransport(app=balanced)
+        found = await by_name(check_public(PublicAddress(one.team, AUDIENCE, one.system, None, [SECRET], transport)))
+    assert "approval page address" in wrong(found)
+    assert "3 of 6 sign-ins" in found["approval page address"].seen
+
+
+@pytest.mark.usefixtures("quick")
+async def test_without_the_secret_nothing_is_said_about_it(tmp_path: Path) -> None:
+    found = await outside(world_in(tmp_path), secret="")
+    assert found["approval page address"].verdict is SKIPPED
+
+
+@pytest.mark.parametrize("is_held_back", [False, True])
+async def test_stream_that_a_proxy_holds_back_is_found(is_held_back: bool, tmp_path: Path) -> None:
+    """Ours: keep-alives of long calls have to arrive before the answer."""
+    world = world_in(tmp_path)
+    async with replica(world) as app:
+
+        async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
+            headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+            held: list[Message] = []
+
+            async def hold(message: Message) -> None:
+                held.append(message)
+
+            inner = {**scope, "headers": [*headers, (b"host", b"fastn-mcp.example.com")]}
+            await app(inner, receive, hold if is_held_back else send)
+            for message in held:
+                await send(message)
+
+        with listening(proxy) as at:
+            found = await by_name(check_public(PublicAddress(world.team, f"{at}/mcp", world.system)))
+    assert found["streams"].verdict is (FAILED if is_held_back else OK)
