@@ -1,7 +1,10 @@
-"""Clock, sleep, randomness and id generation, injectable for tests."""
+"""Clock, sleep, randomness and id generation, injectable for tests; and what a client has left unread."""
 
+import os
 import random
 import secrets
+import stat
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -53,3 +56,14 @@ class System:
     span: Callable[[str, str, SpanFacts], AbstractContextManager[SpanFacts]] = _unobserved
     """Open a span of a kind (`execute_tool`, `guard`, `ask`, `fastn`, `http` or `wait`) with a subject and the facts
     known at the start. The code inside adds further facts."""
+
+
+def unread_bytes(descriptor: int) -> int:
+    """Return the unread bytes of a pipe or the unreceived bytes of a socket. Always 0 outside Linux."""
+    if sys.platform != "linux":
+        return 0
+    import fcntl  # not on Windows
+    import termios
+
+    request = termios.FIONREAD if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else termios.TIOCOUTQ
+    return int.from_bytes(fcntl.ioctl(descriptor, request, bytes(4)), sys.byteorder)

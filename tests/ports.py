@@ -2,6 +2,8 @@
 
 import secrets
 import socket
+import subprocess
+import time
 from contextlib import suppress
 
 
@@ -12,3 +14,15 @@ def free_port() -> int:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def listening(port: int, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until the process listens at this port."""
+    until = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < until:
+        with socket.socket() as probe:
+            probe.settimeout(0.2)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError("it does not listen")

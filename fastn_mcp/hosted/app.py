@@ -31,11 +31,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 from typing_extensions import override
 
-from fastn_mcp.channels.background_server import server_config
+from fastn_mcp.channels.connections import Connections
 from fastn_mcp.config.keys import HttpToken
 from fastn_mcp.hosted.authentication import OWN_KEY, HostCheck, LocalAccess, TeamAccess
 from fastn_mcp.hosted.oidc import IssuerKeys
-from fastn_mcp.hosted.request_limits import bounded
 from fastn_mcp.hosted.response_mode import STREAM_PROBE, add_lifespan, choose_response_mode, stream_probe
 from fastn_mcp.hosted.team_config import Team, origin_of
 from fastn_mcp.hosted.tenants import Tenants
@@ -181,7 +180,7 @@ class ShutdownConfig:
     """Time between reporting not ready and refusing new requests."""
     grace: float = 5.0
     """Time for requests in flight."""
-    connections: int | None = None
+    connections: int = 1000
     head: int = 65_536
 
 
@@ -216,12 +215,11 @@ def run(app: Any, host: str, port: int, health: Health, shutdown: ShutdownConfig
 
     `announcement` is written to stderr once the server listens.
     """
-    config = server_config(
-        app,
-        bounded(shutdown.head, always=(ALIVE.encode(), READY.encode()), is_leaving=lambda: health.is_leaving),
+    connections = Connections(app, shutdown.connections, always=(ALIVE, READY), is_leaving=lambda: health.is_leaving)
+    config = connections.config(
+        shutdown.head,
         host=host,
         port=port,
-        limit_concurrency=shutdown.connections,
         timeout_graceful_shutdown=round(shutdown.grace),
         timeout_keep_alive=30,
     )

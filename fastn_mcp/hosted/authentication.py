@@ -67,6 +67,11 @@ class HostCheck:
 
     def _rejection(self, scope: Scope) -> PlainTextResponse | None:
         headers: list[tuple[bytes, bytes]] = list(scope["headers"])
+        if scope["http_version"] not in ("1.0", "1.1"):
+            return PlainTextResponse("This version of HTTP is not supported.", 505)
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}:
+            # A proxy may frame such a request otherwise (RFC 9112, 6.3).
+            return PlainTextResponse("The length of the request is ambiguous.", 400, {"Connection": "close"})
         if len(headers) > MOST_HEADERS or sum(len(name) + len(value) for name, value in headers) > self._head:
             return PlainTextResponse("The headers are too large.", 431)
         if scope["path"] in self._open:

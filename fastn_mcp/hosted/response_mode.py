@@ -20,8 +20,9 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fastn_mcp.channels.connections import LOST
 from fastn_mcp.guard.journal import ResponseDelivery, delivery
-from fastn_mcp.hosted.request_limits import LOST, replay
+from fastn_mcp.hosted.request_limits import replay
 
 _STREAM_MARKS = (b"progressToken", b"logLevel", b"subscriptions/listen")
 """Markers of a request whose client expects more messages than its response."""

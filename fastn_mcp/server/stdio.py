@@ -23,6 +23,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup, TaskStatus
 from pydantic_core import from_json, to_json
 
+from fastn_mcp.runtime import unread_bytes
 from fastn_mcp.server.handshake import Introduction
 
 if TYPE_CHECKING:
@@ -184,17 +185,6 @@ def _pipe_from(descriptor: int) -> int:
 
     threading.Thread(target=copy, daemon=True).start()
     return source
-
-
-def unread_bytes(descriptor: int) -> int:
-    """Return the unread bytes of a pipe or the unreceived bytes of a socket. Always 0 outside Linux."""
-    if sys.platform != "linux":
-        return 0
-    import fcntl  # not on Windows
-    import termios
-
-    request = termios.FIONREAD if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else termios.TIOCOUTQ
-    return int.from_bytes(fcntl.ioctl(descriptor, request, bytes(4)), sys.byteorder)
 
 
 def _is_pipe(descriptor: int) -> bool:

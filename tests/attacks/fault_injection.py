@@ -40,9 +40,9 @@ from mcp import Client, StdioServerParameters, stdio_client  # noqa: E402
 from mcp.client.streamable_http import streamable_http_client  # noqa: E402
 from mcp.shared.message import SessionMessage  # noqa: E402
 from mcp.types import ElicitResult, jsonrpc_message_adapter  # noqa: E402
-from ports import free_port  # noqa: E402
+from ports import free_port, listening  # noqa: E402
 from sensible_calls import sensible  # noqa: E402
-from server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Person, answering, listening  # noqa: E402
+from server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Person, answering  # noqa: E402
 from valkey_server import ValkeyServer  # noqa: E402
 
 from fastn_mcp.tools.operation import Operation  # noqa: E402

@@ -325,7 +325,11 @@ async def replica(world: TeamWorld) -> AsyncGenerator[ASGIApp]:
 
 
 async def outside(
-    world: TeamWorld, proxy: Callable[[ASGIApp], ASGIApp] | None = None, token: str | None = None, url: str = AUDIENCE, secret: str = SECRET
+    world: TeamWorld,
+    proxy: Callable[[ASGIApp], ASGIApp] | None = None,
+    token: str | None = None,
+    url: str = AUDIENCE,
+    secret: str = SECRET,
 ) -> Mapping[str, Check]:
     """Check a replica through a proxy in this process."""
     async with replica(world) as app:

@@ -4,7 +4,6 @@ Replicas can be killed and restarted. Each has its own state folder and audit lo
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +15,10 @@ from typing import Any
 
 import fastn_process
 import httpx2
-import pytest
 from identity_provider import Provider
 from identity_provider import listening as serving
-from ports import free_port
-from server_process import listening
+from nginx_proxy import balanced
+from ports import free_port, listening
 from team_world import Caller
 
 from fastn_mcp.guard.audit.chain import Report
@@ -29,7 +27,6 @@ from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
 
 ALL = "fastn:read fastn:write fastn:destroy fastn:admin"
 KEYS = {"acme": KEY, "globex": LIVE_KEY}
-DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 
 _FILE = """
 url = "{url}"
@@ -126,21 +123,11 @@ class Fleet:
             yield Caller(http)
 
 
-def nginx() -> str:
-    """Return the path of nginx. Skip the test if it is missing, except in CI, which installs it."""
-    found = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
-    if found is None and not os.environ.get("CI"):
-        pytest.skip("there is no nginx (Debian: apt-get install nginx-light)")
-    assert found is not None, "there is no nginx, and .ci/run installs it"
-    return found
-
-
 @contextmanager
 def a_fleet(
     folder: Path, ledger: str, count: int = 3, limits: str = LIMITS, fastns: Mapping[str, Fastn] | None = None
 ) -> Generator[Fleet]:
     """Run a fleet on this ledger, with a new Fastn for each tenant unless one is given."""
-    program = nginx()
     login, balancer = free_port(), free_port()
     at = f"http://127.0.0.1:{balancer}"
     provider = Provider(f"http://127.0.0.1:{login}", f"{at}/mcp")
@@ -157,7 +144,7 @@ def a_fleet(
             replica.start()
         for replica in replicas:
             replica.wait()
-        stack.enter_context(_balanced(program, folder / "nginx", balancer, replicas))
+        stack.enter_context(balanced(folder / "nginx", balancer, [replica.port for replica in replicas]))
         yield Fleet(at, provider, fastns, replicas, ledger)
 
 
@@ -184,23 +171,3 @@ def _replica(folder: Path, number: int, file: Path, ledger: str) -> Replica:
     }
     command = [sys.executable, "-m", "fastn_mcp", "--http", f"127.0.0.1:{port}", "--team", str(file)]
     return Replica(port, state, command, os.environ | env)
-
-
-@contextmanager
-def _balanced(program: str, folder: Path, port: int, replicas: list[Replica]) -> Generator[None]:
-    """Run nginx with the deployed configuration, except for its port and upstreams."""
-    folder.mkdir()
-    shutil.copy(DEPLOY / "nginx.conf", folder)
-    (folder / "listen.conf").write_text(f"listen 127.0.0.1:{port};\n")
-    deployed = (DEPLOY / "replicas.conf").read_text(encoding="utf-8")
-    for number, replica in enumerate(replicas, 1):
-        deployed = deployed.replace(f"replica-{number}:8080", f"127.0.0.1:{replica.port}")
-    lines = [line for line in deployed.splitlines() if "server replica-" not in line]
-    (folder / "replicas.conf").write_text("\n".join(lines))
-    command = [program, "-p", f"{folder}/", "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
-    with (folder / "errors.log").open("wb") as errors, subprocess.Popen(command, stderr=errors) as process:
-        try:
-            listening(port, process)
-            yield
-        finally:
-            process.terminate()

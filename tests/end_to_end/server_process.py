@@ -2,11 +2,9 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +25,7 @@ from mcp.types import (
     ElicitRequestURLParams,
     ElicitResult,
 )
-from ports import free_port
+from ports import free_port, listening
 
 KEY = "fsk_test_sandbox"
 READING = 1.05
@@ -122,17 +120,6 @@ def running_sandbox(port: int) -> AbstractContextManager["subprocess.Popen[bytes
     """Run the tests' sandbox in its own process."""
     env = {"PYTHONPATH": str(Path(__file__).parents[1])}
     return running("--port", str(port), port=port, env=env, module="served_sandbox")
-
-
-def listening(port: int, process: "subprocess.Popen[bytes]") -> None:
-    until = time.monotonic() + 30
-    while process.poll() is None and time.monotonic() < until:
-        with socket.socket() as probe:
-            probe.settimeout(0.2)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError("it does not listen")
 
 
 @asynccontextmanager

@@ -1,0 +1,220 @@
+"""HTTP connections: time for a request to arrive, number of connections, and whether a response was received.
+
+Each connection wraps uvicorn's h11 protocol by asyncio's interface of protocols, and the application by ASGI. uvicorn's
+own settings limit the head of a request. A proxy sets tighter limits (deploy/nginx.conf); these hold without one.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from asyncio import Transport
+from collections.abc import Callable, Collection
+from typing import Any, cast
+
+import anyio
+import uvicorn
+from starlette.datastructures import MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import override
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from fastn_mcp.runtime import unread_bytes
+
+ARRIVES = 30.0
+"""Seconds for a request to arrive, counted from its first byte or from the opening of its connection."""
+
+LOST = "fastn_mcp.lost"
+"""Scope key of the event that is set if the client did not receive what was written to it."""
+
+_FRAMING = (b"content-length", b"transfer-encoding")
+
+
+def _never() -> bool:
+    return False
+
+
+def _is_no_warning(record: logging.LogRecord) -> bool:
+    """Filter uvicorn's warnings, which clients cause: invalid heads, and upgrades that are ignored."""
+    return record.levelno != logging.WARNING
+
+
+class Connections:
+    """Open connections of one server. As ASGI middleware it observes their requests.
+
+    At `most` connections the oldest one without a request closes in favor of a new one, so that idle connections lock
+    nobody out. If all of them are answering, requests get 503, except those of `always`: the probes of a process that
+    is only full. Once `is_leaving`, each response closes its connection, so that a load balancer does not reuse it.
+    """
+
+    def __init__(
+        self, app: ASGIApp, most: int, arrives: float = ARRIVES, always: Collection[str] = (),
+        is_leaving: Callable[[], bool] = _never,
+    ) -> None:  # fmt: skip
+        self._app = app
+        self._most = most
+        self._arrives = arrives
+        self._always = frozenset(always)
+        self._is_leaving = is_leaving
+        self._open: dict[object, _Connection] = {}
+        """By address of the client, which the scope of a request has too."""
+
+    def config(self, head: int, **options: Any) -> uvicorn.Config:
+        """Return the uvicorn settings that all HTTP servers of this package share. They log through our log.
+
+        `head` limits the bytes of everything without a declared length: lines, headers, chunk extensions, trailers.
+        """
+        logging.getLogger("uvicorn.error").addFilter(_is_no_warning)
+        return uvicorn.Config(
+            self,
+            http=cast("type[asyncio.Protocol]", self._connection),
+            h11_max_incomplete_event_size=head,
+            ws="none",
+            log_config=None,
+            log_level=None,
+            access_log=False,  # an address can contain a key
+            server_header=False,
+            proxy_headers=False,
+            **options,
+        )
+
+    def _connection(self, **given: Any) -> "_Connection":
+        return _Connection(H11Protocol(**given), self._open, self._most, self._arrives)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = self._open.get(tuple(scope.get("client") or ()))
+        if scope["type"] != "http" or connection is None:
+            return await self._app(scope, receive, send)
+        request = object()
+        connection.begin(request, has_body=any(name in _FRAMING for name, _ in scope["headers"]))
+
+        async def receive_noted() -> Message:
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body"):
+                connection.arrived(request)
+            return message
+
+        async def send_noted(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._is_leaving():
+                MutableHeaders(scope=message)["connection"] = "close"
+            await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                connection.end(request)
+
+        app = self._app
+        if len(self._open) > self._most and scope["path"] not in self._always:
+            app = PlainTextResponse("Too many connections. Nothing was sent.", 503, {"Connection": "close"})
+        try:
+            await app({**scope, LOST: connection.lost}, receive_noted, send_noted)
+        finally:
+            connection.end(request)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: passes everything on to uvicorn's protocol, and notes when its requests begin and end."""
+
+    def __init__(self, inner: asyncio.Protocol, others: "dict[object, _Connection]", most: int, arrives: float) -> None:
+        self.lost = anyio.Event()
+        self._inner = inner
+        self._others = others
+        self._most = most
+        self._arrives = arrives
+        self._loop = asyncio.get_running_loop()
+        self._since: float | None = self._loop.time()
+        """Start of the request that is still arriving."""
+        self._answering: object = None
+        """The request that is being answered."""
+        self._has_more = False
+        """Whether bytes arrived behind the request that is being answered."""
+
+    def begin(self, request: object, *, has_body: bool) -> None:
+        self._answering, self._has_more = request, False
+        if not has_body:
+            self._since = None
+        elif self._since is None:
+            self._since = self._loop.time()
+
+    def arrived(self, request: object) -> None:
+        if self._answering is request:
+            self._since, self._has_more = None, False
+
+    def end(self, request: object) -> None:
+        if self._answering is request:
+            self._answering = None
+            if self._since is not None or self._has_more:
+                self._since = self._loop.time()
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a complete request has no complete response yet."""
+        return self._answering is not None and self._since is None
+
+    @override
+    def connection_made(self, transport: Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self._transport = transport
+        self._key = tuple((transport.get_extra_info("peername") or ())[:2])
+        if len(self._others) >= self._most:
+            idle = (each for each in self._others.values() if each._answering is None)
+            if (oldest := next(idle, None)) is not None:
+                oldest.close()
+        self._others[self._key] = self
+        self._timer = self._loop.call_later(self._arrives, self._check_arrival)
+        self._inner.connection_made(transport)
+
+    def close(self) -> None:
+        """Close the connection in favor of a new one."""
+        self._others.pop(self._key, None)
+        self._transport.close()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._answering is None:
+            self._since = self._since or self._loop.time()
+        else:
+            self._has_more = True
+        self._inner.data_received(data)
+
+    @override
+    def eof_received(self) -> bool | None:
+        # The response may still complete before the connection is lost, but nothing written from now on arrives.
+        if self.is_answering:
+            self.lost.set()
+        return self._inner.eof_received()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        if self._others.get(self._key) is self:
+            del self._others[self._key]
+        if exc is not None or self.is_answering or _is_unread(self._transport):
+            self.lost.set()
+        self._inner.connection_lost(exc)
+
+    @override
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    @override
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def _check_arrival(self) -> None:
+        """Close the connection if its request takes too long to arrive, else check again later."""
+        now, wait = self._loop.time(), self._arrives
+        if self._since is not None:
+            wait = self._since + self._arrives - now
+            if wait <= 0:
+                self._transport.close()
+                return
+        self._timer = self._loop.call_later(wait, self._check_arrival)
+
+
+def _is_unread(transport: Transport) -> bool:
+    """Whether the client closed the connection before it received everything that was written."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or sys.platform == "win32":  # Windows' sockets are no file descriptors
+        return False
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:  # uvloop's socket has no getsockopt
+        return same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0 or unread_bytes(same.fileno()) > 0
