@@ -12,7 +12,7 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
-from fastn_mcp.channels.connections import Connections
+from fastn_mcp.channels.connections import ConnectionLimits
 
 _GRACE = 2
 """Seconds for open requests to finish on shutdown."""
@@ -35,7 +35,7 @@ class BackgroundServer:
     """Application served by a background task on a socket that already listens."""
 
     def __init__(self, app: ASGIApp, listening: socket.socket, name: str) -> None:
-        config = Connections(app, _MAX_CONNECTIONS).config(
+        config = ConnectionLimits(app, _MAX_CONNECTIONS).config(
             _HEAD,
             lifespan="off",
             timeout_keep_alive=5,

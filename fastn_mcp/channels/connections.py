@@ -41,7 +41,7 @@ def _is_no_warning(record: logging.LogRecord) -> bool:
     return record.levelno != logging.WARNING
 
 
-class Connections:
+class ConnectionLimits:
     """Open connections of one server. As ASGI middleware it observes their requests.
 
     At `most` connections the oldest one without a request closes in favor of a new one, so that idle connections lock

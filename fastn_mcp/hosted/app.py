@@ -31,7 +31,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 from typing_extensions import override
 
-from fastn_mcp.channels.connections import Connections
+from fastn_mcp.channels.connections import ConnectionLimits
 from fastn_mcp.config.keys import HttpToken
 from fastn_mcp.hosted.authentication import OWN_KEY, HostCheck, LocalAccess, TeamAccess
 from fastn_mcp.hosted.oidc import IssuerKeys
@@ -215,7 +215,9 @@ def run(app: Any, host: str, port: int, health: Health, shutdown: ShutdownConfig
 
     `announcement` is written to stderr once the server listens.
     """
-    connections = Connections(app, shutdown.connections, always=(ALIVE, READY), is_leaving=lambda: health.is_leaving)
+    connections = ConnectionLimits(
+        app, shutdown.connections, always=(ALIVE, READY), is_leaving=lambda: health.is_leaving
+    )
     config = connections.config(
         shutdown.head,
         host=host,

@@ -15,7 +15,7 @@ from nginx_proxy import balanced
 from ports import free_port
 from starlette.types import Receive, Scope, Send
 
-from fastn_mcp.channels.connections import LOST, Connections
+from fastn_mcp.channels.connections import LOST, ConnectionLimits
 from fastn_mcp.hosted.authentication import HostCheck
 
 pytestmark = pytest.mark.anyio
@@ -99,7 +99,9 @@ class Server:
 async def serving(connections: int = 1000, **bounds: Any) -> AsyncGenerator[Server]:
     heard = RecordingApp()
     checked = HostCheck(heard, ["x"], (), 65_536, ["/healthz"])
-    config = Connections(checked, connections, always=["/healthz"], **bounds).config(65_536, port=0, lifespan="off")
+    config = ConnectionLimits(checked, connections, always=["/healthz"], **bounds).config(
+        65_536, port=0, lifespan="off"
+    )
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)
