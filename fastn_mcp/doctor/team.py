@@ -252,7 +252,7 @@ async def check_token(target: TeamTarget) -> AsyncIterator[Check]:
     except NoKeys:
         yield group.failed("token", "It cannot be verified without the issuer's keys.", "See the checks above.")
         return
-    claims = _claims(target.token)
+    claims = _claims(target.token, team.subject_claim)
     if claims is None:
         hint = "The provider issues opaque tokens: register url as a resource (an API) there, and request it."
         yield group.failed("token", f"Refused: {reason}", hint)
@@ -261,15 +261,16 @@ async def check_token(target: TeamTarget) -> AsyncIterator[Check]:
         yield group.ok("token", "Its signature and times are right, and it is for this server.")
     else:
         yield group.failed("token", f"Refused: {reason}", "The rows below say what it holds; none of it is trusted.")
-    for check in (_issuer(team, claims), _audience(team, claims), _times(target, claims), _scopes(claims)):
+    for check in (_issuer(team, claims), _audience(team, claims), _times(target, claims), _scopes(team, claims)):
         yield check
     yield _tenant_of(team, claims, "is" if reason is None else "would be")
 
 
-def _claims(token: str) -> dict[str, Any] | None:
+def _claims(token: str, subject_claim: str) -> dict[str, Any] | None:
     """Return what a token claims, whoever signed it. Only to show it."""
     with suppress(jwt.PyJWTError, ValueError, RecursionError):
-        return jwt.decode(token, options={"verify_signature": False})
+        claims = jwt.decode(token, options={"verify_signature": False})
+        return claims | {"sub": claims.get(subject_claim)}
     return None
 
 
@@ -308,12 +309,16 @@ def _times(target: TeamTarget, claims: Mapping[str, Any]) -> Check:
     return group.ok("token expiry", f"It is valid for {left(expires - now)} more.", here=f"exp is {at}.")
 
 
-def _scopes(claims: Mapping[str, Any]) -> Check:
-    held = scopes(claims)
+def _scopes(team: Team, claims: Mapping[str, Any]) -> Check:
+    held = scopes(claims, team.scope_prefix)
     here = f"It has {quote(' '.join(held))}."
     if READ not in held:
         seen = f"It lacks {READ}: every call is refused."
-        hint = f"Create {', '.join(_SCOPES)} at the provider, and let the client have them."
+        named = ", ".join(team.scope_prefix + scope for scope in _SCOPES)
+        prefixed = next((scope.removesuffix(READ) for scope in held if scope.endswith(READ)), None)
+        hint = f"Create {named} at the provider, and let the client have them."
+        if prefixed is not None:
+            hint = f"Set scope_prefix = {quote(prefixed)} in the team file."
         return CheckGroup.CALLER.failed("token scopes", seen, hint, here)
     lacking = ", ".join(scope for scope in _SCOPES if scope not in held)
     seen = f"{READ}. Requested when a call needs it: {lacking}." if lacking else "All four."

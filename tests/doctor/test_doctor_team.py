@@ -268,6 +268,7 @@ async def test_good_token_gets_its_tenant_and_why_not_the_others(tmp_path: Path)
         ({"nbf": 4_000_000_000, "exp": 4_000_000_600}, {"token", "token expiry"}, ""),
         ({"scope": "openid"}, {"token scopes"}, "openid"),
         ({"scope": None}, {"token scopes"}, ""),
+        ({"scope": "api://fastn-mcp/fastn:read"}, {"token scopes"}, "api://fastn-mcp/fastn:read"),
         ({"sub": "zoe"}, {"token tenant"}, 'sub is "zoe", and has to be one of ["anna","amir"]'),
         ({"sub": "zoe", "groups": ["other"]}, {"token tenant"}, 'groups is ["other"]'),
         ({"sub": "zoe", "_claim_names": {"groups": "src1"}}, {"token tenant"}, ""),
