@@ -8,7 +8,7 @@ All are idempotent.
 import re
 import unicodedata
 from base64 import b64decode, b64encode, urlsafe_b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from json import dumps
 from typing import NamedTuple, cast
@@ -127,15 +127,24 @@ def redact_text(text: str) -> str:
     return _text(text, 0)
 
 
-_ORDINARY = re.compile(r"[\w .,/@+-]*|[\d-]{10}T[\d:.]+Z?")
-"""Texts without an assignment, header, address or JSON, as in most fields."""
+_TIMES = re.compile(r"(?:[\d-]{10}T[\d:.]+Z?(?: \([\w ]+\))?(?:\n|$))+")
+
+
+def _are_ordinary(cells: Sequence[JsonValue]) -> bool:
+    """Return whether no rule applies to any of these values."""
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    if len(texts) < len(cells) and any(isinstance(cell, (dict, list)) for cell in cells):
+        return False
+    return _is_ordinary("\n".join(texts))
 
 
 def _is_ordinary(text: str) -> bool:
-    """Return whether a text has no characters or prefixes of secrets. Fast path for every text of a list."""
+    """Return whether no rule applies to a text: it has no mark that one begins with, or it is a time."""
     if text.isalnum():
         return True
-    if _ORDINARY.fullmatch(text) is None or "fsk_" in text or "eyJ" in text or "-----BEGIN" in text:
+    if (":" in text or "=" in text or "{" in text or "[" in text or '"' in text) and _TIMES.fullmatch(text) is None:
+        return False
+    if "fsk_" in text or "eyJ" in text or "-----BEGIN" in text:
         return False
     lowered = text.lower()
     return "bearer" not in lowered and "basic" not in lowered
@@ -301,35 +310,43 @@ def _raw(value: object) -> bytes | None:
         return None
 
 
-class _Names(NamedTuple):
+class _Shape(NamedTuple):
     """Keys of an object, cached because the rows of a list share them."""
 
     names: tuple[_Name, ...]
     has_pairs: bool
     """Whether one key may name the secret under another, as in {"name": "apiKey", "value": "..."}."""
+    is_safe: bool
+    """Whether no key has to change."""
 
 
-def _names(value: dict[str, JsonValue]) -> _Names:
-    return _known_names(tuple(value)) if len(value) <= 64 else _read_names(tuple(value))
+def _shape(keys: tuple[str, ...]) -> _Shape:
+    return _known_shape(keys) if len(keys) <= 64 else _read_shape(keys)
 
 
-def _read_names(names: tuple[str, ...]) -> _Names:
-    known = tuple(map(_name, names))
-    plain = {name.plain for name in known}
-    return _Names(known, not _NAMING.isdisjoint(plain) and not _HOLDING.isdisjoint(plain))
+def _read_shape(keys: tuple[str, ...]) -> _Shape:
+    names = tuple(map(_name, keys))
+    plain = {name.plain for name in names}
+    has_pairs = not _NAMING.isdisjoint(plain) and not _HOLDING.isdisjoint(plain)
+    return _Shape(names, has_pairs, keys == tuple(name.safe for name in names))
 
 
-_known_names = lru_cache(1024)(_read_names)
+_known_shape = lru_cache(1024)(_read_shape)
 
 
 def _walk(value: JsonValue, level: int) -> JsonValue:
     if isinstance(value, str):
         return _text(value, level)
     if isinstance(value, list):
+        rows = [item for item in value if isinstance(item, dict)]
+        if len(rows) == len(value) > 1:
+            return cast(JsonValue, _rows(rows, level))
         return [_hidden_pair(item) or _walk(item, level) for item in value]
-    if not isinstance(value, dict):
-        return value
-    names, has_pairs = _names(value)
+    return _object(value, level) if isinstance(value, dict) else value
+
+
+def _object(value: dict[str, JsonValue], level: int) -> dict[str, JsonValue]:
+    names, has_pairs, _ = _shape(tuple(value))
     is_pair = has_pairs and any(
         name.plain in _NAMING and isinstance(item, str) and is_secret_name(item)
         for name, item in zip(names, value.values(), strict=True)
@@ -342,6 +359,32 @@ def _walk(value: JsonValue, level: int) -> JsonValue:
             shown[name.safe] = _text(item, level)
         else:
             shown[name.safe] = _walk(item, level) if isinstance(item, (dict, list)) else item
+    return shown
+
+
+def _rows(rows: list[dict[str, JsonValue]], level: int) -> list[dict[str, JsonValue]]:
+    """Redact objects: of those with the same keys, only the columns in which not every text is ordinary."""
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for number, row in enumerate(rows):
+        alike.setdefault(tuple(row), []).append(number)
+    shown = list(rows)
+    for keys, numbers in alike.items():
+        shape, same = _shape(keys), [rows[number] for number in numbers]
+        if shape.has_pairs or not shape.is_safe:
+            redacted = [_object(row, level) for row in same]
+        else:
+            columns = zip(shape.names, zip(*(row.values() for row in same), strict=True), strict=False)
+            changed = {
+                name.safe: [_hide(cell, many=name.many) if name.secret else _walk(cell, level) for cell in cells]
+                for name, cells in columns
+                if name.secret or not _are_ordinary(cells)
+            }
+            if not changed:
+                continue
+            cells = zip(*changed.values(), strict=True)
+            redacted = [row | dict(zip(changed, of_row, strict=True)) for row, of_row in zip(same, cells, strict=True)]
+        for number, row in zip(numbers, redacted, strict=True):
+            shown[number] = row
     return shown
 
 
@@ -587,7 +630,7 @@ def safe_text(text: str) -> str:
 
 def shorten(text: str, longest: int) -> str:
     """Cut a text to `longest` characters, and append how many were removed."""
-    return text[:longest] + left_out(len(text) - longest)
+    return text if len(text) <= longest else text[:longest] + left_out(len(text) - longest)
 
 
 def left_out(characters: int) -> str:
@@ -619,7 +662,9 @@ def name_as_read(name: str) -> str:
 
 def _is_plain(raw: bytes) -> bool:
     """Return whether JSON text needs no sanitizing."""
-    return raw.isascii() and b"\\u" not in raw and b"\\r" not in raw and b"\x7f" not in raw
+    if not raw.isascii() or b"\x7f" in raw:
+        return False
+    return b"\\" not in raw or (b"\\u" not in raw and b"\\r" not in raw)
 
 
 def _each_text(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
