@@ -22,7 +22,7 @@ def aged(moment: datetime, now: datetime) -> str:
 
 def stamp(moment: datetime) -> str:
     """Format a time: `2026-11-25T09:00:00Z`."""
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return f"{moment.astimezone(UTC).isoformat()[:19]}Z"
 
 
 def dated(moment: datetime, now: datetime) -> str:

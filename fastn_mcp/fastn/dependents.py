@@ -172,7 +172,7 @@ async def _with_facts(dependents: Dependents, send: Send, now: datetime) -> Depe
     with suppress(FastnError):
         pages = Pages(ListTriggers(limit=100), send, MAX_PAGES)
         async for page in pages:
-            for row in map(row_of, page.items):
+            for row in page.rows:
                 for key in triggers.keys() & set(started_workflows(row)):
                     triggers[key].append(_trigger_in_words(row))
         is_complete = pages.is_complete
@@ -202,7 +202,7 @@ def _trigger_in_words(row: Row) -> str:
 async def last_run(reading: ListExecutions, send: Send, now: datetime) -> str:
     """Return the state and time of the newest run of a list, or `never`. Raises a `FastnError`."""
     page = cast("Listed[FastnObject]", await send(reading))
-    return run_in_words(row_of(page.items[0]), now) if page.items else "never"
+    return run_in_words(page.rows[0], now) if page.rows else "never"
 
 
 def _rules(call: Call, target: FastnObject | None) -> DependencyRules:
@@ -315,7 +315,7 @@ async def uses_of(rule: DependencyRule, send: Send, details: int = 0) -> Uses:
                 silent.append(row)
             elif answer:
                 rows.append(row)
-        filtered = filtered and len(page.items) == 100
+        filtered = filtered and len(page.rows) == 100
         if pages.is_complete:
             total, more = 0, False
         else:

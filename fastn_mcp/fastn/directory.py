@@ -7,14 +7,13 @@ from typing import Any, TypeVar, cast
 
 import anyio
 
-from fastn_mcp.fastn.rows import Row, key_of, owner_of, row_of, text
+from fastn_mcp.fastn.rows import Row, key_of, owner_of, text
 from fastn_mcp.fastn.targets import GETS, Call, Send, read_names, read_pages
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import ListApiKeys, ListRoles, ListSecrets, ListUsers
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import ListWorkflows
 
@@ -145,7 +144,7 @@ async def _read(kind: str, send: Send) -> Contents:
     found = await read_pages(cast(Call, LISTS[kind](limit=100)), send, MAX_PAGES)
     if found.error is not None:
         raise found.error
-    for row in (entry(kind, row) for page in found.pages for row in page.items):
+    for row in (entry(kind, row) for page in found.pages for row in page.rows):
         if row.name:
             entries.setdefault(row.id or f"without id {len(entries)}", row)
     return Contents(tuple(entries.values()), found.is_complete)
@@ -154,10 +153,9 @@ async def _read(kind: str, send: Send) -> Contents:
 _EMAILS = ("email", "adminEmail", "customerAdmin.email", "userEmail")
 
 
-def entry(kind: str, record: FastnObject) -> Entry:
+def entry(kind: str, whole: Row) -> Entry:
     """Return a row as an entry. Any of its fields may be missing."""
-    row = row_of(record)
-    row.pop("code", None)
+    row = {name: value for name, value in whole.items() if name != "code"}
     key = key_of(row)
     also = [other for field in ("slug", "externalRef", *_EMAILS) if (other := text(row, field))]
     if kind == "api_key":

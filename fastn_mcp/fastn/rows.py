@@ -72,7 +72,7 @@ def parse_timestamp(raw: object) -> datetime | None:
     try:
         # No number has a hyphen in the fifth place.
         if isinstance(raw, str) and (raw[4:5] == "-" or _BASIC_DATE.fullmatch(raw.strip()) or _number(raw) is None):
-            found = datetime.fromisoformat(_UTC.sub("Z", raw.strip().upper()))
+            found = _iso(raw)
             found = found if found.tzinfo else found.replace(tzinfo=UTC)
             return found.astimezone(UTC) if found.year > 1 else None  # some languages write year 1 for never
         seconds = _number(raw)
@@ -81,6 +81,13 @@ def parse_timestamp(raw: object) -> datetime | None:
         return datetime.fromtimestamp(seconds / 1000 if seconds >= _FIRST_MILLISECONDS else seconds, UTC)
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def _iso(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.fromisoformat(_UTC.sub("Z", text.strip().upper()))
 
 
 def inside(row: Row, field: str) -> Row:

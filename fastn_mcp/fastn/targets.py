@@ -87,7 +87,7 @@ async def read_pages(reading: Call, send: Send, limit: int, one_by_one: int | No
     Raises a `FastnError` if the first page cannot be read.
     """
     first = cast("Listed[FastnObject]", await send(reading))
-    size, total = len(first.items), first.total or 0
+    size, total = len(first.rows), first.total or 0
     if first.next_cursor is None or limit == 1:
         return PagesRead([first], first.next_cursor is None)
     offsets = range(size, total, size) if size else range(0)
@@ -121,7 +121,7 @@ async def _second(rest: Sequence[Call], first: Listed[FastnObject], send: Send) 
         page = cast("Listed[FastnObject]", await send(rest[0]))
     except FastnError:
         return None
-    return page if page.items and page.items[0] != first.items[0] else None
+    return page if page.rows and page.rows[0] != first.rows[0] else None
 
 
 async def _read_one_by_one(first: Listed[FastnObject], following: Pages) -> PagesRead:
@@ -148,7 +148,7 @@ async def find_row(
             if (answer := matches(row)) is True:
                 return row, 0
             silent = silent or answer is None
-        seen += len(page.items)
+        seen += len(page.rows)
     return None, max(seen, 1) if silent or not pages.is_complete else 0
 
 

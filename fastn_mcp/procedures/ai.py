@@ -11,7 +11,7 @@ from typing import cast
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError, UnknownOutcome
-from fastn_mcp.fastn.rows import Row, key_of, row_of, text, timestamp, word
+from fastn_mcp.fastn.rows import Row, key_of, text, timestamp, word
 from fastn_mcp.fastn.targets import Send
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.context import Pending, ProcedureContext
@@ -246,7 +246,7 @@ async def _wait(
                 page = cast("Listed[FastnObject]", await context.read(_LISTS[kind](limit=100, search=name or None)))
             except FastnError:
                 continue  # the final inventory reports what could not be read
-            if any(_is_new(kind, row_of(row), before, sent) for row in page.items):
+            if any(_is_new(kind, row, before, sent) for row in page.rows):
                 return waited
         await context.report(f"building for {waited:.0f} s", waited, float(seconds))
         await context.system.sleep(min(pause, seconds - waited))

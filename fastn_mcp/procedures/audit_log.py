@@ -94,7 +94,7 @@ async def _beginning(context: ProcedureContext) -> str:
         pages = Pages(cast(Call, QueryAuditLog.model_validate({"limit": 100, **until})), context.read, _MAX_PAGES)
         try:
             async for page in pages:
-                times = [at for row in page.items if (at := timestamp(row_of(row), "timestamp", "createdAt"))]
+                times = [at for row in page.rows if (at := timestamp(row, "timestamp", "createdAt"))]
                 oldest = min(filter(None, (oldest, *times)), default=None)
                 if oldest is None:
                     break

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, JsonValue
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.fastn.ages import age
 from fastn_mcp.fastn.directory import LISTS, Entry, entry
-from fastn_mcp.fastn.rows import Row, connection_refers, short, text, timestamp, word
+from fastn_mcp.fastn.rows import Row, connection_refers, row_of, short, text, timestamp, word
 from fastn_mcp.fastn.states import PENDING, STATES, State, failure_reason, workflow_state
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
@@ -321,7 +321,7 @@ async def _look_up(found: re.Match[str], kind: str | None, send: Send) -> tuple[
         except FastnError as error:
             failures[of] = error
             return
-        rows = cast("Listed[FastnObject]", record).items if of == "connection" else [record]
+        rows = cast("Listed[FastnObject]", record).rows if of == "connection" else [row_of(record)]
         # Fastn's answer to an unknown id is not documented: only a row with this very id counts.
         matches = (item for item in (entry(of, row) for row in rows) if item.id.casefold() == found[0].casefold())
         if (match := next(matches, None)) is not None:

@@ -78,7 +78,7 @@ async def _candidates(kind: str, typed: str, context: ProcedureContext) -> tuple
     lister: Any = LISTS[kind]
     if "search" in lister.model_fields:
         page = cast("Listed[FastnObject]", await context.read(lister(search=typed, limit=MOST)))
-        found = tuple(entry(kind, row) for row in page.items)
+        found = tuple(entry(kind, row) for row in page.rows)
         if named(typed, found) or (found and page.next_cursor is None):
             return found
     return (await context.directory.contents(kind, context.read)).entries
@@ -144,14 +144,13 @@ async def _contents(kind: str, context: ProcedureContext) -> Contents:
     if kind != "execution":
         return await context.directory.contents(kind, context.read)
     page = cast("Listed[FastnObject]", await context.read(ListExecutions(limit=MOST)))
-    return Contents(tuple(_run(row) for row in page.items), complete=page.next_cursor is None)
+    return Contents(tuple(map(_run, page.rows)), complete=page.next_cursor is None)
 
 
-def _run(row: FastnObject) -> Entry:
+def _run(row: Row) -> Entry:
     """Return the entry of a run, named after its workflow."""
-    fields = row.model_dump()
-    named = {"id": fields.get("id"), "name": fields.get("workflowName"), "slug": fields.get("workflowSlug")}
-    return entry("execution", FastnObject.model_validate(named | {"status": fields.get("status")}))
+    named = {"id": row.get("id"), "name": row.get("workflowName"), "slug": row.get("workflowSlug")}
+    return entry("execution", named | {"status": row.get("status")})
 
 
 def ranked(typed: str, entries: Iterable[Entry]) -> list[Entry]:

@@ -73,7 +73,7 @@ class AccountReads:
     async def read_list(self, name: str, call: List[Any], pages: int = 1) -> None:
         """Read up to `pages` pages. Raises if the first page fails; keeps the rows read if a later one does."""
         found = await read_pages(call, self._send, pages, _ONE_BY_ONE)
-        rows = [row_of(row) for page in found.pages for row in page.items]
+        rows = [row for page in found.pages for row in page.rows]
         # A row that came while pages were read moves others to the next page.
         unique = {key_of(row) or f"without id {number}": row for number, row in enumerate(rows)}
         self.lists[name] = RowList(list(unique.values()), found.total, not found.is_complete)

@@ -12,7 +12,7 @@ import anyio
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
 from fastn_mcp.fastn.names import app_of, label_of
-from fastn_mcp.fastn.rows import Row, connector_keys, objects, row_of, started_workflows, text, timestamp, word
+from fastn_mcp.fastn.rows import Row, connector_keys, objects, started_workflows, text, timestamp, word
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.ranking import (
@@ -260,7 +260,7 @@ class SearchData:
                 return
             except ValueError:
                 return  # an id that cannot be sent
-            found = [entry(kind, row) for row in page.items]
+            found = [entry(kind, row) for row in page.rows]
             is_unfiltered |= page.next_cursor is not None and len(found) < 100
             self._extend(bool(found))
             self._entries[kind] = {item.id: item for item in found} | self._entries[kind]
@@ -285,7 +285,7 @@ class SearchData:
             return [], True
         except ValueError:
             return [], True  # an id that cannot be sent
-        return [row_of(row) for row in page.items], page.next_cursor is None
+        return list(page.rows), page.next_cursor is None
 
     def _of(self, kind: str) -> Iterable[Entry]:
         return self._entries[kind].values()

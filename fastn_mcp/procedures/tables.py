@@ -4,11 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any, cast
 from uuid import UUID
 
 import anyio
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, SkipValidation
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.ages import aged, stamp
@@ -71,6 +72,7 @@ class ConciseRows:
         self._names = names
         self._legend = legend
         self._now = now
+        self._plain_columns = frozenset(name for name in columns if not _has_rule(name))
 
     def __call__(self, row: Row) -> dict[str, JsonValue]:
         """Return a row in short form."""
@@ -80,7 +82,9 @@ class ConciseRows:
         cells: dict[str, JsonValue] = {}
         for name in shown:
             value = row[name]
-            if value is None or value == "":
+            if name in self._plain_columns and isinstance(value, str) and value:
+                cells[name] = self._dated(name, value) if value[0].isdigit() else shorten(value, _LONGEST)
+            elif value is None or value == "":
                 cells |= {name: "never"} if name in self._never else {}
             elif name in REFERS and isinstance(value, str):
                 self._refer(cells, name, value)
@@ -88,8 +92,6 @@ class ConciseRows:
                 cells |= self._routed(row)
             elif name.endswith("Name") and name.removesuffix("Name") in cells:
                 continue
-            elif isinstance(value, str) and not value[:1].isdigit():  # most texts, and no time
-                cells[name] = shorten(value, _LONGEST)
             elif (plain := self._plain(name, value)) is not None:
                 cells[name] = plain
         return cells
@@ -121,9 +123,13 @@ class ConciseRows:
         elif isinstance(value, list):
             plain = [item for item in value if isinstance(item, (str, int, float))]
             value = ", ".join(map(str, plain)) if len(plain) == len(value) else f"{len(value)} entries"
+        return self._dated(name, value) if isinstance(value, (str, int, float)) and value != "" else value or None
+
+    def _dated(self, name: str, value: str | float) -> str | float:
+        """Return a time with its age, or any other value as it is."""
         if _may_be_time(name, value) and (time := parse_timestamp(value)) is not None:
             return stamp(time) if self._now is None else aged(time, self._now)
-        return shorten(value, _LONGEST) or None if isinstance(value, str) else value
+        return shorten(value, _LONGEST) if isinstance(value, str) else value
 
     def _named(self, kind: str, key: str) -> str:
         label = self._names.get(kind, {}).get(key)
@@ -132,12 +138,22 @@ class ConciseRows:
         return f"{kind} {label}" if key in self._legend.get(kind, {}) else f"{kind} {key} ({label})"
 
 
+def _has_rule(name: str) -> bool:
+    """Whether a column is shown by a rule of its own, whatever text it has."""
+    return name in REFERS or name == "routes" or name.endswith("Name")
+
+
 def _may_be_time(name: str, value: JsonValue) -> bool:
     """Whether a value looks like ISO 8601, or is a number in a field of a time."""
     if isinstance(value, str) and value[4:5] == "-":
         return len(value) >= 16
     is_number = value.isdigit() if isinstance(value, str) else isinstance(value, (int, float)) and value is not True
-    return is_number and _TIME.search(name) is not None
+    return is_number and _is_time(name)
+
+
+@lru_cache(maxsize=1024)
+def _is_time(name: str) -> bool:
+    return _TIME.search(name) is not None
 
 
 def _derived(column: str) -> str | None:
@@ -163,10 +179,11 @@ def referred(rows: Iterable[Row], columns: Sequence[str]) -> tuple[Names, dict[s
     """Return the names that rows give for the ids in them, and the ids without a name, by kind."""
     named: dict[str, dict[str, str]] = {}
     unnamed: dict[str, dict[str, None]] = {}
-    for row in rows:
-        for field in columns:
+    for field in columns:
+        kind = REFERS.get(field)
+        for row in rows:
             value = row.get(field)
-            if (kind := REFERS.get(field)) is not None and isinstance(value, str):
+            if kind is not None and isinstance(value, str):
                 if (name := _name(row, kind)) is not None:
                     named.setdefault(kind, {})[value] = name
                 else:
@@ -218,8 +235,8 @@ class Table(FastnObject):
         dict[str, dict[str, str]] | None, Field(description="Ids of what the rows call by name, by kind.")
     ] = None
     next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
-    items: list[dict[str, JsonValue]]
-    positions: list[Position] = Field(default=[], exclude=True)
+    items: SkipValidation[list[dict[str, JsonValue]]]
+    positions: SkipValidation[list[Position]] = Field(default=[], exclude=True)
     """Position after each row."""
     gaps: list[str] = Field(default=[], exclude=True)
     """What could not be read of the rows, in sentences."""
@@ -269,7 +286,7 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
     """Return the page with Fastn's rows. Reads further pages while filters leave it short of rows."""
     call = await _by_slug(call, context)
     page = cast("Listed[FastnObject]", await context.read(call))
-    items, positions, unchecked = list(page.items), list(page.positions), set(page.not_checked or ())
+    items, positions, unchecked = list(page.rows), list(page.positions), set(page.not_checked or ())
     total, read = page.total, 1
     while call.filters and len(items) < call.limit and page.next_cursor is not None and read <= FURTHER:
         await context.report(f"{len(items)} of {call.limit} rows found", read, None)
@@ -280,12 +297,12 @@ async def collected(call: List[Any], context: ProcedureContext) -> Table:
             if not items:
                 raise
             break  # keep the rows found; the cursor continues from here
-        items += page.items
+        items += page.rows
         positions += page.positions
         unchecked |= {*(page.not_checked or ())}
         total, read = None, read + 1
     return Table(
-        items=list(map(row_of, items)),
+        items=items,
         positions=positions,
         next_cursor=page.next_cursor,
         total=total,
@@ -377,4 +394,4 @@ def _in_words(names: Sequence[str]) -> str:
 
 def _item(call: List[Any]) -> type[FastnObject]:
     """Return the row type of a list."""
-    return cast("type[FastnObject]", type(call).returns.model_fields["items"].annotation.__args__[0])  # pyright: ignore
+    return cast("type[Listed[FastnObject]]", type(call).returns).item()

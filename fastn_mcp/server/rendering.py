@@ -177,14 +177,13 @@ def _as_table(rows: Sequence[Row], budget: int) -> Rendered:
     if left < budget // 2 or left // _LONG_ROWS < len(columns) * _SHORTEST_CELL:
         return _as_objects(rows, budget)
 
-    def sized(row: dict[str, JsonValue]) -> tuple[JsonValue, int]:
-        cells: JsonValue = [row.get(name) for name in columns]
-        return cells, _size(cells)
-
     def cut_cells(cells: JsonValue, share: int) -> JsonValue:
         return [_fit(cell, share // len(columns) - 1)[0] for cell in cast("list[JsonValue]", cells)]
 
-    shown, cut = _fitting(map(sized, whole), len(whole), left, cut_cells)
+    cells: list[JsonValue] = [list(map(row.get, columns)) for row in whole]
+    shown, cut = cells, 0
+    if _size(cells) > left:
+        shown, cut = _fitting(((row, _size(row)) for row in cells), len(cells), left, cut_cells)
     head["rows"] = shown
     return head, len(shown), cut
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
 
-from pydantic import AfterValidator, Field, JsonValue, PrivateAttr, field_validator
+from pydantic import AfterValidator, Field, JsonValue, PrivateAttr, SkipValidation, field_validator
 from pydantic_core import to_json
 from typing_extensions import override
 
@@ -108,7 +108,8 @@ Item = TypeVar("Item", bound=FastnObject)
 class Listed(FastnObject, Generic[Item]):
     """A page of a list as it was read. It can be cut at any row and continued from there."""
 
-    items: list[Item]
+    rows: SkipValidation[list[dict[str, JsonValue]]]
+    """The rows as they were parsed, since making objects of them takes longer than parsing them."""
     next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
     total: Annotated[int | None, Field(description="How many there are in all, where Fastn says so.")] = None
     not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
@@ -118,6 +119,16 @@ class Listed(FastnObject, Generic[Item]):
         """Set the position after each row. Returns the page itself."""
         self._positions = positions
         return self
+
+    @property
+    def items(self) -> list[Item]:
+        """The rows as objects."""
+        return list(map(self.item().model_validate, self.rows))
+
+    @classmethod
+    def item(cls) -> type[Item]:
+        """Return the type of the rows."""
+        return cast("type[Item]", cls.__pydantic_generic_metadata__["args"][0])
 
     @property
     def positions(self) -> list[Position]:
@@ -210,14 +221,15 @@ class List(Operation[Listed[Item]], Generic[Item]):
         following = positions[-1] if len(matching) > len(page) else None
         if following is None:
             following = _following(position, requested, len(rows), fresh, around, total)
+        returns = cast("type[Listed[Item]]", type(self).returns)
         values: dict[str, Any] = {
-            "items": [row for _, row in page],
+            "rows": [returns.item().kept(row) for _, row in page],
             "next_cursor": following and following.encode(),
             # A total that counts rows which do not match, or may not, would mislead.
             "total": total if len(matching) == len(fresh) and not unchecked else None,
             "not_checked": unchecked or None,
         }
-        return cast("Listed[Item]", type(self).returns.model_validate(values)).place(positions)
+        return returns.model_validate(values).place(positions)
 
     def _matches(self, row: Row, name: str, wanted: Any) -> bool | None:
         compare = type(self).matching.get(name)

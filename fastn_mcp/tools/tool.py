@@ -52,14 +52,24 @@ class FastnObject(BaseModel):
     shape: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Fields that are ours, with their JSON types, for the output schema. Empty for Fastn's own records."""
 
+    @classmethod
+    def kept(cls, row: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        """Return what is kept of a row that Fastn sent."""
+        return row
+
 
 class SecretRow(FastnObject):
     """A row about a secret. Only fields known to be harmless are kept, whatever Fastn sends."""
 
+    @classmethod
+    @override
+    def kept(cls, row: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        return redact_row(row)
+
     @model_validator(mode="before")
     @classmethod
     def _redact(cls, row: object) -> object:
-        return redact_row(cast("dict[str, JsonValue]", row)) if isinstance(row, dict) else row
+        return cls.kept(cast("dict[str, JsonValue]", row)) if isinstance(row, dict) else row
 
 
 Result = TypeVar("Result", bound=FastnObject)

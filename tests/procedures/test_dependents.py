@@ -18,7 +18,7 @@ from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.tools.connectors import DeleteConnector, GetConnector, ListConnections
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.triggers import ListTriggers
-from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListWorkflows, Workflow
+from fastn_mcp.tools.workflows import DeleteWorkflow, GetWorkflow, ListWorkflows
 
 pytestmark = pytest.mark.anyio
 
@@ -242,8 +242,8 @@ async def test_workflows_without_connectors_in_the_list_are_read_one_by_one(worl
     async def less(call: Any) -> Any:
         answer: Any = await send(call)
         if isinstance(call, ListWorkflows):
-            rows = [row.model_dump(exclude={"connectors"}) for row in answer.items]
-            return answer.model_copy(update={"items": [Workflow.model_validate(row) for row in rows]})
+            rows = [{name: value for name, value in row.items() if name != "connectors"} for row in answer.rows]
+            return answer.model_copy(update={"rows": rows})
         return answer
 
     world.client.send = less

@@ -414,7 +414,7 @@ async def test_last_run_is_shown_only_if_the_newest_come_first(large_world: Worl
 
     async def oldest_first(call: Operation[Any]) -> FastnObject:
         page: Any = await large_world.client.send(call)
-        return page.model_copy(update={"items": page.items[::-1]}) if isinstance(call, ListExecutions) else page
+        return page.model_copy(update={"rows": page.rows[::-1]}) if isinstance(call, ListExecutions) else page
 
     for query in ("the slack to supabase sync for Acme Corp", "the acme hubspot sync"):
         found = await Find(query=query).run(replace(context_on(large_world, Listing({})), read=oldest_first))
