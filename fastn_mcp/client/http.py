@@ -149,12 +149,14 @@ class HttpExchange:
         except _BROKEN as error:
             raise ResponseLost(type(error).__name__) from error
         try:
-            return await _read(response)
-        finally:
-            # A cancelled read must not leave its connection open and half read.
+            answer = await _read(response)
+            await response.aclose()
+            await self._connections.give_back(connection)
+        except BaseException:
             with anyio.CancelScope(shield=True):
-                await response.aclose()
-                await self._connections.give_back(connection)
+                await connection.aclose()  # a cancelled read must not leave it open and half read
+            raise
+        return answer
 
     def _built(self, request: Request) -> httpcore2.Request:
         target = self._prefix + request.path.encode()

@@ -37,17 +37,19 @@ from fastn_mcp import __version__
 from fastn_mcp.channels import elicitation_form
 from fastn_mcp.channels.page_link import RoundTripLink, leads_to_page, page_link
 from fastn_mcp.errors import FastnError
+from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.procedures.dispatch import Dispatcher
+from fastn_mcp.runtime import System
 from fastn_mcp.server import approval_app
 from fastn_mcp.server.context import AccountContext, RequestContext, input_schema, single_account
 from fastn_mcp.server.handshake import APPS
-from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm
+from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm, reporter
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
 from fastn_mcp.tools.parsing import ALIASES, Aliases, current, hint
-from fastn_mcp.tools.tool import AnyTool
+from fastn_mcp.tools.tool import AnyTool, Effect
 
 NAME = "fastn-mcp"
 
@@ -82,6 +84,17 @@ def _client_name(ctx: Context) -> str:
     return "" if client is None else (client.client_info.title or client.client_info.name)[:_LONGEST_NAME]
 
 
+def _with_channels(
+    caller: Caller, ctx: Context, params: CallToolRequestParams, reports: ProgressReporter | None, system: System
+) -> Caller:
+    """Return the caller of a change, with the ways in which the client can ask a person."""
+    form = elicitation_form.channel(ctx, params)
+    if form is not None and reports is not None:
+        form = ReportedForm(form, reports)
+    link = page_link(ctx, params, system)
+    return replace(caller, form=form, link=link, name=caller.name or _client_name(ctx))
+
+
 class _Handlers:
     """Handlers of each request type. They keep no state between requests but the log level."""
 
@@ -97,19 +110,15 @@ class _Handlers:
         request = self._resolve(ctx)
         account, dispatch = request.account, request.account.dispatch
         parsed: ParsedCall | None = None
-        is_error, meta, link = False, None, None
+        is_error, meta, caller = False, None, request.caller
         try:
             parsed = parse(account.by_name, params.name, params.arguments or {}, self._aliases)
-            form = elicitation_form.channel(ctx, params)
-            reporter = ProgressReporter(ctx, self.levels, dispatch.system)
-            if form is not None and reporter.is_wanted:
-                form = ReportedForm(form, reporter)
-            run = dispatch.preview if parsed.dry_run else dispatch
-            link = page_link(ctx, params, dispatch.system)
-            caller = replace(request.caller, form=form, link=link, name=request.caller.name or _client_name(ctx))
-            work = partial(run, parsed.call, caller)
+            reports = reporter(ctx, self.levels, dispatch.system)
+            if parsed.call.effect is not Effect.READ:  # nobody is asked about a read
+                caller = _with_channels(caller, ctx, params, reports, dispatch.system)
+            work = partial(dispatch.preview if parsed.dry_run else dispatch, parsed.call, caller)
             async with request.slot():
-                outcome = await (reporter.during(work) if reporter.is_wanted else work())
+                outcome = await (work() if reports is None else reports.during(work))
         except UnknownTool as error:
             # The specification makes this a protocol error, not a tool error.
             raise MCPError(INVALID_PARAMS, str(dispatch.redacted({"said": str(error)})["said"])) from None
@@ -119,7 +128,7 @@ class _Handlers:
             match outcome:
                 case PendingForm(question):
                     return elicitation_form.round_trip(question)
-                case PendingApproval(needs_link=True) if isinstance(link, RoundTripLink):
+                case PendingApproval(needs_link=True) if isinstance(caller.link, RoundTripLink):
                     return leads_to_page(outcome)
                 case PendingApproval(_, preview, where, until):
                     body = render_pending(preview.data(), where, until)

@@ -24,7 +24,7 @@ from fastn_mcp.client import retry
 from fastn_mcp.guard.approval.flow import FormChannel
 from fastn_mcp.guard.approval.request import Answer, ApprovalForm, PendingForm
 from fastn_mcp.redaction import safe_text
-from fastn_mcp.runtime import Report, System, no_progress
+from fastn_mcp.runtime import Report, System
 
 Context = ServerRequestContext[Any]
 T = TypeVar("T")
@@ -62,14 +62,13 @@ class Levels:
 
 
 class ProgressReporter:
-    """Reports on one request to its client, if it wants progress or log messages."""
+    """Reports on one request to its client, which wants progress or log messages."""
 
-    def __init__(self, ctx: Context, levels: Levels, system: System) -> None:
+    def __init__(self, ctx: Context, system: System, *, wants_progress: bool, wants_logs: bool) -> None:
         self._ctx = ctx
         self._system = system
-        self._wants_progress = bool(ctx.meta and "progress_token" in ctx.meta)
-        self._wants_logs = levels.wants(ctx)
-        self.is_wanted = self._wants_progress or self._wants_logs
+        self._wants_progress = wants_progress
+        self._wants_logs = wants_logs
         self._sending = anyio.Lock()
         self._reached = 0.0
         self._total: float | None = None
@@ -78,8 +77,6 @@ class ProgressReporter:
 
     async def during(self, work: Callable[[Report], Awaitable[T]]) -> T:
         """Await the work and report on it meanwhile."""
-        if not self.is_wanted:
-            return await work(no_progress)
         token = retry.listener.set(self._report_wait)
         try:
             return await self._run_watched(work)
@@ -136,6 +133,12 @@ class ProgressReporter:
             return await form.ask(question)
         finally:
             self._activity = before
+
+
+def reporter(ctx: Context, levels: Levels, system: System) -> ProgressReporter | None:
+    """Return what reports on a request to its client; None if it wants neither progress nor log messages."""
+    progress, logs = bool(ctx.meta and "progress_token" in ctx.meta), levels.wants(ctx)
+    return ProgressReporter(ctx, system, wants_progress=progress, wants_logs=logs) if progress or logs else None
 
 
 class ReportedForm:

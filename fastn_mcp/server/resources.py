@@ -7,6 +7,7 @@ ids checked like request paths, so that a URI cannot pass a value that an argume
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from mcp import MCPError
@@ -40,7 +41,7 @@ from fastn_mcp.procedures.lookup import CompleteId, Ids, ReadRow
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.server import prompts
-from fastn_mcp.server.progress import Levels, ProgressReporter
+from fastn_mcp.server.progress import Levels, reporter
 from fastn_mcp.server.rendering import render, render_error
 from fastn_mcp.tools.account import GetBilling, GetQuotas, GetUsage
 from fastn_mcp.tools.connectors import GetConnector
@@ -183,9 +184,10 @@ class ResourceReader:
             if call is None:
                 message = "There is no such resource. See resources/list and resources/templates/list."
                 raise MCPError(not_found, message, requested)
-            reporter = ProgressReporter(ctx, levels, self._dispatch.system)
+            reports = reporter(ctx, levels, self._dispatch.system)
+            work = partial(self._dispatch, call, caller)
             async with slot():
-                outcome = await reporter.during(lambda report: self._dispatch(call, caller, report))
+                outcome = await (work() if reports is None else reports.during(work))
             if not isinstance(outcome, Done):
                 raise ApprovalRequired("A person has to approve this.", "Call the tool, which can ask.")
         except FastnError as error:

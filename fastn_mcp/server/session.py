@@ -1,7 +1,7 @@
 """MCP session on the SDK's streams: parse messages, reject invalid ones, end once every request is answered."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -9,6 +9,7 @@ from typing import Any, Self
 import anyio
 from mcp.server import Server, ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult
+from mcp.server.runner import serve_dual_era_loop, serve_loop
 from mcp.shared.message import SessionMessage
 from mcp.types import (
     INVALID_REQUEST,
@@ -33,14 +34,25 @@ async def serve_session(
     server: Server[Any],
     pipes: Pipes,
     lines: AsyncIterator[bytes],
-    replayed: Iterable[bytes] = (),
+    replayed: Sequence[bytes] = (),
     answered: Iterable[object] = (),
 ) -> None:
     """Serve until the input ends. The lines in `replayed` come first; ids in `answered` get no second response."""
     server.middleware.append(_settle_on_delivery)
-    async with anyio.create_task_group() as tasks:
+    options = server.create_initialization_options()
+    # The loop that tells the two eras of the protocol apart passes each message on by another task.
+    serve = serve_loop if _is_handshake(replayed) else serve_dual_era_loop
+    async with anyio.create_task_group() as tasks, server.lifespan(server) as state:
         streams = _Streams(pipes, lines, replayed, answered, tasks.cancel_scope)
-        await server.run(streams, streams, server.create_initialization_options())
+        await serve(server, streams, streams, lifespan_state=state, init_options=options)
+
+
+def _is_handshake(lines: Sequence[bytes]) -> bool:
+    """Whether a session begins with the handshake, as up to 2025-11-25."""
+    with suppress(IndexError, ValueError, RecursionError):
+        opening = jsonrpc_message_adapter.validate_json(lines[0], by_name=False)
+        return isinstance(opening, JSONRPCRequest) and opening.method == "initialize"
+    return False
 
 
 async def _settle_on_delivery(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:

@@ -56,7 +56,6 @@ class Pipes:
         self._writing = anyio.Lock(fast_acquire=True)
         self._unwritten = b""
         self._closed = False
-        self._idle = anyio.CancelScope()
         self.ended = anyio.Event()
         """Set once the input has ended."""
         self.written = 0
@@ -121,7 +120,7 @@ class Pipes:
             try:
                 return os.read(self._source, _CHUNK)
             except BlockingIOError:
-                with anyio.CancelScope() as self._idle:
+                with suppress(anyio.ClosedResourceError):  # the output was closed
                     await anyio.wait_readable(self._source)
             except ConnectionResetError:
                 break
@@ -141,7 +140,7 @@ class Pipes:
                     remaining = remaining[count:]
             except (BrokenPipeError, ConnectionResetError):
                 self._closed = True
-                self._idle.cancel()
+                anyio.notify_closing(self._source)
             finally:
                 self._unwritten = bytes(remaining)
 

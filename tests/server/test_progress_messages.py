@@ -13,29 +13,29 @@ from fastn_mcp.client.retry import announce_wait, listener
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.context import Report
 from fastn_mcp.runtime import System
-from fastn_mcp.server.progress import Context, Levels, ProgressReporter
+from fastn_mcp.server.progress import Context, Levels, reporter
 from fastn_mcp.tools.account import GetBilling
 
 pytestmark = pytest.mark.anyio
 
 
+def _request(meta: dict[str, Any] | None, session: object = None) -> Context:
+    request = SimpleNamespace(meta=meta, protocol_version="2025-11-25", request=None, request_id=7, session=session)
+    return cast(Context, request)
+
+
 class Watched:
     """A client with a progress token, and a clock that jumps to the end of each wait."""
 
-    def __init__(self, **meta: Any) -> None:
+    def __init__(self) -> None:
         self.at = 0.0
         self.reports: list[tuple[float, float | None, str]] = []
         self._news = anyio.Event()
         session = SimpleNamespace(report_progress=self._report)
-        request = SimpleNamespace(
-            meta=meta or {"progress_token": 1},
-            protocol_version="2025-11-25",
-            request=None,
-            request_id=7,
-            session=session,
-        )
         system = System(monotonic=lambda: self.at, sleep=self._sleep)
-        self.telling = ProgressReporter(cast(Context, request), Levels(), system)
+        telling = reporter(_request({"progress_token": 1}, session), Levels(), system)
+        assert telling is not None
+        self.telling = telling
 
     async def _report(self, done: float, total: float | None, message: str) -> None:
         self.reports.append((done, total, message))
@@ -103,17 +103,10 @@ async def test_error_is_not_wrapped() -> None:
         await watched.telling.during(work)
 
 
-async def test_no_progress_without_a_token() -> None:
+def test_no_progress_without_a_token() -> None:
     """MCP: progress is for requests with a token. Ours: others cost nothing extra."""
-    watched = Watched(other=1)
-
-    async def work(report: Report) -> str:
-        await report("Reading", 1, 2)
-        await announce_wait("Fastn answered 503.")
-        return "done"
-
-    assert await watched.telling.during(work) == "done"
-    assert watched.reports == []
+    assert reporter(_request({"other": 1}), Levels(), System()) is None
+    assert reporter(_request(None), Levels(), System()) is None
 
 
 @pytest.mark.parametrize("status", [429, 503])
