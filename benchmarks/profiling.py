@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("what the model reads", r"fastn_mcp/(shaping|visible|secret_names|procedures/)"),
     ("our side of MCP", r"fastn_mcp/"),
     ("MCP SDK", r"/(mcp|mcp_types|opentelemetry|pydantic)/"),
-    ("event loop", r"/(asyncio|anyio|uvloop)/|selectors"),
+    ("event loop", r"/(asyncio|anyio)/|selectors"),
 )
 JSON_OR_MODELS, SYSTEM, REST = "JSON and validation", "system calls", "standard library"
 _JSON = re.compile(r"pydantic_core|_json|json\.|scanner")

@@ -5,7 +5,6 @@ from collections.abc import Callable, Generator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +46,7 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
             await stdio.serve(begin, introduction)
 
     with ExitStack() as closing:
-        # uvloop (fastn-mcp[fast]) takes a fifth off a call.
-        anyio.run(serve, closing, backend_options={"use_uvloop": find_spec("uvloop") is not None})
+        anyio.run(serve, closing)
 
 
 async def _closed(parts: "AccountParts") -> None:

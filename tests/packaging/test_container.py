@@ -83,13 +83,7 @@ def test_its_labels_are_those_of_the_registry() -> None:
     assert f"VERSION={__version__}" in [rest for name, rest in instructions() if name == "ARG"]
 
 
-def test_the_container_differs_from_what_is_tested_by_what_is_faster_alone() -> None:
-    """uvloop takes the place of what the tests run on; `make wheel` tries the package with it."""
-    tested, pinned = pins(ROOT / "constraints.txt"), pins(ROOT / "packaging/container.txt")
-    assert {name for name, pin in pinned.items() if tested.get(name) != pin} == {"uvloop"}
-
-
-@pytest.mark.parametrize("file", ["requirements.txt", "backend.txt"])
+@pytest.mark.parametrize("file", ["container.txt", "requirements.txt", "backend.txt"])
 def test_its_pins_are_those_that_everything_is_tested_with(file: str) -> None:
     """One lock: what a container or a bundle installs is what the tests ran with."""
     tested, pinned = pins(ROOT / "constraints.txt"), pins(ROOT / "packaging" / file)
