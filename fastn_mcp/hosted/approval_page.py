@@ -123,8 +123,8 @@ class TeamPageAccess:
         found = self._seal.open("session", self._get(request, "session"), self._session_seconds)
         if found is None or found["ends"] <= self._now():
             return None
-        stored = found["person"]
-        person = SignedInPerson(**(stored | {"rules": tuple(stored["rules"])}))
+        stored = {key: tuple(value) if isinstance(value, list) else value for key, value in found["person"].items()}
+        person = SignedInPerson(**stored)
         session = BrowserSession(found["id"], found["ends"], person)
         return None if await self._ledger.distrusted(session.id, _ENDED, self._now()) else session
 

@@ -43,11 +43,18 @@ class SignedInPerson:
     tenant: str | None
     """Tenant that serves their own calls."""
     rules: tuple[str, ...]
+    login_names: tuple[str, ...] = ()
+    """User name and e-mail address, which some providers put into `sub` of access tokens, but not of ID tokens."""
 
     @property
     def principal(self) -> str:
         """Principal as recorded: the same as that of their own calls."""
         return f"{self.issuer}|{self.subject}"
+
+    def may_be(self, principal: str) -> bool:
+        """Whether a caller is, or could be, this person: by subject, or by login name, in any case."""
+        names = (self.subject, *self.login_names)
+        return principal.casefold() in {f"{self.issuer}|{name}".casefold() for name in names}
 
 
 def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
@@ -57,7 +64,8 @@ def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
     tenant = team.tenant_of(claims) if approvals and approvals.own else None
     shown = person_name(claims) or str(claims["sub"])
     own_tenant = tenant.name if tenant is not None and not tenant.caller_keys else None
-    return SignedInPerson(str(claims["iss"]), str(claims["sub"]), shown, own_tenant, tuple(rules))
+    names = tuple(str(name) for claim in ("preferred_username", "email") if (name := claims.get(claim)))
+    return SignedInPerson(str(claims["iss"]), str(claims["sub"]), shown, own_tenant, tuple(rules), names)
 
 
 class TenantInbox:
@@ -164,11 +172,11 @@ class TeamInbox(Inbox):
 
     @override
     def barred(self, tenant: str, request: ApprovalRequest) -> str | None:
-        if not self._is_own(request.principal):
+        if not self._person.may_be(request.principal):
             return None if self._is_covered(tenant, request) else "This call is not yours to approve."
         if request.needed > 1:
             return "It is your own call, and others have to approve it."
-        # A principal that differs only in case counts as their own, but gets no right to approve.
+        # A principal that only may be theirs counts as their own, but gets no right to approve.
         exact = request.principal == self.approver
         return None if self._own and exact else "It is your own call, and somebody else has to approve it."
 

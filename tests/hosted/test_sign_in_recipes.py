@@ -43,6 +43,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "sign-in.md"
 SITE = "https://fastn-mcp.example.com"
 SECRET = "of-the-page-and-long-enough"
 CLIENT_ID = "an-mcp-client"
+FOUR_EYES = '[defaults]\ndestroy = "four_eyes"\n'
 ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
 
 
@@ -237,6 +238,16 @@ async def create_customer(team: Team, browser: Browser, storage: Storage) -> Non
         await client.call_tool("create_customer", {"name": "Umbrella"})
 
 
+async def delete_customer(team: Team, browser: Browser, storage: Storage) -> None:
+    """Have an agent make a call that waits for approval."""
+    async with team.client(browser, storage) as client:
+        found = (await client.call_tool("list_customers", {"search": "Globex"})).structured_content
+        assert found is not None
+        waits = await client.call_tool("delete_customer", {"customer_id": found["data"][0]["id"]})
+    assert waits.structured_content is not None
+    assert waits.structured_content["status"] == "approval_required"
+
+
 def test_page_has_a_team_file_for_each_recipe() -> None:
     """docs/sign-in.md: every team file on the page is one that was signed in with."""
     assert set(SNIPPETS) == set(RECIPES)
@@ -300,21 +311,25 @@ async def test_recipe_signs_in_at_the_approval_page(product: str, recipe: Recipe
     """docs/sign-in.md: approvers sign in with the page's own client. A requester is the same person there."""
     shape = RECIPES[product]
     storage = registered(shape)
-    policy = '[defaults]\ndestroy = "four_eyes"\n'
-    async with recipe(product, shape, policy=policy) as team:
-        async with team.client(Browser("anna"), storage) as client:
-            found = (await client.call_tool("list_customers", {"search": "Globex"})).structured_content
-            assert found is not None
-            waits = (
-                await client.call_tool("delete_customer", {"customer_id": found["data"][0]["id"]})
-            ).structured_content
-        assert waits is not None
-        assert waits["status"] == "approval_required"
+    async with recipe(product, shape, policy=FOUR_EYES) as team:
+        await delete_customer(team, Browser("anna"), storage)
         async with team.browser("dana") as dana, team.browser("anna") as anna, team.browser(None) as guest:
             assert "Signed in as Dana Example" in (page := await dana.look())
             assert "One call waits for you" in page
             assert "It is your own call, and others have to approve it." in await anna.look()
             assert (await guest.sign_in("gast")).status_code == 403
+
+
+async def test_requester_is_recognized_by_their_login_name(recipe: Recipes) -> None:
+    """docs/sign-in.md, Okta: a team file without `subject_claim` does not make two people of a requester."""
+    people = {name: claims | {"preferred_username": f"{name}@example.com"} for name, claims in OKTA.people.items()}
+    shape = replace(OKTA, people=people, profile_claims=("preferred_username",))
+    storage = registered(shape)
+    async with recipe("Okta", shape, without="subject_claim", policy=FOUR_EYES) as team:
+        await delete_customer(team, Browser("anna"), storage)
+        async with team.browser("dana") as dana, team.browser("anna") as anna:
+            await dana.form("approve")
+            assert "It is your own call, and others have to approve it." in await anna.look()
 
 
 OPAQUE, OTHER_AUDIENCE = "It is not a signed JWT.", "It is for another audience."
