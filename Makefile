@@ -27,7 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo docs images test test-long check check-style check-types check-layers check-names check-generated check-workflows check-deploy check-tracked \
 	surface openapi wheel mutants mutants-sample faults \
-	conformance inspector bundle image notes sbom clients examples bench bench-check profile growth tokens load replicas lock clean
+	conformance sign-in bundle image notes sbom clients examples bench bench-check profile growth tokens load replicas lock clean
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -193,11 +193,11 @@ clients: $(READY) .cache/clients/ready ## install, uninstall and the plugin with
 	@$(NPM) install --prefix $(@D) --no-save --silent --no-fund --no-audit $(CLIENTS)
 	@touch $@
 
-inspector: .cache/inspector/ready .cache/oidc-provider/ready ## Sign-in of the MCP Inspector at a certified OpenID provider, both from npm
-	@$(BIN)/python tests/inspector/run.py .cache/inspector
+sign-in: .cache/inspector/ready .cache/clients/ready .cache/oidc-provider/ready ## The MCP Inspector, Claude Code and Codex sign in at a certified OpenID provider
+	@$(BIN)/python tests/sign_in/run.py .cache/inspector .cache/clients
 
-.cache/inspector/ready: tests/inspector/package.json tests/inspector/package-lock.json $(READY)
-	@mkdir -p $(@D) && cp tests/inspector/package.json tests/inspector/package-lock.json $(@D)
+.cache/inspector/ready: tests/sign_in/package.json tests/sign_in/package-lock.json $(READY)
+	@mkdir -p $(@D) && cp tests/sign_in/package.json tests/sign_in/package-lock.json $(@D)
 	@$(NPM) ci --prefix $(@D) --ignore-scripts --silent --no-fund --no-audit
 	@touch $@
 

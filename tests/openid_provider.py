@@ -77,8 +77,8 @@ class Shape:
     """Whether clients may request only the scopes that they registered with."""
     has_metadata_documents: bool = False
     clients: tuple[dict[str, Any], ...] = ()
-    document_redirect: str = CALLBACK
-    """Redirect address in the client's metadata document."""
+    documents: dict[str, tuple[str, ...]] = field(default_factory=lambda: {CLIENT_DOCUMENT: (CALLBACK,)})
+    """Redirect addresses of each client's metadata document."""
 
 
 class OpenIDProviders:
@@ -95,16 +95,8 @@ class OpenIDProviders:
         """Serve a shape, in place of the one at its path, and return its issuer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        document = {
-            "client_id": CLIENT_DOCUMENT,
-            "client_name": "An MCP client",
-            "redirect_uris": [shape.document_redirect],
-            "grant_types": ["authorization_code", "refresh_token"],
-            "response_types": ["code"],
-            "token_endpoint_auth_method": "none",
-        }
-        documents = {urlsplit(CLIENT_DOCUMENT).path: document}
-        self._process.stdin.write(json.dumps(asdict(shape) | {"client_documents": documents}) + "\n")
+        documents = {urlsplit(url).path: _document(url, redirects) for url, redirects in shape.documents.items()}
+        self._process.stdin.write(json.dumps(asdict(shape) | {"documents": documents}) + "\n")
         self._process.stdin.flush()
         issuer = self._process.stdout.readline().strip()
         assert issuer, "oidc-provider ended"
@@ -113,6 +105,18 @@ class OpenIDProviders:
     def stop(self) -> None:
         with self._process:  # it ends with its stdin
             pass
+
+
+def _document(url: str, redirects: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "client_id": url,
+        "client_name": "An MCP client",
+        "application_type": "native",  # so that a redirect address on this machine may have any port
+        "redirect_uris": list(redirects),
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+        "token_endpoint_auth_method": "none",
+    }
 
 
 class Browser:

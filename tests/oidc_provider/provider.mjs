@@ -110,7 +110,7 @@ server.listen(0, '127.0.0.1', async () => {
   for await (const line of createInterface({ input: process.stdin })) {
     const shape = JSON.parse(line);
     const issuer = origin() + shape.path;
-    for (const [path, document] of Object.entries(shape.client_documents)) documents.set(path, document);
+    for (const [path, document] of Object.entries(shape.documents)) documents.set(path, document);
     handlers.set(shape.path.replace(/\/$/, ''), provider(issuer, shape).callback());
     process.stdout.write(`${issuer}\n`);
   }
