@@ -655,6 +655,22 @@ def quote(value: object, limit: int = LONGEST_VALUE, *, is_name: bool = False) -
     return sanitize(shown) + left_out(len(text) - limit)
 
 
+_LONGEST_PERSON_NAME = 100
+_LONGEST_ADDRESS = 254
+"""Characters of an e-mail address (RFC 5321)."""
+
+
+def person(name: str, email: str) -> str:
+    """Format a person as `name <email>`, or what is known of that, on one line. Neither part can pose as the other."""
+    name, email = (sanitize(redact_text(_BRACKETS.sub("", text)).strip()) for text in (name, email))
+    name, email = shorten(name, _LONGEST_PERSON_NAME), shorten(email, _LONGEST_ADDRESS)
+    return f"{name} <{email}>" if name and email and name != email else name or email
+
+
+_BRACKETS = re.compile(r"[<>|]")
+"""What sets an address apart from a name, and a subject from its issuer."""
+
+
 def name_as_read(name: str) -> str:
     """Return the name as a person, or a server that trims and normalizes, reads it: ` PAY\u200b_KEY` is `pay_key`."""
     return " ".join(_letters(name).split()).casefold()

@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf.json_format import MessageToJson
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsPartialSuccess,
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
@@ -27,7 +31,9 @@ _KINDS: dict[str, Any] = {
 }
 _ANSWERS = {
     "page": b"<html>Welcome</html>",
-    "rejected": ExportLogsServiceResponse(partial_success={"rejected_log_records": 1}).SerializeToString(),
+    "rejected": ExportLogsServiceResponse(
+        partial_success=ExportLogsPartialSuccess(rejected_log_records=1)
+    ).SerializeToString(),
 }
 
 

@@ -18,6 +18,7 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.fastn.ages import stamp
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
+from fastn_mcp.guard.approval.request import asker
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, account_name
 from fastn_mcp.runtime import System
 
@@ -143,7 +144,7 @@ class NotifyingChannel:
     async def _deliver(self, request: ApprovalRequest, where: str) -> None:
         what = request.text[0] if request.text else request.tool
         account = account_name(request.account)
-        told = Notification(request.tool, what, account, request.principal, where, request.expires)
+        told = Notification(request.tool, what, account, asker(request), where, request.expires)
         body = to_json(self._body(told))
         found: ApprovalRequest | None = request
         while found is not None and found.state is RequestState.OPEN and self._system.now().timestamp() < found.expires:

@@ -55,6 +55,7 @@ from fastn_mcp.guard.ledger.ledger import (
     TemporaryApproval,
     Vote,
     account_name,
+    who,
 )
 from fastn_mcp.guard.ledger.sqlite import FILE
 from fastn_mcp.guard.policy import Decision
@@ -151,7 +152,7 @@ class TerminalApprovals:
         (scope,) = found
         account = account_name(scope.account)
         entry = LogEntry(AuditEvent.SCOPE_REVOKED, scope.principal, account, scope.tool, scope.target)
-        if problem := self._record(replace(entry, consent=_BY, grant=scope.id)):
+        if problem := self._record(replace(entry, consent=_BY, grant=scope.id, principal_name=scope.person or None)):
             click.echo(problem.strip(), err=True)
         return scope
 
@@ -279,7 +280,8 @@ def scopes_(store: ApprovalStore, as_json: bool) -> None:
         return
     for scope in scopes:
         line = (
-            f"{scope.id}  {scope.tool} on {quote(scope.target)}, {account_name(scope.account)}, for {scope.principal},"
+            f"{scope.id}  {scope.tool} on {quote(scope.target)}, {account_name(scope.account)},"
+            f" for {who(scope.principal, scope.person)},"
             f" by {scope.by}"
         )
         say(sanitize(f"{line}, until {_clock(scope.expires)}: {scope.extent}"))
@@ -452,6 +454,7 @@ def _clock(seconds: float) -> str:
 def _data(request: ApprovalRequest) -> dict[str, JsonValue]:
     return {
         "principal": request.principal,
+        "asked_by": request.asker,
         "asked": request.created,
         "until": request.expires,
         "preview": dict(request.preview),

@@ -28,7 +28,8 @@ from fastn_mcp.guard.audit import files as audit_files
 from fastn_mcp.guard.audit import log as audit
 from fastn_mcp.guard.audit.chain import BEGINNING, End, Report
 from fastn_mcp.guard.audit.outbox import Outbox
-from fastn_mcp.guard.audit.remote import Comparison, StoredEntry, compare, stored
+from fastn_mcp.guard.audit.remote import CopyComparison, StoredEntry, compare, stored
+from fastn_mcp.guard.ledger.ledger import who
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 
@@ -138,7 +139,7 @@ def tail_(log: AuditLog, count: int, follow: bool, as_json: bool) -> None:
 
     A terminal shows the name of what a call is about, and cuts what does not fit: audit show N has all of it. A pipe
     gets whole lines, tab-separated: n, time, event, principal, tool, target, name, decision, consent, outcome,
-    duration_ms, message.
+    duration_ms, message, principal_name.
     """
     older = [file for file in log.files() if file != log.file]
     with closing(LogFollower(log.file)) as follower:
@@ -279,7 +280,7 @@ def _stored(file: Path) -> Iterator[StoredEntry]:
         raise click.ClickException(f"{file} has a line that is neither OTLP as JSON nor an audit entry.") from None
 
 
-def _compared(found: Comparison) -> Iterator[str]:
+def _compared(found: CopyComparison) -> Iterator[str]:
     """Say how the log and its copy compare."""
     if not found.same:
         yield "The copy has no entry of this log."
@@ -471,7 +472,7 @@ def _print_entries(found: Iterable[Entry], earlier: Iterable[Entry] = ()) -> Non
 
 TAIL_COLUMNS = (
     *("n", "time", "event", "principal", "tool", "target", "name", "decision", "consent", "outcome"),
-    *("duration_ms", "message"),
+    *("duration_ms", "message", "principal_name"),
 )
 """Fields of a tab-separated line of `audit tail`, in order; empty if an entry does not have one."""
 
@@ -494,15 +495,16 @@ def row(entry: Entry, name: str | None, columns: int) -> list[str]:
 
 
 def _summary(entry: Entry) -> str:
-    """Summarize an entry: decision, consent, outcome, duration, message, and the principal unless it is `local`."""
+    """Summarize an entry: decision, consent, outcome, duration, message, and who decided and asked, if not `local`."""
     event, outcome, took = _field(entry, "event"), _field(entry, "outcome"), entry.get("duration_ms")
-    principal = _field(entry, "principal")
+    principal, approver = _field(entry, "principal"), _field(entry, "approver")
     parts = (
         ", ".join(filter(None, (_field(entry, "decision"), _field(entry, "consent")))),
         outcome if outcome != event else "",
         f"{took:.0f} ms" if isinstance(took, (int, float)) else "",
         _field(entry, "message"),
-        f"for {principal}" if principal != "local" else "",
+        f"by {who(approver, _field(entry, 'approver_name'))}" if approver else "",
+        f"for {who(principal, _field(entry, 'principal_name'))}" if principal != "local" else "",
     )
     return " ".join(filter(None, parts))
 

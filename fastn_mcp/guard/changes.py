@@ -43,7 +43,7 @@ class Change:
     call: str = ""
     """Digest of the call if it is not idempotent; else empty."""
     approved_by: str = ""
-    """What permitted it, such as `policy`, `client_form` or `four_eyes: Dana, Eve`; empty if that was not recorded."""
+    """What permitted it, such as `policy` or `verified: Dana (issuer|dana)`, with a line for each person; or empty."""
     unsettled_until: float = 0.0
     """Unix seconds until which repeating the call needs approval: its outcome is unknown, or unknown to the client."""
     batch: str = ""

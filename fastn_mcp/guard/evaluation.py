@@ -164,6 +164,8 @@ class ApprovedCall:
     number: int = 0
     detail: str = ""
     """See `Approval.detail`."""
+    person: str = ""
+    """Name of the caller, if they signed in."""
 
 
 @dataclass(frozen=True, slots=True)

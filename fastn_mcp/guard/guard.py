@@ -86,7 +86,7 @@ class Guard:
             if not isinstance(approval, Approval):
                 said["outcome"] = "approval_required"
                 if isinstance(approval, PendingApproval):
-                    self._recorder.waits(batch.tool, caller.principal, approval.preview)
+                    self._recorder.waits(batch.tool, caller, approval.preview)
                 return approval
             if approval.is_stale:
                 evaluation = await self._evaluate(batch, caller, execution.results, said, reads=True)
@@ -121,7 +121,7 @@ class Guard:
             said |= _decided(current.effect, current.verdict) if is_list else {}
             request = None if approval.request is None else approval.request.id
             filled = await self._typed.fill(self._secrets.fill(call), current.typed, request)
-            approved = await self._approvals.use(approval, number, current, evaluation, caller.principal)
+            approved = await self._approvals.use(approval, number, current, evaluation, caller)
             said |= {"outcome": "admitted", "consent": approved.by, "asked": approved.trace}
             change = await self._journal.begin(approved, self._client.send, self._client.deadline(call))
         intent, is_sent = None, False
@@ -260,7 +260,7 @@ class Guard:
         except Unwritten:
             raise
         except FastnError as error:
-            self._recorder.not_sent(call, caller.principal, error)
+            self._recorder.not_sent(call, caller, error)
             raise
         except Exception as error:
             log.exception("the guard failed on %s", call.tool_name())

@@ -10,6 +10,7 @@ from pydantic_core import to_json
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.fastn.targets import Call, fields_sent
 from fastn_mcp.guard.changes import PERHAPS_MADE, Change
+from fastn_mcp.guard.ledger.ledger import without_issuers
 from fastn_mcp.redaction import is_redacted, redact_object, redact_row
 from fastn_mcp.tools.account import NewApiKey
 from fastn_mcp.tools.catalog import BY_NAME
@@ -192,8 +193,7 @@ def approver(approved_by: str) -> str:
         return how
     if detail in _APPROVED_BY:
         return f"{how}, given by {_APPROVED_BY[detail]}"
-    people = [person.rpartition("|")[2] for person in detail.split(", ")]  # without the issuer of a sign-in
-    return f"{' and '.join(people)}: {how}"
+    return f"{' and '.join(without_issuers(detail).splitlines())}: {how}"
 
 
 def changed_fields(change: Change) -> dict[str, JsonValue]:

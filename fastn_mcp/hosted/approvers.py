@@ -20,11 +20,10 @@ from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval import quorum
 from fastn_mcp.guard.approval.request import typed_in
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, decided
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, TemporaryApproval
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, TemporaryApproval, Vote
 from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import person_name
-from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
@@ -131,6 +130,7 @@ class TeamInbox(Inbox):
         """`shared` is the ledger that all tenants share, if they do."""
         super().__init__(system)
         self.approver = person.principal
+        self.approver_name = "" if person.name == person.subject else person.name
         self.shares_ledger = shared is not None
         self._shared = shared
         self._team = team
@@ -187,8 +187,8 @@ class TeamInbox(Inbox):
         )
 
     @override
-    def name_of(self, approver: str) -> str:
-        return "you" if approver == self.approver else approver.removeprefix(f"{self._person.issuer}|")
+    def name_of(self, vote: Vote) -> str:
+        return "you" if vote.approver == self.approver else super().name_of(vote)
 
     def _is_covered(self, tenant: str, request: ApprovalRequest) -> bool:
         return any(rule.covers(tenant, quorum.effects_of(request)) for rule in self._rules)
@@ -199,7 +199,7 @@ class TeamInbox(Inbox):
     def _record(self, audit: AuditFile, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
         if event in (AuditEvent.APPROVED, AuditEvent.DECLINED):
             entry = decided(event, request, quorum.VERIFIED, note)
-            entry = replace(entry, approver=self.approver, approver_name=quote(self._person.name, 100))
+            entry = replace(entry, approver=self.approver, approver_name=self.approver_name or None)
         else:
             entry = decided(event, request, None, note)
         try:

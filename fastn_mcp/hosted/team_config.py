@@ -255,7 +255,7 @@ class Approvals(_Table):
     client_secret_file: str | None = None
     client_secret_env: str | None = None
     url: _Resource | None = None
-    scopes: _Texts = ["openid", "profile"]
+    scopes: _Texts = ["openid", "profile", "email"]
     subject_claim: Annotated[str, AfterValidator(_not_blank)] | None = None
     """Claim of ID tokens that names the person, if it is not that of access tokens."""
     own: bool = True

@@ -15,6 +15,7 @@ from jwt.types import Options
 from mcp.server.auth.provider import AccessToken
 
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys, UnknownKey
+from fastn_mcp.redaction import person
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,6 @@ log = logging.getLogger(__name__)
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Supported signature algorithms: asymmetric only, so neither HMAC nor `none`."""
 
-_LONGEST_NAME = 100
 _TYPES = ("jwt", "at+jwt", "application/at+jwt")
 _ID_TYPES = ("jwt", "id_token+jwt")
 _LONGEST_SUBJECT = 255
@@ -173,9 +173,12 @@ def _text(value: object) -> str | None:
 
 
 def person_name(claims: Mapping[str, Any]) -> str:
-    """Return the name of the person that claims are about, or else the user name or e-mail address; empty if none."""
-    found = next((str(v) for k in ("name", "preferred_username", "email") if (v := claims.get(k))), "")
-    return found[:_LONGEST_NAME]
+    """Return `name <email>` of the person that claims are about, as far as they say; empty if they say nothing.
+
+    An e-mail address that the provider calls unverified is left out.
+    """
+    email = "" if claims.get("email_verified") in (False, "false") else _text(claims.get("email")) or ""
+    return person(_text(claims.get("name")) or _text(claims.get("preferred_username")) or "", email)
 
 
 def scopes(claims: Mapping[str, Any], prefix: str) -> list[str]:

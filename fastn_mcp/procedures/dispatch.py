@@ -100,7 +100,7 @@ class Dispatcher:
             try:
                 self._secrets.fill(inner)
             except NotSent as error:
-                self._recorder.not_sent(inner, caller.principal, error)
+                self._recorder.not_sent(inner, caller, error)
                 raise
 
     def redacted(self, body: dict[str, JsonValue]) -> dict[str, JsonValue]:

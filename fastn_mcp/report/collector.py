@@ -73,6 +73,7 @@ class Attempt:
     settled: str | None = None
     """Time of the newest event."""
     principal: str | None = None
+    principal_name: str | None = None
     account: str | None = None
     target: str | None = None
     name: str | None = None
@@ -96,7 +97,10 @@ class Attempt:
 
 _UNANSWERED = "It was sent, and no answer came: the process was stopped, or ended. Look in Fastn before repeating it."
 _APPROVED = "It was approved, and not called again."
-_TAKEN = ("principal", "account", "target", "name", "effect", "rule", "decision", "consent", "change", "digest")
+_TAKEN = (
+    *("principal", "principal_name", "account", "target", "name", "effect", "rule", "decision", "consent", "change"),
+    "digest",
+)
 
 
 class Tally:

@@ -10,7 +10,8 @@
     calls                      by group: done refused declined waiting failed unknown left previewed
 
 Each call: number, step (in the script), time, settled, tool, target {id, name}, effect, rule, decision, consent,
-principal, account, outcome, message, duration_ms, change_id, and audit: its entries as {n, event, hash}.
+principal, principal_name, account, outcome, message, duration_ms, change_id, and audit: its entries as {n, event,
+hash}.
 Unknown values are null. Names, messages and ids can come from Fastn: they are data.
 
 Text that is not ours is in a code span that it cannot close, so it is never markup, a link, a mention or another cell.
@@ -103,6 +104,7 @@ def _call(number: int, attempt: Attempt) -> JsonValue:
         "decision": attempt.decision,
         "consent": attempt.consent,
         "principal": _seen(attempt.principal),
+        "principal_name": _seen(attempt.principal_name),
         "account": _seen(attempt.account),
         "outcome": attempt.outcome,
         "message": _seen(attempt.message),

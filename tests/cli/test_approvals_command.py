@@ -182,7 +182,7 @@ def test_json_lists_requests_without_their_ids(state: Folder) -> None:
     state.add_request()
     (row,) = json.loads(state.run("--json").stdout)
     assert row["preview"]["call"] == "run_workflow"
-    assert set(row) == {"principal", "asked", "until", "preview"}
+    assert set(row) == {"principal", "asked_by", "asked", "until", "preview"}
 
 
 def test_y_approves_one_call(state: Folder) -> None:

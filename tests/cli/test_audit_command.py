@@ -65,9 +65,23 @@ def test_tail_in_a_pipe_prints_tab_separated_lines(path: Path) -> None:
     time = "2026-11-25T01:40:35.532Z"
     call = ["local", "delete_customer", "cus_1", ""]
     assert lines(run(path, "tail", "-n", "3")) == [
-        ["2", time, "intent", *call, "typed", "client_form", "", "", ""],
-        ["3", time, "outcome", *call, "typed", "client_form", "done", "41.4", ""],
-        ["4", time, "refused", "agent", "run_workflow", "wf_1", "", "", "", "refused", "", "The policy refuses it."],
+        ["2", time, "intent", *call, "typed", "client_form", "", "", "", ""],
+        ["3", time, "outcome", *call, "typed", "client_form", "done", "41.4", "", ""],
+        [
+            "4",
+            time,
+            "refused",
+            "agent",
+            "run_workflow",
+            "wf_1",
+            "",
+            "",
+            "",
+            "refused",
+            "",
+            "The policy refuses it.",
+            "",
+        ],
     ]
     message = " ".join((audit_group.commands["tail"].help or "").split())
     assert f"tab-separated: {', '.join(TAIL_COLUMNS)}." in message

@@ -129,5 +129,5 @@ async def test_request_of_one_replica_is_decided_live_at_the_other(
     audited = [dict(entry) for entry in entries(replicas.state / "tenants" / "acme" / "audit.jsonl")]
     who = [(entry["approver"], entry["approver_name"]) for entry in audited if entry["event"] == "approved"]
     issuer = replicas.provider.issuer
-    dana, kim = (f"{issuer}|dana", '"Dana Example"'), (f"{issuer}|kim", '"Kim Example"')
+    dana, kim = (f"{issuer}|dana", "Dana Example"), (f"{issuer}|kim", "Kim Example")
     assert who == [dana, dana, kim]

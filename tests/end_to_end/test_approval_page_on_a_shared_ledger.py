@@ -88,7 +88,7 @@ async def test_approval_and_single_use_hold_across_replicas(
         await expect(tab.get_by_role("heading", name="Delete customer")).to_be_visible()  # without a reload
         await approve(tab, "Delete customer", customer["name"])
         await expect(tab.locator("#said")).to_contain_text("Approved: Delete customer")
-        assert world.approved() == [(world.other, '"Dana Example"')]
+        assert world.approved() == [(world.other, "Dana Example")]
         assert world.deleted() == 0
 
         outcomes: list[dict[str, Any]] = []
@@ -139,7 +139,7 @@ async def test_approval_on_one_replica_wakes_the_call_that_waits_on_another(tmp_
             assert world.deleted() == 0
             await approve(tab, "Delete customer", customer["name"])
         assert answers[0]["done"] == "delete_customer"
-        assert world.approved() == [(world.other, '"Dana Example"')]
+        assert world.approved() == [(world.other, "Dana Example")]
         assert world.deleted() == 1
 
 
@@ -179,4 +179,4 @@ async def test_killed_ledger_stops_changes_until_it_is_back(
         await approve(tab, "Delete customer", customer["name"])
         await expect(tab.locator("#said")).to_contain_text("Approved: Delete customer")
         assert (await result(agents[0], "delete_customer", customer_id=customer["id"]))["done"] == "delete_customer"
-        assert (world.deleted(), world.approved()) == (1, [(world.other, '"Dana Example"')])
+        assert (world.deleted(), world.approved()) == (1, [(world.other, "Dana Example")])

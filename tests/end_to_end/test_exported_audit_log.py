@@ -91,7 +91,7 @@ async def test_fail_closed_refuses_changes_until_the_collector_has_what_is_late(
         assert body(await client.call_tool("list_customers", {"search": "Late"}))["data"] == []
         assert upstream.changes() == []
         collector.start()
-        while not (collector.file.exists() and collector.file.stat().st_size):
+        while not (collector.file.exists() and collector.file.stat().st_size):  # noqa: ASYNC110 - another process
             await anyio.sleep(0.05)
         while "done" not in (answer := await change(client, "In Time")):  # the export tries again by itself
             assert answer["outcome"] == "refused"

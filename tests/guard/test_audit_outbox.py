@@ -258,7 +258,11 @@ def test_change_is_refused_if_the_position_or_a_time_cannot_be_read(path: Path) 
 def test_log_is_on_disk_before_it_is_sent(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a loss of power could take what the collector has."""
     synced: list[os.stat_result] = []
-    monkeypatch.setattr(outbox_module, "sync", lambda file: synced.append(os.fstat(file)))
+
+    def sync(file: int) -> None:
+        synced.append(os.fstat(file))
+
+    monkeypatch.setattr(outbox_module, "sync", sync)
     Outbox(path).sync()
     recorded(path, 1)
     Outbox(path).sync()

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fastn_mcp.guard.audit.chain import is_unaltered
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about
-from fastn_mcp.guard.audit.remote import LOG, SCOPE, Comparison, StoredEntry, compare, stored
+from fastn_mcp.guard.audit.remote import LOG, SCOPE, CopyComparison, StoredEntry, compare, stored
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import DeleteCustomer
 
@@ -37,7 +38,7 @@ def edited(line: bytes) -> bytes:
     return line.replace(b"cus_1", b"cus_2")
 
 
-AGREED = Comparison((1, 2, 3, 4, 5), (), (), (), (), (), 0, 0, ())
+AGREED = CopyComparison((1, 2, 3, 4, 5), (), (), (), (), (), 0, 0, ())
 
 
 def test_complete_copy_is_proven_whatever_its_order_and_repetitions(lines: list[bytes]) -> None:
@@ -117,7 +118,7 @@ def otlp(lines: Iterable[bytes], scope: str = SCOPE) -> bytes:
         for line in lines
     ]
     logs = {"scope": {"name": scope, "version": "1"}, "logRecords": records}
-    resource = {"resource": {"attributes": []}, "scopeLogs": [logs], "schemaUrl": ""}
+    resource: dict[str, Any] = {"resource": {"attributes": []}, "scopeLogs": [logs], "schemaUrl": ""}
     return json.dumps({"resourceLogs": [resource]}).encode() + b"\n"
 
 
@@ -138,8 +139,8 @@ def test_file_of_something_else_is_refused(line: bytes) -> None:
 
 def test_record_without_text_or_name_is_an_altered_one_of_no_log() -> None:
     """What a pipeline made of it cannot be compared."""
-    record = {"body": {"kvlistValue": {}}, "attributes": [{"key": "x"}]}
-    logs = {"scope": {"name": SCOPE}, "logRecords": [record, {}]}
+    record: dict[str, Any] = {"body": {"kvlistValue": {}}, "attributes": [{"key": "x"}]}
+    logs: dict[str, Any] = {"scope": {"name": SCOPE}, "logRecords": [record, {}]}
     assert [*stored([json.dumps({"resourceLogs": [{"scopeLogs": [logs]}]}).encode()])] == [StoredEntry("", b"")] * 2
 
 

@@ -87,8 +87,8 @@ def test_earlier_value_that_fastn_did_not_show_is_neither_invented_nor_restored(
         ("scope: client_form", "a temporary approval, given by a person in the client's form"),
         ("verified: Dana", "Dana: a person with a credential of their own"),
         (
-            "four_eyes: https://id.example|dana@fastn.example, Eve",
-            "dana@fastn.example and Eve: two people with credentials of their own",
+            "four_eyes: Dana, D. <dana@fastn.example> (https://id.example/x|auth0|7)\nEve",
+            "Dana, D. <dana@fastn.example> (auth0|7) and Eve: two people with credentials of their own",
         ),
         ("from_the_future", "from_the_future"),
         ("from_the_future: x", "x: from_the_future"),
@@ -104,9 +104,11 @@ async def test_people_are_named_where_each_has_a_credential(world: World) -> Non
     (id_,) = world.desk.shown
     opened = await world.ledger.find(id_)
     assert opened is not None
-    votes = tuple(Vote(name, approves, 0.0) for name, approves in (("Dana", True), ("Zoe", False), ("Eve", True)))
+    votes = (Vote("https://id.example|7", True, 0.0, "Dana <d@x>"), Vote("Zoe", False, 0.0), Vote("Eve", True, 0.0))
     request = replace(opened, votes=votes)
-    assert Approval(BY, request).detail == Approval(VERIFIED, request).detail == "Dana, Eve"
+    assert (
+        Approval(BY, request).detail == Approval(VERIFIED, request).detail == "Dana <d@x> (https://id.example|7)\nEve"
+    )
     assert Approval("local_page", request).detail == Approval("policy").detail == ""
 
 

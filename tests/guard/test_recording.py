@@ -14,6 +14,8 @@ from stores import grant
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, Refused
+from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.quorum import Rights
 from fastn_mcp.guard.approval.request import Decline
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, Unwritten
@@ -162,6 +164,7 @@ async def test_a_batch_is_recorded_as_one_question_and_as_each_of_its_calls(worl
 # By hand: what a call and a decision cannot show by themselves.
 
 NOW = datetime(2026, 11, 25, 1, 40, 35, tzinfo=UTC)
+LOCAL = Caller("local", None, name="Claude Code")
 SYSTEM = System(now=lambda: NOW, monotonic=lambda: 1.0)
 
 
@@ -255,7 +258,7 @@ def test_a_call_that_waits_is_observed_and_not_recorded_again(
     """Ours: its request is in the log already, perhaps by another process."""
     shown: Any = SimpleNamespace(effect=Effect.DESTROY, name="Acme")
     call = DeleteCustomer(customer_id="cus_1")
-    recorder.waits(call, "local", shown)
+    recorder.waits(call, LOCAL, shown)
     (waits,) = observer.entries
     assert {name: value for name, value in waits.items() if name != "digest"} == {
         "time": "2026-11-25T01:40:35.000Z",
@@ -268,7 +271,7 @@ def test_a_call_that_waits_is_observed_and_not_recorded_again(
         "name": "Acme",
     }
     assert not log.path.exists()
-    unwritable.waits(call, "local", shown)
+    unwritable.waits(call, LOCAL, shown)
     unwritable.read()
 
 
@@ -302,7 +305,7 @@ def test_an_outcome_names_what_the_call_made_or_acted_on(
 
 
 def test_a_call_that_is_not_sent_is_recorded_with_its_rule_and_the_note(recorder: Recorder, log: AuditFile) -> None:
-    """Ours: of the facts of an error only a text is a rule."""
+    """Ours: of the facts of an error only a text is a rule. A person who signed in is named beside their subject."""
     call = DeleteCustomer(customer_id="cus_1")
     common = {
         "principal": "local",
@@ -312,7 +315,7 @@ def test_a_call_that_is_not_sent_is_recorded_with_its_rule_and_the_note(recorder
         "arguments": {"customer_id": "cus_1"},
         "effect": "destroy",
     }
-    recorder.not_sent(call, "local", Declined("A person declined.", facts={"rule": "rule 1", "note": "not now"}))
+    recorder.not_sent(call, LOCAL, Declined("A person declined.", facts={"rule": "rule 1", "note": "not now"}))
     assert last(log) == {
         "event": "declined",
         **common,
@@ -320,8 +323,12 @@ def test_a_call_that_is_not_sent_is_recorded_with_its_rule_and_the_note(recorder
         "outcome": "declined",
         "message": 'A person declined. The person\'s note: "not now"',
     }
-    recorder.not_sent(call, "local", Refused("No.", facts={"rule": 1, "note": ""}))
+    recorder.not_sent(call, LOCAL, Refused("No.", facts={"rule": 1, "note": ""}))
     assert last(log) == {"event": "refused", **common, "outcome": "refused", "message": "No."}
+    anna = Caller("https://id.example|anna", None, Rights(frozenset()), "Anna <a@example.com>")
+    recorder.not_sent(call, anna, Refused("No."))
+    named = {**common, "principal": "https://id.example|anna", "principal_name": "Anna <a@example.com>"}
+    assert last(log) == {"event": "refused", **named, "outcome": "refused", "message": "No."}
 
 
 async def test_a_request_that_expired_is_recorded_once(recorder: Recorder, log: AuditFile) -> None:

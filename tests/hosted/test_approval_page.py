@@ -94,9 +94,9 @@ class World:
         async with httpx2.AsyncClient(transport=transport) as http:
             return (await http.get(url)).headers["location"]
 
-    async def delete(self, customer: str = "Globex", by: str = "anna") -> dict[str, Any]:
-        """Have an agent delete a customer."""
-        token = self.team.provider.token(sub=by, scope=ALL)
+    async def delete(self, customer: str = "Globex", by: str = "anna", **claims: Any) -> dict[str, Any]:
+        """Have an agent delete a customer. The caller's token has these claims besides."""
+        token = self.team.provider.token(sub=by, scope=ALL, **claims)
         found = await self.caller.result(token, "list_customers", search=customer)
         body = request("delete_customer", {"customer_id": found["data"][0]["id"]}, _meta=NO_FORMS)
         answered = await self.caller.ask(token, body, **modern("delete_customer"))
@@ -162,8 +162,36 @@ async def test_approved_call_is_sent_once(world: World) -> None:
         assert (await world.delete())["done"] == "delete_customer"
     (entry,) = world.audit("approved")
     assert entry["approver"] == f"{world.team.team.issuer}|dana"
-    assert (entry["approver_name"], entry["consent"]) == ('"Dana Example"', "verified")
+    assert (entry["approver_name"], entry["consent"]) == ("Dana Example", "verified")
     assert world.audit("intent")[0]["consent"] == "verified"
+
+
+async def test_people_stay_who_they_were_when_they_are_renamed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours: name and e-mail address as each sign-in said, beside the subject, which alone decides."""
+    anna = {"name": "Anna Example", "email": "anna@example.com"}
+    dana = {**PEOPLE["dana"], "email": "dana@example.com"}
+    monkeypatch.setitem(PEOPLE, "dana", dana)
+    assert (await world.delete(**anna))["status"] == "approval_required"
+    async with world.browser("dana") as browser:
+        page = await browser.look()
+        assert "Signed in as Dana Example <dana@example.com>" in page
+        assert "Anna Example <anna@example.com> (anna) asks" in page
+        (name,) = re.findall(r"Type (.+?) to confirm", page)
+        assert (await browser.approve(name=name)).status_code == 303
+    monkeypatch.setitem(PEOPLE, "dana", {**dana, "name": "Dana Other", "email": "other@example.com"})
+    done = await world.delete(name="Anna <kim@example.com> Married", email="married@example.com", email_verified=False)
+    assert done["done"] == "delete_customer"
+    assert done["receipt"]["approved_by"].startswith("Dana Example <dana@example.com> (dana): ")
+    issuer = world.team.team.issuer
+    (approved,), (asked,), (intent,) = (world.audit(event) for event in ("approved", "asked", "intent"))
+    assert (approved["approver"], approved["approver_name"]) == (f"{issuer}|dana", "Dana Example <dana@example.com>")
+    for entry in (approved, asked):
+        assert (entry["principal"], entry["principal_name"]) == (f"{issuer}|anna", "Anna Example <anna@example.com>")
+    assert (intent["principal"], intent["principal_name"]) == (f"{issuer}|anna", "Anna kim@example.com Married")
+    async with world.browser("dana") as browser:
+        assert "Signed in as Dana Other <other@example.com>" in await browser.look()
+    async with world.browser("kim") as browser:
+        assert "by Dana Example <dana@example.com> (dana)" in await browser.look()
 
 
 @pytest.mark.parametrize(
@@ -268,11 +296,11 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
             async with world.browser("dana") as elsewhere:  # another sign-in of the same person
                 assert "You approved it, and another has to." in await elsewhere.look()
             assert "1 of 2 approved so far" in (await world.delete(by="amir"))["message"]
-            assert "1 did so far (dana)" in await kim.look()
+            assert "1 did so far (Dana Example (dana))" in await kim.look()
             assert (await kim.approve(name=name)).status_code == 303
-            assert "by dana and you" in await kim.look()
+            assert "by Dana Example (dana) and you" in await kim.look()
             assert (await world.delete(by="amir"))["done"] == "delete_customer"
-        assert [entry["approver_name"] for entry in world.audit("approved")] == ['"Dana Example"', '"Kim Example"']
+        assert [entry["approver_name"] for entry in world.audit("approved")] == ["Dana Example", "Kim Example"]
         assert world.audit("intent")[0]["consent"] == "four_eyes"
 
 

@@ -13,7 +13,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from world import Clock
 
 from fastn_mcp.hosted.oidc import FIRST_RETRY_AFTER, REFRESH_AFTER, RETRY_AFTER, TRUST_FOR, IssuerKeys, NoKeys
-from fastn_mcp.hosted.tokens import ALGORITHMS, Tokens, Trust, scopes
+from fastn_mcp.hosted.tokens import ALGORITHMS, Tokens, Trust, person_name, scopes
 
 pytestmark = pytest.mark.anyio
 
@@ -301,3 +301,24 @@ async def test_token_is_undecided_without_keys(what: str) -> None:
 def test_scopes_are_parsed_in_all_forms(claims: dict[str, Any], found: list[str]) -> None:
     """RFC 9068: scope. Ours: scp, as some providers call it."""
     assert scopes(claims, "") == found
+
+
+@pytest.mark.parametrize(
+    ("claims", "shown"),
+    [
+        ({"name": "Anna Example", "email": "anna@example.com"}, "Anna Example <anna@example.com>"),
+        ({"preferred_username": "anna", "email": "anna@example.com"}, "anna <anna@example.com>"),
+        ({"name": "Anna", "preferred_username": "anna7"}, "Anna"),
+        ({"email": "anna@example.com"}, "anna@example.com"),
+        ({"preferred_username": "anna@example.com", "email": "anna@example.com"}, "anna@example.com"),
+        ({"name": "Anna", "email": "anna@example.com", "email_verified": False}, "Anna"),
+        ({"name": "Anna", "email": "anna@example.com", "email_verified": "false"}, "Anna"),
+        ({"name": ["Anna"], "email": 7, "sub": "anna"}, ""),
+        ({"name": "Boss <boss@example.com>|"}, "Boss boss@example.com"),
+        ({"name": "An\u202ena\n"}, "An\\u{202e}na"),
+        ({"name": "a" * 150}, "a" * 100 + " [50 more characters]"),
+    ],
+)
+def test_person_is_shown_by_name_and_address(claims: dict[str, Any], shown: str) -> None:
+    """OpenID Connect Core, 5.1: standard claims. Ours: neither of the two can pose as the other, or hide text."""
+    assert person_name(claims) == shown

@@ -13,7 +13,15 @@ from fastn_mcp.guard.approval.request import temporary_approval, typed_in
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.audit.recorder import record_expired
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, Vote
+from fastn_mcp.guard.ledger.ledger import (
+    ApprovalRequest,
+    Ledger,
+    RequestState,
+    TemporaryApproval,
+    Vote,
+    who,
+    without_issuers,
+)
 from fastn_mcp.runtime import System
 
 LOCAL = "local_page"
@@ -70,6 +78,8 @@ class Inbox:
     """Kind of approval in the ledger, if one person approves."""
     approver = LOCAL
     """Principal of the votes."""
+    approver_name = ""
+    """Name of that person, if they signed in."""
     tells_people_apart = False
 
     def __init__(self, system: System, account: InboxAccount | None = None) -> None:
@@ -98,9 +108,9 @@ class Inbox:
         """Whether they may end a temporary approval."""
         return True
 
-    def name_of(self, approver: str) -> str:
+    def name_of(self, vote: Vote) -> str:
         """Return the displayed name of an approver."""
-        return approver
+        return without_issuers(who(vote.approver, vote.name))
 
     async def revision(self) -> str:
         """Return a text that differs after any change of a ledger by any process."""
@@ -185,7 +195,7 @@ class Inbox:
             # Check again right before the vote, whatever the page showed.
             if approves and self.barred(account.tenant, request) is not None:
                 return None
-            vote = Vote(self.approver, approves, now)
+            vote = Vote(self.approver, approves, now, self.approver_name)
 
             def record(event: AuditEvent, said: str | None) -> None:
                 account.record(event, request, said)
@@ -200,7 +210,7 @@ class Inbox:
         barred, progress = self.barred(account.tenant, request), None
         if self.tells_people_apart and (needed := request.needed) > 1:
             votes = [vote for vote in request.votes if vote.approves]
-            named = f" ({', '.join(self.name_of(vote.approver) for vote in votes)})" if votes else ""
+            named = f" ({', '.join(self.name_of(vote) for vote in votes)})" if votes else ""
             progress = f"{needed} different people have to approve this call: {len(votes)} did so far{named}."
             if any(vote.is_of(self.approver) for vote in votes):
                 barred = "You approved it, and another has to."
@@ -209,7 +219,7 @@ class Inbox:
     def _who(self, request: ApprovalRequest) -> str | None:
         approves = request.state is not RequestState.DECLINED
         votes = [vote for vote in request.votes if vote.approves is approves]
-        return " and ".join(self.name_of(vote.approver) for vote in votes) or None
+        return " and ".join(self.name_of(vote) for vote in votes) or None
 
     @asynccontextmanager
     async def _account_of(self, request: ApprovalRequest) -> AsyncGenerator[InboxAccount]:

@@ -14,7 +14,14 @@ from pydantic_core import to_json
 from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.approval.request import TYPED, asker, can_be_temporary, temporary, typed_in
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval, account_name
+from fastn_mcp.guard.ledger.ledger import (
+    ApprovalRequest,
+    RequestState,
+    TemporaryApproval,
+    account_name,
+    who,
+    without_issuers,
+)
 from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read
 from fastn_mcp.redaction import quote, sanitize
 
@@ -136,7 +143,7 @@ def temporary_approval(scope: TemporaryApproval, now: float, brief: str | None) 
         "id": scope.id,
         "what": parts(what),
         "plain": "".join(part.text for part in parts(what)),
-        "principal": sanitize(scope.principal),
+        "principal": sanitize(without_issuers(who(scope.principal, scope.person)) if scope.person else scope.principal),
         "account": sanitize(account_name(scope.account)),
         "extent": parts(scope.extent),
         "until": _time(scope.expires, left(scope.expires - now)),

@@ -23,7 +23,7 @@ from fastn_mcp.guard.approval import quorum
 from fastn_mcp.guard.approval.request import typed_in
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState, Vote, account_name
-from fastn_mcp.redaction import quote, sanitize
+from fastn_mcp.redaction import sanitize
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ class WebhookAnswers:
         self, answer: _SignedAnswer, grant: ApprovalRequest, approver: Approver, now: float
     ) -> AnswerResponse:
         note = (answer.note or "").strip() or None
-        vote = Vote(approver.person, answer.decision == "approve", now)
+        vote = Vote(approver.person, answer.decision == "approve", now, approver.display_name or "")
 
         def record(event: AuditEvent, note_text: str | None) -> None:
             self._record(decided(event, grant, quorum.VERIFIED, note_text), approver)
@@ -186,8 +186,7 @@ class WebhookAnswers:
     def _record(self, entry: LogEntry, approver: Approver | None) -> None:
         """Audit an entry. A failure is only logged, since the decision already holds or nothing was decided."""
         if approver is not None:
-            name = None if approver.person == approver.name else quote(approver.name)
-            entry = replace(entry, approver=approver.person, approver_name=name)
+            entry = replace(entry, approver=approver.person, approver_name=approver.display_name)
         try:
             self._audit.record(entry)
         except FastnError:
@@ -209,7 +208,7 @@ class WebhookAnswers:
         entry = LogEntry(AuditEvent.ANSWER_REFUSED, "unknown", account_name(self._account), "unknown")
         if grant is not None:
             known = {"principal": grant.principal, "account": account_name(grant.account), "tool": grant.tool}
-            entry = replace(entry, **known, target=grant.target, grant=grant.id)
+            entry = replace(entry, **known, target=grant.target, grant=grant.id, principal_name=grant.person)
         self._record(replace(entry, message=message), approver)
 
 

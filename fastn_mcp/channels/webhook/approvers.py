@@ -73,6 +73,11 @@ class Approver:
     person: str
     """Identity by which people are counted: their name or, in a team, their sign-in, as on its approval page."""
 
+    @property
+    def display_name(self) -> str | None:
+        """Name beside their identity, for people; None if that is their name."""
+        return None if self.person == self.name else self.name
+
     def may_answer(self, grant: ApprovalRequest) -> bool:
         """Whether they may decide a request: all its effects are among theirs, and it is not their own."""
         is_own = grant.principal.casefold() in (self.principal.casefold(), self.name.casefold())

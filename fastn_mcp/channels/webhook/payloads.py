@@ -17,7 +17,7 @@ from standardwebhooks import Webhook
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval.request import asker
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, account_name
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, account_name, without_issuers
 from fastn_mcp.guard.sentences import facts as sentences
 from fastn_mcp.redaction import quote
 
@@ -53,6 +53,7 @@ def generic(request: WebhookRequest) -> dict[str, JsonValue]:
         "version": 1,
         "grant": grant.id,
         "requester": grant.principal,
+        "requester_name": grant.asker,
         "account": account_name(grant.account),
         "asks": grant.required,
         "expected": grant.expected,
@@ -72,7 +73,7 @@ def slack(request: WebhookRequest) -> dict[str, JsonValue]:
     grant = request.grant
     texts = [f"{asker(grant)} asks:", *grant.text]
     if grant.needed > 1:
-        by = f" ({', '.join(grant.approvers)})" if grant.approvers else ""
+        by = f" ({without_issuers(', '.join(grant.people))})" if grant.people else ""
         texts.append(f"It takes {grant.needed} approvers; {len(grant.approvers)} approved{by}.")
     if grant.expected is not None:
         texts.append(f"To approve, the text between the quotes has to be typed: {quote(grant.expected)}")

@@ -105,6 +105,11 @@ class Caller:
     waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     """Context in which the call waits for a person, and holds no concurrency slot."""
 
+    @property
+    def person(self) -> str:
+        """Name of the person who signed in; empty without a sign-in."""
+        return "" if self.rights is None else self.name
+
     def check(self, tool: str, effect: Effect) -> None:
         """Raise `InsufficientScope` if the sign-in does not permit a call of this effect."""
         if self.rights is not None:
@@ -132,10 +137,10 @@ class Approval:
 
     @property
     def detail(self) -> str:
-        """Names of the people who approved it, if they are known, or how a temporary approval was given."""
+        """The people who approved it, one per line, if they are known, or how a temporary approval was given."""
         if self.temporary is not None:
             return self.temporary.by
-        return ", ".join(self.request.approvers) if self.request is not None and self.by in (BY, VERIFIED) else ""
+        return "\n".join(self.request.people) if self.request is not None and self.by in (BY, VERIFIED) else ""
 
     @property
     def reference(self) -> str | None:
@@ -240,10 +245,11 @@ class ApprovalFlow:
             self._recorder.agreed(evaluation.batch.tool, request, approval.by)
 
     async def use(
-        self, approval: Approval, number: int, current: CallEvaluation, evaluation: Evaluation, principal: str
+        self, approval: Approval, number: int, current: CallEvaluation, evaluation: Evaluation, caller: Caller
     ) -> ApprovedCall:
         """Use up the approval of one call and count its budgets. Raises a `FastnError` if it may not be sent now."""
         request, is_list, by = approval.request, evaluation.batch.is_list, approval.by
+        principal = caller.principal
         if request is not None:
             await self._use_request(request, number, current, evaluation)
             await self._budgets.spend(current.effect, principal, is_counted=is_list)
@@ -261,7 +267,7 @@ class ApprovalFlow:
             await self._ledger.add_temporary(opened)
         trace = None if request is None else request.trace
         of = f"{approval.reference}.{number}" if request is not None and is_list else approval.reference
-        return ApprovedCall(current, principal, by, of, trace, evaluation.id, number, approval.detail)
+        return ApprovedCall(current, principal, by, of, trace, evaluation.id, number, approval.detail, caller.person)
 
     async def _use_request(
         self, request: ApprovalRequest, number: int, current: CallEvaluation, evaluation: Evaluation
@@ -428,14 +434,8 @@ class ApprovalFlow:
         opened = await self._ledger.open(request)
         if opened != request.id:
             return await self._ledger.find(opened) or request
-        self._recorder.asked(
-            evaluation.batch.tool,
-            request.principal,
-            evaluation.verdict,
-            evaluation.effect,
-            request.id,
-            evaluation.preview.name,
-        )
+        preview = evaluation.preview
+        self._recorder.asked(evaluation.batch.tool, request, evaluation.verdict, evaluation.effect, preview.name)
         return request
 
     def _request(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:

@@ -7,7 +7,7 @@ from typing import Any, cast
 from pydantic import JsonValue
 
 from fastn_mcp.fastn.credentials import TypedArgument, TypedField
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, TemporaryApproval
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, TemporaryApproval, who, without_issuers
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Operation
@@ -154,9 +154,10 @@ class Submitted:
 
 
 def asker(grant: ApprovalRequest) -> str:
-    """Return who asks: the name of the client or the person, as they gave it, or else the principal."""
-    name = grant.preview.get("asked_by")
-    return name if isinstance(name, str) else grant.principal
+    """Return who asks: a person by name and subject, a client by its name, or else the principal."""
+    if grant.person is not None:
+        return without_issuers(who(grant.principal, grant.person))
+    return grant.asker or grant.principal
 
 
 def question(grant: ApprovalRequest, *further: str) -> ApprovalForm:
@@ -228,4 +229,5 @@ def temporary_approval(grant: ApprovalRequest, token: str, now: float, by: str) 
         by,
         grant.similar or "",
         grant.extent,
+        grant.person or "",
     )

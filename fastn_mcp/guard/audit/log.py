@@ -102,7 +102,9 @@ class LogEntry:
     approver: str | None = None
     """Person who decided, as identified by a credential."""
     approver_name: str | None = None
-    """Display name from the identity provider."""
+    """Name and e-mail address of that person at the time, for people. It identifies nobody."""
+    principal_name: str | None = None
+    """The same of the principal, if they signed in."""
     of: str | None = None
     """Intent that an outcome belongs to."""
     outcome: str | None = None
@@ -116,8 +118,8 @@ class Unwritten(Refused):
     """The audit log cannot be written, so the call is not sent."""
 
 
-def about(event: AuditEvent, call: Tool[Any], principal: str, account: str) -> LogEntry:
-    """Return an entry about a call; `dataclasses.replace` adds other fields."""
+def about(event: AuditEvent, call: Tool[Any], principal: str, account: str, person: str | None = None) -> LogEntry:
+    """Return an entry about a call of a principal named `person`; `dataclasses.replace` adds other fields."""
     return LogEntry(
         event=event,
         principal=principal,
@@ -126,6 +128,7 @@ def about(event: AuditEvent, call: Tool[Any], principal: str, account: str) -> L
         target=call.target,
         arguments=showable(call.shown()),
         digest=digest(call.arguments()),
+        principal_name=person or None,
     )
 
 
@@ -144,6 +147,7 @@ def decided(event: AuditEvent, grant: ApprovalRequest, by: str | None, message: 
         consent=by,
         grant=grant.id,
         message=message,
+        principal_name=grant.person,
         name=named(name) if isinstance(name := _target(grant).get("name"), str) else None,
     )
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import JsonValue
 
@@ -17,6 +17,9 @@ from fastn_mcp.guard.preview import Shown
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
+
+if TYPE_CHECKING:
+    from fastn_mcp.guard.approval.flow import Caller
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +77,10 @@ class Recorder:
         if self._watch is not None:
             self._watch.read()
 
-    def waits(self, call: Tool[Any], principal: str, shown: Shown) -> None:
+    def waits(self, call: Tool[Any], caller: "Caller", shown: Shown) -> None:
         """Report a call that waits for a decision. Its request is already recorded, perhaps by another process."""
         if self._watch is not None:
-            asked = about(AuditEvent.ASKED, call, principal, self._account)
+            asked = about(AuditEvent.ASKED, call, caller.principal, self._account, caller.person)
             known = replace(asked, effect=shown.effect.value, name=named(shown.name), arguments=None)
             self._watch.entry(written(known, self._system))
 
@@ -88,7 +91,7 @@ class Recorder:
             return None
         entry = self._audit.record(
             replace(
-                about(AuditEvent.INTENT, current.call, approved.principal, self._account),
+                about(AuditEvent.INTENT, current.call, approved.principal, self._account, approved.person),
                 effect=current.effect.value,
                 decision=current.verdict.decision.value,
                 rule=current.verdict.rule,
@@ -111,10 +114,11 @@ class Recorder:
         ours = current.name is None and made is not None and current.call.target in (None, made)
         label = own_label(current.call, result) if ours else None
         milliseconds = round((self._system.monotonic() - intent.began) * 1000, 1)
+        approved = intent.approved
         entry = replace(
-            about(AuditEvent.OUTCOME, current.call, intent.approved.principal, self._account),
+            about(AuditEvent.OUTCOME, current.call, approved.principal, self._account, approved.person),
             effect=current.effect.value,
-            grant=intent.approved.approval,
+            grant=approved.approval,
             of=intent.entry,
             outcome=outcome,
             duration_ms=milliseconds,
@@ -128,16 +132,16 @@ class Recorder:
             log.exception("the outcome %s of %s could not be audited", outcome, current.call.tool_name())
 
     def asked(
-        self, call: Tool[Any], principal: str, verdict: PolicyDecision, effect: Effect, grant: str, name: str | None
+        self, call: Tool[Any], request: ApprovalRequest, verdict: PolicyDecision, effect: Effect, name: str | None
     ) -> None:
         """Record an approval request."""
-        asked = about(AuditEvent.ASKED, call, principal, self._account)
+        asked = about(AuditEvent.ASKED, call, request.principal, self._account, request.person)
         verdicts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": effect.value}
-        self._audit.record(replace(asked, grant=grant, name=named(name), **verdicts))
+        self._audit.record(replace(asked, grant=request.id, name=named(name), **verdicts))
 
     def agreed(self, batch: Tool[Any], grant: ApprovalRequest, by: str) -> None:
         """Record the approval of a batch, in which each call has its own grant. Raises a `Refused`."""
-        agreed = about(AuditEvent.AGREED, batch, grant.principal, self._account)
+        agreed = about(AuditEvent.AGREED, batch, grant.principal, self._account, grant.person)
         self._audit.record(replace(agreed, decision=grant.required, consent=by, grant=grant.id, arguments=None))
 
     def decided(self, event: AuditEvent, grant: ApprovalRequest, note: str | None) -> None:
@@ -147,13 +151,13 @@ class Recorder:
         except FastnError:
             log.exception("the decision %s on %s could not be audited", event.value, grant.tool)
 
-    def not_sent(self, call: Tool[Any], principal: str, error: FastnError) -> None:
+    def not_sent(self, call: Tool[Any], caller: "Caller", error: FastnError) -> None:
         """Record why a call was not sent."""
         event = AuditEvent.DECLINED if isinstance(error, Declined) else AuditEvent.REFUSED
         rule, note = error.facts.get("rule"), error.facts.get("note")
         self._audit.record(
             replace(
-                about(event, call, principal, self._account),
+                about(event, call, caller.principal, self._account, caller.person),
                 effect=call.effective.value,
                 rule=rule if isinstance(rule, str) else None,
                 outcome=error.outcome,

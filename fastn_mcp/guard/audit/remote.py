@@ -25,7 +25,7 @@ class StoredEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class CopyComparison:
     """Numbers of entries by what was found about them."""
 
     same: tuple[int, ...]
@@ -110,7 +110,7 @@ def _entry(record: _Record) -> StoredEntry:
     return StoredEntry(log, record.body.string_value.encode())
 
 
-def compare(here: Iterable[bytes], there: Iterable[StoredEntry], exported: int | None) -> Comparison:
+def compare(here: Iterable[bytes], there: Iterable[StoredEntry], exported: int | None) -> CopyComparison:
     """Compare the lines of a log with stored entries. Duplicates are allowed, and entries of other logs are left out.
 
     A stored log is this one if it has an entry of it, whatever its name. `exported`: number of the newest entry that
@@ -131,7 +131,7 @@ def compare(here: Iterable[bytes], there: Iterable[StoredEntry], exported: int |
     newest = max(numbers, default=0) if exported is None else max(exported, *numbers, 0)
     absent = sorted(ours.keys() - numbers)
     different = {n for n, head in intact if ours.get(n, start.head if n == start.n else head) != head}
-    return Comparison(
+    return CopyComparison(
         same=tuple(sorted(n for n, head in intact if ours.get(n) == head)),
         missing=tuple(n for n in absent if exported is None or n <= newest),
         waiting=tuple(n for n in absent if exported is not None and n > newest),

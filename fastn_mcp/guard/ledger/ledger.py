@@ -4,6 +4,7 @@ Times are Unix seconds. If a method raises, the call that needed it is refused.
 """
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -58,6 +59,19 @@ def account_name(account: str) -> str:
     return account.rpartition(_KEY)[0] or account
 
 
+def who(principal: str, name: str | None) -> str:
+    """Return a person as recorded: their name beside the principal, or the principal alone."""
+    return f"{name} ({principal})" if name and name != principal.partition("|")[2] else principal
+
+
+def without_issuers(people: str) -> str:
+    """Return a text of `who` without the issuers of the principals, for people of the same issuer."""
+    return _ISSUER.sub("", people)
+
+
+_ISSUER = re.compile(r"https?://[^\s|()]+\|")
+
+
 def holder(principal: str, account: str) -> str:
     """Return the key under which declines, distrusted channels and open requests of a caller are counted."""
     name, _, key = account.rpartition(_KEY)
@@ -95,6 +109,8 @@ class Vote:
     approver: str
     approves: bool
     at: float
+    name: str = ""
+    """Name of the person at the time, for people. It identifies nobody."""
 
     def is_of(self, approver: str) -> bool:
         """Whether it may be of this approver. Identities that differ only in case count as one person."""
@@ -146,6 +162,22 @@ class ApprovalRequest:
     def holder(self) -> str:
         """Key under which its open requests and declines are counted."""
         return holder(self.principal, self.account)
+
+    @property
+    def asker(self) -> str | None:
+        """Name of the person or the client that asked, as it was given then; None if it was not."""
+        name = self.preview.get("asked_by")
+        return name if isinstance(name, str) else None
+
+    @property
+    def person(self) -> str | None:
+        """Name of the person who asked, from their sign-in; None without one."""
+        return self.asker if "|" in self.principal else None
+
+    @property
+    def people(self) -> list[str]:
+        """Approvers who have approved it so far, each with their name."""
+        return [who(vote.approver, vote.name) for vote in self.votes if vote.approves]
 
     @property
     def needed(self) -> int:
@@ -229,7 +261,7 @@ def stored_request(request: ApprovalRequest) -> dict[str, str | int | float | No
     """Serialize the fields of a request to strings and numbers. Structures become JSON."""
     values: dict[str, Any] = {name: getattr(request, name) for name in ApprovalRequest.__dataclass_fields__}
     calls = {number: (shown.binding, shown.dependents) for number, shown in request.calls.items()}
-    votes = [(vote.approver, vote.approves, vote.at) for vote in request.votes]
+    votes = [(vote.approver, vote.approves, vote.at, vote.name) for vote in request.votes]
     values |= {"preview": json.dumps(request.preview), "text": json.dumps(request.text), "state": request.state.value}
     values |= {"calls": json.dumps(calls), "votes": json.dumps(votes), "used": json.dumps(request.used)}
     return values | {name: int(values[name]) for name in ("allows_temporary", "out_of_band")}
@@ -263,6 +295,8 @@ class TemporaryApproval:
     """Digest of principal, account, key, tool, argument names, values that are not free, policy and effect."""
     extent: str = ""
     """Description of the calls that it covers."""
+    person: str = ""
+    """Name of the person who asked for it, if they signed in."""
 
 
 def rate_free_at(uses: Sequence[float], most: int, seconds: float) -> float:

@@ -55,7 +55,8 @@ CREATE INDEX IF NOT EXISTS nonces_by_end ON nonces (until);
 CREATE TABLE IF NOT EXISTS sealed (request TEXT PRIMARY KEY, secret TEXT NOT NULL, until REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS temporary_approvals (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT NOT NULL,
-    created REAL NOT NULL, expires REAL NOT NULL, by TEXT NOT NULL, similar TEXT NOT NULL, extent TEXT NOT NULL
+    created REAL NOT NULL, expires REAL NOT NULL, by TEXT NOT NULL, similar TEXT NOT NULL, extent TEXT NOT NULL,
+    person TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS temporary_by_call ON temporary_approvals (principal, account, tool, target);
 CREATE TABLE IF NOT EXISTS budgets (
@@ -86,6 +87,7 @@ _ADDED = {
         "batch": "TEXT NOT NULL DEFAULT ''",
         "number": "INTEGER NOT NULL DEFAULT 0",
     },
+    "temporary_approvals": {"person": "TEXT NOT NULL DEFAULT ''"},
 }
 """Columns that a ledger of an earlier version lacks, by table."""
 
@@ -369,7 +371,7 @@ class SqliteLedger(Ledger):
 
     async def add_temporary(self, approval: TemporaryApproval) -> None:
         values = [getattr(approval, name) for name in TemporaryApproval.__dataclass_fields__]
-        self._database.execute("INSERT INTO temporary_approvals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        self._database.execute("INSERT INTO temporary_approvals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     async def find_temporary(
         self, principal: str, account: str, tool: str, target: str, similar: str, now: float
