@@ -162,7 +162,10 @@ async def _bodies(address: PublicAddress, http: httpx2.AsyncClient) -> Check:
         except (httpx2.WriteError, httpx2.ReadError, httpx2.RemoteProtocolError):
             return 413  # closed while it was sent
 
-    if await answered(most) == 413:
+    if (status := await answered(most)) not in (401, 413):
+        seen = f"It answers {status} to a body of body_bytes ({most}): longer calls fail."
+        return _GROUP.failed(name, seen, "See the log of the proxy: it may not be able to buffer requests.")
+    if status == 413:
         seen = f"The proxy takes less than body_bytes ({most}): longer calls fail."
         return _GROUP.differs(name, seen, f"In nginx: client_max_body_size {most};")
     if await answered(most + _MORE) != 413:

@@ -377,13 +377,13 @@ def without_challenge(app: ASGIApp) -> ASGIApp:
     return handle
 
 
-def limiting(most: int) -> Any:
+def limiting(most: int, status: int = 413) -> Any:
     """A proxy that takes bodies of at most this many bytes."""
 
     def proxy(app: ASGIApp) -> ASGIApp:
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
             length = int(dict(scope["headers"]).get(b"content-length", b"0"))
-            await (PlainTextResponse("", 413) if length > most else app)(scope, receive, send)
+            await (PlainTextResponse("", status) if length > most else app)(scope, receive, send)
 
         return handle
 
@@ -422,6 +422,7 @@ async def test_working_proxy_has_no_finding_but_streams(tmp_path: Path) -> None:
         (answering("/healthz", PlainTextResponse("", 503)), "probe", "replicas run"),
         (answering("/approvals/login", PlainTextResponse("", 404)), "approval page address", "Pass the path"),
         (limiting(1000), "body limits", "client_max_body_size 1048576;"),
+        (limiting(1000, 500), "body limits", "log of the proxy"),
     ],
 )
 async def test_fault_of_the_proxy_has_its_next_step(proxy: Any, name: str, words: str, tmp_path: Path) -> None:

@@ -1,0 +1,120 @@
+"""`fastn-mcp init-team`: make a folder with a team file and the secrets of a team's server. It overwrites nothing."""
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from fastn_mcp.cli.layout import say
+from fastn_mcp.config.paths import write_private
+from fastn_mcp.errors import SettingsError
+
+_TEAM = """\
+# One server for a team. docs/hosting.md says what each key means.
+url = {url}
+issuer = {issuer}
+
+[limits]
+drain_seconds = 5
+
+[approvals]
+client_id = "fastn-approvals"
+client_secret_file = "secrets/approvals-client"
+
+[[approvals.approver]]
+groups = ["fastn-approvers"]
+
+[[tenant]]
+name = "team"
+groups = ["fastn-admins"]
+api_key_file = "secrets/fastn-key"
+mode = "guarded"
+"""
+
+_ACL = """\
+user default on nopass resetkeys resetchannels -@all +ping
+user fastn on #{digest} resetchannels ~{{fastn}}:* -@all +@read +@write +@scripting -@dangerous +ping +info +wait \
++time +config|get
+"""
+"""Users of Valkey: anybody may ping, and `fastn` may use the ledger of this name and nothing else."""
+
+_ENV, _FILE, _USERS, _SECRETS = ".env", "team.toml", "valkey.acl", "secrets"
+_TO_FILL = {
+    "fastn-key": "the Fastn API key of the account",
+    "approvals-client": "the secret of the approval page's client",
+}
+_STATE, _PASSWORD = "FASTN_STATE_SECRET", "VALKEY_PASSWORD"
+
+
+@click.command(name="init-team")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--url", default="https://fastn-mcp.example.com/mcp", help="The address of MCP, for a new team file.")
+@click.option("--issuer", default="https://login.example.com", help="The identity provider, for a new team file.")
+def init_team(folder: Path, url: str, issuer: str) -> None:
+    """Make FOLDER with a team file and the secrets of a team's server. What is there stays as it is.
+
+    .env gets the state secret and the password of Valkey, valkey.acl its users. Run it again after you have filled in
+    files: it sets their modes. FOLDER is then yours alone, and the containers' user can read what is mounted from it.
+    """
+    try:
+        made = [*_secrets_of(folder), *_team_file(folder, url, issuer)]
+        for name in _TO_FILL:
+            if not (folder / _SECRETS / name).exists():
+                write_private(folder / _SECRETS / name, "")
+        _set_modes(folder)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise SettingsError(f"{error.filename or folder} cannot be written: {why}.", "Name another folder.") from None
+    say(f"Made: {', '.join(made)}." if made else "Everything was there already; the modes are set.")
+    for name, what in _TO_FILL.items():
+        if not (folder / _SECRETS / name).stat().st_size:
+            say(f"Next: put {what} into {folder / _SECRETS / name}")
+
+
+def _secrets_of(folder: Path) -> list[str]:
+    """Add the secrets that are missing. Return what was made. Raises `SettingsError` if they contradict each other."""
+    env, users = folder / _ENV, folder / _USERS
+    before = env.read_text(encoding="utf-8") if env.exists() else ""
+    found = dict(re.findall(r"^(\w+)=(.*)$", before, re.MULTILINE))
+    if users.exists() and not found.get(_PASSWORD):
+        raise SettingsError(f"{users} is there, but {env} has no {_PASSWORD}.", f"Delete {users} to make both anew.")
+    added: Mapping[str, str] = {name: secrets.token_hex(32) for name in (_STATE, _PASSWORD) if not found.get(name)}
+    if added:
+        lines = "".join(f"{name}={value}\n" for name, value in added.items())
+        write_private(env, before + ("\n" if before and not before.endswith("\n") else "") + lines)
+    made = [f"{name} in {_ENV}" for name in added]
+    if not users.exists():
+        password = {**found, **added}[_PASSWORD]
+        write_private(users, _ACL.format(digest=hashlib.sha256(password.encode()).hexdigest()), replace=False)
+        made.append(_USERS)
+    return made
+
+
+def _team_file(folder: Path, url: str, issuer: str) -> list[str]:
+    """Write the team file unless there is one. Raises `SettingsError` if the addresses cannot be used."""
+    from fastn_mcp.hosted.team_config import load_team  # deferred import: what serves a team
+
+    file = folder / _FILE
+    if file.exists():
+        return []
+    write_private(file, _TEAM.format(url=json.dumps(url), issuer=json.dumps(issuer)), replace=False)
+    try:
+        load_team(file)
+    except SettingsError:
+        file.unlink()
+        raise
+    return [_FILE]
+
+
+def _set_modes(folder: Path) -> None:
+    """Close the folder, and let user 10001 of the containers read what is mounted from it."""
+    folder.chmod(0o700)
+    (folder / _SECRETS).chmod(0o755)
+    (folder / _ENV).chmod(0o600)
+    for file in (folder / _FILE, folder / _USERS, *(folder / _SECRETS).iterdir()):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o644)
