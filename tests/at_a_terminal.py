@@ -1,13 +1,17 @@
 """A person before a program at a real terminal: sees what it shows, and types."""
 
 import os
-import pty
 import select
 import subprocess
 import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+
+import pytest
+
+pytest.importorskip("pty", reason="Windows has no such terminals")
+import pty
 
 _PATIENCE = 30.0
 _BEGIN = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"

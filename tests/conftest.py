@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,6 +65,8 @@ def measured(request: pytest.FixtureRequest, process_coverage: str | None) -> Ge
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Attacks and whole programs are not measured: it doubles their time, and each part has its tests."""
     for item in items:
+        if sys.platform == "win32" and item.get_closest_marker("posix") is not None:
+            item.add_marker(pytest.mark.skip(reason="for POSIX"))
         if {"attacks", "end_to_end"} & {*item.path.parent.parts} and item.get_closest_marker("measured") is None:
             item.add_marker(pytest.mark.no_cover)
 

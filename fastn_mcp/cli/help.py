@@ -138,8 +138,13 @@ _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "doctor": (
         "fastn-mcp doctor",
         "fastn-mcp doctor --report doctor.md --write ~/.config/fastn-mcp/config.toml",
+        "fastn-mcp doctor --team team.toml --token-file token",
     ),
     "health": ("fastn-mcp health 127.0.0.1:8080",),
+    "init-team": (
+        "fastn-mcp init-team deploy --url https://fastn-mcp.example.com/mcp --issuer https://login.example.com",
+        "fastn-mcp init-team deploy      # again, for file modes",
+    ),
     "http-token": ("fastn-mcp http-token", "fastn-mcp --sandbox http-token --header"),
     "login": (
         "fastn-mcp login",

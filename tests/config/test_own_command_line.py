@@ -46,6 +46,7 @@ def test_variables_that_choose_the_account_and_its_folders_are_carried(
     }
 
 
+@pytest.mark.posix
 def test_the_name_is_typed_where_any_shell_finds_this_program_by_it(tmp_path: Path) -> None:
     """Ours: not where it is another program, or found only while an environment is activated."""
     program = tmp_path / "venv" / "bin" / "fastn-mcp"

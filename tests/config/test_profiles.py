@@ -324,6 +324,7 @@ def test_a_file_that_others_can_change_is_refused(file: Write, mode: int) -> Non
     assert refused(path) == f"{path} can be changed by users other than its owner. Run: chmod go-w {path}"
 
 
+@pytest.mark.posix
 @posix
 def test_the_null_device_is_a_configuration_that_says_nothing() -> None:
     """Ours: FASTN_CONFIG=/dev/null is how one starts without the user's own."""

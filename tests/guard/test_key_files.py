@@ -17,6 +17,7 @@ def shown(folder: Path, answer: dict[str, JsonValue], name: str = "BI") -> dict[
     return result.model_dump(exclude_unset=True)
 
 
+@pytest.mark.posix
 def test_each_secret_of_an_answer_is_written_and_replaced_wherever_it_is(tmp_path: Path) -> None:
     """Fastn does not document where the key is: in any field of such a name, at any depth."""
     folder = tmp_path / "keys"

@@ -352,6 +352,7 @@ def test_a_file_that_is_missing_or_is_not_toml_is_named_with_the_next_command(de
         assert caught.value.next_step == "Correct the path, or make one: fastn-mcp plan new"
 
 
+@pytest.mark.posix
 def test_a_file_that_others_can_write_is_refused(desk: Desk) -> None:
     """Ours: neither the plan nor the keys."""
     desk.write(allow("delete_customer", "a"))

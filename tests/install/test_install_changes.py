@@ -62,6 +62,7 @@ def client(tmp_path: Path) -> ClientFile:
     return ClientFile(tmp_path)
 
 
+@pytest.mark.posix
 def test_created_file_and_folders_are_removed_again(client: ClientFile) -> None:
     """Ours: In between, only its owner can read the file."""
     client.install()
@@ -79,6 +80,7 @@ def test_created_folder_with_other_files_stays(client: ClientFile) -> None:
     assert "home/new/theirs" in client.tree()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     "content", [b"", b"\xef\xbb\xbf{}", b'{\r\n// x\r\n"a":1,\r\n}', b'{"mcpServers":{"b":{}}}\n\n']
 )
@@ -97,6 +99,7 @@ def test_existing_file_is_restored(client: ClientFile, content: bytes, mode: int
     assert not any(path.startswith("state/installed/") for path in client.tree())
 
 
+@pytest.mark.posix
 def test_file_that_is_a_link_stays_one(client: ClientFile) -> None:
     """Ours: many keep their configuration in a repository."""
     real = client.folder / "dotfiles.json"
@@ -111,6 +114,7 @@ def test_file_that_is_a_link_stays_one(client: ClientFile) -> None:
     assert (client.path.is_symlink(), real.read_bytes()) == (True, b'{"a": 1}')
 
 
+@pytest.mark.posix
 def test_backup_is_readable_by_its_owner_only(client: ClientFile) -> None:
     """Ours: the file may hold secrets."""
     client.write(b'{"secret": 1}')
@@ -249,6 +253,7 @@ def test_failed_write_leaves_no_trace(client: ClientFile) -> None:
     assert client.records.of(client.path, "fastn") is None
 
 
+@pytest.mark.posix
 def test_failed_second_entry_keeps_the_record_of_the_first(client: ClientFile) -> None:
     """Ours."""
     client.write(b"{}")
@@ -316,6 +321,7 @@ def test_existing_inputs_are_used_and_not_removed(tmp_path: Path) -> None:
     assert client.document == {"inputs": [{"id": "fastn-api-key", "type": "promptString"}]}
 
 
+@pytest.mark.posix
 @pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
 def test_new_project_file_is_readable_by_others(client: ClientFile) -> None:
     """Ours: it holds nothing that others must not read."""

@@ -89,6 +89,7 @@ def test_a_report_is_for_its_owner_and_whole(tmp_path: Path) -> None:
         assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
 
 
+@pytest.mark.posix
 def test_a_link_where_the_report_goes_is_replaced_not_followed(tmp_path: Path) -> None:
     """Ours: nobody can make us write elsewhere."""
     other = tmp_path / "other"

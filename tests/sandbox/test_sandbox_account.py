@@ -94,6 +94,7 @@ def test_file_persists_the_account(tmp_path: Path, clock: Clock) -> None:
     assert second(CreateCustomer(name="Initech 3")).data["id"] not in known
 
 
+@pytest.mark.posix
 def test_file_is_private_and_contains_no_key(tmp_path: Path, clock: Clock) -> None:
     """Ours: keys are stored as digests; mode 0600, in a directory of 0700."""
     file = tmp_path / "there" / "sandbox.json"
