@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -123,9 +123,9 @@ class TeamPageAccess:
         found = self._seal.open("session", self._get(request, "session"), self._session_seconds)
         if found is None or found["ends"] <= self._now():
             return None
-        pairs: list[tuple[str, Any]] = list(found["person"].items())
-        stored = {key: tuple(cast("list[str]", value)) if isinstance(value, list) else value for key, value in pairs}
-        person = SignedInPerson(**cast("dict[str, Any]", stored))
+        stored = found["person"]
+        lists = {name: tuple(stored[name]) for name in ("rules", "login_names")}
+        person = SignedInPerson(**(stored | lists))
         session = BrowserSession(found["id"], found["ends"], person)
         return None if await self._ledger.distrusted(session.id, _ENDED, self._now()) else session
 

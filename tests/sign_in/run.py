@@ -182,7 +182,7 @@ def main() -> None:
     inspectors, clients = (Path(folder).resolve() / "node_modules" for folder in sys.argv[1:3])
     providers = OpenIDProviders()
     for kind, shape in KINDS.items():
-        # With a refresh token, which it registers for, the Inspector cannot step up: so it requests all at first.
+        # The Inspector cannot step up if it registered, so it requests all at first.
         scopes = SCOPES if kind == "registers" else SCOPES[:1]
         with team(providers, shape, scopes) as person:
             inspector(kind, person, inspectors, scopes)
