@@ -126,19 +126,19 @@ class Browser:
         self.login = login
         self._consents = consents
         self._cookies = httpx2.Cookies()
-        self.asked: list[set[str]] = []
+        self.scopes_requested: list[set[str]] = []
         """Scopes of each authorization request."""
         self.pages: list[str] = []
         """Pages that were shown: `login` or `consent`."""
 
     def requested(self, shape: Shape) -> list[set[str]]:
         """Return the scopes of each authorization request, without prefix and without that of refresh tokens."""
-        bare = [{scope.removeprefix(shape.scope_prefix) for scope in scopes} for scopes in self.asked]
+        bare = [{scope.removeprefix(shape.scope_prefix) for scope in scopes} for scopes in self.scopes_requested]
         return [scopes - {"offline_access"} for scopes in bare]
 
     async def authorize(self, url: str) -> str:
         """Open an authorization address and return the redirect address, with its query."""
-        self.asked.append(set(parse_qs(urlsplit(url).query)["scope"][0].split()))
+        self.scopes_requested.append(set(parse_qs(urlsplit(url).query)["scope"][0].split()))
         back = parse_qs(urlsplit(url).query)["redirect_uri"][0]
         async with httpx2.AsyncClient(cookies=self._cookies) as http:
             response = await http.get(url)

@@ -64,7 +64,7 @@ def shape(product: str, *, path: str, **more: Any) -> Shape:
     people: dict[str, dict[str, Any]] = {
         "anna": {"name": "Anna Example", groups: admins + approvers},
         "dana": {"name": "Dana Example", groups: approvers},
-        "gast": {"name": "Guest Example", groups: ["others"]},
+        "guest": {"name": "Guest Example", groups: ["others"]},
     }
     if team.get("subject_claim") == "oid":
         people = {name: claims | {"oid": f"oid-of-{name}"} for name, claims in people.items()}
@@ -301,7 +301,7 @@ async def test_registered_client_cannot_step_up_where_its_scope_is_kept(recipe: 
 async def test_recipe_serves_nobody_of_other_groups(product: str, recipe: Recipes) -> None:
     """docs/sign-in.md: who signs in and is in no group of the team file is served by no tenant."""
     shape = RECIPES[product]
-    async with recipe(product, shape) as team, refused(team, Browser("gast"), registered(shape)) as answer:
+    async with recipe(product, shape) as team, refused(team, Browser("guest"), registered(shape)) as answer:
         assert answer.status_code == 403
         assert "no account here is assigned to you" in answer.json()["error"]["message"]
 
@@ -317,7 +317,7 @@ async def test_recipe_signs_in_at_the_approval_page(product: str, recipe: Recipe
             assert "Signed in as Dana Example" in (page := await dana.look())
             assert "One call waits for you" in page
             assert "It is your own call, and others have to approve it." in await anna.look()
-            assert (await guest.sign_in("gast")).status_code == 403
+            assert (await guest.sign_in("guest")).status_code == 403
 
 
 async def test_requester_is_recognized_by_their_login_name(recipe: Recipes) -> None:
