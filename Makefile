@@ -234,8 +234,9 @@ growth: $(READY) ## What a unit of work costs, by how much there is; into docs/m
 tokens: $(READY) .cache/fastmcp/ready ## What thirty jobs cost agents, and a bridge; into docs/measured.md: make tokens ARGS=--write
 	@PYTHONPATH=benchmarks:tests:tests/end_to_end $(BIN)/python benchmarks/agents/run.py --fastmcp .cache/fastmcp/bin/python $(ARGS)
 
-replicas: $(READY) ## What replicas hold: two against one, behind nginx, and the memory of a thousand idle clients
+replicas: $(READY) ## What replicas and their ledger hold: two against one, a thousand idle clients, keys and bytes of an approval
 	@PYTHONPATH=tests:tests/end_to_end $(BIN)/python benchmarks/replicas.py $(ARGS)
+	@PYTHONPATH=tests:tests/end_to_end $(BIN)/python benchmarks/ledger_size.py
 
 load: $(READY) ## 20,000 calls over each transport while the upstream misbehaves: none lost, none mixed up, no leak
 	@$(BIN)/python benchmarks/load.py $(ARGS)

@@ -22,7 +22,9 @@ from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState
 
 BROKEN = "broken"
 """The connection ended before the answer, or the balancer said that it did."""
-NOTHING_SENT = frozenset({"not_sent", "refused", "approval_required", "declined", "target_changed"})
+LEDGER_LOST = "ledger lost"
+"""Refused because the shared ledger could not be used. An approval that was just being used counts as used."""
+NOTHING_SENT = frozenset({LEDGER_LOST, "not_sent", "refused", "approval_required", "declined", "target_changed"})
 """Outcomes that say that nothing was sent."""
 ANSWERS = 3
 """Times that an approved call is repeated at once."""
@@ -123,17 +125,20 @@ class Visitor:
                 tasks.start_soon(again)
 
     async def _until_heard(self, name: str, call: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-        """Repeat a call that was cut off or that failed on the ledger."""
+        """Repeat a call that was cut off, or that failed on the ledger, until it is back."""
         result: dict[str, Any] = {}
-        for _ in range(8):
+        for _ in range(40):
             result = await call()
             self._tell(name, result)
-            if result.get("outcome") != BROKEN and "shared ledger" not in result.get("message", ""):
+            if _is_ledger_lost(result):
+                await anyio.sleep(0.5)
+            elif result.get("outcome") != BROKEN:
                 return result
         return result
 
     def _tell(self, name: str, result: dict[str, Any]) -> None:
         outcome = "done" if "done" in result else "approval_required" if "inputRequests" in result else ""
+        outcome = LEDGER_LOST if _is_ledger_lost(result) else outcome
         self.book.outcomes[self.tenant, name].append(outcome or str(result.get("outcome", result)))
 
     async def _run(self, name: str, **more: Any) -> dict[str, Any]:
@@ -160,6 +165,10 @@ class Visitor:
             self.book.wrong.append(f"{self.tenant} was answered of {profile}")
         self.book.calls["error" if result.get("isError") else "answer"] += 1
         return content
+
+
+def _is_ledger_lost(result: Mapping[str, Any]) -> bool:
+    return result.get("outcome") == "refused" and "shared ledger" in result.get("message", "")
 
 
 def _reply(answer: httpx2.Response) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from crowd import BROKEN, NOTHING_SENT, Book
+from crowd import BROKEN, LEDGER_LOST, NOTHING_SENT, Book
 from fleet import KEYS, Fleet
 
 from fastn_mcp.guard.ledger.ledger import Ledger, RequestState
@@ -21,7 +21,7 @@ class Recorded:
     asked: list[int] = field(default_factory=list[int])
     """Which of them asked a person."""
     intents: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
-    """Which of them was about to send it, and its entry."""
+    """Which of them was about to send it, and its entry, unless the outcome says that it was not sent after all."""
     outcomes: list[str] = field(default_factory=list[str])
 
 
@@ -41,6 +41,9 @@ async def problems(fleet: Fleet, book: Book, ledger: Ledger, summary: Counter[st
             granted = name in book.approved or name in book.formed
             if granted and "done" not in fates and not _accounted(fates, record):
                 found.append(f"{name}: it was approved and never made: {fates}, {record}")
+            summary["approved, and asked again since the ledger was lost in use"] += granted and not (
+                {"done", BROKEN, "unknown_outcome"} & {*fates} or record.intents
+            )
             summary["changes"] += 1
             summary["approved and made"] += granted and "done" in fates
             summary["begun on one and finished on another"] += bool(
@@ -76,8 +79,8 @@ def _settled(fates: list[str], received: int, record: Recorded) -> list[str]:
 
 
 def _accounted(fates: list[str], record: Recorded) -> bool:
-    """Whether a missing result of an approved call is explained by the death of its replica."""
-    return BROKEN in fates or "unknown_outcome" in fates or bool(record.intents)
+    """Whether a missing result of an approved call is explained by the death of its replica or of the ledger."""
+    return BROKEN in fates or LEDGER_LOST in fates or "unknown_outcome" in fates or bool(record.intents)
 
 
 def _recorded(fleet: Fleet, tenant: str, found: list[str]) -> Mapping[str, Recorded]:
@@ -97,6 +100,8 @@ def _recorded(fleet: Fleet, tenant: str, found: list[str]) -> Mapping[str, Recor
                 case "intent":
                     names[str(entry["n"])] = name
                     all_[name].intents.append((number, str(entry["n"])))
+                case "outcome" if entry["outcome"] in NOTHING_SENT:
+                    all_[names[entry["of"]]].intents.remove((number, entry["of"]))
                 case "outcome":
                     all_[names[entry["of"]]].outcomes.append(entry["outcome"])
                 case _:

@@ -9,8 +9,9 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import fastn_process
@@ -91,14 +92,34 @@ class Replica:
 
     def audit(self, tenant: str) -> Iterator[dict[str, Any]]:
         """Return its audit entries of a tenant, across restarts."""
-        file = self._audit(tenant)
+        file = self.log(tenant)
         return map(dict, entries(file)) if file.exists() else iter(())
 
     def chain(self, tenant: str) -> Report | None:
-        return verify(file) if (file := self._audit(tenant)).exists() else None
+        return verify(file) if (file := self.log(tenant)).exists() else None
 
-    def _audit(self, tenant: str) -> Path:
+    def log(self, tenant: str) -> Path:
         return self.state / "tenants" / tenant / "audit.jsonl"
+
+
+@dataclass
+class ServedProvider:
+    """The identity provider at its port, which can be stopped and started again."""
+
+    provider: Provider
+    port: int
+    killed: int = 0
+    _running: ExitStack = field(default_factory=ExitStack)
+
+    def start(self) -> None:
+        self._running.enter_context(serving(self.provider.app, self.port))
+
+    def kill(self) -> None:
+        self.killed += 1
+        self.close()
+
+    def close(self) -> None:
+        self._running.close()
 
 
 @dataclass
@@ -111,6 +132,7 @@ class Fleet:
     fastns: Mapping[str, Fastn]
     replicas: list[Replica]
     ledger: str
+    login: ServedProvider
 
     def token(self, tenant: str, person: str = "somebody") -> str:
         return self.provider.token(sub=f"{tenant}-{person}", groups=[tenant], scope=ALL)
@@ -125,31 +147,34 @@ class Fleet:
 
 @contextmanager
 def a_fleet(
-    folder: Path, ledger: str, count: int = 3, limits: str = LIMITS, fastns: Mapping[str, Fastn] | None = None
-) -> Generator[Fleet]:
-    """Run a fleet on this ledger, with a new Fastn for each tenant unless one is given."""
-    login, balancer = free_port(), free_port()
+    folder: Path, ledger: str, count: int = 3, limits: str = LIMITS, fastns: Mapping[str, Fastn] | None = None,
+    env: Mapping[str, str] = MappingProxyType({}),
+) -> Generator[Fleet]:  # fmt: skip
+    """Run a fleet on this ledger, with a new Fastn for each tenant unless one is given. `env` is for its replicas."""
+    port, balancer = free_port(), free_port()
     at = f"http://127.0.0.1:{balancer}"
-    provider = Provider(f"http://127.0.0.1:{login}", f"{at}/mcp")
+    provider = Provider(f"http://127.0.0.1:{port}", f"{at}/mcp")
+    login = ServedProvider(provider, port)
     with ExitStack() as stack:
-        stack.enter_context(serving(provider.app, login))
-        fastns = fastns or {name: stack.enter_context(_fastn()) for name in KEYS}
+        stack.callback(login.close)
+        login.start()
+        fastns = fastns or {name: stack.enter_context(a_fastn()) for name in KEYS}
         file = folder / "team.toml"
         tenants = (_TENANT.format(name=name, at=fastn.at) for name, fastn in fastns.items())
         file.write_text(_FILE.format(url=f"{at}/mcp", issuer=provider.issuer, limits=limits) + "".join(tenants))
         file.chmod(0o600)
-        replicas = [_replica(folder, number, file, ledger) for number in range(count)]
+        replicas = [_replica(folder, number, file, ledger, env) for number in range(count)]
         for replica in replicas:
             stack.callback(replica.end)
             replica.start()
         for replica in replicas:
             replica.wait()
         stack.enter_context(balanced(folder / "nginx", balancer, [replica.port for replica in replicas]))
-        yield Fleet(at, provider, fastns, replicas, ledger)
+        yield Fleet(at, provider, fastns, replicas, ledger, login)
 
 
 @contextmanager
-def _fastn() -> Generator[Fastn]:
+def a_fastn() -> Generator[Fastn]:
     port = free_port()
     with subprocess.Popen([sys.executable, fastn_process.__file__, str(port)]) as process:
         try:
@@ -159,9 +184,10 @@ def _fastn() -> Generator[Fastn]:
             process.terminate()
 
 
-def _replica(folder: Path, number: int, file: Path, ledger: str) -> Replica:
+def _replica(folder: Path, number: int, file: Path, ledger: str, more: Mapping[str, str]) -> Replica:
     port, state = free_port(), folder / f"replica-{number}"
     env = {
+        **more,
         "FASTN_CONFIG": os.devnull,
         "FASTN_CONFIG_DIR": str(folder),
         "FASTN_STATE_DIR": str(state),

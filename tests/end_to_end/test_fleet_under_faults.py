@@ -1,0 +1,166 @@
+"""A fleet whose collector, Valkey, identity provider and replicas are killed in turn under load. Nothing is lost.
+
+To run for a minute: FLEET_SECONDS=60 make test ARGS="tests/end_to_end/test_fleet_under_faults.py -s"
+"""
+
+import itertools
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+import anyio.to_thread
+import pytest
+from collector_process import CollectorProcess
+from crowd import Book, crowd, deciding
+from crowd_audit import problems
+from fleet import KEYS, Fleet, a_fleet
+from test_fleet import desk, workflow
+from valkey_server import ValkeyServer
+
+from fastn_mcp.guard.audit.files import lines_of, log_files
+from fastn_mcp.guard.audit.outbox import Outbox
+from fastn_mcp.guard.audit.remote import compare, stored
+
+pytestmark = [pytest.mark.long, pytest.mark.anyio]
+
+SECONDS = float(os.environ.get("FLEET_SECONDS", "20"))
+CLIENTS = 60
+DOWN = 1.5
+"""Seconds for which each of them is away."""
+PAUSE = 2.0
+"""Seconds between a start and the next kill."""
+DELIVERY = 90.0
+"""Seconds in which the collector has to have everything, after the load."""
+
+
+class Mortal(Protocol):
+    """What can be killed and started again."""
+
+    def kill(self) -> None: ...
+
+    def start(self) -> object: ...
+
+
+class KilledValkey:
+    """Valkey, killed without a chance to save."""
+
+    def __init__(self, server: ValkeyServer) -> None:
+        self.server = server
+        self.killed = 0
+
+    def kill(self) -> None:
+        self.killed += 1
+        self.server.stop()
+
+    def start(self) -> None:
+        self.server.start()
+
+
+@pytest.fixture
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Generator[KilledValkey]:
+    options = ("--appendonly", "yes", "--appendfsync", "always")
+    server = ValkeyServer(tmp_path_factory.mktemp("valkey"), options).start()
+    yield KilledValkey(server)
+    server.stop()
+
+
+@pytest.fixture
+def collector(tmp_path_factory: pytest.TempPathFactory) -> Generator[CollectorProcess]:
+    collector = CollectorProcess(tmp_path_factory.mktemp("collector") / "collected.jsonl")
+    collector.start()
+    yield collector
+    collector.kill()
+
+
+@pytest.fixture
+def fleet(
+    tmp_path_factory: pytest.TempPathFactory, ledger: KilledValkey, collector: CollectorProcess
+) -> Generator[Fleet]:
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "2",
+        "OTEL_TRACES_EXPORTER": "none",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        "FASTN_AUDIT_EXPORT": "fail-closed",
+    }
+    with a_fleet(tmp_path_factory.mktemp("fleet"), ledger.server.url(), env=env) as made:
+        yield made
+
+
+async def killing(mortals: Iterator[Mortal], until: float) -> None:
+    """Kill and restart one after another."""
+    for mortal in mortals:
+        await anyio.sleep(PAUSE)
+        if time.monotonic() >= until - DOWN:
+            return
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(mortal.kill)
+            await anyio.sleep(DOWN)
+            await anyio.to_thread.run_sync(mortal.start)
+
+
+async def delivered(fleet: Fleet) -> None:
+    """Wait until all replicas have exported what they recorded."""
+    with anyio.fail_after(DELIVERY):
+        for replica in fleet.replicas:
+            for tenant in KEYS:
+                while Outbox(replica.log(tenant)).unsent(1):  # noqa: ASYNC110 - another process
+                    await anyio.sleep(0.2)
+
+
+def lost(fleet: Fleet, collector: CollectorProcess, summary: Counter[str]) -> list[str]:
+    """Compare each audit log with what the collector stored. Counts go to `summary`."""
+    there, found = list(stored(lines_of([collector.file]))), list[str]()
+    for replica in fleet.replicas:
+        for tenant in KEYS:
+            path = replica.log(tenant)
+            compared = compare(lines_of(log_files(path)), there, Outbox(path).sent().n)
+            if not compared.is_proven or compared.waiting or compared.deleted:
+                found.append(f"{path}: {compared}")
+            summary["audit entries at the collector"] += len(compared.same)
+            summary["of them more than once"] += compared.repeated
+    return found
+
+
+async def test_nothing_is_lost_while_everything_is_killed_in_turn(
+    fleet: Fleet, ledger: KilledValkey, collector: CollectorProcess, tmp_path: Path
+) -> None:
+    """Ours: no approval is used twice or forgotten, and each audit entry of each replica is at the collector."""
+    person, book, runs = desk(fleet, tmp_path), Book(), await workflow(fleet)
+    began = time.monotonic()
+    until = began + SECONDS
+    replicas = itertools.cycle(fleet.replicas)
+    mortals = (mortal for replica in replicas for mortal in (collector, ledger, fleet.login, replica))
+    async with fleet.caller(CLIENTS) as caller, anyio.create_task_group() as others:
+        others.start_soon(deciding, person, book)
+        others.start_soon(killing, mortals, until)
+        async with anyio.create_task_group() as clients:
+            for visitor in crowd(fleet, caller, book, runs, CLIENTS, lambda: time.monotonic() < until):
+                clients.start_soon(visitor.visit)
+        others.cancel_scope.cancel()
+    for replica in fleet.replicas:
+        await anyio.to_thread.run_sync(replica.wait)
+    summary = Counter({
+        "collector killed": collector.killed,
+        "Valkey killed": ledger.killed,
+        "provider killed": fleet.login.killed,
+        "replicas killed": sum(replica.killed for replica in fleet.replicas),
+        **book.calls,
+    })  # fmt: skip
+    found = await problems(fleet, book, person.ledger, summary)
+    await person.ledger.aclose()
+    await delivered(fleet)
+    found += lost(fleet, collector, summary)
+    sys.stdout.write(f"\n{CLIENTS} clients, {time.monotonic() - began:.0f} s: {dict(summary)}\n")
+    assert found == []
+    for what in (
+        *("collector killed", "Valkey killed", "provider killed", "replicas killed"),
+        *("rows", "approved and made", "audit entries at the collector"),
+    ):
+        assert summary[what] > 0, what
