@@ -212,12 +212,12 @@ def signing_in(url: str, browser: Browser, storage: Storage) -> OAuthClientProvi
     return OAuthClientProvider(url, metadata, storage, redirect, callback, client_metadata_url=CLIENT_DOCUMENT)
 
 
-async def token_for(issuer: str, client_id: str, browser: Browser, resource: str) -> str:
+async def token_for(issuer: str, client_id: str, browser: Browser, resource: str, scope: str = "fastn:read") -> str:
     """Return the access token that a client without MCP gets for a resource."""
     verifier = "v" * 43
     challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
     request = {"response_type": "code", "client_id": client_id, "redirect_uri": CALLBACK, "resource": resource}
-    more = {"scope": "fastn:read", "code_challenge": challenge, "code_challenge_method": "S256"}
+    more = {"scope": scope, "code_challenge": challenge, "code_challenge_method": "S256"}
     async with httpx2.AsyncClient() as http:
         metadata = (await http.get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")).json()
         back = await browser.authorize(f"{metadata['authorization_endpoint']}?{urlencode(request | more)}")

@@ -34,6 +34,8 @@ from openid_provider import (
 from page_visitor import Visitor
 from team_world import Caller, TeamWorld, challenge
 
+from fastn_mcp.doctor.check import CheckResult
+from fastn_mcp.doctor.team import TeamTarget, check_provider, check_token
 from fastn_mcp.hosted.oidc import RETRY_AFTER, IssuerKeys
 from fastn_mcp.runtime import System
 
@@ -427,3 +429,51 @@ async def test_rotated_key_is_read_and_the_withdrawn_one_refused(recipe: Recipes
         assert (await team.caller.call(new.tokens.access_token, "list_customers")).is_success
         withdrawn = await team.caller.call(old.tokens.access_token, "list_customers")
         assert reason(withdrawn) == unknown
+
+
+# --- what doctor says of these providers ----------------------------------------------------------------------------
+
+
+def doctor_target(team: Team, token: str | None = None) -> TeamTarget:
+    return TeamTarget(team.world.team, team.world.opening, team.world.keys, team.world.system, token)
+
+
+@each_recipe
+async def test_doctor_finds_nothing_but_what_the_product_lacks(product: str, recipe: Recipes) -> None:
+    """docs/doctor.md: the page's client is accepted, and registration is as the product offers it."""
+    shape = RECIPES[product]
+    async with recipe(product, shape) as team:
+        found = {check.name: check async for check in check_provider(doctor_target(team))}
+    registration = found["client registration"]
+    assert ("(DCR)" in registration.seen) is shape.has_registration
+    assert ("(CIMD)" in registration.seen) is shape.has_metadata_documents
+    is_known = shape.has_registration or shape.has_metadata_documents
+    differs = {"client registration": is_known, "PKCE": not shape.hides_pkce}
+    wrong = {name for name, check in found.items() if check.verdict is not CheckResult.OK}
+    assert wrong == {name for name, is_offered in differs.items() if not is_offered}
+
+
+@pytest.mark.parametrize(
+    "change", [{"client_secret": "another"}, {"redirect_uris": [f"{SITE}/elsewhere"]}, {"client_id": "another"}]
+)
+async def test_doctor_finds_a_wrong_client_of_the_page(change: dict[str, Any], recipe: Recipes) -> None:
+    """docs/doctor.md: by a sign-in without a person, and by a code that was never issued."""
+    page, client = KEYCLOAK.clients
+    async with recipe("Keycloak", replace(KEYCLOAK, clients=(page | change, client))) as team:
+        found = {check.name: check async for check in check_provider(doctor_target(team))}
+    assert found["approval client"].verdict is CheckResult.FAILED
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+async def test_doctor_says_what_a_wrong_token_needs(mistake: str, recipe: Recipes) -> None:
+    """docs/doctor.md: what the server refuses, with the claim and the next step."""
+    product, claims, _ = MISTAKES[mistake]
+    shape = RECIPES[product]
+    wrong = replace(shape, token_claims=shape.token_claims | claims, is_opaque=MISTAKES[mistake][2] == OPAQUE)
+    async with recipe(product, wrong) as team:
+        scope = f"{shape.scope_prefix}fastn:read"
+        token = await token_for(team.world.team.issuer, CLIENT_ID, Browser("anna"), AUDIENCE, scope)
+        found = [check async for check in check_token(doctor_target(team, token))]
+    failed = [check for check in found if check.verdict is CheckResult.FAILED]
+    assert failed
+    assert all(check.next for check in failed)
