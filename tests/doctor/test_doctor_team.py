@@ -1,5 +1,6 @@
 """Doctor's checks of a team's server: what each mistake of an administrator is called, and its next step."""
 
+import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -10,11 +11,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from command_line import run_command
 from identity_provider import AUDIENCE, ISSUER, Provider, listening
 from ports import free_port
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from team_world import HEAD, KEYS, TENANTS, TeamWorld
+from team_world import HEAD, KEYS, TENANTS, TeamWorld, written
 from valkey_server import ValkeyServer
 from world import Clock
 
@@ -489,3 +491,53 @@ async def test_stream_that_a_proxy_holds_back_is_found(is_held_back: bool, tmp_p
         with listening(proxy) as at:
             found = await by_name(check_public(PublicAddress(world.team, f"{at}/mcp", world.system)))
     assert found["streams"].verdict is (FAILED if is_held_back else OK)
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def isolated(tmp_path: Path) -> dict[str, str]:
+    return {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": str(tmp_path), "FASTN_STATE_DIR": str(tmp_path), **KEYS}
+
+
+@pytest.mark.parametrize("arguments", [["--token-file", "-"], ["--url", AUDIENCE], ["--team", "t", "--write", "f"]])
+def test_options_that_do_not_belong_together_are_refused(arguments: list[str], isolated: dict[str, str]) -> None:
+    done = run_command(["doctor", *arguments], isolated)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--team" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "words"),
+    [
+        (HEAD + "clientid = 1\n" + TENANTS, {}, "clientid"),
+        (HEAD + TENANTS, {"FASTN_STATE_SECRET": "short"}, "32 characters"),
+        (HEAD + TENANTS, {"FASTN_LEDGER": "valkey://127.0.0.1:1"}, "state_secret is not set"),
+    ],
+)
+def test_what_stops_the_start_is_a_finding(
+    text: str, variables: dict[str, str], words: str, isolated: dict[str, str], tmp_path: Path
+) -> None:
+    """Ours: the server would say the same, and would not start."""
+    file = written(tmp_path, text)
+    done = run_command(["doctor", "--json", "--team", str(file)], isolated | variables)
+    (check,) = json.loads(done.stdout)["checks"]
+    assert (done.returncode, check["verdict"]) == (2, "failed")
+    assert words in check["seen"] + check["next"]
+    assert str(tmp_path) not in done.stdout
+
+
+def test_everything_unreachable_is_said_at_once(isolated: dict[str, str], tmp_path: Path) -> None:
+    """Ours: each part is looked at, whatever the others say. The token is read from stdin and never shown."""
+    token = Provider().token()
+    text = HEAD.replace("https://login.example.com", "http://127.0.0.1:9").replace(AUDIENCE, "http://127.0.0.1:9/mcp")
+    variables = {"FASTN_LEDGER": "valkey://127.0.0.1:9", "FASTN_STATE_SECRET": SECRET}
+    command = ["doctor", "--json", "--team", str(written(tmp_path, text + TENANTS)), "--token-file", "-"]
+    done = run_command(command, isolated | variables, given=token)
+    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert done.returncode == 2
+    failed = {name for name, check in found.items() if check["verdict"] == "failed"}
+    assert failed == {"ledger", "issuer", "token", "reach"}
+    assert all(found[name]["next"] for name in failed)
+    assert token not in done.stdout + done.stderr
