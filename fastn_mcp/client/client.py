@@ -211,23 +211,13 @@ class FastnClient:
             request = await self._merged(cast(Call, call), request)
         if self._account.fields and (names := self._account.fields.get(call.toolset())):
             request = to_wire(request, names)
-        await self._take_slot()
-        try:
+        if self._slots.statistics().tasks_waiting >= MAX_QUEUED_CALLS:
+            raise NotSent(
+                f"{MAX_QUEUED_CALLS} calls are already waiting for their turn.", "Call again once some have ended."
+            )
+        async with self._slots:
             answer = await self._answer(request, attempts)
-        finally:
-            self._slots.release()
         return self._result(call, answer, attempts, redactor)
-
-    async def _take_slot(self) -> None:
-        """Wait for a slot under the concurrency limit, if none is free. Raises `NotSent` if too many calls wait."""
-        try:
-            self._slots.acquire_nowait()
-        except anyio.WouldBlock:
-            if self._slots.statistics().tasks_waiting >= MAX_QUEUED_CALLS:
-                raise NotSent(
-                    f"{MAX_QUEUED_CALLS} calls are already waiting for their turn.", "Call again once some have ended."
-                ) from None
-            await self._slots.acquire()
 
     async def _merged(self, call: Call, request: Request) -> Request:
         """Merge the changes into the current resource, so that a `PUT` that replaces loses nothing."""

@@ -223,7 +223,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
             following = _following(position, requested, len(rows), fresh, around, total)
         returns = cast("type[Listed[Item]]", type(self).returns)
         values: dict[str, Any] = {
-            "rows": [returns.item().kept(row) for _, row in page],
+            "rows": list(map(returns.item().kept, (row for _, row in page))),
             "next_cursor": following and following.encode(),
             # A total that counts rows which do not match, or may not, would mislead.
             "total": total if len(matching) == len(fresh) and not unchecked else None,
