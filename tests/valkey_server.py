@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -68,10 +69,17 @@ class ValkeyServer:
 
     def ask(self, *command: str) -> str:
         """One command and the raw reply, past the library."""
+        return self.ask_all(command)
+
+    def ask_all(self, *commands: Sequence[str]) -> str:
+        """The raw replies to commands on one connection."""
+        replies = ""
         with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
-            parts = [f"${len(part.encode())}\r\n{part}\r\n" for part in command]
-            connection.sendall(f"*{len(command)}\r\n{''.join(parts)}".encode())
-            return connection.recv(1 << 16).decode()
+            for command in commands:
+                parts = [f"${len(part.encode())}\r\n{part}\r\n" for part in command]
+                connection.sendall(f"*{len(command)}\r\n{''.join(parts)}".encode())
+                replies += connection.recv(1 << 16).decode()
+        return replies
 
     def await_(self, said: str, *command: str) -> None:
         """Ask until the reply holds this."""
