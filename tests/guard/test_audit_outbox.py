@@ -18,6 +18,7 @@ from fastn_mcp.guard.audit.chain import End
 from fastn_mcp.guard.audit.files import Keeping, log_files
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about
 from fastn_mcp.guard.audit.outbox import NotExported, Outbox
+from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import DeleteCustomer
@@ -112,10 +113,26 @@ def test_entries_are_read_across_rotation_and_compression(path: Path) -> None:
     rotated.unlink()
     assert numbers(outbox) == [5, 6]
     accept(outbox)
+    recorded(path, 1)
+    path.rename(path.with_name("audit.before.jsonl"))
+    path.touch()  # as logrotate does with `create`
+    assert numbers(outbox) == numbers(Outbox(path)) == [7]
+    accept(outbox)
+    recorded(path, 1)
+    accept(outbox)
     path.rename(path.with_name("audit.last.jsonl"))  # nothing was written since
     assert numbers(outbox) == []
     recorded(path, 1)
-    assert numbers(outbox) == numbers(Outbox(path)) == [7]
+    assert numbers(outbox) == numbers(Outbox(path)) == [9]
+
+
+def test_no_more_entries_are_read_than_asked_for(path: Path) -> None:
+    """However many a file has."""
+    recorded(path, 2)
+    recorded(path, 4, Keeping(max_bytes=path.stat().st_size))
+    assert len(log_files(path)) == 3
+    assert numbers(Outbox(path), 3) == [1, 2, 3]
+    assert numbers(Outbox(path), 4) == [1, 2, 3, 4]
 
 
 def test_line_that_is_still_being_written_is_not_read(path: Path) -> None:
@@ -141,12 +158,16 @@ def test_position_that_is_lost_means_that_all_is_sent_again(path: Path) -> None:
     outbox = Outbox(path)
     accept(outbox)
     stored = outbox.file.read_bytes()
+    assert len(stored) == 110  # whatever the number: a write replaces all of it
+    recorded(path, 8)
+    accept(outbox)
+    assert len(outbox.file.read_bytes()) == 110
     for damaged in (b"", stored[:30], b"x" + stored[1:], stored.replace(b'"n":3', b'"n":x')):
         outbox.file.write_bytes(damaged)
-        assert numbers(outbox) == numbers(Outbox(path)) == [1, 2, 3]
+        assert numbers(outbox) == numbers(Outbox(path)) == [*range(1, 12)]
     outbox.file.unlink()
     assert outbox.sent() == End()
-    assert numbers(outbox) == [1, 2, 3]
+    assert numbers(outbox) == [*range(1, 12)]
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
@@ -164,6 +185,17 @@ def test_log_that_was_replaced_is_sent_from_its_beginning(
     assert numbers(outbox) == [*range(1, count + 1)]
     accept(outbox)
     assert numbers(outbox) == []
+
+
+def test_log_that_was_cut_and_continued_in_place_is_sent_from_its_beginning(path: Path) -> None:
+    """Its file begins as before, and has as many bytes."""
+    recorded(path, 5)
+    outbox = Outbox(path)
+    accept(outbox)
+    assert numbers(outbox) == []
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
+    recorded(path, 4, at=NOW + timedelta(hours=1))
+    assert numbers(outbox) == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_entries_that_were_deleted_before_they_were_sent_are_logged(
@@ -220,7 +252,14 @@ def test_only_one_process_exports_at_a_time(path: Path) -> None:
         raise RuntimeError
     with other.claimed() as theirs:
         assert theirs
-    assert outbox.file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
+def test_position_is_its_owners_alone(path: Path) -> None:
+    """As the log is, whichever of the two is first."""
+    outbox = Outbox(path)
+    with outbox.claimed():
+        assert outbox.file.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
@@ -268,6 +307,19 @@ def test_log_is_on_disk_before_it_is_sent(path: Path, monkeypatch: pytest.Monkey
     recorded(path, 1)
     Outbox(path).sync()
     assert [each.st_ino for each in synced] == [path.stat().st_ino]
+
+
+async def test_late_export_refuses_a_call_before_it_is_sent_and_not_after(path: Path) -> None:
+    """The outcome of a call that was made is recorded whatever the export does."""
+    recorded(path, 1)
+    late = System(now=lambda: NOW + timedelta(seconds=61))
+    log = AuditFile(path, late, outbox=Outbox(path, 60))
+    recorder = Recorder(log, "default", late)
+    with pytest.raises(NotExported):
+        await recorder.anchor()
+    log.record(replace(INTENT, event=AuditEvent.OUTCOME))
+    await recorder.settle()
+    log.close()
 
 
 def test_each_new_entry_is_reported(path: Path) -> None:

@@ -48,6 +48,8 @@ def test_complete_copy_is_proven_whatever_its_order_and_repetitions(lines: list[
     twice = compare(lines, [*there, *there[1:3], there[1]], 5)
     assert (twice.same, twice.repeated, twice.is_proven) == (AGREED.same, 3, True)
     assert not compare(lines, [], 0).is_proven
+    assert (compare(lines, [], 0).waiting, compare(lines, [], None).missing) == (AGREED.same, AGREED.same)
+    assert (compare([], there, 0).same, compare([], there, 0).others) == ((), ("node:/audit.jsonl",))
     assert not compare([], [], None).is_proven
 
 

@@ -105,9 +105,12 @@ async def test_people_are_named_where_each_has_a_credential(world: World) -> Non
     opened = await world.ledger.find(id_)
     assert opened is not None
     votes = (Vote("https://id.example|7", True, 0.0, "Dana <d@x>"), Vote("Zoe", False, 0.0), Vote("Eve", True, 0.0))
+    votes = (*votes, Vote("https://id.example|kim", True, 0.0, "kim"))
     request = replace(opened, votes=votes)
     assert (
-        Approval(BY, request).detail == Approval(VERIFIED, request).detail == "Dana <d@x> (https://id.example|7)\nEve"
+        Approval(BY, request).detail
+        == Approval(VERIFIED, request).detail
+        == "Dana <d@x> (https://id.example|7)\nEve\nhttps://id.example|kim"
     )
     assert Approval("local_page", request).detail == Approval("policy").detail == ""
 

@@ -66,8 +66,6 @@ class Unsent:
     """Its exact text, without the line break."""
     before: End
     end: End
-    place: _Place
-    """Place after it."""
 
     @property
     def time(self) -> datetime:
@@ -126,8 +124,12 @@ class Outbox:
 
     def accepted(self, entry: Unsent) -> None:
         """Store that the entries up to this one are exported. Requires the claim. Raises `OSError`."""
-        self._write(entry.end)
-        self._place = entry.place
+        file = os.open(self.file, _FLAGS, 0o600)
+        try:
+            position = b'{"n":%d,"hash":"%b"}' % (entry.end.n, entry.end.head.encode())
+            os.write(file, position.ljust(_WIDTH - 1) + b"\n")
+        finally:
+            os.close(file)
 
     @contextmanager
     def claimed(self) -> Generator[bool]:
@@ -174,7 +176,6 @@ class Outbox:
 
     def _searched(self, sent: End, most: int) -> list[Unsent]:
         """Search the files of the log for the entries after `sent`."""
-        self._place = _Place()
         files: list[Path] = []
         first = None
         for file in reversed(log_files(self.path)):
@@ -203,14 +204,6 @@ class Outbox:
         log.error("entries %s to %s of %s are gone, and were never exported", sent.n + 1, last.n, self.path)
         return found
 
-    def _write(self, end: End) -> None:
-        file = os.open(self.file, _FLAGS, 0o600)
-        try:
-            position = b'{"n":%d,"hash":"%b"}' % (end.n, end.head.encode())
-            os.write(file, position.ljust(_WIDTH - 1) + b"\n")
-        finally:
-            os.close(file)
-
 
 def _read(lines: Iterable[bytes], place: _Place, sent: End, most: int) -> tuple[list[Unsent], _Place]:
     """Return the entries after `sent`, at most `most`, of lines that begin at `place`, and the place before them."""
@@ -221,7 +214,7 @@ def _read(lines: Iterable[bytes], place: _Place, sent: End, most: int) -> tuple[
         offset += len(line)
         link = link_of(line)
         if link is not None and link[1].n > sent.n:
-            found.append(Unsent(line[:-1], *link, _Place(place.head, offset, link[1])))
+            found.append(Unsent(line[:-1], *link))
         elif not found:
             place = _Place(place.head, offset, place.last if link is None else link[1])
     return found, place

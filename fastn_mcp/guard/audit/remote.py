@@ -128,13 +128,13 @@ def compare(here: Iterable[bytes], there: Iterable[StoredEntry], exported: int |
     found = [each for name in same_log for each in logs[name]]
     intact = {each for each in found if each is not None}
     numbers = {n for n, _ in intact}
-    newest = max(numbers, default=0) if exported is None else max(exported, *numbers, 0)
     absent = sorted(ours.keys() - numbers)
+    newest = max({*absent} if exported is None else {exported, *numbers}, default=0)
     different = {n for n, head in intact if ours.get(n, start.head if n == start.n else head) != head}
     return CopyComparison(
         same=tuple(sorted(n for n, head in intact if ours.get(n) == head)),
-        missing=tuple(n for n in absent if exported is None or n <= newest),
-        waiting=tuple(n for n in absent if exported is not None and n > newest),
+        missing=tuple(n for n in absent if n <= newest),
+        waiting=tuple(n for n in absent if n > newest),
         different=tuple(sorted(different)),
         extra=tuple(sorted(n for n in numbers - ours.keys() if n > start.n)),
         deleted=tuple(sorted(n for n in numbers - ours.keys() if n <= start.n)),
