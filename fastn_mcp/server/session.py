@@ -7,12 +7,14 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
+from mcp import MCPError
 from mcp.server import Server, ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult
 from mcp.server.runner import serve_dual_era_loop, serve_loop
 from mcp.shared.message import SessionMessage
 from mcp.types import (
     INVALID_REQUEST,
+    PROTOCOL_VERSION_META_KEY,
     JSONRPCError,
     JSONRPCMessage,
     JSONRPCNotification,
@@ -39,9 +41,11 @@ async def serve_session(
 ) -> None:
     """Serve until the input ends. The lines in `replayed` come first; ids in `answered` get no second response."""
     server.middleware.append(_settle_on_delivery)
-    options = server.create_initialization_options()
-    # The loop that tells the two eras of the protocol apart passes each message on by another task.
-    serve = serve_loop if _is_handshake(replayed) else serve_dual_era_loop
+    options, serve = server.create_initialization_options(), serve_dual_era_loop
+    if _is_handshake(replayed):
+        # The loop that tells the two eras of the protocol apart passes each message on by another task.
+        server.middleware.append(_refuse_other_era)
+        serve = serve_loop
     async with anyio.create_task_group() as tasks, server.lifespan(server) as state:
         streams = _Streams(pipes, lines, replayed, answered, tasks.cancel_scope)
         await serve(server, streams, streams, lifespan_state=state, init_options=options)
@@ -58,6 +62,15 @@ def _is_handshake(lines: Sequence[bytes]) -> bool:
 async def _settle_on_delivery(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
     """Middleware that settles the changes of a request once its response is delivered."""
     delivery.set(ResponseDelivery())
+    return await call_next(ctx)
+
+
+async def _refuse_other_era(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
+    """Middleware that refuses a request as since 2026-07-28 in a session that began with the handshake."""
+    if PROTOCOL_VERSION_META_KEY in (ctx.meta or {}):
+        raise MCPError(
+            INVALID_REQUEST, "This session began with the handshake of an earlier version. Nothing was sent."
+        )
     return await call_next(ctx)
 
 

@@ -5,8 +5,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+
+def answers_to(messages: list[dict[str, Any]], state: Path) -> dict[Any, dict[str, Any]]:
+    """Answers of a session over stdio, by the ids of the requests."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "fastn_mcp", "--sandbox"],
+        input="".join(json.dumps({"jsonrpc": "2.0", **message}) + "\n" for message in messages),
+        env={**os.environ, "FASTN_STATE_DIR": str(state), "FASTN_CONFIG_DIR": str(state)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return {answer.get("id"): answer for answer in map(json.loads, ended.stdout.splitlines())}
 
 
 @pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
@@ -18,17 +33,25 @@ def test_client_of_each_version_lists_and_reads(version: str, tmp_path: Path) ->
         {"id": 2, "method": "tools/list"},
         {"id": 3, "method": "tools/call", "params": {"name": "list_customers", "arguments": {"limit": 1}}},
     ]
-    ended = subprocess.run(
-        [sys.executable, "-m", "fastn_mcp", "--sandbox"],
-        input="".join(json.dumps({"jsonrpc": "2.0", **message}) + "\n" for message in messages),
-        env={**os.environ, "FASTN_STATE_DIR": str(tmp_path), "FASTN_CONFIG_DIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
-    answers = {answer.get("id"): answer["result"] for answer in map(json.loads, ended.stdout.splitlines())}
+    answers = {id_: answer["result"] for id_, answer in answers_to(messages, tmp_path).items()}
     assert answers[1]["protocolVersion"] == version
     assert "delete_customer" in [tool["name"] for tool in answers[2]["tools"]]
     assert answers[3]["isError"] is False
     assert json.loads(answers[3]["content"][0]["text"])["data"]
+
+
+@pytest.mark.parametrize("opens_by_handshake", [True, False])
+def test_request_of_the_other_era_is_refused(opens_by_handshake: bool, tmp_path: Path) -> None:
+    """MCP: the first request decides the era of a session."""
+    client = {"name": "t", "version": "1"}
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}
+    envelope = {
+        f"io.modelcontextprotocol/{name}": value
+        for name, value in (("protocolVersion", "2026-07-28"), ("clientCapabilities", {}), ("clientInfo", client))
+    }
+    handshake = {"id": 1, "method": "initialize", "params": hello}
+    enveloped = {"id": 2, "method": "tools/call", "params": {"name": "get_quotas", "_meta": envelope}}
+    first, other = (handshake, enveloped) if opens_by_handshake else (enveloped, handshake)
+    answers = answers_to([first, other], tmp_path)
+    assert "result" in answers[first["id"]]
+    assert "error" in answers[other["id"]]
