@@ -356,6 +356,8 @@ def report_(log: AuditLog, since: str | None, as_json: bool, output: Path | None
 
 def _report_lines(report: dict[str, Any], headings: "Mapping[OutcomeGroup, str]") -> Iterator[str]:
     """Render a report for a terminal: a few lines per call, in place of Markdown tables."""
+    from fastn_mcp.report.writer import caller
+
     yield f"{sanitize(str(report['account']))}, {report['began']} to {report['ended']}"
     yield ", ".join(f"{count} {group.value}" for group in headings if (count := report["counts"][group.value]))
     for group, heading in headings.items():
@@ -364,7 +366,7 @@ def _report_lines(report: dict[str, Any], headings: "Mapping[OutcomeGroup, str]"
         for call in calls:
             about = " ".join(filter(None, (call["tool"], call["target"]["name"] or call["target"]["id"])))
             newest = f"audit {call['audit'][-1]['n']}" if call["audit"] else ""
-            facts = (call["consent"], call["rule"], call["change_id"], newest)
+            facts = (caller(call), call["consent"], call["rule"], call["change_id"], newest)
             yield f"  {call['number']}. {sanitize(about)}, {_seconds(call['time'])}"
             yield f"     {sanitize(': '.join(filter(None, (call['outcome'], call['message']))))}"
             yield f"     {sanitize('; '.join(filter(None, facts)))}"

@@ -31,6 +31,7 @@ from pydantic import JsonValue
 from fastn_mcp import __version__
 from fastn_mcp.config.paths import write_private
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.ledger.ledger import who
 from fastn_mcp.redaction import quote, safe_text, sanitize, shorten
 from fastn_mcp.report.collector import Attempt, Link, OutcomeGroup
 
@@ -175,16 +176,24 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"Reads: {counts['reads']}."
     for group, said in HEADINGS.items():
         if calls := report["calls"][group.value]:
+            of_people = any(map(caller, calls))
             yield from ("", f"## {said} ({len(calls)})", "")
-            yield "| # | time | tool | target | effect | rule, approval | outcome | ms | change | audit |"
-            yield "|---:|---|---|---|---|---|---|---:|---|---|"
-            yield from map(_row, calls)
+            head = "| # | time | tool | target | effect | rule, approval | outcome | ms | change | audit |"
+            yield head + (" who |" if of_people else "")
+            yield "|---:|---|---|---|---|---|---|---:|---|---|" + ("---|" if of_people else "")
+            for call in calls:
+                yield _row(call) + (f" {code(caller(call))} |" if of_people else "")
     if audit["n"] is not None:
         yield ""
         yield "Each call names its newest entry in the audit log, and the beginning of its hash; the JSON holds all."
         checking = f"fastn-mcp audit --file {shlex.quote(audit['file'])} verify --head {audit['hash']}"
         yield f"To check that they still stand: {code(checking)}"
     yield ""
+
+
+def caller(call: dict[str, Any]) -> str:
+    """Return who made a call of a report; empty for the one user of a local server."""
+    return "" if call["principal"] in (None, "local") else who(call["principal"], call["principal_name"])
 
 
 def _row(call: dict[str, Any]) -> str:

@@ -47,7 +47,7 @@ def test_every_call_is_in_the_group_of_its_outcome_and_counted() -> None:
 
 def test_a_hostile_name_is_text_and_nothing_else() -> None:
     """Ours: names from Fastn are data: no markup, no other cell, no other line, no mention."""
-    fields = ("target", "name", "message", "rule", "principal")
+    fields = ("target", "name", "message", "rule", "principal", "principal_name")
     plain = html_of(markdown(made(attempt("refused", **dict.fromkeys(fields, "plain")))))
     html = html_of(markdown(made(attempt("refused", **dict.fromkeys(fields, HOSTILE)))))
     tags = r"<(/?[a-z0-9]+)[^>]*>"
@@ -56,6 +56,16 @@ def test_a_hostile_name_is_text_and_nothing_else() -> None:
     for canary in ("onerror", "javascript", "octocat", "#1", "\u202e", "\x1b", "\\u{202e}"):
         assert canary not in outside
     assert "\\u{202e}" in html
+
+
+def test_people_are_named_where_several_sign_in() -> None:
+    """Ours: beside their subject. A local server has one user, who is not named."""
+    anna = attempt(principal="https://id.example|anna", principal_name="Anna <anna@example.com>")
+    said = markdown(made(anna, attempt(principal="https://id.example|bob"), attempt(principal="local")))
+    assert "| `Anna <anna@example.com> (https://id.example\\u{7c}anna)` |\n" in said
+    assert "| `https://id.example\\u{7c}bob` |\n" in said
+    assert "|  |\n" in said
+    assert "who |" not in markdown(made(attempt(principal="local"), attempt()))
 
 
 @given(st.text(max_size=60))
