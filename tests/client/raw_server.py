@@ -10,12 +10,13 @@ Reply = Callable[["Wire"], bytes]
 
 @dataclass
 class Wire:
-    """Recorded heads and bodies, and the number of connections."""
+    """Recorded heads and bodies, and the number of connections: of all, and of those that are open."""
 
     port: int = 0
     heads: list[str] = field(default_factory=list[str])
     bodies: list[bytes] = field(default_factory=list[bytes])
     connections: int = 0
+    open: int = 0
     keep_open: bool = True
 
     @property
@@ -39,6 +40,7 @@ async def serving(reply: Reply | bytes, *, keep_open: bool = True) -> AsyncGener
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire.connections += 1
+        wire.open += 1
         busy.add(writer)
         try:
             while True:
@@ -53,6 +55,7 @@ async def serving(reply: Reply | bytes, *, keep_open: bool = True) -> AsyncGener
         except (asyncio.IncompleteReadError, ConnectionError):
             return
         finally:
+            wire.open -= 1
             busy.discard(writer)
             writer.close()
 

@@ -2,15 +2,18 @@
 
 import gzip
 import zlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
+import httpcore2
 import pytest
 from fake_fastn import KEY, Clock
 from pydantic import JsonValue
 from raw_server import answer, serving
 
+from fastn_mcp.client import http
 from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import MAX_BODY_BYTES, Answer, HttpExchange, NotSentError, ResponseLost, UnreadableBody
@@ -68,6 +71,25 @@ async def test_connection_is_reused() -> None:
         for _ in range(5):
             await exchange(READ)
     assert (wire.connections, len(wire.heads)) == (1, 5)
+
+
+async def test_connection_of_a_cancelled_call_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours: also if its response was complete, and only giving the connection back was cancelled."""
+    read: Callable[[httpcore2.Response], Awaitable[Answer]] = vars(http)["_read"]
+
+    async def then_cancelled(response: httpcore2.Response) -> Answer:
+        whole = await read(response)
+        scope.cancel()
+        return whole
+
+    monkeypatch.setattr(http, "_read", then_cancelled)
+    async with serving(answer()) as wire, exchanging(wire.url) as exchange:
+        with anyio.CancelScope() as scope:
+            await exchange(READ)
+        assert scope.cancelled_caught
+        with anyio.fail_after(5):
+            while wire.open:
+                await anyio.lowlevel.checkpoint()
 
 
 async def test_oversized_response_does_not_break_the_next_call() -> None:
