@@ -82,8 +82,8 @@ async def test_sentences_say_what_reading_one_by_one_has_found(world: World) -> 
     async def less(call: Any) -> Any:
         answer: Any = await send(call)
         if call.tool_name() == "list_workflows":
-            for row in answer.items:
-                row.__pydantic_extra__.pop("connectors", None)
+            for row in answer.rows:
+                row.pop("connectors", None)
         return answer
 
     world.evaluator._read = less  # pyright: ignore[reportPrivateUsage]
