@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from fastn_mcp import install_extra
 from fastn_mcp.config.model import is_shared
+from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.audit.files import Keeping
 from fastn_mcp.guard.audit.log import FILE as AUDIT
@@ -51,6 +52,11 @@ def audit_at(
 def audit_name(setting: str | None, state: Path) -> str:
     """Name of an audit log in the ledger: its path and, in a shared ledger, the machine. Each replica has its own."""
     return replica_log_name(state / AUDIT) if is_shared(setting) else str((state / AUDIT).resolve())
+
+
+def audit_logs(state: Path) -> list[Path]:
+    """Audit logs in the folder `state`: that of its account, or those of the tenants of a team."""
+    return [*state.glob(AUDIT), *(state / TENANTS).rglob(AUDIT)]
 
 
 def replica_log_name(log: Path) -> str:

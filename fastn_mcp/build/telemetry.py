@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING
 
 from fastn_mcp import install_extra
 from fastn_mcp.build.account import Instrumentation, not_instrumented
-from fastn_mcp.build.ledger import replica_log_name
+from fastn_mcp.build.ledger import audit_logs, replica_log_name
 from fastn_mcp.config.model import Settings
-from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.audit.log import FILE as AUDIT
 from fastn_mcp.guard.audit.outbox import Outbox
 from fastn_mcp.server.log import JsonLines
 
@@ -123,12 +121,9 @@ def audit_outboxes(
     except ImportError:
         raise SettingsError(f"{setting}, but the exporter is not installed.", f"Run: {install_extra('otel')}") from None
 
-    def logs() -> list[Path]:
-        return [*state.glob(AUDIT), *(state / TENANTS).rglob(AUDIT)]
-
     limit = settings.audit_export_seconds if settings.audit_export == "fail-closed" else None
     try:
-        export = AuditExport(logs, replica_log_name, environment, limit)
+        export = AuditExport(partial(audit_logs, state), replica_log_name, environment, limit)
     except Exception as error:  # the SDK raises various errors for invalid variables
         raise SettingsError(f"{setting}. An OpenTelemetry variable is invalid ({type(error).__name__}).", "") from error
     export.start()

@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 
 from fastn_mcp.build.account import Sandboxed, client_account, enabled_tools, exchange_of
-from fastn_mcp.build.ledger import file_of, ledger_at
+from fastn_mcp.build.ledger import audit_logs, file_of, ledger_at
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.client.retry import listener
@@ -142,6 +142,7 @@ def _examine(start: StartOptions) -> DoctorReport:
             listener.set(show_wait)
             status.update("Checking the ledger ...")
             state = [machine.check_folder(folder), await _check_ledger(settings.ledger, folder, system)]
+            state += machine.check_export(settings, audit_logs(folder), system.now())
             first = machine.check_settings(settings, origins, file)
             found = await examine(target, first, lambda at: status.update(f"Looking at {at} ..."))
             found.checks[1:1] = state
@@ -177,6 +178,7 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
         found.checks += [*check_settings(target), machine.check_folder(state)]
         status.update("Checking the ledger ...")
         found.checks.append(await _check_ledger(process.ledger, state, system))
+        found.checks += machine.check_export(process, audit_logs(state), system.now())
         if is_shared(process.ledger):
             from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger  # an optional extra
 

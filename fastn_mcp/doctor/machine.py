@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +22,8 @@ from fastn_mcp.config.load import Resolved
 from fastn_mcp.config.model import KEY_SETTINGS, SOURCES, ConfigFile, Settings
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
 from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.fastn.names import counted
+from fastn_mcp.guard.audit.outbox import Outbox
 
 THE_FILE, THE_PROFILE = "the file", "its profile"
 
@@ -112,6 +115,26 @@ _PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "npm_c
 
 _SECONDS = 5.0
 _LONGEST_HEAD = 16_384
+
+
+def check_export(settings: Settings, logs: Iterable[Path], now: datetime) -> list[Check]:
+    """Check that these audit logs are exported, if they are to be."""
+    group, name, mode, limit = CheckGroup.SETTINGS, "audit export", settings.audit_export, settings.audit_export_seconds
+    if mode == "off":
+        return []
+    try:
+        waiting = [entry.time for log in logs for entry in Outbox(log).unsent(1)]
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        return [group.failed(name, f"Which entries were exported cannot be read: {reason}.", "Fix the state folder.")]
+    if not waiting:
+        return [group.ok(name, f"No entry waits ({mode}).")]
+    seen = f"Entries of {counted(len(waiting), 'audit log')} wait, the oldest for"
+    seen = f"{seen} {counted(round((now - min(waiting)).total_seconds()), 'second')} ({mode})."
+    if (now - min(waiting)).total_seconds() <= limit:
+        return [group.ok(name, seen)]
+    refused = " Changes are refused." if mode == "fail-closed" else ""
+    return [group.differs(name, seen + refused, "Start a server, or see its log: it says why the collector refuses.")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,20 @@
 """Doctor's checks of the state folder and the ledger. Ours: without a ledger for approvals nothing is sent."""
 
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from fastn_mcp.build.ledger import audit_logs
+from fastn_mcp.config.load import load
 from fastn_mcp.doctor.check import CheckResult
-from fastn_mcp.doctor.machine import check_folder, check_ledger
+from fastn_mcp.doctor.machine import check_export, check_folder, check_ledger
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about
+from fastn_mcp.guard.audit.outbox import Outbox
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.customers import DeleteCustomer
 
 pytestmark = pytest.mark.anyio
 
@@ -70,3 +77,36 @@ async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
     assert (await check_ledger(ledger.check, None, "the file")).verdict is CheckResult.OK
     ledger.close()
     assert (await check_ledger(None, None, "the file")).verdict is CheckResult.OK
+
+
+def test_entries_that_wait_for_the_collector_are_counted_by_their_logs(tmp_path: Path) -> None:
+    """Ours: late ones differ, and what may be shared holds no path."""
+    now = datetime(2026, 11, 25, 9, tzinfo=UTC)
+    paths = [tmp_path / "audit.jsonl", tmp_path / "tenants" / "acme" / "audit.jsonl"]
+    for path in paths:
+        log = AuditFile(path, System(now=lambda: now))
+        log.record(about(AuditEvent.REFUSED, DeleteCustomer(customer_id="cus_1"), "local", "default"))
+        log.close()
+    (tmp_path / "sandbox").mkdir()
+    (tmp_path / "sandbox" / "audit.jsonl").write_bytes(paths[0].read_bytes())
+
+    def seen(mode: str, seconds: float) -> list[tuple[CheckResult, str]]:
+        settings = load({"api_key": "fsk_test_x", "audit_export": mode}, {}, None)
+        found = check_export(settings, audit_logs(tmp_path), now + timedelta(seconds=seconds))
+        return [(check.verdict, check.seen) for check in found]
+
+    waits = "Entries of 2 audit logs wait, the oldest for"
+    assert seen("off", 90) == []
+    assert seen("fail-open", 60) == [(CheckResult.OK, f"{waits} 60 seconds (fail-open).")]
+    assert seen("fail-open", 61) == [(CheckResult.DIFFERS, f"{waits} 61 seconds (fail-open).")]
+    refused = f"{waits} 61 seconds (fail-closed). Changes are refused."
+    assert seen("fail-closed", 61) == [(CheckResult.DIFFERS, refused)]
+    for path in paths:
+        with Outbox(path).claimed():
+            Outbox(path).accepted(Outbox(path).unsent(1)[0])
+    assert seen("fail-closed", 61) == [(CheckResult.OK, "No entry waits (fail-closed).")]
+    Outbox(paths[0]).file.unlink()
+    Outbox(paths[0]).file.mkdir()
+    ((verdict, said),) = seen("fail-closed", 61)
+    assert verdict is CheckResult.FAILED
+    assert str(tmp_path) not in said
