@@ -39,8 +39,8 @@ def _apps(number: int) -> list[Any]:
 def _activate(account: Fastn, key: str) -> None:
     row = account.sandbox.state.get("workflows", key)
     if row is not None:
-        kept = {name: row[name] for name in ("name", "code", "connectors")}
-        account(UpdateWorkflow(workflow_id=key, status="active", extra={"connectors": kept.pop("connectors")}, **kept))
+        kept: dict[str, Any] = {"name": row["name"], "code": row["code"], "timeout_ms": row["timeoutMs"]}
+        account(UpdateWorkflow(workflow_id=key, status="active", extra={"connectors": row["connectors"]}, **kept))
 
 
 def _limit(account: Fastn, key: str, events: int) -> None:
