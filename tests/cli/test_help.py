@@ -53,7 +53,7 @@ def parsed(line: str) -> click.Command:
 def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Create the files that the examples name."""
     monkeypatch.chdir(tmp_path)
-    for name in ("calls.jsonl", "plan.toml", "policy.toml", "audit.jsonl"):
+    for name in ("calls.jsonl", "plan.toml", "policy.toml", "audit.jsonl", "token"):
         (tmp_path / name).touch()
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from fastn_mcp.tools.customers import DeleteCustomer
 INTENT = about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
 
 
-def log(folder: Path, count: int = 5) -> list[bytes]:
+def log(folder: Path, count: int = 5, principal: str = "local") -> list[bytes]:
     """Return the lines of a log."""
     audit = AuditFile(folder / "audit.jsonl", System())
     for _ in range(count):
-        audit.record(INTENT)
+        audit.record(replace(INTENT, principal=principal))
     audit.close()
     return (folder / "audit.jsonl").read_bytes().splitlines(keepends=True)
 
@@ -82,7 +83,7 @@ def test_rewritten_entries_are_found_on_either_side(lines: list[bytes], tmp_path
     assert (altered.altered, altered.missing, altered.is_proven) == (1, (3,), False)
     also = compare(lines, [*there, StoredEntry(there[2].log, edited(there[2].line))], 5)
     assert (also.altered, also.missing, also.is_proven) == (1, (), False)
-    anew = log(tmp_path / "anew")
+    anew = log(tmp_path / "anew", principal="another")
     forked = compare([*lines[:3], *anew[3:]], there, 5)
     assert (forked.same, forked.different, forked.is_proven) == ((1, 2, 3), (4, 5), False)
     before = compare(lines[2:], [*copy(anew[:2]), *there[2:]], 5)
@@ -91,7 +92,7 @@ def test_rewritten_entries_are_found_on_either_side(lines: list[bytes], tmp_path
 
 def test_copy_of_another_log_is_left_out(lines: list[bytes], tmp_path: Path) -> None:
     """A log is found by its entries: the machine may have been renamed since."""
-    other = copy(log(tmp_path / "there", 7), "other:/audit.jsonl")
+    other = copy(log(tmp_path / "there", 7, "another"), "other:/audit.jsonl")
     found = compare(lines, [*copy(lines[:3], "old:/a"), *copy(lines[2:], "new:/a"), *other], 5)
     assert (found.same, found.others, found.repeated, found.is_proven) == (
         AGREED.same,
