@@ -249,6 +249,33 @@ async def test_a_call_that_is_cancelled_leaves_no_answer_to_the_next(valkey: Val
             assert await asyncio.gather(*(ledger.spent("b", "monday") for _ in range(5))) == [2] * 5
 
 
+async def test_connections_that_do_not_close_in_time_do_not_cancel_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours: the library gathers them, and a gathering that is cancelled may end without saying by whom."""
+
+    class Pool:
+        async def disconnect(self, *, inuse_connections: bool) -> None:  # noqa: ARG002
+            await asyncio.gather(self._closing())
+
+        async def _closing(self) -> None:
+            with suppress(asyncio.CancelledError):
+                await anyio.sleep(60)
+
+    class Gone:
+        connection_pool = Pool()
+
+        async def info(self) -> None:
+            raise ConnectionRefusedError
+
+    def gone(_: Address) -> Gone:
+        return Gone()
+
+    monkeypatch.setattr(valkey_module, "_client", gone)
+    monkeypatch.setattr(valkey_module, "_SECONDS", 0.01)
+    ledger = ValkeyLedger(parse("valkey://h"), System())
+    with pytest.raises(LedgerLost):
+        await ledger.revision()
+
+
 async def test_a_frozen_server_is_given_up_in_time_and_used_again_later(own: ValkeyServer) -> None:
     """Ours: timeouts are short. While it rests, nobody waits for it; then it is tried again."""
     clock = Clock()

@@ -4,6 +4,7 @@ The only module that connects to it. Commands are never retried: if a reply is l
 so the use of a budget or an approval counts as made.
 """
 
+import asyncio
 import hashlib
 import logging
 import re
@@ -244,7 +245,7 @@ class Server:
         if self._system.monotonic() < self._resting_until:
             raise LedgerLost("it did not answer just now")
         try:
-            with anyio.fail_after(_PATIENCE):
+            async with asyncio.timeout(_PATIENCE):  # not anyio's: the library may forget who cancelled it
                 answer = await command(await self._ready())
         except (*_FAILURES, _Unfit) as error:
             why = _why(error)
@@ -265,12 +266,13 @@ class Server:
         client, self._checked = self._client, None
         if client is None:
             return
-        with anyio.move_on_after(_SECONDS, shield=True), suppress(*_FAILURES):
-            if self._address.cluster:
-                self._client = None
-                await client.aclose()
-            else:  # replies on connections in use may still arrive
-                await client.connection_pool.disconnect(inuse_connections=False)
+        with anyio.CancelScope(shield=True), suppress(*_FAILURES):
+            async with asyncio.timeout(_SECONDS):
+                if self._address.cluster:
+                    self._client = None
+                    await client.aclose()
+                else:  # replies on connections in use may still arrive
+                    await client.connection_pool.disconnect(inuse_connections=False)
 
     async def _ready(self) -> Client:
         if self._client is None:
