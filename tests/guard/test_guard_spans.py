@@ -68,6 +68,8 @@ async def test_span_of_an_approved_call_tells_who_approved_it(spans: Spans, tmp_
         "asked": None,
     }
     assert spans.of("ask", "client_form")["is_answered"] is True
+    (request,) = await world.ledger.decided(1)
+    assert (request.approvers, request.by) == (["client_form"], "client_form")
     world.close()
 
 

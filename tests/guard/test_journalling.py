@@ -179,6 +179,7 @@ async def test_a_lost_answer_is_asked_about_for_ten_minutes_even_where_the_ledge
     assert isinstance(await world.call(call), PendingApproval)
     world.clock.pass_(599)
     assert isinstance(await world.call(call), PendingApproval)
+    assert (await world.judged(call))[0].rule == "outcome unknown"
     world.clock.pass_(1)
     assert isinstance(await world.call(call), Conflict)
     trigger = next(one for one in world.sandbox.state.all("triggers") if str(one["status"]).casefold() == "active")

@@ -48,6 +48,7 @@ def test_a_token_is_good_for_its_own_form_and_session() -> None:
     assert seal.nonce("session", "form", token) == token.partition(".")[0]
     assert seal.nonce("another", "form", token) is None
     assert seal.nonce("session", "another", token) is None
+    assert seal.token("session", "form") != token, "each is used once"
 
 
 @pytest.mark.parametrize("forged", ["{nonce}x.{signature}", "x.{signature}", "{nonce}.", "{nonce}", ".{signature}", ""])

@@ -6,11 +6,12 @@ import pytest
 from pydantic import JsonValue
 
 from fastn_mcp.guard.changes import Change
-from fastn_mcp.guard.undo import RULES, NotUndoable, Undo, already, changed_fields, drift, receipt, undo_of
+from fastn_mcp.guard.undo import RULES, NotUndoable, Undo, already, changed_fields, drift, foreseen, receipt, undo_of
 from fastn_mcp.redaction import REDACTED
-from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
+from fastn_mcp.tools.customers import CreateCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import DeleteTrigger
-from fastn_mcp.tools.workflows import DeleteWorkflow, UpdateWorkflow
+from fastn_mcp.tools.workflows import DeleteWorkflow, RunWorkflow, UpdateWorkflow
 
 Row = dict[str, JsonValue]
 
@@ -68,6 +69,21 @@ def test_what_was_or_may_have_been_created_is_deleted(outcome: str) -> None:
         "The trigger can be deleted again with undo_change.",
         "Runs that it started meanwhile stay.",
     )
+
+
+def test_an_undo_is_foreseen_before_the_call_is_sent() -> None:
+    """Ours: of an update whose fields are not known yet, of a deletion, and of what cannot be undone."""
+    update = UpdateCustomer.model_construct(customer_id="c1")
+    assert foreseen(update, None) == Undo(update, RULES["update_customer"].restores, RULES["update_customer"].lost)
+    target = FastnObject.model_validate({"id": "w1", "name": "n", "status": "draft"})
+    moved = foreseen(DeleteWorkflow(workflow_id="w1"), target)
+    assert isinstance(moved, Undo | NotUndoable)
+    made = foreseen(CreateCustomer(name="A"), None)
+    assert isinstance(made, Undo)
+    assert made.call.tool_name() == "delete_customer"
+    assert foreseen(ListCustomers(), None) == NotUndoable("How to undo it is unknown.")
+    run = foreseen(RunWorkflow(workflow_id="w1"), None)
+    assert run == NotUndoable(RULES["run_workflow"].lost)
 
 
 def test_a_receipt_says_what_undoing_restores_and_what_stays_lost() -> None:
