@@ -85,6 +85,36 @@ async def approved_on_the_desk(world: World, call: Any) -> str:
     return grant.id
 
 
+OUTSIDE = {
+    "out_of_band": "The policy requires approval outside of the client. It lies on the desk.",
+    "four_eyes": "The policy requires two people to approve it. It lies on the desk.",
+}
+
+
+@pytest.mark.parametrize("then", OUTSIDE)
+async def test_agent_hears_why_the_policy_asks_nobody_in_the_client(tmp_path: Path, then: str) -> None:
+    world = ruled(tmp_path, f'[[rule]]\ntool = "delete_customer"\nthen = "{then}"\n')
+    world.desk.identifies_people = True
+    answered = form(world)
+    waits = await world.call(deletion(world), answered)
+    assert isinstance(waits, PendingApproval)
+    assert (waits.where, answered.asked) == (OUTSIDE[then], [])
+
+
+async def test_agent_hears_why_a_form_is_not_used(world: World) -> None:
+    """Ours: one that is too small for what has to be read, and one that a program answers."""
+    long = await world.call(CreateRole(name="R", permissions=[f"orders:{n}:write" for n in range(400)]), form(world))
+    assert isinstance(long, PendingApproval)
+    assert long.where == ("Its arguments must be shown in full and are too long for a form. It lies on the desk.")
+    await world.call(run(world), form(world, seconds=0.5))
+    left = await world.call(deletion(world), form(world))
+    assert isinstance(left, PendingApproval)
+    assert left.where == (
+        "This client's form was recently answered faster than a person can read, so it is not used for now. "
+        "It lies on the desk."
+    )
+
+
 @pytest.mark.parametrize(
     ("seconds", "seen", "counts"), [(0.99, False, False), (1.0, False, True), (0.01, True, True), (0.99, True, True)]
 )

@@ -17,6 +17,7 @@ from fastn_mcp.guard.policy import Policy
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import UpdateTrigger
 
 pytestmark = pytest.mark.anyio
@@ -59,6 +60,21 @@ async def test_what_is_made_is_kept_by_the_id_and_name_that_it_was_given(world: 
     assert (kept.target, kept.name) == (row(world, "customers", "Initech")["id"], "Initech")
     assert (kept.before, kept.sent) == (None, {"name": "Initech"})
     assert kept.call == world.evaluator.digest(call, "local")
+
+
+async def test_what_was_sent_is_kept_as_fastn_has_it_and_as_sent_where_it_does_not_say(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours: a receipt tells what became of it."""
+
+    async def brief(_: object) -> FastnObject:
+        return FastnObject.model_validate({"id": "c1", "name": "INITECH"})
+
+    monkeypatch.setattr(world.client, "send", brief)
+    made = await world.call(CreateCustomer(name="Initech", plan="Free"))
+    assert isinstance(made, Done)
+    (change,) = await world.ledger.changes("test", 1, 1e12)
+    assert change.sent == {"name": "INITECH", "plan": "Free"}
 
 
 async def test_what_is_deleted_is_kept_as_it_was(world: World) -> None:

@@ -188,6 +188,9 @@ async def test_price_of_a_message_is_as_far_as_it_is_known(world: World) -> None
     _, shown = await world.judged(AiChat(message="hello"))
     assert shown.costs.startswith("Spends AI credits; Fastn tells the price only afterwards. ")
     assert "12 of 50 are left" in shown.costs
+    (billing,) = world.sandbox.state.all("billing")
+    world.sandbox.state.put("billing", {name: each for name, each in billing.items() if "redits" not in name})
+    assert (await world.judged(AiChat(message="hello")))[1].costs.endswith(". Fastn does not tell the balance.")
     world.evaluator.ai_sessions.last_price = 1234.5
     path = "/api/v1/billing"
     world.sandbox.faults.add(Status(method="GET", path=path, status=403, times=None))

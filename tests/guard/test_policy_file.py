@@ -11,9 +11,10 @@ import pytest
 
 from fastn_mcp.config.strict_toml import ConfigError
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.policy import DESTROY_RATE, Policy
+from fastn_mcp.guard.policy import DESTROY_RATE, Policy, Situation
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.policy_rules.schema import condition, named
+from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.parsing import Renamed
 from fastn_mcp.tools.tool import Effect
 
@@ -214,6 +215,26 @@ def test_each_mistake_is_named_with_its_line(file: Path, text: str, line: int, s
     message = wrong(file, text)
     assert message.startswith(f"{file}, line {line}: ")
     assert said in message
+
+
+def test_mistake_says_how_to_check_its_correction(file: Path, tmp_path: Path) -> None:
+    """Ours: by the command that checks this very file."""
+    file.write_text("[defaults]\nwrite = 1\n")
+    with pytest.raises(SettingsError) as caught:
+        load_rules(file)
+    assert caught.value.next_step == f"Correct it there, and check it: fastn-mcp policy check {file}"
+    with pytest.raises(SettingsError) as caught:
+        load_rules(tmp_path / "none.toml")
+    assert caught.value.next_step == "Correct the path; --policy and FASTN_POLICY name one too."
+
+
+def test_used_up_budget_is_named_with_its_line(file: Path) -> None:
+    file.write_text("[budget]\nwrite = 0\n")
+    file.chmod(0o600)
+    verdict = Policy("guarded", load_rules(file)).decide(
+        Situation(CreateCustomer(name="A"), Effect.WRITE, datetime(2026, 11, 26, tzinfo=UTC), spent={Effect.WRITE: 0})
+    )
+    assert verdict.rule == "policy.toml line 1: budget"
 
 
 def test_of_several_mistakes_the_first_is_named(file: Path) -> None:

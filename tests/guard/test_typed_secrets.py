@@ -182,7 +182,8 @@ async def test_nobody_to_type_it_refuses_the_call(tmp_path: Path, case: Case) ->
     refused = await attended.call(case.call(attended))
     assert isinstance(refused, Refused)
     assert refused.what == f"Nobody can type the {case.argument} where this server asks."
-    assert f"fastn-mcp call {case.tool}" in refused.next_step
+    by_whom = "Name a variable that holds it, or a person" if case.tool == "create_secret" else "A person"
+    assert refused.next_step == f"{by_whom} makes the call at a terminal: fastn-mcp call {case.tool}"
     call = case.call(attended)
     changes = [{"tool": case.tool, "arguments": call.arguments() | {"name": name}} for name in "AB"]
     batch = parse(BY_NAME, "apply_changes", {"changes": changes}).call
