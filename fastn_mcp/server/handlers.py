@@ -92,7 +92,9 @@ def _with_channels(
     if form is not None and reports is not None:
         form = ReportedForm(form, reports)
     link = page_link(ctx, params, system)
-    return replace(caller, form=form, link=link, name=caller.name or _client_name(ctx))
+    # What a client calls itself is not the name of the person who signed in.
+    name = _client_name(ctx) if caller.rights is None else caller.name
+    return replace(caller, form=form, link=link, name=name)
 
 
 class _Handlers:

@@ -99,7 +99,7 @@ class Caller:
     rights: Rights | None = None
     """Scopes of the sign-in. None without sign-in: the caller then has all rights of the Fastn credentials."""
     name: str = ""
-    """Name of the person who signed in, or else of the client, as they gave it. It permits nothing."""
+    """Name of the person who signed in or, without sign-in, of the client, as they gave it. It permits nothing."""
     link: "PageLink | None" = None
     """Leads the person to the approval page by their client, while the call waits or in place of the wait."""
     waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
