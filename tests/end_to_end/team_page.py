@@ -52,8 +52,9 @@ class Team:
 
     @asynccontextmanager
     async def agent(self, port: int) -> AsyncGenerator[Client]:
-        name = {"name": "Anna Example", "email": "anna@acme.example"}
-        token = self.provider.token(sub="anna", **name, groups=["acme"], scope=ALL, aud="the-team")
+        token = self.provider.token(
+            sub="anna", name="Anna Example", email="anna@acme.example", groups=["acme"], scope=ALL, aud="the-team"
+        )
         async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=30) as http:
             transport = streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)
             async with Client(transport) as client:
