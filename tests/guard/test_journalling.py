@@ -229,6 +229,19 @@ async def test_a_call_that_was_done_and_whose_answer_may_be_lost_says_when_and_w
         )
 
 
+async def test_a_call_is_begun_with_its_own_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours: a crash leaves it unsettled for ten minutes longer than Fastn may take for it."""
+    begun, begin = list[Change](), world.ledger.begin
+
+    async def noted(change: Change) -> bool:
+        begun.append(change)
+        return await begin(change)
+
+    monkeypatch.setattr(world.ledger, "begin", noted)
+    assert isinstance(await world.call(AiChat(message="Hello"), FormNow(yes, world.clock)), Done)
+    assert [change.unsettled_until - change.at for change in begun] == [300 + 600]
+
+
 async def test_a_call_that_a_crash_cut_off_is_asked_about_for_ten_minutes_from_its_deadline(tmp_path: Any) -> None:
     """Ours: Fastn's AI may take five minutes, and may still act when the process that asked is long gone."""
     world, call = World(tmp_path, Policy("auto")), AiChat(message="Hello")
