@@ -454,7 +454,7 @@ def _clock(seconds: float) -> str:
 def _data(request: ApprovalRequest) -> dict[str, JsonValue]:
     return {
         "principal": request.principal,
-        "asked_by": request.asker,
+        "asked_by": request.asked_by,
         "asked": request.created,
         "until": request.expires,
         "preview": dict(request.preview),

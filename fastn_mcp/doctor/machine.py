@@ -129,9 +129,10 @@ def check_export(settings: Settings, logs: Iterable[Path], now: datetime) -> lis
         return [group.failed(name, f"Which entries were exported cannot be read: {reason}.", "Fix the state folder.")]
     if not waiting:
         return [group.ok(name, f"No entry waits ({mode}).")]
-    seen = f"Entries of {counted(len(waiting), 'audit log')} wait, the oldest for"
-    seen = f"{seen} {counted(round((now - min(waiting)).total_seconds()), 'second')} ({mode})."
-    if (now - min(waiting)).total_seconds() <= limit:
+    seconds = (now - min(waiting)).total_seconds()
+    oldest = counted(round(seconds), "second")
+    seen = f"Entries of {counted(len(waiting), 'audit log')} wait, the oldest for {oldest} ({mode})."
+    if seconds <= limit:
         return [group.ok(name, seen)]
     refused = " Changes are refused." if mode == "fail-closed" else ""
     return [group.differs(name, seen + refused, "Start a server, or see its log: it says why the collector refuses.")]

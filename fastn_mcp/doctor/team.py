@@ -18,7 +18,7 @@ from fastn_mcp.channels.page.view import ago, left
 from fastn_mcp.config.model import Settings
 from fastn_mcp.doctor.check import Check, CheckGroup
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.approval.quorum import ADMIN, DESTROY, READ, WRITE
+from fastn_mcp.guard.approval.quorum import ALL_SCOPES, READ
 from fastn_mcp.guard.ledger.ledger import LedgerLost
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.sign_in import NotSignedIn
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 _CLOSE = 5.0
 """Seconds by which clocks may differ without a word: replicas and the ledger should agree to a few seconds."""
-
-_SCOPES = (READ, WRITE, DESTROY, ADMIN)
 
 _NTP = "Synchronize both clocks (NTP)."
 
@@ -267,7 +265,7 @@ async def check_token(target: TeamTarget) -> AsyncIterator[Check]:
 
 
 def _claims(token: str, subject_claim: str) -> dict[str, Any] | None:
-    """Return what a token claims, whoever signed it. Only to show it."""
+    """Return the claims of a token without verifying it, for display only. None if it is not a JWT."""
     with suppress(jwt.PyJWTError, ValueError, RecursionError):
         claims = jwt.decode(token, options={"verify_signature": False})
         return claims | {"sub": claims.get(subject_claim)}
@@ -314,13 +312,13 @@ def _scopes(team: Team, claims: Mapping[str, Any]) -> Check:
     here = f"It has {quote(' '.join(held))}."
     if READ not in held:
         seen = f"It lacks {READ}: every call is refused."
-        named = ", ".join(team.scope_prefix + scope for scope in _SCOPES)
+        named = ", ".join(team.scope_prefix + scope for scope in ALL_SCOPES)
         prefixed = next((scope.removesuffix(READ) for scope in held if scope.endswith(READ)), None)
         hint = f"Create {named} at the provider, and let the client have them."
         if prefixed is not None:
             hint = f"Set scope_prefix = {quote(prefixed)} in the team file."
         return CheckGroup.CALLER.failed("token scopes", seen, hint, here)
-    lacking = ", ".join(scope for scope in _SCOPES if scope not in held)
+    lacking = ", ".join(scope for scope in ALL_SCOPES if scope not in held)
     seen = f"{READ}. Requested when a call needs it: {lacking}." if lacking else "All four."
     return CheckGroup.CALLER.ok("token scopes", seen, here=here)
 

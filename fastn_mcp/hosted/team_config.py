@@ -20,7 +20,7 @@ from fastn_mcp.config.load import load as load_settings
 from fastn_mcp.config.model import SOURCES, Settings, Trait, settings_with
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError, nearest
-from fastn_mcp.guard.approval.quorum import READ, SCOPES
+from fastn_mcp.guard.approval.quorum import ALL_SCOPES, READ
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
 from fastn_mcp.tools.tool import Effect
 
@@ -117,9 +117,8 @@ def _scope_prefix(prefix: str) -> str:
 
 
 def _initial_scopes(scopes: list[str]) -> list[str]:
-    known = list(dict.fromkeys(SCOPES.values()))
-    if unknown := next((scope for scope in scopes if scope not in known), None):
-        raise ValueError(f"unknown scope {unknown!r}{nearest(unknown, known)}; use any of {', '.join(known)}")
+    if unknown := next((scope for scope in scopes if scope not in ALL_SCOPES), None):
+        raise ValueError(f"unknown scope {unknown!r}{nearest(unknown, ALL_SCOPES)}; use any of {', '.join(ALL_SCOPES)}")
     if READ not in scopes:
         raise ValueError(f"must include {READ}, which every call needs")
     return scopes
@@ -171,7 +170,7 @@ class Match(_Table):
         return next(self.mismatches(claims, groups_claim), None) is None
 
     def mismatches(self, claims: Mapping[str, Any], groups_claim: str) -> Iterator[tuple[str, list[str]]]:
-        """Yield each claim that does not match, with the values of which it needs one."""
+        """Yield the name of each claim that does not match, with its accepted patterns."""
         if self.subjects and claims.get("sub") not in self.subjects:
             yield "sub", self.subjects
         if self.groups and not _any_matches(self.groups, claims.get(groups_claim)):

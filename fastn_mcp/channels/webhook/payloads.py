@@ -53,7 +53,7 @@ def generic(request: WebhookRequest) -> dict[str, JsonValue]:
         "version": 1,
         "grant": grant.id,
         "requester": grant.principal,
-        "requester_name": grant.asker,
+        "requester_name": grant.asked_by,
         "account": account_name(grant.account),
         "asks": grant.required,
         "expected": grant.expected,

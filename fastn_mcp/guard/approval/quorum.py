@@ -65,6 +65,8 @@ SCOPES = {
 }
 """Scope that each effect needs. No scope includes another."""
 
+ALL_SCOPES = tuple(dict.fromkeys(SCOPES.values()))
+
 
 class InsufficientScope(Refused):
     """The sign-in lacks the scope that a call needs."""

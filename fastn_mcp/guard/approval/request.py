@@ -157,7 +157,7 @@ def asker(grant: ApprovalRequest) -> str:
     """Return who asks: a person by name and subject, a client by its name, or else the principal."""
     if grant.person is not None:
         return without_issuers(who(grant.principal, grant.person))
-    return grant.asker or grant.principal
+    return grant.asked_by or grant.principal
 
 
 def question(grant: ApprovalRequest, *further: str) -> ApprovalForm:

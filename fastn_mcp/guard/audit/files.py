@@ -25,6 +25,9 @@ _BLOCK = 65_536
 _LONGEST_FILE = 4 * 1024**3
 """Maximum bytes read from a compressed file, after decompression."""
 
+OPEN_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+"""Flags of `os.open` for a log and for what is stored beside it. Python adds O_CLOEXEC (PEP 446)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Keeping:

@@ -30,6 +30,7 @@ from fastn_mcp.errors import NOTHING_SENT, FastnError, Refused
 from fastn_mcp.guard.audit import chain
 from fastn_mcp.guard.audit.chain import SHORTENED, End, sealed
 from fastn_mcp.guard.audit.files import (
+    OPEN_FLAGS,
     Keeping,
     lines_of,
     lock,
@@ -461,9 +462,8 @@ def written(entry: LogEntry, system: System) -> dict[str, JsonValue]:
 
 def _open(path: Path) -> int:
     make_private_folder(path.parent)
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     is_new = not path.exists()
-    file = os.open(path, flags, 0o600)
+    file = os.open(path, OPEN_FLAGS | os.O_APPEND, 0o600)
     if is_new:
         sync_folder(path.parent)
     return file

@@ -17,7 +17,7 @@ from pathlib import Path
 from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.audit.chain import End, first_of, link_of
-from fastn_mcp.guard.audit.files import end_in, lines_of, log_files, parsed, sync, try_lock, unlock
+from fastn_mcp.guard.audit.files import OPEN_FLAGS, end_in, lines_of, log_files, parsed, sync, try_lock, unlock
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class Outbox:
 
     def accepted(self, entry: Unsent) -> None:
         """Store that the entries up to this one are exported. Requires the claim. Raises `OSError`."""
-        file = os.open(self.file, _FLAGS, 0o600)
+        file = os.open(self.file, OPEN_FLAGS, 0o600)
         try:
             position = b'{"n":%d,"hash":"%b"}' % (entry.end.n, entry.end.head.encode())
             os.write(file, position.ljust(_WIDTH - 1) + b"\n")
@@ -135,7 +135,7 @@ class Outbox:
     def claimed(self) -> Generator[bool]:
         """Lock the position while this process exports. Yields False if another one does. Raises `OSError`."""
         make_private_folder(self.path.parent)
-        file = os.open(self.file, _FLAGS, 0o600)
+        file = os.open(self.file, OPEN_FLAGS, 0o600)
         try:
             is_ours = try_lock(file)
             try:
@@ -218,6 +218,3 @@ def _read(lines: Iterable[bytes], place: _Place, sent: End, most: int) -> tuple[
         elif not found:
             place = _Place(place.head, offset, place.last if link is None else link[1])
     return found, place
-
-
-_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)

@@ -109,12 +109,11 @@ class Recorder:
         """Record the outcome of a call. The call was already sent, so failures are logged."""
         if intent is None:
             return
-        current = intent.approved.current
+        approved, current = intent.approved, intent.approved.current
         made = _id(result)
         ours = current.name is None and made is not None and current.call.target in (None, made)
         label = own_label(current.call, result) if ours else None
         milliseconds = round((self._system.monotonic() - intent.began) * 1000, 1)
-        approved = intent.approved
         entry = replace(
             about(AuditEvent.OUTCOME, current.call, approved.principal, self._account, approved.person),
             effect=current.effect.value,

@@ -164,7 +164,7 @@ class ApprovalRequest:
         return holder(self.principal, self.account)
 
     @property
-    def asker(self) -> str | None:
+    def asked_by(self) -> str | None:
         """Name of the person or the client that asked, as it was given then; None if it was not."""
         name = self.preview.get("asked_by")
         return name if isinstance(name, str) else None
@@ -172,7 +172,7 @@ class ApprovalRequest:
     @property
     def person(self) -> str | None:
         """Name of the person who asked, from their sign-in; None without one."""
-        return self.asker if "|" in self.principal else None
+        return self.asked_by if "|" in self.principal else None
 
     @property
     def people(self) -> list[str]:
