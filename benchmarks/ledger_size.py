@@ -18,7 +18,7 @@ from fleet import Fleet, a_fastn, a_fleet
 from replicas import memory
 from team_world import META, Caller, modern, request
 from valkey.asyncio import Valkey
-from valkey_server import ValkeyServer
+from valkey_server import ValkeyServer, valkey_for
 
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.cli.approvals import TerminalApprovals
@@ -193,15 +193,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=25, help="pieces of each kind of work")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        (work / "valkey").mkdir()
-        valkey = ValkeyServer(work / "valkey", ("--appendonly", "yes")).start()
-        try:
-            size = asyncio.run(measure(work, valkey, options.count))
-            asyncio.run(tenants(work, valkey))
-        finally:
-            valkey.stop()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as data,
+        valkey_for(Path(data)) as valkey,
+    ):
+        size = asyncio.run(measure(Path(folder), valkey, options.count))
+        asyncio.run(tenants(Path(folder), valkey))
     for gigabytes in (1, 4, 16):
         changes = SHARE * gigabytes * 1024**3 / size
         print(f"Valkey with {gigabytes} GB: {changes:,.0f} approved changes, {changes / KEPT_DAYS:,.0f} a day")

@@ -21,7 +21,7 @@ from threading import Event, Thread
 
 from fleet import KEYS, Fastn, Fleet, a_fleet
 from team_world import modern, request
-from valkey_server import ValkeyServer
+from valkey_server import ValkeyServer, valkey_for
 
 PLACES = "calls = 8\nqueue = 1000\nconnections = 4000"
 IN_FLIGHT = 48
@@ -142,15 +142,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        (work / "valkey").mkdir()
-        valkey = ValkeyServer(work / "valkey", ("--appendonly", "yes")).start()
-        try:
-            scaled = compare(work, valkey, options.rounds, options.seconds)
-            flat = remember(work, valkey)
-        finally:
-            valkey.stop()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as data,
+        valkey_for(Path(data)) as valkey,
+    ):
+        scaled = compare(Path(folder), valkey, options.rounds, options.seconds)
+        flat = remember(Path(folder), valkey)
     return 0 if scaled and flat else 1
 
 

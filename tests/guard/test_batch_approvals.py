@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from deciding import allowed, moved
+from deciding import Killed, allowed, moved
 from faulty_sandbox import FaultMoment, Reset, Status
 from webhook_world import WebhookWorld
 from world import FormLater, FormNow, World, yes
@@ -40,10 +40,6 @@ from fastn_mcp.tools.customers import CreateCustomer
 pytestmark = pytest.mark.anyio
 
 NAMES = ("Globex Exports", "Katana", "Acme Corp")
-
-
-class Killed(BaseException):
-    """The process ends here."""
 
 
 def batch(*calls: tuple[str, dict[str, Any]], **more: Any) -> ApplyChanges:

@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from deciding import moved
+from deciding import Killed, moved
 from faulty_sandbox import FaultMoment, Reset, Status
 from pydantic import JsonValue
 from world import FormLater, FormNow, World, yes
@@ -41,10 +41,6 @@ from fastn_mcp.tools.triggers import CreateTrigger, ListTriggers, UpdateTrigger
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
-
-
-class Killed(BaseException):
-    """The process ends here."""
 
 
 async def customer(world: World, name: str = "Globex Exports") -> Any:
