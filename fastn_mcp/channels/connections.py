@@ -214,7 +214,7 @@ class _Connection(asyncio.Protocol):
 def _is_unread(transport: Transport) -> bool:
     """Whether the client closed the connection before it received everything that was written."""
     connection = transport.get_extra_info("socket")
-    if connection is None or sys.platform == "win32":  # Windows' sockets are no file descriptors
+    if connection is None or sys.platform == "win32":  # sockets are not file descriptors on Windows
         return False
     with socket.socket(fileno=os.dup(connection.fileno())) as same:  # uvloop's socket has no getsockopt
         return same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0 or unread_bytes(same.fileno()) > 0

@@ -116,7 +116,7 @@ class _Handlers:
         try:
             parsed = parse(account.by_name, params.name, params.arguments or {}, self._aliases)
             reports = reporter(ctx, self.levels, dispatch.system)
-            if parsed.call.effect is not Effect.READ:  # nobody is asked about a read
+            if parsed.call.effect is not Effect.READ:  # reads need no approval
                 caller = _with_channels(caller, ctx, params, reports, dispatch.system)
             work = partial(dispatch.preview if parsed.dry_run else dispatch, parsed.call, caller)
             async with request.slot():

@@ -54,7 +54,7 @@ class FastnObject(BaseModel):
 
     @classmethod
     def kept(cls, row: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        """Return what is kept of a row that Fastn sent."""
+        """Return the fields of a row from Fastn that may be stored and shown; here all of them."""
         return row
 
 

@@ -201,7 +201,7 @@ def test_log_that_was_cut_and_continued_in_place_is_sent_from_its_beginning(path
 def test_entries_that_were_deleted_before_they_were_sent_are_logged(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By whoever deletes files; the rest is sent."""
+    """Rotated files can be deleted by any program. The remaining entries are sent."""
     recorded(path, 6, SMALL)
     outbox = Outbox(path)
     accept(outbox, 1)

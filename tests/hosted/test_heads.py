@@ -241,7 +241,7 @@ async def test_slow_call_does_not_count_as_slow_request() -> None:
 
 
 async def test_idle_connection_gives_way_to_a_new_one() -> None:
-    """Ours: whoever opens connections and sends nothing locks nobody out."""
+    """Ours: idle connections do not keep new clients out."""
     async with serving(connections=3) as server, server.line() as oldest, server.line(), server.line():
         async with server.line() as line:
             await line.send(post("/mcp", b"{}") + b"{}")
