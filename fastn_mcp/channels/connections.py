@@ -44,9 +44,10 @@ def _is_no_warning(record: logging.LogRecord) -> bool:
 class ConnectionLimits:
     """Open connections of one server. As ASGI middleware it observes their requests.
 
-    At `most` connections the oldest one without a request closes in favor of a new one, so that idle connections lock
-    nobody out. If all of them are answering, requests get 503, except those of `always`: the probes of a process that
-    is only full. Once `is_leaving`, each response closes its connection, so that a load balancer does not reuse it.
+    At `most` connections the oldest idle one closes in favor of a new one, or else the oldest one whose request is
+    incomplete, so that neither keeps new clients out. If all of them are answering, requests get 503, except those of
+    `always`: the probes of a process that is only full. Once `is_leaving`, each response closes its connection, so that
+    a load balancer does not reuse it.
     """
 
     def __init__(
@@ -156,8 +157,9 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
         self._key = tuple((transport.get_extra_info("peername") or ())[:2])
         if len(self._others) >= self._most:
-            idle = (each for each in self._others.values() if each._answering is None)
-            if (oldest := next(idle, None)) is not None:
+            unanswered = (each for each in self._others.values() if not each.is_answering)
+            oldest = min(unanswered, key=lambda each: each._answering is not None, default=None)  # idle ones first
+            if oldest is not None:
                 oldest.close()
         self._others[self._key] = self
         self._timer = self._loop.call_later(self._arrives, self._check_arrival)

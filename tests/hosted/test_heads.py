@@ -29,6 +29,7 @@ SOCKET = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 1
 class RecordingApp:
     """Application that records its requests and answers once allowed to."""
 
+    begun: int = 0
     requests: list[str] = field(default_factory=list[str])
     headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
     may: asyncio.Event = field(default_factory=asyncio.Event)
@@ -36,6 +37,7 @@ class RecordingApp:
     lost: anyio.Event | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.begun += 1
         body, more = b"", True
         while more:
             message = await receive()
@@ -247,6 +249,37 @@ async def test_idle_connection_gives_way_to_a_new_one() -> None:
             await line.send(post("/mcp", b"{}") + b"{}")
             assert await line.answer() == (200, "POST /mcp {}")
         assert await oldest.rest() == b""
+
+
+async def half_sent(server: Server, *lines: Connection) -> None:
+    """Send the head and a part of the body, and wait until the server has begun to read it."""
+    for line in lines:
+        await line.send(post("/half", b"{}") + b"{")
+    while server.heard.begun < len(lines):  # noqa: ASYNC110 - until the 20 s of `serving` are over
+        await asyncio.sleep(0)
+
+
+async def test_half_sent_request_gives_way_to_a_new_connection() -> None:
+    """Ours: they do not keep new clients out either."""
+    async with serving(connections=2) as server, server.line() as oldest, server.line() as other:
+        await half_sent(server, oldest, other)
+        async with server.line() as line:
+            await line.send(post("/mcp", b"{}") + b"{}")
+            assert await line.answer() == (200, "POST /mcp {}")
+        assert await oldest.rest() == b""
+        await other.send(b"}")
+        assert await other.answer() == (200, "POST /half {}")
+
+
+async def test_idle_connection_gives_way_before_a_half_sent_request() -> None:
+    async with serving(connections=2) as server, server.line() as oldest, server.line() as idle:
+        await half_sent(server, oldest)
+        async with server.line() as line:
+            await line.send(post("/mcp", b"{}") + b"{}")
+            assert await line.answer() == (200, "POST /mcp {}")
+        assert await idle.rest() == b""
+        await oldest.send(b"}")
+        assert await oldest.answer() == (200, "POST /half {}")
 
 
 async def test_full_process_answers_probes_alone() -> None:
