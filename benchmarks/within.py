@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.http import Answer
+from fastn_mcp.client.connection import Answer
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.audit.recorder import Recorder

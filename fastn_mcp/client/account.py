@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-import httpcore2
+import httpx2
 
 from fastn_mcp import __version__
-from fastn_mcp.config.addresses import address_of
 from fastn_mcp.config.model import kind_of
 from fastn_mcp.errors import NoKey
 from fastn_mcp.tools.operation import Route
@@ -68,17 +67,29 @@ def tls_context(options: TransportOptions) -> ssl.SSLContext:
 
     Raises `OSError` (also its subclass `ssl.SSLError`) if a file cannot be read.
     """
-    context = httpcore2.default_ssl_context()
+    context = httpx2.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
     if options.ca_file is not None:
         context.load_verify_locations(cafile=options.ca_file)
     return context
 
 
-def proxy_of(proxy: str) -> tuple[str, tuple[str, str] | None]:
-    """Return the address of a proxy, and the user name and password in its URL, if any."""
-    parts = urlsplit(proxy)
-    auth = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
-    return f"http://{address_of(proxy)}", auth
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """Address of a proxy, and the user name and password for it, as `name:password`."""
+
+    host: str
+    port: int
+    credentials: str | None = field(repr=False)
+
+
+def proxy_of(url: str) -> Proxy:
+    """Return the proxy that a URL names."""
+    parts = urlsplit(url)
+    credentials = None
+    if parts.username is not None:
+        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return Proxy(parts.hostname or "", parts.port or 80, credentials)
 
 
 def headers(account: Account) -> dict[str, str]:

@@ -9,17 +9,10 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json, to_json
 
 from fastn_mcp.client.account import Account
+from fastn_mcp.client.connection import Answer, ResponseLost, UnreadableBody
+from fastn_mcp.client.envelopes import from_wire, to_wire, unwrap
 from fastn_mcp.client.error_mapping import error_of, facts, throttled
-from fastn_mcp.client.http import (
-    Answer,
-    Exchange,
-    NotSentError,
-    ResponseLost,
-    UnreadableBody,
-    from_wire,
-    to_wire,
-    unwrap,
-)
+from fastn_mcp.client.http import Exchange, NotSentError
 from fastn_mcp.client.retry import (
     FULL_BUDGET,
     MAX_ATTEMPTS,

@@ -7,11 +7,11 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 
-import httpcore2
 from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.client.account import TransportOptions
+from fastn_mcp.client.connection import RefusedByProxy
 from fastn_mcp.config.addresses import address_of
 from fastn_mcp.errors import (
     Conflict,
@@ -141,8 +141,8 @@ _NOT_YET_VALID, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64
 def unreachable(error: Exception, through: TransportOptions | None) -> tuple[str, str]:
     """Return the reason and the next step. `through` has the proxy in use; its user name and password are not shown."""
     proxy = None if through is None else _shown(through)
-    if isinstance(error, httpcore2.ProxyError):
-        return _refused_by_proxy(str(error)[:3], proxy or "the proxy")
+    if isinstance(error, RefusedByProxy):
+        return _refused_by_proxy(str(error), proxy or "the proxy")
     cause = next((each for each in reversed(list(_causes(error))) if isinstance(each, OSError)), None)
     via_proxy = f", through {proxy}" if proxy else ""
     if isinstance(cause, ssl.SSLError):
@@ -155,7 +155,7 @@ def unreachable(error: Exception, through: TransportOptions | None) -> tuple[str
         return what, f"Check the host in {setting}, and the DNS of this machine. {_DOCTOR}"
     if isinstance(cause, ConnectionRefusedError):
         return f"{peer} refuses the connection", f"Check host and port in {setting}, and that it runs. {_DOCTOR}"
-    if isinstance(error, httpcore2.ConnectTimeout):
+    if isinstance(error, TimeoutError):
         blocked = (
             "a firewall may be in the way"
             if proxy

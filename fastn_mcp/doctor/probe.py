@@ -6,7 +6,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from fastn_mcp.client.account import Account, headers
-from fastn_mcp.client.http import Answer, Exchange, NotSentError, ResponseLost
+from fastn_mcp.client.connection import Answer, ResponseLost
+from fastn_mcp.client.http import Exchange, NotSentError
 from fastn_mcp.client.retry import announce_wait, exhausted_for, retry_after
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
 from fastn_mcp.errors import NotSent, RateLimited

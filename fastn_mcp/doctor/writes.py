@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fastn_mcp.client.http import Answer, NotSentError, ResponseLost
+from fastn_mcp.client.connection import Answer, ResponseLost
+from fastn_mcp.client.http import NotSentError
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
 from fastn_mcp.doctor.probe import Probe, alternatives
 from fastn_mcp.errors import FastnError

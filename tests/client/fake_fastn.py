@@ -8,7 +8,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.http import Answer, UnreadableBody
+from fastn_mcp.client.connection import Answer, UnreadableBody
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Request
 

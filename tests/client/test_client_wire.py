@@ -1,22 +1,22 @@
 """The HTTP exchange over a real socket: which bytes are sent, and which are accepted."""
 
+import asyncio
 import gzip
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 import anyio.lowlevel
-import httpcore2
 import pytest
 from fake_fastn import KEY, Clock
 from pydantic import JsonValue
 from raw_server import answer, serving
 
-from fastn_mcp.client import http
 from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.http import MAX_BODY_BYTES, Answer, HttpExchange, NotSentError, ResponseLost, UnreadableBody
+from fastn_mcp.client.connection import MAX_BODY_BYTES, Answer, ResponseLost, UnreadableBody
+from fastn_mcp.client.http import HttpExchange, NotSentError
 from fastn_mcp.errors import FastnError
 from fastn_mcp.tools.customers import CreateCustomer, GetCustomer
 from fastn_mcp.tools.operation import Request
@@ -73,18 +73,10 @@ async def test_connection_is_reused() -> None:
     assert (wire.connections, len(wire.heads)) == (1, 5)
 
 
-async def test_connection_of_a_cancelled_call_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours: also if its response was complete, and only giving the connection back was cancelled."""
-    read: Callable[[httpcore2.Response], Awaitable[Answer]] = vars(http)["_read"]
-
-    async def then_cancelled(response: httpcore2.Response) -> Answer:
-        whole = await read(response)
-        scope.cancel()
-        return whole
-
-    monkeypatch.setattr(http, "_read", then_cancelled)
-    async with serving(answer()) as wire, exchanging(wire.url) as exchange:
-        with anyio.CancelScope() as scope:
+async def test_connection_of_a_cancelled_call_is_closed() -> None:
+    """Ours: a late response must not be read by the next call."""
+    async with serving(answer()[:-1]) as wire, exchanging(wire.url) as exchange:
+        with anyio.move_on_after(0.1) as scope:
             await exchange(READ)
         assert scope.cancelled_caught
         with anyio.fail_after(5):
@@ -155,6 +147,93 @@ async def test_response_without_a_complete_head_is_lost(reply: bytes, method: st
     """Ours: the request may have arrived."""
     with pytest.raises(ResponseLost):
         await once(reply, Request(method, "/x", body={} if method == "POST" else None))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 103 Early Hints\r\nX-Early: 1\r\n\r\n" + answer(),
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 2 + answer(),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nRetry-After: 9\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+    ],
+)
+async def test_response_is_the_final_one(reply: bytes) -> None:
+    """RFC 9110 15.2 and 6.5: informational responses come before it, and a trailer is not a header."""
+    async with serving(reply) as wire, exchanging(wire.url) as exchange:
+        with anyio.fail_after(5):
+            for _ in range(2):
+                got = await exchange(READ)
+                assert (got.status, got.body) == (200, b"{}")
+                assert not got.headers.keys() & {"x-early", "retry-after"}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        answer() + answer(200, b'{"id":"of another"}'),
+        answer() + b"\x00",
+        answer(204, b"") + b"{}",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n" + answer(),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
+        b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\nContent-Length: 2\r\n\r\n{}",
+    ],
+)
+async def test_connection_with_a_strange_response_is_not_reused(reply: bytes) -> None:
+    """RFC 9112 9.3: what follows a response, or cannot be told from it, must not be read by the next call."""
+    async with (
+        serving(lambda wire: reply if len(wire.heads) == 1 else answer(200, b"[]")) as wire,
+        exchanging(wire.url) as exchange,
+    ):
+        with anyio.fail_after(5):
+            with suppress(ResponseLost):
+                assert (await exchange(READ)).body in (b"", b"{}")
+            assert (await exchange(READ)).body == b"[]"
+    assert wire.connections == 2
+
+
+async def test_connection_that_the_server_closed_is_not_reused() -> None:
+    """Ours: a call is not lost to a connection that was idle for too long."""
+    async with serving(answer(), keep_open=False) as wire, exchanging(wire.url) as exchange:
+        with anyio.fail_after(5):
+            for _ in range(3):
+                await exchange(READ)
+                while wire.open:
+                    await anyio.lowlevel.checkpoint()
+                await anyio.sleep(0.01)
+    assert (wire.connections, len(wire.heads)) == (3, 3)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+async def test_response_may_arrive_in_pieces(size: int) -> None:
+    """RFC 9293: a stream has no messages."""
+    whole = answer(200, b'{"id": "acme"}', "X-Long: " + "x" * 40)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for start in range(0, len(whole), size):
+            writer.write(whole[start : start + size])
+            await asyncio.sleep(0)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with exchanging(f"http://127.0.0.1:{port}") as exchange:
+            got = await exchange(READ)
+    assert (got.body, got.headers["x-long"]) == (b'{"id": "acme"}', "x" * 40)
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\x00", "\x7f"])
+async def test_header_cannot_be_split(value: str) -> None:
+    """RFC 9110 5.5: neither by a value of a call nor by one of the settings."""
+    async with serving(answer()) as wire, exchanging(wire.url) as exchange:
+        with pytest.raises(NotSentError):
+            await exchange(Request("GET", "/x", headers={"idempotency-key": value}))
+        with pytest.raises(NotSentError):
+            await exchange(Request("GET", f"/x/{value}"))
+    assert wire.heads == []
 
 
 async def test_refused_connection_sends_nothing() -> None:

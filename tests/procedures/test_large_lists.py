@@ -12,7 +12,7 @@ from world import World
 
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.http import Answer
+from fastn_mcp.client.connection import Answer
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.tables import FURTHER
 from fastn_mcp.sandbox.auth import KEY

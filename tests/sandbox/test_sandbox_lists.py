@@ -6,7 +6,7 @@ import pytest
 from asking import Clock, Fastn
 from faulty_sandbox import ErrorShape, FaultySandbox
 
-from fastn_mcp.client.http import unwrap
+from fastn_mcp.client.envelopes import unwrap
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.tools.account import ListUsers, QueryAuditLog
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
