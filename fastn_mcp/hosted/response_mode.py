@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fastn_mcp.channels.connections import LOST
 from fastn_mcp.guard.journal import ResponseDelivery, delivery
 from fastn_mcp.hosted.request_limits import replay
+from fastn_mcp.hosted.single_calls import SingleCalls
 
 _STREAM_MARKS = (b"progressToken", b"logLevel", b"subscriptions/listen")
 """Markers of a request whose client expects more messages than its response."""
@@ -62,8 +63,9 @@ def choose_response_mode(
         security_settings=security,
         max_request_body_size=streamed.max_request_body_size,
     )
+    single = SingleCalls(server, security, whole.max_request_body_size, whole.asgi_app)
     # Replaces the inner app and does not wrap `app`, so that authentication still runs first.
-    vars(streamed)["asgi_app"] = ResponseMode(streamed.asgi_app, whole.asgi_app, silence)
+    vars(streamed)["asgi_app"] = ResponseMode(streamed.asgi_app, single, silence)
     add_lifespan(app, whole.run)
 
 
