@@ -6,7 +6,7 @@ from typing import Any, TypeVar, cast
 
 import anyio
 from pydantic import JsonValue, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.connection import Answer, ResponseLost, UnreadableBody
@@ -155,13 +155,16 @@ class FastnClient:
         """
         if self._account.no_key is not None:
             raise _missing_key(self._account.no_key)
+        is_read, holds_key = call.effect is Effect.READ, self.redactor.may_stand_in(call.model_dump_json().encode())
+        if is_read and not holds_key:
+            return
         arguments = call.model_dump(mode="json")
-        if self.redactor.may_stand_in(to_json(arguments)) and (where := self.redactor.find(arguments)) is not None:
+        if holds_key and (where := self.redactor.find(arguments)) is not None:
             raise NotSent(
                 f"{redact_text(where)}: holds the API key that this server itself uses.",
                 "Leave it out. The key is sent with each request automatically; nothing else may contain it.",
             )
-        if call.effect is not Effect.READ and (where := find_redacted(arguments)) is not None:
+        if not is_read and (where := find_redacted(arguments)) is not None:
             raise NotSent(
                 f"{redact_text(where)}: holds {REDACTED}, which stands for a value that this server does not show.",
                 "Give the real value, or leave the field out. Sent back, this text would replace the real value.",

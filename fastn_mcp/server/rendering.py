@@ -97,11 +97,11 @@ def with_dashboard(
     answer: dict[str, JsonValue], call: Tool[Any] | None, dashboard_url: str | None
 ) -> dict[str, JsonValue]:
     """Add the address of the dashboard page if our own text in the answer mentions the dashboard."""
+    if dashboard_url is None:
+        return answer
     foreign = {"fastn"} if isinstance(call, Procedure) else {"fastn", "data"}
     own_text = to_json({name: value for name, value in answer.items() if name not in foreign})
-    if dashboard_url is None or b"dashboard" not in own_text:
-        return answer
-    return answer | {"dashboard": dashboard_url + _page_of(call)}
+    return answer | {"dashboard": dashboard_url + _page_of(call)} if b"dashboard" in own_text else answer
 
 
 def _page_of(call: Tool[Any] | None) -> str:
