@@ -16,7 +16,7 @@ from fastn_mcp.doctor.probe import Probe, alternatives
 from fastn_mcp.errors import FastnError, RateLimited
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Route
-from fastn_mcp.tools.paging import List, Listed, rows_of
+from fastn_mcp.tools.paging import List, rows_of
 from fastn_mcp.tools.tool import Effect, FastnObject
 
 _SINGULAR = {"api_keys": "key", "users": "user", "audit": "entry"}
@@ -44,7 +44,7 @@ class Comparison:
 def record_of(operation: AnyOperation) -> type[FastnObject]:
     """Return the declared type of a row in an operation's answers."""
     if issubclass(operation, List):
-        return cast("type[Listed[FastnObject]]", operation.returns).item()
+        return operation.row_type
     return operation.returns
 
 

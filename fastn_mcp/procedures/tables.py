@@ -72,7 +72,9 @@ class ConciseRows:
         self._names = names
         self._legend = legend
         self._now = now
-        self._plain_columns = frozenset(name for name in columns if not _has_rule(name))
+        self._plain_columns = frozenset(
+            name for name in columns if name not in REFERS and name != "routes" and not name.endswith("Name")
+        )
 
     def __call__(self, row: Row) -> dict[str, JsonValue]:
         """Return a row in short form."""
@@ -87,7 +89,10 @@ class ConciseRows:
             elif value is None or value == "":
                 cells |= {name: "never"} if name in self._never else {}
             elif name in REFERS and isinstance(value, str):
-                self._refer(cells, name, value)
+                kind = REFERS[name]
+                label = self._names.get(kind, {}).get(value)
+                cells |= {} if label is not None and value in self._legend.get(kind, {}) else {name: value}
+                cells |= {} if label is None else {kind: label}
             elif name == "routes":
                 cells |= self._routed(row)
             elif name.endswith("Name") and name.removesuffix("Name") in cells:
@@ -95,14 +100,6 @@ class ConciseRows:
             elif (plain := self._plain(name, value)) is not None:
                 cells[name] = plain
         return cells
-
-    def _refer(self, cells: dict[str, JsonValue], name: str, key: str) -> None:
-        kind = REFERS[name]
-        label = self._names.get(kind, {}).get(key)
-        if label is None or key not in self._legend.get(kind, {}):
-            cells[name] = key
-        if label is not None:
-            cells[kind] = label
 
     def _routed(self, row: Row) -> dict[str, JsonValue]:
         started = ", ".join(map(self._workflow, started_workflows(row)))
@@ -127,7 +124,12 @@ class ConciseRows:
 
     def _dated(self, name: str, value: str | float) -> str | float:
         """Return a time with its age, or any other value as it is."""
-        if _may_be_time(name, value) and (time := parse_timestamp(value)) is not None:
+        if isinstance(value, str) and value[4:5] == "-":  # ISO 8601
+            may_be_time = len(value) >= 16
+        else:
+            is_number = value.isdigit() if isinstance(value, str) else value is not True
+            may_be_time = is_number and _is_time(name)
+        if may_be_time and (time := parse_timestamp(value)) is not None:
             return stamp(time) if self._now is None else aged(time, self._now)
         return shorten(value, _LONGEST) if isinstance(value, str) else value
 
@@ -136,19 +138,6 @@ class ConciseRows:
         if label is None:
             return f"{kind} {key}"
         return f"{kind} {label}" if key in self._legend.get(kind, {}) else f"{kind} {key} ({label})"
-
-
-def _has_rule(name: str) -> bool:
-    """Whether a column is shown by a rule of its own, whatever text it has."""
-    return name in REFERS or name == "routes" or name.endswith("Name")
-
-
-def _may_be_time(name: str, value: JsonValue) -> bool:
-    """Whether a value looks like ISO 8601, or is a number in a field of a time."""
-    if isinstance(value, str) and value[4:5] == "-":
-        return len(value) >= 16
-    is_number = value.isdigit() if isinstance(value, str) else isinstance(value, (int, float)) and value is not True
-    return is_number and _is_time(name)
 
 
 @lru_cache(maxsize=1024)
@@ -257,34 +246,33 @@ async def shown(call: List[Any], page: Table, context: ProcedureContext, known: 
     `known` are names of what the rows refer to.
     """
     items, update = page.items, dict[str, Any]()
-    if isinstance(call, ListExecutions):
-        items, update["gaps"] = await _with_details(call, items, context)
+    if isinstance(call, ListExecutions) and (wanted := _details_of(call)):
+        items, update["gaps"] = await _with_details(items, wanted, context)
     if call.fields is not None:
         update |= await _picked(call, call.fields, items, context, known)
     elif call.detail == FULL:
         update["items"] = items
     else:
-        concise, update["ids"] = await _concise(call, _item(call).columns, items, context, known)
+        concise, update["ids"] = await _concise(call, call.row_type.columns, items, context, known)
         update["items"] = list(map(concise, items))
         update["now"] = stamp(context.system.now()) if call.is_table and items else None
     return page.model_copy(update=update)
 
 
-async def _by_slug(call: List[Any], context: ProcedureContext) -> List[Any]:
+async def _by_slug(call: ListWorkflows, connector: str, context: ProcedureContext) -> ListWorkflows:
     """Replace the id of a connector by its slug, as workflows name connectors by slug."""
-    if not isinstance(call, ListWorkflows) or call.connector is None:
-        return call
     try:
-        UUID(call.connector)
+        UUID(connector)
     except ValueError:
         return call
-    connector = row_of(await context.read(GetConnector(connector_id=call.connector)))
-    return call.model_copy(update={"connector": text(connector, "slug") or call.connector})
+    row = row_of(await context.read(GetConnector(connector_id=connector)))
+    return call.model_copy(update={"connector": text(row, "slug") or connector})
 
 
 async def collected(call: List[Any], context: ProcedureContext) -> Table:
     """Return the page with Fastn's rows. Reads further pages while filters leave it short of rows."""
-    call = await _by_slug(call, context)
+    if isinstance(call, ListWorkflows) and call.connector is not None:
+        call = await _by_slug(call, call.connector, context)
     page = cast("Listed[FastnObject]", await context.read(call))
     items, positions, unchecked = list(page.rows), list(page.positions), set(page.not_checked or ())
     total, read = page.total, 1
@@ -323,14 +311,14 @@ async def _concise(
     legend = legend_of(names, len(rows))
     ids = {kind: {name: key for key, name in of_kind.items()} for kind, of_kind in legend.items()}
     now = None if call.is_table else context.system.now()
-    return ConciseRows(columns, _item(call).never, names, legend, now), ids or None
+    return ConciseRows(columns, call.row_type.never, names, legend, now), ids or None
 
 
 async def _picked(
     call: List[Any], fields: Sequence[str], rows: Sequence[Row], context: ProcedureContext, known: Names
 ) -> dict[str, Any]:
     """Return rows with these fields and the id. Columns of the concise form are as they are there, unless in full."""
-    columns = [name for name in _item(call).columns if name in fields or _derived(name) in fields]
+    columns = [name for name in call.row_type.columns if name in fields or _derived(name) in fields]
     concise, ids = await _concise(call, columns, rows, context, known)
     wanted = list(dict.fromkeys(["id", *fields]))
     picked: list[dict[str, JsonValue]] = []
@@ -356,14 +344,16 @@ _DETAILS = ("input", "output", "summary", "steps", "trace")
 """Fields of a run that a list may leave out."""
 
 
-async def _with_details(
-    call: ListExecutions, rows: list[dict[str, JsonValue]], context: ProcedureContext
-) -> tuple[list[dict[str, JsonValue]], list[str]]:
-    """Add input and output, or the requested details, by reading each run. Return also what was not read."""
+def _details_of(call: ListExecutions) -> list[str]:
     if call.fields is not None:
-        wanted = [name for name in call.fields if name in _DETAILS]
-    else:
-        wanted = ["input", "output"] if call.detail == FULL else []
+        return [name for name in call.fields if name in _DETAILS]
+    return ["input", "output"] if call.detail == FULL else []
+
+
+async def _with_details(
+    rows: list[dict[str, JsonValue]], wanted: Sequence[str], context: ProcedureContext
+) -> tuple[list[dict[str, JsonValue]], list[str]]:
+    """Add the wanted details by reading each run. Return also what was not read."""
     lacking = {
         key: number for number, row in enumerate(rows) if (key := text(row, "id")) and not row.keys() >= set(wanted)
     }
@@ -390,8 +380,3 @@ async def _with_details(
 
 def _in_words(names: Sequence[str]) -> str:
     return " and ".join(names)
-
-
-def _item(call: List[Any]) -> type[FastnObject]:
-    """Return the row type of a list."""
-    return cast("type[Listed[FastnObject]]", type(call).returns).item()

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
 
-from pydantic import AfterValidator, Field, JsonValue, PrivateAttr, SkipValidation, field_validator
+from pydantic import AfterValidator, Field, JsonValue, SkipValidation, field_validator
 from pydantic_core import to_json
 from typing_extensions import override
 
@@ -113,32 +113,21 @@ class Listed(FastnObject, Generic[Item]):
     next_cursor: Annotated[str | None, Field(description="Give it as `cursor` to read on.")] = None
     total: Annotated[int | None, Field(description="How many there are in all, where Fastn says so.")] = None
     not_checked: Annotated[list[str] | None, Field(description="Filters that the rows could not confirm.")] = None
-    _positions: list[Position] = PrivateAttr(default_factory=list[Position])
-
-    def place(self, positions: list[Position]) -> Self:
-        """Set the position after each row. Returns the page itself."""
-        self._positions = positions
-        return self
+    positions: SkipValidation[list[Position]] = Field(default=[], exclude=True)
+    """Position after each row."""
 
     @property
     def items(self) -> list[Item]:
         """The rows as objects."""
-        return list(map(self.item().model_validate, self.rows))
-
-    @classmethod
-    def item(cls) -> type[Item]:
-        """Return the type of the rows."""
-        return cast("type[Item]", cls.__pydantic_generic_metadata__["args"][0])
-
-    @property
-    def positions(self) -> list[Position]:
-        """Position after each row."""
-        return self._positions
+        row_type = cast("type[Item]", type(self).__pydantic_generic_metadata__["args"][0])
+        return list(map(row_type.model_validate, self.rows))
 
 
 class List(Operation[Listed[Item]], Generic[Item]):
     """Base class of lists, with their common arguments."""
 
+    row_type: ClassVar[type[FastnObject]]
+    """Type of the rows."""
     matching: ClassVar[Mapping[str, Match]] = {}
     """Filters that are compared with other fields than that of their name."""
 
@@ -162,7 +151,8 @@ class List(Operation[Listed[Item]], Generic[Item]):
     @classmethod
     @override
     def _result_type(cls) -> type[FastnObject]:
-        return Listed[cast("type[Item]", super()._result_type())]
+        cls.row_type = super()._result_type()
+        return Listed[cast("type[Item]", cls.row_type)]
 
     @property
     def position(self) -> Position:
@@ -223,13 +213,14 @@ class List(Operation[Listed[Item]], Generic[Item]):
             following = _following(position, requested, len(rows), fresh, around, total)
         returns = cast("type[Listed[Item]]", type(self).returns)
         values: dict[str, Any] = {
-            "rows": list(map(returns.item().kept, (row for _, row in page))),
+            "rows": list(map(self.row_type.kept, (row for _, row in page))),
+            "positions": positions,
             "next_cursor": following and following.encode(),
             # A total that counts rows which do not match, or may not, would mislead.
             "total": total if len(matching) == len(fresh) and not unchecked else None,
             "not_checked": unchecked or None,
         }
-        return returns.model_validate(values).place(positions)
+        return returns.model_validate(values)
 
     def _matches(self, row: Row, name: str, wanted: Any) -> bool | None:
         compare = type(self).matching.get(name)
