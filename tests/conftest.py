@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncGenerator, Generator
@@ -15,6 +16,10 @@ from world import World
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a file system in memory: what tests write to disk, they write through
+if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 1 << 30:
+    os.environ["TMPDIR"] = str(_MEMORY)
 
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nobody's own keys are asked for, or changed
 
