@@ -138,26 +138,31 @@ class Server:
             raise RuntimeError(f"{len(tools)} tools")
         return self.arrived - self.started
 
+    def params(self, kind: str) -> dict[str, Any]:
+        """A call of this kind. Each creates another customer: the same change waits until the first is settled."""
+        tool, arguments, _ = CALLS[kind]
+        return {
+            "name": tool,
+            "arguments": arguments | {"name": f"Acme Ltd {self.last}"} if kind == "create" else arguments,
+        }
+
     def call(self, kind: str) -> float:
         """One call, whose answer is looked at. Its seconds."""
-        tool, arguments, holds = CALLS[kind]
         start = time.perf_counter()
-        check(self.request("tools/call", {"name": tool, "arguments": arguments}), holds)
+        check(self.request("tools/call", self.params(kind)), CALLS[kind][2])
         return self.arrived - start
 
     def burst(self, kind: str, count: int, in_flight: int) -> float:
         """`count` calls with `in_flight` of them at any time. Calls per second."""
-        tool, arguments, holds = CALLS[kind]
-        params = {"name": tool, "arguments": arguments}
         start = time.perf_counter()
-        waiting = {self.send("tools/call", params) for _ in range(min(count, in_flight))}
+        waiting = {self.send("tools/call", self.params(kind)) for _ in range(min(count, in_flight))}
         sent = len(waiting)
         while waiting:
             reply = self.receive()
             waiting.remove(reply["id"])
-            check(reply.get("result", {}), holds)
+            check(reply.get("result", {}), CALLS[kind][2])
             if sent < count:
-                waiting.add(self.send("tools/call", params))
+                waiting.add(self.send("tools/call", self.params(kind)))
                 sent += 1
         return count / (time.perf_counter() - start)
 
