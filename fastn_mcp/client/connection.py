@@ -27,7 +27,12 @@ IDLE = 30.0
 MAX_BODY_BYTES = 10 * 1024 * 1024
 """Maximum size of an unpacked body in bytes. No more is read."""
 
-_MAX_HEAD_BYTES = 100 * 1024
+_MAX_UNCOUNTED_BYTES = 100 * 1024
+"""Maximum size of what has no declared length: the header, chunk extensions and trailers."""
+
+_FRAMING = 32
+"""Bytes around a chunk that are not counted for that: its size and line breaks."""
+
 _CONNECT_SECONDS = 5.0
 _TUNNEL_SECONDS = 15.0
 """Timeouts of a connection and of its TLS handshake, and of a proxy's answer."""
@@ -64,7 +69,7 @@ class RefusedByProxy(Exception):
     """The proxy opened no tunnel. The text is its status."""
 
 
-class _Response:
+class _ResponseParser:
     """What has arrived of a response. httptools calls the methods that begin with `on_`."""
 
     def __init__(self, *, is_tunnel: bool = False) -> None:
@@ -74,31 +79,30 @@ class _Response:
         self.is_reusable = False
         self._is_tunnel = is_tunnel
         self._headers: dict[str, str] = {}
-        self._head_bytes = 0
+        self._uncounted = 0
         self._has_head = False
         self._body = bytearray()
         self._unpack = None
 
     def feed(self, data: bytes) -> None:
         """Parse what arrived. Afterwards `answer` is set if the response is complete or cannot be used."""
-        if not self._has_head:
-            self._head_bytes += len(data)
+        self._uncounted += len(data)
         try:
             self.parser.feed_data(data)
-        except (HttpParserError, HttpParserUpgrade) as error:
+        except (HttpParserError, HttpParserUpgrade):
             self.is_reusable = False
-            self.end(error)
-        if not self._has_head and self._head_bytes > _MAX_HEAD_BYTES:
-            self.end(ValueError("the header is too long"))
+            self.end("it is not HTTP")
+        if self._uncounted > _MAX_UNCOUNTED_BYTES:
+            self.is_reusable = False
+            self.end("its header is too long")
 
-    def end(self, error: Exception | None) -> None:
-        """End a response that is not complete, because of an error or the end of the stream."""
+    def end(self, problem: str | None) -> None:
+        """End a response that is not complete: because of a problem, or else at the end of the stream."""
         if self.answer.done():
             return
-        status = self.parser.get_status_code()
-        if not self._has_head or status < 200:
-            self.answer.set_exception(ResponseLost("closed" if error is None else type(error).__name__))
-        elif error is None and not self._headers.keys() & {"content-length", "transfer-encoding"}:
+        if not self._has_head:
+            self.answer.set_exception(ResponseLost(problem or "closed"))
+        elif problem is None and not self._headers.keys() & {"content-length", "transfer-encoding"}:
             self._complete()  # the end of the stream ends its body
         else:
             self._set(UnreadableBody.BROKEN)
@@ -111,8 +115,12 @@ class _Response:
             self._headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
 
     def on_headers_complete(self) -> None:
-        if self.answer.done() or self.parser.get_status_code() < 200:
+        status = self.parser.get_status_code()
+        if self.answer.done() or 100 <= status < 200:
             self._headers = {}
+            return
+        if status < 100:
+            self.end("it is not HTTP")
             return
         self._has_head = True
         encoding = self._headers.get("content-encoding", "identity").strip().lower()
@@ -124,12 +132,19 @@ class _Response:
             self._set(UnreadableBody.PACKED)
 
     def on_body(self, data: bytes) -> None:
+        self._uncounted -= len(data)
         if self.answer.done():
+            return
+        if self._unpack is not None and self._unpack.eof:
+            self._set(UnreadableBody.BROKEN)
             return
         room = MAX_BODY_BYTES + 1 - len(self._body)
         self._body += self._unpack.decompress(data, room) if self._unpack else data
         if len(self._body) > MAX_BODY_BYTES:
             self._set(UnreadableBody.TOO_LARGE)
+
+    def on_chunk_header(self) -> None:
+        self._uncounted = max(0, self._uncounted - _FRAMING)
 
     def on_message_complete(self) -> None:
         if self._has_head and not self.answer.done():
@@ -145,14 +160,14 @@ class _Response:
         self.answer.set_result(Answer(self.parser.get_status_code(), self._headers, body, unreadable))
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """A connection, for one request at a time."""
 
     transport: asyncio.Transport
 
     def __init__(self) -> None:
-        self._response: _Response | None = None
-        self._is_open = True
+        self.is_open = True
+        self._response: _ResponseParser | None = None
         self._expires_at = 0.0
 
     async def exchange(self, request: bytes, *, is_tunnel: bool = False) -> Answer:
@@ -160,9 +175,9 @@ class Connection(asyncio.Protocol):
 
         Closes the connection unless the next request may follow.
         """
-        response = self._response = _Response(is_tunnel=is_tunnel)
-        if not self._is_open:
+        if not self.is_open:
             raise ResponseLost("closed")
+        response = self._response = _ResponseParser(is_tunnel=is_tunnel)
         try:
             self.transport.write(request)
             answer = await response.answer
@@ -170,7 +185,8 @@ class Connection(asyncio.Protocol):
             self.close()  # a cancelled exchange must not leave it open and half read
             raise
         self._response = None
-        if response.is_reusable:
+        # After an early response, the rest of its request must not stand before the next one.
+        if response.is_reusable and not self.transport.get_write_buffer_size():
             self._expires_at = asyncio.get_running_loop().time() + IDLE
         elif not is_tunnel:
             self.close()
@@ -179,11 +195,11 @@ class Connection(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether another request may be sent."""
-        return self._is_open and asyncio.get_running_loop().time() < self._expires_at
+        return self.is_open and asyncio.get_running_loop().time() < self._expires_at
 
     def close(self) -> None:
         # Closing TLS properly waits up to 30 s for the peer, and the loop may end before.
-        self._is_open = False
+        self.is_open = False
         self.transport.abort()
 
     @override
@@ -203,12 +219,14 @@ class Connection(asyncio.Protocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_open = False
+        self.is_open = False
         if self._response is not None:
-            self._response.end(exc)
+            self._response.end(
+                None if exc is None else exc.strerror if isinstance(exc, OSError) else type(exc).__name__
+            )
 
 
-async def connect(host: str, port: int, tls: ssl.SSLContext | None, proxy: Proxy | None) -> Connection:
+async def connect(host: str, port: int, tls: ssl.SSLContext | None, proxy: Proxy | None) -> HttpConnection:
     """Open a connection, with TLS unless `tls` is None.
 
     Raises `OSError` (also `TimeoutError`, and `ssl.SSLError`), and `ResponseLost` or `RefusedByProxy` for a proxy.
@@ -226,18 +244,20 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None, proxy: Proxy
         connection.close()
         raise
     connection.transport = transport
+    if not connection.is_open:
+        raise ConnectionResetError
     return connection
 
 
-async def _connected(host: str, port: int) -> Connection:
+async def _connected(host: str, port: int) -> HttpConnection:
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(_CONNECT_SECONDS):
         addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         sock = await start_connection(addresses, happy_eyeballs_delay=_HEAD_START, interleave=1, loop=loop)
-        return (await loop.create_connection(Connection, sock=sock))[1]
+        return (await loop.create_connection(HttpConnection, sock=sock))[1]
 
 
-async def _tunnel(proxy: Proxy, host: str, port: int) -> Connection:
+async def _tunnel(proxy: Proxy, host: str, port: int) -> HttpConnection:
     connection = await _connected(proxy.host, proxy.port)
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.client.account import TransportOptions
-from fastn_mcp.client.connection import RefusedByProxy
+from fastn_mcp.client.connection import RefusedByProxy, ResponseLost
 from fastn_mcp.config.addresses import address_of
 from fastn_mcp.errors import (
     Conflict,
@@ -150,7 +150,7 @@ def unreachable(error: Exception, through: TransportOptions | None) -> tuple[str
         return reason + via_proxy, next_step
     # Failures before TLS are on the way to the proxy, if there is one.
     peer, setting = (proxy or "it"), (through.proxy_from if through else "FASTN_BASE_URL")
-    if isinstance(cause, socket.gaierror):
+    if isinstance(cause, socket.gaierror) or isinstance(error, UnicodeError):
         what = f"the name of {peer} cannot be resolved" if proxy else "its name cannot be resolved (DNS)"
         return what, f"Check the host in {setting}, and the DNS of this machine. {_DOCTOR}"
     if isinstance(cause, ConnectionRefusedError):
@@ -162,6 +162,8 @@ def unreachable(error: Exception, through: TransportOptions | None) -> tuple[str
             else "a firewall may be in the way, or a proxy be needed (FASTN_PROXY)"
         )
         return f"{peer} did not accept the connection in time", f"Check {setting} and the network; {blocked}. {_DOCTOR}"
+    if isinstance(error, ResponseLost) or (isinstance(cause, ConnectionError) and not cause.strerror):
+        return f"{peer} closed the connection", f"Check {setting} and the network. {_DOCTOR}"
     detail = cause.strerror if cause is not None and cause.strerror else type(error).__name__
     return f"{detail}{via_proxy}", f"Check the network and {setting}. {_DOCTOR}"
 

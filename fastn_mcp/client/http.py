@@ -12,7 +12,7 @@ from urllib.parse import urlencode, urlsplit
 from pydantic_core import to_json
 
 from fastn_mcp.client.account import TransportOptions, proxy_of, tls_context
-from fastn_mcp.client.connection import Answer, Connection, RefusedByProxy, ResponseLost, connect
+from fastn_mcp.client.connection import Answer, HttpConnection, RefusedByProxy, ResponseLost, connect
 from fastn_mcp.client.error_mapping import CHECK_CA_FILE, unreachable
 from fastn_mcp.tools.operation import Request
 
@@ -45,7 +45,7 @@ class HttpExchange:
         self._options = options or TransportOptions()
         self._proxy = proxy_of(self._options.proxy) if self._is_tls and self._options.proxy else None
         self._tls: ssl.SSLContext | None = None
-        self._idle: list[Connection] = []
+        self._idle: list[HttpConnection] = []
 
     async def __call__(self, request: Request) -> Answer:
         """Send the request. Raises `NotSentError` or `ResponseLost`."""
@@ -54,16 +54,18 @@ class HttpExchange:
         answer = await connection.exchange(message)
         if connection.is_idle:
             self._idle.append(connection)
+        if self._idle and not self._idle[0].is_idle:
+            self._idle.pop(0).close()
         return answer
 
-    def _reused(self) -> Connection | None:
+    def _reused(self) -> HttpConnection | None:
         while self._idle:
             if (connection := self._idle.pop()).is_idle:
                 return connection
             connection.close()
         return None
 
-    async def _connected(self) -> Connection:
+    async def _connected(self) -> HttpConnection:
         if self._is_tls and self._tls is None:
             # Certificates are loaded with the first connection, not at startup.
             try:
@@ -74,7 +76,7 @@ class HttpExchange:
         try:
             # Plain http is for this machine: it needs no certificates, and a proxy would see the key.
             return await connect(self._host, self._port, self._tls, self._proxy)
-        except (OSError, ResponseLost, RefusedByProxy) as error:
+        except (OSError, UnicodeError, ResponseLost, RefusedByProxy) as error:
             raise NotSentError(*unreachable(error, self._options if self._proxy else None)) from error
 
     def _message(self, request: Request) -> bytes:
@@ -102,7 +104,7 @@ class HttpExchange:
 
 
 _TARGET = re.compile(r"[\x21-\x7e]+")
-_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 
 
 def _text(value: object) -> str:

@@ -31,6 +31,8 @@ _WATCH_AFTER = 0.05
 """Seconds before a request gets a watcher task. Most are answered by then, and a task costs a twentieth of one."""
 _SILENCE = 15.0
 """Seconds without a response until a keep-alive: the SDK's interval for streams. Proxies close after 60."""
+_RECORDED = 10.0
+"""Seconds at the end for cancelled requests to record their outcome."""
 _PING = b": ping\r\n\r\n"
 _STREAM = [
     (b"content-type", b"text/event-stream"),
@@ -64,9 +66,11 @@ def choose_response_mode(
         max_request_body_size=streamed.max_request_body_size,
     )
     single = SingleCalls(server, security, whole.max_request_body_size, whole.asgi_app)
+    mode = ResponseMode(streamed.asgi_app, single, silence)
     # Replaces the inner app and does not wrap `app`, so that authentication still runs first.
-    vars(streamed)["asgi_app"] = ResponseMode(streamed.asgi_app, single, silence)
+    vars(streamed)["asgi_app"] = mode
     add_lifespan(app, whole.run)
+    add_lifespan(app, mode.all_ended)
 
 
 STREAM_PROBE = "/stream"
@@ -92,6 +96,8 @@ class ResponseMode:
         self._streamed = streamed
         self._whole = whole
         self._silence = silence
+        self._under_way = 0
+        self._none_left = anyio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
@@ -105,12 +111,27 @@ class ResponseMode:
             is_complete = message["type"] == "http.response.body" and not message.get("more_body")
 
         token = delivery.set(response)
+        self._under_way += 1
         try:
-            await self._answer(scope, receive, sent)
+            try:
+                await self._answer(scope, receive, sent)
+            finally:
+                delivery.reset(token)
+            if is_complete:
+                await response.written()
         finally:
-            delivery.reset(token)
-        if is_complete:
-            await response.written()
+            self._under_way -= 1
+            if not self._under_way:
+                self._none_left.set()
+
+    @asynccontextmanager
+    async def all_ended(self) -> AsyncGenerator[None]:
+        """At the end, wait until cancelled requests have recorded their outcome: what they need closes after that."""
+        yield
+        self._none_left = anyio.Event()
+        if self._under_way:
+            with anyio.move_on_after(_RECORDED, shield=True):
+                await self._none_left.wait()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         first = await receive()

@@ -24,7 +24,7 @@ from fastn_mcp.redaction import Redactor, redact_text, shorten
 _LONGEST = 8_000
 """Maximum characters of one text in a line."""
 
-_DATA_FREE = ("fastn_mcp", "asyncio")
+_DATA_FREE = ("fastn_mcp", "asyncio", "httpcore2.connection")
 """Loggers whose debug messages are known to contain no arguments, results or headers. Others start at info."""
 
 _WITH_TEXT = (OSError, sqlite3.Error)

@@ -13,6 +13,7 @@ from fake_fastn import KEY, Clock
 from pydantic import JsonValue
 from raw_server import answer, serving
 
+from fastn_mcp.client import connection
 from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.connection import MAX_BODY_BYTES, Answer, ResponseLost, UnreadableBody
@@ -140,7 +141,7 @@ async def test_incomplete_body_is_unreadable(reply: bytes, unreadable: Unreadabl
 @pytest.mark.parametrize(
     "reply",
     [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nContent-", b"SSH-2.0-OpenSSH_9\r\n\r\n", b"\x00\xff" * 40 + b"\r\n\r\n",
-     b"HTTP/1.1 200 OK\r\nA: " + b"x" * 200_000],
+     b"HTTP/1.1 099 -\r\nContent-Length: 2\r\n\r\n{}", b"HTTP/1.1 200 OK\r\nA: " + b"x" * 200_000],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_response_without_a_complete_head_is_lost(reply: bytes, method: str) -> None:
@@ -206,6 +207,85 @@ async def test_connection_that_the_server_closed_is_not_reused() -> None:
     assert (wire.connections, len(wire.heads)) == (3, 3)
 
 
+async def test_idle_connections_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours: those of a burst are not kept while single calls use the newest one."""
+    monkeypatch.setattr(connection, "IDLE", 0.05)
+    async with serving(answer()) as wire, exchanging(wire.url) as exchange:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(exchange, READ)
+        with anyio.fail_after(10):
+            while wire.open > 1:
+                await anyio.sleep(0.02)
+                await exchange(READ)
+
+
+async def test_connection_with_an_unsent_body_is_not_reused() -> None:
+    """RFC 9112 9.3: after an early response, the rest of its request would stand before the next one."""
+    replied = anyio.Event()
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer(413, b"{}") if len(heads) == 1 else answer())
+        await replied.wait()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, limit=1_000) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with exchanging(f"http://127.0.0.1:{port}") as exchange:
+            with anyio.fail_after(10):
+                assert (await exchange(Request("POST", "/x", body={"a": "x" * 8_000_000}))).status == 413
+                assert (await exchange(READ)).status == 200
+            replied.set()
+    assert [head.split()[0] for head in heads] == [b"POST", b"GET"]
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+PACKED = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"{}", mtime=0)
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (CHUNKED + b"2\r\n{}\r\n0\r\nX: ", b"a" * 50_000),
+        (CHUNKED + b"2\r\n{}\r\n0\r\n", b"X: a\r\n" * 10_000),
+        (CHUNKED + b"2;", b"a" * 50_000),
+        (PACKED, b"x" * 50_000),
+    ],
+    ids=["trailer", "trailers", "chunk extension", "after gzip"],
+)
+async def test_endless_response_is_given_up(begin: bytes, more: bytes) -> None:
+    """Ours: what has no declared length is limited, in memory and time."""
+    sent = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(begin)
+        with suppress(ConnectionError):
+            while sent < 50_000_000:
+                writer.write(more)
+                sent += len(more)
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with exchanging(f"http://127.0.0.1:{port}") as exchange:
+            with anyio.fail_after(10):
+                assert (await exchange(READ)).unreadable is UnreadableBody.BROKEN
+    assert sent < 20_000_000
+
+
+async def test_many_small_chunks_are_no_header() -> None:
+    """RFC 9112 7.1: their framing is five times what they hold."""
+    body = b"[" + b"1," * 60_000 + b"1]"
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    got = await once(CHUNKED + chunks + b"0\r\n\r\n")
+    assert (got.body == body, got.unreadable) == (True, None)
+
+
 @pytest.mark.parametrize("size", [1, 2, 7])
 async def test_response_may_arrive_in_pieces(size: int) -> None:
     """RFC 9293: a stream has no messages."""
@@ -225,7 +305,7 @@ async def test_response_may_arrive_in_pieces(size: int) -> None:
     assert (got.body, got.headers["x-long"]) == (b'{"id": "acme"}', "x" * 40)
 
 
-@pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\x00", "\x7f"])
+@pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\x00", "\x7f", "\ud800"])
 async def test_header_cannot_be_split(value: str) -> None:
     """RFC 9110 5.5: neither by a value of a call nor by one of the settings."""
     async with serving(answer()) as wire, exchanging(wire.url) as exchange:

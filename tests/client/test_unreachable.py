@@ -123,6 +123,20 @@ async def test_refusing_proxy_is_named_without_its_password(status: str, reason:
     assert "C4N4RY" not in f"{error} {error.next_step}"
 
 
+@pytest.mark.parametrize("reply", [b"", b"SSH-2.0-OpenSSH_9\r\n\r\n"])
+async def test_proxy_that_opens_no_tunnel_is_named(reply: bytes) -> None:
+    """Ours: nothing was sent to Fastn, so the call may be repeated."""
+    async with listening(reply=reply) as port:
+        error = await failure("https://fastn.invalid", TransportOptions(proxy=f"http://127.0.0.1:{port}"))
+    assert str(error) == f"the proxy 127.0.0.1:{port} (FASTN_PROXY) closed the connection"
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70 + ".example"])
+async def test_impossible_host_name_is_a_dns_error(host: str) -> None:
+    """RFC 1035 2.3.4: it cannot be looked up."""
+    assert str(await failure(f"https://{host}")) == "its name cannot be resolved (DNS)"
+
+
 async def test_unreachable_proxy_is_named_instead_of_fastn() -> None:
     """Ours: FASTN_BASE_URL is right, and the proxy has to be corrected."""
     port = closed_port()

@@ -1,5 +1,6 @@
 """Response modes: JSON or a stream, and cancellation when the client disconnects."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -112,6 +113,32 @@ async def test_disconnect_cancels_the_call() -> None:
     with anyio.fail_after(5):
         await ResponseMode(FakeApp(), whole)({"type": "http", "method": "POST", "headers": []}, client.receive, sent)
     assert (whole.bodies, whole.cancelled) == ([b"{}"], True)
+
+
+async def test_server_ends_once_a_cancelled_call_has_recorded_its_outcome() -> None:
+    """Ours: the ledger closes after it."""
+    recorded: list[str] = []
+
+    async def whole(_: Scope, __: Receive, ___: Send) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.1)
+                recorded.append("outcome")
+
+    mode = ResponseMode(FakeApp(), whole)
+    scope: Scope = {"type": "http", "method": "POST", "headers": []}
+    with anyio.fail_after(5):
+        async with mode.all_ended():
+            request = asyncio.create_task(mode(scope, Client([part(b"{}")]).receive, sent))
+            await anyio.wait_all_tasks_blocked()
+            request.cancel()  # as uvicorn does
+        assert recorded == ["outcome"]
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        async with mode.all_ended():
+            pass
 
 
 ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
