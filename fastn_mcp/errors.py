@@ -195,6 +195,11 @@ def _plain(name: str) -> str:
     return name.casefold().replace("_", "-")
 
 
+def os_reason(error: BaseException) -> str:
+    """Return the operating system's reason for an error, or else its type: never its text, which may hold data."""
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
 def reason(problem: Mapping[str, Any]) -> str:
     """Return the reason of a pydantic error. It holds no part of the value, only the closest known one."""
     if problem["type"] not in ("literal_error", "enum"):

@@ -16,7 +16,7 @@ from fastn_mcp.config.command_line import CommandLine, this_program
 from fastn_mcp.config.load import Resolved, resolve
 from fastn_mcp.config.model import Settings, Trait, settings_with
 from fastn_mcp.config.paths import config_dir, read_private, state_dir, write_private
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import SettingsError, os_reason
 from fastn_mcp.runtime import System
 from fastn_mcp.server.handshake import Introduction
 
@@ -133,7 +133,7 @@ def typed_seal(secrets: Sequence[str], state: Path, system: System) -> "Seal":
     try:
         write_private(path, f"{system.token()}{system.token()}\n", replace=False)
     except OSError as error:
-        why = error.strerror or type(error).__name__
+        why = os_reason(error)
         raise SettingsError(f"{path} cannot be written: {why}.", "Or set FASTN_STATE_SECRET.") from None
     return Seal([read_private(path).strip()], system)
 

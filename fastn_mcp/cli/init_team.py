@@ -11,7 +11,7 @@ import click
 
 from fastn_mcp.cli.layout import say
 from fastn_mcp.config.paths import write_private
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import SettingsError, os_reason
 
 _TEAM = """\
 # One server for a team. docs/hosting.md says what each key means.
@@ -67,7 +67,7 @@ def init_team(folder: Path, url: str, issuer: str) -> None:
                 write_private(folder / _SECRETS / name, "")
         _set_modes(folder)
     except OSError as error:
-        why = error.strerror or type(error).__name__
+        why = os_reason(error)
         raise SettingsError(f"{error.filename or folder} cannot be written: {why}.", "Name another folder.") from None
     say(f"Made: {', '.join(made)}." if made else "Everything was there already; the modes are set.")
     for name, what in _TO_FILL.items():

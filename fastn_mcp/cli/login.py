@@ -23,7 +23,7 @@ from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry
 from fastn_mcp.config.load import DEFAULT, Chosen, choose, no_profile
 from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, Settings
 from fastn_mcp.config.paths import write_private
-from fastn_mcp.errors import FastnError, Forbidden, SettingsError, Unauthorized
+from fastn_mcp.errors import FastnError, Forbidden, SettingsError, Unauthorized, os_reason
 from fastn_mcp.fastn.ages import dated
 from fastn_mcp.fastn.names import name_of
 from fastn_mcp.fastn.rows import text, timestamp, word
@@ -141,7 +141,7 @@ class StoredKey:
         try:
             write_private(file, f"{settings.api_key}\n")
         except OSError as error:
-            raise SettingsError(f"{file} cannot be written: {error.strerror or type(error).__name__}.") from None
+            raise SettingsError(f"{file} cannot be written: {os_reason(error)}.") from None
         put(self.config, profile, KEY_HOST, settings.host.lower())
         if named is None:
             put(self.config, profile, "api_key_file", str(file.relative_to(self.config.absolute().parent)))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
-from fastn_mcp.config.addresses import is_loopback
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.config.addresses import is_loopback, url_host
+from fastn_mcp.errors import SettingsError, os_reason
 from fastn_mcp.server import stdio
 from fastn_mcp.server.handshake import Introduction
 
@@ -87,8 +87,7 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
 
 def served_hosts(host: str, port: int) -> set[str]:
     """Return the accepted values of `Host`. IPv6 addresses are in brackets there (RFC 9110, section 7.2)."""
-    own = f"[{host}]" if ":" in host else host
-    return {f"{name}:{port}" for name in (own, "localhost", "127.0.0.1")}
+    return {f"{name}:{port}" for name in (url_host(host), "localhost", "127.0.0.1")}
 
 
 class Reporting:
@@ -114,7 +113,7 @@ class Reporting:
         try:
             write(self._path, report)
         except OSError as error:
-            reason = error.strerror or type(error).__name__
+            reason = os_reason(error)
             message = f"The report could not be written to {self._path}: {reason}."
             raise click.ClickException(
                 f"{message} The audit log has it all: {self._parts.program.to('audit', 'report')}"

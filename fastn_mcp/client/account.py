@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import httpx2
 
 from fastn_mcp import __version__
+from fastn_mcp.config.addresses import address_of, host_and_port
 from fastn_mcp.config.model import kind_of
 from fastn_mcp.errors import NoKey
 from fastn_mcp.tools.operation import Route
@@ -85,11 +86,10 @@ class Proxy:
 
 def proxy_of(url: str) -> Proxy:
     """Return the proxy that a URL names."""
-    parts = urlsplit(url)
-    credentials = None
+    parts, credentials = urlsplit(url), None
     if parts.username is not None:
         credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return Proxy(parts.hostname or "", parts.port or 80, credentials)
+    return Proxy(*host_and_port(address_of(url)), credentials)
 
 
 def headers(account: Account) -> dict[str, str]:

@@ -20,6 +20,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from typing_extensions import override
 
 from fastn_mcp.client.account import Proxy
+from fastn_mcp.config.addresses import url_host
+from fastn_mcp.errors import os_reason
 
 IDLE = 30.0
 """Seconds for which an idle connection is kept."""
@@ -74,7 +76,7 @@ class _ResponseParser:
 
     def __init__(self, *, is_tunnel: bool = False) -> None:
         """`is_tunnel`: of CONNECT, whose response ends with its headers."""
-        self.parser = HttpResponseParser(self)
+        self._parser = HttpResponseParser(self)
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.is_reusable = False
         self._is_tunnel = is_tunnel
@@ -88,16 +90,15 @@ class _ResponseParser:
         """Parse what arrived. Afterwards `answer` is set if the response is complete or cannot be used."""
         self._uncounted += len(data)
         try:
-            self.parser.feed_data(data)
+            self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
-            self.is_reusable = False
             self.end("it is not HTTP")
         if self._uncounted > _MAX_UNCOUNTED_BYTES:
-            self.is_reusable = False
             self.end("its header is too long")
 
     def end(self, problem: str | None) -> None:
         """End a response that is not complete: because of a problem, or else at the end of the stream."""
+        self.is_reusable = False
         if self.answer.done():
             return
         if not self._has_head:
@@ -115,7 +116,7 @@ class _ResponseParser:
             self._headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
 
     def on_headers_complete(self) -> None:
-        status = self.parser.get_status_code()
+        status = self._parser.get_status_code()
         if self.answer.done() or 100 <= status < 200:
             self._headers = {}
             return
@@ -123,7 +124,7 @@ class _ResponseParser:
             self.end("it is not HTTP")
             return
         self._has_head = True
-        encoding = self._headers.get("content-encoding", "identity").strip().lower()
+        encoding = self._headers.get("content-encoding", "identity").lower()
         if self._is_tunnel:
             self._set(None)
         elif encoding in ("gzip", "deflate"):
@@ -148,7 +149,7 @@ class _ResponseParser:
 
     def on_message_complete(self) -> None:
         if self._has_head and not self.answer.done():
-            self.is_reusable = self.parser.should_keep_alive()
+            self.is_reusable = self._parser.should_keep_alive()
             self._complete()
 
     def _complete(self) -> None:
@@ -157,7 +158,7 @@ class _ResponseParser:
 
     def _set(self, unreadable: UnreadableBody | None) -> None:
         body = b"" if unreadable else bytes(self._body)
-        self.answer.set_result(Answer(self.parser.get_status_code(), self._headers, body, unreadable))
+        self.answer.set_result(Answer(self._parser.get_status_code(), self._headers, body, unreadable))
 
 
 class HttpConnection(asyncio.Protocol):
@@ -221,9 +222,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
         if self._response is not None:
-            self._response.end(
-                None if exc is None else exc.strerror if isinstance(exc, OSError) else type(exc).__name__
-            )
+            self._response.end(exc and os_reason(exc))
 
 
 async def connect(host: str, port: int, tls: ssl.SSLContext | None, proxy: Proxy | None) -> HttpConnection:
@@ -259,7 +258,7 @@ async def _connected(host: str, port: int) -> HttpConnection:
 
 async def _tunnel(proxy: Proxy, host: str, port: int) -> HttpConnection:
     connection = await _connected(proxy.host, proxy.port)
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    target = f"{url_host(host)}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
     if proxy.credentials is not None:
         lines.append(f"Proxy-Authorization: Basic {base64.b64encode(proxy.credentials.encode()).decode()}")

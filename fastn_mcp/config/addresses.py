@@ -51,8 +51,12 @@ def _covers(entry: str, host: str, port: int) -> bool:
 def address_of(proxy: str) -> str:
     """Return host and port of a proxy, without name and password."""
     parts = urlsplit(proxy)
-    host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname
-    return f"{host}:{parts.port or 80}"
+    return f"{url_host(parts.hostname or '')}:{parts.port or 80}"
+
+
+def url_host(host: str) -> str:
+    """Return a host as in a URL, where an IPv6 address has brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def is_loopback(host: str) -> bool:

@@ -14,7 +14,7 @@ from fastn_mcp.config.load import choose
 from fastn_mcp.config.model import PROFILES, ConfigFile
 from fastn_mcp.config.paths import write_private
 from fastn_mcp.config.strict_toml import without_tables
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import SettingsError, os_reason
 
 
 def read_or_none(path: Path) -> ConfigFile:
@@ -90,4 +90,4 @@ def _write(path: Path, text: str) -> None:
     try:
         write_private(real, text, mode=real.stat().st_mode & 0o777 if real.exists() else 0o600)
     except OSError as error:
-        raise SettingsError(f"{path} cannot be written: {error.strerror or type(error).__name__}.") from None
+        raise SettingsError(f"{path} cannot be written: {os_reason(error)}.") from None

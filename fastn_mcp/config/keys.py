@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fastn_mcp.config.model import PROFILES, ConfigFile, Settings, is_token
 from fastn_mcp.config.paths import read_private, write_private
-from fastn_mcp.errors import NoKey, SettingsError
+from fastn_mcp.errors import NoKey, SettingsError, os_reason
 
 if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
@@ -125,7 +125,7 @@ def _contents(path: Path, where: str, profile: str | None) -> str:
         next_step = f"Keep a key there: fastn-mcp login{name} --file"
         raise NoKey(f"{where}: there is no file {path}.", next_step) from None
     except OSError as error:
-        raise SettingsError(f"{where}: {path} cannot be read: {error.strerror or type(error).__name__}.") from None
+        raise SettingsError(f"{where}: {path} cannot be read: {os_reason(error)}.") from None
     if os.name == "posix" and mode & 0o077:
         raise SettingsError(
             f"{path} holds a key, and users other than its owner can read it.", f"Run: chmod 600 {path}"
@@ -152,9 +152,7 @@ def http_token(settings: Settings, state: Path, new: Callable[[], str]) -> HttpT
         if settings.http_token is None and not path.exists():
             write_private(path, f"{new()}{new()}\n", replace=False)
     except OSError as error:
-        raise SettingsError(
-            f"{path} cannot be written: {error.strerror or type(error).__name__}.", "Or set FASTN_HTTP_TOKEN."
-        ) from None
+        raise SettingsError(f"{path} cannot be written: {os_reason(error)}.", "Or set FASTN_HTTP_TOKEN.") from None
     return known_http_token(settings, state)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import SettingsError, os_reason
 
 TENANTS = "tenants"
 """Subfolder of the state folder with a folder for each tenant."""
@@ -57,7 +57,7 @@ def require_own(path: Path, descriptor: int) -> None:
         try:
             status = folder.stat()
         except OSError as error:
-            raise SettingsError(f"{folder} cannot be read: {error.strerror or type(error).__name__}.") from None
+            raise SettingsError(f"{folder} cannot be read: {os_reason(error)}.") from None
         sticky = bool(status.st_mode & stat.S_ISVTX)
         _require_own(folder, status, writable=bool(status.st_mode & _WRITABLE_BY_OTHERS) and not sticky)
 
@@ -85,7 +85,7 @@ def read_private(path: Path) -> str:
                     )
             return file.read()
     except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None
+        raise SettingsError(f"{path} cannot be read: {os_reason(error)}.") from None
 
 
 def make_private_folder(folder: Path) -> None:

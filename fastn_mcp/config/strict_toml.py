@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from fastn_mcp.config.paths import read_regular, require_own
-from fastn_mcp.errors import SettingsError, closest, nearest, reason
+from fastn_mcp.errors import SettingsError, closest, nearest, os_reason, reason
 
 Key = tuple[str | int, ...]
 """As `("rule", 0, "when", "dependents")`."""
@@ -200,7 +200,7 @@ def read(path: Path, kind: str, hint: str) -> tuple[bytes, os.stat_result]:
     except FileNotFoundError:
         raise SettingsError(f"There is no {kind} {path}.", hint) from None
     except OSError as error:
-        why = error.strerror or type(error).__name__
+        why = os_reason(error)
         raise SettingsError(f"{path} cannot be read: {why}.") from None
 
 

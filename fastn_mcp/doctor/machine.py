@@ -21,7 +21,7 @@ from fastn_mcp.config.addresses import address_of, named_by
 from fastn_mcp.config.load import Resolved
 from fastn_mcp.config.model import KEY_SETTINGS, SOURCES, ConfigFile, Settings
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
-from fastn_mcp.errors import FastnError, SettingsError
+from fastn_mcp.errors import FastnError, SettingsError, os_reason
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.audit.outbox import Outbox
 
@@ -125,7 +125,7 @@ def check_export(settings: Settings, logs: Iterable[Path], now: datetime) -> lis
     try:
         waiting = [entry.time for log in logs for entry in Outbox(log).unsent(1)]
     except OSError as error:
-        reason = error.strerror or type(error).__name__
+        reason = os_reason(error)
         return [group.failed(name, f"Which entries were exported cannot be read: {reason}.", "Fix the state folder.")]
     if not waiting:
         return [group.ok(name, f"No entry waits ({mode}).")]

@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import zlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import anyio
@@ -26,6 +26,7 @@ from fastn_mcp.tools.workflows import RunWorkflow
 pytestmark = pytest.mark.anyio
 
 READ = Request("GET", "/api/v1/customers")
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -35,6 +36,16 @@ async def exchanging(url: str, sent: Mapping[str, str] | None = None) -> AsyncGe
         yield exchange
     finally:
         await exchange.aclose()
+
+
+@asynccontextmanager
+async def talking(serve: Serve) -> AsyncGenerator[HttpExchange]:
+    """Exchange with a server that answers in its own way, for at most 10 s."""
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with exchanging(f"http://127.0.0.1:{port}") as exchange:
+            with anyio.fail_after(10):
+                yield exchange
 
 
 async def once(reply: bytes, request: Request = READ) -> Answer:
@@ -72,6 +83,35 @@ async def test_connection_is_reused() -> None:
         for _ in range(5):
             await exchange(READ)
     assert (wire.connections, len(wire.heads)) == (1, 5)
+
+
+async def test_connection_of_a_call_that_is_cancelled_at_its_end_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours: also if its response was complete, and only giving the connection back was cancelled."""
+    arrived = connection.HttpConnection.data_received
+
+    def then_cancelled(self: connection.HttpConnection, data: bytes) -> None:
+        arrived(self, data)
+        call.cancel()
+
+    monkeypatch.setattr(connection.HttpConnection, "data_received", then_cancelled)
+    async with serving(answer()) as wire, exchanging(wire.url) as exchange:
+        call = asyncio.create_task(exchange(READ))
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        with anyio.fail_after(5):
+            while wire.open:
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_body_of_a_broken_connection_is_not_complete() -> None:
+    """RFC 9112 8: only an orderly end ends a body without a length, whatever the system says of the other."""
+    async with serving(b"") as wire:
+        line = await connection.connect("127.0.0.1", wire.port, None, None)
+        call = asyncio.create_task(line.exchange(b"GET / HTTP/1.1\r\n\r\n"))
+        await anyio.lowlevel.checkpoint()
+        line.data_received(b"HTTP/1.1 200 OK\r\n\r\n{}")
+        line.connection_lost(ConnectionResetError())
+        assert (await call).unreadable is UnreadableBody.BROKEN
 
 
 async def test_connection_of_a_cancelled_call_is_closed() -> None:
@@ -231,13 +271,10 @@ async def test_connection_with_an_unsent_body_is_not_reused() -> None:
         await replied.wait()
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0, limit=1_000) as server:
-        port = server.sockets[0].getsockname()[1]
-        async with exchanging(f"http://127.0.0.1:{port}") as exchange:
-            with anyio.fail_after(10):
-                assert (await exchange(Request("POST", "/x", body={"a": "x" * 8_000_000}))).status == 413
-                assert (await exchange(READ)).status == 200
-            replied.set()
+    async with talking(serve) as exchange:
+        assert (await exchange(Request("POST", "/x", body={"a": "x" * 8_000_000}))).status == 413
+        assert (await exchange(READ)).status == 200
+        replied.set()
     assert [head.split()[0] for head in heads] == [b"POST", b"GET"]
 
 
@@ -270,11 +307,8 @@ async def test_endless_response_is_given_up(begin: bytes, more: bytes) -> None:
                 await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        async with exchanging(f"http://127.0.0.1:{port}") as exchange:
-            with anyio.fail_after(10):
-                assert (await exchange(READ)).unreadable is UnreadableBody.BROKEN
+    async with talking(serve) as exchange:
+        assert (await exchange(READ)).unreadable is UnreadableBody.BROKEN
     assert sent < 20_000_000
 
 
@@ -298,10 +332,8 @@ async def test_response_may_arrive_in_pieces(size: int) -> None:
             await asyncio.sleep(0)
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        async with exchanging(f"http://127.0.0.1:{port}") as exchange:
-            got = await exchange(READ)
+    async with talking(serve) as exchange:
+        got = await exchange(READ)
     assert (got.body, got.headers["x-long"]) == (b'{"id": "acme"}', "x" * 40)
 
 

@@ -29,7 +29,7 @@ from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret, load_
 from fastn_mcp.channels.webhook.payloads import WebhookRequest
 from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.model import Settings
-from fastn_mcp.errors import FastnError, Refused, SettingsError
+from fastn_mcp.errors import FastnError, Refused, SettingsError, os_reason
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger
@@ -276,8 +276,7 @@ class Webhook:
         except OSError as error:
             if not address.port or not _is_listening(address.host, address.port):
                 raise Refused(
-                    f"Nobody could be asked: answers cannot be received at port {address.port}"
-                    f" ({error.strerror or type(error).__name__}).",
+                    f"Nobody could be asked: answers cannot be received at port {address.port} ({os_reason(error)}).",
                     "Tell the operator to correct the setting approval_listen.",
                 ) from error
             # Another server of the same person, on the same ledger, which receives the answers for this one too.

@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from fastn_mcp.config.paths import make_private_folder
-from fastn_mcp.errors import NOTHING_SENT, FastnError, Refused
+from fastn_mcp.errors import NOTHING_SENT, FastnError, Refused, os_reason
 from fastn_mcp.guard.audit import chain
 from fastn_mcp.guard.audit.chain import SHORTENED, End, sealed
 from fastn_mcp.guard.audit.files import (
@@ -251,7 +251,7 @@ class AuditFile:
                 return self._append(file, fields, is_synced=entry.event is AuditEvent.INTENT)
         except (OSError, ValueError, TypeError, RecursionError) as error:
             self._size = -1
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+            reason = os_reason(error)
             certainty = "" if entry.event is AuditEvent.OUTCOME else NOTHING_SENT
             raise Unwritten(
                 f"The audit log cannot be written ({reason}).",
