@@ -129,7 +129,8 @@ def counts(work: Path) -> dict[str, float]:
 
 # What a start over stdio has no use for; the SDK itself brings its HTTP server along, once it is loaded.
 UNWANTED = ("rich", "valkey", "rapidfuzz", "keyring", "multipart", "fastn_mcp.sandbox", "fastn_mcp.hosted")
-UNWANTED_FIRST = (*UNWANTED, "mcp", "httpcore2", "httpx2", "starlette", "uvicorn", "sqlite3", "cryptography")
+HTTP = ("httpcore2", "httptools", "httpx2", "starlette", "uvicorn")
+UNWANTED_FIRST = (*UNWANTED, *HTTP, "mcp", "sqlite3", "cryptography")
 
 
 def modules() -> tuple[dict[str, float], list[str]]:

@@ -155,7 +155,8 @@ class FastnClient:
         """
         if self._account.no_key is not None:
             raise _missing_key(self._account.no_key)
-        is_read, holds_key = call.effect is Effect.READ, self.redactor.may_stand_in(call.model_dump_json().encode())
+        is_read = call.effect is Effect.READ
+        holds_key = self.redactor.may_stand_in(call.model_dump_json().encode())
         if is_read and not holds_key:
             return
         arguments = call.model_dump(mode="json")

@@ -44,7 +44,7 @@ class Comparison:
 def record_of(operation: AnyOperation) -> type[FastnObject]:
     """Return the declared type of a row in an operation's answers."""
     if issubclass(operation, List):
-        return operation.row_type
+        return operation.row_type()
     return operation.returns
 
 

@@ -113,13 +113,11 @@ class ResponseMode:
         token = delivery.set(response)
         self._under_way += 1
         try:
-            try:
-                await self._answer(scope, receive, sent)
-            finally:
-                delivery.reset(token)
+            await self._answer(scope, receive, sent)
             if is_complete:
                 await response.written()
         finally:
+            delivery.reset(token)
             self._under_way -= 1
             if not self._under_way:
                 self._none_left.set()

@@ -89,10 +89,7 @@ class ConciseRows:
             elif value is None or value == "":
                 cells |= {name: "never"} if name in self._never else {}
             elif name in REFERS and isinstance(value, str):
-                kind = REFERS[name]
-                label = self._names.get(kind, {}).get(value)
-                cells |= {} if label is not None and value in self._legend.get(kind, {}) else {name: value}
-                cells |= {} if label is None else {kind: label}
+                self._refer(cells, name, value)
             elif name == "routes":
                 cells |= self._routed(row)
             elif name.endswith("Name") and name.removesuffix("Name") in cells:
@@ -100,6 +97,14 @@ class ConciseRows:
             elif (plain := self._plain(name, value)) is not None:
                 cells[name] = plain
         return cells
+
+    def _refer(self, cells: dict[str, JsonValue], name: str, key: str) -> None:
+        kind = REFERS[name]
+        label = self._names.get(kind, {}).get(key)
+        if label is None or key not in self._legend.get(kind, {}):
+            cells[name] = key
+        if label is not None:
+            cells[kind] = label
 
     def _routed(self, row: Row) -> dict[str, JsonValue]:
         started = ", ".join(map(self._workflow, started_workflows(row)))
@@ -253,7 +258,7 @@ async def shown(call: List[Any], page: Table, context: ProcedureContext, known: 
     elif call.detail == FULL:
         update["items"] = items
     else:
-        concise, update["ids"] = await _concise(call, call.row_type.columns, items, context, known)
+        concise, update["ids"] = await _concise(call, call.row_type().columns, items, context, known)
         update["items"] = list(map(concise, items))
         update["now"] = stamp(context.system.now()) if call.is_table and items else None
     return page.model_copy(update=update)
@@ -311,14 +316,14 @@ async def _concise(
     legend = legend_of(names, len(rows))
     ids = {kind: {name: key for key, name in of_kind.items()} for kind, of_kind in legend.items()}
     now = None if call.is_table else context.system.now()
-    return ConciseRows(columns, call.row_type.never, names, legend, now), ids or None
+    return ConciseRows(columns, call.row_type().never, names, legend, now), ids or None
 
 
 async def _picked(
     call: List[Any], fields: Sequence[str], rows: Sequence[Row], context: ProcedureContext, known: Names
 ) -> dict[str, Any]:
     """Return rows with these fields and the id. Columns of the concise form are as they are there, unless in full."""
-    columns = [name for name in call.row_type.columns if name in fields or _derived(name) in fields]
+    columns = [name for name in call.row_type().columns if name in fields or _derived(name) in fields]
     concise, ids = await _concise(call, columns, rows, context, known)
     wanted = list(dict.fromkeys(["id", *fields]))
     picked: list[dict[str, JsonValue]] = []

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
 
 from pydantic import AfterValidator, Field, JsonValue, SkipValidation, field_validator
@@ -126,8 +127,6 @@ class Listed(FastnObject, Generic[Item]):
 class List(Operation[Listed[Item]], Generic[Item]):
     """Base class of lists, with their common arguments."""
 
-    row_type: ClassVar[type[FastnObject]]
-    """Type of the rows."""
     matching: ClassVar[Mapping[str, Match]] = {}
     """Filters that are compared with other fields than that of their name."""
 
@@ -149,10 +148,15 @@ class List(Operation[Listed[Item]], Generic[Item]):
         return cursor
 
     @classmethod
+    @cache
+    def row_type(cls) -> type[FastnObject]:
+        """Return the type of the rows."""
+        return super()._result_type()
+
+    @classmethod
     @override
     def _result_type(cls) -> type[FastnObject]:
-        cls.row_type = super()._result_type()
-        return Listed[cast("type[Item]", cls.row_type)]
+        return Listed[cast("type[Item]", cls.row_type())]
 
     @property
     def position(self) -> Position:
@@ -213,7 +217,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
             following = _following(position, requested, len(rows), fresh, around, total)
         returns = cast("type[Listed[Item]]", type(self).returns)
         values: dict[str, Any] = {
-            "rows": list(map(self.row_type.kept, (row for _, row in page))),
+            "rows": list(map(self.row_type().kept, (row for _, row in page))),
             "positions": positions,
             "next_cursor": following and following.encode(),
             # A total that counts rows which do not match, or may not, would mislead.
