@@ -9,13 +9,11 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from typing_extensions import override
 
 from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.guard.changes import FINAL, Change
@@ -147,45 +145,6 @@ def _unusable(path: str, error: OSError | sqlite3.Error) -> LedgerUnusable:
     return LedgerUnusable(path, why, cure)
 
 
-class _Cursor(sqlite3.Cursor):
-    """A cursor that raises `LedgerUnusable`, with the file and what a person has to do."""
-
-    @override
-    def execute(self, *arguments: Any) -> "_Cursor":
-        with self._said():
-            super().execute(*arguments)
-        return self
-
-    @override
-    def fetchone(self) -> Any:
-        with self._said():
-            return super().fetchone()
-
-    @override
-    def __next__(self) -> Any:
-        with self._said():
-            return super().__next__()
-
-    @contextmanager
-    def _said(self) -> Generator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            if not isinstance(self.connection, _LedgerConnection) or self.connection.path is None:
-                raise
-            raise _unusable(self.connection.path, error) from error
-
-
-class _LedgerConnection(sqlite3.Connection):
-    """A connection with such cursors. They translate errors once the ledger is prepared and `path` is set."""
-
-    path: str | None = None
-
-    @override
-    def execute(self, *arguments: Any) -> _Cursor:
-        return self.cursor(_Cursor).execute(*arguments)
-
-
 def _create(path: Path) -> None:
     """Create the file if it does not exist, readable by its owner only from the start.
 
@@ -244,27 +203,28 @@ class SqliteLedger(Ledger):
         self._path = path
 
     @cached_property
-    def _database(self) -> _LedgerConnection:
+    def _database(self) -> sqlite3.Connection:
         try:
             with _OPENING:
                 if self._path != ":memory:":
                     _create(Path(self._path))
-                database = sqlite3.connect(
-                    self._path,
-                    isolation_level=None,
-                    timeout=_PATIENCE,
-                    check_same_thread=False,
-                    factory=_LedgerConnection,
-                )
+                database = sqlite3.connect(self._path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False)
             _prepare(database)
-            database.path = self._path
         except (OSError, sqlite3.Error) as error:
             raise _unusable(self._path, error) from error
         return database
 
+    def _execute(self, statement: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
+        """Execute a statement to its end, and return its rows. Raises `LedgerUnusable`."""
+        database = self._database
+        try:
+            return database.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise _unusable(self._path, error) from error
+
     async def check(self) -> None:
         """Check the whole file (used by `doctor`). Raises `LedgerUnusable` if it is damaged."""
-        found = [str(row[0]) for row in self._database.execute("PRAGMA quick_check(1)")]
+        found = [str(row[0]) for row in self._execute("PRAGMA quick_check(1)")]
         if found != ["ok"]:
             log.error("the ledger %s is damaged: %s", self._path, found)
             raise LedgerUnusable(self._path, *_DAMAGED)
@@ -281,36 +241,33 @@ class SqliteLedger(Ledger):
     @contextmanager
     def _writing(self) -> Generator[None]:
         """Run a transaction that takes the write lock at once, so that no other process writes meanwhile."""
-        self._database.execute("BEGIN IMMEDIATE")
+        self._execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
             if self._database.in_transaction:  # SQLite rolls it back by itself if the disk is full
-                self._database.execute("ROLLBACK")
+                self._execute("ROLLBACK")
             raise
-        self._database.execute("COMMIT")
+        self._execute("COMMIT")
 
     async def open(self, request: ApprovalRequest) -> str:
         values = stored_request(request)
         with self._writing():
-            same = self._database.execute(f"SELECT id FROM requests {_SAME}", values).fetchone()  # noqa: S608
-            if same is not None and request.out_of_band:
-                return str(same[0])
-            (waiting,) = self._database.execute(
+            same = self._execute(f"SELECT id FROM requests {_SAME}", values)  # noqa: S608
+            if same and request.out_of_band:
+                return str(same[0][0])
+            ((waiting,),) = self._execute(
                 "SELECT count(*) FROM requests"
                 " WHERE principal = :principal AND account = :account AND state = 'open' AND expires > :created",
                 values,
-            ).fetchone()
+            )
             if waiting >= MOST_WAITING:
                 raise TooManyWaiting
-            self._database.execute(f"INSERT INTO requests ({_COLUMNS}) VALUES ({_MARKS})", values)  # noqa: S608
-            self._database.execute("DELETE FROM requests WHERE expires < ?", (request.created - _KEPT,))
+            self._execute(f"INSERT INTO requests ({_COLUMNS}) VALUES ({_MARKS})", values)  # noqa: S608
+            self._execute("DELETE FROM requests WHERE expires < ?", (request.created - _KEPT,))
         return request.id
 
     async def find(self, request: str) -> ApprovalRequest | None:
-        return self._find(request)
-
-    def _find(self, request: str) -> ApprovalRequest | None:
         return next(self._requests("WHERE id = ?", request), None)
 
     async def latest(self, call: str, now: float) -> ApprovalRequest | None:
@@ -319,27 +276,27 @@ class SqliteLedger(Ledger):
 
     async def change_request(self, request: str, transition: Transition) -> ApprovalRequest | None:
         with self._writing():
-            before = self._find(request)
+            before = next(self._requests("WHERE id = ?", request), None)
             after = None if before is None else transition(before)
             if after is None or before is None:
                 return None
-            self._database.execute(f"REPLACE INTO requests ({_COLUMNS}) VALUES ({_MARKS})", stored_request(after))  # noqa: S608
+            self._execute(f"REPLACE INTO requests ({_COLUMNS}) VALUES ({_MARKS})", stored_request(after))  # noqa: S608
             match declines_after(before, after):
                 case 1:
-                    self._database.execute(
+                    self._execute(
                         "INSERT INTO declines VALUES (?, 1, ?)"
                         " ON CONFLICT (principal) DO UPDATE SET count = count + 1, last = excluded.last",
                         (after.holder, after.decided),
                     )
                 case 0:
-                    self._database.execute("DELETE FROM declines WHERE principal = ?", (after.holder,))
+                    self._execute("DELETE FROM declines WHERE principal = ?", (after.holder,))
                 case _:
                     pass
         return after
 
     async def expiring(self, account: str, now: float) -> list[str]:
         over = "SELECT id FROM requests WHERE state = 'open' AND account = ? AND expires <= ?"
-        return [id_ for (id_,) in self._database.execute(over, (account, now))]
+        return [id_ for (id_,) in self._execute(over, (account, now))]
 
     async def waiting(self, now: float) -> list[ApprovalRequest]:
         return list(self._requests("WHERE out_of_band = 1 AND state = 'open' AND expires > ? ORDER BY created", now))
@@ -348,139 +305,137 @@ class SqliteLedger(Ledger):
         return list(self._requests("WHERE state != 'open' ORDER BY coalesce(decided, created) DESC LIMIT ?", limit))
 
     def _requests(self, where: str, *values: object) -> Iterator[ApprovalRequest]:
-        for row in self._database.execute(f"SELECT {_COLUMNS} FROM requests {where}", values):  # noqa: S608
+        for row in self._execute(f"SELECT {_COLUMNS} FROM requests {where}", values):  # noqa: S608
             yield read_request(dict(zip(ApprovalRequest.__dataclass_fields__, row, strict=True)))
 
     async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
-        self._database.execute("DELETE FROM nonces WHERE until < ?", (now - _MARK_KEPT,))
-        used = self._database.execute(
-            "INSERT INTO nonces VALUES (?, ?) ON CONFLICT (nonce) DO UPDATE SET until = excluded.until WHERE until < ?",
+        self._execute("DELETE FROM nonces WHERE until < ?", (now - _MARK_KEPT,))
+        used = self._execute(
+            "INSERT INTO nonces VALUES (?, ?) ON CONFLICT (nonce) DO UPDATE SET until = excluded.until WHERE until < ?"
+            " RETURNING 1",
             (nonce, until, now),
         )
-        return used.rowcount == 1
+        return bool(used)
 
     async def keep_sealed(self, request: str, sealed: str, until: float, now: float) -> None:
-        self._database.execute("DELETE FROM sealed WHERE until <= ?", (now,))
-        self._database.execute("INSERT OR REPLACE INTO sealed VALUES (?, ?, ?)", (request, sealed, until))
+        self._execute("DELETE FROM sealed WHERE until <= ?", (now,))
+        self._execute("INSERT OR REPLACE INTO sealed VALUES (?, ?, ?)", (request, sealed, until))
 
     async def take_sealed(self, request: str, now: float) -> str | None:
         taken = "DELETE FROM sealed WHERE request = ? RETURNING secret, until"
-        row = self._database.execute(taken, (request,)).fetchone()
-        secret, until = row or (None, 0.0)
+        ((secret, until),) = self._execute(taken, (request,)) or [(None, 0.0)]
         return secret if until > now else None
 
     async def add_temporary(self, approval: TemporaryApproval) -> None:
         values = [getattr(approval, name) for name in TemporaryApproval.__dataclass_fields__]
-        self._database.execute("INSERT INTO temporary_approvals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        self._execute("INSERT INTO temporary_approvals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     async def find_temporary(
         self, principal: str, account: str, tool: str, target: str, similar: str, now: float
     ) -> TemporaryApproval | None:
-        row = self._database.execute(
+        found = self._execute(
             "SELECT * FROM temporary_approvals WHERE principal = ? AND account = ? AND tool = ? AND target = ?"
             " AND similar = ? AND expires > ?",
             (principal, account, tool, target, similar, now),
-        ).fetchone()
-        return None if row is None else TemporaryApproval(*row)
+        )
+        return TemporaryApproval(*found[0]) if found else None
 
     async def temporary_approvals(self, now: float) -> list[TemporaryApproval]:
-        rows = self._database.execute("SELECT * FROM temporary_approvals WHERE expires > ? ORDER BY created", (now,))
+        rows = self._execute("SELECT * FROM temporary_approvals WHERE expires > ? ORDER BY created", (now,))
         return [TemporaryApproval(*row) for row in rows]
 
     async def revoke_temporary(self, approval: str) -> bool:
-        return self._database.execute("DELETE FROM temporary_approvals WHERE id = ?", (approval,)).rowcount == 1
+        return bool(self._execute("DELETE FROM temporary_approvals WHERE id = ? RETURNING 1", (approval,)))
 
     async def spent(self, budget: str, period: str) -> int:
-        found = self._database.execute(
-            "SELECT used FROM budgets WHERE budget = ? AND period = ?", (budget, period)
-        ).fetchone()
-        return 0 if found is None else int(found[0])
+        found = self._execute("SELECT used FROM budgets WHERE budget = ? AND period = ?", (budget, period))
+        return int(found[0][0]) if found else 0
 
     async def spend(self, budget: str, period: str, limit: int) -> bool:
         if limit <= 0:
             return False
-        spent = self._database.execute(
+        spent = self._execute(
             "INSERT INTO budgets VALUES (?, ?, 1)"
-            " ON CONFLICT (budget, period) DO UPDATE SET used = used + 1 WHERE used < ?",
+            " ON CONFLICT (budget, period) DO UPDATE SET used = used + 1 WHERE used < ? RETURNING 1",
             (budget, period, limit),
         )
-        return spent.rowcount == 1
+        return bool(spent)
 
     async def spend_rate(self, budget: str, most: int, seconds: float, now: float) -> float:
-        spent = self._database.execute(
-            "INSERT INTO rates SELECT ?, ? WHERE (SELECT count(*) FROM rates WHERE budget = ? AND at > ?) < ?",
+        spent = self._execute(
+            "INSERT INTO rates SELECT ?, ? WHERE (SELECT count(*) FROM rates WHERE budget = ? AND at > ?) < ?"
+            " RETURNING 1",
             (budget, now, budget, now - seconds, most),
         )
-        if spent.rowcount != 1:
+        if not spent:
             return rate_free_at(await self.rate_uses(budget, seconds, now), most, seconds) or now
-        self._database.execute("DELETE FROM rates WHERE budget = ? AND at <= ?", (budget, now - seconds))
+        self._execute("DELETE FROM rates WHERE budget = ? AND at <= ?", (budget, now - seconds))
         return 0.0
 
     async def rate_uses(self, budget: str, seconds: float, now: float) -> list[float]:
-        rows = self._database.execute(
-            "SELECT at FROM rates WHERE budget = ? AND at > ? ORDER BY at", (budget, now - seconds)
-        )
+        rows = self._execute("SELECT at FROM rates WHERE budget = ? AND at > ? ORDER BY at", (budget, now - seconds))
         return [float(at) for (at,) in rows]
 
     async def declines(self, principal: str) -> tuple[int, float]:
-        found = self._database.execute("SELECT count, last FROM declines WHERE principal = ?", (principal,)).fetchone()
-        return (0, 0.0) if found is None else (int(found[0]), float(found[1]))
+        found = self._execute("SELECT count, last FROM declines WHERE principal = ?", (principal,))
+        return (int(found[0][0]), float(found[0][1])) if found else (0, 0.0)
 
     async def distrust(self, principal: str, channel: str, until: float) -> None:
-        self._database.execute("INSERT OR REPLACE INTO distrust VALUES (?, ?, ?)", (principal, channel, until))
+        self._execute("INSERT OR REPLACE INTO distrust VALUES (?, ?, ?)", (principal, channel, until))
 
     async def distrusted(self, principal: str, channel: str, now: float) -> bool:
-        found = self._database.execute(
+        found = self._execute(
             "SELECT 1 FROM distrust WHERE principal = ? AND channel = ? AND until > ?", (principal, channel, now)
-        ).fetchone()
-        return found is not None
+        )
+        return bool(found)
 
     async def note_limit(self, key: str, until: float, now: float) -> None:
-        self._database.execute("DELETE FROM limits WHERE until < ?", (now - _MARK_KEPT,))
-        self._database.execute(
+        self._execute("DELETE FROM limits WHERE until < ?", (now - _MARK_KEPT,))
+        self._execute(
             "INSERT INTO limits VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET until = max(until, excluded.until)",
             (key, until),
         )
 
     async def limited(self, key: str) -> float:
-        found = self._database.execute("SELECT until FROM limits WHERE key = ?", (key,)).fetchone()
-        return 0.0 if found is None else float(found[0])
+        found = self._execute("SELECT until FROM limits WHERE key = ?", (key,))
+        return float(found[0][0]) if found else 0.0
 
     async def mark_audit(self, log: str, n: int, head: str) -> None:
-        self._database.execute(
+        self._execute(
             "INSERT INTO audit_marks VALUES (?, ?, ?)"
             " ON CONFLICT (log) DO UPDATE SET n = excluded.n, head = excluded.head WHERE n < excluded.n",
             (log, n, head),
         )
 
     async def audit_mark(self, log: str) -> tuple[int, str] | None:
-        found = self._database.execute("SELECT n, head FROM audit_marks WHERE log = ?", (log,)).fetchone()
-        return None if found is None else (int(found[0]), str(found[1]))
+        found = self._execute("SELECT n, head FROM audit_marks WHERE log = ?", (log,))
+        return (int(found[0][0]), str(found[0][1])) if found else None
 
     async def begin(self, change: Change) -> bool:
         values = {name: getattr(change, name) for name in Change.__dataclass_fields__}
         values |= {name: json.dumps(values[name]) for name in ("arguments", "before", "sent")}
         names = ", ".join(f":{name}" for name in values)
-        begun = self._database.execute(
+        begun = self._execute(
             f"INSERT INTO changes ({_OF_A_CHANGE}) SELECT {names} WHERE NOT EXISTS (SELECT 1 FROM changes"  # noqa: S608
-            f" WHERE :batch != '' AND batch = :batch AND number = :number AND outcome IN {_FINAL})",
+            f" WHERE :batch != '' AND batch = :batch AND number = :number AND outcome IN {_FINAL})"
+            " RETURNING 1",
             values,
         )
-        self._database.execute("DELETE FROM changes WHERE at < ?", (change.at - _KEPT,))
-        return begun.rowcount == 1
+        self._execute("DELETE FROM changes WHERE at < ?", (change.at - _KEPT,))
+        return bool(begun)
 
     async def changes_of(self, batch: str) -> list[Change]:
         return list(self._changes(f"WHERE batch = ? AND batch != '' AND outcome IN {_FINAL} ORDER BY number", batch))
 
     async def settle(self, change: Change) -> None:
-        self._database.execute(
+        self._execute(
             "UPDATE changes SET outcome = ?, target = coalesce(?, target), name = coalesce(?, name), sent = ?,"
             " unsettled_until = ? WHERE id = ?",
             (change.outcome, change.target, change.name, json.dumps(change.sent), change.unsettled_until, change.id),
         )
 
     async def unsettled(self, call: str, now: float) -> dict[str, float]:
-        rows = self._database.execute(
+        rows = self._execute(
             "SELECT id, unsettled_until FROM changes WHERE call = ? AND unsettled_until > ? AND unsettled_until > 0",
             (call, now),
         )
@@ -493,22 +448,22 @@ class SqliteLedger(Ledger):
         return list(self._changes("WHERE account = ? AND at < ? ORDER BY at DESC LIMIT ?", account, before, limit))
 
     def _changes(self, where: str, *values: object) -> Iterator[Change]:
-        for row in self._database.execute(f"SELECT {_OF_A_CHANGE} FROM changes {where}", values):  # noqa: S608
+        for row in self._execute(f"SELECT {_OF_A_CHANGE} FROM changes {where}", values):  # noqa: S608
             fields: dict[str, Any] = dict(zip(Change.__dataclass_fields__, row, strict=True))
             fields |= {name: json.loads(fields[name]) for name in ("arguments", "before", "sent")}
             fields["undone"] = bool(fields["undone"])
             yield Change(**fields)
 
     async def claim(self, change: str) -> bool:
-        claimed = self._database.execute("UPDATE changes SET undone = 1 WHERE id = ? AND undone = 0", (change,))
-        return claimed.rowcount == 1
+        claim = "UPDATE changes SET undone = 1 WHERE id = ? AND undone = 0 RETURNING 1"
+        return bool(self._execute(claim, (change,)))
 
     async def release(self, change: str) -> None:
-        self._database.execute("UPDATE changes SET undone = 0 WHERE id = ?", (change,))
+        self._execute("UPDATE changes SET undone = 0 WHERE id = ?", (change,))
 
     async def revision(self) -> int:
         # data_version sees other connections' changes, total_changes our own.
-        (version,) = self._database.execute("PRAGMA data_version").fetchone()
+        ((version,),) = self._execute("PRAGMA data_version")
         return int(version) + self._database.total_changes
 
     async def wait_for_change(self, seen: str, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> str:
