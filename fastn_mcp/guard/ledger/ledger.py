@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.changes import Journal
+from fastn_mcp.guard.changes import Change, Journal
 from fastn_mcp.guard.policy import Decision
 
 MOST_WAITING = 32
@@ -277,6 +277,25 @@ def read_request(stored: Mapping[str, Any]) -> ApprovalRequest:
     values |= {"votes": tuple(Vote(*vote) for vote in values["votes"]), "used": tuple(values["used"])}
     values |= {"text": tuple(values["text"]), "state": RequestState(values["state"])}
     return ApprovalRequest(**values)
+
+
+_JSON = ("arguments", "before", "sent")
+"""Fields of a change that are stored as JSON."""
+
+
+def stored_change(change: Change) -> dict[str, str | int | float | None]:
+    """Serialize the fields of a change to strings and numbers. Structures become JSON."""
+    values: dict[str, Any] = {name: getattr(change, name) for name in Change.__dataclass_fields__}
+    return values | {name: json.dumps(values[name]) for name in _JSON} | {"undone": int(change.undone)}
+
+
+def read_change(stored: Mapping[str, Any]) -> Change:
+    """Deserialize the fields of `stored_change`. Numbers may be strings."""
+    values: dict[str, Any] = dict(stored)
+    values |= {name: json.loads(values[name]) for name in _JSON}
+    values |= {name: float(values[name]) for name in ("at", "unsettled_until")}
+    values |= {"undone": int(values["undone"]) == 1, "number": int(values["number"])}
+    return Change(**values)
 
 
 @dataclass(frozen=True, slots=True)

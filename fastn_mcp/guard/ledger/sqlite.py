@@ -27,7 +27,9 @@ from fastn_mcp.guard.ledger.ledger import (
     Transition,
     declines_after,
     rate_free_at,
+    read_change,
     read_request,
+    stored_change,
     stored_request,
 )
 
@@ -412,14 +414,12 @@ class SqliteLedger(Ledger):
         return (int(found[0][0]), str(found[0][1])) if found else None
 
     async def begin(self, change: Change) -> bool:
-        values = {name: getattr(change, name) for name in Change.__dataclass_fields__}
-        values |= {name: json.dumps(values[name]) for name in ("arguments", "before", "sent")}
-        names = ", ".join(f":{name}" for name in values)
+        names = ", ".join(f":{name}" for name in Change.__dataclass_fields__)
         begun = self._execute(
             f"INSERT INTO changes ({_OF_A_CHANGE}) SELECT {names} WHERE NOT EXISTS (SELECT 1 FROM changes"  # noqa: S608
             f" WHERE :batch != '' AND batch = :batch AND number = :number AND outcome IN {_FINAL})"
             " RETURNING 1",
-            values,
+            stored_change(change),
         )
         self._execute("DELETE FROM changes WHERE at < ?", (change.at - _KEPT,))
         return bool(begun)
@@ -449,10 +449,7 @@ class SqliteLedger(Ledger):
 
     def _changes(self, where: str, *values: object) -> Iterator[Change]:
         for row in self._execute(f"SELECT {_OF_A_CHANGE} FROM changes {where}", values):  # noqa: S608
-            fields: dict[str, Any] = dict(zip(Change.__dataclass_fields__, row, strict=True))
-            fields |= {name: json.loads(fields[name]) for name in ("arguments", "before", "sent")}
-            fields["undone"] = bool(fields["undone"])
-            yield Change(**fields)
+            yield read_change(dict(zip(Change.__dataclass_fields__, row, strict=True)))
 
     async def claim(self, change: str) -> bool:
         claim = "UPDATE changes SET undone = 1 WHERE id = ? AND undone = 0 RETURNING 1"

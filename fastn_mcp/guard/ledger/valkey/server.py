@@ -288,14 +288,6 @@ class Server:
         return self._client
 
 
-class LedgerPart:
-    """What one ledger on the server keeps of one kind. The parts are combined in `ValkeyLedger`."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._revision = server.key("revision")
-
-
 async def _evaluated(script: str, rest: Sequence[str | float], send: Callable[..., Awaitable[Any]]) -> Any:
     text, digest = _script(script)
     try:
