@@ -57,6 +57,10 @@ class System:
     """Open a span of a kind (`execute_tool`, `guard`, `ask`, `fastn`, `http` or `wait`) with a subject and the facts
     known at the start. The code inside adds further facts."""
 
+    def timestamp(self) -> float:
+        """Return the current time in Unix seconds."""
+        return self.now().timestamp()
+
 
 def unread_bytes(descriptor: int) -> int:
     """Return the unread bytes of a pipe or the unreceived bytes of a socket. Always 0 outside Linux."""

@@ -288,7 +288,8 @@ class _History:
         if entry["event"] == AuditEvent.DECLINED.value:
             self._declines.setdefault(principal, []).append(_time(entry))
         elif entry["event"] == AuditEvent.INTENT.value:
-            self._spent[self.policy.period(_time(entry)), _effect(entry)] += 1
+            if (rules := self.policy.rules) is not None:
+                self._spent[rules.period(_time(entry)), _effect(entry)] += 1
             if entry.get("consent") != "policy":
                 self._declines.pop(principal, None)  # a person approved
 
@@ -303,7 +304,7 @@ class _History:
             effect,
             now,
             target=None if call.target is None else FastnObject.model_validate({"id": call.target}),
-            spent={effect: self._spent[self.policy.period(now), effect]},
+            spent={period: self._spent[period, effect] for period in self.policy.budgets(effect, now)},
             declines=len(declines) if resting else 0,
             declined_at=last if resting else None,
         )

@@ -50,6 +50,8 @@ _MOST_DESCRIBED = 10
 _DESCRIBING = 10.0
 """Maximum time for reading them in seconds."""
 
+_ANY_NUMBER = 1 << 31
+
 _MOST = 1000
 """Sessions that are remembered. The least recently updated one is dropped first."""
 
@@ -242,7 +244,7 @@ def _of_a_list(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -> E
 
 
 class Evaluator:
-    """Evaluates calls on one account; `account` is its display name.
+    """Evaluates calls on one account, and counts them against their budgets; `account` is its display name.
 
     `read` sends read calls only. `owns` tests whether an API key's record is that of the key this server uses.
     `bound` is an opaque identifier of that key and of the host it is sent to.
@@ -319,8 +321,8 @@ class Evaluator:
                 raise
             if (permit := one.verdict.permit) is not None:
                 ahead[permit.budget, PLANNED] += 1
-            for _, period in self.limits(one.effect, principal):
-                ahead[one.effect.value, period] += 1
+            for period in self.policy.budgets(one.effect, self._system.now()):
+                ahead[one.effect.value, self.period(period, principal)] += 1
         return _of_a_list(batch, self.batch_id(batch, principal), found)
 
     async def evaluate_call(
@@ -436,26 +438,9 @@ class Evaluator:
             facts=facts,
         )
 
-    def now(self) -> float:
-        """Return the current time in Unix seconds."""
-        return self._system.now().timestamp()
-
-    def limits(self, effect: Effect, principal: str) -> list[tuple[int, str]]:
-        """Return the limit and period of each budget that a call of this effect counts against."""
-        of = (
-            (self.policy.limit(effect), self.period(principal)),
-            (self.policy.run_limit(effect), self.run_period(principal)),
-        )
-        return [(limit, period) for limit, period in of if limit is not None]
-
-    def period(self, principal: str) -> str:
-        """Return the current budget period of a caller on this account."""
-        period = self.policy.period(self._system.now())
-        return self.run_period(principal) if period == "run" else f"{period} {principal} {self.bound_account}"
-
-    def run_period(self, principal: str) -> str:
-        """Return the period that lasts for this run, of a caller on this account."""
-        return f"run {self._run} {principal} {self.bound_account}"
+    def period(self, period: str, principal: str) -> str:
+        """Return the ledger's name for a period of `Policy.budgets`, of a caller on this account."""
+        return f"{f'run {self._run}' if period == 'run' else period} {principal} {self.bound_account}"
 
     def destroy_budget(self, principal: str) -> str:
         """Return the name of the budget for `destroy_rate`."""
@@ -465,14 +450,10 @@ class Evaluator:
         """Return the mode, the remaining budgets and plan entries, and the caller's requests that have not expired."""
         policy, budgets, entries = self.policy, list[JsonValue](), list[JsonValue]()
         for effect in Effect:
-            per = "run" if policy.period(self._system.now()) == "run" else "day"
-            for limit, period, of in (
-                (policy.limit(effect), self.period(principal), per),
-                (policy.run_limit(effect), self.run_period(principal), "run"),
-            ):
-                if limit is not None:
-                    used = await self._ledger.spent(effect.value, period)
-                    budgets.append({"effect": effect.value, "per": of, "left": max(0, limit - used), "of": limit})
+            for period, limit in policy.budgets(effect, self._system.now()).items():
+                used = await self._ledger.spent(effect.value, self.period(period, principal))
+                per = "run" if period == "run" else "day"
+                budgets.append({"effect": effect.value, "per": per, "left": max(0, limit - used), "of": limit})
         if policy.destroy_rate is not None and (used := await self._destroyed(principal)):
             most, seconds = policy.destroy_rate
             per = f"{seconds / 60:g} minutes"
@@ -485,11 +466,12 @@ class Evaluator:
             found["budgets"] = budgets
         if entries:
             found["plan"] = entries
-        waiting, decided = await self._ledger.waiting(self.now()), await self._ledger.decided(_DECIDED)
+        waiting, decided = await self._ledger.waiting(self._system.timestamp()), await self._ledger.decided(_DECIDED)
         return found | self._requests("waiting", waiting, principal) | self._requests("decided", decided, principal)
 
     def _requests(self, name: str, requests: Iterable[ApprovalRequest], principal: str) -> dict[str, JsonValue]:
         """Return those of a caller that have not expired, if any, without the ids that decide them."""
+        now = self._system.timestamp()
         rows: list[JsonValue] = [
             {
                 "tool": request.tool,
@@ -498,7 +480,7 @@ class Evaluator:
                 **({} if request.state is RequestState.OPEN else {"state": request.state.value}),
             }
             for request in requests
-            if (request.principal, request.account) == (principal, self.bound_account) and request.expires > self.now()
+            if (request.principal, request.account) == (principal, self.bound_account) and request.expires > now
         ]
         return {name: rows} if rows else {}
 
@@ -521,10 +503,10 @@ class Evaluator:
         declines, last = await self._ledger.declines(holder(principal, self.bound_account))
         _, rest = self.policy.breaker
         resting = declines if now.timestamp() - last < rest else 0
-        limited = self.policy.limit(effect) is not None
-        spent = {effect: await self._spent(effect.value, self.period(principal), ahead)} if limited else {}
-        in_run = self.policy.run_limit(effect) is not None
-        run = {effect: await self._spent(effect.value, self.run_period(principal), ahead)} if in_run else {}
+        spent = {
+            period: await self._spent(effect.value, self.period(period, principal), ahead)
+            for period in self.policy.budgets(effect, now)
+        }
         declined_at = datetime.fromtimestamp(last, UTC) if resting else None
         permit, used_up = await self._permit(call, now, ahead)
         return Situation(
@@ -532,7 +514,6 @@ class Evaluator:
             effect,
             now,
             spent=spent,
-            spent_in_run=run,
             declines=resting,
             declined_at=declined_at,
             permit=permit,
@@ -545,7 +526,7 @@ class Evaluator:
         if self.policy.destroy_rate is None:
             return 0
         _, seconds = self.policy.destroy_rate
-        return len(await self._ledger.rate_uses(self.destroy_budget(principal), seconds, self.now()))
+        return len(await self._ledger.rate_uses(self.destroy_budget(principal), seconds, self._system.timestamp()))
 
     async def _spent(self, budget: str, period: str, ahead: Ahead) -> int:
         return await self._ledger.spent(budget, period) + ahead.get((budget, period), 0)
@@ -559,27 +540,16 @@ class Evaluator:
             used_up = permit
         return None, used_up
 
-
-_ANY_NUMBER = 1 << 31
-
-
-class BudgetCheck:
-    """Counts the calls on one account against their budgets."""
-
-    def __init__(self, judge: Evaluator, ledger: Ledger) -> None:
-        self._judge = judge
-        self._ledger = ledger
-
     async def allow(self, current: CallEvaluation, principal: str) -> str:
         """Count an allowed call and return `policy` or `plan`. Raises a `Refused` if denied or a budget is used up."""
         call, verdict = current.call, current.verdict
         if verdict.decision is not Decision.ALLOW:
-            raise self._judge.refused(call, verdict)
+            raise self.refused(call, verdict)
         if verdict.permit is not None and not await self._ledger.spend(
             verdict.permit.budget, PLANNED, verdict.permit.count
         ):
             used_up = PolicyDecision(Decision.DENY, verdict.rule, "All calls of this plan entry are used.")
-            raise self._judge.refused(call, used_up)
+            raise self.refused(call, used_up)
         await self.spend(current.effect, principal, is_counted=verdict.permit is not None)
         return "policy" if verdict.permit is None else "plan"
 
@@ -590,10 +560,10 @@ class BudgetCheck:
         """
         if not is_counted:
             await self.spend_rate(effect, principal)
-        for limit, period in self._judge.limits(effect, principal):
+        for period, limit in self.policy.budgets(effect, self._system.now()).items():
             # Spending beyond its budget needs approval rather than being refused: count approved calls without limit.
             most = _ANY_NUMBER if effect is Effect.SPEND else limit
-            if not await self._ledger.spend(effect.value, period, most):
+            if not await self._ledger.spend(effect.value, self.period(period, principal), most):
                 raise Refused(
                     f"The budget of {limit} calls that {effect.value} is used up.",
                     "A person can raise it in the policy.",
@@ -601,11 +571,11 @@ class BudgetCheck:
 
     async def spend_rate(self, effect: Effect, principal: str, *, is_check: bool = False) -> None:
         """Count an approval for `destroy_rate`, or only check the rate. Raises a `Refused` that says when to retry."""
-        rate = self._judge.policy.destroy_rate
+        rate = self.policy.destroy_rate
         if effect is not Effect.DESTROY or rate is None:
             return
-        (most, seconds), now = rate, self._judge.now()
-        budget = self._judge.destroy_budget(principal)
+        (most, seconds), now = rate, self._system.timestamp()
+        budget = self.destroy_budget(principal)
         if is_check:
             free = rate_free_at(await self._ledger.rate_uses(budget, seconds, now), most, seconds)
         else:

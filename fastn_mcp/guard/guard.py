@@ -22,7 +22,7 @@ from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.audit.log import Unwritten
 from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.changes import MADE, Batch, BatchResult, Done, NotDone
-from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation, Evaluation, Evaluator
+from fastn_mcp.guard.evaluation import CallEvaluation, Evaluation, Evaluator
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.ledger.ledger import Ledger
@@ -59,10 +59,7 @@ class Guard:
         self._typed = typed
         self._delivery = delivery
         self._system = system
-        lifetime, budgets = evaluator.policy.approval_lifetime, BudgetCheck(evaluator, ledger)
-        self._approvals = ApprovalFlow(
-            evaluator.bound_account, ledger, recorder, system, out_of_band, typed, budgets, lifetime, evaluator.describe
-        )
+        self._approvals = ApprovalFlow(evaluator, ledger, recorder, system, out_of_band, typed)
         self.decisions = DecisionWait(ledger, system)
         self.directory = Directory(system)
 
@@ -70,7 +67,7 @@ class Guard:
         self, batch: Batch, caller: Caller, report: Report = no_progress
     ) -> BatchResult | PendingForm | PendingApproval:
         """Send the permitted calls, or return the open approval request. Raises if no call was attempted."""
-        began = self._now()
+        began = self._system.timestamp()
         with self._span(batch.tool) as said, self._fail_closed(batch.tool, caller):
             execution = await self._resume(batch, caller)
             if len(execution.results) == len(batch.calls):
@@ -202,15 +199,12 @@ class Guard:
     async def _decided(self, waiting: PendingApproval, began: float, caller: Caller, report: Report) -> bool:
         """Wait until people have decided about a request, for as long as a call that `began` then may wait."""
         until = min(began + self._evaluator.policy.approval_wait, waiting.until)
-        if self._now() >= until:
+        if self._system.timestamp() >= until:
             return False
         await report("Waiting for a person to decide", 0, None)
         wait = partial(self.decisions.decided, waiting.request, until)
         async with caller.waiting():
             return await (caller.link(waiting, wait) if caller.link is not None and waiting.needs_link else wait())
-
-    def _now(self) -> float:
-        return self._system.now().timestamp()
 
     async def _evaluate(
         self, batch: Batch, caller: Caller, skip: Collection[int], said: SpanFacts, *, reads: bool = False

@@ -113,11 +113,11 @@ class ChangeJournal:
         with anyio.move_on_after(_NOTICED):
             for ended in [ended for of, ended in self._sending.values() if of == digest]:
                 await ended.wait()
-        if self._lost.get(digest, 0.0) > self._now():
+        if self._lost.get(digest, 0.0) > self._system.timestamp():
             return _UNKNOWN
         open_ = await self._unsettled(digest)
         # A response written less than _NOTICED ago may still be in transit: wait to learn whether it arrived.
-        wait = max(open_.values(), default=0.0) - UNSETTLED + _NOTICED - self._now()
+        wait = max(open_.values(), default=0.0) - UNSETTLED + _NOTICED - self._system.timestamp()
         if wait > 0:
             await self._system.sleep(min(wait, _NOTICED))
             open_ = {id_: until for id_, until in (await self._unsettled(digest)).items() if id_ in open_}
@@ -127,12 +127,12 @@ class ChangeJournal:
         if last is None or last.outcome not in _MADE:
             return _UNKNOWN
         made = f"{last.id}, {last.target}" if last.target else last.id
-        ago = counted(max(0, round(self._now() - last.at)), "second")
+        ago = counted(max(0, round(self._system.timestamp() - last.at)), "second")
         return f"The same call was made {ago} ago and was done ({made}); you may not have the response."
 
     async def _unsettled(self, digest: str) -> dict[str, float]:
         sending = set(self._sending)
-        found = await self.journal.unsettled(digest, self._now())
+        found = await self.journal.unsettled(digest, self._system.timestamp())
         return {id_: until for id_, until in found.items() if id_ not in sending | self._sending.keys()}
 
     async def begin(self, approved: "ApprovedCall", read: Send, deadline: float = 0.0) -> Change:
@@ -146,7 +146,7 @@ class ChangeJournal:
         if target is None and call.target is not None:
             target = await _read(call, read)
         label = current.name or await read_label(call, target, read)
-        now, is_idempotent = self._now(), call.route.method in _IDEMPOTENT
+        now, is_idempotent = self._system.timestamp(), call.route.method in _IDEMPOTENT
         change = Change(
             id=f"chg_{self._system.token()}",
             principal=approved.principal,
@@ -192,7 +192,7 @@ class ChangeJournal:
         ended = replace(change, outcome=outcome, target=target, sent=shown)
         response = delivery.get() if outcome in _MADE and change.call else None
         is_unsettled = bool(change.call) and (outcome in PERHAPS_MADE or response is not None)
-        now = self._now()
+        now = self._system.timestamp()
         ended = replace(ended, unsettled_until=now + UNSETTLED if is_unsettled else 0.0)
         if outcome in PERHAPS_MADE:
             self._lost = {call: until for call, until in self._lost.items() if until > now}
@@ -214,9 +214,6 @@ class ChangeJournal:
             await self.journal.settle(replace(change, unsettled_until=0.0))
         except Exception:
             log.exception("the delivery of %s could not be journalled", change.id)
-
-    def _now(self) -> float:
-        return self._system.now().timestamp()
 
     def _sent(self, change: Change) -> None:
         _, ended = self._sending.pop(change.id)

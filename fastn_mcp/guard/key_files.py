@@ -104,13 +104,13 @@ class TypedSecrets:
     async def keep(self, request: ApprovalRequest, value: JsonValue) -> None:
         """Keep the argument that was typed for the one use of the request's approval, as long as that is valid."""
         sealed = self._seal().close(_purpose(request.id), [value])  # a list, since it may be None
-        await self._ledger.keep_sealed(request.id, sealed, request.expires, self._system.now().timestamp())
+        await self._ledger.keep_sealed(request.id, sealed, request.expires, self._system.timestamp())
 
     async def fill(self, call: C, typed: TypedArgument | None, request: str | None) -> C:
         """Return the call with what was typed for this request. Raises `Refused` if a person still has to type it."""
         if typed is None:
             return call
-        kept, now = None, self._system.now().timestamp()
+        kept, now = None, self._system.timestamp()
         if request is not None and (sealed := await self._ledger.take_sealed(request, now)) is not None:
             kept = self._seal().open(_purpose(request), sealed, _LONGEST)
         if not isinstance(kept, list):

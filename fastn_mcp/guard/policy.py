@@ -83,10 +83,8 @@ class Situation:
     """Number of other resources that use the target."""
     own_key: bool = False
     """Whether the call would revoke the key that this server uses."""
-    spent: Mapping[Effect, int] = field(default_factory=dict[Effect, int])
-    """Calls of each effect since the start of the budget period."""
-    spent_in_run: Mapping[Effect, int] = field(default_factory=dict[Effect, int])
-    """Calls of each effect since this process started."""
+    spent: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Calls of its effect, by budget period (`Policy.budgets`)."""
     declines: int = 0
     """Consecutive declines within the breaker's period."""
     declined_at: datetime | None = None
@@ -160,17 +158,9 @@ class Policy:
             return None
         return self.rules.destroy_rate if self.rules else DESTROY_RATE
 
-    def limit(self, effect: Effect) -> int | None:
-        """Return the number of calls of an effect allowed per period; None if unlimited."""
-        return self.rules.budget.get(effect) if self.rules else None
-
-    def run_limit(self, effect: Effect) -> int | None:
-        """Return the number of calls of an effect allowed per run, in addition to `limit`; None if unlimited."""
-        return self.rules.run_budget.get(effect) if self.rules else None
-
-    def period(self, now: datetime) -> str:
-        """Return the budget period of `now`: a UTC day such as 2026-03-29, or `run`."""
-        return "run" if self.rules and self.rules.per == "run" else now.astimezone(UTC).strftime("%Y-%m-%d")
+    def budgets(self, effect: Effect, now: datetime) -> Mapping[str, int]:
+        """Return how many calls of an effect each period allows: a UTC day such as 2026-03-29, or `run`."""
+        return self.rules.budgets(effect, now) if self.rules else {}
 
     def needs_facts(self, call: Operation[Any]) -> bool:
         """Return whether the target must be read before the call can be decided."""
@@ -245,28 +235,19 @@ class Policy:
             )
         if effect is Effect.SPEND and decision is Decision.CONFIRM and self.mode in ("guarded", "unattended"):
             # Spending within a configured budget needs no approval.
-            inside = self._left(situation) > 0
+            inside = self._left(situation) is not None
             return PolicyDecision(
                 Decision.ALLOW if inside else decision, f"{rule}, {'inside' if inside else 'no'} budget"
             )
         return PolicyDecision(decision, rule)
 
-    def _left(self, situation: Situation) -> int:
-        """Return how many calls of this effect the budgets still allow; 0 without a budget."""
-        left = [left for left, _, _ in self._budgets(situation)]
-        return max(0, min(left, default=0))
-
-    def _budgets(self, situation: Situation) -> list[tuple[int, int, str]]:
-        """Return the remainder, limit and period of each budget for the call's effect."""
-        effect = situation.effect
-        per = "in this run" if self.period(situation.now) == "run" else "today (UTC)"
-        of_the_period, of_the_run = self.limit(effect), self.run_limit(effect)
-        found: list[tuple[int, int, str]] = []
-        if of_the_period is not None:
-            found.append((of_the_period - situation.spent.get(effect, 0), of_the_period, per))
-        if of_the_run is not None:
-            found.append((of_the_run - situation.spent_in_run.get(effect, 0), of_the_run, "in this run"))
-        return found
+    def _left(self, situation: Situation) -> tuple[int, int, str] | None:
+        """Return how many calls the budgets still allow, with the limit and period in words; None if there are none."""
+        found = [
+            (limit - situation.spent.get(period, 0), limit, "in this run" if period == "run" else "today (UTC)")
+            for period, limit in self.budgets(situation.effect, situation.now).items()
+        ]
+        return min(found) if found and min(found)[0] > 0 else None
 
     def _with_budget_left(self, verdict: PolicyDecision, situation: Situation) -> PolicyDecision:
         if verdict.decision is Decision.DENY:
@@ -276,8 +257,8 @@ class Policy:
             left = f"{max(0, most - situation.destroyed)} of {most} approvals that destroy are left"
             said = f"{verdict.reason} {left} in {seconds / 60:g} minutes."
             verdict = replace(verdict, reason=said.strip())
-        if self._left(situation) == 0:
+        if (found := self._left(situation)) is None:
             return verdict  # there is no budget, the file itself reports it used up, or nothing uses it
-        left, limit, per = min(self._budgets(situation))
+        left, limit, per = found
         said = f"{left} of {limit} {situation.effect.value} calls are left {per}."
         return replace(verdict, reason=f"{verdict.reason} {said}".strip())

@@ -26,12 +26,16 @@ class Seal:
         self._system = system
 
     def close(self, purpose: str, value: Any) -> str:
-        return self._fernet(purpose).encrypt_at_time(to_json(value), self._now()).decode()
+        return self._fernet(purpose).encrypt_at_time(to_json(value), int(self._system.timestamp())).decode()
 
     def open(self, purpose: str, sealed: str | None, seconds: float) -> Any:
         """Return the value sealed for this purpose within the last `seconds`, or None."""
         try:
-            return from_json(self._fernet(purpose).decrypt_at_time((sealed or "").encode(), int(seconds), self._now()))
+            return from_json(
+                self._fernet(purpose).decrypt_at_time(
+                    (sealed or "").encode(), int(seconds), int(self._system.timestamp())
+                )
+            )
         except (InvalidToken, ValueError):
             return None
 
@@ -52,9 +56,6 @@ class Seal:
     def _fernet(self, purpose: str) -> MultiFernet:
         keys = [base64.urlsafe_b64encode(_derive(secret, purpose)) for secret in self._secrets]
         return MultiFernet([Fernet(key) for key in keys])
-
-    def _now(self) -> int:
-        return int(self._system.now().timestamp())
 
 
 def _sign(secret: bytes, session: str, form: str, nonce: str) -> str:

@@ -28,7 +28,7 @@ from fastn_mcp.guard.approval.request import (
 )
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation
+from fastn_mcp.guard.evaluation import CallEvaluation
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, ShownCall
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
@@ -425,7 +425,7 @@ async def test_what_needs_no_facts_is_sent_only_where_the_policy_allows_it(tmp_p
     assert len(world.changes) == int(decision is Decision.ALLOW)
     confirm = CallEvaluation(call, "", Effect.WRITE, PolicyDecision(Decision.CONFIRM, "r"))
     with pytest.raises(Refused):
-        await BudgetCheck(world.judge(), world.ledger).allow(confirm, "local")
+        await world.judge().allow(confirm, "local")
 
 
 async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:

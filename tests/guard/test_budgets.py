@@ -15,7 +15,7 @@ from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Decline
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.evaluation import BudgetCheck, Evaluator
+from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.catalog import BY_NAME, parse
@@ -79,7 +79,7 @@ async def test_no_more_calls_are_sent_than_a_budget_has_however_they_were_judged
 ) -> None:
     """Ours: of calls that are judged at the same time, too. Beyond its budget, spending was approved by a person."""
     world = limited(tmp_path, "[budget]\nwrite = 2\nspend = 1\n[budget.run]\nexternal = 1\n")
-    allowing, sent = BudgetCheck(world.judge(), world.ledger), 0
+    allowing, sent = world.judge(), 0
     with suppress(Refused):
         while sent < 9:
             await allowing.spend(effect, "local")
@@ -87,9 +87,20 @@ async def test_no_more_calls_are_sent_than_a_budget_has_however_they_were_judged
     assert sent == most
 
 
+async def test_two_budgets_for_one_run_count_a_call_once(tmp_path: Path) -> None:
+    """Ours: with `per = "run"` both have the same period, and the smaller applies."""
+    world = limited(tmp_path, '[budget]\nper = "run"\nwrite = 3\n[budget.run]\nwrite = 4\n')
+    allowing, sent = world.judge(), 0
+    with suppress(Refused):
+        while sent < 9:
+            await allowing.spend(Effect.WRITE, "local")
+            sent += 1
+    assert sent == 3
+
+
 async def test_a_run_that_has_a_name_is_one_run_in_every_process(tmp_path: Path) -> None:
     first, second = (limited(tmp_path, "").judge() for _ in range(2))
-    assert first.run_period("local") != second.run_period("local")
+    assert first.period("run", "local") != second.period("run", "local")
     world = limited(tmp_path, "")
     named = [
         Evaluator(
@@ -97,7 +108,7 @@ async def test_a_run_that_has_a_name_is_one_run_in_every_process(tmp_path: Path)
         )
         for run in ("nightly", "nightly", "weekly")
     ]
-    periods = [judge.run_period("local") for judge in named]
+    periods = [judge.period("run", "local") for judge in named]
     assert periods[0] == periods[1] != periods[2]
 
 

@@ -232,7 +232,7 @@ def test_used_up_budget_is_named_with_its_line(file: Path) -> None:
     file.write_text("[budget]\nwrite = 0\n")
     file.chmod(0o600)
     verdict = Policy("guarded", load_rules(file)).decide(
-        Situation(CreateCustomer(name="A"), Effect.WRITE, datetime(2026, 11, 26, tzinfo=UTC), spent={Effect.WRITE: 0})
+        Situation(CreateCustomer(name="A"), Effect.WRITE, datetime(2026, 11, 26, tzinfo=UTC))
     )
     assert verdict.rule == "policy.toml line 1: budget"
 
@@ -283,9 +283,10 @@ def test_an_empty_file_changes_nothing(file: Path) -> None:
     rules = load_rules(file)
     policy = Policy("guarded", rules)
     assert policy.breaker == Policy("guarded").breaker
-    assert all(policy.limit(effect) is None for effect in Effect)
+    assert not any(policy.budgets(effect, datetime.now(UTC)) for effect in Effect)
     assert all(rules.default(effect, live=live) is None for effect in Effect for live in (True, False))
-    assert policy.period(datetime(2026, 3, 29, 23, 30, tzinfo=UTC)) == "2026-03-29"
+    assert rules.period(datetime(2026, 3, 29, 23, 30, tzinfo=UTC)) == "2026-03-29"
+    assert rules.period(datetime.fromisoformat("2026-03-29T23:30:00-05:00")) == "2026-03-30"
 
 
 def test_the_digest_is_of_every_byte(file: Path) -> None:
@@ -301,8 +302,19 @@ def test_a_part_of_the_breaker_keeps_the_other_default(file: Path) -> None:
     file.write_text('[breaker]\nrest = "90s"\n[budget]\nper = "run"\nwrite = 0')
     policy = Policy("guarded", load_rules(file))
     assert policy.breaker == (5, 90.0)
-    assert policy.limit(Effect.WRITE) == 0
-    assert policy.period(datetime(2026, 3, 29, tzinfo=UTC)) == "run"
+    assert policy.budgets(Effect.WRITE, datetime(2026, 3, 29, tzinfo=UTC)) == {"run": 0}
+
+
+def test_of_two_budgets_for_one_run_the_smaller_applies(file: Path) -> None:
+    """Ours: with `per = "run"` both count the same calls, each once."""
+    now = datetime(2026, 3, 29, tzinfo=UTC)
+    file.write_text('[budget]\nper = "run"\nwrite = 5\nspend = 1\n[budget.run]\nwrite = 9\nspend = 0\naccess = 3\n')
+    rules = load_rules(file)
+    assert rules.budgets(Effect.WRITE, now) == {"run": 5}
+    assert rules.budgets(Effect.SPEND, now) == {"run": 0}
+    assert rules.budgets(Effect.ACCESS, now) == {"run": 3}
+    file.write_text(file.read_text().replace('per = "run"', ""))
+    assert load_rules(file).budgets(Effect.WRITE, now) == {"2026-03-29": 5, "run": 9}
 
 
 @pytest.mark.parametrize(

@@ -123,11 +123,10 @@ def test_the_breaker_says_the_latest_moment_where_the_last_decline_is_not_known(
     assert "09:10:00 UTC at the latest" in verdict.reason
 
 
-def test_without_a_file_there_is_no_budget_a_day_is_the_period_and_the_breaker_has_its_defaults() -> None:
+def test_without_a_file_there_is_no_budget_and_the_breaker_has_its_defaults() -> None:
     """Ours."""
     policy = Policy()
-    assert all(policy.limit(effect) is None for effect in Effect)
-    assert policy.period(datetime.fromisoformat("2026-03-29T23:30:00-05:00")) == "2026-03-30"
+    assert not any(policy.budgets(effect, NOW) for effect in Effect)
     assert policy.breaker == (5, 600.0)
 
 

@@ -29,6 +29,7 @@ from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, RunWorkflow
 
 NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)  # a Wednesday
+TODAY = "2026-11-25"
 Call = Operation[Any]
 Judge = Callable[..., PolicyDecision]
 
@@ -409,14 +410,14 @@ def test_closed_windows_name_the_one_that_opens_first(judge: Judge) -> None:
 def test_a_budget_that_is_used_up_denies_and_one_that_is_not_says_what_is_left(judge: Judge) -> None:
     """Ours."""
     text, call = "[budget]\ndestroy = 3", DeleteTrigger(trigger_id="t")
-    inside = judge(text, call, spent={Effect.DESTROY: 2})
+    inside = judge(text, call, spent={TODAY: 2})
     assert inside.decision is Decision.TYPED
     assert inside.reason == "1 of 3 destroy calls are left today (UTC)."
-    used_up = judge(text, call, spent={Effect.DESTROY: 3, Effect.WRITE: 0})
+    used_up = judge(text, call, spent={TODAY: 3, "run": 0})
     assert used_up.decision is Decision.DENY
     assert used_up.rule == "policy.toml line 1: budget"
     assert used_up.reason == "The budget is used up: 0 of 3 destroy calls left until 2026-11-26 00:00 UTC."
-    assert judge(text, CreateCustomer(name="A"), spent={Effect.DESTROY: 3}).decision is Decision.ALLOW
+    assert judge(text, CreateCustomer(name="A"), spent={TODAY: 3}).decision is Decision.ALLOW
 
 
 @pytest.mark.parametrize("table", ["budget", "budget.run"])
@@ -436,7 +437,7 @@ def test_spending_is_free_inside_its_budget_and_asked_beyond_it(
     judge: Judge, mode: Mode, spent: int, decision: str
 ) -> None:
     """Ours."""
-    verdict = judge("[budget]\nspend = 10", AiChat(message="m"), mode, spent={Effect.SPEND: spent})
+    verdict = judge("[budget]\nspend = 10", AiChat(message="m"), mode, spent={TODAY: spent})
     assert verdict.decision.value == decision
 
 
@@ -450,7 +451,7 @@ def test_a_budget_for_one_run_says_so(judge: Judge) -> None:
     """Ours."""
     text, call = '[budget]\nwrite = 1\nper = "run"', CreateCustomer(name="A")
     assert judge(text, call).reason == "1 of 1 write calls are left in this run."
-    assert "left in this run." in judge(text, call, spent={Effect.WRITE: 1}).reason
+    assert "left in this run." in judge(text, call, spent={"run": 1}).reason
 
 
 def test_the_breaker_of_the_file_replaces_the_default(judge: Judge) -> None:
@@ -528,21 +529,21 @@ DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
             "[budget]\nspend = 3",
             "guarded",
             CHAT,
-            {"spent": {Effect.SPEND: 1}},
+            {"spent": {TODAY: 1}},
             ("allow", "mode guarded: spend, inside budget", "2 of 3 spend calls are left today (UTC)."),
         ),
         (
             "[budget.run]\nspend = 3",
             "guarded",
             CHAT,
-            {"spent_in_run": {Effect.SPEND: 2}},
+            {"spent": {"run": 2}},
             ("allow", "mode guarded: spend, inside budget", "1 of 3 spend calls are left in this run."),
         ),
         (
             "[budget]\nspend = 9\n[budget.run]\nspend = 2",
             "guarded",
             CHAT,
-            {"spent": {Effect.SPEND: 8}, "spent_in_run": {Effect.SPEND: 2}},
+            {"spent": {TODAY: 8, "run": 2}},
             (
                 "confirm",
                 "policy.toml line 1: budget",
@@ -553,7 +554,7 @@ DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
             "[budget]\ndestroy = 9",
             "guarded",
             DELETION,
-            {"dependents": 0, "spent": {Effect.DESTROY: 2}},
+            {"dependents": 0, "spent": {TODAY: 2}},
             (
                 "confirm",
                 "mode guarded: destroy, nothing depends on it",
@@ -571,7 +572,7 @@ DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
             "[budget]\nwrite = 1",
             "auto",
             CreateCustomer(name="A"),
-            {"spent": {Effect.WRITE: 2}},
+            {"spent": {TODAY: 2}},
             (
                 "deny",
                 "policy.toml line 1: budget",
@@ -596,7 +597,7 @@ DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
             "[budget]\nwrite = 9\n[budget.run]\nwrite = 4",
             "guarded",
             CreateCustomer(name="A"),
-            {"spent": {Effect.WRITE: 8}, "spent_in_run": {Effect.WRITE: 2}},
+            {"spent": {TODAY: 8, "run": 2}},
             ("allow", "mode guarded: write", "1 of 9 write calls are left today (UTC)."),
         ),
         (
@@ -624,7 +625,7 @@ DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
             '[budget]\nwrite = 1\nper = "run"',
             "auto",
             CreateCustomer(name="A"),
-            {"spent": {Effect.WRITE: 1}},
+            {"spent": {"run": 1}},
             (
                 "deny",
                 "policy.toml line 1: budget",
@@ -645,11 +646,11 @@ def test_days_and_times_are_those_of_utc_wherever_the_machine_is(judge: Judge, m
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "Pacific/Kiritimati")  # UTC+14
         time.tzset()
-        period = Policy().period(NOW.replace(hour=12))
         rests = judge("", CreateCustomer(name="A"), declines=5).reason
-        used_up = judge("[budget]\nwrite = 0", CreateCustomer(name="A"), now=NOW.replace(hour=12)).reason
+        used_up = judge(
+            "[budget]\nwrite = 1", CreateCustomer(name="A"), now=NOW.replace(hour=12), spent={TODAY: 1}
+        ).reason
     time.tzset()
-    assert period == "2026-11-25"
     assert rests.endswith("until 09:10:00 UTC at the latest.")
     assert used_up.endswith("left until 2026-11-26 00:00 UTC.")
 

@@ -13,7 +13,7 @@ from world import Clock, FormLater, FormNow, World, yes
 from fastn_mcp.errors import FastnError, Refused, TargetChanged
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch, Done
-from fastn_mcp.guard.evaluation import BudgetCheck, CallEvaluation
+from fastn_mcp.guard.evaluation import CallEvaluation
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls, would_allow
@@ -286,7 +286,7 @@ async def test_budget_that_others_used_up_meanwhile_refuses_an_allowed_call(tmp_
     """Ours: the last look is that of the ledger, when a call is counted."""
     world = ruled(tmp_path, "[budget]\nwrite = 1\n")
     current = await world.guard.evaluate(CreateCustomer(name="A"))
-    check = BudgetCheck(world.evaluator, world.ledger)
+    check = world.evaluator
     assert await check.allow(current, "local") == "policy"
     with pytest.raises(Refused) as caught:
         await check.allow(current, "local")
@@ -313,7 +313,7 @@ async def test_plan_entry_that_others_used_up_meanwhile_refuses_a_planned_call(t
     world = World(tmp_path, Policy("guarded", None, plan), clock)
     call = DeleteSecret(secret_id=str((await world.rows(ListSecrets()))[0].id))
     current = await world.guard.evaluate(call)
-    check = BudgetCheck(world.evaluator, world.ledger)
+    check = world.evaluator
     assert await check.allow(current, "local") == "plan"
     with pytest.raises(Refused) as caught:
         await check.allow(current, "local")
@@ -323,7 +323,7 @@ async def test_plan_entry_that_others_used_up_meanwhile_refuses_a_planned_call(t
     assert facts == {"rule": current.verdict.rule}
     unattended = World(tmp_path, Policy("unattended", None, plan), clock).evaluator
     with pytest.raises(Refused) as caught:
-        await BudgetCheck(unattended, world.ledger).allow(current, "local")
+        await unattended.allow(current, "local")
     assert caught.value.facts == {"rule": current.verdict.rule, "would_allow": would_allow(call)}
     # A plan's call does not count in the rate of what people approve.
     assert await world.ledger.rate_uses(world.evaluator.destroy_budget("local"), 300, clock.at.timestamp()) == []
@@ -365,7 +365,7 @@ async def test_rate_of_destroying_says_when_the_next_approval_is_free(tmp_path: 
         "Call again then. A person can change destroy_rate under [budget] in the policy file.",
         {"rule": "destroy_rate", "free_at": f"{free:%Y-%m-%dT%H:%M:%SZ}"},
     )
-    check = BudgetCheck(world.evaluator, world.ledger)
+    check = world.evaluator
     await check.spend_rate(Effect.WRITE, "local")
     with pytest.raises(Refused):
         await check.spend_rate(Effect.DESTROY, "local")
@@ -375,10 +375,10 @@ async def test_rate_of_destroying_says_when_the_next_approval_is_free(tmp_path: 
 async def test_allowance_names_the_period_of_each_budget_and_never_less_than_nothing(tmp_path: Path) -> None:
     """Ours: approved calls may go beyond the budget for spending, and a smaller budget may replace a larger one."""
     world = ruled(tmp_path, '[budget]\nper = "run"\nspend = 1\ndestroy_rate = "1 per 90s"\n[budget.run]\nwrite = 1\n')
-    check = BudgetCheck(world.evaluator, world.ledger)
+    check = world.evaluator
     for _ in range(3):
         await check.spend(Effect.SPEND, "local")
-        await world.ledger.spend("write", world.evaluator.run_period("local"), 9)
+        await world.ledger.spend("write", world.evaluator.period("run", "local"), 9)
         await world.ledger.spend_rate(world.evaluator.destroy_budget("local"), 9, 90, world.clock.at.timestamp())
     assert await world.guard.allowance("local") == {
         "mode": "guarded",

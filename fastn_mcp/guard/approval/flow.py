@@ -27,7 +27,7 @@ from fastn_mcp.guard.approval.request import (
     with_typed,
 )
 from fastn_mcp.guard.audit.recorder import Recorder, record_expired
-from fastn_mcp.guard.evaluation import ApprovedCall, BudgetCheck, CallEvaluation, Evaluation
+from fastn_mcp.guard.evaluation import ApprovedCall, CallEvaluation, Evaluation, Evaluator
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, Vote, holder
 from fastn_mcp.guard.policy import Decision
@@ -154,29 +154,21 @@ class ApprovalFlow:
 
     def __init__(
         self,
-        account: str,
+        evaluator: Evaluator,
         ledger: Ledger,
         recorder: Recorder,
         system: System,
         out_of_band: OutOfBandChannel | None,
         typed: TypedSecrets,
-        budgets: BudgetCheck,
-        lifetime: float,
-        describe: Callable[[Evaluation], Awaitable[Evaluation]],
     ) -> None:
-        """`lifetime`: seconds until a request expires. The approved call has to be made in that time.
-
-        `describe` adds to an evaluation what helps a person to decide.
-        """
-        self._account = account
-        self._lifetime = lifetime
+        self._evaluator = evaluator
+        self._account = evaluator.bound_account
+        self._lifetime = evaluator.policy.approval_lifetime
         self._ledger = ledger
         self._recorder = recorder
         self._system = system
         self._out_of_band = out_of_band
         self._typed = typed
-        self._budgets = budgets
-        self._describe = describe
 
     @property
     def notifies(self) -> bool:
@@ -188,16 +180,13 @@ class ApprovalFlow:
         """URL of the page where requests are decided, without a key; None if there is none."""
         return None if self._out_of_band is None else self._out_of_band.url
 
-    def _now(self) -> float:
-        return self._system.now().timestamp()
-
     async def obtain(self, evaluation: Evaluation, caller: Caller) -> Approval | PendingForm | PendingApproval:
         """Return the approval of these calls, or the one open request for them. Raises a `FastnError`."""
         if evaluation.verdict.decision is Decision.ALLOW:
             return Approval("policy")
         if (temporary := await self._find_temporary(evaluation, caller)) is not None:
             return Approval("scope", temporary=temporary)
-        earlier = await self._ledger.latest(evaluation.digest, self._now())
+        earlier = await self._ledger.latest(evaluation.digest, self._system.timestamp())
         if earlier is not None and earlier.used and not covers(earlier, evaluation.calls):
             earlier = None  # it covered calls that were made, or that have changed since
         if earlier is not None and earlier.used:
@@ -208,9 +197,9 @@ class ApprovalFlow:
         self, evaluation: Evaluation, caller: Caller, earlier: ApprovalRequest | None
     ) -> Approval | PendingForm | PendingApproval:
         """Open an approval request, or act on the earlier one. Raises a `FastnError` if the calls may not be made."""
-        await self._budgets.spend_rate(evaluation.effect, caller.principal, is_check=True)
+        await self._evaluator.spend_rate(evaluation.effect, caller.principal, is_check=True)
         self._check_people(evaluation)
-        await record_expired(self._ledger, self._account, self._now(), self._recorder.decided)
+        await record_expired(self._ledger, self._account, self._system.timestamp(), self._recorder.decided)
         form = caller.form
         if form is not None and form.submitted is not None:
             return await self._submitted(evaluation, caller, form, *form.submitted)
@@ -218,10 +207,12 @@ class ApprovalFlow:
         if earlier is not None and (form is None or why_not is not None or earlier.state is not RequestState.OPEN):
             return await self._earlier(earlier, evaluation, caller)
         if earlier is not None:  # the form replaces a request that is open out of band
-            await self._ledger.void(earlier.id, RequestState.STALE, self._now(), note="asked in a form instead")
+            await self._ledger.void(
+                earlier.id, RequestState.STALE, self._system.timestamp(), note="asked in a form instead"
+            )
         if form is None or why_not is not None:
             return await self._ask_out_of_band(evaluation, caller, why_not or "")
-        evaluation = await self._describe(evaluation)
+        evaluation = await self._evaluator.describe(evaluation)
         request = await self._open(self._request(evaluation, caller, out_of_band=False), evaluation)
         with self._system.span("ask", form.name, {"channel": form.name}) as said:
             given = await form.ask(question(request))
@@ -239,7 +230,7 @@ class ApprovalFlow:
         if request is None:
             return
         if not covers(request, evaluation.calls) or len(request.approvers) < request.needed:
-            await self._ledger.void(request.id, RequestState.STALE, self._now())
+            await self._ledger.void(request.id, RequestState.STALE, self._system.timestamp())
             raise _changed("Look at the preview; call again to ask anew.", {"preview": evaluation.preview.data()})
         if evaluation.batch.is_list and not request.used:
             self._recorder.agreed(evaluation.batch.tool, request, approval.by)
@@ -252,18 +243,18 @@ class ApprovalFlow:
         principal = caller.principal
         if request is not None:
             await self._use_request(request, number, current, evaluation)
-            await self._budgets.spend(current.effect, principal, is_counted=is_list)
+            await self._evaluator.spend(current.effect, principal, is_counted=is_list)
         elif approval.temporary is not None:
-            await self._budgets.spend(current.effect, principal)
+            await self._evaluator.spend(current.effect, principal)
         elif current.verdict.decision not in (Decision.ALLOW, Decision.DENY):
             raise TargetChanged(
                 f"It needs an approval now ({current.verdict.rule}), which it did not when the batch was begun.",
                 "Call the batch again: what is left of it is asked about.",
             )
         else:
-            by = await self._budgets.allow(current, principal)
+            by = await self._evaluator.allow(current, principal)
         if request is not None and approval.opens_temporary:  # after use: a repeated answer must not open another one
-            opened = temporary_approval(request, self._system.token(), self._now(), by)
+            opened = temporary_approval(request, self._system.token(), self._system.timestamp(), by)
             await self._ledger.add_temporary(opened)
         trace = None if request is None else request.trace
         of = f"{approval.reference}.{number}" if request is not None and is_list else approval.reference
@@ -274,12 +265,12 @@ class ApprovalFlow:
     ) -> None:
         if not _covers(request, number, current):
             raise _changed("Look at it; call the batch again to be asked anew about what is left.")
-        used = await self._ledger.use(request.id, number, self._now())
+        used = await self._ledger.use(request.id, number, self._system.timestamp())
         if used is None:
             raise used_up()
         # After use: a repeated approval must not be counted again. A list counts once.
         if evaluation.batch.is_list and len(used.used) == 1:
-            await self._budgets.spend_rate(evaluation.effect, request.principal)
+            await self._evaluator.spend_rate(evaluation.effect, request.principal)
 
     async def _find_temporary(self, evaluation: Evaluation, caller: Caller) -> TemporaryApproval | None:
         """Return the temporary approval that covers a call; None if the call brings a person's answer."""
@@ -287,7 +278,7 @@ class ApprovalFlow:
         if answered or evaluation.similar is None or tool.target is None:
             return None
         return await self._ledger.find_temporary(
-            caller.principal, self._account, tool.tool_name(), tool.target, evaluation.similar, self._now()
+            caller.principal, self._account, tool.tool_name(), tool.target, evaluation.similar, self._system.timestamp()
         )
 
     def _check_people(self, evaluation: Evaluation) -> None:
@@ -315,7 +306,7 @@ class ApprovalFlow:
             return "The policy requires two people to approve it. "
         if not evaluation.preview.fits_form and not form.is_terminal:
             return "Its arguments must be shown in full and are too long for a form. "
-        if await self._ledger.distrusted(holder(caller.principal, self._account), form.name, self._now()):
+        if await self._ledger.distrusted(holder(caller.principal, self._account), form.name, self._system.timestamp()):
             return "This client's form was recently answered faster than a person can read, so it is not used for now. "
         return None
 
@@ -342,7 +333,7 @@ class ApprovalFlow:
         is_stale: bool,
     ) -> Approval | PendingApproval:
         """Act on an answer from the client's form. A decision is recorded in the ledger first."""
-        by, now = form.name, self._now()
+        by, now = form.name, self._system.timestamp()
         is_quick = now - request.created < _TOO_FAST and not form.is_terminal
         if is_quick and not isinstance(answer, NoAnswer):
             answer = NoAnswer(_BY_A_PROGRAM)
@@ -375,7 +366,7 @@ class ApprovalFlow:
         is_quick: bool,
     ) -> PendingApproval:
         """Move a request that no person answered in the form to the out-of-band channel."""
-        now, why = self._now(), f"No person answered: {reason}. "
+        now, why = self._system.timestamp(), f"No person answered: {reason}. "
         if is_quick or now >= request.expires:
             await self._ledger.distrust(request.holder, form.name, now + _DISTRUST)
         same = await self._ledger.latest(evaluation.digest, now)
@@ -400,13 +391,13 @@ class ApprovalFlow:
         if request.state is RequestState.APPROVED:
             return Approval(request.by or "", request)
         if self._out_of_band is None or not covers(request, evaluation.calls):
-            await self._ledger.void(request.id, RequestState.STALE, self._now())
+            await self._ledger.void(request.id, RequestState.STALE, self._system.timestamp())
             return await self._ask_out_of_band(evaluation, caller, "The target has changed since it was asked. ")
-        evaluation = await self._describe(evaluation)
+        evaluation = await self._evaluator.describe(evaluation)
         return await self._shown(self._out_of_band, request, evaluation, "It is still waiting for an answer. ")
 
     async def _ask_out_of_band(self, evaluation: Evaluation, caller: Caller, why: str) -> PendingApproval:
-        tool, evaluation = evaluation.batch.tool.tool_name(), await self._describe(evaluation)
+        tool, evaluation = evaluation.batch.tool.tool_name(), await self._evaluator.describe(evaluation)
         if self._out_of_band is None:
             raise Refused(
                 f"{why}{tool} needs the approval of a person.",
@@ -439,7 +430,7 @@ class ApprovalFlow:
         return request
 
     def _request(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
-        now, tool, decision = self._now(), evaluation.batch.tool, evaluation.verdict.decision
+        now, tool, decision = self._system.timestamp(), evaluation.batch.tool, evaluation.verdict.decision
         is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
         preview = with_typed(evaluation.preview.stored(), evaluation.typed)
         if caller.name:

@@ -28,7 +28,7 @@ class DecisionWait:
 
     async def decided(self, request: str, until: float) -> bool:
         """Wait until a request is no longer open. Return False if it still is at `until`, in Unix seconds."""
-        while self._system.now().timestamp() < until and not self.is_leaving():
+        while self._system.timestamp() < until and not self.is_leaving():
             changed = self._changed  # before the look, so that no change is missed after it
             try:
                 found = await self._ledger.find(request)
@@ -44,7 +44,7 @@ class DecisionWait:
             return await changed.wait()
         self._is_listening = True
         try:
-            longest = min(_LONGEST, until - self._system.now().timestamp())
+            longest = min(_LONGEST, until - self._system.timestamp())
             with anyio.CancelScope() as listening:
 
                 async def sleep(seconds: float) -> None:

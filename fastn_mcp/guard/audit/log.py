@@ -303,7 +303,7 @@ class AuditFile:
         if self._keeping.days is None and self._keeping.files is None:
             return
         rotated = [file for file in log_files(self.path) if file != self.path]
-        expired = self._keeping.expired(rotated, self._system.now().timestamp())
+        expired = self._keeping.expired(rotated, self._system.timestamp())
         expired = expired if self._outbox is None else self._outbox.exported(expired)
         if not expired:
             return
@@ -414,8 +414,8 @@ class AuditFile:
         if self._begun is None:
             os.lseek(file, 0, os.SEEK_SET)
             found = _TIME.search(os.read(file, 200))
-            self._begun = self._system.now().timestamp() if found is None else _seconds(found[1].decode())
-        return self._system.now().timestamp() - self._begun >= _DAY
+            self._begun = self._system.timestamp() if found is None else _seconds(found[1].decode())
+        return self._system.timestamp() - self._begun >= _DAY
 
 
 _DAY = 86_400

@@ -146,6 +146,18 @@ class FileRules:
         own = self.live_defaults if live else self.test_defaults
         return own.get(effect) or self.defaults.get(effect)
 
+    def period(self, now: datetime) -> str:
+        """Return the period of `budget`: a UTC day such as 2026-03-29, or `run`."""
+        return "run" if self.per == "run" else now.astimezone(UTC).strftime("%Y-%m-%d")
+
+    def budgets(self, effect: Effect, now: datetime) -> dict[str, int]:
+        """Return how many calls of an effect each period allows. Of two limits for one period, the smaller applies."""
+        found: dict[str, int] = {}
+        for period, limit in ((self.period(now), self.budget.get(effect)), ("run", self.run_budget.get(effect))):
+            if limit is not None:
+                found[period] = min(limit, found.get(period, limit))
+        return found
+
     def mentions(self, call: Call) -> bool:
         """Return whether the decision on this call can depend on facts about its target."""
         acts_on_one = call.target is not None and bool(self.protected)
@@ -168,17 +180,13 @@ class FileRules:
 
     def _used_up(self, situation: Situation) -> PolicyDecision | None:
         effect = situation.effect
-        limit, until = self.budget.get(effect), f"until {_midnight(situation.now)} UTC"
-        if self.per == "run":
-            until = "in this run"
-        if limit is None or situation.spent.get(effect, 0) < limit:
-            limit, until = self.run_budget.get(effect), "in this run"
-            if limit is None or situation.spent_in_run.get(effect, 0) < limit:
-                return None
-        decision = Decision.CONFIRM if effect is Effect.SPEND else Decision.DENY
-        return PolicyDecision(
-            decision, self.budget_name, f"The budget is used up: 0 of {limit} {effect.value} calls left {until}."
-        )
+        for period, limit in self.budgets(effect, situation.now).items():
+            if situation.spent.get(period, 0) >= limit:
+                until = "in this run" if period == "run" else f"until {_midnight(situation.now)} UTC"
+                decision = Decision.CONFIRM if effect is Effect.SPEND else Decision.DENY
+                why = f"The budget is used up: 0 of {limit} {effect.value} calls left {until}."
+                return PolicyDecision(decision, self.budget_name, why)
+        return None
 
     def _closed(self, situation: Situation) -> PolicyDecision | None:
         covering = [window for window in self.windows if window.covers(situation)]
