@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from fastn_mcp.errors import AppliedUnreadable, FastnError, NotSent, Refused
+from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.fastn.targets import Call, Send, fields_sent, read_label, read_target
-from fastn_mcp.guard.changes import PERHAPS_MADE, Change, Journal
+from fastn_mcp.guard.changes import MADE, PERHAPS_MADE, Change, Journal
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import FastnObject
@@ -124,7 +124,7 @@ class ChangeJournal:
         if not open_:
             return None
         last = await self.journal.change(self.account, max(open_, key=lambda id_: open_[id_]))
-        if last is None or last.outcome not in _MADE:
+        if last is None or last.outcome not in MADE:
             return _UNKNOWN
         made = f"{last.id}, {last.target}" if last.target else last.id
         ago = counted(max(0, round(self._system.timestamp() - last.at)), "second")
@@ -190,7 +190,7 @@ class ChangeJournal:
         target = change.target or (str(made["id"]) if isinstance(made.get("id"), (str, int)) else None)
         shown = {name: made.get(name, value) for name, value in change.sent.items()}
         ended = replace(change, outcome=outcome, target=target, sent=shown)
-        response = delivery.get() if outcome in _MADE and change.call else None
+        response = delivery.get() if outcome in MADE and change.call else None
         is_unsettled = bool(change.call) and (outcome in PERHAPS_MADE or response is not None)
         now = self._system.timestamp()
         ended = replace(ended, unsettled_until=now + UNSETTLED if is_unsettled else 0.0)
@@ -219,8 +219,6 @@ class ChangeJournal:
         _, ended = self._sending.pop(change.id)
         ended.set()
 
-
-_MADE = ("done", AppliedUnreadable.outcome)
 
 _UNKNOWN = "The same call was made a few minutes ago, and its outcome is not known: it may have happened."
 

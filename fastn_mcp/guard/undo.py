@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.fastn.targets import Call, fields_sent
-from fastn_mcp.guard.changes import PERHAPS_MADE, Change
+from fastn_mcp.guard.changes import FINAL, Change
 from fastn_mcp.guard.ledger.ledger import without_issuers
 from fastn_mcp.redaction import is_redacted, redact_object, redact_row
 from fastn_mcp.tools.account import NewApiKey
@@ -17,8 +17,6 @@ from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.operation import Operation, Update
 from fastn_mcp.tools.parsing import current
 from fastn_mcp.tools.tool import FastnObject
-
-_MADE = ("done", "applied_unreadable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +120,7 @@ class NotUndoable:
 
 def undo_of(change: Change) -> Undo | NotUndoable:
     """Return the call that undoes `change`, built from its journal entry, or the reason why there is none."""
-    if change.outcome not in _MADE + PERHAPS_MADE:
+    if change.outcome not in FINAL:
         return NotUndoable(f"It was not made ({change.outcome}).")
     change = replace(change, tool=current(change.tool))
     operation, rule = BY_NAME.get(change.tool), RULES.get(change.tool)
@@ -279,26 +277,16 @@ def _arguments(
 ) -> tuple[dict[str, JsonValue], list[str]]:
     """Convert fields by Fastn's names to arguments of `operation`. Also return the names of the rejected fields."""
     names = {operation.wire(name): name for name in operation.model_fields if name not in operation.ours() | {"extra"}}
-    given: dict[str, JsonValue] = {}
-    extra: dict[str, JsonValue] = {}
+    # Null clears a field, which only `extra` can express.
+    extra = {wire: value for wire, value in values.items() if value is None or wire not in names}
+    given = {names[wire]: value for wire, value in values.items() if wire not in extra}
     refused: list[str] = []
-    for wire, value in values.items():
-        name = names.get(wire)
-        if value is None or name is None:
-            extra[wire] = value  # null clears a field, which only `extra` can express
-        elif _takes(operation, name, value):
-            given[name] = value
-        else:
-            refused.append(wire)
-    if extra:
-        given["extra"] = extra
-    return given, refused
-
-
-def _takes(operation: type[Operation[Any]], name: str, value: JsonValue) -> bool:
-    """Whether an argument accepts this value, regardless of the other arguments."""
     try:
-        operation.model_validate({name: value})
+        operation.model_validate(given)
     except ValidationError as error:
-        return all(problem["loc"][:1] != (name,) for problem in error.errors(include_url=False, include_input=False))
-    return True
+        wrong = {problem["loc"][:1] for problem in error.errors(include_url=False, include_input=False)}
+        refused = [name for name in given if (name,) in wrong]
+    taken: dict[str, JsonValue] = {name: value for name, value in given.items() if name not in refused}
+    if extra:
+        taken["extra"] = extra
+    return taken, list(map(operation.wire, refused))

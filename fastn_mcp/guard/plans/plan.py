@@ -5,14 +5,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import Any
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.policy_rules.matching import Choice
-from fastn_mcp.tools.operation import Operation
-
-Call = Operation[Any]
 
 
 @dataclass(frozen=True, slots=True)

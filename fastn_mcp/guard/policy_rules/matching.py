@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import Any, cast
 
+from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.policy import Decision, PolicyDecision, Situation
 from fastn_mcp.redaction import name_as_read
-from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect, FastnObject
-
-Call = Operation[Any]
 
 
 @dataclass(frozen=True, slots=True)

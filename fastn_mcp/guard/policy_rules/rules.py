@@ -11,8 +11,9 @@ from itertools import count
 from zoneinfo import ZoneInfo, available_timezones
 
 from fastn_mcp.errors import nearest
+from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.policy import DESTROY_RATE, Decision, PolicyDecision, Situation
-from fastn_mcp.guard.policy_rules.matching import Call, PolicyRule, Protected
+from fastn_mcp.guard.policy_rules.matching import PolicyRule, Protected
 from fastn_mcp.tools.tool import Effect
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
