@@ -146,7 +146,7 @@ class CallEvaluation:
         """Return what an approval of this call is bound to. Raises `TypeError` if nothing was read."""
         if self.preview is None:
             raise TypeError("the policy decided without a read")
-        return ShownCall(self.binding, self.preview.dependents())
+        return ShownCall(self.binding, self.preview.dependence.counts())
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,21 +379,16 @@ class Evaluator:
 
     async def describe(self, evaluation: Evaluation) -> Evaluation:
         """Add what helps to decide to the previews of the first calls. An approval is not bound to it."""
-        calls = dict(evaluation.calls)
+        calls, now = dict(evaluation.calls), self._system.now()
         with anyio.move_on_after(_DESCRIBING):
-            for number in list(calls)[:_MOST_DESCRIBED]:
-                calls[number] = await self._described(calls[number])
+            for number, one in list(calls.items())[:_MOST_DESCRIBED]:
+                if one.preview is not None and one.reads is not None:
+                    dependence = await describe_dependents(one.call, one.target, one.reads, now)
+                    outlook = await outlook_of(one.call, one.target, one.reads, now, self._around)
+                    calls[number] = replace(one, preview=one.preview.with_facts(dependence, outlook))
         if evaluation.batch.is_list:
             return _of_a_list(evaluation.batch, evaluation.id, calls)
         return _of_one(evaluation.batch, calls[1])
-
-    async def _described(self, one: CallEvaluation) -> CallEvaluation:
-        if one.preview is None or one.reads is None:
-            return one
-        now = self._system.now()
-        dependence = await describe_dependents(one.call, one.target, one.reads, now)
-        outlook = await outlook_of(one.call, one.target, one.reads, now, self._around)
-        return replace(one, preview=one.preview.with_facts(dependence, outlook))
 
     async def _costs(self) -> str:
         """Describe the credits of a message to Fastn's AI: the balance, and the price as far as it is known."""

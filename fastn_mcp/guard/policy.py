@@ -30,10 +30,9 @@ class Decision(Enum):
     FOUR_EYES = "four_eyes"
     DENY = "deny"
 
-    @property
-    def rank(self) -> int:
+    def __init__(self, _: str) -> None:
+        self.rank = len(type(self).__members__)
         """Strictness, from 0 for allow."""
-        return list(Decision).index(self)
 
 
 # The order of Effect: read, write, external, spend, access, trash, destroy.

@@ -9,10 +9,10 @@ from pydantic import JsonValue
 
 from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.fastn.dependents import Dependence
-from fastn_mcp.fastn.names import NO_NAMES, Label, Names, counted, typed_id
+from fastn_mcp.fastn.names import NO_NAMES, Names, counted, typed_id
 from fastn_mcp.fastn.outlook import Outlook
 from fastn_mcp.fastn.targets import own_label
-from fastn_mcp.guard.sentences.access import PERMISSIONS, by_power
+from fastn_mcp.guard.sentences.access import power
 from fastn_mcp.guard.sentences.catalog import describe, describe_batch, phrase
 from fastn_mcp.guard.sentences.facts import Facts, Sentences
 from fastn_mcp.guard.undo import foreseen, in_words
@@ -24,6 +24,9 @@ from fastn_mcp.tools.tool import Effect, FastnObject
 _CHANGES = 12
 _LONGEST_IN_FORM = 1500
 """Characters of a call that changes access or destroys. A longer one is decided out-of-band, not in a form."""
+
+_PERMISSIONS = ("permissions", "scopes")
+"""Arguments that hold permissions."""
 
 _NO_OUTLOOK = Outlook()
 
@@ -62,8 +65,10 @@ class Preview:
     account: str
     effect: Effect
     target: str | None
-    label: Label | None
+    name: str | None
     """Name of the target, or of the resource to be created."""
+    expected: str
+    """Text to type: the target's name, or else a short, plain part that identifies it."""
     undo: str
     """What undo restores, and what stays lost, in the words of the receipt."""
     because: str
@@ -89,25 +94,12 @@ class Preview:
         return replace(self, says=says, described=described, outlook=outlook)
 
     @property
-    def expected(self) -> str:
-        """Text to type: the target's name, or else a short, plain part that identifies it."""
-        typed = self.label.typed(self.target) if self.label else self.target and typed_id(self.target)
-        return typed or self.tool
-
-    @property
-    def name(self) -> str | None:
-        return str(self.label) if self.label else None
-
-    @property
     def fits_form(self) -> bool:
         return not self._is_whole or len(self.line()) <= _LONGEST_IN_FORM
 
     @property
     def _is_whole(self) -> bool:
         return self.effect in (Effect.ACCESS, Effect.DESTROY)
-
-    def dependents(self) -> dict[str, float | None]:
-        return self.dependence.counts()
 
     def lines(self) -> list[str]:
         """Describe the call, with each value quoted and cut; our text first. Some clients show only three rows."""
@@ -127,7 +119,7 @@ class Preview:
     def _call(self) -> str:
         limit = _WHOLE if self._is_whole else LONGEST_VALUE
         given = " ".join(
-            f"{name}={quote(value, limit, is_name=name in PERMISSIONS)}" for name, value in self.arguments.items()
+            f"{name}={quote(value, limit, is_name=name in _PERMISSIONS)}" for name, value in self.arguments.items()
         )
         return f"{self.tool} {given}".rstrip()
 
@@ -183,18 +175,21 @@ def preview(
     `undoes`: the earlier change that it undoes, for people. `typed`: what a person types with their approval.
     """
     changes, undo, label = _changes(call, target), foreseen(call, target), own_label(call, target, names)
-    pending = _pending(call, target)
+    pending, given = _pending(call, target), call.shown()
     fields = tuple((change.field, change.before, change.after) for change in changes)
-    facts = Facts(call, effect, undo, target, label, dependence, fields, pending, names, undoes, typed)
+    facts = Facts(call, given, effect, undo, target, label, dependence, fields, pending, names, undoes, typed)
     id_: object = getattr(target, "id", None) if isinstance(call, (Create, AiChat, AiBuild)) else None
+    key = call.target or (str(id_) if id_ else None)
+    expected = label.typed(key) if label else key and typed_id(key)
     return Preview(
         tool=call.tool_name(),
         says=describe(facts),
-        arguments={name: by_power(name, value) for name, value in call.shown().items()},
+        arguments={name: by_power(name, value) for name, value in given.items()},
         account=account,
         effect=effect,
-        target=call.target or (str(id_) if id_ else None),
-        label=label,
+        target=key,
+        name=str(label) if label else None,
+        expected=expected or call.tool_name(),
         undo=in_words(undo),
         because=because,
         changes=tuple(changes[:_CHANGES]),
@@ -203,6 +198,15 @@ def preview(
         pending=pending,
         facts=facts,
     )
+
+
+def by_power(name: str, value: JsonValue) -> JsonValue:
+    """Sort permissions, the most powerful first so that none hides behind harmless ones. Leave other values as is."""
+    if isinstance(value, dict):
+        return {inner: by_power(inner, found) for inner, found in value.items()}
+    if isinstance(value, list) and name in _PERMISSIONS:
+        return sorted(value, key=power)
+    return value
 
 
 def _pending(call: Operation[Any], target: FastnObject | None) -> tuple[JsonValue, ...]:
@@ -276,10 +280,6 @@ class ListPreview:
     @property
     def fits_form(self) -> bool:
         return all(shown.fits_form for shown in self.of.values())
-
-    def dependents(self) -> dict[str, float | None]:
-        """Return the dependents of each call, with the call's number before the kind."""
-        return {f"{n} {kind}": count for n, shown in self.of.items() for kind, count in shown.dependents().items()}
 
     def lines(self) -> list[str]:
         """Describe the batch, a line for each call; our text first."""

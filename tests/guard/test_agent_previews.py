@@ -94,7 +94,7 @@ async def test_sentences_say_what_reading_one_by_one_has_found(world: World) -> 
     assert "Could not be checked: workflows." in plain.says.unchecked
     assert shown.says.unchecked == ""
     assert 'Workflows "Sync HubSpot contacts' in shown.says.then
-    assert shown.dependents() == plain.dependents()
+    assert shown.dependence == plain.dependence
 
 
 def runs(world: World, count: int) -> ApplyChanges:

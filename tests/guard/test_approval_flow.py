@@ -234,7 +234,7 @@ async def test_a_temporary_approval_is_offered_and_taken_only_for_one_target_of_
     answered = form(world, does=temporary_approval)
     outcome = await world.call(call, answered)
     assert isinstance(outcome, Done)
-    assert (answered.asked[0].allows_temporary, answered.asked[0].calls) == (offered, 1)
+    assert (answered.asked[0].allows_temporary, answered.asked[0].typing) == (offered, "name")
     assert ("Approving for 15 minutes covers run_workflow on this target" in answered.asked[0].text) is offered
     assert len(await world.ledger.temporary_approvals(world.clock.at.timestamp())) == int(offered)
 
@@ -402,7 +402,7 @@ def evaluated(
     dependents: Mapping[str, float | None], binding: str = "binding", wanted: Decision = Decision.TYPED
 ) -> CallEvaluation:
     """A call by what an approval of it is compared with."""
-    preview: Any = SimpleNamespace(dependents=lambda: dependents)
+    preview: Any = SimpleNamespace(dependence=SimpleNamespace(counts=lambda: dependents))
     call = DeleteCustomer(customer_id="cus_1")
     return CallEvaluation(call, "digest", call.effective, PolicyDecision(wanted, "rule"), None, preview, binding)
 

@@ -1,6 +1,7 @@
 """What a person reads before a call of any tool: no name and no value can speak for us."""
 
 import unicodedata
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,10 +9,11 @@ from example_calls import example, properties
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
+from stores import grant
 
 from fastn_mcp.fastn.dependents import Dependence, Dependents
 from fastn_mcp.fastn.names import MAX_TYPED
-from fastn_mcp.guard.approval.request import asked
+from fastn_mcp.guard.approval.request import question
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import ListPreview, Preview, preview, state
 from fastn_mcp.guard.undo import RULES
@@ -131,7 +133,8 @@ def _asked(call: Operation[Any], name: str, asks: Decision) -> str:
     target = FastnObject.model_validate({"id": name, "name": name, "slug": name})
     users = Dependence((Dependents("connections", 2, (name, name), more=True),), ("secrets",))
     seen = preview(call, call.effective, "default at live.fastn.ai", target, users)
-    return asked("grant", seen.lines(), seen.expected if asks is Decision.TYPED else None, can_be_temporary=False).text
+    expected = seen.expected if asks is Decision.TYPED else None
+    return question(replace(grant(), text=tuple(seen.lines()), expected=expected)).text
 
 
 def test_a_secret_is_never_asked_about_by_its_value() -> None:
@@ -229,7 +232,7 @@ def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
     assert last.endswith("}. Account: test.")
     assert shown.line() == f"{first} {second} {third} {last.removesuffix(' Account: test.')}"
     assert shown.stored() == {**shown.data(), "says": says.data()}
-    assert shown.dependents() == {"connections": 2.5, "secrets": 1, "triggers": None, "runs": None}
+    assert shown.dependence.counts() == {"connections": 2.5, "secrets": 1, "triggers": None, "runs": None}
 
 
 def shown_order(call: Operation[Any]) -> list[str]:
@@ -348,7 +351,6 @@ def test_a_list_of_calls_says_each_of_them_and_the_sum() -> None:
     listed = ListPreview("apply_changes", shown, {5: "no plan. Nobody is there."})
     assert listed.effect is Effect.DESTROY
     assert listed.expected == "Acme"
-    assert listed.dependents() == {"2 connections": 2.5}
     assert listed.lines() == [
         "Make 2 changes. Number 2 loses data for good. They are sent in this order. Account: test.",
         f"2. {shown[2].line()}",

@@ -10,8 +10,7 @@ from pydantic import JsonValue
 from fastn_mcp.fastn.credentials import TypedArgument, TypedField
 from fastn_mcp.fastn.dependents import Dependence, Dependents
 from fastn_mcp.fastn.names import Names
-from fastn_mcp.guard.preview import Preview, preview
-from fastn_mcp.guard.sentences.access import by_power
+from fastn_mcp.guard.preview import Preview, by_power, preview
 from fastn_mcp.guard.sentences.catalog import describe_batch, phrase
 from fastn_mcp.guard.sentences.facts import Sentences, read
 from fastn_mcp.guard.undo import RULES

@@ -1,7 +1,7 @@
 """Text and form of an approval request, and the answers that it accepts."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from pydantic import JsonValue
@@ -34,16 +34,12 @@ class ApprovalForm:
     """Text that has to be typed to approve; None if a choice is enough."""
     allows_temporary: bool = False
     """Whether a temporary approval may be given."""
-    calls: int = 1
+    typing: str = "name"
+    """Noun for the text to type: the target's name, or the words for a list."""
     lifetime: float = 0.0
     """Seconds until it expires."""
     secret: TypedArgument | None = None
     """What the person also types, at a terminal only: an elicitation form never asks for a secret."""
-
-    @property
-    def typing(self) -> str:
-        """Noun for the text to type: the target's name, or the words for a list."""
-        return "name" if self.calls == 1 else "words"
 
     @property
     def field(self) -> str:
@@ -161,37 +157,24 @@ def asker(grant: ApprovalRequest) -> str:
 
 
 def question(grant: ApprovalRequest, *further: str) -> ApprovalForm:
-    """Return the form of an approval request, with `further` lines before the instruction."""
-    lines = [*grant.text, *further, *([temporary(grant)] if can_be_temporary(grant) else [])]
-    said = asked(grant.id, lines, grant.expected, can_be_temporary=can_be_temporary(grant), calls=count(grant))
-    return replace(said, lifetime=grant.expires - grant.created, secret=typed_in(grant))
+    """Return the form of an approval request, with `further` lines before the instruction.
+
+    The instruction comes last, so that no name in the lines can pose as it.
+    """
+    is_temporary = can_be_temporary(grant)
+    lines = [*grant.text, *further, *([temporary(grant)] if is_temporary else [])]
+    what, typing = ("this one call", "name") if len(grant.calls) == 1 else (f"these {len(grant.calls)} calls", "words")
+    if grant.expected is None:
+        lines.append(f"Approve {what}?")
+    else:
+        lines.append(f"To approve {what}, type the {typing} between the quotes: {quote(grant.expected)}")
+    lifetime = grant.expires - grant.created
+    return ApprovalForm(grant.id, "\n".join(lines), grant.expected, is_temporary, typing, lifetime, typed_in(grant))
 
 
 def temporary(grant: ApprovalRequest) -> str:
     """Describe what a temporary approval of `grant` would cover."""
     return f"Approving for {TEMPORARY_MINUTES} minutes covers {grant.extent}"
-
-
-def asked(
-    grant: str, lines: Iterable[str], typed: str | None, *, can_be_temporary: bool, calls: int = 1
-) -> ApprovalForm:
-    """Return a form with these lines. The instruction comes last, so that no name in the lines can pose as it.
-
-    `typed` is the text that has to be typed, if any.
-    """
-    what = "this one call" if calls == 1 else f"these {calls} calls"
-    said = ApprovalForm(grant, "", typed, can_be_temporary, calls)
-    if typed is not None:
-        action = f"To approve {what}, type the {said.typing} between the quotes: {quote(typed)}"
-    else:
-        action = f"Approve {what}?"
-    return replace(said, text="\n".join([*lines, action]))
-
-
-def count(grant: ApprovalRequest) -> int:
-    """Return the number of calls in an approval request."""
-    calls = grant.preview.get("calls")
-    return len(calls) if isinstance(calls, list) else 1
 
 
 def can_be_temporary(grant: ApprovalRequest) -> bool:

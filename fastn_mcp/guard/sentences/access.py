@@ -130,21 +130,11 @@ def _message(content: JsonValue) -> str:
 
 _HARMLESS = 3
 """Rank of a permission that only reads."""
-PERMISSIONS = ("permissions", "scopes")
 _HARMLESS_VERBS = frozenset({"read", "view", "list", "get"})
 _CHANGING_VERBS = frozenset({"create", "write", "update", "edit", "run", "execute", "delete", "manage"})
 _ORDINARY = frozenset(
     {"customers", "connectors", "connections", "workflows", "triggers", "executions", "usage", "audit"}
 )
-
-
-def by_power(name: str, value: JsonValue) -> JsonValue:
-    """Sort permissions, the most powerful first so that none hides behind harmless ones. Leave other values as is."""
-    if isinstance(value, dict):
-        return {inner: by_power(inner, found) for inner, found in value.items()}
-    if isinstance(value, list) and name in PERMISSIONS:
-        return sorted(value, key=power)
-    return value
 
 
 def power(permission: JsonValue) -> int:

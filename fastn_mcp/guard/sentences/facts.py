@@ -74,6 +74,8 @@ class Facts:
     """A call, and what was read for its preview."""
 
     call: Call
+    given: Mapping[str, JsonValue]
+    """Arguments of the call, without secrets."""
     effect: Effect
     undo: Undo | NotUndoable
     target: FastnObject | None
@@ -88,11 +90,6 @@ class Facts:
     """The earlier change that this call undoes, in words."""
     typed: TypedArgument | None = None
     """What the person types with their approval."""
-
-    @property
-    def given(self) -> dict[str, JsonValue]:
-        """Arguments of the call, without secrets."""
-        return self.call.shown()
 
     @property
     def row(self) -> dict[str, JsonValue]:
