@@ -9,15 +9,9 @@ from fastn_mcp.guard.sentences.changes import (
     create_connection,
     create_connector,
     create_customer,
+    create_secret,
     create_trigger,
     create_workflow,
-    update_connector,
-    update_trigger,
-    update_workflow,
-    updated,
-)
-from fastn_mcp.guard.sentences.deletions import (
-    create_secret,
     delete_connection,
     delete_connector,
     delete_customer,
@@ -25,6 +19,10 @@ from fastn_mcp.guard.sentences.deletions import (
     delete_trigger,
     delete_workflow,
     revoke_api_key,
+    update_connector,
+    update_trigger,
+    update_workflow,
+    updated,
 )
 from fastn_mcp.guard.sentences.facts import (
     MOST_FACTS,
