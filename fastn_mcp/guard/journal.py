@@ -7,6 +7,7 @@ is sent and settled once the response was delivered: cancelled calls, killed pro
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -143,8 +144,9 @@ class ChangeJournal:
         """
         current, call = approved.current, approved.current.call
         target = current.target
-        if target is None and call.target is not None:
-            target = await _read(call, read)
+        if target is None and call.target is not None:  # allowed without a read
+            with suppress(FastnError):  # the call is made, but cannot be undone
+                target = await read_target(call, read)
         label = current.name or await read_label(call, target, read)
         now, is_idempotent = self._system.timestamp(), call.route.method in _IDEMPOTENT
         change = Change(
@@ -221,11 +223,3 @@ class ChangeJournal:
 
 
 _UNKNOWN = "The same call was made a few minutes ago, and its outcome is not known: it may have happened."
-
-
-async def _read(call: Call, read: Send) -> FastnObject | None:
-    """Read the target of a call that was allowed without a read. On failure the call is made, but cannot be undone."""
-    try:
-        return await read_target(call, read)
-    except FastnError:
-        return None

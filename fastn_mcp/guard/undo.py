@@ -134,8 +134,9 @@ def undo_of(change: Change) -> Undo | NotUndoable:
     if issubclass(by, Update) or operation.route.method == "DELETE":
         if change.before is None:
             return NotUndoable("Its earlier state could not be read.")
-        again = _restoring if issubclass(by, Update) else _making_again
-        return again(by, rule, change, change.before)
+        if issubclass(by, Update):
+            return _restoring(by, rule, change, change.before)
+        return _making_again(by, rule, change.before)
     if change.target is None:
         return NotUndoable("What it created is unknown; find it with the list tool.")
     if change.before is not None and (undo := _undoing_overwrite(change, change.before)) is not None:
@@ -256,7 +257,7 @@ def _undoing_overwrite(change: Change, before: Mapping[str, JsonValue]) -> Undo 
     return _restoring(BY_NAME[updating], RULES[updating], replace(change, sent=changed), before)
 
 
-def _making_again(operation: Any, rule: Rule, _: Change, before: Mapping[str, JsonValue]) -> Undo | NotUndoable:
+def _making_again(operation: Any, rule: Rule, before: Mapping[str, JsonValue]) -> Undo | NotUndoable:
     there = {name: value for name, value in before.items() if value is not None and not is_redacted(value)}
     known = {operation.wire(name) for name in operation.model_fields}
     given, refused = _arguments(operation, {name: value for name, value in there.items() if name in known})

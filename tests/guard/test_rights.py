@@ -18,8 +18,10 @@ def test_every_operation_needs_one_scope_and_no_other_will_do(operation: AnyOper
     """Ours: none contains another."""
     effect = operation.effect
     others = frozenset({READ, WRITE, DESTROY, ADMIN}) - {SCOPES[effect]}
-    assert Rights(others).lacks(effect) == SCOPES[effect]
-    assert Rights(frozenset({SCOPES[effect]})).lacks(effect) is None
+    with pytest.raises(InsufficientScope) as caught:
+        Rights(others).check("a_tool", effect)
+    assert caught.value.scope == SCOPES[effect]
+    Rights(frozenset({SCOPES[effect]})).check("a_tool", effect)
 
 
 async def test_what_the_policy_allows_is_not_sent_without_its_scope(world: World) -> None:

@@ -219,7 +219,7 @@ class ApprovalFlow:
             said["is_answered"] = not isinstance(given, PendingForm)
         if isinstance(given, PendingForm):
             return given
-        return await self._answered(evaluation, caller, form, request, given, is_stale=True)
+        return await self._answered(evaluation, caller, form, request, given)
 
     async def check(self, approval: Approval, evaluation: Evaluation) -> None:
         """Check that the approval still covers these calls.
@@ -320,17 +320,10 @@ class ApprovalFlow:
         if request.state is not RequestState.OPEN:
             raise used_up()
         answer = given.answer(question(request)) if isinstance(given, Submitted) else given
-        return await self._answered(evaluation, caller, form, request, answer, is_stale=False)
+        return await self._answered(evaluation, caller, form, request, answer)
 
     async def _answered(
-        self,
-        evaluation: Evaluation,
-        caller: Caller,
-        form: FormChannel,
-        request: ApprovalRequest,
-        answer: Answer,
-        *,
-        is_stale: bool,
+        self, evaluation: Evaluation, caller: Caller, form: FormChannel, request: ApprovalRequest, answer: Answer
     ) -> Approval | PendingApproval:
         """Act on an answer from the client's form. A decision is recorded in the ledger first."""
         by, now = form.name, self._system.timestamp()
@@ -353,6 +346,7 @@ class ApprovalFlow:
                 decided = await self._ledger.decide(request, Vote(by, approves=True, at=now), by)
                 if decided is None:
                     raise used_up()
+                is_stale = form.submitted is None  # an answer that came with the call took no time
                 return Approval(by, decided, None, is_stale, bool(minutes) and can_be_temporary(request))
 
     async def _unanswered(
@@ -432,6 +426,7 @@ class ApprovalFlow:
     def _request(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
         now, tool, decision = self._system.timestamp(), evaluation.batch.tool, evaluation.verdict.decision
         is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
+        is_temporary = evaluation.similar is not None and tool.target is not None
         preview = with_typed(evaluation.preview.stored(), evaluation.typed)
         if caller.name:
             preview["asked_by"] = redact_text(caller.name)
@@ -445,7 +440,7 @@ class ApprovalFlow:
             calls={number: current.shown() for number, current in evaluation.calls.items()},
             required=decision.value,
             expected=evaluation.preview.expected if decision is Decision.TYPED or is_severe else None,
-            allows_temporary=evaluation.similar is not None and tool.target is not None,
+            allows_temporary=is_temporary,
             out_of_band=out_of_band,
             preview=preview,
             text=tuple(evaluation.preview.lines()),
@@ -453,7 +448,7 @@ class ApprovalFlow:
             expires=now + self._lifetime,
             trace=self._system.trace(),
             similar=evaluation.similar,
-            extent=extent(tool) if isinstance(tool, Operation) else "",
+            extent=extent(tool) if is_temporary and isinstance(tool, Operation) else "",
         )
 
 

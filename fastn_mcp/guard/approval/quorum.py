@@ -86,12 +86,7 @@ class Rights:
 
     scopes: frozenset[str]
 
-    def lacks(self, effect: Effect) -> str | None:
-        """Return the missing scope for a call of this effect; None if it is held."""
-        needed = SCOPES[effect]
-        return None if needed in self.scopes else needed
-
     def check(self, tool: str, effect: Effect) -> None:
         """Raise `InsufficientScope` if the scope for this effect is missing."""
-        if (missing := self.lacks(effect)) is not None:
-            raise InsufficientScope(tool, missing)
+        if (needed := SCOPES[effect]) not in self.scopes:
+            raise InsufficientScope(tool, needed)

@@ -135,7 +135,8 @@ def about(event: AuditEvent, call: Tool[Any], principal: str, account: str, pers
 
 def decided(event: AuditEvent, grant: ApprovalRequest, by: str | None, message: str | None = None) -> LogEntry:
     """Return an entry about a grant: decided by a person on the channel `by`, or expired."""
-    arguments, effect = grant.preview.get("arguments"), grant.preview.get("effect")
+    arguments, effect, target = (grant.preview.get(key) for key in ("arguments", "effect", "target"))
+    name = target.get("name") if isinstance(target, dict) else None
     return LogEntry(
         event,
         grant.principal,
@@ -149,13 +150,8 @@ def decided(event: AuditEvent, grant: ApprovalRequest, by: str | None, message: 
         grant=grant.id,
         message=message,
         principal_name=grant.person,
-        name=named(name) if isinstance(name := _target(grant).get("name"), str) else None,
+        name=named(name) if isinstance(name, str) else None,
     )
-
-
-def _target(grant: ApprovalRequest) -> Mapping[str, JsonValue]:
-    target = grant.preview.get("target")
-    return target if isinstance(target, dict) else {}
 
 
 def digest(arguments: Mapping[str, JsonValue]) -> str:
@@ -414,16 +410,13 @@ class AuditFile:
         if self._begun is None:
             os.lseek(file, 0, os.SEEK_SET)
             found = _TIME.search(os.read(file, 200))
-            self._begun = self._system.timestamp() if found is None else _seconds(found[1].decode())
+            begun = self._system.now() if found is None else datetime.fromisoformat(found[1].decode())
+            self._begun = begun.timestamp()
         return self._system.timestamp() - self._begun >= _DAY
 
 
 _DAY = 86_400
 _TIME = re.compile(rb'"time":"([0-9T:.-]+Z)"')
-
-
-def _seconds(time: str) -> float:
-    return datetime.fromisoformat(time).timestamp()
 
 
 def _own(event: AuditEvent, message: str) -> LogEntry:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,9 @@ _ADDED = {
 }
 """Columns that a ledger of an earlier version lacks, by table."""
 
-_COLUMNS = ", ".join(name for name in ApprovalRequest.__dataclass_fields__)
+_COLUMNS = ", ".join(ApprovalRequest.__dataclass_fields__)
 _MARKS = ", ".join(f":{name}" for name in ApprovalRequest.__dataclass_fields__)
-_OF_A_CHANGE = ", ".join(name for name in Change.__dataclass_fields__)
+_OF_A_CHANGE = ", ".join(Change.__dataclass_fields__)
 _SAME = (
     "WHERE call = :call AND calls = :calls AND required = :required AND principal = :principal"
     " AND account = :account AND id != :id"
@@ -329,8 +330,7 @@ class SqliteLedger(Ledger):
         return secret if until > now else None
 
     async def add_temporary(self, approval: TemporaryApproval) -> None:
-        values = [getattr(approval, name) for name in TemporaryApproval.__dataclass_fields__]
-        self._execute("INSERT INTO temporary_approvals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        self._execute("INSERT INTO temporary_approvals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", astuple(approval))
 
     async def find_temporary(
         self, principal: str, account: str, tool: str, target: str, similar: str, now: float

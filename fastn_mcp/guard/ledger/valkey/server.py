@@ -167,7 +167,6 @@ class Durability:
 
     appendonly: bool | None
     appendfsync: str | None
-    maxmemory: int | None
     maxmemory_policy: str | None
     replicas: int | None
     copies: int
@@ -333,7 +332,6 @@ async def _durability(client: Client, copies: int) -> Durability:
     return Durability(
         appendonly=bool(facts["aof_enabled"]) if "aof_enabled" in facts else None,
         appendfsync=sync.get("appendfsync"),
-        maxmemory=facts.get("maxmemory"),
         maxmemory_policy=facts.get("maxmemory_policy"),
         replicas=facts.get("connected_slaves"),
         copies=copies,
