@@ -62,8 +62,8 @@ class AiSessions:
     """AI sessions of one account, with the plan, approvals and questions that are pending in each."""
 
     def __init__(self) -> None:
-        self._asked: dict[str, list[JsonValue]] = {}
-        self._plans: dict[str, JsonValue] = {}
+        self._sessions: dict[str, tuple[list[JsonValue] | None, JsonValue]] = {}
+        """Approvals and questions that are pending in each session, None if that is not known, and its plan."""
         self.last_price: float | None = None
         """Credits that the last message used, according to its answer."""
 
@@ -75,21 +75,20 @@ class AiSessions:
         if not isinstance(call, (AiChat, AiBuild)):
             return
         if answer is None:
-            self._asked.pop(call.session_id or "", None)
+            if call.session_id in self._sessions:
+                self._sessions[call.session_id] = None, self._sessions[call.session_id][1]
             return
         said = cast("dict[str, JsonValue]", answer.model_dump(exclude_unset=True))
         reply = normalize_reply(said, call.session_id)
         session = reply.get("session_id")
         self.last_price = credits_used(reply)
         if isinstance(session, str):
-            plan = self._plans.pop(session, None)
-            self._asked.pop(session, None)
+            _, plan = self._sessions.pop(session, (None, None))
             asked = (reply.get(name) for name in ("pending_approvals", "questions"))
-            self._asked[session] = [item for items in asked if isinstance(items, list) for item in items]
-            self._plans[session] = reply.get("plan") or plan
-            for of_sessions in (self._asked, self._plans):
-                if len(of_sessions) > _MOST:
-                    del of_sessions[next(iter(of_sessions))]
+            pending = [item for items in asked if isinstance(items, list) for item in items]
+            self._sessions[session] = pending, reply.get("plan") or plan
+            if len(self._sessions) > _MOST:
+                del self._sessions[next(iter(self._sessions))]
 
     def target(self, call: Call) -> FastnObject | None:
         """Return the session that a message continues, with what is pending there; None for a new session.
@@ -99,7 +98,7 @@ class AiSessions:
         session = call.session_id if isinstance(call, (AiChat, AiBuild)) else None
         if session is None:
             return None
-        pending, plan = self._asked.get(session), self._plans.get(session)
+        pending, plan = self._sessions.get(session, (None, None))
         if pending and plan:
             pending = [{"plan": plan}, *pending]
         return FastnObject.model_validate({"id": session, "pending": NOT_HEARD if pending is None else pending})

@@ -14,7 +14,7 @@ from fastn_mcp.fastn.outlook import Outlook
 from fastn_mcp.fastn.targets import own_label
 from fastn_mcp.guard.sentences.access import power
 from fastn_mcp.guard.sentences.catalog import describe, describe_batch, phrase
-from fastn_mcp.guard.sentences.facts import Facts, Sentences
+from fastn_mcp.guard.sentences.facts import WHOLE, Facts, Sentences
 from fastn_mcp.guard.undo import foreseen, in_words
 from fastn_mcp.redaction import LONGEST_VALUE, quote, redact, redact_object
 from fastn_mcp.tools.ai import AiBuild, AiChat
@@ -29,8 +29,6 @@ _PERMISSIONS = ("permissions", "scopes")
 """Arguments that hold permissions."""
 
 _NO_OUTLOOK = Outlook()
-
-_WHOLE = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +115,15 @@ class Preview:
         return [first, second, *facts, *filter(None, (self._changed(),))]
 
     def _call(self) -> str:
-        limit = _WHOLE if self._is_whole else LONGEST_VALUE
+        limit = WHOLE if self._is_whole else LONGEST_VALUE
         given = " ".join(
             f"{name}={quote(value, limit, is_name=name in _PERMISSIONS)}" for name, value in self.arguments.items()
         )
         return f"{self.tool} {given}".rstrip()
 
     def _changed(self) -> str:
-        limit = _WHOLE if self._is_whole else 80
-        changes = [change.words(limit) for change in self.changes if quote(change.after, _WHOLE) not in self.says.first]
+        limit = WHOLE if self._is_whole else 80
+        changes = [change.words(limit) for change in self.changes if quote(change.after, WHOLE) not in self.says.first]
         more = [f"and {counted(self.left_out, 'more field')}"] if self.left_out else []
         return f"{'; '.join([*changes, *more])}." if changes or more else ""
 
@@ -244,10 +242,6 @@ def state(target: FastnObject | None) -> dict[str, JsonValue] | None:
     return {name: value for name, value in fields.items() if not _TELEMETRY.fullmatch(name)}
 
 
-_OF_THE_LIST = ("account",)
-"""Fields shown once for the whole batch."""
-
-
 @dataclass(frozen=True, slots=True)
 class ListPreview:
     """Previews of the calls of a batch, by number, in order."""
@@ -297,7 +291,11 @@ class ListPreview:
         return self._data(Preview.data)
 
     def _data(self, data_of: Callable[[Preview], dict[str, JsonValue]]) -> dict[str, JsonValue]:
-        calls = [self._row(number, data_of(shown)) for number, shown in self.of.items()]
+        calls: list[JsonValue] = []
+        for number, shown in self.of.items():
+            row: dict[str, JsonValue] = {"number": number} | data_of(shown)
+            del row["account"]  # shown once for the whole batch
+            calls.append(row | ({"refused": self.refused[number]} if number in self.refused else {}))
         effects = sorted({shown.effect for shown in self.of.values()}, key=lambda effect: effect.rank)
         return {
             "call": self.tool,
@@ -305,14 +303,9 @@ class ListPreview:
             "account": next(iter(self.of.values())).account,
             "effect": self.effect.value,
             "effects": [effect.value for effect in effects],
-            "calls": [*calls],
+            "calls": calls,
             **({"approval": self.approval} if self.approval else {}),
         }
-
-    def _row(self, number: int, data: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        row = {name: value for name, value in data.items() if name not in _OF_THE_LIST}
-        said: dict[str, JsonValue] = {"refused": self.refused[number]} if number in self.refused else {}
-        return {"number": number} | row | said
 
 
 Shown = Preview | ListPreview

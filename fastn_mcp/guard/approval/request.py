@@ -1,6 +1,6 @@
 """Text and form of an approval request, and the answers that it accepts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from fastn_mcp.fastn.credentials import TypedArgument, TypedField
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, TemporaryApproval, who, without_issuers
 from fastn_mcp.guard.preview import Shown
+from fastn_mcp.guard.sentences.facts import series
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Operation
 
@@ -185,17 +186,12 @@ def can_be_temporary(grant: ApprovalRequest) -> bool:
 def extent(call: Operation[Any]) -> str:
     """Describe the calls that a temporary approval of `call` covers: what is fixed and what may differ."""
     given = call.arguments().keys() - set(type(call).route.parameters)
-    same = f"with exactly the arguments {_listed(given)}" if given else "without further arguments"
+    same = f"with exactly the arguments {series(sorted(given))}" if given else "without further arguments"
     if fixed := given - FREE:
-        same += f", and the same {_listed(fixed)}"
+        same += f", and the same {series(sorted(fixed))}"
     free = given & FREE
-    differs = f"; {_listed(free)} may be anything" if free else ""
+    differs = f"; {series(sorted(free))} may be anything" if free else ""
     return f"{call.tool_name()} on this target {same}{differs}."
-
-
-def _listed(names: Iterable[str]) -> str:
-    *most, last = sorted(names)
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def temporary_approval(grant: ApprovalRequest, token: str, now: float, by: str) -> TemporaryApproval:
