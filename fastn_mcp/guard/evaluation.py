@@ -218,11 +218,10 @@ _APPROVAL = {
 """By decision: whose approval a call needs."""
 
 
-def _of_one(batch: Batch, one: CallEvaluation) -> Evaluation:
-    return Evaluation(batch, "", {1: one}, one.effect, one.verdict, one.digest, one.similar, one.preview)
-
-
-def _of_a_list(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -> Evaluation:
+def _evaluation(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -> Evaluation:
+    if not batch.is_list:
+        one = calls[1]
+        return Evaluation(batch, id_, calls, one.effect, one.verdict, one.digest, one.similar, one.preview)
     verdict = max((call.verdict for call in calls.values()), key=lambda verdict: verdict.decision.rank)
     refused = {
         number: f"{call.verdict.rule}. {call.verdict.reason}".strip()
@@ -293,7 +292,7 @@ class Evaluator:
         verdict = self.policy.decide(await self._situation(call, principal, call.effective))
         if verdict.decision not in (Decision.ALLOW, Decision.DENY):
             return None
-        return _of_one(batch, CallEvaluation(call, digest, call.effective, verdict))
+        return _evaluation(batch, "", {1: CallEvaluation(call, digest, call.effective, verdict)})
 
     async def evaluate(self, batch: Batch, principal: str, skip: Collection[int] = ()) -> Evaluation:
         """Evaluate the calls of a batch by fresh reads, except the numbers in `skip`. Raises a `FastnError`.
@@ -301,7 +300,8 @@ class Evaluator:
         Each call counts against the budgets and the plan of those after it, so that a shortage is found up front.
         """
         if not batch.is_list:
-            return _of_one(batch, await self.evaluate_call(batch.calls[0], principal, undoes=batch.undoes))
+            one = await self.evaluate_call(batch.calls[0], principal, undoes=batch.undoes)
+            return _evaluation(batch, "", {1: one})
         ahead: Counter[tuple[str, str]] = Counter()
         found: dict[int, CallEvaluation] = {}
         for number, call in enumerate(batch.calls, 1):
@@ -322,7 +322,7 @@ class Evaluator:
                 ahead[permit.budget, PLANNED] += 1
             for period in self.policy.budgets(one.effect, self._system.now()):
                 ahead[one.effect.value, self.period(period, principal)] += 1
-        return _of_a_list(batch, self.batch_id(batch, principal), found)
+        return _evaluation(batch, self.batch_id(batch, principal), found)
 
     async def evaluate_call(
         self, call: Call, principal: str, ahead: Ahead = _NOTHING, undoes: str = ""
@@ -385,9 +385,7 @@ class Evaluator:
                     dependence = await describe_dependents(one.call, one.target, one.reads, now)
                     outlook = await outlook_of(one.call, one.target, one.reads, now, self._around)
                     calls[number] = replace(one, preview=one.preview.with_facts(dependence, outlook))
-        if evaluation.batch.is_list:
-            return _of_a_list(evaluation.batch, evaluation.id, calls)
-        return _of_one(evaluation.batch, calls[1])
+        return _evaluation(evaluation.batch, evaluation.id, calls)
 
     async def _costs(self) -> str:
         """Describe the credits of a message to Fastn's AI: the balance, and the price as far as it is known."""
