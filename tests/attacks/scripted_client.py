@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import pytest
 from asking import Fastn
 from declining_client import VERSIONS, each_version
 from mcp import Client
@@ -27,6 +28,7 @@ __all__ = [
     "connected",
     "data",
     "each_version",
+    "one_in_four",
     "typed",
 ]
 
@@ -75,6 +77,12 @@ async def connected(world: World, version: str, program: Program | None = None) 
 def data(result: object) -> dict[str, Any]:
     assert isinstance(result, CallToolResult)
     return cast("dict[str, Any]", result.structured_content)
+
+
+one_in_four = pytest.mark.parametrize(
+    "step", [pytest.param(4, id="one in four"), pytest.param(1, id="each", marks=pytest.mark.long)]
+)
+"""Each attack is tried with one tool in four, another quarter each time; in the long tests with each tool."""
 
 
 def changing(world: World) -> Sequence[tuple[str, dict[str, Any]]]:

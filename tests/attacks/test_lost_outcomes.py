@@ -32,6 +32,7 @@ from server_process import (
     over_http,
     running,
     running_sandbox,
+    stdio,
 )
 
 pytestmark = pytest.mark.anyio
@@ -83,10 +84,6 @@ def hanging(fastn: Upstream) -> Upstream:
     return fastn
 
 
-def server(env: dict[str, str]) -> StdioServerParameters:
-    return StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
-
-
 async def check_repetition_needs_approval(client: Client, upstream: Upstream) -> None:
     """Check that the same call again needs an approval that names the possible effect, and sends nothing."""
     again = body(await client.call_tool("create_customer", CREATE))
@@ -105,7 +102,7 @@ async def until_sent(upstream: Upstream) -> None:
 @pytest.mark.parametrize("era", ERAS)
 async def test_cancelled_call_needs_approval_to_be_repeated(era: str, milliseconds: int, hanging: Upstream) -> None:
     """Ours: the client cancels a call in progress, and makes the same one at once."""
-    async with Client(server(environment(hanging)), mode=ERAS[era]) as client:
+    async with Client(stdio(environment(hanging)), mode=ERAS[era]) as client:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.call_tool, "create_customer", CREATE)
             await until_sent(hanging)
@@ -132,7 +129,7 @@ async def test_call_of_an_ended_process_needs_approval_to_be_repeated(
         await until_sent(hanging)
         process.send_signal(number)
         process.wait(20)
-    async with Client(server(env), mode=ERAS[version]) as client:
+    async with Client(stdio(env), mode=ERAS[version]) as client:
         await check_repetition_needs_approval(client, hanging)
 
 
@@ -213,7 +210,7 @@ async def test_response_not_read_from_the_pipe_needs_approval(version: str, canc
         process.stdin.close()
         process.stdout.close()
         process.wait(20)
-    async with Client(server(env), mode=ERAS[version]) as client:
+    async with Client(stdio(env), mode=ERAS[version]) as client:
         await check_repetition_names_the_change(client, fastn)
 
 
@@ -230,7 +227,7 @@ async def test_call_with_a_received_response_is_repeated_without_approval(versio
     assert fastn.changes() == ["POST /api/v1/ai/chat"] * 4
     fastn.reset()
     for _ in range(2):
-        async with Client(server({**env, "FASTN_MODE": "auto"}), mode=ERAS[version]) as client:
+        async with Client(stdio({**env, "FASTN_MODE": "auto"}), mode=ERAS[version]) as client:
             assert not (await client.call_tool("ai_chat", {"message": "Hello"})).is_error
     assert fastn.changes() == ["POST /api/v1/ai/chat"] * 2
 

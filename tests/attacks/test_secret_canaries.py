@@ -16,7 +16,7 @@ from typing import Any, cast
 import httpx2
 import pytest
 from echoing_upstream import held
-from mcp import Client, MCPError, StdioServerParameters
+from mcp import Client, MCPError
 from mcp.client import Transport
 from mcp.client.stdio import stdio_client
 from mcp.server.lowlevel import Server
@@ -33,6 +33,7 @@ from server_process import (
     each_transport_and_era,
     listening,
     over_http,
+    stdio,
 )
 
 from fastn_mcp.redaction import REDACTED
@@ -79,9 +80,8 @@ async def server(transport: str, upstream: str, folder: Path) -> AsyncGenerator[
     """Start a server whose stderr and state are in the folder; over HTTP it also logs to a file."""
     env = environment(upstream, folder)
     if transport == "stdio":
-        parameters = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
         with (folder / "stderr").open("a", encoding="utf-8") as errors:
-            yield cast(Transport, stdio_client(parameters, errors))
+            yield cast(Transport, stdio_client(stdio(env), errors))
     else:
         port = free_port()
         env |= {"FASTN_LOG_FILE": str(folder / "server.log"), "FASTN_MODE": "auto"}

@@ -1,6 +1,5 @@
 """Fixtures: server and sandbox processes for these tests."""
 
-import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client import Transport
 from ports import free_port
-from server_process import ERAS, Connect, Person, Upstream, environment, over_http, running, running_sandbox
+from server_process import ERAS, Connect, Person, Upstream, environment, over_http, running, running_sandbox, stdio
 
 
 @pytest.fixture(scope="session")
@@ -48,8 +47,7 @@ def connect(upstream: Upstream, http_server: str) -> Connect:
     ) -> AsyncGenerator[Client]:
         server: StdioServerParameters | Transport = over_http(http_server)
         if transport == "stdio":
-            arguments = ["-m", "fastn_mcp", *flags]
-            server = StdioServerParameters(command=sys.executable, args=arguments, env=environment(upstream))
+            server = stdio(environment(upstream), *flags)
         async with Client(server, mode=ERAS[era], elicitation_callback=person, **more) as client:
             yield client
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 import anyio
 import httpx2
 import pytest
+from forkserver import forked
 from mcp import Client, StdioServerParameters
 from mcp.client import ClientRequestContext, Transport
 from mcp.client.streamable_http import streamable_http_client
@@ -101,13 +102,29 @@ def answering(answer: ElicitResult) -> Callable[[ElicitRequestFormParams], Elici
 Connect = Callable[..., AbstractAsyncContextManager[Client]]
 
 
+def stdio(env: dict[str, str], *arguments: str) -> StdioServerParameters:
+    """Return a server over stdio in its own process."""
+    command, *rest = forked(*arguments)
+    return StdioServerParameters(command=command, args=rest, env=env)
+
+
 @contextmanager
-def running(
-    *command: str, port: int, env: dict[str, str] | None = None, module: str = "fastn_mcp"
-) -> Generator["subprocess.Popen[bytes]"]:
-    """Run one of our programs until the test ends; yields once it listens."""
-    program = [sys.executable, "-m", module, *command]
-    with subprocess.Popen(program, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL) as process:
+def running(*arguments: str, port: int, env: dict[str, str]) -> Generator[None]:
+    """Run a server over HTTP until the test ends; yields once it listens."""
+    with _running(forked(*arguments), port, env):
+        yield
+
+
+def started(
+    *arguments: str, port: int, env: dict[str, str], module: str = "fastn_mcp"
+) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    """Start a program as a process that the test can look at, or end; yields once it listens."""
+    return _running([sys.executable, "-m", module, *arguments], port, env)
+
+
+@contextmanager
+def _running(command: list[str], port: int, env: dict[str, str]) -> Generator["subprocess.Popen[bytes]"]:
+    with subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.DEVNULL) as process:
         try:
             listening(port, process)
             yield process
@@ -119,7 +136,7 @@ def running(
 def running_sandbox(port: int) -> AbstractContextManager["subprocess.Popen[bytes]"]:
     """Run the tests' sandbox in its own process."""
     env = {"PYTHONPATH": str(Path(__file__).parents[1])}
-    return running("--port", str(port), port=port, env=env, module="served_sandbox")
+    return started("--port", str(port), port=port, env=env, module="served_sandbox")
 
 
 @asynccontextmanager
@@ -152,8 +169,7 @@ def environment(upstream: Upstream) -> dict[str, str]:
 async def served(env: dict[str, str], transport: str, era: str, *extensions: Any) -> AsyncGenerator[Client]:
     """A client without forms, of a server in its own process."""
     if transport == "stdio":
-        server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
-        async with Client(server, mode=ERAS[era], extensions=extensions) as client:
+        async with Client(stdio(env), mode=ERAS[era], extensions=extensions) as client:
             yield client
         return
     port = free_port()

@@ -16,7 +16,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import Implementation
 from ports import free_port
-from server_process import Connect, Upstream, body, environment, over_http, running
+from server_process import Connect, Upstream, body, environment, over_http, running, stdio
 
 pytestmark = pytest.mark.anyio
 
@@ -50,7 +50,7 @@ async def test_client_without_forms_is_approved_on_the_page(upstream: Upstream, 
     """Ours: only the browser gets a key. The approved call is repeated and sent once."""
     browser, opened = recording_browser(tmp_path)
     env = environment(upstream) | {"BROWSER": browser}
-    server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
+    server = stdio(env)
     with (tmp_path / "log").open("w+") as log:
         own = Implementation(name="claude-ai", title="Claude Desktop", version="1")
         async with Client(stdio_client(server, errlog=log), mode="2026-07-28", client_info=own) as client:
@@ -125,7 +125,7 @@ async def test_two_servers_on_one_state_send_an_approved_call_once(upstream: Ups
     """Ours: real processes, real HTTP, fifty repeats."""
 
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0]}
-    server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
+    server = stdio(env)
     async with Client(server, mode="2026-07-28") as one, Client(server, mode="legacy") as two:
         workflow = body(await one.call_tool("list_workflows", {"search": "process-new-orders"}))["data"][0]
         run = {"workflow_id": workflow["id"]}

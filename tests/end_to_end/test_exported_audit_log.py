@@ -1,7 +1,6 @@
 """The audit log at a collector: real processes, which are killed, and the command that proves one side by the other."""
 
 import subprocess
-import sys
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,10 +10,10 @@ import anyio
 import pytest
 from collector_process import CollectorProcess
 from command_line import run_command
-from mcp import Client, StdioServerParameters
+from mcp import Client
 from otlp_receiver import Receiver
 from ports import free_port
-from server_process import ERAS, Upstream, body, environment, listening
+from server_process import ERAS, Upstream, body, environment, listening, stdio
 
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about
 from fastn_mcp.runtime import System
@@ -82,8 +81,7 @@ async def test_fail_closed_refuses_changes_until_the_collector_has_what_is_late(
     log = AuditFile(Path(env["FASTN_STATE_DIR"]) / "audit.jsonl", earlier)
     log.record(about(AuditEvent.REFUSED, CreateCustomer(name="Earlier"), "local", "default at live.fastn.ai"))
     log.close()
-    own = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
-    async with Client(own, mode=ERAS["2026-07-28"]) as client:
+    async with Client(stdio(env), mode=ERAS["2026-07-28"]) as client:
         refused = await change(client, "Late")
         assert refused["outcome"] == "refused"
         assert refused["message"].startswith("The audit log was not accepted by the collector for ")

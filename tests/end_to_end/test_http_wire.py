@@ -16,7 +16,7 @@ import pytest
 from command_line import run_command
 from mcp import Client
 from ports import free_port
-from server_process import BEARER, ERAS, HTTP_TOKEN, over_http, running
+from server_process import BEARER, ERAS, HTTP_TOKEN, over_http, running, started
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 
@@ -249,7 +249,7 @@ def test_large_head_is_accepted(size: int, served: str) -> None:
 def test_half_open_clients_do_not_keep_the_process(number: signal.Signals, isolated: dict[str, str]) -> None:
     """Ours: on a signal the process exits with 0 within ten seconds, despite incomplete requests."""
     port = free_port()
-    with running("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=isolated) as process:
+    with started("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=isolated) as process:
         head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {HTTP_TOKEN}\r\n"
         head += "Content-Type: application/json\r\n"
         whole = f"{head}Accept: application/json, text/event-stream\r\nContent-Length: 1000\r\n\r\n{{"

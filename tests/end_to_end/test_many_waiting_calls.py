@@ -11,9 +11,9 @@ from typing import Any
 
 import anyio
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client
 from ports import free_port
-from server_process import Upstream, body, environment, over_http, running
+from server_process import Upstream, body, environment, over_http, running, started, stdio
 from test_stdio_wire import ended, message, serving
 
 from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Vote
@@ -78,7 +78,7 @@ async def waiting_calls(client: Client) -> AsyncGenerator[list[dict[str, Any]]]:
 async def served(env: dict[str, str], transport: str) -> AsyncGenerator[tuple[Client, Callable[[], bool]]]:
     """A client, and whether the server knows of every call that it has left: over HTTP it closes their connections."""
     if transport == "stdio":
-        async with Client(StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)) as client:
+        async with Client(stdio(env)) as client:
             yield client, lambda: True  # it reads what was cancelled before the next call
         return
     port = free_port()
@@ -118,7 +118,7 @@ async def test_others_go_on_beside_waiting_calls_and_no_approval_is_lost(upstrea
 async def test_server_that_stops_answers_all_calls_that_wait(upstream: Upstream) -> None:
     """Ours: over HTTP each result says where to decide, and the process ends with 0."""
     env, port = patient(upstream), free_port()
-    with running("--http", f"127.0.0.1:{port}", port=port, env=env) as process:
+    with started("--http", f"127.0.0.1:{port}", port=port, env=env) as process:
         async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode="2026-07-28") as client:
             await client.list_tools()  # by which it checks results, and which a server that stops would not answer
             async with waiting_calls(client) as results:

@@ -1,14 +1,12 @@
 """A server without an API key: clients connect and list tools, and each call says what is missing."""
 
 import os
-import sys
 from collections.abc import Generator
 
 import pytest
-from mcp import Client, MCPError, StdioServerParameters
-from mcp.client import Transport
+from mcp import Client, MCPError
 from ports import free_port
-from server_process import ERAS, Person, Upstream, approving, body, environment, over_http, running
+from server_process import ERAS, Person, Upstream, approving, body, environment, over_http, running, stdio
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 
@@ -33,9 +31,7 @@ async def test_server_without_a_key_explains_it_in_every_call(
     transport: str, era: str, address: str, upstream: Upstream
 ) -> None:
     """Ours: if the server exited, clients would only say that they could not connect."""
-    arguments = ["-m", "fastn_mcp"]
-    stdio = StdioServerParameters(command=sys.executable, args=arguments, env=_keyless(upstream))
-    server: StdioServerParameters | Transport = stdio if transport == "stdio" else over_http(address)
+    server = stdio(_keyless(upstream)) if transport == "stdio" else over_http(address)
     person = Person(approving)
     async with Client(server, mode=ERAS[era], elicitation_callback=person) as client:
         assert [tool.name for tool in (await client.list_tools()).tools] == [offer.tool_name() for offer in ALL_TOOLS]

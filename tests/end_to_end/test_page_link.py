@@ -1,7 +1,6 @@
 """URL-mode elicitation: the client leads the person to the approval page, and its answer decides nothing."""
 
 import re
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 
 import anyio
 import pytest
-from mcp import Client, StdioServerParameters
-from server_process import ERAS, Person, Upstream, approving, body, environment
+from mcp import Client
+from server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 from test_approvals import approve, globex, recording_browser
 
 from fastn_mcp.channels.page_link import RoundTripLink
@@ -26,9 +25,7 @@ async def served(env: dict[str, str], folder: Path, era: str, person: Person) ->
     policy = folder / "policy.toml"
     policy.write_text('[defaults]\ndestroy = "out_of_band"\n')
     policy.chmod(0o600)
-    arguments = ["-m", "fastn_mcp", "--policy", str(policy)]
-    server = StdioServerParameters(command=sys.executable, args=arguments, env=env)
-    async with Client(server, mode=ERAS[era], elicitation_callback=person) as client:
+    async with Client(stdio(env, "--policy", str(policy)), mode=ERAS[era], elicitation_callback=person) as client:
         yield client
 
 

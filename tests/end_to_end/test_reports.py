@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from mcp import Client
 from ports import free_port
-from server_process import Upstream, environment, over_http, running
+from server_process import Upstream, environment, over_http, started
 from test_shutdown import INITIALIZE, line
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
@@ -127,7 +127,7 @@ def test_stdio_server_writes_its_report_on_exit(upstream: Upstream, tmp_path: Pa
 async def test_http_server_reports_all_callers(upstream: Upstream, tmp_path: Path) -> None:
     """Ours: one process, several callers, one report."""
     port, env = free_port(), environment(upstream)
-    with running("--http", f"127.0.0.1:{port}", "--report", str(tmp_path / "r.json"), port=port, env=env) as server:
+    with started("--http", f"127.0.0.1:{port}", "--report", str(tmp_path / "r.json"), port=port, env=env) as server:
         for name in ("Initech", "Hooli"):
             async with Client(over_http(f"http://127.0.0.1:{port}/mcp")) as client:
                 await client.call_tool("create_customer", {"name": name})

@@ -25,7 +25,7 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from otlp_receiver import Receiver, values
 from ports import free_port
 from served_sandbox import create_faulty_app
-from server_process import ERAS, Person, approving, body, running
+from server_process import ERAS, Person, approving, body, started
 from team_world import Caller
 
 from fastn_mcp.guard.audit.files import entries
@@ -168,7 +168,7 @@ def a_team(folder: Path, **more: str) -> Generator[Team]:
             "FASTN_MODE": "auto",
         } | more
         command = ("--http", f"127.0.0.1:{port}", "--team", str(file))
-        process = stack.enter_context(running(*command, port=port, env=env))
+        process = stack.enter_context(started(*command, port=port, env=env))
         yield Team(url, provider, acme, globex, slow, folder / "state", process)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client
 from otlp_receiver import Receiver, values
 from ports import free_port
-from server_process import BEARER, ERAS, KEY, Person, Upstream, approving, body, environment, over_http, running
+from server_process import BEARER, ERAS, KEY, Person, Upstream, approving, body, environment, over_http, running, stdio
 
 pytestmark = pytest.mark.anyio
 
@@ -70,8 +70,7 @@ def _arrived(collector: Receiver, customer: str) -> None:
 async def test_stdio_server_exports_everything_by_its_exit(era: str, upstream: Upstream, collector: Receiver) -> None:
     """Ours: pending telemetry is sent on exit."""
     env = sending(upstream, collector.url, OTEL_SERVICE_NAME="our-fastn", FASTN_LOG_LEVEL="info")
-    server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=env)
-    async with Client(server, mode=ERAS[era], elicitation_callback=Person(approving)) as client:
+    async with Client(stdio(env), mode=ERAS[era], elicitation_callback=Person(approving)) as client:
         customer = await _work(client, upstream)
     _arrived(collector, customer)
     assert collector.services == {"our-fastn"}

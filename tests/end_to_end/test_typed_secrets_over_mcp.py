@@ -1,7 +1,6 @@
 """Secrets that a person types, with the real server and a real client: they reach Fastn and nothing else."""
 
 import re
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ import anyio
 import httpx2
 import pytest
 from at_a_terminal import sitting
-from mcp import Client, StdioServerParameters
+from mcp import Client
 from mcp.client.stdio import stdio_client
-from server_process import ERAS, Person, Upstream, approving, body, environment
+from server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 from test_approvals import form_in, posted_by, recording_browser
 
 pytestmark = pytest.mark.anyio
@@ -55,11 +54,10 @@ async def answer_while(
     """Make one call while a person decides, and return all that was shown, written or returned meanwhile."""
     answers: list[dict[str, Any]] = []
     shown = ""
-    server = StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp", "--log-level", "debug"], env=env)
     person = Person(approving)
     with (folder / "log").open("w+") as log:
-        stdio = stdio_client(server, errlog=log)
-        async with Client(stdio, mode=ERAS[era], elicitation_callback=person) as client:
+        server = stdio_client(stdio(env, "--log-level", "debug"), errlog=log)
+        async with Client(server, mode=ERAS[era], elicitation_callback=person) as client:
             given = await arguments(client, tool)
 
             async def call() -> None:

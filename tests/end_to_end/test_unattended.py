@@ -1,7 +1,6 @@
 """An unattended run with a signed plan, through a real client and server, whatever the agent tries."""
 
 import json
-import sys
 import tomllib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -11,8 +10,8 @@ from typing import Any
 
 import anyio
 import pytest
-from mcp import Client, StdioServerParameters
-from server_process import ERAS, Person, Upstream, approving, body, environment
+from mcp import Client
+from server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 
 from fastn_mcp.guard.plans.file import new_key, public, sign, signatures_of, with_key, written
 
@@ -44,10 +43,9 @@ class Run:
 
     @asynccontextmanager
     async def server(self, era: str, person: Person | None = None) -> AsyncGenerator[Client]:
-        command = ["-m", "fastn_mcp", "--mode", "unattended", "--plan", str(self.plan), "--report", str(self.report)]
+        flags = ("--mode", "unattended", "--plan", str(self.plan), "--report", str(self.report))
         given = self.environment | {"FASTN_PLAN_KEYS": str(self.keys)}
-        parameters = StdioServerParameters(command=sys.executable, args=command, env=given)
-        async with Client(parameters, mode=ERAS[era], elicitation_callback=person) as client:
+        async with Client(stdio(given, *flags), mode=ERAS[era], elicitation_callback=person) as client:
             yield client
 
     def deletions(self) -> list[str]:

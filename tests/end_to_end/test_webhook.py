@@ -19,7 +19,7 @@ import pytest
 from command_line import run_command
 from mcp import Client, StdioServerParameters
 from ports import free_port
-from server_process import Upstream, body, environment, over_http, running
+from server_process import Upstream, body, environment, over_http, running, stdio
 
 from fastn_mcp.channels.webhook.payloads import headers
 
@@ -50,7 +50,7 @@ class Folder:
         return f"{name}={self.path / name}.pem"
 
     def server(self) -> StdioServerParameters:
-        return StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=self.env)
+        return stdio(self.env)
 
     def audited(self, event: str) -> list[dict[str, Any]]:
         lines = (Path(self.env["FASTN_STATE_DIR"]) / "audit.jsonl").read_text().splitlines()

@@ -15,7 +15,7 @@ from faulty_sandbox import FaultySandbox
 from identity_provider import Provider, listening
 from page_visitor import Visitor
 from ports import free_port
-from server_process import running
+from server_process import started
 from team_page import ALL, FILE, Team
 from team_world import Caller
 
@@ -34,7 +34,7 @@ def person(name: str) -> dict[str, Any]:
 
 @dataclass
 class Replicas(Team):
-    """The running replicas. Each has its own state folder; they share only the ledger."""
+    """The started replicas. Each has its own state folder; they share only the ledger."""
 
     site: str
     """Address of the page, whichever replica answers."""
@@ -103,5 +103,5 @@ def two_replicas(
         for port in (one, other):
             own = dict.fromkeys(("FASTN_CONFIG_DIR", "FASTN_STATE_DIR"), str(folder / str(port)))
             command = ("--http", f"127.0.0.1:{port}", "--team", str(file))
-            processes[port] = stack.enter_context(running(*command, port=port, env=shared | own))
+            processes[port] = stack.enter_context(started(*command, port=port, env=shared | own))
         yield Replicas(provider, sandbox, f"http://127.0.0.1:{site or one}", one, other, folder, processes)

@@ -75,7 +75,8 @@ ACCOUNTS: dict[str, Callable[[datetime, random.Random], SandboxState]] = {
 
 @pytest.fixture(
     params=[
-        pytest.param(name, marks=pytest.mark.long if name in ("changed 3", "changed 4") else ()) for name in ACCOUNTS
+        pytest.param(name, marks=pytest.mark.long if name in ("large", "changed 3", "changed 4") else ())
+        for name in ACCOUNTS
     ]
 )
 def account(request: pytest.FixtureRequest, tmp_path: Path) -> Generator["Account"]:
