@@ -23,6 +23,8 @@ if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_us
 
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"  # nobody's own keys are asked for, or changed
 
+# Or jsonschema, which clients check answers with, would build grammars for a second in each process that runs tests.
+sys.modules["rfc3987_syntax"] = None  # pyright: ignore[reportArgumentType]
 
 # In the background SIGINT is ignored, and so it would be by every process that a test starts and sends Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft7Validator
 from registry import with_bundle
 from surface import fill_manifest
 
@@ -24,8 +25,6 @@ SCHEMA_SHA256 = "3fba09590c99f61735d234822279f4223fab9e300c0a81e81c91ab62a4114de
 
 def problems(document: dict[str, Any]) -> list[str]:
     """What the registry's schema says of it."""
-    from jsonschema import Draft7Validator  # it builds grammars for a second, in each process that runs tests
-
     resource = importlib.resources.files("skillsaw") / "schemas/mcp_registry/v2025_12_11/server.schema.json"
     schema = resource.read_bytes()
     assert hashlib.sha256(schema).hexdigest() == SCHEMA_SHA256
