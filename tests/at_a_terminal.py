@@ -13,6 +13,8 @@ import pytest
 pytest.importorskip("pty", reason="Windows has no such terminals")
 import pty
 
+from forkserver import forked
+
 _PATIENCE = 30.0
 _BEGIN = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 """Makes the terminal the controlling one, as a login does, and becomes the program."""
@@ -69,10 +71,14 @@ class Person:
 @contextmanager
 def sitting(program: Sequence[str], env: Mapping[str, str] | None = None) -> Generator[Person]:
     """A person at a new terminal on which `python PROGRAM...` runs."""
+    # Without site, which would measure coverage.
+    command = [sys.executable, "-S", "-c", _BEGIN, sys.executable, *program]
+    if program[:2] == ["-m", "fastn_mcp"] and "PYTHONPATH" not in (env or {}):  # it counts at a start
+        command = forked(*program[2:])
     ours, theirs = pty.openpty()
     quiet = {name: value for name, value in os.environ.items() if name != "CI"}
     process = subprocess.Popen(
-        [sys.executable, "-S", "-c", _BEGIN, sys.executable, *program],  # without site, which would measure coverage
+        command,
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

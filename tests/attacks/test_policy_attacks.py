@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from declining_client import each_version, session
+from forkserver import forked
 from world import World
 
 from fastn_mcp.config.paths import read_regular
@@ -55,8 +55,7 @@ def test_policy_and_plan_files_must_be_regular_files(tmp_path: Path, kind: str, 
         case _:
             with path.open("wb") as file:
                 file.truncate(1 << 40)
-    command = [sys.executable, "-m", "fastn_mcp", *words, str(path)]
-    command += ["profiles"] if words == ("--config",) else []
+    command = forked(*words, str(path), *(["profiles"] if words == ("--config",) else []))
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=tmp_path, stdin=subprocess.DEVNULL)
     assert done.returncode in (1, 2)
     assert path.name in done.stderr
