@@ -25,9 +25,9 @@ from fastn_mcp.install.clients import CLIENTS, McpClient
 from fastn_mcp.install.edit import NotInstalled
 from fastn_mcp.install.entry import links
 from fastn_mcp.procedures.catalog import ALL_TOOLS
-from fastn_mcp.server.context import tool
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.handshake import FILE, HANDSHAKE, MODERN
+from fastn_mcp.server.tool_listing import tool
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import AnyTool, Effect
 
