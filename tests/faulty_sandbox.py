@@ -15,6 +15,7 @@ from functools import lru_cache
 from random import Random
 from typing import Annotated, Any, Literal
 
+from large_account.run_history import History, PastContext, RunSeries, pass_described, stored
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 from pydantic_core import from_json, to_json
 from typing_extensions import override
@@ -25,7 +26,7 @@ from fastn_mcp.sandbox.auth import RateLimiter, key_in
 from fastn_mcp.sandbox.behaviour import JSON, Behaviour, SandboxRefusal, SandboxReply
 from fastn_mcp.sandbox.runs import pass_time
 from fastn_mcp.sandbox.server import Dataset, Sandbox, SandboxRequest, dataset
-from fastn_mcp.sandbox.state import SandboxState
+from fastn_mcp.sandbox.state import Row, SandboxState
 
 _MIB = 1024 * 1024
 
@@ -413,17 +414,20 @@ def _begun(begin: Dataset, now: datetime, randomness: tuple[Any, ...]) -> bytes:
     seeded = Random()  # noqa: S311
     seeded.setstate(randomness)
     state = begin(now, seeded)
+    pass_described(state, now)
     pass_time(state, now)
     return pickle.dumps(state)
 
 
 class FaultySandbox(Sandbox):
-    """A sandbox with a log of `requests`, and with `faults` to come."""
+    """A sandbox with a log of `requests`, with `faults` to come, and with the `history` of a large account."""
 
     def __init__(self, now: Callable[[], datetime], *, begin: Dataset = dataset, **options: Any) -> None:
         self.faults = Faults()
         self.requests: list[HeardRequest] = []
         self.error_shape = ErrorShape.CODED
+        self.history = History(RunSeries())
+        self._past: Row = {}
 
         def begun(at: datetime, randomness: Random) -> SandboxState:
             return pickle.loads(_begun(begin, at, randomness.getstate()))  # noqa: S301
@@ -469,6 +473,19 @@ class FaultySandbox(Sandbox):
     @override
     def _refused(self, refusal: SandboxRefusal) -> SandboxReply:
         return error_reply(self.error_shape, refusal)
+
+    @override
+    def _pass_time(self, now: datetime) -> None:
+        if (past := stored(self.state)) != self._past:
+            self.history = History(RunSeries.of(self.state))
+        self._past = past
+        self.history.pass_time(now)
+        pass_described(self.state, now)
+        super()._pass_time(now)
+
+    @override
+    def _context(self, now: datetime, who: Row, body: Row) -> PastContext:
+        return PastContext(self.state, now, who, body, self.history)
 
     def _heard(self, request: SandboxRequest) -> HeardRequest:
         try:

@@ -1,4 +1,4 @@
-"""The sandbox of the tests over HTTP, with control paths: `python -m served_sandbox --port PORT [--file FILE]`.
+"""The sandbox of the tests over HTTP, with control paths: `python -m served_sandbox --port PORT [--large] [--file F]`.
 
     GET    /__sandbox/requests     what it was asked: {"requests": [{method, path, query, headers, body, tool}]}
     DELETE /__sandbox/requests     forget it
@@ -27,12 +27,13 @@ from typing import Any
 import anyio
 import uvicorn
 from faulty_sandbox import FAULT, FaultyReply, FaultySandbox
+from large_account import large_account
 from pydantic import ValidationError
 from pydantic_core import to_json
 
 from fastn_mcp.sandbox.app import App, Receive, Send, answer_lifespan, read_request, response_start
 from fastn_mcp.sandbox.behaviour import Behaviour
-from fastn_mcp.sandbox.server import SandboxRequest
+from fastn_mcp.sandbox.server import SandboxRequest, dataset
 
 CONTROL = "/__sandbox/"
 
@@ -140,9 +141,12 @@ async def _deliver(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--large", action="store_true", help="the large account")
     parser.add_argument("--file", type=Path)
     options = parser.parse_args()
-    served = FaultySandbox(lambda: datetime.now(UTC), file=options.file)
+    served = FaultySandbox(
+        lambda: datetime.now(UTC), begin=large_account if options.large else dataset, file=options.file
+    )
     uvicorn.run(
         create_faulty_app(served),
         host="127.0.0.1",

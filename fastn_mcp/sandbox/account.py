@@ -8,6 +8,7 @@ from fastn_mcp.sandbox.auth import OWNERS_ONLY
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint
 from fastn_mcp.sandbox.state import Row, SandboxState, as_object, parse_stamp, record, stamp
 from fastn_mcp.tools.account import GetBilling, GetQuotas, GetUsage, QueryAuditLog
+from fastn_mcp.tools.workflows import ListExecutions
 
 _ROWS = 60
 _DAYS = 14
@@ -155,8 +156,7 @@ def billing(context: RouteContext, call: GetBilling) -> One:  # noqa: ARG001
 @endpoint(GetUsage, "settings:read")
 def usage(context: RouteContext, call: GetUsage) -> One:  # noqa: ARG001
     first, following = month_of(context.now)
-    runs = context.history.by_customer(first)
-    runs.update(row["endOrgId"] or "" for row in context.state.all("executions") if row["createdAt"] >= stamp(first))
+    runs = context.runs(ListExecutions(since=stamp(first))).count("endOrgId")
     used = _used(context)
     by_customer: list[Row] = []
     for key, count in runs.most_common():
@@ -222,14 +222,7 @@ def _used(context: RouteContext) -> dict[tuple[str, str], int]:
 
 def _events(context: RouteContext, since: datetime, customer: str | None = None) -> int:
     """Count the runs started by webhooks and app events."""
-    rows = [
-        row
-        for row in context.state.all("executions")
-        if row.get("triggeredBy") == "webhook"
-        and row["createdAt"] >= stamp(since)
-        and customer in (None, row.get("endOrgId"))
-    ]
-    return len(rows) + len(context.history.numbers(customer=customer, triggered_by="webhook", since=since))
+    return len(context.runs(ListExecutions(triggered_by="webhook", since=stamp(since), customer_id=customer)))
 
 
 def _quota(name: str, scope: str, limit: int, used: int, source: str = "plan default") -> Row:

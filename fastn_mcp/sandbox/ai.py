@@ -15,6 +15,7 @@ from fastn_mcp.sandbox.resource import One, RouteContext, endpoint
 from fastn_mcp.sandbox.state import Row, parse_stamp, slug_of
 from fastn_mcp.sandbox.workflows import WORKFLOWS, new_workflow, trash
 from fastn_mcp.tools.ai import AiBuild, AiChat
+from fastn_mcp.tools.workflows import ListExecutions
 
 PHASES = ("Use cases", "Connectors", "Workflows", "Embed")
 _STATES = ("PLANNING", "PLANNED", "GENERATING", "GENERATED", "DEPLOYED")
@@ -255,8 +256,7 @@ def _create(context: RouteContext, kind: str, name: str, prompt: str, connectors
 
 def _summary(context: RouteContext) -> str:
     state = context.state
-    failed = [row for row in state.all("executions") if row["status"] == "failed"]
     return (
         f"You have {len(state.all('customers'))} customers and {len(state.all('workflows'))} workflows. "
-        f"{len(failed) + len(context.history.numbers(status='failed'))} of the runs that I know of failed."
+        f"{len(context.runs(ListExecutions(status='failed')))} of the runs that I know of failed."
     )

@@ -1,17 +1,15 @@
-"""Filters, order and pages of lists, and the list that merges stored runs and run history."""
+"""Filters, order and pages of lists."""
 
 import base64
-from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
 
 from pydantic_core import to_json
-from typing_extensions import override
 
 from fastn_mcp.sandbox.behaviour import Envelope, Paging, SandboxRefusal, invalid, wrapped
-from fastn_mcp.sandbox.run_history import History, milliseconds
 from fastn_mcp.sandbox.state import Row, parse_stamp
 from fastn_mcp.tools.paging import List
 
@@ -35,6 +33,10 @@ class Rows:
     def position(self, key: str) -> int | None:
         """Return the position of the row with this id; None if it is not in the list."""
         return next((position for position, row in enumerate(self._rows) if str(row["id"]) == key), None)
+
+    def count(self, field: str) -> Counter[Any]:
+        """Count the rows by the value of a field."""
+        return Counter(row[field] for row in reversed(self._rows))
 
 
 def select(rows: list[Row], call: List[Any]) -> list[Row]:
@@ -141,51 +143,3 @@ def list_body(envelope: Envelope, rows: Iterable[Row], pagination: Row) -> bytes
         body.write(b"," + to_json(row) if number else to_json(row))
     body.write(b"]" + tail)
     return body.getvalue()
-
-
-class MergedRows(Rows):
-    """Stored runs and runs of the history, newest first. At equal times the stored run comes first.
-
-    `numbers` are the runs of the history, in its order.
-    """
-
-    def __init__(
-        self, rows: Sequence[Row], shown: Callable[[Row], Row], history: History, numbers: Sequence[int]
-    ) -> None:
-        super().__init__(rows, shown)
-        self._history = history
-        self._numbers = numbers
-        # For each stored row, the number of runs of the history before it.
-        self._before = [self._newer(milliseconds(parse_stamp(str(row["createdAt"])))) for row in rows]
-        self._positions = [position + before for position, before in enumerate(self._before)]
-
-    @override
-    def __len__(self) -> int:
-        return len(self._rows) + len(self._numbers)
-
-    @override
-    def slice(self, start: int, end: int) -> Iterator[Row]:
-        return (self._shown(self._row(position)) for position in range(start, min(end, len(self))))
-
-    @override
-    def position(self, key: str) -> int | None:
-        for row, position in zip(self._rows, self._positions, strict=True):
-            if row["id"] == key:
-                return position
-        number = self._history.number(key)
-        if number is None:
-            return None
-        at = bisect_left(self._numbers, number)
-        if at == len(self._numbers) or self._numbers[at] != number:
-            return None
-        rank = len(self._numbers) - 1 - at
-        return rank + bisect_right(self._before, rank)
-
-    def _newer(self, when: int) -> int:
-        return len(self._numbers) - bisect_right(self._numbers, when, key=self._history.begun.__getitem__)
-
-    def _row(self, position: int) -> Row:
-        index = bisect_left(self._positions, position)
-        if index < len(self._positions) and self._positions[index] == position:
-            return self._rows[index]
-        return self._history.row(self._numbers[len(self._numbers) - 1 - (position - index)])

@@ -8,20 +8,16 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from fastn_mcp.sandbox.behaviour import conflict, invalid, not_found
 from fastn_mcp.sandbox.paging import Rows, select
-from fastn_mcp.sandbox.run_history import History
 from fastn_mcp.sandbox.state import Row, SandboxState, objects, provenance, record, slug_of, stamp
 from fastn_mcp.tools.catalog import AnyOperation
+from fastn_mcp.tools.workflows import ListExecutions
 
 
 @dataclass(frozen=True, slots=True)
 class RouteContext:
-    """Context of one request. `key` is the row of the caller's key; `body` has Fastn's names.
-
-    `history` has the runs that are not stored in the state.
-    """
+    """Context of one request. `key` is the row of the caller's key; `body` has Fastn's names."""
 
     state: SandboxState
-    history: History
     now: datetime
     key: Row
     body: Row
@@ -38,6 +34,14 @@ class RouteContext:
     def audit(self, action: str, kind: str, key: object, customer: str | None = None, actor: str | None = None) -> None:
         """Append an event to the account's audit log."""
         record(self.state, self.now, actor or self.actor, action, (kind, key), customer=customer)
+
+    def run(self, key: str) -> Row | None:
+        """Return the run of this id. Tests override this and `runs`, for accounts with more runs than they store."""
+        return self.state.get("executions", key)
+
+    def runs(self, call: ListExecutions) -> Rows:
+        """Return the runs that match the filters of `call`."""
+        return Rows(select(self.state.all("executions"), call), EXECUTIONS.brief)
 
 
 class One(NamedTuple):
@@ -206,6 +210,9 @@ class Resource:
             other = context.state.first(self.collection, name, row[name]) if row.get(name) is not None else None
             if other is not None and other["id"] != row["id"]:
                 raise conflict(f"{name} is taken", {"field": name, "by": other["id"]})
+
+
+EXECUTIONS = Resource("executions", "execution", settable={}, unique=(), long=frozenset({"input", "output", "summary"}))
 
 
 def slug_for(slug: str | None, name: str) -> str:

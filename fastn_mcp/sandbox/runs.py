@@ -5,13 +5,12 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from fastn_mcp.fastn.cron import next_run
-from fastn_mcp.sandbox.behaviour import SandboxRefusal, conflict, forbidden
+from fastn_mcp.sandbox.behaviour import SandboxRefusal, conflict, forbidden, not_found
 from fastn_mcp.sandbox.connectors import connection_of
 from fastn_mcp.sandbox.executions import execution, no_connection, unusable
-from fastn_mcp.sandbox.paging import MergedRows, instant, select
+from fastn_mcp.sandbox.paging import Rows
 from fastn_mcp.sandbox.past_runs import dependency_error, ended_run, note_progress
-from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint, set_status
-from fastn_mcp.sandbox.run_history import RunSeries
+from fastn_mcp.sandbox.resource import One, RouteContext, endpoint, set_status
 from fastn_mcp.sandbox.state import Row, SandboxState, objects, parse_stamp, record, stamp
 from fastn_mcp.sandbox.workflows import WORKFLOWS, not_published
 from fastn_mcp.tools.workflows import GetExecution, ListExecutions, RunWorkflow
@@ -30,7 +29,7 @@ PACES = {"STANDARD": Pace(1, 3, 1, 5), "LONG": Pace(1, 6, 2, 60)}
 
 _SCHEDULED_SECONDS = {"INSTANT": 1, "STANDARD": 40, "LONG": 80}
 """Maximum duration of a scheduled run in seconds, by tier."""
-_SETTLED = timedelta(seconds=90)
+SETTLED = timedelta(seconds=90)
 """Time after which a scheduled run is shown: it has ended by then."""
 _MOST_OCCURRENCES = 200
 """Maximum number of due occurrences of a schedule that are run; the rest are skipped."""
@@ -97,10 +96,9 @@ def pass_time(state: SandboxState, now: datetime) -> None:
     """Process what is due: expected events, schedules, and the progress of runs."""
     for event in state.all("_expected"):
         _arrive(state, event, now)
-    past = RunSeries.of_triggers(state)
     for trigger in state.all("triggers"):
         if trigger.get("type") == "scheduler":
-            _fire(state, trigger, now, described=trigger["id"] in past)
+            _fire(state, trigger, now)
     for run in state.all("_runs"):
         _advance(state, run["id"], now)
 
@@ -120,18 +118,15 @@ def _arrive(state: SandboxState, event: Row, now: datetime) -> None:
     state.put("executions", ended_run(row["id"], workflow, begun, duration, "webhook", error, **fields))
 
 
-def _fire(state: SandboxState, trigger: Row, now: datetime, *, described: bool) -> None:
-    """Run the occurrences due since the last time. The runs of a `described` trigger are in the history."""
+def _fire(state: SandboxState, trigger: Row, now: datetime) -> None:
+    """Run the occurrences due since the last time."""
     for _ in range(_MOST_OCCURRENCES):
         if trigger["status"] != "Active" or not trigger["nextRun"]:
             return
         due = parse_stamp(trigger["nextRun"])
-        if due + _SETTLED > now:
+        if due + SETTLED > now:
             return
-        if described:
-            trigger["lastRun"] = stamp(due)
-        else:
-            _run_scheduled(state, trigger, due)
+        _run_scheduled(state, trigger, due)
         _next(state, trigger, due)
     _next(state, trigger, now)
 
@@ -166,7 +161,7 @@ def _run_scheduled(state: SandboxState, trigger: Row, due: datetime) -> None:
     trigger |= {"lastRun": stamp(due), "consecutiveFailures": failures}
     if failures >= _FAILURES_ALLOWED:
         reason = f"{failures} consecutive failures; may be enabled again after 30 minutes."
-        set_status(trigger, "Disabled", stamp(due + _SETTLED), "platform", reason=reason)
+        set_status(trigger, "Disabled", stamp(due + SETTLED), "platform", reason=reason)
         trigger["nextRun"] = None
     state.put("triggers", trigger)
 
@@ -219,30 +214,17 @@ def _advance(state: SandboxState, key: str, now: datetime) -> None:
         state.put("executions", {**row, "status": "running", "startedAt": stamp(started)})
 
 
-_EXECUTIONS = Resource(
-    "executions", "execution", settable={}, unique=(), long=frozenset({"input", "output", "summary"})
-)
-
-
 @endpoint(ListExecutions, "executions:read")
-def list_all(context: RouteContext, call: ListExecutions) -> MergedRows:
-    numbers = context.history.numbers(
-        workflow=call.workflow_id,
-        customer=call.customer_id,
-        status=call.status,
-        triggered_by=call.triggered_by,
-        since=None if call.since is None else instant("since", call.since),
-        until=None if call.until is None else instant("until", call.until),
-    )
-    return MergedRows(select(context.state.all("executions"), call), _EXECUTIONS.brief, context.history, numbers)
+def list_all(context: RouteContext, call: ListExecutions) -> Rows:
+    return context.runs(call)
 
 
 @endpoint(GetExecution, "executions:read")
 def get(context: RouteContext, call: GetExecution) -> One:
     poll(context.state, call.execution_id, context.now)
-    if (number := context.history.number(call.execution_id)) is not None:
-        return One(context.history.row(number))
-    return _EXECUTIONS.get(context, call)
+    if (row := context.run(call.execution_id)) is None:
+        raise not_found()
+    return One(row)
 
 
 @endpoint(RunWorkflow, "workflows:execute")

@@ -37,7 +37,6 @@ from fastn_mcp.sandbox.behaviour import (
 )
 from fastn_mcp.sandbox.paging import list_body, page
 from fastn_mcp.sandbox.resource import ENDPOINTS, One, Outcome, RouteContext
-from fastn_mcp.sandbox.run_history import History, RunSeries
 from fastn_mcp.sandbox.state import Row, SandboxState, StateFile, record
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.connectors import ListConnectors
@@ -146,7 +145,7 @@ class Sandbox:
         self.behaviour = behaviour or Behaviour()
         self._limiter = RateLimiter()
         self._answers = 0
-        self.state, self.history = SandboxState(self._randomness(0)), History(RunSeries())
+        self.state = SandboxState(self._randomness(0))
         with self._transaction(self._now()):
             if self.state.serial == 0:
                 self._begin_again()
@@ -174,8 +173,8 @@ class Sandbox:
             yield
             return
         with self._file.locked():
-            if (changed := self._file.read_changed(self._load)) is not None:
-                self._take(changed)
+            if (changed := self._file.read_changed(self._randomness)) is not None:
+                self.state = changed
             state, serial = self.state, self.state.serial
             self._pass_time(now)
             yield
@@ -183,23 +182,11 @@ class Sandbox:
                 self._file.write(self.state)
 
     def _begin_again(self) -> None:
-        self._take(self._begin(self._now(), self._randomness(0)))
+        self.state = self._begin(self._now(), self._randomness(0))
         self._pass_time(self._now())
-
-    def _load(self, dumped: object) -> SandboxState:
-        state = SandboxState.load(dumped, self._randomness)
-        RunSeries.of(state)
-        return state
-
-    def _take(self, state: SandboxState) -> None:
-        self.state = state
-        past = RunSeries.of(state)
-        if not self.history.is_of(past):
-            self.history = History(past)
 
     def _pass_time(self, now: datetime) -> None:
         """Process what is due by `now`: schedules fire, runs end."""
-        self.history.pass_time(now)
         runs.pass_time(self.state, now)
 
     def _randomness(self, serial: int) -> random.Random:
@@ -229,12 +216,15 @@ class Sandbox:
                 raise
             body = self._renamed(sent or {}, {renamed: name for name, renamed in self.behaviour.fields.items()})
             call = self._call(operation, request, None if sent is None else body)
-            context = RouteContext(self.state, self.history, now, who, body)
+            context = self._context(now, who, body)
             if (kind := _BUILT.get(operation)) is not None:
                 ai.look(context, kind)
             return self._answered(ENDPOINTS[operation].handler(context, call), call, request.query)
         except SandboxRefusal as refusal:
             return self._refused(refusal)
+
+    def _context(self, now: datetime, who: Row, body: Row) -> RouteContext:
+        return RouteContext(self.state, now, who, body)
 
     def _call(self, operation: AnyOperation, request: SandboxRequest, body: Row | None) -> Operation[Any]:
         """Parse a request into the call of its operation. Raises `SandboxRefusal`."""

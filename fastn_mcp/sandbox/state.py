@@ -182,10 +182,10 @@ class StateFile:
                 "End that process, or name another file.",
             ) from None
 
-    def read_changed(self, load: Callable[[object], SandboxState]) -> SandboxState | None:
+    def read_changed(self, randomness: Callable[[int], random.Random]) -> SandboxState | None:
         """Return the state if another process changed it; None if it did not, or if there is no file.
 
-        Raises `SettingsError` if the file cannot be read or `load` raises ValueError.
+        Raises `SettingsError` if the file cannot be read or does not contain a state.
         """
         try:
             found = self._path.stat()
@@ -198,7 +198,7 @@ class StateFile:
         except (OSError, UnicodeDecodeError) as error:
             raise self._unreadable(type(error).__name__) from error
         try:
-            state = load(json.loads(text))
+            state = SandboxState.load(json.loads(text), randomness)
         except (ValueError, RecursionError) as error:
             raise self._unreadable("it is not a sandbox's state") from error
         self._version = version

@@ -6,12 +6,11 @@ were; its own is made by `add_example`.
 
 import random
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from fastn_mcp.fastn.cron import next_run
 from fastn_mcp.sandbox.connectors import connection
 from fastn_mcp.sandbox.executions import execution, unusable
-from fastn_mcp.sandbox.server import Sandbox, dataset
+from fastn_mcp.sandbox.server import dataset
 from fastn_mcp.sandbox.state import Row, SandboxState, stamp
 from fastn_mcp.sandbox.triggers import add_trigger, route, scheduled
 from fastn_mcp.sandbox.workflows import workflow
@@ -65,12 +64,6 @@ def large_account(now: datetime, randomness: random.Random) -> SandboxState:
     state = dataset(now, randomness)
     _add(state, now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0))
     return state
-
-
-def write_account(file: Path) -> Path:
-    """Make the large account of today in a file of the sandbox."""
-    Sandbox(lambda: datetime.now(UTC), begin=large_account, file=file)
-    return file
 
 
 def _add(state: SandboxState, now: datetime) -> None:

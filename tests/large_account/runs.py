@@ -14,8 +14,8 @@ from typing import cast
 
 from fastn_mcp.sandbox.account import AuditRow, append_events, last_change, last_refresh
 from fastn_mcp.sandbox.executions import no_connection, out_of_memory, timed_out, unusable
-from fastn_mcp.sandbox.run_history import RunSeries, Series, Trouble, milliseconds
 from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, stamp
+from large_account.run_history import RunSeries, Series, Trouble, milliseconds
 from large_account.workflows import tenant_apps
 
 Connected = Mapping[str, Mapping[str, Row]]

@@ -12,11 +12,10 @@ import pytest
 from asking import MORNING, Clock, Fastn
 from faulty_sandbox import FaultySandbox
 from large_account import large_account
+from large_account.run_history import History, MergedRows, RunSeries, milliseconds
 
-from fastn_mcp.errors import SettingsError
 from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
-from fastn_mcp.sandbox.paging import MergedRows, list_body
-from fastn_mcp.sandbox.run_history import History, RunSeries, milliseconds
+from fastn_mcp.sandbox.paging import list_body
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.account import ListApiKeys, ListSecrets, ListUsers, QueryAuditLog
 from fastn_mcp.tools.ai import AiChat
@@ -535,14 +534,3 @@ def test_reset_recreates_the_large_account(clock: Clock) -> None:
     assert total(fastn, ListExecutions()) >= 200_000
     history = fastn.sandbox.history
     assert str(history.row(len(history) - 1)["completedAt"]) > (clock.at - HOUR).isoformat()
-
-
-def test_file_with_an_invalid_history_is_not_overwritten(tmp_path: Path, clock: Clock) -> None:
-    """Ours: the sandbox refuses it."""
-    file = tmp_path / "sandbox.json"
-    file.write_text('{"serial": 1, "rows": {"_past": {"past": {"id": "past", "series": 3}}}}')
-
-    with pytest.raises(SettingsError, match="not a sandbox's state"):
-        FaultySandbox(clock, file=file)
-
-    assert "series" in file.read_text()

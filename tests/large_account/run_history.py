@@ -1,5 +1,7 @@
 """Large numbers of past runs, described by one row of the state and generated when they are shown.
 
+`PastContext` gives them to the handlers of the sandbox, beside the stored runs.
+
 The same description always gives the same runs, so the state does not store them. Runs are numbered in order of time,
 and the id and the number of a run can be computed from each other. Times are milliseconds since 1970.
 """
@@ -9,16 +11,22 @@ import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, compress
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
+from typing_extensions import override
 
+from fastn_mcp.fastn.cron import next_run
 from fastn_mcp.sandbox.executions import execution
-from fastn_mcp.sandbox.state import Row, SandboxState
+from fastn_mcp.sandbox.paging import Rows, instant, select
+from fastn_mcp.sandbox.resource import EXECUTIONS, RouteContext
+from fastn_mcp.sandbox.runs import SETTLED
+from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, stamp
+from fastn_mcp.tools.workflows import ListExecutions
 
 _STORED = ("_past", "past")
 """Collection and id of the row."""
@@ -88,14 +96,29 @@ class RunSeries(BaseModel):
         state.put(collection, {"id": key, **self.model_dump(mode="json")})
 
     @classmethod
-    def of_triggers(cls, state: SandboxState) -> frozenset[str]:
-        """Return the ids of the triggers whose runs are described."""
-        return frozenset((state.get(*_STORED) or {}).get("triggers", ()))
-
-    @classmethod
     def of(cls, state: SandboxState) -> "RunSeries":
-        """Return what `store` stored; empty if there is none. Raises ValueError if it is invalid."""
-        return cls.model_validate(state.get(*_STORED) or {})
+        """Return what `store` stored; empty if there is none."""
+        return cls.model_validate(stored(state))
+
+
+def stored(state: SandboxState) -> Row:
+    """Return the row in which `RunSeries.store` stored a description; empty if there is none."""
+    return state.get(*_STORED) or {}
+
+
+def pass_described(state: SandboxState, now: datetime) -> None:
+    """Pass the occurrences of schedules whose runs are described, so that the sandbox does not run them."""
+    described = frozenset(stored(state).get("triggers", ()))
+    for trigger in state.all("triggers"):
+        if trigger["id"] not in described or trigger["type"] != "scheduler":
+            continue
+        while trigger["status"] == "Active" and trigger["nextRun"] and parse_stamp(trigger["nextRun"]) + SETTLED <= now:
+            due = parse_stamp(trigger["nextRun"])
+            trigger |= {
+                "lastRun": stamp(due),
+                "nextRun": stamp(next_run(trigger["schedule"], trigger["timezone"], due)),
+            }
+            state.put("triggers", trigger)
 
 
 _MINUTE = 60_000
@@ -131,14 +154,9 @@ class History:
         longest = max((series.longest for series in self._past.series), default=0)
         self._over = bisect_right(self.begun, milliseconds(now) - longest)
 
-    def is_of(self, past: RunSeries) -> bool:
-        """Whether these are the runs of `past`."""
-        return self._past == past
-
-    def by_customer(self, since: datetime) -> Counter[str]:
-        """Count the runs of each customer since a time."""
-        first = min(bisect_left(self.begun, milliseconds(since)), len(self))
-        kinds = Counter(self._kinds[first : len(self)])
+    def by_customer(self, numbers: Sequence[int]) -> Counter[str]:
+        """Count these runs by customer."""
+        kinds = Counter(map(self._kinds.__getitem__, numbers))
         found: Counter[str] = Counter()
         for kind, count in kinds.items():
             found[self._series(kind)[0].customer] += count
@@ -235,3 +253,81 @@ def _mixed(key: int) -> int:
 
 def _is(wanted: str | None, value: object) -> bool:
     return wanted is None or str(value).casefold() == wanted.casefold()
+
+
+class MergedRows(Rows):
+    """Stored runs and runs of the history, newest first. At equal times the stored run comes first.
+
+    `numbers` are the runs of the history, in its order.
+    """
+
+    def __init__(
+        self, rows: Sequence[Row], shown: Callable[[Row], Row], history: History, numbers: Sequence[int]
+    ) -> None:
+        super().__init__(rows, shown)
+        self._history = history
+        self._numbers = numbers
+        # For each stored row, the number of runs of the history before it.
+        self._before = [self._newer(milliseconds(parse_stamp(str(row["createdAt"])))) for row in rows]
+        self._positions = [position + before for position, before in enumerate(self._before)]
+
+    @override
+    def __len__(self) -> int:
+        return len(self._rows) + len(self._numbers)
+
+    @override
+    def slice(self, start: int, end: int) -> Iterator[Row]:
+        return (self._shown(self._row(position)) for position in range(start, min(end, len(self))))
+
+    @override
+    def position(self, key: str) -> int | None:
+        for row, position in zip(self._rows, self._positions, strict=True):
+            if row["id"] == key:
+                return position
+        number = self._history.number(key)
+        if number is None:
+            return None
+        at = bisect_left(self._numbers, number)
+        if at == len(self._numbers) or self._numbers[at] != number:
+            return None
+        rank = len(self._numbers) - 1 - at
+        return rank + bisect_right(self._before, rank)
+
+    @override
+    def count(self, field: str) -> Counter[Any]:
+        if field != "endOrgId":
+            raise NotImplementedError
+        return super().count(field) + self._history.by_customer(self._numbers)
+
+    def _newer(self, when: int) -> int:
+        return len(self._numbers) - bisect_right(self._numbers, when, key=self._history.begun.__getitem__)
+
+    def _row(self, position: int) -> Row:
+        index = bisect_left(self._positions, position)
+        if index < len(self._positions) and self._positions[index] == position:
+            return self._rows[index]
+        return self._history.row(self._numbers[len(self._numbers) - 1 - (position - index)])
+
+
+@dataclass(frozen=True, slots=True)
+class PastContext(RouteContext):
+    """Context of a request about an account with a history."""
+
+    history: History
+
+    @override
+    def run(self, key: str) -> Row | None:
+        number = self.history.number(key)
+        return RouteContext.run(self, key) if number is None else self.history.row(number)
+
+    @override
+    def runs(self, call: ListExecutions) -> Rows:
+        numbers = self.history.numbers(
+            workflow=call.workflow_id,
+            customer=call.customer_id,
+            status=call.status,
+            triggered_by=call.triggered_by,
+            since=None if call.since is None else instant("since", call.since),
+            until=None if call.until is None else instant("until", call.until),
+        )
+        return MergedRows(select(self.state.all("executions"), call), EXECUTIONS.brief, self.history, numbers)
