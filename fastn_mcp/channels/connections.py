@@ -1,4 +1,6 @@
-"""HTTP connections: time for a request to arrive, number of connections, and whether a response was received.
+"""HTTP servers: time for a request to arrive, number of connections, and whether a response was received.
+
+Imported only where a process listens: a server without approval requests does not load uvicorn.
 
 Each connection wraps uvicorn's h11 protocol by asyncio's interface of protocols, and the application by ASGI. uvicorn's
 own settings limit the head of a request. A proxy sets tighter limits (deploy/nginx.conf); these hold without one.
@@ -11,6 +13,8 @@ import socket
 import sys
 from asyncio import Transport
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
+from contextvars import Context
 from typing import Any, cast
 
 import anyio
@@ -28,6 +32,9 @@ ARRIVES = 30.0
 
 LOST = "fastn_mcp.lost"
 """Scope key of the event that is set if the client did not receive what was written to it."""
+
+_MAX_CONNECTIONS = 64
+"""Of a background server. Any program on this machine can open idle ones; they must not lock out a person's browser."""
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 
@@ -220,3 +227,33 @@ def _is_unread(transport: Transport) -> bool:
         return False
     with socket.socket(fileno=os.dup(connection.fileno())) as same:  # uvloop's socket has no getsockopt
         return same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0 or unread_bytes(same.fileno()) > 0
+
+
+class _BackgroundServer(uvicorn.Server):
+    """Server that leaves signal handling to its process."""
+
+    def capture_signals(self) -> nullcontext[None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return nullcontext()
+
+
+class BackgroundServer:
+    """Application served by a background task on a socket that already listens."""
+
+    def __init__(self, app: ASGIApp, listening: socket.socket, name: str) -> None:
+        config = ConnectionLimits(app, _MAX_CONNECTIONS).config(
+            16_384, lifespan="off", timeout_keep_alive=5, timeout_graceful_shutdown=2
+        )
+        config.load()
+        self._server = _BackgroundServer(config)
+        # In an empty context, so that requests do not inherit the context variables of the call that started it.
+        self._task = asyncio.create_task(self._server.serve([listening]), name=name, context=Context())
+
+    @property
+    def ended(self) -> bool:
+        return self._task.done()
+
+    async def stop(self) -> None:
+        """Stop once open requests are answered or the grace period is over."""
+        self._server.should_exit = True
+        with anyio.CancelScope(shield=True):  # the process may be shutting down; the grace period bounds this
+            await self._task

@@ -69,6 +69,7 @@ def _cells(text: str) -> int:
 
 
 _CLOSED = NoAnswer("the terminal was closed")
+_LEFT_WAITING = NoAnswer("it was left waiting")
 _LONGEST_NOTE = 500
 _WIDEST = 100
 """Maximum columns of a line, however wide the terminal is."""
@@ -157,7 +158,7 @@ class Terminal:
             except ValueError as problem:
                 self.say(f"Nothing is approved yet: {problem}")
             if not any(typed.values()):
-                return _left_waiting()
+                return _LEFT_WAITING
 
     async def _ask_choice(self, question: ApprovalForm, *, may_wait: bool) -> Answer:
         choices = ["y = approve", "n = decline"]
@@ -171,7 +172,7 @@ class Terminal:
                 case "n" | "no":
                     return await self._decline()
                 case "":
-                    return _left_waiting() if may_wait else await self._decline()
+                    return _LEFT_WAITING if may_wait else await self._decline()
                 case minutes if question.allows_temporary and minutes == str(TEMPORARY_MINUTES):
                     return Approve(minutes=TEMPORARY_MINUTES)
                 case _:
@@ -185,7 +186,7 @@ class Terminal:
             if typed in (expected.strip(), sanitize(expected).strip()):
                 return Approve(expected)
             if not typed and may_wait:
-                return _left_waiting()
+                return _LEFT_WAITING
             if typed.casefold() in ("", "n", "no"):
                 return await self._decline()
             self.say(f"{'That is' if noun == 'name' else 'Those are'} not the {noun}. Type it again, or n to decline.")
@@ -250,7 +251,3 @@ class Terminal:
                     )
             finally:
                 termios.tcsetattr(self._device, termios.TCSANOW, before)
-
-
-def _left_waiting() -> NoAnswer:
-    return NoAnswer("it was left waiting")

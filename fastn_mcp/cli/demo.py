@@ -25,7 +25,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from fastn_mcp.build.startup import SANDBOX_KEY
-from fastn_mcp.channels.background_server import BackgroundServer
+from fastn_mcp.channels.connections import BackgroundServer
 from fastn_mcp.config.command_line import this_program
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.sandbox.app import App, Receive, Send, create_app

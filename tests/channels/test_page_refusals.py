@@ -240,8 +240,8 @@ def test_number_of_keys_and_sessions_is_limited() -> None:
     for _ in range(40):
         entered = entry.enter(entry.key())
         assert entered is not None
-        rooms.append((entered[0].room, entered[1]))
-    assert [entry.session(*room) is not None for room in rooms] == [False] * 8 + [True] * 32
+        rooms.append(entered)
+    assert [entry.is_open(*room) for room in rooms] == [False] * 8 + [True] * 32
 
 
 async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:

@@ -13,7 +13,7 @@ from faulty_sandbox import FaultMoment, Reset, Status
 from webhook_world import WebhookWorld
 from world import FormLater, FormNow, World, yes
 
-from fastn_mcp.channels.webhook.payloads import WebhookRequest, slack
+from fastn_mcp.channels.webhook.payloads import slack
 from fastn_mcp.errors import (
     Conflict,
     Declined,
@@ -603,7 +603,7 @@ async def test_fifty_calls_fit_into_a_message_for_slack_and_a_result(world: Worl
     call = batch(*(("create_secret", {"name": f"SECRET_{n:02}", "value": "hunter2"}) for n in range(MOST)))
     assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
-    blocks = cast("list[Any]", slack(WebhookRequest(grant, "https://here.example", "/approvals/x"))["blocks"])
+    blocks = cast("list[Any]", slack(grant, "https://here.example")["blocks"])
     text = "\n".join(block["text"]["text"] for block in blocks[:-1])
     assert all(f'{n + 1}. Store secret "SECRET_{n:02}"' in text for n in range(MOST))
     await moved(

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -114,18 +115,19 @@ class LocalPageAccess:
                 response = render(request, "closed.html", 403)
                 response.headers["Connection"] = "close"  # each guess costs a new connection
                 return response
-            root = _root(request, entered[0].room)
+            room, cookie = entered
+            root = _root(request, room)
             secure = request.url.scheme == "https"
             # Not a redirect: after a navigation from a file, browsers send a strict cookie only from this page on.
             response = render(request, "entered.html", root=root)
-            response.set_cookie(COOKIE, entered[1], path=root, httponly=True, samesite="strict", secure=secure)
+            response.set_cookie(COOKIE, cookie, path=root, httponly=True, samesite="strict", secure=secure)
             return response
 
         return [Route("/enter", enter, methods=["POST"])]
 
     async def session(self, request: Request) -> Session | None:
         room = request.path_params.get("room") or request.path_params["path"].partition("/")[0]
-        if self._sessions.session(room, request.cookies.get(COOKIE)) is None:
+        if not self._sessions.is_open(room, request.cookies.get(COOKIE)):
             return None
         return Session(room, _root(request, room), self._inbox)
 
@@ -156,8 +158,12 @@ def page(
         Route("/{path:path}", pages.anything, methods=["GET", "POST"]),
     ]
     handlers: dict[Any, Any] = {
-        NoSession: pages.closed, NotDecided: pages.not_decided, LedgerLost: pages.away, Exception: pages.failed,
-    }  # fmt: skip
+        # The same page whatever the reason for denied access. Without the ledger, nothing can be checked.
+        NoSession: partial(pages.problem, "closed.html", 403),
+        LedgerLost: partial(pages.problem, "away.html", 503),
+        Exception: partial(pages.problem, "failed.html", 500),
+        NotDecided: pages.not_decided,
+    }
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return PageSecurity(app, origins, access.entrance)
@@ -275,20 +281,12 @@ class _Page:
         """Redirect unknown addresses to the page. Raises `NoSession` without a session."""
         return RedirectResponse((await self._session(request)).root, 303)
 
-    async def closed(self, request: Request, _: Exception) -> Response:
-        """Return the same 403 page whatever the reason for denied access."""
-        return self.render(request, "closed.html", 403)
-
     async def not_decided(self, request: Request, problem: NotDecided) -> Response:
         flash = None if problem.draft else _said(str(problem), good=False)
         return await self._response(request, problem.session, problem.status, flash, problem.draft)
 
-    async def away(self, request: Request, _: Exception) -> Response:
-        """Return a 503 page: without the ledger neither access nor requests can be checked."""
-        return self.render(request, "away.html", 503)
-
-    async def failed(self, request: Request, _: Exception) -> Response:
-        return self.render(request, "failed.html", 500)
+    async def problem(self, template: str, status: int, request: Request, _: Exception) -> Response:
+        return self.render(request, template, status)
 
     def render(self, request: Request, template: str, status: int = 200, **content: Any) -> Response:
         base = request.scope.get("root_path", "")

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 from fastn_mcp.runtime import System
 
@@ -17,29 +17,20 @@ _MAX_ENTRIES = 32
 """Maximum keys and sessions. The oldest is dropped."""
 
 
-@dataclass(frozen=True, slots=True)
-class LocalSession:
-    """Session of one browser.
-
-    `room` is an unguessable path prefix to which the cookie is limited. Browsers do not separate cookies by port, so
-    without it the page of another program on this computer could get the cookie.
-    """
-
-    room: str
-    cookie: bytes
-    """Digest of the cookie, so that memory does not contain the cookie itself."""
-    ends: float
-
-
 class PageSessions:
-    """Keys and sessions of one page. `used` is called with each key that opened a session."""
+    """Keys and sessions of one page. `used` is called with each key that opened a session.
+
+    Each session has a room: an unguessable path prefix to which its cookie is limited. Browsers do not separate cookies
+    by port, so without it the page of another program on this computer could get the cookie.
+    """
 
     def __init__(self, system: System, used: Callable[[str], None] = lambda _: None) -> None:
         self._system = system
         self._used = used
         self._keys: dict[bytes, float] = {}
         self._lasting: bytes | None = None
-        self._sessions: dict[str, LocalSession] = {}
+        self._sessions: dict[str, tuple[bytes, float]] = {}
+        """Digest of the cookie, so that memory does not contain the cookie itself, and end, by room."""
         self._closed = False
 
     def close(self) -> None:
@@ -62,8 +53,8 @@ class PageSessions:
         self._lasting = _digest(key)
         return key
 
-    def enter(self, key: str) -> tuple[LocalSession, str] | None:
-        """Open a session with a key. Return it with its cookie, or None if the key is not valid for any reason.
+    def enter(self, key: str) -> tuple[str, str] | None:
+        """Open a session with a key. Return its room and cookie, or None if the key is not valid for any reason.
 
         Wrong keys do not lock the page, since any program on the machine could then lock the person out. A key has 192
         random bits, so that guessing is infeasible.
@@ -79,27 +70,26 @@ class PageSessions:
             holds_until = self._keys.pop(digest, None)
         if holds_until is None or holds_until < now:
             return None
-        cookie = self._system.token()
-        session = LocalSession(self._system.token(), _digest(cookie), now + SESSION_HOLDS)
+        cookie, room = self._system.token(), self._system.token()
         _make_room(self._sessions)
-        self._sessions[session.room] = session
+        self._sessions[room] = _digest(cookie), now + SESSION_HOLDS
         self._used(key)
-        return session, cookie
+        return room, cookie
 
-    def session(self, room: str, cookie: str | None) -> LocalSession | None:
-        """Return the session of a room, or None if the cookie is wrong or the session has expired."""
-        session = self._sessions.get(room)
-        if session is None or cookie is None or not hmac.compare_digest(session.cookie, _digest(cookie)):
-            return None
-        if session.ends < self._system.monotonic():
+    def is_open(self, room: str, cookie: str | None) -> bool:
+        """Whether a room has a session with this cookie that has not expired."""
+        digest, ends = self._sessions.get(room, (b"", 0.0))
+        if cookie is None or not hmac.compare_digest(digest, _digest(cookie)):
+            return False
+        if ends < self._system.monotonic():
             del self._sessions[room]
-            return None
-        return session
+            return False
+        return True
 
 
-def _make_room(entries: dict[bytes, float] | dict[str, LocalSession]) -> None:
+def _make_room(entries: dict[Any, Any]) -> None:
     while len(entries) >= _MAX_ENTRIES:
-        del entries[next(iter(entries))]  # pyright: ignore[reportArgumentType]
+        del entries[next(iter(entries))]
 
 
 def _digest(text: str) -> bytes:

@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -45,11 +44,6 @@ _PATIENCE = 10.0
 
 _STRANGER = "This is not an approver's answer. Nothing was decided."
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-
-
-def path(grant: str) -> str:
-    """Return the path on this server for the answer about a grant."""
-    return f"/approvals/{grant}"
 
 
 class _SignedAnswer(BaseModel):
@@ -140,7 +134,7 @@ class WebhookAnswers:
         except ValidationError:
             raise _Rejected(400, _STRANGER) from None
         approver = self._approvers.get(answer.approver)
-        text = payloads.answer(path(id_), answer.timestamp, answer.nonce, body)
+        text = payloads.answer(payloads.path(id_), answer.timestamp, answer.nonce, body)
         # Check a signature for unknown approvers too, so that timing reveals less about who exists.
         signed = (approver.credential if approver else self._decoy).signed(text, payloads.signature_in(signature))
         if approver is None or not signed:
@@ -240,12 +234,7 @@ def routes(answers: WebhookAnswers) -> list[Route]:
             response = await answers(request.path_params["grant"], signature, body)
         return JSONResponse(response.body, response.status, _HEADERS)
 
-    return [Route(path("{grant}"), answer, methods=["POST"])]
-
-
-def application(answers: WebhookAnswers) -> Starlette:
-    """Return an application with only this route."""
-    return Starlette(routes=routes(answers))
+    return [Route(payloads.path("{grant}"), answer, methods=["POST"])]
 
 
 async def _body(request: Request) -> bytes | None:

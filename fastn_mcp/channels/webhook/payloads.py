@@ -8,7 +8,6 @@ Both signatures cover a timestamp, an id or nonce and the whole body, which prev
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydantic import JsonValue
@@ -31,13 +30,9 @@ _BLOCKS = 40
 """Text blocks per message. Slack accepts 50 blocks."""
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookRequest:
-    """Approval request with the address of the answer."""
-
-    grant: ApprovalRequest
-    callback: str
-    path: str
+def path(grant: str) -> str:
+    """Return the path on this server for the answer about a grant."""
+    return f"/approvals/{grant}"
 
 
 def digest(lines: Sequence[str]) -> str:
@@ -45,9 +40,8 @@ def digest(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def generic(request: WebhookRequest) -> dict[str, JsonValue]:
-    """Return the payload for any receiver. `created` and `expires` are in Unix seconds."""
-    grant = request.grant
+def generic(grant: ApprovalRequest, url: str) -> dict[str, JsonValue]:
+    """Return the payload for any receiver. Answers go to the server at `url`. Times are in Unix seconds."""
     return {
         "kind": "fastn-mcp approval",
         "version": 1,
@@ -61,16 +55,15 @@ def generic(request: WebhookRequest) -> dict[str, JsonValue]:
         "question": digest(grant.text),
         "preview": dict(grant.preview),
         "approvals": {"needed": grant.needed, "by": list(grant.approvers)},
-        "callback": request.callback,
-        "path": request.path,
+        "callback": url + path(grant.id),
+        "path": path(grant.id),
         "created": int(grant.created),
         "expires": int(grant.expires),
     }
 
 
-def slack(request: WebhookRequest) -> dict[str, JsonValue]:
+def slack(grant: ApprovalRequest, url: str) -> dict[str, JsonValue]:
     """Return a Slack message whose buttons carry what a relay needs to answer. Raises `Refused` if it is too long."""
-    grant = request.grant
     texts = [f"{asker(grant)} asks:", *grant.text]
     if grant.needed > 1:
         by = f" ({without_issuers(', '.join(grant.people))})" if grant.people else ""
@@ -83,7 +76,7 @@ def slack(request: WebhookRequest) -> dict[str, JsonValue]:
             "Nobody could be asked: the request is longer than Slack accepts.",
             "Make smaller calls, or let a person do it in the dashboard.",
         )
-    value = to_json({"grant": grant.id, "callback": request.callback, "path": request.path}).decode()
+    value = to_json({"grant": grant.id, "callback": url + path(grant.id), "path": path(grant.id)}).decode()
     says = sentences.read(grant.preview)
     label = says.button if says is not None and len(says.button) <= _LONGEST_LABEL else "Approve"
     style = "danger" if says is None or says.lost else "primary"

@@ -22,11 +22,12 @@ import anyio
 import httpx2
 from pydantic import JsonValue
 from pydantic_core import to_json
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from fastn_mcp.channels.webhook import payloads
-from fastn_mcp.channels.webhook.answers import WebhookAnswers, path
+from fastn_mcp.channels.webhook.answers import WebhookAnswers, routes
 from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret, load_approvers
-from fastn_mcp.channels.webhook.payloads import WebhookRequest
 from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError, os_reason
@@ -36,9 +37,7 @@ from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger
 from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
-    from starlette.routing import Route
-
-    from fastn_mcp.channels.background_server import BackgroundServer
+    from fastn_mcp.channels.connections import BackgroundServer
 
 
 ATTEMPTS = 4
@@ -131,7 +130,7 @@ log = logging.getLogger(__name__)
 RESEND_AFTER = 60.0
 """Seconds after which a repeated call sends its request again."""
 
-Body = Callable[[WebhookRequest], dict[str, JsonValue]]
+Body = Callable[[ApprovalRequest, str], dict[str, JsonValue]]
 
 
 @dataclass(slots=True)
@@ -159,7 +158,7 @@ class AnswerAddress:
 
 
 class Webhook:
-    """Approval channel by webhook. `body` builds the payload of a request."""
+    """Approval channel by webhook. `body` builds the payload of a request, with the address of answers."""
 
     name = "webhook"
     identifies_people = True
@@ -226,10 +225,8 @@ class Webhook:
         if self._address.port:
             self._listen()
 
-    def mounted(self, url: str) -> "list[Route]":
+    def mounted(self, url: str) -> list[Route]:
         """Return the routes of answers for an application at `url`, and do not listen."""
-        from fastn_mcp.channels.webhook.answers import routes
-
         self._address = AnswerAddress(None, 0, self._address.url)
         self._url = self._address.url or url
         return routes(self._answers)
@@ -253,10 +250,8 @@ class Webhook:
                 return
             if delivery.problem is not None and delivery.failed > began:
                 raise Refused(delivery.problem.what, delivery.problem.next_step)
-            to = path(grant.id)
-            request = WebhookRequest(grant, url + to, to)
             try:
-                await self._sender(to_json(self._body(request)))
+                await self._sender(to_json(self._body(grant, url)))
             except Refused as problem:
                 delivery.failed, delivery.problem = self._system.monotonic(), problem
                 raise
@@ -268,11 +263,11 @@ class Webhook:
         if address.host is None or (self._server is not None and not self._server.ended):
             return self._url or ""
         # Deferred import: the HTTP server.
-        from fastn_mcp.channels.background_server import BackgroundServer
-        from fastn_mcp.channels.webhook.answers import application
+        from fastn_mcp.channels.connections import BackgroundServer
 
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         try:
-            listener = socket.create_server((address.host, address.port), family=_family(address.host), backlog=64)
+            listener = socket.create_server((address.host, address.port), family=family, backlog=64)
         except OSError as error:
             if not address.port or not _is_listening(address.host, address.port):
                 raise Refused(
@@ -282,17 +277,13 @@ class Webhook:
             # Another server of the same person, on the same ledger, which receives the answers for this one too.
             log.warning("port %s is taken: answers are left to the server that has it", address.port)
             return self._url or _address(address.host, address.port)
-        self._server = BackgroundServer(application(self._answers), listener, "approval endpoint")
+        self._server = BackgroundServer(Starlette(routes=routes(self._answers)), listener, "approval endpoint")
         self._url = address.url or _address(address.host, int(listener.getsockname()[1]))
         return self._url
 
 
 def _address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _is_listening(host: str, port: int) -> bool:
