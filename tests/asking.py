@@ -8,6 +8,7 @@ from typing import Any
 from faulty_sandbox import FaultyReply, FaultySandbox
 
 from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.operation import Operation
 
 MORNING = datetime(2026, 10, 6, 9, 30, tzinfo=UTC)
@@ -76,7 +77,7 @@ class Fastn:
         headers: dict[str, str] | None = None,
     ) -> Answer:
         content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        reply = self.sandbox.reply(method, path, query or {}, self.headers | (headers or {}), content)
+        reply = self.sandbox.reply(SandboxRequest(method, path, query or {}, self.headers | (headers or {}), content))
         try:
             return Answer(reply, json.loads(reply.body))
         except ValueError:

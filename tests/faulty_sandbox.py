@@ -444,20 +444,18 @@ class FaultySandbox(Sandbox):
         with self._transaction(self._now()):
             self._begin_again()
 
-    def reply(self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes) -> FaultyReply:
+    def reply(self, request: SandboxRequest) -> FaultyReply:
         """The answer, and how it is to be delivered."""
         if len(self.requests) >= LONGEST_LOG:
             del self.requests[: LONGEST_LOG // 2]
-        self.requests.append(self._heard(SandboxRequest(method, path, query, headers, body)))
-        reply = super().answer(method, path, query, headers, body)
+        self.requests.append(self._heard(request))
+        reply = super().answer(request)
         return reply if isinstance(reply, FaultyReply) else _delivered(reply, Delivery())
 
     @override
-    def answer(
-        self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes
-    ) -> SandboxReply:
+    def answer(self, request: SandboxRequest) -> SandboxReply:
         """Raises `ResponseLost` where the connection is to break: there is none in process."""
-        reply = self.reply(method, path, query, headers, body)
+        reply = self.reply(request)
         if reply.delivery.end == "reset":
             raise ResponseLost("ReadError")
         return reply

@@ -18,11 +18,10 @@ socket is closed or reset; in process there is no socket, and an exception says 
 import argparse
 import socket
 import struct
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import anyio
 import uvicorn
@@ -30,8 +29,10 @@ from faulty_sandbox import FAULT, FaultyReply, FaultySandbox
 from large_account import large_account
 from pydantic import ValidationError
 from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastn_mcp.sandbox.app import App, Receive, Send, answer_lifespan, read_request, response_start
+from fastn_mcp.sandbox.app import answer_lifespan, read_request
 from fastn_mcp.sandbox.behaviour import Behaviour
 from fastn_mcp.sandbox.server import SandboxRequest, dataset
 
@@ -43,19 +44,19 @@ def create_faulty_app(
     *,
     broken: Callable[[str], Exception] = ConnectionResetError,
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
-) -> App:
+) -> ASGIApp:
     """An ASGI application around `sandbox`, with delayed and broken responses and the control paths.
 
     Where a connection is to break and there is none, `broken` is raised: give the exception that the client's HTTP
     library raises then, as `httpx2.ReadError`.
     """
 
-    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await answer_lifespan(receive, send)
-        elif (request := await read_request(scope, receive)) is not None:
+        elif (request := await read_request(Request(scope, receive))) is not None:
             controls = request.path.startswith(CONTROL)
-            reply = _control(sandbox, request) if controls else sandbox.reply(*request)
+            reply = _control(sandbox, request) if controls else sandbox.reply(request)
             await _deliver(reply, receive, send, broken, sleep)
 
     return app
@@ -114,7 +115,8 @@ async def _deliver(
     if how.delay:
         await sleep(how.delay)
     if how.end != "hangs" and (how.end != "reset" or how.sent is not None):
-        await send(response_start(reply.status, reply.headers))
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         for part in [body[at : at + 1] for at in range(len(body))] if how.pause is not None else [body]:
             if how.pause is not None:
                 await sleep(how.pause)

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, MutableMapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -23,12 +23,13 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.build.startup import SANDBOX_KEY
 from fastn_mcp.channels.connections import BackgroundServer
 from fastn_mcp.config.command_line import this_program
 from fastn_mcp.procedures.catalog import ALL_TOOLS
-from fastn_mcp.sandbox.app import App, Receive, Send, create_app
+from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.server import Sandbox
 
 _READING = 1.2
@@ -109,10 +110,10 @@ class DemoStory:
         self._say(f"person: {answer.action} {content}".rstrip(), "bold")
         return answer
 
-    def count(self, app: App) -> App:
+    def count(self, app: ASGIApp) -> ASGIApp:
         """Count the requests that reach the sandbox, by method."""
 
-        async def counted(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
             self._received[scope.get("method", "")] += 1
             await app(scope, receive, send)
 

@@ -3,10 +3,13 @@
 Each variant is a difference that Fastn's own pages show or that third parties saw, for `doctor` to find.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.sandbox.auth import KEY, VIEWER_KEY
 from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, Envelope, ModeHeader, Paging
@@ -14,24 +17,18 @@ from fastn_mcp.sandbox.server import LARGEST_BODY, Sandbox, SandboxRequest
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.operation import Route
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-
-def create_app(sandbox: Sandbox) -> App:
+def create_app(sandbox: Sandbox) -> ASGIApp:
     """Return an ASGI application around `sandbox`."""
 
-    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await answer_lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
-        elif (request := await read_request(scope, receive)) is not None:
-            reply = sandbox.answer(*request)
-            await send(response_start(reply.status, reply.headers))
-            await send({"type": "http.response.body", "body": reply.body})
+        elif (request := await read_request(Request(scope, receive))) is not None:
+            reply = sandbox.answer(request)
+            await Response(reply.body, reply.status, reply.headers)(scope, receive, send)
 
     return app
 
@@ -44,27 +41,19 @@ async def answer_lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-async def read_request(scope: MutableMapping[str, Any], receive: Receive) -> SandboxRequest | None:
+async def read_request(request: Request) -> SandboxRequest | None:
     """Read the request, with at most one byte of its body beyond the limit; None if the client disconnected."""
     # The encoded path: ids contain colons, and a segment may contain an encoded slash.
-    raw = scope.get("raw_path")
-    path = raw.decode("latin-1") if raw else quote(scope["path"])
-    query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    raw = request.scope.get("raw_path")
+    path = raw.decode("latin-1") if raw else quote(request.scope["path"])
     body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        if len(body) <= LARGEST_BODY:
-            body += message.get("body", b"")
-        if not message.get("more_body", False):
-            return SandboxRequest(scope["method"], path, query, headers, bytes(body[: LARGEST_BODY + 1]))
-
-
-def response_start(status: int, headers: Mapping[str, str]) -> Message:
-    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    return {"type": "http.response.start", "status": status, "headers": encoded}
+    try:
+        async for chunk in request.stream():
+            body += chunk[: LARGEST_BODY + 1 - len(body)]
+    except ClientDisconnect:
+        return None
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return SandboxRequest(request.method, path, dict(request.query_params), headers, bytes(body))
 
 
 _MOVED = {

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 from fastn_mcp.sandbox.behaviour import conflict, invalid, not_found
 from fastn_mcp.sandbox.paging import Rows, select
@@ -81,39 +80,33 @@ def endpoint(operation: AnyOperation, permission: str | None) -> Callable[[_H], 
     return register
 
 
-class FieldKind(Enum):
-    """JSON type of a field. Every field also accepts null, which clears it."""
+class FieldKind(NamedTuple):
+    """JSON type of a field: in words, in Python, and of the items of an array. Every field also accepts null."""
 
-    TEXT = "a text"
-    NUMBER = "a whole number"
-    FLAG = "true or false"
-    OBJECT = "an object"
-    OBJECTS = "an array of objects"
-    TEXTS = "an array of texts"
+    words: str
+    python: type[Any]
+    items: type[Any] = object
 
-    def fits(self, value: object) -> bool:
-        """Whether `value` has this type."""
-        items = cast("list[object]", value) if isinstance(value, list) else None
-        match self:
-            case _ if value is None:
-                return True
-            case FieldKind.TEXT:
-                return isinstance(value, str)
-            case FieldKind.NUMBER:
-                return isinstance(value, int) and not isinstance(value, bool)
-            case FieldKind.FLAG:
-                return isinstance(value, bool)
-            case FieldKind.OBJECT:
-                return isinstance(value, dict)
-            case FieldKind.OBJECTS:
-                return items is not None and all(isinstance(item, dict) for item in items)
-            case FieldKind.TEXTS:
-                return items is not None and all(isinstance(item, str) for item in items)
+    def fits(self, value: Any) -> bool:
+        """Whether `value` has this type. Not by `isinstance`, for which true is a whole number."""
+        if value is None or type(value) is not self.python:
+            return value is None
+        return self.python is not list or all(isinstance(item, self.items) for item in value)
+
+
+_KINDS = {
+    "text": FieldKind("a text", str),
+    "number": FieldKind("a whole number", int),
+    "flag": FieldKind("true or false", bool),
+    "object": FieldKind("an object", dict),
+    "objects": FieldKind("an array of objects", list, dict),
+    "texts": FieldKind("an array of texts", list, str),
+}
 
 
 def fields(**names: str) -> dict[str, FieldKind]:
     """Return kinds by field name: `fields(text="name slug")` are two texts."""
-    return {name: FieldKind[kind.upper()] for kind, listed in names.items() for name in listed.split()}
+    return {name: _KINDS[kind] for kind, listed in names.items() for name in listed.split()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +150,7 @@ class Resource:
             if kind is None:
                 raise invalid(name, "unknown field")
             if not kind.fits(value):
-                raise invalid(name, f"not {kind.value}")
+                raise invalid(name, f"not {kind.words}")
 
     def create(self, context: RouteContext, row: Row, by: str | None = None) -> Row:
         """Store a new row. Raises `SandboxRefusal` if a unique field is taken."""

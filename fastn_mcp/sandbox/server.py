@@ -150,14 +150,10 @@ class Sandbox:
             if self.state.serial == 0:
                 self._begin_again()
 
-    def answer(
-        self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes
-    ) -> SandboxReply:
-        """Answer a request. `path` is encoded, without the query; header names are lower-case."""
+    def answer(self, request: SandboxRequest) -> SandboxReply:
         now = self._now()
         with self._transaction(now):
-            limited, limits = self._rate_limit(key_in(headers), now)
-            request = SandboxRequest(method, path, query, headers, body)
+            limited, limits = self._rate_limit(key_in(request.headers), now)
             reply = self._refused(limited) if limited else self._respond(request, now)
         self._answers += 1
         common_headers = limits | {"x-request-id": f"req_{self._answers:012x}"}
@@ -299,7 +295,8 @@ class InProcess:
             name: value if isinstance(value, str) else to_json(value).decode() for name, value in request.query.items()
         }
         body = b"" if request.body is None else to_json(request.body)
-        reply = self._sandbox.answer(request.method, request.path, query, JSON | self._headers | own, body)
+        sent = SandboxRequest(request.method, request.path, query, JSON | self._headers | own, body)
+        reply = self._sandbox.answer(sent)
         return Answer(reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.body)
 
     async def aclose(self) -> None:

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.behaviour import SandboxReply
-from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.sandbox.server import Sandbox, SandboxRequest
 
 
 def held(canary: str) -> dict[str, Any]:
@@ -42,14 +42,13 @@ class Echoing(Sandbox):
     failed: bool
 
     @override
-    def answer(
-        self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes
-    ) -> SandboxReply:
+    def answer(self, request: SandboxRequest) -> SandboxReply:
+        body = request.body
         if body:
             self.heard.append(body.decode())
-        reply = super().answer(method, path, query, headers, body)
+        reply = super().answer(request)
         status = reply.status
-        if path.endswith("/quotas") and not self.failed:
+        if request.path.endswith("/quotas") and not self.failed:
             self.failed, status = True, 503
         if status >= 400:
             echo: dict[str, Any] = {"code": "NO", "message": f"Bearer {self.canary} sent {body.decode()}"}

@@ -45,6 +45,7 @@ from sensible_calls import sensible  # noqa: E402
 from server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Person, answering  # noqa: E402
 from valkey_server import ValkeyServer  # noqa: E402
 
+from fastn_mcp.sandbox.server import SandboxRequest  # noqa: E402
 from fastn_mcp.tools.operation import Operation  # noqa: E402
 from fastn_mcp.tools.tool import Effect  # noqa: E402
 
@@ -107,7 +108,8 @@ class Upstream:
     async def _answer(self, method: str, target: str, headers: dict[str, str], content: bytes) -> tuple[int, bytes]:
         parts = urlsplit(target)
         if method == "GET":
-            reply = self.fastn.sandbox.answer(method, parts.path, dict(parse_qsl(parts.query)), headers, content)
+            request = SandboxRequest(method, parts.path, dict(parse_qsl(parts.query)), headers, content)
+            reply = self.fastn.sandbox.answer(request)
             return reply.status, reply.body
         self.counted[f"{method} {parts.path}"] += 1
         await anyio.sleep(self._chance.uniform(0, SLOWEST))

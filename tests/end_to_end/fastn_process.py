@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.behaviour import SandboxReply
-from fastn_mcp.sandbox.server import Sandbox
+from fastn_mcp.sandbox.server import Sandbox, SandboxRequest
 
 
 class Remembering(Sandbox):
@@ -23,13 +23,12 @@ class Remembering(Sandbox):
     heard: list[dict[str, Any]]
 
     @override
-    def answer(
-        self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes
-    ) -> SandboxReply:
-        if method != "GET":
-            content = json.loads(body) if body else None
-            self.heard.append({"key": headers.get("x-fastn-api-key"), "method": method, "path": path, "body": content})
-        return super().answer(method, path, query, headers, body)
+    def answer(self, request: SandboxRequest) -> SandboxReply:
+        if request.method != "GET":
+            content = json.loads(request.body) if request.body else None
+            key = request.headers.get("x-fastn-api-key")
+            self.heard.append({"key": key, "method": request.method, "path": request.path, "body": content})
+        return super().answer(request)
 
 
 def main(port: int) -> None:

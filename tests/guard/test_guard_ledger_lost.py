@@ -22,6 +22,7 @@ from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.behaviour import SandboxReply
+from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
 
 pytestmark = pytest.mark.anyio
@@ -122,8 +123,8 @@ async def test_an_outcome_that_is_unknown_stays_so_and_is_remembered_without_the
     assert isinstance(await shared.call(ListCustomers()), Done)
     answer = shared.sandbox.answer
 
-    def unlucky(method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes) -> SandboxReply:
-        del method, path, query, headers, body
+    def unlucky(request: SandboxRequest) -> SandboxReply:
+        del request
         own.stop()
         raise ResponseLost("ReadError")
 

@@ -6,6 +6,7 @@ from faulty_sandbox import FaultySandbox
 
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, ROLES, VIEWER, VIEWER_KEY
 from fastn_mcp.sandbox.behaviour import Behaviour, RetryAfter
+from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.account import CreateApiKey, GetBilling, QueryAuditLog, RevokeApiKey
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
@@ -16,7 +17,7 @@ LIST = "/api/v1/workflows"
 
 def status_and_code(sandbox: FaultySandbox, **headers: str) -> tuple[int, str]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    reply = sandbox.answer("GET", LIST, {}, named, b"")
+    reply = sandbox.answer(SandboxRequest("GET", LIST, {}, named, b""))
     return reply.status, reply.body.decode()
 
 

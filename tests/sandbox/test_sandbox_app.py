@@ -17,8 +17,9 @@ import uvicorn
 from asking import Fastn
 from faulty_sandbox import Delay, Drip, FaultMoment, FaultySandbox, Hang, Reset, Status, Truncate
 from served_sandbox import create_faulty_app
+from starlette.types import ASGIApp, Message
 
-from fastn_mcp.sandbox.app import App, Message, create_app
+from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.tools.connectors import DeleteConnection
 
@@ -47,7 +48,7 @@ def client(sandbox: FaultySandbox, *, naps: Naps | None = None) -> httpx2.AsyncC
     return client_of(create_faulty_app(sandbox, broken=httpx2.ReadError, sleep=naps or Naps()))
 
 
-def client_of(app: App) -> httpx2.AsyncClient:
+def client_of(app: ASGIApp) -> httpx2.AsyncClient:
     transport = httpx2.ASGITransport(app=app)
     return httpx2.AsyncClient(transport=transport, base_url="http://localhost", headers=HEADERS)
 
@@ -122,7 +123,7 @@ async def test_hanging_request_ends_with_a_disconnect(sandbox: FaultySandbox) ->
     assert scope.cancelled_caught
 
 
-async def send_messages(app: App, scope: dict[str, Any], *messages: Message) -> list[Message]:
+async def send_messages(app: ASGIApp, scope: dict[str, Any], *messages: Message) -> list[Message]:
     """Return what an application sends in response to the messages."""
     coming, sent = list(messages), list[Message]()
 

@@ -29,6 +29,7 @@ from pydantic_core import from_json
 
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.behaviour import Behaviour
+from fastn_mcp.sandbox.server import SandboxRequest
 from fastn_mcp.tools.account import GetBilling
 from fastn_mcp.tools.connectors import DeleteConnection
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
@@ -135,7 +136,7 @@ def test_redirect_has_another_host(fastn: Fastn, status: int) -> None:
 def test_error_can_contain_the_key(fastn: Fastn) -> None:
     """Ours: a key must not reach a result, even if the server sends it."""
     answer = answer_with(fastn, EchoKey())
-    without = fastn.sandbox.answer("GET", "/", {}, {}, b"")
+    without = fastn.sandbox.answer(SandboxRequest("GET", "/", {}, {}, b""))
 
     assert answer.status == 401
     assert KEY in answer.error["message"]
@@ -176,7 +177,8 @@ def test_truncated_answer_lacks_its_end(fastn: Fastn) -> None:
 def test_spoiled_body_cannot_be_parsed(fastn: Fastn, fault: Fault) -> None:
     """Ours: the change was made, the status says so, and the body is not usable JSON."""
     fastn.sandbox.faults.add(fault)
-    reply = fastn.sandbox.answer("POST", "/api/v1/customers", {}, fastn.headers, b'{"name":"Initech"}')
+    request = SandboxRequest("POST", "/api/v1/customers", {}, fastn.headers, b'{"name":"Initech"}')
+    reply = fastn.sandbox.answer(request)
 
     assert reply.status == 201
     assert is_created(fastn)
