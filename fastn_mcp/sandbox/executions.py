@@ -7,13 +7,7 @@ from fastn_mcp.sandbox.state import Row, as_object, parse_stamp, stamp
 
 
 def execution(
-    key: str,
-    workflow: Row,
-    status: str,
-    begun: datetime,
-    duration: int | None,
-    triggered_by: str,
-    **more: Any,
+    key: str, workflow: Row, status: str, begun: datetime, duration: int | None, triggered_by: str, **more: Any
 ) -> Row:
     """Return the row of an execution. `duration` is in milliseconds, None while it is running."""
     ended = None if duration is None else stamp(begun + timedelta(milliseconds=duration))

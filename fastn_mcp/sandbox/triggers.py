@@ -8,14 +8,7 @@ from datetime import datetime, timedelta
 from fastn_mcp.fastn.cron import next_run
 from fastn_mcp.sandbox.behaviour import invalid
 from fastn_mcp.sandbox.connectors import connection_of
-from fastn_mcp.sandbox.resource import (
-    One,
-    Resource,
-    RouteContext,
-    endpoint,
-    fields,
-    set_status,
-)
+from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint, fields, set_status
 from fastn_mcp.sandbox.state import ORGANISATION, Row, SandboxState, parse_stamp, provenance, stamp
 from fastn_mcp.tools import triggers as tools
 
