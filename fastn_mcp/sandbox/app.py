@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.sandbox.auth import KEY, VIEWER_KEY
-from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, Envelope, ModeHeader, Paging
+from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, Envelope, Paging
 from fastn_mcp.sandbox.server import LARGEST_BODY, Sandbox, SandboxRequest
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.operation import Route
@@ -89,7 +89,7 @@ class Variant:
 VARIANTS = {
     "usual": Variant(),
     "bearer": Variant(Behaviour(accepts=Accepts.BEARER)),
-    "test-mode": Variant(Behaviour(test_mode=ModeHeader.REFUSED)),
+    "test-mode": Variant(Behaviour(refuses_test_mode=True)),
     "paths": Variant(routes=_moved()),
     "fields": Variant(
         Behaviour(

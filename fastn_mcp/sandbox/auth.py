@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 
-from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, ModeHeader, RetryAfter, SandboxRefusal, forbidden
+from fastn_mcp.sandbox.behaviour import Accepts, Behaviour, RetryAfter, SandboxRefusal, forbidden
 from fastn_mcp.sandbox.state import Row, SandboxState, parse_stamp, stamp
 
 KEY = "fsk_test_sandbox"
@@ -126,7 +126,7 @@ def authenticate(state: SandboxState, headers: Mapping[str, str], now: datetime,
     if key is None or row is None:
         raise SandboxRefusal(401, "AUTH_INVALID", "Missing or invalid API key")
     testing = headers.get("x-fastn-test-mode", "").lower() == "true"
-    if key.startswith(_TEST_PREFIX) and testing is (behaviour.test_mode is ModeHeader.REFUSED):
+    if key.startswith(_TEST_PREFIX) and testing is behaviour.refuses_test_mode:
         if testing:
             raise SandboxRefusal(401, "AUTH_INVALID", "X-fastn-Test-Mode is not known here")
         raise SandboxRefusal(401, "AUTH_INVALID", "A test key needs the header X-fastn-Test-Mode: true")

@@ -6,6 +6,7 @@ Each behaviour that a client has to tolerate is one value, so that tests can try
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic_core import to_json
@@ -103,13 +104,6 @@ class Accepts(Enum):
     BEARER = "bearer"
 
 
-class ModeHeader(Enum):
-    """Whether a test key needs the header X-fastn-Test-Mode, or is refused with it."""
-
-    WANTED = "wanted"
-    REFUSED = "refused"
-
-
 class RetryAfter(Enum):
     """Format of Retry-After in a 429. Third parties saw responses without it."""
 
@@ -130,13 +124,15 @@ class Behaviour(BaseModel):
     rate_limit: int = Field(default=100_000, ge=1)
     """Maximum number of requests per minute and key."""
     accepts: Accepts = Accepts.EITHER
-    test_mode: ModeHeader = ModeHeader.WANTED
+    refuses_test_mode: bool = False
+    """Whether a test key is refused with the header X-fastn-Test-Mode, which it needs otherwise."""
     fields: dict[str, str] = Field(default={})
     """Other names for top-level fields of rows."""
 
 
-def wrapped(envelope: Envelope, value: JsonValue, pagination: dict[str, JsonValue]) -> JsonValue:
-    """Return `value` in its envelope, with the pagination fields of a list beside it."""
+def wrapped(envelope: Envelope, value: Any, pagination: dict[str, JsonValue]) -> Any:
+    """Return a row or a generator of rows in its envelope, with the pagination fields of a list beside it."""
+    is_row = isinstance(value, dict)
     match envelope:
         case Envelope.BARE:
             return value
@@ -146,4 +142,4 @@ def wrapped(envelope: Envelope, value: JsonValue, pagination: dict[str, JsonValu
             return {"data": {"data": value, **pagination}}
         case Envelope.ITEMS | Envelope.RESULTS:
             name = envelope.value
-            return {name if isinstance(value, list) else name.removesuffix("s"): value, **pagination}
+            return {name.removesuffix("s") if is_row else name: value, **pagination}

@@ -152,10 +152,13 @@ _DESCRIPTIONS = {
 
 
 def add_people(state: SandboxState, now: datetime) -> None:
-    for name, permissions in ROLES.items():
-        _add_role(state, now, name, _DESCRIPTIONS[name], None, permissions)
+    roles = [_role(state.uuid(), name, _DESCRIPTIONS[name], None, permissions) for name, permissions in ROLES.items()]
     support = VIEWER - {"widgets:read", "unified:read"}
-    _add_role(state, now, "Support read-only", "Looks, for the support team.", "Viewer", support)
+    roles.append(_role(state.uuid(), "Support read-only", "Looks, for the support team.", "Viewer", support))
+    for row in roles:
+        is_own = row["parent"] is not None
+        row |= {"builtIn": not is_own, "createdAt": stamp(now - timedelta(days=33 if is_own else 1_000))}
+        state.put("roles", row)
     for number, (name, email, role, status) in enumerate(_USERS):
         seen = now - timedelta(hours=1 + 7 * number) if status == "Active" else None
         created = now - timedelta(days=1_000 - 170 * number)
@@ -173,14 +176,6 @@ def user(key: str, name: str | None, email: str, role: str, created: datetime, s
         "lastActive": stamp(seen) if seen else None,
         "createdAt": stamp(created),
     }
-
-
-def _add_role(
-    state: SandboxState, now: datetime, name: str, description: str, parent: str | None, permissions: frozenset[str]
-) -> None:
-    row = _role(state.uuid(), name, description, parent, permissions)
-    row |= {"builtIn": parent is None, "createdAt": stamp(now - timedelta(days=1_000 if parent is None else 33))}
-    state.put("roles", row)
 
 
 def _role(key: str, name: str, description: str | None, parent: str | None, permissions: Iterable[str]) -> Row:

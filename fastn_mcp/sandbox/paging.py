@@ -4,12 +4,9 @@ import base64
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from io import BytesIO
 from typing import Any
 
-from pydantic_core import to_json
-
-from fastn_mcp.sandbox.behaviour import Envelope, Paging, SandboxRefusal, invalid, wrapped
+from fastn_mcp.sandbox.behaviour import Paging, SandboxRefusal, invalid
 from fastn_mcp.sandbox.state import Row, parse_stamp
 from fastn_mcp.tools.paging import List
 
@@ -131,15 +128,3 @@ def instant(name: str, text: str) -> datetime:
 
 def _text(row: Row) -> str:
     return " ".join(str(row[name]) for name in _SEARCHED if row.get(name) is not None).casefold()
-
-
-def list_body(envelope: Envelope, rows: Iterable[Row], pagination: Row) -> bytes:
-    """Encode the rows in their envelope, with the pagination fields."""
-    # An envelope begins with the rows, so the first empty list is their place.
-    head, tail = to_json(wrapped(envelope, [], pagination)).split(b"[]", 1)
-    body = BytesIO()
-    body.write(head + b"[")
-    for number, row in enumerate(rows):
-        body.write(b"," + to_json(row) if number else to_json(row))
-    body.write(b"]" + tail)
-    return body.getvalue()

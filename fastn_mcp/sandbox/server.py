@@ -25,7 +25,7 @@ from fastn_mcp.sandbox.behaviour import (
     not_found,
     wrapped,
 )
-from fastn_mcp.sandbox.paging import list_body, page
+from fastn_mcp.sandbox.paging import page
 from fastn_mcp.sandbox.resource import ENDPOINTS, One, Outcome, RouteContext
 from fastn_mcp.sandbox.state import Row, SandboxState, StateFile, record
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
@@ -244,7 +244,7 @@ class Sandbox:
             case rows:
                 items, pagination = page(rows, cast("List[Any]", call).limit, query, self.behaviour.paging)
                 shown = (self._renamed(row, names) for row in items)
-                return SandboxReply(200, JSON, list_body(envelope, shown, pagination))
+                return SandboxReply(200, JSON, to_json(wrapped(envelope, shown, pagination)))
 
     def _renamed(self, row: Row, names: Mapping[str, str]) -> Row:
         return {names.get(name, name): value for name, value in row.items()} if names else row

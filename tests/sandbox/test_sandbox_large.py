@@ -13,9 +13,9 @@ from asking import MORNING, Clock, Fastn
 from faulty_sandbox import FaultySandbox
 from large_account import large_account
 from large_account.run_history import History, MergedRows, RunSeries, milliseconds
+from pydantic_core import to_json
 
-from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
-from fastn_mcp.sandbox.paging import list_body
+from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging, wrapped
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.account import ListApiKeys, ListSecrets, ListUsers, QueryAuditLog
 from fastn_mcp.tools.ai import AiChat
@@ -461,7 +461,7 @@ def test_list_needs_the_memory_of_its_json(large: Fastn) -> None:
     history = large.sandbox.history
     rows = MergedRows([], lambda row: row, history, range(5_000))
     tracemalloc.start()
-    body = list_body(Behaviour().envelope, rows.slice(0, len(rows)), {})
+    body = to_json(wrapped(Behaviour().envelope, rows.slice(0, len(rows)), {}))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
