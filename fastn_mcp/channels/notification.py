@@ -6,7 +6,6 @@ They are sent in the background: a receiver that is slow or down never delays a 
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydantic import JsonValue
@@ -28,55 +27,45 @@ _PAUSE = 30.0
 """Seconds between two tries, each of several attempts, while the request is open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
-    """What a notification says. Neither arguments nor anything by which a request could be decided."""
-
-    tool: str
-    what: str
-    """First sentence of the request: the kind and label of its target."""
-    account: str
-    requester: str
-    where: str
-    """Sentence that says where it is decided."""
-    expires: float
-    """Unix seconds."""
-
-    @property
-    def until(self) -> str:
-        """End of the request in ISO 8601."""
-        return stamp(datetime.fromtimestamp(self.expires, UTC))
-
-    @property
-    def lines(self) -> list[str]:
-        """The notification as text."""
-        asked = f"Asked by {self.requester} in the account {self.account}; open until {self.until}."
-        return ["A call waits for an approval.", self.what, asked, self.where]
+def _what(request: ApprovalRequest) -> str:
+    """Return the first sentence of a request: the kind and label of its target."""
+    return request.text[0] if request.text else request.tool
 
 
-def generic(notification: Notification) -> dict[str, JsonValue]:
+def _until(request: ApprovalRequest) -> str:
+    """Return the end of a request in ISO 8601."""
+    return stamp(datetime.fromtimestamp(request.expires, UTC))
+
+
+def _lines(request: ApprovalRequest, where: str) -> list[str]:
+    """Return a notification as text."""
+    asked = f"Asked by {asker(request)} in the account {account_name(request.account)}; open until {_until(request)}."
+    return ["A call waits for an approval.", _what(request), asked, where]
+
+
+def generic(request: ApprovalRequest, where: str) -> dict[str, JsonValue]:
     """Return the body for any receiver."""
     return {
         "kind": "fastn-mcp approval waits",
         "version": 1,
-        "tool": notification.tool,
-        "what": notification.what,
-        "account": notification.account,
-        "requester": notification.requester,
-        "where": notification.where,
-        "until": notification.until,
+        "tool": request.tool,
+        "what": _what(request),
+        "account": account_name(request.account),
+        "requester": asker(request),
+        "where": where,
+        "until": _until(request),
     }
 
 
-def slack(notification: Notification) -> dict[str, JsonValue]:
+def slack(request: ApprovalRequest, where: str) -> dict[str, JsonValue]:
     """Return the body for an incoming webhook of Slack. Its texts are plain: Slack interprets nothing in them."""
-    title, *lines = notification.lines
+    title, *lines = _lines(request, where)
     return {"text": title, "blocks": [{"type": "section", "text": plain(line[:3000])} for line in (title, *lines)]}
 
 
-def teams(notification: Notification) -> dict[str, JsonValue]:
+def teams(request: ApprovalRequest, where: str) -> dict[str, JsonValue]:
     """Return an adaptive card for a workflow of Teams. In a RichTextBlock, Teams interprets no Markdown."""
-    title, *lines = notification.lines
+    title, *lines = _lines(request, where)
     card: dict[str, JsonValue] = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
@@ -90,11 +79,15 @@ def teams(notification: Notification) -> dict[str, JsonValue]:
     return {"type": "message", "attachments": [attachment]}
 
 
-_STYLES: dict[str, Callable[[Notification], dict[str, JsonValue]]] = {
+_STYLES: dict[str, Callable[[ApprovalRequest, str], dict[str, JsonValue]]] = {
     "generic": generic,
     "slack": slack,
     "teams": teams,
 }
+"""Bodies by style, of a request and the sentence that says where it is decided.
+
+None has arguments, or anything by which the request could be decided.
+"""
 
 
 class NotifyingChannel:
@@ -142,10 +135,7 @@ class NotifyingChannel:
                 await self._deliver(request, where)
 
     async def _deliver(self, request: ApprovalRequest, where: str) -> None:
-        what = request.text[0] if request.text else request.tool
-        account = account_name(request.account)
-        told = Notification(request.tool, what, account, asker(request), where, request.expires)
-        body = to_json(self._body(told))
+        body = to_json(self._body(request, where))
         found: ApprovalRequest | None = request
         while found is not None and found.state is RequestState.OPEN and self._system.now().timestamp() < found.expires:
             try:

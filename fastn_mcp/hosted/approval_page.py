@@ -120,7 +120,7 @@ class TeamPageAccess:
         return Session(session.id, self._root, self._inbox(session.person), session.person.name)
 
     async def _browser_session(self, request: Request) -> BrowserSession | None:
-        found = self._seal.open("session", self._get(request, "session"), self._session_seconds)
+        found = self._seal.open("session", request.cookies.get(self._name("session")), self._session_seconds)
         if found is None or found["ends"] <= self._now():
             return None
         stored = found["person"]
@@ -130,7 +130,7 @@ class TeamPageAccess:
         return None if await self._ledger.distrusted(session.id, _ENDED, self._now()) else session
 
     async def _complete_sign_in(self, request: Request) -> BrowserSession:
-        opened = self._seal.open("sign-in", self._get(request, "sign_in"), SIGN_IN_HOLDS)
+        opened = self._seal.open("sign-in", request.cookies.get(self._name("sign_in")), SIGN_IN_HOLDS)
         if opened is None:
             raise NotSignedIn("No sign-in was begun in this browser, or too long ago.")
         sent = request.query_params.multi_items()
@@ -154,9 +154,6 @@ class TeamPageAccess:
 
     def _name(self, cookie: _Cookie) -> str:
         return _cookie_name(cookie, secure=self._secure)
-
-    def _get(self, request: Request, cookie: _Cookie) -> str | None:
-        return request.cookies.get(self._name(cookie))
 
     def _set(self, response: Response, cookie: _Cookie, value: str, seconds: float) -> None:
         # Lax, because the browser returns from another site, the provider's.

@@ -81,7 +81,6 @@ class ApprovalPage:
     the same person find the page and a key to it. Only its owner can read it.
     """
 
-    name = "local_page"
     identifies_people = False
     notifies = True
     takes_secrets = True
@@ -146,7 +145,8 @@ class ApprovalPage:
             self._page_file.unlink(missing_ok=True)
         for key in (*self._keys, self._file_key):
             remove(self._files, key)
-        await running.stop()
+        running.sessions.close()
+        await running.server.stop()
 
     async def _show_once(self, running: "_RunningPage", grant: str) -> bool:
         now = self._system.now().timestamp()
@@ -180,7 +180,7 @@ class ApprovalPage:
         remove(self._files, key)
 
     def _start(self) -> "_RunningPage":
-        if self._running is None or self._running.ended:
+        if self._running is None or self._running.server.ended:
             self._shown.clear()
             self._running = _RunningPage(self._ledger, self._inbox, self._system, self._key_used, self._program)
             self._write_page_file()
@@ -224,12 +224,4 @@ class _RunningPage:
         port = int(listener.getsockname()[1])
         self.url = f"http://127.0.0.1:{port}"
         app = page(self.access, [self.url, f"http://localhost:{port}"], ledger, system)
-        self._server = BackgroundServer(app, listener, "approval page")
-
-    @property
-    def ended(self) -> bool:
-        return self._server.ended
-
-    async def stop(self) -> None:
-        self.sessions.close()
-        await self._server.stop()
+        self.server = BackgroundServer(app, listener, "approval page")

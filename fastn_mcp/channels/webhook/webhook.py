@@ -160,7 +160,6 @@ class AnswerAddress:
 class Webhook:
     """Approval channel by webhook. `body` builds the payload of a request, with the address of answers."""
 
-    name = "webhook"
     identifies_people = True
     notifies = True
     takes_secrets = False
