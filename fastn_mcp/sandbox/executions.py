@@ -1,9 +1,11 @@
-"""Rows of executions, and their errors in the words of Fastn's documentation."""
+"""Rows of executions: how they begin, continue and end, and errors in the words of Fastn's documentation."""
 
 from datetime import datetime, timedelta
 from typing import Any
 
-from fastn_mcp.sandbox.state import Row, as_object, parse_stamp, stamp
+from fastn_mcp.sandbox.connectors import connection_of
+from fastn_mcp.sandbox.state import Row, SandboxState, as_object, parse_stamp, stamp
+from fastn_mcp.sandbox.workflows import output_of
 
 
 def execution(
@@ -57,6 +59,37 @@ def _version(workflow: Row, begun: datetime) -> str | None:
     number = int(published.removeprefix("v")) if published else 1
     changed = parse_stamp(workflow["updatedAt"])
     return f"v{number - 1}" if begun < changed and number > 1 else published
+
+
+def ended_run(key: str, workflow: Row, begun: datetime, duration: int, by: str, error: Row | None, **more: Any) -> Row:
+    """Return a run that has ended: at its time limit at the latest."""
+    limit = workflow.get("timeoutMs")
+    if isinstance(limit, int) and duration > limit:
+        return execution(key, workflow, "timeout", begun, limit, by, error=timed_out(limit), **more)
+    if error is not None:
+        return execution(key, workflow, "failed", begun, duration, by, error=error, **more)
+    output = output_of(workflow, more.get("input") or {})
+    return execution(key, workflow, "completed", begun, duration, by, output=output, **more)
+
+
+def note_progress(
+    state: SandboxState,
+    row: Row,
+    workflow: Row,
+    seconds_to_begin: float,
+    seconds_to_end: float,
+    error: Row | None = None,
+) -> None:
+    """Store how a run that has not ended will continue."""
+    noted = {"workflow": {**workflow}, "secondsToBegin": seconds_to_begin, "secondsToEnd": seconds_to_end}
+    state.put("_runs", {"id": row["id"], "polls": 0, "begun": row["createdAt"], "error": error, **noted})
+
+
+def dependency_error(state: SandboxState, app: str, action: str, customer: str | None) -> Row:
+    """Return the error of a run whose customer's connection no longer works."""
+    connections = (row for row in state.all("connections") if row["connector"]["slug"] == app)
+    connection = connection_of(state, app, customer) or next(connections, None)
+    return unusable(app, action, str(connection["id"]) if connection else "(removed)")
 
 
 def unusable(app: str, action: str, pinned: str) -> Row:

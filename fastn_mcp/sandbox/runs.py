@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 from fastn_mcp.fastn.cron import next_run
 from fastn_mcp.sandbox.behaviour import SandboxRefusal, conflict, forbidden, not_found
 from fastn_mcp.sandbox.connectors import connection_of
-from fastn_mcp.sandbox.executions import execution, no_connection, unusable
+from fastn_mcp.sandbox.executions import dependency_error, ended_run, execution, no_connection, note_progress, unusable
 from fastn_mcp.sandbox.paging import Rows
-from fastn_mcp.sandbox.past_runs import dependency_error, ended_run, note_progress
 from fastn_mcp.sandbox.resource import One, RouteContext, endpoint, set_status
 from fastn_mcp.sandbox.state import Row, SandboxState, objects, parse_stamp, record, stamp
 from fastn_mcp.sandbox.workflows import WORKFLOWS, not_published

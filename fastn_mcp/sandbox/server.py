@@ -210,6 +210,7 @@ class Sandbox:
             return self._refused(refusal)
 
     def _context(self, now: datetime, who: Row, body: Row) -> RouteContext:
+        """Return the context of a request. Tests override it, for runs that are not stored."""
         return RouteContext(self.state, now, who, body)
 
     def _call(self, operation: AnyOperation, request: SandboxRequest, body: Row | None) -> Operation[Any]:
