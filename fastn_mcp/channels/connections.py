@@ -39,10 +39,6 @@ _MAX_CONNECTIONS = 64
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
-def _never() -> bool:
-    return False
-
-
 def _is_no_warning(record: logging.LogRecord) -> bool:
     """Filter uvicorn's warnings, which clients cause: invalid heads, and upgrades that are ignored."""
     return record.levelno != logging.WARNING
@@ -59,7 +55,7 @@ class ConnectionLimits:
 
     def __init__(
         self, app: ASGIApp, most: int, arrives: float = ARRIVES, always: Collection[str] = (),
-        is_leaving: Callable[[], bool] = _never,
+        is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self._app = app
         self._most = most

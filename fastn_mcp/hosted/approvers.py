@@ -131,8 +131,7 @@ class TeamInbox(Inbox):
         super().__init__(system)
         self.approver = person.principal
         self.approver_name = "" if person.name == person.subject else person.name
-        self.shares_ledger = shared is not None
-        self._shared = shared
+        self.shared = shared
         self._team = team
         self._person = person
         self._tenants = tenants
@@ -160,10 +159,6 @@ class TeamInbox(Inbox):
                 raise
             except FastnError as error:
                 log.error("the approval requests of %s cannot be shown: %s", name, error)
-
-    @override
-    async def revision(self) -> str:
-        return await super().revision() if self._shared is None else str(await self._shared.revision())
 
     @override
     def sees(self, tenant: str, request: ApprovalRequest) -> bool:

@@ -81,6 +81,8 @@ class Inbox:
     approver_name = ""
     """Name of that person, if they signed in."""
     tells_people_apart = False
+    shared: Ledger | None = None
+    """Ledger of all accounts, if they share one."""
 
     def __init__(self, system: System, account: InboxAccount | None = None) -> None:
         self._system = system
@@ -90,9 +92,6 @@ class Inbox:
         """Yield the accounts whose requests they may decide."""
         if self._account is not None:
             yield self._account
-
-    shares_ledger = False
-    """Whether all accounts are in one ledger."""
 
     def sees(self, tenant: str, request: ApprovalRequest) -> bool:  # noqa: ARG002
         """Whether they may see a request."""
@@ -114,6 +113,8 @@ class Inbox:
 
     async def revision(self) -> str:
         """Return a text that differs after any change of a ledger by any process."""
+        if self.shared is not None:
+            return str(await self.shared.revision())
         return ".".join([str(revision) async for _, revision in self._read(lambda ledger: ledger.revision())])
 
     async def waiting(self, now: float) -> list[PendingRequest]:
@@ -234,6 +235,6 @@ class Inbox:
         """Yield each account with the value that `read` returns. A shared ledger is read once."""
         found: list[T] = []
         async for account in self.accounts():
-            if not found or not self.shares_ledger:
+            if not found or self.shared is None:
                 found = [await read(account.ledger)]
             yield account, found[0]
