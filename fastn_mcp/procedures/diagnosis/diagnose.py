@@ -17,7 +17,7 @@ from fastn_mcp.procedures.diagnosis.evidence import CAUSES, Changed, Evidence, S
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, Period, Scope
 from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
-from fastn_mcp.procedures.diagnosis.summary import RunFacts, verdict
+from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.procedures.lookup import resolve
 from fastn_mcp.procedures.quotas import quotas_of
 from fastn_mcp.tools.connectors import ListConnections
@@ -86,15 +86,14 @@ class _Answer:
         self._evidence = evidence
         self._subject = evidence.subject
         self._now = evidence.period.now
-        self._failures = evidence.failures()
-        self._remedies = [
-            self._remedy(cause, run) for cause, run in zip(evidence.causes, evidence.newest, strict=False)
-        ]
+        self._failures = evidence.failures
+        newest = zip(evidence.causes, evidence.newest, strict=False)  # of the first causes only
+        self._causes = [(cause, run, self._remedy(cause, run)) for cause, run in newest]
 
     def data(self) -> dict[str, JsonValue]:
-        evidence, facts = self._evidence, self._facts()
-        whys = [(len(cause.runs), found.short) for cause, found in zip(evidence.causes, self._remedies, strict=False)]
-        summary = verdict(facts, whys[: 1 if len(evidence.causes) == 1 else 2], evidence.names)
+        evidence = self._evidence
+        whys = [(len(cause.runs), found.short) for cause, _, found in self._causes[:2]]
+        summary = verdict(evidence, self._blocked(), whys)
         answer: dict[str, JsonValue] = {
             "verdict": self._prefix() + summary,
             **{
@@ -102,10 +101,8 @@ class _Answer:
                 for kind, found in self._subject.given.items()
             },
             "now": stamp(self._now),
-            "runs": self._runs(facts),
-            "causes": [
-                self._cause(*each) for each in zip(evidence.causes, evidence.newest, self._remedies, strict=False)
-            ],
+            "runs": self._runs(),
+            "causes": [self._cause(*each) for each in self._causes],
             "other_causes": self._other_causes(),
             "without_failures": [*self._without_failures()],
             "connections": [self._connection(connection) for connection in self._connections()],
@@ -129,26 +126,6 @@ class _Answer:
     def _owner(self, customer: str | None) -> str:
         return ACCOUNT if customer is None else self._evidence.names.get(customer, customer)[:60]
 
-    def _facts(self) -> RunFacts:
-        evidence = self._evidence
-        totals = evidence.totals()
-        return RunFacts(
-            period=evidence.period,
-            failures=self._failures if evidence.knows_failures or self._failures or not evidence.scopes else None,
-            more_failures=bool(self._failures) and evidence.has_failures_unread,
-            runs=_int(totals.get("all")),
-            completed=_int(totals.get("completed")),
-            last_success=evidence.last_success(),
-            knows_success=evidence.knows_success,
-            last_before=evidence.last_before(),
-            records=list(evidence.run_records.values()),
-            scopes=len({run.scope for run in self._failures}),
-            of_customer=self._subject.customer is not None and not self._subject.workflows,
-            blocked=[*self._blocked()],
-            triggers=evidence.triggers,
-            more_triggers=evidence.has_more("triggers"),
-        )
-
     def _blocked(self) -> list[str]:
         """Return what keeps runs from happening at all."""
         evidence, given = self._evidence, self._subject.given
@@ -170,23 +147,18 @@ class _Answer:
         found += [f"the quota {quota} is used up" for quota in quotas_of(evidence.quotas) if quota.percent >= 100]
         return found
 
-    def _runs(self, facts: RunFacts) -> dict[str, JsonValue]:
-        totals = self._evidence.totals() or {
-            "failed": f"at least {len(self._failures)}" if facts.more_failures else len(self._failures)
-        }
-        if facts.failures is None:
+    def _runs(self) -> dict[str, JsonValue]:
+        evidence, count = self._evidence, len(self._failures)
+        failed = f"at least {count}" if count and evidence.has_failures_unread else count
+        totals = evidence.totals() or {"failed": failed}
+        if not evidence.knows_failures:
             totals = {name: count for name, count in totals.items() if name != "failed"}
-        last, before = facts.last_success, facts.last_before
-        return {
-            "hours": facts.period.hours,
-            **totals,
-            "last_success": aged(last.at, self._now) if last and last.at else facts.last_success_in_words,
-            **(
-                {"last_run": f"{before.id}, {aged(before.at, self._now)}"}
-                if not facts.runs and before and before.at
-                else {}
-            ),
-        }
+        last, before = evidence.last_success_at, evidence.last_before
+        found = {"hours": evidence.period.hours, **totals}
+        found["last_success"] = aged(last, self._now) if last else evidence.last_success_in_words
+        if not evidence.runs and before and before.at:
+            found["last_run"] = f"{before.id}, {aged(before.at, self._now)}"
+        return found
 
     def _remedy(self, cause: FailureGroup, newest: EndedRun) -> Remedy:
         evidence, connector = self._evidence, self._evidence.connector(newest)
@@ -305,7 +277,7 @@ class _Answer:
     def _connections(self) -> list[PartState]:
         """Return the connections that matter: all of a customer, else those of affected customers and the account."""
         evidence, subject = self._evidence, self._subject
-        if subject.customer and not subject.workflows:
+        if subject.is_any_of_customer:
             return [connection for connection in evidence.connections if connection.customer == subject.customer]
         apps = {app for run in evidence.newest if (app := evidence.connector(run))}
         apps |= {app for key in subject.workflows for app in evidence.setup(key).apps}
@@ -325,7 +297,7 @@ class _Answer:
         entry: dict[str, JsonValue] = {"what": _cut(connection.label), "status": connection.status}
         if connection.state in (State.BROKEN, State.OFF):
             entry["since"] = broken_since(connection, self._now)
-            if not any(connection in found.repairs for found in self._remedies):
+            if not any(connection in found.repairs for *_, found in self._causes):
                 entry["fix"] = repairs([connection])
         return entry
 
@@ -362,10 +334,6 @@ class _Answer:
                 "before_failures": True if change.at and first and change.at <= first else None,
             }
         )
-
-
-def _int(value: JsonValue) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 def _without_empty(entry: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

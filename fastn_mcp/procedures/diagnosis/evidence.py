@@ -73,6 +73,11 @@ class Subject:
         return [self.given["workflow"].id] if "workflow" in self.given else started
 
     @property
+    def is_any_of_customer(self) -> bool:
+        """Whether the runs are those of one customer, of any workflow."""
+        return self.customer is not None and not self.workflows
+
+    @property
     def scopes(self) -> list[Scope]:
         if self.trigger is not None and not self.workflows:
             return []
@@ -121,7 +126,7 @@ class Evidence(RunReads):
         await self._context.report("Reading runs, connections and triggers", 0, 2)
         lists = self._jobs()
         await self.run(self.run_jobs() | lists)
-        failures = self.failures()
+        failures = self.failures
         for name in filter(self.has_more, lists):
             self.gaps.append(Unchecked(name, f"only {len(self.lists[name].rows)} were read"))
         for kind, found in self.subject.given.items():
@@ -152,7 +157,8 @@ class Evidence(RunReads):
         self.connected = {key for key in unread if f"connections of {key}" in self.lists}
         if self.subject.customer and "its connections" in self.lists:
             self.connected.add(self.subject.customer)
-        self.newest = [ended_run(self.newest_row(cause)) for cause in self.causes[:CAUSES]]
+        newest = [cause.newest for cause in self.causes[:CAUSES]]
+        self.newest = [ended_run(self.records.get(f"run {run.id}", run.row)) for run in newest]
         rows = {
             key_of(row) or str(row): row
             for name in self.lists
@@ -175,7 +181,7 @@ class Evidence(RunReads):
         if subject.customer:
             lists["its connections"] = ListConnections(customer_id=subject.customer, limit=100)
         jobs: dict[str, Job] = {name: partial(self.read_list, name, call, _PAGES) for name, call in lists.items()}
-        if subject.customer and not subject.workflows:
+        if subject.is_any_of_customer:
             newest = ListExecutions(customer_id=subject.customer, limit=100)
             jobs[_NEWEST] = partial(self.read_list, _NEWEST, newest)
         if not subject.workflows:
@@ -228,7 +234,7 @@ class Evidence(RunReads):
                 workflows.intersection(started_workflows(row))
                 and (subject.customer is None or owner_of(row) in (None, subject.customer))
             )
-            or (subject.customer is not None and owner_of(row) == subject.customer and not subject.workflows)
+            or (subject.is_any_of_customer and owner_of(row) == subject.customer)
         ]
 
     @property
@@ -246,7 +252,7 @@ class Evidence(RunReads):
         by_scope = {group.newest.scope: group.runs for group in grouped(failures, lambda run: run.scope)}
         reported = {scope for cause in self.causes[:CAUSES] for scope in cause.scopes}
         scopes = [scope for scope in by_scope if scope in reported and scope.workflow]
-        if self.subject.customer and not self.subject.workflows:
+        if self.subject.is_any_of_customer:
             scopes += [Scope(key, self.subject.customer) for key in self.workflows_of_customer()]
         return {scope: by_scope.get(scope, []) for scope in list(dict.fromkeys(scopes))[:_RECORDS]}
 
@@ -265,10 +271,6 @@ class Evidence(RunReads):
     def connector(self, run: EndedRun) -> str | None:
         """Return the slug of the app at which a run failed."""
         return run.app(self.setup(run.workflow).apps)
-
-    def newest_row(self, cause: FailureGroup) -> Row:
-        """Return the newest run of a cause, in full if it could be read."""
-        return self.records.get(f"run {cause.newest.id}", cause.newest.row)
 
     async def _read_names(self, triggers: Sequence[Row]) -> None:
         """Read the names of the customers that the answer may mention."""

@@ -3,14 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.ages import age
 from fastn_mcp.fastn.dependents import Unchecked
+from fastn_mcp.fastn.names import counted
 from fastn_mcp.fastn.rows import Row
 from fastn_mcp.fastn.states import run_state
 from fastn_mcp.fastn.targets import PagesRead, Send, read_pages
@@ -69,7 +71,6 @@ class RunReads(AccountReads):
         super().__init__(send)
         self.period = period
         self.scopes = tuple(scopes)
-        self._failures: list[EndedRun] | None = None
 
     def run_jobs(self) -> dict[str, Job]:
         """Return the reads of the failed runs, of the numbers of runs, and of the last success."""
@@ -92,59 +93,94 @@ class RunReads(AccountReads):
     def _name(self, kind: str, scope: Scope) -> str:
         return kind if len(self.scopes) == 1 else f"{kind} of {scope.workflow}"
 
+    def _names(self, *kinds: str) -> list[str]:
+        return [self._name(kind, scope) for scope in self.scopes for kind in kinds]
+
     @property
     def has_failures_unread(self) -> bool:
         """Whether some failed runs of the period were not read."""
-        names = [self._name(kind, scope) for scope in self.scopes for kind in (FAILED, TIMED_OUT)]
-        return any(name not in self.lists or self.has_more(name) for name in names)
+        return any(name not in self.lists or self.has_more(name) for name in self._names(FAILED, TIMED_OUT))
 
     @property
     def knows_failures(self) -> bool:
-        """Whether any list of failed runs could be read."""
-        return any(self._name(kind, scope) in self.lists for scope in self.scopes for kind in (FAILED, TIMED_OUT))
+        """Whether any list of failed runs could be read, or there is none to read."""
+        names = self._names(FAILED, TIMED_OUT)
+        return not names or any(name in self.lists for name in names)
 
+    @cached_property
     def failures(self) -> list[EndedRun]:
-        """Return the failed runs that were read, newest first. Records a gap if there are more."""
-        if self._failures is not None:
-            return self._failures
-        names = [self._name(kind, scope) for scope in self.scopes for kind in (FAILED, TIMED_OUT)]
+        """Failed runs that were read, newest first. Records a gap if there are more."""
+        names = self._names(FAILED, TIMED_OUT)
         rows = [row for name in names for row in self.rows(name) or ()]
         for name in filter(self.has_more, names):
             whole = self.lists[name].total
             of = "" if whole is None else f" of {whole:,}"
             why = f"only the newest {len(self.lists[name].rows):,}{of} were read; causes are counted in those"
             self.gaps.append(Unchecked(f"older {name}", why))
-        self._failures = newest_first(rows)
-        return self._failures
+        return newest_first(rows)
+
+    @property
+    def failures_of_runs(self) -> str:
+        """The failures of all runs: `9 of 12 runs`."""
+        count, runs = len(self.failures), self.runs
+        if runs is None:
+            return counted(count, "run", at_least=self.has_failures_unread)
+        return f"{'at least ' * self.has_failures_unread}{count:,} of {runs:,} runs"
 
     @property
     def knows_success(self) -> bool:
         """Whether a last success was found, or there certainly is none."""
-        names = [self._name(_SUCCESSES, scope) for scope in self.scopes]
-        return self.last_success() is not None or all(name in self.lists and not self.has_more(name) for name in names)
+        if self.last_success is not None:
+            return True
+        return all(name in self.lists and not self.has_more(name) for name in self._names(_SUCCESSES))
 
+    @cached_property
     def last_success(self) -> EndedRun | None:
-        """Return the newest completed run, also from before the period."""
-        names = [self._name(_SUCCESSES, scope) for scope in self.scopes]
-        return next(iter(newest_first(row for name in names for row in self.rows(name) or ())), None)
+        """The newest completed run, also from before the period."""
+        return self._newest(_SUCCESSES)
 
+    @property
+    def last_success_at(self) -> datetime | None:
+        return self.last_success and self.last_success.at
+
+    @property
+    def last_success_in_words(self) -> str:
+        if self.last_success_at is not None:
+            return f"last success {age(self.last_success_at, self.period.now)}"
+        if self.last_success:
+            return "last success unknown"
+        return "no success found" if self.knows_success else "successes could not be read"
+
+    @cached_property
     def last_before(self) -> EndedRun | None:
-        """Return the newest run from before the period."""
-        names = [self._name(_OLDER, scope) for scope in self.scopes]
-        return next(iter(newest_first(row for name in names for row in self.rows(name) or ())), None)
+        """The newest run from before the period."""
+        return self._newest(_OLDER)
+
+    def _newest(self, kind: str) -> EndedRun | None:
+        return next(iter(newest_first(row for name in self._names(kind) for row in self.rows(name) or ())), None)
 
     @property
     def ever(self) -> int | None:
         """Number of all runs; None if it is not known."""
-        older, period = self._sum(_OLDER), self._sum(_ALL)
-        return None if older is None or period is None or not self.totals() else older + period
+        older, period = self._sum(_OLDER), self.runs
+        return None if older is None or period is None else older + period
+
+    @property
+    def runs(self) -> int | None:
+        """Number of all runs in the period; None if Fastn's totals are not plausible."""
+        return self._sum(_ALL) if self.totals() else None
+
+    @property
+    def completed(self) -> int | None:
+        """Number of runs completed in the period; None if Fastn's totals are not plausible."""
+        return self._sum(_COMPLETED) if self.totals() else None
 
     def totals(self) -> dict[str, JsonValue]:
         """Return the numbers of runs in the period by how they ended; empty if Fastn's totals are not plausible."""
         return run_totals(*map(self._sum, (_OLDER, _ALL, _COMPLETED, FAILED, TIMED_OUT)))
 
     def _sum(self, kind: str) -> int | None:
-        counts = [self.total(self._name(kind, scope)) for scope in self.scopes]
+        counts = [self.total(name) for name in self._names(kind)]
         return None if None in counts else sum(filter(None, counts))
 
     async def read_records(self, failures: Mapping[Scope, Sequence[EndedRun]]) -> dict[Scope, RunRecord]:

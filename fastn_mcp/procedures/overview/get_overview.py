@@ -146,12 +146,12 @@ async def _findings(snapshot: AccountSnapshot, about: Subject | None) -> list[Ac
     period, records = snapshot.period, snapshot.records
     workflows, users, customers = map(snapshot.chosen, ("workflows", "users", "customers"))
     connections = snapshot.chosen("connections")
-    failures = snapshot.failures()
+    failures = snapshot.failures
     names = {key_of(row): name_of(row) for row in workflows.rows}
     states = connection_states(connections.rows, await _customers(snapshot)) if about in (None, "connections") else []
     waiting = customers.total if "customers" in snapshot.matching else None
     found: dict[Subject, list[AccountFinding]] = {
-        "runs": failing_workflows(failures, names, period, _of_runs(snapshot, failures)),
+        "runs": failing_workflows(failures, names, period, snapshot.failures_of_runs),
         "connections": unusable_connections(
             states,
             _fails_without(states, failures, snapshot),
@@ -170,15 +170,6 @@ async def _findings(snapshot: AccountSnapshot, about: Subject | None) -> list[Ac
         ],
     }
     return worst_first(finding for subject, of in found.items() if about in (None, subject) for finding in of)
-
-
-def _of_runs(snapshot: AccountSnapshot, failures: Sequence[EndedRun]) -> str:
-    """Return the failures of all runs: `655 of 6,684 runs`."""
-    totals = snapshot.totals()
-    at_least = snapshot.has_failures_unread
-    if not totals:
-        return counted(len(failures), "run", at_least=at_least)
-    return f"{'at least ' * at_least}{len(failures):,} of {totals['all']:,} runs"
 
 
 def _fails_without(
@@ -226,7 +217,7 @@ async def _with_run_records(
     page: Sequence[tuple[AccountFinding, list[FindingRow]]], snapshot: AccountSnapshot
 ) -> list[tuple[AccountFinding, list[FindingRow]]]:
     """Add to failing workflows how many runs there were, and the last success."""
-    failures = snapshot.failures()
+    failures = snapshot.failures
     wanted = {
         Scope(str(row["id"])): [run for run in failures if run.workflow == row["id"]]
         for _, rows in page
@@ -295,7 +286,7 @@ def _runs(snapshot: AccountSnapshot, about: Subject, findings: Sequence[AccountF
         return {"fails": f"Workflows whose runs failed {hours} for this customer at this app, with the number of runs."}
     totals = _run_totals(snapshot)
     answer: dict[str, JsonValue] = {"runs": totals} if totals else {}
-    failures = snapshot.failures()
+    failures = snapshot.failures
     errors = Counter(run.reason for run in failures if run.reason)
     answer["top_errors"] = [{"error": why, "runs": count} for why, count in errors.most_common(_ERRORS)]
     if findings:
