@@ -1,14 +1,13 @@
 """Dependents of a resource, the same for the guard, its previews and `find_dependents`."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import cast
 
-import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
@@ -26,7 +25,7 @@ from fastn_mcp.fastn.rows import (
     timestamp,
 )
 from fastn_mcp.fastn.states import STATES, State, run_state, trigger_state
-from fastn_mcp.fastn.targets import Call, Pages, Send, kind_of, own_label, read_names
+from fastn_mcp.fastn.targets import Call, Pages, Send, kind_of, own_label, read_each, read_names
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
 from fastn_mcp.tools.paging import Listed
@@ -176,15 +175,12 @@ async def _with_facts(dependents: Dependents, send: Send, now: datetime) -> Depe
                 for key in triggers.keys() & set(started_workflows(row)):
                     triggers[key].append(_trigger_in_words(row))
         is_complete = pages.is_complete
-    runs: dict[str, str] = {}
 
-    async def read_run(key: str) -> None:
-        with suppress(FastnError):
-            runs[key] = await last_run(ListExecutions(workflow_id=key, limit=1), send, now)
+    async def last_run(key: str) -> str:
+        page = cast("Listed[FastnObject]", await send(ListExecutions(workflow_id=key, limit=1)))
+        return run_in_words(page.rows[0], now) if page.rows else "never"
 
-    async with anyio.create_task_group() as group:
-        for key in keys[:_MAX_RUNS]:
-            group.start_soon(read_run, key)
+    runs = await read_each(keys[:_MAX_RUNS], last_run)
     facts = (
         ({"last_run": runs[key]} if key in runs else {})
         | ({"triggers": triggers[key]} if is_complete or triggers[key] else {})
@@ -197,12 +193,6 @@ async def _with_facts(dependents: Dependents, send: Send, now: datetime) -> Depe
 def _trigger_in_words(row: Row) -> str:
     label, state = label_of("trigger", {**row, "routes": None, "endOrgId": None}), trigger_state(row)
     return f"{label or key_of(row)}{'' if state is State.LIVE else f', {state.value}'}"
-
-
-async def last_run(reading: ListExecutions, send: Send, now: datetime) -> str:
-    """Return the state and time of the newest run of a list, or `never`. Raises a `FastnError`."""
-    page = cast("Listed[FastnObject]", await send(reading))
-    return run_in_words(page.rows[0], now) if page.rows else "never"
 
 
 def _rules(call: Call, target: FastnObject | None) -> DependencyRules:
@@ -320,24 +310,12 @@ async def uses_of(rule: DependencyRule, send: Send, details: int = 0) -> Uses:
             total, more = 0, False
         else:
             total, more = (page.total or 0, page.total is None) if filtered else (0, True)
-    if rule.detail is not None and details:
-        answers = await _answers(rule, rule.detail, silent[:details], send)
-        rows += [row for row, answer in zip(silent, answers, strict=False) if answer]
-        silent = [row for row, answer in zip(silent, answers, strict=False) if answer is None] + silent[details:]
+    if (detail := rule.detail) is not None and details:
+
+        async def depends(number: int) -> bool | None:
+            return rule.depends(await send(detail(str(getattr(silent[number], "id", "")))))
+
+        answers = await read_each(range(min(details, len(silent))), depends)
+        rows += [row for number, row in enumerate(silent) if answers.get(number)]
+        silent = [row for number, row in enumerate(silent) if answers.get(number) is None]
     return Uses(rows, max(len(rows), total), more, len(silent))
-
-
-async def _answers(
-    rule: DependencyRule, detail: Callable[[str], Call], silent: Collection[FastnObject], send: Send
-) -> list[bool | None]:
-    """Read each row by itself and return whether it depends on the resource; None if it cannot be read."""
-    answers: list[bool | None] = [None] * len(silent)
-
-    async def read(number: int, row: FastnObject) -> None:
-        with suppress(FastnError, ValueError):
-            answers[number] = rule.depends(await send(detail(str(getattr(row, "id", "")))))
-
-    async with anyio.create_task_group() as group:
-        for number, row in enumerate(silent):
-            group.start_soon(read, number, row)
-    return answers

@@ -1,9 +1,10 @@
 """The target of a call: a fresh read of it, its label, and the read that settles a lost response."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 import anyio
 from pydantic import JsonValue
@@ -25,6 +26,9 @@ from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, RunWorkflow
 Call = Operation[Any]
 Send = Callable[[Call], Awaitable[FastnObject]]
 
+Key = TypeVar("Key", bound=Hashable)
+Found = TypeVar("Found")
+
 _MAX_PAGES = 20
 """Maximum number of pages of 100 rows searched for a resource that has no GET of its own."""
 
@@ -38,6 +42,20 @@ def _reader(operation: AnyOperation) -> AnyOperation | None:
     template, brace, _ = operation.route.path.partition("}")
     own = template + brace
     return _READS.get(own) or _READS.get(own.rpartition("/")[0])
+
+
+async def read_each(keys: Iterable[Key], read: Callable[[Key], Awaitable[Found]]) -> dict[Key, Found]:
+    """Read by each of these keys in parallel. Returns what was found by key, without what cannot be read."""
+    found: dict[Key, Found] = {}
+
+    async def read_one(key: Key) -> None:
+        with suppress(FastnError, ValueError):  # ValueError: an id that cannot be sent
+            found[key] = await read(key)
+
+    async with anyio.create_task_group() as group:
+        for key in keys:
+            group.start_soon(read_one, key)
+    return found
 
 
 class Pages:
@@ -243,25 +261,15 @@ async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[st
     if not found:
         return found
 
-    async def look_up(kind: str, key: str) -> None:
-        if (name := await read_name(kind, key, send)) is not None:
-            found[kind][key] = name
+    async def name_of(resource: tuple[str, str]) -> str:
+        kind, key = resource
+        label = label_of(kind, row_of(await send(GETS[kind].model_validate({f"{kind}_id": key}))))
+        return label.name if label else key
 
-    async with anyio.create_task_group() as group:
-        for kind, keys in wanted.items():
-            for key in list(dict.fromkeys(keys))[:MAX_LOOKUPS]:
-                group.start_soon(look_up, kind, key)
+    resources = [(kind, key) for kind, keys in wanted.items() for key in list(dict.fromkeys(keys))[:MAX_LOOKUPS]]
+    for (kind, key), name in (await read_each(resources, name_of)).items():
+        found[kind][key] = name
     return found
-
-
-async def read_name(kind: str, key: str, send: Send) -> str | None:
-    """Read the name of a resource. Returns None if that fails, as a name is optional."""
-    try:
-        record = await send(GETS[kind].model_validate({f"{kind}_id": key}))
-    except (FastnError, ValueError):
-        return None
-    label = label_of(kind, row_of(record))
-    return label.name if label else key
 
 
 def no_such(call: Call) -> tuple[str, str]:

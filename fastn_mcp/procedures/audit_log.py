@@ -2,11 +2,9 @@
 
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
@@ -14,7 +12,7 @@ from fastn_mcp.fastn.ages import aged
 from fastn_mcp.fastn.directory import LISTS, Entry
 from fastn_mcp.fastn.names import counted, label_of
 from fastn_mcp.fastn.rows import Row, connection_refers, inside, row_of, text, timestamp
-from fastn_mcp.fastn.targets import MAX_LOOKUPS, Call, Pages
+from fastn_mcp.fastn.targets import MAX_LOOKUPS, Call, Pages, read_each
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.lookup import named
 from fastn_mcp.procedures.tables import Table, collected, shown
@@ -112,37 +110,21 @@ async def _names(rows: Iterable[Row], context: ProcedureContext) -> dict[str, di
     for resource in (inside(row, "resource") for row in rows):
         if key := text(resource, "id"):
             ids.setdefault(text(resource, "type"), set()).add(key)
-    names: dict[str, dict[str, str]] = {}
 
-    async def read(kind: str) -> None:
+    async def of_run(key: str) -> str:
+        run = row_of(await context.read(GetExecution(execution_id=key)))
+        return text(run, "workflowName", "workflowSlug", "workflowId")
+
+    async def of_kind(kind: str) -> dict[str, str]:
         if kind == _RUN:
-            names[kind] = await _run_names(sorted(ids[kind])[:_MAX_RUNS], context)
-        elif kind == "connection":
-            names[kind] = await _connection_names(ids[kind], context)
-        elif kind in LISTS and kind not in ("customer", "connector"):
-            with suppress(FastnError):
-                contents = await context.directory.contents(kind, context.read)
-                names[kind] = {found.id: found.name for found in contents.entries if found.id in ids[kind]}
+            return await read_each(sorted(ids[kind])[:_MAX_RUNS], of_run)
+        if kind == "connection":
+            return await _connection_names(ids[kind], context)
+        contents = await context.directory.contents(kind, context.read)
+        return {found.id: found.name for found in contents.entries if found.id in ids[kind]}
 
-    async with anyio.create_task_group() as group:
-        for kind in ids:
-            group.start_soon(read, kind)
-    return names
-
-
-async def _run_names(ids: Iterable[str], context: ProcedureContext) -> dict[str, str]:
-    """Return the names of the workflows of runs."""
-    names: dict[str, str] = {}
-
-    async def read(key: str) -> None:
-        with suppress(FastnError, ValueError):
-            run = row_of(await context.read(GetExecution(execution_id=key)))
-            names[key] = text(run, "workflowName", "workflowSlug", "workflowId")
-
-    async with anyio.create_task_group() as group:
-        for key in ids:
-            group.start_soon(read, key)
-    return names
+    named = {_RUN, *LISTS} - {"customer", "connector"}
+    return await read_each([kind for kind in ids if kind in named], of_kind)
 
 
 async def _connection_names(ids: Iterable[str], context: ProcedureContext) -> dict[str, str]:
