@@ -92,10 +92,14 @@ class Dependence:
     """Certain and possible dependents of all kinds, and the kinds that could not be checked."""
 
     found: tuple[Dependents, ...] = ()
-    unchecked: tuple[str, ...] = ()
-    possible: tuple[Dependents, ...] = ()
     gaps: tuple[Unchecked, ...] = ()
     """What could not be checked, with the reasons."""
+    possible: tuple[Dependents, ...] = ()
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """The kinds that could not be checked."""
+        return tuple(gap.kind or gap.what for gap in self.gaps)
 
     @property
     def count(self) -> int:
@@ -111,13 +115,9 @@ class Dependence:
         body: dict[str, JsonValue] = {"used_by": [each.data() for each in self.found]} if self.found else {}
         if self.possible:
             body["may_be_used_by"] = [each.data() for each in self.possible]
-        if self.unchecked:
-            body["not_checked"] = [gap.data() for gap in self.gaps] or [{"what": kind} for kind in self.unchecked]
+        if self.gaps:
+            body["not_checked"] = [gap.data() for gap in self.gaps]
         return body
-
-
-def _dependence(found: Iterable[Dependents], possible: Iterable[Dependents], gaps: Sequence[Unchecked]) -> Dependence:
-    return Dependence(tuple(found), tuple(gap.kind or gap.what for gap in gaps), tuple(possible), tuple(gaps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ async def find_dependents(call: Call, target: FastnObject | None, send: Send) ->
     """Find the certain dependents of the target of `call`, from lists alone."""
     rules = _rules(call, target)
     found, unchecked = await _apply(rules.certain, send, own=_own(call, target))
-    return _dependence(found, (), (*rules.unchecked, *unchecked))
+    return Dependence(found, (*rules.unchecked, *unchecked))
 
 
 async def describe_dependents(
@@ -157,8 +157,8 @@ async def describe_dependents(
     rules, apply = _rules(call, target), partial(_apply, send=send, own=_own(call, target), details=DETAILS, now=now)
     found, unchecked = await apply(rules.certain, report=report)
     possible, more_unchecked = await apply(rules.possible, report=report)
-    groups = [[await _with_facts(each, send, now) for each in group] for group in (found, possible)]
-    return _dependence(groups[0], groups[1], (*unchecked, *more_unchecked, *rules.unchecked))
+    found, possible = [tuple([await _with_facts(each, send, now) for each in group]) for group in (found, possible)]
+    return Dependence(found, (*unchecked, *more_unchecked, *rules.unchecked), possible)
 
 
 async def _with_facts(dependents: Dependents, send: Send, now: datetime) -> Dependents:

@@ -7,9 +7,7 @@ from pydantic import Field, JsonValue
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound
 from fastn_mcp.fastn.dependency_rules import Unchecked
 from fastn_mcp.fastn.dependents import describe_dependents
-from fastn_mcp.fastn.names import label_of, references
-from fastn_mcp.fastn.rows import row_of
-from fastn_mcp.fastn.targets import Call, no_such, read_names, read_target
+from fastn_mcp.fastn.targets import Call, no_such, read_label, read_target
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.tool import Effect, FastnObject
@@ -41,8 +39,7 @@ class FindDependents(Procedure[ResourceDependents]):
         found = await describe_dependents(deleting, target, context.read, context.system.now(), context.report)
         of: dict[str, JsonValue] = {"kind": self.kind, "id": self.id}
         if target is not None:
-            names = await read_names(references(self.kind, row_of(target)), context.read)
-            of["name"] = str(label_of(self.kind, row_of(target), names) or self.id)
+            of["name"] = str(await read_label(deleting, target, context.read) or self.id)
         gaps = [gap.data() for gap in (*unread, *found.gaps)]
         answer: dict[str, JsonValue] = {"of": of, "used_by": [], **found.data(), "not_checked": [*gaps]}
         return ResourceDependents.model_validate(answer)

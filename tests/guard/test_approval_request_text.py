@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 from stores import grant
 
-from fastn_mcp.fastn.dependents import Dependence, Dependents
+from fastn_mcp.fastn.dependents import Dependence, Dependents, Unchecked
 from fastn_mcp.fastn.names import MAX_TYPED
 from fastn_mcp.guard.approval.request import question
 from fastn_mcp.guard.policy import Decision
@@ -131,7 +131,7 @@ def test_the_first_line_is_the_call_and_the_last_is_ours(operation: AnyOperation
 
 def _asked(call: Operation[Any], name: str, asks: Decision) -> str:
     target = FastnObject.model_validate({"id": name, "name": name, "slug": name})
-    users = Dependence((Dependents("connections", 2, (name, name), more=True),), ("secrets",))
+    users = Dependence((Dependents("connections", 2, (name, name), more=True),), (Unchecked("secrets", "Forbidden."),))
     seen = preview(call, call.effective, "default at live.fastn.ai", target, users)
     expected = seen.expected if asks is Decision.TYPED else None
     return question(replace(grant(), text=tuple(seen.lines()), expected=expected)).text
@@ -185,7 +185,8 @@ def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
     target = FastnObject.model_validate(
         {"id": "c1", "name": "Old", "plan": "Growth", "note3": "n3", "apiToken": "hunter2"}
     )
-    users = Dependence((CONNECTIONS, Dependents("secrets", 1, ("KEY",))), ("triggers", "runs"))
+    gaps = (Unchecked("triggers", "Forbidden."), Unchecked("runs", "Forbidden."))
+    users = Dependence((CONNECTIONS, Dependents("secrets", 1, ("KEY",))), gaps)
     shown = preview(call, Effect.EXTERNAL, "test", target, users, "The same may have happened.")
     values = {"name": ("Old", "New"), "plan": ("Growth", "Free")} | {f"note{n}": (None, f"n{n}") for n in range(12)}
     del values["note3"]
@@ -217,7 +218,7 @@ def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
             },
             {"kind": "secrets", "count": 1, "examples": [{"name": "KEY"}]},
         ],
-        "not_checked": [{"what": "triggers"}, {"what": "runs"}],
+        "not_checked": [{"what": kind, "why": "Forbidden."} for kind in ("triggers", "runs")],
     }
     changed = "; ".join(
         f"{quote(c['field'])}{': ' + quote(c['from']) if 'from' in c else ' (not shown by Fastn)'}"

@@ -8,7 +8,7 @@ from example_calls import example
 from pydantic import JsonValue
 
 from fastn_mcp.fastn.credentials import TypedArgument, TypedField
-from fastn_mcp.fastn.dependents import Dependence, Dependents
+from fastn_mcp.fastn.dependents import Dependence, Dependents, Unchecked
 from fastn_mcp.fastn.names import Names
 from fastn_mcp.guard.preview import Preview, by_power, preview
 from fastn_mcp.guard.sentences.catalog import describe_batch, phrase
@@ -27,7 +27,8 @@ VALUE = TypedArgument("value", (TypedField("value"),))
 def used_by(
     *found: tuple[str, int, tuple[str, ...]], more: bool = False, unchecked: tuple[str, ...] = ()
 ) -> Dependence:
-    return Dependence(tuple(Dependents(kind, count, names, more) for kind, count, names in found), unchecked)
+    gaps = tuple(Unchecked(kind, "Forbidden.") for kind in unchecked)
+    return Dependence(tuple(Dependents(kind, count, names, more) for kind, count, names in found), gaps)
 
 
 def shown(
