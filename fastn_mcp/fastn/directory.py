@@ -3,32 +3,21 @@
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import is_
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import anyio
 
 from fastn_mcp.fastn.rows import Row, key_of, owner_of, text
 from fastn_mcp.fastn.targets import GETS, Call, Send, read_names, read_pages
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.account import ListApiKeys, ListRoles, ListSecrets, ListUsers
-from fastn_mcp.tools.connectors import ListConnections, ListConnectors
-from fastn_mcp.tools.customers import ListCustomers
+from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.triggers import ListTriggers
-from fastn_mcp.tools.workflows import ListWorkflows
 
-LISTS: dict[str, type[List[Any]]] = {
-    "customer": ListCustomers,
-    "connector": ListConnectors,
-    "connection": ListConnections,
-    "workflow": ListWorkflows,
-    "trigger": ListTriggers,
-    "user": ListUsers,
-    "role": ListRoles,
-    "api_key": ListApiKeys,
-    "secret": ListSecrets,
-}
-"""The operation that lists each kind of named resource."""
+Kind = Literal["customer", "connector", "connection", "workflow", "trigger", "user", "role", "api_key", "secret"]
+"""Kinds of named resources."""
+
+LISTS = {kind: cast("type[List[Any]]", BY_NAME[f"list_{kind}s"]) for kind in get_args(Kind)}
+"""The operation that lists each kind."""
 
 MAX_PAGES = 30
 """Maximum number of pages of 100 rows read for one kind."""

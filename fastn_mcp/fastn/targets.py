@@ -15,13 +15,11 @@ from fastn_mcp.fastn.names import Label, Names, label_of, references
 from fastn_mcp.fastn.rows import row_of
 from fastn_mcp.redaction import redact_object, texts_in
 from fastn_mcp.tools.account import CreateApiKey
-from fastn_mcp.tools.catalog import CATALOG, AnyOperation
-from fastn_mcp.tools.connectors import GetConnector
-from fastn_mcp.tools.customers import GetCustomer
+from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
 from fastn_mcp.tools.operation import UNKNOWN, Create, Operation
 from fastn_mcp.tools.paging import List, Listed, Position
 from fastn_mcp.tools.tool import FastnObject
-from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, RunWorkflow
+from fastn_mcp.tools.workflows import ListExecutions, RunWorkflow
 
 Call = Operation[Any]
 Send = Callable[[Call], Awaitable[FastnObject]]
@@ -208,7 +206,7 @@ async def read_target(call: Call, send: Send) -> FastnObject | None:
     return row
 
 
-GETS: Mapping[str, AnyOperation] = {"customer": GetCustomer, "connector": GetConnector, "workflow": GetWorkflow}
+GETS = {kind: BY_NAME[f"get_{kind}"] for kind in ("customer", "connector", "workflow")}
 """Operations that read a resource for its name, by kind."""
 
 MAX_LOOKUPS = 5

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 import anyio
 from pydantic import AfterValidator, Field, JsonValue
 
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.fastn.ages import age
-from fastn_mcp.fastn.directory import LISTS, Entry, entry
+from fastn_mcp.fastn.directory import LISTS, Entry, Kind, entry
 from fastn_mcp.fastn.rows import Row, connection_refers, row_of, short, text, timestamp, word
 from fastn_mcp.fastn.states import PENDING, STATES, State, failure_reason, workflow_state
 from fastn_mcp.fastn.targets import Call, Send
@@ -24,8 +24,6 @@ from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect, FastnObject
 from fastn_mcp.tools.triggers import GetTrigger
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
-
-Kind = Literal["customer", "connector", "connection", "workflow", "trigger", "user", "role", "api_key", "secret"]
 
 EXECUTION = "execution"
 """Kind without names: runs are too many to list, so they are found only by id."""
