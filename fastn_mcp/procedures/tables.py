@@ -107,12 +107,8 @@ class ConciseRows:
             cells[kind] = label
 
     def _routed(self, row: Row) -> dict[str, JsonValue]:
-        started = ", ".join(map(self._workflow, started_workflows(row)))
+        started = ", ".join(self._named("workflow", key) for key in started_workflows(row))
         return {_STARTS: started} if started else {}
-
-    def _workflow(self, key: str) -> str:
-        label = self._names.get("workflow", {}).get(key)
-        return key if label is None else label if key in self._legend.get("workflow", {}) else f"{key} ({label})"
 
     def _plain(self, name: str, value: JsonValue) -> JsonValue:
         """Return a value as one text, number or boolean; None if it is empty."""
@@ -120,7 +116,7 @@ class ConciseRows:
             return _permissions(value)
         if isinstance(value, dict):
             if (thing := _thing(value)) is not None:
-                return self._named(*thing)
+                return f"{thing[0]} {self._named(*thing)}"
             value = next((value[key] for key in _SAYS_MOST if isinstance(value.get(key), (str, int))), None)
         elif isinstance(value, list):
             plain = [item for item in value if isinstance(item, (str, int, float))]
@@ -141,8 +137,8 @@ class ConciseRows:
     def _named(self, kind: str, key: str) -> str:
         label = self._names.get(kind, {}).get(key)
         if label is None:
-            return f"{kind} {key}"
-        return f"{kind} {label}" if key in self._legend.get(kind, {}) else f"{kind} {key} ({label})"
+            return key
+        return label if key in self._legend.get(kind, {}) else f"{key} ({label})"
 
 
 @lru_cache(maxsize=1024)

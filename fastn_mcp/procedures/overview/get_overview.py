@@ -80,9 +80,7 @@ class GetOverview(Procedure[Overview]):
 
     hours: Annotated[int, Field(ge=1, le=720, description="For runs: 1-720, default 24.")] = 24
     about: Annotated[Subject | None, Field(description="Only this, in full.")] = None
-    cursor: Annotated[str | None, Field(description="The last next_cursor.", pattern=r"^\d{1,6}(\.\d{1,6}){0,50}$")] = (
-        None
-    )
+    cursor: Annotated[str | None, Field(description="The last next_cursor.", pattern=_CURSOR)] = None
 
     async def run(self, context: ProcedureContext) -> Overview:
         snapshot = AccountSnapshot(context, Period(self.hours, context.system.now()))
