@@ -41,7 +41,7 @@ from fastn_mcp.errors import (
     TooLarge,
     UnknownOutcome,
 )
-from fastn_mcp.fastn.targets import Call, no_such, read_target, settling_read
+from fastn_mcp.fastn.targets import Call, no_such, read_target, settling_read, suggested_read
 from fastn_mcp.redaction import REDACTED, Redactor, find_redacted, redact, redact_text, secrets_in, texts_in
 from fastn_mcp.runtime import SpanFacts, System
 from fastn_mcp.tools.operation import Operation, RefusedValue, Request, Update
@@ -122,8 +122,7 @@ class Attempts:
         reading = settling_read(self._call)
         if reading is None:
             return "Look in the Fastn dashboard."
-        arguments = {k: v for k, v in reading.arguments().items() if k != "limit"}
-        detail["settle"] = {"tool": reading.tool_name(), "arguments": arguments}
+        detail["settle"] = suggested_read(reading)
         return f"Look with {reading.tool_name()}."
 
 

@@ -25,7 +25,7 @@ from fastn_mcp.fastn.rows import (
     timestamp,
 )
 from fastn_mcp.fastn.states import STATES, State, run_state, trigger_state
-from fastn_mcp.fastn.targets import Call, Pages, Send, kind_of, own_label, read_each, read_names
+from fastn_mcp.fastn.targets import Call, Pages, Send, kind_of, own_label, read_each, read_names, suggested_read
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
 from fastn_mcp.tools.paging import Listed
@@ -64,7 +64,7 @@ class Dependents:
     """Id, name and state of the first dependents; of workflows their triggers and last run too."""
     states: Mapping[str, int] | None = None
     """Number of dependents by state, if all were read and there are more than `rows`."""
-    rest: Mapping[str, JsonValue] | None = None
+    rest: JsonValue = None
     """Call that lists them all, if there are more than `rows`."""
 
     @property
@@ -83,7 +83,7 @@ class Dependents:
         entry |= {"states": dict(self.states)} if self.states else {}
         entry["examples"] = [dict(row) for row in self.rows] if self.rows else [{"name": n} for n in self.examples]
         if self.rest:
-            entry["more"] = dict(self.rest)
+            entry["more"] = self.rest
         return entry
 
 
@@ -251,10 +251,7 @@ async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, 
     states = None
     if rule.kind in STATES and len(rows) == uses.count > len(shown):
         states = Counter(STATES[rule.kind](row).value for row in rows)
-    rest = None
-    if len(shown) < uses.count and rule.depends is every:
-        arguments = {name: value for name, value in rule.reading.arguments().items() if name != "limit"}
-        rest = {"tool": rule.reading.tool_name(), "arguments": arguments}
+    rest = suggested_read(rule.reading) if len(shown) < uses.count and rule.depends is every else None
     named = tuple(str(row.get("name", row.get("id"))) for row in shown[:_MAX_EXAMPLES])
     return Dependents(rule.kind, uses.count, named, uses.more, tuple(shown), states, rest)
 

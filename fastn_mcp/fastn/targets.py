@@ -307,3 +307,9 @@ def settling_read(call: Call) -> Call | None:
     if reader.route.parameters:
         return reader.model_validate({reader.route.parameters[-1]: call.target})
     return reader()
+
+
+def suggested_read(reading: Call) -> JsonValue:
+    """Return a read as a next call, without the limit of its rows."""
+    arguments = {name: value for name, value in reading.arguments().items() if name != "limit"}
+    return {"tool": reading.tool_name(), "arguments": arguments}

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from fastn_mcp.errors import Stopped, UnknownOutcome, nearest
 from fastn_mcp.fastn.ages import since
-from fastn_mcp.fastn.targets import Call, settling_read
+from fastn_mcp.fastn.targets import Call, settling_read, suggested_read
 from fastn_mcp.guard.changes import BEGUN, MADE, PERHAPS_MADE, Batch, BatchResult, Change, Done, NotDone
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
@@ -202,10 +202,7 @@ def _receipt(call: Call, result: FastnObject | None, change: Change | None) -> d
 
 def _settling(call: Call) -> dict[str, JsonValue]:
     reading = settling_read(call)
-    if reading is None:
-        return {}
-    arguments = {name: value for name, value in reading.arguments().items() if name != "limit"}
-    return {"settle": {"tool": reading.tool_name(), "arguments": arguments}}
+    return {} if reading is None else {"settle": suggested_read(reading)}
 
 
 def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonValue]], note: str) -> AppliedChanges:
