@@ -1,6 +1,6 @@
 """Parallel, bounded reads for one answer about an account, with a record of those that failed."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -27,6 +27,11 @@ class RowList:
     rows: Sequence[Row] = ()
     total: int | None = None
     more: bool = False
+
+
+def unique(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows, of each id the last one."""
+    return list({key_of(row) or f"without id {number}": row for number, row in enumerate(rows)}.values())
 
 
 class AccountReads:
@@ -73,10 +78,9 @@ class AccountReads:
     async def read_list(self, name: str, call: List[Any], pages: int = 1) -> None:
         """Read up to `pages` pages. Raises if the first page fails; keeps the rows read if a later one does."""
         found = await read_pages(call, self._send, pages, _ONE_BY_ONE)
-        rows = [row for page in found.pages for row in page.rows]
         # A row that came while pages were read moves others to the next page.
-        unique = {key_of(row) or f"without id {number}": row for number, row in enumerate(rows)}
-        self.lists[name] = RowList(list(unique.values()), found.total, not found.is_complete)
+        rows = unique(row for page in found.pages for row in page.rows)
+        self.lists[name] = RowList(rows, found.total, not found.is_complete)
         for page in found.pages:
             if page.not_checked:
                 self.gaps.append(Unchecked(name, f"the rows do not say their {', '.join(page.not_checked)}"))
@@ -87,9 +91,9 @@ class AccountReads:
         """Whether a list has more rows than were read."""
         return name in self.lists and self.lists[name].more
 
-    def rows(self, name: str) -> Sequence[Row] | None:
-        """Return the rows of a list; None if it could not be read."""
-        return self.lists[name].rows if name in self.lists else None
+    def rows(self, *names: str) -> list[Row]:
+        """Return the rows of these lists, without those that could not be read."""
+        return [row for name in names if name in self.lists for row in self.lists[name].rows]
 
     def total(self, name: str) -> int | None:
         """Return the number of rows of a list; None if it is not known."""

@@ -8,12 +8,10 @@ from typing import Any
 
 import anyio
 
-from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.names import name_of
 from fastn_mcp.fastn.rows import Row, key_of, owner_of, started_workflows, text, timestamp
 from fastn_mcp.fastn.states import NOT_WORKING, State
-from fastn_mcp.fastn.targets import MAX_LOOKUPS
 from fastn_mcp.guard.changes import MADE
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.account_parts import (
@@ -100,9 +98,8 @@ class Evidence(RunReads):
     """Everything read for one diagnosis."""
 
     def __init__(self, subject: Subject, period: Period, context: ProcedureContext) -> None:
-        super().__init__(context.read, period, subject.scopes)
+        super().__init__(context, period, subject.scopes)
         self.subject = subject
-        self._context = context
         self.causes: list[FailureGroup] = []
         """The most frequent first."""
         self.newest: list[EndedRun] = []
@@ -123,7 +120,7 @@ class Evidence(RunReads):
 
     async def take(self) -> None:
         """Read everything. Raises a `FastnError` if the subject cannot be read and no failed run was found."""
-        await self._context.report("Reading runs, connections and triggers", 0, 2)
+        await self.context.report("Reading runs, connections and triggers", 0, 2)
         lists = self._jobs()
         await self.run(self.run_jobs() | lists)
         failures = self.failures
@@ -136,7 +133,7 @@ class Evidence(RunReads):
                 self.failed[kind] = found.error
         self.causes = grouped(failures, lambda run: run.cause)
         self._take_workflows(failures)
-        await self._context.report("Reading earlier runs, failures and changes", 1, 2)
+        await self.context.report("Reading earlier runs, failures and changes", 1, 2)
         triggers = self._relevant_triggers()
         measured = self._measured(failures)
         runs = {
@@ -159,12 +156,7 @@ class Evidence(RunReads):
             self.connected.add(self.subject.customer)
         newest = [cause.newest for cause in self.causes[:CAUSES]]
         self.newest = [ended_run(self.records.get(f"run {run.id}", run.row)) for run in newest]
-        rows = {
-            key_of(row) or str(row): row
-            for name in self.lists
-            if "connections" in name
-            for row in self.rows(name) or ()
-        }
+        rows = {key_of(row) or str(row): row for row in self._connection_rows()}
         self.connections = connection_states(rows.values(), self.names)
         self.triggers = None if triggers is None else trigger_states(triggers, self.period.now, self.names)
         await self._read_changes()
@@ -197,8 +189,8 @@ class Evidence(RunReads):
     def _take_workflows(self, failures: Sequence[EndedRun]) -> None:
         read = [row for name, row in self.records.items() if name.startswith("workflow ")]
         given = [self.subject.given["workflow"].row] if "workflow" in self.subject.given else []
-        self.workflows = {key_of(row): row for row in (*(self.rows(_WORKFLOWS) or ()), *read, *given)}
-        runs = [*failures, *map(ended_run, self.rows(_NEWEST) or ())]
+        self.workflows = {key_of(row): row for row in (*self.rows(_WORKFLOWS), *read, *given)}
+        runs = [*failures, *map(ended_run, self.rows(_NEWEST))]
         self.names = {run.workflow: run.workflow_name for run in runs if run.workflow_name}
         self.names |= {key: name_of(row) for key, row in self.workflows.items() if row}
 
@@ -207,9 +199,9 @@ class Evidence(RunReads):
 
     def workflows_of_customer(self) -> list[str]:
         """Return the workflows that ran for the customer, or that its own triggers start."""
-        runs = [run.workflow for run in map(ended_run, self.rows(_NEWEST) or ())]
+        runs = [run.workflow for run in map(ended_run, self.rows(_NEWEST))]
         customer = self.subject.customer
-        own = [row for row in self.rows(_TRIGGERS) or () if customer and owner_of(row) == customer]
+        own = [row for row in self.rows(_TRIGGERS) if customer and owner_of(row) == customer]
         failed = [scope.workflow or "" for cause in self.causes for scope in cause.scopes]
         return [
             key
@@ -220,7 +212,7 @@ class Evidence(RunReads):
     def _relevant_triggers(self) -> list[Row] | None:
         """Return the triggers that start the workflows; for a customer, its own and the account's of its workflows."""
         rows, subject = self.rows(_TRIGGERS), self.subject
-        if rows is None:
+        if _TRIGGERS not in self.lists:
             return None
         if subject.trigger is not None:
             return [subject.trigger]
@@ -244,7 +236,7 @@ class Evidence(RunReads):
         if subject.customer is None or subject.trigger is not None:
             return 0
         workflows = {*(subject.workflows or self.workflows_of_customer())}
-        rows = [row for row in self.rows(_TRIGGERS) or () if workflows.intersection(started_workflows(row))]
+        rows = [row for row in self.rows(_TRIGGERS) if workflows.intersection(started_workflows(row))]
         return sum(owner_of(row) not in (None, subject.customer) for row in rows)
 
     def _measured(self, failures: Sequence[EndedRun]) -> dict[Scope, Sequence[EndedRun]]:
@@ -259,12 +251,11 @@ class Evidence(RunReads):
     def _unread_customers(self) -> list[str]:
         """Return a few affected customers whose broken connections do not explain their failures."""
         found: list[str] = []
+        lists = (name for name in self.lists if name.startswith("connections that are"))
+        unusable = connection_states(self.rows(*lists), {})
         for cause in self.causes[:CAUSES]:
             app = self.connector(cause.newest)
-            rows = [
-                row for name in self.lists if name.startswith("connections that are") for row in self.rows(name) or ()
-            ]
-            broken = {row.customer for row in connections_to([app] if app else (), connection_states(rows, {}))}
+            broken = {row.customer for row in connections_to([app] if app else (), unusable)}
             found += [key for key in cause.customers if key not in broken and key != self.subject.customer][:2]
         return list(dict.fromkeys(found))[:_CONNECTED]
 
@@ -272,13 +263,16 @@ class Evidence(RunReads):
         """Return the slug of the app at which a run failed."""
         return run.app(self.setup(run.workflow).apps)
 
+    def _connection_rows(self) -> list[Row]:
+        return self.rows(*(name for name in self.lists if "connections" in name))
+
     async def _read_names(self, triggers: Sequence[Row]) -> None:
         """Read the names of the customers that the answer may mention."""
         given = self.subject.given.get("customer")
         if given is not None and given.row:
             self.names[given.id] = name_of(given.row)
         affected = [key for cause in self.causes[:CAUSES] for key in cause.customers]
-        owners = [owner_of(row) for name in self.lists if "connections" in name for row in self.rows(name) or ()]
+        owners = map(owner_of, self._connection_rows())
         mentioned = {
             *affected,
             *map(owner_of, triggers),
@@ -286,13 +280,7 @@ class Evidence(RunReads):
             *(owner for owner in owners if owner in affected),
         }
         wanted = [key for key in mentioned if key and key not in self.names]
-        directory, read = self._context.directory, self._context.read
-        try:
-            if len(wanted) > MAX_LOOKUPS:
-                await directory.contents("customer", read)
-        except FastnError as error:
-            self.failed["names of customers"] = error
-        self.names |= await directory.names("customer", wanted, read)
+        self.names |= await self.read_customer_names(wanted)
 
     @property
     def failing_since(self) -> datetime | None:
@@ -321,12 +309,12 @@ class Evidence(RunReads):
             self.failed["audit log"] = self.failed[refused[0]]
         for name in refused if len(refused) > 1 else ():
             del self.failed[name]
-        found = [_audited(row, key) for key in keys[:_CHANGED] for row in self.rows(f"audit log of {key}") or ()]
+        found = [_audited(row, key) for key in keys[:_CHANGED] for row in self.rows(f"audit log of {key}")]
         for key in workflows:
             row = self.workflows.get(key, {})
             if (at := timestamp(row, "updatedAt")) is not None:
                 found.append(Changed(at, text(row, "updatedBy"), "last update", key))
-        made = await self._context.journal.changes(self._context.account, 50, self.period.now.timestamp() + 1)
+        made = await self.context.journal.changes(self.context.account, 50, self.period.now.timestamp() + 1)
         for change in made:
             if change.target in keys and change.outcome in MADE:
                 at = datetime.fromtimestamp(change.at, self.period.now.tzinfo)

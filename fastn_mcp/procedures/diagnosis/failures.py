@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from fastn_mcp.fastn.rows import Row, number, objects, owner_of, short, text, timestamp, value, word
 from fastn_mcp.fastn.states import RunState, run_state
+from fastn_mcp.procedures.reads import unique
 
 _LONGEST = 500
 """Maximum number of characters of a message that are used."""
@@ -148,8 +149,7 @@ class FailureGroup:
 
 def newest_first(rows: Iterable[Row]) -> list[EndedRun]:
     """Return the runs of these rows, each once."""
-    runs = {text(row, "id") or str(place): ended_run(row) for place, row in enumerate(rows)}.values()
-    return sorted(runs, key=lambda run: run.at.timestamp() if run.at else 0.0, reverse=True)
+    return sorted(map(ended_run, unique(rows)), key=lambda run: run.at.timestamp() if run.at else 0.0, reverse=True)
 
 
 def grouped(failed: Iterable[EndedRun], key: Callable[[EndedRun], Hashable]) -> list[FailureGroup]:

@@ -1,6 +1,6 @@
 """Exact numbers of runs in a period, and how a workflow has run for a customer since its last success."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
@@ -15,7 +15,8 @@ from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.fastn.rows import Row
 from fastn_mcp.fastn.states import run_state
-from fastn_mcp.fastn.targets import PagesRead, Send, read_pages
+from fastn_mcp.fastn.targets import MAX_LOOKUPS, PagesRead, read_pages
+from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, Scope, ended_run, newest_first
 from fastn_mcp.procedures.reads import AccountReads, Job
 from fastn_mcp.tools.paging import Position
@@ -67,8 +68,9 @@ class RunRecord:
 class RunReads(AccountReads):
     """Runs in a period of some scopes that do not overlap, with other reads for the same answer."""
 
-    def __init__(self, send: Send, period: Period, scopes: Iterable[Scope]) -> None:
-        super().__init__(send)
+    def __init__(self, context: ProcedureContext, period: Period, scopes: Iterable[Scope]) -> None:
+        super().__init__(context.read)
+        self.context = context
         self.period = period
         self.scopes = tuple(scopes)
 
@@ -111,13 +113,12 @@ class RunReads(AccountReads):
     def failures(self) -> list[EndedRun]:
         """Failed runs that were read, newest first. Records a gap if there are more."""
         names = self._names(FAILED, TIMED_OUT)
-        rows = [row for name in names for row in self.rows(name) or ()]
         for name in filter(self.has_more, names):
             whole = self.lists[name].total
             of = "" if whole is None else f" of {whole:,}"
             why = f"only the newest {len(self.lists[name].rows):,}{of} were read; causes are counted in those"
             self.gaps.append(Unchecked(f"older {name}", why))
-        return newest_first(rows)
+        return newest_first(self.rows(*names))
 
     @property
     def failures_of_runs(self) -> str:
@@ -157,7 +158,7 @@ class RunReads(AccountReads):
         return self._newest(_OLDER)
 
     def _newest(self, kind: str) -> EndedRun | None:
-        return next(iter(newest_first(row for name in self._names(kind) for row in self.rows(name) or ())), None)
+        return next(iter(newest_first(self.rows(*self._names(kind)))), None)
 
     @property
     def ever(self) -> int | None:
@@ -182,6 +183,16 @@ class RunReads(AccountReads):
     def _sum(self, kind: str) -> int | None:
         counts = [self.total(name) for name in self._names(kind)]
         return None if None in counts else sum(filter(None, counts))
+
+    async def read_customer_names(self, ids: Collection[str]) -> dict[str, str]:
+        """Return the names of these customers, as far as they could be read."""
+        directory, read = self.context.directory, self.context.read
+        if len(ids) > MAX_LOOKUPS:
+            try:
+                await directory.contents("customer", read)
+            except FastnError as error:
+                self.failed["names of customers"] = error
+        return await directory.names("customer", ids, read)
 
     async def read_records(self, failures: Mapping[Scope, Sequence[EndedRun]]) -> dict[Scope, RunRecord]:
         """Read how the runs of each scope ended, given its failures in the period, newest first."""

@@ -11,9 +11,8 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.ages import aged, stamp
 from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.names import counted, name_of
-from fastn_mcp.fastn.rows import connector_keys, key_of
-from fastn_mcp.fastn.states import STATES, State
-from fastn_mcp.fastn.targets import MAX_LOOKUPS
+from fastn_mcp.fastn.rows import connector_keys, key_of, owner_of
+from fastn_mcp.fastn.states import STATES, State, connection_state
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.account_parts import PartState, connection_states, workflow_setup
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
@@ -197,18 +196,11 @@ def _fails_without(
 
 async def _customers(snapshot: AccountSnapshot) -> dict[str, str]:
     """Return names by id of the customers that own connections that do not work."""
-    context = snapshot.context
-    read = (*(snapshot.rows("customers") or ()), *snapshot.chosen("customers").rows)
+    read = (*snapshot.rows("customers"), *snapshot.chosen("customers").rows)
     names = {key_of(row): name_of(row) for row in read}
-    states = connection_states(snapshot.chosen("connections").rows, {})
-    owners = {connection.customer for connection in states if connection.state is not State.LIVE}
-    unnamed = [owner for owner in owners if owner and owner not in names]
-    if len(unnamed) > MAX_LOOKUPS:
-        try:
-            await context.directory.contents("customer", context.read)
-        except FastnError as error:
-            snapshot.gaps.append(Unchecked("names of customers", error.what))
-    return names | await context.directory.names("customer", unnamed, context.read)
+    broken = (row for row in snapshot.chosen("connections").rows if connection_state(row) is not State.LIVE)
+    unnamed = [owner for owner in set(map(owner_of, broken)) if owner and owner not in names]
+    return names | await snapshot.read_customer_names(unnamed)
 
 
 async def _with_run_records(

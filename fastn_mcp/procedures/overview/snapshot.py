@@ -5,12 +5,11 @@ from functools import partial
 from typing import Any
 
 from fastn_mcp.fastn.dependents import Unchecked
-from fastn_mcp.fastn.rows import Row, key_of
 from fastn_mcp.fastn.states import NOT_WORKING, PENDING
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.failures import Period, Scope
 from fastn_mcp.procedures.diagnosis.run_counts import RunReads
-from fastn_mcp.procedures.reads import Job, RowList
+from fastn_mcp.procedures.reads import Job, RowList, unique
 from fastn_mcp.tools.account import GetBilling, GetQuotas, ListApiKeys, ListSecrets, ListUsers
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.customers import ListCustomers
@@ -30,10 +29,9 @@ class AccountSnapshot(RunReads):
     """Resources read of an account, by kind."""
 
     def __init__(self, context: ProcedureContext, period: Period) -> None:
-        super().__init__(context.read, period, [Scope()])
+        super().__init__(context, period, [Scope()])
         self.matching: dict[str, RowList] = {}
         """Rows with a problematic status, if the list was too long to read whole."""
-        self.context = context
 
     def chosen(self, kind: str) -> RowList:
         """Return the rows to check for problems."""
@@ -89,6 +87,5 @@ def _joined(first: RowList | None, other: RowList) -> RowList:
     """Return the rows of both lists, each once."""
     if first is None:
         return other
-    rows: dict[str, Row] = {key_of(row) or str(place): row for place, row in enumerate((*first.rows, *other.rows))}
     total = None if first.total is None or other.total is None else first.total + other.total
-    return RowList(list(rows.values()), total, first.more or other.more)
+    return RowList(unique((*first.rows, *other.rows)), total, first.more or other.more)
