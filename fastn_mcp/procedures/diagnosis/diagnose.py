@@ -9,6 +9,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.fastn.ages import aged, stamp
 from fastn_mcp.fastn.names import ACCOUNT, counted, name_of
+from fastn_mcp.fastn.quotas import quotas_of
 from fastn_mcp.fastn.rows import owner_of, text, word
 from fastn_mcp.fastn.states import State
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
@@ -19,7 +20,6 @@ from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, rem
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.procedures.lookup import resolve
-from fastn_mcp.procedures.quotas import quotas_of
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.fields import CustomerId, TriggerId, WorkflowId
 from fastn_mcp.tools.tool import Effect, FastnObject, suggested

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.fastn.ages import age, aged
 from fastn_mcp.fastn.names import counted, label_of, name_of, sentence
+from fastn_mcp.fastn.quotas import Quota
 from fastn_mcp.fastn.rows import Row, key_of, short, text, timestamp, value, word
 from fastn_mcp.fastn.states import (
     MANY_FAILURES,
@@ -32,7 +33,6 @@ from fastn_mcp.procedures.diagnosis.account_parts import (
 )
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, grouped
-from fastn_mcp.procedures.quotas import Quota
 from fastn_mcp.tools.account import EXPIRES, ListApiKeys, ListUsers
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import ListCustomers

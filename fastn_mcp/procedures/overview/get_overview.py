@@ -11,6 +11,7 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.ages import aged, stamp
 from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.names import counted, name_of
+from fastn_mcp.fastn.quotas import credits_quota, plan, quotas_of
 from fastn_mcp.fastn.rows import connector_keys, key_of, owner_of
 from fastn_mcp.fastn.states import STATES, State, connection_state
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
@@ -30,7 +31,6 @@ from fastn_mcp.procedures.overview.checks import (
     worst_first,
 )
 from fastn_mcp.procedures.overview.snapshot import RUNS, AccountSnapshot
-from fastn_mcp.procedures.quotas import credits_quota, plan, quotas_of
 from fastn_mcp.tools.account import GetBilling, GetQuotas
 from fastn_mcp.tools.tool import Effect, FastnObject, suggested
 
