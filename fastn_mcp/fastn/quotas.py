@@ -7,8 +7,11 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from fastn_mcp.fastn.ages import aged, stamp
-from fastn_mcp.fastn.credits import LIMITS, USES, credits_of
-from fastn_mcp.fastn.rows import Row, number, owner_of, short, text, timestamp, word
+from fastn_mcp.fastn.rows import Row, inside, number, owner_of, short, text, timestamp, word
+
+_USES = ("used", "usage", "current", "consumed", "count", "value")
+_LIMITS = ("limit", "max", "maximum", "included", "quota", "allowed", "total")
+"""Fields with a used and a permitted amount, the most usual name first."""
 
 _PERCENTS = ("percent", "percentage", "percentUsed", "usedPercent", "usagePercent")
 _RESETS = ("resetsAt", "resetAt", "resetTime", "nextReset", "periodEnd")
@@ -61,7 +64,7 @@ def _quotas(found: JsonValue | Row, path: tuple[str, ...] = (), depth: int = 0) 
 
 
 def _quota(row: Row, path: tuple[str, ...]) -> Quota | None:
-    limit, used, percent = number(row, *LIMITS), number(row, *USES), number(row, *_PERCENTS)
+    limit, used, percent = number(row, *_LIMITS), number(row, *_USES), number(row, *_PERCENTS)
     numbers = ""
     if limit is not None and used is not None and limit > 0:
         percent = 100 * used / limit
@@ -78,6 +81,34 @@ def _whose(row: Row) -> str:
     named = text(row, "customer.name", "customerName", "endOrg.name") or owner_of(row) or ""
     of_customers = "customer" in word(row, "scope") or word(row, "source") == "override"
     return short(named) or ("" if of_customers else "the account")
+
+
+@dataclass(frozen=True, slots=True)
+class Credits:
+    """AI credits: None for what the record does not tell."""
+
+    used: float | None
+    included: float | None
+    resets_at: datetime | None
+
+    @property
+    def balance(self) -> str:
+        """The credits that are left, in a sentence; empty if they are not known."""
+        if self.used is None or self.included is None:
+            return ""
+        until = f" until {self.resets_at:%Y-%m-%d}" if self.resets_at else ""
+        return f"{max(self.included - self.used, 0):,.10g} of {self.included:,.10g} are left{until}."
+
+
+def credits_of(billing: Row) -> Credits:
+    """Return the AI credits of a billing record."""
+    found = inside(billing, "credits") or inside(billing, "aiCredits")
+    return Credits(number(found, *_USES), number(found, *_LIMITS), timestamp(found, "resetsAt"))
+
+
+def credits_used(reply: Row) -> float | None:
+    """Return the credits that a reply of Fastn's AI says it used; None if it does not say."""
+    return number(reply, "credits_used")
 
 
 def plan(billing: Row) -> dict[str, JsonValue]:
