@@ -14,6 +14,7 @@ from fastn_mcp.fastn.dependents import run_in_words
 from fastn_mcp.fastn.names import name_of
 from fastn_mcp.fastn.rows import (
     Row,
+    as_word,
     inside,
     objects,
     parse_timestamp,
@@ -23,7 +24,7 @@ from fastn_mcp.fastn.rows import (
     value,
     word,
 )
-from fastn_mcp.fastn.states import PENDING, State, failure_reason, run_state, workflow_state
+from fastn_mcp.fastn.states import State, failure_reason, is_pending, run_state, workflow_state
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.account import CreateApiKey
@@ -73,7 +74,7 @@ async def outlook_of(
             return _of_new_key(call, now, around)
         case CreateTrigger() | UpdateTrigger():
             return Outlook(notes=tuple(_next_run(call, row_of(target), now)))
-        case UpdateWorkflow() if word({"status": call.status}, "status") == "inactive":
+        case UpdateWorkflow() if as_word(call.status or "") == "inactive":
             return Outlook(notes=("Its triggers no longer start it; it can still be run by hand.",))
         case _:
             return Outlook()
@@ -120,7 +121,7 @@ async def _customer(key: str, send: Send) -> str:
         customer = row_of(await send(GetCustomer(customer_id=key)))
     except (FastnError, ValueError):
         return "Its customer could not be read."
-    pending = " is pending: its integrations do not run" if text(customer, "status") == PENDING else ""
+    pending = " is pending: its integrations do not run" if is_pending(customer) else ""
     return f"Customer {quote(name_of(customer))}{pending}."
 
 
@@ -167,8 +168,7 @@ def _expiry(expires: str, now: datetime) -> str:
 
 
 def _next_run(call: CreateTrigger | UpdateTrigger, trigger: Row, now: datetime) -> Iterable[str]:
-    status = call.status or text(trigger, "status")
-    if call.schedule is None or word({"status": status}, "status") == "disabled":
+    if call.schedule is None or as_word(call.status or text(trigger, "status")) == "disabled":
         return
     try:
         at = next_run(call.schedule, call.timezone or text(trigger, "timezone") or "UTC", now)

@@ -93,6 +93,11 @@ def _is_published(row: Row) -> bool | None:
     return False if is_known else None
 
 
+def is_pending(customer: Row) -> bool:
+    """Return whether a customer waits for its admin to accept the invitation: nothing runs for it until then."""
+    return word(customer, "status").startswith("pending")
+
+
 def connection_state(row: Row) -> State:
     return _CONNECTION.get(word(row, "status"), State.UNKNOWN)
 

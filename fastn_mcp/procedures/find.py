@@ -12,7 +12,7 @@ from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.fastn.ages import age
 from fastn_mcp.fastn.directory import LISTS, Entry, Kind, entry
 from fastn_mcp.fastn.rows import Row, connection_refers, row_of, short, text, timestamp, word
-from fastn_mcp.fastn.states import PENDING, STATES, State, failure_reason, workflow_state
+from fastn_mcp.fastn.states import STATES, State, failure_reason, is_pending, workflow_state
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import EXACT, Hit, Ranking, kinds, words_of
@@ -275,7 +275,7 @@ def _is_unfinished(found: Entry) -> bool:
     """Whether it is a workflow that was never published, or a customer that is not active yet."""
     if found.kind == "workflow":
         return workflow_state(found.row) is State.DRAFT
-    return found.kind == "customer" and word(found.row, "status") == PENDING.lower()
+    return found.kind == "customer" and is_pending(found.row)
 
 
 def _next(shown: Iterable[Entry]) -> list[JsonValue]:

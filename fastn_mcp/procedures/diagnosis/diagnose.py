@@ -10,8 +10,8 @@ from pydantic_core import to_json
 from fastn_mcp.fastn.ages import aged, stamp
 from fastn_mcp.fastn.names import ACCOUNT, counted, name_of
 from fastn_mcp.fastn.quotas import quotas_of
-from fastn_mcp.fastn.rows import owner_of, text, word
-from fastn_mcp.fastn.states import State
+from fastn_mcp.fastn.rows import owner_of, text
+from fastn_mcp.fastn.states import State, is_pending
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.account_parts import PartState, broken_since, connections_to, repairs
 from fastn_mcp.procedures.diagnosis.evidence import CAUSES, Changed, Evidence, Subject
@@ -130,7 +130,7 @@ class _Answer:
         """Return what keeps runs from happening at all."""
         evidence, given = self._evidence, self._subject.given
         found: list[str] = []
-        if "customer" in given and word(given["customer"].row, "status").startswith("pending"):
+        if "customer" in given and is_pending(given["customer"].row):
             found.append(
                 f"{self._owner(given['customer'].id)} waits for activation by its admin: nothing runs for it until then"
             )

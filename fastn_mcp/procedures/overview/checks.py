@@ -18,6 +18,7 @@ from fastn_mcp.fastn.states import (
     NOT_WORKING,
     PENDING,
     State,
+    is_pending,
     switched_off,
     trigger_state,
     workflow_state,
@@ -269,7 +270,7 @@ def invited_users(users: Sequence[Row], now: datetime, *, more: bool) -> list[Ac
 
 def pending_customers(customers: Sequence[Row], total: int | None, *, more: bool) -> list[AccountFinding]:
     """Report customers not yet activated. `total`: Fastn's count, if known; `more`: some rows were not read."""
-    rows = [row for row in customers if word(row, "status").startswith("pending")]
+    rows = list(filter(is_pending, customers))
     if not rows:
         return []
     who = counted(total or len(rows), "customer", at_least=more and total is None)
