@@ -246,14 +246,11 @@ class _Answer:
     def _history(self, record: RunRecord) -> dict[str, JsonValue]:
         """Return since when runs fail, and the last success."""
         success, now = record.last_success, self._now
-        last = success.at if success else None
         found: dict[str, JsonValue] = {}
         if record.is_failing and record.since is not None:
             found["since"] = ("" if record.knows_since else "at least since ") + aged(record.since, now)
-        if last is not None:
-            found["last_success"] = aged(last, now)
-        elif record.knows_success and success is None:
-            found["last_success"] = "none found"
+        if last := record.last_success_in_words(now):
+            found["last_success"] = last
         newest = record.failures[0].version if record.failures else ""
         if success and newest and success.version and newest != success.version:
             found["version"] = f"failing runs {newest}, last success {success.version}"

@@ -23,7 +23,7 @@ from fastn_mcp.procedures.diagnosis.account_parts import (
     workflow_setup,
 )
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, Period, Scope, ended_run, grouped
-from fastn_mcp.procedures.diagnosis.run_counts import RunReads, RunRecord
+from fastn_mcp.procedures.diagnosis.run_counts import RunReads
 from fastn_mcp.procedures.lookup import FoundResource
 from fastn_mcp.procedures.reads import Job
 from fastn_mcp.tools.account import GetQuotas, QueryAuditLog
@@ -104,7 +104,6 @@ class Evidence(RunReads):
         """The most frequent first."""
         self.newest: list[EndedRun] = []
         """The newest run of each of the first causes, in full if it could be read."""
-        self.run_records: dict[Scope, RunRecord] = {}
         self.workflows: dict[str, Row] = {}
         """Rows by id, as far as they were read."""
         self.names: dict[str, str] = {}
@@ -143,12 +142,8 @@ class Evidence(RunReads):
         }
         unread = self._unread_customers()
         connections = {f"connections of {key}": ListConnections(customer_id=key, limit=100) for key in unread}
-
-        async def take_records() -> None:
-            self.run_records = await self.read_records(measured)
-
         async with anyio.create_task_group() as group:
-            group.start_soon(take_records)
+            group.start_soon(self.read_records, measured)
             group.start_soon(self.read, runs | connections)
             group.start_soon(self._read_names, triggers or [])
         self.connected = {key for key in unread if f"connections of {key}" in self.lists}

@@ -10,7 +10,7 @@ import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.ages import age
+from fastn_mcp.fastn.ages import age, aged
 from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.names import counted
 from fastn_mcp.fastn.rows import Row
@@ -56,6 +56,12 @@ class RunRecord:
     knows_since: bool = False
     """Whether no earlier failure can be `since`."""
 
+    def last_success_in_words(self, now: datetime) -> str:
+        """Return when the last success was; empty if it is not known."""
+        if self.last_success is not None:
+            return aged(self.last_success.at, now) if self.last_success.at else ""
+        return "none found" if self.knows_success else ""
+
     @property
     def is_failing(self) -> bool:
         """Whether all failures in the period came after the last success."""
@@ -71,6 +77,7 @@ class RunReads(AccountReads):
     def __init__(self, context: ProcedureContext, period: Period, scopes: Iterable[Scope]) -> None:
         super().__init__(context.read)
         self.context = context
+        self.run_records: dict[Scope, RunRecord] = {}
         self.period = period
         self.scopes = tuple(scopes)
 
@@ -194,21 +201,19 @@ class RunReads(AccountReads):
                 self.failed["names of customers"] = error
         return await directory.names("customer", ids, read)
 
-    async def read_records(self, failures: Mapping[Scope, Sequence[EndedRun]]) -> dict[Scope, RunRecord]:
+    async def read_records(self, failures: Mapping[Scope, Sequence[EndedRun]]) -> None:
         """Read how the runs of each scope ended, given its failures in the period, newest first."""
-        found: dict[Scope, RunRecord] = {}
 
         async def read(scope: Scope) -> None:
             try:
-                found[scope] = await self._record(scope, failures[scope])
+                self.run_records[scope] = await self._record(scope, failures[scope])
             except FastnError as error:
                 self.failed["earlier runs"] = error
-                found[scope] = RunRecord(scope, failures[scope])
+                self.run_records[scope] = RunRecord(scope, failures[scope])
 
         async with anyio.create_task_group() as group:
             for scope in failures:
                 group.start_soon(read, scope)
-        return found
 
     async def _record(self, scope: Scope, failures: Sequence[EndedRun]) -> RunRecord:
         read: dict[str, PagesRead] = {}

@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.ages import aged, stamp
+from fastn_mcp.fastn.ages import stamp
 from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.names import counted, name_of
 from fastn_mcp.fastn.quotas import credits_quota, plan, quotas_of
@@ -214,7 +214,8 @@ async def _with_run_records(
         for row in rows
         if "last_failure" in row and row.get("id")
     }
-    records = {scope.workflow: record for scope, record in (await snapshot.read_records(wanted)).items()}
+    await snapshot.read_records(wanted)
+    records = {scope.workflow: record for scope, record in snapshot.run_records.items()}
     now = snapshot.period.now
 
     def completed(row: FindingRow) -> FindingRow:
@@ -226,10 +227,8 @@ async def _with_run_records(
             more["failed"] = f"{len(record.failures):,} of {record.runs:,}"
         if record.completed is not None and record.failures:
             more["success_rate"] = f"{100 * record.completed / (record.completed + len(record.failures)):.1f} %"
-        if record.last_success and record.last_success.at:
-            more["last_success"] = aged(record.last_success.at, now)
-        elif record.knows_success:
-            more["last_success"] = "none found"
+        if last := record.last_success_in_words(now):
+            more["last_success"] = last
         return row | more
 
     return [(finding, list(map(completed, rows))) for finding, rows in page]
