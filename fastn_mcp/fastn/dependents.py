@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.ages import aged
 from fastn_mcp.fastn.dependency_rules import DependencyRule, DependencyRules, Unchecked, dependency_rules, every
-from fastn_mcp.fastn.names import NO_NAMES, Names, counted, example_name, label_of
+from fastn_mcp.fastn.names import NO_NAMES, Names, counted, label_of
 from fastn_mcp.fastn.rows import (
     Row,
     key_of,
@@ -257,9 +257,10 @@ async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, 
 
 
 def _example(kind: str, row: Row, names: Names, *, with_id: bool) -> dict[str, JsonValue]:
-    name = example_name(kind, row, names)
-    example: dict[str, JsonValue] = {"id": key_of(row)} if with_id or name == key_of(row) else {}
-    if name != key_of(row):
+    key, label = key_of(row), label_of(kind.removesuffix("s"), row, names)
+    name = short(label.name) if label else key
+    example: dict[str, JsonValue] = {"id": key} if with_id or name == key else {}
+    if name != key:
         example["name"] = name
     return example | ({"state": STATES[kind](row).value} if kind in STATES else {})
 

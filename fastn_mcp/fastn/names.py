@@ -59,14 +59,6 @@ def label_of(kind: str, row: Row, names: Names = NO_NAMES) -> Label | None:
     return label if label.name else None
 
 
-def example_name(kinds: str, row: Row, names: Names = NO_NAMES) -> str:
-    """Return a short label for one row of its `kinds`, such as `connections`; its id if it has no name."""
-    label = label_of(kinds.removesuffix("s"), row, names)
-    if label is None:
-        return key_of(row)
-    return str(label) if kinds == "executions" else short(label.name)
-
-
 def references(kind: str, row: Row) -> dict[str, list[str]]:
     """Return the ids, by kind, of the resources that the label of a row names and the row itself does not."""
     found: dict[str, list[str]] = {}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.fastn.names import MAX_TYPED, Label, counted, example_name, label_of, references, typed_id
+from fastn_mcp.fastn.names import MAX_TYPED, Label, counted, label_of, references, typed_id
 
 NAMES = {"customer": {"c1": "Katana"}, "connector": {"k1": "TikTok Shop"}, "workflow": {"w1": "Sync orders"}}
 TIKTOK = {"slug": "tiktokShop", "name": "TikTok Shop"}
@@ -97,13 +97,6 @@ def test_typed_name_is_short_and_plain(name: str, id_: str) -> None:
     assert typed.isprintable()
     assert not set(typed) & set('"\\`')
     assert typed in (name, typed_id(id_))
-
-
-def test_example_of_a_run_has_its_time() -> None:
-    """Ours: runs of one workflow differ by their time; other examples are short."""
-    assert example_name("executions", LABELS[-1][1]) == LABELS[-1][2]
-    assert example_name("triggers", {"name": "Nightly", "schedule": "0 2 * * *"}) == "Nightly"
-    assert example_name("secrets", {"id": "s1"}) == "s1"
 
 
 def test_counted_uses_singular_and_plural() -> None:
