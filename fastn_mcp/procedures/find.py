@@ -3,24 +3,23 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
-import anyio
 from pydantic import AfterValidator, Field, JsonValue
 
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.fastn.ages import age
 from fastn_mcp.fastn.directory import LISTS, Entry, Kind, entry
-from fastn_mcp.fastn.rows import Row, connection_refers, row_of, short, text, timestamp, word
+from fastn_mcp.fastn.rows import Row, connection_refers, key_of, short, text, timestamp, word
 from fastn_mcp.fastn.states import STATES, State, failure_reason, is_pending, workflow_state
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import EXACT, Hit, Ranking, kinds, words_of
+from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.procedures.search_data import NAMED, SearchData, titled
 from fastn_mcp.procedures.tables import ConciseRows
 from fastn_mcp.tools.connectors import GetConnector, ListConnections
 from fastn_mcp.tools.customers import GetCustomer
-from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect, FastnObject
 from fastn_mcp.tools.triggers import GetTrigger
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
@@ -307,28 +306,15 @@ async def _look_up(found: re.Match[str], kind: str | None, send: Send) -> tuple[
 
     With `kind`, read only that one.
     """
-    reads = {of: call for of, call in _reads(found).items() if kind in (None, of)}
-    results: dict[str, Entry] = {}
-    failures: dict[str, FastnError] = {}
-
-    async def read(of: str, call: Call) -> None:
-        try:
-            record = await send(call)
-        except NotFound:
-            return
-        except FastnError as error:
-            failures[of] = error
-            return
-        rows = cast("Listed[FastnObject]", record).rows if of == "connection" else [row_of(record)]
-        # Fastn's answer to an unknown id is not documented: only a row with this very id counts.
-        matches = (item for item in (entry(of, row) for row in rows) if item.id.casefold() == found[0].casefold())
-        if (match := next(matches, None)) is not None:
-            results[of] = match
-
-    async with anyio.create_task_group() as group:
-        for of, call in reads.items():
-            group.start_soon(read, of, call)
-    return next((results[of] for of in reads if of in results), None), failures
+    calls = {of: call for of, call in _reads(found).items() if kind in (None, of)}
+    reads = AccountReads(send)
+    await reads.read(calls)
+    for of in calls:
+        for row in (*reads.rows(of), reads.records.get(of, {})):
+            # Fastn's answer to an unknown id is not documented: only a row with this very id counts.
+            if key_of(row).casefold() == found[0].casefold():
+                return entry(of, row), {}
+    return None, {of: error for of, error in reads.failed.items() if not isinstance(error, NotFound)}
 
 
 def _reads(found: re.Match[str]) -> dict[str, Call]:
