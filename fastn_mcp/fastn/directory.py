@@ -133,7 +133,7 @@ async def _read(kind: str, send: Send) -> Contents:
     found = await read_pages(cast(Call, LISTS[kind](limit=100)), send, MAX_PAGES)
     if found.error is not None:
         raise found.error
-    for row in (entry(kind, row) for page in found.pages for row in page.rows):
+    for row in (entry(kind, row) for row in found.rows):
         if row.name:
             entries.setdefault(row.id or f"without id {len(entries)}", row)
     return Contents(tuple(entries.values()), found.is_complete)

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.fastn.names import Label, Names, label_of, references
-from fastn_mcp.fastn.rows import row_of
+from fastn_mcp.fastn.rows import Row, row_of
 from fastn_mcp.redaction import redact_object, texts_in
 from fastn_mcp.tools.account import CreateApiKey
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
@@ -90,6 +90,10 @@ class PagesRead:
     is_complete: bool
     """Whether no page is missing."""
     error: FastnError | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for page in self.pages for row in page.rows]
 
     @property
     def total(self) -> int | None:
@@ -245,7 +249,7 @@ async def read_label(call: Call, target: FastnObject | None, send: Send) -> Labe
     return own_label(call, target, await read_references(call, target, send))
 
 
-def _labelled(call: Call, target: FastnObject | None) -> Mapping[str, JsonValue] | None:
+def _labelled(call: Call, target: FastnObject | None) -> Row | None:
     """Return the row that labels a call; None for an AI session, which has no label."""
     if call.toolset() == "ai":
         return None

@@ -79,7 +79,7 @@ class AccountReads:
         """Read up to `pages` pages. Raises if the first page fails; keeps the rows read if a later one does."""
         found = await read_pages(call, self._send, pages, _ONE_BY_ONE)
         # A row that came while pages were read moves others to the next page.
-        rows = unique(row for page in found.pages for row in page.rows)
+        rows = unique(found.rows)
         self.lists[name] = RowList(rows, found.total, not found.is_complete)
         for page in found.pages:
             if page.not_checked:

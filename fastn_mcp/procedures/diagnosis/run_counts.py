@@ -220,17 +220,17 @@ class RunReads(AccountReads):
 
         async def newest(kind: str, call: ListExecutions) -> None:
             found = await read_pages(call, self._send, 1)
-            if not found.pages[0].rows and not found.is_complete:  # Fastn did not filter
+            if not found.rows and not found.is_complete:  # Fastn did not filter
                 found = await read_pages(call.model_copy(update={"limit": _PAGE}), self._send, _FEW_PAGES)
             read[kind] = found
 
         async with anyio.create_task_group() as group:
             group.start_soon(newest, _COMPLETED, _runs(scope, status="completed", since=self.period.since))
             group.start_soon(newest, _ALL, _runs(scope, since=self.period.since))
-        if not read[_COMPLETED].pages[0].rows:
+        if not read[_COMPLETED].rows:
             await newest(_SUCCESSES, _runs(scope, status="completed"))
         successful = read.get(_SUCCESSES, read[_COMPLETED])
-        success = next(iter(newest_first(row for page in successful.pages for row in page.rows)), None)
+        success = next(iter(newest_first(successful.rows)), None)
         knows_success = success is not None or successful.is_complete
         runs, completed = _count(read[_ALL]), _count(read[_COMPLETED])
         if runs is not None and (runs < len(failures) or (completed is not None and runs < completed)):
@@ -248,14 +248,13 @@ class RunReads(AccountReads):
             return min(times, default=None), not self.has_failures_unread
         call = _runs(scope, limit=_PAGE, since=None if last is None else last.isoformat(timespec="seconds"))
         found = await read_pages(call, self._send, 1)
-        pages, is_complete = [*found.pages], found.is_complete
+        rows, is_complete = found.rows, found.is_complete
         if not is_complete and found.total is not None:
             end = call.model_copy(update={"cursor": Position(offset=found.total - _PAGE).encode()})
-            oldest = (await read_pages(end, self._send, 1)).pages[0]
-            if oldest.rows and oldest.rows[0] != pages[0].rows[0]:
-                pages.append(oldest)
+            oldest = (await read_pages(end, self._send, 1)).rows
+            if oldest and oldest[0] != rows[0]:
+                rows += oldest
                 is_complete = True
-        rows = [row for page in pages for row in page.rows]
         times += [
             run.at for run in map(ended_run, filter(_is_failure, rows)) if run.at and (last is None or run.at > last)
         ]
@@ -263,7 +262,7 @@ class RunReads(AccountReads):
 
 
 def _count(found: PagesRead) -> int | None:
-    return sum(len(page.rows) for page in found.pages) if found.is_complete else found.total
+    return len(found.rows) if found.is_complete else found.total
 
 
 def _is_failure(row: Row) -> bool:
