@@ -88,14 +88,14 @@ class GetOverview(Procedure[Overview]):
             return Overview.model_validate(found | {"findings": [], "not_checked": []})
         await snapshot.take(None if self.about is None else READS[self.about])
         findings = await _findings(snapshot, self.about)
-        page = _FindingsPage(findings, self.cursor, self.about)
-        shown = await _with_run_records(page.rows, snapshot)
+        page, next_cursor = _page(findings, self.cursor, self.about)
+        shown = await _with_run_records(page, snapshot)
         now = snapshot.period.now
         answer: dict[str, JsonValue] = {"now": stamp(now)}
         answer["order"] = "Worst first; workflows and connections by failed runs, most first."
         answer["findings"] = [finding.data(rows) for finding, rows in shown]
-        if page.next_cursor:
-            answer["next_cursor"] = page.next_cursor
+        if next_cursor:
+            answer["next_cursor"] = next_cursor
         if self.about is None:
             answer |= await _account(snapshot)
         elif self.about in ("runs", "connections"):
@@ -103,31 +103,30 @@ class GetOverview(Procedure[Overview]):
         return Overview.model_validate(answer | _not_checked(snapshot))
 
 
-class _FindingsPage:
-    """Some rows of each finding: at least a few, and more of the first findings as far as they fit one answer.
+def _page(
+    findings: Sequence[AccountFinding], cursor: str | None, about: Subject | None
+) -> tuple[list[tuple[AccountFinding, list[FindingRow]]], str | None]:
+    """Return some rows of each finding, and the next cursor: at least a few, and more of the first as far as they fit.
 
     A cursor holds the number of rows of each finding that were shown before.
     """
-
-    def __init__(self, findings: Sequence[AccountFinding], cursor: str | None, about: Subject | None) -> None:
-        starts = [int(start) for start in cursor.split(".")] if cursor else []
-        starts += [0] * (len(findings) - len(starts))
-        rows = [list(map(_brief, found.rows)) if about is None else [*found.rows] for found in findings]
-        ends = [min(start + FEW, len(of)) for start, of in zip(starts, rows, strict=False)]
-        parts = list(zip(findings, rows, starts, strict=False))
-        shown = [found.data(of[start:end]) for (found, of, start), end in zip(parts, ends, strict=True)]
-        room = 0 if about is None else _ROOM - len(to_json(shown))
-        most = _MOST_WORKFLOWS if about == "runs" else _MOST
-        for number, (_, of, start) in enumerate(parts):
-            while ends[number] < min(len(of), start + most):
-                room -= len(to_json(of[ends[number]]))
-                if room < 0:
-                    break
-                ends[number] += 1
-        page = [(found, of[start:end]) for (found, of, start), end in zip(parts, ends, strict=True)]
-        self.rows = [(found, of) for found, of in page if of or not cursor]
-        is_whole = all(end >= len(of) for of, end in zip(rows, ends, strict=True))
-        self.next_cursor = None if is_whole else ".".join(map(str, ends))
+    starts = [int(start) for start in cursor.split(".")] if cursor else []
+    starts += [0] * (len(findings) - len(starts))
+    rows = [list(map(_brief, found.rows)) if about is None else [*found.rows] for found in findings]
+    ends = [min(start + FEW, len(of)) for start, of in zip(starts, rows, strict=False)]
+    parts = list(zip(findings, rows, starts, strict=False))
+    shown = [found.data(of[start:end]) for (found, of, start), end in zip(parts, ends, strict=True)]
+    room = 0 if about is None else _ROOM - len(to_json(shown))
+    most = _MOST_WORKFLOWS if about == "runs" else _MOST
+    for number, (_, of, start) in enumerate(parts):
+        while ends[number] < min(len(of), start + most):
+            room -= len(to_json(of[ends[number]]))
+            if room < 0:
+                break
+            ends[number] += 1
+    page = [(found, of[start:end]) for (found, of, start), end in zip(parts, ends, strict=True)]
+    is_whole = all(end >= len(of) for of, end in zip(rows, ends, strict=True))
+    return [(found, of) for found, of in page if of or not cursor], None if is_whole else ".".join(map(str, ends))
 
 
 def _brief(row: FindingRow) -> FindingRow:
