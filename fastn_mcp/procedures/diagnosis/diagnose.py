@@ -134,7 +134,7 @@ class _Answer:
             found.append(
                 f"{self._owner(given['customer'].id)} waits for activation by its admin: nothing runs for it until then"
             )
-        workflows = self._subject.workflows or evidence.workflows_of_customer() if given else []
+        workflows = evidence.relevant_workflows if given else []
         for key in workflows:
             if blocked := evidence.setup(key).blocked:
                 name = "the workflow" if len(workflows) == 1 else f'"{evidence.names.get(key, key)[:60]}"'
@@ -229,15 +229,13 @@ class _Answer:
         return self._evidence.names.get(key or "", key or "")[:60]
 
     def _scope(self, scope: Scope, count: int) -> dict[str, JsonValue]:
-        record = self._evidence.run_records.get(scope, RunRecord(scope))
+        record, is_named = self._evidence.run_records.get(scope, RunRecord(scope)), len(self._subject.workflows) == 1
         of = "" if record.runs is None else f" of {record.runs:,}"
         return _without_empty(
             {
-                "workflow": None if len(self._subject.workflows) == 1 else self._workflow(scope.workflow),
-                "workflow_id": None if len(self._subject.workflows) == 1 else scope.workflow,
-                "customer": None
-                if self._subject.customer and len(self._subject.workflows) != 1
-                else self._owner(scope.customer),
+                "workflow": None if is_named else self._workflow(scope.workflow),
+                "workflow_id": None if is_named else scope.workflow,
+                "customer": None if self._subject.customer and not is_named else self._owner(scope.customer),
                 "failed": f"{count:,}{of}",
                 **self._history(record),
             }
@@ -281,13 +279,11 @@ class _Answer:
         affected = {key for cause in evidence.causes for key in cause.customers} | {None, subject.customer}
         if not self._failures and evidence.triggers:
             affected |= {trigger.customer for trigger in evidence.triggers}
-        found = [
-            connection for connection in connections_to(apps, evidence.connections) if connection.customer in affected
-        ]
         return [
             connection
-            for connection in found
-            if connection.state is not State.LIVE or connection.customer == subject.customer
+            for connection in connections_to(apps, evidence.connections)
+            if connection.customer in affected
+            and (connection.state is not State.LIVE or connection.customer == subject.customer)
         ]
 
     def _connection(self, connection: PartState) -> dict[str, JsonValue]:

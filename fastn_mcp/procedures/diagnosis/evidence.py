@@ -204,6 +204,11 @@ class Evidence(RunReads):
             if key
         ]
 
+    @property
+    def relevant_workflows(self) -> list[str]:
+        """The workflows of the subject, or else those of its customer."""
+        return self.subject.workflows or self.workflows_of_customer()
+
     def _relevant_triggers(self) -> list[Row] | None:
         """Return the triggers that start the workflows; for a customer, its own and the account's of its workflows."""
         rows, subject = self.rows(_TRIGGERS), self.subject
@@ -211,7 +216,7 @@ class Evidence(RunReads):
             return None
         if subject.trigger is not None:
             return [subject.trigger]
-        workflows = {*(subject.workflows or self.workflows_of_customer())}
+        workflows = {*self.relevant_workflows}
         if not subject.given:
             return list(rows)
         return [
@@ -230,7 +235,7 @@ class Evidence(RunReads):
         subject = self.subject
         if subject.customer is None or subject.trigger is not None:
             return 0
-        workflows = {*(subject.workflows or self.workflows_of_customer())}
+        workflows = {*self.relevant_workflows}
         rows = [row for row in self.rows(_TRIGGERS) if workflows.intersection(started_workflows(row))]
         return sum(owner_of(row) not in (None, subject.customer) for row in rows)
 
