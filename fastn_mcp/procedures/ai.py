@@ -116,7 +116,7 @@ async def _take_inventory(send: Send, first: str) -> Inventory:
     for _ in range(PAGES - len(_LISTS)):
         longer = [kind for kind in (first, *_LISTS) if reads.has_more(kind) and f"more {kind}" not in reads.failed]
         if longer:
-            await reads.read_list(longer[0], _LISTS[longer[0]](limit=100))
+            await reads.read_one(longer[0], _LISTS[longer[0]](limit=100))
     partial = {name.removeprefix("more "): error.what for name, error in reads.failed.items()}
     for kind, found in reads.lists.items():
         if reads.has_more(kind):

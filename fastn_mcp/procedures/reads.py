@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import anyio
 
@@ -14,7 +14,8 @@ from fastn_mcp.fastn.targets import Call, Send, read_pages
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.paging import List
 
-Job = Callable[[], Awaitable[None]]
+Job = Callable[[str], Awaitable[None]]
+"""Read what has this display name."""
 
 _ONE_BY_ONE = 5
 """Maximum number of pages of a list that are read one after another, where Fastn does not page by offset."""
@@ -52,7 +53,7 @@ class AccountReads:
         async def do(name: str, job: Job) -> None:
             nonlocal done
             try:
-                await job()
+                await job(name)
             except FastnError as error:
                 self.failed[name] = error
             done += 1
@@ -64,20 +65,18 @@ class AccountReads:
 
     async def read(self, calls: Mapping[str, Call], pages: int = 1) -> None:
         """Read in parallel each single record, and up to `pages` pages of each list."""
-        await self.run({name: partial(self._read, name, call, pages) for name, call in calls.items()})
+        await self.run({name: self.reading(call, pages) for name, call in calls.items()})
 
-    async def _read(self, name: str, call: Call, pages: int) -> None:
-        if isinstance(call, List):
-            await self.read_list(name, cast("List[Any]", call), pages)
-        else:
-            await self.read_record(name, call)
+    def reading(self, call: Call, pages: int = 1) -> Job:
+        """Return the job that reads a record, or up to `pages` pages of a list."""
+        return partial(self.read_one, call=call, pages=pages)
 
-    async def read_record(self, name: str, call: Call) -> None:
-        self.records[name] = row_of(await self._send(call))
-
-    async def read_list(self, name: str, call: List[Any], pages: int = 1) -> None:
-        """Read up to `pages` pages. Raises if the first page fails; keeps the rows read if a later one does."""
-        found = await read_pages(call, self._send, pages, _ONE_BY_ONE)
+    async def read_one(self, name: str, call: Call, pages: int = 1) -> None:
+        """Read a record, or pages of a list. Raises if the first fails; keeps the rows read if a later one does."""
+        if not isinstance(call, List):
+            self.records[name] = row_of(await self._send(call))
+            return
+        found = await read_pages(cast(Call, call), self._send, pages, _ONE_BY_ONE)
         # A row that came while pages were read moves others to the next page.
         rows = unique(found.rows)
         self.lists[name] = RowList(rows, found.total, not found.is_complete)

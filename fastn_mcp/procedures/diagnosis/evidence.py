@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
-from typing import Any
 
 import anyio
 
@@ -12,6 +10,7 @@ from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.names import name_of
 from fastn_mcp.fastn.rows import Row, key_of, owner_of, started_workflows, text, timestamp
 from fastn_mcp.fastn.states import NOT_WORKING, State
+from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.changes import MADE
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.account_parts import (
@@ -159,7 +158,7 @@ class Evidence(RunReads):
     def _jobs(self) -> dict[str, Job]:
         """Return the reads beside those of runs."""
         subject = self.subject
-        lists: dict[str, Any] = {
+        lists: dict[str, Call] = {
             f"connections that are {status}": ListConnections(status=status, limit=100) for status in NOT_WORKING
         }
         lists[_TRIGGERS] = ListTriggers(limit=100)
@@ -167,15 +166,15 @@ class Evidence(RunReads):
             lists[_WORKFLOWS] = ListWorkflows(limit=100)
         if subject.customer:
             lists["its connections"] = ListConnections(customer_id=subject.customer, limit=100)
-        jobs: dict[str, Job] = {name: partial(self.read_list, name, call, _PAGES) for name, call in lists.items()}
+        single: dict[str, Call] = {}
         if subject.is_any_of_customer:
-            newest = ListExecutions(customer_id=subject.customer, limit=100)
-            jobs[_NEWEST] = partial(self.read_list, _NEWEST, newest)
+            single[_NEWEST] = ListExecutions(customer_id=subject.customer, limit=100)
         if not subject.workflows:
-            jobs[_QUOTAS] = partial(self.read_record, _QUOTAS, GetQuotas())
+            single[_QUOTAS] = GetQuotas()
         for key in subject.workflows if "workflow" not in subject.given else ():
-            jobs[f"workflow {key}"] = partial(self.read_record, f"workflow {key}", GetWorkflow(workflow_id=key))
-        return jobs
+            single[f"workflow {key}"] = GetWorkflow(workflow_id=key)
+        jobs = {name: self.reading(call, _PAGES) for name, call in lists.items()}
+        return jobs | {name: self.reading(call) for name, call in single.items()}
 
     @property
     def quotas(self) -> Row:

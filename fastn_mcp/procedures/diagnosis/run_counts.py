@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import anyio
@@ -86,17 +86,15 @@ class RunReads(AccountReads):
         since = self.period.since
         jobs: dict[str, Job] = {}
         for scope in self.scopes:
-            lists: Mapping[str, tuple[ListExecutions, int]] = {
-                FAILED: (_runs(scope, status="failed", since=since, limit=_PAGE), _PAGES),
-                TIMED_OUT: (_runs(scope, status="timeout", since=since, limit=_PAGE), _PAGES),
-                _COMPLETED: (_runs(scope, status="completed", since=since), 1),
-                _ALL: (_runs(scope, since=since), 1),
-                _OLDER: (_runs(scope, until=since), 1),
-                _SUCCESSES: (_runs(scope, status="completed"), 1),
+            lists = {
+                FAILED: self.reading(_runs(scope, status="failed", since=since, limit=_PAGE), _PAGES),
+                TIMED_OUT: self.reading(_runs(scope, status="timeout", since=since, limit=_PAGE), _PAGES),
+                _COMPLETED: self.reading(_runs(scope, status="completed", since=since)),
+                _ALL: self.reading(_runs(scope, since=since)),
+                _OLDER: self.reading(_runs(scope, until=since)),
+                _SUCCESSES: self.reading(_runs(scope, status="completed")),
             }
-            for kind, (call, pages) in lists.items():
-                name = self._name(kind, scope)
-                jobs[name] = partial(self.read_list, name, call, pages)
+            jobs |= {self._name(kind, scope): job for kind, job in lists.items()}
         return jobs
 
     def _name(self, kind: str, scope: Scope) -> str:

@@ -1,11 +1,12 @@
 """Resources read for one overview: about 20 requests for a small account, more where many runs failed."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.states import NOT_WORKING, PENDING
+from fastn_mcp.fastn.targets import Call
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.failures import Period, Scope
 from fastn_mcp.procedures.diagnosis.run_counts import RunReads
@@ -48,29 +49,27 @@ class AccountSnapshot(RunReads):
 
     def _jobs(self) -> dict[str, Job]:
         """Return the reads beside those of runs, by display name."""
-        lists: Mapping[str, tuple[List[Any], int, Sequence[str]]] = {
-            "customers": (ListCustomers(limit=_PAGE), 1, (PENDING,)),
-            "connections": (ListConnections(limit=_PAGE), 1, NOT_WORKING),
-            "workflows": (ListWorkflows(limit=_PAGE), _PAGES, ()),
-            "triggers": (ListTriggers(limit=_PAGE), _PAGES, ()),
-            "users": (ListUsers(limit=_PAGE), 1, ("Invited",)),
-            "API keys": (ListApiKeys(limit=_PAGE), _PAGES, ()),
-        }
         return {
-            **{kind: partial(self._read_problems, kind, *how) for kind, how in lists.items()},
-            "connectors": partial(self._read_count, "connectors", ListConnectors),
-            "secrets": partial(self._read_count, "secrets", ListSecrets),
-            "quotas": partial(self.read_record, "quotas", GetQuotas()),
-            "billing": partial(self.read_record, "billing", GetBilling()),
+            "customers": partial(self._read_problems, listing=ListCustomers, statuses=(PENDING,)),
+            "connections": partial(self._read_problems, listing=ListConnections, statuses=NOT_WORKING),
+            "workflows": partial(self._read_problems, listing=ListWorkflows),
+            "triggers": partial(self._read_problems, listing=ListTriggers),
+            "users": partial(self._read_problems, listing=ListUsers, statuses=("Invited",)),
+            "API keys": partial(self._read_problems, listing=ListApiKeys),
+            "connectors": partial(self._read_count, listing=ListConnectors),
+            "secrets": partial(self._read_count, listing=ListSecrets),
+            "quotas": self.reading(GetQuotas()),
+            "billing": self.reading(GetBilling()),
         }
 
-    async def _read_problems(self, kind: str, call: List[Any], pages: int, statuses: Sequence[str]) -> None:
-        """Read the first pages; if there are more, read the rows with these statuses instead."""
-        await self.read_list(kind, call, pages)
+    async def _read_problems(self, kind: str, listing: type[List[Any]], statuses: Sequence[str] = ()) -> None:
+        """Read a list; one with problematic statuses page by page of these, if it has more than one page."""
+        call = cast(Call, listing(limit=_PAGE))
+        await self.read_one(kind, call, 1 if statuses else _PAGES)
         is_long = self.lists[kind].more
         for status in statuses if is_long else ():  # stored one by one, so that rows stay if a later read fails
             part = f"{kind} of status {status}"
-            await self.read_list(part, call.model_copy(update={"status": status}), _PAGES)
+            await self.read_one(part, call.model_copy(update={"status": status}), _PAGES)
             self.matching[kind] = _joined(self.matching.get(kind), self.lists.pop(part))
         chosen = self.chosen(kind)
         if (chosen.more and chosen.total is None) or (is_long and not statuses):
@@ -78,9 +77,9 @@ class AccountSnapshot(RunReads):
 
     async def _read_count(self, kind: str, listing: type[List[Any]]) -> None:
         """Read the number of rows of a list."""
-        await self.read_list(kind, listing(limit=1))
+        await self.read_one(kind, cast(Call, listing(limit=1)))
         if self.total(kind) is None:
-            await self.read_list(kind, listing(limit=_PAGE))
+            await self.read_one(kind, cast(Call, listing(limit=_PAGE)))
 
 
 def _joined(first: RowList | None, other: RowList) -> RowList:
