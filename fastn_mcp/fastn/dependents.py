@@ -130,17 +130,14 @@ class Uses:
     silent: int = 0
     """Number of rows that do not tell whether they use it."""
 
-    @property
-    def is_conclusive(self) -> bool:
-        """Whether the rows read settle if there are any dependents."""
-        return not self.silent and (self.count > 0 or not self.more)
-
-    def gap(self, rule: DependencyRule) -> Unchecked:
-        """Return why they are not conclusive."""
+    def gap(self, rule: DependencyRule) -> Unchecked | None:
+        """Return why the rows read do not settle if there are any dependents; None if they do."""
         if self.silent:
             why = f"The list does not show what they use, and at most {DETAILS} are read one by one."
             return Unchecked(f"{self.silent} {rule.kind}", why, rule.kind)
-        return Unchecked(rule.kind, "There are more than are read, and none of the first uses it.")
+        if self.more and not self.count:
+            return Unchecked(rule.kind, "There are more than are read, and none of the first uses it.")
+        return None
 
 
 async def find_dependents(call: Call, target: FastnObject | None, send: Send) -> Dependence:
@@ -230,8 +227,8 @@ async def _apply(
             continue
         if uses.count:
             found.append(await _dependents(rule, uses, own, send, now))
-        if not uses.is_conclusive:
-            unchecked.append(uses.gap(rule))
+        if gap := uses.gap(rule):
+            unchecked.append(gap)
     return tuple(found), unchecked
 
 

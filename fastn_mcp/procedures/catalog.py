@@ -66,14 +66,11 @@ def parse(
     # Values that JSON cannot encode would fail later, with an error that names no field.
     try:
         to_json(fields)
-        unencodable = []
     except ValueError:
-        unencodable = [field for field, value in fields.items() if not _is_encodable(value)] or [*fields]
-    if unencodable:
+        field = next((field for field, value in fields.items() if not _is_encodable(value)), next(iter(fields)))
         raise NotSent(
-            f"{unencodable[0][:64]!r} contains an incomplete character or is nested too deeply.",
-            "Correct it and call again.",
-        )
+            f"{field[:64]!r} contains an incomplete character or is nested too deeply.", "Correct it and call again."
+        ) from None
     try:
         call = operation.model_validate(fields)
     except ValidationError as error:

@@ -56,10 +56,6 @@ class Waited:
     error: FastnError | None = None
     """Error of the last read, if it failed."""
 
-    @property
-    def ended(self) -> bool:
-        return self.run is not None and run_state(row_of(self.run)).has_ended
-
     def data(self, execution_id: str, answer: dict[str, JsonValue] | None = None) -> dict[str, JsonValue]:
         """Return our fields, then the state of the run. `answer` has fields known from its start."""
         state = (answer or {}) | ({} if self.run is None else row_of(self.run))

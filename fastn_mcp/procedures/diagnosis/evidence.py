@@ -306,8 +306,8 @@ class Evidence(RunReads):
         refused = [name for name in audit if name in self.failed]
         if len(refused) > 1:  # the log is for owners and admins only: it is refused once
             self.failed["audit log"] = self.failed[refused[0]]
-        for name in refused if len(refused) > 1 else ():
-            del self.failed[name]
+            for name in refused:
+                del self.failed[name]
         found = [_audited(row, key) for key in keys[:_CHANGED] for row in self.rows(f"audit log of {key}")]
         for key in workflows:
             row = self.workflows.get(key, {})

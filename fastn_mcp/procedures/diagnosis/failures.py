@@ -116,10 +116,9 @@ class EndedRun:
         )
         return named[1] if named else next((app for app in apps if app.casefold() in self.text), None)
 
-    def blames(self, names: Iterable[str]) -> bool:
-        """Whether its error contains one of these names."""
-        error = str(value(self.row, "error", "errorMessage") or "").casefold()
-        return any(name and name.casefold() in error for name in names)
+    def blames(self, name: str) -> bool:
+        """Whether its error contains this name."""
+        return bool(name) and name.casefold() in str(value(self.row, "error", "errorMessage") or "").casefold()
 
 
 @dataclass(frozen=True, slots=True)

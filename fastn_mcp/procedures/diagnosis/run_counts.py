@@ -13,8 +13,6 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.ages import age, aged
 from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.names import counted
-from fastn_mcp.fastn.rows import Row
-from fastn_mcp.fastn.states import run_state
 from fastn_mcp.fastn.targets import MAX_LOOKUPS, PagesRead, read_pages
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, Scope, ended_run, newest_first
@@ -253,18 +251,13 @@ class RunReads(AccountReads):
             if oldest and oldest[0] != rows[0]:
                 rows += oldest
                 is_complete = True
-        times += [
-            run.at for run in map(ended_run, filter(_is_failure, rows)) if run.at and (last is None or run.at > last)
-        ]
+        failed = (run for run in map(ended_run, rows) if run.has_failed)
+        times += [run.at for run in failed if run.at and (last is None or run.at > last)]
         return min(times), is_complete
 
 
 def _count(found: PagesRead) -> int | None:
     return len(found.rows) if found.is_complete else found.total
-
-
-def _is_failure(row: Row) -> bool:
-    return run_state(row).is_failure
 
 
 def run_totals(

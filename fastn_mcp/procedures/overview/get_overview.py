@@ -184,8 +184,7 @@ def _fails_without(
         runs = [
             run
             for run in by_customer.get(connection.customer, ())
-            if run.app(setups[run.workflow].apps if run.workflow in setups else ()) in apps
-            or run.blames((connection.id,))
+            if run.app(setups[run.workflow].apps if run.workflow in setups else ()) in apps or run.blames(connection.id)
         ]
         names = Counter(run.workflow_name or run.workflow for run in runs)
         if names:
