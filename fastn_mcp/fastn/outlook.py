@@ -12,18 +12,7 @@ from fastn_mcp.fastn.ages import aged, dated
 from fastn_mcp.fastn.cron import next_run
 from fastn_mcp.fastn.dependents import run_in_words
 from fastn_mcp.fastn.names import name_of
-from fastn_mcp.fastn.rows import (
-    Row,
-    as_word,
-    inside,
-    objects,
-    parse_timestamp,
-    row_of,
-    short,
-    text,
-    value,
-    word,
-)
+from fastn_mcp.fastn.rows import Row, as_word, inside, objects, parse_timestamp, row_of, short, text, value, word
 from fastn_mcp.fastn.states import State, failure_reason, is_pending, run_state, workflow_state
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.redaction import quote

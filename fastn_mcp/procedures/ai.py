@@ -17,16 +17,7 @@ from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.context import Pending, ProcedureContext
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.reads import AccountReads
-from fastn_mcp.tools.ai import (
-    FAILED,
-    IN_PROGRESS,
-    AiBuild,
-    AiChat,
-    AiReply,
-    is_over,
-    normalize_reply,
-    waits_for_person,
-)
+from fastn_mcp.tools.ai import FAILED, IN_PROGRESS, AiBuild, AiChat, AiReply, is_over, normalize_reply, waits_for_person
 from fastn_mcp.tools.connectors import GetConnector, ListConnectors
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import FastnObject, suggested
