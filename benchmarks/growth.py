@@ -123,7 +123,7 @@ async def account(folder: Path, rounds: int) -> Growth:
     query = Find(query="the oakport group customer")
 
     async def first(dispatch: Dispatcher) -> None:
-        dispatch.directory.forget("ai")
+        dispatch.guard.directory.forget("ai")
         await read_by(dispatch, query)
 
     curves: dict[str, Costs] = {}

@@ -46,12 +46,11 @@ class Dispatcher:
         system: System,
     ) -> None:
         self._client = client
-        self._guard = guard
+        self.guard = guard
         self._recorder = recorder
         self._journalling = journalling
         self._secrets = secrets
         self.system = system
-        self.directory = guard.directory
         self.dashboard_url = client.dashboard_url
 
     async def __call__(
@@ -71,7 +70,7 @@ class Dispatcher:
     async def _run(
         self, call: Tool[Any], caller: Caller, report: Report, *, is_preview: bool = False
     ) -> Done | Pending:
-        guard, journalling = self._guard, self._journalling
+        guard, journalling = self.guard, self._journalling
         execute = partial(guard.execute, caller=caller, report=report)
         context = ProcedureContext(
             partial(guard.read, caller=caller),
@@ -79,7 +78,7 @@ class Dispatcher:
             report,
             journalling.account,
             journalling.journal,
-            self.directory,
+            guard.directory,
             partial(guard.preview, caller=caller) if is_preview else execute,
             partial(guard.allowance, caller.principal),
         )
@@ -107,16 +106,6 @@ class Dispatcher:
         """Redact the account's key in an answer, wherever it came from."""
         redactor = self._client.redactor
         return redactor.object(body) if redactor.may_stand_in(to_json(body)) else body
-
-    @property
-    def needs_client_prompt(self) -> bool:
-        """Whether people are asked, and only the client can bring a request before one."""
-        return self._guard.needs_client_prompt
-
-    @property
-    def approval_lifetime(self) -> float:
-        """Seconds until an approval request expires, or an approval that was not used."""
-        return self._guard.approval_lifetime
 
     async def aclose(self) -> None:
         await self._client.aclose()

@@ -33,7 +33,7 @@ class AccountContext:
 
     def listed(self, *, shows_apps: bool) -> ListToolsResult:
         """Return the tools, with the app of approval requests if the client shows apps."""
-        return list_tools(self._tools, needs_prompt=self.dispatch.needs_client_prompt, shows_apps=shows_apps)
+        return list_tools(self._tools, needs_prompt=self.dispatch.guard.needs_client_prompt, shows_apps=shows_apps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,9 +178,8 @@ def build(
     aliases: Aliases = ALIASES,
 ) -> Server[Any]:
     """Build the server of one account, which serves every request from it."""
-    return build_for(
-        single_account(AccountContext(dispatch, tools, account)), dispatch.approval_lifetime, state_secrets, aliases
-    )
+    resolve = single_account(AccountContext(dispatch, tools, account))
+    return build_for(resolve, dispatch.guard.approval_lifetime, state_secrets, aliases)
 
 
 def build_for(

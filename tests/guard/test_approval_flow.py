@@ -613,7 +613,7 @@ async def test_client_prompt_is_needed_only_if_nothing_else_notifies_a_person(
     """Ours: the page and webhooks bring a request before a person; a terminal waits until somebody looks."""
     world = World(tmp_path, Policy(mode))
     world.desk.notifies = notifies
-    assert world.dispatch.needs_client_prompt is needed
+    assert world.guard.needs_client_prompt is needed
 
 
 async def test_a_request_names_who_asks_as_they_named_themselves(world: World) -> None:
