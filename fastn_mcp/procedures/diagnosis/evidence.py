@@ -130,10 +130,10 @@ class Evidence(RunReads):
             if found.error is not None:
                 self.failed[kind] = found.error
         self.causes = grouped(failures, lambda run: run.cause)
-        self._take_workflows(failures)
+        self._take_workflows()
         await self.context.report("Reading earlier runs, failures and changes", 1, 2)
         triggers = self._relevant_triggers()
-        measured = self._measured(failures)
+        measured = self._measured()
         runs = {
             f"run {run.id}": GetExecution(execution_id=run.id)
             for cause in self.causes[:CAUSES]
@@ -150,8 +150,8 @@ class Evidence(RunReads):
             self.connected.add(self.subject.customer)
         newest = [cause.newest for cause in self.causes[:CAUSES]]
         self.newest = [ended_run(self.records.get(f"run {run.id}", run.row)) for run in newest]
-        rows = {key_of(row) or str(row): row for row in self._connection_rows()}
-        self.connections = connection_states(rows.values(), self.names)
+        rows = self.rows(*(name for name in self.lists if "connections" in name))
+        self.connections = connection_states({key_of(row) or str(row): row for row in rows}.values(), self.names)
         self.triggers = None if triggers is None else trigger_states(triggers, self.period.now, self.names)
         await self._read_changes()
 
@@ -180,11 +180,11 @@ class Evidence(RunReads):
     def quotas(self) -> Row:
         return self.records.get(_QUOTAS, {})
 
-    def _take_workflows(self, failures: Sequence[EndedRun]) -> None:
+    def _take_workflows(self) -> None:
         read = [row for name, row in self.records.items() if name.startswith("workflow ")]
         given = [self.subject.given["workflow"].row] if "workflow" in self.subject.given else []
         self.workflows = {key_of(row): row for row in (*self.rows(_WORKFLOWS), *read, *given)}
-        runs = [*failures, *map(ended_run, self.rows(_NEWEST))]
+        runs = [*self.failures, *map(ended_run, self.rows(_NEWEST))]
         self.names = {run.workflow: run.workflow_name for run in runs if run.workflow_name}
         self.names |= {key: name_of(row) for key, row in self.workflows.items() if row}
 
@@ -238,9 +238,9 @@ class Evidence(RunReads):
         rows = [row for row in self.rows(_TRIGGERS) if workflows.intersection(started_workflows(row))]
         return sum(owner_of(row) not in (None, subject.customer) for row in rows)
 
-    def _measured(self, failures: Sequence[EndedRun]) -> dict[Scope, Sequence[EndedRun]]:
+    def _measured(self) -> dict[Scope, Sequence[EndedRun]]:
         """Return the failures of the workflows and customers to look at, those with most failures first."""
-        by_scope = {group.newest.scope: group.runs for group in grouped(failures, lambda run: run.scope)}
+        by_scope = {group.newest.scope: group.runs for group in grouped(self.failures, lambda run: run.scope)}
         reported = {scope for cause in self.causes[:CAUSES] for scope in cause.scopes}
         scopes = [scope for scope in by_scope if scope in reported and scope.workflow]
         if self.subject.is_any_of_customer:
@@ -262,24 +262,19 @@ class Evidence(RunReads):
         """Return the slug of the app at which a run failed."""
         return run.app(self.setup(run.workflow).apps)
 
-    def _connection_rows(self) -> list[Row]:
-        return self.rows(*(name for name in self.lists if "connections" in name))
-
     async def _read_names(self, triggers: Sequence[Row]) -> None:
         """Read the names of the customers that the answer may mention."""
         given = self.subject.given.get("customer")
         if given is not None and given.row:
             self.names[given.id] = name_of(given.row)
-        affected = [key for cause in self.causes[:CAUSES] for key in cause.customers]
-        owners = map(owner_of, self._connection_rows())
-        mentioned = {
-            *affected,
-            *map(owner_of, triggers),
-            self.subject.customer,
-            *(owner for owner in owners if owner in affected),
-        }
+        mentioned = {*self._affected, *map(owner_of, triggers), self.subject.customer}
         wanted = [key for key in mentioned if key and key not in self.names]
         self.names |= await self.read_customer_names(wanted)
+
+    @property
+    def _affected(self) -> set[str]:
+        """Customers for whom the reported causes occurred."""
+        return {key for cause in self.causes[:CAUSES] for key in cause.customers}
 
     @property
     def failing_since(self) -> datetime | None:
@@ -290,17 +285,10 @@ class Evidence(RunReads):
     async def _read_changes(self) -> None:
         """Read changes of the workflows that fail, of connections that do not work, and of the given resources."""
         workflows = self.subject.workflows or [run.workflow for run in self.newest]
-        broken = [
-            c
-            for c in self.connections
-            if c.state is not State.LIVE and c.customer in {k for g in self.causes[:CAUSES] for k in g.customers}
-        ]
-        keys = [
-            *(found.id for found in self.subject.given.values()),
-            *workflows,
-            *(connection.id for connection in broken),
-        ]
-        keys = list(dict.fromkeys(filter(None, keys)))
+        affected = self._affected
+        broken = [c.id for c in self.connections if c.state is not State.LIVE and c.customer in affected]
+        given = [found.id for found in self.subject.given.values()]
+        keys = list(dict.fromkeys(filter(None, (*given, *workflows, *broken))))
         audit = {f"audit log of {key}": QueryAuditLog(resource_id=key, limit=20) for key in keys[:_CHANGED]}
         await self.read(audit)
         refused = [name for name in audit if name in self.failed]
