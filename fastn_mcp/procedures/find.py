@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, JsonValue
@@ -81,27 +80,6 @@ class SearchResult(FastnObject):
     shape = (("found", "array"),)
 
 
-@dataclass(frozen=True, slots=True)
-class _Matches:
-    """Matches of a query."""
-
-    meant: Sequence[Hit]
-    """Those that could be meant."""
-    named: Sequence[Hit]
-    """The same, and the names that the query has besides."""
-    others: Sequence[Hit]
-    lacking: Sequence[str]
-    """Words of the query that none of `named` has."""
-
-    @property
-    def all(self) -> list[Hit]:
-        """Return each match once, in order."""
-        hits: dict[tuple[str, str], Hit] = {}
-        for hit in (*self.named, *self.others):
-            hits.setdefault((hit.entry.kind, hit.entry.id), hit)
-        return [*hits.values()]
-
-
 class Find(Procedure[SearchResult]):
     """Find anything by name, slug, id or part, in a sentence or misspelt. Start here."""
 
@@ -141,28 +119,31 @@ class Find(Procedure[SearchResult]):
         return answer
 
     async def _answer(self, data: SearchData, ranking: Ranking, context: ProcedureContext) -> dict[str, JsonValue]:
-        matches = self._matches(data, ranking)
-        shown, meant = matches.all[: self.limit], matches.meant
+        meant, besides, lacking = self._matches(data, ranking)
+        hits = _each_once((*meant, *besides, *ranking.hits))
+        shown = hits[: self.limit]
         if len(meant) == 1 and meant[0].entry.kind == "workflow" and not data.runs:
             await data.read_last_run(meant[0].entry)
         rows = _Rows(data, context, detailed=[hit.entry for hit in meant])
         answer: dict[str, JsonValue] = {"found": rows.all(shown)}
-        if (more := len(matches.all) - len(shown)) > 0:
+        if (more := len(hits) - len(shown)) > 0:
             answer["more"] = more
         if len(meant) > 1:
             answer["ambiguous"] = f"The first {len(meant)} fit about equally well: ask which one is meant."
-        if matches.lacking:
-            answer["first_lacks"] = [*matches.lacking]
+        if lacking:
+            answer["first_lacks"] = [*lacking]
         if not shown:
             answer["did_you_mean"] = list(map(_cut, ranking.near))
-        if gaps := data.gaps(is_answered=bool(shown) and not matches.lacking):
+        if gaps := data.gaps(is_answered=bool(shown) and not lacking):
             answer["not_searched"] = [*gaps]
-        following = _next([hit.entry for hit in shown if hit in matches.named]) if shown else self._lists()
+        named = [hit.entry for hit in shown if hit in meant or hit in besides]
+        following = _next(named) if shown else self._lists()
         if following:
             answer["next"] = following
         return answer
 
-    def _matches(self, data: SearchData, ranking: Ranking) -> _Matches:
+    def _matches(self, data: SearchData, ranking: Ranking) -> tuple[list[Hit], list[Hit], list[str]]:
+        """Return what could be meant, the names that the query has besides, and its words that none of them has."""
         finished = [hit for hit in ranking.leaders if not _is_unfinished(hit.entry)]
         leaders = finished if finished and _UNFINISHED.isdisjoint(words_of(self.query)) else ranking.leaders
         meant: list[Hit] = []
@@ -179,12 +160,20 @@ class Find(Procedure[SearchResult]):
             lacking = others[0].lacking
         for clause in data.other_clauses:
             besides += [hit for hit in data.rank(clause).leaders if _is_named(hit) or not hit.lacking]
-        return _Matches(meant, [*meant, *besides], ranking.hits, [*data.lacking, *lacking])
+        return meant, besides, [*data.lacking, *lacking]
 
     def _lists(self) -> list[JsonValue]:
         """Return the lists of the kinds that the query names, as nothing was found."""
         named = {self.kind} if self.kind else {kind for word in words_of(self.query) for kind in kinds(word)}
         return [f"{LISTS[kind].tool_name()}()" for kind in sorted(named)]
+
+
+def _each_once(hits: Iterable[Hit]) -> list[Hit]:
+    """Return the hits in order, of each resource the first one."""
+    found: dict[tuple[str, str], Hit] = {}
+    for hit in hits:
+        found.setdefault((hit.entry.kind, hit.entry.id), hit)
+    return [*found.values()]
 
 
 class _Rows:
