@@ -163,16 +163,6 @@ def _row(number: int, call: Call, outcome: str) -> dict[str, JsonValue]:
     return {"call": number, "tool": call.tool_name(), "target": call.target, "outcome": outcome}
 
 
-def _earlier_row(call: Call, change: Change, now: float) -> dict[str, JsonValue]:
-    """Return the row of a call that an earlier attempt at the batch began."""
-    at: dict[str, JsonValue] = {"at": since(change.at, now)}
-    if change.outcome in PERHAPS_MADE:
-        message: dict[str, JsonValue] = {"message": _UNRECORDED if change.outcome == BEGUN else _LOST}
-        return _row(change.number, call, UnknownOutcome.outcome) | at | message | _settling(call)
-    done = change if change.outcome == "done" else None
-    return _row(change.number, call, change.outcome) | at | _receipt(call, None, done)
-
-
 def _row_of(number: int, call: Call, outcome: Done | NotDone | Change, now: float) -> dict[str, JsonValue]:
     match outcome:
         case Done(result, change):
@@ -181,8 +171,13 @@ def _row_of(number: int, call: Call, outcome: Done | NotDone | Change, now: floa
             message: dict[str, JsonValue] = {"message": " ".join(filter(None, (error.what, error.known)))}
             facts = {name: error.facts[name] for name in _FACTS if name in error.facts}
             return _row(number, call, error.outcome) | message | facts
-        case Change():
-            return _earlier_row(call, outcome, now)
+        case Change():  # begun by an earlier attempt at the batch
+            at: dict[str, JsonValue] = {"at": since(outcome.at, now)}
+            if outcome.outcome in PERHAPS_MADE:
+                lost: dict[str, JsonValue] = {"message": _UNRECORDED if outcome.outcome == BEGUN else _LOST}
+                return _row(number, call, UnknownOutcome.outcome) | at | lost | _settling(call)
+            done = outcome if outcome.outcome == "done" else None
+            return _row(number, call, outcome.outcome) | at | _receipt(call, None, done)
 
 
 def _receipt(call: Call, result: FastnObject | None, change: Change | None) -> dict[str, JsonValue]:

@@ -58,12 +58,8 @@ _ROOM = 7_000
 _CURSOR = r"^\d{1,6}(\.\d{1,6}){0,50}$"
 _ERRORS = 5
 
-_COUNTED = {
-    **{kind: kind for kind in ("customers", "connectors", "connections", "workflows", "triggers", "users")},
-    "API keys": "api_keys",
-    "secrets": "secrets",
-}
-"""Names of the counts in an answer, by the name of the read."""
+_COUNTED = ("customers", "connectors", "connections", "workflows", "triggers", "users", "API keys", "secrets")
+"""Lists whose rows are counted in an answer."""
 
 
 class Overview(FastnObject):
@@ -237,7 +233,7 @@ async def _account(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
     answer: dict[str, JsonValue] = {}
     if totals := _run_totals(snapshot):
         answer["runs"] = totals
-    counts = {name: _count(snapshot, kind) for kind, name in _COUNTED.items() if kind in snapshot.lists}
+    counts = {kind.replace(" ", "_").lower(): _count(snapshot, kind) for kind in _COUNTED if kind in snapshot.lists}
     if (ever := snapshot.ever) is not None:
         counts["executions"] = ever
     answer["counts"] = {**counts}
