@@ -34,7 +34,8 @@ class FindDependents(Procedure[ResourceDependents]):
         return self.id
 
     async def run(self, context: ProcedureContext) -> ResourceDependents:
-        deleting = self._deleting()
+        operation = BY_NAME[f"delete_{self.kind}"]  # as the guard would preview it
+        deleting = operation.model_validate({operation.route.parameters[-1]: self.id})
         target, unread = await _record(deleting, context)
         found = await describe_dependents(deleting, target, context.read, context.system.now(), context.report)
         of: dict[str, JsonValue] = {"kind": self.kind, "id": self.id}
@@ -43,11 +44,6 @@ class FindDependents(Procedure[ResourceDependents]):
         gaps = [gap.data() for gap in (*unread, *found.gaps)]
         answer: dict[str, JsonValue] = {"of": of, "used_by": [], **found.data(), "not_checked": [*gaps]}
         return ResourceDependents.model_validate(answer)
-
-    def _deleting(self) -> Call:
-        """Return the call that deletes the resource, as the guard would preview it."""
-        operation = BY_NAME[f"delete_{self.kind}"]
-        return operation.model_validate({operation.route.parameters[-1]: self.id})
 
 
 async def _record(deleting: Call, context: ProcedureContext) -> tuple[FastnObject | None, list[Unchecked]]:

@@ -97,9 +97,9 @@ class AccountReads:
     def total(self, name: str) -> int | None:
         """Return the number of rows of a list; None if it is not known."""
         found = self.lists.get(name)
-        if found is None or (found.more and found.total is None):
+        if found is None:
             return None
-        return found.total if found.more and found.total is not None else len(found.rows)
+        return found.total if found.more else len(found.rows)
 
     def all_gaps(self) -> list[Unchecked]:
         """Return the failed reads and the incomplete ones."""

@@ -15,7 +15,6 @@ from fastn_mcp.fastn.rows import (
     number,
     owner_of,
     short,
-    started_workflows,
     text,
     timestamp,
     value,
@@ -164,11 +163,6 @@ def trigger_states(rows: Iterable[Row], now: datetime, customers: Mapping[str, s
     """Return the triggers, those with a problem first. `customers` maps ids to names."""
     states = [_trigger_state(row, now, customers) for row in rows]
     return sorted(states, key=lambda trigger: not trigger.problem)
-
-
-def triggers_of(workflow_id: str, triggers: Iterable[Row]) -> list[Row]:
-    """Return the triggers that start a workflow."""
-    return [row for row in triggers if workflow_id in started_workflows(row)]
 
 
 def failures_in_a_row(trigger: Row) -> int:

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from fastn_mcp.fastn.ages import age, aged
 from fastn_mcp.fastn.names import counted, label_of, name_of, sentence
 from fastn_mcp.fastn.quotas import Quota
-from fastn_mcp.fastn.rows import Row, key_of, short, text, timestamp, value, word
+from fastn_mcp.fastn.rows import Row, key_of, short, started_workflows, text, timestamp, value, word
 from fastn_mcp.fastn.states import (
     MANY_FAILURES,
     NOT_WORKING,
@@ -30,7 +30,6 @@ from fastn_mcp.procedures.diagnosis.account_parts import (
     is_public,
     listed,
     repairs,
-    triggers_of,
 )
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, grouped
@@ -178,7 +177,8 @@ def trigger_problems(triggers: Sequence[Row], workflows: Sequence[Row]) -> list[
     on = [row for row in triggers if trigger_state(row) is not State.OFF]
     silent = [row for row in on if trigger_state(row) is State.BROKEN]
     stopped = [row for row in off if switched_off(row).is_platform]
-    drafts = [row for row in workflows if workflow_state(row) is State.DRAFT and triggers_of(key_of(row), on)]
+    started = {key for row in on for key in started_workflows(row)}
+    drafts = [row for row in workflows if workflow_state(row) is State.DRAFT and key_of(row) in started]
     failing = [row for row in on if failures_in_a_row(row) >= MANY_FAILURES]
     public = [row for row in on if is_public(row)]
 
