@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fastn_mcp.fastn.rows import Row, key_of, owner_of, short, started_workflows, text, timestamp, value, word
+from fastn_mcp.fastn.rows import Row, key_of, owner_of, short, started_workflows, text, value, word
 from fastn_mcp.redaction import is_redacted, redact_text
 
 Names = Mapping[str, Mapping[str, str]]
@@ -154,18 +154,12 @@ def _user(row: Row, _: Names) -> Label:
     return Label(name, email, (email,)) if name and email else Label(name or email)
 
 
-def _execution(row: Row, _: Names) -> Label:
-    at = timestamp(row, "startedAt", "createdAt")
-    return Label(_redacted(row, "workflowName", "workflowSlug", "name"), f"{at:%Y-%m-%d %H:%M} UTC" if at else "")
-
-
 _LABELS: Mapping[str, Callable[[Row, Names], Label]] = {
     "connection": _connection,
     "trigger": _trigger,
     "api_key": _api_key,
     "secret": _secret,
     "user": _user,
-    "execution": _execution,
 }
 """Label functions by kind. Other kinds use `_by_name`."""
 

@@ -44,11 +44,6 @@ LABELS: list[tuple[str, dict[str, Any], str]] = [
     ("secret", {"name": "TOKEN", "customerId": "c1"}, "TOKEN (Katana)"),
     ("user", {"name": "Mei Tanaka", "email": "mei@fastn.example"}, "Mei Tanaka (mei@fastn.example)"),
     ("user", {"name": None, "email": "sam@fastn.example"}, "sam@fastn.example"),
-    (
-        "execution",
-        {"id": "e1", "workflowName": "Sync orders", "startedAt": "2026-11-26T08:00:00.040Z"},
-        "Sync orders (2026-11-26 08:00 UTC)",
-    ),
 ]
 
 
