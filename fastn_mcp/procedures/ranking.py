@@ -68,12 +68,6 @@ _KIND_WORDS = {
 }
 """Words that mean a kind, among them what is done with it only. They are searched for in names too."""
 
-KINDS: dict[str, frozenset[str]] = {
-    word: frozenset(kind for kind, names in _KIND_WORDS.items() if word in names.split())
-    for words in _KIND_WORDS.values()
-    for word in words.split()
-}
-
 ORDER = ("customer", "workflow", "connector", "connection", "trigger", "user", "role", "api_key", "secret")
 """Order of kinds with equal scores."""
 
@@ -170,9 +164,11 @@ class Ranking:
         return tuple(hit for hit in self.hits if hit.score >= best - (0 if best == EXACT else _NEARLY))
 
 
+@lru_cache(maxsize=1024)
 def kinds(word: str) -> frozenset[str]:
-    """Return the kinds that a word names."""
-    return KINDS.get(word) or KINDS.get(word.removesuffix("s")) or frozenset()
+    """Return the kinds that a word names, in the singular or with an s."""
+    singular = word.removesuffix("s")
+    return frozenset(kind for kind, words in _KIND_WORDS.items() if {word, singular} & {*words.split()})
 
 
 @lru_cache(maxsize=32_768)
