@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Exchange
 from fastn_mcp.errors import FastnError
+from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.fastn.outlook import Surroundings
+from fastn_mcp.fastn.targets import Send
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.guard.approval.request import Answer as Said
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
@@ -29,8 +32,9 @@ from fastn_mcp.guard.ledger.ledger import Ledger, RequestState, bound_account
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy, PolicyDecision
 from fastn_mcp.guard.seal import Seal
+from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.dispatch import Dispatcher
-from fastn_mcp.runtime import System
+from fastn_mcp.runtime import System, no_progress
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.server import Dataset, InProcess, dataset
 from fastn_mcp.tools.operation import Operation
@@ -187,6 +191,20 @@ class World:
             self.desk,
         )
         return Dispatcher(self.client, self.guard, self.recorder, self.journalling, secrets, self.system)
+
+    def context(self, read: Send, directory: Directory | None = None) -> ProcedureContext:
+        """What a procedure is given, with another way to read."""
+        caller, guard = Caller("local", None), self.guard
+        return ProcedureContext(
+            read,
+            self.system,
+            no_progress,
+            self.journalling.account,
+            self.journalling.journal,
+            directory or Directory(self.system),
+            partial(guard.execute, caller=caller),
+            partial(guard.allowance, caller.principal),
+        )
 
     async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
         """What the policy says of a call, and its preview."""

@@ -7,7 +7,6 @@ from typing import Generic
 from pydantic import JsonValue
 from typing_extensions import override
 
-from fastn_mcp.errors import NotSent
 from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
@@ -18,19 +17,6 @@ from fastn_mcp.tools.tool import Effect, Result, Tool
 
 Pending = PendingForm | PendingApproval | Evaluation
 """Outcome without a result: a pending approval request, or the evaluation of a preview."""
-
-Allowance = Callable[[], Awaitable[dict[str, JsonValue]]]
-"""Read what the guard still allows: the mode, and the rest of budgets and of a plan."""
-
-
-async def unlimited() -> dict[str, JsonValue]:
-    """Default `Allowance`: no known limits."""
-    return {}
-
-
-async def no_changes(batch: Batch) -> BatchResult | Pending:
-    """Default `execute`: refuse all changes."""
-    raise NotSent(f"{batch.tool.tool_name()}: nothing can be changed here.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +29,10 @@ class ProcedureContext:
     account: str
     journal: Journal
     directory: Directory
-    execute: Callable[[Batch], Awaitable[BatchResult | Pending]] = no_changes
+    execute: Callable[[Batch], Awaitable[BatchResult | Pending]]
     """Send changes through the guard, including its approval request: `Guard.execute` or `Guard.preview`."""
-    allowance: Allowance = unlimited
+    allowance: Callable[[], Awaitable[dict[str, JsonValue]]]
+    """Read what the guard still allows: the mode, and the rest of budgets and of a plan."""
 
     async def change(self, call: Call, undoes: str = "") -> Done | Pending:
         """Send one change. A procedure returns a `Pending` outcome as its own. Raises a `FastnError`."""

@@ -9,11 +9,8 @@ from pydantic_core import to_json
 from world import World
 
 from fastn_mcp.errors import Forbidden
-from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.audit_log import entries
-from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.runtime import no_progress
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.account import QueryAuditLog
@@ -91,11 +88,7 @@ async def test_empty_log_and_unreadable_log(world: World) -> None:
             raise Forbidden("no")
         return await world.client.send(call)
 
-    journalling = world.journalling
-    context = ProcedureContext(
-        read, world.system, no_progress, journalling.account, journalling.journal, Directory(world.system)
-    )
-    assert (await entries(QueryAuditLog(), context)).model_dump()["log_begins"] == "not known (forbidden)"
+    assert (await entries(QueryAuditLog(), world.context(read))).model_dump()["log_begins"] == "not known (forbidden)"
 
 
 @pytest.mark.parametrize("named", ["slack-messages-to-supabase-hourly-sync", _NAME, _NAME.lower()])

@@ -3,7 +3,6 @@
 import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,10 +15,8 @@ from fastn_mcp.errors import Forbidden, NotSent
 from fastn_mcp.fastn.directory import LISTS, MAX_PAGES, Directory
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.find import NEXT, RUN, Find
 from fastn_mcp.procedures.ranking import units
-from fastn_mcp.runtime import no_progress
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.customers import CreateCustomer
@@ -157,18 +154,6 @@ def listing() -> Listing:
     return Listing(large())
 
 
-def context_on(world: World, listing: Listing, directory: Directory | None = None) -> ProcedureContext:
-    journalling = world.journalling
-    return ProcedureContext(
-        listing,
-        world.system,
-        no_progress,
-        journalling.account,
-        journalling.journal,
-        directory or Directory(world.system),
-    )
-
-
 async def search_for(world: World, query: str, **more: Any) -> dict[str, Any]:
     done = await world.call(Find(query=query, **more))
     assert isinstance(done, Done)
@@ -193,7 +178,7 @@ async def test_best_match_comes_first_among_thousands(world: World, listing: Lis
     """Ours (find): on 400 connectors, 2,000 customers, 150 workflows and 3,000 connections."""
     directory = Directory(world.system)
     got = {
-        query: first((await Find(query=query).run(context_on(world, listing, directory))).model_dump())
+        query: first((await Find(query=query).run(world.context(listing, directory))).model_dump())
         for query, *_ in LARGE
     }
     assert got == {query: (kind, name) for query, kind, name in LARGE}
@@ -217,7 +202,7 @@ async def test_best_match_comes_first_on_the_large_sandbox_account(large_world: 
 async def test_large_account_is_read_once_within_bounds(world: World) -> None:
     """Ours (find): requests are bounded, and what was read is cached for a minute."""
     listing = Listing(large())
-    context = context_on(world, listing)
+    context = world.context(listing)
     answer = (await Find(query="katana").run(context)).model_dump()
     assert "not_searched" not in answer
     assert listing.counts["list_customers"] == 20
@@ -233,7 +218,7 @@ async def test_large_account_is_read_once_within_bounds(world: World) -> None:
 
 async def test_index_is_built_once(world: World, listing: Listing) -> None:
     """Ours: later queries do not process the names again, until something changes."""
-    context = context_on(world, listing)
+    context = world.context(listing)
 
     async def looked_at() -> int:
         before = units.cache_info()
@@ -252,7 +237,7 @@ async def test_rows_added_by_one_query_are_not_shared(world: World) -> None:
     rows = large(10, 1, 10, 10)
     rows["customer"] = [{"id": uuid(9, n), "name": f"Filler {n}"} for n in range(100 * MAX_PAGES)]
     rows["customer"].append({"id": uuid(8, 1), "name": "Zebulon Partners"})
-    context = context_on(world, Listing(rows))
+    context = world.context(Listing(rows))
     for _ in range(2):
         found = (await Find(query="zebulon", kind="customer").run(context)).model_dump()
         assert first(found) == ("customer", "Zebulon Partners")
@@ -267,11 +252,11 @@ async def test_incomplete_kind_is_searched_by_the_rarest_words(world: World) -> 
     rows["customer"] += [*more, {"id": uuid(8, 1), "name": "Zephyrine Looms"}]
     rows["connection"] += [{"id": "late", "name": "default", "endOrgId": uuid(8, 1), "connectorId": uuid(2, 0)}]
     listing = Listing(rows)
-    answer = (await Find(query="the zephyrine looms customer").run(context_on(world, listing))).model_dump()
+    answer = (await Find(query="the zephyrine looms customer").run(world.context(listing))).model_dump()
     assert first(answer) == ("customer", "Zephyrine Looms")
     assert answer["not_searched"] == ["customer: only the first 3000"]
     assert listing.counts["list_customers"] <= MAX_PAGES + 3
-    answer = (await Find(query="zephyrine looms hubspot").run(context_on(world, listing))).model_dump()
+    answer = (await Find(query="zephyrine looms hubspot").run(world.context(listing))).model_dump()
     assert first(answer) == ("connection", "HubSpot of Zephyrine Looms")
     assert listing.counts["list_connections"] <= 3
 
@@ -352,7 +337,7 @@ async def test_equal_matches_are_ambiguous(world: World) -> None:
     assert "first 2" in answer["ambiguous"]
     assert "ambiguous" not in await search_for(world, "Acme Corp")
     twins = Listing({kind: [] for kind in LISTS} | {"customer": [{"id": n, "name": "Acme Corp"} for n in "ab"]})
-    answer = (await Find(query="Acme Corp").run(context_on(world, twins))).model_dump()
+    answer = (await Find(query="Acme Corp").run(world.context(twins))).model_dump()
     assert [row["score"] for row in answer["found"]] == [100, 100]
     assert "first 2" in answer["ambiguous"]
 
@@ -365,18 +350,18 @@ async def test_draft_and_pending_customer_are_no_alternatives(world: World) -> N
     draft = {"id": "wf_2", "name": "Order exports", "slug": "x", "status": "draft", "publishedVersion": None}
     rows = {kind: list[Any]() for kind in LISTS} | {"workflow": [draft, live | {"id": "wf_1"}]}
     for query in ("the order exports", "order-exports"):
-        answer = (await Find(query=query).run(context_on(world, Listing(rows)))).model_dump()
+        answer = (await Find(query=query).run(world.context(Listing(rows)))).model_dump()
         assert ("ambiguous" in answer, answer["found"][0]["id"]) == (False, "wf_2")  # named as it is
-    answer = (await Find(query="orders export").run(context_on(world, Listing(rows)))).model_dump()
+    answer = (await Find(query="orders export").run(world.context(Listing(rows)))).model_dump()
     assert ("ambiguous" in answer, answer["found"][0]["id"]) == (False, "wf_1")
-    answer = (await Find(query="orders export draft").run(context_on(world, Listing(rows)))).model_dump()
+    answer = (await Find(query="orders export draft").run(world.context(Listing(rows)))).model_dump()
     assert "ambiguous" in answer
     rows["workflow"].append(live | {"id": "wf_3", "slug": "other"})
-    answer = (await Find(query="orders export").run(context_on(world, Listing(rows)))).model_dump()
+    answer = (await Find(query="orders export").run(world.context(Listing(rows)))).model_dump()
     assert "first 2" in answer["ambiguous"]
     assert {row["id"] for row in answer["found"][:2]} == {"wf_1", "wf_3"}
     rows["workflow"] = [draft]
-    answer = (await Find(query="orders export").run(context_on(world, Listing(rows)))).model_dump()
+    answer = (await Find(query="orders export").run(world.context(Listing(rows)))).model_dump()
     assert (answer["found"][0]["id"], answer["found"][0]["state"]) == ("wf_2", "never published")
 
 
@@ -426,7 +411,7 @@ async def test_last_run_is_shown_only_if_the_newest_come_first(large_world: Worl
         return page.model_copy(update={"rows": page.rows[::-1]}) if isinstance(call, ListExecutions) else page
 
     for query in ("the slack to supabase sync for Acme Corp", "the acme hubspot sync"):
-        found = await Find(query=query).run(replace(context_on(large_world, Listing({})), read=oldest_first))
+        found = await Find(query=query).run(large_world.context(oldest_first))
         assert "last_run" not in to_json(found.model_dump()["found"][0]).decode()
 
 
@@ -541,7 +526,7 @@ async def test_unreadable_kind_is_reported_and_the_rest_searched(world: World, s
 async def test_all_kinds_unreadable(world: World) -> None:
     """Ours (find): no match, and all kinds are reported as not searched."""
     answer = (
-        await Find(query="acme").run(context_on(world, Listing({}, dict.fromkeys(LISTS, Forbidden("no")))))
+        await Find(query="acme").run(world.context(Listing({}, dict.fromkeys(LISTS, Forbidden("no")))))
     ).model_dump()
     assert answer["found"] == []
     assert {f"{kind}: forbidden" for kind in LISTS if kind != "connection"} < set(answer["not_searched"])
@@ -628,13 +613,13 @@ async def test_unexpected_rows_are_tolerated(world: World) -> None:
         {"id": "t", "name": "Clock", "routes": ["w", {"routeId": {}}, {"routeId": "w"}], "endOrgId": "c"}
     ]
     listing = Listing(rows)
-    answer = (await Find(query="nameless").run(context_on(world, listing))).model_dump()
+    answer = (await Find(query="nameless").run(world.context(listing))).model_dump()
     assert (answer["found"][0]["id"], answer["found"][0]["name"]) == (None, "Nameless Id")
-    answer = (await Find(query="deep").run(context_on(world, listing))).model_dump()
+    answer = (await Find(query="deep").run(world.context(listing))).model_dump()
     assert first(answer) == ("secret", "DEEP")
     for query in ("orders of nameless id", "the workflow without id", "odd", "clock", f"{'x' * 200} workflows"):
-        assert (await Find(query=query).run(context_on(world, listing))).model_dump()["found"]
-    answer = (await Find(query="x" * 200, kind="customer").run(context_on(world, listing))).model_dump()
+        assert (await Find(query=query).run(world.context(listing))).model_dump()["found"]
+    answer = (await Find(query="x" * 200, kind="customer").run(world.context(listing))).model_dump()
     assert len(answer["found"][0]["name"]) == 101
 
 

@@ -13,13 +13,10 @@ from table_rows import rows_of
 from world import World
 
 from fastn_mcp.errors import FastnError, Forbidden, NotFound, NotSent
-from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import parse
-from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.tables import FURTHER, MAX_DETAILS, listed
-from fastn_mcp.runtime import no_progress
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.server.rendering import LARGEST_PAGE, render
@@ -250,7 +247,7 @@ async def test_runs_that_list_rows_tell_are_not_read_again(world: World) -> None
         asked.append(call)
         return call.result(cast(JsonValue, {"data": rows}))
 
-    context = ProcedureContext(send, world.system, no_progress, "test", world.ledger, Directory(world.system))
+    context = world.context(send)
     assert (await listed(ListExecutions(detail="full"), context)).items == rows
     assert len(asked) == 1
 
@@ -267,7 +264,7 @@ async def test_runs_are_read_a_few_at_once(world: World) -> None:
         now -= 1
         return found
 
-    context = ProcedureContext(send, world.system, no_progress, "test", world.ledger, Directory(world.system))
+    context = world.context(send)
     await listed(ListExecutions(limit=20, detail="full"), context)
     assert 1 < most <= 5
 
@@ -441,7 +438,7 @@ async def test_rows_found_before_an_error_are_kept(world: World) -> None:
             raise Forbidden("Fastn answered 403.")
         return await world.client.send(call)
 
-    context = ProcedureContext(send, world.system, no_progress, "test", world.ledger, Directory(world.system))
+    context = world.context(send)
     page = await listed(ListExecutions(status="failed", limit=9, fields=["id"]), context)
     assert 0 < len(page.items) < 9
     rest = await listed(ListExecutions(status="failed", limit=9, fields=["id"], cursor=page.next_cursor), context)
