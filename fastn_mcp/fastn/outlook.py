@@ -12,7 +12,7 @@ from fastn_mcp.fastn.ages import aged, dated
 from fastn_mcp.fastn.cron import next_run
 from fastn_mcp.fastn.dependents import run_in_words
 from fastn_mcp.fastn.names import name_of
-from fastn_mcp.fastn.rows import Row, as_word, inside, objects, parse_timestamp, row_of, short, text, value, word
+from fastn_mcp.fastn.rows import Row, apps_of_customers, as_word, inside, parse_timestamp, row_of, short, text, value
 from fastn_mcp.fastn.states import State, failure_reason, is_pending, run_state, workflow_state
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.redaction import quote
@@ -78,8 +78,9 @@ async def _of_run(call: RunWorkflow, workflow: Row, send: Send, now: datetime, a
     notes = [where, _STATE_OF_RUN.get(workflow_state(workflow), ""), _input(call, workflow)]
     if call.customer_id is not None:
         notes.append(await _customer(call.customer_id, send))
-    elif call.customer_ref is None and (apps := _apps_of_customers(workflow)):
-        notes.append(f"No customer is named, and it uses connections of customers: {', '.join(map(quote, apps))}.")
+    elif call.customer_ref is None and (apps := apps_of_customers(workflow)):
+        named = ", ".join(quote(text(app, "slug", "name", "id")) for app in apps)
+        notes.append(f"No customer is named, and it uses connections of customers: {named}.")
     notes.append(await _last_runs(call, send, now))
     return Outlook(defaults, tuple(filter(None, notes)))
 
@@ -98,11 +99,6 @@ def _input(call: RunWorkflow, workflow: Row) -> str:
     if missing:
         return f"Its input lacks what its schema requires: {', '.join(map(quote, missing))}."
     return "" if given else "Its input is empty."
-
-
-def _apps_of_customers(workflow: Row) -> list[str]:
-    apps = objects(workflow, "connectors")
-    return [text(app, "slug", "name", "id") for app in apps if word(app, "scope") == "multi tenant"]
 
 
 async def _customer(key: str, send: Send) -> str:

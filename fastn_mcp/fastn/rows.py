@@ -129,6 +129,11 @@ def started_workflows(trigger: Row) -> list[str]:
     return [key for key in dict.fromkeys(keys) if key]
 
 
+def apps_of_customers(workflow: Row) -> list[Row]:
+    """Return the apps of a workflow to which each customer connects an account of its own."""
+    return [app for app in objects(workflow, "connectors") if word(app, "scope") == "multi tenant"]
+
+
 def connector_keys(row: Row) -> set[str]:
     """Return the slug and id of a connection's connector, as far as the row has them."""
     fields = ("connectorId", "connectorSlug", "connector.slug", "connector.id")

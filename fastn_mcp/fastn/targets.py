@@ -276,7 +276,7 @@ async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[st
 
 def no_such(call: Call) -> tuple[str, str]:
     """Return the message and the next step for an id that does not exist."""
-    kind = type(call).route.parameters[-1].removesuffix("_id").replace("_", " ").replace("api", "API")
+    kind = kind_of(call).replace("_", " ").replace("api", "API")
     lister = f"list_{call.toolset()}"
     by_name = "" if call.toolset() == ListExecutions.toolset() else "find or "  # find knows no executions
     return f"No {kind} with this id, or this API key has no access to it.", f"Find it with {by_name}{lister}."

@@ -12,7 +12,7 @@ import anyio
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
 from fastn_mcp.fastn.names import app_of, label_of
-from fastn_mcp.fastn.rows import Row, connector_keys, objects, started_workflows, text, timestamp, word
+from fastn_mcp.fastn.rows import Row, apps_of_customers, connector_keys, started_workflows, text, timestamp
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.ranking import (
@@ -56,9 +56,6 @@ _CONNECTIONS_LEFT = "connection: name its customer and connector, or give the ki
 _CLAUSE = re.compile(r"[.?!;]\s+|,\s+(?=and\b|then\b|but\b)")
 _MAX_WORDS = 8
 """Number of words from which on a query is ranked by clauses."""
-
-_TENANT = "multi tenant"
-"""Scope of an app that each customer connects."""
 
 
 class SearchData:
@@ -236,7 +233,7 @@ class SearchData:
         own = (found.row for found in self._of("connection") if found.customer == customer)
         connected = {key for row in own for key in connector_keys(row)}
         for workflow in self._of("workflow"):
-            apps = {text(app, "slug") for app in objects(workflow.row, "connectors") if word(app, "scope") == _TENANT}
+            apps = {text(app, "slug") for app in apps_of_customers(workflow.row)}
             if apps and apps <= connected:
                 yield workflow.id
 
