@@ -291,8 +291,7 @@ async def _overwritten(call: Create[Any], send: Send) -> FastnObject | None:
         row, doubtful = await find_row(lister, call.may_overwrite, send)
         if row is None:
             return UNKNOWN if doubtful else None
-        start = f"{lister.route.path}/{{"
-        detail = next((each for path, each in _READS.items() if path.startswith(start) and path.endswith("}")), None)
+        detail = BY_NAME.get(f"get_{kind_of(call)}")
         if detail is None:
             return row
         id_ = getattr(row, "id", None)
