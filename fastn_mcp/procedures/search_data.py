@@ -203,12 +203,12 @@ class SearchData:
     async def _add_by_search(self, words: Sequence[str]) -> None:
         """Search Fastn for the first (rarest) of `words`, in the kinds too large to read whole."""
         searched = [kind for kind in self._incomplete if "search" in LISTS[kind].model_fields]
-        await self._add((kind, {"search": word}) for kind in searched for word in words[:_SEARCHES])
+        await self._add((kind, "search", word) for kind in searched for word in words[:_SEARCHES])
 
     async def _read_runs(self, customers: Sequence[Entry]) -> None:
         """Find the workflows that run for these customers."""
         named = customers[:_MAX_CUSTOMERS]
-        await self._add(("connection", {"customer_id": customer.id}) for customer in named)
+        await self._add(("connection", "customer_id", customer.id) for customer in named)
 
         async def read(customer: Entry) -> None:
             triggers = [found for found in self._of("trigger") if found.customer == customer.id]
@@ -239,21 +239,21 @@ class SearchData:
 
     async def _add_connections(self, owners: Sequence[Entry]) -> None:
         """List the connections of these customers or connectors; all of them if Fastn does not filter."""
-        filters = [("connection", {f"{owner.kind}_id": owner.id}) for owner in owners[:_OWNERS]]
+        filters = [("connection", f"{owner.kind}_id", owner.id) for owner in owners[:_OWNERS]]
         if await self._add(filters) or (not filters and self._wanted == ("connection",)):
             await self._read(("connection",))
 
-    async def _add(self, filters: Iterable[tuple[str, Mapping[str, str]]]) -> bool:
-        """Add the first rows of filtered lists. Return whether Fastn did not filter one of them."""
+    async def _add(self, filters: Iterable[tuple[str, str, str]]) -> bool:
+        """Add the first rows of lists, each filtered by one argument. Return whether Fastn did not filter one."""
         is_unfiltered = False
 
-        async def add(kind: str, by: Mapping[str, str]) -> None:
+        async def add(kind: str, argument: str, wanted: str) -> None:
             nonlocal is_unfiltered
             try:
-                call = cast(Call, LISTS[kind].model_validate({"limit": 100, **by}))
+                call = cast(Call, LISTS[kind].model_validate({"limit": 100, argument: wanted}))
                 page = cast("Listed[FastnObject]", await self._context.read(call))
             except FastnError as error:
-                self._gaps.append(f"{kind} of {' '.join(by.values())}: {error.outcome}")
+                self._gaps.append(f"{kind} of {wanted}: {error.outcome}")
                 return
             except ValueError:
                 return  # an id that cannot be sent
@@ -264,8 +264,8 @@ class SearchData:
             self._name(found)
 
         async with anyio.create_task_group() as group:
-            for kind, by in dict.fromkeys((kind, tuple(by.items())) for kind, by in filters):
-                group.start_soon(add, kind, dict(by))
+            for each in dict.fromkeys(filters):
+                group.start_soon(add, *each)
         return is_unfiltered
 
     def _extend(self, is_extended: bool) -> None:
