@@ -11,7 +11,7 @@ from typing import cast
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError, UnknownOutcome
-from fastn_mcp.fastn.rows import Row, key_of, text, timestamp, word
+from fastn_mcp.fastn.rows import Row, key_of, row_of, text, timestamp, word
 from fastn_mcp.fastn.targets import Send
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.context import Pending, ProcedureContext
@@ -169,7 +169,7 @@ async def chat(call: AiChat, context: ProcedureContext) -> Done | Pending:
     outcome = await context.change(call)
     if not isinstance(outcome, Done):
         return outcome
-    reply = _reply_of(outcome.result, call.session_id)
+    reply = normalize_reply(row_of(outcome.result), call.session_id)
     return Done(_with_next(reply, {}, next_step(reply)), outcome.change)
 
 
@@ -197,7 +197,7 @@ async def _follow(
     outcome = await context.change(call)
     if not isinstance(outcome, Done):
         return outcome
-    reply = _reply_of(outcome.result, call.session_id)
+    reply = normalize_reply(row_of(outcome.result), call.session_id)
     made: Row | None = None
     try:
         waited = await _wait(call.wait_seconds, kinds, name, reply, before, sent, context)
@@ -246,10 +246,6 @@ async def _wait(
 
 def _has_ended(reply: dict[str, JsonValue]) -> bool:
     return bool(reply.get("resourceId")) or is_over(reply)
-
-
-def _reply_of(answer: FastnObject, session: str | None) -> dict[str, JsonValue]:
-    return normalize_reply(cast("dict[str, JsonValue]", answer.model_dump(exclude_unset=True)), session)
 
 
 def _with_next(reply: dict[str, JsonValue], seen: dict[str, JsonValue], step: JsonValue) -> AiReply:
