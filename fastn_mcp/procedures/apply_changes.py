@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from fastn_mcp.errors import Stopped, UnknownOutcome, nearest
 from fastn_mcp.fastn.ages import since
+from fastn_mcp.fastn.rows import row_of, text
 from fastn_mcp.fastn.targets import Call, settling_read, suggested_read
 from fastn_mcp.guard.changes import BEGUN, MADE, PERHAPS_MADE, Batch, BatchResult, Change, Done, NotDone
 from fastn_mcp.guard.undo import receipt
@@ -97,7 +98,7 @@ class ApplyChanges(Procedure[AppliedChanges]):
         if not isinstance(outcome, BatchResult):
             return outcome
         results = outcome.results
-        rows = {number: _row_of(number, calls[number - 1], results[number], now) for number in results}
+        rows = {number: _outcome_row(number, calls[number - 1], results[number], now) for number in results}
         note = ""
         if all(isinstance(result, Change) for result in results.values()):
             note = "All of it was begun earlier, and nothing was sent now. To repeat it, give it a name in batch."
@@ -163,7 +164,7 @@ def _row(number: int, call: Call, outcome: str) -> dict[str, JsonValue]:
     return {"call": number, "tool": call.tool_name(), "target": call.target, "outcome": outcome}
 
 
-def _row_of(number: int, call: Call, outcome: Done | NotDone | Change, now: float) -> dict[str, JsonValue]:
+def _outcome_row(number: int, call: Call, outcome: Done | NotDone | Change, now: float) -> dict[str, JsonValue]:
     match outcome:
         case Done(result, change):
             return _row(number, call, "done") | _receipt(call, result, change)
@@ -184,8 +185,7 @@ def _receipt(call: Call, result: FastnObject | None, change: Change | None) -> d
     """Return the id of the created resource, if any, and the receipt, with the change_id if it can be undone."""
     row: dict[str, JsonValue] = {}
     if isinstance(call, RunWorkflow):
-        run = {} if result is None else result.model_dump()
-        row["made"] = next((str(run[name]) for name in ("executionId", "id") if name in run), None)
+        row["made"] = text(row_of(result), "executionId", "id") or None
     elif call.target is None and change is not None:
         row["made"] = change.target
     if change is not None:
