@@ -7,14 +7,14 @@ import anyio
 from pydantic import Field, JsonValue
 
 from fastn_mcp.errors import FastnError, Forbidden, Invalid, NotFound, NotSent, Refused, Timeout, Unauthorized
-from fastn_mcp.fastn.rows import row_of, text, timestamp, word
+from fastn_mcp.fastn.rows import Row, row_of, text, timestamp, word
 from fastn_mcp.fastn.states import run_state
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.tools.fields import ExecutionId
 from fastn_mcp.tools.operation import RefusedValue
-from fastn_mcp.tools.tool import Effect, FastnObject, suggested
+from fastn_mcp.tools.tool import Effect, suggested
 from fastn_mcp.tools.workflows import Execution, GetExecution, ListExecutions, Run, RunWorkflow
 
 _NAMED = ("pending", "queued", "running")
@@ -41,16 +41,16 @@ class WaitForExecution(Procedure[Execution]):
 
     async def run(self, context: ProcedureContext) -> Execution:
         waited = await wait_for(self.execution_id, self.seconds, context, (*_FINAL, NotFound))
-        if waited.run is None and waited.error is not None:
+        if not waited.run and waited.error is not None:
             raise waited.error
         return Execution.model_validate(waited.data(self.execution_id))
 
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """Result of waiting for a run: its last state that could be read, or None."""
+    """Result of waiting for a run: its last state that could be read, or nothing."""
 
-    run: FastnObject | None
+    run: dict[str, JsonValue]
     seconds: float
     failed_reads: int = 0
     error: FastnError | None = None
@@ -58,7 +58,7 @@ class Waited:
 
     def data(self, execution_id: str, answer: dict[str, JsonValue] | None = None) -> dict[str, JsonValue]:
         """Return our fields, then the state of the run. `answer` has fields known from its start."""
-        state = (answer or {}) | ({} if self.run is None else row_of(self.run))
+        state = (answer or {}) | self.run
         fields: dict[str, JsonValue] = {"waited_seconds": round(self.seconds, 1)}
         if self.failed_reads:
             fields["looks_failed"] = self.failed_reads
@@ -75,7 +75,7 @@ async def wait_for(
     call = GetExecution(execution_id=execution_id)
     _check_id(call)
     began = context.system.monotonic()
-    run: FastnObject | None = None
+    run: dict[str, JsonValue] = {}
     last_error: FastnError | None = None
     failed, pause = 0, _FIRST_PAUSE
     while True:
@@ -87,16 +87,16 @@ async def wait_for(
         except FastnError as error:
             failed, last_error = failed + 1, error
         waited = context.system.monotonic() - began
-        if waited >= seconds or (last_error is None and run is not None and run_state(row_of(run)).has_ended):
+        if waited >= seconds or (last_error is None and run_state(run).has_ended):
             return Waited(run, waited, failed, last_error)
         await context.report(_progress(run, last_error, waited, context), waited, float(seconds))
         await context.system.sleep(min(max(pause, _retry_after(last_error)), seconds - waited))
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)
 
 
-async def _read(call: GetExecution, longest: float, context: ProcedureContext) -> FastnObject:
+async def _read(call: GetExecution, longest: float, context: ProcedureContext) -> dict[str, JsonValue]:
     with anyio.move_on_after(longest):
-        return await context.read(call)
+        return row_of(await context.read(call))
     raise Timeout(f"Fastn did not answer within {longest:.0f} seconds.", "Call again.")
 
 
@@ -153,11 +153,9 @@ def _retry_after(error: FastnError | None) -> float:
     return float(seconds) if isinstance(seconds, (int, float)) else 0.0
 
 
-def _progress(run: FastnObject | None, error: FastnError | None, waited: float, context: ProcedureContext) -> str:
-    if error is not None or run is None:
+def _progress(run: Row, error: FastnError | None, waited: float, context: ProcedureContext) -> str:
+    if error is not None:
         return f"could not be looked at, {waited:.0f} s waited"
-    state = row_of(run)
-    status = word(state, "status")
-    begun = timestamp(state, "startedAt", "createdAt")
+    status, begun = word(run, "status"), timestamp(run, "startedAt", "createdAt")
     age = waited if begun is None else (context.system.now() - begun).total_seconds()
     return f"{status if status in _NAMED else 'running'} for {max(age, waited):.0f} s"
