@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.rows import connector_keys, row_of, started_workflows, text, word
+from fastn_mcp.fastn.rows import Row, connector_keys, row_of, started_workflows, text, word
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.account import ListSecrets
@@ -14,11 +14,11 @@ from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, ListWorkflows
 
-Depends = Callable[[FastnObject], bool | None]
+Depends = Callable[[Row], bool | None]
 """Whether a row depends on the resource; None if the row does not tell."""
 
 
-def every(_: FastnObject) -> bool:
+def every(_: Row) -> bool:
     """Match every row, as Fastn has filtered the list."""
     return True
 
@@ -109,8 +109,8 @@ def _of_workflows(depends: Depends) -> DependencyRule:
 def _refers(field: str, wanted: set[str], if_missing: Depends = lambda _: None) -> Depends:
     """Match rows with a wanted text in a field. `if_missing` decides for a row without that field."""
 
-    def depends(row: FastnObject) -> bool | None:
-        value = getattr(row, field, None)
+    def depends(row: Row) -> bool | None:
+        value = row.get(field)
         return if_missing(row) if value is None else not wanted.isdisjoint(texts_in(value))
 
     return depends
@@ -118,20 +118,19 @@ def _refers(field: str, wanted: set[str], if_missing: Depends = lambda _: None) 
 
 def _belongs(subject: str) -> Depends:
     """Match rows of a customer. The field is null if the row belongs to none."""
-    return _refers("endOrgId", {subject}, lambda row: False if hasattr(row, "endOrgId") else None)
+    return _refers("endOrgId", {subject}, lambda row: False if "endOrgId" in row else None)
 
 
 def _app_event(field: str, wanted: set[str]) -> Depends:
     """Match triggers by a field that only app event triggers have."""
-    return _refers(field, wanted, lambda row: None if "event" in (word(row_of(row), "type") or "event") else False)
+    return _refers(field, wanted, lambda row: None if "event" in (word(row, "type") or "event") else False)
 
 
 def _starts(workflow_id: str) -> Depends:
     """Match triggers that start a workflow; None for a trigger without readable routes."""
 
-    def depends(row: FastnObject) -> bool | None:
-        trigger = row_of(row)
-        routes, started = trigger.get("routes"), started_workflows(trigger)
+    def depends(row: Row) -> bool | None:
+        routes, started = row.get("routes"), started_workflows(row)
         return None if routes is None or (routes and not started) else workflow_id in started
 
     return depends
@@ -140,8 +139,8 @@ def _starts(workflow_id: str) -> Depends:
 def _mentions(name: str) -> Depends:
     """Match workflows whose code contains a name."""
 
-    def depends(row: FastnObject) -> bool | None:
-        code = getattr(row, "code", None)
+    def depends(row: Row) -> bool | None:
+        code = row.get("code")
         return name in code if isinstance(code, str) else None
 
     return depends

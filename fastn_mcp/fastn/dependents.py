@@ -115,7 +115,7 @@ class Dependence:
 class Uses:
     """Rows of one kind that use the resource. `count` is exact, or a lower bound if `more`."""
 
-    rows: Sequence[FastnObject]
+    rows: Sequence[Row]
     count: int
     more: bool = False
     silent: int = 0
@@ -225,7 +225,7 @@ async def _apply(
 
 async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, now: datetime | None) -> Dependents:
     """Return the dependents with the first rows. Runs are grouped by workflow."""
-    rows = [row_of(row) for row in uses.rows]
+    rows = uses.rows
     if rule.kind == "executions":
         shown = _runs_by_workflow(rows, now)
     else:
@@ -277,15 +277,15 @@ def run_in_words(run: Row, now: datetime | None) -> str:
 
 async def uses_of(rule: DependencyRule, send: Send, details: int = 0) -> Uses:
     """Read the rows that match a rule, and up to `details` undecided rows one by one. Raises a `FastnError`."""
-    rows: list[FastnObject] = []
-    silent: list[FastnObject] = []
+    rows: list[Row] = []
+    silent: list[Row] = []
     total, more = 0, False
     filtered = rule.depends is every  # presumably by Fastn; its total then counts matching rows
     pages = Pages(rule.reading, send, MAX_PAGES)
     async for page in pages:
         if page.not_checked:
             raise FastnError("The rows do not say what they belong to.")
-        for row in page.items:
+        for row in page.rows:
             answer = rule.depends(row)
             if answer is None:
                 silent.append(row)
@@ -299,7 +299,7 @@ async def uses_of(rule: DependencyRule, send: Send, details: int = 0) -> Uses:
     if (detail := rule.detail) is not None and details:
 
         async def depends(number: int) -> bool | None:
-            return rule.depends(await send(detail(str(getattr(silent[number], "id", "")))))
+            return rule.depends(row_of(await send(detail(key_of(silent[number])))))
 
         answers = await read_each(range(min(details, len(silent))), depends)
         rows += [row for number, row in enumerate(silent) if answers.get(number)]
