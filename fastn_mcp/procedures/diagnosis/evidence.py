@@ -158,23 +158,21 @@ class Evidence(RunReads):
     def _jobs(self) -> dict[str, Job]:
         """Return the reads beside those of runs."""
         subject = self.subject
-        lists: dict[str, Call] = {
+        calls: dict[str, Call] = {
             f"connections that are {status}": ListConnections(status=status, limit=100) for status in NOT_WORKING
         }
-        lists[_TRIGGERS] = ListTriggers(limit=100)
+        calls[_TRIGGERS] = ListTriggers(limit=100)
         if not subject.workflows:
-            lists[_WORKFLOWS] = ListWorkflows(limit=100)
+            calls[_WORKFLOWS] = ListWorkflows(limit=100)
         if subject.customer:
-            lists["its connections"] = ListConnections(customer_id=subject.customer, limit=100)
-        single: dict[str, Call] = {}
+            calls["its connections"] = ListConnections(customer_id=subject.customer, limit=100)
         if subject.is_any_of_customer:
-            single[_NEWEST] = ListExecutions(customer_id=subject.customer, limit=100)
+            calls[_NEWEST] = ListExecutions(customer_id=subject.customer, limit=100)
         if not subject.workflows:
-            single[_QUOTAS] = GetQuotas()
+            calls[_QUOTAS] = GetQuotas()
         for key in subject.workflows if "workflow" not in subject.given else ():
-            single[f"workflow {key}"] = GetWorkflow(workflow_id=key)
-        jobs = {name: self.reading(call, _PAGES) for name, call in lists.items()}
-        return jobs | {name: self.reading(call) for name, call in single.items()}
+            calls[f"workflow {key}"] = GetWorkflow(workflow_id=key)
+        return {name: self.reading(call, 1 if name == _NEWEST else _PAGES) for name, call in calls.items()}
 
     @property
     def quotas(self) -> Row:

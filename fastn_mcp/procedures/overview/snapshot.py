@@ -63,7 +63,7 @@ class AccountSnapshot(RunReads):
         }
 
     async def _read_problems(self, kind: str, listing: type[List[Any]], statuses: Sequence[str] = ()) -> None:
-        """Read a list; one with problematic statuses page by page of these, if it has more than one page."""
+        """Read a list. If it has more than one page, read the rows with these statuses instead, if there are any."""
         call = cast(Call, listing(limit=_PAGE))
         await self.read_one(kind, call, 1 if statuses else _PAGES)
         is_long = self.lists[kind].more
