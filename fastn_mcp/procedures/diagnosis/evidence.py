@@ -8,7 +8,7 @@ import anyio
 
 from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.names import name_of
-from fastn_mcp.fastn.rows import Row, key_of, owner_of, started_workflows, text, timestamp
+from fastn_mcp.fastn.rows import Row, connector_keys, key_of, owner_of, started_workflows, text, timestamp
 from fastn_mcp.fastn.states import NOT_WORKING, State
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.changes import MADE
@@ -17,7 +17,6 @@ from fastn_mcp.procedures.diagnosis.account_parts import (
     PartState,
     WorkflowSetup,
     connection_states,
-    connections_to,
     trigger_states,
     workflow_setup,
 )
@@ -248,11 +247,10 @@ class Evidence(RunReads):
     def _unread_customers(self) -> list[str]:
         """Return a few affected customers whose broken connections do not explain their failures."""
         found: list[str] = []
-        lists = (name for name in self.lists if name.startswith("connections that are"))
-        unusable = connection_states(self.rows(*lists), {})
+        unusable = self.rows(*(name for name in self.lists if name.startswith("connections that are")))
         for cause in self.causes[:CAUSES]:
             app = self.connector(cause.newest)
-            broken = {row.customer for row in connections_to([app] if app else (), unusable)}
+            broken = {owner_of(row) for row in unusable if app in connector_keys(row)}
             found += [key for key in cause.customers if key not in broken and key != self.subject.customer][:2]
         return list(dict.fromkeys(found))[:_CONNECTED]
 
