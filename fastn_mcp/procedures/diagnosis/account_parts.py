@@ -16,7 +16,6 @@ from fastn_mcp.fastn.states import State, connection_state, switched_off, trigge
 class WorkflowSetup:
     """Configuration of a workflow. Unknown fields are empty."""
 
-    name: str
     tier: str
     timeout_ms: float | None
     apps: tuple[str, ...]
@@ -59,7 +58,6 @@ _BLOCKED = {
 def workflow_setup(row: Row) -> WorkflowSetup:
     apps = row.get("connectors")
     return WorkflowSetup(
-        name=short(text(row, "name", "slug"), 120),
         tier=text(row, "executionTier").upper(),
         timeout_ms=number(row, "timeoutMs"),
         apps=tuple(app for entry in apps if (app := _app(entry))) if isinstance(apps, list) else (),
