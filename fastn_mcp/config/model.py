@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from fastn_mcp.config.addresses import callable_address, host_and_port, plain_address, split_address
 from fastn_mcp.errors import nearest
@@ -45,10 +45,6 @@ TOOLSETS = (
 Mode = Literal["read-only", "guarded", "manual", "unattended", "auto"]
 
 
-def _listed(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
 SHORTEST_SECRET = 32
 """Minimum length of a sealing secret, in characters."""
 
@@ -67,22 +63,6 @@ def is_token(text: str) -> bool:
 
 def _parts(secret: str) -> list[str]:
     return [part.strip() for part in secret.split(",")] if secret else []
-
-
-def _routes(value: object) -> object:
-    if not isinstance(value, dict):
-        return value
-    routes: dict[str, Route] = {}
-    for name, text in cast(dict[str, object], value).items():
-        tool = current(name)
-        if isinstance(text, Route):
-            routes[tool] = text
-            continue
-        method, _, path = str(text).partition(" ")
-        if method not in ("GET", "POST", "PUT", "PATCH", "DELETE") or not path.startswith("/"):
-            raise ValueError(f'{tool} is not "METHOD /path", as in "POST /api/v1/workflows/{{workflow_id}}/execute"')
-        routes[tool] = Route(method, path)
-    return routes
 
 
 class Trait(Enum):
@@ -105,7 +85,160 @@ def _setting(default: Any, description: str, *traits: Trait, **more: Any) -> Any
 
 
 _Traits = dict[str, list[str]]
+
+
+# --- what the values have to be ----------------------------------------------------------------------------------
+
+
+def _key(key: str) -> str:
+    if not key:
+        raise ValueError("is empty")
+    if not all("!" <= letter <= "~" for letter in key):
+        raise ValueError("holds a space, a line break or another character that no key has")
+    if key[0] in "\"'`" or key[-1] in "\"'`":
+        raise ValueError("is in quotes, which are part of the value here")
+    if any(letter in "${}<>" for letter in key) or key.endswith("..."):
+        raise ValueError("is a placeholder that was not replaced")
+    if key.startswith("FASTN_API_KEY="):
+        raise ValueError("begins with the name of its variable")
+    return key
+
+
+def _certificates(file: Path) -> Path:
+    try:
+        found = b"-----BEGIN " in file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot be read ({type(error).__name__})") from None
+    if not found:
+        raise ValueError("is not a file of certificates in PEM")
+    return file
+
+
+def _proxy(proxy: str) -> str | None:
+    if proxy == "none":
+        return None
+    parts = split_address(proxy if "://" in proxy else f"http://{proxy}")
+    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("is not http://HOST:PORT; write none to reach Fastn without one")
+    return parts.geturl().rstrip("/")
+
+
+def _header(value: str) -> str | None:
+    if not all(" " <= letter <= "~" for letter in value):
+        raise ValueError("holds a character that no header can have")
+    return value or None
+
+
+def _profile(name: str) -> str:
+    if not 0 < len(name) <= 64 or not name.isprintable():
+        raise ValueError("must be a name of at most 64 visible characters")
+    return name
+
+
+def _signing(secret: str) -> str:
+    if secret.startswith("whsec_"):
+        try:
+            base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        except ValueError:
+            raise ValueError("begins with whsec_, and what follows is not base64") from None
+    return secret
+
+
+def _listen(address: str) -> str:
+    host_and_port(address, lowest=0)
+    return address
+
+
+def _ledger(ledger: str) -> str:
+    # The URL of a server is validated when it is opened.
+    if not ledger.isprintable():
+        raise ValueError("holds a line break or another character that no file and no URL has")
+    if "://" in ledger and not is_shared(ledger):
+        raise ValueError(f"is neither a file nor the URL of a server: {', '.join(_SERVERS)}")
+    return ledger
+
+
+def _bearer(token: str) -> str:
+    if not is_token(token):
+        raise ValueError(f"must be {SHORTEST_SECRET} characters or more: letters, digits and ._~+/=-")
+    return token
+
+
+def _sealing(secret: str) -> str:
+    if any(len(part) < SHORTEST_SECRET for part in _parts(secret)):
+        raise ValueError(f"must have {SHORTEST_SECRET} characters or more; so must each, where a comma parts two")
+    if len(set(_parts(secret))) < len(_parts(secret)):
+        raise ValueError("has the same secret twice")
+    return secret
+
+
+def _listed(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _toolsets(names: list[str]) -> list[str]:
+    for name in names:
+        if name not in TOOLSETS:
+            raise ValueError(f"names an unknown toolset{nearest(name, TOOLSETS)}. Use any of {', '.join(TOOLSETS)}")
+    return names
+
+
+def _tools(patterns: list[str]) -> list[str]:
+    """Return the names of the selected tools, in catalog order."""
+    from fastn_mcp.procedures.catalog import BY_NAME as TOOLS  # a fifth of the startup time, rarely needed
+
+    found: set[str] = set()
+    for pattern in patterns:
+        names = fnmatch.filter(TOOLS, current(pattern.replace("-", "_")))
+        if not names:
+            kind = "tool that fits" if any(letter in pattern for letter in "*?[") else "tool"
+            raise ValueError(f"there is no {kind} {pattern[:64]!r}{nearest(pattern.replace('-', '_'), TOOLS)}")
+        found.update(names)
+    return [name for name in TOOLS if name in found]
+
+
+def _routes(given: dict[str, object]) -> dict[str, Route]:
+    routes = {current(name): _route(current(name), text) for name, text in given.items()}
+    if not routes:
+        return routes
+    from fastn_mcp.tools.catalog import BY_NAME  # a fifth of the startup time, only for the few with custom paths
+
+    for tool, route in routes.items():
+        operation = BY_NAME.get(tool)
+        if operation is None:
+            raise ValueError(f"there is no tool {tool!r}{nearest(tool, BY_NAME)}")
+        if sorted(route.parameters) != sorted(operation.route.parameters):
+            wanted = ", ".join(f"{{{name}}}" for name in operation.route.parameters) or "no {parameter}"
+            raise ValueError(f"the path of {tool} must hold {wanted}")
+    return routes
+
+
+def _route(tool: str, text: object) -> Route:
+    if isinstance(text, Route):
+        return text
+    method, _, path = str(text).partition(" ")
+    if method not in ("GET", "POST", "PUT", "PATCH", "DELETE") or not path.startswith("/"):
+        raise ValueError(f'{tool} is not "METHOD /path", as in "POST /api/v1/workflows/{{workflow_id}}/execute"')
+    return Route(method, path)
+
+
+def _resources(fields: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    resources = [name for name in TOOLSETS if name != "procedures"]
+    for name in fields:
+        if name not in resources:
+            raise ValueError(f"there is no resource {name!r}{nearest(name, resources)}")
+    return fields
+
+
+_Url = Annotated[str, AfterValidator(lambda url: plain_address(url).rstrip("/"))]
+# People copy /api/v1 along, although every path starts with it.
+_BaseUrl = Annotated[_Url, AfterValidator(lambda url: url.removesuffix("/api/v1"))]
+_Receiver = Annotated[str, AfterValidator(callable_address)]
+_SigningSecret = Annotated[str, Field(min_length=SHORTEST_SECRET), AfterValidator(_signing)]
+_HeaderValue = Annotated[str, AfterValidator(_header)]
 _Names = Annotated[list[str] | None, BeforeValidator(_listed)]
+_Tools = Annotated[Annotated[list[str], AfterValidator(_tools)] | None, BeforeValidator(_listed)]
+_Toolsets = Annotated[Annotated[list[str], AfterValidator(_toolsets)] | None, BeforeValidator(_listed)]
 
 
 class Settings(BaseModel):
@@ -113,9 +246,11 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
 
-    api_key: str = _setting(..., "Fastn API key (Settings, API keys). Never in the file of a project.", repr=False)
-    base_url: str = _setting(DEFAULT_BASE_URL, "Base URL of Fastn.", Trait.FLAG, Trait.ACCOUNT)
-    dashboard_url: str | None = _setting(
+    api_key: Annotated[str, AfterValidator(_key)] = _setting(
+        ..., "Fastn API key (Settings, API keys). Never in the file of a project.", repr=False
+    )
+    base_url: _BaseUrl = _setting(DEFAULT_BASE_URL, "Base URL of Fastn.", Trait.FLAG, Trait.ACCOUNT)
+    dashboard_url: _Url | None = _setting(
         None, "Where your dashboard is: answers that send a person there link its page."
     )
     auth: Literal["header", "bearer"] = _setting(
@@ -124,17 +259,17 @@ class Settings(BaseModel):
     test_mode: Literal["auto", "on", "off"] = _setting(
         "auto", "X-fastn-Test-Mode: auto sends it with keys that begin with fsk_test_."
     )
-    ca_file: Path | None = _setting(
+    ca_file: Annotated[Path, AfterValidator(_certificates)] | None = _setting(
         None, "Certificates (PEM) to trust besides the system's, as those of a company's CA.", Trait.FILE
     )
-    proxy: str | None = _setting(
+    proxy: Annotated[str, AfterValidator(_proxy)] | None = _setting(
         None, "http://HOST:PORT to go through, or none; by default HTTPS_PROXY less NO_PROXY.", repr=False
     )
-    space_id: str | None = _setting(None, "Sent as x-fastn-space-id.", Trait.ACCOUNT)
-    tenant_id: str | None = _setting(None, "Sent as x-fastn-space-tenantid.", Trait.ACCOUNT)
-    end_org_id: str | None = _setting(None, "Sent as x-end-org-id.", Trait.ACCOUNT)
-    env: str | None = _setting(None, "Fastn environment, sent as x-fastn-env.", Trait.FLAG)
-    profile: str = _setting(
+    space_id: _HeaderValue | None = _setting(None, "Sent as x-fastn-space-id.", Trait.ACCOUNT)
+    tenant_id: _HeaderValue | None = _setting(None, "Sent as x-fastn-space-tenantid.", Trait.ACCOUNT)
+    end_org_id: _HeaderValue | None = _setting(None, "Sent as x-end-org-id.", Trait.ACCOUNT)
+    env: _HeaderValue | None = _setting(None, "Fastn environment, sent as x-fastn-env.", Trait.FLAG)
+    profile: Annotated[str, AfterValidator(_profile)] = _setting(
         "default",
         "Account to use, of those in the file; its name is in every result of a change.",
         Trait.FLAG,
@@ -142,11 +277,11 @@ class Settings(BaseModel):
     )
     mode: Mode = _setting("guarded", "What needs approval before it is sent: see the table of effects.", Trait.FLAG)
     read_only: bool = _setting(False, "Only tools that read.", Trait.FLAG)
-    toolsets: _Names = _setting(None, f"Only these: {', '.join(TOOLSETS)}.", Trait.FLAG)
-    tools: _Names = _setting(
+    toolsets: _Toolsets = _setting(None, f"Only these: {', '.join(TOOLSETS)}.", Trait.FLAG)
+    tools: _Tools = _setting(
         None, "Only these, and those of toolsets: names of tools, or patterns as list_*.", Trait.FLAG
     )
-    exclude_tools: _Names = _setting(
+    exclude_tools: _Tools = _setting(
         None, "None of these, whatever else is set: names of tools, or patterns as delete_*.", Trait.FLAG
     )
     update: Literal["merge", "partial"] = _setting(
@@ -202,213 +337,49 @@ class Settings(BaseModel):
     approval_wait_seconds: int = _setting(
         45, "Seconds for which a call waits for the decision on its approval request; 0: not at all.", ge=0, le=55
     )
-    webhook_url: str | None = _setting(
+    webhook_url: _Receiver | None = _setting(
         None, "Where approval requests are posted that no form can ask: approvals.md.", repr=False
     )
-    webhook_secret: str | None = _setting(
-        None, "Signs what is posted there; 32 characters or more.", min_length=32, repr=False
+    webhook_secret: _SigningSecret | None = _setting(
+        None, "Signs what is posted there; 32 characters or more.", repr=False
     )
     webhook_style: Literal["generic", "slack"] = _setting(
         "generic", "generic posts all that is known, slack a message with buttons."
     )
-    notify_url: str | None = _setting(
+    notify_url: _Receiver | None = _setting(
         None, "Where a message without any power is posted when a call waits: approvals.md.", repr=False
     )
-    notify_secret: str | None = _setting(
-        None, "Signs what is posted there; 32 characters or more.", min_length=32, repr=False
+    notify_secret: _SigningSecret | None = _setting(
+        None, "Signs what is posted there; 32 characters or more.", repr=False
     )
     notify_style: Literal["generic", "slack", "teams"] = _setting(
         "generic", "The message as plain JSON, for Slack or for Teams."
     )
     approvers: Path | None = _setting(None, "File of those who may answer, each with a public key.", Trait.FILE)
-    approval_listen: str | None = _setting(
+    approval_listen: Annotated[str, AfterValidator(_listen)] | None = _setting(
         None, "HOST:PORT for answers, by default any port of 127.0.0.1; over HTTP they come to --http.", Trait.PROCESS
     )
-    approval_url: str | None = _setting(None, "Where approvers reach that, if it is behind a proxy.", Trait.PROCESS)
-    ledger: str | None = _setting(
+    approval_url: _Url | None = _setting(None, "Where approvers reach that, if it is behind a proxy.", Trait.PROCESS)
+    ledger: Annotated[str, AfterValidator(_ledger)] | None = _setting(
         None,
         "Where approvals, budgets and the journal are kept: a file, or valkeys://HOST for replicas (hosting.md).",
         Trait.PROCESS,
         repr=False,
     )
-    http_token: str | None = _setting(
+    http_token: Annotated[str, AfterValidator(_bearer)] | None = _setting(
         None,
         "Bearer token for --http on this machine, 32 characters or more; by default in a file of your state folder.",
         repr=False,
     )
-    state_secret: str | None = _setting(
+    state_secret: Annotated[str, AfterValidator(_sealing)] | None = _setting(
         None, "Seals open questions, so that any replica can go on with them; 32 characters.", Trait.PROCESS, repr=False
     )
-    routes: Annotated[dict[str, Any], BeforeValidator(_routes)] = _setting(
+    routes: Annotated[dict[str, Any], AfterValidator(_routes)] = _setting(
         {}, 'Other paths: run_workflow = "POST /api/v1/workflows/{workflow_id}/execute".'
     )
-    fields: dict[str, dict[str, Annotated[str, Field(min_length=1)]]] = _setting(
+    fields: Annotated[dict[str, dict[str, Annotated[str, Field(min_length=1)]]], AfterValidator(_resources)] = _setting(
         {}, 'Other names of fields, by resource: customers = { id = "orgId" }.'
     )
-
-    @field_validator("api_key")
-    @classmethod
-    def _sendable(cls, key: str) -> str:
-        if not key:
-            raise ValueError("is empty")
-        if not all("!" <= letter <= "~" for letter in key):
-            raise ValueError("holds a space, a line break or another character that no key has")
-        if key[0] in "\"'`" or key[-1] in "\"'`":
-            raise ValueError("is in quotes, which are part of the value here")
-        if any(letter in "${}<>" for letter in key) or key.endswith("..."):
-            raise ValueError("is a placeholder that was not replaced")
-        if key.startswith("FASTN_API_KEY="):
-            raise ValueError("begins with the name of its variable")
-        return key
-
-    @field_validator("base_url", "dashboard_url", "approval_url")
-    @classmethod
-    def _safe(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        return plain_address(url).rstrip("/")
-
-    @field_validator("base_url")
-    @classmethod
-    def _without_api(cls, url: str) -> str:
-        """Remove a trailing /api/v1, which people copy along although every path starts with it."""
-        return url.removesuffix("/api/v1")
-
-    @field_validator("ca_file")
-    @classmethod
-    def _certificates(cls, file: Path | None) -> Path | None:
-        if file is not None:
-            try:
-                found = b"-----BEGIN " in file.read_bytes()
-            except OSError as error:
-                raise ValueError(f"cannot be read ({type(error).__name__})") from None
-            if not found:
-                raise ValueError("is not a file of certificates in PEM")
-        return file
-
-    @field_validator("proxy")
-    @classmethod
-    def _passable(cls, proxy: str | None) -> str | None:
-        if proxy is None or proxy == "none":
-            return None
-        parts = split_address(proxy if "://" in proxy else f"http://{proxy}")
-        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
-            raise ValueError("is not http://HOST:PORT; write none to reach Fastn without one")
-        return parts.geturl().rstrip("/")
-
-    @field_validator("fields")
-    @classmethod
-    def _of_resources(cls, fields: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-        resources = [name for name in TOOLSETS if name != "procedures"]
-        for name in fields:
-            if name not in resources:
-                raise ValueError(f"there is no resource {name!r}{nearest(name, resources)}")
-        return fields
-
-    @field_validator("webhook_url", "notify_url")
-    @classmethod
-    def _postable(cls, url: str | None) -> str | None:
-        return None if url is None else callable_address(url)
-
-    @field_validator("webhook_secret", "notify_secret")
-    @classmethod
-    def _signing(cls, secret: str | None) -> str | None:
-        if secret is not None and secret.startswith("whsec_"):
-            try:
-                base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-            except ValueError:
-                raise ValueError("begins with whsec_, and what follows is not base64") from None
-        return secret
-
-    @field_validator("ledger")
-    @classmethod
-    def _kept(cls, ledger: str | None) -> str | None:
-        # The URL of a server is validated when it is opened.
-        if ledger is not None and not ledger.isprintable():
-            raise ValueError("holds a line break or another character that no file and no URL has")
-        if ledger is not None and "://" in ledger and not is_shared(ledger):
-            raise ValueError(f"is neither a file nor the URL of a server: {', '.join(_SERVERS)}")
-        return ledger
-
-    @field_validator("state_secret")
-    @classmethod
-    def _long(cls, secret: str | None) -> str | None:
-        if secret is not None and any(len(part) < SHORTEST_SECRET for part in _parts(secret)):
-            raise ValueError(f"must have {SHORTEST_SECRET} characters or more; so must each, where a comma parts two")
-        if secret is not None and len(set(_parts(secret))) < len(_parts(secret)):
-            raise ValueError("has the same secret twice")
-        return secret
-
-    @field_validator("http_token")
-    @classmethod
-    def _bearer(cls, token: str | None) -> str | None:
-        if token is not None and not is_token(token):
-            raise ValueError(f"must be {SHORTEST_SECRET} characters or more: letters, digits and ._~+/=-")
-        return token
-
-    @field_validator("approval_listen")
-    @classmethod
-    def _listenable(cls, address: str | None) -> str | None:
-        if address is not None:
-            host_and_port(address, lowest=0)
-        return address
-
-    @field_validator("space_id", "tenant_id", "end_org_id", "env")
-    @classmethod
-    def _header(cls, value: str | None) -> str | None:
-        if value is not None and not all(" " <= letter <= "~" for letter in value):
-            raise ValueError("holds a character that no header can have")
-        return value or None
-
-    @field_validator("profile")
-    @classmethod
-    def _shown(cls, name: str) -> str:
-        if not 0 < len(name) <= 64 or not name.isprintable():
-            raise ValueError("must be a name of at most 64 visible characters")
-        return name
-
-    @field_validator("routes")
-    @classmethod
-    def _fitting(cls, routes: dict[str, Route]) -> dict[str, Route]:
-        if not routes:
-            return routes
-        from fastn_mcp.tools.catalog import (
-            BY_NAME,  # all operations: a fifth of the startup time, only for the few with custom paths
-        )
-
-        for tool, route in routes.items():
-            operation = BY_NAME.get(tool)
-            if operation is None:
-                raise ValueError(f"there is no tool {tool!r}{nearest(tool, BY_NAME)}")
-            if sorted(route.parameters) != sorted(operation.route.parameters):
-                wanted = ", ".join(f"{{{name}}}" for name in operation.route.parameters) or "no {parameter}"
-                raise ValueError(f"the path of {tool} must hold {wanted}")
-        return routes
-
-    @field_validator("toolsets")
-    @classmethod
-    def _known(cls, names: list[str] | None) -> list[str] | None:
-        for name in names or []:
-            if name not in TOOLSETS:
-                raise ValueError(f"names an unknown toolset{nearest(name, TOOLSETS)}. Use any of {', '.join(TOOLSETS)}")
-        return names
-
-    @field_validator("tools", "exclude_tools")
-    @classmethod
-    def _named(cls, patterns: list[str] | None) -> list[str] | None:
-        """Return the names of the selected tools, in catalog order."""
-        if patterns is None:
-            return None
-        from fastn_mcp.procedures.catalog import BY_NAME as TOOLS  # a fifth of the startup time, rarely needed
-
-        found: set[str] = set()
-        for pattern in patterns:
-            names = fnmatch.filter(TOOLS, current(pattern.replace("-", "_")))
-            if not names:
-                kind = "tool that fits" if any(letter in pattern for letter in "*?[") else "tool"
-                raise ValueError(f"there is no {kind} {pattern[:64]!r}{nearest(pattern.replace('-', '_'), TOOLS)}")
-            found.update(names)
-        return [name for name in TOOLS if name in found]
 
     @property
     def reads_only(self) -> bool:
