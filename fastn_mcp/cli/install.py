@@ -41,7 +41,7 @@ from fastn_mcp.redaction import sanitize
 
 @dataclass(frozen=True, slots=True)
 class InstallOptions:
-    """Options of both commands: client, entry, file, and whether to ask."""
+    """Options of both commands: client, entry, file, and whether to ask. The last four are of `install` alone."""
 
     client: str
     name: str
@@ -49,6 +49,10 @@ class InstallOptions:
     file: Path | None
     yes: bool
     dry_run: bool
+    key: entry.Key = "profile"
+    uvx: bool = False
+    replace: bool = False
+    anyway: bool = False
 
     def __post_init__(self) -> None:
         if self.project and self.file is not None:
@@ -126,19 +130,15 @@ def install(
     ctx: click.Context,
     sandbox: bool,
     profile: str | None,
-    key: entry.Key,
     url: str | None,
-    uvx: bool,
-    replace: bool,
-    anyway: bool,
     link: bool,
-    **common: Any,
+    **options: Any,
 ) -> None:
     """Add the server to CLIENT's configuration. What changes is shown first, and never holds a key or a token.
 
     Options that stand before install are those that the server is started with.
     """
-    wanted = InstallOptions(**common)
+    wanted = InstallOptions(**options)
     if link and url is not None:
         raise click.UsageError("--link is for web pages, and --url for this machine alone. Give one.", ctx)
     if profile is not None and (sandbox or ctx.obj.sandboxed):
@@ -147,43 +147,32 @@ def install(
     arguments += ["--sandbox"] if sandbox and "--sandbox" not in arguments else []
     arguments += ["--profile", profile] if profile is not None else []
     if link:
-        for label, address in links(_client(wanted.client), wanted.name, tuple(arguments), key).items():
+        for label, address in links(_client(wanted.client), wanted.name, tuple(arguments), wanted.key).items():
             click.echo(f"{label}: {address}")
     elif url is None:
-        _install_stdio(wanted, arguments, key=key, uvx=uvx, replace=replace, anyway=anyway)
+        _install_stdio(wanted, arguments)
     else:
-        _install_http(wanted, arguments, url, key=key, uvx=uvx, replace=replace, anyway=anyway)
-    if (link or uvx) and not IS_PUBLISHED:
+        _install_http(wanted, arguments, url)
+    if (link or wanted.uvx) and not IS_PUBLISHED:
         click.echo(f"fastn-mcp: {_UNPUBLISHED}", err=True)
 
 
-def _install_stdio(
-    wanted: InstallOptions, arguments: Sequence[str], *, key: entry.Key, uvx: bool, replace: bool, anyway: bool
-) -> None:
+def _install_stdio(wanted: InstallOptions, arguments: Sequence[str]) -> None:
     """Install an entry with which the client starts the server."""
-    start = _program(wanted, uvx=uvx).with_(arguments)
+    start = _program(wanted).with_(arguments)
     if wanted.client == "json":
         click.echo(json.dumps(entry.printed(wanted.name, start), indent=2))
         return
-    client = _present_client(wanted, anyway=anyway)
+    client = _present_client(wanted)
     is_sandbox = any(argument.startswith("--sandbox") for argument in arguments)
-    additions = entry.additions(client, wanted.name, start, key)
-    _apply(client, wanted, additions, "" if is_sandbox else _about_key(client, arguments, key), replace=replace)
+    additions = entry.additions(client, wanted.name, start, wanted.key)
+    _apply(client, wanted, additions, "" if is_sandbox else _about_key(client, arguments, wanted.key))
 
 
-def _install_http(
-    wanted: InstallOptions,
-    arguments: Sequence[str],
-    url: str,
-    *,
-    key: entry.Key,
-    uvx: bool,
-    replace: bool,
-    anyway: bool,
-) -> None:
+def _install_http(wanted: InstallOptions, arguments: Sequence[str], url: str) -> None:
     """Install an entry for the server that runs at `url`."""
     entry.check_url(url)
-    if key != "profile" or not set(arguments) <= {"--sandbox"}:
+    if wanted.key != "profile" or not set(arguments) <= {"--sandbox"}:
         raise NotInstalled(
             "With --url the server runs already, and keeps the account and the options that it was started with.",
             "Leave out --key, --profile and the options before install. --sandbox says whose token is used.",
@@ -191,19 +180,15 @@ def _install_http(
     if wanted.client == "json":
         click.echo(json.dumps(entry.printed_http(wanted.name, url), indent=2))
         return
-    client = _present_client(wanted, anyway=anyway)
+    client = _present_client(wanted)
     token = [*arguments, "http-token"]
-    additions = entry.http_additions(
-        client, wanted.name, url, _program(wanted, uvx=uvx).with_([*token, "--header"]).line()
-    )
-    _apply(client, wanted, additions, _about_token(client, PROGRAM.with_(token).line()), replace=replace)
+    additions = entry.http_additions(client, wanted.name, url, _program(wanted).with_([*token, "--header"]).line())
+    _apply(client, wanted, additions, _about_token(client, PROGRAM.with_(token).line()))
 
 
-def _apply(
-    client: McpClient, wanted: InstallOptions, additions: Sequence[Addition], note: str, *, replace: bool
-) -> None:
+def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Addition], note: str) -> None:
     target, backups = _target(client, wanted), _backups()
-    compute = partial(apply.plan_install, target, additions, backups, overwrite=replace)
+    compute = partial(apply.plan_install, target, additions, backups, overwrite=wanted.replace)
     change = compute()
     if change is None:
         say(f"{client.title} has this entry already, in {target.path}.")
@@ -221,12 +206,12 @@ def _apply(
 
 @click.command(name="uninstall")
 @_options
-def uninstall(**common: Any) -> None:
+def uninstall(**options: Any) -> None:
     """Remove the server from CLIENT's configuration.
 
     If nobody has changed the file since, it is byte for byte what it was; otherwise only our entry goes.
     """
-    wanted = InstallOptions(**common)
+    wanted = InstallOptions(**options)
     target, backups = _target(_client(wanted.client), wanted), _backups()
     compute = partial(apply.plan_uninstall, target, backups)
     change = compute()
@@ -242,9 +227,9 @@ def uninstall(**common: Any) -> None:
         say(f"The entry that ours replaced is in {backups.copy(target.path, target.name)}")
 
 
-def _program(wanted: InstallOptions, *, uvx: bool) -> CommandLine:
+def _program(wanted: InstallOptions) -> CommandLine:
     """Return the command of the entry. A project's file is read on other machines too, so it gets no path."""
-    if uvx:
+    if wanted.uvx:
         return by_uvx()
     return PROGRAM if wanted.project else running(sys.executable, sys.prefix, os.path.exists)
 
@@ -256,10 +241,10 @@ def _client(name: str) -> McpClient:
     return client
 
 
-def _present_client(wanted: InstallOptions, *, anyway: bool) -> McpClient:
-    """Return the client. Raises `NotInstalled` if this machine does not have it, unless `anyway`."""
+def _present_client(wanted: InstallOptions) -> McpClient:
+    """Return the client. Raises `NotInstalled` if this machine does not have it, unless `wanted.anyway`."""
     client, machine = _client(wanted.client), _machine()
-    if not anyway and wanted.file is None and not wanted.project and not is_present(client, machine):
+    if not wanted.anyway and wanted.file is None and not wanted.project and not is_present(client, machine):
         others = ", ".join(name for name in BY_NAME if name != client.name)
         raise NotInstalled(
             f"There is no {client.title} here: neither {sign(client, machine)} nor a program.",
