@@ -10,7 +10,6 @@ from typing import Any
 
 from faulty_sandbox import FaultySandbox, HeardRequest
 
-from fastn_mcp.build.account import Instrumentation
 from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Exchange
@@ -130,15 +129,14 @@ class World:
         watch: Watch | None = None,
         ledger: Ledger | None = None,
         begin: Dataset = dataset,
-        instrumentation: Instrumentation | None = None,
+        watching: Callable[[System], System] = lambda system: system,
         bound: str = "",
         dashboard_url: str | None = None,
         exchange: Callable[[InProcess], Exchange] = lambda inner: inner,
     ) -> None:
-        """`bound` stands for the key, and for where it is sent; `exchange` wraps what sends requests."""
-        instrumentation = instrumentation or Instrumentation()
+        """`watching` adds spans; `bound` stands for the key, and where it is sent; `exchange` wraps what sends."""
         self.clock = clock or Clock()
-        self.system = instrumentation.system(self.clock.system(tokens))
+        self.system = watching(self.clock.system(tokens))
         self.sandbox = FaultySandbox(self.clock.now, begin=begin)
         account = Account("http://localhost", KEY, dashboard_url=dashboard_url)
         self.client = FastnClient(account, exchange(InProcess(self.sandbox, headers(account))), self.system)

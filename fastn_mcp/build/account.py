@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
 from fastn_mcp.build.ledger import audit_at, ledger_at
 from fastn_mcp.build.startup import policy_file, typed_seal
+from fastn_mcp.build.telemetry import with_spans
 from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage
 from fastn_mcp.channels.terminal import TerminalChannel
 from fastn_mcp.client.account import Account, TransportOptions, headers
@@ -47,31 +48,9 @@ from fastn_mcp.server import log
 from fastn_mcp.tools.tool import AnyTool, Effect, FastnObject
 
 if TYPE_CHECKING:
-    from mcp.server import Server
-
     from fastn_mcp.channels.notification import NotifyingChannel
     from fastn_mcp.channels.webhook.webhook import Webhook
-
-
-def _not_observed(_: "Server[Any]") -> None:
-    pass
-
-
-def _unobserved_system(system: System) -> System:
-    return system
-
-
-@dataclass(frozen=True, slots=True)
-class Instrumentation:
-    """Hooks that add telemetry to the system of an account and to the MCP server. The defaults add none."""
-
-    system: Callable[[System], System] = _unobserved_system
-    observe: "Callable[[Server[Any]], None]" = _not_observed
-
-
-def not_instrumented(_: str) -> Instrumentation:
-    """Return an instrumentation without telemetry, whatever the profile."""
-    return Instrumentation()
+    from fastn_mcp.telemetry.instruments import Instruments
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +91,8 @@ class AccountParts:
     """Collector of the calls of this process, if they are reported."""
     system: System
     audit: AuditFile
-    observe: "Callable[[Server[Any]], None]"
-    """Adds telemetry to the requests of a server, if there is a collector."""
+    instruments: "Instruments | None"
+    """Spans and metrics, if there is a collector."""
     program: CommandLine
     """Command line by which a person reaches the same account and folders."""
 
@@ -196,7 +175,7 @@ def assemble(
     browser: bool,
     tally: Tally | None,
     tenant: TenantContext | None = None,
-    instrumentation: Instrumentation | None = None,
+    instruments: "Instruments | None" = None,
     no_key: NoKey | None = None,
     program: CommandLine = PROGRAM,
     outbox_of: Callable[[Path], Outbox] | None = None,
@@ -205,11 +184,13 @@ def assemble(
 
     Approval requests that no elicitation form can show go to the webhook if one is configured, else to the approval
     page with `browser`, else to `fastn-mcp approvals`; a `tenant` may have a channel of its own. `tally` collects
-    calls for a report. With `no_key`, every call fails with that error. `program` is the command line by which a
-    person reaches the same account and folders. `outbox_of` returns the outbox of an audit log, if it is exported.
+    calls for a report, `instruments` spans and metrics. With `no_key`, every call fails with that error. `program` is
+    the command line by which a person reaches the same account and folders. `outbox_of` returns the outbox of an audit
+    log, if it is exported.
     """
-    instrumentation = instrumentation or Instrumentation()
-    system = instrumentation.system(tenant.system if tenant else System())
+    system = tenant.system if tenant else System()
+    if instruments is not None:
+        system = with_spans(system, instruments, tenant.name if tenant else settings.profile)
     account = client_account(settings, no_key)
     exchange = exchange_of(settings, sandbox, system, environment)(headers(account))
     name, bound_name = account_of(settings), bound_account_of(settings)
@@ -270,7 +251,7 @@ def assemble(
         tally=tally,
         system=system,
         audit=audit,
-        observe=instrumentation.observe,
+        instruments=instruments,
         program=program,
     )
 

@@ -17,18 +17,16 @@ from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.build.account import (
-    Instrumentation,
     Sandboxed,
     TenantContext,
     account_of,
     assemble,
     bound_account_of,
-    not_instrumented,
     policy_of,
 )
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.build.startup import SANDBOX_KEY, http_address, must_be_free, seal_keys
-from fastn_mcp.build.telemetry import audit_outboxes, instrumentation_of
+from fastn_mcp.build.telemetry import audit_outboxes, instruments_of, observe_requests
 from fastn_mcp.config.command_line import kept_in, this_program
 from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings, is_shared
@@ -54,6 +52,7 @@ from fastn_mcp.server.handlers import build_for
 
 if TYPE_CHECKING:
     from fastn_mcp.channels.webhook.webhook import Webhook
+    from fastn_mcp.telemetry.instruments import Instruments
 
 log = logging.getLogger(__name__)
 
@@ -64,15 +63,15 @@ class TenantBuilder:
     def __init__(
         self, team: Team, process: Settings, environment: Mapping[str, str], config: Path | None, state: Path,
         log: logs.JsonLines, system: System, *, sandboxed: bool,
-        instrumentation: Callable[[str], Instrumentation] = not_instrumented,
+        instruments: "Instruments | None" = None,
         outbox_of: Callable[[Path], Outbox] | None = None,
     ) -> None:  # fmt: skip
         """`process` holds the settings that all tenants share: the ledger setting and the state secret.
 
-        `instrumentation` returns the instrumentation of a tenant by its name, `outbox_of` the outbox of an audit log.
+        `instruments` are those of the export, `outbox_of` returns the outbox of an audit log; None: there is no export.
         """
         self._outbox_of = outbox_of
-        self.instrumentation = instrumentation
+        self.instruments = instruments
         self._shared_settings = {"ledger": process.ledger, "state_secret": process.state_secret}
         self.state_secrets = seal_keys(process)
         self._team = team
@@ -104,7 +103,7 @@ class TenantBuilder:
             browser=False,
             tally=None,
             tenant=TenantContext(tenant.name, self._run, self._team.issuer, self._inbox(tenant), self._system),
-            instrumentation=self.instrumentation(tenant.name),
+            instruments=self.instruments,
             program=kept_in(program, folder),
             outbox_of=self._outbox_of,
         )
@@ -219,7 +218,6 @@ def serve(
     process = process_settings(flags, os.environ)
     lines = logs.begin(process.log_level, process.log_file, process.secrets)
     with ExitStack() as closing:
-        instrumentation = instrumentation_of(os.environ, lines, closing.callback)
         builder = TenantBuilder(
             team,
             process,
@@ -229,7 +227,7 @@ def serve(
             lines,
             system,
             sandboxed=sandboxed,
-            instrumentation=instrumentation,
+            instruments=instruments_of(os.environ, lines, closing.callback),
             outbox_of=audit_outboxes(process, state, os.environ, closing.callback),
         )
         builder.check()
@@ -251,7 +249,7 @@ def application(team: Team, builder: TenantBuilder, keys: IssuerKeys, health: He
     if (page := builder.page(tenants, keys)) is not None:
         routes.append(page)
     server = build_for(_resolve, builder.approval_lifetime(), builder.state_secrets)
-    builder.instrumentation("").observe(server)
+    observe_requests(server, builder.instruments)
     app = team_application(server, team, tenants, keys, health, system, routes)
     add_lifespan(app, partial(_closing, builder.ledger))
     return app

@@ -9,17 +9,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastn_mcp import install_extra
-from fastn_mcp.build.account import Instrumentation, not_instrumented
 from fastn_mcp.build.ledger import audit_logs, replica_log_name
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.audit.outbox import Outbox
+from fastn_mcp.runtime import System
 from fastn_mcp.server.log import JsonLines
 
 if TYPE_CHECKING:
+    from mcp.server import Server
+
     from fastn_mcp.telemetry.exporter import Export
     from fastn_mcp.telemetry.instruments import Instruments
 
@@ -80,26 +82,30 @@ def start_export(environment: Mapping[str, str], lines: JsonLines) -> "Export | 
     return export
 
 
-def observed(instruments: "Instruments", profile: str) -> Instrumentation:
-    """Return the instrumentation of the account of a profile."""
-    from fastn_mcp.telemetry.instruments import AccountSpans, current_trace
-    from fastn_mcp.telemetry.request_spans import observe
-
-    spans = AccountSpans(instruments, profile)
-    return Instrumentation(
-        lambda system: replace(system, trace=current_trace, span=spans), partial(observe, instruments=instruments)
-    )
-
-
-def instrumentation_of(
+def instruments_of(
     environment: Mapping[str, str], lines: JsonLines, at_the_end: Callable[[Callable[[], None]], object]
-) -> Callable[[str], Instrumentation]:
-    """Return a factory of instrumentations by profile. `at_the_end` registers the export's shutdown."""
+) -> "Instruments | None":
+    """Start sending telemetry, and return its instruments. `at_the_end` registers the export's shutdown."""
     export = start_export(environment, lines)
     if export is None:
-        return not_instrumented
+        return None
     at_the_end(export.end)
-    return partial(observed, export.signals)
+    return export.signals
+
+
+def with_spans(system: System, instruments: "Instruments", profile: str) -> System:
+    """Add spans and metrics to the system of an account."""
+    from fastn_mcp.telemetry.instruments import AccountSpans, current_trace
+
+    return replace(system, trace=current_trace, span=AccountSpans(instruments, profile))
+
+
+def observe_requests(server: "Server[Any]", instruments: "Instruments | None") -> None:
+    """Add spans and metrics to the requests of a server, if there is a collector."""
+    if instruments is not None:
+        from fastn_mcp.telemetry.request_spans import observe
+
+        observe(server, instruments)
 
 
 def audit_outboxes(

@@ -194,7 +194,7 @@ class StartOptions:
     ) -> "AccountParts":
         """Assemble the parts of an account from `settings`, by default those of the selected account."""
         from fastn_mcp.build.account import Sandboxed, assemble, begin_log, policy_of
-        from fastn_mcp.build.telemetry import audit_outboxes, instrumentation_of
+        from fastn_mcp.build.telemetry import audit_outboxes, instruments_of
 
         settings = settings or self.resolved().settings
         if browser and settings.report is not None:
@@ -203,7 +203,7 @@ class StartOptions:
             tally = Tally()
         lines, program = begin_log(settings), self.command_line()
         policy = policy_of(settings, os.environ, program)
-        instrumentation = instrumentation_of(os.environ, lines, self.context.call_on_close)(settings.profile)
+        instruments = instruments_of(os.environ, lines, self.context.call_on_close)
         outbox_of = audit_outboxes(settings, self.state(), os.environ, self.context.call_on_close)
         if no_key is not None:
             logging.getLogger("fastn_mcp").error("Every call will be answered with: %s", no_key)
@@ -215,7 +215,7 @@ class StartOptions:
             os.environ,
             browser=browser,
             tally=tally,
-            instrumentation=instrumentation,
+            instruments=instruments,
             no_key=no_key,
             program=program,
             outbox_of=outbox_of,

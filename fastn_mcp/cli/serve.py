@@ -31,7 +31,9 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
         async with AsyncExitStack() as parting:
 
             def begin(is_leaving: Callable[[], bool]) -> "Server[Any]":
-                from fastn_mcp.server.handlers import build  # imports the SDK, which the introduction does not need
+                # These import the SDK, which the introduction does not need.
+                from fastn_mcp.build.telemetry import observe_requests
+                from fastn_mcp.server.handlers import build
 
                 account = parts()
                 parting.push_async_callback(_closed, account)
@@ -40,7 +42,7 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
                 if account.webhook is not None:
                     account.webhook.begin()
                 server = build(account.dispatch, account.tools, account.label, account.settings.state_secrets)
-                account.observe(server)
+                observe_requests(server, account.instruments)
                 return server
 
             await stdio.serve(begin, introduction)
@@ -61,6 +63,7 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     """
     # Imported here because stdio does not need the HTTP server.
     from fastn_mcp.build.startup import http_address, must_be_free, seal_keys
+    from fastn_mcp.build.telemetry import observe_requests
     from fastn_mcp.config import keys
     from fastn_mcp.hosted.app import Health, ShutdownConfig, application, run
     from fastn_mcp.server.handlers import build
@@ -75,7 +78,7 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     token = keys.http_token(parts.settings, state, parts.system.token)
     hosts = sorted(served_hosts(host, port))
     server = build(parts.dispatch, parts.tools, parts.label, seal_keys(parts.settings))
-    parts.observe(server)
+    observe_requests(server, parts.instruments)
     health, ending = Health(), ShutdownConfig()
     parts.guard.decisions.is_leaving = lambda: health.is_leaving
     webhook_routes = [] if parts.webhook is None else parts.webhook.mounted(f"http://{address}")

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from world import Clock, FormLater, FormNow, World, yes
 
-from fastn_mcp.build.account import Instrumentation
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval.request import Decline, PendingForm
 from fastn_mcp.guard.changes import Done
@@ -46,7 +45,7 @@ def spans() -> Spans:
 
 
 def seen(spans: Spans, folder: Path, mode: Any = "guarded") -> World:
-    return World(folder, Policy(mode), Clock(), instrumentation=Instrumentation(spans.watching))
+    return World(folder, Policy(mode), Clock(), watching=spans.watching)
 
 
 async def globex(world: World) -> DeleteCustomer:

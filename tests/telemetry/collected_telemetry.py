@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from world import World
 
-from fastn_mcp.build.telemetry import observed
+from fastn_mcp.build.telemetry import with_spans
 from fastn_mcp.telemetry.instruments import Instruments
 
 Point = dict[str, Any]
@@ -27,10 +27,9 @@ class Collected:
         tracers.add_span_processor(SimpleSpanProcessor(self._spans))
         self._meters = MeterProvider([self._metrics], shutdown_on_exit=False)
         self.signals = Instruments(tracers, self._meters)
-        self.instrumentation = observed(self.signals, "acme-profile")
 
     def world(self, folder: Path, **more: Any) -> World:
-        return World(folder, instrumentation=self.instrumentation, **more)
+        return World(folder, watching=lambda system: with_spans(system, self.signals, "acme-profile"), **more)
 
     @property
     def spans(self) -> list[ReadableSpan]:

@@ -15,6 +15,7 @@ from mcp.types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 from opentelemetry.trace import SpanKind, StatusCode
 from world import FormLater, FormNow, World, yes
 
+from fastn_mcp.build.telemetry import observe_requests
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, PendingForm
 from fastn_mcp.guard.changes import Done
@@ -54,7 +55,7 @@ def client(otel: Collected, world: World, mode: str = "legacy") -> Client:
         return await approving(context, params)
 
     server = build(world.dispatch, ALL_TOOLS, {})
-    otel.instrumentation.observe(server)
+    observe_requests(server, otel.signals)
     return Client(server, mode=mode, elicitation_callback=reading)
 
 
