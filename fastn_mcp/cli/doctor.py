@@ -127,7 +127,7 @@ def _examine(start: StartOptions) -> DoctorReport:
         client_account(settings),
         origins,
         os.environ,
-        frozenset(tool.tool_name() for tool in enabled_tools(settings)),
+        enabled_tools(settings),
         None if sandbox is None else exchange_of(settings, sandbox, system, os.environ),
         system,
         settings.profile if settings.profile in config.profiles and sandbox is None else None,
@@ -141,12 +141,10 @@ def _examine(start: StartOptions) -> DoctorReport:
 
             listener.set(show_wait)
             status.update("Checking the ledger ...")
-            state = [machine.check_folder(folder), await _check_ledger(settings.ledger, folder, system)]
-            state += machine.check_export(settings, audit_logs(folder), system.now())
-            first = machine.check_settings(settings, origins, file)
-            found = await examine(target, first, lambda at: status.update(f"Looking at {at} ..."))
-            found.checks[1:1] = state
-            return found
+            first = [machine.check_settings(settings, origins, file), machine.check_folder(folder)]
+            first.append(await _check_ledger(settings.ledger, folder, system))
+            first += machine.check_export(settings, audit_logs(folder), system.now())
+            return await examine(target, first, lambda at: status.update(f"Looking at {at} ..."))
 
     return anyio.run(examine_all)
 

@@ -10,14 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from fastn_mcp.client.account import TransportOptions, tls_context
-from fastn_mcp.config.addresses import address_of, named_by
+from fastn_mcp.client.account import TransportOptions, proxy_of, tls_context
+from fastn_mcp.config.addresses import address_of, named_by, url_host
 from fastn_mcp.config.load import Resolved
 from fastn_mcp.config.model import KEY_SETTINGS, SOURCES, ConfigFile, Settings
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
@@ -253,18 +253,17 @@ async def _connect(base_url: str, options: TransportOptions) -> tuple[str, str |
     """Connect. Return how the name was resolved, and the TLS version. Raises `NetworkFailure`."""
     parts = urlsplit(base_url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    proxy = urlsplit(options.proxy) if options.proxy is not None and parts.scheme == "https" else None
+    proxy = proxy_of(options.proxy) if options.proxy is not None and parts.scheme == "https" else None
     if proxy is None:
         looked_up = await _resolve(host, port, "DNS", "Check the host in FASTN_BASE_URL, and the network.")
         stream: ByteStream = await _open(host, port, "reach", "Check the network, a firewall, and FASTN_BASE_URL.")
     else:
-        proxy_host, proxy_port = proxy.hostname or "", proxy.port or 80
-        await _resolve(proxy_host, proxy_port, "proxy", f"Check {options.proxy_from}.")
-        stream = await _open(proxy_host, proxy_port, "proxy", f"Check {options.proxy_from}, and the network.")
+        await _resolve(proxy.host, proxy.port, "proxy", f"Check {options.proxy_from}.")
+        stream = await _open(proxy.host, proxy.port, "proxy", f"Check {options.proxy_from}, and the network.")
         looked_up = "The proxy resolves it."
     try:
         if proxy is not None:
-            await _tunnel(stream, f"{host}:{port}", proxy.username, proxy.password)
+            await _tunnel(stream, f"{url_host(host)}:{port}", proxy.credentials)
         return looked_up, await _start_tls(stream, host, options) if parts.scheme == "https" else None
     finally:
         with suppress(OSError, anyio.ClosedResourceError, anyio.BrokenResourceError):
@@ -291,11 +290,10 @@ async def _open(host: str, port: int, step: str, hint: str) -> ByteStream:
         raise NetworkFailure(step, "The connection is refused.", hint) from None
 
 
-async def _tunnel(stream: ByteStream, target: str, name: str | None, password: str | None) -> None:
+async def _tunnel(stream: ByteStream, target: str, credentials: str | None) -> None:
     head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
-    if name is not None:
-        pair = f"{unquote(name)}:{unquote(password or '')}".encode()
-        head += f"Proxy-Authorization: Basic {base64.b64encode(pair).decode()}\r\n"
+    if credentials is not None:
+        head += f"Proxy-Authorization: Basic {base64.b64encode(credentials.encode()).decode()}\r\n"
     answer = b""
     try:
         with anyio.fail_after(_SECONDS):

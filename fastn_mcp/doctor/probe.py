@@ -1,14 +1,14 @@
 """Requests of `doctor` to Fastn, limited to GET and OPTIONS and paced by its rate limit, and the check of the key."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.connection import Answer, ResponseLost
 from fastn_mcp.client.http import Exchange, NotSentError
 from fastn_mcp.client.retry import announce_wait, exhausted_for, retry_after
+from fastn_mcp.config.model import kind_of
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
 from fastn_mcp.errors import NotSent, RateLimited
 from fastn_mcp.runtime import System
@@ -123,26 +123,16 @@ _OTHER_HOSTS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _KeyStyle:
-    """One way to send the key."""
-
-    auth: Literal["header", "bearer"]
-    testing: bool
-
-    def __str__(self) -> str:
-        header = "x-fastn-api-key" if self.auth == "header" else "Authorization: Bearer"
-        return f"{header} {'with' if self.testing else 'without'} X-fastn-Test-Mode"
-
-    def of(self, account: Account) -> Account:
-        return replace(account, auth=self.auth, test_mode="on" if self.testing else "off")
+def _style(account: Account) -> str:
+    """Say in which header an account sends its key, and whether in test mode."""
+    header = "x-fastn-api-key" if account.auth == "header" else "Authorization: Bearer"
+    return f"{header} {'with' if account.test_mode == 'on' else 'without'} X-fastn-Test-Mode"
 
 
 def check_form(key: str) -> Check:
     """Classify a key by its prefix."""
-    for kind in ("test", "live"):
-        if key.startswith(f"fsk_{kind}_"):
-            return CheckGroup.KEY.ok("form", f"A {kind} key (fsk_{kind}_).")
+    if (kind := kind_of(key)) != "unknown":
+        return CheckGroup.KEY.ok("form", f"A {kind} key (fsk_{kind}_).")
     hint = "If it is refused: keys of this API begin with fsk_test_ or fsk_live_ (dashboard: Settings, API keys)."
     return CheckGroup.KEY.ok("form", "Its prefix is neither that of test keys nor that of live keys.", hint)
 
@@ -154,10 +144,11 @@ class KeyProbe:
         self._account = account
         self._exchange = exchange
         self._probe = probe
-        auth, other = account.auth, "bearer" if account.auth == "header" else "header"
-        testing = any(name.lower() == _MODE for name in headers(account))
+        own = replace(account, test_mode="on" if any(name.lower() == _MODE for name in headers(account)) else "off")
+        other = replace(own, auth="bearer" if own.auth == "header" else "header")
         # The one that is set first, then those that differ least from it.
-        self._styles = [_KeyStyle(each, mode) for mode in (testing, not testing) for each in (auth, other)]
+        mode = "off" if own.test_mode == "on" else "on"
+        self._accounts = [own, other, replace(own, test_mode=mode), replace(other, test_mode=mode)]
 
     async def check(self, proposal: Proposal) -> tuple[Check, Account | None]:
         """Check how the key is accepted. Return the account that sends it so, or None if the key is refused.
@@ -171,11 +162,11 @@ class KeyProbe:
                 return _nothing_there(control), None
             if control.status >= 500:
                 return _unusable(f"Fastn answers with an error ({control.status})."), None
-            for style in self._styles:
-                answer = await self._get(headers(style.of(self._account)), path)
+            for account in self._accounts:
+                answer = await self._get(headers(account), path)
                 if _accepts(answer, control):
-                    return self._accepted(style, refused, control, proposal), style.of(self._account)
-                refused.append(f"{style}: {answer.status}")
+                    return self._accepted(account, refused, control, proposal), account
+                refused.append(f"{_style(account)}: {answer.status}")
         except (NotSentError, ResponseLost) as error:
             return _unusable(f"The connection breaks ({error})."), None
         hint = f"Check the key (dashboard: Settings, API keys), or the host. {_OTHER_HOSTS}"
@@ -197,19 +188,16 @@ class KeyProbe:
         await self._probe.switch(self._exchange(sent))
         return await self._probe(Request("GET", path, {"limit": 1}))
 
-    def _accepted(self, style: _KeyStyle, refused: list[str], control: Answer, proposal: Proposal) -> Check:
-        seen = f"Taken: {style} ({len(refused) + 1} tried)." if refused else f"Taken: {style}."
+    def _accepted(self, account: Account, refused: list[str], control: Answer, proposal: Proposal) -> Check:
+        seen = f"Taken: {_style(account)}{f' ({len(refused) + 1} tried)' if refused else ''}."
         if control.status < 300:
             seen += " Requests without a key are answered, too."
         if not refused:
             return CheckGroup.KEY.ok(_NAME, seen)
-        if style.auth != self._styles[0].auth:
-            proposal.settings["auth"] = style.auth
-        if style.testing != self._styles[0].testing:
-            proposal.settings["test_mode"] = "on" if style.testing else "off"
-        names = " and ".join(name for name in ("auth", "test_mode") if name in proposal.settings)
+        changed = [name for name in ("auth", "test_mode") if getattr(account, name) != getattr(self._accounts[0], name)]
+        proposal.settings |= {name: getattr(account, name) for name in changed}
         seen += f" Refused: {'; '.join(refused)}."
-        return CheckGroup.KEY.differs(_NAME, seen, f"Set {names} as proposed below.")
+        return CheckGroup.KEY.differs(_NAME, seen, f"Set {' and '.join(changed)} as proposed below.")
 
 
 def _unusable(seen: str) -> Check:

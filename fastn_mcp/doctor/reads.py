@@ -88,14 +88,6 @@ _WRAPPERS = ("data", "items", "results", "result", "item")
 _DEEPEST = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Envelope and top-level fields of an answer, each with its observed types. Nested fields are ignored."""
-
-    envelope: str
-    fields: Mapping[str, tuple[str, ...]]
-
-
 def envelope_of(body: JsonValue) -> str:
     """Return the wrappers around a row or the rows, such as `data.data`; `bare` if there are none."""
     path: list[str] = []
@@ -185,11 +177,13 @@ _SET_ROUTE = "Set the route as proposed below."
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Answer of one operation, without any value."""
+    """Answer of one operation, without any value: its envelope, and its top-level fields with their types."""
 
     route: Route
     status: int
-    shape: Shape | None
+    envelope: str = ""
+    """Empty if the answer was not read."""
+    fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
 
 @dataclass(slots=True)
@@ -257,7 +251,7 @@ class Reads:
     def _check_answer(self, operation: AnyOperation, answer: Answer, error: FastnError | None, route: Route) -> Check:
         """Compare an answer with the declaration of its operation."""
         tool = operation.tool_name()
-        self.observed[tool] = Observed(route, answer.status, None)
+        self.observed[tool] = Observed(route, answer.status)
         if answer.status >= 300:
             return self._refused(operation, answer)
         try:
@@ -266,19 +260,20 @@ class Reads:
             return CheckGroup.READS.failed(tool, f"{answer.status}, and the answer is not JSON.", _REPORT)
         self.names.learn(body)
         rows = _rows(operation, unwrap(body))
-        shape = Shape(envelope_of(body), fields_of(rows))
-        self.observed[tool] = Observed(route, answer.status, shape)
+        observed = self.observed[tool] = Observed(route, answer.status, envelope_of(body), fields_of(rows))
         if error is not None:
             return CheckGroup.READS.failed(tool, f"{answer.status}, and the answer cannot be read.", _REPORT)
         is_moved = tool in self.moved
-        seen = f"{answer.status} {_envelope_text(shape.envelope)}." + (f" It is at {route.path}." if is_moved else "")
+        seen = f"{answer.status} {_envelope_text(observed.envelope)}." + (
+            f" It is at {route.path}." if is_moved else ""
+        )
         if not rows:
             seen += " No rows to compare."
             if is_moved:
                 return CheckGroup.READS.differs(tool, seen, _SET_ROUTE)
             return CheckGroup.READS.ok(tool, seen)
         known = self.configured.get(operation.toolset(), {})
-        fields = {*shape.fields, *(our for our, their in known.items() if their in shape.fields)}
+        fields = {*observed.fields, *(our for our, their in known.items() if their in observed.fields)}
         comparison = compare(operation, fields)
         self._remember(operation, rows, comparison)
         return _check_of(tool, seen, comparison, is_moved=is_moved)

@@ -20,6 +20,7 @@ from fastn_mcp.doctor.writes import WRITES, Writes
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import AnyOperation
+from fastn_mcp.tools.tool import AnyTool
 
 ExchangeFactory = Callable[[Mapping[str, str]], Exchange]
 """Creates an exchange that sends requests with these headers."""
@@ -33,8 +34,8 @@ class DoctorTarget:
     account: Account
     origins: Mapping[str, str]
     environment: Mapping[str, str]
-    offered: Collection[str]
-    """Names of the tools that the settings allow."""
+    tools: Collection[AnyTool]
+    """Tools that the settings allow."""
     exchange: ExchangeFactory | None
     system: System
     profile: str | None = None
@@ -57,13 +58,9 @@ class DoctorReport:
         return exit_of(self.checks)
 
 
-Progress = Callable[[str], object]
-"""Receives the name of the next check."""
-
-
-async def examine(target: DoctorTarget, first: Check, progress: Progress) -> DoctorReport:
-    """Run all checks. `first` is that of the settings."""
-    settings, found = target.settings, DoctorReport(target.settings.host, [first], Proposal(profile=target.profile))
+async def examine(target: DoctorTarget, first: list[Check], progress: Callable[[str], object]) -> DoctorReport:
+    """Run all checks after the `first`, those of the settings. `progress` receives the name of each."""
+    settings, found = target.settings, DoctorReport(target.settings.host, first, Proposal(profile=target.profile))
     proxy_from = source_of(settings.proxy, target.environment, settings.base_url)
     options = TransportOptions(settings.ca_file, settings.proxy, proxy_from)
     if target.exchange is None:
@@ -89,7 +86,11 @@ async def examine(target: DoctorTarget, first: Check, progress: Progress) -> Doc
 
 
 async def _check_account(
-    target: DoctorTarget, found: DoctorReport, exchange: ExchangeFactory, probe: Probe, progress: Progress
+    target: DoctorTarget,
+    found: DoctorReport,
+    exchange: ExchangeFactory,
+    probe: Probe,
+    progress: Callable[[str], object],
 ) -> None:
     progress("how the key is accepted")
     try:
@@ -119,12 +120,12 @@ async def _check_each(
     group: CheckGroup,
     target: DoctorTarget,
     found: DoctorReport,
-    progress: Progress,
+    progress: Callable[[str], object],
 ) -> None:
     for operation in operations:
         tool = operation.tool_name()
         progress(tool)
-        if tool in target.offered:
+        if operation in target.tools:
             found.checks.append(await check(operation))
         else:
             seen = "Not offered: toolsets or the mode leave it out."
@@ -240,12 +241,11 @@ def _answers(found: DoctorReport) -> dict[str, dict[str, Any]]:
     answers: dict[str, dict[str, Any]] = {}
     for tool, observed in found.observed.items():
         answers[tool] = {"route": str(observed.route), "status": observed.status}
-        if observed.shape is not None:
-            fields = observed.shape.fields
-            reportable = {name: list(types) for name, types in fields.items() if found.names.is_reportable(name)}
-            answers[tool] |= {"envelope": observed.shape.envelope, "fields": reportable}
-            if len(fields) > len(reportable):
-                answers[tool]["names_not_told"] = len(fields) - len(reportable)
+        if observed.envelope:
+            fields = {name: list(types) for name, types in observed.fields.items() if found.names.is_reportable(name)}
+            answers[tool] |= {"envelope": observed.envelope, "fields": fields}
+            if len(observed.fields) > len(fields):
+                answers[tool]["names_not_told"] = len(observed.fields) - len(fields)
     return answers
 
 

@@ -44,11 +44,11 @@ async def examine_sandbox(sandbox: FaultySandbox, clock: Clock, **values: Any) -
         client_account(settings),
         {},
         {},
-        frozenset(tool.tool_name() for tool in enabled_tools(settings)),
+        enabled_tools(settings),
         lambda sent: InProcess(sandbox, sent),
         clock.system(),
     )
-    return await examine(target, check_settings(settings, {}, None), lambda _: None)
+    return await examine(target, [check_settings(settings, {}, None)], lambda _: None)
 
 
 def check_of(found: DoctorReport, name: str) -> Check:

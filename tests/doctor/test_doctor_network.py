@@ -114,6 +114,8 @@ async def test_failed_step_is_named(ca: trustme.CA, ca_file: Path, tmp_path: Pat
     with run_proxy(Proxy(refuses=True)) as proxy:
         forbidden = await failing("https://fastn.test", TransportOptions(proxy=proxy.url))
         assert "refuses the connection (403)" in forbidden.seen
+        await failing("https://[fd00::1]", TransportOptions(proxy=proxy.url))
+        assert proxy.asked == ["CONNECT fastn.test:443", "CONNECT [fd00::1]:443"]
     with serve_sandbox(sandbox_in("usual"), ca.issue_cert("127.0.0.1"), tmp_path) as port:
         there = f"https://127.0.0.1:{port}"
         assert "not trusted" in (await failing(there)).seen
