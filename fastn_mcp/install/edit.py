@@ -78,8 +78,8 @@ def remove(format_: Format, content: bytes, additions: Sequence[Addition], trace
     """Return the content without the additions. Raises `UnreadableConfig` and `NoPlace`."""
     mark, text = _decoded(content)
     for addition, trace in reversed(list(zip(additions, traces, strict=True))):
-        rest = without(_parsed(format_, text), addition)
-        wanted = (_canonical(rest), _canonical(prune(rest, addition)))
+        document = _parsed(format_, text)
+        wanted = [_canonical(without(document, addition, prune=prune)) for prune in (False, True)]
         removals = _removals(format_, text, addition, trace)
         candidate = next((removed for removed in removals if _comparable(format_, removed) in wanted), None)
         if candidate is None:
@@ -173,26 +173,18 @@ def with_(document: Any, addition: Addition, depth: int = 0) -> Any:
     return {**cast(dict[str, Any], document), step: with_(inner, addition, depth + 1)}
 
 
-def without(document: Any, addition: Addition) -> Any:
-    """Return the document without the addition. The objects on its path stay, even if empty."""
+def without(document: Any, addition: Addition, *, prune: bool = False) -> Any:
+    """Return the document without the addition and, with `prune`, without the empty objects on its path."""
     if addition.path:
         if not isinstance(document, dict) or addition.path[0] not in document:
             return cast(Any, document)
         step, rest = addition.path[0], Addition(addition.path[1:], addition.key, addition.value)
-        return {**cast(dict[str, Any], document), step: without(document[step], rest)}
+        inner = without(document[step], rest, prune=prune)
+        others = {name: value for name, value in cast(dict[str, Any], document).items() if name != step}
+        return others if prune and not inner else {**others, step: inner}
     if addition.key is None:
         return [item for item in document if _id(item) != _id(addition.value)]
     return {name: value for name, value in document.items() if name != addition.key}
-
-
-def prune(document: Any, addition: Addition) -> Any:
-    """Return the document without the empty objects on the addition's path."""
-    if not addition.path or not isinstance(document, dict) or addition.path[0] not in document:
-        return cast(Any, document)
-    step, rest = addition.path[0], Addition(addition.path[1:], addition.key, addition.value)
-    inner = prune(document[step], rest)
-    others = {name: value for name, value in cast(dict[str, Any], document).items() if name != step}
-    return {**others, step: inner} if inner else others
 
 
 def _nested(addition: Addition, depth: int) -> Any:
