@@ -15,8 +15,8 @@ from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.command_line import CommandLine, this_program
 from fastn_mcp.config.load import Resolved, resolve
 from fastn_mcp.config.model import Settings, Trait, settings_with
-from fastn_mcp.config.paths import config_dir, read_private, state_dir, write_private
-from fastn_mcp.errors import SettingsError, os_reason
+from fastn_mcp.config.paths import config_dir, create_secret, read_private, state_dir
+from fastn_mcp.errors import SettingsError
 from fastn_mcp.runtime import System
 from fastn_mcp.server.handshake import Introduction
 
@@ -130,11 +130,7 @@ def typed_seal(secrets: Sequence[str], state: Path, system: System) -> "Seal":
     if secrets:
         return Seal(secrets, system)
     path = state / SEAL_KEY
-    try:
-        write_private(path, f"{system.token()}{system.token()}\n", replace=False)
-    except OSError as error:
-        why = os_reason(error)
-        raise SettingsError(f"{path} cannot be written: {why}.", "Or set FASTN_STATE_SECRET.") from None
+    create_secret(path, system.token, "FASTN_STATE_SECRET")
     return Seal([read_private(path).strip()], system)
 
 

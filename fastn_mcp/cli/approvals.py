@@ -31,7 +31,7 @@ from fastn_mcp.config.command_line import CommandLine, kept_in, this_program
 from fastn_mcp.config.file import read
 from fastn_mcp.config.load import ledger_settings
 from fastn_mcp.config.model import is_shared
-from fastn_mcp.config.paths import TENANTS, state_dir
+from fastn_mcp.config.paths import TENANTS, file_errors, state_dir
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval.request import (
     TEMPORARY_MINUTES,
@@ -279,11 +279,8 @@ def scopes_(store: ApprovalStore, as_json: bool) -> None:
         click.echo(json.dumps(rows))
         return
     for scope in scopes:
-        line = (
-            f"{scope.id}  {scope.tool} on {quote(scope.target)}, {account_name(scope.account)},"
-            f" for {who(scope.principal, scope.person)},"
-            f" by {scope.by}"
-        )
+        line = f"{scope.id}  {scope.tool} on {quote(scope.target)}, {account_name(scope.account)}"
+        line += f", for {who(scope.principal, scope.person)}, by {scope.by}"
         say(sanitize(f"{line}, until {_clock(scope.expires)}: {scope.extent}"))
     if not scopes:
         say("There are no temporary approvals.")
@@ -334,10 +331,8 @@ def _open_page(store: ApprovalStore, start: StartOptions) -> None:
     if not _is_listening(address):  # its server was killed before it could remove the file
         raise _no_page(store, start, at_a_terminal)
     folder = file.parent / FILES
-    try:
+    with file_errors(folder, "written", at_a_terminal):
         opened = webbrowser.open(page.write(folder, address, key, System().now().timestamp()))
-    except OSError as error:
-        raise SettingsError(f"{folder} cannot be written: {error.strerror}.", at_a_terminal) from None
     if not opened:
         page.remove(folder, key)
         raise SettingsError("No browser was found.", at_a_terminal)

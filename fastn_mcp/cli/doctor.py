@@ -21,7 +21,7 @@ from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.client.retry import listener
 from fastn_mcp.config.file import read
 from fastn_mcp.config.model import ConfigFile, is_shared
-from fastn_mcp.config.paths import write_private
+from fastn_mcp.config.paths import file_errors, write_private
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
 from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, document, evidence, examine, markdown, summary
@@ -255,8 +255,6 @@ def _write_proposal(path: Path, proposal: Proposal, *, yes: bool) -> None:
 
 
 def _write_file(path: Path, text: str) -> None:
-    try:
+    with file_errors(path, "written", "Name another file."):
         write_private(path, text)
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be written: {error.strerror}.", "Name another file.") from None
     click.echo(f"Written: {path}", err=True)

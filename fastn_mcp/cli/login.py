@@ -22,8 +22,8 @@ from fastn_mcp.config.edit import put, read_or_none, unset
 from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry
 from fastn_mcp.config.load import DEFAULT, Chosen, choose, no_profile
 from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, Settings
-from fastn_mcp.config.paths import write_private
-from fastn_mcp.errors import FastnError, Forbidden, SettingsError, Unauthorized, os_reason
+from fastn_mcp.config.paths import file_errors, write_private
+from fastn_mcp.errors import FastnError, Forbidden, SettingsError, Unauthorized
 from fastn_mcp.fastn.ages import dated
 from fastn_mcp.fastn.names import name_of
 from fastn_mcp.fastn.rows import text, timestamp, word
@@ -138,10 +138,8 @@ class StoredKey:
         """Write the key to a file, and set it in the configuration. Raises `SettingsError` if that fails."""
         profile, named = self.account.profile, self.account.table.get("api_key_file")
         file = named if isinstance(named, Path) else self.file
-        try:
+        with file_errors(file, "written"):
             write_private(file, f"{settings.api_key}\n")
-        except OSError as error:
-            raise SettingsError(f"{file} cannot be written: {os_reason(error)}.") from None
         put(self.config, profile, KEY_HOST, settings.host.lower())
         if named is None:
             put(self.config, profile, "api_key_file", str(file.relative_to(self.config.absolute().parent)))

@@ -87,7 +87,7 @@ def add_(start: StartOptions, name: str, as_default: bool, **options: object) ->
     choose(without_key, {}, ConfigFile()).keyless()
     edit.add(path, name, values)
     if as_default:
-        edit.use(path, name)
+        edit.put(path, None, "profile", name)
     say(f"Added to {path}: {name}.")
     if not options["api_key_env"] and not options["api_key_file"]:
         say(f"Next, give it a key: fastn-mcp login {name}")
@@ -121,7 +121,7 @@ def use_(start: StartOptions, name: str) -> None:
     """Use the account NAME where no other is chosen."""
     path = start.config_file()
     _require_profile(name, edit.read_or_none(path))
-    edit.use(path, name)
+    edit.put(path, None, "profile", name)
     say(f"Used by default from now on: {name}.")
 
 

@@ -19,6 +19,7 @@ from fastn_mcp.cli.call import CallOutcome, make_call
 from fastn_mcp.cli.exit import EXIT_CODES, Exit, strongest
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.serve import Reporting
+from fastn_mcp.config.paths import file_errors
 from fastn_mcp.errors import FastnError, NotSent, SettingsError, nearest
 from fastn_mcp.procedures.catalog import ParsedCall, parse
 from fastn_mcp.redaction import quote, sanitize
@@ -199,14 +200,12 @@ def run(start: StartOptions, script: Path, report: Path | None, keep_going: bool
 
 
 def _lines(script: Path) -> Iterable[bytes]:
-    try:
+    with file_errors(script, "read"):
         if str(script) == "-":
             data = sys.stdin.buffer.read(_LARGEST + 1)
         else:
             with script.open("rb") as file:
                 data = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise SettingsError(f"{script} cannot be read: {error.strerror}.") from None
     if len(data) > _LARGEST:
         raise SettingsError(f"{script} is larger than {_LARGEST // 1024 // 1024} MiB.", "Split it.")
     return data.split(b"\n")

@@ -12,9 +12,9 @@ from tomlkit.items import Table
 from fastn_mcp.config.file import check_name, parsed, read
 from fastn_mcp.config.load import choose
 from fastn_mcp.config.model import PROFILES, ConfigFile
-from fastn_mcp.config.paths import write_private
+from fastn_mcp.config.paths import file_errors, write_private
 from fastn_mcp.config.strict_toml import without_tables
-from fastn_mcp.errors import SettingsError, os_reason
+from fastn_mcp.errors import SettingsError
 
 
 def read_or_none(path: Path) -> ConfigFile:
@@ -54,11 +54,6 @@ def _table(text: str) -> object:
         return None
 
 
-def use(path: Path, name: str) -> None:
-    """Set the default profile. Raises `SettingsError`."""
-    put(path, None, "profile", name)
-
-
 def put(path: Path, profile: str | None, setting: str, value: str) -> None:
     """Set a setting in a profile, or at the top level. Raises `SettingsError`."""
     text = read_or_none(path).text
@@ -87,7 +82,5 @@ def _write(path: Path, text: str) -> None:
     """Validate the text and replace the file atomically."""
     choose({}, {}, parsed(text.encode(), path))
     real = path.resolve()
-    try:
+    with file_errors(path, "written"):
         write_private(real, text, mode=real.stat().st_mode & 0o777 if real.exists() else 0o600)
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be written: {os_reason(error)}.") from None

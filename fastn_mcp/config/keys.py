@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastn_mcp.config.model import PROFILES, ConfigFile, Settings, is_token
-from fastn_mcp.config.paths import read_private, write_private
+from fastn_mcp.config.paths import create_secret, read_private
 from fastn_mcp.errors import NoKey, SettingsError, os_reason
 
 if TYPE_CHECKING:
@@ -148,11 +148,8 @@ class HttpToken:
 def http_token(settings: Settings, state: Path, new: Callable[[], str]) -> HttpToken:
     """Return the token that clients of local HTTP send; create one if there is none. Raises `SettingsError`."""
     path = state.absolute() / FILE
-    try:
-        if settings.http_token is None and not path.exists():
-            write_private(path, f"{new()}{new()}\n", replace=False)
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be written: {os_reason(error)}.", "Or set FASTN_HTTP_TOKEN.") from None
+    if settings.http_token is None and not path.exists():
+        create_secret(path, new, "FASTN_HTTP_TOKEN")
     return known_http_token(settings, state)
 
 

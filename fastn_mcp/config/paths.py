@@ -7,9 +7,10 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from fastn_mcp.errors import SettingsError, os_reason
 
@@ -54,10 +55,8 @@ def require_own(path: Path, descriptor: int) -> None:
     _require_own(path, status, writable=bool(status.st_mode & _WRITABLE_BY_OTHERS))
     # For a link, check both folders: the one of the link and the one of the file.
     for folder in {path.absolute().parent, path.resolve().parent}:
-        try:
+        with file_errors(folder, "read"):
             status = folder.stat()
-        except OSError as error:
-            raise SettingsError(f"{folder} cannot be read: {os_reason(error)}.") from None
         sticky = bool(status.st_mode & stat.S_ISVTX)
         _require_own(folder, status, writable=bool(status.st_mode & _WRITABLE_BY_OTHERS) and not sticky)
 
@@ -69,9 +68,18 @@ def _require_own(path: Path, status: os.stat_result, *, writable: bool) -> None:
         raise SettingsError(f"{path} belongs to another user of this machine.", f"Run: chown {os.geteuid()} {path}")
 
 
+@contextmanager
+def file_errors(path: Path, done: Literal["read", "written"], next_step: str = "") -> Generator[None]:
+    """Turn an `OSError` into a `SettingsError` that says what cannot be done with `path`, and the reason."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be {done}: {os_reason(error)}.", next_step) from None
+
+
 def read_private(path: Path) -> str:
     """Read a file that only this user can read. Raises `SettingsError`, also if it is a link."""
-    try:
+    with file_errors(path, "read"):
         opened = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
         with os.fdopen(opened, encoding="utf-8", errors="replace") as file:
             status = os.fstat(file.fileno())
@@ -84,8 +92,6 @@ def read_private(path: Path) -> str:
                         f"Remove it, and what was given to others with it: rm {path}",
                     )
             return file.read()
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {os_reason(error)}.") from None
 
 
 def make_private_folder(folder: Path) -> None:
@@ -117,6 +123,12 @@ def write_private(path: Path, text: str, *, replace: bool = True, mode: int = 0o
                 os.link(written, path)
     finally:
         written.unlink(missing_ok=True)
+
+
+def create_secret(path: Path, token: Callable[[], str], variable: str) -> None:
+    """Write a new secret to a private file, unless there is one. Raises `SettingsError`, which names the variable."""
+    with file_errors(path, "written", f"Or set {variable}."):
+        write_private(path, f"{token()}{token()}\n", replace=False)
 
 
 LARGEST = 4 << 20

@@ -29,9 +29,7 @@ _PLAIN = re.compile(r"[^,\]}\n#]+")
 
 def places(text: str) -> dict[Key, int]:
     """Return the line, counted from 1, of each table, key and array item of a TOML text."""
-    scan = _Scan(text)
-    scan.document()
-    return scan.places
+    return _Scan(text).places
 
 
 class _Scan:
@@ -44,8 +42,6 @@ class _Scan:
         self._breaks = [found.start() for found in re.finditer("\n", text)]
         self._tables: dict[Key, int] = {}
         """Number of tables seen in each array of tables."""
-
-    def document(self) -> None:
         table: Key = ()
         while self._more():
             if self._take("[["):
@@ -128,9 +124,7 @@ class _Scan:
 
 def without_tables(text: str, path: tuple[str, ...], *, gap: bool = False) -> str:
     """Remove a table and its subtables, each from its header (or the gap before it) to its last line."""
-    scan = _Scan(text)
-    scan.document()
-    opened = scan.headers
+    opened = _Scan(text).headers
     kept: list[str] = []
     held: list[str] = []
     inside = False
@@ -200,8 +194,7 @@ def read(path: Path, kind: str, hint: str) -> tuple[bytes, os.stat_result]:
     except FileNotFoundError:
         raise SettingsError(f"There is no {kind} {path}.", hint) from None
     except OSError as error:
-        why = os_reason(error)
-        raise SettingsError(f"{path} cannot be read: {why}.") from None
+        raise SettingsError(f"{path} cannot be read: {os_reason(error)}.") from None
 
 
 def load(data: bytes, path: Path, kind: str, build: Callable[[dict[str, Any], TomlSource], T], hint: str) -> T:
