@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 from identity_provider import AUDIENCE, Provider
 
+from fastn_mcp.build.account import Sandboxed
 from fastn_mcp.build.team import TenantBuilder, application
 from fastn_mcp.config.load import load
 from fastn_mcp.hosted.app import Health
@@ -73,7 +74,7 @@ class TeamWorld:
         lines = log.JsonLines(())
         process = load({"api_key": "-"}, {n: v for n, v in self.environment.items() if n == "FASTN_STATE_SECRET"}, None)
         self.opening = TenantBuilder(
-            self.team, process, self.environment, None, self.folder, lines, self.system, sandboxed=True
+            self.team, process, self.environment, None, self.folder, lines, self.system, Sandboxed()
         )
         self.keys = IssuerKeys(self.team.issuer, self.system, httpx2.ASGITransport(app=self.provider.app))
 

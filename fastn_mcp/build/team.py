@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from fastn_mcp.build.startup import SANDBOX_KEY, http_address, must_be_free, sea
 from fastn_mcp.build.telemetry import audit_outboxes, instruments_of, observe_requests
 from fastn_mcp.config.command_line import kept_in, this_program
 from fastn_mcp.config.load import load
-from fastn_mcp.config.model import Settings, is_shared
+from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.fastn.names import counted
@@ -57,67 +57,64 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class TenantBuilder:
     """Opens the accounts of tenants, as configured by the team file and the environment."""
 
-    def __init__(
-        self, team: Team, process: Settings, environment: Mapping[str, str], config: Path | None, state: Path,
-        log: logs.JsonLines, system: System, *, sandboxed: bool,
-        instruments: "Instruments | None" = None,
-        outbox_of: Callable[[Path], Outbox] | None = None,
-    ) -> None:  # fmt: skip
-        """`process` holds the settings that all tenants share: the ledger setting and the state secret.
+    team: Team
+    process: Settings
+    """Settings that all tenants share: the ledger setting and the state secret."""
+    environment: Mapping[str, str]
+    config: Path | None
+    state: Path
+    log: logs.JsonLines
+    system: System
+    sandbox: Sandboxed | None = None
+    instruments: "Instruments | None" = None
+    """Spans and metrics, if there is a collector."""
+    outbox_of: Callable[[Path], Outbox] | None = None
+    """Returns the outbox of an audit log, if it is exported."""
+    is_leaving: Callable[[], bool] = lambda: False
+    """Whether the process is shutting down. Its application sets it."""
 
-        `instruments` are those of the export, `outbox_of` returns the outbox of an audit log; None: there is no export.
-        """
-        self._outbox_of = outbox_of
-        self.instruments = instruments
-        self._shared_settings = {"ledger": process.ledger, "state_secret": process.state_secret}
-        self.state_secrets = seal_keys(process)
-        self._team = team
-        self._environment = environment
-        self._config = config
-        self._state = state
-        self._log = log
-        self._system, self._run = system, system.token()
-        self.ledger = ledger_at(process.ledger, state, system)
+    def __post_init__(self) -> None:
+        self.state_secrets = seal_keys(self.process)
+        self.ledger = ledger_at(self.process.ledger, self.state, self.system)
         """Ledger of the process, for the single-use tokens of the approval page."""
-        self._sandbox = Sandboxed() if sandboxed else None
-        self.is_leaving: Callable[[], bool] = lambda: False
-        """Whether the process is shutting down. Its application sets it."""
+        self._run = self.system.token()
 
     def __call__(self, tenant: Tenant, own: CallerAccount | None) -> TenantAccount:
         """Open an account. Raises `SettingsError` if its settings are invalid."""
         settings = self.settings(tenant, own)
-        program = this_program(self._environment)
-        policy = policy_of(settings, self._environment, program)
-        folder = self._state / TENANTS / tenant.name
+        program = this_program(self.environment)
+        policy = policy_of(settings, self.environment, program)
+        folder = self.state / TENANTS / tenant.name
         if own is not None:
             folder = folder / "callers" / own.folder
         parts = assemble(
             settings,
-            self._sandbox,
+            self.sandbox,
             policy,
             folder,
-            self._environment,
+            self.environment,
             browser=False,
             tally=None,
-            tenant=TenantContext(tenant.name, self._run, self._team.issuer, self._inbox(tenant), self._system),
+            tenant=TenantContext(tenant.name, self._run, self.team.issuer, self._inbox(tenant), self.system),
             instruments=self.instruments,
             program=kept_in(program, folder),
-            outbox_of=self._outbox_of,
+            outbox_of=self.outbox_of,
         )
         parts.guard.decisions.is_leaving = self.is_leaving
         answers = None
         if parts.webhook is not None and own is None:
-            answers = Router(parts.webhook.mounted(f"{origin_of(self._team.url)}{_answers_path(tenant.name)}"))
-        self._log.add_secrets(*settings.secrets)
+            answers = Router(parts.webhook.mounted(f"{origin_of(self.team.url)}{_answers_path(tenant.name)}"))
+        self.log.add_secrets(*settings.secrets)
 
         async def close() -> None:
             await parts.aclose()
-            self._log.remove_secrets(*settings.secrets)
+            self.log.remove_secrets(*settings.secrets)
 
-        limits = self._team.limits
+        limits = self.team.limits
         return TenantAccount(
             AccountContext(parts.dispatch, parts.tools, parts.label),
             parts.ledger,
@@ -131,23 +128,23 @@ class TenantBuilder:
         )
 
     def _inbox(self, tenant: Tenant) -> "Callable[[Ledger, Webhook | None], OutOfBandChannel] | None":
-        if self._team.approvals is None or tenant.caller_keys:
+        if self.team.approvals is None or tenant.caller_keys:
             return None
-        return partial(TenantInbox, self._team, tenant.name)
+        return partial(TenantInbox, self.team, tenant.name)
 
     def page(self, tenants: Tenants, keys: IssuerKeys) -> Mount | None:
         """Return the approval page, or None without [approvals]. Raises `SettingsError` if it lacks a secret."""
-        team, url = self._team, self._team.page_url
+        team, url = self.team, self.team.page_url
         if (sign_in := self.sign_in(keys)) is None or url is None:
             return None
         return mounted(
-            team, url, sign_in, self.state_secrets, tenants, self.ledger, self.is_leaving, self._system,
-            shares_ledger=is_shared(self._shared_settings["ledger"]),
+            team, url, sign_in, self.state_secrets, tenants, self.ledger, self.is_leaving, self.system,
+            shares_ledger=self.process.shares,
         )  # fmt: skip
 
     def sign_in(self, keys: IssuerKeys) -> SignIn | None:
         """Return the sign-in of the approval page, or None without [approvals]. Raises `SettingsError`."""
-        team, approvals, url = self._team, self._team.approvals, self._team.page_url
+        team, approvals, url = self.team, self.team.approvals, self.team.page_url
         if approvals is None or url is None:
             return None
         if not self.state_secrets:
@@ -155,25 +152,26 @@ class TenantBuilder:
                 "The team file has [approvals] but state_secret is not set, which seals sign-ins.",
                 "Set FASTN_STATE_SECRET to the same 32 characters or more on each replica.",
             )
-        secret = approvals.secret(self._environment)
-        self._log.add_secrets(secret)
+        secret = approvals.secret(self.environment)
+        self.log.add_secrets(secret)
         trust = replace(team.trust, subject_claim=approvals.subject_claim or team.subject_claim)
-        return SignIn(trust, keys, approvals.client_id, secret, approvals.scopes, f"{url}/callback", self._system)
+        return SignIn(trust, keys, approvals.client_id, secret, approvals.scopes, f"{url}/callback", self.system)
 
     def settings(self, tenant: Tenant, own: CallerAccount | None = None) -> Settings:
         """Return the settings of a tenant, with the caller's key if `own`. Raises `SettingsError` if invalid."""
-        settings = tenant.settings(self._environment, self._config, own.key if own else None)
-        settings = settings.model_copy(update=self._shared_settings)
+        settings = tenant.settings(self.environment, self.config, own.key if own else None)
+        shared_settings = {"ledger": self.process.ledger, "state_secret": self.process.state_secret}
+        settings = settings.model_copy(update=shared_settings)
         if own is not None:
             settings = settings.model_copy(update={"profile": f"{tenant.name} {own.account}"})
-        if self._sandbox is not None:
+        if self.sandbox is not None:
             sandbox_settings = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "auth": "header"}
             settings = settings.model_copy(update=sandbox_settings)
         return settings
 
     def approval_lifetime(self) -> float:
         """Longest approval lifetime of any tenant, in seconds. Each request expires by its own ledger."""
-        return max(self.settings(tenant).approval_minutes for tenant in self._team.tenant) * 60.0
+        return max(self.settings(tenant).approval_minutes for tenant in self.team.tenant) * 60.0
 
     def check(self) -> None:
         """Check every tenant at startup. Raises `SettingsError` on the first error."""
@@ -184,7 +182,7 @@ class TenantBuilder:
     def checks(self) -> Iterator[tuple[Tenant, Settings | SettingsError]]:
         """Yield each tenant with its settings, or with what is wrong with them, its policy or its webhook."""
         seen: dict[str, str] = {}
-        for tenant in self._team.tenant:
+        for tenant in self.team.tenant:
             try:
                 yield tenant, self._checked(tenant, seen)
             except SettingsError as error:
@@ -192,12 +190,12 @@ class TenantBuilder:
 
     def _checked(self, tenant: Tenant, seen: dict[str, str]) -> Settings:
         settings = self.settings(tenant)
-        policy_of(settings, self._environment, this_program(self._environment))
+        policy_of(settings, self.environment, this_program(self.environment))
         if settings.webhook_url is not None:
             # Deferred import: only if configured.
             from fastn_mcp.channels.webhook.webhook import secret_and_approvers
 
-            secret_and_approvers(settings, self._team.issuer)
+            secret_and_approvers(settings, self.team.issuer)
         account = account_of(settings)
         if not tenant.caller_keys and account in seen:
             raise SettingsError(
@@ -226,7 +224,7 @@ def serve(
             state,
             lines,
             system,
-            sandboxed=sandboxed,
+            Sandboxed() if sandboxed else None,
             instruments=instruments_of(os.environ, lines, closing.callback),
             outbox_of=audit_outboxes(process, state, os.environ, closing.callback),
         )

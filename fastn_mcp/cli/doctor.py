@@ -165,7 +165,7 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
         team, process = load_team(file), process_settings({}, os.environ)
         builder = TenantBuilder(
             team, process, os.environ, start.existing_config(), state, JsonLines(process.secrets), system,
-            sandboxed=start.sandboxed,
+            Sandboxed() if start.sandboxed else None,
         )  # fmt: skip
     except SettingsError as error:
         return DoctorReport(checks=[machine.wrong_settings(error, file)])

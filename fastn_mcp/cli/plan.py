@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import click
@@ -16,7 +16,6 @@ from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.run import read
-from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.config.paths import config_dir, make_private_folder
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.fastn.targets import Call
@@ -67,9 +66,9 @@ def plan_group() -> None:
 @click.option("--name", default="run", show_default=True, help="Name of the plan.")
 @click.option("--hours", type=click.IntRange(1, 2160), default=24, show_default=True, help="How long it is valid.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it here instead of printing it.")
-@click.pass_context
+@click.pass_obj
 def new_(
-    ctx: click.Context, calls: Any, audit: Path | None, since: str | None, name: str, hours: int, output: Path | None
+    start: StartOptions, calls: Any, audit: Path | None, since: str | None, name: str, hours: int, output: Path | None
 ) -> None:
     """Write a plan of exact calls, for a person to read and sign.
 
@@ -78,7 +77,7 @@ def new_(
     """
     if (calls is None) == (audit is None):
         raise click.UsageError("Give CALLS, or --from-audit FILE.")
-    settings = ctx.obj.resolved().settings
+    settings = start.resolved().settings
     found = _from_audit(audit, since) if audit is not None else _from_script(calls)
     counted: dict[str, int] = {}
     for call in found:
@@ -95,10 +94,8 @@ def new_(
         return
     output.write_text(text, encoding="utf-8")
     output.chmod(0o644)
-    click.echo(
-        f"Written: {output}. Read it, then sign it: {_program(ctx).to('plan', 'approve', str(output), '--as')} NAME",
-        err=True,
-    )
+    approve = start.command_line().to("plan", "approve", str(output), "--as")
+    click.echo(f"Written: {output}. Read it, then sign it: {approve} NAME", err=True)
 
 
 def _from_script(lines: Iterable[bytes]) -> Iterator[Call]:
@@ -118,44 +115,40 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
         entry: dict[str, Any] = json.loads(line)
         if entry.get("event") != AuditEvent.INTENT.value or (since is not None and str(entry.get("time")) < since):
             continue
+        left_out = f"line {number}: {entry.get('tool')} is left out, its arguments"
         operation, arguments = BY_NAME.get(current(str(entry.get("tool")))), entry.get("arguments")
         if operation is None or "[left out]" in json.dumps(arguments) or is_redacted(arguments):
-            click.echo(
-                f"line {number}: {entry.get('tool')} is left out, its arguments were not recorded in full", err=True
-            )
+            click.echo(f"{left_out} were not recorded in full", err=True)
             continue
         try:
             yield operation.model_validate(arguments)
         except ValueError:
-            click.echo(
-                f"line {number}: {entry.get('tool')} is left out, its arguments are no longer valid for the tool",
-                err=True,
-            )
+            click.echo(f"{left_out} are no longer valid for the tool", err=True)
 
 
 @plan_group.command(name="show", short_help="Show in words what a plan allows.")
 @_FILE
-@click.pass_context
-def show_(ctx: click.Context, file: Path) -> None:
+@click.pass_obj
+def show_(start: StartOptions, file: Path) -> None:
     """Say in words what a plan allows, and what its targets are called now."""
-    _, plan = _read(ctx, file)
+    _, plan = _read(start, file)
     if signatures_of(file).exists():
         try:
-            plan = _signed(ctx, file)
+            plan = _signed(start, file)
         except SettingsError as error:
             say(f"{error}\n", err=True)
-    for line in anyio.run(_describe, ctx, plan):
+    for line in anyio.run(_describe, start, plan):
         say(line)
 
 
 @plan_group.command(name="verify", short_help="Check that a plan is signed, unchanged and in time.")
 @_FILE
 @click.option("--keys", type=click.Path(path_type=Path), help="Public keys of those who may sign.")
-@click.pass_context
-def verify_(ctx: click.Context, file: Path, keys: Path | None) -> None:
+@click.pass_obj
+def verify_(start: StartOptions, file: Path, keys: Path | None) -> None:
     """Check that a plan is signed, unchanged, not run out, and for this account. Exit 1 where not."""
     try:
-        plan = _signed(ctx, file, keys)
+        plan = _signed(start, file, keys)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     say(f"Good: signed by {', '.join(plan.signers)}, until {plan.until.isoformat()}.")
@@ -165,8 +158,8 @@ def verify_(ctx: click.Context, file: Path, keys: Path | None) -> None:
 @_FILE
 @click.option("--as", "name", required=True, help="Your name, as the file of public keys has it.")
 @click.option("--key", type=click.Path(path_type=Path), help="Your private key; by default your own plan-key.pem.")
-@click.pass_context
-def approve_(ctx: click.Context, file: Path, name: str, key: Path | None) -> None:
+@click.pass_obj
+def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> None:
     """Read a plan and sign it, at a terminal. Your key is made at the first time, under a passphrase of yours.
 
     Whoever runs the agent must not be able to write the file of public keys, nor know the passphrase.
@@ -176,8 +169,8 @@ def approve_(ctx: click.Context, file: Path, name: str, key: Path | None) -> Non
         raise click.ClickException(
             "Signing needs a person at a terminal, and this is not one. Nothing was signed. Run it in one."
         )
-    data, plan = _read(ctx, file)
-    for line in anyio.run(_describe, ctx, plan):
+    data, plan = _read(start, file)
+    for line in anyio.run(_describe, start, plan):
         say(line)
     if click.prompt(f"To sign it, type the name of the plan ({sanitize(plan.name)})") != plan.name:
         raise click.ClickException("Not signed: another name was typed.")
@@ -186,12 +179,12 @@ def approve_(ctx: click.Context, file: Path, name: str, key: Path | None) -> Non
     signature_file = signatures_of(file)
     earlier = parsed(signature_file.read_bytes()) if signature_file.exists() else ()
     try:
-        signers(data, earlier, trusted(folder / KEYS, _program(ctx)))
+        signers(data, earlier, trusted(folder / KEYS, start.command_line()))
     except (BadSignature, SettingsError):
         earlier = ()  # signatures of another text
     signature = sign(data, name, datetime.now(UTC), private)
     signature_file.write_bytes(written((*[each for each in earlier if each.by != name], signature)))
-    use = _program(ctx).to("--mode", "unattended", "--plan", str(file))
+    use = start.command_line().to("--mode", "unattended", "--plan", str(file))
     say(f"Signed: {signature_file}. Use it: {use}")
 
 
@@ -221,29 +214,25 @@ def _private_key(path: Path, name: str, keys: Path) -> Any:
     return private_key
 
 
-def _program(ctx: click.Context) -> CommandLine:
-    return cast(StartOptions, ctx.obj).command_line()
-
-
-def _signed(ctx: click.Context, file: Path, keys: Path | None = None) -> Plan:
+def _signed(start: StartOptions, file: Path, keys: Path | None = None) -> Plan:
     """Return the plan, checked as for a run. Raises `SettingsError` if it is not valid."""
-    settings = ctx.obj.resolved().settings
+    settings = start.resolved().settings
     key_file = keys or settings.plan_keys or config_dir(os.environ) / KEYS
-    return signed(file, key_file, account_of(settings), datetime.now(UTC), _program(ctx))
+    return signed(file, key_file, account_of(settings), datetime.now(UTC), start.command_line())
 
 
-def _read(ctx: click.Context, file: Path) -> tuple[bytes, Plan]:
+def _read(start: StartOptions, file: Path) -> tuple[bytes, Plan]:
     try:
-        return unsigned(file, _program(ctx))
+        return unsigned(file, start.command_line())
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
 
 
-async def _describe(ctx: click.Context, plan: Plan) -> list[str]:
+async def _describe(start: StartOptions, plan: Plan) -> list[str]:
     """Describe the plan: for each entry its effects on targets by name, then the entry with its ids."""
     heading, *entries = plan.words()
     try:
-        parts = cast(AccountParts, ctx.obj.parts())
+        parts = start.parts()
     except SettingsError as error:
         return [*map(sanitize, (heading, *entries)), f"The names of the targets were not read: {error}"]
     lines = [heading]

@@ -58,10 +58,10 @@ def policy_group() -> None:
 
 @policy_group.command(name="check")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.pass_context
-def check_(ctx: click.Context, file: Path) -> None:
+@click.pass_obj
+def check_(start: StartOptions, file: Path) -> None:
     """Say in words what FILE says. Exit code 2 where it is wrong, with the line."""
-    for line in load_rules(file, ctx.obj.command_line()).words():
+    for line in load_rules(file, start.command_line()).words():
         say(sanitize(line))
     say(f"{file} is valid.")
 
@@ -74,8 +74,8 @@ def check_(ctx: click.Context, file: Path) -> None:
 @click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
 @_FILE
 @_MODE
-@click.pass_context
-def explain_(ctx: click.Context, tool: str, arguments: tuple[str, ...], file: Path | None, mode: str | None) -> None:
+@click.pass_obj
+def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], file: Path | None, mode: str | None) -> None:
     """Say what the policy makes of a call of TOOL: the rule, the facts that it looked at, who is asked.
 
     The target is read where there is an account; nothing is changed, and nobody is asked.
@@ -87,7 +87,7 @@ def explain_(ctx: click.Context, tool: str, arguments: tuple[str, ...], file: Pa
         raise NotSent(error.what, "All of them: fastn-mcp tools") from None
     if not isinstance(call, Operation):
         raise NotSent(f"{name} consists of several calls; the policy decides each.", "Explain one of those.")
-    for line in anyio.run(_explain, ctx, call, file, mode):
+    for line in anyio.run(_explain, start.with_flags(policy=file, mode=mode), call):
         say(line)
 
 
@@ -105,8 +105,7 @@ def _argument(tool: str, text: str) -> tuple[str, Any]:
         raise click.BadParameter(f"{name} is not a text, and its value is not JSON", param_hint="ARGUMENTS") from None
 
 
-async def _explain(ctx: click.Context, call: Call, file: Path | None, mode: str | None) -> list[str]:
-    start: StartOptions = ctx.obj.with_flags(policy=file, mode=mode)
+async def _explain(start: StartOptions, call: Call) -> list[str]:
     parts: AccountParts | None = None
     reason = ""
     try:
@@ -189,14 +188,14 @@ def _policy_line(settings: Settings, policy: Policy) -> str:
 @click.option(
     "--key", type=EnumChoice(["live", "test"]), default="live", show_default=True, help="Use this kind of key."
 )
-@click.pass_context
-def simulate_(ctx: click.Context, audit: Path, file: Path | None, mode: str | None, key: str) -> None:
+@click.pass_obj
+def simulate_(start: StartOptions, audit: Path, file: Path | None, mode: str | None, key: str) -> None:
     """Say what the policy would have made of recorded calls. Exit code 1 where a line could not be judged.
 
     What was there then is not recorded: targets are judged by their id alone, dependents as unknown.
     """
-    settings = ctx.obj.with_flags(policy=file, mode=mode).keyless()
-    policy = replace(policy_of(settings, os.environ, ctx.obj.command_line()), live=key == "live")
+    settings = start.with_flags(policy=file, mode=mode).keyless()
+    policy = replace(policy_of(settings, os.environ, start.command_line()), live=key == "live")
     try:
         with audit.open("rb") as lines:
             rows, problems = _replay(lines, policy)
