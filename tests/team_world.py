@@ -80,7 +80,7 @@ class TeamWorld:
 
     @asynccontextmanager
     async def served(self) -> AsyncGenerator["Caller"]:
-        app = application(self.team, self.opening, self.keys, self.health, self.system)
+        app = application(self.opening, self.keys, self.health)
         async with (
             app.router.lifespan_context(app),
             httpx2.AsyncClient(

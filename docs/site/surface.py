@@ -177,7 +177,7 @@ def _server() -> Server[Any]:
     settings = resolved_of({}, {}, None, sandboxed=True).settings
     with TemporaryDirectory() as state:
         policy = policy_of(settings, {"FASTN_CONFIG_DIR": state})
-        parts = assemble(settings, Sandboxed(), policy, Path(state), {}, browser=True, tally=None)
+        parts = assemble(settings, Sandboxed(), policy, Path(state), {}, browser=True)
         return build(parts.dispatch, parts.tools, parts.label)
 
 

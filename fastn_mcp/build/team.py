@@ -97,8 +97,6 @@ class TenantBuilder:
             policy,
             folder,
             self.environment,
-            browser=False,
-            tally=None,
             tenant=TenantContext(tenant.name, self._run, self.team.issuer, self._inbox(tenant), self.system),
             instruments=self.instruments,
             program=kept_in(program, folder),
@@ -236,11 +234,12 @@ def serve(
         shutdown = ShutdownConfig(limits.drain_seconds, limits.grace_seconds, limits.connections, limits.header_bytes)
         served = f"{counted(len(team.tenant), 'tenant')} of {file}"
         ready = f"Serving {served} at http://{address}. Clients connect to {team.url} and sign in at {team.issuer}."
-        run(application(team, builder, keys, health, system), host, port, health, shutdown, ready)
+        run(application(builder, keys, health), host, port, health, shutdown, ready)
 
 
-def application(team: Team, builder: TenantBuilder, keys: IssuerKeys, health: Health, system: System) -> Starlette:
-    """Return the application, with the tenants that it opens."""
+def application(builder: TenantBuilder, keys: IssuerKeys, health: Health) -> Starlette:
+    """Return the application, with the tenants that the builder opens."""
+    team, system = builder.team, builder.system
     builder.is_leaving = lambda: health.is_leaving
     tenants = Tenants(builder, team.limits, system)
     routes = [Mount(_answers_path("{tenant}"), _answers(team, tenants))]

@@ -322,7 +322,7 @@ async def test_forged_token_is_never_called_good(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def replica(world: TeamWorld) -> AsyncGenerator[ASGIApp]:
-    app = application(world.team, world.opening, world.keys, world.health, world.system)
+    app = application(world.opening, world.keys, world.health)
     async with app.router.lifespan_context(app):
         yield app
 

@@ -55,7 +55,7 @@ async def test_it_says_in_each_era_what_the_real_server_says(flags: dict[str, ob
     settings = resolved_of(flags, {}, None, sandboxed=True).settings
     environment = {"FASTN_CONFIG_DIR": str(tmp_path)}
     policy = policy_of(settings, environment)
-    parts = assemble(settings, Sandboxed(), policy, tmp_path, environment, browser=True, tally=None)
+    parts = assemble(settings, Sandboxed(), policy, tmp_path, environment, browser=True)
     server = build(parts.dispatch, parts.tools, parts.label)
     for version in HANDSHAKE:
         introduction = introduction_of(settings, environment)

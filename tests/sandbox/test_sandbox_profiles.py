@@ -45,7 +45,7 @@ class Desk:
     def parts(self, **settings: Any) -> AccountParts:
         chosen = Settings.model_validate({"api_key": KEY, "base_url": "http://localhost", **settings})
         state = self.folder / "state"
-        return assemble(chosen, Sandboxed(self.file), Policy("manual"), state, {}, browser=False, tally=None)
+        return assemble(chosen, Sandboxed(self.file), Policy("manual"), state, {})
 
     def audit(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "state" / AUDIT).read_text().splitlines()]
