@@ -130,9 +130,8 @@ class StoredKey:
         account = self.account
         for name in KEY_SETTINGS:
             if name in account.table and not (name == "api_key_file" and in_file):
-                at = ("profiles", account.profile, name) if account.profile else (name,)
                 what = f"{name} already says where the key is, so a stored key would not be used."
-                raise SettingsError(f"{account.file.line(*at)}: {what}", "Remove that line first.")
+                raise SettingsError(f"{account.line(name)}: {what}", "Remove that line first.")
 
     def write_file(self, settings: Settings) -> Path:
         """Write the key to a file, and set it in the configuration. Raises `SettingsError` if that fails."""

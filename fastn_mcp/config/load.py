@@ -63,6 +63,10 @@ class Chosen:
         """The account's own table in the file."""
         return self.file.top if self.profile is None else self.file.profiles[self.profile]
 
+    def line(self, name: str) -> str:
+        """Return file and line of a setting in that table."""
+        return self.file.line(*(() if self.profile is None else (PROFILES, self.profile)), name)
+
     @property
     def key_host(self) -> str:
         """Host that a key in the file is bound to, whatever address flags and variables name."""
@@ -92,10 +96,9 @@ class Chosen:
                 f"The setting api_key ({key.place}) is wrong: {why}.",
                 "Copy the whole key again, and nothing else.",
             )
-        for table, *at in ((self.table, PROFILES, self.profile), (self.file.top,)):
+        for table, line in ((self.table, self.line), (self.file.top, self.file.line)):
             if name in table and self.values.get(name) is table[name]:
-                place = self.file.line(*(part for part in at if part is not None), name)
-                return SettingsError(f"{place}: the setting {name} is wrong: {why}.")
+                return SettingsError(f"{line(name)}: the setting {name} is wrong: {why}.")
         source = next((source for source in SOURCES if source.field == name), None)
         flag = f"flag {source.flag}, " if source and source.flag else ""
         variable = self.proxy if name == "proxy" and self.proxy else source.variable if source else ""
@@ -154,7 +157,7 @@ def _read(file: Path | None) -> ConfigFile:
 
 def key_of(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyring) -> Key:
     """Return the key of an account from the file or the keyring. Raises `SettingsError`."""
-    written = keys.written(account.table, account.file, account.profile, environment)
+    written = keys.written(account, environment)
     if written is None:
         return _kept(account, environment, keyring)
     host = account.keyless().host

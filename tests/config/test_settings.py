@@ -174,6 +174,15 @@ def test_an_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
     assert "canary" not in str(caught.value)
 
 
+def test_a_wrong_value_at_the_top_of_the_file_is_named_with_its_line(tmp_path: Path) -> None:
+    """Ours: beside profiles too, if none is chosen."""
+    for more in ("", "[profiles.acme]\n"):
+        file = written(tmp_path, f'# Ours.\n\nmode = "nope"\n{more}')
+        with pytest.raises(SettingsError) as caught:
+            load({}, KEY, file)
+        assert str(caught.value).startswith(f"{file}, line 3: the setting mode is wrong")
+
+
 def test_an_unknown_setting_near_to_nothing_is_refused_all_the_same(tmp_path: Path) -> None:
     """Ours: strict."""
     with pytest.raises(SettingsError, match="there is no setting 'zzz'"):
