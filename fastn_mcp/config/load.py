@@ -111,14 +111,10 @@ def load(
     environment: Mapping[str, str],
     file: Path | None,
     *,
-    sandbox: bool = False,
     keyring: SystemKeyring | None = None,
 ) -> Settings:
-    """Load the settings of the chosen account, with its key. Raises `SettingsError`.
-
-    With `sandbox`, no key is needed and no profile is chosen: the in-process sandbox is an account of its own.
-    """
-    return resolve(flags, environment, file, sandbox=sandbox, keyring=keyring).settings
+    """Load the settings of the chosen account, with its key. Raises `SettingsError`."""
+    return resolve(flags, environment, file, keyring=keyring).settings
 
 
 def resolve(
@@ -129,13 +125,12 @@ def resolve(
     sandbox: bool = False,
     keyring: SystemKeyring | None = None,
 ) -> Resolved:
-    """Load the settings and the place of the key. Raises `SettingsError`."""
-    config = _read(file)
-    account = choose(flags, environment, config, sandbox=sandbox)
-    key = _given(flags, environment, account)
-    if key is None and sandbox:
-        key = Key(_NO_KEY, "sandbox")
-    key = key or key_of(account, environment, keyring or SystemKeyring())
+    """Load the settings and the place of the key. Raises `SettingsError`.
+
+    With `sandbox` no profile is chosen: the in-process sandbox is an account of its own.
+    """
+    account = choose(flags, environment, _read(file), sandbox=sandbox)
+    key = _given(flags, environment, account) or key_of(account, environment, keyring or SystemKeyring())
     return Resolved(account.with_key(key), key.place)
 
 

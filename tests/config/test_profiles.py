@@ -138,7 +138,8 @@ def test_without_any_profile_the_name_is_a_label(file: Write) -> None:
 def test_the_sandbox_is_an_account_of_its_own(file: Write) -> None:
     """Ours: neither the default profile nor its key reaches it."""
     path = file('profile = "acme"\n' + BOTH)
-    settings = load({"api_key": "s", "profile": "sandbox", "base_url": "http://localhost"}, ACME, path, sandbox=True)
+    flags = {"api_key": "s", "profile": "sandbox", "base_url": "http://localhost"}
+    settings = resolve(flags, ACME, path, sandbox=True).settings
     assert (settings.profile, settings.api_key, settings.env, settings.host) == ("sandbox", "s", None, "localhost")
 
 
