@@ -3,7 +3,7 @@
 import hashlib
 import json
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -81,9 +81,9 @@ class AccountParts:
     dispatch: Dispatcher
     guard: Guard
     ledger: Ledger
-    page: ApprovalPage | None
     webhook: "Webhook | None"
-    notifying: "NotifyingChannel | None"
+    channels: "Sequence[ApprovalPage | Webhook | NotifyingChannel]"
+    """Approval channels that are closed with the account, its webhook included."""
     typed: TypedSecrets
     tools: tuple[AnyTool, ...]
     about: About
@@ -97,13 +97,9 @@ class AccountParts:
     """Command line by which a person reaches the same account and folders."""
 
     async def aclose(self) -> None:
-        """Close the page, webhook, connections, audit log and ledger."""
-        if self.page is not None:
-            await self.page.aclose()
-        if self.webhook is not None:
-            await self.webhook.aclose()
-        if self.notifying is not None:
-            await self.notifying.aclose()
+        """Close the channels, connections, audit log and ledger."""
+        for channel in self.channels:
+            await channel.aclose()
         await self.dispatch.aclose()
         await self.audit.settle()
         await self.ledger.aclose()
@@ -242,9 +238,8 @@ def assemble(
         dispatch=Dispatcher(client, guard, recorder, journal, secrets, system),
         guard=guard,
         ledger=ledger,
-        page=page,
         webhook=webhook,
-        notifying=notifying,
+        channels=tuple(filter(None, (page, webhook, notifying))),
         typed=typed,
         tools=enabled_tools(settings),
         about=about,

@@ -95,12 +95,11 @@ def _option(name: str, facts: dict[str, Any], *, required: bool) -> click.Option
     is_text_list = facts["type"] == "array" and facts["items"]["type"] == "string"
     kind = click.INT if facts["type"] == "integer" else click.STRING
     hint = " As JSON." if facts["type"] in ("object", "array") and not is_text_list else ""
+    declared = [f"--{name.replace('_', '-')}", name]
     if facts["type"] == "boolean":
-        return click.Option(
-            [f"--{name.replace('_', '-')}", name], is_flag=True, default=None, help=facts["description"]
-        )
+        return click.Option(declared, is_flag=True, default=None, help=facts["description"])
     return click.Option(
-        [f"--{name.replace('_', '-')}", name],
+        declared,
         type=kind,
         multiple=is_text_list,
         required=required,

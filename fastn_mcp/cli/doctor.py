@@ -195,24 +195,20 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
 
 
 async def _check_ledger(setting: str | None, folder: Path, system: System) -> Check:
-    if is_shared(setting):
-        try:
-            shared = ledger_at(setting, folder, system)
-        except SettingsError as error:
-            return CheckGroup.SETTINGS.failed("ledger", error.what, error.next_step)
+    try:
+        ledger = ledger_at(setting, folder, system)
+    except SettingsError as error:
+        return CheckGroup.SETTINGS.failed("ledger", error.what, error.next_step)
+    try:
+        if isinstance(ledger, SqliteLedger):
+            file = file_of(setting, folder)
+            return await machine.check_ledger(ledger.check if file.exists() else None, None, str(file))
         from fastn_mcp.guard.ledger.valkey.server import parse  # only for a ledger server: an optional extra
 
         address = parse(str(setting))
-        try:
-            return await machine.check_ledger(shared.revision, address.weakness, address.shown)
-        finally:
-            await shared.aclose()
-    file = file_of(setting, folder)
-    ledger = SqliteLedger(str(file))
-    try:
-        return await machine.check_ledger(ledger.check if file.exists() else None, None, str(file))
+        return await machine.check_ledger(ledger.revision, address.weakness, address.shown)
     finally:
-        ledger.close()
+        await ledger.aclose()
 
 
 def _show(found: DoctorReport, *, quiet: bool) -> None:
