@@ -35,7 +35,6 @@ from fastn_mcp.install.clients import (
 )
 from fastn_mcp.install.edit import Addition, NotInstalled
 from fastn_mcp.install.entry import links
-from fastn_mcp.install.files import Backups
 from fastn_mcp.redaction import sanitize
 
 
@@ -187,18 +186,18 @@ def _install_http(wanted: InstallOptions, arguments: Sequence[str], url: str) ->
 
 
 def _apply(client: McpClient, wanted: InstallOptions, additions: Sequence[Addition], note: str) -> None:
-    target, backups = _target(client, wanted), _backups()
-    compute = partial(apply.plan_install, target, additions, backups, overwrite=wanted.replace)
+    target = _target(client, wanted)
+    compute = partial(apply.plan_install, target, additions, overwrite=wanted.replace)
     change = compute()
     if change is None:
         say(f"{client.title} has this entry already, in {target.path}.")
         return
     if not _is_confirmed(change, wanted):
         return
-    change = apply.apply(change, compute, backups)
+    change = apply.apply(change, compute)
     say(f"Done. {client.after}.")
     if change is not None and change.before is not None:
-        say(f"What the file was: {backups.copy(target.path, target.name)}")
+        say(f"What the file was: {target.backup.copy}")
     say(f"Undo: {wanted.uninstall_command(client)}")
     if note:
         say(note)
@@ -212,19 +211,19 @@ def uninstall(**options: Any) -> None:
     If nobody has changed the file since, it is byte for byte what it was; otherwise only our entry goes.
     """
     wanted = InstallOptions(**options)
-    target, backups = _target(_client(wanted.client), wanted), _backups()
-    compute = partial(apply.plan_uninstall, target, backups)
+    target = _target(_client(wanted.client), wanted)
+    compute = partial(apply.plan_uninstall, target)
     change = compute()
     if change is None:
         say(f"The entry {wanted.name!r} is no longer in {target.path}. There is nothing to do.")
         return
     if not _is_confirmed(change, wanted):
         return
-    change = apply.apply(change, compute, backups)
+    change = apply.apply(change, compute)
     is_deleted = change is not None and change.new is None
     say(f"Done. {target.path} is {'gone, as it was before' if is_deleted else 'without it'}.")
     if change is not None and change.keep_copy:
-        say(f"The entry that ours replaced is in {backups.copy(target.path, target.name)}")
+        say(f"The entry that ours replaced is in {target.backup.copy}")
 
 
 def _program(wanted: InstallOptions) -> CommandLine:
@@ -254,13 +253,14 @@ def _present_client(wanted: InstallOptions) -> McpClient:
 
 
 def _target(client: McpClient, wanted: InstallOptions) -> apply.Target:
+    state = state_dir(os.environ)
     if wanted.file is not None:
-        return apply.Target.at(client, wanted.file.absolute(), wanted.name)
+        return apply.Target.at(client, wanted.file.absolute(), wanted.name, state)
     if not wanted.project:
-        return apply.Target.at(client, Path(str(place(client, _machine()))), wanted.name)
+        return apply.Target.at(client, Path(str(place(client, _machine()))), wanted.name, state)
     if client.project is None:
         raise NotInstalled(f"{client.title} has no file for a project that lists servers.", "Leave out --project.")
-    return apply.Target.at(client, Path.cwd() / client.project, wanted.name, project=Path.cwd())
+    return apply.Target.at(client, Path.cwd() / client.project, wanted.name, state, project=Path.cwd())
 
 
 def _is_confirmed(change: apply.FileChange, wanted: InstallOptions) -> bool:
@@ -298,10 +298,6 @@ def _about_key(client: McpClient, arguments: Sequence[str], key: entry.Key) -> s
         return f"The key comes from {KEY_VARIABLE}, as {client.title} was started with it."
     profile = f" --profile {arguments[arguments.index('--profile') + 1]}" if "--profile" in arguments else ""
     return f"No key was written. Store it, if you have not: fastn-mcp{profile} login"
-
-
-def _backups() -> Backups:
-    return Backups(state_dir(os.environ) / "installed")
 
 
 def _machine() -> Machine:

@@ -11,7 +11,7 @@ from pathlib import Path
 from fastn_mcp.install import edit, files
 from fastn_mcp.install.clients import Format, McpClient
 from fastn_mcp.install.edit import Addition, NoPlace, NotInstalled, UnreadableConfig, find
-from fastn_mcp.install.files import BackupRecord, Backups, digest
+from fastn_mcp.install.files import Backup, BackupRecord, digest
 from fastn_mcp.redaction import shorten
 
 _ATTEMPTS = 5
@@ -32,10 +32,14 @@ class Target:
     private: bool
     """Whether a new file is readable by its owner only: not so for a project's file."""
     file: Path
+    backup: Backup
 
     @classmethod
-    def at(cls, client: McpClient, path: Path, name: str, *, project: Path | None = None) -> "Target":
-        """Return the target at a path. Raises `NotInstalled` for a circular link, or one out of the `project`."""
+    def at(cls, client: McpClient, path: Path, name: str, state: Path, *, project: Path | None = None) -> "Target":
+        """Return the target at a path, with its backup in the folder `state`.
+
+        Raises `NotInstalled` for a circular link, or one out of the `project`.
+        """
         try:
             file = path.resolve()
         except (OSError, RuntimeError):
@@ -44,7 +48,7 @@ class Target:
             raise NotInstalled(
                 f"{path} leads to {file}, outside of the project.", f"To change that file, name it: --file {file}"
             )
-        return cls(client, path, name, project is None, file)
+        return cls(client, path, name, project is None, file, Backup.of(state, path, name))
 
     def dangling(self) -> Path | None:
         """Return a link in the path that leads to nothing, or None."""
@@ -96,9 +100,7 @@ class FileChange:
                 yield shorten(line, _WIDEST)
 
 
-def plan_install(
-    target: Target, additions: Sequence[Addition], records: Backups, *, overwrite: bool = False
-) -> FileChange | None:
+def plan_install(target: Target, additions: Sequence[Addition], *, overwrite: bool = False) -> FileChange | None:
     """Return the change that installs an entry; None if the file has it already. Raises `NotInstalled`."""
     if (link := target.dangling()) is not None:
         raise NotInstalled(
@@ -107,14 +109,14 @@ def plan_install(
         )
     snapshot = _read(target.file)
     current = snapshot.content
-    known = records.of(target.path, target.name)
+    known = target.backup.record()
     base, folders = current, list[Path]()
     existing = find(_load(target, current), additions[0])
     ours = known is not None and existing is not None
     if existing is not None and known is not None and edit.same(existing, known.entry):
         if edit.same(known.entry, additions[0].value):
             return None
-        base, folders = _without_entry(target, current, known, records), known.folders
+        base, folders = _without_entry(target, current, known), known.folders
     elif existing is not None and not overwrite:
         changed = "It was installed by fastn-mcp, and changed since." if ours else "It was not installed by fastn-mcp."
         raise NotInstalled(
@@ -144,9 +146,9 @@ def plan_install(
     return FileChange(target, snapshot, new, record, base)
 
 
-def plan_uninstall(target: Target, records: Backups) -> FileChange | None:
+def plan_uninstall(target: Target) -> FileChange | None:
     """Return the change that removes an entry; None if it is gone already. Raises `NotInstalled`."""
-    known = records.of(target.path, target.name)
+    known = target.backup.record()
     snapshot = _read(target.file)
     current = snapshot.content
     if known is None:
@@ -158,9 +160,9 @@ def plan_uninstall(target: Target, records: Backups) -> FileChange | None:
             "Remove it by hand." if is_there else "Name the place as you did then: --project, --file, --name.",
         )
     if current is None or find(_load(target, current), known.additions[0]) is None:
-        records.forget(target.path, target.name)
+        target.backup.forget()
         return None
-    new = _without_entry(target, current, known, records)
+    new = _without_entry(target, current, known)
     is_restored = known.is_unchanged(current)
     return FileChange(
         target,
@@ -174,7 +176,7 @@ def plan_uninstall(target: Target, records: Backups) -> FileChange | None:
 
 
 def apply(
-    change: FileChange, again: Callable[[], FileChange | None], records: Backups, *, sync: files.Sync = os.fsync
+    change: FileChange, again: Callable[[], FileChange | None], *, sync: files.Sync = os.fsync
 ) -> FileChange | None:
     """Apply a change, and return the one that was applied; None if none is needed anymore.
 
@@ -183,7 +185,7 @@ def apply(
     """
     for _ in range(_ATTEMPTS):
         try:
-            _apply(change, records, sync)
+            _apply(change, sync)
         except files.ChangedMeanwhile:
             newer = again()
             if newer is None:
@@ -200,29 +202,29 @@ def apply(
     raise NotInstalled(f"{change.target.file} keeps changing.", f"Close {title}, and run it again.")
 
 
-def _apply(change: FileChange, records: Backups, sync: files.Sync) -> None:
-    path, name, file = change.target.path, change.target.name, change.target.file
-    known, copy = records.of(path, name), records.before(path, name)
+def _apply(change: FileChange, sync: files.Sync) -> None:
+    file, backup = change.target.file, change.target.backup
+    known, copy = backup.record(), backup.before()
     created: list[Path] = []
     try:
         if change.record is not None:
-            records.keep(change.record, change.before)
+            backup.keep(change.record, change.before)
         if change.new is None:
             files.delete(file, change.snapshot)
             files.remove_folders(list(change.folders))
         else:
             created = files.replace(file, change.new, change.snapshot, private=change.target.private, sync=sync)
     except (OSError, files.ChangedMeanwhile) as error:
-        records.forget(path, name)
+        backup.forget()
         if known is not None:
-            records.keep(known, copy)
+            backup.keep(known, copy)
         if isinstance(error, files.ChangedMeanwhile):
             raise
         raise NotInstalled(f"{file} cannot be written: {error.strerror or error}.") from None
     if change.record is None:
-        records.forget(path, name, keep_copy=change.keep_copy)
+        backup.forget(keep_copy=change.keep_copy)
     elif created:
-        records.keep(change.record.model_copy(update={"folders": created}), change.before)
+        backup.keep(change.record.model_copy(update={"folders": created}), change.before)
 
 
 def _common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
@@ -238,10 +240,10 @@ def _cut_lines(one: str, other: str) -> tuple[list[str], list[str]]:
     return [f"… {one[start:]}"], [f"… {other[start:]}"]
 
 
-def _without_entry(target: Target, current: bytes | None, known: BackupRecord, records: Backups) -> bytes | None:
+def _without_entry(target: Target, current: bytes | None, known: BackupRecord) -> bytes | None:
     """Return the file without our entry: its original content, if nobody has changed it since."""
     if known.is_unchanged(current):
-        before = records.before(target.path, target.name)
+        before = target.backup.before()
         if before is not None or not known.existed:
             return before
     try:
@@ -249,7 +251,7 @@ def _without_entry(target: Target, current: bytes | None, known: BackupRecord, r
     except NoPlace:
         raise NotInstalled(
             f"{target.path} was changed since, and our entry cannot be removed without changing the rest.",
-            f"Remove the entry {target.name!r} by hand. What the file was: {records.copy(target.path, target.name)}",
+            f"Remove the entry {target.name!r} by hand. What the file was: {target.backup.copy}",
         ) from None
 
 

@@ -157,45 +157,46 @@ def digest(content: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Backups:
-    """Records and backups in a folder, which has one folder per entry."""
+class Backup:
+    """Record of one entry, and a copy of what its file was before, in a folder of their own."""
 
     folder: Path
+    copy: Path
 
-    def of(self, path: Path, name: str) -> BackupRecord | None:
-        """Return the record of an entry; None if there is none, or it is not valid."""
-        content = read(self._home(path, name) / "record.json").content
+    @classmethod
+    def of(cls, state: Path, path: Path, name: str) -> "Backup":
+        """Return the backup in the state folder for the entry of this name in the file at `path`."""
+        folder = state / "installed" / hashlib.sha256(f"{path}\0{name}".encode()).hexdigest()[:16]
+        return cls(folder, folder / f"before-{path.name.lstrip('.')}")
+
+    def record(self) -> BackupRecord | None:
+        """Return the record; None if there is none, or it is not valid."""
+        content = read(self._record).content
         try:
             return BackupRecord.model_validate_json(content) if content is not None else None
         except ValidationError:
             return None
 
-    def before(self, path: Path, name: str) -> bytes | None:
+    def before(self) -> bytes | None:
         """Return the original content of the file; None if there was no file."""
-        return read(self.copy(path, name)).content
-
-    def copy(self, path: Path, name: str) -> Path:
-        """Return the path of the file's backup."""
-        return self._home(path, name) / f"before-{path.name.lstrip('.')}"
+        return read(self.copy).content
 
     def keep(self, record: BackupRecord, before: bytes | None) -> None:
-        """Store a record, with a backup of the original content. Raises `OSError`."""
-        home = self._home(record.path, record.name)
-        create_folders(home, 0o700)
-        copy = self.copy(record.path, record.name)
+        """Store a record, with the original content. Raises `OSError`."""
+        create_folders(self.folder, 0o700)
         if before is None:
-            copy.unlink(missing_ok=True)
+            self.copy.unlink(missing_ok=True)
         else:
-            replace(copy, before)
-        replace(home / "record.json", record.model_dump_json(indent=2).encode())
+            replace(self.copy, before)
+        replace(self._record, record.model_dump_json(indent=2).encode())
 
-    def forget(self, path: Path, name: str, *, keep_copy: bool = False) -> None:
-        """Delete the record of an entry, and unless `keep_copy` its backup."""
-        home = self._home(path, name)
+    def forget(self, *, keep_copy: bool = False) -> None:
+        """Delete the record, and unless `keep_copy` the copy."""
         if keep_copy:
-            (home / "record.json").unlink(missing_ok=True)
+            self._record.unlink(missing_ok=True)
         else:
-            shutil.rmtree(home, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _home(self, path: Path, name: str) -> Path:
-        return self.folder / hashlib.sha256(f"{path}\0{name}".encode()).hexdigest()[:16]
+    @property
+    def _record(self) -> Path:
+        return self.folder / "record.json"

@@ -20,7 +20,6 @@ from fastn_mcp.install.apply import Target
 from fastn_mcp.install.clients import BY_NAME, Format
 from fastn_mcp.install.edit import NotInstalled
 from fastn_mcp.install.entry import additions
-from fastn_mcp.install.files import Backups
 
 CLAUDE = BY_NAME["claude-code"]
 OURS = additions(CLAUDE, "fastn", CommandLine("fastn-mcp", ("--sandbox",)), "profile", "linux")
@@ -51,11 +50,10 @@ class Client:
 
 
 def install(folder: Path, path: Path, sync: Callable[[int], None], what: Any = OURS) -> apply.FileChange | None:
-    records = Backups(folder / "state" / "installed")
-    again = partial(apply.plan_install, Target.at(CLAUDE, path, "fastn"), what, records)
+    again = partial(apply.plan_install, Target.at(CLAUDE, path, "fastn", folder / "state"), what)
     change = again()
     assert change is not None
-    return apply.apply(change, again, records, sync=sync)
+    return apply.apply(change, again, sync=sync)
 
 
 @pytest.mark.parametrize("often", [1, 2, 4])
@@ -132,14 +130,13 @@ def test_uninstall_keeps_a_concurrent_write(tmp_path: Path) -> None:
     """A file that we created, and would delete, belongs to the client after it wrote there."""
     path = tmp_path / ".claude.json"
     install(tmp_path, path, os.fsync)
-    records = Backups(tmp_path / "state" / "installed")
-    again = partial(apply.plan_uninstall, Target.at(CLAUDE, path, "fastn"), records)
+    again = partial(apply.plan_uninstall, Target.at(CLAUDE, path, "fastn", tmp_path / "state"))
     change = again()
     assert change is not None
     assert change.new is None
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "started": 2}))
     with pytest.raises(NotInstalled, match="Run it again"):
-        apply.apply(change, again, records)
+        apply.apply(change, again)
     assert json.loads(path.read_bytes())["started"] == 2
 
 

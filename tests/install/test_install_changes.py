@@ -14,7 +14,7 @@ from fastn_mcp.install.apply import Target
 from fastn_mcp.install.clients import BY_NAME
 from fastn_mcp.install.edit import NotInstalled
 from fastn_mcp.install.entry import additions
-from fastn_mcp.install.files import Backups, Snapshot
+from fastn_mcp.install.files import Snapshot
 
 CURSOR = BY_NAME["cursor"]
 OURS = additions(CURSOR, "fastn", CommandLine("fastn-mcp", ("--sandbox",)), "profile", "linux")
@@ -27,11 +27,10 @@ class ClientFile:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "home" / "new" / "mcp.json"
         self.folder = folder
-        self.records = Backups(folder / "state" / "installed")
-        self.target = Target.at(CURSOR, self.path, "fastn")
+        self.resolve()
 
     def resolve(self, project: Path | None = None) -> None:
-        self.target = Target.at(CURSOR, self.path, "fastn", project=project)
+        self.target = Target.at(CURSOR, self.path, "fastn", self.folder / "state", project=project)
 
     def write(self, content: bytes, mode: int = 0o644) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,14 +38,14 @@ class ClientFile:
         self.path.chmod(mode)
 
     def install(self, what: Any = OURS, *, overwrite: bool = False) -> apply.FileChange | None:
-        again = partial(apply.plan_install, self.target, what, self.records, overwrite=overwrite)
+        again = partial(apply.plan_install, self.target, what, overwrite=overwrite)
         change = again()
-        return None if change is None else apply.apply(change, again, self.records)
+        return None if change is None else apply.apply(change, again)
 
     def uninstall(self) -> apply.FileChange | None:
-        again = partial(apply.plan_uninstall, self.target, self.records)
+        again = partial(apply.plan_uninstall, self.target)
         change = again()
-        return None if change is None else apply.apply(change, again, self.records)
+        return None if change is None else apply.apply(change, again)
 
     def tree(self) -> list[str]:
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*"))
@@ -119,7 +118,7 @@ def test_backup_is_readable_by_its_owner_only(client: ClientFile) -> None:
     """Ours: the file may hold secrets."""
     client.write(b'{"secret": 1}')
     client.install()
-    copy = client.records.copy(client.path, "fastn")
+    copy = client.target.backup.copy
     assert (copy.read_bytes(), copy.stat().st_mode & 0o777, copy.parent.stat().st_mode & 0o777) == (
         b'{"secret": 1}',
         0o600,
@@ -180,7 +179,7 @@ def test_backup_of_a_replaced_entry_is_kept_if_the_file_changed(client: ClientFi
     assert change is not None
     assert change.keep_copy
     assert client.document == {"mcpServers": {}}
-    assert client.records.copy(client.path, "fastn").read_bytes() == b'{"mcpServers": {"fastn": {"url": "x"}}}'
+    assert client.target.backup.copy.read_bytes() == b'{"mcpServers": {"fastn": {"url": "x"}}}'
     with pytest.raises(NotInstalled, match="has no entry that was installed"):
         client.uninstall()
 
@@ -209,12 +208,12 @@ def test_uninstall_of_a_missing_entry_does_nothing(client: ClientFile) -> None:
 def test_change_other_than_the_one_shown_is_not_made(client: ClientFile) -> None:
     """Ours: the client may write its file while a person reads."""
     client.write(b"{}")
-    again = partial(apply.plan_install, client.target, OURS, client.records)
+    again = partial(apply.plan_install, client.target, OURS)
     change = again()
     assert change is not None
     client.path.write_bytes(b'{"mcpServers": {"other": {}}}')
     with pytest.raises(NotInstalled, match=r"would differ from the one shown. Nothing was changed. Run it"):
-        apply.apply(change, again, client.records)
+        apply.apply(change, again)
     assert client.path.read_bytes() == b'{"mcpServers": {"other": {}}}'
     assert client.tree() == ["home", "home/new", "home/new/mcp.json", "state", "state/installed"]
 
@@ -249,8 +248,8 @@ def test_failed_write_leaves_no_trace(client: ClientFile) -> None:
     with pytest.raises(NotInstalled):
         client.install()
     with pytest.raises(NotInstalled):
-        apply.apply(change, lambda: None, client.records)
-    assert client.records.of(client.path, "fastn") is None
+        apply.apply(change, lambda: None)
+    assert client.target.backup.record() is None
 
 
 @pytest.mark.posix
@@ -258,14 +257,14 @@ def test_failed_second_entry_keeps_the_record_of_the_first(client: ClientFile) -
     """Ours."""
     client.write(b"{}")
     client.install()
-    first, copy = client.records.of(client.path, "fastn"), client.records.before(client.path, "fastn")
+    first, copy = client.target.backup.record(), client.target.backup.before()
     longest = client.path.with_name("x" * 250)  # a longer name cannot be created beside it
     client.path.rename(longest)
     client.path.symlink_to(longest)
     client.resolve()
     with pytest.raises(NotInstalled, match=r"cannot be written: .*\. Nothing was changed"):
         client.install(OTHER)
-    assert (client.records.of(client.path, "fastn"), client.records.before(client.path, "fastn")) == (first, copy)
+    assert (client.target.backup.record(), client.target.backup.before()) == (first, copy)
     assert client.document == {"mcpServers": {"fastn": OURS[0].value}}
 
 
@@ -282,8 +281,8 @@ def test_deleted_file_is_not_restored(client: ClientFile) -> None:
 def test_unreadable_record_counts_as_missing(client: ClientFile) -> None:
     """Ours: then no entry is known to be ours."""
     client.install()
-    (client.records.copy(client.path, "fastn").parent / "record.json").write_text('{"path": 1}')
-    assert client.records.of(client.path, "fastn") is None
+    (client.target.backup.copy.parent / "record.json").write_text('{"path": 1}')
+    assert client.target.backup.record() is None
     with pytest.raises(NotInstalled, match=r"not installed by fastn-mcp"):
         client.install(OTHER)
 
@@ -292,7 +291,7 @@ def test_uninstall_without_a_backup_removes_the_entry_alone(client: ClientFile) 
     """Ours: as if the state folder had been emptied but for the record."""
     client.write(b'{"a": 1}')
     client.install()
-    client.records.copy(client.path, "fastn").unlink()
+    client.target.backup.copy.unlink()
     client.uninstall()
     assert client.path.read_bytes() == b'{"a": 1}'
 
@@ -312,7 +311,7 @@ def test_existing_inputs_are_used_and_not_removed(tmp_path: Path) -> None:
     """Ours: another entry may refer to them."""
     vscode = BY_NAME["vscode"]
     client = ClientFile(tmp_path)
-    client.target = Target.at(vscode, client.path, "fastn")
+    client.target = Target.at(vscode, client.path, "fastn", client.folder / "state")
     client.write(b'{"inputs": [{"id": "fastn-api-key", "type": "promptString"}]}')
     client.install(additions(vscode, "fastn", CommandLine("x"), "prompt"))
     assert len(client.document["inputs"]) == 1
