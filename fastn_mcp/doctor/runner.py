@@ -109,8 +109,7 @@ async def _check_account(
     await _check_each(READS, reads.check, CheckGroup.READS, target, found, progress)
     found.observed = reads.observed
     _propose_toolsets(target, reads)
-    writes = Writes(probe, routes, reads.moved, reads.ids, found.proposal)
-    await _check_each(WRITES, writes.check, CheckGroup.WRITES, target, found, progress)
+    await _check_each(WRITES, Writes(reads).check, CheckGroup.WRITES, target, found, progress)
     _inherit(target, found.proposal)
 
 

@@ -1,12 +1,12 @@
 """Checks of write operations, by OPTIONS requests. No write is made."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fastn_mcp.client.connection import Answer, ResponseLost
 from fastn_mcp.client.http import NotSentError
-from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
-from fastn_mcp.doctor.probe import Probe, alternatives
+from fastn_mcp.doctor.check import Check, CheckGroup
+from fastn_mcp.doctor.probe import alternatives
+from fastn_mcp.doctor.reads import Reads
 from fastn_mcp.errors import FastnError
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import RefusedValue, Request, Route
@@ -21,21 +21,17 @@ _PREVIEW = "Nothing to do; look at the first one with dry_run, and at its result
 
 @dataclass(slots=True)
 class Writes:
-    """Checks of the writes, one request per path. `moved` are the routes of moved reads, `ids` one id per resource."""
+    """Checks of the writes, one request per path, with the routes and ids that the reads found."""
 
-    probe: Probe
-    routes: Mapping[str, Route]
-    moved: Mapping[str, Route]
-    ids: Mapping[str, str]
-    proposal: Proposal
+    reads: Reads
     _answers: dict[str, Answer | None] = field(default_factory=dict[str, Answer | None])
 
     async def check(self, operation: AnyOperation) -> Check:
         """Check one operation."""
         tool, method = operation.tool_name(), operation.route.method
-        route = self.routes.get(tool, operation.route)
+        route = self.reads.routes.get(tool, operation.route)
         group = CheckGroup.WRITES
-        if route.parameters and operation.toolset() not in self.ids:
+        if route.parameters and operation.toolset() not in self.reads.ids:
             return group.skipped(tool, "No id to ask for by OPTIONS.", "See the line of the list.")
         if _allowed(await self._send(_NOWHERE)):  # OPTIONS allows methods at any path
             seen = "OPTIONS says nothing of paths here, and no change is made."
@@ -46,7 +42,7 @@ class Writes:
             return group.ok(tool, f"OPTIONS allows {method}.")
         for other in (operation.route, *alternatives(operation)):
             if other != route and method in _allowed(await self._options(operation, other)):
-                self.proposal.routes[tool] = str(other)
+                self.reads.proposal.routes[tool] = str(other)
                 return group.differs(
                     tool, f"OPTIONS allows {method} at {other.path}.", "Set the route as proposed below."
                 )
@@ -63,7 +59,7 @@ class Writes:
 
     async def _options(self, operation: AnyOperation, route: Route) -> Answer | None:
         try:
-            path = route.fill(dict.fromkeys(route.parameters, self.ids.get(operation.toolset(), "")))
+            path = route.fill(dict.fromkeys(route.parameters, self.reads.ids.get(operation.toolset(), "")))
         except RefusedValue:
             return None
         return await self._send(path)
@@ -71,7 +67,7 @@ class Writes:
     async def _send(self, path: str) -> Answer | None:
         if path not in self._answers:
             try:
-                self._answers[path] = await self.probe(Request("OPTIONS", path))
+                self._answers[path] = await self.reads.probe(Request("OPTIONS", path))
             except (NotSentError, ResponseLost, FastnError):
                 self._answers[path] = None
         return self._answers[path]
@@ -79,11 +75,11 @@ class Writes:
     def _propose_beside_reads(self, operation: AnyOperation) -> Check | None:
         """Propose the likely route of a write if the reads of its resource have moved; None otherwise."""
         tool = operation.tool_name()
-        beginnings = {route.path.partition("/{")[0] for route in self.moved.values()}
+        beginnings = {route.path.partition("/{")[0] for route in self.reads.moved.values()}
         for other in alternatives(operation):
-            if tool not in self.routes and other.path.partition("/{")[0] in beginnings:
-                self.proposal.routes[tool] = str(other)
-                self.proposal.notes[tool] = _UNTRIED
+            if tool not in self.reads.routes and other.path.partition("/{")[0] in beginnings:
+                self.reads.proposal.routes[tool] = str(other)
+                self.reads.proposal.notes[tool] = _UNTRIED
                 seen = "OPTIONS says nothing, and the reads of this resource are elsewhere."
                 hint = "Set the route as proposed below; it is likely, not verified."
                 return CheckGroup.WRITES.differs(tool, seen, hint)

@@ -23,19 +23,15 @@ class Format(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Possible places of a file per platform. The first that exists is used, or else the first."""
+    """Possible places of a file, by default those on Linux. The first that exists is used, or else the first."""
 
     linux: tuple[str, ...]
-    darwin: tuple[str, ...]
-    win32: tuple[str, ...]
+    darwin: tuple[str, ...] = ()
+    win32: tuple[str, ...] = ()
 
     def on(self, platform: str) -> tuple[str, ...]:
         """Return the places on a platform, named as in `sys.platform`."""
-        return {"darwin": self.darwin, "win32": self.win32}.get(platform, self.linux)
-
-
-def _everywhere(place: str) -> Places:
-    return Places((place,), (place,), (place,))
+        return {"darwin": self.darwin, "win32": self.win32}.get(platform) or self.linux
 
 
 class TokenSource(Enum):
@@ -100,7 +96,7 @@ CLIENTS = (
         title="Claude Code",
         format=Format.JSON,
         servers="mcpServers",
-        places=_everywhere("{CLAUDE_CONFIG_DIR}/.claude.json"),
+        places=Places(("{CLAUDE_CONFIG_DIR}/.claude.json",)),
         project=".mcp.json",
         fixed={"type": "stdio"},
         # Without the default, a variable that is not set would arrive as its own name.
@@ -150,7 +146,7 @@ CLIENTS = (
         title="Cursor",
         format=Format.JSONC,
         servers="mcpServers",
-        places=_everywhere("{HOME}/.cursor/mcp.json"),
+        places=Places(("{HOME}/.cursor/mcp.json",)),
         project=".cursor/mcp.json",
         fixed={"type": "stdio"},
         reference=f"${{env:{KEY_VARIABLE}}}",
@@ -163,7 +159,7 @@ CLIENTS = (
         title="Windsurf",
         format=Format.JSONC,
         servers="mcpServers",
-        places=_everywhere("{HOME}/.codeium/windsurf/mcp_config.json"),
+        places=Places(("{HOME}/.codeium/windsurf/mcp_config.json",)),
         reference=f"${{env:{KEY_VARIABLE}}}",
         programs=("windsurf",),
         http=Http(TokenSource.REFERENCE, "serverUrl", reference=f"${{env:{BEARER_VARIABLE}}}"),
@@ -174,7 +170,7 @@ CLIENTS = (
         title="Codex",
         format=Format.TOML,
         servers="mcp_servers",
-        places=_everywhere("{CODEX_HOME}/config.toml"),
+        places=Places(("{CODEX_HOME}/config.toml",)),
         project=".codex/config.toml",
         forwards=True,
         programs=("codex",),
@@ -186,7 +182,7 @@ CLIENTS = (
         title="Gemini CLI",
         format=Format.JSONC,
         servers="mcpServers",
-        places=_everywhere("{GEMINI_CLI_HOME}/.gemini/settings.json"),
+        places=Places(("{GEMINI_CLI_HOME}/.gemini/settings.json",)),
         project=".gemini/settings.json",
         reference=f"${KEY_VARIABLE}",
         programs=("gemini",),
