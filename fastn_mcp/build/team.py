@@ -21,6 +21,7 @@ from fastn_mcp.build.account import (
     TenantContext,
     account_of,
     assemble,
+    begin_log,
     bound_account_of,
     policy_of,
 )
@@ -212,7 +213,7 @@ def serve(
     must_be_free(host, port, "Name another port: --http HOST:PORT")
     team, system = load_team(file), System()
     process = process_settings(flags, os.environ)
-    lines = logs.begin(process.log_level, process.log_file, process.secrets)
+    lines = begin_log(process)
     with ExitStack() as closing:
         builder = TenantBuilder(
             team,

@@ -22,7 +22,6 @@ from fastn_mcp.server.log import JsonLines
 if TYPE_CHECKING:
     from mcp.server import Server
 
-    from fastn_mcp.telemetry.exporter import Export
     from fastn_mcp.telemetry.instruments import Instruments
 
 log = logging.getLogger(__name__)
@@ -63,8 +62,13 @@ def _unsupported_protocol(signal: str, otel: Mapping[str, str]) -> str | None:
     return None if protocol == "http/protobuf" else f"{named} is {protocol}, but only http/protobuf is supported"
 
 
-def start_export(environment: Mapping[str, str], lines: JsonLines) -> "Export | None":
-    """Start sending telemetry. Return None if there is no collector or the exporter cannot be set up."""
+def instruments_of(
+    environment: Mapping[str, str], lines: JsonLines, at_the_end: Callable[[Callable[[], None]], object]
+) -> "Instruments | None":
+    """Start sending telemetry, and return its instruments. `at_the_end` registers the export's shutdown.
+
+    Returns None if there is no collector or the exporter cannot be set up.
+    """
     if not (signals := exported_signals(environment)):
         return None
     try:
@@ -79,16 +83,6 @@ def start_export(environment: Mapping[str, str], lines: JsonLines) -> "Export | 
         return None
     if export.records is not None:
         logging.getLogger().addHandler(export.records)
-    return export
-
-
-def instruments_of(
-    environment: Mapping[str, str], lines: JsonLines, at_the_end: Callable[[Callable[[], None]], object]
-) -> "Instruments | None":
-    """Start sending telemetry, and return its instruments. `at_the_end` registers the export's shutdown."""
-    export = start_export(environment, lines)
-    if export is None:
-        return None
     at_the_end(export.end)
     return export.signals
 
