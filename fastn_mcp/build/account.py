@@ -133,16 +133,21 @@ def policy_of(settings: Settings, environment: Mapping[str, str], program: Comma
     return Policy(mode, rules, plan, live=live, approval_lifetime=lifetime, approval_wait=wait)
 
 
-def account_of(settings: Settings) -> str:
-    """Return the readable name of the account, which plans are bound to."""
+def account_parts(settings: Settings) -> dict[str, str]:
+    """Return what selects a part of the account of the key, by its name for people."""
     parts = {
         "environment": settings.env,
         "space": settings.space_id,
         "tenant": settings.tenant_id,
         "organisation": settings.end_org_id,
     }
-    named = [f"{what} {value}" for what, value in parts.items() if value]
-    return ", ".join([f"{settings.profile} at {settings.host}", *named])
+    return {what: value for what, value in parts.items() if value}
+
+
+def account_of(settings: Settings) -> str:
+    """Return the readable name of the account, which plans are bound to."""
+    parts = [f"{what} {value}" for what, value in account_parts(settings).items()]
+    return ", ".join([f"{settings.profile} at {settings.host}", *parts])
 
 
 def bound_account_of(settings: Settings) -> str:

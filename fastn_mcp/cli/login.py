@@ -13,7 +13,7 @@ import anyio
 import click
 from pydantic import JsonValue
 
-from fastn_mcp.build.account import AccountParts
+from fastn_mcp.build.account import AccountParts, account_parts
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import StartOptions
@@ -275,17 +275,11 @@ def whoami(start: StartOptions, as_json: bool) -> int:
     resolved = start.resolved()
     settings = resolved.settings
     parts = start.parts(settings)
-    optional = {
-        "environment": settings.env,
-        "space": settings.space_id,
-        "tenant": settings.tenant_id,
-        "organisation": settings.end_org_id,
-    }
     facts: dict[str, JsonValue] = {
         "sandbox": start.sandboxed,
         "profile": settings.profile,
         "host": settings.host,
-        **{name: value for name, value in optional.items() if value},
+        **account_parts(settings),
         "key": settings.key_kind,
         "key_from": resolved.key,
         "mode": "read-only" if settings.read_only else settings.mode,
