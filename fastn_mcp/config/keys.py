@@ -147,9 +147,8 @@ class HttpToken:
 
 def http_token(settings: Settings, state: Path, new: Callable[[], str]) -> HttpToken:
     """Return the token that clients of local HTTP send; create one if there is none. Raises `SettingsError`."""
-    path = state.absolute() / FILE
-    if settings.http_token is None and not path.exists():
-        create_secret(path, new, "FASTN_HTTP_TOKEN")
+    if settings.http_token is None:
+        create_secret(state.absolute() / FILE, new, "FASTN_HTTP_TOKEN")
     return known_http_token(settings, state)
 
 

@@ -128,7 +128,8 @@ def write_private(path: Path, text: str, *, replace: bool = True, mode: int = 0o
 def create_secret(path: Path, token: Callable[[], str], variable: str) -> None:
     """Write a new secret to a private file, unless there is one. Raises `SettingsError`, which names the variable."""
     with file_errors(path, "written", f"Or set {variable}."):
-        write_private(path, f"{token()}{token()}\n", replace=False)
+        if not path.exists():
+            write_private(path, f"{token()}{token()}\n", replace=False)
 
 
 LARGEST = 4 << 20
