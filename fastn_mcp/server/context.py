@@ -3,20 +3,17 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
-from mcp.server import ServerRequestContext
 from mcp.types import ListToolsResult
 from pydantic import JsonValue
 
+from fastn_mcp.channels.elicitation import Context
 from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.server.prompts import PromptCatalog
 from fastn_mcp.server.resources import IdCompletion, ResourceReader
 from fastn_mcp.server.tool_listing import list_tools
 from fastn_mcp.tools.tool import AnyTool
-
-Context = ServerRequestContext[Any]
 
 
 class AccountContext:

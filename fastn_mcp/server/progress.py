@@ -6,10 +6,9 @@ stateless here, legacy clients get no log messages.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast, get_args
+from typing import TypeVar, cast, get_args
 
 import anyio
-from mcp.server import ServerRequestContext
 from mcp.types import (
     LOG_LEVEL_META_KEY,
     EmptyResult,
@@ -19,14 +18,13 @@ from mcp.types import (
     SetLevelRequestParams,
 )
 
-from fastn_mcp.channels.elicitation_form import MODERN
+from fastn_mcp.channels.elicitation import MODERN, Context
 from fastn_mcp.client import retry
 from fastn_mcp.guard.approval.flow import FormChannel
 from fastn_mcp.guard.approval.request import Answer, ApprovalForm, PendingForm
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.runtime import Report, System
 
-Context = ServerRequestContext[Any]
 T = TypeVar("T")
 
 _FIRST_REPORT = 1.0

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, cast
 
 from mcp import MCPError
-from mcp.server import ServerRequestContext
 from mcp.types import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -31,7 +30,7 @@ from mcp.types import (
 from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
-from fastn_mcp.channels.elicitation_form import MODERN
+from fastn_mcp.channels.elicitation import MODERN, Context
 from fastn_mcp.errors import ApprovalRequired, FastnError, NotFound, NotSent
 from fastn_mcp.fastn.directory import LISTS
 from fastn_mcp.guard.approval.flow import Caller
@@ -141,8 +140,6 @@ def available(tools: Sequence[AnyTool]) -> tuple[ResourceSpec, ...]:
     """Return the resources whose tools are enabled."""
     return tuple(spec for spec in RESOURCES if spec.reader in tools)
 
-
-Context = ServerRequestContext[Any]
 
 JSON = "application/json"
 

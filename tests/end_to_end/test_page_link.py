@@ -12,7 +12,7 @@ from mcp import Client
 from server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 from test_approvals import approve, globex, recording_browser
 
-from fastn_mcp.channels.page_link import RoundTripLink
+from fastn_mcp.channels.elicitation import RoundTripLink
 from fastn_mcp.guard.approval.request import PendingApproval
 
 pytestmark = pytest.mark.anyio

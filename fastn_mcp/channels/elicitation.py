@@ -1,0 +1,162 @@
+"""Elicitation: the client asks its person by a form, or leads them to the approval page; in each protocol version.
+
+A form's answer decides. The answer to a link says whether the person went to the page, and never decides anything.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import anyio
+from mcp.server import ServerRequestContext
+from mcp.types import (
+    CallToolRequestParams,
+    ElicitRequest,
+    ElicitRequestFormParams,
+    ElicitRequestURLParams,
+    ElicitResult,
+    InputRequiredResult,
+)
+
+from fastn_mcp.guard.approval.request import Answer, ApprovalForm, NoAnswer, PendingApproval, PendingForm, Submitted
+from fastn_mcp.redaction import quote
+from fastn_mcp.runtime import System
+
+Context = ServerRequestContext[Any]
+
+MODERN = "2026-07-28"
+_FORM, _LINK = "approval", "page"
+"""Names of the requests in a result that asks."""
+
+
+def client_form(ctx: Context, params: CallToolRequestParams) -> "ElicitationForm | RoundTrip | None":
+    """Return the form channel of this client, or None if it has not declared form elicitation."""
+    capabilities = ctx.session.client_capabilities
+    elicitation = capabilities.elicitation if capabilities else None
+    # An empty `elicitation: {}` means forms. One with only `url` does not.
+    if elicitation is None or (elicitation.form is None and elicitation.url is not None):
+        return None
+    if ctx.protocol_version >= MODERN:
+        return RoundTrip(params)
+    return ElicitationForm(ctx) if ctx.session.can_send_request else None
+
+
+class ElicitationForm:
+    """Up to 2025-11-25: the server sends an elicitation request during the call."""
+
+    name = "client_form"
+    is_terminal = False
+    submitted = None
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+
+    async def ask(self, question: ApprovalForm) -> Answer:
+        with anyio.move_on_after(question.lifetime):
+            result = await self._ctx.session.elicit_form(question.text, _schema(question), self._ctx.request_id)
+            return Submitted(result.action, result.content).answer(question)
+        return NoAnswer("the form stayed open too long")
+
+
+class RoundTrip:
+    """From 2026-07-28: the call returns the form, and the client repeats the call with the answer."""
+
+    name = "client_form"
+    is_terminal = False
+
+    def __init__(self, params: CallToolRequestParams) -> None:
+        self._state = params.request_state
+        self._responses = params.input_responses or {}
+
+    @property
+    def submitted(self) -> tuple[str, Submitted] | None:
+        result = self._responses.get(_FORM)
+        if self._state is None or not isinstance(result, ElicitResult):
+            return None
+        return self._state, Submitted(result.action, result.content)
+
+    async def ask(self, question: ApprovalForm) -> PendingForm:
+        return PendingForm(question)
+
+
+def form_request(question: ApprovalForm) -> InputRequiredResult:
+    """Return the result that requests the form. The SDK seals the state; the ledger makes it single-use."""
+    form = ElicitRequestFormParams(message=question.text, requested_schema=_schema(question))
+    return InputRequiredResult(input_requests={_FORM: ElicitRequest(params=form)}, request_state=question.grant)
+
+
+def _schema(question: ApprovalForm) -> dict[str, Any]:
+    # No field for a note: some clients do not submit a form with an empty one, and others drop it.
+    if question.expected is not None:
+        field: dict[str, Any] = {
+            "type": "string",
+            "title": question.typing.capitalize(),
+            "description": f"To approve, type the {question.typing} between the quotes: {quote(question.expected)}",
+        }
+    else:
+        field = {
+            "type": "string",
+            "title": "Decision",
+            "description": "Only approve sends the call.",
+            "enum": list(question.choices),
+            "default": question.choices[0],
+        }
+    return {"type": "object", "properties": {question.field: field}, "required": [question.field]}
+
+
+class ElicitedLink:
+    """Up to 2025-11-25: the client offers the page while the call waits, and is told once it was decided."""
+
+    def __init__(self, ctx: Context, id_: str) -> None:
+        self._ctx = ctx
+        self._id = id_
+
+    async def __call__(self, waiting: PendingApproval, wait: Callable[[], Awaitable[bool]]) -> bool:
+        # Caught inside, since a task group would raise it as an exception group.
+        failure: Exception = AssertionError("the wait ended neither way")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._offer, waiting)
+            try:
+                is_decided = await wait()
+                if is_decided:
+                    await self._ctx.session.send_elicit_complete(self._id, self._ctx.request_id)
+                return is_decided
+            except Exception as error:
+                failure = error
+            finally:
+                tasks.cancel_scope.cancel()
+        raise failure
+
+    async def _offer(self, waiting: PendingApproval) -> None:
+        link = _link(waiting)
+        with suppress(Exception):  # whatever the client answers decides nothing, an error included
+            await self._ctx.session.elicit_url(link.message, link.url, self._id, self._ctx.request_id)
+
+
+class RoundTripLink:
+    """From 2026-07-28: the call returns the link at once. The client repeats the call when the person was there."""
+
+    async def __call__(self, waiting: PendingApproval, wait: Callable[[], Awaitable[bool]]) -> bool:  # noqa: ARG002
+        return False
+
+
+def client_link(ctx: Context, params: CallToolRequestParams, system: System) -> ElicitedLink | RoundTripLink | None:
+    """Return the link of this client; None if it opens no URLs, or repeats a call that returned the link."""
+    capabilities = ctx.session.client_capabilities
+    if capabilities is None or capabilities.elicitation is None or capabilities.elicitation.url is None:
+        return None
+    if ctx.protocol_version >= MODERN:
+        return None if _LINK in (params.input_responses or {}) else RoundTripLink()
+    return ElicitedLink(ctx, system.token()) if ctx.session.can_send_request else None
+
+
+def link_request(waiting: PendingApproval) -> InputRequiredResult:
+    """Return the result that offers the page. It needs no state: the repeated call finds its open request."""
+    return InputRequiredResult(input_requests={_LINK: ElicitRequest(params=_link(waiting))})
+
+
+def _link(waiting: PendingApproval) -> ElicitRequestURLParams:
+    said = (
+        f"{waiting.preview.lines()[0]}\nDecide on the approval page, then come back here. Opening it approves nothing."
+    )
+    return ElicitRequestURLParams(message=said, url=waiting.page or "")
