@@ -129,7 +129,7 @@ class NotifyingChannel:
             request = await self._ledger.find(grant)
             if request is None:
                 return
-            now = self._system.now().timestamp()
+            now = self._system.timestamp()
             # Once for a request, whichever process or repetition of the call comes first.
             if await self._ledger.use_nonce(f"notified {grant}", request.expires, now):
                 await self._deliver(request, where)
@@ -137,7 +137,7 @@ class NotifyingChannel:
     async def _deliver(self, request: ApprovalRequest, where: str) -> None:
         body = to_json(self._body(request, where))
         found: ApprovalRequest | None = request
-        while found is not None and found.state is RequestState.OPEN and self._system.now().timestamp() < found.expires:
+        while found is not None and found.state is RequestState.OPEN and self._system.timestamp() < found.expires:
             try:
                 await self._sender(body)
                 break

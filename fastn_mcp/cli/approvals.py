@@ -76,19 +76,18 @@ class TerminalApprovals:
     typed: TypedSecrets | None = None
     """Keeps what they type; None without the state secret by which the servers open it."""
 
-    def now(self) -> float:
-        return self.system.now().timestamp()
-
     async def waiting(self) -> list[ApprovalRequest]:
         """Return the pending requests. Close expired ones, and record them in the audit log."""
         for account in {request.account for request in await self.ledger.waiting(0.0)}:
-            await record_expired(self.ledger, account, self.now(), self._record_expired)
-        return await self.ledger.waiting(self.now())
+            await record_expired(self.ledger, account, self.system.timestamp(), self._record_expired)
+        return await self.ledger.waiting(self.system.timestamp())
 
     async def walk(self, terminal: Terminal) -> None:
         """Ask about each pending request once, including those that arrive meanwhile."""
         seen: set[str] = set()
-        while pending := [request for request in await self.ledger.waiting(self.now()) if request.id not in seen]:
+        while pending := [
+            request for request in await self.ledger.waiting(self.system.timestamp()) if request.id not in seen
+        ]:
             request = pending[0]
             seen.add(request.id)
             more = f" {len(pending) - 1} more." if len(pending) > 1 else ""
@@ -116,7 +115,7 @@ class TerminalApprovals:
         """
         if request.required == Decision.FOUR_EYES.value:
             return "Nothing was decided: two people have to approve this call, and a terminal cannot tell people apart."
-        now = self.now()
+        now = self.system.timestamp()
         if typed_in(request) is not None:
             if self.typed is None:
                 return f"Nothing was decided. {_UNSEALABLE}"
@@ -137,7 +136,7 @@ class TerminalApprovals:
 
     async def decline(self, request: ApprovalRequest, note: str) -> str:
         """Decline a request. Return the message for the person."""
-        now, why = self.now(), note or None
+        now, why = self.system.timestamp(), note or None
         if await self.ledger.decide(request, Vote(_BY, approves=False, at=now), _BY, why) is None:
             return _TOO_LATE
         message = f"Declined. The same call stays declined until {_clock(request.expires)}."
@@ -146,7 +145,11 @@ class TerminalApprovals:
 
     async def revoke(self, prefix: str) -> TemporaryApproval | None:
         """Revoke the temporary approval whose id starts with `prefix`. Return None unless exactly one does."""
-        found = [scope for scope in await self.ledger.temporary_approvals(self.now()) if scope.id.startswith(prefix)]
+        found = [
+            scope
+            for scope in await self.ledger.temporary_approvals(self.system.timestamp())
+            if scope.id.startswith(prefix)
+        ]
         if len(found) != 1 or not await self.ledger.revoke_temporary(found[0].id):
             return None
         (scope,) = found
@@ -273,7 +276,7 @@ def _decide(store: ApprovalStore, terminal: Terminal) -> None:
 @click.pass_obj
 def scopes_(store: ApprovalStore, as_json: bool) -> None:
     """List the temporary approvals: each for one tool on one target."""
-    scopes = store.use(lambda found: found.ledger.temporary_approvals(found.now())) or []
+    scopes = store.use(lambda found: found.ledger.temporary_approvals(found.system.timestamp())) or []
     if as_json:
         rows = [{name: getattr(scope, name) for name in TemporaryApproval.__dataclass_fields__} for scope in scopes]
         click.echo(json.dumps(rows))
@@ -332,7 +335,7 @@ def _open_page(store: ApprovalStore, start: StartOptions) -> None:
         raise _no_page(store, start, at_a_terminal)
     folder = file.parent / FILES
     with file_errors(folder, "written", at_a_terminal):
-        opened = webbrowser.open(page.write(folder, address, key, System().now().timestamp()))
+        opened = webbrowser.open(page.write(folder, address, key, System().timestamp()))
     if not opened:
         page.remove(folder, key)
         raise SettingsError("No browser was found.", at_a_terminal)
@@ -409,7 +412,7 @@ def _stores(start: StartOptions) -> Iterator[tuple[str, ApprovalStore]]:
 def _expired(store: ApprovalStore) -> list[str]:
     """One sentence for each of the latest requests that expired unanswered in the last day."""
     past = store.use(lambda found: found.ledger.decided(_LATEST)) or []
-    day_ago = System().now().timestamp() - 86_400
+    day_ago = System().timestamp() - 86_400
     return [
         sanitize(
             f"Expired unanswered at {_clock(request.expires)}: {request.text[0] if request.text else request.tool}"

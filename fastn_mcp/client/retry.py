@@ -152,7 +152,7 @@ class RateLimit:
 
     async def refused(self, seconds: float) -> None:
         """Share a refusal with other processes. The next request of this one finds out for itself."""
-        now = self._system.now().timestamp()
+        now = self._system.timestamp()
         until = now + min(seconds, _DAY)
         if self._store is None or until < self._shared + _READ_EVERY:
             return
@@ -160,7 +160,7 @@ class RateLimit:
         await self._with_store(lambda store: store.note_limit(self._key, until, now), self._store)
 
     async def _read(self, store: RateLimitStore) -> None:
-        closed = await store.limited(self._key) - self._system.now().timestamp()
+        closed = await store.limited(self._key) - self._system.timestamp()
         if 0 < closed <= _DAY:
             self._closed_until = max(self._closed_until, self._system.monotonic() + closed)
 

@@ -46,9 +46,6 @@ class TeamTarget:
     system: System
     token: str | None = None
 
-    def now(self) -> float:
-        return self.system.now().timestamp()
-
 
 # --- settings: the team file, tenants, the state secret -----------------------------------------------------------
 
@@ -183,7 +180,7 @@ async def check_provider(target: TeamTarget) -> AsyncIterator[Check]:
 
 def _issuer_clock(target: TeamTarget, date: str) -> Check:
     try:
-        ahead = parsedate_to_datetime(date).timestamp() - target.now()
+        ahead = parsedate_to_datetime(date).timestamp() - target.system.timestamp()
     except ValueError:
         return CheckGroup.PROVIDER.skipped("issuer clock", "Its Date cannot be read.", "Compare the clocks by hand.")
     most = max(_CLOSE, target.team.leeway_seconds / 2)
@@ -292,7 +289,7 @@ def _audience(team: Team, claims: Mapping[str, Any]) -> Check:
 
 
 def _times(target: TeamTarget, claims: Mapping[str, Any]) -> Check:
-    group, expires, now = CheckGroup.CALLER, claims.get("exp"), target.now()
+    group, expires, now = CheckGroup.CALLER, claims.get("exp"), target.system.timestamp()
     if not isinstance(expires, (int, float)):
         return group.failed("token expiry", "It has no exp.", "Let the provider issue tokens that expire.")
     at = datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if 0 <= expires < 1e11 else "never"

@@ -101,7 +101,7 @@ class TeamPageAccess:
         except BadForm as problem:
             return _rejected(render, request, problem.status, NotSignedIn("The form is not from this page."))
         if session is not None:
-            if not await redeem(self._seal, self._ledger, session.id, "logout me", fields, self._now()):
+            if not await redeem(self._seal, self._ledger, session.id, "logout me", fields, self._system.timestamp()):
                 return RedirectResponse(self._root, 303)
             # Revoke the session itself, so that a copy of the cookie stops working too.
             await self._ledger.distrust(session.id, _ENDED, session.ends)
@@ -121,13 +121,13 @@ class TeamPageAccess:
 
     async def _browser_session(self, request: Request) -> BrowserSession | None:
         found = self._seal.open("session", request.cookies.get(self._name("session")), self._session_seconds)
-        if found is None or found["ends"] <= self._now():
+        if found is None or found["ends"] <= self._system.timestamp():
             return None
         stored = found["person"]
         lists = {name: tuple(stored[name]) for name in ("rules", "login_names")}
         person = SignedInPerson(**(stored | lists))
         session = BrowserSession(found["id"], found["ends"], person)
-        return None if await self._ledger.distrusted(session.id, _ENDED, self._now()) else session
+        return None if await self._ledger.distrusted(session.id, _ENDED, self._system.timestamp()) else session
 
     async def _complete_sign_in(self, request: Request) -> BrowserSession:
         opened = self._seal.open("sign-in", request.cookies.get(self._name("sign_in")), SIGN_IN_HOLDS)
@@ -136,7 +136,7 @@ class TeamPageAccess:
         sent = request.query_params.multi_items()
         if len(dict(sent)) != len(sent):
             raise NotSignedIn("This is not a response from the identity provider.")
-        pending, now = PendingSignIn(**opened), self._now()
+        pending, now = PendingSignIn(**opened), self._system.timestamp()
         code = self._sign_in.code(pending, dict(sent))
         # Before the exchange, so that each sign-in causes at most one request to the provider.
         if not await self._ledger.use_nonce(f"sign-in {pending.state}", now + SIGN_IN_HOLDS + 60, now):
@@ -148,9 +148,6 @@ class TeamPageAccess:
 
     def _inbox(self, person: SignedInPerson) -> TeamInbox:
         return TeamInbox(self._team, person, self._tenants, self._system, self._shared)
-
-    def _now(self) -> float:
-        return self._system.now().timestamp()
 
     def _name(self, cookie: _Cookie) -> str:
         return _cookie_name(cookie, secure=self._secure)

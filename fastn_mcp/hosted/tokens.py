@@ -150,7 +150,7 @@ class Tokens:
             raise TokenRefused("It is signed by a key that the issuer does not publish.") from None
 
     def _check_times(self, claims: Mapping[str, Any]) -> None:
-        now, leeway = self._system.now().timestamp(), self._trust.leeway
+        now, leeway = self._system.timestamp(), self._trust.leeway
         expires = _timestamp(claims, "exp")
         if expires is None or now >= expires + leeway:
             raise TokenRefused("It has expired.")

@@ -93,7 +93,7 @@ class ApplyChanges(Procedure[AppliedChanges]):
 
     @override
     async def run(self, context: ProcedureContext) -> AppliedChanges | Pending:
-        calls, now = self._calls, context.system.now().timestamp()
+        calls, now = self._calls, context.system.timestamp()
         outcome = await context.execute(Batch(self, calls, self.batch, self.keep_going))
         if not isinstance(outcome, BatchResult):
             return outcome

@@ -273,7 +273,7 @@ class _Page:
 
     async def revoke(self, request: Request) -> Response:
         session, fields = await self._form(request, "revoke", "scope")
-        if not await session.inbox.revoke(fields["scope"], self._now()):
+        if not await session.inbox.revoke(fields["scope"], self._system.timestamp()):
             raise NotDecided(session, 409, "This temporary approval has already ended.")
         return self._back(request, session, "Revoked. Such calls need approval again.")
 
@@ -306,7 +306,9 @@ class _Page:
             fields = await form(request)
         except BadForm as problem:
             raise NotDecided(session, problem.status, "Nothing was decided: the form is not from this page.") from None
-        if not await redeem(self._seal, self._ledger, session.id, f"{action} {fields.get(about)}", fields, self._now()):
+        if not await redeem(
+            self._seal, self._ledger, session.id, f"{action} {fields.get(about)}", fields, self._system.timestamp()
+        ):
             why = "Nothing was decided: this form was already submitted, or is not from this page."
             raise NotDecided(session, 403, why)
         return session, fields
@@ -314,7 +316,7 @@ class _Page:
     async def _decision(self, request: Request, action: str) -> tuple[Session, dict[str, str], PendingRequest, float]:
         """Read a form about an open out-of-band request. Raises `NotDecided` if it cannot be decided here."""
         session, fields = await self._form(request, action, "grant")
-        pending, now = await session.inbox.find(fields["grant"]), self._now()
+        pending, now = await session.inbox.find(fields["grant"]), self._system.timestamp()
         if pending is None or not _is_open(pending.request, now):
             raise await self._void(session, fields["grant"])
         return session, fields, pending, now
@@ -344,7 +346,7 @@ class _Page:
         def token(action: str, about: str) -> str:
             return self._seal.token(session.id, f"{action} {about}")
 
-        now, inbox = self._now(), session.inbox
+        now, inbox = self._system.timestamp(), session.inbox
         # Read the revision first: a change in between is then reported again and never missed.
         revision = await inbox.revision()
         waiting = [view.pending(each, now) for each in await inbox.waiting(now)]
@@ -368,9 +370,6 @@ class _Page:
             "most_facts": MOST_FACTS,
             "token": token,
         }
-
-    def _now(self) -> float:
-        return self._system.now().timestamp()
 
 
 async def redeem(seal: Seal, ledger: Ledger, session: str, form: str, fields: dict[str, str], now: float) -> bool:

@@ -149,7 +149,7 @@ class ApprovalPage:
         await running.server.stop()
 
     async def _show_once(self, running: "_RunningPage", grant: str) -> bool:
-        now = self._system.now().timestamp()
+        now = self._system.timestamp()
         self._shown = {id_: shown for id_, shown in self._shown.items() if shown[1] > now}
         if grant not in self._shown:
             found = await self._ledger.find(grant)
@@ -172,7 +172,7 @@ class ApprovalPage:
 
     def _open(self, url: str, key: str) -> bool:
         with suppress(Exception):  # without a browser the request can still be decided
-            return self._opener(write(self._files, url, key, self._system.now().timestamp()))
+            return self._opener(write(self._files, url, key, self._system.timestamp()))
         return False
 
     def _forget(self, key: str) -> None:

@@ -116,7 +116,7 @@ class WebhookAnswers:
 
     async def _decide(self, id_: str, signature: str | None, body: bytes) -> AnswerResponse:
         answer, approver = self._verify(id_, signature, body)
-        now = self._system.now().timestamp()
+        now = self._system.timestamp()
         if abs(now - answer.timestamp) > payloads.WINDOW:
             raise _Rejected(401, "It was signed too long ago, or by a clock that runs ahead.", approver)
         keep = answer.timestamp + payloads.WINDOW + _SLACK

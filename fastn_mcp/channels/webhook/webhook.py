@@ -239,7 +239,7 @@ class Webhook:
 
     async def _ask(self, grant: ApprovalRequest) -> None:
         url = self._listen()
-        now = self._system.now().timestamp()
+        now = self._system.timestamp()
         known = self._deliveries.items()
         self._deliveries = {id_: each for id_, each in known if each.expires > now or each.sending.locked()}
         delivery = self._deliveries.setdefault(grant.id, _Delivery(grant.expires))
