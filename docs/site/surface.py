@@ -27,7 +27,7 @@ from fastn_mcp.install.entry import links
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
 from fastn_mcp.server.handshake import FILE, HANDSHAKE, MODERN
-from fastn_mcp.server.tool_listing import tool
+from fastn_mcp.server.tool_list import tool
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import AnyTool, Effect
 

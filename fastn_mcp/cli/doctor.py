@@ -181,7 +181,7 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
             from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger  # an optional extra
 
             assert isinstance(builder.ledger, ValkeyLedger)  # noqa: S101 - what a shared ledger is
-            found.checks += await check_durability(builder.ledger, target.now())
+            found.checks += await check_durability(builder.ledger, target.system.timestamp())
         await builder.ledger.aclose()
         status.update("Asking the identity provider ...")
         found.checks += [check async for check in check_provider(target)]

@@ -12,7 +12,7 @@ from fastn_mcp.guard.approval.flow import Caller
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.server.prompts import PromptCatalog
 from fastn_mcp.server.resources import IdCompletion, ResourceReader
-from fastn_mcp.server.tool_listing import list_tools
+from fastn_mcp.server.tool_list import list_tools
 from fastn_mcp.tools.tool import AnyTool
 
 

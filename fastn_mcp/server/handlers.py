@@ -47,7 +47,7 @@ from fastn_mcp.server.context import AccountContext, RequestContext, single_acco
 from fastn_mcp.server.handshake import APPS
 from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm, reporter
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
-from fastn_mcp.server.tool_listing import input_schema
+from fastn_mcp.server.tool_list import input_schema
 from fastn_mcp.tools.parsing import ALIASES, Aliases, current, hint
 from fastn_mcp.tools.tool import AnyTool, Effect
 

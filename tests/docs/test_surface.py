@@ -8,7 +8,7 @@ import write
 
 from fastn_mcp.config.model import SOURCES, KeySettings
 from fastn_mcp.procedures.catalog import ALL_TOOLS
-from fastn_mcp.server.tool_listing import tool
+from fastn_mcp.server.tool_list import tool
 from fastn_mcp.tools.catalog import CATALOG
 
 ROOT = Path(__file__).parents[2]

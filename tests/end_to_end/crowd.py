@@ -216,7 +216,7 @@ async def _decide(desk: TerminalApprovals, book: Book, begun: dict[str, str]) ->
         found = await desk.ledger.find(id_)
         if found is not None and found.state is not RequestState.OPEN:
             _approved(book, name, begun.pop(name))
-    for grant in await desk.ledger.waiting(desk.now()):
+    for grant in await desk.ledger.waiting(desk.system.timestamp()):
         name = _asked_for(grant.preview)
         if name is not None and name not in book.approved:
             begun[name] = grant.id

@@ -10,7 +10,7 @@ from test_approvals import globex, recording_browser
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.approval_app import RESULT_META, URI
-from fastn_mcp.server.tool_listing import tool
+from fastn_mcp.server.tool_list import tool
 from fastn_mcp.tools.tool import Effect
 
 pytestmark = pytest.mark.anyio

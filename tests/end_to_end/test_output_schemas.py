@@ -13,7 +13,7 @@ from scripted import tokens
 from server_process import Connect, Person, Upstream, approving, body
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
-from fastn_mcp.server.tool_listing import output_schema
+from fastn_mcp.server.tool_list import output_schema
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.tool import AnyTool, Effect
 

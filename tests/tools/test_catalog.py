@@ -10,7 +10,7 @@ from mcp.types import ToolAnnotations
 from pydantic_core import to_json
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
-from fastn_mcp.server.tool_listing import ALWAYS_LOADED, tool
+from fastn_mcp.server.tool_list import ALWAYS_LOADED, tool
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import AnyTool, Effect
