@@ -1,4 +1,4 @@
-"""The Fastn account that a client connects to: address, credentials, request headers, proxy and TLS trust.
+"""The Fastn account that a client connects to: address, credentials, headers, field names, proxy and TLS trust.
 
 Fastn's pages disagree: the specification names x-fastn-api-key, newer documentation a bearer token, and older pages
 require a space and a tenant as well. Each is therefore a setting.
@@ -6,18 +6,21 @@ require a space and a tenant as well. Each is therefore a setting.
 
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 import httpx2
+from pydantic import JsonValue
 
 from fastn_mcp import __version__
 from fastn_mcp.config.addresses import address_of, host_and_port
 from fastn_mcp.config.model import kind_of
 from fastn_mcp.errors import NoKey
-from fastn_mcp.tools.operation import Route
+from fastn_mcp.fastn.targets import Call
+from fastn_mcp.tools.operation import Request, Route
+from fastn_mcp.tools.paging import List, rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,23 @@ class Account:
     def host(self) -> str:
         """Host and port, as named in error messages."""
         return urlsplit(self.base_url).netloc
+
+
+def to_wire(request: Request, names: Mapping[str, str]) -> Request:
+    """Return the request with the account's field names in its body. `names` are ours, each with the account's."""
+    if request.body is None:
+        return request
+    body = {name: value for name, value in request.body.items() if name not in names}
+    return replace(request, body=body | {names[name]: request.body[name] for name in names if name in request.body})
+
+
+def from_wire(call: Call, body: JsonValue, names: Mapping[str, str]) -> None:
+    """Add our field names to each row, beside the account's."""
+    rows = rows_of(body)[0] if isinstance(call, List) else [body] if isinstance(body, dict) else []
+    for row in rows:
+        for our, their in names.items():
+            if our not in row and their in row:
+                row[our] = row[their]
 
 
 @dataclass(frozen=True, slots=True)

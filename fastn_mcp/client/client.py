@@ -8,9 +8,8 @@ import anyio
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
-from fastn_mcp.client.account import Account
+from fastn_mcp.client.account import Account, from_wire, to_wire
 from fastn_mcp.client.connection import Answer, ResponseLost, UnreadableBody
-from fastn_mcp.client.envelopes import from_wire, to_wire, unwrap
 from fastn_mcp.client.error_mapping import error_of, facts, throttled
 from fastn_mcp.client.http import Exchange, NotSentError
 from fastn_mcp.client.retry import (
@@ -44,7 +43,7 @@ from fastn_mcp.errors import (
 from fastn_mcp.fastn.targets import Call, no_such, read_target, settling_read, suggested_read
 from fastn_mcp.redaction import REDACTED, Redactor, find_redacted, redact, redact_text, secrets_in, texts_in
 from fastn_mcp.runtime import SpanFacts, System
-from fastn_mcp.tools.operation import Operation, RefusedValue, Request, Update
+from fastn_mcp.tools.operation import Operation, RefusedValue, Request, Update, unwrap
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 

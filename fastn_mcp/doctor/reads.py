@@ -10,12 +10,11 @@ from pydantic_core import from_json
 
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.connection import Answer
-from fastn_mcp.client.envelopes import unwrap
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
 from fastn_mcp.doctor.probe import Probe, alternatives
 from fastn_mcp.errors import FastnError, RateLimited
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
-from fastn_mcp.tools.operation import Route
+from fastn_mcp.tools.operation import Route, unwrap
 from fastn_mcp.tools.paging import List, rows_of
 from fastn_mcp.tools.tool import Effect, FastnObject
 

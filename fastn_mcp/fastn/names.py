@@ -90,17 +90,6 @@ def owner_name(row: Row, customers: Mapping[str, str]) -> str:
     return short(text(row, *_OWNER_NAMES) or customers.get(owner, owner)) if owner else ACCOUNT
 
 
-def counted(count: int, noun: str, *, at_least: bool = False, plural: str = "") -> str:
-    """Return a count with its noun: `1 key`, `3 keys`, `at least 100 keys`."""
-    words = f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
-    return f"at least {words}" if at_least else words
-
-
-def sentence(text: str) -> str:
-    """Capitalize the first letter."""
-    return text[:1].upper() + text[1:]
-
-
 _OWNER_NAMES = ("customer.name", "endOrg.name", "customerName")
 _APP_NAMES = ("connector.name", "connectorName")
 

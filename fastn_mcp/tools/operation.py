@@ -266,6 +266,21 @@ class Operation(Tool[Result], Generic[Result]):
         return cast(Result, type(self).returns.model_validate(fields))
 
 
+_WRAPPERS = ("data", "result", "results", "item", "items")
+
+
+def unwrap(body: JsonValue) -> JsonValue:
+    """Return the resource or the list in a response. Fastn was seen to wrap it as {data}, {data: {data}} or not."""
+    for _ in range(3):
+        if not isinstance(body, dict) or "id" in body:
+            return body
+        inner = next((body[name] for name in _WRAPPERS if isinstance(body.get(name), dict)), None)
+        if inner is None:
+            return body
+        body = inner
+    return body
+
+
 # Set by Fastn; a merged update does not send them back.
 _SET_BY_FASTN = frozenset({"id", "createdAt", "createdBy", "updatedAt", "updatedBy"})
 

@@ -8,9 +8,8 @@ from fake_fastn import Clock, Fastn, client, reply
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.client.account import Account, TransportOptions, headers
+from fastn_mcp.client.account import Account, TransportOptions, headers, to_wire
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.envelopes import to_wire
 from fastn_mcp.client.http import HttpExchange, NotSentError
 from fastn_mcp.errors import NotSent
 from fastn_mcp.tools.account import GetUsage

@@ -8,13 +8,12 @@ from pydantic_core import to_json
 
 from fastn_mcp.client.client import secrets_of
 from fastn_mcp.client.connection import Answer
-from fastn_mcp.client.envelopes import unwrap
 from fastn_mcp.errors import FastnError
 from fastn_mcp.redaction import Redactor
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
-from fastn_mcp.tools.operation import POST, Operation, Request
+from fastn_mcp.tools.operation import POST, Operation, Request, unwrap
 from fastn_mcp.tools.triggers import UpdateTrigger
 from fastn_mcp.tools.workflows import GetExecution, RunWorkflow, UpdateWorkflow
 

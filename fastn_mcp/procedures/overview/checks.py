@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.ages import age, aged
-from fastn_mcp.fastn.names import counted, label_of, name_of, sentence
+from fastn_mcp.fastn.names import label_of, name_of
 from fastn_mcp.fastn.quotas import Quota
 from fastn_mcp.fastn.rows import Row, key_of, short, started_workflows, text, timestamp, value, word
 from fastn_mcp.fastn.states import (
@@ -23,6 +22,7 @@ from fastn_mcp.fastn.states import (
     trigger_state,
     workflow_state,
 )
+from fastn_mcp.fastn.words import age, aged, counted, sentence
 from fastn_mcp.procedures.diagnosis.account_parts import (
     PartState,
     broken_since,

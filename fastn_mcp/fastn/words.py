@@ -1,8 +1,6 @@
-"""Ages of timestamps in words."""
+"""Counts, times and ages in words."""
 
 from datetime import UTC, datetime
-
-from fastn_mcp.fastn.names import counted
 
 _STEPS = (
     (60, "second"),
@@ -13,6 +11,17 @@ _STEPS = (
     (12, "month"),
     (float("inf"), "year"),
 )
+
+
+def counted(count: int, noun: str, *, at_least: bool = False, plural: str = "") -> str:
+    """Return a count with its noun: `1 key`, `3 keys`, `at least 100 keys`."""
+    words = f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+    return f"at least {words}" if at_least else words
+
+
+def sentence(text: str) -> str:
+    """Capitalize the first letter."""
+    return text[:1].upper() + text[1:]
 
 
 def aged(moment: datetime, now: datetime) -> str:
