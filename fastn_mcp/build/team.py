@@ -33,7 +33,7 @@ from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.fastn.words import counted
+from fastn_mcp.fastn.formats import counted
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.audit.outbox import Outbox
 from fastn_mcp.guard.ledger.ledger import Ledger

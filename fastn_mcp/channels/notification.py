@@ -15,7 +15,7 @@ from fastn_mcp.channels.webhook.payloads import plain
 from fastn_mcp.channels.webhook.webhook import WebhookSender
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.fastn.words import stamp
+from fastn_mcp.fastn.formats import stamp
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.approval.request import asker
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, account_name

@@ -23,7 +23,7 @@ from fastn_mcp.cli.layout import columns_of, fit, say, tab_separated
 from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.config.model import is_shared
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.fastn.words import counted
+from fastn_mcp.fastn.formats import counted
 from fastn_mcp.guard.audit import files as audit_files
 from fastn_mcp.guard.audit import log as audit
 from fastn_mcp.guard.audit.chain import BEGINNING, End, Report

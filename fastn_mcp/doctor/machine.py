@@ -22,7 +22,7 @@ from fastn_mcp.config.load import Resolved
 from fastn_mcp.config.model import KEY_SETTINGS, SOURCES, ConfigFile, Settings
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
 from fastn_mcp.errors import FastnError, SettingsError, os_reason
-from fastn_mcp.fastn.words import counted
+from fastn_mcp.fastn.formats import counted
 from fastn_mcp.guard.audit.outbox import Outbox
 
 THE_FILE, THE_PROFILE = "the file", "its profile"

@@ -12,11 +12,11 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.dependency_rules import DependencyRule, DependencyRules, Unchecked, dependency_rules, every
+from fastn_mcp.fastn.formats import aged, counted
 from fastn_mcp.fastn.names import NO_NAMES, Names, label_of
 from fastn_mcp.fastn.rows import Row, key_of, owner_of, row_of, short, started_workflows, text, timestamp
 from fastn_mcp.fastn.states import STATES, State, run_state, trigger_state
 from fastn_mcp.fastn.targets import Call, Pages, Send, kind_of, own_label, read_each, read_names, suggested_read
-from fastn_mcp.fastn.words import aged, counted
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
 from fastn_mcp.tools.paging import Listed

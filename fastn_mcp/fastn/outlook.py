@@ -10,11 +10,11 @@ from pydantic import JsonValue
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.cron import next_run
 from fastn_mcp.fastn.dependents import run_in_words
+from fastn_mcp.fastn.formats import aged, dated
 from fastn_mcp.fastn.names import name_of
 from fastn_mcp.fastn.rows import Row, apps_of_customers, as_word, inside, parse_timestamp, row_of, short, text, value
 from fastn_mcp.fastn.states import State, failure_reason, is_pending, run_state, workflow_state
 from fastn_mcp.fastn.targets import Call, Send
-from fastn_mcp.fastn.words import aged, dated
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.account import CreateApiKey
 from fastn_mcp.tools.customers import GetCustomer

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.formats import aged, stamp
 from fastn_mcp.fastn.rows import Row, inside, number, owner_of, short, text, timestamp, word
-from fastn_mcp.fastn.words import aged, stamp
 
 _USES = ("used", "usage", "current", "consumed", "count", "value")
 _LIMITS = ("limit", "max", "maximum", "included", "quota", "allowed", "total")

@@ -14,11 +14,11 @@ from pydantic_core import to_json
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, Refused
 from fastn_mcp.fastn.credentials import TypedArgument, typed_argument
 from fastn_mcp.fastn.dependents import describe_dependents, find_dependents
+from fastn_mcp.fastn.formats import stamp
 from fastn_mcp.fastn.outlook import Surroundings, outlook_of
 from fastn_mcp.fastn.quotas import credits_of, credits_used
 from fastn_mcp.fastn.rows import row_of
 from fastn_mcp.fastn.targets import Call, Send, no_such, read_references, read_target, remembered
-from fastn_mcp.fastn.words import stamp
 from fastn_mcp.guard.approval.request import FREE
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.journal import ChangeJournal

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from fastn_mcp.errors import FastnError, NotSent, Refused
+from fastn_mcp.fastn.formats import counted
 from fastn_mcp.fastn.targets import Call, Send, fields_sent, read_label, read_target
-from fastn_mcp.fastn.words import counted
 from fastn_mcp.guard.changes import MADE, PERHAPS_MADE, Change, Journal
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.runtime import System

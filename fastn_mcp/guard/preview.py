@@ -9,10 +9,10 @@ from pydantic import JsonValue
 
 from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.fastn.dependents import Dependence
+from fastn_mcp.fastn.formats import counted
 from fastn_mcp.fastn.names import NO_NAMES, Names, typed_id
 from fastn_mcp.fastn.outlook import Outlook
 from fastn_mcp.fastn.targets import own_label
-from fastn_mcp.fastn.words import counted
 from fastn_mcp.guard.sentences.access import power
 from fastn_mcp.guard.sentences.catalog import describe, describe_batch, phrase
 from fastn_mcp.guard.sentences.facts import WHOLE, Facts, Sentences

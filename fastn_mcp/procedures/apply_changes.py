@@ -7,9 +7,9 @@ from pydantic import ConfigDict, Field, JsonValue, PrivateAttr, TypeAdapter, Val
 from typing_extensions import override
 
 from fastn_mcp.errors import Stopped, UnknownOutcome, nearest
+from fastn_mcp.fastn.formats import since
 from fastn_mcp.fastn.rows import row_of, text
 from fastn_mcp.fastn.targets import Call, settling_read, suggested_read
-from fastn_mcp.fastn.words import since
 from fastn_mcp.guard.changes import BEGUN, MADE, PERHAPS_MADE, Batch, BatchResult, Change, Done, NotDone
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext

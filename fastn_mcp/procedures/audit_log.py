@@ -9,10 +9,10 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.directory import LISTS, Entry
+from fastn_mcp.fastn.formats import aged, counted
 from fastn_mcp.fastn.names import label_of
 from fastn_mcp.fastn.rows import Row, connection_refers, inside, row_of, text, timestamp
 from fastn_mcp.fastn.targets import MAX_LOOKUPS, Call, Pages, read_each
-from fastn_mcp.fastn.words import aged, counted
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.lookup import named
 from fastn_mcp.procedures.tables import Table, collected, shown

@@ -8,10 +8,10 @@ from pydantic import AfterValidator, Field, JsonValue
 
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.fastn.directory import LISTS, Entry, Kind, entry
+from fastn_mcp.fastn.formats import age
 from fastn_mcp.fastn.rows import Row, connection_refers, key_of, short, text, timestamp, word
 from fastn_mcp.fastn.states import STATES, State, failure_reason, is_pending, workflow_state
 from fastn_mcp.fastn.targets import Call, Send
-from fastn_mcp.fastn.words import age
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import EXACT, Hit, Ranking, kinds, words_of
 from fastn_mcp.procedures.reads import AccountReads

@@ -7,8 +7,8 @@ from typing import Annotated, Any, cast
 from pydantic import Field, JsonValue
 
 from fastn_mcp.errors import NotFound, NotSent, TargetChanged, UnknownOutcome
+from fastn_mcp.fastn.formats import age, since
 from fastn_mcp.fastn.targets import read_target
-from fastn_mcp.fastn.words import age, since
 from fastn_mcp.guard.changes import BEGUN, Change, Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, receipt, undo_of
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext

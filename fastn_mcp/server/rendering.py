@@ -12,8 +12,8 @@ from urllib.parse import quote
 from pydantic import JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.fastn.formats import counted
 from fastn_mcp.fastn.rows import Row, row_of
-from fastn_mcp.fastn.words import counted
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.procedures.context import Procedure

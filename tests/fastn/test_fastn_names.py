@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastn_mcp.fastn.formats import counted
 from fastn_mcp.fastn.names import MAX_TYPED, Label, label_of, references, typed_id
-from fastn_mcp.fastn.words import counted
 
 NAMES = {"customer": {"c1": "Katana"}, "connector": {"k1": "TikTok Shop"}, "workflow": {"w1": "Sync orders"}}
 TIKTOK = {"slug": "tiktokShop", "name": "TikTok Shop"}

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 from table_rows import rows_of
 
-from fastn_mcp.fastn.words import counted
+from fastn_mcp.fastn.formats import counted
 from fastn_mcp.procedures.tables import Table
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.server.rendering import BUDGET, LARGEST_PAGE, render, render_error, render_pending, render_preview

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
-from fastn_mcp.fastn.words import counted
+from fastn_mcp.fastn.formats import counted
 from fastn_mcp.guard.approval.request import TYPED, asker, can_be_temporary, temporary, typed_in
 from fastn_mcp.guard.ledger.ledger import (
     ApprovalRequest,

@@ -31,7 +31,7 @@ from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret, load_
 from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError, os_reason
-from fastn_mcp.fastn.words import counted
+from fastn_mcp.fastn.formats import counted
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger
 from fastn_mcp.runtime import System

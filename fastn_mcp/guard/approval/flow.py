@@ -9,7 +9,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, Refused, TargetChanged
-from fastn_mcp.fastn.words import stamp
+from fastn_mcp.fastn.formats import stamp
 from fastn_mcp.guard.approval.quorum import BY, VERIFIED, Rights
 from fastn_mcp.guard.approval.request import (
     Answer,

@@ -5,8 +5,8 @@ from typing import cast
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.formats import counted
 from fastn_mcp.fastn.rows import text, value, word
-from fastn_mcp.fastn.words import counted
 from fastn_mcp.guard.sentences.facts import (
     LONGEST_ON_BUTTON,
     MOST_FACTS,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from fastn_mcp.fastn.words import counted
+from fastn_mcp.fastn.formats import counted
 from fastn_mcp.guard.sentences.access import ai_build, ai_chat, create_api_key, create_role, invite_user, run_workflow
 from fastn_mcp.guard.sentences.changes import (
     create_connection,

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pydantic import JsonValue
 
 from fastn_mcp.fastn import cron
+from fastn_mcp.fastn.formats import counted, sentence
 from fastn_mcp.fastn.rows import key_of, objects, text, timestamp, word
-from fastn_mcp.fastn.words import counted, sentence
 from fastn_mcp.guard.sentences.facts import (
     Facts,
     Sentences,

@@ -13,10 +13,10 @@ from pydantic import JsonValue
 
 from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.fastn.dependents import Dependence, Dependents
+from fastn_mcp.fastn.formats import sentence
 from fastn_mcp.fastn.names import Label, Names, owner_name
 from fastn_mcp.fastn.rows import owner_of, row_of, text
 from fastn_mcp.fastn.targets import Call, kind_of
-from fastn_mcp.fastn.words import sentence
 from fastn_mcp.guard.undo import NotUndoable, Undo
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.tool import Effect, FastnObject

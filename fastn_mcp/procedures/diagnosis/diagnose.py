@@ -7,11 +7,11 @@ from typing import Annotated, Any, cast
 from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.fastn.formats import aged, counted, stamp
 from fastn_mcp.fastn.names import ACCOUNT, name_of
 from fastn_mcp.fastn.quotas import quotas_of
 from fastn_mcp.fastn.rows import owner_of, text
 from fastn_mcp.fastn.states import State, is_pending
-from fastn_mcp.fastn.words import aged, counted, stamp
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.account_parts import PartState, broken_since, connections_to, repairs
 from fastn_mcp.procedures.diagnosis.evidence import CAUSES, Changed, Evidence, Subject

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.formats import age, aged, counted, sentence
 from fastn_mcp.fastn.names import label_of, name_of
 from fastn_mcp.fastn.quotas import Quota
 from fastn_mcp.fastn.rows import Row, key_of, short, started_workflows, text, timestamp, value, word
@@ -22,7 +23,6 @@ from fastn_mcp.fastn.states import (
     trigger_state,
     workflow_state,
 )
-from fastn_mcp.fastn.words import age, aged, counted, sentence
 from fastn_mcp.procedures.diagnosis.account_parts import (
     PartState,
     broken_since,

@@ -9,11 +9,11 @@ from pydantic_core import to_json
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.dependents import Unchecked
+from fastn_mcp.fastn.formats import counted, stamp
 from fastn_mcp.fastn.names import name_of
 from fastn_mcp.fastn.quotas import credits_quota, plan, quotas_of
 from fastn_mcp.fastn.rows import connector_keys, key_of, owner_of
 from fastn_mcp.fastn.states import STATES, State, connection_state
-from fastn_mcp.fastn.words import counted, stamp
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.account_parts import PartState, connection_states, workflow_setup
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose

@@ -1,4 +1,4 @@
-"""Counts, times and ages in words."""
+"""Counts, times and ages as people read them."""
 
 from datetime import UTC, datetime
 
