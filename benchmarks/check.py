@@ -22,7 +22,7 @@ import harness
 from harness import CALLS, HERE, KEY, PROJECT, Api, Server, environment
 from within import Rows, client_of, within
 
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.server.rendering import render

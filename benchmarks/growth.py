@@ -29,7 +29,7 @@ from report import put
 from within import ACCOUNT, Elsewhere, Rows, client_of, within
 
 from fastn_mcp.config.load import load
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger

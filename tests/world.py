@@ -17,7 +17,7 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.fastn.outlook import Surroundings
 from fastn_mcp.fastn.targets import Send
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import Answer as Said
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
 from fastn_mcp.guard.audit.log import AuditFile

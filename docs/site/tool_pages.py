@@ -16,7 +16,7 @@ from asking import Fastn  # noqa: E402
 from sensible_calls import SLACK, sensible  # noqa: E402
 from world import World  # noqa: E402
 
-from fastn_mcp.guard.approval.flow import Caller  # noqa: E402
+from fastn_mcp.guard.approval.caller import Caller  # noqa: E402
 from fastn_mcp.guard.changes import Done  # noqa: E402
 from fastn_mcp.guard.policy import Decision, Mode, least  # noqa: E402
 from fastn_mcp.procedures.catalog import ALL_TOOLS, BY_NAME, PROCEDURES  # noqa: E402

@@ -19,7 +19,7 @@ from fastn_mcp.cli.exit import EXIT_CODES, exit_of
 from fastn_mcp.cli.help import format_examples
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, ParsedCall, parse

@@ -27,7 +27,7 @@ from fastn_mcp.errors import FastnError, Forbidden, SettingsError, Unauthorized
 from fastn_mcp.fastn.formats import dated
 from fastn_mcp.fastn.names import name_of
 from fastn_mcp.fastn.rows import text, timestamp, word
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.redaction import is_own_key, sanitize
 from fastn_mcp.tools.account import EXPIRES, ListApiKeys

@@ -19,7 +19,7 @@ from fastn_mcp.cli.run import read
 from fastn_mcp.config.paths import config_dir, make_private_folder
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.fastn.targets import Call
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.plans.file import (
     KEYS,

@@ -16,7 +16,8 @@ from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import AppliedUnreadable, FastnError, Refused
 from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.fastn.targets import Call
-from fastn_mcp.guard.approval.flow import Approval, ApprovalFlow, Caller, OutOfBandChannel
+from fastn_mcp.guard.approval.caller import Caller
+from fastn_mcp.guard.approval.flow import Approval, ApprovalFlow, OutOfBandChannel
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.audit.log import Unwritten

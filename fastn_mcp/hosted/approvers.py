@@ -17,8 +17,7 @@ from typing_extensions import override
 
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
-from fastn_mcp.guard.approval import quorum
-from fastn_mcp.guard.approval.request import typed_in
+from fastn_mcp.guard.approval.request import VERIFIED, effects_of, typed_in
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, decided
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, TemporaryApproval, Vote
 from fastn_mcp.hosted.team_config import Team
@@ -113,7 +112,7 @@ class TenantInbox:
         approvals = self._team.approvals
         if approvals is None:
             return False
-        effects = quorum.effects_of(request)
+        effects = effects_of(request)
         own = approvals.own and request.needed == 1
         return own or any(rule.covers(self._tenant, effects) for rule in approvals.approver)
 
@@ -121,7 +120,7 @@ class TenantInbox:
 class TeamInbox(Inbox):
     """Requests that one person may decide, by the current rules."""
 
-    consent = quorum.VERIFIED
+    consent = VERIFIED
     tells_people_apart = True
 
     def __init__(
@@ -186,14 +185,14 @@ class TeamInbox(Inbox):
         return "you" if vote.approver == self.approver else super().name_of(vote)
 
     def _is_covered(self, tenant: str, request: ApprovalRequest) -> bool:
-        return any(rule.covers(tenant, quorum.effects_of(request)) for rule in self._rules)
+        return any(rule.covers(tenant, effects_of(request)) for rule in self._rules)
 
     def _is_own(self, principal: str) -> bool:
         return principal.casefold() == self.approver.casefold()
 
     def _record(self, audit: AuditFile, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
         if event in (AuditEvent.APPROVED, AuditEvent.DECLINED):
-            entry = decided(event, request, quorum.VERIFIED, note)
+            entry = decided(event, request, VERIFIED, note)
             entry = replace(entry, approver=self.approver, approver_name=self.approver_name or None)
         else:
             entry = decided(event, request, None, note)

@@ -8,7 +8,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import NotSent
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.changes import Done

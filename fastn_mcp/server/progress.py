@@ -20,7 +20,7 @@ from mcp.types import (
 
 from fastn_mcp.channels.elicitation import MODERN, Context
 from fastn_mcp.client import retry
-from fastn_mcp.guard.approval.flow import FormChannel
+from fastn_mcp.guard.approval.caller import FormChannel
 from fastn_mcp.guard.approval.request import Answer, ApprovalForm, PendingForm
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.runtime import Report, System

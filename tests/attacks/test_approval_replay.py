@@ -16,7 +16,7 @@ from scripted_client import Program, approval, changing, data, one_in_four
 from world import FormLater, World
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingForm, Submitted
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.ledger import RequestState

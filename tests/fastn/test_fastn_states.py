@@ -13,7 +13,7 @@ from world import World
 
 from fastn_mcp.fastn.rows import Row
 from fastn_mcp.fastn.states import State, connection_state, switched_off, trigger_state, workflow_state
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents

@@ -8,7 +8,7 @@ from faulty_sandbox import Status
 from world import World
 
 from fastn_mcp.fastn.outlook import Outlook, Surroundings
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT

@@ -9,7 +9,7 @@ from world import FormLater, World
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard import evaluation as module
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.evaluation import Evaluation

@@ -13,8 +13,8 @@ from deciding import moved
 from world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Declined, FastnError, Refused, Stopped, TargetChanged
-from fastn_mcp.guard.approval.flow import Caller, covers
-from fastn_mcp.guard.approval.quorum import DESTROY, WRITE, InsufficientScope, Rights
+from fastn_mcp.guard.approval.caller import DESTROY, WRITE, Caller, InsufficientScope, Rights
+from fastn_mcp.guard.approval.flow import covers
 from fastn_mcp.guard.approval.request import (
     Answer,
     ApprovalForm,

@@ -25,7 +25,7 @@ from fastn_mcp.errors import (
     TargetChanged,
     UnknownOutcome,
 )
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch, Done
 from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState

@@ -11,7 +11,7 @@ import pytest
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, FastnError, Refused
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import Decline
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.changes import Done

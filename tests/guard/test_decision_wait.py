@@ -12,7 +12,7 @@ from deciding import moved
 from world import FormNow, World
 
 from fastn_mcp.errors import Declined, TargetChanged
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import Decline, NoAnswer, PendingApproval
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.changes import Done

@@ -12,8 +12,7 @@ from webhook_world import WebhookWorld
 from world import FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Declined, Refused, TargetChanged
-from fastn_mcp.guard.approval.quorum import count
-from fastn_mcp.guard.approval.request import Approve, PendingApproval
+from fastn_mcp.guard.approval.request import Approve, PendingApproval, count_vote
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.ledger import RequestState, Vote
@@ -248,7 +247,7 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     counted = None
     for approver, approves, note in said:
         vote = Vote(approver, approves, NOW + 1)
-        counted = await count(vote, asked_for, ledger, "verified", note, record)
+        counted = await count_vote(vote, asked_for, ledger, "verified", note, record)
     assert counted is not None
     assert (counted.state, len(counted.approvers)) == (state, sum(approves for _, approves, _ in said))
     assert recorded == events
@@ -257,7 +256,7 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     assert (found.by, found.note) == consent
     assert (len(found.approvers) >= found.needed) is (state is RequestState.APPROVED)
     assert await ledger.declines("local") == (declines, (0.0, NOW - 1, NOW + 1)[declines])
-    assert await count(Vote("dana", YES, NOW), replace(asked_for, id="gone"), ledger, "x", None, record) is None
+    assert await count_vote(Vote("dana", YES, NOW), replace(asked_for, id="gone"), ledger, "x", None, record) is None
     assert recorded == events
 
 

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from world import FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, Refused, TargetChanged, UnknownOutcome
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import (
     Answer,
     ApprovalForm,

@@ -9,7 +9,7 @@ from faulty_sandbox import FaultMoment, Reset
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import BEGUN, Change, Done
 from fastn_mcp.guard.ledger.ledger import LedgerLost

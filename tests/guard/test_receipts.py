@@ -8,8 +8,7 @@ from pydantic import JsonValue
 from world import FormNow, World, yes
 
 from fastn_mcp.guard.approval.flow import Approval
-from fastn_mcp.guard.approval.quorum import BY, VERIFIED
-from fastn_mcp.guard.approval.request import APPROVE_TEMPORARILY, Submitted
+from fastn_mcp.guard.approval.request import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, Submitted
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.ledger.ledger import Vote
 from fastn_mcp.guard.undo import NotUndoable, Undo, approver, changed_fields, receipt, undo_of
@@ -108,7 +107,7 @@ async def test_people_are_named_where_each_has_a_credential(world: World) -> Non
     votes = (*votes, Vote("https://id.example|kim", True, 0.0, "kim"))
     request = replace(opened, votes=votes)
     assert (
-        Approval(BY, request).detail
+        Approval(BY_SEVERAL, request).detail
         == Approval(VERIFIED, request).detail
         == "Dana <d@x> (https://id.example|7)\nEve\nhttps://id.example|kim"
     )

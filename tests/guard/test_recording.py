@@ -14,8 +14,7 @@ from stores import grant
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, Refused
-from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.quorum import Rights
+from fastn_mcp.guard.approval.caller import Caller, Rights
 from fastn_mcp.guard.approval.request import Decline
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, Unwritten

@@ -4,8 +4,7 @@ import pytest
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.flow import Caller
-from fastn_mcp.guard.approval.quorum import ADMIN, DESTROY, READ, SCOPES, WRITE, InsufficientScope, Rights
+from fastn_mcp.guard.approval.caller import ADMIN, DESTROY, READ, SCOPES, WRITE, Caller, InsufficientScope, Rights
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer

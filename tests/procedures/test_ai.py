@@ -10,7 +10,7 @@ from pydantic import JsonValue, ValidationError
 from world import Clock, FormNow, World, yes
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.procedures.ai import PAGES, next_step

@@ -9,7 +9,7 @@ from world import World
 
 from fastn_mcp.errors import Forbidden, NotFound, NotSent
 from fastn_mcp.fastn.dependents import DETAILS
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose

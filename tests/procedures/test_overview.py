@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from world import World
 
 from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.ledger import RequestState

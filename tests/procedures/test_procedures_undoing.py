@@ -14,7 +14,7 @@ from sensible_calls import sensible
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, FastnError, Forbidden, NotFound, NotSent, TargetChanged, UnknownOutcome
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import ApprovalForm, Decline, PendingApproval
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.ledger.ledger import RequestState

@@ -9,7 +9,7 @@ from world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Failed, FastnError, Forbidden, NotFound, NotSent
 from fastn_mcp.fastn.states import run_state
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingForm
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse

@@ -13,7 +13,7 @@ from world import Clock, FormNow, yes
 
 from fastn_mcp.build.account import AccountParts, Sandboxed, account_of, assemble
 from fastn_mcp.config.model import Settings
-from fastn_mcp.guard.approval.flow import Caller
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.audit.log import FILE as AUDIT
 from fastn_mcp.guard.changes import Done

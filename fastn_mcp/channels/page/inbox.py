@@ -8,8 +8,7 @@ from typing import TypeVar
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval import quorum
-from fastn_mcp.guard.approval.request import temporary_approval, typed_in
+from fastn_mcp.guard.approval.request import count_vote, temporary_approval, typed_in
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.audit.recorder import record_expired
 from fastn_mcp.guard.key_files import TypedSecrets
@@ -201,7 +200,7 @@ class Inbox:
             def record(event: AuditEvent, said: str | None) -> None:
                 account.record(event, request, said)
 
-            counted = await quorum.count(vote, request, account.ledger, self.consent, note, record)
+            counted = await count_vote(vote, request, account.ledger, self.consent, note, record)
             return None if counted is None else len(counted.approvers)
 
     def _is_theirs(self, account: InboxAccount, request: ApprovalRequest) -> bool:

@@ -18,8 +18,7 @@ from starlette.routing import Route
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval import quorum
-from fastn_mcp.guard.approval.request import typed_in
+from fastn_mcp.guard.approval.request import VERIFIED, count_vote, typed_in
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState, Vote, account_name
 from fastn_mcp.redaction import sanitize
@@ -166,9 +165,9 @@ class WebhookAnswers:
         vote = Vote(approver.person, answer.decision == "approve", now, approver.display_name or "")
 
         def record(event: AuditEvent, note_text: str | None) -> None:
-            self._record(decided(event, grant, quorum.VERIFIED, note_text), approver)
+            self._record(decided(event, grant, VERIFIED, note_text), approver)
 
-        counted = await quorum.count(vote, grant, self._ledger, quorum.VERIFIED, note, record)
+        counted = await count_vote(vote, grant, self._ledger, VERIFIED, note, record)
         if counted is None:
             raise _Rejected(409, "You have already approved it, or it was decided meanwhile.", approver, grant)
         over, needed = counted.state is not RequestState.OPEN, grant.needed

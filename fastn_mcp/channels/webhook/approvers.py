@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from fastn_mcp.channels.webhook.payloads import SHORTEST_SECRET, hmac_hex
 from fastn_mcp.config.strict_toml import STRICT, ConfigError, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.approval import quorum
+from fastn_mcp.guard.approval.request import effects_of
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest
 from fastn_mcp.tools.tool import Effect
 
@@ -81,7 +81,7 @@ class Approver:
     def may_answer(self, grant: ApprovalRequest) -> bool:
         """Whether they may decide a request: all its effects are among theirs, and it is not their own."""
         is_own = grant.principal.casefold() in (self.principal.casefold(), self.name.casefold())
-        return not is_own and quorum.effects_of(grant) <= self.effects
+        return not is_own and effects_of(grant) <= self.effects
 
 
 def load_approvers(path: Path, issuer: str | None = None) -> dict[str, Approver]:

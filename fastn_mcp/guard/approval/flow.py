@@ -1,7 +1,6 @@
 """Approval flow: ask in the client's elicitation form or an out-of-band channel, and act on the answer."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -10,10 +9,11 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, Refused, TargetChanged
 from fastn_mcp.fastn.formats import stamp
-from fastn_mcp.guard.approval.quorum import BY, VERIFIED, Rights
+from fastn_mcp.guard.approval.caller import Caller, FormChannel
 from fastn_mcp.guard.approval.request import (
+    BY_SEVERAL,
+    VERIFIED,
     Answer,
-    ApprovalForm,
     Approve,
     Decline,
     NoAnswer,
@@ -47,23 +47,6 @@ _DISTRUST = 900.0
 """Seconds for which a form is not used after it was found not to reach a person."""
 
 
-class FormChannel(Protocol):
-    """Elicitation form of the client, or prompt of a terminal."""
-
-    name: str
-    is_terminal: bool
-    """Whether it is a terminal: even a quick answer is a person's, and they can type a secret there."""
-
-    @property
-    def submitted(self) -> tuple[str, Answer | Submitted] | None:
-        """Id of the approval request that this call answers, and the answer; None if it answers none."""
-        ...
-
-    async def ask(self, question: ApprovalForm) -> Answer | PendingForm:
-        """Show the form. Return the answer, or `PendingForm` if it comes with a later call."""
-        ...
-
-
 class OutOfBandChannel(Protocol):
     """Channel for approvals outside of the client: the approval page, a terminal or a webhook."""
 
@@ -91,36 +74,6 @@ class OutOfBandChannel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """Principal of a call, with the client's form, if it has one."""
-
-    principal: str
-    form: FormChannel | None
-    rights: Rights | None = None
-    """Scopes of the sign-in. None without sign-in: the caller then has all rights of the Fastn credentials."""
-    name: str = ""
-    """Name of the person who signed in or, without sign-in, of the client, as they gave it. It permits nothing."""
-    link: "PageLink | None" = None
-    """Leads the person to the approval page by their client, while the call waits or in place of the wait."""
-    waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
-    """Context in which the call waits for a person, and holds no concurrency slot."""
-
-    @property
-    def person(self) -> str:
-        """Name of the person who signed in; empty without a sign-in."""
-        return "" if self.rights is None else self.name
-
-    def check(self, tool: str, effect: Effect) -> None:
-        """Raise `InsufficientScope` if the sign-in does not permit a call of this effect."""
-        if self.rights is not None:
-            self.rights.check(tool, effect)
-
-
-PageLink = Callable[[PendingApproval, Callable[[], Awaitable[bool]]], Awaitable[bool]]
-"""Gets a request and the wait for its decision. Returns whether it was decided."""
-
-
-@dataclass(frozen=True, slots=True)
 class Approval:
     """Permission to send the calls of a batch. Nothing is used up yet."""
 
@@ -140,7 +93,7 @@ class Approval:
         """The people who approved it, one per line, if they are known, or how a temporary approval was given."""
         if self.temporary is not None:
             return self.temporary.by
-        return "\n".join(self.request.people) if self.request is not None and self.by in (BY, VERIFIED) else ""
+        return "\n".join(self.request.people) if self.request is not None and self.by in (BY_SEVERAL, VERIFIED) else ""
 
     @property
     def reference(self) -> str | None:

@@ -1,13 +1,14 @@
-"""Text and form of an approval request, and the answers that it accepts."""
+"""Text and form of an approval request, the answers that it accepts, and the votes on it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from pydantic import JsonValue
 
 from fastn_mcp.fastn.credentials import TypedArgument, TypedField
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, TemporaryApproval, who, without_issuers
+from fastn_mcp.guard.audit.log import AuditEvent
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, TemporaryApproval, Vote, who, without_issuers
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.sentences.facts import series
 from fastn_mcp.redaction import quote
@@ -23,6 +24,12 @@ DECLINE, APPROVE, APPROVE_TEMPORARILY = "decline", "approve", f"approve for {TEM
 """The choices of a form that asks for a decision."""
 
 _LONGEST_NOTE = 500
+
+BY_SEVERAL = "four_eyes"
+"""Value of `by` for an approval given by several people."""
+
+VERIFIED = "verified"
+"""Value of `by` for the approval of one person, identified by a credential of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,3 +217,34 @@ def temporary_approval(grant: ApprovalRequest, token: str, now: float, by: str) 
         grant.extent,
         grant.person or "",
     )
+
+
+def effects_of(grant: ApprovalRequest) -> frozenset[str]:
+    """Return the effects of all calls of a request. No scope permits an unknown effect."""
+    effects = grant.preview.get("effects")
+    return frozenset(map(str, effects if isinstance(effects, list) else [grant.preview.get("effect")]))
+
+
+async def count_vote(
+    vote: Vote,
+    request: ApprovalRequest,
+    ledger: Ledger,
+    by: str,
+    note: str | None,
+    record: Callable[[AuditEvent, str | None], None],
+) -> ApprovalRequest | None:
+    """Count a vote. Return the updated request, or None if the vote does not count.
+
+    `by` is recorded; `four_eyes` replaces `verified` if two have to approve. `record` is called for a counted vote.
+    """
+    several = request.needed > 1
+    decided = await ledger.decide(
+        request, vote, BY_SEVERAL if several and by == VERIFIED else by, None if vote.approves else note
+    )
+    if decided is None:
+        return None
+    said = note
+    if vote.approves and several:
+        said = note or f"{len(decided.approvers)} of {decided.needed} approvers"
+    record(AuditEvent.APPROVED if vote.approves else AuditEvent.DECLINED, said)
+    return decided

@@ -1,0 +1,102 @@
+"""Caller of a tool: the scopes of its sign-in, and the ways in which it can ask its person.
+
+A caller's scopes can only restrict what the policy allows, never extend it.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastn_mcp.errors import Refused
+from fastn_mcp.guard.approval.request import Answer, ApprovalForm, PendingApproval, PendingForm, Submitted
+from fastn_mcp.tools.tool import Effect
+
+READ = "fastn:read"
+WRITE = "fastn:write"
+DESTROY = "fastn:destroy"
+ADMIN = "fastn:admin"
+
+SCOPES = {
+    Effect.READ: READ,
+    Effect.WRITE: WRITE,
+    Effect.EXTERNAL: WRITE,
+    Effect.SPEND: WRITE,
+    Effect.TRASH: DESTROY,
+    Effect.DESTROY: DESTROY,
+    Effect.ACCESS: ADMIN,
+}
+"""Scope that each effect needs. No scope includes another."""
+
+ALL_SCOPES = tuple(dict.fromkeys(SCOPES.values()))
+
+
+class InsufficientScope(Refused):
+    """The sign-in lacks the scope that a call needs."""
+
+    def __init__(self, tool: str, scope: str) -> None:
+        super().__init__(
+            f"{tool} needs the scope {scope}, which this sign-in does not hold.",
+            "Sign in again with it; where that is not offered, the operator can give it.",
+            facts={"scope": scope},
+        )
+        self.scope = scope
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Scopes of a sign-in. Unknown scopes are ignored."""
+
+    scopes: frozenset[str]
+
+    def check(self, tool: str, effect: Effect) -> None:
+        """Raise `InsufficientScope` if the scope for this effect is missing."""
+        if (needed := SCOPES[effect]) not in self.scopes:
+            raise InsufficientScope(tool, needed)
+
+
+class FormChannel(Protocol):
+    """Elicitation form of the client, or prompt of a terminal."""
+
+    name: str
+    is_terminal: bool
+    """Whether it is a terminal: even a quick answer is a person's, and they can type a secret there."""
+
+    @property
+    def submitted(self) -> tuple[str, Answer | Submitted] | None:
+        """Id of the approval request that this call answers, and the answer; None if it answers none."""
+        ...
+
+    async def ask(self, question: ApprovalForm) -> Answer | PendingForm:
+        """Show the form. Return the answer, or `PendingForm` if it comes with a later call."""
+        ...
+
+
+PageLink = Callable[[PendingApproval, Callable[[], Awaitable[bool]]], Awaitable[bool]]
+"""Gets a request and the wait for its decision. Returns whether it was decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Principal of a call, with the client's form, if it has one."""
+
+    principal: str
+    form: FormChannel | None
+    rights: Rights | None = None
+    """Scopes of the sign-in. None without sign-in: the caller then has all rights of the Fastn credentials."""
+    name: str = ""
+    """Name of the person who signed in or, without sign-in, of the client, as they gave it. It permits nothing."""
+    link: PageLink | None = None
+    """Leads the person to the approval page by their client, while the call waits or in place of the wait."""
+    waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    """Context in which the call waits for a person, and holds no concurrency slot."""
+
+    @property
+    def person(self) -> str:
+        """Name of the person who signed in; empty without a sign-in."""
+        return "" if self.rights is None else self.name
+
+    def check(self, tool: str, effect: Effect) -> None:
+        """Raise `InsufficientScope` if the sign-in does not permit a call of this effect."""
+        if self.rights is not None:
+            self.rights.check(tool, effect)
