@@ -11,6 +11,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import anyio
 
@@ -38,6 +39,10 @@ _NOTICED = 0.5
 _RECEIVED = 0.25
 """Seconds after which a written response counts as received if no disconnect was noticed."""
 
+_DECIDED = 2.0
+"""Maximum seconds to wait until it is known whether a response was received; more than `_RECEIVED` by what a busy
+machine may take."""
+
 
 class ResponseDelivery:
     """Delivery of one response. The changes of its request are settled once the client has received it.
@@ -48,6 +53,8 @@ class ResponseDelivery:
     def __init__(self, lost: anyio.Event | None = None) -> None:
         """The transport sets `lost` when it finds that the client did not receive the response."""
         self.lost = lost or anyio.Event()
+        self.decided = anyio.Event()
+        """Set once it is known whether the client received the response."""
         self._changes: list[tuple[ChangeJournal, Change]] = []
 
     def add(self, journalling: "ChangeJournal", change: Change) -> None:
@@ -72,6 +79,7 @@ class ResponseDelivery:
                 with anyio.CancelScope(shield=True):
                     for journalling, change in self._changes:
                         await journalling.settle(change)
+            self.decided.set()
 
 
 delivery: ContextVar[ResponseDelivery | None] = ContextVar("delivery", default=None)
@@ -103,6 +111,8 @@ class ChangeJournal:
         """By change id: the digest of its call, and an event that is set when sending ends."""
         self._lost: dict[str, float] = {}
         """By digest of a call: until when it is unsettled. Kept in memory too, since writing to the ledger may fail."""
+        self._deliveries = WeakValueDictionary[str, ResponseDelivery]()
+        """By change id, while its request is being answered."""
 
     async def unsettled(self, call: Call, digest: str) -> str | None:
         """Return why repeating `call` needs approval: an earlier one was or may have been made. None if it does not.
@@ -117,10 +127,16 @@ class ChangeJournal:
         if self._lost.get(digest, 0.0) > self._system.timestamp():
             return _UNKNOWN
         open_ = await self._unsettled(digest)
-        # A response written less than _NOTICED ago may still be in transit: wait to learn whether it arrived.
+        # The last response may still be in transit: wait to learn whether it arrived. Of one that another process has
+        # written it is known after _NOTICED.
         wait = max(open_.values(), default=0.0) - UNSETTLED + _NOTICED - self._system.timestamp()
-        if wait > 0:
+        here = [response for id_ in open_ if (response := self._deliveries.get(id_)) is not None]
+        with anyio.move_on_after(_DECIDED):
+            for response in here:
+                await response.decided.wait()
+        if not here and wait > 0:
             await self._system.sleep(min(wait, _NOTICED))
+        if here or wait > 0:
             open_ = {id_: until for id_, until in (await self._unsettled(digest)).items() if id_ in open_}
         if not open_:
             return None
@@ -201,6 +217,7 @@ class ChangeJournal:
             self._lost[change.call] = ended.unsettled_until
         if response is not None:
             response.add(self, ended)
+            self._deliveries[ended.id] = response
         try:
             with anyio.CancelScope(shield=True):
                 await self.journal.settle(ended)

@@ -143,3 +143,24 @@ async def test_without_a_change_there_is_nothing_to_wait_for(
     monkeypatch.setattr(journal, "_RECEIVED", NEVER)
     with anyio.fail_after(30):
         await response.written()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_repeated_call_waits_until_it_is_known(world: World, response: ResponseDelivery, arrives: bool) -> None:
+    """However late a busy process looks: only a response that was lost makes the call need an approval."""
+    call = await made(world)
+    world.clock.pass_(5)
+    if not arrives:
+        response.lost.set()
+    outcomes: list[object] = []
+
+    async def again() -> None:
+        outcomes.append(await world.call(call))
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(again)
+            await anyio.wait_all_tasks_blocked()
+            assert outcomes == []
+            await response.written()
+    assert len(world.changes) == (2 if arrives else 1), outcomes
