@@ -212,18 +212,24 @@ class RunReads(AccountReads):
 
     async def _record(self, scope: Scope, failures: Sequence[EndedRun]) -> RunRecord:
         read: dict[str, PagesRead] = {}
+        errors: list[FastnError] = []
 
         async def newest(kind: str, call: ListExecutions) -> None:
-            found = await read_pages(call, self._send, 1)
-            if not found.rows and not found.is_complete:  # Fastn did not filter
-                found = await read_pages(call.model_copy(update={"limit": _PAGE}), self._send, _FEW_PAGES)
-            read[kind] = found
+            try:
+                found = await read_pages(call, self._send, 1)
+                if not found.rows and not found.is_complete:  # Fastn did not filter
+                    found = await read_pages(call.model_copy(update={"limit": _PAGE}), self._send, _FEW_PAGES)
+                read[kind] = found
+            except FastnError as error:  # a task group would raise it as an exception group
+                errors.append(error)
 
         async with anyio.create_task_group() as group:
             group.start_soon(newest, _COMPLETED, _runs(scope, status="completed", since=self.period.since))
             group.start_soon(newest, _ALL, _runs(scope, since=self.period.since))
-        if not read[_COMPLETED].rows:
+        if not errors and not read[_COMPLETED].rows:
             await newest(_SUCCESSES, _runs(scope, status="completed"))
+        if errors:
+            raise errors[0]
         successful = read.get(_SUCCESSES, read[_COMPLETED])
         success = next(iter(newest_first(successful.rows)), None)
         knows_success = success is not None or successful.is_complete

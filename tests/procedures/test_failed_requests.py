@@ -1,0 +1,63 @@
+"""Tests of the tools that read much: whichever single request fails, they answer with the rest, or with one error."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from world import World
+
+from fastn_mcp.client.connection import Answer
+from fastn_mcp.client.http import Exchange
+from fastn_mcp.errors import FastnError
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.tools.operation import Request
+
+pytestmark = pytest.mark.anyio
+
+ACME = "c009d6af-1950-4428-ad06-a70af567801a"
+READS: list[tuple[str, Mapping[str, Any]]] = [
+    ("get_overview", {"hours": 300}),
+    ("diagnose", {"hours": 300}),
+    ("diagnose", {"customer_id": ACME}),
+    ("find", {"query": "why did acme's hubspot sync fail last night?"}),
+    ("find_dependents", {"kind": "customer", "id": ACME}),
+]
+
+
+class OneFails:
+    """Refuses one request, by its number."""
+
+    def __init__(self, number: int) -> None:
+        self.asked = 0
+        self._number = number
+
+    def around(self, inner: Exchange) -> "OneFails":
+        self._inner = inner
+        return self
+
+    async def __call__(self, request: Request) -> Answer:
+        self.asked += 1
+        if self.asked == self._number:
+            return Answer(403, {"content-type": "application/json"}, b'{"error": {"code": "NO", "message": "no"}}')
+        return await self._inner(request)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+@pytest.mark.parametrize(("tool", "given"), READS, ids=lambda value: value if isinstance(value, str) else "")
+async def test_any_single_request_may_fail(tool: str, given: Mapping[str, Any], tmp_path: Path) -> None:
+    """Ours: an error of one of several parallel reads must not arrive as a group of exceptions."""
+    number, asked = 0, 1
+    while number < asked:
+        number += 1
+        one_fails = OneFails(number)
+        (tmp_path / str(number)).mkdir()
+        world = World(tmp_path / str(number), exchange=one_fails.around)
+        outcome = await world.call(BY_NAME[tool].model_validate(given))
+        assert isinstance(outcome, (Done, FastnError)), number
+        asked = one_fails.asked
+        world.close()
+    assert number > 2
