@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -233,6 +234,34 @@ async def test_full_disk_is_said(tmp_path: Path) -> None:
     assert "free space" in full.value.next_step
     ledger._database.execute("PRAGMA max_page_count = 100000")  # pyright: ignore[reportPrivateUsage]
     assert await ledger.open(grant("g3")) == "g3"
+    ledger.close()
+
+
+async def test_ledger_needs_no_returning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11 of RHEL 9 comes with SQLite 3.34, which does not have it."""
+
+    class Earlier(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            if "RETURNING" in sql:
+                raise sqlite3.OperationalError('near "RETURNING": syntax error')
+            return super().execute(sql, *values)
+
+    def earlier(path: str, **more: Any) -> sqlite3.Connection:
+        return connect(path, factory=Earlier, **more)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite.sqlite3, "connect", earlier)
+    ledger = SqliteLedger(":memory:")
+    one = change("c1", at=NOW)
+    assert await ledger.begin(one)
+    assert [await ledger.claim("c1"), await ledger.claim("c1")] == [True, False]
+    assert [await ledger.spend("b", "p", 1), await ledger.spend("b", "p", 1)] == [True, False]
+    assert [await ledger.use_nonce("n", NOW + 9, NOW), await ledger.use_nonce("n", NOW + 9, NOW)] == [True, False]
+    assert await ledger.spend_rate("r", 1, 60.0, NOW) == 0.0
+    assert await ledger.spend_rate("r", 1, 60.0, NOW) > NOW
+    await ledger.keep_sealed("g1", "sealed", NOW + 9, NOW)
+    assert [await ledger.take_sealed("g1", NOW), await ledger.take_sealed("g1", NOW)] == ["sealed", None]
+    assert not await ledger.revoke_temporary("s1")
     ledger.close()
 
 

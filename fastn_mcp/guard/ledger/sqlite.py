@@ -225,6 +225,14 @@ class SqliteLedger(Ledger):
         except sqlite3.Error as error:
             raise _unusable(self._path, error) from error
 
+    def _change(self, statement: str, values: Sequence[object] | Mapping[str, object]) -> int:
+        """Execute a statement, and return how many rows it wrote. Not by RETURNING, which SQLite has since 3.35."""
+        database = self._database
+        try:
+            return database.execute(statement, values).rowcount
+        except sqlite3.Error as error:
+            raise _unusable(self._path, error) from error
+
     async def check(self) -> None:
         """Check the whole file (used by `doctor`). Raises `LedgerUnusable` if it is damaged."""
         found = [str(row[0]) for row in self._execute("PRAGMA quick_check(1)")]
@@ -313,21 +321,21 @@ class SqliteLedger(Ledger):
 
     async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
         self._execute("DELETE FROM nonces WHERE until < ?", (now - _MARK_KEPT,))
-        used = self._execute(
-            "INSERT INTO nonces VALUES (?, ?) ON CONFLICT (nonce) DO UPDATE SET until = excluded.until WHERE until < ?"
-            " RETURNING 1",
+        used = self._change(
+            "INSERT INTO nonces VALUES (?, ?) ON CONFLICT (nonce) DO UPDATE SET until = excluded.until WHERE until < ?",
             (nonce, until, now),
         )
-        return bool(used)
+        return used == 1
 
     async def keep_sealed(self, request: str, sealed: str, until: float, now: float) -> None:
         self._execute("DELETE FROM sealed WHERE until <= ?", (now,))
         self._execute("INSERT OR REPLACE INTO sealed VALUES (?, ?, ?)", (request, sealed, until))
 
     async def take_sealed(self, request: str, now: float) -> str | None:
-        taken = "DELETE FROM sealed WHERE request = ? RETURNING secret, until"
-        ((secret, until),) = self._execute(taken, (request,)) or [(None, 0.0)]
-        return secret if until > now else None
+        with self._writing():
+            found = self._execute("SELECT secret, until FROM sealed WHERE request = ?", (request,))
+            self._execute("DELETE FROM sealed WHERE request = ?", (request,))
+        return next((secret for secret, until in found if until > now), None)
 
     async def add_temporary(self, approval: TemporaryApproval) -> None:
         self._execute("INSERT INTO temporary_approvals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", astuple(approval))
@@ -347,7 +355,7 @@ class SqliteLedger(Ledger):
         return [TemporaryApproval(*row) for row in rows]
 
     async def revoke_temporary(self, approval: str) -> bool:
-        return bool(self._execute("DELETE FROM temporary_approvals WHERE id = ? RETURNING 1", (approval,)))
+        return self._change("DELETE FROM temporary_approvals WHERE id = ?", (approval,)) == 1
 
     async def spent(self, budget: str, period: str) -> int:
         found = self._execute("SELECT used FROM budgets WHERE budget = ? AND period = ?", (budget, period))
@@ -356,17 +364,16 @@ class SqliteLedger(Ledger):
     async def spend(self, budget: str, period: str, limit: int) -> bool:
         if limit <= 0:
             return False
-        spent = self._execute(
+        spent = self._change(
             "INSERT INTO budgets VALUES (?, ?, 1)"
-            " ON CONFLICT (budget, period) DO UPDATE SET used = used + 1 WHERE used < ? RETURNING 1",
+            " ON CONFLICT (budget, period) DO UPDATE SET used = used + 1 WHERE used < ?",
             (budget, period, limit),
         )
-        return bool(spent)
+        return spent == 1
 
     async def spend_rate(self, budget: str, most: int, seconds: float, now: float) -> float:
-        spent = self._execute(
-            "INSERT INTO rates SELECT ?, ? WHERE (SELECT count(*) FROM rates WHERE budget = ? AND at > ?) < ?"
-            " RETURNING 1",
+        spent = self._change(
+            "INSERT INTO rates SELECT ?, ? WHERE (SELECT count(*) FROM rates WHERE budget = ? AND at > ?) < ?",
             (budget, now, budget, now - seconds, most),
         )
         if not spent:
@@ -415,14 +422,13 @@ class SqliteLedger(Ledger):
 
     async def begin(self, change: Change) -> bool:
         names = ", ".join(f":{name}" for name in Change.__dataclass_fields__)
-        begun = self._execute(
+        begun = self._change(
             f"INSERT INTO changes ({_OF_A_CHANGE}) SELECT {names} WHERE NOT EXISTS (SELECT 1 FROM changes"  # noqa: S608
-            f" WHERE :batch != '' AND batch = :batch AND number = :number AND outcome IN {_FINAL})"
-            " RETURNING 1",
+            f" WHERE :batch != '' AND batch = :batch AND number = :number AND outcome IN {_FINAL})",
             stored_change(change),
         )
         self._execute("DELETE FROM changes WHERE at < ?", (change.at - _KEPT,))
-        return bool(begun)
+        return begun == 1
 
     async def changes_of(self, batch: str) -> list[Change]:
         return list(self._changes(f"WHERE batch = ? AND batch != '' AND outcome IN {_FINAL} ORDER BY number", batch))
@@ -452,8 +458,7 @@ class SqliteLedger(Ledger):
             yield read_change(dict(zip(Change.__dataclass_fields__, row, strict=True)))
 
     async def claim(self, change: str) -> bool:
-        claim = "UPDATE changes SET undone = 1 WHERE id = ? AND undone = 0 RETURNING 1"
-        return bool(self._execute(claim, (change,)))
+        return self._change("UPDATE changes SET undone = 1 WHERE id = ? AND undone = 0", (change,)) == 1
 
     async def release(self, change: str) -> None:
         self._execute("UPDATE changes SET undone = 0 WHERE id = ?", (change,))
