@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -73,6 +74,7 @@ def serve(path: str) -> None:
             for stream in streams:
                 os.close(stream)
             connection.close()
+    shutil.rmtree(Path(path).parent)
     os.killpg(0, signal.SIGTERM)
 
 

@@ -1,7 +1,5 @@
 """HTTP servers: time for a request to arrive, number of connections, and whether a response was received.
 
-Imported only where a process listens: a server without approval requests does not load uvicorn.
-
 Each connection wraps uvicorn's h11 protocol by asyncio's interface of protocols, and the application by ASGI. uvicorn's
 own settings limit the head of a request. A proxy sets tighter limits (deploy/nginx.conf); these hold without one.
 """
@@ -34,7 +32,11 @@ LOST = "fastn_mcp.lost"
 """Scope key of the event that is set if the client did not receive what was written to it."""
 
 _MAX_CONNECTIONS = 64
-"""Of a background server. Any program on this machine can open idle ones; they must not lock out a person's browser."""
+"""Maximum connections of a background server. Any program on this machine can open idle ones; they must not lock out a
+person's browser."""
+
+_HEAD, _GRACE = 16_384, 2
+"""Of a background server: bytes of a request's head, and seconds for open requests to finish on shutdown."""
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 
@@ -237,7 +239,7 @@ class BackgroundServer:
 
     def __init__(self, app: ASGIApp, listening: socket.socket, name: str) -> None:
         config = ConnectionLimits(app, _MAX_CONNECTIONS).config(
-            16_384, lifespan="off", timeout_keep_alive=5, timeout_graceful_shutdown=2
+            _HEAD, lifespan="off", timeout_keep_alive=5, timeout_graceful_shutdown=_GRACE
         )
         config.load()
         self._server = _BackgroundServer(config)

@@ -86,7 +86,7 @@ _STYLES: dict[str, Callable[[ApprovalRequest, str], dict[str, JsonValue]]] = {
 }
 """Bodies by style, of a request and the sentence that says where it is decided.
 
-None has arguments, or anything by which the request could be decided.
+No body has arguments, or anything by which the request could be decided.
 """
 
 

@@ -31,7 +31,7 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
         async with AsyncExitStack() as parting:
 
             def begin(is_leaving: Callable[[], bool]) -> "Server[Any]":
-                # These import the SDK, which the introduction does not need.
+                # Only here, since the introduction needs neither of them: the second imports the SDK.
                 from fastn_mcp.build.telemetry import observe_requests
                 from fastn_mcp.server.handlers import build
 

@@ -162,6 +162,7 @@ class Backup:
 
     folder: Path
     copy: Path
+    """File with what the client's file held before."""
 
     @classmethod
     def of(cls, state: Path, path: Path, name: str) -> "Backup":

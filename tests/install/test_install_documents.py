@@ -103,13 +103,13 @@ def test_members_added_meanwhile_stay(text: str, place: str) -> None:
 def test_entry_rewritten_by_the_client_is_removed(text: str) -> None:
     """Ours: by its value, since its text is gone; objects created for it that are empty go too."""
     before = load(Format.JSONC, text.encode())
-    assume(find(before, SERVER) is None)
+    servers = before.get("mcpServers")
+    assume(not isinstance(servers, dict) or "fastn" not in servers)  # null, which is no entry, does not come back
     try:
         then, traces = insert(Format.JSONC, text.encode(), [SERVER])
     except NoPlace:
         assume(False)
         raise
-    assume(same(without(before, SERVER), before))  # null in its place is no entry, and does not come back
     left = remove(Format.JSONC, then, [SERVER], [replace(trace, added="") for trace in traces])
     assert same(load(Format.JSONC, left), before)
 
