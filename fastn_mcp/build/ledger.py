@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from fastn_mcp import install_extra
-from fastn_mcp.config.model import is_shared
+from fastn_mcp.config.addresses import is_shared, ledger_file
 from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.audit.files import Keeping
@@ -19,8 +19,6 @@ from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
-
-_SQLITE = "sqlite:"
 
 
 def ledger_at(setting: str | None, state: Path, system: System) -> Ledger:
@@ -68,9 +66,7 @@ def file_of(setting: str | None, state: Path) -> Path:
     """Path of a ledger that is a file."""
     from fastn_mcp.guard.ledger.sqlite import FILE
 
-    if setting is None:
-        return state / FILE
-    return Path(setting.removeprefix(_SQLITE)).expanduser()
+    return state / FILE if setting is None else ledger_file(setting)
 
 
 def _shared(url: str, system: System) -> Ledger:

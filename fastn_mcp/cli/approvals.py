@@ -26,11 +26,10 @@ from fastn_mcp.channels.page.page import FILES, PAGE_FILE
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
-from fastn_mcp.config.addresses import is_loopback
+from fastn_mcp.config.addresses import is_loopback, is_shared
 from fastn_mcp.config.command_line import CommandLine, kept_in, this_program
 from fastn_mcp.config.file import read
 from fastn_mcp.config.load import ledger_settings
-from fastn_mcp.config.model import is_shared
 from fastn_mcp.config.paths import TENANTS, file_errors, state_dir
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval.request import (

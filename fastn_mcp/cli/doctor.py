@@ -19,8 +19,9 @@ from fastn_mcp.build.ledger import audit_logs, file_of, ledger_at
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.client.retry import listener
+from fastn_mcp.config.addresses import is_shared
 from fastn_mcp.config.file import read
-from fastn_mcp.config.model import ConfigFile, is_shared
+from fastn_mcp.config.model import ConfigFile
 from fastn_mcp.config.paths import file_errors, write_private
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal

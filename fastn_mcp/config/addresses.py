@@ -1,8 +1,9 @@
-"""URLs, HOST:PORT addresses and proxy variables of the environment."""
+"""URLs, HOST:PORT addresses, addresses of ledgers, and proxy variables of the environment."""
 
 from collections.abc import Mapping
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 VARIABLES = ("https_proxy", "HTTPS_PROXY")
@@ -107,3 +108,18 @@ def host_and_port(address: str, lowest: int = 1) -> tuple[str, int]:
     if not host or not (port.isascii() and port.isdecimal()) or not lowest <= int(port) <= 65535:
         raise ValueError("is not HOST:PORT, as in 127.0.0.1:8790")
     return host, int(port)
+
+
+def is_shared(ledger: str | None) -> bool:
+    """Return whether the address of a ledger names a server rather than a file."""
+    return ledger is not None and "://" in ledger
+
+
+def ledger_file(ledger: str) -> Path:
+    """Return the path in the address of a ledger that is a file, with or without `sqlite:` before it."""
+    return Path(ledger.removeprefix("sqlite:")).expanduser()
+
+
+def absolute_ledger(ledger: str, folder: Path) -> str:
+    """Return the address of a ledger, with a relative path resolved from `folder`."""
+    return ledger if is_shared(ledger) else str(folder / ledger_file(ledger))

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from fastn_mcp.config.addresses import absolute_ledger
+
 _FILES = ("FASTN_STATE_DIR", "FASTN_CONFIG_DIR", "FASTN_CONFIG", "FASTN_POLICY")
 _LEDGER = "FASTN_LEDGER"
 _CARRIED = (*_FILES, "FASTN_PROFILE", "FASTN_ENV", _LEDGER)
@@ -115,8 +117,9 @@ def _source(prefix: str) -> str:
 
 
 def _absolute(name: str, value: str) -> str:
-    is_file = name in _FILES or (name == _LEDGER and "://" not in value)
-    return str(Path(value.removeprefix("sqlite:")).expanduser().absolute()) if is_file else value
+    if name == _LEDGER:
+        return absolute_ledger(value, Path.cwd())
+    return str(Path(value).expanduser().absolute()) if name in _FILES else value
 
 
 def _is_secret(name: str, value: str) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from fastn_mcp.config import strict_toml
+from fastn_mcp.config.addresses import absolute_ledger
 from fastn_mcp.config.model import (
     KEY_HOST,
     KEY_SETTINGS,
@@ -20,7 +21,6 @@ from fastn_mcp.config.model import (
     KeySettings,
     Settings,
     Trait,
-    is_shared,
     settings_with,
 )
 from fastn_mcp.config.strict_toml import ConfigError, TomlSource
@@ -113,6 +113,6 @@ def _from(path: Path, table: Mapping[str, object]) -> dict[str, object]:
         for name, value in table.items()
     }
     ledger = found.get("ledger")
-    if isinstance(ledger, str) and ledger and not is_shared(ledger):
-        found["ledger"] = str(folder / Path(ledger.removeprefix("sqlite:")).expanduser())
+    if isinstance(ledger, str) and ledger:
+        found["ledger"] = absolute_ledger(ledger, folder)
     return found

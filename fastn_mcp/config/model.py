@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from fastn_mcp.config.addresses import callable_address, host_and_port, plain_address, split_address
+from fastn_mcp.config.addresses import callable_address, host_and_port, is_shared, plain_address, split_address
 from fastn_mcp.errors import nearest
 from fastn_mcp.tools.operation import Route
 from fastn_mcp.tools.parsing import current
@@ -49,11 +49,6 @@ SHORTEST_SECRET = 32
 """Minimum length of a sealing secret, in characters."""
 
 _SERVERS = ("valkey://", "valkeys://", "redis://", "rediss://")
-
-
-def is_shared(ledger: str | None) -> bool:
-    """Return whether a ledger setting names a server rather than a file."""
-    return ledger is not None and ledger.startswith(_SERVERS)
 
 
 def is_token(text: str) -> bool:
@@ -153,7 +148,7 @@ def _ledger(ledger: str) -> str:
     # The URL of a server is validated when it is opened.
     if not ledger.isprintable():
         raise ValueError("holds a line break or another character that no file and no URL has")
-    if "://" in ledger and not is_shared(ledger):
+    if is_shared(ledger) and not ledger.startswith(_SERVERS):
         raise ValueError(f"is neither a file nor the URL of a server: {', '.join(_SERVERS)}")
     return ledger
 

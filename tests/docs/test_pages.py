@@ -151,3 +151,21 @@ def test_contributing_page_names_files_that_exist(page: Path) -> None:
     named = re.findall(r"(?:fastn_mcp|tests|docs|tools)/[\w/.-]+\.(?:py|md|json)", page.read_text(encoding="utf-8"))
     missing = [name for name in named if not (DOCS.parent / name).is_file()]
     assert [name for name in missing if Path(name).stem.removeprefix("test_") not in CREATED] == []
+
+
+_NAMES = re.compile(r"(?<=\.)\w*[a-z]_\w*\(|(?<![\w.])(?:_[a-z]\w+|(?!FASTN_)[A-Z][A-Z0-9]*_[A-Z0-9_]+)\b")
+"""Methods that are called, private names and constants."""
+
+
+@pytest.mark.parametrize(
+    "page", sorted({*DOCS.glob("contributing/*.md")} - {DOCS / "contributing/index.md"}), ids=lambda page: page.stem
+)
+def test_contributing_page_uses_names_that_exist(page: Path) -> None:
+    """Ours: what a reader copies runs. A name that the page itself defines is theirs."""
+    text = page.read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text))
+    files = [path for folder in ("fastn_mcp", "tests") for path in (DOCS.parent / folder).rglob("*.py")]
+    source = "\n".join(path.read_text(encoding="utf-8") for path in files if path != Path(__file__))
+    theirs = set(re.findall(r"(?:def |^)(\w+)(?=\(| = |: )", code, re.MULTILINE))
+    named = {name for name in _NAMES.findall(code) if name.rstrip("(") not in theirs}
+    assert [name for name in sorted(named) if re.search(rf"\b{re.escape(name)}", source) is None] == []
