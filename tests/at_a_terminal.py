@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("pty", reason="Windows has no such terminals")
 import pty
 
-from forkserver import forked
+from forkserver import can_fork, forked
 
 _PATIENCE = 30.0
 _BEGIN = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
@@ -73,7 +73,7 @@ def sitting(program: Sequence[str], env: Mapping[str, str] | None = None) -> Gen
     """A person at a new terminal on which `python PROGRAM...` runs."""
     # Without site, which would measure coverage.
     command = [sys.executable, "-S", "-c", _BEGIN, sys.executable, *program]
-    if program[:2] == ["-m", "fastn_mcp"] and "PYTHONPATH" not in (env or {}):  # it counts at a start
+    if program[:2] == ["-m", "fastn_mcp"] and "PYTHONPATH" not in (env or {}) and can_fork():  # it counts at a start
         command = forked(*program[2:])
     ours, theirs = pty.openpty()
     quiet = {name: value for name, value in os.environ.items() if name != "CI"}

@@ -22,9 +22,14 @@ from pathlib import Path
 import fork_command
 
 
+def can_fork() -> bool:
+    """Return whether there are forks: not on Windows, nor where processes are measured, which begins at a start."""
+    return sys.platform != "win32" and "COVERAGE_PROCESS_CONFIG" not in os.environ
+
+
 def forked(*arguments: str) -> list[str]:
-    """Return the command that runs `fastn-mcp` with these arguments as a fork."""
-    if sys.platform == "win32" or "COVERAGE_PROCESS_CONFIG" in os.environ:  # coverage begins at a start
+    """Return the command that runs `fastn-mcp` with these arguments as a fork, or as a process where it cannot fork."""
+    if not can_fork():
         return [sys.executable, "-m", "fastn_mcp", *arguments]
     return [sys.executable, "-I", "-S", fork_command.__file__, _started(), *arguments]
 
