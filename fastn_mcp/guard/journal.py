@@ -131,10 +131,11 @@ class ChangeJournal:
         # written it is known after _NOTICED.
         wait = max(open_.values(), default=0.0) - UNSETTLED + _NOTICED - self._system.timestamp()
         here = [response for id_ in open_ if (response := self._deliveries.get(id_)) is not None]
-        with anyio.move_on_after(_DECIDED):
-            for response in here:
-                await response.decided.wait()
-        if not here and wait > 0:
+        if here:
+            with anyio.move_on_after(_DECIDED):
+                for response in here:
+                    await response.decided.wait()
+        elif wait > 0:
             await self._system.sleep(min(wait, _NOTICED))
         if here or wait > 0:
             open_ = {id_: until for id_, until in (await self._unsettled(digest)).items() if id_ in open_}

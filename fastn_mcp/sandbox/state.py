@@ -111,7 +111,7 @@ def parse_stamp(text: str) -> datetime:
 
 
 def as_object(value: object) -> Row:
-    """Return `value` if it is an object, else an empty one: tests give fields any type."""
+    """Return `value` if it is an object, else an empty one. A field can be of any type."""
     return cast(Row, value) if isinstance(value, dict) else {}
 
 

@@ -26,7 +26,7 @@ def list_tools(tools: tuple[AnyTool, ...], *, needs_prompt: bool, shows_apps: bo
 
 
 def input_schema(name: str) -> dict[str, Any] | None:
-    """Return the listed input schema of a tool, or None if there is no such tool."""
+    """Return the input schema of a tool as it is listed; None if the tool is unknown."""
     return None if (operation := BY_NAME.get(name)) is None else _schema(operation)
 
 

@@ -219,17 +219,17 @@ class SqliteLedger(Ledger):
 
     def _execute(self, statement: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
         """Execute a statement to its end, and return its rows. Raises `LedgerUnusable`."""
-        database = self._database
-        try:
-            return database.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            raise _unusable(self._path, error) from error
+        return self._ended(statement, values)[0]
 
     def _change(self, statement: str, values: Sequence[object] | Mapping[str, object]) -> int:
         """Execute a statement, and return how many rows it wrote. Not by RETURNING, which SQLite has since 3.35."""
+        return self._ended(statement, values)[1]
+
+    def _ended(self, statement: str, values: Sequence[object] | Mapping[str, object]) -> tuple[list[Any], int]:
         database = self._database
         try:
-            return database.execute(statement, values).rowcount
+            cursor = database.execute(statement, values)
+            return cursor.fetchall(), cursor.rowcount
         except sqlite3.Error as error:
             raise _unusable(self._path, error) from error
 
