@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
+from fastn_mcp.fastn.resolve import by_arguments
 from fastn_mcp.guard.evaluation import ApprovedCall, CallEvaluation
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, ShownCall, Vote
 from fastn_mcp.guard.policy import Decision, PolicyDecision
@@ -19,8 +20,8 @@ class Killed(BaseException):
 
 def allowed(call: Operation[Any], digest: str = "digest", target: FastnObject | None = None) -> ApprovedCall:
     """A call that the policy allows."""
-    verdict = PolicyDecision(Decision.ALLOW, "rule")
-    return ApprovedCall(CallEvaluation(call, digest, call.effective, verdict, target), "local", "policy")
+    verdict, resolved = PolicyDecision(Decision.ALLOW, "rule"), by_arguments(call, target=target)
+    return ApprovedCall(CallEvaluation(resolved, digest, call.effective, verdict), "local", "policy")
 
 
 async def answered(ledger: Ledger, principal: str, at: float, *, approves: bool = False) -> None:

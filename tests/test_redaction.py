@@ -23,7 +23,7 @@ from pydantic_core import from_json
 import fastn_mcp
 from fastn_mcp import redaction
 from fastn_mcp.errors import Failed
-from fastn_mcp.fastn.dependents import Dependence
+from fastn_mcp.fastn.resolve import by_arguments
 from fastn_mcp.guard.audit.log import AuditEvent, about, written
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.journal import ChangeJournal
@@ -172,7 +172,7 @@ def _update(value: JsonValue) -> UpdateCustomer:
 
 def _shown(value: JsonValue) -> Any:
     target = FastnObject.model_validate({"id": "c", "name": "Acme", "held": [value]})
-    return preview(_update(value), Effect.WRITE, "test", target, Dependence())
+    return preview(by_arguments(_update(value), target=target), Effect.WRITE, "test")
 
 
 def _as_card(value: JsonValue) -> object:

@@ -24,7 +24,7 @@ from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import config_dir
 from fastn_mcp.errors import NoKey, Refused, SettingsError
-from fastn_mcp.fastn.outlook import Surroundings
+from fastn_mcp.fastn.resolve import Surroundings
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.audit.files import Keeping
@@ -205,7 +205,7 @@ def assemble(
     keys = state / "keys" if settings.reveal == "file" else None
     evaluator = Evaluator(
         policy, name, ledger, journal, system, _read_only(client), may_own(settings.api_key), _account_digest(settings),
-        tenant.run if tenant else None, Surroundings(settings.env, str(keys) if keys else None),
+        tenant.run if tenant else None, Surroundings(settings.env, str(keys) if keys else None, settings.end_org_id),
     )  # fmt: skip
     webhook = page = None
     if settings.webhook_url is not None:

@@ -20,6 +20,7 @@ from fastn_mcp.cli import EnumChoice, StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, NotSent, SettingsError
+from fastn_mcp.fastn.resolve import Surroundings, by_arguments
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.evaluation import CallEvaluation
@@ -127,7 +128,8 @@ async def _explain(start: StartOptions, call: Call) -> list[str]:
                 return [*_decision_lines(call, evaluation.verdict), *_evaluated_facts(evaluation), policy_line]
             except FastnError as error:
                 reason = f"The guard would refuse the call as it is: {error}"
-        verdict = policy.decide(Situation(call, call.effect_on(UNKNOWN, None), System().now()))
+        around = Surroundings(settings.env, customer=settings.end_org_id)
+        verdict = policy.decide(Situation(by_arguments(call, around), call.effect_on(UNKNOWN, None), System().now()))
         return [*_decision_lines(call, verdict), *_assumed_facts(call, reason), policy_line]
     finally:
         if parts is not None:
@@ -298,11 +300,11 @@ class _History:
         _, rest = self.policy.breaker
         last = declines[-1] if declines else None
         resting = last is not None and (now - last).total_seconds() < rest
+        target = None if call.target is None else FastnObject.model_validate({"id": call.target})
         return Situation(
-            call,
+            by_arguments(call, target=target, trusts_ids=True),
             effect,
             now,
-            target=None if call.target is None else FastnObject.model_validate({"id": call.target}),
             spent={period: self._spent[period, effect] for period in self.policy.budgets(effect, now)},
             declines=len(declines) if resting else 0,
             declined_at=last if resting else None,

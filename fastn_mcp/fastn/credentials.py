@@ -8,10 +8,9 @@ from typing import cast
 from pydantic import JsonValue
 from pydantic_core import from_json
 
-from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.rows import Row, inside, key_of, objects, row_of, text, value, word
-from fastn_mcp.fastn.targets import Call, Send
-from fastn_mcp.tools.connectors import CreateConnection, GetConnector
+from fastn_mcp.fastn.rows import Row, inside, key_of, objects, text, value, word
+from fastn_mcp.fastn.targets import Call
+from fastn_mcp.tools.connectors import CreateConnection
 
 MOST_FIELDS = 8
 """Fields that are asked for one by one. A connector that names more takes them as one JSON object."""
@@ -80,17 +79,17 @@ _TAKES_NONE = frozenset({"no auth", "none", "oauth", "oauth2", "oauth 2", "oauth
 """Auth types without credentials: none are needed, or a person authorises in the browser."""
 
 
-async def typed_argument(call: Call, send: Send) -> TypedArgument | None:
-    """Return what a person has to type for a call; None if nothing. For a connection, reads its connector.
+def typed_argument(call: Call, connector: Row | None) -> TypedArgument | None:
+    """Return what a person has to type for a call; None if nothing. `connector`: that of a new connection.
 
-    If that does not say what it takes, the person is asked and may leave it out: they know the app.
+    If it is None or does not say what it takes, the person is asked and may leave it out: they know the app.
     """
     name = call.person_types
     if name is None:
         return None
     if not isinstance(call, CreateConnection):
         return TypedArgument(name, (TypedField(name),))
-    method = await _auth_method(call, send)
+    method = _auth_method(call, connector or {})
     type_ = word(method, "type")
     if type_ in _TAKES_NONE:
         return None
@@ -100,12 +99,9 @@ async def typed_argument(call: Call, send: Send) -> TypedArgument | None:
     return TypedArgument(name, fields)
 
 
-async def _auth_method(call: CreateConnection, send: Send) -> Row:
+def _auth_method(call: CreateConnection, connector: Row) -> Row:
     """Return the auth method of a new connection; empty if the connector does not tell it."""
-    try:
-        methods = objects(row_of(await send(GetConnector(connector_id=call.connector_id))), "authMethods")
-    except (FastnError, ValueError):
-        return {}
+    methods = objects(connector, "authMethods")
     if call.auth_method_id is not None:
         methods = [method for method in methods if key_of(method) == call.auth_method_id]
     elif len(methods) > 1:

@@ -12,28 +12,17 @@ from fastn_mcp.fastn.cron import next_run
 from fastn_mcp.fastn.dependents import run_in_words
 from fastn_mcp.fastn.formats import aged, dated
 from fastn_mcp.fastn.names import name_of
+from fastn_mcp.fastn.resolve import ResolvedCall, Surroundings
 from fastn_mcp.fastn.rows import Row, apps_of_customers, as_word, inside, parse_timestamp, row_of, short, text, value
 from fastn_mcp.fastn.states import State, failure_reason, is_pending, run_state, workflow_state
-from fastn_mcp.fastn.targets import Call, Send
+from fastn_mcp.fastn.targets import Send
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.account import CreateApiKey
-from fastn_mcp.tools.customers import GetCustomer
-from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, ListExecutions, RunWorkflow, UpdateWorkflow
 
 _RUNS = 5
 """Number of runs read for the last outcome."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """Settings of this server that calls depend on."""
-
-    environment: str | None = None
-    """Environment of runs that name none."""
-    key_folder: str | None = None
-    """Folder of this machine where new API keys are written; None if they are returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +41,12 @@ class Outlook:
         return body
 
 
-async def outlook_of(
-    call: Call, target: FastnObject | None, send: Send, now: datetime, around: Surroundings
-) -> Outlook:
-    """Return the outlook on a call. Reads a few rows for it; what cannot be read is said, not raised."""
+async def outlook_of(resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings) -> Outlook:
+    """Return the outlook on a call. Reads earlier runs for it; what cannot be read is said, not raised."""
+    call, target = resolved.call, resolved.target
     match call:
         case RunWorkflow():
-            return await _of_run(call, row_of(target), send, now, around)
+            return await _of_run(call, resolved, send, now, around)
         case CreateApiKey():
             return _of_new_key(call, now, around)
         case CreateTrigger() | UpdateTrigger():
@@ -69,15 +57,18 @@ async def outlook_of(
             return Outlook()
 
 
-async def _of_run(call: RunWorkflow, workflow: Row, send: Send, now: datetime, around: Surroundings) -> Outlook:
+async def _of_run(
+    call: RunWorkflow, resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings
+) -> Outlook:
+    workflow = row_of(resolved.target)
     defaults: dict[str, str] = {}
     if call.environment is None:
         own = around.environment
         defaults["environment"] = f"{quote(own)}, by this server's settings" if own else UNNAMED_ENVIRONMENT
     where = f"Environment: {defaults['environment']}." if defaults else ""
     notes = [where, _STATE_OF_RUN.get(workflow_state(workflow), ""), _input(call, workflow)]
-    if call.customer_id is not None:
-        notes.append(await _customer(call.customer_id, send))
+    if resolved.customer.values:
+        notes.append(_customer(resolved.customer.values[0], resolved))
     elif call.customer_ref is None and (apps := apps_of_customers(workflow)):
         named = ", ".join(quote(text(app, "slug", "name", "id")) for app in apps)
         notes.append(f"No customer is named, and it uses connections of customers: {named}.")
@@ -101,10 +92,9 @@ def _input(call: RunWorkflow, workflow: Row) -> str:
     return "" if given else "Its input is empty."
 
 
-async def _customer(key: str, send: Send) -> str:
-    try:
-        customer = row_of(await send(GetCustomer(customer_id=key)))
-    except (FastnError, ValueError):
+def _customer(key: str, resolved: ResolvedCall) -> str:
+    record = resolved.record("customer", key)
+    if record is None or (customer := record.row) is None:
         return "Its customer could not be read."
     pending = " is pending: its integrations do not run" if is_pending(customer) else ""
     return f"Customer {quote(name_of(customer))}{pending}."

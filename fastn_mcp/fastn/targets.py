@@ -254,7 +254,8 @@ def _labelled(call: Call, target: FastnObject | None) -> Row | None:
     if call.toolset() == "ai":
         return None
     row = row_of(target)
-    return row if row or call.target is not None else fields_sent(call)
+    documented = call.model_copy(update={"extra": None}) if "extra" in type(call).model_fields else call
+    return row if row or call.target is not None else fields_sent(documented)
 
 
 async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[str, dict[str, str]]:

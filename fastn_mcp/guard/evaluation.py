@@ -12,13 +12,14 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, Refused
-from fastn_mcp.fastn.credentials import TypedArgument, typed_argument
-from fastn_mcp.fastn.dependents import describe_dependents, find_dependents
+from fastn_mcp.fastn.credentials import TypedArgument
+from fastn_mcp.fastn.dependents import describe_dependents
 from fastn_mcp.fastn.formats import stamp
-from fastn_mcp.fastn.outlook import Surroundings, outlook_of
+from fastn_mcp.fastn.outlook import outlook_of
 from fastn_mcp.fastn.quotas import credits_of, credits_used
+from fastn_mcp.fastn.resolve import ResolvedCall, Surroundings, by_arguments, resolve
 from fastn_mcp.fastn.rows import row_of
-from fastn_mcp.fastn.targets import Call, Send, no_such, read_references, read_target, remembered
+from fastn_mcp.fastn.targets import Call, Send, no_such, remembered
 from fastn_mcp.guard.approval.request import FREE
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.journal import ChangeJournal
@@ -33,7 +34,7 @@ from fastn_mcp.guard.ledger.ledger import (
 )
 from fastn_mcp.guard.plans.plan import PlannedCalls, would_allow
 from fastn_mcp.guard.policy import PLANNED, Decision, Policy, PolicyDecision, Situation
-from fastn_mcp.guard.preview import ListPreview, Preview, Shown, preview, state
+from fastn_mcp.guard.preview import ListPreview, Preview, Shown, preview
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import GetBilling
@@ -119,22 +120,32 @@ def sha256(parts: object) -> str:
 class CallEvaluation:
     """One call with its effect on the current state, its preview and the policy decision."""
 
-    call: Call
+    resolved: ResolvedCall
     digest: str
     """Digest of the principal, account, key, tool and exact arguments."""
     effect: Effect
     verdict: PolicyDecision
-    target: FastnObject | None = None
     preview: Preview | None = None
     """None if the policy decided without a read."""
     binding: str = ""
-    """Digest of the call, its target's state and label, the policy, the effect, and whether it may have been made."""
+    """Digest of the resolved call, its label, the policy, the effect, and whether it may have been made."""
     similar: str | None = None
     """Digest of the calls that a temporary approval would cover; None if none may be given."""
-    typed: TypedArgument | None = None
-    """What a person types with their approval, if anything."""
     reads: Send | None = field(default=None, repr=False, compare=False)
     """Repeats the reads that were made for it."""
+
+    @property
+    def call(self) -> Call:
+        return self.resolved.call
+
+    @property
+    def target(self) -> FastnObject | None:
+        return self.resolved.target
+
+    @property
+    def typed(self) -> TypedArgument | None:
+        """What a person types with their approval, if anything."""
+        return self.resolved.typed
 
     @property
     def name(self) -> str | None:
@@ -284,15 +295,16 @@ class Evaluator:
     async def at_once(self, batch: Batch, principal: str) -> Evaluation | None:
         """Evaluate a single call without reads; None unless that is enough to allow or deny it."""
         call = batch.calls[0]
-        if batch.is_list or self.policy.needs_facts(call) or call.person_types is not None:
+        resolved = by_arguments(call, self._around)
+        if batch.is_list or self.policy.needs_facts(resolved) or call.person_types is not None:
             return None
         digest = self.digest(call, principal)
         if await self._journalling.unsettled(call, digest) is not None:
             return None
-        verdict = self.policy.decide(await self._situation(call, principal, call.effective))
+        verdict = self.policy.decide(await self._situation(resolved, principal, call.effective))
         if verdict.decision not in (Decision.ALLOW, Decision.DENY):
             return None
-        return _evaluation(batch, "", {1: CallEvaluation(call, digest, call.effective, verdict)})
+        return _evaluation(batch, "", {1: CallEvaluation(resolved, digest, call.effective, verdict)})
 
     async def evaluate(self, batch: Batch, principal: str, skip: Collection[int] = ()) -> Evaluation:
         """Evaluate the calls of a batch by fresh reads, except the numbers in `skip`. Raises a `FastnError`.
@@ -304,11 +316,12 @@ class Evaluator:
             return _evaluation(batch, "", {1: one})
         ahead: Counter[tuple[str, str]] = Counter()
         found: dict[int, CallEvaluation] = {}
+        reads = remembered(self._read)
         for number, call in enumerate(batch.calls, 1):
             if number in skip:
                 continue
             try:
-                found[number] = one = await self.evaluate_call(call, principal, ahead)
+                found[number] = one = await self.evaluate_call(call, principal, ahead, reads=reads)
                 if one.typed is not None:
                     raise NotSent(
                         f"a person can type the {one.typed.name} of a single call only.",
@@ -325,32 +338,44 @@ class Evaluator:
         return _evaluation(batch, self.batch_id(batch, principal), found)
 
     async def evaluate_call(
-        self, call: Call, principal: str, ahead: Ahead = _NOTHING, undoes: str = ""
+        self, call: Call, principal: str, ahead: Ahead = _NOTHING, undoes: str = "", reads: Send | None = None
     ) -> CallEvaluation:
         """Evaluate one call by fresh reads, with the uses in `ahead` already counted. Raises a `FastnError`.
 
-        `undoes`: the earlier change that it undoes, for people.
+        `undoes`: the earlier change that it undoes, for people. `reads`: those of its batch, each made once.
         """
-        reads = remembered(self._read)
+        reads = reads or remembered(self._read)
+        resolved, digest = await self._resolve(call, reads), self.digest(call, principal)
+        verdict, is_unsettled = await self._decide(resolved, digest, principal, ahead)
+        shown = await self._preview(resolved, verdict, undoes)
+        bound = [digest, resolved.bound(), shown.name, self.policy.digest, resolved.effect.value, is_unsettled]
+        bound += [] if resolved.typed is None else [[each.name for each in resolved.typed.fields]]
+        # No temporary approval for a call that destroys, changes access or may have been made already.
+        each_time = is_unsettled or resolved.effect in (Effect.DESTROY, Effect.ACCESS)
+        similar = None
+        if not each_time and call.target is not None and verdict.decision is Decision.CONFIRM:
+            similar = self._similar(resolved, principal)
+        return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, sha256(bound), similar, reads)
+
+    async def _resolve(self, call: Call, reads: Send) -> ResolvedCall:
         try:
-            target = self.ai_sessions.target(call) or await read_target(call, reads)
-            dependence = await find_dependents(call, target, reads)
-            typed = await typed_argument(call, reads)
+            resolved = await resolve(call, self._around, reads, self.ai_sessions.target(call))
         except FastnError as error:
             raise NotSent(
                 f"Its target could not be read first. {error.what}", error.next_step, facts=error.facts
             ) from None
-        if target is None and call.target is not None:
+        if resolved.is_missing:
             raise NotFound(*no_such(call), certainty=NOTHING_SENT)
-        known = None if dependence.unchecked else dependence.count
-        effect = call.effect_on(target, known)
-        situation = replace(
-            await self._situation(call, principal, effect, ahead),
-            target=target,
-            dependents=known,
-            own_key=call.tool_name() == "revoke_api_key" and target is not None and self._owns(target),
-        )
-        verdict, digest = self.policy.decide(situation), self.digest(call, principal)
+        return replace(resolved, former=await self._journalling.former_names(resolved))
+
+    async def _decide(
+        self, resolved: ResolvedCall, digest: str, principal: str, ahead: Ahead
+    ) -> tuple[PolicyDecision, bool]:
+        """Return the decision on a call, and whether it may have been made already."""
+        call, target = resolved.call, resolved.target
+        is_own = call.tool_name() == "revoke_api_key" and target is not None and self._owns(target)
+        situation = await self._situation(resolved, principal, resolved.effect, ahead)
+        verdict = self.policy.decide(replace(situation, own_key=is_own))
         denied = verdict.decision is Decision.DENY
         earlier = None if denied else await self._journalling.unsettled(call, digest)
         if earlier is not None and verdict.decision is Decision.ALLOW:
@@ -358,23 +383,15 @@ class Evaluator:
             verdict = PolicyDecision(decision, "outcome unknown", earlier)
         elif earlier is not None:
             verdict = replace(verdict, reason=f"{earlier} {verdict.reason}".rstrip())
-        verdict = self._typed(typed, verdict)
+        return self._typed(resolved.typed, verdict), earlier is not None
+
+    async def _preview(self, resolved: ResolvedCall, verdict: PolicyDecision, undoes: str) -> Preview:
         try:
-            names = await read_references(call, target, reads)
-            shown = preview(call, effect, self.account, target, dependence, verdict.reason, names, undoes, typed)
-            if isinstance(call, (AiChat, AiBuild)):
-                shown = replace(shown, costs=await self._costs())
+            shown = preview(resolved, resolved.effect, self.account, verdict.reason, undoes)
         except RefusedValue as error:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
-        is_unsettled = earlier is not None
-        bound = [digest, state(target), shown.name, self.policy.digest, effect.value, is_unsettled]
-        bound += [] if typed is None else [[each.name for each in typed.fields]]
-        # No temporary approval for a call that destroys, changes access or may have been made already.
-        each_time = is_unsettled or effect in (Effect.DESTROY, Effect.ACCESS)
-        similar = None
-        if not each_time and call.target is not None and verdict.decision is Decision.CONFIRM:
-            similar = self._similar(call, principal, effect)
-        return CallEvaluation(call, digest, effect, verdict, target, shown, sha256(bound), similar, typed, reads)
+        is_ai = isinstance(resolved.call, (AiChat, AiBuild))
+        return replace(shown, costs=await self._costs()) if is_ai else shown
 
     async def describe(self, evaluation: Evaluation) -> Evaluation:
         """Add what helps to decide to the previews of the first calls. An approval is not bound to it."""
@@ -383,7 +400,7 @@ class Evaluator:
             for number, one in list(calls.items())[:_MOST_DESCRIBED]:
                 if one.preview is not None and one.reads is not None:
                     dependence = await describe_dependents(one.call, one.target, one.reads, now)
-                    outlook = await outlook_of(one.call, one.target, one.reads, now, self._around)
+                    outlook = await outlook_of(one.resolved, one.reads, now, self._around)
                     calls[number] = replace(one, preview=one.preview.with_facts(dependence, outlook))
         return _evaluation(evaluation.batch, evaluation.id, calls)
 
@@ -480,17 +497,21 @@ class Evaluator:
         """Return the digest of the principal, account, key, tool and exact arguments."""
         return sha256([principal, self.account, self._bound, call.tool_name(), call.arguments()])
 
-    def _similar(self, call: Call, principal: str, effect: Effect) -> str:
+    def _similar(self, resolved: ResolvedCall, principal: str) -> str:
         """Return the digest of similar calls: principal, account, key, policy, effect and `call` less its free values.
 
-        The target's state is not part of it, since the first use changes that.
+        The target's state is not part of it, since the first use changes that. What the server fills in is.
         """
+        call = resolved.call
         given = call.arguments()
         fixed = {name: value for name, value in given.items() if name not in FREE}
         parts = [principal, self.account, self._bound, call.tool_name(), sorted(given), fixed]
-        return sha256([*parts, self.policy.digest, effect.value])
+        filled_in = [resolved.environment.data(), resolved.customer.data()]
+        return sha256([*parts, self.policy.digest, resolved.effect.value, filled_in])
 
-    async def _situation(self, call: Call, principal: str, effect: Effect, ahead: Ahead = _NOTHING) -> Situation:
+    async def _situation(
+        self, resolved: ResolvedCall, principal: str, effect: Effect, ahead: Ahead = _NOTHING
+    ) -> Situation:
         now = self._system.now()
         declines, last = await self._ledger.declines(holder(principal, self.bound_account))
         _, rest = self.policy.breaker
@@ -500,9 +521,9 @@ class Evaluator:
             for period in self.policy.budgets(effect, now)
         }
         declined_at = datetime.fromtimestamp(last, UTC) if resting else None
-        permit, used_up = await self._permit(call, now, ahead)
+        permit, used_up = await self._permit(resolved, now, ahead)
         return Situation(
-            call,
+            resolved,
             effect,
             now,
             spent=spent,
@@ -523,10 +544,13 @@ class Evaluator:
     async def _spent(self, budget: str, period: str, ahead: Ahead) -> int:
         return await self._ledger.spent(budget, period) + ahead.get((budget, period), 0)
 
-    async def _permit(self, call: Call, now: datetime, ahead: Ahead) -> tuple[PlannedCalls | None, PlannedCalls | None]:
-        """Return the plan entry that covers `call`, or else the last covering entry that is used up."""
+    async def _permit(
+        self, resolved: ResolvedCall, now: datetime, ahead: Ahead
+    ) -> tuple[PlannedCalls | None, PlannedCalls | None]:
+        """Return the plan entry that covers the call, or else the last covering entry that is used up."""
         used_up: PlannedCalls | None = None
-        for permit in self.policy.plan.covering(call, now) if self.policy.plan else ():
+        call, filled_in = resolved.call, resolved.filled_in
+        for permit in self.policy.plan.covering(call, now, filled_in) if self.policy.plan else ():
             if await self._spent(permit.budget, PLANNED, ahead) < permit.count:
                 return permit, None
             used_up = permit

@@ -17,11 +17,12 @@ import anyio
 
 from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.fastn.formats import counted
+from fastn_mcp.fastn.resolve import ResolvedCall
 from fastn_mcp.fastn.targets import Call, Send, fields_sent, read_label, read_target
 from fastn_mcp.guard.changes import MADE, PERHAPS_MADE, Change, Journal
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.tool import FastnObject
+from fastn_mcp.tools.tool import Effect, FastnObject
 
 if TYPE_CHECKING:
     from fastn_mcp.guard.evaluation import ApprovedCall
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 UNSETTLED = 600.0
 """Seconds for which repeating a call needs approval after its outcome or its response was lost."""
+
+_RECENT = 100
+"""Newest changes among which renames of a target are looked for."""
 
 _IDEMPOTENT = ("GET", "PUT", "DELETE")
 
@@ -152,6 +156,25 @@ class ChangeJournal:
         sending = set(self._sending)
         found = await self.journal.unsettled(digest, self._system.timestamp())
         return {id_: until for id_, until in found.items() if id_ not in sending | self._sending.keys()}
+
+    async def former_names(self, resolved: ResolvedCall) -> tuple[str, ...]:
+        """Return what the target was called lately, as `Globex until 2 minutes ago`. Reads the newest entries only."""
+        call = resolved.call
+        if call.target is None or call.effective.rank < Effect.TRASH.rank:
+            return ()
+        now, found = self._system.timestamp(), list[str]()
+        try:
+            changes = await self.journal.changes(self.account, _RECENT, now + 1.0)
+        except Exception:
+            log.exception("the journal could not be read")
+            return ()
+        for change in changes:
+            before, after = (change.before or {}).get("name"), change.sent.get("name")
+            is_renamed = change.target == call.target and change.outcome in MADE and after is not None
+            if is_renamed and isinstance(before, str) and before != after:
+                minutes = max(1, round((now - change.at) / 60))
+                found.append(f"{before} until {counted(minutes, 'minute')} ago")
+        return tuple(found)
 
     async def begin(self, approved: "ApprovedCall", read: Send, deadline: float = 0.0) -> Change:
         """Record a call before it is sent. `deadline` is its timeout in seconds. The caller must `end` the change.

@@ -12,8 +12,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastn_mcp.config.model import Mode
+from fastn_mcp.fastn.resolve import ResolvedCall
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 
 if TYPE_CHECKING:
     from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
@@ -74,12 +75,9 @@ PLANNED = "plan"
 class Situation:
     """A call and the facts that decide it. A fact that is `None` could not be read."""
 
-    call: Operation[Any]
+    resolved: ResolvedCall
     effect: Effect
     now: datetime
-    target: FastnObject | None = None
-    dependents: int | None = None
-    """Number of other resources that use the target."""
     own_key: bool = False
     """Whether the call would revoke the key that this server uses."""
     spent: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -96,6 +94,10 @@ class Situation:
     """Plan entry that covers the call and is used up."""
     destroyed: int = 0
     """Destructive approvals within the period of `destroy_rate`."""
+
+    @property
+    def call(self) -> Operation[Any]:
+        return self.resolved.call
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +163,16 @@ class Policy:
         """Return how many calls of an effect each period allows: a UTC day such as 2026-03-29, or `run`."""
         return self.rules.budgets(effect, now) if self.rules else {}
 
-    def needs_facts(self, call: Operation[Any]) -> bool:
-        """Return whether the target must be read before the call can be decided."""
+    def needs_facts(self, resolved: ResolvedCall) -> bool:
+        """Return whether anything must be read before the call can be decided."""
+        call = resolved.call
         if call.effect is Effect.READ or self.mode == "read-only":
             return False
         return (
             bool(call.needs_person)
             or type(call).effect_on is not Operation[Any].effect_on
             or least(self.mode, call.effective, live=self.live) is not Decision.ALLOW
-            or (self.rules is not None and self.rules.mentions(call))
+            or (self.rules is not None and self.rules.mentions(resolved))
         )
 
     def decide(self, situation: Situation) -> PolicyDecision:
@@ -228,7 +231,11 @@ class Policy:
         rule = f"mode {self.mode}: {effect.value}"
         if decision is not MODES[self.mode][effect]:
             rule += ", live key"
-        if decision is Decision.TYPED and situation.call.tool_name() == "delete_customer" and situation.dependents == 0:
+        if (
+            decision is Decision.TYPED
+            and situation.call.tool_name() == "delete_customer"
+            and situation.resolved.dependents == 0
+        ):
             return PolicyDecision(
                 Decision.CONFIRM, f"{rule}, nothing depends on it", "The customer has no connections and no runs."
             )

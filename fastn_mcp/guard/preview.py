@@ -1,18 +1,16 @@
 """Preview of a call or a batch, for approval requests, the approval page and dry runs."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.fastn.dependents import Dependence
 from fastn_mcp.fastn.formats import counted
-from fastn_mcp.fastn.names import NO_NAMES, Names, typed_id
+from fastn_mcp.fastn.names import typed_id
 from fastn_mcp.fastn.outlook import Outlook
-from fastn_mcp.fastn.targets import own_label
+from fastn_mcp.fastn.resolve import ResolvedCall
 from fastn_mcp.guard.sentences.access import power
 from fastn_mcp.guard.sentences.catalog import describe, describe_batch, phrase
 from fastn_mcp.guard.sentences.facts import WHOLE, Facts, Sentences
@@ -158,25 +156,13 @@ class Preview:
         return redact_object(body)
 
 
-def preview(
-    call: Operation[Any],
-    effect: Effect,
-    account: str,
-    target: FastnObject | None,
-    dependence: Dependence,
-    because: str = "",
-    names: Names = NO_NAMES,
-    undoes: str = "",
-    typed: TypedArgument | None = None,
-) -> Preview:
-    """Build the preview of `call` on `target`. `names` are those of the resources that it refers to.
-
-    `undoes`: the earlier change that it undoes, for people. `typed`: what a person types with their approval.
-    """
-    changes, undo, label = _changes(call, target), foreseen(call, target), own_label(call, target, names)
+def preview(resolved: ResolvedCall, effect: Effect, account: str, because: str = "", undoes: str = "") -> Preview:
+    """Build the preview of a call. `undoes`: the earlier change that it undoes, for people."""
+    call, target, label = resolved.call, resolved.target, resolved.label
+    changes, undo = _changes(call, target), foreseen(call, target)
     pending, given = _pending(call, target), call.shown()
     fields = tuple((change.field, change.before, change.after) for change in changes)
-    facts = Facts(call, given, effect, undo, target, label, dependence, fields, pending, names, undoes, typed)
+    facts = Facts(resolved, given, effect, undo, label, resolved.dependence, fields, pending, resolved.names, undoes)
     id_: object = getattr(target, "id", None) if isinstance(call, (Create, AiChat, AiBuild)) else None
     key = call.target or (str(id_) if id_ else None)
     expected = label.typed(key) if label else key and typed_id(key)
@@ -192,7 +178,7 @@ def preview(
         undo=in_words(undo),
         because=because,
         changes=tuple(changes[:_CHANGES]),
-        dependence=dependence,
+        dependence=resolved.dependence,
         left_out=max(0, len(changes) - _CHANGES),
         pending=pending,
         facts=facts,
@@ -229,18 +215,6 @@ def _changes(call: Operation[Any], target: FastnObject | None) -> list[FieldChan
     is_shown = [field in current for field in changed]
     # All have the same order, even where names are redacted.
     return [FieldChange(*each) for each in zip(after, before.values(), after.values(), is_shown, strict=True)]
-
-
-# Fields that Fastn updates by itself, which do not affect an approval.
-_TELEMETRY = re.compile(r"(last|next)[A-Z_]\w*|consecutiveFailures|statusHistory|\w+Count")
-
-
-def state(target: FastnObject | None) -> dict[str, JsonValue] | None:
-    """Return the target without fields that change by themselves. The approval is bound to this state."""
-    if target is None:
-        return None
-    fields = target.model_dump()
-    return {name: value for name, value in fields.items() if not _TELEMETRY.fullmatch(name)}
 
 
 @dataclass(frozen=True, slots=True)

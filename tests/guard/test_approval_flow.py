@@ -13,6 +13,7 @@ from deciding import moved
 from world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Declined, FastnError, Refused, Stopped, TargetChanged
+from fastn_mcp.fastn.resolve import by_arguments
 from fastn_mcp.guard.approval.caller import DESTROY, WRITE, Caller, InsufficientScope, Rights
 from fastn_mcp.guard.approval.flow import covers
 from fastn_mcp.guard.approval.request import (
@@ -404,7 +405,9 @@ def evaluated(
     """A call by what an approval of it is compared with."""
     preview: Any = SimpleNamespace(dependence=SimpleNamespace(counts=lambda: dependents))
     call = DeleteCustomer(customer_id="cus_1")
-    return CallEvaluation(call, "digest", call.effective, PolicyDecision(wanted, "rule"), None, preview, binding)
+    return CallEvaluation(
+        by_arguments(call), "digest", call.effective, PolicyDecision(wanted, "rule"), preview, binding
+    )
 
 
 @pytest.mark.parametrize("asked", Decision)
@@ -423,7 +426,7 @@ async def test_what_needs_no_facts_is_sent_only_where_the_policy_allows_it(tmp_p
     outcome = await world.call(call)
     assert isinstance(outcome, {Decision.ALLOW: Done, Decision.DENY: Refused}.get(decision, PendingApproval))
     assert len(world.changes) == int(decision is Decision.ALLOW)
-    confirm = CallEvaluation(call, "", Effect.WRITE, PolicyDecision(Decision.CONFIRM, "r"))
+    confirm = CallEvaluation(by_arguments(call), "", Effect.WRITE, PolicyDecision(Decision.CONFIRM, "r"))
     with pytest.raises(Refused):
         await world.judge().allow(confirm, "local")
 

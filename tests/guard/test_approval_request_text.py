@@ -9,13 +9,15 @@ from example_calls import example, properties
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
+from situations import previewed as preview
 from stores import grant
 
 from fastn_mcp.fastn.dependents import Dependence, Dependents, Unchecked
 from fastn_mcp.fastn.names import MAX_TYPED
+from fastn_mcp.fastn.resolve import lasting
 from fastn_mcp.guard.approval.request import question
 from fastn_mcp.guard.policy import Decision
-from fastn_mcp.guard.preview import ListPreview, Preview, preview, state
+from fastn_mcp.guard.preview import ListPreview, Preview
 from fastn_mcp.guard.undo import RULES
 from fastn_mcp.redaction import LONGEST_VALUE, quote
 from fastn_mcp.tools.account import CreateSecret
@@ -337,8 +339,7 @@ def test_an_approval_is_bound_to_what_was_read_without_what_fastn_counts_by_itse
         "statusHistory": [],
         "runCount": 7,
     }
-    assert state(FastnObject.model_validate(fields | noise)) == fields
-    assert state(None) is None
+    assert lasting(fields | noise) == fields
 
 
 def test_a_list_of_calls_says_each_of_them_and_the_sum() -> None:

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from situations import situation as make_situation
 
 from fastn_mcp.config.strict_toml import ConfigError
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.policy import DESTROY_RATE, Policy, Situation
+from fastn_mcp.guard.policy import DESTROY_RATE, Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.policy_rules.schema import condition, named
 from fastn_mcp.tools.customers import CreateCustomer
@@ -232,7 +233,7 @@ def test_used_up_budget_is_named_with_its_line(file: Path) -> None:
     file.write_text("[budget]\nwrite = 0\n")
     file.chmod(0o600)
     verdict = Policy("guarded", load_rules(file)).decide(
-        Situation(CreateCustomer(name="A"), Effect.WRITE, datetime(2026, 11, 26, tzinfo=UTC))
+        make_situation(CreateCustomer(name="A"), Effect.WRITE, datetime(2026, 11, 26, tzinfo=UTC))
     )
     assert verdict.rule == "policy.toml line 1: budget"
 

@@ -4,8 +4,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from situations import resolved
+from situations import situation as make_situation
 
-from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, PolicyDecision, Situation, least
+from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, PolicyDecision, least
 from fastn_mcp.guard.policy_rules.schema import possible_effects
 from fastn_mcp.tools.account import CreateSecret, RevokeApiKey
 from fastn_mcp.tools.ai import AiChat
@@ -40,12 +42,15 @@ destroy  typed   typed   typed
 """
 ROWS = {effect: decisions for effect, *decisions in (line.split() for line in TABLE.split("\n") if line)}
 
+UNSET: dict[str, Any] = {"status": None, "extra": None}
+"""Arguments that decide an effect, for calls that are made without validation."""
+
 
 @pytest.mark.parametrize("effect", Effect)
 def test_each_effect_is_asked_as_the_table_says_in_each_mode(effect: Effect) -> None:
     """Ours."""
     said = [
-        Policy(mode).decide(Situation(CALLS[effect], effect, NOW)).decision.value
+        Policy(mode).decide(make_situation(CALLS[effect], effect, NOW)).decision.value
         for mode in ("guarded", "manual", "auto")
     ]
     assert said == ROWS[effect.value]
@@ -65,18 +70,18 @@ def test_a_live_key_never_asks_for_less_than_a_test_key(mode: Mode, effect: Effe
 def test_what_a_person_has_to_see_is_asked_in_every_mode(mode: Mode, given: dict[str, str], effect: Effect) -> None:
     """Ours: nothing that Fastn's AI asks is answered by the agent, whatever the mode allows besides."""
     call = AiChat.model_validate({"message": "yes", **given})
-    verdict = Policy(mode).decide(Situation(call, effect, NOW))
+    verdict = Policy(mode).decide(make_situation(call, effect, NOW))
     assert call.needs_person
     assert verdict.decision is Decision.CONFIRM
     if mode == "auto":
         assert verdict == PolicyDecision(Decision.CONFIRM, "a person in every mode", call.needs_person)
-    assert Policy(mode).needs_facts(call)
+    assert Policy(mode).needs_facts(resolved(call))
 
 
 @pytest.mark.parametrize("effect", Effect)
 def test_read_only_refuses_everything_but_reads(effect: Effect) -> None:
     """Ours, and it says so."""
-    verdict = Policy("read-only").decide(Situation(CALLS[effect], effect, NOW))
+    verdict = Policy("read-only").decide(make_situation(CALLS[effect], effect, NOW))
     assert (verdict.decision is Decision.ALLOW) is (effect is Effect.READ)
     assert (verdict.decision is Decision.DENY) is (effect is not Effect.READ)
 
@@ -85,7 +90,7 @@ def test_every_verdict_names_its_rule() -> None:
     """Ours: the audit records it."""
     for mode in MODES:
         for effect, call in CALLS.items():
-            assert Policy(mode).decide(Situation(call, effect, NOW)).rule
+            assert Policy(mode).decide(make_situation(call, effect, NOW)).rule
 
 
 @pytest.mark.parametrize(("dependents", "decision"), [(0, "confirm"), (1, "typed"), (None, "typed")])
@@ -93,14 +98,14 @@ def test_only_a_customer_known_to_have_nothing_is_deleted_on_a_plain_confirmatio
     dependents: int | None, decision: str
 ) -> None:
     """Ours: friction follows blast radius, and the unknown loosens nothing."""
-    situation = Situation(DeleteCustomer(customer_id="c"), Effect.DESTROY, NOW, dependents=dependents)
+    situation = make_situation(DeleteCustomer(customer_id="c"), Effect.DESTROY, NOW, dependents=dependents)
     assert Policy().decide(situation).decision.value == decision
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_key_in_use_is_never_revoked(mode: Mode) -> None:
     """Ours."""
-    situation = Situation(RevokeApiKey(api_key_id="k"), Effect.DESTROY, NOW, own_key=True)
+    situation = make_situation(RevokeApiKey(api_key_id="k"), Effect.DESTROY, NOW, own_key=True)
     assert Policy(mode).decide(situation).decision is Decision.DENY
 
 
@@ -109,7 +114,7 @@ def test_after_five_declines_in_a_row_changes_rest_without_any_file(declines: in
     """Ours, and the reason says until when."""
     at = NOW - timedelta(minutes=3)
     for effect, call in CALLS.items():
-        verdict = Policy("auto").decide(Situation(call, effect, NOW, declines=declines, declined_at=at))
+        verdict = Policy("auto").decide(make_situation(call, effect, NOW, declines=declines, declined_at=at))
         if denied and effect is not Effect.READ:
             assert verdict.decision is Decision.DENY
             assert "until 09:07:00 UTC" in verdict.reason
@@ -119,7 +124,7 @@ def test_after_five_declines_in_a_row_changes_rest_without_any_file(declines: in
 
 def test_the_breaker_says_the_latest_moment_where_the_last_decline_is_not_known() -> None:
     """Ours."""
-    verdict = Policy().decide(Situation(CreateCustomer(name="A"), Effect.WRITE, NOW, declines=5))
+    verdict = Policy().decide(make_situation(CreateCustomer(name="A"), Effect.WRITE, NOW, declines=5))
     assert "09:10:00 UTC at the latest" in verdict.reason
 
 
@@ -143,18 +148,18 @@ def test_facts_are_read_exactly_where_they_can_decide() -> None:
         live = operation.tool_name() in {
             "create_connector", "update_connector", "create_workflow", "update_workflow", "update_trigger",
         }  # fmt: skip
-        call = operation.model_construct(status=None, extra=None)
+        call = operation.model_construct(None, **(UNSET | dict.fromkeys(operation.route.parameters, "x")))
         wanted = live or MODES["guarded"][call.effective] is not Decision.ALLOW
-        assert Policy("guarded").needs_facts(call) is wanted, operation.tool_name()
-        assert not Policy("read-only").needs_facts(call)
+        assert Policy("guarded").needs_facts(resolved(call)) is wanted, operation.tool_name()
+        assert not Policy("read-only").needs_facts(resolved(call))
 
 
 def test_an_update_of_something_live_is_judged_by_the_effect_that_the_facts_give() -> None:
     """Ours."""
     call = UpdateWorkflow(workflow_id="wf", name="n")
     target = FastnObject.model_validate({"id": "wf"})
-    assert Policy().decide(Situation(call, Effect.EXTERNAL, NOW, target)).decision is Decision.CONFIRM
-    assert Policy().decide(Situation(call, Effect.WRITE, NOW, target)).decision is Decision.ALLOW
+    assert Policy().decide(make_situation(call, Effect.EXTERNAL, NOW, target)).decision is Decision.CONFIRM
+    assert Policy().decide(make_situation(call, Effect.WRITE, NOW, target)).decision is Decision.ALLOW
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -164,18 +169,18 @@ def test_no_mode_is_looser_with_a_live_key_than_with_a_test_key(mode: Mode, depe
     for operation in CATALOG:
         if operation.effect is Effect.READ:
             continue
-        call = operation.model_construct(status=None, extra=None)
+        call = operation.model_construct(None, **(UNSET | dict.fromkeys(operation.route.parameters, "x")))
         for effect in possible_effects(operation):
-            situation = Situation(call, effect, NOW, target=FastnObject(), dependents=dependents)
+            situation = make_situation(call, effect, NOW, target=FastnObject(), dependents=dependents)
             live, test = (Policy(mode, live=key).decide(situation).decision for key in (True, False))
             assert live.rank >= test.rank, operation.tool_name()
-        assert Policy(mode, live=True).needs_facts(call) or not Policy(mode).needs_facts(call)
+        assert Policy(mode, live=True).needs_facts(resolved(call)) or not Policy(mode).needs_facts(resolved(call))
 
 
 def test_with_a_live_key_a_workflow_is_deleted_by_its_name() -> None:
     """Ours: what stops in production is stopped by name, in every mode that deletes at all; the rule says why."""
     for mode in MODES:
-        verdict = Policy(mode, live=True).decide(Situation(CALLS[Effect.TRASH], Effect.TRASH, NOW))
+        verdict = Policy(mode, live=True).decide(make_situation(CALLS[Effect.TRASH], Effect.TRASH, NOW))
         if mode in ("guarded", "manual", "auto"):
             assert (verdict.decision, verdict.rule) == (Decision.TYPED, f"mode {mode}: trash, live key")
         else:

@@ -11,6 +11,7 @@ from deciding import moved
 from world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import FastnError, Refused, TargetChanged
+from fastn_mcp.fastn.resolve import by_arguments
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch, Done
 from fastn_mcp.guard.evaluation import CallEvaluation
@@ -393,7 +394,7 @@ async def test_allowance_names_the_period_of_each_budget_and_never_less_than_not
 def test_evaluation_without_a_read_cannot_be_approved() -> None:
     """Ours: what nobody has read is never shown, and so never bound to an answer."""
     verdict = PolicyDecision(Decision.ALLOW, "default")
-    unread = CallEvaluation(CreateCustomer(name="A"), "digest", Effect.WRITE, verdict)
+    unread = CallEvaluation(by_arguments(CreateCustomer(name="A")), "digest", Effect.WRITE, verdict)
     assert unread.name is None
     with pytest.raises(TypeError, match="without a read"):
         unread.shown()

@@ -6,11 +6,12 @@ from typing import Any, cast
 import pytest
 from example_calls import example
 from pydantic import JsonValue
+from situations import previewed as preview
 
 from fastn_mcp.fastn.credentials import TypedArgument, TypedField
 from fastn_mcp.fastn.dependents import Dependence, Dependents, Unchecked
 from fastn_mcp.fastn.names import Names
-from fastn_mcp.guard.preview import Preview, by_power, preview
+from fastn_mcp.guard.preview import Preview, by_power
 from fastn_mcp.guard.sentences.catalog import describe_batch, phrase
 from fastn_mcp.guard.sentences.facts import Sentences, read
 from fastn_mcp.guard.undo import RULES

@@ -44,7 +44,7 @@ CASES = [
     Case("create_secret", "value", CANARY, 'Store secret "STRIPE_KEY". You enter its value.'),
     Case(
         "create_connection", "credentials", {"apiKey": CANARY},
-        'Connect "Gamma" for the account itself. You enter its credentials.',
+        'Connect "Gamma" at "gamma.app" for the account itself. You enter its credentials.',
     ),
 ]  # fmt: skip
 each_tool = pytest.mark.parametrize("case", CASES, ids=lambda case: case.tool)

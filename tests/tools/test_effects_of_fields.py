@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from situations import situation as make_situation
 
 from fastn_mcp.fastn.cron import is_subset
-from fastn_mcp.guard.policy import MODES, Decision, Policy, Situation
+from fastn_mcp.guard.policy import MODES, Decision, Policy
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import HARMLESS_EXTRA, UNKNOWN
@@ -250,7 +251,7 @@ def test_undocumented_field_needs_approval_in_the_best_case(operation: AnyOperat
         for extra in each({name: True}, {name: None}, {name: ""}, {name.upper(): []}, {"tags": [], f" {name}": {}}):
             call = operation.model_validate({**table.needed, "extra": extra})
             effect = call.effect_on(*table.states[0])
-            verdict = Policy(mode).decide(Situation(call, effect, System().now(), dependents=0))
+            verdict = Policy(mode).decide(make_situation(call, effect, System().now(), dependents=0))
             assert verdict.decision is not Decision.ALLOW, (name, extra)
 
 

@@ -31,8 +31,8 @@ class PlannedCalls:
     signers: int
     """Number of people who signed the plan."""
 
-    def covers(self, call: Call) -> bool:
-        """Return whether the entry covers this call."""
+    def covers(self, call: Call, filled_in: Mapping[str, JsonValue] | None = None) -> bool:
+        """Return whether the entry covers this call. `filled_in`: arguments that the server's settings give."""
         if call.tool_name() != self.tool or (call.needs_person and self.arguments is None):
             return False
         given = call.arguments()
@@ -44,8 +44,8 @@ class PlannedCalls:
             return _canonical(given) == _canonical(self.arguments)
         if self.conditions is None:
             return True
-        known = given.keys() <= self.conditions.keys()
-        return known and all(choice(given.get(name), exact=True) for name, choice in self.conditions.items())
+        known, sent = given.keys() <= self.conditions.keys(), {**(filled_in or {}), **given}
+        return known and all(choice(sent.get(name), exact=True) for name, choice in self.conditions.items())
 
     def words(self) -> str:
         """Describe the entry in words."""
@@ -72,10 +72,12 @@ class Plan:
     signers: tuple[str, ...]
     permits: tuple[PlannedCalls, ...]
 
-    def covering(self, call: Call, now: datetime) -> Iterator[PlannedCalls]:
+    def covering(
+        self, call: Call, now: datetime, filled_in: Mapping[str, JsonValue] | None = None
+    ) -> Iterator[PlannedCalls]:
         """Yield the entries that cover this call, while the plan is valid."""
         if now < self.until and (self.begins is None or now >= self.begins):
-            yield from (permit for permit in self.permits if permit.covers(call))
+            yield from (permit for permit in self.permits if permit.covers(call, filled_in))
 
     def words(self) -> Iterator[str]:
         """Describe the plan, a line for each part."""

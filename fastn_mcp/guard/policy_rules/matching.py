@@ -4,15 +4,17 @@ An unknown fact never loosens: where it would decide, rules that allow do not ma
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import translate
-from typing import Any, cast
+from typing import cast
 
+from fastn_mcp.fastn.resolve import EFFECTIVE, ResolvedCall, ValueSource
+from fastn_mcp.fastn.rows import row_of
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.policy import Decision, PolicyDecision, Situation
 from fastn_mcp.redaction import name_as_read
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ class PolicyRule:
     def looks_at_facts(self, call: Call) -> bool:
         """Return whether a match with `call` can depend on facts about its target."""
         named = self.tools is None or call.tool_name() in self.tools
-        return named and (bool(self.targets) or self.dependents is not None)
+        effective = not self.arguments.keys().isdisjoint(EFFECTIVE) and self.then is not Decision.ALLOW
+        return named and (bool(self.targets) or self.dependents is not None or effective)
 
     def matches(self, situation: Situation) -> bool:
         """Return whether the rule matches this call."""
@@ -123,9 +126,9 @@ class PolicyRule:
             (self.tools is None or call.tool_name() in self.tools)
             and (self.effects is None or situation.effect in self.effects)
             and self.key in (None, "live" if situation.live else "test")
-            and self._fits_arguments(call)
+            and self._fits_arguments(situation.resolved)
             and (not self.targets or self._fits_target(situation))
-            and (self.dependents is None or self._fits_dependents(situation.dependents))
+            and (self.dependents is None or self._fits_dependents(situation.resolved.dependents))
         )
 
     def verdict(self) -> PolicyDecision:
@@ -140,47 +143,34 @@ class PolicyRule:
         said += [f"a {self.key} key"] if self.key else []
         return f" with {', '.join(said)}" if said else ""
 
-    def _fits_arguments(self, call: Call) -> bool:
-        allows = self.then is Decision.ALLOW
-        return all(
-            not allows
-            if name in call.unresolved
-            else name in type(call).model_fields and choice(getattr(call, name), exact=allows)
-            for name, choice in self.arguments.items()
-        )
+    def _fits_arguments(self, resolved: ResolvedCall) -> bool:
+        return all(self._fits_argument(name, choice, resolved) for name, choice in self.arguments.items())
+
+    def _fits_argument(self, name: str, choice: Choice, resolved: ResolvedCall) -> bool:
+        call, allows = resolved.call, self.then is Decision.ALLOW
+        if name in call.unresolved:
+            return not allows
+        takes, effective = name in type(call).model_fields, resolved.effective(name)
+        given: object = getattr(call, name, None)
+        if allows and effective is not None and effective.source is ValueSource.SETTING:
+            given = list(effective.values)  # the server adds it to the request
+        if allows or effective is None:
+            return takes and choice(given, exact=allows)
+        # What the call says, and what it will do: either is enough to refuse or to ask.
+        values: list[object] = list(effective.values)
+        values += resolved.touched("customer").names if name == "customer_id" else ()
+        return not effective.is_known or (takes and choice(given, exact=False)) or choice(values, exact=False)
 
     def _fits_target(self, situation: Situation) -> bool:
+        resolved = situation.resolved
         if self.then is Decision.ALLOW:
             # Match the id that was read: an agent could change a name or a slug and so approve its own call.
-            return _fits(self.targets, [_fields(situation.target).get("id")], exact=True)
-        named = [*_target(situation), *_named(situation.call)]
-        return _fits(self.targets, named) or _is_unknown(situation)
+            return _fits(self.targets, [row_of(resolved.target).get("id")], exact=True)
+        return _fits(self.targets, resolved.own_names) or resolved.is_missing
 
     def _fits_dependents(self, dependents: int | None) -> bool:
         assert self.dependents is not None  # noqa: S101 - asked only where there are bounds
         return self.then is not Decision.ALLOW if dependents is None else self.dependents.hold(dependents)
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceKind:
-    """A kind of resource: the tools that act on it, and the fields in which other resources refer to it."""
-
-    toolset: str
-    fields: frozenset[str]
-
-
-# Names as `_plain` returns them.
-KINDS: Mapping[str, ResourceKind] = {
-    "customer": ResourceKind(
-        "customers", frozenset({"customer", "customers", "customerid", "customerids", "endorg", "endorgid"})
-    ),
-    "connector": ResourceKind("connectors", frozenset({"connector", "connectorid"})),
-    "connection": ResourceKind("connections", frozenset({"connection", "connectionid"})),
-    "workflow": ResourceKind("workflows", frozenset({"workflow", "workflowid", "routeid"})),
-    "trigger": ResourceKind("triggers", frozenset({"trigger", "triggerid"})),
-    "api_key": ResourceKind("api_keys", frozenset({"apikeyid"})),
-    "secret": ResourceKind("secrets", frozenset({"secretid"})),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,77 +183,16 @@ class Protected:
     reason: str = ""
 
     def verdict(self, situation: Situation) -> PolicyDecision | None:
-        """Return the decision if the call acts, or may act, on a protected resource."""
+        """Return the decision if the call touches, or may touch, a protected resource."""
         because = f": {self.reason.rstrip('.')}" if self.reason else ""
         for kind, globs in self.resources.items():
             what = f"The {kind.replace('_', ' ')} {' or '.join(map(str, globs))} is protected"
-            if _fits(globs, _resources(kind, situation)):
+            touched = situation.resolved.touched(kind)
+            if _fits(globs, touched.names):
                 return PolicyDecision(self.then, self.name, f"{what}{because}.")
-            if _is_unknown(situation) or any(_plain(name) in KINDS[kind].fields for name in situation.call.unresolved):
-                return PolicyDecision(
-                    self.then, self.name, f"{what}, and the target of this call could not be read{because}."
-                )
+            if not touched.is_known:
+                unread = "and not all that this call touches could be read"
+                if situation.resolved.is_missing:
+                    unread = "and the target of this call could not be read"
+                return PolicyDecision(self.then, self.name, f"{what}, {unread}{because}.")
         return None
-
-
-def _is_unknown(situation: Situation) -> bool:
-    return situation.call.target is not None and situation.target is None
-
-
-def _target(situation: Situation) -> list[object]:
-    """Return the ids and names of the call's target."""
-    return [situation.call.target, *_identity(_fields(situation.target))]
-
-
-def _named(call: Call) -> list[object]:
-    """Return the names given in the call: it may overwrite a secret or a workflow of the same name."""
-    given = call.arguments()
-    extra = given.get("extra")
-    return [*_identity(given), *_identity(extra if isinstance(extra, dict) else {})]
-
-
-def _identity(fields: Mapping[str, Any]) -> list[object]:
-    return [fields.get(name) for name in ("id", "slug", "name")]
-
-
-def _resources(kind: str, situation: Situation) -> Iterator[object]:
-    """Yield the ids and names of resources of a kind that the call acts on, or that own its target."""
-    if situation.call.toolset() == KINDS[kind].toolset:
-        yield from _target(situation)
-        yield from _named(situation.call)
-    yield from _owners(situation.call.arguments(), KINDS[kind].fields)
-    yield from _owners(_fields(situation.target), KINDS[kind].fields)
-
-
-def _fields(record: FastnObject | None) -> dict[str, Any]:
-    return record.model_dump() if record is not None else {}
-
-
-def _owners(value: object, fields: frozenset[str]) -> Iterator[object]:
-    if isinstance(value, Mapping):
-        mapping = cast("Mapping[str, object]", value)
-        for name, inner in mapping.items():
-            if _plain(name) in fields:
-                yield from _ids(inner)
-            yield from _owners(inner, fields)
-    elif isinstance(value, list):
-        items = cast("list[object]", value)
-        for inner in items:
-            yield from _owners(inner, fields)
-
-
-def _ids(value: object) -> Iterator[object]:
-    if isinstance(value, Mapping):
-        mapping = cast("Mapping[str, Any]", value)
-        yield from _identity(mapping)
-    elif isinstance(value, list):
-        items = cast("list[object]", value)
-        for inner in items:
-            yield from _ids(inner)
-    else:
-        yield value
-
-
-def _plain(name: str) -> str:
-    """Normalize a name: `customer_id`, `customerId` and `customer-id` are equal."""
-    return name.replace("_", "").replace("-", "").casefold()

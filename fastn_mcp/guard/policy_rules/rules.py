@@ -11,7 +11,7 @@ from itertools import count
 from zoneinfo import ZoneInfo, available_timezones
 
 from fastn_mcp.errors import nearest
-from fastn_mcp.fastn.targets import Call
+from fastn_mcp.fastn.resolve import ResolvedCall
 from fastn_mcp.guard.policy import DESTROY_RATE, Decision, PolicyDecision, Situation
 from fastn_mcp.guard.policy_rules.matching import PolicyRule, Protected
 from fastn_mcp.tools.tool import Effect
@@ -159,10 +159,10 @@ class FileRules:
                 found[period] = min(limit, found.get(period, limit))
         return found
 
-    def mentions(self, call: Call) -> bool:
-        """Return whether the decision on this call can depend on facts about its target."""
-        acts_on_one = call.target is not None and bool(self.protected)
-        return acts_on_one or any(rule.looks_at_facts(call) for rule in self.rules)
+    def mentions(self, resolved: ResolvedCall) -> bool:
+        """Return whether the decision on this call can depend on facts that have to be read."""
+        is_held = resolved.refers and bool(self.protected)
+        return is_held or any(rule.looks_at_facts(resolved.call) for rule in self.rules)
 
     def verdicts(self, situation: Situation, default: PolicyDecision) -> list[PolicyDecision]:
         """Return decisions that rules cannot loosen, and that of the rules. Of equals, the first is named."""

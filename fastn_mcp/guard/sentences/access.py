@@ -27,7 +27,7 @@ from fastn_mcp.redaction import quote, texts_in
 
 def run_workflow(facts: Facts) -> Sentences:
     given = facts.given
-    where = place(given)
+    where = place(facts)
     whose = f" for customer {facts.owner}" if facts.owner else ""
     if reference := given.get("customer_ref"):
         whose = f" for customer {quoted(reference)}"

@@ -7,13 +7,14 @@ from pydantic import JsonValue
 
 from fastn_mcp.fastn import cron
 from fastn_mcp.fastn.formats import counted, sentence
-from fastn_mcp.fastn.rows import key_of, objects, text, timestamp, word
+from fastn_mcp.fastn.rows import Row, key_of, objects, text, timestamp, word
 from fastn_mcp.guard.sentences.facts import (
     Facts,
     Sentences,
     created_again,
     documented_fields,
     field_words,
+    in_place,
     joined,
     listed,
     place,
@@ -168,12 +169,18 @@ def create_connection(facts: Facts) -> Sentences:
     whose = f"customer {facts.owner}" if facts.owner else "the account itself"
     has_credentials = "credentials" in facts.given or facts.typed is not None
     is_unknown = facts.typed is not None and not facts.typed.is_certain
+    connector = facts.resolved.record("connector", key)
+    row: Row = connector.row if connector and connector.row is not None else {}
+    domain, visibility = text(row, "domain"), text(row, "visibility")
+    at = f" at {quoted(domain)}" if domain else ""
+    sent_to = quoted(domain) if domain else "an address that is not known"
     return say(
-        facts, "Connect", first=f"Connect {quoted(app)} for {whose}.{facts.entered}",
+        facts, "Connect", first=f"Connect {quoted(app)}{at} for {whose}.{facts.entered}",
         brief=f"Connect {facts.name if facts.owner else quoted(app)}",
         button=f"Connect {short_name(facts) if facts.owner else 'it'}",
         then=joined("Workflows can use it at once." if has_credentials else "", "It can be deleted again."),
         unchecked="Could not be checked: which credentials it takes." if is_unknown else "",
+        further=[("Connector", f"{quoted(visibility)}, sends to {sent_to}")] if visibility else [],
     )  # fmt: skip
 
 
@@ -198,7 +205,7 @@ def _starts(facts: Facts) -> str:
     known, runs = facts.names.get("workflow", {}), list[str]()
     for route in objects(facts.given, "routes"):
         key = text(route, "routeId", "workflowId")
-        runs.append(f"{quoted(known.get(key, key))}{place(route)}")
+        runs.append(f"{quoted(known.get(key, key))}{in_place(text(route, 'environment'))}")
     return f"run workflow{'s' if len(runs) > 1 else ''} {series(runs)}" if runs else "run nothing"
 
 
@@ -276,7 +283,7 @@ def revoke_api_key(facts: Facts) -> Sentences:
 
 
 def create_secret(facts: Facts) -> Sentences:
-    whose = f"{f' for customer {facts.owner}' if facts.owner else ''}{place(facts.given)}"
+    whose = f"{f' for customer {facts.owner}' if facts.owner else ''}{place(facts)}"
     source = facts.given.get("value_from_env")
     said = say(
         facts, "Store", first=f"Store secret {facts.name}{whose}.{facts.entered}",

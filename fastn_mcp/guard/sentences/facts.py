@@ -15,7 +15,8 @@ from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.fastn.dependents import Dependence, Dependents
 from fastn_mcp.fastn.formats import sentence
 from fastn_mcp.fastn.names import Label, Names, owner_name
-from fastn_mcp.fastn.rows import owner_of, row_of, text
+from fastn_mcp.fastn.resolve import ResolvedCall
+from fastn_mcp.fastn.rows import owner_of, row_of
 from fastn_mcp.fastn.targets import Call, kind_of
 from fastn_mcp.guard.undo import NotUndoable, Undo
 from fastn_mcp.redaction import quote
@@ -74,13 +75,11 @@ def read(stored: Mapping[str, JsonValue]) -> Sentences | None:
 class Facts:
     """A call, and what was read for its preview."""
 
-    call: Call
+    resolved: ResolvedCall
     given: Mapping[str, JsonValue]
     """Arguments of the call, without secrets."""
     effect: Effect
     undo: Undo | NotUndoable
-    target: FastnObject | None
-    """Record that the call acts on, or that a create may overwrite: without fields if that is unknown."""
     label: Label | None
     dependence: Dependence
     changes: Sequence[tuple[str, JsonValue, JsonValue]]
@@ -89,8 +88,18 @@ class Facts:
     names: Names
     undoes: str
     """The earlier change that this call undoes, in words."""
-    typed: TypedArgument | None = None
-    """What the person types with their approval."""
+
+    @property
+    def call(self) -> Call:
+        return self.resolved.call
+
+    @property
+    def target(self) -> FastnObject | None:
+        return self.resolved.target
+
+    @property
+    def typed(self) -> TypedArgument | None:
+        return self.resolved.typed
 
     @property
     def row(self) -> dict[str, JsonValue]:
@@ -112,9 +121,9 @@ class Facts:
     @property
     def owner(self) -> str:
         """Name of the customer that the call or its target belongs to, quoted; empty if there is none."""
-        key = text(self.given, "customer_id") or owner_of(self.row)
-        if not key:
+        if not self.resolved.customer.values:
             return ""
+        key = self.resolved.customer.values[0]
         of_row = owner_name(self.row, self.names.get("customer", {})) if owner_of(self.row) == key else ""
         return quoted(self.names.get("customer", {}).get(key) or of_row or key)
 
@@ -196,10 +205,15 @@ def created_again(facts: Facts) -> str:
     return facts.undo.why
 
 
-def place(given: Mapping[str, JsonValue]) -> str:
-    """Return the environment as ` in live`; empty if none is given."""
-    place = text(given, "environment")
-    return f" in {place if place in ('test', 'live') else quoted(place)}" if place else ""
+def place(facts: Facts) -> str:
+    """Return the environment that the call will have as ` in live`; empty if none is named."""
+    found = facts.resolved.environment.values
+    return in_place(found[0]) if len(found) == 1 else ""
+
+
+def in_place(name: str) -> str:
+    """Return an environment as ` in live`; empty if there is none."""
+    return f" in {name if name in ('test', 'live') else quoted(name)}" if name else ""
 
 
 def mapping(found: JsonValue) -> Mapping[str, JsonValue]:

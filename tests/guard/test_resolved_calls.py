@@ -1,0 +1,97 @@
+"""A call is judged by what it will do: what the server fills in, what it names, and who owns what it touches."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_approval_flow import named, ruled
+from world import World
+
+from fastn_mcp.fastn.resolve import Surroundings
+from fastn_mcp.guard.policy import Decision
+from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, ListConnections
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.triggers import DeleteTrigger, ListTriggers
+from fastn_mcp.tools.workflows import RunWorkflow
+
+Call = Operation[Any]
+pytestmark = pytest.mark.anyio
+
+
+async def globex(world: World) -> dict[str, Call]:
+    """Calls that touch what belongs to one customer, without its name."""
+    key = named(world, "customers", "Globex Exports")
+    app = named(world, "connectors", "Gamma")
+    workflow = named(world, "workflows", "process-new-orders")
+    connection = next(str(row.id) for row in await world.rows(ListConnections(customer_id=key)))
+    trigger = next(str(row.id) for row in await world.rows(ListTriggers()) if getattr(row, "endOrgId", None) == key)
+    return {
+        "delete_connection": DeleteConnection(connection_id=connection),
+        "delete_trigger": DeleteTrigger(trigger_id=trigger),
+        "run_workflow": RunWorkflow(workflow_id=workflow, customer_id=key, environment="test"),
+        "create_secret": CreateSecret(name="A", customer_id=key),
+        "create_connection": CreateConnection(connector_id=app, customer_id=key),
+    }
+
+
+@pytest.mark.parametrize("name", ["Globex*", "globex-exports"])
+async def test_customer_protected_by_name_protects_what_is_theirs(tmp_path: Path, name: str) -> None:
+    world = ruled(tmp_path, f'[[protect]]\ncustomer = "{name}"\n')
+    for tool, call in (await globex(world)).items():
+        assert (await world.evaluator.evaluate_call(call, "local")).verdict.decision is Decision.DENY, tool
+
+
+async def test_another_customer_is_not_protected(tmp_path: Path) -> None:
+    world = ruled(tmp_path, '[[protect]]\ncustomer = "Katana"\n')
+    for tool, call in (await globex(world)).items():
+        assert (await world.evaluator.evaluate_call(call, "local")).verdict.decision is not Decision.DENY, tool
+
+
+RUN_IN_LIVE = '[[rule]]\ntool = "run_workflow"\nwhen = { environment = "live" }\nthen = "deny"\n'
+
+
+@pytest.mark.parametrize(("own", "denied"), [("live", True), ("test", False), (None, True)])
+async def test_rule_sees_the_environment_that_the_server_fills_in(
+    tmp_path: Path, own: str | None, denied: bool
+) -> None:
+    """Without an argument and a setting Fastn chooses, which is not known."""
+    world = ruled(tmp_path, RUN_IN_LIVE)
+    world.evaluator._around = Surroundings(own)  # pyright: ignore[reportPrivateUsage]
+    call = RunWorkflow(workflow_id=named(world, "workflows", "process-new-orders"))
+    found = await world.evaluator.evaluate_call(call, "local")
+    assert (found.verdict.decision is Decision.DENY) is denied
+
+
+async def test_approval_is_void_once_a_named_connector_changed(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    row = world.sandbox.state.named("connectors", "Gamma", by="name")
+    call = CreateConnection(connector_id=str(row["id"]))
+    before = await world.evaluator.evaluate_call(call, "local")
+    row["domain"] = "evil.example"
+    after = await world.evaluator.evaluate_call(call, "local")
+    assert before.binding != after.binding
+    assert after.preview is not None
+    assert '"evil.example"' in after.preview.says.first
+
+
+def _environment(around: Surroundings) -> Callable[[World], None]:
+    return lambda world: setattr(world.evaluator, "_around", around)
+
+
+@pytest.mark.parametrize("around", [Surroundings("live"), Surroundings(customer="another")])
+async def test_approval_is_void_once_a_setting_fills_in_another_value(tmp_path: Path, around: Surroundings) -> None:
+    world = World(tmp_path)
+    call = RunWorkflow(workflow_id=named(world, "workflows", "process-new-orders"))
+    before = await world.evaluator.evaluate_call(call, "local")
+    _environment(around)(world)
+    assert (await world.evaluator.evaluate_call(call, "local")).binding != before.binding
+
+
+async def test_customer_that_cannot_be_read_counts_as_protected(tmp_path: Path) -> None:
+    world = ruled(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
+    call = CreateSecret(name="A", customer_id="no-such-customer")
+    found = await world.evaluator.evaluate_call(call, "local")
+    assert found.verdict.decision is Decision.DENY
+    assert "could be read" in found.verdict.reason
