@@ -7,7 +7,8 @@ from typing import Any
 from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.fastn.dependents import Dependence
 from fastn_mcp.fastn.names import Names
-from fastn_mcp.fastn.resolve import Record, Relation, ResolvedCall, by_arguments
+from fastn_mcp.fastn.resolve import by_arguments
+from fastn_mcp.fastn.resolved_call import Record, Relation, ResolvedCall
 from fastn_mcp.guard.policy import Situation
 from fastn_mcp.guard.preview import Preview, preview
 from fastn_mcp.tools.operation import Operation

@@ -172,7 +172,7 @@ class World:
             self.client.send,
             lambda record: self.own(record),
             self.bound,
-            around=Surroundings(key_folder="keys"),
+            surroundings=Surroundings(key_folder="keys"),
         )
 
     def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:

@@ -24,7 +24,7 @@ from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import config_dir
 from fastn_mcp.errors import NoKey, Refused, SettingsError
-from fastn_mcp.fastn.resolve import Surroundings
+from fastn_mcp.fastn.resolved_call import Surroundings
 from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.audit.files import Keeping

@@ -4,9 +4,10 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,18 +20,25 @@ from fastn_mcp.build.startup import policy_file
 from fastn_mcp.cli import EnumChoice, StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.config.model import Settings
-from fastn_mcp.errors import FastnError, NotSent, SettingsError
-from fastn_mcp.fastn.resolve import Surroundings, by_arguments
-from fastn_mcp.fastn.targets import Call
+from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError
+from fastn_mcp.fastn.dependents import MAX_PAGES
+from fastn_mcp.fastn.formats import sentence
+from fastn_mcp.fastn.resolve import by_arguments
+from fastn_mcp.fastn.resolved_call import ResolvedCall, Surroundings
+from fastn_mcp.fastn.targets import Call, read_pages
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.evaluation import CallEvaluation
 from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision, Situation
 from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.guard.policy_rules.rules import FileRules
+from fastn_mcp.guard.policy_rules.warnings import UNREADABLE, four_eyes, unknown_customers
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, UnknownTool, parse
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import BY_NAME as OPERATIONS
+from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import UNKNOWN, Operation
 from fastn_mcp.tools.parsing import current
 from fastn_mcp.tools.tool import Effect, FastnObject
@@ -61,10 +69,47 @@ def policy_group() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_obj
 def check_(start: StartOptions, file: Path) -> None:
-    """Say in words what FILE says. Exit code 2 where it is wrong, with the line."""
-    for line in load_rules(file, start.command_line()).words():
+    """Say in words what FILE says, and warn of what it cannot do. Exit code 2 where it is wrong, with the line.
+
+    The names of customers are read where there is an account.
+    """
+    rules = load_rules(file, start.command_line())
+    for line in rules.words():
         say(sanitize(line))
+    for warning in [*four_eyes(rules, _approvers(start)), *anyio.run(_customer_warnings, start, rules)]:
+        say(f"Warning: {sanitize(warning)}")
     say(f"{file} is valid.")
+
+
+def _approvers(start: StartOptions) -> int:
+    """Return how many people can approve outside of the client, each with a credential of their own."""
+    settings = start.keyless()
+    if settings.webhook_url is None or settings.approvers is None:
+        return 0
+    from fastn_mcp.channels.webhook.approvers import load_approvers  # deferred import: only if one is configured
+
+    return len(load_approvers(settings.approvers))
+
+
+async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]:
+    """Compare protected customers with those of the account. Without one, or if it cannot be reached, say nothing."""
+    if not rules.compares_customers:
+        return []
+    try:
+        parts = start.parts()
+    except SettingsError:
+        return []
+    try:
+        found = await read_pages(
+            ListCustomers(limit=100), partial(parts.guard.read, caller=Caller("local", None)), MAX_PAGES
+        )
+        return [*unknown_customers(rules, found.rows)] if found.is_complete else []
+    except Forbidden:
+        return [UNREADABLE]
+    except FastnError as error:
+        return [f"The names of customers were not checked. {error.what}"]
+    finally:
+        await parts.aclose()
 
 
 # --- explain -----------------------------------------------------------------------------------------------------
@@ -124,13 +169,15 @@ async def _explain(start: StartOptions, call: Call) -> list[str]:
             return [*_decision_lines(call, allowed), policy_line]
         if parts is not None:
             try:
-                evaluation = await parts.guard.evaluate(call)
-                return [*_decision_lines(call, evaluation.verdict), *_evaluated_facts(evaluation), policy_line]
+                evaluation, matches = await parts.guard.explain(call)
+                lines = [*_decision_lines(call, evaluation.verdict), *_matching_lines(matches)]
+                return [*lines, *_evaluated_facts(evaluation), policy_line]
             except FastnError as error:
                 reason = f"The guard would refuse the call as it is: {error}"
-        around = Surroundings(settings.env, customer=settings.end_org_id)
-        verdict = policy.decide(Situation(by_arguments(call, around), call.effect_on(UNKNOWN, None), System().now()))
-        return [*_decision_lines(call, verdict), *_assumed_facts(call, reason), policy_line]
+        resolved = by_arguments(call, Surroundings(settings.env, customer=settings.end_org_id))
+        situation = Situation(resolved, call.effect_on(UNKNOWN, None), System().now())
+        lines = [*_decision_lines(call, policy.decide(situation)), *_matching_lines(policy.matches(situation))]
+        return [*lines, *_assumed_facts(call, reason), policy_line]
     finally:
         if parts is not None:
             await parts.aclose()
@@ -141,8 +188,18 @@ def _decision_lines(call: Call, verdict: PolicyDecision) -> Iterator[str]:
     yield f"{call.tool_name()} {arguments}".rstrip()
     yield f"Decision: {verdict.decision.value}. {_CHANNELS[verdict.decision]}"
     yield f"Rule: {sanitize(verdict.rule)}."
-    if verdict.reason:
-        yield f"Why: {sanitize(verdict.reason)}"
+    if verdict.why:
+        yield f"Why: {sanitize(verdict.why)}"
+
+
+def _matching_lines(matches: Sequence[PolicyDecision]) -> Iterator[str]:
+    """Yield every rule that matches, the mode last, if there is more than one."""
+    if len(matches) < 2:
+        return
+    yield "Every rule that matches:"
+    for each in matches:
+        matched = f". {sentence(each.matched)}" if each.matched else ""
+        yield f"  {sanitize(each.rule)}: {each.decision.value}{sanitize(matched)}"
 
 
 def _evaluated_facts(evaluation: CallEvaluation) -> Iterator[str]:
@@ -153,6 +210,7 @@ def _evaluated_facts(evaluation: CallEvaluation) -> Iterator[str]:
     if preview.target is not None:
         name = f"{quote(preview.name)}, id " if preview.name else "id "
         yield f"  target: {name}{quote(preview.target)}"
+    yield from _effective_lines(evaluation.resolved)
     found = "; ".join(each.words() for each in preview.dependence.found)
     unchecked = ", ".join(preview.dependence.unchecked)
     if unchecked:
@@ -160,6 +218,17 @@ def _evaluated_facts(evaluation: CallEvaluation) -> Iterator[str]:
     else:
         yield f"  dependents: {found or 'none'}"
     yield "  the clock, the budget's calls so far, declines in a row"
+
+
+def _effective_lines(resolved: ResolvedCall) -> Iterator[str]:
+    """Yield the environment and the customer that the request will have, and every other record of the call."""
+    for what, effective in (("environment", resolved.environment), ("customer", resolved.customer)):
+        values = " and ".join(map(quote, effective.values)) or "not known"
+        if effective.values or not effective.is_known:
+            yield f"  {what}: {values}, from {effective.source.value}"
+    for each in resolved.records:
+        known = f", id {quote(each.id)}" if each.row is not None else ", which could not be read"
+        yield f"  {each.relation.value} {each.kind}: {quote(each.name)}{known}"
 
 
 def _assumed_facts(call: Call, why: str) -> Iterator[str]:

@@ -1,10 +1,11 @@
 """`fastn-mcp`: serve agents, over stdio or HTTP, and write the report of what was done."""
 
 import json
-from collections.abc import Callable, Generator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,8 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
     """Serve one client on this process's pipes until they close. `parts` is called once it is needed."""
 
     async def serve(closing: ExitStack) -> None:
-        async with AsyncExitStack() as parting:
+        async with anyio.create_task_group() as checks, AsyncExitStack() as parting:
+            parting.callback(checks.cancel_scope.cancel)
 
             def begin(is_leaving: Callable[[], bool]) -> "Server[Any]":
                 # Only here, since the introduction needs neither of them: the second imports the SDK.
@@ -38,6 +40,7 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
                 account = parts()
                 parting.push_async_callback(_closed, account)
                 account.guard.decisions.is_leaving = is_leaving
+                checks.start_soon(account.guard.check_customers)
                 closing.enter_context(report_at_end(account))
                 if account.webhook is not None:
                     account.webhook.begin()
@@ -66,6 +69,7 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     from fastn_mcp.build.telemetry import observe_requests
     from fastn_mcp.config import keys
     from fastn_mcp.hosted.app import Health, ShutdownConfig, application, run
+    from fastn_mcp.hosted.response_mode import add_lifespan
     from fastn_mcp.server.handlers import build
 
     host, port = http_address(address)
@@ -83,9 +87,19 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     parts.guard.decisions.is_leaving = lambda: health.is_leaving
     webhook_routes = [] if parts.webhook is None else parts.webhook.mounted(f"http://{address}")
     app = application(server, hosts, token, ending.head, health, webhook_routes)
+    add_lifespan(app, partial(_beside, parts.guard.check_customers))
     message = f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}."
     with report_at_end(parts):
         run(app, host, port, health, ending, message)
+
+
+@asynccontextmanager
+async def _beside(check: Callable[[], Coroutine[Any, Any, None]]) -> AsyncGenerator[None]:
+    """Run a check in the background while the block runs."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(check)
+        yield
+        tasks.cancel_scope.cancel()
 
 
 def served_hosts(host: str, port: int) -> set[str]:

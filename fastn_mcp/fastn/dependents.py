@@ -39,6 +39,9 @@ DETAILS = 30
 _MAX_RUNS = 10
 """Maximum number of workflows whose last run is read."""
 
+_OWNED = frozenset({"connections", "secrets", "triggers"})
+"""Kinds whose rows belong to a customer. Runs do too, but only those of a customer depend on it."""
+
 _MAX_EXAMPLES = 3
 """Maximum number of dependents of one kind that sentences name."""
 
@@ -57,6 +60,8 @@ class Dependents:
     """Number of dependents by state, if all were read and there are more than `rows`."""
     rest: JsonValue = None
     """Call that lists them all, if there are more than `rows`."""
+    owners: frozenset[str] = frozenset()
+    """Ids of the customers that own those that were read."""
 
     @property
     def is_one(self) -> bool:
@@ -95,6 +100,12 @@ class Dependence:
     @property
     def count(self) -> int:
         return sum(dependents.count for dependents in self.found)
+
+    @property
+    def hides_owners(self) -> bool:
+        """Whether there are dependents, or may be, whose owners were not read."""
+        unread = {each.kind for each in self.found if each.more} | {gap.kind for gap in self.gaps}
+        return not unread.isdisjoint(_OWNED)
 
     def counts(self) -> dict[str, float | None]:
         """Return the count by kind: plus 0.5 if it is a lower bound, None if the kind could not be checked."""
@@ -214,7 +225,7 @@ async def _apply(
         try:
             uses = await uses_of(rule, send, details)
         except FastnError as error:
-            unchecked.append(Unchecked(rule.kind, error.what))
+            unchecked.append(Unchecked(rule.kind, error.what, rule.kind))
             continue
         if uses.count:
             found.append(await _dependents(rule, uses, own, send, now))
@@ -241,7 +252,8 @@ async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, 
         states = Counter(STATES[rule.kind](row).value for row in rows)
     rest = suggested_read(rule.reading) if len(shown) < uses.count and rule.depends is every else None
     named = tuple(str(row.get("name", row.get("id"))) for row in shown[:_MAX_EXAMPLES])
-    return Dependents(rule.kind, uses.count, named, uses.more, tuple(shown), states, rest)
+    owners = frozenset(filter(None, map(owner_of, rows if rule.kind in _OWNED else ())))
+    return Dependents(rule.kind, uses.count, named, uses.more, tuple(shown), states, rest, owners)
 
 
 def _example(kind: str, row: Row, names: Names, *, with_id: bool) -> dict[str, JsonValue]:

@@ -12,7 +12,7 @@ from fastn_mcp.fastn.cron import next_run
 from fastn_mcp.fastn.dependents import run_in_words
 from fastn_mcp.fastn.formats import aged, dated
 from fastn_mcp.fastn.names import name_of
-from fastn_mcp.fastn.resolve import ResolvedCall, Surroundings
+from fastn_mcp.fastn.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.fastn.rows import Row, apps_of_customers, as_word, inside, parse_timestamp, row_of, short, text, value
 from fastn_mcp.fastn.states import State, failure_reason, is_pending, run_state, workflow_state
 from fastn_mcp.fastn.targets import Send

@@ -1,248 +1,60 @@
-"""What a call will do: the values that the server or Fastn fills in, and every record that the call touches.
+"""Resolve a call: read what it acts on, what it names, who owns that and what depends on it."""
 
-`resolve` makes one `ResolvedCall` per evaluation, by fresh reads. Policy, binding, label, sentences and preview derive
-from it. What could not be read is unknown, and unknown is the stricter case.
-"""
-
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.credentials import TypedArgument, typed_argument
-from fastn_mcp.fastn.dependents import Dependence, find_dependents
-from fastn_mcp.fastn.names import Label, Names, label_of
+from fastn_mcp.errors import FastnError, Forbidden, NotSent
+from fastn_mcp.fastn.credentials import typed_argument
+from fastn_mcp.fastn.dependents import MAX_PAGES, find_dependents
+from fastn_mcp.fastn.resolved_call import (
+    IDENTITY,
+    KINDS,
+    Effective,
+    Record,
+    Relation,
+    ResolvedCall,
+    Surroundings,
+    ValueSource,
+    identity,
+    plain,
+)
 from fastn_mcp.fastn.rows import Row, connection_refers, key_of, owner_of, row_of, started_workflows, text
-from fastn_mcp.fastn.targets import GETS, MAX_LOOKUPS, Call, Send, kind_of, own_label, read_each, read_target
+from fastn_mcp.fastn.targets import GETS, MAX_LOOKUPS, Call, Pages, Send, find_row, kind_of, read_each, read_target
+from fastn_mcp.redaction import quote
+from fastn_mcp.tools.account import ListRoles
 from fastn_mcp.tools.connectors import CreateConnection, ListConnections
-from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.customers import ListCustomers
+from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
 
-
-@dataclass(frozen=True, slots=True)
-class ResourceKind:
-    """A kind of resource: the tools that act on it, and the fields in which other resources refer to it."""
-
-    toolset: str
-    fields: frozenset[str]
-    """Names as `_plain` returns them."""
+_Reference = tuple[str, str, Relation, "Row | None"]
+"""Kind, id, relation, and the record itself if the target's row holds enough of it."""
 
 
-KINDS: Mapping[str, ResourceKind] = {
-    "customer": ResourceKind(
-        "customers", frozenset({"customer", "customers", "customerid", "customerids", "endorg", "endorgid"})
-    ),
-    "connector": ResourceKind("connectors", frozenset({"connector", "connectorid"})),
-    "connection": ResourceKind("connections", frozenset({"connection", "connectionid"})),
-    "workflow": ResourceKind("workflows", frozenset({"workflow", "workflowid", "routeid"})),
-    "trigger": ResourceKind("triggers", frozenset({"trigger", "triggerid"})),
-    "api_key": ResourceKind("api_keys", frozenset({"apikeyid"})),
-    "secret": ResourceKind("secrets", frozenset({"secretid"})),
-}
+async def resolve(
+    call: Call, surroundings: Surroundings, send: Send, session: FastnObject | None = None
+) -> ResolvedCall:
+    """Resolve a call by fresh reads. `session` is the target of a message to Fastn's AI.
 
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """Settings of this server that calls depend on."""
-
-    environment: str | None = None
-    """Sent as `x-fastn-env`: environment of runs that name none."""
-    key_folder: str | None = None
-    """Folder of this machine where new API keys are written; None if they are returned."""
-    customer: str | None = None
-    """Sent as `x-end-org-id`: customer of calls that name none."""
-
-
-class ValueSource(Enum):
-    """Where an effective value comes from."""
-
-    ARGUMENT = "the call"
-    SETTING = "this server's settings"
-    RECORD = "the record it acts on"
-    FASTN = "Fastn's choice"
-    NONE = "nothing"
-
-
-@dataclass(frozen=True, slots=True)
-class Effective:
-    """A value that the request will have. Several values: it has all of them."""
-
-    values: tuple[str, ...] = ()
-    source: ValueSource = ValueSource.NONE
-    is_known: bool = True
-
-    def data(self) -> JsonValue:
-        """Return it as an approval is bound to it."""
-        return [list(self.values), self.source.value, self.is_known]
-
-
-class Relation(Enum):
-    """Why a record is touched."""
-
-    NAMED = "named"
-    """An argument names it: its whole state decides what the call does."""
-    OWNER = "owner"
-    """The target or a named record belongs to it or uses it, or a setting names it: only its identity matters."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A record other than the target. `row` is None if it could not be read."""
-
-    kind: str
-    id: str
-    role: Relation
-    row: Row | None = None
-
-    def identity(self) -> list[JsonValue]:
-        """Return its id and names; the given id alone if it could not be read."""
-        return [self.id, *((self.row.get(name) for name in _IDENTITY) if self.row is not None else ())]
-
-    def bound(self) -> JsonValue:
-        """Return what an approval is bound to."""
-        found = self.identity() if self.role is Relation.OWNER or self.row is None else lasting(self.row)
-        return [self.kind, self.id, self.role.value, self.row is not None, cast(JsonValue, found)]
-
-
-_IDENTITY = ("id", "slug", "name")
-
-
-@dataclass(frozen=True, slots=True)
-class Touched:
-    """Ids and names of the resources of one kind that a call touches. Not known: there may be others."""
-
-    names: tuple[object, ...]
-    is_known: bool
-
-
-EFFECTIVE = {"environment": "environment", "customer_id": "customer"}
-"""Arguments of rules that are compared with the effective value, by the field that holds it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedCall:
-    """A call with all that decides what it does. Made by `resolve`, or by `by_arguments` without reads."""
-
-    call: Call
-    environment: Effective = Effective()
-    customer: Effective = Effective()
-    target: FastnObject | None = None
-    """Record that it acts on, or that a create may overwrite (`UNKNOWN` if not known), or an AI session."""
-    records: tuple[Record, ...] = ()
-    """Every other record that an argument names, and the owners of all."""
-    dependence: Dependence = field(default_factory=Dependence)
-    dependents: int | None = None
-    """Number of resources that use the target; None if not known."""
-    typed: TypedArgument | None = None
-    """What a person types with their approval."""
-    former: tuple[str, ...] = ()
-    """What the target was called lately, in words. From the journal, so the guard adds it."""
-
-    @property
-    def is_missing(self) -> bool:
-        """Whether its target does not exist."""
-        return self.target is None and self.call.target is not None
-
-    @property
-    def refers(self) -> bool:
-        """Whether it acts on a record or refers to one, so that who it touches has to be read."""
-        return self.call.target is not None or bool(self.records) or bool(self.call.unresolved)
-
-    @property
-    def effect(self) -> Effect:
-        return self.call.effect_on(self.target, self.dependents)
-
-    @property
-    def names(self) -> Names:
-        """Names of the records by kind and id, for labels and sentences."""
-        found: dict[str, dict[str, str]] = {}
-        for each in self.records:
-            if each.row is not None:
-                label = label_of(each.kind, each.row)
-                found.setdefault(each.kind, {})[each.id] = label.name if label else each.id
-        return found
-
-    @property
-    def label(self) -> Label | None:
-        """Label of the target, or of what is created."""
-        return own_label(self.call, self.target, self.names)
-
-    def record(self, kind: str, key: str | None = None) -> Record | None:
-        """Return the first record of a kind, or that with an id."""
-        return next((each for each in self.records if each.kind == kind and key in (None, each.id)), None)
-
-    def effective(self, argument: str) -> Effective | None:
-        """Return the effective value of an argument of rules; None if it is only what the call says."""
-        return getattr(self, EFFECTIVE[argument]) if argument in EFFECTIVE else None
-
-    @property
-    def filled_in(self) -> dict[str, JsonValue]:
-        """Arguments that this server's settings give to the request, as a plan compares them."""
-        found = {name: self.effective(name) for name in EFFECTIVE}
-        return {name: each.values[0] for name, each in found.items() if each and each.source is ValueSource.SETTING}
-
-    @property
-    def own_names(self) -> list[object]:
-        """Id and names of its target, and those that it gives: a create may overwrite what has them."""
-        given = self.call.arguments()
-        extra = given.get("extra")
-        names = [*_identity(given), *_identity(extra if isinstance(extra, dict) else {})]
-        return [self.call.target, *_identity(row_of(self.target)), *names]
-
-    def touched(self, kind: str) -> Touched:
-        """Return the ids and names of all resources of a kind that the call touches."""
-        resource, names = KINDS[kind], list[object]()
-        if self.call.toolset() == resource.toolset:
-            names += self.own_names
-        names += _mentioned(self.call.arguments(), resource.fields)
-        names += _mentioned(row_of(self.target), resource.fields)
-        for each in self.records:
-            if each.kind == kind:
-                names += each.identity()
-        unread = [each for each in self.records if each.row is None]
-        is_known = (
-            not self.is_missing
-            and not any(each.kind == kind for each in unread)
-            and not (kind == "customer" and any(each.kind == "connection" for each in unread))
-            and not any(_plain(name) in resource.fields for name in self.call.unresolved)
-        )
-        return Touched(tuple(names), is_known)
-
-    def bound(self) -> JsonValue:
-        """Return all that an approval is bound to besides the arguments."""
-        target = None if self.target is None else lasting(self.target.model_dump())
-        records = sorted((each.bound() for each in self.records), key=repr)
-        return [target, records, self.environment.data(), self.customer.data()]
-
-
-# Fields that Fastn updates by itself, which do not affect an approval.
-_TELEMETRY = re.compile(r"(last|next)[A-Z_]\w*|consecutiveFailures|statusHistory|\w+Count")
-
-
-def lasting(row: Row) -> dict[str, JsonValue]:
-    """Return a record without fields that change by themselves."""
-    return {name: value for name, value in row.items() if not _TELEMETRY.fullmatch(name)}
-
-
-async def resolve(call: Call, around: Surroundings, send: Send, session: FastnObject | None = None) -> ResolvedCall:
-    """Resolve a call by fresh reads. Raises a `FastnError` if its target cannot be read.
-
-    `session` is the target of a message to Fastn's AI. A target that does not exist `is_missing`.
+    A target that does not exist `is_missing`. Raises `NotSent` if a setting contradicts an argument, and a `FastnError`
+    if the target cannot be read.
     """
+    _check_settings(call, surroundings)
     target = session or await read_target(call, send)
+    row = row_of(target)
     dependence = await find_dependents(call, target, send)
-    records = await _read(_references(call, row_of(target), around), send)
+    records = await _read(_references(call, row, surroundings), send)
     connector = next((each.row for each in records if each.kind == "connector"), None)
     return ResolvedCall(
         call,
-        _environment(call, row_of(target), around),
-        _customer(call, row_of(target), around),
+        _environment(call, row, surroundings),
+        _customer(call, row, surroundings),
         target,
         records,
         dependence,
@@ -251,40 +63,70 @@ async def resolve(call: Call, around: Surroundings, send: Send, session: FastnOb
     )
 
 
+async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
+    """Add the customers that own what depends on the target."""
+    known = {each.id for each in resolved.records if each.kind == "customer"}
+    owners = {owner for each in resolved.dependence.found for owner in each.owners} - {resolved.call.target} - known
+    found = await _read([("customer", owner, Relation.OWNER, None) for owner in sorted(owners)], send)
+    return replace(resolved, records=(*resolved.records, *found))
+
+
 def by_arguments(
     call: Call,
-    around: Surroundings | None = None,
+    surroundings: Surroundings | None = None,
     target: FastnObject | None = None,
     dependents: int | None = None,
     *,
     trusts_ids: bool = False,
 ) -> ResolvedCall:
     """Resolve a call without reads: other records are unknown, unless `trusts_ids` takes them to be their ids."""
-    around, row = around or Surroundings(), row_of(target)
+    surroundings, row = surroundings or Surroundings(), row_of(target)
     records = tuple(
-        Record(kind, key, role, {"id": key} if trusts_ids else known)
-        for kind, key, role, known in _references(call, row, around)
+        Record(kind, key, relation, {"id": key} if trusts_ids else known)
+        for kind, key, relation, known in _references(call, row, surroundings)
     )
-    environment, customer = _environment(call, row, around), _customer(call, row, around)
+    environment, customer = _environment(call, row, surroundings), _customer(call, row, surroundings)
     return ResolvedCall(call, environment, customer, target, records, dependents=dependents)
 
 
 # --- effective values ---------------------------------------------------------------------------------------------
 
 
-def _environment(call: Call, row: Row, around: Surroundings) -> Effective:
+def _check_settings(call: Call, surroundings: Surroundings) -> None:
+    """Raise `NotSent` if a setting that is sent with every request contradicts an argument.
+
+    In a run, the argument replaces the setting's header.
+    """
+    if isinstance(call, RunWorkflow):
+        return
+    for name, own, setting in (
+        ("environment", surroundings.environment, "env"),
+        ("customer_id", surroundings.customer, "end_org_id"),
+    ):
+        given: object = getattr(call, name, None)
+        if own and given is not None and given != own:
+            raise NotSent(
+                f"The argument {name} is {quote(str(given))}, but this server sends {quote(own)} with every request,"
+                f" by its setting {setting}.",
+                f"Leave {name} out to use {quote(own)}, or tell the operator.",
+            )
+
+
+def _environment(call: Call, row: Row, surroundings: Surroundings) -> Effective:
+    own = surroundings.environment
     given = call.arguments().get("environment")
     if isinstance(given, str):
         return Effective((given,), ValueSource.ARGUMENT)
     if isinstance(call, RunWorkflow):
-        own = around.environment
         return Effective((own,), ValueSource.SETTING) if own else Effective((), ValueSource.FASTN, is_known=False)
-    if "environment" in type(call).model_fields:
-        return Effective(("test", "live"), ValueSource.FASTN)  # a secret is for both
     if isinstance(call, (CreateTrigger, UpdateTrigger, DeleteTrigger)):
-        return _of_routes(call, row)
-    named = text(row, "environment")
-    return Effective((named,), ValueSource.RECORD) if named else Effective()
+        found = _of_routes(call, row)
+    elif "environment" in type(call).model_fields:
+        found = Effective(("test", "live"), ValueSource.FASTN)  # a secret is for both
+    else:
+        named = text(row, "environment")
+        found = Effective((named,), ValueSource.RECORD) if named else Effective()
+    return _with_setting(found, own)
 
 
 def _of_routes(call: Call, row: Row) -> Effective:
@@ -297,29 +139,34 @@ def _of_routes(call: Call, row: Row) -> Effective:
         for route in cast("list[Any]", routes)
     ]
     source = ValueSource.RECORD if given is None else ValueSource.ARGUMENT
-    return Effective(tuple(filter(None, places)), source, all(places))
+    return Effective(tuple(dict.fromkeys(filter(None, places))), source, all(places))
 
 
-def _customer(call: Call, row: Row, around: Surroundings) -> Effective:
+def _customer(call: Call, row: Row, surroundings: Surroundings) -> Effective:
     given = call.arguments().get("customer_id")
-    if isinstance(given, str):
+    if isinstance(given, str) and call.target != given:
         return Effective((given,), ValueSource.ARGUMENT)
     if "customer_id" in call.unresolved:
         return Effective((), ValueSource.FASTN, is_known=False)
     takes_one = "customer_id" in type(call).model_fields and call.target is None
     owner = None if takes_one or isinstance(call, RunWorkflow) else owner_of(row)
-    if owner is not None:
-        return Effective((owner,), ValueSource.RECORD)
-    return Effective((around.customer,), ValueSource.SETTING) if around.customer else Effective()
+    found = Effective((owner,), ValueSource.RECORD) if owner else Effective()
+    return _with_setting(found, surroundings.customer)
+
+
+def _with_setting(found: Effective, own: str | None) -> Effective:
+    """Add a setting that is sent with the request: where it differs from the record, either may apply."""
+    if not own or own in found.values:
+        return found
+    if not found.values and found.is_known:
+        return Effective((own,), ValueSource.SETTING)
+    return replace(found, values=(*found.values, own))
 
 
 # --- records ------------------------------------------------------------------------------------------------------
 
-_Reference = tuple[str, str, Relation, "Row | None"]
-"""Kind, id, role, and the record itself if the target's row holds enough of it."""
 
-
-def _references(call: Call, row: Row, around: Surroundings) -> list[_Reference]:
+def _references(call: Call, row: Row, surroundings: Surroundings) -> list[_Reference]:
     """Return what a call, its target's row and the settings refer to, each once; what arguments name comes first."""
     parameters = type(call).route.parameters
     given = {name: value for name, value in call.arguments().items() if name not in parameters}
@@ -328,97 +175,90 @@ def _references(call: Call, row: Row, around: Surroundings) -> list[_Reference]:
     row = {**connection_refers(call.target or ""), **row} if kind_of(call) == "connection" else row
     found: dict[tuple[str, str], _Reference] = {}
     wanted = [(Relation.NAMED, named), (Relation.OWNER, row)]
-    wanted += [(Relation.OWNER, connection_refers(key)) for kind, key, _ in _inside(named) if kind == "connection"]
+    for kind, key, _ in _inside(named, in_call=True):
+        wanted += [(Relation.OWNER, connection_refers(key))] if kind == "connection" else []
     # Only in a run does the argument replace the header; elsewhere both are sent.
-    if around.customer and not (isinstance(call, RunWorkflow) and "customer_id" in given):
-        wanted.append((Relation.OWNER, {"customerId": around.customer}))
-    for role, fields in wanted:
-        for kind, key, known in _inside(fields):
-            found.setdefault((kind, key), (kind, key, role, known))
+    if surroundings.customer and not (isinstance(call, RunWorkflow) and "customer_id" in given):
+        wanted.append((Relation.OWNER, {"customerId": surroundings.customer}))
+    for relation, fields in wanted:
+        for kind, key, known in _inside(fields, in_call=relation is Relation.NAMED):
+            found.setdefault((kind, key), (kind, key, relation, known))
     return list(found.values())
 
 
-def _inside(row: Row) -> Iterator[tuple[str, str, Row | None]]:
-    """Yield kind, id and, if it is whole, the record of each resource that the fields of a row refer to."""
+def _inside(row: Row, *, in_call: bool) -> Iterator[tuple[str, str, Row | None]]:
+    """Yield kind, id and, if it is whole, the record of each resource that the fields of a row or call refer to."""
     for kind, resource in KINDS.items():
+        fields = resource.fields | resource.arguments if in_call else resource.fields
         keys, embedded = list[str](), dict[str, JsonValue]()
         for name, value in row.items():
-            if _plain(name) in resource.fields:
+            if plain(name) in fields:
                 embedded |= value if isinstance(value, dict) else {}
                 keys += _keys(value)
-        if embedded and len(keys) <= 1 and text(embedded, "name") and text(embedded, "slug"):
-            key = keys[0] if keys else text(embedded, *_IDENTITY)
+        # An argument only claims what a record is: it is read.
+        if not in_call and len(keys) <= 1 and text(embedded, "name") and text(embedded, "slug"):
+            key = keys[0] if keys else text(embedded, *IDENTITY)
             yield kind, key, {"id": key, **embedded}
         else:
-            yield from ((kind, key, None) for key in keys or ([text(embedded, *_IDENTITY)] if embedded else []))
+            yield from ((kind, key, None) for key in keys or ([text(embedded, *IDENTITY)] if embedded else []))
     yield from (("workflow", key, None) for key in started_workflows(row))
 
 
 def _keys(value: object) -> list[str]:
     items = cast("list[object]", value) if isinstance(value, list) else [value]
-    found = [text(cast(Row, each), *_IDENTITY) if isinstance(each, Mapping) else each for each in items]
+    found = [text(cast(Row, each), *IDENTITY) if isinstance(each, Mapping) else each for each in items]
     is_row = isinstance(value, Mapping)
     return [] if is_row else [str(key) for key in found if isinstance(key, (str, int)) and str(key).strip()]
 
 
 async def _read(references: Iterable[_Reference], send: Send) -> tuple[Record, ...]:
-    """Read records, up to `MAX_LOOKUPS` of each kind: the others are unknown, as are those that cannot be read."""
+    """Read records, up to `MAX_LOOKUPS` of each kind one by one, and more customers from their list.
+
+    The others are unknown, as are those that cannot be read.
+    """
     every, unread = list(references), list[tuple[str, str]]()
+    rows: dict[tuple[str, str], Row] = {}
+    forbidden: set[tuple[str, str]] = set()
     for kind in KINDS:
-        unread += [(kind, key) for of, key, _, known in every if of == kind and known is None][:MAX_LOOKUPS]
-    rows = await read_each(unread, partial(_row, send))
-    return tuple(Record(kind, key, role, known or rows.get((kind, key))) for kind, key, role, known in every)
-
-
-async def _row(send: Send, resource: tuple[str, str]) -> Row:
-    kind, key = resource
-    if kind in GETS:
-        return row_of(await send(GETS[kind].model_validate({f"{kind}_id": key})))
-    if kind != "connection":
-        raise ValueError(f"a {kind} is not read by its id")
-    of = connection_refers(key)
-    reading = ListConnections.model_validate(
-        {"connector_id": of.get("connectorId"), "customer_id": of.get("endOrgId"), "limit": 100}
+        of_kind = [(kind, key) for of, key, _, known in every if of == kind and known is None]
+        if kind == "customer" and len(of_kind) > MAX_LOOKUPS:
+            rows |= await _customers(send)
+        else:
+            unread += of_kind[:MAX_LOOKUPS]
+    rows |= await read_each(unread, partial(_row, send, forbidden))
+    return tuple(
+        Record(kind, key, relation, known or rows.get((kind, key)), (kind, key) in forbidden)
+        for kind, key, relation, known in every
     )
-    page = cast("Listed[FastnObject]", await send(reading))
-    for row in page.rows:
-        if key_of(row) == key:
-            return row
-    raise ValueError("not on the first page")
 
 
-# --- text ---------------------------------------------------------------------------------------------------------
+async def _customers(send: Send) -> dict[tuple[str, str], Row]:
+    """Read the first customers of the list. What cannot be read is left out."""
+    found: dict[tuple[str, str], Row] = {}
+    with suppress(FastnError):
+        async for page in Pages(ListCustomers(limit=100), send, MAX_PAGES):
+            found |= {("customer", key_of(row)): row for row in page.rows}
+    return found
 
 
-def _identity(fields: Mapping[str, Any]) -> list[object]:
-    return [fields.get(name) for name in _IDENTITY]
-
-
-def _mentioned(value: object, fields: frozenset[str]) -> Iterator[object]:
-    """Yield the ids and names at any depth in fields that refer to a kind, such as those of a run's input."""
-    if isinstance(value, Mapping):
-        mapping = cast("Mapping[str, object]", value)
-        for name, inner in mapping.items():
-            if _plain(name) in fields:
-                yield from _ids(inner)
-            yield from _mentioned(inner, fields)
-    elif isinstance(value, list):
-        items = cast("list[object]", value)
-        for inner in items:
-            yield from _mentioned(inner, fields)
-
-
-def _ids(value: object) -> Iterator[object]:
-    if isinstance(value, Mapping):
-        yield from _identity(cast("Mapping[str, Any]", value))
-    elif isinstance(value, list):
-        items = cast("list[object]", value)
-        for inner in items:
-            yield from _ids(inner)
-    else:
-        yield value
-
-
-def _plain(name: str) -> str:
-    """Normalize a name: `customer_id`, `customerId` and `customer-id` are equal."""
-    return name.replace("_", "").replace("-", "").casefold()
+async def _row(send: Send, forbidden: set[tuple[str, str]], resource: tuple[str, str]) -> Row:
+    """Read one record. Raises a `FastnError` or `ValueError`; adds to `forbidden` what this key may not read."""
+    kind, key = resource
+    try:
+        if kind in GETS:
+            return row_of(await send(GETS[kind].model_validate({f"{kind}_id": key})))
+        if kind == "role":
+            found, _ = await find_row(ListRoles, lambda role: key in identity(row_of(role)).values(), send)
+        elif kind == "connection":
+            of = connection_refers(key)
+            filters = {"connector_id": of.get("connectorId"), "customer_id": of.get("endOrgId")}
+            lister = partial(ListConnections, **cast("dict[str, Any]", filters))
+            found, _ = await find_row(lister, lambda row: key_of(row_of(row)) == key, send)
+        else:
+            raise ValueError(f"a {kind} is not read by its id")
+    except Forbidden:
+        forbidden.add(resource)
+        raise
+    if found is None:
+        raise ValueError(f"no such {kind}")
+    return row_of(found)

@@ -155,7 +155,7 @@ async def _read_one_by_one(first: Listed[FastnObject], following: Pages) -> Page
 
 
 async def find_row(
-    lister: type[List[Any]], matches: Callable[[FastnObject], bool | None], send: Send
+    lister: Callable[..., List[Any]], matches: Callable[[FastnObject], bool | None], send: Send
 ) -> tuple[FastnObject | None, int]:
     """Return the first row that matches and 0. If none does: None, and the number of rows read if that is not certain.
 
@@ -217,9 +217,9 @@ MAX_LOOKUPS = 5
 """Maximum number of resources of one kind that are read for their names, per answer."""
 
 
-def kind_of(call: Call) -> str:
-    """Return the kind of resource that a call acts on or creates: `customer`, `api_key`."""
-    parameters = type(call).route.parameters
+def kind_of(call: Call | AnyOperation) -> str:
+    """Return the kind of resource that a call or an operation acts on or creates: `customer`, `api_key`."""
+    parameters = call.route.parameters
     return parameters[-1].removesuffix("_id") if parameters else call.tool_name().partition("_")[2]
 
 

@@ -1,6 +1,7 @@
 """Evaluation of a call: its effect, the state of its target and dependents, the policy decision and the budgets."""
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,15 +12,16 @@ import anyio
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound, NotSent, Refused
+from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, NotFound, NotSent, Refused
 from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.fastn.dependents import describe_dependents
 from fastn_mcp.fastn.formats import stamp
 from fastn_mcp.fastn.outlook import outlook_of
 from fastn_mcp.fastn.quotas import credits_of, credits_used
-from fastn_mcp.fastn.resolve import ResolvedCall, Surroundings, by_arguments, resolve
+from fastn_mcp.fastn.resolve import by_arguments, resolve, with_owners
+from fastn_mcp.fastn.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.fastn.rows import row_of
-from fastn_mcp.fastn.targets import Call, Send, no_such, remembered
+from fastn_mcp.fastn.targets import Call, Send, kind_of, no_such, remembered
 from fastn_mcp.guard.approval.request import FREE
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.journal import ChangeJournal
@@ -34,13 +36,17 @@ from fastn_mcp.guard.ledger.ledger import (
 )
 from fastn_mcp.guard.plans.plan import PlannedCalls, would_allow
 from fastn_mcp.guard.policy import PLANNED, Decision, Policy, PolicyDecision, Situation
-from fastn_mcp.guard.preview import ListPreview, Preview, Shown, preview
+from fastn_mcp.guard.policy_rules.warnings import UNREADABLE
+from fastn_mcp.guard.preview import ListPreview, Preview, Shown, preview, references_of
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import GetBilling
 from fastn_mcp.tools.ai import AiBuild, AiChat, normalize_reply
+from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.tool import Effect, FastnObject
+
+log = logging.getLogger(__name__)
 
 _DECIDED = 30
 """Number of the newest decided requests, of all callers, among which those of a caller are looked for."""
@@ -235,7 +241,7 @@ def _evaluation(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -> 
         return Evaluation(batch, id_, calls, one.effect, one.verdict, one.digest, one.similar, one.preview)
     verdict = max((call.verdict for call in calls.values()), key=lambda verdict: verdict.decision.rank)
     refused = {
-        number: f"{call.verdict.rule}. {call.verdict.reason}".strip()
+        number: f"{call.verdict.rule}. {call.verdict.why}".strip()
         for number, call in calls.items()
         if call.verdict.decision is Decision.DENY
     }
@@ -270,7 +276,7 @@ class Evaluator:
         owns: Callable[[FastnObject], bool],
         bound: str = "",
         run: str | None = None,
-        around: Surroundings | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         """`run` identifies the run that budgets per run count in. By default it is the life of this object."""
         self.policy = policy
@@ -284,7 +290,9 @@ class Evaluator:
         self.bound_account = bound_account(account, bound)
         self.ai_sessions = AiSessions()
         self._run = run or system.token()
-        self._around = around or Surroundings()
+        self._is_told = False
+        """Whether it was logged that the key may not read customers."""
+        self._surroundings = surroundings or Surroundings()
 
     def batch_id(self, batch: Batch, principal: str) -> str:
         """Return `BatchResult.id`. Two lists of the same calls are the same batch unless their names differ."""
@@ -295,8 +303,10 @@ class Evaluator:
     async def at_once(self, batch: Batch, principal: str) -> Evaluation | None:
         """Evaluate a single call without reads; None unless that is enough to allow or deny it."""
         call = batch.calls[0]
-        resolved = by_arguments(call, self._around)
+        resolved = by_arguments(call, self._surroundings)
         if batch.is_list or self.policy.needs_facts(resolved) or call.person_types is not None:
+            return None
+        if await self._is_awaited(call):
             return None
         digest = self.digest(call, principal)
         if await self._journalling.unsettled(call, digest) is not None:
@@ -357,16 +367,52 @@ class Evaluator:
             similar = self._similar(resolved, principal)
         return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, sha256(bound), similar, reads)
 
+    async def explain(self, call: Call, principal: str) -> tuple[CallEvaluation, list[PolicyDecision]]:
+        """Evaluate one call, and return every rule that matches it."""
+        evaluation = await self.evaluate_call(call, principal)
+        situation = await self._situation(evaluation.resolved, principal, evaluation.effect)
+        return evaluation, self.policy.matches(situation)
+
+    async def check_customers(self) -> None:
+        """Log, once, that the key may not read customers which the policy compares by name."""
+        if not self.policy.compares_customers or self._is_told:
+            return
+        try:
+            await self._read(ListCustomers(limit=1))
+        except Forbidden:
+            self._tell_unreadable()
+        except FastnError:  # a call that needs a customer says so itself
+            pass
+
+    def _tell_unreadable(self) -> None:
+        if not self._is_told:
+            self._is_told = True
+            log.warning(UNREADABLE)
+
     async def _resolve(self, call: Call, reads: Send) -> ResolvedCall:
         try:
-            resolved = await resolve(call, self._around, reads, self.ai_sessions.target(call))
+            resolved = await resolve(call, self._surroundings, reads, self.ai_sessions.target(call))
+            resolved = await with_owners(resolved, reads) if self.policy.compares_customers else resolved
+        except NotSent:
+            raise
         except FastnError as error:
             raise NotSent(
                 f"Its target could not be read first. {error.what}", error.next_step, facts=error.facts
             ) from None
         if resolved.is_missing:
             raise NotFound(*no_such(call), certainty=NOTHING_SENT)
-        return replace(resolved, former=await self._journalling.former_names(resolved))
+        if self.policy.compares_customers and any(each.is_forbidden for each in resolved.records):
+            self._tell_unreadable()
+        return replace(resolved, is_awaited=await self._is_awaited(call))
+
+    async def _is_awaited(self, call: Call) -> bool:
+        """Return whether an open approval request names the target of a call."""
+        if call.target is None or call.effective is not Effect.WRITE:
+            return False
+        reference, waiting = [kind_of(call), call.target], await self._ledger.waiting(self._system.timestamp())
+        return any(
+            request.account == self.bound_account and reference in references_of(request.preview) for request in waiting
+        )
 
     async def _decide(
         self, resolved: ResolvedCall, digest: str, principal: str, ahead: Ahead
@@ -387,7 +433,7 @@ class Evaluator:
 
     async def _preview(self, resolved: ResolvedCall, verdict: PolicyDecision, undoes: str) -> Preview:
         try:
-            shown = preview(resolved, resolved.effect, self.account, verdict.reason, undoes)
+            shown = preview(resolved, resolved.effect, self.account, verdict.why, undoes)
         except RefusedValue as error:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
         is_ai = isinstance(resolved.call, (AiChat, AiBuild))
@@ -400,8 +446,9 @@ class Evaluator:
             for number, one in list(calls.items())[:_MOST_DESCRIBED]:
                 if one.preview is not None and one.reads is not None:
                     dependence = await describe_dependents(one.call, one.target, one.reads, now)
-                    outlook = await outlook_of(one.resolved, one.reads, now, self._around)
-                    calls[number] = replace(one, preview=one.preview.with_facts(dependence, outlook))
+                    outlook = await outlook_of(one.resolved, one.reads, now, self._surroundings)
+                    history = await self._journalling.history(one.resolved)
+                    calls[number] = replace(one, preview=one.preview.with_facts(dependence, outlook, history))
         return _evaluation(evaluation.batch, evaluation.id, calls)
 
     async def _costs(self) -> str:
@@ -442,7 +489,7 @@ class Evaluator:
         if not self.policy.asks:
             facts["would_allow"] = would_allow(call)
         return Refused(
-            f"{where}The policy refuses it ({verdict.rule}). {verdict.reason}".strip(),
+            f"{where}Refused by {verdict.rule}. {verdict.why}".strip(),
             "Only a person can change the policy." if self.policy.asks else "Continue with the rest; report this.",
             facts=facts,
         )
@@ -498,16 +545,12 @@ class Evaluator:
         return sha256([principal, self.account, self._bound, call.tool_name(), call.arguments()])
 
     def _similar(self, resolved: ResolvedCall, principal: str) -> str:
-        """Return the digest of similar calls: principal, account, key, policy, effect and `call` less its free values.
-
-        The target's state is not part of it, since the first use changes that. What the server fills in is.
-        """
+        """Return the digest of the calls that a temporary approval covers: those that differ in free values only."""
         call = resolved.call
         given = call.arguments()
         fixed = {name: value for name, value in given.items() if name not in FREE}
         parts = [principal, self.account, self._bound, call.tool_name(), sorted(given), fixed]
-        filled_in = [resolved.environment.data(), resolved.customer.data()]
-        return sha256([*parts, self.policy.digest, resolved.effect.value, filled_in])
+        return sha256([*parts, self.policy.digest, resolved.effect.value, resolved.fixed()])
 
     async def _situation(
         self, resolved: ResolvedCall, principal: str, effect: Effect, ahead: Ahead = _NOTHING
@@ -549,8 +592,7 @@ class Evaluator:
     ) -> tuple[PlannedCalls | None, PlannedCalls | None]:
         """Return the plan entry that covers the call, or else the last covering entry that is used up."""
         used_up: PlannedCalls | None = None
-        call, filled_in = resolved.call, resolved.filled_in
-        for permit in self.policy.plan.covering(call, now, filled_in) if self.policy.plan else ():
+        for permit in self.policy.plan.covering(resolved, now) if self.policy.plan else ():
             if await self._spent(permit.budget, PLANNED, ahead) < permit.count:
                 return permit, None
             used_up = permit

@@ -158,6 +158,14 @@ class Guard:
         """Evaluate one call by fresh reads, without an approval request and without sending it."""
         return await self._evaluator.evaluate_call(call, principal)
 
+    async def explain(self, call: Call, principal: str = "local") -> tuple[CallEvaluation, list[PolicyDecision]]:
+        """Evaluate one call as `evaluate` does. Return every rule that matches it too."""
+        return await self._evaluator.explain(call, principal)
+
+    async def check_customers(self) -> None:
+        """Log, once, that the key may not read customers which the policy compares by name."""
+        await self._evaluator.check_customers()
+
     async def read(self, call: Call, caller: Caller) -> FastnObject:
         """Send a read call. Raises a `FastnError`."""
         with self._fail_closed(call, caller):

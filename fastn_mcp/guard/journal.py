@@ -6,23 +6,26 @@ is sent and settled once the response was delivered: cancelled calls, killed pro
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import anyio
 
 from fastn_mcp.errors import FastnError, NotSent, Refused
-from fastn_mcp.fastn.formats import counted
-from fastn_mcp.fastn.resolve import ResolvedCall
-from fastn_mcp.fastn.targets import Call, Send, fields_sent, read_label, read_target
+from fastn_mcp.fastn.formats import age, counted
+from fastn_mcp.fastn.resolved_call import ResolvedCall
+from fastn_mcp.fastn.targets import Call, Send, fields_sent, kind_of, read_label, read_target
 from fastn_mcp.guard.changes import MADE, PERHAPS_MADE, Change, Journal
 from fastn_mcp.guard.undo import without_secrets
+from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.tool import FastnObject
 
 if TYPE_CHECKING:
     from fastn_mcp.guard.evaluation import ApprovedCall
@@ -32,8 +35,11 @@ log = logging.getLogger(__name__)
 UNSETTLED = 600.0
 """Seconds for which repeating a call needs approval after its outcome or its response was lost."""
 
-_RECENT = 100
-"""Newest changes among which renames of a target are looked for."""
+_RECENT = 86_400.0
+"""Seconds for which people are told what this server did to a record."""
+
+_RECENT_CHANGES = 100
+"""Number of the newest changes among which those of a record are looked for."""
 
 _IDEMPOTENT = ("GET", "PUT", "DELETE")
 
@@ -157,24 +163,19 @@ class ChangeJournal:
         found = await self.journal.unsettled(digest, self._system.timestamp())
         return {id_: until for id_, until in found.items() if id_ not in sending | self._sending.keys()}
 
-    async def former_names(self, resolved: ResolvedCall) -> tuple[str, ...]:
-        """Return what the target was called lately, as `Globex until 2 minutes ago`. Reads the newest entries only."""
-        call = resolved.call
-        if call.target is None or call.effective.rank < Effect.TRASH.rank:
+    async def history(self, resolved: ResolvedCall) -> tuple[tuple[str, str], ...]:
+        """Return what this server did lately to the records of a call: a heading and a sentence each, newest first."""
+        records = {tuple(each) for each in resolved.references}
+        if not records:
             return ()
-        now, found = self._system.timestamp(), list[str]()
+        now = self._system.now()
         try:
-            changes = await self.journal.changes(self.account, _RECENT, now + 1.0)
+            changes = await self.journal.changes(self.account, _RECENT_CHANGES, now.timestamp() + 1.0)
         except Exception:
             log.exception("the journal could not be read")
-            return ()
-        for change in changes:
-            before, after = (change.before or {}).get("name"), change.sent.get("name")
-            is_renamed = change.target == call.target and change.outcome in MADE and after is not None
-            if is_renamed and isinstance(before, str) and before != after:
-                minutes = max(1, round((now - change.at) / 60))
-                found.append(f"{before} until {counted(minutes, 'minute')} ago")
-        return tuple(found)
+            return (("Not checked", "what this server did to it lately"),)
+        recent = [each for each in changes if each.outcome in MADE and now.timestamp() - each.at < _RECENT]
+        return tuple(fact for change in recent for fact in _facts(change, records, now))
 
     async def begin(self, approved: "ApprovedCall", read: Send, deadline: float = 0.0) -> Change:
         """Record a call before it is sent. `deadline` is its timeout in seconds. The caller must `end` the change.
@@ -264,3 +265,23 @@ class ChangeJournal:
 
 
 _UNKNOWN = "The same call was made a few minutes ago, and its outcome is not known: it may have happened."
+
+
+def _facts(change: Change, records: Collection[tuple[str, ...]], now: datetime) -> Iterator[tuple[str, str]]:
+    """Yield what a change did to one of these records that people recognise it by or that receives credentials."""
+    operation = BY_NAME.get(change.tool)
+    if operation is None or (kind_of(operation), change.target) not in records:
+        return
+    what, when = kind_of(operation).replace("_", " "), age(datetime.fromtimestamp(change.at, UTC), now)
+    if change.before is None and operation.route.method == "POST":
+        yield "Created", f"{what} {quote(change.name or change.target)}, by this server {when}"
+        return
+    for name, heading in _TELLING.items():
+        before, after = (change.before or {}).get(name), change.sent.get(name)
+        if after is not None and before != after:
+            was = "not set" if before is None else quote(before)
+            yield heading, f"{was} until {when}"
+
+
+_TELLING = {"name": "Called", "slug": "Slug", "domain": "Domain", "adminEmail": "Administrator"}
+"""Fields by which people recognise a record or that receive something, with a heading each."""

@@ -12,7 +12,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastn_mcp.config.model import Mode
-from fastn_mcp.fastn.resolve import ResolvedCall
+from fastn_mcp.fastn.formats import sentence
+from fastn_mcp.fastn.resolved_call import ResolvedCall
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
 
@@ -109,6 +110,14 @@ class PolicyDecision:
     reason: str = ""
     permit: PlannedCalls | None = None
     """Plan entry that allows the call and counts it."""
+    matched: str = ""
+    """What the rule matched, in words, unless that is what the call says."""
+
+    @property
+    def why(self) -> str:
+        """What the rule matched, and the reason."""
+        matched = f"{sentence(self.matched)}." if self.matched else ""
+        return f"{matched} {sentence(self.reason)}".strip()
 
 
 _OWN_KEY = (
@@ -163,6 +172,11 @@ class Policy:
         """Return how many calls of an effect each period allows: a UTC day such as 2026-03-29, or `run`."""
         return self.rules.budgets(effect, now) if self.rules else {}
 
+    @property
+    def compares_customers(self) -> bool:
+        """Whether any decision depends on whose resources a call touches."""
+        return self.rules is not None and self.rules.compares_customers
+
     def needs_facts(self, resolved: ResolvedCall) -> bool:
         """Return whether anything must be read before the call can be decided."""
         call = resolved.call
@@ -174,6 +188,12 @@ class Policy:
             or least(self.mode, call.effective, live=self.live) is not Decision.ALLOW
             or (self.rules is not None and self.rules.mentions(resolved))
         )
+
+    def matches(self, situation: Situation) -> list[PolicyDecision]:
+        """Return the decision of every rule that applies to a call, and of the mode. `decide` takes the strictest."""
+        situation = replace(situation, live=self.live)
+        found = [] if situation.effect is Effect.READ or self.rules is None else self.rules.matches(situation)
+        return [*filter(None, (self._always_denied(situation),)), *found, self._default(situation)]
 
     def decide(self, situation: Situation) -> PolicyDecision:
         """Decide what is to happen with a call."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.strict_toml import ConfigError, Key, TomlSource, load, read, validate
-from fastn_mcp.fastn.resolve import KINDS
+from fastn_mcp.fastn.resolved_call import KINDS
 from fastn_mcp.guard.policy import MODES, Decision, PolicyDecision, least
 from fastn_mcp.guard.policy_rules.matching import Glob, PolicyRule, Protected, UserCount
 from fastn_mcp.guard.policy_rules.rules import FileRules, TimeWindow
@@ -159,8 +159,9 @@ def _rule(number: int, form: RuleForm, source: TomlSource) -> PolicyRule:
         targets=tuple(form.target or ()),
         key=form.key,
         dependents=dependents,
-        arguments={
-            name: condition((*at, "when", name), operations, value, ["dependents"]) for name, value in when.items()
+        conditions={
+            name: condition((*at, "when", name), operations, value, ["dependents"], loosens=form.then is Decision.ALLOW)
+            for name, value in when.items()
         },
         then=form.then,
         reason=form.reason,

@@ -10,7 +10,7 @@ from fastn_mcp.fastn.dependents import Dependence
 from fastn_mcp.fastn.formats import counted
 from fastn_mcp.fastn.names import typed_id
 from fastn_mcp.fastn.outlook import Outlook
-from fastn_mcp.fastn.resolve import ResolvedCall
+from fastn_mcp.fastn.resolved_call import ResolvedCall
 from fastn_mcp.guard.sentences.access import power
 from fastn_mcp.guard.sentences.catalog import describe, describe_batch, phrase
 from fastn_mcp.guard.sentences.facts import WHOLE, Facts, Sentences
@@ -85,9 +85,10 @@ class Preview:
     """The dependents with further facts, which an approval is not bound to."""
     outlook: Outlook = _NO_OUTLOOK
 
-    def with_facts(self, described: Dependence, outlook: Outlook) -> "Preview":
+    def with_facts(self, described: Dependence, outlook: Outlook, history: tuple[tuple[str, str], ...]) -> "Preview":
         """Return the preview with further facts."""
-        says = self.says if self.facts is None else describe(replace(self.facts, dependence=described))
+        facts = self.facts and replace(self.facts, dependence=described, history=history)
+        says = self.says if facts is None else describe(facts)
         return replace(self, says=says, described=described, outlook=outlook)
 
     @property
@@ -128,7 +129,8 @@ class Preview:
 
     def stored(self) -> dict[str, JsonValue]:
         """Return the preview as an approval request stores it: with everything that a person reads."""
-        return {**self.data(), "says": self.says.data()}
+        references = {} if self.facts is None else {_REFERENCES: cast(JsonValue, self.facts.resolved.references)}
+        return {**self.data(), "says": self.says.data(), **references}
 
     def data(self) -> dict[str, JsonValue]:
         """Return the preview as JSON, for `dry_run`."""
@@ -281,6 +283,18 @@ class ListPreview:
             "calls": calls,
             **({"approval": self.approval} if self.approval else {}),
         }
+
+
+_REFERENCES = "references"
+"""Key of a stored preview: kind and id of every record that a call names."""
+
+
+def references_of(stored: Mapping[str, JsonValue]) -> list[JsonValue]:
+    """Return kind and id of every record that the calls of a stored approval request name."""
+    calls = stored.get("calls")
+    parts = [each for each in calls if isinstance(each, dict)] if isinstance(calls, list) else [stored]
+    found = [each.get(_REFERENCES) for each in parts]
+    return [reference for each in found if isinstance(each, list) for reference in each]
 
 
 Shown = Preview | ListPreview

@@ -5,6 +5,8 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
+from fastn_mcp.fastn.rows import row_of
+from fastn_mcp.fastn.states import is_pending
 from fastn_mcp.tools.fields import CustomerId, Extra, Name, Search, one_of
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Create, Operation, Update
 from fastn_mcp.tools.paging import List
@@ -73,7 +75,7 @@ class UpdateCustomer(Update[Customer]):
     route = PUT("/api/v1/customers/{customer_id}")
     effect = Effect.WRITE
     evidence = INFERRED("api-reference, customers")
-    raises_to = CreateCustomer.raises_to
+    raises_to = (Effect.EXTERNAL, Effect.ACCESS)
     extra_effect = CreateCustomer.extra_effect
     clears = frozenset({"externalRef", "plan"})
 
@@ -88,6 +90,12 @@ class UpdateCustomer(Update[Customer]):
     @override
     def effective(self) -> Effect:
         return _with_administrator(super().effective, self.admin_email)
+
+    @override
+    def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
+        # People recognise a customer that is in use by its name, and type it to delete it.
+        is_safe = self.name is None or is_pending(row_of(target))
+        return self.effective if is_safe else self.effective.raised_to(Effect.EXTERNAL)
 
 
 class DeleteCustomer(Operation[FastnObject]):

@@ -147,7 +147,9 @@ class UpdateTrigger(Update[Trigger]):
 
     @override
     def effect_on(self, target: FastnObject | None, dependents: int | None) -> Effect:
-        return self.effective.raised_to(Effect.EXTERNAL) if self._may_fire_more(target) else self.effective
+        renames_in_use = self.name is not None and not _is_off(row_of(target))
+        is_safe = not renames_in_use and not self._may_fire_more(target)
+        return self.effective if is_safe else self.effective.raised_to(Effect.EXTERNAL)
 
     def _may_fire_more(self, target: FastnObject | None) -> bool:
         if _is_off({"status": self.status}) or (self.status is None and _is_off(row_of(target))):

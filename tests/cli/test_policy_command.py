@@ -116,7 +116,7 @@ def test_explain_takes_another_file_and_mode(run: Run, sandbox_file: Path, file:
     result = run(*command, "--file", path, "--mode", "auto")
     assert "Decision: deny. Nobody is asked: it is refused." in result.stdout
     assert "Rule: policy.toml line 1: rule delete_customer." in result.stdout
-    assert "Why: they pay" in result.stdout
+    assert 'Why: Its slug "globex-exports" matches glob*. They pay' in result.stdout
     assert f"Policy: mode auto, test key, file {path}." in result.stdout
     assert "Rule: mode read-only: destroy." in run(*command, "--mode", "read-only").stdout
 

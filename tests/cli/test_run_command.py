@@ -22,7 +22,7 @@ PROGRAM = (sys.executable, "-m", "fastn_mcp", "--sandbox")
 CREATE = {"tool": "create_customer", "arguments": {"name": "Initech"}, "id": "made"}
 STATE = Sandbox(lambda: datetime.now(UTC)).state
 ACME, GLOBEX = (str(STATE.named("customers", slug)["id"]) for slug in ("acme-corp", "globex-exports"))
-RENAME = {"tool": "update_customer", "arguments": {"customer_id": ACME, "name": "Initrode"}}
+RENAME = {"tool": "update_customer", "arguments": {"customer_id": ACME, "plan": "Enterprise"}}
 NOBODY = {"tool": "update_customer", "arguments": {"customer_id": "nobody", "name": "x"}}
 LIST = {"tool": "list_customers", "arguments": {"search": "Globex Exports"}}
 DELETE = {"tool": "delete_customer", "arguments": {"customer_id": GLOBEX}}
@@ -69,7 +69,7 @@ def test_run_exits_0_and_its_report_has_the_hashes_of_the_audit_log(
         (2, 4, None, "done"),
         (3, 5, None, "done"),
     ]
-    assert results(done)[1]["result"]["data"]["name"] == "Initrode"
+    assert results(done)[1]["result"]["data"]["plan"] == "Enterprise"
     report = report_in(tmp_path)
     assert outcomes(report) == {"done": ["create_customer", "update_customer"]}
     assert report["counts"]["reads"] == 1
@@ -122,7 +122,7 @@ def test_run_prints_a_line_per_call_on_stderr(fastn: Run, script: Callable[..., 
     assert done.stdout == ""
     first, second, message = done.stderr.splitlines()
     assert re.fullmatch(r' +1  create_customer  "Initech" "[\w-]+"  done', first)
-    assert re.fullmatch(r' +2  update_customer  "Initrode" "[\w-]+"  done', second)
+    assert re.fullmatch(r' +2  update_customer  "Acme Corp" "[\w-]+"  done', second)
     assert message == "2 done; 0 reads."
 
 

@@ -39,7 +39,7 @@ async def test_run_names_the_environment_that_will_be_used(world: World) -> None
     assert said["defaults"] == {"environment": UNNAMED_ENVIRONMENT}
     assert said["notes"][0] == f"Environment: {UNNAMED_ENVIRONMENT}."
     assert "defaults" not in await of_run(world, environment="live")
-    world.evaluator._around = Surroundings("staging")  # pyright: ignore[reportPrivateUsage]
+    world.evaluator._surroundings = Surroundings("staging")  # pyright: ignore[reportPrivateUsage]
     assert (await of_run(world))["defaults"] == {"environment": '"staging", by this server\'s settings'}
 
 
@@ -127,7 +127,7 @@ async def test_new_key_names_its_defaults_its_expiry_and_where_it_goes(world: Wo
     ]
     acme = key(world, "customers", "acme-corp")
     given: dict[str, Any] = {"mode": "live", "permissions": "viewer", "expires": "1y", "customers": [acme]}
-    world.evaluator._around = Surroundings()  # pyright: ignore[reportPrivateUsage]
+    world.evaluator._surroundings = Surroundings()  # pyright: ignore[reportPrivateUsage]
     said = await preview(world, "create_api_key", name="BI", **given)
     assert "defaults" not in said
     assert said["notes"] == [

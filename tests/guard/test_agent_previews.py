@@ -151,7 +151,7 @@ async def test_preview_names_the_account_and_the_change_that_a_call_undoes(world
 
 async def test_settings_of_the_server_reach_the_preview(world: World) -> None:
     """Ours: the tests' server writes new keys to a folder."""
-    assert world.evaluator._around.key_folder == "keys"  # pyright: ignore[reportPrivateUsage]
+    assert world.evaluator._surroundings.key_folder == "keys"  # pyright: ignore[reportPrivateUsage]
     (call,) = runs(world, 1).inner_calls
     shown: Any = (await evaluation(world, Batch(call, (call,)))).preview  # pyright: ignore[reportArgumentType]
     assert shown.outlook.defaults.keys() == {"environment"}

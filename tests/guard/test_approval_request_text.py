@@ -14,7 +14,7 @@ from stores import grant
 
 from fastn_mcp.fastn.dependents import Dependence, Dependents, Unchecked
 from fastn_mcp.fastn.names import MAX_TYPED
-from fastn_mcp.fastn.resolve import lasting
+from fastn_mcp.fastn.resolved_call import lasting
 from fastn_mcp.guard.approval.request import question
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import ListPreview, Preview
@@ -234,7 +234,8 @@ def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
     assert last.startswith('update_customer customer_id="c1" name="New" plan="Free" extra={')
     assert last.endswith("}. Account: test.")
     assert shown.line() == f"{first} {second} {third} {last.removesuffix(' Account: test.')}"
-    assert shown.stored() == {**shown.data(), "says": says.data()}
+    references = [["customer", "c1"]]
+    assert shown.stored() == {**shown.data(), "says": says.data(), "references": references}
     assert shown.dependence.counts() == {"connections": 2.5, "secrets": 1, "triggers": None, "runs": None}
 
 
@@ -372,7 +373,10 @@ def test_a_list_of_calls_says_each_of_them_and_the_sum() -> None:
     }
     stored = listed.stored()
     assert stored["says"] == listed.says.data()
-    calls = [{**row, "says": each.says.data()} for row, each in zip(rows, shown.values(), strict=True)]
+    calls = [
+        {**row, "says": each.says.data(), "references": references}
+        for row, each, references in zip(rows, shown.values(), ([["customer", "c1"]], []), strict=True)
+    ]
     assert stored["calls"] == [calls[0], calls[1] | {"refused": "no plan. Nobody is there."}]
     assert {**stored, "calls": [], "says": None} == {**listed.data(), "calls": [], "says": None}
 

@@ -225,7 +225,7 @@ async def test_one_call_that_the_policy_denies_refuses_the_whole(tmp_path: Path)
     person = form(world)
     outcome = await world.call(batch(("create_customer", {"name": "Initech"}), delete), person)
     assert isinstance(outcome, Refused)
-    assert outcome.what.startswith("Call 2, delete_customer: The policy refuses it")
+    assert outcome.what.startswith("Call 2, delete_customer: Refused by ")
     assert (person.asked, world.changes) == ([], [])
 
 

@@ -19,6 +19,7 @@ from world import FormNow, World, yes
 
 from fastn_mcp.config.strict_toml import TomlSource
 from fastn_mcp.errors import Refused, SettingsError
+from fastn_mcp.fastn.resolve import by_arguments
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.plans.file import (
     BadSignature,
@@ -443,7 +444,7 @@ def flow(timeout: int) -> CreateWorkflow:
 )
 def test_an_entry_covers_exactly_what_it_says(desk: Desk, entry: str, call: Any, covered: bool) -> None:
     """Ours: exact calls, or bounded patterns; an argument that is not named must not be given."""
-    assert any(desk.write(entry).read().covering(call, NOW)) is covered
+    assert any(desk.write(entry).read().covering(by_arguments(call), NOW)) is covered
 
 
 def test_a_plan_holds_from_its_beginning_to_its_end(desk: Desk) -> None:
@@ -451,9 +452,9 @@ def test_a_plan_holds_from_its_beginning_to_its_end(desk: Desk) -> None:
     head = HEAD + "begins = 2026-11-25T10:00:00Z\n"
     plan = desk.write(allow("delete_customer", "a"), head).read()
     call = DeleteCustomer(customer_id="a")
-    assert not any(plan.covering(call, NOW))
+    assert not any(plan.covering(by_arguments(call), NOW))
     for hours, holds in ((0.99, False), (1, True), (2, True), (14.99, True), (15, False), (16, False)):
-        assert any(plan.covering(call, NOW + timedelta(hours=hours))) is holds, hours
+        assert any(plan.covering(by_arguments(call), NOW + timedelta(hours=hours))) is holds, hours
 
 
 @pytest.mark.parametrize(
@@ -469,7 +470,7 @@ def test_a_plan_holds_from_its_beginning_to_its_end(desk: Desk) -> None:
 def test_the_entry_that_a_refusal_names_would_allow_the_call(desk: Desk, call: Any) -> None:
     """Ours: a structured refusal with the rule that would allow it."""
     plan = desk.write(would_allow(call) + "\n").read()
-    assert any(plan.covering(call, NOW))
+    assert any(plan.covering(by_arguments(call), NOW))
     assert "1 x " in "\n".join(plan.words())
 
 

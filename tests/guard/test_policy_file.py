@@ -368,7 +368,7 @@ def test_an_argument_that_is_a_text_and_a_number_is_not_compared() -> None:
         for kind in ("string", "integer")
     ]
     with pytest.raises(ConfigError, match="'size' has parts, and only texts and numbers can be compared"):
-        condition(("rule", 0, "when", "size"), tools, 1)
+        condition(("rule", 0, "when", "size"), tools, 1, loosens=False)
 
 
 def test_the_example_and_every_recipe_of_the_cookbook_are_right(file: Path) -> None:

@@ -338,13 +338,13 @@ def test_what_is_protected_and_what_plainly_belongs_to_it_is_denied(
 def test_a_protection_says_what_is_protected_and_why(judge: Judge) -> None:
     """Ours: the agent can tell the person."""
     verdict = judge(ACME, DeleteCustomer(customer_id="acme-1"))
-    assert verdict.reason == "The customer acme-* is protected: our largest customer."
+    assert verdict.reason == 'Customer "acme-1" is protected (acme-*). Reason: our largest customer.'
     text = '[[protect]]\napi_key = ["a", "k*"]\n'
     verdict = judge(text, RevokeApiKey(api_key_id="k1"))
-    assert verdict.reason == "The api key a or k* is protected."
+    assert verdict.reason == 'API key "key k1" is protected: its id "k1" matches k*.'
     verdict = judge(text + 'reason = "shared by X.."', RevokeApiKey(api_key_id="x"), target=None)
     assert verdict.reason == (
-        "The api key a or k* is protected, and the target of this call could not be read: shared by X."
+        "The api key a or k* is protected, and the target of this call could not be read. Reason: shared by X."
     )
 
 
@@ -692,9 +692,9 @@ def test_a_signed_entry_stands_for_as_many_people_as_signed_it(
         (ACME, UpdateCustomer(customer_id="c", plan="p"), True),
         (ACME, CreateCustomer(name="A"), False),
         ('[[rule]]\ntarget = "x"\nthen = "deny"', UpdateCustomer(customer_id="c", plan="p"), True),
-        ('[[rule]]\ntool = "delete_*"\ntarget = "x"\nthen = "deny"', UpdateCustomer(customer_id="c", plan="p"), False),
+        ('[[rule]]\ntool = "delete_*"\ntarget = "x"\nthen = "deny"', CreateCustomer(name="A", plan="p"), False),
         ('[[rule]]\nwhen = {dependents={min=1}}\nthen = "deny"', UpdateCustomer(customer_id="c", plan="p"), True),
-        ('[[rule]]\nwhen = {plan = "p"}\nthen = "deny"', UpdateCustomer(customer_id="c", plan="p"), False),
+        ('[[rule]]\nwhen = {plan = "p"}\nthen = "deny"', CreateCustomer(name="A", plan="p"), False),
         ('[defaults]\ndestroy = "allow"', DeleteTrigger(trigger_id="t"), True),
         (ACME, GetCustomer(customer_id="c"), False),
     ],
@@ -749,7 +749,7 @@ any_rules = st.lists(
         effects=st.none() | st.frozensets(st.sampled_from([e for e in Effect if e is not Effect.READ]), min_size=1),
         targets=st.sampled_from([(), (Glob("t*"),), (Glob("*1"),)]),
         dependents=st.sampled_from([None, UserCount(1, None), UserCount(None, 0)]),
-        arguments=st.just({}),
+        conditions=st.just({}),
         then=decisions,
     ),
     max_size=6,

@@ -70,7 +70,7 @@ async def test_policy_refusal_names_its_rule_and_who_can_change_it(tmp_path: Pat
     what, next_step, facts = told(await world.call(CreateCustomer(name="A")))
     rule = facts.pop("rule")
     assert (what, next_step, facts) == (
-        f"The policy refuses it ({rule}). Not today.",
+        f"Refused by {rule}. Not today.",
         "Only a person can change the policy.",
         {},
     )
@@ -81,12 +81,12 @@ async def test_policy_refusal_names_its_rule_and_who_can_change_it(tmp_path: Pat
 async def test_refusal_of_an_unattended_run_holds_the_plan_entry_that_would_allow_the_call(tmp_path: Path) -> None:
     world, call = World(tmp_path, Policy("unattended")), CreateCustomer(name="A")
     what, next_step, facts = told(await world.call(call))
-    assert what.startswith(f"The policy refuses it ({facts['rule']}). ")
+    assert what.startswith(f"Refused by {facts['rule']}. ")
     assert next_step == "Continue with the rest; report this."
     assert facts["would_allow"] == would_allow(call)
     assert facts.keys() == {"rule", "would_allow"}
     what, next_step, facts = told(await world.call(several("A", "B")))
-    assert what.startswith(f"Call 1, create_customer: The policy refuses it ({facts['rule']}). ")
+    assert what.startswith(f"Call 1, create_customer: Refused by {facts['rule']}. ")
     assert facts["refused_calls"] == [1, 2]
     assert facts["would_allow"] == "\n\n".join(would_allow(CreateCustomer(name=name)) for name in "AB")
     what, next_step, facts = told(await world.call(several("A")))
@@ -98,7 +98,7 @@ async def test_refusal_of_an_unattended_run_holds_the_plan_entry_that_would_allo
 async def test_list_with_one_denied_call_names_that_call(tmp_path: Path) -> None:
     world = ruled(tmp_path, '[[rule]]\ntool = "create_customer"\nwhen = { name = "B" }\nthen = "deny"\n')
     what, _, facts = told(await world.call(several("A", "B", "C")))
-    assert what == f"Call 2, create_customer: The policy refuses it ({facts['rule']})."
+    assert what == f"Call 2, create_customer: Refused by {facts['rule']}."
     assert facts.keys() == {"rule"}
     assert world.changes == []
 
@@ -301,7 +301,7 @@ async def test_budget_that_others_used_up_meanwhile_refuses_an_allowed_call(tmp_
     with pytest.raises(Refused) as caught:
         await check.allow(denied, "other")
     assert told(caught.value) == (
-        "The policy refuses it (a rule). Why.",
+        "Refused by a rule. Why.",
         "Only a person can change the policy.",
         {"rule": "a rule"},
     )
@@ -319,7 +319,7 @@ async def test_plan_entry_that_others_used_up_meanwhile_refuses_a_planned_call(t
     with pytest.raises(Refused) as caught:
         await check.allow(current, "local")
     what, next_step, facts = told(caught.value)
-    assert what == f"The policy refuses it ({current.verdict.rule}). All calls of this plan entry are used."
+    assert what == f"Refused by {current.verdict.rule}. All calls of this plan entry are used."
     assert next_step == "Only a person can change the policy."
     assert facts == {"rule": current.verdict.rule}
     unattended = World(tmp_path, Policy("unattended", None, plan), clock).evaluator
@@ -347,7 +347,7 @@ async def test_call_of_a_list_is_judged_again_after_those_before_it(
     _, _, facts = told(await world.call(several("A", "B")))
     first, second = facts["calls"]
     assert (first["outcome"], second["outcome"]) == ("done", "refused")
-    assert second["message"].startswith("The policy refuses it (policy.toml line 1: window write"), second
+    assert second["message"].startswith("Refused by policy.toml line 1: window write"), second
     assert "Not at night." in second["message"]
     assert [heard.method for heard in world.changes] == ["POST"]
 

@@ -8,7 +8,7 @@ import pytest
 from test_approval_flow import named, ruled
 from world import World
 
-from fastn_mcp.fastn.resolve import Surroundings
+from fastn_mcp.fastn.resolved_call import Surroundings
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, ListConnections
@@ -58,7 +58,7 @@ async def test_rule_sees_the_environment_that_the_server_fills_in(
 ) -> None:
     """Without an argument and a setting Fastn chooses, which is not known."""
     world = ruled(tmp_path, RUN_IN_LIVE)
-    world.evaluator._around = Surroundings(own)  # pyright: ignore[reportPrivateUsage]
+    world.evaluator._surroundings = Surroundings(own)  # pyright: ignore[reportPrivateUsage]
     call = RunWorkflow(workflow_id=named(world, "workflows", "process-new-orders"))
     found = await world.evaluator.evaluate_call(call, "local")
     assert (found.verdict.decision is Decision.DENY) is denied
@@ -77,7 +77,7 @@ async def test_approval_is_void_once_a_named_connector_changed(tmp_path: Path) -
 
 
 def _environment(around: Surroundings) -> Callable[[World], None]:
-    return lambda world: setattr(world.evaluator, "_around", around)
+    return lambda world: setattr(world.evaluator, "_surroundings", around)
 
 
 @pytest.mark.parametrize("around", [Surroundings("live"), Surroundings(customer="another")])
@@ -94,4 +94,4 @@ async def test_customer_that_cannot_be_read_counts_as_protected(tmp_path: Path) 
     call = CreateSecret(name="A", customer_id="no-such-customer")
     found = await world.evaluator.evaluate_call(call, "local")
     assert found.verdict.decision is Decision.DENY
-    assert "could be read" in found.verdict.reason
+    assert "could not be read" in found.verdict.reason

@@ -88,9 +88,11 @@ TABLES: dict[str, Table] = {
     ),
     "update_customer": Table(
         {"customer_id": "c"},
-        [there(3)],
-        [*CUSTOMER, ("extra", {"plan": None, "externalRef": None}, "write", "clears what may be set"),
-         ("extra", {"adminEmail": None}, "access", "takes the administrator away")],
+        [there(status="Pending Admin Activation"), there(3, status="Active"), LOST],
+        [("name", "Acme", "write external external", "people recognise what is in use by its name")]
+        + [(field, value, " ".join([effect] * 3), why) for field, value, effect, why in CUSTOMER if field != "name"]
+        + [("extra", {"plan": None, "externalRef": None}, "write " * 3, "clears what may be set"),
+           ("extra", {"adminEmail": None}, A3, "takes the administrator away")],
     ),
     "create_connector": Table(
         {"name": "n", "slug": "s"},
@@ -157,8 +159,9 @@ TABLES: dict[str, Table] = {
         [there(status="Disabled", schedule="0 2 * * 1"), there(status="Active", schedule="0 2 * * 1"),
          there(status="Inactive", schedule="0 2 * * 1"), LOST],
         [(field, value, "write " * 4, "says something to people only")
-         for field, value in each(("name", "n"), ("description", "d"), ("extra", {"notes": "n"}))]
-        + [("status", "Disabled", "write " * 4, "stops it")]
+         for field, value in each(("description", "d"), ("extra", {"notes": "n"}))]
+        + [("name", "n", "write" + " external" * 3, "people recognise what is in use by its name"),
+           ("status", "Disabled", "write " * 4, "stops it")]
         + [("status", word, "external " * 4, "fires, or nobody knows what it means")
            for word in ("Active", "Inactive", "Enabled", "off", "")]
         + [(field, value, "write" + " external" * 3, "what fires does something else, or more often")

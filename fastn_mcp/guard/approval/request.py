@@ -17,7 +17,7 @@ from fastn_mcp.tools.operation import Operation
 TEMPORARY_MINUTES = 15
 """Lifetime of a temporary approval, in minutes."""
 
-FREE = frozenset({"input", "idempotency_key", "code", "name", "description"})
+FREE = frozenset({"input", "idempotency_key", "code", "description"})
 """Arguments whose values may differ under a temporary approval. All other values are bound by it."""
 
 DECLINE, APPROVE, APPROVE_TEMPORARILY = "decline", "approve", f"approve for {TEMPORARY_MINUTES} minutes"

@@ -28,7 +28,7 @@ from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
-from fastn_mcp.guard.policy_rules.matching import Choice
+from fastn_mcp.guard.policy_rules.matching import NAME, NEW_NAME, Choice
 from fastn_mcp.guard.policy_rules.schema import CHANGING, condition
 from fastn_mcp.tools.catalog import BY_NAME, AnyOperation
 from fastn_mcp.tools.parsing import ALIASES, Aliases, current
@@ -121,7 +121,10 @@ def _bounds(
     if allow.arguments is not None and allow.when is not None:
         raise ConfigError((*at, "when"), "when: arguments are given, so there is nothing left to compare")
     if allow.when is not None:
-        return None, {name: condition((*at, "when", name), [operation], value) for name, value in allow.when.items()}
+        found = {
+            name: condition((*at, "when", name), [operation], value, loosens=True) for name, value in allow.when.items()
+        }
+        return None, {NAME if name == NEW_NAME else name: choice for name, choice in found.items()}
     if allow.arguments is None:
         if takes:
             raise ConfigError(at, f'[[allow]] needs arguments, when, or arguments = "{_ANY}"')

@@ -8,8 +8,9 @@ from fnmatch import fnmatchcase
 
 from pydantic import JsonValue
 
+from fastn_mcp.fastn.resolved_call import ResolvedCall, ValueSource
 from fastn_mcp.fastn.targets import Call
-from fastn_mcp.guard.policy_rules.matching import Choice
+from fastn_mcp.guard.policy_rules.matching import DERIVED, Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,9 @@ class PlannedCalls:
     signers: int
     """Number of people who signed the plan."""
 
-    def covers(self, call: Call, filled_in: Mapping[str, JsonValue] | None = None) -> bool:
-        """Return whether the entry covers this call. `filled_in`: arguments that the server's settings give."""
+    def covers(self, resolved: ResolvedCall) -> bool:
+        """Return whether the entry covers this call, with the arguments that the server's settings fill in."""
+        call = resolved.call
         if call.tool_name() != self.tool or (call.needs_person and self.arguments is None):
             return False
         given = call.arguments()
@@ -44,7 +46,7 @@ class PlannedCalls:
             return _canonical(given) == _canonical(self.arguments)
         if self.conditions is None:
             return True
-        known, sent = given.keys() <= self.conditions.keys(), {**(filled_in or {}), **given}
+        known, sent = given.keys() <= self.conditions.keys(), {**_filled_in(resolved), **given}
         return known and all(choice(sent.get(name), exact=True) for name, choice in self.conditions.items())
 
     def words(self) -> str:
@@ -72,12 +74,10 @@ class Plan:
     signers: tuple[str, ...]
     permits: tuple[PlannedCalls, ...]
 
-    def covering(
-        self, call: Call, now: datetime, filled_in: Mapping[str, JsonValue] | None = None
-    ) -> Iterator[PlannedCalls]:
+    def covering(self, resolved: ResolvedCall, now: datetime) -> Iterator[PlannedCalls]:
         """Yield the entries that cover this call, while the plan is valid."""
         if now < self.until and (self.begins is None or now >= self.begins):
-            yield from (permit for permit in self.permits if permit.covers(call, filled_in))
+            yield from (permit for permit in self.permits if permit.covers(resolved))
 
     def words(self) -> Iterator[str]:
         """Describe the plan, a line for each part."""
@@ -86,6 +86,12 @@ class Plan:
         yield f"Plan {self.name}, for {self.account}, {begins}until {_said(self.until)}, signed by {signed}."
         for permit in self.permits:
             yield f"{permit.name}: {permit.words()}."
+
+
+def _filled_in(resolved: ResolvedCall) -> dict[str, JsonValue]:
+    """Return the arguments that the server's settings give to the request."""
+    found = {name: of(resolved) for name, of in DERIVED.items() if name in type(resolved.call).model_fields}
+    return {name: each.values[0] for name, each in found.items() if each.source is ValueSource.SETTING}
 
 
 def would_allow(call: Call) -> str:

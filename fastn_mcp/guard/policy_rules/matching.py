@@ -4,16 +4,18 @@ An unknown fact never loosens: where it would decide, rules that allow do not ma
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import cast
 
-from fastn_mcp.fastn.resolve import EFFECTIVE, ResolvedCall, ValueSource
+from fastn_mcp.fastn.formats import sentence
+from fastn_mcp.fastn.resolved_call import Effective, Mention, ResolvedCall
 from fastn_mcp.fastn.rows import row_of
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.policy import Decision, PolicyDecision, Situation
-from fastn_mcp.redaction import name_as_read
+from fastn_mcp.redaction import name_as_read, quote
+from fastn_mcp.tools.operation import Create
 from fastn_mcp.tools.tool import Effect
 
 
@@ -48,9 +50,10 @@ class Glob:
         return self.text
 
 
-def _fits(globs: Iterable[Glob], values: Iterable[object], *, exact: bool = False) -> bool:
-    found = list(values)
-    return any(glob(value, exact=exact) for glob in globs for value in found)
+def _first(globs: Iterable[Glob], mentions: Iterable[Mention]) -> tuple[Glob, Mention] | None:
+    """Return the first mention that a pattern matches, as it reads, with the pattern."""
+    found = list(mentions)
+    return next(((glob, each) for glob in globs for each in found if glob(each.value, exact=False)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,16 @@ class Choice:
         return " or ".join(str(option) or "not given" for option in self.options)
 
 
+DERIVED: Mapping[str, Callable[[ResolvedCall], Effective]] = {
+    "environment": lambda resolved: resolved.environment,
+    "customer_id": lambda resolved: resolved.customer,
+}
+"""Conditions of `when` that hold for the value that a request will have, wherever it comes from, by the argument."""
+
+NAME, NEW_NAME = "name", "new_name"
+"""Conditions of `when` on the name of the target, or of what is created, and on the name that an update gives."""
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
     """A `[[rule]]`. A field that is None or empty does not restrict the match."""
@@ -102,7 +115,8 @@ class PolicyRule:
     effects: frozenset[Effect] | None
     targets: tuple[Glob, ...]
     dependents: UserCount | None
-    arguments: Mapping[str, Choice]
+    conditions: Mapping[str, Choice]
+    """By argument, or by what stands in its place: `DERIVED`, `NAME`, `NEW_NAME`."""
     then: Decision
     reason: str = ""
     key: str | None = None
@@ -111,66 +125,105 @@ class PolicyRule:
     @property
     def unconditional(self) -> bool:
         """Whether the rule matches every call of its tools with its effects."""
-        return not self.targets and self.dependents is None and not self.arguments and self.key is None
+        return not self.targets and self.dependents is None and not self.conditions and self.key is None
+
+    @property
+    def compares_customers(self) -> bool:
+        """Whether a match depends on whose resources a call touches."""
+        return self.then is not Decision.ALLOW and "customer_id" in self.conditions
 
     def looks_at_facts(self, call: Call) -> bool:
-        """Return whether a match with `call` can depend on facts about its target."""
+        """Return whether a match with `call` can depend on records that have to be read."""
         named = self.tools is None or call.tool_name() in self.tools
-        effective = not self.arguments.keys().isdisjoint(EFFECTIVE) and self.then is not Decision.ALLOW
-        return named and (bool(self.targets) or self.dependents is not None or effective)
+        derived = not self.conditions.keys().isdisjoint({*DERIVED, NAME}) and self.then is not Decision.ALLOW
+        return named and (bool(self.targets) or self.dependents is not None or derived)
 
-    def matches(self, situation: Situation) -> bool:
-        """Return whether the rule matches this call."""
-        call = situation.call
-        return (
+    def match(self, situation: Situation) -> PolicyDecision | None:
+        """Return the rule's decision, with what it matched in words; None if it does not match this call."""
+        call, resolved = situation.call, situation.resolved
+        applies = (
             (self.tools is None or call.tool_name() in self.tools)
             and (self.effects is None or situation.effect in self.effects)
             and self.key in (None, "live" if situation.live else "test")
-            and self._fits_arguments(situation.resolved)
-            and (not self.targets or self._fits_target(situation))
-            and (self.dependents is None or self._fits_dependents(situation.resolved.dependents))
+            and (self.dependents is None or self._fits_dependents(resolved.dependents))
         )
+        if not applies:
+            return None
+        matched: list[str] = []
+        for found in self._matched(resolved):
+            if found is None:
+                return None
+            matched.append(found)
+        return PolicyDecision(self.then, self.name, self.reason, matched="; ".join(filter(None, matched)))
 
-    def verdict(self) -> PolicyDecision:
-        return PolicyDecision(self.then, self.name, self.reason)
-
-    def conditions(self) -> str:
+    def words(self) -> str:
         """Describe the conditions in words."""
         by = "target id" if self.then is Decision.ALLOW else "target"
-        said = [f"{by} {' or '.join(map(str, self.targets))}"] if self.targets else []
-        said += [str(self.dependents)] if self.dependents else []
-        said += [f"{name} {choice}" for name, choice in self.arguments.items()]
-        said += [f"a {self.key} key"] if self.key else []
-        return f" with {', '.join(said)}" if said else ""
+        parts = [f"{by} {' or '.join(map(str, self.targets))}"] if self.targets else []
+        parts += [str(self.dependents)] if self.dependents else []
+        parts += [f"{name} {choice}" for name, choice in self.conditions.items()]
+        parts += [f"a {self.key} key"] if self.key else []
+        return f" with {', '.join(parts)}" if parts else ""
 
-    def _fits_arguments(self, resolved: ResolvedCall) -> bool:
-        return all(self._fits_argument(name, choice, resolved) for name, choice in self.arguments.items())
+    def _matched(self, resolved: ResolvedCall) -> Iterator[str | None]:
+        """Yield for each condition what fulfils it, in words; None for a condition that is not fulfilled."""
+        if self.targets:
+            yield self._target(resolved)
+        test = self._loosens if self.then is Decision.ALLOW else self._tightens
+        for name, choice in self.conditions.items():
+            yield test(name, choice, resolved)
 
-    def _fits_argument(self, name: str, choice: Choice, resolved: ResolvedCall) -> bool:
-        call, allows = resolved.call, self.then is Decision.ALLOW
-        if name in call.unresolved:
-            return not allows
-        takes, effective = name in type(call).model_fields, resolved.effective(name)
-        given: object = getattr(call, name, None)
-        if allows and effective is not None and effective.source is ValueSource.SETTING:
-            given = list(effective.values)  # the server adds it to the request
-        if allows or effective is None:
-            return takes and choice(given, exact=allows)
-        # What the call says, and what it will do: either is enough to refuse or to ask.
-        values: list[object] = list(effective.values)
-        values += resolved.touched("customer").names if name == "customer_id" else ()
-        return not effective.is_known or (takes and choice(given, exact=False)) or choice(values, exact=False)
-
-    def _fits_target(self, situation: Situation) -> bool:
-        resolved = situation.resolved
+    def _target(self, resolved: ResolvedCall) -> str | None:
         if self.then is Decision.ALLOW:
             # Match the id that was read: an agent could change a name or a slug and so approve its own call.
-            return _fits(self.targets, [row_of(resolved.target).get("id")], exact=True)
-        return _fits(self.targets, resolved.own_names) or resolved.is_missing
+            id_ = row_of(resolved.target).get("id")
+            return "" if any(glob(id_, exact=True) for glob in self.targets) else None
+        if (found := _first(self.targets, resolved.own_mentions)) is not None:
+            glob, mention = found
+            return "" if glob.text == mention.value else f"{mention} matches {glob}"
+        return "its target could not be read" if resolved.is_missing else None
+
+    def _loosens(self, name: str, choice: Choice, resolved: ResolvedCall) -> str | None:
+        """Match what the call says only, and what a setting adds to the request if that matches too."""
+        call = resolved.call
+        given: object = getattr(call, name, None)
+        takes = name in type(call).model_fields and (name != NAME or isinstance(call, Create))
+        if name in call.unresolved or not takes or not choice(given, exact=True):
+            return None
+        added = DERIVED[name](resolved).values if name in DERIVED and given is None else ()
+        return "" if all(choice(value, exact=True) for value in added) else None
+
+    def _tightens(self, name: str, choice: Choice, resolved: ResolvedCall) -> str | None:
+        """Match what the call says, and what it will do: either is enough to refuse or to ask."""
+        call = resolved.call
+        if name in (NAME, NEW_NAME):
+            new = name == NEW_NAME
+            mentions = [each for each in resolved.own_mentions if each.field in (("new name",) if new else _NAMES)]
+            found = next((each for each in mentions if choice(each.value, exact=False)), None)
+            if found is not None:
+                return "" if found.field == "new name" else f"its name is {quote(str(found.value))}"
+            return "its name could not be read" if not new and resolved.is_missing else None
+        said = name in type(call).model_fields and choice(getattr(call, name, None), exact=False)
+        if said and name not in call.unresolved:
+            return ""
+        if name not in DERIVED:
+            return "" if name in call.unresolved else None
+        effective = DERIVED[name](resolved)
+        if (value := next((each for each in effective.values if choice(each, exact=False)), None)) is not None:
+            return f"its {_WORDS[name]} is {quote(value)}, from {effective.source.value}"
+        if name == "customer_id":
+            touched = resolved.touched("customer")
+            found = next((each for each in touched.mentions if choice(each.value, exact=False)), None)
+            return f"{found.of}, by {found}" if found else touched.gap or None
+        return None if effective.is_known else f"its {_WORDS[name]} is not known, as the call names none: name one"
 
     def _fits_dependents(self, dependents: int | None) -> bool:
         assert self.dependents is not None  # noqa: S101 - asked only where there are bounds
         return self.then is not Decision.ALLOW if dependents is None else self.dependents.hold(dependents)
+
+
+_NAMES = ("name", "new name")
+_WORDS = {"environment": "environment", "customer_id": "customer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,17 +235,20 @@ class Protected:
     then: Decision
     reason: str = ""
 
-    def verdict(self, situation: Situation) -> PolicyDecision | None:
+    def match(self, situation: Situation) -> PolicyDecision | None:
         """Return the decision if the call touches, or may touch, a protected resource."""
-        because = f": {self.reason.rstrip('.')}" if self.reason else ""
         for kind, globs in self.resources.items():
-            what = f"The {kind.replace('_', ' ')} {' or '.join(map(str, globs))} is protected"
             touched = situation.resolved.touched(kind)
-            if _fits(globs, touched.names):
-                return PolicyDecision(self.then, self.name, f"{what}{because}.")
-            if not touched.is_known:
-                unread = "and not all that this call touches could be read"
-                if situation.resolved.is_missing:
-                    unread = "and the target of this call could not be read"
-                return PolicyDecision(self.then, self.name, f"{what}, {unread}{because}.")
+            if (found := _first(globs, touched.mentions)) is not None:
+                glob, mention = found
+                is_named = quote(str(mention.value)) in mention.of
+                why = f" ({glob})" if is_named else f": {mention} matches {glob}"
+                return self._decision(f"{sentence(mention.of)} is protected{why}.")
+            if touched.gap:
+                what = f"The {kind.replace('_', ' ')} {' or '.join(map(str, globs))} is protected"
+                return self._decision(f"{what}, and {touched.gap}.")
         return None
+
+    def _decision(self, matched: str) -> PolicyDecision:
+        because = f" Reason: {self.reason.rstrip('.')}." if self.reason else ""
+        return PolicyDecision(self.then, self.name, f"{matched}{because}")

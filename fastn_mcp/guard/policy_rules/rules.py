@@ -11,7 +11,7 @@ from itertools import count
 from zoneinfo import ZoneInfo, available_timezones
 
 from fastn_mcp.errors import nearest
-from fastn_mcp.fastn.resolve import ResolvedCall
+from fastn_mcp.fastn.resolved_call import ResolvedCall
 from fastn_mcp.guard.policy import DESTROY_RATE, Decision, PolicyDecision, Situation
 from fastn_mcp.guard.policy_rules.matching import PolicyRule, Protected
 from fastn_mcp.tools.tool import Effect
@@ -159,25 +159,37 @@ class FileRules:
                 found[period] = min(limit, found.get(period, limit))
         return found
 
+    @property
+    def compares_customers(self) -> bool:
+        """Whether any decision depends on whose resources a call touches."""
+        protects = any("customer" in each.resources for each in self.protected)
+        return protects or any(rule.compares_customers for rule in self.rules)
+
     def mentions(self, resolved: ResolvedCall) -> bool:
         """Return whether the decision on this call can depend on facts that have to be read."""
         is_held = resolved.refers and bool(self.protected)
         return is_held or any(rule.looks_at_facts(resolved.call) for rule in self.rules)
 
+    def matches(self, situation: Situation) -> list[PolicyDecision]:
+        """Return the decision of every rule, protection, budget and window that applies to a call, in file order."""
+        parts = [*(each.match(situation) for each in (*self.protected, *self.rules))]
+        return [each for each in (*parts, self._used_up(situation), self._closed(situation)) if each is not None]
+
     def verdicts(self, situation: Situation, default: PolicyDecision) -> list[PolicyDecision]:
         """Return decisions that rules cannot loosen, and that of the rules. Of equals, the first is named."""
         ruled = self._ruled(situation, default)
-        held = [said for resource in self.protected if (said := resource.verdict(situation)) is not None]
-        held += [said for said in (self._used_up(situation), self._closed(situation)) if said is not None]
-        return [ruled, *held] if ruled.decision is Decision.DENY else [*held, ruled]
+        held = [each.match(situation) for each in self.protected]
+        held += [self._used_up(situation), self._closed(situation)]
+        strict = [each for each in held if each is not None]
+        return [ruled, *strict] if ruled.decision is Decision.DENY else [*strict, ruled]
 
     def _ruled(self, situation: Situation, default: PolicyDecision) -> PolicyDecision:
         """Apply the strictest matching rule. A rule that allows loosens the default; any other can only tighten it."""
-        matching = [rule for rule in self.rules if rule.matches(situation)]
+        matching = [found for rule in self.rules if (found := rule.match(situation)) is not None]
         if not matching:
             return default
-        said = max(matching, key=lambda rule: rule.then.rank).verdict()
-        return default if default.decision.rank > said.decision.rank > Decision.ALLOW.rank else said
+        strictest = max(matching, key=lambda each: each.decision.rank)
+        return default if default.decision.rank > strictest.decision.rank > Decision.ALLOW.rank else strictest
 
     def _used_up(self, situation: Situation) -> PolicyDecision | None:
         effect = situation.effect
@@ -209,7 +221,7 @@ class FileRules:
         for resource in self.protected:
             yield f"{resource.name}: {resource.then.value}, whatever the rules allow.{_because(resource.reason)}"
         for rule in self.rules:
-            yield f"{rule.name}{rule.conditions()}: {rule.then.value}.{_because(rule.reason)}"
+            yield f"{rule.name}{rule.words()}: {rule.then.value}.{_because(rule.reason)}"
         for window in self.windows:
             where = f" by {', '.join(sorted(window.tools))}" if window.tools is not None else ""
             effects = ", ".join(effect.value for effect in Effect if effect in window.effects)

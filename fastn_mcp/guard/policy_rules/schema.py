@@ -1,7 +1,7 @@
 """Keys, tables and values that a policy file may contain."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -10,9 +10,10 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key
 from fastn_mcp.errors import nearest
 from fastn_mcp.guard.policy import BREAKER, DESTROY_RATE, Decision
-from fastn_mcp.guard.policy_rules.matching import Choice, Glob
+from fastn_mcp.guard.policy_rules.matching import DERIVED, NAME, NEW_NAME, Choice, Glob
 from fastn_mcp.guard.policy_rules.rules import Hours, hours
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
+from fastn_mcp.tools.operation import Create, Update
 from fastn_mcp.tools.parsing import ALIASES, Aliases
 from fastn_mcp.tools.tool import Effect
 
@@ -107,6 +108,7 @@ class Protect(_PolicyTable):
     trigger: Globs | None = None
     api_key: Globs | None = None
     secret: Globs | None = None
+    role: Globs | None = None
     then: Holding = Decision.DENY
     reason: str = ""
 
@@ -215,16 +217,34 @@ def named(glob: str, aliases: Aliases = ALIASES) -> list[AnyOperation]:
 _COMPARED: Mapping[str | None, tuple[type, str]] = {"string": (str, "a text"), "integer": (int, "a whole number")}
 
 
-def condition(at: Key, operations: Iterable[AnyOperation], value: object, keys: Iterable[str] = ()) -> Choice:
-    """Parse the condition on the argument that `at` ends in: one value, or a list of values. Raises `ConfigError`.
+def _takers(argument: str, operations: Sequence[AnyOperation], *, loosens: bool) -> list[AnyOperation]:
+    """Return tools with the argument that a condition compares, for its type; empty if it can never match."""
+    if argument == NEW_NAME:
+        return [each for each in operations if issubclass(each, Update) and NAME in each.model_fields]
+    takers = [each for each in operations if argument in each.model_fields]
+    # Any call has an environment, a customer and a name in effect, by its record or a setting.
+    if not takers and argument in (*DERIVED, NAME) and operations and not loosens:
+        return [each for each in CHANGING if argument in each.model_fields]
+    return takers
 
-    `keys` are the keys allowed in `when` besides arguments.
+
+def condition(
+    at: Key, operations: Sequence[AnyOperation], value: object, keys: Iterable[str] = (), *, loosens: bool
+) -> Choice:
+    """Parse the condition of `when` that `at` ends in: one value, or a list of values. Raises `ConfigError`.
+
+    `keys` are the keys allowed in `when` besides conditions. `loosens`: whether its rule allows.
     """
     argument = str(at[-1])
-    takers = [operation for operation in operations if argument in operation.model_fields]
+    takers = _takers(argument, list(operations), loosens=loosens)
     if not takers:
-        known = sorted({*keys, *(name for operation in operations for name in operation.model_fields)})
+        known = sorted({*keys, *DERIVED, NEW_NAME, *(name for each in operations for name in each.model_fields)})
         raise ConfigError(at, f"when: none of its tools has an argument {argument!r}{nearest(argument, known)}")
+    if loosens and argument == NAME and any(not issubclass(each, Create) for each in operations):
+        raise ConfigError(
+            at, "when: a rule that allows cannot compare the name of a target, as an agent could change it; use target"
+        )
+    argument = NAME if argument == NEW_NAME else argument
     if any(argument in operation.secrets() for operation in takers):
         raise ConfigError(at, f"when: {argument!r} is a secret, which a policy file must not contain")
     shapes = [operation.input_schema()["properties"][argument] for operation in takers]

@@ -26,6 +26,7 @@ from fastn_mcp.guard.sentences.changes import (
 )
 from fastn_mcp.guard.sentences.facts import (
     MOST_FACTS,
+    MOST_HISTORY,
     Facts,
     Sentences,
     documented_fields,
@@ -53,8 +54,7 @@ def describe(facts: Facts) -> Sentences:
         said = replace(said, unchecked=f"Could not be checked: {', '.join(kinds)}. {said.unchecked}".strip())
     is_there = facts.target is not None and facts.label is not None and facts.label.details
     details = (("Which one", quoted(facts.label.details)),) if facts.label and is_there else ()
-    former = (("Called", series(map(quoted, facts.resolved.former))),) if facts.resolved.former else ()
-    return replace(said, facts=(*details, *former, *said.facts)[:MOST_FACTS])
+    return replace(said, facts=(*details, *facts.history[:MOST_HISTORY], *said.facts)[:MOST_FACTS])
 
 
 def describe_batch(calls: Mapping[int, Sentences]) -> Sentences:

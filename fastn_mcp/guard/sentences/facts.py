@@ -15,7 +15,7 @@ from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.fastn.dependents import Dependence, Dependents
 from fastn_mcp.fastn.formats import sentence
 from fastn_mcp.fastn.names import Label, Names, owner_name
-from fastn_mcp.fastn.resolve import ResolvedCall
+from fastn_mcp.fastn.resolved_call import ResolvedCall
 from fastn_mcp.fastn.rows import owner_of, row_of
 from fastn_mcp.fastn.targets import Call, kind_of
 from fastn_mcp.guard.undo import NotUndoable, Undo
@@ -26,6 +26,8 @@ WHOLE = 1 << 31
 LONGEST_ON_BUTTON = 40
 """Characters of a name on a button. A longer one is "this customer"."""
 MOST_FACTS = 5
+MOST_HISTORY = 3
+"""Number of facts on what this server did lately to the records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class Facts:
     names: Names
     undoes: str
     """The earlier change that this call undoes, in words."""
+    history: tuple[tuple[str, str], ...] = ()
+    """What this server did lately to the records of the call: a heading and a sentence each."""
 
     @property
     def call(self) -> Call:
