@@ -133,6 +133,7 @@ class World:
         bound: str = "",
         dashboard_url: str | None = None,
         exchange: Callable[[InProcess], Exchange] = lambda inner: inner,
+        surroundings: Surroundings | None = None,
     ) -> None:
         """`watching` adds spans; `bound` stands for the key, and where it is sent; `exchange` wraps what sends."""
         self.clock = clock or Clock()
@@ -146,6 +147,7 @@ class World:
         self.desk: Any = Desk()
         self.policy = policy or Policy()
         self.bound = bound
+        self.surroundings = surroundings or Surroundings(key_folder="keys")
         self.own: Callable[[FastnObject], bool] = lambda _: False
         self.recorder = Recorder(self.audit, "test", self.system, watch)
         self.journalling = ChangeJournal(self.ledger, bound_account("test", bound), self.system)
@@ -172,7 +174,7 @@ class World:
             self.client.send,
             lambda record: self.own(record),
             self.bound,
-            surroundings=Surroundings(key_folder="keys"),
+            surroundings=self.surroundings,
         )
 
     def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:

@@ -104,7 +104,7 @@ def _check_settings(call: Call, surroundings: Surroundings) -> None:
         ("customer_id", surroundings.customer, "end_org_id"),
     ):
         given: object = getattr(call, name, None)
-        if own and given is not None and given != own:
+        if own and given is not None and given != own and name not in type(call).route.parameters:
             raise NotSent(
                 f"The argument {name} is {quote(str(given))}, but this server sends {quote(own)} with every request,"
                 f" by its setting {setting}.",
