@@ -370,7 +370,7 @@ async def test_update_with_a_mask_among_its_arguments_is_not_sent(update: Litera
 async def test_update_that_gives_the_masked_field_is_sent() -> None:
     stored = {"id": "c", "name": "C", "config": {"clientSecret": "••••"}}
     fastn = Fastn(reply(200, stored), reply(200, {"id": "c"}))
-    given = {"config": {"clientSecret": "the real one"}}
+    given: dict[str, Any] = {"config": {"clientSecret": "the real one"}}
     await client(fastn, update="merge").send(UpdateConnector(connector_id="c", extra=given))
     assert fastn.requests[1].body == {"name": "C"} | given
 

@@ -164,11 +164,15 @@ def test_folder_and_account_do_not_reveal_the_key() -> None:
 class SameShortDigest(CallerAccount):
     """Callers whose shortened digests collide, as 48 bits let an attacker arrange."""
 
-    account = short_digest = "c0111de5"
+    @property
+    def short_digest(self) -> str:
+        return "c0111de5"
 
 
 class SameDigest(CallerAccount):
-    digest = "c0111de5"
+    @property
+    def digest(self) -> str:
+        return "c0111de5"
 
 
 async def test_callers_whose_short_digests_collide_have_separate_accounts() -> None:
