@@ -164,7 +164,7 @@ async def test_undo_by_a_disabled_tool_is_refused(world: World) -> None:
 async def test_batch_with_a_disabled_tool_is_refused(world: World) -> None:
     """Also where its calls were parsed with other tools than those of this server."""
     world.disabled["update_customer"] = "toolsets"
-    call = {
+    call: dict[str, JsonValue] = {
         "tool": "update_customer",
         "arguments": {"customer_id": named(world, "customers", "acme-corp"), "plan": "Free"},
     }
