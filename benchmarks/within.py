@@ -91,4 +91,4 @@ def within(
     secrets = SecretValues({}, [])
     typed = TypedSecrets(ledger, lambda: Seal(["bench"], system), system)
     guard = Guard(judge, ledger, recorder, journalling, client, secrets, typed, None, system, channel)
-    return Dispatcher(client, guard, recorder, journalling, secrets, system)
+    return Dispatcher(client, guard, recorder, journalling, secrets, system, {})

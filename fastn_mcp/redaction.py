@@ -28,6 +28,7 @@ _EARLIER = "[hidden]"
 _SECRET_NAME = re.compile(
     r"passw|passphrase|passcode|secret|token|credential|authori[sz]ation|bearer|cookie|signature|jwt"
     r"|connection[-_ .]?string|(api|private|access|signing|encryption|shared|client|master|hmac)[-_ .]?key"
+    r"|(raw|plain[-_ .]?text)[-_ .]?key|key[-_ .]?value$"
     r"|(^|[-_ .])(pwd|pin|otp|pass|dsn|sig)$|(?-i:(?<=[a-z])(Pwd|Pin|Otp|Pass|Dsn)$)",
     re.IGNORECASE,
 )
@@ -44,7 +45,7 @@ _ROW = frozenset({
     "permissions", "role", "customer", "customers", "customerid", "customerids", "endorgid", "orgid", "spaceid",
     "tenantid", "workspaceid", "createdat", "createdby", "updatedat", "updatedby", "expiresat", "expires", "expiry",
     "lastused", "lastusedat", "revokedat", "deletedat", "rotatedat", "allowedips", "description", "version",
-    "enabled", "active", "deleted", "outcome", "tags", "slug",
+    "enabled", "active", "deleted", "outcome", "tags", "slug", "matrix", "resourcescope", "keyid", "apikeyid",
 })  # fmt: skip
 _HEAD = frozenset({"keyprefix", "prefix", "start"})
 _TAIL = frozenset({"last4", "lastfour", "keysuffix", "suffix", "end"})
@@ -87,10 +88,10 @@ def _read_name(name: str) -> _Name:
 _known_name = lru_cache(4096)(_read_name)  # each row of a list repeats the same few names
 
 
-def is_issued_secret(name: str) -> bool:
-    """Return whether this field may hold the secret of a new API key. The field is undocumented."""
-    plain = _name(name).plain
-    return plain in ("key", "apikey", "secret", "token", "value") or plain.endswith("secret") or "hmac" in plain
+def may_hold_new_key(name: str, value: JsonValue) -> bool:
+    """Return whether a field of a new API key may hold its secret: its name is undocumented, or its value unsafe."""
+    is_known = _name(name).plain in _ROW | _FRAGMENTS or value is None or isinstance(value, (bool, int, float))
+    return value != "" and not (is_known and _row_value(_name(name), value) == value)
 
 
 # --- texts -------------------------------------------------------------------------------------------------------
@@ -543,6 +544,17 @@ def _base64_cores(secret: str) -> list[str]:
             coded = encode(b"\0" * shift + data).decode().rstrip("=")
             cores.add(coded[start : len(coded) - (1 if (shift + len(data)) % 3 else 0)])
     return sorted(cores)
+
+
+_MASKED_VALUE = re.compile(
+    r"[\w-]{0,16}[*•●·]{3,}[\w-]{0,16}|[\w-]{1,16}(?:\.{3,}|…)[\w-]{1,16}|[xX]{4,}[\w-]{0,8}"
+    r"|[\[<(](?i:redacted|masked|hidden)[\])>]"
+)
+
+
+def is_masked(text: str) -> bool:
+    """Return whether a text is what Fastn shows in place of a secret: `••••`, `sk_****1234`, `[REDACTED]`."""
+    return _MASKED_VALUE.fullmatch(text.strip()) is not None
 
 
 _MASK = re.compile(r"[*•●·…]+|\.{2,}|[xX]{3,}")

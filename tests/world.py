@@ -149,6 +149,7 @@ class World:
         self.bound = bound
         self.surroundings = surroundings or Surroundings(key_folder="keys")
         self.own: Callable[[FastnObject], bool] = lambda _: False
+        self.disabled: dict[str, str] = {}
         self.recorder = Recorder(self.audit, "test", self.system, watch)
         self.journalling = ChangeJournal(self.ledger, bound_account("test", bound), self.system)
         self.evaluator = self.judge()
@@ -190,7 +191,7 @@ class World:
             self.system,
             self.desk,
         )
-        return Dispatcher(self.client, self.guard, self.recorder, self.journalling, secrets, self.system)
+        return Dispatcher(self.client, self.guard, self.recorder, self.journalling, secrets, self.system, self.disabled)
 
     def context(self, read: Send, directory: Directory | None = None) -> ProcedureContext:
         """What a procedure is given, with another way to read."""

@@ -91,9 +91,19 @@ def _message(body: Json) -> SessionMessage:
 Document = dict[str, Any]
 
 
-def server_json(document: Document) -> Document:
-    """For the MCP registry: the version, and the settings of each package."""
-    packages = [_package(package) for package in document["packages"]]
+PACKAGE: Document = {
+    "registryType": "pypi",
+    "identifier": "fastn-mcp",
+    "version": __version__,
+    "runtimeHint": "uvx",
+    "transport": {"type": "stdio"},
+}
+
+
+def server_json(document: Document, is_published: bool = IS_PUBLISHED) -> Document:
+    """For the MCP registry: the version, and the settings of each package. No package whose name nobody owns."""
+    packages = [package for package in document["packages"] if package["registryType"] != PACKAGE["registryType"]]
+    packages = [_package(package) for package in ([PACKAGE, *packages] if is_published else packages)]
     return document | {"version": __version__, "packages": packages}
 
 
@@ -129,8 +139,7 @@ def _package(package: Document) -> Document:
     told = package | {"environmentVariables": [_variable(source) for source in SOURCES]}
     if package["registryType"] == "oci":  # its version is the tag
         return told | {"identifier": f"{package['identifier'].rpartition(':')[0]}:{__version__}"}
-    told.pop("runtimeHint", None)
-    return told | {"version": __version__} | ({"runtimeHint": "uvx"} if IS_PUBLISHED else {})
+    return told
 
 
 def _variable(source: Source) -> Document:

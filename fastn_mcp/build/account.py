@@ -240,7 +240,7 @@ def assemble(
     )  # fmt: skip
     return AccountParts(
         settings=settings,
-        dispatch=Dispatcher(client, guard, recorder, journal, secrets, system),
+        dispatch=Dispatcher(client, guard, recorder, journal, secrets, system, disabled_tools(settings)),
         guard=guard,
         ledger=ledger,
         webhook=webhook,
@@ -294,13 +294,19 @@ def exchange_of(
     return lambda sent: InProcess(sandbox_server, sent)
 
 
+def disabled_tools(settings: Settings) -> dict[str, str]:
+    """Return the disabled tools by name, each with the setting that disables it."""
+    by = {
+        tool.tool_name(): settings.disabled_by(tool.tool_name(), tool.toolset(), reads=tool.effect is Effect.READ)
+        for tool in ALL_TOOLS
+    }
+    return {name: setting for name, setting in by.items() if setting is not None}
+
+
 def enabled_tools(settings: Settings) -> tuple[AnyTool, ...]:
     """Return the tools that the settings enable. Raises `SettingsError` if none is left."""
-    found = tuple(
-        tool
-        for tool in ALL_TOOLS
-        if settings.has_tool(tool.tool_name(), tool.toolset(), reads=tool.effect is Effect.READ)
-    )
+    disabled = disabled_tools(settings)
+    found = tuple(tool for tool in ALL_TOOLS if tool.tool_name() not in disabled)
     if not found:
         raise SettingsError(
             "No tool is left by the settings tools, exclude_tools, toolsets, read_only and mode.",

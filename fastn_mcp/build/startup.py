@@ -15,7 +15,7 @@ from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.command_line import CommandLine, this_program
 from fastn_mcp.config.load import Resolved, resolve
 from fastn_mcp.config.model import Settings, Trait, settings_with
-from fastn_mcp.config.paths import config_dir, create_secret, read_private, state_dir
+from fastn_mcp.config.paths import config_dir, create_secret, read_private, require_own_folder, state_dir
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.runtime import System
 from fastn_mcp.server.handshake import Introduction
@@ -35,6 +35,13 @@ _REACHING = {"sandbox", "sandbox_file", "config", "profile", "base_url", "env", 
 def state_of(environment: Mapping[str, str], *, sandboxed: bool) -> Path:
     """Folder of approvals and the audit log. The sandbox has its own."""
     return state_dir(environment) / "sandbox" if sandboxed else state_dir(environment)
+
+
+def own_state_of(environment: Mapping[str, str], *, sandboxed: bool) -> Path:
+    """Return `state_of`. Raises `SettingsError` if other users can change it."""
+    for folder in (state_dir(environment), state := state_of(environment, sandboxed=sandboxed)):
+        require_own_folder(folder)
+    return state
 
 
 def options_of(root: click.Context, names: Container[str] | None = None) -> list[str]:

@@ -123,7 +123,7 @@ class TenantBuilder:
             ConcurrencyLimit(limits.calls, limits.queue, limits.queue_seconds),
             close,
             answers,
-            None if own is None else own.principal,
+            own,
         )
 
     def _inbox(self, tenant: Tenant) -> "Callable[[Ledger, Webhook | None], OutOfBandChannel] | None":
@@ -162,7 +162,7 @@ class TenantBuilder:
         shared_settings = {"ledger": self.process.ledger, "state_secret": self.process.state_secret}
         settings = settings.model_copy(update=shared_settings)
         if own is not None:
-            settings = settings.model_copy(update={"profile": f"{tenant.name} {own.account}"})
+            settings = settings.model_copy(update={"profile": f"{tenant.name} {own.short_digest}"})
         if self.sandbox is not None:
             sandbox_settings = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "auth": "header"}
             settings = settings.model_copy(update=sandbox_settings)

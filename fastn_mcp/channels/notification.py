@@ -4,6 +4,7 @@ They are sent in the background: a receiver that is slow or down never delays a 
 """
 
 import logging
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -23,13 +24,10 @@ from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
 
+_ADDRESS = re.compile(r"[^\s<>()\"',;:|]+@[^\s<>()\"',;:|]+")
+
 _PAUSE = 30.0
 """Seconds between two tries, each of several attempts, while the request is open."""
-
-
-def _what(request: ApprovalRequest) -> str:
-    """Return the first sentence of a request: the kind and label of its target."""
-    return request.text[0] if request.text else request.tool
 
 
 def _until(request: ApprovalRequest) -> str:
@@ -37,10 +35,15 @@ def _until(request: ApprovalRequest) -> str:
     return stamp(datetime.fromtimestamp(request.expires, UTC))
 
 
+def _requester(request: ApprovalRequest) -> str:
+    """Return who asks. People of some identity providers are named by their e-mail address, which is left out."""
+    return _ADDRESS.sub("[e-mail address]", asker(request))
+
+
 def _lines(request: ApprovalRequest, where: str) -> list[str]:
     """Return a notification as text."""
-    asked = f"Asked by {asker(request)} in the account {account_name(request.account)}; open until {_until(request)}."
-    return ["A call waits for an approval.", _what(request), asked, where]
+    asked = f"{request.tool}, asked by {_requester(request)} in the account {account_name(request.account)}."
+    return ["A call waits for an approval.", asked, f"Open until {_until(request)}.", where]
 
 
 def generic(request: ApprovalRequest, where: str) -> dict[str, JsonValue]:
@@ -49,9 +52,8 @@ def generic(request: ApprovalRequest, where: str) -> dict[str, JsonValue]:
         "kind": "fastn-mcp approval waits",
         "version": 1,
         "tool": request.tool,
-        "what": _what(request),
         "account": account_name(request.account),
-        "requester": asker(request),
+        "requester": _requester(request),
         "where": where,
         "until": _until(request),
     }
@@ -86,7 +88,8 @@ _STYLES: dict[str, Callable[[ApprovalRequest, str], dict[str, JsonValue]]] = {
 }
 """Bodies by style, of a request and the sentence that says where it is decided.
 
-No body has arguments, or anything by which the request could be decided.
+No body has arguments, names of targets or e-mail addresses, nor anything by which the request could be decided. The
+sentences of a request contain all of these.
 """
 
 

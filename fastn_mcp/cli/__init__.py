@@ -130,6 +130,7 @@ def _serve(start: "StartOptions", http: str | None) -> None:
     from fastn_mcp.errors import NoKey
 
     no_key: NoKey | None = None
+    start.state()  # before the handshake: it can fail the start
     try:
         settings = start.resolved().settings
     except NoKey as error:
@@ -241,10 +242,10 @@ class StartOptions:
         return self.existing_config() or _own_config()
 
     def state(self) -> Path:
-        """Return the folder of the ledger and the audit log. The sandbox has its own."""
-        from fastn_mcp.build.startup import state_of
+        """Return the folder of the ledger and the audit log. Raises `SettingsError` if other users can change it."""
+        from fastn_mcp.build.startup import own_state_of
 
-        return state_of(os.environ, sandboxed=self.sandboxed)
+        return own_state_of(os.environ, sandboxed=self.sandboxed)
 
     def ledger_settings(self) -> "Settings":
         """Return the settings of the ledger alone."""

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from fastn_mcp.build.account import Sandboxed, client_account, enabled_tools, exchange_of
 from fastn_mcp.build.ledger import audit_logs, file_of, ledger_at
+from fastn_mcp.build.startup import state_of
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.client.retry import listener
@@ -114,7 +115,7 @@ def _check_files(report: Path | None, *others: Path | None) -> None:
 
 
 def _examine(start: StartOptions) -> DoctorReport:
-    file, folder = start.existing_config(), start.state()
+    file, folder = start.existing_config(), state_of(os.environ, sandboxed=start.sandboxed)
     try:
         resolved = start.resolved()
     except SettingsError as error:
@@ -161,7 +162,7 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
     from fastn_mcp.hosted.team_config import load_team
     from fastn_mcp.server.log import JsonLines
 
-    state, system = start.state(), System()
+    state, system = state_of(os.environ, sandboxed=start.sandboxed), System()
     try:
         team, process = load_team(file), process_settings({}, os.environ)
         builder = TenantBuilder(

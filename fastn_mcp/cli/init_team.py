@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import secrets
 from collections.abc import Mapping
@@ -60,6 +61,7 @@ def init_team(folder: Path, url: str, issuer: str) -> None:
     .env gets the state secret and the password of Valkey, valkey.acl its users. Run it again after you have filled in
     files: it sets their modes. FOLDER is then yours alone, and the containers' user can read what is mounted from it.
     """
+    _refuse_links(folder)
     try:
         made = [*_secrets_of(folder), *_team_file(folder, url, issuer)]
         for name in _TO_FILL:
@@ -73,6 +75,16 @@ def init_team(folder: Path, url: str, issuer: str) -> None:
     for name, what in _TO_FILL.items():
         if not (folder / _SECRETS / name).stat().st_size:
             say(f"Next: put {what} into {folder / _SECRETS / name}")
+
+
+def _refuse_links(folder: Path) -> None:
+    """Raise `SettingsError` for a symbolic link: what it leads to would be read, written, or opened to others."""
+    inside = [folder / name for name in (_ENV, _FILE, _USERS, _SECRETS)]
+    for path in (folder, *inside, *(folder / _SECRETS / name for name in _TO_FILL)):
+        if path.is_symlink():
+            raise SettingsError(
+                f"{path} is a symbolic link. Nothing was changed.", f"Put what it leads to in its place, or rm {path}"
+            )
 
 
 def _secrets_of(folder: Path) -> list[str]:
@@ -111,10 +123,20 @@ def _team_file(folder: Path, url: str, issuer: str) -> list[str]:
 
 
 def _set_modes(folder: Path) -> None:
-    """Close the folder, and let user 10001 of the containers read what is mounted from it."""
-    folder.chmod(0o700)
-    (folder / _SECRETS).chmod(0o755)
-    (folder / _ENV).chmod(0o600)
+    """Close the folder, and let user 10001 of the containers read what is mounted from it. No link is followed."""
+    _set_mode(folder, 0o700)
+    _set_mode(folder / _SECRETS, 0o755)
+    _set_mode(folder / _ENV, 0o600)
     for file in (folder / _FILE, folder / _USERS, *(folder / _SECRETS).iterdir()):
         if file.is_file() and not file.is_symlink():
-            file.chmod(0o644)
+            _set_mode(file, 0o644)
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)

@@ -17,7 +17,7 @@ from fastn_mcp.build.startup import options_of
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.help import EnumChoice
 from fastn_mcp.cli.layout import say
-from fastn_mcp.config.command_line import PROGRAM, CommandLine, by_uvx, running
+from fastn_mcp.config.command_line import PROGRAM, CommandLine, by_uvx, installed_from, is_in_uv_cache, running
 from fastn_mcp.config.paths import state_dir
 from fastn_mcp.errors import nearest
 from fastn_mcp.install import apply, entry
@@ -92,12 +92,6 @@ Examples:
 """
 
 
-_UNPUBLISHED = (
-    "The package registry does not have fastn-mcp yet, so that uvx fetches it only where another index has it. "
-    "Without --uvx and --link the entry starts this program by its path."
-)
-
-
 @click.command(name="install", epilog=_CLIENTS)
 @_options
 @click.option("--sandbox", is_flag=True, help="Serve the sandbox: no account, no key.")
@@ -113,8 +107,7 @@ _UNPUBLISHED = (
 @click.option(
     "--uvx",
     is_flag=True,
-    hidden=not IS_PUBLISHED,
-    help="Start it with uvx, which fetches it, instead of this program's path.",
+    help="Start it with uvx, from the source that this program was installed from, instead of by its path.",
 )
 @click.option("--replace", is_flag=True, help="Replace an existing entry of that name.")
 @click.option("--anyway", is_flag=True, help="Install even if the client is not found.")
@@ -146,14 +139,17 @@ def install(
     arguments += ["--sandbox"] if sandbox and "--sandbox" not in arguments else []
     arguments += ["--profile", profile] if profile is not None else []
     if link:
+        if not IS_PUBLISHED:
+            raise NotInstalled(
+                "fastn-mcp is not published yet, so a link that installs it by its name could fetch anybody's package.",
+                f"Install it from a clone, then run: fastn-mcp install {_client(wanted.client).name}",
+            )
         for label, address in links(_client(wanted.client), wanted.name, tuple(arguments), wanted.key).items():
             click.echo(f"{label}: {address}")
     elif url is None:
         _install_stdio(wanted, arguments)
     else:
         _install_http(wanted, arguments, url)
-    if (link or wanted.uvx) and not IS_PUBLISHED:
-        click.echo(f"fastn-mcp: {_UNPUBLISHED}", err=True)
 
 
 def _install_stdio(wanted: InstallOptions, arguments: Sequence[str]) -> None:
@@ -227,10 +223,27 @@ def uninstall(**options: Any) -> None:
 
 
 def _program(wanted: InstallOptions) -> CommandLine:
-    """Return the command of the entry. A project's file is read on other machines too, so it gets no path."""
-    if wanted.uvx:
-        return by_uvx()
-    return PROGRAM if wanted.project else running(sys.executable, sys.prefix, os.path.exists)
+    """Return the command of the entry: what runs now, by a path or a source that lasts. Raises `NotInstalled`.
+
+    A project's file is read on other machines too, so it gets no path.
+    """
+    is_cached = is_in_uv_cache(sys.prefix, os.path.exists)
+    if wanted.project and not wanted.uvx:
+        return PROGRAM
+    source = installed_from() if wanted.uvx or is_cached else None
+    if source is None and (wanted.uvx or is_cached):
+        raise NotInstalled(
+            "It is not known where uvx could fetch this copy of fastn-mcp again: it was not installed from a folder, "
+            "a wheel or a repository that is still there, and the package is not published under its name.",
+            "Install it so that it stays: uv tool install FOLDER, in which FOLDER is a clone of the repository. "
+            "Then run its fastn-mcp install.",
+        )
+    if source is not None and wanted.project and Path(source).is_absolute():
+        raise NotInstalled(
+            f"A project's file is read on other machines, which do not have {source}.",
+            "Leave out --uvx, and the entry names the program alone; or leave out --project.",
+        )
+    return by_uvx(source) if source is not None else running(sys.executable, sys.prefix, os.path.exists, None)
 
 
 def _client(name: str) -> McpClient:

@@ -1,5 +1,6 @@
 """Sending a call to Fastn: deadlines, retries, rate limits, merged updates and exact outcomes."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
@@ -41,7 +42,17 @@ from fastn_mcp.errors import (
     UnknownOutcome,
 )
 from fastn_mcp.fastn.targets import Call, no_such, read_target, settling_read, suggested_read
-from fastn_mcp.redaction import REDACTED, Redactor, find_redacted, redact, redact_text, secrets_in, texts_in
+from fastn_mcp.redaction import (
+    REDACTED,
+    Redactor,
+    find_redacted,
+    find_text,
+    is_masked,
+    redact,
+    redact_text,
+    secrets_in,
+    texts_in,
+)
 from fastn_mcp.runtime import SpanFacts, System
 from fastn_mcp.tools.operation import Operation, RefusedValue, Request, Update, unwrap
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
@@ -204,6 +215,12 @@ class FastnClient:
             )
         if isinstance(call, Update) and self._account.update == "merge":
             request = await self._merged(cast(Call, call), request)
+        if isinstance(call, Update) and (masked := find_text(request.body, is_masked)) is not None:
+            field = re.split(r"[.\[]", masked)[0]
+            raise NotSent(
+                f"{masked}: Fastn shows a mask in place of this value, and the update would store the mask.",
+                f"Give {field} as well, whole and with the real value, which a person knows. Or use the dashboard.",
+            )
         if self._account.fields and (names := self._account.fields.get(call.toolset())):
             request = to_wire(request, names)
         if self._slots.statistics().tasks_waiting >= MAX_QUEUED_CALLS:

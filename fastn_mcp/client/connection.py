@@ -7,8 +7,10 @@ module can be removed once httpcore2 has a backend for asyncio and a compiled pa
 
 import asyncio
 import base64
+import select
 import socket
 import ssl
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -195,8 +197,17 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether another request may be sent."""
+        """Whether another request may be sent, unless something arrived since."""
         return self.is_open and asyncio.get_running_loop().time() < self._expires_at
+
+    @property
+    def has_unread_input(self) -> bool:
+        """Whether bytes, or the end of the stream, arrived that the event loop has not read yet.
+
+        Between two requests that is a response nobody asked for, which must not become the next one's.
+        """
+        sock = cast("socket.socket | None", self.transport.get_extra_info("socket"))
+        return sock is None or _is_readable(sock.fileno())
 
     def close(self) -> None:
         # Closing TLS properly waits up to 30 s for the peer, and the loop may end before.
@@ -223,6 +234,14 @@ class HttpConnection(asyncio.Protocol):
         self.is_open = False
         if self._response is not None:
             self._response.end(exc and os_reason(exc))
+
+
+def _is_readable(descriptor: int) -> bool:
+    if sys.platform == "win32":  # which has no poll; its select takes any number
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 async def connect(host: str, port: int, tls: ssl.SSLContext | None, proxy: Proxy | None) -> HttpConnection:

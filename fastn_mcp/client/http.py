@@ -60,7 +60,7 @@ class HttpExchange:
 
     def _reused(self) -> HttpConnection | None:
         while self._idle:
-            if (connection := self._idle.pop()).is_idle:
+            if (connection := self._idle.pop()).is_idle and not connection.has_unread_input:
                 return connection
             connection.close()
         return None

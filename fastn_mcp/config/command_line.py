@@ -4,6 +4,7 @@ A suggested command must reach the same server: its sandbox, its profile, its fo
 """
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -12,10 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from fastn_mcp import IS_PUBLISHED
 from fastn_mcp.config.addresses import absolute_ledger
 
 _FILES = ("FASTN_STATE_DIR", "FASTN_CONFIG_DIR", "FASTN_CONFIG", "FASTN_POLICY")
 _LEDGER = "FASTN_LEDGER"
+_UV_CACHE = re.compile(r"(archive|environments|builds)-v[0-9]+$")
 _CARRIED = (*_FILES, "FASTN_PROFILE", "FASTN_ENV", _LEDGER)
 """Variables that select the account and its approvals. Only the URL of a ledger can contain a secret."""
 
@@ -55,16 +58,21 @@ class CommandLine:
 PROGRAM = CommandLine("fastn-mcp")
 
 
-def by_uvx(source: str = "fastn-mcp") -> CommandLine:
+def by_uvx(source: str) -> CommandLine:
     """Return the command that runs the program by uvx, which fetches it from `source`."""
     return CommandLine("uvx", ("--from", source, "fastn-mcp"))
 
 
-def running(executable: str, prefix: str, exists: Callable[[str], bool], source: str = "fastn-mcp") -> CommandLine:
+def is_in_uv_cache(prefix: str, exists: Callable[[str], bool]) -> bool:
+    """Return whether an environment lies in uv's cache, which uv empties: `uvx` makes them there."""
+    folders = [folder for folder in PurePath(prefix).parents if _UV_CACHE.match(folder.name)]
+    return any(exists(str(folder.parent / "CACHEDIR.TAG")) for folder in folders)
+
+
+def running(executable: str, prefix: str, exists: Callable[[str], bool], source: str | None) -> CommandLine:
     """Return the command that starts the running program from anywhere: by path, since PATH varies by client."""
-    parts = PurePath(prefix).parts
-    if "uv" in parts and any(part.startswith(("archive-v", "environments-v", "builds-v")) for part in parts):
-        return by_uvx(source)  # uv deletes these folders
+    if source is not None and is_in_uv_cache(prefix, exists):
+        return by_uvx(source)
     python = PurePath(executable)
     suffix = python.suffix if python.suffix.lower() == ".exe" else ""  # python3.11 has no suffix
     script = str(python.with_name("fastn-mcp" + suffix))
@@ -83,7 +91,8 @@ def typed(program: CommandLine, found: str | None, own_folder: str) -> CommandLi
 
 def this_program(environment: Mapping[str, str]) -> CommandLine:
     """Return the command that starts this program again, with the relevant variables of `environment`."""
-    program = running(sys.executable, sys.prefix, os.path.exists, _source(sys.prefix))
+    source = installed_from() if is_in_uv_cache(sys.prefix, os.path.exists) else None
+    program = running(sys.executable, sys.prefix, os.path.exists, source)
     own_folder = sys.prefix if sys.prefix != sys.base_prefix else os.devnull
     program = typed(program, shutil.which("fastn-mcp", path=environment.get("PATH")), own_folder)
     given = {name: environment[name] for name in _CARRIED if environment.get(name)}
@@ -96,24 +105,41 @@ def kept_in(program: CommandLine, state: Path) -> CommandLine:
     return replace(program, variables=(("FASTN_STATE_DIR", str(state)), *shared))
 
 
-def _source(prefix: str) -> str:
-    """Return the source that uvx installed the program from, if it is not a package name (PEP 610)."""
-    if "uv" not in PurePath(prefix).parts:
-        return "fastn-mcp"
-    import json  # imported here; a normal installation uses its path
-    from importlib.metadata import PackageNotFoundError, distribution
+def installed_from() -> str | None:
+    """Return the source of this installation as pip and uvx take it. None if nothing that still exists is known."""
+    from importlib.metadata import PackageNotFoundError, distribution  # imported here to keep startup fast
+
+    try:
+        origin = distribution("fastn-mcp").read_text("direct_url.json")
+    except PackageNotFoundError:
+        return None
+    if origin is None:
+        return "fastn-mcp" if IS_PUBLISHED else None
+    return source_of(origin, os.path.exists)
+
+
+def source_of(direct_url: str, exists: Callable[[str], bool]) -> str | None:
+    """Return the source that a `direct_url.json` names (PEP 610). None for a missing path, and for a URL that may
+    hold a secret: the source is written into the files of clients."""
+    import json
     from urllib.parse import urlsplit
     from urllib.request import url2pathname
 
     try:
-        origin: Any = json.loads(distribution("fastn-mcp").read_text("direct_url.json") or "null")
+        origin: Any = json.loads(direct_url)
         url = str(origin["url"])
         parts = urlsplit(url)
-        if "vcs_info" in origin and "@" not in parts.netloc:
-            return f"{origin['vcs_info']['vcs']}+{url}@{origin['vcs_info']['commit_id']}"
-        return url2pathname(parts.path) if parts.scheme == "file" else "fastn-mcp"
-    except (PackageNotFoundError, ValueError, KeyError, TypeError):
-        return "fastn-mcp"
+        if parts.scheme == "file" and "vcs_info" not in origin:
+            path = url2pathname(parts.path)
+            return path if exists(path) else None
+        if parts.password is not None or parts.username not in (None, "git") or parts.query or parts.fragment:
+            return None
+        folder = f"#subdirectory={origin['subdirectory']}" if "subdirectory" in origin else ""
+        if "vcs_info" in origin:
+            return f"{origin['vcs_info']['vcs']}+{url}@{origin['vcs_info']['commit_id']}{folder}"
+        return url + folder if parts.scheme == "https" else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _absolute(name: str, value: str) -> str:

@@ -381,11 +381,16 @@ class Settings(BaseModel):
         """Whether no changes are allowed."""
         return self.read_only or self.mode == "read-only"
 
-    def has_tool(self, name: str, toolset: str, *, reads: bool) -> bool:
-        """Return whether a tool is available: selected by tools or toolsets, not excluded, and permitted."""
-        chosen = self.toolsets is None and self.tools is None
-        chosen = chosen or toolset in (self.toolsets or ()) or name in (self.tools or ())
-        return chosen and name not in (self.exclude_tools or ()) and (reads or not self.reads_only)
+    def disabled_by(self, name: str, toolset: str, *, reads: bool) -> str | None:
+        """Return the setting that disables a tool; None if it is selected, not excluded, and permitted."""
+        if name in (self.exclude_tools or ()):
+            return "exclude_tools"
+        selected = toolset in (self.toolsets or ()) or name in (self.tools or ())
+        if not selected and (self.toolsets is not None or self.tools is not None):
+            return "tools" if self.toolsets is None else "toolsets"
+        if not reads and self.reads_only:
+            return "read_only" if self.read_only else "mode"
+        return None
 
     @property
     def shares(self) -> bool:

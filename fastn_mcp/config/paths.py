@@ -68,6 +68,23 @@ def _require_own(path: Path, status: os.stat_result, *, writable: bool) -> None:
         raise SettingsError(f"{path} belongs to another user of this machine.", f"Run: chown {os.geteuid()} {path}")
 
 
+def require_own_folder(folder: Path) -> None:
+    """Raise `SettingsError` if another user could change what is in `folder`. A missing folder is made private later.
+
+    Unlike `require_own`, a sticky bit does not help: in /tmp, others could be first to create a file. Clusters mount
+    volumes owned by root and writable by the process's group.
+    """
+    if os.name != "posix" or not folder.exists():
+        return
+    with file_errors(folder, "read"):
+        status = folder.stat()
+    is_mounted = status.st_uid == 0 != os.geteuid() and status.st_gid in {os.getegid(), *os.getgroups()}
+    writable = status.st_mode & (stat.S_IWOTH if is_mounted else _WRITABLE_BY_OTHERS)
+    if writable and status.st_mode & stat.S_ISVTX:
+        raise SettingsError(f"Other users can create files in {folder}.", "Name a folder of your own: FASTN_STATE_DIR.")
+    _require_own(folder, status, writable=bool(writable))
+
+
 @contextmanager
 def file_errors(path: Path, done: Literal["read", "written"], next_step: str = "") -> Generator[None]:
     """Turn an `OSError` into a `SettingsError` that says what cannot be done with `path`, and the reason."""

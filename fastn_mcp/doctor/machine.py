@@ -20,6 +20,7 @@ from fastn_mcp.client.account import TransportOptions, proxy_of, tls_context
 from fastn_mcp.config.addresses import address_of, named_by, url_host
 from fastn_mcp.config.load import Resolved
 from fastn_mcp.config.model import KEY_SETTINGS, SOURCES, ConfigFile, Settings
+from fastn_mcp.config.paths import require_own_folder
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
 from fastn_mcp.errors import FastnError, SettingsError, os_reason
 from fastn_mcp.fastn.formats import counted
@@ -80,6 +81,11 @@ def check_folder(state: Path) -> Check:
     if shutil.disk_usage(there).free < _FREE:
         seen = "The disk of the state folder is full: nothing that changes something will be sent."
         return group.failed(name, seen, "Free space on it, or set FASTN_STATE_DIR.", here)
+    try:
+        require_own_folder(state)
+    except SettingsError as error:
+        seen = "Other users of this machine can change the state folder: no server starts with it."
+        return group.failed(name, seen, error.next_step.replace(str(state), "the state folder"), here)
     if os.name != "nt" and there == state and state.stat().st_mode & 0o077:
         return group.differs(
             name, "Other users of this machine can open the state folder.", "Run chmod 700 on it.", here

@@ -500,7 +500,7 @@ class Evaluator:
 
     def destroy_budget(self, principal: str) -> str:
         """Return the name of the budget for `destroy_rate`."""
-        return f"destroy {principal} {self.account}"
+        return f"destroy {principal} {self.bound_account}"
 
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
         """Return the mode, the remaining budgets and plan entries, and the caller's requests that have not expired."""

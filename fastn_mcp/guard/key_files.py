@@ -19,7 +19,7 @@ from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import NotSent, Refused
 from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState
-from fastn_mcp.redaction import Redactor, is_issued_secret
+from fastn_mcp.redaction import Redactor, may_hold_new_key
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret
 from fastn_mcp.tools.operation import Operation
@@ -32,7 +32,10 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 class KeyFileWriter:
-    """Writes the secrets of a new API key to an owner-only file in `folder`."""
+    """Writes the secrets of a new API key to an owner-only file in `folder`.
+
+    Fastn does not document in which field the key is, so all that is not known to be harmless goes there.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -42,11 +45,13 @@ class KeyFileWriter:
         if not isinstance(call, CreateApiKey):
             return result
         fields = result.model_dump(exclude_unset=True)
-        secrets = dict(_issued(fields))
+        secrets = dict(pair for name, value in fields.items() for pair in _issued(name, value, name))
         if not secrets:
             return result
-        path = self._write(str(fields.get("id") or call.name), secrets)
-        return type(result).model_validate(_without(fields, f"[in the file {path} on this server's machine]"))
+        id_ = fields.get("id")
+        path = self._write(str(call.name if not id_ or may_hold_new_key("id", id_) else id_), secrets)
+        instead = f"[in the file {path} on this server's machine]"
+        return type(result).model_validate({name: _without(name, value, instead) for name, value in fields.items()})
 
     def _write(self, name: str, secrets: Mapping[str, str]) -> Path:
         make_private_folder(self._folder)
@@ -65,28 +70,28 @@ class KeyFileWriter:
             return path
 
 
-def _issued(value: JsonValue, at: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the path (such as `apiKey.key`) and value of each secret in a response."""
+def _issued(name: str, value: JsonValue, at: str) -> Iterator[tuple[str, str]]:
+    """Yield the path (such as `apiKey.key`) and value of each text in a response that may be a secret."""
+    if not may_hold_new_key(name, value):
+        return
     if isinstance(value, list):
         for number, item in enumerate(value):
-            yield from _issued(item, f"{at}{number}.")
+            yield from _issued(name, item, f"{at}.{number}")
     elif isinstance(value, dict):
-        for name, item in value.items():
-            if isinstance(item, str) and item and is_issued_secret(name):
-                yield f"{at}{name}", item
-            else:
-                yield from _issued(item, f"{at}{name}.")
+        for inner, item in value.items():
+            yield from _issued(inner, item, f"{at}.{inner}")
+    else:
+        yield at, str(value)
 
 
-def _without(value: JsonValue, instead: str) -> JsonValue:
-    if isinstance(value, list):
-        return [_without(item, instead) for item in value]
-    if not isinstance(value, dict):
+def _without(name: str, value: JsonValue, instead: str) -> JsonValue:
+    if not may_hold_new_key(name, value):
         return value
-    return {
-        name: instead if isinstance(item, str) and item and is_issued_secret(name) else _without(item, instead)
-        for name, item in value.items()
-    }
+    if isinstance(value, list):
+        return [_without(name, item, instead) for item in value]
+    if isinstance(value, dict):
+        return {inner: _without(inner, item, instead) for inner, item in value.items()}
+    return instead
 
 
 C = TypeVar("C", bound=Tool[Any])

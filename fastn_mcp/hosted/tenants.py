@@ -102,7 +102,7 @@ class CallerAccount:
     """Account of a caller who brings their own API key, separate from those of other callers."""
 
     principal: str
-    key: str
+    key: str = field(repr=False)
 
     @property
     def folder(self) -> str:
@@ -110,9 +110,14 @@ class CallerAccount:
         return hashlib.sha256(self.principal.encode()).hexdigest()[:32]
 
     @property
-    def account(self) -> str:
-        """Identifier of the account: a digest that does not reveal the key."""
-        return hashlib.sha256(f"{self.principal}\0{self.key}".encode()).hexdigest()[:12]
+    def digest(self) -> str:
+        """Identifier of the account, which does not reveal the key."""
+        return hashlib.sha256(f"{self.principal}\0{self.key}".encode()).hexdigest()
+
+    @property
+    def short_digest(self) -> str:
+        """The digest shortened for display. It is too short to tell callers apart."""
+        return self.digest[:12]
 
 
 @dataclass(slots=True)
@@ -129,8 +134,8 @@ class TenantAccount:
     close: Callable[[], Awaitable[None]]
     answers: ASGIApp | None = None
     """Receives the answers of approvers, if there is a webhook."""
-    owner: str | None = None
-    """Principal of the caller who brought the key, if any."""
+    owner: CallerAccount | None = None
+    """The caller who brought the key, if any."""
     used: float = field(default=0.0, init=False)
     users: int = field(default=0, init=False)
 
@@ -155,12 +160,14 @@ class Tenants:
     @asynccontextmanager
     async def lease(self, tenant: Tenant, own: CallerAccount | None = None) -> AsyncGenerator[TenantAccount]:
         """Lease an account, opening it if needed. Raises `Busy` if no more can be opened, or `SettingsError`."""
-        key = (tenant.name, own.account if own else None)
+        key = (tenant.name, own.digest if own else None)
         to_close: list[_Key] = []
         if (leased := self._opened.get(key)) is None:
             # No await between the lookup and the insertion, so that concurrent requests share one account.
             to_close = self._to_close(own)
             leased = self._opened[key] = self._open(tenant, own)
+        if leased.owner != own:
+            raise RuntimeError("the open account is that of another caller")
         leased.users += 1
         try:
             await self._close(to_close)
@@ -191,8 +198,10 @@ class Tenants:
 
     def _to_close(self, own: CallerAccount | None) -> list[_Key]:
         """Return the account to close to make room for one more. Raises `Busy` if all are in use."""
-        if own is not None and sum(account.owner == own.principal for account in self._opened.values()) >= KEYS_EACH:
-            idle = [key for key, account in self._unused() if account.owner == own.principal]
+        owners = [account.owner.principal for account in self._opened.values() if account.owner is not None]
+        if own is not None and owners.count(own.principal) >= KEYS_EACH:
+            unused = self._unused()
+            idle = [key for key, each in unused if each.owner is not None and each.owner.principal == own.principal]
             if not idle:
                 raise Busy(f"{KEYS_EACH} accounts by keys of yours are in use.", "Wait for their calls to end.")
             return idle[:1]

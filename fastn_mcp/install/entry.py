@@ -108,8 +108,11 @@ def _input(name: str, description: str) -> Addition:
 
 
 def links(client: McpClient, name: str, arguments: tuple[str, ...], key: Key) -> dict[str, str]:
-    """Return the install links for web pages, by the name of the program that each opens."""
-    entry, *inputs = additions(client, name, by_uvx().with_(arguments), key)
+    """Return the install links for web pages, by the name of the program that each opens.
+
+    They fetch the package by its name, which nobody may be told to do before it is published.
+    """
+    entry, *inputs = additions(client, name, by_uvx("fastn-mcp").with_(arguments), key)
     if client is BY_NAME["vscode"]:
         config: dict[str, Any] = {"name": name, **entry.value}
         if inputs:

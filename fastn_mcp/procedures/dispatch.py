@@ -1,5 +1,6 @@
 """Run each call as one request or as a procedure. All changes go through `Guard.execute`."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.audit.recorder import Recorder
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.changes import Batch, BatchResult, Done
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
@@ -44,7 +45,10 @@ class Dispatcher:
         journalling: ChangeJournal,
         secrets: SecretValues,
         system: System,
+        disabled: Mapping[str, str],
     ) -> None:
+        """`disabled`: the tools that are not enabled, each with the setting that disables it."""
+        self._disabled = disabled
         self._client = client
         self.guard = guard
         self._recorder = recorder
@@ -71,7 +75,7 @@ class Dispatcher:
         self, call: Tool[Any], caller: Caller, report: Report, *, is_preview: bool = False
     ) -> Done | Pending:
         guard, journalling = self.guard, self._journalling
-        execute = partial(guard.execute, caller=caller, report=report)
+        execute = partial(self._execute, caller=caller, report=report)
         context = ProcedureContext(
             partial(guard.read, caller=caller),
             self.system,
@@ -92,6 +96,20 @@ class Dispatcher:
                 raise NotSent(f"{call.tool_name()} would change nothing.")
             attributes["outcome"] = _OUTCOMES.get(type(outcome), "done")
         return Done(outcome) if isinstance(outcome, FastnObject) else outcome
+
+    async def _execute(
+        self, batch: Batch, caller: Caller, report: Report
+    ) -> BatchResult | PendingForm | PendingApproval:
+        """Send changes whose tools are all enabled. A procedure, for example `undo_change`, chooses tools itself."""
+        for call in batch.calls:
+            if setting := self._disabled.get(name := call.tool_name()):
+                error = NotSent(
+                    f"This is done by {name}, which is disabled here by the setting {setting}.",
+                    "Only a person can change that.",
+                )
+                self._recorder.not_sent(call, caller, error)
+                raise error
+        return await self.guard.execute(batch, caller, report)
 
     def _check_secrets(self, call: Tool[Any], caller: Caller) -> None:
         """Refuse a missing secret before a person is asked. Raises `NotSent`."""

@@ -18,7 +18,7 @@ from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.procedures.context import Procedure
 from fastn_mcp.procedures.tables import Table
-from fastn_mcp.redaction import is_issued_secret, safe, safe_json, shorten
+from fastn_mcp.redaction import may_hold_new_key, safe, safe_json, shorten
 from fastn_mcp.tools.account import CreateApiKey
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.operation import Operation
@@ -235,10 +235,10 @@ def _with_new_key(answer: JsonValue) -> JsonValue:
         return safe(answer)
     shown: dict[str, JsonValue] = {}
     for name, item in answer.items():
-        if isinstance(item, (dict, list)):
-            shown[name] = _with_new_key(item)
+        if not may_hold_new_key(name, item):
+            shown |= cast("dict[str, JsonValue]", safe({name: item}))
         else:
-            shown |= {name: item} if is_issued_secret(name) else cast("dict[str, JsonValue]", safe({name: item}))
+            shown[name] = _with_new_key(item) if isinstance(item, (dict, list)) else item
     return shown
 
 

@@ -20,10 +20,13 @@ from fastn_mcp.channels.notification import NotifyingChannel, notifying
 from fastn_mcp.channels.webhook.webhook import WebhookSender
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.approval.caller import ALL_SCOPES, Caller, Rights
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.ledger.ledger import RequestState
+from fastn_mcp.tools.account import CreateApiKey, CreateRole, InviteUser
+from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.workflows import RunWorkflow
 
 pytestmark = pytest.mark.anyio
@@ -78,13 +81,11 @@ async def test_approvers_are_told_once_for_each_request(tmp_path: Path) -> None:
         "kind": "fastn-mcp approval waits",
         "version": 1,
         "tool": "run_workflow",
-        "what": request.text[0],
         "account": "test",
         "requester": "local",
         "where": "It lies on the desk.",
         "until": "2026-11-25T09:10:00Z",
     }
-    assert "process-new-orders" in request.text[0]
     assert CANARY not in sent.content.decode()
     assert request.id not in sent.content.decode()
 
@@ -138,17 +139,39 @@ async def test_receiver_that_hangs_delays_neither_a_call_nor_a_decision(tmp_path
             assert isinstance(await world.call(run(world)), Done)
 
 
+@pytest.mark.parametrize("style", ["generic", "slack", "teams"])
+async def test_notification_holds_no_address_and_no_argument(tmp_path: Path, style: str) -> None:
+    """The sentences of a request hold the person who is invited, the role, and what Fastn's AI is told."""
+    receiver = Receiver()
+    calls = [
+        InviteUser(email="canary@example.com", role="canary"),
+        CreateRole(name="canary", permissions=["canary:read"]),
+        AiChat(message="canary"),
+        CreateApiKey(name="canary"),
+    ]
+    async with told(tmp_path, receiver, style) as world:
+        for number, call in enumerate(calls, 1):
+            caller = Caller("https://login.example.com|ana@example.com", None, Rights(frozenset(ALL_SCOPES)), "Ana")
+            assert isinstance(await world.dispatch(call, caller), PendingApproval)
+            await settled(receiver, number)
+        texts = [request.text[0] for request in await world.ledger.waiting(world.clock.at.timestamp())]
+    assert all("canary" in text for text in texts)
+    for sent, call in zip(receiver.came, calls, strict=True):
+        content = sent.content.decode()
+        assert call.tool_name() in content
+        assert "canary" not in content
+        assert "ana@" not in content
+
+
 async def test_slack_and_teams_get_messages_in_which_nothing_is_interpreted(tmp_path: Path) -> None:
-    """Ours: a name from Fastn is no link, no mention and no markup there."""
+    """A client's name is no link, no mention and no markup there."""
     for style in ("slack", "teams"):
         receiver = Receiver()
         async with told(tmp_path / style, receiver, style) as world:
             name = "<!channel> [x](https://evil.example) *b*"
-            world.sandbox.state.named("workflows", "process-new-orders", by="name")["name"] = name
-            workflow = world.sandbox.state.named("workflows", name, by="name")
-            assert isinstance(await world.call(RunWorkflow(workflow_id=str(workflow["id"]))), PendingApproval)
+            assert isinstance(await world.dispatch(run(world), Caller("local", None, name=name)), PendingApproval)
             await settled(receiver, 1)
-        (body,) = receiver.questions
+            (body,) = receiver.questions
         if style == "slack":
             assert body["text"] == "A call waits for an approval."
             assert {block["text"]["type"] for block in body["blocks"]} == {"plain_text"}

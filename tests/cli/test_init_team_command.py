@@ -96,3 +96,27 @@ def test_user_of_valkey_may_use_the_ledger_and_nothing_else(tmp_path: Path) -> N
             assert "NOPERM" in server.ask_all(as_user, command)
     finally:
         server.stop()
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(
+    "name", ["", "secrets", ".env", "team.toml", "valkey.acl", "secrets/fastn-key", "secrets/approvals-client"]
+)
+@pytest.mark.parametrize("is_dangling", [False, True])
+def test_link_is_refused_and_what_it_leads_to_stays_closed(name: str, is_dangling: bool, tmp_path: Path) -> None:
+    team, private = tmp_path / "team", tmp_path / "private"
+    private.mkdir(mode=0o700)
+    (private / "key").write_text("C4N4RY")
+    (private / "key").chmod(0o600)
+    link = team / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    to = private if name in ("", "secrets") else private / "key"
+    link.symlink_to(tmp_path / "nowhere" if is_dangling else to)
+    done = run_command(["init-team", str(team)], ENV)
+    assert done.returncode == 2
+    assert f"{link} is a symbolic link. Nothing was changed." in done.stderr
+    if name:
+        assert [path for path in team.rglob("*") if path.is_file() and not path.is_symlink()] == []
+    assert contents(private) == {"key": b"C4N4RY"}
+    assert [path.stat().st_mode & 0o777 for path in (private, private / "key")] == [0o700, 0o600]
+    assert not (tmp_path / "nowhere").exists()

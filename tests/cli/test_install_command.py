@@ -14,9 +14,14 @@ from command_line import Run
 
 from fastn_mcp import IS_PUBLISHED
 from fastn_mcp.cli.install import install
-from fastn_mcp.install.clients import CLIENTS
+from fastn_mcp.install.clients import BY_NAME, CLIENTS
+from fastn_mcp.install.edit import NotInstalled
+from fastn_mcp.install.entry import links
 
 PROGRAM = str(Path(sys.executable).with_name("fastn-mcp"))
+
+SOURCE = str(Path(__file__).parents[2])
+"""What the tests' environment installed the program from."""
 
 
 @pytest.fixture
@@ -131,7 +136,7 @@ def test_project_entry_holds_no_path_of_this_machine(fastn: Run, home: Path) -> 
     fastn("install", "vscode", "--project", "--key", "prompt", "--yes", cwd=home)
     written = json.loads((home / ".vscode" / "mcp.json").read_bytes())
     assert written["servers"]["fastn"]["command"] == "fastn-mcp"
-    assert "uninstall vscode --project" in fastn("install", "vscode", "--project", "--uvx", "--yes", cwd=home).stdout
+    check_error(fastn("install", "vscode", "--project", "--uvx", cwd=home), "other machines", "Leave out --uvx")
     assert fastn("uninstall", "vscode", "--project", "--yes", cwd=home).returncode == 0
     assert not (home / ".vscode").exists()
     check_error(fastn("install", "windsurf", "--project"), "Windsurf has no file for a project", "Leave out --project")
@@ -145,7 +150,7 @@ def test_file_option_selects_another_file(fastn: Run, home: Path) -> None:
     assert json.loads(file.read_bytes())["servers"]["fastn"] == {
         "type": "stdio",
         "command": "uvx",
-        "args": ["--from", "fastn-mcp", "fastn-mcp", "--sandbox"],
+        "args": ["--from", SOURCE, "fastn-mcp", "--sandbox"],
     }
     fastn("uninstall", "vscode", "--file", str(file), "--yes")
     assert not file.exists()
@@ -169,9 +174,7 @@ def test_json_prints_the_entry_for_any_other_client(fastn: Run, home: Path) -> N
     """Ours."""
     done = fastn("--read-only", "install", "json", "--sandbox", "--uvx")
     assert json.loads(done.stdout) == {
-        "mcpServers": {
-            "fastn": {"command": "uvx", "args": ["--from", "fastn-mcp", "fastn-mcp", "--read-only", "--sandbox"]}
-        }
+        "mcpServers": {"fastn": {"command": "uvx", "args": ["--from", SOURCE, "fastn-mcp", "--read-only", "--sandbox"]}}
     }
     assert list(home.iterdir()) == [home / ".cursor"]
 
@@ -227,16 +230,14 @@ def test_http_token_is_printed_if_there_is_one(fastn: Run, environment: dict[str
     check_error(fastn("--sandbox", "http-token"), "cannot be read")
 
 
-def test_links_hold_the_same_entry(fastn: Run) -> None:
-    """Ours: as VS Code and Cursor document them."""
-    done = fastn("install", "vscode", "--link", "--key", "prompt")
-    code, insiders = done.stdout.splitlines()
-    assert ("does not have fastn-mcp yet" in done.stderr) != IS_PUBLISHED
-    for line, scheme, host in (
-        (code, "vscode:", "vscode.dev"),
-        (insiders, "vscode-insiders:", "insiders.vscode.dev"),
+def test_links_hold_the_same_entry() -> None:
+    """As VS Code and Cursor document them."""
+    found = links(BY_NAME["vscode"], "fastn", (), "prompt")
+    for label, scheme, host in (
+        ("VS Code", "vscode:", "vscode.dev"),
+        ("VS Code Insiders", "vscode-insiders:", "insiders.vscode.dev"),
     ):
-        link = urlsplit(line.partition(": ")[2])
+        link = urlsplit(found[label])
         assert (link.scheme, link.netloc, link.path) == ("https", host, "/redirect")
         target = parse_qs(link.query)["url"][0]
         assert target.startswith(f"{scheme}mcp/install?")
@@ -245,12 +246,21 @@ def test_links_hold_the_same_entry(fastn: Run) -> None:
             *("fastn", "uvx"),
             "${input:" + config["inputs"][0]["id"] + "}",
         )
-    (line,) = fastn("install", "cursor", "--link", "--sandbox").stdout.splitlines()
-    link = urlsplit(line.partition(": ")[2])
+    (address,) = links(BY_NAME["cursor"], "fastn", ("--sandbox",), "profile").values()
+    link = urlsplit(address)
     query = parse_qs(link.query)
     assert (link.netloc, link.path, query["name"]) == ("cursor.com", "/en/install-mcp", ["fastn"])
     assert json.loads(base64.b64decode(query["config"][0]))["args"][-1] == "--sandbox"
-    check_error(fastn("install", "zed", "--link"), "Zed has no links", "fastn-mcp install zed")
+    with pytest.raises(NotInstalled, match="Zed has no links"):
+        links(BY_NAME["zed"], "fastn", (), "profile")
+
+
+@pytest.mark.skipif(IS_PUBLISHED, reason="the package has an owner")
+def test_no_link_is_printed_before_the_package_is_published(fastn: Run) -> None:
+    for client in ("vscode", "cursor"):
+        done = fastn("install", client, "--link", "--sandbox")
+        check_error(done, "not published yet", f"fastn-mcp install {client}")
+        assert done.stdout == ""
 
 
 def test_help_of_install_names_every_client() -> None:

@@ -1,6 +1,6 @@
 """Responses: envelopes, strict JSON, errors in every shape, merged updates, redacted keys."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from fake_fastn import KEY, Fastn, client, reply
@@ -8,10 +8,10 @@ from pydantic_core import to_json
 
 from fastn_mcp.client.client import secrets_of
 from fastn_mcp.client.connection import Answer
-from fastn_mcp.errors import FastnError
+from fastn_mcp.errors import FastnError, NotSent
 from fastn_mcp.redaction import Redactor
 from fastn_mcp.tools.account import CreateSecret
-from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, ListConnections
+from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, ListConnections, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import POST, Operation, Request, unwrap
 from fastn_mcp.tools.triggers import UpdateTrigger
@@ -339,6 +339,50 @@ async def test_merged_update_sends_back_unredacted_values() -> None:
     result = await client(fastn, update="merge").send(UpdateWorkflow(workflow_id="wf", name="New"))
     assert fastn.requests[1].body == {"name": "New", "code": code}
     assert KEY not in repr(result)
+
+
+MASKED = ["••••", "********", "sk_live_****1234", "fsk_…9f3a", "xxxxxxxx1234", "[REDACTED]"]
+
+
+@pytest.mark.parametrize("mask", MASKED)
+async def test_update_sends_no_mask_in_place_of_a_value(mask: str) -> None:
+    """Whether PUT keeps a field that is left out is unknown, so the mask is neither sent nor left out."""
+    stored = {"id": "c", "name": "C", "config": {"auth": [{"clientSecret": mask}]}}
+    fastn = Fastn(reply(200, stored))
+    with pytest.raises(NotSent) as caught:
+        await client(fastn, update="merge").send(UpdateConnector(connector_id="c", name="New"))
+    assert caught.value.what.startswith("config.auth[0].clientSecret: ")
+    assert "Give config as well" in caught.value.next_step
+    assert [request.method for request in fastn.requests] == ["GET"]
+    assert mask not in str(caught.value.data())
+
+
+@pytest.mark.parametrize("update", ["merge", "partial"])
+async def test_update_with_a_mask_among_its_arguments_is_not_sent(update: Literal["merge", "partial"]) -> None:
+    """An agent gives back the masked record that it has read."""
+    fastn = Fastn(reply(200, {"id": "c", "config": {"clientSecret": "••••"}}))
+    call = UpdateConnector(connector_id="c", extra={"config": {"clientSecret": "••••", "region": "eu"}})
+    with pytest.raises(NotSent, match=r"config\.clientSecret: Fastn shows a mask"):
+        await client(fastn, update=update).send(call)
+    assert {request.method for request in fastn.requests} <= {"GET"}
+
+
+async def test_update_that_gives_the_masked_field_is_sent() -> None:
+    stored = {"id": "c", "name": "C", "config": {"clientSecret": "••••"}}
+    fastn = Fastn(reply(200, stored), reply(200, {"id": "c"}))
+    given: dict[str, Any] = {"config": {"clientSecret": "the real one"}}
+    await client(fastn, update="merge").send(UpdateConnector(connector_id="c", extra=given))
+    assert fastn.requests[1].body == {"name": "C"} | given
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["* * * * *", "*/5 * * * *", "**bold**", "/*** a comment ***/", "Loading…", "e.g. this... or that", "Hidden", ""],
+)
+async def test_ordinary_text_is_not_taken_for_a_mask(text: str) -> None:
+    fastn = Fastn(reply(200, {"id": "c", "note": text}), reply(200, {"id": "c"}))
+    await client(fastn, update="merge").send(UpdateConnector(connector_id="c", name="New"))
+    assert fastn.requests[1].body == {"name": "New", "note": text}
 
 
 async def test_merged_update_keeps_big_numbers_exact() -> None:

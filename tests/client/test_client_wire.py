@@ -2,9 +2,11 @@
 
 import asyncio
 import gzip
+import socket
+import threading
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import anyio
 import anyio.lowlevel
@@ -233,6 +235,63 @@ async def test_connection_with_a_strange_response_is_not_reused(reply: bytes) ->
                 assert (await exchange(READ)).body in (b"", b"{}")
             assert (await exchange(READ)).body == b"[]"
     assert wire.connections == 2
+
+
+@contextmanager
+def second_response_on_signal() -> Generator[tuple[int, list[int], Callable[[], None]]]:
+    """Answer on each connection; once told, add another response to the first. Yields port, requests, and how to tell.
+
+    A thread of its own, so that the bytes arrive while the loop of the client does something else.
+    """
+    requests: list[int] = []
+    told, added = threading.Event(), threading.Event()
+
+    def serve() -> None:
+        with suppress(OSError):
+            for number in (1, 2):
+                accepted, _ = listening.accept()
+                connections.append(accepted)
+                accepted.settimeout(10)
+                while b"\r\n\r\n" not in accepted.recv(65536):
+                    pass
+                requests.append(number)
+                accepted.sendall(answer(200, b"[%d]" % number))
+                if number == 1 and told.wait(10):
+                    accepted.sendall(answer(200, b'{"id":"of nobody"}'))
+                    added.set()
+
+    def tell() -> None:
+        told.set()
+        assert added.wait(10)
+
+    connections: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listening.getsockname()[1], requests, tell
+        finally:
+            told.set()
+            for connection_ in connections:
+                connection_.close()
+            listening.close()
+            thread.join()
+
+
+@pytest.mark.parametrize("loop_has_read", [False, True])
+async def test_unasked_response_is_not_the_answer_to_the_next_request(loop_has_read: bool) -> None:
+    """RFC 9112 9.3: it arrives between two requests, also so late that only the system has it yet."""
+    with second_response_on_signal() as (port, requests, tell):
+        async with exchanging(f"http://127.0.0.1:{port}") as exchange:
+            with anyio.fail_after(10):
+                assert (await exchange(READ)).body == b"[1]"
+                tell()
+                if loop_has_read:
+                    for _ in range(10):
+                        await anyio.lowlevel.checkpoint()
+                assert (await exchange(READ)).body == b"[2]"
+    assert requests == [1, 2]
 
 
 async def test_connection_that_the_server_closed_is_not_reused() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.build.account import enabled_tools
+from fastn_mcp.build.account import disabled_tools, enabled_tools
 from fastn_mcp.config.addresses import is_loopback
 from fastn_mcp.config.load import ledger_settings, load
 from fastn_mcp.config.model import DEFAULT_BASE_URL, SOURCES, TOOLSETS, Settings
@@ -243,6 +243,22 @@ USERS = {operation.tool_name() for operation in CATALOG if operation.toolset() =
 def test_settings_of_tools_combine(chosen: dict[str, object], left: set[str]) -> None:
     """Ours (docs/tools.md): toolsets and tools add up, what is excluded is gone, and read-only holds for all."""
     assert {tool.tool_name() for tool in enabled_tools(load(chosen, KEY, None))} == left
+
+
+@pytest.mark.parametrize(
+    ("chosen", "setting"),
+    [
+        ({"exclude_tools": "update_*"}, "exclude_tools"),
+        ({"tools": "update_customer", "exclude_tools": "update_*"}, "exclude_tools"),
+        ({"tools": "list_*"}, "tools"),
+        ({"toolsets": "procedures"}, "toolsets"),
+        ({"toolsets": "procedures", "tools": "list_*"}, "toolsets"),
+        ({"read_only": True}, "read_only"),
+        ({"mode": "read-only"}, "mode"),
+    ],
+)
+def test_setting_that_disables_a_tool_is_named(chosen: dict[str, object], setting: str) -> None:
+    assert disabled_tools(load(chosen, KEY, None))["update_customer"] == setting
 
 
 def test_settings_that_leave_no_tool_are_refused() -> None:

@@ -37,6 +37,9 @@ def test_folder_that_others_can_open_differs(tmp_path: Path) -> None:
     """Ours: it holds previews of changes."""
     tmp_path.chmod(0o755)
     assert check_folder(tmp_path).verdict is CheckResult.DIFFERS
+    tmp_path.chmod(0o777)
+    found = check_folder(tmp_path)
+    assert (found.verdict, found.next) == (CheckResult.FAILED, "Run: chmod go-w the state folder")
     tmp_path.chmod(0o700)
     assert check_folder(tmp_path).verdict is CheckResult.OK
 

@@ -1,12 +1,14 @@
 """No destructive call reaches Fastn without an accepted form, as the MCP specification on elicitation expects."""
 
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from mcp import Client, MCPError
 from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
-from server_process import READING, Connect, Person, Upstream, answering, approving, body
+from server_process import ERAS as MODES
+from server_process import READING, Connect, Person, Upstream, answering, approving, body, environment, stdio
 
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.tool import Effect
@@ -170,3 +172,24 @@ async def test_toolsets_and_read_only_also_refuse_at_call_time(connect: Connect,
             assert answer["outcome"] == "not_sent"
             assert "is disabled here" in answer["message"]
     assert upstream.requests() == []
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("flags", [("--exclude-tools", "update_*"), ("--toolsets", "procedures")], ids=" ".join)
+async def test_undo_sends_nothing_by_a_disabled_tool(
+    flags: tuple[str, ...], era: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    env = environment(upstream) | {"FASTN_STATE_DIR": str(tmp_path)}
+    person = Person(answering(ElicitResult(action="accept", content={"decision": "approve"})))
+    async with Client(stdio(env), mode=MODES[era], elicitation_callback=person) as client:
+        target = await customer(client)
+        update = {"customer_id": target["id"], "plan": "Free"}
+        change = body(await client.call_tool("update_customer", update))["receipt"]["change_id"]
+    changes = upstream.changes()
+    async with Client(stdio(env, *flags), mode=MODES[era], elicitation_callback=person) as client:
+        refused = body(await client.call_tool("undo_change", {"change_id": change}))
+    assert refused["outcome"] == "not_sent"
+    assert (
+        f"update_customer, which is disabled here by the setting {flags[0][2:].replace('-', '_')}" in refused["message"]
+    )
+    assert upstream.changes() == changes

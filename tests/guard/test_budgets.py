@@ -1,6 +1,7 @@
 """Budgets: for a day and for a run, of each account and caller; what is left is said."""
 
 import itertools
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stores
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, FastnError, Refused
@@ -16,6 +18,7 @@ from fastn_mcp.guard.approval.request import Decline
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.evaluation import Evaluator
+from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.catalog import BY_NAME, parse
@@ -31,12 +34,20 @@ _RUNS = itertools.count(1)
 _NAMES = itertools.count(1)
 
 
-def limited(folder: Path, rules: str, bound: str = "") -> World:
+@pytest.fixture(params=stores.KINDS)
+async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Ledger]:
+    where = f"sqlite:{tmp_path / 'ledger'}" if request.param == "sqlite" else request.getfixturevalue("valkey").url()
+    store = stores.opened(where)
+    yield store
+    await store.aclose()
+
+
+def limited(folder: Path, rules: str, bound: str = "", ledger: Ledger | None = None) -> World:
     """A process of its own, on the same ledger."""
     path = folder / "policy.toml"
     path.write_text(rules)
     path.chmod(0o600)
-    return World(folder, Policy("guarded", load_rules(path)), tokens=f"run{next(_RUNS)}-", bound=bound)
+    return World(folder, Policy("guarded", load_rules(path)), tokens=f"run{next(_RUNS)}-", bound=bound, ledger=ledger)
 
 
 async def made(world: World, count: int, principal: str = "local") -> int:
@@ -141,6 +152,18 @@ async def test_approvals_that_destroy_have_a_rate_of_each_caller(tmp_path: Path)
     assert isinstance(await world.call(CreateCustomer(name="N")), Done)
     world.clock.pass_(90 - (world.clock.at - begun).total_seconds())
     assert isinstance(await world.call(DeleteSecret(secret_id=secrets[2])), Done)
+
+
+async def test_rate_of_destroying_is_of_one_account(tmp_path: Path, ledger: Ledger) -> None:
+    """Two accounts of one profile name can share a ledger; their keys tell them apart."""
+    rules = '[budget]\ndestroy_rate = "1 per 90s"\n[[rule]]\ntool = "delete_secret"\nthen = "allow"\n'
+    for key in ("one key", "another"):
+        world = limited(tmp_path, rules, key, ledger)
+        for name in ("A", "B"):
+            assert isinstance(await world.call(CreateSecret(name=name, value="v"), FormNow(yes, world.clock)), Done)
+        first, second = [str(row.id) for row in await world.rows(ListSecrets())][-2:]
+        assert isinstance(await world.call(DeleteSecret(secret_id=first)), Done)
+        assert isinstance(await world.call(DeleteSecret(secret_id=second)), Refused)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -7,6 +7,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
+from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret, NewApiKey
 from fastn_mcp.tools.customers import CreateCustomer, Customer
 
@@ -31,7 +32,7 @@ def test_each_secret_of_an_answer_is_written_and_replaced_wherever_it_is(tmp_pat
             "key": "fsk_a",
             "secret": "",
             "apiKey": {"value": "schlüssel", "mode": "Test", "token": None},
-            "extra": ["plain", {"key": "fsk_b", "label": "kept"}, [{"signingSecret": "fsk_c"}]],
+            "extra": ["plain", {"key": "fsk_b", "type": "kept"}, [{"signingSecret": "fsk_c"}]],
         },
     ) == {
         "id": "key_1",
@@ -39,13 +40,47 @@ def test_each_secret_of_an_answer_is_written_and_replaced_wherever_it_is(tmp_pat
         "key": stored,
         "secret": "",
         "apiKey": {"value": stored, "mode": "Test", "token": None},
-        "extra": ["plain", {"key": stored, "label": "kept"}, [{"signingSecret": stored}]],
+        "extra": [stored, {"key": stored, "type": "kept"}, [{"signingSecret": stored}]],
     }
     assert file.read_text(encoding="utf-8") == (
-        "key=fsk_a\napiKey.value=schlüssel\nextra.1.key=fsk_b\nextra.2.0.signingSecret=fsk_c\n"
+        "key=fsk_a\napiKey.value=schlüssel\nextra.0=plain\nextra.1.key=fsk_b\nextra.2.0.signingSecret=fsk_c\n"
     )
     assert file.stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+SECRET = "C4N4RY0f5a9b2c7d"
+
+
+@pytest.mark.parametrize(
+    "issued",
+    [
+        *({name: SECRET} for name in ("rawKey", "plainTextKey", "plaintext_key", "keyValue", "fullKey", "anything")),
+        {"downloadUrl": f"https://fastn.example/once/{SECRET}"},
+        {"credentials": {"id": "1", "text": SECRET}},
+        {"keys": [SECRET]},
+        {"keyPrefix": f"fsk_live_{SECRET}"},
+        {"id": f"fsk_live_{SECRET}"},
+    ],
+    ids=str,
+)
+def test_a_new_key_is_withheld_wherever_it_is_and_not_lost(issued: dict[str, JsonValue], tmp_path: Path) -> None:
+    """What is not known to be harmless is withheld; the fields that Fastn documents are shown."""
+    documented: dict[str, JsonValue] = {
+        "name": "BI", "mode": "Test", "permissions": "Custom", "matrix": ["executions:read"], "customers": ["c_1"],
+        "keyPrefix": "fsk_test_", "last4": "2c7d", "verifyCallerIdentity": False, "resourceScope": "org",
+        "allowedIps": ["192.0.2.1"], "rateLimitPerMinute": 60, "expiresAt": "2027-01-01", "lastUsed": "Never",
+        "createdAt": "2026-11-28", "createdBy": "dana@fastn.example",
+    }  # fmt: skip
+    left = shown(tmp_path, documented | issued)
+    assert SECRET not in str(left)
+    assert {name: left[name] for name in documented.keys() - issued} == {
+        name: documented[name] for name in documented.keys() - issued
+    }
+    assert SECRET in next(tmp_path.iterdir()).read_text()
+    rendered = str(render(CreateApiKey(name="BI"), NewApiKey.model_validate(left), {}))
+    assert SECRET not in rendered
+    assert str(tmp_path) in rendered
 
 
 @pytest.mark.parametrize(

@@ -983,3 +983,27 @@ def test_what_a_create_overwrites_may_be_used() -> None:
     users = used_by(("connections", 2, ("A", "B")))
     says = said("create_connector", {"name": "Cin7", "slug": "cin7", "domain": "b.example"}, row, users)
     assert says["then"] == f'The name or slug is taken by "k1". {BACK} 2 connections use it.'
+
+
+@pytest.mark.parametrize(
+    ("email", "spelled"),
+    [
+        ("ann@\N{CYRILLIC SMALL LETTER A}cme.com", "ann@xn--cme-5cd.com"),
+        ("\N{CYRILLIC SMALL LETTER A}nn@acme.com", r"\\u0430nn@acme.com"),
+        ("ann@\N{FULLWIDTH LATIN SMALL LETTER A}cme.com", "ann@acme.com"),
+        ("ann@m\N{LATIN SMALL LETTER U WITH DIAERESIS}ller.example", "ann@xn--mller-kva.example"),
+        ("ann@\N{CYRILLIC SMALL LETTER A}" + "c" * 80, r"ann@\\u0430" + "c" * 80),
+        ("ann@acme.com", None),
+    ],
+)
+def test_invitation_points_out_letters_that_look_like_others(email: str, spelled: str | None) -> None:
+    """A person reads the address as that of somebody they know."""
+    texts = [
+        said("invite_user", {"email": email, "role": "Viewer"})["first"],
+        said("create_customer", {"name": "Globex", "admin_email": email})["then"],
+        said("update_customer", {"customer_id": "c1", "admin_email": email}, {"id": "c1", "name": "Globex"})["then"],
+    ]
+    for text in texts:
+        assert ("can look like them" in text) is (spelled is not None)
+        if spelled is not None:
+            assert f'Spelled out: "{spelled}".' in text

@@ -52,7 +52,7 @@ class World:
         nothing: Any = None
         return TenantAccount(
             nothing, nothing, nothing, nothing, wanted.name, ConcurrencyLimit(1, 0, 0), self.made[-1].aclose, None,
-            own and own.principal,
+            own,
         )  # fmt: skip
 
     def open_ones(self) -> list[str]:
@@ -155,10 +155,40 @@ async def test_caller_with_many_keys_evicts_only_their_own() -> None:
 def test_folder_and_account_do_not_reveal_the_key() -> None:
     """Ours: and two callers with the same key are separate."""
     anna, otto = CallerAccount("iss|anna", "fsk_live_secret"), CallerAccount("iss|otto", "fsk_live_secret")
-    assert anna.account != otto.account
+    assert anna.digest != otto.digest
     assert anna.folder != otto.folder
     assert CallerAccount("iss|anna", "another").folder == anna.folder
-    assert "secret" not in anna.account + anna.folder
+    assert "secret" not in anna.digest + anna.folder + repr(anna)
+
+
+class SameShortDigest(CallerAccount):
+    """Callers whose shortened digests collide, as 48 bits let an attacker arrange."""
+
+    @property
+    def short_digest(self) -> str:
+        return "c0111de5"
+
+
+class SameDigest(CallerAccount):
+    @property
+    def digest(self) -> str:
+        return "c0111de5"
+
+
+async def test_callers_whose_short_digests_collide_have_separate_accounts() -> None:
+    house = World()
+    for caller in (SameShortDigest("anna", "hers"), SameShortDigest("otto", "his")):
+        async with house.tenants.lease(tenant("own"), caller):
+            assert house.made[-1].name == f"own of {caller.principal} by {caller.key}"
+
+
+async def test_open_account_is_handed_to_its_owner_only() -> None:
+    house = World()
+    async with house.tenants.lease(tenant("own"), SameDigest("anna", "hers")):
+        for other in (SameDigest("otto", "his"), SameDigest("anna", "another")):
+            with pytest.raises(RuntimeError, match="another caller"):
+                async with house.tenants.lease(tenant("own"), other):
+                    raise AssertionError
 
 
 async def test_failing_accounts_are_dropped() -> None:

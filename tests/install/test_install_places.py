@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from typing import Any
 
 import pytest
 
-from fastn_mcp.config.command_line import CommandLine, by_uvx, running
+from fastn_mcp.config.command_line import CommandLine, running, source_of
 from fastn_mcp.install import entry
 from fastn_mcp.install.clients import BY_NAME, CLIENTS, KEY_VARIABLE, Format, Machine, is_present, place
 from fastn_mcp.install.edit import NotInstalled
@@ -211,22 +212,55 @@ def test_keyring_variable_is_forwarded_on_linux(platform: str, arguments: tuple[
     assert ("env_vars" in one.value) is forwarded
 
 
+CACHED = "/c/archive-v0/x"
+CACHE = ["/c/CACHEDIR.TAG", f"{CACHED}/bin/fastn-mcp"]
+
+
 @pytest.mark.parametrize(
-    ("executable", "prefix", "existing", "start"),
+    ("prefix", "existing", "source", "start"),
     [
-        ("/v/bin/python", "/v", ["/v/bin/fastn-mcp"], CommandLine("/v/bin/fastn-mcp")),
-        ("/v/bin/python3.11", "/v", ["/v/bin/fastn-mcp"], CommandLine("/v/bin/fastn-mcp")),
-        ("/v/bin/python", "/v", [], CommandLine("/v/bin/python", ("-P", "-m", "fastn_mcp"))),
-        ("/c/uv/archive-v0/x/bin/python", "/c/uv/archive-v0/x", ["/c/uv/archive-v0/x/bin/fastn-mcp"], by_uvx()),
-        ("/d/uv/tools/fastn-mcp/bin/python", "/d/uv/tools/fastn-mcp", [], None),
+        ("/v", ["/v/bin/fastn-mcp"], None, CommandLine("/v/bin/fastn-mcp")),
+        ("/v", [], None, CommandLine("/v/bin/python", ("-P", "-m", "fastn_mcp"))),
+        ("/v", ["/v/bin/fastn-mcp"], "/clone", CommandLine("/v/bin/fastn-mcp")),
+        ("/archive-v2/v", ["/archive-v2/v/bin/fastn-mcp"], "/clone", CommandLine("/archive-v2/v/bin/fastn-mcp")),
+        (CACHED, CACHE, "/clone", CommandLine("uvx", ("--from", "/clone", "fastn-mcp"))),
+        (CACHED, CACHE, None, CommandLine(f"{CACHED}/bin/fastn-mcp")),
     ],
 )
-def test_entry_starts_the_server_by_a_lasting_path(
-    executable: str, prefix: str, existing: list[str], start: CommandLine | None
+def test_program_is_started_by_a_path_or_a_source_that_lasts(
+    prefix: str, existing: list[str], source: str | None, start: CommandLine
 ) -> None:
-    """Ours: a desktop client has another PATH, and what uvx fetched is deleted one day."""
-    found = running(executable, prefix, lambda path: path in existing)
-    assert found == (start or CommandLine(executable, ("-P", "-m", "fastn_mcp")))
+    """A desktop client has another PATH, and what uvx fetched is deleted one day."""
+    assert running(f"{prefix}/bin/python", prefix, lambda path: path in existing, source) == start
+
+
+GIT = {"vcs_info": {"vcs": "git", "commit_id": "c0ffee"}}
+
+
+@pytest.mark.parametrize(
+    ("origin", "source"),
+    [
+        ({"url": "file:///my%20clone", "dir_info": {}}, "/my clone"),
+        ({"url": "file:///gone", "dir_info": {}}, None),
+        ({"url": "file:///w.whl", "archive_info": {}}, "/w.whl"),
+        ({"url": "https://example.com/w.whl", "archive_info": {}}, "https://example.com/w.whl"),
+        ({"url": "https://example.com/w.whl?token=C4N4RY", "archive_info": {}}, None),
+        ({"url": "http://example.com/w.whl", "archive_info": {}}, None),
+        ({"url": "https://example.com/r", **GIT}, "git+https://example.com/r@c0ffee"),
+        (
+            {"url": "https://example.com/r", "subdirectory": "d", **GIT},
+            "git+https://example.com/r@c0ffee#subdirectory=d",
+        ),
+        ({"url": "ssh://git@example.com/r", **GIT}, "git+ssh://git@example.com/r@c0ffee"),
+        ({"url": "https://C4N4RY@example.com/r", **GIT}, None),
+        ({"url": "https://git:C4N4RY@example.com/r", **GIT}, None),
+        ({}, None),
+        ([], None),
+    ],
+)
+def test_source_is_what_the_installation_came_from(origin: Any, source: str | None) -> None:
+    """PEP 610. A URL with a secret is not written into the file of a client."""
+    assert source_of(json.dumps(origin), {"/my clone", "/w.whl"}.__contains__) == source
 
 
 def test_table_of_clients_is_complete() -> None:

@@ -12,14 +12,15 @@ from typing import Any
 
 from jsonschema import Draft7Validator
 from registry import with_bundle
-from surface import fill_manifest
+from surface import fill_manifest, server_json
 
-from fastn_mcp import __version__
+from fastn_mcp import IS_PUBLISHED, __version__
 from fastn_mcp.config.model import SOURCES
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "server.json"
 SERVER: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+PUBLISHED = server_json(SERVER, is_published=True)
 SCHEMA_SHA256 = "3fba09590c99f61735d234822279f4223fab9e300c0a81e81c91ab62a4114de0"
 
 
@@ -33,9 +34,9 @@ def problems(document: dict[str, Any]) -> list[str]:
 
 
 def test_the_registrys_schema_accepts_server_json() -> None:
-    assert problems(SERVER) == []
+    assert problems(SERVER) == problems(PUBLISHED) == []
     assert len(SERVER["description"]) <= 100
-    assert {package["registryType"] for package in SERVER["packages"]} == {"pypi", "oci"}
+    assert {package["registryType"] for package in PUBLISHED["packages"]} == {"pypi", "oci"}
     assert [remote["type"] for remote in SERVER["remotes"]] == ["streamable-http"]
 
 
@@ -43,8 +44,14 @@ def test_the_registrys_schema_accepts_it_with_the_bundle_of_a_release() -> None:
     assert problems(with_bundle(SERVER, "https://github.com/fastn-ai/fastn-mcp", "fastn-mcp.mcpb", b"data")) == []
 
 
+def test_the_package_is_left_out_until_somebody_owns_its_name() -> None:
+    names = {package["identifier"].partition(":")[0] for package in server_json(PUBLISHED, False)["packages"]}
+    assert names == {"ghcr.io/fastn-ai/fastn-mcp"}
+    assert ("fastn-mcp" in {package["identifier"] for package in SERVER["packages"]}) is IS_PUBLISHED
+
+
 def test_everything_in_it_has_the_version_of_the_package() -> None:
-    pypi, oci = SERVER["packages"]
+    pypi, oci = PUBLISHED["packages"]
     assert (SERVER["version"], pypi["version"], oci["identifier"].rpartition(":")[2]) == (__version__,) * 3
 
 

@@ -146,6 +146,34 @@ async def test_change_is_undone_only_once(world: World) -> None:
     assert len(world.changes) == sent
 
 
+async def test_undo_by_a_disabled_tool_is_refused(world: World) -> None:
+    """The undo of a deletion creates, so that is what has to be enabled."""
+    update = await changed(world, UpdateCustomer(customer_id=named(world, "customers", "acme-corp"), plan="Free"))
+    deletion = await changed(world, DeleteCustomer(customer_id=named(world, "customers", "globex-exports")))
+    world.disabled |= {"update_customer": "exclude_tools", "delete_customer": "exclude_tools"}
+    sent = len(world.changes)
+    error = await world.call(UndoChange(change_id=update.id), person(world))
+    assert isinstance(error, NotSent)
+    assert "update_customer, which is disabled here by the setting exclude_tools" in error.what
+    assert len(world.changes) == sent
+    assert (await undone(world, deletion))["by"] == "create_customer"
+    world.disabled.clear()
+    await undone(world, update)
+
+
+async def test_batch_with_a_disabled_tool_is_refused(world: World) -> None:
+    """Also where its calls were parsed with other tools than those of this server."""
+    world.disabled["update_customer"] = "toolsets"
+    call: dict[str, JsonValue] = {
+        "tool": "update_customer",
+        "arguments": {"customer_id": named(world, "customers", "acme-corp"), "plan": "Free"},
+    }
+    error = await world.call(ApplyChanges(changes=[call]), person(world))
+    assert isinstance(error, NotSent)
+    assert "by the setting toolsets" in error.what
+    assert world.changes == []
+
+
 async def test_undo_of_a_deletion_names_new_id_and_losses(world: World) -> None:
     """Ours: the id is new; credentials are lost, and so are fields without an argument."""
     key = named(world, "customers", "globex-exports")

@@ -15,6 +15,7 @@ from fastn_mcp.guard.sentences.facts import (
     Sentences,
     items,
     joined,
+    look_alikes,
     mapping,
     place,
     quoted,
@@ -47,7 +48,8 @@ def invite_user(facts: Facts) -> Sentences:
     email, role = quoted(facts.given.get("email")), quoted(facts.given.get("role"))
     then = "An e-mail with the invitation is sent at once. Only the dashboard can take the access back."
     button = f"Invite as {role}" if len(role) <= LONGEST_ON_BUTTON else "Invite this person"
-    return Sentences(f"Invite {email} as {role}.", button, f"Invite as {role}: {email}", then=then)
+    first = joined(f"Invite {email} as {role}.", look_alikes(facts.given.get("email")))
+    return Sentences(first, button, f"Invite as {role}: {email}", then=then)
 
 
 def create_role(facts: Facts) -> Sentences:

@@ -17,6 +17,7 @@ from fastn_mcp.guard.sentences.facts import (
     in_place,
     joined,
     listed,
+    look_alikes,
     place,
     quoted,
     say,
@@ -71,7 +72,8 @@ def _uses(facts: Facts) -> str:
 
 def _invited(facts: Facts) -> str:
     email = facts.given.get("admin_email")
-    return f"{quoted(email)} is invited by e-mail at once, which cannot be called back." if email else ""
+    invited = f"{quoted(email)} is invited by e-mail at once, which cannot be called back." if email else ""
+    return joined(invited, look_alikes(email))
 
 
 def create_customer(facts: Facts) -> Sentences:

@@ -156,6 +156,19 @@ def quoted(content: JsonValue) -> str:
     return quote(content if isinstance(content, str) else quote(content, WHOLE), WHOLE)
 
 
+def look_alikes(email: JsonValue) -> str:
+    """Point out letters of an address other than a to z, which can look like these; empty if there are none."""
+    if not isinstance(email, str) or email.isascii():
+        return ""
+    local, _, domain = email.rpartition("@")
+    try:
+        domain = domain.encode("idna").decode()
+    except UnicodeError:  # it is no domain
+        domain = domain.encode("ascii", "backslashreplace").decode()
+    spelled = f"{local.encode('ascii', 'backslashreplace').decode()}@{domain}"
+    return f"The address has letters that are not a to z and can look like them. Spelled out: {quoted(spelled)}."
+
+
 def series(words: Iterable[str]) -> str:
     *most, last = words
     return f"{', '.join(most)} and {last}" if most else last
