@@ -168,6 +168,14 @@ async def test_every_change_of_a_request_wakes_who_waits_for_it(ledger: Ledger, 
     assert found.state is RequestState.APPROVED
 
 
+async def test_which_of_several_requests_are_open_is_one_read(ledger: Ledger, other: Ledger) -> None:
+    for name in ("open", "decided", "not asked for"):
+        await ledger.open(grant(name))
+    assert await moved(other, "decided", [RequestState.OPEN], RequestState.APPROVED, NOW)
+    assert await ledger.still_open({"open", "decided", "unknown"}) == {"open"}
+    assert await ledger.still_open(set()) == set()
+
+
 async def test_a_sealed_secret_is_taken_once_until_it_ends(ledger: Ledger, other: Ledger) -> None:
     """Ours: by one of all processes."""
     now = time.time()

@@ -5,7 +5,7 @@ Times are Unix seconds. If a method raises, the call that needed it is refused.
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Protocol
@@ -336,6 +336,10 @@ class Ledger(Journal, Protocol):
 
     async def find(self, request: str) -> ApprovalRequest | None:
         """Return the request with this id, in any state; None if there is none."""
+        ...
+
+    async def still_open(self, requests: Collection[str]) -> set[str]:
+        """Return which of these requests are open, in one read."""
         ...
 
     async def latest(self, call: str, now: float) -> ApprovalRequest | None:

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from functools import cached_property
@@ -280,6 +280,9 @@ class SqliteLedger(Ledger):
 
     async def find(self, request: str) -> ApprovalRequest | None:
         return next(self._requests("WHERE id = ?", request), None)
+
+    async def still_open(self, requests: Collection[str]) -> set[str]:
+        return {id_ for (id_,) in self._execute("SELECT id FROM requests WHERE state = 'open'")}.intersection(requests)
 
     async def latest(self, call: str, now: float) -> ApprovalRequest | None:
         of_call = self._requests("WHERE call = ? AND expires > ? ORDER BY created DESC", call, now)

@@ -9,7 +9,7 @@ If the reply to `begin` is lost, the call counts as begun: it is not sent, and a
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 
 from fastn_mcp.errors import Refused
@@ -98,6 +98,11 @@ class ValkeyLedger(Ledger):
     async def find(self, request: str) -> ApprovalRequest | None:
         found = await self._server.gather([self._request(request)])
         return _read(found[0]) if found else None
+
+    async def still_open(self, requests: Collection[str]) -> set[str]:
+        ids = [*requests]
+        states: list[str | None] = await self._server.look("states", [self._request(id_) for id_ in ids])
+        return {id_ for id_, state in zip(ids, states, strict=True) if state == RequestState.OPEN.value}
 
     async def latest(self, call: str, now: float) -> ApprovalRequest | None:
         ids = await self._server.read("ZRANGE", self._server.key("call", call), 0, -1, "REV")
