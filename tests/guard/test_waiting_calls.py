@@ -1,14 +1,12 @@
 """A thousand calls that wait on one shared ledger: each answers by its bound, whatever becomes of the others."""
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import anyio
-import anyio.to_thread
 import pytest
 from stores import grant
 from valkey_proxy import proxied
@@ -66,7 +64,7 @@ async def waits(ledger: ValkeyLedger, replica: str) -> list[tuple[bool, float]]:
 @pytest.mark.parametrize("meanwhile", ["nothing", "decisions", "a replica is killed"])
 async def test_thousand_calls_answer_by_their_bound(valkey: ValkeyServer, meanwhile: str) -> None:
     """Each command takes 2 ms. Decisions end the calls that they are about, and no others."""
-    url, decided = valkey.url(), names("one")[::100]
+    url, decided, answers = valkey.url(), names("one")[::100], list[tuple[bool, float]]()
     async with ledger_at(url) as direct, proxied(valkey.port) as proxy:
         await open_requests(direct, "one")
         proxy.latency = 0.002
@@ -86,14 +84,14 @@ async def test_thousand_calls_answer_by_their_bound(valkey: ValkeyServer, meanwh
                 await open_requests(direct, "other")
                 command = [sys.executable, __file__, slow]
                 paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
-                other = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **paths})
+                other = await anyio.open_process(command, env={**os.environ, **paths})
                 assert other.stdout is not None
-                assert await anyio.to_thread.run_sync(other.stdout.readline) == b"waiting\n"
+                assert await other.stdout.receive() == b"waiting\n"
 
                 async def kill() -> None:
                     await anyio.sleep(2)
                     other.kill()
-                    other.communicate(timeout=20)
+                    await other.aclose()
 
                 tasks.start_soon(kill)
             answers = await waits(ledger, "one")
