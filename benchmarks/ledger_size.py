@@ -88,12 +88,12 @@ class Office:
         result = await self.caller.result(self.fleet.token(self.tenant), "create_customer", name=name)
         assert result["done"] == "create_customer", result
 
-    async def run(self, name: str, *, minutes: int = 0) -> None:
+    async def run(self, name: str, *, is_temporary: bool = False) -> None:
         """Have a run approved at the terminal, for once or for a while, and make it."""
         token = self.fleet.token(self.tenant, name)
         assert (await self._run(token, name))["status"] == "approval_required"
         for grant in await self.person.ledger.waiting(self.person.now()):
-            assert "Approved" in await self.person.approve(grant, minutes)
+            assert "Approved" in await self.person.approve(grant, is_temporary=is_temporary)
         assert "done" in await self._run(token, name)
 
     async def ask(self, name: str) -> None:
@@ -116,7 +116,7 @@ async def costs(office: Office, client: Valkey, count: int) -> dict[str, tuple[f
         await office.run(name)
 
     async def temporary(name: str) -> None:
-        await office.run(name, minutes=15)
+        await office.run(name, is_temporary=True)
 
     async def waiting(name: str) -> None:
         await office.ask(name)

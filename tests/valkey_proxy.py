@@ -17,6 +17,8 @@ class Proxy:
     """A command that holds this is passed on, and its answer is not; what follows on its connection is silence."""
     hang_up: bool = False
     """Whether the connection is closed instead of being silent."""
+    latency: float = 0.0
+    """Seconds by which each command arrives later."""
     lost: int = 0
     seen: list[bytes] = field(default_factory=list[bytes])
     _open: list[asyncio.StreamWriter] = field(default_factory=list[asyncio.StreamWriter])
@@ -27,6 +29,8 @@ class Proxy:
         try:
             while sent := await reader.read(1 << 16):
                 self.seen.append(sent)
+                if self.latency:
+                    await asyncio.sleep(self.latency)
                 up_writer.write(sent)
                 answer = await up_reader.read(1 << 16)
                 if self.lose is not None and self.lose in sent:

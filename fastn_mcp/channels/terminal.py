@@ -174,7 +174,7 @@ class Terminal:
                 case "":
                     return _LEFT_WAITING if may_wait else await self._decline()
                 case minutes if question.allows_temporary and minutes == str(TEMPORARY_MINUTES):
-                    return Approve(minutes=TEMPORARY_MINUTES)
+                    return Approve(is_temporary=True)
                 case _:
                     self.say("That is not one of the choices.")
         return _CLOSED

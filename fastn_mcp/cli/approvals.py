@@ -38,11 +38,10 @@ from fastn_mcp.guard.approval.request import (
     Decline,
     NoAnswer,
     asker,
-    can_be_temporary,
     question,
-    temporary_approval,
     typed_in,
 )
+from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
 from fastn_mcp.guard.audit.recorder import record_expired
 from fastn_mcp.guard.key_files import TypedSecrets
@@ -99,48 +98,47 @@ class TerminalApprovals:
                 terminal.say(f"{_UNSEALABLE} Decline it, or leave it.")
                 asked = replace(asked, secret=None)
             match await terminal.ask(asked, may_wait=True):
-                case Approve(_, minutes, secret):
-                    terminal.say(await self.approve(request, minutes, secret))
+                case Approve(_, is_temporary, secret):
+                    terminal.say(await self.approve(request, secret, is_temporary=is_temporary))
                 case Decline(note):
                     terminal.say(await self.decline(request, note))
                 case NoAnswer():
                     terminal.say("Left waiting.")
         terminal.say("\nNothing else waits.")
 
-    async def approve(self, request: ApprovalRequest, minutes: int = 0, secret: JsonValue = None) -> str:
-        """Approve a request; with `minutes`, also add a temporary approval. Return the message for the person.
+    async def approve(self, request: ApprovalRequest, secret: JsonValue = None, *, is_temporary: bool = False) -> str:
+        """Approve a request, and with `is_temporary` similar calls for a while. Return the message for the person.
 
         `secret` is the argument that they typed, if the request asks for one.
         """
         if request.required == Decision.FOUR_EYES.value:
             return "Nothing was decided: two people have to approve this call, and a terminal cannot tell people apart."
-        now = self.system.timestamp()
-        if typed_in(request) is not None:
-            if self.typed is None:
-                return f"Nothing was decided. {_UNSEALABLE}"
-            await self.typed.keep(request, secret)
-        if await self.ledger.decide(request, Vote(_BY, approves=True, at=now), _BY) is None:
-            return _TOO_LATE
-        message = "Approved. It is sent when the agent makes the same call again."
-        scope = (
-            temporary_approval(request, self.system.token(), now, _BY)
-            if minutes and can_be_temporary(request)
-            else None
+        if typed_in(request) is not None and self.typed is None:
+            return f"Nothing was decided. {_UNSEALABLE}"
+        typed = None if self.typed is None else TypedValue(self.typed, secret)
+        vote = Vote(_BY, approves=True, at=self.system.timestamp(), is_temporary=is_temporary)
+        also = f" Such calls need no approval for {TEMPORARY_MINUTES} minutes from then on." if is_temporary else ""
+        return await self._vote(
+            request, vote, None, f"Approved. It is sent when the agent makes the same call again.{also}", typed
         )
-        if scope is not None:
-            await self.ledger.add_temporary(scope)
-            message = f"Approved, and this tool on this target until {_clock(scope.expires)}."
-        also = f"also for {TEMPORARY_MINUTES} minutes, scope {scope.id}" if scope else None
-        return message + self._record(decided(AuditEvent.APPROVED, request, _BY, also))
 
     async def decline(self, request: ApprovalRequest, note: str) -> str:
         """Decline a request. Return the message for the person."""
-        now, why = self.system.timestamp(), note or None
-        if await self.ledger.decide(request, Vote(_BY, approves=False, at=now), _BY, why) is None:
-            return _TOO_LATE
+        vote = Vote(_BY, approves=False, at=self.system.timestamp())
         message = f"Declined. The same call stays declined until {_clock(request.expires)}."
-        message += self._record(decided(AuditEvent.DECLINED, request, _BY, why))
-        return message
+        return await self._vote(request, vote, note or None, message)
+
+    async def _vote(
+        self, request: ApprovalRequest, vote: Vote, note: str | None, message: str, typed: TypedValue | None = None
+    ) -> str:
+        """Count a vote, and return the message, or why it did not count."""
+        problems: list[str] = []
+
+        def record(event: AuditEvent, said: str | None) -> None:
+            problems.append(self._record(decided(event, request, _BY, said)))
+
+        counted = await count_vote(vote, request, self.ledger, _BY, note, record, typed)
+        return counted.why if isinstance(counted, NotCounted) else "".join([message, *problems])
 
     async def revoke(self, prefix: str) -> TemporaryApproval | None:
         """Revoke the temporary approval whose id starts with `prefix`. Return None unless exactly one does."""
@@ -437,7 +435,6 @@ _UNSEALABLE = (
     "What a person types here is sealed for the servers by their FASTN_STATE_SECRET, which this terminal does not have:"
     " set it, or approve on the approval page."
 )
-_TOO_LATE = "Nothing was decided: it was decided elsewhere meanwhile, or has expired."
 
 
 def _headline(request: ApprovalRequest) -> str:

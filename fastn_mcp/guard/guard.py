@@ -117,8 +117,7 @@ class Guard:
         with self._span(call) if is_list else nullcontext(SpanFacts()) as said, self._fail_closed(call, caller):
             current = await self._reevaluate(call, caller) if is_stale else current
             said |= _decided(current.effect, current.verdict) if is_list else {}
-            request = None if approval.request is None else approval.request.id
-            filled = await self._typed.fill(self._secrets.fill(call), current.typed, request)
+            filled = await self._typed.fill(self._secrets.fill(call), current.typed, approval.request)
             approved = await self._approvals.use(approval, number, current, evaluation, caller)
             said |= {"outcome": "admitted", "consent": approved.by, "asked": approved.trace}
             change = await self._journal.begin(approved, self._client.send, self._client.deadline(call))

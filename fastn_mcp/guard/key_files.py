@@ -18,7 +18,8 @@ from pydantic import JsonValue
 from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import NotSent, Refused
 from fastn_mcp.fastn.credentials import TypedArgument
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState
+from fastn_mcp.guard.approval.request import used_up
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, SealedSecret
 from fastn_mcp.redaction import Redactor, may_hold_new_key
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret
@@ -98,7 +99,7 @@ C = TypeVar("C", bound=Tool[Any])
 
 
 class TypedSecrets:
-    """Secrets that people type where they approve a call, sealed in the ledger until that call takes them."""
+    """Secrets that people type where they approve a call, sealed in the ledger until that call is made."""
 
     def __init__(self, ledger: Ledger, seal: "Callable[[], Seal]", system: System) -> None:
         """`seal` is called on first use: most calls need none."""
@@ -106,31 +107,40 @@ class TypedSecrets:
         self._seal = cache(seal)
         self._system = system
 
-    async def keep(self, request: ApprovalRequest, value: JsonValue) -> None:
-        """Keep the argument that was typed for the one use of the request's approval, as long as that is valid."""
-        sealed = self._seal().close(_purpose(request.id), [value])  # a list, since it may be None
-        await self._ledger.keep_sealed(request.id, sealed, request.expires, self._system.timestamp())
+    def seal(self, request: ApprovalRequest, approver: str, value: JsonValue, now: float) -> SealedSecret:
+        """Return the argument that an approver typed, to be stored with their vote while the request is valid."""
+        text = self._seal().close(_purpose(request, approver), [value])  # a list, since it may be None
+        return SealedSecret(approver, text, request.expires - now)
 
-    async def fill(self, call: C, typed: TypedArgument | None, request: str | None) -> C:
-        """Return the call with what was typed for this request. Raises `Refused` if a person still has to type it."""
-        if typed is None:
+    async def typed(self, request: ApprovalRequest, approver: str, now: float) -> list[JsonValue] | None:
+        """Return the argument that an approver typed, in a list; None if there is none that can be opened."""
+        sealed = await self._ledger.sealed(request.id, approver, now)
+        found = None if sealed is None else self._seal().open(_purpose(request, approver), sealed, _LONGEST)
+        return cast("list[JsonValue]", found) if isinstance(found, list) else None
+
+    async def fill(self, call: C, argument: TypedArgument | None, request: ApprovalRequest | None) -> C:
+        """Return the call with what was typed by who approved it; using the approval then deletes that.
+
+        Raises `Refused` if a person still has to type it.
+        """
+        if argument is None:
             return call
-        kept, now = None, self._system.timestamp()
-        if request is not None and (sealed := await self._ledger.take_sealed(request, now)) is not None:
-            kept = self._seal().open(_purpose(request), sealed, _LONGEST)
-        if not isinstance(kept, list):
-            if request is not None:
-                await self._ledger.void(request, RequestState.STALE, now)
-            raise Refused(f"Nobody has typed the {typed.name}, or it was used already.", "Call again to ask anew.")
-        return call.model_copy(update={typed.name: cast("list[JsonValue]", kept)[0]})
+        now = self._system.timestamp()
+        if request is not None:
+            for approver in request.approvers[:1]:  # where there are two, they typed the same
+                if (typed := await self.typed(request, approver, now)) is not None:
+                    return call.model_copy(update={argument.name: typed[0]})
+            if await self._ledger.void(request.id, RequestState.STALE, now) is None:
+                raise used_up()
+        raise Refused(f"Nobody has typed the {argument.name}.", "Call again to ask anew.")
 
 
 _LONGEST = 86_400.0
 """Seconds for which an approval can be valid at most; the ledger forgets what was typed with its request."""
 
 
-def _purpose(request: str) -> str:
-    return f"typed {request}"
+def _purpose(request: ApprovalRequest, approver: str) -> str:
+    return f"typed {request.id} {approver}"
 
 
 _OURS = "this variable holds a setting or a secret of this server itself, which is never given out."

@@ -52,7 +52,7 @@ def kept(valkey: ValkeyServer) -> str:
 async def test_secret_typed_on_the_page_across_replicas_is_found_nowhere_else(
     valkey: ValkeyServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Ours: typed into a forged form, by the first of two people, and by the second, whose value is used."""
+    """Typed into a forged form, by the first of two people, and by the second, who first types another value."""
     collector, seen = Receiver(), dict[str, str]()
     env = {
         "FASTN_LOG_LEVEL": "debug",
@@ -79,7 +79,11 @@ async def test_secret_typed_on_the_page_across_replicas_is_found_nowhere_else(
             seen |= {"a page with one approval": await kim.until("1 did so far"), "Valkey meanwhile": kept(valkey)}
             seen["processes"] = processes()
             assert "sealed" in seen["Valkey meanwhile"]
-            assert (await kim.approve(**{"secret.value": SECOND})).status_code == 303
+            differs = await kim.approve(**{"secret.value": SECOND})
+            assert differs.status_code == 409
+            assert "What you typed differs from what the first approver typed. Nothing was" in words(differs.text)
+            seen |= {"a page that refused the second value": differs.text}
+            assert (await kim.approve(**{"secret.value": FIRST})).status_code == 303
         assert results[0]["done"] == "create_secret"
         async with world.caller(world.other) as agent:
             for tool in ("list_secrets", "list_changes", "get_overview"):
@@ -91,7 +95,7 @@ async def test_secret_typed_on_the_page_across_replicas_is_found_nowhere_else(
     seen |= {"telemetry": collector.everything(), "Valkey": kept(valkey), "results": json.dumps(results)}
     seen |= {"printed": printed.out + printed.err, **files(tmp_path)}
     sent = [json.dumps(heard.body) for heard in world.sandbox.requests]
-    assert [secret for secret in (FORGED, FIRST, SECOND) if any(secret in body for body in sent)] == [SECOND]
+    assert [secret for secret in (FORGED, FIRST, SECOND) if any(secret in body for body in sent)] == [FIRST]
     found = {
         where
         for where, text in seen.items()

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from fastn_mcp.channels.page.app import LONGEST_NOTE
 from fastn_mcp.fastn.credentials import TypedArgument, TypedField
-from fastn_mcp.guard.approval.request import with_typed
+from fastn_mcp.guard.approval.request import opens_temporary, temporary_approval, with_typed
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.tools.account import CreateSecret
@@ -72,7 +72,7 @@ async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, v
     assert (await found(desk)).state is RequestState.APPROVED
     assert "canary" not in await visitor.look()
     assert "canary" not in repr(await desk.ledger.find("grant-1"))
-    filled = await desk.typed.fill(CreateSecret(name="A"), VALUE, "grant-1")
+    filled = await desk.typed.fill(CreateSecret(name="A"), VALUE, await found(desk))
     assert filled.value == "canary-typed"
 
 
@@ -104,13 +104,13 @@ async def test_incomplete_credentials_approve_nothing(
     assert f"Nothing was approved: {problem}" in words(refused.text)
     assert "canary" not in refused.text
     assert (await found(desk)).state is RequestState.OPEN
-    assert await desk.ledger.take_sealed("grant-1", 0.0) is None
+    assert await desk.ledger.sealed("grant-1", "local_page", 0.0) is None
 
 
 async def test_secret_that_no_request_asks_for_is_not_kept(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question())
     assert (await visitor.decide("approve", "grant-1", **{"secret.value": "canary-typed"})).status_code == 303
-    assert await desk.ledger.take_sealed("grant-1", 0.0) is None
+    assert await desk.ledger.sealed("grant-1", "local_page", 0.0) is None
 
 
 async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:
@@ -193,20 +193,22 @@ async def test_untypable_name_is_typed_in_sanitized_form(
     assert (await visitor.decide("approve", "grant-1", name=typed)).status_code == 303
 
 
-async def test_temporary_approval_covers_tool_and_target(desk: Desk, visitor: Visitor) -> None:
-    """Ours: exactly 15 minutes, revocable, and only if the guard allows it."""
+async def test_wish_for_a_temporary_approval_is_kept_with_the_vote(desk: Desk, visitor: Visitor) -> None:
+    """It opens when the approval is used, exactly 15 minutes from then, and is revocable."""
     await desk.ask(update_of_workflow())
     assert (await visitor.decide("approve", "grant-2", extent="while")).status_code == 303
-    grant = await found(desk, "grant-2")
-    (scope,) = await desk.ledger.temporary_approvals(desk.clock.now().timestamp())
-    assert (grant.state, grant.by) == (RequestState.APPROVED, "local_page")
-    since = grant.decided or 0.0
-    wanted = TemporaryApproval(
-        scope.id, "local", grant.account, "update_workflow", "wf_31", since, since + 900, "local_page", "similar"
-    )
-    assert scope == wanted
+    grant, since = await found(desk, "grant-2"), desk.clock.now().timestamp()
+    assert await desk.ledger.temporary_approvals(since) == []
+    assert (grant.state, grant.by, opens_temporary(grant)) == (RequestState.APPROVED, "local_page", True)
     page = words(await visitor.look())
     assert "and more such calls on its target for 15 minutes" in page
+    scope = temporary_approval(grant, "scope", since)
+    wanted = TemporaryApproval(
+        "scope", "local", grant.account, "update_workflow", "wf_31", since, since + 900, "local_page", "similar"
+    )
+    assert scope == wanted
+    await desk.ledger.add_temporary(scope)
+    page = words(await visitor.look())
     assert "Change workflow Orders local in account default at live.fastn.ai , 1" in page
     assert (await visitor.decide("revoke", scope.id)).status_code == 303
     assert await desk.ledger.temporary_approvals(desk.clock.now().timestamp()) == []
@@ -215,9 +217,8 @@ async def test_temporary_approval_covers_tool_and_target(desk: Desk, visitor: Vi
 
 async def test_ended_temporary_approval_says_so(desk: Desk, visitor: Visitor) -> None:
     """Ours: revoking twice changes nothing the second time."""
-    await desk.ask(update_of_workflow())
-    await visitor.decide("approve", "grant-2", extent="while")
-    (scope,) = await desk.ledger.temporary_approvals(0.0)
+    scope = temporary_approval(update_of_workflow(), "scope", desk.clock.now().timestamp())
+    await desk.ledger.add_temporary(scope)
     form = await visitor.form("revoke", scope.id)
     await desk.ledger.revoke_temporary(scope.id)
     answer = await visitor.send("revoke", form)

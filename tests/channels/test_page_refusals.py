@@ -13,6 +13,7 @@ from fastn_mcp.channels.page.app import LocalPageAccess, page
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount, unrecorded
 from fastn_mcp.channels.page.security import LONGEST_BODY
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
+from fastn_mcp.guard.approval.request import temporary_approval
 from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio
@@ -249,7 +250,8 @@ async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question(expected="Globex"), update_of_workflow())
     await desk.ask(question("grant-3", out_of_band=False))
     await visitor.decide("approve", "grant-2", extent="while")
-    (scope,) = await desk.ledger.temporary_approvals(desk.clock.now().timestamp())
+    scope = temporary_approval(update_of_workflow(), "scope", desk.clock.now().timestamp())
+    await desk.ledger.add_temporary(scope)
     await desk.ask(update_of_workflow("grant-4"))
     before = await desk.snapshot()
     forms = [

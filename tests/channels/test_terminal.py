@@ -81,7 +81,7 @@ def test_y_approves(typed: str) -> None:
     with asked() as person:
         assert person.sees("Enter = decline > ").startswith(f"\n{TEXT}\n")
         person.types(f"{typed}\r")
-        assert answer(person) == "Approve(typed=None, minutes=0)"
+        assert answer(person) == "Approve(typed=None, is_temporary=False)"
 
 
 @pytest.mark.parametrize("typed", ["n", "no", ""])
@@ -114,7 +114,7 @@ def test_invalid_choice_is_asked_again() -> None:
             person.sees("That is not one of the choices.")
         person.sees("Enter = decline > ")
         person.types("y\r")
-        assert answer(person) == "Approve(typed=None, minutes=0)"
+        assert answer(person) == "Approve(typed=None, is_temporary=False)"
 
 
 def test_15_gives_a_temporary_approval_if_allowed() -> None:
@@ -122,7 +122,7 @@ def test_15_gives_a_temporary_approval_if_allowed() -> None:
     with asked(scope="yes") as person:
         assert "15 = approve this tool on this target for 15 minutes" in person.sees("Enter = decline > ")
         person.types("15\r")
-        assert answer(person) == "Approve(typed=None, minutes=15)"
+        assert answer(person) == "Approve(typed=None, is_temporary=True)"
 
 
 def test_name_must_be_typed_if_required() -> None:
@@ -130,7 +130,7 @@ def test_name_must_be_typed_if_required() -> None:
     with asked(expected="Acme GmbH & Söhne") as person:
         assert "y = approve" not in person.sees("Enter = decline > ")
         person.types("Acme GmbH & Söhne\r")
-        assert answer(person) == "Approve(typed='Acme GmbH & Söhne', minutes=0)"
+        assert answer(person) == "Approve(typed='Acme GmbH & Söhne', is_temporary=False)"
 
 
 def test_wrong_name_is_asked_again() -> None:
@@ -141,7 +141,7 @@ def test_wrong_name_is_asked_again() -> None:
         person.sees("That is not the name. Type it again, or n to decline.")
         person.sees("Enter = decline > ")
         person.types("Acme\r")
-        assert answer(person) == "Approve(typed='Acme', minutes=0)"
+        assert answer(person) == "Approve(typed='Acme', is_temporary=False)"
 
 
 def test_untypable_name_is_typed_in_sanitized_form() -> None:
@@ -149,7 +149,7 @@ def test_untypable_name_is_typed_in_sanitized_form() -> None:
     with asked(expected="Ac\u200bme") as person:
         person.sees("Enter = decline > ")
         person.types("Ac\\u{200b}me\r")
-        assert answer(person) == "Approve(typed='Ac\\u200bme', minutes=0)"
+        assert answer(person) == "Approve(typed='Ac\\u200bme', is_temporary=False)"
 
 
 def test_name_equal_to_a_choice_is_the_name() -> None:
@@ -157,7 +157,7 @@ def test_name_equal_to_a_choice_is_the_name() -> None:
     with asked(expected="n") as person:
         person.sees("Enter = decline > ")
         person.types("n\r")
-        assert answer(person) == "Approve(typed='n', minutes=0)"
+        assert answer(person) == "Approve(typed='n', is_temporary=False)"
 
 
 def test_n_declines_if_a_name_is_required() -> None:

@@ -73,7 +73,7 @@ def form(
 
 
 def temporary_approval(question: ApprovalForm) -> Approve:
-    return Approve(question.expected, minutes=15)
+    return Approve(question.expected, is_temporary=True)
 
 
 async def approved_on_the_desk(world: World, call: Any) -> str:
@@ -265,7 +265,7 @@ async def test_a_decline_in_a_form_holds_whatever_else_was_approved_for_a_while(
     declined, other = (RunWorkflow.model_validate({"workflow_id": workflow, "input": {"n": n}}) for n in (1, 2))
     asking = await world.call(declined, FormLater())
     assert isinstance(asking, PendingForm)
-    assert isinstance(await world.call(other, form(world, Approve(minutes=15))), Done)
+    assert isinstance(await world.call(other, form(world, Approve(is_temporary=True))), Done)
     assert isinstance(await world.call(declined, FormLater(submitted=(asking.question.grant, Decline()))), Declined)
     assert len(world.changes) == 1
     assert isinstance(await world.call(declined, FormLater()), Done)
@@ -273,7 +273,7 @@ async def test_a_decline_in_a_form_holds_whatever_else_was_approved_for_a_while(
 
 async def test_a_temporary_approval_does_not_spare_what_the_policy_wants_outside_of_the_client(tmp_path: Path) -> None:
     world = World(tmp_path)
-    assert isinstance(await world.call(run(world), form(world, Approve(minutes=15))), Done)
+    assert isinstance(await world.call(run(world), form(world, Approve(is_temporary=True))), Done)
     strict = ruled(tmp_path, '[defaults]\nexternal = "out_of_band"', clock=world.clock, tokens="u")
     assert isinstance(await strict.call(run(strict), form(strict)), PendingApproval)
     assert strict.changes == []
@@ -281,7 +281,7 @@ async def test_a_temporary_approval_does_not_spare_what_the_policy_wants_outside
 
 async def test_a_temporary_approval_uses_the_budget(tmp_path: Path) -> None:
     world = ruled(tmp_path, "[budget]\nexternal = 2\n")
-    answered = form(world, Approve(minutes=15))
+    answered = form(world, Approve(is_temporary=True))
     outcomes = [await world.call(run(world), answered) for _ in range(3)]
     assert [isinstance(outcome, Done) for outcome in outcomes] == [True, True, False]
     assert (len(answered.asked), len(world.changes)) == (1, 2)
@@ -436,7 +436,7 @@ async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
     page = await approved_on_the_desk(world, run(world))
     await world.call(run(world))
     await world.call(deletion(world), form(world))
-    await world.call(run(world), form(world, Approve(minutes=15)))
+    await world.call(run(world), form(world, Approve(is_temporary=True)))
     await world.call(run(world))
     await world.call(CreateCustomer(name="Initech"))
     (scope,) = await world.ledger.temporary_approvals(world.clock.at.timestamp())

@@ -1,6 +1,6 @@
 """Calls that wait while people decide, and then go on by themselves."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from deciding import moved
+from typing_extensions import override
 from world import FormNow, World
 
 from fastn_mcp.errors import Declined, TargetChanged
@@ -17,7 +18,9 @@ from fastn_mcp.guard.approval.request import Decline, NoAnswer, PendingApproval
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState
+from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
+from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import DeleteCustomer, UpdateCustomer
 
 pytestmark = pytest.mark.anyio
@@ -216,14 +219,14 @@ async def test_process_that_shuts_down_waits_no_longer(tmp_path: Path) -> None:
 
 async def test_ledger_that_is_lost_meanwhile_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = waits(tmp_path)
-    find, failures = world.ledger.find, iter(range(3))
+    still_open, failures = world.ledger.still_open, iter(range(3))
 
-    async def lost(request: str) -> Any:
+    async def lost(requests: Collection[str]) -> set[str]:
         if next(failures, None) is not None:
             raise LedgerLost("it was restarted")
-        return await find(request)
+        return await still_open(requests)
 
-    monkeypatch.setattr(world.ledger, "find", lost)
+    monkeypatch.setattr(world.ledger, "still_open", lost)
     meanwhile(world, 8, lambda: decide(world, RequestState.APPROVED))
     assert isinstance(await world.call(deletion(world)), Done)
 
@@ -283,3 +286,100 @@ async def test_many_calls_wait_by_one_look_at_the_ledger(tmp_path: Path) -> None
     assert ended[0] == (second, True)
     assert ended[1:] == [(first, False)] * 50
     assert looks[0] < 40
+
+
+class ByHand(SqliteLedger):
+    """A ledger whose answers the test gives: to a look at its requests, and to who listens for changes."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:")
+        self.looks: list[anyio.Event] = []
+        """Looks that are held back, the first one first."""
+        self.over = set[str]()
+        self.listening: list[anyio.Event] = []
+
+    @override
+    async def still_open(self, requests: Collection[str]) -> set[str]:
+        still_open = {*requests} - self.over
+        if self.looks:
+            await self.looks.pop(0).wait()
+        return still_open
+
+    @override
+    async def wait_for_change(self, seen: str, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> str:
+        self.listening.append(changed := anyio.Event())
+        await changed.wait()
+        return f"{seen}."
+
+
+async def settled() -> None:
+    await anyio.wait_all_tasks_blocked()
+
+
+async def test_change_wakes_calls_that_looked_before_and_after_the_last_one() -> None:
+    """Also one that looks while the call that listens ends, and another one begins to."""
+    ledger, answers = ByHand(), dict[str, bool]()
+    wait = DecisionWait(ledger, System())
+
+    async def waiting(request: str) -> None:
+        answers[request] = await wait.decided(request, System().timestamp() + 600)
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            for request in ("first", "second"):
+                tasks.start_soon(waiting, request)
+                await settled()
+            slow = anyio.Event()
+            ledger.looks = [anyio.Event(), slow]
+            ledger.looks[0].set()
+            ledger.over.add("first")
+            ledger.listening[0].set()
+            tasks.start_soon(waiting, "third")
+            await settled()
+            ledger.over |= {"second", "third"}
+            slow.set()
+            await settled()
+            ledger.listening[1].set()
+    assert answers == dict.fromkeys(["first", "second", "third"], True)
+
+
+async def test_another_call_listens_once_the_one_that_did_is_cancelled() -> None:
+    ledger, answers = ByHand(), list[bool]()
+    wait, until = DecisionWait(ledger, System()), System().timestamp() + 600
+    listener = anyio.CancelScope()
+
+    async def listens() -> None:
+        with listener:
+            await wait.decided("first", until)
+
+    async def waiting() -> None:
+        answers.append(await wait.decided("second", until))
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listens)
+            await settled()
+            tasks.start_soon(waiting)
+            await settled()
+            listener.cancel()
+            await settled()
+            ledger.over.add("second")
+            ledger.listening[1].set()
+    assert answers == [True]
+
+
+@pytest.mark.parametrize("hangs", ["look", "listening"])
+async def test_call_answers_by_its_bound_though_the_ledger_does_not_answer(hangs: str) -> None:
+    """Also the call that waits for the one that listens."""
+    ledger, answers = ByHand(), list[bool]()
+    wait = DecisionWait(ledger, System())
+    ledger.looks = [anyio.Event()] if hangs == "look" else []
+
+    async def waiting(request: str) -> None:
+        answers.append(await wait.decided(request, System().timestamp() + 0.2))
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            for request in ("first", "second"):
+                tasks.start_soon(waiting, request)
+    assert answers == [False, False]

@@ -12,10 +12,11 @@ from webhook_world import WebhookWorld
 from world import FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Declined, Refused, TargetChanged
-from fastn_mcp.guard.approval.request import Approve, PendingApproval, count_vote
+from fastn_mcp.guard.approval.request import Approve, PendingApproval
+from fastn_mcp.guard.approval.votes import NotCounted, count_vote
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.ledger import RequestState, Vote
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
@@ -244,11 +245,11 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     def record(event: AuditEvent, note: str | None) -> None:
         recorded.append(f"{event.value}: {note}")
 
-    counted = None
+    counted: ApprovalRequest | NotCounted = asked_for
     for approver, approves, note in said:
         vote = Vote(approver, approves, NOW + 1)
         counted = await count_vote(vote, asked_for, ledger, "verified", note, record)
-    assert counted is not None
+    assert isinstance(counted, ApprovalRequest)
     assert (counted.state, len(counted.approvers)) == (state, sum(approves for _, approves, _ in said))
     assert recorded == events
     found = await ledger.find("g1")
@@ -256,7 +257,8 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     assert (found.by, found.note) == consent
     assert (len(found.approvers) >= found.needed) is (state is RequestState.APPROVED)
     assert await ledger.declines("local") == (declines, (0.0, NOW - 1, NOW + 1)[declines])
-    assert await count_vote(Vote("dana", YES, NOW), replace(asked_for, id="gone"), ledger, "x", None, record) is None
+    gone = await count_vote(Vote("dana", YES, NOW), replace(asked_for, id="gone"), ledger, "x", None, record)
+    assert gone == NotCounted("There is no such approval request. Nothing was decided.")
     assert recorded == events
 
 

@@ -214,7 +214,7 @@ async def test_an_answer_that_comes_again_opens_no_scope(world: World) -> None:
     asking = await world.call(call, FormLater())
     assert isinstance(asking, PendingForm)
     world.clock.pass_(5)
-    again = FormLater(submitted=(asking.question.grant, Approve(minutes=15)))
+    again = FormLater(submitted=(asking.question.grant, Approve(is_temporary=True)))
     assert isinstance(await world.call(call, again), Done)
     (scope,) = await world.ledger.temporary_approvals(world.clock.at.timestamp())
     assert await world.ledger.revoke_temporary(scope.id)
@@ -224,12 +224,14 @@ async def test_an_answer_that_comes_again_opens_no_scope(world: World) -> None:
     world.clock.pass_(5)
     await world.call(call, FormLater(submitted=(declined.question.grant, Decline())))
     assert not isinstance(
-        await world.call(call, FormLater(submitted=(declined.question.grant, Approve(minutes=15)))), Done
+        await world.call(call, FormLater(submitted=(declined.question.grant, Approve(is_temporary=True)))), Done
     )
     late = await world.call(call, FormLater())
     assert isinstance(late, PendingForm)
     world.clock.pass_(601)
-    assert not isinstance(await world.call(call, FormLater(submitted=(late.question.grant, Approve(minutes=15)))), Done)
+    assert not isinstance(
+        await world.call(call, FormLater(submitted=(late.question.grant, Approve(is_temporary=True)))), Done
+    )
     assert await world.ledger.temporary_approvals(world.clock.at.timestamp()) == []
     assert len(world.changes) == 1
 
@@ -270,7 +272,7 @@ async def test_a_target_that_is_gone_is_not_asked_about(world: World) -> None:
 async def test_a_scope_covers_one_tool_on_one_target_for_a_quarter_of_an_hour(world: World) -> None:
     """Ours: and it can be revoked at once."""
     call = (await run(world)).model_copy(update={"input": {"n": 1}})
-    form = now(world, Approve(minutes=15))
+    form = now(world, Approve(is_temporary=True))
     assert isinstance(await world.call(call, form), Done)
     assert isinstance(await world.call(call.model_copy(update={"input": {"n": 2}}), form), Done)
     assert len(form.asked) == 1
@@ -284,7 +286,7 @@ async def test_a_scope_covers_one_tool_on_one_target_for_a_quarter_of_an_hour(wo
 
 async def test_what_destroys_or_gives_access_has_no_scope(world: World) -> None:
     """Ours: even where the form says so."""
-    form = FormNow(lambda question: Approve(question.expected, minutes=15), world.clock)
+    form = FormNow(lambda question: Approve(question.expected, is_temporary=True), world.clock)
     await world.call(await deletion(world), form)
     assert form.asked[0].allows_temporary is False
     assert await world.ledger.temporary_approvals(world.clock.at.timestamp()) == []
@@ -471,7 +473,7 @@ async def test_a_call_that_another_process_was_sending_is_asked_about(tmp_path: 
 async def test_a_temporary_approval_does_not_cover_what_may_have_happened(world: World) -> None:
     """Ours: a person has to know that the earlier one may have happened."""
     call = await run(world)
-    assert isinstance(await world.call(call, now(world, Approve(minutes=15))), Done)
+    assert isinstance(await world.call(call, now(world, Approve(is_temporary=True))), Done)
     assert isinstance(await world.call(call), Done)
     await _hanging(world, call)
     form = now(world, Decline())
@@ -682,7 +684,7 @@ async def test_two_keys_of_one_account_name_share_nothing_in_a_ledger(tmp_path: 
     one = World(tmp_path, Policy("guarded", load_rules(file)), tokens="one", bound="a" * 64)
     two = World(tmp_path, Policy("guarded", load_rules(file)), tokens="two", bound="b" * 64)
     call = await run(one)
-    assert isinstance(await one.call(call, now(one, Approve(minutes=15))), Done)
+    assert isinstance(await one.call(call, now(one, Approve(is_temporary=True))), Done)
     assert isinstance(await one.call(call), Done)
     assert isinstance(await one.call(call), Refused)
     assert isinstance(await two.call(call), PendingApproval)

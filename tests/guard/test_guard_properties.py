@@ -30,7 +30,7 @@ Call = Operation[Any]
 SUBJECTS = ["run", "delete_customer", "delete_connection", "delete_workflow", "invite", "create"]
 ANSWERS = {
     "approve": Approve("Globex Exports"),
-    "approve for a while": Approve(minutes=15),
+    "approve for a while": Approve(is_temporary=True),
     "wrong name": Approve("Acme"),
     "decline": Decline("no"),
     "cancel": NoAnswer("closed"),

@@ -2,17 +2,18 @@
 
 import subprocess
 import sys
-import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 import stores
 from deciding import moved
 from stores import NOW, change, grant, opened, scope
+from valkey import Valkey
 from valkey_server import ValkeyServer
 
 from fastn_mcp.guard.changes import FINAL as OVER
@@ -23,6 +24,7 @@ from fastn_mcp.guard.ledger.ledger import (
     LedgerLost,
     LedgerUnusable,
     RequestState,
+    SealedSecret,
     ShownCall,
     TooManyWaiting,
     Vote,
@@ -168,19 +170,95 @@ async def test_every_change_of_a_request_wakes_who_waits_for_it(ledger: Ledger, 
     assert found.state is RequestState.APPROVED
 
 
-async def test_a_sealed_secret_is_taken_once_until_it_ends(ledger: Ledger, other: Ledger) -> None:
-    """Ours: by one of all processes."""
-    now = time.time()
-    assert await ledger.take_sealed("g1", now) is None
-    await ledger.keep_sealed("g1", "older", now + 60, now)
-    await other.keep_sealed("g1", "sealed", now + 60, now)
-    await ledger.keep_sealed("g2", "another", now + 60, now)
-    assert await other.take_sealed("g1", now) == "sealed"
-    assert await ledger.take_sealed("g1", now) is None
-    assert await ledger.take_sealed("g2", now) == "another"
-    await ledger.keep_sealed("g3", "short", now + 0.05, now)
-    await anyio.sleep(0.1)
-    assert await other.take_sealed("g3", now + 0.05) is None
+async def test_which_of_several_requests_are_open_is_one_read(ledger: Ledger, other: Ledger) -> None:
+    for name in ("open", "decided", "not asked for"):
+        await ledger.open(grant(name))
+    assert await moved(other, "decided", [RequestState.OPEN], RequestState.APPROVED, NOW)
+    assert await ledger.still_open({"open", "decided", "unknown"}) == {"open"}
+    assert await ledger.still_open(set()) == set()
+
+
+def typed(approver: str, text: str = "sealed", lifetime: float = 600) -> SealedSecret:
+    return SealedSecret(approver, text, lifetime)
+
+
+async def test_what_was_typed_is_stored_with_the_vote_that_counts(ledger: Ledger, other: Ledger) -> None:
+    """By any process, of any two votes at once; one that does not count leaves nothing."""
+    await ledger.open(grant())
+    votes = [("dana", ledger), ("kim", other)]
+    counted: dict[str, ApprovalRequest | None] = {}
+
+    async def vote(approver: str, at: Ledger) -> None:
+        counted[approver] = await at.decide(
+            grant(), Vote(approver, True, NOW), "page", secret=typed(approver, approver)
+        )
+
+    async with anyio.create_task_group() as tasks:
+        for approver, at in votes:
+            tasks.start_soon(vote, approver, at)
+    (winner,) = [approver for approver, request in counted.items() if request is not None]
+    kept = {approver: await other.sealed("g1", approver, NOW) for approver in counted}
+    assert kept == {"dana": None, "kim": None} | {winner: winner}
+    late = await ledger.decide(grant(), Vote("sam", True, NOW + 601), "page", secret=typed("sam"))
+    assert (late, await ledger.sealed("g1", "sam", NOW)) == (None, None)
+
+
+async def test_typed_secret_counts_only_with_the_votes_that_it_was_compared_with(ledger: Ledger) -> None:
+    asked = replace(grant(), required="four_eyes")
+    await ledger.open(asked)
+    first = await ledger.decide(asked, Vote("dana", True, NOW), "four_eyes", secret=typed("dana"))
+    assert first is not None
+    assert await ledger.decide(asked, Vote("kim", True, NOW), "four_eyes", secret=typed("kim")) is None
+    assert await ledger.sealed("g1", "kim", NOW) is None
+    assert await ledger.decide(first, Vote("kim", True, NOW), "four_eyes", secret=typed("kim")) is not None
+    assert [await ledger.sealed("g1", approver, NOW) for approver in ("dana", "kim")] == ["sealed", "sealed"]
+
+
+@pytest.mark.parametrize("ending", ["used", "declined", "withdrawn", "void", "expired", "left unused"])
+async def test_what_was_typed_is_gone_once_its_request_is_over(
+    ledger: Ledger, where: str, request: pytest.FixtureRequest, ending: str
+) -> None:
+    """Read past the ledger: from the file and its log, and from all keys of the server."""
+    canary, needs = "kAnar13nvogel", {"declined": "four_eyes", "expired": "four_eyes"}.get(ending, "typed")
+    lifetime = 0.3 if ending in ("expired", "left unused") else 600
+    asked = replace(grant(expires=NOW + lifetime), required=needs)
+    await ledger.open(asked)
+    approved = await ledger.decide(asked, Vote("dana", True, NOW), "page", secret=typed("dana", canary, lifetime))
+    assert approved is not None
+    assert canary in everything(where, request)
+    match ending:
+        case "used":
+            assert await ledger.use("g1", 1, NOW) is not None
+        case "declined":
+            assert await ledger.decide(approved, Vote("kim", False, NOW), "page") is not None
+        case "withdrawn":
+            assert await ledger.void("g1", RequestState.DECLINED, NOW) is not None
+        case "void":
+            assert await ledger.void("g1", RequestState.STALE, NOW) is not None
+        case _:
+            assert await ledger.sealed("g1", "dana", NOW + 0.2) == canary
+            await anyio.sleep(0.4)  # the server forgets it by its own clock
+            assert len(await ledger.expire(asked.account, NOW + 0.4)) == (ending == "expired")
+    assert await ledger.sealed("g1", "dana", NOW + 0.4) is None
+    assert canary not in everything(where, request)
+
+
+def everything(where: str, request: pytest.FixtureRequest) -> str:
+    """Return all that a store holds."""
+    if where.startswith("sqlite:"):
+        files = Path(where.removeprefix("sqlite:")).parent.iterdir()
+        return "".join(file.read_bytes().decode("latin-1") for file in files)
+    client: Any = Valkey(port=request.getfixturevalue("valkey").port, decode_responses=True)
+    reads: dict[str, Callable[[str], object]] = {
+        "hash": client.hgetall,
+        "string": client.get,
+        "stream": client.xrange,
+        "zset": lambda key: client.zrange(key, 0, -1),
+    }
+    keys: list[str] = [*client.scan_iter(match=f"*{where.split('name=')[1]}*")]
+    found = {key: reads[client.type(key)](key) for key in keys}
+    client.close()
+    return repr(found)
 
 
 async def test_a_request_that_ran_out_is_closed_once(ledger: Ledger, other: Ledger) -> None:
@@ -502,8 +580,6 @@ async def test_the_revision_changes_with_every_change_of_any_process(ledger: Led
         ledger.spend("destroy", "2026-11-26", 5),
         ledger.spend_rate("destroy", 5, 60, NOW),
         ledger.use_nonce("n1", NOW + 60, NOW),
-        ledger.keep_sealed("g2", "sealed", NOW + 60, NOW),
-        ledger.take_sealed("g2", NOW),
         ledger.distrust("local", "client_form", NOW + 60),
     ):
         await changed

@@ -259,8 +259,6 @@ async def test_ledger_needs_no_returning(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [await ledger.use_nonce("n", NOW + 9, NOW), await ledger.use_nonce("n", NOW + 9, NOW)] == [True, False]
     assert await ledger.spend_rate("r", 1, 60.0, NOW) == 0.0
     assert await ledger.spend_rate("r", 1, 60.0, NOW) > NOW
-    await ledger.keep_sealed("g1", "sealed", NOW + 9, NOW)
-    assert [await ledger.take_sealed("g1", NOW), await ledger.take_sealed("g1", NOW)] == ["sealed", None]
     assert not await ledger.revoke_temporary("s1")
     ledger.close()
 

@@ -30,7 +30,7 @@ UNLIKE = Decline(why="not the one field")
     [
         (PLAIN, "accept", {"decision": "approve"}, Approve()),
         (SCOPED, "accept", {"decision": "approve"}, Approve()),
-        (SCOPED, "accept", {"decision": "approve for 15 minutes"}, Approve(minutes=15)),
+        (SCOPED, "accept", {"decision": "approve for 15 minutes"}, Approve(is_temporary=True)),
         (TYPED, "accept", {"name": "Acme"}, Approve("Acme")),
         (TYPED, "accept", {"name": "other"}, Approve("other")),  # compared with the name later
         (PLAIN, "cancel", {"decision": "approve"}, NoAnswer("the form was closed without a choice")),
@@ -74,7 +74,9 @@ def test_value_that_was_not_offered_is_quoted_in_the_refusal_and_cut() -> None:
 
 def test_temporary_approval_is_of_its_request_and_of_nothing_more() -> None:
     """Ours: without a target or similar calls it covers none."""
-    approved = replace(stores.grant("g1"), target="wf_1", similar="digest", extent="run_workflow on this target")
+    approved = replace(
+        stores.grant("g1"), target="wf_1", similar="digest", extent="run_workflow on this target", by="client_form"
+    )
     expected = TemporaryApproval(
         "token",
         approved.principal,
@@ -87,6 +89,6 @@ def test_temporary_approval_is_of_its_request_and_of_nothing_more() -> None:
         "digest",
         "run_workflow on this target",
     )
-    assert temporary_approval(approved, "token", stores.NOW, "client_form") == expected
-    without = temporary_approval(replace(approved, target=None, similar=None), "token", stores.NOW, "client_form")
+    assert temporary_approval(approved, "token", stores.NOW) == expected
+    without = temporary_approval(replace(approved, target=None, similar=None), "token", stores.NOW)
     assert without == replace(expected, target="", similar="")

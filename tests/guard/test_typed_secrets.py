@@ -1,21 +1,32 @@
 """Secrets that a person types with their approval: into the request to Fastn, and nowhere else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from deciding import moved
 from pydantic import JsonValue
 from world import Call, Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import FastnError, NotSent, Refused
-from fastn_mcp.guard.approval.request import Answer, ApprovalForm, Approve, PendingApproval, typed_in
+from fastn_mcp.guard.approval.request import (
+    VERIFIED,
+    Answer,
+    ApprovalForm,
+    Approve,
+    PendingApproval,
+    typed_in,
+    used_up,
+)
+from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, Vote
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
 from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.tools.account import CreateSecret
@@ -59,10 +70,16 @@ async def waiting(world: World) -> ApprovalRequest:
     return request
 
 
-async def approve(world: World, request: ApprovalRequest, value: JsonValue = CANARY) -> None:
-    """Approve as the page does: what was typed is kept first."""
-    if value is not None:
-        await world.typed.keep(request, value)
+async def approve(
+    world: World, request: ApprovalRequest, value: JsonValue = CANARY, by: str = "page"
+) -> ApprovalRequest | NotCounted:
+    """Approve as the page does."""
+    vote = Vote(by, approves=True, at=world.clock.at.timestamp())
+    return await count_vote(vote, request, world.ledger, VERIFIED, typed=TypedValue(world.typed, value))
+
+
+async def approve_untyped(world: World, request: ApprovalRequest) -> None:
+    """Bring a request to approved, past what counts votes."""
     await moved(world.ledger, request.id, [RequestState.OPEN], RequestState.APPROVED, world.clock.at.timestamp())
 
 
@@ -131,10 +148,10 @@ async def test_approval_without_a_typed_secret_sends_nothing(tmp_path: Path, cas
     world = World(tmp_path)
     call = case.call(world)
     await world.call(call)
-    await approve(world, await waiting(world), None)
+    await approve_untyped(world, await waiting(world))
     refused = await world.call(call)
     assert isinstance(refused, Refused)
-    assert refused.what == f"Nobody has typed the {case.argument}, or it was used already."
+    assert refused.what == f"Nobody has typed the {case.argument}."
     assert refused.next_step == "Call again to ask anew."
     assert isinstance(await world.call(call), PendingApproval)
     assert world.changes == []
@@ -146,18 +163,15 @@ async def test_value_is_of_one_request_and_ends_with_it(tmp_path: Path) -> None:
     other = CreateSecret(name="OTHER")
     await world.call(CALL)
     first = await waiting(world)
-    await world.typed.keep(first, CANARY)
-    sealed = await world.ledger.take_sealed(first.id, world.clock.at.timestamp())
-    assert sealed is not None
-    await approve(world, first, None)
-    await world.call(other)
-    second = await waiting(world)
-    await world.ledger.keep_sealed(second.id, sealed, second.expires, world.clock.at.timestamp())
-    await approve(world, second, None)
-    assert isinstance(await world.call(other), Refused)
-    await world.typed.keep(second, CANARY)
-    world.clock.pass_(600)
-    assert await world.ledger.take_sealed(second.id, world.clock.at.timestamp()) is None
+    now = world.clock.at.timestamp()
+    for approver in ("page", "another"):  # that of the second is sealed for the first
+        sealed = world.typed.seal(first, approver, CANARY, now)
+        await world.call(other)
+        second = next(request for request in await world.ledger.waiting(now) if request.id != first.id)
+        moved_there = replace(sealed, approver="page")
+        request = first if approver == "another" else second
+        assert await world.ledger.decide(request, Vote("page", True, now), "page", secret=moved_there) is not None
+        assert isinstance(await world.call(CALL if request is first else other), Refused)
     assert world.changes == []
 
 
@@ -292,7 +306,83 @@ async def test_unknown_connector_may_take_no_credentials(tmp_path: Path) -> None
     typed = typed_in(request)
     assert typed is not None
     assert typed.value({}) is None
-    await world.typed.keep(request, None)
     await approve(world, request, None)
     assert isinstance(await world.call(call), FastnError)
     assert [heard.body for heard in world.changes] == [{"connectorId": "unheard"}]
+
+
+DIFFERS = "What you typed differs from what the first approver typed. Nothing was decided."
+
+
+def policy_of(folder: Path, then: str) -> Policy:
+    (folder / "policy.toml").write_text(f'[[rule]]\ntool = "create_secret"\nthen = "{then}"\n')
+    (folder / "policy.toml").chmod(0o600)
+    return Policy(rules=load_rules(folder / "policy.toml"))
+
+
+async def test_two_approvers_have_to_type_the_same(tmp_path: Path) -> None:
+    """Neither alone decides what is sent. The second is told that they differ, and nothing of the first value."""
+    world = World(tmp_path, policy_of(tmp_path, "four_eyes"))
+    world.desk.identifies_people = True
+    assert isinstance(await world.call(CALL), PendingApproval)
+    request = await waiting(world)
+    assert isinstance(await approve(world, request, CANARY, by="dana"), ApprovalRequest)
+    assert await approve(world, request, "another", by="kim") == NotCounted(DIFFERS)
+    assert (await waiting(world)).approvers == ["dana"]
+    assert isinstance(await world.call(CALL), PendingApproval)
+    assert isinstance(await approve(world, request, CANARY, by="kim"), ApprovalRequest)
+    assert isinstance(await world.call(CALL), Done)
+    assert sent(world, "value") == [CANARY]
+
+
+async def test_two_approvers_at_once_are_compared_with_each_other(tmp_path: Path) -> None:
+    world = World(tmp_path, policy_of(tmp_path, "four_eyes"))
+    world.desk.identifies_people = True
+    await world.call(CALL)
+    request = await waiting(world)
+    decide = world.ledger.decide
+
+    async def overtaken(request: ApprovalRequest, *vote: Any, **more: Any) -> ApprovalRequest | None:
+        """Count another vote first: after the comparison, and before the vote that was compared."""
+        world.ledger.decide = decide
+        assert isinstance(await approve(world, request, CANARY, by="dana"), ApprovalRequest)
+        return await decide(request, *vote, **more)
+
+    world.ledger.decide = overtaken
+    assert await approve(world, request, "another", by="kim") == NotCounted(DIFFERS)
+    assert (await waiting(world)).approvers == ["dana"]
+
+
+async def test_of_four_calls_for_one_secret_one_sends_it(tmp_path: Path) -> None:
+    """The others are told that the approval was used, and void nothing."""
+    world = World(tmp_path)
+    await world.call(CALL)
+    request = await waiting(world)
+    await approve(world, request)
+    answers: list[object] = []
+    sealed, begun = world.ledger.sealed, anyio.Event()
+    reads = 0
+
+    async def read_together(request: str, approver: str, now: float) -> str | None:
+        nonlocal reads
+        reads += 1
+        if reads == 4:
+            begun.set()
+        await begun.wait()
+        return await sealed(request, approver, now)
+
+    world.ledger.sealed = read_together
+
+    async def call() -> None:
+        answers.append(await world.call(CALL))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(call)
+    assert [isinstance(answer, Done) for answer in answers].count(True) == 1
+    refused = {str(answer) for answer in answers if not isinstance(answer, Done)}
+    assert refused == {str(used_up())}
+    assert sent(world, "value") == [CANARY]
+    found = await world.ledger.find(request.id)
+    assert found is not None
+    assert found.state is RequestState.USED

@@ -20,6 +20,7 @@ from fastn_mcp.channels.page.security import BadForm, PageSecurity, form
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, can_be_temporary, typed_in
+from fastn_mcp.guard.approval.votes import NotCounted, why_closed
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.facts import MOST_FACTS
@@ -250,12 +251,10 @@ class _Page:
             secret = _typed_secret(grant, fields)
         except ValueError as problem:
             raise NotDecided(session, 422, f"Nothing was approved: {problem}", grant.id, name=typed) from None
-        if (follows := await session.inbox.approve(pending, now, secret)) is None:
-            raise await self._void(session, grant.id)
-        more = ""
-        if extent == "while":
-            await session.inbox.approve_similar(pending, now)
-            more = f", and more such calls on its target for {TEMPORARY_MINUTES} minutes"
+        follows = await session.inbox.approve(pending, now, secret, is_temporary=extent == "while")
+        if isinstance(follows, NotCounted):
+            raise NotDecided(session, 409, follows.why)
+        more = f", and more such calls on its target for {TEMPORARY_MINUTES} minutes" if extent == "while" else ""
         return self._back(request, session, f"Approved: {_brief(grant)}{more}. {follows}")
 
     async def decline(self, request: Request) -> Response:
@@ -265,8 +264,8 @@ class _Page:
         if len(note) > LONGEST_NOTE:
             problem = f"Nothing was decided: the note has {len(note)} characters, and {LONGEST_NOTE} is the limit."
             raise NotDecided(session, 422, problem, grant.id, note=note)
-        if not await session.inbox.decline(pending, now, note or None):
-            raise await self._void(session, grant.id)
+        if isinstance(counted := await session.inbox.decline(pending, now, note or None), NotCounted):
+            raise NotDecided(session, 409, counted.why)
         noted = " The agent gets your note." if note else ""
         holds = f"The same call stays declined for {view.left(grant.expires - now)}."
         return self._back(request, session, f"Declined: {_brief(grant)}. Nothing is sent.{noted} {holds}")
@@ -318,13 +317,8 @@ class _Page:
         session, fields = await self._form(request, action, "grant")
         pending, now = await session.inbox.find(fields["grant"]), self._system.timestamp()
         if pending is None or not _is_open(pending.request, now):
-            raise await self._void(session, fields["grant"])
+            raise NotDecided(session, 409, why_closed(None if pending is None else pending.request))
         return session, fields, pending, now
-
-    async def _void(self, session: Session, request: str) -> NotDecided:
-        """Return the error for a request that was decided meanwhile or has expired."""
-        pending = await session.inbox.find(request)
-        return NotDecided(session, 409, view.describe_outcome(None if pending is None else pending.request))
 
     def _back(self, request: Request, session: Session, flash: str) -> Response:
         response = RedirectResponse(session.root, 303)

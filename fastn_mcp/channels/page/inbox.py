@@ -8,7 +8,7 @@ from typing import TypeVar
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval.request import count_vote, temporary_approval, typed_in
+from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.audit.recorder import record_expired
 from fastn_mcp.guard.key_files import TypedSecrets
@@ -155,31 +155,26 @@ class Inbox:
                 return await self._pending(account, found)
         return None
 
-    async def approve(self, pending: PendingRequest, now: float, secret: JsonValue = None) -> str | None:
-        """Approve a request. Return a sentence about the next step, or None if they could not decide it.
+    async def approve(
+        self, pending: PendingRequest, now: float, secret: JsonValue = None, *, is_temporary: bool = False
+    ) -> str | NotCounted:
+        """Approve a request. Return a sentence about the next step, or why it was not decided.
 
         `secret` is the argument that they typed, if the request asks for one.
         """
-        if typed_in(pending.request) is not None:
-            async with self._account_of(pending.request) as account:
-                await account.typed.keep(pending.request, secret)
-        approved = await self._vote(pending.request, now, approves=True, note=None)
-        if approved is None:
-            return None
-        needed = pending.request.needed
+        vote = Vote(self.approver, approves=True, at=now, name=self.approver_name, is_temporary=is_temporary)
+        counted = await self._vote(pending.request, vote, None, secret)
+        if isinstance(counted, NotCounted):
+            return counted
+        approved, needed = len(counted.approvers), counted.needed
         if approved < needed:
             return f"{approved} of {needed} people approved it: another has to, before it can be sent."
         return "It goes on by itself, or when the agent makes the call again."
 
-    async def approve_similar(self, pending: PendingRequest, now: float) -> None:
-        """Add a temporary approval for similar calls on the target of an approved request."""
-        async with self._account_of(pending.request) as account:
-            scope = temporary_approval(pending.request, self._system.token(), now, self.consent)
-            await account.ledger.add_temporary(scope)
-
-    async def decline(self, pending: PendingRequest, now: float, note: str | None) -> bool:
-        """Decline a request. Return False if they could not decide it."""
-        return await self._vote(pending.request, now, approves=False, note=note) is not None
+    async def decline(self, pending: PendingRequest, now: float, note: str | None) -> ApprovalRequest | NotCounted:
+        """Decline a request. Return it, or why it was not decided."""
+        vote = Vote(self.approver, approves=False, at=now, name=self.approver_name)
+        return await self._vote(pending.request, vote, note)
 
     async def revoke(self, scope: str, now: float) -> bool:
         """End a temporary approval. Return False if there is none that they may end."""
@@ -189,19 +184,20 @@ class Inbox:
                     return await account.ledger.revoke_temporary(scope)
         return False
 
-    async def _vote(self, request: ApprovalRequest, now: float, *, approves: bool, note: str | None) -> int | None:
-        """Count a vote. Return the number of approvals, or None if it did not count."""
+    async def _vote(
+        self, request: ApprovalRequest, vote: Vote, note: str | None, secret: JsonValue = None
+    ) -> ApprovalRequest | NotCounted:
+        """Count a vote. Return the updated request, or why it does not count."""
         async with self._account_of(request) as account:
             # Check again right before the vote, whatever the page showed.
-            if approves and self.barred(account.tenant, request) is not None:
-                return None
-            vote = Vote(self.approver, approves, now, self.approver_name)
+            if vote.approves and (barred := self.barred(account.tenant, request)) is not None:
+                return NotCounted(f"{barred} Nothing was decided.")
 
             def record(event: AuditEvent, said: str | None) -> None:
                 account.record(event, request, said)
 
-            counted = await count_vote(vote, request, account.ledger, self.consent, note, record)
-            return None if counted is None else len(counted.approvers)
+            typed = TypedValue(account.typed, secret)
+            return await count_vote(vote, request, account.ledger, self.consent, note, record, typed)
 
     def _is_theirs(self, account: InboxAccount, request: ApprovalRequest) -> bool:
         return request.out_of_band and account.has(request) and self.sees(account.tenant, request)

@@ -192,22 +192,6 @@ def _outcome(request: ApprovalRequest, now: float) -> tuple[bool | None, str]:
             return None, "Expired unanswered"
 
 
-def describe_outcome(request: ApprovalRequest | None) -> str:
-    """Say why a request cannot be decided any more."""
-    if request is None or not request.out_of_band:
-        return "There is no such approval request. Nothing was decided."
-    if request.state is RequestState.OPEN or (request.state is RequestState.UNANSWERED and request.by is None):
-        return "This request has expired. Nothing was decided; the agent can ask again."
-    outcome = {
-        RequestState.APPROVED: "was approved already",
-        RequestState.USED: "was approved already, and the call was made",
-        RequestState.DECLINED: "was declined already",
-        RequestState.STALE: "is void, since its target changed",
-        RequestState.UNANSWERED: "was left unanswered",
-    }[request.state]
-    return f"This question {outcome}. Nothing was decided now."
-
-
 def title(tool: str) -> str:
     """Return the readable name of a tool: `create_api_key` is "Create API key"."""
     words = tool.replace("_", " ").replace("api", "API")

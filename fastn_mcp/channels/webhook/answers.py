@@ -18,7 +18,8 @@ from starlette.routing import Route
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.request import VERIFIED, count_vote, typed_in
+from fastn_mcp.guard.approval.request import VERIFIED, typed_in
+from fastn_mcp.guard.approval.votes import NotCounted, count_vote
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState, Vote, account_name
 from fastn_mcp.redaction import sanitize
@@ -168,8 +169,8 @@ class WebhookAnswers:
             self._record(decided(event, grant, VERIFIED, note_text), approver)
 
         counted = await count_vote(vote, grant, self._ledger, VERIFIED, note, record)
-        if counted is None:
-            raise _Rejected(409, "You have already approved it, or it was decided meanwhile.", approver, grant)
+        if isinstance(counted, NotCounted):
+            raise _Rejected(409, counted.why, approver, grant)
         over, needed = counted.state is not RequestState.OPEN, grant.needed
         state = counted.state.value if over else "waiting"
         return AnswerResponse(

@@ -20,12 +20,14 @@ from fastn_mcp.guard.approval.request import (
     PendingApproval,
     PendingForm,
     Submitted,
-    can_be_temporary,
     extent,
+    opens_temporary,
     question,
     temporary_approval,
+    used_up,
     with_typed,
 )
+from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.audit.recorder import Recorder, record_expired
 from fastn_mcp.guard.evaluation import ApprovedCall, CallEvaluation, Evaluation, Evaluator
 from fastn_mcp.guard.key_files import TypedSecrets
@@ -85,8 +87,6 @@ class Approval:
     """The temporary approval that covers the call."""
     is_stale: bool = False
     """Whether the calls have to be evaluated again, since time has passed while a person decided."""
-    opens_temporary: bool = False
-    """Whether the person also gave a temporary approval of similar calls on its target."""
 
     @property
     def detail(self) -> str:
@@ -206,8 +206,8 @@ class ApprovalFlow:
             )
         else:
             by = await self._evaluator.allow(current, principal)
-        if request is not None and approval.opens_temporary:  # after use: a repeated answer must not open another one
-            opened = temporary_approval(request, self._system.token(), self._system.timestamp(), by)
+        if request is not None and opens_temporary(request):  # here and nowhere else: the target was checked
+            opened = temporary_approval(request, self._system.token(), self._system.timestamp())
             await self._ledger.add_temporary(opened)
         trace = None if request is None else request.trace
         of = f"{approval.reference}.{number}" if request is not None and is_list else approval.reference
@@ -284,23 +284,27 @@ class ApprovalFlow:
         if is_quick and not isinstance(answer, NoAnswer):
             answer = NoAnswer(_BY_A_PROGRAM)
         if isinstance(answer, Approve) and request.expected not in (None, answer.typed):
-            await self._ledger.decide(request, Vote(by, approves=False, at=now), by, "another text was typed")
-            raise _declined(why=f"Another text was typed than {quote(request.expected)}, which approves it.")
+            answer = Decline(
+                "another text was typed", f"Another text was typed than {quote(request.expected)}, which approves it."
+            )
         match answer:
             case NoAnswer(reason):
                 left = await self._unanswered(evaluation, caller, form, request, reason, is_quick=is_quick)
                 return replace(left, needs_link=False)
             case Decline(note, why):
-                await self._ledger.decide(request, Vote(by, approves=False, at=now), by, note or why or None)
+                vote = Vote(by, approves=False, at=now)
+                counted = await count_vote(vote, request, self._ledger, by, note or why or None)
+                if isinstance(counted, NotCounted):
+                    raise used_up()
                 raise _declined(note, why)
-            case Approve(_, minutes, secret):
-                if evaluation.typed is not None:
-                    await self._typed.keep(request, secret)
-                decided = await self._ledger.decide(request, Vote(by, approves=True, at=now), by)
-                if decided is None:
+            case Approve(_, is_temporary, secret):
+                vote = Vote(by, approves=True, at=now, is_temporary=is_temporary)
+                typed = TypedValue(self._typed, secret)
+                counted = await count_vote(vote, request, self._ledger, by, typed=typed)
+                if isinstance(counted, NotCounted):
                     raise used_up()
                 is_stale = form.submitted is None  # an answer that came with the call took no time
-                return Approval(by, decided, None, is_stale, bool(minutes) and can_be_temporary(request))
+                return Approval(by, counted, None, is_stale)
 
     async def _unanswered(
         self,
@@ -436,11 +440,6 @@ def _no_more(now: Mapping[str, float | None], shown: Mapping[str, float | None])
 
 def _changed(next_step: str, facts: Mapping[str, JsonValue] | None = None) -> TargetChanged:
     return TargetChanged("The target is no longer in the state that was approved.", next_step, facts=facts)
-
-
-def used_up() -> Refused:
-    """Return the refusal for an approval request that was used or has expired."""
-    return Refused("This approval was already used, or has expired.", "Call again to ask anew.")
 
 
 def _declined(note: str = "", why: str = "", until: float | None = None) -> Declined:

@@ -1,14 +1,14 @@
-"""Text and form of an approval request, the answers that it accepts, and the votes on it."""
+"""Text and form of an approval request, and the answers that it accepts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from pydantic import JsonValue
 
+from fastn_mcp.errors import Refused
 from fastn_mcp.fastn.credentials import TypedArgument, TypedField
-from fastn_mcp.guard.audit.log import AuditEvent
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, TemporaryApproval, Vote, who, without_issuers
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, TemporaryApproval, who, without_issuers
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.sentences.facts import series
 from fastn_mcp.redaction import quote
@@ -80,10 +80,11 @@ def typed_in(grant: ApprovalRequest) -> TypedArgument | None:
 
 @dataclass(frozen=True, slots=True)
 class Approve:
-    """Approved. `typed` is the text they typed; `minutes`, if not 0, is the lifetime of a temporary approval."""
+    """Approved. `typed` is the text they typed."""
 
     typed: str | None = None
-    minutes: int = 0
+    is_temporary: bool = False
+    """Whether they also approve similar calls for `TEMPORARY_MINUTES`."""
     secret: JsonValue = field(default=None, repr=False)
     """The argument that they typed, if the request asks for one."""
 
@@ -154,7 +155,7 @@ class Submitted:
             return Approve(value)
         if value not in question.choices:
             return Decline(why=f"The form came back with a decision that was not offered: {quote(value, 60)}.")
-        return Approve(minutes=TEMPORARY_MINUTES if value == APPROVE_TEMPORARILY else 0)
+        return Approve(is_temporary=value == APPROVE_TEMPORARILY)
 
 
 def asker(grant: ApprovalRequest) -> str:
@@ -190,6 +191,12 @@ def can_be_temporary(grant: ApprovalRequest) -> bool:
     return grant.allows_temporary and grant.target is not None and grant.expected is None
 
 
+def opens_temporary(grant: ApprovalRequest) -> bool:
+    """Whether a temporary approval opens when the request's approval is used: everybody who approved it wants that."""
+    votes = [vote.is_temporary for vote in grant.votes if vote.approves]
+    return can_be_temporary(grant) and bool(votes) and all(votes)
+
+
 def extent(call: Operation[Any]) -> str:
     """Describe the calls that a temporary approval of `call` covers: what is fixed and what may differ."""
     given = call.arguments().keys() - set(type(call).route.parameters)
@@ -201,8 +208,8 @@ def extent(call: Operation[Any]) -> str:
     return f"{call.tool_name()} on this target {same}{differs}."
 
 
-def temporary_approval(grant: ApprovalRequest, token: str, now: float, by: str) -> TemporaryApproval:
-    """Return the temporary approval that approving `grant` creates at `now` (Unix seconds)."""
+def temporary_approval(grant: ApprovalRequest, token: str, now: float) -> TemporaryApproval:
+    """Return the temporary approval that using the approval of `grant` opens at `now` (Unix seconds)."""
     until = now + TEMPORARY_MINUTES * 60
     return TemporaryApproval(
         token,
@@ -212,7 +219,7 @@ def temporary_approval(grant: ApprovalRequest, token: str, now: float, by: str) 
         grant.target or "",
         now,
         until,
-        by,
+        grant.by or "",
         grant.similar or "",
         grant.extent,
         grant.person or "",
@@ -225,26 +232,6 @@ def effects_of(grant: ApprovalRequest) -> frozenset[str]:
     return frozenset(map(str, effects if isinstance(effects, list) else [grant.preview.get("effect")]))
 
 
-async def count_vote(
-    vote: Vote,
-    request: ApprovalRequest,
-    ledger: Ledger,
-    by: str,
-    note: str | None,
-    record: Callable[[AuditEvent, str | None], None],
-) -> ApprovalRequest | None:
-    """Count a vote. Return the updated request, or None if the vote does not count.
-
-    `by` is recorded; `four_eyes` replaces `verified` if two have to approve. `record` is called for a counted vote.
-    """
-    several = request.needed > 1
-    decided = await ledger.decide(
-        request, vote, BY_SEVERAL if several and by == VERIFIED else by, None if vote.approves else note
-    )
-    if decided is None:
-        return None
-    said = note
-    if vote.approves and several:
-        said = note or f"{len(decided.approvers)} of {decided.needed} approvers"
-    record(AuditEvent.APPROVED if vote.approves else AuditEvent.DECLINED, said)
-    return decided
+def used_up() -> Refused:
+    """Return the refusal for an approval request that was used or has expired."""
+    return Refused("This approval was already used, or has expired.", "Call again to ask anew.")

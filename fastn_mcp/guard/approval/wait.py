@@ -1,58 +1,109 @@
-"""Calls that wait for people's decisions in one ledger."""
+"""Calls that wait for people's decisions in one ledger.
+
+One call listens for changes and looks for all of them, in one read, so that a thousand cost no more than one. Each is
+woken by an event of its own, which stays set until it has looked, and ends at its own bound: no other call can lose it.
+"""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 
-from fastn_mcp.guard.ledger.ledger import Ledger, LedgerLost, RequestState
+from fastn_mcp.guard.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
 
 _LONGEST = 2.0
-"""Seconds after which a waiting call looks at its request again, whatever the ledger reports."""
+"""Seconds after which the requests are looked at again, whatever the ledger reports."""
 
 _RETRY = 1.0
 """Seconds until the ledger is tried again after it could not be reached."""
 
 
+class _WaitingCall:
+    def __init__(self, request: str) -> None:
+        self.request = request
+        self.is_seen = False
+        """Whether its request was looked at since it waits."""
+        self.is_decided = False
+        self._woken = anyio.Event()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def wait(self) -> None:
+        await self._woken.wait()
+        self._woken = anyio.Event()
+
+
 class DecisionWait:
-    """Wakes calls when their approval requests were decided, by whatever process. One of them listens for all."""
+    """Wakes calls when their approval requests were decided, by whatever process."""
 
     def __init__(self, ledger: Ledger, system: System) -> None:
         self._ledger = ledger
         self._system = system
         self.is_leaving: Callable[[], bool] = lambda: False
         """Whether the process is shutting down or its client has left, so that no call waits on. The server sets it."""
-        self._seen = ""
+        self._calls = set[_WaitingCall]()
+        self._looking = anyio.Lock()
         self._is_listening = False
-        self._changed = anyio.Event()
+        self._seen = ""
 
     async def decided(self, request: str, until: float) -> bool:
         """Wait until a request is no longer open. Return False if it still is at `until`, in Unix seconds."""
-        while self._system.timestamp() < until and not self.is_leaving():
-            changed = self._changed  # before the look, so that no change is missed after it
-            try:
-                found = await self._ledger.find(request)
-                if found is None or found.state is not RequestState.OPEN:
-                    return True
-                await self._next_change(changed, until)
-            except LedgerLost:
-                await self._system.sleep(_RETRY)
-        return False
+        call = _WaitingCall(request)
+        self._calls.add(call)
+        try:
+            with anyio.move_on_after(self._left(until)):
+                with suppress(LedgerLost):
+                    async with self._looking:  # of calls that begin at once, the first looks for all
+                        if not call.is_seen:
+                            await self._look()
+                while self._waits(call, until):
+                    await (call.wait() if self._is_listening else self._listen(call, until))
+        finally:
+            self._calls.discard(call)
+        return call.is_decided
 
-    async def _next_change(self, changed: anyio.Event, until: float) -> None:
-        if self._is_listening:
-            return await changed.wait()
+    def _left(self, until: float) -> float:
+        return until - self._system.timestamp()
+
+    def _waits(self, call: _WaitingCall, until: float) -> bool:
+        return not call.is_decided and self._left(until) > 0 and not self.is_leaving()
+
+    async def _listen(self, call: _WaitingCall, until: float) -> None:
+        """Listen for all calls as long as this one waits. However that ends, the others are woken, and one listens."""
         self._is_listening = True
         try:
-            longest = min(_LONGEST, until - self._system.timestamp())
-            with anyio.CancelScope() as listening:
+            while self._waits(call, until):
+                try:
+                    await self._next_change(min(_LONGEST, self._left(until)))
+                except LedgerLost:
+                    await self._system.sleep(min(_RETRY, max(0.0, self._left(until))))
+        finally:
+            self._is_listening = False
+            for other in self._calls:
+                other.wake()
 
-                async def sleep(seconds: float) -> None:
-                    await self._system.sleep(seconds)
-                    if self.is_leaving():
-                        listening.cancel()
+    async def _next_change(self, longest: float) -> None:
+        seen = self._seen
+        with anyio.CancelScope() as listening:
 
-                self._seen = await self._ledger.wait_for_change(self._seen, longest, sleep)
-        finally:  # another one listens if this call has ended
-            self._is_listening, self._changed = False, anyio.Event()
-            changed.set()
+            async def sleep(seconds: float) -> None:
+                await self._system.sleep(seconds)
+                if self.is_leaving():
+                    listening.cancel()
+
+            seen = await self._ledger.wait_for_change(self._seen, longest, sleep)
+        async with self._looking:
+            await self._look()
+        self._seen = seen  # not before the look, which may fail
+
+    async def _look(self) -> None:
+        """Read which requests are open, and wake the calls whose request is not."""
+        calls = [*self._calls]
+        still_open = await self._ledger.still_open({call.request for call in calls})
+        for call in calls:
+            call.is_seen = True
+            if call.request not in still_open:
+                call.is_decided = True
+                call.wake()

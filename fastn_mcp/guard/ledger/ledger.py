@@ -5,8 +5,8 @@ Times are Unix seconds. If a method raises, the call that needed it is refused.
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from enum import Enum
 from typing import Any, Protocol
 
@@ -111,10 +111,22 @@ class Vote:
     at: float
     name: str = ""
     """Name of the person at the time, for people. It identifies nobody."""
+    is_temporary: bool = False
+    """Whether it also approves similar calls for a while, once the request's approval is used."""
 
     def is_of(self, approver: str) -> bool:
         """Whether it may be of this approver. Identities that differ only in case count as one person."""
         return self.approver.casefold() == approver.casefold()
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSecret:
+    """What an approver typed, sealed. It is stored with their vote, and deleted with what the vote is good for."""
+
+    approver: str
+    text: str = field(repr=False)
+    lifetime: float
+    """Seconds for which it is kept at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +201,11 @@ class ApprovalRequest:
         """Approvers who have approved it so far."""
         return [vote.approver for vote in self.votes if vote.approves]
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more can come of it. What was typed for it is deleted then."""
+        return self.state not in (RequestState.OPEN, RequestState.APPROVED)
+
     def is_found(self, now: float) -> bool:
         """Whether a repeated call finds it. A request in a form is found only if it is an approved batch."""
         answered = self.state is RequestState.APPROVED and len(self.calls) > 1
@@ -226,7 +243,7 @@ class ApprovalRequest:
         self, state: RequestState, now: float, by: str | None, note: str | None
     ) -> "ApprovalRequest | None":
         """Return the request in the final `state`; None if it was neither open nor approved, or has expired."""
-        if self.state not in (RequestState.OPEN, RequestState.APPROVED) or self.expires <= now:
+        if self.is_over or self.expires <= now:
             return None
         return replace(self, state=state, by=by or self.by, note=note or self.note, decided=now)
 
@@ -261,7 +278,7 @@ def stored_request(request: ApprovalRequest) -> dict[str, str | int | float | No
     """Serialize the fields of a request to strings and numbers. Structures become JSON."""
     values: dict[str, Any] = {name: getattr(request, name) for name in ApprovalRequest.__dataclass_fields__}
     calls = {number: (shown.binding, shown.dependents) for number, shown in request.calls.items()}
-    votes = [(vote.approver, vote.approves, vote.at, vote.name) for vote in request.votes]
+    votes = [astuple(vote) for vote in request.votes]
     values |= {"preview": json.dumps(request.preview), "text": json.dumps(request.text), "state": request.state.value}
     values |= {"calls": json.dumps(calls), "votes": json.dumps(votes), "used": json.dumps(request.used)}
     return values | {name: int(values[name]) for name in ("allows_temporary", "out_of_band")}
@@ -338,14 +355,21 @@ class Ledger(Journal, Protocol):
         """Return the request with this id, in any state; None if there is none."""
         ...
 
+    async def still_open(self, requests: Collection[str]) -> set[str]:
+        """Return which of these requests are open, in one read."""
+        ...
+
     async def latest(self, call: str, now: float) -> ApprovalRequest | None:
         """Return the newest request for this exact call for which `ApprovalRequest.is_found` is true, or None."""
         ...
 
-    async def change_request(self, request: str, transition: Transition) -> ApprovalRequest | None:
+    async def change_request(
+        self, request: str, transition: Transition, secret: SealedSecret | None = None
+    ) -> ApprovalRequest | None:
         """Replace a request by the result of `transition`, atomically. None if `transition` returns None.
 
-        Updates the decline count of its holder in the same step (`declines_after`).
+        In the same step, update the decline count of its holder (`declines_after`), and store `secret` or, if the
+        request `is_over`, delete all that was typed for it.
         """
         ...
 
@@ -354,16 +378,21 @@ class Ledger(Journal, Protocol):
         ...
 
     async def decide(
-        self, request: ApprovalRequest, vote: Vote, by: str, note: str | None = None
+        self, request: ApprovalRequest, vote: Vote, by: str, note: str | None = None, secret: SealedSecret | None = None
     ) -> ApprovalRequest | None:
-        """Count a vote, given through the channel that `request` had when it was shown.
+        """Count a vote, given through the channel that `request` had when it was shown, with what was typed for it.
 
         Return the updated request, or None if the vote does not count: the request is not open, has expired or was
-        moved to another channel, or this approver has voted already (a decline may still replace an approval).
+        moved to another channel, or this approver has voted already (a decline may still replace an approval). One with
+        a `secret` does not count either if `request` lacks a vote, with which it was not compared.
         """
-        return await self.change_request(
-            request.id, lambda found: found.with_vote(vote, by, note, out_of_band=request.out_of_band)
-        )
+
+        def counted(found: ApprovalRequest) -> ApprovalRequest | None:
+            if secret is not None and found.votes != request.votes:
+                return None
+            return found.with_vote(vote, by, note, out_of_band=request.out_of_band)
+
+        return await self.change_request(request.id, counted, secret)
 
     async def use(self, request: str, number: int, now: float) -> ApprovalRequest | None:
         """Use an approval for one of its calls. None if it was used for that call before or is not approved."""
@@ -389,12 +418,8 @@ class Ledger(Journal, Protocol):
         """Record the use of a nonce, atomically, and keep it until `until`; False if it was used before."""
         ...
 
-    async def keep_sealed(self, request: str, sealed: str, until: float, now: float) -> None:
-        """Keep a sealed secret for the one use of a request's approval, until `until`. It replaces an earlier one."""
-        ...
-
-    async def take_sealed(self, request: str, now: float) -> str | None:
-        """Remove and return the sealed secret of a request, atomically; None if there is none."""
+    async def sealed(self, request: str, approver: str, now: float) -> str | None:
+        """Return what an approver typed for a request, sealed; None if nothing, or if the request is over."""
         ...
 
     async def waiting(self, now: float) -> list[ApprovalRequest]:

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from functools import cached_property
@@ -23,6 +23,7 @@ from fastn_mcp.guard.ledger.ledger import (
     ApprovalRequest,
     Ledger,
     LedgerUnusable,
+    SealedSecret,
     TemporaryApproval,
     TooManyWaiting,
     Transition,
@@ -53,7 +54,9 @@ CREATE INDEX IF NOT EXISTS requests_by_end ON requests (expires);
 CREATE INDEX IF NOT EXISTS requests_by_decision ON requests (coalesce(decided, created));
 CREATE TABLE IF NOT EXISTS nonces (nonce TEXT PRIMARY KEY, until REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS nonces_by_end ON nonces (until);
-CREATE TABLE IF NOT EXISTS sealed (request TEXT PRIMARY KEY, secret TEXT NOT NULL, until REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS typed_secrets (
+    request TEXT, approver TEXT, sealed TEXT NOT NULL, until REAL NOT NULL, PRIMARY KEY (request, approver)
+);
 CREATE TABLE IF NOT EXISTS temporary_approvals (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT NOT NULL,
     created REAL NOT NULL, expires REAL NOT NULL, by TEXT NOT NULL, similar TEXT NOT NULL, extent TEXT NOT NULL,
@@ -163,6 +166,7 @@ def _prepare(database: sqlite3.Connection) -> None:
     """Create or migrate the tables. Retries, since SQLite does not wait for another process that does the same."""
     database.execute("PRAGMA synchronous = FULL")
     database.execute("PRAGMA fullfsync = ON")  # on macOS, fsync alone does not reach the disk
+    database.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
     until = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -276,21 +280,33 @@ class SqliteLedger(Ledger):
                 raise TooManyWaiting
             self._execute(f"INSERT INTO requests ({_COLUMNS}) VALUES ({_MARKS})", values)  # noqa: S608
             self._execute("DELETE FROM requests WHERE expires < ?", (request.created - _KEPT,))
+        self._forget_typed("until <= ?", request.created)
         return request.id
 
     async def find(self, request: str) -> ApprovalRequest | None:
         return next(self._requests("WHERE id = ?", request), None)
 
+    async def still_open(self, requests: Collection[str]) -> set[str]:
+        return {id_ for (id_,) in self._execute("SELECT id FROM requests WHERE state = 'open'")}.intersection(requests)
+
     async def latest(self, call: str, now: float) -> ApprovalRequest | None:
         of_call = self._requests("WHERE call = ? AND expires > ? ORDER BY created DESC", call, now)
         return next((request for request in of_call if request.is_found(now)), None)
 
-    async def change_request(self, request: str, transition: Transition) -> ApprovalRequest | None:
+    async def change_request(
+        self, request: str, transition: Transition, secret: SealedSecret | None = None
+    ) -> ApprovalRequest | None:
+        forgotten = 0
         with self._writing():
             before = next(self._requests("WHERE id = ?", request), None)
             after = None if before is None else transition(before)
             if after is None or before is None:
                 return None
+            if after.is_over:
+                forgotten = self._change("DELETE FROM typed_secrets WHERE request = ?", (request,))
+            elif secret is not None:
+                values = (request, secret.approver, secret.text, after.expires)
+                self._execute("INSERT OR REPLACE INTO typed_secrets VALUES (?, ?, ?, ?)", values)
             self._execute(f"REPLACE INTO requests ({_COLUMNS}) VALUES ({_MARKS})", stored_request(after))  # noqa: S608
             match declines_after(before, after):
                 case 1:
@@ -303,9 +319,28 @@ class SqliteLedger(Ledger):
                     self._execute("DELETE FROM declines WHERE principal = ?", (after.holder,))
                 case _:
                     pass
+        if forgotten:
+            self._empty_log()
         return after
 
+    def _forget_typed(self, where: str, *values: object) -> None:
+        """Delete what was typed, if there is any: most calls have none, and write nothing."""
+        if self._execute(f"SELECT 1 FROM typed_secrets WHERE {where} LIMIT 1", values):  # noqa: S608
+            self._execute(f"DELETE FROM typed_secrets WHERE {where}", values)  # noqa: S608
+            self._empty_log()
+
+    def _empty_log(self) -> None:
+        """Empty the write-ahead log, which still has what was deleted, unless another process is reading from it."""
+        with suppress(LedgerUnusable):  # the change itself is made
+            self._execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    async def sealed(self, request: str, approver: str, now: float) -> str | None:
+        typed = "SELECT sealed FROM typed_secrets WHERE request = ? AND approver = ? AND until > ?"
+        found = self._execute(typed, (request, approver, now))
+        return str(found[0][0]) if found else None
+
     async def expiring(self, account: str, now: float) -> list[str]:
+        self._forget_typed("until <= ?", now)
         over = "SELECT id FROM requests WHERE state = 'open' AND account = ? AND expires <= ?"
         return [id_ for (id_,) in self._execute(over, (account, now))]
 
@@ -326,16 +361,6 @@ class SqliteLedger(Ledger):
             (nonce, until, now),
         )
         return used == 1
-
-    async def keep_sealed(self, request: str, sealed: str, until: float, now: float) -> None:
-        self._execute("DELETE FROM sealed WHERE until <= ?", (now,))
-        self._execute("INSERT OR REPLACE INTO sealed VALUES (?, ?, ?)", (request, sealed, until))
-
-    async def take_sealed(self, request: str, now: float) -> str | None:
-        with self._writing():
-            found = self._execute("SELECT secret, until FROM sealed WHERE request = ?", (request,))
-            self._execute("DELETE FROM sealed WHERE request = ?", (request,))
-        return next((secret for secret, until in found if until > now), None)
 
     async def add_temporary(self, approval: TemporaryApproval) -> None:
         self._execute("INSERT INTO temporary_approvals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", astuple(approval))

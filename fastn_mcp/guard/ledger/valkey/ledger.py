@@ -9,7 +9,7 @@ If the reply to `begin` is lost, the call counts as begun: it is not sent, and a
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 
 from fastn_mcp.errors import Refused
@@ -19,6 +19,7 @@ from fastn_mcp.guard.ledger.ledger import (
     ApprovalRequest,
     Ledger,
     RequestState,
+    SealedSecret,
     TemporaryApproval,
     TooManyWaiting,
     Transition,
@@ -99,12 +100,19 @@ class ValkeyLedger(Ledger):
         found = await self._server.gather([self._request(request)])
         return _read(found[0]) if found else None
 
+    async def still_open(self, requests: Collection[str]) -> set[str]:
+        ids = [*requests]
+        states: list[str | None] = await self._server.look("states", [self._request(id_) for id_ in ids])
+        return {id_ for id_, state in zip(ids, states, strict=True) if state == RequestState.OPEN.value}
+
     async def latest(self, call: str, now: float) -> ApprovalRequest | None:
         ids = await self._server.read("ZRANGE", self._server.key("call", call), 0, -1, "REV")
         found = await self._server.gather([self._request(id_) for id_ in ids])
         return next((request for request in map(_read, found) if request.is_found(now)), None)
 
-    async def change_request(self, request: str, transition: Transition) -> ApprovalRequest | None:
+    async def change_request(
+        self, request: str, transition: Transition, secret: SealedSecret | None = None
+    ) -> ApprovalRequest | None:
         """Compare the version and retry, so that only one of several concurrent changes is made at a time."""
         while found := await self._server.gather([self._request(request)]):
             before = _read(found[0])
@@ -113,9 +121,11 @@ class ValkeyLedger(Ledger):
                 return None
             is_open = after.state is RequestState.OPEN
             was = stored_request(before)
+            typed = ("", "", 0) if secret is None else (secret.approver, secret.text, _lifetime(secret.lifetime))
+            declines, sealed = self._server.key("declines", after.holder), self._sealed(after.id)
             changed = await self._server.run(
                 "change",
-                [*self._lists(after), self._server.key("declines", after.holder), self._changes],
+                [*self._lists(after), declines, self._changes, sealed],
                 after.id,
                 found[0]["version"],
                 "" if is_open else after.decided or 0.0,
@@ -123,6 +133,8 @@ class ValkeyLedger(Ledger):
                 int(after.out_of_band),
                 {None: "", 0: "approved", 1: "declined"}[declines_after(before, after)],
                 KEPT,
+                int(after.is_over),
+                *typed,
                 *_flat({name: value for name, value in stored_request(after).items() if value != was[name]}),
             )
             if changed == 1:
@@ -172,7 +184,7 @@ class ValkeyLedger(Ledger):
         of = (approval.principal, approval.account, approval.tool, approval.target, approval.similar)
         covering = self._covering(*of)
         keys = [self._scope(approval.id), covering, self._scopes, self._revision]
-        lives = max(1, round((approval.expires - approval.created) * 1000))
+        lives = _lifetime(approval.expires - approval.created)
         fields = json.dumps(asdict(approval))
         await self._server.run("scope", keys, approval.id, fields, approval.created, approval.expires, lives)
 
@@ -210,7 +222,7 @@ class ValkeyLedger(Ledger):
         return self._server.key("rate", budget)
 
     async def spend_rate(self, budget: str, most: int, seconds: float, now: float) -> float:
-        keys, kept = [self._rate(budget), self._revision], max(1, round(seconds * 1000))
+        keys, kept = [self._rate(budget), self._revision], _lifetime(seconds)
         if await self._server.run("rate", keys, now, now - seconds, most, kept) == 1:
             return 0.0
         return rate_free_at(await self.rate_uses(budget, seconds, now), most, seconds) or now
@@ -227,12 +239,11 @@ class ValkeyLedger(Ledger):
         keys = [self._server.key("nonce", nonce), self._revision]
         return await self._server.run("nonce", keys, until, now, _kept(until, now)) == 1
 
-    async def keep_sealed(self, request: str, sealed: str, until: float, now: float) -> None:
-        kept = max(1, round((until - now) * 1000))
-        await self._server.run("keep", [self._server.key("sealed", request), self._revision], sealed, kept)
+    def _sealed(self, request: str) -> str:
+        return self._server.key("sealed", request)
 
-    async def take_sealed(self, request: str, now: float) -> str | None:  # noqa: ARG002 - the server forgets it in time
-        return await self._server.run("take", [self._server.key("sealed", request), self._revision])
+    async def sealed(self, request: str, approver: str, now: float) -> str | None:  # noqa: ARG002 - the server forgets it in time
+        return await self._server.read("HGET", self._sealed(request), approver)
 
     async def distrust(self, principal: str, channel: str, until: float) -> None:
         await self._mark(self._distrusted(principal, channel), until, _DAY)
@@ -369,6 +380,10 @@ def _read_change(fields: Mapping[str, str]) -> Change:
 def _flat(values: Mapping[str, str | float | None]) -> list[str | float]:
     """Flatten fields and values into one list, without None values."""
     return [part for name, value in values.items() if value is not None for part in (name, value)]
+
+
+def _lifetime(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
 
 
 def _kept(until: float, now: float) -> int:

@@ -209,12 +209,15 @@ class Server:
 
     async def gather(self, keys: Sequence[str]) -> list[dict[str, str]]:
         """Return the fields of each existing key, read atomically in one round trip."""
+        found: list[list[str]] = await self.look("gather", keys)
+        return [dict(zip(row[::2], row[1::2], strict=True)) for row in found if row]
+
+    async def look(self, script: str, keys: Sequence[str]) -> list[Any]:
+        """Return what a script that only reads says of each key, in one round trip."""
         if not keys:
             return []
         rest = (len(keys), *keys)
-        answer = await self._asked(lambda client: _evaluated("gather", rest, client.execute_command))
-        found = cast("list[list[str]]", answer)
-        return [dict(zip(row[::2], row[1::2], strict=True)) for row in found if row]
+        return await self._asked(lambda client: _evaluated(script, rest, client.execute_command))
 
     async def durability(self) -> Durability:
         """Ask how the server keeps its data, and the time."""

@@ -1,14 +1,15 @@
--- Changes a request if its version is still the one that was read, and updates the declines of its principal.
+-- Changes a request if its version is still the one that was read, and updates the declines of its principal. Stores
+--   what was typed with a vote, and deletes all that was typed once the request is over.
 -- KEYS: the request, open requests of its principal, open requests of its account by expiry, open out-of-band requests,
---   decided requests, the revision, the declines of its principal, the stream of changes
+--   decided requests, the revision, the declines of its principal, the stream of changes, what was typed by approver
 -- ARGV: id, the version that was read, when it was decided ('': it stays open), expires, out_of_band, change of the
---   declines ('approved': reset, 'declined': one more, or ''), milliseconds to keep, then the fields that change and
---   their values
+--   declines ('approved': reset, 'declined': one more, or ''), milliseconds to keep, whether it is over, who typed
+--   something, what ('': nothing), milliseconds to keep that, then the fields that change and their values
 local id, decided, expires, answer, kept = ARGV[1], ARGV[3], ARGV[4], ARGV[6], ARGV[7]
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[2] then
   return 0
 end
-redis.call('HSET', KEYS[1], 'version', ARGV[2] + 1, unpack(ARGV, 8))
+redis.call('HSET', KEYS[1], 'version', ARGV[2] + 1, unpack(ARGV, 12))
 if decided == '' then
   redis.call('ZADD', KEYS[2], expires, id)
   redis.call('ZADD', KEYS[3], expires, id)
@@ -30,6 +31,12 @@ elseif answer == 'declined' then
   redis.call('HINCRBY', KEYS[7], 'count', 1)
   redis.call('HSET', KEYS[7], 'last', decided)
   redis.call('PEXPIRE', KEYS[7], 90 * 86400000)
+end
+if ARGV[8] == '1' then
+  redis.call('DEL', KEYS[9])
+elseif ARGV[10] ~= '' then
+  redis.call('HSET', KEYS[9], ARGV[9], ARGV[10])
+  redis.call('PEXPIRE', KEYS[9], ARGV[11])
 end
 redis.call('INCR', KEYS[6])
 redis.call('XADD', KEYS[8], 'MAXLEN', '~', 100, '*', 'id', id)

@@ -1,0 +1,190 @@
+"""What comes with a vote counts with it and not before: a temporary approval, and the sentence where it does not."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import stores
+from deciding import moved
+from stores import NOW, grant, opened
+from valkey_server import ValkeyServer
+from world import Call, FormLater, FormNow, World
+
+from fastn_mcp.channels.page.inbox import Inbox, InboxAccount, unrecorded
+from fastn_mcp.cli.approvals import TerminalApprovals
+from fastn_mcp.errors import TargetChanged
+from fastn_mcp.guard.approval.request import (
+    Approve,
+    Decline,
+    PendingApproval,
+    PendingForm,
+    Submitted,
+    opens_temporary,
+    used_up,
+)
+from fastn_mcp.guard.approval.votes import NotCounted, count_vote
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, Vote
+from fastn_mcp.tools.workflows import RunWorkflow
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=stores.KINDS)
+async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Ledger]:
+    server: ValkeyServer | None = request.getfixturevalue("valkey") if request.param == "valkey" else None
+    store = opened(f"sqlite:{tmp_path / 'ledger'}" if server is None else server.url())
+    yield store
+    await store.aclose()
+
+
+def run(world: World) -> RunWorkflow:
+    return RunWorkflow(workflow_id=str(world.sandbox.state.named("workflows", "process-new-orders")["id"]))
+
+
+def change_target(world: World, call: RunWorkflow) -> None:
+    world.sandbox.state.named("workflows", call.workflow_id, by="id")["description"] = "Changed meanwhile."
+
+
+async def waiting(world: World) -> ApprovalRequest:
+    (request,) = await world.ledger.waiting(world.clock.at.timestamp())
+    return request
+
+
+async def by_page(world: World) -> None:
+    inbox = Inbox(world.system, InboxAccount(None, world.ledger, unrecorded, world.typed))
+    (pending,) = await inbox.waiting(world.clock.at.timestamp())
+    assert isinstance(await inbox.approve(pending, world.clock.at.timestamp(), is_temporary=True), str)
+
+
+async def by_terminal(world: World) -> None:
+    terminal = TerminalApprovals(world.ledger, world.audit, world.system)
+    assert "Approved." in await terminal.approve(await waiting(world), is_temporary=True)
+
+
+Answer = Callable[[World], Awaitable[None]]
+CHANNELS: dict[str, Answer] = {"page": by_page, "terminal": by_terminal}
+
+
+@pytest.mark.parametrize("channel", [*CHANNELS, "form now", "form later"])
+@pytest.mark.parametrize("changes", [True, False])
+async def test_temporary_approval_opens_when_the_approval_is_used(
+    ledger: Ledger, tmp_path: Path, channel: str, changes: bool
+) -> None:
+    """In every channel. If the target changes before, nothing is sent, and there is none."""
+    world = World(tmp_path, ledger=ledger)
+    call, form = run(world), None
+
+    def answered(_: object) -> Approve:
+        if changes:
+            change_target(world, call)
+        return Approve(is_temporary=True)
+
+    if channel == "form now":
+        form = FormNow(answered, world.clock)
+    elif channel == "form later":
+        asked = await world.call(call, FormLater())
+        assert isinstance(asked, PendingForm)
+        world.clock.pass_(5)
+        content = {"decision": asked.question.choices[2]}
+        form = FormLater(submitted=(asked.question.grant, Submitted("accept", content)))
+    else:
+        assert isinstance(await world.call(call), PendingApproval)
+        await CHANNELS[channel](world)
+    assert await ledger.temporary_approvals(world.clock.at.timestamp()) == []
+    if changes and channel != "form now":
+        change_target(world, call)
+    result = await world.call(call, form)
+    opened = await ledger.temporary_approvals(world.clock.at.timestamp())
+    if changes:
+        assert isinstance(result, TargetChanged)
+        assert (opened, world.changes) == ([], [])
+        return
+    assert isinstance(result, Done)
+    by = channel if channel == "terminal" else "local_page" if channel == "page" else "client_form"
+    assert [(each.by, each.expires - each.created) for each in opened] == [(by, 900)]
+    assert isinstance(await world.call(call), Done)
+    assert len(world.changes) == 2
+
+
+@pytest.mark.parametrize(("wishes", "opens"), [((True, True), True), ((True, False), False), ((), False)], ids=str)
+def test_temporary_approval_needs_the_wish_of_everybody_who_approved(wishes: tuple[bool, ...], opens: bool) -> None:
+    votes = tuple(Vote(f"person {n}", True, NOW, is_temporary=wish) for n, wish in enumerate(wishes))
+    asked = replace(grant(), votes=votes, allows_temporary=True, expected=None)
+    assert opens_temporary(asked) is opens
+    assert not opens_temporary(replace(asked, allows_temporary=False))
+    assert not opens_temporary(replace(asked, expected="Acme"))
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_wish_that_the_request_does_not_offer_is_not_kept(ledger: Ledger, channel: str, tmp_path: Path) -> None:
+    """By whatever a form was made to say."""
+    world = World(tmp_path, ledger=ledger)
+    await ledger.open(replace(grant(), created=NOW, expires=world.clock.at.timestamp() + 600))
+    await CHANNELS[channel](world)
+    found = await ledger.find("g1")
+    assert found is not None
+    assert [(vote.approves, vote.is_temporary) for vote in found.votes] == [(True, False)]
+
+
+CLOSED = {
+    RequestState.APPROVED: "This question was approved already. Nothing was decided now.",
+    RequestState.USED: "This question was approved already, and the call was made. Nothing was decided now.",
+    RequestState.DECLINED: "This question was declined already. Nothing was decided now.",
+    RequestState.STALE: "This question is void, since its target changed. Nothing was decided now.",
+}
+
+
+@pytest.mark.parametrize("approves", [True, False])
+@pytest.mark.parametrize("state", CLOSED, ids=lambda state: state.value)
+async def test_vote_on_a_closed_request_says_what_became_of_it(
+    ledger: Ledger, state: RequestState, approves: bool
+) -> None:
+    await ledger.open(grant())
+    assert await moved(ledger, "g1", [RequestState.OPEN], state, NOW, by="kim")
+    before = await ledger.find("g1")
+    counted = await count_vote(Vote("dana", approves, NOW), grant(), ledger, "verified")
+    assert counted == NotCounted(CLOSED[state])
+    assert await ledger.find("g1") == before
+
+
+@pytest.mark.parametrize("approves", [True, False])
+async def test_vote_after_expiry_says_so(ledger: Ledger, approves: bool) -> None:
+    await ledger.open(grant())
+    for _ in range(2):  # before and after it is closed
+        counted = await count_vote(Vote("dana", approves, NOW + 600), grant(), ledger, "verified")
+        assert counted == NotCounted("This request has expired. Nothing was decided; the agent can ask again.")
+        await ledger.expire(grant().account, NOW + 600)
+    assert await ledger.declines("local") == (0, 0.0)
+
+
+async def test_second_vote_of_one_approver_says_that_somebody_else_has_to(ledger: Ledger) -> None:
+    asked = replace(grant(), required="four_eyes")
+    await ledger.open(asked)
+    assert isinstance(await count_vote(Vote("dana", True, NOW), asked, ledger, "verified"), ApprovalRequest)
+    again = await count_vote(Vote("Dana", True, NOW + 1), asked, ledger, "verified")
+    assert again == NotCounted("You have approved it already, and somebody else has to. Nothing was decided now.")
+
+
+async def test_decline_in_a_form_that_comes_after_another_answer_says_so(tmp_path: Path) -> None:
+    """A decline that was not counted is not called one."""
+    world = World(tmp_path)
+    call: Call = run(world)
+    asked = await world.call(call, FormLater())
+    assert isinstance(asked, PendingForm)
+    world.clock.pass_(5)
+    find, now = world.ledger.find, world.clock.at.timestamp()
+
+    async def overtaken(request: str) -> ApprovalRequest | None:
+        """Approve it right after it was read."""
+        world.ledger.find = find
+        found = await find(request)
+        assert found is not None
+        assert await world.ledger.decide(found, Vote("client_form", True, now), "client_form") is not None
+        return found
+
+    world.ledger.find = overtaken
+    answer = await world.call(call, FormLater(submitted=(asked.question.grant, Decline())))
+    assert str(answer) == str(used_up())
+    assert world.changes == []

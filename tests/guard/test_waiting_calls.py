@@ -1,0 +1,111 @@
+"""A thousand calls that wait on one shared ledger: each answers by its bound, whatever becomes of the others."""
+
+import os
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from stores import grant
+from valkey_proxy import proxied
+from valkey_server import ValkeyServer
+
+from fastn_mcp.guard.approval.wait import DecisionWait
+from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Vote
+from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
+from fastn_mcp.guard.ledger.valkey.server import parse
+from fastn_mcp.runtime import System
+
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
+
+CALLS = 1_000
+WAIT, BOUND = 5.0, 7.0
+"""Seconds for which each call waits, and within which it has to answer."""
+
+
+def names(replica: str) -> list[str]:
+    return [f"{replica} {number}" for number in range(CALLS)]
+
+
+@asynccontextmanager
+async def ledger_at(url: str) -> AsyncGenerator[ValkeyLedger]:
+    ledger = ValkeyLedger(parse(url), System())
+    try:
+        yield ledger
+    finally:
+        await ledger.aclose()
+
+
+async def open_requests(ledger: ValkeyLedger, replica: str) -> None:
+    now, every = time.time(), names(replica)
+    for first in range(0, CALLS, MOST_WAITING):
+        async with anyio.create_task_group() as tasks:
+            for name in every[first : first + MOST_WAITING]:
+                tasks.start_soon(ledger.open, grant(name, f"{replica} from {first}", now, now + 600))
+
+
+async def waits(ledger: ValkeyLedger, replica: str) -> list[tuple[bool, float]]:
+    """Return the answer of each of a replica's calls, and the seconds that it took."""
+    wait, began, answers = DecisionWait(ledger, System()), time.time(), list[tuple[bool, float]]()
+
+    async def call(name: str) -> None:
+        is_decided = await wait.decided(name, began + WAIT)
+        answers.append((is_decided, time.time() - began))
+
+    with anyio.move_on_after(4 * BOUND):
+        async with anyio.create_task_group() as tasks:
+            for name in names(replica):
+                tasks.start_soon(call, name)
+    return answers
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "decisions", "a replica is killed"])
+async def test_thousand_calls_answer_by_their_bound(valkey: ValkeyServer, meanwhile: str) -> None:
+    """Each command takes 2 ms. Decisions end the calls that they are about, and no others."""
+    url, decided, answers = valkey.url(), names("one")[::100], list[tuple[bool, float]]()
+    async with ledger_at(url) as direct, proxied(valkey.port) as proxy:
+        await open_requests(direct, "one")
+        proxy.latency = 0.002
+        slow = url.replace(f":{valkey.port}", f":{proxy.port}")
+        async with ledger_at(slow) as ledger, anyio.create_task_group() as tasks:
+
+            async def decide() -> None:
+                for name in decided:
+                    await anyio.sleep(0.3)
+                    request = await direct.find(name)
+                    assert request is not None
+                    assert await direct.decide(request, Vote("page", True, time.time()), "page") is not None
+
+            if meanwhile == "decisions":
+                tasks.start_soon(decide)
+            if meanwhile == "a replica is killed":
+                await open_requests(direct, "other")
+                command = [sys.executable, __file__, slow]
+                paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+                other = await anyio.open_process(command, env={**os.environ, **paths})
+                assert other.stdout is not None
+                assert await other.stdout.receive() == b"waiting\n"
+
+                async def kill() -> None:
+                    await anyio.sleep(2)
+                    other.kill()
+                    await other.aclose()
+
+                tasks.start_soon(kill)
+            answers = await waits(ledger, "one")
+    assert len(answers) == CALLS
+    assert sum(is_decided for is_decided, _ in answers) == (len(decided) if meanwhile == "decisions" else 0)
+    assert max(seconds for _, seconds in answers) < BOUND
+
+
+async def main(url: str) -> None:
+    async with ledger_at(url) as ledger:
+        sys.stdout.write("waiting\n")
+        sys.stdout.flush()
+        await waits(ledger, "other")
+
+
+if __name__ == "__main__":
+    anyio.run(main, sys.argv[1])
