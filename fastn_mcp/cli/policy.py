@@ -310,8 +310,8 @@ class _UnreadableEntry(Exception):
 def _replay(lines: Iterable[bytes], policy: Policy) -> tuple[list[Replayed], list[tuple[int, str]]]:
     """Evaluate each call of an audit log once: sent, refused, or asked about and never sent. Return problems as well.
 
-    The log holds a target's id and the effect, and not its state. So names are not compared, and dependents count as
-    unknown. The budget and the circuit breaker follow the log.
+    The log holds ids, the effect, environment and customer, and not the state of a target. So names are not compared,
+    and dependents count as unknown. The budget and the circuit breaker follow the log.
     """
     entries: list[tuple[int, Mapping[str, Any]]] = []
     problems: list[tuple[int, str]] = []
@@ -371,13 +371,20 @@ class _History:
         resting = last is not None and (now - last).total_seconds() < rest
         target = None if call.target is None else FastnObject.model_validate({"id": call.target})
         return Situation(
-            by_arguments(call, target=target, trusts_ids=True),
+            by_arguments(call, _surroundings(entry), target, trusts_ids=True),
             effect,
             now,
             spent={period: self._spent[period, effect] for period in self.policy.budgets(effect, now)},
             declines=len(declines) if resting else 0,
             declined_at=last if resting else None,
         )
+
+
+def _surroundings(entry: Mapping[str, Any]) -> Surroundings:
+    """Return the values that the request had, as if the server's settings had given them."""
+    values = (entry.get(name) for name in ("environment", "customer"))
+    environment, customer = (value if isinstance(value, str) else None for value in values)
+    return Surroundings(environment, customer=customer)
 
 
 def _recorded_decision(entry: Mapping[str, Any]) -> str:

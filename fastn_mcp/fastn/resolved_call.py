@@ -46,6 +46,9 @@ KINDS: Mapping[str, ResourceKind] = {
     "role": ResourceKind("roles", arguments=frozenset({"role", "parent"})),
 }
 
+REFERRING = frozenset(name for kind in KINDS.values() for name in kind.fields | kind.arguments)
+"""Names, as `plain` returns them, of fields and arguments that refer to a record."""
+
 IDENTITY = ("id", "slug", "name")
 """Fields by which a record is recognised."""
 

@@ -103,6 +103,7 @@ async def test_what_is_not_sent_is_recorded_with_why(world: World) -> None:
             "create_secret",
             name="TOKEN",
             arguments=secret,
+            environment="test, live",
             effect="access",
             decision="confirm",
             rule="mode guarded: access",

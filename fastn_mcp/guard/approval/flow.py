@@ -376,8 +376,7 @@ class ApprovalFlow:
         opened = await self._ledger.open(request)
         if opened != request.id:
             return await self._ledger.find(opened) or request
-        preview = evaluation.preview
-        self._recorder.asked(evaluation.batch.tool, request, evaluation.verdict, evaluation.effect, preview.name)
+        self._recorder.asked(evaluation, request)
         return request
 
     def _request(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:

@@ -93,6 +93,10 @@ class LogEntry:
     """Redacted arguments."""
     digest: str | None = None
     """Digest of all arguments, secrets included."""
+    environment: str | None = None
+    """Environment of the request, wherever it comes from; several with a comma."""
+    customer: str | None = None
+    """Id of the customer of the request, likewise."""
     effect: str | None = None
     decision: str | None = None
     rule: str | None = None

@@ -10,9 +10,8 @@ from pydantic import JsonValue
 from fastn_mcp.errors import Declined, FastnError
 from fastn_mcp.fastn.targets import own_label
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about, decided, named, written
-from fastn_mcp.guard.evaluation import ApprovedCall
+from fastn_mcp.guard.evaluation import ApprovedCall, CallEvaluation, Evaluation
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger
-from fastn_mcp.guard.policy import PolicyDecision
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
@@ -92,6 +91,7 @@ class Recorder:
         entry = self._audit.record(
             replace(
                 about(AuditEvent.INTENT, current.call, approved.principal, self._account, approved.person),
+                **_in_effect(current),
                 effect=current.effect.value,
                 decision=current.verdict.decision.value,
                 rule=current.verdict.rule,
@@ -130,13 +130,13 @@ class Recorder:
         except FastnError:
             log.exception("the outcome %s of %s could not be audited", outcome, current.call.tool_name())
 
-    def asked(
-        self, call: Tool[Any], request: ApprovalRequest, verdict: PolicyDecision, effect: Effect, name: str | None
-    ) -> None:
+    def asked(self, evaluation: Evaluation, request: ApprovalRequest) -> None:
         """Record an approval request."""
+        call, verdict = evaluation.batch.tool, evaluation.verdict
         asked = about(AuditEvent.ASKED, call, request.principal, self._account, request.person)
-        verdicts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": effect.value}
-        self._audit.record(replace(asked, grant=request.id, name=named(name), **verdicts))
+        facts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": evaluation.effect.value}
+        facts |= {} if evaluation.batch.is_list else _in_effect(evaluation.calls[1])
+        self._audit.record(replace(asked, grant=request.id, name=named(evaluation.preview.name), **facts))
 
     def agreed(self, batch: Tool[Any], grant: ApprovalRequest, by: str) -> None:
         """Record the approval of a batch, in which each call has its own grant. Raises a `Refused`."""
@@ -163,6 +163,12 @@ class Recorder:
                 message=f"{error.what} The person's note: {quote(note)}" if note else error.what,
             )
         )
+
+
+def _in_effect(current: CallEvaluation) -> dict[str, str]:
+    """Return the environment and the customer of the request, as far as they are known."""
+    found = {"environment": current.resolved.environment, "customer": current.resolved.customer}
+    return {name: ", ".join(each.values) for name, each in found.items() if each.values}
 
 
 def _id(made: FastnObject | None) -> str | None:

@@ -10,7 +10,14 @@ from fnmatch import translate
 from typing import cast
 
 from fastn_mcp.fastn.formats import sentence
-from fastn_mcp.fastn.resolved_call import Effective, Mention, ResolvedCall
+from fastn_mcp.fastn.resolved_call import (
+    REFERRING,
+    Effective,
+    Mention,
+    Relation,
+    ResolvedCall,
+    plain,
+)
 from fastn_mcp.fastn.rows import row_of
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.policy import Decision, PolicyDecision, Situation
@@ -135,7 +142,8 @@ class PolicyRule:
     def looks_at_facts(self, call: Call) -> bool:
         """Return whether a match with `call` can depend on records that have to be read."""
         named = self.tools is None or call.tool_name() in self.tools
-        derived = not self.conditions.keys().isdisjoint({*DERIVED, NAME}) and self.then is not Decision.ALLOW
+        read = any(name in (*DERIVED, NAME) or plain(name) in REFERRING for name in self.conditions)
+        derived = read and self.then is not Decision.ALLOW
         return named and (bool(self.targets) or self.dependents is not None or derived)
 
     def match(self, situation: Situation) -> PolicyDecision | None:
@@ -203,11 +211,11 @@ class PolicyRule:
             if found is not None:
                 return "" if found.field == "new name" else f"its name is {quote(str(found.value))}"
             return "its name could not be read" if not new and resolved.is_missing else None
-        said = name in type(call).model_fields and choice(getattr(call, name, None), exact=False)
-        if said and name not in call.unresolved:
+        given: object = getattr(call, name, None)
+        if name in type(call).model_fields and name not in call.unresolved and choice(given, exact=False):
             return ""
         if name not in DERIVED:
-            return "" if name in call.unresolved else None
+            return "" if name in call.unresolved else _named(choice, given, resolved)
         effective = DERIVED[name](resolved)
         if (value := next((each for each in effective.values if choice(each, exact=False)), None)) is not None:
             return f"its {_WORDS[name]} is {quote(value)}, from {effective.source.value}"
@@ -220,6 +228,18 @@ class PolicyRule:
     def _fits_dependents(self, dependents: int | None) -> bool:
         assert self.dependents is not None  # noqa: S101 - asked only where there are bounds
         return self.then is not Decision.ALLOW if dependents is None else self.dependents.hold(dependents)
+
+
+def _named(choice: Choice, given: object, resolved: ResolvedCall) -> str | None:
+    """Match a record that an argument names by its other names: a role is given by its name or by its id."""
+    keys = set(map(str, cast("list[object]", given) if isinstance(given, list) else [given]))
+    for record in resolved.records:
+        if record.relation is Relation.NAMED and record.id in keys:
+            if record.row is None and not record.is_forbidden:
+                return f"{record.kind} {quote(record.id)} could not be read"
+            if any(choice(value, exact=False) for value in record.identity().values()):
+                return f"it is {record.kind} {quote(record.name)}"
+    return None
 
 
 _NAMES = ("name", "new name")
