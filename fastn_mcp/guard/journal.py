@@ -21,6 +21,7 @@ from fastn_mcp.fastn.resolve import ResolvedCall
 from fastn_mcp.fastn.targets import Call, Send, fields_sent, read_label, read_target
 from fastn_mcp.guard.changes import MADE, PERHAPS_MADE, Change, Journal
 from fastn_mcp.guard.undo import without_secrets
+from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Effect, FastnObject
 
@@ -148,7 +149,7 @@ class ChangeJournal:
         last = await self.journal.change(self.account, max(open_, key=lambda id_: open_[id_]))
         if last is None or last.outcome not in MADE:
             return _UNKNOWN
-        made = f"{last.id}, {last.target}" if last.target else last.id
+        made = f"{last.id}, {quote(last.target)}" if last.target else last.id
         ago = counted(max(0, round(self._system.timestamp() - last.at)), "second")
         return f"The same call was made {ago} ago and was done ({made}); you may not have the response."
 
