@@ -657,12 +657,14 @@ LONGEST_VALUE = 200
 def quote(value: object, limit: int = LONGEST_VALUE, *, is_name: bool = False) -> str:
     """Format a value on one line, cut with a count. Text is quoted so that it cannot pose as ours.
 
+    An object or a list is JSON; cut or redacted JSON, whose quotation marks may not match, is quoted as a whole.
     `is_name` is for names such as `api-keys:create`, in which nothing is secret.
     """
-    text = value if isinstance(value, str) else to_json(value, inf_nan_mode="strings").decode()
+    json = "" if isinstance(value, str) else to_json(value, inf_nan_mode="strings").decode()
+    text = value if isinstance(value, str) else json
     text = text if is_name else redact_text(text)
     shown = text[:limit]
-    if isinstance(value, str):
+    if isinstance(value, str) or shown != json:
         shown = '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return sanitize(shown) + left_out(len(text) - limit)
 

@@ -33,6 +33,8 @@ json_values: st.SearchStrategy[JsonValue] = st.recursive(
     max_leaves=6,
 )
 json_objects = st.dictionaries(texts.map("x-".__add__), json_values, max_size=3)
+field_names = st.text(FIRST + "_.-", max_size=20).map("x-".__add__)
+"""Names of undocumented fields, as `extra` takes them."""
 
 
 @cache
@@ -54,7 +56,7 @@ def _argument(operation: AnyOperation, name: str, schema: Mapping[str, Any]) -> 
     if schema["type"] == "integer":
         return st.integers(schema.get("minimum", 1), schema.get("maximum", 10**9))
     if name == "extra":
-        return json_objects.filter(bool)  # an empty one says nothing
+        return st.dictionaries(field_names, json_values, min_size=1, max_size=3)  # an empty one says nothing
     if schema["type"] == "object":
         return json_objects
     if schema["type"] == "array":

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.channels.webhook.payloads import plain
+from fastn_mcp.channels.webhook.payloads import pieces, plain
 from fastn_mcp.channels.webhook.webhook import WebhookSender
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, SettingsError
@@ -62,7 +62,10 @@ def generic(request: ApprovalRequest, where: str) -> dict[str, JsonValue]:
 def slack(request: ApprovalRequest, where: str) -> dict[str, JsonValue]:
     """Return the body for an incoming webhook of Slack. Its texts are plain: Slack interprets nothing in them."""
     title, *lines = _lines(request, where)
-    return {"text": title, "blocks": [{"type": "section", "text": plain(line[:3000])} for line in (title, *lines)]}
+    return {
+        "text": title,
+        "blocks": [{"type": "section", "text": plain(next(pieces(line, 3000)))} for line in (title, *lines)],
+    }
 
 
 def teams(request: ApprovalRequest, where: str) -> dict[str, JsonValue]:

@@ -487,13 +487,23 @@ def row(entry: Entry, name: str | None, columns: int) -> list[str]:
     time = _field(entry, "time")
     shown_time = f"{time[:10]} {time[11:19]}Z" if columns >= _WIDE else f"{time[5:10]} {time[11:16]}"
     head = f"{_field(entry, 'n'):>4} {sanitize(shown_time)}  {sanitize(_field(entry, 'event')):<8}  "
-    subject = sanitize(" ".join(filter(None, (_field(entry, "tool"), name or _field(entry, "target")))))
+    about = quote(name, len(name)) if name else sanitize(_field(entry, "target"))
+    subject = f"{sanitize(_field(entry, 'tool'))} {about}".rstrip()
     summary = sanitize(_summary(entry))
     remaining = columns - len(head)
     if columns < _NARROW:
-        return [fit(head + subject, columns).rstrip(), *([fit(f"     {summary}", columns).rstrip()] if summary else [])]
-    width = remaining * 3 // 5
-    return [head + fit(fit(subject, width) + "  " + summary, remaining).rstrip()]
+        return [
+            head + _fit_quoted(subject, remaining).rstrip(),
+            *([fit(f"     {summary}", columns).rstrip()] if summary else []),
+        ]
+    return [head + fit(_fit_quoted(subject, remaining * 3 // 5) + "  " + summary, remaining).rstrip()]
+
+
+def _fit_quoted(text: str, width: int) -> str:
+    """Fit a text with a quoted name at its end, so that the quotation mark closes where the name is cut."""
+    shown = fit(text, width)
+    is_cut = text.endswith('"') and not shown.rstrip().endswith('"')
+    return fit(f'{fit(text, width - 1).rstrip()}"', width) if is_cut else shown
 
 
 def _summary(entry: Entry) -> str:

@@ -6,6 +6,7 @@ and records derive from it. What could not be read is unknown, and unknown is th
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, cast
@@ -18,6 +19,7 @@ from fastn_mcp.fastn.names import Label, Names, label_of
 from fastn_mcp.fastn.rows import Row, row_of
 from fastn_mcp.fastn.targets import Call, kind_of, own_label
 from fastn_mcp.redaction import quote
+from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.tool import Effect, FastnObject
 
 
@@ -216,7 +218,9 @@ class ResolvedCall:
     @property
     def own_mentions(self) -> list[Mention]:
         """Id and names of its target, and those that it gives: a create may overwrite what has them."""
-        call, label = self.call, self.label
+        call, label = self.call, None
+        with suppress(RefusedValue):  # a body that cannot be sent has no label, and is refused later
+            label = self.label
         of = _called(kind_of(call), label.name if label else call.target or "")
         given = call.arguments()
         extra = given.pop("extra", None)

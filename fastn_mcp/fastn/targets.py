@@ -228,6 +228,11 @@ def fields_sent(call: Call) -> dict[str, JsonValue]:
     return redact_object(call.model_copy(update=dict.fromkeys(call.secrets())).request().body or {})
 
 
+def documented_fields(call: Call) -> set[str]:
+    """Return the fields that a call may send, by Fastn's names; `extra` may send others."""
+    return {call.wire(name) for name in type(call).model_fields}
+
+
 def own_label(call: Call, target: FastnObject | None, names: Names | None = None) -> Label | None:
     """Return the label of what a call acts on or creates. `names` are those of the resources it refers to."""
     row = _labelled(call, target)
@@ -254,8 +259,12 @@ def _labelled(call: Call, target: FastnObject | None) -> Row | None:
     if call.toolset() == "ai":
         return None
     row = row_of(target)
-    documented = call.model_copy(update={"extra": None}) if "extra" in type(call).model_fields else call
-    return row if row or call.target is not None else fields_sent(documented)
+    if call.target is not None:
+        return row
+    # What `extra` holds cannot name what is created, nor where Fastn's answer repeats it.
+    extra = call.arguments().get("extra")
+    undocumented = (extra.keys() if isinstance(extra, dict) else set[str]()) - documented_fields(call)
+    return {name: value for name, value in (row or fields_sent(call)).items() if name not in undocumented}
 
 
 async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[str, dict[str, str]]:

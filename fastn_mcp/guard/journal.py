@@ -154,7 +154,7 @@ class ChangeJournal:
         last = await self.journal.change(self.account, max(open_, key=lambda id_: open_[id_]))
         if last is None or last.outcome not in MADE:
             return _UNKNOWN
-        made = f"{last.id}, {last.target}" if last.target else last.id
+        made = f"{last.id}, {quote(last.target)}" if last.target else last.id
         ago = counted(max(0, round(self._system.timestamp() - last.at)), "second")
         return f"The same call was made {ago} ago and was done ({made}); you may not have the response."
 
@@ -175,7 +175,7 @@ class ChangeJournal:
             log.exception("the journal could not be read")
             return (("Not checked", "what this server did to it lately"),)
         recent = [each for each in changes if each.outcome in MADE and now.timestamp() - each.at < _RECENT]
-        return tuple(fact for change in recent for fact in _facts(change, records, now))
+        return tuple(fact for change in recent for fact in recent_facts(change, records, now))
 
     async def begin(self, approved: "ApprovedCall", read: Send, deadline: float = 0.0) -> Change:
         """Record a call before it is sent. `deadline` is its timeout in seconds. The caller must `end` the change.
@@ -267,7 +267,7 @@ class ChangeJournal:
 _UNKNOWN = "The same call was made a few minutes ago, and its outcome is not known: it may have happened."
 
 
-def _facts(change: Change, records: Collection[tuple[str, ...]], now: datetime) -> Iterator[tuple[str, str]]:
+def recent_facts(change: Change, records: Collection[tuple[str, ...]], now: datetime) -> Iterator[tuple[str, str]]:
     """Yield what a change did to one of these records that people recognise it by or that receives credentials."""
     operation = BY_NAME.get(change.tool)
     if operation is None or (kind_of(operation), change.target) not in records:

@@ -15,7 +15,7 @@ from fastn_mcp.guard.sentences.access import power
 from fastn_mcp.guard.sentences.catalog import describe, describe_batch, phrase
 from fastn_mcp.guard.sentences.facts import WHOLE, Facts, Sentences
 from fastn_mcp.guard.undo import foreseen, in_words
-from fastn_mcp.redaction import LONGEST_VALUE, quote, redact, redact_object
+from fastn_mcp.redaction import LONGEST_VALUE, quote, redact, redact_object, sanitize
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.operation import Create, Operation, Update
 from fastn_mcp.tools.tool import Effect, FastnObject
@@ -101,12 +101,11 @@ class Preview:
 
     def lines(self) -> list[str]:
         """Describe the call, with each value quoted and cut; our text first. Some clients show only three rows."""
-        first, *more = self._said()
-        return [first, *more, f"{self._call()}. Account: {self.account}."]
+        return [sanitize(line) for line in (*self._said(), f"{self._call()}. Account: {self.account}.")]
 
     def line(self) -> str:
         """Describe the call in one line, as part of a batch on one account."""
-        return " ".join((*self._said(), f"{self._call()}."))
+        return sanitize(" ".join((*self._said(), f"{self._call()}.")))
 
     def _said(self) -> list[str]:
         """Return the sentences, the reason of the request and the changes that the first sentence does not give."""

@@ -12,6 +12,7 @@ from fastn_mcp.fastn.targets import read_target
 from fastn_mcp.guard.changes import BEGUN, Change, Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, receipt, undo_of
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
+from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Update
 from fastn_mcp.tools.tool import Effect, FastnObject
 
@@ -118,7 +119,7 @@ async def _check_drift(change: Change, undo: Undo, context: ProcedureContext) ->
     now = cast("dict[str, JsonValue]", target.model_dump())
     if changed := drift(change, now):
         raise TargetChanged(
-            f"Somebody has changed it since: {', '.join(changed)}.",
+            f"Somebody has changed it since: {', '.join(map(quote, changed))}.",
             f"Look at it, and set what is wanted with {call.tool_name()}.",
             facts={"now": {name: now.get(name) for name in changed}},
         )

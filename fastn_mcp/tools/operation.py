@@ -11,10 +11,13 @@ from pydantic import JsonValue, model_validator
 from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
+from fastn_mcp.redaction import quote as quoted
 from fastn_mcp.tools.tool import KEEP_NULLS, Effect, FastnObject, Result, Tool
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=-]{0,255}")
 _PARAMETER = re.compile(r"{(\w+)}")
+FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+"""Name of a field of Fastn. Any other in `extra` is refused: names stand in what people read."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -179,6 +182,18 @@ class Operation(Tool[Result], Generic[Result]):
             raise TypeError(f"{cls.__name__}: its path names {sorted(unknown)}, which are not fields")
         if cls.route.method in ("GET", "DELETE"):
             cls._control_characters = _CONTROL  # a query has no lines
+
+    @model_validator(mode="after")
+    def _has_field_names(self) -> Self:
+        extra: object = getattr(self, "extra", None)
+        for name in cast("dict[str, object]", extra) if isinstance(extra, dict) else ():
+            if FIELD.fullmatch(name) is None:
+                shown = quoted(name, 60, is_name=True)
+                raise ValueError(
+                    f"extra: {shown} is not a name of a field: letters, digits and _ . - only, at most 64, beginning"
+                    " with a letter or _"
+                )
+        return self
 
     @property
     @override

@@ -29,7 +29,7 @@ DELETION = Sentences(
     'Delete customer "Globex"',
     'Its connections "Shopify" and "Slack" are lost for good.',
     "The customer itself can be created again, under a new id.",
-    "Could not be checked: triggers.",
+    "Not checked: triggers.",
 )
 UPDATE = Sentences(
     'Change 2 fields of workflow "Orders": name and status.',
@@ -153,9 +153,9 @@ def batch(id_: str = "grant-8", **changes: Any) -> ApprovalRequest:
         "effect": "destroy",
         "effects": ["external", "destroy"],
         "calls": calls,
-        "does": "Make 2 changes. Number 1 loses data for good.",
+        "does": "Make 2 changes. Change 1 cannot be undone.",
     }
-    lines = ("Make 2 changes. Number 1 loses data for good.", "1. delete_customer", "2. update")
+    lines = ("Make 2 changes. Change 1 cannot be undone.", "1. delete_customer", "2. update")
     given = {"tool": "apply_changes", "target": None, "expected": "Globex", "preview": card, "text": lines}
     return question(id_, **(given | changes))
 

@@ -372,7 +372,7 @@ async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Vi
     for part in (
         "2 calls wait for you",
         "Delete customer Globex . Its connections Shopify and Slack are lost for good. The customer itself can be",
-        "Could not be checked: triggers. local asks in account default at live.fastn.ai 7 minutes left Delete Globex",
+        "Not checked: triggers. local asks in account default at live.fastn.ai 7 minutes left Delete Globex",
         "2 connections: Shopify , Slack",
         'Exact call delete_customer customer_id = "cus_8fQ2" Approved once, for this call only.',
         "Change 2 fields of workflow Orders : name and status. It can be changed back.",
@@ -388,7 +388,7 @@ async def test_who_asks_is_named_as_the_client_or_person_named_itself(desk: Desk
     """Ours: an earlier request without a name shows the principal."""
     await desk.ask(question(preview={**question().preview, "asked_by": "Claude Desktop"}), update_of_workflow())
     page = words(await visitor.look())
-    assert page.count("Claude Desktop asks") == 1
+    assert page.count('"Claude Desktop" asks') == 1
     assert page.count("local asks") == 1
 
 
@@ -442,7 +442,7 @@ async def test_request_of_an_earlier_version_is_shown_by_its_target(desk: Desk, 
     assert "Delete customer Globex . What it loses for good was not recorded." in page
     assert "Update workflow Globex ." in page
     assert page.count("What it loses") == 1
-    assert "Could not be checked: triggers ." in page
+    assert "Not checked: triggers ." in page
 
 
 async def test_values_are_never_truncated(desk: Desk, visitor: Visitor) -> None:

@@ -212,8 +212,10 @@ def test_the_sentence_comes_before_who_asked(state: Folder) -> None:
         person.sees("Left waiting.")
         person.leaves()
     assert lines[0] == GRANT.text[0]
-    assert sum("Claude Code asked at" in line for line in lines) == 1
-    assert lines.index(GRANT.text[-1]) < next(n for n, line in enumerate(lines) if line.startswith("Claude Code asked"))
+    assert sum('"Claude Code" asked at' in line for line in lines) == 1
+    assert lines.index(GRANT.text[-1]) < next(
+        n for n, line in enumerate(lines) if line.startswith('"Claude Code" asked')
+    )
 
 
 def test_ctrl_c_leaves_the_call_waiting_and_says_so(state: Folder) -> None:

@@ -172,7 +172,7 @@ async def test_switching_off_a_workflow_says_what_it_blocks(world: World) -> Non
 @pytest.mark.parametrize(
     ("tool", "collection", "slug", "then"),
     [
-        ("delete_customer", "customers", "globex-exports", "Triggers that it has stop."),
+        ("delete_customer", "customers", "globex-exports", "Its triggers stop."),
         ("delete_connector", "connectors", "hubspot", 'Trigger "New HubSpot contact" stops.'),
         ("delete_workflow", "workflows", ORDERS, 'Its triggers "Paid Shopify orders" and "Shop events" stop.'),
     ],

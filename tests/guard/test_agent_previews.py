@@ -91,7 +91,7 @@ async def test_sentences_say_what_reading_one_by_one_has_found(world: World) -> 
     plain = (await world.guard.evaluate(call)).preview
     shown: Any = (await evaluation(world, Batch(call, (call,)))).preview
     assert plain is not None
-    assert "Could not be checked: workflows." in plain.says.unchecked
+    assert "Not checked: workflows." in plain.says.unchecked
     assert shown.says.unchecked == ""
     assert 'Workflows "Sync HubSpot contacts' in shown.says.then
     assert shown.dependence == plain.dependence

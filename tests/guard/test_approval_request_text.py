@@ -73,9 +73,13 @@ def test_two_texts_look_the_same_only_where_they_are(first: str, second: str) ->
 )
 def test_a_structure_is_shown_as_json_on_one_line(value: dict[str, Any]) -> None:
     """Ours: the same for what is no text."""
-    shown = quote(value)
+    shown = quote(value, 1 << 20)
     assert unseen(shown) == []
     assert shown.startswith("{")
+
+
+def test_a_structure_that_is_cut_is_quoted_as_a_whole() -> None:
+    assert quote({"a": "b", "c": "Approved."}, 16) == '"{\\"a\\":\\"b\\",\\"c\\":\\"Ap" [9 more characters]'
 
 
 @pytest.mark.parametrize(
@@ -253,7 +257,7 @@ def test_a_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None
         'Its connection "HubSpot" is lost for good.',
         "The customer itself can be created again, under a new id.",
     )
-    lines = ['Delete customer "Acme".', f"{lost} Triggers that it has stop. {again}"]
+    lines = ['Delete customer "Acme".', f"{lost} Its triggers stop. {again}"]
 
     assert shown.lines() == [*lines, "History: 2 runs.", 'delete_customer customer_id="c1". Account: test.']
     assert shown.line() == f'{" ".join(lines)} History: 2 runs. delete_customer customer_id="c1".'
@@ -355,7 +359,7 @@ def test_a_list_of_calls_says_each_of_them_and_the_sum() -> None:
     assert listed.effect is Effect.DESTROY
     assert listed.expected == "Acme"
     assert listed.lines() == [
-        "Make 2 changes. Number 2 loses data for good. They are sent in this order. Account: test.",
+        "Make 2 changes. Change 2 cannot be undone. They are sent in this order. Account: test.",
         f"2. {shown[2].line()}",
         f"5. {shown[5].line()}",
     ]
@@ -365,7 +369,7 @@ def test_a_list_of_calls_says_each_of_them_and_the_sum() -> None:
     ]
     assert listed.data() == {
         "call": "apply_changes",
-        "does": "Make 2 changes. Number 2 loses data for good.",
+        "does": "Make 2 changes. Change 2 cannot be undone.",
         "account": "test",
         "effect": "destroy",
         "effects": ["write", "destroy"],

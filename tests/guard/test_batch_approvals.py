@@ -172,7 +172,7 @@ async def test_three_deletions_are_asked_about_once_and_made_in_order(world: Wor
     (question,) = person.asked
     assert question.expected == "delete 3"
     lines = question.text.split("\n")
-    assert lines[0].startswith("Make 3 changes. Numbers 1, 2 and 3 lose data for good. They are sent in this order.")
+    assert lines[0].startswith("Make 3 changes. Changes 1, 2 and 3 cannot be undone. They are sent in this order.")
     assert all(line.startswith(f'{n}. Delete customer "') for n, line in enumerate(lines[1:4], 1))
     assert all(name in line for name, line in zip(NAMES, lines[1:4], strict=True))
     assert lines[-1] == 'To approve these 3 calls, type the words between the quotes: "delete 3"'

@@ -215,7 +215,7 @@ async def test_a_call_that_was_done_and_whose_answer_may_be_lost_says_when_and_w
     assert made.change is not None
     change = replace(made.change, unsettled_until=world.clock.at.timestamp() + 600)
     await world.ledger.settle(change)
-    for target, shown in ((change.target, f"{change.id}, {change.target}"), (None, change.id)):
+    for target, shown in ((change.target, f'{change.id}, "{change.target}"'), (None, change.id)):
 
         async def kept(*_: object, target: str | None = target) -> Change:
             return replace(change, target=target)

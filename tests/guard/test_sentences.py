@@ -119,7 +119,8 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "first": 'Create customer "Globex" and invite "a@b.c" as its administrator.',
             "button": 'Create "Globex" and invite "a@b.c"',
             "brief": 'Create customer "Globex"',
-            "then": 'It can be deleted again. "a@b.c" is invited by e-mail at once, which cannot be called back.',
+            "then": 'It can be deleted again. An invitation e-mail to "a@b.c" goes out immediately and cannot be'
+            " recalled.",
         },
     ),
     (
@@ -171,8 +172,9 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             " which is not documented.",
             "button": 'Change "Globex"',
             "brief": 'Change customer "Globex"',
-            "then": '"a@b.c" is invited by e-mail at once, which cannot be called back. The rest can be changed back.',
-            "unchecked": "Could not be read, and cannot be restored: its x of now.",
+            "then": 'An invitation e-mail to "a@b.c" goes out immediately and cannot be recalled.'
+            " The rest can be changed back.",
+            "unchecked": 'Not shown by Fastn, and lost: its current "x".',
         },
     ),
     (
@@ -189,7 +191,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Delete "Globex"',
             "brief": 'Delete customer "Globex"',
             "lost": 'Its connection "Shopify" and its secret "TOKEN" are lost for good.',
-            "then": f"Triggers that it has stop. The customer {AGAIN}",
+            "then": f"Its triggers stop. The customer {AGAIN}",
             "facts": (("History", "2 runs"),),
         },
     ),
@@ -236,7 +238,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "lost": 'Its actions and events are lost for good, and the credentials of its connections "A", "B" and "C";'
             " their customers have to authorise again.",
             "then": '5 workflows stop. Trigger "t" stops. Too little is known to create it again.',
-            "unchecked": "Could not be checked: workflows.",
+            "unchecked": "Not checked: workflows.",
         },
     ),
     (
@@ -267,7 +269,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": "Connect it",
             "brief": 'Connect "k2"',
             "then": "Workflows can use it at once. It can be deleted again.",
-            "unchecked": "Could not be checked: which credentials it takes.",
+            "unchecked": "Not checked: which credentials it takes.",
         },
     ),
     (
@@ -294,7 +296,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "brief": 'Delete connection "TikTok Shop of Katana"',
             "lost": 'Its credentials are lost for good. "Katana" has to authorise again.',
             "then": 'Triggers "a" and "b" stop.',
-            "unchecked": "Could not be checked: workflows.",
+            "unchecked": "Not checked: workflows.",
         },
     ),
     (
@@ -316,7 +318,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Overwrite "stock-levels"',
             "brief": 'Overwrite workflow "stock-levels"',
             "then": 'The name or slug is taken by "w1".',
-            "unchecked": "Could not be read, and cannot be restored: its code of now.",
+            "unchecked": "Not shown by Fastn, and lost: its current code.",
         },
     ),
     (
@@ -347,7 +349,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Move "stock-levels" to Trash',
             "brief": 'To Trash: workflow "stock-levels"',
             "then": 'Its trigger "Daily sync" stops. It can be restored, in the dashboard only.',
-            "unchecked": "Could not be checked: other callers.",
+            "unchecked": "Not checked: other callers.",
         },
     ),
     (
@@ -466,7 +468,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "brief": 'Delete trigger "Daily sync"',
             "lost": "Its id is lost for good.",
             "then": f"The trigger {AGAIN}",
-            "unchecked": "Could not be checked: whatever uses it.",
+            "unchecked": "Not checked: whatever uses it.",
             "facts": (("Which one", '"schedule 0 15 * * * UTC"'),),
         },
     ),
@@ -489,7 +491,8 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "first": 'Invite "sam.ode@partner.example" as "Admin".',
             "button": 'Invite as "Admin"',
             "brief": 'Invite as "Admin": "sam.ode@partner.example"',
-            "then": "An e-mail with the invitation is sent at once. Only the dashboard can take the access back.",
+            "then": "An invitation e-mail goes out immediately and cannot be recalled. Only the dashboard can take the"
+            " access back.",
         },
     ),
     (
@@ -507,7 +510,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         "create_api_key",
         ({"name": "BI", "mode": "Live", "permissions": "Full access", "expires": "never"},),
         {
-            "first": 'Create API key "BI" with full access to live that never expires.',
+            "first": 'Create a Live API key "BI": full access, never expires.',
             "button": 'Create full-access key "BI"',
             "brief": 'Create API key "BI"',
             "then": "Whoever has the key can do everything in this account, deletions included."
@@ -519,7 +522,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         "create_api_key",
         ({"name": "BI", "customers": ["c1", "c2"], "allowed_ips": ["10.0.0.1"]}, None, NOBODY, KATANA),
         {
-            "first": 'Create API key "BI" to read test for 90 days.',
+            "first": 'Create a Test API key "BI": read only, valid for 90 days.',
             "button": 'Create key "BI"',
             "brief": 'Create API key "BI"',
             "then": TEST_KEY,
@@ -530,7 +533,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         "create_api_key",
         ({"name": "BI", "mode": "qa", "permissions": "Operator", "expires": "2027-01-01"},),
         {
-            "first": 'Create API key "BI" as "Operator" in "qa" until "2027-01-01".',
+            "first": 'Create an API key "BI" in "qa": role "Operator", valid until "2027-01-01".',
             "button": 'Create key "BI"',
             "brief": 'Create API key "BI"',
             "then": TEST_KEY,
@@ -603,7 +606,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Store "TOKEN"',
             "brief": 'Store secret "TOKEN"',
             "lost": "If there is one of this name already, its value is lost for good.",
-            "unchecked": "Could not be checked: whether there is one.",
+            "unchecked": "Not checked: whether there is one.",
         },
     ),
     (
@@ -620,7 +623,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "brief": 'Delete secret "TOKEN"',
             "lost": "Its value is lost for good; somebody has to enter it again.",
             "then": 'Workflow "partner-sync" fails.',
-            "unchecked": "Could not be checked: workflows that read it.",
+            "unchecked": "Not checked: workflows that read it.",
             "facts": (("Which one", '"Katana"'),),
         },
     ),
@@ -798,10 +801,10 @@ def test_permissions_are_shown_the_most_powerful_first() -> None:
         (used_by(("secrets", 12, ("A", "B", "C"))), "Its 12 secrets are lost for good."),
         (used_by(("secrets", 3, ("A", "B", "C")), more=True), "Its secrets (at least 3) are lost for good."),
         (used_by(("secrets", 1, ("A",)), more=True), "Its secrets (at least 1) are lost for good."),
-        (used_by(unchecked=("secrets",)), "All secrets that it has are lost for good."),
+        (used_by(unchecked=("secrets",)), "All its secrets are lost for good."),
         (
             used_by(("secrets", 1, ("A",)), unchecked=("secrets", "connections", "triggers")),
-            'All connections that it has, its secret "A" and all other secrets that it has are lost for good.',
+            'All its connections, its secret "A" and all its other secrets are lost for good.',
         ),
         (used_by(("triggers", 1, ("A",))), "Its id is lost for good."),
     ],
@@ -823,7 +826,7 @@ def test_a_deleted_customer_loses_what_belongs_to_it(users: Dependence, lost: st
             used_by(("connections", 1, ("A",)), more=True),
             ", and the credentials of its connections (at least 1); their customers have to authorise again",
         ),
-        (used_by(unchecked=("connections",)), ", and the credentials of all connections that it has"),
+        (used_by(unchecked=("connections",)), ", and the credentials of all its connections"),
     ],
 )
 def test_a_deleted_connector_loses_its_credentials(users: Dependence, credentials: str) -> None:
@@ -861,12 +864,12 @@ def test_what_an_update_cannot_restore_is_lost_or_unknown() -> None:
     row = {"id": "k1", "name": "Cin7", "authMethods": [{"type": "BEARER", "config": {"token": "hunter2"}}]}
     methods = {"auth_methods": [{"type": "BASIC"}]}
     only = said("update_connector", {"connector_id": "k1", **methods}, row)
-    assert only["lost"] == "Lost for good: its auth methods of now."
+    assert only["lost"] == "Its current auth methods will be lost."
     assert only["then"] == "The change stays in test until it is published."
     more = said("update_connector", {"connector_id": "k1", **methods, "name": "x"}, row)
     assert more["then"] == "The change stays in test until it is published. The rest can be changed back."
     hidden = said("update_connector", {"connector_id": "k1", "domain": "b", "description": "d"}, row)
-    assert hidden["unchecked"] == "Could not be read, and cannot be restored: its description and domain of now."
+    assert hidden["unchecked"] == "Not shown by Fastn, and lost: its current description and domain."
     assert "lost" not in hidden
 
 
@@ -901,7 +904,7 @@ def test_an_undo_says_which_change_it_takes_back() -> None:
         "button": 'Undo: Delete "Globex"',
         "brief": 'Undo: Delete customer "Globex"',
         "lost": "Its id is lost for good.",
-        "then": f"Triggers that it has stop. The customer {AGAIN}",
+        "then": f"Its triggers stop. The customer {AGAIN}",
     }
 
 
@@ -918,19 +921,19 @@ def test_there_are_at_most_five_facts_and_they_are_stored_whole() -> None:
 def test_a_batch_names_what_loses_data() -> None:
     """Ours: by number, above the button; with the names of the single calls."""
     plain = Sentences("Rename it.", "Change", "Change it", then="Back.")
-    lost = Sentences("Delete it.", "Delete", "Delete it", lost="Gone.", unchecked="Could not be checked: x.")
+    lost = Sentences("Delete it.", "Delete", "Delete it", lost="Gone.", unchecked="Not checked: x.")
     revoked = Sentences("Revoke it.", "Revoke", "Revoke it", lost="Never.")
     assert describe_batch({1: plain}) == Sentences("Make 1 change.", "Make this change", "Make 1 change")
     assert describe_batch({1: plain, 3: lost}) == Sentences(
-        "Make 2 changes. Number 3 loses data for good.",
+        "Make 2 changes. Change 3 cannot be undone.",
         "Make these 2 changes",
         "Make 2 changes",
         "3: Gone.",
         "They are sent in this order.",
-        "Could not be checked in full: 3.",
+        "Not checked in full: 3.",
     )
     three = describe_batch({1: lost, 2: plain, 4: revoked})
-    assert three.first == "Make 3 changes. Numbers 1 and 4 lose data for good."
+    assert three.first == "Make 3 changes. Changes 1 and 4 cannot be undone."
     assert three.lost == "1: Gone. 4: Never."
     assert phrase([lost, plain, lost]) == "delete 2"
     assert phrase([lost, revoked, plain]) == "change 2"
@@ -944,7 +947,7 @@ FURTHER: list[tuple[str, dict[str, Any], dict[str, Any] | None, dict[str, str]]]
     ("run_workflow", IN_TEST, {**FLOW, "connectors": [{"name": "X", "slug": "x"}, *"abcd"]}, {"then": '"X", "a", "b"'}),
     ("run_workflow", IN_TEST, {**FLOW, "connectors": [*"abcdef"]}, {"then": "in other systems cannot"}),
     ("run_workflow", IN_TEST, {**FLOW, "connectors": ["a", {}]}, {"then": "in other systems cannot"}),
-    ("create_api_key", {"name": "K"}, None, {"first": "to read test for 90 days."}),
+    ("create_api_key", {"name": "K"}, None, {"first": "read only, valid for 90 days."}),
     ("create_role", {"name": "R", "permissions": ["x.y:read", "api_keys.v2:write"]}, None, {"first": "keys.v2:write"}),
     ("ai_build", {"type": "connector", "prompt": "it"}, None, {"first": 'build a connector: "it".'}),
     ("ai_chat", {"message": "go", "approval_mode": "auto"}, None, {"button": "Let it act without asking"}),

@@ -260,7 +260,7 @@ async def test_auth_method_says_what_a_person_types(
     assert {each.name: (each.is_required, each.is_hidden) for each in typed.fields} == fields
     assert typed.is_certain is is_certain
     assert judged.preview is not None
-    assert judged.preview.says.unchecked == ("" if is_certain else "Could not be checked: which credentials it takes.")
+    assert judged.preview.says.unchecked == ("" if is_certain else "Not checked: which credentials it takes.")
 
 
 async def test_default_auth_method_is_the_one_that_is_asked_about(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from fastn_mcp.guard.ledger.ledger import (
 )
 from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read
 from fastn_mcp.redaction import quote, sanitize
+from fastn_mcp.tools.operation import FIELD
 
 _HARMLESS = frozenset({"write", "external", "spend", "access", "trash"})
 """Effects that lose nothing for good."""
@@ -79,7 +80,7 @@ def sentences(tool: str, card: Mapping[str, JsonValue]) -> Sentences:
     kinds = ", ".join(quote(mapping(gap).get("what") or gap) for gap in items(card.get("not_checked")))
     return Sentences(
         f"{what}.", what, what, "" if card.get("effect") in _HARMLESS else "What it loses for good was not recorded.",
-        quote(card["undo"], 1 << 20) if card.get("undo") else "", f"Could not be checked: {kinds}." if kinds else "",
+        quote(card["undo"], 1 << 20) if card.get("undo") else "", f"Not checked: {kinds}." if kinds else "",
     )  # fmt: skip
 
 
@@ -92,7 +93,7 @@ def pending(pending: PendingRequest, now: float) -> View:
         **_call(request.id, request.tool, card),
         "id": request.id,
         "calls": [_call(f"{request.id}-{_number(each.get('number'))}", "", each) for each in calls],
-        "asked_by": sanitize(asker(request)),
+        "asked_by": asker(request),
         "account": sanitize(account_name(request.account)),
         "expected": None if request.expected is None else sanitize(request.expected),
         "typed": [] if typed is None else [(field, typed.prompt(field)) for field in typed.fields],
@@ -115,7 +116,7 @@ def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
         "tool": tool,
         "first": parts(says.first),
         "is_long": len(says.first) > _LONGEST_HEADING,
-        "plain": "".join(part.text for part in parts(says.brief)),
+        "plain": sanitize(says.brief),
         "brief": parts(says.brief),
         "button": parts(says.button),
         "lost": parts(says.lost),
@@ -142,7 +143,7 @@ def temporary_approval(scope: TemporaryApproval, now: float, brief: str | None) 
     return {
         "id": scope.id,
         "what": parts(what),
-        "plain": "".join(part.text for part in parts(what)),
+        "plain": sanitize(what),
         "principal": sanitize(without_issuers(who(scope.principal, scope.person)) if scope.person else scope.principal),
         "account": sanitize(account_name(scope.account)),
         "extent": parts(scope.extent),
@@ -240,7 +241,8 @@ def _change(change: Mapping[str, JsonValue]) -> View:
     """Return the template data of one changed field, before and after."""
     before = _bare(change["from"]) if "from" in change else None
     after = _bare(change.get("to"))
-    return {"field": sanitize(_text(change.get("field"))), "before": before, "after": after}
+    field = _text(change.get("field"))
+    return {"field": field if FIELD.fullmatch(field) else quote(field, len(field)), "before": before, "after": after}
 
 
 def _bare(value: JsonValue) -> str:

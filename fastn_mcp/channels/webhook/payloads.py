@@ -7,7 +7,8 @@ Both signatures cover a timestamp, an id or nonce and the whole body, which prev
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from pydantic import JsonValue
@@ -96,7 +97,7 @@ def slack(grant: ApprovalRequest, url: str) -> dict[str, JsonValue]:
 
 def _pack(texts: Sequence[str]) -> list[str]:
     """Split texts into blocks. If there are too many, pack several texts into each."""
-    parts = [text[start : start + _CHARACTERS] for text in texts for start in range(0, len(text), _CHARACTERS)]
+    parts = [piece for text in texts for piece in pieces(text)]
     if len(parts) <= _BLOCKS:
         return parts
     packed = [""]
@@ -106,6 +107,19 @@ def _pack(texts: Sequence[str]) -> list[str]:
         else:
             packed.append(part)
     return packed
+
+
+def pieces(text: str, longest: int = _CHARACTERS) -> Iterator[str]:
+    """Cut a text into pieces. A quoted part that is cut ends with `" …` and goes on with `… "`."""
+    piece, is_quoted = "", False
+    for token in re.findall(r"\\?.", text):
+        if len(piece) + len(token) > longest - len('" …'):
+            yield f'{piece}" …' if is_quoted else piece
+            piece = '… "' if is_quoted else ""
+        piece += token
+        if token == '"':  # noqa: S105 a quotation mark
+            is_quoted = not is_quoted
+    yield piece
 
 
 def _button(action: str, text: str, value: str) -> dict[str, JsonValue]:

@@ -1,5 +1,6 @@
 """Text and form of an approval request, and the answers that it accepts."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
@@ -11,7 +12,7 @@ from fastn_mcp.fastn.credentials import TypedArgument, TypedField
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, TemporaryApproval, who, without_issuers
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.sentences.facts import series
-from fastn_mcp.redaction import quote
+from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import Operation
 
 TEMPORARY_MINUTES = 15
@@ -24,6 +25,7 @@ DECLINE, APPROVE, APPROVE_TEMPORARILY = "decline", "approve", f"approve for {TEM
 """The choices of a form that asks for a decision."""
 
 _LONGEST_NOTE = 500
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 
 BY_SEVERAL = "four_eyes"
 """Value of `by` for an approval given by several people."""
@@ -159,10 +161,13 @@ class Submitted:
 
 
 def asker(grant: ApprovalRequest) -> str:
-    """Return who asks: a person by name and subject, a client by its name, or else the principal."""
-    if grant.person is not None:
-        return without_issuers(who(grant.principal, grant.person))
-    return grant.asked_by or grant.principal
+    """Return who asks: a person by name and subject, a client by its name, or else the principal.
+
+    A client chooses its name, so one that is not a plain word is quoted.
+    """
+    if grant.person is not None or not grant.asked_by:
+        return sanitize(without_issuers(who(grant.principal, grant.person)))
+    return grant.asked_by if _PLAIN_WORD.fullmatch(grant.asked_by) else quote(grant.asked_by)
 
 
 def question(grant: ApprovalRequest, *further: str) -> ApprovalForm:
@@ -183,7 +188,7 @@ def question(grant: ApprovalRequest, *further: str) -> ApprovalForm:
 
 def temporary(grant: ApprovalRequest) -> str:
     """Describe what a temporary approval of `grant` would cover."""
-    return f"Approving for {TEMPORARY_MINUTES} minutes covers {grant.extent}"
+    return f"For {TEMPORARY_MINUTES} minutes, {grant.extent}"
 
 
 def can_be_temporary(grant: ApprovalRequest) -> bool:
@@ -200,12 +205,21 @@ def opens_temporary(grant: ApprovalRequest) -> bool:
 def extent(call: Operation[Any]) -> str:
     """Describe the calls that a temporary approval of `call` covers: what is fixed and what may differ."""
     given = call.arguments().keys() - set(type(call).route.parameters)
-    same = f"with exactly the arguments {series(sorted(given))}" if given else "without further arguments"
-    if fixed := given - FREE:
-        same += f", and the same {series(sorted(fixed))}"
-    free = given & FREE
-    differs = f"; {series(sorted(free))} may be anything" if free else ""
-    return f"{call.tool_name()} on this target {same}{differs}."
+    fixed, free = sorted(map(_in_words, given - FREE)), sorted(map(_in_words, given & FREE))
+    same = f"the same {series(fixed)}" if fixed else ""
+    any_ = f"any {series(free)}{'' if fixed else ' and nothing else'}" if free else ""
+    arguments = f"with {' and '.join(filter(None, (same, any_)))}" if given else "without further arguments"
+    verb, _, kind = call.tool_name().partition("_")
+    kind = kind.replace("_", " ").replace("api", "API")
+    return f"{_PLURALS.get(verb, f'calls of {call.tool_name()} on')} this {kind} {arguments} need no approval."
+
+
+_PLURALS = {"run": "runs of", "update": "changes of", "delete": "deletions of"}
+"""What a temporary approval covers, by the verb of the tool."""
+
+
+def _in_words(argument: str) -> str:
+    return "other fields" if argument == "extra" else argument.removesuffix("_id").replace("_", " ")
 
 
 def temporary_approval(grant: ApprovalRequest, token: str, now: float) -> TemporaryApproval:

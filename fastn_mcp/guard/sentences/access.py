@@ -46,8 +46,9 @@ def run_workflow(facts: Facts) -> Sentences:
 
 def invite_user(facts: Facts) -> Sentences:
     email, role = quoted(facts.given.get("email")), quoted(facts.given.get("role"))
-    then = "An e-mail with the invitation is sent at once. Only the dashboard can take the access back."
+    sent = "An invitation e-mail goes out immediately and cannot be recalled."
     button = f"Invite as {role}" if len(role) <= LONGEST_ON_BUTTON else "Invite this person"
+    then = f"{sent} Only the dashboard can take the access back."
     first = joined(f"Invite {email} as {role}.", look_alikes(facts.given.get("email")))
     return Sentences(first, button, f"Invite as {role}: {email}", then=then)
 
@@ -73,19 +74,24 @@ def create_role(facts: Facts) -> Sentences:
 
 
 _EVERYTHING = ("*", "*:*", "*.*")
-_TERMS = {"30d": "for 30 days", "90d": "for 90 days", "1y": "for a year", "never": "that never expires"}
-_ROLES = {"viewer": "to read {mode}", "full access": "with full access to {mode}"}
+_TERMS = {"30d": "valid for 30 days", "90d": "valid for 90 days", "1y": "valid for a year", "never": "never expires"}
+_ROLES = {"viewer": "read only", "full access": "full access"}
+_MODES = {"test": "a Test", "live": "a Live"}
 
 
 def create_api_key(facts: Facts) -> Sentences:
     """Describe a new key. What is not given has Fastn's documented defaults: test, Viewer, 90 days."""
     given = facts.given
     mode = word(given, "mode") or "test"
-    mode = mode if mode in ("test", "live") else quoted(given["mode"])
     role = text(given, "permissions") or "Viewer"
     term = text(given, "expires") or "90d"
-    can = _ROLES.get(word({"role": role}, "role"), f"as {quoted(role)} in {{mode}}").replace("{mode}", mode)
-    until = _TERMS.get(term.strip().lower(), f"until {quoted(term)}")
+    what = (
+        f"{_MODES[mode]} API key {facts.name}"
+        if mode in _MODES
+        else f"an API key {facts.name} in {quoted(given.get('mode'))}"
+    )
+    can = _ROLES.get(word({"role": role}, "role"), f"role {quoted(role)}")
+    until = _TERMS.get(term.strip().lower(), f"valid until {quoted(term)}")
     is_full = word({"role": role}, "role") == "full access"
     does = "do everything in this account, deletions included" if is_full else "use it"
     live = "" if mode == "live" else " A test key acts on live connections too."
@@ -95,7 +101,7 @@ def create_api_key(facts: Facts) -> Sentences:
     allowed = [quoted(address) for address in texts_in(addresses)]
     further = [("Customers", series(names or ["all"])), ("IP addresses", series(allowed or ["any"]))]
     return say(
-        facts, "Create", first=f"Create API key {facts.name} {can} {until}.",
+        facts, "Create", first=f"Create {what}: {can}, {until}.",
         button=f"Create {short_name(facts, 'full-access key' if is_full else 'key')}",
         then=f"Whoever has the key can {does}.{live} You can revoke it at any time.", further=further,
     )  # fmt: skip

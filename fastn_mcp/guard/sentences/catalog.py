@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from fastn_mcp.fastn.formats import counted
+from fastn_mcp.fastn.targets import documented_fields
 from fastn_mcp.guard.sentences.access import ai_build, ai_chat, create_api_key, create_role, invite_user, run_workflow
 from fastn_mcp.guard.sentences.changes import (
     create_connection,
@@ -29,7 +30,6 @@ from fastn_mcp.guard.sentences.facts import (
     MOST_HISTORY,
     Facts,
     Sentences,
-    documented_fields,
     mapping,
     quoted,
     series,
@@ -39,7 +39,7 @@ from fastn_mcp.guard.sentences.facts import (
 def describe(facts: Facts) -> Sentences:
     """Return the sentences of one call. Raises `KeyError` for a tool without any."""
     said = _OF_TOOL[facts.call.tool_name()](facts)
-    if extra := [name for name in mapping(facts.given.get("extra")) if name not in documented_fields(facts)]:
+    if extra := [name for name in mapping(facts.given.get("extra")) if name not in documented_fields(facts.call)]:
         are = "is" if len(extra) == 1 else "are"
         said = replace(
             said, first=f"{said.first[:-1]} and set {series(map(quoted, extra))}, which {are} not documented."
@@ -51,7 +51,7 @@ def describe(facts: Facts) -> Sentences:
         first = f"Undo {facts.undoes}: {said.first[0].lower()}{said.first[1:]}"
         said = replace(said, first=first, button=f"Undo: {said.button}", brief=f"Undo: {said.brief}")
     if kinds := facts.dependence.unchecked:
-        said = replace(said, unchecked=f"Could not be checked: {', '.join(kinds)}. {said.unchecked}".strip())
+        said = replace(said, unchecked=f"Not checked: {', '.join(kinds)}. {said.unchecked}".strip())
     is_there = facts.target is not None and facts.label is not None and facts.label.details
     details = (("Which one", quoted(facts.label.details)),) if facts.label and is_there else ()
     return replace(said, facts=(*details, *facts.history[:MOST_HISTORY], *said.facts)[:MOST_FACTS])
@@ -63,9 +63,7 @@ def describe_batch(calls: Mapping[int, Sentences]) -> Sentences:
     unsure = [str(number) for number, each in calls.items() if each.unchecked]
     these = f"Make {counted(count, 'change')}"
     if losing:
-        which = "Number" if len(losing) == 1 else "Numbers"
-        loses = "loses" if len(losing) == 1 else "lose"
-        first = f"{these}. {which} {series(map(str, losing))} {loses} data for good."
+        first = f"{these}. Change{'s' if len(losing) > 1 else ''} {series(map(str, losing))} cannot be undone."
     else:
         first = f"{these}."
     return Sentences(
@@ -74,7 +72,7 @@ def describe_batch(calls: Mapping[int, Sentences]) -> Sentences:
         brief=these,
         lost=" ".join(f"{number}: {calls[number].lost}" for number in losing),
         then="They are sent in this order." if count > 1 else "",
-        unchecked=f"Could not be checked in full: {series(unsure)}." if unsure else "",
+        unchecked=f"Not checked in full: {series(unsure)}." if unsure else "",
     )
 
 

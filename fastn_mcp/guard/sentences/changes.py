@@ -8,12 +8,13 @@ from pydantic import JsonValue
 from fastn_mcp.fastn import cron
 from fastn_mcp.fastn.formats import counted, sentence
 from fastn_mcp.fastn.rows import Row, key_of, objects, text, timestamp, word
+from fastn_mcp.fastn.targets import documented_fields
 from fastn_mcp.guard.sentences.facts import (
     Facts,
     Sentences,
     created_again,
-    documented_fields,
     field_words,
+    fields_in_words,
     in_place,
     joined,
     listed,
@@ -38,12 +39,12 @@ def _changed_back(facts: Facts, back: str = "It can be changed back.") -> tuple[
     """Return what is lost by changing fields, what can be undone (`back` if all can), and what is not known."""
     changed = [field for field, _, _ in facts.changes]
     missing = changed if isinstance(facts.undo, NotUndoable) else facts.undo.not_restored
-    shown = [field_words(name) for name in missing if facts.row.get(name) is not None]
-    hidden = [field_words(name) for name in missing if facts.row.get(name) is None]
-    lost = f"Lost for good: its {series(shown)} of now." if shown else ""
-    unchecked = f"Could not be read, and cannot be restored: its {series(hidden)} of now." if hidden else ""
+    shown = [name for name in missing if facts.row.get(name) is not None]
+    hidden = [name for name in missing if facts.row.get(name) is None]
+    lost = f"Its current {fields_in_words(facts, shown)} will be lost." if shown else ""
+    unchecked = f"Not shown by Fastn, and lost: its current {fields_in_words(facts, hidden)}." if hidden else ""
     if isinstance(facts.undo, NotUndoable) and not changed:
-        lost, back = "Its values of now cannot be had back.", ""
+        lost, back = "Its current values will be lost.", ""
     elif missing:
         back = "The rest can be changed back." if len(missing) < len(changed) else ""
     return lost, back, unchecked
@@ -72,8 +73,8 @@ def _uses(facts: Facts) -> str:
 
 def _invited(facts: Facts) -> str:
     email = facts.given.get("admin_email")
-    invited = f"{quoted(email)} is invited by e-mail at once, which cannot be called back." if email else ""
-    return joined(invited, look_alikes(email))
+    sent = f"An invitation e-mail to {quoted(email)} goes out immediately and cannot be recalled." if email else ""
+    return joined(sent, look_alikes(email))
 
 
 def create_customer(facts: Facts) -> Sentences:
@@ -101,7 +102,7 @@ def updated(facts: Facts, back: str = "It can be changed back.", *also: str) -> 
 def _change(facts: Facts) -> str:
     """Say which fields change: `Rename …`, `Switch off …`, `Change plan of … from … to …`."""
     of = f"{facts.kind} {facts.name}"
-    documented = documented_fields(facts)
+    documented = documented_fields(facts.call)
     changes = {field: (before, after) for field, before, after in facts.changes if field in documented}
     if not changes:
         fields = sorted(facts.given.keys() - {*type(facts.call).route.parameters, "extra"})
@@ -123,15 +124,15 @@ def _changes(facts: Facts, changes: Mapping[str, tuple[JsonValue, JsonValue]], o
     if of == "it" and "schedule" in changes and changes.keys() <= {"schedule", "timezone"}:
         return f"run it {_schedule(changes['schedule'][1], facts.given.get('timezone'))}"
     if len(changes) > 1:
-        return f"change {len(changes)} fields of {of}: {series(map(field_words, changes))}"
+        return f"change {len(changes)} fields of {of}: {fields_in_words(facts, changes)}"
     ((field, (before, after)),) = changes.items()
-    return _one_change(field, before, after, of)
+    return _one_change(facts, field, before, after, of)
 
 
-def _one_change(field: str, before: JsonValue, after: JsonValue, of: str) -> str:
+def _one_change(facts: Facts, field: str, before: JsonValue, after: JsonValue, of: str) -> str:
     if field == "name":
         return f"rename {of} to {quoted(after)}"
-    what = f"{'the ' if field == 'code' else ''}{field_words(field)} of {of}"
+    what = f"{'the ' if field == 'code' else ''}{field_words(facts, field)} of {of}"
     if field == "code" or any(isinstance(each, (dict, list)) or len(str(each)) > _LONGEST for each in (before, after)):
         return f"change {what}"
     was, now = (_schedule(each) if field == "schedule" else quoted(each) for each in (before, after))
@@ -181,7 +182,7 @@ def create_connection(facts: Facts) -> Sentences:
         brief=f"Connect {facts.name if facts.owner else quoted(app)}",
         button=f"Connect {short_name(facts) if facts.owner else 'it'}",
         then=joined("Workflows can use it at once." if has_credentials else "", "It can be deleted again."),
-        unchecked="Could not be checked: which credentials it takes." if is_unknown else "",
+        unchecked="Not checked: which credentials it takes." if is_unknown else "",
         further=[("Connector", f"{quoted(visibility)}, sends to {sent_to}")] if visibility else [],
     )  # fmt: skip
 
@@ -237,13 +238,13 @@ def delete_customer(facts: Facts) -> Sentences:
             names = tuple(name.removesuffix(f" of {facts.plain}") for name in found.examples)
             owned.append(listed(replace(found, examples=names)))
         if kind in facts.dependence.unchecked:
-            owned.append(f"all {'other ' if found else ''}{kind} that it has")
+            owned.append(f"all its {'other ' if found else ''}{kind}")
         if len(owned) > 1 or facts.may_have_several(kind):
             are = "are"
     lost = f"{sentence(series(owned))} {are} lost for good." if owned else _ID_LOST
     runs = facts.found("executions")
     history = (("History", counted(runs.count, "run", at_least=runs.more)),) if runs else ()
-    return say(facts, "Delete", lost=lost, then=f"Triggers that it has stop. {created_again(facts)}", further=history)
+    return say(facts, "Delete", lost=lost, then=f"Its triggers stop. {created_again(facts)}", further=history)
 
 
 def delete_connector(facts: Facts) -> Sentences:
@@ -252,7 +253,7 @@ def delete_connector(facts: Facts) -> Sentences:
         each = "their customers have" if facts.may_have_several("connections") else "its customer has"
         credentials = f", and the credentials of {listed(found)}; {each} to authorise again"
     elif facts.may_have_several("connections"):
-        credentials = ", and the credentials of all connections that it has"
+        credentials = ", and the credentials of all its connections"
     lost = f"Its actions and events are lost for good{credentials}."
     then = joined(stops(facts.found("workflows"), ""), stops(facts.found("triggers"), ""), created_again(facts))
     return say(facts, "Delete", lost=lost, then=then)
@@ -296,7 +297,7 @@ def create_secret(facts: Facts) -> Sentences:
         return said
     if not facts.row:
         unknown = "If there is one of this name already, its value is lost for good."
-        return replace(said, lost=unknown, then="", unchecked="Could not be checked: whether there is one.")
+        return replace(said, lost=unknown, then="", unchecked="Not checked: whether there is one.")
     over = say(facts, "Overwrite", first=f"Overwrite secret {facts.name}{whose}.{facts.entered}", further=said.facts)
     return replace(over, lost="The old value is lost for good.")
 

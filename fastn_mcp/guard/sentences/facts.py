@@ -17,9 +17,9 @@ from fastn_mcp.fastn.formats import sentence
 from fastn_mcp.fastn.names import Label, Names, owner_name
 from fastn_mcp.fastn.resolved_call import ResolvedCall
 from fastn_mcp.fastn.rows import owner_of, row_of
-from fastn_mcp.fastn.targets import Call, kind_of
+from fastn_mcp.fastn.targets import Call, documented_fields, kind_of
 from fastn_mcp.guard.undo import NotUndoable, Undo
-from fastn_mcp.redaction import quote
+from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.tool import Effect, FastnObject
 
 WHOLE = 1 << 31
@@ -61,8 +61,9 @@ class Sentences:
 
     def data(self) -> dict[str, JsonValue]:
         """Return the sentences as JSON, as an approval request stores them."""
-        facts: JsonValue = [[name, said] for name, said in self.facts]
-        return {**asdict(self), "facts": facts}
+        facts: JsonValue = [[name, sanitize(said)] for name, said in self.facts]
+        texts = {name: sanitize(said) for name, said in asdict(self).items() if isinstance(said, str)}
+        return {**texts, "facts": facts}
 
 
 def read(stored: Mapping[str, JsonValue]) -> Sentences | None:
@@ -147,11 +148,6 @@ class Facts:
         return kind in self.dependence.unchecked or (found is not None and not found.is_one)
 
 
-def documented_fields(facts: Facts) -> set[str]:
-    """Return the documented fields of the call, by Fastn's names."""
-    return {facts.call.wire(name) for name in type(facts.call).model_fields}
-
-
 def quoted(content: JsonValue) -> str:
     return quote(content if isinstance(content, str) else quote(content, WHOLE), WHOLE)
 
@@ -174,9 +170,15 @@ def series(words: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def field_words(wire: str) -> str:
-    """Return a field of Fastn in words: `externalRef` is `external ref`."""
+def field_words(facts: Facts, wire: str) -> str:
+    """Return a field of Fastn in words: `externalRef` is `external ref`. One that is not documented is quoted."""
+    if wire not in documented_fields(facts.call):
+        return quoted(wire)
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", wire).lower()
+
+
+def fields_in_words(facts: Facts, wires: Iterable[str]) -> str:
+    return series(field_words(facts, wire) for wire in wires)
 
 
 def listed(found: Dependents, prefix: str = "its") -> str:
