@@ -1,4 +1,4 @@
-"""Evaluation of a call: its effect, the state of its target and dependents, the policy decision and the budgets."""
+"""Evaluation of a call: its effect, the state of its target and dependents, and the policy decision."""
 
 import hashlib
 from collections import Counter
@@ -21,6 +21,9 @@ from fastn_mcp.fastn.resolve import ResolvedCall, Surroundings, by_arguments, re
 from fastn_mcp.fastn.rows import row_of
 from fastn_mcp.fastn.targets import Call, Send, no_such, remembered
 from fastn_mcp.guard.approval.request import FREE
+from fastn_mcp.guard.budgets import NO_EARLIER_USES as _NOTHING
+from fastn_mcp.guard.budgets import Budgets
+from fastn_mcp.guard.budgets import EarlierUses as Ahead
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.ledger.ledger import (
@@ -30,7 +33,6 @@ from fastn_mcp.guard.ledger.ledger import (
     ShownCall,
     bound_account,
     holder,
-    rate_free_at,
 )
 from fastn_mcp.guard.plans.plan import PlannedCalls, would_allow
 from fastn_mcp.guard.policy import PLANNED, Decision, Policy, PolicyDecision, Situation
@@ -50,8 +52,6 @@ _MOST_DESCRIBED = 10
 
 _DESCRIBING = 10.0
 """Maximum time for reading them in seconds."""
-
-_ANY_NUMBER = 1 << 31
 
 _MOST = 1000
 """Sessions that are remembered. The least recently updated one is dropped first."""
@@ -103,12 +103,6 @@ class AiSessions:
         if pending and plan:
             pending = [{"plan": plan}, *pending]
         return FastnObject.model_validate({"id": session, "pending": NOT_HEARD if pending is None else pending})
-
-
-Ahead = Mapping[tuple[str, str], int]
-"""Uses that earlier calls of the same batch will add to the ledger, by budget and period."""
-
-_NOTHING: Ahead = {}
 
 
 def sha256(parts: object) -> str:
@@ -253,7 +247,7 @@ def _evaluation(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -> 
 
 
 class Evaluator:
-    """Evaluates calls on one account, and counts them against their budgets; `account` is its display name.
+    """Evaluates calls on one account, and holds their budgets; `account` is its display name.
 
     `read` sends read calls only. `owns` tests whether an API key's record is that of the key this server uses.
     `bound` is an opaque identifier of that key and of the host it is sent to.
@@ -272,7 +266,7 @@ class Evaluator:
         run: str | None = None,
         around: Surroundings | None = None,
     ) -> None:
-        """`run` identifies the run that budgets per run count in. By default it is the life of this object."""
+        """`run`: see `Budgets`."""
         self.policy = policy
         self.account = account
         self._ledger = ledger
@@ -283,7 +277,7 @@ class Evaluator:
         self._bound = bound
         self.bound_account = bound_account(account, bound)
         self.ai_sessions = AiSessions()
-        self._run = run or system.token()
+        self.budgets = Budgets(policy, ledger, system, self.bound_account, run)
         self._around = around or Surroundings()
 
     def batch_id(self, batch: Batch, principal: str) -> str:
@@ -334,7 +328,7 @@ class Evaluator:
             if (permit := one.verdict.permit) is not None:
                 ahead[permit.budget, PLANNED] += 1
             for period in self.policy.budgets(one.effect, self._system.now()):
-                ahead[one.effect.value, self.period(period, principal)] += 1
+                ahead[one.effect.value, self.budgets.period(period, principal)] += 1
         return _evaluation(batch, self.batch_id(batch, principal), found)
 
     async def evaluate_call(
@@ -447,30 +441,10 @@ class Evaluator:
             facts=facts,
         )
 
-    def period(self, period: str, principal: str) -> str:
-        """Return the ledger's name for a period of `Policy.budgets`, of a caller on this account."""
-        return f"{f'run {self._run}' if period == 'run' else period} {principal} {self.bound_account}"
-
-    def destroy_budget(self, principal: str) -> str:
-        """Return the name of the budget for `destroy_rate`."""
-        return f"destroy {principal} {self.account}"
-
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
         """Return the mode, the remaining budgets and plan entries, and the caller's requests that have not expired."""
-        policy, budgets, entries = self.policy, list[JsonValue](), list[JsonValue]()
-        for effect in Effect:
-            for period, limit in policy.budgets(effect, self._system.now()).items():
-                used = await self._ledger.spent(effect.value, self.period(period, principal))
-                per = "run" if period == "run" else "day"
-                budgets.append({"effect": effect.value, "per": per, "left": max(0, limit - used), "of": limit})
-        if policy.destroy_rate is not None and (used := await self._destroyed(principal)):
-            most, seconds = policy.destroy_rate
-            per = f"{seconds / 60:g} minutes"
-            budgets.append({"effect": Effect.DESTROY.value, "per": per, "left": max(0, most - used), "of": most})
-        for permit in policy.plan.permits if policy.plan else ():
-            used = await self._ledger.spent(permit.budget, PLANNED)
-            entries.append({"entry": permit.words(), "left": max(0, permit.count - used)})
-        found: dict[str, JsonValue] = {"mode": policy.mode}
+        budgets, entries = await self.budgets.left(principal), await self.budgets.planned_left()
+        found: dict[str, JsonValue] = {"mode": self.policy.mode}
         if budgets:
             found["budgets"] = budgets
         if entries:
@@ -516,10 +490,7 @@ class Evaluator:
         declines, last = await self._ledger.declines(holder(principal, self.bound_account))
         _, rest = self.policy.breaker
         resting = declines if now.timestamp() - last < rest else 0
-        spent = {
-            period: await self._spent(effect.value, self.period(period, principal), ahead)
-            for period in self.policy.budgets(effect, now)
-        }
+        spent = await self.budgets.spent(effect, principal, now, ahead)
         declined_at = datetime.fromtimestamp(last, UTC) if resting else None
         permit, used_up = await self._permit(resolved, now, ahead)
         return Situation(
@@ -531,15 +502,8 @@ class Evaluator:
             declined_at=declined_at,
             permit=permit,
             used_up=used_up,
-            destroyed=await self._destroyed(principal) if effect is Effect.DESTROY else 0,
+            destroyed=await self.budgets.destroyed(principal) if effect is Effect.DESTROY else 0,
         )
-
-    async def _destroyed(self, principal: str) -> int:
-        """Return the number of approvals counted within the interval of the policy's `destroy_rate`."""
-        if self.policy.destroy_rate is None:
-            return 0
-        _, seconds = self.policy.destroy_rate
-        return len(await self._ledger.rate_uses(self.destroy_budget(principal), seconds, self._system.timestamp()))
 
     async def _spent(self, budget: str, period: str, ahead: Ahead) -> int:
         return await self._ledger.spent(budget, period) + ahead.get((budget, period), 0)
@@ -556,51 +520,15 @@ class Evaluator:
             used_up = permit
         return None, used_up
 
-    async def allow(self, current: CallEvaluation, principal: str) -> str:
-        """Count an allowed call and return `policy` or `plan`. Raises a `Refused` if denied or a budget is used up."""
+    async def allow(self, current: CallEvaluation, principal: str) -> str | None:
+        """Count an allowed call and return `policy` or `plan`; None if other calls used up what allowed it.
+
+        Raises a `Refused` if it is not allowed.
+        """
         call, verdict = current.call, current.verdict
         if verdict.decision is not Decision.ALLOW:
             raise self.refused(call, verdict)
-        if verdict.permit is not None and not await self._ledger.spend(
-            verdict.permit.budget, PLANNED, verdict.permit.count
-        ):
-            used_up = PolicyDecision(Decision.DENY, verdict.rule, "All calls of this plan entry are used.")
-            raise self.refused(call, used_up)
-        await self.spend(current.effect, principal, is_counted=verdict.permit is not None)
-        return "policy" if verdict.permit is None else "plan"
-
-    async def spend(self, effect: Effect, principal: str, *, is_counted: bool = False) -> None:
-        """Count a call that is about to be sent. Raises a `Refused` if a budget is used up.
-
-        `is_counted`: not counted for `destroy_rate`, since its list was counted once or a plan permits it.
-        """
-        if not is_counted:
-            await self.spend_rate(effect, principal)
-        for period, limit in self.policy.budgets(effect, self._system.now()).items():
-            # Spending beyond its budget needs approval rather than being refused: count approved calls without limit.
-            most = _ANY_NUMBER if effect is Effect.SPEND else limit
-            if not await self._ledger.spend(effect.value, self.period(period, principal), most):
-                raise Refused(
-                    f"The budget of {limit} calls that {effect.value} is used up.",
-                    "A person can raise it in the policy.",
-                )
-
-    async def spend_rate(self, effect: Effect, principal: str, *, is_check: bool = False) -> None:
-        """Count an approval for `destroy_rate`, or only check the rate. Raises a `Refused` that says when to retry."""
-        rate = self.policy.destroy_rate
-        if effect is not Effect.DESTROY or rate is None:
-            return
-        (most, seconds), now = rate, self._system.timestamp()
-        budget = self.destroy_budget(principal)
-        if is_check:
-            free = rate_free_at(await self._ledger.rate_uses(budget, seconds, now), most, seconds)
-        else:
-            free = await self._ledger.spend_rate(budget, most, seconds, now)
-        if free:
-            at = datetime.fromtimestamp(free, UTC)
-            raise Refused(
-                f"The budget for destroying is used up: {most} approvals in {seconds / 60:g} minutes."
-                f" The next is free at {at:%H:%M:%S} UTC.",
-                "Call again then. A person can change destroy_rate under [budget] in the policy file.",
-                facts={"rule": "destroy_rate", "free_at": stamp(at)},
-            )
+        if verdict.permit is None:
+            return "policy" if await self.budgets.spend(current.effect, principal) else None
+        is_counted = await self.budgets.spend_planned(current.effect, principal, verdict.permit)
+        return "plan" if is_counted else None
