@@ -561,7 +561,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "first": 'Store secret "TOKEN" for customer "Katana" in live.',
             "button": 'Store "TOKEN"',
             "brief": 'Store secret "TOKEN"',
-            "then": "There is none of this name yet. It can be deleted again.",
+            "then": "No other secret has this name, customer and environment. It can be deleted again.",
             "facts": (("Value", 'from the server\'s variable "SHOP_TOKEN"'),),
         },
     ),
@@ -572,7 +572,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "first": 'Store secret "TOKEN". You enter its value.',
             "button": 'Store "TOKEN"',
             "brief": 'Store secret "TOKEN"',
-            "then": "There is none of this name yet. It can be deleted again.",
+            "then": "No other secret has this name, customer and environment. It can be deleted again.",
         },
     ),
     (
@@ -602,8 +602,8 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "first": 'Store secret "TOKEN".',
             "button": 'Store "TOKEN"',
             "brief": 'Store secret "TOKEN"',
-            "lost": "If there is one of this name already, its value is lost for good.",
-            "unchecked": "Could not be checked: whether there is one.",
+            "lost": "If Fastn takes another secret for this one, its value is lost for good.",
+            "unchecked": "Not checked: whether another secret has this name, customer and environment.",
         },
     ),
     (

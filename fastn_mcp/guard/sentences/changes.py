@@ -287,14 +287,19 @@ def create_secret(facts: Facts) -> Sentences:
     source = facts.given.get("value_from_env")
     said = say(
         facts, "Store", first=f"Store secret {facts.name}{whose}.{facts.entered}",
-        then="There is none of this name yet. It can be deleted again.",
+        then="No other secret has this name, customer and environment. It can be deleted again.",
         further=(("Value", f"from the server's variable {quoted(source)}"),) if source else (),
     )  # fmt: skip
     if facts.target is None:
         return said
     if not facts.row:
-        unknown = "If there is one of this name already, its value is lost for good."
-        return replace(said, lost=unknown, then="", unchecked="Could not be checked: whether there is one.")
+        unknown = "If Fastn takes another secret for this one, its value is lost for good."
+        return replace(
+            said,
+            lost=unknown,
+            then="",
+            unchecked="Not checked: whether another secret has this name, customer and environment.",
+        )
     over = say(facts, "Overwrite", first=f"Overwrite secret {facts.name}{whose}.{facts.entered}", further=said.facts)
     return replace(over, lost="The old value is lost for good.")
 
