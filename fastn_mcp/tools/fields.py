@@ -68,7 +68,7 @@ def _trimmed(value: str | None) -> str | None:
 
 
 def one_of(*values: str) -> tuple[Any, Known, AfterValidator]:
-    """Return the description of an argument and its known values, for `Annotated`. Blanks around a value are not sent."""
+    """Return the description of an argument and its known values, for `Annotated`. A value is sent without blanks."""
     return Field(description=f"{in_words(values)}."), Known(values), AfterValidator(_trimmed)
 
 
