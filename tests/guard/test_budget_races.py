@@ -30,6 +30,7 @@ from fastn_mcp.tools.account import DeleteSecret, ListSecrets
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import CreateWorkflow
 
 pytestmark = pytest.mark.anyio
@@ -137,7 +138,7 @@ def worlds(
     ]
 
 
-async def at_once(worlds: Sequence[World], calls: Sequence[Operation[Any]], form: FormNow | None = None) -> list[Any]:
+async def at_once(worlds: Sequence[World], calls: Sequence[Tool[Any]], form: FormNow | None = None) -> list[Any]:
     """Make all calls at the same time, in turn through each guard. An error is an answer too."""
     answers: list[Any] = [None] * len(calls)
 
@@ -321,10 +322,11 @@ async def test_lists_at_the_same_time_share_a_budget_and_say_what_was_not_sent(t
         ]}).call
         for name in ("A", "B")
     ]  # fmt: skip
-    answers: list[Any] = await at_once(one, lists)  # type: ignore[arg-type]
+    answers: list[Any] = await at_once(one, lists)
     assert sent(one, "create_workflow") == 3
     failed = next(answer for answer in answers if isinstance(answer, FastnError))
-    (row,) = [row for row in failed.facts["calls"] if row["outcome"] != "done"]
+    calls: Any = failed.facts["calls"]
+    (row,) = [row for row in calls if row["outcome"] != "done"]
     assert row["outcome"] == "refused"
     assert "policy.toml line 1" in row["message"]
     assert "0 of 3 write calls left" in row["message"]

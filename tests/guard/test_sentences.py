@@ -733,7 +733,7 @@ def test_the_status_of_a_trigger_or_workflow_is_a_switch() -> None:
 
 
 def _known(operation: Any, name: str) -> tuple[str, ...]:
-    marks = operation.model_fields[name].metadata if name in operation.model_fields else []
+    marks: list[Any] = operation.model_fields[name].metadata if name in operation.model_fields else []
     return next((mark.values for mark in marks if isinstance(mark, Known)), ())
 
 
