@@ -37,6 +37,7 @@ from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.ledger.ledger import Ledger, bound_account
+from fastn_mcp.guard.plans.plan import PlanAccount
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.procedures.dispatch import Dispatcher
@@ -126,7 +127,7 @@ def policy_of(settings: Settings, environment: Mapping[str, str], program: Comma
         from fastn_mcp.guard.plans.file import KEYS, signed  # deferred import: only if there is a plan
 
         keys = settings.plan_keys or config_dir(environment) / KEYS
-        plan = signed(settings.plan, keys, account_of(settings), System().now(), program)
+        plan = signed(settings.plan, keys, plan_account_of(settings), System().now(), program)
     mode = "read-only" if settings.reads_only else settings.mode
     lifetime, wait = settings.approval_minutes * 60.0, float(settings.approval_wait_seconds)
     live = settings.key_kind != "test"
@@ -145,7 +146,7 @@ def account_parts(settings: Settings) -> dict[str, str]:
 
 
 def account_of(settings: Settings) -> str:
-    """Return the readable name of the account, which plans are bound to."""
+    """Return the readable name of the account, which a plan names."""
     parts = [f"{what} {value}" for what, value in account_parts(settings).items()]
     return ", ".join([f"{settings.profile} at {settings.host}", *parts])
 
@@ -153,6 +154,11 @@ def account_of(settings: Settings) -> str:
 def bound_account_of(settings: Settings) -> str:
     """Return the account name that binds ledger entries. It includes a digest of the key."""
     return bound_account(account_of(settings), _account_digest(settings))
+
+
+def plan_account_of(settings: Settings) -> PlanAccount:
+    """Return the account that plans are signed for."""
+    return PlanAccount(account_of(settings), _account_digest(settings))
 
 
 def begin_log(settings: Settings) -> log.JsonLines:

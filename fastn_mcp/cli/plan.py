@@ -11,7 +11,7 @@ import anyio
 import click
 from pydantic import ValidationError
 
-from fastn_mcp.build.account import AccountParts, account_of
+from fastn_mcp.build.account import AccountParts, account_of, plan_account_of
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
@@ -28,6 +28,7 @@ from fastn_mcp.guard.plans.file import (
     opened,
     parsed,
     public,
+    raise_unless_for,
     sealed,
     sign,
     signatures_of,
@@ -170,8 +171,14 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
             "Signing needs a person at a terminal, and this is not one. Nothing was signed. Run it in one."
         )
     data, plan = _read(start, file)
+    account = plan_account_of(start.resolved().settings)
+    try:
+        raise_unless_for(plan, file, account.name)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
     for line in anyio.run(_describe, start, plan):
         say(line)
+    say(f"It is signed for {account}, and no other key of the same host can use it.")
     if click.prompt(f"To sign it, type the name of the plan ({sanitize(plan.name)})") != plan.name:
         raise click.ClickException("Not signed: another name was typed.")
     folder = config_dir(os.environ)
@@ -179,10 +186,10 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
     signature_file = signatures_of(file)
     earlier = parsed(signature_file.read_bytes()) if signature_file.exists() else ()
     try:
-        signers(data, earlier, trusted(folder / KEYS, start.command_line()))
+        signers(data, earlier, trusted(folder / KEYS, start.command_line()), account)
     except (BadSignature, SettingsError):
-        earlier = ()  # signatures of another text
-    signature = sign(data, name, datetime.now(UTC), private)
+        earlier = ()  # signatures of another text, or for another account
+    signature = sign(data, name, datetime.now(UTC), account, private)
     signature_file.write_bytes(written((*[each for each in earlier if each.by != name], signature)))
     use = start.command_line().to("--mode", "unattended", "--plan", str(file))
     say(f"Signed: {signature_file}. Use it: {use}")
@@ -218,7 +225,7 @@ def _signed(start: StartOptions, file: Path, keys: Path | None = None) -> Plan:
     """Return the plan, checked as for a run. Raises `SettingsError` if it is not valid."""
     settings = start.resolved().settings
     key_file = keys or settings.plan_keys or config_dir(os.environ) / KEYS
-    return signed(file, key_file, account_of(settings), datetime.now(UTC), start.command_line())
+    return signed(file, key_file, plan_account_of(settings), datetime.now(UTC), start.command_line())
 
 
 def _read(start: StartOptions, file: Path) -> tuple[bytes, Plan]:

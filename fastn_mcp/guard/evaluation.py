@@ -1,4 +1,4 @@
-"""Evaluation of a call: its effect, the state of its target and dependents, the policy decision and the budgets."""
+"""Evaluation of a call: its effect, the state of its target and dependents, and the policy decision."""
 
 import hashlib
 import logging
@@ -23,6 +23,7 @@ from fastn_mcp.fastn.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.fastn.rows import row_of
 from fastn_mcp.fastn.targets import Call, Send, kind_of, no_such, remembered
 from fastn_mcp.guard.approval.request import FREE
+from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.ledger.ledger import (
@@ -32,7 +33,6 @@ from fastn_mcp.guard.ledger.ledger import (
     ShownCall,
     bound_account,
     holder,
-    rate_free_at,
 )
 from fastn_mcp.guard.plans.plan import PlannedCalls, would_allow
 from fastn_mcp.guard.policy import PLANNED, Decision, Policy, PolicyDecision, Situation
@@ -56,8 +56,6 @@ _MOST_DESCRIBED = 10
 
 _DESCRIBING = 10.0
 """Maximum time for reading them in seconds."""
-
-_ANY_NUMBER = 1 << 31
 
 _MOST = 1000
 """Sessions that are remembered. The least recently updated one is dropped first."""
@@ -109,12 +107,6 @@ class AiSessions:
         if pending and plan:
             pending = [{"plan": plan}, *pending]
         return FastnObject.model_validate({"id": session, "pending": NOT_HEARD if pending is None else pending})
-
-
-Ahead = Mapping[tuple[str, str], int]
-"""Uses that earlier calls of the same batch will add to the ledger, by budget and period."""
-
-_NOTHING: Ahead = {}
 
 
 def sha256(parts: object) -> str:
@@ -259,7 +251,7 @@ def _evaluation(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -> 
 
 
 class Evaluator:
-    """Evaluates calls on one account, and counts them against their budgets; `account` is its display name.
+    """Evaluates calls on one account, and holds their budgets; `account` is its display name.
 
     `read` sends read calls only. `owns` tests whether an API key's record is that of the key this server uses.
     `bound` is an opaque identifier of that key and of the host it is sent to.
@@ -278,7 +270,7 @@ class Evaluator:
         run: str | None = None,
         surroundings: Surroundings | None = None,
     ) -> None:
-        """`run` identifies the run that budgets per run count in. By default it is the life of this object."""
+        """`run`: see `Budgets`."""
         self.policy = policy
         self.account = account
         self._ledger = ledger
@@ -289,7 +281,7 @@ class Evaluator:
         self._bound = bound
         self.bound_account = bound_account(account, bound)
         self.ai_sessions = AiSessions()
-        self._run = run or system.token()
+        self.budgets = Budgets(policy, ledger, system, self.bound_account, run)
         self._is_told = False
         """Whether it was logged that the key may not read customers."""
         self._surroundings = surroundings or Surroundings()
@@ -324,14 +316,14 @@ class Evaluator:
         if not batch.is_list:
             one = await self.evaluate_call(batch.calls[0], principal, undoes=batch.undoes)
             return _evaluation(batch, "", {1: one})
-        ahead: Counter[tuple[str, str]] = Counter()
+        earlier_uses: Counter[tuple[str, str]] = Counter()
         found: dict[int, CallEvaluation] = {}
         reads = remembered(self._read)
         for number, call in enumerate(batch.calls, 1):
             if number in skip:
                 continue
             try:
-                found[number] = one = await self.evaluate_call(call, principal, ahead, reads=reads)
+                found[number] = one = await self.evaluate_call(call, principal, earlier_uses, reads=reads)
                 if one.typed is not None:
                     raise NotSent(
                         f"a person can type the {one.typed.name} of a single call only.",
@@ -342,21 +334,26 @@ class Evaluator:
                 error.what, error.args = where + error.what, (where + str(error),)
                 raise
             if (permit := one.verdict.permit) is not None:
-                ahead[permit.budget, PLANNED] += 1
+                earlier_uses[permit.budget, PLANNED] += 1
             for period in self.policy.budgets(one.effect, self._system.now()):
-                ahead[one.effect.value, self.period(period, principal)] += 1
+                earlier_uses[one.effect.value, self.budgets.period(period, principal)] += 1
         return _evaluation(batch, self.batch_id(batch, principal), found)
 
     async def evaluate_call(
-        self, call: Call, principal: str, ahead: Ahead = _NOTHING, undoes: str = "", reads: Send | None = None
+        self,
+        call: Call,
+        principal: str,
+        earlier_uses: EarlierUses = NO_EARLIER_USES,
+        undoes: str = "",
+        reads: Send | None = None,
     ) -> CallEvaluation:
-        """Evaluate one call by fresh reads, with the uses in `ahead` already counted. Raises a `FastnError`.
+        """Evaluate one call by fresh reads, with the uses in `earlier_uses` already counted. Raises a `FastnError`.
 
         `undoes`: the earlier change that it undoes, for people. `reads`: those of its batch, each made once.
         """
         reads = reads or remembered(self._read)
         resolved, digest = await self._resolve(call, reads), self.digest(call, principal)
-        verdict, is_unsettled = await self._decide(resolved, digest, principal, ahead)
+        verdict, is_unsettled = await self._decide(resolved, digest, principal, earlier_uses)
         shown = await self._preview(resolved, verdict, undoes)
         bound = [digest, resolved.bound(), shown.name, self.policy.digest, resolved.effect.value, is_unsettled]
         bound += [] if resolved.typed is None else [[each.name for each in resolved.typed.fields]]
@@ -415,12 +412,12 @@ class Evaluator:
         )
 
     async def _decide(
-        self, resolved: ResolvedCall, digest: str, principal: str, ahead: Ahead
+        self, resolved: ResolvedCall, digest: str, principal: str, earlier_uses: EarlierUses
     ) -> tuple[PolicyDecision, bool]:
         """Return the decision on a call, and whether it may have been made already."""
         call, target = resolved.call, resolved.target
         is_own = call.tool_name() == "revoke_api_key" and target is not None and self._owns(target)
-        situation = await self._situation(resolved, principal, resolved.effect, ahead)
+        situation = await self._situation(resolved, principal, resolved.effect, earlier_uses)
         verdict = self.policy.decide(replace(situation, own_key=is_own))
         denied = verdict.decision is Decision.DENY
         earlier = None if denied else await self._journalling.unsettled(call, digest)
@@ -494,30 +491,10 @@ class Evaluator:
             facts=facts,
         )
 
-    def period(self, period: str, principal: str) -> str:
-        """Return the ledger's name for a period of `Policy.budgets`, of a caller on this account."""
-        return f"{f'run {self._run}' if period == 'run' else period} {principal} {self.bound_account}"
-
-    def destroy_budget(self, principal: str) -> str:
-        """Return the name of the budget for `destroy_rate`."""
-        return f"destroy {principal} {self.bound_account}"
-
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
         """Return the mode, the remaining budgets and plan entries, and the caller's requests that have not expired."""
-        policy, budgets, entries = self.policy, list[JsonValue](), list[JsonValue]()
-        for effect in Effect:
-            for period, limit in policy.budgets(effect, self._system.now()).items():
-                used = await self._ledger.spent(effect.value, self.period(period, principal))
-                per = "run" if period == "run" else "day"
-                budgets.append({"effect": effect.value, "per": per, "left": max(0, limit - used), "of": limit})
-        if policy.destroy_rate is not None and (used := await self._destroyed(principal)):
-            most, seconds = policy.destroy_rate
-            per = f"{seconds / 60:g} minutes"
-            budgets.append({"effect": Effect.DESTROY.value, "per": per, "left": max(0, most - used), "of": most})
-        for permit in policy.plan.permits if policy.plan else ():
-            used = await self._ledger.spent(permit.budget, PLANNED)
-            entries.append({"entry": permit.words(), "left": max(0, permit.count - used)})
-        found: dict[str, JsonValue] = {"mode": policy.mode}
+        budgets, entries = await self.budgets.left(principal), await self.budgets.planned_left()
+        found: dict[str, JsonValue] = {"mode": self.policy.mode}
         if budgets:
             found["budgets"] = budgets
         if entries:
@@ -553,18 +530,15 @@ class Evaluator:
         return sha256([*parts, self.policy.digest, resolved.effect.value, resolved.fixed()])
 
     async def _situation(
-        self, resolved: ResolvedCall, principal: str, effect: Effect, ahead: Ahead = _NOTHING
+        self, resolved: ResolvedCall, principal: str, effect: Effect, earlier_uses: EarlierUses = NO_EARLIER_USES
     ) -> Situation:
         now = self._system.now()
         declines, last = await self._ledger.declines(holder(principal, self.bound_account))
         _, rest = self.policy.breaker
         resting = declines if now.timestamp() - last < rest else 0
-        spent = {
-            period: await self._spent(effect.value, self.period(period, principal), ahead)
-            for period in self.policy.budgets(effect, now)
-        }
+        spent = await self.budgets.spent(effect, principal, now, earlier_uses)
         declined_at = datetime.fromtimestamp(last, UTC) if resting else None
-        permit, used_up = await self._permit(resolved, now, ahead)
+        permit, used_up = await self._permit(resolved, now, earlier_uses)
         return Situation(
             resolved,
             effect,
@@ -574,75 +548,32 @@ class Evaluator:
             declined_at=declined_at,
             permit=permit,
             used_up=used_up,
-            destroyed=await self._destroyed(principal) if effect is Effect.DESTROY else 0,
+            destroyed=await self.budgets.destroyed(principal) if effect is Effect.DESTROY else 0,
         )
 
-    async def _destroyed(self, principal: str) -> int:
-        """Return the number of approvals counted within the interval of the policy's `destroy_rate`."""
-        if self.policy.destroy_rate is None:
-            return 0
-        _, seconds = self.policy.destroy_rate
-        return len(await self._ledger.rate_uses(self.destroy_budget(principal), seconds, self._system.timestamp()))
-
-    async def _spent(self, budget: str, period: str, ahead: Ahead) -> int:
-        return await self._ledger.spent(budget, period) + ahead.get((budget, period), 0)
+    async def _spent(self, budget: str, period: str, earlier_uses: EarlierUses) -> int:
+        return await self._ledger.spent(budget, period) + earlier_uses.get((budget, period), 0)
 
     async def _permit(
-        self, resolved: ResolvedCall, now: datetime, ahead: Ahead
+        self, resolved: ResolvedCall, now: datetime, earlier_uses: EarlierUses
     ) -> tuple[PlannedCalls | None, PlannedCalls | None]:
         """Return the plan entry that covers the call, or else the last covering entry that is used up."""
         used_up: PlannedCalls | None = None
         for permit in self.policy.plan.covering(resolved, now) if self.policy.plan else ():
-            if await self._spent(permit.budget, PLANNED, ahead) < permit.count:
+            if await self._spent(permit.budget, PLANNED, earlier_uses) < permit.count:
                 return permit, None
             used_up = permit
         return None, used_up
 
-    async def allow(self, current: CallEvaluation, principal: str) -> str:
-        """Count an allowed call and return `policy` or `plan`. Raises a `Refused` if denied or a budget is used up."""
+    async def allow(self, current: CallEvaluation, principal: str) -> str | None:
+        """Count an allowed call and return `policy` or `plan`; None if other calls used up what allowed it.
+
+        Raises a `Refused` if it is not allowed.
+        """
         call, verdict = current.call, current.verdict
         if verdict.decision is not Decision.ALLOW:
             raise self.refused(call, verdict)
-        if verdict.permit is not None and not await self._ledger.spend(
-            verdict.permit.budget, PLANNED, verdict.permit.count
-        ):
-            used_up = PolicyDecision(Decision.DENY, verdict.rule, "All calls of this plan entry are used.")
-            raise self.refused(call, used_up)
-        await self.spend(current.effect, principal, is_counted=verdict.permit is not None)
-        return "policy" if verdict.permit is None else "plan"
-
-    async def spend(self, effect: Effect, principal: str, *, is_counted: bool = False) -> None:
-        """Count a call that is about to be sent. Raises a `Refused` if a budget is used up.
-
-        `is_counted`: not counted for `destroy_rate`, since its list was counted once or a plan permits it.
-        """
-        if not is_counted:
-            await self.spend_rate(effect, principal)
-        for period, limit in self.policy.budgets(effect, self._system.now()).items():
-            # Spending beyond its budget needs approval rather than being refused: count approved calls without limit.
-            most = _ANY_NUMBER if effect is Effect.SPEND else limit
-            if not await self._ledger.spend(effect.value, self.period(period, principal), most):
-                raise Refused(
-                    f"The budget of {limit} calls that {effect.value} is used up.",
-                    "A person can raise it in the policy.",
-                )
-
-    async def spend_rate(self, effect: Effect, principal: str, *, is_check: bool = False) -> None:
-        """Count an approval for `destroy_rate`, or only check the rate. Raises a `Refused` that says when to retry."""
-        rate = self.policy.destroy_rate
-        if effect is not Effect.DESTROY or rate is None:
-            return
-        (most, seconds), now = rate, self._system.timestamp()
-        budget = self.destroy_budget(principal)
-        if is_check:
-            free = rate_free_at(await self._ledger.rate_uses(budget, seconds, now), most, seconds)
-        else:
-            free = await self._ledger.spend_rate(budget, most, seconds, now)
-        if free:
-            at = datetime.fromtimestamp(free, UTC)
-            raise Refused(
-                f"The budget for destroying is used up: {most} approvals in {seconds / 60:g} minutes."
-                f" The next is free at {at:%H:%M:%S} UTC.",
-                "Call again then. A person can change destroy_rate under [budget] in the policy file.",
-                facts={"rule": "destroy_rate", "free_at": stamp(at)},
-            )
+        if verdict.permit is None:
+            return "policy" if await self.budgets.spend(current.effect, principal) else None
+        is_counted = await self.budgets.spend_planned(current.effect, principal, verdict.permit)
+        return "plan" if is_counted else None

@@ -91,26 +91,40 @@ class Guard:
             await self._approvals.check(approval, evaluation)
             by = approval.by if evaluation.verdict.permit is None else "plan"
             said |= {"outcome": "admitted", "consent": by, "asked": approval.request and approval.request.trace}
-        first = next(iter(evaluation.calls))
+        if await self._send_each(evaluation, approval, execution, caller, report):
+            return execution
+        return await self.execute(batch, caller, report)  # evaluated again: the policy may ask, refuse or allow it now
+
+    async def _send_each(
+        self, evaluation: Evaluation, approval: Approval, execution: BatchResult, caller: Caller, report: Report
+    ) -> bool:
+        """Send the calls of a batch, up to the first failure, and add their results to `execution`.
+
+        False if nothing was sent, since other calls used up the budget or plan entry that allowed a single call.
+        """
+        batch, first = evaluation.batch, next(iter(evaluation.calls))
         for number, call in evaluation.calls.items():
             if batch.is_list:
                 await report(f"{number} of {len(batch.calls)}: {call.call.tool_name()}", number, len(batch.calls))
             try:
-                execution.results[number] = await self._send_once(
-                    number, evaluation, approval, caller, is_stale=number != first
-                )
+                done = await self._send_once(number, evaluation, approval, caller, is_stale=number != first)
             except FastnError as error:
                 execution.results[number] = NotDone(error)
                 if error.outcome not in MADE and not batch.keep_going:
                     break
-        return execution
+            else:
+                if done is None:
+                    return False
+                execution.results[number] = done
+        return True
 
     async def _send_once(
         self, number: int, evaluation: Evaluation, approval: Approval, caller: Caller, *, is_stale: bool
-    ) -> Done:
+    ) -> Done | None:
         """Send one approved call at most once, and record it before and after. Raises its error if it does not succeed.
 
-        `is_stale`: calls sent since its evaluation may have changed its target, so it is evaluated again.
+        None if other calls used up the budget or plan entry that allowed a single call; a call of a list is evaluated
+        again here. `is_stale`: calls sent since its evaluation may have changed its target, so it is evaluated again.
         """
         current, call = evaluation.calls[number], evaluation.calls[number].call
         is_list = evaluation.batch.is_list
@@ -119,6 +133,11 @@ class Guard:
             said |= _decided(current.effect, current.verdict) if is_list else {}
             filled = await self._typed.fill(self._secrets.fill(call), current.typed, approval.request)
             approved = await self._approvals.use(approval, number, current, evaluation, caller)
+            while approved is None and is_list:
+                current = await self._reevaluate(call, caller)
+                approved = await self._approvals.use(approval, number, current, evaluation, caller)
+            if approved is None:
+                return None
             said |= {"outcome": "admitted", "consent": approved.by, "asked": approved.trace}
             change = await self._journal.begin(approved, self._client.send, self._client.deadline(call))
         intent, is_sent = None, False

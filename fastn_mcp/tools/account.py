@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import override
 
+from fastn_mcp.fastn.rows import owner_of, row_of, text
 from fastn_mcp.tools.fields import (
     SECRET,
     ApiKeyId,
@@ -21,6 +22,7 @@ from fastn_mcp.tools.fields import (
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Create, Operation
 from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.slugs import same_name
 from fastn_mcp.tools.tool import Effect, FastnObject, SecretRow
 
 
@@ -175,9 +177,18 @@ class CreateSecret(Create[FastnSecret]):
 
     @override
     def may_overwrite(self, row: FastnObject) -> bool | None:
-        """Return whether `row` is a secret of the same name and scope, which this one overwrites."""
-        scope = (self.name, self.customer_id, self.environment)
-        return scope == tuple(getattr(row, field, None) for field in ("name", "customerId", "environment"))
+        """Return whether `row` is a secret of the same name and scope, which this one overwrites.
+
+        None if that is not known: the name may be the same to Fastn, or one scope includes the other.
+        """
+        fields = row_of(row)
+        if (name := text(fields, "name")) and same_name(self.name, name) is False:
+            return False
+        existing = owner_of(fields), text(fields, "environment") or None
+        own = self.customer_id, self.environment
+        if any(a and b and a.casefold() != b.casefold() for a, b in zip(own, existing, strict=True)):
+            return False
+        return True if name == self.name and own == existing else None
 
     @property
     @override

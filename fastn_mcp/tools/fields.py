@@ -63,9 +63,13 @@ def in_words(values: tuple[str, ...]) -> str:
     return f"{', '.join(values[:-1])} or {values[-1]}"
 
 
-def one_of(*values: str) -> tuple[Any, Known]:
-    """Return the description of an argument and its known values, for `Annotated`."""
-    return Field(description=f"{in_words(values)}."), Known(values)
+def _trimmed(value: str | None) -> str | None:
+    return None if value is None else value.strip()
+
+
+def one_of(*values: str) -> tuple[Any, Known, AfterValidator]:
+    """Return the description of an argument and its known values, for `Annotated`. A value is sent without blanks."""
+    return Field(description=f"{in_words(values)}."), Known(values), AfterValidator(_trimmed)
 
 
 def _id(kind: str) -> Any:

@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
 from fastn_mcp.redaction import quote as quoted
+from fastn_mcp.tools.slugs import same_name
 from fastn_mcp.tools.tool import KEEP_NULLS, Effect, FastnObject, Result, Tool
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=-]{0,255}")
@@ -320,14 +321,11 @@ class Create(Operation[Result], Generic[Result]):
     """A create, evaluated as an update if it may overwrite something."""
 
     def may_overwrite(self, row: FastnObject) -> bool | None:
-        """Return whether this may overwrite `row`; None if the row does not tell."""
-        existing = {_key(getattr(row, field, None)) for field in ("slug", "name")}
-        own = {_key(getattr(self, field, None)) for field in ("slug", "name")} - {""}
-        if existing & own:
+        """Return whether this may overwrite `row`; None if that is not known."""
+        fields = ("slug", "name")
+        own = [given for field in fields if isinstance(given := getattr(self, field, None), str) and given.strip()]
+        existing = [found for field in fields if isinstance(found := getattr(row, field, None), str) and found.strip()]
+        answers = [same_name(name, other) for name in own for other in existing]
+        if True in answers:
             return True
-        return False if "" not in existing else None
-
-
-def _key(name: object) -> str:
-    """Normalize a slug or name for comparison, as Fastn may derive one from the other in an undocumented way."""
-    return "".join(letter for letter in name.casefold() if letter.isalnum()) if isinstance(name, str) else ""
+        return None if None in answers or len(existing) < len(fields) else False

@@ -133,7 +133,8 @@ class UpdateWorkflow(Update[Workflow]):
     @override
     def effective(self) -> Effect:
         # Fastn may publish new code by itself, even of a draft.
-        stays_off = self.code is None and (self.status is None or _is_off({"status": self.status}))
+        is_switched_off = workflow_state({"status": self.status}) is State.OFF  # a draft is no documented value here
+        stays_off = self.code is None and (self.status is None or is_switched_off)
         return super().effective if stays_off else super().effective.raised_to(Effect.EXTERNAL)
 
     @override

@@ -13,6 +13,8 @@ import pytest
 from mcp import Client
 from server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 
+from fastn_mcp.build.account import plan_account_of
+from fastn_mcp.config.load import load
 from fastn_mcp.guard.plans.file import new_key, public, sign, signatures_of, with_key, written
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +40,8 @@ class Run:
         self.plan.write_text(text)
         key = new_key()
         self.keys.write_text(with_key("", "dana", public(key)))
-        mark = sign(self.plan.read_bytes(), "dana", datetime.now(UTC), key)
+        account = plan_account_of(load({}, self.environment, None))
+        mark = sign(self.plan.read_bytes(), "dana", datetime.now(UTC), account, key)
         signatures_of(self.plan).write_bytes(written((mark,)))
 
     @asynccontextmanager

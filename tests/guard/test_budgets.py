@@ -93,7 +93,7 @@ async def test_no_more_calls_are_sent_than_a_budget_has_however_they_were_judged
     allowing, sent = world.judge(), 0
     with suppress(Refused):
         while sent < 9:
-            await allowing.spend(effect, "local")
+            await allowing.budgets.spend_approved(effect, "local")
             sent += 1
     assert sent == most
 
@@ -104,14 +104,14 @@ async def test_two_budgets_for_one_run_count_a_call_once(tmp_path: Path) -> None
     allowing, sent = world.judge(), 0
     with suppress(Refused):
         while sent < 9:
-            await allowing.spend(Effect.WRITE, "local")
+            await allowing.budgets.spend_approved(Effect.WRITE, "local")
             sent += 1
     assert sent == 3
 
 
 async def test_a_run_that_has_a_name_is_one_run_in_every_process(tmp_path: Path) -> None:
     first, second = (limited(tmp_path, "").judge() for _ in range(2))
-    assert first.period("run", "local") != second.period("run", "local")
+    assert first.budgets.period("run", "local") != second.budgets.period("run", "local")
     world = limited(tmp_path, "")
     named = [
         Evaluator(
@@ -119,7 +119,7 @@ async def test_a_run_that_has_a_name_is_one_run_in_every_process(tmp_path: Path)
         )
         for run in ("nightly", "nightly", "weekly")
     ]
-    periods = [judge.period("run", "local") for judge in named]
+    periods = [judge.budgets.period("run", "local") for judge in named]
     assert periods[0] == periods[1] != periods[2]
 
 
@@ -179,7 +179,7 @@ async def test_a_list_that_a_person_approves_counts_once_in_the_rate_of_destroyi
     intents = [line["consent"] for line in entries(world.audit_path) if line["event"] == "intent"]
     assert intents == ["client_form"] * count
     at = world.clock.at.timestamp()
-    assert len(await world.ledger.rate_uses(world.evaluator.destroy_budget(ANA.principal), 90, at)) == 1
+    assert len(await world.ledger.rate_uses(world.evaluator.budgets.rate_budget(ANA.principal), 90, at)) == 1
     with pytest.raises(Refused) as refused:
         await world.dispatch(calls[3], caller)
     assert refused.value.facts["rule"] == "destroy_rate"

@@ -1,10 +1,15 @@
 """What an approval of a create, or of a message to Fastn's AI, is bound to, and what is not known of either."""
 
+import re
+import unicodedata
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from deciding import moved
 from faulty_sandbox import FaultMoment, Reset, Status
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
@@ -15,11 +20,12 @@ from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
+from fastn_mcp.sandbox.state import slug_of
 from fastn_mcp.sandbox.workflows import new_workflow
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.ai import AiChat, AiReply
 from fastn_mcp.tools.connectors import CreateConnector
-from fastn_mcp.tools.tool import Tool
+from fastn_mcp.tools.tool import Effect, Tool
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, UpdateWorkflow
 
 pytestmark = pytest.mark.anyio
@@ -89,11 +95,11 @@ async def test_a_row_that_does_not_say_its_slug_may_have_it(world: World) -> Non
 
 
 async def test_a_secret_that_would_be_overwritten_is_shown_without_its_value(world: World) -> None:
-    """Ours: one of the same name and scope is overwritten, one of another scope is not."""
-    there = world.sandbox.state.all("secrets")[0]
+    """One of the same name and scope is overwritten, one of another environment is not."""
+    there = world.sandbox.state.named("secrets", "GOOGLE_SA", by="name")
     scope: dict[str, Any] = {"customer_id": there["customerId"], "environment": there["environment"]}
     _, same = await world.judged(CreateSecret(name=str(there["name"]), value="hunter2", **scope))
-    _, other = await world.judged(CreateSecret(name=str(there["name"]), value="hunter2", environment="elsewhere"))
+    _, other = await world.judged(CreateSecret(name=str(there["name"]), value="hunter2", environment="test"))
     assert isinstance(same, Preview)
     assert isinstance(other, Preview)
     assert same.target == there["id"]
@@ -108,6 +114,75 @@ def test_a_slug_is_taken_in_whatever_spelling_and_unknown_where_a_row_does_not_s
     for slug, taken in rows.items():
         assert call.may_overwrite(AiReply.model_validate({"id": "x", "name": "Other", "slug": slug})) is taken
     assert call.may_overwrite(AiReply.model_validate({"name": "google sheets"})) is True
+
+
+@pytest.mark.parametrize(("arguments", "is_same"), [
+    ({"name": "GOOGLE_SA", "environment": "live"}, True),
+    ({"name": "google_sa", "environment": "live"}, None),
+    ({"name": "GOOGLE_SA\u200b", "environment": "live"}, None),
+    ({"name": "GOOGLE_SA", "environment": "LIVE"}, None),
+    ({"name": "GOOGLE_SA"}, None),  # for both environments
+    ({"name": "GOOGLE_SA", "environment": "live", "customer_id": "c1"}, None),  # the other one is for all customers
+    ({"name": "GOOGLE_SA", "environment": "test"}, False),
+    ({"name": "GOOGLE_SB", "environment": "live"}, False),
+])  # fmt: skip
+async def test_secret_is_said_to_be_new_only_if_its_name_and_scope_rule_out_another(
+    world: World, arguments: dict[str, Any], is_same: bool | None
+) -> None:
+    _, preview = await world.judged(CreateSecret(value="hunter2", **arguments))
+    sentences = " ".join(preview.says.lines())
+    assert ("No other secret has this name" in sentences) is (is_same is False)
+    assert ("Not checked: whether another secret has this name" in sentences) is (is_same is None)
+    assert ("Overwrite secret" in sentences) is (is_same is True)
+
+
+def test_secret_in_a_field_of_another_name_has_the_same_scope() -> None:
+    call = CreateSecret(name="TOKEN", value="v", customer_id="c1")
+    assert call.may_overwrite(AiReply.model_validate({"name": "TOKEN", "endOrgId": "c1"})) is True
+    assert call.may_overwrite(AiReply.model_validate({"id": "s1"})) is None
+
+
+@pytest.mark.parametrize("name", [
+    "process-new-orders²", "Process New Orders", "process new \uff4frders", "prócess-new-orders",
+    "process-new-orders\u200b", "process-new-ord\u0435rs", "process new orders\N{KELVIN SIGN}", "Заказы",
+    "process & new orders",
+])  # fmt: skip
+async def test_look_alike_of_a_live_workflow_is_judged_as_an_update_or_as_unknown(world: World, name: str) -> None:
+    seen = await world.guard.evaluate(CreateWorkflow(name=name, code="new()"))
+    assert seen.effect is Effect.EXTERNAL
+    assert seen.target is not None
+
+
+async def test_name_that_no_slug_resembles_is_judged_as_new(world: World) -> None:
+    for name in ("Invoices of 2027", "Rückfragen", "R&D sync"):
+        seen = await world.guard.evaluate(CreateWorkflow(name=name, code="new()"))
+        assert (seen.effect, seen.target) == (Effect.WRITE, None)
+
+
+def _reduced(name: str) -> str:
+    """Make a slug as many libraries do: of the ASCII forms of letters."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+
+
+def _spelled(name: str) -> str:
+    """Make a slug by spelling out what is not ASCII."""
+    spelled = {"ß": "ss", "ü": "ue", "é": "e", "&": "and", "а": "a", "²": "squared"}  # noqa: RUF001
+    return _reduced("".join(spelled.get(letter, letter) for letter in name))
+
+
+_LETTERS = st.characters(exclude_categories=["Cs"]) | st.sampled_from("abZ7²éßü -_&\u0430\N{KELVIN SIGN}")
+
+
+@settings(max_examples=300)
+@example("process-new-orders²", slug_of)
+@example("\N{KELVIN SIGN}atana", slug_of)
+@example("Straße & 7²", _spelled)
+@given(st.text(_LETTERS, max_size=12), st.sampled_from([slug_of, _reduced, _spelled]))
+def test_name_whose_slug_exists_is_never_judged_as_new(name: str, make_slug: Callable[[str], str]) -> None:
+    slug = make_slug(name)
+    row = AiReply.model_validate({"id": "x", "name": "Something else entirely", "slug": slug})
+    assert not slug or CreateWorkflow.model_construct(name=name).may_overwrite(row) is not False
 
 
 def change(before: dict[str, Any] | None, target: str = "wf_1") -> Change:

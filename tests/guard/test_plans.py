@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from faulty_sandbox import FaultMoment, Reset
 from world import FormNow, World, yes
 
+from fastn_mcp.build.account import plan_account_of, policy_of
+from fastn_mcp.config.load import load
 from fastn_mcp.config.strict_toml import TomlSource
 from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.fastn.resolve import by_arguments
@@ -36,7 +38,7 @@ from fastn_mcp.guard.plans.file import (
     with_key,
     written,
 )
-from fastn_mcp.guard.plans.plan import Plan, PlannedCalls, would_allow
+from fastn_mcp.guard.plans.plan import Plan, PlanAccount, PlannedCalls, would_allow
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.policy_rules.matching import Choice, Glob
@@ -64,17 +66,20 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.file = folder / "plan.toml"
         self.keys = folder / "plan-keys.toml"
+        self.account = PlanAccount("test", "3f9a1c22" + "0" * 56)
         self.keys.write_text(with_key(with_key("", "dana", public(DANA)), "lee", public(LEE)))
 
     def write(self, allow: str, head: str = HEAD, by: tuple[str, ...] = ("dana",)) -> "Desk":
         self.file.write_text(head + allow)
         data = self.file.read_bytes()
         keys = {"dana": DANA, "lee": LEE}
-        signatures_of(self.file).write_bytes(written(tuple(sign(data, name, NOW, keys[name]) for name in by)))
+        signatures_of(self.file).write_bytes(
+            written(tuple(sign(data, name, NOW, self.account, keys[name]) for name in by))
+        )
         return self
 
-    def read(self, account: str = "test", now: datetime = NOW) -> Plan:
-        return signed(self.file, self.keys, account, now)
+    def read(self, account: PlanAccount | None = None, now: datetime = NOW) -> Plan:
+        return signed(self.file, self.keys, account or self.account, now)
 
 
 @pytest.fixture
@@ -265,7 +270,7 @@ def test_a_plan_that_was_edited_by_one_byte_is_refused(desk: Desk, place: str) -
 def test_a_plan_signed_by_another_key_is_refused(desk: Desk) -> None:
     """Ours."""
     desk.write(allow("delete_customer", "a"))
-    forged = sign(desk.file.read_bytes(), "dana", NOW, new_key())
+    forged = sign(desk.file.read_bytes(), "dana", NOW, desk.account, new_key())
     signatures_of(desk.file).write_bytes(written((forged,)))
     with pytest.raises(SettingsError, match="the signature of 'dana' is invalid"):
         desk.read()
@@ -275,7 +280,7 @@ def test_a_plan_signed_by_somebody_who_may_not_is_refused(desk: Desk) -> None:
     """Ours."""
     desk.write(allow("delete_customer", "a"))
     stranger = new_key()
-    signatures_of(desk.file).write_bytes(written((sign(desk.file.read_bytes(), "eve", NOW, stranger),)))
+    signatures_of(desk.file).write_bytes(written((sign(desk.file.read_bytes(), "eve", NOW, desk.account, stranger),)))
     with pytest.raises(SettingsError, match="'eve' is not among those who may sign"):
         desk.read()
 
@@ -284,7 +289,7 @@ def test_one_bad_signature_spoils_the_others(desk: Desk) -> None:
     """Ours: what is not understood is not passed over."""
     desk.write(allow("delete_customer", "a"))
     data = desk.file.read_bytes()
-    marks = (sign(data, "dana", NOW, DANA), sign(data, "lee", NOW, DANA))
+    marks = (sign(data, "dana", NOW, desk.account, DANA), sign(data, "lee", NOW, desk.account, DANA))
     signatures_of(desk.file).write_bytes(written(marks))
     with pytest.raises(SettingsError, match="'lee'"):
         desk.read()
@@ -306,12 +311,47 @@ def test_a_plan_for_another_account_or_after_its_time_is_refused(desk: Desk) -> 
     """Ours."""
     desk.write(allow("delete_customer", "a"))
     with pytest.raises(SettingsError, match=r"is for test, and this is live at live\.fastn\.ai"):
-        desk.read("live at live.fastn.ai")
+        desk.read(replace(desk.account, name="live at live.fastn.ai"))
     end = datetime(2026, 11, 26, tzinfo=UTC)
     assert desk.read(now=end - timedelta(seconds=1))
     for late in (end, end + timedelta(days=1)):
         with pytest.raises(SettingsError, match="has expired"):
             desk.read(now=late)
+
+
+def test_plan_signed_for_one_key_does_not_hold_for_another_of_the_same_host(desk: Desk) -> None:
+    desk.write(allow("delete_customer", "a"), by=("dana", "lee"))
+    other = PlanAccount("test", "77aa0e4b" + "0" * 56)
+    with pytest.raises(SettingsError) as caught:
+        desk.read(other)
+    assert caught.value.what == (
+        f"{desk.file}: 'dana' signed it for test (key 3f9a1c22), and this is test (key 77aa0e4b)."
+    )
+    assert caught.value.next_step == f"A person signs it with: fastn-mcp plan approve {desk.file} --as NAME"
+    data = desk.file.read_bytes()
+    marks = (sign(data, "dana", NOW, other, DANA), sign(data, "lee", NOW, desk.account, LEE))
+    signatures_of(desk.file).write_bytes(written(marks))
+    with pytest.raises(SettingsError, match=r"'lee' signed it for test \(key 3f9a1c22\)"):
+        desk.read(other)
+    moved = tuple(replace(mark, account=other) for mark in marks)
+    signatures_of(desk.file).write_bytes(written(moved))
+    with pytest.raises(SettingsError, match="the signature of 'lee' is invalid"):
+        desk.read(other)
+
+
+def test_server_with_another_key_of_the_host_does_not_start_with_a_plan(desk: Desk) -> None:
+    desk.keys.chmod(0o600)
+    variables = {"FASTN_PLAN": str(desk.file), "FASTN_PLAN_KEYS": str(desk.keys), "FASTN_MODE": "unattended"}
+    one, other = (load({}, {**variables, "FASTN_API_KEY": f"fsk_live_{letter * 40}"}, None) for letter in "ab")
+    desk.account = plan_account_of(one)
+    head = 'name = "n"\naccount = "default at live.fastn.ai"\nuntil = 2099-01-01T00:00:00Z\n'
+    desk.write(allow("delete_customer", "a"), head)
+    assert policy_of(one, {}).plan is not None
+    with pytest.raises(SettingsError) as caught:
+        policy_of(other, {})
+    assert f"signed it for {desk.account}, and this is {plan_account_of(other)}." in caught.value.what
+    assert "plan approve" in caught.value.next_step
+    assert "fsk_" not in str(caught.value)
 
 
 def test_a_file_that_is_missing_or_is_not_toml_is_named_with_the_next_command(desk: Desk) -> None:

@@ -283,20 +283,20 @@ async def test_two_people_without_a_channel_that_tells_them_apart_are_refused(tm
     assert facts["preview"]["target"]["name"] == "Globex Exports"
 
 
-async def test_budget_that_others_used_up_meanwhile_refuses_an_allowed_call(tmp_path: Path) -> None:
-    """Ours: the last look is that of the ledger, when a call is counted."""
+async def test_budget_that_others_used_up_meanwhile_allows_no_call(tmp_path: Path) -> None:
     world = ruled(tmp_path, "[budget]\nwrite = 1\n")
     current = await world.guard.evaluate(CreateCustomer(name="A"))
     check = world.evaluator
     assert await check.allow(current, "local") == "policy"
+    assert await check.allow(current, "local") is None
+    assert await check.allow(current, "other") == "policy"
     with pytest.raises(Refused) as caught:
-        await check.allow(current, "local")
+        await check.budgets.spend_approved(Effect.WRITE, "local")
     assert told(caught.value) == (
-        "The budget of 1 calls that write is used up.",
+        "The budget for write calls is used up.",
         "A person can raise it in the policy.",
         {},
     )
-    assert await check.allow(current, "other") == "policy"
     denied = replace(current, verdict=PolicyDecision(Decision.CONFIRM, "a rule", "Why."))
     with pytest.raises(Refused) as caught:
         await check.allow(denied, "other")
@@ -307,27 +307,18 @@ async def test_budget_that_others_used_up_meanwhile_refuses_an_allowed_call(tmp_
     )
 
 
-async def test_plan_entry_that_others_used_up_meanwhile_refuses_a_planned_call(tmp_path: Path) -> None:
+async def test_plan_entry_that_others_used_up_meanwhile_allows_no_call(tmp_path: Path) -> None:
     clock = Clock()
     entry = PlannedCalls("plan p line 1", "b", "delete_secret", ("*",), None, None, 1, 1)
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
     world = World(tmp_path, Policy("guarded", None, plan), clock)
     call = DeleteSecret(secret_id=str((await world.rows(ListSecrets()))[0].id))
     current = await world.guard.evaluate(call)
-    check = world.evaluator
-    assert await check.allow(current, "local") == "plan"
-    with pytest.raises(Refused) as caught:
-        await check.allow(current, "local")
-    what, next_step, facts = told(caught.value)
-    assert what == f"Refused by {current.verdict.rule}. All calls of this plan entry are used."
-    assert next_step == "Only a person can change the policy."
-    assert facts == {"rule": current.verdict.rule}
-    unattended = World(tmp_path, Policy("unattended", None, plan), clock).evaluator
-    with pytest.raises(Refused) as caught:
-        await unattended.allow(current, "local")
-    assert caught.value.facts == {"rule": current.verdict.rule, "would_allow": would_allow(call)}
+    assert await world.evaluator.allow(current, "local") == "plan"
+    assert await world.evaluator.allow(current, "local") is None
     # A plan's call does not count in the rate of what people approve.
-    assert await world.ledger.rate_uses(world.evaluator.destroy_budget("local"), 300, clock.at.timestamp()) == []
+    at = clock.at.timestamp()
+    assert await world.ledger.rate_uses(world.evaluator.budgets.rate_budget("local"), 300, at) == []
 
 
 async def test_call_of_a_list_is_judged_again_after_those_before_it(
@@ -367,10 +358,10 @@ async def test_rate_of_destroying_says_when_the_next_approval_is_free(tmp_path: 
         {"rule": "destroy_rate", "free_at": f"{free:%Y-%m-%dT%H:%M:%SZ}"},
     )
     check = world.evaluator
-    await check.spend_rate(Effect.WRITE, "local")
+    await check.budgets.spend_rate(Effect.WRITE, "local")
     with pytest.raises(Refused):
-        await check.spend_rate(Effect.DESTROY, "local")
-    await check.spend_rate(Effect.DESTROY, "other")
+        await check.budgets.spend_rate(Effect.DESTROY, "local")
+    await check.budgets.spend_rate(Effect.DESTROY, "other")
 
 
 async def test_allowance_names_the_period_of_each_budget_and_never_less_than_nothing(tmp_path: Path) -> None:
@@ -378,9 +369,9 @@ async def test_allowance_names_the_period_of_each_budget_and_never_less_than_not
     world = ruled(tmp_path, '[budget]\nper = "run"\nspend = 1\ndestroy_rate = "1 per 90s"\n[budget.run]\nwrite = 1\n')
     check = world.evaluator
     for _ in range(3):
-        await check.spend(Effect.SPEND, "local")
-        await world.ledger.spend("write", world.evaluator.period("run", "local"), 9)
-        await world.ledger.spend_rate(world.evaluator.destroy_budget("local"), 9, 90, world.clock.at.timestamp())
+        await check.budgets.spend_approved(Effect.SPEND, "local")
+        await world.ledger.spend("write", world.evaluator.budgets.period("run", "local"), 9)
+        await world.ledger.spend_rate(world.evaluator.budgets.rate_budget("local"), 9, 90, world.clock.at.timestamp())
     assert await world.guard.allowance("local") == {
         "mode": "guarded",
         "budgets": [

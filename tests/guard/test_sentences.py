@@ -16,6 +16,7 @@ from fastn_mcp.guard.sentences.catalog import describe_batch, phrase
 from fastn_mcp.guard.sentences.facts import Sentences, read
 from fastn_mcp.guard.undo import RULES
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG
+from fastn_mcp.tools.fields import Known
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect, FastnObject
 
@@ -564,7 +565,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "first": 'Store secret "TOKEN" for customer "Katana" in live.',
             "button": 'Store "TOKEN"',
             "brief": 'Store secret "TOKEN"',
-            "then": "There is none of this name yet. It can be deleted again.",
+            "then": "No other secret has this name, customer and environment. It can be deleted again.",
             "facts": (("Value", 'from the server\'s variable "SHOP_TOKEN"'),),
         },
     ),
@@ -575,7 +576,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "first": 'Store secret "TOKEN". You enter its value.',
             "button": 'Store "TOKEN"',
             "brief": 'Store secret "TOKEN"',
-            "then": "There is none of this name yet. It can be deleted again.",
+            "then": "No other secret has this name, customer and environment. It can be deleted again.",
         },
     ),
     (
@@ -605,8 +606,8 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "first": 'Store secret "TOKEN".',
             "button": 'Store "TOKEN"',
             "brief": 'Store secret "TOKEN"',
-            "lost": "If there is one of this name already, its value is lost for good.",
-            "unchecked": "Not checked: whether there is one.",
+            "lost": "If Fastn takes another secret for this one, its value is lost for good.",
+            "unchecked": "Not checked: whether another secret has this name, customer and environment.",
         },
     ),
     (
@@ -719,8 +720,8 @@ def test_the_status_of_a_trigger_or_workflow_is_a_switch() -> None:
     off = {**HOURLY, "status": "Disabled"}
     assert first(status="Disabled") == 'Switch off trigger "Daily sync".'
     assert first(off, status="Active") == 'Switch on trigger "Daily sync".'
-    assert first(off, status="enabled") == 'Switch on trigger "Daily sync".'
-    assert first(status="inactive") == 'Switch off trigger "Daily sync".'
+    assert first(off, status="enabled") == 'Change status of trigger "Daily sync" from "Disabled" to "enabled".'
+    assert first(status="inactive") == 'Change status of trigger "Daily sync" from "Active" to "inactive".'
     assert first(status="Paused") == 'Change status of trigger "Daily sync" from "Active" to "Paused".'
     assert first(off, status="Active", name="x") == 'Switch on trigger "Daily sync" and rename it to "x".'
     assert first(off, status="Active", schedule="0 9 * * *", timezone="CET") == (
@@ -732,6 +733,37 @@ def test_the_status_of_a_trigger_or_workflow_is_a_switch() -> None:
     assert first(schedule="0 9 * * *", timezone="CET") == (
         'Change 2 fields of trigger "Daily sync": schedule and timezone.'
     )
+
+
+def _known(operation: Any, name: str) -> tuple[str, ...]:
+    marks: list[Any] = operation.model_fields[name].metadata if name in operation.model_fields else []
+    return next((mark.values for mark in marks if isinstance(mark, Known)), ())
+
+
+_UNKNOWN_STATUSES = {"enabled", "off", "Dis\u017fabled"}
+_STATUSES = sorted({value for each in CATALOG for value in _known(each, "status")} | _UNKNOWN_STATUSES)
+_WITH_STATUS = [each for each in CHANGING if "status" in each.model_fields]
+_REQUIRED: dict[str, dict[str, Any]] = {
+    "create_trigger": {"name": "T", "type": "webhook", "routes": []},
+    "update_trigger": {"trigger_id": "t1"},
+    "update_workflow": {"workflow_id": "w1"},
+}
+
+
+@pytest.mark.parametrize("status", _STATUSES)
+@pytest.mark.parametrize("operation", _WITH_STATUS, ids=lambda operation: operation.tool_name())
+def test_status_that_is_not_documented_for_a_tool_is_never_called_switched_on_or_off(
+    operation: Any, status: str
+) -> None:
+    row = {"id": "x", "name": "X", "status": "Active", "publishedVersion": "v1"}
+    is_create = operation.tool_name().startswith("create_")
+    call = operation.model_validate({**_REQUIRED[operation.tool_name()], "status": status})
+    sentences = " ".join(shown(operation.tool_name(), call.arguments(), None if is_create else row).says.lines())
+    is_known = status.casefold() in map(str.casefold, _known(operation, "status"))
+    assert any(said in sentences.lower() for said in ("switch off", "switch on", "switched")) <= is_known
+    if not is_known:
+        assert call.effective is Effect.EXTERNAL
+        assert "fires for real" in sentences or "workflow" in operation.tool_name()
 
 
 def test_only_what_may_fire_is_said_to_fire() -> None:
@@ -754,6 +786,7 @@ def test_only_what_may_fire_is_said_to_fire() -> None:
         ({"type": "scheduler"}, "on a schedule"),
         ({"type": "scheduler", "schedule": "0 9 * * *"}, "daily at 09:00"),
         ({"type": "scheduler", "schedule": "@daily"}, 'on the schedule "@daily"'),
+        ({"type": "webhook", "authentication": "NONE_"}, "whenever its address is called, perhaps by anybody"),
         ({"type": "webhook", "authentication": "API_KEY"}, "whenever its address is called"),
         ({"type": "app_event"}, "whenever its app reports something"),
         ({"type": "app_event", "events": ["a", "b", "c"]}, 'whenever its app reports "a" or "b" or "c"'),

@@ -131,11 +131,11 @@ TABLES: dict[str, Table] = {
          there(status="production"), there(status=None), there(), LOST],
         [(field, value, "write " * 3 + "external " * 7, NOBODY_ACTS)
          for field, value in each(("name", "n"), ("description", "d"), ("execution_tier", "LONG"), ("timeout_ms", 5),
-                              ("status", "inactive"), ("status", "Draft "), ("extra", {"timeoutMs": None}))]
+                              ("status", "inactive"), ("status", " Inactive"), ("extra", {"timeoutMs": None}))]
         + [(field, value, "external " * 10, "Fastn may publish new code within minutes, of a draft too")
            for field, value in each(("code", "c"), ("code", ""), ("extra", {"code": None}))]
         + [("status", word, "external " * 10, "goes live, or nobody knows what it means")
-           for word in ("active", "active ", "Active", "running", "production", "on", "enabled", "")]
+           for word in ("active", "active ", "Active", "running", "production", "on", "enabled", "Draft ", "off", "")]
         + [("extra", value, "external " * 10, "nobody has documented what it does")
            for value in each({"status": None}, {"enabled": True}, {"Description": "d"})],
     ),

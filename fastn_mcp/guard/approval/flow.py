@@ -115,6 +115,7 @@ class ApprovalFlow:
         typed: TypedSecrets,
     ) -> None:
         self._evaluator = evaluator
+        self._budgets = evaluator.budgets
         self._account = evaluator.bound_account
         self._lifetime = evaluator.policy.approval_lifetime
         self._ledger = ledger
@@ -150,7 +151,7 @@ class ApprovalFlow:
         self, evaluation: Evaluation, caller: Caller, earlier: ApprovalRequest | None
     ) -> Approval | PendingForm | PendingApproval:
         """Open an approval request, or act on the earlier one. Raises a `FastnError` if the calls may not be made."""
-        await self._evaluator.spend_rate(evaluation.effect, caller.principal, is_check=True)
+        await self._budgets.check_rate(evaluation.effect, caller.principal)
         self._check_people(evaluation)
         await record_expired(self._ledger, self._account, self._system.timestamp(), self._recorder.decided)
         form = caller.form
@@ -190,22 +191,29 @@ class ApprovalFlow:
 
     async def use(
         self, approval: Approval, number: int, current: CallEvaluation, evaluation: Evaluation, caller: Caller
-    ) -> ApprovedCall:
-        """Use up the approval of one call and count its budgets. Raises a `FastnError` if it may not be sent now."""
+    ) -> ApprovedCall | None:
+        """Use up the approval of one call and count its budgets. Raises a `FastnError` if it may not be sent now.
+
+        None if a budget or a plan entry allowed it, and other calls used that up meanwhile: it has to be evaluated
+        again.
+        """
         request, is_list, by = approval.request, evaluation.batch.is_list, approval.by
         principal = caller.principal
         if request is not None:
             await self._use_request(request, number, current, evaluation)
-            await self._evaluator.spend(current.effect, principal, is_counted=is_list)
+            await self._budgets.spend_approved(current.effect, principal)
         elif approval.temporary is not None:
-            await self._evaluator.spend(current.effect, principal)
+            await self._budgets.spend_rate(current.effect, principal)
+            await self._budgets.spend_approved(current.effect, principal)
         elif current.verdict.decision not in (Decision.ALLOW, Decision.DENY):
             raise TargetChanged(
                 f"It needs an approval now ({current.verdict.rule}), which it did not when the batch was begun.",
                 "Call the batch again: what is left of it is asked about.",
             )
+        elif (allowed := await self._evaluator.allow(current, principal)) is None:
+            return None
         else:
-            by = await self._evaluator.allow(current, principal)
+            by = allowed
         if request is not None and opens_temporary(request):  # here and nowhere else: the target was checked
             opened = temporary_approval(request, self._system.token(), self._system.timestamp())
             await self._ledger.add_temporary(opened)
@@ -221,9 +229,8 @@ class ApprovalFlow:
         used = await self._ledger.use(request.id, number, self._system.timestamp())
         if used is None:
             raise used_up()
-        # After use: a repeated approval must not be counted again. A list counts once.
-        if evaluation.batch.is_list and len(used.used) == 1:
-            await self._evaluator.spend_rate(evaluation.effect, request.principal)
+        if len(used.used) == 1:  # after use: a repeated approval must not be counted again, and a list counts once
+            await self._budgets.spend_rate(evaluation.effect, request.principal)
 
     async def _find_temporary(self, evaluation: Evaluation, caller: Caller) -> TemporaryApproval | None:
         """Return the temporary approval that covers a call; None if the call brings a person's answer."""

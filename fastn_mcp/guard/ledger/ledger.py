@@ -335,6 +335,15 @@ class TemporaryApproval:
     """Name of the person who asked for it, if they signed in."""
 
 
+@dataclass(frozen=True, slots=True)
+class BudgetLimit:
+    """A budget in a period, such as a day, and how many uses it allows there."""
+
+    budget: str
+    period: str
+    limit: int
+
+
 def rate_free_at(uses: Sequence[float], most: int, seconds: float) -> float:
     """Return when a rate budget of `most` uses within any `seconds` can be used again after `uses`; 0 if now."""
     return 0.0 if len(uses) < most else uses[-most] + seconds
@@ -452,9 +461,13 @@ class Ledger(Journal, Protocol):
         """Return the uses of a budget in a period, such as a day."""
         ...
 
+    async def spend_all(self, limits: Sequence[BudgetLimit]) -> bool:
+        """Count one use of each budget, atomically; False, and none is counted, if one of the limits is reached."""
+        ...
+
     async def spend(self, budget: str, period: str, limit: int) -> bool:
         """Count one use of a budget, atomically; False if the limit is reached."""
-        ...
+        return await self.spend_all([BudgetLimit(budget, period, limit)])
 
     async def spend_rate(self, budget: str, most: int, seconds: float, now: float) -> float:
         """Count one use of a budget of `most` within any `seconds`, atomically. Return 0, or when it is free again."""

@@ -21,6 +21,7 @@ from fastn_mcp.guard.changes import FINAL, Change
 from fastn_mcp.guard.ledger.ledger import (
     MOST_WAITING,
     ApprovalRequest,
+    BudgetLimit,
     Ledger,
     LedgerUnusable,
     SealedSecret,
@@ -383,18 +384,23 @@ class SqliteLedger(Ledger):
         return self._change("DELETE FROM temporary_approvals WHERE id = ?", (approval,)) == 1
 
     async def spent(self, budget: str, period: str) -> int:
+        return self._uses(budget, period)
+
+    def _uses(self, budget: str, period: str) -> int:
         found = self._execute("SELECT used FROM budgets WHERE budget = ? AND period = ?", (budget, period))
         return int(found[0][0]) if found else 0
 
-    async def spend(self, budget: str, period: str, limit: int) -> bool:
-        if limit <= 0:
-            return False
-        spent = self._change(
-            "INSERT INTO budgets VALUES (?, ?, 1)"
-            " ON CONFLICT (budget, period) DO UPDATE SET used = used + 1 WHERE used < ?",
-            (budget, period, limit),
-        )
-        return spent == 1
+    async def spend_all(self, limits: Sequence[BudgetLimit]) -> bool:
+        with self._writing():
+            for each in limits:
+                if self._uses(each.budget, each.period) >= each.limit:
+                    return False
+            for each in limits:
+                self._execute(
+                    "INSERT INTO budgets VALUES (?, ?, 1) ON CONFLICT (budget, period) DO UPDATE SET used = used + 1",
+                    (each.budget, each.period),
+                )
+        return True
 
     async def spend_rate(self, budget: str, most: int, seconds: float, now: float) -> float:
         spent = self._change(

@@ -8,7 +8,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -27,7 +27,7 @@ from pydantic import BaseModel, Field, JsonValue
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError, nearest
-from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
+from fastn_mcp.guard.plans.plan import Plan, PlanAccount, PlannedCalls
 from fastn_mcp.guard.policy_rules.matching import NAME, NEW_NAME, Choice
 from fastn_mcp.guard.policy_rules.schema import CHANGING, condition
 from fastn_mcp.tools.catalog import BY_NAME, AnyOperation
@@ -148,7 +148,7 @@ def _bounds(
     return allow.arguments, None
 
 
-_PURPOSE = b"fastn-mcp run plan, version 1\n"
+_PURPOSE = b"fastn-mcp run plan, version 2\n"
 
 
 class BadSignature(Exception):
@@ -162,19 +162,29 @@ class Signature:
     by: str
     at: str
     """ISO 8601."""
-    value: str
+    account: PlanAccount
+    value: str = ""
     """Base64."""
 
 
-def sign(data: bytes, by: str, at: datetime, key: Ed25519PrivateKey) -> Signature:
-    """Sign a plan's bytes."""
-    when = at.isoformat(timespec="seconds")
-    return Signature(by, when, base64.b64encode(key.sign(_message(data, by, when))).decode())
+def sign(data: bytes, by: str, at: datetime, account: PlanAccount, key: Ed25519PrivateKey) -> Signature:
+    """Sign a plan's bytes for an account."""
+    unsigned = Signature(by, at.isoformat(timespec="seconds"), account)
+    return replace(unsigned, value=base64.b64encode(key.sign(_message(data, unsigned))).decode())
 
 
 def written(signatures: tuple[Signature, ...]) -> bytes:
     """Serialize signatures for the file beside the plan."""
-    rows = [{"by": each.by, "at": each.at, "signature": each.value} for each in signatures]
+    rows = [
+        {
+            "by": each.by,
+            "at": each.at,
+            "account": each.account.name,
+            "account_digest": each.account.digest,
+            "signature": each.value,
+        }
+        for each in signatures
+    ]
     return json.dumps({"signatures": rows}, indent=2).encode() + b"\n"
 
 
@@ -182,13 +192,26 @@ def parsed(data: bytes) -> tuple[Signature, ...]:
     """Parse signatures. Raises `BadSignature`."""
     try:
         rows = cast("list[Mapping[str, Any]]", json.loads(data)["signatures"])
-        return tuple(Signature(str(row["by"]), str(row["at"]), str(row["signature"])) for row in rows)
+        return tuple(
+            Signature(
+                str(row["by"]),
+                str(row["at"]),
+                PlanAccount(str(row["account"]), str(row["account_digest"])),
+                str(row["signature"]),
+            )
+            for row in rows
+        )
     except (ValueError, TypeError, KeyError, RecursionError):
         raise BadSignature("the signatures file cannot be read") from None
 
 
-def signers(data: bytes, signatures: tuple[Signature, ...], trusted: Mapping[str, str]) -> tuple[str, ...]:
-    """Verify every signature and return the names of the signers. Raises `BadSignature` if any one is invalid."""
+def signers(
+    data: bytes, signatures: tuple[Signature, ...], trusted: Mapping[str, str], account: PlanAccount
+) -> tuple[str, ...]:
+    """Verify every signature and return the names of the signers.
+
+    Raises `BadSignature` if any one is invalid, or was made for another account.
+    """
     if not signatures:
         raise BadSignature("it is not signed")
     for signature in signatures:
@@ -198,11 +221,13 @@ def signers(data: bytes, signatures: tuple[Signature, ...], trusted: Mapping[str
         try:
             public = Ed25519PublicKey.from_public_bytes(base64.b64decode(known, validate=True))
             value = base64.b64decode(signature.value, validate=True)
-            public.verify(value, _message(data, signature.by, signature.at))
+            public.verify(value, _message(data, signature))
         except (InvalidSignature, ValueError):
             raise BadSignature(
                 f"the signature of {signature.by!r} is invalid: the plan was edited, or signed with another key"
             ) from None
+        if signature.account != account:
+            raise BadSignature(f"{signature.by!r} signed it for {signature.account}, and this is {account}")
     return tuple(dict.fromkeys(signature.by for signature in signatures))
 
 
@@ -231,9 +256,9 @@ def public(key: Ed25519PrivateKey) -> str:
     return base64.b64encode(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
 
 
-def _message(data: bytes, by: str, at: str) -> bytes:
-    digest = hashlib.sha256(data).hexdigest()
-    return _PURPOSE + json.dumps([digest, by, at]).encode()
+def _message(data: bytes, signature: Signature) -> bytes:
+    digest, account = hashlib.sha256(data).hexdigest(), signature.account
+    return _PURPOSE + json.dumps([digest, signature.by, signature.at, account.name, account.digest]).encode()
 
 
 KEYS = "plan-keys.toml"
@@ -251,20 +276,26 @@ def unsigned(path: Path, program: CommandLine = PROGRAM) -> tuple[bytes, Plan]:
     return data, _loaded(data, path, (), program)
 
 
-def signed(path: Path, keys: Path, account: str, now: datetime, program: CommandLine = PROGRAM) -> Plan:
+def signed(path: Path, keys: Path, account: PlanAccount, now: datetime, program: CommandLine = PROGRAM) -> Plan:
     """Load a plan that is valid for this account now. Raises `SettingsError` with the command to run next."""
     data = _content(path, program)
     to_sign = f"A person signs it with: {program.to('plan', 'approve', str(path), '--as')} NAME"
     signatures, _ = read(signatures_of(path), "file of signatures", to_sign)
+    raise_unless_for(_loaded(data, path, (), program), path, account.name)
     try:
-        found = _loaded(data, path, signers(data, parsed(signatures), trusted(keys, program)), program)
+        names = signers(data, parsed(signatures), trusted(keys, program), account)
     except BadSignature as error:
         raise SettingsError(f"{path}: {error}.", to_sign) from None
-    if found.account != account:
-        raise SettingsError(f"{path} is for {found.account}, and this is {account}.", "Make a plan for this account.")
+    found = _loaded(data, path, names, program)
     if now >= found.until:
         raise SettingsError(f"{path} has expired: it was valid until {found.until.isoformat()}.", "Make a new plan.")
     return found
+
+
+def raise_unless_for(plan: Plan, path: Path, account: str) -> None:
+    """Raise a `SettingsError` if the plan names another account."""
+    if plan.account != account:
+        raise SettingsError(f"{path} is for {plan.account}, and this is {account}.", "Make a plan for this account.")
 
 
 def _content(path: Path, program: CommandLine) -> bytes:

@@ -63,6 +63,18 @@ class PlannedCalls:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanAccount:
+    """The account that a plan is signed for. Fastn does not tell whose a key is, so it is the account of one key."""
+
+    name: str
+    digest: str
+    """Digest of the key and of where it is sent."""
+
+    def __str__(self) -> str:
+        return f"{self.name} (key {self.digest[:8]})"
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A signed plan."""
 

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 from fastn_mcp.fastn import cron
 from fastn_mcp.fastn.formats import counted, sentence
 from fastn_mcp.fastn.rows import Row, key_of, objects, text, timestamp, word
+from fastn_mcp.fastn.states import STATES, State
 from fastn_mcp.fastn.targets import documented_fields
 from fastn_mcp.guard.sentences.facts import (
     Facts,
@@ -89,10 +90,6 @@ def create_connector(facts: Facts) -> Sentences:
     return _created(facts, f"Create private connector {facts.name}.", "It can be deleted again.")
 
 
-_ON = ("active", "enabled")
-_OFF = ("inactive", "disabled")
-
-
 def updated(facts: Facts, back: str = "It can be changed back.", *also: str) -> Sentences:
     lost, then, unknown = _changed_back(facts, back)
     then = joined(*also, _invited(facts), _uses(facts), then)
@@ -111,13 +108,20 @@ def _change(facts: Facts) -> str:
             return f"Change {of}."
         return f"Set {words} of {of}, {'as it is already' if facts.row else 'which could not be read'}."
     switch = ""
-    if "status" in changes and (state := word({"status": changes["status"][1]}, "status")) in (*_ON, *_OFF):
+    if "status" in changes and (state := _state(facts, {"status": changes["status"][1]})) is not State.UNKNOWN:
         del changes["status"]
-        switch = f"Switch {'on' if state in _ON else 'off'} {of}"
+        switch = f"Switch {'off' if state is State.OFF else 'on'} {of}"
     if not changes:
         return f"{switch}."
     what = _changes(facts, changes, "it" if switch else of)
     return f"{switch} and {what}." if switch else f"{sentence(what)}."
+
+
+def _state(facts: Facts, fields: Row) -> State:
+    """Return the state that a status gives to a resource, by the values that are documented for its kind."""
+    state_of = STATES.get(facts.call.toolset())
+    state = state_of(fields) if state_of is not None else State.UNKNOWN
+    return state if state in (State.LIVE, State.OFF) else State.UNKNOWN
 
 
 def _changes(facts: Facts, changes: Mapping[str, tuple[JsonValue, JsonValue]], of: str) -> str:
@@ -153,13 +157,13 @@ def update_connector(facts: Facts) -> Sentences:
 
 def update_workflow(facts: Facts) -> Sentences:
     changed = facts.given.keys() - {"workflow_id"}
-    only_switches = changed == {"status"} and str(facts.given["status"]).lower() in (*_ON, *_OFF)
+    only_switches = changed == {"status"} and _state(facts, facts.given) is not State.UNKNOWN
     publishes = "" if only_switches else "Fastn may publish new code within minutes, or not at all."
     return updated(facts, "It can be changed back.", publishes)
 
 
 def update_trigger(facts: Facts) -> Sentences:
-    is_off = word(facts.given, "status") in _OFF or ("status" not in facts.given and word(facts.row, "status") in _OFF)
+    is_off = _state(facts, facts.given if "status" in facts.given else facts.row) is State.OFF
     if facts.effect is not Effect.EXTERNAL or is_off:
         return updated(facts)
     back = "The change can be undone; what it started meanwhile cannot."
@@ -194,7 +198,7 @@ def create_workflow(facts: Facts) -> Sentences:
 
 def create_trigger(facts: Facts) -> Sentences:
     given = facts.given
-    is_off = word(given, "status") in _OFF
+    is_off = _state(facts, given) is State.OFF
     first = f"Create trigger {facts.name}{', switched off' if is_off else ''}: {_starts(facts)} {_when(given)}."
     then = (
         "It does not fire until it is switched on. It can be deleted again." if is_off
@@ -212,14 +216,21 @@ def _starts(facts: Facts) -> str:
     return f"run workflow{'s' if len(runs) > 1 else ''} {series(runs)}" if runs else "run nothing"
 
 
+_CALLED = {
+    "": "whenever its address is called",
+    "api key": "whenever its address is called",
+    "none": "whenever anybody calls its address",
+}
+"""By the documented values of a webhook's authentication."""
+
+
 def _when(given: Mapping[str, JsonValue]) -> str:
     match word(given, "type"):
         case "scheduler":
             schedule = given.get("schedule")
             return _schedule(schedule, given.get("timezone")) if schedule else "on a schedule"
         case "webhook":
-            is_public = word(given, "authentication") == "none"
-            return "whenever anybody calls its address" if is_public else "whenever its address is called"
+            return _CALLED.get(word(given, "authentication"), "whenever its address is called, perhaps by anybody")
         case "app event":
             events = list(map(quoted, texts_in(given.get("events"))))
             return f"whenever its app reports {' or '.join(events)}" if events else "whenever its app reports something"
@@ -290,14 +301,19 @@ def create_secret(facts: Facts) -> Sentences:
     source = facts.given.get("value_from_env")
     said = say(
         facts, "Store", first=f"Store secret {facts.name}{whose}.{facts.entered}",
-        then="There is none of this name yet. It can be deleted again.",
+        then="No other secret has this name, customer and environment. It can be deleted again.",
         further=(("Value", f"from the server's variable {quoted(source)}"),) if source else (),
     )  # fmt: skip
     if facts.target is None:
         return said
     if not facts.row:
-        unknown = "If there is one of this name already, its value is lost for good."
-        return replace(said, lost=unknown, then="", unchecked="Not checked: whether there is one.")
+        unknown = "If Fastn takes another secret for this one, its value is lost for good."
+        return replace(
+            said,
+            lost=unknown,
+            then="",
+            unchecked="Not checked: whether another secret has this name, customer and environment.",
+        )
     over = say(facts, "Overwrite", first=f"Overwrite secret {facts.name}{whose}.{facts.entered}", further=said.facts)
     return replace(over, lost="The old value is lost for good.")
 

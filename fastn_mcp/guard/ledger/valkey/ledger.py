@@ -9,7 +9,7 @@ If the reply to `begin` is lost, the call counts as begun: it is not sent, and a
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from fastn_mcp.errors import Refused
@@ -17,6 +17,7 @@ from fastn_mcp.guard.changes import FINAL, Change
 from fastn_mcp.guard.ledger.ledger import (
     MOST_WAITING,
     ApprovalRequest,
+    BudgetLimit,
     Ledger,
     RequestState,
     SealedSecret,
@@ -213,10 +214,13 @@ class ValkeyLedger(Ledger):
     async def spent(self, budget: str, period: str) -> int:
         return int(await self._server.read("GET", self._budget(budget, period)) or 0)
 
-    async def spend(self, budget: str, period: str, limit: int) -> bool:
-        # A plan can be valid for years, and its count must not expire before it.
-        kept = 0 if period == PLANNED else _QUARTER
-        return await self._server.run("spend", [self._budget(budget, period), self._revision], limit, kept) == 1
+    async def spend_all(self, limits: Sequence[BudgetLimit]) -> bool:
+        keys = [self._budget(each.budget, each.period) for each in limits]
+        arguments = list[int]()
+        for each in limits:
+            # A plan can be valid for years, and its count must not expire before it.
+            arguments += [each.limit, 0 if each.period == PLANNED else _QUARTER]
+        return await self._server.run("spend", [*keys, self._revision], *arguments) == 1
 
     def _rate(self, budget: str) -> str:
         return self._server.key("rate", budget)

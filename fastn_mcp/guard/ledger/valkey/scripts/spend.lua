@@ -1,12 +1,17 @@
--- Counts one use of a budget unless its limit is reached. The limit holds across replicas.
--- KEYS: the budget, the revision
--- ARGV: limit, milliseconds to keep it (0: for ever)
-if tonumber(redis.call('GET', KEYS[1]) or '0') >= tonumber(ARGV[1]) then
-  return 0
+-- Counts one use of each budget, or none if one of the limits is reached. The limits hold across replicas.
+-- KEYS: the budgets, the revision
+-- ARGV: for each budget its limit, and milliseconds to keep it (0: for ever)
+local budgets = #KEYS - 1
+for i = 1, budgets do
+  if tonumber(redis.call('GET', KEYS[i]) or '0') >= tonumber(ARGV[2 * i - 1]) then
+    return 0
+  end
 end
-redis.call('INCR', KEYS[1])
-if ARGV[2] ~= '0' then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+for i = 1, budgets do
+  redis.call('INCR', KEYS[i])
+  if ARGV[2 * i] ~= '0' then
+    redis.call('PEXPIRE', KEYS[i], ARGV[2 * i])
+  end
 end
-redis.call('INCR', KEYS[2])
+redis.call('INCR', KEYS[#KEYS])
 return 1

@@ -1,0 +1,144 @@
+"""Budgets of an account: how many calls of an effect, and of a plan entry, may be sent in a period.
+
+They are counted in the ledger, in one step with their limits, when a call is about to be sent.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from pydantic import JsonValue
+
+from fastn_mcp.errors import Refused
+from fastn_mcp.fastn.formats import stamp
+from fastn_mcp.guard.ledger.ledger import BudgetLimit, Ledger, rate_free_at
+from fastn_mcp.guard.plans.plan import PlannedCalls
+from fastn_mcp.guard.policy import PLANNED, Policy
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.tool import Effect
+
+_UNLIMITED = 1 << 31
+"""Limit of what is only counted."""
+
+EarlierUses = Mapping[tuple[str, str], int]
+"""Uses that earlier calls of the same batch will add to the ledger, by budget and period."""
+
+NO_EARLIER_USES: EarlierUses = {}
+
+
+class Budgets:
+    """Counts the calls of one account, `bound_account`, against the limits of its policy and plan."""
+
+    def __init__(
+        self, policy: Policy, ledger: Ledger, system: System, bound_account: str, run: str | None = None
+    ) -> None:
+        """`run` identifies the run that budgets per run count in. By default it is the life of this object."""
+        self._policy = policy
+        self._ledger = ledger
+        self._system = system
+        self._account = bound_account
+        self._run = run or system.token()
+
+    def period(self, period: str, principal: str) -> str:
+        """Return the ledger's name for a period of `Policy.budgets`, of a caller on this account."""
+        return f"{f'run {self._run}' if period == 'run' else period} {principal} {self._account}"
+
+    def rate_budget(self, principal: str) -> str:
+        """Return the ledger's name for `destroy_rate`, of a caller on this account."""
+        return f"destroy {principal} {self._account}"
+
+    async def spent(
+        self, effect: Effect, principal: str, now: datetime, earlier: EarlierUses = NO_EARLIER_USES
+    ) -> dict[str, int]:
+        """Return the calls of an effect by period of `Policy.budgets`."""
+        periods = {period: self.period(period, principal) for period in self._policy.budgets(effect, now)}
+        return {
+            period: await self._ledger.spent(effect.value, name) + earlier.get((effect.value, name), 0)
+            for period, name in periods.items()
+        }
+
+    async def destroyed(self, principal: str) -> int:
+        """Return the number of approvals counted within the interval of the policy's `destroy_rate`."""
+        if self._policy.destroy_rate is None:
+            return 0
+        _, seconds = self._policy.destroy_rate
+        return len(await self._ledger.rate_uses(self.rate_budget(principal), seconds, self._system.timestamp()))
+
+    async def left(self, principal: str) -> list[JsonValue]:
+        """Return what is left of each budget, and of `destroy_rate` once it was used, for the agent."""
+        found, now = list[JsonValue](), self._system.now()
+        for effect in Effect:
+            used = await self.spent(effect, principal, now)
+            for period, limit in self._policy.budgets(effect, now).items():
+                per = "run" if period == "run" else "day"
+                found.append({"effect": effect.value, "per": per, "left": max(0, limit - used[period]), "of": limit})
+        if self._policy.destroy_rate is not None and (destroyed := await self.destroyed(principal)):
+            most, seconds = self._policy.destroy_rate
+            per = f"{seconds / 60:g} minutes"
+            found.append({"effect": Effect.DESTROY.value, "per": per, "left": max(0, most - destroyed), "of": most})
+        return found
+
+    async def planned_left(self) -> list[JsonValue]:
+        """Return how many calls are left of each plan entry, for the agent."""
+        permits = self._policy.plan.permits if self._policy.plan else ()
+        return [
+            {"entry": each.words(), "left": max(0, each.count - await self._ledger.spent(each.budget, PLANNED))}
+            for each in permits
+        ]
+
+    async def spend(self, effect: Effect, principal: str) -> bool:
+        """Count a call that the policy allows by itself; False, and nothing is counted, if a budget is used up.
+
+        Raises a `Refused` if `destroy_rate` is used up.
+        """
+        await self.spend_rate(effect, principal)
+        return await self._spend(self._budget_limits(effect, principal))
+
+    async def spend_planned(self, effect: Effect, principal: str, permit: PlannedCalls) -> bool:
+        """Count a call that a plan entry allows; False, and nothing is counted, if the entry or a budget is used up."""
+        entry = BudgetLimit(permit.budget, PLANNED, permit.count)
+        return await self._spend([entry, *self._approved_limits(effect, principal)])
+
+    async def spend_approved(self, effect: Effect, principal: str) -> None:
+        """Count a call that a person approved. Raises a `Refused` if a budget is used up."""
+        if not await self._spend(self._approved_limits(effect, principal)):
+            raise Refused(f"The budget for {effect.value} calls is used up.", "A person can raise it in the policy.")
+
+    async def check_rate(self, effect: Effect, principal: str) -> None:
+        """Raise a `Refused` that says when to call again if `destroy_rate` is used up."""
+        if effect is Effect.DESTROY and (rate := self._policy.destroy_rate) is not None:
+            (most, seconds), now = rate, self._system.timestamp()
+            uses = await self._ledger.rate_uses(self.rate_budget(principal), seconds, now)
+            _raise_unless_free(rate_free_at(uses, most, seconds), most, seconds)
+
+    async def spend_rate(self, effect: Effect, principal: str) -> None:
+        """Count an approval for `destroy_rate`. Raises a `Refused` that says when to call again if it is used up."""
+        if effect is Effect.DESTROY and (rate := self._policy.destroy_rate) is not None:
+            (most, seconds), now = rate, self._system.timestamp()
+            free = await self._ledger.spend_rate(self.rate_budget(principal), most, seconds, now)
+            _raise_unless_free(free, most, seconds)
+
+    def _budget_limits(self, effect: Effect, principal: str) -> list[BudgetLimit]:
+        limits = self._policy.budgets(effect, self._system.now()).items()
+        return [BudgetLimit(effect.value, self.period(period, principal), limit) for period, limit in limits]
+
+    def _approved_limits(self, effect: Effect, principal: str) -> list[BudgetLimit]:
+        """Return the limits of a call that people approved. Beyond its budget, spending needs just that."""
+        limits = self._budget_limits(effect, principal)
+        if effect is not Effect.SPEND:
+            return limits
+        return [BudgetLimit(each.budget, each.period, _UNLIMITED) for each in limits]
+
+    async def _spend(self, limits: list[BudgetLimit]) -> bool:
+        return not limits or await self._ledger.spend_all(limits)
+
+
+def _raise_unless_free(free: float, most: int, seconds: float) -> None:
+    if not free:
+        return
+    at = datetime.fromtimestamp(free, UTC)
+    raise Refused(
+        f"The budget for destroying is used up: {most} approvals in {seconds / 60:g} minutes."
+        f" The next is free at {at:%H:%M:%S} UTC.",
+        "Call again then. A person can change destroy_rate under [budget] in the policy file.",
+        facts={"rule": "destroy_rate", "free_at": stamp(at)},
+    )

@@ -1,0 +1,60 @@
+"""Comparison of a new name with the slugs and names that exist. How Fastn makes a slug of a name is not documented."""
+
+import unicodedata
+from functools import lru_cache
+
+_SEPARATORS = frozenset(" -_.")
+"""Characters that a slug drops or replaces by a hyphen."""
+
+
+def same_name(new: str, existing: str) -> bool | None:
+    """Return whether Fastn may take a new name or slug for an existing one; None if that is not known.
+
+    Case, separators and forms of letters (`²`, `é`) are ignored. Characters beyond ASCII letters, digits and
+    separators may become any text in a slug, or none.
+    """
+    if _readings(new) & _readings(existing):
+        return True
+    return None if _may_become(_certain(new), "".join(_certain(existing))) else False
+
+
+@lru_cache(4096)
+def _readings(name: str) -> frozenset[str]:
+    """Return what a slug may be, without hyphens: all letters, only those of ASCII, or their ASCII forms."""
+    plain = unicodedata.normalize("NFKD", name)
+    found = {_alphanumeric(text) for text in (name.casefold(), plain.casefold())}
+    found |= {_alphanumeric(text.encode("ascii", "ignore").decode().lower()) for text in (name, plain)}
+    return frozenset(found - {""})
+
+
+def _alphanumeric(text: str) -> str:
+    return "".join(letter for letter in text if letter.isalnum())
+
+
+@lru_cache(4096)
+def _certain(name: str) -> tuple[str, ...]:
+    """Return the ASCII letters and digits of a name, split where another character may become any text."""
+    parts = [""]
+    for letter in name:
+        if letter.isascii() and letter.isalnum():
+            parts[-1] += letter.lower()
+        elif letter not in _SEPARATORS:
+            parts.append("")
+    return tuple(parts)
+
+
+def _may_become(parts: tuple[str, ...], slug: str) -> bool:
+    """Return whether a slug is these parts with any text between them."""
+    first, *rest = parts
+    if not rest:
+        return bool(slug) and slug == first
+    *middle, last = rest
+    if len(slug) < len(first) + len(last) or not (slug.startswith(first) and slug.endswith(last)):
+        return False
+    at, end = len(first), len(slug) - len(last)
+    for part in middle:
+        at = slug.find(part, at, end)
+        if at < 0:
+            return False
+        at += len(part)
+    return True
