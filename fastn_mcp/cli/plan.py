@@ -40,6 +40,7 @@ from fastn_mcp.guard.plans.file import (
     written,
 )
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls, toml, would_allow
+from fastn_mcp.guard.preview import Preview
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.redaction import is_redacted, quote, sanitize
 from fastn_mcp.tools.catalog import BY_NAME
@@ -138,7 +139,7 @@ def show_(start: StartOptions, file: Path) -> None:
             plan = _signed(start, file)
         except SettingsError as error:
             say(f"{error}\n", err=True)
-    for line in anyio.run(_describe, start, plan):
+    for line in anyio.run(_describe, start, plan, dict[str, str]()):
         say(line)
 
 
@@ -176,7 +177,8 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
         raise_unless_for(plan, file, account.name)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
-    for line in anyio.run(_describe, start, plan):
+    records: dict[str, str] = {}
+    for line in anyio.run(_describe, start, plan, records):
         say(line)
     say(f"It is signed for {account}, and no other key of the same host can use it.")
     if click.prompt(f"To sign it, type the name of the plan ({sanitize(plan.name)})") != plan.name:
@@ -189,7 +191,7 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
         signers(data, earlier, trusted(folder / KEYS, start.command_line()), account)
     except (BadSignature, SettingsError):
         earlier = ()  # signatures of another text, or for another account
-    signature = sign(data, name, datetime.now(UTC), account, private)
+    signature = sign(data, name, datetime.now(UTC), account, records, private)
     signature_file.write_bytes(written((*[each for each in earlier if each.by != name], signature)))
     use = start.command_line().to("--mode", "unattended", "--plan", str(file))
     say(f"Signed: {signature_file}. Use it: {use}")
@@ -235,8 +237,11 @@ def _read(start: StartOptions, file: Path) -> tuple[bytes, Plan]:
         raise click.ClickException(str(error)) from None
 
 
-async def _describe(start: StartOptions, plan: Plan) -> list[str]:
-    """Describe the plan: for each entry its effects on targets by name, then the entry with its ids."""
+async def _describe(start: StartOptions, plan: Plan, records: dict[str, str]) -> list[str]:
+    """Describe the plan: for each entry its effects on targets by name, then the entry with its ids.
+
+    Adds to `records` the fingerprints of the records that its exact calls name.
+    """
     heading, *entries = plan.words()
     try:
         parts = start.parts()
@@ -246,7 +251,7 @@ async def _describe(start: StartOptions, plan: Plan) -> list[str]:
     try:
         for permit, words in zip(plan.permits, entries, strict=True):
             for call in _calls(permit):
-                lines += await _consequences(call, parts)
+                lines += await _consequences(call, parts, records)
             lines.append(f"  {words}")
     finally:
         await parts.aclose()
@@ -267,10 +272,12 @@ def _calls(permit: PlannedCalls) -> Iterator[Call]:
                 yield operation.model_construct(None, **arguments)
 
 
-async def _consequences(call: Call, parts: AccountParts) -> list[str]:
+async def _consequences(call: Call, parts: AccountParts, records: dict[str, str]) -> list[str]:
     """Return the sentences of a call: what happens to which target, what is lost, and what can be undone."""
     try:
         shown = await parts.dispatch.preview(call, Caller("local", None))
     except FastnError as error:
         return [f"{type(call).title()} {quote(call.target or '')}: {error}"]
+    if isinstance(shown, Preview) and shown.facts is not None:
+        records |= {each.key: each.fingerprint() for each in shown.facts.resolved.named}
     return shown.says.lines()

@@ -4,6 +4,7 @@
 and records derive from it. What could not be read is unknown, and unknown is the stricter case.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -12,6 +13,7 @@ from enum import Enum
 from typing import Any, cast
 
 from pydantic import JsonValue
+from pydantic_core import to_json
 
 from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.fastn.dependents import Dependence
@@ -129,6 +131,15 @@ class Record:
         row = self.row or {}
         return cast(JsonValue, [self.kind, self.identity(), [row.get(name) for name in _ADDRESS]])
 
+    @property
+    def key(self) -> str:
+        """Kind and id, as a plan names it."""
+        return f"{self.kind} {self.id}"
+
+    def fingerprint(self) -> str:
+        """Return a digest of its identity and address, to which a plan is bound."""
+        return hashlib.sha256(to_json(self.address())).hexdigest()
+
     def bound(self) -> JsonValue:
         """Return what an approval is bound to."""
         whole = self.relation is Relation.NAMED and self.row is not None
@@ -210,10 +221,15 @@ class ResolvedCall:
         return next((each for each in self.records if each.kind == kind and key in (None, each.id)), None)
 
     @property
+    def named(self) -> list[Record]:
+        """The records that arguments name, besides the target."""
+        return [each for each in self.records if each.relation is Relation.NAMED]
+
+    @property
     def references(self) -> list[list[str]]:
         """Kind and id of the target and of every record that an argument names."""
         target = [[kind_of(self.call), self.call.target]] if self.call.target is not None else []
-        return target + [[each.kind, each.id] for each in self.records if each.relation is Relation.NAMED]
+        return target + [[each.kind, each.id] for each in self.named]
 
     @property
     def own_mentions(self) -> list[Mention]:

@@ -187,6 +187,7 @@ class Policy:
             or type(call).effect_on is not Operation[Any].effect_on
             or least(self.mode, call.effective, live=self.live) is not Decision.ALLOW
             or (self.rules is not None and self.rules.mentions(resolved))
+            or (self.plan is not None and resolved.refers)
         )
 
     def matches(self, situation: Situation) -> list[PolicyDecision]:
@@ -221,6 +222,8 @@ class Policy:
             return verdict
         if permit is not None:
             why = f"It needs two people ({verdict.rule}), and one has signed the plan."
+        elif self.plan is not None and (differing := self.plan.differing(situation.resolved)):
+            why = f"The {differing} is not what it was when the plan was signed. Sign the plan again."
         elif situation.used_up is not None:
             why = f"No calls are left of {situation.used_up.name} (count = {situation.used_up.count})."
         else:

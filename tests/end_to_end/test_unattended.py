@@ -41,7 +41,7 @@ class Run:
         key = new_key()
         self.keys.write_text(with_key("", "dana", public(key)))
         account = plan_account_of(load({}, self.environment, None))
-        mark = sign(self.plan.read_bytes(), "dana", datetime.now(UTC), account, key)
+        mark = sign(self.plan.read_bytes(), "dana", datetime.now(UTC), account, {}, key)
         signatures_of(self.plan).write_bytes(written((mark,)))
 
     @asynccontextmanager

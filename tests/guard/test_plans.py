@@ -46,6 +46,7 @@ from fastn_mcp.procedures.catalog import BY_NAME as OFFERED
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret
 from fastn_mcp.tools.ai import AiChat
+from fastn_mcp.tools.connectors import CreateConnection
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.parsing import Renamed
 from fastn_mcp.tools.tool import Tool
@@ -67,6 +68,7 @@ class Desk:
         self.file = folder / "plan.toml"
         self.keys = folder / "plan-keys.toml"
         self.account = PlanAccount("test", "3f9a1c22" + "0" * 56)
+        self.records: dict[str, str] = {}
         self.keys.write_text(with_key(with_key("", "dana", public(DANA)), "lee", public(LEE)))
 
     def write(self, allow: str, head: str = HEAD, by: tuple[str, ...] = ("dana",)) -> "Desk":
@@ -74,7 +76,7 @@ class Desk:
         data = self.file.read_bytes()
         keys = {"dana": DANA, "lee": LEE}
         signatures_of(self.file).write_bytes(
-            written(tuple(sign(data, name, NOW, self.account, keys[name]) for name in by))
+            written(tuple(sign(data, name, NOW, self.account, self.records, keys[name]) for name in by))
         )
         return self
 
@@ -270,7 +272,7 @@ def test_a_plan_that_was_edited_by_one_byte_is_refused(desk: Desk, place: str) -
 def test_a_plan_signed_by_another_key_is_refused(desk: Desk) -> None:
     """Ours."""
     desk.write(allow("delete_customer", "a"))
-    forged = sign(desk.file.read_bytes(), "dana", NOW, desk.account, new_key())
+    forged = sign(desk.file.read_bytes(), "dana", NOW, desk.account, {}, new_key())
     signatures_of(desk.file).write_bytes(written((forged,)))
     with pytest.raises(SettingsError, match="the signature of 'dana' is invalid"):
         desk.read()
@@ -280,7 +282,9 @@ def test_a_plan_signed_by_somebody_who_may_not_is_refused(desk: Desk) -> None:
     """Ours."""
     desk.write(allow("delete_customer", "a"))
     stranger = new_key()
-    signatures_of(desk.file).write_bytes(written((sign(desk.file.read_bytes(), "eve", NOW, desk.account, stranger),)))
+    signatures_of(desk.file).write_bytes(
+        written((sign(desk.file.read_bytes(), "eve", NOW, desk.account, {}, stranger),))
+    )
     with pytest.raises(SettingsError, match="'eve' is not among those who may sign"):
         desk.read()
 
@@ -289,7 +293,7 @@ def test_one_bad_signature_spoils_the_others(desk: Desk) -> None:
     """Ours: what is not understood is not passed over."""
     desk.write(allow("delete_customer", "a"))
     data = desk.file.read_bytes()
-    marks = (sign(data, "dana", NOW, desk.account, DANA), sign(data, "lee", NOW, desk.account, DANA))
+    marks = (sign(data, "dana", NOW, desk.account, {}, DANA), sign(data, "lee", NOW, desk.account, {}, DANA))
     signatures_of(desk.file).write_bytes(written(marks))
     with pytest.raises(SettingsError, match="'lee'"):
         desk.read()
@@ -329,7 +333,7 @@ def test_plan_signed_for_one_key_does_not_hold_for_another_of_the_same_host(desk
     )
     assert caught.value.next_step == f"A person signs it with: fastn-mcp plan approve {desk.file} --as NAME"
     data = desk.file.read_bytes()
-    marks = (sign(data, "dana", NOW, other, DANA), sign(data, "lee", NOW, desk.account, LEE))
+    marks = (sign(data, "dana", NOW, other, {}, DANA), sign(data, "lee", NOW, desk.account, {}, LEE))
     signatures_of(desk.file).write_bytes(written(marks))
     with pytest.raises(SettingsError, match=r"'lee' signed it for test \(key 3f9a1c22\)"):
         desk.read(other)
@@ -509,8 +513,10 @@ def test_a_plan_holds_from_its_beginning_to_its_end(desk: Desk) -> None:
 )
 def test_the_entry_that_a_refusal_names_would_allow_the_call(desk: Desk, call: Any) -> None:
     """Ours: a structured refusal with the rule that would allow it."""
+    resolved = by_arguments(call)
+    desk.records = {each.key: each.fingerprint() for each in resolved.named}
     plan = desk.write(would_allow(call) + "\n").read()
-    assert any(plan.covering(by_arguments(call), NOW))
+    assert any(plan.covering(resolved, NOW))
     assert "1 x " in "\n".join(plan.words())
 
 
@@ -744,3 +750,54 @@ async def test_a_batch_of_more_calls_than_an_entry_counts_is_refused_before_its_
     assert isinstance(await again.call(several(ids[2])), Refused)
     assert isinstance(await again.call(several(*ids[:2])), Done)  # told again, and not made again
     assert again.changes == []
+
+
+def connecting(world: World) -> tuple[CreateConnection, dict[str, Any]]:
+    row = world.sandbox.state.named("connectors", "Gamma", by="name")
+    return CreateConnection(connector_id=str(row["id"]), credentials={"apiKey": "s3cret"}), row
+
+
+@pytest.mark.parametrize("field", ["domain", "name", "slug", "visibility"])
+@pytest.mark.parametrize("bounds", ["exact", "pattern"])
+async def test_plan_does_not_hold_once_a_record_that_it_names_changed(
+    tmp_path: Path, desk: Desk, field: str, bounds: str
+) -> None:
+    world = unattended(tmp_path, None)
+    call, row = connecting(world)
+    resolved = (await world.guard.evaluate(call)).resolved
+    desk.records = {each.key: each.fingerprint() for each in resolved.named}
+    key = str(row["id"])
+    entry = {"exact": f'arguments = {{ connector_id = "{key}" }}', "pattern": f'when = {{ connector_id = "{key}" }}'}
+    plan = desk.write(f'[[allow]]\ntool = "create_connection"\n{entry[bounds]}\n').read()
+    world = unattended(tmp_path, plan)
+    connect, row = connecting(world)
+    call = connect.model_copy(update={"credentials": None})
+    assert any(plan.covering((await world.evaluator.evaluate_call(call, "local")).resolved, NOW))
+    row[field] = "evil.example"
+    resolved = (await world.evaluator.evaluate_call(call, "local")).resolved
+    assert not any(plan.covering(resolved, NOW))
+    name = "evil.example" if field == "name" else "Gamma"
+    assert plan.differing(resolved) == f'connector "{name}"'
+
+
+async def test_refusal_says_that_a_record_changed_since_the_plan_was_signed(tmp_path: Path, desk: Desk) -> None:
+    world = unattended(tmp_path, None)
+    key = str(world.sandbox.state.named("customers", "acme-corp")["id"])
+    call = RunWorkflow(workflow_id="wf_b5880b29eb25", customer_id=key)
+    resolved = (await world.guard.evaluate(call)).resolved
+    desk.records = {each.key: each.fingerprint() for each in resolved.named}
+    world = unattended(tmp_path, desk.write(would_allow(call)).read())
+    world.sandbox.state.named("customers", "acme-corp")["name"] = "Globex"
+    outcome = await world.call(call)
+    assert isinstance(outcome, Refused)
+    assert 'The customer "Globex" is not what it was when the plan was signed. Sign the plan again.' in outcome.what
+    assert world.changes == []
+
+
+def test_signature_covers_the_records(desk: Desk) -> None:
+    desk.records = {"connector c1": "0" * 64}
+    desk.write(allow("delete_customer", "a"))
+    file = signatures_of(desk.file)
+    file.write_bytes(file.read_bytes().replace(b"0" * 64, b"1" * 64))
+    with pytest.raises(SettingsError, match="the signature of 'dana' is invalid"):
+        desk.read()

@@ -163,13 +163,17 @@ class Signature:
     at: str
     """ISO 8601."""
     account: PlanAccount
+    records: Mapping[str, str]
+    """Fingerprints of the records that the plan's exact calls name, by `Record.key`."""
     value: str = ""
     """Base64."""
 
 
-def sign(data: bytes, by: str, at: datetime, account: PlanAccount, key: Ed25519PrivateKey) -> Signature:
-    """Sign a plan's bytes for an account."""
-    unsigned = Signature(by, at.isoformat(timespec="seconds"), account)
+def sign(
+    data: bytes, by: str, at: datetime, account: PlanAccount, records: Mapping[str, str], key: Ed25519PrivateKey
+) -> Signature:
+    """Sign a plan's bytes for an account, and for the records that its calls name."""
+    unsigned = Signature(by, at.isoformat(timespec="seconds"), account, records)
     return replace(unsigned, value=base64.b64encode(key.sign(_message(data, unsigned))).decode())
 
 
@@ -181,6 +185,7 @@ def written(signatures: tuple[Signature, ...]) -> bytes:
             "at": each.at,
             "account": each.account.name,
             "account_digest": each.account.digest,
+            "records": dict(each.records),
             "signature": each.value,
         }
         for each in signatures
@@ -197,11 +202,12 @@ def parsed(data: bytes) -> tuple[Signature, ...]:
                 str(row["by"]),
                 str(row["at"]),
                 PlanAccount(str(row["account"]), str(row["account_digest"])),
+                {str(key): str(digest) for key, digest in row["records"].items()},
                 str(row["signature"]),
             )
             for row in rows
         )
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise BadSignature("the signatures file cannot be read") from None
 
 
@@ -258,7 +264,8 @@ def public(key: Ed25519PrivateKey) -> str:
 
 def _message(data: bytes, signature: Signature) -> bytes:
     digest, account = hashlib.sha256(data).hexdigest(), signature.account
-    return _PURPOSE + json.dumps([digest, signature.by, signature.at, account.name, account.digest]).encode()
+    records = sorted(signature.records.items())
+    return _PURPOSE + json.dumps([digest, signature.by, signature.at, account.name, account.digest, records]).encode()
 
 
 KEYS = "plan-keys.toml"
@@ -280,13 +287,14 @@ def signed(path: Path, keys: Path, account: PlanAccount, now: datetime, program:
     """Load a plan that is valid for this account now. Raises `SettingsError` with the command to run next."""
     data = _content(path, program)
     to_sign = f"A person signs it with: {program.to('plan', 'approve', str(path), '--as')} NAME"
-    signatures, _ = read(signatures_of(path), "file of signatures", to_sign)
+    content, _ = read(signatures_of(path), "file of signatures", to_sign)
     raise_unless_for(_loaded(data, path, (), program), path, account.name)
     try:
-        names = signers(data, parsed(signatures), trusted(keys, program), account)
+        signatures = parsed(content)
+        names = signers(data, signatures, trusted(keys, program), account)
     except BadSignature as error:
         raise SettingsError(f"{path}: {error}.", to_sign) from None
-    found = _loaded(data, path, names, program)
+    found = replace(_loaded(data, path, names, program), records=tuple(each.records for each in signatures))
     if now >= found.until:
         raise SettingsError(f"{path} has expired: it was valid until {found.until.isoformat()}.", "Make a new plan.")
     return found

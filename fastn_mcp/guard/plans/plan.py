@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from fastn_mcp.fastn.resolved_call import ResolvedCall, ValueSource
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.policy_rules.matching import DERIVED, Choice
+from fastn_mcp.redaction import quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +86,30 @@ class Plan:
     digest: str
     signers: tuple[str, ...]
     permits: tuple[PlannedCalls, ...]
+    records: tuple[Mapping[str, str], ...] = ()
+    """Of each signature: the fingerprints of the records that its exact calls name, by `Record.key`."""
 
     def covering(self, resolved: ResolvedCall, now: datetime) -> Iterator[PlannedCalls]:
         """Yield the entries that cover this call, while the plan is valid."""
         if now < self.until and (self.begins is None or now >= self.begins):
-            yield from (permit for permit in self.permits if permit.covers(resolved))
+            yield from (
+                permit for permit in self.permits if permit.covers(resolved) and not self._differing(permit, resolved)
+            )
+
+    def differing(self, resolved: ResolvedCall) -> str:
+        """Return the record of a covered call that changed since the plan was signed, in words; else empty."""
+        found = (self._differing(permit, resolved) for permit in self.permits if permit.covers(resolved))
+        return next(filter(None, found), "")
+
+    def _differing(self, permit: PlannedCalls, resolved: ResolvedCall) -> str:
+        for record in resolved.named:
+            known = [records.get(record.key) for records in self.records]
+            # An entry of exact arguments names its records; of patterns, only those that were signed are compared.
+            if permit.arguments is None:
+                known = [each for each in known if each is not None]
+            if any(each != record.fingerprint() for each in known):
+                return f"{record.kind} {quote(record.name)}"
+        return ""
 
     def words(self) -> Iterator[str]:
         """Describe the plan, a line for each part."""

@@ -14,7 +14,6 @@ from fastn_mcp.fastn.resolved_call import (
     REFERRING,
     Effective,
     Mention,
-    Relation,
     ResolvedCall,
     plain,
 )
@@ -233,8 +232,8 @@ class PolicyRule:
 def _named(choice: Choice, given: object, resolved: ResolvedCall) -> str | None:
     """Match a record that an argument names by its other names: a role is given by its name or by its id."""
     keys = set(map(str, cast("list[object]", given) if isinstance(given, list) else [given]))
-    for record in resolved.records:
-        if record.relation is Relation.NAMED and record.id in keys:
+    for record in resolved.named:
+        if record.id in keys:
             if record.row is None and not record.is_forbidden:
                 return f"{record.kind} {quote(record.id)} could not be read"
             if any(choice(value, exact=False) for value in record.identity().values()):
