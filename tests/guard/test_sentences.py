@@ -247,6 +247,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Connect "Shopify of Katana"',
             "brief": 'Connect "Shopify of Katana"',
             "then": "Workflows can use it at once. It can be deleted again.",
+            "facts": (("Connector", "visibility not known, sends to an address that is not known"),),
         },
     ),
     (
@@ -257,6 +258,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": "Connect it",
             "brief": 'Connect "k2"',
             "then": "Workflows can use it at once. It can be deleted again.",
+            "facts": (("Connector", "could not be read, sends to an address that is not known"),),
         },
     ),
     (
@@ -268,6 +270,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "brief": 'Connect "k2"',
             "then": "Workflows can use it at once. It can be deleted again.",
             "unchecked": "Could not be checked: which credentials it takes.",
+            "facts": (("Connector", "could not be read, sends to an address that is not known"),),
         },
     ),
     (
@@ -278,6 +281,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": "Connect it",
             "brief": 'Connect "k2"',
             "then": "It can be deleted again.",
+            "facts": (("Connector", "could not be read, sends to an address that is not known"),),
         },
     ),
     (
@@ -327,6 +331,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Change "stock-levels"',
             "brief": 'Change workflow "stock-levels"',
             "then": f"Fastn may publish new code within minutes, or not at all. {BACK}",
+            "facts": (("Which one", '"active"'),),
         },
     ),
     (
@@ -337,6 +342,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Change "stock-levels"',
             "brief": 'Change workflow "stock-levels"',
             "then": BACK,
+            "facts": (("Which one", '"active"'),),
         },
     ),
     (
@@ -348,6 +354,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "brief": 'To Trash: workflow "stock-levels"',
             "then": 'Its trigger "Daily sync" stops. It can be restored, in the dashboard only.',
             "unchecked": "Could not be checked: other callers.",
+            "facts": (("Which one", '"active"'),),
         },
     ),
     (
@@ -363,7 +370,10 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Run "stock-levels" in live',
             "brief": 'Run in live: "stock-levels"',
             "then": 'What it does in "shopify" and "cin7" cannot be taken back from here.',
-            "facts": (("Input", '"{\\"since\\":\\"x\\"}"'),),
+            "facts": (
+                ("Which one", '"active"'),
+                ("Input", '"{\\"since\\":\\"x\\"}"'),
+            ),
         },
     ),
     (
@@ -374,6 +384,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Run "stock-levels" in "qa"',
             "brief": 'Run in "qa": "stock-levels"',
             "then": "What it does in other systems cannot be taken back from here.",
+            "facts": (("Which one", '"active"'),),
         },
     ),
     (
@@ -432,7 +443,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Change "Daily sync"',
             "brief": 'Change trigger "Daily sync"',
             "then": "It fires for real from then on. The change can be undone; what it started meanwhile cannot.",
-            "facts": (("Which one", '"schedule 0 15 * * * UTC"'),),
+            "facts": (("Which one", '"schedule 0 15 * * * UTC, disabled"'),),
         },
     ),
     (
@@ -443,7 +454,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Change "Daily sync"',
             "brief": 'Change trigger "Daily sync"',
             "then": "It fires for real from then on. The change can be undone; what it started meanwhile cannot.",
-            "facts": (("Which one", '"schedule 0 15 * * * UTC"'),),
+            "facts": (("Which one", '"schedule 0 15 * * * UTC, active"'),),
         },
     ),
     (
@@ -454,7 +465,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Change "Daily sync"',
             "brief": 'Change trigger "Daily sync"',
             "then": BACK,
-            "facts": (("Which one", '"schedule 0 15 * * * UTC"'),),
+            "facts": (("Which one", '"schedule 0 15 * * * UTC, active"'),),
         },
     ),
     (
@@ -467,7 +478,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "lost": "Its id is lost for good.",
             "then": f"The trigger {AGAIN}",
             "unchecked": "Could not be checked: whatever uses it.",
-            "facts": (("Which one", '"schedule 0 15 * * * UTC"'),),
+            "facts": (("Which one", '"schedule 0 15 * * * UTC, active"'),),
         },
     ),
     (
