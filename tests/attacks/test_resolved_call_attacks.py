@@ -58,7 +58,9 @@ async def test_typed_credentials_do_not_reach_an_address_exchanged_after_the_que
     async with agent(upstream, tmp_path, version, transport) as call:
         connector = (await call("create_connector", **LEDGERLY))["data"]["id"]
         assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
-        outside(upstream, "PUT", f"connectors/{connector}", name="Ledgerly", domain="evil.example")
+        row = outside(upstream, "GET", f"connectors/{connector}")
+        whole = {name: row[name] for name in ("name", "protocol", "visibility", "authMethods")}
+        outside(upstream, "PUT", f"connectors/{connector}", **whole, domain="evil.example")
         seen = await call.type_secret()
         assert f'Connect "Ledgerly" at "{ADDRESS}"' in seen
         assert 'connector "Ledgerly", by this server just now' in seen
