@@ -5,7 +5,18 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fastn_mcp.fastn.rows import Row, key_of, owner_of, short, started_workflows, text, value, word
+from fastn_mcp.fastn.rows import (
+    Row,
+    connection_refers,
+    key_of,
+    objects,
+    owner_of,
+    short,
+    started_workflows,
+    text,
+    value,
+    word,
+)
 from fastn_mcp.redaction import is_redacted, redact_text
 
 Names = Mapping[str, Mapping[str, str]]
@@ -26,6 +37,7 @@ _MAX_NAMED = 2
 """Maximum number of workflows, and of events, in the label of a trigger."""
 
 _UNTYPED = re.compile(r"[^\w\s!#$%&'()*+,./:;<=>?@\[\]^{|}~-]")
+_NOT_SLUG = re.compile(r"[^a-z0-9]+")
 _LETTERS = ("LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE")
 """Alphabets whose letters look alike."""
 
@@ -57,6 +69,30 @@ def label_of(kind: str, row: Row, names: Names = NO_NAMES) -> Label | None:
     """Return the label of a row; None if it has no name. `names` are those of the resources it refers to."""
     label = _LABELS.get(kind, _by_name)(row, names)
     return label if label.name else None
+
+
+def distinction(kind: str, row: Row, label: Label) -> str:
+    """Return what tells a row from others of its name: the details of its label, slug, owner, environment and state."""
+    slug = _redacted(row, "slug")
+    is_just_name = slug in (label.name, _NOT_SLUG.sub("-", label.name.casefold()).strip("-"))
+    is_own = owner_of(row) is None and any(name in row for name in ("endOrgId", "customerId"))
+    details = (
+        label.details,
+        f"slug {slug}" if slug and not is_just_name else "",
+        ACCOUNT if is_own and kind in ("secret", "trigger") else "",
+        _environments(kind, row),
+        word(row, "status"),
+    )
+    return redact_text(", ".join(filter(None, details)))
+
+
+def _environments(kind: str, row: Row) -> str:
+    """Return the environments of a row as `in test`; empty if it names none. A secret without one is for both."""
+    own = text({**connection_refers(key_of(row)), **row}, "environment")
+    routes = [text(route, "environment") for route in objects(row, "routes")]
+    both = ["test", "live"] if kind == "secret" and "environment" in row else []
+    found = dict.fromkeys(filter(None, [own] if own else routes or both))
+    return f"in {' and '.join(found)}" if found else ""
 
 
 def references(kind: str, row: Row) -> dict[str, list[str]]:

@@ -128,7 +128,7 @@ class Preview:
 
     def stored(self) -> dict[str, JsonValue]:
         """Return the preview as an approval request stores it: with everything that a person reads."""
-        references = {} if self.facts is None else {_REFERENCES: cast(JsonValue, self.facts.resolved.references)}
+        references = {} if self.facts is None else {REFERENCES: cast(JsonValue, self.facts.resolved.references)}
         return {**self.data(), "says": self.says.data(), **references}
 
     def data(self) -> dict[str, JsonValue]:
@@ -284,7 +284,7 @@ class ListPreview:
         }
 
 
-_REFERENCES = "references"
+REFERENCES = "references"
 """Key of a stored preview: kind and id of every record that a call names."""
 
 
@@ -292,7 +292,7 @@ def references_of(stored: Mapping[str, JsonValue]) -> list[JsonValue]:
     """Return kind and id of every record that the calls of a stored approval request name."""
     calls = stored.get("calls")
     parts = [each for each in calls if isinstance(each, dict)] if isinstance(calls, list) else [stored]
-    found = [each.get(_REFERENCES) for each in parts]
+    found = [each.get(REFERENCES) for each in parts]
     return [reference for each in found if isinstance(each, list) for reference in each]
 
 

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from typing_extensions import override
 
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval
+from fastn_mcp.guard.preview import REFERENCES
 
 pytestmark = pytest.mark.anyio
 
@@ -126,6 +127,14 @@ async def test_values_cannot_add_elements(kind: str, desk: Desk, visitor: Visito
     assert not {"\u3164", "\u2800"} & set(page)
     for element, text in read.texts:
         assert element not in ("kbd", "code") or "\n" not in text
+
+
+async def test_records_that_a_call_names_are_not_shown_by_kind_and_id(desk: Desk, visitor: Visitor) -> None:
+    asked = question()
+    await desk.ask(replace(asked, preview={**asked.preview, REFERENCES: [["connector", "con_1"]]}))
+    page = await visitor.look()
+    assert "con_1" not in page
+    assert "references" not in page
 
 
 async def test_values_are_quoted_beside_our_own_text(desk: Desk, visitor: Visitor) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastn_mcp.fastn.formats import counted
-from fastn_mcp.fastn.names import MAX_TYPED, Label, label_of, references, typed_id
+from fastn_mcp.fastn.names import MAX_TYPED, Label, distinction, label_of, references, typed_id
 
 NAMES = {"customer": {"c1": "Katana"}, "connector": {"k1": "TikTok Shop"}, "workflow": {"w1": "Sync orders"}}
 TIKTOK = {"slug": "tiktokShop", "name": "TikTok Shop"}
@@ -100,3 +100,29 @@ def test_counted_uses_singular_and_plural() -> None:
     assert [counted(n, "key") for n in (0, 1, 2, 1000)] == ["0 keys", "1 key", "2 keys", "1,000 keys"]
     assert counted(1, "key", at_least=True) == "at least 1 key"
     assert [counted(n, "person", plural="people") for n in (1, 2)] == ["1 person", "2 people"]
+
+
+LIVE_ID, TEST_ID = (f"ucl:org:{environment}:k1:a1:c1" for environment in ("live", "test"))
+DISTINCTIONS: list[tuple[str, dict[str, Any], str]] = [
+    ("customer", {"name": "Globex Exports", "slug": "globex-exports", "status": "Active"}, "active"),
+    ("customer", {"name": "Globex Exports", "slug": "globex-2"}, "slug globex-2"),
+    ("connector", {"name": "Gamma", "slug": "gamma-2"}, "slug gamma-2"),
+    ("workflow", {"name": "Sync", "slug": "sync-2", "status": "DRAFT"}, "slug sync-2, draft"),
+    ("workflow", {"name": " ", "slug": "sync_2"}, ""),
+    ("connection", {"id": LIVE_ID, "connector": TIKTOK, "endOrgId": "c1", "status": "FAILED"}, "in live, failed"),
+    ("connection", {"id": TEST_ID, "connector": TIKTOK, "endOrgId": "c1", "name": "eu"}, "eu, in test"),
+    ("secret", {"name": "KEY", "customerId": None, "environment": None}, "the account itself, in test and live"),
+    ("secret", {"name": "KEY", "customerId": "c1", "environment": "test"}, "Katana, in test"),
+    ("secret", {"name": "KEY"}, ""),
+    ("trigger", {"name": "Hook", "endOrgId": "c1", "routes": ROUTES}, "Katana, starts Sync orders, in live"),
+    ("trigger", {"name": "Hook", "endOrgId": None, "status": "Disabled"}, "the account itself, disabled"),
+    ("api_key", {"id": 4, "name": "BI", "last4": "9f2c", "mode": "Live"}, "…9f2c, live"),
+    ("user", {"name": "Ada", "email": "ada@x.example"}, "ada@x.example"),
+]
+
+
+@pytest.mark.parametrize(("kind", "row", "expected"), DISTINCTIONS)
+def test_rows_of_one_name_are_told_apart(kind: str, row: dict[str, Any], expected: str) -> None:
+    label = label_of(kind, row, NAMES)
+    assert label is not None
+    assert distinction(kind, row, label) == expected

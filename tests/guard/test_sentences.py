@@ -250,6 +250,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Connect "Shopify of Katana"',
             "brief": 'Connect "Shopify of Katana"',
             "then": "Workflows can use it at once. It can be deleted again.",
+            "facts": (("Connector", "visibility not known, sends to an address that is not known"),),
         },
     ),
     (
@@ -260,6 +261,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": "Connect it",
             "brief": 'Connect "k2"',
             "then": "Workflows can use it at once. It can be deleted again.",
+            "facts": (("Connector", "could not be read, sends to an address that is not known"),),
         },
     ),
     (
@@ -271,6 +273,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "brief": 'Connect "k2"',
             "then": "Workflows can use it at once. It can be deleted again.",
             "unchecked": "Not checked: which credentials it takes.",
+            "facts": (("Connector", "could not be read, sends to an address that is not known"),),
         },
     ),
     (
@@ -281,6 +284,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": "Connect it",
             "brief": 'Connect "k2"',
             "then": "It can be deleted again.",
+            "facts": (("Connector", "could not be read, sends to an address that is not known"),),
         },
     ),
     (
@@ -330,6 +334,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Change "stock-levels"',
             "brief": 'Change workflow "stock-levels"',
             "then": f"Fastn may publish new code within minutes, or not at all. {BACK}",
+            "facts": (("Which one", '"active"'),),
         },
     ),
     (
@@ -340,6 +345,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Change "stock-levels"',
             "brief": 'Change workflow "stock-levels"',
             "then": BACK,
+            "facts": (("Which one", '"active"'),),
         },
     ),
     (
@@ -351,6 +357,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "brief": 'To Trash: workflow "stock-levels"',
             "then": 'Its trigger "Daily sync" stops. It can be restored, in the dashboard only.',
             "unchecked": "Not checked: other callers.",
+            "facts": (("Which one", '"active"'),),
         },
     ),
     (
@@ -366,7 +373,10 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Run "stock-levels" in live',
             "brief": 'Run in live: "stock-levels"',
             "then": 'What it does in "shopify" and "cin7" cannot be taken back from here.',
-            "facts": (("Input", '"{\\"since\\":\\"x\\"}"'),),
+            "facts": (
+                ("Which one", '"active"'),
+                ("Input", '"{\\"since\\":\\"x\\"}"'),
+            ),
         },
     ),
     (
@@ -377,6 +387,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Run "stock-levels" in "qa"',
             "brief": 'Run in "qa": "stock-levels"',
             "then": "What it does in other systems cannot be taken back from here.",
+            "facts": (("Which one", '"active"'),),
         },
     ),
     (
@@ -435,7 +446,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Change "Daily sync"',
             "brief": 'Change trigger "Daily sync"',
             "then": "It fires for real from then on. The change can be undone; what it started meanwhile cannot.",
-            "facts": (("Which one", '"schedule 0 15 * * * UTC"'),),
+            "facts": (("Which one", '"schedule 0 15 * * * UTC, disabled"'),),
         },
     ),
     (
@@ -446,7 +457,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Change "Daily sync"',
             "brief": 'Change trigger "Daily sync"',
             "then": "It fires for real from then on. The change can be undone; what it started meanwhile cannot.",
-            "facts": (("Which one", '"schedule 0 15 * * * UTC"'),),
+            "facts": (("Which one", '"schedule 0 15 * * * UTC, active"'),),
         },
     ),
     (
@@ -457,7 +468,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "button": 'Change "Daily sync"',
             "brief": 'Change trigger "Daily sync"',
             "then": BACK,
-            "facts": (("Which one", '"schedule 0 15 * * * UTC"'),),
+            "facts": (("Which one", '"schedule 0 15 * * * UTC, active"'),),
         },
     ),
     (
@@ -470,7 +481,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "lost": "Its id is lost for good.",
             "then": f"The trigger {AGAIN}",
             "unchecked": "Not checked: whatever uses it.",
-            "facts": (("Which one", '"schedule 0 15 * * * UTC"'),),
+            "facts": (("Which one", '"schedule 0 15 * * * UTC, active"'),),
         },
     ),
     (

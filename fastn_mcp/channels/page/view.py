@@ -22,6 +22,7 @@ from fastn_mcp.guard.ledger.ledger import (
     who,
     without_issuers,
 )
+from fastn_mcp.guard.preview import REFERENCES
 from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import FIELD
@@ -41,7 +42,7 @@ _BY = {
 _FIELDS = {
     "call", "arguments", "account", "effect", "does", "undo", "target", "changes", "more_changes", "used_by",
     "not_checked", "calls", "effects", "number", "makes", "says", "approval", "because", "asked_by", "then", "notes",
-    "defaults", "costs", "may_be_used_by", TYPED,
+    "defaults", "costs", "may_be_used_by", REFERENCES, TYPED,
 }  # fmt: skip
 _LONGEST_HEADING = 80
 """Characters of a first sentence in large type."""

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from fastn_mcp.fastn.formats import counted
-from fastn_mcp.fastn.targets import documented_fields
+from fastn_mcp.fastn.names import distinction
+from fastn_mcp.fastn.targets import documented_fields, kind_of
 from fastn_mcp.guard.sentences.access import ai_build, ai_chat, create_api_key, create_role, invite_user, run_workflow
 from fastn_mcp.guard.sentences.changes import (
     create_connection,
@@ -52,8 +53,8 @@ def describe(facts: Facts) -> Sentences:
         said = replace(said, first=first, button=f"Undo: {said.button}", brief=f"Undo: {said.brief}")
     if kinds := facts.dependence.unchecked:
         said = replace(said, unchecked=f"Not checked: {', '.join(kinds)}. {said.unchecked}".strip())
-    is_there = facts.target is not None and facts.label is not None and facts.label.details
-    details = (("Which one", quoted(facts.label.details)),) if facts.label and is_there else ()
+    which = distinction(kind_of(facts.call), facts.row, facts.label) if facts.label and facts.target is not None else ""
+    details = (("Which one", quoted(which)),) if which else ()
     return replace(said, facts=(*details, *facts.history[:MOST_HISTORY], *said.facts)[:MOST_FACTS])
 
 

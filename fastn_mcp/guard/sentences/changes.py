@@ -180,6 +180,7 @@ def create_connection(facts: Facts) -> Sentences:
     row: Row = connector.row if connector and connector.row is not None else {}
     domain, visibility = text(row, "domain"), text(row, "visibility")
     at = f" at {quoted(domain)}" if domain else ""
+    is_like = quoted(visibility) if visibility else "visibility not known" if row else "could not be read"
     sent_to = quoted(domain) if domain else "an address that is not known"
     return say(
         facts, "Connect", first=f"Connect {quoted(app)}{at} for {whose}.{facts.entered}",
@@ -187,7 +188,7 @@ def create_connection(facts: Facts) -> Sentences:
         button=f"Connect {short_name(facts) if facts.owner else 'it'}",
         then=joined("Workflows can use it at once." if has_credentials else "", "It can be deleted again."),
         unchecked="Not checked: which credentials it takes." if is_unknown else "",
-        further=[("Connector", f"{quoted(visibility)}, sends to {sent_to}")] if visibility else [],
+        further=[("Connector", f"{is_like}, sends to {sent_to}")],
     )  # fmt: skip
 
 

@@ -1,0 +1,326 @@
+"""Calls that say less than they do: a real client, the real server, and a served sandbox that logs what was sent."""
+
+import json
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from declining_client import each_version, session
+from mcp.types import ElicitRequestFormParams, ElicitResult
+from ports import free_port
+from server_process import Person, Upstream, approving, running_sandbox
+from test_approvals import approve, env_state
+from test_typed_secrets_over_mcp import CANARY
+from watched_agent import agent, fails, id_of, outside
+from world import World
+
+pytestmark = pytest.mark.anyio
+
+each_server = pytest.mark.parametrize(
+    ("transport", "version"), [("stdio", "2025-11-25"), ("stdio", "2026-07-28"), ("http", "2026-07-28")]
+)
+WORKFLOW = "wf_0d93ee5b1f62"
+ADDRESS = "api.ledgerly.example"
+LEDGERLY = {
+    "name": "Ledgerly",
+    "slug": "ledgerly",
+    "domain": ADDRESS,
+    "auth_methods": [{"type": "API_KEY", "title": "API key", "isDefault": True}],
+}
+
+
+@pytest.fixture(scope="module")
+def sandbox_process() -> Generator[Upstream]:
+    port = free_port()
+    with running_sandbox(port):
+        yield Upstream(f"http://127.0.0.1:{port}")
+
+
+@pytest.fixture
+def upstream(sandbox_process: Upstream) -> Upstream:
+    sandbox_process.reset()
+    return sandbox_process
+
+
+def declining(_: ElicitRequestFormParams) -> ElicitResult:
+    return ElicitResult(action="accept", content={"decision": "decline"})
+
+
+# --- a connector whose address is exchanged -----------------------------------------------------------------------
+
+
+@each_server
+async def test_typed_credentials_do_not_reach_an_address_exchanged_after_the_question(
+    transport: str, version: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    async with agent(upstream, tmp_path, version, transport) as call:
+        connector = (await call("create_connector", **LEDGERLY))["data"]["id"]
+        assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
+        row = outside(upstream, "GET", f"connectors/{connector}")
+        whole = {name: row[name] for name in ("name", "protocol", "visibility", "authMethods")}
+        outside(upstream, "PUT", f"connectors/{connector}", **whole, domain="evil.example")
+        seen = await call.type_secret()
+        assert f'Connect "Ledgerly" at "{ADDRESS}"' in seen
+        assert 'connector "Ledgerly", by this server just now' in seen
+        assert "references" not in seen
+        assert (await call("create_connection", connector_id=connector))["outcome"] == "target_changed"
+        assert call.sent == ["POST /api/v1/connectors"]
+        assert call.stored("SELECT * FROM sealed") == []
+        assert CANARY not in "".join(map(str, upstream.requests()))
+        assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
+        assert 'Connect "Ledgerly" at "evil.example"' in call.shown
+
+
+@each_version
+async def test_connector_that_an_open_request_names_is_changed_with_an_approval_only(
+    version: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    person = Person(declining)
+    async with agent(upstream, tmp_path, version, person=person) as call:
+        connector = (await call("create_connector", **LEDGERLY))["data"]["id"]
+        assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
+        change = {"connector_id": connector, "domain": "evil.example"}
+        assert (await call("update_connector", **change))["outcome"] == "declined"
+        assert call.sent == ["POST /api/v1/connectors"]
+        person.answer = approving
+        assert (await call("update_connector", **change))["done"] == "update_connector"
+        assert len(person.asked) == 2
+        await call.type_secret()
+        assert (await call("create_connection", connector_id=connector))["outcome"] == "target_changed"
+        assert call.sent == ["POST /api/v1/connectors", f"PUT /api/v1/connectors/{connector}"]
+        assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
+        assert f'Domain: "{ADDRESS}" until just now' in call.shown
+
+
+# --- values that the server's settings fill in --------------------------------------------------------------------
+
+
+@each_server
+async def test_rule_on_the_environment_holds_for_the_servers_setting(
+    transport: str, version: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    rule = '[[rule]]\ntool = "run_workflow"\nwhen = { environment = "live" }\nthen = "deny"\n'
+    async with agent(upstream, tmp_path, version, transport, policy=rule, FASTN_ENV="live") as call:
+        refused = await call("run_workflow", workflow_id=WORKFLOW)
+        assert (refused["outcome"], call.sent) == ("refused", [])
+        asked = await call("run_workflow", workflow_id=WORKFLOW, environment="test")
+        assert asked["status"] == "approval_required"
+
+
+@each_version
+async def test_protected_customer_of_the_servers_setting_is_protected(
+    version: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    policy, globex = '[[protect]]\ncustomer = "Globex*"\n', id_of(upstream, "customers", "globex-exports")
+    gamma = id_of(upstream, "connectors", "gamma")
+    async with agent(upstream, tmp_path, version, policy=policy, FASTN_END_ORG_ID=globex) as call:
+        for tool, arguments in (
+            ("run_workflow", {"workflow_id": WORKFLOW}),
+            ("create_secret", {"name": "NEW"}),
+            ("create_connection", {"connector_id": gamma}),
+        ):
+            refused = await call(tool, **arguments)
+            assert refused["outcome"] == "refused", tool
+            assert "is protected" in refused["message"], tool
+        assert call.sent == []
+
+
+@each_version
+async def test_setting_that_contradicts_an_argument_is_said_and_nothing_sent(
+    version: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    globex, acme = (id_of(upstream, "customers", name) for name in ("globex-exports", "acme-corp"))
+    gamma = id_of(upstream, "connectors", "gamma")
+    async with agent(upstream, tmp_path, version, FASTN_ENV="live", FASTN_END_ORG_ID=globex) as call:
+        for tool, arguments, words in (
+            ("create_secret", {"name": "NEW", "environment": "test"}, ("environment", '"test"', '"live"', "env.")),
+            ("create_secret", {"name": "NEW", "customer_id": acme}, ("customer_id", acme, globex, "end_org_id.")),
+            ("create_connection", {"connector_id": gamma, "customer_id": acme}, ("customer_id", acme, globex)),
+        ):
+            answer = await call(tool, **arguments)
+            assert answer["outcome"] == "not_sent", tool
+            assert all(word in answer["message"] for word in words), answer["message"]
+        assert call.sent == []
+
+
+# --- what is a protected customer's -------------------------------------------------------------------------------
+
+
+def touching(upstream: Upstream, customer: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return a call of each kind that touches what is a customer's."""
+    gamma = id_of(upstream, "connectors", "gamma")
+    secret = outside(upstream, "POST", "secrets", name="OF_THEIRS", value="x", customerId=customer)["id"]
+    own = outside(
+        upstream, "POST", "connectors", name="Own app", slug="own-app", authMethods=[{"type": "API_KEY", "title": "k"}]
+    )["id"]
+    theirs = {"connectorId": own, "endOrgId": customer, "credentials": {"apiKey": "x"}}
+    connection = outside(upstream, "POST", "connections", **theirs)["id"]
+    routes = [{"routeId": WORKFLOW, "environment": "test"}]
+    hook = {"name": "Their hook", "type": "webhook", "routes": routes, "status": "Disabled", "endOrgId": customer}
+    trigger = outside(upstream, "POST", "triggers", **hook)["id"]
+    return [
+        ("delete_connection", {"connection_id": connection}),
+        ("delete_secret", {"secret_id": secret}),
+        ("delete_trigger", {"trigger_id": trigger}),
+        ("update_trigger", {"trigger_id": trigger, "status": "Active"}),
+        ("run_workflow", {"workflow_id": WORKFLOW, "customer_id": customer, "environment": "test"}),
+        ("create_api_key", {"name": "Theirs", "customers": [customer]}),
+        ("create_secret", {"name": "NEW", "customer_id": customer}),
+        ("create_connection", {"connector_id": gamma, "customer_id": customer}),
+        ("delete_connector", {"connector_id": own}),
+    ]
+
+
+@each_version
+@pytest.mark.parametrize("by", ["name", "slug", "id"])
+async def test_what_is_a_protected_customers_is_refused(
+    by: str, version: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    globex = id_of(upstream, "customers", "globex-exports")
+    pattern = {"name": "Globex Ex*", "slug": "globex-*", "id": f"{globex[:13]}*"}[by]
+    async with agent(upstream, tmp_path, version, policy=f'[[protect]]\ncustomer = "{pattern}"\n') as call:
+        for tool, arguments in touching(upstream, globex):
+            refused = await call(tool, **arguments)
+            assert refused["outcome"] == "refused", (tool, refused)
+            assert "is protected" in refused["message"], tool
+        assert call.sent == []
+
+
+@each_server
+async def test_what_is_another_customers_is_not_refused(
+    transport: str, version: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    katana, policy = id_of(upstream, "customers", "katana-customer"), '[[protect]]\ncustomer = "Globex*"\n'
+    async with agent(upstream, tmp_path, version, transport, policy=policy) as call:
+        for tool, arguments in touching(upstream, katana):
+            assert (await call(tool, **arguments))["outcome"] == "approval_required", tool
+        globex = id_of(upstream, "customers", "globex-exports")
+        assert (await call("create_secret", name="NEW", customer_id=globex))["outcome"] == "refused"
+        assert call.sent == []
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+@each_server
+async def test_request_to_delete_a_renamed_customer_says_what_it_was_called(
+    transport: str, version: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    customer, person = id_of(upstream, "customers", "globex-exports"), Person(declining)
+    async with agent(upstream, tmp_path, version, transport, person=person) as call:
+        rename = {"customer_id": customer, "name": "Scratch"}
+        assert (await call("update_customer", **rename))["outcome"] == "declined"
+        assert call.sent == []
+        person.answer = approving
+        assert (await call("update_customer", **rename))["done"] == "update_customer"
+        person.answer = declining
+        assert (await call("delete_customer", customer_id=customer))["outcome"] == "declined"
+        assert 'Called: "Globex Exports" until just now' in person.asked[-1]
+        assert call.sent == [f"PUT /api/v1/customers/{customer}"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two copies of a record with one name, and what the request to delete either says of it."""
+
+    kind: str
+    name: str
+    first: dict[str, Any] = field(default_factory=dict[str, Any])
+    second: dict[str, Any] = field(default_factory=dict[str, Any])
+    says: tuple[str, str] = ("", "")
+
+
+PAIRS = [
+    Pair("customer", "Acme Corp", {}, {"slug": "acme-2"}, ('"active"', '"slug acme-2, active"')),
+    Pair("connector", "Gamma", {}, {"slug": "gamma-2"}, ("Delete", '"slug gamma-2"')),
+    Pair("workflow", "process-new-orders", {}, {"slug": "orders-2", "status": "draft"}, ("active", "orders-2, draft")),
+    Pair("trigger", "Shop events", {}, {"status": "Disabled"}, ("in live, active", "in live, disabled")),
+    Pair("secret", "GOOGLE_SA", {"environment": "test"}, {"environment": None}, ('in test"', "in test and live")),
+    Pair("secret", "GOOGLE_SA", {"customerId": None}, {"customerId": "c1"}, ("the account itself", "c1")),
+    Pair("connection", "default", {"id": "u:o:live:k:a:c"}, {"id": "u:o:test:k:a:c"}, ("in live", "in test")),
+    Pair("api_key", "BI export", {"last4": "1111"}, {"last4": "2222"}, ("…1111", "…2222")),
+]
+
+
+@each_version
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.kind)
+async def test_two_records_of_one_name_are_told_apart(pair: Pair, version: str, tmp_path: Path) -> None:
+    world = World(tmp_path)
+    state, is_key = world.sandbox.state, pair.kind == "api_key"
+    collection, tool = ("apiKeys", "revoke_api_key") if is_key else (f"{pair.kind}s", f"delete_{pair.kind}")
+    row = state.named(collection, pair.name, by="name")
+    ids = [
+        str(state.put(collection, {**row, "id": f"copy-{n}", **new})["id"])
+        for n, new in enumerate((pair.first, pair.second))
+    ]
+    async with session(world, version) as call:
+        for id_ in ids:
+            assert (await call(tool, **{f"{pair.kind}_id": id_}))["outcome"] == "declined"
+        for message, says, other in zip(call.messages, pair.says, reversed(pair.says), strict=True):
+            assert says in message
+            assert other == "Delete" or other not in message
+    assert world.changes == []
+    world.close()
+
+
+# --- labels and records that tell less or more than they should ---------------------------------------------------
+
+
+@each_server
+async def test_undocumented_fields_name_no_other_app_in_the_request_or_the_audit_log(
+    transport: str, version: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    gamma = id_of(upstream, "connectors", "gamma")
+    async with agent(upstream, tmp_path, version, transport, person=Person(approving)) as call:
+        forged = {"connectorName": "Stripe", "customerName": "Acme"}
+        await call("create_connection", connector_id=gamma, credentials={"apiKey": "x"}, extra=forged)
+        assert call.sent == ["POST /api/v1/connections"]
+        assert call.shown.startswith('Connect "Gamma" at "gamma.app" for the account itself and set "connectorName"')
+        audit = [json.loads(line) for line in env_state(call.env).splitlines()]
+        assert {entry["name"] for entry in audit if "name" in entry} == {"Gamma of the account itself"}
+
+
+@each_version
+async def test_record_that_cannot_be_read_is_said_and_nothing_sent(
+    version: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    gamma, policy = id_of(upstream, "connectors", "gamma"), '[[protect]]\nconnector = "Stripe"\n'
+    fails(upstream, f"/api/v1/connectors/{gamma}")
+    fails(upstream, f"/api/v1/workflows/{WORKFLOW}")
+    async with agent(upstream, tmp_path, version) as call:
+        answer = await call("run_workflow", workflow_id=WORKFLOW)
+        assert answer["outcome"] == "not_sent"
+        assert answer["message"].startswith("Its target could not be read first. ")
+        assert (await call("create_connection", connector_id=gamma))["status"] == "approval_required"
+        assert "Connector: could not be read, sends to an address that is not known." in call.shown
+        assert call.sent == []
+    async with agent(upstream, tmp_path, version, policy=policy) as call:
+        refused = await call("create_connection", connector_id=gamma)
+        assert refused["outcome"] == "refused"
+        assert f'connector "{gamma}" could not be read' in refused["message"]
+        assert call.sent == []
+
+
+@each_version
+async def test_request_says_that_a_connector_has_no_domain(version: str, upstream: Upstream, tmp_path: Path) -> None:
+    async with agent(upstream, tmp_path, version) as call:
+        connector = (await call("create_connector", **{**LEDGERLY, "domain": None}))["data"]["id"]
+        assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
+        assert 'Connector: "Private", sends to an address that is not known.' in call.shown
+        assert call.sent == ["POST /api/v1/connectors"]
+
+
+@each_version
+async def test_target_renamed_while_a_person_is_asked_is_not_deleted(
+    version: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    customer = id_of(upstream, "customers", "globex-exports")
+    async with agent(upstream, tmp_path, version) as call:
+        assert (await call("delete_customer", customer_id=customer))["status"] == "approval_required"
+        outside(upstream, "PUT", f"customers/{customer}", name="Globex Imports")
+        approve(call.env)
+        answer = await call("delete_customer", customer_id=customer)
+        assert (answer["outcome"], call.sent) == ("target_changed", [])
+        assert answer["preview"]["target"]["name"] == "Globex Imports"
