@@ -122,20 +122,34 @@ def _environment(call: Call, row: Row, surroundings: Surroundings) -> Effective:
     if isinstance(call, (CreateTrigger, UpdateTrigger, DeleteTrigger)):
         found = _of_routes(call, row)
     elif "environment" in type(call).model_fields:
-        found = Effective(("test", "live"), ValueSource.FASTN)  # a secret is for both
+        found = Effective(("test", "live"), ValueSource.FASTN, is_known=False)  # a secret is for all
     else:
-        named = text(row, "environment")
-        found = Effective((named,), ValueSource.RECORD) if named else Effective()
+        found = _of_record(call, row)
+    extra = text(cast(Row, call.arguments().get("extra") or {}), "environment", "env")
+    found = replace(found, values=(*found.values, extra)) if extra else found
     return _with_setting(found, own)
 
 
+def _of_record(call: Call, row: Row) -> Effective:
+    """Return the environment of a connection or a secret; other records have none."""
+    kind = kind_of(call)
+    named = text(row, "environment") or text(connection_refers(call.target or ""), "environment")
+    if named or call.target is None or kind not in ("connection", "secret"):
+        return Effective((named,), ValueSource.RECORD) if named else Effective()
+    # A secret without an environment is for all; a connection is in one.
+    return Effective(("test", "live") if kind == "secret" else (), ValueSource.RECORD, is_known=False)
+
+
 def _of_routes(call: Call, row: Row) -> Effective:
+    """Return the environments of the routes that a trigger gets, and of those that it has and keeps or loses."""
     given: object = getattr(call, "routes", None)
-    routes: object = row.get("routes") if given is None else given
-    if not isinstance(routes, list):
+    held: object = [] if isinstance(call, CreateTrigger) else row.get("routes")
+    lists = [held] if given is None else [given, held]
+    if not all(isinstance(routes, list) for routes in lists):
         return Effective((), ValueSource.RECORD, is_known=False)
     places = [
         text(cast(Row, route), "environment") if isinstance(route, Mapping) else ""
+        for routes in lists
         for route in cast("list[Any]", routes)
     ]
     source = ValueSource.RECORD if given is None else ValueSource.ARGUMENT

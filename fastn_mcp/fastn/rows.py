@@ -113,14 +113,15 @@ def owner_of(row: Row) -> str | None:
 
 
 def connection_refers(id_: str) -> dict[str, JsonValue]:
-    """Return the ids of the connector and the customer in a connection's id, as the fields of its row.
+    """Return the environment and the ids of the connector and the customer in a connection's id, as fields of a row.
 
     The id is `ucl:org:environment:connector:authentication:customer`; empty if it is not.
     """
     parts = id_.split(":")
     if len(parts) != _CONNECTION_PARTS:
         return {}
-    return {"connectorId": parts[3], "endOrgId": None if parts[-1] == "default" else parts[-1]}
+    owner = None if parts[-1] == "default" else parts[-1]
+    return {"environment": parts[2], "connectorId": parts[3], "endOrgId": owner}
 
 
 def started_workflows(trigger: Row) -> list[str]:

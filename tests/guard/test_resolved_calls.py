@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sensible_calls import ORDERS
 from test_approval_flow import named, ruled
 from world import World
 
 from fastn_mcp.fastn.resolved_call import Surroundings
 from fastn_mcp.guard.policy import Decision
-from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.account import CreateSecret, DeleteSecret
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, ListConnections
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.triggers import DeleteTrigger, ListTriggers
+from fastn_mcp.tools.triggers import DeleteTrigger, ListTriggers, UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
 
 Call = Operation[Any]
@@ -95,3 +96,36 @@ async def test_customer_that_cannot_be_read_counts_as_protected(tmp_path: Path) 
     found = await world.evaluator.evaluate_call(call, "local")
     assert found.verdict.decision is Decision.DENY
     assert "could not be read" in found.verdict.reason
+
+
+IN_LIVE = '[[rule]]\nwhen = { environment = "live" }\nthen = "deny"\n'
+IN_TEST = [{"routeId": ORDERS, "environment": "test"}]
+
+
+def a_connection(world: World) -> str:
+    return str(world.sandbox.state.all("connections")[0]["id"])
+
+
+def in_live(world: World) -> dict[str, Call]:
+    """Calls that act in live, though neither an argument nor a field `environment` of their record says so."""
+    hourly = named(world, "triggers", "Hourly Slack sync")
+    gamma = named(world, "connectors", "Gamma")
+    return {
+        "connection id": DeleteConnection(connection_id=a_connection(world)),
+        "secret": DeleteSecret(secret_id=named(world, "secrets", "PARTNER_TOKEN")),
+        "lost route": UpdateTrigger(trigger_id=hourly, routes=IN_TEST),
+        "extra": CreateConnection(connector_id=gamma, extra={"environment": "live"}),
+    }
+
+
+@pytest.mark.parametrize("way", ["connection id", "secret", "lost route", "extra"])
+async def test_rule_sees_the_environment_of_what_is_touched(tmp_path: Path, way: str) -> None:
+    world = ruled(tmp_path, IN_LIVE)
+    found = await world.evaluator.evaluate_call(in_live(world)[way], "local")
+    assert found.verdict.decision is Decision.DENY
+
+
+async def test_rule_on_another_environment_meets_a_secret_for_all(tmp_path: Path) -> None:
+    world = ruled(tmp_path, IN_LIVE.replace("live", "staging"))
+    for call in (CreateSecret(name="A"), DeleteSecret(secret_id=named(world, "secrets", "PARTNER_TOKEN"))):
+        assert (await world.evaluator.evaluate_call(call, "local")).verdict.decision is Decision.DENY
