@@ -13,7 +13,7 @@ from world import World
 from fastn_mcp.fastn.resolved_call import Surroundings
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.tools.account import CreateSecret, DeleteSecret, InviteUser
-from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, ListConnections
+from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, DeleteConnector, ListConnections
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, ListTriggers, UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
@@ -192,4 +192,16 @@ async def test_record_that_cannot_be_read_counts_as_protected(
     world = ruled(tmp_path, f"[[protect]]\n{protected}\n")
     world.sandbox.faults.add(Status(status=status, method="GET", path=path, times=None))
     found = await world.evaluator.evaluate_call(call, "local")
+    assert found.verdict.decision is Decision.DENY
+
+
+@pytest.mark.parametrize("kind", ["connections", "triggers"])
+async def test_owners_count_as_protected_where_not_all_dependents_are_read(tmp_path: Path, kind: str) -> None:
+    """Of 400 rows, 300 are read: connections that Fastn filters and counts, or triggers, none of which depends."""
+    world = ruled(tmp_path, '[[protect]]\ncustomer = "Katana"\n')
+    gamma, state = named(world, "connectors", "Gamma"), world.sandbox.state
+    row = {**state.all(kind)[0], "endOrgId": None} | ({"connectorId": gamma} if kind == "connections" else {})
+    for number in range(400):
+        state.put(kind, {**row, "id": f"c{number}"})
+    found = await world.evaluator.evaluate_call(DeleteConnector(connector_id=gamma), "local")
     assert found.verdict.decision is Decision.DENY
