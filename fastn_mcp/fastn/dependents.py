@@ -62,6 +62,8 @@ class Dependents:
     """Call that lists them all, if there are more than `rows`."""
     owners: frozenset[str] = frozenset()
     """Ids of the customers that own those that were read."""
+    is_partial: bool = False
+    """Whether not all were read."""
 
     @property
     def is_one(self) -> bool:
@@ -104,7 +106,7 @@ class Dependence:
     @property
     def hides_owners(self) -> bool:
         """Whether there are dependents, or may be, whose owners were not read."""
-        unread = {each.kind for each in self.found if each.more} | {gap.kind for gap in self.gaps}
+        unread = {each.kind for each in self.found if each.is_partial} | {gap.kind for gap in self.gaps}
         return not unread.isdisjoint(_OWNED)
 
     def counts(self) -> dict[str, float | None]:
@@ -138,7 +140,7 @@ class Uses:
             why = f"The list does not show what they use, and at most {DETAILS} are read one by one."
             return Unchecked(f"{self.silent} {rule.kind}", why, rule.kind)
         if self.more and not self.count:
-            return Unchecked(rule.kind, "There are more than are read, and none of the first uses it.")
+            return Unchecked(rule.kind, "There are more than are read, and none of the first uses it.", rule.kind)
         return None
 
 
@@ -253,7 +255,9 @@ async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, 
     rest = suggested_read(rule.reading) if len(shown) < uses.count and rule.depends is every else None
     named = tuple(str(row.get("name", row.get("id"))) for row in shown[:_MAX_EXAMPLES])
     owners = frozenset(filter(None, map(owner_of, rows if rule.kind in _OWNED else ())))
-    return Dependents(rule.kind, uses.count, named, uses.more, tuple(shown), states, rest, owners)
+    return Dependents(
+        rule.kind, uses.count, named, uses.more, tuple(shown), states, rest, owners, uses.more or uses.count > len(rows)
+    )
 
 
 def _example(kind: str, row: Row, names: Names, *, with_id: bool) -> dict[str, JsonValue]:

@@ -6,8 +6,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
-from pydantic import JsonValue
-
 from fastn_mcp.errors import FastnError, Forbidden, NotSent
 from fastn_mcp.fastn.credentials import typed_argument
 from fastn_mcp.fastn.dependents import MAX_PAGES, find_dependents
@@ -23,7 +21,7 @@ from fastn_mcp.fastn.resolved_call import (
     identity,
     plain,
 )
-from fastn_mcp.fastn.rows import Row, connection_refers, key_of, owner_of, row_of, started_workflows, text
+from fastn_mcp.fastn.rows import Row, connection_refers, key_of, objects, owner_of, row_of, text
 from fastn_mcp.fastn.targets import GETS, MAX_LOOKUPS, Call, Pages, Send, find_row, kind_of, read_each, read_target
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.account import ListRoles
@@ -64,9 +62,13 @@ async def resolve(
 
 
 async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
-    """Add the customers that own what depends on the target."""
+    """Add the customers that own what depends on the target, and what arguments name."""
     known = {each.id for each in resolved.records if each.kind == "customer"}
-    owners = {owner for each in resolved.dependence.found for owner in each.owners} - {resolved.call.target} - known
+    owners = {owner for each in resolved.dependence.found for owner in each.owners}
+    for each in resolved.records:
+        refers = _inside(each.row or {}, in_call=False) if each.relation is Relation.NAMED else ()
+        owners |= {key for kind, key, _ in refers if kind == "customer"}
+    owners -= {resolved.call.target, *known}
     found = await _read([("customer", owner, Relation.OWNER, None) for owner in sorted(owners)], send)
     return replace(resolved, records=(*resolved.records, *found))
 
@@ -122,20 +124,34 @@ def _environment(call: Call, row: Row, surroundings: Surroundings) -> Effective:
     if isinstance(call, (CreateTrigger, UpdateTrigger, DeleteTrigger)):
         found = _of_routes(call, row)
     elif "environment" in type(call).model_fields:
-        found = Effective(("test", "live"), ValueSource.FASTN)  # a secret is for both
+        found = Effective(("test", "live"), ValueSource.FASTN, is_known=False)  # a secret is for all
     else:
-        named = text(row, "environment")
-        found = Effective((named,), ValueSource.RECORD) if named else Effective()
+        found = _of_record(call, row)
+    extra = text(cast(Row, call.arguments().get("extra") or {}), "environment", "env")
+    found = replace(found, values=(*found.values, extra)) if extra else found
     return _with_setting(found, own)
 
 
+def _of_record(call: Call, row: Row) -> Effective:
+    """Return the environment of a connection or a secret; other records have none."""
+    kind = kind_of(call)
+    named = text(row, "environment") or text(connection_refers(call.target or ""), "environment")
+    if named or call.target is None or kind not in ("connection", "secret"):
+        return Effective((named,), ValueSource.RECORD) if named else Effective()
+    # A secret without an environment is for all; a connection is in one.
+    return Effective(("test", "live") if kind == "secret" else (), ValueSource.RECORD, is_known=False)
+
+
 def _of_routes(call: Call, row: Row) -> Effective:
+    """Return the environments of the routes that a trigger gets, and of those that it has and keeps or loses."""
     given: object = getattr(call, "routes", None)
-    routes: object = row.get("routes") if given is None else given
-    if not isinstance(routes, list):
+    held: object = [] if isinstance(call, CreateTrigger) else row.get("routes")
+    lists = [held] if given is None else [given, held]
+    if not all(isinstance(routes, list) for routes in lists):
         return Effective((), ValueSource.RECORD, is_known=False)
     places = [
         text(cast(Row, route), "environment") if isinstance(route, Mapping) else ""
+        for routes in lists
         for route in cast("list[Any]", routes)
     ]
     source = ValueSource.RECORD if given is None else ValueSource.ARGUMENT
@@ -175,6 +191,7 @@ def _references(call: Call, row: Row, surroundings: Surroundings) -> list[_Refer
     row = {**connection_refers(call.target or ""), **row} if kind_of(call) == "connection" else row
     found: dict[tuple[str, str], _Reference] = {}
     wanted = [(Relation.NAMED, named), (Relation.OWNER, row)]
+    wanted += [(Relation.NAMED, each) for each in _objects_in(extra)]
     for kind, key, _ in _inside(named, in_call=True):
         wanted += [(Relation.OWNER, connection_refers(key))] if kind == "connection" else []
     # Only in a run does the argument replace the header; elsewhere both are sent.
@@ -190,18 +207,30 @@ def _inside(row: Row, *, in_call: bool) -> Iterator[tuple[str, str, Row | None]]
     """Yield kind, id and, if it is whole, the record of each resource that the fields of a row or call refer to."""
     for kind, resource in KINDS.items():
         fields = resource.fields | resource.arguments if in_call else resource.fields
-        keys, embedded = list[str](), dict[str, JsonValue]()
+        keys, embedded = list[str](), list[Row]()
         for name, value in row.items():
             if plain(name) in fields:
-                embedded |= value if isinstance(value, dict) else {}
+                embedded += [value] if isinstance(value, dict) else []
                 keys += _keys(value)
-        # An argument only claims what a record is: it is read.
-        if not in_call and len(keys) <= 1 and text(embedded, "name") and text(embedded, "slug"):
-            key = keys[0] if keys else text(embedded, *IDENTITY)
-            yield kind, key, {"id": key, **embedded}
+        ids = list(dict.fromkeys([*keys, *filter(None, map(key_of, embedded))]))
+        whole = [each for each in embedded if text(each, "name") and text(each, "slug")]
+        # An argument only claims what a record is: it is read. So are customers, whom policies protect by name.
+        if not in_call and kind != "customer" and len(ids) <= 1 and len(embedded) == len(whole) == 1:
+            key = ids[0] if ids else text(whole[0], *IDENTITY)
+            yield kind, key, {"id": key, **whole[0]}
         else:
-            yield from ((kind, key, None) for key in keys or ([text(embedded, *IDENTITY)] if embedded else []))
-    yield from (("workflow", key, None) for key in started_workflows(row))
+            yield from ((kind, key, None) for key in ids or filter(None, (text(each, *IDENTITY) for each in embedded)))
+    for route in objects(row, "routes"):
+        yield from _inside(route, in_call=in_call)
+
+
+def _objects_in(value: object) -> Iterator[Row]:
+    """Yield the objects at any depth inside a value."""
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    for each in cast("Iterable[object]", items):
+        if isinstance(each, Mapping):
+            yield cast(Row, each)
+        yield from _objects_in(each)
 
 
 def _keys(value: object) -> list[str]:

@@ -21,7 +21,7 @@ from fastn_mcp.fastn.names import Label, Names, label_of
 from fastn_mcp.fastn.rows import Row, row_of
 from fastn_mcp.fastn.targets import Call, kind_of, own_label
 from fastn_mcp.redaction import quote
-from fastn_mcp.tools.operation import RefusedValue
+from fastn_mcp.tools.operation import UNKNOWN, RefusedValue
 from fastn_mcp.tools.tool import Effect, FastnObject
 
 
@@ -264,8 +264,11 @@ class ResolvedCall:
             return "the target of this call could not be read"
         if derived := [name for name in self.call.unresolved if plain(name) in KINDS[kind].fields]:
             return f"this call leaves its {derived[0]} to Fastn: name it"
-        if unread := [each for each in records if each.row is None and not each.is_forbidden]:
+        is_told = kind == "customer"  # the operator is told that this key may not read customers
+        if unread := [each for each in records if each.row is None and not (each.is_forbidden and is_told)]:
             return f"{_called(kind, unread[0].id)} could not be read"
+        if self.target is UNKNOWN and self.call.toolset() == KINDS[kind].toolset:
+            return f"the {kind.replace('_', ' ')} that this call may overwrite could not be read"
         if kind != "customer":
             return ""
         if any(each.kind == "connection" and each.row is None for each in self.records):

@@ -398,7 +398,9 @@ class Evaluator:
             ) from None
         if resolved.is_missing:
             raise NotFound(*no_such(call), certainty=NOTHING_SENT)
-        if self.policy.compares_customers and any(each.is_forbidden for each in resolved.records):
+        if self.policy.compares_customers and any(
+            each.is_forbidden and each.kind == "customer" for each in resolved.records
+        ):
             self._tell_unreadable()
         return replace(resolved, is_awaited=await self._is_awaited(call))
 

@@ -20,7 +20,7 @@ from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.fastn.formats import age, counted
 from fastn_mcp.fastn.resolved_call import ResolvedCall
 from fastn_mcp.fastn.targets import Call, Send, fields_sent, kind_of, read_label, read_target
-from fastn_mcp.guard.changes import MADE, PERHAPS_MADE, Change, Journal
+from fastn_mcp.guard.changes import FINAL, MADE, PERHAPS_MADE, Change, Journal
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
@@ -164,7 +164,10 @@ class ChangeJournal:
         return {id_: until for id_, until in found.items() if id_ not in sending | self._sending.keys()}
 
     async def history(self, resolved: ResolvedCall) -> tuple[tuple[str, str], ...]:
-        """Return what this server did lately to the records of a call: a heading and a sentence each, newest first."""
+        """Return what this server did lately to the records of a call: a heading and a sentence each, newest first.
+
+        Of several changes of one field, the oldest: what it was before all of them.
+        """
         records = {tuple(each) for each in resolved.references}
         if not records:
             return ()
@@ -174,8 +177,14 @@ class ChangeJournal:
         except Exception:
             log.exception("the journal could not be read")
             return (("Not checked", "what this server did to it lately"),)
-        recent = [each for each in changes if each.outcome in MADE and now.timestamp() - each.at < _RECENT]
-        return tuple(fact for change in recent for fact in recent_facts(change, records, now))
+        recent = [each for each in changes if each.outcome in FINAL and now.timestamp() - each.at < _RECENT]
+        found: dict[tuple[str | None, str], tuple[str, str]] = {}
+        if len(recent) == _RECENT_CHANGES:
+            unread = f"what this server did to it before its last {_RECENT_CHANGES} changes"
+            found[None, ""] = "Not checked", unread
+        for change in recent:
+            found |= {(change.target, heading): (heading, said) for heading, said in recent_facts(change, records, now)}
+        return tuple(found.values())
 
     async def begin(self, approved: "ApprovedCall", read: Send, deadline: float = 0.0) -> Change:
         """Record a call before it is sent. `deadline` is its timeout in seconds. The caller must `end` the change.
@@ -280,7 +289,8 @@ def recent_facts(change: Change, records: Collection[tuple[str, ...]], now: date
         before, after = (change.before or {}).get(name), change.sent.get(name)
         if after is not None and before != after:
             was = "not set" if before is None else quote(before)
-            yield heading, f"{was} until {when}"
+            perhaps = "" if change.outcome in MADE else "perhaps "
+            yield heading, f"{perhaps}{was} until {when}"
 
 
 _TELLING = {"name": "Called", "slug": "Slug", "domain": "Domain", "adminEmail": "Administrator"}

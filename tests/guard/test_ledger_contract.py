@@ -261,16 +261,6 @@ def everything(where: str, request: pytest.FixtureRequest) -> str:
     return repr(found)
 
 
-async def test_voiding_an_approval_forgets_the_secret_that_was_typed_for_it(ledger: Ledger, other: Ledger) -> None:
-    for name in ("g1", "g2"):
-        await ledger.open(replace(grant(name), call=name))
-        await moved(ledger, name, [RequestState.OPEN], RequestState.APPROVED, NOW, by="local_page")
-        await ledger.keep_sealed(name, "sealed", NOW + 60, NOW)
-    assert await other.void("g1", RequestState.STALE, NOW) is not None
-    assert await ledger.take_sealed("g1", NOW) is None
-    assert await ledger.take_sealed("g2", NOW) == "sealed"
-
-
 async def test_a_request_that_ran_out_is_closed_once(ledger: Ledger, other: Ledger) -> None:
     """Ours: by one of all processes, for its account alone; what was answered, and what waits on, is left alone."""
     form = replace(grant("form"), out_of_band=False)

@@ -978,3 +978,19 @@ rest = "90s"
         "Budget: 10 approvals that destroy in 5 minutes, then none.",
         "Breaker: after 3 declines in a row, nothing that changes something for 1.5 minutes.",
     ]
+
+
+@pytest.mark.parametrize("condition", ["name", "new_name"])
+def test_rule_matches_an_update_that_gives_no_name(judge: Judge, condition: str) -> None:
+    text = f'[[rule]]\ntool = "update_customer"\nwhen = {{ {condition} = "" }}\nthen = "deny"\n'
+    target = record(id="c1", name="Acme")
+    assert judge(text, UpdateCustomer(customer_id="c1", name="X"), target=target).decision is not Decision.DENY
+    assert judge(text, UpdateCustomer(customer_id="c1", admin_email="a@b.c"), target=target).decision is Decision.DENY
+
+
+def test_rule_that_allows_compares_the_name_that_an_update_gives(judge: Judge) -> None:
+    text = '[[rule]]\ntool = "update_customer"\nwhen = { new_name = "test-*" }\nthen = "allow"\n'
+    for name, decision in (("test-1", Decision.ALLOW), ("Acme", Decision.CONFIRM)):
+        call = UpdateCustomer(customer_id="c1", name=name)
+        found = judge(text, call, target=record(id="c1", name="test-0"), effect=Effect.EXTERNAL)
+        assert found.decision is decision, name

@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faulty_sandbox import Status
+from sensible_calls import ORDERS, SLACK
 from test_approval_flow import named, ruled
 from world import World
 
 from fastn_mcp.fastn.resolved_call import Surroundings
 from fastn_mcp.guard.policy import Decision
-from fastn_mcp.tools.account import CreateSecret
-from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, ListConnections
+from fastn_mcp.tools.account import CreateSecret, DeleteSecret, InviteUser
+from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, DeleteConnector, ListConnections
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.triggers import DeleteTrigger, ListTriggers
+from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, ListTriggers, UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
 
 Call = Operation[Any]
@@ -95,3 +97,111 @@ async def test_customer_that_cannot_be_read_counts_as_protected(tmp_path: Path) 
     found = await world.evaluator.evaluate_call(call, "local")
     assert found.verdict.decision is Decision.DENY
     assert "could not be read" in found.verdict.reason
+
+
+IN_LIVE = '[[rule]]\nwhen = { environment = "live" }\nthen = "deny"\n'
+IN_TEST = [{"routeId": ORDERS, "environment": "test"}]
+
+
+def a_connection(world: World) -> str:
+    return str(world.sandbox.state.all("connections")[0]["id"])
+
+
+def in_live(world: World) -> dict[str, Call]:
+    """Calls that act in live, though neither an argument nor a field `environment` of their record says so."""
+    hourly = named(world, "triggers", "Hourly Slack sync")
+    gamma = named(world, "connectors", "Gamma")
+    return {
+        "connection id": DeleteConnection(connection_id=a_connection(world)),
+        "secret": DeleteSecret(secret_id=named(world, "secrets", "PARTNER_TOKEN")),
+        "lost route": UpdateTrigger(trigger_id=hourly, routes=IN_TEST),
+        "extra": CreateConnection(connector_id=gamma, extra={"environment": "live"}),
+    }
+
+
+@pytest.mark.parametrize("way", ["connection id", "secret", "lost route", "extra"])
+async def test_rule_sees_the_environment_of_what_is_touched(tmp_path: Path, way: str) -> None:
+    world = ruled(tmp_path, IN_LIVE)
+    found = await world.evaluator.evaluate_call(in_live(world)[way], "local")
+    assert found.verdict.decision is Decision.DENY
+
+
+async def test_rule_on_another_environment_meets_a_secret_for_all(tmp_path: Path) -> None:
+    world = ruled(tmp_path, IN_LIVE.replace("live", "staging"))
+    for call in (CreateSecret(name="A"), DeleteSecret(secret_id=named(world, "secrets", "PARTNER_TOKEN"))):
+        assert (await world.evaluator.evaluate_call(call, "local")).verdict.decision is Decision.DENY
+
+
+def nested(world: World) -> dict[str, Call]:
+    """New triggers that refer to what is Globex's below an argument, or through a record that an argument names."""
+    key = named(world, "customers", "Globex Exports")
+    connection = next(row for row in world.sandbox.state.all("connections") if row["endOrgId"] == key)
+    connection["id"] = "conn_17"
+    named_row = world.sandbox.state.named("workflows", "process-new-orders", by="name")
+    named_row["endOrgId"] = key
+    route = {"routeId": SLACK, "environment": "test"}
+    more: dict[str, dict[str, Any]] = {
+        "extra": {"extra": {"config": {"customerId": key}}},
+        "route": {"routes": [{**route, "endOrgId": key}]},
+        "workflow of another field": {"routes": [{**route, "workflow": str(named_row["id"])}]},
+        "connection without parts in its id": {"connection_id": "conn_17"},
+    }
+    return {
+        way: CreateTrigger(**{"name": "Hook", "type": "webhook", "routes": [route], **given})
+        for way, given in more.items()
+    }
+
+
+NESTED = ["extra", "route", "workflow of another field", "connection without parts in its id"]
+
+
+@pytest.mark.parametrize("way", NESTED)
+async def test_protection_reaches_what_nested_values_and_named_records_refer_to(tmp_path: Path, way: str) -> None:
+    world = ruled(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
+    calls = nested(world)
+    assert calls.keys() == set(NESTED)
+    found = await world.evaluator.evaluate_call(calls[way], "local")
+    assert found.verdict.decision is Decision.DENY
+
+
+@pytest.mark.parametrize("embedded", [{"name": "Harmless", "slug": "harmless"}, {"name": "", "slug": ""}])
+async def test_name_of_a_customer_inside_another_record_is_not_trusted(
+    tmp_path: Path, embedded: dict[str, str]
+) -> None:
+    world = ruled(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
+    row = world.sandbox.state.named("triggers", "Hourly Slack sync", by="name")
+    acme, globex_ = (named(world, "customers", name) for name in ("Acme Corp", "Globex Exports"))
+    row |= {"endOrg": {"id": globex_, **embedded}, "customer": {"id": acme, "name": "Acme", "slug": "acme"}}
+    found = await world.evaluator.evaluate_call(DeleteTrigger(trigger_id=str(row["id"])), "local")
+    assert found.verdict.decision is Decision.DENY
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+@pytest.mark.parametrize(
+    ("protected", "path", "call"),
+    [
+        ('workflow = "process*"', "/api/v1/workflows/*", CreateTrigger(name="A", type="webhook", routes=IN_TEST)),
+        ('role = "Oper*"', "/api/v1/roles*", InviteUser(email="a@b.example", role="r1")),
+        ('secret = "sec_*"', "/api/v1/secrets*", CreateSecret(name="GOOGLE_SA")),
+    ],
+    ids=["workflow", "role", "secret that is overwritten"],
+)
+async def test_record_that_cannot_be_read_counts_as_protected(
+    tmp_path: Path, protected: str, path: str, call: Call, status: int
+) -> None:
+    world = ruled(tmp_path, f"[[protect]]\n{protected}\n")
+    world.sandbox.faults.add(Status(status=status, method="GET", path=path, times=None))
+    found = await world.evaluator.evaluate_call(call, "local")
+    assert found.verdict.decision is Decision.DENY
+
+
+@pytest.mark.parametrize("kind", ["connections", "triggers"])
+async def test_owners_count_as_protected_where_not_all_dependents_are_read(tmp_path: Path, kind: str) -> None:
+    """Of 400 rows, 300 are read: connections that Fastn filters and counts, or triggers, none of which depends."""
+    world = ruled(tmp_path, '[[protect]]\ncustomer = "Katana"\n')
+    gamma, state = named(world, "connectors", "Gamma"), world.sandbox.state
+    row = {**state.all(kind)[0], "endOrgId": None} | ({"connectorId": gamma} if kind == "connections" else {})
+    for number in range(400):
+        state.put(kind, {**row, "id": f"c{number}"})
+    found = await world.evaluator.evaluate_call(DeleteConnector(connector_id=gamma), "local")
+    assert found.verdict.decision is Decision.DENY

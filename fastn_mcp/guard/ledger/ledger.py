@@ -410,14 +410,8 @@ class Ledger(Journal, Protocol):
     async def void(
         self, request: str, state: RequestState, now: float, *, by: str | None = None, note: str | None = None
     ) -> ApprovalRequest | None:
-        """Void an open request or an approval that is not used up, and forget the secret that was typed for it.
-
-        None if there was nothing to void.
-        """
-        voided = await self.change_request(request, lambda found: found.without_effect(state, now, by, note))
-        if voided is not None:
-            await self.take_sealed(request, now)
-        return voided
+        """Void an open request or an approval that is not used up; None if there was nothing to void."""
+        return await self.change_request(request, lambda found: found.without_effect(state, now, by, note))
 
     async def offer(self, request: str, expires: float) -> ApprovalRequest | None:
         """Move a request from the form to the out-of-band channel; None if it was decided or moved before."""

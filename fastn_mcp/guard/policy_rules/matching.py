@@ -193,8 +193,9 @@ class PolicyRule:
     def _loosens(self, name: str, choice: Choice, resolved: ResolvedCall) -> str | None:
         """Match what the call says only, and what a setting adds to the request if that matches too."""
         call = resolved.call
-        given: object = getattr(call, name, None)
-        takes = name in type(call).model_fields and (name != NAME or isinstance(call, Create))
+        argument = NAME if name == NEW_NAME else name
+        given: object = getattr(call, argument, None)
+        takes = argument in type(call).model_fields and (argument != NAME or isinstance(call, Create) == (name == NAME))
         if name in call.unresolved or not takes or not choice(given, exact=True):
             return None
         added = DERIVED[name](resolved).values if name in DERIVED and given is None else ()
@@ -209,6 +210,8 @@ class PolicyRule:
             found = next((each for each in mentions if choice(each.value, exact=False)), None)
             if found is not None:
                 return "" if found.field == "new name" else f"its name is {quote(str(found.value))}"
+            if NAME in type(call).model_fields and choice(getattr(call, NAME), exact=False):
+                return ""  # a name that is not given
             return "its name could not be read" if not new and resolved.is_missing else None
         given: object = getattr(call, name, None)
         if name in type(call).model_fields and name not in call.unresolved and choice(given, exact=False):

@@ -1,0 +1,61 @@
+"""What a person is told of what this server did lately to the records of a call."""
+
+from pathlib import Path
+
+import pytest
+from test_approval_flow import named
+from world import World
+
+from fastn_mcp.fastn.resolve import by_arguments
+from fastn_mcp.guard.changes import Change, Done
+from fastn_mcp.tools.connectors import CreateConnector, DeleteConnector, UpdateConnector
+from fastn_mcp.tools.customers import CreateCustomer
+
+pytestmark = pytest.mark.anyio
+
+
+async def told(world: World, connector: str) -> tuple[tuple[str, str], ...]:
+    return await world.journalling.history(by_arguments(DeleteConnector(connector_id=connector)))
+
+
+async def made(world: World) -> str:
+    """Create a connector that nothing uses, so that it is renamed unasked."""
+    assert isinstance(await world.call(CreateConnector(name="Payroll", slug="payroll")), Done)
+    key = named(world, "connectors", "Payroll")
+    world.clock.pass_(2 * 86_400.0)  # it was created long ago
+    return key
+
+
+async def rename(world: World, key: str, name: str) -> None:
+    world.clock.pass_(60.0)
+    assert isinstance(await world.call(UpdateConnector(connector_id=key, name=name)), Done)
+
+
+async def test_the_oldest_name_is_told_however_often_it_was_changed(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    key = await made(world)
+    for name in ("A", "B", "C", "D", "E"):
+        await rename(world, key, name)
+    world.clock.pass_(60.0)
+    assert await told(world, key) == (("Called", '"Payroll" until 5 minutes ago'),)
+
+
+async def test_it_is_told_that_changes_before_the_last_hundred_were_not_looked_at(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    key = await made(world)
+    await rename(world, key, "A")
+    for number in range(100):
+        world.clock.pass_(1.0)
+        assert isinstance(await world.call(CreateCustomer(name=f"Customer {number}")), Done)
+    world.clock.pass_(1.0)
+    assert [heading for heading, _ in await told(world, key)] == ["Not checked"]
+
+
+async def test_change_whose_outcome_is_unknown_is_told(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    key, at = await made(world), world.clock.at.timestamp()
+    change = Change("c", "local", world.journalling.account, "update_connector", {}, key, "Payroll",
+                    {"name": "Payroll"}, {"name": "A"}, at, outcome="unknown_outcome")  # fmt: skip
+    await world.ledger.begin(change)
+    world.clock.pass_(60.0)
+    assert await told(world, key) == (("Called", 'perhaps "Payroll" until 1 minute ago'),)
