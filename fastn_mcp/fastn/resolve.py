@@ -128,7 +128,7 @@ def _environment(call: Call, row: Row, surroundings: Surroundings) -> Effective:
     else:
         found = _of_record(call, row)
     extra = text(cast(Row, call.arguments().get("extra") or {}), "environment", "env")
-    found = replace(found, values=(*found.values, extra)) if extra else found
+    found = replace(found, values=(*found.values, extra), source=ValueSource.ARGUMENT) if extra else found
     return _with_setting(found, own)
 
 
@@ -212,7 +212,7 @@ def _inside(row: Row, *, in_call: bool) -> Iterator[tuple[str, str, Row | None]]
             if plain(name) in fields:
                 embedded += [value] if isinstance(value, dict) else []
                 keys += _keys(value)
-        ids = list(dict.fromkeys([*keys, *filter(None, map(key_of, embedded))]))
+        ids = list(dict.fromkeys([*keys, *(key_of(each) for each in embedded if key_of(each))]))
         whole = [each for each in embedded if text(each, "name") and text(each, "slug")]
         # An argument only claims what a record is: it is read. So are customers, whom policies protect by name.
         if not in_call and kind != "customer" and len(ids) <= 1 and len(embedded) == len(whole) == 1:
@@ -226,11 +226,14 @@ def _inside(row: Row, *, in_call: bool) -> Iterator[tuple[str, str, Row | None]]
 
 def _objects_in(value: object) -> Iterator[Row]:
     """Yield the objects at any depth inside a value."""
-    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    for each in cast("Iterable[object]", items):
+    if isinstance(value, Mapping):
+        items = list(cast("Mapping[str, object]", value).values())
+    else:
+        items = cast("list[object]", value) if isinstance(value, list) else []
+    for each in items:
         if isinstance(each, Mapping):
             yield cast(Row, each)
-        yield from _objects_in(each)
+        yield from _objects_in(cast(object, each))
 
 
 def _keys(value: object) -> list[str]:

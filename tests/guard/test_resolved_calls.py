@@ -100,7 +100,7 @@ async def test_customer_that_cannot_be_read_counts_as_protected(tmp_path: Path) 
 
 
 IN_LIVE = '[[rule]]\nwhen = { environment = "live" }\nthen = "deny"\n'
-IN_TEST = [{"routeId": ORDERS, "environment": "test"}]
+IN_TEST: list[Any] = [{"routeId": ORDERS, "environment": "test"}]
 
 
 def a_connection(world: World) -> str:
@@ -139,7 +139,7 @@ def nested(world: World) -> dict[str, Call]:
     connection["id"] = "conn_17"
     named_row = world.sandbox.state.named("workflows", "process-new-orders", by="name")
     named_row["endOrgId"] = key
-    route = {"routeId": SLACK, "environment": "test"}
+    route: dict[str, Any] = {"routeId": SLACK, "environment": "test"}
     more: dict[str, dict[str, Any]] = {
         "extra": {"extra": {"config": {"customerId": key}}},
         "route": {"routes": [{**route, "endOrgId": key}]},
@@ -147,7 +147,7 @@ def nested(world: World) -> dict[str, Call]:
         "connection without parts in its id": {"connection_id": "conn_17"},
     }
     return {
-        way: CreateTrigger(**{"name": "Hook", "type": "webhook", "routes": [route], **given})
+        way: CreateTrigger.model_validate({"name": "Hook", "type": "webhook", "routes": [route], **given})
         for way, given in more.items()
     }
 
