@@ -22,7 +22,7 @@ from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import ListTriggers
-from fastn_mcp.tools.workflows import ListExecutions
+from fastn_mcp.tools.workflows import ListExecutions, UpdateWorkflow
 
 MAX_PAGES = 3
 """Maximum number of pages of 100 rows read for one kind."""
@@ -197,7 +197,8 @@ def _trigger_in_words(row: Row) -> str:
 
 
 def _rules(call: Call, target: FastnObject | None) -> DependencyRules:
-    if call.route.method == "DELETE" or isinstance(call, UpdateConnector):
+    is_switched = isinstance(call, UpdateWorkflow) and call.status is not None
+    if call.route.method == "DELETE" or isinstance(call, UpdateConnector) or is_switched:
         return dependency_rules(call.toolset().removesuffix("s"), call.target or "", target)
     if isinstance(call, CreateConnector) and target is not None:
         id_ = getattr(target, "id", None)

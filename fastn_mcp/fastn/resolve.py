@@ -136,10 +136,11 @@ def _of_record(call: Call, row: Row) -> Effective:
     """Return the environment of a connection or a secret; other records have none."""
     kind = kind_of(call)
     named = text(row, "environment") or text(connection_refers(call.target or ""), "environment")
-    if named or call.target is None or kind not in ("connection", "secret"):
+    if named or kind not in ("connection", "secret"):
         return Effective((named,), ValueSource.RECORD) if named else Effective()
-    # A secret without an environment is for all; a connection is in one.
-    return Effective(("test", "live") if kind == "secret" else (), ValueSource.RECORD, is_known=False)
+    # A secret without an environment is for all; a connection is in one, which Fastn chooses for a new one.
+    source = ValueSource.FASTN if call.target is None else ValueSource.RECORD
+    return Effective(("test", "live") if kind == "secret" else (), source, is_known=False)
 
 
 def _of_routes(call: Call, row: Row) -> Effective:
@@ -154,8 +155,9 @@ def _of_routes(call: Call, row: Row) -> Effective:
         for routes in lists
         for route in cast("list[Any]", routes)
     ]
+    connection = text(connection_refers(str(getattr(call, "connection_id", None) or "")), "environment")
     source = ValueSource.RECORD if given is None else ValueSource.ARGUMENT
-    return Effective(tuple(dict.fromkeys(filter(None, places))), source, all(places))
+    return Effective(tuple(dict.fromkeys(filter(None, [*places, connection]))), source, all(places))
 
 
 def _customer(call: Call, row: Row, surroundings: Surroundings) -> Effective:

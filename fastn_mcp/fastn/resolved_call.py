@@ -29,19 +29,21 @@ from fastn_mcp.tools.tool import Effect, FastnObject
 class ResourceKind:
     """A kind of resource: the tools that act on it, and the fields in which others refer to it.
 
-    Names of fields are as `plain` returns them. `arguments` refer to it in a call only.
+    Names of fields are as `plain` returns them. `arguments` refer to it in a call only; `texts` are compared with its
+    ids, names and slugs in a call, and not read.
     """
 
     toolset: str
     fields: frozenset[str] = frozenset()
     arguments: frozenset[str] = frozenset()
+    texts: frozenset[str] = frozenset()
 
 
 KINDS: Mapping[str, ResourceKind] = {
     "customer": ResourceKind(
         "customers", frozenset({"customer", "customers", "customerid", "customerids", "endorg", "endorgid"})
     ),
-    "connector": ResourceKind("connectors", frozenset({"connector", "connectorid"}), frozenset({"connectors"})),
+    "connector": ResourceKind("connectors", frozenset({"connector", "connectorid"}), texts=frozenset({"connectors"})),
     "connection": ResourceKind("connections", frozenset({"connection", "connectionid"})),
     "workflow": ResourceKind("workflows", frozenset({"workflow", "workflowid", "routeid"})),
     "trigger": ResourceKind("triggers", frozenset({"trigger", "triggerid"})),
@@ -249,7 +251,7 @@ class ResolvedCall:
         """Return the ids and names of all resources of a kind that the call touches."""
         resource, call = KINDS[kind], self.call
         mentions = self.own_mentions if call.toolset() == resource.toolset else []
-        wanted = resource.fields | resource.arguments
+        wanted = resource.fields | resource.arguments | resource.texts
         for fields, found in ((wanted, call.arguments()), (resource.fields, row_of(self.target))):
             mentions += [Mention(value, "id", _called(kind, value)) for value in _mentioned(found, fields)]
         records = [each for each in self.records if each.kind == kind]

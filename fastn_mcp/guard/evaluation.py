@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import cast
@@ -354,15 +355,9 @@ class Evaluator:
         reads = reads or remembered(self._read)
         resolved, digest = await self._resolve(call, reads), self.digest(call, principal)
         verdict, is_unsettled = await self._decide(resolved, digest, principal, earlier_uses)
+        binding, similar = self._bind(resolved, digest, principal, verdict, is_unsettled=is_unsettled)
         shown = await self._preview(resolved, verdict, undoes)
-        bound = [digest, resolved.bound(), shown.name, self.policy.digest, resolved.effect.value, is_unsettled]
-        bound += [] if resolved.typed is None else [[each.name for each in resolved.typed.fields]]
-        # No temporary approval for a call that destroys, changes access or may have been made already.
-        each_time = is_unsettled or resolved.effect in (Effect.DESTROY, Effect.ACCESS)
-        similar = None
-        if not each_time and call.target is not None and verdict.decision is Decision.CONFIRM:
-            similar = self._similar(resolved, principal)
-        return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, sha256(bound), similar, reads)
+        return CallEvaluation(resolved, digest, resolved.effect, verdict, shown, binding, similar, reads)
 
     async def explain(self, call: Call, principal: str) -> tuple[CallEvaluation, list[PolicyDecision]]:
         """Evaluate one call, and return every rule that matches it."""
@@ -374,22 +369,34 @@ class Evaluator:
         """Log, once, that the key may not read customers which the policy compares by name."""
         if not self.policy.compares_customers or self._is_told:
             return
+        with suppress(FastnError):  # a call that needs a customer says so itself
+            await self._may_read_customers()
+
+    async def _may_read_customers(self) -> bool:
+        """Return whether the key may list customers, and log once if it may not. Raises a `FastnError`."""
         try:
             await self._read(ListCustomers(limit=1))
         except Forbidden:
-            self._tell_unreadable()
-        except FastnError:  # a call that needs a customer says so itself
-            pass
+            if not self._is_told:
+                self._is_told = True
+                log.warning(UNREADABLE)
+            return False
+        return True
 
-    def _tell_unreadable(self) -> None:
-        if not self._is_told:
-            self._is_told = True
-            log.warning(UNREADABLE)
+    async def _excused(self, resolved: ResolvedCall) -> ResolvedCall:
+        """Recognise customers by their ids only, if the key may read none. One that it may not read is unknown."""
+        with suppress(FastnError):
+            if not await self._may_read_customers():
+                return resolved
+        return replace(resolved, records=tuple(replace(each, is_forbidden=False) for each in resolved.records))
 
     async def _resolve(self, call: Call, reads: Send) -> ResolvedCall:
         try:
+            call.request()
             resolved = await resolve(call, self._surroundings, reads, self.ai_sessions.target(call))
             resolved = await with_owners(resolved, reads) if self.policy.compares_customers else resolved
+        except RefusedValue as error:
+            raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
         except NotSent:
             raise
         except FastnError as error:
@@ -398,10 +405,8 @@ class Evaluator:
             ) from None
         if resolved.is_missing:
             raise NotFound(*no_such(call), certainty=NOTHING_SENT)
-        if self.policy.compares_customers and any(
-            each.is_forbidden and each.kind == "customer" for each in resolved.records
-        ):
-            self._tell_unreadable()
+        if self.policy.compares_customers and any(each.is_forbidden for each in resolved.records):
+            resolved = await self._excused(resolved)
         return replace(resolved, is_awaited=await self._is_awaited(call))
 
     async def _is_awaited(self, call: Call) -> bool:
@@ -417,10 +422,8 @@ class Evaluator:
         self, resolved: ResolvedCall, digest: str, principal: str, earlier_uses: EarlierUses
     ) -> tuple[PolicyDecision, bool]:
         """Return the decision on a call, and whether it may have been made already."""
-        call, target = resolved.call, resolved.target
-        is_own = call.tool_name() == "revoke_api_key" and target is not None and self._owns(target)
-        situation = await self._situation(resolved, principal, resolved.effect, earlier_uses)
-        verdict = self.policy.decide(replace(situation, own_key=is_own))
+        call = resolved.call
+        verdict = self.policy.decide(await self._situation(resolved, principal, resolved.effect, earlier_uses))
         denied = verdict.decision is Decision.DENY
         earlier = None if denied else await self._journalling.unsettled(call, digest)
         if earlier is not None and verdict.decision is Decision.ALLOW:
@@ -430,11 +433,19 @@ class Evaluator:
             verdict = replace(verdict, reason=f"{earlier} {verdict.reason}".rstrip())
         return self._typed(resolved.typed, verdict), earlier is not None
 
+    def _bind(
+        self, resolved: ResolvedCall, digest: str, principal: str, verdict: PolicyDecision, *, is_unsettled: bool
+    ) -> tuple[str, str | None]:
+        """Return `CallEvaluation.binding` and `similar`."""
+        parts = [digest, resolved.bound(), str(resolved.label), self.policy.digest, resolved.effect.value, is_unsettled]
+        parts += [] if resolved.typed is None else [[each.name for each in resolved.typed.fields]]
+        # No temporary approval for a call that destroys, changes access or may have been made already.
+        each_time = is_unsettled or resolved.effect in (Effect.DESTROY, Effect.ACCESS)
+        may_repeat = resolved.call.target is not None and verdict.decision is Decision.CONFIRM and not each_time
+        return sha256(parts), self._similar(resolved, principal) if may_repeat else None
+
     async def _preview(self, resolved: ResolvedCall, verdict: PolicyDecision, undoes: str) -> Preview:
-        try:
-            shown = preview(resolved, resolved.effect, self.account, verdict.why, undoes)
-        except RefusedValue as error:
-            raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
+        shown = preview(resolved, resolved.effect, self.account, verdict.why, undoes)
         is_ai = isinstance(resolved.call, (AiChat, AiBuild))
         return replace(shown, costs=await self._costs()) if is_ai else shown
 
@@ -548,10 +559,16 @@ class Evaluator:
             spent=spent,
             declines=resting,
             declined_at=declined_at,
+            own_key=self._is_own_key(resolved),
             permit=permit,
             used_up=used_up,
             destroyed=await self.budgets.destroyed(principal) if effect is Effect.DESTROY else 0,
         )
+
+    def _is_own_key(self, resolved: ResolvedCall) -> bool:
+        """Return whether the call would revoke the key that this server uses."""
+        target = resolved.target
+        return resolved.call.tool_name() == "revoke_api_key" and target is not None and self._owns(target)
 
     async def _spent(self, budget: str, period: str, earlier_uses: EarlierUses) -> int:
         return await self._ledger.spent(budget, period) + earlier_uses.get((budget, period), 0)

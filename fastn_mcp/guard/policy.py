@@ -203,12 +203,20 @@ class Policy:
             return PolicyDecision(Decision.ALLOW, "reads", "Reads are always allowed.")
         if (denied := self._always_denied(situation)) is not None:
             return denied
-        default = self._default(situation)
-        said = self.rules.verdicts(situation, default) if self.rules else []
-        verdict = max(said, key=lambda verdict: verdict.decision.rank) if said else default
+        verdict = self._by_rules(situation)
+        if self.rules is not None and situation.effect is not situation.call.effective:
+            # What raises an effect (a record in use, an open request) must not escape what the file says of the call.
+            lower = self._by_rules(replace(situation, effect=situation.call.effective, spent={}))
+            verdict = max(verdict, lower, key=lambda either: either.decision.rank)
         if verdict.decision is Decision.ALLOW and situation.call.needs_person:
             verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", situation.call.needs_person)
         return self._with_plan(self._with_budget_left(verdict, situation), situation)
+
+    def _by_rules(self, situation: Situation) -> PolicyDecision:
+        """Return the strictest decision of the file, or that of the mode."""
+        default = self._default(situation)
+        verdicts = self.rules.verdicts(situation, default) if self.rules else [default]
+        return max(verdicts, key=lambda verdict: verdict.decision.rank)
 
     def _with_plan(self, verdict: PolicyDecision, situation: Situation) -> PolicyDecision:
         """Allow calls that a plan entry covers; deny calls that need approval if nobody can be asked."""

@@ -13,10 +13,13 @@ from world import World
 from fastn_mcp.fastn.resolved_call import Surroundings
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.tools.account import CreateSecret, DeleteSecret, InviteUser
+from fastn_mcp.tools.ai import AiBuild
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, DeleteConnector, ListConnections
+from fastn_mcp.tools.customers import UpdateCustomer
 from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, ListTriggers, UpdateTrigger
-from fastn_mcp.tools.workflows import RunWorkflow
+from fastn_mcp.tools.workflows import RunWorkflow, UpdateWorkflow
 
 Call = Operation[Any]
 pytestmark = pytest.mark.anyio
@@ -205,3 +208,54 @@ async def test_owners_count_as_protected_where_not_all_dependents_are_read(tmp_p
         state.put(kind, {**row, "id": f"c{number}"})
     found = await world.evaluator.evaluate_call(DeleteConnector(connector_id=gamma), "local")
     assert found.verdict.decision is Decision.DENY
+
+
+@pytest.mark.parametrize("rules", ['[defaults]\nwrite = "deny"', '[[rule]]\neffects = "write"\nthen = "deny"'])
+async def test_raised_effect_does_not_escape_a_rule_on_the_effect_of_the_call(tmp_path: Path, rules: str) -> None:
+    """Renaming a customer in use is external; the file refuses every write."""
+    world = ruled(tmp_path, rules)
+    call = UpdateCustomer(customer_id=named(world, "customers", "Globex Exports"), name="Harmless")
+    found = await world.evaluator.evaluate_call(call, "local")
+    assert (found.effect, found.verdict.decision) == (Effect.EXTERNAL, Decision.DENY)
+
+
+@pytest.mark.parametrize(("lists", "denied"), [(403, False), (None, True)])
+async def test_only_a_key_that_may_read_no_customers_is_excused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lists: int | None, denied: bool
+) -> None:
+    world = ruled(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
+    key = named(world, "customers", "Acme Corp")
+    world.sandbox.faults.add(Status(status=403, path="/api/v1/customers/*", times=99))
+    if lists is not None:
+        world.sandbox.faults.add(Status(status=lists, path="/api/v1/customers", times=99))
+    for _ in range(2):
+        found = await world.evaluator.evaluate_call(CreateSecret(name="A", customer_id=key), "local")
+        assert (found.verdict.decision is Decision.DENY) is denied
+    assert caplog.text.count("may not read customers") == (0 if denied else 1)
+
+
+async def test_new_connection_is_in_an_environment_that_fastn_chooses(tmp_path: Path) -> None:
+    world = ruled(tmp_path, '[[rule]]\nwhen = { environment = "live" }\nthen = "deny"\n')
+    call = CreateConnection(connector_id=named(world, "connectors", "Gamma"))
+    found = await world.evaluator.evaluate_call(call, "local")
+    assert found.verdict.decision is Decision.DENY
+    assert found.verdict.why == "Its environment is not known, as the call names none, and Fastn chooses it."
+
+
+async def test_switching_off_what_a_protected_customer_uses_is_held(tmp_path: Path) -> None:
+    world = ruled(tmp_path, '[[protect]]\ncustomer = "Globex*"\n')
+    trigger = world.sandbox.state.named("triggers", "Hourly Slack sync", by="name")
+    call = UpdateWorkflow(workflow_id=str(trigger["routes"][0]["routeId"]), status="inactive")
+    assert (await world.evaluator.evaluate_call(call, "local")).verdict.decision is not Decision.DENY
+    trigger["endOrgId"] = named(world, "customers", "Globex Exports")
+    assert (await world.evaluator.evaluate_call(call, "local")).verdict.decision is Decision.DENY
+
+
+async def test_connectors_of_fastns_ai_are_compared_and_not_read(tmp_path: Path) -> None:
+    world = ruled(tmp_path, '[[protect]]\nconnector = "shopify"\n')
+    for connectors, denied in ((["shopify"], True), (["xero"], False)):
+        before = len(world.sandbox.requests)
+        call = AiBuild(type="workflow", prompt="Sync", connectors=connectors)
+        found = await world.evaluator.evaluate_call(call, "local")
+        assert (found.verdict.decision is Decision.DENY) is denied
+        assert len(world.sandbox.requests) - before == 1  # the balance of credits

@@ -114,7 +114,6 @@ def naming(world: World) -> dict[str, Call]:
         "create_api_key": {"customers": [acme]},
         "create_secret": {"customer_id": acme},
         "create_role": {"parent": "Viewer"},
-        "ai_build": {"connectors": [gamma]},
     }
     return {name: with_arguments(call, **more.get(name, {})) for name, call in calls.items()}
 

@@ -15,6 +15,7 @@ from fastn_mcp.fastn.resolved_call import (
     Effective,
     Mention,
     ResolvedCall,
+    ValueSource,
     plain,
 )
 from fastn_mcp.fastn.rows import row_of
@@ -198,8 +199,9 @@ class PolicyRule:
         takes = argument in type(call).model_fields and (argument != NAME or isinstance(call, Create) == (name == NAME))
         if name in call.unresolved or not takes or not choice(given, exact=True):
             return None
-        added = DERIVED[name](resolved).values if name in DERIVED and given is None else ()
-        return "" if all(choice(value, exact=True) for value in added) else None
+        added = DERIVED[name](resolved) if name in DERIVED and given is None else Effective()
+        is_set = added.source is ValueSource.SETTING
+        return None if is_set and not all(choice(value, exact=True) for value in added.values) else ""
 
     def _tightens(self, name: str, choice: Choice, resolved: ResolvedCall) -> str | None:
         """Match what the call says, and what it will do: either is enough to refuse or to ask."""
@@ -225,7 +227,10 @@ class PolicyRule:
             touched = resolved.touched("customer")
             found = next((each for each in touched.mentions if choice(each.value, exact=False)), None)
             return f"{found.of}, by {found}" if found else touched.gap or None
-        return None if effective.is_known else f"its {_WORDS[name]} is not known, as the call names none: name one"
+        if effective.is_known:
+            return None
+        way_out = ": name one" if name in type(call).model_fields else ", and Fastn chooses it"
+        return f"its {_WORDS[name]} is not known, as the call names none{way_out}"
 
     def _fits_dependents(self, dependents: int | None) -> bool:
         assert self.dependents is not None  # noqa: S101 - asked only where there are bounds
