@@ -43,16 +43,17 @@ async def resolve(
     A target that does not exist `is_missing`. Raises `NotSent` if a setting contradicts an argument, and a `FastnError`
     if the target cannot be read.
     """
-    _check_settings(call, surroundings)
+    if surroundings.environment or surroundings.customer:
+        _check_settings(call, surroundings)
     target = session or await read_target(call, send)
-    row = row_of(target)
+    row, given = row_of(target), call.arguments()
     dependence = await find_dependents(call, target, send)
-    records = await _read(_references(call, row, surroundings), send)
+    records = await _read(_references(call, given, row, surroundings), send)
     connector = next((each.row for each in records if each.kind == "connector"), None)
     return ResolvedCall(
         call,
-        _environment(call, row, surroundings),
-        _customer(call, row, surroundings),
+        _environment(call, given, row, surroundings),
+        _customer(call, given, row, surroundings),
         target,
         records,
         dependence,
@@ -82,12 +83,12 @@ def by_arguments(
     trusts_ids: bool = False,
 ) -> ResolvedCall:
     """Resolve a call without reads: other records are unknown, unless `trusts_ids` takes them to be their ids."""
-    surroundings, row = surroundings or Surroundings(), row_of(target)
+    surroundings, row, given = surroundings or Surroundings(), row_of(target), call.arguments()
     records = tuple(
         Record(kind, key, relation, {"id": key} if trusts_ids else known)
-        for kind, key, relation, known in _references(call, row, surroundings)
+        for kind, key, relation, known in _references(call, given, row, surroundings)
     )
-    environment, customer = _environment(call, row, surroundings), _customer(call, row, surroundings)
+    environment, customer = _environment(call, given, row, surroundings), _customer(call, given, row, surroundings)
     return ResolvedCall(call, environment, customer, target, records, dependents=dependents)
 
 
@@ -114,9 +115,9 @@ def _check_settings(call: Call, surroundings: Surroundings) -> None:
             )
 
 
-def _environment(call: Call, row: Row, surroundings: Surroundings) -> Effective:
+def _environment(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> Effective:
     own = surroundings.environment
-    given = call.arguments().get("environment")
+    given = arguments.get("environment")
     if isinstance(given, str):
         return Effective((given,), ValueSource.ARGUMENT)
     if isinstance(call, RunWorkflow):
@@ -127,8 +128,9 @@ def _environment(call: Call, row: Row, surroundings: Surroundings) -> Effective:
         found = Effective(("test", "live"), ValueSource.FASTN, is_known=False)  # a secret is for all
     else:
         found = _of_record(call, row)
-    extra = text(cast(Row, call.arguments().get("extra") or {}), "environment", "env")
-    found = replace(found, values=(*found.values, extra), source=ValueSource.ARGUMENT) if extra else found
+    extra = arguments.get("extra")
+    if isinstance(extra, dict) and (undocumented := text(extra, "environment", "env")):
+        found = replace(found, values=(*found.values, undocumented), source=ValueSource.ARGUMENT)
     return _with_setting(found, own)
 
 
@@ -160,8 +162,8 @@ def _of_routes(call: Call, row: Row) -> Effective:
     return Effective(tuple(dict.fromkeys(filter(None, [*places, connection]))), source, all(places))
 
 
-def _customer(call: Call, row: Row, surroundings: Surroundings) -> Effective:
-    given = call.arguments().get("customer_id")
+def _customer(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> Effective:
+    given = arguments.get("customer_id")
     if isinstance(given, str) and call.target != given:
         return Effective((given,), ValueSource.ARGUMENT)
     if "customer_id" in call.unresolved:
@@ -184,37 +186,43 @@ def _with_setting(found: Effective, own: str | None) -> Effective:
 # --- records ------------------------------------------------------------------------------------------------------
 
 
-def _references(call: Call, row: Row, surroundings: Surroundings) -> list[_Reference]:
+def _references(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> list[_Reference]:
     """Return what a call, its target's row and the settings refer to, each once; what arguments name comes first."""
     parameters = type(call).route.parameters
-    given = {name: value for name, value in call.arguments().items() if name not in parameters}
+    given = {name: value for name, value in arguments.items() if name not in parameters}
     extra = given.pop("extra", None)
     named = {**(extra if isinstance(extra, dict) else {}), **given}
     row = {**connection_refers(call.target or ""), **row} if kind_of(call) == "connection" else row
-    found: dict[tuple[str, str], _Reference] = {}
-    wanted = [(Relation.NAMED, named), (Relation.OWNER, row)]
-    wanted += [(Relation.NAMED, each) for each in _objects_in(extra)]
-    for kind, key, _ in _inside(named, in_call=True):
-        wanted += [(Relation.OWNER, connection_refers(key))] if kind == "connection" else []
+    in_call = [each for fields in (named, *_objects_in(extra)) for each in _inside(fields, in_call=True)]
+    owners = [row, *(connection_refers(key) for kind, key, _ in in_call if kind == "connection")]
     # Only in a run does the argument replace the header; elsewhere both are sent.
     if surroundings.customer and not (isinstance(call, RunWorkflow) and "customer_id" in given):
-        wanted.append((Relation.OWNER, {"customerId": surroundings.customer}))
-    for relation, fields in wanted:
-        for kind, key, known in _inside(fields, in_call=relation is Relation.NAMED):
-            found.setdefault((kind, key), (kind, key, relation, known))
+        owners.append({"customerId": surroundings.customer})
+    found: dict[tuple[str, str], _Reference] = {}
+    for kind, key, known in in_call:
+        found.setdefault((kind, key), (kind, key, Relation.NAMED, known))
+    for fields in filter(None, owners):
+        for kind, key, known in _inside(fields, in_call=False):
+            found.setdefault((kind, key), (kind, key, Relation.OWNER, known))
     return list(found.values())
+
+
+_IN_ROWS: Mapping[str, str] = {name: kind for kind, of in KINDS.items() for name in of.fields}
+_IN_CALLS: Mapping[str, str] = {**_IN_ROWS, **{name: kind for kind, of in KINDS.items() for name in of.arguments}}
+"""Kinds by the fields that refer to them, as `plain` returns them."""
 
 
 def _inside(row: Row, *, in_call: bool) -> Iterator[tuple[str, str, Row | None]]:
     """Yield kind, id and, if it is whole, the record of each resource that the fields of a row or call refer to."""
-    for kind, resource in KINDS.items():
-        fields = resource.fields | resource.arguments if in_call else resource.fields
-        keys, embedded = list[str](), list[Row]()
-        for name, value in row.items():
-            if plain(name) in fields:
-                embedded += [value] if isinstance(value, dict) else []
-                keys += _keys(value)
-        ids = list(dict.fromkeys([*keys, *(key_of(each) for each in embedded if key_of(each))]))
+    kinds = _IN_CALLS if in_call else _IN_ROWS
+    found: dict[str, tuple[list[str], list[Row]]] = {}
+    for name, value in row.items():
+        if (kind := kinds.get(plain(name))) is not None:
+            keys, embedded = found.setdefault(kind, (list[str](), list[Row]()))
+            embedded += [value] if isinstance(value, dict) else []
+            keys += _keys(value)
+    for kind, (keys, embedded) in found.items():
+        ids = list(dict.fromkeys([*keys, *filter(None, map(key_of, embedded))]))
         whole = [each for each in embedded if text(each, "name") and text(each, "slug")]
         # An argument only claims what a record is: it is read. So are customers, whom policies protect by name.
         if not in_call and kind != "customer" and len(ids) <= 1 and len(embedded) == len(whole) == 1:
@@ -222,7 +230,7 @@ def _inside(row: Row, *, in_call: bool) -> Iterator[tuple[str, str, Row | None]]
             yield kind, key, {"id": key, **whole[0]}
         else:
             yield from ((kind, key, None) for key in ids or filter(None, (text(each, *IDENTITY) for each in embedded)))
-    for route in objects(row, "routes"):
+    for route in objects(row, "routes") if "routes" in row else ():
         yield from _inside(route, in_call=in_call)
 
 
@@ -259,7 +267,7 @@ async def _read(references: Iterable[_Reference], send: Send) -> tuple[Record, .
             rows |= await _customers(send)
         else:
             unread += of_kind[:MAX_LOOKUPS]
-    rows |= await read_each(unread, partial(_row, send, forbidden))
+    rows |= await read_each(unread, partial(_row, send, forbidden)) if unread else {}
     return tuple(
         Record(kind, key, relation, known or rows.get((kind, key)), (kind, key) in forbidden)
         for kind, key, relation, known in every

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import Any, cast
 
 from pydantic import JsonValue
@@ -306,6 +307,7 @@ def identity(fields: Mapping[str, Any]) -> dict[str, object]:
     return {name: value for name in IDENTITY if (value := fields.get(name)) is not None}
 
 
+@lru_cache(maxsize=1024)
 def plain(name: str) -> str:
     """Normalize a name of a field: `customer_id`, `customerId` and `customer-id` are equal."""
     return name.replace("_", "").replace("-", "").casefold()

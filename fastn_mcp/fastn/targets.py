@@ -262,9 +262,11 @@ def _labelled(call: Call, target: FastnObject | None) -> Row | None:
     if call.target is not None:
         return row
     # What `extra` holds cannot name what is created, nor where Fastn's answer repeats it.
-    extra = call.arguments().get("extra")
-    undocumented = (extra.keys() if isinstance(extra, dict) else set[str]()) - documented_fields(call)
-    return {name: value for name, value in (row or fields_sent(call)).items() if name not in undocumented}
+    row, extra = row or fields_sent(call), getattr(call, "extra", None)
+    if not isinstance(extra, dict):
+        return row
+    undocumented = cast("dict[str, JsonValue]", extra).keys() - documented_fields(call)
+    return {name: value for name, value in row.items() if name not in undocumented}
 
 
 async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[str, dict[str, str]]:

@@ -552,6 +552,7 @@ class Evaluator:
         spent = await self.budgets.spent(effect, principal, now, earlier_uses)
         declined_at = datetime.fromtimestamp(last, UTC) if resting else None
         permit, used_up = await self._permit(resolved, now, earlier_uses)
+        revoked = resolved.target if resolved.call.tool_name() == "revoke_api_key" else None
         return Situation(
             resolved,
             effect,
@@ -559,16 +560,11 @@ class Evaluator:
             spent=spent,
             declines=resting,
             declined_at=declined_at,
-            own_key=self._is_own_key(resolved),
+            own_key=revoked is not None and self._owns(revoked),
             permit=permit,
             used_up=used_up,
             destroyed=await self.budgets.destroyed(principal) if effect is Effect.DESTROY else 0,
         )
-
-    def _is_own_key(self, resolved: ResolvedCall) -> bool:
-        """Return whether the call would revoke the key that this server uses."""
-        target = resolved.target
-        return resolved.call.tool_name() == "revoke_api_key" and target is not None and self._owns(target)
 
     async def _spent(self, budget: str, period: str, earlier_uses: EarlierUses) -> int:
         return await self._ledger.spent(budget, period) + earlier_uses.get((budget, period), 0)
