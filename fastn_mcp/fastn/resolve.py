@@ -218,11 +218,11 @@ def _inside(row: Row, *, in_call: bool) -> Iterator[tuple[str, str, Row | None]]
     found: dict[str, tuple[list[str], list[Row]]] = {}
     for name, value in row.items():
         if (kind := kinds.get(plain(name))) is not None:
-            keys, embedded = found.setdefault(kind, (list[str](), list[Row]()))
-            embedded += [value] if isinstance(value, dict) else []
-            keys += _keys(value)
-    for kind, (keys, embedded) in found.items():
-        ids = list(dict.fromkeys([*keys, *filter(None, map(key_of, embedded))]))
+            found.setdefault(kind, ([], []))[0].extend(_keys(value))
+            if isinstance(value, dict):
+                found[kind][1].append(value)
+    for kind, (named, embedded) in found.items():
+        ids = list(dict.fromkeys([*named, *(key for each in embedded if (key := key_of(each)))]))
         whole = [each for each in embedded if text(each, "name") and text(each, "slug")]
         # An argument only claims what a record is: it is read. So are customers, whom policies protect by name.
         if not in_call and kind != "customer" and len(ids) <= 1 and len(embedded) == len(whole) == 1:

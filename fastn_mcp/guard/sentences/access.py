@@ -85,11 +85,9 @@ def create_api_key(facts: Facts) -> Sentences:
     mode = word(given, "mode") or "test"
     role = text(given, "permissions") or "Viewer"
     term = text(given, "expires") or "90d"
-    what = (
-        f"{_MODES[mode]} API key {facts.name}"
-        if mode in _MODES
-        else f"an API key {facts.name} in {quoted(given.get('mode'))}"
-    )
+    what = f"an API key {facts.name} in {quoted(given.get('mode'))}"
+    if mode in _MODES:
+        what = f"{_MODES[mode]} API key {facts.name}"
     can = _ROLES.get(word({"role": role}, "role"), f"role {quoted(role)}")
     until = _TERMS.get(term.strip().lower(), f"valid until {quoted(term)}")
     is_full = word({"role": role}, "role") == "full access"
