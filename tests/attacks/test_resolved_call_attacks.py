@@ -67,7 +67,7 @@ async def test_typed_credentials_do_not_reach_an_address_exchanged_after_the_que
         assert "references" not in seen
         assert (await call("create_connection", connector_id=connector))["outcome"] == "target_changed"
         assert call.sent == ["POST /api/v1/connectors"]
-        assert call.stored("SELECT * FROM sealed") == []
+        assert call.stored("SELECT * FROM typed_secrets") == []
         assert CANARY not in "".join(map(str, upstream.requests()))
         assert (await call("create_connection", connector_id=connector))["status"] == "approval_required"
         assert 'Connect "Ledgerly" at "evil.example"' in call.shown

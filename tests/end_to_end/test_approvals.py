@@ -81,7 +81,8 @@ async def approve_on_page(address: str, client: str = "mcp") -> dict[str, str]:
         entered = await person.post(page_url, data=keys, headers={"Origin": "null"})
         page = await person.get(entered.url.join(re.findall(r"url=([^\"]+)", entered.text)[0]))
         assert "Globex Exports" in page.text
-        assert f'<bdi class="plain">{client}</bdi> asks' in page.text
+        named = client if client.isalnum() else f"&#34;{client}&#34;"
+        assert f'<bdi class="plain">{named}</bdi> asks' in page.text
         form = re.search(r'<form class="approve"[^>]*action="([^"]*)".*?</form>', page.text, re.DOTALL)
         assert form is not None
         origin = f"{page.url.scheme}://{page.url.netloc.decode()}"

@@ -128,7 +128,9 @@ def test_last_line_of_the_demo_installs_a_server_that_starts(real: bool, tmp_pat
     (home := tmp_path / "home").mkdir()
     (home / ".claude.json").write_text("{}")
     uvx = REAL_UVX if real else uvx_environment(tmp_path, ROOT)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("FASTN_", "CLAUDE_"))}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("FASTN_", "CLAUDE_", "CI"))
+    }
     environment |= {"HOME": str(home), "UV_CACHE_DIR": str(tmp_path / "uv")}
     environment |= {"PATH": f"{uvx.parent}:/usr/bin:/bin"}
     played = subprocess.run(
