@@ -413,10 +413,8 @@ class Evaluator:
         """Return whether an open approval request names the target of a call."""
         if call.target is None or call.effective is not Effect.WRITE:
             return False
-        reference, waiting = [kind_of(call), call.target], await self._ledger.waiting(self._system.timestamp())
-        return any(
-            request.account == self.bound_account and reference in references_of(request.preview) for request in waiting
-        )
+        requests = await self._ledger.open_requests(self.bound_account, self._system.timestamp())
+        return any([kind_of(call), call.target] in references_of(request.preview) for request in requests)
 
     async def _decide(
         self, resolved: ResolvedCall, digest: str, principal: str, earlier_uses: EarlierUses

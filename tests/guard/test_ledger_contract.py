@@ -862,3 +862,14 @@ async def test_audit_mark_keeps_the_greatest_number_of_each_log(ledger: Ledger, 
     assert await other.audit_mark("one") == (7, "a" * 64)
     await other.mark_audit("one", 10, "d" * 64)
     assert [await ledger.audit_mark(log) for log in ("one", "two")] == [(10, "d" * 64), (100, "c" * 64)]
+
+
+async def test_open_requests_are_those_of_one_account_in_forms_too(ledger: Ledger, other: Ledger) -> None:
+    form = replace(grant("form"), out_of_band=False, call="a")
+    declined = replace(grant("declined"), call="b")
+    for request in (form, declined, replace(grant("page"), call="c"), replace(grant("old", expires=NOW + 1), call="d")):
+        await ledger.open(request)
+    await ledger.open(replace(grant("others"), account="acme at live.fastn.ai", call="e"))
+    await moved(ledger, "declined", [RequestState.OPEN], RequestState.DECLINED, NOW, by="local_page")
+    found = await other.open_requests(form.account, NOW + 2)
+    assert sorted(request.id for request in found) == ["form", "page"]

@@ -8,13 +8,21 @@ import pytest
 from faulty_sandbox import Status
 from sensible_calls import ORDERS, SLACK
 from test_approval_flow import named, ruled
-from world import World
+from world import FormLater, World
 
 from fastn_mcp.fastn.resolved_call import Surroundings
+from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.tools.account import CreateSecret, DeleteSecret, InviteUser
 from fastn_mcp.tools.ai import AiBuild
-from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, DeleteConnector, ListConnections
+from fastn_mcp.tools.connectors import (
+    CreateConnection,
+    CreateConnector,
+    DeleteConnection,
+    DeleteConnector,
+    ListConnections,
+    UpdateConnector,
+)
 from fastn_mcp.tools.customers import UpdateCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
@@ -259,3 +267,20 @@ async def test_connectors_of_fastns_ai_are_compared_and_not_read(tmp_path: Path)
         found = await world.evaluator.evaluate_call(call, "local")
         assert (found.verdict.decision is Decision.DENY) is denied
         assert len(world.sandbox.requests) - before == 1  # the balance of credits
+
+
+@pytest.mark.parametrize("form", [FormLater(), None], ids=["in a form", "on the page"])
+async def test_record_that_an_open_request_names_is_changed_with_an_approval_only(
+    tmp_path: Path, form: FormLater | None
+) -> None:
+    world = World(tmp_path)
+    connector = await world.call(CreateConnector(name="Initech", slug="initech", domain="api.initech.example"))
+    assert isinstance(connector, Done)
+    key = str(connector.result.id)  # type: ignore[attr-defined]
+    change = UpdateConnector(connector_id=key, domain="evil.example")
+    assert (await world.evaluator.evaluate_call(change, "local")).effect is Effect.WRITE
+    await world.call(CreateConnection(connector_id=key, credentials={"token": "s3cret"}), form)
+    found = await world.evaluator.evaluate_call(change, "local")
+    assert (found.effect, found.verdict.decision) == (Effect.EXTERNAL, Decision.CONFIRM)
+    other = UpdateConnector(connector_id=named(world, "connectors", "Gamma"), description="d")
+    assert not (await world.evaluator.evaluate_call(other, "local")).resolved.is_awaited

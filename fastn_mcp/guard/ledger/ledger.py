@@ -431,6 +431,10 @@ class Ledger(Journal, Protocol):
         """Return what an approver typed for a request, sealed; None if nothing, or if the request is over."""
         ...
 
+    async def open_requests(self, account: str, now: float) -> list[ApprovalRequest]:
+        """Return the open requests of an account that have not expired, in forms too."""
+        ...
+
     async def waiting(self, now: float) -> list[ApprovalRequest]:
         """Return the open out-of-band requests, oldest first."""
         ...

@@ -345,6 +345,9 @@ class SqliteLedger(Ledger):
         over = "SELECT id FROM requests WHERE state = 'open' AND account = ? AND expires <= ?"
         return [id_ for (id_,) in self._execute(over, (account, now))]
 
+    async def open_requests(self, account: str, now: float) -> list[ApprovalRequest]:
+        return list(self._requests("WHERE account = ? AND state = 'open' AND expires > ?", account, now))
+
     async def waiting(self, now: float) -> list[ApprovalRequest]:
         return list(self._requests("WHERE out_of_band = 1 AND state = 'open' AND expires > ? ORDER BY created", now))
 

@@ -153,10 +153,15 @@ class ValkeyLedger(Ledger):
     async def expiring(self, account: str, now: float) -> list[str]:
         return await self._server.read("ZRANGE", self._server.key("expiring", account), "-inf", repr(now), "BYSCORE")
 
+    async def open_requests(self, account: str, now: float) -> list[ApprovalRequest]:
+        return await self._open_in(self._server.key("expiring", account), now)
+
     async def waiting(self, now: float) -> list[ApprovalRequest]:
-        ids = await self._server.read("ZRANGE", self._waiting, f"({now!r}", "+inf", "BYSCORE")
-        open_ = [request for request in await self._readable(ids) if request.state is RequestState.OPEN]
-        return sorted(open_, key=lambda request: request.created)
+        return sorted(await self._open_in(self._waiting, now), key=lambda request: request.created)
+
+    async def _open_in(self, key: str, now: float) -> list[ApprovalRequest]:
+        ids = await self._server.read("ZRANGE", key, f"({now!r}", "+inf", "BYSCORE")
+        return [request for request in await self._readable(ids) if request.state is RequestState.OPEN]
 
     async def decided(self, limit: int) -> list[ApprovalRequest]:
         return await self._readable(await self._server.read("ZRANGE", self._decided, 0, limit - 1, "REV"))
