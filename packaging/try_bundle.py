@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,6 +54,19 @@ async def speak(config: dict[str, Any], own: dict[str, str], promised: list[str]
         sys.exit(f"A deletion gave {deletion}.")
 
 
+def wait_for(port: int, seconds: float = 30.0) -> None:
+    """Wait until a server listens on a port of this machine. Raises `OSError` if it does not in time."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+
+
 def main(bundle: Path, modules: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -72,6 +86,7 @@ def main(bundle: Path, modules: Path) -> None:
         promised = [tool["name"] for tool in manifest["tools"]]
         with subprocess.Popen([program, "sandbox", "--port", port], stdout=subprocess.DEVNULL) as sandbox:
             try:
+                wait_for(int(port))
                 asyncio.run(speak(config, own, promised))
                 asyncio.run(speak(config, own | {"UV_OFFLINE": "1"}, promised))
             finally:
