@@ -43,8 +43,7 @@ async def resolve(
     A target that does not exist `is_missing`. Raises `NotSent` if a setting contradicts an argument, and a `FastnError`
     if the target cannot be read.
     """
-    if surroundings.environment or surroundings.customer:
-        _check_settings(call, surroundings)
+    check_settings(call, surroundings)
     target = session or await read_target(call, send)
     row, given = row_of(target), call.arguments()
     dependence = await find_dependents(call, target, send)
@@ -95,7 +94,7 @@ def by_arguments(
 # --- effective values ---------------------------------------------------------------------------------------------
 
 
-def _check_settings(call: Call, surroundings: Surroundings) -> None:
+def check_settings(call: Call, surroundings: Surroundings) -> None:
     """Raise `NotSent` if a setting that is sent with every request contradicts an argument.
 
     In a run, the argument replaces the setting's header.

@@ -19,7 +19,7 @@ from fastn_mcp.fastn.dependents import describe_dependents
 from fastn_mcp.fastn.formats import stamp
 from fastn_mcp.fastn.outlook import outlook_of
 from fastn_mcp.fastn.quotas import credits_of, credits_used
-from fastn_mcp.fastn.resolve import by_arguments, resolve, with_owners
+from fastn_mcp.fastn.resolve import by_arguments, check_settings, resolve, with_owners
 from fastn_mcp.fastn.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.fastn.rows import row_of
 from fastn_mcp.fastn.targets import Call, Send, kind_of, no_such, remembered
@@ -296,6 +296,7 @@ class Evaluator:
     async def at_once(self, batch: Batch, principal: str) -> Evaluation | None:
         """Evaluate a single call without reads; None unless that is enough to allow or deny it."""
         call = batch.calls[0]
+        check_settings(call, self._surroundings)
         resolved = by_arguments(call, self._surroundings)
         if batch.is_list or self.policy.needs_facts(resolved) or call.person_types is not None:
             return None

@@ -10,9 +10,10 @@ from sensible_calls import ORDERS, SLACK
 from test_approval_flow import named, ruled
 from world import FormLater, World
 
+from fastn_mcp.errors import NotSent
 from fastn_mcp.fastn.resolved_call import Surroundings
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.policy import Decision
+from fastn_mcp.guard.policy import Decision, Policy
 from fastn_mcp.tools.account import CreateSecret, DeleteSecret, InviteUser
 from fastn_mcp.tools.ai import AiBuild
 from fastn_mcp.tools.connectors import (
@@ -284,3 +285,13 @@ async def test_record_that_an_open_request_names_is_changed_with_an_approval_onl
     assert (found.effect, found.verdict.decision) == (Effect.EXTERNAL, Decision.CONFIRM)
     other = UpdateConnector(connector_id=named(world, "connectors", "Gamma"), description="d")
     assert not (await world.evaluator.evaluate_call(other, "local")).resolved.is_awaited
+
+
+async def test_setting_that_contradicts_an_argument_is_refused_where_nothing_is_read(tmp_path: Path) -> None:
+    """In the mode `auto`, which sends a connection without reads."""
+    world = World(tmp_path, Policy("auto"), surroundings=Surroundings(customer="another"))
+    key, gamma = named(world, "customers", "Acme Corp"), named(world, "connectors", "Gamma")
+    outcome = await world.call(CreateConnection(connector_id=gamma, customer_id=key, credentials={"apiKey": "k"}))
+    assert isinstance(outcome, NotSent)
+    assert "by its setting end_org_id" in outcome.what
+    assert world.changes == []
