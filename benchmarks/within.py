@@ -9,7 +9,8 @@ from fastn_mcp.client.connection import Answer
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.audit.recorder import Recorder
-from fastn_mcp.guard.evaluation import Evaluator
+from fastn_mcp.guard.budgets import Budgets
+from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import SecretValues, TypedSecrets
@@ -87,7 +88,9 @@ def within(
     system = System()
     recorder = Recorder(AuditFile(folder / "audit.jsonl", system), ACCOUNT, system)
     journalling = ChangeJournal(ledger, ACCOUNT, system)
-    judge = Evaluator(policy or Policy(), ACCOUNT, ledger, journalling, system, client.send, lambda _: False)
+    policy = policy or Policy()
+    guarded, budgets = GuardedAccount(ACCOUNT, lambda _: False), Budgets(policy, ledger, system, ACCOUNT)
+    judge = Evaluator(guarded, policy, budgets, ledger, journalling, system, client.send)
     secrets = SecretValues({}, [])
     typed = TypedSecrets(ledger, lambda: Seal(["bench"], system), system)
     guard = Guard(judge, ledger, recorder, journalling, client, secrets, typed, None, system, channel)

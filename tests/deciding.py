@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastn_mcp.fastn.resolve import by_arguments
-from fastn_mcp.guard.evaluation import ApprovedCall, CallEvaluation
+from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.guard.call_evaluation import ApprovedCall, CallEvaluation
+from fastn_mcp.guard.decision import Decision, PolicyDecision
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, ShownCall, Vote
-from fastn_mcp.guard.policy import Decision, PolicyDecision
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import FastnObject
 
 _NUMBERS = itertools.count()
 

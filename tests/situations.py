@@ -4,15 +4,15 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from fastn_mcp.fastn.credentials import TypedArgument
-from fastn_mcp.fastn.dependents import Dependence
+from fastn_mcp.fastn.dependence import Dependence
 from fastn_mcp.fastn.names import Names
 from fastn_mcp.fastn.resolve import by_arguments
-from fastn_mcp.fastn.resolved_call import Record, Relation, ResolvedCall
-from fastn_mcp.guard.policy import Situation
+from fastn_mcp.fastn.resolved_call import Record, Relation, ResolvedCall, TypedArgument
+from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.guard.decision import Situation
 from fastn_mcp.guard.preview import Preview, preview
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 
 
 def resolved(call: Operation[Any], target: FastnObject | None = None, dependents: int | None = None) -> ResolvedCall:

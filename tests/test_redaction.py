@@ -24,6 +24,7 @@ import fastn_mcp
 from fastn_mcp import redaction
 from fastn_mcp.errors import Failed
 from fastn_mcp.fastn.resolve import by_arguments
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.audit.log import AuditEvent, about, written
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.journal import ChangeJournal
@@ -46,7 +47,7 @@ from fastn_mcp.server.log import JsonLines
 from fastn_mcp.server.rendering import render, render_error, render_preview
 from fastn_mcp.telemetry.exporter import LogRecordHandler
 from fastn_mcp.tools.customers import GetCustomer, UpdateCustomer
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 
 CANARY = "kAnar13nvogel-41"
 KEY = "fsk_live_kAnar13nvogel41"

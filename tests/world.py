@@ -15,29 +15,31 @@ from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import Exchange
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.directory import Directory
-from fastn_mcp.fastn.outlook import Surroundings
-from fastn_mcp.fastn.targets import Send
+from fastn_mcp.fastn.resolved_call import Surroundings
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import Answer as Said
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.audit.recorder import Recorder, Watch
+from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.evaluation import Evaluator
+from fastn_mcp.guard.decision import PolicyDecision
+from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.ledger.ledger import Ledger, RequestState, bound_account
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.guard.policy import Policy, PolicyDecision
+from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.runtime import System, no_progress
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.server import Dataset, InProcess, dataset
-from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import FastnObject, Tool
+from fastn_mcp.tools.operation import Operation, Send
+from fastn_mcp.tools.tool import Tool
 
 Call = Operation[Any]
 
@@ -166,17 +168,9 @@ class World:
             return error
 
     def judge(self) -> Evaluator:
-        return Evaluator(
-            self.policy,
-            "test",
-            self.ledger,
-            self.journalling,
-            self.system,
-            self.client.send,
-            lambda record: self.own(record),
-            self.bound,
-            surroundings=self.surroundings,
-        )
+        account = GuardedAccount("test", lambda record: self.own(record), self.bound, self.surroundings)
+        budgets = Budgets(self.policy, self.ledger, self.system, account.bound_name)
+        return Evaluator(account, self.policy, budgets, self.ledger, self.journalling, self.system, self.client.send)
 
     def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:
         self.guard = Guard(

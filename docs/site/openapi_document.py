@@ -10,7 +10,7 @@ from typing import Any
 
 from fastn_mcp import __version__
 from fastn_mcp.config.model import DEFAULT_BASE_URL
-from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.tool import DRY_RUN

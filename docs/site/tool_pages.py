@@ -18,7 +18,8 @@ from world import World  # noqa: E402
 
 from fastn_mcp.guard.approval.caller import Caller  # noqa: E402
 from fastn_mcp.guard.changes import Done  # noqa: E402
-from fastn_mcp.guard.policy import Decision, Mode, least  # noqa: E402
+from fastn_mcp.guard.decision import Decision, least  # noqa: E402
+from fastn_mcp.guard.policy import Mode  # noqa: E402
 from fastn_mcp.procedures.catalog import ALL_TOOLS, BY_NAME, PROCEDURES  # noqa: E402
 from fastn_mcp.server.rendering import render, render_preview  # noqa: E402
 from fastn_mcp.tools.operation import Operation  # noqa: E402

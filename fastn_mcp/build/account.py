@@ -25,14 +25,15 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import config_dir
 from fastn_mcp.errors import NoKey, Refused, SettingsError
 from fastn_mcp.fastn.resolved_call import Surroundings
-from fastn_mcp.fastn.targets import Call, Send
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.audit.files import Keeping
 from fastn_mcp.guard.audit.log import FILE as AUDIT
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.audit.outbox import Outbox
 from fastn_mcp.guard.audit.recorder import Recorder
-from fastn_mcp.guard.evaluation import Evaluator
+from fastn_mcp.guard.budgets import Budgets
+from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
@@ -46,7 +47,8 @@ from fastn_mcp.report.collector import Tally
 from fastn_mcp.report.writer import About
 from fastn_mcp.runtime import System
 from fastn_mcp.server import log
-from fastn_mcp.tools.tool import AnyTool, Effect, FastnObject
+from fastn_mcp.tools.operation import Call, Send
+from fastn_mcp.tools.tool import AnyTool, Effect
 
 if TYPE_CHECKING:
     from fastn_mcp.channels.notification import NotifyingChannel
@@ -209,10 +211,10 @@ def assemble(
     recorder = Recorder(audit, name, system, tally)
     journal = ChangeJournal(ledger, bound_name, system)
     keys = state / "keys" if settings.reveal == "file" else None
-    evaluator = Evaluator(
-        policy, name, ledger, journal, system, _read_only(client), may_own(settings.api_key), _account_digest(settings),
-        tenant.run if tenant else None, Surroundings(settings.env, str(keys) if keys else None, settings.end_org_id),
-    )  # fmt: skip
+    surroundings = Surroundings(settings.env, str(keys) if keys else None, settings.end_org_id)
+    guarded = GuardedAccount(name, may_own(settings.api_key), _account_digest(settings), surroundings)
+    budgets = Budgets(policy, ledger, system, bound_name, tenant.run if tenant else None)
+    evaluator = Evaluator(guarded, policy, budgets, ledger, journal, system, _read_only(client))
     webhook = page = None
     if settings.webhook_url is not None:
         from fastn_mcp.channels.webhook.webhook import webhook_of  # deferred import: only if configured

@@ -44,6 +44,7 @@ from fastn_mcp.guard.approval.request import (
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
 from fastn_mcp.guard.audit.recorder import record_expired
+from fastn_mcp.guard.decision import Decision
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import (
     ApprovalRequest,
@@ -56,7 +57,6 @@ from fastn_mcp.guard.ledger.ledger import (
     who,
 )
 from fastn_mcp.guard.ledger.sqlite import FILE
-from fastn_mcp.guard.policy import Decision
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 

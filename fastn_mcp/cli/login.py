@@ -30,7 +30,7 @@ from fastn_mcp.fastn.rows import text, timestamp, word
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.redaction import is_own_key, sanitize
-from fastn_mcp.tools.account import EXPIRES, ListApiKeys
+from fastn_mcp.tools.access import EXPIRES, ListApiKeys
 
 _LONGEST = 4096
 

@@ -18,7 +18,6 @@ from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.run import read
 from fastn_mcp.config.paths import config_dir, make_private_folder
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.plans.file import (
@@ -44,7 +43,7 @@ from fastn_mcp.guard.preview import Preview
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.redaction import is_redacted, quote, sanitize
 from fastn_mcp.tools.catalog import BY_NAME
-from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.operation import Call, Operation
 from fastn_mcp.tools.parsing import current
 from fastn_mcp.tools.tool import AnyTool, Effect
 

@@ -19,17 +19,19 @@ from fastn_mcp.build.account import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.cli import EnumChoice, StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
+from fastn_mcp.client.reads import read_pages
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError
 from fastn_mcp.fastn.dependents import MAX_PAGES
 from fastn_mcp.fastn.formats import sentence
 from fastn_mcp.fastn.resolve import by_arguments
 from fastn_mcp.fastn.resolved_call import ResolvedCall, Surroundings
-from fastn_mcp.fastn.targets import Call, read_pages
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.audit.log import AuditEvent
-from fastn_mcp.guard.evaluation import CallEvaluation
-from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision, Situation
+from fastn_mcp.guard.call_evaluation import CallEvaluation
+from fastn_mcp.guard.decision import Decision, PolicyDecision, Situation
+from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.policy_rules.rules import FileRules
 from fastn_mcp.guard.policy_rules.warnings import UNREADABLE, four_eyes, unknown_customers
@@ -39,9 +41,9 @@ from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import BY_NAME as OPERATIONS
 from fastn_mcp.tools.customers import ListCustomers
-from fastn_mcp.tools.operation import UNKNOWN, Operation
+from fastn_mcp.tools.operation import UNKNOWN, Call, Operation
 from fastn_mcp.tools.parsing import current
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 
 _CHANNELS = {
     Decision.ALLOW: "Nobody is asked.",

@@ -13,6 +13,7 @@ from fastn_mcp.client.account import Account, from_wire, to_wire
 from fastn_mcp.client.connection import Answer, ResponseLost, UnreadableBody
 from fastn_mcp.client.error_mapping import error_of, facts, throttled
 from fastn_mcp.client.http import Exchange, NotSentError
+from fastn_mcp.client.reads import read_target
 from fastn_mcp.client.retry import (
     FULL_BUDGET,
     MAX_ATTEMPTS,
@@ -41,7 +42,7 @@ from fastn_mcp.errors import (
     TooLarge,
     UnknownOutcome,
 )
-from fastn_mcp.fastn.targets import Call, no_such, read_target, settling_read, suggested_read
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.redaction import (
     REDACTED,
     Redactor,
@@ -54,8 +55,9 @@ from fastn_mcp.redaction import (
     texts_in,
 )
 from fastn_mcp.runtime import SpanFacts, System
-from fastn_mcp.tools.operation import Operation, RefusedValue, Request, Update, unwrap
-from fastn_mcp.tools.tool import Effect, FastnObject, Tool
+from fastn_mcp.tools.operation import Call, Operation, RefusedValue, Request, Update, unwrap
+from fastn_mcp.tools.related_reads import no_such, settling_read, suggested_read
+from fastn_mcp.tools.tool import Effect, Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 
 R = TypeVar("R", bound=FastnObject)

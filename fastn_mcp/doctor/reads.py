@@ -13,10 +13,11 @@ from fastn_mcp.client.connection import Answer
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
 from fastn_mcp.doctor.probe import Probe, alternatives
 from fastn_mcp.errors import FastnError, RateLimited
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Route, unwrap
 from fastn_mcp.tools.paging import List, rows_of
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 
 _SINGULAR = {"api_keys": "key", "users": "user", "audit": "entry"}
 _SYNONYMS: dict[str, tuple[str, ...]] = {

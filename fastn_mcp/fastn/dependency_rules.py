@@ -3,24 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pydantic import JsonValue
-
-from fastn_mcp.fastn.rows import Row, connector_keys, row_of, started_workflows, text, word
-from fastn_mcp.fastn.targets import Call
+from fastn_mcp.fastn.dependence import Unchecked
+from fastn_mcp.fastn.rows import FastnObject, Row, connector_keys, row_of, started_workflows, text, word
 from fastn_mcp.redaction import texts_in
-from fastn_mcp.tools.account import ListSecrets
+from fastn_mcp.tools.access import ListSecrets
 from fastn_mcp.tools.connectors import ListConnections
-from fastn_mcp.tools.tool import FastnObject
+from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import GetWorkflow, ListExecutions, ListWorkflows
 
 Depends = Callable[[Row], bool | None]
 """Whether a row depends on the resource; None if the row does not tell."""
-
-
-def every(_: Row) -> bool:
-    """Match every row, as Fastn has filtered the list."""
-    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +22,9 @@ class DependencyRule:
 
     kind: str
     reading: Call
-    depends: Depends = every
+    depends: Depends | None = None
+    """None if Fastn has filtered the list."""
     detail: Callable[[str], Call] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Unchecked:
-    """Something that could not be checked, and the reason. `kind` is that of the rows, if `what` says more."""
-
-    what: str
-    why: str
-    kind: str = ""
-
-    def data(self) -> dict[str, JsonValue]:
-        return {"what": self.what, "why": self.why}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Dependents of a resource, the same for the guard, its previews and `find_dependents`."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,17 +10,20 @@ from typing import cast
 
 from pydantic import JsonValue
 
+from fastn_mcp.client.reads import Pages, read_each, read_names
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.dependency_rules import DependencyRule, DependencyRules, Unchecked, dependency_rules, every
-from fastn_mcp.fastn.formats import aged, counted
+from fastn_mcp.fastn.dependence import OWNED, Dependence, Dependents, Unchecked
+from fastn_mcp.fastn.dependency_rules import DependencyRule, DependencyRules, dependency_rules
+from fastn_mcp.fastn.formats import aged
 from fastn_mcp.fastn.names import NO_NAMES, Names, label_of
-from fastn_mcp.fastn.rows import Row, key_of, owner_of, row_of, short, started_workflows, text, timestamp
+from fastn_mcp.fastn.rows import FastnObject, Row, key_of, owner_of, row_of, short, started_workflows, text, timestamp
 from fastn_mcp.fastn.states import STATES, State, run_state, trigger_state
-from fastn_mcp.fastn.targets import Call, Pages, Send, kind_of, own_label, read_each, read_names, suggested_read
+from fastn_mcp.fastn.targets import own_label
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
+from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.tool import FastnObject
+from fastn_mcp.tools.related_reads import kind_of, suggested_read
 from fastn_mcp.tools.triggers import ListTriggers
 from fastn_mcp.tools.workflows import ListExecutions, UpdateWorkflow
 
@@ -39,89 +42,8 @@ DETAILS = 30
 _MAX_RUNS = 10
 """Maximum number of workflows whose last run is read."""
 
-_OWNED = frozenset({"connections", "secrets", "triggers"})
-"""Kinds whose rows belong to a customer. Runs do too, but only those of a customer depend on it."""
-
 _MAX_EXAMPLES = 3
 """Maximum number of dependents of one kind that sentences name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dependents:
-    """Dependents of one kind. `count` is exact, or a lower bound if `more`."""
-
-    kind: str
-    count: int
-    examples: tuple[str, ...]
-    more: bool = False
-    rows: tuple[Mapping[str, JsonValue], ...] = ()
-    """Id, name and state of the first dependents; of workflows their triggers and last run too."""
-    states: Mapping[str, int] | None = None
-    """Number of dependents by state, if all were read and there are more than `rows`."""
-    rest: JsonValue = None
-    """Call that lists them all, if there are more than `rows`."""
-    owners: frozenset[str] = frozenset()
-    """Ids of the customers that own those that were read."""
-    is_partial: bool = False
-    """Whether not all were read."""
-
-    @property
-    def is_one(self) -> bool:
-        """Whether there is exactly one."""
-        return self.count == 1 and not self.more
-
-    def words(self) -> str:
-        """Return the count and the kind, such as `1 connection`."""
-        return counted(self.count, self.kind.removesuffix("s"), at_least=self.more)
-
-    def data(self) -> dict[str, JsonValue]:
-        """Return an entry of `used_by`."""
-        entry: dict[str, JsonValue] = {"kind": self.kind, "count": self.count}
-        entry |= {"at_least": True} if self.more else {}
-        entry |= {"states": dict(self.states)} if self.states else {}
-        entry["examples"] = [dict(row) for row in self.rows] if self.rows else [{"name": n} for n in self.examples]
-        if self.rest:
-            entry["more"] = self.rest
-        return entry
-
-
-@dataclass(frozen=True, slots=True)
-class Dependence:
-    """Certain and possible dependents of all kinds, and the kinds that could not be checked."""
-
-    found: tuple[Dependents, ...] = ()
-    gaps: tuple[Unchecked, ...] = ()
-    """What could not be checked, with the reasons."""
-    possible: tuple[Dependents, ...] = ()
-
-    @property
-    def unchecked(self) -> tuple[str, ...]:
-        """The kinds that could not be checked."""
-        return tuple(gap.kind or gap.what for gap in self.gaps)
-
-    @property
-    def count(self) -> int:
-        return sum(dependents.count for dependents in self.found)
-
-    @property
-    def hides_owners(self) -> bool:
-        """Whether there are dependents, or may be, whose owners were not read."""
-        unread = {each.kind for each in self.found if each.is_partial} | {gap.kind for gap in self.gaps}
-        return not unread.isdisjoint(_OWNED)
-
-    def counts(self) -> dict[str, float | None]:
-        """Return the count by kind: plus 0.5 if it is a lower bound, None if the kind could not be checked."""
-        found: dict[str, float | None] = {d.kind: d.count + (0.5 if d.more else 0) for d in self.found}
-        return found | dict.fromkeys(self.unchecked)
-
-    def data(self) -> dict[str, JsonValue]:
-        """Return the dependents as JSON, the same for previews and for `find_dependents`."""
-        body: dict[str, JsonValue] = {"used_by": [each.data() for each in self.found]} if self.found else {}
-        if self.possible:
-            body["may_be_used_by"] = [each.data() for each in self.possible]
-        if self.gaps:
-            body["not_checked"] = [gap.data() for gap in self.gaps]
-        return body
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +80,15 @@ async def describe_dependents(
     rules, apply = _rules(call, target), partial(_apply, send=send, own=_own(call, target), details=DETAILS, now=now)
     found, unchecked = await apply(rules.certain, report=report)
     possible, more_unchecked = await apply(rules.possible, report=report)
-    found, possible = [tuple([await _with_facts(each, send, now) for each in group]) for group in (found, possible)]
+    found, possible = [
+        tuple([await _with_facts(each, send, now) if each.kind == "workflows" else each for each in group])
+        for group in (found, possible)
+    ]
     return Dependence(found, (*unchecked, *more_unchecked, *rules.unchecked), possible)
 
 
 async def _with_facts(dependents: Dependents, send: Send, now: datetime) -> Dependents:
     """Add the last runs of workflows, and the triggers that start them. What cannot be read is left out."""
-    if dependents.kind != "workflows":
-        return dependents
     keys = [str(row["id"]) for row in dependents.rows]
     triggers: dict[str, list[JsonValue]] = {key: [] for key in keys}
     is_complete = False
@@ -248,14 +171,14 @@ async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, 
         unknown = [key for key in owners if key not in own.get("customer", {})]
         read = (await read_names({"customer": unknown}, send)).get("customer", {})
         names = {**own, "customer": {**read, **own.get("customer", {})}}
-        with_id = len(first) == uses.count or rule.depends is not every
+        with_id = len(first) == uses.count or rule.depends is not None
         shown = [_example(rule.kind, row, names, with_id=with_id) for row in first]
     states = None
     if rule.kind in STATES and len(rows) == uses.count > len(shown):
         states = Counter(STATES[rule.kind](row).value for row in rows)
-    rest = suggested_read(rule.reading) if len(shown) < uses.count and rule.depends is every else None
+    rest = suggested_read(rule.reading) if len(shown) < uses.count and rule.depends is None else None
     named = tuple(str(row.get("name", row.get("id"))) for row in shown[:_MAX_EXAMPLES])
-    owners = frozenset(filter(None, map(owner_of, rows if rule.kind in _OWNED else ())))
+    owners = frozenset(filter(None, map(owner_of, rows if rule.kind in OWNED else ())))
     return Dependents(
         rule.kind, uses.count, named, uses.more, tuple(shown), states, rest, owners, uses.more or uses.count > len(rows)
     )
@@ -297,13 +220,13 @@ async def uses_of(rule: DependencyRule, send: Send, details: int = 0) -> Uses:
     rows: list[Row] = []
     silent: list[Row] = []
     total, more = 0, False
-    filtered = rule.depends is every  # presumably by Fastn; its total then counts matching rows
+    filtered = rule.depends is None  # presumably by Fastn; its total then counts matching rows
     pages = Pages(rule.reading, send, MAX_PAGES)
     async for page in pages:
         if page.not_checked:
             raise FastnError("The rows do not say what they belong to.")
         for row in page.rows:
-            answer = rule.depends(row)
+            answer = True if rule.depends is None else rule.depends(row)
             if answer is None:
                 silent.append(row)
             elif answer:
@@ -313,10 +236,10 @@ async def uses_of(rule: DependencyRule, send: Send, details: int = 0) -> Uses:
             total, more = 0, False
         else:
             total, more = (page.total or 0, page.total is None) if filtered else (0, True)
-    if (detail := rule.detail) is not None and details:
+    if (detail := rule.detail) is not None and (matches := rule.depends) is not None and details:
 
         async def depends(number: int) -> bool | None:
-            return rule.depends(row_of(await send(detail(key_of(silent[number])))))
+            return matches(row_of(await send(detail(key_of(silent[number])))))
 
         answers = await read_each(range(min(details, len(silent))), depends)
         rows += [row for number, row in enumerate(silent) if answers.get(number)]

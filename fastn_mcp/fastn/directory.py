@@ -7,10 +7,11 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 import anyio
 
+from fastn_mcp.client.reads import GETS, read_names, read_pages
 from fastn_mcp.fastn.rows import Row, key_of, owner_of, text
-from fastn_mcp.fastn.targets import GETS, Call, Send, read_names, read_pages
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.paging import List
 
 Kind = Literal["customer", "connector", "connection", "workflow", "trigger", "user", "role", "api_key", "secret"]

@@ -24,6 +24,11 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def kind_in_words(kind: str) -> str:
+    """Return a kind of resource in words: `API key` for `api_key`."""
+    return kind.replace("_", " ").replace("api", "API")
+
+
 def aged(moment: datetime, now: datetime) -> str:
     """Format a time with its age: `2026-11-25T09:00:00Z (3 hours ago)`."""
     return f"{stamp(moment)} ({age(moment, now)})"

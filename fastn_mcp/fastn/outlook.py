@@ -15,9 +15,9 @@ from fastn_mcp.fastn.names import name_of
 from fastn_mcp.fastn.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.fastn.rows import Row, apps_of_customers, as_word, inside, parse_timestamp, row_of, short, text, value
 from fastn_mcp.fastn.states import State, failure_reason, is_pending, run_state, workflow_state
-from fastn_mcp.fastn.targets import Send
 from fastn_mcp.redaction import quote
-from fastn_mcp.tools.account import CreateApiKey
+from fastn_mcp.tools.access import CreateApiKey
+from fastn_mcp.tools.operation import Send
 from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, ListExecutions, RunWorkflow, UpdateWorkflow
 
@@ -77,8 +77,8 @@ async def _of_run(
 
 
 _STATE_OF_RUN = {
-    State.DRAFT: "It was never published: Fastn refuses to run it.",
-    State.OFF: "It is switched off: its triggers do not start it, but this call may.",
+    State.DRAFT: f"It was {State.DRAFT.value}: Fastn refuses to run it.",
+    State.OFF: f"It is {State.OFF.value}: its triggers do not start it, but this call may.",
     State.UNKNOWN: "It is not known whether it is published.",
 }
 

@@ -1,14 +1,18 @@
 """Resolve a call: read what it acts on, what it names, who owns that and what depends on it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
+from pydantic import JsonValue
+
+from fastn_mcp.client.reads import GETS, MAX_LOOKUPS, Pages, find_row, read_each, read_names, read_target
 from fastn_mcp.errors import FastnError, Forbidden, NotSent
-from fastn_mcp.fastn.credentials import typed_argument
 from fastn_mcp.fastn.dependents import MAX_PAGES, find_dependents
+from fastn_mcp.fastn.names import Label, label_of, references
 from fastn_mcp.fastn.resolved_call import (
     IDENTITY,
     KINDS,
@@ -17,17 +21,32 @@ from fastn_mcp.fastn.resolved_call import (
     Relation,
     ResolvedCall,
     Surroundings,
+    TypedArgument,
+    TypedField,
     ValueSource,
     identity,
     plain,
 )
-from fastn_mcp.fastn.rows import Row, connection_refers, key_of, objects, owner_of, row_of, text
-from fastn_mcp.fastn.targets import GETS, MAX_LOOKUPS, Call, Pages, Send, find_row, kind_of, read_each, read_target
+from fastn_mcp.fastn.rows import (
+    FastnObject,
+    Row,
+    connection_refers,
+    inside,
+    key_of,
+    objects,
+    owner_of,
+    row_of,
+    text,
+    value,
+    word,
+)
+from fastn_mcp.fastn.targets import labelled_row
 from fastn_mcp.redaction import quote
-from fastn_mcp.tools.account import ListRoles
+from fastn_mcp.tools.access import ListRoles
 from fastn_mcp.tools.connectors import CreateConnection, ListConnections
 from fastn_mcp.tools.customers import ListCustomers
-from fastn_mcp.tools.tool import FastnObject
+from fastn_mcp.tools.operation import Call, Send
+from fastn_mcp.tools.related_reads import kind_of
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import RunWorkflow
 
@@ -57,7 +76,7 @@ async def resolve(
         records,
         dependence,
         None if dependence.unchecked else dependence.count,
-        typed_argument(call, connector if isinstance(call, CreateConnection) else None),
+        None if call.person_types is None else typed_argument(call, connector),
     )
 
 
@@ -89,6 +108,12 @@ def by_arguments(
     )
     environment, customer = _environment(call, given, row, surroundings), _customer(call, given, row, surroundings)
     return ResolvedCall(call, environment, customer, target, records, dependents=dependents)
+
+
+async def read_label(call: Call, target: FastnObject | None, send: Send) -> Label | None:
+    """Return the label of what a call acts on or creates, with the names of the resources that it refers to."""
+    row, kind = labelled_row(call, target), kind_of(call)
+    return None if row is None else label_of(kind, row, await read_names(references(kind, row), send))
 
 
 # --- effective values ---------------------------------------------------------------------------------------------
@@ -188,7 +213,7 @@ def _with_setting(found: Effective, own: str | None) -> Effective:
 def _references(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> list[_Reference]:
     """Return what a call, its target's row and the settings refer to, each once; what arguments name comes first."""
     parameters = type(call).route.parameters
-    given = {name: value for name, value in arguments.items() if name not in parameters}
+    given = {name: content for name, content in arguments.items() if name not in parameters}
     extra = given.pop("extra", None)
     named = {**(extra if isinstance(extra, dict) else {}), **given}
     row = {**connection_refers(call.target or ""), **row} if kind_of(call) == "connection" else row
@@ -206,21 +231,26 @@ def _references(call: Call, arguments: Row, row: Row, surroundings: Surroundings
     return list(found.values())
 
 
-_IN_ROWS: Mapping[str, str] = {name: kind for kind, of in KINDS.items() for name in of.fields}
-_IN_CALLS: Mapping[str, str] = {**_IN_ROWS, **{name: kind for kind, of in KINDS.items() for name in of.arguments}}
+_KINDS_IN_ROWS = {name: kind for kind, of in KINDS.items() for name in of.fields}
+_KINDS_IN_CALLS = _KINDS_IN_ROWS | {name: kind for kind, of in KINDS.items() for name in of.arguments}
 """Kinds by the fields that refer to them, as `plain` returns them."""
 
 
 def _inside(row: Row, *, in_call: bool) -> Iterator[tuple[str, str, Row | None]]:
     """Yield kind, id and, if it is whole, the record of each resource that the fields of a row or call refer to."""
-    kinds = _IN_CALLS if in_call else _IN_ROWS
-    found: dict[str, tuple[list[str], list[Row]]] = {}
-    for name, value in row.items():
-        if (kind := kinds.get(plain(name))) is not None:
-            found.setdefault(kind, ([], []))[0].extend(_keys(value))
-            if isinstance(value, dict):
-                found[kind][1].append(value)
-    for kind, (named, embedded) in found.items():
+    kinds = _KINDS_IN_CALLS if in_call else _KINDS_IN_ROWS
+    found: dict[str, tuple[list[object], list[Row]]] = {}
+    for name, content in row.items():
+        if (kind := kinds.get(plain(name))) is None:
+            continue
+        keys, embedded = found.setdefault(kind, ([], []))
+        if isinstance(content, dict):
+            embedded.append(content)
+        else:
+            items = content if isinstance(content, list) else [content]
+            keys += [text(each, *IDENTITY) if isinstance(each, dict) else each for each in items]
+    for kind, (keys, embedded) in found.items():
+        named = [str(key) for key in keys if isinstance(key, (str, int)) and str(key).strip()]
         ids = list(dict.fromkeys([*named, *(key for each in embedded if (key := key_of(each)))]))
         whole = [each for each in embedded if text(each, "name") and text(each, "slug")]
         # An argument only claims what a record is: it is read. So are customers, whom policies protect by name.
@@ -233,23 +263,16 @@ def _inside(row: Row, *, in_call: bool) -> Iterator[tuple[str, str, Row | None]]
         yield from _inside(route, in_call=in_call)
 
 
-def _objects_in(value: object) -> Iterator[Row]:
+def _objects_in(content: object) -> Iterator[Row]:
     """Yield the objects at any depth inside a value."""
-    if isinstance(value, Mapping):
-        items = list(cast("Mapping[str, object]", value).values())
+    if isinstance(content, Mapping):
+        items = list(cast("Mapping[str, object]", content).values())
     else:
-        items = cast("list[object]", value) if isinstance(value, list) else []
+        items = cast("list[object]", content) if isinstance(content, list) else []
     for each in items:
         if isinstance(each, Mapping):
             yield cast(Row, each)
         yield from _objects_in(cast(object, each))
-
-
-def _keys(value: object) -> list[str]:
-    items = cast("list[object]", value) if isinstance(value, list) else [value]
-    found = [text(cast(Row, each), *IDENTITY) if isinstance(each, Mapping) else each for each in items]
-    is_row = isinstance(value, Mapping)
-    return [] if is_row else [str(key) for key in found if isinstance(key, (str, int)) and str(key).strip()]
 
 
 async def _read(references: Iterable[_Reference], send: Send) -> tuple[Record, ...]:
@@ -303,3 +326,79 @@ async def _row(send: Send, forbidden: set[tuple[str, str]], resource: tuple[str,
     if found is None:
         raise ValueError(f"no such {kind}")
     return row_of(found)
+
+
+# --- what a person types ------------------------------------------------------------------------------------------
+
+MOST_FIELDS = 8
+"""Fields that are asked for one by one. A connector that names more takes them as one JSON object."""
+
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+
+# Shapes that were seen in use. For BASIC, DIGEST and INPUT (custom) none was.
+_SEEN = {
+    "bearer": (TypedField("token"),),
+    "api key": (TypedField("apiKey"), TypedField("headerName", is_required=False, is_hidden=False)),
+}
+_TAKES = frozenset({*_SEEN, "basic", "digest", "input", "custom"})
+_TAKES_NONE = frozenset({"no auth", "none", "oauth", "oauth2", "oauth 2", "oauth 2.0"})
+"""Auth types without credentials: none are needed, or a person authorises in the browser."""
+
+
+def typed_argument(call: Call, connector: Row | None) -> TypedArgument | None:
+    """Return what a person has to type for a call; None if nothing. `connector`: that of a new connection.
+
+    If it is None or does not say what it takes, the person is asked and may leave it out: they know the app.
+    """
+    if (name := call.person_types) is None:
+        return None
+    if not isinstance(call, CreateConnection):
+        return TypedArgument(name, (TypedField(name),))
+    method = _auth_method(call, connector or {})
+    type_ = word(method, "type")
+    if type_ in _TAKES_NONE:
+        return None
+    fields = _named(method) or _SEEN.get(type_)
+    if fields is None:
+        return TypedArgument(name, (TypedField(name, is_required=type_ in _TAKES),), type_ in _TAKES)
+    return TypedArgument(name, fields)
+
+
+def _auth_method(call: CreateConnection, connector: Row) -> Row:
+    """Return the auth method of a new connection; empty if the connector does not tell it."""
+    methods = objects(connector, "authMethods")
+    if call.auth_method_id is not None:
+        methods = [method for method in methods if key_of(method) == call.auth_method_id]
+    elif len(methods) > 1:
+        methods = [method for method in methods if value(method, "isDefault") is True]
+    return methods[0] if len(methods) == 1 else {}
+
+
+def _named(method: Row) -> tuple[TypedField, ...] | None:
+    """Return the fields that an auth method names, as a list, by name or by a JSON Schema; None if it names none."""
+    config = inside(method, "config")
+    for row in (method, config, inside(config, "schema"), inside(config, "inputSchema")):
+        for place in ("fields", "inputs", "credentials", "properties"):
+            if found := _specified(value(row, place)):
+                return _fields(found, value(row, "required"))
+    return None
+
+
+def _specified(fields: JsonValue) -> list[tuple[str, Row]]:
+    """Return names and specifications of fields, from a list of either or an object by name."""
+    if isinstance(fields, dict):
+        return [(name, spec) for name, spec in fields.items() if isinstance(spec, dict)]
+    return [
+        (each, {}) if isinstance(each, str) else (text(each, "name", "key", "id"), each)
+        for each in (fields if isinstance(fields, list) else [])
+        if isinstance(each, (str, dict))
+    ]
+
+
+def _fields(found: Sequence[tuple[str, Row]], required: JsonValue) -> tuple[TypedField, ...] | None:
+    """Return fields by their names; None unless all are plain, differ and are few."""
+    names = {name for name, _ in found if _PLAIN.fullmatch(name)}
+    if len(names) != len(found) or len(names) > MOST_FIELDS or names & {"credentials"}:
+        return None
+    needed = set(map(str, required)) if isinstance(required, list) else names
+    return tuple(TypedField(name, name in needed and spec.get("required") is not False) for name, spec in found)

@@ -14,16 +14,17 @@ from functools import lru_cache
 from typing import Any, cast
 
 from pydantic import JsonValue
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
-from fastn_mcp.fastn.credentials import TypedArgument
-from fastn_mcp.fastn.dependents import Dependence
+from fastn_mcp.fastn.dependence import Dependence
+from fastn_mcp.fastn.formats import kind_in_words
 from fastn_mcp.fastn.names import Label, Names, label_of
-from fastn_mcp.fastn.rows import Row, row_of
-from fastn_mcp.fastn.targets import Call, kind_of, own_label
+from fastn_mcp.fastn.rows import FastnObject, Row, row_of
+from fastn_mcp.fastn.targets import own_label
 from fastn_mcp.redaction import quote
-from fastn_mcp.tools.operation import UNKNOWN, RefusedValue
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.operation import UNKNOWN, Call, RefusedValue
+from fastn_mcp.tools.related_reads import kind_of
+from fastn_mcp.tools.tool import Effect
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,6 @@ class Effective:
     source: ValueSource = ValueSource.NONE
     is_known: bool = True
     """Whether there can be no others."""
-
-    def data(self) -> JsonValue:
-        """Return it as an approval is bound to it."""
-        return [list(self.values), self.source.value, self.is_known]
 
 
 class Relation(Enum):
@@ -170,6 +167,59 @@ class Touched:
     gap: str = ""
 
 
+_OBJECT = 'a JSON object such as {"token": "…"}'
+
+
+@dataclass(frozen=True, slots=True)
+class TypedField:
+    """A field that a person fills in. It is hidden while they type unless it is documented to hold no secret."""
+
+    name: str
+    is_required: bool = True
+    is_hidden: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TypedArgument:
+    """The argument of a call that a person types. Its one field bears its name, unless it is an object of several."""
+
+    name: str
+    fields: tuple[TypedField, ...]
+    is_certain: bool = True
+    """Whether Fastn said which fields it has, or whether it is needed at all."""
+
+    @property
+    def is_whole(self) -> bool:
+        return [each.name for each in self.fields] == [self.name]
+
+    def prompt(self, each: TypedField) -> str:
+        """Return the words that ask for a field."""
+        what = f"{each.name}, {_OBJECT}" if self.is_whole and self.name == "credentials" else each.name
+        return what if each.is_required else f"{what}, if it takes any"
+
+    def value(self, typed: Mapping[str, str]) -> JsonValue:
+        """Return the argument from what was typed; None if nothing was, and nothing has to be.
+
+        Raises `ValueError`, which says what is wrong and never what was typed.
+        """
+        given: dict[str, JsonValue] = {each.name: typed[each.name] for each in self.fields if typed.get(each.name)}
+        if missing := [each.name for each in self.fields if each.is_required and each.name not in given]:
+            raise ValueError(f"type the {' and the '.join(missing)}.")
+        if not self.is_whole:
+            return given or None
+        return _object(typed[self.name]) if given and self.name == "credentials" else given.get(self.name)
+
+
+def _object(content: str) -> JsonValue:
+    try:
+        found = from_json(content, allow_inf_nan=False)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not found:
+        raise ValueError(f"the credentials have to be {_OBJECT}.")
+    return cast("dict[str, JsonValue]", found)
+
+
 @dataclass(frozen=True, slots=True)
 class ResolvedCall:
     """A call with all that decides what it does. Made by `resolve`, or by `by_arguments` without reads."""
@@ -188,36 +238,33 @@ class ResolvedCall:
     """What a person types with their approval."""
     is_awaited: bool = False
     """Whether an open approval request names its target. The guard adds it."""
+    is_missing: bool = field(init=False, compare=False)
+    """Whether its target does not exist."""
+    effect: Effect = field(init=False, compare=False)
+    """Effect on the target. Changing a record that a person is being asked about needs an approval too."""
+    names: Names = field(init=False, compare=False)
+    """Names of the records by kind and id, for labels and sentences."""
+    label: Label | None = field(init=False, compare=False)
+    """Label of the target, or of what is created."""
 
-    @property
-    def is_missing(self) -> bool:
-        """Whether its target does not exist."""
-        return self.target is None and self.call.target is not None
+    def __post_init__(self) -> None:
+        effect = self.call.effect_on(self.target, self.dependents)
+        names: dict[str, dict[str, str]] = {}
+        for each in self.records:
+            if each.row is not None:
+                names.setdefault(each.kind, {})[each.id] = each.name
+        label = None
+        with suppress(RefusedValue):  # a body that cannot be sent has no label, and is refused later
+            label = own_label(self.call, self.target, names)
+        object.__setattr__(self, "is_missing", self.target is None and self.call.target is not None)
+        object.__setattr__(self, "effect", effect.raised_to(Effect.EXTERNAL) if self.is_awaited else effect)
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "label", label)
 
     @property
     def refers(self) -> bool:
         """Whether it acts on a record or refers to one, so that who it touches has to be read."""
         return self.call.target is not None or bool(self.records) or bool(self.call.unresolved)
-
-    @property
-    def effect(self) -> Effect:
-        """Effect on the target. Changing a record that a person is being asked about needs an approval too."""
-        effect = self.call.effect_on(self.target, self.dependents)
-        return effect.raised_to(Effect.EXTERNAL) if self.is_awaited else effect
-
-    @property
-    def names(self) -> Names:
-        """Names of the records by kind and id, for labels and sentences."""
-        found: dict[str, dict[str, str]] = {}
-        for each in self.records:
-            if each.row is not None:
-                found.setdefault(each.kind, {})[each.id] = each.name
-        return found
-
-    @property
-    def label(self) -> Label | None:
-        """Label of the target, or of what is created."""
-        return own_label(self.call, self.target, self.names)
 
     def record(self, kind: str, key: str | None = None) -> Record | None:
         """Return the first record of a kind, or that with an id."""
@@ -237,10 +284,8 @@ class ResolvedCall:
     @property
     def own_mentions(self) -> list[Mention]:
         """Id and names of its target, and those that it gives: a create may overwrite what has them."""
-        call, label = self.call, None
-        with suppress(RefusedValue):  # a body that cannot be sent has no label, and is refused later
-            label = self.label
-        of = _called(kind_of(call), label.name if label else call.target or "")
+        call = self.call
+        of = _called(kind_of(call), self.label.name if self.label else call.target or "")
         given = call.arguments()
         extra = given.pop("extra", None)
         given = {**identity(extra if isinstance(extra, dict) else {}), **identity(given)}
@@ -280,17 +325,17 @@ class ResolvedCall:
             return "not all that depends on it could be read"
         return ""
 
-    def bound(self) -> JsonValue:
+    def bound(self) -> list[object]:
         """Return all that an approval is bound to besides the arguments."""
         target = None if self.target is None else lasting(self.target.model_dump())
         records = sorted((each.bound() for each in self.records), key=repr)
-        return [target, records, self.environment.data(), self.customer.data()]
+        return [target, records, self.environment, self.customer]
 
-    def fixed(self) -> JsonValue:
+    def fixed(self) -> list[object]:
         """Return what a temporary approval is bound to besides the arguments: not the target's state, since the first
         use changes that, but what the settings fill in, and the identity and address of every record."""
         records = sorted((each.address() for each in self.records), key=repr)
-        return [records, self.environment.data(), self.customer.data()]
+        return [records, self.environment, self.customer]
 
 
 # Fields that Fastn updates by itself, which do not affect an approval.
@@ -314,29 +359,22 @@ def plain(name: str) -> str:
 
 
 def _called(kind: str, name: object) -> str:
-    return f"{kind.replace('_', ' ').replace('api', 'API')} {quote(str(name))}"
+    return f"{kind_in_words(kind)} {quote(str(name))}"
 
 
-def _mentioned(value: object, fields: frozenset[str]) -> Iterator[object]:
-    """Yield the ids and names at any depth in fields that refer to a kind, such as those of a run's input."""
-    if isinstance(value, Mapping):
+def _mentioned(value: object, fields: frozenset[str], *, refers: bool = False) -> Iterator[object]:
+    """Yield the ids and names at any depth in fields that refer to a kind, such as those of a run's input.
+
+    `refers`: whether `value` is that of such a field.
+    """
+    if isinstance(value, list):
+        for inner in cast("list[object]", value):
+            yield from _mentioned(inner, fields, refers=refers)
+    elif isinstance(value, Mapping):
         mapping = cast("Mapping[str, object]", value)
+        if refers:
+            yield from identity(mapping).values()
         for name, inner in mapping.items():
-            if plain(name) in fields:
-                yield from _ids(inner)
-            yield from _mentioned(inner, fields)
-    elif isinstance(value, list):
-        items = cast("list[object]", value)
-        for inner in items:
-            yield from _mentioned(inner, fields)
-
-
-def _ids(value: object) -> Iterator[object]:
-    if isinstance(value, Mapping):
-        yield from identity(cast("Mapping[str, Any]", value)).values()
-    elif isinstance(value, list):
-        items = cast("list[object]", value)
-        for inner in items:
-            yield from _ids(inner)
-    elif value is not None:
+            yield from _mentioned(inner, fields, refers=plain(name) in fields)
+    elif refers and value is not None:
         yield value

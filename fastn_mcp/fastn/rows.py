@@ -7,11 +7,10 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import ClassVar
 
-from pydantic import JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic.alias_generators import to_snake
-
-from fastn_mcp.tools.tool import FastnObject
 
 Row = Mapping[str, JsonValue]
 
@@ -26,6 +25,24 @@ _FIRST_MILLISECONDS = 1e11
 """From here on a number is in milliseconds: as seconds it would be in the year 5138 or later."""
 _CONNECTION_PARTS = 6
 _SEPARATORS = re.compile(r"[\s_-]+")
+
+
+class FastnObject(BaseModel):
+    """A response of Fastn. Unknown fields are kept, as the documentation has no schemas."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
+
+    columns: ClassVar[tuple[str, ...]] = ()
+    """Fields of a concise list, by Fastn's names. Empty for any plain ones."""
+    never: ClassVar[tuple[str, ...]] = ()
+    """Times whose absence means never, as that of a last use does."""
+    shape: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Fields that are ours, with their JSON types, for the output schema. Empty for Fastn's own records."""
+
+    @classmethod
+    def kept(cls, row: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        """Return the fields of a row from Fastn that may be stored and shown; here all of them."""
+        return row
 
 
 def row_of(record: FastnObject | None) -> dict[str, JsonValue]:

@@ -6,13 +6,14 @@ They are counted in the ledger, in one step with their limits, when a call is ab
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from pydantic import JsonValue
-
 from fastn_mcp.errors import Refused
 from fastn_mcp.fastn.formats import stamp
+from fastn_mcp.guard.call_evaluation import CallEvaluation
+from fastn_mcp.guard.decision import PLANNED, Decision
 from fastn_mcp.guard.ledger.ledger import BudgetLimit, Ledger, rate_free_at
 from fastn_mcp.guard.plans.plan import PlannedCalls
-from fastn_mcp.guard.policy import PLANNED, Policy
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.refusals import refusal
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Effect
 
@@ -56,6 +57,10 @@ class Budgets:
             for period, name in periods.items()
         }
 
+    async def planned(self, permit: PlannedCalls, earlier: EarlierUses = NO_EARLIER_USES) -> int:
+        """Return the calls of a plan entry."""
+        return await self._ledger.spent(permit.budget, PLANNED) + earlier.get((permit.budget, PLANNED), 0)
+
     async def destroyed(self, principal: str) -> int:
         """Return the number of approvals counted within the interval of the policy's `destroy_rate`."""
         if self._policy.destroy_rate is None:
@@ -63,40 +68,19 @@ class Budgets:
         _, seconds = self._policy.destroy_rate
         return len(await self._ledger.rate_uses(self.rate_budget(principal), seconds, self._system.timestamp()))
 
-    async def left(self, principal: str) -> list[JsonValue]:
-        """Return what is left of each budget, and of `destroy_rate` once it was used, for the agent."""
-        found, now = list[JsonValue](), self._system.now()
-        for effect in Effect:
-            used = await self.spent(effect, principal, now)
-            for period, limit in self._policy.budgets(effect, now).items():
-                per = "run" if period == "run" else "day"
-                found.append({"effect": effect.value, "per": per, "left": max(0, limit - used[period]), "of": limit})
-        if self._policy.destroy_rate is not None and (destroyed := await self.destroyed(principal)):
-            most, seconds = self._policy.destroy_rate
-            per = f"{seconds / 60:g} minutes"
-            found.append({"effect": Effect.DESTROY.value, "per": per, "left": max(0, most - destroyed), "of": most})
-        return found
+    async def spend_allowed(self, current: CallEvaluation, principal: str) -> str | None:
+        """Count an allowed call and return `policy` or `plan`; None if other calls used up what allowed it.
 
-    async def planned_left(self) -> list[JsonValue]:
-        """Return how many calls are left of each plan entry, for the agent."""
-        permits = self._policy.plan.permits if self._policy.plan else ()
-        return [
-            {"entry": each.words(), "left": max(0, each.count - await self._ledger.spent(each.budget, PLANNED))}
-            for each in permits
-        ]
-
-    async def spend(self, effect: Effect, principal: str) -> bool:
-        """Count a call that the policy allows by itself; False, and nothing is counted, if a budget is used up.
-
-        Raises a `Refused` if `destroy_rate` is used up.
+        Raises a `Refused` if it is not allowed, or if `destroy_rate` is used up.
         """
-        await self.spend_rate(effect, principal)
-        return await self._spend(self._budget_limits(effect, principal))
-
-    async def spend_planned(self, effect: Effect, principal: str, permit: PlannedCalls) -> bool:
-        """Count a call that a plan entry allows; False, and nothing is counted, if the entry or a budget is used up."""
+        effect, verdict = current.effect, current.verdict
+        if verdict.decision is not Decision.ALLOW:
+            raise refusal(current.call, verdict, self._policy)
+        if (permit := verdict.permit) is None:
+            await self.spend_rate(effect, principal)
+            return "policy" if await self._spend(self._budget_limits(effect, principal)) else None
         entry = BudgetLimit(permit.budget, PLANNED, permit.count)
-        return await self._spend([entry, *self._approved_limits(effect, principal)])
+        return "plan" if await self._spend([entry, *self._approved_limits(effect, principal)]) else None
 
     async def spend_approved(self, effect: Effect, principal: str) -> None:
         """Count a call that a person approved. Raises a `Refused` if a budget is used up."""

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.targets import Call
-from fastn_mcp.tools.tool import FastnObject, Tool
+from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.tools.operation import Call
+from fastn_mcp.tools.tool import Tool
 
 BEGUN = "begun"
 """Outcome of a change that may have been sent and has no known outcome yet."""

@@ -15,21 +15,25 @@ from pydantic import JsonValue
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import AppliedUnreadable, FastnError, Refused
 from fastn_mcp.fastn.directory import Directory
-from fastn_mcp.fastn.targets import Call
+from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.guard.allowance import allowance
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.flow import Approval, ApprovalFlow, OutOfBandChannel
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.audit.log import Unwritten
 from fastn_mcp.guard.audit.recorder import Recorder
+from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation
 from fastn_mcp.guard.changes import MADE, Batch, BatchResult, Done, NotDone
-from fastn_mcp.guard.evaluation import CallEvaluation, Evaluation, Evaluator
+from fastn_mcp.guard.decision import Decision, PolicyDecision
+from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.ledger.ledger import Ledger
-from fastn_mcp.guard.policy import Decision, PolicyDecision
+from fastn_mcp.guard.refusals import batch_refusal, refusal
 from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
-from fastn_mcp.tools.tool import Effect, FastnObject, Tool
+from fastn_mcp.tools.operation import Call
+from fastn_mcp.tools.tool import Effect, Tool
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +135,7 @@ class Guard:
         with self._span(call) if is_list else nullcontext(SpanFacts()) as said, self._fail_closed(call, caller):
             current = await self._reevaluate(call, caller) if is_stale else current
             said |= _decided(current.effect, current.verdict) if is_list else {}
-            filled = await self._typed.fill(self._secrets.fill(call), current.typed, approval.request)
+            filled = await self._typed.fill(self._secrets.fill(call), current.resolved.typed, approval.request)
             approved = await self._approvals.use(approval, number, current, evaluation, caller)
             while approved is None and is_list:
                 current = await self._reevaluate(call, caller)
@@ -196,7 +200,10 @@ class Guard:
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
         """Return the mode, what is left of budgets and plans, and the caller's requests. Raises a `FastnError`."""
         try:
-            found = await self._evaluator.allowance(principal)
+            evaluator, now = self._evaluator, self._system.now()
+            found = await allowance(
+                evaluator.policy, evaluator.budgets, self._ledger, evaluator.bound_account, principal, now
+            )
             return found | ({"page": self._approvals.page} if "waiting" in found and self._approvals.page else {})
         except FastnError:
             raise
@@ -243,12 +250,13 @@ class Guard:
         for number, call in enumerate(batch.calls, 1):
             if number not in skip:
                 caller.check(call.tool_name(), call.effective)
-        evaluation = None if reads else await self._evaluator.at_once(batch, caller.principal)
+        evaluation = None if reads else await self._evaluator.evaluate_without_reads(batch, caller.principal)
         evaluation = evaluation or await self._evaluator.evaluate(batch, caller.principal, skip)
         for current in evaluation.calls.values():
             caller.check(current.call.tool_name(), current.effect)
         said |= _decided(evaluation.effect, evaluation.verdict)
-        self._evaluator.raise_if_denied(evaluation)
+        if evaluation.verdict.decision is Decision.DENY:
+            raise batch_refusal(evaluation, self._evaluator.policy)
         return evaluation
 
     async def _reevaluate(self, call: Call, caller: Caller) -> CallEvaluation:
@@ -256,7 +264,7 @@ class Guard:
         current = await self._evaluator.evaluate_call(call, caller.principal)
         caller.check(call.tool_name(), current.effect)
         if current.verdict.decision is Decision.DENY:
-            raise self._evaluator.refused(call, current.verdict)
+            raise refusal(call, current.verdict, self._evaluator.policy)
         return current
 
     def _delivered(self, call: Call, result: FastnObject) -> FastnObject:

@@ -11,24 +11,24 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import anyio
 
+from fastn_mcp.client.reads import read_target
 from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.fastn.formats import age, counted
+from fastn_mcp.fastn.resolve import read_label
 from fastn_mcp.fastn.resolved_call import ResolvedCall
-from fastn_mcp.fastn.targets import Call, Send, fields_sent, kind_of, read_label, read_target
+from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.guard.call_evaluation import ApprovedCall
 from fastn_mcp.guard.changes import FINAL, MADE, PERHAPS_MADE, Change, Journal
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import BY_NAME
-from fastn_mcp.tools.tool import FastnObject
-
-if TYPE_CHECKING:
-    from fastn_mcp.guard.evaluation import ApprovedCall
+from fastn_mcp.tools.operation import Call, Send
+from fastn_mcp.tools.related_reads import fields_sent, kind_of
 
 log = logging.getLogger(__name__)
 
@@ -186,14 +186,14 @@ class ChangeJournal:
             found |= {(change.target, heading): (heading, said) for heading, said in recent_facts(change, records, now)}
         return tuple(found.values())
 
-    async def begin(self, approved: "ApprovedCall", read: Send, deadline: float = 0.0) -> Change:
+    async def begin(self, approved: ApprovedCall, read: Send, deadline: float = 0.0) -> Change:
         """Record a call before it is sent. `deadline` is its timeout in seconds. The caller must `end` the change.
 
         Each call of a list begins only once. Raises a `FastnError` if it has begun already or the journal cannot be
         written.
         """
         current, call = approved.current, approved.current.call
-        target = current.target
+        target = current.resolved.target
         if target is None and call.target is not None:  # allowed without a read
             with suppress(FastnError):  # the call is made, but cannot be undone
                 target = await read_target(call, read)

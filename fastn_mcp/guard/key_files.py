@@ -17,14 +17,15 @@ from pydantic import JsonValue
 
 from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import NotSent, Refused
-from fastn_mcp.fastn.credentials import TypedArgument
+from fastn_mcp.fastn.resolved_call import TypedArgument
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.approval.request import used_up
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, SealedSecret
 from fastn_mcp.redaction import Redactor, may_hold_new_key
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.account import CreateApiKey, CreateSecret
+from fastn_mcp.tools.access import CreateApiKey, CreateSecret
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import FastnObject, Tool
+from fastn_mcp.tools.tool import Tool
 
 if TYPE_CHECKING:
     from fastn_mcp.guard.seal import Seal

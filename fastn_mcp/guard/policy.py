@@ -3,122 +3,26 @@
 The most restrictive match wins, in the order deny, protected resources, budgets, windows, confirmations, allow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from fastn_mcp.config.model import Mode
-from fastn_mcp.fastn.formats import sentence
 from fastn_mcp.fastn.resolved_call import ResolvedCall
-from fastn_mcp.tools.operation import Operation
+from fastn_mcp.guard.decision import (
+    BREAKER,
+    DESTROY_RATE,
+    MODES,
+    Decision,
+    PolicyDecision,
+    Situation,
+    least,
+)
+from fastn_mcp.guard.plans.plan import Plan
+from fastn_mcp.guard.policy_rules.rules import FileRules
+from fastn_mcp.tools.operation import Call, Operation
 from fastn_mcp.tools.tool import Effect
-
-if TYPE_CHECKING:
-    from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
-    from fastn_mcp.guard.policy_rules.rules import FileRules
-
-
-class Decision(Enum):
-    """Policy decision on a call, from the loosest to the strictest."""
-
-    ALLOW = "allow"
-    CONFIRM = "confirm"
-    TYPED = "typed"
-    OUT_OF_BAND = "out_of_band"
-    FOUR_EYES = "four_eyes"
-    DENY = "deny"
-
-    def __init__(self, _: str) -> None:
-        self.rank = len(type(self).__members__)
-        """Strictness, from 0 for allow."""
-
-
-# The order of Effect: read, write, external, spend, access, trash, destroy.
-_A, _C, _T, _D = Decision.ALLOW, Decision.CONFIRM, Decision.TYPED, Decision.DENY
-_TABLE: dict[Mode, tuple[Decision, ...]] = {
-    "read-only": (_A, _D, _D, _D, _D, _D, _D),
-    "guarded": (_A, _A, _C, _C, _C, _C, _T),
-    "manual": (_A, _C, _C, _C, _C, _C, _T),
-    # As manual, but nobody can be asked: a signed plan allows the call, or it is refused.
-    "unattended": (_A, _C, _C, _C, _C, _C, _T),
-    "auto": (_A, _A, _A, _A, _C, _C, _T),
-}
-MODES: Mapping[Mode, Mapping[Effect, Decision]] = {
-    mode: dict(zip(Effect, decisions, strict=True)) for mode, decisions in _TABLE.items()
-}
-"""Decision per mode and effect with a test key. A test key is not a sandbox, so it loosens nothing."""
-
-LIVE: Mapping[Effect, Decision] = {Effect.TRASH: _T}
-"""Minimum decision in every mode with a live key: stopping something in production needs its name typed."""
-
-
-def least(mode: Mode, effect: Effect, *, live: bool) -> Decision:
-    """Return the decision of a mode for an effect, with a live or a test key."""
-    decision = MODES[mode][effect]
-    return max(decision, LIVE.get(effect, decision) if live else decision, key=lambda either: either.rank)
-
-
-BREAKER = (5, 600.0)
-"""Default circuit breaker: declines in a row, and the seconds for which changes are then refused."""
-
-DESTROY_RATE = (10, 300.0)
-"""Default destroy rate: approvals that destroy, and the period in seconds within which no more are given."""
-
-PLANNED = "plan"
-"""Budget period of planned calls: the lifetime of the plan."""
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """A call and the facts that decide it. A fact that is `None` could not be read."""
-
-    resolved: ResolvedCall
-    effect: Effect
-    now: datetime
-    own_key: bool = False
-    """Whether the call would revoke the key that this server uses."""
-    spent: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Calls of its effect, by budget period (`Policy.budgets`)."""
-    declines: int = 0
-    """Consecutive declines within the breaker's period."""
-    declined_at: datetime | None = None
-    """Time of the last of these declines."""
-    live: bool = False
-    """Whether the call uses a live key. Set by the policy."""
-    permit: PlannedCalls | None = None
-    """Plan entry that covers the call and has calls left."""
-    used_up: PlannedCalls | None = None
-    """Plan entry that covers the call and is used up."""
-    destroyed: int = 0
-    """Destructive approvals within the period of `destroy_rate`."""
-
-    @property
-    def call(self) -> Operation[Any]:
-        return self.resolved.call
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyDecision:
-    """Decision on a call, the rule that made it, and the reason, in words for people and agents."""
-
-    decision: Decision
-    rule: str
-    reason: str = ""
-    permit: PlannedCalls | None = None
-    """Plan entry that allows the call and counts it."""
-    matched: str = ""
-    """What the rule matched, in words, unless that is what the call says."""
-
-    @property
-    def why(self) -> str:
-        """What the rule matched, and the reason."""
-        matched = f"{sentence(self.matched)}." if self.matched else ""
-        return f"{matched} {sentence(self.reason)}".strip()
-
 
 _OWN_KEY = (
     "This is the key that this server itself uses, or Fastn does not show enough of it to rule that out. "
@@ -177,18 +81,22 @@ class Policy:
         """Whether any decision depends on whose resources a call touches."""
         return self.rules is not None and self.rules.compares_customers
 
-    def needs_facts(self, resolved: ResolvedCall) -> bool:
-        """Return whether anything must be read before the call can be decided."""
-        call = resolved.call
+    def needs_facts(self, call: Call) -> bool:
+        """Return whether anything must be read before the call can be decided, whatever it refers to."""
         if call.effect is Effect.READ or self.mode == "read-only":
             return False
         return (
             bool(call.needs_person)
             or type(call).effect_on is not Operation[Any].effect_on
             or least(self.mode, call.effective, live=self.live) is not Decision.ALLOW
-            or (self.rules is not None and self.rules.mentions(resolved))
-            or (self.plan is not None and resolved.refers)
+            or (self.rules is not None and any(rule.looks_at_facts(call) for rule in self.rules.rules))
         )
+
+    def needs_records(self, resolved: ResolvedCall) -> bool:
+        """Return whether records that the call refers to must be read before it can be decided."""
+        if resolved.call.effect is Effect.READ or self.mode == "read-only" or not resolved.refers:
+            return False
+        return self.plan is not None or (self.rules is not None and bool(self.rules.protected))
 
     def matches(self, situation: Situation) -> list[PolicyDecision]:
         """Return the decision of every rule that applies to a call, and of the mode. `decide` takes the strictest."""
@@ -204,12 +112,12 @@ class Policy:
         if (denied := self._always_denied(situation)) is not None:
             return denied
         verdict = self._by_rules(situation)
-        if self.rules is not None and situation.effect is not situation.call.effective:
+        if self.rules is not None and situation.effect is not situation.resolved.call.effective:
             # What raises an effect (a record in use, an open request) must not escape what the file says of the call.
-            lower = self._by_rules(replace(situation, effect=situation.call.effective, spent={}))
+            lower = self._by_rules(replace(situation, effect=situation.resolved.call.effective, spent={}))
             verdict = max(verdict, lower, key=lambda either: either.decision.rank)
-        if verdict.decision is Decision.ALLOW and situation.call.needs_person:
-            verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", situation.call.needs_person)
+        if verdict.decision is Decision.ALLOW and situation.resolved.call.needs_person:
+            verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", situation.resolved.call.needs_person)
         return self._with_plan(self._with_budget_left(verdict, situation), situation)
 
     def _by_rules(self, situation: Situation) -> PolicyDecision:
@@ -264,7 +172,7 @@ class Policy:
             rule += ", live key"
         if (
             decision is Decision.TYPED
-            and situation.call.tool_name() == "delete_customer"
+            and situation.resolved.call.tool_name() == "delete_customer"
             and situation.resolved.dependents == 0
         ):
             return PolicyDecision(

@@ -7,8 +7,9 @@ from typing import Any
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.strict_toml import ConfigError, Key, TomlSource, load, read, validate
 from fastn_mcp.fastn.resolved_call import KINDS
-from fastn_mcp.guard.policy import MODES, Decision, PolicyDecision, least
-from fastn_mcp.guard.policy_rules.matching import Glob, PolicyRule, Protected, UserCount
+from fastn_mcp.guard.decision import MODES, Decision, PolicyDecision, least
+from fastn_mcp.guard.policy_rules.conditions import Glob, UserCount
+from fastn_mcp.guard.policy_rules.matching import PolicyRule, Protected
 from fastn_mcp.guard.policy_rules.rules import FileRules, TimeWindow
 from fastn_mcp.guard.policy_rules.schema import (
     CHANGING,

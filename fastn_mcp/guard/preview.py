@@ -6,11 +6,12 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.dependents import Dependence
+from fastn_mcp.fastn.dependence import Dependence
 from fastn_mcp.fastn.formats import counted
 from fastn_mcp.fastn.names import typed_id
 from fastn_mcp.fastn.outlook import Outlook
 from fastn_mcp.fastn.resolved_call import ResolvedCall
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.sentences.access import power
 from fastn_mcp.guard.sentences.catalog import describe, describe_batch, phrase
 from fastn_mcp.guard.sentences.facts import WHOLE, Facts, Sentences
@@ -18,7 +19,7 @@ from fastn_mcp.guard.undo import foreseen, in_words
 from fastn_mcp.redaction import LONGEST_VALUE, quote, redact, redact_object, sanitize
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.operation import Create, Operation, Update
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 
 _CHANGES = 12
 _LONGEST_IN_FORM = 1500
@@ -161,9 +162,9 @@ def preview(resolved: ResolvedCall, effect: Effect, account: str, because: str =
     """Build the preview of a call. `undoes`: the earlier change that it undoes, for people."""
     call, target, label = resolved.call, resolved.target, resolved.label
     changes, undo = _changes(call, target), foreseen(call, target)
-    pending, given = _pending(call, target), call.shown()
+    pending, given = _pending(target) if isinstance(call, (AiChat, AiBuild)) else (), call.shown()
     fields = tuple((change.field, change.before, change.after) for change in changes)
-    facts = Facts(resolved, given, effect, undo, label, resolved.dependence, fields, pending, resolved.names, undoes)
+    facts = Facts(resolved, given, effect, undo, resolved.dependence, fields, pending, undoes)
     id_: object = getattr(target, "id", None) if isinstance(call, (Create, AiChat, AiBuild)) else None
     key = call.target or (str(id_) if id_ else None)
     expected = label.typed(key) if label else key and typed_id(key)
@@ -195,8 +196,8 @@ def by_power(name: str, value: JsonValue) -> JsonValue:
     return value
 
 
-def _pending(call: Operation[Any], target: FastnObject | None) -> tuple[JsonValue, ...]:
-    if not isinstance(call, (AiChat, AiBuild)) or target is None:
+def _pending(target: FastnObject | None) -> tuple[JsonValue, ...]:
+    if target is None:
         return ()
     asked: JsonValue = getattr(target, "pending", None)
     if not isinstance(asked, list):

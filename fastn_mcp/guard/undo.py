@@ -8,15 +8,15 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
 from fastn_mcp.fastn.formats import counted
-from fastn_mcp.fastn.targets import Call, fields_sent
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.changes import FINAL, Change
 from fastn_mcp.guard.ledger.ledger import without_issuers
 from fastn_mcp.redaction import is_redacted, redact_object, redact_row
-from fastn_mcp.tools.account import NewApiKey
+from fastn_mcp.tools.access import NewApiKey
 from fastn_mcp.tools.catalog import BY_NAME
-from fastn_mcp.tools.operation import Operation, Update
+from fastn_mcp.tools.operation import Call, Operation, Update
 from fastn_mcp.tools.parsing import current
-from fastn_mcp.tools.tool import FastnObject
+from fastn_mcp.tools.related_reads import fields_sent
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,16 @@ from typing_extensions import override
 
 from fastn_mcp.errors import Stopped, UnknownOutcome, nearest
 from fastn_mcp.fastn.formats import since
-from fastn_mcp.fastn.rows import row_of, text
-from fastn_mcp.fastn.targets import Call, settling_read, suggested_read
+from fastn_mcp.fastn.rows import FastnObject, row_of, text
 from fastn_mcp.guard.changes import BEGUN, MADE, PERHAPS_MADE, Batch, BatchResult, Change, Done, NotDone
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.fields import JsonObject, JsonObjects
-from fastn_mcp.tools.operation import RefusedValue
+from fastn_mcp.tools.operation import Call, RefusedValue
 from fastn_mcp.tools.parsing import problems
-from fastn_mcp.tools.tool import OURS, Effect, FastnObject
+from fastn_mcp.tools.related_reads import settling_read, suggested_read
+from fastn_mcp.tools.tool import OURS, Effect
 from fastn_mcp.tools.workflows import RunWorkflow
 
 MOST = 50

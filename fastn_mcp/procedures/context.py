@@ -8,11 +8,11 @@ from pydantic import JsonValue
 from typing_extensions import override
 
 from fastn_mcp.fastn.directory import Directory
-from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
+from fastn_mcp.guard.call_evaluation import Evaluation
 from fastn_mcp.guard.changes import Batch, BatchResult, Done, Journal
-from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.runtime import Report, System
+from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import Effect, Result, Tool
 
 Pending = PendingForm | PendingApproval | Evaluation

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.tools.fields import JsonObject
-from fastn_mcp.tools.tool import Effect, FastnObject, Tool
+from fastn_mcp.tools.tool import Effect, Tool
 
 
 class ChangePreview(FastnObject):

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from fastn_mcp.sandbox.auth import OWNERS_ONLY
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint
 from fastn_mcp.sandbox.state import Row, SandboxState, as_object, parse_stamp, record, stamp
-from fastn_mcp.tools.account import GetBilling, GetQuotas, GetUsage, QueryAuditLog
+from fastn_mcp.tools.access import QueryAuditLog
+from fastn_mcp.tools.billing import GetBilling, GetQuotas, GetUsage
 from fastn_mcp.tools.workflows import ListExecutions
 
 _ROWS = 60

@@ -10,7 +10,7 @@ from fastn_mcp.sandbox.paging import Rows, select
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, disable, disconnect, endpoint, fields, slug_for
 from fastn_mcp.sandbox.state import Row, SandboxState, provenance, stamp
 from fastn_mcp.tools import customers as tools
-from fastn_mcp.tools.account import CreateRole, InviteUser, ListRoles, ListUsers
+from fastn_mcp.tools.access import CreateRole, InviteUser, ListRoles, ListUsers
 
 _CUSTOMERS = (
     # name, slug, external reference, admin, plan, region, days ago

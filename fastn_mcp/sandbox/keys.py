@@ -8,7 +8,7 @@ from fastn_mcp.sandbox.auth import ALL, KEY, LIVE_KEY, PRESETS, VIEWER_KEY, stor
 from fastn_mcp.sandbox.behaviour import invalid
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint, fields
 from fastn_mcp.sandbox.state import Row, SandboxState, stamp
-from fastn_mcp.tools.account import CreateApiKey, CreateSecret, DeleteSecret, ListApiKeys, ListSecrets, RevokeApiKey
+from fastn_mcp.tools.access import CreateApiKey, CreateSecret, DeleteSecret, ListApiKeys, ListSecrets, RevokeApiKey
 
 
 def add_keys(state: SandboxState, now: datetime) -> None:

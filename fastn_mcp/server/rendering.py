@@ -13,17 +13,17 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.fastn.formats import counted
-from fastn_mcp.fastn.rows import Row, row_of
+from fastn_mcp.fastn.rows import FastnObject, Row, row_of
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.procedures.context import Procedure
 from fastn_mcp.procedures.tables import Table
 from fastn_mcp.redaction import may_hold_new_key, safe, safe_json, shorten
-from fastn_mcp.tools.account import CreateApiKey
+from fastn_mcp.tools.access import CreateApiKey
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import FULL, List
-from fastn_mcp.tools.tool import Effect, FastnObject, Tool
+from fastn_mcp.tools.tool import Effect, Tool
 from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, RunWorkflow
 
 _PAGES = {

@@ -42,7 +42,7 @@ from fastn_mcp.redaction import safe_text
 from fastn_mcp.server import prompts
 from fastn_mcp.server.progress import Levels, reporter
 from fastn_mcp.server.rendering import render, render_error
-from fastn_mcp.tools.account import GetBilling, GetQuotas, GetUsage
+from fastn_mcp.tools.billing import GetBilling, GetQuotas, GetUsage
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.operation import RefusedValue, Route

@@ -2,14 +2,11 @@
 
 from typing import Any
 
-from fastn_mcp.tools.account import (
+from fastn_mcp.tools.access import (
     CreateApiKey,
     CreateRole,
     CreateSecret,
     DeleteSecret,
-    GetBilling,
-    GetQuotas,
-    GetUsage,
     InviteUser,
     ListApiKeys,
     ListRoles,
@@ -19,6 +16,7 @@ from fastn_mcp.tools.account import (
     RevokeApiKey,
 )
 from fastn_mcp.tools.ai import AiBuild, AiChat
+from fastn_mcp.tools.billing import GetBilling, GetQuotas, GetUsage
 from fastn_mcp.tools.connectors import (
     CreateConnection,
     CreateConnector,

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
-from fastn_mcp.fastn.rows import Row, as_word, objects, text, word
+from fastn_mcp.fastn.rows import FastnObject, Row, as_word, objects, text, word
 from fastn_mcp.tools.fields import (
     SECRET,
     ConnectionId,
@@ -24,7 +24,7 @@ from fastn_mcp.tools.fields import (
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Create, Operation, Update
 from fastn_mcp.tools.paging import List, Match
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 
 Domain = Annotated[str | None, Field(description="The app's domain.")]
 AuthMethods = Annotated[

@@ -1,7 +1,7 @@
 """Base classes of tools that make one API request: routes, evidence, creates and updates."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, ClassVar, Generic, Self, cast
@@ -11,9 +11,10 @@ from pydantic import JsonValue, model_validator
 from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.redaction import quote as quoted
 from fastn_mcp.tools.slugs import same_name
-from fastn_mcp.tools.tool import KEEP_NULLS, Effect, FastnObject, Result, Tool
+from fastn_mcp.tools.tool import KEEP_NULLS, Effect, Result, Tool
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=-]{0,255}")
 _PARAMETER = re.compile(r"{(\w+)}")
@@ -60,13 +61,13 @@ class Route:
 
     method: str
     path: str
+    parameters: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parameters", tuple(_PARAMETER.findall(self.path)))
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        return tuple(_PARAMETER.findall(self.path))
 
     def fill(self, values: Mapping[str, object]) -> str:
         """Return the path with each value as exactly one encoded segment. Raises `RefusedValue` for an invalid one.
@@ -281,6 +282,9 @@ class Operation(Tool[Result], Generic[Result]):
         fields = body if isinstance(body, dict) else {} if body is None else {"value": body}
         return cast(Result, type(self).returns.model_validate(fields))
 
+
+Call = Operation[Any]
+Send = Callable[[Call], Awaitable[FastnObject]]
 
 _WRAPPERS = ("data", "result", "results", "item", "items")
 

@@ -11,7 +11,8 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 from typing_extensions import override
 
-from fastn_mcp.redaction import REDACTED, redact_object, redact_row
+from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.redaction import REDACTED, redact_object
 
 KEEP_NULLS = "keep nulls"
 """Validation context of a request, in which a null is a value. Among a client's arguments it means not given."""
@@ -38,38 +39,6 @@ class Effect(Enum):
 
     def raised_to(self, other: "Effect") -> "Effect":
         return max(self, other, key=lambda effect: effect.rank)
-
-
-class FastnObject(BaseModel):
-    """A response of Fastn. Unknown fields are kept, as the documentation has no schemas."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
-
-    columns: ClassVar[tuple[str, ...]] = ()
-    """Fields of a concise list, by Fastn's names. Empty for any plain ones."""
-    never: ClassVar[tuple[str, ...]] = ()
-    """Times whose absence means never, as that of a last use does."""
-    shape: ClassVar[tuple[tuple[str, str], ...]] = ()
-    """Fields that are ours, with their JSON types, for the output schema. Empty for Fastn's own records."""
-
-    @classmethod
-    def kept(cls, row: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        """Return the fields of a row from Fastn that may be stored and shown; here all of them."""
-        return row
-
-
-class SecretRow(FastnObject):
-    """A row about a secret. Only fields known to be harmless are kept, whatever Fastn sends."""
-
-    @classmethod
-    @override
-    def kept(cls, row: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        return redact_row(row)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _redact(cls, row: object) -> object:
-        return cls.kept(cast("dict[str, JsonValue]", row)) if isinstance(row, dict) else row
 
 
 Result = TypeVar("Result", bound=FastnObject)

@@ -7,7 +7,7 @@ from pydantic import Field, JsonValue
 from typing_extensions import override
 
 from fastn_mcp.fastn.cron import is_subset
-from fastn_mcp.fastn.rows import Row, as_word, row_of, started_workflows, word
+from fastn_mcp.fastn.rows import FastnObject, Row, as_word, row_of, started_workflows, word
 from fastn_mcp.fastn.states import State, trigger_state
 from fastn_mcp.tools.fields import (
     CustomerId,
@@ -23,7 +23,7 @@ from fastn_mcp.tools.fields import (
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Operation, Update
 from fastn_mcp.tools.paging import List, Match
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 
 ROUTES = "{routeId: workflow id, environment: test|live, filter, payload}."
 Schedule = Annotated[str | None, Field(description="scheduler: 5-field cron.")]

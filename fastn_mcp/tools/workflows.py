@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 from typing_extensions import override
 
-from fastn_mcp.fastn.rows import Row, row_of
+from fastn_mcp.fastn.rows import FastnObject, Row, row_of
 from fastn_mcp.fastn.states import State, workflow_state
 from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.fields import (
@@ -28,7 +28,7 @@ from fastn_mcp.tools.fields import (
 )
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, POST, PUT, Create, Operation, Request, Route, Update
 from fastn_mcp.tools.paging import List, Match
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 
 Code = Annotated[str | None, Field(description="JavaScript, not TypeScript: export default async function(ctx).")]
 Tier = Annotated[str | None, Field(description="INSTANT (default), STANDARD or LONG.")]

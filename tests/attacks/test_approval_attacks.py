@@ -27,7 +27,7 @@ from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ from world import World
 from fastn_mcp.config.paths import read_regular
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.policy_rules.matching import Choice, Glob
+from fastn_mcp.guard.policy_rules.conditions import Choice, Glob
 
 LOOKALIKES = [" PAY_KEY", "PAY_KEY ", "PAY_\u200bKEY", "\ufeffPAY_KEY", "pay_key", "\uff30AY_KEY", "\u00a0PAY_KEY"]
 

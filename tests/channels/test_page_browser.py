@@ -12,7 +12,7 @@ from playwright.async_api import Browser, ConsoleMessage, Page, Route, ViewportS
 from pydantic import JsonValue
 from real_browser import DESKTOP, PHONE, needs_chromium
 
-from fastn_mcp.fastn.credentials import TypedArgument, TypedField
+from fastn_mcp.fastn.resolved_call import TypedArgument, TypedField
 from fastn_mcp.guard.ledger.ledger import RequestState, TemporaryApproval
 
 expect.set_options(timeout=10_000)

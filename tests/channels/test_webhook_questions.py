@@ -20,7 +20,7 @@ from fastn_mcp.channels.webhook.webhook import ATTEMPTS
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 
 pytestmark = pytest.mark.anyio

@@ -24,7 +24,7 @@ from pydantic import JsonValue
 from fastn_mcp.build.startup import typed_seal
 from fastn_mcp.cli.approvals import ApprovalStore, TerminalApprovals
 from fastn_mcp.config.command_line import PROGRAM
-from fastn_mcp.fastn.credentials import TypedArgument, TypedField
+from fastn_mcp.fastn.resolved_call import TypedArgument, TypedField
 from fastn_mcp.guard.approval.request import opens_temporary, with_typed
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.audit.log import AuditFile
@@ -32,7 +32,7 @@ from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, ShownCall, TemporaryApproval
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.access import CreateSecret
 
 KEY = "the-key-of-the-page"
 CHOICES = "Enter = leave it waiting > "

@@ -12,7 +12,7 @@ from fastn_mcp.client.account import Account, TransportOptions, headers, to_wire
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.http import HttpExchange, NotSentError
 from fastn_mcp.errors import NotSent
-from fastn_mcp.tools.account import GetUsage
+from fastn_mcp.tools.billing import GetUsage
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Request

@@ -9,7 +9,7 @@ from fastn_mcp.client.connection import ResponseLost, UnreadableBody
 from fastn_mcp.client.http import NotSentError
 from fastn_mcp.client.retry import AttemptOutcome, may_retry
 from fastn_mcp.errors import FastnError
-from fastn_mcp.tools.account import DeleteSecret, InviteUser
+from fastn_mcp.tools.access import DeleteSecret, InviteUser
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Operation

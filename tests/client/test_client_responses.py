@@ -10,7 +10,7 @@ from fastn_mcp.client.client import secrets_of
 from fastn_mcp.client.connection import Answer
 from fastn_mcp.errors import FastnError, NotSent
 from fastn_mcp.redaction import Redactor
-from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, ListConnections, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import POST, Operation, Request, unwrap

@@ -26,7 +26,7 @@ from fastn_mcp.doctor.runner import document, evidence, markdown
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.sandbox.app import VARIANTS
 from fastn_mcp.sandbox.behaviour import Accepts, Behaviour
-from fastn_mcp.tools.account import ListRoles, ListUsers
+from fastn_mcp.tools.access import ListRoles, ListUsers
 from fastn_mcp.tools.catalog import CATALOG
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

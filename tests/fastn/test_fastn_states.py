@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from world import World
 
-from fastn_mcp.fastn.rows import Row
+from fastn_mcp.fastn.rows import FastnObject, Row
 from fastn_mcp.fastn.states import State, connection_state, switched_off, trigger_state, workflow_state
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.changes import Done
@@ -19,7 +19,7 @@ from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.tools.connectors import DeleteConnector, ListConnections
-from fastn_mcp.tools.tool import Effect, FastnObject, Tool
+from fastn_mcp.tools.tool import Effect, Tool
 from fastn_mcp.tools.triggers import UpdateTrigger
 from fastn_mcp.tools.workflows import UpdateWorkflow
 

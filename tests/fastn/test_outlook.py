@@ -7,7 +7,8 @@ import pytest
 from faulty_sandbox import Status
 from world import World
 
-from fastn_mcp.fastn.outlook import Outlook, Surroundings
+from fastn_mcp.fastn.outlook import Outlook
+from fastn_mcp.fastn.resolved_call import Surroundings
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.catalog import BY_NAME

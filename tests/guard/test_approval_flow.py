@@ -28,16 +28,17 @@ from fastn_mcp.guard.approval.request import (
     extent,
 )
 from fastn_mcp.guard.audit.files import entries
+from fastn_mcp.guard.call_evaluation import CallEvaluation
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.evaluation import CallEvaluation
+from fastn_mcp.guard.decision import Decision, PolicyDecision
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, ShownCall
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
-from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision
+from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.tools.account import CreateRole, ListApiKeys, RevokeApiKey
+from fastn_mcp.tools.access import CreateRole, ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.triggers import CreateTrigger
@@ -428,7 +429,7 @@ async def test_what_needs_no_facts_is_sent_only_where_the_policy_allows_it(tmp_p
     assert len(world.changes) == int(decision is Decision.ALLOW)
     confirm = CallEvaluation(by_arguments(call), "", Effect.WRITE, PolicyDecision(Decision.CONFIRM, "r"))
     with pytest.raises(Refused):
-        await world.judge().allow(confirm, "local")
+        await world.judge().budgets.spend_allowed(confirm, "local")
 
 
 async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:

@@ -12,20 +12,21 @@ from pydantic import JsonValue
 from situations import previewed as preview
 from stores import grant
 
-from fastn_mcp.fastn.dependents import Dependence, Dependents, Unchecked
+from fastn_mcp.fastn.dependence import Dependence, Dependents, Unchecked
 from fastn_mcp.fastn.names import MAX_TYPED
 from fastn_mcp.fastn.resolved_call import lasting
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.approval.request import question
-from fastn_mcp.guard.policy import Decision
+from fastn_mcp.guard.decision import Decision
 from fastn_mcp.guard.preview import ListPreview, Preview
 from fastn_mcp.guard.undo import RULES
 from fastn_mcp.redaction import LONGEST_VALUE, quote
-from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 
 CHANGING = [operation for operation in CATALOG if operation.effect is not Effect.READ]
 LIES = [

@@ -23,7 +23,7 @@ from fastn_mcp.guard.audit.files import Keeping, entries, verify
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, Unwritten, about, decided, digest, showable
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, bound_account
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 

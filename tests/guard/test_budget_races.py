@@ -20,13 +20,14 @@ from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.request import Answer as Given
 from fastn_mcp.guard.approval.request import ApprovalForm, PendingApproval
 from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.decision import PLANNED
 from fastn_mcp.guard.ledger.ledger import BudgetLimit, Ledger
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
-from fastn_mcp.guard.policy import PLANNED, Policy
+from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.tools.account import DeleteSecret, ListSecrets
+from fastn_mcp.tools.access import DeleteSecret, ListSecrets
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.operation import Operation

@@ -16,14 +16,14 @@ from fastn_mcp.errors import Declined, FastnError, Refused
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import Decline
 from fastn_mcp.guard.audit.files import entries
+from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.overview.get_overview import GetOverview
-from fastn_mcp.tools.account import CreateSecret, DeleteSecret, ListSecrets
+from fastn_mcp.tools.access import CreateSecret, DeleteSecret, ListSecrets
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 from fastn_mcp.tools.tool import Effect
 
@@ -113,13 +113,9 @@ async def test_a_run_that_has_a_name_is_one_run_in_every_process(tmp_path: Path)
     first, second = (limited(tmp_path, "").judge() for _ in range(2))
     assert first.budgets.period("run", "local") != second.budgets.period("run", "local")
     world = limited(tmp_path, "")
-    named = [
-        Evaluator(
-            world.policy, "test", world.ledger, world.journalling, world.system, world.client.send, world.own, run=run
-        )
-        for run in ("nightly", "nightly", "weekly")
-    ]
-    periods = [judge.budgets.period("run", "local") for judge in named]
+    runs = ("nightly", "nightly", "weekly")
+    named = [Budgets(world.policy, world.ledger, world.system, "test", run) for run in runs]
+    periods = [budgets.period("run", "local") for budgets in named]
     assert periods[0] == periods[1] != periods[2]
 
 

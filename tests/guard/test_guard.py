@@ -25,14 +25,14 @@ from fastn_mcp.guard.approval.request import (
 )
 from fastn_mcp.guard.audit.files import verify
 from fastn_mcp.guard.audit.log import AuditFile, LogEntry, Unwritten
+from fastn_mcp.guard.call_evaluation import Evaluation
 from fastn_mcp.guard.changes import Batch, Done
-from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.ledger.ledger import MOST_WAITING, RequestState
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.undo_change import ListChanges
-from fastn_mcp.tools.account import CreateApiKey, CreateSecret, ListApiKeys, RevokeApiKey
+from fastn_mcp.tools.access import CreateApiKey, CreateSecret, ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.connectors import ListConnectors, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer

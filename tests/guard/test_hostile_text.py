@@ -24,10 +24,11 @@ from fastn_mcp.channels.page.inbox import PendingRequest
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.cli import audit
 from fastn_mcp.errors import Refused
-from fastn_mcp.fastn.dependents import Dependence, Dependents, Unchecked
+from fastn_mcp.fastn.dependence import Dependence, Dependents, Unchecked
 from fastn_mcp.fastn.outlook import Outlook
 from fastn_mcp.fastn.resolve import by_arguments
 from fastn_mcp.fastn.resolved_call import Record, Relation, ResolvedCall
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.fastn.targets import own_label
 from fastn_mcp.guard.approval.request import extent, question
 from fastn_mcp.guard.audit.log import AuditEvent, about, named
@@ -37,7 +38,7 @@ from fastn_mcp.guard.preview import ListPreview, Preview, preview
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 
 CHANGING = [operation for operation in CATALOG if operation.effect is not Effect.READ]
 ACCOUNT = "default at live.fastn.ai"

@@ -9,15 +9,15 @@ from faulty_sandbox import FaultMoment, Reset
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import BEGUN, Change, Done
 from fastn_mcp.guard.ledger.ledger import LedgerLost
 from fastn_mcp.guard.policy import Policy
-from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
-from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import UpdateTrigger
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues
 from fastn_mcp.server.rendering import render
-from fastn_mcp.tools.account import CreateApiKey, CreateSecret, NewApiKey
+from fastn_mcp.tools.access import CreateApiKey, CreateSecret, NewApiKey
 from fastn_mcp.tools.customers import CreateCustomer, Customer
 
 

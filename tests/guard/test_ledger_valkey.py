@@ -22,11 +22,11 @@ from valkey_proxy import proxied
 from valkey_server import ValkeyServer
 
 from fastn_mcp.errors import NOTHING_SENT
+from fastn_mcp.guard.decision import PLANNED
 from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState
 from fastn_mcp.guard.ledger.valkey import server as valkey_module
 from fastn_mcp.guard.ledger.valkey.ledger import UnreadableRequest, ValkeyLedger
 from fastn_mcp.guard.ledger.valkey.server import Address, parse
-from fastn_mcp.guard.policy import PLANNED
 from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio

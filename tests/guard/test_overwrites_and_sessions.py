@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
+from fastn_mcp.guard.ai_sessions import NOT_HEARD, AiSessions
 from fastn_mcp.guard.approval.request import Decline, PendingApproval
 from fastn_mcp.guard.changes import Change, Done
-from fastn_mcp.guard.evaluation import NOT_HEARD, AiSessions
+from fastn_mcp.guard.decision import Decision
 from fastn_mcp.guard.ledger.ledger import RequestState
-from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
 from fastn_mcp.sandbox.state import slug_of
 from fastn_mcp.sandbox.workflows import new_workflow
-from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.ai import AiChat, AiReply
 from fastn_mcp.tools.connectors import CreateConnector
 from fastn_mcp.tools.tool import Effect, Tool
@@ -150,13 +150,13 @@ def test_secret_in_a_field_of_another_name_has_the_same_scope() -> None:
 async def test_look_alike_of_a_live_workflow_is_judged_as_an_update_or_as_unknown(world: World, name: str) -> None:
     seen = await world.guard.evaluate(CreateWorkflow(name=name, code="new()"))
     assert seen.effect is Effect.EXTERNAL
-    assert seen.target is not None
+    assert seen.resolved.target is not None
 
 
 async def test_name_that_no_slug_resembles_is_judged_as_new(world: World) -> None:
     for name in ("Invoices of 2027", "Rückfragen", "R&D sync"):
         seen = await world.guard.evaluate(CreateWorkflow(name=name, code="new()"))
-        assert (seen.effect, seen.target) == (Effect.WRITE, None)
+        assert (seen.effect, seen.resolved.target) == (Effect.WRITE, None)
 
 
 def _reduced(name: str) -> str:
@@ -237,8 +237,8 @@ async def test_what_an_answer_left_pending_is_shown_with_the_next_message(world:
     assert isinstance(asked, Done)
     reply = asked.result.model_dump()
     seen = await world.guard.evaluate(AiChat(message="approve", session_id=str(reply["session_id"])))
-    assert seen.target is not None
-    assert seen.target.model_dump()["pending"] == reply["pending_approvals"]
+    assert seen.resolved.target is not None
+    assert seen.resolved.target.model_dump()["pending"] == reply["pending_approvals"]
 
 
 def test_a_plan_is_shown_with_what_is_asked_about_it() -> None:

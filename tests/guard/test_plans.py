@@ -41,10 +41,10 @@ from fastn_mcp.guard.plans.file import (
 from fastn_mcp.guard.plans.plan import Plan, PlanAccount, PlannedCalls, would_allow
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.policy_rules.matching import Choice, Glob
+from fastn_mcp.guard.policy_rules.conditions import Choice, Glob
 from fastn_mcp.procedures.catalog import BY_NAME as OFFERED
 from fastn_mcp.procedures.catalog import parse
-from fastn_mcp.tools.account import CreateApiKey, CreateSecret
+from fastn_mcp.tools.access import CreateApiKey, CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.connectors import CreateConnection
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer

@@ -12,7 +12,8 @@ from situations import situation as make_situation
 
 from fastn_mcp.config.strict_toml import ConfigError
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.policy import DESTROY_RATE, Policy
+from fastn_mcp.guard.decision import DESTROY_RATE
+from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.policy_rules.schema import condition, named
 from fastn_mcp.tools.customers import CreateCustomer

@@ -4,18 +4,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from situations import resolved
 from situations import situation as make_situation
 
-from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, PolicyDecision, least
+from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.guard.decision import MODES, Decision, PolicyDecision, least
+from fastn_mcp.guard.policy import Mode, Policy
 from fastn_mcp.guard.policy_rules.schema import possible_effects
-from fastn_mcp.tools.account import CreateSecret, RevokeApiKey
+from fastn_mcp.tools.access import CreateSecret, RevokeApiKey
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.connectors import DeleteConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.workflows import DeleteWorkflow, RunWorkflow, UpdateWorkflow
 
 NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
@@ -75,7 +76,7 @@ def test_what_a_person_has_to_see_is_asked_in_every_mode(mode: Mode, given: dict
     assert verdict.decision is Decision.CONFIRM
     if mode == "auto":
         assert verdict == PolicyDecision(Decision.CONFIRM, "a person in every mode", call.needs_person)
-    assert Policy(mode).needs_facts(resolved(call))
+    assert Policy(mode).needs_facts(call)
 
 
 @pytest.mark.parametrize("effect", Effect)
@@ -151,8 +152,8 @@ def test_facts_are_read_exactly_where_they_can_decide() -> None:
         }  # fmt: skip
         call = operation.model_construct(None, **(UNSET | dict.fromkeys(operation.route.parameters, "x")))
         wanted = live or MODES["guarded"][call.effective] is not Decision.ALLOW
-        assert Policy("guarded").needs_facts(resolved(call)) is wanted, operation.tool_name()
-        assert not Policy("read-only").needs_facts(resolved(call))
+        assert Policy("guarded").needs_facts(call) is wanted, operation.tool_name()
+        assert not Policy("read-only").needs_facts(call)
 
 
 def test_an_update_of_something_live_is_judged_by_the_effect_that_the_facts_give() -> None:
@@ -175,7 +176,7 @@ def test_no_mode_is_looser_with_a_live_key_than_with_a_test_key(mode: Mode, depe
             situation = make_situation(call, effect, NOW, target=FastnObject(), dependents=dependents)
             live, test = (Policy(mode, live=key).decide(situation).decision for key in (True, False))
             assert live.rank >= test.rank, operation.tool_name()
-        assert Policy(mode, live=True).needs_facts(resolved(call)) or not Policy(mode).needs_facts(resolved(call))
+        assert Policy(mode, live=True).needs_facts(call) or not Policy(mode).needs_facts(call)
 
 
 def test_with_a_live_key_a_workflow_is_deleted_by_its_name() -> None:

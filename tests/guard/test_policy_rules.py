@@ -14,19 +14,22 @@ from hypothesis import strategies as st
 from situations import resolved
 from situations import situation as make_situation
 
+from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.guard.decision import MODES, Decision, PolicyDecision, Situation
 from fastn_mcp.guard.plans.plan import PlannedCalls
-from fastn_mcp.guard.policy import MODES, Decision, Mode, Policy, PolicyDecision, Situation
+from fastn_mcp.guard.policy import Mode, Policy
 from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.policy_rules.matching import Glob, PolicyRule, Protected, UserCount
+from fastn_mcp.guard.policy_rules.conditions import Glob, UserCount
+from fastn_mcp.guard.policy_rules.matching import PolicyRule, Protected
 from fastn_mcp.guard.policy_rules.rules import FileRules, TimeWindow, hours
 from fastn_mcp.guard.policy_rules.schema import CHANGING, possible_effects
-from fastn_mcp.tools.account import CreateApiKey, CreateSecret, DeleteSecret, RevokeApiKey
+from fastn_mcp.tools.access import CreateApiKey, CreateSecret, DeleteSecret, RevokeApiKey
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.catalog import AnyOperation
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, DeleteConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, RunWorkflow
 
@@ -703,7 +706,8 @@ def test_the_target_is_read_where_the_file_may_depend_on_it(
     policy: Callable[..., Policy], text: str, call: Call, needed: bool
 ) -> None:
     """Ours: no rule is passed over because nothing was read."""
-    assert policy(text).needs_facts(resolved(call)) is needed
+    found = policy(text)
+    assert (found.needs_facts(call) or found.needs_records(resolved(call))) is needed
 
 
 @pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
@@ -818,7 +822,7 @@ def test_no_rule_escapes_a_protection_a_window_or_a_budget(
     every = tuple(Glob(glob) for glob in ("*",))
     kinds = {"workflow": every, "trigger": every, "secret": every, "customer": every}
     protected = Policy(mode, replace(file, protected=(Protected("p", kinds, then),))).decide(situation)
-    assert isinstance(situation.call, AiChat) or protected.decision.rank >= then.rank
+    assert isinstance(situation.resolved.call, AiChat) or protected.decision.rank >= then.rank
     used_up = Policy(mode, replace(file, budget={situation.effect: 0})).decide(situation)
     least = Decision.CONFIRM if situation.effect is Effect.SPEND else Decision.DENY
     assert used_up.decision.rank >= least.rank

@@ -14,6 +14,7 @@ from stores import grant
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, Refused
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.approval.caller import Caller, Rights
 from fastn_mcp.guard.approval.request import Decline
 from fastn_mcp.guard.audit.files import entries
@@ -22,9 +23,9 @@ from fastn_mcp.guard.audit.recorder import Recorder, record_expired
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 
 pytestmark = pytest.mark.anyio
 

@@ -13,16 +13,17 @@ from world import Clock, FormLater, FormNow, World, yes
 from fastn_mcp.errors import FastnError, Refused, TargetChanged
 from fastn_mcp.fastn.resolve import by_arguments
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
+from fastn_mcp.guard.call_evaluation import CallEvaluation
 from fastn_mcp.guard.changes import Batch, Done
-from fastn_mcp.guard.evaluation import CallEvaluation
+from fastn_mcp.guard.decision import Decision, PolicyDecision
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.ledger.ledger import RequestState
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls, would_allow
-from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision
+from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.tools.account import DeleteSecret, ListSecrets
+from fastn_mcp.tools.access import DeleteSecret, ListSecrets
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.workflows import RunWorkflow
@@ -287,9 +288,9 @@ async def test_budget_that_others_used_up_meanwhile_allows_no_call(tmp_path: Pat
     world = ruled(tmp_path, "[budget]\nwrite = 1\n")
     current = await world.guard.evaluate(CreateCustomer(name="A"))
     check = world.evaluator
-    assert await check.allow(current, "local") == "policy"
-    assert await check.allow(current, "local") is None
-    assert await check.allow(current, "other") == "policy"
+    assert await check.budgets.spend_allowed(current, "local") == "policy"
+    assert await check.budgets.spend_allowed(current, "local") is None
+    assert await check.budgets.spend_allowed(current, "other") == "policy"
     with pytest.raises(Refused) as caught:
         await check.budgets.spend_approved(Effect.WRITE, "local")
     assert told(caught.value) == (
@@ -299,7 +300,7 @@ async def test_budget_that_others_used_up_meanwhile_allows_no_call(tmp_path: Pat
     )
     denied = replace(current, verdict=PolicyDecision(Decision.CONFIRM, "a rule", "Why."))
     with pytest.raises(Refused) as caught:
-        await check.allow(denied, "other")
+        await check.budgets.spend_allowed(denied, "other")
     assert told(caught.value) == (
         "Refused by a rule. Why.",
         "Only a person can change the policy.",
@@ -314,8 +315,8 @@ async def test_plan_entry_that_others_used_up_meanwhile_allows_no_call(tmp_path:
     world = World(tmp_path, Policy("guarded", None, plan), clock)
     call = DeleteSecret(secret_id=str((await world.rows(ListSecrets()))[0].id))
     current = await world.guard.evaluate(call)
-    assert await world.evaluator.allow(current, "local") == "plan"
-    assert await world.evaluator.allow(current, "local") is None
+    assert await world.evaluator.budgets.spend_allowed(current, "local") == "plan"
+    assert await world.evaluator.budgets.spend_allowed(current, "local") is None
     # A plan's call does not count in the rate of what people approve.
     at = clock.at.timestamp()
     assert await world.ledger.rate_uses(world.evaluator.budgets.rate_budget("local"), 300, at) == []

@@ -13,8 +13,9 @@ from world import FormLater, World
 from fastn_mcp.errors import NotSent
 from fastn_mcp.fastn.resolved_call import Surroundings
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.policy import Decision, Policy
-from fastn_mcp.tools.account import CreateSecret, DeleteSecret, InviteUser
+from fastn_mcp.guard.decision import Decision
+from fastn_mcp.guard.policy import Policy
+from fastn_mcp.tools.access import CreateSecret, DeleteSecret, InviteUser
 from fastn_mcp.tools.ai import AiBuild
 from fastn_mcp.tools.connectors import (
     CreateConnection,

@@ -15,8 +15,9 @@ from fastn_mcp.errors import TargetChanged
 from fastn_mcp.fastn.resolve import by_arguments
 from fastn_mcp.fastn.resolved_call import KINDS, Surroundings
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve
+from fastn_mcp.guard.decision import Decision
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.guard.policy import Decision, Policy
+from fastn_mcp.guard.policy import Policy
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect

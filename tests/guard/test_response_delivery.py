@@ -6,11 +6,11 @@ import anyio
 import pytest
 from world import World
 
-from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard import journal
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.journal import ResponseDelivery, delivery
 from fastn_mcp.tools.customers import CreateCustomer
+from fastn_mcp.tools.operation import Call
 
 pytestmark = pytest.mark.anyio
 

@@ -8,9 +8,10 @@ from example_calls import example
 from pydantic import JsonValue
 from situations import previewed as preview
 
-from fastn_mcp.fastn.credentials import TypedArgument, TypedField
-from fastn_mcp.fastn.dependents import Dependence, Dependents, Unchecked
+from fastn_mcp.fastn.dependence import Dependence, Dependents, Unchecked
 from fastn_mcp.fastn.names import Names
+from fastn_mcp.fastn.resolved_call import TypedArgument, TypedField
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.preview import Preview, by_power
 from fastn_mcp.guard.sentences.catalog import describe_batch, phrase
 from fastn_mcp.guard.sentences.facts import Sentences, read
@@ -18,7 +19,7 @@ from fastn_mcp.guard.undo import RULES
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG
 from fastn_mcp.tools.fields import Known
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 
 CHANGING = [operation for operation in CATALOG if operation.effect is not Effect.READ]
 BACK = "It can be changed back."
@@ -355,7 +356,8 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "first": 'Move workflow "stock-levels" to Trash.',
             "button": 'Move "stock-levels" to Trash',
             "brief": 'To Trash: workflow "stock-levels"',
-            "then": 'Its trigger "Daily sync" stops. It can be restored, in the dashboard only.',
+            "then": 'Its trigger "Daily sync" stops. Only the dashboard can restore the workflow from Trash; its slug and '
+            "history come back with it.",
             "unchecked": "Not checked: other callers.",
             "facts": (("Which one", '"active"'),),
         },

@@ -29,7 +29,7 @@ from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection
 
 pytestmark = pytest.mark.anyio
@@ -252,7 +252,7 @@ async def test_auth_method_says_what_a_person_types(
     world = World(tmp_path)
     world.sandbox.state.named("connectors", "gamma")["authMethods"] = [method]
     judged = await world.guard.evaluate(CreateConnection(connector_id=connector(world, "gamma")))
-    typed = judged.typed
+    typed = judged.resolved.typed
     if fields is None:
         assert typed is None
         return
@@ -271,7 +271,7 @@ async def test_default_auth_method_is_the_one_that_is_asked_about(tmp_path: Path
     key = connector(world, "gamma")
 
     async def certain(method: str | None = None) -> bool | None:
-        typed = (await world.guard.evaluate(CreateConnection(connector_id=key, auth_method_id=method))).typed
+        typed = (await world.guard.evaluate(CreateConnection(connector_id=key, auth_method_id=method))).resolved.typed
         return None if typed is None else typed.is_certain
 
     assert await certain() is False

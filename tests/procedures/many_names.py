@@ -9,8 +9,8 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.fastn.directory import LISTS
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import FastnObject
 
 Row = dict[str, Any]
 

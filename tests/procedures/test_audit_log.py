@@ -9,13 +9,13 @@ from pydantic_core import to_json
 from world import World
 
 from fastn_mcp.errors import Forbidden
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.server.rendering import render
-from fastn_mcp.tools.account import QueryAuditLog
+from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import FastnObject
 
 pytestmark = pytest.mark.anyio
 

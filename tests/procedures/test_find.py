@@ -13,6 +13,7 @@ from world import World
 
 from fastn_mcp.errors import Forbidden, NotSent
 from fastn_mcp.fastn.directory import LISTS, MAX_PAGES, Directory
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.find import NEXT, RUN, Find
@@ -21,7 +22,6 @@ from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.workflows import ListExecutions
 
 pytestmark = pytest.mark.anyio

@@ -19,7 +19,7 @@ from fastn_mcp.procedures.overview.get_overview import FEW, GetOverview
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.server.rendering import render
-from fastn_mcp.tools.account import ListApiKeys, ListUsers
+from fastn_mcp.tools.access import ListApiKeys, ListUsers
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.customers import DeleteCustomer
 

@@ -10,12 +10,12 @@ from world import World
 
 from fastn_mcp.errors import Failed, FastnError, NotFound
 from fastn_mcp.fastn.directory import LISTS
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.lookup import KINDS, MOST, CompleteId, Ids, ReadRow
 from fastn_mcp.tools.customers import ListCustomers, UpdateCustomer
 from fastn_mcp.tools.paging import Listed, Position
-from fastn_mcp.tools.tool import FastnObject
 
 pytestmark = pytest.mark.anyio
 

@@ -13,20 +13,20 @@ from table_rows import rows_of
 from world import World
 
 from fastn_mcp.errors import FastnError, Forbidden, NotFound, NotSent
-from fastn_mcp.fastn.targets import Call
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.procedures.tables import FURTHER, MAX_DETAILS, listed
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.server.rendering import LARGEST_PAGE, render
-from fastn_mcp.tools.account import ListApiKeys, ListRoles, QueryAuditLog
+from fastn_mcp.tools.access import ListApiKeys, ListRoles, QueryAuditLog
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.fields import Known
+from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.paging import List
-from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.triggers import GetTrigger, ListTriggers
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow, ListExecutions, ListWorkflows, UpdateWorkflow
 

@@ -4,14 +4,15 @@ from typing import Any
 
 import pytest
 
+from fastn_mcp.client.reads import read_target
 from fastn_mcp.errors import NotFound, Unauthorized
-from fastn_mcp.fastn.targets import Call, read_target, settling_read
-from fastn_mcp.tools.account import DeleteSecret, RevokeApiKey
+from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.tools.access import DeleteSecret, RevokeApiKey
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.connectors import DeleteConnection
 from fastn_mcp.tools.customers import DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
-from fastn_mcp.tools.operation import Create, Operation
-from fastn_mcp.tools.tool import FastnObject
+from fastn_mcp.tools.operation import Call, Create, Operation
+from fastn_mcp.tools.related_reads import settling_read
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
 
 pytestmark = pytest.mark.anyio

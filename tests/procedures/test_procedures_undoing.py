@@ -14,6 +14,7 @@ from sensible_calls import sensible
 from world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, FastnError, Forbidden, NotFound, NotSent, TargetChanged, UnknownOutcome
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import ApprovalForm, Decline, PendingApproval
 from fastn_mcp.guard.changes import Change, Done
@@ -23,12 +24,12 @@ from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.server.rendering import render
-from fastn_mcp.tools.account import CreateApiKey, CreateSecret
+from fastn_mcp.tools.access import CreateApiKey, CreateSecret
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG
 from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, DeleteConnector, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
 
 pytestmark = pytest.mark.anyio

@@ -7,8 +7,9 @@ from faulty_sandbox import FaultySandbox
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, ROLES, VIEWER, VIEWER_KEY
 from fastn_mcp.sandbox.behaviour import Behaviour, RetryAfter
 from fastn_mcp.sandbox.server import SandboxRequest
-from fastn_mcp.tools.account import CreateApiKey, GetBilling, QueryAuditLog, RevokeApiKey
+from fastn_mcp.tools.access import CreateApiKey, QueryAuditLog, RevokeApiKey
 from fastn_mcp.tools.ai import AiChat
+from fastn_mcp.tools.billing import GetBilling
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
 from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows
 

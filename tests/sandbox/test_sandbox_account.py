@@ -18,7 +18,7 @@ from fastn_mcp.sandbox.auth import LIVE_KEY
 from fastn_mcp.sandbox.past_runs import INJECTION
 from fastn_mcp.sandbox.server import dataset
 from fastn_mcp.sandbox.state import SandboxState
-from fastn_mcp.tools.account import CreateApiKey
+from fastn_mcp.tools.access import CreateApiKey
 from fastn_mcp.tools.connectors import DeleteConnection
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
 from fastn_mcp.tools.workflows import GetExecution, ListExecutions

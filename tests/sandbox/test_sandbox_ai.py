@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from asking import Clock, Fastn
 
-from fastn_mcp.tools.account import GetBilling, GetUsage
 from fastn_mcp.tools.ai import AiBuild, AiChat
+from fastn_mcp.tools.billing import GetBilling, GetUsage
 from fastn_mcp.tools.connectors import ListConnectors
 from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 

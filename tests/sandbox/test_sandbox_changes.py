@@ -15,7 +15,7 @@ from world import FormNow, World, yes
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.undo_change import UndoChange
 from fastn_mcp.sandbox.state import Row
-from fastn_mcp.tools.account import GetQuotas, GetUsage
+from fastn_mcp.tools.billing import GetQuotas, GetUsage
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, ListWorkflows, RunWorkflow, UpdateWorkflow

@@ -12,7 +12,7 @@ from large_account import large_account
 from fastn_mcp.sandbox.server import dataset
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.sandbox.workflows import output_of
-from fastn_mcp.tools.account import GetQuotas, GetUsage
+from fastn_mcp.tools.billing import GetQuotas, GetUsage
 
 EVENING = MORNING.replace(hour=23, minute=50)
 

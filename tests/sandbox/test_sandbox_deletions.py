@@ -2,7 +2,7 @@
 
 from asking import Fastn
 
-from fastn_mcp.tools.account import DeleteSecret, ListSecrets
+from fastn_mcp.tools.access import DeleteSecret, ListSecrets
 from fastn_mcp.tools.connectors import DeleteConnection, DeleteConnector, ListConnections
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.triggers import DeleteTrigger

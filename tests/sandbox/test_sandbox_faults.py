@@ -30,7 +30,7 @@ from pydantic_core import from_json
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.behaviour import Behaviour
 from fastn_mcp.sandbox.server import SandboxRequest
-from fastn_mcp.tools.account import GetBilling
+from fastn_mcp.tools.billing import GetBilling
 from fastn_mcp.tools.connectors import DeleteConnection
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers
 from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows, RunWorkflow

@@ -9,8 +9,9 @@ from faulty_sandbox import FaultySandbox
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastn_mcp.tools.account import GetQuotas, GetUsage, QueryAuditLog
+from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.ai import AiBuild
+from fastn_mcp.tools.billing import GetQuotas, GetUsage
 from fastn_mcp.tools.connectors import DeleteConnection, DeleteConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger

@@ -17,7 +17,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging, wrapped
 from fastn_mcp.sandbox.state import Row
-from fastn_mcp.tools.account import ListApiKeys, ListSecrets, ListUsers, QueryAuditLog
+from fastn_mcp.tools.access import ListApiKeys, ListSecrets, ListUsers, QueryAuditLog
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers

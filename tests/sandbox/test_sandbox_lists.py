@@ -7,7 +7,7 @@ from asking import Clock, Fastn
 from faulty_sandbox import ErrorShape, FaultySandbox
 
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
-from fastn_mcp.tools.account import ListUsers, QueryAuditLog
+from fastn_mcp.tools.access import ListUsers, QueryAuditLog
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.operation import GET, POST, unwrap
 from fastn_mcp.tools.triggers import ListTriggers

@@ -6,7 +6,7 @@ import pytest
 from asking import Clock, Fastn
 
 from fastn_mcp.sandbox.auth import LIVE_KEY
-from fastn_mcp.tools.account import CreateApiKey, QueryAuditLog
+from fastn_mcp.tools.access import CreateApiKey, QueryAuditLog
 from fastn_mcp.tools.customers import DeleteCustomer
 from fastn_mcp.tools.workflows import DeleteWorkflow, GetExecution, ListExecutions, RunWorkflow
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from asking import Fastn
 
-from fastn_mcp.tools.account import CreateApiKey, CreateRole, CreateSecret, InviteUser, ListApiKeys, ListSecrets
+from fastn_mcp.tools.access import CreateApiKey, CreateRole, CreateSecret, InviteUser, ListApiKeys, ListSecrets
 from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, ListConnections, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, GetCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Operation, Update

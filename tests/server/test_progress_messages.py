@@ -14,7 +14,7 @@ from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.context import Report
 from fastn_mcp.runtime import System
 from fastn_mcp.server.progress import Context, Levels, reporter
-from fastn_mcp.tools.account import GetBilling
+from fastn_mcp.tools.billing import GetBilling
 
 pytestmark = pytest.mark.anyio
 

@@ -10,14 +10,14 @@ from pydantic_core import to_json
 from table_rows import rows_of
 
 from fastn_mcp.fastn.formats import counted
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.procedures.tables import Table
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.server.rendering import BUDGET, LARGEST_PAGE, render, render_error, render_pending, render_preview
-from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import Customer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.workflows import RunWorkflow
 
 ACCOUNT: dict[str, JsonValue] = {"profile": "default", "host": "live.fastn.ai", "environment": "live"}

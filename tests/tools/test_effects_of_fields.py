@@ -11,11 +11,13 @@ import pytest
 from situations import situation as make_situation
 
 from fastn_mcp.fastn.cron import is_subset
-from fastn_mcp.guard.policy import MODES, Decision, Policy
+from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.guard.decision import MODES, Decision
+from fastn_mcp.guard.policy import Policy
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import HARMLESS_EXTRA, UNKNOWN
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.triggers import UpdateTrigger
 
 WRITING = [o for o in CATALOG if o.tool_name().startswith(("create_", "update_", "invite_"))]

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.connectors import CreateConnection
 from fastn_mcp.tools.customers import Customer, GetCustomer, ListCustomers, UpdateCustomer
@@ -25,7 +26,7 @@ from fastn_mcp.tools.operation import (
     ShapeEvidence,
 )
 from fastn_mcp.tools.paging import Listed
-from fastn_mcp.tools.tool import Effect, FastnObject, Tool
+from fastn_mcp.tools.tool import Effect, Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 
 CANARY = "canary-3f9a\n-hunter2"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue, ValidationError
 
-from fastn_mcp.tools.account import ListUsers, QueryAuditLog
+from fastn_mcp.tools.access import ListUsers, QueryAuditLog
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.workflows import ListExecutions, ListWorkflows

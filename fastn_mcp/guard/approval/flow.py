@@ -29,10 +29,11 @@ from fastn_mcp.guard.approval.request import (
 )
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.audit.recorder import Recorder, record_expired
-from fastn_mcp.guard.evaluation import ApprovedCall, CallEvaluation, Evaluation, Evaluator
+from fastn_mcp.guard.call_evaluation import ApprovedCall, CallEvaluation, Evaluation
+from fastn_mcp.guard.decision import Decision
+from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, Vote, holder
-from fastn_mcp.guard.policy import Decision
 from fastn_mcp.redaction import quote, redact_text
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Operation
@@ -210,7 +211,7 @@ class ApprovalFlow:
                 f"It needs an approval now ({current.verdict.rule}), which it did not when the batch was begun.",
                 "Call the batch again: what is left of it is asked about.",
             )
-        elif (allowed := await self._evaluator.allow(current, principal)) is None:
+        elif (allowed := await self._budgets.spend_allowed(current, principal)) is None:
             return None
         else:
             by = allowed

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, FastnError
+from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.fastn.targets import own_label
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about, decided, named, written
-from fastn_mcp.guard.evaluation import ApprovedCall, CallEvaluation, Evaluation
+from fastn_mcp.guard.call_evaluation import ApprovedCall, CallEvaluation, Evaluation
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.tool import Effect, FastnObject, Tool
+from fastn_mcp.tools.tool import Effect, Tool
 
 if TYPE_CHECKING:
     from fastn_mcp.guard.approval.flow import Caller

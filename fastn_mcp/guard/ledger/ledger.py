@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.changes import Change, Journal
-from fastn_mcp.guard.policy import Decision
+from fastn_mcp.guard.decision import Decision
 
 MOST_WAITING = 32
 """Limit of open requests of one principal on one account."""

@@ -28,7 +28,7 @@ from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.guard.plans.plan import Plan, PlanAccount, PlannedCalls
-from fastn_mcp.guard.policy_rules.matching import NAME, NEW_NAME, Choice
+from fastn_mcp.guard.policy_rules.conditions import NAME, NEW_NAME, Choice
 from fastn_mcp.guard.policy_rules.schema import CHANGING, condition
 from fastn_mcp.tools.catalog import BY_NAME, AnyOperation
 from fastn_mcp.tools.parsing import ALIASES, Aliases, current

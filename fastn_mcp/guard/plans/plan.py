@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from pydantic import JsonValue
 
 from fastn_mcp.fastn.resolved_call import ResolvedCall, ValueSource
-from fastn_mcp.fastn.targets import Call
-from fastn_mcp.guard.policy_rules.matching import DERIVED, Choice
+from fastn_mcp.guard.policy_rules.conditions import DERIVED, Choice
 from fastn_mcp.redaction import quote
+from fastn_mcp.tools.operation import Call
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,7 @@ from itertools import count
 from zoneinfo import ZoneInfo, available_timezones
 
 from fastn_mcp.errors import nearest
-from fastn_mcp.fastn.resolved_call import ResolvedCall
-from fastn_mcp.guard.policy import DESTROY_RATE, Decision, PolicyDecision, Situation
+from fastn_mcp.guard.decision import DESTROY_RATE, Decision, PolicyDecision, Situation
 from fastn_mcp.guard.policy_rules.matching import PolicyRule, Protected
 from fastn_mcp.tools.tool import Effect
 
@@ -112,7 +111,7 @@ class TimeWindow:
     reason: str
 
     def covers(self, situation: Situation) -> bool:
-        named = self.tools is None or situation.call.tool_name() in self.tools
+        named = self.tools is None or situation.resolved.call.tool_name() in self.tools
         return named and situation.effect in self.effects
 
     def open_at(self, now: datetime) -> bool:
@@ -164,11 +163,6 @@ class FileRules:
         """Whether any decision depends on whose resources a call touches."""
         protects = any("customer" in each.resources for each in self.protected)
         return protects or any(rule.compares_customers for rule in self.rules)
-
-    def mentions(self, resolved: ResolvedCall) -> bool:
-        """Return whether the decision on this call can depend on facts that have to be read."""
-        is_held = resolved.refers and bool(self.protected)
-        return is_held or any(rule.looks_at_facts(resolved.call) for rule in self.rules)
 
     def matches(self, situation: Situation) -> list[PolicyDecision]:
         """Return the decision of every rule, protection, budget and window that applies to a call, in file order."""

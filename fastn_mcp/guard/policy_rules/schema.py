@@ -9,8 +9,8 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key
 from fastn_mcp.errors import nearest
-from fastn_mcp.guard.policy import BREAKER, DESTROY_RATE, Decision
-from fastn_mcp.guard.policy_rules.matching import DERIVED, NAME, NEW_NAME, Choice, Glob
+from fastn_mcp.guard.decision import BREAKER, DESTROY_RATE, Decision
+from fastn_mcp.guard.policy_rules.conditions import DERIVED, NAME, NEW_NAME, Choice, Glob
 from fastn_mcp.guard.policy_rules.rules import Hours, hours
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Create, Update

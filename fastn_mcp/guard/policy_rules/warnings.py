@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from fastn_mcp.errors import nearest
 from fastn_mcp.fastn.resolved_call import identity
 from fastn_mcp.fastn.rows import Row
-from fastn_mcp.guard.policy import Decision
-from fastn_mcp.guard.policy_rules.matching import Glob
+from fastn_mcp.guard.decision import Decision
+from fastn_mcp.guard.policy_rules.conditions import Glob
 from fastn_mcp.guard.policy_rules.rules import FileRules
 from fastn_mcp.redaction import quote
 

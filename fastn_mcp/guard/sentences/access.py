@@ -22,6 +22,7 @@ from fastn_mcp.guard.sentences.facts import (
     say,
     series,
     short_name,
+    undo_words,
 )
 from fastn_mcp.redaction import quote, texts_in
 
@@ -68,7 +69,7 @@ def create_role(facts: Facts) -> Sentences:
         can = f"with {count}{'' if not are_harmless else ', to read' if only else ', all of them to read'}"
     return say(
         facts, "Create", first=f"Create role {facts.name} {can}.", button=f"Create {short_name(facts, 'role')}",
-        then="Only the dashboard can change or delete the role.",
+        then=undo_words(facts),
         further=[("Narrows", quoted(parent))] if parent else [],
     )  # fmt: skip
 

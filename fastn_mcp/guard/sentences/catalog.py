@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from fastn_mcp.fastn.formats import counted
 from fastn_mcp.fastn.names import distinction
-from fastn_mcp.fastn.targets import documented_fields, kind_of
 from fastn_mcp.guard.sentences.access import ai_build, ai_chat, create_api_key, create_role, invite_user, run_workflow
 from fastn_mcp.guard.sentences.changes import (
     create_connection,
@@ -35,6 +34,7 @@ from fastn_mcp.guard.sentences.facts import (
     quoted,
     series,
 )
+from fastn_mcp.tools.related_reads import documented_fields, kind_of
 
 
 def describe(facts: Facts) -> Sentences:
@@ -53,8 +53,9 @@ def describe(facts: Facts) -> Sentences:
         said = replace(said, first=first, button=f"Undo: {said.button}", brief=f"Undo: {said.brief}")
     if kinds := facts.dependence.unchecked:
         said = replace(said, unchecked=f"Not checked: {', '.join(kinds)}. {said.unchecked}".strip())
-    which = distinction(kind_of(facts.call), facts.row, facts.label) if facts.label and facts.target is not None else ""
-    details = (("Which one", quoted(which)),) if which else ()
+    label, details = facts.resolved.label, list[tuple[str, str]]()
+    if label and facts.target is not None and (which := distinction(kind_of(facts.call), facts.row, label)):
+        details.append(("Which one", quoted(which)))
     return replace(said, facts=(*details, *facts.history[:MOST_HISTORY], *said.facts)[:MOST_FACTS])
 
 

@@ -9,11 +9,9 @@ from fastn_mcp.fastn import cron
 from fastn_mcp.fastn.formats import counted, sentence
 from fastn_mcp.fastn.rows import Row, key_of, objects, text, timestamp, word
 from fastn_mcp.fastn.states import STATES, State
-from fastn_mcp.fastn.targets import documented_fields
 from fastn_mcp.guard.sentences.facts import (
     Facts,
     Sentences,
-    created_again,
     field_words,
     fields_in_words,
     in_place,
@@ -26,10 +24,12 @@ from fastn_mcp.guard.sentences.facts import (
     series,
     short_name,
     stops,
+    undo_words,
 )
 from fastn_mcp.guard.undo import NotUndoable
 from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.operation import Create
+from fastn_mcp.tools.related_reads import documented_fields
 from fastn_mcp.tools.tool import Effect
 
 _LONGEST = 80
@@ -256,7 +256,7 @@ def delete_customer(facts: Facts) -> Sentences:
     lost = f"{sentence(series(owned))} {are} lost for good." if owned else _ID_LOST
     runs = facts.found("executions")
     history = (("History", counted(runs.count, "run", at_least=runs.more)),) if runs else ()
-    return say(facts, "Delete", lost=lost, then=f"Its triggers stop. {created_again(facts)}", further=history)
+    return say(facts, "Delete", lost=lost, then=f"Its triggers stop. {undo_words(facts)}", further=history)
 
 
 def delete_connector(facts: Facts) -> Sentences:
@@ -267,7 +267,7 @@ def delete_connector(facts: Facts) -> Sentences:
     elif facts.may_have_several("connections"):
         credentials = ", and the credentials of all its connections"
     lost = f"Its actions and events are lost for good{credentials}."
-    then = joined(stops(facts.found("workflows"), ""), stops(facts.found("triggers"), ""), created_again(facts))
+    then = joined(stops(facts.found("workflows"), ""), stops(facts.found("triggers"), ""), undo_words(facts))
     return say(facts, "Delete", lost=lost, then=then)
 
 
@@ -278,7 +278,7 @@ def delete_connection(facts: Facts) -> Sentences:
 
 
 def delete_workflow(facts: Facts) -> Sentences:
-    then = joined(stops(facts.found("triggers")), "It can be restored, in the dashboard only.")
+    then = joined(stops(facts.found("triggers")), undo_words(facts))
     return say(
         facts, "Move", first=f"Move workflow {facts.name} to Trash.", brief=f"To Trash: workflow {facts.name}",
         button=f"Move {short_name(facts)} to Trash", then=then,
@@ -288,7 +288,7 @@ def delete_workflow(facts: Facts) -> Sentences:
 def delete_trigger(facts: Facts) -> Sentences:
     kind = word(facts.row, "type")
     lost = _ID_LOST if kind in ("scheduler", "app event") else "Its webhook address is lost for good."
-    return say(facts, "Delete", lost=lost, then=created_again(facts))
+    return say(facts, "Delete", lost=lost, then=undo_words(facts))
 
 
 def revoke_api_key(facts: Facts) -> Sentences:

@@ -6,21 +6,21 @@ that the preview read; what could not be read is said.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.credentials import TypedArgument
-from fastn_mcp.fastn.dependents import Dependence, Dependents
-from fastn_mcp.fastn.formats import sentence
-from fastn_mcp.fastn.names import Label, Names, owner_name
-from fastn_mcp.fastn.resolved_call import ResolvedCall
-from fastn_mcp.fastn.rows import owner_of, row_of
-from fastn_mcp.fastn.targets import Call, documented_fields, kind_of
+from fastn_mcp.fastn.dependence import Dependence, Dependents
+from fastn_mcp.fastn.formats import kind_in_words, sentence
+from fastn_mcp.fastn.names import Names, owner_name
+from fastn_mcp.fastn.resolved_call import ResolvedCall, TypedArgument
+from fastn_mcp.fastn.rows import FastnObject, Row, owner_of, row_of
 from fastn_mcp.guard.undo import NotUndoable, Undo
 from fastn_mcp.redaction import quote, sanitize
-from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.operation import Call
+from fastn_mcp.tools.related_reads import documented_fields, kind_of
+from fastn_mcp.tools.tool import Effect
 
 WHOLE = 1 << 31
 LONGEST_ON_BUTTON = 40
@@ -74,7 +74,7 @@ def read(stored: Mapping[str, JsonValue]) -> Sentences | None:
     return replace(Sentences(**says), facts=tuple((name, said) for name, said in says["facts"]))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Facts:
     """A call, and what was read for its preview."""
 
@@ -83,45 +83,33 @@ class Facts:
     """Arguments of the call, without secrets."""
     effect: Effect
     undo: Undo | NotUndoable
-    label: Label | None
     dependence: Dependence
     changes: Sequence[tuple[str, JsonValue, JsonValue]]
     """Fields that would change, by Fastn's names, each with its value before and after."""
     pending: Sequence[JsonValue]
-    names: Names
     undoes: str
     """The earlier change that this call undoes, in words."""
     history: tuple[tuple[str, str], ...] = ()
     """What this server did lately to the records of the call: a heading and a sentence each."""
+    call: Call = field(init=False)
+    target: FastnObject | None = field(init=False)
+    typed: TypedArgument | None = field(init=False)
+    names: Names = field(init=False)
+    row: Row = field(init=False)
+    """Record of the target."""
+    kind: str = field(init=False)
+    """Kind of the target, in words."""
+    plain: str = field(init=False)
+    """Name of the target, or of what is created, or else its id."""
+    name: str = field(init=False)
+    """The same between quotes."""
 
-    @property
-    def call(self) -> Call:
-        return self.resolved.call
-
-    @property
-    def target(self) -> FastnObject | None:
-        return self.resolved.target
-
-    @property
-    def typed(self) -> TypedArgument | None:
-        return self.resolved.typed
-
-    @property
-    def row(self) -> dict[str, JsonValue]:
-        return row_of(self.target)
-
-    @property
-    def kind(self) -> str:
-        return kind_of(self.call).replace("_", " ").replace("api", "API")
-
-    @property
-    def plain(self) -> str:
-        """Name of the target, or of what is created, or else its id."""
-        return self.label.name if self.label else self.call.target or ""
-
-    @property
-    def name(self) -> str:
-        return quoted(self.plain)
+    def __post_init__(self) -> None:
+        resolved = self.resolved
+        self.call, self.target, self.typed, self.names = resolved.call, resolved.target, resolved.typed, resolved.names
+        self.row, self.kind = row_of(self.target), kind_in_words(kind_of(self.call))
+        self.plain = resolved.label.name if resolved.label else self.call.target or ""
+        self.name = quoted(self.plain)
 
     @property
     def owner(self) -> str:
@@ -217,8 +205,8 @@ def short_name(facts: Facts, noun: str = "") -> str:
     return f"{noun} {facts.name}".lstrip()
 
 
-def created_again(facts: Facts) -> str:
-    """Say whether a deleted target can be created again."""
+def undo_words(facts: Facts) -> str:
+    """Say whether a deleted target can be created again, or else why the call cannot be undone."""
     if isinstance(facts.undo, Undo):
         return f"The {facts.kind} itself can be created again, under a new id."
     return facts.undo.why

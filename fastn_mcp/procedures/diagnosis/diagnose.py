@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from fastn_mcp.fastn.formats import aged, counted, stamp
 from fastn_mcp.fastn.names import ACCOUNT, name_of
 from fastn_mcp.fastn.quotas import quotas_of
-from fastn_mcp.fastn.rows import owner_of, text
+from fastn_mcp.fastn.rows import FastnObject, owner_of, text
 from fastn_mcp.fastn.states import State, is_pending
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.account_parts import PartState, broken_since, connections_to, repairs
@@ -22,7 +22,7 @@ from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.procedures.lookup import resolve
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.fields import CustomerId, TriggerId, WorkflowId
-from fastn_mcp.tools.tool import Effect, FastnObject, suggested
+from fastn_mcp.tools.tool import Effect, suggested
 from fastn_mcp.tools.triggers import GetTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
 

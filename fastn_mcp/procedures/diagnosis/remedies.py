@@ -13,7 +13,7 @@ from fastn_mcp.fastn.names import app_of
 from fastn_mcp.fastn.states import State
 from fastn_mcp.procedures.diagnosis.account_parts import PartState, WorkflowSetup, listed, repairs
 from fastn_mcp.procedures.diagnosis.failures import EndedRun
-from fastn_mcp.tools.account import GetQuotas
+from fastn_mcp.tools.billing import GetQuotas
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import GetExecution, GetWorkflow

@@ -33,7 +33,7 @@ from fastn_mcp.procedures.diagnosis.account_parts import (
 )
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, grouped
-from fastn_mcp.tools.account import EXPIRES, ListApiKeys, ListUsers
+from fastn_mcp.tools.access import EXPIRES, ListApiKeys, ListUsers
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import Operation
@@ -191,7 +191,8 @@ def trigger_problems(triggers: Sequence[Row], workflows: Sequence[Row]) -> list[
     after = f" after {failures}" if (failures := most_failures(stopped, "failure")) else ""
     by_platform = f"{probably}switched off by the platform{after}"
     failed = f"failed {most_failures(failing, 'time')}"
-    unpublished, public_calls = "never published, so that nothing runs", "calls from anybody: authentication is NONE"
+    unpublished = f"{State.DRAFT.value}, so that nothing runs"
+    public_calls = "calls from anybody: authentication is NONE"
     return [
         *_about(
             Severity.HIGH,

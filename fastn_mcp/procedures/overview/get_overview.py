@@ -8,11 +8,11 @@ from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.dependents import Unchecked
+from fastn_mcp.fastn.dependence import Unchecked
 from fastn_mcp.fastn.formats import counted, stamp
 from fastn_mcp.fastn.names import name_of
 from fastn_mcp.fastn.quotas import credits_quota, plan, quotas_of
-from fastn_mcp.fastn.rows import connector_keys, key_of, owner_of
+from fastn_mcp.fastn.rows import FastnObject, connector_keys, key_of, owner_of
 from fastn_mcp.fastn.states import STATES, State, connection_state
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.account_parts import PartState, connection_states, workflow_setup
@@ -31,8 +31,8 @@ from fastn_mcp.procedures.overview.checks import (
     worst_first,
 )
 from fastn_mcp.procedures.overview.snapshot import RUNS, AccountSnapshot
-from fastn_mcp.tools.account import GetBilling, GetQuotas
-from fastn_mcp.tools.tool import Effect, FastnObject, suggested
+from fastn_mcp.tools.billing import GetBilling, GetQuotas
+from fastn_mcp.tools.tool import Effect, suggested
 
 Subject = Literal["runs", "connections", "triggers", "access", "quotas", "approvals"]
 

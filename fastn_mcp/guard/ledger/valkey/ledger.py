@@ -14,6 +14,7 @@ from dataclasses import asdict
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.changes import FINAL, Change
+from fastn_mcp.guard.decision import PLANNED
 from fastn_mcp.guard.ledger.ledger import (
     MOST_WAITING,
     ApprovalRequest,
@@ -32,7 +33,6 @@ from fastn_mcp.guard.ledger.ledger import (
     stored_request,
 )
 from fastn_mcp.guard.ledger.valkey.server import KEPT, LONGEST_READ, Address, Durability, Server
-from fastn_mcp.guard.policy import PLANNED
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.runtime import System
 

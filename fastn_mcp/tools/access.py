@@ -1,11 +1,12 @@
-"""Account tools: users and roles, API keys and secrets, billing, and Fastn's own audit log."""
+"""Tools for who may do what: users, roles, API keys, secrets, and Fastn's own audit log."""
 
-from typing import Annotated, Self
+from typing import Annotated, Self, cast
 
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import override
 
-from fastn_mcp.fastn.rows import owner_of, row_of, text
+from fastn_mcp.fastn.rows import FastnObject, owner_of, row_of, text
+from fastn_mcp.redaction import redact_row
 from fastn_mcp.tools.fields import (
     SECRET,
     ApiKeyId,
@@ -23,7 +24,21 @@ from fastn_mcp.tools.fields import (
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, Create, Operation
 from fastn_mcp.tools.paging import List
 from fastn_mcp.tools.slugs import same_name
-from fastn_mcp.tools.tool import Effect, FastnObject, SecretRow
+from fastn_mcp.tools.tool import Effect
+
+
+class SecretRow(FastnObject):
+    """A row about a secret. Only fields known to be harmless are kept, whatever Fastn sends."""
+
+    @classmethod
+    @override
+    def kept(cls, row: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        return redact_row(row)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _redact(cls, row: object) -> object:
+        return cls.kept(cast("dict[str, JsonValue]", row)) if isinstance(row, dict) else row
 
 
 class User(FastnObject):
@@ -211,30 +226,6 @@ class DeleteSecret(Operation[SecretRow]):
     evidence = DOCUMENTED("secrets, delete")
 
     secret_id: SecretId
-
-
-class GetBilling(Operation[FastnObject]):
-    """Get plan, price and AI credits."""
-
-    route = GET("/api/v1/billing")
-    effect = Effect.READ
-    evidence = INFERRED("api-reference, billing")
-
-
-class GetUsage(Operation[FastnObject]):
-    """Get usage by customer: events, API calls, executions, AI credits."""
-
-    route = GET("/api/v1/billing/usage")
-    effect = Effect.READ
-    evidence = INFERRED("api-reference, billing")
-
-
-class GetQuotas(Operation[FastnObject]):
-    """Get limits with their use. At a Hard Block new work is refused; nothing is charged."""
-
-    route = GET("/api/v1/billing/quotas")
-    effect = Effect.READ
-    evidence = INFERRED("api-reference, billing")
 
 
 class AuditEntry(FastnObject):

@@ -1,0 +1,141 @@
+"""Evaluations of a call and of a batch: effect, policy decision, preview, and what an approval is bound to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from fastn_mcp.fastn.resolved_call import ResolvedCall, TypedArgument
+from fastn_mcp.guard.changes import Batch
+from fastn_mcp.guard.decision import Decision, PolicyDecision
+from fastn_mcp.guard.ledger.ledger import ShownCall
+from fastn_mcp.guard.preview import ListPreview, Preview, Shown
+from fastn_mcp.redaction import quote
+from fastn_mcp.tools.operation import Call, Send
+from fastn_mcp.tools.tool import Effect
+
+
+@dataclass(frozen=True, slots=True)
+class CallEvaluation:
+    """One call with its effect on the current state, its preview and the policy decision."""
+
+    resolved: ResolvedCall
+    digest: str
+    """Digest of the principal, account, key, tool and exact arguments."""
+    effect: Effect
+    verdict: PolicyDecision
+    preview: Preview | None = None
+    """None if the policy decided without a read."""
+    binding: str = ""
+    """Digest of the resolved call, its label, the policy, the effect, and whether it may have been made."""
+    similar: str | None = None
+    """Digest of the calls that a temporary approval would cover; None if none may be given."""
+    reads: Send | None = field(default=None, repr=False, compare=False)
+    """Repeats the reads that were made for it."""
+
+    @property
+    def call(self) -> Call:
+        return self.resolved.call
+
+    @property
+    def name(self) -> str | None:
+        """Display name of its target."""
+        return None if self.preview is None else self.preview.name
+
+    def shown(self) -> ShownCall:
+        """Return what an approval of this call is bound to. Raises `TypeError` if nothing was read."""
+        if self.preview is None:
+            raise TypeError("the policy decided without a read")
+        return ShownCall(self.binding, self.preview.dependence.counts())
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovedCall:
+    """A call that may be sent once, and what permits it."""
+
+    current: CallEvaluation
+    principal: str
+    by: str
+    """`policy`, `plan`, `scope` (a temporary approval), or how people approved it, such as `client_form`."""
+    approval: str | None = None
+    """Id of the approval request or temporary approval; None if the policy permits the call."""
+    trace: str | None = None
+    """Trace in which its approval was requested, as `System.trace` returns it."""
+    batch: str = ""
+    """Id of its list (`BatchResult.id`), empty for a single call; `number` is its place in the list, from 1."""
+    number: int = 0
+    detail: str = ""
+    """See `Approval.detail`."""
+    person: str = ""
+    """Name of the caller, if they signed in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The remaining calls of a batch, by number, and what applies to all of them."""
+
+    batch: Batch
+    id: str
+    """See `BatchResult.id`."""
+    calls: Mapping[int, CallEvaluation]
+    effect: Effect
+    """The most severe effect among the calls."""
+    verdict: PolicyDecision
+    """The strictest decision among the calls. It applies to all of them."""
+    digest: str
+    """Digest of the single call, or the id of the list."""
+    similar: str | None
+    """Digest of the calls that a temporary approval would cover. Always None for a list."""
+    shown: Shown | None
+    """Preview of the calls; None if the policy decided without a read."""
+
+    @property
+    def typed(self) -> TypedArgument | None:
+        """What a person types with their approval. Always None for a list."""
+        return None if self.batch.is_list else self.calls[1].resolved.typed
+
+    @property
+    def preview(self) -> Shown:
+        """Preview of the calls. Raises `TypeError` if the policy decided without a read."""
+        if self.shown is None:
+            raise TypeError("the policy decided without a read")
+        return self.shown
+
+    def preview_for_agent(self) -> Shown:
+        """Preview of the calls that says whose approval they need."""
+        decision, shown = self.verdict.decision, self.preview
+        named = {"rule": self.verdict.rule, "expected": quote(shown.expected)}
+        return replace(shown, approval=_APPROVAL[decision].format(**named))
+
+
+_APPROVAL = {
+    Decision.ALLOW: "none: the policy allows it",
+    Decision.CONFIRM: "a person has to approve it",
+    Decision.TYPED: "a person has to approve it by typing {expected}",
+    Decision.OUT_OF_BAND: "a person has to approve it outside of the client",
+    Decision.FOUR_EYES: "two people have to approve it",
+    Decision.DENY: "refused by the policy ({rule})",
+}
+"""By decision: whose approval a call needs."""
+
+
+def evaluation_of(batch: Batch, id_: str, calls: Mapping[int, CallEvaluation]) -> Evaluation:
+    """Return the evaluation of a batch from those of its calls."""
+    if not batch.is_list:
+        one = calls[1]
+        return Evaluation(batch, id_, calls, one.effect, one.verdict, one.digest, one.similar, one.preview)
+    verdict = max((call.verdict for call in calls.values()), key=lambda verdict: verdict.decision.rank)
+    refused = {
+        number: f"{call.verdict.rule}. {call.verdict.why}".strip()
+        for number, call in calls.items()
+        if call.verdict.decision is Decision.DENY
+    }
+    previews = {number: call.preview for number, call in calls.items() if call.preview is not None}
+    return Evaluation(
+        batch,
+        id_,
+        calls,
+        max((call.effect for call in calls.values()), key=lambda effect: effect.rank),
+        replace(verdict, permit=None),
+        id_,
+        None,
+        ListPreview(batch.tool.tool_name(), previews, refused),
+    )
