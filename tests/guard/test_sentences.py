@@ -356,8 +356,8 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
             "first": 'Move workflow "stock-levels" to Trash.',
             "button": 'Move "stock-levels" to Trash',
             "brief": 'To Trash: workflow "stock-levels"',
-            "then": 'Its trigger "Daily sync" stops. Only the dashboard can restore the workflow from Trash; its slug and '
-            "history come back with it.",
+            "then": 'Its trigger "Daily sync" stops. Only the dashboard can restore the workflow from Trash; its slug '
+            "and history come back with it.",
             "unchecked": "Not checked: other callers.",
             "facts": (("Which one", '"active"'),),
         },
