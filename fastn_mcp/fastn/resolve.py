@@ -336,12 +336,12 @@ MOST_FIELDS = 8
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 # Shapes that were seen in use. For BASIC, DIGEST and INPUT (custom) none was.
-_SEEN = {
+_KNOWN_FIELDS = {
     "bearer": (TypedField("token"),),
     "api key": (TypedField("apiKey"), TypedField("headerName", is_required=False, is_hidden=False)),
 }
-_TAKES = frozenset({*_SEEN, "basic", "digest", "input", "custom"})
-_TAKES_NONE = frozenset({"no auth", "none", "oauth", "oauth2", "oauth 2", "oauth 2.0"})
+_TYPES_WITH_CREDENTIALS = frozenset({*_KNOWN_FIELDS, "basic", "digest", "input", "custom"})
+_TYPES_WITHOUT_CREDENTIALS = frozenset({"no auth", "none", "oauth", "oauth2", "oauth 2", "oauth 2.0"})
 """Auth types without credentials: none are needed, or a person authorises in the browser."""
 
 
@@ -356,11 +356,12 @@ def typed_argument(call: Call, connector: Row | None) -> TypedArgument | None:
         return TypedArgument(name, (TypedField(name),))
     method = _auth_method(call, connector or {})
     type_ = word(method, "type")
-    if type_ in _TAKES_NONE:
+    if type_ in _TYPES_WITHOUT_CREDENTIALS:
         return None
-    fields = _named(method) or _SEEN.get(type_)
+    fields = _named(method) or _KNOWN_FIELDS.get(type_)
     if fields is None:
-        return TypedArgument(name, (TypedField(name, is_required=type_ in _TAKES),), type_ in _TAKES)
+        is_certain = type_ in _TYPES_WITH_CREDENTIALS
+        return TypedArgument(name, (TypedField(name, is_required=is_certain),), is_certain)
     return TypedArgument(name, fields)
 
 

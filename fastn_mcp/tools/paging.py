@@ -23,7 +23,7 @@ from fastn_mcp.tools.tool import OURS
 MAX_LIMIT = 100
 """Maximum number of rows requested per page."""
 
-_MOST_OBJECTS = 20
+_MAX_OBJECTS = 20
 """Maximum limit of a page whose rows are shown as objects; the default."""
 
 
@@ -138,7 +138,7 @@ class List(Operation[Listed[Item]], Generic[Item]):
     @property
     def is_table(self) -> bool:
         """Whether rows are shown as a table: columns once, rows as arrays. A few rows are read best as objects."""
-        return self.limit > _MOST_OBJECTS and self.detail != FULL
+        return self.limit > _MAX_OBJECTS and self.detail != FULL
 
     @field_validator("cursor")
     @classmethod

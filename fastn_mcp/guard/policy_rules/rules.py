@@ -189,7 +189,8 @@ class FileRules:
         effect = situation.effect
         for period, limit in self.budgets(effect, situation.now).items():
             if situation.spent.get(period, 0) >= limit:
-                until = "in this run" if period == "run" else f"until {_midnight(situation.now)} UTC"
+                tomorrow = situation.now.astimezone(UTC) + timedelta(days=1)
+                until = "in this run" if period == "run" else f"until {tomorrow:%Y-%m-%d} 00:00 UTC"
                 decision = Decision.CONFIRM if effect is Effect.SPEND else Decision.DENY
                 why = f"The budget is used up: 0 of {limit} {effect.value} calls left {until}."
                 return PolicyDecision(decision, self.budget_name, why)
@@ -233,7 +234,3 @@ class FileRules:
 
 def _because(reason: str) -> str:
     return f" {reason.rstrip('.')}." if reason else ""
-
-
-def _midnight(now: datetime) -> str:
-    return (now.astimezone(UTC) + timedelta(days=1)).strftime("%Y-%m-%d 00:00")

@@ -6,7 +6,6 @@ from fastn_mcp.errors import nearest
 from fastn_mcp.fastn.resolved_call import identity
 from fastn_mcp.fastn.rows import Row
 from fastn_mcp.guard.decision import Decision
-from fastn_mcp.guard.policy_rules.conditions import Glob
 from fastn_mcp.guard.policy_rules.rules import FileRules
 from fastn_mcp.redaction import quote
 
@@ -35,8 +34,5 @@ def unknown_customers(rules: FileRules, customers: Sequence[Row]) -> Iterator[st
     for part in rules.protected:
         for glob in part.resources.get("customer", ()):
             if not any(glob(name, exact=False) for name in names):
-                yield f"{part.name}: no customer matches {quote(glob.text)}{_nearest(glob, names)}."
-
-
-def _nearest(glob: Glob, names: Sequence[str]) -> str:
-    return nearest(glob.text.strip("*?"), names)
+                near = nearest(glob.text.strip("*?"), names)
+                yield f"{part.name}: no customer matches {quote(glob.text)}{near}."

@@ -38,11 +38,13 @@ def run_workflow(facts: Facts) -> Sentences:
     found = value(facts.row, "connectors")
     apps = [each if isinstance(each, str) else text(mapping(each), "name", "slug") for each in items(found)]
     reached = series(map(quoted, apps)) if all(apps) and 0 < len(apps) <= MOST_FACTS else "other systems"
-    return say(
-        facts, "Run", first=f"Run workflow {facts.name} now{where}{whose}.", brief=f"Run{where}: {facts.name}",
-        button=f"Run {short_name(facts)}{where}", then=f"What it does in {reached} cannot be taken back from here.",
-        further=[("Input", quote(quote(given["input"], WHOLE)))] if given.get("input") else [],
-    )  # fmt: skip
+    return Sentences(
+        f"Run workflow {facts.name} now{where}{whose}.",
+        button=f"Run {short_name(facts)}{where}",
+        brief=f"Run{where}: {facts.name}",
+        then=f"What it does in {reached} cannot be taken back from here.",
+        facts=(("Input", quote(quote(given["input"], WHOLE))),) if given.get("input") else (),
+    )
 
 
 def invite_user(facts: Facts) -> Sentences:

@@ -93,7 +93,7 @@ def create_connector(facts: Facts) -> Sentences:
 def updated(facts: Facts, back: str = "It can be changed back.", *also: str) -> Sentences:
     lost, then, unknown = _changed_back(facts, back)
     then = joined(*also, _invited(facts), _uses(facts), then)
-    return say(facts, "Change", first=_change(facts), lost=lost, then=then, unchecked=unknown)
+    return replace(say(facts, "Change", first=_change(facts), lost=lost, then=then), unchecked=unknown)
 
 
 def _change(facts: Facts) -> str:
@@ -182,14 +182,14 @@ def create_connection(facts: Facts) -> Sentences:
     at = f" at {quoted(domain)}" if domain else ""
     is_like = quoted(visibility) if visibility else "visibility not known" if row else "could not be read"
     sent_to = quoted(domain) if domain else "an address that is not known"
-    return say(
-        facts, "Connect", first=f"Connect {quoted(app)}{at} for {whose}.{facts.entered}",
-        brief=f"Connect {facts.name if facts.owner else quoted(app)}",
+    return Sentences(
+        f"Connect {quoted(app)}{at} for {whose}.{facts.entered}",
         button=f"Connect {short_name(facts) if facts.owner else 'it'}",
+        brief=f"Connect {facts.name if facts.owner else quoted(app)}",
         then=joined("Workflows can use it at once." if has_credentials else "", "It can be deleted again."),
         unchecked="Not checked: which credentials it takes." if is_unknown else "",
-        further=[("Connector", f"{is_like}, sends to {sent_to}")],
-    )  # fmt: skip
+        facts=(("Connector", f"{is_like}, sends to {sent_to}"),),
+    )
 
 
 def create_workflow(facts: Facts) -> Sentences:
@@ -279,10 +279,12 @@ def delete_connection(facts: Facts) -> Sentences:
 
 def delete_workflow(facts: Facts) -> Sentences:
     then = joined(stops(facts.found("triggers")), undo_words(facts))
-    return say(
-        facts, "Move", first=f"Move workflow {facts.name} to Trash.", brief=f"To Trash: workflow {facts.name}",
-        button=f"Move {short_name(facts)} to Trash", then=then,
-    )  # fmt: skip
+    return Sentences(
+        f"Move workflow {facts.name} to Trash.",
+        button=f"Move {short_name(facts)} to Trash",
+        brief=f"To Trash: workflow {facts.name}",
+        then=then,
+    )
 
 
 def delete_trigger(facts: Facts) -> Sentences:

@@ -189,13 +189,13 @@ def joined(*sentences: str) -> str:
 
 
 def say(
-    facts: Facts, verb: str, *, first: str = "", brief: str = "", button: str = "", lost: str = "", then: str = "",
-    unchecked: str = "", further: Iterable[tuple[str, str]] = (),
+    facts: Facts, verb: str, *, first: str = "", button: str = "", lost: str = "", then: str = "",
+    further: Iterable[tuple[str, str]] = (),
 ) -> Sentences:  # fmt: skip
     """Return sentences about the target: by default `Delete customer "Acme".`, and the same for button and list."""
     plain = f"{verb} {facts.kind} {facts.name}"
     label = button or f"{verb} {short_name(facts)}"
-    return Sentences(first or f"{plain}.", label, brief or plain, lost, then, unchecked, tuple(further))
+    return Sentences(first or f"{plain}.", label, plain, lost, then, facts=tuple(further))
 
 
 def short_name(facts: Facts, noun: str = "") -> str:
