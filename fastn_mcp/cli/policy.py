@@ -15,6 +15,10 @@ import anyio
 import click
 from pydantic import ValidationError
 
+from fastn_mcp.account.dependents import MAX_PAGES
+from fastn_mcp.account.resolve import by_arguments
+from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
+from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.build.account import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.cli import EnumChoice, StartOptions
@@ -22,21 +26,17 @@ from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.client.reads import read_pages
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError
-from fastn_mcp.fastn.dependents import MAX_PAGES
-from fastn_mcp.fastn.formats import sentence
-from fastn_mcp.fastn.resolve import by_arguments
-from fastn_mcp.fastn.resolved_call import ResolvedCall, Surroundings
-from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.call_evaluation import CallEvaluation
-from fastn_mcp.guard.decision import Decision, PolicyDecision, Situation
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.policy_rules.rules import FileRules
-from fastn_mcp.guard.policy_rules.warnings import UNREADABLE, four_eyes, unknown_customers
+from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
+from fastn_mcp.policy.rules import FileRules
+from fastn_mcp.policy.warnings import UNREADABLE, four_eyes, unknown_customers
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, UnknownTool, parse
+from fastn_mcp.records.formats import sentence
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import BY_NAME as OPERATIONS

@@ -42,7 +42,7 @@ from fastn_mcp.errors import (
     TooLarge,
     UnknownOutcome,
 )
-from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import (
     REDACTED,
     Redactor,

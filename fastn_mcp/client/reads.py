@@ -9,8 +9,8 @@ import anyio
 from pydantic_core import to_json
 
 from fastn_mcp.errors import FastnError, NotFound
-from fastn_mcp.fastn.names import label_of
-from fastn_mcp.fastn.rows import FastnObject, Row, row_of
+from fastn_mcp.records.labels import label_of
+from fastn_mcp.records.rows import FastnObject, Row, row_of
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.operation import UNKNOWN, Call, Create, Send
 from fastn_mcp.tools.paging import List, Listed, Position

@@ -13,7 +13,7 @@ from fastn_mcp.client.connection import Answer
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
 from fastn_mcp.doctor.probe import Probe, alternatives
 from fastn_mcp.errors import FastnError, RateLimited
-from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Route, unwrap
 from fastn_mcp.tools.paging import List, rows_of

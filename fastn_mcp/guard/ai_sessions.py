@@ -3,8 +3,8 @@
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.quotas import credits_of, credits_used
-from fastn_mcp.fastn.rows import FastnObject, row_of
+from fastn_mcp.records.quotas import credits_of, credits_used
+from fastn_mcp.records.rows import FastnObject, row_of
 from fastn_mcp.tools.ai import AiBuild, AiChat, normalize_reply
 from fastn_mcp.tools.billing import GetBilling
 from fastn_mcp.tools.operation import Call, Send

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.formats import stamp
 from fastn_mcp.guard.budgets import Budgets
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, RequestState
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.records.formats import stamp
 from fastn_mcp.tools.tool import Effect
 
 _RECENT_DECISIONS = 30

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.fastn.formats import stamp
 from fastn_mcp.guard.call_evaluation import CallEvaluation
-from fastn_mcp.guard.decision import PLANNED, Decision
-from fastn_mcp.guard.ledger.ledger import BudgetLimit, Ledger, rate_free_at
-from fastn_mcp.guard.plans.plan import PlannedCalls
-from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.refusals import refusal
+from fastn_mcp.ledger.ledger import BudgetLimit, Ledger, rate_free_at
+from fastn_mcp.policy.decision import PLANNED, Decision
+from fastn_mcp.policy.plan import PlannedCalls
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.records.formats import stamp
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Effect
 

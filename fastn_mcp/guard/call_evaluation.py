@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from fastn_mcp.fastn.resolved_call import ResolvedCall, TypedArgument
+from fastn_mcp.account.resolved_call import ResolvedCall, TypedArgument
 from fastn_mcp.guard.changes import Batch
-from fastn_mcp.guard.decision import Decision, PolicyDecision
-from fastn_mcp.guard.ledger.ledger import ShownCall
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown
+from fastn_mcp.ledger.ledger import ShownCall
+from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.tool import Effect

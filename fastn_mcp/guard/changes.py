@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import Tool
 

@@ -11,25 +11,25 @@ from datetime import UTC, datetime
 import anyio
 from pydantic_core import to_json
 
+from fastn_mcp.account.dependents import describe_dependents
+from fastn_mcp.account.outlook import outlook_of
+from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners
+from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings, TypedArgument
 from fastn_mcp.client.reads import remembered
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, NotFound, NotSent
-from fastn_mcp.fastn.dependents import describe_dependents
-from fastn_mcp.fastn.outlook import outlook_of
-from fastn_mcp.fastn.resolve import by_arguments, check_settings, resolve, with_owners
-from fastn_mcp.fastn.resolved_call import ResolvedCall, Surroundings, TypedArgument
-from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.ai_sessions import AiSessions
 from fastn_mcp.guard.approval.request import FREE
 from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, evaluation_of
 from fastn_mcp.guard.changes import Batch
-from fastn_mcp.guard.decision import PLANNED, Decision, PolicyDecision, Situation
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.ledger.ledger import Ledger, bound_account, holder
-from fastn_mcp.guard.plans.plan import PlannedCalls
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.policy_rules.warnings import UNREADABLE
 from fastn_mcp.guard.preview import preview, references_of
+from fastn_mcp.ledger.ledger import Ledger, bound_account, holder
+from fastn_mcp.policy.decision import PLANNED, Decision, PolicyDecision, Situation
+from fastn_mcp.policy.plan import PlannedCalls
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.warnings import UNREADABLE
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.customers import ListCustomers

@@ -4,9 +4,9 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.call_evaluation import Evaluation
-from fastn_mcp.guard.decision import Decision, PolicyDecision
-from fastn_mcp.guard.plans.plan import would_allow
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.policy.decision import Decision, PolicyDecision
+from fastn_mcp.policy.plan import would_allow
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.operation import Call
 
 

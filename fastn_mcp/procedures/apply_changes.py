@@ -7,11 +7,11 @@ from pydantic import ConfigDict, Field, JsonValue, PrivateAttr, TypeAdapter, Val
 from typing_extensions import override
 
 from fastn_mcp.errors import Stopped, UnknownOutcome, nearest
-from fastn_mcp.fastn.formats import since
-from fastn_mcp.fastn.rows import FastnObject, row_of, text
 from fastn_mcp.guard.changes import BEGUN, MADE, PERHAPS_MADE, Batch, BatchResult, Change, Done, NotDone
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
+from fastn_mcp.records.formats import since
+from fastn_mcp.records.rows import FastnObject, row_of, text
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.fields import JsonObject, JsonObjects
 from fastn_mcp.tools.operation import Call, RefusedValue

@@ -7,7 +7,7 @@ from typing import Generic
 from pydantic import JsonValue
 from typing_extensions import override
 
-from fastn_mcp.fastn.directory import Directory
+from fastn_mcp.account.directory import Directory
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.call_evaluation import Evaluation
 from fastn_mcp.guard.changes import Batch, BatchResult, Done, Journal

@@ -9,22 +9,22 @@ from pydantic_core import to_json
 
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import NotSent
-from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
-from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.call_evaluation import Evaluation
 from fastn_mcp.guard.changes import Batch, BatchResult, Done
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.preview import Shown
+from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.procedures.ai import build, chat
 from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.get_connector import described
 from fastn_mcp.procedures.tables import listed
 from fastn_mcp.procedures.wait_for_execution import run_and_wait
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
 from fastn_mcp.tools.access import QueryAuditLog
 from fastn_mcp.tools.ai import AiBuild, AiChat

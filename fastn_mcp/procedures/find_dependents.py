@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
+from fastn_mcp.account.dependence import Unchecked
+from fastn_mcp.account.dependents import describe_dependents
+from fastn_mcp.account.resolve import read_label
 from fastn_mcp.client.reads import read_target
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound
-from fastn_mcp.fastn.dependence import Unchecked
-from fastn_mcp.fastn.dependents import describe_dependents
-from fastn_mcp.fastn.resolve import read_label
-from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.related_reads import no_such

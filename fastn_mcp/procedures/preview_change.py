@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.fields import JsonObject
 from fastn_mcp.tools.tool import Effect, Tool
 

@@ -7,10 +7,10 @@ from typing import cast
 
 import anyio
 
+from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.client.reads import read_pages
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.dependence import Unchecked
-from fastn_mcp.fastn.rows import Row, key_of, row_of
+from fastn_mcp.records.rows import Row, key_of, row_of
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.paging import List

@@ -5,7 +5,7 @@ from typing import Annotated, Self, cast
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import override
 
-from fastn_mcp.fastn.rows import FastnObject, owner_of, row_of, text
+from fastn_mcp.records.rows import FastnObject, owner_of, row_of, text
 from fastn_mcp.redaction import redact_row
 from fastn_mcp.tools.fields import (
     SECRET,

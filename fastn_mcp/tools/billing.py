@@ -1,6 +1,6 @@
 """Tools for billing: plan, usage and quotas."""
 
-from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.operation import GET, INFERRED, Operation
 from fastn_mcp.tools.tool import Effect
 

@@ -11,7 +11,7 @@ from pydantic import JsonValue, model_validator
 from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
-from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote as quoted
 from fastn_mcp.tools.slugs import same_name
 from fastn_mcp.tools.tool import KEEP_NULLS, Effect, Result, Tool

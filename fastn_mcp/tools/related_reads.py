@@ -4,7 +4,7 @@ from functools import cache
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.formats import kind_in_words
+from fastn_mcp.records.formats import kind_in_words
 from fastn_mcp.redaction import redact_object
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Call

@@ -11,7 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 from typing_extensions import override
 
-from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import REDACTED, redact_object
 
 KEEP_NULLS = "keep nulls"

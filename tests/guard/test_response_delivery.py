@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import anyio
 import pytest
-from world import World
+from support.world import World
 
 from fastn_mcp.guard import journal
 from fastn_mcp.guard.changes import Done

@@ -4,14 +4,14 @@ import itertools
 from typing import Any
 
 import pytest
-from faulty_sandbox import Status
 from pydantic_core import to_json
-from world import World
+from support.faulty_sandbox import Status
+from support.world import World
 
 from fastn_mcp.errors import Forbidden
-from fastn_mcp.fastn.rows import FastnObject
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.audit_log import entries
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.access import QueryAuditLog

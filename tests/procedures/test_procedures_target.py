@@ -6,7 +6,7 @@ import pytest
 
 from fastn_mcp.client.reads import read_target
 from fastn_mcp.errors import NotFound, Unauthorized
-from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.access import DeleteSecret, RevokeApiKey
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.connectors import DeleteConnection

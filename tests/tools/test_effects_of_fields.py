@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from situations import situation as make_situation
+from support.situations import situation as make_situation
 
-from fastn_mcp.fastn.cron import is_subset
-from fastn_mcp.fastn.rows import FastnObject
-from fastn_mcp.guard.decision import MODES, Decision
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.policy.decision import MODES, Decision
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.records.cron import is_subset
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import HARMLESS_EXTRA, UNKNOWN

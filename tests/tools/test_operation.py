@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fastn_mcp.fastn.rows import FastnObject
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.connectors import CreateConnection

@@ -8,7 +8,6 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, Refused, TargetChanged
-from fastn_mcp.fastn.formats import stamp
 from fastn_mcp.guard.approval.caller import Caller, FormChannel
 from fastn_mcp.guard.approval.request import (
     BY_SEVERAL,
@@ -28,12 +27,13 @@ from fastn_mcp.guard.approval.request import (
     with_typed,
 )
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
-from fastn_mcp.guard.audit.recorder import Recorder, record_expired
 from fastn_mcp.guard.call_evaluation import ApprovedCall, CallEvaluation, Evaluation
-from fastn_mcp.guard.decision import Decision
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, Vote, holder
+from fastn_mcp.guard.recorder import Recorder, record_expired
+from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, Vote, holder
+from fastn_mcp.policy.decision import Decision
+from fastn_mcp.records.formats import stamp
 from fastn_mcp.redaction import quote, redact_text
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Operation

@@ -11,12 +11,12 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.dependence import Dependence, Dependents
-from fastn_mcp.fastn.formats import kind_in_words, sentence
-from fastn_mcp.fastn.names import Names, owner_name
-from fastn_mcp.fastn.resolved_call import ResolvedCall, TypedArgument
-from fastn_mcp.fastn.rows import FastnObject, Row, owner_of, row_of
+from fastn_mcp.account.dependence import Dependence, Dependents
+from fastn_mcp.account.resolved_call import ResolvedCall, TypedArgument
 from fastn_mcp.guard.undo import NotUndoable, Undo
+from fastn_mcp.records.formats import kind_in_words, sentence
+from fastn_mcp.records.labels import Names, owner_name
+from fastn_mcp.records.rows import FastnObject, Row, owner_of, row_of
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.related_reads import documented_fields, kind_of

@@ -4,12 +4,12 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, cast
 
-from fastn_mcp.fastn.dependence import Unchecked
-from fastn_mcp.fastn.states import NOT_WORKING, PENDING
+from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.failures import Period, Scope
 from fastn_mcp.procedures.diagnosis.run_counts import RunReads
 from fastn_mcp.procedures.reads import Job, RowList, unique
+from fastn_mcp.records.states import NOT_WORKING, PENDING
 from fastn_mcp.tools.access import ListApiKeys, ListSecrets, ListUsers
 from fastn_mcp.tools.billing import GetBilling, GetQuotas
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors

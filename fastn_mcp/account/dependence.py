@@ -1,0 +1,101 @@
+"""Dependents of a resource: how many there are of each kind, the first of them, and what could not be checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from fastn_mcp.records.formats import counted
+
+OWNED = frozenset({"connections", "secrets", "triggers"})
+"""Kinds whose rows belong to a customer. Runs do too, but only those of a customer depend on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unchecked:
+    """Something that could not be checked, and the reason. `kind` is that of the rows, if `what` says more."""
+
+    what: str
+    why: str
+    kind: str = ""
+
+    def data(self) -> dict[str, JsonValue]:
+        return {"what": self.what, "why": self.why}
+
+
+@dataclass(frozen=True, slots=True)
+class Dependents:
+    """Dependents of one kind. `count` is exact, or a lower bound if `more`."""
+
+    kind: str
+    count: int
+    examples: tuple[str, ...]
+    more: bool = False
+    rows: tuple[Mapping[str, JsonValue], ...] = ()
+    """Id, name and state of the first dependents; of workflows their triggers and last run too."""
+    states: Mapping[str, int] | None = None
+    """Number of dependents by state, if all were read and there are more than `rows`."""
+    rest: JsonValue = None
+    """Call that lists them all, if there are more than `rows`."""
+    owners: frozenset[str] = frozenset()
+    """Ids of the customers that own those that were read."""
+    is_partial: bool = False
+    """Whether not all were read."""
+
+    @property
+    def is_one(self) -> bool:
+        """Whether there is exactly one."""
+        return self.count == 1 and not self.more
+
+    def words(self) -> str:
+        """Return the count and the kind, such as `1 connection`."""
+        return counted(self.count, self.kind.removesuffix("s"), at_least=self.more)
+
+    def data(self) -> dict[str, JsonValue]:
+        """Return an entry of `used_by`."""
+        entry: dict[str, JsonValue] = {"kind": self.kind, "count": self.count}
+        entry |= {"at_least": True} if self.more else {}
+        entry |= {"states": dict(self.states)} if self.states else {}
+        entry["examples"] = [dict(row) for row in self.rows] if self.rows else [{"name": n} for n in self.examples]
+        if self.rest:
+            entry["more"] = self.rest
+        return entry
+
+
+@dataclass(frozen=True, slots=True)
+class Dependence:
+    """Certain and possible dependents of all kinds, and the kinds that could not be checked."""
+
+    found: tuple[Dependents, ...] = ()
+    gaps: tuple[Unchecked, ...] = ()
+    """What could not be checked, with the reasons."""
+    possible: tuple[Dependents, ...] = ()
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """The kinds that could not be checked."""
+        return tuple(gap.kind or gap.what for gap in self.gaps)
+
+    @property
+    def count(self) -> int:
+        return sum(dependents.count for dependents in self.found)
+
+    @property
+    def hides_owners(self) -> bool:
+        """Whether there are dependents, or may be, whose owners were not read."""
+        unread = {each.kind for each in self.found if each.is_partial} | {gap.kind for gap in self.gaps}
+        return not unread.isdisjoint(OWNED)
+
+    def counts(self) -> dict[str, float | None]:
+        """Return the count by kind: plus 0.5 if it is a lower bound, None if the kind could not be checked."""
+        found: dict[str, float | None] = {d.kind: d.count + (0.5 if d.more else 0) for d in self.found}
+        return found | dict.fromkeys(self.unchecked)
+
+    def data(self) -> dict[str, JsonValue]:
+        """Return the dependents as JSON, the same for previews and for `find_dependents`."""
+        body: dict[str, JsonValue] = {"used_by": [each.data() for each in self.found]} if self.found else {}
+        if self.possible:
+            body["may_be_used_by"] = [each.data() for each in self.possible]
+        if self.gaps:
+            body["not_checked"] = [gap.data() for gap in self.gaps]
+        return body

@@ -1,0 +1,91 @@
+"""Patterns, bounds and values that policy rules and plans compare a call with."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import translate
+from typing import cast
+
+from fastn_mcp.account.resolved_call import Effective, ResolvedCall
+from fastn_mcp.redaction import name_as_read
+
+
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """A pattern of `*`, `?` and `[...]`."""
+
+    text: str
+    _exact: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _loose: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_exact", re.compile(translate(self.text)))
+        loose = (re.compile(translate(text)) for text in (self.text.casefold(), name_as_read(self.text)))
+        object.__setattr__(self, "_loose", tuple(loose))
+
+    def __call__(self, value: object, *, exact: bool) -> bool:
+        """Return whether the pattern matches a text, or an id that is a number.
+
+        Rules that allow match exactly. Rules that refuse or ask match any text that reads the same: case, width,
+        invisible characters and surrounding blanks are ignored.
+        """
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            return False
+        text = str(value)
+        if exact:
+            return self._exact.match(text) is not None
+        plain, as_read = self._loose
+        return plain.match(text.casefold()) is not None or as_read.match(name_as_read(text)) is not None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class UserCount:
+    """Bounds on the number of dependents of the target."""
+
+    least: int | None
+    most: int | None
+
+    def hold(self, dependents: int) -> bool:
+        return (self.least is None or dependents >= self.least) and (self.most is None or dependents <= self.most)
+
+    def __str__(self) -> str:
+        parts = [f"{word} {n}" for word, n in (("at least", self.least), ("at most", self.most)) if n is not None]
+        return f"dependents {' and '.join(parts)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Allowed values of an argument. An empty text matches an argument that was not given."""
+
+    options: tuple[Glob | int, ...]
+
+    def __call__(self, given: object, *, exact: bool) -> bool:
+        """Return whether the value matches: every item of a list if `exact`, else any item, as it reads."""
+        if given is None:
+            return any(isinstance(option, Glob) and not option.text for option in self.options)
+        if isinstance(given, list):
+            fits = [self._one(item, exact) for item in cast("list[object]", given)]
+            return bool(fits) and (all(fits) if exact else any(fits))
+        return self._one(given, exact)
+
+    def _one(self, value: object, exact: bool) -> bool:
+        return any(
+            option(value, exact=exact) if isinstance(option, Glob) else type(value) is int and option == value
+            for option in self.options
+        )
+
+    def __str__(self) -> str:
+        return " or ".join(str(option) or "not given" for option in self.options)
+
+
+DERIVED: Mapping[str, Callable[[ResolvedCall], Effective]] = {
+    "environment": lambda resolved: resolved.environment,
+    "customer_id": lambda resolved: resolved.customer,
+}
+"""Conditions of `when` that hold for the value that a request will have, wherever it comes from, by the argument."""
+
+NAME, NEW_NAME = "name", "new_name"
+"""Conditions of `when` on the name of the target, or of what is created, and on the name that an update gives."""

@@ -1,0 +1,106 @@
+"""Policy decisions: the facts that decide a call, the decision on it, and the decisions of each mode."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+
+from fastn_mcp.account.resolved_call import ResolvedCall
+from fastn_mcp.config.model import Mode
+from fastn_mcp.policy.plan import PlannedCalls
+from fastn_mcp.records.formats import sentence
+from fastn_mcp.tools.tool import Effect
+
+
+class Decision(Enum):
+    """Policy decision on a call, from the loosest to the strictest."""
+
+    ALLOW = "allow"
+    CONFIRM = "confirm"
+    TYPED = "typed"
+    OUT_OF_BAND = "out_of_band"
+    FOUR_EYES = "four_eyes"
+    DENY = "deny"
+
+    def __init__(self, _: str) -> None:
+        self.rank = len(type(self).__members__)
+        """Strictness, from 0 for allow."""
+
+
+# The order of Effect: read, write, external, spend, access, trash, destroy.
+_A, _C, _T, _D = Decision.ALLOW, Decision.CONFIRM, Decision.TYPED, Decision.DENY
+_TABLE: dict[Mode, tuple[Decision, ...]] = {
+    "read-only": (_A, _D, _D, _D, _D, _D, _D),
+    "guarded": (_A, _A, _C, _C, _C, _C, _T),
+    "manual": (_A, _C, _C, _C, _C, _C, _T),
+    # As manual, but nobody can be asked: a signed plan allows the call, or it is refused.
+    "unattended": (_A, _C, _C, _C, _C, _C, _T),
+    "auto": (_A, _A, _A, _A, _C, _C, _T),
+}
+MODES: Mapping[Mode, Mapping[Effect, Decision]] = {
+    mode: dict(zip(Effect, decisions, strict=True)) for mode, decisions in _TABLE.items()
+}
+"""Decision per mode and effect with a test key. A test key is not a sandbox, so it loosens nothing."""
+
+LIVE: Mapping[Effect, Decision] = {Effect.TRASH: _T}
+"""Minimum decision in every mode with a live key: stopping something in production needs its name typed."""
+
+
+def least(mode: Mode, effect: Effect, *, live: bool) -> Decision:
+    """Return the decision of a mode for an effect, with a live or a test key."""
+    decision = MODES[mode][effect]
+    return max(decision, LIVE.get(effect, decision) if live else decision, key=lambda either: either.rank)
+
+
+BREAKER = (5, 600.0)
+"""Default circuit breaker: declines in a row, and the seconds for which changes are then refused."""
+
+DESTROY_RATE = (10, 300.0)
+"""Default destroy rate: approvals that destroy, and the period in seconds within which no more are given."""
+
+PLANNED = "plan"
+"""Budget period of planned calls: the lifetime of the plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """A call and the facts that decide it. A fact that is `None` could not be read."""
+
+    resolved: ResolvedCall
+    effect: Effect
+    now: datetime
+    own_key: bool = False
+    """Whether the call would revoke the key that this server uses."""
+    spent: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Calls of its effect, by budget period (`Policy.budgets`)."""
+    declines: int = 0
+    """Consecutive declines within the breaker's period."""
+    declined_at: datetime | None = None
+    """Time of the last of these declines."""
+    live: bool = False
+    """Whether the call uses a live key. Set by the policy."""
+    permit: PlannedCalls | None = None
+    """Plan entry that covers the call and has calls left."""
+    used_up: PlannedCalls | None = None
+    """Plan entry that covers the call and is used up."""
+    destroyed: int = 0
+    """Destructive approvals within the period of `destroy_rate`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDecision:
+    """Decision on a call, the rule that made it, and the reason, in words for people and agents."""
+
+    decision: Decision
+    rule: str
+    reason: str = ""
+    permit: PlannedCalls | None = None
+    """Plan entry that allows the call and counts it."""
+    matched: str = ""
+    """What the rule matched, in words, unless that is what the call says."""
+
+    @property
+    def why(self) -> str:
+        """What the rule matched, and the reason."""
+        matched = f"{sentence(self.matched)}." if self.matched else ""
+        return f"{matched} {sentence(self.reason)}".strip()

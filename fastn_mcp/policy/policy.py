@@ -1,0 +1,209 @@
+"""Policy decisions: whether a call may be sent, and what approval it needs.
+
+The most restrictive match wins, in the order deny, protected resources, budgets, windows, confirmations, allow.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from fastn_mcp.account.resolved_call import ResolvedCall
+from fastn_mcp.config.model import Mode
+from fastn_mcp.policy.decision import (
+    BREAKER,
+    DESTROY_RATE,
+    MODES,
+    Decision,
+    PolicyDecision,
+    Situation,
+    least,
+)
+from fastn_mcp.policy.plan import Plan
+from fastn_mcp.policy.rules import FileRules
+from fastn_mcp.tools.operation import Call, Operation
+from fastn_mcp.tools.tool import Effect
+
+_OWN_KEY = (
+    "This is the key that this server itself uses, or Fastn does not show enough of it to rule that out. "
+    "A person can revoke it in the dashboard."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A mode, with the rules of a policy file if there is one."""
+
+    mode: Mode = "guarded"
+    rules: FileRules | None = None
+    plan: Plan | None = None
+    live: bool = False
+    """Whether the key is live, or not known to be a test key."""
+    approval_lifetime: float = 600.0
+    """Seconds in which a request can be answered and the approved call sent."""
+    approval_wait: float = 0.0
+    """Seconds for which a call waits, from its start, for the decision on its request."""
+
+    @property
+    def key(self) -> Literal["live", "test"]:
+        """Kind of key that the policy applies to."""
+        return "live" if self.live else "test"
+
+    @property
+    def digest(self) -> str:
+        """Digest of this policy. An approval given under another policy is void."""
+        files = [part.digest if part else "" for part in (self.rules, self.plan)]
+        return ":".join([self.mode, self.key, *files])
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is anybody to ask for approval."""
+        return self.mode != "unattended"
+
+    @property
+    def breaker(self) -> tuple[int, float]:
+        """Declines in a row after which changes are refused, and for how many seconds."""
+        return self.rules.breaker if self.rules else BREAKER
+
+    @property
+    def destroy_rate(self) -> tuple[int, float] | None:
+        """Maximum number of destructive approvals per period in seconds; None if nobody can be asked."""
+        if not self.asks:
+            return None
+        return self.rules.destroy_rate if self.rules else DESTROY_RATE
+
+    def budgets(self, effect: Effect, now: datetime) -> Mapping[str, int]:
+        """Return how many calls of an effect each period allows: a UTC day such as 2026-03-29, or `run`."""
+        return self.rules.budgets(effect, now) if self.rules else {}
+
+    @property
+    def compares_customers(self) -> bool:
+        """Whether any decision depends on whose resources a call touches."""
+        return self.rules is not None and self.rules.compares_customers
+
+    def needs_facts(self, call: Call) -> bool:
+        """Return whether anything must be read before the call can be decided, whatever it refers to."""
+        if call.effect is Effect.READ or self.mode == "read-only":
+            return False
+        return (
+            bool(call.needs_person)
+            or type(call).effect_on is not Operation[Any].effect_on
+            or least(self.mode, call.effective, live=self.live) is not Decision.ALLOW
+            or (self.rules is not None and any(rule.looks_at_facts(call) for rule in self.rules.rules))
+        )
+
+    def needs_records(self, resolved: ResolvedCall) -> bool:
+        """Return whether records that the call refers to must be read before it can be decided."""
+        if resolved.call.effect is Effect.READ or self.mode == "read-only" or not resolved.refers:
+            return False
+        return self.plan is not None or (self.rules is not None and bool(self.rules.protected))
+
+    def matches(self, situation: Situation) -> list[PolicyDecision]:
+        """Return the decision of every rule that applies to a call, and of the mode. `decide` takes the strictest."""
+        situation = replace(situation, live=self.live)
+        found = [] if situation.effect is Effect.READ or self.rules is None else self.rules.matches(situation)
+        return [*filter(None, (self._always_denied(situation),)), *found, self._default(situation)]
+
+    def decide(self, situation: Situation) -> PolicyDecision:
+        """Decide what is to happen with a call."""
+        situation = replace(situation, live=self.live)
+        if situation.effect is Effect.READ:
+            return PolicyDecision(Decision.ALLOW, "reads", "Reads are always allowed.")
+        if (denied := self._always_denied(situation)) is not None:
+            return denied
+        verdict = self._by_rules(situation)
+        if self.rules is not None and situation.effect is not situation.resolved.call.effective:
+            # What raises an effect (a record in use, an open request) must not escape what the file says of the call.
+            lower = self._by_rules(replace(situation, effect=situation.resolved.call.effective, spent={}))
+            verdict = max(verdict, lower, key=lambda either: either.decision.rank)
+        if verdict.decision is Decision.ALLOW and situation.resolved.call.needs_person:
+            verdict = PolicyDecision(Decision.CONFIRM, "a person in every mode", situation.resolved.call.needs_person)
+        return self._with_plan(self._with_budget_left(verdict, situation), situation)
+
+    def _by_rules(self, situation: Situation) -> PolicyDecision:
+        """Return the strictest decision of the file, or that of the mode."""
+        default = self._default(situation)
+        verdicts = self.rules.verdicts(situation, default) if self.rules else [default]
+        return max(verdicts, key=lambda verdict: verdict.decision.rank)
+
+    def _with_plan(self, verdict: PolicyDecision, situation: Situation) -> PolicyDecision:
+        """Allow calls that a plan entry covers; deny calls that need approval if nobody can be asked."""
+        if verdict.decision in (Decision.ALLOW, Decision.DENY):
+            return verdict
+        permit = situation.permit
+        # A plan is decided out-of-band, by as many people as signed it.
+        if permit is not None and (verdict.decision is not Decision.FOUR_EYES or permit.signers > 1):
+            return PolicyDecision(Decision.ALLOW, permit.name, verdict.reason, permit)
+        if self.asks:
+            return verdict
+        if permit is not None:
+            why = f"It needs two people ({verdict.rule}), and one has signed the plan."
+        elif self.plan is not None and (differing := self.plan.differing(situation.resolved)):
+            why = f"The {differing} is not what it was when the plan was signed. Sign the plan again."
+        elif situation.used_up is not None:
+            why = f"No calls are left of {situation.used_up.name} (count = {situation.used_up.count})."
+        else:
+            why = f"Nobody can be asked ({verdict.rule}), and no plan covers this call."
+        return PolicyDecision(Decision.DENY, "no plan", why)
+
+    def _always_denied(self, situation: Situation) -> PolicyDecision | None:
+        """Deny calls that no policy file can allow."""
+        if self.mode == "read-only":
+            rule = f"mode {self.mode}: {situation.effect.value}"
+            return PolicyDecision(Decision.DENY, rule, f"The mode {self.mode} allows only reads.")
+        if situation.own_key:
+            return PolicyDecision(Decision.DENY, "own key", _OWN_KEY)
+        declined, rest = self.breaker
+        if situation.declines >= declined:
+            until = (situation.declined_at or situation.now) + timedelta(seconds=rest)
+            at = f"{until.astimezone(UTC):%H:%M:%S} UTC" + ("" if situation.declined_at else " at the latest")
+            return PolicyDecision(
+                Decision.DENY, "breaker", f"{situation.declines} declines in a row: only reads are sent until {at}."
+            )
+        return None
+
+    def _default(self, situation: Situation) -> PolicyDecision:
+        effect = situation.effect
+        if self.rules is not None and (said := self.rules.default(effect, live=self.live)) is not None:
+            return said
+        decision = least(self.mode, effect, live=self.live)
+        rule = f"mode {self.mode}: {effect.value}"
+        if decision is not MODES[self.mode][effect]:
+            rule += ", live key"
+        if (
+            decision is Decision.TYPED
+            and situation.resolved.call.tool_name() == "delete_customer"
+            and situation.resolved.dependents == 0
+        ):
+            return PolicyDecision(
+                Decision.CONFIRM, f"{rule}, nothing depends on it", "The customer has no connections and no runs."
+            )
+        if effect is Effect.SPEND and decision is Decision.CONFIRM and self.mode in ("guarded", "unattended"):
+            # Spending within a configured budget needs no approval.
+            inside = self._left(situation) is not None
+            return PolicyDecision(
+                Decision.ALLOW if inside else decision, f"{rule}, {'inside' if inside else 'no'} budget"
+            )
+        return PolicyDecision(decision, rule)
+
+    def _left(self, situation: Situation) -> tuple[int, int, str] | None:
+        """Return how many calls the budgets still allow, with the limit and period in words; None if there are none."""
+        found = [
+            (limit - situation.spent.get(period, 0), limit, "in this run" if period == "run" else "today (UTC)")
+            for period, limit in self.budgets(situation.effect, situation.now).items()
+        ]
+        return min(found) if found and min(found)[0] > 0 else None
+
+    def _with_budget_left(self, verdict: PolicyDecision, situation: Situation) -> PolicyDecision:
+        if verdict.decision is Decision.DENY:
+            return verdict
+        if situation.destroyed and self.destroy_rate is not None:  # an untouched budget limits nothing yet
+            most, seconds = self.destroy_rate
+            left = f"{max(0, most - situation.destroyed)} of {most} approvals that destroy are left"
+            said = f"{verdict.reason} {left} in {seconds / 60:g} minutes."
+            verdict = replace(verdict, reason=said.strip())
+        if (found := self._left(situation)) is None:
+            return verdict  # there is no budget, the file itself reports it used up, or nothing uses it
+        left, limit, per = found
+        said = f"{left} of {limit} {situation.effect.value} calls are left {per}."
+        return replace(verdict, reason=f"{verdict.reason} {said}".strip())
