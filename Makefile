@@ -69,7 +69,7 @@ test-long: $(READY) ## What is long by nature: fleets, browsers, races of proces
 	@echo "Order of the tests: SEED=$(SEED)"
 	@$(PYTEST) $(or $(ARGS),-m long --hypothesis-profile=long)
 
-mutants: $(READY) ## Whether tests/guard notices each small change of the guard; some modules: make mutants ARGS="effects"
+mutants: $(READY) ## Whether the tests notice each small change of the guard; some modules: make mutants ARGS="guard.undo"
 	@$(BIN)/python .ci/mutants.py $(ARGS)
 
 mutants-sample: $(READY) ## The same for a few functions, others each day; those of another: make mutants-sample ARGS=20783
