@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from fastn_mcp.client.account import Account
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.connection import Answer
+from fastn_mcp.client.endpoint import Endpoint
+from fastn_mcp.client.exchange import Answer
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.audit.recorder import Recorder
@@ -63,7 +63,7 @@ def _name(number: int) -> str:
 
 
 def client_of(upstream: Rows) -> FastnClient:
-    return FastnClient(Account("http://localhost", "k"), upstream, System())
+    return FastnClient(Endpoint("http://localhost", "k"), upstream, System())
 
 
 class Elsewhere:

@@ -10,9 +10,9 @@ from typing import Any
 
 from faulty_sandbox import FaultySandbox, HeardRequest
 
-from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.http import Exchange
+from fastn_mcp.client.endpoint import Endpoint, headers
+from fastn_mcp.client.exchange import Exchange
 from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.fastn.outlook import Surroundings
@@ -139,7 +139,7 @@ class World:
         self.clock = clock or Clock()
         self.system = watching(self.clock.system(tokens))
         self.sandbox = FaultySandbox(self.clock.now, begin=begin)
-        account = Account("http://localhost", KEY, dashboard_url=dashboard_url)
+        account = Endpoint("http://localhost", KEY, dashboard_url=dashboard_url)
         self.client = FastnClient(account, exchange(InProcess(self.sandbox, headers(account))), self.system)
         self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))
         self.audit_path = folder / "audit.jsonl"

@@ -16,9 +16,9 @@ from fastn_mcp.build.startup import policy_file, typed_seal
 from fastn_mcp.build.telemetry import with_spans
 from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage
 from fastn_mcp.channels.terminal import TerminalChannel
-from fastn_mcp.client.account import Account, TransportOptions, headers
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.http import Exchange, HttpExchange
+from fastn_mcp.client.endpoint import Endpoint, TransportOptions, headers
+from fastn_mcp.client.exchange import Exchange, HttpExchange
 from fastn_mcp.config.addresses import source_of
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import Settings
@@ -166,10 +166,10 @@ def begin_log(settings: Settings) -> log.JsonLines:
     return log.begin(settings.log_level, settings.log_file, settings.secrets)
 
 
-def client_account(settings: Settings, no_key: NoKey | None = None) -> Account:
+def client_account(settings: Settings, no_key: NoKey | None = None) -> Endpoint:
     """Return the settings that the HTTP client needs."""
-    names = Account.__dataclass_fields__.keys() - {"no_key"}
-    return Account(**{name: getattr(settings, name) for name in names}, no_key=no_key)
+    names = Endpoint.__dataclass_fields__.keys() - {"no_key"}
+    return Endpoint(**{name: getattr(settings, name) for name in names}, no_key=no_key)
 
 
 def assemble(

@@ -10,7 +10,7 @@ import httpx2
 from mcp.server.auth.routes import build_resource_metadata_url
 from pydantic import AnyHttpUrl
 
-from fastn_mcp.client.account import TransportOptions, tls_context
+from fastn_mcp.client.endpoint import TransportOptions, tls_context
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
 from fastn_mcp.guard.seal import Seal

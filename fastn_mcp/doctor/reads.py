@@ -9,7 +9,7 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.connection import Answer
+from fastn_mcp.client.exchange import Answer
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
 from fastn_mcp.doctor.probe import Probe, alternatives
 from fastn_mcp.errors import FastnError, RateLimited

@@ -17,7 +17,7 @@ from pydantic_core import from_json, to_json
 from world import World
 
 from fastn_mcp.build.account import may_own
-from fastn_mcp.client.connection import Answer
+from fastn_mcp.client.exchange import Answer
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules

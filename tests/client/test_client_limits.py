@@ -6,8 +6,8 @@ import anyio
 import pytest
 from fake_fastn import KEY, NOW, Clock, Fastn, Step, reply
 
-from fastn_mcp.client.account import Account
 from fastn_mcp.client.client import FastnClient
+from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.errors import RateLimited
 from fastn_mcp.tools.customers import CreateCustomer, GetCustomer
 
@@ -47,7 +47,7 @@ class FakeLimitStore:
 
 def process(store: FakeLimitStore, clock: Clock, *steps: Step, key: str = KEY) -> tuple[FastnClient, Fastn]:
     fastn = Fastn(*steps)
-    return FastnClient(Account("https://fastn.example", key, update="partial"), fastn, clock.system(), store), fastn
+    return FastnClient(Endpoint("https://fastn.example", key, update="partial"), fastn, clock.system(), store), fastn
 
 
 def used_up(seconds: int) -> Step:
@@ -155,6 +155,6 @@ def test_client_without_a_store_shares_nothing() -> None:
     """Ours: without a shared ledger there is no store."""
     clock = Clock()
     fastn = Fastn(OK)
-    sender: Any = FastnClient(Account("https://fastn.example", KEY), fastn, clock.system())
+    sender: Any = FastnClient(Endpoint("https://fastn.example", KEY), fastn, clock.system())
     anyio.run(sender.send, READ)
     assert len(fastn.requests) == 1

@@ -15,7 +15,7 @@ import stores
 from valkey_server import ValkeyServer
 from world import Clock, FormNow, World, yes
 
-from fastn_mcp.client.http import Answer, Exchange, Request
+from fastn_mcp.client.exchange import Answer, Exchange, Request
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.request import Answer as Given
 from fastn_mcp.guard.approval.request import ApprovalForm, PendingApproval

@@ -11,7 +11,7 @@ from valkey_proxy import proxied
 from valkey_server import ValkeyServer
 from world import FormNow, World, yes
 
-from fastn_mcp.client.connection import ResponseLost
+from fastn_mcp.client.exchange import ResponseLost
 from fastn_mcp.errors import FastnError, UnknownOutcome
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done

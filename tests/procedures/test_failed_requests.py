@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from world import World
 
-from fastn_mcp.client.connection import Answer
-from fastn_mcp.client.http import Exchange
+from fastn_mcp.client.exchange import Answer, Exchange
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME
