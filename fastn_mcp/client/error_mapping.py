@@ -142,7 +142,7 @@ _NOT_YET_VALID, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64
 
 def unreachable(error: Exception, through: TransportOptions | None) -> tuple[str, str]:
     """Return the reason and the next step. `through` has the proxy in use; its user name and password are not shown."""
-    proxy = None if through is None else _shown(through)
+    proxy = through and f"the proxy {address_of(through.proxy or '')} ({through.proxy_from})"
     if isinstance(error, httpx2.ProxyError):
         return _refused_by_proxy(str(error)[:3], proxy or "the proxy")
     cause = _cause(error)
@@ -189,10 +189,6 @@ def _cause(error: BaseException) -> OSError | UnicodeError | None:
             first = cause
         cause = cause.__cause__ or cause.__context__
     return first
-
-
-def _shown(options: TransportOptions) -> str:
-    return f"the proxy {address_of(options.proxy or '')} ({options.proxy_from})"
 
 
 def _refused_by_proxy(status: str, proxy: str) -> tuple[str, str]:

@@ -61,7 +61,7 @@ class HttpTransport(httpx2.AsyncBaseTransport):
     @override
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         url = request.url
-        origin = url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80)
+        origin = url.scheme, url.raw_host.decode(), url.port or (443 if url.scheme == "https" else 80)
         target: bytes = request.extensions.get("target") or url.raw_path
         head = [b"%b %b HTTP/1.1" % (request.method.encode(), target)]
         head += [b"%b: %b" % header for header in request.headers.raw]
@@ -116,7 +116,7 @@ async def _connect(host: str, port: int, seconds: float | None) -> "HttpConnecti
 
 
 async def _tunnel(proxy: httpx2.Proxy, host: str, port: int, seconds: float | None) -> "HttpConnection":
-    connection = await _connect(proxy.url.host, proxy.url.port or 80, seconds)
+    connection = await _connect(proxy.url.raw_host.decode(), proxy.url.port or 80, seconds)
     response = _Response(connection, [], has_body=False)
     async with asyncio.timeout(_TUNNEL_SECONDS):
         await connection.send(tunnel_request(proxy, host, port), response)
@@ -130,8 +130,9 @@ async def _tunnel(proxy: httpx2.Proxy, host: str, port: int, seconds: float | No
 class HttpConnection(asyncio.Protocol):
     """A connection, for one request at a time."""
 
+    transport: asyncio.Transport
+
     def __init__(self) -> None:
-        self.transport = cast("asyncio.Transport", None)
         self.response: _Response | None = None
         self._is_open = True
         self._expires_at = 0.0

@@ -263,7 +263,7 @@ async def _connect(base_url: str, options: TransportOptions) -> tuple[str, str |
         looked_up = await _resolve(host, port, "DNS", "Check the host in FASTN_BASE_URL, and the network.")
         stream: ByteStream = await _open(host, port, "reach", "Check the network, a firewall, and FASTN_BASE_URL.")
     else:
-        proxy_host, proxy_port = proxy.url.host, proxy.url.port or 80
+        proxy_host, proxy_port = proxy.url.raw_host.decode(), proxy.url.port or 80
         await _resolve(proxy_host, proxy_port, "proxy", f"Check {options.proxy_from}.")
         stream = await _open(proxy_host, proxy_port, "proxy", f"Check {options.proxy_from}, and the network.")
         looked_up = "The proxy resolves it."

@@ -12,6 +12,7 @@ import pytest
 import trustme
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.tls import TLSStream
+from raw_server import answer, serving
 
 from fastn_mcp.client.endpoint import TransportOptions
 from fastn_mcp.client.exchange import HttpExchange, NotSentError, ResponseLost, TransportFactory, library_transport
@@ -160,6 +161,18 @@ async def test_proxy_that_opens_no_tunnel_is_named(reply: bytes, transport_facto
 async def test_impossible_host_name_is_a_dns_error(host: str, failure: Failure) -> None:
     """RFC 1035 2.3.4: it cannot be looked up."""
     assert str(await failure(f"https://{host}")) == "its name cannot be resolved (DNS)"
+
+
+async def test_invalid_address_is_not_sent(failure: Failure) -> None:
+    error = await failure("https://999.999.999.999")
+    assert (str(error), error.next_step) == ("it is not a valid address", "Check FASTN_BASE_URL.")
+
+
+async def test_encoded_host_name_is_sent_unchanged(failure: Failure) -> None:
+    """RFC 5891: decoded and encoded again by the older rules, this name would be that of another host."""
+    async with serving(answer(403)) as wire:
+        await failure("https://xn--strae-oqa.example", TransportOptions(proxy=wire.url))
+    assert wire.line() == "CONNECT xn--strae-oqa.example:443 HTTP/1.1"
 
 
 async def test_unreachable_proxy_is_named_instead_of_fastn(failure: Failure) -> None:
