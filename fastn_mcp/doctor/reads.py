@@ -267,10 +267,7 @@ class Reads:
             f" It is at {route.path}." if is_moved else ""
         )
         if not rows:
-            seen += " No rows to compare."
-            if is_moved:
-                return CheckGroup.READS.differs(tool, seen, _SET_ROUTE)
-            return CheckGroup.READS.ok(tool, seen)
+            return _check_of(tool, f"{seen} No rows to compare.", Comparison((), {}, ()), is_moved=is_moved)
         known = self.configured.get(operation.toolset(), {})
         fields = {*observed.fields, *(our for our, their in known.items() if their in observed.fields)}
         comparison = compare(operation, fields)

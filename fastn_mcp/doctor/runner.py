@@ -71,11 +71,7 @@ async def examine(target: DoctorTarget, first: list[Check], progress: Callable[[
             return _with_notes(found, target.origins)
     found.checks.append(check_form(target.account.api_key))
 
-    def exchange(sent: Mapping[str, str]) -> Exchange:
-        if target.exchange is not None:
-            return target.exchange(sent)
-        return HttpExchange(target.account.base_url, sent, options)
-
+    exchange: ExchangeFactory = target.exchange or (lambda sent: HttpExchange(target.account.base_url, sent, options))
     probe = Probe(exchange(headers(target.account)), target.system)
     try:
         await _check_account(target, found, exchange, probe, progress)
