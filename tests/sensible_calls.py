@@ -4,7 +4,7 @@ from typing import Any
 
 from asking import Fastn
 
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Operation
 
 SLACK, ORDERS = "wf_b5880b29eb25", "wf_0d93ee5b1f62"
@@ -45,4 +45,4 @@ def sensible(fastn: Fastn) -> list[Operation[Any]]:
         "ai_chat": {"message": "How are my workflows?"},
         "ai_build": {"type": "workflow", "prompt": "Sync orders to Xero", "connectors": ["shopify", "xero"]},
     }
-    return [operation(**arguments.get(name, {})) for name, operation in BY_NAME.items()]
+    return [operation(**arguments.get(name, {})) for name, operation in OPERATIONS.items()]

@@ -18,7 +18,7 @@ from fastn_mcp.procedures.context import Pending, ProcedureContext
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.tools.ai import FAILED, IN_PROGRESS, AiBuild, AiChat, AiReply, is_over, normalize_reply, waits_for_person
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.connectors import ListConnectors
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import FastnObject, suggested
@@ -46,7 +46,7 @@ def next_step(reply: Mapping[str, JsonValue], made: Row | None = None, kind: str
         # Workflow ids start with wf_. Other ids do not say their kind.
         return suggested(GetWorkflow, workflow_id=key) if key.startswith("wf_") else suggested(Find, query=key)
     if made is not None:
-        return suggested(BY_NAME[f"get_{made['kind']}"], **{f"{made['kind']}_id": made["id"]})
+        return suggested(OPERATIONS[f"get_{made['kind']}"], **{f"{made['kind']}_id": made["id"]})
     if word(reply, "status") in IN_PROGRESS and kind:
         return follow(kind, name)
     if session is None:

@@ -13,7 +13,7 @@ from fastn_mcp.fastn.targets import Call, settling_read, suggested_read
 from fastn_mcp.guard.changes import BEGUN, MADE, PERHAPS_MADE, Batch, BatchResult, Change, Done, NotDone
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.fields import JsonObject, JsonObjects
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.parsing import problems
@@ -112,9 +112,9 @@ def _parse(number: int, entry: Mapping[str, Any]) -> Call:
         wrong = min(unknown)
         raise ValueError(f"{where}: unknown {wrong[:64]!r}{nearest(wrong, ('tool', 'arguments'))}")
     name, arguments = entry.get("tool"), entry.get("arguments", {})
-    operation = BY_NAME.get(name) if isinstance(name, str) else None
+    operation = OPERATIONS.get(name) if isinstance(name, str) else None
     if operation is None:
-        names = (name for name, operation in BY_NAME.items() if operation.effect is not Effect.READ)
+        names = (name for name, operation in OPERATIONS.items() if operation.effect is not Effect.READ)
         problem = (
             f"there is no tool {name[:64]!r}{nearest(name, names)} that a batch takes" if isinstance(name, str) else ""
         )

@@ -12,7 +12,7 @@ from fastn_mcp.fastn.rows import Row, row_of
 from fastn_mcp.fastn.targets import find_row, has_id
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import words_of
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect, FastnObject
 from fastn_mcp.tools.workflows import ListExecutions
@@ -64,7 +64,7 @@ def named(typed: str, entries: Iterable[Entry]) -> list[Entry]:
 
 async def _by_id(kind: str, id_: str, context: ProcedureContext) -> FoundResource | None:
     """Read a resource by its id. Returns None if it cannot be an id."""
-    reading: Any = BY_NAME[f"get_{kind}"].model_validate({f"{kind}_id": id_})
+    reading: Any = OPERATIONS[f"get_{kind}"].model_validate({f"{kind}_id": id_})
     try:
         return FoundResource(id_, row_of(await context.read(reading)))
     except NotSent:

@@ -8,7 +8,7 @@ from mcp import Client, MCPError
 from mcp.types import PromptReference, ResourceTemplateReference, TextResourceContents
 from server_process import Connect, Upstream, each_transport_and_era
 
-from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.catalog import TOOLS
 
 pytestmark = [
     pytest.mark.anyio,
@@ -65,7 +65,7 @@ async def test_direct_resources_are_listed_and_read(era: str, transport: str, co
     async with connect(transport, era) as client:
         listed = {resource.uri: resource for resource in (await client.list_resources()).resources}
         there = {"fastn://billing", "fastn://usage", "fastn://quotas"}
-        assert listed.keys() == there | ({"fastn://overview"} if "get_overview" in BY_NAME else set())
+        assert listed.keys() == there | ({"fastn://overview"} if "get_overview" in TOOLS else set())
         for uri, resource in listed.items():
             assert resource.mime_type == "application/json"
             assert resource.annotations is not None

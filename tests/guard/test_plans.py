@@ -42,7 +42,7 @@ from fastn_mcp.guard.plans.plan import Plan, PlanAccount, PlannedCalls, would_al
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.guard.policy_rules.matching import Choice, Glob
-from fastn_mcp.procedures.catalog import BY_NAME as OFFERED
+from fastn_mcp.procedures.catalog import TOOLS as OFFERED
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret
 from fastn_mcp.tools.ai import AiChat

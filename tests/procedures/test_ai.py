@@ -14,7 +14,7 @@ from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.procedures.ai import PAGES, next_step
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
 from fastn_mcp.sandbox.connectors import new_connector
 from fastn_mcp.sandbox.state import Row, stamp
@@ -97,7 +97,7 @@ async def test_approval_cards_are_left_to_the_person(world: World) -> None:
     agreed, otherwise = step["if_they_agree"], step["otherwise"]
     assert agreed["arguments"] == {"session_id": asked["session_id"], "message": "approve"}
     for call in (agreed, otherwise):
-        assert parse(BY_NAME, call["tool"], call["arguments"])
+        assert parse(TOOLS, call["tool"], call["arguments"])
     assert world.sandbox.state.get("workflows", ORDERS) is not None
     done = await reply_to(world, AiChat.model_validate(agreed["arguments"]))
     assert done["tool_calls"][0]["status"] == "completed"
@@ -249,7 +249,7 @@ async def test_build_that_times_out_returns_next_step(world: World) -> None:
     found = outcome.result.model_dump()
     assert found["changed"] == {"created": [], "updated": [], "deleted": []}
     assert found["next"]["arguments"] == {"session_id": found["session_id"], "message": "status?"}
-    assert parse(BY_NAME, found["next"]["tool"], found["next"]["arguments"])
+    assert parse(TOOLS, found["next"]["tool"], found["next"]["arguments"])
     assert heard[-1].startswith("building for ")
     assert posted_paths(world) == ["/api/v1/ai/build"]
     assert len(read_paths(world)) <= 2 * PAGES + 8
@@ -336,7 +336,7 @@ async def test_ai_calls_are_never_retried(world: World, call: AiChat | AiBuild, 
     if isinstance(call, AiBuild):
         settle = cast("dict[str, Any]", lost.facts["settle"])
         assert settle == {"tool": "list_connectors", "arguments": {"search": "Greeter"}}
-        assert parse(BY_NAME, settle["tool"], settle["arguments"])
+        assert parse(TOOLS, settle["tool"], settle["arguments"])
         assert "list_connectors" in lost.data()["next"]  # pyright: ignore[reportOperatorIssue]
 
 

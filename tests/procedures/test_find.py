@@ -14,7 +14,7 @@ from world import World
 from fastn_mcp.errors import Forbidden, NotSent
 from fastn_mcp.fastn.directory import LISTS, MAX_PAGES, Directory
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.find import NEXT, RUN, Find
 from fastn_mcp.procedures.ranking import units
 from fastn_mcp.sandbox.behaviour import Filtering, Paging
@@ -555,7 +555,7 @@ async def test_next_calls_exist_with_these_arguments(world: World) -> None:
     for step in (RUN, *(step for steps in NEXT.values() for step in steps)):
         named = re.fullmatch(r"(\w+)\((\w*)\)", step)
         assert named is not None
-        assert not named[2] or named[2] in BY_NAME[named[1]].model_fields
+        assert not named[2] or named[2] in TOOLS[named[1]].model_fields
         assert not re.match("delete|revoke", step)
     answer = await search_for(world, "the hubspot connector")
     assert answer["next"] == list(NEXT["connector"])
@@ -580,7 +580,7 @@ async def test_answer_is_small(world: World, query: str) -> None:
 def test_query_without_letters_is_refused(query: str) -> None:
     """Ours: the error names the argument, and nothing is sent."""
     with pytest.raises(NotSent, match="query"):
-        parse(BY_NAME, "find", {"query": query})
+        parse(TOOLS, "find", {"query": query})
 
 
 @pytest.mark.parametrize(

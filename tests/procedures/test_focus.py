@@ -9,7 +9,7 @@ from world import World
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.account_parts import connection_states, repairs
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.overview.get_overview import GetOverview
@@ -206,4 +206,4 @@ async def test_unreadable_kind_is_not_checked_and_the_rest_is_reported(world: Wo
 def test_unknown_subject_is_refused() -> None:
     """Ours: the error names the argument."""
     with pytest.raises(FastnError, match="about"):
-        parse(BY_NAME, "get_overview", {"about": "everything"})
+        parse(TOOLS, "get_overview", {"about": "everything"})

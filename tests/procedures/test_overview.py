@@ -13,7 +13,7 @@ from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.ledger import RequestState
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.run_counts import run_totals
 from fastn_mcp.procedures.overview.get_overview import FEW, GetOverview
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
@@ -251,7 +251,7 @@ async def test_calls_for_more_are_valid_and_numbers_never_guessed(
     answer = await overview(world, hours)
     assert len(world.sandbox.requests) <= 60
     for finding in answer["findings"]:
-        wanted = parse(BY_NAME, finding["more"]["tool"], finding["more"]["arguments"])
+        wanted = parse(TOOLS, finding["more"]["tool"], finding["more"]["arguments"])
         assert isinstance(await world.call(wanted.call), Done)
     if behaviour.paging not in (Paging.TOTAL, Paging.TOTAL_AND_CURSOR) or behaviour.filtering is Filtering.IGNORED:
         assert "runs" not in answer
@@ -328,7 +328,7 @@ async def test_fields_of_another_type_cause_no_findings(world: World, value: Any
     answer = await overview(world)
     assert answer["counts"]["customers"] == 5
     for finding in answer["findings"]:
-        parse(BY_NAME, finding["more"]["tool"], finding["more"]["arguments"])
+        parse(TOOLS, finding["more"]["tool"], finding["more"]["arguments"])
 
 
 async def test_rows_with_only_an_id_cause_no_findings(world: World) -> None:
@@ -417,7 +417,7 @@ async def test_period_of_zero_hours_is_refused() -> None:
     """Ours: `hours` is at least 1."""
     for hours in (0, 721):
         with pytest.raises(FastnError):
-            parse(BY_NAME, "get_overview", {"hours": hours})
+            parse(TOOLS, "get_overview", {"hours": hours})
 
 
 @pytest.mark.parametrize(
