@@ -94,7 +94,8 @@ class ApplyChanges(Procedure[AppliedChanges]):
     @override
     async def run(self, context: ProcedureContext) -> AppliedChanges | Pending:
         calls, now = self._calls, context.system.timestamp()
-        outcome = await context.execute(Batch(self, calls, self.batch, self.keep_going))
+        batch = Batch(self, calls, self.batch, self.keep_going)
+        outcome = await context.executor.execute(batch, context.caller, context.report)
         if not isinstance(outcome, BatchResult):
             return outcome
         results = outcome.results

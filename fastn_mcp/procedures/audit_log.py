@@ -64,7 +64,7 @@ async def _resources_named(name: str, context: ProcedureContext) -> list[Entry]:
     """Return the resources with this name, slug or email, of the first kind that has one."""
     for kind in _NAMED:
         try:
-            contents = await context.directory.contents(kind, context.read)
+            contents = await context.guard.directory.contents(kind, context.read)
         except FastnError:
             continue  # the answer says that nothing of this name was found
         if found := named(name, contents.entries):
@@ -120,7 +120,7 @@ async def _names(rows: Iterable[Row], context: ProcedureContext) -> dict[str, di
             return await read_each(sorted(ids[kind])[:_MAX_RUNS], of_run)
         if kind == "connection":
             return await _connection_names(ids[kind], context)
-        contents = await context.directory.contents(kind, context.read)
+        contents = await context.guard.directory.contents(kind, context.read)
         return {found.id: found.name for found in contents.entries if found.id in ids[kind]}
 
     named = {_RUN, *LISTS} - {"customer", "connector"}
@@ -133,7 +133,7 @@ async def _connection_names(ids: Iterable[str], context: ProcedureContext) -> di
     names: dict[str, dict[str, str]] = {}
     for kind, field in (("customer", "endOrgId"), ("connector", "connectorId")):
         keys = filter(None, (text(row, field) for row in rows.values()))
-        names[kind] = await context.directory.names(kind, keys, context.read)
+        names[kind] = await context.guard.directory.names(kind, keys, context.read)
     return {
         key: str(label_of("connection", row, names))
         for key, row in rows.items()

@@ -81,7 +81,7 @@ async def _candidates(kind: str, typed: str, context: ProcedureContext) -> tuple
         found = tuple(entry(kind, row) for row in page.rows)
         if named(typed, found) or (found and page.next_cursor is None):
             return found
-    return (await context.directory.contents(kind, context.read)).entries
+    return (await context.guard.directory.contents(kind, context.read)).entries
 
 
 class ReadRow(Procedure[FastnObject]):
@@ -142,7 +142,7 @@ class CompleteId(Procedure[Ids]):
 
 async def _contents(kind: str, context: ProcedureContext) -> Contents:
     if kind != "execution":
-        return await context.directory.contents(kind, context.read)
+        return await context.guard.directory.contents(kind, context.read)
     page = cast("Listed[FastnObject]", await context.read(ListExecutions(limit=MOST)))
     return Contents(tuple(map(_run, page.rows)), complete=page.next_cursor is None)
 

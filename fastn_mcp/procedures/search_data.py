@@ -126,7 +126,8 @@ class SearchData:
         if not self._is_extended:
             read = tuple(sorted(self._contents))
             contents = [self._contents[kind] for kind in read]
-            return self._context.directory.derived(contents, (of, read), lambda: self._index(of)).rank(query, least)
+            directory = self._context.guard.directory
+            return directory.derived(contents, (of, read), lambda: self._index(of)).rank(query, least)
         if of not in self._indexes:
             self._indexes[of] = self._index(of)
         return self._indexes[of].rank(query, least)
@@ -137,7 +138,7 @@ class SearchData:
         if found.kind == "connection":
             wanted["connector"] = [text(found.row, "connectorId")]
         for kind, ids in wanted.items():
-            self.names[kind] |= await self._context.directory.names(kind, filter(None, ids), self._context.read)
+            self.names[kind] |= await self._context.guard.directory.names(kind, filter(None, ids), self._context.read)
 
     async def read_last_run(self, workflow: Entry) -> None:
         """Read the last run of a workflow. Nothing is recorded if Fastn does not list the newest first."""
@@ -176,7 +177,7 @@ class SearchData:
         async def read_kind(kind: str) -> None:
             nonlocal done
             try:
-                self._keep(kind, await self._context.directory.contents(kind, self._context.read))
+                self._keep(kind, await self._context.guard.directory.contents(kind, self._context.read))
             except FastnError as error:
                 if kind in self._wanted:
                     self._gaps.append(f"{kind}: {error.outcome}")

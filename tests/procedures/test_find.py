@@ -228,7 +228,7 @@ async def test_index_is_built_once(world: World, listing: Listing) -> None:
 
     assert await looked_at() > 5_000
     assert await looked_at() == 0
-    context.directory.forget("customers")
+    context.guard.directory.forget("customers")
     assert await looked_at() > 5_000
 
 
@@ -241,7 +241,7 @@ async def test_rows_added_by_one_query_are_not_shared(world: World) -> None:
     for _ in range(2):
         found = (await Find(query="zebulon", kind="customer").run(context)).model_dump()
         assert first(found) == ("customer", "Zebulon Partners")
-    contents = await context.directory.contents("customer", context.read)
+    contents = await context.guard.directory.contents("customer", context.read)
     assert "Zebulon Partners" not in {found.name for found in contents.entries}
 
 

@@ -297,7 +297,8 @@ class Evidence(RunReads):
             row = self.workflows.get(key, {})
             if (at := timestamp(row, "updatedAt")) is not None:
                 found.append(Changed(at, text(row, "updatedBy"), "last update", key))
-        made = await self.context.journal.changes(self.context.account, 50, self.period.now.timestamp() + 1)
+        changes = self.context.changes
+        made = await changes.journal.changes(changes.account, 50, self.period.now.timestamp() + 1)
         for change in made:
             if change.target in keys and change.outcome in MADE:
                 at = datetime.fromtimestamp(change.at, self.period.now.tzinfo)

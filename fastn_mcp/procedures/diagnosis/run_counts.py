@@ -188,7 +188,7 @@ class RunReads(AccountReads):
 
     async def read_customer_names(self, ids: Collection[str]) -> dict[str, str]:
         """Return the names of these customers, as far as they could be read."""
-        directory, read = self.context.directory, self.context.read
+        directory, read = self.context.guard.directory, self.context.read
         if len(ids) > MAX_LOOKUPS:
             try:
                 await directory.contents("customer", read)

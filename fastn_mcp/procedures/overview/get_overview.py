@@ -80,7 +80,8 @@ class GetOverview(Procedure[Overview]):
     async def run(self, context: ProcedureContext) -> Overview:
         snapshot = AccountSnapshot(context, Period(self.hours, context.system.now()))
         if self.about == "approvals":
-            found: dict[str, JsonValue] = {"now": stamp(snapshot.period.now), "guard": await context.allowance()}
+            allowance = await context.guard.allowance(context.caller.principal)
+            found: dict[str, JsonValue] = {"now": stamp(snapshot.period.now), "guard": allowance}
             return Overview.model_validate(found | {"findings": [], "not_checked": []})
         await snapshot.take(None if self.about is None else READS[self.about])
         findings = await _findings(snapshot, self.about)
@@ -240,7 +241,7 @@ async def _account(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
     if found := plan(snapshot.records.get("billing", {})):
         answer["plan"] = found
     try:
-        guard = await snapshot.context.allowance()
+        guard = await snapshot.context.guard.allowance(snapshot.context.caller.principal)
         answer["guard"] = {name: said for name, said in guard.items() if name != "decided"}
     except FastnError as error:
         snapshot.gaps.append(Unchecked("budgets", error.what))
