@@ -70,9 +70,9 @@ def _app(entry: JsonValue) -> str:
 
 
 _PROBLEMS = {
-    "FAILED": "its authorisation was revoked or no longer fits",
-    "EXPIRED": "its credentials could not be renewed",
-    "INACTIVE": "it was switched off",
+    "FAILED": "authorisation revoked, or no longer fits",
+    "EXPIRED": "credentials could not be renewed",
+    "INACTIVE": "switched off",
 }
 
 
