@@ -229,9 +229,8 @@ async def test_states_of_workflows_and_triggers_agree(account: Account) -> None:
     """Ours: what does not run or fire is the same in lists, overview and diagnosis."""
     triggers = await account.rows(ListTriggers())
     silent = {str(row["id"]) for row in triggers if trigger_state(row) is State.BROKEN}
-    rows = [
-        row for what, rows in (await account.overview("triggers")).items() if "never firing" in what for row in rows
-    ]
+    findings = await account.overview("triggers")
+    rows = [row for what, rows in findings.items() if "never firing" in what for row in rows]
     assert {row["id"] for row in rows} == silent
     for row in [row for row in triggers if trigger_state(row) is not State.LIVE][:2]:
         diagnosis = await account.call(Diagnose(trigger_id=str(row["id"]), hours=HOURS))

@@ -84,9 +84,8 @@ async def test_every_seeded_problem_is_found_with_its_id(
 async def test_broken_connections_are_named_by_app_and_customer(world: World) -> None:
     """Ours: the names of the connections are all "default"."""
     answer = await overview(world)
-    (failed,), (expired,) = (
-        rows(finding_about(answer, f"connection with status {status}")) for status in ("FAILED", "EXPIRED")
-    )
+    statuses = [f"connection with status {status}" for status in ("FAILED", "EXPIRED")]
+    (failed,), (expired,) = (rows(finding_about(answer, words)) for words in statuses)
     assert (failed["name"], expired["name"]) == ("TikTok Shop of Katana", "Cin7 Core of Katana")
     assert finding_about(answer, "FAILED:")["more"] == {
         "tool": "list_connections",

@@ -201,12 +201,19 @@ def trigger_findings(triggers: Sequence[Row], workflows: Iterable[Row], now: dat
 def _expires_within(key: Row, now: datetime, time: timedelta) -> bool:
     """Whether a key that is not revoked expires in this time, or has expired."""
     at = timestamp(key, *EXPIRES)
-    return word(key, "status") not in ("revoked", "expired", "disabled") and at is not None and at <= now + time
+    return not _is_ended(key) and at is not None and at <= now + time
 
 
 def _is_usable(key: Row, now: datetime) -> bool:
-    is_ended = word(key, "status") in ("revoked", "expired", "disabled")
-    return not is_ended and not _expires_within(key, now, timedelta())
+    return not _is_ended(key) and not _expires_within(key, now, timedelta())
+
+
+def _is_ended(key: Row) -> bool:
+    return word(key, "status") in ("revoked", "expired", "disabled")
+
+
+def _permissions(key: Row) -> str:
+    return word(key, "permissions.preset", "permissions", "preset")
 
 
 def _is_unused(key: Row) -> bool:
@@ -231,9 +238,7 @@ KEY_CHECKS = (
     Check(
         Severity.MEDIUM,
         "API key",
-        lambda row, now: (
-            _is_usable(row, now) and word(row, "permissions.preset", "permissions", "preset") == "full access"
-        ),
+        lambda row, now: _is_usable(row, now) and _permissions(row) == "full access",
         "{rows} with Full access.",
         ListApiKeys(),
     ),
