@@ -6,6 +6,7 @@ The AI's questions and approval requests are never answered here: a person has t
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import ceil
 from typing import cast
 
 from pydantic import JsonValue
@@ -99,13 +100,14 @@ class Inventory:
 
 
 async def _take_inventory(send: Send, first: str) -> Inventory:
-    """Read both kinds. `first` gets the remaining pages if there are more than `PAGES`."""
+    """Read a page of both kinds, and longer lists again with the remaining pages: `first` before the other."""
     reads = AccountReads(send)
     await reads.read({kind: listing(limit=100) for kind, listing in _LISTS.items()})
-    for _ in range(PAGES - len(_LISTS)):
-        longer = [kind for kind in (first, *_LISTS) if reads.has_more(kind) and f"more {kind}" not in reads.failed]
-        if longer:
-            await reads.read_one(longer[0], _LISTS[longer[0]](limit=100))
+    left = PAGES - len(_LISTS)
+    for kind in filter(reads.has_more, dict.fromkeys((first, *_LISTS))):
+        if left > 0:
+            await reads.read({kind: _LISTS[kind](limit=100)}, left)
+            left -= ceil(len(reads.lists[kind].rows) / 100)
     partial = {name.removeprefix("more "): error.what for name, error in reads.failed.items()}
     for kind, found in reads.lists.items():
         if reads.has_more(kind):

@@ -75,6 +75,15 @@ def make(world: World, name: str) -> Row:
     return world.sandbox.state.put("workflows", {**row, "createdAt": now, "updatedAt": now})
 
 
+def add_connectors(world: World, count: int) -> None:
+    """Add connectors that were created long ago."""
+    state = world.sandbox.state
+    old = new_connector(state, "Old", "old", None)
+    for number in range(count):
+        row = {**old, "id": f"c{number}", "slug": f"old{number}", "createdAt": "2026-01-01T00:00:00.000Z"}
+        state.put("connectors", {**row, "updatedAt": "2026-01-01T00:00:00.000Z"})
+
+
 async def test_chat_continues_by_session_id(world: World) -> None:
     """Ours: replies have session_id, message, status, questions and pending_approvals, whatever Fastn calls them."""
     asked = await reply_to(world, AiChat(message="hm"))
@@ -385,13 +394,17 @@ async def test_internal_error_after_a_build_does_not_hide_the_reply(world: World
     assert found["session_id"]
 
 
+async def test_inventory_of_several_pages_is_complete(built: World) -> None:
+    add_connectors(built, 250)
+    before = len(read_paths(built))
+    changed = (await reply_to(built, AiBuild(type="connector", prompt="greet")))["changed"]
+    assert "not_checked" not in changed
+    assert len(read_paths(built)) - before <= 2 * PAGES
+
+
 async def test_partial_inventory_finds_new_rows_by_creation_time(built: World, workshop: Workshop) -> None:
     """Ours: six pages before and six after; a row missing from the first inventory is new only if created since."""
-    state = built.sandbox.state
-    old = new_connector(state, "Old", "old", None)
-    for number in range(800):
-        row = {**old, "id": f"c{number}", "slug": f"old{number}", "createdAt": "2026-01-01T00:00:00.000Z"}
-        state.put("connectors", {**row, "updatedAt": "2026-01-01T00:00:00.000Z"})
+    add_connectors(built, 800)
     workshop.works = [lambda: make(built, "Greeter")]
     before = len(read_paths(built))
     found = (await reply_to(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=9)))["changed"]

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.fastn.dependents import Unchecked
 from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.fastn.formats import age, aged, counted
-from fastn_mcp.fastn.targets import MAX_LOOKUPS, PagesRead, Send, read_pages
+from fastn_mcp.fastn.targets import MAX_LOOKUPS, Send, read_pages
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, ended_run, newest_first
 from fastn_mcp.procedures.reads import AccountReads, Job
 from fastn_mcp.tools.paging import Position
@@ -201,35 +202,29 @@ async def read_records(
 async def _record(known: RunRecord, counts: RunCounts, send: Send) -> RunRecord:
     """Complete the record of which only the failures are known."""
     which, failures, since = known.which, known.failures, counts.period.since
-    read: dict[str, PagesRead] = {}
-    errors: list[FastnError] = []
-
-    async def newest(kind: str, call: ListExecutions) -> None:
-        try:
-            pages = await read_pages(call, send, 1)
-            if not pages.rows and not pages.is_complete:  # Fastn did not filter
-                pages = await read_pages(call.model_copy(update={"limit": _PAGE}), send, _FEW_PAGES)
-            read[kind] = pages
-        except FastnError as error:  # a task group would raise it as an exception group
-            errors.append(error)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(newest, _COMPLETED, _runs(which, status="completed", since=since))
-        group.start_soon(newest, _ALL, _runs(which, since=since))
-    if not errors and not read[_COMPLETED].rows:
-        await newest(_SUCCESSES, _runs(which, status="completed"))
-    if errors:
-        raise errors[0]
-    successful = read.get(_SUCCESSES, read[_COMPLETED])
-    success = next(iter(newest_first(successful.rows)), None)
-    knows_success = success is not None or successful.is_complete
-    runs, completed = _count(read[_ALL]), _count(read[_COMPLETED])
+    reads = AccountReads(send)
+    calls = {_COMPLETED: _runs(which, status="completed", since=since), _ALL: _runs(which, since=since)}
+    await reads.run({name: partial(_read_newest, reads=reads, call=call) for name, call in calls.items()})
+    if failed := [reads.failed[name] for name in calls if name in reads.failed]:
+        raise failed[0]
+    if not reads.rows(_COMPLETED):
+        await _read_newest(_SUCCESSES, reads, _runs(which, status="completed"))
+    successes = _SUCCESSES if _SUCCESSES in reads.lists else _COMPLETED
+    success = next(iter(newest_first(reads.rows(successes))), None)
+    knows_success = success is not None or not reads.has_more(successes)
+    runs, completed = reads.total(_ALL), reads.total(_COMPLETED)
     if runs is not None and (runs < len(failures) or (completed is not None and runs < completed)):
         runs = completed = None  # Fastn ignored a filter
     first, knows_since = None, False
     if knows_success:
         first, knows_since = await _first_failure(known, success and success.at, counts, send)
     return RunRecord(which, failures, runs, completed, success, knows_success, first, knows_since)
+
+
+async def _read_newest(name: str, reads: AccountReads, call: ListExecutions) -> None:
+    await reads.read_one(name, call)
+    if not reads.lists[name].rows and reads.has_more(name):  # Fastn did not filter
+        await reads.read_one(name, call.model_copy(update={"limit": _PAGE}), _FEW_PAGES)
 
 
 async def _first_failure(
@@ -251,10 +246,6 @@ async def _first_failure(
     failed = (run for run in map(ended_run, rows) if run.has_failed)
     times += [run.at for run in failed if run.at and (last is None or run.at > last)]
     return min(times), is_complete
-
-
-def _count(found: PagesRead) -> int | None:
-    return len(found.rows) if found.is_complete else found.total
 
 
 def run_totals(

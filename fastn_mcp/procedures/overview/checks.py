@@ -85,12 +85,6 @@ class AccountFinding:
         return entry
 
 
-def worst_first(findings: Iterable[AccountFinding]) -> list[AccountFinding]:
-    """Sort by severity; equal findings keep their order."""
-    order = list(Severity)
-    return sorted(findings, key=lambda finding: order.index(finding.severity))
-
-
 _DETAILS: dict[str, type[Operation[Any]]] = {"trigger": GetTrigger, "webhook": GetTrigger, "workflow": GetWorkflow}
 """Tool that shows one resource, by the noun of a finding."""
 

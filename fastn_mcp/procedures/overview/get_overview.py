@@ -26,11 +26,11 @@ from fastn_mcp.procedures.overview.checks import (
     UNANSWERED_INVITATIONS,
     AccountFinding,
     FindingRow,
+    Severity,
     failing_workflows,
     full_quotas,
     trigger_findings,
     unusable_connections,
-    worst_first,
 )
 from fastn_mcp.tools.account import GetBilling, GetQuotas
 from fastn_mcp.tools.tool import Effect, FastnObject, suggested
@@ -165,7 +165,8 @@ def _findings(account: AccountRows, about: Subject | None, customers: Mapping[st
             *UNANSWERED_INVITATIONS.findings(users.rows, now, more=users.more),
         ],
     }
-    return worst_first(finding for subject, of in findings.items() if about in (None, subject) for finding in of)
+    selected = [finding for subject, of in findings.items() if about in (None, subject) for finding in of]
+    return sorted(selected, key=lambda finding: list(Severity).index(finding.severity))
 
 
 def _fails_without(
@@ -237,10 +238,14 @@ async def _account(account: AccountRows, context: ProcedureContext) -> dict[str,
     answer: dict[str, JsonValue] = {}
     if totals := _run_totals(account):
         answer["runs"] = totals
-    counts = {kind.replace(" ", "_").lower(): _count(account, kind) for kind in _COUNTED if kind in account.reads.lists}
+    counts: dict[str, JsonValue] = {}
+    for kind in filter(account.reads.lists.__contains__, _COUNTED):
+        total = account.reads.total(kind)
+        rows = account.reads.lists[kind].rows
+        counts[kind.replace(" ", "_").lower()] = f"at least {len(rows)}" if total is None else total
     if (ever := account.counts.ever) is not None:
         counts["executions"] = ever
-    answer["counts"] = {**counts}
+    answer["counts"] = counts
     if of_account := plan(account.reads.records.get("billing", {})):
         answer["plan"] = of_account
     try:
@@ -249,12 +254,6 @@ async def _account(account: AccountRows, context: ProcedureContext) -> dict[str,
     except FastnError as error:
         account.reads.gaps.append(Unchecked("budgets", error.what))
     return answer
-
-
-def _count(account: AccountRows, kind: str) -> int | str:
-    """Return the number of rows, or `at least N` if it is not known exactly."""
-    total = account.reads.total(kind)
-    return f"at least {len(account.reads.lists[kind].rows)}" if total is None else total
 
 
 def _run_totals(account: AccountRows) -> dict[str, JsonValue]:
