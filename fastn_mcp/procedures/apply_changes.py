@@ -143,14 +143,14 @@ def _parse(number: int, entry: Mapping[str, Any]) -> Call:
 
 def _check_independence(calls: Iterable[Call]) -> None:
     """Raise ValueError if a call changes the target of another: each is approved for the target as it is then."""
-    seen: list[Call] = []
+    checked: list[Call] = []
     for number, call in enumerate(calls, 1):
-        for other, earlier in enumerate(seen, 1):
+        for other, earlier in enumerate(checked, 1):
             if call == earlier:
                 raise ValueError(f"call {number}, {call.tool_name()}: is the same as call {other}")
             if _target(call) == _target(earlier) is not None and (_overwrites(call) or _overwrites(earlier)):
                 raise ValueError(f"call {number}, {call.tool_name()}: has the same target as call {other}")
-        seen.append(call)
+        checked.append(call)
 
 
 def _target(call: Call) -> tuple[str, str] | None:
@@ -231,14 +231,14 @@ def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonVa
 
 def _shared(rows: Iterable[dict[str, JsonValue]]) -> list[JsonValue]:
     """Move what receipts share out of the rows: who approved it, and what undo_change restores, by call numbers."""
-    found: dict[tuple[JsonValue, ...], list[JsonValue]] = {}
+    numbers: dict[tuple[JsonValue, ...], list[JsonValue]] = {}
     for row in rows:
         shared = tuple(row.pop(name, None) for name in _SHARED)
         if any(shared):
-            found.setdefault(shared, []).append(row["call"])
+            numbers.setdefault(shared, []).append(row["call"])
     return [
         {"calls": calls, **{name: value for name, value in zip(_SHARED, shared, strict=True) if value}}
-        for shared, calls in found.items()
+        for shared, calls in numbers.items()
     ]
 
 

@@ -89,7 +89,7 @@ def _previewed(tools: Mapping[str, AnyTool], call: PreviewChange, aliases: Alias
     if tool is not None and not tool.previews():
         raise NotSent(f"{tool.tool_name()} changes nothing.", "Call it itself.")
     try:
-        return replace(parse(known, call.tool, call.given or {}, aliases), dry_run=True)
+        return replace(parse(known, call.tool, call.values or {}, aliases), dry_run=True)
     except UnknownTool as error:
         raise NotSent(error.what, "Name a tool that changes something.") from None
 

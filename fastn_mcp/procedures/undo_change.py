@@ -16,7 +16,7 @@ from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Update
 from fastn_mcp.tools.tool import Effect, FastnObject
 
-_FIRST = 1e12
+_END_OF_TIME = 1e12
 """Later than any change, in Unix seconds."""
 
 
@@ -41,14 +41,13 @@ class ListChanges(Procedure[ChangeList]):
     cursor: Annotated[str | None, Field(description="next_cursor of the last page.", pattern=r"^\d+(\.\d+)?$")] = None
 
     async def run(self, context: ProcedureContext) -> ChangeList:
-        before = _FIRST if self.cursor is None else float(self.cursor)
-        found = await context.changes.journal.changes(context.changes.account, self.limit + 1, before)
-        now = context.system.now()
-        page = found[: self.limit]
-        more = repr(page[-1].at) if len(found) > self.limit else None
-        return ChangeList.model_validate(
-            {"changes": [_row(change, now.timestamp()) for change in page]} | ({"next_cursor": more} if more else {})
-        )
+        before = _END_OF_TIME if self.cursor is None else float(self.cursor)
+        changes = await context.changes.journal.changes(context.changes.account, self.limit + 1, before)
+        page, now = changes[: self.limit], context.system.timestamp()
+        answer: dict[str, JsonValue] = {"changes": [_row(change, now) for change in page]}
+        if len(changes) > self.limit:
+            answer["next_cursor"] = repr(page[-1].at)
+        return ChangeList.model_validate(answer)
 
 
 class UndoChange(Procedure[UndoResult]):

@@ -78,12 +78,12 @@ _PROBLEMS = {
 
 def connection_states(rows: Iterable[Row], customers: Mapping[str, str]) -> list[PartState]:
     """Return the connections, those not live first. `customers` maps ids to names."""
-    found: list[PartState] = []
+    states: list[PartState] = []
     for row in rows:
         label = short(str(label_of("connection", row, {"customer": customers}) or key_of(row)))
         status, owner = short(text(row, "status").upper()) or "UNKNOWN", owner_name(row, customers)
-        found.append(PartState(row, label, owner, status, connection_state(row), _PROBLEMS.get(status, "")))
-    return sorted(found, key=lambda connection: connection.state is State.LIVE)
+        states.append(PartState(row, label, owner, status, connection_state(row), _PROBLEMS.get(status, "")))
+    return sorted(states, key=lambda connection: connection.state is State.LIVE)
 
 
 def connections_to(apps: Iterable[str], connections: Iterable[PartState]) -> list[PartState]:

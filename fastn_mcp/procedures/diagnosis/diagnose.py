@@ -57,19 +57,19 @@ class Diagnose(Procedure[Diagnosis]):
         return Diagnosis.model_validate(_fitting(answer(evidence)))
 
 
-def _fitting(found: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _fitting(entries_by_name: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Shorten the answer to `LONGEST`: apply the `_CUTS`, those of causes after their suggestions and messages."""
     left_out: Counter[str] = Counter()
     for name, least, longest in _CUTS:
         if name == "causes":
-            for cause in cast("list[dict[str, JsonValue]]", found["causes"]):
+            for cause in cast("list[dict[str, JsonValue]]", entries_by_name["causes"]):
                 for detail in ("fastn_suggests", "message", "also"):
-                    if len(to_json(found)) > LONGEST:
+                    if len(to_json(entries_by_name)) > LONGEST:
                         cause.pop(detail, None)
-        entries = cast("list[JsonValue]", found.get(name, []))
-        while len(entries) > least and len(to_json(found)) > longest:
+        entries = cast("list[JsonValue]", entries_by_name.get(name, []))
+        while len(entries) > least and len(to_json(entries_by_name)) > longest:
             entries.pop()
             left_out[name] += 1
     if left_out:
-        found["left_out"] = {**left_out, "see": "get_overview (about) or the lists"}
-    return found
+        entries_by_name["left_out"] = {**left_out, "see": "get_overview (about) or the lists"}
+    return entries_by_name

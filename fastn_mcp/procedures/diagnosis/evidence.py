@@ -215,9 +215,9 @@ async def _read_details(evidence: Evidence, reads: AccountReads, context: Proced
     runs = {f"run {run.id}": GetExecution(execution_id=run.id) for run in newest if run.id}
     connections = {f"connections of {key}": ListConnections(customer_id=key, limit=100) for key in unread}
     names, records = dict(evidence.names), dict[RunFilter, RunRecord]()
-    given = subject.resources.get("customer")
-    if given is not None and given.row:
-        names[given.id] = name_of(given.row)
+    customer = subject.resources.get("customer")
+    if customer is not None and customer.row:
+        names[customer.id] = name_of(customer.row)
     mentioned = {*evidence.affected, *map(owner_of, triggers or ()), subject.customer}
 
     async def read_names() -> None:
@@ -296,8 +296,8 @@ async def _read_changes(evidence: Evidence, reads: AccountReads, context: Proced
     subject, period, affected = evidence.subject, evidence.counts.period, evidence.affected
     workflows = subject.workflows or [run.workflow for run in evidence.newest]
     broken = [c.id for c in evidence.connections if c.state is not State.LIVE and c.customer in affected]
-    given = [resource.id for resource in subject.resources.values()]
-    keys = list(dict.fromkeys(filter(None, (*given, *workflows, *broken))))
+    ids = [resource.id for resource in subject.resources.values()]
+    keys = list(dict.fromkeys(filter(None, (*ids, *workflows, *broken))))
     audit = {f"audit log of {key}": key for key in keys[:_CHANGED]}
     await reads.read({name: QueryAuditLog(resource_id=key, limit=20) for name, key in audit.items()})
     refused = [name for name in audit if name in reads.failed]

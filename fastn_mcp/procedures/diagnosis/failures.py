@@ -153,10 +153,10 @@ def newest_first(rows: Iterable[Row]) -> list[EndedRun]:
 
 def grouped(failed: Iterable[EndedRun], key: Callable[[EndedRun], Hashable]) -> list[FailureGroup]:
     """Group failed runs, given newest first, by a key; the largest group first."""
-    found: dict[Hashable, list[EndedRun]] = {}
+    groups: dict[Hashable, list[EndedRun]] = {}
     for run in failed:
-        found.setdefault(key(run), []).append(run)
-    return sorted(map(FailureGroup, found.values()), key=lambda group: -len(group.runs))
+        groups.setdefault(key(run), []).append(run)
+    return sorted(map(FailureGroup, groups.values()), key=lambda group: -len(group.runs))
 
 
 def normalised(message: str) -> str:

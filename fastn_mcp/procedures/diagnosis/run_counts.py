@@ -235,10 +235,10 @@ async def _first_failure(
     if not times or (last is not None and last >= counts.period.begin):
         return min(times, default=None), not counts.has_failures_unread
     call = _runs(known.which, limit=_PAGE, since=None if last is None else last.isoformat(timespec="seconds"))
-    found = await read_pages(call, send, 1)
-    rows, is_complete = found.rows, found.is_complete
-    if not is_complete and found.total is not None:
-        end = call.model_copy(update={"cursor": Position(offset=found.total - _PAGE).encode()})
+    newest = await read_pages(call, send, 1)
+    rows, is_complete = newest.rows, newest.is_complete
+    if not is_complete and newest.total is not None:
+        end = call.model_copy(update={"cursor": Position(offset=newest.total - _PAGE).encode()})
         oldest = (await read_pages(end, send, 1)).rows
         if oldest and oldest[0] != rows[0]:
             rows += oldest

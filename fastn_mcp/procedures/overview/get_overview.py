@@ -111,11 +111,11 @@ def _page(
     """
     starts = [int(start) for start in cursor.split(".")] if cursor else []
     starts += [0] * (len(findings) - len(starts))
-    rows = [list(map(_brief, found.rows)) if about is None else [*found.rows] for found in findings]
+    rows = [list(map(_brief, finding.rows)) if about is None else [*finding.rows] for finding in findings]
     ends = [min(start + FEW, len(of)) for start, of in zip(starts, rows, strict=False)]
     parts = list(zip(findings, rows, starts, strict=False))
-    shown = [found.data(of[start:end]) for (found, of, start), end in zip(parts, ends, strict=True)]
-    room = 0 if about is None else _ROOM - len(to_json(shown))
+    entries = [finding.data(of[start:end]) for (finding, of, start), end in zip(parts, ends, strict=True)]
+    room = 0 if about is None else _ROOM - len(to_json(entries))
     most = _MOST_WORKFLOWS if about == "runs" else _MOST
     for number, (_, of, start) in enumerate(parts):
         while ends[number] < min(len(of), start + most):
@@ -123,9 +123,9 @@ def _page(
             if room < 0:
                 break
             ends[number] += 1
-    page = [(found, of[start:end]) for (found, of, start), end in zip(parts, ends, strict=True)]
+    page = [(finding, of[start:end]) for (finding, of, start), end in zip(parts, ends, strict=True)]
     is_whole = all(end >= len(of) for of, end in zip(rows, ends, strict=True))
-    return [(found, of) for found, of in page if of or not cursor], None if is_whole else ".".join(map(str, ends))
+    return [(finding, of) for finding, of in page if of or not cursor], None if is_whole else ".".join(map(str, ends))
 
 
 def _brief(row: FindingRow) -> FindingRow:
@@ -177,7 +177,7 @@ def _fails_without(
     by_customer: dict[str | None, list[EndedRun]] = {}
     for run in failures:
         by_customer.setdefault(run.customer, []).append(run)
-    found: dict[str, dict[str, int]] = {}
+    failing: dict[str, dict[str, int]] = {}
     for connection in connections:
         if connection.state is State.LIVE:
             continue
@@ -189,8 +189,8 @@ def _fails_without(
         ]
         names = Counter(run.workflow_name or run.workflow for run in runs)
         if names:
-            found[connection.id] = dict(names.most_common())
-    return found
+            failing[connection.id] = dict(names.most_common())
+    return failing
 
 
 async def _customers(account: AccountRows, context: ProcedureContext) -> dict[str, str]:
