@@ -5,7 +5,7 @@ from typing import Generic, Protocol
 
 from typing_extensions import override
 
-from fastn_mcp.fastn.targets import Call
+from fastn_mcp.account.targets import Call
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch, BatchResult, Done

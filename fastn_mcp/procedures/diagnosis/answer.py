@@ -7,17 +7,17 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.formats import aged, counted, stamp
-from fastn_mcp.fastn.names import ACCOUNT, name_of
-from fastn_mcp.fastn.quotas import quotas_of
-from fastn_mcp.fastn.rows import owner_of, text
-from fastn_mcp.fastn.states import State, is_pending
 from fastn_mcp.procedures.diagnosis.blockers import PartState, broken_since, connections_to, repairs
 from fastn_mcp.procedures.diagnosis.evidence import CAUSES, Changed, Evidence
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunFilter
 from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.summary import verdict
+from fastn_mcp.records.formats import aged, counted, stamp
+from fastn_mcp.records.labels import ACCOUNT, name_of
+from fastn_mcp.records.quotas import quotas_of
+from fastn_mcp.records.rows import owner_of, text
+from fastn_mcp.records.states import State, is_pending
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.tool import suggested
 from fastn_mcp.tools.triggers import GetTrigger, UpdateTrigger

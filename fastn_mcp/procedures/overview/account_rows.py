@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
-from fastn_mcp.fastn.dependents import Unchecked
-from fastn_mcp.fastn.states import NOT_WORKING, PENDING
-from fastn_mcp.fastn.targets import Call
+from fastn_mcp.account.dependents import Unchecked
+from fastn_mcp.account.targets import Call
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.failures import Period, RunFilter
 from fastn_mcp.procedures.diagnosis.run_counts import RunCounts, count_runs, run_jobs
 from fastn_mcp.procedures.reads import AccountReads, Job, RowList, unique
+from fastn_mcp.records.states import NOT_WORKING, PENDING
 from fastn_mcp.tools.account import GetBilling, GetQuotas, ListApiKeys, ListSecrets, ListUsers
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.customers import ListCustomers
