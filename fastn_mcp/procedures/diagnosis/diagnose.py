@@ -138,7 +138,7 @@ class _Answer:
         for key in workflows:
             if blocked := evidence.setup(key).blocked:
                 name = "the workflow" if len(workflows) == 1 else f'"{evidence.names.get(key, key)[:60]}"'
-                found.append(f"{name} is {blocked}" if blocked.startswith("inactive") else f"{name} was {blocked}")
+                found.append(f"{name} is {blocked}" if blocked.startswith(State.OFF.value) else f"{name} was {blocked}")
         if self._subject.trigger is not None and not workflows:
             found.append("the trigger starts no workflow")
         if not self._failures and self._subject.customer:
