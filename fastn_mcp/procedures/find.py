@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated, cast
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, JsonValue
 
@@ -100,9 +100,10 @@ class Find(Procedure[SearchResult]):
             return {"found": _Rows(data, context).all([Hit(single, EXACT)]), "next": _next([single])}
         if key.lastgroup != EXECUTION:
             return None
-        gaps: list[JsonValue] = [f"{kind}: {error.outcome}" for kind, error in failures.items()]
-        answer: dict[str, JsonValue] = {"found": []} | ({"not_searched": gaps} if gaps else {})
-        return answer | {"next": ["list_executions(workflow_id, since)"]}
+        answer: dict[str, JsonValue] = {"found": [], "next": ["list_executions(workflow_id, since)"]}
+        if failures:
+            answer["not_searched"] = [f"{kind}: {error.outcome}" for kind, error in failures.items()]
+        return answer
 
     async def _answer(self, data: SearchData, matches: Matches, context: ProcedureContext) -> dict[str, JsonValue]:
         meant, named = matches.meant, (*matches.meant, *matches.besides)
@@ -259,7 +260,7 @@ async def _look_up(key: re.Match[str], kind: str | None, send: Send) -> tuple[En
 def _read_of(kind: str, id_: str) -> Call | None:
     """Return the read that may find an id; None if it cannot be one."""
     if kind != "connection":
-        return cast(Call, BY_NAME[f"get_{kind}"].model_validate({f"{kind}_id": id_}))
+        return BY_NAME[f"get_{kind}"].model_validate({f"{kind}_id": id_})
     refers = connection_refers(id_)  # no GET; its parts filter the list
     of = {"connector_id": refers.get("connectorId"), "customer_id": refers.get("endOrgId")}
     return ListConnections.model_validate({"limit": 100} | of) if refers else None

@@ -8,14 +8,13 @@ not in a digit: `order2` is not `order3`. Words of its kind, and of what the res
 `unasked` is the share of the name that the query does not have.
 """
 
-import functools
 import math
-import operator
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from fastn_mcp.fastn.directory import Entry
@@ -93,8 +92,8 @@ _KIND_WORDS = {
 Span = tuple[int, int]
 """Words of a query read as one: position of the first, and of the one after the last."""
 
-Match = tuple[float, int]
-"""Confidence from 0 to 1 that a word means words of a name, and a bit mask of those words."""
+Match = tuple[float, Sequence[int]]
+"""Confidence from 0 to 1 that a word means words of a name, and the positions of those words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +115,8 @@ class Hit:
     """Share of its name that the query has, from 0 to 1."""
     lacking: tuple[str, ...] = ()
     """The words searched for that it lacks, without those that mean a kind or what happened."""
+    is_verbatim: bool = True
+    """Whether the query contains its name as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,20 +136,20 @@ class Ranking:
         return tuple(hit for hit in self.hits if hit.score >= best - (0 if best == EXACT else _NEARLY))
 
 
-@functools.lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024)
 def kinds(word: str) -> frozenset[str]:
     """Return the kinds that a word names, in the singular or with an s."""
     singular = word.removesuffix("s")
     return frozenset(kind for kind, words in _KIND_WORDS.items() if {word, singular} & {*words.split()})
 
 
-@functools.lru_cache(maxsize=32_768)
+@lru_cache(maxsize=32_768)
 def words_of(text: str) -> tuple[str, ...]:
     """Return the words of a name or a query, without case and accents: `HubSpot of Müller` is (hub spot of muller)."""
     return tuple(word.casefold() for word in _BREAK.split(_CAMEL.sub(" ", _without_accents(text))) if word)
 
 
-@functools.lru_cache(maxsize=32_768)
+@lru_cache(maxsize=32_768)
 def _phrase(text: str) -> str:
     """Return a text in lower case, with one space around each of its words."""
     return f" {' '.join(filter(None, _BREAK.split(_without_accents(text).casefold())))} "
@@ -159,11 +160,11 @@ def _without_accents(text: str) -> str:
     return _POSSESSIVE.sub("", "".join(letter for letter in decomposed if not unicodedata.combining(letter)))
 
 
-@functools.lru_cache(maxsize=32_768)
-def units(name: str) -> tuple[tuple[str, int], ...]:
-    """Return the words of a name and their joins, each with the bit mask of the words that it covers."""
+@lru_cache(maxsize=32_768)
+def units(name: str) -> Sequence[tuple[str, Sequence[int]]]:
+    """Return the words of a name and their joins, each with the positions of the words that it covers."""
     words = words_of(name)
-    return tuple(("".join(words[first:last]), (1 << last) - (1 << first)) for first, last in _spans(words))
+    return tuple(("".join(words[first:last]), range(first, last)) for first, last in _spans(words))
 
 
 def _spans(words: Sequence[str]) -> list[Span]:
@@ -207,6 +208,8 @@ class _Query(NamedTuple):
     whole: set[str]
     """What a name is, without spaces, that the query consists of."""
     words: Sequence[str]
+    subjects: dict[int, str]
+    """Its words by position, without those that mean a kind or what happened."""
     meanings: dict[Span, dict[str, float]]
     """Words of names that spans may mean, with the confidence."""
     weights: Sequence[float]
@@ -220,22 +223,13 @@ class _Name(NamedTuple):
     words: Sequence[str]
 
 
-class _Score(NamedTuple):
-    """How well a name matches. `places` are those of the query's words that it has; None if it has all."""
-
-    points: int
-    is_verbatim: bool = True
-    share: float = 1.0
-    places: frozenset[int] | None = None
-
-
 class Index:
     """Index of all names by their words."""
 
     def __init__(self, resources: Sequence[NamedResource]) -> None:
         self._resources = resources
         self._names: list[_Name] = []
-        self._holding: defaultdict[str, list[tuple[int, float, int]]] = defaultdict(list)
+        self._holding: defaultdict[str, list[tuple[int, float, Sequence[int]]]] = defaultdict(list)
         """Word -> names of what has it or belongs to what has it, with the confidence, and the words that it covers."""
         for place, resource in enumerate(resources):
             owners = {unit: share for name, share in resource.owners.items() for unit, _ in units(name)}
@@ -244,7 +238,7 @@ class Index:
                     self._holding[unit].append((len(self._names), 1.0, covered))
                 if words:
                     for unit, share in owners.items():
-                        self._holding[unit].append((len(self._names), share, 0))
+                        self._holding[unit].append((len(self._names), share, ()))
                     self._names.append(_Name(place, _phrase(name), words))
         self._keys = [tuple(map(str.casefold, (it.entry.id, *it.entry.emails))) for it in resources]
         self._vocabulary = list(self._holding)
@@ -256,29 +250,19 @@ class Index:
     def rank(self, query: str, of: Collection[str], least: int = FOUND) -> Ranking:
         """Rank the resources of the kinds in `of` that `query` may mean. `least` is the lowest score of a match."""
         reading = self._read(query)
-        scores = self._by_words(reading)
-        for place, points in self._by_id(query):
-            if place not in scores or scores[place].points < points:
-                scores[place] = _Score(points)
-        wanted = [place for place in scores if self._resources[place].entry.kind in of]
-        places = sorted(wanted, key=lambda place: (-scores[place].points, self._order[place]))
-        best = scores[places[0]].points if places else 0
+        found = self._by_words(reading)
+        for place, score in self._by_id(query):
+            if place not in found or found[place].score < score:
+                found[place] = Hit(self._resources[place].entry, score)
+        wanted = [place for place, hit in found.items() if hit.entry.kind in of]
+        ranked = [found[place] for place in sorted(wanted, key=lambda it: (-found[it].score, self._order[it]))]
+        best = ranked[0].score if ranked else 0
         lowest = best - (_FAR_FROM_CLEAR if best >= _CLEAR else _FAR)
-
-        def is_found(score: _Score) -> bool:
-            return score.points >= max(PART if score.is_verbatim else least, lowest)
-
-        hits = tuple(self._hit(place, scores[place], reading) for place in places if is_found(scores[place]))
-        near = [] if hits else [place for place in places[:_MAX_NEAR] if scores[place].points >= FOUND / 2]
-        rarest = sorted(range(len(reading.words)), key=lambda place: -reading.weights[place])
-        words = dict.fromkeys(reading.words[place] for place in rarest if not kinds(reading.words[place]))
-        return Ranking(hits, tuple(dict.fromkeys(self._resources[place].entry.name for place in near)), tuple(words))
-
-    def _hit(self, place: int, score: _Score, query: _Query) -> Hit:
-        has = range(len(query.words)) if score.places is None else score.places
-        lacking = (word for place, word in enumerate(query.words) if place not in has)
-        lacking = tuple(word for word in lacking if not kinds(word) and word not in _CIRCUMSTANCES)
-        return Hit(self._resources[place].entry, score.points, score.share, lacking)
+        hits = [hit for hit in ranked if hit.score >= max(PART if hit.is_verbatim else least, lowest)]
+        near = [] if hits else [hit.entry.name for hit in ranked[:_MAX_NEAR] if hit.score >= FOUND / 2]
+        rarest = sorted(zip(reading.words, reading.weights, strict=True), key=lambda pair: -pair[1])
+        words = dict.fromkeys(word for word, _ in rarest if not kinds(word))
+        return Ranking(tuple(hits), tuple(dict.fromkeys(near)), tuple(words))
 
     def _read(self, query: str) -> _Query:
         all_words = words_of(_ADDRESS.sub(r"\1 ", _WHEN.sub(" ", query))) or words_of(query)
@@ -287,7 +271,8 @@ class Index:
         words = (subject or meaningful or all_words)[:_MAX_WORDS]
         meanings = {span: self._similar_to(words[slice(*span)]) for span in _spans(words)}
         weights = [self._weight(place, word, meanings) for place, word in enumerate(words)]
-        return _Query(_phrase(query), {"".join(all_words), "".join(words)}, words, meanings, weights)
+        subjects = {place: word for place, word in enumerate(words) if not kinds(word) and word not in _CIRCUMSTANCES}
+        return _Query(_phrase(query), {"".join(all_words), "".join(words)}, words, subjects, meanings, weights)
 
     def _similar_to(self, words: Sequence[str]) -> dict[str, float]:
         """Return what joined words may mean. It is kept, as one search ranks the same words several times."""
@@ -311,34 +296,37 @@ class Index:
         count = sum(len(self._holding.get(word, ())) for word in words)
         return max(_FREQUENT_WEIGHT, math.log(1 + len(self._resources) / max(count, 1)) / self._most)
 
-    def _by_words(self, query: _Query) -> dict[int, _Score]:
-        """Return the score of each resource with a matching name."""
+    def _by_words(self, query: _Query) -> dict[int, Hit]:
+        """Return each resource with a matching name, by its position."""
         matches: defaultdict[int, dict[int, Match]] = defaultdict(dict)
         for (first, last), likely in query.meanings.items():
             for unit, sure in likely.items():
                 for number, share, covered in self._holding[unit]:
                     for place in range(first, last):
                         _keep_better(matches[number], place, (sure * share, covered))
-        scores: dict[int, _Score] = {}
+        hits: dict[int, Hit] = {}
         for number, best in matches.items():
             name = self._names[number]
             for place, word in enumerate(query.words):
                 if self._resources[name.place].entry.kind in kinds(word):
-                    _keep_better(best, place, (_OF_ITS_KIND, 0))
-            score = self._score(query, name, best)
-            scores[name.place] = max(scores.get(name.place, score), score, key=lambda score: score[:3])
-        return scores
+                    _keep_better(best, place, (_OF_ITS_KIND, ()))
+            hit = self._hit(query, name, best)
+            hits[name.place] = max(
+                hits.get(name.place, hit), hit, key=lambda hit: (hit.score, hit.is_verbatim, hit.share)
+            )
+        return hits
 
-    def _score(self, query: _Query, name: _Name, matches: dict[int, Match]) -> _Score:
-        is_verbatim = name.phrase in query.phrase
+    def _hit(self, query: _Query, name: _Name, matches: dict[int, Match]) -> Hit:
+        entry, is_verbatim = self._resources[name.place].entry, name.phrase in query.phrase
         if "".join(name.words) in query.whole:
-            return _Score(EXACT if is_verbatim else EXACT - 1, is_verbatim)
+            return Hit(entry, EXACT if is_verbatim else EXACT - 1, is_verbatim=is_verbatim)
         coverage = sum(query.weights[place] * sure for place, (sure, _) in matches.items()) / sum(query.weights)
-        covered = functools.reduce(operator.or_, (mask for _, mask in matches.values()))
+        covered = {number for _, numbers in matches.values() for number in numbers}
         own = [_FREQUENT_WEIGHT if word in _EMPTY else self._rarity((word,)) for word in name.words]
-        share = sum(weight for bit, weight in enumerate(own) if covered >> bit & 1) / sum(own)
+        share = sum(own[number] for number in covered) / sum(own)
         points = round(100 * coverage * (1 - _BREVITY * (1 - share)))
-        return _Score(min(EXACT - 1, points + _VERBATIM * is_verbatim), is_verbatim, share, frozenset(matches))
+        lacking = tuple(word for place, word in query.subjects.items() if place not in matches)
+        return Hit(entry, min(EXACT - 1, points + _VERBATIM * is_verbatim), share, lacking, is_verbatim)
 
     def _by_id(self, query: str) -> Iterable[tuple[int, int]]:
         """Yield the position and score of each resource whose id or email, or a part of it, is in the query."""
@@ -354,4 +342,7 @@ class Index:
 
 
 def _keep_better(matches: dict[int, Match], place: int, match: Match) -> None:
-    matches[place] = max(matches.get(place, match), match)
+    """Keep the surer of two matches, or else the one with more words."""
+    known = matches.get(place)
+    if known is None or (match[0], len(match[1])) > (known[0], len(known[1])):
+        matches[place] = match

@@ -44,7 +44,7 @@ _MAX_OWNERS = 5  # customers, or connectors, whose connections are listed
 _MAX_CUSTOMERS = 2  # whose runs are read
 _MAX_BESIDES = 4  # names that the query has besides the best match
 _NAMED = 0.8  # share of a name from which on the query names it
-_PLAIN_NAME = 85  # lowest score of a query that holds nearly nothing but a name
+_CLEAR = 85  # lowest score of a query that holds nearly nothing but a name
 _MAX_WORDS = 8  # beyond which a query is ranked by clauses
 _CLAUSE = re.compile(r"[.?!;]\s+|,\s+(?=and\b|then\b|but\b)")
 _CONNECTIONS_LEFT = "connection: name its customer and connector, or give the kind"
@@ -75,6 +75,8 @@ class SearchData:
         self._entries: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
         self._contents: dict[str, Contents] = {}
         self._truncated: list[str] = []
+        self._added: dict[str, bool] = {}
+        """Filters by which rows were added, and whether Fastn applied them."""
         self._index: Index | None = None
         self._is_extended = False
         """Whether there are entries or owners that only this query has."""
@@ -119,13 +121,13 @@ class SearchData:
         customers, connectors = (self.rank(query, (kind,), PART).leaders for kind in ("customer", "connector"))
         asked = {kind for word in words_of(query) for kind in kinds(word)}
         best = ranking.hits[0] if ranking.hits else None
-        is_clear = best is not None and best.entry.kind != "customer" and _is_plain_name(best) and not best.lacking
+        is_clear = best is not None and best.entry.kind != "customer" and best.score >= _CLEAR and not best.lacking
         if "workflow" in self._wanted and not is_clear:
-            is_asked = not asked.isdisjoint(("workflow", "trigger"))
-            await self._read_runs([hit.entry for hit in customers if hit.share >= _NAMED and (hit.lacking or is_asked)])
+            are_asked = not asked.isdisjoint(("workflow", "trigger"))
+            await self._read_runs([it.entry for it in customers if it.share >= _NAMED and (it.lacking or are_asked)])
         only_connections = self._wanted == ("connection",)
-        are_meant = only_connections or "connection" in asked or _are_all(customers, connectors)
-        if "connection" in self._wanted and are_meant:
+        is_asked = only_connections or "connection" in asked
+        if "connection" in self._wanted and (is_asked or (not is_clear and _are_all(customers, connectors))):
             owners = [hit.entry for hit in (customers or connectors)[:_MAX_OWNERS]]
             filters = [("connection", f"{owner.kind}_id", owner.id) for owner in owners]
             if await self._add(filters) or (only_connections and not owners):
@@ -173,7 +175,7 @@ class SearchData:
         """Read the last run of a workflow. Nothing is recorded if Fastn does not list the newest first."""
 
         async def read(_: str) -> None:
-            rows, _ = await self._list(ListExecutions, limit=2, workflow_id=workflow.id)
+            rows = (await self._list(ListExecutions, {"limit": 2, "workflow_id": workflow.id}))[0]
             if rows and _is_newest_first(rows):
                 self.last_runs[workflow.id] = rows[0]
 
@@ -233,7 +235,7 @@ class SearchData:
             triggers = [item for item in self._of("trigger") if item.customer == customer.id]
             runs: dict[str, Row | None] = dict.fromkeys(key for it in triggers for key in started_workflows(it.row))
             self.runs[customer.id] = runs
-            rows, is_complete = await self._list(ListExecutions, customer_id=customer.id)
+            rows, is_complete = await self._list(ListExecutions, {"customer_id": customer.id})
             if not is_complete:
                 self._truncated.append(f"{name}: only the first {len(rows)}")
             is_ordered = _is_newest_first(rows)
@@ -260,24 +262,23 @@ class SearchData:
     async def _add(self, filters: Sequence[tuple[str, str, str]]) -> bool:
         """Add the first rows of lists, each filtered by one argument. Return whether Fastn did not filter one."""
         named = {f"{kind} of {wanted}": (kind, argument, wanted) for kind, argument, wanted in filters}
-        unfiltered: list[str] = []
 
         async def add(name: str) -> None:
             kind, argument, wanted = named[name]
-            rows, is_complete = await self._list(LISTS[kind], **{argument: wanted})
-            if not is_complete and len(rows) < _PAGE:
-                unfiltered.append(name)
+            self._added[name] = True
+            rows, is_complete = await self._list(LISTS[kind], {argument: wanted})
+            self._added[name] = is_complete or len(rows) >= _PAGE
             if rows:
                 self._keep(kind, [entry(kind, row) for row in rows])
                 self._extend()
 
-        await self._reads.run(dict.fromkeys(named, add))
-        return bool(unfiltered)
+        await self._reads.run({name: add for name in named if name not in self._added})
+        return not all(self._added[name] for name in named)
 
-    async def _list(self, lister: type[List[Any]], limit: int = _PAGE, **filters: str) -> tuple[Sequence[Row], bool]:
+    async def _list(self, lister: type[List[Any]], arguments: Row) -> tuple[Sequence[Row], bool]:
         """Return the first rows of a list, and whether these are all. Raises a `FastnError`."""
         try:
-            call = cast(Call, lister.model_validate({"limit": limit, **filters}))
+            call = cast(Call, lister.model_validate({"limit": _PAGE, **arguments}))
         except ValueError:
             return [], True  # an id that cannot be sent
         page = cast("Listed[FastnObject]", await self._context.read(call))
@@ -334,4 +335,4 @@ def _are_all(customers: Sequence[Hit], connectors: Sequence[Hit]) -> bool:
 
 def _is_plain_name(hit: Hit) -> bool:
     """Whether the query that found it holds nearly nothing but its name."""
-    return hit.share >= _NAMED and hit.score >= _PLAIN_NAME
+    return hit.share >= _NAMED and hit.score >= _CLEAR
