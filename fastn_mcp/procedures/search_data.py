@@ -121,13 +121,13 @@ class SearchData:
         customers, connectors = (self.rank(query, (kind,), PART).leaders for kind in ("customer", "connector"))
         asked = {kind for word in words_of(query) for kind in kinds(word)}
         best = ranking.hits[0] if ranking.hits else None
-        is_clear = best is not None and best.entry.kind != "customer" and best.score >= _CLEAR and not best.lacking
+        is_clear = best is not None and best.entry.kind != "customer" and _is_plain_name(best) and not best.lacking
         if "workflow" in self._wanted and not is_clear:
             are_asked = not asked.isdisjoint(("workflow", "trigger"))
             await self._read_runs([it.entry for it in customers if it.share >= _NAMED and (it.lacking or are_asked)])
         only_connections = self._wanted == ("connection",)
         is_asked = only_connections or "connection" in asked
-        if "connection" in self._wanted and (is_asked or (not is_clear and _are_all(customers, connectors))):
+        if "connection" in self._wanted and (is_asked or (not asked and _are_all(customers, connectors))):
             owners = [hit.entry for hit in (customers or connectors)[:_MAX_OWNERS]]
             filters = [("connection", f"{owner.kind}_id", owner.id) for owner in owners]
             if await self._add(filters) or (only_connections and not owners):

@@ -115,6 +115,19 @@ async def test_best_match_comes_first_among_thousands(world: World, listing: Lis
     assert got == {query: (kind, name) for query, kind, name in LARGE}
 
 
+async def test_what_belongs_to_a_match_is_read_once_and_only_if_needed(large_world: World) -> None:
+    """A name that is the whole query needs no runs of customers and no connections."""
+    await search_for(large_world, "katana")
+    for query, needed in [
+        ("the acme hubspot sync", ["/api/v1/executions"]),
+        ("pause the acme hubspot sync", []),
+        ("disconnect hubspot of acme corp", ["/api/v1/connections", "/api/v1/executions"]),
+    ]:
+        large_world.sandbox.requests.clear()
+        await search_for(large_world, query)
+        assert sorted(heard.path for heard in large_world.sandbox.requests) == needed
+
+
 async def test_large_account_is_read_once_within_bounds(world: World) -> None:
     """Ours (find): requests are bounded, and what was read is cached for a minute."""
     listing = Listing(large())
