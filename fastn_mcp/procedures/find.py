@@ -41,14 +41,9 @@ NEXT: dict[str, tuple[str, ...]] = {
 RUN = "run_workflow(workflow_id)"
 """Next call of a workflow that runs."""
 
-_LONGEST_QUERY = 500
-"""Maximum length of a query, in characters."""
-
-_LONGEST = 100
-"""Maximum length of a name in the answer, in characters."""
-
-_MAX_RELATED = 4
-"""Maximum number of triggers shown of a workflow, and of workflows shown of a customer."""
+_LONGEST_QUERY = 500  # characters
+_LONGEST = 100  # characters of a name in the answer
+_MAX_RELATED = 4  # triggers shown of a workflow, and workflows of a customer
 
 _COLUMNS = {
     "trigger": ("type", "schedule", "consecutiveFailures", "routes"),

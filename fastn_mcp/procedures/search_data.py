@@ -126,8 +126,8 @@ class SearchData:
             are_asked = not asked.isdisjoint(("workflow", "trigger"))
             await self._read_runs([it.entry for it in customers if it.share >= _NAMED and (it.lacking or are_asked)])
         only_connections = self._wanted == ("connection",)
-        is_asked = only_connections or "connection" in asked
-        if "connection" in self._wanted and (is_asked or (not asked and _are_all(customers, connectors))):
+        are_meant = only_connections or "connection" in asked or (not asked and _are_all(customers, connectors))
+        if "connection" in self._wanted and are_meant:
             owners = [hit.entry for hit in (customers or connectors)[:_MAX_OWNERS]]
             filters = [("connection", f"{owner.kind}_id", owner.id) for owner in owners]
             if await self._add(filters) or (only_connections and not owners):
