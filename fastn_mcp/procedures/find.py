@@ -6,17 +6,17 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, JsonValue
 
+from fastn_mcp.account.directory import LISTS, Entry, Kind, entry
+from fastn_mcp.account.targets import Call, Send
 from fastn_mcp.errors import FastnError, NotFound
-from fastn_mcp.fastn.directory import LISTS, Entry, Kind, entry
-from fastn_mcp.fastn.formats import age
-from fastn_mcp.fastn.rows import Row, as_word, connection_refers, key_of, short, text, timestamp
-from fastn_mcp.fastn.states import STATES, State, failure_reason, workflow_state
-from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import EXACT, Hit, kinds, words_of
 from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.procedures.search_data import Matches, SearchData, titled
 from fastn_mcp.procedures.tables import ConciseRows
+from fastn_mcp.records.formats import age
+from fastn_mcp.records.rows import Row, as_word, connection_refers, key_of, short, text, timestamp
+from fastn_mcp.records.states import STATES, State, failure_reason, workflow_state
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.tool import Effect, FastnObject

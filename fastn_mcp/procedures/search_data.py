@@ -7,11 +7,8 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
-from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
-from fastn_mcp.fastn.names import app_of, label_of
-from fastn_mcp.fastn.rows import Row, apps_of_customers, connector_keys, started_workflows, text, timestamp
-from fastn_mcp.fastn.states import is_unfinished
-from fastn_mcp.fastn.targets import Call
+from fastn_mcp.account.directory import LISTS, Contents, Entry, entry
+from fastn_mcp.account.targets import Call
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.ranking import (
     FOUND,
@@ -26,6 +23,9 @@ from fastn_mcp.procedures.ranking import (
     words_of,
 )
 from fastn_mcp.procedures.reads import AccountReads
+from fastn_mcp.records.labels import app_of, label_of
+from fastn_mcp.records.rows import Row, apps_of_customers, connector_keys, started_workflows, text, timestamp
+from fastn_mcp.records.states import is_unfinished
 from fastn_mcp.tools.paging import List, Listed
 from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.workflows import ListExecutions
