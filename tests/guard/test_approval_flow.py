@@ -1,4 +1,4 @@
-"""What an approval needs, what it covers, what it costs, and what is recorded of it. Ours."""
+"""What an approval needs, what it covers, what it costs, and what is recorded of it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What the audit log keeps of a call, from the question to its outcome. Ours."""
+"""What the audit log keeps of a call, from the question to its outcome."""
 
 from collections.abc import Generator, Mapping
 from datetime import UTC, datetime

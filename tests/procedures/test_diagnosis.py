@@ -277,7 +277,10 @@ async def test_verdict_of_a_workflow_that_works_again(world: World) -> None:
     ("workflow", "why"),
     [
         (SETTLEMENTS, "the workflow was never published: every run of it is refused (WORKFLOW_NOT_PUBLISHED)"),
-        (BACKFILL, "the workflow is inactive: no trigger starts it, and run_workflow still does; no trigger starts it"),
+        (
+            BACKFILL,
+            "the workflow is switched off: no trigger starts it, and run_workflow still does; no trigger starts it",
+        ),
         (TRACKING, "a trigger is active and may not have been due"),
         (CONTACTS, "trigger Nightly contact sync: disabled by the platform 4 days ago: 20 consecutive failures"),
     ],

@@ -1,4 +1,4 @@
-"""Tests of the sandbox over all 42 operations."""
+"""Tests of the sandbox over all operations."""
 
 import json
 from typing import Any

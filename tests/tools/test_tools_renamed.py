@@ -1,4 +1,4 @@
-"""A renamed tool keeps its old name for calls, policies and plans. Ours."""
+"""A renamed tool keeps its old name for calls, policies and plans."""
 
 import json
 import tomllib

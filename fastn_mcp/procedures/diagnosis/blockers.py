@@ -49,9 +49,9 @@ class PartState:
 
 
 _BLOCKED = {
-    State.DRAFT: "never published: every run of it is refused (WORKFLOW_NOT_PUBLISHED) until somebody publishes it in "
-    "the dashboard",
-    State.OFF: "inactive: no trigger starts it, and run_workflow still does",
+    State.DRAFT: f"{State.DRAFT.value}: every run of it is refused (WORKFLOW_NOT_PUBLISHED) until somebody publishes "
+    "it in the dashboard",
+    State.OFF: f"{State.OFF.value}: no trigger starts it, and run_workflow still does",
 }
 
 
