@@ -215,7 +215,7 @@ class _Query(NamedTuple):
     weights: Sequence[float]
 
 
-class _Name(NamedTuple):
+class _EntryName(NamedTuple):
     """A name of the resource at `place`."""
 
     place: int
@@ -228,7 +228,7 @@ class Index:
 
     def __init__(self, resources: Sequence[NamedResource]) -> None:
         self._resources = resources
-        self._names: list[_Name] = []
+        self._names: list[_EntryName] = []
         self._holding: defaultdict[str, list[tuple[int, float, Sequence[int]]]] = defaultdict(list)
         """Word -> names of what has it or belongs to what has it, with the confidence, and the words that it covers."""
         for place, resource in enumerate(resources):
@@ -239,7 +239,7 @@ class Index:
                 if words:
                     for unit, share in owners.items():
                         self._holding[unit].append((len(self._names), share, ()))
-                    self._names.append(_Name(place, _phrase(name), words))
+                    self._names.append(_EntryName(place, _phrase(name), words))
         self._keys = [tuple(map(str.casefold, (it.entry.id, *it.entry.emails))) for it in resources]
         self._vocabulary = list(self._holding)
         kind_order = {kind: number for number, kind in enumerate(_KIND_WORDS)}
@@ -316,7 +316,7 @@ class Index:
             )
         return hits
 
-    def _hit(self, query: _Query, name: _Name, matches: dict[int, Match]) -> Hit:
+    def _hit(self, query: _Query, name: _EntryName, matches: dict[int, Match]) -> Hit:
         entry, is_verbatim = self._resources[name.place].entry, name.phrase in query.phrase
         if "".join(name.words) in query.whole:
             return Hit(entry, EXACT if is_verbatim else EXACT - 1, is_verbatim=is_verbatim)

@@ -90,7 +90,7 @@ _DETAILS: dict[str, type[Operation[Any]]] = {"trigger": GetTrigger, "webhook": G
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class FindingCheck:
     """A problem that rows can have: whether a row has it, and the sentence about those that do.
 
     In `sentence`, `{rows}` is the number of rows with the noun, and `{detail}` what `detail` returns for the rows.
@@ -143,7 +143,7 @@ def _stopped(triggers: Sequence[Row], _: datetime) -> str:
 
 
 TRIGGER_CHECKS = (
-    Check(
+    FindingCheck(
         Severity.HIGH,
         "trigger",
         lambda row, _: trigger_state(row) is State.BROKEN,
@@ -151,7 +151,7 @@ TRIGGER_CHECKS = (
         ListTriggers(type="app_event"),
         _subscriptions,
     ),
-    Check(
+    FindingCheck(
         Severity.HIGH,
         "trigger",
         lambda row, _: not _is_on(row) and switched_off(row).is_platform,
@@ -159,7 +159,7 @@ TRIGGER_CHECKS = (
         ListTriggers(status="Disabled"),
         _stopped,
     ),
-    Check(
+    FindingCheck(
         Severity.MEDIUM,
         "trigger",
         lambda row, _: _is_on(row) and failures_in_a_row(row) >= MANY_FAILURES,
@@ -167,7 +167,7 @@ TRIGGER_CHECKS = (
         ListTriggers(status="Active"),
         lambda rows, _: _most_failures(rows),
     ),
-    Check(
+    FindingCheck(
         Severity.MEDIUM,
         "webhook",
         lambda row, _: _is_on(row) and is_public(row),
@@ -176,7 +176,7 @@ TRIGGER_CHECKS = (
     ),
 )
 
-UNPUBLISHED = Check(
+UNPUBLISHED = FindingCheck(
     Severity.HIGH,
     "workflow",
     lambda row, _: workflow_state(row) is State.DRAFT,
@@ -221,7 +221,7 @@ def _is_older(row: Row, now: datetime) -> bool:
 
 
 KEY_CHECKS = (
-    Check(
+    FindingCheck(
         Severity.MEDIUM,
         "API key",
         lambda row, now: _is_usable(row, now) and _expires_within(row, now, SOON),
@@ -229,21 +229,21 @@ KEY_CHECKS = (
         ListApiKeys(),
         lambda rows, now: age(min(timestamp(row, *EXPIRES) or now for row in rows), now),
     ),
-    Check(
+    FindingCheck(
         Severity.MEDIUM,
         "API key",
         lambda row, now: _is_usable(row, now) and _permissions(row) == "full access",
         "{rows} with Full access.",
         ListApiKeys(),
     ),
-    Check(
+    FindingCheck(
         Severity.LOW,
         "API key",
         lambda row, now: _expires_within(row, now, timedelta()),
         "{rows} expired.",
         ListApiKeys(),
     ),
-    Check(
+    FindingCheck(
         Severity.LOW,
         "API key",
         lambda row, now: _is_usable(row, now) and _is_unused(row) and _is_older(row, now),
@@ -252,7 +252,7 @@ KEY_CHECKS = (
     ),
 )
 
-UNANSWERED_INVITATIONS = Check(
+UNANSWERED_INVITATIONS = FindingCheck(
     Severity.LOW,
     "invitation",
     lambda row, now: word(row, "status") in ("invited", "pending") and _is_older(row, now),
@@ -261,7 +261,7 @@ UNANSWERED_INVITATIONS = Check(
     name=lambda row: short(str(label_of("user", row) or key_of(row))),
 )
 
-PENDING_CUSTOMERS = Check(
+PENDING_CUSTOMERS = FindingCheck(
     Severity.MEDIUM,
     "customer",
     lambda row, _: is_pending(row),
