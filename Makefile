@@ -25,7 +25,7 @@ install = $(UV) pip install --quiet --python $(1)/bin/python $(2) 2>/dev/null ||
 # Without byte code a Python server takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo docs images test test-long check check-style check-types check-layers check-names check-generated check-workflows check-deploy check-tracked \
+.PHONY: help demo docs images test test-long fix check check-style check-types check-layers check-names check-generated check-workflows check-deploy check-tracked \
 	surface openapi wheel mutants mutants-sample faults \
 	conformance sign-in bundle image notes sbom clients examples bench bench-check profile growth tokens load replicas lock clean
 
@@ -59,7 +59,7 @@ test: $(READY) .cache/oidc-provider/ready ## The tests; with branch coverage: CO
 	@echo "Order of the tests: SEED=$(SEED)"
 	@$(PYTEST) $(or $(ARGS),-m "not long" -p no:schemathesis $(if $(COVERAGE),--cov)) # only a long test needs that plugin
 
-# A certified OpenID provider, which tests/openid_provider.py puts into the shapes of products.
+# A certified OpenID provider, which tests/support/openid_provider.py puts into the shapes of products.
 .cache/oidc-provider/ready: tests/oidc_provider/package.json tests/oidc_provider/package-lock.json $(READY)
 	@mkdir -p $(@D) && cp tests/oidc_provider/package.json tests/oidc_provider/package-lock.json $(@D)
 	@$(NPM) ci --prefix $(@D) --silent --no-fund --no-audit
@@ -69,7 +69,7 @@ test-long: $(READY) ## What is long by nature: fleets, browsers, races of proces
 	@echo "Order of the tests: SEED=$(SEED)"
 	@$(PYTEST) $(or $(ARGS),-m long --hypothesis-profile=long)
 
-mutants: $(READY) ## Whether tests/guard notices each small change of the guard; some modules: make mutants ARGS="effects"
+mutants: $(READY) ## Whether the tests notice each small change of the guard; some modules: make mutants ARGS="guard.undo"
 	@$(BIN)/python .ci/mutants.py $(ARGS)
 
 mutants-sample: $(READY) ## The same for a few functions, others each day; those of another: make mutants-sample ARGS=20783
@@ -77,6 +77,9 @@ mutants-sample: $(READY) ## The same for a few functions, others each day; those
 
 faults: $(READY) ## Kill, cancel and disconnect at random, then repeat: make faults COUNT=20 ARGS="--seed 7"
 	@$(BIN)/python tests/attacks/fault_injection.py --count $(or $(COUNT),200) $(ARGS)
+
+fix: $(READY) ## Format the code, over-long strings and comments included
+	@$(BIN)/python .ci/fix.py
 
 check: check-style check-types check-layers check-names check-generated check-workflows check-deploy check-tracked ## What CI checks besides the tests
 
@@ -94,7 +97,7 @@ check-names: $(READY)
 	@$(BIN)/python .ci/names.py
 
 check-generated: $(READY)
-	@$(BIN)/python docs/site/write.py --check || { echo "Run: make surface" >&2; exit 1; }
+	@$(BIN)/python packaging/generate/write.py --check || { echo "Run: make surface" >&2; exit 1; }
 
 check-workflows: $(READY)
 	@$(BIN)/check-jsonschema --no-cache --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
@@ -117,11 +120,11 @@ check-tracked:
 	@git grep -nIE '(py[p]i|python[h]osted|n[p]mjs|n[p]mmirror)[.](org|com)|(^|[^[:alnum:]_.~$$}-])/(work|root|home|Users)/[[:alnum:]]'; test $$? -eq 1
 
 surface: $(READY) ## Write tools/, the README's tables and the generated pages of docs/ anew
-	@$(BIN)/python docs/site/write.py
+	@$(BIN)/python packaging/generate/write.py
 
 openapi: $(READY) ## The operations as an OpenAPI 3.1 document, in dist/openapi.json; of another host: make openapi ARGS=URL
 	@mkdir -p dist
-	@$(BIN)/python docs/site/openapi_document.py $(ARGS) >dist/openapi.json
+	@$(BIN)/python packaging/generate/openapi_document.py $(ARGS) >dist/openapi.json
 
 wheel: $(READY) ## Build the package, install it into an empty environment, and speak to it there
 	@rm -rf .cache/wheel dist/*.whl dist/*.tar.gz && mkdir -p .cache

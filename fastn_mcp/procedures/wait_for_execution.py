@@ -7,11 +7,11 @@ import anyio
 from pydantic import Field, JsonValue
 
 from fastn_mcp.errors import FastnError, Forbidden, Invalid, NotFound, NotSent, Refused, Timeout, Unauthorized
-from fastn_mcp.fastn.rows import Row, row_of, text, timestamp, word
-from fastn_mcp.fastn.states import run_state
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
+from fastn_mcp.records.rows import Row, row_of, text, timestamp, word
+from fastn_mcp.records.states import run_state
 from fastn_mcp.tools.fields import ExecutionId
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.tool import Effect, suggested
@@ -73,7 +73,10 @@ async def wait_for(
 ) -> Waited:
     """Poll a run until it has ended or `seconds` are over. Raises errors of the types `final` at once."""
     call = GetExecution(execution_id=execution_id)
-    _check_id(call)
+    try:
+        call.request()
+    except RefusedValue as error:
+        raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
     began = context.system.monotonic()
     run: dict[str, JsonValue] = {}
     last_error: FastnError | None = None
@@ -106,7 +109,8 @@ async def run_and_wait(call: RunWorkflow, context: ProcedureContext) -> Done | P
     if not isinstance(started, Done):
         return started
     answer = row_of(started.result)
-    execution_id = _id_of(answer)
+    own = text(answer, "id")
+    execution_id = text(answer, "executionId") or (own if own.startswith("exec_") else None)
     if run_state(answer).has_ended:
         return started
     if execution_id is None:
@@ -126,25 +130,10 @@ async def run_and_wait(call: RunWorkflow, context: ProcedureContext) -> Done | P
 
 def _next(execution_id: str, state: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Return the next call: wait again, or diagnose a failure; none after a success."""
-    call: dict[str, JsonValue] | None = None
     if not run_state(state).has_ended:
-        call = suggested(WaitForExecution, execution_id=execution_id)
-    elif run_state(state).is_failure:
-        call = suggested(Diagnose, workflow_id=state.get("workflowId"))
+        return {"next": suggested(WaitForExecution, execution_id=execution_id)}
+    call = suggested(Diagnose, workflow_id=state.get("workflowId")) if run_state(state).is_failure else None
     return {} if call is None else {"next": call}
-
-
-def _id_of(answer: dict[str, JsonValue]) -> str | None:
-    """Return the run's id from the answer to its start."""
-    own = text(answer, "id")
-    return text(answer, "executionId") or (own if own.startswith("exec_") else None)
-
-
-def _check_id(call: GetExecution) -> None:
-    try:
-        call.request()
-    except RefusedValue as error:
-        raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
 
 
 def _retry_after(error: FastnError | None) -> float:

@@ -1,7 +1,7 @@
 """Export of audit logs as OTLP log records, at least once, by one thread of this process.
 
 Each record has the exact line as its body, so that its hash can be computed wherever it is stored. What the collector
-has not accepted stays in the outbox of its log (`guard.audit.outbox`), and is sent after the next start at the latest.
+has not accepted stays in the outbox of its log (`audit.outbox`), and is sent after the next start at the latest.
 """
 
 import logging
@@ -23,9 +23,9 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from typing_extensions import override
 
 from fastn_mcp import __version__
-from fastn_mcp.guard.audit.files import parsed
-from fastn_mcp.guard.audit.outbox import Outbox, Unsent
-from fastn_mcp.guard.audit.remote import LOG, SCOPE
+from fastn_mcp.audit.files import parsed
+from fastn_mcp.audit.outbox import Outbox, Unsent
+from fastn_mcp.audit.remote import LOG, SCOPE
 from fastn_mcp.telemetry.exporter import SHUTDOWN_SECONDS, BoundedAdapter, resource_attributes, session
 
 log = logging.getLogger(__name__)

@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from asking import Fastn
-from deciding import moved
-from declining_client import VERSIONS
 from mcp import Client, MCPError
 from mcp.types import ElicitRequest, ElicitResult, InputRequiredResult
-from scripted_client import Program, approval, changing, data, one_in_four
-from world import FormLater, World
+from support.decisions import moved
+from support.declining_client import VERSIONS
+from support.direct_sandbox import Fastn
+from support.scripted_client import Program, approval, changing, data, one_in_four
+from support.world import FormLater, World
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingForm, Submitted
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.ledger import RequestState
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.procedures.catalog import ALL_TOOLS, BY_NAME, parse
+from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
+from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS, parse
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import UpdateCustomer
 
@@ -136,7 +136,7 @@ class Agent:
             )
             return grant
         if self.channel == "unsealed":
-            asking = await self.world.call(parse(BY_NAME, call.tool, call.arguments).call, FormLater())
+            asking = await self.world.call(parse(TOOLS, call.tool, call.arguments).call, FormLater())
             if not isinstance(asking, PendingForm):
                 return None
             self.world.clock.pass_(5)
@@ -168,7 +168,7 @@ class Agent:
                     return error
             case _:
                 try:
-                    call = parse(BY_NAME, tool, arguments).call
+                    call = parse(TOOLS, tool, arguments).call
                     return await self.world.dispatch(call, Caller("local", FormLater(submitted=approved)))
                 except FastnError as error:
                     return error
@@ -196,7 +196,7 @@ each_channel = pytest.mark.parametrize(("channel", "version"), CHANNELS)
 async def test_approval_sends_its_own_call_once_by_any_tool(
     channel: str, version: str, step: int, tmp_path: Path
 ) -> None:
-    """Ours: the same answer is not a second approval, also for a batch, an undo and a run that is waited for."""
+    """The same answer is not a second approval, also for a batch, an undo and a run that is waited for."""
     world = await opened(tmp_path)
     every = [*enumerate(await calls(world))]
     for number, call in every[CHANNELS.index((channel, version)) % step :: step]:
@@ -217,7 +217,6 @@ async def test_approval_sends_its_own_call_once_by_any_tool(
 
 
 async def test_seal_of_a_request_expires_with_its_approval(tmp_path: Path) -> None:
-    """Ours: both come from one setting."""
     world = World(tmp_path, Policy("manual", approval_lifetime=1e-6))
     async with agent(world, "sealed", "2026-07-28") as caller:
         with pytest.raises(MCPError, match="expired requestState"):
@@ -249,7 +248,7 @@ def altered(world: World, call: Call) -> bool:
 async def test_approval_does_not_cover_another_call_or_state(
     channel: str, version: str, step: int, tmp_path: Path
 ) -> None:
-    """Ours: other arguments, another tool, an expired request and a changed target send nothing."""
+    """Other arguments, another tool, an expired request and a changed target send nothing."""
     world = await opened(tmp_path)
     every = await calls(world)
     pairs = [*zip(every, [*every[1:], every[0]], strict=True)]
@@ -286,7 +285,7 @@ OTHERS = ["the same", "key", "mode", "policy", "live key", "seal"]
 async def test_approval_of_another_process_is_not_accepted(
     other: str, channel: str, version: str, step: int, tmp_path: Path
 ) -> None:
-    """Ours: one ledger, another key, mode, policy or kind of key. A form's state needs the secret that sealed it."""
+    """One ledger, another key, mode, policy or kind of key. A form's state needs the secret that sealed it."""
     (tmp_path / "policy.toml").write_text(RULES)
     (tmp_path / "policy.toml").chmod(0o600)
     settings: dict[str, Any] = {

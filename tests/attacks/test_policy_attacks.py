@@ -5,14 +5,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from declining_client import each_version, session
-from forkserver import forked
-from world import World
+from support.declining_client import each_version, session
+from support.forkserver import forked
+from support.world import World
 
 from fastn_mcp.config.paths import read_regular
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.policy_rules.matching import Choice, Glob
+from fastn_mcp.policy.matching import Choice, Glob
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
 
 LOOKALIKES = [" PAY_KEY", "PAY_KEY ", "PAY_\u200bKEY", "\ufeffPAY_KEY", "pay_key", "\uff30AY_KEY", "\u00a0PAY_KEY"]
 
@@ -78,7 +78,7 @@ def test_regular_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
 async def test_protected_customer_is_not_reached_by_another_identifier(
     tmp_path: Path, version: str, named: dict[str, str]
 ) -> None:
-    """Ours: only Fastn knows the customer of a reference or an installation."""
+    """Only Fastn knows the customer of a reference or an installation."""
     file = tmp_path / "policy.toml"
     acme = World(tmp_path).sandbox.state.named("customers", "acme-corp")["id"]
     file.write_text(f'[[protect]]\ncustomer = "{acme}"\n[[rule]]\ntool = "run_workflow"\nthen = "allow"\n')

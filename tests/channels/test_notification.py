@@ -11,10 +11,10 @@ import anyio
 import anyio.lowlevel
 import httpx2
 import pytest
-from deciding import moved
 from standardwebhooks import Webhook as Signature
-from webhook_world import Receiver
-from world import World
+from support.decisions import moved
+from support.webhook_world import Receiver
+from support.world import World
 
 from fastn_mcp.channels.notification import NotifyingChannel, notifying
 from fastn_mcp.channels.webhook.webhook import WebhookSender
@@ -24,7 +24,7 @@ from fastn_mcp.guard.approval.caller import ALL_SCOPES, Caller, Rights
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.key_files import SecretValues
-from fastn_mcp.guard.ledger.ledger import RequestState
+from fastn_mcp.ledger.ledger import RequestState
 from fastn_mcp.tools.account import CreateApiKey, CreateRole, InviteUser
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.workflows import RunWorkflow
@@ -65,7 +65,7 @@ async def settled(receiver: Receiver, count: int) -> None:
 
 
 async def test_approvers_are_told_once_for_each_request(tmp_path: Path) -> None:
-    """Ours: signed, with what, who, until when and where; no arguments, and nothing that decides."""
+    """Signed, with what, who, until when and where; no arguments, and nothing that decides."""
     receiver = Receiver()
     async with told(tmp_path, receiver) as world:
         for _ in range(3):
@@ -103,7 +103,7 @@ async def test_another_process_does_not_tell_of_the_same_request(tmp_path: Path)
 async def test_receiver_that_fails_is_tried_again_while_the_request_is_open(
     tmp_path: Path, does: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours: the call waits for its person all the same."""
+    """The call waits for its person all the same."""
     receiver = Receiver([does] * 6)
     async with told(tmp_path, receiver) as world:
         assert isinstance(await world.call(run(world)), PendingApproval)

@@ -1,4 +1,4 @@
-"""`fastn-mcp health`: the health check of a container. Ours."""
+"""`fastn-mcp health`: the health check of a container."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from command_line import Run
+from support.command_line import Run
 
 from fastn_mcp.cli.health import problem_of
 

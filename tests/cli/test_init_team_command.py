@@ -1,4 +1,4 @@
-"""`fastn-mcp init-team`: the files and secrets of a team's server, made once. Ours."""
+"""`fastn-mcp init-team`: the files and secrets of a team's server, made once."""
 
 import os
 import re
@@ -6,8 +6,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from command_line import run_command
-from valkey_server import ValkeyServer
+from support.command_line import run_command
+from support.valkey_server import ValkeyServer
 
 from fastn_mcp.hosted.team_config import load_team
 

@@ -12,9 +12,9 @@ from typing import Protocol
 import anyio
 import anyio.lowlevel
 import pytest
-from fake_fastn import KEY, Clock
 from pydantic import JsonValue
-from raw_server import answer, serving
+from support.fake_fastn import KEY, Clock
+from support.raw_server import answer, serving
 
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import Endpoint, headers
@@ -89,7 +89,7 @@ def once(exchanging: Exchanging) -> Once:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_redirect_is_never_followed(status: int, method: str, exchanging: Exchanging) -> None:
-    """Ours: libraries send our key, and bodies with secrets, to the other origin."""
+    """Libraries send our key, and bodies with secrets, to the other origin."""
     async with serving(answer()) as sink:
         reply = answer(status, b"", f"Location: {sink.url}/api/v1/customers")
         async with serving(reply) as wire, exchanging(wire.url, {"x-fastn-api-key": KEY}) as exchange:
@@ -100,7 +100,7 @@ async def test_redirect_is_never_followed(status: int, method: str, exchanging: 
 
 
 async def test_cookies_are_never_sent_back(exchanging: Exchanging) -> None:
-    """Ours: nothing of one call is carried into the next."""
+    """Nothing of one call is carried into the next."""
     reply = answer(200, b"{}", "Set-Cookie: session=evil; Path=/")
     async with serving(reply) as wire, exchanging(wire.url) as exchange:
         for _ in range(3):
@@ -109,7 +109,7 @@ async def test_cookies_are_never_sent_back(exchanging: Exchanging) -> None:
 
 
 async def test_connection_of_a_cancelled_call_is_closed(exchanging: Exchanging) -> None:
-    """Ours: a late response must not be read by the next call."""
+    """A late response must not be read by the next call."""
     async with serving(answer()[:-1]) as wire, exchanging(wire.url) as exchange:
         with anyio.move_on_after(0.1) as scope:
             await exchange(READ)
@@ -120,7 +120,7 @@ async def test_connection_of_a_cancelled_call_is_closed(exchanging: Exchanging) 
 
 
 async def test_oversized_response_does_not_break_the_next_call(exchanging: Exchanging) -> None:
-    """Ours: the rest of the body is given up, and the next call works."""
+    """The rest of the body is given up, and the next call works."""
     big = answer(200, b"x" * (MAX_BODY_BYTES + 10))
     async with (
         serving(lambda wire: big if len(wire.heads) == 1 else answer()) as wire,
@@ -132,7 +132,7 @@ async def test_oversized_response_does_not_break_the_next_call(exchanging: Excha
 
 @pytest.mark.parametrize("extra", [0, 1])
 async def test_body_is_read_up_to_the_cap(extra: int, once: Once) -> None:
-    """Ours: 10 MiB."""
+    """10 MiB."""
     got = await once(answer(200, b"x" * (MAX_BODY_BYTES + extra)))
     assert got.unreadable is (UnreadableBody.TOO_LARGE if extra else None)
     assert len(got.body) == (0 if extra else MAX_BODY_BYTES)
@@ -141,7 +141,7 @@ async def test_body_is_read_up_to_the_cap(extra: int, once: Once) -> None:
 @pytest.mark.parametrize("extra", [0, 1])
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "GZIP "])
 async def test_cap_applies_to_the_unpacked_body(coding: str, extra: int, once: Once) -> None:
-    """Ours: a gzip bomb of some kilobytes is not unpacked."""
+    """A gzip bomb of some kilobytes is not unpacked."""
     plain = b"\0" * (MAX_BODY_BYTES + extra * 200 * 1024 * 1024 // 8)
     packed = zlib.compress(plain, 9) if coding == "deflate" else gzip.compress(plain, 9, mtime=0)
     got = await once(answer(200, packed, f"Content-Encoding: {coding}"))
@@ -167,7 +167,7 @@ async def test_cap_applies_to_the_unpacked_body(coding: str, extra: int, once: O
     ],
 )
 async def test_incomplete_body_is_unreadable(reply: bytes, unreadable: UnreadableBody | None, once: Once) -> None:
-    """Ours: the status was received, the rest was not."""
+    """The status was received, the rest was not."""
     got = await once(reply)
     assert (got.status, got.unreadable, got.body) == (200, unreadable, b"" if unreadable else b"{}")
 
@@ -179,7 +179,7 @@ async def test_incomplete_body_is_unreadable(reply: bytes, unreadable: Unreadabl
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_response_without_a_complete_head_is_lost(reply: bytes, method: str, once: Once) -> None:
-    """Ours: the request may have arrived."""
+    """The request may have arrived."""
     with pytest.raises(ResponseLost):
         await once(reply, Request(method, "/x", body={} if method == "POST" else None))
 
@@ -289,7 +289,7 @@ async def test_unasked_response_is_not_the_answer_to_the_next_request(
 
 
 async def test_connection_that_the_server_closed_is_not_reused(exchanging: Exchanging) -> None:
-    """Ours: a call is not lost to a connection that was idle for too long."""
+    """A call is not lost to a connection that was idle for too long."""
     async with serving(answer(), keep_open=False) as wire, exchanging(wire.url) as exchange:
         with anyio.fail_after(5):
             for _ in range(3):
@@ -315,7 +315,7 @@ PACKED = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"
     ids=["trailer", "trailers", "chunk extension", "after gzip"],
 )
 async def test_endless_response_is_given_up(begin: bytes, more: bytes, talking: Talking) -> None:
-    """Ours: what has no declared length is limited, in memory and time."""
+    """What has no declared length is limited, in memory and time."""
     sent = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -371,7 +371,7 @@ async def test_header_cannot_be_split(value: str, exchanging: Exchanging) -> Non
 
 
 async def test_refused_connection_sends_nothing(exchanging: Exchanging) -> None:
-    """Ours: no byte was sent."""
+    """No byte was sent."""
     async with serving(answer()) as wire:
         url = wire.url
     async with exchanging(url) as exchange:
@@ -380,7 +380,7 @@ async def test_refused_connection_sends_nothing(exchanging: Exchanging) -> None:
 
 
 async def test_invalid_header_is_not_sent_and_not_shown(exchanging: Exchanging) -> None:
-    """Ours: the library's own error would show the key."""
+    """The library's own error would show the key."""
     async with serving(answer()) as wire, exchanging(wire.url, {"x-fastn-api-key": KEY + "\n"}) as exchange:
         with pytest.raises(NotSentError) as caught:
             await exchange(READ)
@@ -389,7 +389,7 @@ async def test_invalid_header_is_not_sent_and_not_shown(exchanging: Exchanging) 
 
 
 async def test_query_values_are_encoded(exchanging: Exchanging) -> None:
-    """Ours: a value stays one value, whatever it holds."""
+    """A value stays one value, whatever it holds."""
     request = Request("GET", "/api/v1/x", query={"a": "b&c=d#e f/ü+", "n": 7, "t": True, "f": False, "o": {"k": [1]}})
     async with serving(answer()) as wire, exchanging(wire.url) as exchange:
         await exchange(request)
@@ -400,7 +400,7 @@ async def test_query_values_are_encoded(exchanging: Exchanging) -> None:
 
 @pytest.mark.parametrize("identifier", ["a%3Ab", "a%40b", "x.y", "a~b", "A..b"])
 async def test_encoded_id_is_sent_unchanged(identifier: str, exchanging: Exchanging) -> None:
-    """Ours: the HTTP library neither decodes nor normalises it."""
+    """The HTTP library neither decodes nor normalises it."""
     async with serving(answer()) as wire, exchanging(wire.url + "/base/") as exchange:
         await exchange(Request("DELETE", f"/api/v1/customers/{identifier}"))
     assert wire.line() == f"DELETE /base/api/v1/customers/{identifier} HTTP/1.1"
@@ -457,7 +457,7 @@ def test_headers_are_those_of_the_account(account: Endpoint, expected: dict[str,
 
 
 def test_account_repr_omits_the_key() -> None:
-    """Ours: not even the repr in a traceback shows it."""
+    """Not even the repr in a traceback shows it."""
     account = Endpoint("https://fastn.example:8443/base", KEY)
     assert KEY not in repr(account)
     assert account.host == "fastn.example:8443"
@@ -482,7 +482,7 @@ async def test_header_of_a_call_replaces_the_accounts(transport_factory: Transpo
 
 
 async def test_write_with_a_broken_connection_is_sent_once_and_unknown(transport_factory: TransportFactory) -> None:
-    """Ours: end to end, over a real socket."""
+    """End to end, over a real socket."""
     async with serving(b"", keep_open=False) as wire:
         account = Endpoint(wire.url, KEY)
         sender = FastnClient(
@@ -499,7 +499,7 @@ async def test_write_with_a_broken_connection_is_sent_once_and_unknown(transport
 
 
 async def test_slow_response_ends_at_the_deadline(transport_factory: TransportFactory) -> None:
-    """Ours: timeouts per read never end a slow drip; the deadline does."""
+    """Timeouts per read never end a slow drip; the deadline does."""
     whole = answer(200, b'{"id": "acme"}')
     async with serving(whole[:-5]) as wire:
         account = Endpoint(wire.url, KEY, deadline=0.1)

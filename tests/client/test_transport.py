@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 import httpx2
 import pytest
-from raw_server import answer, serving
+from support.raw_server import answer, serving
 
 from fastn_mcp.client import transport
 from fastn_mcp.client.exchange import HttpExchange, TransportFactory

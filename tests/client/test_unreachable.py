@@ -12,7 +12,7 @@ import pytest
 import trustme
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.tls import TLSStream
-from raw_server import answer, serving
+from support.raw_server import answer, serving
 
 from fastn_mcp.client.endpoint import TransportOptions
 from fastn_mcp.client.exchange import HttpExchange, NotSentError, ResponseLost, TransportFactory, library_transport
@@ -75,7 +75,7 @@ def closed_port() -> int:
 
 
 async def test_refused_connection_names_host_and_port(failure: Failure) -> None:
-    """Ours: nothing listens there."""
+    """Nothing listens there."""
     error = await failure(f"http://127.0.0.1:{closed_port()}")
     assert str(error) == "it refuses the connection"
     assert "FASTN_BASE_URL" in error.next_step
@@ -105,7 +105,6 @@ async def test_certificate_errors_are_distinguished(
     cure: str,
     failure: Failure,
 ) -> None:
-    """Ours: each has another solution."""
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     async with listening(ca.issue_cert(identity, not_after=not_after)) as port:
@@ -115,7 +114,7 @@ async def test_certificate_errors_are_distinguished(
 
 
 async def test_plain_server_behind_https_is_a_tls_error(failure: Failure) -> None:
-    """Ours: an http port used with https."""
+    """An http port used with https."""
     async with listening(reply=b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
         error = await failure(f"https://127.0.0.1:{port}")
     assert str(error).startswith("TLS failed (")
@@ -131,7 +130,7 @@ async def test_plain_server_behind_https_is_a_tls_error(failure: Failure) -> Non
 async def test_refusing_proxy_is_named_without_its_password(
     status: str, reason: str, cure: str, failure: Failure
 ) -> None:
-    """Ours: the proxy's status is shown, its text is not."""
+    """The proxy's status is shown, its text is not."""
     async with listening(reply=f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()) as port:
         error = await failure("https://fastn.invalid", TransportOptions(proxy=f"http://jane:C4N4RY@127.0.0.1:{port}"))
     assert str(error) == f"the proxy 127.0.0.1:{port} (FASTN_PROXY) {reason}"
@@ -176,7 +175,7 @@ async def test_encoded_host_name_is_sent_unchanged(failure: Failure) -> None:
 
 
 async def test_unreachable_proxy_is_named_instead_of_fastn(failure: Failure) -> None:
-    """Ours: FASTN_BASE_URL is right, and the proxy has to be corrected."""
+    """FASTN_BASE_URL is right, and the proxy has to be corrected."""
     port = closed_port()
     error = await failure("https://fastn.invalid", TransportOptions(None, f"http://127.0.0.1:{port}", "HTTPS_PROXY"))
     assert str(error) == f"the proxy 127.0.0.1:{port} (HTTPS_PROXY) refuses the connection"
@@ -194,5 +193,5 @@ async def test_unreachable_proxy_is_named_instead_of_fastn(failure: Failure) -> 
     ],
 )
 def test_proxy_is_named_by_its_variable(used: str, environment: dict[str, str], source: str) -> None:
-    """Ours: a variable shared with other programs is corrected elsewhere than our own setting."""
+    """A variable shared with other programs is corrected elsewhere than our own setting."""
     assert source_of(used, environment, "https://live.fastn.ai") == source

@@ -11,14 +11,18 @@ from typing import Any, cast
 import anyio
 import pytest
 import trustme
-from command_line import run_command
-from doctor_runs import HOST, SAFE_METHODS, Proxy, account, run_proxy, sandbox_in, serve_sandbox
-from faulty_sandbox import FaultySandbox
 from mcp import Client, StdioServerParameters
+from support.command_line import run_command
+from support.doctor_runs import HOST, SAFE_METHODS, Proxy, account, run_proxy, sandbox_in, serve_sandbox
+from support.faulty_sandbox import FaultySandbox
 
+from fastn_mcp.config.model import TOOLSETS
 from fastn_mcp.sandbox.app import VARIANTS
-from fastn_mcp.tools.catalog import CATALOG
+from fastn_mcp.sandbox.auth import VIEWER
+from fastn_mcp.sandbox.resource import ENDPOINTS
+from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
+from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.workflows import RunWorkflow
 
 _OURS = ("FASTN_", "SSL_CERT", "NODE_EXTRA")
@@ -50,10 +54,14 @@ def rows(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
 
 
 def check_only_safe_requests(sandbox: FaultySandbox) -> None:
-    """Ours: writes are never made. One would have another method, or a body."""
+    """Writes are never made. One would have another method, or a body."""
     assert sandbox.requests
     assert {heard.method for heard in sandbox.requests} <= SAFE_METHODS
     assert all(heard.body is None for heard in sandbox.requests)
+
+
+def _is_permitted(operation: AnyOperation) -> bool:
+    return ENDPOINTS[operation].permission in (None, *VIEWER)
 
 
 def _created(env: Mapping[str, str], sandbox: FaultySandbox) -> None:
@@ -79,6 +87,12 @@ def _listed(env: Mapping[str, str], sandbox: FaultySandbox) -> None:  # noqa: AR
     assert rows(program("call", "list-workflows", env=env))
 
 
+_FORBIDDEN = [
+    operation
+    for operation in CATALOG
+    if operation.effect is Effect.READ and not operation.route.parameters and not _is_permitted(operation)
+]
+"""Reads without an id that the viewer's key may not make."""
 _EXPECTED: dict[str, tuple[set[str], str, Callable[[Mapping[str, str], FaultySandbox], None]]] = {
     "bearer": ({"authentication"}, 'auth = "bearer"', _listed),
     "paths": (
@@ -92,11 +106,8 @@ _EXPECTED: dict[str, tuple[set[str], str, Callable[[Mapping[str, str], FaultySan
         _renamed,
     ),
     "scopes": (
-        {
-            *("list_executions", "list_users", "list_roles", "list_api_keys", "list_secrets", "get_billing"),
-            *("get_usage", "get_quotas", "query_audit_log"),
-        },
-        'toolsets = ["procedures", "customers", "connectors", "connections", "workflows", "triggers", "ai"]',
+        {operation.tool_name() for operation in _FORBIDDEN},
+        f"toolsets = {json.dumps([name for name in TOOLSETS if name not in {o.toolset() for o in _FORBIDDEN}])}",
         _listed,
     ),
 }
@@ -104,7 +115,7 @@ _EXPECTED: dict[str, tuple[set[str], str, Callable[[Mapping[str, str], FaultySan
 
 @pytest.mark.parametrize("guise", _EXPECTED)
 def test_doctor_finds_each_difference_and_its_proposal_works(guise: str, tmp_path: Path) -> None:
-    """Ours: five guises; with the proposal every check passes, and a tool works."""
+    """Five guises; with the proposal every check passes, and a tool works."""
     differing, proposed, works = _EXPECTED[guise]
     sandbox = sandbox_in(guise)
     file = tmp_path / "config.toml"
@@ -128,7 +139,7 @@ def test_doctor_finds_each_difference_and_its_proposal_works(guise: str, tmp_pat
 
 
 def test_account_as_declared_is_fine(tmp_path: Path) -> None:
-    """Ours: exit code 0, nothing proposed, and nothing to do."""
+    """Exit code 0, nothing proposed, and nothing to do."""
     sandbox = sandbox_in("usual")
     with serve_sandbox(sandbox) as port:
         done = program("doctor", "--json", env=account(port, "usual", tmp_path))
@@ -154,7 +165,7 @@ def behind(proxy: Proxy, port: int, ca: trustme.CA, folder: Path, **more: str) -
 
 
 def test_doctor_finds_the_certificates_of_a_company_proxy(ca: trustme.CA, tmp_path: Path) -> None:
-    """Ours: the fifth guise. The proxy sees hosts only; the key goes through TLS alone."""
+    """The fifth guise. The proxy sees hosts only; the key goes through TLS alone."""
     sandbox = sandbox_in("usual")
     file = tmp_path / "config.toml"
     with serve_sandbox(sandbox, ca.issue_cert(HOST), tmp_path) as port, run_proxy(Proxy()) as proxy:
@@ -198,7 +209,6 @@ async def _serve_and_list(env: Mapping[str, str]) -> None:
 
 
 def test_doctor_finds_a_proxy_and_writes_its_password_to_no_file(ca: trustme.CA, tmp_path: Path) -> None:
-    """Ours: if the host cannot be resolved here, HTTP_PROXY and its like are tried."""
     sandbox = sandbox_in("usual")
     file = tmp_path / "config.toml"
     with serve_sandbox(sandbox, ca.issue_cert(HOST), tmp_path) as port, run_proxy(Proxy()) as proxy:
@@ -233,7 +243,7 @@ def test_doctor_finds_a_proxy_and_writes_its_password_to_no_file(ca: trustme.CA,
 
 
 def test_routes_moved_by_guises_are_in_the_catalog() -> None:
-    """Ours: they are a read, a write and a run of this API."""
+    """They are a read, a write and a run of this API."""
     moved = VARIANTS["paths"].routes
     assert {o.tool_name() for o in (ListCustomers, DeleteCustomer, RunWorkflow)} <= moved.keys()
     assert moved.keys() < {o.tool_name() for o in CATALOG}

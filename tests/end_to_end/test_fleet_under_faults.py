@@ -16,16 +16,16 @@ from typing import Protocol
 import anyio
 import anyio.to_thread
 import pytest
-from collector_process import CollectorProcess
-from crowd import Book, visited
-from crowd_audit import problems
-from fleet import KEYS, Fleet, a_fleet
+from support.collector_process import CollectorProcess
+from support.crowd import Book, visited
+from support.crowd_audit import problems
+from support.fleet import KEYS, Fleet, a_fleet
+from support.valkey_server import ValkeyServer
 from test_fleet import desk, workflow
-from valkey_server import ValkeyServer
 
-from fastn_mcp.guard.audit.files import lines_of, log_files
-from fastn_mcp.guard.audit.outbox import Outbox
-from fastn_mcp.guard.audit.remote import compare, stored
+from fastn_mcp.audit.files import lines_of, log_files
+from fastn_mcp.audit.outbox import Outbox
+from fastn_mcp.audit.remote import compare, stored
 
 pytestmark = [pytest.mark.long, pytest.mark.anyio]
 
@@ -132,7 +132,7 @@ def lost(fleet: Fleet, collector: CollectorProcess, summary: Counter[str]) -> li
 async def test_nothing_is_lost_while_everything_is_killed_in_turn(
     fleet: Fleet, ledger: KilledValkey, collector: CollectorProcess, tmp_path: Path
 ) -> None:
-    """Ours: no approval is used twice or forgotten, and each audit entry of each replica is at the collector."""
+    """No approval is used twice or forgotten, and each audit entry of each replica is at the collector."""
     person, book, runs = desk(fleet, tmp_path), Book(), await workflow(fleet)
     began = time.monotonic()
     replicas = itertools.cycle(fleet.replicas)

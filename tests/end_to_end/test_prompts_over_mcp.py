@@ -3,7 +3,7 @@
 import pytest
 from mcp import MCPError
 from mcp.types import ResourceTemplateReference, TextContent
-from server_process import ERAS, Connect
+from support.server_process import ERAS, Connect
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.prompts import available
@@ -15,7 +15,7 @@ on_both = pytest.mark.parametrize("transport", ["stdio", "http"])
 
 @on_both
 async def test_prompts_are_listed_and_rendered(era: str, transport: str, connect: Connect) -> None:
-    """MCP: prompts/list and prompts/get. Ours: each is one user message."""
+    """MCP: prompts/list and prompts/get. Each is one user message."""
     async with connect(transport, era) as client:
         prompts = (await client.list_prompts()).prompts
         assert [prompt.name for prompt in prompts] == [recipe.name for recipe in available(ALL_TOOLS)]
@@ -29,7 +29,7 @@ async def test_prompts_are_listed_and_rendered(era: str, transport: str, connect
 
 @on_both
 async def test_unknown_prompt_or_argument_is_named(era: str, transport: str, connect: Connect) -> None:
-    """MCP: -32602 for an unknown prompt or a missing argument. Ours: it is named."""
+    """MCP: -32602 for an unknown prompt or a missing argument. It is named."""
     refused: tuple[tuple[str, dict[str, str], str], ...] = (
         ("rotate_api_key", {}, "key: is required"),
         ("rotate_api_key", {"key": "  "}, "key: is required"),
@@ -45,7 +45,7 @@ async def test_unknown_prompt_or_argument_is_named(era: str, transport: str, con
 
 
 async def test_settings_filter_prompts_and_resources_like_tools(era: str, connect: Connect) -> None:
-    """Ours: a disabled tool is not available under another name."""
+    """A disabled tool is not available under another name."""
     async with connect("stdio", era, flags=("--read-only",)) as client:
         assert "rotate_api_key" not in [prompt.name for prompt in (await client.list_prompts()).prompts]
         assert "access_review" in [prompt.name for prompt in (await client.list_prompts()).prompts]

@@ -11,11 +11,11 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client
-from server_process import ERAS, Person, Upstream, approving, body, environment, stdio
+from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 
 from fastn_mcp.build.account import plan_account_of
 from fastn_mcp.config.load import load
-from fastn_mcp.guard.plans.file import new_key, public, sign, signatures_of, with_key, written
+from fastn_mcp.policy.plan_file import new_key, public, sign, signatures_of, with_key, written
 
 pytestmark = pytest.mark.anyio
 
@@ -75,7 +75,7 @@ def together(*targets: str) -> dict[str, Any]:
 
 @each_era
 async def test_plan_allows_exactly_its_calls_and_the_report_lists_all(era: str, run: Run, upstream: Upstream) -> None:
-    """Ours: other targets, more calls, other tools, in parallel, after a restart; nobody is asked."""
+    """Other targets, more calls, other tools, in parallel, after a restart; nobody is asked."""
     first, second, third, *_ = await customers(upstream, run)
     run.sign([first, second])
     person = Person(approving)
@@ -111,7 +111,6 @@ async def test_plan_allows_exactly_its_calls_and_the_report_lists_all(era: str, 
 
 @each_era
 async def test_refusal_names_the_missing_plan_entry(era: str, run: Run, upstream: Upstream) -> None:
-    """Ours: the run continues with the other calls."""
     first, *_ = await customers(upstream, run)
     async with run.server(era) as client:
         answer = body(await client.call_tool("delete_customer", {"customer_id": first}))
@@ -125,7 +124,6 @@ async def test_refusal_names_the_missing_plan_entry(era: str, run: Run, upstream
 
 @pytest.mark.long
 async def test_expired_plan_allows_nothing_more(run: Run, upstream: Upstream) -> None:
-    """Ours: even if it expires while the server runs."""
     first, *_ = await customers(upstream, run)
     run.sign([first], seconds=10)  # enough for a server to start on a busy machine
     async with run.server("2026-07-28") as client:
@@ -137,7 +135,7 @@ async def test_expired_plan_allows_nothing_more(run: Run, upstream: Upstream) ->
 
 
 async def test_unattended_tools_do_not_require_interaction(run: Run) -> None:
-    """Ours: a client without a person would hide tools that require one."""
+    """A client without a person would hide tools that require one."""
     run.sign(["nobody"])
     async with run.server("2026-07-28") as client:
         tools = (await client.list_tools()).tools

@@ -13,10 +13,16 @@ from html import unescape
 from typing import Any
 
 import pytest
-from example_calls import example, properties
 from pydantic import JsonValue, ValidationError
-from stores import grant
+from support.example_calls import example, properties
+from support.stores import grant
 
+from fastn_mcp.account.dependents import Dependence, Dependents, Unchecked
+from fastn_mcp.account.outlook import Outlook
+from fastn_mcp.account.resolve import by_arguments
+from fastn_mcp.account.resolved_call import Record, Relation, ResolvedCall
+from fastn_mcp.account.targets import own_label
+from fastn_mcp.audit.log import AuditEvent, about, named
 from fastn_mcp.channels import notification
 from fastn_mcp.channels.elicitation import form_request
 from fastn_mcp.channels.page import view
@@ -24,18 +30,12 @@ from fastn_mcp.channels.page.inbox import PendingRequest
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.cli import audit
 from fastn_mcp.errors import Refused
-from fastn_mcp.fastn.dependents import Dependence, Dependents, Unchecked
-from fastn_mcp.fastn.outlook import Outlook
-from fastn_mcp.fastn.resolve import by_arguments
-from fastn_mcp.fastn.resolved_call import Record, Relation, ResolvedCall
-from fastn_mcp.fastn.targets import own_label
 from fastn_mcp.guard.approval.request import extent, question
-from fastn_mcp.guard.audit.log import AuditEvent, about, named
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.journal import recent_facts
 from fastn_mcp.guard.preview import ListPreview, Preview, preview
 from fastn_mcp.guard.undo import receipt
-from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
+from fastn_mcp.tools.catalog import CATALOG, OPERATIONS, AnyOperation
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect, FastnObject
 
@@ -366,7 +366,7 @@ def test_the_name_of_a_client_is_quoted_unless_it_is_one_plain_word(client: str)
 
 def test_every_line_is_sanitized_where_it_is_composed() -> None:
     """A reason is the operator's, so it is not quoted; it still cannot begin a line of its own."""
-    world = World(BY_NAME["delete_customer"], "Acme", "notes")
+    world = World(OPERATIONS["delete_customer"], "Acme", "notes")
     resolved = world.resolved(exists=True)
     shown = preview(resolved, resolved.effect, ACCOUNT, "Ask Dana.\nAccount: other.\u202e")
     batch = ListPreview("apply_changes", {1: shown}, {})

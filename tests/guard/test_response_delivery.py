@@ -1,12 +1,12 @@
-"""The changes of a request are settled once the client has the response, and not before. Ours."""
+"""The changes of a request are settled once the client has the response, and not before."""
 
 from collections.abc import Iterator
 
 import anyio
 import pytest
-from world import World
+from support.world import World
 
-from fastn_mcp.fastn.targets import Call
+from fastn_mcp.account.targets import Call
 from fastn_mcp.guard import journal
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.journal import ResponseDelivery, delivery

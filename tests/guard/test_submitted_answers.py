@@ -1,10 +1,10 @@
-"""What a client's form may send back. Only exactly the field that was asked for approves. Ours."""
+"""What a client's form may send back. Only exactly the field that was asked for approves."""
 
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import stores
+from support import stores
 
 from fastn_mcp.guard.approval.request import (
     ApprovalForm,
@@ -14,7 +14,7 @@ from fastn_mcp.guard.approval.request import (
     Submitted,
     temporary_approval,
 )
-from fastn_mcp.guard.ledger.ledger import TemporaryApproval
+from fastn_mcp.ledger.ledger import TemporaryApproval
 from fastn_mcp.redaction import quote
 
 PLAIN, SCOPED, TYPED = (
@@ -73,7 +73,6 @@ def test_value_that_was_not_offered_is_quoted_in_the_refusal_and_cut() -> None:
 
 
 def test_temporary_approval_is_of_its_request_and_of_nothing_more() -> None:
-    """Ours: without a target or similar calls it covers none."""
     approved = replace(
         stores.grant("g1"), target="wf_1", similar="digest", extent="run_workflow on this target", by="client_form"
     )

@@ -7,9 +7,9 @@ from typing import Any
 
 import anyio
 import pytest
-from deciding import moved
 from pydantic import JsonValue
-from world import Call, Clock, FormLater, FormNow, World, yes
+from support.decisions import moved
+from support.world import Call, Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.guard.approval.request import (
@@ -23,12 +23,12 @@ from fastn_mcp.guard.approval.request import (
 )
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, Vote
-from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.ledger.ledger import ApprovalRequest, RequestState, Vote
+from fastn_mcp.policy.plan import Plan, PlannedCalls
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection
 
@@ -93,14 +93,13 @@ def kept_in(folder: Path) -> bytes:
 
 
 def test_every_secret_argument_is_one_that_a_person_can_type() -> None:
-    """Ours: a new tool that takes a secret is a case here."""
-    assert {tool.tool_name() for tool in BY_NAME.values() if tool.secrets()} == {case.tool for case in CASES}
+    """A new tool that takes a secret is a case here."""
+    assert {tool.tool_name() for tool in TOOLS.values() if tool.secrets()} == {case.tool for case in CASES}
 
 
 @each_tool
 @pytest.mark.parametrize("mode", ["guarded", "manual", "auto"])
 async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_path: Path, mode: Any, case: Case) -> None:
-    """Ours: the client's form is never asked for it."""
     world = World(tmp_path, Policy(mode))
     call = case.call(world)
     forms = FormNow(yes, world.clock), FormLater()
@@ -128,7 +127,7 @@ async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_pat
 
 @each_tool
 async def test_terminal_takes_the_secret_with_the_approval(tmp_path: Path, case: Case) -> None:
-    """Ours: no elicitation form, so it may ask for it; the value takes the same way through the ledger."""
+    """No elicitation form, so it may ask for it; the value takes the same way through the ledger."""
     world = World(tmp_path)
     call = case.call(world)
 
@@ -158,7 +157,7 @@ async def test_approval_without_a_typed_secret_sends_nothing(tmp_path: Path, cas
 
 
 async def test_value_is_of_one_request_and_ends_with_it(tmp_path: Path) -> None:
-    """Ours: neither another request nor a later one can take it."""
+    """Neither another request nor a later one can take it."""
     world = World(tmp_path)
     other = CreateSecret(name="OTHER")
     await world.call(CALL)
@@ -200,7 +199,7 @@ async def test_nobody_to_type_it_refuses_the_call(tmp_path: Path, case: Case) ->
     assert refused.next_step == f"{by_whom} makes the call at a terminal: fastn-mcp call {case.tool}"
     call = case.call(attended)
     changes = [{"tool": case.tool, "arguments": call.arguments() | {"name": name}} for name in "AB"]
-    batch = parse(BY_NAME, "apply_changes", {"changes": changes}).call
+    batch = parse(TOOLS, "apply_changes", {"changes": changes}).call
     assert isinstance(batch, ApplyChanges)
     refused = await attended.call(batch)
     assert isinstance(refused, NotSent)
@@ -210,7 +209,7 @@ async def test_nobody_to_type_it_refuses_the_call(tmp_path: Path, case: Case) ->
 
 def test_value_and_variable_exclude_each_other() -> None:
     with pytest.raises(NotSent, match="give value or value_from_env, or neither"):
-        parse(BY_NAME, "create_secret", {"name": "A", "value": "x", "value_from_env": "Y"})
+        parse(TOOLS, "create_secret", {"name": "A", "value": "x", "value_from_env": "Y"})
 
 
 ASKED, OPTIONAL, SHOWN = (True, True), (False, True), (False, False)
@@ -248,7 +247,7 @@ METHODS: list[tuple[str, JsonValue, dict[str, tuple[bool, bool]] | None, bool]] 
 async def test_auth_method_says_what_a_person_types(
     tmp_path: Path, _: str, method: JsonValue, fields: dict[str, tuple[bool, bool]] | None, is_certain: bool
 ) -> None:
-    """Ours: what is not documented is asked for as one object, and may be left out where it may not be needed."""
+    """What is not documented is asked for as one object, and may be left out where it may not be needed."""
     world = World(tmp_path)
     world.sandbox.state.named("connectors", "gamma")["authMethods"] = [method]
     judged = await world.guard.evaluate(CreateConnection(connector_id=connector(world, "gamma")))
@@ -264,7 +263,7 @@ async def test_auth_method_says_what_a_person_types(
 
 
 async def test_default_auth_method_is_the_one_that_is_asked_about(tmp_path: Path) -> None:
-    """Ours: several without a default, and one that is not there, are unknown."""
+    """Several without a default, and one that is not there, are unknown."""
     world = World(tmp_path)
     methods: list[dict[str, JsonValue]] = [{"id": "m1", "type": "OAUTH_2"}, {"id": "m2", "type": "BEARER"}]
     world.sandbox.state.named("connectors", "gamma")["authMethods"] = methods
@@ -283,7 +282,6 @@ async def test_default_auth_method_is_the_one_that_is_asked_about(tmp_path: Path
 
 
 async def test_connector_that_changes_its_fields_voids_the_approval(tmp_path: Path) -> None:
-    """Ours: what was typed for one shape is not sent as another."""
     world = World(tmp_path)
     call = CASES[1].call(world)
     await world.call(call)
@@ -296,7 +294,7 @@ async def test_connector_that_changes_its_fields_voids_the_approval(tmp_path: Pa
 
 
 async def test_unknown_connector_may_take_no_credentials(tmp_path: Path) -> None:
-    """Ours: the person knows the app, and Fastn decides; without a person nothing is sent."""
+    """The person knows the app, and Fastn decides; without a person nothing is sent."""
     world = World(tmp_path)
     call = CreateConnection(connector_id="unheard")
     asked = await world.call(call)

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from large_account import large_account
-from world import World
+from support.world import World
 
-from fastn_mcp.fastn.states import State, connection_state, trigger_state
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
+from fastn_mcp.records.states import State, connection_state, trigger_state
 from fastn_mcp.sandbox.executions import execution, no_connection, out_of_memory, timed_out
 from fastn_mcp.sandbox.server import dataset
 from fastn_mcp.sandbox.state import Row, SandboxState
@@ -143,7 +143,6 @@ def numbers(text: str) -> tuple[int, int]:
 
 
 async def test_numbers_of_runs_agree(account: Account) -> None:
-    """Ours: of the account, of each workflow, of each customer, of each cause."""
     whole = await account.failed()
     assert of((await account.call(GetOverview(hours=HOURS)))["runs"]) == whole
     everything = await account.call(Diagnose(hours=HOURS))
@@ -171,7 +170,7 @@ async def test_numbers_of_runs_agree(account: Account) -> None:
 
 
 async def test_failures_since_a_success_are_those_of_the_list(account: Account) -> None:
-    """Ours: "since when" is the first failure after the last success, of that workflow and customer."""
+    """ "since when" is the first failure after the last success, of that workflow and customer."""
     ids = {str(row["name"]): str(row["id"]) for row in account.world.sandbox.state.all("customers")}
     for cause in (await account.call(Diagnose(hours=HOURS)))["causes"]:
         for found in cause["affected"]:
@@ -190,7 +189,7 @@ async def test_failures_since_a_success_are_those_of_the_list(account: Account) 
 
 
 async def test_connections_that_do_not_work_agree(account: Account) -> None:
-    """Ours: states, names and remedies, in lists, overview, diagnosis, dependents and previews."""
+    """States, names and remedies, in lists, overview, diagnosis, dependents and previews."""
     state = account.world.sandbox.state
     customers = {str(row["id"]): str(row["name"]) for row in state.all("customers")}
     found = await account.overview("connections")
@@ -226,10 +225,10 @@ async def dependents_agree(account: Account, kind: Any, key: str, connections: i
 
 
 async def test_states_of_workflows_and_triggers_agree(account: Account) -> None:
-    """Ours: what does not run or fire is the same in lists, overview and diagnosis."""
     triggers = await account.rows(ListTriggers())
     silent = {str(row["id"]) for row in triggers if trigger_state(row) is State.BROKEN}
-    rows = [row for what, rows in (await account.overview("triggers")).items() if "never fire" in what for row in rows]
+    findings = await account.overview("triggers")
+    rows = [row for what, rows in findings.items() if "never firing" in what for row in rows]
     assert {row["id"] for row in rows} == silent
     for row in [row for row in triggers if trigger_state(row) is not State.LIVE][:2]:
         diagnosis = await account.call(Diagnose(trigger_id=str(row["id"]), hours=HOURS))
@@ -238,7 +237,7 @@ async def test_states_of_workflows_and_triggers_agree(account: Account) -> None:
         assert shown["problem"]
     for row in (await account.rows(ListWorkflows(status="inactive")))[:2]:
         diagnosis = await account.call(Diagnose(workflow_id=str(row["id"]), hours=HOURS))
-        assert "the workflow is inactive: no trigger starts it, and run_workflow still does" in diagnosis[
+        assert "the workflow is switched off: no trigger starts it, and run_workflow still does" in diagnosis[
             "verdict"
         ].replace("The w", "the w")
     broken = [row for row in account.world.sandbox.state.all("connections") if connection_state(row) is State.BROKEN]

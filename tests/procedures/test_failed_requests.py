@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import World
+from support.world import World
 
 from fastn_mcp.client.exchange import Answer, Exchange
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.tools.operation import Request
 
 pytestmark = pytest.mark.anyio
@@ -48,14 +48,14 @@ class OneFails:
 
 @pytest.mark.parametrize(("tool", "given"), READS, ids=lambda value: value if isinstance(value, str) else "")
 async def test_any_single_request_may_fail(tool: str, given: Mapping[str, Any], tmp_path: Path) -> None:
-    """Ours: an error of one of several parallel reads must not arrive as a group of exceptions."""
+    """An error of one of several parallel reads must not arrive as a group of exceptions."""
     number, asked = 0, 1
     while number < asked:
         number += 1
         one_fails = OneFails(number)
         (tmp_path / str(number)).mkdir()
         world = World(tmp_path / str(number), exchange=one_fails.around)
-        outcome = await world.call(BY_NAME[tool].model_validate(given))
+        outcome = await world.call(TOOLS[tool].model_validate(given))
         assert isinstance(outcome, (Done, FastnError)), number
         asked = one_fails.asked
         world.close()

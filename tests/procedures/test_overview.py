@@ -4,16 +4,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from faulty_sandbox import Status
 from pydantic_core import to_json
-from world import World
+from support.faulty_sandbox import Status
+from support.world import World
 
 from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.ledger import RequestState
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.run_counts import run_totals
 from fastn_mcp.procedures.overview.get_overview import FEW, GetOverview
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
@@ -64,10 +64,10 @@ def keep_only(world: World, collection: str, *, but: str = "") -> None:
     [
         ("subscription at the app is FAILED", "high", "triggers", "Paid Shopify orders"),
         ("switched off by the platform after 20 failures in a row", "high", "triggers", "Nightly contact sync"),
-        ("failed 9 times in a row", "medium", "triggers", "Daily TikTok sync"),
-        ("takes calls from anybody", "medium", "triggers", "Tracking updates (public)"),
-        ("1 customer waits for activation", "medium", "customers", "John-Acme"),
-        ("1 API key expires in 5 days", "medium", "apiKeys", "BI export"),
+        ("with 9 failures in a row", "medium", "triggers", "Daily TikTok sync"),
+        ("callable by anybody", "medium", "triggers", "Tracking updates (public)"),
+        ("1 customer waiting for activation", "medium", "customers", "John-Acme"),
+        ("1 API key expiring within two weeks, the first in 5 days", "medium", "apiKeys", "BI export"),
         ("1 workflow failed: 1 of ",
          "high", "workflows", "Sync TikTok Orders to Cin7 Core"),
     ],
@@ -75,58 +75,57 @@ def keep_only(world: World, collection: str, *, but: str = "") -> None:
 async def test_every_seeded_problem_is_found_with_its_id(
     world: World, words: str, severity: str, collection: str, name: str
 ) -> None:
-    """Ours: the problems of the sandbox's account."""
     found = finding_about(await overview(world), words)
     assert ids(found) == [named(world, collection, name)]
     assert found["severity"] == severity
 
 
 async def test_broken_connections_are_named_by_app_and_customer(world: World) -> None:
-    """Ours: the names of the connections are all "default"."""
+    """The names of the connections are all "default"."""
     answer = await overview(world)
-    (failed,), (expired,) = (rows(finding_about(answer, f"connection is {status}")) for status in ("FAILED", "EXPIRED"))
+    statuses = [f"connection with status {status}" for status in ("FAILED", "EXPIRED")]
+    (failed,), (expired,) = (rows(finding_about(answer, words)) for words in statuses)
     assert (failed["name"], expired["name"]) == ("TikTok Shop of Katana", "Cin7 Core of Katana")
-    assert finding_about(answer, "is FAILED:")["more"] == {
+    assert finding_about(answer, "FAILED:")["more"] == {
         "tool": "list_connections",
         "arguments": {"status": "FAILED"},
     }
 
 
 async def test_quotas_near_their_limit_have_numbers(world: World) -> None:
-    """Ours: used, limit and percentage."""
-    what = finding_about(await overview(world), "quotas are at 80 %")["what"]
+    what = finding_about(await overview(world), "quotas at 80 %")["what"]
     assert what.startswith("2 quotas")
     assert "API calls per day 920 of 1,000, 92 %" in what
     assert "Workflows per customer 8 of 10, 80 %" in what
 
 
 async def test_unused_keys_and_invitations_are_low_findings(world: World) -> None:
-    """Ours: low findings come last, and are dropped first."""
+    """Low findings come last, and are dropped first."""
     keep_only(world, "triggers")
     keep_only(world, "connections")
     answer = await overview(world)
-    assert ids(finding_about(answer, "have Full access")) == ["5", "2", "1"]
-    assert ids(finding_about(answer, "never used and could be revoked")) == ["3"]
-    assert rows(finding_about(answer, "was invited over a week ago"))[0]["name"] == "sam@fastn.example"
+    assert ids(finding_about(answer, "with Full access")) == ["5", "2", "1"]
+    assert ids(finding_about(answer, "never used; could be revoked")) == ["3"]
+    assert rows(finding_about(answer, "not accepted for over a week"))[0]["name"] == "sam@fastn.example"
     world.sandbox.state.named("apiKeys", "BI export", by="name")["expiresAt"] = stamp(world.clock.at)
-    assert ids(finding_about(await overview(world), "has expired")) == ["4"]
+    assert ids(finding_about(await overview(world), "expired.")) == ["4"]
 
 
 async def test_draft_started_by_a_trigger_is_found(world: World) -> None:
     """Fastn's documentation: a workflow that was never published does not run."""
     draft = world.sandbox.state.named("workflows", "sync_tiktok_settlements_cin7")
-    assert not [f for f in (await overview(world))["findings"] if "never published" in f["what"]]
+    assert not [f for f in (await overview(world))["findings"] if "but never published" in f["what"]]
     hourly = world.sandbox.state.named("triggers", "Hourly Slack sync", by="name")
     hourly["routes"] = [{"routeId": draft["id"]}]
-    found = finding_about(await overview(world), "1 workflow that was never published")
+    found = finding_about(await overview(world), "1 workflow started by triggers but never published")
     assert ids(found) == [draft["id"]]
     assert found["more"] == {"tool": "get_workflow", "arguments": {"workflow_id": draft["id"]}}
     hourly["status"] = "Disabled"
-    assert not [f for f in (await overview(world))["findings"] if "never published" in f["what"]]
+    assert not [f for f in (await overview(world))["findings"] if "but never published" in f["what"]]
 
 
 async def test_approvals_alone_are_read_without_a_request(world: World) -> None:
-    """Ours: whoever waits for a decision may look often. The overview of the account leaves out what was decided."""
+    """Whoever waits for a decision may look often. The overview of the account leaves out what was decided."""
     for name in ("Katana", "Globex Exports"):
         deletion = DeleteCustomer(customer_id=named(world, "customers", name))
         assert isinstance(await world.call(deletion), PendingApproval)
@@ -145,12 +144,11 @@ async def test_approvals_alone_are_read_without_a_request(world: World) -> None:
 
 @pytest.mark.parametrize("hours", [24, 720])
 async def test_findings_are_sorted_and_continued(world: World, hours: int) -> None:
-    """Ours: by severity; a cursor goes on with the rows that were left out."""
     answer = await overview(world, hours)
     order = [finding["severity"] for finding in answer["findings"]]
     assert order == sorted(order, key=["high", "medium", "low"].index)
     assert answer["order"].startswith("Worst first")
-    assert "of" not in finding_about(answer, "have Full access")
+    assert "of" not in finding_about(answer, "with Full access")
     assert ("next_cursor" in answer) == (hours == 720)
     if hours == 720:
         assert (finding_about(answer, "failed:")["of"], len(rows(finding_about(answer, "failed:")))) == (4, FEW)
@@ -161,7 +159,6 @@ async def test_findings_are_sorted_and_continued(world: World, hours: int) -> No
 
 
 async def test_rows_of_all_pages_are_all_rows(large_world: World) -> None:
-    """Ours: `about` goes on until nothing is left out."""
     seen: list[str] = []
     cursor: str | None = None
     for _ in range(10):
@@ -180,17 +177,15 @@ async def test_rows_of_all_pages_are_all_rows(large_world: World) -> None:
 
 
 async def test_overview_has_the_servers_time(world: World) -> None:
-    """Ours: an agent's own clock may be wrong."""
     assert (await overview(world))["now"] == "2026-11-25T09:00:00Z"
 
 
 async def test_quotas_say_whose_they_are_and_when_they_reset(world: World) -> None:
-    """Ours: as far as Fastn does; else that it does not."""
     world.sandbox.state.named("billing", "billing", by="id")["credits"] = {
         "used": 49, "included": 50, "resetsAt": "2026-12-01T00:00:00Z",
     }  # fmt: skip
     answer = await overview(world)
-    (near, workflows) = rows(finding_about(answer, "quotas are at 80 %"))
+    (near, workflows) = rows(finding_about(answer, "quotas at 80 %"))
     assert (near["name"], near["whose"], near["resets"]) == ("API calls per day", "the account", "not said by Fastn")
     assert workflows["whose"] == "not said by Fastn", "it is the quota of some customer"
     (credits_,) = rows(finding_about(answer, "AI credits"))
@@ -199,7 +194,7 @@ async def test_quotas_say_whose_they_are_and_when_they_reset(world: World) -> No
 
 @pytest.mark.parametrize("hours", [1, 24, 720])
 async def test_answer_is_small(world: World, hours: int) -> None:
-    """Ours: under 4,000 characters, with fifteen requests, and no change."""
+    """Under 4,000 characters, with fifteen requests, and no change."""
     call = GetOverview(hours=hours)
     done = await world.call(call)
     assert isinstance(done, Done)
@@ -211,7 +206,6 @@ async def test_answer_is_small(world: World, hours: int) -> None:
 
 
 async def test_counts_and_plan(world: World) -> None:
-    """Ours: with the success rate of a day's runs."""
     answer = await overview(world)
     runs = [row for row in world.sandbox.state.all("executions") if str(row["createdAt"]) <= stamp(world.clock.at)]
     assert answer["counts"] == {
@@ -244,25 +238,24 @@ STRANGE = [
 async def test_calls_for_more_are_valid_and_numbers_never_guessed(
     world: World, behaviour: Behaviour, hours: int
 ) -> None:
-    """Ours: for any envelope, paging and filtering of Fastn."""
     usual = await overview(world, hours)
     world.sandbox.requests.clear()
     world.sandbox.behaviour = behaviour
     answer = await overview(world, hours)
     assert len(world.sandbox.requests) <= 60
     for finding in answer["findings"]:
-        wanted = parse(BY_NAME, finding["more"]["tool"], finding["more"]["arguments"])
+        wanted = parse(TOOLS, finding["more"]["tool"], finding["more"]["arguments"])
         assert isinstance(await world.call(wanted.call), Done)
     if behaviour.paging not in (Paging.TOTAL, Paging.TOTAL_AND_CURSOR) or behaviour.filtering is Filtering.IGNORED:
         assert "runs" not in answer
         assert "success rate" in str(answer["not_checked"])
     everything = usual["counts"] | {"executions": answer["counts"].get("executions")}
     assert answer["counts"] == {name: count for name, count in everything.items() if count is not None}
-    assert "1 connection is FAILED" in str(answer["findings"])
+    assert "1 connection with status FAILED" in str(answer["findings"])
 
 
 async def test_unfiltered_runs_are_reported_as_only_the_newest(world: World) -> None:
-    """Ours: older failed runs may be beyond the pages that are read."""
+    """Older failed runs may be beyond the pages that are read."""
     world.sandbox.behaviour = Behaviour(filtering=Filtering.IGNORED)
     assert finding_about(await overview(world, 720), "failed:")["what"].startswith("4 workflows failed: 31 runs")
     state = world.sandbox.state
@@ -276,7 +269,6 @@ async def test_unfiltered_runs_are_reported_as_only_the_newest(world: World) -> 
 
 
 async def test_forbidden_kind_is_not_checked_and_the_rest_is_reported(world: World) -> None:
-    """Ours: a 403 on one kind fails nothing else."""
     for operation in (ListUsers, ListApiKeys):
         world.sandbox.faults.add(Status(status=403, path=operation.route.path, times=None))
     answer = await overview(world)
@@ -290,21 +282,19 @@ async def test_forbidden_kind_is_not_checked_and_the_rest_is_reported(world: Wor
 @pytest.mark.parametrize("operation", [o for o in CATALOG if o.route.method == "GET" and not o.route.parameters],
                          ids=lambda operation: operation.tool_name())  # fmt: skip
 async def test_any_single_read_may_fail(world: World, operation: Any) -> None:
-    """Ours: whichever fails, and however."""
     world.sandbox.faults.add(Status(status=404, path=operation.route.path, times=None))
     answer = await overview(world)
     assert answer["findings"]
 
 
 async def test_nothing_readable_is_an_error(world: World) -> None:
-    """Ours: an empty account and an invalid key are not the same."""
+    """An empty account and an invalid key are not the same."""
     world.sandbox.faults.add(Status(status=401, times=None))
     failed = await world.call(GetOverview())
     assert isinstance(failed, Unauthorized)
 
 
 async def test_empty_account_has_no_findings(world: World) -> None:
-    """Ours: except for its API keys."""
     for collection in list(world.sandbox.state.rows):
         if collection not in ("apiKeys", "billing", "usage", "quotas", "_keys"):
             world.sandbox.state.rows[collection].clear()
@@ -316,7 +306,6 @@ async def test_empty_account_has_no_findings(world: World) -> None:
 
 @pytest.mark.parametrize("value", [None, 7, "text", [], {}, [None, 3], {"a": {"b": [1]}}])
 async def test_fields_of_another_type_cause_no_findings(world: World, value: Any) -> None:
-    """Ours: nothing is known about Fastn's rows."""
     state = world.sandbox.state
     state.rows["_runs"].clear()
     for collection in ("customers", "connectors", "connections", "workflows", "triggers", "executions", "users"):
@@ -328,11 +317,11 @@ async def test_fields_of_another_type_cause_no_findings(world: World, value: Any
     answer = await overview(world)
     assert answer["counts"]["customers"] == 5
     for finding in answer["findings"]:
-        parse(BY_NAME, finding["more"]["tool"], finding["more"]["arguments"])
+        parse(TOOLS, finding["more"]["tool"], finding["more"]["arguments"])
 
 
 async def test_rows_with_only_an_id_cause_no_findings(world: World) -> None:
-    """Ours: a key without a last use was not "never used"."""
+    """A key without a last use was not "never used"."""
     state = world.sandbox.state
     state.rows["_runs"].clear()
     for collection in ("customers", "connections", "workflows", "triggers", "users"):
@@ -368,7 +357,7 @@ async def many(world: World) -> None:
 
 @pytest.mark.parametrize("paging", [Paging.TOTAL_AND_CURSOR, Paging.CURSOR, Paging.SILENT])
 async def test_large_account_costs_bounded_requests(world: World, paging: Paging) -> None:
-    """Ours: counts are lower bounds where the reads ended at theirs."""
+    """Counts are lower bounds where the reads ended at theirs."""
     await many(world)
     world.sandbox.behaviour = Behaviour(paging=paging)
     answer = await overview(world)
@@ -377,14 +366,14 @@ async def test_large_account_costs_bounded_requests(world: World, paging: Paging
     failing = finding_about(answer, "failed:")
     assert (failing["severity"], len(rows(failing))) == ("high", FEW)
     assert failing["what"].startswith("8 workflows failed: 301 ")
-    expired = finding_about(answer, "are EXPIRED")
+    expired = finding_about(answer, "with status EXPIRED")
     assert len(rows(expired)) >= 1
     assert expired["what"].startswith("5")
     assert len(to_json(answer)) < 7_500
 
 
 async def test_list_that_fails_halfway_keeps_its_rows(world: World) -> None:
-    """Ours: the failed connections were read, the expired ones were not."""
+    """The failed connections were read, the expired ones were not."""
     await many(world)
     send, seen = world.client.send, 0
 
@@ -397,12 +386,11 @@ async def test_list_that_fails_halfway_keeps_its_rows(world: World) -> None:
 
     world.client.send = failing
     answer = await overview(world)
-    assert finding_about(answer, "connections are FAILED")
+    assert finding_about(answer, "connections with status FAILED")
     assert {"what": "connections", "why": "No."} in answer["not_checked"]
 
 
 async def test_progress_is_reported_to_the_end(world: World) -> None:
-    """Ours: the last progress is the total."""
     heard: list[tuple[float, float | None]] = []
 
     async def report(_: str, done: float, total: float | None) -> None:
@@ -414,10 +402,9 @@ async def test_progress_is_reported_to_the_end(world: World) -> None:
 
 
 async def test_period_of_zero_hours_is_refused() -> None:
-    """Ours: `hours` is at least 1."""
     for hours in (0, 721):
         with pytest.raises(FastnError):
-            parse(BY_NAME, "get_overview", {"hours": hours})
+            parse(TOOLS, "get_overview", {"hours": hours})
 
 
 @pytest.mark.parametrize(
@@ -432,12 +419,11 @@ async def test_period_of_zero_hours_is_refused() -> None:
     ],
 )
 def test_success_rate_needs_plausible_totals(totals: Any, rate: str | None) -> None:
-    """Ours: if Fastn ignores the status, or the period, every total is of the same runs."""
+    """If Fastn ignores the status, or the period, every total is of the same runs."""
     assert run_totals(*totals).get("success_rate") == rate
 
 
 async def test_key_without_a_last_use_is_not_unused(world: World) -> None:
-    """Ours: only if Fastn says "never"."""
     keep_only(world, "triggers")
     for row in world.sandbox.state.all("apiKeys"):
         del row["lastUsed"]
@@ -445,7 +431,7 @@ async def test_key_without_a_last_use_is_not_unused(world: World) -> None:
 
 
 async def test_large_account_fits_one_answer(large_world: World) -> None:
-    """Ours: 2,000 customers and 200,000 runs cost few requests, with exact counts."""
+    """2,000 customers and 200,000 runs cost few requests, with exact counts."""
     done = await large_world.call(GetOverview())
     assert isinstance(done, Done)
     assert len(large_world.sandbox.requests) <= 60
@@ -454,9 +440,9 @@ async def test_large_account_fits_one_answer(large_world: World) -> None:
     data: Any = answer["data"]
     state = large_world.sandbox.state
     waiting = [row for row in state.all("customers") if str(row["status"]).startswith("Pending")]
-    assert f"{len(waiting)} customers wait for activation" in str(data)
+    assert f"{len(waiting)} customers waiting for activation" in str(data)
     expired = [row for row in state.all("connections") if row["status"] == "EXPIRED"]
-    assert f"{len(expired)} connections are EXPIRED" in str(data)
+    assert f"{len(expired)} connections with status EXPIRED" in str(data)
     runs = len(large_world.sandbox.history) + len(state.all("executions"))
     assert (data["counts"]["customers"], data["counts"]["executions"]) == (2_000, runs)
     assert data["not_checked"] == []

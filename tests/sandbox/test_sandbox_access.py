@@ -1,8 +1,8 @@
 """Tests of authentication, permissions and rate limits of the sandbox."""
 
 import pytest
-from asking import Clock, Fastn
-from faulty_sandbox import FaultySandbox
+from support.direct_sandbox import Clock, Fastn
+from support.faulty_sandbox import FaultySandbox
 
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, ROLES, VIEWER, VIEWER_KEY
 from fastn_mcp.sandbox.behaviour import Behaviour, RetryAfter
@@ -203,6 +203,6 @@ def test_body_that_is_not_a_json_object_is_refused(fastn: Fastn) -> None:
 
 
 def test_unknown_parameter_is_refused(fastn: Fastn) -> None:
-    """Ours: a filter that is silently ignored answers another question."""
+    """A filter that is silently ignored answers another question."""
     assert fastn.ask("GET", "/api/v1/workflows", {"colour": "red"}).field == "colour"
     assert fastn.ask("GET", "/api/v1/billing", {"colour": "red"}).field == "colour"

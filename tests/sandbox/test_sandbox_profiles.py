@@ -5,22 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import Fastn
-from deciding import moved
-from faulty_sandbox import FaultySandbox
-from sensible_calls import sensible
-from world import Clock, FormNow, yes
+from support.decisions import moved
+from support.direct_sandbox import Fastn
+from support.faulty_sandbox import FaultySandbox
+from support.sensible_calls import sensible
+from support.world import Clock, FormNow, yes
 
+from fastn_mcp.audit.log import FILE as AUDIT
 from fastn_mcp.build.account import AccountParts, Sandboxed, account_of, assemble
 from fastn_mcp.config.model import Settings
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
-from fastn_mcp.guard.audit.log import FILE as AUDIT
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.ledger import RequestState
-from fastn_mcp.guard.ledger.sqlite import FILE as LEDGER
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.ledger.sqlite import FILE as LEDGER
+from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY
@@ -65,7 +65,7 @@ def desk(tmp_path: Path) -> Desk:
 
 
 async def test_profile_is_in_request_result_and_audit_of_every_change(desk: Desk) -> None:
-    """Ours: for every change of the catalogue, with a guard that asks about everything."""
+    """For every change of the catalogue, with a guard that asks about everything."""
     changes = [call for call in sensible(desk.fastn) if call.effect is not Effect.READ]
     parts = desk.parts(**ACME)
     named = "acme at localhost, environment test, tenant t-1"
@@ -98,7 +98,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("what", OTHERS)
 async def test_approval_is_bound_to_the_account(what: str, desk: Desk) -> None:
-    """Ours: an approval is valid once, for the account it was given for. Both accounts share the ledger."""
+    """An approval is valid once, for the account it was given for. Both accounts share the ledger."""
     call: Operation[Any] = next(c for c in sensible(desk.fastn) if c.tool_name() == "create_customer")
     ours, theirs = desk.parts(**ACME), desk.parts(**(ACME | OTHERS[what]))
     assert isinstance(await ours.dispatch(call, ALONE), PendingApproval)
@@ -111,7 +111,6 @@ async def test_approval_is_bound_to_the_account(what: str, desk: Desk) -> None:
 
 
 async def test_changes_are_listed_by_profile(desk: Desk) -> None:
-    """Ours: so no profile can undo the changes of another."""
     call: Operation[Any] = next(c for c in sensible(desk.fastn) if c.tool_name() == "update_customer")
     ours, theirs = desk.parts(**ACME), desk.parts(**(ACME | {"profile": "globex"}))
     form = FormNow(yes, Clock(), is_terminal=True)

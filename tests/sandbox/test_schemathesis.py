@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import schemathesis.openapi
-from asking import Clock, Fastn
-from faulty_sandbox import FaultySandbox
 from hypothesis import settings
 from openapi_document import document
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi import checks
-from sensible_calls import sensible
+from support.direct_sandbox import Clock, Fastn
+from support.faulty_sandbox import FaultySandbox
+from support.sensible_calls import sensible
 
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import LIVE_KEY
@@ -50,13 +50,12 @@ def test_document_is_valid_openapi() -> None:
 @API.parametrize()
 @settings(max_examples=20, derandomize=True, database=None)
 def test_generated_requests_get_documented_answers(case: Any) -> None:
-    """Ours: schemathesis finds no error of the sandbox against its own OpenAPI document."""
+    """Schemathesis finds no error of the sandbox against its own OpenAPI document."""
     answered(case)
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_valid_requests_get_documented_answers(name: str) -> None:
-    """Ours: with existing ids and a valid body, which generated requests rarely have."""
     call = CALLS[name]
     request = call.request()
     case = API[call.route.path][call.route.method].Case(

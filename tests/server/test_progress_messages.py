@@ -6,8 +6,8 @@ from typing import Any, cast
 import anyio
 import anyio.lowlevel
 import pytest
-from faulty_sandbox import Status
-from world import World
+from support.faulty_sandbox import Status
+from support.world import World
 
 from fastn_mcp.client.retry import announce_wait, listener
 from fastn_mcp.errors import NotSent
@@ -52,7 +52,6 @@ class Watched:
 
 
 async def test_elapsed_time_is_reported() -> None:
-    """Ours: after one second, then every two."""
     watched = Watched()
 
     async def work(_: Report) -> str:
@@ -65,7 +64,7 @@ async def test_elapsed_time_is_reported() -> None:
 
 
 async def test_progress_only_grows() -> None:
-    """MCP: the value must increase with each notification. Ours: time alone never looks like work."""
+    """MCP: the value must increase with each notification. Time alone never looks like work."""
     watched = Watched()
 
     async def work(report: Report) -> None:
@@ -93,7 +92,7 @@ async def test_progress_only_grows() -> None:
 
 
 async def test_error_is_not_wrapped() -> None:
-    """Ours: an error of the call does not become an exception group."""
+    """An error of the call does not become an exception group."""
     watched = Watched()
 
     async def work(_: Report) -> None:
@@ -104,14 +103,14 @@ async def test_error_is_not_wrapped() -> None:
 
 
 def test_no_progress_without_a_token() -> None:
-    """MCP: progress is for requests with a token. Ours: others cost nothing extra."""
+    """MCP: progress is for requests with a token. Others cost nothing extra."""
     assert reporter(_request({"other": 1}), Levels(), System()) is None
     assert reporter(_request(None), Levels(), System()) is None
 
 
 @pytest.mark.parametrize("status", [429, 503])
 async def test_wait_is_reported_in_our_own_words(status: int, world: World) -> None:
-    """Ours: Fastn's error texts appear only where they are marked."""
+    """Fastn's error texts appear only where they are marked."""
     waits: list[str] = []
 
     async def hears(why: str) -> None:

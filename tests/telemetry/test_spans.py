@@ -1,4 +1,4 @@
-"""Spans of a call, their links, and metrics. Ours, and OpenTelemetry's conventions for MCP and HTTP."""
+"""Spans of a call, their links, and metrics. OpenTelemetry's conventions for MCP and HTTP."""
 
 import json
 import re
@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collected_telemetry import Collected
-from faulty_sandbox import Reset, Status
 from mcp import Client, MCPError
 from mcp.client import ClientRequestContext
 from mcp.types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 from opentelemetry.trace import SpanKind, StatusCode
-from world import FormLater, FormNow, World, yes
+from support.collected_telemetry import Collected
+from support.faulty_sandbox import Reset, Status
+from support.world import FormLater, FormNow, World, yes
 
 from fastn_mcp.build.telemetry import observe_requests
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, PendingForm
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
@@ -148,7 +148,7 @@ async def test_answer_in_another_request_links_to_the_asking_span(otel: Collecte
 
 
 async def test_link_is_stored_in_the_ledger(otel: Collected, tmp_path: Path) -> None:
-    """Ours: the grant holds the link, so another process finds it."""
+    """The grant holds the link, so another process finds it."""
     first, other = otel.world(tmp_path), Collected()
     second = other.world(tmp_path, clock=first.clock, tokens="u")
     customer = DeleteCustomer(customer_id=await _globex(first))
@@ -231,7 +231,7 @@ async def test_audit_log_without_telemetry_holds_no_trace(world: World) -> None:
 
 
 async def test_decisions_are_counted(otel: Collected, tmp_path: Path) -> None:
-    """Ours: by operation, effect, decision, consent and outcome. Of a rule, only its line, as it names customers."""
+    """By operation, effect, decision, consent and outcome. Of a rule, only its line, as it names customers."""
     file = tmp_path / "canary-folder" / "policy.toml"
     file.parent.mkdir()
     file.write_text('[[protect]]\ncustomer = "Globex*"\nthen = "deny"\nreason = "canary"\n')
@@ -295,7 +295,7 @@ async def test_calls_are_counted_once_by_outcome(otel: Collected, traced: World)
 
 
 async def test_active_calls_are_counted(otel: Collected, traced: World) -> None:
-    """Ours: the Helm chart scales by this metric. A call that waits at a form is active."""
+    """The Helm chart scales by this metric. A call that waits at a form is active."""
     seen: list[object] = []
 
     def answer(question: ApprovalForm) -> Approve:

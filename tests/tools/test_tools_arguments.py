@@ -3,14 +3,14 @@
 from typing import Any
 
 import pytest
-from example_calls import example
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import to_json
+from support.example_calls import example
 
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.catalog import UnknownTool, parse
-from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
+from fastn_mcp.tools.catalog import CATALOG, OPERATIONS, AnyOperation
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.tool import DRY_RUN
 
@@ -20,7 +20,7 @@ CANARY = "canary-3f9a"
 def refusal(name: str, arguments: dict[str, Any]) -> str:
     """Return the error for arguments that are not a valid call."""
     with pytest.raises(NotSent) as caught:
-        parse(BY_NAME, name, arguments)
+        parse(OPERATIONS, name, arguments)
     assert caught.value.known == "Nothing was sent."
     assert CANARY not in str(caught.value.data())
     assert caught.value.__cause__ is None
@@ -30,21 +30,21 @@ def refusal(name: str, arguments: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
 def test_call_is_built_from_its_arguments(operation: AnyOperation) -> None:
-    """Ours: parsing is the only way from a client to a call."""
+    """Parsing is the only way from a client to a call."""
     call = example(operation)
-    wanted = parse(BY_NAME, operation.tool_name(), call.arguments())
+    wanted = parse(OPERATIONS, operation.tool_name(), call.arguments())
     assert (wanted.call, wanted.dry_run) == (call, False)
 
 
 @pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
 def test_changing_tools_take_dry_run_and_others_do_not(operation: AnyOperation) -> None:
-    """Ours: a silently dropped dry_run would make the change itself."""
+    """A silently dropped dry_run would make the change itself."""
     arguments = example(operation).arguments()
     if operation.route.method == "GET":
         assert "unknown argument 'dry_run'" in refusal(operation.tool_name(), {**arguments, DRY_RUN: True})
         return
-    assert parse(BY_NAME, operation.tool_name(), {**arguments, DRY_RUN: True}).dry_run
-    assert not parse(BY_NAME, operation.tool_name(), {**arguments, DRY_RUN: False}).dry_run
+    assert parse(OPERATIONS, operation.tool_name(), {**arguments, DRY_RUN: True}).dry_run
+    assert not parse(OPERATIONS, operation.tool_name(), {**arguments, DRY_RUN: False}).dry_run
     wrong: list[object] = ["true", 1, 0, None, [], "false"]
     for value in wrong:
         message = refusal(operation.tool_name(), {**arguments, DRY_RUN: value})
@@ -70,18 +70,17 @@ def test_changing_tools_take_dry_run_and_others_do_not(operation: AnyOperation) 
 def test_argument_error_names_the_field_and_the_reason_but_not_the_value(
     name: str, arguments: dict[str, Any], message: str
 ) -> None:
-    """Ours: the field, the reason, the nearest known name."""
+    """The field, the reason, the nearest known name."""
     assert refusal(name, arguments).startswith(message)
 
 
 def test_argument_errors_are_limited_to_eight() -> None:
-    """Ours: eight are enough to begin with."""
     message = refusal("list_customers", {f"k{number}": CANARY for number in range(500)})
     assert message.count("unknown argument") == 8
 
 
 def test_disabled_tool_is_not_reported_as_unknown() -> None:
-    """Ours: filters also apply at call time, and the error says that the model made no mistake."""
+    """Filters also apply at call time, and the error says that the model made no mistake."""
     with pytest.raises(NotSent, match="is disabled here") as caught:
         parse({"get_customer": GetCustomer}, "delete_customer", {"customer_id": "c"})
     assert not isinstance(caught.value, UnknownTool)
@@ -93,13 +92,13 @@ def test_disabled_tool_is_not_reported_as_unknown() -> None:
 def test_unknown_tool_error_names_the_nearest_one(name: str, near: str) -> None:
     """MCP: an unknown tool is a protocol error; the hint is ours."""
     with pytest.raises(UnknownTool) as caught:
-        parse(BY_NAME, name, {})
+        parse(OPERATIONS, name, {})
     assert caught.value.what == f"There is no tool {name[:64]!r}{near}."
 
 
 @given(arguments=st.dictionaries(st.text(max_size=80), st.text() | st.integers() | st.none(), max_size=4))
 def test_any_request_gets_a_json_response(arguments: dict[str, Any]) -> None:
-    """Ours: a reply to every request, whatever it holds."""
+    """A reply to every request, whatever it holds."""
     with pytest.raises(NotSent) as caught:  # the name is not text
-        parse(BY_NAME, "create_customer", {**arguments, "name": 7})
+        parse(OPERATIONS, "create_customer", {**arguments, "name": 7})
     assert len(to_json(caught.value.data())) < 3_000

@@ -1,0 +1,191 @@
+"""States and problems of workflows, connections and triggers, what each blocks, and who can repair it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import JsonValue
+
+from fastn_mcp.records.formats import age, counted, dated, sentence
+from fastn_mcp.records.labels import ACCOUNT, app_of, label_of, owner_name
+from fastn_mcp.records.rows import Row, connector_keys, key_of, number, owner_of, short, text, timestamp, value, word
+from fastn_mcp.records.states import State, connection_state, switched_off, trigger_state, workflow_state
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowSetup:
+    """Configuration of a workflow. Unknown fields are empty."""
+
+    tier: str
+    timeout_ms: float | None
+    apps: tuple[str, ...]
+    """Slugs or ids of the connectors in its manifest."""
+    blocked: str
+    """What its state prevents; empty if nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartState:
+    """A connection or trigger, with its state and problem."""
+
+    row: Row
+    label: str
+    """As `TikTok Shop of Katana`."""
+    owner: str
+    """Name of its customer, or `ACCOUNT`."""
+    status: str
+    state: State
+    problem: str = ""
+    """Empty if there is none."""
+
+    @property
+    def id(self) -> str:
+        return key_of(self.row)
+
+    @property
+    def customer(self) -> str | None:
+        """Id of its customer; None if it is the account's own."""
+        return owner_of(self.row)
+
+
+_BLOCKED = {
+    State.DRAFT: f"{State.DRAFT.value}: every run of it is refused (WORKFLOW_NOT_PUBLISHED) until somebody publishes "
+    "it in the dashboard",
+    State.OFF: f"{State.OFF.value}: no trigger starts it, and run_workflow still does",
+}
+
+
+def workflow_setup(row: Row) -> WorkflowSetup:
+    apps = row.get("connectors")
+    return WorkflowSetup(
+        tier=text(row, "executionTier").upper(),
+        timeout_ms=number(row, "timeoutMs"),
+        apps=tuple(app for entry in apps if (app := _app(entry))) if isinstance(apps, list) else (),
+        blocked=_BLOCKED.get(workflow_state(row), ""),
+    )
+
+
+def _app(entry: JsonValue) -> str:
+    return text(entry, "slug", "connectorId", "id", "name") if isinstance(entry, dict) else str(entry or "")
+
+
+_PROBLEMS = {
+    "FAILED": "authorisation revoked, or no longer fits",
+    "EXPIRED": "credentials could not be renewed",
+    "INACTIVE": "switched off",
+}
+
+
+def connection_states(rows: Iterable[Row], customers: Mapping[str, str]) -> list[PartState]:
+    """Return the connections, those not live first. `customers` maps ids to names."""
+    states: list[PartState] = []
+    for row in rows:
+        label = short(str(label_of("connection", row, {"customer": customers}) or key_of(row)))
+        status, owner = short(text(row, "status").upper()) or "UNKNOWN", owner_name(row, customers)
+        states.append(PartState(row, label, owner, status, connection_state(row), _PROBLEMS.get(status, "")))
+    return sorted(states, key=lambda connection: connection.state is State.LIVE)
+
+
+def connections_to(apps: Iterable[str], connections: Iterable[PartState]) -> list[PartState]:
+    """Return the connections to any of these apps, named by slug or id."""
+    names = {*apps}
+    return [connection for connection in connections if connector_keys(connection.row) & names]
+
+
+def broken_since(connection: PartState, now: datetime) -> str:
+    """Return since when a connection does not work, as far as its row tells."""
+    expired, used = timestamp(connection.row, "expiresAt"), timestamp(connection.row, "lastUsedAt", "lastUsed")
+    if expired is not None and expired <= now:
+        return dated(expired, now)
+    return f"last used {dated(used, now)}" if used else "unknown since when"
+
+
+_BY_AUTH_TYPE = {
+    **dict.fromkeys(("oauth", "oauth 2", "oauth 2.0", "oauth2"), "authorise {} again"),
+    "api key": "enter a new API key for {}",
+    "bearer": "enter a new token for {}",
+    **dict.fromkeys(("basic", "digest"), "enter user name and password for {} again"),
+    "input": "enter the credentials for {} again",
+}
+_BY_ANY_AUTH_TYPE = "authorise {} again, or enter its credentials again,"
+
+
+def repairs(connections: Iterable[PartState], *, named: int = 3) -> str:
+    """Return who has to do what, and where, to repair each of these connections, by its auth type.
+
+    At most `named` owners are named for each app; with 0, they are counted for all apps.
+    """
+    owners: dict[tuple[str, str], list[str]] = {}
+    for connection in connections:
+        app = app_of(connection.row) if named else "the app"
+        action = (
+            "reconnect {}"
+            if connection.state is State.OFF
+            else _BY_AUTH_TYPE.get(word(connection.row, "authType", "auth.type"), _BY_ANY_AUTH_TYPE)
+        )
+        by_customer = connection.customer is not None and connection.state is not State.OFF
+        where = "the widget" if by_customer else "the dashboard"
+        owners.setdefault((action.format(app), where), []).append(connection.owner)
+    return " ".join(sentence(f"{_who(who, named)} {action} in {where}.") for (action, where), who in owners.items())
+
+
+def _who(owners: Sequence[str], named: int) -> str:
+    others = [owner for owner in owners if owner != ACCOUNT]
+    if not others:
+        return "for the account itself, somebody has to"
+    who = listed(others, named) if named else counted(len(others), "customer")
+    has = "has to" if len(others) == 1 else "have to"
+    return f"{who} {has}" if len(others) == len(owners) else f"{who}, and somebody for the account itself, have to"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return names for a sentence, each once: `A, B and 2 more`."""
+    unique = list(dict.fromkeys(names))
+    if (more := len(unique) - most) > 1:
+        unique = [*unique[:most], f"{more} more"]
+    return " and ".join(filter(None, (", ".join(unique[:-1]), *unique[-1:])))
+
+
+def trigger_states(rows: Iterable[Row], now: datetime, customers: Mapping[str, str]) -> list[PartState]:
+    """Return the triggers, those with a problem first. `customers` maps ids to names."""
+    states = [_trigger_state(row, now, customers) for row in rows]
+    return sorted(states, key=lambda trigger: not trigger.problem)
+
+
+def failures_in_a_row(trigger: Row) -> int:
+    return int(number(trigger, "consecutiveFailures") or 0)
+
+
+def _trigger_state(row: Row, now: datetime, customers: Mapping[str, str]) -> PartState:
+    status, state = short(text(row, "status")), trigger_state(row)
+    subscription = short(text(row, "subscriptionStatus").upper())
+    problem = ""
+    if state is State.OFF:
+        problem = _disabled(row, now)
+    elif state is State.BROKEN:
+        problem = f"{status or 'not disabled'}, but its subscription is {subscription}: it never fires"
+    elif state is State.UNKNOWN:
+        known = filter(None, (status and f"status {status}", subscription and f"subscription {subscription}"))
+        problem = f"whether it fires is not known ({', '.join(known) or 'it has no status'})"
+    elif value(row, "manualRegistrationRequired") is True:
+        problem = "its webhook has to be registered at the app by hand"
+    elif failures := failures_in_a_row(row):
+        problem = f"{failures} consecutive failures; the platform switches it off after too many"
+    label = text(row, "name") or key_of(row)
+    return PartState(row, label, owner_name(row, customers), status or "unknown", state, problem)
+
+
+def _disabled(row: Row, now: datetime) -> str:
+    """Describe who disabled a trigger, when and why, as far as its history says."""
+    off = switched_off(row)
+    by = "the platform" if off.is_platform else off.by
+    who = f" {'probably ' if off.is_presumed else ''}by {by}" if by else ""
+    ago = "" if off.at is None else f" {age(off.at, now)}"
+    reason = off.reason.rstrip(".")
+    return f"disabled{who}{ago}" + (f": {reason}" if reason else "")
+
+
+def is_public(trigger: Row) -> bool:
+    """Whether the trigger is a webhook without authentication."""
+    protection = word(trigger, "authentication.type", "authentication", "auth")
+    return "webhook" in (word(trigger, "type") or "webhook") and protection in ("none", "public", "no auth")

@@ -1,0 +1,198 @@
+"""What the pages of the tools say, made of the catalogue, with answers of the sandbox at one fixed moment."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import anyio
+
+TESTS = Path(__file__).parents[2] / "tests"
+sys.path.insert(0, str(TESTS))
+
+from support.direct_sandbox import Fastn  # noqa: E402
+from support.sensible_calls import SLACK, sensible  # noqa: E402
+from support.world import World  # noqa: E402
+
+from fastn_mcp.guard.approval.caller import Caller  # noqa: E402
+from fastn_mcp.guard.changes import Done  # noqa: E402
+from fastn_mcp.policy.policy import Decision, Mode, least  # noqa: E402
+from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES, TOOLS  # noqa: E402
+from fastn_mcp.server.rendering import render, render_preview  # noqa: E402
+from fastn_mcp.tools.operation import Operation  # noqa: E402
+from fastn_mcp.tools.paging import List  # noqa: E402
+from fastn_mcp.tools.tool import AnyTool, Effect, Tool  # noqa: E402
+
+LONGEST = 45
+"""Lines of an answer that are shown."""
+
+_TITLES = {"api_keys": "API keys", "ai": "Fastn's AI", "procedures": "Find, diagnose, change, undo"}
+
+_ASKED = {
+    Decision.ALLOW: "nothing",
+    Decision.CONFIRM: "a person approves",
+    Decision.TYPED: "a person types the target's name",
+    Decision.DENY: "refused",
+}
+
+
+def toolsets() -> dict[str, list[AnyTool]]:
+    """The tools by toolset, as `--toolsets` names them, in the order of the catalogue."""
+    found: dict[str, list[AnyTool]] = {}
+    for offer in ALL_TOOLS:
+        found.setdefault("procedures" if offer in PROCEDURES else offer.toolset(), []).append(offer)
+    return found
+
+
+def title(toolset: str) -> str:
+    return _TITLES.get(toolset, toolset.replace("_", " ").capitalize())
+
+
+def overview() -> str:
+    """The table of all tools, each with a link to what is said of it."""
+    rows = [
+        f"| [`{name}`](tools/{toolset}.md#{name}) | {offer.effect.value} | {known(offer)} | {_cell(offer.__doc__)} |"
+        for toolset, offers in toolsets().items()
+        for offer in offers
+        if (name := offer.tool_name())
+    ]
+    return "\n".join(["| tool | effect | evidence | what it does |", "|---|---|---|---|", *rows])
+
+
+def tool_pages() -> dict[str, str]:
+    """The name of each page and its text."""
+    answers = anyio.run(_answers)
+    return {
+        f"{toolset}.md": f"# {title(toolset)}\n\n"
+        "<!-- Written by `make surface`, of the catalogue and the sandbox. -->\n\n"
+        + "\n".join(_section(offer, answers.get(offer.tool_name())) for offer in offers)
+        for toolset, offers in toolsets().items()
+    }
+
+
+def _section(offer: AnyTool, example: tuple[dict[str, Any], dict[str, Any]] | None) -> str:
+    parts = [f"## {offer.tool_name()}\n", f"{offer.__doc__}\n", _facts(offer), _arguments(offer)]
+    if example is not None:
+        given, answer = example
+        what = "What it would do, as a person is shown it" if "tool" in given else "Its answer"
+        called = "`preview_change`, called on the sandbox" if "tool" in given else "Called on the sandbox"
+        lines = json.dumps(answer, indent=2, ensure_ascii=False).splitlines()
+        cut = [*lines[:LONGEST], f"... {len(lines) - LONGEST} more lines"] if len(lines) > LONGEST else lines
+        parts += [
+            f"{called} with:\n\n```json\n{json.dumps(given, ensure_ascii=False)}\n```\n",
+            f"{what}:\n\n```{'text' if cut is not lines else 'json'}\n" + "\n".join(cut) + "\n```\n",
+        ]
+    return "\n".join(parts)
+
+
+def _facts(offer: AnyTool) -> str:
+    rows = [("effect", f"`{offer.effect.value}`" + _raised(offer))]
+    rows.append(("asked first", _asked(offer.effect)))
+    if issubclass(offer, Operation):
+        rows.append(("request", f"`{offer.route}`"))
+        rows.append(("evidence", f"{offer.evidence.kind}: {offer.evidence.source}"))
+    else:
+        rows.append(("evidence", "calls other operations; the guard checks each call"))
+    rows.append(("toolset", f"`{'procedures' if offer in PROCEDURES else offer.toolset()}`"))
+    return "| | |\n|---|---|\n" + "".join(f"| {name} | {_cell(text)} |\n" for name, text in rows)
+
+
+def _raised(offer: AnyTool) -> str:
+    """Updates, and triggers that are made to fire, can be more than their type says."""
+    if offer.effect is Effect.WRITE and offer.toolset() in ("workflows", "connectors", "triggers"):
+        return ", or `external` where it acts on what is live or in use"
+    return ", or that of what is undone" if offer.tool_name() == "undo_change" else ""
+
+
+def _asked(effect: Effect) -> str:
+    """In the modes, from the loosest to the strictest, where they differ."""
+    if effect is Effect.READ:
+        return "nothing, in any mode"
+    modes: tuple[Mode, ...] = ("guarded", "manual", "auto")
+    said = {mode: _ASKED[least(mode, effect, live=False)] for mode in modes}
+    text = (
+        f"{said['guarded']}, in any mode but `read-only` and `unattended`"
+        if len(set(said.values())) == 1
+        else "; ".join(f"`{mode}`: {words}" for mode, words in said.items())
+    )
+    strictest = least("guarded", effect, live=True)
+    return text + (
+        f". With a live key {_ASKED[strictest]}" if strictest is not least("guarded", effect, live=False) else ""
+    )
+
+
+def _arguments(offer: AnyTool) -> str:
+    schema = offer.input_schema()
+    required = schema.get("required", [])
+    rows = [
+        f"| `{name}` | {_kind(facts)} | {'yes' if name in required else ''} | {_cell(facts['description'])} |"
+        for name, facts in schema["properties"].items()
+    ]
+    if not rows:
+        return "It takes no arguments.\n"
+    return "\n".join(["| argument | type | required | |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def _kind(facts: dict[str, Any]) -> str:
+    kind = f"{facts['type']} of {_kind(facts['items'])}s" if facts["type"] == "array" else str(facts["type"])
+    return kind + (f", one of {', '.join(f'`{value}`' for value in facts['enum'])}" if "enum" in facts else "")
+
+
+def known(offer: AnyTool) -> str:
+    """How its shape is known, in a word or three."""
+    return str(offer.evidence) if issubclass(offer, Operation) else "built on operations"
+
+
+def _cell(text: str | None) -> str:
+    return (text or "").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+async def _answers() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Each tool's arguments and its answer: that of a read, and of anything else what it would do."""
+    found: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    label: dict[str, Any] = {"profile": "sandbox", "host": "localhost"}
+    for call in _calls():
+        with TemporaryDirectory() as folder:
+            world = World(Path(folder))  # one each, so that no call sees what another did
+            try:
+                given = json.loads(json.dumps(call.shown()))
+                if call.effect is Effect.READ:
+                    done = await world.call(call)
+                    if not isinstance(done, Done):
+                        raise TypeError(f"{call.tool_name()}: {done}")
+                    found[call.tool_name()] = (given, render(call, done.result, label, None))
+                else:
+                    shown = await world.dispatch.preview(call, Caller("local", None))
+                    found[call.tool_name()] = (
+                        {"tool": call.tool_name(), "arguments": given},
+                        render_preview(shown.data() | {"account": "sandbox at localhost"}),
+                    )
+            finally:
+                world.close()
+    return found
+
+
+def _calls() -> Iterator[Tool[Any]]:
+    with TemporaryDirectory() as folder:
+        world = World(Path(folder))
+        try:
+            fastn = Fastn(world.sandbox)
+            for call in sensible(fastn):
+                yield call.model_copy(update={"limit": 1}) if isinstance(call, List) else call
+            runs = reversed(world.sandbox.state.all("executions"))
+            failed = next(str(row["id"]) for row in runs if row["status"] == "failed")
+            change = {"tool": "update_workflow", "arguments": {"workflow_id": SLACK, "description": "Every hour."}}
+            procedures: dict[str, dict[str, Any]] = {
+                "find": {"query": "acme"},
+                "get_overview": {},
+                "diagnose": {"workflow_id": SLACK},
+                "wait_for_execution": {"execution_id": failed},
+                "find_dependents": {"kind": "connector", "id": fastn.id_of("connectors", "gamma")},
+                "apply_changes": {"changes": [change]},
+            }
+            for name, arguments in procedures.items():
+                yield TOOLS[name](**arguments)
+        finally:
+            world.close()
