@@ -26,7 +26,6 @@ from fastn_mcp.procedures.catalog import BY_NAME, ParsedCall, parse
 from fastn_mcp.report.collector import DONE, PREVIEWED, WAITING, OutcomeGroup, Tally
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.parsing import current
 from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Effect
 
 _EXAMPLE_COLUMNS = 76
@@ -45,7 +44,7 @@ class Calls(click.Group):
 
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        operation = BY_NAME.get(current(cmd_name.replace("-", "_")))
+        operation = BY_NAME.get(cmd_name.replace("-", "_"))
         return None if operation is None else _command(operation)
 
 

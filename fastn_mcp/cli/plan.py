@@ -45,7 +45,6 @@ from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.redaction import is_redacted, quote, sanitize
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.parsing import current
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
@@ -118,7 +117,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
         if entry.get("event") != AuditEvent.INTENT.value or (since is not None and str(entry.get("time")) < since):
             continue
         left_out = f"line {number}: {entry.get('tool')} is left out, its arguments"
-        operation, arguments = BY_NAME.get(current(str(entry.get("tool")))), entry.get("arguments")
+        operation, arguments = BY_NAME.get(str(entry.get("tool"))), entry.get("arguments")
         if operation is None or "[left out]" in json.dumps(arguments) or is_redacted(arguments):
             click.echo(f"{left_out} were not recorded in full", err=True)
             continue

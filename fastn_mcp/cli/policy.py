@@ -40,7 +40,6 @@ from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import BY_NAME as OPERATIONS
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import UNKNOWN, Operation
-from fastn_mcp.tools.parsing import current
 from fastn_mcp.tools.tool import Effect, FastnObject
 
 _CHANNELS = {
@@ -126,7 +125,7 @@ def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], file: P
 
     The target is read where there is an account; nothing is changed, and nobody is asked.
     """
-    name = current(tool.replace("-", "_"))
+    name = tool.replace("-", "_")
     try:
         call = parse(BY_NAME, name, dict(_argument(name, text) for text in arguments)).call
     except UnknownTool as error:
@@ -394,7 +393,7 @@ def _recorded_decision(entry: Mapping[str, Any]) -> str:
 
 
 def _recorded_call(entry: Mapping[str, Any]) -> Call:
-    operation = OPERATIONS.get(current(str(entry.get("tool"))))
+    operation = OPERATIONS.get(str(entry.get("tool")))
     if operation is None:
         raise _UnreadableEntry(f"there is no tool {str(entry.get('tool'))[:64]!r}")
     arguments = entry.get("arguments")

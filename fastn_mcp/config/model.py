@@ -15,7 +15,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from fastn_mcp.config.addresses import callable_address, host_and_port, is_shared, plain_address, split_address
 from fastn_mcp.errors import nearest
 from fastn_mcp.tools.operation import Route
-from fastn_mcp.tools.parsing import current
 
 if TYPE_CHECKING:
     from fastn_mcp.config.strict_toml import TomlSource
@@ -184,7 +183,7 @@ def _tools(patterns: list[str]) -> list[str]:
 
     found: set[str] = set()
     for pattern in patterns:
-        names = fnmatch.filter(TOOLS, current(pattern.replace("-", "_")))
+        names = fnmatch.filter(TOOLS, pattern.replace("-", "_"))
         if not names:
             kind = "tool that fits" if any(letter in pattern for letter in "*?[") else "tool"
             raise ValueError(f"there is no {kind} {pattern[:64]!r}{nearest(pattern.replace('-', '_'), TOOLS)}")
@@ -193,7 +192,7 @@ def _tools(patterns: list[str]) -> list[str]:
 
 
 def _routes(given: dict[str, object]) -> dict[str, Route]:
-    routes = {current(name): _route(current(name), text) for name, text in given.items()}
+    routes = {name: _route(name, text) for name, text in given.items()}
     if not routes:
         return routes
     from fastn_mcp.tools.catalog import BY_NAME  # a fifth of the startup time, only for the few with custom paths

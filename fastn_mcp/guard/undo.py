@@ -15,7 +15,6 @@ from fastn_mcp.redaction import is_redacted, redact_object, redact_row
 from fastn_mcp.tools.account import NewApiKey
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.operation import Operation, Update
-from fastn_mcp.tools.parsing import current
 from fastn_mcp.tools.tool import FastnObject
 
 
@@ -122,7 +121,6 @@ def undo_of(change: Change) -> Undo | NotUndoable:
     """Return the call that undoes `change`, built from its journal entry, or the reason why there is none."""
     if change.outcome not in FINAL:
         return NotUndoable(f"It was not made ({change.outcome}).")
-    change = replace(change, tool=current(change.tool))
     operation, rule = BY_NAME.get(change.tool), RULES.get(change.tool)
     if operation is None or rule is None:
         return NotUndoable("How to undo it is unknown.")

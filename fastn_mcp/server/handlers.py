@@ -48,7 +48,6 @@ from fastn_mcp.server.handshake import APPS
 from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm, reporter
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
 from fastn_mcp.server.tool_list import input_schema
-from fastn_mcp.tools.parsing import ALIASES, Aliases, current, hint
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 NAME = "fastn-mcp"
@@ -98,9 +97,8 @@ def _with_channels(
 class _Handlers:
     """Handlers of each request type. They keep no state between requests but the log level."""
 
-    def __init__(self, resolve: Callable[[Context], RequestContext], aliases: Aliases) -> None:
+    def __init__(self, resolve: Callable[[Context], RequestContext]) -> None:
         self._resolve = resolve
-        self._aliases = aliases
         self.levels = Levels()
 
     async def list_tools(self, ctx: Context, _: PaginatedRequestParams | None) -> ListToolsResult:
@@ -112,7 +110,7 @@ class _Handlers:
         parsed: ParsedCall | None = None
         is_error, meta, caller = False, None, request.caller
         try:
-            parsed = parse(account.by_name, params.name, params.arguments or {}, self._aliases)
+            parsed = parse(account.by_name, params.name, params.arguments or {})
             reports = reporter(ctx, self.levels, dispatch.system)
             if parsed.call.effect is not Effect.READ:  # reads need no approval
                 caller = _with_channels(caller, ctx, params, reports, dispatch.system)
@@ -138,8 +136,6 @@ class _Handlers:
                 case _:
                     body = render_preview(outcome.data())
         body = with_dashboard(body, parsed and parsed.call, dispatch.dashboard_url)
-        if params.name in self._aliases:
-            body |= hint(params.name, self._aliases)
         # The same JSON as text and as structure, since clients show the model only one of them.
         text = TextContent(type="text", text=to_json(body).decode())
         return CallToolResult(content=[text], structured_content=body, is_error=is_error, _meta=meta)
@@ -172,25 +168,23 @@ def build(
     tools: Sequence[AnyTool],
     account: dict[str, JsonValue],
     state_secrets: Sequence[str] = (),
-    aliases: Aliases = ALIASES,
 ) -> Server[Any]:
     """Build the server of one account, which serves every request from it."""
     resolve = single_account(AccountContext(dispatch, tools, account))
-    return build_for(resolve, dispatch.guard.approval_lifetime, state_secrets, aliases)
+    return build_for(resolve, dispatch.guard.approval_lifetime, state_secrets)
 
 
 def build_for(
     resolve: Callable[[Context], RequestContext],
     lifetime: float,
     state_secrets: Sequence[str] = (),
-    aliases: Aliases = ALIASES,
 ) -> Server[Any]:
     """Build the server of several accounts. `resolve` maps a request to its account and caller.
 
     The first of `state_secrets` seals pending approval requests, so that every process with the secret can continue
     them. Without secrets only this process can. `lifetime` is how long a seal is valid, in seconds.
     """
-    handlers = _Handlers(resolve, aliases)
+    handlers = _Handlers(resolve)
     server = Server(
         NAME,
         version=__version__,
@@ -211,7 +205,7 @@ def build_for(
             "resources/templates/list": _LISTS,
         },
         # Without this, each call over HTTP would list all tools to find its schema, which is the same for all accounts.
-        get_tool_input_schema=lambda name: input_schema(current(name, aliases)),
+        get_tool_input_schema=input_schema,
     )
     server.extensions[APPS] = {}
     # Not by the constructor, which warns. Deprecated since 2026-07-28, but older clients set their level by it.

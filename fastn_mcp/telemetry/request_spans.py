@@ -19,7 +19,6 @@ from fastn_mcp.procedures.catalog import BY_NAME
 from fastn_mcp.server.prompts import RECIPES
 from fastn_mcp.telemetry import attributes as names
 from fastn_mcp.telemetry.instruments import Attributes, Instruments, counted, incoming, kind_of
-from fastn_mcp.tools.parsing import current
 
 _PROMPTS = frozenset(recipe.name for recipe in RECIPES)
 _MAX_ID = 64
@@ -88,8 +87,8 @@ def _request_attributes(ctx: ServerRequestContext[Any, Any]) -> tuple[Attributes
     target = None
     if ctx.method == "tools/call":
         attributes["gen_ai.operation.name"] = "execute_tool"
-        if isinstance(target_name, str) and (tool := current(target_name)) in BY_NAME:
-            attributes[names.TOOL] = target = tool
+        if isinstance(target_name, str) and target_name in BY_NAME:
+            attributes[names.TOOL] = target = target_name
     elif ctx.method == "prompts/get" and target_name in _PROMPTS:
         attributes["gen_ai.prompt.name"] = target = target_name
     return attributes, target

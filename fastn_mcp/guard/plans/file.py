@@ -31,7 +31,6 @@ from fastn_mcp.guard.plans.plan import Plan, PlanAccount, PlannedCalls
 from fastn_mcp.guard.policy_rules.matching import NAME, NEW_NAME, Choice
 from fastn_mcp.guard.policy_rules.schema import CHANGING, condition
 from fastn_mcp.tools.catalog import BY_NAME, AnyOperation
-from fastn_mcp.tools.parsing import ALIASES, Aliases, current
 from fastn_mcp.tools.tool import Effect
 
 _ANY = "any"
@@ -64,7 +63,7 @@ class PlanForm(_PlanTable):
     allow: Annotated[list[Allow], Field(min_length=1, max_length=1_000)]
 
 
-def plan(table: Mapping[str, Any], source: TomlSource, signers: tuple[str, ...], aliases: Aliases = ALIASES) -> Plan:
+def plan(table: Mapping[str, Any], source: TomlSource, signers: tuple[str, ...]) -> Plan:
     """Build the plan that a file contains. Raises `ConfigError`."""
     form = validate(PlanForm, table, source)
     for name in ("begins", "until"):
@@ -78,13 +77,13 @@ def plan(table: Mapping[str, Any], source: TomlSource, signers: tuple[str, ...],
         until=form.until,
         digest=source.digest,
         signers=signers,
-        permits=tuple(_permit(number, allow, source, len(signers), aliases) for number, allow in enumerate(form.allow)),
+        permits=tuple(_permit(number, allow, source, len(signers)) for number, allow in enumerate(form.allow)),
     )
 
 
-def _permit(number: int, allow: Allow, source: TomlSource, signers: int, aliases: Aliases) -> PlannedCalls:
+def _permit(number: int, allow: Allow, source: TomlSource, signers: int) -> PlannedCalls:
     at: Key = ("allow", number)
-    operation = BY_NAME.get(current(allow.tool, aliases))
+    operation = BY_NAME.get(allow.tool)
     if operation is None or operation.effect is Effect.READ:
         near = nearest(allow.tool, (known.tool_name() for known in CHANGING))
         why = f"is none{near}" if operation is None else "only reads, which needs no plan"
