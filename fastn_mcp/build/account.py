@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from fastn_mcp.build.ledger import audit_at, ledger_at
-from fastn_mcp.build.startup import policy_file, typed_seal
+from fastn_mcp.build.startup import policy_file, require_known_tools, typed_seal
 from fastn_mcp.build.telemetry import with_spans
 from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage
 from fastn_mcp.channels.terminal import TerminalChannel
@@ -310,7 +310,8 @@ def disabled_tools(settings: Settings) -> dict[str, str]:
 
 
 def enabled_tools(settings: Settings) -> tuple[AnyTool, ...]:
-    """Return the tools that the settings enable. Raises `SettingsError` if none is left."""
+    """Return the tools that the settings enable. Raises `SettingsError` if none is left, or for an unknown name."""
+    require_known_tools(settings)
     disabled = disabled_tools(settings)
     found = tuple(tool for tool in ALL_TOOLS if tool.tool_name() not in disabled)
     if not found:

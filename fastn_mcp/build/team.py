@@ -26,7 +26,7 @@ from fastn_mcp.build.account import (
     policy_of,
 )
 from fastn_mcp.build.ledger import ledger_at
-from fastn_mcp.build.startup import SANDBOX_KEY, http_address, must_be_free, seal_keys
+from fastn_mcp.build.startup import SANDBOX_KEY, http_address, must_be_free, require_known_tools, seal_keys
 from fastn_mcp.build.telemetry import audit_outboxes, instruments_of, observe_requests
 from fastn_mcp.config.command_line import kept_in, this_program
 from fastn_mcp.config.load import load
@@ -189,6 +189,10 @@ class TenantBuilder:
 
     def _checked(self, tenant: Tenant, seen: dict[str, str]) -> Settings:
         settings = self.settings(tenant)
+        try:
+            require_known_tools(settings)
+        except SettingsError as error:
+            raise SettingsError(f"The tenant {tenant.name} cannot be served. {error.what}") from None
         policy_of(settings, self.environment, this_program(self.environment))
         if settings.webhook_url is not None:
             # Deferred import: only if configured.

@@ -21,7 +21,6 @@ from fastn_mcp.config.model import (
     KEY_HOST,
     KEY_SETTINGS,
     OF_THE_PROCESS,
-    PROFILES,
     SOURCES,
     ConfigFile,
     Settings,
@@ -61,11 +60,11 @@ class Chosen:
     @property
     def table(self) -> Mapping[str, object]:
         """The account's own table in the file."""
-        return self.file.top if self.profile is None else self.file.profiles[self.profile]
+        return self.file.table(self.profile)
 
     def line(self, name: str) -> str:
         """Return file and line of a setting in that table."""
-        return self.file.line(*(() if self.profile is None else (PROFILES, self.profile)), name)
+        return self.file.line_of(name, self.profile)
 
     @property
     def key_host(self) -> str:
@@ -82,7 +81,7 @@ class Chosen:
     def with_key(self, key: Key) -> Settings:
         """Return the settings with this key. Raises `SettingsError`."""
         try:
-            return Settings.model_validate({**self.values, "api_key": key.value})
+            return Settings.model_validate({**self.values, "api_key": key.value}).with_places(self._place)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             raise self._wrong(str(problem["loc"][0]) if problem["loc"] else "settings", problem, key) from None
@@ -96,14 +95,19 @@ class Chosen:
                 f"The setting api_key ({key.place}) is wrong: {why}.",
                 "Copy the whole key again, and nothing else.",
             )
+        return SettingsError(f"{self._place(name)} is wrong: {why}.")
+
+    def _place(self, name: str) -> str:
+        """Say where the value of a setting comes from, as the subject of a sentence."""
         for table, line in ((self.table, self.line), (self.file.top, self.file.line)):
             if name in table and self.values.get(name) is table[name]:
-                return SettingsError(f"{line(name)}: the setting {name} is wrong: {why}.")
+                return f"{line(name)}: the setting {name}"
         source = next((source for source in SOURCES if source.field == name), None)
-        flag = f"flag {source.flag}, " if source and source.flag else ""
-        variable = self.proxy if name == "proxy" and self.proxy else source.variable if source else ""
-        where = f" ({flag}environment {variable})" if source else ""
-        return SettingsError(f"The setting {name}{where} is wrong: {why}.")
+        if source is None:
+            return f"The setting {name}"
+        flag = f"flag {source.flag}, " if source.flag else ""
+        variable = self.proxy if name == "proxy" and self.proxy else source.variable
+        return f"The setting {name} ({flag}environment {variable})"
 
 
 def load(
@@ -152,7 +156,7 @@ def _read(file: Path | None) -> ConfigFile:
 
 def key_of(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyring) -> Key:
     """Return the key of an account from the file or the keyring. Raises `SettingsError`."""
-    written = keys.written(account, environment)
+    written = keys.key_in_file(account.file, account.profile, environment)
     if written is None:
         return _kept(account, environment, keyring)
     host = account.keyless().host
