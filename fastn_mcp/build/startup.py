@@ -47,7 +47,7 @@ def own_state_of(environment: Mapping[str, str], *, sandboxed: bool) -> Path:
 def options_of(root: click.Context, names: Container[str] | None = None) -> list[str]:
     """Return the options given before the command, or only those in `names`, as arguments to repeat."""
     arguments: list[str] = []
-    for option in root.command.params:
+    for option in root.command.get_params(root):
         name = option.name or ""
         if not isinstance(option, click.Option) or root.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             continue

@@ -24,8 +24,8 @@ from fastn_mcp.build.startup import state_of, typed_seal
 from fastn_mcp.channels.page import page
 from fastn_mcp.channels.page.page import FILES, PAGE_FILE
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
+from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.addresses import is_loopback, is_shared
 from fastn_mcp.config.command_line import CommandLine, kept_in, this_program
 from fastn_mcp.config.file import read

@@ -18,8 +18,8 @@ from pydantic import JsonValue
 
 from fastn_mcp.build.ledger import audit_name, file_of, ledger_at
 from fastn_mcp.channels.terminal import wrapped
-from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import columns_of, fit, say, tab_separated
+from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.addresses import is_shared
 from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.errors import FastnError, SettingsError

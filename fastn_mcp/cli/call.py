@@ -14,10 +14,10 @@ from typing_extensions import override
 
 from fastn_mcp.build.account import AccountParts, enabled_tools
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.exit import EXIT_CODES, exit_of
 from fastn_mcp.cli.help import format_examples
 from fastn_mcp.cli.layout import columns_of, say, table
+from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm

@@ -17,8 +17,8 @@ from rich.console import Console
 from fastn_mcp.build.account import Sandboxed, client_account, enabled_tools, exchange_of
 from fastn_mcp.build.ledger import audit_logs, file_of, ledger_at
 from fastn_mcp.build.startup import state_of
-from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
+from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.retry import listener
 from fastn_mcp.config.addresses import is_shared
 from fastn_mcp.config.file import read

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,10 @@ from pydantic import JsonValue
 from fastn_mcp.build.account import AccountParts, account_parts
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
+from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.edit import put, read_or_none, unset
-from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry
+from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry, without_key
 from fastn_mcp.config.load import DEFAULT, Chosen, choose, no_profile
 from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, Settings
 from fastn_mcp.config.paths import file_errors, write_private
@@ -173,11 +173,6 @@ def _stored_key(start: StartOptions, profile: str | None) -> StoredKey:
     if profile is not None and not config.profiles:
         raise no_profile(profile, config)
     return StoredKey(path, choose({**start.flags, "profile": profile or flag}, without_key(os.environ), config))
-
-
-def without_key(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without the default account's key."""
-    return {name: value for name, value in environment.items() if name != VARIABLE}
 
 
 def _read_stdin() -> str:

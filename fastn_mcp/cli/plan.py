@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from fastn_mcp.build.account import AccountParts, account_of, plan_account_of
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.run import read
+from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.paths import config_dir, make_private_folder
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.fastn.targets import Call

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 
 from fastn_mcp.build.account import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
-from fastn_mcp.cli import EnumChoice, StartOptions
+from fastn_mcp.cli.help import EnumChoice
 from fastn_mcp.cli.layout import columns_of, say, table
+from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError
 from fastn_mcp.fastn.dependents import MAX_PAGES

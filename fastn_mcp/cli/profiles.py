@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from fastn_mcp.cli import EnumChoice, StartOptions
+from fastn_mcp.cli.help import EnumChoice
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.cli.login import StoredKey
+from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config import edit
 from fastn_mcp.config.keys import SystemKeyring
 from fastn_mcp.config.load import DEFAULT, choose, key_of, no_profile

@@ -14,11 +14,11 @@ import anyio
 import click
 
 from fastn_mcp.build.account import AccountParts
-from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.call import CallOutcome, make_call
 from fastn_mcp.cli.exit import EXIT_CODES, Exit, strongest
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.serve import Reporting
+from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.paths import file_errors
 from fastn_mcp.errors import FastnError, NotSent, SettingsError, nearest
 from fastn_mcp.procedures.catalog import ParsedCall, parse

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mcp.server import Server
 
     from fastn_mcp.build.account import AccountParts
-    from fastn_mcp.cli import StartOptions
+    from fastn_mcp.cli.start_options import StartOptions
     from fastn_mcp.report.collector import Tally
 
 

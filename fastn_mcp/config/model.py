@@ -252,7 +252,9 @@ class Settings(BaseModel):
     space_id: _HeaderValue | None = _setting(None, "Sent as x-fastn-space-id.", Trait.ACCOUNT)
     tenant_id: _HeaderValue | None = _setting(None, "Sent as x-fastn-space-tenantid.", Trait.ACCOUNT)
     end_org_id: _HeaderValue | None = _setting(None, "Sent as x-end-org-id.", Trait.ACCOUNT)
-    env: _HeaderValue | None = _setting(None, "Fastn environment, sent as x-fastn-env.", Trait.FLAG)
+    env: _HeaderValue | None = _setting(
+        None, "Fastn environment, such as test or live; sent as x-fastn-env.", Trait.FLAG
+    )
     profile: Annotated[str, AfterValidator(_profile)] = _setting(
         "default",
         "Account to use, of those in the file; its name is in every result of a change.",

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fastn_mcp.build.ledger import audit_at, ledger_at
-from fastn_mcp.cli import cli
+from fastn_mcp.cli.program import cli
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.audit.files import Keeping, entries
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about

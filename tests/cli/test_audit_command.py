@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from command_line import run_command
 from rich.cells import cell_len
 
-from fastn_mcp.cli import cli
 from fastn_mcp.cli.audit import TAIL_COLUMNS, Entry, audit_group, following, row
+from fastn_mcp.cli.program import cli
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.audit.files import verify
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about
