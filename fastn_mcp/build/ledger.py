@@ -11,9 +11,10 @@ from fastn_mcp import install_extra
 from fastn_mcp.config.addresses import is_shared, ledger_file
 from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.audit.chain import End
 from fastn_mcp.guard.audit.files import Keeping
 from fastn_mcp.guard.audit.log import FILE as AUDIT
-from fastn_mcp.guard.audit.log import AuditFile
+from fastn_mcp.guard.audit.log import AuditFile, deleted_name
 from fastn_mcp.guard.audit.outbox import Outbox
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
@@ -50,6 +51,20 @@ def audit_at(
 def audit_name(setting: str | None, state: Path) -> str:
     """Name of an audit log in the ledger: its path and, in a shared ledger, the machine. Each replica has its own."""
     return replica_log_name(state / AUDIT) if is_shared(setting) else str((state / AUDIT).resolve())
+
+
+async def audit_marks(setting: str | None, log: Path, system: System) -> tuple[End | None, End | None]:
+    """Return the newest entry of a log in the ledger, and the newest that retention deleted. Raises `FastnError`."""
+    state = log.parent
+    if log.name != AUDIT or not (is_shared(setting) or file_of(setting, state).exists()):
+        return None, None
+    ledger, name = ledger_at(setting, state, system), audit_name(setting, state)
+    try:
+        marks = [await ledger.audit_mark(each) for each in (name, deleted_name(name))]
+    finally:
+        await ledger.aclose()
+    newest, deleted = (None if mark is None else End(*mark) for mark in marks)
+    return newest, deleted
 
 
 def audit_logs(state: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from fastn_mcp.channels.elicitation import form_request
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.inbox import PendingRequest
 from fastn_mcp.channels.webhook import payloads
-from fastn_mcp.cli import audit
+from fastn_mcp.cli import audit_layout
 from fastn_mcp.errors import Refused
 from fastn_mcp.fastn.dependents import Dependence, Dependents, Unchecked
 from fastn_mcp.fastn.outlook import Outlook
@@ -313,7 +313,7 @@ def test_the_audit_log_at_a_terminal_quotes_the_name_of_a_target(worlds: list[Wo
         entry = about(AuditEvent.ASKED, each.call(), "local", ACCOUNT)
         known: dict[str, JsonValue] = {"n": 1, "time": "2026-11-25T09:00:00Z", "event": entry.event.value}
         name = named(each.preview().name)
-        rows = audit.row({**known, "tool": entry.tool}, name, 300)
+        rows = audit_layout.row({**known, "tool": entry.tool}, name, 300)
         return {str(number): line for number, line in enumerate(rows)}
 
     for world in worlds:
