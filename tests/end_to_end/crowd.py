@@ -19,7 +19,7 @@ from fleet import Fleet
 from server_process import READING
 from team_world import META, Caller, modern, request
 
-from fastn_mcp.cli.approvals import TerminalApprovals
+from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
 from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState
 
 BROKEN = "broken"

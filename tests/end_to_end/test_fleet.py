@@ -22,7 +22,7 @@ from team_world import META, modern, request
 from valkey_server import ValkeyServer
 
 from fastn_mcp.build.ledger import ledger_at
-from fastn_mcp.cli.approvals import TerminalApprovals
+from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.runtime import System
 

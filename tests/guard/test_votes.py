@@ -12,7 +12,6 @@ from valkey_server import ValkeyServer
 from world import Call, FormLater, FormNow, World
 
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount, unrecorded
-from fastn_mcp.cli.approvals import TerminalApprovals
 from fastn_mcp.errors import TargetChanged
 from fastn_mcp.guard.approval.request import (
     Approve,
@@ -23,6 +22,7 @@ from fastn_mcp.guard.approval.request import (
     opens_temporary,
     used_up,
 )
+from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, Vote
