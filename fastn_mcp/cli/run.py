@@ -266,8 +266,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ScriptError("an object in it has the same name twice")
-    if "$from" in found:  # a former feature; sent as it is, it would become data
-        raise ScriptError("a call cannot take a value from the result of another ($from)")
     return found
 
 

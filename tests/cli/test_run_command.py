@@ -192,10 +192,6 @@ WRONG = {
     "bad id": ('{"tool": "list_customers", "id": 7}', "its id is not a text"),
     "twice": ('{"tool": "list_customers", "tool": "delete_customer"}', "the same name twice"),
     "no number": ('{"tool": "list_customers", "arguments": {"limit": NaN}}', "NaN is not a JSON number"),
-    "a value of another call": (
-        '{"tool": "get_customer", "arguments": {"customer_id": {"$from": "made", "path": "id"}}}',
-        "cannot take a value from the result of another",
-    ),
 }
 
 
