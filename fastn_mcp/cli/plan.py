@@ -21,24 +21,8 @@ from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.audit.log import AuditEvent
-from fastn_mcp.guard.plans.file import (
-    KEYS,
-    BadSignature,
-    new_key,
-    opened,
-    parsed,
-    public,
-    raise_unless_for,
-    sealed,
-    sign,
-    signatures_of,
-    signed,
-    signers,
-    trusted,
-    unsigned,
-    with_key,
-    written,
-)
+from fastn_mcp.guard.plans import file as plan_file
+from fastn_mcp.guard.plans.file import KEYS, BadSignature
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls, toml, would_allow
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.procedures.apply_changes import ApplyChanges
@@ -133,7 +117,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
 def show_(start: StartOptions, file: Path) -> None:
     """Say in words what a plan allows, and what its targets are called now."""
     _, plan = _read(start, file)
-    if signatures_of(file).exists():
+    if plan_file.signatures_of(file).exists():
         try:
             plan = _signed(start, file)
         except SettingsError as error:
@@ -173,7 +157,7 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
     data, plan = _read(start, file)
     account = plan_account_of(start.resolved().settings)
     try:
-        raise_unless_for(plan, file, account.name)
+        plan_file.raise_unless_for(plan, file, account.name)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     records: dict[str, str] = {}
@@ -184,14 +168,14 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
         raise click.ClickException("Not signed: another name was typed.")
     folder = config_dir(os.environ)
     private = _private_key(key or folder / "plan-key.pem", name, folder / KEYS)
-    signature_file = signatures_of(file)
-    earlier = parsed(signature_file.read_bytes()) if signature_file.exists() else ()
+    signature_file = plan_file.signatures_of(file)
+    earlier = plan_file.parsed(signature_file.read_bytes()) if signature_file.exists() else ()
     try:
-        signers(data, earlier, trusted(folder / KEYS, start.command_line()), account)
+        plan_file.signers(data, earlier, plan_file.trusted(folder / KEYS, start.command_line()), account)
     except (BadSignature, SettingsError):
         earlier = ()  # signatures of another text, or for another account
-    signature = sign(data, name, datetime.now(UTC), account, records, private)
-    signature_file.write_bytes(written((*[each for each in earlier if each.by != name], signature)))
+    signature = plan_file.sign(data, name, datetime.now(UTC), account, records, private)
+    signature_file.write_bytes(plan_file.written((*[each for each in earlier if each.by != name], signature)))
     use = start.command_line().to("--mode", "unattended", "--plan", str(file))
     say(f"Signed: {signature_file}. Use it: {use}")
 
@@ -200,22 +184,22 @@ def _private_key(path: Path, name: str, keys: Path) -> Any:
     """Return the person's private key. Create one if there is none."""
     if path.exists():
         try:
-            return opened(path.read_bytes(), click.prompt("Passphrase of your key", hide_input=True))
+            return plan_file.opened(path.read_bytes(), click.prompt("Passphrase of your key", hide_input=True))
         except BadSignature as error:
             raise click.ClickException(f"{path}: {error}.") from None
     say(f"There is no key {path}; one is made.")
     passphrase = click.prompt("A passphrase for it", hide_input=True, confirmation_prompt=True)
     if len(passphrase) < _SHORTEST:
         raise click.ClickException(f"A passphrase has at least {_SHORTEST} characters.")
-    private_key = new_key()
+    private_key = plan_file.new_key()
     text = keys.read_text(encoding="utf-8") if keys.exists() else ""
     try:
-        text = with_key(text, name, public(private_key))
+        text = plan_file.with_key(text, name, plan_file.public(private_key))
     except ValueError:
         raise click.ClickException(f"{keys} has another key of {name!r}; remove it first.") from None
     make_private_folder(path.parent)
     with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-        file.write(sealed(private_key, passphrase))
+        file.write(plan_file.sealed(private_key, passphrase))
     keys.write_text(text, encoding="utf-8")
     keys.chmod(0o600)
     say(f"Your public key is in {keys}. Put that file where the agent cannot write it.")
@@ -226,12 +210,12 @@ def _signed(start: StartOptions, file: Path, keys: Path | None = None) -> Plan:
     """Return the plan, checked as for a run. Raises `SettingsError` if it is not valid."""
     settings = start.resolved().settings
     key_file = keys or settings.plan_keys or config_dir(os.environ) / KEYS
-    return signed(file, key_file, plan_account_of(settings), datetime.now(UTC), start.command_line())
+    return plan_file.signed(file, key_file, plan_account_of(settings), datetime.now(UTC), start.command_line())
 
 
 def _read(start: StartOptions, file: Path) -> tuple[bytes, Plan]:
     try:
-        return unsigned(file, start.command_line())
+        return plan_file.unsigned(file, start.command_line())
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
 
