@@ -69,9 +69,9 @@ def row(entry: Entry, name: str | None, columns: int) -> list[str]:
 
 def _fit_quoted(text: str, width: int) -> str:
     """Fit a text with a quoted name at its end, so that the quotation mark closes where the name is cut."""
-    shown = fit(text, width)
-    is_cut = text.endswith('"') and not shown.rstrip().endswith('"')
-    return fit(f'{fit(text, width - 1).rstrip()}"', width) if is_cut else shown
+    fitted = fit(text, width)
+    is_cut = text.endswith('"') and not fitted.rstrip().endswith('"')
+    return fit(f'{fit(text, width - 1).rstrip()}"', width) if is_cut else fitted
 
 
 def _summary(entry: Entry) -> str:

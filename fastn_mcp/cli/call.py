@@ -189,20 +189,20 @@ _WIDE, _NARROW = 100, 80
 @click.pass_obj
 def tools(start: StartOptions, as_json: bool) -> None:
     """List the tools of these settings: effect, evidence, route."""
-    found = enabled_tools(start.keyless())
+    enabled = enabled_tools(start.keyless())
     if as_json:
-        rows = [dict(zip(_COLUMNS, _row(operation), strict=True)) for operation in found]
+        rows = [dict(zip(_COLUMNS, _row(operation), strict=True)) for operation in enabled]
         click.echo(json.dumps(rows, indent=2))
         return
     columns = columns_of()
-    shown = len(_COLUMNS) if columns is None or columns >= _WIDE else 3 if columns >= _NARROW else 2
-    rows = [_row(operation)[:shown] for operation in found]
-    header, *lines = table([_COLUMNS[:shown], *rows], columns)
+    count = len(_COLUMNS) if columns is None or columns >= _WIDE else 3 if columns >= _NARROW else 2
+    rows = [_row(operation)[:count] for operation in enabled]
+    header, *lines = table([_COLUMNS[:count], *rows], columns)
     click.secho(header, bold=True)
-    for operation, line in zip(found, lines, strict=True):
+    for operation, line in zip(enabled, lines, strict=True):
         click.secho(line, fg=_COLORS.get(operation.effect))
     if columns is not None:
-        say(f"\n{len(found)} tools. Arguments: fastn-mcp call TOOL --help")
+        say(f"\n{len(enabled)} tools. Arguments: fastn-mcp call TOOL --help")
 
 
 def _row(tool: AnyTool) -> tuple[str, str, str, str]:

@@ -178,29 +178,29 @@ async def _examine_team(start: StartOptions, options: DoctorOptions) -> DoctorRe
         )  # fmt: skip
     except SettingsError as error:
         return DoctorReport(checks=[machine.wrong_settings(error, file)])
-    found = DoctorReport(urlsplit(url or team.url).netloc)
+    report = DoctorReport(urlsplit(url or team.url).netloc)
     keys = IssuerKeys(team.issuer, system)
     target = TeamTarget(team, builder, keys, system, token)
     with Console(stderr=True).status("Looking ...") as status:
-        found.checks += [*check_settings(target), machine.check_folder(state)]
+        report.checks += [*check_settings(target), machine.check_folder(state)]
         status.update("Checking the ledger ...")
-        found.checks.append(await _check_ledger(process.ledger, state, system))
-        found.checks += machine.check_export(process, audit_logs(state), system.now())
+        report.checks.append(await _check_ledger(process.ledger, state, system))
+        report.checks += machine.check_export(process, audit_logs(state), system.now())
         if is_shared(process.ledger):
             from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger  # an optional extra
 
             assert isinstance(builder.ledger, ValkeyLedger)  # noqa: S101 - what a shared ledger is
-            found.checks += await check_durability(builder.ledger, target.system.timestamp())
+            report.checks += await check_durability(builder.ledger, target.system.timestamp())
         await builder.ledger.aclose()
         status.update("Asking the identity provider ...")
-        found.checks += [check async for check in check_provider(target)]
-        found.checks += [check async for check in check_token(target)]
+        report.checks += [check async for check in check_provider(target)]
+        report.checks += [check async for check in check_token(target)]
         status.update("Calling the public address ...")
         address = PublicAddress(team, url or team.url, system, target.token, process.state_secrets)
-        found.checks += [check async for check in check_public(address)]
-        found.sent = address.sent
+        report.checks += [check async for check in check_public(address)]
+        report.sent = address.sent
     await keys.aclose()
-    return found
+    return report
 
 
 async def _check_ledger(setting: str | None, folder: Path, system: System) -> Check:

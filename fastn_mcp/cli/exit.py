@@ -181,5 +181,5 @@ def exit_of(outcome: str) -> Exit:
 
 def strongest(outcomes: Iterable[str]) -> Exit:
     """Return the code of several outcomes, by the precedence in `EXIT_CODES`."""
-    found = {exit_of(outcome) for outcome in outcomes}
-    return next((code for code in _STRONGEST if code in found), Exit.DONE)
+    codes = {exit_of(outcome) for outcome in outcomes}
+    return next((code for code in _STRONGEST if code in codes), Exit.DONE)

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 _PLANNABLE: Mapping[str, AnyTool] = {**BY_NAME, ApplyChanges.tool_name(): ApplyChanges}
 """Tools that a plan can hold: operations, and batches, whose calls it lists one by one."""
 
-_SHORTEST = 10
+_MIN_PASSPHRASE = 10
 """Minimum length of a passphrase, in characters."""
 
 
@@ -63,9 +64,9 @@ def new_(
     if (calls is None) == (audit is None):
         raise click.UsageError("Give CALLS, or --from-audit FILE.")
     settings = start.resolved().settings
-    found = _from_audit(audit, since) if audit is not None else _from_script(calls)
+    planned = _from_audit(audit, since) if audit is not None else _from_script(calls)
     counted: dict[str, int] = {}
-    for call in found:
+    for call in planned:
         entry = would_allow(call).removesuffix("count = 1")
         counted[entry] = counted.get(entry, 0) + 1
     if not counted:
@@ -132,10 +133,8 @@ def show_(start: StartOptions, file: Path) -> None:
 @click.pass_obj
 def verify_(start: StartOptions, file: Path, keys: Path | None) -> None:
     """Check that a plan is signed, unchanged, not run out, and for this account. Exit 1 where not."""
-    try:
+    with _refused():
         plan = _signed(start, file, keys)
-    except SettingsError as error:
-        raise click.ClickException(str(error)) from None
     say(f"Good: signed by {', '.join(plan.signers)}, until {plan.until.isoformat()}.")
 
 
@@ -156,10 +155,8 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
         )
     data, plan = _read(start, file)
     account = plan_account_of(start.resolved().settings)
-    try:
+    with _refused():
         plan_file.raise_unless_for(plan, file, account.name)
-    except SettingsError as error:
-        raise click.ClickException(str(error)) from None
     records: dict[str, str] = {}
     for line in anyio.run(_describe, start, plan, records):
         say(line)
@@ -180,6 +177,15 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
     say(f"Signed: {signature_file}. Use it: {use}")
 
 
+@contextmanager
+def _refused() -> Generator[None]:
+    """End with exit code 1 for what is wrong with a plan."""
+    try:
+        yield
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+
+
 def _private_key(path: Path, name: str, keys: Path) -> Any:
     """Return the person's private key. Create one if there is none."""
     if path.exists():
@@ -189,8 +195,8 @@ def _private_key(path: Path, name: str, keys: Path) -> Any:
             raise click.ClickException(f"{path}: {error}.") from None
     say(f"There is no key {path}; one is made.")
     passphrase = click.prompt("A passphrase for it", hide_input=True, confirmation_prompt=True)
-    if len(passphrase) < _SHORTEST:
-        raise click.ClickException(f"A passphrase has at least {_SHORTEST} characters.")
+    if len(passphrase) < _MIN_PASSPHRASE:
+        raise click.ClickException(f"A passphrase has at least {_MIN_PASSPHRASE} characters.")
     private_key = plan_file.new_key()
     text = keys.read_text(encoding="utf-8") if keys.exists() else ""
     try:
@@ -214,10 +220,8 @@ def _signed(start: StartOptions, file: Path, keys: Path | None = None) -> Plan:
 
 
 def _read(start: StartOptions, file: Path) -> tuple[bytes, Plan]:
-    try:
+    with _refused():
         return plan_file.unsigned(file, start.command_line())
-    except SettingsError as error:
-        raise click.ClickException(str(error)) from None
 
 
 async def _describe(start: StartOptions, plan: Plan, records: dict[str, str]) -> list[str]:
@@ -258,9 +262,9 @@ def _calls(permit: PlannedCalls) -> Iterator[Call]:
 async def _consequences(call: Call, parts: AccountParts, records: dict[str, str]) -> list[str]:
     """Return the sentences of a call: what happens to which target, what is lost, and what can be undone."""
     try:
-        shown = await parts.dispatch.preview(call, Caller("local", None))
+        preview = await parts.dispatch.preview(call, Caller("local", None))
     except FastnError as error:
         return [f"{type(call).title()} {quote(call.target or '')}: {error}"]
-    if isinstance(shown, Preview) and shown.facts is not None:
-        records |= {each.key: each.fingerprint() for each in shown.facts.resolved.named}
-    return shown.says.lines()
+    if isinstance(preview, Preview) and preview.facts is not None:
+        records |= {each.key: each.fingerprint() for each in preview.facts.resolved.named}
+    return preview.says.lines()

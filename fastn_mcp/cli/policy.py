@@ -96,10 +96,10 @@ async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]
     except SettingsError:
         return []
     try:
-        found = await read_pages(
+        customers = await read_pages(
             ListCustomers(limit=100), partial(parts.guard.read, caller=Caller("local", None)), MAX_PAGES
         )
-        return [*unknown_customers(rules, found.rows)] if found.is_complete else []
+        return [*unknown_customers(rules, customers.rows)] if customers.is_complete else []
     except Forbidden:
         return [UNREADABLE]
     except FastnError as error:
@@ -207,12 +207,13 @@ def _evaluated_facts(evaluation: CallEvaluation) -> Iterator[str]:
         name = f"{quote(preview.name)}, id " if preview.name else "id "
         yield f"  target: {name}{quote(preview.target)}"
     yield from _effective_lines(evaluation.resolved)
-    found = "; ".join(each.words() for each in preview.dependence.found)
+    dependents = "; ".join(each.words() for each in preview.dependence.found)
     unchecked = ", ".join(preview.dependence.unchecked)
     if unchecked:
-        yield f"  dependents: unknown, since these could not be checked: {unchecked}{f'; {found}' if found else ''}"
+        known = f"; {dependents}" if dependents else ""
+        yield f"  dependents: unknown, since these could not be checked: {unchecked}{known}"
     else:
-        yield f"  dependents: {found or 'none'}"
+        yield f"  dependents: {dependents or 'none'}"
     yield "  the clock, the budget's calls so far, declines in a row"
 
 

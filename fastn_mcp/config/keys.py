@@ -62,10 +62,10 @@ def _usable_backend() -> "Generator[KeyringBackend]":
     from keyring.backends import fail, null
 
     try:
-        found = keyring.get_keyring()
-        if isinstance(found, (fail.Keyring, null.Keyring)):
+        backend = keyring.get_keyring()
+        if isinstance(backend, (fail.Keyring, null.Keyring)):
             raise NoKeyring("This system has no usable keyring.")
-        yield found
+        yield backend
     except NoKeyring:
         raise
     except Exception as error:
@@ -74,7 +74,7 @@ def _usable_backend() -> "Generator[KeyringBackend]":
 
 VARIABLE = "FASTN_API_KEY"
 
-_LONGEST = 4096
+_MAX_KEY_FILE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def _contents(path: Path, where: str, profile: str | None) -> str:
     try:
         with path.open("rb") as opened:
             mode = os.fstat(opened.fileno()).st_mode
-            data = opened.read(_LONGEST)
+            data = opened.read(_MAX_KEY_FILE)
     except FileNotFoundError:
         name = f" {profile}" if profile else ""
         next_step = f"Keep a key there: fastn-mcp login{name} --file"

@@ -176,14 +176,14 @@ def choose(
 ) -> Chosen:
     """Choose the account, before its key is known. Raises `SettingsError`."""
     _no_other_was_meant(environment, config)
-    given = {name: value for name, value in flags.items() if value is not None}
+    set_flags = {name: value for name, value in flags.items() if value is not None}
     variables = {name: environment[v] for name, v in _VARIABLES.items() if environment.get(v, "") != ""}
-    profile = None if sandbox else _profile(given, variables, config)
+    profile = None if sandbox else _profile(set_flags, variables, config)
     own = {} if profile is None else {**config.profiles[profile], "profile": profile}
     values = {name: value for name, value in {**config.top, **own}.items() if name not in (*KEY_SETTINGS, KEY_HOST)}
     if profile is not None:
-        _one_account(variables, values, given, profile, config)
-    values |= {name: value for name, value in (variables | given).items() if name != "api_key"}
+        _one_account(variables, values, set_flags, profile, config)
+    values |= {name: value for name, value in (variables | set_flags).items() if name != "api_key"}
     named = None if "proxy" in values else named_by(environment, str(values.get("base_url", DEFAULT_BASE_URL)))
     if named is None:
         return Chosen(values, config, profile)
@@ -205,11 +205,11 @@ def _no_other_was_meant(environment: Mapping[str, str], config: ConfigFile) -> N
             raise SettingsError(f"Unknown variable {name}. Did you mean {close}?", f"Unset it, or name it {close}.")
 
 
-def _profile(given: Mapping[str, object], variables: Mapping[str, str], config: ConfigFile) -> str | None:
+def _profile(set_flags: Mapping[str, object], variables: Mapping[str, str], config: ConfigFile) -> str | None:
     """Return the selected profile. Without profiles in the file, the name is only a label."""
     if not config.profiles:
         return None
-    asked = {"--profile": given.get("profile"), "FASTN_PROFILE": variables.get("profile")}
+    asked = {"--profile": set_flags.get("profile"), "FASTN_PROFILE": variables.get("profile")}
     asked["profile"] = config.top.get("profile")
     by, name = next(((by, name) for by, name in asked.items() if name is not None), ("", DEFAULT))
     if isinstance(name, str) and name in config.profiles:
@@ -234,16 +234,16 @@ def no_profile(name: str, config: ConfigFile, where: str = "") -> SettingsError:
 def _one_account(
     variables: Mapping[str, str],
     values: Mapping[str, object],
-    given: Mapping[str, object],
+    set_flags: Mapping[str, object],
     profile: str,
     config: ConfigFile,
 ) -> None:
     """Reject variables that refer to an account other than the profile."""
-    named = config.profiles[profile].get("api_key_env") == VARIABLE or "api_key" in given
+    named = config.profiles[profile].get("api_key_env") == VARIABLE or "api_key" in set_flags
     other = [VARIABLE] if "api_key" in variables and not named else []
     for name in settings_with(Trait.ACCOUNT):
-        said = values.get(name, Settings.model_fields[name].default)
-        if name in variables and name not in given and variables[name].rstrip("/") != str(said).rstrip("/"):
+        of_profile = values.get(name, Settings.model_fields[name].default)
+        if name in variables and name not in set_flags and variables[name].rstrip("/") != str(of_profile).rstrip("/"):
             other.append(_VARIABLES[name])
     if other:
         hint = f'write api_key_env = "{VARIABLE}" in [profiles.{profile}]' if VARIABLE in other else "choose no profile"

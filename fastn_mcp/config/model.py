@@ -105,10 +105,10 @@ def _key(key: str) -> str:
 
 def _certificates(file: Path) -> Path:
     try:
-        found = b"-----BEGIN " in file.read_bytes()
+        is_pem = b"-----BEGIN " in file.read_bytes()
     except OSError as error:
         raise ValueError(f"cannot be read ({type(error).__name__})") from None
-    if not found:
+    if not is_pem:
         raise ValueError("is not a file of certificates in PEM")
     return file
 
