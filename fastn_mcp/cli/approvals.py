@@ -26,8 +26,8 @@ from fastn_mcp.config.paths import file_errors
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.request import Approve, Decline, NoAnswer, asker, question
 from fastn_mcp.guard.approval.terminal_approvals import UNSEALABLE, TerminalApprovals, clock
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, LedgerUnusable, RequestState, account_name, who
-from fastn_mcp.guard.policy import Decision
+from fastn_mcp.ledger.ledger import ApprovalRequest, LedgerUnusable, RequestState, account_name, who
+from fastn_mcp.policy.policy import Decision
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 
@@ -148,7 +148,7 @@ def keygen_(name: str, output: Path | None) -> None:
     """Make the key pair of an approver: a private key in a file, a public one for the file of approvers."""
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    from fastn_mcp.guard.plans.file import new_key, public
+    from fastn_mcp.policy.plan_file import new_key, public
 
     private_key, path = new_key(), output or Path(f"{name}.pem")
     try:

@@ -14,17 +14,17 @@ from typing import Any, cast
 import anyio
 import click
 
+from fastn_mcp.audit import files
+from fastn_mcp.audit.chain import End
+from fastn_mcp.audit.log import FILE
+from fastn_mcp.audit.reader import AuditLog, Entry, LogFollower, following, parsed
+from fastn_mcp.audit.remote import StoredEntry, compare, stored
 from fastn_mcp.build.ledger import audit_marks
 from fastn_mcp.cli import audit_layout
 from fastn_mcp.cli.layout import columns_of, say
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.audit import files
-from fastn_mcp.guard.audit.chain import End
-from fastn_mcp.guard.audit.log import FILE
-from fastn_mcp.guard.audit.reader import AuditLog, Entry, LogFollower, following, parsed
-from fastn_mcp.guard.audit.remote import StoredEntry, compare, stored
 from fastn_mcp.runtime import System
 
 _PAUSE = 0.5

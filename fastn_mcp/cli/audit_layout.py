@@ -4,14 +4,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fastn_mcp.audit.chain import BEGINNING, End, Report
+from fastn_mcp.audit.reader import Entry
+from fastn_mcp.audit.remote import CopyComparison
 from fastn_mcp.channels.terminal import wrapped
 from fastn_mcp.cli.layout import fit, tab_separated
 from fastn_mcp.config.command_line import CommandLine
-from fastn_mcp.fastn.formats import counted
-from fastn_mcp.guard.audit.chain import BEGINNING, End, Report
-from fastn_mcp.guard.audit.reader import Entry
-from fastn_mcp.guard.audit.remote import CopyComparison
-from fastn_mcp.guard.ledger.ledger import who
+from fastn_mcp.ledger.ledger import who
+from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.report.collector import OutcomeGroup
 from fastn_mcp.report.writer import caller

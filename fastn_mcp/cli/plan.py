@@ -12,6 +12,8 @@ import anyio
 import click
 from pydantic import ValidationError
 
+from fastn_mcp.account.targets import Call
+from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.build.account import AccountParts, account_of, plan_account_of
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.layout import say
@@ -19,13 +21,11 @@ from fastn_mcp.cli.run import read
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.paths import config_dir, make_private_folder
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.audit.log import AuditEvent
-from fastn_mcp.guard.plans import file as plan_file
-from fastn_mcp.guard.plans.file import KEYS, BadSignature
-from fastn_mcp.guard.plans.plan import Plan, PlannedCalls, toml, would_allow
 from fastn_mcp.guard.preview import Preview
+from fastn_mcp.policy import plan_file
+from fastn_mcp.policy.plan import Plan, PlannedCalls, toml, would_allow
+from fastn_mcp.policy.plan_file import KEYS, BadSignature
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.redaction import is_redacted, quote, sanitize
 from fastn_mcp.tools.catalog import BY_NAME

@@ -9,11 +9,11 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from fastn_mcp.fastn.resolve import by_arguments
-from fastn_mcp.fastn.resolved_call import Surroundings
-from fastn_mcp.fastn.targets import Call
-from fastn_mcp.guard.audit.log import AuditEvent
-from fastn_mcp.guard.policy import Policy, PolicyDecision, Situation
+from fastn_mcp.account.resolve import by_arguments
+from fastn_mcp.account.resolved_call import Surroundings
+from fastn_mcp.account.targets import Call
+from fastn_mcp.audit.log import AuditEvent
+from fastn_mcp.policy.policy import Policy, PolicyDecision, Situation
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.tool import Effect, FastnObject

@@ -6,14 +6,14 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, decided
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, typed_in
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
-from fastn_mcp.guard.audit.recorder import record_expired
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, TemporaryApproval, Vote, account_name
-from fastn_mcp.guard.policy import Decision
+from fastn_mcp.guard.recorder import record_expired
+from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, TemporaryApproval, Vote, account_name
+from fastn_mcp.policy.policy import Decision
 from fastn_mcp.runtime import System
 
 _BY = "terminal"
