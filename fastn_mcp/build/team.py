@@ -37,12 +37,11 @@ from fastn_mcp.fastn.formats import counted
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.audit.outbox import Outbox
 from fastn_mcp.guard.ledger.ledger import Ledger
-from fastn_mcp.hosted.app import Health, ShutdownConfig, run, team_application
+from fastn_mcp.hosted.app import Health, ProcessParts, ShutdownConfig, run, team_application
 from fastn_mcp.hosted.approval_page import mounted
 from fastn_mcp.hosted.approvers import TenantInbox
 from fastn_mcp.hosted.authentication import request_context
 from fastn_mcp.hosted.oidc import IssuerKeys
-from fastn_mcp.hosted.response_mode import add_lifespan
 from fastn_mcp.hosted.sign_in import SignIn
 from fastn_mcp.hosted.team_config import Team, Tenant, load_team, origin_of
 from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
@@ -248,9 +247,8 @@ def application(builder: TenantBuilder, keys: IssuerKeys, health: Health) -> Sta
         routes.append(page)
     server = build_for(_resolve, builder.approval_lifetime(), builder.state_secrets)
     observe_requests(server, builder.instruments)
-    app = team_application(server, team, tenants, keys, health, system, routes)
-    add_lifespan(app, partial(_closing, builder.ledger))
-    return app
+    beside = ProcessParts(health, routes, partial(_closing, builder.ledger))
+    return team_application(server, team, tenants, keys, system, beside)
 
 
 @asynccontextmanager

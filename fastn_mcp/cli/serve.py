@@ -68,8 +68,7 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     from fastn_mcp.build.startup import http_address, must_be_free, seal_keys
     from fastn_mcp.build.telemetry import observe_requests
     from fastn_mcp.config import keys
-    from fastn_mcp.hosted.app import Health, ShutdownConfig, application, run
-    from fastn_mcp.hosted.response_mode import add_lifespan
+    from fastn_mcp.hosted.app import Health, ProcessParts, ShutdownConfig, application, run
     from fastn_mcp.server.handlers import build
 
     host, port = http_address(address)
@@ -86,8 +85,8 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     health, ending = Health(), ShutdownConfig()
     parts.guard.decisions.is_leaving = lambda: health.is_leaving
     webhook_routes = [] if parts.webhook is None else parts.webhook.mounted(f"http://{address}")
-    app = application(server, hosts, token, ending.head, health, webhook_routes)
-    add_lifespan(app, partial(_beside, parts.guard.check_customers))
+    beside = ProcessParts(health, webhook_routes, partial(_beside, parts.guard.check_customers))
+    app = application(server, hosts, token, ending.head, beside)
     message = f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}."
     with report_at_end(parts):
         run(app, host, port, health, ending, message)

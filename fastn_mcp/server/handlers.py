@@ -222,5 +222,6 @@ def build_for(
         else RequestStateSecurity.ephemeral(ttl=lifetime)
     )
     # Seals the id of a pending approval request, so that an answer counts only for the call it was asked for.
-    server.middleware.append(RequestStateBoundary(sealing, default_audience=NAME))
+    # In place of the SDK's only default, whose spans hold text of clients and of errors. `telemetry` adds its own.
+    server.middleware[:] = [RequestStateBoundary(sealing, default_audience=NAME)]
     return server

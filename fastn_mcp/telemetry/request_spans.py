@@ -1,7 +1,4 @@
-"""Spans and metrics of MCP requests.
-
-Replaces the SDK's own middleware, which puts text of clients into names, and texts of errors into spans.
-"""
+"""Spans and metrics of MCP requests."""
 
 import time
 from collections.abc import Mapping
@@ -9,7 +6,6 @@ from typing import Any, cast
 
 from mcp import MCPError
 from mcp.server import Server, ServerRequestContext
-from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.context import CallNext, HandlerResult
 from mcp.types import INVALID_PARAMS, CallToolResult
 from opentelemetry.trace import SpanKind, StatusCode
@@ -56,8 +52,7 @@ def observe(server: Server[Any], instruments: Instruments) -> None:
         finally:
             instruments.record(names.MCP_DURATION, time.monotonic() - began, attributes)
 
-    others = [each for each in server.middleware if not isinstance(each, OpenTelemetryMiddleware)]
-    server.middleware[:] = [middleware, *others]
+    server.middleware.insert(0, middleware)
 
 
 async def _tool_call(
