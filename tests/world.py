@@ -23,6 +23,7 @@ from fastn_mcp.guard.approval.request import ApprovalForm, Approve, PendingAppro
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.audit.recorder import Recorder, Watch
 from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
@@ -157,11 +158,11 @@ class World:
         self.dispatch = self.dispatching(SecretValues({}, []), KeyFileWriter(folder / "keys"))
 
     async def call(
-        self, call: Tool[Any], form: FormNow | FormLater | None = None
+        self, call: Tool[Any], form: FormNow | FormLater | None = None, delivery: Delivery | None = None
     ) -> Done | PendingForm | PendingApproval | FastnError:
         """Make a call; an error is an answer too."""
         try:
-            return await self.dispatch(call, Caller("local", form))
+            return await self.dispatch(call, Caller("local", form, delivery=delivery))
         except FastnError as error:
             return error
 

@@ -152,7 +152,7 @@ class Guard:
             if isinstance(error, FastnError):
                 outcome, what = error.outcome, error.what
             self._recorder.outcome(intent, outcome, what)
-            await self._journal.end(change, outcome)
+            await self._journal.end(change, outcome, delivery=caller.delivery)
             if is_sent and isinstance(error, FastnError):
                 await self._recorder.settle()
             raise
@@ -160,7 +160,7 @@ class Guard:
             self.directory.forget(call.toolset())
         self._evaluator.ai_sessions.note(call, result)
         self._recorder.outcome(intent, "done", result=result)
-        change = await self._journal.end(change, "done", result)
+        change = await self._journal.end(change, "done", result, caller.delivery)
         await self._recorder.settle()
         return Done(self._delivered(call, result), change)
 

@@ -51,8 +51,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastn_mcp.channels.connections import LOST
-from fastn_mcp.guard.journal import ResponseDelivery, delivery
 from fastn_mcp.hosted.request_limits import replay
+from fastn_mcp.server.delivery import DELIVERY, ResponseDelivery
 
 log = logging.getLogger(__name__)
 
@@ -133,21 +133,19 @@ class ResponseMode:
         if scope["method"] != "POST":
             await self._streamed(scope, receive, send)
             return
-        response, is_complete = ResponseDelivery(scope.get(LOST)), False
+        delivery, is_complete = ResponseDelivery(scope.get(LOST)), False
 
         async def sent(message: Message) -> None:
             nonlocal is_complete
             await send(message)
             is_complete = message["type"] == "http.response.body" and not message.get("more_body")
 
-        token = delivery.set(response)
         self._under_way += 1
         try:
-            await self._answer(scope, receive, sent)
+            await self._answer({**scope, DELIVERY: delivery}, receive, sent)
             if is_complete:
-                await response.written()
+                await delivery.written()
         finally:
-            delivery.reset(token)
             self._under_way -= 1
             if not self._under_way:
                 self._none_left.set()

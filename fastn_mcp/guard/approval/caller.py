@@ -10,6 +10,7 @@ from typing import Protocol
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval.request import Answer, ApprovalForm, PendingApproval, PendingForm, Submitted
+from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.tools.tool import Effect
 
 READ = "fastn:read"
@@ -90,6 +91,8 @@ class Caller:
     """Leads the person to the approval page by their client, while the call waits or in place of the wait."""
     waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     """Context in which the call waits for a person, and holds no concurrency slot."""
+    delivery: Delivery | None = None
+    """Delivery of the response, if it can be lost on the way to the caller."""
 
     @property
     def person(self) -> str:
