@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from fastn_mcp.server.delivery import ResponseDelivery
-from fastn_mcp.server.stdio import PARSE_ERROR, Pipes, error_line, id_in
+from fastn_mcp.server.pipes import PARSE_ERROR, Pipes, error_line, id_in
 
 DRAIN = 5.0
 """Seconds without written output, after the end of the input, until pending requests are abandoned."""
