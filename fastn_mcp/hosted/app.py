@@ -76,9 +76,9 @@ class Health:
         if self.is_leaving:
             return JSONResponse({"status": "leaving"}, 503, _HEADERS)
         checks = self._required | self._reported
-        found = {name: "ok" if await _passes(check) else "unreachable" for name, check in checks.items()}
-        ready = all(found[name] == "ok" for name in self._required)
-        return JSONResponse({"status": "ready" if ready else "not ready"} | found, 200 if ready else 503, _HEADERS)
+        results = {name: "ok" if await _passes(check) else "unreachable" for name, check in checks.items()}
+        ready = all(results[name] == "ok" for name in self._required)
+        return JSONResponse({"status": "ready" if ready else "not ready"} | results, 200 if ready else 503, _HEADERS)
 
 
 async def _passes(check: Check) -> bool:

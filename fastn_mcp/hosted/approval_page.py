@@ -120,13 +120,13 @@ class TeamPageAccess:
         return Session(session.id, self._root, self._inbox(session.person), session.person.name)
 
     async def _browser_session(self, request: Request) -> BrowserSession | None:
-        found = self._seal.open("session", request.cookies.get(self._name("session")), self._session_seconds)
-        if found is None or found["ends"] <= self._system.timestamp():
+        cookie = self._seal.open("session", request.cookies.get(self._name("session")), self._session_seconds)
+        if cookie is None or cookie["ends"] <= self._system.timestamp():
             return None
-        stored = found["person"]
+        stored = cookie["person"]
         lists = {name: tuple(stored[name]) for name in ("rules", "login_names")}
         person = SignedInPerson(**(stored | lists))
-        session = BrowserSession(found["id"], found["ends"], person)
+        session = BrowserSession(cookie["id"], cookie["ends"], person)
         return None if await self._ledger.distrusted(session.id, _ENDED, self._system.timestamp()) else session
 
     async def _complete_sign_in(self, request: Request) -> BrowserSession:

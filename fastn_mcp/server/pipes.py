@@ -144,10 +144,10 @@ class Pipes:
 
 def id_in(line: bytes) -> str | int | None:
     """Return the id of an unparsable message, or None if it is not unambiguous."""
-    found = _ID.findall(line)
-    if len(found) != 1:
+    ids = _ID.findall(line)
+    if len(ids) != 1:
         return None
-    value: str | int = from_json(found[0])
+    value: str | int = from_json(ids[0])
     return value
 
 

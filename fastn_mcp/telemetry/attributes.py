@@ -141,5 +141,5 @@ def consent(by: str) -> str:
 
 def rule(name: str) -> str:
     """Return a rule by its line only: a policy file names customers, and its path may name a person."""
-    found = _IN_A_FILE.search(name)
-    return name if found is None else f"{found[2] or 'plan'}, line {found[1]}"
+    match = _IN_A_FILE.search(name)
+    return name if match is None else f"{match[2] or 'plan'}, line {match[1]}"

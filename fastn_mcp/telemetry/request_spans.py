@@ -7,7 +7,7 @@ from typing import Any, cast
 from mcp import MCPError
 from mcp.server import Server, ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult
-from mcp.types import INVALID_PARAMS, CallToolResult
+from mcp.types import INVALID_PARAMS
 from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import ValidationError
 
@@ -91,13 +91,11 @@ def _request_attributes(ctx: ServerRequestContext[Any, Any]) -> tuple[Attributes
 
 
 def _error_outcome(result: object) -> str | None:
+    """Return the outcome of a tool error; None for any other result, which is in wire form here."""
     match result:
-        case CallToolResult(is_error=True, structured_content={"outcome": str(outcome)}) | {
-            "isError": True,
-            "structuredContent": {"outcome": str(outcome)},
-        }:
+        case {"isError": True, "structuredContent": {"outcome": str(outcome)}}:
             return outcome if outcome in _OUTCOMES else "failed"
-        case CallToolResult(is_error=True) | {"isError": True}:
+        case {"isError": True}:
             return "failed"
         case _:
             return None
