@@ -37,8 +37,9 @@ from fastn_mcp.fastn.formats import counted
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.audit.outbox import Outbox
 from fastn_mcp.guard.ledger.ledger import Ledger
+from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.app import Health, ProcessParts, ShutdownConfig, run, team_application
-from fastn_mcp.hosted.approval_page import mounted
+from fastn_mcp.hosted.approval_page import TeamPageAccess
 from fastn_mcp.hosted.approvers import TenantInbox
 from fastn_mcp.hosted.authentication import request_context
 from fastn_mcp.hosted.oidc import IssuerKeys
@@ -132,13 +133,11 @@ class TenantBuilder:
 
     def page(self, tenants: Tenants, keys: IssuerKeys) -> Mount | None:
         """Return the approval page, or None without [approvals]. Raises `SettingsError` if it lacks a secret."""
-        team, url = self.team, self.team.page_url
-        if (sign_in := self.sign_in(keys)) is None or url is None:
+        if (sign_in := self.sign_in(keys)) is None:
             return None
-        return mounted(
-            team, url, sign_in, self.state_secrets, tenants, self.ledger, self.is_leaving, self.system,
-            shares_ledger=self.process.shares,
-        )  # fmt: skip
+        seal, shared = Seal(self.state_secrets, self.system), self.ledger if self.process.shares else None
+        access = TeamPageAccess(self.team, sign_in, seal, tenants, self.ledger, shared, self.system)
+        return access.mounted(self.state_secrets, self.is_leaving)
 
     def sign_in(self, keys: IssuerKeys) -> SignIn | None:
         """Return the sign-in of the approval page, or None without [approvals]. Raises `SettingsError`."""
