@@ -2,9 +2,9 @@
 
 import anyio
 import pytest
-from world import World
+from support.world import World
 
-from fastn_mcp.fastn.targets import Call
+from fastn_mcp.account.targets import Call
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.server import delivery
 from fastn_mcp.server.delivery import ResponseDelivery

@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from pydantic import JsonValue
 
+from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
-from fastn_mcp.guard.audit.log import AuditEvent
-from fastn_mcp.guard.audit.recorder import record_expired
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.ledger import (
+from fastn_mcp.guard.recorder import record_expired
+from fastn_mcp.ledger.ledger import (
     ApprovalRequest,
     Ledger,
     RequestState,
