@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastn_mcp.fastn.resolve import by_arguments
-from fastn_mcp.guard.evaluation import ApprovedCall, CallEvaluation
+from fastn_mcp.guard.approval.approved_call import ApprovedCall
+from fastn_mcp.guard.evaluation import CallEvaluation
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, ShownCall, Vote
 from fastn_mcp.guard.policy import Decision, PolicyDecision
 from fastn_mcp.tools.operation import Operation

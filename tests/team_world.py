@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 from identity_provider import AUDIENCE, Provider
 
-from fastn_mcp.build.account import Sandboxed
+from fastn_mcp.build.process import Sandboxed
 from fastn_mcp.build.team import TenantBuilder, application
 from fastn_mcp.config.load import load
 from fastn_mcp.hosted.app import Health

@@ -18,6 +18,8 @@ from fastn_mcp.fastn.directory import Directory
 from fastn_mcp.fastn.outlook import Surroundings
 from fastn_mcp.fastn.targets import Send
 from fastn_mcp.guard.approval.caller import Caller
+from fastn_mcp.guard.approval.channel import Announcement, ChannelCapabilities
+from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval.request import Answer as Said
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
 from fastn_mcp.guard.audit.log import AuditFile
@@ -26,8 +28,8 @@ from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
-from fastn_mcp.guard.ledger.ledger import Ledger, RequestState, bound_account
+from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
+from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, bound_account
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy, PolicyDecision
 from fastn_mcp.guard.seal import Seal
@@ -75,9 +77,13 @@ class Desk:
     url: str | None = None
     is_in_view: bool = False
 
-    async def show(self, grant: str) -> str:
-        self.shown.append(grant)
-        return "It lies on the desk."
+    @property
+    def capabilities(self) -> ChannelCapabilities:
+        return ChannelCapabilities(self.identifies_people, self.notifies, self.takes_secrets)
+
+    async def announce(self, request: ApprovalRequest) -> Announcement:
+        self.shown.append(request.id)
+        return Announcement("It lies on the desk.", self.url, self.is_in_view)
 
 
 @dataclass
@@ -92,10 +98,10 @@ class FormNow:
     is_terminal: bool = False
     submitted: tuple[str, Said] | None = None
 
-    async def ask(self, question: ApprovalForm) -> Said:
-        self.asked.append(question)
+    async def ask(self, form: ApprovalForm) -> Said:
+        self.asked.append(form)
         self.clock.pass_(self.seconds)
-        return self.answer(question)
+        return self.answer(form)
 
 
 @dataclass
@@ -107,14 +113,14 @@ class FormLater:
     name: str = "client_form"
     is_terminal: bool = False
 
-    async def ask(self, question: ApprovalForm) -> PendingForm:
-        self.asked.append(question)
-        return PendingForm(question)
+    async def ask(self, form: ApprovalForm) -> PendingForm:
+        self.asked.append(form)
+        return PendingForm(form)
 
 
-def yes(question: ApprovalForm) -> Approve:
+def yes(form: ApprovalForm) -> Approve:
     """A person who reads, and types what is asked."""
-    return Approve(question.expected)
+    return Approve(form.expected)
 
 
 class World:
@@ -181,15 +187,12 @@ class World:
     def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:
         self.guard = Guard(
             self.evaluator,
-            self.ledger,
+            Approvals(self.evaluator, self.ledger, self.recorder, self.system, self.desk, self.typed),
             self.recorder,
             self.journalling,
             self.client,
-            secrets,
-            self.typed,
-            delivery,
+            CallSecrets(secrets, self.typed, delivery),
             self.system,
-            self.desk,
         )
         return Dispatcher(self.client, self.guard, self.recorder, self.journalling, secrets, self.system, self.disabled)
 

@@ -3,6 +3,7 @@
 import logging
 import platform
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -15,10 +16,27 @@ from fastn_mcp.guard.audit.files import Keeping
 from fastn_mcp.guard.audit.log import FILE as AUDIT
 from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.audit.outbox import Outbox
+from fastn_mcp.guard.audit.recorder import Recorder
+from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountStores:
+    """Where an account keeps its approvals, changes and audit entries."""
+
+    account: str
+    """Name of the account in the ledger."""
+    folder: Path
+    """Folder of the ledger, unless it is shared, and of the audit log."""
+    ledger: Ledger
+    audit: AuditFile
+    recorder: Recorder
+    typed: TypedSecrets
+    system: System
 
 
 def ledger_at(setting: str | None, state: Path, system: System) -> Ledger:

@@ -16,16 +16,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastn_mcp.build.account import (
-    Sandboxed,
-    TenantContext,
-    account_of,
-    assemble,
-    begin_log,
-    bound_account_of,
-    policy_of,
-)
+from fastn_mcp.build.composition import account_of, assemble, begin_log, bound_account_of, policy_of
 from fastn_mcp.build.ledger import ledger_at
+from fastn_mcp.build.process import Process, Sandboxed, TenantContext
 from fastn_mcp.build.startup import SANDBOX_KEY, http_address, must_be_free, seal_keys
 from fastn_mcp.build.telemetry import audit_outboxes, instruments_of, observe_requests
 from fastn_mcp.config.command_line import kept_in, this_program
@@ -34,7 +27,7 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.fastn.formats import counted
-from fastn_mcp.guard.approval.flow import OutOfBandChannel
+from fastn_mcp.guard.approval.channel import ApprovalChannel
 from fastn_mcp.guard.audit.outbox import Outbox
 from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.hosted.app import Health, ShutdownConfig, run, team_application
@@ -92,17 +85,15 @@ class TenantBuilder:
         folder = self.state / TENANTS / tenant.name
         if own is not None:
             folder = folder / "callers" / own.folder
-        parts = assemble(
-            settings,
-            self.sandbox,
-            policy,
-            folder,
+        process = Process(
             self.environment,
+            self.sandbox,
+            kept_in(program, folder),
             tenant=TenantContext(tenant.name, self._run, self.team.issuer, self._inbox(tenant), self.system),
             instruments=self.instruments,
-            program=kept_in(program, folder),
             outbox_of=self.outbox_of,
         )
+        parts = assemble(settings, policy, folder, process)
         parts.guard.decisions.is_leaving = self.is_leaving
         answers = None
         if parts.webhook is not None and own is None:
@@ -126,7 +117,7 @@ class TenantBuilder:
             own,
         )
 
-    def _inbox(self, tenant: Tenant) -> "Callable[[Ledger, Webhook | None], OutOfBandChannel] | None":
+    def _inbox(self, tenant: Tenant) -> "Callable[[Webhook | None], ApprovalChannel] | None":
         if self.team.approvals is None or tenant.caller_keys:
             return None
         return partial(TenantInbox, self.team, tenant.name)

@@ -38,7 +38,7 @@ from fastn_mcp.guard.approval.request import (
     Decline,
     NoAnswer,
     asker,
-    question,
+    form_of,
     typed_in,
 )
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
@@ -93,7 +93,7 @@ class TerminalApprovals:
                 terminal.say(
                     "Two people have to approve it, and a terminal cannot tell people apart: decline it, or leave it."
                 )
-            asked = question(request, f"{_headline(request)}{more}")
+            asked = form_of(request, f"{_headline(request)}{more}")
             if asked.secret is not None and self.typed is None:
                 terminal.say(f"{_UNSEALABLE} Decline it, or leave it.")
                 asked = replace(asked, secret=None)
@@ -152,7 +152,9 @@ class TerminalApprovals:
         (scope,) = found
         account = account_name(scope.account)
         entry = LogEntry(AuditEvent.SCOPE_REVOKED, scope.principal, account, scope.tool, scope.target)
-        if problem := self._record(replace(entry, consent=_BY, grant=scope.id, principal_name=scope.person or None)):
+        if problem := self._record(
+            replace(entry, approved_by=_BY, grant=scope.id, principal_name=scope.person or None)
+        ):
             click.echo(problem.strip(), err=True)
         return scope
 

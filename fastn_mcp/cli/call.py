@@ -12,7 +12,7 @@ import click
 from pydantic import JsonValue
 from typing_extensions import override
 
-from fastn_mcp.build.account import AccountParts, enabled_tools
+from fastn_mcp.build.composition import AccountParts, enabled_tools
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.exit import EXIT_CODES, exit_of

@@ -14,8 +14,9 @@ import anyio
 import click
 from rich.console import Console
 
-from fastn_mcp.build.account import Sandboxed, client_account, enabled_tools, exchange_of
+from fastn_mcp.build.composition import client_account, enabled_tools, exchange_of
 from fastn_mcp.build.ledger import audit_logs, file_of, ledger_at
+from fastn_mcp.build.process import Sandboxed
 from fastn_mcp.build.startup import state_of
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table

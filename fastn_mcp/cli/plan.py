@@ -11,7 +11,7 @@ import anyio
 import click
 from pydantic import ValidationError
 
-from fastn_mcp.build.account import AccountParts, account_of, plan_account_of
+from fastn_mcp.build.composition import AccountParts, account_of, plan_account_of
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say

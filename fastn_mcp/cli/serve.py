@@ -20,7 +20,7 @@ from fastn_mcp.server.handshake import Introduction
 if TYPE_CHECKING:
     from mcp.server import Server
 
-    from fastn_mcp.build.account import AccountParts
+    from fastn_mcp.build.composition import AccountParts
     from fastn_mcp.cli import StartOptions
     from fastn_mcp.report.collector import Tally
 

@@ -159,27 +159,6 @@ class CallEvaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovedCall:
-    """A call that may be sent once, and what permits it."""
-
-    current: CallEvaluation
-    principal: str
-    by: str
-    """`policy`, `plan`, `scope` (a temporary approval), or how people approved it, such as `client_form`."""
-    approval: str | None = None
-    """Id of the approval request or temporary approval; None if the policy permits the call."""
-    trace: str | None = None
-    """Trace in which its approval was requested, as `System.trace` returns it."""
-    batch: str = ""
-    """Id of its list (`BatchResult.id`), empty for a single call; `number` is its place in the list, from 1."""
-    number: int = 0
-    detail: str = ""
-    """See `Approval.detail`."""
-    person: str = ""
-    """Name of the caller, if they signed in."""
-
-
-@dataclass(frozen=True, slots=True)
 class Evaluation:
     """The remaining calls of a batch, by number, and what applies to all of them."""
 

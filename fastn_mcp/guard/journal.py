@@ -7,11 +7,9 @@ is sent and settled once the response was delivered: cancelled calls, killed pro
 
 import logging
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import anyio
@@ -19,16 +17,13 @@ import anyio
 from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.fastn.formats import age, counted
 from fastn_mcp.fastn.resolved_call import ResolvedCall
-from fastn_mcp.fastn.targets import Call, Send, fields_sent, kind_of, read_label, read_target
+from fastn_mcp.fastn.targets import Call, kind_of
 from fastn_mcp.guard.changes import FINAL, MADE, PERHAPS_MADE, Change, Journal
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.tool import FastnObject
-
-if TYPE_CHECKING:
-    from fastn_mcp.guard.evaluation import ApprovedCall
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +36,7 @@ _RECENT = 86_400.0
 _RECENT_CHANGES = 100
 """Number of the newest changes among which those of a record are looked for."""
 
-_IDEMPOTENT = ("GET", "PUT", "DELETE")
+IDEMPOTENT = ("GET", "PUT", "DELETE")
 
 _NOTICED = 0.5
 """Seconds to wait for a disconnect to be noticed: the client's retry may arrive before its old connection closes."""
@@ -129,7 +124,7 @@ class ChangeJournal:
 
         A call that this process is still sending is not unsettled.
         """
-        if call.route.method in _IDEMPOTENT:
+        if call.route.method in IDEMPOTENT:
             return None
         with anyio.move_on_after(_NOTICED):
             for ended in [ended for of, ended in self._sending.values() if of == digest]:
@@ -186,36 +181,12 @@ class ChangeJournal:
             found |= {(change.target, heading): (heading, said) for heading, said in recent_facts(change, records, now)}
         return tuple(found.values())
 
-    async def begin(self, approved: "ApprovedCall", read: Send, deadline: float = 0.0) -> Change:
-        """Record a call before it is sent. `deadline` is its timeout in seconds. The caller must `end` the change.
+    async def begin(self, change: Change) -> None:
+        """Record a change before its call is sent. The caller must `end` it.
 
         Each call of a list begins only once. Raises a `FastnError` if it has begun already or the journal cannot be
         written.
         """
-        current, call = approved.current, approved.current.call
-        target = current.target
-        if target is None and call.target is not None:  # allowed without a read
-            with suppress(FastnError):  # the call is made, but cannot be undone
-                target = await read_target(call, read)
-        label = current.name or await read_label(call, target, read)
-        now, is_idempotent = self._system.timestamp(), call.route.method in _IDEMPOTENT
-        change = Change(
-            id=f"chg_{self._system.token()}",
-            principal=approved.principal,
-            account=self.account,
-            tool=call.tool_name(),
-            arguments=call.shown(),
-            target=call.target,
-            name=str(label) if label else None,
-            before=None if target is None else without_secrets(target),
-            sent=fields_sent(call),
-            at=now,
-            approved_by=f"{approved.by}: {approved.detail}" if approved.detail else approved.by,
-            call="" if is_idempotent else current.digest,
-            unsettled_until=0.0 if is_idempotent else now + deadline + UNSETTLED,
-            batch=approved.batch,
-            number=approved.number if approved.batch else 0,
-        )
         self._sending[change.id] = change.call, anyio.Event()
         try:
             is_begun = await self.journal.begin(change)
@@ -223,7 +194,7 @@ class ChangeJournal:
             await self.end(change, "not_sent")
             if isinstance(error, FastnError) or not isinstance(error, Exception):
                 raise
-            log.exception("%s could not be journalled", call.tool_name())
+            log.exception("%s could not be journalled", change.tool)
             raise Refused(
                 f"The journal could not be written ({type(error).__name__}).",
                 "Tell the operator; the server log has the details.",
@@ -234,7 +205,6 @@ class ChangeJournal:
                 "It was begun already, by another process or by another call of the same batch.",
                 "Call the batch again later to see what became of it.",
             )
-        return change
 
     async def end(self, change: Change, outcome: str, result: FastnObject | None = None) -> Change:
         """Record the outcome. A failure to write it is logged, not raised, since the call may have been made."""

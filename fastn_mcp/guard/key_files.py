@@ -8,6 +8,7 @@ Only variables that the operator allows are read: otherwise an agent could copy 
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from pydantic import JsonValue
 
 from fastn_mcp.config.paths import make_private_folder
-from fastn_mcp.errors import NotSent, Refused
+from fastn_mcp.errors import AppliedUnreadable, NotSent, Refused
 from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.guard.approval.request import used_up
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, SealedSecret
@@ -177,3 +178,28 @@ class SecretValues:
         if self._own.find(value):
             raise NotSent(f"value_from_env: {_OURS}", "Name a variable that holds another value.")
         return call.model_copy(update={"value": value, "value_from_env": None})
+
+
+@dataclass(frozen=True, slots=True)
+class CallSecrets:
+    """Secrets of calls: filled in right before a call is sent, and taken out of its result."""
+
+    values: SecretValues
+    typed: TypedSecrets
+    key_files: KeyFileWriter | None
+    """None if a new API key is returned in the result."""
+
+    async def fill(self, call: C, argument: TypedArgument | None, request: ApprovalRequest | None) -> C:
+        """Return the call with its secrets, from variables and people. Raises a `Refused` if one is missing."""
+        return await self.typed.fill(self.values.fill(call), argument, request)
+
+    def deliver(self, call: Operation[Any], result: FastnObject) -> FastnObject:
+        """Return the result, with a file in place of a new key. Raises `AppliedUnreadable` without that file."""
+        try:
+            return result if self.key_files is None else self.key_files(call, result)
+        except OSError as error:
+            raise AppliedUnreadable(
+                f"The key was created, but no file could be written for it ({type(error).__name__}).",
+                "Revoke it with revoke_api_key, and tell the operator.",
+                facts={"settle": {"tool": "list_api_keys", "arguments": {}}},
+            ) from error

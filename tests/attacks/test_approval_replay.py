@@ -140,9 +140,9 @@ class Agent:
             if not isinstance(asking, PendingForm):
                 return None
             self.world.clock.pass_(5)
-            name = asking.question.expected
+            name = asking.form.expected
             content = {"decision": "approve"} if name is None else {"name": name}
-            return asking.question.grant, Submitted("accept", content)
+            return asking.form.request, Submitted("accept", content)
         asked = await self.client.session.call_tool(call.tool, call.arguments, allow_input_required=True)
         if not isinstance(asked, InputRequiredResult):
             return None

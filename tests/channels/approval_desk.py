@@ -12,6 +12,7 @@ import httpx2
 from pydantic import JsonValue
 
 from fastn_mcp.channels.page import page as key_file
+from fastn_mcp.channels.page.inbox import InboxAccount, unrecorded
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
 from fastn_mcp.fastn.credentials import TypedArgument, TypedField
 from fastn_mcp.guard.approval.request import with_typed
@@ -173,7 +174,8 @@ class Desk:
     def __post_init__(self) -> None:
         self.system = System(now=self.clock.now, monotonic=self.clock.monotonic, sleep=self.clock.sleep)
         self.typed = TypedSecrets(self.ledger, lambda: Seal(["a key of this test"], self.system), self.system)
-        self.page = ApprovalPage(self.ledger, self.system, self.open, self.page_file, self.typed)
+        account = InboxAccount(None, self.ledger, unrecorded, self.typed)
+        self.page = ApprovalPage(account, self.system, self.open, self.page_file)
 
     async def aclose(self) -> None:
         await self.page.aclose()
@@ -187,9 +189,14 @@ class Desk:
         for grant in grants:
             await self.ledger.open(grant)
 
+    async def announce(self, id_: str) -> str:
+        """Show a request on the page, and return where it is decided."""
+        request = await self.ledger.find(id_) or question(id_)
+        return (await self.page.announce(request)).where
+
     async def key(self) -> tuple[str, str]:
         """Return the page's address and a one-time key from the page file."""
-        await self.page.show("any")
+        await self.announce("any")
         found = read_page_file(self.page_file)
         assert found is not None
         return found

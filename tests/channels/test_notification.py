@@ -191,7 +191,7 @@ def test_address_needs_a_secret_and_neither_is_shown(tmp_path: Path) -> None:
         notifying(world.desk, load({}, environment, None), world.ledger, world.system)
     settings = load({}, environment | {"FASTN_NOTIFY_SECRET": SECRET, "FASTN_NOTIFY_STYLE": "teams"}, None)
     channel = notifying(world.desk, settings, world.ledger, world.system)
-    assert (channel.notifies, channel.identifies_people, channel.url) == (True, False, None)
+    assert (channel.capabilities.notifies, channel.capabilities.identifies_people, channel.url) == (True, False, None)
     world.desk.url = "https://mcp.example/approvals/"
     assert channel.url == world.desk.url
     assert {URL, SECRET} <= set(settings.secrets)

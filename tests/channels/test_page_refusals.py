@@ -220,7 +220,7 @@ async def test_keys_and_sessions_expire(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question())
     desk.opened.clear()
     desk.clock.passed += 60
-    await desk.page.show("grant-1")
+    await desk.announce("grant-1")
     desk.clock.passed += 601
     assert (await enter(visitor.http, *posted_by(desk.opened[0]))).status_code == 403
     await visitor.look()

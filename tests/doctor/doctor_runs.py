@@ -16,7 +16,7 @@ from faulty_sandbox import FaultySandbox
 from served_sandbox import create_faulty_app
 from world import Clock
 
-from fastn_mcp.build.account import client_account, enabled_tools
+from fastn_mcp.build.composition import client_account, enabled_tools
 from fastn_mcp.config.load import load
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.machine import check_settings

@@ -128,7 +128,7 @@ async def test_person_reads_the_further_facts_on_every_channel(world: World) -> 
     call, note = RunWorkflow(workflow_id=flow), "It was never published: Fastn refuses to run it."
     asking = await world.call(call, FormLater())
     assert isinstance(asking, PendingForm)
-    assert note in asking.question.text
+    assert note in asking.form.text
     for _ in range(2):  # asked out of band, and still waiting
         waiting = await world.call(call)
         assert isinstance(waiting, PendingApproval)

@@ -15,7 +15,7 @@ from stores import grant
 from fastn_mcp.fastn.dependents import Dependence, Dependents, Unchecked
 from fastn_mcp.fastn.names import MAX_TYPED
 from fastn_mcp.fastn.resolved_call import lasting
-from fastn_mcp.guard.approval.request import question
+from fastn_mcp.guard.approval.request import form_of
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import ListPreview, Preview
 from fastn_mcp.guard.undo import RULES
@@ -140,7 +140,7 @@ def _asked(call: Operation[Any], name: str, asks: Decision) -> str:
     users = Dependence((Dependents("connections", 2, (name, name), more=True),), (Unchecked("secrets", "Forbidden."),))
     seen = preview(call, call.effective, "default at live.fastn.ai", target, users)
     expected = seen.expected if asks is Decision.TYPED else None
-    return question(replace(grant(), text=tuple(seen.lines()), expected=expected)).text
+    return form_of(replace(grant(), text=tuple(seen.lines()), expected=expected)).text
 
 
 def test_a_secret_is_never_asked_about_by_its_value() -> None:

@@ -76,8 +76,8 @@ class FormTogether(FormNow):
 
     gate: Gate | None = None
 
-    async def ask(self, question: ApprovalForm) -> Given:
-        answer = await super().ask(question)
+    async def ask(self, form: ApprovalForm) -> Given:
+        answer = await super().ask(form)
         if self.gate is not None:
             await self.gate.passed()
         return answer

@@ -66,7 +66,7 @@ async def test_two_approvers_send_it_and_one_does_not(world: WebhookWorld) -> No
     assert isinstance(await world.call(call), Done)
     assert [heard.method for heard in world.changes] == ["DELETE"]
     assert [entry["approver"] for entry in world.audited("approved")] == ["dana", "kim"]
-    assert world.audited("intent")[-1]["consent"] == "four_eyes"
+    assert world.audited("intent")[-1]["approved_by"] == "four_eyes"
 
 
 async def test_the_same_approver_twice_is_one(world: WebhookWorld) -> None:
@@ -204,7 +204,7 @@ YES, NO = True, False
 
 
 @pytest.mark.parametrize(
-    ("asks", "said", "state", "consent", "events", "declines"),
+    ("asks", "said", "state", "approved_by", "events", "declines"),
     [
         ("typed", [("dana", YES, "fine")], RequestState.APPROVED, ("verified", None), ["approved: fine"], 0),
         ("typed", [("dana", NO, "no")], RequestState.DECLINED, ("verified", "no"), ["declined: no"], 2),
@@ -232,7 +232,7 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     asks: str,
     said: list[tuple[str, bool, str | None]],
     state: RequestState,
-    consent: tuple[str | None, str | None],
+    approved_by: tuple[str | None, str | None],
     events: list[str],
     declines: int,
 ) -> None:
@@ -254,7 +254,7 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     assert recorded == events
     found = await ledger.find("g1")
     assert found is not None
-    assert (found.by, found.note) == consent
+    assert (found.by, found.note) == approved_by
     assert (len(found.approvers) >= found.needed) is (state is RequestState.APPROVED)
     assert await ledger.declines("local") == (declines, (0.0, NOW - 1, NOW + 1)[declines])
     gone = await count_vote(Vote("dana", YES, NOW), replace(asked_for, id="gone"), ledger, "x", None, record)

@@ -29,7 +29,7 @@ from fastn_mcp.fastn.outlook import Outlook
 from fastn_mcp.fastn.resolve import by_arguments
 from fastn_mcp.fastn.resolved_call import Record, Relation, ResolvedCall
 from fastn_mcp.fastn.targets import own_label
-from fastn_mcp.guard.approval.request import extent, question
+from fastn_mcp.guard.approval.request import extent, form_of
 from fastn_mcp.guard.audit.log import AuditEvent, about, named
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.journal import recent_facts
@@ -245,11 +245,11 @@ def test_the_form_quotes_what_is_not_ours_in_both_protocol_versions(worlds: list
     """Up to 2025-11-25 the text and the schema are sent as a request, later as a result."""
 
     def texts(each: World) -> dict[str, str]:
-        form = question(asked(each))
+        form = form_of(asked(each))
         request = form_request(form).model_dump(mode="json")["input_requests"]["approval"]["params"]
         lines = request["message"].split("\n")
         schema = request["requested_schema"]["properties"]["name"]["description"]
-        chosen = question(replace(asked(each), expected=None)).text.split("\n")
+        chosen = form_of(replace(asked(each), expected=None)).text.split("\n")
         return {str(number): line for number, line in enumerate([*lines, schema, *chosen])}
 
     compared(worlds, texts)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from faulty_sandbox import FaultMoment, Reset
 from world import FormNow, World, yes
 
-from fastn_mcp.build.account import plan_account_of, policy_of
+from fastn_mcp.build.composition import plan_account_of, policy_of
 from fastn_mcp.config.load import load
 from fastn_mcp.config.strict_toml import TomlSource
 from fastn_mcp.errors import Refused, SettingsError
@@ -636,7 +636,7 @@ async def test_the_consent_is_the_plan(desk: Desk, tmp_path: Path) -> None:
     """Ours: who approved, and how, stands in the audit."""
     world = unattended(tmp_path, desk.write(allow("create_customer", more='arguments = { name = "N" }')).read())
     await world.call(CreateCustomer(name="N"))
-    assert '"consent":"plan"' in world.audit_path.read_text().replace(" ", "")
+    assert '"approved_by":"plan"' in world.audit_path.read_text().replace(" ", "")
     assert "plan plan.toml line 4" in world.audit_path.read_text()
 
 

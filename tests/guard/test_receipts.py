@@ -7,7 +7,7 @@ import pytest
 from pydantic import JsonValue
 from world import FormNow, World, yes
 
-from fastn_mcp.guard.approval.flow import Approval
+from fastn_mcp.guard.approval.approved_call import Approval
 from fastn_mcp.guard.approval.request import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, Submitted
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.ledger.ledger import Vote

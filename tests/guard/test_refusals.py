@@ -170,10 +170,10 @@ async def test_form_that_ends_after_another_call_closed_its_request_gets_a_new_o
     world = World(tmp_path)
 
     class Late(FormNow):
-        async def ask(self, question: ApprovalForm) -> Any:
+        async def ask(self, form: ApprovalForm) -> Any:
             self.clock.pass_(seconds)
             await world.call(deletion(world))
-            return await super().ask(question)
+            return await super().ask(form)
 
     answer = await world.call(run(world), Late(lambda _: NoAnswer("closed"), world.clock, 0))
     assert isinstance(answer, PendingApproval)
@@ -224,13 +224,13 @@ async def test_answer_to_a_request_that_is_used_or_expired_says_so(tmp_path: Pat
     asking = await world.call(call, FormLater())
     assert isinstance(asking, PendingForm)
     world.clock.pass_(5)
-    answer = FormLater(submitted=(asking.question.grant, Approve()))
+    answer = FormLater(submitted=(asking.form.request, Approve()))
     assert isinstance(await world.call(call, answer), Done)
     assert told(await world.call(call, answer)) == used_up
     late = await world.call(call, FormLater())
     assert isinstance(late, PendingForm)
     world.clock.pass_(600)
-    assert told(await world.call(call, FormLater(submitted=(late.question.grant, Approve())))) == used_up
+    assert told(await world.call(call, FormLater(submitted=(late.form.request, Approve())))) == used_up
     assert len(world.changes) == 1
 
 
@@ -241,7 +241,7 @@ async def test_answer_in_a_later_round_is_that_of_its_caller_and_is_not_evaluate
     assert isinstance(asking, PendingForm)
     world.clock.pass_(5)
     reads = len(world.sandbox.requests)
-    assert isinstance(await world.call(call, FormLater(submitted=(asking.question.grant, Approve()))), Done)
+    assert isinstance(await world.call(call, FormLater(submitted=(asking.form.request, Approve()))), Done)
     once = len(world.sandbox.requests) - reads
     reads = len(world.sandbox.requests)
     assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)

@@ -87,8 +87,8 @@ async def test_temporary_approval_opens_when_the_approval_is_used(
         asked = await world.call(call, FormLater())
         assert isinstance(asked, PendingForm)
         world.clock.pass_(5)
-        content = {"decision": asked.question.choices[2]}
-        form = FormLater(submitted=(asked.question.grant, Submitted("accept", content)))
+        content = {"decision": asked.form.choices[2]}
+        form = FormLater(submitted=(asked.form.request, Submitted("accept", content)))
     else:
         assert isinstance(await world.call(call), PendingApproval)
         await CHANNELS[channel](world)
@@ -185,6 +185,6 @@ async def test_decline_in_a_form_that_comes_after_another_answer_says_so(tmp_pat
         return found
 
     world.ledger.find = overtaken
-    answer = await world.call(call, FormLater(submitted=(asked.question.grant, Decline())))
+    answer = await world.call(call, FormLater(submitted=(asked.form.request, Decline())))
     assert str(answer) == str(used_up())
     assert world.changes == []

@@ -11,7 +11,8 @@ from faulty_sandbox import FaultySandbox
 from sensible_calls import sensible
 from world import Clock, FormNow, yes
 
-from fastn_mcp.build.account import AccountParts, Sandboxed, account_of, assemble
+from fastn_mcp.build.composition import AccountParts, account_of, assemble
+from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.config.model import Settings
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
@@ -45,7 +46,7 @@ class Desk:
     def parts(self, **settings: Any) -> AccountParts:
         chosen = Settings.model_validate({"api_key": KEY, "base_url": "http://localhost", **settings})
         state = self.folder / "state"
-        return assemble(chosen, Sandboxed(self.file), Policy("manual"), state, {})
+        return assemble(chosen, Policy("manual"), state, Process({}, Sandboxed(self.file)))
 
     def audit(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "state" / AUDIT).read_text().splitlines()]

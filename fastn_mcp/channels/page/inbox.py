@@ -73,7 +73,7 @@ class InboxAccount:
 class Inbox:
     """Inbox of the local page. Whoever opens the page can decide every request of one account."""
 
-    consent = LOCAL
+    approved_by = LOCAL
     """Kind of approval in the ledger, if one person approves."""
     approver = LOCAL
     """Principal of the votes."""
@@ -197,7 +197,7 @@ class Inbox:
                 account.record(event, request, said)
 
             typed = TypedValue(account.typed, secret)
-            return await count_vote(vote, request, account.ledger, self.consent, note, record, typed)
+            return await count_vote(vote, request, account.ledger, self.approved_by, note, record, typed)
 
     def _is_theirs(self, account: InboxAccount, request: ApprovalRequest) -> bool:
         return request.out_of_band and account.has(request) and self.sees(account.tenant, request)

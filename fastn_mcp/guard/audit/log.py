@@ -100,7 +100,7 @@ class LogEntry:
     effect: str | None = None
     decision: str | None = None
     rule: str | None = None
-    consent: str | None = None
+    approved_by: str | None = None
     """policy, client_form, local_page, terminal, verified, four_eyes or scope."""
     grant: str | None = None
     """Grant or scope that the event is about."""
@@ -150,7 +150,7 @@ def decided(event: AuditEvent, grant: ApprovalRequest, by: str | None, message: 
         arguments=showable(arguments) if isinstance(arguments, dict) else None,
         effect=effect if isinstance(effect, str) else None,
         decision=grant.required,
-        consent=by,
+        approved_by=by,
         grant=grant.id,
         message=message,
         principal_name=grant.person,

@@ -3,22 +3,21 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, FastnError
 from fastn_mcp.fastn.targets import own_label
+from fastn_mcp.guard.approval.approved_call import ApprovedCall
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about, decided, named, written
-from fastn_mcp.guard.evaluation import ApprovedCall, CallEvaluation, Evaluation
+from fastn_mcp.guard.evaluation import CallEvaluation, Evaluation
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
-
-if TYPE_CHECKING:
-    from fastn_mcp.guard.approval.flow import Caller
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ class Recorder:
         if self._watch is not None:
             self._watch.read()
 
-    def waits(self, call: Tool[Any], caller: "Caller", shown: Shown) -> None:
+    def waits(self, call: Tool[Any], caller: Caller, shown: Shown) -> None:
         """Report a call that waits for a decision. Its request is already recorded, perhaps by another process."""
         if self._watch is not None:
             asked = about(AuditEvent.ASKED, call, caller.principal, self._account, caller.person)
@@ -95,7 +94,7 @@ class Recorder:
                 effect=current.effect.value,
                 decision=current.verdict.decision.value,
                 rule=current.verdict.rule,
-                consent=approved.by,
+                approved_by=approved.by,
                 grant=approved.approval,
                 name=named(current.name),
                 change=change,
@@ -141,7 +140,7 @@ class Recorder:
     def agreed(self, batch: Tool[Any], grant: ApprovalRequest, by: str) -> None:
         """Record the approval of a batch, in which each call has its own grant. Raises a `Refused`."""
         agreed = about(AuditEvent.AGREED, batch, grant.principal, self._account, grant.person)
-        self._audit.record(replace(agreed, decision=grant.required, consent=by, grant=grant.id, arguments=None))
+        self._audit.record(replace(agreed, decision=grant.required, approved_by=by, grant=grant.id, arguments=None))
 
     def decided(self, event: AuditEvent, grant: ApprovalRequest, note: str | None) -> None:
         """Record a decision on the approval page, or an expired request. It stands, so failures are logged."""
@@ -150,7 +149,7 @@ class Recorder:
         except FastnError:
             log.exception("the decision %s on %s could not be audited", event.value, grant.tool)
 
-    def not_sent(self, call: Tool[Any], caller: "Caller", error: FastnError) -> None:
+    def not_sent(self, call: Tool[Any], caller: Caller, error: FastnError) -> None:
         """Record why a call was not sent."""
         event = AuditEvent.DECLINED if isinstance(error, Declined) else AuditEvent.REFUSED
         rule, note = error.facts.get("rule"), error.facts.get("note")
