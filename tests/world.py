@@ -212,7 +212,7 @@ class World:
 
     async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
         """What the policy says of a call, and its preview."""
-        seen = await self.guard.evaluate(call)
+        seen = await self.guard.evaluator.evaluate_call(call, "local")
         return seen.verdict, seen.preview
 
     async def rows(self, listing: Call) -> list[Any]:

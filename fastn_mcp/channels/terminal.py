@@ -55,18 +55,18 @@ def wrapped(text: str, columns: int, indent: int = 2, *, whole_words: bool = Fal
 
 def _lines(line: str, columns: int, indent: int, *, whole_words: bool) -> Iterator[str]:
     hanging = " " * (len(line) - len(line.lstrip(" ")) + indent)
-    shown = ""
+    current = ""
     for word in re.findall(r" *[^ ]+", line):
-        if shown and _cells(shown) + _cells(word) > columns:
-            yield shown
+        if current and _cells(current) + _cells(word) > columns:
+            yield current
             word = hanging + word.lstrip(" ")
-            shown = ""
-        shown += word
-        while not whole_words and _cells(shown) > columns > 2 * len(hanging):
-            fits = next(n for n in range(len(shown), 0, -1) if _cells(shown[:n]) <= columns)
-            yield shown[:fits]
-            shown = hanging + shown[fits:]
-    yield shown
+            current = ""
+        current += word
+        while not whole_words and _cells(current) > columns > 2 * len(hanging):
+            fits = next(n for n in range(len(current), 0, -1) if _cells(current[:n]) <= columns)
+            yield current[:fits]
+            current = hanging + current[fits:]
+    yield current
 
 
 def _cells(text: str) -> int:
@@ -115,17 +115,17 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Print sanitized text, wrapped between words. It cannot move the cursor or hide anything."""
-        shown = wrapped("\n".join(sanitize(line) for line in text.split("\n")), self._columns())
-        data = f"{shown}\n".encode()
+        lines = wrapped("\n".join(sanitize(line) for line in text.split("\n")), self._columns())
+        data = f"{lines}\n".encode()
         while data:
             data = data[os.write(self._device, data) :]
 
     async def line(self, prompt: str, *, is_hidden: bool = False) -> str | None:
         """Read a line, stripped of surrounding spaces. Return None if the terminal was closed."""
-        shown = f"{wrapped(f'{prompt} >', self._columns() - _ANSWER_COLUMNS)} ".encode()
+        question = f"{wrapped(f'{prompt} >', self._columns() - _ANSWER_COLUMNS)} ".encode()
         if is_hidden:
-            return await self._hidden(shown)
-        os.write(self._device, shown)
+            return await self._hidden(question)
+        os.write(self._device, question)
         typed = await self._typed()
         return typed.strip() if typed else None
 

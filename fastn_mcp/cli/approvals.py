@@ -134,8 +134,8 @@ class TerminalApprovals:
         """Count a vote, and return the message, or why it did not count."""
         problems: list[str] = []
 
-        def record(event: AuditEvent, said: str | None) -> None:
-            problems.append(self._record(decided(event, request, _BY, said)))
+        def record(event: AuditEvent, decided_request: ApprovalRequest, message: str | None) -> None:
+            problems.append(self._record(decided(event, decided_request, _BY, message)))
 
         counted = await count_vote(vote, request, self.ledger, _BY, note, record, typed)
         return counted.why if isinstance(counted, NotCounted) else "".join([message, *problems])

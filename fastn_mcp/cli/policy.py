@@ -169,7 +169,7 @@ async def _explain(start: StartOptions, call: Call) -> list[str]:
             return [*_decision_lines(call, allowed), policy_line]
         if parts is not None:
             try:
-                evaluation, matches = await parts.guard.explain(call)
+                evaluation, matches = await parts.guard.evaluator.explain(call, "local")
                 lines = [*_decision_lines(call, evaluation.verdict), *_matching_lines(matches)]
                 return [*lines, *_evaluated_facts(evaluation), policy_line]
             except FastnError as error:

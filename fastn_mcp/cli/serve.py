@@ -40,7 +40,7 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
                 account = parts()
                 parting.push_async_callback(_closed, account)
                 account.guard.decisions.is_leaving = is_leaving
-                checks.start_soon(account.guard.check_customers)
+                checks.start_soon(account.guard.evaluator.check_customers)
                 closing.enter_context(report_at_end(account))
                 if account.webhook is not None:
                     account.webhook.begin()
@@ -87,7 +87,7 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     parts.guard.decisions.is_leaving = lambda: health.is_leaving
     webhook_routes = [] if parts.webhook is None else parts.webhook.mounted(f"http://{address}")
     app = application(server, hosts, token, ending.head, health, webhook_routes)
-    add_lifespan(app, partial(_beside, parts.guard.check_customers))
+    add_lifespan(app, partial(_beside, parts.guard.evaluator.check_customers))
     message = f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}."
     with report_at_end(parts):
         run(app, host, port, health, ending, message)

@@ -26,7 +26,7 @@ from fastn_mcp.guard.changes import MADE, Batch, BatchResult, Change, Done, NotD
 from fastn_mcp.guard.evaluation import CallEvaluation, Evaluation, Evaluator
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import CallSecrets
-from fastn_mcp.guard.policy import Decision, PolicyDecision
+from fastn_mcp.guard.policy import Decision
 from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 
@@ -46,7 +46,7 @@ class Guard:
         secrets: CallSecrets,
         system: System,
     ) -> None:
-        self._evaluator = evaluator
+        self.evaluator = evaluator
         self._approvals = approvals
         self._recorder = recorder
         self._journal = journal
@@ -92,7 +92,7 @@ class Guard:
                 return approval
             if approval.has_waited:
                 evaluation = await self._evaluate(batch, caller, execution.results, span, reads=True)
-            await self._approvals.check(approval, evaluation)
+            await self._approvals.uses.check(approval, evaluation)
             span.update(_approval_facts(approval.by, approval.request and approval.request.trace))
         if await self._send_each(evaluation, approval, execution, caller, report):
             return execution
@@ -137,7 +137,7 @@ class Guard:
                 current = await self._reevaluate(call, caller)
             span.update(_decision_facts(current))
             filled = await self._secrets.fill(call, current.typed, approval.request)
-            while (approved := await self._approvals.use(approval, number, current, evaluation, caller)) is None:
+            while (approved := await self._approvals.uses.use(approval, number, current, evaluation, caller)) is None:
                 if not is_list:
                     return None
                 current = await self._reevaluate(call, caller)
@@ -149,7 +149,7 @@ class Guard:
         try:
             intent = self._recorder.intent(approved, change.id)
             await self._recorder.anchor()
-            self._evaluator.ai_sessions.note(call, None)
+            self.evaluator.ai_sessions.note(call, None)
             is_sent = True  # from here on, the request may have left this process
             result = await self._client.send(filled)
         except BaseException as error:
@@ -157,7 +157,7 @@ class Guard:
             raise
         finally:
             self.directory.forget(call.toolset())
-        self._evaluator.ai_sessions.note(call, result)
+        self.evaluator.ai_sessions.note(call, result)
         self._recorder.outcome(intent, "done", result=result)
         change = await self._journal.end(change, "done", result)
         await self._recorder.settle()
@@ -179,20 +179,8 @@ class Guard:
         execution = await self._resume(batch, caller)
         if len(execution.results) == len(batch.calls):
             return execution
-        evaluation = await self._evaluator.evaluate(batch, caller.principal, execution.results)
-        return await self._evaluator.describe(evaluation)
-
-    async def evaluate(self, call: Call, principal: str = "local") -> CallEvaluation:
-        """Evaluate one call by fresh reads, without an approval request and without sending it."""
-        return await self._evaluator.evaluate_call(call, principal)
-
-    async def explain(self, call: Call, principal: str = "local") -> tuple[CallEvaluation, list[PolicyDecision]]:
-        """Evaluate one call as `evaluate` does. Return every rule that matches it too."""
-        return await self._evaluator.explain(call, principal)
-
-    async def check_customers(self) -> None:
-        """Log, once, that the key may not read customers which the policy compares by name."""
-        await self._evaluator.check_customers()
+        evaluation = await self.evaluator.evaluate(batch, caller.principal, execution.results)
+        return await self.evaluator.describe(evaluation)
 
     async def read(self, call: Call, caller: Caller) -> FastnObject:
         """Send a read call. Raises a `FastnError`."""
@@ -206,7 +194,7 @@ class Guard:
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
         """Return the mode, what is left of budgets and plans, and the caller's requests. Raises a `FastnError`."""
         try:
-            allowance = await self._evaluator.allowance(principal)
+            allowance = await self.evaluator.allowance(principal)
             channel = self._approvals.channel
             if "waiting" in allowance and channel is not None and channel.url is not None:
                 allowance["page"] = channel.url
@@ -223,23 +211,23 @@ class Guard:
     def needs_client_prompt(self) -> bool:
         """Whether people are asked, and only the client can bring a request before one."""
         channel = self._approvals.channel
-        return self._evaluator.policy.asks and not (channel is not None and channel.capabilities.notifies)
+        return self.evaluator.policy.asks and not (channel is not None and channel.capabilities.notifies)
 
     @property
     def approval_lifetime(self) -> float:
         """Seconds until an approval request expires; the approved call has to be made in that time."""
-        return self._evaluator.policy.approval_lifetime
+        return self.evaluator.policy.approval_lifetime
 
     async def _resume(self, batch: Batch, caller: Caller) -> BatchResult:
         """Return the calls that an earlier request made for the same list. They are not sent again."""
         if not batch.is_list:
             return BatchResult("", {})
-        id_ = self._evaluator.batch_id(batch, caller.principal)
+        id_ = self.evaluator.batch_id(batch, caller.principal)
         return BatchResult(id_, {change.number: change for change in await self._journal.journal.changes_of(id_)})
 
     async def _wait_for_decision(self, pending: PendingApproval, began: float, caller: Caller, report: Report) -> bool:
         """Wait until people have decided about a request, for as long as a call that `began` then may wait."""
-        until = min(began + self._evaluator.policy.approval_wait, pending.until)
+        until = min(began + self.evaluator.policy.approval_wait, pending.until)
         if self._system.timestamp() >= until:
             return False
         await report("Waiting for a person to decide", 0, None)
@@ -257,20 +245,20 @@ class Guard:
         for number, call in enumerate(batch.calls, 1):
             if number not in skip:
                 caller.check(call.tool_name(), call.effective)
-        evaluation = None if reads else await self._evaluator.at_once(batch, caller.principal)
-        evaluation = evaluation or await self._evaluator.evaluate(batch, caller.principal, skip)
+        evaluation = None if reads else await self.evaluator.at_once(batch, caller.principal)
+        evaluation = evaluation or await self.evaluator.evaluate(batch, caller.principal, skip)
         for current in evaluation.calls.values():
             caller.check(current.call.tool_name(), current.effect)
         span.update(_decision_facts(evaluation))
-        self._evaluator.raise_if_denied(evaluation)
+        self.evaluator.raise_if_denied(evaluation)
         return evaluation
 
     async def _reevaluate(self, call: Call, caller: Caller) -> CallEvaluation:
         caller.check(call.tool_name(), call.effective)
-        current = await self._evaluator.evaluate_call(call, caller.principal)
+        current = await self.evaluator.evaluate_call(call, caller.principal)
         caller.check(call.tool_name(), current.effect)
         if current.verdict.decision is Decision.DENY:
-            raise self._evaluator.refused(call, current.verdict)
+            raise self.evaluator.refused(call, current.verdict)
         return current
 
     def _span(self, call: Tool[Any]) -> AbstractContextManager[SpanFacts]:

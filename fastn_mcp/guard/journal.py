@@ -149,14 +149,14 @@ class ChangeJournal:
         last = await self.journal.change(self.account, max(open_, key=lambda id_: open_[id_]))
         if last is None or last.outcome not in MADE:
             return _UNKNOWN
-        made = f"{last.id}, {quote(last.target)}" if last.target else last.id
+        what = f"{last.id}, {quote(last.target)}" if last.target else last.id
         ago = counted(max(0, round(self._system.timestamp() - last.at)), "second")
-        return f"The same call was made {ago} ago and was done ({made}); you may not have the response."
+        return f"The same call was made {ago} ago and was done ({what}); you may not have the response."
 
     async def _unsettled(self, digest: str) -> dict[str, float]:
         sending = set(self._sending)
-        found = await self.journal.unsettled(digest, self._system.timestamp())
-        return {id_: until for id_, until in found.items() if id_ not in sending | self._sending.keys()}
+        unsettled = await self.journal.unsettled(digest, self._system.timestamp())
+        return {id_: until for id_, until in unsettled.items() if id_ not in sending | self._sending.keys()}
 
     async def history(self, resolved: ResolvedCall) -> tuple[tuple[str, str], ...]:
         """Return what this server did lately to the records of a call: a heading and a sentence each, newest first.
@@ -173,13 +173,13 @@ class ChangeJournal:
             log.exception("the journal could not be read")
             return (("Not checked", "what this server did to it lately"),)
         recent = [each for each in changes if each.outcome in FINAL and now.timestamp() - each.at < _RECENT]
-        found: dict[tuple[str | None, str], tuple[str, str]] = {}
+        facts: dict[tuple[str | None, str], tuple[str, str]] = {}
         if len(recent) == _RECENT_CHANGES:
             unread = f"what this server did to it before its last {_RECENT_CHANGES} changes"
-            found[None, ""] = "Not checked", unread
+            facts[None, ""] = "Not checked", unread
         for change in recent:
-            found |= {(change.target, heading): (heading, said) for heading, said in recent_facts(change, records, now)}
-        return tuple(found.values())
+            facts |= {(change.target, heading): (heading, fact) for heading, fact in recent_facts(change, records, now)}
+        return tuple(facts.values())
 
     async def begin(self, change: Change) -> None:
         """Record a change before its call is sent. The caller must `end` it.
@@ -208,10 +208,10 @@ class ChangeJournal:
 
     async def end(self, change: Change, outcome: str, result: FastnObject | None = None) -> Change:
         """Record the outcome. A failure to write it is logged, not raised, since the call may have been made."""
-        made = {} if result is None else without_secrets(result)
-        target = change.target or (str(made["id"]) if isinstance(made.get("id"), (str, int)) else None)
-        shown = {name: made.get(name, value) for name, value in change.sent.items()}
-        ended = replace(change, outcome=outcome, target=target, sent=shown)
+        returned = {} if result is None else without_secrets(result)
+        target = change.target or (str(returned["id"]) if isinstance(returned.get("id"), (str, int)) else None)
+        sent = {name: returned.get(name, value) for name, value in change.sent.items()}
+        ended = replace(change, outcome=outcome, target=target, sent=sent)
         response = delivery.get() if outcome in MADE and change.call else None
         is_unsettled = bool(change.call) and (outcome in PERHAPS_MADE or response is not None)
         now = self._system.timestamp()

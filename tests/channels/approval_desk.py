@@ -12,10 +12,11 @@ import httpx2
 from pydantic import JsonValue
 
 from fastn_mcp.channels.page import page as key_file
-from fastn_mcp.channels.page.inbox import InboxAccount, unrecorded
+from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
 from fastn_mcp.fastn.credentials import TypedArgument, TypedField
 from fastn_mcp.guard.approval.request import with_typed
+from fastn_mcp.guard.approval.votes import unrecorded
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, ShownCall
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger

@@ -12,8 +12,9 @@ import httpx2
 import pytest
 from approval_desk import Desk, Visitor, enter, posted_by, question, update_of_workflow
 
-from fastn_mcp.channels.page.inbox import InboxAccount, unrecorded
+from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
+from fastn_mcp.guard.approval.votes import unrecorded
 
 pytestmark = pytest.mark.anyio
 

@@ -441,7 +441,7 @@ def test_request_decided_meanwhile_stays_as_it_was(typed: str, became: RequestSt
         person.sees(CHOICES)
         state.do(lambda ledger: moved(ledger, "g1", [RequestState.OPEN], became, time.time(), by="local_page"))
         person.types(typed)
-        person.sees(f"This question was {'declined' if became is RequestState.DECLINED else 'approved'} already")
+        person.sees(f"This request was {'declined' if became is RequestState.DECLINED else 'approved'} already")
         person.leaves()
     assert (state.grant().state, state.grant().by) == (became, "local_page")
     assert state.scopes() == []

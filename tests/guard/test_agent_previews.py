@@ -61,7 +61,7 @@ def connector(world: World) -> DeleteConnector:
 async def test_further_facts_are_shown_and_an_approval_is_not_bound_to_them(world: World) -> None:
     """Ours: the last run of a workflow may end while a person decides."""
     call = connector(world)
-    plain = await world.guard.evaluate(call)
+    plain = await world.evaluator.evaluate_call(call, "local")
     (described,) = (await evaluation(world, Batch(call, (call,)))).calls.values()
     assert described.shown() == plain.shown()
     assert described.preview is not None
@@ -88,7 +88,7 @@ async def test_sentences_say_what_reading_one_by_one_has_found(world: World) -> 
 
     world.evaluator._read = less  # pyright: ignore[reportPrivateUsage]
     call = connector(world)
-    plain = (await world.guard.evaluate(call)).preview
+    plain = (await world.evaluator.evaluate_call(call, "local")).preview
     shown: Any = (await evaluation(world, Batch(call, (call,)))).preview
     assert plain is not None
     assert "Not checked: workflows." in plain.says.unchecked

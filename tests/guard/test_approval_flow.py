@@ -316,11 +316,12 @@ class Busy(FormNow):
     def __init__(self, world: World) -> None:
         super().__init__(yes, world.clock)
         self._world = world
+        self._declining = form(world, Decline())
 
     async def ask(self, form: ApprovalForm) -> Answer:
         for n in range(5):
             other = CreateTrigger(name=f"n{n}", type="webhook", routes=[{"routeId": run(self._world).workflow_id}])
-            assert isinstance(await self._world.call(other, form(self._world, Decline())), Declined)
+            assert isinstance(await self._world.call(other, self._declining), Declined)
         return await super().ask(form)
 
 

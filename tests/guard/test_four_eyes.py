@@ -242,7 +242,7 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     await answered(ledger, "local", NOW - 1)
     recorded: list[str] = []
 
-    def record(event: AuditEvent, note: str | None) -> None:
+    def record(event: AuditEvent, _: ApprovalRequest, note: str | None) -> None:
         recorded.append(f"{event.value}: {note}")
 
     counted: ApprovalRequest | NotCounted = asked_for

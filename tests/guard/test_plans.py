@@ -764,7 +764,7 @@ async def test_plan_does_not_hold_once_a_record_that_it_names_changed(
 ) -> None:
     world = unattended(tmp_path, None)
     call, row = connecting(world)
-    resolved = (await world.guard.evaluate(call)).resolved
+    resolved = (await world.evaluator.evaluate_call(call, "local")).resolved
     desk.records = {each.key: each.fingerprint() for each in resolved.named}
     key = str(row["id"])
     entry = {"exact": f'arguments = {{ connector_id = "{key}" }}', "pattern": f'when = {{ connector_id = "{key}" }}'}
@@ -784,7 +784,7 @@ async def test_refusal_says_that_a_record_changed_since_the_plan_was_signed(tmp_
     world = unattended(tmp_path, None)
     key = str(world.sandbox.state.named("customers", "acme-corp")["id"])
     call = RunWorkflow(workflow_id="wf_b5880b29eb25", customer_id=key)
-    resolved = (await world.guard.evaluate(call)).resolved
+    resolved = (await world.evaluator.evaluate_call(call, "local")).resolved
     desk.records = {each.key: each.fingerprint() for each in resolved.named}
     world = unattended(tmp_path, desk.write(would_allow(call)).read())
     world.sandbox.state.named("customers", "acme-corp")["name"] = "Globex"

@@ -285,7 +285,7 @@ async def test_two_people_without_a_channel_that_tells_them_apart_are_refused(tm
 
 async def test_budget_that_others_used_up_meanwhile_allows_no_call(tmp_path: Path) -> None:
     world = ruled(tmp_path, "[budget]\nwrite = 1\n")
-    current = await world.guard.evaluate(CreateCustomer(name="A"))
+    current = await world.evaluator.evaluate_call(CreateCustomer(name="A"), "local")
     check = world.evaluator
     assert await check.allow(current, "local") == "policy"
     assert await check.allow(current, "local") is None
@@ -313,7 +313,7 @@ async def test_plan_entry_that_others_used_up_meanwhile_allows_no_call(tmp_path:
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
     world = World(tmp_path, Policy("guarded", None, plan), clock)
     call = DeleteSecret(secret_id=str((await world.rows(ListSecrets()))[0].id))
-    current = await world.guard.evaluate(call)
+    current = await world.evaluator.evaluate_call(call, "local")
     assert await world.evaluator.allow(current, "local") == "plan"
     assert await world.evaluator.allow(current, "local") is None
     # A plan's call does not count in the rate of what people approve.

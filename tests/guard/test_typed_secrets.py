@@ -251,7 +251,7 @@ async def test_auth_method_says_what_a_person_types(
     """Ours: what is not documented is asked for as one object, and may be left out where it may not be needed."""
     world = World(tmp_path)
     world.sandbox.state.named("connectors", "gamma")["authMethods"] = [method]
-    judged = await world.guard.evaluate(CreateConnection(connector_id=connector(world, "gamma")))
+    judged = await world.evaluator.evaluate_call(CreateConnection(connector_id=connector(world, "gamma")), "local")
     typed = judged.typed
     if fields is None:
         assert typed is None
@@ -271,7 +271,9 @@ async def test_default_auth_method_is_the_one_that_is_asked_about(tmp_path: Path
     key = connector(world, "gamma")
 
     async def certain(method: str | None = None) -> bool | None:
-        typed = (await world.guard.evaluate(CreateConnection(connector_id=key, auth_method_id=method))).typed
+        typed = (
+            await world.evaluator.evaluate_call(CreateConnection(connector_id=key, auth_method_id=method), "local")
+        ).typed
         return None if typed is None else typed.is_certain
 
     assert await certain() is False

@@ -11,7 +11,7 @@ from stores import NOW, grant, opened
 from valkey_server import ValkeyServer
 from world import Call, FormLater, FormNow, World
 
-from fastn_mcp.channels.page.inbox import Inbox, InboxAccount, unrecorded
+from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.cli.approvals import TerminalApprovals
 from fastn_mcp.errors import TargetChanged
 from fastn_mcp.guard.approval.request import (
@@ -23,7 +23,7 @@ from fastn_mcp.guard.approval.request import (
     opens_temporary,
     used_up,
 )
-from fastn_mcp.guard.approval.votes import NotCounted, count_vote
+from fastn_mcp.guard.approval.votes import NotCounted, count_vote, unrecorded
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, Vote
 from fastn_mcp.tools.workflows import RunWorkflow
@@ -129,10 +129,10 @@ async def test_wish_that_the_request_does_not_offer_is_not_kept(ledger: Ledger, 
 
 
 CLOSED = {
-    RequestState.APPROVED: "This question was approved already. Nothing was decided now.",
-    RequestState.USED: "This question was approved already, and the call was made. Nothing was decided now.",
-    RequestState.DECLINED: "This question was declined already. Nothing was decided now.",
-    RequestState.STALE: "This question is void, since its target changed. Nothing was decided now.",
+    RequestState.APPROVED: "This request was approved already. Nothing was decided now.",
+    RequestState.USED: "This request was approved already, and the call was made. Nothing was decided now.",
+    RequestState.DECLINED: "This request was declined already. Nothing was decided now.",
+    RequestState.STALE: "This request is void, since its target changed. Nothing was decided now.",
 }
 
 

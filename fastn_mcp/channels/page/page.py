@@ -197,8 +197,8 @@ class ApprovalPage:
 def read_page_file(file: Path) -> tuple[str, str] | None:
     """Return the address of the running page and a key to it, or None if the file is missing or invalid."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        found = json.loads(file.read_text())
-        return found["url"], found["key"]
+        page = json.loads(file.read_text())
+        return page["url"], page["key"]
     return None
 
 

@@ -36,12 +36,6 @@ class Approval:
             return self.temporary.by
         return "\n".join(self.request.people) if self.request is not None and self.by in (BY_SEVERAL, VERIFIED) else ""
 
-    @property
-    def reference(self) -> str | None:
-        """Id of the approval request or temporary approval, for the audit log."""
-        source = self.request or self.temporary
-        return None if source is None else source.id
-
 
 @dataclass(frozen=True, slots=True)
 class ApprovedCall:

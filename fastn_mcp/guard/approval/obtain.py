@@ -1,14 +1,13 @@
-"""Approval of a batch by the policy, a plan, a temporary approval or people. Each call of it uses the approval once."""
+"""Approval of a batch by the policy, a plan, a temporary approval or people."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from fastn_mcp.errors import Declined, Refused, TargetChanged
+from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.fastn.formats import stamp
-from fastn_mcp.guard.approval.approved_call import Approval, ApprovedCall, covers, covers_call
+from fastn_mcp.guard.approval.approved_call import Approval, covers
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.channel import ApprovalChannel, FormChannel
 from fastn_mcp.guard.approval.request import (
@@ -21,15 +20,14 @@ from fastn_mcp.guard.approval.request import (
     Submitted,
     extent,
     form_of,
-    opens_temporary,
-    temporary_approval,
     used_up,
     with_typed,
 )
+from fastn_mcp.guard.approval.use import ApprovalUse
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.audit.recorder import Recorder, record_expired
-from fastn_mcp.guard.evaluation import CallEvaluation, Evaluation, Evaluator
+from fastn_mcp.guard.evaluation import Evaluation, Evaluator
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, Vote, holder
 from fastn_mcp.guard.policy import Decision
@@ -50,7 +48,7 @@ _DISTRUST_SECONDS = 900.0
 
 
 class Approvals:
-    """Approvals on one account: obtains them from the policy, a temporary approval or people, and uses them up."""
+    """Obtains the approvals of one account from the policy, a plan, a temporary approval or people."""
 
     def __init__(
         self,
@@ -63,6 +61,7 @@ class Approvals:
     ) -> None:
         self.channel = channel
         self.decisions = DecisionWait(ledger, system)
+        self.uses = ApprovalUse(evaluator, ledger, recorder, system)
         self._evaluator = evaluator
         self._budgets = evaluator.budgets
         self._account = evaluator.bound_account
@@ -297,64 +296,6 @@ class Approvals:
         if moved is None and now < request.expires:
             raise used_up()
         return await self._ask_out_of_band(evaluation, caller, why)
-
-    async def check(self, approval: Approval, evaluation: Evaluation) -> None:
-        """Check that the approval still covers these calls.
-
-        Raises `TargetChanged` if the target, its dependents or the policy changed since the approval was requested.
-        """
-        request = approval.request
-        if request is None:
-            return
-        if not covers(request, evaluation.calls) or len(request.approvers) < request.needed:
-            await self._ledger.void(request.id, RequestState.STALE, self._system.timestamp())
-            raise _changed("Look at the preview; call again to ask anew.", {"preview": evaluation.preview.data()})
-        if evaluation.batch.is_list and not request.used:
-            self._recorder.agreed(evaluation.batch.tool, request, approval.by)
-
-    async def use(
-        self, approval: Approval, number: int, current: CallEvaluation, evaluation: Evaluation, caller: Caller
-    ) -> ApprovedCall | None:
-        """Use up the approval of one call and count its budgets. Raises a `FastnError` if it may not be sent now.
-
-        None if a budget or a plan entry allowed it, and other calls used that up meanwhile: it has to be evaluated
-        again.
-        """
-        request, principal, by, reference = approval.request, caller.principal, approval.by, approval.reference
-        if request is not None:
-            if not covers_call(request, number, current):
-                raise _changed("Look at it; call the batch again to be asked anew about what is left.")
-            used = await self._ledger.use(request.id, number, self._system.timestamp())
-            if used is None:
-                raise used_up()
-            if len(used.used) == 1:  # after use: a repeated approval must not be counted again, and a list counts once
-                await self._budgets.spend_rate(evaluation.effect, principal)
-            await self._budgets.spend_approved(current.effect, principal)
-            if opens_temporary(request):  # here and nowhere else: the target was checked
-                opened = temporary_approval(request, self._system.token(), self._system.timestamp())
-                await self._ledger.add_temporary(opened)
-            reference = f"{request.id}.{number}" if evaluation.batch.is_list else request.id
-        elif approval.temporary is not None:
-            await self._budgets.spend_rate(current.effect, principal)
-            await self._budgets.spend_approved(current.effect, principal)
-        elif current.verdict.decision not in (Decision.ALLOW, Decision.DENY):
-            tool, rule = current.call.tool_name(), current.verdict.rule
-            raise TargetChanged(
-                f"{tool} now needs an approval ({rule}); it did not when the batch started.",
-                "Call the batch again. A person is asked about the remaining calls.",
-            )
-        elif (allowed := await self._evaluator.allow(current, principal)) is None:
-            return None
-        else:
-            by = allowed
-        trace = None if request is None else request.trace
-        return ApprovedCall(
-            current, principal, by, reference, trace, evaluation.id, number, approval.detail, caller.person
-        )
-
-
-def _changed(next_step: str, facts: Mapping[str, JsonValue] | None = None) -> TargetChanged:
-    return TargetChanged("The target is no longer in the state that was approved.", next_step, facts=facts)
 
 
 def _declined(note: str = "", why: str = "", until: float | None = None) -> Declined:

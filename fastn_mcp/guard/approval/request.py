@@ -162,6 +162,11 @@ class Submitted:
         return Approve(is_temporary=value == APPROVE_TEMPORARILY)
 
 
+def is_typed(expected: str | None, typed: str | None) -> bool:
+    """Whether a person typed the expected text, or its sanitized form: no keyboard has every character."""
+    return expected is None or typed in (expected, sanitize(expected))
+
+
 def asker(request: ApprovalRequest) -> str:
     """Return who asks: a person by name and subject, a client by its name, or else the principal.
 
@@ -210,11 +215,11 @@ def opens_temporary(request: ApprovalRequest) -> bool:
 
 def extent(call: Operation[Any]) -> str:
     """Describe the calls that a temporary approval of `call` covers: what is fixed and what may differ."""
-    given = call.arguments().keys() - set(type(call).route.parameters)
-    fixed, free = sorted(map(_in_words, given - FREE)), sorted(map(_in_words, given & FREE))
+    names = call.arguments().keys() - set(type(call).route.parameters)
+    fixed, free = sorted(map(_in_words, names - FREE)), sorted(map(_in_words, names & FREE))
     same = f"the same {series(fixed)}" if fixed else ""
     any_ = f"any {series(free)}{'' if fixed else ' and nothing else'}" if free else ""
-    arguments = f"with {' and '.join(filter(None, (same, any_)))}" if given else "without further arguments"
+    arguments = f"with {' and '.join(filter(None, (same, any_)))}" if names else "without further arguments"
     verb, _, kind = call.tool_name().partition("_")
     kind = kind.replace("_", " ").replace("api", "API")
     return f"{_PLURALS.get(verb, f'calls of {call.tool_name()} on')} this {kind} {arguments} need no approval."
