@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from fastn_mcp.account.resolved_call import Surroundings
+from fastn_mcp.account.targets import Call, Send
+from fastn_mcp.audit.files import Keeping
+from fastn_mcp.audit.log import FILE as AUDIT
+from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.build.approval_channel import choose_channel
 from fastn_mcp.build.ledger import AccountStores, audit_at, ledger_at
 from fastn_mcp.build.process import Process, Sandboxed
@@ -23,20 +28,15 @@ from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import config_dir
 from fastn_mcp.errors import NoKey, Refused, SettingsError
-from fastn_mcp.fastn.resolved_call import Surroundings
-from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.guard.approval.obtain import Approvals
-from fastn_mcp.guard.audit.files import Keeping
-from fastn_mcp.guard.audit.log import FILE as AUDIT
-from fastn_mcp.guard.audit.log import AuditFile
-from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
-from fastn_mcp.guard.ledger.ledger import Ledger, bound_account
-from fastn_mcp.guard.plans.plan import PlanAccount
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.recorder import Recorder
+from fastn_mcp.ledger.ledger import Ledger, bound_account
+from fastn_mcp.policy.plan import PlanAccount
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.redaction import is_own_key
@@ -99,11 +99,11 @@ def policy_of(settings: Settings, environment: Mapping[str, str], program: Comma
     """
     rules = plan = None
     if (file := policy_file(settings, environment)) is not None:
-        from fastn_mcp.guard.policy_file import load_rules  # deferred import: only if there is a file
+        from fastn_mcp.policy.policy_file import load_rules  # deferred import: only if there is a file
 
         rules = load_rules(file, program)
     if settings.plan is not None:
-        from fastn_mcp.guard.plans.file import KEYS, signed  # deferred import: only if there is a plan
+        from fastn_mcp.policy.plan_file import KEYS, signed  # deferred import: only if there is a plan
 
         keys = settings.plan_keys or config_dir(environment) / KEYS
         plan = signed(settings.plan, keys, plan_account_of(settings), System().now(), program)

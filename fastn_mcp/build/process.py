@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.guard.approval.channel import ApprovalChannel
-from fastn_mcp.guard.audit.outbox import Outbox
 from fastn_mcp.report.collector import Tally
 from fastn_mcp.runtime import System
 

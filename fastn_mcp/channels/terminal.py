@@ -14,7 +14,7 @@ from unicodedata import east_asian_width
 import anyio
 import anyio.to_thread
 
-from fastn_mcp.fastn.credentials import TypedArgument
+from fastn_mcp.account.credentials import TypedArgument
 from fastn_mcp.guard.approval.channel import Announcement, ChannelCapabilities
 from fastn_mcp.guard.approval.request import (
     LONGEST_NOTE,
@@ -25,7 +25,7 @@ from fastn_mcp.guard.approval.request import (
     Decline,
     NoAnswer,
 )
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest
+from fastn_mcp.ledger.ledger import ApprovalRequest
 from fastn_mcp.redaction import sanitize
 
 

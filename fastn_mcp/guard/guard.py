@@ -12,21 +12,21 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from fastn_mcp.account.directory import Directory
+from fastn_mcp.account.targets import Call
+from fastn_mcp.audit.log import Unwritten
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import FastnError, Refused
-from fastn_mcp.fastn.directory import Directory
-from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.approval.approved_call import Approval, change_of
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
-from fastn_mcp.guard.audit.log import Unwritten
-from fastn_mcp.guard.audit.recorder import Intent, Recorder
 from fastn_mcp.guard.changes import MADE, Batch, BatchResult, Change, Done, NotDone
 from fastn_mcp.guard.evaluation import CallEvaluation, Evaluation, Evaluator
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import CallSecrets
-from fastn_mcp.guard.policy import Decision
+from fastn_mcp.guard.recorder import Intent, Recorder
+from fastn_mcp.policy.policy import Decision
 from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 

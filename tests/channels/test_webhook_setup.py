@@ -8,17 +8,17 @@ import anyio.abc
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from identity_provider import ISSUER
+from support.identity_provider import ISSUER
+from support.webhook_world import SECRET, URL, WebhookWorld, approvers_file, public
+from support.world import World
 from test_webhook_answers import asked, run
-from webhook_world import SECRET, URL, WebhookWorld, approvers_file, public
-from world import World
 
 from fastn_mcp.channels.webhook.approvers import exposed, load_approvers
 from fastn_mcp.channels.webhook.payloads import generic
 from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender, webhook_of
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import Refused, SettingsError
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest
+from fastn_mcp.ledger.ledger import ApprovalRequest
 
 pytestmark = pytest.mark.anyio
 

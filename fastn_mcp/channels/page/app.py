@@ -21,9 +21,9 @@ from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.guard.approval.request import LONGEST_NOTE, TEMPORARY_MINUTES, can_be_temporary, is_typed, typed_in
 from fastn_mcp.guard.approval.votes import NotCounted, why_closed
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.facts import MOST_FACTS
+from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState
 from fastn_mcp.runtime import System
 
 COOKIE = "fastn_approvals"

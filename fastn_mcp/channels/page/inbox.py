@@ -9,9 +9,9 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval.votes import NotCounted, Record, TypedValue, count_vote
-from fastn_mcp.guard.audit.recorder import record_expired
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.ledger import (
+from fastn_mcp.guard.recorder import record_expired
+from fastn_mcp.ledger.ledger import (
     ApprovalRequest,
     Ledger,
     RequestState,

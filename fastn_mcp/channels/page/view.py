@@ -12,9 +12,10 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
-from fastn_mcp.fastn.formats import counted
 from fastn_mcp.guard.approval.request import TYPED, asker, can_be_temporary, temporary, typed_in
-from fastn_mcp.guard.ledger.ledger import (
+from fastn_mcp.guard.preview import REFERENCES
+from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read
+from fastn_mcp.ledger.ledger import (
     ApprovalRequest,
     RequestState,
     TemporaryApproval,
@@ -22,8 +23,7 @@ from fastn_mcp.guard.ledger.ledger import (
     who,
     without_issuers,
 )
-from fastn_mcp.guard.preview import REFERENCES
-from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read
+from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import FIELD
 

@@ -15,13 +15,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, decided
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.request import VERIFIED, is_typed, typed_in
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState, Vote, account_name
+from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState, Vote, account_name
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from fastn_mcp.account.targets import Send, fields_sent, read_label, read_target
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.targets import Send, fields_sent, read_label, read_target
 from fastn_mcp.guard.approval.request import BY_SEVERAL, VERIFIED
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.evaluation import CallEvaluation
 from fastn_mcp.guard.journal import IDEMPOTENT, UNSETTLED
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, TemporaryApproval
-from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.undo import without_secrets
+from fastn_mcp.ledger.ledger import ApprovalRequest, TemporaryApproval
+from fastn_mcp.policy.policy import Decision
 from fastn_mcp.runtime import System
 
 

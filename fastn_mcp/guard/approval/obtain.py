@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, Refused
-from fastn_mcp.fastn.formats import stamp
 from fastn_mcp.guard.approval.approved_call import Approval, covers
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.channel import ApprovalChannel, FormChannel
@@ -26,11 +25,12 @@ from fastn_mcp.guard.approval.request import (
 from fastn_mcp.guard.approval.use import ApprovalUse
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.approval.wait import DecisionWait
-from fastn_mcp.guard.audit.recorder import Recorder, record_expired
 from fastn_mcp.guard.evaluation import Evaluation, Evaluator
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, Vote, holder
-from fastn_mcp.guard.policy import Decision
+from fastn_mcp.guard.recorder import Recorder, record_expired
+from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, Vote, holder
+from fastn_mcp.policy.policy import Decision
+from fastn_mcp.records.formats import stamp
 from fastn_mcp.redaction import quote, redact_text
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Operation

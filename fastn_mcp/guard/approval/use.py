@@ -8,10 +8,10 @@ from fastn_mcp.errors import TargetChanged
 from fastn_mcp.guard.approval.approved_call import Approval, ApprovedCall, covers, covers_call
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import opens_temporary, temporary_approval, used_up
-from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.evaluation import CallEvaluation, Evaluation, Evaluator
-from fastn_mcp.guard.ledger.ledger import Ledger, RequestState
-from fastn_mcp.guard.policy import Decision
+from fastn_mcp.guard.recorder import Recorder
+from fastn_mcp.ledger.ledger import Ledger, RequestState
+from fastn_mcp.policy.policy import Decision
 from fastn_mcp.runtime import System
 
 
