@@ -6,7 +6,8 @@ from typing import Any
 
 from fastn_mcp.fastn.resolve import by_arguments
 from fastn_mcp.guard.evaluation import ApprovedCall, CallEvaluation
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, ShownCall, Vote
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
+from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.policy import Decision, PolicyDecision
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import FastnObject

@@ -27,7 +27,9 @@ from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
-from fastn_mcp.guard.ledger.ledger import Ledger, RequestState, bound_account
+from fastn_mcp.guard.ledger.approval_request import RequestState
+from fastn_mcp.guard.ledger.identity import bound_account
+from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy, PolicyDecision
 from fastn_mcp.guard.seal import Seal

@@ -36,7 +36,8 @@ from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
-from fastn_mcp.guard.ledger.ledger import Ledger, bound_account
+from fastn_mcp.guard.ledger.identity import bound_account
+from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.plans.plan import PlanAccount
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.procedures.catalog import ALL_TOOLS

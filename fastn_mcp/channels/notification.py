@@ -19,7 +19,9 @@ from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.fastn.formats import stamp
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.approval.request import asker
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, account_name
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.guard.ledger.identity import account_name
+from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)

@@ -45,16 +45,9 @@ from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
 from fastn_mcp.guard.audit.recorder import record_expired
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.ledger import (
-    ApprovalRequest,
-    Ledger,
-    LedgerUnusable,
-    RequestState,
-    TemporaryApproval,
-    Vote,
-    account_name,
-    who,
-)
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.guard.ledger.identity import account_name, who
+from fastn_mcp.guard.ledger.ledger import Ledger, LedgerUnusable
 from fastn_mcp.guard.ledger.sqlite import FILE
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.redaction import quote, sanitize
@@ -151,7 +144,7 @@ class TerminalApprovals:
             return None
         (scope,) = found
         account = account_name(scope.account)
-        entry = LogEntry(AuditEvent.SCOPE_REVOKED, scope.principal, account, scope.tool, scope.target)
+        entry = LogEntry(AuditEvent.TEMPORARY_APPROVAL_REVOKED, scope.principal, account, scope.tool, scope.target)
         if problem := self._record(replace(entry, consent=_BY, grant=scope.id, principal_name=scope.person or None)):
             click.echo(problem.strip(), err=True)
         return scope

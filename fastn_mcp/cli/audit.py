@@ -29,7 +29,7 @@ from fastn_mcp.guard.audit import log as audit
 from fastn_mcp.guard.audit.chain import BEGINNING, End, Report
 from fastn_mcp.guard.audit.outbox import Outbox
 from fastn_mcp.guard.audit.remote import CopyComparison, StoredEntry, compare, stored
-from fastn_mcp.guard.ledger.ledger import who
+from fastn_mcp.guard.ledger.identity import who
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 

@@ -27,14 +27,9 @@ from fastn_mcp.guard.approval.request import FREE
 from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.ledger.ledger import (
-    ApprovalRequest,
-    Ledger,
-    RequestState,
-    ShownCall,
-    bound_account,
-    holder,
-)
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
+from fastn_mcp.guard.ledger.identity import bound_account, holder
+from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.plans.plan import PlannedCalls, would_allow
 from fastn_mcp.guard.policy import PLANNED, Decision, Policy, PolicyDecision, Situation
 from fastn_mcp.guard.policy_rules.warnings import UNREADABLE
@@ -165,7 +160,7 @@ class ApprovedCall:
     current: CallEvaluation
     principal: str
     by: str
-    """`policy`, `plan`, `scope` (a temporary approval), or how people approved it, such as `client_form`."""
+    """`policy`, `plan`, `temporary_approval`, or how people approved it, such as `client_form`."""
     approval: str | None = None
     """Id of the approval request or temporary approval; None if the policy permits the call."""
     trace: str | None = None

@@ -19,7 +19,8 @@ from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import NotSent, Refused
 from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.guard.approval.request import used_up
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, SealedSecret
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret
+from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.redaction import Redactor, may_hold_new_key
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret

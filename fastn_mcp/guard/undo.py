@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from fastn_mcp.fastn.formats import counted
 from fastn_mcp.fastn.targets import Call, fields_sent
 from fastn_mcp.guard.changes import FINAL, Change
-from fastn_mcp.guard.ledger.ledger import without_issuers
+from fastn_mcp.guard.ledger.identity import without_issuers
 from fastn_mcp.redaction import is_redacted, redact_object, redact_row
 from fastn_mcp.tools.account import NewApiKey
 from fastn_mcp.tools.catalog import BY_NAME
@@ -80,7 +80,7 @@ RULES: Mapping[str, Rule] = {
 _APPROVED_BY = {
     "policy": "the policy; no person was asked",
     "plan": "a signed plan; no person was asked",
-    "scope": "a temporary approval",
+    "temporary_approval": "a temporary approval",
     "client_form": "a person in the client's form",
     "local_page": "a person on the approval page",
     "terminal": "a person at a terminal",

@@ -19,7 +19,8 @@ from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.request import VERIFIED, effects_of, typed_in
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, decided
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, TemporaryApproval, Vote
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
+from fastn_mcp.guard.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import person_name

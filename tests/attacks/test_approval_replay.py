@@ -19,7 +19,7 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingForm, Submitted
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.ledger import RequestState
+from fastn_mcp.guard.ledger.approval_request import RequestState
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.catalog import ALL_TOOLS, BY_NAME, parse

@@ -16,7 +16,7 @@ from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
 from fastn_mcp.fastn.credentials import TypedArgument, TypedField
 from fastn_mcp.guard.approval.request import with_typed
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, ShownCall
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, ShownCall
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.catalog import describe_batch

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from real_browser import DESKTOP, PHONE, needs_chromium
 
 from fastn_mcp.fastn.credentials import TypedArgument, TypedField
-from fastn_mcp.guard.ledger.ledger import RequestState, TemporaryApproval
+from fastn_mcp.guard.ledger.approval_request import RequestState, TemporaryApproval
 
 expect.set_options(timeout=10_000)
 

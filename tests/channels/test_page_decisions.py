@@ -16,7 +16,7 @@ from typing_extensions import override
 from fastn_mcp.channels.page.app import LONGEST_NOTE
 from fastn_mcp.fastn.credentials import TypedArgument, TypedField
 from fastn_mcp.guard.approval.request import opens_temporary, temporary_approval, with_typed
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.tools.account import CreateSecret
 

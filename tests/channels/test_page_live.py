@@ -8,7 +8,7 @@ from approval_desk import Desk, Visitor, question
 from deciding import moved
 
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS
-from fastn_mcp.guard.ledger.ledger import RequestState
+from fastn_mcp.guard.ledger.approval_request import RequestState
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from deciding import moved
 from pydantic import JsonValue
 from typing_extensions import override
 
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval
 from fastn_mcp.guard.preview import REFERENCES
 
 pytestmark = pytest.mark.anyio

@@ -20,7 +20,8 @@ from server_process import READING
 from team_world import META, Caller, modern, request
 
 from fastn_mcp.cli.approvals import TerminalApprovals
-from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState
+from fastn_mcp.guard.ledger.approval_request import RequestState
+from fastn_mcp.guard.ledger.ledger import LedgerLost
 
 BROKEN = "broken"
 """The connection ended before the answer, or the balancer said that it did."""

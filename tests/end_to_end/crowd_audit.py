@@ -11,7 +11,8 @@ from typing import Any
 from crowd import BROKEN, LEDGER_LOST, NOTHING_SENT, Book
 from fleet import KEYS, Fleet
 
-from fastn_mcp.guard.ledger.ledger import Ledger, RequestState
+from fastn_mcp.guard.ledger.approval_request import RequestState
+from fastn_mcp.guard.ledger.ledger import Ledger
 
 
 @dataclass

@@ -149,7 +149,7 @@ def approve(env: dict[str, str]) -> None:
     """Approve through the shared ledger, as the page and the terminal do."""
     script = (
         "import asyncio, sys, time\n"
-        "from fastn_mcp.guard.ledger.ledger import Vote\n"
+        "from fastn_mcp.guard.ledger.approval_request import Vote\n"
         "from fastn_mcp.guard.ledger.sqlite import FILE, SqliteLedger\n"
         "async def main():\n"
         "    ledger = SqliteLedger(sys.argv[1] + '/' + FILE)\n"

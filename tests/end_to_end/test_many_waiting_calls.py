@@ -16,7 +16,8 @@ from ports import free_port
 from server_process import Upstream, body, environment, over_http, running, started, stdio
 from test_stdio_wire import ended, message, serving
 
-from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Vote
+from fastn_mcp.guard.ledger.approval_request import Vote
+from fastn_mcp.guard.ledger.ledger import MOST_WAITING
 from fastn_mcp.guard.ledger.sqlite import FILE, SqliteLedger
 
 pytestmark = pytest.mark.anyio

@@ -30,7 +30,7 @@ from fastn_mcp.guard.approval.request import (
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.evaluation import CallEvaluation
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, ShownCall
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
 from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision
@@ -449,7 +449,7 @@ async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
         ("local_page", page, "confirm", "external", flow),
         ("client_form", grants[1], "typed", "destroy", "Globex Exports"),
         ("client_form", grants[0], "confirm", "external", flow),
-        ("scope", scope.id, "confirm", "external", flow),
+        ("temporary_approval", scope.id, "confirm", "external", flow),
         ("policy", None, "allow", "write", None),
     ]
     assert [line["rule"] for line in lines] == [f"{rule}{effect}" for _, _, _, effect, _ in said]

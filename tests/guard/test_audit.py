@@ -21,7 +21,8 @@ from fastn_mcp.errors import NOTHING_SENT
 from fastn_mcp.guard.audit import log as audit_log
 from fastn_mcp.guard.audit.files import Keeping, entries, verify
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, Unwritten, about, decided, digest, showable
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, bound_account
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest
+from fastn_mcp.guard.ledger.identity import bound_account
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection

@@ -28,7 +28,8 @@ from fastn_mcp.errors import (
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch, Done
-from fastn_mcp.guard.ledger.ledger import LedgerLost, RequestState
+from fastn_mcp.guard.ledger.approval_request import RequestState
+from fastn_mcp.guard.ledger.ledger import LedgerLost
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges

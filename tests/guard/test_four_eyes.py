@@ -16,7 +16,7 @@ from fastn_mcp.guard.approval.request import Approve, PendingApproval
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, Vote
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules

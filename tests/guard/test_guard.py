@@ -28,7 +28,8 @@ from fastn_mcp.guard.audit.log import AuditFile, LogEntry, Unwritten
 from fastn_mcp.guard.changes import Batch, Done
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.key_files import SecretValues
-from fastn_mcp.guard.ledger.ledger import MOST_WAITING, RequestState
+from fastn_mcp.guard.ledger.approval_request import RequestState
+from fastn_mcp.guard.ledger.ledger import MOST_WAITING
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules
 from fastn_mcp.procedures.undo_change import ListChanges

@@ -16,7 +16,7 @@ from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval.request import Decline, PendingApproval
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.evaluation import NOT_HEARD, AiSessions
-from fastn_mcp.guard.ledger.ledger import RequestState
+from fastn_mcp.guard.ledger.approval_request import RequestState
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of

@@ -16,7 +16,7 @@ from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoA
 from fastn_mcp.guard.changes import Batch, Done
 from fastn_mcp.guard.evaluation import CallEvaluation
 from fastn_mcp.guard.key_files import SecretValues
-from fastn_mcp.guard.ledger.ledger import RequestState
+from fastn_mcp.guard.ledger.approval_request import RequestState
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls, would_allow
 from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision
 from fastn_mcp.guard.policy_file import load_rules

@@ -23,7 +23,7 @@ from fastn_mcp.guard.approval.request import (
 )
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, RequestState, Vote
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
 from fastn_mcp.guard.policy import Policy
 from fastn_mcp.guard.policy_file import load_rules

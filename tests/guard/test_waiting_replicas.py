@@ -13,7 +13,8 @@ from valkey_proxy import proxied
 from valkey_server import ValkeyServer
 
 from fastn_mcp.guard.approval.wait import DecisionWait
-from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Vote
+from fastn_mcp.guard.ledger.approval_request import Vote
+from fastn_mcp.guard.ledger.ledger import MOST_WAITING
 from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.guard.ledger.valkey.server import parse
 from fastn_mcp.runtime import System

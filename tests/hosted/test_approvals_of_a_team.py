@@ -28,7 +28,7 @@ from fastn_mcp.channels.page.sessions import PageSessions
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.audit.files import entries
-from fastn_mcp.guard.ledger.ledger import RequestState
+from fastn_mcp.guard.ledger.approval_request import RequestState
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,8 @@ import pytest
 
 from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.audit.log import AuditFile
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, LedgerLost, ShownCall
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, ShownCall
+from fastn_mcp.guard.ledger.ledger import LedgerLost
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox
 from fastn_mcp.hosted.team_config import Approvals, ApproverRule, Team, Tenant

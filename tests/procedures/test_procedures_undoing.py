@@ -17,7 +17,7 @@ from fastn_mcp.errors import Declined, FastnError, Forbidden, NotFound, NotSent,
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import ApprovalForm, Decline, PendingApproval
 from fastn_mcp.guard.changes import Change, Done
-from fastn_mcp.guard.ledger.ledger import RequestState
+from fastn_mcp.guard.ledger.approval_request import RequestState
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
 from fastn_mcp.procedures.apply_changes import ApplyChanges

@@ -17,7 +17,7 @@ from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.audit.log import FILE as AUDIT
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.ledger import RequestState
+from fastn_mcp.guard.ledger.approval_request import RequestState
 from fastn_mcp.guard.ledger.sqlite import FILE as LEDGER
 from fastn_mcp.guard.ledger.sqlite import SqliteLedger
 from fastn_mcp.guard.policy import Policy

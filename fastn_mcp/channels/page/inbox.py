@@ -12,15 +12,9 @@ from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.audit.recorder import record_expired
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.ledger import (
-    ApprovalRequest,
-    Ledger,
-    RequestState,
-    TemporaryApproval,
-    Vote,
-    who,
-    without_issuers,
-)
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.guard.ledger.identity import who, without_issuers
+from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
 LOCAL = "local_page"

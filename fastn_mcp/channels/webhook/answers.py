@@ -21,7 +21,9 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.request import VERIFIED, typed_in
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState, Vote, account_name
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.guard.ledger.identity import account_name
+from fastn_mcp.guard.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.runtime import System
 

@@ -33,7 +33,8 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError, os_reason
 from fastn_mcp.fastn.formats import counted
 from fastn_mcp.guard.audit.log import AuditFile
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest
+from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:

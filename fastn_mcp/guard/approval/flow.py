@@ -31,7 +31,9 @@ from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.audit.recorder import Recorder, record_expired
 from fastn_mcp.guard.evaluation import ApprovedCall, CallEvaluation, Evaluation, Evaluator
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, Vote, holder
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.guard.ledger.identity import holder
+from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.policy import Decision
 from fastn_mcp.redaction import quote, redact_text
 from fastn_mcp.runtime import System
@@ -80,7 +82,7 @@ class Approval:
     """Permission to send the calls of a batch. Nothing is used up yet."""
 
     by: str
-    """`policy`, `scope` (a temporary approval), or how people approved it, such as `client_form`."""
+    """`policy`, `temporary_approval`, or how people approved it, such as `client_form`."""
     request: ApprovalRequest | None = None
     """The request that people approved, for all calls of the batch."""
     temporary: TemporaryApproval | None = None
@@ -139,7 +141,7 @@ class ApprovalFlow:
         if evaluation.verdict.decision is Decision.ALLOW:
             return Approval("policy")
         if (temporary := await self._find_temporary(evaluation, caller)) is not None:
-            return Approval("scope", temporary=temporary)
+            return Approval("temporary_approval", temporary=temporary)
         earlier = await self._ledger.latest(evaluation.digest, self._system.timestamp())
         if earlier is not None and earlier.used and not covers(earlier, evaluation.calls):
             earlier = None  # it covered calls that were made, or that have changed since

@@ -9,7 +9,8 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.fastn.credentials import TypedArgument, TypedField
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, TemporaryApproval, who, without_issuers
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, TemporaryApproval
+from fastn_mcp.guard.ledger.identity import who, without_issuers
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.sentences.facts import series
 from fastn_mcp.redaction import quote, sanitize

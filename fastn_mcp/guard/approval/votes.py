@@ -10,7 +10,8 @@ from pydantic import JsonValue
 from fastn_mcp.guard.approval.request import BY_SEVERAL, TEMPORARY_MINUTES, VERIFIED, can_be_temporary, typed_in
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, RequestState, Vote
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.guard.ledger.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)

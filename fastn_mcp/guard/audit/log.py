@@ -43,7 +43,9 @@ from fastn_mcp.guard.audit.files import (
     unlock,
 )
 from fastn_mcp.guard.audit.outbox import Outbox
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger, account_name
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest
+from fastn_mcp.guard.ledger.identity import account_name
+from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.redaction import redact_object, redact_text, shorten
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Tool
@@ -68,7 +70,7 @@ class AuditEvent(Enum):
     DECLINED = "declined"
     EXPIRED = "expired"
     """A request expired without an answer."""
-    SCOPE_REVOKED = "scope_revoked"
+    TEMPORARY_APPROVAL_REVOKED = "temporary_approval_revoked"
     ANSWER_REFUSED = "answer_refused"
     """An answer was received that decides nothing."""
     LOG_SHORTENED = SHORTENED
@@ -101,9 +103,9 @@ class LogEntry:
     decision: str | None = None
     rule: str | None = None
     consent: str | None = None
-    """policy, client_form, local_page, terminal, verified, four_eyes or scope."""
+    """policy, client_form, local_page, terminal, verified, four_eyes or temporary_approval."""
     grant: str | None = None
-    """Grant or scope that the event is about."""
+    """Approval request or temporary approval that the event is about."""
     approver: str | None = None
     """Person who decided, as identified by a credential."""
     approver_name: str | None = None

@@ -11,7 +11,8 @@ from fastn_mcp.errors import Declined, FastnError
 from fastn_mcp.fastn.targets import own_label
 from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about, decided, named, written
 from fastn_mcp.guard.evaluation import ApprovedCall, CallEvaluation, Evaluation
-from fastn_mcp.guard.ledger.ledger import ApprovalRequest, Ledger
+from fastn_mcp.guard.ledger.approval_request import ApprovalRequest
+from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
