@@ -42,8 +42,8 @@ from fastn_mcp.guard.approval.request import (
     typed_in,
 )
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
-from fastn_mcp.guard.audit.recorder import record_expired
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry
+from fastn_mcp.guard.audit.recorder import decision_entry, record_expired
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
 from fastn_mcp.guard.ledger.identity import account_name, who
@@ -128,7 +128,7 @@ class TerminalApprovals:
         problems: list[str] = []
 
         def record(event: AuditEvent, said: str | None) -> None:
-            problems.append(self._record(decided(event, request, _BY, said)))
+            problems.append(self._record(decision_entry(event, request, _BY, said)))
 
         counted = await count_vote(vote, request, self.ledger, _BY, note, record, typed)
         return counted.why if isinstance(counted, NotCounted) else "".join([message, *problems])
@@ -145,12 +145,14 @@ class TerminalApprovals:
         (scope,) = found
         account = account_name(scope.account)
         entry = LogEntry(AuditEvent.TEMPORARY_APPROVAL_REVOKED, scope.principal, account, scope.tool, scope.target)
-        if problem := self._record(replace(entry, consent=_BY, grant=scope.id, principal_name=scope.person or None)):
+        if problem := self._record(
+            replace(entry, approved_by=_BY, grant=scope.id, principal_name=scope.person or None)
+        ):
             click.echo(problem.strip(), err=True)
         return scope
 
     def _record_expired(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
-        if problem := self._record(decided(event, request, None, note)):
+        if problem := self._record(decision_entry(event, request, None, note)):
             click.echo(problem.strip(), err=True)
 
     def _record(self, entry: LogEntry) -> str:

@@ -360,7 +360,7 @@ class _History:
         elif entry["event"] == AuditEvent.INTENT.value:
             if (rules := self.policy.rules) is not None:
                 self._spent[rules.period(_time(entry)), _effect(entry)] += 1
-            if entry.get("consent") != "policy":
+            if entry.get("approved_by") != "policy":
                 self._declines.pop(principal, None)  # a person approved
 
     def before(self, entry: Mapping[str, Any], call: Call) -> Situation:

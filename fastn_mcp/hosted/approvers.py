@@ -18,7 +18,8 @@ from typing_extensions import override
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.request import VERIFIED, effects_of, typed_in
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, decided
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile
+from fastn_mcp.guard.audit.recorder import decision_entry
 from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
 from fastn_mcp.guard.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.hosted.team_config import Team
@@ -193,10 +194,10 @@ class TeamInbox(Inbox):
 
     def _record(self, audit: AuditFile, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
         if event in (AuditEvent.APPROVED, AuditEvent.DECLINED):
-            entry = decided(event, request, VERIFIED, note)
+            entry = decision_entry(event, request, VERIFIED, note)
             entry = replace(entry, approver=self.approver, approver_name=self.approver_name or None)
         else:
-            entry = decided(event, request, None, note)
+            entry = decision_entry(event, request, None, note)
         try:
             audit.record(entry)
         except FastnError:  # the decision already holds; the send is audited too, or refused

@@ -9,7 +9,7 @@
     counts                     calls in each group, and reads
     calls                      by group: done refused declined waiting failed unknown left previewed
 
-Each call: number, step (in the script), time, settled, tool, target {id, name}, effect, rule, decision, consent,
+Each call: number, step (in the script), time, settled, tool, target {id, name}, effect, rule, decision, approved_by,
 principal, principal_name, account, outcome, message, duration_ms, change_id, and audit: its entries as {n, event,
 hash}.
 Unknown values are null. Names, messages and ids can come from Fastn: they are data.
@@ -103,7 +103,7 @@ def _call(number: int, attempt: Attempt) -> JsonValue:
         "effect": attempt.effect,
         "rule": _seen(attempt.rule),
         "decision": attempt.decision,
-        "consent": attempt.consent,
+        "approved_by": attempt.approved_by,
         "principal": _seen(attempt.principal),
         "principal_name": _seen(attempt.principal_name),
         "account": _seen(attempt.account),
@@ -205,7 +205,7 @@ def _row(call: dict[str, Any]) -> str:
         code(call["tool"]),
         _target(call["target"]),
         code(call["effect"] or ""),
-        " ".join(code(part) for part in (call["rule"], call["consent"]) if part),
+        " ".join(code(part) for part in (call["rule"], call["approved_by"]) if part),
         outcome,
         "" if call["duration_ms"] is None else f"{call['duration_ms']:.0f}",
         code(call["change_id"] or ""),

@@ -33,7 +33,7 @@ async def found(desk: Desk, grant: str = "grant-1") -> ApprovalRequest:
 
 def change(desk: Desk, statement: str) -> None:
     """Change the ledger behind the page's back."""
-    desk.ledger._database.execute(statement)  # pyright: ignore[reportPrivateUsage]
+    desk.ledger._file.database.execute(statement)  # pyright: ignore[reportPrivateUsage]
 
 
 def words(page: str) -> str:

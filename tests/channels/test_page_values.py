@@ -106,7 +106,7 @@ async def fill(desk: Desk, value: str) -> None:
 async def harmless(desk: Desk, visitor: Visitor) -> Structure:
     await fill(desk, "Harmless")
     read = structure(await visitor.look())
-    database = desk.ledger._database  # pyright: ignore[reportPrivateUsage]
+    database = desk.ledger._file.database  # pyright: ignore[reportPrivateUsage]
     database.execute("DELETE FROM requests")
     database.execute("DELETE FROM temporary_approvals")
     return read

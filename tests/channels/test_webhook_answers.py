@@ -78,7 +78,7 @@ async def test_approved_call_is_sent_once_when_repeated(world: WebhookWorld) -> 
     assert grant is not None
     assert grant.approvers == ["dana"]
     (approved,), (intent,) = world.audited("approved"), world.audited("intent")
-    assert (approved["approver"], approved["consent"], intent["consent"]) == ("dana", "verified", "verified")
+    assert (approved["approver"], approved["approved_by"], intent["approved_by"]) == ("dana", "verified", "verified")
 
 
 async def test_decline_is_final_and_its_note_reaches_the_agent(world: WebhookWorld) -> None:

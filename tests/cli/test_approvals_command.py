@@ -73,7 +73,7 @@ class Folder:
         return self.do(lambda ledger: ledger.temporary_approvals(time.time()))
 
     def recorded(self) -> list[tuple[JsonValue, ...]]:
-        names = ("event", "tool", "target", "consent", "message")
+        names = ("event", "tool", "target", "approved_by", "message")
         return [tuple(e.get(name) for name in names) for e in entries(self.folder / "audit.jsonl")]
 
     def run(self, *arguments: str, piped: str = "", **env: str) -> "subprocess.CompletedProcess[str]":

@@ -276,7 +276,7 @@ def test_run_at_a_terminal_asks_for_approval(
     call = report_in(tmp_path)["calls"][group][0]
     assert call["tool"] == "delete_customer"
     if code == 0:
-        assert call["consent"] == "terminal"
+        assert call["approved_by"] == "terminal"
     else:
         assert "not today" in (tmp_path / "r.md").read_text()
 

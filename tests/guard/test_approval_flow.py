@@ -443,7 +443,7 @@ async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
     assert scope.expires - scope.created == 900
     grants = [grant.id for grant in await world.ledger.decided(9)]
     lines = [line for line in entries(world.audit_path) if line["event"] == "intent"]
-    said = [tuple(line.get(key) for key in ("consent", "grant", "decision", "effect", "name")) for line in lines]
+    said = [tuple(line.get(key) for key in ("approved_by", "grant", "decision", "effect", "name")) for line in lines]
     flow, rule = "process-new-orders", "mode guarded: "
     assert said == [
         ("local_page", page, "confirm", "external", flow),
@@ -516,7 +516,7 @@ async def test_requests_that_run_out_are_recorded_once_and_last_as_long_as_is_se
     world.clock.pass_(1)
     for _ in range(2):
         assert isinstance(await world.call(run(world)), PendingApproval)
-    events = [(entry["event"], entry["tool"], entry.get("consent")) for entry in entries(world.audit_path)]
+    events = [(entry["event"], entry["tool"], entry.get("approved_by")) for entry in entries(world.audit_path)]
     assert events == [(event, "run_workflow", None) for event in ("asked", "expired", "asked")]
 
 
@@ -586,7 +586,7 @@ async def test_a_sign_in_bounds_each_call_of_a_batch_when_it_is_agreed_to_and_wh
     assert "fastn:destroy" in rows[1]["message"]
     assert isinstance(await world.dispatch(call, Caller("local", answered, may)), Done)
     assert (len(answered.asked), len(world.changes)) == (1, before + 3)
-    assert [line["consent"] for line in entries(world.audit_path) if line["event"] == "intent"][2:] == [
+    assert [line["approved_by"] for line in entries(world.audit_path) if line["event"] == "intent"][2:] == [
         "client_form"
     ] * 3
 

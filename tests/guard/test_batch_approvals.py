@@ -583,7 +583,7 @@ async def test_two_approvers_approve_a_batch_and_one_does_not(far: WebhookWorld)
     assert isinstance(await far.call(call), PendingApproval)
     assert (await far.answer(far.kim, question)).body["state"] == "approved"
     assert outcomes(await far.call(call)) == ["done"] * 3
-    assert [entry["consent"] for entry in far.audited("intent")] == ["four_eyes"] * 3
+    assert [entry["approved_by"] for entry in far.audited("intent")] == ["four_eyes"] * 3
 
 
 async def test_an_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ async def test_two_approvers_send_it_and_one_does_not(world: WebhookWorld) -> No
     assert isinstance(await world.call(call), Done)
     assert [heard.method for heard in world.changes] == ["DELETE"]
     assert [entry["approver"] for entry in world.audited("approved")] == ["dana", "kim"]
-    assert world.audited("intent")[-1]["consent"] == "four_eyes"
+    assert world.audited("intent")[-1]["approved_by"] == "four_eyes"
 
 
 async def test_the_same_approver_twice_is_one(world: WebhookWorld) -> None:

@@ -113,7 +113,7 @@ async def at_the_desk(world: World, call: Call, how: str, repeats: int) -> None:
 def recorded(world: World) -> Counter[str]:
     lines = world.audit_path.read_text().splitlines() if world.audit_path.exists() else []
     entries = [json.loads(line) for line in lines]
-    return Counter(entry["consent"] for entry in entries if entry["event"] == "intent")
+    return Counter(entry["approved_by"] for entry in entries if entry["event"] == "intent")
 
 
 @settings(max_examples=60)

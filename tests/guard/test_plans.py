@@ -636,7 +636,7 @@ async def test_the_consent_is_the_plan(desk: Desk, tmp_path: Path) -> None:
     """Ours: who approved, and how, stands in the audit."""
     world = unattended(tmp_path, desk.write(allow("create_customer", more='arguments = { name = "N" }')).read())
     await world.call(CreateCustomer(name="N"))
-    assert '"consent":"plan"' in world.audit_path.read_text().replace(" ", "")
+    assert '"approved_by":"plan"' in world.audit_path.read_text().replace(" ", "")
     assert "plan plan.toml line 4" in world.audit_path.read_text()
 
 

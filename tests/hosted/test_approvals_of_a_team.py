@@ -125,7 +125,7 @@ async def test_page_and_webhook_are_both_named_and_asked(tmp_path: Path) -> None
         assert (await call("delete_workflow", workflow_id=workflow))["done"] == "delete_workflow"
     lines = [dict(line) for line in entries(tmp_path / "tenants" / "acme" / "audit.jsonl")]
     (line,) = (line for line in lines if line["event"] == "approved")
-    assert (line["approver"], line["approver_name"], line["consent"]) == (f"{ISSUER}|dana", "dana", "verified")
+    assert (line["approver"], line["approver_name"], line["approved_by"]) == (f"{ISSUER}|dana", "dana", "verified")
     # The sign-in tells no name, and what a client calls itself is not one.
     assert [line["event"] for line in lines if "principal_name" in line] == []
     assert len(world.asked) == 1

@@ -20,7 +20,8 @@ from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.request import VERIFIED, typed_in
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, decided
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry
+from fastn_mcp.guard.audit.recorder import decision_entry
 from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.guard.ledger.identity import account_name
 from fastn_mcp.guard.ledger.ledger import Ledger, LedgerLost
@@ -168,7 +169,7 @@ class WebhookAnswers:
         vote = Vote(approver.person, answer.decision == "approve", now, approver.display_name or "")
 
         def record(event: AuditEvent, note_text: str | None) -> None:
-            self._record(decided(event, grant, VERIFIED, note_text), approver)
+            self._record(decision_entry(event, grant, VERIFIED, note_text), approver)
 
         counted = await count_vote(vote, grant, self._ledger, VERIFIED, note, record)
         if isinstance(counted, NotCounted):

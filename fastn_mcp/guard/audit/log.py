@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import JsonValue
 
@@ -43,9 +43,6 @@ from fastn_mcp.guard.audit.files import (
     unlock,
 )
 from fastn_mcp.guard.audit.outbox import Outbox
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest
-from fastn_mcp.guard.ledger.identity import account_name
-from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.redaction import redact_object, redact_text, shorten
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Tool
@@ -102,7 +99,7 @@ class LogEntry:
     effect: str | None = None
     decision: str | None = None
     rule: str | None = None
-    consent: str | None = None
+    approved_by: str | None = None
     """policy, client_form, local_page, terminal, verified, four_eyes or temporary_approval."""
     grant: str | None = None
     """Approval request or temporary approval that the event is about."""
@@ -136,27 +133,6 @@ def about(event: AuditEvent, call: Tool[Any], principal: str, account: str, pers
         arguments=showable(call.shown()),
         digest=digest(call.arguments()),
         principal_name=person or None,
-    )
-
-
-def decided(event: AuditEvent, grant: ApprovalRequest, by: str | None, message: str | None = None) -> LogEntry:
-    """Return an entry about a grant: decided by a person on the channel `by`, or expired."""
-    arguments, effect, target = (grant.preview.get(key) for key in ("arguments", "effect", "target"))
-    name = target.get("name") if isinstance(target, dict) else None
-    return LogEntry(
-        event,
-        grant.principal,
-        account_name(grant.account),
-        grant.tool,
-        grant.target,
-        arguments=showable(arguments) if isinstance(arguments, dict) else None,
-        effect=effect if isinstance(effect, str) else None,
-        decision=grant.required,
-        consent=by,
-        grant=grant.id,
-        message=message,
-        principal_name=grant.person,
-        name=named(name) if isinstance(name, str) else None,
     )
 
 
@@ -200,6 +176,18 @@ def _cut(value: JsonValue) -> JsonValue:
 # --- the file ----------------------------------------------------------------------------------------------------
 
 
+class AuditMarks(Protocol):
+    """Storage of the newest entry of each log, outside the log. A ledger satisfies it."""
+
+    async def mark_audit(self, log: str, n: int, head: str) -> None:
+        """Store the number and hash of an entry of an audit log. A greater number is kept."""
+        ...
+
+    async def audit_mark(self, log: str) -> tuple[int, str] | None:
+        """Return the stored number and hash of an audit log; None if there are none."""
+        ...
+
+
 class AuditFile:
     """Audit log in files that several processes append to, opened on first use.
 
@@ -212,19 +200,19 @@ class AuditFile:
         system: System,
         on_entry: Callable[[Mapping[str, JsonValue]], object] | None = None,
         *,
-        ledger: Ledger | None = None,
+        marks: AuditMarks | None = None,
         name: str = FILE,
         keeping: Keeping | None = None,
         outbox: Outbox | None = None,
     ) -> None:
-        """Pass each written entry to `on_entry`. `name` identifies this log in the ledger, which can hold several.
+        """Pass each written entry to `on_entry`. `name` identifies this log in `marks`.
 
         `outbox` knows which entries are exported, if they are: no other is deleted.
         """
         self.path = path
         self._on_entry = on_entry
         self._system = system
-        self._ledger = ledger
+        self._marks = marks
         self._name = name
         self._keeping = keeping or Keeping()
         self._outbox = outbox
@@ -271,16 +259,16 @@ class AuditFile:
 
         The file is synced first: after a loss of power, the ledger must not know entries that the log has lost.
         """
-        if self._ledger is None:
+        if self._marks is None:
             return
         if self._anchored < 0:
-            known = await self._ledger.audit_mark(self._name)
+            known = await self._marks.audit_mark(self._name)
             self._know(End() if known is None else End(*known))
             self._anchored = 0 if known is None else known[0]
-            await self._delete_expired(self._ledger)
+            await self._delete_expired(self._marks)
         if self._is_rotated:
             self._is_rotated = False
-            await self._delete_expired(self._ledger)
+            await self._delete_expired(self._marks)
         end = self._known
         if end.n > self._anchored:
             try:
@@ -289,7 +277,7 @@ class AuditFile:
                         sync(self._file)
             except OSError as error:
                 raise Unwritten(f"The audit log cannot be written to disk ({error.strerror}).") from error
-            await self._ledger.mark_audit(self._name, end.n, end.head)
+            await self._marks.mark_audit(self._name, end.n, end.head)
             self._anchored = max(self._anchored, end.n)
 
     async def settle(self) -> None:
@@ -301,7 +289,7 @@ class AuditFile:
         except FastnError as error:
             log.error("the ledger does not know the newest entries of the audit log: %s", error)
 
-    async def _delete_expired(self, ledger: Ledger) -> None:
+    async def _delete_expired(self, marks: AuditMarks) -> None:
         if self._keeping.days is None and self._keeping.files is None:
             return
         rotated = [file for file in log_files(self.path) if file != self.path]
@@ -314,7 +302,7 @@ class AuditFile:
             log.error("%s is not as it was written; it and what is older are not deleted", expired[-1])
             return
         # Update the ledger first, so that the remaining files can always be verified.
-        await ledger.mark_audit(deleted_name(self._name), report.entries, report.head)
+        await marks.mark_audit(deleted_name(self._name), report.entries, report.head)
         gone = [file.name for file in expired if _unlink(file)]
         if gone:
             message = f"Entries up to {report.entries} were deleted by the retention setting: {', '.join(gone)}."

@@ -9,10 +9,11 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, FastnError
 from fastn_mcp.fastn.targets import own_label
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about, decided, named, written
+from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry, about, named, showable, written
 from fastn_mcp.guard.evaluation import ApprovedCall, CallEvaluation, Evaluation
 from fastn_mcp.guard.ledger.approval_request import ApprovalRequest
-from fastn_mcp.guard.ledger.ledger import Ledger
+from fastn_mcp.guard.ledger.identity import account_name
+from fastn_mcp.guard.ledger.ledger import ApprovalRequests
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
@@ -46,11 +47,35 @@ class Watch(Protocol):
 
 
 async def record_expired(
-    ledger: Ledger, account: str, now: float, record: Callable[[AuditEvent, ApprovalRequest, str | None], None]
+    requests: ApprovalRequests,
+    account: str,
+    now: float,
+    record: Callable[[AuditEvent, ApprovalRequest, str | None], None],
 ) -> None:
     """Close the expired requests of an account and record each once, by the process that closed it."""
-    for grant in await ledger.expire(account, now):
-        record(AuditEvent.EXPIRED, grant, None)
+    for request in await requests.expire(account, now):
+        record(AuditEvent.EXPIRED, request, None)
+
+
+def decision_entry(event: AuditEvent, request: ApprovalRequest, by: str | None, message: str | None = None) -> LogEntry:
+    """Return an entry about a request: decided by a person on the channel `by`, or expired."""
+    arguments, effect, target = (request.preview.get(key) for key in ("arguments", "effect", "target"))
+    name = target.get("name") if isinstance(target, dict) else None
+    return LogEntry(
+        event,
+        request.principal,
+        account_name(request.account),
+        request.tool,
+        request.target,
+        arguments=showable(arguments) if isinstance(arguments, dict) else None,
+        effect=effect if isinstance(effect, str) else None,
+        decision=request.required,
+        approved_by=by,
+        grant=request.id,
+        message=message,
+        principal_name=request.person,
+        name=named(name) if isinstance(name, str) else None,
+    )
 
 
 class Recorder:
@@ -96,7 +121,7 @@ class Recorder:
                 effect=current.effect.value,
                 decision=current.verdict.decision.value,
                 rule=current.verdict.rule,
-                consent=approved.by,
+                approved_by=approved.by,
                 grant=approved.approval,
                 name=named(current.name),
                 change=change,
@@ -142,12 +167,14 @@ class Recorder:
     def agreed(self, batch: Tool[Any], grant: ApprovalRequest, by: str) -> None:
         """Record the approval of a batch, in which each call has its own grant. Raises a `Refused`."""
         agreed = about(AuditEvent.AGREED, batch, grant.principal, self._account, grant.person)
-        self._audit.record(replace(agreed, decision=grant.required, consent=by, grant=grant.id, arguments=None))
+        self._audit.record(replace(agreed, decision=grant.required, approved_by=by, grant=grant.id, arguments=None))
 
     def decided(self, event: AuditEvent, grant: ApprovalRequest, note: str | None) -> None:
         """Record a decision on the approval page, or an expired request. It stands, so failures are logged."""
         try:
-            self._audit.record(decided(event, grant, None if event is AuditEvent.EXPIRED else "local_page", note))
+            self._audit.record(
+                decision_entry(event, grant, None if event is AuditEvent.EXPIRED else "local_page", note)
+            )
         except FastnError:
             log.exception("the decision %s on %s could not be audited", event.value, grant.tool)
 
