@@ -11,7 +11,7 @@ from fastn_mcp.guard.approval.request import BY_SEVERAL, TEMPORARY_MINUTES, VERI
 from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, Vote
-from fastn_mcp.guard.ledger.ledger import Ledger
+from fastn_mcp.guard.ledger.ledger import ApprovalRequests
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def unrecorded(_: AuditEvent, __: str | None) -> None:
 async def count_vote(
     vote: Vote,
     request: ApprovalRequest,
-    ledger: Ledger,
+    ledger: ApprovalRequests,
     by: str,
     note: str | None = None,
     record: Recorded = unrecorded,
@@ -68,7 +68,7 @@ async def count_vote(
 
 
 async def _count_typed(
-    vote: Vote, request: ApprovalRequest, ledger: Ledger, by: str, typed: TypedValue
+    vote: Vote, request: ApprovalRequest, ledger: ApprovalRequests, by: str, typed: TypedValue
 ) -> ApprovalRequest | NotCounted | None:
     """Count an approval with what was typed for it. Compare it again if somebody else votes meanwhile."""
     while True:

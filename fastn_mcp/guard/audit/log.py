@@ -144,30 +144,30 @@ def digest(arguments: Mapping[str, JsonValue]) -> str:
 
 # --- redaction ---------------------------------------------------------------------------------------------------
 
-_LONGEST = 1_000
+_MAX_TEXT = 1_000
 """Maximum length of one text in an entry, in characters."""
 
-_LONGEST_NAME = 200
+_MAX_NAME = 200
 
-_MOST = 32_768
+_MAX_ARGUMENTS = 32_768
 """Maximum length of all arguments in an entry, in characters."""
 
 
 def showable(arguments: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Return arguments for the log, with secrets redacted and long texts cut."""
-    shown = {name: _cut(value) for name, value in redact_object(arguments).items()}
-    size = len(json.dumps(shown))
-    return shown if size <= _MOST else {"[left out]": f"{size} characters"}
+    redacted = {name: _cut(value) for name, value in redact_object(arguments).items()}
+    size = len(json.dumps(redacted))
+    return redacted if size <= _MAX_ARGUMENTS else {"[left out]": f"{size} characters"}
 
 
 def named(name: str | None) -> str | None:
     """Return a name for the log."""
-    return None if name is None else shorten(redact_text(name), _LONGEST_NAME)
+    return None if name is None else shorten(redact_text(name), _MAX_NAME)
 
 
 def _cut(value: JsonValue) -> JsonValue:
     if isinstance(value, str):
-        return shorten(value, _LONGEST)
+        return shorten(value, _MAX_TEXT)
     if isinstance(value, list):
         return [_cut(item) for item in value]
     return {name: _cut(item) for name, item in value.items()} if isinstance(value, dict) else value
@@ -403,8 +403,8 @@ class AuditFile:
             return False
         if self._begun is None:
             os.lseek(file, 0, os.SEEK_SET)
-            found = _TIME.search(os.read(file, 200))
-            begun = self._system.now() if found is None else datetime.fromisoformat(found[1].decode())
+            match = _TIME.search(os.read(file, 200))
+            begun = self._system.now() if match is None else datetime.fromisoformat(match[1].decode())
             self._begun = begun.timestamp()
         return self._system.timestamp() - self._begun >= _DAY
 

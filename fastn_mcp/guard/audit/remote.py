@@ -124,9 +124,9 @@ def compare(here: Iterable[bytes], there: Iterable[StoredEntry], exported: int |
         link = link_of(entry.line)
         is_intact = link is not None and is_unaltered(entry.line)
         logs[entry.log].append((link[1].n, link[1].head) if link is not None and is_intact else None)
-    same_log = [name for name, found in logs.items() if any(each and ours.get(each[0]) == each[1] for each in found)]
-    found = [each for name in same_log for each in logs[name]]
-    intact = {each for each in found if each is not None}
+    same_log = [name for name, copies in logs.items() if any(each and ours.get(each[0]) == each[1] for each in copies)]
+    records = [each for name in same_log for each in logs[name]]
+    intact = {each for each in records if each is not None}
     numbers = {n for n, _ in intact}
     absent = sorted(ours.keys() - numbers)
     newest = max({*absent} if exported is None else {exported, *numbers}, default=0)
@@ -138,7 +138,7 @@ def compare(here: Iterable[bytes], there: Iterable[StoredEntry], exported: int |
         different=tuple(sorted(different)),
         extra=tuple(sorted(n for n in numbers - ours.keys() if n > start.n)),
         deleted=tuple(sorted(n for n in numbers - ours.keys() if n <= start.n)),
-        altered=sum(each is None for each in found),
-        repeated=sum(each is not None for each in found) - len(intact),
+        altered=sum(each is None for each in records),
+        repeated=sum(each is not None for each in records) - len(intact),
         others=tuple(sorted(logs.keys() - same_log)),
     )

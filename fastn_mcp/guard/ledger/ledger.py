@@ -109,31 +109,31 @@ class ApprovalRequests(Protocol):
         a `secret` does not count either if `request` lacks a vote, with which it was not compared.
         """
 
-        def counted(found: ApprovalRequest) -> ApprovalRequest | None:
-            if secret is not None and found.votes != request.votes:
+        def counted(current: ApprovalRequest) -> ApprovalRequest | None:
+            if secret is not None and current.votes != request.votes:
                 return None
-            return found.with_vote(vote, by, note, out_of_band=request.out_of_band)
+            return current.with_vote(vote, by, note, out_of_band=request.out_of_band)
 
         return await self.change_request(request.id, counted, secret)
 
     async def use(self, request: str, number: int, now: float) -> ApprovalRequest | None:
         """Use an approval for one of its calls. None if it was used for that call before or is not approved."""
-        return await self.change_request(request, lambda found: found.with_use(number, now))
+        return await self.change_request(request, lambda current: current.with_use(number, now))
 
     async def void(
         self, request: str, state: RequestState, now: float, *, by: str | None = None, note: str | None = None
     ) -> ApprovalRequest | None:
         """Void an open request or an approval that is not used up; None if there was nothing to void."""
-        return await self.change_request(request, lambda found: found.without_effect(state, now, by, note))
+        return await self.change_request(request, lambda current: current.without_effect(state, now, by, note))
 
     async def offer(self, request: str, expires: float) -> ApprovalRequest | None:
         """Move a request from the form to the out-of-band channel; None if it was decided or moved before."""
-        return await self.change_request(request, lambda found: found.offered(expires))
+        return await self.change_request(request, lambda current: current.offered(expires))
 
     async def expire(self, account: str, now: float) -> list[ApprovalRequest]:
         """Mark expired open requests UNANSWERED as of their expiry, and return them, each to only one process."""
         ids = await self.expiring(account, now)
-        ended = [await self.change_request(id_, lambda found: found.expired(now)) for id_ in ids]
+        ended = [await self.change_request(id_, lambda current: current.expired(now)) for id_ in ids]
         return [request for request in ended if request is not None]
 
     async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
