@@ -133,8 +133,6 @@ def verify(
 
 
 class _Reader:
-    """Verify a chain line by line."""
-
     def __init__(self, head: str | None, start: End, anchor: End | None) -> None:
         self.start = self.end = start
         self.torn: list[int] = []
@@ -154,7 +152,6 @@ class _Reader:
         return BrokenLine(lines + 1, f"the ledger knows entry {self._anchor.n}: {gone} were cut off or removed")
 
     def problem(self, number: int, line: bytes) -> BrokenLine | None:
-        """Return the problem of the next line, if any."""
         end, text = self.end, line.removesuffix(b"\n")
         link = link_of(line)
         if link is None:

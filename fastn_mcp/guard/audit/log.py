@@ -54,8 +54,6 @@ FILE = "audit.jsonl"
 
 
 class AuditEvent(Enum):
-    """Event of an entry."""
-
     INTENT = "intent"
     """A call is about to be sent."""
     OUTCOME = "outcome"
@@ -66,14 +64,12 @@ class AuditEvent(Enum):
     """A batch was approved. Each of its calls has its own entries, with grants that begin with this one."""
     DECLINED = "declined"
     EXPIRED = "expired"
-    """A request expired without an answer."""
     TEMPORARY_APPROVAL_REVOKED = "temporary_approval_revoked"
     ANSWER_REFUSED = "answer_refused"
     """An answer was received that decides nothing."""
     LOG_SHORTENED = SHORTENED
     """Earlier entries are missing from the log."""
     LOG_DELETED = "log_deleted"
-    """The retention setting deleted rotated files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +83,7 @@ class LogEntry:
     target: str | None = None
     """Id of the target, or of the created resource."""
     name: str | None = None
-    """Name of the target, if known."""
     arguments: Mapping[str, JsonValue] | None = None
-    """Redacted arguments."""
     digest: str | None = None
     """Digest of all arguments, secrets included."""
     environment: str | None = None
@@ -110,12 +104,10 @@ class LogEntry:
     principal_name: str | None = None
     """The same of the principal, if they signed in."""
     of: str | None = None
-    """Intent that an outcome belongs to."""
     outcome: str | None = None
     duration_ms: float | None = None
     message: str | None = None
     change: str | None = None
-    """Change in the journal."""
 
 
 class Unwritten(Refused):
@@ -309,7 +301,6 @@ class AuditFile:
             self.record(_own(AuditEvent.LOG_DELETED, message))
 
     def close(self) -> None:
-        """Close the file if it is open."""
         self._reopen()
         self._known, self._anchored = End(), -1
 
@@ -414,7 +405,6 @@ _TIME = re.compile(rb'"time":"([0-9T:.-]+Z)"')
 
 
 def _own(event: AuditEvent, message: str) -> LogEntry:
-    """Return an entry about the log itself."""
     return LogEntry(event, "fastn-mcp", "", "audit", message=message)
 
 

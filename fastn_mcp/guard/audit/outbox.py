@@ -52,7 +52,6 @@ class _Place:
     """Where to read on in the current file of the log."""
 
     head: bytes = b""
-    """Start of the file."""
     offset: int = 0
     last: End = _START
     """Newest entry before it."""
@@ -93,7 +92,6 @@ class Outbox:
         self._place = _Place()
 
     def added(self) -> None:
-        """Report a new entry."""
         self._on_entry(self.path)
 
     def check(self, now: datetime) -> None:
@@ -175,7 +173,6 @@ class Outbox:
         return None
 
     def _searched(self, sent: End, most: int) -> list[Unsent]:
-        """Search the files of the log for the entries after `sent`."""
         files: list[Path] = []
         first = None
         for file in reversed(log_files(self.path)):

@@ -83,12 +83,10 @@ class ApprovalRequest:
     expected: str | None
     """Text that has to be typed to approve; None if none is required."""
     allows_temporary: bool
-    """Whether a temporary approval may be given."""
     out_of_band: bool
     """Whether it is decided out of band (approval page, terminal or webhook) rather than in the client's form."""
     preview: Mapping[str, JsonValue]
     text: tuple[str, ...]
-    """Lines of the preview."""
     created: float
     expires: float
     state: RequestState = RequestState.OPEN
@@ -129,12 +127,10 @@ class ApprovalRequest:
 
     @property
     def needed(self) -> int:
-        """Number of people who have to approve it."""
         return 2 if self.required == Decision.FOUR_EYES.value else 1
 
     @property
     def approvers(self) -> list[str]:
-        """Approvers who have approved it so far."""
         return [vote.approver for vote in self.votes if vote.approves]
 
     @property

@@ -80,15 +80,11 @@ _POLL = 0.25
 
 
 class _Part:
-    """Part of a ledger in this file."""
-
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
 
 
 class SqliteApprovalRequests(_Part, ApprovalRequests):
-    """Approval requests in SQLite."""
-
     async def open(self, request: ApprovalRequest) -> str:
         values = store(request)
         with self._file.transaction():
@@ -206,8 +202,6 @@ class SqliteApprovalRequests(_Part, ApprovalRequests):
 
 
 class SqliteTemporaryApprovals(_Part, TemporaryApprovals):
-    """Temporary approvals in SQLite."""
-
     async def add_temporary(self, approval: TemporaryApproval) -> None:
         self._file.write("INSERT INTO temporary_approvals", store(approval))
 
@@ -230,8 +224,6 @@ class SqliteTemporaryApprovals(_Part, TemporaryApprovals):
 
 
 class SqliteBudgetUses(_Part, BudgetUses):
-    """Uses of budgets in SQLite."""
-
     async def spent(self, budget: str, period: str) -> int:
         row = self._file.first("SELECT used FROM budgets WHERE budget = ? AND period = ?", (budget, period))
         return int(row[0]) if row else 0
@@ -266,8 +258,6 @@ class SqliteBudgetUses(_Part, BudgetUses):
 
 
 class SqliteRateLimits(_Part, RateLimits):
-    """Rate limits in SQLite."""
-
     async def note_limit(self, key: str, until: float, now: float) -> None:
         self._file.execute("DELETE FROM limits WHERE until < ?", (now - _MARK_KEPT,))
         self._file.execute(
@@ -281,8 +271,6 @@ class SqliteRateLimits(_Part, RateLimits):
 
 
 class SqliteJournal(_Part, Journal):
-    """Journal in SQLite."""
-
     async def begin(self, change: Change) -> bool:
         values = store(change)
         begun = self._file.change(
@@ -354,7 +342,6 @@ class SqliteLedger(
         self._file.check()
 
     def close(self) -> None:
-        """Close the file, if it is open."""
         self._file.close()
 
     async def aclose(self) -> None:

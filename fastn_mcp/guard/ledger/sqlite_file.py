@@ -172,7 +172,6 @@ class SqliteFile:
         return int(version) + self.database.total_changes
 
     def check(self) -> None:
-        """Check the whole file."""
         problems = [str(row[0]) for row in self.execute("PRAGMA quick_check(1)")]
         if problems != ["ok"]:
             log.error("the ledger %s is damaged: %s", self._path, problems)

@@ -156,8 +156,6 @@ class BadSignature(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One person's signature of one plan."""
-
     by: str
     at: str
     """ISO 8601."""
@@ -183,7 +181,6 @@ def sign(
 
 
 def written(signatures: tuple[Signature, ...]) -> bytes:
-    """Serialize signatures for the file beside the plan."""
     return _SignatureFile(signatures=signatures).model_dump_json(indent=2).encode() + b"\n"
 
 
@@ -257,7 +254,6 @@ KEYS = "plan-keys.toml"
 
 
 def signatures_of(path: Path) -> Path:
-    """Return the path of a plan's signatures."""
     return path.with_name(path.name + ".sig")
 
 
@@ -285,7 +281,6 @@ def signed(path: Path, keys: Path, account: PlanAccount, now: datetime, program:
 
 
 def raise_unless_for(plan: Plan, path: Path, account: str) -> None:
-    """Raise a `SettingsError` if the plan names another account."""
     if plan.account != account:
         raise SettingsError(f"{path} is for {plan.account}, and this is {account}.", "Make a plan for this account.")
 

@@ -88,8 +88,6 @@ def _kept(until: float, now: float) -> int:
 
 
 class _Part:
-    """Part of a ledger on this server."""
-
     def __init__(self, server: Server) -> None:
         self._server = server
         self._key = server.key
@@ -103,8 +101,6 @@ class _Part:
 
 
 class ValkeyApprovalRequests(_Part, ApprovalRequests):
-    """Approval requests on Valkey."""
-
     def _request(self, id_: str) -> str:
         return self._key("request", id_)
 
@@ -243,8 +239,6 @@ class ValkeyApprovalRequests(_Part, ApprovalRequests):
 
 
 class ValkeyTemporaryApprovals(_Part, TemporaryApprovals):
-    """Temporary approvals on Valkey."""
-
     def _approval(self, id_: str) -> str:
         return self._key("temporary_approval", id_)
 
@@ -289,8 +283,6 @@ class ValkeyTemporaryApprovals(_Part, TemporaryApprovals):
 
 
 class ValkeyBudgetUses(_Part, BudgetUses):
-    """Uses of budgets on Valkey."""
-
     def _budget(self, budget: str, period: str) -> str:
         return self._key("budget", self._server.digest(budget, period))
 
@@ -317,8 +309,6 @@ class ValkeyBudgetUses(_Part, BudgetUses):
 
 
 class ValkeyRateLimits(_Part, RateLimits):
-    """Rate limits on Valkey."""
-
     async def note_limit(self, key: str, until: float, now: float) -> None:
         await self._mark(self._key("limit", key), until, _kept(until, now))
 
@@ -327,8 +317,6 @@ class ValkeyRateLimits(_Part, RateLimits):
 
 
 class ValkeyJournal(_Part, Journal):
-    """Journal on Valkey."""
-
     def _change(self, id_: str) -> str:
         return self._key("change", id_)
 
@@ -415,7 +403,6 @@ class ValkeyLedger(
         return int(await self._server.read("GET", self._revision) or 0)
 
     async def durability(self) -> Durability:
-        """How the server keeps its data."""
         return await self._server.durability()
 
     async def aclose(self) -> None:
