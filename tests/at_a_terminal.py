@@ -15,7 +15,8 @@ import pty
 
 from forkserver import can_fork, forked
 
-_PATIENCE = 30.0
+_PATIENCE = 120.0
+"""Seconds. A busy machine takes half a minute to import an agent framework."""
 _BEGIN = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 """Makes the terminal the controlling one, as a login does, and becomes the program."""
 
