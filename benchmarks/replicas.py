@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
-from fleet import KEYS, Fastn, Fleet, a_fleet
-from team_world import modern, request
-from valkey_server import ValkeyServer, valkey_for
+from support.fleet import KEYS, Fastn, Fleet, a_fleet
+from support.team_world import modern, request
+from support.valkey_server import ValkeyServer, valkey_for
 
 PLACES = "calls = 8\nqueue = 1000\nconnections = 4000"
 IN_FLIGHT = 48

@@ -3,19 +3,19 @@
 import json
 from pathlib import Path
 
+from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.connection import Answer
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
-from fastn_mcp.guard.audit.log import AuditFile
-from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import SecretValues, TypedSecrets
-from fastn_mcp.guard.ledger.ledger import Ledger
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.guard.seal import Seal
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Request

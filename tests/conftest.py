@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from large_account import large_account
-from valkey_server import ValkeyServer, valkey_for
-from world import World
+from support.valkey_server import ValkeyServer, valkey_for
+from support.world import World
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
@@ -85,7 +85,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def chromium() -> AsyncGenerator["Browser"]:
-    from real_browser import launched  # Playwright, which few tests need
+    from support.real_browser import launched  # Playwright, which few tests need
 
     async with launched() as browser:
         yield browser

@@ -12,19 +12,19 @@ from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
-from deciding import allowed
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from pydantic import JsonValue
 from pydantic_core import from_json
+from support.decisions import allowed
 
 import fastn_mcp
 from fastn_mcp import redaction
+from fastn_mcp.account.resolve import by_arguments
+from fastn_mcp.audit.log import AuditEvent, about, written
 from fastn_mcp.errors import Failed
-from fastn_mcp.fastn.resolve import by_arguments
-from fastn_mcp.guard.audit.log import AuditEvent, about, written
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.preview import preview

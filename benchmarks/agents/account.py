@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import uvicorn
-from faulty_sandbox import FaultySandbox
 from large_account import large_account
-from ports import free_port
-from served_sandbox import create_faulty_app
+from support.faulty_sandbox import FaultySandbox
+from support.ports import free_port
+from support.served_sandbox import create_faulty_app
 
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.state import SandboxState

@@ -22,7 +22,7 @@ from jobs import JOBS as OURS
 from jobs import LAST_NIGHT
 from mcp import Client, StdioServerParameters
 from scripted import Meter, Outcome
-from server_process import Person, approving
+from support.server_process import Person, approving
 
 from fastn_mcp.tools.catalog import CATALOG
 

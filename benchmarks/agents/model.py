@@ -19,7 +19,7 @@ from job import Job
 from mcp import Client
 from mcp.types import TextContent, Tool
 from scripted import Meter, Outcome
-from server_process import Person
+from support.server_process import Person
 
 MOST_TURNS = 20
 _ANSWER_TOKENS = 2_000

@@ -25,7 +25,7 @@ from mcp import Client, StdioServerParameters
 from mcp.types import Tool
 from report import put
 from scripted import Outcome, do, tokens
-from server_process import Person, approving
+from support.server_process import Person, approving
 
 MOST_SECONDS = 2.0
 MOST_OF_THE_LIST = 6_500

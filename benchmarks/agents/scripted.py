@@ -13,7 +13,7 @@ from account import Account
 from job import Job
 from mcp import Client
 from mcp.types import CallToolResult, TextContent
-from server_process import Person, body
+from support.server_process import Person, body
 
 
 @dataclass(frozen=True, slots=True)

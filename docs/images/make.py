@@ -27,8 +27,8 @@ from fastn_mcp.runtime import System
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent / "tests"))
 
-from app_host import APPS, app_host, app_of, tools_of  # noqa: E402 - the tests have it
-from at_a_terminal import sitting  # noqa: E402
+from support.app_host import APPS, app_host, app_of, tools_of  # noqa: E402 - the tests have it
+from support.terminal import sitting  # noqa: E402
 
 GLOBEX = {"customer_id": "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"}
 ORDERS = {"workflow_id": "wf_0d93ee5b1f62"}

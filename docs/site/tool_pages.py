@@ -12,13 +12,13 @@ import anyio
 TESTS = Path(__file__).parents[2] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "sandbox")]
 
-from asking import Fastn  # noqa: E402
-from sensible_calls import SLACK, sensible  # noqa: E402
-from world import World  # noqa: E402
+from support.direct_sandbox import Fastn  # noqa: E402
+from support.sensible_calls import SLACK, sensible  # noqa: E402
+from support.world import World  # noqa: E402
 
 from fastn_mcp.guard.approval.caller import Caller  # noqa: E402
 from fastn_mcp.guard.changes import Done  # noqa: E402
-from fastn_mcp.guard.policy import Decision, Mode, least  # noqa: E402
+from fastn_mcp.policy.policy import Decision, Mode, least  # noqa: E402
 from fastn_mcp.procedures.catalog import ALL_TOOLS, BY_NAME, PROCEDURES  # noqa: E402
 from fastn_mcp.server.rendering import render, render_preview  # noqa: E402
 from fastn_mcp.tools.operation import Operation  # noqa: E402

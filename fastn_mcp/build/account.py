@@ -11,6 +11,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from fastn_mcp.account.resolved_call import Surroundings
+from fastn_mcp.account.targets import Call, Send
+from fastn_mcp.audit.files import Keeping
+from fastn_mcp.audit.log import FILE as AUDIT
+from fastn_mcp.audit.log import AuditFile
+from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.build.ledger import audit_at, ledger_at
 from fastn_mcp.build.startup import policy_file, typed_seal
 from fastn_mcp.build.telemetry import with_spans
@@ -24,22 +30,16 @@ from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import config_dir
 from fastn_mcp.errors import NoKey, Refused, SettingsError
-from fastn_mcp.fastn.resolved_call import Surroundings
-from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
-from fastn_mcp.guard.audit.files import Keeping
-from fastn_mcp.guard.audit.log import FILE as AUDIT
-from fastn_mcp.guard.audit.log import AuditFile
-from fastn_mcp.guard.audit.outbox import Outbox
-from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
-from fastn_mcp.guard.ledger.identity import bound_account
-from fastn_mcp.guard.ledger.ledger import Ledger
-from fastn_mcp.guard.plans.plan import PlanAccount
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.guard.recorder import Recorder
+from fastn_mcp.ledger.identity import bound_account
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.plan import PlanAccount
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.redaction import is_own_key
@@ -121,11 +121,11 @@ def policy_of(settings: Settings, environment: Mapping[str, str], program: Comma
     """
     rules = plan = None
     if (file := policy_file(settings, environment)) is not None:
-        from fastn_mcp.guard.policy_file import load_rules  # deferred import: only if there is a file
+        from fastn_mcp.policy.policy_file import load_rules  # deferred import: only if there is a file
 
         rules = load_rules(file, program)
     if settings.plan is not None:
-        from fastn_mcp.guard.plans.file import KEYS, signed  # deferred import: only if there is a plan
+        from fastn_mcp.policy.plan_file import KEYS, signed  # deferred import: only if there is a plan
 
         keys = settings.plan_keys or config_dir(environment) / KEYS
         plan = signed(settings.plan, keys, plan_account_of(settings), System().now(), program)

@@ -8,14 +8,14 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from fastn_mcp import install_extra
+from fastn_mcp.audit.files import Keeping
+from fastn_mcp.audit.log import FILE as AUDIT
+from fastn_mcp.audit.log import AuditFile
+from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.config.addresses import is_shared, ledger_file
 from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.audit.files import Keeping
-from fastn_mcp.guard.audit.log import FILE as AUDIT
-from fastn_mcp.guard.audit.log import AuditFile
-from fastn_mcp.guard.audit.outbox import Outbox
-from fastn_mcp.guard.ledger.ledger import Ledger
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def ledger_at(setting: str | None, state: Path, system: System) -> Ledger:
     """
     if is_shared(setting):
         return _shared(str(setting), system)
-    from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+    from fastn_mcp.ledger.sqlite import SqliteLedger
 
     return SqliteLedger(str(file_of(setting, state)))
 
@@ -64,15 +64,15 @@ def replica_log_name(log: Path) -> str:
 
 def file_of(setting: str | None, state: Path) -> Path:
     """Path of a ledger that is a file."""
-    from fastn_mcp.guard.ledger.sqlite import FILE
+    from fastn_mcp.ledger.sqlite import FILE
 
     return state / FILE if setting is None else ledger_file(setting)
 
 
 def _shared(url: str, system: System) -> Ledger:
     try:
-        from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger  # deferred import: an extra
-        from fastn_mcp.guard.ledger.valkey.server import parse
+        from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # deferred import: an extra
+        from fastn_mcp.ledger.valkey.server import parse
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "valkey":
             raise

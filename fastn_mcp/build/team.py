@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.build.account import (
     Sandboxed,
     TenantContext,
@@ -33,10 +34,7 @@ from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.fastn.formats import counted
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
-from fastn_mcp.guard.audit.outbox import Outbox
-from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.hosted.app import Health, ShutdownConfig, run, team_application
 from fastn_mcp.hosted.approval_page import mounted
 from fastn_mcp.hosted.approvers import TenantInbox
@@ -46,6 +44,8 @@ from fastn_mcp.hosted.response_mode import add_lifespan
 from fastn_mcp.hosted.sign_in import SignIn
 from fastn_mcp.hosted.team_config import Team, Tenant, load_team, origin_of
 from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.records.formats import counted
 from fastn_mcp.runtime import System
 from fastn_mcp.server import log as logs
 from fastn_mcp.server.context import AccountContext, RequestContext

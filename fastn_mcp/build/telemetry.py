@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastn_mcp import install_extra
+from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.build.ledger import audit_logs, replica_log_name
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.audit.outbox import Outbox
 from fastn_mcp.runtime import System
 from fastn_mcp.server.log import JsonLines
 

@@ -16,12 +16,12 @@ from fastn_mcp.channels.webhook.payloads import pieces, plain
 from fastn_mcp.channels.webhook.webhook import WebhookSender
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.fastn.formats import stamp
 from fastn_mcp.guard.approval.flow import OutOfBandChannel
 from fastn_mcp.guard.approval.request import asker
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState
-from fastn_mcp.guard.ledger.identity import account_name
-from fastn_mcp.guard.ledger.ledger import Ledger
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.identity import account_name
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.records.formats import stamp
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)

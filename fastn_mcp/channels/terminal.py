@@ -14,7 +14,7 @@ from unicodedata import east_asian_width
 import anyio
 import anyio.to_thread
 
-from fastn_mcp.fastn.credentials import TypedArgument
+from fastn_mcp.account.credentials import TypedArgument
 from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, Answer, ApprovalForm, Approve, Decline, NoAnswer
 from fastn_mcp.redaction import sanitize
 

@@ -19,6 +19,7 @@ import anyio
 import click
 from pydantic import JsonValue
 
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.build.ledger import audit_at, file_of, ledger_at
 from fastn_mcp.build.startup import state_of, typed_seal
 from fastn_mcp.channels.page import page
@@ -42,14 +43,13 @@ from fastn_mcp.guard.approval.request import (
     typed_in,
 )
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry
-from fastn_mcp.guard.audit.recorder import decision_entry, record_expired
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
-from fastn_mcp.guard.ledger.identity import account_name, who
-from fastn_mcp.guard.ledger.ledger import Ledger, LedgerUnusable
-from fastn_mcp.guard.ledger.sqlite import FILE
-from fastn_mcp.guard.policy import Decision
+from fastn_mcp.guard.recorder import decision_entry, record_expired
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.ledger.identity import account_name, who
+from fastn_mcp.ledger.ledger import Ledger, LedgerUnusable
+from fastn_mcp.ledger.sqlite import FILE
+from fastn_mcp.policy.policy import Decision
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 
@@ -300,7 +300,7 @@ def keygen_(name: str, output: Path | None) -> None:
     """Make the key pair of an approver: a private key in a file, a public one for the file of approvers."""
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    from fastn_mcp.guard.plans.file import new_key, public
+    from fastn_mcp.policy.plan_file import new_key, public
 
     private_key, path = new_key(), output or Path(f"{name}.pem")
     try:

@@ -16,6 +16,11 @@ import anyio
 import click
 from pydantic import JsonValue
 
+from fastn_mcp.audit import files as audit_files
+from fastn_mcp.audit import log as audit
+from fastn_mcp.audit.chain import BEGINNING, End, Report
+from fastn_mcp.audit.outbox import Outbox
+from fastn_mcp.audit.remote import CopyComparison, StoredEntry, compare, stored
 from fastn_mcp.build.ledger import audit_name, file_of, ledger_at
 from fastn_mcp.channels.terminal import wrapped
 from fastn_mcp.cli import StartOptions
@@ -23,13 +28,8 @@ from fastn_mcp.cli.layout import columns_of, fit, say, tab_separated
 from fastn_mcp.config.addresses import is_shared
 from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.fastn.formats import counted
-from fastn_mcp.guard.audit import files as audit_files
-from fastn_mcp.guard.audit import log as audit
-from fastn_mcp.guard.audit.chain import BEGINNING, End, Report
-from fastn_mcp.guard.audit.outbox import Outbox
-from fastn_mcp.guard.audit.remote import CopyComparison, StoredEntry, compare, stored
-from fastn_mcp.guard.ledger.identity import who
+from fastn_mcp.ledger.identity import who
+from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 

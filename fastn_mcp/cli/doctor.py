@@ -28,7 +28,7 @@ from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
 from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, document, evidence, examine, markdown, summary
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 
 _EXIT_CODES = """\b
@@ -180,7 +180,7 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
         found.checks.append(await _check_ledger(process.ledger, state, system))
         found.checks += machine.check_export(process, audit_logs(state), system.now())
         if is_shared(process.ledger):
-            from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger  # an optional extra
+            from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # an optional extra
 
             assert isinstance(builder.ledger, ValkeyLedger)  # noqa: S101 - what a shared ledger is
             found.checks += await check_durability(builder.ledger, target.system.timestamp())
@@ -205,7 +205,7 @@ async def _check_ledger(setting: str | None, folder: Path, system: System) -> Ch
         if isinstance(ledger, SqliteLedger):
             file = file_of(setting, folder)
             return await machine.check_ledger(ledger.check if file.exists() else None, None, str(file))
-        from fastn_mcp.guard.ledger.valkey.server import parse  # only for a ledger server: an optional extra
+        from fastn_mcp.ledger.valkey.server import parse  # only for a ledger server: an optional extra
 
         address = parse(str(setting))
         return await machine.check_ledger(ledger.revision, address.weakness, address.shown)

@@ -11,6 +11,8 @@ import anyio
 import click
 from pydantic import ValidationError
 
+from fastn_mcp.account.targets import Call
+from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.build.account import AccountParts, account_of, plan_account_of
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli import StartOptions
@@ -18,10 +20,10 @@ from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.run import read
 from fastn_mcp.config.paths import config_dir, make_private_folder
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.audit.log import AuditEvent
-from fastn_mcp.guard.plans.file import (
+from fastn_mcp.guard.preview import Preview
+from fastn_mcp.policy.plan import Plan, PlannedCalls, toml, would_allow
+from fastn_mcp.policy.plan_file import (
     KEYS,
     BadSignature,
     new_key,
@@ -39,8 +41,6 @@ from fastn_mcp.guard.plans.file import (
     with_key,
     written,
 )
-from fastn_mcp.guard.plans.plan import Plan, PlannedCalls, toml, would_allow
-from fastn_mcp.guard.preview import Preview
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.redaction import is_redacted, quote, sanitize
 from fastn_mcp.tools.catalog import BY_NAME

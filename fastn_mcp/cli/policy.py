@@ -15,26 +15,26 @@ import anyio
 import click
 from pydantic import ValidationError
 
+from fastn_mcp.account.dependents import MAX_PAGES
+from fastn_mcp.account.resolve import by_arguments
+from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
+from fastn_mcp.account.targets import Call, read_pages
+from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.build.account import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.cli import EnumChoice, StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError
-from fastn_mcp.fastn.dependents import MAX_PAGES
-from fastn_mcp.fastn.formats import sentence
-from fastn_mcp.fastn.resolve import by_arguments
-from fastn_mcp.fastn.resolved_call import ResolvedCall, Surroundings
-from fastn_mcp.fastn.targets import Call, read_pages
 from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.evaluation import CallEvaluation
-from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision, Situation
-from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.policy_rules.rules import FileRules
-from fastn_mcp.guard.policy_rules.warnings import UNREADABLE, four_eyes, unknown_customers
+from fastn_mcp.policy.policy import Decision, Policy, PolicyDecision, Situation
+from fastn_mcp.policy.policy_file import load_rules
+from fastn_mcp.policy.rules import FileRules
+from fastn_mcp.policy.warnings import UNREADABLE, four_eyes, unknown_customers
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, UnknownTool, parse
+from fastn_mcp.records.formats import sentence
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import BY_NAME as OPERATIONS

@@ -15,10 +15,10 @@ import httpx2
 from pydantic import JsonValue
 
 from fastn_mcp import __version__
+from fastn_mcp.account.targets import Call
 from fastn_mcp.config.addresses import address_of, host_and_port
 from fastn_mcp.config.model import kind_of
 from fastn_mcp.errors import NoKey
-from fastn_mcp.fastn.targets import Call
 from fastn_mcp.tools.operation import Request, Route
 from fastn_mcp.tools.paging import List, rows_of
 

@@ -9,6 +9,7 @@ import anyio
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
+from fastn_mcp.account.targets import Call, no_such, read_target, settling_read, suggested_read
 from fastn_mcp.client.account import Account, from_wire, to_wire
 from fastn_mcp.client.connection import Answer, ResponseLost, UnreadableBody
 from fastn_mcp.client.error_mapping import error_of, facts, throttled
@@ -41,7 +42,6 @@ from fastn_mcp.errors import (
     TooLarge,
     UnknownOutcome,
 )
-from fastn_mcp.fastn.targets import Call, no_such, read_target, settling_read, suggested_read
 from fastn_mcp.redaction import (
     REDACTED,
     Redactor,

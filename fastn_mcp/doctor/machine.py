@@ -16,6 +16,7 @@ import anyio
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSAttribute, TLSStream
 
+from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.client.account import TransportOptions, proxy_of, tls_context
 from fastn_mcp.config.addresses import address_of, named_by, url_host
 from fastn_mcp.config.load import Resolved
@@ -23,8 +24,7 @@ from fastn_mcp.config.model import KEY_SETTINGS, SOURCES, ConfigFile, Settings
 from fastn_mcp.config.paths import require_own_folder
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
 from fastn_mcp.errors import FastnError, SettingsError, os_reason
-from fastn_mcp.fastn.formats import counted
-from fastn_mcp.guard.audit.outbox import Outbox
+from fastn_mcp.records.formats import counted
 
 THE_FILE, THE_PROFILE = "the file", "its profile"
 

@@ -19,16 +19,16 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.doctor.check import Check, CheckGroup
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.caller import ALL_SCOPES, READ
-from fastn_mcp.guard.ledger.ledger import LedgerLost
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.sign_in import NotSignedIn
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tokens import Tokens, scopes
+from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
-    from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger  # an optional extra
+    from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # an optional extra
 
 _CLOSE = 5.0
 """Seconds by which clocks may differ without a word: replicas and the ledger should agree to a few seconds."""

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.fastn.formats import stamp
-from fastn_mcp.guard.ledger.ledger import BudgetLimit, BudgetUses, rate_free_at
-from fastn_mcp.guard.plans.plan import PlannedCalls
-from fastn_mcp.guard.policy import PLANNED, Policy
+from fastn_mcp.ledger.ledger import BudgetLimit, BudgetUses, rate_free_at
+from fastn_mcp.policy.plan import PlannedCalls
+from fastn_mcp.policy.policy import PLANNED, Policy
+from fastn_mcp.records.formats import stamp
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Effect
 

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from pydantic import JsonValue
 
+from fastn_mcp.account.targets import Call
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.targets import Call
 from fastn_mcp.tools.tool import FastnObject, Tool
 
 BEGUN = "begun"

@@ -13,27 +13,27 @@ import anyio
 from pydantic import JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.account.credentials import TypedArgument
+from fastn_mcp.account.dependents import describe_dependents
+from fastn_mcp.account.outlook import outlook_of
+from fastn_mcp.account.resolve import by_arguments, check_settings, resolve, with_owners
+from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
+from fastn_mcp.account.targets import Call, Send, kind_of, no_such, remembered
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, NotFound, NotSent, Refused
-from fastn_mcp.fastn.credentials import TypedArgument
-from fastn_mcp.fastn.dependents import describe_dependents
-from fastn_mcp.fastn.formats import stamp
-from fastn_mcp.fastn.outlook import outlook_of
-from fastn_mcp.fastn.quotas import credits_of, credits_used
-from fastn_mcp.fastn.resolve import by_arguments, check_settings, resolve, with_owners
-from fastn_mcp.fastn.resolved_call import ResolvedCall, Surroundings
-from fastn_mcp.fastn.rows import row_of
-from fastn_mcp.fastn.targets import Call, Send, kind_of, no_such, remembered
 from fastn_mcp.guard.approval.request import FREE
 from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
-from fastn_mcp.guard.ledger.identity import bound_account, holder
-from fastn_mcp.guard.ledger.ledger import Ledger
-from fastn_mcp.guard.plans.plan import PlannedCalls, would_allow
-from fastn_mcp.guard.policy import PLANNED, Decision, Policy, PolicyDecision, Situation
-from fastn_mcp.guard.policy_rules.warnings import UNREADABLE
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown, preview, references_of
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
+from fastn_mcp.ledger.identity import bound_account, holder
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.plan import PlannedCalls, would_allow
+from fastn_mcp.policy.policy import PLANNED, Decision, Policy, PolicyDecision, Situation
+from fastn_mcp.policy.warnings import UNREADABLE
+from fastn_mcp.records.formats import stamp
+from fastn_mcp.records.quotas import credits_of, credits_used
+from fastn_mcp.records.rows import row_of
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import GetBilling

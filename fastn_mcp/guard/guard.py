@@ -12,22 +12,22 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from fastn_mcp.account.directory import Directory
+from fastn_mcp.account.targets import Call
+from fastn_mcp.audit.log import Unwritten
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import AppliedUnreadable, FastnError, Refused
-from fastn_mcp.fastn.directory import Directory
-from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.flow import Approval, ApprovalFlow, OutOfBandChannel
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.approval.wait import DecisionWait
-from fastn_mcp.guard.audit.log import Unwritten
-from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.changes import MADE, Batch, BatchResult, Done, NotDone
 from fastn_mcp.guard.evaluation import CallEvaluation, Evaluation, Evaluator
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
-from fastn_mcp.guard.ledger.ledger import Ledger
-from fastn_mcp.guard.policy import Decision, PolicyDecision
+from fastn_mcp.guard.recorder import Recorder
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.policy import Decision, PolicyDecision
 from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
 

@@ -16,12 +16,12 @@ from weakref import WeakValueDictionary
 
 import anyio
 
+from fastn_mcp.account.resolved_call import ResolvedCall
+from fastn_mcp.account.targets import Call, Send, fields_sent, kind_of, read_label, read_target
 from fastn_mcp.errors import FastnError, NotSent, Refused
-from fastn_mcp.fastn.formats import age, counted
-from fastn_mcp.fastn.resolved_call import ResolvedCall
-from fastn_mcp.fastn.targets import Call, Send, fields_sent, kind_of, read_label, read_target
 from fastn_mcp.guard.changes import FINAL, MADE, PERHAPS_MADE, Change, Journal
 from fastn_mcp.guard.undo import without_secrets
+from fastn_mcp.records.formats import age, counted
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import BY_NAME

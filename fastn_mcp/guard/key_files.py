@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import JsonValue
 
+from fastn_mcp.account.credentials import TypedArgument
 from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import NotSent, Refused
-from fastn_mcp.fastn.credentials import TypedArgument
 from fastn_mcp.guard.approval.request import used_up
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret
-from fastn_mcp.guard.ledger.ledger import ApprovalRequests
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret
+from fastn_mcp.ledger.ledger import ApprovalRequests
 from fastn_mcp.redaction import Redactor, may_hold_new_key
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret

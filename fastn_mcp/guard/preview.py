@@ -6,15 +6,15 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.dependents import Dependence
-from fastn_mcp.fastn.formats import counted
-from fastn_mcp.fastn.names import typed_id
-from fastn_mcp.fastn.outlook import Outlook
-from fastn_mcp.fastn.resolved_call import ResolvedCall
+from fastn_mcp.account.dependents import Dependence
+from fastn_mcp.account.outlook import Outlook
+from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.guard.sentences.access import power
 from fastn_mcp.guard.sentences.catalog import describe, describe_batch, phrase
 from fastn_mcp.guard.sentences.facts import WHOLE, Facts, Sentences
 from fastn_mcp.guard.undo import foreseen, in_words
+from fastn_mcp.records.formats import counted
+from fastn_mcp.records.labels import typed_id
 from fastn_mcp.redaction import LONGEST_VALUE, quote, redact, redact_object, sanitize
 from fastn_mcp.tools.ai import AiBuild, AiChat
 from fastn_mcp.tools.operation import Create, Operation, Update

@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
-from fastn_mcp.fastn.formats import counted
-from fastn_mcp.fastn.targets import Call, fields_sent
+from fastn_mcp.account.targets import Call, fields_sent
 from fastn_mcp.guard.changes import FINAL, Change
-from fastn_mcp.guard.ledger.identity import without_issuers
+from fastn_mcp.ledger.identity import without_issuers
+from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import is_redacted, redact_object, redact_row
 from fastn_mcp.tools.account import NewApiKey
 from fastn_mcp.tools.catalog import BY_NAME

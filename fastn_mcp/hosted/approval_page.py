@@ -12,12 +12,12 @@ from starlette.routing import Mount, Route
 
 from fastn_mcp.channels.page.app import Render, Session, page, redeem
 from fastn_mcp.channels.page.security import BadForm, form
-from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox, person
 from fastn_mcp.hosted.sign_in import SIGN_IN_HOLDS, NotAnApprover, NotSignedIn, PendingSignIn, SignIn
 from fastn_mcp.hosted.team_config import Team, origin_of
 from fastn_mcp.hosted.tenants import Tenants
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
 _ENDED = "approvals_session"

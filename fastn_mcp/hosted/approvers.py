@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.request import VERIFIED, effects_of, typed_in
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile
-from fastn_mcp.guard.audit.recorder import decision_entry
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
-from fastn_mcp.guard.ledger.ledger import Ledger, LedgerLost
+from fastn_mcp.guard.recorder import decision_entry
 from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import person_name
+from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
+from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:

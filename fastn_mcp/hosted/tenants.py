@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import anyio
 from starlette.types import ASGIApp
 
+from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.errors import NotSent
-from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.ledger import Ledger
 from fastn_mcp.hosted.team_config import TeamLimits, Tenant
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 from fastn_mcp.server.context import AccountContext
 

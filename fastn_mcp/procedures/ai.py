@@ -10,13 +10,13 @@ from typing import cast
 
 from pydantic import JsonValue
 
+from fastn_mcp.account.targets import Send
 from fastn_mcp.errors import FastnError, UnknownOutcome
-from fastn_mcp.fastn.rows import Row, key_of, row_of, text, timestamp, word
-from fastn_mcp.fastn.targets import Send
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.context import Pending, ProcedureContext
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.reads import AccountReads
+from fastn_mcp.records.rows import Row, key_of, row_of, text, timestamp, word
 from fastn_mcp.tools.ai import FAILED, IN_PROGRESS, AiBuild, AiChat, AiReply, is_over, normalize_reply, waits_for_person
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.connectors import ListConnectors

@@ -6,13 +6,13 @@ from typing import Annotated, Any, Self, cast
 from pydantic import ConfigDict, Field, JsonValue, PrivateAttr, TypeAdapter, ValidationError, model_validator
 from typing_extensions import override
 
+from fastn_mcp.account.targets import Call, settling_read, suggested_read
 from fastn_mcp.errors import Stopped, UnknownOutcome, nearest
-from fastn_mcp.fastn.formats import since
-from fastn_mcp.fastn.rows import row_of, text
-from fastn_mcp.fastn.targets import Call, settling_read, suggested_read
 from fastn_mcp.guard.changes import BEGUN, MADE, PERHAPS_MADE, Batch, BatchResult, Change, Done, NotDone
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
+from fastn_mcp.records.formats import since
+from fastn_mcp.records.rows import row_of, text
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.fields import JsonObject, JsonObjects
 from fastn_mcp.tools.operation import RefusedValue

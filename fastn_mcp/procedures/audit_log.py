@@ -7,15 +7,15 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
+from fastn_mcp.account.directory import LISTS, Entry
+from fastn_mcp.account.targets import MAX_LOOKUPS, Call, Pages, read_each
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.directory import LISTS, Entry
-from fastn_mcp.fastn.formats import aged, counted
-from fastn_mcp.fastn.names import label_of
-from fastn_mcp.fastn.rows import Row, connection_refers, inside, row_of, text, timestamp
-from fastn_mcp.fastn.targets import MAX_LOOKUPS, Call, Pages, read_each
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.lookup import named
 from fastn_mcp.procedures.tables import Table, collected, shown
+from fastn_mcp.records.formats import aged, counted
+from fastn_mcp.records.labels import label_of
+from fastn_mcp.records.rows import Row, connection_refers, inside, row_of, text, timestamp
 from fastn_mcp.tools.account import AuditEntry, QueryAuditLog
 from fastn_mcp.tools.paging import FULL, List
 from fastn_mcp.tools.workflows import GetExecution

@@ -7,8 +7,8 @@ from typing import Generic
 from pydantic import JsonValue
 from typing_extensions import override
 
-from fastn_mcp.fastn.directory import Directory
-from fastn_mcp.fastn.targets import Call, Send
+from fastn_mcp.account.directory import Directory
+from fastn_mcp.account.targets import Call, Send
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch, BatchResult, Done, Journal
 from fastn_mcp.guard.evaluation import Evaluation

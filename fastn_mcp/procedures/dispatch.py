@@ -11,13 +11,13 @@ from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import NotSent
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
-from fastn_mcp.guard.audit.recorder import Recorder
 from fastn_mcp.guard.changes import Batch, BatchResult, Done
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.guard.preview import Shown
+from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.procedures.ai import build, chat
 from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext

@@ -6,17 +6,17 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, JsonValue
 
+from fastn_mcp.account.directory import LISTS, Entry, Kind, entry
+from fastn_mcp.account.targets import Call, Send
 from fastn_mcp.errors import FastnError, NotFound
-from fastn_mcp.fastn.directory import LISTS, Entry, Kind, entry
-from fastn_mcp.fastn.formats import age
-from fastn_mcp.fastn.rows import Row, connection_refers, key_of, short, text, timestamp, word
-from fastn_mcp.fastn.states import STATES, State, failure_reason, is_pending, workflow_state
-from fastn_mcp.fastn.targets import Call, Send
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import EXACT, Hit, Ranking, kinds, words_of
 from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.procedures.search_data import NAMED, SearchData, titled
 from fastn_mcp.procedures.tables import ConciseRows
+from fastn_mcp.records.formats import age
+from fastn_mcp.records.rows import Row, connection_refers, key_of, short, text, timestamp, word
+from fastn_mcp.records.states import STATES, State, failure_reason, is_pending, workflow_state
 from fastn_mcp.tools.connectors import GetConnector, ListConnections
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.tool import Effect, FastnObject

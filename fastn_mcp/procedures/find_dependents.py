@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
+from fastn_mcp.account.dependency_rules import Unchecked
+from fastn_mcp.account.dependents import describe_dependents
+from fastn_mcp.account.targets import Call, no_such, read_label, read_target
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound
-from fastn_mcp.fastn.dependency_rules import Unchecked
-from fastn_mcp.fastn.dependents import describe_dependents
-from fastn_mcp.fastn.targets import Call, no_such, read_label, read_target
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.tool import Effect, FastnObject

@@ -4,8 +4,8 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.rows import Row, inside, objects, row_of, text
 from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.records.rows import Row, inside, objects, row_of, text
 from fastn_mcp.tools.connectors import Connector, GetConnector
 
 _SCHEMAS = ("inputSchema", "input_schema", "input", "parameters", "schema")

@@ -6,12 +6,12 @@ from typing import Annotated, Any, cast
 
 from pydantic import Field
 
+from fastn_mcp.account.directory import LISTS, Contents, Entry, entry
+from fastn_mcp.account.targets import find_row, has_id
 from fastn_mcp.errors import Failed, FastnError, NotFound, NotSent
-from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
-from fastn_mcp.fastn.rows import Row, row_of
-from fastn_mcp.fastn.targets import find_row, has_id
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import words_of
+from fastn_mcp.records.rows import Row, row_of
 from fastn_mcp.tools.catalog import BY_NAME
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect, FastnObject

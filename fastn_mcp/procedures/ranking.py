@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
-from fastn_mcp.fastn.directory import Entry
+from fastn_mcp.account.directory import Entry
 
 LONGEST_NAME = 200
 """Maximum number of characters of a name that are indexed."""

@@ -7,10 +7,10 @@ from typing import cast
 
 import anyio
 
+from fastn_mcp.account.dependents import Unchecked
+from fastn_mcp.account.targets import Call, Send, read_pages
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.dependents import Unchecked
-from fastn_mcp.fastn.rows import Row, key_of, row_of
-from fastn_mcp.fastn.targets import Call, Send, read_pages
+from fastn_mcp.records.rows import Row, key_of, row_of
 from fastn_mcp.runtime import Report, no_progress
 from fastn_mcp.tools.paging import List
 

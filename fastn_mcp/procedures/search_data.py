@@ -9,11 +9,9 @@ from typing import cast
 
 import anyio
 
+from fastn_mcp.account.directory import LISTS, Contents, Entry, entry
+from fastn_mcp.account.targets import Call
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.directory import LISTS, Contents, Entry, entry
-from fastn_mcp.fastn.names import app_of, label_of
-from fastn_mcp.fastn.rows import Row, apps_of_customers, connector_keys, started_workflows, text, timestamp
-from fastn_mcp.fastn.targets import Call
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.ranking import (
     FOUND,
@@ -27,6 +25,8 @@ from fastn_mcp.procedures.ranking import (
     kinds,
     words_of,
 )
+from fastn_mcp.records.labels import app_of, label_of
+from fastn_mcp.records.rows import Row, apps_of_customers, connector_keys, started_workflows, text, timestamp
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import FastnObject
 from fastn_mcp.tools.workflows import ListExecutions

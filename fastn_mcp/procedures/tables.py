@@ -12,10 +12,10 @@ import anyio
 from pydantic import Field, JsonValue, SkipValidation
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.formats import aged, counted, stamp
-from fastn_mcp.fastn.names import NO_NAMES, Names
-from fastn_mcp.fastn.rows import Row, parse_timestamp, row_of, started_workflows, text
 from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.records.formats import aged, counted, stamp
+from fastn_mcp.records.labels import NO_NAMES, Names
+from fastn_mcp.records.rows import Row, parse_timestamp, row_of, started_workflows, text
 from fastn_mcp.redaction import shorten, texts_in
 from fastn_mcp.tools.connectors import GetConnector
 from fastn_mcp.tools.paging import FULL, List, Listed, Position

@@ -6,12 +6,12 @@ from typing import Annotated, Any, cast
 
 from pydantic import Field, JsonValue
 
+from fastn_mcp.account.targets import read_target
 from fastn_mcp.errors import NotFound, NotSent, TargetChanged, UnknownOutcome
-from fastn_mcp.fastn.formats import age, since
-from fastn_mcp.fastn.targets import read_target
 from fastn_mcp.guard.changes import BEGUN, Change, Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, receipt, undo_of
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
+from fastn_mcp.records.formats import age, since
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Update
 from fastn_mcp.tools.tool import Effect, FastnObject

@@ -7,11 +7,11 @@ import anyio
 from pydantic import Field, JsonValue
 
 from fastn_mcp.errors import FastnError, Forbidden, Invalid, NotFound, NotSent, Refused, Timeout, Unauthorized
-from fastn_mcp.fastn.rows import Row, row_of, text, timestamp, word
-from fastn_mcp.fastn.states import run_state
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
+from fastn_mcp.records.rows import Row, row_of, text, timestamp, word
+from fastn_mcp.records.states import run_state
 from fastn_mcp.tools.fields import ExecutionId
 from fastn_mcp.tools.operation import RefusedValue
 from fastn_mcp.tools.tool import Effect, suggested

@@ -10,7 +10,7 @@ from enum import Enum
 
 from pydantic import JsonValue
 
-from fastn_mcp.guard.audit.log import AuditEvent
+from fastn_mcp.audit.log import AuditEvent
 
 
 class OutcomeGroup(Enum):

@@ -31,7 +31,7 @@ from pydantic import JsonValue
 from fastn_mcp import __version__
 from fastn_mcp.config.paths import write_private
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.ledger.identity import who
+from fastn_mcp.ledger.identity import who
 from fastn_mcp.redaction import quote, safe_text, sanitize, shorten
 from fastn_mcp.report.collector import Attempt, Link, OutcomeGroup
 

@@ -4,7 +4,7 @@ import random
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from fastn_mcp.fastn.cron import next_run
+from fastn_mcp.records.cron import next_run
 from fastn_mcp.sandbox.behaviour import SandboxRefusal, conflict, forbidden, not_found
 from fastn_mcp.sandbox.connectors import connection_of
 from fastn_mcp.sandbox.executions import dependency_error, ended_run, execution, no_connection, note_progress, unusable

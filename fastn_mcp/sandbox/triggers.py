@@ -5,7 +5,7 @@ A trigger is validated when it is created, because one that never fires looks li
 
 from datetime import datetime, timedelta
 
-from fastn_mcp.fastn.cron import next_run
+from fastn_mcp.records.cron import next_run
 from fastn_mcp.sandbox.behaviour import invalid
 from fastn_mcp.sandbox.connectors import connection_of
 from fastn_mcp.sandbox.resource import One, Resource, RouteContext, endpoint, fields, set_status

@@ -12,12 +12,12 @@ from urllib.parse import quote
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.fastn.formats import counted
-from fastn_mcp.fastn.rows import Row, row_of
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.procedures.context import Procedure
 from fastn_mcp.procedures.tables import Table
+from fastn_mcp.records.formats import counted
+from fastn_mcp.records.rows import Row, row_of
 from fastn_mcp.redaction import may_hold_new_key, safe, safe_json, shorten
 from fastn_mcp.tools.account import CreateApiKey
 from fastn_mcp.tools.catalog import BY_NAME

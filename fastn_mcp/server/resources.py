@@ -30,9 +30,9 @@ from mcp.types import (
 from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
+from fastn_mcp.account.directory import LISTS
 from fastn_mcp.channels.elicitation import MODERN, Context
 from fastn_mcp.errors import ApprovalRequired, FastnError, NotFound, NotSent
-from fastn_mcp.fastn.directory import LISTS
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.dispatch import Dispatcher

@@ -23,9 +23,9 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from typing_extensions import override
 
 from fastn_mcp import __version__
-from fastn_mcp.guard.audit.files import parsed
-from fastn_mcp.guard.audit.outbox import Outbox, Unsent
-from fastn_mcp.guard.audit.remote import LOG, SCOPE
+from fastn_mcp.audit.files import parsed
+from fastn_mcp.audit.outbox import Outbox, Unsent
+from fastn_mcp.audit.remote import LOG, SCOPE
 from fastn_mcp.telemetry.exporter import SHUTDOWN_SECONDS, BoundedAdapter, resource_attributes, session
 
 log = logging.getLogger(__name__)

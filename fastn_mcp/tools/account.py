@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, JsonValue, model_validator
 from typing_extensions import override
 
-from fastn_mcp.fastn.rows import owner_of, row_of, text
+from fastn_mcp.records.rows import owner_of, row_of, text
 from fastn_mcp.tools.fields import (
     SECRET,
     ApiKeyId,

@@ -6,7 +6,7 @@ from typing import Annotated, Generic
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
-from fastn_mcp.fastn.rows import word
+from fastn_mcp.records.rows import word
 from fastn_mcp.tools.fields import JsonObject, Texts, WaitSeconds
 from fastn_mcp.tools.operation import INFERRED, POST, Operation
 from fastn_mcp.tools.tool import Effect, FastnObject, Result

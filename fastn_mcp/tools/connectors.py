@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
-from fastn_mcp.fastn.rows import Row, as_word, objects, text, word
+from fastn_mcp.records.rows import Row, as_word, objects, text, word
 from fastn_mcp.tools.fields import (
     SECRET,
     ConnectionId,

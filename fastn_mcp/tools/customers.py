@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
-from fastn_mcp.fastn.rows import row_of
-from fastn_mcp.fastn.states import is_pending
+from fastn_mcp.records.rows import row_of
+from fastn_mcp.records.states import is_pending
 from fastn_mcp.tools.fields import CustomerId, Extra, Name, Search, one_of
 from fastn_mcp.tools.operation import DELETE, DOCUMENTED, GET, INFERRED, POST, PUT, Create, Operation, Update
 from fastn_mcp.tools.paging import List

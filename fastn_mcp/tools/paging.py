@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from typing_extensions import override
 
 from fastn_mcp.errors import nearest
-from fastn_mcp.fastn.rows import Row, as_word, owner_of, parse_timestamp, text, timestamp, word
+from fastn_mcp.records.rows import Row, as_word, owner_of, parse_timestamp, text, timestamp, word
 from fastn_mcp.tools.fields import Cursor, Known, Limit, Texts, in_words
 from fastn_mcp.tools.operation import Operation, Request, Route
 from fastn_mcp.tools.tool import OURS, FastnObject

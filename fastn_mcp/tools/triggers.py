@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field, JsonValue
 from typing_extensions import override
 
-from fastn_mcp.fastn.cron import is_subset
-from fastn_mcp.fastn.rows import Row, as_word, row_of, started_workflows, word
-from fastn_mcp.fastn.states import State, trigger_state
+from fastn_mcp.records.cron import is_subset
+from fastn_mcp.records.rows import Row, as_word, row_of, started_workflows, word
+from fastn_mcp.records.states import State, trigger_state
 from fastn_mcp.tools.fields import (
     CustomerId,
     Description,

@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 from typing_extensions import override
 
-from fastn_mcp.fastn.rows import Row, row_of
-from fastn_mcp.fastn.states import State, workflow_state
+from fastn_mcp.records.rows import Row, row_of
+from fastn_mcp.records.states import State, workflow_state
 from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.fields import (
     CustomerId,

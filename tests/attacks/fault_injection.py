@@ -34,16 +34,16 @@ import anyio  # noqa: E402
 import anyio.abc  # noqa: E402
 import httpcore2  # noqa: E402
 import httpx2  # noqa: E402
-from asking import Fastn  # noqa: E402
-from faulty_sandbox import FaultySandbox  # noqa: E402
 from mcp import Client, StdioServerParameters, stdio_client  # noqa: E402
 from mcp.client.streamable_http import streamable_http_client  # noqa: E402
 from mcp.shared.message import SessionMessage  # noqa: E402
 from mcp.types import ElicitResult, jsonrpc_message_adapter  # noqa: E402
-from ports import free_port, listening  # noqa: E402
-from sensible_calls import sensible  # noqa: E402
-from server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Person, answering  # noqa: E402
-from valkey_server import ValkeyServer  # noqa: E402
+from support.direct_sandbox import Fastn  # noqa: E402
+from support.faulty_sandbox import FaultySandbox  # noqa: E402
+from support.ports import free_port, listening  # noqa: E402
+from support.sensible_calls import sensible  # noqa: E402
+from support.server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Person, answering  # noqa: E402
+from support.valkey_server import ValkeyServer  # noqa: E402
 
 from fastn_mcp.sandbox.server import SandboxRequest  # noqa: E402
 from fastn_mcp.tools.operation import Operation  # noqa: E402

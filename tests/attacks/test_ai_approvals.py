@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from declining_client import each_version, session
-from world import World
+from support.declining_client import each_version, session
+from support.world import World
 
-from fastn_mcp.guard.policy import Mode, Policy
-from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.policy.policy import Mode, Policy
+from fastn_mcp.policy.policy_file import load_rules
 
 pytestmark = pytest.mark.anyio
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import Fastn
-from deciding import answered
-from faulty_sandbox import Status
 from mcp import Client
-from scripted_client import (
+from support.decisions import answered
+from support.direct_sandbox import Fastn
+from support.faulty_sandbox import Status
+from support.scripted_client import (
     Content,
     Fields,
     Program,
@@ -21,11 +21,11 @@ from scripted_client import (
     one_in_four,
     typed,
 )
-from world import World
+from support.world import World
 
 from fastn_mcp.build.ledger import ledger_at
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection

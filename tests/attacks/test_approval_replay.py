@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from asking import Fastn
-from deciding import moved
-from declining_client import VERSIONS
 from mcp import Client, MCPError
 from mcp.types import ElicitRequest, ElicitResult, InputRequiredResult
-from scripted_client import Program, approval, changing, data, one_in_four
-from world import FormLater, World
+from support.decisions import moved
+from support.declining_client import VERSIONS
+from support.direct_sandbox import Fastn
+from support.scripted_client import Program, approval, changing, data, one_in_four
+from support.world import FormLater, World
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingForm, Submitted
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.approval_request import RequestState
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.catalog import ALL_TOOLS, BY_NAME, parse
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import UpdateCustomer

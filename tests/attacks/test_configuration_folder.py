@@ -8,13 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from command_line import run_command
-from other_user import needs_two_users
+from support.command_line import run_command
+from support.other_user import needs_two_users
 
 from fastn_mcp.config.file import read
 from fastn_mcp.config.paths import require_own_folder
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.policy.policy_file import load_rules
 
 READERS: dict[str, Callable[[Path], object]] = {"config.toml": read, "policy.toml": load_rules}
 TEXT = {"config.toml": 'mode = "auto"\n', "policy.toml": '[[rule]]\ntool = "delete_*"\nthen = "deny"\n'}

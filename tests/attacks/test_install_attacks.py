@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import run_command
+from support.command_line import run_command
 
 from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.install import apply, edit

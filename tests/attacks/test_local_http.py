@@ -12,9 +12,9 @@ from typing import Any
 import httpx2
 import pytest
 from mcp import Client
-from other_user import as_other_user, needs_two_users
-from ports import free_port
-from server_process import ERAS, Person, approving, body, over_http, running
+from support.other_user import as_other_user, needs_two_users
+from support.ports import free_port
+from support.server_process import ERAS, Person, approving, body, over_http, running
 
 from fastn_mcp.cli.serve import served_hosts
 

@@ -19,8 +19,8 @@ import anyio.to_thread
 import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
-from ports import free_port
-from server_process import (
+from support.ports import free_port
+from support.server_process import (
     ERAS,
     HTTP_TOKEN,
     KEY,

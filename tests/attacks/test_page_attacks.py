@@ -16,8 +16,8 @@ import anyio.to_thread
 import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
-from other_user import as_other_user, needs_two_users
-from server_process import ERAS, body
+from support.other_user import as_other_user, needs_two_users
+from support.server_process import ERAS, body
 
 pytestmark = pytest.mark.anyio
 

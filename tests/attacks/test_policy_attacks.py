@@ -5,14 +5,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from declining_client import each_version, session
-from forkserver import forked
-from world import World
+from support.declining_client import each_version, session
+from support.forkserver import forked
+from support.world import World
 
 from fastn_mcp.config.paths import read_regular
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.policy_file import load_rules
-from fastn_mcp.guard.policy_rules.matching import Choice, Glob
+from fastn_mcp.policy.matching import Choice, Glob
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
 
 LOOKALIKES = [" PAY_KEY", "PAY_KEY ", "PAY_\u200bKEY", "\ufeffPAY_KEY", "pay_key", "\uff30AY_KEY", "\u00a0PAY_KEY"]
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from declining_client import each_version, session
 from mcp.types import ElicitRequestFormParams, ElicitResult
-from ports import free_port
-from server_process import Person, Upstream, approving, running_sandbox
+from support.declining_client import each_version, session
+from support.ports import free_port
+from support.server_process import Person, Upstream, approving, running_sandbox
+from support.watched_agent import agent, fails, id_of, outside
+from support.world import World
 from test_approvals import approve, env_state
 from test_typed_secrets_over_mcp import CANARY
-from watched_agent import agent, fails, id_of, outside
-from world import World
 
 pytestmark = pytest.mark.anyio
 

@@ -15,15 +15,15 @@ from typing import Any, cast
 
 import httpx2
 import pytest
-from echoing_upstream import held
 from mcp import Client, MCPError
 from mcp.client import Transport
 from mcp.client.stdio import stdio_client
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.types import CallToolResult, LoggingMessageNotificationParams, PromptReference, ResourceTemplateReference
-from ports import free_port
-from server_process import (
+from support.echoing_upstream import held
+from support.ports import free_port
+from support.server_process import (
     BEARER,
     ERAS,
     HTTP_TOKEN,

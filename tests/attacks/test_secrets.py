@@ -14,13 +14,13 @@ from mcp.client import ClientRequestContext
 from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
-from world import World
+from support.world import World
 
 from fastn_mcp.build.account import may_own
 from fastn_mcp.client.connection import Answer
 from fastn_mcp.guard.key_files import SecretValues
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.redaction import REDACTED, is_redacted

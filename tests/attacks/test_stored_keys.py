@@ -8,7 +8,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from command_line import Run, run_command
+from support.command_line import Run, run_command
 
 KEY = "fsk_live_of_the_owner_0001"
 OTHER = "fsk_test_of_somewhere_0002"

@@ -8,11 +8,11 @@ from urllib.parse import quote
 
 import anyio
 import pytest
-from otlp_receiver import Receiver
-from page_visitor import words
+from support.otlp_receiver import Receiver
+from support.page_visitor import words
+from support.replica_pair import two_replicas
+from support.valkey_server import ValkeyServer
 from test_secret_canaries import files
-from two_replicas import two_replicas
-from valkey_server import ValkeyServer
 
 pytestmark = pytest.mark.anyio
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from approval_desk import Desk, Visitor, let_in
+from support.page_world import Desk, Visitor, let_in
 
 
 @pytest.fixture

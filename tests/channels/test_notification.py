@@ -11,10 +11,10 @@ import anyio
 import anyio.lowlevel
 import httpx2
 import pytest
-from deciding import moved
 from standardwebhooks import Webhook as Signature
-from webhook_world import Receiver
-from world import World
+from support.decisions import moved
+from support.webhook_world import Receiver
+from support.world import World
 
 from fastn_mcp.channels.notification import NotifyingChannel, notifying
 from fastn_mcp.channels.webhook.webhook import WebhookSender
@@ -24,7 +24,7 @@ from fastn_mcp.guard.approval.caller import ALL_SCOPES, Caller, Rights
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.key_files import SecretValues
-from fastn_mcp.guard.ledger.approval_request import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.tools.account import CreateApiKey, CreateRole, InviteUser
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.workflows import RunWorkflow

@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from approval_desk import Desk, batch, connection, question, update_of_workflow
-from deciding import moved
 from playwright.async_api import Browser, ConsoleMessage, Page, Route, ViewportSize, expect
 from pydantic import JsonValue
-from real_browser import DESKTOP, PHONE, needs_chromium
+from support.decisions import moved
+from support.page_world import Desk, batch, connection, question, update_of_workflow
+from support.real_browser import DESKTOP, PHONE, needs_chromium
 
-from fastn_mcp.fastn.credentials import TypedArgument, TypedField
-from fastn_mcp.guard.ledger.approval_request import RequestState, TemporaryApproval
+from fastn_mcp.account.credentials import TypedArgument, TypedField
+from fastn_mcp.ledger.approval_request import RequestState, TemporaryApproval
 
 expect.set_options(timeout=10_000)
 

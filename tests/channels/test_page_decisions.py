@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from approval_desk import UPDATE, Desk, Visitor, let_in, question, update_of_workflow
-from deciding import answered, moved
 from pydantic import JsonValue
+from support.decisions import answered, moved
+from support.page_world import UPDATE, Desk, Visitor, let_in, question, update_of_workflow
 from typing_extensions import override
 
+from fastn_mcp.account.credentials import TypedArgument, TypedField
 from fastn_mcp.channels.page.app import LONGEST_NOTE
-from fastn_mcp.fastn.credentials import TypedArgument, TypedField
 from fastn_mcp.guard.approval.request import opens_temporary, temporary_approval, with_typed
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.tools.account import CreateSecret
 
 pytestmark = pytest.mark.anyio

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 
 import anyio
 import pytest
-from approval_desk import Desk, Visitor, question
-from deciding import moved
+from support.decisions import moved
+from support.page_world import Desk, Visitor, question
 
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS
-from fastn_mcp.guard.ledger.approval_request import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 
 pytestmark = pytest.mark.anyio
 

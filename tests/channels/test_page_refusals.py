@@ -4,10 +4,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from approval_desk import Desk, Visitor, enter, let_in, posted_by, question, room_of, update_of_workflow
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message
+from support.page_world import Desk, Visitor, enter, let_in, posted_by, question, room_of, update_of_workflow
 
 from fastn_mcp.channels.page.app import LocalPageAccess, page
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount, unrecorded

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import httpx2
 import pytest
-from approval_desk import Desk, Visitor, enter, posted_by, question, update_of_workflow
+from support.page_world import Desk, Visitor, enter, posted_by, question, update_of_workflow
 
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
 

@@ -7,13 +7,13 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from approval_desk import Desk, Visitor, question, update_of_workflow
-from deciding import moved
 from pydantic import JsonValue
+from support.decisions import moved
+from support.page_world import Desk, Visitor, question, update_of_workflow
 from typing_extensions import override
 
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval
 from fastn_mcp.guard.preview import REFERENCES
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval
 
 pytestmark = pytest.mark.anyio
 

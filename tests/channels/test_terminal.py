@@ -6,8 +6,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import pytest
-from at_a_terminal import Person, sitting
 from rich.cells import cell_len
+from support.terminal import Person, sitting
 
 from fastn_mcp.channels.terminal import wrapped
 

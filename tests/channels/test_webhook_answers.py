@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from webhook_world import Signer, WebhookWorld
-from world import FormNow, yes
+from support.webhook_world import Signer, WebhookWorld
+from support.world import FormNow, yes
 
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.answers import MAX_REJECTIONS, REJECTION_SPAN, WebhookAnswers
 from fastn_mcp.errors import Declined
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.approval_request import RequestState
-from fastn_mcp.guard.ledger.ledger import LedgerLost
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
 

@@ -11,9 +11,9 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+from support.webhook_world import SECRET, URL, Receiver, WebhookWorld, signed_headers
+from support.world import FormNow, yes
 from test_webhook_answers import asked, deletion, run
-from webhook_world import SECRET, URL, Receiver, WebhookWorld, signed_headers
-from world import FormNow, yes
 
 from fastn_mcp.channels.webhook.payloads import headers, slack
 from fastn_mcp.channels.webhook.webhook import ATTEMPTS

@@ -8,10 +8,10 @@ import anyio.abc
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from identity_provider import ISSUER
+from support.identity_provider import ISSUER
+from support.webhook_world import SECRET, URL, WebhookWorld, approvers_file, public
+from support.world import World
 from test_webhook_answers import asked, run
-from webhook_world import SECRET, URL, WebhookWorld, approvers_file, public
-from world import World
 
 from fastn_mcp.channels.webhook.approvers import exposed, load_approvers
 from fastn_mcp.channels.webhook.payloads import generic

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command_line import Run, run_command
+from support.command_line import Run, run_command
 
 
 @pytest.fixture

@@ -16,21 +16,21 @@ from typing import TypeVar
 
 import anyio
 import pytest
-from at_a_terminal import Person, sitting
-from command_line import run_command
-from deciding import answered, moved
 from pydantic import JsonValue
+from support.command_line import run_command
+from support.decisions import answered, moved
+from support.terminal import Person, sitting
 
+from fastn_mcp.account.credentials import TypedArgument, TypedField
+from fastn_mcp.audit.files import entries
+from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.build.startup import typed_seal
 from fastn_mcp.cli.approvals import ApprovalStore, TerminalApprovals
 from fastn_mcp.config.command_line import PROGRAM
-from fastn_mcp.fastn.credentials import TypedArgument, TypedField
 from fastn_mcp.guard.approval.request import opens_temporary, with_typed
-from fastn_mcp.guard.audit.files import entries
-from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, TemporaryApproval
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, TemporaryApproval
+from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateSecret
 

@@ -9,16 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from at_a_terminal import sitting
 from click.testing import CliRunner, Result
-from command_line import run_command
 from rich.cells import cell_len
+from support.command_line import run_command
+from support.terminal import sitting
 
+from fastn_mcp.audit.files import verify
+from fastn_mcp.audit.log import AuditEvent, AuditFile, about
 from fastn_mcp.cli import cli
 from fastn_mcp.cli.audit import TAIL_COLUMNS, Entry, audit_group, following, row
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.audit.files import verify
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.connectors import DeleteConnection
 from fastn_mcp.tools.customers import DeleteCustomer

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 import pytest
-from command_line import Run
+from support.command_line import Run
 
 from fastn_mcp.cli.call import Calls
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import httpx2
 import pytest
-from command_line import Run
-from ports import free_port
+from support.command_line import Run
+from support.ports import free_port
 
 from fastn_mcp import __version__
 from fastn_mcp.cli import cli

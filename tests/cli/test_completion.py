@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import Run
+from support.command_line import Run
 
 from fastn_mcp.cli.help import COMMANDS
 from fastn_mcp.procedures.catalog import ALL_TOOLS

@@ -7,7 +7,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from command_line import Run
+from support.command_line import Run
 
 from fastn_mcp.cli.health import problem_of
 

@@ -6,8 +6,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from command_line import run_command
-from valkey_server import ValkeyServer
+from support.command_line import run_command
+from support.valkey_server import ValkeyServer
 
 from fastn_mcp.hosted.team_config import load_team
 

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from at_a_terminal import sitting
-from command_line import Run
+from support.command_line import Run
+from support.terminal import sitting
 
 from fastn_mcp import IS_PUBLISHED
 from fastn_mcp.cli.install import install

@@ -9,11 +9,11 @@ from types import ModuleType
 
 import anyio
 import pytest
-from valkey_server import ValkeyServer
+from support.valkey_server import ValkeyServer
 
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 
 
@@ -52,7 +52,7 @@ class _Missing(MetaPathFinder):
 
 def test_missing_library_names_the_extra(tmp_path: Path) -> None:
     """Ours."""
-    ours = "fastn_mcp.guard.ledger.valkey"
+    ours = "fastn_mcp.ledger.valkey"
     taken = {n: sys.modules.pop(n) for n in list(sys.modules) if n.split(".")[0] == "valkey" or n.startswith(ours)}
     sys.meta_path.insert(0, finder := _Missing())
     try:
@@ -71,7 +71,7 @@ def test_missing_library_names_the_extra(tmp_path: Path) -> None:
 
 def test_ledger_server_is_selected_by_url(tmp_path: Path, valkey: ValkeyServer) -> None:
     """Ours: valkey, valkeys, redis and rediss; nothing is opened before it is needed."""
-    from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
+    from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
 
     for scheme in ("valkey", "valkeys", "redis", "rediss"):
         assert isinstance(ledger_at(f"{scheme}://127.0.0.1:1", tmp_path, System()), ValkeyLedger)

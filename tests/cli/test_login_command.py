@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from at_a_terminal import sitting
-from command_line import Run, run_command
+from support.command_line import Run, run_command
+from support.terminal import sitting
 
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.app import create_app

@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from at_a_terminal import sitting
-from command_line import Run
+from support.command_line import Run
+from support.terminal import sitting
 
 KEY = {"FASTN_API_KEY": "fsk_test_C4N4RY"}
 

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from at_a_terminal import sitting
-from command_line import Run
+from support.command_line import Run
+from support.terminal import sitting
 
 CALLS = """\
 # what the night run is to do

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Run, run_command
+from support.command_line import Run, run_command
 
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.server import Sandbox

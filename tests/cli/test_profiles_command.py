@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from command_line import Run
+from support.command_line import Run
 
 from fastn_mcp.config.load import load
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from at_a_terminal import sitting
-from command_line import Run, run_command
+from support.command_line import Run, run_command
+from support.terminal import sitting
 
 from fastn_mcp.cli.exit import strongest
 from fastn_mcp.cli.run import read

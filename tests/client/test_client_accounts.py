@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_fastn import Clock, Fastn, client, reply
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fake_fastn import Clock, Fastn, client, reply
 
 from fastn_mcp.client.account import Account, TransportOptions, headers, to_wire
 from fastn_mcp.client.client import FastnClient

@@ -4,7 +4,7 @@ from typing import Any
 
 import anyio
 import pytest
-from fake_fastn import KEY, NOW, Clock, Fastn, Step, reply
+from support.fake_fastn import KEY, NOW, Clock, Fastn, Step, reply
 
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.client import FastnClient

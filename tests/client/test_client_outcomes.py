@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from fake_fastn import Clock, Fastn, Step, client, reply
+from support.fake_fastn import Clock, Fastn, Step, client, reply
 
 from fastn_mcp.client.connection import ResponseLost, UnreadableBody
 from fastn_mcp.client.http import NotSentError

@@ -3,7 +3,7 @@
 import anyio
 import anyio.lowlevel
 import pytest
-from fake_fastn import Clock, Fastn, client, reply
+from support.fake_fastn import Clock, Fastn, client, reply
 
 from fastn_mcp.client.client import MAX_QUEUED_CALLS
 from fastn_mcp.client.connection import Answer

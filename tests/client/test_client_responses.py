@@ -3,8 +3,8 @@
 from typing import Any, Literal
 
 import pytest
-from fake_fastn import KEY, Fastn, client, reply
 from pydantic_core import to_json
+from support.fake_fastn import KEY, Fastn, client, reply
 
 from fastn_mcp.client.client import secrets_of
 from fastn_mcp.client.connection import Answer

@@ -7,9 +7,9 @@ from typing import Any
 
 import anyio
 import pytest
-from fake_fastn import NOW, Clock, Fastn, Step, client, reply
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fake_fastn import NOW, Clock, Fastn, Step, client, reply
 
 from fastn_mcp.client.connection import Answer, ResponseLost
 from fastn_mcp.client.http import NotSentError

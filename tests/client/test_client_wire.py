@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import anyio
 import anyio.lowlevel
 import pytest
-from fake_fastn import KEY, Clock
 from pydantic import JsonValue
-from raw_server import answer, serving
+from support.fake_fastn import KEY, Clock
+from support.raw_server import answer, serving
 
 from fastn_mcp.client import connection
 from fastn_mcp.client.account import Account, headers

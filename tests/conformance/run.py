@@ -32,7 +32,7 @@ from starlette.routing import Route
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from identity_provider import Provider, listening  # noqa: E402 - beside the other tests, and no package
+from support.identity_provider import Provider, listening  # noqa: E402 - beside the other tests, and no package
 
 SCENARIOS = (
     "server-initialize",

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from doctor_runs import SAFE_METHODS, check_of, examine_sandbox, problems_of, sandbox_in
-from faulty_sandbox import FaultySandbox, Garbage, Redirect, Reset, Status
 from hypothesis import given
 from hypothesis import strategies as st
-from world import Clock
+from support.doctor_runs import SAFE_METHODS, check_of, examine_sandbox, problems_of, sandbox_in
+from support.faulty_sandbox import FaultySandbox, Garbage, Redirect, Reset, Status
+from support.world import Clock
 
 from fastn_mcp.client.connection import Answer
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit, exit_of

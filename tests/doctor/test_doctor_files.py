@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from at_a_terminal import sitting
-from doctor_runs import account, examine_sandbox, sandbox_in, serve_sandbox
-from faulty_sandbox import FaultySandbox, Status
 from hypothesis import given
 from hypothesis import strategies as st
-from world import Clock
+from support.doctor_runs import account, examine_sandbox, sandbox_in, serve_sandbox
+from support.faulty_sandbox import FaultySandbox, Status
+from support.terminal import sitting
+from support.world import Clock
 
 from fastn_mcp.config.load import Resolved, load, resolve
 from fastn_mcp.config.model import ConfigFile

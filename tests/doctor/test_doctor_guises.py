@@ -11,10 +11,10 @@ from typing import Any, cast
 import anyio
 import pytest
 import trustme
-from command_line import run_command
-from doctor_runs import HOST, SAFE_METHODS, Proxy, account, run_proxy, sandbox_in, serve_sandbox
-from faulty_sandbox import FaultySandbox
 from mcp import Client, StdioServerParameters
+from support.command_line import run_command
+from support.doctor_runs import HOST, SAFE_METHODS, Proxy, account, run_proxy, sandbox_in, serve_sandbox
+from support.faulty_sandbox import FaultySandbox
 
 from fastn_mcp.sandbox.app import VARIANTS
 from fastn_mcp.tools.catalog import CATALOG

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import trustme
-from doctor_runs import HOST, Proxy, run_proxy, sandbox_in, serve_sandbox
 from hypothesis import given
 from hypothesis import strategies as st
-from ports import free_port
+from support.doctor_runs import HOST, Proxy, run_proxy, sandbox_in, serve_sandbox
+from support.ports import free_port
 
 from fastn_mcp.client.account import TransportOptions
 from fastn_mcp.config.addresses import address_of, named_by

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from fastn_mcp.audit.log import AuditEvent, AuditFile, about
+from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.build.ledger import audit_logs
 from fastn_mcp.config.load import load
 from fastn_mcp.doctor.check import CheckResult
 from fastn_mcp.doctor.machine import check_export, check_folder, check_ledger
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about
-from fastn_mcp.guard.audit.outbox import Outbox
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import DeleteCustomer
 

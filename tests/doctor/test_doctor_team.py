@@ -11,22 +11,22 @@ from typing import Any
 
 import httpx2
 import pytest
-from command_line import run_command
-from identity_provider import AUDIENCE, ISSUER, Provider, listening
-from ports import free_port
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from team_world import HEAD, KEYS, TENANTS, TeamWorld, written
-from valkey_server import ValkeyServer
-from world import Clock
+from support.command_line import run_command
+from support.identity_provider import AUDIENCE, ISSUER, Provider, listening
+from support.ports import free_port
+from support.team_world import HEAD, KEYS, TENANTS, TeamWorld, written
+from support.valkey_server import ValkeyServer
+from support.world import Clock
 
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.build.team import application
 from fastn_mcp.doctor.check import Check, CheckResult, exit_of
 from fastn_mcp.doctor.public import PublicAddress, check_public
 from fastn_mcp.doctor.team import TeamTarget, check_durability, check_provider, check_settings, check_token
-from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.hosted import response_mode
+from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio

@@ -8,8 +8,18 @@ from typing import Any
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client import Transport
-from ports import free_port
-from server_process import ERAS, Connect, Person, Upstream, environment, over_http, running, running_sandbox, stdio
+from support.ports import free_port
+from support.server_process import (
+    ERAS,
+    Connect,
+    Person,
+    Upstream,
+    environment,
+    over_http,
+    running,
+    running_sandbox,
+    stdio,
+)
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from app_host import APPS, app_of
 from mcp import MCPError
-from server_process import Upstream, each_transport_and_era, environment, served
+from support.app_host import APPS, app_of
+from support.server_process import Upstream, each_transport_and_era, environment, served
 from test_approvals import globex, recording_browser
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS

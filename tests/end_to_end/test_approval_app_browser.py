@@ -11,14 +11,14 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from app_host import APPS, AppHost, app_host, app_of, tools_of
-from example_arguments import arguments_of
 from mcp import Client
 from mcp.types import CallToolResult
 from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, expect
-from ports import free_port
-from real_browser import needs_chromium
-from server_process import BEARER, ERAS, Upstream, body, environment, over_http, running, served
+from support.app_host import APPS, AppHost, app_host, app_of, tools_of
+from support.example_arguments import arguments_of
+from support.ports import free_port
+from support.real_browser import needs_chromium
+from support.server_process import BEARER, ERAS, Upstream, body, environment, over_http, running, served
 from test_approvals import globex, recording_browser
 
 from fastn_mcp.server.approval_app import URI

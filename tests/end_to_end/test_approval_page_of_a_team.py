@@ -10,16 +10,16 @@ from typing import Any
 
 import anyio
 import pytest
-from faulty_sandbox import FaultySandbox
-from identity_provider import Provider, listening
 from mcp import Client
 from playwright.async_api import expect
-from ports import free_port
-from real_browser import DESKTOP, launched, needs_chromium
-from server_process import running
-from team_page import FILE, Team, approve, looked_at, result
+from support.faulty_sandbox import FaultySandbox
+from support.identity_provider import Provider, listening
+from support.ports import free_port
+from support.real_browser import DESKTOP, launched, needs_chromium
+from support.server_process import running
+from support.team_page import FILE, Team, approve, looked_at, result
 
-from fastn_mcp.guard.audit.files import entries
+from fastn_mcp.audit.files import entries
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import KEY
 

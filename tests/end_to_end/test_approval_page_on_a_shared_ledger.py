@@ -16,12 +16,12 @@ import httpx2
 import pytest
 from mcp import Client
 from playwright.async_api import Page, Request, expect
-from ports import free_port
-from real_browser import DESKTOP, launched, needs_chromium
-from switchboard import Switchboard, switchboard
-from team_page import approve, looked_at, result
-from two_replicas import Replicas, person, two_replicas
-from valkey_server import ValkeyServer
+from support.ports import free_port
+from support.real_browser import DESKTOP, launched, needs_chromium
+from support.replica_pair import Replicas, person, two_replicas
+from support.switchboard import Switchboard, switchboard
+from support.team_page import approve, looked_at, result
+from support.valkey_server import ValkeyServer
 
 pytestmark = [pytest.mark.long, pytest.mark.anyio, needs_chromium]
 

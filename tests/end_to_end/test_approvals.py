@@ -15,8 +15,8 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import Implementation
-from ports import free_port
-from server_process import Connect, Upstream, body, environment, over_http, running, stdio
+from support.ports import free_port
+from support.server_process import Connect, Upstream, body, environment, over_http, running, stdio
 
 pytestmark = pytest.mark.anyio
 
@@ -149,8 +149,8 @@ def approve(env: dict[str, str]) -> None:
     """Approve through the shared ledger, as the page and the terminal do."""
     script = (
         "import asyncio, sys, time\n"
-        "from fastn_mcp.guard.ledger.approval_request import Vote\n"
-        "from fastn_mcp.guard.ledger.sqlite import FILE, SqliteLedger\n"
+        "from fastn_mcp.ledger.approval_request import Vote\n"
+        "from fastn_mcp.ledger.sqlite import FILE, SqliteLedger\n"
         "async def main():\n"
         "    ledger = SqliteLedger(sys.argv[1] + '/' + FILE)\n"
         "    for grant in await ledger.waiting(time.time()):\n"

@@ -15,7 +15,7 @@ import anyio.to_thread
 import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
-from server_process import ERAS, Connect, Person, Upstream, approving, body, environment
+from support.server_process import ERAS, Connect, Person, Upstream, approving, body, environment
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,8 @@ import anyio
 import pytest
 from mcp import Client, MCPError
 from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
-from server_process import ERAS as MODES
-from server_process import READING, Connect, Person, Upstream, answering, approving, body, environment, stdio
+from support.server_process import ERAS as MODES
+from support.server_process import READING, Connect, Person, Upstream, answering, approving, body, environment, stdio
 
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.tool import Effect

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from faulty_sandbox import Status
 from mcp import Client
 from pydantic import JsonValue
-from world import World
+from support.faulty_sandbox import Status
+from support.world import World
 
 import fastn_mcp
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.server.handlers import build

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import anyio
 import pytest
-from at_a_terminal import sitting
 from mcp import Client, StdioServerParameters
+from support.terminal import sitting
 
 import fastn_mcp
 from fastn_mcp.procedures.catalog import ALL_TOOLS

@@ -9,10 +9,10 @@ import anyio.to_thread
 import httpx2
 import pytest
 from mcp import Client
-from ports import free_port
-from server_process import ERAS, Upstream, environment, over_http, running
+from support.ports import free_port
+from support.server_process import ERAS, Upstream, environment, over_http, running
 
-from fastn_mcp.guard.audit.files import entries
+from fastn_mcp.audit.files import entries
 
 pytestmark = pytest.mark.anyio
 

@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from example_arguments import arguments_of
 from mcp.types import TextContent
-from server_process import Connect, Person, Upstream, approving, body, each_transport_and_era
+from support.example_arguments import arguments_of
+from support.server_process import Connect, Person, Upstream, approving, body, each_transport_and_era
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.tools.catalog import CATALOG

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from at_a_terminal import Person, sitting
-from server_process import Upstream, environment
+from support.server_process import Upstream, environment
+from support.terminal import Person, sitting
 
 ENVIRONMENTS = os.environ.get("EXAMPLE_ENVIRONMENTS")
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import anyio
 import pytest
-from collector_process import CollectorProcess
-from command_line import run_command
 from mcp import Client
-from otlp_receiver import Receiver
-from ports import free_port
-from server_process import ERAS, Upstream, body, environment, listening, stdio
+from support.collector_process import CollectorProcess
+from support.command_line import run_command
+from support.otlp_receiver import Receiver
+from support.ports import free_port
+from support.server_process import ERAS, Upstream, body, environment, listening, stdio
 
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about
+from fastn_mcp.audit.log import AuditEvent, AuditFile, about
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import CreateCustomer
 

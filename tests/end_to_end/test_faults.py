@@ -17,7 +17,7 @@ from typing import Any, Literal
 import anyio
 import pytest
 import uvicorn
-from faulty_sandbox import (
+from support.faulty_sandbox import (
     DeepNesting,
     Drip,
     EchoKey,
@@ -36,7 +36,7 @@ from faulty_sandbox import (
     Status,
     Truncate,
 )
-from served_sandbox import create_faulty_app
+from support.served_sandbox import create_faulty_app
 
 from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.client import FastnClient

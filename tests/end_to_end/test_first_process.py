@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ports import free_port, listening
+from support.ports import free_port, listening
 
 FIRST = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "fastn_mcp", "--sandbox"]
 

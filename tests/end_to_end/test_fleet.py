@@ -15,15 +15,15 @@ from typing import Any
 
 import anyio
 import pytest
-from crowd import Book, visited
-from crowd_audit import problems
-from fleet import Fleet, a_fleet
-from team_world import META, modern, request
-from valkey_server import ValkeyServer
+from support.crowd import Book, visited
+from support.crowd_audit import problems
+from support.fleet import Fleet, a_fleet
+from support.team_world import META, modern, request
+from support.valkey_server import ValkeyServer
 
+from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.cli.approvals import TerminalApprovals
-from fastn_mcp.guard.audit.log import AuditFile
 from fastn_mcp.runtime import System
 
 pytestmark = [pytest.mark.long, pytest.mark.anyio]

@@ -16,16 +16,16 @@ from typing import Protocol
 import anyio
 import anyio.to_thread
 import pytest
-from collector_process import CollectorProcess
-from crowd import Book, visited
-from crowd_audit import problems
-from fleet import KEYS, Fleet, a_fleet
+from support.collector_process import CollectorProcess
+from support.crowd import Book, visited
+from support.crowd_audit import problems
+from support.fleet import KEYS, Fleet, a_fleet
+from support.valkey_server import ValkeyServer
 from test_fleet import desk, workflow
-from valkey_server import ValkeyServer
 
-from fastn_mcp.guard.audit.files import lines_of, log_files
-from fastn_mcp.guard.audit.outbox import Outbox
-from fastn_mcp.guard.audit.remote import compare, stored
+from fastn_mcp.audit.files import lines_of, log_files
+from fastn_mcp.audit.outbox import Outbox
+from fastn_mcp.audit.remote import compare, stored
 
 pytestmark = [pytest.mark.long, pytest.mark.anyio]
 

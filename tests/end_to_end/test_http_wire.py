@@ -13,10 +13,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from command_line import run_command
 from mcp import Client
-from ports import free_port
-from server_process import BEARER, ERAS, HTTP_TOKEN, over_http, running, started
+from support.command_line import run_command
+from support.ports import free_port
+from support.server_process import BEARER, ERAS, HTTP_TOKEN, over_http, running, started
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 

@@ -19,7 +19,7 @@ from jobs import ENVIRONMENT, JOBS, LARGEST, MEDIAN_CALLS, MEDIAN_TOKENS, MOST_C
 from mcp import Client, StdioServerParameters
 from model import Model, of_environment
 from scripted import do
-from server_process import ERAS, Person, approving
+from support.server_process import ERAS, Person, approving
 
 from fastn_mcp.sandbox.server import Sandbox
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import anyio
 import httpx2
 import pytest
-from page_visitor import Visitor
-from two_replicas import two_replicas
-from valkey_server import ValkeyServer
+from support.page_visitor import Visitor
+from support.replica_pair import two_replicas
+from support.valkey_server import ValkeyServer
 
 pytestmark = pytest.mark.anyio
 

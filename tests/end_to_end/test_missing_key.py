@@ -5,8 +5,8 @@ from collections.abc import Generator
 
 import pytest
 from mcp import Client, MCPError
-from ports import free_port
-from server_process import ERAS, Person, Upstream, approving, body, environment, over_http, running, stdio
+from support.ports import free_port
+from support.server_process import ERAS, Person, Upstream, approving, body, environment, over_http, running, stdio
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
-from example_arguments import arguments_of
 from jsonschema import Draft202012Validator, validate
 from mcp import Client
 from mcp.types import CallToolResult, Tool
 from scripted import tokens
-from server_process import Connect, Person, Upstream, approving, body
+from support.example_arguments import arguments_of
+from support.server_process import Connect, Person, Upstream, approving, body
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
 from fastn_mcp.server.tool_list import output_schema

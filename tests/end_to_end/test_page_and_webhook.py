@@ -13,13 +13,13 @@ import anyio.to_thread
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from page_visitor import Visitor
-from ports import free_port
-from team_page import result
+from support.page_visitor import Visitor
+from support.ports import free_port
+from support.replica_pair import Replicas, two_replicas
+from support.team_page import result
+from support.valkey_server import ValkeyServer
+from support.webhook_world import approvers_file, public
 from test_webhook import SECRET, Folder, caught, example
-from two_replicas import Replicas, two_replicas
-from valkey_server import ValkeyServer
-from webhook_world import approvers_file, public
 
 pytestmark = pytest.mark.anyio
 

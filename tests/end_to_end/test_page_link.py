@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client
-from server_process import ERAS, Person, Upstream, approving, body, environment, stdio
+from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 from test_approvals import approve, globex, recording_browser
 
 from fastn_mcp.channels.elicitation import RoundTripLink

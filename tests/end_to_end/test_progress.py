@@ -19,7 +19,7 @@ from mcp.types import (
     ReadResourceRequestParams,
     ReadResourceResult,
 )
-from server_process import Connect, Person, Upstream, approving, each_transport_and_era
+from support.server_process import Connect, Person, Upstream, approving, each_transport_and_era
 
 pytestmark = [
     pytest.mark.anyio,

@@ -3,7 +3,7 @@
 import pytest
 from mcp import MCPError
 from mcp.types import ResourceTemplateReference, TextContent
-from server_process import ERAS, Connect
+from support.server_process import ERAS, Connect
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.prompts import available

@@ -11,13 +11,13 @@ from typing import Any
 
 import anyio
 import pytest
-from at_a_terminal import sitting
-from command_line import run_command
 from mcp import Client, MCPError
 from mcp.types import CallToolResult, ElicitResult, InputRequiredResult
-from ports import free_port
-from server_process import READING, Person, Upstream, approving, body, environment, over_http, running
-from valkey_server import ValkeyServer
+from support.command_line import run_command
+from support.ports import free_port
+from support.server_process import READING, Person, Upstream, approving, body, environment, over_http, running
+from support.terminal import sitting
+from support.valkey_server import ValkeyServer
 
 pytestmark = [pytest.mark.long, pytest.mark.anyio]
 

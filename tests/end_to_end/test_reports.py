@@ -11,8 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 from mcp import Client
-from ports import free_port
-from server_process import Upstream, environment, over_http, started
+from support.ports import free_port
+from support.server_process import Upstream, environment, over_http, started
 from test_shutdown import INITIALIZE, line
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")

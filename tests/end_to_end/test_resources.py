@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from mcp import Client, MCPError
 from mcp.types import PromptReference, ResourceTemplateReference, TextResourceContents
-from server_process import Connect, Upstream, each_transport_and_era
+from support.server_process import Connect, Upstream, each_transport_and_era
 
 from fastn_mcp.procedures.catalog import BY_NAME
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from at_a_terminal import sitting
 from mcp import Client, StdioServerParameters
-from server_process import body
+from support.server_process import body
+from support.terminal import sitting
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from server_process import Upstream, environment
+from support.server_process import Upstream, environment
 
 pytestmark = pytest.mark.measured
 

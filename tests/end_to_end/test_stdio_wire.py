@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from server_process import Upstream, environment
+from support.server_process import Upstream, environment
 
 PATIENCE = 60.0
 SOON = 4.0

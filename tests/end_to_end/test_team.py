@@ -15,20 +15,20 @@ import anyio
 import anyio.to_thread
 import httpx2
 import pytest
-from command_line import run_command
-from faulty_sandbox import FaultySandbox, HeardRequest
-from identity_provider import Provider, listening
 from mcp import Client, MCPError
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
-from otlp_receiver import Receiver, values
-from ports import free_port
-from served_sandbox import create_faulty_app
-from server_process import ERAS, Person, approving, body, started
-from team_world import Caller
+from support.command_line import run_command
+from support.faulty_sandbox import FaultySandbox, HeardRequest
+from support.identity_provider import Provider, listening
+from support.otlp_receiver import Receiver, values
+from support.ports import free_port
+from support.served_sandbox import create_faulty_app
+from support.server_process import ERAS, Person, approving, body, started
+from support.team_world import Caller
 
-from fastn_mcp.guard.audit.files import entries
+from fastn_mcp.audit.files import entries
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY
 
 pytestmark = pytest.mark.anyio

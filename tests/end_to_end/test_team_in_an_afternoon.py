@@ -16,14 +16,14 @@ import click
 import httpx2
 import pytest
 import yaml
-from identity_provider import Provider, listening
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from nginx_proxy import DEPLOY, nginx
-from page_visitor import Visitor
-from ports import is_free
-from team_page import result
-from valkey_server import valkey_program
+from support.identity_provider import Provider, listening
+from support.nginx_proxy import DEPLOY, nginx
+from support.page_visitor import Visitor
+from support.ports import is_free
+from support.team_page import result
+from support.valkey_server import valkey_program
 
 from fastn_mcp.cli import cli
 from fastn_mcp.hosted.team_config import load_team

@@ -12,9 +12,21 @@ from typing import Any
 import httpx2
 import pytest
 from mcp import Client
-from otlp_receiver import Receiver, values
-from ports import free_port
-from server_process import BEARER, ERAS, KEY, Person, Upstream, approving, body, environment, over_http, running, stdio
+from support.otlp_receiver import Receiver, values
+from support.ports import free_port
+from support.server_process import (
+    BEARER,
+    ERAS,
+    KEY,
+    Person,
+    Upstream,
+    approving,
+    body,
+    environment,
+    over_http,
+    running,
+    stdio,
+)
 
 pytestmark = pytest.mark.anyio
 

@@ -8,10 +8,10 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from at_a_terminal import sitting
 from mcp import Client
 from mcp.client.stdio import stdio_client
-from server_process import ERAS, Person, Upstream, approving, body, environment, stdio
+from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
+from support.terminal import sitting
 from test_approvals import form_in, posted_by, recording_browser
 
 pytestmark = pytest.mark.anyio

@@ -11,11 +11,11 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client
-from server_process import ERAS, Person, Upstream, approving, body, environment, stdio
+from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 
 from fastn_mcp.build.account import plan_account_of
 from fastn_mcp.config.load import load
-from fastn_mcp.guard.plans.file import new_key, public, sign, signatures_of, with_key, written
+from fastn_mcp.policy.plan_file import new_key, public, sign, signatures_of, with_key, written
 
 pytestmark = pytest.mark.anyio
 

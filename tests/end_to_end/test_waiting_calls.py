@@ -6,9 +6,9 @@ from typing import Any
 
 import anyio
 import pytest
-from at_a_terminal import sitting
 from mcp import Client
-from server_process import ERAS, Upstream, body, environment, served
+from support.server_process import ERAS, Upstream, body, environment, served
+from support.terminal import sitting
 from test_approvals import approve, approve_on_page, globex, recording_browser
 
 pytestmark = pytest.mark.anyio

@@ -16,10 +16,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from command_line import run_command
 from mcp import Client, StdioServerParameters
-from ports import free_port
-from server_process import Upstream, body, environment, over_http, running, stdio
+from support.command_line import run_command
+from support.ports import free_port
+from support.server_process import Upstream, body, environment, over_http, running, stdio
 
 from fastn_mcp.channels.webhook.payloads import headers
 

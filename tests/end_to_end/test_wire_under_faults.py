@@ -14,8 +14,8 @@ from typing import Any, cast
 import httpx2
 import pytest
 from mcp import Client
-from ports import free_port
-from server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Upstream, environment, over_http, running
+from support.ports import free_port
+from support.server_process import BEARER, ERAS, HTTP_TOKEN, KEY, Upstream, environment, over_http, running
 
 from fastn_mcp.server.log import JsonLines
 

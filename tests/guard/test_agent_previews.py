@@ -5,7 +5,7 @@ from typing import Any
 
 import anyio
 import pytest
-from world import FormLater, World
+from support.world import FormLater, World
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard import evaluation as module
@@ -13,7 +13,7 @@ from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.evaluation import Evaluation
-from fastn_mcp.guard.policy import Decision, PolicyDecision
+from fastn_mcp.policy.policy import Decision, PolicyDecision
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.tools.connectors import DeleteConnector
 from fastn_mcp.tools.customers import CreateCustomer

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import stores
-from deciding import moved
-from world import Clock, FormLater, FormNow, World, yes
+from support import stores
+from support.decisions import moved
+from support.world import Clock, FormLater, FormNow, World, yes
 
+from fastn_mcp.account.resolve import by_arguments
+from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import Declined, FastnError, Refused, Stopped, TargetChanged
-from fastn_mcp.fastn.resolve import by_arguments
 from fastn_mcp.guard.approval.caller import DESTROY, WRITE, Caller, InsufficientScope, Rights
 from fastn_mcp.guard.approval.flow import covers
 from fastn_mcp.guard.approval.request import (
@@ -27,14 +28,13 @@ from fastn_mcp.guard.approval.request import (
     Submitted,
     extent,
 )
-from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.evaluation import CallEvaluation
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
-from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision
-from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
+from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.plan import Plan, PlannedCalls
+from fastn_mcp.policy.policy import Decision, Policy, PolicyDecision
+from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.tools.account import CreateRole, ListApiKeys, RevokeApiKey

@@ -5,20 +5,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from example_calls import example, properties
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
-from situations import previewed as preview
-from stores import grant
+from support.example_calls import example, properties
+from support.situations import previewed as preview
+from support.stores import grant
 
-from fastn_mcp.fastn.dependents import Dependence, Dependents, Unchecked
-from fastn_mcp.fastn.names import MAX_TYPED
-from fastn_mcp.fastn.resolved_call import lasting
+from fastn_mcp.account.dependents import Dependence, Dependents, Unchecked
+from fastn_mcp.account.resolved_call import lasting
 from fastn_mcp.guard.approval.request import question
-from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import ListPreview, Preview
 from fastn_mcp.guard.undo import RULES
+from fastn_mcp.policy.policy import Decision
+from fastn_mcp.records.labels import MAX_TYPED
 from fastn_mcp.redaction import LONGEST_VALUE, quote
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.ai import AiChat

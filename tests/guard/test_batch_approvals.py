@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from deciding import Killed, allowed, moved
-from faulty_sandbox import FaultMoment, Reset, Status
-from webhook_world import WebhookWorld
-from world import FormLater, FormNow, World, yes
+from support.decisions import Killed, allowed, moved
+from support.faulty_sandbox import FaultMoment, Reset, Status
+from support.webhook_world import WebhookWorld
+from support.world import FormLater, FormNow, World, yes
 
 from fastn_mcp.channels.webhook.payloads import slack
 from fastn_mcp.errors import (
@@ -28,10 +28,10 @@ from fastn_mcp.errors import (
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch, Done
-from fastn_mcp.guard.ledger.approval_request import RequestState
-from fastn_mcp.guard.ledger.ledger import LedgerLost
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.report.collector import OutcomeGroup, Tally

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stores
-from world import FormNow, World, yes
+from support import stores
+from support.world import FormNow, World, yes
 
+from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import Declined, FastnError, Refused
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import Decline
-from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.evaluation import Evaluator
-from fastn_mcp.guard.ledger.ledger import Ledger
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.tools.account import CreateSecret, DeleteSecret, ListSecrets

@@ -8,19 +8,19 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from deciding import moved
+from support.decisions import moved
+from support.world import FormNow, World
 from typing_extensions import override
-from world import FormNow, World
 
 from fastn_mcp.errors import Declined, TargetChanged
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import Decline, NoAnswer, PendingApproval
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.approval_request import RequestState
-from fastn_mcp.guard.ledger.ledger import LedgerLost
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import DeleteCustomer, UpdateCustomer
 

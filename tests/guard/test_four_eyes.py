@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deciding import answered, moved
-from stores import NOW, grant
-from webhook_world import WebhookWorld
-from world import FormLater, FormNow, World, yes
+from support.decisions import answered, moved
+from support.stores import NOW, grant
+from support.webhook_world import WebhookWorld
+from support.world import FormLater, FormNow, World, yes
 
+from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.errors import Declined, Refused, TargetChanged
 from fastn_mcp.guard.approval.request import Approve, PendingApproval
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote
-from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, Vote
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers, UpdateCustomer
 
 pytestmark = pytest.mark.anyio

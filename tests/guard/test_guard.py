@@ -7,11 +7,13 @@ from typing import Any
 
 import anyio
 import pytest
-from deciding import Killed, moved
-from faulty_sandbox import FaultMoment, Reset, Status
 from pydantic import JsonValue
-from world import FormLater, FormNow, World, yes
+from support.decisions import Killed, moved
+from support.faulty_sandbox import FaultMoment, Reset, Status
+from support.world import FormLater, FormNow, World, yes
 
+from fastn_mcp.audit.files import verify
+from fastn_mcp.audit.log import AuditFile, LogEntry, Unwritten
 from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, Refused, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import (
@@ -23,15 +25,13 @@ from fastn_mcp.guard.approval.request import (
     PendingApproval,
     PendingForm,
 )
-from fastn_mcp.guard.audit.files import verify
-from fastn_mcp.guard.audit.log import AuditFile, LogEntry, Unwritten
 from fastn_mcp.guard.changes import Batch, Done
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.key_files import SecretValues
-from fastn_mcp.guard.ledger.approval_request import RequestState
-from fastn_mcp.guard.ledger.ledger import MOST_WAITING
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import MOST_WAITING
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret, ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.catalog import CATALOG

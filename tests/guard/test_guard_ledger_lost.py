@@ -5,20 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deciding import moved
-from stores import NOW, grant
-from valkey_proxy import proxied
-from valkey_server import ValkeyServer
-from world import FormNow, World, yes
+from support.decisions import moved
+from support.stores import NOW, grant
+from support.valkey_proxy import proxied
+from support.valkey_server import ValkeyServer
+from support.world import FormNow, World, yes
 
 from fastn_mcp.client.connection import ResponseLost
 from fastn_mcp.errors import FastnError, UnknownOutcome
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.approval_request import RequestState
-from fastn_mcp.guard.ledger.ledger import LedgerLost
-from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
-from fastn_mcp.guard.ledger.valkey.server import parse
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
+from fastn_mcp.ledger.valkey.server import parse
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System

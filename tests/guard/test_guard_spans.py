@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import Clock, FormLater, FormNow, World, yes
+from support.world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval.request import Decline, PendingForm
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.runtime import SpanFacts, System
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from support.world import World
 from test_approval_flow import named
-from world import World
 
-from fastn_mcp.fastn.resolve import by_arguments
+from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.tools.connectors import CreateConnector, DeleteConnector, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer

@@ -13,10 +13,16 @@ from html import unescape
 from typing import Any
 
 import pytest
-from example_calls import example, properties
 from pydantic import JsonValue, ValidationError
-from stores import grant
+from support.example_calls import example, properties
+from support.stores import grant
 
+from fastn_mcp.account.dependents import Dependence, Dependents, Unchecked
+from fastn_mcp.account.outlook import Outlook
+from fastn_mcp.account.resolve import by_arguments
+from fastn_mcp.account.resolved_call import Record, Relation, ResolvedCall
+from fastn_mcp.account.targets import own_label
+from fastn_mcp.audit.log import AuditEvent, about, named
 from fastn_mcp.channels import notification
 from fastn_mcp.channels.elicitation import form_request
 from fastn_mcp.channels.page import view
@@ -24,13 +30,7 @@ from fastn_mcp.channels.page.inbox import PendingRequest
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.cli import audit
 from fastn_mcp.errors import Refused
-from fastn_mcp.fastn.dependents import Dependence, Dependents, Unchecked
-from fastn_mcp.fastn.outlook import Outlook
-from fastn_mcp.fastn.resolve import by_arguments
-from fastn_mcp.fastn.resolved_call import Record, Relation, ResolvedCall
-from fastn_mcp.fastn.targets import own_label
 from fastn_mcp.guard.approval.request import extent, question
-from fastn_mcp.guard.audit.log import AuditEvent, about, named
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.journal import recent_facts
 from fastn_mcp.guard.preview import ListPreview, Preview, preview

@@ -4,16 +4,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from deciding import allowed
-from faulty_sandbox import FaultMoment, Reset
-from world import FormNow, World, yes
+from support.decisions import allowed
+from support.faulty_sandbox import FaultMoment, Reset
+from support.world import FormNow, World, yes
 
 from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import BEGUN, Change, Done
-from fastn_mcp.guard.ledger.ledger import LedgerLost
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer

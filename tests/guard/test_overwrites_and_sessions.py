@@ -6,20 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from deciding import moved
-from faulty_sandbox import FaultMoment, Reset, Status
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from world import FormNow, World, yes
+from support.decisions import moved
+from support.faulty_sandbox import FaultMoment, Reset, Status
+from support.world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval.request import Decline, PendingApproval
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.evaluation import NOT_HEARD, AiSessions
-from fastn_mcp.guard.ledger.approval_request import RequestState
-from fastn_mcp.guard.policy import Decision
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.policy.policy import Decision
 from fastn_mcp.sandbox.state import slug_of
 from fastn_mcp.sandbox.workflows import new_workflow
 from fastn_mcp.tools.account import CreateSecret

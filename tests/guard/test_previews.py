@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from test_sentences import shown
 
-from fastn_mcp.fastn.dependents import Dependence, Dependents
-from fastn_mcp.fastn.outlook import Outlook
+from fastn_mcp.account.dependents import Dependence, Dependents
+from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.guard.preview import FieldChange
 from fastn_mcp.tools.tool import Effect
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
-from world import FormNow, World, yes
+from support.world import FormNow, World, yes
 
 from fastn_mcp.guard.approval.flow import Approval
 from fastn_mcp.guard.approval.request import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, Submitted
 from fastn_mcp.guard.changes import Change, Done
-from fastn_mcp.guard.ledger.approval_request import Vote
 from fastn_mcp.guard.undo import NotUndoable, Undo, approver, changed_fields, receipt, undo_of
+from fastn_mcp.ledger.approval_request import Vote
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.workflows import UpdateWorkflow
 

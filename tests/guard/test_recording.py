@@ -7,19 +7,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import stores
-from deciding import allowed
 from pydantic import JsonValue
-from stores import grant
-from world import FormNow, World, yes
+from support import stores
+from support.decisions import allowed
+from support.stores import grant
+from support.world import FormNow, World, yes
 
+from fastn_mcp.audit.files import entries
+from fastn_mcp.audit.log import AuditEvent, AuditFile, Unwritten
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval.caller import Caller, Rights
 from fastn_mcp.guard.approval.request import Decline
-from fastn_mcp.guard.audit.files import entries
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, Unwritten
-from fastn_mcp.guard.audit.recorder import Recorder, record_expired
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.guard.recorder import Recorder, record_expired
+from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateSecret

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deciding import moved
-from world import Clock, FormLater, FormNow, World, yes
+from support.decisions import moved
+from support.world import Clock, FormLater, FormNow, World, yes
 
+from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import FastnError, Refused, TargetChanged
-from fastn_mcp.fastn.resolve import by_arguments
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch, Done
 from fastn_mcp.guard.evaluation import CallEvaluation
 from fastn_mcp.guard.key_files import SecretValues
-from fastn_mcp.guard.ledger.approval_request import RequestState
-from fastn_mcp.guard.plans.plan import Plan, PlannedCalls, would_allow
-from fastn_mcp.guard.policy import Decision, Policy, PolicyDecision
-from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.policy.plan import Plan, PlannedCalls, would_allow
+from fastn_mcp.policy.policy import Decision, Policy, PolicyDecision
+from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.tools.account import DeleteSecret, ListSecrets

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_sandbox import Status
-from sensible_calls import ORDERS, SLACK
+from support.faulty_sandbox import Status
+from support.sensible_calls import ORDERS, SLACK
+from support.world import FormLater, World
 from test_approval_flow import named, ruled
-from world import FormLater, World
 
+from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.errors import NotSent
-from fastn_mcp.fastn.resolved_call import Surroundings
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.policy import Decision, Policy
+from fastn_mcp.policy.policy import Decision, Policy
 from fastn_mcp.tools.account import CreateSecret, DeleteSecret, InviteUser
 from fastn_mcp.tools.ai import AiBuild
 from fastn_mcp.tools.connectors import (

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import Fastn
-from sensible_calls import ORDERS, sensible
+from support.direct_sandbox import Fastn
+from support.sensible_calls import ORDERS, sensible
+from support.world import FormNow, World, yes
 from test_approval_flow import named, ruled
-from world import FormNow, World, yes
 
+from fastn_mcp.account.resolve import by_arguments
+from fastn_mcp.account.resolved_call import KINDS, Surroundings
 from fastn_mcp.errors import TargetChanged
-from fastn_mcp.fastn.resolve import by_arguments
-from fastn_mcp.fastn.resolved_call import KINDS, Surroundings
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.guard.policy import Decision, Policy
+from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.policy import Decision, Policy
 from fastn_mcp.tools.catalog import CATALOG
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect

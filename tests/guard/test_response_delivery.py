@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import anyio
 import pytest
-from world import World
+from support.world import World
 
-from fastn_mcp.fastn.targets import Call
+from fastn_mcp.account.targets import Call
 from fastn_mcp.guard import journal
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.journal import ResponseDelivery, delivery

@@ -1,11 +1,11 @@
 """A sign-in bounds what its caller may do, call by call, whatever the policy allows."""
 
 import pytest
-from world import FormNow, World, yes
+from support.world import FormNow, World, yes
 
+from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.caller import ADMIN, DESTROY, READ, SCOPES, WRITE, Caller, InsufficientScope, Rights
-from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 

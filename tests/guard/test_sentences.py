@@ -4,17 +4,17 @@ import re
 from typing import Any, cast
 
 import pytest
-from example_calls import example
 from pydantic import JsonValue
-from situations import previewed as preview
+from support.example_calls import example
+from support.situations import previewed as preview
 
-from fastn_mcp.fastn.credentials import TypedArgument, TypedField
-from fastn_mcp.fastn.dependents import Dependence, Dependents, Unchecked
-from fastn_mcp.fastn.names import Names
+from fastn_mcp.account.credentials import TypedArgument, TypedField
+from fastn_mcp.account.dependents import Dependence, Dependents, Unchecked
 from fastn_mcp.guard.preview import Preview, by_power
 from fastn_mcp.guard.sentences.catalog import describe_batch, phrase
 from fastn_mcp.guard.sentences.facts import Sentences, read
 from fastn_mcp.guard.undo import RULES
+from fastn_mcp.records.labels import Names
 from fastn_mcp.tools.catalog import BY_NAME, CATALOG
 from fastn_mcp.tools.fields import Known
 from fastn_mcp.tools.operation import Operation

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import stores
+from support import stores
 
 from fastn_mcp.guard.approval.request import (
     ApprovalForm,
@@ -14,7 +14,7 @@ from fastn_mcp.guard.approval.request import (
     Submitted,
     temporary_approval,
 )
-from fastn_mcp.guard.ledger.approval_request import TemporaryApproval
+from fastn_mcp.ledger.approval_request import TemporaryApproval
 from fastn_mcp.redaction import quote
 
 PLAIN, SCOPED, TYPED = (

@@ -7,9 +7,9 @@ from typing import Any
 
 import anyio
 import pytest
-from deciding import moved
 from pydantic import JsonValue
-from world import Call, Clock, FormLater, FormNow, World, yes
+from support.decisions import moved
+from support.world import Call, Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.guard.approval.request import (
@@ -23,10 +23,10 @@ from fastn_mcp.guard.approval.request import (
 )
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, Vote
-from fastn_mcp.guard.plans.plan import Plan, PlannedCalls
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.policy.plan import Plan, PlannedCalls
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.tools.account import CreateSecret

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import stores
-from deciding import moved
-from stores import NOW, grant, opened
-from valkey_server import ValkeyServer
-from world import Call, FormLater, FormNow, World
+from support import stores
+from support.decisions import moved
+from support.stores import NOW, grant, opened
+from support.valkey_server import ValkeyServer
+from support.world import Call, FormLater, FormNow, World
 
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount, unrecorded
 from fastn_mcp.cli.approvals import TerminalApprovals
@@ -25,8 +25,8 @@ from fastn_mcp.guard.approval.request import (
 )
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, Vote
-from fastn_mcp.guard.ledger.ledger import Ledger
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.tools.workflows import RunWorkflow
 
 pytestmark = pytest.mark.anyio

@@ -8,15 +8,15 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
-from stores import grant
-from valkey_proxy import proxied
-from valkey_server import ValkeyServer
+from support.stores import grant
+from support.valkey_proxy import proxied
+from support.valkey_server import ValkeyServer
 
 from fastn_mcp.guard.approval.wait import DecisionWait
-from fastn_mcp.guard.ledger.approval_request import Vote
-from fastn_mcp.guard.ledger.ledger import MOST_WAITING
-from fastn_mcp.guard.ledger.valkey.ledger import ValkeyLedger
-from fastn_mcp.guard.ledger.valkey.server import parse
+from fastn_mcp.ledger.approval_request import Vote
+from fastn_mcp.ledger.ledger import MOST_WAITING
+from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
+from fastn_mcp.ledger.valkey.server import parse
 from fastn_mcp.runtime import System
 
 pytestmark = [pytest.mark.anyio, pytest.mark.long]

@@ -11,11 +11,11 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from page_visitor import Visitor, words
-from team_world import HEAD, META, Caller, TeamWorld, modern, request
+from support.page_visitor import Visitor, words
+from support.team_world import HEAD, META, Caller, TeamWorld, modern, request
 
+from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.audit.files import entries
 from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio

@@ -15,20 +15,20 @@ import anyio.lowlevel
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from identity_provider import ISSUER, listening
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from team_world import HEAD, META, Caller, TeamWorld, modern, request
-from webhook_world import WebhookWorld, approvers_file, public
-from world import Clock
+from support.identity_provider import ISSUER, listening
+from support.team_world import HEAD, META, Caller, TeamWorld, modern, request
+from support.webhook_world import WebhookWorld, approvers_file, public
+from support.world import Clock
 
+from fastn_mcp.audit.files import entries
 from fastn_mcp.channels.page.sessions import PageSessions
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.request import PendingApproval
-from fastn_mcp.guard.audit.files import entries
-from fastn_mcp.guard.ledger.approval_request import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 
 pytestmark = pytest.mark.anyio

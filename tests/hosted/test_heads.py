@@ -11,9 +11,9 @@ from typing import Any
 import anyio
 import pytest
 import uvicorn
-from nginx_proxy import balanced
-from ports import free_port
 from starlette.types import Receive, Scope, Send
+from support.nginx_proxy import balanced
+from support.ports import free_port
 
 from fastn_mcp.channels.connections import LOST, ConnectionLimits
 from fastn_mcp.hosted.authentication import HostCheck

@@ -10,14 +10,14 @@ from typing import Any, cast
 import anyio.lowlevel
 import pytest
 
-from fastn_mcp.guard.audit.files import entries
-from fastn_mcp.guard.audit.log import AuditFile
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, ShownCall
-from fastn_mcp.guard.ledger.ledger import LedgerLost
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
+from fastn_mcp.audit.files import entries
+from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox
 from fastn_mcp.hosted.team_config import Approvals, ApproverRule, Team, Tenant
 from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
+from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
+from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio

@@ -16,10 +16,10 @@ from typing import Any
 import httpx2
 import jwt
 import pytest
-from identity_provider import AUDIENCE, Provider
 from mcp import Client, MCPError
 from mcp.client.auth import OAuthFlowError
-from openid_provider import (
+from support.identity_provider import AUDIENCE, Provider
+from support.openid_provider import (
     CALLBACK,
     CLIENT_DOCUMENT,
     Browser,
@@ -31,8 +31,8 @@ from openid_provider import (
     signing_in,
     token_for,
 )
-from page_visitor import Visitor
-from team_world import Caller, TeamWorld, challenge
+from support.page_visitor import Visitor
+from support.team_world import Caller, TeamWorld, challenge
 
 from fastn_mcp.doctor.check import CheckResult
 from fastn_mcp.doctor.team import TeamTarget, check_provider, check_token

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from identity_provider import AUDIENCE, ISSUER
-from team_world import HEAD, TENANTS, TeamWorld, written
+from support.identity_provider import AUDIENCE, ISSUER
+from support.team_world import HEAD, TENANTS, TeamWorld, written
 
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.hosted.team_config import Team, load_team

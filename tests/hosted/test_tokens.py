@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from identity_provider import AUDIENCE, ISSUER, Key, Provider, rsa
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
-from world import Clock
+from support.identity_provider import AUDIENCE, ISSUER, Key, Provider, rsa
+from support.world import Clock
 
 from fastn_mcp.hosted.oidc import FIRST_RETRY_AFTER, REFRESH_AFTER, RETRY_AFTER, TRUST_FOR, IssuerKeys, NoKeys
 from fastn_mcp.hosted.tokens import ALGORITHMS, Tokens, Trust, person_name, scopes

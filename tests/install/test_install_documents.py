@@ -4,9 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from documents_of import json_texts, toml_texts
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from support.document_strategies import json_texts, toml_texts
 
 from fastn_mcp.install.clients import Format
 from fastn_mcp.install.edit import Addition, NoPlace, UnreadableConfig, find, insert, load, remove, same, with_, without

@@ -7,7 +7,7 @@ were; its own is made by `add_example`.
 import random
 from datetime import UTC, datetime, timedelta
 
-from fastn_mcp.fastn.cron import next_run
+from fastn_mcp.records.cron import next_run
 from fastn_mcp.sandbox.connectors import connection
 from fastn_mcp.sandbox.executions import execution, unusable
 from fastn_mcp.sandbox.server import dataset

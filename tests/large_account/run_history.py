@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 from typing_extensions import override
 
-from fastn_mcp.fastn.cron import next_run
+from fastn_mcp.records.cron import next_run
 from fastn_mcp.sandbox.executions import execution
 from fastn_mcp.sandbox.paging import Rows, instant, select
 from fastn_mcp.sandbox.resource import EXECUTIONS, RouteContext

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from valkey_server import ValkeyServer
+from support.valkey_server import ValkeyServer
 
 from fastn_mcp import __version__
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from large_account import large_account
-from world import World
+from support.world import World
 
-from fastn_mcp.fastn.states import State, connection_state, trigger_state
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents
 from fastn_mcp.procedures.overview.get_overview import GetOverview
+from fastn_mcp.records.states import State, connection_state, trigger_state
 from fastn_mcp.sandbox.executions import execution, no_connection, out_of_memory, timed_out
 from fastn_mcp.sandbox.server import dataset
 from fastn_mcp.sandbox.state import Row, SandboxState

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from faulty_sandbox import FaultMoment, Garbage, Reset, Status
 from pydantic import JsonValue, ValidationError
-from world import Clock, FormNow, World, yes
+from support.faulty_sandbox import FaultMoment, Garbage, Reset, Status
+from support.world import Clock, FormNow, World, yes
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.caller import Caller

@@ -4,9 +4,9 @@ import itertools
 from typing import Any
 
 import pytest
-from faulty_sandbox import Status
 from pydantic_core import to_json
-from world import World
+from support.faulty_sandbox import Status
+from support.world import World
 
 from fastn_mcp.errors import Forbidden
 from fastn_mcp.guard.changes import Done

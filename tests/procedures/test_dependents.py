@@ -4,11 +4,11 @@ import re
 from typing import Any
 
 import pytest
-from faulty_sandbox import Status
-from world import World
+from support.faulty_sandbox import Status
+from support.world import World
 
+from fastn_mcp.account.dependents import DETAILS
 from fastn_mcp.errors import Forbidden, NotFound, NotSent
-from fastn_mcp.fastn.dependents import DETAILS
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse

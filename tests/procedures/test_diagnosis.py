@@ -5,10 +5,10 @@ from datetime import timedelta
 from typing import Any, cast
 
 import pytest
-from faulty_sandbox import Garbage, Status
 from pydantic import JsonValue
 from pydantic_core import to_json
-from world import FormNow, World, yes
+from support.faulty_sandbox import Garbage, Status
+from support.world import FormNow, World, yes
 
 from fastn_mcp.errors import FastnError, NotFound, NotSent
 from fastn_mcp.guard.changes import Done

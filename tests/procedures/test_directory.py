@@ -5,12 +5,12 @@ from typing import Any
 
 import anyio
 import pytest
-from many_names import Listing, large
-from world import Clock
+from support.many_names import Listing, large
+from support.world import Clock
 
+from fastn_mcp.account.directory import LISTS, MAX_PAGES, Directory, entry
+from fastn_mcp.account.targets import MAX_LOOKUPS
 from fastn_mcp.errors import Forbidden, NotFound
-from fastn_mcp.fastn.directory import LISTS, MAX_PAGES, Directory, entry
-from fastn_mcp.fastn.targets import MAX_LOOKUPS
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import FastnObject

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import World
+from support.world import World
 
 from fastn_mcp.client.connection import Answer
 from fastn_mcp.client.http import Exchange

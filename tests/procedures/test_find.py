@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from faulty_sandbox import Status
-from many_names import Listing, large, uuid
 from pydantic_core import to_json
-from world import World
+from support.faulty_sandbox import Status
+from support.many_names import Listing, large, uuid
+from support.world import World
 
+from fastn_mcp.account.directory import LISTS, MAX_PAGES, Directory
 from fastn_mcp.errors import Forbidden, NotSent
-from fastn_mcp.fastn.directory import LISTS, MAX_PAGES, Directory
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.find import NEXT, RUN, Find

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from faulty_sandbox import Status
 from pydantic_core import to_json
-from world import World
+from support.faulty_sandbox import Status
+from support.world import World
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.changes import Done

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from pydantic import JsonValue
-from world import World
+from support.world import World
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.changes import Done

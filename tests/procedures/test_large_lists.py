@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic_core import from_json, to_json
-from world import World
+from support.world import World
 
 from fastn_mcp.client.account import Account
 from fastn_mcp.client.client import FastnClient

@@ -4,15 +4,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from faulty_sandbox import Status
 from pydantic_core import to_json
-from world import World
+from support.faulty_sandbox import Status
+from support.world import World
 
 from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.approval_request import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.diagnosis.run_counts import run_totals
 from fastn_mcp.procedures.overview.get_overview import FEW, GetOverview

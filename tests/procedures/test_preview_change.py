@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from asking import Fastn
 from mcp import Client
 from mcp.types import CallToolResult
-from sensible_calls import sensible
-from world import World
+from support.direct_sandbox import Fastn
+from support.sensible_calls import sensible
+from support.world import World
 
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.catalog import CATALOG

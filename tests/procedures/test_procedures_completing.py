@@ -5,11 +5,11 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from faulty_sandbox import Status
-from world import World
+from support.faulty_sandbox import Status
+from support.world import World
 
+from fastn_mcp.account.directory import LISTS
 from fastn_mcp.errors import Failed, FastnError, NotFound
-from fastn_mcp.fastn.directory import LISTS
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.lookup import KINDS, MOST, CompleteId, Ids, ReadRow

@@ -6,14 +6,14 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from faulty_sandbox import Status
 from pydantic import JsonValue
 from pydantic_core import to_json
-from table_rows import rows_of
-from world import World
+from support.faulty_sandbox import Status
+from support.table_rows import rows_of
+from support.world import World
 
+from fastn_mcp.account.targets import Call
 from fastn_mcp.errors import FastnError, Forbidden, NotFound, NotSent
-from fastn_mcp.fastn.targets import Call
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.procedures.tables import FURTHER, MAX_DETAILS, listed

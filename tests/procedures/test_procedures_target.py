@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from fastn_mcp.account.targets import Call, read_target, settling_read
 from fastn_mcp.errors import NotFound, Unauthorized
-from fastn_mcp.fastn.targets import Call, read_target, settling_read
 from fastn_mcp.tools.account import DeleteSecret, RevokeApiKey
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.connectors import DeleteConnection

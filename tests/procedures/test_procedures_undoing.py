@@ -6,20 +6,20 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from asking import Fastn
-from deciding import allowed, moved
-from faulty_sandbox import FaultMoment, Reset
 from pydantic import JsonValue
-from sensible_calls import sensible
-from world import FormNow, World, yes
+from support.decisions import allowed, moved
+from support.direct_sandbox import Fastn
+from support.faulty_sandbox import FaultMoment, Reset
+from support.sensible_calls import sensible
+from support.world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, FastnError, Forbidden, NotFound, NotSent, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import ApprovalForm, Decline, PendingApproval
 from fastn_mcp.guard.changes import Change, Done
-from fastn_mcp.guard.ledger.approval_request import RequestState
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.server.rendering import render

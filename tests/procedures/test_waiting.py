@@ -3,18 +3,18 @@
 from typing import Any
 
 import pytest
-from faulty_sandbox import Garbage, Reset, Status
 from pydantic import JsonValue, ValidationError
-from world import Clock, FormLater, FormNow, World, yes
+from support.faulty_sandbox import Garbage, Reset, Status
+from support.world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Failed, FastnError, Forbidden, NotFound, NotSent
-from fastn_mcp.fastn.states import run_state
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingForm
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.catalog import BY_NAME, parse
 from fastn_mcp.procedures.context import Report
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
+from fastn_mcp.records.states import run_state
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import ListExecutions, RunWorkflow

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_sandbox import Reset
-from world import Clock, FormLater, FormNow, World, yes
+from support.faulty_sandbox import Reset
+from support.world import Clock, FormLater, FormNow, World, yes
 
+from fastn_mcp.audit.files import entries
 from fastn_mcp.guard.approval.request import Approve, Decline, PendingApproval
-from fastn_mcp.guard.audit.files import entries
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.report.collector import Attempt, OutcomeGroup, Tally
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 

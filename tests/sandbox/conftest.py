@@ -1,8 +1,8 @@
 """Fixtures: a fresh sandbox for each test, its clock, and a client."""
 
 import pytest
-from asking import Clock, Fastn
-from faulty_sandbox import FaultySandbox
+from support.direct_sandbox import Clock, Fastn
+from support.faulty_sandbox import FaultySandbox
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """Tests of authentication, permissions and rate limits of the sandbox."""
 
 import pytest
-from asking import Clock, Fastn
-from faulty_sandbox import FaultySandbox
+from support.direct_sandbox import Clock, Fastn
+from support.faulty_sandbox import FaultySandbox
 
 from fastn_mcp.sandbox.auth import KEY, LIVE_KEY, ROLES, VIEWER, VIEWER_KEY
 from fastn_mcp.sandbox.behaviour import Behaviour, RetryAfter

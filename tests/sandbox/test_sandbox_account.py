@@ -9,11 +9,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from asking import MORNING, Clock, Fastn
-from faulty_sandbox import FaultySandbox
+from support.direct_sandbox import MORNING, Clock, Fastn
+from support.faulty_sandbox import FaultySandbox
 
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.fastn.cron import next_run
+from fastn_mcp.records.cron import next_run
 from fastn_mcp.sandbox.auth import LIVE_KEY
 from fastn_mcp.sandbox.past_runs import INJECTION
 from fastn_mcp.sandbox.server import dataset

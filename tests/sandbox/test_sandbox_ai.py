@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from asking import Clock, Fastn
+from support.direct_sandbox import Clock, Fastn
 
 from fastn_mcp.tools.account import GetBilling, GetUsage
 from fastn_mcp.tools.ai import AiBuild, AiChat

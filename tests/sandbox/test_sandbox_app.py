@@ -14,10 +14,10 @@ import anyio.lowlevel
 import httpx2
 import pytest
 import uvicorn
-from asking import Fastn
-from faulty_sandbox import Delay, Drip, FaultMoment, FaultySandbox, Hang, Reset, Status, Truncate
-from served_sandbox import create_faulty_app
 from starlette.types import ASGIApp, Message
+from support.direct_sandbox import Fastn
+from support.faulty_sandbox import Delay, Drip, FaultMoment, FaultySandbox, Hang, Reset, Status, Truncate
+from support.served_sandbox import create_faulty_app
 
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import KEY

@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 import pytest
-from asking import Clock, Fastn
-from faulty_sandbox import FaultySandbox
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sensible_calls import SLACK, sensible
+from support.direct_sandbox import Clock, Fastn
+from support.faulty_sandbox import FaultySandbox
+from support.sensible_calls import SLACK, sensible
 
 from fastn_mcp.sandbox.auth import ALL, OWNERS_ONLY
 from fastn_mcp.sandbox.resource import ENDPOINTS

@@ -10,7 +10,7 @@ import anyio
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from world import FormNow, World, yes
+from support.world import FormNow, World, yes
 
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.procedures.undo_change import UndoChange

@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from asking import MORNING, Clock, Fastn
-from faulty_sandbox import FaultySandbox
 from large_account import large_account
+from support.direct_sandbox import MORNING, Clock, Fastn
+from support.faulty_sandbox import FaultySandbox
 
 from fastn_mcp.sandbox.server import dataset
 from fastn_mcp.sandbox.state import Row

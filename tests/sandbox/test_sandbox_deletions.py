@@ -1,6 +1,6 @@
 """Tests of the cascades of deletions."""
 
-from asking import Fastn
+from support.direct_sandbox import Fastn
 
 from fastn_mcp.tools.account import DeleteSecret, ListSecrets
 from fastn_mcp.tools.connectors import DeleteConnection, DeleteConnector, ListConnections

@@ -3,8 +3,9 @@
 import gzip
 
 import pytest
-from asking import Answer, Fastn
-from faulty_sandbox import (
+from pydantic_core import from_json
+from support.direct_sandbox import Answer, Fastn
+from support.faulty_sandbox import (
     FAULT,
     DeepNesting,
     Delay,
@@ -25,7 +26,6 @@ from faulty_sandbox import (
     Status,
     Truncate,
 )
-from pydantic_core import from_json
 
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.sandbox.behaviour import Behaviour

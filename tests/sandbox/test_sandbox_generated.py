@@ -4,10 +4,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from asking import MORNING, Clock, Fastn
-from faulty_sandbox import FaultySandbox
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.direct_sandbox import MORNING, Clock, Fastn
+from support.faulty_sandbox import FaultySandbox
 
 from fastn_mcp.tools.account import GetQuotas, GetUsage, QueryAuditLog
 from fastn_mcp.tools.ai import AiBuild

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import MORNING, Clock, Fastn
-from faulty_sandbox import FaultySandbox
 from large_account import large_account
 from large_account.run_history import History, MergedRows, RunSeries, milliseconds
 from pydantic_core import to_json
+from support.direct_sandbox import MORNING, Clock, Fastn
+from support.faulty_sandbox import FaultySandbox
 
 from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging, wrapped
 from fastn_mcp.sandbox.state import Row

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from asking import Clock, Fastn
-from faulty_sandbox import ErrorShape, FaultySandbox
+from support.direct_sandbox import Clock, Fastn
+from support.faulty_sandbox import ErrorShape, FaultySandbox
 
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
 from fastn_mcp.tools.account import ListUsers, QueryAuditLog

@@ -5,22 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import Fastn
-from deciding import moved
-from faulty_sandbox import FaultySandbox
-from sensible_calls import sensible
-from world import Clock, FormNow, yes
+from support.decisions import moved
+from support.direct_sandbox import Fastn
+from support.faulty_sandbox import FaultySandbox
+from support.sensible_calls import sensible
+from support.world import Clock, FormNow, yes
 
+from fastn_mcp.audit.log import FILE as AUDIT
 from fastn_mcp.build.account import AccountParts, Sandboxed, account_of, assemble
 from fastn_mcp.config.model import Settings
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
-from fastn_mcp.guard.audit.log import FILE as AUDIT
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.ledger.approval_request import RequestState
-from fastn_mcp.guard.ledger.sqlite import FILE as LEDGER
-from fastn_mcp.guard.ledger.sqlite import SqliteLedger
-from fastn_mcp.guard.policy import Policy
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.sqlite import FILE as LEDGER
+from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.undo_change import ListChanges
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from asking import Fastn
+from support.direct_sandbox import Fastn
 
 from fastn_mcp.tools.account import CreateApiKey, CreateRole, CreateSecret, InviteUser, ListApiKeys, ListSecrets
 from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, ListConnections, UpdateConnector

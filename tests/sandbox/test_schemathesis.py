@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import schemathesis.openapi
-from asking import Clock, Fastn
-from faulty_sandbox import FaultySandbox
 from hypothesis import settings
 from openapi_document import document
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi import checks
-from sensible_calls import sensible
+from support.direct_sandbox import Clock, Fastn
+from support.faulty_sandbox import FaultySandbox
+from support.sensible_calls import sensible
 
 from fastn_mcp.sandbox.app import create_app
 from fastn_mcp.sandbox.auth import LIVE_KEY

@@ -6,8 +6,8 @@ from typing import Any, cast
 import anyio
 import anyio.lowlevel
 import pytest
-from faulty_sandbox import Status
-from world import World
+from support.faulty_sandbox import Status
+from support.world import World
 
 from fastn_mcp.client.retry import announce_wait, listener
 from fastn_mcp.errors import NotSent

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 from pydantic_core import to_json
-from table_rows import rows_of
+from support.table_rows import rows_of
 
-from fastn_mcp.fastn.formats import counted
 from fastn_mcp.procedures.tables import Table
+from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.server.rendering import BUDGET, LARGEST_PAGE, render, render_error, render_pending, render_preview
 from fastn_mcp.tools.account import CreateSecret

@@ -22,9 +22,9 @@ import httpx2
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "end_to_end")]
 
-from openid_provider import CLIENT_DOCUMENT, SCOPES, Browser, OpenIDProviders, Shape, node  # noqa: E402 - no package
-from ports import free_port  # noqa: E402
-from server_process import running  # noqa: E402
+from support.openid_provider import CLIENT_DOCUMENT, SCOPES, Browser, OpenIDProviders, Shape, node  # noqa: E402 - no package
+from support.ports import free_port  # noqa: E402
+from support.server_process import running  # noqa: E402
 
 FILE = """
 url = "{url}"

@@ -6,14 +6,14 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
-from otlp_receiver import Receiver, values
+from support.otlp_receiver import Receiver, values
 
+from fastn_mcp.audit.log import AuditEvent, AuditFile, about
+from fastn_mcp.audit.outbox import Outbox, Unsent
 from fastn_mcp.build.telemetry import audit_outboxes
 from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, about
-from fastn_mcp.guard.audit.outbox import Outbox, Unsent
 from fastn_mcp.runtime import System
 from fastn_mcp.telemetry import audit_export
 from fastn_mcp.telemetry.audit_export import AuditExport

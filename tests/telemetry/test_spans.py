@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collected_telemetry import Collected
-from faulty_sandbox import Reset, Status
 from mcp import Client, MCPError
 from mcp.client import ClientRequestContext
 from mcp.types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 from opentelemetry.trace import SpanKind, StatusCode
-from world import FormLater, FormNow, World, yes
+from support.collected_telemetry import Collected
+from support.faulty_sandbox import Reset, Status
+from support.world import FormLater, FormNow, World, yes
 
 from fastn_mcp.build.telemetry import observe_requests
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, PendingForm
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.policy import Policy
-from fastn_mcp.guard.policy_file import load_rules
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.handlers import build

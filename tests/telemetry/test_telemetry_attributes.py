@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from collected_telemetry import Collected
-from faulty_sandbox import EchoKey, Garbage, Status
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from pydantic import JsonValue
-from world import FormNow, World, yes
+from support.collected_telemetry import Collected
+from support.faulty_sandbox import EchoKey, Garbage, Status
+from support.world import FormNow, World, yes
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.sandbox.auth import KEY

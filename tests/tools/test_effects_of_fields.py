@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from situations import situation as make_situation
+from support.situations import situation as make_situation
 
-from fastn_mcp.fastn.cron import is_subset
-from fastn_mcp.guard.policy import MODES, Decision, Policy
+from fastn_mcp.policy.policy import MODES, Decision, Policy
+from fastn_mcp.records.cron import is_subset
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import HARMLESS_EXTRA, UNKNOWN

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from example_calls import example
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import to_json
+from support.example_calls import example
 
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.catalog import UnknownTool, parse

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_sandbox import HeardRequest
 from mcp import Client, MCPError
 from pydantic import JsonValue
-from world import World
+from support.faulty_sandbox import HeardRequest
+from support.world import World
 
 from fastn_mcp import __version__
 from fastn_mcp.config.strict_toml import TomlSource
 from fastn_mcp.errors import NotSent
-from fastn_mcp.guard.plans.file import plan
-from fastn_mcp.guard.policy_rules.schema import named
+from fastn_mcp.policy.plan_file import plan
+from fastn_mcp.policy.schema import named
 from fastn_mcp.procedures.catalog import ALL_TOOLS, BY_NAME, parse
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers

@@ -4,10 +4,10 @@ import re
 from urllib.parse import quote, unquote
 
 import pytest
-from example_calls import as_heard, calls, example, few, ids, properties
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support.example_calls import as_heard, calls, example, few, ids, properties
 
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import RefusedValue

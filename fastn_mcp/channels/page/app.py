@@ -21,10 +21,10 @@ from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, can_be_temporary, typed_in
 from fastn_mcp.guard.approval.votes import NotCounted, why_closed
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState
-from fastn_mcp.guard.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.facts import MOST_FACTS
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.runtime import System
 

@@ -22,7 +22,7 @@ from fastn_mcp.channels.page.sessions import KEY_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.paths import write_private
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.ledger import Ledger
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
 _PAGE = """<!doctype html>

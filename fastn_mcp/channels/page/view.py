@@ -12,12 +12,12 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
-from fastn_mcp.fastn.formats import counted
 from fastn_mcp.guard.approval.request import TYPED, asker, can_be_temporary, temporary, typed_in
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval
-from fastn_mcp.guard.ledger.identity import account_name, who, without_issuers
 from fastn_mcp.guard.preview import REFERENCES
 from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval
+from fastn_mcp.ledger.identity import account_name, who, without_issuers
+from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import FIELD
 

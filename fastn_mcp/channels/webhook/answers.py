@@ -15,16 +15,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.request import VERIFIED, typed_in
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote
-from fastn_mcp.guard.audit.log import AuditEvent, AuditFile, LogEntry
-from fastn_mcp.guard.audit.recorder import decision_entry
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, Vote
-from fastn_mcp.guard.ledger.identity import account_name
-from fastn_mcp.guard.ledger.ledger import Ledger, LedgerLost
+from fastn_mcp.guard.recorder import decision_entry
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.identity import account_name
+from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.redaction import sanitize
 from fastn_mcp.runtime import System
 

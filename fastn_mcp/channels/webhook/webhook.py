@@ -25,16 +25,16 @@ from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.answers import WebhookAnswers, routes
 from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret, load_approvers
 from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError, os_reason
-from fastn_mcp.fastn.formats import counted
-from fastn_mcp.guard.audit.log import AuditFile
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest
-from fastn_mcp.guard.ledger.ledger import Ledger
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.records.formats import counted
 from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:

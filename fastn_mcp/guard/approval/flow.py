@@ -8,7 +8,6 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, Refused, TargetChanged
-from fastn_mcp.fastn.formats import stamp
 from fastn_mcp.guard.approval.caller import Caller, FormChannel
 from fastn_mcp.guard.approval.request import (
     BY_SEVERAL,
@@ -28,13 +27,14 @@ from fastn_mcp.guard.approval.request import (
     with_typed,
 )
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
-from fastn_mcp.guard.audit.recorder import Recorder, record_expired
 from fastn_mcp.guard.evaluation import ApprovedCall, CallEvaluation, Evaluation, Evaluator
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
-from fastn_mcp.guard.ledger.identity import holder
-from fastn_mcp.guard.ledger.ledger import Ledger
-from fastn_mcp.guard.policy import Decision
+from fastn_mcp.guard.recorder import Recorder, record_expired
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.ledger.identity import holder
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.policy import Decision
+from fastn_mcp.records.formats import stamp
 from fastn_mcp.redaction import quote, redact_text
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Operation

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import JsonValue
 
+from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.guard.approval.request import BY_SEVERAL, TEMPORARY_MINUTES, VERIFIED, can_be_temporary, typed_in
-from fastn_mcp.guard.audit.log import AuditEvent
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.ledger.approval_request import ApprovalRequest, RequestState, Vote
-from fastn_mcp.guard.ledger.ledger import ApprovalRequests
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.ledger import ApprovalRequests
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import anyio
 
-from fastn_mcp.guard.ledger.ledger import ApprovalRequests, LedgerLost
+from fastn_mcp.ledger.ledger import ApprovalRequests, LedgerLost
 from fastn_mcp.runtime import System
 
 _LONGEST = 2.0

@@ -5,8 +5,6 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.formats import counted
-from fastn_mcp.fastn.rows import text, value, word
 from fastn_mcp.guard.sentences.facts import (
     LONGEST_ON_BUTTON,
     MOST_FACTS,
@@ -23,6 +21,8 @@ from fastn_mcp.guard.sentences.facts import (
     series,
     short_name,
 )
+from fastn_mcp.records.formats import counted
+from fastn_mcp.records.rows import text, value, word
 from fastn_mcp.redaction import quote, texts_in
 
 

@@ -3,9 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from fastn_mcp.fastn.formats import counted
-from fastn_mcp.fastn.names import distinction
-from fastn_mcp.fastn.targets import documented_fields, kind_of
+from fastn_mcp.account.targets import documented_fields, kind_of
 from fastn_mcp.guard.sentences.access import ai_build, ai_chat, create_api_key, create_role, invite_user, run_workflow
 from fastn_mcp.guard.sentences.changes import (
     create_connection,
@@ -35,6 +33,8 @@ from fastn_mcp.guard.sentences.facts import (
     quoted,
     series,
 )
+from fastn_mcp.records.formats import counted
+from fastn_mcp.records.labels import distinction
 
 
 def describe(facts: Facts) -> Sentences:

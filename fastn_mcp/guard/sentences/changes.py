@@ -5,11 +5,7 @@ from dataclasses import replace
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn import cron
-from fastn_mcp.fastn.formats import counted, sentence
-from fastn_mcp.fastn.rows import Row, key_of, objects, text, timestamp, word
-from fastn_mcp.fastn.states import STATES, State
-from fastn_mcp.fastn.targets import documented_fields
+from fastn_mcp.account.targets import documented_fields
 from fastn_mcp.guard.sentences.facts import (
     Facts,
     Sentences,
@@ -28,6 +24,10 @@ from fastn_mcp.guard.sentences.facts import (
     stops,
 )
 from fastn_mcp.guard.undo import NotUndoable
+from fastn_mcp.records import cron
+from fastn_mcp.records.formats import counted, sentence
+from fastn_mcp.records.rows import Row, key_of, objects, text, timestamp, word
+from fastn_mcp.records.states import STATES, State
 from fastn_mcp.redaction import texts_in
 from fastn_mcp.tools.operation import Create
 from fastn_mcp.tools.tool import Effect

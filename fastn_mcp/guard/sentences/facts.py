@@ -11,14 +11,14 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.credentials import TypedArgument
-from fastn_mcp.fastn.dependents import Dependence, Dependents
-from fastn_mcp.fastn.formats import sentence
-from fastn_mcp.fastn.names import Label, Names, owner_name
-from fastn_mcp.fastn.resolved_call import ResolvedCall
-from fastn_mcp.fastn.rows import owner_of, row_of
-from fastn_mcp.fastn.targets import Call, documented_fields, kind_of
+from fastn_mcp.account.credentials import TypedArgument
+from fastn_mcp.account.dependents import Dependence, Dependents
+from fastn_mcp.account.resolved_call import ResolvedCall
+from fastn_mcp.account.targets import Call, documented_fields, kind_of
 from fastn_mcp.guard.undo import NotUndoable, Undo
+from fastn_mcp.records.formats import sentence
+from fastn_mcp.records.labels import Label, Names, owner_name
+from fastn_mcp.records.rows import owner_of, row_of
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.tool import Effect, FastnObject
 

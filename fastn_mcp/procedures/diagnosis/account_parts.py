@@ -6,10 +6,10 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.formats import age, counted, dated, sentence
-from fastn_mcp.fastn.names import ACCOUNT, app_of, label_of, owner_name
-from fastn_mcp.fastn.rows import Row, connector_keys, key_of, number, owner_of, short, text, timestamp, value, word
-from fastn_mcp.fastn.states import State, connection_state, switched_off, trigger_state, workflow_state
+from fastn_mcp.records.formats import age, counted, dated, sentence
+from fastn_mcp.records.labels import ACCOUNT, app_of, label_of, owner_name
+from fastn_mcp.records.rows import Row, connector_keys, key_of, number, owner_of, short, text, timestamp, value, word
+from fastn_mcp.records.states import State, connection_state, switched_off, trigger_state, workflow_state
 
 
 @dataclass(frozen=True, slots=True)

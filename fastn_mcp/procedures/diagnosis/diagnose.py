@@ -7,11 +7,6 @@ from typing import Annotated, Any, cast
 from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.fastn.formats import aged, counted, stamp
-from fastn_mcp.fastn.names import ACCOUNT, name_of
-from fastn_mcp.fastn.quotas import quotas_of
-from fastn_mcp.fastn.rows import owner_of, text
-from fastn_mcp.fastn.states import State, is_pending
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.account_parts import PartState, broken_since, connections_to, repairs
 from fastn_mcp.procedures.diagnosis.evidence import CAUSES, Changed, Evidence, Subject
@@ -20,6 +15,11 @@ from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, rem
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.procedures.diagnosis.summary import verdict
 from fastn_mcp.procedures.lookup import resolve
+from fastn_mcp.records.formats import aged, counted, stamp
+from fastn_mcp.records.labels import ACCOUNT, name_of
+from fastn_mcp.records.quotas import quotas_of
+from fastn_mcp.records.rows import owner_of, text
+from fastn_mcp.records.states import State, is_pending
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.fields import CustomerId, TriggerId, WorkflowId
 from fastn_mcp.tools.tool import Effect, FastnObject, suggested

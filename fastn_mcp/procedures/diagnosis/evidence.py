@@ -6,11 +6,8 @@ from datetime import datetime, timedelta
 
 import anyio
 
-from fastn_mcp.fastn.dependents import Unchecked
-from fastn_mcp.fastn.names import name_of
-from fastn_mcp.fastn.rows import Row, connector_keys, key_of, owner_of, started_workflows, text, timestamp
-from fastn_mcp.fastn.states import NOT_WORKING, State
-from fastn_mcp.fastn.targets import Call
+from fastn_mcp.account.dependents import Unchecked
+from fastn_mcp.account.targets import Call
 from fastn_mcp.guard.changes import MADE
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.account_parts import (
@@ -24,6 +21,9 @@ from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, Peri
 from fastn_mcp.procedures.diagnosis.run_counts import RunReads
 from fastn_mcp.procedures.lookup import FoundResource
 from fastn_mcp.procedures.reads import Job
+from fastn_mcp.records.labels import name_of
+from fastn_mcp.records.rows import Row, connector_keys, key_of, owner_of, started_workflows, text, timestamp
+from fastn_mcp.records.states import NOT_WORKING, State
 from fastn_mcp.tools.account import GetQuotas, QueryAuditLog
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.triggers import ListTriggers

@@ -9,9 +9,9 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from fastn_mcp.fastn.rows import Row, number, objects, owner_of, short, text, timestamp, value, word
-from fastn_mcp.fastn.states import RunState, run_state
 from fastn_mcp.procedures.reads import unique
+from fastn_mcp.records.rows import Row, number, objects, owner_of, short, text, timestamp, value, word
+from fastn_mcp.records.states import RunState, run_state
 
 _LONGEST = 500
 """Maximum number of characters of a message that are used."""

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastn_mcp.fastn.formats import sentence
-from fastn_mcp.fastn.names import app_of
-from fastn_mcp.fastn.states import State
 from fastn_mcp.procedures.diagnosis.account_parts import PartState, WorkflowSetup, listed, repairs
 from fastn_mcp.procedures.diagnosis.failures import EndedRun
+from fastn_mcp.records.formats import sentence
+from fastn_mcp.records.labels import app_of
+from fastn_mcp.records.states import State
 from fastn_mcp.tools.account import GetQuotas
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.tool import Tool

@@ -9,13 +9,13 @@ from typing import Any
 import anyio
 from pydantic import JsonValue
 
+from fastn_mcp.account.dependents import Unchecked
+from fastn_mcp.account.targets import MAX_LOOKUPS, PagesRead, read_pages
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.dependents import Unchecked
-from fastn_mcp.fastn.formats import age, aged, counted
-from fastn_mcp.fastn.targets import MAX_LOOKUPS, PagesRead, read_pages
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, Scope, ended_run, newest_first
 from fastn_mcp.procedures.reads import AccountReads, Job
+from fastn_mcp.records.formats import age, aged, counted
 from fastn_mcp.tools.paging import Position
 from fastn_mcp.tools.workflows import ListExecutions
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from fastn_mcp.fastn.formats import age, counted, dated, sentence
-from fastn_mcp.fastn.states import State
 from fastn_mcp.procedures.diagnosis.account_parts import listed
 from fastn_mcp.procedures.diagnosis.evidence import Evidence
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
+from fastn_mcp.records.formats import age, counted, dated, sentence
+from fastn_mcp.records.states import State
 
 
 def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int, str]]) -> str:

@@ -9,20 +9,6 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.fastn.formats import age, aged, counted, sentence
-from fastn_mcp.fastn.names import label_of, name_of
-from fastn_mcp.fastn.quotas import Quota
-from fastn_mcp.fastn.rows import Row, key_of, short, started_workflows, text, timestamp, value, word
-from fastn_mcp.fastn.states import (
-    MANY_FAILURES,
-    NOT_WORKING,
-    PENDING,
-    State,
-    is_pending,
-    switched_off,
-    trigger_state,
-    workflow_state,
-)
 from fastn_mcp.procedures.diagnosis.account_parts import (
     PartState,
     broken_since,
@@ -33,6 +19,20 @@ from fastn_mcp.procedures.diagnosis.account_parts import (
 )
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, grouped
+from fastn_mcp.records.formats import age, aged, counted, sentence
+from fastn_mcp.records.labels import label_of, name_of
+from fastn_mcp.records.quotas import Quota
+from fastn_mcp.records.rows import Row, key_of, short, started_workflows, text, timestamp, value, word
+from fastn_mcp.records.states import (
+    MANY_FAILURES,
+    NOT_WORKING,
+    PENDING,
+    State,
+    is_pending,
+    switched_off,
+    trigger_state,
+    workflow_state,
+)
 from fastn_mcp.tools.account import EXPIRES, ListApiKeys, ListUsers
 from fastn_mcp.tools.connectors import ListConnections
 from fastn_mcp.tools.customers import ListCustomers

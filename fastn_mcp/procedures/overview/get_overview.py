@@ -7,13 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
+from fastn_mcp.account.dependents import Unchecked
 from fastn_mcp.errors import FastnError
-from fastn_mcp.fastn.dependents import Unchecked
-from fastn_mcp.fastn.formats import counted, stamp
-from fastn_mcp.fastn.names import name_of
-from fastn_mcp.fastn.quotas import credits_quota, plan, quotas_of
-from fastn_mcp.fastn.rows import connector_keys, key_of, owner_of
-from fastn_mcp.fastn.states import STATES, State, connection_state
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.account_parts import PartState, connection_states, workflow_setup
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
@@ -31,6 +26,11 @@ from fastn_mcp.procedures.overview.checks import (
     worst_first,
 )
 from fastn_mcp.procedures.overview.snapshot import RUNS, AccountSnapshot
+from fastn_mcp.records.formats import counted, stamp
+from fastn_mcp.records.labels import name_of
+from fastn_mcp.records.quotas import credits_quota, plan, quotas_of
+from fastn_mcp.records.rows import connector_keys, key_of, owner_of
+from fastn_mcp.records.states import STATES, State, connection_state
 from fastn_mcp.tools.account import GetBilling, GetQuotas
 from fastn_mcp.tools.tool import Effect, FastnObject, suggested
 

@@ -4,13 +4,13 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, cast
 
-from fastn_mcp.fastn.dependents import Unchecked
-from fastn_mcp.fastn.states import NOT_WORKING, PENDING
-from fastn_mcp.fastn.targets import Call
+from fastn_mcp.account.dependents import Unchecked
+from fastn_mcp.account.targets import Call
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.failures import Period, Scope
 from fastn_mcp.procedures.diagnosis.run_counts import RunReads
 from fastn_mcp.procedures.reads import Job, RowList, unique
+from fastn_mcp.records.states import NOT_WORKING, PENDING
 from fastn_mcp.tools.account import GetBilling, GetQuotas, ListApiKeys, ListSecrets, ListUsers
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.customers import ListCustomers

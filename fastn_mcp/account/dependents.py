@@ -1,0 +1,324 @@
+"""Dependents of a resource, the same for the guard, its previews and `find_dependents`."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import cast
+
+from pydantic import JsonValue
+
+from fastn_mcp.account.dependency_rules import DependencyRule, DependencyRules, Unchecked, dependency_rules, every
+from fastn_mcp.account.targets import Call, Pages, Send, kind_of, own_label, read_each, read_names, suggested_read
+from fastn_mcp.errors import FastnError
+from fastn_mcp.records.formats import aged, counted
+from fastn_mcp.records.labels import NO_NAMES, Names, label_of
+from fastn_mcp.records.rows import Row, key_of, owner_of, row_of, short, started_workflows, text, timestamp
+from fastn_mcp.records.states import STATES, State, run_state, trigger_state
+from fastn_mcp.runtime import Report, no_progress
+from fastn_mcp.tools.connectors import CreateConnector, UpdateConnector
+from fastn_mcp.tools.paging import Listed
+from fastn_mcp.tools.tool import FastnObject
+from fastn_mcp.tools.triggers import ListTriggers
+from fastn_mcp.tools.workflows import ListExecutions, UpdateWorkflow
+
+MAX_PAGES = 3
+"""Maximum number of pages of 100 rows read for one kind."""
+
+MAX_EXAMPLES = {"connections": 5, "executions": 5}
+"""Maximum number of examples by kind, if they hardly differ. Ids of connections are long: the list has them."""
+
+_MANY = 30
+"""Maximum number of examples of the other kinds."""
+
+DETAILS = 30
+"""Maximum number of rows of one kind to read one by one, if the list does not show enough."""
+
+_MAX_RUNS = 10
+"""Maximum number of workflows whose last run is read."""
+
+_OWNED = frozenset({"connections", "secrets", "triggers"})
+"""Kinds whose rows belong to a customer. Runs do too, but only those of a customer depend on it."""
+
+_MAX_EXAMPLES = 3
+"""Maximum number of dependents of one kind that sentences name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dependents:
+    """Dependents of one kind. `count` is exact, or a lower bound if `more`."""
+
+    kind: str
+    count: int
+    examples: tuple[str, ...]
+    more: bool = False
+    rows: tuple[Mapping[str, JsonValue], ...] = ()
+    """Id, name and state of the first dependents; of workflows their triggers and last run too."""
+    states: Mapping[str, int] | None = None
+    """Number of dependents by state, if all were read and there are more than `rows`."""
+    rest: JsonValue = None
+    """Call that lists them all, if there are more than `rows`."""
+    owners: frozenset[str] = frozenset()
+    """Ids of the customers that own those that were read."""
+    is_partial: bool = False
+    """Whether not all were read."""
+
+    @property
+    def is_one(self) -> bool:
+        """Whether there is exactly one."""
+        return self.count == 1 and not self.more
+
+    def words(self) -> str:
+        """Return the count and the kind, such as `1 connection`."""
+        return counted(self.count, self.kind.removesuffix("s"), at_least=self.more)
+
+    def data(self) -> dict[str, JsonValue]:
+        """Return an entry of `used_by`."""
+        entry: dict[str, JsonValue] = {"kind": self.kind, "count": self.count}
+        entry |= {"at_least": True} if self.more else {}
+        entry |= {"states": dict(self.states)} if self.states else {}
+        entry["examples"] = [dict(row) for row in self.rows] if self.rows else [{"name": n} for n in self.examples]
+        if self.rest:
+            entry["more"] = self.rest
+        return entry
+
+
+@dataclass(frozen=True, slots=True)
+class Dependence:
+    """Certain and possible dependents of all kinds, and the kinds that could not be checked."""
+
+    found: tuple[Dependents, ...] = ()
+    gaps: tuple[Unchecked, ...] = ()
+    """What could not be checked, with the reasons."""
+    possible: tuple[Dependents, ...] = ()
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """The kinds that could not be checked."""
+        return tuple(gap.kind or gap.what for gap in self.gaps)
+
+    @property
+    def count(self) -> int:
+        return sum(dependents.count for dependents in self.found)
+
+    @property
+    def hides_owners(self) -> bool:
+        """Whether there are dependents, or may be, whose owners were not read."""
+        unread = {each.kind for each in self.found if each.is_partial} | {gap.kind for gap in self.gaps}
+        return not unread.isdisjoint(_OWNED)
+
+    def counts(self) -> dict[str, float | None]:
+        """Return the count by kind: plus 0.5 if it is a lower bound, None if the kind could not be checked."""
+        found: dict[str, float | None] = {d.kind: d.count + (0.5 if d.more else 0) for d in self.found}
+        return found | dict.fromkeys(self.unchecked)
+
+    def data(self) -> dict[str, JsonValue]:
+        """Return the dependents as JSON, the same for previews and for `find_dependents`."""
+        body: dict[str, JsonValue] = {"used_by": [each.data() for each in self.found]} if self.found else {}
+        if self.possible:
+            body["may_be_used_by"] = [each.data() for each in self.possible]
+        if self.gaps:
+            body["not_checked"] = [gap.data() for gap in self.gaps]
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """Rows of one kind that use the resource. `count` is exact, or a lower bound if `more`."""
+
+    rows: Sequence[Row]
+    count: int
+    more: bool = False
+    silent: int = 0
+    """Number of rows that do not tell whether they use it."""
+
+    def gap(self, rule: DependencyRule) -> Unchecked | None:
+        """Return why the rows read do not settle if there are any dependents; None if they do."""
+        if self.silent:
+            why = f"The list does not show what they use, and at most {DETAILS} are read one by one."
+            return Unchecked(f"{self.silent} {rule.kind}", why, rule.kind)
+        if self.more and not self.count:
+            return Unchecked(rule.kind, "There are more than are read, and none of the first uses it.", rule.kind)
+        return None
+
+
+async def find_dependents(call: Call, target: FastnObject | None, send: Send) -> Dependence:
+    """Find the certain dependents of the target of `call`, from lists alone."""
+    rules = _rules(call, target)
+    found, unchecked = await _apply(rules.certain, send, own=_own(call, target))
+    return Dependence(found, (*rules.unchecked, *unchecked))
+
+
+async def describe_dependents(
+    call: Call, target: FastnObject | None, send: Send, now: datetime, report: Report = no_progress
+) -> Dependence:
+    """Find the certain and the possible dependents of the target of `call`, with the triggers and runs of workflows."""
+    rules, apply = _rules(call, target), partial(_apply, send=send, own=_own(call, target), details=DETAILS, now=now)
+    found, unchecked = await apply(rules.certain, report=report)
+    possible, more_unchecked = await apply(rules.possible, report=report)
+    found, possible = [tuple([await _with_facts(each, send, now) for each in group]) for group in (found, possible)]
+    return Dependence(found, (*unchecked, *more_unchecked, *rules.unchecked), possible)
+
+
+async def _with_facts(dependents: Dependents, send: Send, now: datetime) -> Dependents:
+    """Add the last runs of workflows, and the triggers that start them. What cannot be read is left out."""
+    if dependents.kind != "workflows":
+        return dependents
+    keys = [str(row["id"]) for row in dependents.rows]
+    triggers: dict[str, list[JsonValue]] = {key: [] for key in keys}
+    is_complete = False
+    with suppress(FastnError):
+        pages = Pages(ListTriggers(limit=100), send, MAX_PAGES)
+        async for page in pages:
+            for row in page.rows:
+                for key in triggers.keys() & set(started_workflows(row)):
+                    triggers[key].append(_trigger_in_words(row))
+        is_complete = pages.is_complete
+
+    async def last_run(key: str) -> str:
+        page = cast("Listed[FastnObject]", await send(ListExecutions(workflow_id=key, limit=1)))
+        return run_in_words(page.rows[0], now) if page.rows else "never"
+
+    runs = await read_each(keys[:_MAX_RUNS], last_run)
+    facts = (
+        ({"last_run": runs[key]} if key in runs else {})
+        | ({"triggers": triggers[key]} if is_complete or triggers[key] else {})
+        for key in keys
+    )
+    rows = tuple({**row, **more} for row, more in zip(dependents.rows, facts, strict=True))
+    return replace(dependents, rows=rows)
+
+
+def _trigger_in_words(row: Row) -> str:
+    label, state = label_of("trigger", {**row, "routes": None, "endOrgId": None}), trigger_state(row)
+    return f"{label or key_of(row)}{'' if state is State.LIVE else f', {state.value}'}"
+
+
+def _rules(call: Call, target: FastnObject | None) -> DependencyRules:
+    is_switched = isinstance(call, UpdateWorkflow) and call.status is not None
+    if call.route.method == "DELETE" or isinstance(call, UpdateConnector) or is_switched:
+        return dependency_rules(call.toolset().removesuffix("s"), call.target or "", target)
+    if isinstance(call, CreateConnector) and target is not None:
+        id_ = getattr(target, "id", None)
+        # Rules refer to the connector that may be overwritten by its id.
+        return dependency_rules("connector", str(id_), target) if id_ else dependency_rules("unknown", "", None)
+    return DependencyRules()
+
+
+def _own(call: Call, target: FastnObject | None) -> dict[str, dict[str, str]]:
+    """Return the name of the target by kind and id: it was read already and needs no look-up."""
+    return {kind_of(call): {call.target: label.name}} if call.target and (label := own_label(call, target)) else {}
+
+
+async def _apply(
+    rules: Iterable[DependencyRule],
+    send: Send,
+    own: Names = NO_NAMES,
+    details: int = 0,
+    now: datetime | None = None,
+    report: Report = no_progress,
+) -> tuple[tuple[Dependents, ...], list[Unchecked]]:
+    """Return the dependents that the rules find, and what they could not check."""
+    found: list[Dependents] = []
+    unchecked: list[Unchecked] = []
+    for number, rule in enumerate(rules):
+        await report(f"Looking through {rule.kind}", number, None)
+        try:
+            uses = await uses_of(rule, send, details)
+        except FastnError as error:
+            unchecked.append(Unchecked(rule.kind, error.what, rule.kind))
+            continue
+        if uses.count:
+            found.append(await _dependents(rule, uses, own, send, now))
+        if gap := uses.gap(rule):
+            unchecked.append(gap)
+    return tuple(found), unchecked
+
+
+async def _dependents(rule: DependencyRule, uses: Uses, own: Names, send: Send, now: datetime | None) -> Dependents:
+    """Return the dependents with the first rows. Runs are grouped by workflow."""
+    rows = uses.rows
+    if rule.kind == "executions":
+        shown = _runs_by_workflow(rows, now)
+    else:
+        first = rows[: MAX_EXAMPLES.get(rule.kind, _MANY)]
+        owners = filter(None, map(owner_of, first)) if rule.kind == "connections" else ()
+        unknown = [key for key in owners if key not in own.get("customer", {})]
+        read = (await read_names({"customer": unknown}, send)).get("customer", {})
+        names = {**own, "customer": {**read, **own.get("customer", {})}}
+        with_id = len(first) == uses.count or rule.depends is not every
+        shown = [_example(rule.kind, row, names, with_id=with_id) for row in first]
+    states = None
+    if rule.kind in STATES and len(rows) == uses.count > len(shown):
+        states = Counter(STATES[rule.kind](row).value for row in rows)
+    rest = suggested_read(rule.reading) if len(shown) < uses.count and rule.depends is every else None
+    named = tuple(str(row.get("name", row.get("id"))) for row in shown[:_MAX_EXAMPLES])
+    owners = frozenset(filter(None, map(owner_of, rows if rule.kind in _OWNED else ())))
+    return Dependents(
+        rule.kind, uses.count, named, uses.more, tuple(shown), states, rest, owners, uses.more or uses.count > len(rows)
+    )
+
+
+def _example(kind: str, row: Row, names: Names, *, with_id: bool) -> dict[str, JsonValue]:
+    key, label = key_of(row), label_of(kind.removesuffix("s"), row, names)
+    name = short(label.name) if label else key
+    example: dict[str, JsonValue] = {"id": key} if with_id or name == key else {}
+    if name != key:
+        example["name"] = name
+    return example | ({"state": STATES[kind](row).value} if kind in STATES else {})
+
+
+def _runs_by_workflow(runs: Sequence[Row], now: datetime | None) -> list[dict[str, JsonValue]]:
+    """Return the workflows of runs, newest first, with the number of runs read and the newest one."""
+    groups: dict[str, list[Row]] = {}
+    for run in runs:
+        groups.setdefault(text(run, "workflowId", "workflowName"), []).append(run)
+    return [
+        {
+            "id": key,
+            "name": short(text(group[0], "workflowName", "workflowSlug", "workflowId", "id")),
+            "runs": len(group),
+            "last_run": run_in_words(group[0], now),
+        }
+        for key, group in list(groups.items())[: MAX_EXAMPLES["executions"]]
+    ]
+
+
+def run_in_words(run: Row, now: datetime | None) -> str:
+    """Return the state of a run and when it began: `failed 2026-11-25T09:00:00Z (3 hours ago)`."""
+    at = timestamp(run, "startedAt", "createdAt")
+    return " ".join(filter(None, (run_state(run).value, aged(at, now) if at and now else "")))
+
+
+async def uses_of(rule: DependencyRule, send: Send, details: int = 0) -> Uses:
+    """Read the rows that match a rule, and up to `details` undecided rows one by one. Raises a `FastnError`."""
+    rows: list[Row] = []
+    silent: list[Row] = []
+    total, more = 0, False
+    filtered = rule.depends is every  # presumably by Fastn; its total then counts matching rows
+    pages = Pages(rule.reading, send, MAX_PAGES)
+    async for page in pages:
+        if page.not_checked:
+            raise FastnError("The rows do not say what they belong to.")
+        for row in page.rows:
+            answer = rule.depends(row)
+            if answer is None:
+                silent.append(row)
+            elif answer:
+                rows.append(row)
+        filtered = filtered and len(page.rows) == 100
+        if pages.is_complete:
+            total, more = 0, False
+        else:
+            total, more = (page.total or 0, page.total is None) if filtered else (0, True)
+    if (detail := rule.detail) is not None and details:
+
+        async def depends(number: int) -> bool | None:
+            return rule.depends(row_of(await send(detail(key_of(silent[number])))))
+
+        answers = await read_each(range(min(details, len(silent))), depends)
+        rows += [row for number, row in enumerate(silent) if answers.get(number)]
+        silent = [row for number, row in enumerate(silent) if answers.get(number) is None]
+    return Uses(rows, max(len(rows), total), more, len(silent))

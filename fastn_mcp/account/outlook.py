@@ -1,0 +1,153 @@
+"""Outlook on a call: the defaults that will be used, and the state that matters."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from pydantic import JsonValue
+
+from fastn_mcp.account.dependents import run_in_words
+from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
+from fastn_mcp.account.targets import Send
+from fastn_mcp.errors import FastnError
+from fastn_mcp.records.cron import next_run
+from fastn_mcp.records.formats import aged, dated
+from fastn_mcp.records.labels import name_of
+from fastn_mcp.records.rows import Row, apps_of_customers, as_word, inside, parse_timestamp, row_of, short, text, value
+from fastn_mcp.records.states import State, failure_reason, is_pending, run_state, workflow_state
+from fastn_mcp.redaction import quote
+from fastn_mcp.tools.account import CreateApiKey
+from fastn_mcp.tools.triggers import CreateTrigger, UpdateTrigger
+from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT, ListExecutions, RunWorkflow, UpdateWorkflow
+
+_RUNS = 5
+"""Number of runs read for the last outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What helps to decide a call, besides its target, its changes and its dependents."""
+
+    defaults: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Values of arguments that were not given."""
+    notes: tuple[str, ...] = ()
+    """Sentences on the defaults and on the state that matters, with values quoted."""
+
+    def data(self) -> dict[str, JsonValue]:
+        body: dict[str, JsonValue] = {"defaults": dict(self.defaults)} if self.defaults else {}
+        if self.notes:
+            body["notes"] = [*self.notes]
+        return body
+
+
+async def outlook_of(resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings) -> Outlook:
+    """Return the outlook on a call. Reads earlier runs for it; what cannot be read is said, not raised."""
+    call, target = resolved.call, resolved.target
+    match call:
+        case RunWorkflow():
+            return await _of_run(call, resolved, send, now, around)
+        case CreateApiKey():
+            return _of_new_key(call, now, around)
+        case CreateTrigger() | UpdateTrigger():
+            return Outlook(notes=tuple(_next_run(call, row_of(target), now)))
+        case UpdateWorkflow() if as_word(call.status or "") == "inactive":
+            return Outlook(notes=("Its triggers no longer start it; it can still be run by hand.",))
+        case _:
+            return Outlook()
+
+
+async def _of_run(
+    call: RunWorkflow, resolved: ResolvedCall, send: Send, now: datetime, around: Surroundings
+) -> Outlook:
+    workflow = row_of(resolved.target)
+    defaults: dict[str, str] = {}
+    if call.environment is None:
+        own = around.environment
+        defaults["environment"] = f"{quote(own)}, by this server's settings" if own else UNNAMED_ENVIRONMENT
+    where = f"Environment: {defaults['environment']}." if defaults else ""
+    notes = [where, _STATE_OF_RUN.get(workflow_state(workflow), ""), _input(call, workflow)]
+    if resolved.customer.values:
+        notes.append(_customer(resolved.customer.values[0], resolved))
+    elif call.customer_ref is None and (apps := apps_of_customers(workflow)):
+        named = ", ".join(quote(text(app, "slug", "name", "id")) for app in apps)
+        notes.append(f"No customer is named, and it uses connections of customers: {named}.")
+    notes.append(await _last_runs(call, send, now))
+    return Outlook(defaults, tuple(filter(None, notes)))
+
+
+_STATE_OF_RUN = {
+    State.DRAFT: "It was never published: Fastn refuses to run it.",
+    State.OFF: "It is switched off: its triggers do not start it, but this call may.",
+    State.UNKNOWN: "It is not known whether it is published.",
+}
+
+
+def _input(call: RunWorkflow, workflow: Row) -> str:
+    given = call.input or {}
+    required = value(inside(workflow, "inputSchema"), "required")
+    missing = [name for name in required if name not in given] if isinstance(required, list) else []
+    if missing:
+        return f"Its input lacks what its schema requires: {', '.join(map(quote, missing))}."
+    return "" if given else "Its input is empty."
+
+
+def _customer(key: str, resolved: ResolvedCall) -> str:
+    record = resolved.record("customer", key)
+    if record is None or (customer := record.row) is None:
+        return "Its customer could not be read."
+    pending = " is pending: its integrations do not run" if is_pending(customer) else ""
+    return f"Customer {quote(name_of(customer))}{pending}."
+
+
+async def _last_runs(call: RunWorkflow, send: Send, now: datetime) -> str:
+    """Return how the last run ended, with the cause of a failure."""
+    try:
+        reading = ListExecutions(workflow_id=call.workflow_id, customer_id=call.customer_id, limit=_RUNS)
+        runs = [row_of(run) for run in getattr(await send(reading), "items", [])]
+    except (FastnError, ValueError):
+        return "Its earlier runs could not be read."
+    of = " for this customer" if call.customer_id else ""
+    if not runs:
+        return f"It has no earlier run{of}."
+    said = f"Last run{of}: {run_in_words(runs[0], now)}"
+    cause = short(failure_reason(runs[0]), 160)
+    failed = sum(run_state(run).is_failure for run in runs)
+    count = f" {failed} of the last {len(runs)} failed." if len(runs) > 1 and failed else ""
+    return f"{said}{f': {quote(cause)}' if cause else ''}.{count}"
+
+
+_DAYS = {"d": 1, "y": 365}
+
+
+def _of_new_key(call: CreateApiKey, now: datetime, around: Surroundings) -> Outlook:
+    given = {"mode": "Test", "permissions": "Viewer (read-only)", "expires": "90d", "customers": "all"}
+    defaults = {name: default for name, default in given.items() if getattr(call, name) is None}
+    is_test = (call.mode or "Test").casefold() == "test"
+    notes = (
+        "A Test key is refused unless X-fastn-Test-Mode is sent with it." if is_test else "",
+        _expiry(call.expires or "90d", now),
+        f"The key is written to a file in {quote(around.key_folder)} on this server's machine and is not returned."
+        if around.key_folder
+        else "The key is returned once, in the result, and stays in the conversation.",
+    )
+    return Outlook(defaults, tuple(filter(None, notes)))
+
+
+def _expiry(expires: str, now: datetime) -> str:
+    if expires.casefold() == "never":
+        return "It never expires."
+    period = re.fullmatch(r"(\d{1,4})([dy])", expires)
+    at = now + timedelta(days=int(period[1]) * _DAYS[period[2]]) if period else parse_timestamp(expires)
+    return f"It expires on {dated(at, now)}." if at else "Its expiry is not one that is documented."
+
+
+def _next_run(call: CreateTrigger | UpdateTrigger, trigger: Row, now: datetime) -> Iterable[str]:
+    if call.schedule is None or as_word(call.status or text(trigger, "status")) == "disabled":
+        return
+    try:
+        at = next_run(call.schedule, call.timezone or text(trigger, "timezone") or "UTC", now)
+    except ValueError:
+        yield "When it fires next cannot be told from its schedule."
+    else:
+        yield f"It fires next at {aged(at.astimezone(UTC), now)}."

@@ -1,0 +1,305 @@
+"""Resolve a call: read what it acts on, what it names, who owns that and what depends on it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+from fastn_mcp.account.credentials import typed_argument
+from fastn_mcp.account.dependents import MAX_PAGES, find_dependents
+from fastn_mcp.account.resolved_call import (
+    IDENTITY,
+    KINDS,
+    Effective,
+    Record,
+    Relation,
+    ResolvedCall,
+    Surroundings,
+    ValueSource,
+    identity,
+    plain,
+)
+from fastn_mcp.account.targets import GETS, MAX_LOOKUPS, Call, Pages, Send, find_row, kind_of, read_each, read_target
+from fastn_mcp.errors import FastnError, Forbidden, NotSent
+from fastn_mcp.records.rows import Row, connection_refers, key_of, objects, owner_of, row_of, text
+from fastn_mcp.redaction import quote
+from fastn_mcp.tools.account import ListRoles
+from fastn_mcp.tools.connectors import CreateConnection, ListConnections
+from fastn_mcp.tools.customers import ListCustomers
+from fastn_mcp.tools.tool import FastnObject
+from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger, UpdateTrigger
+from fastn_mcp.tools.workflows import RunWorkflow
+
+_Reference = tuple[str, str, Relation, "Row | None"]
+"""Kind, id, relation, and the record itself if the target's row holds enough of it."""
+
+
+async def resolve(
+    call: Call, surroundings: Surroundings, send: Send, session: FastnObject | None = None
+) -> ResolvedCall:
+    """Resolve a call by fresh reads. `session` is the target of a message to Fastn's AI.
+
+    A target that does not exist `is_missing`. Raises `NotSent` if a setting contradicts an argument, and a `FastnError`
+    if the target cannot be read.
+    """
+    check_settings(call, surroundings)
+    target = session or await read_target(call, send)
+    row, given = row_of(target), call.arguments()
+    dependence = await find_dependents(call, target, send)
+    records = await _read(_references(call, given, row, surroundings), send)
+    connector = next((each.row for each in records if each.kind == "connector"), None)
+    return ResolvedCall(
+        call,
+        _environment(call, given, row, surroundings),
+        _customer(call, given, row, surroundings),
+        target,
+        records,
+        dependence,
+        None if dependence.unchecked else dependence.count,
+        typed_argument(call, connector if isinstance(call, CreateConnection) else None),
+    )
+
+
+async def with_owners(resolved: ResolvedCall, send: Send) -> ResolvedCall:
+    """Add the customers that own what depends on the target, and what arguments name."""
+    known = {each.id for each in resolved.records if each.kind == "customer"}
+    owners = {owner for each in resolved.dependence.found for owner in each.owners}
+    for each in resolved.records:
+        refers = _inside(each.row or {}, in_call=False) if each.relation is Relation.NAMED else ()
+        owners |= {key for kind, key, _ in refers if kind == "customer"}
+    owners -= {resolved.call.target, *known}
+    found = await _read([("customer", owner, Relation.OWNER, None) for owner in sorted(owners)], send)
+    return replace(resolved, records=(*resolved.records, *found))
+
+
+def by_arguments(
+    call: Call,
+    surroundings: Surroundings | None = None,
+    target: FastnObject | None = None,
+    dependents: int | None = None,
+    *,
+    trusts_ids: bool = False,
+) -> ResolvedCall:
+    """Resolve a call without reads: other records are unknown, unless `trusts_ids` takes them to be their ids."""
+    surroundings, row, given = surroundings or Surroundings(), row_of(target), call.arguments()
+    records = tuple(
+        Record(kind, key, relation, {"id": key} if trusts_ids else known)
+        for kind, key, relation, known in _references(call, given, row, surroundings)
+    )
+    environment, customer = _environment(call, given, row, surroundings), _customer(call, given, row, surroundings)
+    return ResolvedCall(call, environment, customer, target, records, dependents=dependents)
+
+
+# --- effective values ---------------------------------------------------------------------------------------------
+
+
+def check_settings(call: Call, surroundings: Surroundings) -> None:
+    """Raise `NotSent` if a setting that is sent with every request contradicts an argument.
+
+    In a run, the argument replaces the setting's header.
+    """
+    if isinstance(call, RunWorkflow):
+        return
+    for name, own, setting in (
+        ("environment", surroundings.environment, "env"),
+        ("customer_id", surroundings.customer, "end_org_id"),
+    ):
+        given: object = getattr(call, name, None)
+        if own and given is not None and given != own and name not in type(call).route.parameters:
+            raise NotSent(
+                f"The argument {name} is {quote(str(given))}, but this server sends {quote(own)} with every request,"
+                f" by its setting {setting}.",
+                f"Leave {name} out to use {quote(own)}, or tell the operator.",
+            )
+
+
+def _environment(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> Effective:
+    own = surroundings.environment
+    given = arguments.get("environment")
+    if isinstance(given, str):
+        return Effective((given,), ValueSource.ARGUMENT)
+    if isinstance(call, RunWorkflow):
+        return Effective((own,), ValueSource.SETTING) if own else Effective((), ValueSource.FASTN, is_known=False)
+    if isinstance(call, (CreateTrigger, UpdateTrigger, DeleteTrigger)):
+        found = _of_routes(call, row)
+    elif "environment" in type(call).model_fields:
+        found = Effective(("test", "live"), ValueSource.FASTN, is_known=False)  # a secret is for all
+    else:
+        found = _of_record(call, row)
+    extra = arguments.get("extra")
+    if isinstance(extra, dict) and (undocumented := text(extra, "environment", "env")):
+        found = replace(found, values=(*found.values, undocumented), source=ValueSource.ARGUMENT)
+    return _with_setting(found, own)
+
+
+def _of_record(call: Call, row: Row) -> Effective:
+    """Return the environment of a connection or a secret; other records have none."""
+    kind = kind_of(call)
+    named = text(row, "environment") or text(connection_refers(call.target or ""), "environment")
+    if named or kind not in ("connection", "secret"):
+        return Effective((named,), ValueSource.RECORD) if named else Effective()
+    # A secret without an environment is for all; a connection is in one, which Fastn chooses for a new one.
+    source = ValueSource.FASTN if call.target is None else ValueSource.RECORD
+    return Effective(("test", "live") if kind == "secret" else (), source, is_known=False)
+
+
+def _of_routes(call: Call, row: Row) -> Effective:
+    """Return the environments of the routes that a trigger gets, and of those that it has and keeps or loses."""
+    given: object = getattr(call, "routes", None)
+    held: object = [] if isinstance(call, CreateTrigger) else row.get("routes")
+    lists = [held] if given is None else [given, held]
+    if not all(isinstance(routes, list) for routes in lists):
+        return Effective((), ValueSource.RECORD, is_known=False)
+    places = [
+        text(cast(Row, route), "environment") if isinstance(route, Mapping) else ""
+        for routes in lists
+        for route in cast("list[Any]", routes)
+    ]
+    connection = text(connection_refers(str(getattr(call, "connection_id", None) or "")), "environment")
+    source = ValueSource.RECORD if given is None else ValueSource.ARGUMENT
+    return Effective(tuple(dict.fromkeys(filter(None, [*places, connection]))), source, all(places))
+
+
+def _customer(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> Effective:
+    given = arguments.get("customer_id")
+    if isinstance(given, str) and call.target != given:
+        return Effective((given,), ValueSource.ARGUMENT)
+    if "customer_id" in call.unresolved:
+        return Effective((), ValueSource.FASTN, is_known=False)
+    takes_one = "customer_id" in type(call).model_fields and call.target is None
+    owner = None if takes_one or isinstance(call, RunWorkflow) else owner_of(row)
+    found = Effective((owner,), ValueSource.RECORD) if owner else Effective()
+    return _with_setting(found, surroundings.customer)
+
+
+def _with_setting(found: Effective, own: str | None) -> Effective:
+    """Add a setting that is sent with the request: where it differs from the record, either may apply."""
+    if not own or own in found.values:
+        return found
+    if not found.values and found.is_known:
+        return Effective((own,), ValueSource.SETTING)
+    return replace(found, values=(*found.values, own))
+
+
+# --- records ------------------------------------------------------------------------------------------------------
+
+
+def _references(call: Call, arguments: Row, row: Row, surroundings: Surroundings) -> list[_Reference]:
+    """Return what a call, its target's row and the settings refer to, each once; what arguments name comes first."""
+    parameters = type(call).route.parameters
+    given = {name: value for name, value in arguments.items() if name not in parameters}
+    extra = given.pop("extra", None)
+    named = {**(extra if isinstance(extra, dict) else {}), **given}
+    row = {**connection_refers(call.target or ""), **row} if kind_of(call) == "connection" else row
+    in_call = [each for fields in (named, *_objects_in(extra)) for each in _inside(fields, in_call=True)]
+    owners = [row, *(connection_refers(key) for kind, key, _ in in_call if kind == "connection")]
+    # Only in a run does the argument replace the header; elsewhere both are sent.
+    if surroundings.customer and not (isinstance(call, RunWorkflow) and "customer_id" in given):
+        owners.append({"customerId": surroundings.customer})
+    found: dict[tuple[str, str], _Reference] = {}
+    for kind, key, known in in_call:
+        found.setdefault((kind, key), (kind, key, Relation.NAMED, known))
+    for fields in filter(None, owners):
+        for kind, key, known in _inside(fields, in_call=False):
+            found.setdefault((kind, key), (kind, key, Relation.OWNER, known))
+    return list(found.values())
+
+
+_IN_ROWS: Mapping[str, str] = {name: kind for kind, of in KINDS.items() for name in of.fields}
+_IN_CALLS: Mapping[str, str] = {**_IN_ROWS, **{name: kind for kind, of in KINDS.items() for name in of.arguments}}
+"""Kinds by the fields that refer to them, as `plain` returns them."""
+
+
+def _inside(row: Row, *, in_call: bool) -> Iterator[tuple[str, str, Row | None]]:
+    """Yield kind, id and, if it is whole, the record of each resource that the fields of a row or call refer to."""
+    kinds = _IN_CALLS if in_call else _IN_ROWS
+    found: dict[str, tuple[list[str], list[Row]]] = {}
+    for name, value in row.items():
+        if (kind := kinds.get(plain(name))) is not None:
+            found.setdefault(kind, ([], []))[0].extend(_keys(value))
+            if isinstance(value, dict):
+                found[kind][1].append(value)
+    for kind, (named, embedded) in found.items():
+        ids = list(dict.fromkeys([*named, *(key for each in embedded if (key := key_of(each)))]))
+        whole = [each for each in embedded if text(each, "name") and text(each, "slug")]
+        # An argument only claims what a record is: it is read. So are customers, whom policies protect by name.
+        if not in_call and kind != "customer" and len(ids) <= 1 and len(embedded) == len(whole) == 1:
+            key = ids[0] if ids else text(whole[0], *IDENTITY)
+            yield kind, key, {"id": key, **whole[0]}
+        else:
+            yield from ((kind, key, None) for key in ids or filter(None, (text(each, *IDENTITY) for each in embedded)))
+    for route in objects(row, "routes") if "routes" in row else ():
+        yield from _inside(route, in_call=in_call)
+
+
+def _objects_in(value: object) -> Iterator[Row]:
+    """Yield the objects at any depth inside a value."""
+    if isinstance(value, Mapping):
+        items = list(cast("Mapping[str, object]", value).values())
+    else:
+        items = cast("list[object]", value) if isinstance(value, list) else []
+    for each in items:
+        if isinstance(each, Mapping):
+            yield cast(Row, each)
+        yield from _objects_in(cast(object, each))
+
+
+def _keys(value: object) -> list[str]:
+    items = cast("list[object]", value) if isinstance(value, list) else [value]
+    found = [text(cast(Row, each), *IDENTITY) if isinstance(each, Mapping) else each for each in items]
+    is_row = isinstance(value, Mapping)
+    return [] if is_row else [str(key) for key in found if isinstance(key, (str, int)) and str(key).strip()]
+
+
+async def _read(references: Iterable[_Reference], send: Send) -> tuple[Record, ...]:
+    """Read records, up to `MAX_LOOKUPS` of each kind one by one, and more customers from their list.
+
+    The others are unknown, as are those that cannot be read.
+    """
+    every, unread = list(references), list[tuple[str, str]]()
+    rows: dict[tuple[str, str], Row] = {}
+    forbidden: set[tuple[str, str]] = set()
+    for kind in KINDS:
+        of_kind = [(kind, key) for of, key, _, known in every if of == kind and known is None]
+        if kind == "customer" and len(of_kind) > MAX_LOOKUPS:
+            rows |= await _customers(send)
+        else:
+            unread += of_kind[:MAX_LOOKUPS]
+    rows |= await read_each(unread, partial(_row, send, forbidden)) if unread else {}
+    return tuple(
+        Record(kind, key, relation, known or rows.get((kind, key)), (kind, key) in forbidden)
+        for kind, key, relation, known in every
+    )
+
+
+async def _customers(send: Send) -> dict[tuple[str, str], Row]:
+    """Read the first customers of the list. What cannot be read is left out."""
+    found: dict[tuple[str, str], Row] = {}
+    with suppress(FastnError):
+        async for page in Pages(ListCustomers(limit=100), send, MAX_PAGES):
+            found |= {("customer", key_of(row)): row for row in page.rows}
+    return found
+
+
+async def _row(send: Send, forbidden: set[tuple[str, str]], resource: tuple[str, str]) -> Row:
+    """Read one record. Raises a `FastnError` or `ValueError`; adds to `forbidden` what this key may not read."""
+    kind, key = resource
+    try:
+        if kind in GETS:
+            return row_of(await send(GETS[kind].model_validate({f"{kind}_id": key})))
+        if kind == "role":
+            found, _ = await find_row(ListRoles, lambda role: key in identity(row_of(role)).values(), send)
+        elif kind == "connection":
+            of = connection_refers(key)
+            filters = {"connector_id": of.get("connectorId"), "customer_id": of.get("endOrgId")}
+            lister = partial(ListConnections, **cast("dict[str, Any]", filters))
+            found, _ = await find_row(lister, lambda row: key_of(row_of(row)) == key, send)
+        else:
+            raise ValueError(f"a {kind} is not read by its id")
+    except Forbidden:
+        forbidden.add(resource)
+        raise
+    if found is None:
+        raise ValueError(f"no such {kind}")
+    return row_of(found)

@@ -1,0 +1,342 @@
+"""What a call will do: the values that its request will have, and every record that it touches.
+
+`resolve.resolve` makes a `ResolvedCall` by fresh reads, once per evaluation. Policy, binding, label, sentences, preview
+and records derive from it. What could not be read is unknown, and unknown is the stricter case.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import lru_cache
+from typing import Any, cast
+
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from fastn_mcp.account.credentials import TypedArgument
+from fastn_mcp.account.dependents import Dependence
+from fastn_mcp.account.targets import Call, kind_of, own_label
+from fastn_mcp.records.labels import Label, Names, label_of
+from fastn_mcp.records.rows import Row, row_of
+from fastn_mcp.redaction import quote
+from fastn_mcp.tools.operation import UNKNOWN, RefusedValue
+from fastn_mcp.tools.tool import Effect, FastnObject
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceKind:
+    """A kind of resource: the tools that act on it, and the fields in which others refer to it.
+
+    Names of fields are as `plain` returns them. `arguments` refer to it in a call only; `texts` are compared with its
+    ids, names and slugs in a call, and not read.
+    """
+
+    toolset: str
+    fields: frozenset[str] = frozenset()
+    arguments: frozenset[str] = frozenset()
+    texts: frozenset[str] = frozenset()
+
+
+KINDS: Mapping[str, ResourceKind] = {
+    "customer": ResourceKind(
+        "customers", frozenset({"customer", "customers", "customerid", "customerids", "endorg", "endorgid"})
+    ),
+    "connector": ResourceKind("connectors", frozenset({"connector", "connectorid"}), texts=frozenset({"connectors"})),
+    "connection": ResourceKind("connections", frozenset({"connection", "connectionid"})),
+    "workflow": ResourceKind("workflows", frozenset({"workflow", "workflowid", "routeid"})),
+    "trigger": ResourceKind("triggers", frozenset({"trigger", "triggerid"})),
+    "api_key": ResourceKind("api_keys", frozenset({"apikeyid"})),
+    "secret": ResourceKind("secrets", frozenset({"secretid"})),
+    "role": ResourceKind("roles", arguments=frozenset({"role", "parent"})),
+}
+
+REFERRING = frozenset(name for kind in KINDS.values() for name in kind.fields | kind.arguments)
+"""Names, as `plain` returns them, of fields and arguments that refer to a record."""
+
+IDENTITY = ("id", "slug", "name")
+"""Fields by which a record is recognised."""
+
+_ADDRESS = ("domain", "protocol", "visibility")
+"""Fields of a connector that say where credentials go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Settings of this server that calls depend on."""
+
+    environment: str | None = None
+    """Sent with every request as `x-fastn-env`."""
+    key_folder: str | None = None
+    """Folder of this machine where new API keys are written; None if they are returned."""
+    customer: str | None = None
+    """Id of the customer that is sent with every request as `x-end-org-id`."""
+
+
+class ValueSource(Enum):
+    """Where an effective value comes from."""
+
+    ARGUMENT = "the call"
+    SETTING = "this server's settings"
+    RECORD = "its record"
+    FASTN = "Fastn's choice"
+    NONE = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """A value that the request will have. Several values: it may have any of them."""
+
+    values: tuple[str, ...] = ()
+    source: ValueSource = ValueSource.NONE
+    is_known: bool = True
+    """Whether there can be no others."""
+
+    def data(self) -> JsonValue:
+        """Return it as an approval is bound to it."""
+        return [list(self.values), self.source.value, self.is_known]
+
+
+class Relation(Enum):
+    """Why a record is touched."""
+
+    NAMED = "named"
+    """An argument names it: its whole state decides what the call does."""
+    OWNER = "owner"
+    """The target, a named record, a dependent or a setting leads to it: only its identity matters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record other than the target. `row` is None if it could not be read."""
+
+    kind: str
+    id: str
+    relation: Relation
+    row: Row | None = None
+    is_forbidden: bool = False
+    """Whether Fastn refused to show it to this key."""
+
+    @property
+    def name(self) -> str:
+        """Name, or else the id."""
+        label = None if self.row is None else label_of(self.kind, self.row)
+        return label.name if label else self.id
+
+    def identity(self) -> dict[str, object]:
+        """Return its id and names; the given id alone if it could not be read."""
+        return {"id": self.id} if self.row is None else {"id": self.id, **identity(self.row)}
+
+    def address(self) -> JsonValue:
+        """Return its identity, and where it sends credentials if it is a connector."""
+        row = self.row or {}
+        return cast(JsonValue, [self.kind, self.identity(), [row.get(name) for name in _ADDRESS]])
+
+    @property
+    def key(self) -> str:
+        """Kind and id, as a plan names it."""
+        return f"{self.kind} {self.id}"
+
+    def fingerprint(self) -> str:
+        """Return a digest of its identity and address, to which a plan is bound."""
+        return hashlib.sha256(to_json(self.address())).hexdigest()
+
+    def bound(self) -> JsonValue:
+        """Return what an approval is bound to."""
+        whole = self.relation is Relation.NAMED and self.row is not None
+        state = lasting(self.row or {}) if whole else self.identity()
+        return [self.kind, self.id, self.relation.value, self.row is not None, cast(JsonValue, state)]
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A value by which rules recognise a resource that a call touches. `of`: the resource, in words."""
+
+    value: object
+    field: str
+    of: str
+
+    def __str__(self) -> str:
+        return f"its {self.field} {quote(str(self.value))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """The resources of one kind that a call touches. `gap`: why there may be others; empty if there are none."""
+
+    mentions: tuple[Mention, ...] = ()
+    gap: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedCall:
+    """A call with all that decides what it does. Made by `resolve`, or by `by_arguments` without reads."""
+
+    call: Call
+    environment: Effective = Effective()
+    customer: Effective = Effective()
+    target: FastnObject | None = None
+    """Record that it acts on, or that a create may overwrite (`UNKNOWN` if not known), or an AI session."""
+    records: tuple[Record, ...] = ()
+    """Every other record that an argument names, and the owners of all."""
+    dependence: Dependence = field(default_factory=Dependence)
+    dependents: int | None = None
+    """Number of resources that use the target; None if not known."""
+    typed: TypedArgument | None = None
+    """What a person types with their approval."""
+    is_awaited: bool = False
+    """Whether an open approval request names its target. The guard adds it."""
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether its target does not exist."""
+        return self.target is None and self.call.target is not None
+
+    @property
+    def refers(self) -> bool:
+        """Whether it acts on a record or refers to one, so that who it touches has to be read."""
+        return self.call.target is not None or bool(self.records) or bool(self.call.unresolved)
+
+    @property
+    def effect(self) -> Effect:
+        """Effect on the target. Changing a record that a person is being asked about needs an approval too."""
+        effect = self.call.effect_on(self.target, self.dependents)
+        return effect.raised_to(Effect.EXTERNAL) if self.is_awaited else effect
+
+    @property
+    def names(self) -> Names:
+        """Names of the records by kind and id, for labels and sentences."""
+        found: dict[str, dict[str, str]] = {}
+        for each in self.records:
+            if each.row is not None:
+                found.setdefault(each.kind, {})[each.id] = each.name
+        return found
+
+    @property
+    def label(self) -> Label | None:
+        """Label of the target, or of what is created."""
+        return own_label(self.call, self.target, self.names)
+
+    def record(self, kind: str, key: str | None = None) -> Record | None:
+        """Return the first record of a kind, or that with an id."""
+        return next((each for each in self.records if each.kind == kind and key in (None, each.id)), None)
+
+    @property
+    def named(self) -> list[Record]:
+        """The records that arguments name, besides the target."""
+        return [each for each in self.records if each.relation is Relation.NAMED]
+
+    @property
+    def references(self) -> list[list[str]]:
+        """Kind and id of the target and of every record that an argument names."""
+        target = [[kind_of(self.call), self.call.target]] if self.call.target is not None else []
+        return target + [[each.kind, each.id] for each in self.named]
+
+    @property
+    def own_mentions(self) -> list[Mention]:
+        """Id and names of its target, and those that it gives: a create may overwrite what has them."""
+        call, label = self.call, None
+        with suppress(RefusedValue):  # a body that cannot be sent has no label, and is refused later
+            label = self.label
+        of = _called(kind_of(call), label.name if label else call.target or "")
+        given = call.arguments()
+        extra = given.pop("extra", None)
+        given = {**identity(extra if isinstance(extra, dict) else {}), **identity(given)}
+        mentions = [Mention(call.target, "id", of)] if call.target is not None else []
+        mentions += [Mention(value, name, of) for name, value in identity(row_of(self.target)).items()]
+        return mentions + [Mention(value, f"new {name}", of) for name, value in given.items()]
+
+    def touched(self, kind: str) -> Touched:
+        """Return the ids and names of all resources of a kind that the call touches."""
+        resource, call = KINDS[kind], self.call
+        mentions = self.own_mentions if call.toolset() == resource.toolset else []
+        wanted = resource.fields | resource.arguments | resource.texts
+        for fields, found in ((wanted, call.arguments()), (resource.fields, row_of(self.target))):
+            mentions += [Mention(value, "id", _called(kind, value)) for value in _mentioned(found, fields)]
+        records = [each for each in self.records if each.kind == kind]
+        for each in records:
+            of = _called(kind, each.name)
+            mentions += [Mention(value, name, of) for name, value in each.identity().items()]
+        return Touched(tuple(mentions), self._gap(kind, records))
+
+    def _gap(self, kind: str, records: list[Record]) -> str:
+        """Return why not all resources of a kind that the call touches are known; empty if they are."""
+        if self.is_missing:
+            return "the target of this call could not be read"
+        if derived := [name for name in self.call.unresolved if plain(name) in KINDS[kind].fields]:
+            return f"this call leaves its {derived[0]} to Fastn: name it"
+        is_told = kind == "customer"  # the operator is told that this key may not read customers
+        if unread := [each for each in records if each.row is None and not (each.is_forbidden and is_told)]:
+            return f"{_called(kind, unread[0].id)} could not be read"
+        if self.target is UNKNOWN and self.call.toolset() == KINDS[kind].toolset:
+            return f"the {kind.replace('_', ' ')} that this call may overwrite could not be read"
+        if kind != "customer":
+            return ""
+        if any(each.kind == "connection" and each.row is None for each in self.records):
+            return "a connection that it names could not be read"
+        if self.dependence.hides_owners:
+            return "not all that depends on it could be read"
+        return ""
+
+    def bound(self) -> JsonValue:
+        """Return all that an approval is bound to besides the arguments."""
+        target = None if self.target is None else lasting(self.target.model_dump())
+        records = sorted((each.bound() for each in self.records), key=repr)
+        return [target, records, self.environment.data(), self.customer.data()]
+
+    def fixed(self) -> JsonValue:
+        """Return what a temporary approval is bound to besides the arguments: not the target's state, since the first
+        use changes that, but what the settings fill in, and the identity and address of every record."""
+        records = sorted((each.address() for each in self.records), key=repr)
+        return [records, self.environment.data(), self.customer.data()]
+
+
+# Fields that Fastn updates by itself, which do not affect an approval.
+_TELEMETRY = re.compile(r"(last|next)[A-Z_]\w*|consecutiveFailures|statusHistory|\w+Count")
+
+
+def lasting(row: Row) -> dict[str, JsonValue]:
+    """Return a record without fields that change by themselves."""
+    return {name: value for name, value in row.items() if not _TELEMETRY.fullmatch(name)}
+
+
+def identity(fields: Mapping[str, Any]) -> dict[str, object]:
+    """Return the fields by which a record is recognised, as far as it has them."""
+    return {name: value for name in IDENTITY if (value := fields.get(name)) is not None}
+
+
+@lru_cache(maxsize=1024)
+def plain(name: str) -> str:
+    """Normalize a name of a field: `customer_id`, `customerId` and `customer-id` are equal."""
+    return name.replace("_", "").replace("-", "").casefold()
+
+
+def _called(kind: str, name: object) -> str:
+    return f"{kind.replace('_', ' ').replace('api', 'API')} {quote(str(name))}"
+
+
+def _mentioned(value: object, fields: frozenset[str]) -> Iterator[object]:
+    """Yield the ids and names at any depth in fields that refer to a kind, such as those of a run's input."""
+    if isinstance(value, Mapping):
+        mapping = cast("Mapping[str, object]", value)
+        for name, inner in mapping.items():
+            if plain(name) in fields:
+                yield from _ids(inner)
+            yield from _mentioned(inner, fields)
+    elif isinstance(value, list):
+        items = cast("list[object]", value)
+        for inner in items:
+            yield from _mentioned(inner, fields)
+
+
+def _ids(value: object) -> Iterator[object]:
+    if isinstance(value, Mapping):
+        yield from identity(cast("Mapping[str, Any]", value)).values()
+    elif isinstance(value, list):
+        items = cast("list[object]", value)
+        for inner in items:
+            yield from _ids(inner)
+    elif value is not None:
+        yield value

@@ -1,0 +1,330 @@
+"""The target of a call: a fresh read of it, its label, and the read that settles a lost response."""
+
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Self, TypeVar, cast
+
+import anyio
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from fastn_mcp.errors import FastnError, NotFound
+from fastn_mcp.records.labels import Label, Names, label_of, references
+from fastn_mcp.records.rows import Row, row_of
+from fastn_mcp.redaction import redact_object, texts_in
+from fastn_mcp.tools.account import CreateApiKey
+from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
+from fastn_mcp.tools.operation import UNKNOWN, Create, Operation
+from fastn_mcp.tools.paging import List, Listed, Position
+from fastn_mcp.tools.tool import FastnObject
+from fastn_mcp.tools.workflows import ListExecutions, RunWorkflow
+
+Call = Operation[Any]
+Send = Callable[[Call], Awaitable[FastnObject]]
+
+Key = TypeVar("Key", bound=Hashable)
+Found = TypeVar("Found")
+
+_MAX_PAGES = 20
+"""Maximum number of pages of 100 rows searched for a resource that has no GET of its own."""
+
+_READS = {operation.route.path: operation for operation in CATALOG if operation.route.method == "GET"}
+"""GET operations by path."""
+
+
+@cache
+def _reader(operation: AnyOperation) -> AnyOperation | None:
+    """Return the operation that reads the target of this one: its own GET, or else its list."""
+    template, brace, _ = operation.route.path.partition("}")
+    own = template + brace
+    return _READS.get(own) or _READS.get(own.rpartition("/")[0])
+
+
+async def read_each(keys: Iterable[Key], read: Callable[[Key], Awaitable[Found]]) -> dict[Key, Found]:
+    """Read by each of these keys in parallel. Returns what was found by key, without what cannot be read."""
+    found: dict[Key, Found] = {}
+
+    async def read_one(key: Key) -> None:
+        with suppress(FastnError, ValueError):  # ValueError: an id that cannot be sent
+            found[key] = await read(key)
+
+    async with anyio.create_task_group() as group:
+        for key in keys:
+            group.start_soon(read_one, key)
+    return found
+
+
+class Pages:
+    """Iterate over a list page by page, up to `limit` pages."""
+
+    def __init__(self, reading: Call, send: Send, limit: int) -> None:
+        self._reading: Call | None = reading
+        self._send = send
+        self._left = limit
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last page was read."""
+        return self._reading is None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Listed[FastnObject]:
+        if self._reading is None or self._left == 0:
+            raise StopAsyncIteration
+        self._left -= 1
+        page = cast("Listed[FastnObject]", await self._send(self._reading))
+        following = self._reading.model_copy(update={"cursor": page.next_cursor})
+        self._reading = None if page.next_cursor is None else following
+        return page
+
+
+@dataclass(frozen=True, slots=True)
+class PagesRead:
+    """Pages of one list, in order. `error` is that of the first later page that could not be read."""
+
+    pages: Sequence[Listed[FastnObject]]
+    is_complete: bool
+    """Whether no page is missing."""
+    error: FastnError | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for page in self.pages for row in page.rows]
+
+    @property
+    def total(self) -> int | None:
+        """Fastn's count of all rows; None if there is none, or if it counts rows that do not match."""
+        return None if any(page.total is None for page in self.pages) else self.pages[0].total
+
+
+async def read_pages(reading: Call, send: Send, limit: int, one_by_one: int | None = None) -> PagesRead:
+    """Read up to `limit` pages: from the third on at once where Fastn pages by offset, else `one_by_one` in a row.
+
+    Raises a `FastnError` if the first page cannot be read.
+    """
+    first = cast("Listed[FastnObject]", await send(reading))
+    size, total = len(first.rows), first.total or 0
+    if first.next_cursor is None or limit == 1:
+        return PagesRead([first], first.next_cursor is None)
+    offsets = range(size, total, size) if size else range(0)
+    rest = [reading.model_copy(update={"cursor": Position(offset=offset).encode()}) for offset in offsets[: limit - 1]]
+    second = await _second(rest, first, send)
+    if second is None:
+        most = limit if one_by_one is None else min(limit, one_by_one)
+        following = reading.model_copy(update={"cursor": first.next_cursor})
+        return await _read_one_by_one(first, Pages(following, send, most - 1))
+    pages: list[Listed[FastnObject] | None] = [first, second, *(None for _ in rest[1:])]
+    errors: list[FastnError] = []
+
+    async def read(number: int, call: Call) -> None:
+        try:
+            pages[number] = cast("Listed[FastnObject]", await send(call))
+        except FastnError as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as group:
+        for number, call in enumerate(rest[1:], 2):
+            group.start_soon(read, number, call)
+    found = [page for page in pages if page is not None]
+    return PagesRead(found, not errors and len(rest) == len(offsets), errors[0] if errors else None)
+
+
+async def _second(rest: Sequence[Call], first: Listed[FastnObject], send: Send) -> Listed[FastnObject] | None:
+    """Read the second page by its offset. Returns None if Fastn does not page by offset."""
+    if not rest:
+        return None
+    try:
+        page = cast("Listed[FastnObject]", await send(rest[0]))
+    except FastnError:
+        return None
+    return page if page.rows and page.rows[0] != first.rows[0] else None
+
+
+async def _read_one_by_one(first: Listed[FastnObject], following: Pages) -> PagesRead:
+    pages = [first]
+    try:
+        async for page in following:
+            pages.append(page)  # noqa: PERF401 the pages before an error are kept
+    except FastnError as error:
+        return PagesRead(pages, is_complete=False, error=error)
+    return PagesRead(pages, following.is_complete)
+
+
+async def find_row(
+    lister: Callable[..., List[Any]], matches: Callable[[FastnObject], bool | None], send: Send
+) -> tuple[FastnObject | None, int]:
+    """Return the first row that matches and 0. If none does: None, and the number of rows read if that is not certain.
+
+    It is not certain if `matches` is None for a row, or if there are more rows than were read.
+    """
+    seen, silent = 0, False
+    pages = Pages(cast(Call, lister(limit=100)), send, _MAX_PAGES)
+    async for page in pages:
+        for row in page.items:
+            if (answer := matches(row)) is True:
+                return row, 0
+            silent = silent or answer is None
+        seen += len(page.rows)
+    return None, max(seen, 1) if silent or not pages.is_complete else 0
+
+
+def remembered(send: Send) -> Send:
+    """Return a `Send` that sends each read only once, and repeats its answer."""
+    answers: dict[tuple[str, bytes], FastnObject] = {}
+
+    async def read(call: Call) -> FastnObject:
+        key = call.tool_name(), to_json(call.arguments())
+        if key not in answers:
+            answers[key] = await send(call)
+        return answers[key]
+
+    return read
+
+
+def has_id(id_: str) -> Callable[[FastnObject], bool]:
+    """Return a predicate for rows with this id."""
+    return lambda row: str(getattr(row, "id", "")) == id_
+
+
+async def read_target(call: Call, send: Send) -> FastnObject | None:
+    """Read the record that `call` acts on. Returns None if it names none, or if the record does not exist.
+
+    For a create, this is the record that it may overwrite, or `UNKNOWN` if that could not be determined.
+    """
+    if isinstance(call, Create):
+        return await _overwritten(call, send)
+    reader = _reader(type(call))
+    if call.target is None or reader is None:
+        return None
+    if not issubclass(reader, List):
+        name = type(call).route.parameters[-1]
+        try:
+            return await send(reader.model_validate({name: call.target}))
+        except NotFound:
+            return None
+    row, _ = await find_row(cast("type[List[Any]]", reader), has_id(call.target), send)
+    return row
+
+
+GETS = {kind: BY_NAME[f"get_{kind}"] for kind in ("customer", "connector", "workflow")}
+"""Operations that read a resource for its name, by kind."""
+
+MAX_LOOKUPS = 5
+"""Maximum number of resources of one kind that are read for their names, per answer."""
+
+
+def kind_of(call: Call | AnyOperation) -> str:
+    """Return the kind of resource that a call or an operation acts on or creates: `customer`, `api_key`."""
+    parameters = call.route.parameters
+    return parameters[-1].removesuffix("_id") if parameters else call.tool_name().partition("_")[2]
+
+
+def fields_sent(call: Call) -> dict[str, JsonValue]:
+    """Return the request body under Fastn's field names, without secrets. Raises `RefusedValue`."""
+    return redact_object(call.model_copy(update=dict.fromkeys(call.secrets())).request().body or {})
+
+
+def documented_fields(call: Call) -> set[str]:
+    """Return the fields that a call may send, by Fastn's names; `extra` may send others."""
+    return {call.wire(name) for name in type(call).model_fields}
+
+
+def own_label(call: Call, target: FastnObject | None, names: Names | None = None) -> Label | None:
+    """Return the label of what a call acts on or creates. `names` are those of the resources it refers to."""
+    row = _labelled(call, target)
+    return None if row is None else label_of(kind_of(call), row, names or {})
+
+
+async def read_references(call: Call, target: FastnObject | None, send: Send) -> Names:
+    """Read the names of the resources that a call, or the row that labels its target, refers to by id."""
+    row, wanted = _labelled(call, target), dict[str, list[str]]()
+    if row is not None:
+        wanted = references(kind_of(call), row)
+    if isinstance(call, (RunWorkflow, CreateApiKey)):
+        wanted["customer"] = texts_in([call.arguments().get("customer_id"), call.arguments().get("customers")])
+    return await read_names(wanted, send)
+
+
+async def read_label(call: Call, target: FastnObject | None, send: Send) -> Label | None:
+    """Return `own_label`, with the names that `read_references` reads."""
+    return own_label(call, target, await read_references(call, target, send))
+
+
+def _labelled(call: Call, target: FastnObject | None) -> Row | None:
+    """Return the row that labels a call; None for an AI session, which has no label."""
+    if call.toolset() == "ai":
+        return None
+    row = row_of(target)
+    if call.target is not None:
+        return row
+    # What `extra` holds cannot name what is created, nor where Fastn's answer repeats it.
+    row, extra = row or fields_sent(call), getattr(call, "extra", None)
+    if not isinstance(extra, dict):
+        return row
+    undocumented = cast("dict[str, JsonValue]", extra).keys() - documented_fields(call)
+    return {name: value for name, value in row.items() if name not in undocumented}
+
+
+async def read_names(wanted: Mapping[str, Sequence[str]], send: Send) -> dict[str, dict[str, str]]:
+    """Read names by kind and id for `wanted` ids by kind, up to `MAX_LOOKUPS` of each. Omits unreadable ones."""
+    found: dict[str, dict[str, str]] = {kind: {} for kind, keys in wanted.items() if keys}
+    if not found:
+        return found
+
+    async def name_of(resource: tuple[str, str]) -> str:
+        kind, key = resource
+        label = label_of(kind, row_of(await send(GETS[kind].model_validate({f"{kind}_id": key}))))
+        return label.name if label else key
+
+    resources = [(kind, key) for kind, keys in wanted.items() for key in list(dict.fromkeys(keys))[:MAX_LOOKUPS]]
+    for (kind, key), name in (await read_each(resources, name_of)).items():
+        found[kind][key] = name
+    return found
+
+
+def no_such(call: Call) -> tuple[str, str]:
+    """Return the message and the next step for an id that does not exist."""
+    kind = kind_of(call).replace("_", " ").replace("api", "API")
+    lister = f"list_{call.toolset()}"
+    by_name = "" if call.toolset() == ListExecutions.toolset() else "find or "  # find knows no executions
+    return f"No {kind} with this id, or this API key has no access to it.", f"Find it with {by_name}{lister}."
+
+
+async def _overwritten(call: Create[Any], send: Send) -> FastnObject | None:
+    """Read the record that may be overwritten. Reads every row, as Fastn's search may miss the slug."""
+    lister = cast("type[List[Any]] | None", _reader(type(call)))
+    if lister is None:
+        return UNKNOWN
+    try:
+        row, doubtful = await find_row(lister, call.may_overwrite, send)
+        if row is None:
+            return UNKNOWN if doubtful else None
+        detail = BY_NAME.get(f"get_{kind_of(call)}")
+        if detail is None:
+            return row
+        id_ = getattr(row, "id", None)
+        return await send(detail.model_validate({detail.route.parameters[-1]: id_})) if id_ else UNKNOWN
+    except (FastnError, ValueError):
+        return UNKNOWN
+
+
+def settling_read(call: Call) -> Call | None:
+    """Return the read that shows whether `call` was applied, for use after its response was lost."""
+    if isinstance(call, RunWorkflow):
+        return ListExecutions(workflow_id=call.workflow_id)
+    reader = _reader(type(call))
+    if reader is None:
+        return None
+    if reader.route.parameters:
+        return reader.model_validate({reader.route.parameters[-1]: call.target})
+    return reader()
+
+
+def suggested_read(reading: Call) -> JsonValue:
+    """Return a read as a next call, without the limit of its rows."""
+    arguments = {name: value for name, value in reading.arguments().items() if name != "limit"}
+    return {"tool": reading.tool_name(), "arguments": arguments}

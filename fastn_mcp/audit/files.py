@@ -1,0 +1,239 @@
+"""Files of an audit log: the current one and the rotated ones.
+
+Any program may rotate the log: the first entry of a file refers to the last one of the previous file, and only this
+links the files, whatever their names. They are searched for beside the log, as `audit.*`, `audit-*` or `audit_*`,
+compressed by gzip or not.
+"""
+
+import gzip
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, count
+from pathlib import Path
+from typing import cast
+
+from pydantic import JsonValue
+
+from fastn_mcp.audit.chain import End, Report, end_of, first_of
+from fastn_mcp.audit.chain import verify as verify_lines
+
+_BLOCK = 65_536
+_LONGEST_FILE = 4 * 1024**3
+"""Maximum bytes read from a compressed file, after decompression."""
+
+OPEN_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+"""Flags of `os.open` for a log and for what is stored beside it. Python adds O_CLOEXEC (PEP 446)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Rotation and retention: maximum size of the log, and how long rotated files are kept."""
+
+    max_bytes: int | None = None
+    days: int | None = None
+    files: int | None = None
+
+    def expired(self, rotated: list[Path], now: float) -> list[Path]:
+        """Return the expired files among a chain's `rotated` ones, the oldest first."""
+        by_number = len(rotated) if self.files is None else self.files
+        kept = rotated[max(0, len(rotated) - by_number) :]
+        if self.days is not None:
+            oldest = now - self.days * 86_400
+            # Delete only from the start of the chain: a file stays if an older one stays.
+            stays = (n for n, file in enumerate(kept) if file.stat().st_mtime >= oldest)
+            kept = kept[next(stays, len(kept)) :]
+        return rotated[: len(rotated) - len(kept)]
+
+
+def lines_of(files: Iterable[Path]) -> Iterator[bytes]:
+    """Yield the lines of these files, decompressed, in order. Raises `OSError`."""
+    for file in files:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
+            yield from lines
+
+
+def log_files(log: Path) -> list[Path]:
+    """Return the files of the chain that ends in `log`, the oldest first. Raises `OSError`."""
+    ends = {file: end for file in _beside(log) if (end := end_in(file)) is not None}
+    files = [log] if log.exists() else []
+    first = first_of(lines_of(files))
+    if first is None and ends:  # nothing was written since the last rotation
+        newest = max(ends, key=lambda file: file.stat().st_mtime)
+        files.insert(0, newest)
+        del ends[newest]
+        first = first_of(lines_of([newest]))
+    while first is not None:
+        same = [file for file, end in ends.items() if end.n == first.n]
+        earlier = next((file for file in same if ends[file].head == first.head), next(iter(same), None))
+        if earlier is None:
+            break
+        files.insert(0, earlier)
+        del ends[earlier]
+        first = first_of(lines_of([earlier]))
+    return files
+
+
+def moved_end(log: Path, known: End) -> End | None:
+    """Return the end of the chain of `log`, which is still empty, from the files beside it. Raises `OSError`.
+
+    `known` is an earlier entry of the chain: files that end before it are old copies. Of the others, the newest counts.
+    """
+    ends = {file: end for file in _beside(log) if (end := end_in(file)) is not None and end.n >= known.n}
+    newest = max(ends, key=lambda file: (file.stat().st_mtime_ns, ends[file].n), default=None)
+    return None if newest is None else ends[newest]
+
+
+def rotated_name(log: Path, last: int) -> Path:
+    """Return an unused name for a rotated log whose last entry is `last`."""
+    more = chain([""], (f".{n}" for n in count()))
+    names = (log.with_name(f"{log.stem}.{last:09d}{suffix}{log.suffix}") for suffix in more)
+    return next(name for name in names if not name.exists())
+
+
+def read_end(file: int, size: int) -> End:
+    """Return the end of the chain in an open file, read from its end: usually only the last block."""
+    block = _BLOCK
+    while True:
+        start = max(0, size - block)
+        os.lseek(file, start, os.SEEK_SET)
+        data = b""
+        while read := os.read(file, size - start - len(data)):
+            data += read
+        if start > 0:  # the first line may be incomplete
+            data = data.partition(b"\n")[2]
+        if (end := end_of(data)) is not None:
+            return end
+        if start == 0:
+            return End(torn=data)
+        block *= 4
+
+
+def _beside(log: Path) -> list[Path]:
+    files = log.parent.glob(f"{log.stem}[._-]*")
+    return sorted(file for file in files if file.name != log.name and not file.is_symlink() and file.is_file())
+
+
+def end_in(file: Path) -> End | None:
+    """Return the end of the chain in a file; None if it is not a log file."""
+    try:
+        if file.suffix == ".gz":
+            end = End(torn=_tail(file))
+            return end_of(end.torn)
+        with file.open("rb") as data:
+            end = read_end(data.fileno(), file.stat().st_size)
+    except (OSError, EOFError):
+        return None
+    return end if end.n > 0 else None
+
+
+def _tail(file: Path) -> bytes:
+    """Return the last lines of a compressed file."""
+    data, read = b"", 0
+    with gzip.open(file) as lines:
+        while read < _LONGEST_FILE and (block := lines.read(_BLOCK)):
+            read += len(block)
+            data = (data + block)[-4 * _BLOCK :]
+    return data
+
+
+def verify(path: Path, head: str | None = None, anchor: End | None = None, deleted: End | None = None) -> Report:
+    """Verify the chain of a log over all its files. Raises `OSError`.
+
+    `head` is a hash that was noted elsewhere; `anchor` and `deleted` are the newest entry and the newest deleted entry
+    in the ledger.
+    """
+    files = log_files(path)
+    first = first_of(lines_of(files))
+    start = deleted if deleted and first and (deleted.n, deleted.head) == (first.n, first.head) else None
+    counts = {file.name: 0 for file in files}
+
+    def lines() -> Iterator[bytes]:
+        for file in files:
+            for line in lines_of([file]):
+                counts[file.name] += 1
+                yield line
+
+    report = verify_lines(lines(), head, start=start, anchor=anchor)
+    return replace(report, files=tuple(counts.items()))
+
+
+def entries(path: Path) -> Iterator[dict[str, JsonValue]]:
+    """Yield the entries of a log over all its files, in order. Skips invalid lines. Raises `OSError`."""
+    return (entry for line in lines_of(log_files(path)) if (entry := parsed(line)) is not None)
+
+
+def parsed(line: bytes) -> dict[str, JsonValue] | None:
+    """Parse the entry of a line; return None if it is not an entry."""
+    try:
+        entry: object = json.loads(line)
+    except ValueError:
+        return None
+    return cast("dict[str, JsonValue]", entry) if isinstance(entry, dict) and "event" in entry else None
+
+
+_PATIENCE = 10_000
+"""Attempts to lock the file, half a millisecond apart."""
+
+if sys.platform == "win32":
+    import msvcrt
+
+    # Windows locks are mandatory: lock one byte that nobody reads.
+    _FAR = 1 << 40
+
+    def _lock_at_once(file: int) -> None:
+        os.lseek(file, _FAR, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+
+    def unlock(file: int) -> None:
+        os.lseek(file, _FAR, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
+
+    sync = os.fsync
+
+    def sync_folder(folder: Path) -> None:
+        """NTFS journals file names."""
+else:
+    import fcntl
+
+    def sync(file: int) -> None:
+        """Wait until the file is on disk. fsync on macOS does not."""
+        if sys.platform == "darwin":
+            fcntl.fcntl(file, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(file)
+
+    def sync_folder(folder: Path) -> None:
+        """Wait until the name of a new file is on disk."""
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+    def _lock_at_once(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def unlock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def try_lock(file: int) -> bool:
+    """Lock the file against other processes; False if one of them has it locked."""
+    try:
+        _lock_at_once(file)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def lock(file: int) -> None:
+    """Lock the file against other processes. Raises `TimeoutError`."""
+    for _ in range(_PATIENCE):
+        if try_lock(file):
+            return
+        time.sleep(0.0005)
+    raise TimeoutError(0, "another process keeps it locked")

@@ -1,1 +1,0 @@
-"""Signed plans for unattended runs."""

@@ -1,0 +1,205 @@
+"""Record the intent of a call before it is sent, and its outcome afterwards."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import JsonValue
+
+from fastn_mcp.account.targets import own_label
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, about, named, showable, written
+from fastn_mcp.errors import Declined, FastnError
+from fastn_mcp.guard.evaluation import ApprovedCall, CallEvaluation, Evaluation
+from fastn_mcp.guard.preview import Shown
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.identity import account_name
+from fastn_mcp.ledger.ledger import ApprovalRequests
+from fastn_mcp.redaction import quote
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.tool import Effect, FastnObject, Tool
+
+if TYPE_CHECKING:
+    from fastn_mcp.guard.approval.flow import Caller
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A call whose intent was recorded."""
+
+    approved: ApprovedCall
+    entry: str
+    began: float
+
+
+class Watch(Protocol):
+    """Observer of the events in this process. Never raises."""
+
+    def entry(self, line: Mapping[str, JsonValue]) -> None:
+        """Handle an audit entry, or an unrecorded event of the same form without `n` and `hash`."""
+        ...
+
+    def read(self) -> None:
+        """Handle a read."""
+        ...
+
+
+async def record_expired(
+    requests: ApprovalRequests,
+    account: str,
+    now: float,
+    record: Callable[[AuditEvent, ApprovalRequest, str | None], None],
+) -> None:
+    """Close the expired requests of an account and record each once, by the process that closed it."""
+    for request in await requests.expire(account, now):
+        record(AuditEvent.EXPIRED, request, None)
+
+
+def decision_entry(event: AuditEvent, request: ApprovalRequest, by: str | None, message: str | None = None) -> LogEntry:
+    """Return an entry about a request: decided by a person on the channel `by`, or expired."""
+    arguments, effect, target = (request.preview.get(key) for key in ("arguments", "effect", "target"))
+    name = target.get("name") if isinstance(target, dict) else None
+    return LogEntry(
+        event,
+        request.principal,
+        account_name(request.account),
+        request.tool,
+        request.target,
+        arguments=showable(arguments) if isinstance(arguments, dict) else None,
+        effect=effect if isinstance(effect, str) else None,
+        decision=request.required,
+        approved_by=by,
+        grant=request.id,
+        message=message,
+        principal_name=request.person,
+        name=named(name) if isinstance(name, str) else None,
+    )
+
+
+class Recorder:
+    """Records calls on one account. Reads are not recorded because they change nothing."""
+
+    def __init__(self, audit: AuditFile, account: str, system: System, watch: Watch | None = None) -> None:
+        """Send unrecorded events to `watch`; the audit log sends it the recorded ones."""
+        self._audit = audit
+        self._account = account
+        self._system = system
+        self._watch = watch
+
+    async def anchor(self) -> None:
+        """Store the newest audit entry in the ledger. Raises a `Refused` if that or the export fails."""
+        self._audit.check_exported()
+        await self._audit.anchor()
+
+    async def settle(self) -> None:
+        """Store the newest audit entry after a call. Failures are logged."""
+        await self._audit.settle()
+
+    def read(self) -> None:
+        """Report a read to `watch`."""
+        if self._watch is not None:
+            self._watch.read()
+
+    def waits(self, call: Tool[Any], caller: "Caller", shown: Shown) -> None:
+        """Report a call that waits for a decision. Its request is already recorded, perhaps by another process."""
+        if self._watch is not None:
+            asked = about(AuditEvent.ASKED, call, caller.principal, self._account, caller.person)
+            known = replace(asked, effect=shown.effect.value, name=named(shown.name), arguments=None)
+            self._watch.entry(written(known, self._system))
+
+    def intent(self, approved: ApprovedCall, change: str | None = None) -> Intent | None:
+        """Record that a call is about to be sent. Raises a `Refused` if that fails."""
+        current = approved.current
+        if current.effect is Effect.READ:
+            return None
+        entry = self._audit.record(
+            replace(
+                about(AuditEvent.INTENT, current.call, approved.principal, self._account, approved.person),
+                **_in_effect(current),
+                effect=current.effect.value,
+                decision=current.verdict.decision.value,
+                rule=current.verdict.rule,
+                approved_by=approved.by,
+                grant=approved.approval,
+                name=named(current.name),
+                change=change,
+            )
+        )
+        return Intent(approved, entry, self._system.monotonic())
+
+    def outcome(
+        self, intent: Intent | None, outcome: str, message: str | None = None, result: FastnObject | None = None
+    ) -> None:
+        """Record the outcome of a call. The call was already sent, so failures are logged."""
+        if intent is None:
+            return
+        approved, current = intent.approved, intent.approved.current
+        made = _id(result)
+        ours = current.name is None and made is not None and current.call.target in (None, made)
+        label = own_label(current.call, result) if ours else None
+        milliseconds = round((self._system.monotonic() - intent.began) * 1000, 1)
+        entry = replace(
+            about(AuditEvent.OUTCOME, current.call, approved.principal, self._account, approved.person),
+            effect=current.effect.value,
+            grant=approved.approval,
+            of=intent.entry,
+            outcome=outcome,
+            duration_ms=milliseconds,
+            message=message,
+            target=current.call.target or made,
+            name=named(str(label)) if label else None,
+        )
+        try:
+            self._audit.record(replace(entry, arguments=None))
+        except FastnError:
+            log.exception("the outcome %s of %s could not be audited", outcome, current.call.tool_name())
+
+    def asked(self, evaluation: Evaluation, request: ApprovalRequest) -> None:
+        """Record an approval request."""
+        call, verdict = evaluation.batch.tool, evaluation.verdict
+        asked = about(AuditEvent.ASKED, call, request.principal, self._account, request.person)
+        facts = {"decision": verdict.decision.value, "rule": verdict.rule, "effect": evaluation.effect.value}
+        facts |= {} if evaluation.batch.is_list else _in_effect(evaluation.calls[1])
+        self._audit.record(replace(asked, grant=request.id, name=named(evaluation.preview.name), **facts))
+
+    def agreed(self, batch: Tool[Any], grant: ApprovalRequest, by: str) -> None:
+        """Record the approval of a batch, in which each call has its own grant. Raises a `Refused`."""
+        agreed = about(AuditEvent.AGREED, batch, grant.principal, self._account, grant.person)
+        self._audit.record(replace(agreed, decision=grant.required, approved_by=by, grant=grant.id, arguments=None))
+
+    def decided(self, event: AuditEvent, grant: ApprovalRequest, note: str | None) -> None:
+        """Record a decision on the approval page, or an expired request. It stands, so failures are logged."""
+        try:
+            self._audit.record(
+                decision_entry(event, grant, None if event is AuditEvent.EXPIRED else "local_page", note)
+            )
+        except FastnError:
+            log.exception("the decision %s on %s could not be audited", event.value, grant.tool)
+
+    def not_sent(self, call: Tool[Any], caller: "Caller", error: FastnError) -> None:
+        """Record why a call was not sent."""
+        event = AuditEvent.DECLINED if isinstance(error, Declined) else AuditEvent.REFUSED
+        rule, note = error.facts.get("rule"), error.facts.get("note")
+        self._audit.record(
+            replace(
+                about(event, call, caller.principal, self._account, caller.person),
+                effect=call.effective.value,
+                rule=rule if isinstance(rule, str) else None,
+                outcome=error.outcome,
+                message=f"{error.what} The person's note: {quote(note)}" if note else error.what,
+            )
+        )
+
+
+def _in_effect(current: CallEvaluation) -> dict[str, str]:
+    """Return the environment and the customer of the request, as far as they are known."""
+    found = {"environment": current.resolved.environment, "customer": current.resolved.customer}
+    return {name: ", ".join(each.values) for name, each in found.items() if each.values}
+
+
+def _id(made: FastnObject | None) -> str | None:
+    """Return the id of the created resource, if the response has one."""
+    value: object = getattr(made, "id", None)
+    return str(value) if isinstance(value, (str, int)) else None

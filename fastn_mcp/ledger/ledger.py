@@ -1,0 +1,254 @@
+"""Interface of the ledger (SQLite or Valkey), composed of an interface for each thing that is stored.
+
+Times are Unix seconds. If a method raises, the call that needed it is refused.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastn_mcp.errors import Refused
+from fastn_mcp.guard.changes import Journal
+from fastn_mcp.ledger.approval_request import (
+    ApprovalRequest,
+    RequestState,
+    SealedSecret,
+    TemporaryApproval,
+    Transition,
+    Vote,
+)
+
+MOST_WAITING = 32
+"""Limit of open requests of one principal on one account."""
+
+
+class TooManyWaiting(Refused):
+    """The principal has `MOST_WAITING` open requests: more than a person can be expected to answer."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"{MOST_WAITING} calls are waiting for an approval already.", "Let a person decide about them first."
+        )
+
+
+class LedgerLost(Refused):
+    """The ledger failed, or its reply was lost. An approval or budget that may have been used counts as used."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"The shared ledger cannot be used ({why}).",
+            "Reads go on. Call again later; an approval that was just being used may have to be given anew.",
+        )
+
+
+class LedgerUnusable(Refused):
+    """The ledger's file cannot be used. `cure` tells a person what to do."""
+
+    def __init__(self, file: str, why: str, cure: str) -> None:
+        super().__init__(f"The ledger {file} cannot be used: {why}.", f"Reads go on. A person has to act: {cure}")
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLimit:
+    """A budget in a period, such as a day, and how many uses it allows there."""
+
+    budget: str
+    period: str
+    limit: int
+
+
+def rate_free_at(uses: Sequence[float], most: int, seconds: float) -> float:
+    """Return when a rate budget of `most` uses within any `seconds` can be used again after `uses`; 0 if now."""
+    return 0.0 if len(uses) < most else uses[-most] + seconds
+
+
+class ApprovalRequests(Protocol):
+    """Storage of approval requests, with the votes and declines of people."""
+
+    async def open(self, request: ApprovalRequest) -> str:
+        """Record a request, and return its id.
+
+        If it is out of band and the same request is open already, return the id of that one and record nothing, so
+        that concurrent replicas open one request. Raises `TooManyWaiting`.
+        """
+        ...
+
+    async def find(self, request: str) -> ApprovalRequest | None:
+        """Return the request with this id, in any state; None if there is none."""
+        ...
+
+    async def still_open(self, requests: Collection[str]) -> set[str]:
+        """Return which of these requests are open, in one read."""
+        ...
+
+    async def latest(self, call: str, now: float) -> ApprovalRequest | None:
+        """Return the newest request for this exact call for which `ApprovalRequest.is_found` is true, or None."""
+        ...
+
+    async def change_request(
+        self, request: str, transition: Transition, secret: SealedSecret | None = None
+    ) -> ApprovalRequest | None:
+        """Replace a request by the result of `transition`, atomically. None if `transition` returns None.
+
+        In the same step, update the decline count of its holder (`declines_after`), and store `secret` or, if the
+        request `is_over`, delete all that was typed for it.
+        """
+        ...
+
+    async def expiring(self, account: str, now: float) -> Sequence[str]:
+        """Return the ids of open requests on an account that have expired."""
+        ...
+
+    async def decide(
+        self, request: ApprovalRequest, vote: Vote, by: str, note: str | None = None, secret: SealedSecret | None = None
+    ) -> ApprovalRequest | None:
+        """Count a vote, given through the channel that `request` had when it was shown, with what was typed for it.
+
+        Return the updated request, or None if the vote does not count: the request is not open, has expired or was
+        moved to another channel, or this approver has voted already (a decline may still replace an approval). One with
+        a `secret` does not count either if `request` lacks a vote, with which it was not compared.
+        """
+
+        def counted(current: ApprovalRequest) -> ApprovalRequest | None:
+            if secret is not None and current.votes != request.votes:
+                return None
+            return current.with_vote(vote, by, note, out_of_band=request.out_of_band)
+
+        return await self.change_request(request.id, counted, secret)
+
+    async def use(self, request: str, number: int, now: float) -> ApprovalRequest | None:
+        """Use an approval for one of its calls. None if it was used for that call before or is not approved."""
+        return await self.change_request(request, lambda current: current.with_use(number, now))
+
+    async def void(
+        self, request: str, state: RequestState, now: float, *, by: str | None = None, note: str | None = None
+    ) -> ApprovalRequest | None:
+        """Void an open request or an approval that is not used up; None if there was nothing to void."""
+        return await self.change_request(request, lambda current: current.without_effect(state, now, by, note))
+
+    async def offer(self, request: str, expires: float) -> ApprovalRequest | None:
+        """Move a request from the form to the out-of-band channel; None if it was decided or moved before."""
+        return await self.change_request(request, lambda current: current.offered(expires))
+
+    async def expire(self, account: str, now: float) -> list[ApprovalRequest]:
+        """Mark expired open requests UNANSWERED as of their expiry, and return them, each to only one process."""
+        ids = await self.expiring(account, now)
+        ended = [await self.change_request(id_, lambda current: current.expired(now)) for id_ in ids]
+        return [request for request in ended if request is not None]
+
+    async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
+        """Record the use of a nonce, atomically, and keep it until `until`; False if it was used before."""
+        ...
+
+    async def sealed(self, request: str, approver: str, now: float) -> str | None:
+        """Return what an approver typed for a request, sealed; None if nothing, or if the request is over."""
+        ...
+
+    async def open_requests(self, account: str, now: float) -> list[ApprovalRequest]:
+        """Return the open requests of an account that have not expired, in forms too."""
+        ...
+
+    async def waiting(self, now: float) -> list[ApprovalRequest]:
+        """Return the open out-of-band requests, oldest first."""
+        ...
+
+    async def decided(self, limit: int) -> list[ApprovalRequest]:
+        """Return at most `limit` requests that are no longer open, newest first."""
+        ...
+
+    async def declines(self, principal: str) -> tuple[int, float]:
+        """Return the number of consecutive declines and the time of the last one."""
+        ...
+
+    async def distrust(self, principal: str, channel: str, until: float) -> None:
+        """Record that a channel does not reach a person, until `until`."""
+        ...
+
+    async def distrusted(self, principal: str, channel: str, now: float) -> bool:
+        """Whether a channel is recorded as not reaching a person."""
+        ...
+
+    async def wait_for_change(self, seen: str, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> str:
+        """Wait until a request may have changed, by any process, since an earlier call returned `seen`.
+
+        Return what to pass next: at once where `seen` is empty, and after `seconds` at the latest.
+        """
+        ...
+
+
+class TemporaryApprovals(Protocol):
+    """Storage of temporary approvals."""
+
+    async def add_temporary(self, approval: TemporaryApproval) -> None:
+        """Record a temporary approval."""
+        ...
+
+    async def find_temporary(
+        self, principal: str, account: str, tool: str, target: str, similar: str, now: float
+    ) -> TemporaryApproval | None:
+        """Return the temporary approval that covers a call; None if there is none."""
+        ...
+
+    async def temporary_approvals(self, now: float) -> list[TemporaryApproval]:
+        """Return the temporary approvals that have not expired."""
+        ...
+
+    async def revoke_temporary(self, approval: str) -> bool:
+        """Revoke a temporary approval at once; False if there is none."""
+        ...
+
+
+class BudgetUses(Protocol):
+    """Counts of what was done, by budget."""
+
+    async def spent(self, budget: str, period: str) -> int:
+        """Return the uses of a budget in a period, such as a day."""
+        ...
+
+    async def spend_all(self, limits: Sequence[BudgetLimit]) -> bool:
+        """Count one use of each budget, atomically; False, and none is counted, if one of the limits is reached."""
+        ...
+
+    async def spend(self, budget: str, period: str, limit: int) -> bool:
+        """Count one use of a budget, atomically; False if the limit is reached."""
+        return await self.spend_all([BudgetLimit(budget, period, limit)])
+
+    async def spend_rate(self, budget: str, most: int, seconds: float, now: float) -> float:
+        """Count one use of a budget of `most` within any `seconds`, atomically. Return 0, or when it is free again."""
+        ...
+
+    async def rate_uses(self, budget: str, seconds: float, now: float) -> list[float]:
+        """Return the times at which a rate budget was used within the last `seconds`, oldest first."""
+        ...
+
+
+class RateLimits(Protocol):
+    """Rate limits of API keys, shared by processes."""
+
+    async def note_limit(self, key: str, until: float, now: float) -> None:
+        """Record that an API key, identified by `key`, is rate limited until `until`. A later time is kept."""
+        ...
+
+    async def limited(self, key: str) -> float:
+        """Return until when an API key is rate limited: a past time or 0 if it is not."""
+        ...
+
+
+class Ledger(ApprovalRequests, TemporaryApprovals, BudgetUses, RateLimits, Journal, Protocol):
+    """All that the guard stores. `mark_audit` and `audit_mark` are what the audit log needs."""
+
+    async def mark_audit(self, log: str, n: int, head: str) -> None:
+        """Store the number and hash of an entry of an audit log. A greater number is kept."""
+        ...
+
+    async def audit_mark(self, log: str) -> tuple[int, str] | None:
+        """Return the stored number and hash of an audit log; None if there are none."""
+        ...
+
+    async def revision(self) -> int:
+        """Return a number that changes after any change by any process."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections. The next use opens them again."""
+        ...

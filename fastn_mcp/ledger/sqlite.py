@@ -1,0 +1,348 @@
+"""Ledger in SQLite, for the processes of one person.
+
+Each change is on disk when its method returns, so that an approval stays used after a power loss.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+
+from fastn_mcp.guard.changes import FINAL, Change, Journal
+from fastn_mcp.ledger.approval_request import (
+    ApprovalRequest,
+    SealedSecret,
+    TemporaryApproval,
+    Transition,
+    declines_after,
+)
+from fastn_mcp.ledger.ledger import (
+    MOST_WAITING,
+    ApprovalRequests,
+    BudgetLimit,
+    BudgetUses,
+    Ledger,
+    RateLimits,
+    TemporaryApprovals,
+    TooManyWaiting,
+    rate_free_at,
+)
+from fastn_mcp.ledger.serialization import columns, load, store
+from fastn_mcp.ledger.sqlite_file import SqliteFile, named
+
+FILE = "ledger.sqlite"
+"""File name in the state folder."""
+
+_TABLES = {
+    "requests": columns(ApprovalRequest),
+    "typed_secrets": "request TEXT, approver TEXT, sealed TEXT NOT NULL, until REAL NOT NULL,"
+    " PRIMARY KEY (request, approver)",
+    "declines": "principal TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL NOT NULL",
+    "distrust": "principal TEXT, channel TEXT, until REAL NOT NULL, PRIMARY KEY (principal, channel)",
+    "nonces": "nonce TEXT PRIMARY KEY, until REAL NOT NULL",
+    "temporary_approvals": columns(TemporaryApproval),
+    "budgets": "budget TEXT, period TEXT, used INTEGER NOT NULL, PRIMARY KEY (budget, period)",
+    "rates": "budget TEXT NOT NULL, at REAL NOT NULL",
+    "limits": "key TEXT PRIMARY KEY, until REAL NOT NULL",
+    "audit_marks": "log TEXT PRIMARY KEY, n INTEGER NOT NULL, head TEXT NOT NULL",
+    "changes": columns(Change),
+}
+"""Columns by table. A file with other columns is refused."""
+
+_INDEXES = """
+CREATE INDEX IF NOT EXISTS requests_by_call ON requests (call, created);
+CREATE INDEX IF NOT EXISTS requests_by_state ON requests (state, principal);
+CREATE INDEX IF NOT EXISTS requests_by_end ON requests (expires);
+CREATE INDEX IF NOT EXISTS requests_by_decision ON requests (coalesce(decided, created));
+CREATE INDEX IF NOT EXISTS nonces_by_end ON nonces (until);
+CREATE INDEX IF NOT EXISTS temporary_by_call ON temporary_approvals (principal, account, tool, target);
+CREATE INDEX IF NOT EXISTS rates_by_time ON rates (budget, at);
+CREATE INDEX IF NOT EXISTS changes_by_time ON changes (account, at);
+CREATE INDEX IF NOT EXISTS changes_by_age ON changes (at);
+CREATE INDEX IF NOT EXISTS changes_by_batch ON changes (batch, number);
+CREATE INDEX IF NOT EXISTS changes_by_call ON changes (call, unsettled_until) WHERE unsettled_until > 0;
+"""
+
+_SAME_REQUEST = (
+    "SELECT id FROM requests WHERE call = :call AND calls = :calls AND required = :required AND principal = :principal"
+    " AND account = :account AND id != :id"
+    " AND out_of_band = 1 AND state = 'open' AND expires > :created ORDER BY created LIMIT 1"
+)
+"""Selects the open out-of-band request that is the same as a new one."""
+
+_FINAL = f"({', '.join(repr(outcome) for outcome in FINAL)})"
+
+_KEPT = 30 * 86_400.0
+"""Seconds for which requests (after they expire) and changes are kept, for the history."""
+
+_MARK_KEPT = 86_400.0
+"""Seconds for which nonces and rate limits are kept after they expire, since clocks differ."""
+
+_POLL = 0.25
+"""Seconds between two looks for changes by other processes."""
+
+
+class _Part:
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+
+class SqliteApprovalRequests(_Part, ApprovalRequests):
+    async def open(self, request: ApprovalRequest) -> str:
+        values = store(request)
+        with self._file.transaction():
+            if request.out_of_band and (same := self._file.first(_SAME_REQUEST, values)):
+                return str(same[0])
+            ((waiting,),) = self._file.execute(
+                "SELECT count(*) FROM requests"
+                " WHERE principal = :principal AND account = :account AND state = 'open' AND expires > :created",
+                values,
+            )
+            if waiting >= MOST_WAITING:
+                raise TooManyWaiting
+            self._file.write("INSERT INTO requests", values)
+            self._file.execute("DELETE FROM requests WHERE expires < ?", (request.created - _KEPT,))
+        self._forget_typed("until <= ?", request.created)
+        return request.id
+
+    async def find(self, request: str) -> ApprovalRequest | None:
+        return next(self._requests("WHERE id = ?", request), None)
+
+    async def still_open(self, requests: Collection[str]) -> set[str]:
+        rows = self._file.execute("SELECT id FROM requests WHERE state = 'open'")
+        return {id_ for (id_,) in rows}.intersection(requests)
+
+    async def latest(self, call: str, now: float) -> ApprovalRequest | None:
+        of_call = self._requests("WHERE call = ? AND expires > ? ORDER BY created DESC", call, now)
+        return next((request for request in of_call if request.is_found(now)), None)
+
+    async def change_request(
+        self, request: str, transition: Transition, secret: SealedSecret | None = None
+    ) -> ApprovalRequest | None:
+        forgotten = 0
+        with self._file.transaction():
+            before = next(self._requests("WHERE id = ?", request), None)
+            after = None if before is None else transition(before)
+            if after is None or before is None:
+                return None
+            if after.is_over:
+                forgotten = self._file.change("DELETE FROM typed_secrets WHERE request = ?", (request,))
+            elif secret is not None:
+                values = (request, secret.approver, secret.text, after.expires)
+                self._file.execute("INSERT OR REPLACE INTO typed_secrets VALUES (?, ?, ?, ?)", values)
+            self._file.write("REPLACE INTO requests", store(after))
+            self._count_declines(before, after)
+        if forgotten:
+            self._file.empty_log()
+        return after
+
+    def _count_declines(self, before: ApprovalRequest, after: ApprovalRequest) -> None:
+        match declines_after(before, after):
+            case 1:
+                self._file.execute(
+                    "INSERT INTO declines VALUES (?, 1, ?)"
+                    " ON CONFLICT (principal) DO UPDATE SET count = count + 1, last = excluded.last",
+                    (after.holder, after.decided),
+                )
+            case 0:
+                self._file.execute("DELETE FROM declines WHERE principal = ?", (after.holder,))
+            case _:
+                pass
+
+    def _forget_typed(self, where: str, *values: object) -> None:
+        """Delete what was typed, if there is any: most calls have none, and write nothing."""
+        if self._file.execute(f"SELECT 1 FROM typed_secrets WHERE {where} LIMIT 1", values):  # noqa: S608
+            self._file.execute(f"DELETE FROM typed_secrets WHERE {where}", values)  # noqa: S608
+            self._file.empty_log()
+
+    async def sealed(self, request: str, approver: str, now: float) -> str | None:
+        typed = "SELECT sealed FROM typed_secrets WHERE request = ? AND approver = ? AND until > ?"
+        row = self._file.first(typed, (request, approver, now))
+        return str(row[0]) if row else None
+
+    async def expiring(self, account: str, now: float) -> list[str]:
+        self._forget_typed("until <= ?", now)
+        over = "SELECT id FROM requests WHERE state = 'open' AND account = ? AND expires <= ?"
+        return [id_ for (id_,) in self._file.execute(over, (account, now))]
+
+    async def open_requests(self, account: str, now: float) -> list[ApprovalRequest]:
+        return list(self._requests("WHERE account = ? AND state = 'open' AND expires > ?", account, now))
+
+    async def waiting(self, now: float) -> list[ApprovalRequest]:
+        return list(self._requests("WHERE out_of_band = 1 AND state = 'open' AND expires > ? ORDER BY created", now))
+
+    async def decided(self, limit: int) -> list[ApprovalRequest]:
+        return list(self._requests("WHERE state != 'open' ORDER BY coalesce(decided, created) DESC LIMIT ?", limit))
+
+    def _requests(self, where: str, *values: object) -> Iterator[ApprovalRequest]:
+        for row in self._file.execute(f"SELECT * FROM requests {where}", values):  # noqa: S608
+            yield load(ApprovalRequest, dict(row))
+
+    async def use_nonce(self, nonce: str, until: float, now: float) -> bool:
+        self._file.execute("DELETE FROM nonces WHERE until < ?", (now - _MARK_KEPT,))
+        used = self._file.change(
+            "INSERT INTO nonces VALUES (?, ?) ON CONFLICT (nonce) DO UPDATE SET until = excluded.until WHERE until < ?",
+            (nonce, until, now),
+        )
+        return used == 1
+
+    async def declines(self, principal: str) -> tuple[int, float]:
+        row = self._file.first("SELECT count, last FROM declines WHERE principal = ?", (principal,))
+        return (row[0], row[1]) if row else (0, 0.0)
+
+    async def distrust(self, principal: str, channel: str, until: float) -> None:
+        self._file.execute("INSERT OR REPLACE INTO distrust VALUES (?, ?, ?)", (principal, channel, until))
+
+    async def distrusted(self, principal: str, channel: str, now: float) -> bool:
+        statement = "SELECT 1 FROM distrust WHERE principal = ? AND channel = ? AND until > ?"
+        return self._file.first(statement, (principal, channel, now)) is not None
+
+    async def wait_for_change(self, seen: str, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> str:
+        while (current := str(self._file.revision())) == seen and seconds > 0:
+            await sleep(min(_POLL, seconds))
+            seconds -= _POLL
+        return current
+
+
+class SqliteTemporaryApprovals(_Part, TemporaryApprovals):
+    async def add_temporary(self, approval: TemporaryApproval) -> None:
+        self._file.write("INSERT INTO temporary_approvals", store(approval))
+
+    async def find_temporary(
+        self, principal: str, account: str, tool: str, target: str, similar: str, now: float
+    ) -> TemporaryApproval | None:
+        row = self._file.first(
+            "SELECT * FROM temporary_approvals WHERE principal = ? AND account = ? AND tool = ? AND target = ?"
+            " AND similar = ? AND expires > ?",
+            (principal, account, tool, target, similar, now),
+        )
+        return load(TemporaryApproval, dict(row)) if row else None
+
+    async def temporary_approvals(self, now: float) -> list[TemporaryApproval]:
+        rows = self._file.execute("SELECT * FROM temporary_approvals WHERE expires > ? ORDER BY created", (now,))
+        return [load(TemporaryApproval, dict(row)) for row in rows]
+
+    async def revoke_temporary(self, approval: str) -> bool:
+        return self._file.change("DELETE FROM temporary_approvals WHERE id = ?", (approval,)) == 1
+
+
+class SqliteBudgetUses(_Part, BudgetUses):
+    async def spent(self, budget: str, period: str) -> int:
+        row = self._file.first("SELECT used FROM budgets WHERE budget = ? AND period = ?", (budget, period))
+        return int(row[0]) if row else 0
+
+    async def spend_all(self, limits: Sequence[BudgetLimit]) -> bool:
+        with self._file.transaction():
+            for each in limits:
+                if await self.spent(each.budget, each.period) >= each.limit:
+                    return False
+            for each in limits:
+                self._file.execute(
+                    "INSERT INTO budgets VALUES (?, ?, 1) ON CONFLICT (budget, period) DO UPDATE SET used = used + 1",
+                    (each.budget, each.period),
+                )
+        return True
+
+    async def spend_rate(self, budget: str, most: int, seconds: float, now: float) -> float:
+        spent = self._file.change(
+            "INSERT INTO rates SELECT ?, ? WHERE (SELECT count(*) FROM rates WHERE budget = ? AND at > ?) < ?",
+            (budget, now, budget, now - seconds, most),
+        )
+        if not spent:
+            return rate_free_at(await self.rate_uses(budget, seconds, now), most, seconds) or now
+        self._file.execute("DELETE FROM rates WHERE budget = ? AND at <= ?", (budget, now - seconds))
+        return 0.0
+
+    async def rate_uses(self, budget: str, seconds: float, now: float) -> list[float]:
+        rows = self._file.execute(
+            "SELECT at FROM rates WHERE budget = ? AND at > ? ORDER BY at", (budget, now - seconds)
+        )
+        return [float(at) for (at,) in rows]
+
+
+class SqliteRateLimits(_Part, RateLimits):
+    async def note_limit(self, key: str, until: float, now: float) -> None:
+        self._file.execute("DELETE FROM limits WHERE until < ?", (now - _MARK_KEPT,))
+        self._file.execute(
+            "INSERT INTO limits VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET until = max(until, excluded.until)",
+            (key, until),
+        )
+
+    async def limited(self, key: str) -> float:
+        row = self._file.first("SELECT until FROM limits WHERE key = ?", (key,))
+        return float(row[0]) if row else 0.0
+
+
+class SqliteJournal(_Part, Journal):
+    async def begin(self, change: Change) -> bool:
+        values = store(change)
+        begun = self._file.change(
+            f"INSERT INTO changes SELECT {named(values)} WHERE NOT EXISTS (SELECT 1 FROM changes"  # noqa: S608
+            f" WHERE :batch != '' AND batch = :batch AND number = :number AND outcome IN {_FINAL})",
+            values,
+        )
+        self._file.execute("DELETE FROM changes WHERE at < ?", (change.at - _KEPT,))
+        return begun == 1
+
+    async def changes_of(self, batch: str) -> list[Change]:
+        return list(self._changes(f"WHERE batch = ? AND batch != '' AND outcome IN {_FINAL} ORDER BY number", batch))
+
+    async def settle(self, change: Change) -> None:
+        self._file.execute(
+            "UPDATE changes SET outcome = :outcome, target = coalesce(:target, target), name = coalesce(:name, name),"
+            " sent = :sent, unsettled_until = :unsettled_until WHERE id = :id",
+            store(change),
+        )
+
+    async def unsettled(self, call: str, now: float) -> dict[str, float]:
+        rows = self._file.execute(
+            "SELECT id, unsettled_until FROM changes WHERE call = ? AND unsettled_until > ? AND unsettled_until > 0",
+            (call, now),
+        )
+        return dict(rows)
+
+    async def change(self, account: str, change: str) -> Change | None:
+        return next(self._changes("WHERE account = ? AND id = ?", account, change), None)
+
+    async def changes(self, account: str, limit: int, before: float) -> list[Change]:
+        return list(self._changes("WHERE account = ? AND at < ? ORDER BY at DESC LIMIT ?", account, before, limit))
+
+    def _changes(self, where: str, *values: object) -> Iterator[Change]:
+        for row in self._file.execute(f"SELECT * FROM changes {where}", values):  # noqa: S608
+            yield load(Change, dict(row))
+
+    async def claim(self, change: str) -> bool:
+        return self._file.change("UPDATE changes SET undone = 1 WHERE id = ? AND undone = 0", (change,)) == 1
+
+    async def release(self, change: str) -> None:
+        self._file.execute("UPDATE changes SET undone = 0 WHERE id = ?", (change,))
+
+
+class SqliteLedger(
+    SqliteApprovalRequests, SqliteTemporaryApprovals, SqliteBudgetUses, SqliteRateLimits, SqliteJournal, Ledger
+):
+    """Ledger in a file, or in memory for the life of the process (`:memory:`)."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(SqliteFile(path, _TABLES, _INDEXES))
+
+    async def mark_audit(self, log: str, n: int, head: str) -> None:
+        self._file.execute(
+            "INSERT INTO audit_marks VALUES (?, ?, ?)"
+            " ON CONFLICT (log) DO UPDATE SET n = excluded.n, head = excluded.head WHERE n < excluded.n",
+            (log, n, head),
+        )
+
+    async def audit_mark(self, log: str) -> tuple[int, str] | None:
+        row = self._file.first("SELECT n, head FROM audit_marks WHERE log = ?", (log,))
+        return (row[0], row[1]) if row else None
+
+    async def revision(self) -> int:
+        return self._file.revision()
+
+    async def check(self) -> None:
+        """Check the whole file (used by `doctor`). Raises `LedgerUnusable` if it is damaged."""
+        self._file.check()
+
+    def close(self) -> None:
+        self._file.close()
+
+    async def aclose(self) -> None:
+        self.close()

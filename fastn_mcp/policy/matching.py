@@ -1,0 +1,281 @@
+"""Match calls against policy rules and protected resources.
+
+An unknown fact never loosens: where it would decide, rules that allow do not match, and all others do.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import translate
+from typing import cast
+
+from fastn_mcp.account.resolved_call import (
+    REFERRING,
+    Effective,
+    Mention,
+    ResolvedCall,
+    ValueSource,
+    plain,
+)
+from fastn_mcp.account.targets import Call
+from fastn_mcp.policy.policy import Decision, PolicyDecision, Situation
+from fastn_mcp.records.formats import sentence
+from fastn_mcp.records.rows import row_of
+from fastn_mcp.redaction import name_as_read, quote
+from fastn_mcp.tools.operation import Create
+from fastn_mcp.tools.tool import Effect
+
+
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """A pattern of `*`, `?` and `[...]`."""
+
+    text: str
+    _exact: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _loose: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_exact", re.compile(translate(self.text)))
+        loose = (re.compile(translate(text)) for text in (self.text.casefold(), name_as_read(self.text)))
+        object.__setattr__(self, "_loose", tuple(loose))
+
+    def __call__(self, value: object, *, exact: bool) -> bool:
+        """Return whether the pattern matches a text, or an id that is a number.
+
+        Rules that allow match exactly. Rules that refuse or ask match any text that reads the same: case, width,
+        invisible characters and surrounding blanks are ignored.
+        """
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            return False
+        text = str(value)
+        if exact:
+            return self._exact.match(text) is not None
+        plain, as_read = self._loose
+        return plain.match(text.casefold()) is not None or as_read.match(name_as_read(text)) is not None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _first(globs: Iterable[Glob], mentions: Iterable[Mention]) -> tuple[Glob, Mention] | None:
+    """Return the first mention that a pattern matches, as it reads, with the pattern."""
+    found = list(mentions)
+    return next(((glob, each) for glob in globs for each in found if glob(each.value, exact=False)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class UserCount:
+    """Bounds on the number of dependents of the target."""
+
+    least: int | None
+    most: int | None
+
+    def hold(self, dependents: int) -> bool:
+        return (self.least is None or dependents >= self.least) and (self.most is None or dependents <= self.most)
+
+    def __str__(self) -> str:
+        parts = [f"{word} {n}" for word, n in (("at least", self.least), ("at most", self.most)) if n is not None]
+        return f"dependents {' and '.join(parts)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Allowed values of an argument. An empty text matches an argument that was not given."""
+
+    options: tuple[Glob | int, ...]
+
+    def __call__(self, given: object, *, exact: bool) -> bool:
+        """Return whether the value matches: every item of a list if `exact`, else any item, as it reads."""
+        if given is None:
+            return any(isinstance(option, Glob) and not option.text for option in self.options)
+        if isinstance(given, list):
+            fits = [self._one(item, exact) for item in cast("list[object]", given)]
+            return bool(fits) and (all(fits) if exact else any(fits))
+        return self._one(given, exact)
+
+    def _one(self, value: object, exact: bool) -> bool:
+        return any(
+            option(value, exact=exact) if isinstance(option, Glob) else type(value) is int and option == value
+            for option in self.options
+        )
+
+    def __str__(self) -> str:
+        return " or ".join(str(option) or "not given" for option in self.options)
+
+
+DERIVED: Mapping[str, Callable[[ResolvedCall], Effective]] = {
+    "environment": lambda resolved: resolved.environment,
+    "customer_id": lambda resolved: resolved.customer,
+}
+"""Conditions of `when` that hold for the value that a request will have, wherever it comes from, by the argument."""
+
+NAME, NEW_NAME = "name", "new_name"
+"""Conditions of `when` on the name of the target, or of what is created, and on the name that an update gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRule:
+    """A `[[rule]]`. A field that is None or empty does not restrict the match."""
+
+    name: str
+    tools: frozenset[str] | None
+    effects: frozenset[Effect] | None
+    targets: tuple[Glob, ...]
+    dependents: UserCount | None
+    conditions: Mapping[str, Choice]
+    """By argument, or by what stands in its place: `DERIVED`, `NAME`, `NEW_NAME`."""
+    then: Decision
+    reason: str = ""
+    key: str | None = None
+    """Live or test. A key not known to be a test key counts as live."""
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether the rule matches every call of its tools with its effects."""
+        return not self.targets and self.dependents is None and not self.conditions and self.key is None
+
+    @property
+    def compares_customers(self) -> bool:
+        """Whether a match depends on whose resources a call touches."""
+        return self.then is not Decision.ALLOW and "customer_id" in self.conditions
+
+    def looks_at_facts(self, call: Call) -> bool:
+        """Return whether a match with `call` can depend on records that have to be read."""
+        named = self.tools is None or call.tool_name() in self.tools
+        read = any(name in (*DERIVED, NAME) or plain(name) in REFERRING for name in self.conditions)
+        derived = read and self.then is not Decision.ALLOW
+        return named and (bool(self.targets) or self.dependents is not None or derived)
+
+    def match(self, situation: Situation) -> PolicyDecision | None:
+        """Return the rule's decision, with what it matched in words; None if it does not match this call."""
+        call, resolved = situation.call, situation.resolved
+        applies = (
+            (self.tools is None or call.tool_name() in self.tools)
+            and (self.effects is None or situation.effect in self.effects)
+            and self.key in (None, "live" if situation.live else "test")
+            and (self.dependents is None or self._fits_dependents(resolved.dependents))
+        )
+        if not applies:
+            return None
+        matched: list[str] = []
+        for found in self._matched(resolved):
+            if found is None:
+                return None
+            matched.append(found)
+        return PolicyDecision(self.then, self.name, self.reason, matched="; ".join(filter(None, matched)))
+
+    def words(self) -> str:
+        """Describe the conditions in words."""
+        by = "target id" if self.then is Decision.ALLOW else "target"
+        parts = [f"{by} {' or '.join(map(str, self.targets))}"] if self.targets else []
+        parts += [str(self.dependents)] if self.dependents else []
+        parts += [f"{name} {choice}" for name, choice in self.conditions.items()]
+        parts += [f"a {self.key} key"] if self.key else []
+        return f" with {', '.join(parts)}" if parts else ""
+
+    def _matched(self, resolved: ResolvedCall) -> Iterator[str | None]:
+        """Yield for each condition what fulfils it, in words; None for a condition that is not fulfilled."""
+        if self.targets:
+            yield self._target(resolved)
+        test = self._loosens if self.then is Decision.ALLOW else self._tightens
+        for name, choice in self.conditions.items():
+            yield test(name, choice, resolved)
+
+    def _target(self, resolved: ResolvedCall) -> str | None:
+        if self.then is Decision.ALLOW:
+            # Match the id that was read: an agent could change a name or a slug and so approve its own call.
+            id_ = row_of(resolved.target).get("id")
+            return "" if any(glob(id_, exact=True) for glob in self.targets) else None
+        if (found := _first(self.targets, resolved.own_mentions)) is not None:
+            glob, mention = found
+            return "" if glob.text == mention.value else f"{mention} matches {glob}"
+        return "its target could not be read" if resolved.is_missing else None
+
+    def _loosens(self, name: str, choice: Choice, resolved: ResolvedCall) -> str | None:
+        """Match what the call says only, and what a setting adds to the request if that matches too."""
+        call = resolved.call
+        argument = NAME if name == NEW_NAME else name
+        given: object = getattr(call, argument, None)
+        takes = argument in type(call).model_fields and (argument != NAME or isinstance(call, Create) == (name == NAME))
+        if name in call.unresolved or not takes or not choice(given, exact=True):
+            return None
+        added = DERIVED[name](resolved) if name in DERIVED and given is None else Effective()
+        is_set = added.source is ValueSource.SETTING
+        return None if is_set and not all(choice(value, exact=True) for value in added.values) else ""
+
+    def _tightens(self, name: str, choice: Choice, resolved: ResolvedCall) -> str | None:
+        """Match what the call says, and what it will do: either is enough to refuse or to ask."""
+        call = resolved.call
+        if name in (NAME, NEW_NAME):
+            new = name == NEW_NAME
+            mentions = [each for each in resolved.own_mentions if each.field in (("new name",) if new else _NAMES)]
+            found = next((each for each in mentions if choice(each.value, exact=False)), None)
+            if found is not None:
+                return "" if found.field == "new name" else f"its name is {quote(str(found.value))}"
+            if NAME in type(call).model_fields and choice(getattr(call, NAME), exact=False):
+                return ""  # a name that is not given
+            return "its name could not be read" if not new and resolved.is_missing else None
+        given: object = getattr(call, name, None)
+        if name in type(call).model_fields and name not in call.unresolved and choice(given, exact=False):
+            return ""
+        if name not in DERIVED:
+            return "" if name in call.unresolved else _named(choice, given, resolved)
+        effective = DERIVED[name](resolved)
+        if (value := next((each for each in effective.values if choice(each, exact=False)), None)) is not None:
+            return f"its {_WORDS[name]} is {quote(value)}, from {effective.source.value}"
+        if name == "customer_id":
+            touched = resolved.touched("customer")
+            found = next((each for each in touched.mentions if choice(each.value, exact=False)), None)
+            return f"{found.of}, by {found}" if found else touched.gap or None
+        if effective.is_known:
+            return None
+        way_out = ": name one" if name in type(call).model_fields else ", and Fastn chooses it"
+        return f"its {_WORDS[name]} is not known, as the call names none{way_out}"
+
+    def _fits_dependents(self, dependents: int | None) -> bool:
+        assert self.dependents is not None  # noqa: S101 - asked only where there are bounds
+        return self.then is not Decision.ALLOW if dependents is None else self.dependents.hold(dependents)
+
+
+def _named(choice: Choice, given: object, resolved: ResolvedCall) -> str | None:
+    """Match a record that an argument names by its other names: a role is given by its name or by its id."""
+    keys = set(map(str, cast("list[object]", given) if isinstance(given, list) else [given]))
+    for record in resolved.named:
+        if record.id in keys:
+            if record.row is None and not record.is_forbidden:
+                return f"{record.kind} {quote(record.id)} could not be read"
+            if any(choice(value, exact=False) for value in record.identity().values()):
+                return f"it is {record.kind} {quote(record.name)}"
+    return None
+
+
+_NAMES = ("name", "new name")
+_WORDS = {"environment": "environment", "customer_id": "customer"}
+
+
+@dataclass(frozen=True, slots=True)
+class Protected:
+    """A `[[protect]]`: protected resources of each kind, whatever the rules allow."""
+
+    name: str
+    resources: Mapping[str, tuple[Glob, ...]]
+    then: Decision
+    reason: str = ""
+
+    def match(self, situation: Situation) -> PolicyDecision | None:
+        """Return the decision if the call touches, or may touch, a protected resource."""
+        for kind, globs in self.resources.items():
+            touched = situation.resolved.touched(kind)
+            if (found := _first(globs, touched.mentions)) is not None:
+                glob, mention = found
+                is_named = quote(str(mention.value)) in mention.of
+                why = f" ({glob})" if is_named else f": {mention} matches {glob}"
+                return self._decision(f"{sentence(mention.of)} is protected{why}.")
+            if touched.gap:
+                what = f"The {kind.replace('_', ' ')} {' or '.join(map(str, globs))} is protected"
+                return self._decision(f"{what}, and {touched.gap}.")
+        return None
+
+    def _decision(self, matched: str) -> PolicyDecision:
+        because = f" Reason: {self.reason.rstrip('.')}." if self.reason else ""
+        return PolicyDecision(self.then, self.name, f"{matched}{because}")

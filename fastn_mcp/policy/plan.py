@@ -1,0 +1,155 @@
+"""Run plan: the calls allowed while nobody is present, and their maximum number."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+
+from pydantic import JsonValue
+
+from fastn_mcp.account.resolved_call import ResolvedCall, ValueSource
+from fastn_mcp.account.targets import Call
+from fastn_mcp.policy.matching import DERIVED, Choice
+from fastn_mcp.redaction import quote
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCalls:
+    """An `[[allow]]` entry: calls of one tool, with their maximum number."""
+
+    name: str
+    """Plan name and line of the entry, for people."""
+    budget: str
+    """Ledger key under which calls are counted: this entry with exactly this text."""
+    tool: str
+    targets: tuple[str, ...]
+    """Ids, or case-sensitive patterns of ids."""
+    arguments: Mapping[str, JsonValue] | None
+    """Exact arguments, besides the target; None if `conditions` or nothing restricts them."""
+    conditions: Mapping[str, Choice] | None
+    """Condition for each argument; other arguments are not allowed. None if any are."""
+    count: int
+    signers: int
+    """Number of people who signed the plan."""
+
+    def covers(self, resolved: ResolvedCall) -> bool:
+        """Return whether the entry covers this call, with the arguments that the server's settings fill in."""
+        call = resolved.call
+        if call.tool_name() != self.tool or (call.needs_person and self.arguments is None):
+            return False
+        arguments = call.arguments()
+        for name in type(call).route.parameters:
+            arguments.pop(name, None)
+        if call.target is not None and not any(fnmatchcase(call.target, pattern) for pattern in self.targets):
+            return False
+        if self.arguments is not None:
+            return _canonical(arguments) == _canonical(self.arguments)
+        if self.conditions is None:
+            return True
+        known, sent = arguments.keys() <= self.conditions.keys(), {**_filled_in(resolved), **arguments}
+        return known and all(choice(sent.get(name), exact=True) for name, choice in self.conditions.items())
+
+    def words(self) -> str:
+        """Describe the entry in words."""
+        where = f" on {' or '.join(self.targets)}" if self.targets else ""
+        if self.arguments is not None:
+            how = f" with exactly {json.dumps(dict(self.arguments), ensure_ascii=False)}" if self.arguments else ""
+        elif self.conditions is None:
+            how = " with any arguments"
+        else:
+            bounds = ", ".join(f"{name} {choice}" for name, choice in self.conditions.items())
+            how = f" with no other arguments than {bounds}"
+        return f"{self.count} x {self.tool}{where}{how}"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanAccount:
+    """The account that a plan is signed for. Fastn does not tell whose a key is, so it is the account of one key."""
+
+    name: str
+    digest: str
+    """Digest of the key and of where it is sent."""
+
+    def __str__(self) -> str:
+        return f"{self.name} (key {self.digest[:8]})"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A signed plan."""
+
+    name: str
+    account: str
+    begins: datetime | None
+    until: datetime
+    digest: str
+    signers: tuple[str, ...]
+    permits: tuple[PlannedCalls, ...]
+    records: tuple[Mapping[str, str], ...] = ()
+    """Of each signature: the fingerprints of the records that its exact calls name, by `Record.key`."""
+
+    def covering(self, resolved: ResolvedCall, now: datetime) -> Iterator[PlannedCalls]:
+        """Yield the entries that cover this call, while the plan is valid."""
+        if now < self.until and (self.begins is None or now >= self.begins):
+            yield from (
+                permit for permit in self.permits if permit.covers(resolved) and not self._differing(permit, resolved)
+            )
+
+    def differing(self, resolved: ResolvedCall) -> str:
+        """Return the record of a covered call that changed since the plan was signed, in words; else empty."""
+        records = (self._differing(permit, resolved) for permit in self.permits if permit.covers(resolved))
+        return next(filter(None, records), "")
+
+    def _differing(self, permit: PlannedCalls, resolved: ResolvedCall) -> str:
+        for record in resolved.named:
+            known = [records.get(record.key) for records in self.records]
+            # An entry of exact arguments names its records; of patterns, only those that were signed are compared.
+            if permit.arguments is None:
+                known = [each for each in known if each is not None]
+            if any(each != record.fingerprint() for each in known):
+                return f"{record.kind} {quote(record.name)}"
+        return ""
+
+    def words(self) -> Iterator[str]:
+        """Describe the plan, a line for each part."""
+        signed = ", ".join(self.signers) or "nobody"
+        begins = f"from {_minute(self.begins)} " if self.begins else ""
+        yield f"Plan {self.name}, for {self.account}, {begins}until {_minute(self.until)}, signed by {signed}."
+        for permit in self.permits:
+            yield f"{permit.name}: {permit.words()}."
+
+
+def _filled_in(resolved: ResolvedCall) -> dict[str, JsonValue]:
+    """Return the arguments that the server's settings give to the request."""
+    values = {name: of(resolved) for name, of in DERIVED.items() if name in type(resolved.call).model_fields}
+    return {name: each.values[0] for name, each in values.items() if each.source is ValueSource.SETTING}
+
+
+def would_allow(call: Call) -> str:
+    """Return the plan entry that would allow exactly this call, once. Plans never contain secrets."""
+    arguments = {name: value for name, value in call.shown().items() if name not in type(call).route.parameters}
+    lines = ["[[allow]]", f'tool = "{call.tool_name()}"']
+    if call.target is not None:
+        lines.append(f"target = {toml(call.target)}")
+    lines.append(f"arguments = {toml(arguments)}")
+    return "\n".join([*lines, "count = 1"])
+
+
+def toml(value: JsonValue) -> str:
+    """Format a value as TOML on one line."""
+    if isinstance(value, dict):
+        inside = ", ".join(f"{json.dumps(name)} = {toml(item)}" for name, item in value.items() if item is not None)
+        return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _canonical(value: Mapping[str, JsonValue]) -> str:
+    """Serialize JSON so that only equal JSON gives equal text: in Python, `1 == True`."""
+    return json.dumps(dict(value), sort_keys=True)
+
+
+def _minute(when: datetime) -> str:
+    return when.astimezone(UTC).isoformat(timespec="minutes").replace("+00:00", "Z")

@@ -1,0 +1,200 @@
+"""Load the policy file. Any error in it, an unreachable rule included, stops the start with its line."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastn_mcp.account.resolved_call import KINDS
+from fastn_mcp.config.command_line import PROGRAM, CommandLine
+from fastn_mcp.config.strict_toml import ConfigError, Key, TomlSource, load, read, validate
+from fastn_mcp.policy.matching import Glob, PolicyRule, Protected, UserCount
+from fastn_mcp.policy.policy import MODES, Decision, PolicyDecision, least
+from fastn_mcp.policy.rules import FileRules, TimeWindow
+from fastn_mcp.policy.schema import (
+    CHANGING,
+    DependentsForm,
+    KeyDefaults,
+    PolicyForm,
+    Protect,
+    RuleForm,
+    Window,
+    condition,
+    named,
+    possible_effects,
+)
+from fastn_mcp.tools.catalog import AnyOperation
+from fastn_mcp.tools.tool import Effect
+
+Case = tuple[str, Effect]
+
+_LOOSENING = 'Only then = "allow" loosens a default; to ask for less, say so in [defaults]'
+
+
+def cases(tools: frozenset[str] | None, effects: frozenset[Effect] | None) -> frozenset[Case]:
+    """Return every pair of a named tool and an effect its calls can have."""
+    return frozenset(
+        (operation.tool_name(), effect)
+        for operation in CHANGING
+        for effect in possible_effects(operation)
+        if (tools is None or operation.tool_name() in tools) and (effects is None or effect in effects)
+    )
+
+
+def unreachable(file: FileRules) -> Iterator[tuple[int, str]]:
+    """Yield the index of each rule that never decides, with the reason."""
+    rules = file.rules
+    reached = [cases(rule.tools, rule.effects) for rule in rules]
+    for number, rule in enumerate(rules):
+        if (cover := _cover(number, rules, reached)) is not None:
+            yield number, f"never applies: {rules[cover].name} covers it and is at least as strict"
+        elif (asked := _least_default(rule, reached[number], file)).rank > rule.then.rank > Decision.ALLOW.rank:
+            yield number, f"never applies: {asked.value} is asked for anyway. {_LOOSENING}"
+
+
+def _cover(number: int, rules: Sequence[PolicyRule], reached: Sequence[frozenset[Case]]) -> int | None:
+    """Return another rule that matches whenever this one does. Of two equal rules, the first is kept."""
+    for other, rule in enumerate(rules):
+        if other == number or not rule.unconditional or rule.then.rank < rules[number].then.rank:
+            continue
+        if reached[other] < reached[number] or not reached[number] <= reached[other]:
+            continue
+        mutual = rules[number].unconditional and reached[other] == reached[number] and rule.then is rules[number].then
+        if not mutual or other < number:
+            return other
+    return None
+
+
+def _least_default(rule: PolicyRule, reached: frozenset[Case], file: FileRules) -> Decision:
+    """Return the loosest default of any mode for these cases, with the kind of key that the rule names."""
+    found: list[Decision] = []
+    for live in (True, False):
+        if rule.key not in (None, "live" if live else "test"):
+            continue
+        for tool, effect in reached:
+            if (own := file.default(effect, live=live)) is not None:
+                found.append(own.decision)
+            elif tool == "delete_customer":  # a customer without dependents is deleted on a plain confirmation
+                found.append(Decision.CONFIRM)
+            else:
+                found += (least(mode, effect, live=live) for mode in MODES)
+    return min(found, key=lambda decision: decision.rank)
+
+
+def load_rules(path: Path, program: CommandLine = PROGRAM) -> FileRules:
+    """Load the rules of a policy file.
+
+    Raises `SettingsError` with the file, the line, the key and the nearest known key. `program` is the command that the
+    hint names to check the file.
+    """
+    data, _ = read(path, "policy file", "Correct the path; --policy and FASTN_POLICY name one too.")
+    hint = f"Correct it there, and check it: {program.to('policy', 'check', str(path))}"
+    return load(data, path, "policy", _build, hint)
+
+
+def _build(table: Mapping[str, Any], source: TomlSource) -> FileRules:
+    """Build the rules of a file. Raises `ConfigError` for the first error."""
+    form = validate(PolicyForm, table, source)
+
+    def defaults(form: KeyDefaults, *at: str) -> dict[Effect, PolicyDecision]:
+        return {
+            effect: PolicyDecision(decision, _name(source, " ".join(("default", *at, key)), "defaults", *at, key))
+            for effect, key, decision in _set(form)
+        }
+
+    rules = tuple(_rule(number, rule, source) for number, rule in enumerate(form.rule))
+    found = FileRules(
+        digest=source.digest,
+        defaults=defaults(form.defaults),
+        live_defaults=defaults(form.defaults.live, "live"),
+        test_defaults=defaults(form.defaults.test, "test"),
+        protected=tuple(_protected(number, entry, source) for number, entry in enumerate(form.protect)),
+        rules=rules,
+        windows=tuple(_window(number, window, source) for number, window in enumerate(form.window)),
+        budget={effect: limit for effect, _, limit in _set(form.budget)},
+        budget_name=_name(source, "budget", "budget"),
+        per=form.budget.per,
+        run_budget={effect: limit for effect, _, limit in _set(form.budget.run)},
+        destroy_rate=form.budget.destroy_rate,
+        breaker=(form.breaker.declined, form.breaker.rest),
+    )
+    if flaws := [ConfigError(("rule", number), f"this rule {why}") for number, why in unreachable(found)]:
+        raise source.first(flaws)
+    return found
+
+
+def _name(source: TomlSource, what: str, *at: str | int) -> str:
+    return f"{source.file} line {source.line(at)}: {what}"
+
+
+def _protected(number: int, entry: Protect, source: TomlSource) -> Protected:
+    at: Key = ("protect", number)
+    globs = {kind: tuple(found) for kind in KINDS if (found := getattr(entry, kind)) is not None}
+    if not globs:
+        raise ConfigError(at, f"[[protect]] names nothing; give it one of {', '.join(KINDS)}")
+    what = "; ".join(f"{kind} {' or '.join(map(str, found))}" for kind, found in globs.items())
+    return Protected(_name(source, f"protected {what}", *at), globs, entry.then, entry.reason)
+
+
+def _window(number: int, form: Window, source: TomlSource) -> TimeWindow:
+    at: Key = ("window", number)
+    tools, _ = _tools((*at, "tools"), form.tools, form.effects)
+    what = ", ".join(map(str, form.tools or [])) or ", ".join(effect.value for effect in form.effects)
+    name = _name(source, f"window {what}", *at)
+    return TimeWindow(name, frozenset(form.effects), tools, tuple(form.open), form.reason)
+
+
+def _rule(number: int, form: RuleForm, source: TomlSource) -> PolicyRule:
+    at: Key = ("rule", number)
+    tools, operations = _tools((*at, "tool"), form.tool, form.effects)
+    what = ", ".join(map(str, form.tool or [])) or ", ".join(effect.value for effect in form.effects or ()) or "*"
+    when = dict(form.when)
+    dependents = None
+    if "dependents" in when:
+        bounds = validate(DependentsForm, when.pop("dependents"), source, (*at, "when", "dependents"))
+        dependents = UserCount(bounds.min, bounds.max)
+    return PolicyRule(
+        name=_name(source, f"rule {what}", *at),
+        tools=tools,
+        effects=None if form.effects is None else frozenset(form.effects),
+        targets=tuple(form.target or ()),
+        key=form.key,
+        dependents=dependents,
+        conditions={
+            name: condition((*at, "when", name), operations, value, ["dependents"], loosens=form.then is Decision.ALLOW)
+            for name, value in when.items()
+        },
+        then=form.then,
+        reason=form.reason,
+    )
+
+
+def _tools(
+    at: Key, globs: list[Glob] | None, effects: list[Effect] | None
+) -> tuple[frozenset[str] | None, list[AnyOperation]]:
+    """Return the tools that the globs at `at` match, None for all, and their operations with one of the effects.
+
+    Raises `ConfigError` if a glob matches no tool, or no match can have an effect.
+    """
+    found: dict[str, AnyOperation] = {}
+    for index, glob in enumerate(globs or ()):
+        try:
+            found |= {operation.tool_name(): operation for operation in named(glob.text)}
+        except ValueError as error:
+            raise ConfigError((*at, index), f"{at[-1]}: {error}") from None
+    tools = None if globs is None else frozenset(found)
+    operations = list(CHANGING) if globs is None else list(found.values())
+    for index, effect in enumerate(effects or ()):
+        if not any(effect in possible_effects(operation) for operation in operations):
+            had = sorted({each.value for operation in operations for each in possible_effects(operation)})
+            raise ConfigError(
+                (*at[:-1], "effects", index),
+                f"effects: none of its tools can have the effect {effect.value}; they have {', '.join(had)}",
+            )
+    wanted = frozenset(Effect if effects is None else effects)
+    return tools, [operation for operation in operations if possible_effects(operation) & wanted]
+
+
+def _set(table: Any) -> Iterator[tuple[Effect, str, Any]]:
+    for effect in Effect:
+        if (value := getattr(table, effect.value, None)) is not None:
+            yield effect, effect.value, value

@@ -1,0 +1,245 @@
+"""Decide one call by a whole policy file, and parse the weekly hours in which effects may happen.
+
+Hours are local wall-clock time: an hour that occurs twice when summer time ends is open twice.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
+from itertools import count
+from zoneinfo import ZoneInfo, available_timezones
+
+from fastn_mcp.account.resolved_call import ResolvedCall
+from fastn_mcp.errors import nearest
+from fastn_mcp.policy.matching import PolicyRule, Protected
+from fastn_mcp.policy.policy import DESTROY_RATE, Decision, PolicyDecision, Situation
+from fastn_mcp.tools.tool import Effect
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_FORM = re.compile(
+    r"(?P<days>[A-Za-z][A-Za-z, -]*?)\s+(?P<start>\d\d:\d\d)\s?-\s?(?P<end>\d\d:\d\d)(?:\s+(?P<zone>\S+))?"
+)
+_WHOLE_DAY = 24 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """Hours from `start` until before `end`, in minutes of the day. If `end` is not later, they end on the next day."""
+
+    text: str
+    days: frozenset[int]
+    start: int
+    end: int
+    zone: ZoneInfo
+
+    def open_at(self, now: datetime) -> bool:
+        """Return whether `now` is within the hours."""
+        local = now.astimezone(self.zone)
+        minute = local.hour * 60 + local.minute
+        today = local.weekday() in self.days
+        if self.start < self.end:
+            return today and self.start <= minute < self.end
+        yesterday = (local.weekday() - 1) % 7 in self.days
+        return (today and minute >= self.start) or (yesterday and minute < self.end)
+
+    def next_after(self, now: datetime) -> datetime:
+        """Return their next start, in their own time zone."""
+        first = now.astimezone(self.zone).date()
+        begin = time(self.start // 60, self.start % 60, tzinfo=self.zone)
+        days = (datetime.combine(first + timedelta(days=ahead), begin) for ahead in count())
+        return next(day for day in days if day.weekday() in self.days and day.timestamp() > now.timestamp())
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def hours(text: str) -> Hours:
+    """Parse hours. Raises `ValueError`."""
+    found = _FORM.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f'{text!r} is not of the form "Mon-Thu 08:00-17:00 Europe/Berlin"')
+    if found["zone"] is None:
+        raise ValueError(f'{text!r} names no time zone, as in "Mon-Thu 08:00-17:00 Europe/Berlin"')
+    start, end = _minute(found["start"]), _minute(found["end"])
+    if start in (end, _WHOLE_DAY):
+        raise ValueError(f"{found['start']}-{found['end']} is not a time span; a whole day is 00:00-24:00")
+    return Hours(text, _days(found["days"]), start, end, _zone(found["zone"]))
+
+
+def _minute(text: str) -> int:
+    hour, minute = (int(part) for part in text.split(":"))
+    if minute > 59 or hour * 60 + minute > _WHOLE_DAY:
+        raise ValueError(f"{text!r} is not a time of day")
+    return hour * 60 + minute
+
+
+def _days(text: str) -> frozenset[int]:
+    days: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        begin = _day(first)
+        length = (_day(last) - begin) % 7 if dash else 0
+        days |= {(begin + ahead) % 7 for ahead in range(length + 1)}
+    return frozenset(days)
+
+
+def _day(text: str) -> int:
+    name = text.strip().capitalize()
+    if name not in _DAYS:
+        raise ValueError(f"unknown day {text.strip()!r}{nearest(name, _DAYS)}; use one of {', '.join(_DAYS)}")
+    return _DAYS.index(name)
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        known = available_timezones()
+        if not known:
+            raise ValueError("this machine has no time zones; install the package tzdata") from None
+        raise ValueError(f"there is no time zone {name!r}{nearest(name, known)}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeWindow:
+    """A `[[window]]`: its effects are refused outside of its hours."""
+
+    name: str
+    effects: frozenset[Effect]
+    tools: frozenset[str] | None
+    hours: tuple[Hours, ...]
+    reason: str
+
+    def covers(self, situation: Situation) -> bool:
+        named = self.tools is None or situation.call.tool_name() in self.tools
+        return named and situation.effect in self.effects
+
+    def open_at(self, now: datetime) -> bool:
+        return any(hours.open_at(now) for hours in self.hours)
+
+    def next_after(self, now: datetime) -> datetime:
+        return min(hours.next_after(now) for hours in self.hours)
+
+
+@dataclass(frozen=True, slots=True)
+class FileRules:
+    """Rules of one policy file. Defaults, rules and other parts are named by the file's name and their lines."""
+
+    digest: str
+    defaults: Mapping[Effect, PolicyDecision]
+    protected: tuple[Protected, ...]
+    rules: tuple[PolicyRule, ...]
+    windows: tuple[TimeWindow, ...]
+    budget: Mapping[Effect, int]
+    budget_name: str
+    per: str
+    run_budget: Mapping[Effect, int]
+    breaker: tuple[int, float]
+    destroy_rate: tuple[int, float] = DESTROY_RATE
+    live_defaults: Mapping[Effect, PolicyDecision] = field(default_factory=dict[Effect, PolicyDecision])
+    """Override `defaults` with a live key."""
+    test_defaults: Mapping[Effect, PolicyDecision] = field(default_factory=dict[Effect, PolicyDecision])
+    """Override `defaults` with a test key."""
+
+    def default(self, effect: Effect, *, live: bool) -> PolicyDecision | None:
+        """Return the file's default for an effect; None if the mode's default applies."""
+        own = self.live_defaults if live else self.test_defaults
+        return own.get(effect) or self.defaults.get(effect)
+
+    def period(self, now: datetime) -> str:
+        """Return the period of `budget`: a UTC day such as 2026-03-29, or `run`."""
+        return "run" if self.per == "run" else now.astimezone(UTC).strftime("%Y-%m-%d")
+
+    def budgets(self, effect: Effect, now: datetime) -> dict[str, int]:
+        """Return how many calls of an effect each period allows. Of two limits for one period, the smaller applies."""
+        found: dict[str, int] = {}
+        for period, limit in ((self.period(now), self.budget.get(effect)), ("run", self.run_budget.get(effect))):
+            if limit is not None:
+                found[period] = min(limit, found.get(period, limit))
+        return found
+
+    @property
+    def compares_customers(self) -> bool:
+        """Whether any decision depends on whose resources a call touches."""
+        protects = any("customer" in each.resources for each in self.protected)
+        return protects or any(rule.compares_customers for rule in self.rules)
+
+    def mentions(self, resolved: ResolvedCall) -> bool:
+        """Return whether the decision on this call can depend on facts that have to be read."""
+        is_held = resolved.refers and bool(self.protected)
+        return is_held or any(rule.looks_at_facts(resolved.call) for rule in self.rules)
+
+    def matches(self, situation: Situation) -> list[PolicyDecision]:
+        """Return the decision of every rule, protection, budget and window that applies to a call, in file order."""
+        parts = [*(each.match(situation) for each in (*self.protected, *self.rules))]
+        return [each for each in (*parts, self._used_up(situation), self._closed(situation)) if each is not None]
+
+    def verdicts(self, situation: Situation, default: PolicyDecision) -> list[PolicyDecision]:
+        """Return decisions that rules cannot loosen, and that of the rules. Of equals, the first is named."""
+        ruled = self._ruled(situation, default)
+        held = [each.match(situation) for each in self.protected]
+        held += [self._used_up(situation), self._closed(situation)]
+        strict = [each for each in held if each is not None]
+        return [ruled, *strict] if ruled.decision is Decision.DENY else [*strict, ruled]
+
+    def _ruled(self, situation: Situation, default: PolicyDecision) -> PolicyDecision:
+        """Apply the strictest matching rule. A rule that allows loosens the default; any other can only tighten it."""
+        matching = [found for rule in self.rules if (found := rule.match(situation)) is not None]
+        if not matching:
+            return default
+        strictest = max(matching, key=lambda each: each.decision.rank)
+        return default if default.decision.rank > strictest.decision.rank > Decision.ALLOW.rank else strictest
+
+    def _used_up(self, situation: Situation) -> PolicyDecision | None:
+        effect = situation.effect
+        for period, limit in self.budgets(effect, situation.now).items():
+            if situation.spent.get(period, 0) >= limit:
+                until = "in this run" if period == "run" else f"until {_midnight(situation.now)} UTC"
+                decision = Decision.CONFIRM if effect is Effect.SPEND else Decision.DENY
+                why = f"The budget is used up: 0 of {limit} {effect.value} calls left {until}."
+                return PolicyDecision(decision, self.budget_name, why)
+        return None
+
+    def _closed(self, situation: Situation) -> PolicyDecision | None:
+        covering = [window for window in self.windows if window.covers(situation)]
+        if not covering or any(window.open_at(situation.now) for window in covering):
+            return None
+        first = min(covering, key=lambda window: window.next_after(situation.now))
+        opens = first.next_after(situation.now)
+        when = f"{opens:%a %Y-%m-%d %H:%M} {opens.tzinfo}"
+        closed = f"It is closed for {situation.effect.value} until {when}."
+        return PolicyDecision(Decision.DENY, first.name, f"{closed}{_because(first.reason)}")
+
+    def words(self) -> Iterator[str]:
+        """Describe the file, a line for each part."""
+        for effect, said in self.defaults.items():
+            yield f"By default, {effect.value}: {said.decision.value}."
+        for key, defaults in (("live", self.live_defaults), ("test", self.test_defaults)):
+            for effect, said in defaults.items():
+                yield f"By default with a {key} key, {effect.value}: {said.decision.value}."
+        for resource in self.protected:
+            yield f"{resource.name}: {resource.then.value}, whatever the rules allow.{_because(resource.reason)}"
+        for rule in self.rules:
+            yield f"{rule.name}{rule.words()}: {rule.then.value}.{_because(rule.reason)}"
+        for window in self.windows:
+            where = f" by {', '.join(sorted(window.tools))}" if window.tools is not None else ""
+            effects = ", ".join(effect.value for effect in Effect if effect in window.effects)
+            hours = " or ".join(map(str, window.hours))
+            yield f"{window.name}: {effects}{where} only {hours}.{_because(window.reason)}"
+        for per, budget in ((self.per, self.budget), ("run", self.run_budget)):
+            for effect, limit in budget.items():
+                then = "a question" if effect is Effect.SPEND else "none"
+                yield f"Budget: {limit} {effect.value} calls a {per}, then {then}."
+        most, seconds = self.destroy_rate
+        yield f"Budget: {most} approvals that destroy in {seconds / 60:g} minutes, then none."
+        declined, rest = self.breaker
+        yield f"Breaker: after {declined} declines in a row, nothing that changes something for {rest / 60:g} minutes."
+
+
+def _because(reason: str) -> str:
+    return f" {reason.rstrip('.')}." if reason else ""
+
+
+def _midnight(now: datetime) -> str:
+    return (now.astimezone(UTC) + timedelta(days=1)).strftime("%Y-%m-%d 00:00")

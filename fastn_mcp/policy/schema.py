@@ -1,0 +1,260 @@
+"""Keys, tables and values that a policy file may contain."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+
+from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key
+from fastn_mcp.errors import nearest
+from fastn_mcp.policy.matching import DERIVED, NAME, NEW_NAME, Choice, Glob
+from fastn_mcp.policy.policy import BREAKER, DESTROY_RATE, Decision
+from fastn_mcp.policy.rules import Hours, hours
+from fastn_mcp.tools.catalog import CATALOG, AnyOperation
+from fastn_mcp.tools.operation import Create, Update
+from fastn_mcp.tools.parsing import ALIASES, Aliases
+from fastn_mcp.tools.tool import Effect
+
+_EFFECTS = [effect.value for effect in Effect if effect is not Effect.READ]
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def _decision(value: object) -> Decision:
+    known = [decision.value for decision in Decision]
+    if value in known:
+        return Decision(value)
+    near = nearest(value, known) if isinstance(value, str) else ""
+    raise ValueError(f"unknown decision {value!r}{near}; use one of {', '.join(known)}")
+
+
+def _stricter(decision: Decision) -> Decision:
+    if decision is Decision.ALLOW:
+        raise ValueError("what is protected cannot be allowed; leave the entry out")
+    return decision
+
+
+def _effect(value: object) -> Effect:
+    name = value.casefold() if isinstance(value, str) else ""
+    if name == Effect.READ.value:
+        raise ValueError("reads are always allowed")
+    if name not in _EFFECTS:
+        raise ValueError(f"unknown effect {value!r}{nearest(name, _EFFECTS)}; use any of {', '.join(_EFFECTS)}")
+    return Effect(name)
+
+
+def _glob(value: object) -> Glob:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError('must be a non-empty text, as "acme-*"')
+    return Glob(value.strip())
+
+
+def _hours(value: object) -> Hours:
+    return hours(value if isinstance(value, str) else repr(value))
+
+
+def _seconds(value: object) -> float:
+    found = re.fullmatch(r"([1-9]\d{0,5})\s?([smh])", value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError('must be a time in seconds, minutes or hours, as "90s", "10m" or "2h"')
+    return float(int(found[1]) * _SECONDS[found[2]])
+
+
+def _rate(value: object) -> tuple[int, float]:
+    found = re.fullmatch(r"([1-9]\d{0,4}) per ([1-9]\d{0,5}\s?[smh])", value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError('must be a number and a time, as "10 per 5m"')
+    return int(found[1]), _seconds(found[2])
+
+
+Decided = Annotated[Decision, BeforeValidator(_decision)]
+Holding = Annotated[Decision, BeforeValidator(lambda value: _stricter(_decision(value)))]
+Globs = Annotated[list[Annotated[Glob, BeforeValidator(_glob)]], ONE_OR_MORE, Field(min_length=1)]
+Effects = Annotated[list[Annotated[Effect, BeforeValidator(_effect)]], ONE_OR_MORE, Field(min_length=1)]
+Openings = Annotated[list[Annotated[Hours, BeforeValidator(_hours)]], ONE_OR_MORE, Field(min_length=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _PolicyTable(BaseModel):
+    model_config = STRICT
+
+
+class KeyDefaults(_PolicyTable):
+    """`[defaults.live]`, `[defaults.test]`: defaults for one kind of key."""
+
+    write: Decided | None = None
+    external: Decided | None = None
+    spend: Decided | None = None
+    access: Decided | None = None
+    trash: Decided | None = None
+    destroy: Decided | None = None
+
+
+class Defaults(KeyDefaults):
+    """`[defaults]`: decisions on effects that replace those of the mode."""
+
+    live: KeyDefaults = KeyDefaults()
+    test: KeyDefaults = KeyDefaults()
+
+
+class Protect(_PolicyTable):
+    """`[[protect]]`: protected resources, whatever the rules allow."""
+
+    customer: Globs | None = None
+    connector: Globs | None = None
+    connection: Globs | None = None
+    workflow: Globs | None = None
+    trigger: Globs | None = None
+    api_key: Globs | None = None
+    secret: Globs | None = None
+    role: Globs | None = None
+    then: Holding = Decision.DENY
+    reason: str = ""
+
+
+class DependentsForm(_PolicyTable):
+    """`dependents` of `when`."""
+
+    min: Count | None = None
+    max: Count | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("needs min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is more than max")
+        return self
+
+
+class RuleForm(_PolicyTable):
+    """`[[rule]]`. The arguments in `when` are checked against the tools."""
+
+    tool: Globs | None = None
+    effects: Effects | None = None
+    target: Globs | None = None
+    key: Literal["live", "test"] | None = None
+    when: dict[str, Any] = {}
+    then: Decided
+    reason: str = ""
+
+
+class Window(_PolicyTable):
+    """`[[window]]`: hours in which effects may happen."""
+
+    effects: Effects
+    tools: Globs | None = None
+    open: Openings
+    reason: str = ""
+
+
+class RunBudget(_PolicyTable):
+    """`[budget.run]`: calls of an effect per run of the server, in addition to the daily limits."""
+
+    write: Count | None = None
+    external: Count | None = None
+    spend: Count | None = None
+    access: Count | None = None
+    trash: Count | None = None
+    destroy: Count | None = None
+
+
+class Budget(RunBudget):
+    """`[budget]`: calls of an effect per period, for each account and caller."""
+
+    per: Literal["day", "run"] = "day"
+    destroy_rate: Annotated[tuple[int, float], BeforeValidator(_rate)] = DESTROY_RATE
+    run: RunBudget = RunBudget()
+
+
+class Breaker(_PolicyTable):
+    """`[breaker]`: consecutive declines after which changes are refused, and for how long."""
+
+    declined: Annotated[int, Field(ge=1)] = BREAKER[0]
+    rest: Annotated[float, BeforeValidator(_seconds)] = BREAKER[1]
+
+
+class PolicyForm(_PolicyTable):
+    """A whole policy file."""
+
+    defaults: Defaults = Defaults()
+    protect: list[Protect] = []
+    rule: list[RuleForm] = []
+    window: list[Window] = []
+    budget: Budget = Budget()
+    breaker: Breaker = Breaker()
+
+
+CHANGING = tuple(operation for operation in CATALOG if operation.effect is not Effect.READ)
+"""Tools that a policy applies to. Reads are always allowed."""
+
+
+def possible_effects(operation: AnyOperation) -> frozenset[Effect]:
+    """Return the effects that calls of a tool can have: its own, and those that arguments or facts raise it to."""
+    return frozenset({operation.effect, *operation.raises_to})
+
+
+def named(glob: str, aliases: Aliases = ALIASES) -> list[AnyOperation]:
+    """Return the tools that a glob matches, by current or former name.
+
+    Raises `ValueError` if it matches no tool that changes something.
+    """
+    renamed = {alias.to for old, alias in aliases.items() if fnmatchcase(old, glob.casefold())}
+
+    def meant(operation: AnyOperation) -> bool:
+        name = operation.tool_name()
+        return name in renamed or fnmatchcase(name, glob.casefold())
+
+    found = [operation for operation in CHANGING if meant(operation)]
+    if found:
+        return found
+    if any(meant(operation) for operation in CATALOG):
+        raise ValueError(f"{glob!r} names only tools that read, and reads are always allowed")
+    raise ValueError(f"{glob!r} names no tool{nearest(glob, (operation.tool_name() for operation in CHANGING))}")
+
+
+_COMPARED: Mapping[str | None, tuple[type, str]] = {"string": (str, "a text"), "integer": (int, "a whole number")}
+
+
+def _takers(argument: str, operations: Sequence[AnyOperation], *, loosens: bool) -> list[AnyOperation]:
+    """Return tools with the argument that a condition compares, for its type; empty if it can never match."""
+    if argument == NEW_NAME:
+        return [each for each in operations if issubclass(each, Update) and NAME in each.model_fields]
+    takers = [each for each in operations if argument in each.model_fields]
+    # Any call has an environment, a customer and a name in effect, by its record or a setting.
+    if not takers and argument in (*DERIVED, NAME) and operations and not loosens:
+        return [each for each in CHANGING if argument in each.model_fields]
+    return takers
+
+
+def condition(
+    at: Key, operations: Sequence[AnyOperation], value: object, keys: Iterable[str] = (), *, loosens: bool
+) -> Choice:
+    """Parse the condition of `when` that `at` ends in: one value, or a list of values. Raises `ConfigError`.
+
+    `keys` are the keys allowed in `when` besides conditions. `loosens`: whether its rule allows.
+    """
+    argument = str(at[-1])
+    takers = _takers(argument, list(operations), loosens=loosens)
+    if not takers:
+        known = sorted({*keys, *DERIVED, NEW_NAME, *(name for each in operations for name in each.model_fields)})
+        raise ConfigError(at, f"when: none of its tools has an argument {argument!r}{nearest(argument, known)}")
+    if loosens and argument == NAME and any(not issubclass(each, Create) for each in operations):
+        raise ConfigError(
+            at, "when: a rule that allows cannot compare the name of a target, as an agent could change it; use target"
+        )
+    argument = NAME if argument == NEW_NAME else argument
+    if any(argument in operation.secrets() for operation in takers):
+        raise ConfigError(at, f"when: {argument!r} is a secret, which a policy file must not contain")
+    shapes = [operation.input_schema()["properties"][argument] for operation in takers]
+    kinds = {_COMPARED.get(shape["items"]["type"] if shape["type"] == "array" else shape["type"]) for shape in shapes}
+    if len(kinds) > 1 or (kind := kinds.pop()) is None:
+        raise ConfigError(at, f"when: {argument!r} has parts, and only texts and numbers can be compared")
+    wanted, called = kind
+    options: list[Any] = [value]
+    if isinstance(value, list):
+        options = cast("list[object]", value)
+    if not options or any(type(option) is not wanted for option in options):
+        raise ConfigError(at, f"when: {argument} has to be compared with {called}, or a list of such")
+    return Choice(tuple(Glob(option) if isinstance(option, str) else option for option in options))

@@ -1,0 +1,1 @@
+"""How rows of Fastn are read, and what they say. No input or output."""

@@ -1,0 +1,133 @@
+"""Quotas and AI credits: their use, whose they are and when they reset, as far as Fastn says so."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import JsonValue
+
+from fastn_mcp.records.formats import aged, stamp
+from fastn_mcp.records.rows import Row, inside, number, owner_of, short, text, timestamp, word
+
+_USES = ("used", "usage", "current", "consumed", "count", "value")
+_LIMITS = ("limit", "max", "maximum", "included", "quota", "allowed", "total")
+"""Fields with a used and a permitted amount, the most usual name first."""
+
+_PERCENTS = ("percent", "percentage", "percentUsed", "usedPercent", "usagePercent")
+_RESETS = ("resetsAt", "resetAt", "resetTime", "nextReset", "periodEnd")
+_DEEPEST = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """A limit, and the percentage used."""
+
+    name: str
+    """With its scope: `API calls per day`."""
+    percent: float
+    numbers: str
+    whose: str
+    """Whose use it limits; empty if Fastn does not say."""
+    resets_at: datetime | None
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.numbers}{', ' * bool(self.numbers)}{self.percent:.0f} %"
+
+    def data(self, now: datetime) -> dict[str, JsonValue]:
+        return {
+            "name": self.name,
+            "used": f"{self.numbers} ({self.percent:.0f} %)" if self.numbers else f"{self.percent:.0f} %",
+            "whose": self.whose or "not said by Fastn",
+            "resets": aged(self.resets_at, now) if self.resets_at else "not said by Fastn",
+        }
+
+
+def quotas_of(answer: JsonValue | Row) -> list[Quota]:
+    """Return every quota in an answer, the fullest first."""
+    return sorted(_quotas(answer), key=lambda quota: -quota.percent)
+
+
+def _quotas(found: JsonValue | Row, path: tuple[str, ...] = (), depth: int = 0) -> Iterator[Quota]:
+    if depth > _DEEPEST:
+        return
+    if isinstance(found, list):
+        for item in found:
+            yield from _quotas(item, path, depth + 1)
+    elif isinstance(found, dict):
+        if (quota := _quota(found, path)) is not None:
+            yield quota
+            return
+        for name, item in found.items():
+            # Names of mere wrappers are not part of a quota's name.
+            wraps = isinstance(item, list) or name in ("data", "value", "quotas", "limits")
+            yield from _quotas(item, path if wraps else (*path, name), depth + 1)
+
+
+def _quota(row: Row, path: tuple[str, ...]) -> Quota | None:
+    limit, used, percent = number(row, *_LIMITS), number(row, *_USES), number(row, *_PERCENTS)
+    numbers = ""
+    if limit is not None and used is not None and limit > 0:
+        percent = 100 * used / limit
+        numbers = f"{used:,.10g} of {limit:,.10g}"
+    if percent is None:
+        return None
+    name = text(row, "name", "metric", "resource", "key") or " ".join(path)
+    name = " ".join(filter(None, (name, text(row, "scope"))))
+    return Quota(short(name or "a quota", 60), percent, numbers, _whose(row), timestamp(row, *_RESETS))
+
+
+def _whose(row: Row) -> str:
+    """Return whose quota a row is. One for each customer, or an override, is some customer's, who may not be named."""
+    named = text(row, "customer.name", "customerName", "endOrg.name") or owner_of(row) or ""
+    of_customers = "customer" in word(row, "scope") or word(row, "source") == "override"
+    return short(named) or ("" if of_customers else "the account")
+
+
+@dataclass(frozen=True, slots=True)
+class Credits:
+    """AI credits: None for what the record does not tell."""
+
+    used: float | None
+    included: float | None
+    resets_at: datetime | None
+
+    @property
+    def balance(self) -> str:
+        """The credits that are left, in a sentence; empty if they are not known."""
+        if self.used is None or self.included is None:
+            return ""
+        until = f" until {self.resets_at:%Y-%m-%d}" if self.resets_at else ""
+        return f"{max(self.included - self.used, 0):,.10g} of {self.included:,.10g} are left{until}."
+
+
+def credits_of(billing: Row) -> Credits:
+    """Return the AI credits of a billing record."""
+    found = inside(billing, "credits") or inside(billing, "aiCredits")
+    return Credits(number(found, *_USES), number(found, *_LIMITS), timestamp(found, "resetsAt"))
+
+
+def credits_used(reply: Row) -> float | None:
+    """Return the credits that a reply of Fastn's AI says it used; None if it does not say."""
+    return number(reply, "credits_used")
+
+
+def plan(billing: Row) -> dict[str, JsonValue]:
+    """Return plan and credits, as far as the answer contains them."""
+    credits_ = credits_of(billing)
+    found: dict[str, JsonValue] = {
+        "name": short(text(billing, "plan.name", "plan.slug", "plan.id", "plan", "planName", "tier")),
+        "credits_used": credits_.used,
+        "credits_included": credits_.included,
+        "credits_reset_at": credits_.resets_at and stamp(credits_.resets_at),
+    }
+    return {name: item for name, item in found.items() if item not in (None, "")}
+
+
+def credits_quota(billing: Row) -> list[Quota]:
+    """Return the AI credits as a quota, if the answer contains them."""
+    credits_ = credits_of(billing)
+    if credits_.used is None or not credits_.included:
+        return []
+    numbers = f"{credits_.used:,.10g} of {credits_.included:,.10g}"
+    share = 100 * credits_.used / credits_.included
+    return [Quota("AI credits", share, numbers, "the account", credits_.resets_at)]

@@ -1,0 +1,162 @@
+"""States of workflows, connections, triggers and runs, from the documented fields of their rows.
+
+Tables hold documented values only. Any other value is `State.UNKNOWN`: each caller decides how to treat it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+
+from fastn_mcp.records.rows import Row, number, objects, short, text, timestamp, value, word
+
+
+class State(Enum):
+    """State of a resource, as far as its row tells."""
+
+    LIVE = "live"
+    """A workflow that runs, a connection that works, a trigger that fires."""
+    OFF = "switched off"
+    BROKEN = "broken"
+    """A connection that lost its credentials; a trigger that its app does not call."""
+    DRAFT = "never published"
+    UNKNOWN = "unknown"
+
+
+class RunState(Enum):
+    """State of a run, as far as its row tells."""
+
+    UNDER_WAY = "under way"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMED_OUT = "timed out"
+    CANCELLED = "cancelled"
+
+    @property
+    def has_ended(self) -> bool:
+        return self is not RunState.UNDER_WAY
+
+    @property
+    def is_failure(self) -> bool:
+        return self in (RunState.FAILED, RunState.TIMED_OUT)
+
+
+_CONNECTION = {
+    "active": State.LIVE,
+    "failed": State.BROKEN,
+    "expired": State.BROKEN,
+    "inactive": State.OFF,
+}
+_SUBSCRIPTION = {
+    "": State.LIVE,
+    "active": State.LIVE,
+    "subscribed": State.LIVE,
+    "failed": State.BROKEN,
+    "not subscribed": State.BROKEN,
+}
+_RUN = {
+    **dict.fromkeys(("completed", "success", "succeeded"), RunState.COMPLETED),
+    **dict.fromkeys(("failed", "error"), RunState.FAILED),
+    **dict.fromkeys(("timeout", "timed out"), RunState.TIMED_OUT),
+    **dict.fromkeys(("cancelled", "canceled"), RunState.CANCELLED),
+}
+_UNPUBLISHED = ("draft", "not published")
+
+NOT_WORKING = tuple(status.upper() for status, state in _CONNECTION.items() if state is not State.LIVE)
+"""Statuses of connections that cannot be used."""
+
+PENDING = "Pending Admin Activation"
+"""Status of a customer whose admin has not accepted the invitation."""
+
+MANY_FAILURES = 3
+"""Consecutive failures from which on a trigger is reported, and Fastn may have disabled it."""
+
+_PLATFORM = ("platform", "system", "fastn", "auto")
+
+
+def workflow_state(row: Row) -> State:
+    """Return whether a workflow runs. A draft does if an earlier version is published."""
+    status, published = word(row, "status"), _is_published(row)
+    if status == "inactive":
+        return State.OFF
+    if status in _UNPUBLISHED:
+        return State.LIVE if published else State.DRAFT
+    return State.LIVE if status == "active" and published is not False else State.UNKNOWN
+
+
+def _is_published(row: Row) -> bool | None:
+    """Return whether a workflow has a published version; None if the row does not tell."""
+    version = value(row, "publishedVersion")
+    if version not in (None, "") and word(row, "publishedVersion") != "unpublished":
+        return True
+    is_known = "publishedVersion" in row or "published_version" in row or word(row, "version") == "unpublished"
+    return False if is_known else None
+
+
+def is_pending(customer: Row) -> bool:
+    """Return whether a customer waits for its admin to accept the invitation: nothing runs for it until then."""
+    return word(customer, "status").startswith("pending")
+
+
+def connection_state(row: Row) -> State:
+    return _CONNECTION.get(word(row, "status"), State.UNKNOWN)
+
+
+def trigger_state(row: Row) -> State:
+    """Return whether a trigger fires, by its status and its subscription at the app."""
+    status = word(row, "status")
+    if status == "disabled":
+        return State.OFF
+    subscription = _SUBSCRIPTION.get(word(row, "subscriptionStatus"), State.UNKNOWN)
+    return subscription if status == "active" or subscription is State.BROKEN else State.UNKNOWN
+
+
+def run_state(row: Row) -> RunState:
+    """Return whether a run has ended, and how. An unknown status counts as under way."""
+    return _RUN.get(word(row, "status"), RunState.UNDER_WAY)
+
+
+def failure_reason(run: Row) -> str:
+    """Return why a run failed; empty if it did not fail or its row does not tell."""
+    return text(run, "error.headline", "error.message", "error") if run_state(run).is_failure else ""
+
+
+STATES: Mapping[str, Callable[[Row], State]] = {
+    "connections": connection_state,
+    "triggers": trigger_state,
+    "workflows": workflow_state,
+}
+"""State functions by kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchOff:
+    """Who disabled a trigger, when and why. Fields are empty or None if the row does not tell."""
+
+    by: str
+    is_platform: bool
+    """Whether Fastn itself did. Presumed after many consecutive failures if nobody is named."""
+    at: datetime | None
+    reason: str
+
+    @property
+    def is_presumed(self) -> bool:
+        return self.is_platform and not self.by
+
+
+def switched_off(row: Row) -> SwitchOff:
+    """Return who disabled a trigger, when and why, from the newest such entry of its status history."""
+    entries = [entry for entry in objects(row, "statusHistory") if word(entry, "status", "to") == "disabled"]
+    entry: Row = max(reversed(entries), key=_when) if entries else {}
+    by = short(text(entry, "by.name", "by", "actor.name", "actor", "changedBy"))
+    failures = number(row, "consecutiveFailures") or 0
+    is_platform = by.lower() in _PLATFORM if by else failures >= MANY_FAILURES
+    return SwitchOff(by, is_platform, _at(entry), short(text(entry, "reason")))
+
+
+def _at(entry: Row) -> datetime | None:
+    return timestamp(entry, "at", "timestamp", "createdAt")
+
+
+def _when(entry: Row) -> datetime:
+    return _at(entry) or datetime.min.replace(tzinfo=UTC)

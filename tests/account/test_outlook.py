@@ -1,0 +1,189 @@
+"""Outlook on a call: the defaults that will be used, and the state that matters."""
+
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+from support.faulty_sandbox import Status
+from support.world import World
+
+from fastn_mcp.account.outlook import Outlook, Surroundings
+from fastn_mcp.guard.approval.caller import Caller
+from fastn_mcp.sandbox.state import stamp
+from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT
+
+pytestmark = pytest.mark.anyio
+
+ORDERS = "process-new-orders"
+
+
+def key(world: World, collection: str, slug: str, by: str = "slug") -> str:
+    return str(world.sandbox.state.named(collection, slug, by)["id"])
+
+
+async def preview(world: World, tool: str, **arguments: Any) -> dict[str, Any]:
+    shown = await world.dispatch.preview(BY_NAME[tool].model_validate(arguments), Caller("local", None))
+    said = shown.data()
+    assert all(note in "\n".join(shown.lines()) for note in cast("list[str]", said.get("notes", [])))
+    return said
+
+
+async def of_run(world: World, slug: str = ORDERS, **arguments: Any) -> dict[str, Any]:
+    return await preview(world, "run_workflow", workflow_id=key(world, "workflows", slug), **arguments)
+
+
+async def test_run_names_the_environment_that_will_be_used(world: World) -> None:
+    """Ours: which one Fastn chooses is not documented; a setting of this server is known."""
+    said = await of_run(world)
+    assert said["defaults"] == {"environment": UNNAMED_ENVIRONMENT}
+    assert said["notes"][0] == f"Environment: {UNNAMED_ENVIRONMENT}."
+    assert "defaults" not in await of_run(world, environment="live")
+    world.evaluator._surroundings = Surroundings("staging")  # pyright: ignore[reportPrivateUsage]
+    assert (await of_run(world))["defaults"] == {"environment": '"staging", by this server\'s settings'}
+
+
+@pytest.mark.parametrize(
+    ("slug", "note"),
+    [
+        ("sync_tiktok_settlements_cin7", "It was never published: Fastn refuses to run it."),
+        ("orders-backfill", "It is switched off: its triggers do not start it, but this call may."),
+    ],
+)
+async def test_run_of_a_draft_or_an_inactive_workflow_says_so(world: World, slug: str, note: str) -> None:
+    assert note in (await of_run(world, slug))["notes"]
+    assert note not in (await of_run(world))["notes"]
+
+
+async def test_run_of_a_workflow_of_unknown_state_says_so(world: World) -> None:
+    world.sandbox.state.named("workflows", ORDERS)["status"] = "in review"
+    assert "It is not known whether it is published." in (await of_run(world))["notes"]
+
+
+async def test_run_says_what_its_input_lacks(world: World) -> None:
+    flow = world.sandbox.state.named("workflows", ORDERS)
+    flow["inputSchema"] = None
+    assert "Its input is empty." in (await of_run(world))["notes"]
+    assert "Its input is empty." not in (await of_run(world, input={"orderId": "1"}))["notes"]
+    flow["inputSchema"] = {"required": ["orderId", "shop"]}
+    lacks = 'Its input lacks what its schema requires: "shop".'
+    assert lacks in (await of_run(world, input={"orderId": "1"}))["notes"]
+    flow["inputSchema"] = {"required": "orderId"}
+    assert "Its input is empty." in (await of_run(world))["notes"]
+
+
+async def test_run_names_its_customer_or_says_that_there_is_none(world: World) -> None:
+    flow = world.sandbox.state.named("workflows", ORDERS)
+    flow["connectors"] = [{"slug": "shopify", "scope": "MULTI_TENANT"}, {"slug": "slack", "scope": "SAAS"}]
+    alone = 'No customer is named, and it uses connections of customers: "shopify".'
+    assert alone in (await of_run(world))["notes"]
+    assert alone not in (await of_run(world, customer_ref="crm-1"))["notes"]
+    named = await of_run(world, customer_id=key(world, "customers", "acme-corp"))
+    assert 'Customer "Acme Corp".' in named["notes"]
+    pending = await of_run(world, customer_id=key(world, "customers", "acme-customer"))
+    assert 'Customer "John-Acme" is pending: its integrations do not run.' in pending["notes"]
+    assert "Its customer could not be read." in (await of_run(world, customer_id="nobody"))["notes"]
+    flow["connectors"] = [{"slug": "slack", "scope": "SAAS"}]
+    assert not any("customers" in note for note in (await of_run(world))["notes"])
+
+
+async def test_run_says_how_the_last_ones_ended(world: World) -> None:
+    """Ours: with the cause of a failure, for the customer if one is named."""
+    state, now = world.sandbox.state, world.clock.now()
+    flow = state.named("workflows", ORDERS)
+    for run in state.all("executions"):
+        if run["workflowId"] == flow["id"]:
+            state.drop("executions", run["id"])
+    assert "It has no earlier run." in (await of_run(world))["notes"]
+    row = next(run for run in state.all("executions") if run["status"] == "failed")
+    acme = key(world, "customers", "acme-corp")
+    for hours, status, customer in ((3, "failed", None), (4, "completed", acme), (5, "failed", acme)):
+        at = stamp(now - timedelta(hours=hours))
+        error = {"headline": "No \u202estock"} if status == "failed" else None
+        run = {"id": f"exec_{hours}", "workflowId": flow["id"], "status": status, "endOrgId": customer, "error": error}
+        state.put("executions", row | run | {"createdAt": at, "startedAt": at})
+    (said,) = [note for note in (await of_run(world))["notes"] if note.startswith("Last run")]
+    assert said.startswith("Last run: failed 2026-11-25T06:00:00Z (3 hours ago): ")
+    assert r"\u{202e}stock" in said
+    assert said.endswith(" 2 of the last 3 failed.")
+    (said,) = [note for note in (await of_run(world, customer_id=acme))["notes"] if note.startswith("Last run")]
+    assert said == "Last run for this customer: completed 2026-11-25T05:00:00Z (4 hours ago). 1 of the last 2 failed."
+    world.sandbox.faults.add(Status(status=403, path="/api/v1/executions", times=None))
+    assert "Its earlier runs could not be read." in (await of_run(world))["notes"]
+
+
+async def test_new_key_names_its_defaults_its_expiry_and_where_it_goes(world: World) -> None:
+    said = await preview(world, "create_api_key", name="BI")
+    assert said["defaults"] == {
+        "mode": "Test",
+        "permissions": "Viewer (read-only)",
+        "expires": "90d",
+        "customers": "all",
+    }
+    assert said["notes"] == [
+        "A Test key is refused unless X-fastn-Test-Mode is sent with it.",
+        "It expires on 2027-02-23 (in 2 months).",
+        'The key is written to a file in "keys" on this server\'s machine and is not returned.',
+    ]
+    acme = key(world, "customers", "acme-corp")
+    given: dict[str, Any] = {"mode": "live", "permissions": "viewer", "expires": "1y", "customers": [acme]}
+    world.evaluator._surroundings = Surroundings()  # pyright: ignore[reportPrivateUsage]
+    said = await preview(world, "create_api_key", name="BI", **given)
+    assert "defaults" not in said
+    assert said["notes"] == [
+        "It expires on 2027-11-25 (in 11 months).",
+        "The key is returned once, in the result, and stays in the conversation.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expires", "note"),
+    [
+        ("30d", "It expires on 2026-12-25 (in 4 weeks)."),
+        ("never", "It never expires."),
+        ("2026-12-01", "It expires on 2026-12-01 (in 5 days)."),
+        ("soon", "Its expiry is not one that is documented."),
+    ],
+)
+async def test_new_key_says_when_it_expires(world: World, expires: str, note: str) -> None:
+    assert note in (await preview(world, "create_api_key", name="BI", expires=expires))["notes"]
+
+
+async def test_schedule_says_when_it_fires_next(world: World) -> None:
+    trigger = world.sandbox.state.named("triggers", "Hourly Slack sync", "name")
+    given: dict[str, Any] = {"trigger_id": str(trigger["id"]), "schedule": "30 9 * * *"}
+    assert (await preview(world, "update_trigger", **given, timezone="UTC"))["notes"] == [
+        "It fires next at 2026-11-25T09:30:00Z (in 30 minutes)."
+    ]
+    assert (await preview(world, "update_trigger", **given, timezone="Mars"))["notes"] == [
+        "When it fires next cannot be told from its schedule."
+    ]
+    assert "notes" not in await preview(world, "update_trigger", **given, status="Disabled")
+    assert "notes" not in await preview(world, "update_trigger", trigger_id=str(trigger["id"]), name="Hourly")
+
+
+async def test_switching_off_a_workflow_says_what_it_blocks(world: World) -> None:
+    flow = key(world, "workflows", ORDERS)
+    off = await preview(world, "update_workflow", workflow_id=flow, status="inactive")
+    assert off["notes"] == ["Its triggers no longer start it; it can still be run by hand."]
+    assert "notes" not in await preview(world, "update_workflow", workflow_id=flow, status="active")
+
+
+@pytest.mark.parametrize(
+    ("tool", "collection", "slug", "then"),
+    [
+        ("delete_customer", "customers", "globex-exports", "Its triggers stop."),
+        ("delete_connector", "connectors", "hubspot", 'Trigger "New HubSpot contact" stops.'),
+        ("delete_workflow", "workflows", ORDERS, 'Its triggers "Paid Shopify orders" and "Shop events" stop.'),
+    ],
+)
+async def test_agent_reads_what_fastn_does_by_itself(
+    world: World, tool: str, collection: str, slug: str, then: str
+) -> None:
+    """Ours: what a person reads before the call, too."""
+    given = {f"{tool.removeprefix('delete_')}_id": key(world, collection, slug)}
+    assert then in (await preview(world, tool, **given))["then"]
+
+
+def test_call_without_an_outlook_adds_nothing() -> None:
+    assert Outlook().data() == {}

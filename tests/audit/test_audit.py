@@ -1,0 +1,502 @@
+"""The audit's file: what is in it, who may add to it, and what if it cannot be written. Ours."""
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from pydantic import JsonValue
+
+from fastn_mcp.audit import log as audit_log
+from fastn_mcp.audit.files import Keeping, entries, verify
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, Unwritten, about, digest, showable
+from fastn_mcp.errors import NOTHING_SENT
+from fastn_mcp.guard.recorder import decision_entry
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.identity import bound_account
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.account import CreateSecret
+from fastn_mcp.tools.connectors import CreateConnection
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
+
+NOW = datetime(2026, 11, 25, 1, 40, 35, 532_000, tzinfo=UTC)
+CANARY = "kanarienvogel-41"
+INTENT = about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), "local", "default at live.fastn.ai")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "audit.jsonl"
+
+
+@pytest.fixture
+def kept(path: Path) -> Generator[AuditFile]:
+    kept = AuditFile(path, System(now=lambda: NOW))
+    yield kept
+    kept.close()
+
+
+def test_an_entry_says_all_that_is_known_of_a_call(kept: AuditFile, path: Path) -> None:
+    """Ours: who, what, on which account, by what right, and when; what is not known is left out."""
+    entry = replace(INTENT, effect="destroy", decision="typed", rule="mode guarded: destroy", approved_by="client_form")
+    assert kept.record(replace(entry, grant="g1")) == "1"
+    assert kept.record(replace(INTENT, event=AuditEvent.OUTCOME, of="1", outcome="done", duration_ms=41.5)) == "2"
+    first, second = entries(path)
+    assert {name: first[name] for name in first if name not in ("prev", "hash", "digest")} == {
+        "n": 1,
+        "time": "2026-11-25T01:40:35.532Z",
+        "event": "intent",
+        "principal": "local",
+        "account": "default at live.fastn.ai",
+        "tool": "delete_customer",
+        "target": "cus_1",
+        "arguments": {"customer_id": "cus_1"},
+        "effect": "destroy",
+        "decision": "typed",
+        "rule": "mode guarded: destroy",
+        "approved_by": "client_form",
+        "grant": "g1",
+    }
+    assert first["digest"] == digest({"customer_id": "cus_1"})
+    assert (second["of"], second["outcome"], second["duration_ms"]) == ("1", "done", 41.5)
+    assert "effect" not in second
+
+
+def test_nothing_is_opened_before_the_first_entry(kept: AuditFile, path: Path) -> None:
+    """Ours: a start that changes nothing leaves no file."""
+    assert not path.parent.exists()
+    kept.record(INTENT)
+    assert path.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
+def test_only_the_owner_can_read_it(kept: AuditFile, path: Path) -> None:
+    """Ours: a file of mode 0600 in a folder of mode 0700, whatever the umask."""
+    before = os.umask(0)
+    try:
+        kept.record(INTENT)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_the_digest_names_the_arguments_whatever_their_order() -> None:
+    """Ours: the same call has the same digest, and another value another one, also of a secret."""
+    assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
+    assert digest({"value": "one"}) != digest({"value": "two"})
+    assert digest({"b": 2, "a": 1}) == hashlib.sha256(b'{"a":1,"b":2}').hexdigest()
+
+
+SECRETS: dict[str, Any] = {
+    "apiKey": CANARY,
+    "api_key": CANARY,
+    "clientSecret": CANARY,
+    "password": CANARY,
+    "access-token": CANARY,
+    "credentials": {"user": "x", "pass": CANARY},
+    "headers": {"Authorization": f"Bearer {CANARY}", "X-Api-Key": CANARY, "note": f"Bearer {CANARY}"},
+    "fields": [{"name": "apiKey", "value": CANARY}, {"name": "region", "value": "eu"}],
+    "database": f"postgres://sync:{CANARY}@db.example/acme",
+    "nested": [[{"deep": {"privateKey": [CANARY]}}]],
+    "key": f"fsk_live_{CANARY.replace('-', '')}",
+}
+
+
+def test_no_secret_is_recorded(kept: AuditFile, path: Path) -> None:
+    """Ours: neither a secret argument nor one in an object of free form stands in the file."""
+    calls = [
+        CreateSecret(name="db", value=CANARY, customer_id="cus_1"),
+        CreateConnection(connector_id="con_1", customer_id="cus_1", credentials=SECRETS),
+        CreateCustomer(name="Acme", extra=SECRETS),
+    ]
+    for call in calls:
+        kept.record(about(AuditEvent.INTENT, call, "local", "default"))
+    written = path.read_text()
+    assert CANARY not in written
+    assert CANARY.replace("-", "") not in written
+
+
+def test_the_digest_is_of_the_secret_arguments_too() -> None:
+    """Ours: two calls that differ only in a secret are told apart."""
+    call = CreateSecret(name="db", value=CANARY, customer_id="cus_1")
+    entry = about(AuditEvent.INTENT, call, "local", "default")
+    assert entry.digest == digest({"name": "db", "value": CANARY, "customer_id": "cus_1"})
+
+
+REQUEST = ApprovalRequest(
+    id="g1", principal="local", account=bound_account("default", "ab12"), tool="create_secret", target="sec_1",
+    call="call", calls={}, required="typed", expected=None, allows_temporary=False, out_of_band=True,
+    preview={
+        "arguments": {"name": "db", "password": CANARY},
+        "effect": "access",
+        "target": {"name": "x" * 300},
+    },
+    text=(), created=0.0, expires=600.0,
+)  # fmt: skip
+
+
+def test_a_decision_is_recorded_with_what_was_decided() -> None:
+    """Ours: by the account's name without its key, with the arguments redacted and a long name cut."""
+    entry = decision_entry(AuditEvent.DECLINED, REQUEST, "local_page", "not now")
+    assert entry == LogEntry(
+        AuditEvent.DECLINED,
+        "local",
+        "default",
+        "create_secret",
+        "sec_1",
+        arguments={"name": "db", "password": "[hidden-by-fastn-mcp]"},
+        effect="access",
+        decision="typed",
+        approved_by="local_page",
+        grant="g1",
+        message="not now",
+        name="x" * 200 + " [100 more characters]",
+    )
+
+
+@pytest.mark.parametrize("preview", [{}, {"arguments": "a", "effect": 1, "target": "a"}, {"target": {"name": 1}}])
+def test_a_decision_on_a_request_that_shows_nothing_is_recorded(preview: dict[str, JsonValue]) -> None:
+    """Ours: an entry without what is not known."""
+    entry = decision_entry(AuditEvent.EXPIRED, replace(REQUEST, preview=preview), None)
+    assert (entry.arguments, entry.effect, entry.name, entry.approved_by, entry.message) == (None,) * 5
+
+
+def test_what_only_names_a_secret_is_recorded() -> None:
+    """Ours: an id or a kind says what was done, and hides nothing worth hiding."""
+    shown = showable({"extra": {"credentialId": "cred_1", "tokenType": "bearer", "secret_name": "db", "region": "eu"}})
+    assert shown == {"extra": {"credentialId": "cred_1", "tokenType": "bearer", "secret_name": "db", "region": "eu"}}
+
+
+def test_long_arguments_are_cut_and_that_is_said() -> None:
+    """Ours: a line stays a line; the digest is of the whole."""
+    assert showable({"text": "a" * 1_500}) == {"text": "a" * 1_000 + " [500 more characters]"}
+    assert showable({"many": cast("list[JsonValue]", ["a" * 1_000] * 50)}) == {"[left out]": "50210 characters"}
+
+
+def test_nested_arguments_are_cut_and_so_many_are_left_out() -> None:
+    """Ours: whatever holds a text; and at 32,768 characters an entry holds its arguments still."""
+    cut = "a" * 1_000 + " [1 more character]"
+    assert showable({"a": {"b": ["a" * 1_001, {"c": "a" * 1_001}], "n": 1}}) == {"a": {"b": [cut, {"c": cut}], "n": 1}}
+    full: dict[str, Any] = {"many": ["a" * 1_000] * 32, "rest": "a"}
+    full["rest"] = "a" * (32_768 - len(json.dumps(full)) + 1)
+    assert showable(full) == full
+    assert showable({**full, "rest": f"{full['rest']}a"}) == {"[left out]": "32769 characters"}
+
+
+def test_what_an_entry_says_is_in_utc_redacted_and_has_its_trace(path: Path) -> None:
+    """Ours: whatever the machine's time zone; the trace is W3C's trace-id."""
+    east = timezone(timedelta(hours=2))
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    log = AuditFile(path, System(now=lambda: NOW.astimezone(east), trace=lambda: trace))
+    log.record(replace(INTENT, message=f"Bearer {CANARY}"))
+    log.close()
+    (entry,) = entries(path)
+    assert entry["time"] == "2026-11-25T01:40:35.532Z"
+    assert entry["trace"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert CANARY not in str(entry["message"])
+
+
+def test_each_entry_is_passed_on_once_it_is_written(path: Path) -> None:
+    """Ours: to whoever exports the log, as it stands in the file but for what the chain adds."""
+    passed: list[Mapping[str, JsonValue]] = []
+    log = AuditFile(path, System(now=lambda: NOW), passed.append)
+    log.record(INTENT)
+    log.record(INTENT)
+    log.close()
+    assert passed == [{name: entry[name] for name in entry if name != "prev"} for entry in entries(path)]
+
+
+def test_line_is_written_whole_also_where_the_system_writes_less_than_was_given(
+    path: Path, kept: AuditFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """POSIX, write(): it can write fewer bytes."""
+    write = os.write
+
+    def write_some(file: int, data: bytes) -> int:
+        return write(file, data[:100])
+
+    monkeypatch.setattr(os, "write", write_some)
+    for _ in range(3):
+        kept.record(INTENT)
+    report = verify(path)
+    assert (report.broken, report.entries, report.torn) == (None, 3, ())
+
+
+def test_name_of_a_new_file_is_on_disk_before_its_entry_counts(
+    path: Path, kept: AuditFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours: after a loss of power a file without a name would be an empty log."""
+    synced: list[Path] = []
+    monkeypatch.setattr(audit_log, "sync_folder", synced.append)
+    kept.record(INTENT)
+    kept.close()
+    kept.record(INTENT)
+    assert synced == [path.parent]
+
+
+def test_log_that_cannot_be_renamed_is_written_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours: Windows renames no open file, and the entry is more important than the file's size."""
+
+    def rename(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", rename)
+    log = AuditFile(path, System(now=lambda: NOW), keeping=Keeping(max_bytes=1))
+    log.record(INTENT)
+    log.record(INTENT)
+    log.close()
+    assert verify(path).files == (("audit.jsonl", 2),)
+    assert caplog.messages == [f"the audit log {path} cannot be rotated: Permission denied"]
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
+from fastn_mcp.audit.files import Keeping
+from fastn_mcp.runtime import System
+kept = AuditFile(Path(sys.argv[1]), System(), keeping=Keeping(int(sys.argv[4]) or None))
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(int(sys.argv[3])):
+    kept.record(LogEntry(AuditEvent.INTENT, sys.argv[2], "default", "delete_customer", target=str(number)))
+    if number == 10:
+        print("writing", flush=True)
+"""
+
+
+def writer(path: Path, name: str, count: int, max_bytes: int = 0) -> "subprocess.Popen[str]":
+    program = [sys.executable, "-c", WRITE, str(path), name, str(count), str(max_bytes)]
+    return subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def go(*processes: "subprocess.Popen[str]") -> None:
+    """Start them together, once all are ready."""
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+
+def test_two_processes_that_write_together_leave_one_chain(path: Path) -> None:
+    """Ours: 500 entries of each process, none lost, none twice, one chain."""
+    with writer(path, "one", 500) as one, writer(path, "two", 500) as two:
+        go(one, two)
+        assert (one.wait(60), two.wait(60)) == (0, 0)
+    report = verify(path)
+    assert (report.broken, report.entries) == (None, 1_000)
+    found = list(entries(path))
+    for name in ("one", "two"):
+        assert [e["target"] for e in found if e["principal"] == name] == [str(number) for number in range(500)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows renames no file that is open")
+def test_rotation_while_two_processes_write_leaves_one_chain(path: Path) -> None:
+    """Ours: 200 entries of each process, in files of 5 kB, none lost, none twice, one chain over all files."""
+    with writer(path, "one", 200, 5_000) as one, writer(path, "two", 200, 5_000) as two:
+        go(one, two)
+        assert (one.wait(60), two.wait(60)) == (0, 0)
+    report = verify(path)
+    assert (report.broken, report.entries, report.shortened) == (None, 400, ())
+    assert len(report.files) > 20
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+    found = list(entries(path))
+    for name in ("one", "two"):
+        assert [e["target"] for e in found if e["principal"] == name] == [str(number) for number in range(200)]
+
+
+@pytest.mark.parametrize(
+    ("keeping", "left"), [(Keeping(files=2), 2), (Keeping(days=0), 0), (Keeping(days=3), 3), (Keeping(days=9), 5)]
+)
+def test_keeping_says_which_rotated_files_have_expired(tmp_path: Path, keeping: Keeping, left: int) -> None:
+    """Ours: by number, or by the time of the newest entry; the oldest first."""
+    rotated = [tmp_path / f"audit.{n}.jsonl" for n in range(5)]
+    for age, file in enumerate(reversed(rotated)):
+        file.touch()
+        os.utime(file, (NOW.timestamp(), NOW.timestamp() - age * 86_400 - 60))
+    assert keeping.expired(rotated, NOW.timestamp()) == rotated[: 5 - left]
+
+
+def test_log_that_is_kept_for_days_is_rotated_every_day(path: Path) -> None:
+    """Ours: a log that grows slowly is deleted in time, too."""
+    now = [NOW]
+    log = AuditFile(path, System(now=lambda: now[0]), keeping=Keeping(days=30))
+    for hours in (0, 23, 25, 26):
+        now[0] = NOW + timedelta(hours=hours)
+        log.record(INTENT)
+    log.close()
+    assert verify(path).files == (("audit.000000002.jsonl", 2), ("audit.jsonl", 2))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+def test_a_process_that_is_killed_while_it_writes_leaves_a_chain_that_goes_on(path: Path, kept: AuditFile) -> None:
+    """Ours: what it had recorded stays, and the next process adds to it."""
+    with writer(path, "killed", 1_000_000) as process:
+        go(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        process.send_signal(signal.SIGKILL)
+    before = verify(path)
+    assert before.broken is None
+    assert before.entries > 10
+    assert kept.record(INTENT) == str(before.entries + 1)
+    after = verify(path)
+    assert (after.broken, after.entries) == (None, before.entries + 1)
+    assert len(after.unfinished) == after.entries
+
+
+@pytest.mark.parametrize("kept_bytes", [1, 5, 60, -2])
+def test_a_line_that_was_cut_while_it_was_written_is_said_and_built_upon(
+    path: Path, kept: AuditFile, kept_bytes: int
+) -> None:
+    """Ours: whatever part of a line reached the file, the next entry accounts for it."""
+    kept.record(INTENT)
+    kept.record(INTENT)
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    end = len(whole) + kept_bytes if kept_bytes < 0 else first + kept_bytes
+    kept.close()  # by a process that ended: what one has written itself it knows
+    path.write_bytes(whole[:end])
+    assert kept.record(INTENT) == "2"
+    assert kept.record(INTENT) == "3"
+    report = verify(path)
+    assert (report.broken, report.torn, report.entries) == (None, (2,), 3)
+
+
+def test_a_line_that_lacks_only_its_break_is_whole(path: Path, kept: AuditFile) -> None:
+    """Ours: an entry that is complete counts, also where the process ended before the line did."""
+    kept.record(INTENT)
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    assert kept.record(INTENT) == "2"
+    report = verify(path)
+    assert (report.broken, report.torn, report.entries) == (None, (), 2)
+
+
+def test_a_chain_is_found_behind_much_that_is_torn(path: Path, kept: AuditFile) -> None:
+    """Ours: a full disk that left many pieces does not begin a second chain."""
+    kept.record(INTENT)
+    kept.record(replace(INTENT, message="a" * 200_000))
+    kept.close()
+    data = path.read_bytes()
+    with path.open("wb") as file:
+        file.write(data[:-300] + b"\n" + b'{"n":2,' + b"b" * 100_000)
+    assert kept.record(INTENT) == "2"
+    report = verify(path)
+    assert (report.broken, report.torn, report.entries) == (None, (2, 3), 2)
+
+
+def test_an_edited_last_line_stays_found_after_more_was_added(path: Path, kept: AuditFile) -> None:
+    """Ours: going on does not vouch for what somebody changed."""
+    kept.record(INTENT)
+    path.write_bytes(path.read_bytes().replace(b"cus_1", b"cus_2"))
+    kept.record(INTENT)
+    broken = verify(path).broken
+    assert broken is not None
+    assert (broken.line, "edited" in broken.problem) == (1, True)
+
+
+def test_a_file_that_was_moved_away_is_not_written_to_and_its_chain_goes_on(path: Path, kept: AuditFile) -> None:
+    """Ours: whoever moves the file away keeps it as it is; the next file begins with the hash of its last entry."""
+    kept.record(INTENT)
+    kept.record(INTENT)
+    moved = path.rename(path.with_suffix(".old"))
+    assert kept.record(INTENT) == "3"
+    report = verify(path)
+    assert (report.broken, report.entries, report.files) == (None, 3, ((moved.name, 2), (path.name, 1)))
+
+
+def test_two_of_one_process_write_one_chain(path: Path, kept: AuditFile) -> None:
+    """Ours: the lock is on the file, so that it also holds between two that know nothing of each other."""
+    other = AuditFile(path, System())
+    names = [audit.record(INTENT) for audit in (kept, other, other, kept, other)]
+    other.close()
+    assert names == ["1", "2", "3", "4", "5"]
+    assert verify(path).broken is None
+
+
+@pytest.mark.posix
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_raises(tmp_path: Path) -> None:
+    """Ours: what cannot be recorded is not sent."""
+    (tmp_path / "audit.jsonl").symlink_to("/dev/full")
+    kept = AuditFile(tmp_path / "audit.jsonl", System())
+    with pytest.raises(Unwritten, match="No space left on device") as raised:
+        kept.record(INTENT)
+    kept.close()
+    assert NOTHING_SENT in str(raised.value)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no limit to set")
+def test_a_disk_that_fills_up_raises_and_the_chain_goes_on_once_there_is_room(path: Path, kept: AuditFile) -> None:
+    """Ours: a half-written line is neither taken for an entry nor cut off."""
+    kept.record(INTENT)
+    resource: Any = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50, limits[1]))
+    try:
+        for _ in range(3):
+            with pytest.raises(Unwritten, match="File too large"):
+                kept.record(INTENT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert kept.record(INTENT) == "2"
+    report = verify(path)
+    assert (report.broken, report.torn, report.entries) == (None, (2,), 2)
+
+
+def test_a_folder_that_cannot_be_made_raises(tmp_path: Path) -> None:
+    """Ours: what cannot be recorded is not sent."""
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(Unwritten) as raised:
+        AuditFile(tmp_path / "state" / "audit.jsonl", System()).record(INTENT)
+    assert str(raised.value) == (
+        "The audit log cannot be written (File exists). Nothing was sent. Until then, no change is sent."
+        " A person has to fix the state folder, or set another: FASTN_STATE_DIR."
+    )
+
+
+def test_a_folder_in_its_place_raises(path: Path, kept: AuditFile) -> None:
+    """Ours: what cannot be recorded is not sent."""
+    path.mkdir(parents=True)
+    with pytest.raises(Unwritten, match="Is a directory"):
+        kept.record(INTENT)
+
+
+def test_what_is_no_json_raises(kept: AuditFile) -> None:
+    """Ours: an entry that cannot be read back is not written."""
+    with pytest.raises(Unwritten, match=r"^The audit log cannot be written \(ValueError\)\. Nothing was sent\."):
+        kept.record(replace(INTENT, duration_ms=float("nan")))
+    assert kept.record(INTENT) == "1"
+
+
+def test_an_outcome_that_cannot_be_recorded_does_not_say_that_nothing_was_sent(tmp_path: Path) -> None:
+    """Ours: an error never says less than happened."""
+    (tmp_path / "state").write_text("a file")
+    entry = LogEntry(AuditEvent.OUTCOME, "local", "default", "delete_customer", of="1", outcome="done")
+    with pytest.raises(Unwritten) as raised:
+        AuditFile(tmp_path / "state" / "audit.jsonl", System()).record(entry)
+    assert str(raised.value).startswith("The audit log cannot be written (File exists). Until then, ")
+
+
+def test_every_line_is_json_that_other_tools_read(kept: AuditFile, path: Path) -> None:
+    """Ours: one line of JSON for one event, whatever a name holds."""
+    kept.record(replace(INTENT, message='\x1b[2K\n{"n":2}\u202e\U000e0041'))
+    (line,) = path.read_bytes().splitlines()
+    assert json.loads(line)["message"] == '\x1b[2K\n{"n":2}\u202e\U000e0041'
+    assert line.isascii()

@@ -1,0 +1,193 @@
+"""What the audit's chain shows. Ours."""
+
+import hashlib
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import JsonValue
+
+from fastn_mcp.audit.chain import BEGINNING, BrokenLine, End, end_of, sealed, verify
+
+
+def written(count: int) -> list[bytes]:
+    end, lines = End(), list[bytes]()
+    for number in range(1, count + 1):
+        event = "intent" if number % 2 else "outcome"
+        line, end = sealed(end, {"event": event, "tool": "delete_customer", "of": str(number - 1)})
+        lines.append(line + b"\n")
+    return lines
+
+
+def test_what_was_written_is_intact() -> None:
+    """Ours: a chain that nobody touched is found whole, and its head is the last line's hash."""
+    report = verify(written(6))
+    assert (report.entries, report.broken, report.torn, report.unfinished) == (6, None, (), ())
+    assert json.loads(written(6)[-1])["hash"] == report.head
+
+
+def test_the_hash_can_be_checked_with_other_tools() -> None:
+    """Ours: it is the SHA-256 of the line as it stands, without its own hash."""
+    line = written(3)[2].decode().rstrip("\n")
+    before, _, own = line.rpartition(',"hash":"')
+    assert hashlib.sha256((before + "}").encode()).hexdigest() == own.removesuffix('"}')
+
+
+def edited(lines: list[bytes]) -> None:
+    lines[4] = lines[4].replace(b"delete_customer", b"delete_customar")
+
+
+def hash_edited(lines: list[bytes]) -> None:
+    lines[4] = lines[4][:-11] + b"00000000" + lines[4][-3:]
+
+
+def missing(lines: list[bytes]) -> None:
+    del lines[4]
+
+
+def first_missing(lines: list[bytes]) -> None:
+    del lines[0]
+
+
+def swapped(lines: list[bytes]) -> None:
+    lines[4], lines[5] = lines[5], lines[4]
+
+
+def repeated(lines: list[bytes]) -> None:
+    lines.insert(4, lines[3])
+
+
+def inserted(lines: list[bytes]) -> None:
+    line, _ = sealed(End(4, BEGINNING), {"event": "intent"})
+    lines.insert(4, line + b"\n")
+
+
+def written_anew(lines: list[bytes]) -> None:
+    previous = json.loads(lines[3])["hash"]
+    line, _ = sealed(End(4, previous), {"event": "intent", "tool": "get_customer"})
+    lines[4] = line + b"\n"
+
+
+def foreign(lines: list[bytes]) -> None:
+    lines.insert(4, b"nothing of ours\n")
+
+
+def emptied(lines: list[bytes]) -> None:
+    lines[4] = b"\n"
+
+
+def cut(lines: list[bytes]) -> None:
+    lines[4] = lines[4][:40] + b"\n"
+
+
+def joined(lines: list[bytes]) -> None:
+    lines[4] = lines[4].rstrip(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("tamper", "line", "problem"),
+    [
+        (edited, 5, "it was edited: its content does not match its hash"),
+        (hash_edited, 5, "it was edited: its content does not match its hash"),
+        (missing, 5, "it is entry 6, and entry 5 should stand before it"),
+        (first_missing, 1, "it is entry 2, and entry 1 should stand before it"),
+        (swapped, 5, "it is entry 6, and entry 5 should stand before it"),
+        (repeated, 5, "it is entry 4, which does not belong after entry 4"),
+        (inserted, 5, "it does not follow the line before it: one of the two was replaced"),
+        (written_anew, 6, "it does not follow the line before it: one of the two was replaced"),
+        (foreign, 5, "it is not an audit entry"),
+        (emptied, 5, "it was cut"),
+        (cut, 5, "it was cut"),
+        (joined, 5, "it was edited: its content does not match its hash"),
+    ],
+)
+def test_whatever_is_done_to_a_line_is_found(tamper: Callable[[list[bytes]], None], line: int, problem: str) -> None:
+    """Ours: an edited, missing, moved, inserted or cut line breaks the chain at a line that is named."""
+    lines = written(9)
+    tamper(lines)
+    report = verify(b"".join(lines).splitlines(keepends=True))
+    assert (report.broken, report.torn) == (BrokenLine(line, problem), ())
+
+
+@given(st.integers(0, 10**6), st.integers(1, 255))
+def test_any_changed_byte_is_found(at: int, change: int) -> None:
+    """Ours: there is no byte before the last line that can be changed unnoticed."""
+    lines = written(5)
+    data, last = bytearray(b"".join(lines)), len(lines[-1])
+    data[at % (len(data) - last)] ^= change
+    assert verify(bytes(data).splitlines(keepends=True)).broken is not None
+
+
+def test_a_cut_at_the_end_is_found_with_a_head_that_was_noted() -> None:
+    """Ours: what the file alone cannot show, a hash that was noted elsewhere shows."""
+    lines = written(9)
+    head = verify(lines).head
+    assert verify(lines[:7]).broken is None
+    assert verify(lines[:7], head).noted is None
+    assert verify(lines, head).noted == 9
+    assert verify(lines, verify(lines[:7]).head).noted == 7
+    assert verify(lines, BEGINNING).noted == 0
+
+
+def test_log_is_compared_with_the_newest_entry_in_the_ledger() -> None:
+    """Ours: whoever writes the whole chain anew, or cuts it off, is found by the entry that the ledger knows."""
+    lines = written(4)
+    anchor = End(4, verify(lines).head)
+    assert verify(lines, anchor=anchor).broken is None
+    assert verify(written(6), anchor=anchor).broken is None
+    cut_off = BrokenLine(4, "the ledger knows entry 4: entries 4 to 4 were cut off or removed")
+    assert verify(lines[:3], anchor=anchor).broken == cut_off
+    end, anew = End(), list[bytes]()
+    for _ in range(6):
+        line, end = sealed(end, {"event": "intent", "tool": "get_customer"})
+        anew.append(line + b"\n")
+    assert verify(anew).broken is None
+    rewritten = "it is not the entry of this number that the ledger knows: the log was rewritten"
+    assert verify(anew, anchor=anchor).broken == BrokenLine(4, rewritten)
+
+
+def test_a_torn_line_that_the_next_entry_accounts_for_breaks_nothing() -> None:
+    """Ours: a process that is killed while it writes leaves a chain that goes on, and that says so."""
+    lines = written(4)
+    data = b"".join(lines) + b'{"n":5,"event":"int'
+    end = end_of(data)
+    assert end is not None
+    assert end.torn == b'{"n":5,"event":"int'
+    line, _ = sealed(End(end.n, end.head, end.torn + b"\n"), {"event": "outcome", "of": "3"})
+    whole = (data + b"\n" + line + b"\n").splitlines(keepends=True)
+    report = verify(whole)
+    assert (report.broken, report.torn, report.entries) == (None, (5,), 5)
+    whole[4] = b'{"n":5,"event":"out\n'
+    assert verify(whole).broken == BrokenLine(5, "it was cut")
+    del whole[4]
+    assert verify(whole).broken == BrokenLine(5, "an unfinished line before it is missing")
+
+
+def test_a_torn_end_is_said_and_breaks_nothing() -> None:
+    """Ours: the last line of a killed process is no sign of tampering."""
+    report = verify([*written(4), b'{"n":5,"event"'])
+    assert (report.broken, report.torn, report.entries) == (None, (5,), 4)
+
+
+def test_a_call_without_an_outcome_is_named() -> None:
+    """Ours: a process that is killed while it deletes leaves the intent, without an outcome."""
+    assert verify(written(5)).unfinished == (5,)
+
+
+texts = st.text(max_size=20)
+recorded = st.fixed_dictionaries({"event": texts, "arguments": st.dictionaries(texts, texts, max_size=3)})
+
+
+@given(st.lists(recorded, max_size=5))
+def test_whatever_is_recorded_it_is_one_line_of_ascii(entries: list[dict[str, JsonValue]]) -> None:
+    """Ours: no value can begin a line of its own, or reach the terminal that shows the file."""
+    end, data = End(), b""
+    for fields in entries:
+        line, end = sealed(end, fields)
+        data += line + b"\n"
+    assert data.count(b"\n") == len(entries)
+    assert all(32 <= byte < 127 or byte == 10 for byte in data)
+    report = verify(data.splitlines(keepends=True))
+    assert (report.broken, report.entries) == (None, len(entries))

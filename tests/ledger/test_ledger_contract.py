@@ -1,0 +1,863 @@
+"""What every store of the ledger promises. Ours."""
+
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from support import stores
+from support.decisions import moved
+from support.stores import NOW, change, grant, opened, temporary_approval
+from support.valkey_server import ValkeyServer
+from valkey import Valkey
+
+from fastn_mcp.guard.changes import FINAL as OVER
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, ShownCall, Vote
+from fastn_mcp.ledger.identity import account_name, bound_account
+from fastn_mcp.ledger.ledger import MOST_WAITING, Ledger, LedgerLost, LedgerUnusable, TooManyWaiting, rate_free_at
+
+pytestmark = pytest.mark.anyio
+
+FINAL = [RequestState.USED, RequestState.DECLINED, RequestState.UNANSWERED, RequestState.STALE]
+
+
+@pytest.fixture(params=stores.KINDS)
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store of its own for each test."""
+    if request.param == "sqlite":
+        return f"sqlite:{tmp_path / 'state' / 'ledger'}"
+    server: ValkeyServer = request.getfixturevalue("valkey")
+    return server.url()
+
+
+@pytest.fixture
+async def ledger(where: str) -> AsyncGenerator[Ledger]:
+    store = opened(where)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+async def other(where: str) -> AsyncGenerator[Ledger]:
+    """The same store, as another process has it."""
+    store = opened(where)
+    yield store
+    await store.aclose()
+
+
+def race(where: str, what: str, count: int = 25) -> list[int]:
+    """How many of `count` attempts succeed in each of two processes that try at the same time."""
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, stores.__file__, where, what, str(count), name],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for name in ("one", "two")
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        return [int(process.communicate(timeout=60)[0]) for process in processes]
+
+
+async def test_a_grant_is_found_as_it_was_opened_by_every_process(ledger: Ledger, other: Ledger) -> None:
+    """Ours: any process can finish what another began."""
+    traced = replace(grant("g3"), trace="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    await ledger.open(grant())
+    await ledger.open(traced)
+    assert await other.find("g1") == grant()
+    assert await other.find("g2") is None
+    assert await other.find("g3") == traced
+
+
+async def test_of_fifty_attempts_in_two_processes_one_burns_a_grant(where: str, ledger: Ledger) -> None:
+    """Ours: an approval is spent once, however often a call is repeated at the same time."""
+    await ledger.open(grant())
+    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
+    assert sum(race(where, "burn")) == 1
+    spent = await ledger.find("g1")
+    assert spent is not None
+    assert spent.state is RequestState.USED
+
+
+@pytest.mark.long
+async def test_fifty_attempts_in_two_processes_spend_no_more_than_the_budget(where: str, ledger: Ledger) -> None:
+    """Ours: a budget holds across processes."""
+    assert sum(race(where, "spend")) == 7
+    assert await ledger.spent("destroy", "2026-11-25") == 7
+
+
+@pytest.mark.long
+async def test_fifty_questions_in_two_processes_leave_no_more_than_the_cap(where: str, ledger: Ledger) -> None:
+    """Ours: two processes cannot both take the last place."""
+    assert sum(race(where, "open")) == MOST_WAITING
+    assert len(await ledger.waiting(NOW)) == MOST_WAITING
+
+
+@pytest.mark.long
+async def test_no_decline_is_lost_between_processes(where: str, ledger: Ledger) -> None:
+    """Ours: the breaker counts what a person declined, by whatever process."""
+    # Fewer than may wait at once: all of them can be open together.
+    assert race(where, "decline", 15) == [15, 15]
+    assert await ledger.declines("local") == (30, NOW)
+
+
+@pytest.mark.long
+async def test_two_processes_can_begin_a_store_at_the_same_time(where: str) -> None:
+    """Ours: nobody has to create it first."""
+    assert race(where, "decline", 5) == [5, 5]
+
+
+async def test_every_change_of_a_request_wakes_who_waits_for_it(ledger: Ledger, other: Ledger) -> None:
+    """Ours: by whatever process, also one that was made between two looks."""
+
+    async def changed(seen: str, seconds: float = 5) -> str:
+        with anyio.fail_after(30):
+            return await ledger.wait_for_change(seen, seconds, anyio.sleep)
+
+    seen = await changed("")
+    assert seen
+    assert await changed(seen, 0.01) == seen
+    for name in ("g1", "g2"):
+        await other.open(grant(name))
+    seen = await changed("")
+    for name in ("g1", "g2"):
+        assert await other.void(name, RequestState.STALE, NOW) is not None
+        newer = await changed(seen)
+        assert newer != seen
+        seen = newer
+    await other.open(grant("g3"))
+    seen = await changed("")
+
+    async def decide() -> None:
+        await anyio.sleep(0.3)
+        assert await other.decide(grant("g3"), Vote("local_page", True, NOW), "local_page") is not None
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(decide)
+        newer = seen
+        with anyio.fail_after(30):
+            while newer == seen:
+                newer = await changed(seen)
+    found = await ledger.find("g3")
+    assert found is not None
+    assert found.state is RequestState.APPROVED
+
+
+async def test_which_of_several_requests_are_open_is_one_read(ledger: Ledger, other: Ledger) -> None:
+    for name in ("open", "decided", "not asked for"):
+        await ledger.open(grant(name))
+    assert await moved(other, "decided", [RequestState.OPEN], RequestState.APPROVED, NOW)
+    assert await ledger.still_open({"open", "decided", "unknown"}) == {"open"}
+    assert await ledger.still_open(set()) == set()
+
+
+def typed(approver: str, text: str = "sealed", lifetime: float = 600) -> SealedSecret:
+    return SealedSecret(approver, text, lifetime)
+
+
+async def test_what_was_typed_is_stored_with_the_vote_that_counts(ledger: Ledger, other: Ledger) -> None:
+    """By any process, of any two votes at once; one that does not count leaves nothing."""
+    await ledger.open(grant())
+    votes = [("dana", ledger), ("kim", other)]
+    counted: dict[str, ApprovalRequest | None] = {}
+
+    async def vote(approver: str, at: Ledger) -> None:
+        counted[approver] = await at.decide(
+            grant(), Vote(approver, True, NOW), "page", secret=typed(approver, approver)
+        )
+
+    async with anyio.create_task_group() as tasks:
+        for approver, at in votes:
+            tasks.start_soon(vote, approver, at)
+    (winner,) = [approver for approver, request in counted.items() if request is not None]
+    kept = {approver: await other.sealed("g1", approver, NOW) for approver in counted}
+    assert kept == {"dana": None, "kim": None} | {winner: winner}
+    late = await ledger.decide(grant(), Vote("sam", True, NOW + 601), "page", secret=typed("sam"))
+    assert (late, await ledger.sealed("g1", "sam", NOW)) == (None, None)
+
+
+async def test_typed_secret_counts_only_with_the_votes_that_it_was_compared_with(ledger: Ledger) -> None:
+    asked = replace(grant(), required="four_eyes")
+    await ledger.open(asked)
+    first = await ledger.decide(asked, Vote("dana", True, NOW), "four_eyes", secret=typed("dana"))
+    assert first is not None
+    assert await ledger.decide(asked, Vote("kim", True, NOW), "four_eyes", secret=typed("kim")) is None
+    assert await ledger.sealed("g1", "kim", NOW) is None
+    assert await ledger.decide(first, Vote("kim", True, NOW), "four_eyes", secret=typed("kim")) is not None
+    assert [await ledger.sealed("g1", approver, NOW) for approver in ("dana", "kim")] == ["sealed", "sealed"]
+
+
+@pytest.mark.parametrize("ending", ["used", "declined", "withdrawn", "void", "expired", "left unused"])
+async def test_what_was_typed_is_gone_once_its_request_is_over(
+    ledger: Ledger, where: str, request: pytest.FixtureRequest, ending: str
+) -> None:
+    """Read past the ledger: from the file and its log, and from all keys of the server."""
+    canary, needs = "kAnar13nvogel", {"declined": "four_eyes", "expired": "four_eyes"}.get(ending, "typed")
+    lifetime = 0.3 if ending in ("expired", "left unused") else 600
+    asked = replace(grant(expires=NOW + lifetime), required=needs)
+    await ledger.open(asked)
+    approved = await ledger.decide(asked, Vote("dana", True, NOW), "page", secret=typed("dana", canary, lifetime))
+    assert approved is not None
+    assert canary in everything(where, request)
+    match ending:
+        case "used":
+            assert await ledger.use("g1", 1, NOW) is not None
+        case "declined":
+            assert await ledger.decide(approved, Vote("kim", False, NOW), "page") is not None
+        case "withdrawn":
+            assert await ledger.void("g1", RequestState.DECLINED, NOW) is not None
+        case "void":
+            assert await ledger.void("g1", RequestState.STALE, NOW) is not None
+        case _:
+            assert await ledger.sealed("g1", "dana", NOW + 0.2) == canary
+            await anyio.sleep(0.4)  # the server forgets it by its own clock
+            assert len(await ledger.expire(asked.account, NOW + 0.4)) == (ending == "expired")
+    assert await ledger.sealed("g1", "dana", NOW + 0.4) is None
+    assert canary not in everything(where, request)
+
+
+def everything(where: str, request: pytest.FixtureRequest) -> str:
+    """Return all that a store holds."""
+    if where.startswith("sqlite:"):
+        files = Path(where.removeprefix("sqlite:")).parent.iterdir()
+        return "".join(file.read_bytes().decode("latin-1") for file in files)
+    client: Any = Valkey(port=request.getfixturevalue("valkey").port, decode_responses=True)
+    reads: dict[str, Callable[[str], object]] = {
+        "hash": client.hgetall,
+        "string": client.get,
+        "stream": client.xrange,
+        "zset": lambda key: client.zrange(key, 0, -1),
+    }
+    keys: list[str] = [*client.scan_iter(match=f"*{where.split('name=')[1]}*")]
+    found = {key: reads[client.type(key)](key) for key in keys}
+    client.close()
+    return repr(found)
+
+
+async def test_a_request_that_ran_out_is_closed_once(ledger: Ledger, other: Ledger) -> None:
+    """Ours: by one of all processes, for its account alone; what was answered, and what waits on, is left alone."""
+    form = replace(grant("form"), out_of_band=False)
+    for asked in (grant("page"), form, grant("answered"), grant("later", expires=NOW + 900)):
+        await ledger.open(asked)
+    await ledger.open(replace(grant("others"), account="acme at live.fastn.ai"))
+    await moved(ledger, "answered", [RequestState.OPEN], RequestState.APPROVED, NOW, by="local_page")
+    assert await ledger.expire(form.account, NOW + 599) == []
+    closed = [*await ledger.expire(form.account, NOW + 600), *await other.expire(form.account, NOW + 600)]
+    assert sorted(one.id for one in closed) == ["form", "page"]
+    found = [await other.find(one.id) for one in closed]
+    assert [one and (one.state, one.by, one.decided) for one in found] == [
+        (RequestState.UNANSWERED, None, NOW + 600)
+    ] * 2
+    assert {one.id for one in await other.decided(9)} == {"form", "page", "answered"}
+    assert [one.id for one in await ledger.expire("acme at live.fastn.ai", NOW + 600)] == ["others"]
+    assert [one.id for one in await ledger.waiting(NOW + 600)] == ["later"]
+
+
+async def test_what_has_expired_cannot_be_moved_nor_waits(ledger: Ledger) -> None:
+    """Ours: an approval that comes too late is none."""
+    await ledger.open(grant())
+    assert not await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 600)
+    assert await ledger.waiting(NOW + 600) == []
+    assert await ledger.latest("call of g1", NOW + 600) is None
+    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 599)
+
+
+async def test_a_grant_moves_only_from_where_it_is(ledger: Ledger) -> None:
+    """Ours: whoever decides second decides nothing."""
+    await ledger.open(grant())
+    assert not await moved(ledger, "g1", [RequestState.APPROVED], RequestState.USED, NOW)
+    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 1, by="terminal")
+    assert not await moved(
+        ledger, "g1", [RequestState.OPEN], RequestState.DECLINED, NOW + 2, by="local_page", note="no"
+    )
+    approved = await ledger.find("g1")
+    assert approved is not None
+    assert (approved.state, approved.by, approved.note, approved.decided) == (
+        RequestState.APPROVED,
+        "terminal",
+        None,
+        NOW + 1,
+    )
+    assert await moved(ledger, "g1", [RequestState.OPEN, RequestState.APPROVED], RequestState.USED, NOW + 3)
+    burnt = await ledger.find("g1")
+    assert burnt is not None
+    assert (burnt.by, burnt.state) == ("terminal", RequestState.USED)
+
+
+async def test_there_is_no_grant_to_move_where_none_was_opened(ledger: Ledger) -> None:
+    """Ours: a guessed id is worth nothing."""
+    assert not await moved(ledger, "g1", list(RequestState), RequestState.APPROVED, NOW)
+
+
+@pytest.mark.parametrize("final", FINAL)
+@pytest.mark.parametrize("after", list(RequestState))
+async def test_what_is_decided_for_good_stays_so(final: RequestState, after: RequestState, ledger: Ledger) -> None:
+    """Ours: what was spent, declined, unanswered or overtaken never becomes an approval, whoever asks."""
+    await ledger.open(grant())
+    assert await moved(ledger, "g1", [RequestState.OPEN], final, NOW)
+    assert not await moved(ledger, "g1", list(RequestState), after, NOW)
+    found = await ledger.find("g1")
+    assert found is not None
+    assert found.state is final
+
+
+async def test_nothing_is_opened_again(ledger: Ledger) -> None:
+    """Ours: an approval is not taken back into a question that can be approved again."""
+    await ledger.open(grant())
+    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
+    assert not await moved(ledger, "g1", list(RequestState), RequestState.OPEN, NOW)
+
+
+async def test_the_cap_is_for_each_principal_and_for_what_still_waits(ledger: Ledger) -> None:
+    """Ours: one caller cannot fill another's desk, and a decided question makes room."""
+    for number in range(MOST_WAITING):
+        await ledger.open(grant(f"g{number}"))
+    with pytest.raises(TooManyWaiting) as refused:
+        await ledger.open(grant("more"))
+    assert refused.value.what == "32 calls are waiting for an approval already."
+    assert refused.value.next_step == "Let a person decide about them first."
+    assert await ledger.find("more") is None
+    await ledger.open(grant("another's", principal="other"))
+    assert await moved(ledger, "g0", [RequestState.OPEN], RequestState.DECLINED, NOW)
+    await ledger.open(grant("more"))
+    # Those that ran out wait no longer.
+    await ledger.open(grant("later", created=NOW + 601, expires=NOW + 1201))
+
+
+async def test_an_id_is_opened_once(ledger: Ledger) -> None:
+    """Ours: a second grant of the same id is refused, and the first one stands."""
+    await ledger.open(grant())
+    with pytest.raises(Exception, match=r"(?i)unique|exists"):
+        await ledger.open(replace(grant(), expected="Globex"))
+    assert await ledger.find("g1") == grant()
+
+
+async def test_what_waits_is_listed_the_oldest_first(ledger: Ledger) -> None:
+    """Ours: a person sees first what has waited longest, and only what is asked elsewhere."""
+    await ledger.open(grant("late", created=NOW + 2))
+    await ledger.open(grant("early", created=NOW + 1))
+    await ledger.open(replace(grant("form"), out_of_band=False))
+    assert [found.id for found in await ledger.waiting(NOW + 3)] == ["early", "late"]
+    assert await moved(ledger, "early", [RequestState.OPEN], RequestState.APPROVED, NOW + 3)
+    assert [found.id for found in await ledger.waiting(NOW + 3)] == ["late"]
+
+
+async def test_the_latest_grant_of_a_call_is_what_its_repeat_finds(ledger: Ledger) -> None:
+    """Ours: the same call, made again, finds the newest answer that is not spent."""
+    first = replace(grant("first"), call="call")
+    await ledger.open(first)
+    await ledger.open(replace(grant("second", created=NOW + 1), call="call"))
+    await ledger.open(replace(grant("form", created=NOW + 2), call="call", out_of_band=False))
+    found = await ledger.latest("call", NOW + 3)
+    assert found is not None
+    assert found.id == "second"
+    assert await moved(ledger, "second", [RequestState.OPEN], RequestState.USED, NOW + 3)
+    assert await ledger.latest("call", NOW + 3) == first
+    assert await moved(ledger, "first", [RequestState.OPEN], RequestState.DECLINED, NOW + 3, note="not today")
+    declined = await ledger.latest("call", NOW + 3)
+    assert declined is not None
+    assert (declined.state, declined.note) == (RequestState.DECLINED, "not today")
+    assert await ledger.latest("another call", NOW + 3) is None
+
+
+async def test_what_was_decided_is_listed_the_newest_first(ledger: Ledger) -> None:
+    """Ours: the history shows what became of each question."""
+    for number, state in enumerate(FINAL):
+        await ledger.open(grant(state.value))
+        assert await moved(ledger, state.value, [RequestState.OPEN], state, NOW + number)
+    await ledger.open(grant("open"))
+    assert [found.id for found in await ledger.decided(3)] == ["stale", "unanswered", "declined"]
+
+
+async def test_a_scope_covers_exactly_its_tool_and_target_until_it_ends(ledger: Ledger, other: Ledger) -> None:
+    """Ours: a temporary approval is for one principal, account, tool and target."""
+    await ledger.add_temporary(temporary_approval())
+    exact = ("local", "default at live.fastn.ai", "run_workflow", "wf_1", "input")
+    assert await other.find_temporary(*exact, NOW) == temporary_approval()
+    assert await other.temporary_approvals(NOW) == [temporary_approval()]
+    for place in range(5):
+        changed = [*exact]
+        changed[place] += "x"
+        assert await other.find_temporary(changed[0], changed[1], changed[2], changed[3], changed[4], NOW) is None
+    assert await other.find_temporary(*exact, NOW + 900) is None
+    assert await other.temporary_approvals(NOW + 900) == []
+
+
+async def test_temporary_approvals_are_listed_the_oldest_first(ledger: Ledger) -> None:
+    """Ours: in whatever order they were given, and whenever they expire."""
+    for name, created, expires in (("b", 2, 60), ("c", 3, 10), ("a", 1, 90)):
+        await ledger.add_temporary(replace(temporary_approval(name, NOW + expires), created=NOW + created))
+    assert [found.id for found in await ledger.temporary_approvals(NOW)] == ["a", "b", "c"]
+
+
+async def test_a_revoked_scope_covers_nothing(ledger: Ledger, other: Ledger) -> None:
+    """Ours: what a person revokes holds no longer, in any process, and cannot be revoked twice."""
+    await ledger.add_temporary(temporary_approval())
+    assert await other.revoke_temporary("s1")
+    assert not await ledger.revoke_temporary("s1")
+    assert (
+        await ledger.find_temporary("local", "default at live.fastn.ai", "run_workflow", "wf_1", "input", NOW) is None
+    )
+
+
+async def test_a_budget_is_for_one_period_and_nothing_is_spent_of_an_empty_one(ledger: Ledger) -> None:
+    """Ours: the limit of the policy holds, whatever it was when spending began."""
+    assert await ledger.spent("destroy", "monday") == 0
+    assert [await ledger.spend("destroy", "monday", 2) for _ in range(3)] == [True, True, False]
+    assert await ledger.spend("destroy", "tuesday", 2)
+    assert await ledger.spend("external", "monday", 2)
+    assert not await ledger.spend("trash", "monday", 0)
+    assert not await ledger.spend("destroy", "monday", 1)
+    assert await ledger.spend("destroy", "monday", 3)
+    assert await ledger.spent("destroy", "monday") == 3
+
+
+async def test_a_rate_allows_so_many_within_a_time_and_says_when_the_next_is_free(
+    ledger: Ledger, other: Ledger
+) -> None:
+    """Ours: a sliding window, shared by all processes; looking uses nothing."""
+    assert await ledger.rate_uses("destroy", 300, NOW) == []
+    assert await ledger.spend_rate("destroy", 2, 300, NOW) == 0
+    assert await other.spend_rate("destroy", 2, 300, NOW + 100) == 0
+    assert await ledger.spend_rate("destroy", 2, 300, NOW + 200) == NOW + 300
+    assert await other.rate_uses("destroy", 300, NOW + 200) == [NOW, NOW + 100]
+    assert await other.spend_rate("another", 2, 300, NOW + 200) == 0
+    assert await other.spend_rate("destroy", 2, 300, NOW + 300) == 0
+    assert await ledger.spend_rate("destroy", 2, 300, NOW + 301) == NOW + 400
+    assert await ledger.rate_uses("destroy", 300, NOW + 301) == [NOW + 100, NOW + 300]
+    assert rate_free_at([NOW + 100, NOW + 300], 1, 300) == NOW + 600
+    assert rate_free_at([NOW + 100, NOW + 300], 3, 300) == 0
+
+
+async def test_an_approval_begins_the_count_of_declines_anew(ledger: Ledger, other: Ledger) -> None:
+    """Ours: the breaker is for declines in a row, of one principal."""
+    assert await ledger.declines("local") == (0, 0.0)
+    for name, at in (("g1", NOW), ("g2", NOW + 5)):
+        await ledger.open(grant(name))
+        assert await moved(other, name, [RequestState.OPEN], RequestState.DECLINED, at)
+    assert await ledger.declines("local") == (2, NOW + 5)
+    assert await ledger.declines("another") == (0, 0.0)
+    await ledger.open(grant("g3"))
+    assert await moved(other, "g3", [RequestState.OPEN], RequestState.APPROVED, NOW + 6)
+    assert await ledger.declines("local") == (0, 0.0)
+
+
+async def test_only_an_answer_and_the_use_of_one_change_the_count_of_declines(ledger: Ledger) -> None:
+    """Ours: an approval in a form counts only when it is used, since a client can answer its forms by itself."""
+    form = replace(grant("form"), out_of_band=False)
+    for asked in (grant("declined"), form, grant("moved"), replace(grant("offered"), out_of_band=False)):
+        await ledger.open(asked)
+    declined = await ledger.decide(grant("declined"), Vote("local_page", False, NOW), "local_page")
+    assert declined is not None
+    await ledger.decide(form, Vote("client_form", True, NOW + 1), "client_form")
+    await ledger.offer("offered", NOW + 900)
+    await ledger.void("moved", RequestState.STALE, NOW + 2)
+    assert await ledger.declines("local") == (1, NOW)
+    assert await ledger.use("form", 1, NOW + 3) is not None
+    assert await ledger.declines("local") == (0, 0.0)
+    await ledger.open(grant("approved"))
+    await ledger.decide(grant("approved"), Vote("local_page", True, NOW), "local_page")
+    await ledger.void("approved", RequestState.DECLINED, NOW)
+    assert await ledger.declines("local") == (0, 0.0)
+
+
+async def test_an_answer_to_one_call_does_not_prolong_it_and_is_found_only_out_of_band(ledger: Ledger) -> None:
+    """Ours: only an approved batch has its whole time again; a form answers the call that waits for it."""
+    form = replace(grant("form"), call="call", out_of_band=False)
+    for asked, approves in ((form, True), (grant("page"), True), (grant("declined"), False)):
+        await ledger.open(asked)
+        decided = await ledger.decide(asked, Vote("person", approves, NOW + 500), "local_page", "a note")
+        assert decided is not None
+        assert (decided.expires, decided.decided, decided.note) == (NOW + 600, NOW + 500, "a note")
+    assert await ledger.latest("call", NOW + 501) is None
+    assert await ledger.latest("call of page", NOW + 501) is not None
+    batch = replace(grant("batch"), calls={1: ShownCall("a", {}), 2: ShownCall("b", {})})
+    await ledger.open(batch)
+    declined = await ledger.decide(batch, Vote("person", False, NOW + 500), "local_page")
+    assert declined is not None
+    assert (declined.expires, declined.note) == (NOW + 600, None)
+    used = await ledger.use("page", 1, NOW + 502)
+    assert used is not None
+    assert (used.by, used.note, used.decided) == ("local_page", "a note", NOW + 502)
+
+
+async def test_a_request_that_is_void_keeps_who_decided_it_unless_another_did(ledger: Ledger) -> None:
+    for name in ("kept", "changed"):
+        await ledger.open(grant(name))
+        await ledger.decide(grant(name), Vote("local_page", True, NOW), "local_page", "a note")
+    assert await ledger.void("kept", RequestState.STALE, NOW + 600) is None
+    kept = await ledger.void("kept", RequestState.STALE, NOW + 1)
+    changed = await ledger.void("changed", RequestState.STALE, NOW + 2, by="terminal", note="another")
+    assert kept is not None
+    assert changed is not None
+    assert (kept.by, kept.note, kept.decided) == ("local_page", "a note", NOW + 1)
+    assert (changed.by, changed.note, changed.decided) == ("terminal", "another", NOW + 2)
+
+
+@pytest.mark.parametrize("name", ["default at live.fastn.ai", "a key: of acme"])
+def test_account_is_bound_to_its_key_and_shown_without_it(name: str) -> None:
+    """Ours: two keys of one account share no declines, distrusted channels and open requests."""
+    bound = bound_account(name, "ab12")
+    assert (account_name(bound), replace(grant(), account=bound).holder) == (name, "ab12 local")
+    assert bound_account("default", "") == account_name("default") == "default"
+    assert replace(grant(), account="default").holder == "local"
+
+
+def test_only_a_request_that_is_open_expires() -> None:
+    """Ours: an approval that was not used in time stays one that nobody can use."""
+    assert grant().expired(NOW + 599) is None
+    assert replace(grant(), state=RequestState.APPROVED).expired(NOW + 600) is None
+    assert grant().expired(NOW + 700) == replace(grant(), state=RequestState.UNANSWERED, decided=NOW + 600)
+
+
+def test_request_needs_one_person_or_two() -> None:
+    """Ours: four eyes are of two people."""
+    assert [replace(grant(), required=required).needed for required in ("confirm", "typed", "out_of_band")] == [1] * 3
+    assert replace(grant(), required="four_eyes").needed == 2
+
+
+def test_what_the_ledger_refuses_is_said_whole() -> None:
+    """Ours: what cannot be used and why, that nothing was sent, and what to do."""
+    assert str(LedgerLost("TimeoutError")) == (
+        "The shared ledger cannot be used (TimeoutError). Nothing was sent. Reads go on. Call again later;"
+        " an approval that was just being used may have to be given anew."
+    )
+    assert str(LedgerUnusable("ledger.sqlite", "the disk is full", "free space on its disk.")) == (
+        "The ledger ledger.sqlite cannot be used: the disk is full. Nothing was sent. Reads go on."
+        " A person has to act: free space on its disk."
+    )
+
+
+async def test_a_channel_is_distrusted_until_a_time(ledger: Ledger, other: Ledger) -> None:
+    """Ours: a form that reached nobody is left alone for a while, for this principal."""
+    await ledger.distrust("local", "client_form", NOW + 900)
+    assert await other.distrusted("local", "client_form", NOW + 899)
+    assert not await other.distrusted("local", "client_form", NOW + 900)
+    assert not await other.distrusted("local", "local_page", NOW)
+    assert not await other.distrusted("another", "client_form", NOW)
+
+
+async def test_the_revision_changes_with_every_change_of_any_process(ledger: Ledger, other: Ledger) -> None:
+    """Ours: the page can tell whether it has to be drawn anew."""
+    seen = [await ledger.revision()]
+    assert await ledger.revision() == seen[0]
+    await ledger.open(grant())
+    seen.append(await ledger.revision())
+    await other.open(grant("g2"))
+    seen.append(await ledger.revision())
+    await moved(other, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
+    seen.append(await ledger.revision())
+    for changed in (
+        ledger.add_temporary(temporary_approval()),
+        ledger.revoke_temporary(temporary_approval().id),
+        ledger.spend("destroy", "2026-11-26", 5),
+        ledger.spend_rate("destroy", 5, 60, NOW),
+        ledger.use_nonce("n1", NOW + 60, NOW),
+        ledger.distrust("local", "client_form", NOW + 60),
+    ):
+        await changed
+        seen.append(await ledger.revision())
+    assert len(set(seen)) == len(seen)
+    assert await ledger.revision() == seen[-1]
+
+
+ACCOUNT = "default at live.fastn.ai"
+
+
+async def test_a_change_is_found_as_it_was_noted_by_every_process(ledger: Ledger, other: Ledger) -> None:
+    await ledger.begin(change())
+    assert await other.change(ACCOUNT, "c1") == change()
+
+
+async def test_a_change_is_begun_once(ledger: Ledger) -> None:
+    """Ours: a second change of the same id is refused, and the first one stands."""
+    await ledger.begin(change())
+    with pytest.raises(Exception, match=r"(?i)unique|a change of this id exists already"):
+        await ledger.begin(replace(change(), tool="delete_customer"))
+    assert await ledger.change(ACCOUNT, "c1") == change()
+
+
+async def test_a_change_is_of_one_account(ledger: Ledger) -> None:
+    await ledger.begin(change())
+    assert await ledger.change("another account", "c1") is None
+    assert await ledger.changes("another account", 10, NOW + 1) == []
+
+
+async def test_changes_are_listed_the_newest_first_and_page_by_page(ledger: Ledger) -> None:
+    for number in range(5):
+        await ledger.begin(change(f"c{number}", at=NOW + number))
+    first = await ledger.changes(ACCOUNT, 2, NOW + 10)
+    assert [found.id for found in first] == ["c4", "c3"]
+    assert [found.id for found in await ledger.changes(ACCOUNT, 10, first[-1].at)] == ["c2", "c1", "c0"]
+
+
+async def test_what_became_of_a_change_is_kept_with_what_it_made(ledger: Ledger, other: Ledger) -> None:
+    await ledger.begin(replace(change(), target=None, name=None))
+    await ledger.settle(replace(change(), outcome="done", target="cus_2", name="Acme", sent={"plan": "growth"}))
+    assert await other.change(ACCOUNT, "c1") == replace(
+        change(), outcome="done", target="cus_2", sent={"plan": "growth"}
+    )
+    await ledger.settle(replace(change(), outcome="unknown_outcome", target=None, name=None))
+    found = await other.change(ACCOUNT, "c1")
+    assert found is not None
+    assert (found.target, found.name) == ("cus_2", "Acme")
+
+
+async def test_a_change_of_unknown_outcome_is_found_by_its_call(ledger: Ledger, other: Ledger) -> None:
+    """Ours: what was begun counts, whoever began it, until its outcome is known and its response was received."""
+    for name, call, until in (("c1", "a", NOW + 1), ("c2", "a", NOW + 2.5), ("c3", "b", NOW + 1), ("c4", "", 0.0)):
+        await ledger.begin(replace(change(name), call=call, unsettled_until=until))
+    assert await other.unsettled("a", NOW) == {"c1": NOW + 1, "c2": NOW + 2.5}
+    assert await other.unsettled("a", NOW + 1) == {"c2": NOW + 2.5}
+    await ledger.settle(replace(change("c1"), call="a", outcome="unknown_outcome", unsettled_until=NOW + 3))
+    await ledger.settle(replace(change("c2"), call="a", outcome="done", unsettled_until=NOW + 4))
+    assert await other.unsettled("a", NOW) == {"c1": NOW + 3, "c2": NOW + 4}
+    found = await other.change(ACCOUNT, "c2")
+    assert found is not None
+    assert (found.outcome, found.unsettled_until) == ("done", NOW + 4)
+    await ledger.settle(replace(change("c2"), call="a", outcome="done"))
+    assert await other.unsettled("a", NOW) == {"c1": NOW + 3}
+
+
+@pytest.mark.long
+async def test_of_fifty_attempts_in_two_processes_one_may_undo_a_change(where: str, ledger: Ledger) -> None:
+    await ledger.begin(change())
+    assert sum(race(where, "claim")) == 1
+    found = await ledger.change(ACCOUNT, "c1")
+    assert found is not None
+    assert found.undone
+    await ledger.release("c1")
+    assert await ledger.claim("c1")
+    assert not await ledger.claim("no such change")
+
+
+async def test_a_change_is_undone_by_one_and_again_after_that_failed(ledger: Ledger, other: Ledger) -> None:
+    """Ours: two who undo the same change at once would send it twice."""
+    await ledger.begin(change())
+    await ledger.begin(change("c2"))
+    assert await ledger.claim("c1")
+    assert not await other.claim("c1")
+    assert await other.change(ACCOUNT, "c1") == replace(change(), undone=True)
+    assert await other.change(ACCOUNT, "c2") == change("c2")
+    await other.release("c1")
+    assert await ledger.change(ACCOUNT, "c1") == change()
+    assert await other.claim("c1")
+    assert not await ledger.claim("no such change")
+    await ledger.release("no such change")
+    assert await ledger.change(ACCOUNT, "no such change") is None
+
+
+EYES = replace(grant(), required="four_eyes")
+
+
+async def vote(
+    ledger: Ledger, approver: str, *, approves: bool = True, at: float = NOW, of: ApprovalRequest = EYES
+) -> RequestState | None:
+    note = None if approves else "not now"
+    decided = await ledger.decide(of, Vote(approver, approves, at), "four_eyes", note)
+    return None if decided is None else decided.state
+
+
+async def test_two_different_approvers_approve_and_one_twice_does_not(ledger: Ledger, other: Ledger) -> None:
+    """Ours: four eyes; the first vote is kept for every process."""
+    await ledger.open(EYES)
+    assert await vote(ledger, "dana") is RequestState.OPEN
+    assert await vote(other, "dana") is None
+    open_ = await other.find("g1")
+    assert open_ is not None
+    assert open_.votes == (Vote("dana", True, NOW),)
+    assert await vote(other, "kim", at=NOW + 5) is RequestState.APPROVED
+    found = await ledger.find("g1")
+    assert found is not None
+    assert (found.state, found.by, found.note, found.decided) == (RequestState.APPROVED, "four_eyes", None, NOW + 5)
+    assert found.approvers == ["dana", "kim"]
+
+
+async def test_one_no_declines_also_after_a_yes_and_by_who_had_said_it(ledger: Ledger) -> None:
+    """Ours: whoever sees their mistake in time can take it back."""
+    await ledger.open(EYES)
+    assert await vote(ledger, "dana") is RequestState.OPEN
+    assert await vote(ledger, "dana", approves=False, at=NOW + 1) is RequestState.DECLINED
+    assert await vote(ledger, "kim") is None
+    assert await vote(ledger, "dana") is None
+    found = await ledger.find("g1")
+    assert found is not None
+    assert (found.state, found.note) == (RequestState.DECLINED, "not now")
+    assert found.votes == (Vote("dana", False, NOW + 1),)
+
+
+async def test_an_answer_counts_only_on_what_is_open_at_its_channel(ledger: Ledger) -> None:
+    """Ours: not on what has expired, is decided, is asked by another channel, or is not there."""
+    assert await vote(ledger, "dana") is None
+    await ledger.open(EYES)
+    assert await vote(ledger, "dana", at=NOW + 600) is None
+    await moved(ledger, "g1", [RequestState.OPEN], RequestState.STALE, NOW)
+    assert await vote(ledger, "dana") is None
+    form = replace(grant("g2"), out_of_band=False)
+    await ledger.open(form)
+    assert await vote(ledger, "dana", of=replace(form, out_of_band=True)) is None
+    for name in ("g1", "g2"):
+        found = await ledger.find(name)
+        assert found is not None
+        assert found.votes == ()
+
+
+async def test_a_request_that_nobody_answered_in_a_form_moves_out_of_band_once(ledger: Ledger, other: Ledger) -> None:
+    """Ours: one request has one current channel; a late answer of the form decides nothing."""
+    form = replace(grant(), out_of_band=False)
+    await ledger.open(form)
+    assert await other.waiting(NOW) == []
+    offered = await ledger.offer("g1", NOW + 900)
+    assert offered is not None
+    assert offered == replace(form, out_of_band=True, expires=NOW + 900)
+    assert await other.waiting(NOW + 800) == [offered]
+    assert await other.latest(form.call, NOW + 800) == offered
+    assert await other.offer("g1", NOW + 900) is None
+    assert await vote(ledger, "client_form", of=form) is None
+    assert await vote(other, "local_page", of=offered) is RequestState.APPROVED
+    assert await ledger.offer("g1", NOW + 900) is None
+    assert await ledger.offer("no such request", NOW + 900) is None
+
+
+async def test_an_approval_of_a_batch_is_used_once_for_each_call(ledger: Ledger, other: Ledger) -> None:
+    """Ours: one answer for several calls, whatever the channel; it has its whole time from the answer on."""
+    shown = {number: ShownCall(f"binding {number}", {}) for number in (1, 2)}
+    batch = replace(grant(), calls=shown, out_of_band=False)
+    await ledger.open(batch)
+    assert await other.use("g1", 1, NOW) is None
+    approved = await ledger.decide(batch, Vote("client_form", True, NOW + 500), "client_form")
+    assert approved is not None
+    assert (approved.state, approved.expires) == (RequestState.APPROVED, NOW + 1100)
+    assert await other.latest(batch.call, NOW + 600) == approved
+    once = await other.use("g1", 2, NOW + 600)
+    assert once is not None
+    assert (once.state, once.used) == (RequestState.APPROVED, (2,))
+    assert await ledger.use("g1", 2, NOW + 600) is None
+    assert await ledger.use("g1", 3, NOW + 600) is None
+    assert await ledger.use("g1", 1, NOW + 1100) is None
+    over = await ledger.use("g1", 1, NOW + 601)
+    assert over is not None
+    assert (over.state, over.used, over.decided) == (RequestState.USED, (2, 1), NOW + 601)
+    assert await other.latest(batch.call, NOW + 602) is None
+    assert await other.decided(5) == [over]
+
+
+@pytest.mark.long
+async def test_of_fifty_votes_in_two_processes_the_second_approves(where: str, ledger: Ledger) -> None:
+    """Ours: once, whoever is second."""
+    await ledger.open(EYES)
+    assert sum(race(where, "vote")) == 1
+    found = await ledger.find("g1")
+    assert found is not None
+    assert len(found.votes) == 2
+
+
+@pytest.mark.long
+async def test_of_fifty_uses_in_two_processes_one_is_of_a_new_nonce(where: str, ledger: Ledger) -> None:
+    """Ours: an answer that is sent again, to every replica at once."""
+    assert sum(race(where, "nonce")) == 1
+    assert not await ledger.use_nonce("n1", NOW + 60, NOW)
+
+
+async def test_a_nonce_is_kept_until_it_is_too_old_and_no_longer(ledger: Ledger, other: Ledger) -> None:
+    """Ours: a flood of them does not stay for ever."""
+    assert await ledger.use_nonce("n1", NOW + 60, NOW)
+    assert not await other.use_nonce("n1", NOW + 600, NOW + 60)
+    assert await other.use_nonce("n2", NOW + 600, NOW + 61)
+    assert await ledger.use_nonce("n1", NOW + 600, NOW + 61)
+
+
+async def test_a_mark_of_one_key_survives_a_later_mark_of_another(ledger: Ledger, other: Ledger) -> None:
+    """Ours: a process whose clock is ahead does not make the others forget."""
+    await ledger.note_limit("key", NOW + 10, NOW)
+    assert await ledger.use_nonce("n1", NOW + 10, NOW)
+    await other.note_limit("another key", NOW + 300, NOW + 290)
+    assert await other.use_nonce("n2", NOW + 300, NOW + 290)
+    assert await ledger.limited("key") == NOW + 10
+    assert not await ledger.use_nonce("n1", NOW + 10, NOW + 5)
+
+
+async def test_a_call_of_a_batch_is_begun_once_and_again_only_after_a_failure(ledger: Ledger, other: Ledger) -> None:
+    """Ours: what was done, or perhaps was, is never begun again."""
+    first = replace(change("c1"), batch="b1", number=1)
+    assert await ledger.begin(first)
+    assert not await other.begin(replace(first, id="c2"))
+    assert await other.change(ACCOUNT, "c2") is None
+    assert await other.changes_of("b1") == [first]
+    await ledger.settle(replace(first, outcome="conflict"))
+    assert await other.changes_of("b1") == []
+    assert await other.begin(replace(first, id="c3"))
+    for number, outcome in enumerate(OVER):
+        await ledger.settle(replace(first, id="c3", outcome=outcome))
+        assert not await other.begin(replace(first, id=f"d{number}"))
+    assert await ledger.begin(replace(first, id="e1", number=2))
+    assert await ledger.begin(replace(first, id="e2", batch="b2"))
+    assert [(found.number, found.id) for found in await other.changes_of("b1")] == [(1, "c3"), (2, "e1")]
+    assert await other.changes_of("no such batch") == []
+    assert await other.begin(change("e3"))
+    assert await other.begin(change("e4"))
+    assert await other.changes_of("") == []
+
+
+@pytest.mark.long
+async def test_of_fifty_attempts_in_two_processes_one_begins_a_call(where: str) -> None:
+    """Ours: two who go on with the same batch at once."""
+    assert sum(race(where, "step")) == 1
+
+
+async def test_same_request_is_open_once(ledger: Ledger, other: Ledger) -> None:
+    """Ours: of replicas that ask at once one opens a request. Another state of the target is another request."""
+    assert await ledger.open(grant("g1")) == "g1"
+    again = replace(grant("g2", created=NOW + 1), call="call of g1", calls=grant("g1").calls)
+    assert await other.open(again) == "g1"
+    assert await other.find("g2") is None
+    assert [one.id for one in await other.waiting(NOW)] == ["g1"]
+    assert await other.open(replace(again, id="g3", calls={1: ShownCall("another state", {})})) == "g3"
+    assert await other.open(replace(again, id="g4", principal="another")) == "g4"
+    assert await other.open(replace(again, id="g5", out_of_band=False)) == "g5"
+    assert await other.open(replace(again, id="g6", created=NOW + 601, expires=NOW + 1201)) == "g6"
+    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.DECLINED, NOW)
+    assert await other.open(replace(again, id="g7", created=NOW + 2)) in ("g6", "g7")
+
+
+@pytest.mark.long
+def test_same_request_is_open_once_among_processes(where: str) -> None:
+    """Ours: 2 processes, 25 attempts at once in each, all for one call."""
+    assert sum(race(where, "ask")) == 1
+
+
+async def test_audit_mark_keeps_the_greatest_number_of_each_log(ledger: Ledger, other: Ledger) -> None:
+    """Ours: processes that keep how far a log has come in another order take nothing back."""
+    assert await ledger.audit_mark("one") is None
+    await ledger.mark_audit("one", 7, "a" * 64)
+    await other.mark_audit("one", 6, "b" * 64)
+    await other.mark_audit("two", 100, "c" * 64)
+    assert await other.audit_mark("one") == (7, "a" * 64)
+    await other.mark_audit("one", 10, "d" * 64)
+    assert [await ledger.audit_mark(log) for log in ("one", "two")] == [(10, "d" * 64), (100, "c" * 64)]
+
+
+async def test_open_requests_are_those_of_one_account_in_forms_too(ledger: Ledger, other: Ledger) -> None:
+    form = replace(grant("form"), out_of_band=False, call="a")
+    declined = replace(grant("declined"), call="b")
+    for request in (form, declined, replace(grant("page"), call="c"), replace(grant("old", expires=NOW + 1), call="d")):
+        await ledger.open(request)
+    await ledger.open(replace(grant("others"), account="acme at live.fastn.ai", call="e"))
+    await moved(ledger, "declined", [RequestState.OPEN], RequestState.DECLINED, NOW, by="local_page")
+    found = await other.open_requests(form.account, NOW + 2)
+    assert sorted(request.id for request in found) == ["form", "page"]

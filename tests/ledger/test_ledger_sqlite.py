@@ -1,0 +1,368 @@
+"""What the ledger's file promises beyond the contract. Ours."""
+
+import os
+import sqlite3
+import stat
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from support.decisions import moved
+from support.stores import NOW, change, grant, temporary_approval
+
+from fastn_mcp.ledger import sqlite_file
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import LedgerUnusable
+from fastn_mcp.ledger.sqlite import SqliteLedger
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_nothing_is_opened_before_the_first_use(tmp_path: Path) -> None:
+    """Ours: the ledger is not opened at start."""
+    ledger = SqliteLedger(str(tmp_path / "state" / "ledger.sqlite"))
+    ledger.close()
+    assert not (tmp_path / "state").exists()
+    assert await ledger.waiting(NOW) == []
+    assert (tmp_path / "state" / "ledger.sqlite").exists()
+    await ledger.check()
+    ledger.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
+async def test_only_the_owner_can_read_any_of_its_files(tmp_path: Path) -> None:
+    """Ours: mode 0600 in a folder of mode 0700, whatever the umask, for the file and what SQLite puts beside it."""
+    before = os.umask(0)
+    try:
+        ledger = SqliteLedger(str(tmp_path / "state" / "ledger.sqlite"))
+        await ledger.open(grant())
+    finally:
+        os.umask(before)
+    files = list((tmp_path / "state").iterdir())
+    assert len(files) == 3
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+    ledger.close()
+
+
+async def test_it_outlives_its_process(tmp_path: Path) -> None:
+    """Ours: an approval that was given is still there when the server starts anew."""
+    path = str(tmp_path / "ledger.sqlite")
+    ledger = SqliteLedger(path)
+    await ledger.open(grant())
+    assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
+    ledger.close()
+    again = SqliteLedger(path)
+    found = await again.find("g1")
+    again.close()
+    assert found is not None
+    assert found.state is RequestState.APPROVED
+
+
+async def test_the_history_ends_after_thirty_days(tmp_path: Path) -> None:
+    """Ours: the file does not grow for ever."""
+    ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
+    await ledger.open(grant())
+    month = 30 * 86_400.0
+    await ledger.open(grant("later", created=NOW + month + 600, expires=NOW + month + 1200))
+    assert await ledger.find("g1") is not None
+    await ledger.open(grant("last", created=NOW + month + 601, expires=NOW + month + 1201))
+    assert await ledger.find("g1") is None
+    ledger.close()
+
+
+async def test_calls_of_a_batch_are_kept_for_a_month() -> None:
+    """Ours: as long as the approvals that they were made by."""
+    ledger = SqliteLedger(":memory:")
+    await ledger.begin(replace(change("c1"), batch="b1", number=1))
+    await ledger.begin(change("c2", at=NOW + 29 * 86_400))
+    assert len(await ledger.changes_of("b1")) == 1
+    await ledger.begin(change("c3", at=NOW + 31 * 86_400))
+    assert await ledger.changes_of("b1") == []
+    ledger.close()
+
+
+async def test_a_file_that_is_no_ledger_is_an_error_and_no_empty_ledger(tmp_path: Path) -> None:
+    """Ours: what cannot be read refuses, and never looks as if nothing had been spent."""
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(b"no database, but something else entirely" * 100)
+    ledger = SqliteLedger(str(path))
+    for _ in range(2):
+        with pytest.raises(LedgerUnusable) as unusable:
+            await ledger.spend("destroy", "monday", 5)
+        assert str(unusable.value) == (
+            f"The ledger {path} cannot be used: file is not a database, or is damaged. Nothing was sent. Reads go on."
+            " A person has to act: stop fastn-mcp and move the file away."
+            " Open requests, budgets and the journal are then gone."
+        )
+
+
+async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(tmp_path: Path) -> None:
+    """Ours: not `OperationalError`; and that nothing was sent."""
+    path = tmp_path / "ledger.sqlite"
+    ledger = SqliteLedger(str(path))
+    await ledger.open(grant())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerUnusable) as locked:
+            await ledger.spend("destroy", "monday", 5)
+        other.execute("ROLLBACK")
+    assert str(locked.value) == (
+        f"The ledger {path} cannot be used: another process keeps it locked. Nothing was sent. Reads go on."
+        " A person has to act: end that process, then call again."
+    )
+    ledger._file.database.execute("PRAGMA query_only = ON")  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(LedgerUnusable) as read_only:
+        await ledger.spend("destroy", "monday", 5)
+    assert str(read_only.value) == (
+        f"The ledger {path} cannot be used: it is read-only. Nothing was sent. Reads go on."
+        " A person has to act: make the file and its folder writable for this user, or set FASTN_STATE_DIR."
+    )
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("place", "why"), [("a file/ledger.sqlite", "File exists"), ("a folder", "unable to open database file")]
+)
+async def test_ledger_that_cannot_be_opened_says_what_the_system_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str, why: str
+) -> None:
+    """Ours: a cause that we do not know is said in the words of the system or of SQLite."""
+    (tmp_path / "a file").touch()
+    (tmp_path / "a folder").mkdir()
+    path = tmp_path / place
+    with pytest.raises(LedgerUnusable) as unusable:
+        await SqliteLedger(str(path)).find("g1")
+    assert unusable.value.what == f"The ledger {path} cannot be used: {why}."
+    assert unusable.value.next_step == (
+        "Reads go on. A person has to act: look at the file, its folder and its disk, or set FASTN_STATE_DIR."
+    )
+    assert caplog.messages[-1].startswith(f"the ledger {path} cannot be used: ")
+    assert why in caplog.messages[-1]
+
+
+class Pause:
+    """The clock of a ledger that waits: each pause takes a quarter of a second, and `after` them `then` happens."""
+
+    def __init__(self, after: int, then: Callable[[], object]) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+        self._after = after
+        self._then = then
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += 0.25
+        if len(self.pauses) == self._after:
+            self._then()
+
+
+@pytest.mark.parametrize(("after", "is_opened"), [(3, True), (4, False)])
+async def test_ledger_waits_a_while_for_another_process_that_prepares_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, is_opened: bool
+) -> None:
+    """SQLite: nobody waits for a lock while the journal's mode is changed. Ours: so it is tried again."""
+    path = tmp_path / "ledger.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        pause = Pause(after, lambda: other.execute("ROLLBACK"))
+        monkeypatch.setattr(sqlite_file, "time", pause)
+        monkeypatch.setattr(sqlite_file, "_PATIENCE", 0.5)
+        ledger = SqliteLedger(str(path))
+        if is_opened:
+            assert await ledger.waiting(NOW) == []
+        else:
+            with pytest.raises(LedgerUnusable, match="another process keeps it locked"):
+                await ledger.waiting(NOW)
+        assert pause.pauses == [0.01] * 3
+    ledger.close()
+
+
+async def test_damaged_ledger_is_said(tmp_path: Path) -> None:
+    """Ours: not `DatabaseError`, whichever call finds the damaged page."""
+    path = tmp_path / "ledger.sqlite"
+    ledger = SqliteLedger(str(path))
+    await ledger.open(grant())
+    ledger.close()
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+    with pytest.raises(LedgerUnusable, match="is damaged") as damaged:
+        await ledger.find("g1")
+    assert "move the file away" in damaged.value.next_step
+    with pytest.raises(LedgerUnusable, match="is damaged"):
+        await ledger.check()
+    ledger.close()
+
+
+async def test_damage_that_no_call_notices_is_found_by_the_check(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours: `doctor` says it before something is lost, and SQLite's finding is in the log."""
+    path = tmp_path / "ledger.sqlite"
+    ledger = SqliteLedger(str(path))
+    await ledger.spend("destroy", "monday", 5)
+    ledger.close()
+    with closing(sqlite3.connect(path)) as other:
+        (page,) = other.execute("SELECT rootpage FROM sqlite_master WHERE name = 'budgets'").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096 + 1)
+        file.write(b"\x00\x10")  # its first free block would lie in its header
+    assert await ledger.spent("destroy", "monday") == 1
+    with pytest.raises(LedgerUnusable, match="file is not a database, or is damaged"):
+        await ledger.check()
+    assert caplog.messages[-1].startswith(f"the ledger {path} is damaged: ['*** in database main")
+    ledger.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no limit to set")
+async def test_full_disk_is_said(tmp_path: Path) -> None:
+    """Ours: not `OperationalError`, and once there is room again the ledger goes on."""
+    ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
+    await ledger.open(grant())
+    ledger._file.database.execute("PRAGMA max_page_count = 1")  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(LedgerUnusable, match="the disk is full") as full:
+        await ledger.open(replace(grant("g2"), text=("x" * 200_000,)))
+    assert "free space" in full.value.next_step
+    ledger._file.database.execute("PRAGMA max_page_count = 100000")  # pyright: ignore[reportPrivateUsage]
+    assert await ledger.open(grant("g3")) == "g3"
+    ledger.close()
+
+
+async def test_ledger_needs_no_returning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11 of RHEL 9 comes with SQLite 3.34, which does not have it."""
+
+    class Earlier(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            if "RETURNING" in sql:
+                raise sqlite3.OperationalError('near "RETURNING": syntax error')
+            return super().execute(sql, *values)
+
+    def earlier(path: str, **more: Any) -> sqlite3.Connection:
+        return connect(path, factory=Earlier, **more)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite_file.sqlite3, "connect", earlier)
+    ledger = SqliteLedger(":memory:")
+    one = change("c1", at=NOW)
+    assert await ledger.begin(one)
+    assert [await ledger.claim("c1"), await ledger.claim("c1")] == [True, False]
+    assert [await ledger.spend("b", "p", 1), await ledger.spend("b", "p", 1)] == [True, False]
+    assert [await ledger.use_nonce("n", NOW + 9, NOW), await ledger.use_nonce("n", NOW + 9, NOW)] == [True, False]
+    assert await ledger.spend_rate("r", 1, 60.0, NOW) == 0.0
+    assert await ledger.spend_rate("r", 1, 60.0, NOW) > NOW
+    assert not await ledger.revoke_temporary("s1")
+    ledger.close()
+
+
+async def test_text_stays_text(tmp_path: Path) -> None:
+    """Ours: whatever a name holds, it is bound and never part of a statement."""
+    ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
+    hostile = "'; DROP TABLE requests; --\x00\u202e"
+    await ledger.open(replace(grant(hostile, principal=hostile), target=hostile, text=(hostile,)))
+    found = await ledger.find(hostile)
+    assert found is not None
+    assert (found.principal, found.target, found.text) == (hostile, hostile, (hostile,))
+    ledger.close()
+
+
+async def test_a_second_ledger_of_the_process_does_not_drop_the_locks_of_the_first(tmp_path: Path) -> None:
+    """SQLite, "How to corrupt a database", 2.2: closing any descriptor of the file drops the locks on it."""
+    path = tmp_path / "ledger.sqlite"
+    first, second = SqliteLedger(str(path)), SqliteLedger(str(path))
+    await first.open(grant())
+    await second.open(grant("g2"))
+    # Whoever closes last takes away the write-ahead log; while we hold our locks, another process is not the last.
+    look = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute('SELECT id FROM requests'); d.close()"
+    await anyio.run_process([sys.executable, "-c", look, str(path)])
+    assert path.with_name("ledger.sqlite-wal").exists()
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "ALTER TABLE requests ADD COLUMN zone TEXT",
+        "DROP TABLE changes; CREATE TABLE changes (id TEXT PRIMARY KEY)",
+        "DROP TABLE declines; CREATE TABLE declines (principal TEXT, count INTEGER NOT NULL, last REAL NOT NULL)",
+    ],
+)
+async def test_file_with_tables_of_another_version_is_refused(tmp_path: Path, other: str) -> None:
+    """A budget or an approval that cannot be read never counts as unused."""
+    path = tmp_path / "ledger.sqlite"
+    ledger = SqliteLedger(str(path))
+    await ledger.open(grant())
+    ledger.close()
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(other)
+        before = list(database.execute("SELECT name, sql FROM sqlite_master"))
+    for _ in range(2):
+        with pytest.raises(LedgerUnusable) as unusable:
+            await ledger.find("g1")
+        assert unusable.value.what == (
+            f"The ledger {path} cannot be used: it was written by another version of fastn-mcp."
+        )
+        assert unusable.value.next_step == (
+            "Reads go on. A person has to act: run that version, or stop fastn-mcp and move the file away."
+            " Open requests, budgets and the journal are then gone."
+        )
+    with closing(sqlite3.connect(path)) as database:
+        assert list(database.execute("SELECT name, sql FROM sqlite_master")) == before
+
+
+async def _a_month(ledger: SqliteLedger, size: int) -> None:
+    """So much of everything that is kept, decided and over, but not old enough to go."""
+    for number in range(size):
+        await ledger.begin(change(f"kept {number}", at=NOW - number))
+        await ledger.open(grant(f"kept {number}", created=NOW - 2_000 - number, expires=NOW - 1_000 - number))
+        await moved(ledger, f"kept {number}", [RequestState.OPEN], RequestState.USED, NOW - 1_500 - number)
+        await ledger.begin(replace(change(f"of {number}", at=NOW - number), batch=f"kept {number}", number=1))
+        await ledger.use_nonce(f"kept {number}", NOW + 600, NOW)
+        await ledger.add_temporary(replace(temporary_approval(f"kept {number}"), target=f"wf_{number}"))
+
+
+STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
+    "a change is noted": lambda ledger: ledger.begin(change("new", at=NOW + 1)),
+    "a change is settled": lambda ledger: ledger.settle(replace(change("kept 1"), outcome="done")),
+    "twenty changes are listed": lambda ledger: ledger.changes("default at live.fastn.ai", 20, NOW + 2),
+    "a grant is opened": lambda ledger: ledger.open(grant("new")),
+    "a grant is looked for": lambda ledger: ledger.latest("call of kept 1", NOW),
+    "a grant is burnt": lambda ledger: moved(ledger, "new", [RequestState.OPEN], RequestState.USED, NOW),
+    "the waiting are listed": lambda ledger: ledger.waiting(NOW),
+    "twenty decisions are listed": lambda ledger: ledger.decided(20),
+    "a nonce is used": lambda ledger: ledger.use_nonce("new", NOW + 600, NOW),
+    "a scope is looked for": lambda ledger: ledger.find_temporary(
+        "local", "default at live.fastn.ai", "t", "wf_1", "", NOW
+    ),
+    "a call of a batch is begun": lambda ledger: ledger.begin(replace(change("of"), batch="kept 1", number=2)),
+    "a batch is looked for": lambda ledger: ledger.changes_of("kept 1"),
+}
+
+
+@pytest.mark.long
+async def test_no_step_costs_more_where_more_is_kept(tmp_path: Path) -> None:
+    """Ours: nothing grows faster than its work. Counted in instructions of SQLite's machine, not in time."""
+    cost: dict[int, dict[str, int]] = {}
+    for size in (40, 400):
+        ledger = SqliteLedger(str(tmp_path / f"{size}.sqlite"))
+        await _a_month(ledger, size)
+        cost[size] = dict.fromkeys(STATEMENTS, 0)
+        for what, statement in STATEMENTS.items():
+
+            def count(what: str = what, counts: dict[str, int] = cost[size]) -> int:
+                counts[what] += 1
+                return 0
+
+            ledger._file.database.set_progress_handler(count, 1)  # pyright: ignore[reportPrivateUsage]
+            await statement(ledger)
+        ledger.close()
+    assert {what: cost[400][what] for what in STATEMENTS if cost[400][what] > 1.2 * cost[40][what]} == {}

@@ -1,0 +1,722 @@
+"""What the ledger on a server promises beyond the contract: servers stall, die and forget, answers get lost. Ours."""
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, nullcontext, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import anyio
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from support.decisions import moved
+from support.stores import NOW, change, grant, temporary_approval
+from support.valkey_proxy import proxied
+from support.valkey_server import ValkeyServer
+
+from fastn_mcp.errors import NOTHING_SENT
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import LedgerLost
+from fastn_mcp.ledger.valkey import server as valkey_module
+from fastn_mcp.ledger.valkey.ledger import UnreadableRequest, ValkeyLedger
+from fastn_mcp.ledger.valkey.server import Address, parse
+from fastn_mcp.policy.policy import PLANNED
+from fastn_mcp.runtime import System
+
+pytestmark = pytest.mark.anyio
+
+ASKABLE = (RequestState.OPEN, RequestState.APPROVED)
+
+
+class Clock:
+    """The clock by which a ledger rests."""
+
+    def __init__(self) -> None:
+        self.passed = 0.0
+
+    def system(self) -> System:
+        return System(monotonic=lambda: self.passed, share=lambda: 1.0)
+
+
+@asynccontextmanager
+async def ledger_on(url: str, system: System | None = None) -> AsyncGenerator[ValkeyLedger]:
+    ledger = ValkeyLedger(parse(url), system or System())
+    try:
+        yield ledger
+    finally:
+        await ledger.aclose()
+
+
+Start = Callable[..., ValkeyServer]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Generator[Start]:
+    """Starts servers that this test may treat as it likes."""
+    started: list[ValkeyServer] = []
+
+    def start(*options: str) -> ValkeyServer:
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        started.append(ValkeyServer(folder, options).start())
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def own(start: Start) -> ValkeyServer:
+    return start()
+
+
+async def test_nothing_is_opened_before_the_first_use() -> None:
+    """Ours: a start does not wait for the ledger, and closing what was never opened does nothing."""
+    ledger = ValkeyLedger(parse("valkey://127.0.0.1:1"), System())
+    await ledger.aclose()
+    with pytest.raises(LedgerLost):
+        await ledger.waiting(NOW)
+
+
+async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
+    """Ours: one ledger works on a cluster, and only the revision and what a plan has used stay for ever."""
+    url = valkey.url()
+    async with ledger_on(url) as ledger:
+        await ledger.open(grant())
+        await ledger.open(grant("g2"))
+        await moved(ledger, "g2", ASKABLE, RequestState.DECLINED, NOW)
+        await ledger.add_temporary(temporary_approval())
+        await ledger.spend("destroy", "monday", 5)
+        await ledger.spend("entry", PLANNED, 5)
+        await ledger.spend_rate("destroy", 5, 300, NOW)
+        await ledger.mark_audit("audit.jsonl", 1, "head")
+        await ledger.distrust("local", "client_form", NOW + 900)
+        await ledger.note_limit("key", NOW + 30, NOW)
+        await ledger.use_nonce("n1", NOW + 60, NOW)
+        await ledger.begin(replace(change(), call="call"))
+        await ledger.begin(replace(change("c2"), batch="b1", number=1))
+        await ledger.begin(replace(change("c3"), call="call", unsettled_until=NOW + 60))
+        await ledger.claim("c3")
+    name = parse(url).name
+    keys = [line for line in valkey.ask("KEYS", f"*{name}*").split("\r\n") if name in line]
+    kinds = {key.split(":")[1] for key in keys}
+    assert kinds == {
+        *("request", "open", "call", "waiting", "decided", "covering", "budget", "declines"),
+        *("distrust", "expiring", "unsettled", "limit", "nonce", "change", "changes", "batch", "revision"),
+        *("rate", "audit", "temporary_approval", "temporary_approvals"),
+    }
+    assert {key.partition("}")[0] for key in keys} == {f"{{{name}"}
+    assert [key.split(":")[2:] for key in keys if ":unsettled:" in key] == [["call"]]
+    for_ever = {key.split(":")[1] for key in keys if valkey.ask("PTTL", key) == ":-1\r\n"}
+    assert for_ever == {"revision", "temporary_approvals", "budget"}
+    assert sum(valkey.ask("PTTL", key) == ":-1\r\n" for key in keys) == 3
+
+
+async def test_a_budget_of_a_plan_is_kept_and_a_history_ends_after_thirty_days(valkey: ValkeyServer) -> None:
+    """Ours: the server does not fill up, and what was made of a plan is not forgotten while it can be used."""
+    url = valkey.url()
+    async with ledger_on(url) as ledger:
+        await ledger.open(grant())
+        await ledger.spend("entry", PLANNED, 5)
+        await ledger.begin(replace(change(), batch="b1", number=1))
+    name = parse(url).name
+    for key in ("request:g1", "batch:b1"):
+        left = int(valkey.ask("PTTL", f"{{{name}}}:{key}")[1:])
+        assert 29.9 * 86_400_000 < left <= 30 * 86_400_000
+
+
+async def test_each_record_is_kept_as_long_as_it_can_count_and_no_longer(valkey: ValkeyServer) -> None:
+    """Ours: a day longer where the clocks of two machines can differ."""
+    url, day = valkey.url(), 86_400_000
+    async with ledger_on(url) as ledger:
+        await ledger.spend("destroy", "monday", 5)
+        await ledger.spend_rate("destroy", 5, 30 * 86_400, NOW)
+        await ledger.use_nonce("n1", NOW + 30 * 86_400, NOW)
+        await ledger.use_nonce("late", NOW - 1, NOW)
+        await ledger.note_limit("key", NOW + 30 * 86_400, NOW)
+        await ledger.distrust("local", "client_form", NOW + 900)
+        await ledger.mark_audit("audit.jsonl", 1, "head")
+        await ledger.add_temporary(temporary_approval(expires=NOW + 900))
+        await ledger.begin(replace(change(), call="call"))
+    kept = {
+        "budget:*": 90 * day,
+        "rate:*": 30 * day,
+        "nonce:n1": 31 * day,
+        "nonce:late": day,
+        "limit:key": 31 * day,
+        "distrust:*": day,
+        "audit:*": 732 * day,
+        "temporary_approval:*": 900_000,
+        "change:*": 30 * day,
+    }
+    for pattern, milliseconds in kept.items():
+        (key,) = (line for line in valkey.ask("KEYS", f"{{{parse(url).name}}}:{pattern}").split("\r\n") if ":" in line)
+        left = int(valkey.ask("PTTL", key)[1:])
+        assert milliseconds - 60_000 < left <= milliseconds, pattern
+
+
+def test_unreadable_approval_is_named_by_its_id() -> None:
+    """Ours: cut, so that no stored text fills a message."""
+    assert str(UnreadableRequest({"id": "g" * 65})) == (
+        f"The stored approval {'g' * 64} cannot be read. Nothing was sent."
+        " A person has to update this server, or wait until the approval has expired."
+    )
+    assert UnreadableRequest({}).what == "The stored approval ? cannot be read."
+
+
+async def test_text_stays_text(valkey: ValkeyServer) -> None:
+    """Ours: whatever a name holds, it is one key or one value, and never part of a script or of another key."""
+    hostile = "}:request:g1\r\n*1\r\n\x00\u202e{x}"
+    async with ledger_on(valkey.url()) as ledger:
+        await ledger.open(replace(grant(hostile, principal=hostile), target=hostile, text=(hostile,), expected=""))
+        found = await ledger.find(hostile)
+        assert found is not None
+        assert (found.principal, found.target, found.text, found.expected) == (hostile, hostile, (hostile,), "")
+        assert await ledger.find("g1") is None
+        assert await ledger.spend("a", "b c", 1)
+        assert await ledger.spend("a b", "c", 1)
+
+
+async def test_two_ledgers_on_one_server_know_nothing_of_each_other(valkey: ValkeyServer) -> None:
+    """Ours: the name in the URL says which."""
+    async with ledger_on(valkey.url()) as one, ledger_on(valkey.url()) as two:
+        await one.open(grant())
+        assert await two.find("g1") is None
+
+
+@pytest.mark.parametrize("hang_up", [False, True])
+async def test_an_approval_whose_burn_was_not_answered_is_burnt(valkey: ValkeyServer, hang_up: bool) -> None:
+    """Ours: the answer was lost after the burn. It is never tried again, and nobody can use the approval."""
+    async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
+        await ledger.open(grant())
+        assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
+        proxy.lose, proxy.hang_up = b"used", hang_up
+        with pytest.raises(LedgerLost) as caught:
+            await moved(ledger, "g1", ASKABLE, RequestState.USED, NOW)
+        assert caught.value.known == NOTHING_SENT
+        assert proxy.lost == 1
+        async with ledger_on(url.replace(f":{proxy.port}", f":{valkey.port}")) as another:
+            found = await another.find("g1")
+            assert found is not None
+            assert found.state is RequestState.USED
+            assert not await moved(another, "g1", ASKABLE, RequestState.USED, NOW)
+
+
+@pytest.mark.parametrize("hang_up", [False, True])
+async def test_a_call_of_a_batch_whose_beginning_was_not_answered_counts_as_begun(
+    valkey: ValkeyServer, hang_up: bool
+) -> None:
+    """Ours: it is refused here, and no replica begins it again."""
+    async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
+        await ledger.begin(change("c0"))  # The server has the script from now on.
+        first = replace(change(), batch="b1", number=1)
+        proxy.lose, proxy.hang_up = b"EVALSHA", hang_up
+        with pytest.raises(LedgerLost) as caught:
+            await ledger.begin(first)
+        assert caught.value.known == NOTHING_SENT
+        async with ledger_on(url.replace(f":{proxy.port}", f":{valkey.port}")) as another:
+            assert await another.changes_of("b1") == [first]
+            assert not await another.begin(replace(first, id="c2"))
+
+
+async def test_a_call_that_is_cancelled_leaves_no_answer_to_the_next(valkey: ValkeyServer) -> None:
+    """Ours: each hears its own answer, or none."""
+    async with proxied(valkey.port) as proxy, ledger_on(valkey.url(port=proxy.port)) as ledger:
+        for name in ("a", "b"):
+            await ledger.spend(name, "monday", 9)
+        await ledger.spend("b", "monday", 9)
+        for _ in range(5):
+            with anyio.move_on_after(0):
+                await asyncio.gather(*(ledger.spent("a", "monday") for _ in range(5)))
+            assert await asyncio.gather(*(ledger.spent("b", "monday") for _ in range(5))) == [2] * 5
+
+
+async def test_connections_that_do_not_close_in_time_do_not_cancel_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours: the library gathers them, and a gathering that is cancelled may end without saying by whom."""
+
+    class Pool:
+        async def disconnect(self, *, inuse_connections: bool) -> None:  # noqa: ARG002
+            await asyncio.gather(self._closing())
+
+        async def _closing(self) -> None:
+            with suppress(asyncio.CancelledError):
+                await anyio.sleep(60)
+
+    class Gone:
+        connection_pool = Pool()
+
+        async def info(self) -> None:
+            raise ConnectionRefusedError
+
+    def gone(_: Address) -> Gone:
+        return Gone()
+
+    monkeypatch.setattr(valkey_module, "_client", gone)
+    monkeypatch.setattr(valkey_module, "_SECONDS", 0.01)
+    ledger = ValkeyLedger(parse("valkey://h"), System())
+    with pytest.raises(LedgerLost):
+        await ledger.revision()
+
+
+async def test_a_frozen_server_is_given_up_in_time_and_used_again_later(own: ValkeyServer) -> None:
+    """Ours: timeouts are short. While it rests, nobody waits for it; then it is tried again."""
+    clock = Clock()
+    async with ledger_on(own.url(), clock.system()) as ledger:
+        await ledger.open(grant())
+        own.freeze()
+        began = anyio.current_time()
+        with pytest.raises(LedgerLost, match="Timeout"):
+            await ledger.find("g1")
+        assert anyio.current_time() - began < 3
+        own.thaw()
+        for _ in range(100):
+            with pytest.raises(LedgerLost, match="did not answer just now"):
+                await ledger.find("g1")
+        clock.passed += 0.11
+        assert await ledger.find("g1") == grant()
+
+
+async def test_a_dead_server_is_tried_ever_more_rarely_and_found_again(own: ValkeyServer) -> None:
+    """Ours: reconnects with backoff, up to five seconds."""
+    clock = Clock()
+    async with ledger_on(own.url(), clock.system()) as ledger:
+        await ledger.open(grant())
+        own.stop()
+        rests: list[float] = []
+        for _ in range(8):
+            began = clock.passed
+            with pytest.raises(LedgerLost, match="ConnectionError"):
+                await ledger.find("g1")
+            while True:
+                clock.passed = round(clock.passed + 0.1, 1)
+                with pytest.raises(LedgerLost) as caught:
+                    await ledger.find("g1")
+                if "just now" not in str(caught.value):
+                    break
+            rests.append(round(clock.passed - began, 1))
+            clock.passed += 10
+        # Twice as long after each failure, and two in each round.
+        assert rests == [0.1, 0.4, 1.6, *[5.0] * 5]
+        own.start()
+        assert await ledger.find("g1") is None
+
+
+async def test_what_a_server_without_persistence_forgot_is_refused_and_not_approved(own: ValkeyServer) -> None:
+    """Ours: an empty server knows no approval, so none can be used, burnt or guessed."""
+    async with ledger_on(own.url()) as ledger:
+        await ledger.open(grant())
+        assert await moved(ledger, "g1", ASKABLE, RequestState.APPROVED, NOW)
+        own.stop()
+        own.start()
+        found: object = "not asked"
+        for _ in range(50):
+            try:
+                found = await ledger.find("g1")
+                break
+            except LedgerLost:
+                await anyio.sleep(0.02)
+        assert found is None
+        assert not await moved(ledger, "g1", ASKABLE, RequestState.USED, NOW)
+        assert await ledger.latest("call of g1", NOW) is None
+        await ledger.open(grant("g2"))
+        assert await moved(ledger, "g2", ASKABLE, RequestState.USED, NOW)
+
+
+async def test_what_is_kept_in_a_file_outlives_the_server(start: Start) -> None:
+    """Ours: with appendonly and appendfsync always, what was spent stays spent through a kill."""
+    server = start("--appendonly", "yes", "--appendfsync", "always")
+    url = server.url()
+    async with ledger_on(url) as ledger:
+        await ledger.open(grant())
+        assert await moved(ledger, "g1", ASKABLE, RequestState.USED, NOW)
+    server.stop()
+    server.start()
+    async with ledger_on(url) as ledger:
+        found = await ledger.find("g1")
+        assert found is not None
+        assert found.state is RequestState.USED
+
+
+async def test_a_server_that_may_forget_is_not_used(start: Start) -> None:
+    """Ours: a nonce or a budget that was evicted would be as if it had never been used."""
+    server = start("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
+    async with ledger_on(server.url()) as ledger:
+        with pytest.raises(LedgerLost, match="set maxmemory-policy noeviction"):
+            await ledger.open(grant())
+        server.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        await ledger.open(grant())
+
+
+async def test_server_that_may_forget_while_it_serves_is_noticed_and_not_used(own: ValkeyServer) -> None:
+    """Ours: within seconds, though no connection was lost; and what was evicted meanwhile is not overlooked."""
+    clock = Clock()
+    async with ledger_on(own.url(), clock.system()) as ledger:
+        await ledger.open(grant())
+        own.ask("CONFIG", "SET", "maxmemory", "50mb")
+        own.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        clock.passed += 4.9
+        assert await ledger.find("g1") == grant()
+        clock.passed += 0.1
+        for _ in range(2):
+            with pytest.raises(LedgerLost, match="set maxmemory-policy noeviction"):
+                await ledger.find("g1")
+        own.ask("SET", "other", "x" * 5_000)
+        own.ask("CONFIG", "SET", "maxmemory", "1")
+        own.ask("SET", "another", "x")
+        own.ask("CONFIG", "SET", "maxmemory", "0")
+        own.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        clock.passed += 6
+        for _ in range(2):
+            with pytest.raises(LedgerLost) as caught:
+                await ledger.find("g1")
+            assert re.search(
+                r"\(it has evicted [1-9][0-9]* keys, perhaps approvals: set noeviction and restart fastn-mcp\)",
+                caught.value.what,
+            )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+async def test_rest_is_spread_so_that_replicas_do_not_come_back_at_once(
+    own: ValkeyServer, share: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours: from half of it on. Whoever asks in the meantime waits for nobody, and is not logged."""
+    now = [0.0]
+    async with ledger_on(own.url(), System(monotonic=lambda: now[0], share=lambda: share)) as ledger:
+        await ledger.open(grant())
+        own.stop()
+        caplog.clear()
+        for passed, why in ((0.0, "ConnectionError"), (0.049, "it did not answer just now")):
+            now[0] = passed
+            with pytest.raises(LedgerLost) as caught:
+                await ledger.find("g1")
+            assert caught.value.what == f"The shared ledger cannot be used ({why})."
+        now[0] = 0.05 + share / 20
+        with pytest.raises(LedgerLost, match="ConnectionError"):
+            await ledger.find("g1")
+        assert caplog.messages == [f"the shared ledger at 127.0.0.1:{own.port} failed: ConnectionError"] * 2
+
+
+class Told:
+    """A client of a server that says this of itself."""
+
+    def __init__(self, facts: Mapping[str, object]) -> None:
+        self.facts = facts
+
+    async def info(self) -> Mapping[str, object]:
+        return self.facts
+
+    async def execute_command(self, *_: object) -> str:
+        return "7"
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+KEEPS = {"aof_enabled": 1}
+FORGETS = "the shared ledger keeps nothing over its restart: set appendonly yes (docs/hosting.md)"
+
+
+@pytest.mark.parametrize(
+    ("facts", "why", "warned"),
+    [
+        ({"redis_version": "6.9.9", **KEEPS}, "it is older than version 7", []),
+        (KEEPS, "it is older than version 7", []),
+        ({"redis_version": "7.0.0", **KEEPS}, None, []),
+        ({"redis_version": "10.1", **KEEPS, "evicted_keys": 3}, None, []),
+        ({"redis_version": "7.2.4", "aof_enabled": 0}, None, [FORGETS]),
+        (
+            {"redis_version": "7.2.4", "maxmemory": 1, "maxmemory_policy": "allkeys-lru"},
+            "it may forget what it keeps: set maxmemory-policy noeviction",
+            [],
+        ),
+        ({"redis_version": "7.2.4", "maxmemory": 1, "maxmemory_policy": "noeviction", **KEEPS}, None, []),
+        ({"redis_version": "7.2.4", "maxmemory": 0, "maxmemory_policy": "allkeys-lru", **KEEPS}, None, []),
+    ],
+)
+async def test_a_server_is_used_only_where_it_can_keep_a_ledger(
+    facts: Mapping[str, object],
+    why: str | None,
+    warned: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Valkey, INFO. Ours: what is only unsafe over a restart is said once."""
+
+    def client(_: Address) -> Told:
+        return Told(facts)
+
+    clock = Clock()
+    monkeypatch.setattr(valkey_module, "_client", client)
+    async with ledger_on("valkey://h", clock.system()) as ledger:
+        for _ in range(2):
+            clock.passed += 5
+            if why is None:
+                assert await ledger.revision() == 7
+            else:
+                with pytest.raises(LedgerLost) as caught:
+                    await ledger.revision()
+                assert caught.value.what == f"The shared ledger cannot be used ({why})."
+    assert [message for message in caplog.messages if "failed" not in message] == warned
+
+
+@pytest.mark.parametrize(
+    ("url", "lacks"),
+    [
+        ("valkey://ledger.example", "TLS and without a password"),
+        ("valkey://user:pw@ledger.example", "TLS"),
+        ("valkeys://ledger.example", "a password"),
+        ("valkeys://user:pw@ledger.example", None),
+        ("valkey://127.0.0.1", None),
+        ("valkey://localhost", None),
+    ],
+)
+def test_address_without_tls_or_password_is_a_weakness(url: str, lacks: str | None) -> None:
+    """Ours: who can write to the ledger can approve. On this machine itself nobody listens in between."""
+    said = (
+        f"it is used without {lacks}. Whoever reaches or reads that network can approve calls."
+        " Use valkeys://USER:PASSWORD@HOST (docs/hosting.md)."
+    )
+    assert parse(url).weakness == (None if lacks is None else said)
+
+
+async def test_a_full_server_refuses(own: ValkeyServer) -> None:
+    """Ours: with noeviction nothing is forgotten, and what cannot be kept is not sent."""
+    async with ledger_on(own.url()) as ledger:
+        await ledger.open(grant())
+        own.ask("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(LedgerLost, match="it refused: OutOfMemoryError"):
+            await ledger.spend("destroy", "monday", 5)
+        assert await ledger.find("g1") == grant()
+
+
+async def test_a_server_that_became_a_replica_refuses_and_its_successor_is_found(own: ValkeyServer) -> None:
+    """Ours: a failover. What the old one refuses is not sent."""
+    clock = Clock()
+    async with ledger_on(own.url(), clock.system()) as ledger:
+        await ledger.open(grant())
+        own.ask("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(LedgerLost, match="it has become a replica"):
+            await moved(ledger, "g1", ASKABLE, RequestState.USED, NOW)
+        own.ask("REPLICAOF", "NO", "ONE")
+        clock.passed += 1
+        assert await moved(ledger, "g1", ASKABLE, RequestState.USED, NOW)
+
+
+async def test_a_change_counts_once_as_many_replicas_have_it_as_were_asked_for(start: Start) -> None:
+    """Ours: so that no failover brings back what was spent. Fewer are a refusal, and the approval is gone."""
+    first, second = (start("--repl-diskless-sync-delay", "0") for _ in range(2))
+    url = first.url("&copies=1")
+    async with ledger_on(url) as ledger:
+        with pytest.raises(LedgerLost, match="only 0 of 1 replicas have it"):
+            await ledger.spend("destroy", "monday", 5)
+        second.ask("REPLICAOF", "127.0.0.1", str(first.port))
+        first.await_("state=online", "INFO", "replication")
+        name = ""
+        for attempt in range(20):  # it has to catch up first
+            name = f"g{attempt}"
+            with suppress(LedgerLost) if attempt < 19 else nullcontext():
+                await ledger.open(grant(name))
+                assert await moved(ledger, name, ASKABLE, RequestState.USED, NOW)
+                break
+        assert await ledger.spent("destroy", "monday") == 1
+    first.stop()
+    assert "used" in second.ask("HGET", f"{{{parse(url).name}}}:request:{name}", "state")
+
+
+@pytest.mark.long
+async def test_a_cluster_is_used_like_one_server(start: Start) -> None:
+    """Ours: the same scripts, with the key's slot on another node than the one that is named."""
+    servers = [start("--cluster-enabled", "yes", "--cluster-node-timeout", "5000") for _ in range(2)]
+    for server, (low, high) in zip(servers, ((0, 8191), (8192, 16383)), strict=True):
+        server.ask("CLUSTER", "ADDSLOTSRANGE", str(low), str(high))
+    servers[0].ask("CLUSTER", "MEET", "127.0.0.1", str(servers[1].port))
+    for server in servers:
+        server.await_("cluster_state:ok", "CLUSTER", "INFO")
+    for name in ("a", "b", "c", "d"):  # two of them on each node
+        async with ledger_on(f"valkey://127.0.0.1:{servers[0].port}/?name={name}&cluster=yes") as ledger:
+            await ledger.open(grant())
+            await ledger.add_temporary(temporary_approval())
+            assert await ledger.temporary_approvals(NOW) == [temporary_approval()]
+            assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
+            # As a group: where one of them fails, none goes on and opens a connection that nobody closes.
+            async with asyncio.TaskGroup() as tasks:
+                moves = [tasks.create_task(ledger.use("g1", 1, NOW)) for _ in range(10)]
+            assert sum(move.result() is not None for move in moves) == 1
+            assert [found.id for found in await ledger.decided(5)] == ["g1"]
+            await ledger.begin(change())
+            assert await ledger.claim("c1")
+    assert all("cluster_slots_assigned:16384" in server.ask("CLUSTER", "INFO") for server in servers)
+    assert all(int(server.ask("DBSIZE")[1:]) > 0 for server in servers)
+    async with ledger_on(f"valkey://127.0.0.1:{servers[0].port}/?name=a&cluster=yes") as ledger:
+        assert await ledger.claim("c1") is False
+        for server in servers:
+            server.stop()
+        with pytest.raises(LedgerLost):
+            await ledger.release("c1")
+
+
+async def test_a_cluster_without_slots_is_lost_and_no_connection_to_it_stays_open(start: Start) -> None:
+    """Ours: as while it is set up."""
+    server = start("--cluster-enabled", "yes")
+    async with ledger_on(f"valkey://127.0.0.1:{server.port}/?cluster=yes") as ledger:
+        with pytest.raises(LedgerLost):
+            await ledger.claim("c1")
+    clients = server.ask("CLIENT", "LIST")
+    assert clients.count("id=") == 1, clients
+
+
+async def test_a_wrong_password_is_told_and_never_shown(start: Start, tmp_path: Path) -> None:
+    """Ours: the setting is named, what it holds is not."""
+    (tmp_path / "users").write_text("user default on nopass ~* +ping\nuser fastn on >right%2F&1 ~* +@all\n")
+    server = start("--aclfile", str(tmp_path / "users"))
+    where = f"127.0.0.1:{server.port}"
+    async with ledger_on(f"valkey://fastn:right%252F%261@{where}") as ledger:
+        await ledger.open(grant())
+    for url in (f"valkey://fastn:wrong-canary@{where}", f"valkey://{where}"):
+        async with ledger_on(url) as ledger:
+            with pytest.raises(LedgerLost) as caught:
+                await ledger.open(grant("g2"))
+            assert "does not accept the user or the password" in str(caught.value)
+            assert "canary" not in str(caught.value)
+
+
+async def test_a_server_that_may_not_be_asked_about_itself_is_used(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours: a hosted server can forbid INFO. It is said once that nobody can see how it keeps its data."""
+    (tmp_path / "users").write_text("user default on nopass ~* +@all -info\n")
+    clock = Clock()
+    async with ledger_on(start("--aclfile", str(tmp_path / "users")).url(), clock.system()) as ledger:
+        await ledger.open(grant())
+        clock.passed += 5
+        assert await ledger.find("g1") == grant()
+    assert caplog.messages == ["the shared ledger may not be asked how it keeps its data (INFO): see docs/hosting.md"]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of 127.0.0.1 that vouches for itself, and its key in the same file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ledger")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(made.public_bytes(Encoding.PEM) + private)
+    return file
+
+
+async def test_with_tls_only_the_server_that_is_meant_is_spoken_to(valkey: ValkeyServer, certificate: Path) -> None:
+    """Ours: the certificate and the name in it are checked, always."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    async with proxied(valkey.port, context) as proxy:
+        trusted = valkey.url(f"&ca={certificate}", "valkeys", proxy.port)
+        async with ledger_on(trusted) as ledger:
+            await ledger.open(grant())
+            assert await ledger.find("g1") == grant()
+        for url in (
+            valkey.url("", "valkeys", proxy.port),
+            trusted.replace("127.0.0.1", "localhost"),
+            valkey.url(port=proxy.port),
+        ):
+            async with ledger_on(url) as ledger:
+                with pytest.raises(LedgerLost):
+                    await ledger.open(grant())
+
+
+@pytest.mark.parametrize(
+    ("url", "wrong"),
+    [
+        ("http://h", "must begin with one of: valkey://, valkeys://, redis://, rediss://"),
+        *(
+            (url, "must be SCHEME://[USER:PASSWORD@]HOST[:PORT][/NUMBER OF THE DATABASE][?OPTIONS]")
+            for url in ("valkey://", "valkey://h/canary", "valkey://h/12345", "valkey://h#canary")
+        ),
+        ("valkey://h:canary", "has an invalid port"),
+        ("valkey://h/?canary=1", "has an option that is none: there are ca, cluster, copies, name"),
+        ("valkey://h/?name=canary%7D", "has the option name, which is at most 64 letters, digits and _ . -"),
+        (f"valkey://h/?name={'n' * 65}", "has the option name, which is at most 64 letters, digits and _ . -"),
+        ("valkey://h/?name=", "has the option name, which is at most 64 letters, digits and _ . -"),
+        ("valkey://h/?copies=many", "has the option copies, which is a number from 0 to 9"),
+        ("valkey://h/?cluster=canary", "has the option cluster, which is yes or no"),
+        ("valkeys://h/?ca=", "has the option ca, which is a file of certificates"),
+        ("valkey://h/1?cluster=yes", "is a cluster, which has neither databases nor the option copies"),
+        ("valkey://h/?cluster=yes&copies=1", "is a cluster, which has neither databases nor the option copies"),
+        ("valkey://h/?ca=canary", "has the option ca, and speaks no TLS: begin with valkeys://"),
+        ("valkey://user:canary pass@h", "holds a space, a line break or another character that no URL has"),
+        ("valkey://user:canary\x7f@h", "holds a space, a line break or another character that no URL has"),
+    ],
+)
+def test_a_wrong_url_is_told_without_what_it_holds(url: str, wrong: str) -> None:
+    """Ours: a URL can hold a password."""
+    with pytest.raises(ValueError, match=r".+") as caught:
+        parse(url)
+    assert str(caught.value) == wrong
+
+
+def test_a_url_is_read_whole() -> None:
+    """Ours: user, password, database, name and trust; the password is in no repr."""
+    address = parse("rediss://user:p%40ss@[::1]:7000/3?name=team&ca=/etc/ca.pem&copies=2")
+    assert (address.host, address.port, address.database, address.tls) == ("::1", 7000, 3, True)
+    assert (address.username, address.password, address.name, address.copies) == ("user", "p@ss", "team", 2)
+    assert (address.ca, address.cluster) == (Path("/etc/ca.pem"), False)
+    assert "p@ss" not in repr(address)
+    assert parse("redis://h") == Address("h", port=6379, database=0, name="fastn", copies=0, cluster=False)
+    assert parse("valkeys://h/0?cluster=yes&name=" + "n" * 64) == Address("h", tls=True, cluster=True, name="n" * 64)
+    assert parse("valkey://!:~@h/9999?cluster=no") == Address("h", username="!", password="~", database=9999)
+    assert parse("valkeys://h").tls
+    assert not parse("redis://h").tls
+    assert address.shown == "::1:7000"
+
+
+@pytest.mark.parametrize(
+    "field", [("state", "from-a-newer-version"), ("preview", "{"), ("created", "x"), ("added_later", "1")]
+)
+async def test_unreadable_approval_is_left_out_of_lists_and_decides_nothing(
+    own: ValkeyServer, field: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours: one that a newer version wrote is named, hides no other, and fails closed."""
+    async with ledger_on(own.url()) as ledger:
+        await ledger.open(grant("g1"))
+        await ledger.open(grant("g2"))
+        (key,) = (key for key in own.ask("KEYS", "*").split() if "request" in key and "g2" in key)
+        own.ask("HSET", key, *field)
+        assert [found.id for found in await ledger.waiting(NOW)] == ["g1"]
+        assert caplog.messages[-1] == "approval requests left out, which this version cannot read: 1 (g2)"
+        with pytest.raises(UnreadableRequest, match="The stored approval g2 cannot be read"):
+            await ledger.find("g2")
+        with pytest.raises(UnreadableRequest):
+            await ledger.latest("call of g2", NOW)
+
+
+async def test_of_many_unreadable_approvals_ten_are_named(own: ValkeyServer, caplog: pytest.LogCaptureFixture) -> None:
+    """Ours: the log says how many there are."""
+    names = [f"g{number:02}" for number in range(11)]
+    url = own.url()
+    async with ledger_on(url) as ledger:
+        for number, name in enumerate(names):
+            await ledger.open(grant(name, expires=NOW + 600 + number))
+            own.ask("HSET", f"{{{parse(url).name}}}:request:{name}", "added_later", "1")
+        assert await ledger.waiting(NOW) == []
+    assert caplog.messages[-1] == (
+        f"approval requests left out, which this version cannot read: 11 ({', '.join(names[:10])})"
+    )

@@ -1,0 +1,796 @@
+"""Signed run plans: what they cover, whose signature holds, and that nobody is ever asked in an unattended run."""
+
+import base64
+import itertools
+import json
+import tomllib
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from support.faulty_sandbox import FaultMoment, Reset
+from support.world import FormNow, World, yes
+
+from fastn_mcp.account.resolve import by_arguments
+from fastn_mcp.build.account import plan_account_of, policy_of
+from fastn_mcp.config.load import load
+from fastn_mcp.errors import Refused, SettingsError
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.policy.matching import Choice, Glob
+from fastn_mcp.policy.plan import Plan, PlanAccount, PlannedCalls, would_allow
+from fastn_mcp.policy.plan_file import (
+    BadSignature,
+    new_key,
+    opened,
+    parsed,
+    public,
+    sealed,
+    sign,
+    signatures_of,
+    signed,
+    unsigned,
+    with_key,
+    written,
+)
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
+from fastn_mcp.procedures.catalog import BY_NAME as OFFERED
+from fastn_mcp.procedures.catalog import parse
+from fastn_mcp.tools.account import CreateApiKey, CreateSecret
+from fastn_mcp.tools.ai import AiChat
+from fastn_mcp.tools.connectors import CreateConnection
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.tool import Tool
+from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
+from fastn_mcp.tools.workflows import CreateWorkflow, RunWorkflow
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
+HEAD = 'name = "night"\naccount = "test"\nuntil = 2026-11-26T00:00:00Z\n'
+DANA, LEE = new_key(), new_key()
+_RUNS = itertools.count(1)
+
+
+class Desk:
+    """A person's desk: a plan, signed by whom, with whose keys known."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "plan.toml"
+        self.keys = folder / "plan-keys.toml"
+        self.account = PlanAccount("test", "3f9a1c22" + "0" * 56)
+        self.records: dict[str, str] = {}
+        self.keys.write_text(with_key(with_key("", "dana", public(DANA)), "lee", public(LEE)))
+
+    def write(self, allow: str, head: str = HEAD, by: tuple[str, ...] = ("dana",)) -> "Desk":
+        self.file.write_text(head + allow)
+        data = self.file.read_bytes()
+        keys = {"dana": DANA, "lee": LEE}
+        signatures_of(self.file).write_bytes(
+            written(tuple(sign(data, name, NOW, self.account, self.records, keys[name]) for name in by))
+        )
+        return self
+
+    def read(self, account: PlanAccount | None = None, now: datetime = NOW) -> Plan:
+        return signed(self.file, self.keys, account or self.account, now)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def unattended(folder: Path, plan: Plan | None, rules: str = "") -> World:
+    loaded = None
+    if rules:
+        path = folder / "policy.toml"
+        path.write_text(rules)
+        path.chmod(0o600)
+        loaded = load_rules(path)
+    return World(folder, Policy("unattended", loaded, plan), tokens=f"run{next(_RUNS)}-")
+
+
+def allow(tool: str, target: str | None = None, more: str = "") -> str:
+    return f'[[allow]]\ntool = "{tool}"\n' + (f'target = "{target}"\n' if target else "") + more + "\n"
+
+
+# What a file says, and where it is wrong.
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ('[[alow]]\ntool = "x"', 4, "there is no key 'alow' in the file (did you mean 'allow'?)"),
+        ("", 1, "the file needs the key 'allow'"),
+        (allow("delete_custmer", "a"), 5, "is none (did you mean 'delete_customer'?)"),
+        (allow("list_customers"), 5, "only reads, which needs no plan"),
+        (allow("delete_customer"), 4, "needs a target"),
+        (allow("delete_customer", "*"), 6, "'*' limits nothing"),
+        (allow("delete_customer", "[*]"), 6, "'[*]' limits nothing"),
+        (allow("delete_customer", "?!?"), 6, "'?!?' limits nothing"),
+        ('[[allow]]\ntool = "delete_customer"\ntarget = ["a", " "]', 6, "' ' limits nothing"),
+        (allow("create_customer", "x", 'arguments = "any"'), 4, "target: it has none"),
+        (allow("create_customer"), 4, 'needs arguments, when, or arguments = "any"'),
+        (allow("create_customer", more='arguments = "all"'), 6, 'must be a table, or "any"'),
+        (allow("create_customer", more='arguments = { nmae = "x" }'), 6, "there is no 'nmae' (did you mean 'name'?)"),
+        (allow("create_secret", more='arguments = { value = "x" }'), 6, "value is a secret, which no plan may hold"),
+        (allow("create_customer", more='arguments = {}\nwhen = { plan = "x" }'), 7, "nothing left to compare"),
+        (allow("create_customer", more='when = { plann = "x" }'), 6, "none of its tools has an argument 'plann'"),
+        (allow("create_customer", more="when = { plan = 3 }"), 6, "plan has to be compared with a text"),
+        (allow("create_customer", more='when = { plan = ["a", 3] }'), 6, "plan has to be compared with a text"),
+        (allow("create_customer", more="when = { plan = [] }"), 6, "plan has to be compared with a text, or a list"),
+        (
+            allow("create_workflow", more='when = { timeout_ms = "3" }'),
+            6,
+            "timeout_ms has to be compared with",
+        ),
+        (
+            allow("create_workflow", more="when = { timeout_ms = true }"),
+            6,
+            "timeout_ms has to be compared with",
+        ),
+        (allow("run_workflow", "w", "arguments = { workflow_id = 'w' }"), 7, "arguments: there is no 'workflow_id'"),
+        (allow("run_workflow", "w", "arguments = { wait_seconds = 3 }"), 7, "arguments: there is no 'wait_seconds'"),
+        (allow("create_customer", more="arguments = { extra = { n = nan } }"), 6, "as a date"),
+        (allow("delete_customer", "a", "count = 10001"), 7, "count: input should be less than or equal to 10000"),
+        (allow("delete_customer", "a", "cuont = 1"), 7, "there is no key 'cuont' in [[allow]] (did you mean 'count'?)"),
+        (
+            allow("delete_customer", "a", "zzzzzz = 1"),
+            7,
+            "'zzzzzz' in [[allow]]; known are tool, target, arguments, when, count",
+        ),
+        ('[[allow]]\ntarget = "a"', 4, "[[allow]] needs the key 'tool'"),
+        (allow("delete_customer", "a", "count = 0"), 7, "count: input should be greater than or equal to 1"),
+        (allow("create_customer", more="arguments = { extra = { d = 2026-01-01 } }"), 6, "as a date"),
+    ],
+)
+def test_a_plan_that_is_wrong_stops_the_start_with_its_line(desk: Desk, text: str, line: int, said: str) -> None:
+    """Ours: as a policy does."""
+    desk.write(text)
+    with pytest.raises(SettingsError) as caught:
+        desk.read()
+    assert f"plan.toml, line {line}: " in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_plan_names_only_tools_that_exist_and_change_something(desk: Desk) -> None:
+    with pytest.raises(SettingsError, match="tool: 'list_customers' only reads, which needs no plan"):
+        desk.write(allow("list_customers", "a")).read()
+    desk.write(allow("remove_customer", "X"))
+    with pytest.raises(SettingsError, match="tool: 'remove_customer' is none"):
+        desk.read()
+
+
+def test_signatures_are_written_as_json_that_a_person_can_read(desk: Desk) -> None:
+    text = signatures_of(desk.write(allow("delete_customer", "a")).file).read_text()
+    assert text.startswith('{\n  "signatures": [\n    {\n      "by": "dana",\n')
+    assert text.endswith("}\n")
+
+
+def test_a_time_without_its_offset_is_refused(desk: Desk) -> None:
+    """Ours: whose midnight it is must be said."""
+    desk.write(allow("delete_customer", "a"), HEAD.replace("00Z", "00"))
+    with pytest.raises(SettingsError, match="line 3: until: must name its offset"):
+        desk.read()
+
+
+# Whose signature it is.
+
+
+def test_a_plan_that_one_person_signed_twice_has_one_signer(desk: Desk) -> None:
+    """Ours: two people are two keys with two names."""
+    assert desk.write(allow("delete_customer", "a"), by=("dana", "dana")).read().signers == ("dana",)
+    assert desk.write(allow("delete_customer", "a"), by=("dana", "lee", "dana")).read().signers == ("dana", "lee")
+
+
+@pytest.mark.parametrize(
+    ("line", "good"),
+    [
+        (f'dana = "{public(DANA)}"', True),
+        (f'dana = "{public(DANA)[:8]} {public(DANA)[8:]}"', False),
+        (f'dana = "{public(DANA)[:8]}*{public(DANA)[8:]}"', False),
+        (f'dana = "{base64.b64encode(bytes(31)).decode()}"', False),
+        (f'dana = "{base64.b64encode(bytes(33)).decode()}"', False),
+        ("dana = 7", False),
+        ('dana = "ä"', False),
+        (f'dana = "{public(DANA)}"\nlee = ""', False),
+    ],
+    ids=[
+        "right",
+        "a space in it",
+        "another character in it",
+        "31 bytes",
+        "33 bytes",
+        "a number",
+        "no base64",
+        "one wrong of two",
+    ],
+)
+def test_a_public_key_is_32_bytes_in_base64(desk: Desk, line: str, good: bool) -> None:
+    """Ours: what is none stops the start, also where it is somebody else's."""
+    desk.write(allow("delete_customer", "a"))
+    desk.keys.write_text(line)
+    if good:
+        assert desk.read().signers == ("dana",)
+        return
+    with pytest.raises(SettingsError, match=r"line \d: (dana|lee): is not a public key of 32 bytes in base64"):
+        desk.read()
+
+
+def test_a_key_of_another_person_is_never_replaced() -> None:
+    """Ours: by whoever signs next under the same name."""
+    text = with_key("", "dana", public(DANA))
+    assert with_key(text, "dana", public(DANA)) == text
+    assert tomllib.loads(with_key(text, "lee", public(LEE))) == {"dana": public(DANA), "lee": public(LEE)}
+    with pytest.raises(ValueError, match=r"^dana$"):
+        with_key(text, "dana", public(LEE))
+
+
+def test_a_signature_with_anything_around_it_is_refused(desk: Desk) -> None:
+    """Ours: one plan has one signature of each person, to the letter."""
+    desk.write(allow("delete_customer", "a"))
+    (mark,) = parsed(signatures_of(desk.file).read_bytes())
+    for value in (mark.value + " ", mark.value[:4] + "\n" + mark.value[4:], mark.value[:-4]):
+        signatures_of(desk.file).write_bytes(written((replace(mark, value=value),)))
+        with pytest.raises(SettingsError, match="is invalid: the plan was edited"):
+            desk.read()
+
+
+@pytest.mark.parametrize("place", ["the plan", "its signatures"])
+def test_a_plan_that_was_edited_by_one_byte_is_refused(desk: Desk, place: str) -> None:
+    """Ours: at each byte of the plan, and of the signatures where that says anything."""
+    desk.write(allow("delete_customer", "a"))
+    file = desk.file if place == "the plan" else signatures_of(desk.file)
+    whole = file.read_bytes()
+    accepted = 0
+    for at in range(len(whole)):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        try:
+            desk.read()
+            accepted += 1
+        except SettingsError:
+            pass
+    # White space around the signatures is no part of what is signed.
+    assert accepted == 0 if place == "the plan" else accepted < len(whole) / 4
+    file.write_bytes(whole)
+    assert desk.read().signers == ("dana",)
+
+
+def test_a_plan_signed_by_another_key_is_refused(desk: Desk) -> None:
+    """Ours."""
+    desk.write(allow("delete_customer", "a"))
+    forged = sign(desk.file.read_bytes(), "dana", NOW, desk.account, {}, new_key())
+    signatures_of(desk.file).write_bytes(written((forged,)))
+    with pytest.raises(SettingsError, match="the signature of 'dana' is invalid"):
+        desk.read()
+
+
+def test_a_plan_signed_by_somebody_who_may_not_is_refused(desk: Desk) -> None:
+    """Ours."""
+    desk.write(allow("delete_customer", "a"))
+    stranger = new_key()
+    signatures_of(desk.file).write_bytes(
+        written((sign(desk.file.read_bytes(), "eve", NOW, desk.account, {}, stranger),))
+    )
+    with pytest.raises(SettingsError, match="'eve' is not among those who may sign"):
+        desk.read()
+
+
+def test_one_bad_signature_spoils_the_others(desk: Desk) -> None:
+    """Ours: what is not understood is not passed over."""
+    desk.write(allow("delete_customer", "a"))
+    data = desk.file.read_bytes()
+    marks = (sign(data, "dana", NOW, desk.account, {}, DANA), sign(data, "lee", NOW, desk.account, {}, DANA))
+    signatures_of(desk.file).write_bytes(written(marks))
+    with pytest.raises(SettingsError, match="'lee'"):
+        desk.read()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"signatures": []}', b'{"signatures": [1]}', b"\xff"])
+def test_a_plan_that_nobody_signed_is_refused(desk: Desk, content: bytes) -> None:
+    """Ours."""
+    desk.write(allow("delete_customer", "a"))
+    signatures_of(desk.file).write_bytes(content)
+    with pytest.raises(SettingsError, match="A person signs it with: fastn-mcp plan approve"):
+        desk.read()
+    signatures_of(desk.file).unlink()
+    with pytest.raises(SettingsError, match="plan approve"):
+        desk.read()
+
+
+def test_a_plan_for_another_account_or_after_its_time_is_refused(desk: Desk) -> None:
+    """Ours."""
+    desk.write(allow("delete_customer", "a"))
+    with pytest.raises(SettingsError, match=r"is for test, and this is live at live\.fastn\.ai"):
+        desk.read(replace(desk.account, name="live at live.fastn.ai"))
+    end = datetime(2026, 11, 26, tzinfo=UTC)
+    assert desk.read(now=end - timedelta(seconds=1))
+    for late in (end, end + timedelta(days=1)):
+        with pytest.raises(SettingsError, match="has expired"):
+            desk.read(now=late)
+
+
+def test_plan_signed_for_one_key_does_not_hold_for_another_of_the_same_host(desk: Desk) -> None:
+    desk.write(allow("delete_customer", "a"), by=("dana", "lee"))
+    other = PlanAccount("test", "77aa0e4b" + "0" * 56)
+    with pytest.raises(SettingsError) as caught:
+        desk.read(other)
+    assert caught.value.what == (
+        f"{desk.file}: 'dana' signed it for test (key 3f9a1c22), and this is test (key 77aa0e4b)."
+    )
+    assert caught.value.next_step == f"A person signs it with: fastn-mcp plan approve {desk.file} --as NAME"
+    data = desk.file.read_bytes()
+    marks = (sign(data, "dana", NOW, other, {}, DANA), sign(data, "lee", NOW, desk.account, {}, LEE))
+    signatures_of(desk.file).write_bytes(written(marks))
+    with pytest.raises(SettingsError, match=r"'lee' signed it for test \(key 3f9a1c22\)"):
+        desk.read(other)
+    moved = tuple(replace(mark, account=other) for mark in marks)
+    signatures_of(desk.file).write_bytes(written(moved))
+    with pytest.raises(SettingsError, match="the signature of 'lee' is invalid"):
+        desk.read(other)
+
+
+def test_server_with_another_key_of_the_host_does_not_start_with_a_plan(desk: Desk) -> None:
+    desk.keys.chmod(0o600)
+    variables = {"FASTN_PLAN": str(desk.file), "FASTN_PLAN_KEYS": str(desk.keys), "FASTN_MODE": "unattended"}
+    one, other = (load({}, {**variables, "FASTN_API_KEY": f"fsk_live_{letter * 40}"}, None) for letter in "ab")
+    desk.account = plan_account_of(one)
+    head = 'name = "n"\naccount = "default at live.fastn.ai"\nuntil = 2099-01-01T00:00:00Z\n'
+    desk.write(allow("delete_customer", "a"), head)
+    assert policy_of(one, {}).plan is not None
+    with pytest.raises(SettingsError) as caught:
+        policy_of(other, {})
+    assert f"signed it for {desk.account}, and this is {plan_account_of(other)}." in caught.value.what
+    assert "plan approve" in caught.value.next_step
+    assert "fsk_" not in str(caught.value)
+
+
+def test_a_file_that_is_missing_or_is_not_toml_is_named_with_the_next_command(desk: Desk) -> None:
+    """Ours: of the plan, whether its signatures matter or not, of the signatures and of the public keys."""
+    desk.write(allow("delete_customer", "a"))
+    keys_hint = 'It holds a line for each who may sign: name = "public key". fastn-mcp plan approve makes the first.'
+    plan_hint = f"Correct it there, and check it: fastn-mcp plan verify {desk.file}"
+    desk.keys.write_text("x =")
+    with pytest.raises(SettingsError) as caught:
+        desk.read()
+    assert str(caught.value).startswith(f"{desk.keys}, at its end: not TOML")
+    assert caught.value.next_step == keys_hint
+    desk.keys.write_text("x = " + "[" * 9_999)
+    with pytest.raises(SettingsError, match=r"plan-keys\.toml: not a file of public keys: it is nested too deeply"):
+        desk.read()
+    desk.keys.unlink()
+    with pytest.raises(SettingsError) as caught:
+        desk.read()
+    assert (caught.value.what, caught.value.next_step) == (f"There is no file of public keys {desk.keys}.", keys_hint)
+    (desk.file.parent / "plan.toml.sig").unlink()
+    with pytest.raises(SettingsError) as caught:
+        desk.read()
+    assert caught.value.what == f"There is no file of signatures {desk.file}.sig."
+    assert caught.value.next_step == f"A person signs it with: fastn-mcp plan approve {desk.file} --as NAME"
+    for content, said in (("x =", "at its end: not TOML"), ("x = 1", "line 1: ")):
+        desk.file.write_text(content)
+        with pytest.raises(SettingsError) as caught:
+            unsigned(desk.file)
+        assert str(caught.value).startswith(f"{desk.file}, {said}")
+        assert caught.value.next_step == plan_hint
+    desk.file.write_text("x = " + "[" * 9_999)
+    with pytest.raises(SettingsError, match=r"plan\.toml: not a plan: it is nested too deeply"):
+        unsigned(desk.file)
+    desk.file.unlink()
+    for read in (partial(unsigned, desk.file), desk.read):
+        with pytest.raises(SettingsError) as caught:
+            read()
+        assert caught.value.what == f"There is no plan {desk.file}."
+        assert caught.value.next_step == "Correct the path, or make one: fastn-mcp plan new"
+
+
+@pytest.mark.posix
+def test_a_file_that_others_can_write_is_refused(desk: Desk) -> None:
+    """Ours: neither the plan nor the keys."""
+    desk.write(allow("delete_customer", "a"))
+    for file in (desk.file, desk.keys, signatures_of(desk.file)):
+        file.chmod(0o666)
+        with pytest.raises(SettingsError, match="can be changed by users other than its owner"):
+            desk.read()
+        file.chmod(0o600)
+    assert desk.read()
+
+
+def test_a_key_is_of_use_only_with_its_passphrase() -> None:
+    """Ours: a key that the agent's process does not hold."""
+    data = sealed(DANA, "correct horse")
+    assert public(opened(data, "correct horse")) == public(DANA)
+    with pytest.raises(BadSignature):
+        opened(data, "battery staple")
+    assert b"ENCRYPTED" in data
+    another_kind = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"correct horse")
+    )
+    with pytest.raises(BadSignature, match="not an Ed25519 key"):
+        opened(another_kind, "correct horse")
+    with pytest.raises(BadSignature, match="cannot be opened"):
+        opened(b"", "correct horse")
+
+
+# What it covers.
+
+
+def flow(timeout: int) -> CreateWorkflow:
+    return CreateWorkflow(name="A", timeout_ms=timeout)
+
+
+@pytest.mark.parametrize(
+    ("entry", "call", "covered"),
+    [
+        (allow("delete_customer", "cus_1"), DeleteCustomer(customer_id="cus_1"), True),
+        (allow("delete_customer", "cus_1"), DeleteCustomer(customer_id="CUS_1"), False),
+        (allow("delete_customer", "cus_1"), DeleteCustomer(customer_id="cus_12"), False),
+        (allow("delete_customer", "cus_?"), DeleteCustomer(customer_id="cus_7"), True),
+        (allow("delete_customer", "cus_1"), DeleteTrigger(trigger_id="cus_1"), False),
+        (
+            allow("create_customer", more='arguments = { name = "A", extra = { n = 1 } }'),
+            CreateCustomer(name="A", extra={"n": 1}),
+            True,
+        ),
+        (
+            allow("create_customer", more='arguments = { name = "A", extra = { n = 1 } }'),
+            CreateCustomer(name="A", extra={"n": True}),
+            False,
+        ),
+        (allow("create_customer", more='arguments = { name = "A" }'), CreateCustomer(name="A", plan="Free"), False),
+        (allow("create_customer", more='arguments = { name = "A" }'), CreateCustomer(name="a"), False),
+        (allow("create_customer", more='arguments = "any"'), CreateCustomer(name="A", plan="Free"), True),
+        (allow("create_customer", more='when = { name = "A*" }'), CreateCustomer(name="Acme"), True),
+        (allow("create_customer", more='when = { name = "A*" }'), CreateCustomer(name="Beta"), False),
+        (allow("create_customer", more='when = { name = "A*" }'), CreateCustomer(name="acme"), False),
+        (allow("create_workflow", more='when = { name = "A*", timeout_ms = [4, 5] }'), flow(5), True),
+        (allow("create_workflow", more='when = { name = "A*", timeout_ms = [4, 5] }'), flow(6), False),
+        (
+            allow("create_customer", more='arguments = { name = "A", extra = { n = 1, m = 2 } }'),
+            CreateCustomer(name="A", extra={"m": 2, "n": 1}),
+            True,
+        ),
+        (
+            allow("create_customer", more='when = { name = "A*" }'),
+            CreateCustomer(name="Acme", extra={"region": "US"}),
+            False,
+        ),
+        (
+            allow("run_workflow", "wf_1", 'when = { environment = "test" }'),
+            RunWorkflow(workflow_id="wf_1", environment="test", wait_seconds=9),
+            True,
+        ),
+        (allow("run_workflow", "wf_1", 'when = { environment = "test" }'), RunWorkflow(workflow_id="wf_1"), False),
+        (
+            allow("update_trigger", "t1", 'arguments = { status = "Disabled" }'),
+            UpdateTrigger(trigger_id="t1", status="Disabled"),
+            True,
+        ),
+        (
+            allow("update_trigger", "t1", 'arguments = { status = "Disabled" }'),
+            UpdateTrigger(trigger_id="t1", status="Active"),
+            False,
+        ),
+    ],
+)
+def test_an_entry_covers_exactly_what_it_says(desk: Desk, entry: str, call: Any, covered: bool) -> None:
+    """Ours: exact calls, or bounded patterns; an argument that is not named must not be given."""
+    assert any(desk.write(entry).read().covering(by_arguments(call), NOW)) is covered
+
+
+def test_a_plan_holds_from_its_beginning_to_its_end(desk: Desk) -> None:
+    """Ours: after expiry, nothing, also in a process that is still running."""
+    head = HEAD + "begins = 2026-11-25T10:00:00Z\n"
+    plan = desk.write(allow("delete_customer", "a"), head).read()
+    call = DeleteCustomer(customer_id="a")
+    assert not any(plan.covering(by_arguments(call), NOW))
+    for hours, holds in ((0.99, False), (1, True), (2, True), (14.99, True), (15, False), (16, False)):
+        assert any(plan.covering(by_arguments(call), NOW + timedelta(hours=hours))) is holds, hours
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        DeleteCustomer(customer_id="cus:1@x"),
+        CreateCustomer(name='A "b"\n\\', extra={"n": 1, "list": [1, "x", True], "in": {"a": 1.5}}),
+        UpdateTrigger(trigger_id="t", routes=[{"routeId": "wf_1", "environment": "live"}]),
+        CreateSecret(name="X", value_from_env="STRIPE"),
+        RunWorkflow(workflow_id="w", input={"ü": "字\U0001f511"}),
+    ],
+)
+def test_the_entry_that_a_refusal_names_would_allow_the_call(desk: Desk, call: Any) -> None:
+    """Ours: a structured refusal with the rule that would allow it."""
+    resolved = by_arguments(call)
+    desk.records = {each.key: each.fingerprint() for each in resolved.named}
+    plan = desk.write(would_allow(call) + "\n").read()
+    assert any(plan.covering(resolved, NOW))
+    assert "1 x " in "\n".join(plan.words())
+
+
+def test_an_entry_says_in_words_what_it_bounds() -> None:
+    """Ours: whoever signs reads it."""
+    conditions = {"environment": Choice((Glob("test"), Glob("dev"))), "timeout_ms": Choice((5,))}
+    bounded = PlannedCalls("p", "b", "run_workflow", ("wf_1", "wf_2"), None, conditions, 3, 1)
+    assert bounded.words() == (
+        "3 x run_workflow on wf_1 or wf_2 with no other arguments than environment test or dev, timeout_ms 5"
+    )
+    exact = PlannedCalls("p", "b", "create_customer", (), {"name": "Ü"}, None, 1, 1)
+    assert exact.words() == '1 x create_customer with exactly {"name": "Ü"}'
+
+
+# Nobody is there.
+
+
+async def customers(world: World) -> list[str]:
+    return [row.id for row in await world.rows(ListCustomers())]
+
+
+async def test_a_plan_for_two_deletions_makes_exactly_these_two(desk: Desk, tmp_path: Path) -> None:
+    """Ours: whatever is tried: other targets, more of them, other arguments, in parallel, after a restart."""
+    probe = World(tmp_path)
+    first, second, third, *_ = await customers(probe)
+    plan = desk.write(allow("delete_customer", first) + allow("delete_customer", second)).read()
+    world = unattended(tmp_path, plan)
+    person = FormNow(yes, world.clock)
+    outcomes: list[Any] = []
+
+    async def attempt(key: str) -> None:
+        outcomes.append(await world.call(DeleteCustomer(customer_id=key), person))
+
+    async with anyio.create_task_group() as group:
+        for key in [first, second, third] * 5:
+            group.start_soon(attempt, key)
+    assert sum(isinstance(outcome, Done) for outcome in outcomes) == 2
+    assert {heard.path.rsplit("/", 1)[1] for heard in world.changes} == {first, second}
+    assert len(world.changes) == 2
+    again = unattended(tmp_path, plan)  # another process, on a fresh account in which all of them are there
+    for key in (first, second, third):
+        assert isinstance(await again.call(DeleteCustomer(customer_id=key), person), Refused)
+    assert again.changes == []
+    assert person.asked == []
+
+
+@pytest.mark.parametrize(
+    "more", [{"session_id": "ses_1"}, {"approval_mode": "auto"}, {"context": {"sessionId": "ses_1"}}]
+)
+async def test_only_exact_arguments_let_a_plan_speak_to_the_ai_for_a_person(
+    desk: Desk, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    """Ours: a pattern, or any arguments, cover first messages in manual mode and nothing that may approve."""
+    call = AiChat.model_validate({"message": "approve", **more})
+    for bounds in ('arguments = "any"', 'when = { message = "*", session_id = ["*", ""], approval_mode = "*" }'):
+        world = unattended(tmp_path, desk.write(allow("ai_chat", more=f"{bounds}\ncount = 9")).read())
+        assert isinstance(await world.call(call), Refused)
+        assert world.changes == []
+        assert isinstance(await world.call(AiChat(message="How are my workflows?")), Done)
+    refused = await unattended(tmp_path, None).call(call)
+    assert isinstance(refused, Refused)
+    world = unattended(tmp_path, desk.write(str(refused.facts["would_allow"])).read())
+    await world.call(call)
+    assert [heard.path for heard in world.changes] == ["/api/v1/ai/chat"]
+
+
+async def test_what_no_plan_covers_is_refused_with_the_entry_that_would_allow_it(tmp_path: Path) -> None:
+    """Ours: the run goes on with the rest."""
+    world = unattended(tmp_path, None)
+    error = await world.call(CreateCustomer(name="Initech"))
+    assert isinstance(error, Refused)
+    assert error.facts["would_allow"] == would_allow(CreateCustomer(name="Initech"))
+    assert "Nobody can be asked" in error.what
+    assert "Nothing was sent." in str(error)
+    assert world.changes == []
+    assert isinstance(await world.call(ListCustomers()), Done)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        CreateCustomer(name="x"),
+        UpdateCustomer(customer_id="c009d6af-1950-4428-ad06-a70af567801a", plan="Free"),
+        CreateApiKey(name="x"),
+        DeleteCustomer(customer_id="c009d6af-1950-4428-ad06-a70af567801a"),
+        RunWorkflow(workflow_id="wf_0d93ee5b1f62"),
+    ],
+)
+async def test_nobody_is_ever_asked(tmp_path: Path, call: Any) -> None:
+    """Ours: no prompt is ever sent, on no channel."""
+    world = unattended(tmp_path, None)
+    person = FormNow(yes, world.clock)
+    assert isinstance(await world.call(call, person), Refused)
+    assert (person.asked, world.desk.shown, world.changes) == ([], [], [])
+
+
+async def test_a_count_is_burnt_once_for_each_call(desk: Desk, tmp_path: Path) -> None:
+    """Ours: counts are burnt in the ledger."""
+    plan = desk.write(allow("create_customer", more='when = { name = "N*" }\ncount = 3')).read()
+    world = unattended(tmp_path, plan)
+    made = [isinstance(await world.call(CreateCustomer(name=f"N{number}")), Done) for number in range(5)]
+    assert made == [True, True, True, False, False]
+    error = await world.call(CreateCustomer(name="N9"))
+    assert "No calls are left of plan plan.toml line 4 (count = 3)." in str(error)
+
+
+async def test_two_plans_of_the_same_entries_count_each_for_itself(desk: Desk, tmp_path: Path) -> None:
+    """Ours: who signs a new plan agrees to its calls anew."""
+    text = allow("create_customer", more='arguments = { name = "N" }')
+    world = unattended(tmp_path, desk.write(text).read())
+    assert isinstance(await world.call(CreateCustomer(name="N")), Done)
+    other = unattended(tmp_path, desk.write("# another\n" + text).read())
+    assert isinstance(await other.call(CreateCustomer(name="N")), Done)
+
+
+async def test_the_consent_is_the_plan(desk: Desk, tmp_path: Path) -> None:
+    """Ours: who approved, and how, stands in the audit."""
+    world = unattended(tmp_path, desk.write(allow("create_customer", more='arguments = { name = "N" }')).read())
+    await world.call(CreateCustomer(name="N"))
+    assert '"approved_by":"plan"' in world.audit_path.read_text().replace(" ", "")
+    assert "plan plan.toml line 4" in world.audit_path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("rules", "signers", "made"),
+    [
+        ('[defaults]\nwrite = "confirm"', 1, True),
+        ('[defaults]\nwrite = "out_of_band"', 1, True),
+        ('[defaults]\nwrite = "deny"', 1, False),
+        ('[defaults]\nwrite = "four_eyes"', 1, False),
+        ('[defaults]\nwrite = "four_eyes"', 2, True),
+        ("[budget]\nwrite = 0", 1, False),
+        ('[[window]]\neffects = "write"\nopen = "Sun 00:00-01:00 UTC"', 1, False),
+    ],
+)
+async def test_a_plan_answers_questions_and_overrules_nothing(
+    desk: Desk, tmp_path: Path, rules: str, signers: int, made: bool
+) -> None:
+    """Ours: budgets and what is denied hold whatever was signed; four eyes are two signatures."""
+    plan = desk.write(allow("create_customer", more='arguments = { name = "N" }'), by=("dana", "lee")[:signers]).read()
+    outcome = await unattended(tmp_path, plan, rules).call(CreateCustomer(name="N"))
+    assert isinstance(outcome, Done) is made, outcome
+
+
+async def test_a_plan_spares_questions_where_somebody_is_there(desk: Desk, tmp_path: Path) -> None:
+    """Ours: what was signed is not asked about again, and all else is."""
+    world = World(tmp_path)
+    first, second, *_ = await customers(world)
+    plan = desk.write(allow("delete_customer", first)).read()
+    guarded = World(tmp_path, Policy("guarded", None, plan))
+    person = FormNow(yes, guarded.clock)
+    assert isinstance(await guarded.call(DeleteCustomer(customer_id=first), person), Done)
+    assert person.asked == []
+    assert isinstance(await guarded.call(DeleteCustomer(customer_id=second), person), Done)
+    assert len(person.asked) == 1
+
+
+async def test_an_unknown_outcome_is_not_repeated_where_nobody_can_be_asked(desk: Desk, tmp_path: Path) -> None:
+    """Ours: and no question is put where nobody is."""
+    plan = desk.write(allow("create_customer", more='arguments = { name = "N" }\ncount = 9')).read()
+    world = unattended(tmp_path, plan)
+    world.sandbox.faults.add(Reset(method="POST", path=CreateCustomer.route.path, moment=FaultMoment.AFTER))
+    first = await world.call(CreateCustomer(name="N"))
+    second = await world.call(CreateCustomer(name="N"))
+    assert "unknown" in str(getattr(first, "outcome", ""))
+    assert isinstance(second, Refused)
+    assert len(world.changes) == 1
+    assert world.desk.shown == []
+
+
+def test_a_plan_says_itself_in_words(desk: Desk) -> None:
+    """Ours: what a person reads before signing."""
+    text = (
+        allow("delete_customer", "cus_1", "count = 2")
+        + allow("run_workflow", "wf_*", 'when = { environment = ["test", ""] }')
+        + allow("create_customer", more='arguments = "any"')
+    )
+    text += allow("create_customer", more='arguments = { name = "Ü" }') + allow("delete_trigger", "t")
+    _, plan = unsigned(desk.write(text).file)
+    assert list(plan.words()) == [
+        "Plan night, for test, until 2026-11-26T00:00Z, signed by nobody.",
+        "plan plan.toml line 4: 2 x delete_customer on cus_1.",
+        "plan plan.toml line 8: 1 x run_workflow on wf_* with no other arguments than environment test or not given.",
+        "plan plan.toml line 12: 1 x create_customer with any arguments.",
+        'plan plan.toml line 15: 1 x create_customer with exactly {"name": "Ü"}.',
+        "plan plan.toml line 18: 1 x delete_trigger on t.",
+    ]
+    signed_by_two = desk.write(text, HEAD + "begins = 2026-11-25T11:00:00+01:00\n", ("dana", "lee")).read()
+    first = "Plan night, for test, from 2026-11-25T10:00Z until 2026-11-26T00:00Z, signed by dana, lee."
+    assert next(signed_by_two.words()) == first
+
+
+# Batches.
+
+
+def several(*targets: str) -> Tool[Any]:
+    changes = [{"tool": "delete_customer", "arguments": {"customer_id": target}} for target in targets]
+    return parse(OFFERED, "apply_changes", {"changes": changes}).call
+
+
+async def test_a_plan_that_covers_every_call_of_a_batch_allows_it_and_counts_each(desk: Desk, tmp_path: Path) -> None:
+    """Ours: nobody is asked; a plan must cover every call."""
+    world = unattended(tmp_path, None)
+    first, second, third, *_ = [str(row.id) for row in await world.rows(ListCustomers())]
+    plan = desk.write(allow("delete_customer", first) + allow("delete_customer", second)).read()
+    world = unattended(tmp_path, plan)
+    outcome = await world.call(several(first, third, second))
+    assert isinstance(outcome, Refused)
+    assert outcome.what.startswith("Call 2, delete_customer: ")
+    assert f'target = "{third}"' in str(outcome.facts["would_allow"])
+    assert world.changes == []
+    assert isinstance(await world.call(several(first, second)), Done)
+    assert isinstance(await world.call(DeleteCustomer(customer_id=third)), Refused)
+    assert len(world.changes) == 2
+
+
+async def test_a_batch_of_more_calls_than_an_entry_counts_is_refused_before_its_first(
+    desk: Desk, tmp_path: Path
+) -> None:
+    world = unattended(tmp_path, None)
+    ids = [str(row.id) for row in await world.rows(ListCustomers())]
+    targets = json.dumps(ids[:3])
+    plan = desk.write(f'[[allow]]\ntool = "delete_customer"\ntarget = {targets}\ncount = 2\n').read()
+    world = unattended(tmp_path, plan)
+    outcome = await world.call(several(*ids[:3]))
+    assert isinstance(outcome, Refused)
+    assert outcome.what.startswith("Call 3, delete_customer: ")
+    assert world.changes == []
+    assert isinstance(await world.call(several(*ids[:2])), Done)
+    again = unattended(tmp_path, plan)
+    assert isinstance(await again.call(several(ids[2])), Refused)
+    assert isinstance(await again.call(several(*ids[:2])), Done)  # told again, and not made again
+    assert again.changes == []
+
+
+def connecting(world: World) -> tuple[CreateConnection, dict[str, Any]]:
+    row = world.sandbox.state.named("connectors", "Gamma", by="name")
+    return CreateConnection(connector_id=str(row["id"]), credentials={"apiKey": "s3cret"}), row
+
+
+@pytest.mark.parametrize("field", ["domain", "name", "slug", "visibility"])
+@pytest.mark.parametrize("bounds", ["exact", "pattern"])
+async def test_plan_does_not_hold_once_a_record_that_it_names_changed(
+    tmp_path: Path, desk: Desk, field: str, bounds: str
+) -> None:
+    world = unattended(tmp_path, None)
+    call, row = connecting(world)
+    resolved = (await world.guard.evaluate(call)).resolved
+    desk.records = {each.key: each.fingerprint() for each in resolved.named}
+    key = str(row["id"])
+    entry = {"exact": f'arguments = {{ connector_id = "{key}" }}', "pattern": f'when = {{ connector_id = "{key}" }}'}
+    plan = desk.write(f'[[allow]]\ntool = "create_connection"\n{entry[bounds]}\n').read()
+    world = unattended(tmp_path, plan)
+    connect, row = connecting(world)
+    call = connect.model_copy(update={"credentials": None})
+    assert any(plan.covering((await world.evaluator.evaluate_call(call, "local")).resolved, NOW))
+    row[field] = "evil.example"
+    resolved = (await world.evaluator.evaluate_call(call, "local")).resolved
+    assert not any(plan.covering(resolved, NOW))
+    name = "evil.example" if field == "name" else "Gamma"
+    assert plan.differing(resolved) == f'connector "{name}"'
+
+
+async def test_refusal_says_that_a_record_changed_since_the_plan_was_signed(tmp_path: Path, desk: Desk) -> None:
+    world = unattended(tmp_path, None)
+    key = str(world.sandbox.state.named("customers", "acme-corp")["id"])
+    call = RunWorkflow(workflow_id="wf_b5880b29eb25", customer_id=key)
+    resolved = (await world.guard.evaluate(call)).resolved
+    desk.records = {each.key: each.fingerprint() for each in resolved.named}
+    world = unattended(tmp_path, desk.write(would_allow(call)).read())
+    world.sandbox.state.named("customers", "acme-corp")["name"] = "Globex"
+    outcome = await world.call(call)
+    assert isinstance(outcome, Refused)
+    assert 'The customer "Globex" is not what it was when the plan was signed. Sign the plan again.' in outcome.what
+    assert world.changes == []
+
+
+def test_signature_covers_the_records(desk: Desk) -> None:
+    desk.records = {"connector c1": "0" * 64}
+    desk.write(allow("delete_customer", "a"))
+    file = signatures_of(desk.file)
+    file.write_bytes(file.read_bytes().replace(b"0" * 64, b"1" * 64))
+    with pytest.raises(SettingsError, match="the signature of 'dana' is invalid"):
+        desk.read()

@@ -1,0 +1,380 @@
+"""A policy file that is wrong stops the start, and the message says where and what. Ours."""
+
+import hashlib
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.situations import situation as make_situation
+
+from fastn_mcp.config.strict_toml import ConfigError
+from fastn_mcp.errors import SettingsError
+from fastn_mcp.policy.policy import DESTROY_RATE, Policy
+from fastn_mcp.policy.policy_file import load_rules
+from fastn_mcp.policy.schema import condition, named
+from fastn_mcp.tools.customers import CreateCustomer
+from fastn_mcp.tools.parsing import Renamed
+from fastn_mcp.tools.tool import Effect
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "policy.toml"
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "policy.md"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.toml"
+    path.touch(mode=0o600)
+    return path
+
+
+def wrong(file: Path, text: str) -> str:
+    """What is said of a file that holds this."""
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError) as caught:
+        load_rules(file)
+    return str(caught.value)
+
+
+RULE = '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        # Names.
+        ("\n[default]\n", 2, "there is no table 'default' (did you mean 'defaults'?)"),
+        ("[bugdet]\ndestroy = 1\n", 1, "there is no table 'bugdet' (did you mean 'budget'?)"),
+        ("zzz = 1\n", 1, "known are defaults, protect, rule, window, budget, breaker"),
+        ('[defaults]\n\ndestory = "deny"', 3, "no key 'destory' in [defaults] (did you mean 'destroy'?)"),
+        ('[defaults]\nDESTROY = "deny"', 2, "no key 'DESTROY' in [defaults] (did you mean 'destroy'?)"),
+        ('[[protect]]\ncustomr = "a"', 2, "no key 'customr' in [[protect]] (did you mean 'customer'?)"),
+        (RULE + "resaon = 'x'\n", 4, "no key 'resaon' in [[rule]] (did you mean 'reason'?)"),
+        (RULE + '\n[[rule]]\n# one\ntools = "run_workflow"\n', 7, "no key 'tools' in [[rule]] (did you mean 'tool'?)"),
+        ('[[window]]\neffects = "trash"\nopens = "x"\n', 3, "no key 'opens' in [[window]] (did you mean 'open'?)"),
+        ("[budget]\nexternl = 1", 2, "no key 'externl' in [budget] (did you mean 'external'?)"),
+        ("[breaker]\ndeclines = 1", 2, "no key 'declines' in [breaker] (did you mean 'declined'?)"),
+        (
+            RULE + "when = { dependants = { min = 1 } }",
+            4,
+            "none of its tools has an argument 'dependants' (did you mean 'dependents'?)",
+        ),
+        (RULE + "when = { dependents = { mni = 1 } }", 4, "no key 'mni' in dependents (did you mean 'min'?)"),
+        (
+            '[[rule]]\ntool = "run_workflow"\nthen = "deny"\nwhen.enviroment = "live"',
+            4,
+            "no argument 'enviroment' (did you mean 'environment'?)".removeprefix("no "),
+        ),
+        ("[defaults.liv]\n", 1, "no key 'liv' in [defaults] (did you mean 'live'?)"),
+        ('[defaults.live]\ndestory = "deny"', 2, "no key 'destory' in [defaults.live] (did you mean 'destroy'?)"),
+        ("[budget.run]\ndestory = 1", 2, "no key 'destory' in [budget.run] (did you mean 'destroy'?)"),
+        ('[defaults.test]\ndestroy = "dny"', 2, "destroy: unknown decision 'dny' (did you mean 'deny'?)"),
+        (RULE + 'key = "prod"', 4, "key: must be 'live' or 'test'"),
+        ('[[rule]]\ntool = "delete_trigger"\nthn = "deny"', 3, "no key 'thn' in [[rule]] (did you mean 'then'?)"),
+        # Values.
+        ('[defaults]\ndestroy = "outofband"', 2, "destroy: unknown decision 'outofband' (did you mean 'out_of_band'?)"),
+        ("[defaults]\ndestroy = 3", 2, "destroy: unknown decision 3; use one of allow, confirm, typed"),
+        ('[[rule]]\ntool = "delete_trigger"\nthen = "Deny"', 3, "then: unknown decision 'Deny' (did you mean 'deny'?)"),
+        ('[[rule]]\ntool = "delete_trigger"\n', 1, "[[rule]] needs the key 'then'"),
+        ("[[rule]]\ntool = 7\nthen = 'deny'", 2, "tool: must be a list of texts, or one text"),
+        ("[[rule]]\ntool = ['']\nthen = 'deny'", 2, "tool: must be a non-empty text"),
+        ("[[rule]]\ntool = []\nthen = 'deny'", 2, "tool: must not be empty"),
+        (RULE + "reason = 1", 4, "reason: must be a text, in quotes"),
+        (RULE + "when = 1", 4, "when: must be a table"),
+        (RULE + "when = { dependents = 1 }", 4, "dependents must be a table"),
+        (RULE + "when = { dependents = {} }", 4, "dependents: needs min, max or both"),
+        (RULE + "when = { dependents = { min = -1 } }", 4, "min: input should be greater than or equal to 0"),
+        (RULE + "when = { dependents = { min = 2, max = 1 } }", 4, "dependents: min is more than max"),
+        (RULE + "when = { dependents = { min = '1' } }", 4, "min: must be a whole number"),
+        ('[[protect]]\nreason = "x"', 1, "[[protect]] names nothing; give it one of customer, connector"),
+        ('[[protect]]\nsecret = "A"\nthen = "allow"', 3, "then: what is protected cannot be allowed"),
+        ("[protect]\nsecret = 'A'", 1, "each protect is a table of its own, as [[protect]]"),
+        ("defaults = 1", 1, "defaults must be a table, as [defaults]"),
+        ('[[window]]\neffects = "trash"\nopen = "Mon 08:00-17:00"', 3, "open: 'Mon 08:00-17:00' names no time zone"),
+        (
+            '[[window]]\neffects = "trash"\nopen = ["Mon 08:00-17:00 UTC",\n"Mo 1"]',
+            4,
+            "open: 'Mo 1' is not of the form",
+        ),
+        ('[[window]]\neffects = "trash"\nopen = 8', 3, "open: must be a list of texts, or one text"),
+        ('[[window]]\nopen = "Mon 08:00-17:00 UTC"', 1, "[[window]] needs the key 'effects'"),
+        ('[[window]]\neffects = ["trsh"]\nopen = "x"', 2, "effects: unknown effect 'trsh' (did you mean 'trash'?)"),
+        ("[budget]\ndestroy = '3'", 2, "destroy: must be a whole number"),
+        ("[budget]\ndestroy = true", 2, "destroy: must be a whole number"),
+        ("[budget]\ndestroy = -1", 2, "destroy: input should be greater"),
+        ("[budget]\nper = 'week'", 2, "per: must be 'day' or 'run'"),
+        ("[breaker]\ndeclined = 0", 2, "declined: input should be greater"),
+        ("[breaker]\nrest = 10", 2, 'rest: must be a time in seconds, minutes or hours, as "90s"'),
+        ("[breaker]\nrest = '0m'", 2, "rest: must be a time"),
+        # Reads are always allowed, so nothing can be said of them.
+        ("[defaults]\nread = 'deny'", 2, "no key 'read' in [defaults]"),
+        ('[[rule]]\neffects = "READ"\nthen = "deny"', 2, "effects: reads are always allowed"),
+        ('[[rule]]\ntool = "list_*"\nthen = "deny"', 2, "tool: 'list_*' names only tools that read"),
+        # What can never decide.
+        ('[[rule]]\ntool = "delete_custmer"\nthen = "deny"', 2, "names no tool (did you mean 'delete_customer'?)"),
+        ('[[rule]]\ntool = ["delete_*",\n "remove_*"]\nthen = "deny"', 3, "tool: 'remove_*' names no tool"),
+        (
+            '[[rule]]\ntool = "delete_trigger"\neffects = ["TRASH"]\nthen = "deny"',
+            3,
+            "effects: none of its tools can have the effect trash; they have destroy",
+        ),
+        (
+            '[[window]]\ntools = "run_*"\neffects = ["external",\n"write"]\nopen = "Mon 08:00-09:00 UTC"',
+            4,
+            "effects: none of its tools can have the effect write",
+        ),
+        (
+            '[[window]]\neffects = "trash"\ntools = ["delete_*",\n"remove_*"]\nopen = "Mon 08:00-09:00 UTC"',
+            4,
+            "tools: 'remove_*' names no tool",
+        ),
+        (
+            RULE + '[[rule]]\ntool = "delete_*"\nthen = "deny"',
+            1,
+            "this rule never applies: policy.toml line 4: rule delete_* covers it and is at least as strict",
+        ),
+        (
+            RULE + RULE,
+            4,
+            "this rule never applies: policy.toml line 1: rule delete_trigger covers it and is at least as strict",
+        ),
+        (
+            '[[rule]]\ntool = "create_secret"\nthen = "deny"\n[[rule]]\ntool = "delete_*"\nthen = "deny"\n' + RULE,
+            7,
+            "line 4: rule delete_* covers it and is at least as strict",
+        ),
+        (
+            '[[rule]]\neffects = "DESTROY"\nthen = "deny"\n[[rule]]\neffects = "destroy"\ntarget = "A"\nthen = "allow"',
+            4,
+            "line 1: rule destroy covers it and is at least as strict",
+        ),
+        (
+            '[[rule]]\ntool = "delete_trigger"\nthen = "confirm"',
+            1,
+            'never applies: typed is asked for anyway. Only then = "allow" loosens a default',
+        ),
+        (
+            '[defaults]\ntrash = "out_of_band"\n[[rule]]\neffects = "trash"\nthen = "typed"',
+            3,
+            "never applies: out_of_band is asked for anyway",
+        ),
+        (
+            '[[rule]]\ntool = "delete_workflow"\nkey = "live"\nthen = "confirm"',
+            1,
+            "never applies: typed is asked for anyway",
+        ),
+        (
+            '[defaults.live]\nwrite = "typed"\n[[rule]]\neffects = "write"\nkey = "live"\nthen = "confirm"',
+            3,
+            "never applies: typed is asked for anyway",
+        ),
+        (
+            '[[rule]]\ntool = "delete_*"\nthen = "deny"\n' + RULE + 'key = "test"',
+            4,
+            "line 1: rule delete_* covers it and is at least as strict",
+        ),
+        # Values.
+        ("[[rule]]\neffects = [1]\nthen = 'deny'", 2, "unknown effect 1"),
+        ("[[window]]\neffects = 'trash'\nopen = [8]", 3, "'8' is not of the form"),
+        *(
+            (f"[budget]\ndestroy_rate = {rate}", 2, 'destroy_rate: must be a number and a time, as "10 per 5m"')
+            for rate in ("10", '"10"', '"0 per 5m"', '"10 per 5"', '"10 per 5d"', '"10 per 0s"', '"-1 per 5m"')
+        ),
+        # Arguments.
+        (
+            '[[rule]]\neffects = "spend"\nthen = "deny"\nwhen = { trigger_id = "t" }',
+            4,
+            "when: none of its tools has an argument 'trigger_id'",
+        ),
+        (RULE + "when = { trigger_id = 1 }", 4, "when: trigger_id has to be compared with a text"),
+        (RULE + "when = { trigger_id = [] }", 4, "when: trigger_id has to be compared with a text"),
+        (
+            '[[rule]]\ntool = "create_secret"\nthen = "deny"\nwhen = { value = "*" }',
+            4,
+            "'value' is a secret, which a policy file must not contain",
+        ),
+        (
+            '[[rule]]\ntool = "run_workflow"\nthen = "deny"\nwhen = { input = "*" }',
+            4,
+            "'input' has parts, and only texts and numbers can be compared",
+        ),
+        (
+            '[[rule]]\ntool = "create_workflow"\nthen = "deny"\nwhen = { timeout_ms = true }',
+            4,
+            "when: timeout_ms has to be compared with a whole number",
+        ),
+        # TOML.
+        ("[defaults\n", 1, "not TOML"),
+        ("\n\na = \n", 3, "not TOML"),
+        (RULE + 'then = "deny"\n', 4, "not TOML: Cannot overwrite a value"),
+    ],
+)
+def test_each_mistake_is_named_with_its_line(file: Path, text: str, line: int, said: str) -> None:
+    """Ours: line, key and nearest known key."""
+    message = wrong(file, text)
+    assert message.startswith(f"{file}, line {line}: ")
+    assert said in message
+
+
+def test_mistake_says_how_to_check_its_correction(file: Path, tmp_path: Path) -> None:
+    """Ours: by the command that checks this very file."""
+    file.write_text("[defaults]\nwrite = 1\n")
+    with pytest.raises(SettingsError) as caught:
+        load_rules(file)
+    assert caught.value.next_step == f"Correct it there, and check it: fastn-mcp policy check {file}"
+    with pytest.raises(SettingsError) as caught:
+        load_rules(tmp_path / "none.toml")
+    assert caught.value.next_step == "Correct the path; --policy and FASTN_POLICY name one too."
+
+
+def test_used_up_budget_is_named_with_its_line(file: Path) -> None:
+    file.write_text("[budget]\nwrite = 0\n")
+    file.chmod(0o600)
+    verdict = Policy("guarded", load_rules(file)).decide(
+        make_situation(CreateCustomer(name="A"), Effect.WRITE, datetime(2026, 11, 26, tzinfo=UTC))
+    )
+    assert verdict.rule == "policy.toml line 1: budget"
+
+
+def test_of_several_mistakes_the_first_is_named(file: Path) -> None:
+    """Ours."""
+    assert "line 2: there is no key 'a'" in wrong(file, "[breaker]\na = 1\nb = 2\n[[rule]]\nthen = 'x'")
+
+
+@pytest.mark.parametrize("text", ['x = """', "x = " + "[" * 5000, "x = " + "[" * 5000 + "]" * 5000])
+def test_what_is_no_toml_at_all_is_said_without_a_traceback(file: Path, text: str) -> None:
+    """Ours: fail closed."""
+    assert str(file) in wrong(file, text)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666, 0o664])
+def test_a_file_that_others_can_change_is_refused(file: Path, mode: int) -> None:
+    """Ours: and the message says how to close it."""
+    file.write_text(RULE)
+    file.chmod(mode)
+    with pytest.raises(SettingsError, match=rf"changed by users other than.*chmod go-w {file}"):
+        load_rules(file)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o400])
+def test_a_file_that_others_can_only_read_is_taken(file: Path, mode: int) -> None:
+    """Ours: a mounted configuration is often 0644."""
+    file.write_text(RULE)
+    file.chmod(mode)
+    assert load_rules(file).rules
+
+
+def test_a_file_that_is_not_there_or_no_text_is_said(file: Path) -> None:
+    """Ours."""
+    with pytest.raises(SettingsError, match=r"no policy file .*Correct the path; --policy"):
+        load_rules(file.with_name("other.toml"))
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_rules(file.parent)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match="not text in UTF-8"):
+        load_rules(file)
+
+
+def test_an_empty_file_changes_nothing(file: Path) -> None:
+    """Ours: the defaults of the mode, no budget, the breaker's own."""
+    rules = load_rules(file)
+    policy = Policy("guarded", rules)
+    assert policy.breaker == Policy("guarded").breaker
+    assert not any(policy.budgets(effect, datetime.now(UTC)) for effect in Effect)
+    assert all(rules.default(effect, live=live) is None for effect in Effect for live in (True, False))
+    assert rules.period(datetime(2026, 3, 29, 23, 30, tzinfo=UTC)) == "2026-03-29"
+    assert rules.period(datetime.fromisoformat("2026-03-29T23:30:00-05:00")) == "2026-03-30"
+
+
+def test_the_digest_is_of_every_byte(file: Path) -> None:
+    """Ours: any change of the file voids what was approved under it."""
+    file.write_text(RULE)
+    first = load_rules(file).digest
+    file.write_text(RULE + "#")
+    assert first == hashlib.sha256(RULE.encode()).hexdigest() != load_rules(file).digest
+
+
+def test_a_part_of_the_breaker_keeps_the_other_default(file: Path) -> None:
+    """Ours."""
+    file.write_text('[breaker]\nrest = "90s"\n[budget]\nper = "run"\nwrite = 0')
+    policy = Policy("guarded", load_rules(file))
+    assert policy.breaker == (5, 90.0)
+    assert policy.budgets(Effect.WRITE, datetime(2026, 3, 29, tzinfo=UTC)) == {"run": 0}
+
+
+def test_of_two_budgets_for_one_run_the_smaller_applies(file: Path) -> None:
+    """Ours: with `per = "run"` both count the same calls, each once."""
+    now = datetime(2026, 3, 29, tzinfo=UTC)
+    file.write_text('[budget]\nper = "run"\nwrite = 5\nspend = 1\n[budget.run]\nwrite = 9\nspend = 0\naccess = 3\n')
+    rules = load_rules(file)
+    assert rules.budgets(Effect.WRITE, now) == {"run": 5}
+    assert rules.budgets(Effect.SPEND, now) == {"run": 0}
+    assert rules.budgets(Effect.ACCESS, now) == {"run": 3}
+    file.write_text(file.read_text().replace('per = "run"', ""))
+    assert load_rules(file).budgets(Effect.WRITE, now) == {"2026-03-29": 5, "run": 9}
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("3 per 90s", (3, 90.0)), ("10 per 5m", (10, 300.0)), ("1 per 2 h", (1, 7200.0))]
+)
+def test_a_rate_of_destroying_is_a_number_and_a_time(file: Path, text: str, rate: tuple[int, float]) -> None:
+    assert Policy("guarded", load_rules(file)).destroy_rate == DESTROY_RATE
+    file.write_text(f'[budget]\ndestroy_rate = "{text}"')
+    assert Policy("guarded", load_rules(file)).destroy_rate == rate
+    assert Policy("unattended", load_rules(file)).destroy_rate is None
+
+
+def test_a_rule_can_ask_for_no_more_than_a_yes_to_delete_a_customer(file: Path) -> None:
+    """Ours: one on which nothing depends is deleted on a yes, so that the rule can decide."""
+    file.write_text('[[rule]]\ntool = "delete_customer"\nthen = "confirm"')
+    assert len(load_rules(file).rules) == 1
+
+
+def test_a_rule_is_named_after_its_tools_or_else_its_effects(file: Path) -> None:
+    """Ours: as the verdict and the audit log name it."""
+    file.write_text(
+        '[[rule]]\ntool = ["delete_trigger", "run_*"]\neffects = "destroy"\nthen = "deny"\n'
+        '[[rule]]\neffects = ["trash", "spend"]\nthen = "deny"\n'
+        '[[rule]]\nkey = "live"\nthen = "four_eyes"\n'
+    )
+    assert [rule.name for rule in load_rules(file).rules] == [
+        "policy.toml line 1: rule delete_trigger, run_*",
+        "policy.toml line 5: rule trash, spend",
+        "policy.toml line 8: rule *",
+    ]
+
+
+def test_a_former_name_of_a_tool_names_it() -> None:
+    """Ours: a policy file goes on after a tool was renamed; case does not matter."""
+    renamed = {"remove_trigger": Renamed("delete_trigger", "1.1", "2.0")}
+    for glob in ("remove_trigger", "REMOVE_*", "delete_trigger"):
+        assert [operation.tool_name() for operation in named(glob, renamed)] == ["delete_trigger"]
+    with pytest.raises(ValueError, match=r"'remove_secret' names no tool"):
+        named("remove_secret", renamed)
+
+
+def test_an_argument_that_is_a_text_and_a_number_is_not_compared() -> None:
+    """Ours: a condition holds for each of the rule's tools."""
+    tools: list[Any] = [
+        SimpleNamespace(
+            model_fields=["size"],
+            secrets=frozenset,
+            input_schema=lambda kind=kind: {"properties": {"size": {"type": kind}}},
+        )
+        for kind in ("string", "integer")
+    ]
+    with pytest.raises(ConfigError, match="'size' has parts, and only texts and numbers can be compared"):
+        condition(("rule", 0, "when", "size"), tools, 1, loosens=False)
+
+
+def test_the_example_and_every_recipe_of_the_cookbook_are_right(file: Path) -> None:
+    """Ours: what is documented can be copied."""
+    recipes = [part.partition("```")[0] for part in DOCUMENTED.read_text(encoding="utf-8").split("```toml\n")[1:]]
+    assert len(recipes) > 5
+    for text in [EXAMPLE.read_text(encoding="utf-8"), *recipes]:
+        file.write_text(text, encoding="utf-8")
+        assert list(load_rules(file).words())

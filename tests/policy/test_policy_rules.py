@@ -1,0 +1,996 @@
+"""What a policy file makes of calls: rules, protected resources, windows, budgets. Ours."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.situations import resolved
+from support.situations import situation as make_situation
+
+from fastn_mcp.policy.matching import Glob, PolicyRule, Protected, UserCount
+from fastn_mcp.policy.plan import PlannedCalls
+from fastn_mcp.policy.policy import MODES, Decision, Mode, Policy, PolicyDecision, Situation
+from fastn_mcp.policy.policy_file import load_rules
+from fastn_mcp.policy.rules import FileRules, TimeWindow, hours
+from fastn_mcp.policy.schema import CHANGING, possible_effects
+from fastn_mcp.tools.account import CreateApiKey, CreateSecret, DeleteSecret, RevokeApiKey
+from fastn_mcp.tools.ai import AiChat
+from fastn_mcp.tools.catalog import AnyOperation
+from fastn_mcp.tools.connectors import CreateConnection, DeleteConnection, DeleteConnector
+from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer, ListCustomers, UpdateCustomer
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import Effect, FastnObject
+from fastn_mcp.tools.triggers import CreateTrigger, DeleteTrigger
+from fastn_mcp.tools.workflows import CreateWorkflow, DeleteWorkflow, RunWorkflow
+
+NOW = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)  # a Wednesday
+TODAY = "2026-11-25"
+Call = Operation[Any]
+Judge = Callable[..., PolicyDecision]
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Callable[[str, Mode], Policy]:
+    def policy(text: str, mode: Mode = "guarded") -> Policy:
+        path = tmp_path / "policy.toml"
+        path.touch(mode=0o600)
+        path.write_text(text, encoding="utf-8")
+        return Policy(mode, load_rules(path))
+
+    return policy
+
+
+@pytest.fixture
+def judge(policy: Callable[[str, Mode], Policy]) -> Judge:
+    """The verdict of a file on a call, whose target is known by its id unless it is given."""
+
+    def judge(text: str, call: Call, mode: Mode = "guarded", **facts: Any) -> PolicyDecision:
+        if "target" not in facts and call.target is not None:
+            facts["target"] = record(id=call.target)
+        effect = facts.pop("effect", call.effective)
+        return policy(text, mode).decide(make_situation(call, effect, facts.pop("now", NOW), **facts))
+
+    return judge
+
+
+def record(**fields: object) -> FastnObject:
+    return FastnObject.model_validate(fields)
+
+
+# --- defaults and rules ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decision", Decision)
+@pytest.mark.parametrize("mode", ["guarded", "manual", "auto"])
+def test_a_default_replaces_that_of_the_mode_for_good_or_bad(judge: Judge, mode: Mode, decision: Decision) -> None:
+    """Ours, and its line is named."""
+    verdict = judge(f'[defaults]\ndestroy = "{decision.value}"', DeleteCustomer(customer_id="c"), mode, dependents=0)
+    assert verdict.decision is decision
+    assert verdict.rule == "policy.toml line 2: default destroy"
+
+
+def test_no_default_and_no_rule_loosens_read_only(judge: Judge) -> None:
+    """Ours."""
+    text = '[defaults]\nwrite = "allow"\n[[rule]]\ntool = "create_customer"\nthen = "allow"'
+    assert judge(text, CreateCustomer(name="A"), "read-only").decision is Decision.DENY
+
+
+def test_what_loosens_does_so_only_by_saying_allow(judge: Judge) -> None:
+    """Ours: any other rule can only tighten."""
+    text = '[[rule]]\ntool = "delete_*"\nthen = "confirm"'
+    assert judge(text, DeleteTrigger(trigger_id="t")).decision is Decision.TYPED
+    text = '[[rule]]\ntool = "delete_*"\nthen = "allow"'
+    verdict = judge(text, DeleteTrigger(trigger_id="t"))
+    assert (verdict.decision, verdict.rule) == (Decision.ALLOW, "policy.toml line 1: rule delete_*")
+
+
+def test_an_allowing_rule_lifts_a_default_of_the_file_too(judge: Judge) -> None:
+    """Ours: deny by default, and allow by name."""
+    text = '[defaults]\ndestroy = "deny"\n[[rule]]\ntool = "delete_trigger"\nthen = "allow"'
+    assert judge(text, DeleteTrigger(trigger_id="t")).decision is Decision.ALLOW
+    assert judge(text, DeleteSecret(secret_id="s")).decision is Decision.DENY
+
+
+def test_an_allowing_rule_beside_a_stricter_one_loosens_nothing(judge: Judge) -> None:
+    """Ours: the strictest of all that match holds, and confirm does not loosen typed."""
+    text = '[[rule]]\ntool = "delete_t*"\nthen = "allow"\n[[rule]]\ntool = ["delete_*"]\nwhen = {dependents={min=0}}\n'
+    assert judge(text + 'then = "confirm"', DeleteTrigger(trigger_id="t")).decision is Decision.TYPED
+
+
+def test_a_rule_speaks_of_the_effect_that_the_facts_give(judge: Judge) -> None:
+    """Ours."""
+    text = '[[rule]]\neffects = ["EXTERNAL"]\nthen = "deny"'
+    call = CreateTrigger(name="n", type="webhook", routes=[], status="Disabled")
+    assert judge(text, call).decision is Decision.ALLOW
+    assert judge(text, call, effect=Effect.EXTERNAL).decision is Decision.DENY
+
+
+@pytest.mark.parametrize(
+    ("target", "matches"),
+    [
+        (record(id="wf_1", name="Nightly Sync"), True),
+        (record(id="wf_1", slug="NIGHTLY-sync"), True),
+        (record(id="nightly9"), True),
+        (record(id="wf_1", name="Daily"), False),
+        (None, True),
+    ],
+)
+def test_a_tightening_rule_finds_its_target_by_id_slug_and_name_in_any_case(
+    judge: Judge, target: FastnObject | None, matches: bool
+) -> None:
+    """Ours: and it holds where the target is not known."""
+    verdict = judge('[[rule]]\ntarget = "nightly*"\nthen = "deny"', DeleteWorkflow(workflow_id="wf_1"), target=target)
+    assert (verdict.decision is Decision.DENY) is matches
+
+
+@pytest.mark.parametrize(
+    ("target", "matches"),
+    [
+        (record(id="test_1"), True),
+        (record(id="TEST_1"), False),
+        (record(id="wf_1", name="test_1"), False),
+        (record(id="wf_1", slug="test_1"), False),
+        (record(name="test_1"), False),
+        (None, False),
+    ],
+)
+def test_an_allowing_rule_knows_its_target_only_by_the_id_that_was_read(
+    judge: Judge, target: FastnObject | None, matches: bool
+) -> None:
+    """Ours: an agent could rename a target, and so give itself the consent."""
+    for call in (DeleteWorkflow(workflow_id="wf_1"), DeleteWorkflow(workflow_id="test_1")):
+        verdict = judge('[[rule]]\ntarget = "test_*"\nthen = "allow"', call, target=target)
+        assert (verdict.decision is Decision.ALLOW) is matches
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "exact", "as_it_reads"),
+    [
+        ("acme-*", "acme-1", True, True),
+        ("acme-*", "ACME-1", False, True),
+        ("ACME-*", "acme-1", False, True),
+        ("acme-*", "\uff41\uff43me-1", False, True),
+        ("acme-*", "ac\u200bme-1", False, True),
+        ("acme-?", " acme-1\n", False, True),
+        ("acme-?1", "acme-\u200b1", True, True),
+        ("acme-*", "globex-1", False, False),
+        ("12", 12, True, True),
+        ("*", True, False, False),
+        ("*", 1.5, False, False),
+        ("*", None, False, False),
+        ("*", ["acme-1"], False, False),
+    ],
+)
+def test_a_pattern_is_compared_letter_by_letter_or_as_it_reads(
+    pattern: str, value: object, exact: bool, as_it_reads: bool
+) -> None:
+    """Ours: what allows fits exactly, what refuses or asks whatever reads the same. Only texts and ids can fit."""
+    assert (Glob(pattern)(value, exact=True), Glob(pattern)(value, exact=False)) == (exact, as_it_reads)
+
+
+@pytest.mark.parametrize("given", [{"name": "Nightly"}, {"name": "n", "extra": {"slug": "nightly"}}])
+def test_a_name_that_the_agent_gives_is_refused_where_its_target_would_be(judge: Judge, given: dict[str, Any]) -> None:
+    """Ours: what exists under that name may be overwritten."""
+    call = CreateWorkflow.model_validate(given)
+    assert judge('[[rule]]\ntarget = "nightly"\nthen = "deny"', call).decision is Decision.DENY
+
+
+def test_a_name_that_the_agent_gives_allows_nothing(judge: Judge) -> None:
+    """Ours: a call that creates has no target yet."""
+    text = '[[rule]]\ntarget = "test_*"\nthen = "allow"'
+    assert judge(text, CreateSecret(name="test_1", value="v")).decision is Decision.CONFIRM
+
+
+@pytest.mark.parametrize(
+    ("bounds", "then", "dependents", "matches"),
+    [
+        ("min = 2", "deny", 1, False),
+        ("min = 2", "deny", 2, True),
+        ("min = 2", "deny", None, True),
+        ("max = 2", "allow", 2, True),
+        ("max = 2", "allow", 3, False),
+        ("max = 2", "allow", None, False),
+        ("min = 0", "allow", None, False),
+        ("min = 1, max = 2", "deny", 3, False),
+        ("min = 1, max = 2", "deny", None, True),
+        ("max = 2", "deny", None, True),
+    ],
+)
+def test_dependents_that_could_not_be_counted_never_loosen(
+    judge: Judge, bounds: str, then: str, dependents: int | None, matches: bool
+) -> None:
+    """Ours: unknown, what allows does not match, and all else does."""
+    text = f'[[rule]]\ntool = "delete_connector"\nwhen = {{ dependents = {{ {bounds} }} }}\nthen = "{then}"'
+    verdict = judge(text, DeleteConnector(connector_id="c"), dependents=dependents)
+    assert (verdict.decision.value == then) is matches
+
+
+@pytest.mark.parametrize(
+    ("when", "call", "matches"),
+    [
+        ('environment = "live"', RunWorkflow(workflow_id="w", environment="LIVE"), True),
+        ('environment = "live"', RunWorkflow(workflow_id="w", environment="test"), False),
+        ('environment = "live"', RunWorkflow(workflow_id="w"), True),  # Fastn chooses it
+        ('environment = ["live", ""]', RunWorkflow(workflow_id="w"), True),
+        ('environment = "*"', RunWorkflow(workflow_id="w"), True),
+        ('environment = ["prod-*", "live"]', RunWorkflow(workflow_id="w", environment="prod-eu"), True),
+        ('environment = "live", customer_id = "a"', RunWorkflow(workflow_id="w", environment="live"), False),
+        ("timeout_ms = 5", CreateWorkflow(name="n", timeout_ms=5), True),
+        ("timeout_ms = [4, 5]", CreateWorkflow(name="n", timeout_ms=6), False),
+        ('customers = "acme"', CreateApiKey(name="n", customers=["globex", "acme"]), True),
+        ('customers = "acme"', CreateApiKey(name="n", customers=["globex"]), False),
+    ],
+)
+def test_a_rule_compares_arguments(judge: Judge, when: str, call: Call, matches: bool) -> None:
+    """Ours: one that was not given is an empty text, and nothing else."""
+    verdict = judge(f'[[rule]]\nwhen = {{ {when} }}\nthen = "deny"', call)
+    assert (verdict.decision is Decision.DENY) is matches
+
+
+def test_a_rule_on_effects_compares_the_arguments_of_the_tools_that_can_have_them(judge: Judge) -> None:
+    text = '[[rule]]\neffects = "external"\nwhen = { environment = "live" }\nthen = "deny"'
+    for environment, decision in (("live", Decision.DENY), ("test", Decision.CONFIRM)):
+        assert judge(text, RunWorkflow(workflow_id="w", environment=environment)).decision is decision
+
+
+@pytest.mark.parametrize("customer", ["acme", ""])
+@pytest.mark.parametrize("then", ["allow", "deny"])
+@pytest.mark.parametrize("given", [{"customer_ref": "crm-1"}, {"installation_id": "inst_1"}])
+def test_a_customer_that_is_named_otherwise_never_loosens(
+    judge: Judge, customer: str, then: str, given: dict[str, str]
+) -> None:
+    """Ours: whose a reference or an installation is cannot be known; what allows does not match, and all else does."""
+    text = f'[[rule]]\ntool = "run_workflow"\nwhen = {{ customer_id = "{customer}" }}\nthen = "{then}"'
+    verdict = judge(text, RunWorkflow.model_validate({"workflow_id": "w", **given}))
+    assert verdict.decision is (Decision.CONFIRM if then == "allow" else Decision.DENY)
+
+
+@pytest.mark.parametrize(
+    ("customers", "allowed"), [(["acme"], True), (["acme", "globex"], False), (["ACME"], False), ([], False)]
+)
+def test_a_list_is_allowed_only_as_a_whole(judge: Judge, customers: list[str], allowed: bool) -> None:
+    """Ours: one harmless item does not carry the others."""
+    text = '[[rule]]\nwhen = { customers = "acme" }\nthen = "allow"'
+    verdict = judge(text, CreateApiKey(name="n", customers=customers))
+    assert (verdict.decision is Decision.ALLOW) is allowed
+
+
+@pytest.mark.parametrize(("environment", "allowed"), [("test", True), ("TEST", False)])
+def test_an_argument_is_allowed_only_letter_for_letter(judge: Judge, environment: str, allowed: bool) -> None:
+    """Ours: what reads the same may be another to Fastn."""
+    text = '[[rule]]\nwhen = { environment = "test" }\nthen = "allow"'
+    verdict = judge(text, RunWorkflow(workflow_id="w", environment=environment))
+    assert (verdict.decision is Decision.ALLOW) is allowed
+
+
+# --- protected resources -----------------------------------------------------------------------------------------
+
+ACME = '[[protect]]\ncustomer = "acme-*"\nreason = "our largest customer"\n'
+
+
+@pytest.mark.parametrize(
+    ("protected", "call", "target", "holds"),
+    [
+        ('customer = "acme-*"', DeleteCustomer(customer_id="acme-1"), record(id="acme-1"), True),
+        ('customer = "acme-*"', DeleteCustomer(customer_id="c1"), record(id="c1", slug="ACME-corp"), True),
+        ('customer = "acme-*"', UpdateCustomer(customer_id="c1", plan="Free"), record(id="c1", name="Acme-X"), True),
+        ('customer = "acme-*"', DeleteCustomer(customer_id="c1"), record(id="c1", name="Globex"), False),
+        ('customer = "7"', DeleteCustomer(customer_id="x"), record(id=7), True),
+        # What belongs to it, where the record or an argument says so by id.
+        ('customer = "acme-*"', DeleteConnection(connection_id="x"), record(id="x", endOrgId="acme-1"), True),
+        ('customer = "acme-*"', DeleteConnection(connection_id="x"), record(id="x", endOrgId="globex"), False),
+        ('customer = "acme-*"', DeleteConnection(connection_id="x"), record(id="x", endOrgId=None), False),
+        ('customer = "acme-*"', DeleteConnection(connection_id="x"), record(id="x", name="acme-1"), False),
+        ('customer = "acme-*"', DeleteSecret(secret_id="x"), record(id="x", customerId="acme-1"), True),
+        ('customer = "acme-*"', DeleteSecret(secret_id="x"), record(id="x", customer={"id": "acme-1"}), True),
+        ('customer = "acme-*"', DeleteTrigger(trigger_id="x"), record(id="x", endOrgId="acme-1"), True),
+        ('customer = "acme-*"', CreateConnection(connector_id="h", customer_id="acme-1"), None, True),
+        ('customer = "acme-*"', RunWorkflow(workflow_id="w", customer_id="acme-1"), record(id="w"), True),
+        # Whose installation, or which customer's reference, no rule can know.
+        ('customer = "acme-*"', RunWorkflow(workflow_id="w", customer_ref="crm-1"), record(id="w"), True),
+        ('customer = "acme-*"', RunWorkflow(workflow_id="w", installation_id="inst_1"), record(id="w"), True),
+        ('connector = "hub"', RunWorkflow(workflow_id="w", installation_id="inst_1"), record(id="w"), False),
+        (
+            'customer = "acme-*"',
+            RunWorkflow(workflow_id="w", customer_id="globex", installation_id="inst_1"),
+            record(id="w"),
+            False,
+        ),
+        ('customer = "acme-*"', CreateApiKey(name="k", customers=["globex", "acme-1"]), None, True),
+        ('customer = "acme-*"', AiChat(message="m", context={"customerId": "acme-1"}), None, True),
+        ('customer = "acme-*"', CreateConnection(connector_id="h", extra={"endOrgId": "acme-1"}), None, True),
+        ('customer = "acme-*"', CreateConnection(connector_id="h", extra={"end-org-id": "acme-1"}), None, True),
+        ('customer = "acme-*"', CreateConnection(connector_id="h", extra={"END_ORG": {"slug": "acme-1"}}), None, True),
+        ('connector = "hubspot"', DeleteConnector(connector_id="hubspot"), record(id="hubspot"), True),
+        ('connector = "hub"', DeleteConnection(connection_id="x"), record(id="x", connectorId="hub"), True),
+        ('connection = "con"', CreateTrigger(name="n", type="t", routes=[], connection_id="con"), None, True),
+        ('workflow = "w1"', CreateTrigger(name="n", type="t", routes=[{"routeId": "w1"}]), None, True),
+        ('workflow = "w1"', DeleteTrigger(trigger_id="t"), record(id="t", routes=[{"routeId": "w1"}]), True),
+        ('workflow = "w1"', DeleteWorkflow(workflow_id="w2"), record(id="w2"), False),
+        # What may be overwritten under the same name.
+        ('secret = "STRIPE_*"', CreateSecret(name="STRIPE_KEY", value="v"), None, True),
+        ('secret = "STRIPE_*"', CreateSecret(name="OTHER", value="v"), None, False),
+        ('workflow = "nightly"', CreateWorkflow(name="n", slug="nightly"), None, True),
+        ('trigger = ["a", "b"]', DeleteTrigger(trigger_id="b"), record(id="b"), True),
+        ('trigger = "a"\nsecret = "b"', DeleteSecret(secret_id="b"), record(id="b"), True),
+        ('trigger = "a"\nsecret = "b"', DeleteSecret(secret_id="a"), record(id="a"), False),
+        # A target that is not known may be any.
+        ('customer = "acme-*"', DeleteCustomer(customer_id="c1"), None, True),
+        ('customer = "acme-*"', DeleteConnection(connection_id="x"), None, True),
+    ],
+)
+def test_what_is_protected_and_what_plainly_belongs_to_it_is_denied(
+    judge: Judge, protected: str, call: Call, target: FastnObject | None, holds: bool
+) -> None:
+    """Ours."""
+    verdict = judge(f"[[protect]]\n{protected}", call, target=target)
+    assert (verdict.decision is Decision.DENY) is holds
+    assert verdict.rule.startswith("policy.toml line 1: protected ") is holds
+
+
+def test_a_protection_says_what_is_protected_and_why(judge: Judge) -> None:
+    """Ours: the agent can tell the person."""
+    verdict = judge(ACME, DeleteCustomer(customer_id="acme-1"))
+    assert verdict.reason == 'Customer "acme-1" is protected (acme-*). Reason: our largest customer.'
+    text = '[[protect]]\napi_key = ["a", "k*"]\n'
+    verdict = judge(text, RevokeApiKey(api_key_id="k1"))
+    assert verdict.reason == 'API key "key k1" is protected: its id "k1" matches k*.'
+    verdict = judge(text + 'reason = "shared by X.."', RevokeApiKey(api_key_id="x"), target=None)
+    assert verdict.reason == (
+        "The api key a or k* is protected, and the target of this call could not be read. Reason: shared by X."
+    )
+
+
+def test_a_protection_that_asks_for_less_than_the_default_leaves_the_default(judge: Judge) -> None:
+    """Ours: it can only tighten."""
+    text = '[[protect]]\ntrigger = "*"\nthen = "confirm"\n'
+    assert judge(text, DeleteTrigger(trigger_id="t")).decision is Decision.TYPED
+    text += '[[rule]]\ntool = "delete_trigger"\nthen = "allow"'
+    assert judge(text, DeleteTrigger(trigger_id="t")).decision is Decision.CONFIRM
+
+
+# --- windows -----------------------------------------------------------------------------------------------------
+
+HOURS = """
+[[window]]
+effects = ["DESTROY", "trash"]
+open = "Mon-Thu 08:00-17:00 Europe/Berlin"
+reason = "somebody is there"
+[[window]]
+effects = "trash"
+tools = "delete_workflow"
+open = ["Sat 10:00-12:00 UTC", "Sun 22:00-02:00 UTC"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "call", "is_open"),
+    [
+        ("2026-11-25T09:00", DeleteTrigger(trigger_id="t"), True),
+        ("2026-11-28T11:00", DeleteTrigger(trigger_id="t"), False),
+        ("2026-11-28T11:00", DeleteWorkflow(workflow_id="w"), True),
+        ("2026-11-30T01:00", DeleteWorkflow(workflow_id="w"), True),
+        ("2026-11-28T13:00", DeleteWorkflow(workflow_id="w"), False),
+        ("2026-11-28T13:00", CreateCustomer(name="A"), True),
+    ],
+)
+def test_an_effect_happens_only_while_a_window_of_its_own_is_open(
+    judge: Judge, moment: str, call: Call, is_open: bool
+) -> None:
+    """Ours: of several windows any will do."""
+    verdict = judge(HOURS, call, now=datetime.fromisoformat(moment).replace(tzinfo=UTC))
+    assert (verdict.decision is not Decision.DENY) is is_open
+
+
+def test_a_closed_window_says_when_it_opens(judge: Judge) -> None:
+    """Ours: what to do next."""
+    verdict = judge(HOURS, DeleteTrigger(trigger_id="t"), now=datetime(2026, 11, 28, 11, tzinfo=UTC))
+    assert verdict.rule == "policy.toml line 2: window destroy, trash"
+    assert verdict.reason == ("It is closed for destroy until Mon 2026-11-30 08:00 Europe/Berlin. somebody is there.")
+
+
+def test_closed_windows_name_the_one_that_opens_first(judge: Judge) -> None:
+    """Ours."""
+    verdict = judge(HOURS, DeleteWorkflow(workflow_id="w"), now=datetime(2026, 11, 28, 13, tzinfo=UTC))
+    assert verdict == PolicyDecision(
+        Decision.DENY,
+        "policy.toml line 6: window delete_workflow",
+        "It is closed for trash until Sun 2026-11-29 22:00 UTC.",
+    )
+
+
+# --- budgets and the breaker -------------------------------------------------------------------------------------
+
+
+def test_a_budget_that_is_used_up_denies_and_one_that_is_not_says_what_is_left(judge: Judge) -> None:
+    """Ours."""
+    text, call = "[budget]\ndestroy = 3", DeleteTrigger(trigger_id="t")
+    inside = judge(text, call, spent={TODAY: 2})
+    assert inside.decision is Decision.TYPED
+    assert inside.reason == "1 of 3 destroy calls are left today (UTC)."
+    used_up = judge(text, call, spent={TODAY: 3, "run": 0})
+    assert used_up.decision is Decision.DENY
+    assert used_up.rule == "policy.toml line 1: budget"
+    assert used_up.reason == "The budget is used up: 0 of 3 destroy calls left until 2026-11-26 00:00 UTC."
+    assert judge(text, CreateCustomer(name="A"), spent={TODAY: 3}).decision is Decision.ALLOW
+
+
+@pytest.mark.parametrize("table", ["budget", "budget.run"])
+def test_the_only_call_of_a_budget_is_not_used_up_before_it_is_made(judge: Judge, table: str) -> None:
+    """Ours: what was not counted yet is 0."""
+    verdict = judge(f"[{table}]\ndestroy = 1", DeleteTrigger(trigger_id="t"))
+    assert verdict.decision is Decision.TYPED
+    assert verdict.reason.startswith("1 of 1 destroy calls are left ")
+
+
+@pytest.mark.parametrize(
+    ("mode", "spent", "decision"),
+    [("guarded", 9, "allow"), ("guarded", 10, "confirm"), ("manual", 0, "confirm"), ("auto", 9, "allow"),
+     ("auto", 10, "confirm"), ("auto", 11, "confirm")],
+)  # fmt: skip
+def test_spending_is_free_inside_its_budget_and_asked_beyond_it(
+    judge: Judge, mode: Mode, spent: int, decision: str
+) -> None:
+    """Ours."""
+    verdict = judge("[budget]\nspend = 10", AiChat(message="m"), mode, spent={TODAY: spent})
+    assert verdict.decision.value == decision
+
+
+def test_a_default_for_spending_holds_inside_the_budget_too(judge: Judge) -> None:
+    """Ours: what the file says replaces what the mode says."""
+    text = '[budget]\nspend = 10\n[defaults]\nspend = "confirm"'
+    assert judge(text, AiChat(message="m")).decision is Decision.CONFIRM
+
+
+def test_a_budget_for_one_run_says_so(judge: Judge) -> None:
+    """Ours."""
+    text, call = '[budget]\nwrite = 1\nper = "run"', CreateCustomer(name="A")
+    assert judge(text, call).reason == "1 of 1 write calls are left in this run."
+    assert "left in this run." in judge(text, call, spent={"run": 1}).reason
+
+
+def test_the_breaker_of_the_file_replaces_the_default(judge: Judge) -> None:
+    """Ours."""
+    text = '[breaker]\ndeclined = 2\nrest = "1h"'
+    assert judge(text, CreateCustomer(name="A"), declines=1).decision is Decision.ALLOW
+    rests = judge(text, CreateCustomer(name="A"), declines=2, declined_at=NOW)
+    assert (rests.decision, rests.rule) == (Decision.DENY, "breaker")
+    assert "until 10:00:00 UTC" in rests.reason
+
+
+def test_of_equally_strict_parts_the_one_that_comes_first_in_the_design_is_named(judge: Judge) -> None:
+    """Ours: deny, protected resources, budgets, windows."""
+    parts = [
+        ('[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n', "rule"),
+        ('[[protect]]\ntrigger = "*"\n', "protected"),
+        ("[budget]\ndestroy = 0\n", "budget"),
+        ('[[window]]\neffects = "destroy"\nopen = "Sun 08:00-09:00 UTC"\n', "window"),
+    ]
+    while parts:
+        text = "".join(text for text, _ in reversed(parts))
+        assert f": {parts[0][1]}" in judge(text, DeleteTrigger(trigger_id="t")).rule
+        parts = parts[1:]
+
+
+OWN_KEY = (
+    "This is the key that this server itself uses, or Fastn does not show enough of it to rule that out."
+    " A person can revoke it in the dashboard."
+)
+DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "call", "facts", "said"),
+    [
+        ("", "guarded", ListCustomers(), {}, ("allow", "reads", "Reads are always allowed.")),
+        (
+            "",
+            "read-only",
+            DELETION,
+            {},
+            ("deny", "mode read-only: destroy", "The mode read-only allows only reads."),
+        ),
+        ("", "auto", DELETION, {"own_key": True}, ("deny", "own key", OWN_KEY)),
+        (
+            "",
+            "auto",
+            CreateCustomer(name="A"),
+            {"declines": 5, "declined_at": NOW.astimezone(timezone(timedelta(hours=2)))},
+            ("deny", "breaker", "5 declines in a row: only reads are sent until 09:10:00 UTC."),
+        ),
+        (
+            "",
+            "auto",
+            CreateCustomer(name="A"),
+            {"declines": 6},
+            ("deny", "breaker", "6 declines in a row: only reads are sent until 09:10:00 UTC at the latest."),
+        ),
+        ("", "guarded", DELETION, {"dependents": 1}, ("typed", "mode guarded: destroy", "")),
+        (
+            "",
+            "manual",
+            DELETION,
+            {"dependents": 0},
+            (
+                "confirm",
+                "mode manual: destroy, nothing depends on it",
+                "The customer has no connections and no runs.",
+            ),
+        ),
+        ("", "guarded", DeleteConnector(connector_id="c"), {"dependents": 0}, ("typed", "mode guarded: destroy", "")),
+        ("", "guarded", CHAT, {}, ("confirm", "mode guarded: spend, no budget", "")),
+        ("", "manual", CHAT, {}, ("confirm", "mode manual: spend", "")),
+        (
+            "[budget]\nspend = 3",
+            "guarded",
+            CHAT,
+            {"spent": {TODAY: 1}},
+            ("allow", "mode guarded: spend, inside budget", "2 of 3 spend calls are left today (UTC)."),
+        ),
+        (
+            "[budget.run]\nspend = 3",
+            "guarded",
+            CHAT,
+            {"spent": {"run": 2}},
+            ("allow", "mode guarded: spend, inside budget", "1 of 3 spend calls are left in this run."),
+        ),
+        (
+            "[budget]\nspend = 9\n[budget.run]\nspend = 2",
+            "guarded",
+            CHAT,
+            {"spent": {TODAY: 8, "run": 2}},
+            (
+                "confirm",
+                "policy.toml line 1: budget",
+                "The budget is used up: 0 of 2 spend calls left in this run.",
+            ),
+        ),
+        (
+            "[budget]\ndestroy = 9",
+            "guarded",
+            DELETION,
+            {"dependents": 0, "spent": {TODAY: 2}},
+            (
+                "confirm",
+                "mode guarded: destroy, nothing depends on it",
+                "The customer has no connections and no runs. 7 of 9 destroy calls are left today (UTC).",
+            ),
+        ),
+        (
+            "[budget]\naccess = 9",
+            "unattended",
+            CreateApiKey(name="A"),
+            {},
+            ("deny", "no plan", "Nobody can be asked (mode unattended: access), and no plan covers this call."),
+        ),
+        (
+            "[budget]\nwrite = 1",
+            "auto",
+            CreateCustomer(name="A"),
+            {"spent": {TODAY: 2}},
+            (
+                "deny",
+                "policy.toml line 1: budget",
+                "The budget is used up: 0 of 1 write calls left until 2026-11-26 00:00 UTC.",
+            ),
+        ),
+        (
+            "[budget]\nspend = 3",
+            "unattended",
+            CHAT,
+            {},
+            ("allow", "mode unattended: spend, inside budget", "3 of 3 spend calls are left today (UTC)."),
+        ),
+        (
+            "[budget.run]\nwrite = 3",
+            "guarded",
+            CreateCustomer(name="A"),
+            {},
+            ("allow", "mode guarded: write", "3 of 3 write calls are left in this run."),
+        ),
+        (
+            "[budget]\nwrite = 9\n[budget.run]\nwrite = 4",
+            "guarded",
+            CreateCustomer(name="A"),
+            {"spent": {TODAY: 8, "run": 2}},
+            ("allow", "mode guarded: write", "1 of 9 write calls are left today (UTC)."),
+        ),
+        (
+            "",
+            "guarded",
+            DELETION,
+            {"destroyed": 3},
+            ("typed", "mode guarded: destroy", "7 of 10 approvals that destroy are left in 5 minutes."),
+        ),
+        (
+            "",
+            "auto",
+            DELETION,
+            {"destroyed": 12},
+            ("typed", "mode auto: destroy", "0 of 10 approvals that destroy are left in 5 minutes."),
+        ),
+        (
+            "",
+            "unattended",
+            DELETION,
+            {"destroyed": 3},
+            ("deny", "no plan", "Nobody can be asked (mode unattended: destroy), and no plan covers this call."),
+        ),
+        (
+            '[budget]\nwrite = 1\nper = "run"',
+            "auto",
+            CreateCustomer(name="A"),
+            {"spent": {"run": 1}},
+            (
+                "deny",
+                "policy.toml line 1: budget",
+                "The budget is used up: 0 of 1 write calls left in this run.",
+            ),
+        ),
+    ],
+)
+def test_verdict_names_its_rule_and_reason(
+    judge: Judge, text: str, mode: Mode, call: Call, facts: dict[str, Any], said: tuple[str, str, str]
+) -> None:
+    """Ours: the agent reads them, a person is shown them, and the audit log keeps them."""
+    assert judge(text, call, mode, **facts) == PolicyDecision(Decision(said[0]), said[1], said[2])
+
+
+def test_days_and_times_are_those_of_utc_wherever_the_machine_is(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours: replicas in different time zones count the same day."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Pacific/Kiritimati")  # UTC+14
+        time.tzset()
+        rests = judge("", CreateCustomer(name="A"), declines=5).reason
+        used_up = judge(
+            "[budget]\nwrite = 1", CreateCustomer(name="A"), now=NOW.replace(hour=12), spent={TODAY: 1}
+        ).reason
+    time.tzset()
+    assert rests.endswith("until 09:10:00 UTC at the latest.")
+    assert used_up.endswith("left until 2026-11-26 00:00 UTC.")
+
+
+@pytest.mark.parametrize("mode", ["guarded", "unattended"])
+@pytest.mark.parametrize(
+    ("decision", "signers", "spares"),
+    [("confirm", 1, True), ("typed", 1, True), ("four_eyes", 1, False), ("four_eyes", 2, True), ("deny", 2, False)],
+)
+def test_a_signed_entry_stands_for_as_many_people_as_signed_it(
+    judge: Judge, mode: Mode, decision: str, signers: int, spares: bool
+) -> None:
+    """Ours: it spares what is asked of so many people, and loosens nothing that is denied."""
+    text = f'[[rule]]\ntool = "delete_customer"\nthen = "{decision}"\nreason = "why"' if decision != "confirm" else ""
+    facts: dict[str, Any] = {"dependents": 0} if decision == "confirm" else {}
+    permit = PlannedCalls("plan p line 1", "b", "delete_customer", ("c",), None, None, 3, signers)
+    verdict = judge(text, DELETION, mode, permit=permit, **facts)
+    if spares:
+        assert (verdict.decision, verdict.rule, verdict.permit) == (Decision.ALLOW, "plan p line 1", permit)
+        assert verdict.reason == ("why" if text else "The customer has no connections and no runs.")
+    elif mode == "unattended" and decision == "four_eyes":
+        why = "It needs two people (policy.toml line 1: rule delete_customer), and one has signed the plan."
+        assert verdict == PolicyDecision(Decision.DENY, "no plan", why)
+    else:
+        assert verdict == PolicyDecision(Decision(decision), "policy.toml line 1: rule delete_customer", "why")
+    if mode == "unattended":
+        used_up = judge("", DELETION, mode, used_up=permit)
+        assert used_up == PolicyDecision(Decision.DENY, "no plan", "No calls are left of plan p line 1 (count = 3).")
+
+
+# --- what facts are needed for -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "call", "needed"),
+    [
+        (ACME, UpdateCustomer(customer_id="c", plan="p"), True),
+        (ACME, CreateCustomer(name="A"), False),
+        ('[[rule]]\ntarget = "x"\nthen = "deny"', UpdateCustomer(customer_id="c", plan="p"), True),
+        ('[[rule]]\ntool = "delete_*"\ntarget = "x"\nthen = "deny"', CreateCustomer(name="A", plan="p"), False),
+        ('[[rule]]\nwhen = {dependents={min=1}}\nthen = "deny"', UpdateCustomer(customer_id="c", plan="p"), True),
+        ('[[rule]]\nwhen = {plan = "p"}\nthen = "deny"', CreateCustomer(name="A", plan="p"), False),
+        ('[defaults]\ndestroy = "allow"', DeleteTrigger(trigger_id="t"), True),
+        (ACME, GetCustomer(customer_id="c"), False),
+    ],
+)
+def test_the_target_is_read_where_the_file_may_depend_on_it(
+    policy: Callable[..., Policy], text: str, call: Call, needed: bool
+) -> None:
+    """Ours: no rule is passed over because nothing was read."""
+    assert policy(text).needs_facts(resolved(call)) is needed
+
+
+@pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
+def test_no_call_has_an_effect_that_its_tool_was_not_thought_to_have(operation: AnyOperation) -> None:
+    """Ours: a rule is refused as unreachable only where it is."""
+    values: dict[str, st.SearchStrategy[Any]] = {name: st.sampled_from([None, "x"]) for name in operation.model_fields}
+    values |= {"status": STATUSES, "extra": st.sampled_from([None, {"enabled": True}]), "schedule": SCHEDULES}
+    values |= dict.fromkeys(
+        ("routes", "auth_methods"), st.sampled_from([None, [{"type": "x"}], [{"status": "Active"}]])
+    )
+    values["context"] = st.sampled_from([None, {"customerId": "c"}, {"sessionId": "s"}])
+    given_values = st.fixed_dictionaries({name: values[name] for name in operation.model_fields})
+    targets = st.none() | st.builds(record, id=st.just("x"), status=STATUSES, schedule=SCHEDULES)
+
+    @given(given_values, targets, st.sampled_from([None, 0, 3]))
+    def check(fields: dict[str, Any], target: FastnObject | None, dependents: int | None) -> None:
+        call = operation.model_construct(**fields)
+        assert {call.effective, call.effect_on(target, dependents)} <= possible_effects(operation)
+
+    check()
+
+
+STATUSES = st.sampled_from([None, "Active", "Disabled", "draft"])
+SCHEDULES = st.sampled_from([None, "* * * * *", "0 0 * * *", "never"])
+
+
+# --- for any rules -----------------------------------------------------------------------------------------------
+
+decisions = st.sampled_from(Decision)
+CALLS: list[Call] = [
+    DeleteTrigger(trigger_id="t1"),
+    DeleteWorkflow(workflow_id="w1"),
+    RunWorkflow(workflow_id="w1", environment="live"),
+    CreateSecret(name="A", value="v"),
+    AiChat(message="m"),
+    CreateCustomer(name="A"),
+]
+any_rules = st.lists(
+    st.builds(
+        PolicyRule,
+        name=st.text(max_size=3),
+        tools=st.none() | st.frozensets(st.sampled_from([call.tool_name() for call in CALLS]), min_size=1),
+        effects=st.none() | st.frozensets(st.sampled_from([e for e in Effect if e is not Effect.READ]), min_size=1),
+        targets=st.sampled_from([(), (Glob("t*"),), (Glob("*1"),)]),
+        dependents=st.sampled_from([None, UserCount(1, None), UserCount(None, 0)]),
+        conditions=st.just({}),
+        then=decisions,
+    ),
+    max_size=6,
+)
+EMPTY = FileRules("", {}, (), (), (), {}, "budget", "day", {}, (5, 600.0))
+
+
+def situation_of(call: Call, known: bool, dependents: int | None) -> Situation:
+    target = record(id=call.target) if known and call.target else None
+    return make_situation(call, call.effective, NOW, target, dependents)
+
+
+situations = st.builds(situation_of, st.sampled_from(CALLS), st.booleans(), st.sampled_from([None, 0, 2]))
+modes = st.sampled_from(list(MODES))
+
+
+@given(modes, any_rules, situations, st.randoms())
+def test_the_order_of_rules_decides_nothing(
+    mode: Mode, rules: list[PolicyRule], situation: Situation, order: random.Random
+) -> None:
+    """Ours: the strictest wins."""
+    shuffled = order.sample(rules, len(rules))
+    first, second = (Policy(mode, replace(EMPTY, rules=tuple(r))).decide(situation) for r in (rules, shuffled))
+    assert first.decision is second.decision
+
+
+@given(modes, any_rules, situations)
+def test_without_a_rule_that_allows_nothing_is_looser_than_the_mode(
+    mode: Mode, rules: list[PolicyRule], situation: Situation
+) -> None:
+    """Ours: only `allow` loosens."""
+    strict = tuple(rule for rule in rules if rule.then is not Decision.ALLOW)
+    default = Policy(mode).decide(situation).decision
+    assert Policy(mode, replace(EMPTY, rules=strict)).decide(situation).decision.rank >= default.rank
+
+
+@given(modes, any_rules, situations)
+def test_what_is_not_known_is_never_judged_more_loosely_than_what_is(
+    mode: Mode, rules: list[PolicyRule], situation: Situation
+) -> None:
+    """Ours: facts that could not be learnt never loosen."""
+    policy = Policy(mode, replace(EMPTY, rules=tuple(rules)))
+    unknown = replace(situation, resolved=replace(situation.resolved, target=None, dependents=None))
+    assert policy.decide(unknown).decision.rank >= policy.decide(situation).decision.rank
+
+
+@given(any_rules, situations, decisions)
+def test_no_rule_escapes_read_only_the_own_key_or_the_breaker(
+    rules: list[PolicyRule], situation: Situation, default: Decision
+) -> None:
+    """Ours."""
+    defaults = {effect: PolicyDecision(default, "default") for effect in Effect}
+    file = replace(EMPTY, rules=tuple(rules), defaults=defaults)
+    assert Policy("read-only", file).decide(situation).decision is Decision.DENY
+    for held in (replace(situation, own_key=True), replace(situation, declines=5)):
+        assert Policy("auto", file).decide(held).decision is Decision.DENY
+    assert Policy("read-only", file).decide(replace(situation, effect=Effect.READ)).decision is Decision.ALLOW
+
+
+@given(modes, any_rules, situations, st.sampled_from([d for d in Decision if d is not Decision.ALLOW]))
+def test_no_rule_escapes_a_protection_a_window_or_a_budget(
+    mode: Mode, rules: list[PolicyRule], situation: Situation, then: Decision
+) -> None:
+    """Ours: they hold whatever the rules allow."""
+    file = replace(EMPTY, rules=tuple(rules))
+    every = tuple(Glob(glob) for glob in ("*",))
+    kinds = {"workflow": every, "trigger": every, "secret": every, "customer": every}
+    protected = Policy(mode, replace(file, protected=(Protected("p", kinds, then),))).decide(situation)
+    assert isinstance(situation.call, AiChat) or protected.decision.rank >= then.rank
+    used_up = Policy(mode, replace(file, budget={situation.effect: 0})).decide(situation)
+    least = Decision.CONFIRM if situation.effect is Effect.SPEND else Decision.DENY
+    assert used_up.decision.rank >= least.rank
+
+
+@given(modes, any_rules, situations)
+def test_no_rule_opens_a_closed_window(mode: Mode, rules: list[PolicyRule], situation: Situation) -> None:
+    """Ours."""
+    window = TimeWindow("w", frozenset(Effect), None, (hours("Sun 08:00-09:00 UTC"),), "")
+    closed = replace(EMPTY, rules=tuple(rules), windows=(window,))
+    assert Policy(mode, closed).decide(situation).decision is Decision.DENY
+
+
+# --- live and test keys ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def by_key(tmp_path: Path) -> Policy:
+    """One file for both kinds of key."""
+    path = tmp_path / "policy.toml"
+    path.touch(mode=0o600)
+    path.write_text(
+        '[defaults]\nwrite = "confirm"\n[defaults.live]\nwrite = "typed"\n[defaults.test]\ntrash = "allow"\n'
+        '[[rule]]\ntool = "delete_trigger"\nkey = "live"\nthen = "deny"\nreason = "in production"\n'
+        '[[rule]]\ntool = "update_customer"\nkey = "test"\nthen = "deny"\n'
+    )
+    return Policy("guarded", load_rules(path))
+
+
+@pytest.mark.parametrize(
+    ("live", "write", "trash", "destroy"), [(True, "typed", "typed", "deny"), (False, "confirm", "allow", "typed")]
+)
+def test_one_file_says_other_things_of_live_keys_than_of_test_keys(
+    by_key: Policy, live: bool, write: str, trash: str, destroy: str
+) -> None:
+    """Ours: [defaults.live] and [defaults.test] over [defaults], and a rule for one kind of key."""
+    policy = replace(by_key, live=live)
+    calls: dict[Effect, Call] = {Effect.WRITE: CreateCustomer(name="A"), Effect.TRASH: DeleteWorkflow(workflow_id="w")}
+    calls[Effect.DESTROY] = DeleteTrigger(trigger_id="t")
+    said = {effect: policy.decide(make_situation(call, effect, NOW)).decision.value for effect, call in calls.items()}
+    assert said == {Effect.WRITE: write, Effect.TRASH: trash, Effect.DESTROY: destroy}
+    update = make_situation(UpdateCustomer(customer_id="c", plan="Free"), Effect.WRITE, NOW)
+    assert (policy.decide(update).decision is Decision.DENY) is not live
+
+
+def test_default_for_a_kind_of_key_is_named_with_its_line(by_key: Policy) -> None:
+    """Ours: a refusal or a question names the line that a person may change."""
+    write = make_situation(CreateCustomer(name="A"), Effect.WRITE, NOW)
+    trash = make_situation(DeleteWorkflow(workflow_id="w"), Effect.TRASH, NOW)
+    rules = [
+        replace(by_key, live=live).decide(each).rule for live, each in ((True, write), (False, write), (False, trash))
+    ]
+    assert rules == [
+        "policy.toml line 4: default live write",
+        "policy.toml line 2: default write",
+        "policy.toml line 6: default test trash",
+    ]
+
+
+def test_what_a_file_says_of_a_kind_of_key_is_said_in_words(by_key: Policy) -> None:
+    """Ours: policy check shows it."""
+    assert isinstance(by_key.rules, FileRules)
+    words = "\n".join(by_key.rules.words())
+    assert "By default with a live key, write: typed." in words
+    assert "By default with a test key, trash: allow." in words
+    assert "rule delete_trigger with a live key: deny. in production." in words
+
+
+def test_a_policy_file_says_every_part_of_itself_in_words(policy: Callable[..., Policy]) -> None:
+    """Ours: what the operator reads in `policy check` is what the file holds, and nothing is left out."""
+    rules = policy(
+        """
+[defaults]
+access = "four_eyes"
+[defaults.live]
+write = "confirm"
+[defaults.test]
+trash = "allow"
+[[protect]]
+customer = ["acme-*", "globex"]
+api_key = "key_1"
+then = "typed"
+reason = "our largest customers."
+[[protect]]
+secret = "S*"
+[[rule]]
+tool = ["delete_trigger", "delete_secret"]
+target = ["test_*", "tmp_*"]
+key = "test"
+when = { dependents = { max = 2 } }
+then = "allow"
+[[rule]]
+tool = "run_workflow"
+target = "nightly"
+when = { environment = ["live", ""], dependents = { min = 1, max = 5 } }
+then = "four_eyes"
+reason = "in production of X..."
+[[rule]]
+tool = "create_api_key"
+then = "deny"
+[[rule]]
+tool = "create_workflow"
+when = { timeout_ms = [4, 5] }
+then = "deny"
+[[window]]
+effects = ["DESTROY", "trash"]
+open = ["Mon-Thu 08:00-17:00 Europe/Berlin", "Sat 10:00-12:00 UTC"]
+reason = "somebody is there."
+[[window]]
+tools = ["delete_workflow", "delete_trigger"]
+effects = "trash"
+open = "Sun 10:00-12:00 UTC"
+[budget]
+spend = 10
+destroy = 3
+[budget.run]
+spend = 2
+write = 4
+[breaker]
+declined = 3
+rest = "90s"
+"""
+    ).rules
+    assert isinstance(rules, FileRules)
+    assert list(rules.words()) == [
+        "By default, access: four_eyes.",
+        "By default with a live key, write: confirm.",
+        "By default with a test key, trash: allow.",
+        (
+            "policy.toml line 8: protected customer acme-* or globex; api_key key_1: typed, whatever the rules allow."
+            " our largest customers."
+        ),
+        "policy.toml line 13: protected secret S*: deny, whatever the rules allow.",
+        (
+            "policy.toml line 15: rule delete_trigger, delete_secret"
+            " with target id test_* or tmp_*, dependents at most 2, a test key: allow."
+        ),
+        (
+            "policy.toml line 21: rule run_workflow"
+            " with target nightly, dependents at least 1 and at most 5, environment live or not given: four_eyes."
+            " in production of X."
+        ),
+        "policy.toml line 27: rule create_api_key: deny.",
+        "policy.toml line 30: rule create_workflow with timeout_ms 4 or 5: deny.",
+        (
+            "policy.toml line 34: window destroy, trash: trash, destroy"
+            " only Mon-Thu 08:00-17:00 Europe/Berlin or Sat 10:00-12:00 UTC. somebody is there."
+        ),
+        (
+            "policy.toml line 38: window delete_workflow, delete_trigger: trash by delete_trigger, delete_workflow"
+            " only Sun 10:00-12:00 UTC."
+        ),
+        "Budget: 10 spend calls a day, then a question.",
+        "Budget: 3 destroy calls a day, then none.",
+        "Budget: 4 write calls a run, then none.",
+        "Budget: 2 spend calls a run, then a question.",
+        "Budget: 10 approvals that destroy in 5 minutes, then none.",
+        "Breaker: after 3 declines in a row, nothing that changes something for 1.5 minutes.",
+    ]
+
+
+@pytest.mark.parametrize("condition", ["name", "new_name"])
+def test_rule_matches_an_update_that_gives_no_name(judge: Judge, condition: str) -> None:
+    text = f'[[rule]]\ntool = "update_customer"\nwhen = {{ {condition} = "" }}\nthen = "deny"\n'
+    target = record(id="c1", name="Acme")
+    assert judge(text, UpdateCustomer(customer_id="c1", name="X"), target=target).decision is not Decision.DENY
+    assert judge(text, UpdateCustomer(customer_id="c1", admin_email="a@b.c"), target=target).decision is Decision.DENY
+
+
+def test_rule_that_allows_compares_the_name_that_an_update_gives(judge: Judge) -> None:
+    text = '[[rule]]\ntool = "update_customer"\nwhen = { new_name = "test-*" }\nthen = "allow"\n'
+    for name, decision in (("test-1", Decision.ALLOW), ("Acme", Decision.CONFIRM)):
+        call = UpdateCustomer(customer_id="c1", name=name)
+        found = judge(text, call, target=record(id="c1", name="test-0"), effect=Effect.EXTERNAL)
+        assert found.decision is decision, name

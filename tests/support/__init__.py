@@ -1,0 +1,1 @@
+"""Servers, clients, people and accounts that the tests use."""

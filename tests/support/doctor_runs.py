@@ -1,0 +1,186 @@
+"""Sandboxes in their guises for doctor, in this process or over https, and a company's proxy."""
+
+import asyncio
+import base64
+import threading
+from collections.abc import Coroutine, Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import trustme
+import uvicorn
+
+from fastn_mcp.build.account import client_account, enabled_tools
+from fastn_mcp.config.load import load
+from fastn_mcp.doctor.check import Check, CheckResult
+from fastn_mcp.doctor.machine import check_settings
+from fastn_mcp.doctor.runner import DoctorReport, DoctorTarget, examine
+from fastn_mcp.sandbox.app import VARIANTS
+from fastn_mcp.sandbox.server import InProcess
+from support.faulty_sandbox import FaultySandbox
+from support.served_sandbox import create_faulty_app
+from support.world import Clock
+
+HOST = "fastn.test"
+"""A name that only the company's proxy knows."""
+
+SAFE_METHODS = {"GET", "OPTIONS"}
+
+
+def sandbox_in(guise: str, clock: Clock | None = None) -> FaultySandbox:
+    account = VARIANTS[guise]
+    now = clock.now if clock is not None else lambda: datetime.now(UTC)
+    return FaultySandbox(now, behaviour=account.behaviour, routes=account.routes)
+
+
+async def examine_sandbox(sandbox: FaultySandbox, clock: Clock, **values: Any) -> DoctorReport:
+    """Run doctor on a sandbox in this process, with these settings."""
+    settings = load({"api_key": "fsk_test_sandbox", "base_url": "http://localhost", **values}, {}, None)
+    target = DoctorTarget(
+        settings,
+        client_account(settings),
+        {},
+        {},
+        enabled_tools(settings),
+        lambda sent: InProcess(sandbox, sent),
+        clock.system(),
+    )
+    return await examine(target, [check_settings(settings, {}, None)], lambda _: None)
+
+
+def check_of(found: DoctorReport, name: str) -> Check:
+    """Return the check with this name."""
+    (check,) = [check for check in found.checks if check.name == name]
+    return check
+
+
+def problems_of(found: DoctorReport) -> dict[str, CheckResult]:
+    """Return the verdicts of the checks that differ or failed."""
+    return {c.name: c.verdict for c in found.checks if c.verdict in (CheckResult.DIFFERS, CheckResult.FAILED)}
+
+
+@contextmanager
+def _run_in_thread(serve: Coroutine[Any, Any, None], stop: Any) -> Generator[None]:
+    thread = threading.Thread(target=asyncio.run, args=(serve,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop()
+        thread.join(15)
+
+
+@contextmanager
+def serve_sandbox(
+    sandbox: FaultySandbox, certificate: trustme.LeafCert | None = None, folder: Path | None = None
+) -> Generator[int]:
+    """Serve the sandbox on a port of this machine; over https with a certificate, stored in the folder."""
+    ready = threading.Event()
+    port: list[int] = []
+    secure: dict[str, Any] = {}
+    if certificate is not None and folder is not None:
+        pem = folder / "server.pem"
+        certificate.private_key_and_cert_chain_pem.write_to_path(pem)
+        secure = {"ssl_certfile": str(pem), "ssl_keyfile": str(pem)}
+    config = uvicorn.Config(
+        create_faulty_app(sandbox), "127.0.0.1", 0, log_level="error", ws="none", lifespan="off", **secure
+    )
+    server = uvicorn.Server(config)
+
+    async def serve() -> None:
+        task = asyncio.ensure_future(server.serve())
+        while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        port.append(server.servers[0].sockets[0].getsockname()[1])
+        ready.set()
+        await task
+
+    def stop() -> None:
+        server.should_exit = True
+
+    with _run_in_thread(serve(), stop):
+        assert ready.wait(15)
+        yield port[0]
+
+
+@dataclass
+class Proxy:
+    """Proxy that connects any CONNECT target to this machine. `asked` are the targets, `heads` the request heads."""
+
+    password: str | None = None
+    refuses: bool = False
+    port: int = 0
+    asked: list[str] = field(default_factory=list[str])
+    heads: list[str] = field(default_factory=list[str])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def run_proxy(proxy: Proxy) -> Generator[Proxy]:
+    """Run a CONNECT proxy."""
+    ready, over = threading.Event(), asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def passing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward: asyncio.StreamWriter | None = None
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            method, target, _ = head.split(" ", 2)
+            proxy.heads.append(head)
+            proxy.asked.append(f"{method} {target}")
+            if (status := _refusal(proxy, method, head)) is not None:
+                writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+            else:
+                there, onward = await asyncio.open_connection("127.0.0.1", int(target.rpartition(":")[2]))
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                await asyncio.gather(_copy(reader, onward), _copy(there, writer))
+        for end in (writer, onward):
+            if end is not None:
+                end.close()
+
+    async def serve() -> None:
+        loops.append(asyncio.get_running_loop())
+        server = await asyncio.start_server(passing, "127.0.0.1", 0)
+        proxy.port = server.sockets[0].getsockname()[1]
+        ready.set()
+        await over.wait()
+        server.close()
+
+    with _run_in_thread(serve(), lambda: loops[0].call_soon_threadsafe(over.set)):
+        assert ready.wait(15)
+        yield proxy
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    with suppress(OSError, ConnectionError):
+        writer.close()
+
+
+def _refusal(proxy: Proxy, method: str, head: str) -> str | None:
+    if proxy.refuses or method != "CONNECT":
+        return "403 Forbidden"
+    if proxy.password is not None:
+        wanted = base64.b64encode(proxy.password.encode()).decode()
+        return None if f"Proxy-Authorization: Basic {wanted}" in head else "407 Proxy Authentication Required"
+    return None
+
+
+def account(port: int, guise: str, folder: Path, **more: str) -> Mapping[str, str]:
+    """Return the environment of a program that uses this sandbox."""
+    return {
+        "FASTN_BASE_URL": f"http://127.0.0.1:{port}",
+        "FASTN_API_KEY": VARIANTS[guise].key,
+        "FASTN_CONFIG_DIR": str(folder),
+        "FASTN_STATE_DIR": str(folder / "state"),
+        **more,
+    }

@@ -1,0 +1,269 @@
+"""Support for tests of the approval page: a page over an in-memory ledger, a fake clock and a real Chromium."""
+
+import re
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import anyio
+import httpx2
+from pydantic import JsonValue
+
+from fastn_mcp.account.credentials import TypedArgument, TypedField
+from fastn_mcp.channels.page import page as key_file
+from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
+from fastn_mcp.guard.approval.request import with_typed
+from fastn_mcp.guard.key_files import TypedSecrets
+from fastn_mcp.guard.seal import Seal
+from fastn_mcp.guard.sentences.catalog import describe_batch
+from fastn_mcp.guard.sentences.facts import Sentences
+from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
+from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.runtime import System
+
+DELETION = Sentences(
+    'Delete customer "Globex".',
+    'Delete "Globex"',
+    'Delete customer "Globex"',
+    'Its connections "Shopify" and "Slack" are lost for good.',
+    "The customer itself can be created again, under a new id.",
+    "Not checked: triggers.",
+)
+UPDATE = Sentences(
+    'Change 2 fields of workflow "Orders": name and status.',
+    'Change "Orders"',
+    'Change workflow "Orders"',
+    then="It can be changed back.",
+)
+
+
+CONNECTION = Sentences(
+    'Connect "Gamma" for customer "Globex". You enter its credentials.',
+    'Connect "Gamma of Globex"',
+    'Connect "Gamma of Globex"',
+    then="Workflows can use it at once. It can be deleted again.",
+)
+API_KEY = TypedArgument("credentials", (TypedField("apiKey"), TypedField("headerName", False, False)))
+
+
+@dataclass
+class Clock:
+    """Wall clock and monotonic clock, moved by tests."""
+
+    passed: float = 0.0
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self.passed)
+
+    def monotonic(self) -> float:
+        return self.passed
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(seconds / 10)
+
+
+def question(id_: str = "grant-1", **changes: Any) -> ApprovalRequest:
+    """Return a pending request, by default to delete a customer."""
+    now = datetime.now(UTC).timestamp()
+    card: dict[str, JsonValue] = {
+        "call": "delete_customer",
+        "arguments": {"customer_id": "cus_8fQ2"},
+        "account": "default at live.fastn.ai",
+        "effect": "destroy",
+        "does": 'Delete customer "Globex".',
+        "says": DELETION.data(),
+        "undo": "The customer can be created again under a new id. Its connections, credentials and secrets are lost.",
+        "target": {"id": "cus_8fQ2", "name": "Globex"},
+        "used_by": [{"kind": "connections", "count": 2, "examples": [{"name": "Shopify"}, {"name": "Slack"}]}],
+        "not_checked": ["triggers"],
+    }
+    grant = ApprovalRequest(
+        id=id_,
+        principal="local",
+        account="default at live.fastn.ai",
+        tool="delete_customer",
+        target="cus_8fQ2",
+        call=f"call of {id_}",
+        calls={1: ShownCall(f"binding of {id_}", {})},
+        required="confirm",
+        expected=None,
+        allows_temporary=False,
+        out_of_band=True,
+        preview=card,
+        text=(
+            'delete_customer customer_id="cus_8fQ2"',
+            "Account: default at live.fastn.ai.",
+            'Target: "Globex", id "cus_8fQ2".',
+        ),
+        created=now - 130,
+        expires=now + 470,
+    )
+    return replace(grant, **changes)
+
+
+def connection(id_: str = "grant-c", typed: TypedArgument = API_KEY) -> ApprovalRequest:
+    """Return a pending request whose approver types credentials."""
+    card: dict[str, JsonValue] = {
+        "call": "create_connection",
+        "arguments": {"connector_id": "gamma", "customer_id": "cus_8fQ2"},
+        "effect": "external",
+        "says": CONNECTION.data(),
+    }
+    return question(id_, tool="create_connection", target=None, preview=with_typed(card, typed))
+
+
+def update_of_workflow(id_: str = "grant-2", **changes: Any) -> ApprovalRequest:
+    """Return a pending request that allows a temporary approval."""
+    card: dict[str, JsonValue] = {
+        "call": "update_workflow",
+        "arguments": {"workflow_id": "wf_31", "name": "Orders v2", "status": "Live"},
+        "account": "default at live.fastn.ai",
+        "effect": "external",
+        "does": 'Change 2 fields of workflow "Orders": name and status.',
+        "says": UPDATE.data(),
+        "undo": "It can be changed back; what it was is read before it is sent.",
+        "target": {"id": "wf_31", "name": "Orders"},
+        "changes": [
+            {"field": "name", "from": "Orders", "to": "Orders v2"},
+            {"field": "status", "from": "Draft", "to": "Live"},
+        ],
+    }
+    lines = (
+        'update_workflow workflow_id="wf_31" name="Orders v2" status="Live"',
+        "Account: default at live.fastn.ai.",
+        'Target: "Orders", id "wf_31".',
+        'name: "Orders" becomes "Orders v2".',
+        'status: "Draft" becomes "Live".',
+    )
+    given = {"tool": "update_workflow", "target": "wf_31", "allows_temporary": True, "preview": card, "text": lines}
+    given["similar"] = "similar"
+    return question(id_, **(given | changes))
+
+
+def batch(id_: str = "grant-8", **changes: Any) -> ApprovalRequest:
+    """Return a pending request for two calls."""
+    parts = [question().preview, {**update_of_workflow().preview, "because": "Fastn is asked less often then."}]
+    calls: list[JsonValue] = [{"number": number, **part} for number, part in enumerate(parts, 1)]
+    card: dict[str, JsonValue] = {
+        "call": "apply_changes",
+        "says": describe_batch({1: DELETION, 2: UPDATE}).data(),
+        "account": "default at live.fastn.ai",
+        "effect": "destroy",
+        "effects": ["external", "destroy"],
+        "calls": calls,
+        "does": "Make 2 changes. Change 1 cannot be undone.",
+    }
+    lines = ("Make 2 changes. Change 1 cannot be undone.", "1. delete_customer", "2. update")
+    given = {"tool": "apply_changes", "target": None, "expected": "Globex", "preview": card, "text": lines}
+    return question(id_, **(given | changes))
+
+
+@dataclass
+class Desk:
+    """A page over a ledger, with the addresses that its opener was given."""
+
+    page_file: Path
+    clock: Clock = field(default_factory=Clock)
+    ledger: SqliteLedger = field(default_factory=lambda: SqliteLedger(":memory:"))
+    opened: list[str] = field(default_factory=list[str])
+    opens: bool = True
+
+    def __post_init__(self) -> None:
+        self.system = System(now=self.clock.now, monotonic=self.clock.monotonic, sleep=self.clock.sleep)
+        self.typed = TypedSecrets(self.ledger, lambda: Seal(["a key of this test"], self.system), self.system)
+        self.page = ApprovalPage(self.ledger, self.system, self.open, self.page_file, self.typed)
+
+    async def aclose(self) -> None:
+        await self.page.aclose()
+        self.ledger.close()
+
+    def open(self, url: str) -> bool:
+        self.opened.append(url)
+        return self.opens
+
+    async def ask(self, *grants: ApprovalRequest) -> None:
+        for grant in grants:
+            await self.ledger.open(grant)
+
+    async def key(self) -> tuple[str, str]:
+        """Return the page's address and a one-time key from the page file."""
+        await self.page.show("any")
+        found = read_page_file(self.page_file)
+        assert found is not None
+        return found
+
+    async def file(self) -> str:
+        """Return the address of a key file, as `fastn-mcp approvals --open` writes it."""
+        url, key = await self.key()
+        return key_file.write(self.page_file.parent / "browser", url, key, self.clock.now().timestamp())
+
+    async def snapshot(self) -> list[object]:
+        """Return everything in the ledger that a decision would change."""
+        now = self.clock.now().timestamp()
+        return [
+            await self.ledger.waiting(now),
+            await self.ledger.decided(100),
+            await self.ledger.temporary_approvals(now),
+            await self.ledger.declines("local"),
+        ]
+
+
+@dataclass
+class Visitor:
+    """HTTP client with a browser's cookie, its room and the forms that it was shown."""
+
+    http: httpx2.AsyncClient
+    origin: str
+    room: str
+    """The path under which everything lies, as `/…/`."""
+
+    async def look(self) -> str:
+        answer = await self.http.get(self.room)
+        assert answer.status_code == 200
+        return answer.text
+
+    async def form(self, action: str, about: str) -> dict[str, str]:
+        """Return the hidden fields of a form on the page."""
+        page = await self.look()
+        for found in re.finditer(rf'<form[^>]*action="{self.room}{action}".*?</form>', page, re.DOTALL):
+            hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', found[0]))
+            if about in hidden.values():
+                return hidden
+        raise AssertionError(f"no form to {action} {about}")
+
+    async def send(self, action: str, fields: dict[str, str], **headers: str) -> httpx2.Response:
+        return await self.http.post(self.room + action, data=fields, headers={"Origin": self.origin} | headers)
+
+    async def decide(self, action: str, about: str, **fields: str) -> httpx2.Response:
+        extent = {"extent": "once"} if action == "approve" else {}
+        return await self.send(action, await self.form(action, about) | extent | fields)
+
+
+def posted_by(file: str) -> tuple[str, str]:
+    """Return where a key file posts its key, and the key."""
+    text = Path(unquote(httpx2.URL(file).path)).read_text()
+    found = re.search(r'action="([^"]+)/enter">\n<input type="hidden" name="key" value="([^"]+)">', text)
+    assert found is not None
+    return found[1], found[2]
+
+
+async def enter(http: httpx2.AsyncClient, url: str, key: str, **headers: str) -> httpx2.Response:
+    """Post a key to the page at `url`, like a browser that opened a key file."""
+    return await http.post(f"{url}/enter", data={"key": key}, headers={"Origin": "null"} | headers)
+
+
+def room_of(answer: httpx2.Response) -> str:
+    """Return the path to which a browser is sent after entering."""
+    assert answer.status_code == 200
+    found = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', answer.text)
+    assert found is not None
+    return found[1]
+
+
+async def let_in(desk: Desk) -> Visitor:
+    """Return a new visitor that used a key."""
+    url, key = await desk.key()
+    http = httpx2.AsyncClient(base_url=url, trust_env=False)
+    return Visitor(http, url, room_of(await enter(http, url, key)))

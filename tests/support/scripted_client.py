@@ -1,0 +1,91 @@
+"""A real client of the real server, in this process, with a program that answers the elicitation form."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from mcp import Client
+from mcp.client import ClientRequestContext
+from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitRequestParams, ElicitResult
+
+from fastn_mcp.procedures.catalog import ALL_TOOLS
+from fastn_mcp.server.handlers import build
+from fastn_mcp.tools.tool import Effect
+from support.declining_client import VERSIONS, each_version
+from support.direct_sandbox import Fastn
+from support.sensible_calls import sensible
+from support.world import World
+
+__all__ = [
+    "VERSIONS",
+    "Content",
+    "Fields",
+    "Program",
+    "approval",
+    "changing",
+    "connected",
+    "data",
+    "each_version",
+    "one_in_four",
+    "typed",
+]
+
+Content = dict[str, Any]
+Fields = dict[str, Any]
+
+
+def typed(fields: Fields) -> str | None:
+    """Return the text to type, if the form asks for it."""
+    return fields["name"]["description"].partition('quotes: "')[2][:-1] if "name" in fields else None
+
+
+def approval(fields: Fields) -> Content:
+    """Return the content that approves the form."""
+    name = typed(fields)
+    return {"decision": "approve"} if name is None else {"name": name}
+
+
+@dataclass
+class Program:
+    """A form handler that answers with `content` after `seconds` on the server's clock."""
+
+    world: World
+    content: Callable[[Fields], Content | None]
+    seconds: float = 5.0
+    action: str = "accept"
+    messages: list[str] = field(default_factory=list[str])
+
+    async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
+        assert isinstance(params, ElicitRequestFormParams)
+        fields = params.requested_schema["properties"]
+        assert fields, "a form without a field is approved by closing it"
+        self.messages.append(params.message)
+        self.world.clock.pass_(self.seconds)
+        return ElicitResult(action=cast(Any, self.action), content=self.content(fields))
+
+
+@asynccontextmanager
+async def connected(world: World, version: str, program: Program | None = None) -> AsyncGenerator[Client]:
+    """Connect a real client to the real server in this process, so that its clock can be moved."""
+    server = build(world.dispatch, ALL_TOOLS, {})
+    async with Client(server, mode=VERSIONS[version], elicitation_callback=program) as client:
+        yield client
+
+
+def data(result: object) -> dict[str, Any]:
+    assert isinstance(result, CallToolResult)
+    return cast("dict[str, Any]", result.structured_content)
+
+
+one_in_four = pytest.mark.parametrize(
+    "step", [pytest.param(4, id="one in four"), pytest.param(1, id="each", marks=pytest.mark.long)]
+)
+"""Each attack is tried with one tool in four, another quarter each time; in the long tests with each tool."""
+
+
+def changing(world: World) -> Sequence[tuple[str, dict[str, Any]]]:
+    """Return a call of each tool that needs approval in manual mode, which is every change."""
+    calls = sensible(Fastn(world.sandbox))
+    return [(call.tool_name(), call.arguments()) for call in calls if call.effect is not Effect.READ]

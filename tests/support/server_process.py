@@ -1,0 +1,184 @@
+"""The real server in its own process, a real client, and a sandbox over HTTP that counts its requests."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import httpx2
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp.client import ClientRequestContext, Transport
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
+from mcp.types import (
+    CallToolResult,
+    ElicitRequestFormParams,
+    ElicitRequestParams,
+    ElicitRequestURLParams,
+    ElicitResult,
+)
+
+from support.forkserver import forked
+from support.ports import free_port, listening
+
+KEY = "fsk_test_sandbox"
+READING = 1.05
+"""Seconds that a person takes to answer. The guard takes any answer within one second for a program's."""
+HTTP_TOKEN = "a-token-of-the-tests-that-nobody-guesses"
+BEARER = {"authorization": f"Bearer {HTTP_TOKEN}"}
+ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
+
+each_transport_and_era = pytest.mark.parametrize(
+    ("transport", "era"),
+    [
+        ("stdio", "2025-11-25"),
+        ("http", "2026-07-28"),
+        pytest.param("http", "2025-11-25", marks=pytest.mark.long),
+    ],
+)
+"""Each transport and each protocol version; in the long tests the pair too that has no way back to the client."""
+
+
+@dataclass
+class Upstream:
+    """The sandbox, seen from outside."""
+
+    url: str
+
+    def requests(self) -> list[dict[str, Any]]:
+        seen = httpx2.get(f"{self.url}/__sandbox/requests").json()
+        return cast("list[dict[str, Any]]", seen["requests"] if isinstance(seen, dict) else seen)
+
+    def changes(self) -> list[str]:
+        return [f"{r['method']} {r['path']}" for r in self.requests() if r["method"] != "GET"]
+
+    def reset(self) -> None:
+        httpx2.post(f"{self.url}/__sandbox/reset").raise_for_status()
+
+
+@dataclass
+class Person:
+    """Answers forms as configured, and records what was asked."""
+
+    answer: Callable[[ElicitRequestFormParams], ElicitResult]
+    asked: list[str] = field(default_factory=list[str])
+    reading: float = READING
+    """Seconds before the answer."""
+    led: list[ElicitRequestURLParams] = field(default_factory=list[ElicitRequestURLParams])
+    at_link: Callable[[], Awaitable[str]] | None = None
+    """What they do when the client leads them to the page. Returns the client's answer, which is else to decline."""
+
+    async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:  # noqa: ARG002
+        if isinstance(params, ElicitRequestURLParams):
+            self.led.append(params)
+            action = "decline" if self.at_link is None else await self.at_link()
+            return ElicitResult.model_validate({"action": action})
+        self.asked.append(params.message)
+        await anyio.sleep(self.reading)
+        return self.answer(params)
+
+
+def approving(params: ElicitRequestFormParams) -> ElicitResult:
+    """Answer a form by reading it and typing what it asks for."""
+    properties = params.requested_schema["properties"]
+    if "name" not in properties:
+        return ElicitResult(action="accept", content={"decision": "approve"})
+    asked = re.search(r'quotes: "(.*)"$', properties["name"]["description"])
+    assert asked is not None
+    return ElicitResult(action="accept", content={"name": asked[1]})
+
+
+def answering(answer: ElicitResult) -> Callable[[ElicitRequestFormParams], ElicitResult]:
+    return lambda _: answer
+
+
+Connect = Callable[..., AbstractAsyncContextManager[Client]]
+
+
+def stdio(env: dict[str, str], *arguments: str) -> StdioServerParameters:
+    """Return a server over stdio in its own process."""
+    command, *rest = forked(*arguments)
+    return StdioServerParameters(command=command, args=rest, env=env)
+
+
+@contextmanager
+def running(*arguments: str, port: int, env: dict[str, str]) -> Generator[None]:
+    """Run a server over HTTP until the test ends; yields once it listens."""
+    with _running(forked(*arguments), port, env):
+        yield
+
+
+def started(
+    *arguments: str, port: int, env: dict[str, str], module: str = "fastn_mcp"
+) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    """Start a program as a process that the test can look at, or end; yields once it listens."""
+    return _running([sys.executable, "-m", module, *arguments], port, env)
+
+
+@contextmanager
+def _running(command: list[str], port: int, env: dict[str, str]) -> Generator["subprocess.Popen[bytes]"]:
+    with subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.DEVNULL) as process:
+        try:
+            listening(port, process)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(15)
+
+
+def running_sandbox(port: int) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    """Run the tests' sandbox in its own process."""
+    env = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return started("--port", str(port), port=port, env=env, module="served_sandbox")
+
+
+@asynccontextmanager
+async def _with_headers(url: str, headers: dict[str, str]) -> AsyncGenerator[Any]:
+    async with create_mcp_http_client(headers) as http, streamable_http_client(url, http_client=http) as streams:
+        yield streams
+
+
+def over_http(url: str, headers: dict[str, str] = BEARER) -> Transport:
+    """Return the transport of a client for HTTP, with the token that `environment` sets."""
+    return _with_headers(url, headers)
+
+
+def environment(upstream: Upstream) -> dict[str, str]:
+    """Return variables with a key and separate state folders, so that tests do not affect each other."""
+    state = tempfile.mkdtemp(prefix="fastn-mcp-")
+    return {
+        "FASTN_BASE_URL": upstream.url,
+        "FASTN_API_KEY": KEY,
+        "FASTN_HTTP_TOKEN": HTTP_TOKEN,
+        "FASTN_CONFIG": os.devnull,
+        "FASTN_CONFIG_DIR": state,
+        "FASTN_STATE_DIR": state,
+        # A test repeats the call once it has decided. Tests of waiting set a time of their own.
+        "FASTN_APPROVAL_WAIT_SECONDS": "0",
+    }
+
+
+@asynccontextmanager
+async def served(env: dict[str, str], transport: str, era: str, *extensions: Any) -> AsyncGenerator[Client]:
+    """A client without forms, of a server in its own process."""
+    if transport == "stdio":
+        async with Client(stdio(env), mode=ERAS[era], extensions=extensions) as client:
+            yield client
+        return
+    port = free_port()
+    with running("--http", f"127.0.0.1:{port}", port=port, env=env):
+        async with Client(over_http(f"http://127.0.0.1:{port}/mcp"), mode=ERAS[era], extensions=extensions) as client:
+            yield client
+
+
+def body(result: CallToolResult) -> dict[str, Any]:
+    assert result.structured_content is not None
+    return cast("dict[str, Any]", result.structured_content)

@@ -1,0 +1,41 @@
+"""Calls resolved by their arguments, and situations made of them, for tests of the policy without an account."""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from fastn_mcp.account.credentials import TypedArgument
+from fastn_mcp.account.dependents import Dependence
+from fastn_mcp.account.resolve import by_arguments
+from fastn_mcp.account.resolved_call import Record, Relation, ResolvedCall
+from fastn_mcp.guard.preview import Preview, preview
+from fastn_mcp.policy.policy import Situation
+from fastn_mcp.records.labels import Names
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import Effect, FastnObject
+
+
+def resolved(call: Operation[Any], target: FastnObject | None = None, dependents: int | None = None) -> ResolvedCall:
+    """Return a call whose other records are known by their ids."""
+    return by_arguments(call, target=target, dependents=dependents, trusts_ids=True)
+
+
+def situation(
+    call: Operation[Any], effect: Effect, now: datetime, target: FastnObject | None = None,
+    dependents: int | None = None, **facts: Any,
+) -> Situation:  # fmt: skip
+    return Situation(resolved(call, target, dependents), effect, now, **facts)
+
+
+def previewed(
+    call: Operation[Any], effect: Effect, account: str, target: FastnObject | None = None,
+    dependence: Dependence | None = None, because: str = "", names: Names | None = None, undoes: str = "",
+    typed: TypedArgument | None = None,
+) -> Preview:  # fmt: skip
+    """Return the preview of a call whose other records are known by these names."""
+    known = {(kind, key): {"id": key, "name": name} for kind, of in (names or {}).items() for key, name in of.items()}
+    found = by_arguments(call, target=target)
+    records = [replace(each, row=known.pop((each.kind, each.id), None)) for each in found.records]
+    records += [Record(kind, key, Relation.OWNER, row) for (kind, key), row in known.items()]
+    found = replace(found, records=tuple(records), dependence=dependence or Dependence(), typed=typed)
+    return preview(found, effect, account, because, undoes)

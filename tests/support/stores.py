@@ -1,0 +1,164 @@
+"""The stores that keep the ledger's promises, by an address; and attempts on one from a process of its own.
+
+A new store joins `KINDS`; its address is in the fixture `where` of the contract tests.
+"""
+
+import itertools
+import os
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+
+from fastn_mcp.build.ledger import ledger_at
+from fastn_mcp.guard.changes import Change
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, TemporaryApproval, Vote
+from fastn_mcp.ledger.ledger import Ledger, TooManyWaiting
+from fastn_mcp.runtime import System
+
+NOW = 1_795_570_835.5
+KINDS = ["sqlite", "valkey"]
+_NUMBERS = itertools.count()
+
+
+def opened(where: str) -> Ledger:
+    """Another way into the store, as another process has it."""
+    return ledger_at(where, Path(), System())
+
+
+def grant(
+    name: str = "g1", principal: str = "local", created: float = NOW, expires: float = NOW + 600
+) -> ApprovalRequest:
+    """A question about one call, asked elsewhere."""
+    return ApprovalRequest(
+        id=name,
+        principal=principal,
+        account="default at live.fastn.ai",
+        tool="delete_customer",
+        target="cus_1",
+        call=f"call of {name}",
+        calls={1: ShownCall(f"binding of {name}", {"connections": 2, "executions": 300.5, "triggers": None})},
+        required="typed",
+        expected="Acme",
+        allows_temporary=False,
+        out_of_band=True,
+        preview={"call": "delete_customer", "arguments": {"customer_id": "cus_1"}},
+        text=('delete_customer customer_id="cus_1"', "Account: default."),
+        created=created,
+        expires=expires,
+    )
+
+
+def temporary_approval(name: str = "s1", expires: float = NOW + 900) -> TemporaryApproval:
+    return TemporaryApproval(
+        name, "local", "default at live.fastn.ai", "run_workflow", "wf_1", NOW, expires, "terminal", "input"
+    )
+
+
+def change(name: str = "c1", at: float = NOW) -> Change:
+    """A customer whose plan is changed."""
+    return Change(
+        id=name,
+        principal="local",
+        account="default at live.fastn.ai",
+        tool="update_customer",
+        arguments={"customer_id": "cus_1", "plan": "Growth"},
+        target="cus_1",
+        name="Acme",
+        before={"id": "cus_1", "plan": None, "tags": ["a", 1, True]},
+        sent={"plan": "Growth"},
+        at=at,
+    )
+
+
+async def _burn(ledger: Ledger, _: str) -> bool:
+    return await ledger.use("g1", 1, NOW) is not None
+
+
+async def _spend(ledger: Ledger, _: str) -> bool:
+    return await ledger.spend("destroy", "2026-11-25", 7)
+
+
+async def _open(ledger: Ledger, name: str) -> bool:
+    try:
+        await ledger.open(grant(name))
+    except TooManyWaiting:
+        return False
+    return True
+
+
+async def _ask(ledger: Ledger, name: str) -> bool:
+    return await ledger.open(replace(grant(name), call="call", calls={})) == name
+
+
+async def _decline(ledger: Ledger, _: str) -> bool:
+    request = replace(grant(f"{os.getpid()} {next(_NUMBERS)}"), out_of_band=False)
+    await ledger.open(request)
+    return await ledger.decide(request, Vote("client_form", approves=False, at=NOW), "client_form") is not None
+
+
+async def _claim(ledger: Ledger, _: str) -> bool:
+    return await ledger.claim("c1")
+
+
+async def _vote(ledger: Ledger, name: str) -> bool:
+    decided = await ledger.decide(replace(grant(), required="four_eyes"), Vote(name, True, NOW), "four_eyes")
+    return decided is not None and decided.state is RequestState.APPROVED
+
+
+async def _nonce(ledger: Ledger, _: str) -> bool:
+    return await ledger.use_nonce("n1", NOW + 60, NOW)
+
+
+async def _step(ledger: Ledger, _: str) -> bool:
+    return await ledger.begin(replace(change(f"{os.getpid()} {next(_NUMBERS)}"), batch="b1", number=1))
+
+
+ATTEMPTS: dict[str, Callable[[Ledger, str], Awaitable[bool]]] = {
+    "burn": _burn,
+    "spend": _spend,
+    "open": _open,
+    "ask": _ask,
+    "decline": _decline,
+    "claim": _claim,
+    "vote": _vote,
+    "nonce": _nonce,
+    "step": _step,
+}
+
+
+def main(where: str, what: str, count: int, name: str) -> None:
+    """Try it `count` times at once, when told to, and print how many succeeded."""
+    together = threading.Barrier(count + 1)
+    won: list[bool] = []
+
+    async def attempted(number: int) -> bool:
+        ledger = opened(where)
+        try:
+            await ledger.revision()  # connected
+            together.wait()
+            return await ATTEMPTS[what](ledger, f"{name}{number}")
+        finally:
+            await ledger.aclose()
+
+    def attempt(number: int) -> None:
+        won.append(anyio.run(attempted, number))
+
+    threads = [threading.Thread(target=attempt, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+    together.wait()
+    for thread in threads:
+        thread.join()
+    assert len(won) == count
+    sys.stdout.write(f"{sum(won)}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

@@ -1,0 +1,131 @@
+"""A team's server in this process: its provider, its tenants on sandboxes of their own, and people who call it."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from fastn_mcp.build.account import Sandboxed
+from fastn_mcp.build.team import TenantBuilder, application
+from fastn_mcp.config.load import load
+from fastn_mcp.hosted.app import Health
+from fastn_mcp.hosted.oidc import IssuerKeys
+from fastn_mcp.hosted.team_config import Team, load_team
+from fastn_mcp.runtime import System
+from fastn_mcp.server import log
+from support.identity_provider import AUDIENCE, Provider
+
+MODERN = "2026-07-28"
+META: dict[str, Any] = {
+    "io.modelcontextprotocol/protocolVersion": MODERN,
+    "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}},
+    "io.modelcontextprotocol/clientInfo": {"name": "bytes", "version": "1"},
+}
+HEAD = f'url = "{AUDIENCE}"\nissuer = "https://login.example.com/realms/team"\norigins = ["https://app.example.com"]\n'
+TENANTS = """
+[[tenant]]
+name = "acme"
+approval_wait_seconds = 0
+subjects = ["anna", "amir"]
+api_key_env = "ACME_KEY"
+mode = "guarded"
+
+[[tenant]]
+name = "globex"
+approval_wait_seconds = 0
+groups = ["globex-*"]
+api_key_env = "GLOBEX_KEY"
+
+[[tenant]]
+name = "own"
+approval_wait_seconds = 0
+claims = { tier = "own" }
+caller_keys = true
+mode = "auto"
+"""
+KEYS = {"ACME_KEY": "fsk_test_acme", "GLOBEX_KEY": "fsk_test_globex"}
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "team.toml"
+    file.write_text(text, encoding="utf-8")
+    file.chmod(0o600)
+    return file
+
+
+@dataclass
+class TeamWorld:
+    """Everything that a request meets, without sockets."""
+
+    folder: Path
+    text: str = HEAD + TENANTS
+    provider: Provider = field(default_factory=Provider)
+    environment: dict[str, str] = field(default_factory=lambda: dict(KEYS))
+    health: Health = field(default_factory=Health)
+    system: System = field(default_factory=System)
+
+    def __post_init__(self) -> None:
+        self.team: Team = load_team(written(self.folder, self.text))
+        self.environment |= {"FASTN_CONFIG_DIR": str(self.folder), "FASTN_STATE_DIR": str(self.folder)}
+        lines = log.JsonLines(())
+        process = load({"api_key": "-"}, {n: v for n, v in self.environment.items() if n == "FASTN_STATE_SECRET"}, None)
+        self.opening = TenantBuilder(
+            self.team, process, self.environment, None, self.folder, lines, self.system, Sandboxed()
+        )
+        self.keys = IssuerKeys(self.team.issuer, self.system, httpx2.ASGITransport(app=self.provider.app))
+
+    @asynccontextmanager
+    async def served(self) -> AsyncGenerator["Caller"]:
+        app = application(self.opening, self.keys, self.health)
+        async with (
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(
+                transport=httpx2.ASGITransport(app=app), base_url="https://fastn-mcp.example.com"
+            ) as http,
+        ):
+            yield Caller(http)
+
+
+@dataclass
+class Caller:
+    """Sends requests of the new era, and of the old one."""
+
+    http: httpx2.AsyncClient
+
+    async def ask(self, token: str | None, body: object, **headers: str) -> httpx2.Response:
+        sent = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+        if token is not None:
+            sent["authorization"] = f"Bearer {token}"
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self.http.post("/mcp", content=content, headers=sent | headers)
+
+    async def call(self, token: str | None, tool: str, own: str | None = None, /, **arguments: Any) -> httpx2.Response:
+        """Calls a tool, in the new era; `own` is a Fastn key of the caller's."""
+        key = {} if own is None else {"x-fastn-api-key": own}
+        return await self.ask(token, request(tool, arguments), **modern(tool), **key)
+
+    async def result(self, token: str, tool: str, /, **arguments: Any) -> dict[str, Any]:
+        """What the agent reads."""
+        answered = (await self.call(token, tool, **arguments)).json()
+        return answered["result"]["structuredContent"]
+
+
+def request(tool: str, arguments: dict[str, Any], **more: Any) -> dict[str, Any]:
+    params = {"name": tool, "arguments": arguments, "_meta": META} | more
+    return {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}
+
+
+def modern(tool: str) -> dict[str, str]:
+    return {"mcp-protocol-version": MODERN, "mcp-method": "tools/call", "mcp-name": tool}
+
+
+def challenge(response: httpx2.Response) -> dict[str, str]:
+    """The parts of a Bearer challenge."""
+    said = response.headers["www-authenticate"]
+    assert said.startswith("Bearer ")
+    pairs = [part.partition("=") for part in said.removeprefix("Bearer ").split(", ")]
+    return {name: value.strip('"') for name, _, value in pairs}

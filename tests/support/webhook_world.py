@@ -1,0 +1,128 @@
+"""An account whose questions go to a receiver in this process, and approvers who sign with keys of their own."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio.lowlevel
+import httpx2
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from typing_extensions import override
+
+from fastn_mcp.audit.files import entries
+from fastn_mcp.channels.webhook.answers import AnswerResponse, WebhookAnswers
+from fastn_mcp.channels.webhook.approvers import Approver, load_approvers
+from fastn_mcp.channels.webhook.payloads import generic
+from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender
+from fastn_mcp.guard.key_files import SecretValues
+from fastn_mcp.policy.policy import Policy
+from fastn_mcp.policy.policy_file import load_rules
+from support.world import World
+
+SECRET = "a secret of our receiver, of a good length"
+URL = "https://hooks.example.com/services/T0/B0/XyZ"
+
+
+def public(key: Ed25519PrivateKey) -> str:
+    return base64.b64encode(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+
+
+def approvers_file(folder: Path, text: str) -> Path:
+    path = folder / "approvers.toml"
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+@dataclass
+class Receiver(httpx2.AsyncBaseTransport):
+    """Answers with these statuses, or fails so, and from then on takes everything; what came is kept."""
+
+    does: list[int | Exception] = field(default_factory=list[int | Exception])
+    came: list[httpx2.Request] = field(default_factory=list[httpx2.Request])
+
+    @override
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.came.append(request)
+        await anyio.lowlevel.checkpoint()  # others go on meanwhile, as over a network
+        does = self.does.pop(0) if self.does else 204
+        if isinstance(does, Exception):
+            raise does
+        return httpx2.Response(does, headers={"Location": "https://elsewhere.example/", "Set-Cookie": "kept=1"})
+
+    @property
+    def questions(self) -> list[dict[str, Any]]:
+        return [json.loads(request.content) for request in self.came]
+
+
+@dataclass
+class Signer:
+    """An approver with a private key, and what they send unless told otherwise."""
+
+    name: str
+    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    sent: int = 0
+
+    def body(self, world: "WebhookWorld", question: dict[str, Any], decision: str, /, **more: Any) -> dict[str, Any]:
+        self.sent += 1
+        typed = {"typed": question["expected"]} if decision == "approve" and question["expected"] else {}
+        body = {
+            "grant": question["grant"],
+            "decision": decision,
+            "approver": self.name,
+            "timestamp": int(world.clock.at.timestamp()),
+            "nonce": f"{self.name}-{self.sent:020}",
+        }
+        return body | typed | more
+
+    def signature(self, path: str, data: bytes) -> str:
+        body = json.loads(data)
+        text = f"v1:POST:{path}:{body['timestamp']}:{body['nonce']}:{hashlib.sha256(data).hexdigest()}"
+        return "v1=" + self.key.sign(text.encode()).hex()
+
+
+class WebhookWorld(World):
+    """`dana` and `kim` may approve everything, unless `approvers` says otherwise, where DANA and KIM are their keys."""
+
+    def __init__(self, folder: Path, policy: str = "", approvers: str | None = None) -> None:
+        if policy:
+            (folder / "policy.toml").write_text(policy)
+            (folder / "policy.toml").chmod(0o600)
+        super().__init__(folder, Policy(rules=load_rules(folder / "policy.toml")) if policy else None)
+        self.dana, self.kim, self.stranger = Signer("dana"), Signer("kim"), Signer("mallory")
+        text = (
+            approvers or f'[dana]\npublic_key = "{public(self.dana.key)}"\n[kim]\npublic_key = "{public(self.kim.key)}"'
+        )
+        text = text.replace('"DANA"', f'"{public(self.dana.key)}"').replace('"KIM"', f'"{public(self.kim.key)}"')
+        self.approvers: dict[str, Approver] = load_approvers(approvers_file(folder, text))
+        self.receiver = Receiver()
+        self.deciding = WebhookAnswers(self.approvers, "test", self.ledger, self.audit, self.system)
+        self.webhook = self.asking(self.receiver)
+        self.desk = self.webhook
+        self.dispatch = self.dispatching(SecretValues({}, []), None)
+
+    def asking(self, receiver: Receiver) -> Webhook:
+        """The webhook, as a process that has just started has it."""
+        posting = WebhookSender(URL, SECRET, self.system, receiver)
+        door = AnswerAddress(None, 0, "https://approvals.example.com")
+        return Webhook(posting, generic, self.approvers, self.deciding, self.ledger, self.system, door)
+
+    async def answer(
+        self, signer: Signer, question: dict[str, Any], decision: str = "approve", /, **more: Any
+    ) -> AnswerResponse:
+        """What becomes of an answer that is signed as it should be."""
+        data = json.dumps(signer.body(self, question, decision, **more)).encode()
+        path = f"/approvals/{question['grant']}"
+        return await self.deciding(question["grant"], signer.signature(path, data), data)
+
+    def audited(self, event: str) -> list[dict[str, Any]]:
+        return [dict(entry) for entry in entries(self.audit_path) if entry["event"] == event]
+
+
+def signed_headers(request: httpx2.Request) -> Sequence[str]:
+    return [request.headers[f"webhook-{name}"] for name in ("timestamp", "id", "signature")]

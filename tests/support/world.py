@@ -1,0 +1,231 @@
+"""The guard between a caller and a sandbox, all in this process: time stands still unless a test moves it."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastn_mcp.account.directory import Directory
+from fastn_mcp.account.outlook import Surroundings
+from fastn_mcp.account.targets import Send
+from fastn_mcp.audit.log import AuditFile
+from fastn_mcp.client.account import Account, headers
+from fastn_mcp.client.client import FastnClient
+from fastn_mcp.client.http import Exchange
+from fastn_mcp.errors import FastnError
+from fastn_mcp.guard.approval.caller import Caller
+from fastn_mcp.guard.approval.request import Answer as Said
+from fastn_mcp.guard.approval.request import ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
+from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.evaluation import Evaluator
+from fastn_mcp.guard.guard import Guard
+from fastn_mcp.guard.journal import ChangeJournal
+from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
+from fastn_mcp.guard.recorder import Recorder, Watch
+from fastn_mcp.guard.seal import Seal
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.identity import bound_account
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.ledger.sqlite import SqliteLedger
+from fastn_mcp.policy.policy import Policy, PolicyDecision
+from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.procedures.dispatch import Dispatcher
+from fastn_mcp.runtime import System, no_progress
+from fastn_mcp.sandbox.auth import KEY
+from fastn_mcp.sandbox.server import Dataset, InProcess, dataset
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import FastnObject, Tool
+from support.faulty_sandbox import FaultySandbox, HeardRequest
+
+Call = Operation[Any]
+
+
+class Clock:
+    """Time that tests move."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.at
+
+    def pass_(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+
+    async def sleep(self, seconds: float) -> None:
+        self.pass_(seconds)
+
+    def system(self, tokens: str = "t") -> System:
+        numbers = itertools.count(1)
+        return System(
+            self.now, lambda: self.at.timestamp(), self.sleep, lambda: 0.5, lambda: f"{tokens}{next(numbers)}"
+        )
+
+
+@dataclass
+class Desk:
+    """Where questions are put that no form asks."""
+
+    shown: list[str] = field(default_factory=list[str])
+    identifies_people: bool = False
+    takes_secrets: bool = True
+    notifies: bool = True
+    url: str | None = None
+    is_in_view: bool = False
+
+    async def show(self, grant: str) -> str:
+        self.shown.append(grant)
+        return "It lies on the desk."
+
+
+@dataclass
+class FormNow:
+    """A form that is answered in the middle of a call, after `seconds`."""
+
+    answer: Callable[[ApprovalForm], Said]
+    clock: Clock
+    seconds: float = 5.0
+    asked: list[ApprovalForm] = field(default_factory=list[ApprovalForm])
+    name: str = "client_form"
+    is_terminal: bool = False
+    submitted: tuple[str, Said] | None = None
+
+    async def ask(self, question: ApprovalForm) -> Said:
+        self.asked.append(question)
+        self.clock.pass_(self.seconds)
+        return self.answer(question)
+
+
+@dataclass
+class FormLater:
+    """A form that ends the call; `resumed` is what the next round brings."""
+
+    submitted: tuple[str, Said | Submitted] | None = None
+    asked: list[ApprovalForm] = field(default_factory=list[ApprovalForm])
+    name: str = "client_form"
+    is_terminal: bool = False
+
+    async def ask(self, question: ApprovalForm) -> PendingForm:
+        self.asked.append(question)
+        return PendingForm(question)
+
+
+def yes(question: ApprovalForm) -> Approve:
+    """A person who reads, and types what is asked."""
+    return Approve(question.expected)
+
+
+class World:
+    """One account behind one guard. Several worlds can share a folder, as processes do."""
+
+    def __init__(
+        self,
+        folder: Path,
+        policy: Policy | None = None,
+        clock: Clock | None = None,
+        tokens: str = "t",
+        watch: Watch | None = None,
+        ledger: Ledger | None = None,
+        begin: Dataset = dataset,
+        watching: Callable[[System], System] = lambda system: system,
+        bound: str = "",
+        dashboard_url: str | None = None,
+        exchange: Callable[[InProcess], Exchange] = lambda inner: inner,
+        surroundings: Surroundings | None = None,
+    ) -> None:
+        """`watching` adds spans; `bound` stands for the key, and where it is sent; `exchange` wraps what sends."""
+        self.clock = clock or Clock()
+        self.system = watching(self.clock.system(tokens))
+        self.sandbox = FaultySandbox(self.clock.now, begin=begin)
+        account = Account("http://localhost", KEY, dashboard_url=dashboard_url)
+        self.client = FastnClient(account, exchange(InProcess(self.sandbox, headers(account))), self.system)
+        self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))
+        self.audit_path = folder / "audit.jsonl"
+        self.audit = AuditFile(self.audit_path, self.system, watch.entry if watch else None)
+        self.desk: Any = Desk()
+        self.policy = policy or Policy()
+        self.bound = bound
+        self.surroundings = surroundings or Surroundings(key_folder="keys")
+        self.own: Callable[[FastnObject], bool] = lambda _: False
+        self.disabled: dict[str, str] = {}
+        self.recorder = Recorder(self.audit, "test", self.system, watch)
+        self.journalling = ChangeJournal(self.ledger, bound_account("test", bound), self.system)
+        self.evaluator = self.judge()
+        self.typed = TypedSecrets(self.ledger, lambda: Seal(["a key of this test"], self.system), self.system)
+        self.dispatch = self.dispatching(SecretValues({}, []), KeyFileWriter(folder / "keys"))
+
+    async def call(
+        self, call: Tool[Any], form: FormNow | FormLater | None = None
+    ) -> Done | PendingForm | PendingApproval | FastnError:
+        """Make a call; an error is an answer too."""
+        try:
+            return await self.dispatch(call, Caller("local", form))
+        except FastnError as error:
+            return error
+
+    def judge(self) -> Evaluator:
+        return Evaluator(
+            self.policy,
+            "test",
+            self.ledger,
+            self.journalling,
+            self.system,
+            self.client.send,
+            lambda record: self.own(record),
+            self.bound,
+            surroundings=self.surroundings,
+        )
+
+    def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:
+        self.guard = Guard(
+            self.evaluator,
+            self.ledger,
+            self.recorder,
+            self.journalling,
+            self.client,
+            secrets,
+            self.typed,
+            delivery,
+            self.system,
+            self.desk,
+        )
+        return Dispatcher(self.client, self.guard, self.recorder, self.journalling, secrets, self.system, self.disabled)
+
+    def context(self, read: Send, directory: Directory | None = None) -> ProcedureContext:
+        """What a procedure is given, with another way to read."""
+        caller, guard = Caller("local", None), self.guard
+        return ProcedureContext(
+            read,
+            self.system,
+            no_progress,
+            self.journalling.account,
+            self.journalling.journal,
+            directory or Directory(self.system),
+            partial(guard.execute, caller=caller),
+            partial(guard.allowance, caller.principal),
+        )
+
+    async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
+        """What the policy says of a call, and its preview."""
+        seen = await self.guard.evaluate(call)
+        return seen.verdict, seen.preview
+
+    async def rows(self, listing: Call) -> list[Any]:
+        page: Any = await self.client.send(listing)
+        return page.items
+
+    @property
+    def changes(self) -> list[HeardRequest]:
+        """What reached Fastn that is no read."""
+        return [heard for heard in self.sandbox.requests if heard.method != "GET"]
+
+    async def burnt(self) -> int:
+        return sum(grant.state is RequestState.USED for grant in await self.ledger.decided(1000))
+
+    def close(self) -> None:
+        if isinstance(self.ledger, SqliteLedger):
+            self.ledger.close()
+        self.audit.close()
