@@ -25,7 +25,7 @@ install = $(UV) pip install --quiet --python $(1)/bin/python $(2) 2>/dev/null ||
 # Without byte code a Python server takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo docs images test test-long check check-style check-types check-layers check-names check-generated check-workflows check-deploy check-tracked \
+.PHONY: help demo docs images test test-long fix check check-style check-types check-layers check-names check-generated check-workflows check-deploy check-tracked \
 	surface openapi wheel mutants mutants-sample faults \
 	conformance sign-in bundle image notes sbom clients examples bench bench-check profile growth tokens load replicas lock clean
 
@@ -69,7 +69,7 @@ test-long: $(READY) ## What is long by nature: fleets, browsers, races of proces
 	@echo "Order of the tests: SEED=$(SEED)"
 	@$(PYTEST) $(or $(ARGS),-m long --hypothesis-profile=long)
 
-mutants: $(READY) ## Whether tests/guard notices each small change of the guard; some modules: make mutants ARGS="effects"
+mutants: $(READY) ## Whether the tests notice each small change of the guard; some modules: make mutants ARGS="guard.undo"
 	@$(BIN)/python .ci/mutants.py $(ARGS)
 
 mutants-sample: $(READY) ## The same for a few functions, others each day; those of another: make mutants-sample ARGS=20783
@@ -77,6 +77,9 @@ mutants-sample: $(READY) ## The same for a few functions, others each day; those
 
 faults: $(READY) ## Kill, cancel and disconnect at random, then repeat: make faults COUNT=20 ARGS="--seed 7"
 	@$(BIN)/python tests/attacks/fault_injection.py --count $(or $(COUNT),200) $(ARGS)
+
+fix: $(READY) ## Format the code, over-long strings and comments included
+	@$(BIN)/python .ci/fix.py
 
 check: check-style check-types check-layers check-names check-generated check-workflows check-deploy check-tracked ## What CI checks besides the tests
 

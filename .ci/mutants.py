@@ -1,7 +1,9 @@
-"""Mutate the guard, and count the mutants that `tests/guard` alone kills: `mutants.py [--sample [SEED]] [MODULE...]`.
+"""Mutate the guard and the rooms below it, and count the mutants that their tests kill.
 
-Without `--sample` every mutant of the named modules is tried (`effects`, `rules.matching`, `guard` for the package
-itself; without a name those of all whose function changed since they were last tried), and fewer than 95 % killed are
+Usage: `mutants.py [--sample [SEED]] [MODULE...]`.
+
+Without `--sample` every mutant of the named modules is tried (`guard.undo`, `policy.matching`, `audit` for a whole
+package; without a name those of all whose function changed since they were last tried), and fewer than 95 % killed are
 a failure. With it a few functions are drawn, by a seed that is printed: the day, unless one is given. They are tried
 without the tests that race processes: those take minutes, and fail by chance where the machine is busy.
 """
@@ -21,10 +23,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-GUARD = ROOT / "fastn_mcp/guard"
-MUTATED = 'only_mutate = ["fastn_mcp/guard/*"]'
-TESTS = 'test_selection = ["tests/guard"]'
-SAMPLE_TESTS = 'test_selection = ["tests/guard", "--ignore-glob=*/test_ledger_*", "--ignore-glob=*_properties.py"]'
+ROOMS = ("audit", "guard", "ledger", "policy")
+ROOM_FILES = [f"fastn_mcp/{room}/*" for room in ROOMS]
+MUTATED = f"only_mutate = {json.dumps(ROOM_FILES)}"
+ROOM_TESTS = [f"tests/{room}" for room in ROOMS]
+TESTS = f"test_selection = {json.dumps(ROOM_TESTS)}"
+SAMPLED = [room for room in ROOM_TESTS if room != "tests/ledger"]
+SAMPLE_TESTS = f"test_selection = {json.dumps([*SAMPLED, '--ignore-glob=*_properties.py'])}"
 COPIED = ("docs", "examples", "fastn_mcp", "packaging", "tests", "tools")
 SAMPLED_LINES = 15
 """Lines of code that a sample has at least: some 20 mutants."""
@@ -74,7 +79,7 @@ def hidden_conditions() -> Iterator[str]:
     """The conditions in expressions that mutmut skips, since they begin on a line of `do_not_mutate_patterns`."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
     skipped = re.compile("|".join(f"(?:{pattern})" for pattern in settings["do_not_mutate_patterns"]))
-    for path in sorted(GUARD.rglob("*.py")):
+    for path in room_modules():
         lines = path.read_text().splitlines()
         for node in ast.walk(ast.parse("\n".join(lines))):
             if isinstance(node, ast.expr) and skipped.search(lines[node.lineno - 1]) and is_conditional(node):
@@ -90,9 +95,13 @@ def is_conditional(expression: ast.expr) -> bool:
     )
 
 
+def room_modules() -> list[Path]:
+    return sorted(path for room in ROOMS for path in (ROOT / "fastn_mcp" / room).rglob("*.py"))
+
+
 def functions() -> Iterator[tuple[Path, str, int]]:
-    """Each function and method of the guard: its file, mutmut's name for it, its lines."""
-    for path in sorted(GUARD.rglob("*.py")):
+    """Each function and method of the rooms: its file, mutmut's name for it, its lines."""
+    for path in room_modules():
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for node in ast.parse(path.read_text()).body:
             for inner in node.body if isinstance(node, ast.ClassDef) else [node]:
@@ -151,7 +160,7 @@ def without_ignored(function: ast.FunctionDef | ast.AsyncFunctionDef, caseless: 
 def equivalents(folder: Path) -> set[str]:
     """The mutants that differ from their original only in what Python, or the database, ignores."""
     found = set[str]()
-    for path in sorted((folder / "mutants/fastn_mcp/guard").rglob("*.py")):
+    for path in sorted(path for room in ROOMS for path in (folder / "mutants/fastn_mcp" / room).rglob("*.py")):
         relative = path.relative_to(folder / "mutants").with_suffix("")
         module = ".".join(relative.parts).removesuffix(".__init__")
         functions = parsed(path)
@@ -177,11 +186,11 @@ def main() -> None:
     if options.sample is not None:
         shutil.rmtree(ROOT / ".cache/mutants-sample", ignore_errors=True)
         files, names = sample(options.sample)
-        print(f"Sample {options.sample}: {', '.join(name.removeprefix('fastn_mcp.guard.') for name in names)}")
+        print(f"Sample {options.sample}: {', '.join(name.removeprefix('fastn_mcp.') for name in names)}")
         folder, wanted, suffix = workspace("mutants-sample", files, SAMPLE_TESTS), SAMPLE_WANTED, "__mutmut_*"
     else:
-        folder, wanted, suffix = workspace("mutants", ["fastn_mcp/guard/*"]), WANTED, "*"
-        names = [f"fastn_mcp.guard.{module}" if module != "guard" else "fastn_mcp.guard" for module in options.modules]
+        folder, wanted, suffix = workspace("mutants", ROOM_FILES), WANTED, "*"
+        names = [f"fastn_mcp.{module}" for module in options.modules]
     mutmut(folder, "run", "--max-children", "1", *(f"{name}{suffix}" for name in names))
     found = dict(re.findall(r"^ +(\S+): (.+)$", mutmut(folder, "results", "--all", "true"), re.MULTILINE))
     wanted_names = tuple(f"{name}{suffix[:-1]}" for name in names)

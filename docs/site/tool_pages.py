@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 TESTS = Path(__file__).parents[2] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "sandbox")]
+sys.path.insert(0, str(TESTS))
 
 from support.direct_sandbox import Fastn  # noqa: E402
 from support.sensible_calls import SLACK, sensible  # noqa: E402

@@ -1,7 +1,7 @@
 """Export of audit logs as OTLP log records, at least once, by one thread of this process.
 
 Each record has the exact line as its body, so that its hash can be computed wherever it is stored. What the collector
-has not accepted stays in the outbox of its log (`guard.audit.outbox`), and is sent after the next start at the latest.
+has not accepted stays in the outbox of its log (`audit.outbox`), and is sent after the next start at the latest.
 """
 
 import logging

@@ -28,7 +28,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "end_to_end")]
+sys.path.insert(0, str(HERE.parent))
 
 import anyio  # noqa: E402
 import anyio.abc  # noqa: E402

@@ -161,7 +161,7 @@ async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path
     upstream = f"http://127.0.0.1:{port}"
     folder = tmp_path / "server"
     folder.mkdir()
-    program = str(Path(__file__).parent / "echoing_upstream.py")
+    program = str(Path(__file__).parents[1] / "support" / "echoing_upstream.py")
     modern = era == "2026-07-28"
     with process(program, str(port), HELD_BY_FASTN, errors=tmp_path / "upstream", port=port):
         async with server(transport, upstream, folder) as there:

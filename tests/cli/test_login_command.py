@@ -41,8 +41,8 @@ def address() -> Generator[str]:
 def config(environment: dict[str, str], tmp_path: Path, address: str) -> Path:
     """Configuration file with a profile at the sandbox, and a keyring."""
     environment |= {
-        "PYTHON_KEYRING_BACKEND": "quiet_keyring.Keyring",
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHON_KEYRING_BACKEND": "support.quiet_keyring.Keyring",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
         "TEST_KEYRING": str(tmp_path / "keyring.json"),
     }
     path = Path(environment["FASTN_CONFIG_DIR"]) / "config.toml"
@@ -162,8 +162,8 @@ def test_login_without_a_terminal_suggests_stdin(login: Run) -> None:
         ("keyring.backends.null.Keyring", "This system has no usable keyring."),
         ("keyring.backends.SecretService.Keyring", "The system's keyring cannot be used (FileNotFoundError)."),
         ("not.there.Keyring", "The system's keyring cannot be used (ModuleNotFoundError)."),
-        ("quiet_keyring.Locked", "The system's keyring cannot be used (KeyringLocked)."),
-        ("quiet_keyring.Forgetful", "the test's keyring did not store the key."),
+        ("support.quiet_keyring.Locked", "The system's keyring cannot be used (KeyringLocked)."),
+        ("support.quiet_keyring.Forgetful", "the test's keyring did not store the key."),
     ],
 )
 def test_login_without_a_keyring_suggests_a_file(

@@ -20,7 +20,7 @@ from typing import Any
 import httpx2
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "end_to_end")]
+sys.path.insert(0, str(HERE.parent))
 
 from support.openid_provider import CLIENT_DOCUMENT, SCOPES, Browser, OpenIDProviders, Shape, node  # noqa: E402 - no package
 from support.ports import free_port  # noqa: E402

@@ -38,8 +38,8 @@ def forked(*arguments: str) -> list[str]:
 def _started() -> str:
     """Start the process that is forked, which ends with this one. Returns the path of its socket."""
     path = Path(tempfile.mkdtemp(prefix="fork-")) / "socket"
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    program = [sys.executable, "-c", f"import forkserver; forkserver.serve({str(path)!r})"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    program = [sys.executable, "-c", f"from support import forkserver; forkserver.serve({str(path)!r})"]
     server = subprocess.Popen(program, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     assert server.stdout is not None
     assert server.stdout.read(1), "it has ended"

@@ -12,7 +12,7 @@ import pytest
 
 from support.ports import listening
 
-DEPLOY = Path(__file__).parent.parent / "deploy"
+DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 def nginx() -> str:

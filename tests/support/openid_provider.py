@@ -26,7 +26,7 @@ from pydantic import AnyUrl
 
 from support.identity_provider import AUDIENCE
 
-INSTALLED = Path(__file__).parent.parent / ".cache" / "oidc-provider"
+INSTALLED = Path(__file__).parents[2] / ".cache" / "oidc-provider"
 """Where `make .cache/oidc-provider/ready` installs oidc-provider."""
 
 CALLBACK = "http://127.0.0.1:3030/callback"
@@ -88,7 +88,7 @@ class OpenIDProviders:
     def __init__(self) -> None:
         if not (INSTALLED / "ready").exists():
             raise RuntimeError("oidc-provider is not installed. Run: make .cache/oidc-provider/ready")
-        program = (node(), str(Path(__file__).parent / "oidc_provider" / "provider.mjs"), str(INSTALLED))
+        program = (node(), str(Path(__file__).parents[1] / "oidc_provider" / "provider.mjs"), str(INSTALLED))
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(program, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
 

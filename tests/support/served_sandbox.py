@@ -1,4 +1,6 @@
-"""The sandbox of the tests over HTTP, with control paths: `python -m served_sandbox --port PORT [--large] [--file F]`.
+"""The tests' sandbox over HTTP, with control paths.
+
+Usage: `python -m support.served_sandbox --port PORT [--large] [--file F]`.
 
     GET    /__sandbox/requests     what it was asked: {"requests": [{method, path, query, headers, body, tool}]}
     DELETE /__sandbox/requests     forget it

@@ -137,7 +137,7 @@ def _running(command: list[str], port: int, env: dict[str, str]) -> Generator["s
 def running_sandbox(port: int) -> AbstractContextManager["subprocess.Popen[bytes]"]:
     """Run the tests' sandbox in its own process."""
     env = {"PYTHONPATH": str(Path(__file__).parents[1])}
-    return started("--port", str(port), port=port, env=env, module="served_sandbox")
+    return started("--port", str(port), port=port, env=env, module="support.served_sandbox")
 
 
 @asynccontextmanager
