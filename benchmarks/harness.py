@@ -187,7 +187,7 @@ class Server:
 
 
 def environment(own: dict[str, str]) -> dict[str, str]:
-    """Ours, without what would configure a server under test or keep Python from using its byte code."""
+    """Without what would configure a server under test or keep Python from using its byte code."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("FASTN_") and k != "PYTHONDONTWRITEBYTECODE"}
     return kept | own
 

@@ -27,7 +27,6 @@ EVERY = [FastnError, *_below(FastnError)]
 
 
 def test_an_error_is_the_same_in_words_and_as_data() -> None:
-    """Ours: the text and the structure say the same."""
     error = NotSent("It rained.", "Wait.", facts={"status": 7})
     assert str(error) == "It rained. Nothing was sent. Wait."
     assert error.data() == {
@@ -36,19 +35,17 @@ def test_an_error_is_the_same_in_words_and_as_data() -> None:
 
 
 def test_what_is_not_said_leaves_no_gap() -> None:
-    """Ours: no double spaces, no empty next step."""
     assert str(FastnError("It rained.")) == "It rained."
     assert FastnError("It rained.").data() == {"outcome": "failed", "message": "It rained."}
 
 
 def test_what_is_known_can_be_said_more_exactly() -> None:
-    """Ours: one class of error may know more, or less, in a single case."""
+    """One class of error may know more, or less, in a single case."""
     assert str(UnknownOutcome("It rained.", certainty="It was wet.")) == "It rained. It was wet."
     assert str(UnknownOutcome("It rained.", certainty="")) == "It rained."
 
 
 def test_facts_are_copied() -> None:
-    """Ours: nobody changes an error from afar."""
     facts: dict[str, str] = {"a": "b"}
     error = NotSent("x", facts=facts)
     facts["a"] = "c"
@@ -57,7 +54,7 @@ def test_facts_are_copied() -> None:
 
 @pytest.mark.parametrize("kind", EVERY)
 def test_every_error_says_what_is_known_of_the_effect(kind: type[FastnError]) -> None:
-    """Ours: whether anything was sent or changed. Only the base and the start of the program need not."""
+    """Whether anything was sent or changed. Only the base and the start of the program need not."""
     assert kind.__doc__ or kind.__mro__[1].__doc__
     assert kind.outcome.islower()
     if kind in (FastnError, SettingsError, NoKey):
@@ -69,7 +66,7 @@ def test_every_error_says_what_is_known_of_the_effect(kind: type[FastnError]) ->
 
 
 def test_each_outcome_has_one_class() -> None:
-    """Ours: one class for each thing that a caller would do differently."""
+    """One class for each thing that a caller would do differently."""
     leaves = [kind.outcome for kind in EVERY if "outcome" in vars(kind) and kind is not FastnError]
     assert len(leaves) == len(set(leaves))
     assert set(leaves) >= {

@@ -211,7 +211,7 @@ SINKS: dict[str, Callable[[JsonValue], object]] = {
 @pytest.mark.parametrize("sink", SINKS)
 @given(value=_structures)
 def test_what_one_place_hides_every_place_hides(sink: str, value: JsonValue) -> None:
-    """Ours: a secret in any shape, at any depth, comes out nowhere; that something was hidden is said."""
+    """A secret in any shape, at any depth, comes out nowhere; that something was hidden is said."""
     said = json.dumps(SINKS[sink](value), ensure_ascii=False, default=str)
     assert CANARY not in said
     assert BASIC not in said
@@ -220,7 +220,6 @@ def test_what_one_place_hides_every_place_hides(sink: str, value: JsonValue) -> 
 
 @given(value=_structures)
 def test_redaction_leaves_what_it_has_done(value: JsonValue) -> None:
-    """Ours: what passes two places on its way is the same as after one."""
     once = safe(value)
     assert redact(once) == once
     assert REDACTED in json.dumps(once)
@@ -240,19 +239,18 @@ def test_redaction_leaves_what_it_has_done(value: JsonValue) -> None:
     ],
 )
 def test_redaction_keeps_what_is_no_secret(value: JsonValue) -> None:
-    """Ours: counts, descriptions of fields, addresses and prose stay readable."""
+    """Counts, descriptions of fields, addresses and prose stay readable."""
     assert redact(value) == value
     assert safe(value) == value
 
 
 def test_default_of_a_secret_field_is_hidden_and_its_description_is_not() -> None:
-    """Ours: a schema describes a secret; its default can be one."""
     schema: JsonValue = {"apiKey": {"type": "string", "description": "From the dashboard", "default": CANARY}}
     assert redact(schema) == {"apiKey": {"type": "string", "description": "From the dashboard", "default": REDACTED}}
 
 
 def test_row_of_a_secret_shows_only_what_such_rows_are_known_to_show() -> None:
-    """Ours: the names under which a value could come are not known, so those of harmless fields are listed."""
+    """The names under which a value could come are not known, so those of harmless fields are listed."""
     row: dict[str, JsonValue] = {
         "id": "s", "name": "DB", "value": CANARY, "plaintext": CANARY, "current": {"val": CANARY}, "versions": [CANARY],
         "updatedAt": "2026-01-01", "environment": "live", "uses": 3, "maskedKey": "fsk_live_****abcd",
@@ -284,7 +282,7 @@ def _spellings() -> dict[str, str]:
 
 @pytest.mark.parametrize("spelling", _spellings())
 def test_known_key_is_found_in_every_encoding(spelling: str) -> None:
-    """Ours: the configured key is hidden however it is written."""
+    """The configured key is hidden however it is written."""
     text = _spellings()[spelling]
     redactor = Redactor([KEY])
     assert redactor.may_stand_in(json.dumps(text).encode())
@@ -316,7 +314,7 @@ def test_known_key_is_found_in_every_encoding(spelling: str) -> None:
     ],
 )
 def test_own_key_is_told_by_the_parts_that_a_row_shows(row: dict[str, object], own: bool | None) -> None:
-    """Ours: which fields Fastn shows is not known; where they do not tell, it could be ours."""
+    """Which fields Fastn shows is not known; where they do not tell, it could be ours."""
     assert is_own_key(KEY, row) is own
 
 
@@ -328,7 +326,7 @@ _UNSEEN = (
 
 @pytest.mark.parametrize("blank", [chr(int(code, 16)) for code in _UNSEEN.split()])
 def test_every_blank_but_the_plain_space_is_made_visible(blank: str) -> None:
-    """Ours: no two names look alike because of what cannot be seen in one."""
+    """No two names look alike because of what cannot be seen in one."""
     assert sanitize(f"PAY{blank}KEY") == f"PAY\\u{{{ord(blank):x}}}KEY"
     assert safe({f"a{blank}": f"b{blank}"}) == {f"a\\u{{{ord(blank):x}}}": f"b\\u{{{ord(blank):x}}}"}
 
@@ -337,7 +335,6 @@ def test_every_blank_but_the_plain_space_is_made_visible(blank: str) -> None:
     "name", [" PAY_KEY", "PAY_KEY\u00a0", "PAY\u200b_KEY", "\uff30AY_KEY", "pay_key\t", "PAY_KEY\ufeff"]
 )
 def test_name_is_compared_as_a_person_reads_it(name: str) -> None:
-    """Ours: what a server trims or normalises names the same thing."""
     assert name_as_read(name) == "pay_key"
 
 
@@ -346,7 +343,7 @@ def test_name_is_compared_as_a_person_reads_it(name: str) -> None:
     ["\\", '"', "{", "[", "://", "eyJ-", "fsk_", "a=", "Bearer ", "x:", "-----BEGIN ", "%", '\\"', "{'a':", '"a":"'],
 )
 def test_hostile_text_takes_time_in_proportion_to_its_length(piece: str) -> None:
-    """Ours: nothing that Fastn sends makes redaction slow. Four times the length takes far less than sixteen times."""
+    """Nothing that Fastn sends makes redaction slow. Four times the length takes far less than sixteen times."""
 
     def seconds(length: int) -> float:
         text = piece * (length // len(piece))
@@ -402,7 +399,6 @@ _ROWS = st.dictionaries(
 @settings(max_examples=500, deadline=None)
 @given(_ROWS)
 def test_row_is_redacted_alone_as_in_a_list(row: dict[str, JsonValue]) -> None:
-    """Ours."""
     assert safe(row) == cast("list[JsonValue]", safe([row, "\u00e9"]))[0]
     shown, raw = safe_json(row)
     assert raw is not None
@@ -414,7 +410,6 @@ def test_row_is_redacted_alone_as_in_a_list(row: dict[str, JsonValue]) -> None:
 @example("2026-01-01T00:00:00Z (fsk_live_abcdefgh)")
 @example("2026-01-01T00:00:00Z (Bearer abcdefgh)")
 def test_text_that_is_not_looked_into_holds_no_secret(text: str) -> None:
-    """Ours: what saves time hides the same."""
     shown = redact_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(redaction, "_is_ordinary", "".__eq__)
@@ -424,7 +419,7 @@ def test_text_that_is_not_looked_into_holds_no_secret(text: str) -> None:
 @settings(max_examples=500, deadline=None)
 @given(st.lists(_ROWS, min_size=2, max_size=4), st.integers(1, 3))
 def test_rows_are_redacted_together_as_alone(rows: list[dict[str, JsonValue]], times: int) -> None:
-    """Ours: a column that is looked at as a whole hides the same as each of its cells."""
+    """A column that is looked at as a whole hides the same as each of its cells."""
     assert safe(cast(JsonValue, rows * times)) == list(map(safe, rows)) * times
 
 
@@ -470,7 +465,7 @@ _ALLOWED = {
 
 
 def test_no_other_module_has_a_rule_for_what_is_secret() -> None:
-    """Ours: a second list of secret names, a second pattern or a second mark would differ from the first one day."""
+    """A second list of secret names, a second pattern or a second mark would differ from the first one day."""
     found = {
         f"{place}:{line}": text
         for path in sorted(_PACKAGE.rglob("*.py"))
@@ -481,7 +476,7 @@ def test_no_other_module_has_a_rule_for_what_is_secret() -> None:
 
 
 def test_rule_elsewhere_would_be_found() -> None:
-    """Ours: the test above is no test if it cannot fail."""
+    """The test above is no test if it cannot fail."""
     assert _rules_in('X = re.compile(r"passw|token")')
     assert _rules_in('X = ("password", "token")')
     assert _rules_in('HIDDEN = "[hidden-by-fastn-mcp]"')
@@ -489,7 +484,6 @@ def test_rule_elsewhere_would_be_found() -> None:
 
 
 def test_names_of_secrets_are_told_from_names_about_them() -> None:
-    """Ours."""
     assert all(
         map(is_secret_name, ["apiKey", "X-API-Key", "client_secret", "dbPwd", "user.pwd", "jwt", "x-amz-signature"])
     )
@@ -498,7 +492,7 @@ def test_names_of_secrets_are_told_from_names_about_them() -> None:
 
 @pytest.mark.parametrize("permission", ["api-keys:create", "api-keys:*", "api-keys:revoke", "users:write"])
 def test_permission_is_read_whole_by_who_approves_it(permission: str) -> None:
-    """Ours: only what is not known to be an action is a secret after the name of one."""
+    """Only what is not known to be an action is a secret after the name of one."""
     assert redact_text(permission) == permission
     assert redact_text("my-password:hunter2") == "my-password:[hidden-by-fastn-mcp]"
     assert redact_text("api-key: create") == "api-key: [hidden-by-fastn-mcp]"

@@ -34,7 +34,7 @@ async def of_run(world: World, slug: str = ORDERS, **arguments: Any) -> dict[str
 
 
 async def test_run_names_the_environment_that_will_be_used(world: World) -> None:
-    """Ours: which one Fastn chooses is not documented; a setting of this server is known."""
+    """Which one Fastn chooses is not documented; a setting of this server is known."""
     said = await of_run(world)
     assert said["defaults"] == {"environment": UNNAMED_ENVIRONMENT}
     assert said["notes"][0] == f"Environment: {UNNAMED_ENVIRONMENT}."
@@ -88,7 +88,6 @@ async def test_run_names_its_customer_or_says_that_there_is_none(world: World) -
 
 
 async def test_run_says_how_the_last_ones_ended(world: World) -> None:
-    """Ours: with the cause of a failure, for the customer if one is named."""
     state, now = world.sandbox.state, world.clock.now()
     flow = state.named("workflows", ORDERS)
     for run in state.all("executions"):
@@ -180,7 +179,6 @@ async def test_switching_off_a_workflow_says_what_it_blocks(world: World) -> Non
 async def test_agent_reads_what_fastn_does_by_itself(
     world: World, tool: str, collection: str, slug: str, then: str
 ) -> None:
-    """Ours: what a person reads before the call, too."""
     given = {f"{tool.removeprefix('delete_')}_id": key(world, collection, slug)}
     assert then in (await preview(world, tool, **given))["then"]
 

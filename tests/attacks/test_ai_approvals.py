@@ -60,7 +60,7 @@ def session_of(reply: dict[str, Any]) -> str:
 async def test_question_of_the_ai_is_shown_to_a_person_before_an_answer(
     opened: Callable[[str], World], policy: str, version: str, answer: str
 ) -> None:
-    """Ours: the first message passes and leaves a deletion pending; the next message is shown with it."""
+    """The first message passes and leaves a deletion pending; the next message is shown with it."""
     world = opened(policy)
     async with session(world, version) as call:
         pending = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")
@@ -93,7 +93,7 @@ async def test_question_of_the_ai_is_shown_to_a_person_before_an_answer(
 async def test_message_that_may_act_or_approve_needs_approval(
     opened: Callable[[str], World], policy: str, version: str, tool: str, arguments: dict[str, Any]
 ) -> None:
-    """Ours: any message that is not certainly a first one in manual mode. An unknown session is shown as such."""
+    """Any message that is not certainly a first one in manual mode. An unknown session is shown as such."""
     world = opened(policy)
     async with session(world, version) as call:
         reply = await call(tool, **arguments)
@@ -105,7 +105,6 @@ async def test_message_that_may_act_or_approve_needs_approval(
 
 @each_version
 async def test_approved_message_reaches_the_ai_once(opened: Callable[[str], World], version: str) -> None:
-    """Ours: a person can approve this message only."""
     world = opened("guarded with a budget")
     async with session(world, version, approves=True) as call:
         pending = await call("ai_chat", message=f"Delete the workflow {ORDERS} now")

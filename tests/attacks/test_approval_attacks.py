@@ -81,7 +81,7 @@ NO_APPROVAL: dict[str, tuple[Callable[[Fields], Content | None], float, str]] = 
 @one_in_four
 @pytest.mark.parametrize("answer", NO_APPROVAL)
 async def test_invalid_answer_sends_nothing_by_any_tool(answer: str, step: int, version: str, tmp_path: Path) -> None:
-    """Ours: an approval is the one field of the form, alone, with exactly the requested value, after a second."""
+    """An approval is the one field of the form, alone, with exactly the requested value, after a second."""
     content, seconds, action = NO_APPROVAL[answer]
     first = [*NO_APPROVAL].index(answer) % step
     world = World(tmp_path, Policy("manual"))
@@ -122,7 +122,7 @@ def quarter(fields: Fields) -> Content:
 
 @each_version
 async def test_temporary_approval_covers_only_the_same_fields_and_fixed_values(version: str, tmp_path: Path) -> None:
-    """Ours: the value of `input` is free, and the form says so; environment, customer and the fields are fixed."""
+    """The value of `input` is free, and the form says so; environment, customer and the fields are fixed."""
     world = World(tmp_path)
     person = Program(world, quarter)
     async with connected(world, version, person) as client:
@@ -145,7 +145,6 @@ async def test_temporary_approval_covers_only_the_same_fields_and_fixed_values(v
 
 @each_version
 async def test_temporary_approval_of_one_field_covers_no_other(version: str, tmp_path: Path) -> None:
-    """Ours: an approval of new descriptions does not cover new code."""
     world = World(tmp_path)
     person = Program(world, quarter)
     async with connected(world, version, person) as client:
@@ -171,7 +170,7 @@ async def test_temporary_approval_of_one_field_covers_no_other(version: str, tmp
 async def test_temporary_approval_holds_for_its_key_mode_and_policy_only(
     other: str, version: str, tmp_path: Path
 ) -> None:
-    """Ours: another process with the same ledger, under another key, mode or policy file, asks again."""
+    """Another process with the same ledger, under another key, mode or policy file, asks again."""
     world = World(tmp_path, bound="one")
     async with connected(world, version, Program(world, quarter)) as client:
         assert "done" in data(await client.call_tool("run_workflow", RUN))
@@ -194,7 +193,7 @@ async def test_temporary_approval_holds_for_its_key_mode_and_policy_only(
 async def test_new_dependents_void_the_approval(
     store: str, tool: str, version: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Ours: more connections than were shown are `target_changed`, also in a batch; fewer are fine."""
+    """More connections than were shown are `target_changed`, also in a batch; fewer are fine."""
     where = request.getfixturevalue("valkey").url() if store == "valkey" else ""
     world = World(tmp_path, ledger=ledger_at(where, tmp_path, System()) if where else None)
     fastn = Fastn(world.sandbox)
@@ -230,7 +229,7 @@ async def test_new_dependents_void_the_approval(
 
 @each_version
 async def test_unreadable_dependents_void_the_approval(version: str, tmp_path: Path) -> None:
-    """Ours: they were counted for the request. If their list fails afterwards, there may be any number."""
+    """They were counted for the request. If their list fails afterwards, there may be any number."""
     world = World(tmp_path)
     customer = Fastn(world.sandbox).id_of("customers", "globex-exports")
 
@@ -251,7 +250,7 @@ async def test_unreadable_dependents_void_the_approval(version: str, tmp_path: P
 
 @each_version
 async def test_destructive_calls_have_a_budget_across_processes(version: str, tmp_path: Path) -> None:
-    """Ours: ten approvals in five minutes, each by a person. Then nobody is asked, and the error says until when."""
+    """Ten approvals in five minutes, each by a person. Then nobody is asked, and the error says until when."""
     world = World(tmp_path)
     other = World(tmp_path, clock=world.clock, tokens="u")
     fastn = Fastn(world.sandbox)
@@ -285,7 +284,7 @@ async def test_destructive_calls_have_a_budget_across_processes(version: str, tm
 
 @each_version
 async def test_batch_approval_counts_once_for_the_destructive_budget(version: str, tmp_path: Path) -> None:
-    """Ours: twelve deletions in one approval request are one approval."""
+    """Twelve deletions in one approval request are one approval."""
     world = World(tmp_path)
     fastn = Fastn(world.sandbox)
     ids = [fastn(CreateSecret(name=f"S{number}", value="x")).data["id"] for number in range(12)]
@@ -301,7 +300,7 @@ async def test_batch_approval_counts_once_for_the_destructive_budget(version: st
 
 @each_version
 async def test_permissions_are_shown_in_full_with_powerful_ones_first(version: str, tmp_path: Path) -> None:
-    """Ours: no permission hides behind fourteen harmless ones, and an unknown one counts as powerful."""
+    """No permission hides behind fourteen harmless ones, and an unknown one counts as powerful."""
     world = World(tmp_path)
     person = Program(world, lambda _: None, action="decline")
     harmless = ["workflows:read", "customers:read", "connectors:read", "triggers:list", "executions:get"] * 3
@@ -317,7 +316,7 @@ async def test_permissions_are_shown_in_full_with_powerful_ones_first(version: s
 
 @each_version
 async def test_call_that_is_too_long_for_a_form_goes_to_the_next_channel(version: str, tmp_path: Path) -> None:
-    """Ours: a call that gives access is never truncated; the page and the terminal can show all of it."""
+    """A call that gives access is never truncated; the page and the terminal can show all of it."""
     world = World(tmp_path)
     person = Program(world, approval)
     wanted = [*(f"workflows:read:{number}" for number in range(200)), "*"]

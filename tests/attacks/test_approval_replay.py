@@ -196,7 +196,7 @@ each_channel = pytest.mark.parametrize(("channel", "version"), CHANNELS)
 async def test_approval_sends_its_own_call_once_by_any_tool(
     channel: str, version: str, step: int, tmp_path: Path
 ) -> None:
-    """Ours: the same answer is not a second approval, also for a batch, an undo and a run that is waited for."""
+    """The same answer is not a second approval, also for a batch, an undo and a run that is waited for."""
     world = await opened(tmp_path)
     every = [*enumerate(await calls(world))]
     for number, call in every[CHANNELS.index((channel, version)) % step :: step]:
@@ -217,7 +217,6 @@ async def test_approval_sends_its_own_call_once_by_any_tool(
 
 
 async def test_seal_of_a_request_expires_with_its_approval(tmp_path: Path) -> None:
-    """Ours: both come from one setting."""
     world = World(tmp_path, Policy("manual", approval_lifetime=1e-6))
     async with agent(world, "sealed", "2026-07-28") as caller:
         with pytest.raises(MCPError, match="expired requestState"):
@@ -249,7 +248,7 @@ def altered(world: World, call: Call) -> bool:
 async def test_approval_does_not_cover_another_call_or_state(
     channel: str, version: str, step: int, tmp_path: Path
 ) -> None:
-    """Ours: other arguments, another tool, an expired request and a changed target send nothing."""
+    """Other arguments, another tool, an expired request and a changed target send nothing."""
     world = await opened(tmp_path)
     every = await calls(world)
     pairs = [*zip(every, [*every[1:], every[0]], strict=True)]
@@ -286,7 +285,7 @@ OTHERS = ["the same", "key", "mode", "policy", "live key", "seal"]
 async def test_approval_of_another_process_is_not_accepted(
     other: str, channel: str, version: str, step: int, tmp_path: Path
 ) -> None:
-    """Ours: one ledger, another key, mode, policy or kind of key. A form's state needs the secret that sealed it."""
+    """One ledger, another key, mode, policy or kind of key. A form's state needs the secret that sealed it."""
     (tmp_path / "policy.toml").write_text(RULES)
     (tmp_path / "policy.toml").chmod(0o600)
     settings: dict[str, Any] = {

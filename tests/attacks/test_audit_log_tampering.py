@@ -93,7 +93,7 @@ def rewrite(path: Path) -> None:
     ],
 )
 def test_log_without_its_newest_entries_is_broken(path: Path, attack: Callable[[Path], object], finding: str) -> None:
-    """Ours: the ledger knows the newest entry, so an empty log is not an intact one."""
+    """The ledger knows the newest entry, so an empty log is not an intact one."""
     record_entries(path, 5)
     before = verify(path)
     assert (before.exit_code, "The ledger knows entry 5, which is as it was written." in before.stdout) == (0, True)
@@ -106,7 +106,7 @@ def test_log_without_its_newest_entries_is_broken(path: Path, attack: Callable[[
 def test_entry_after_an_attack_keeps_its_number_and_the_log_stays_broken(
     path: Path, attack: Callable[[Path], object]
 ) -> None:
-    """Ours: the call is sent and recorded. An attacker who empties the log can neither stop the server nor hide it."""
+    """The call is sent and recorded. An attacker who empties the log can neither stop the server nor hide it."""
     record_entries(path, 5)
     attack(path)
     record_entries(path, 1)
@@ -117,7 +117,7 @@ def test_entry_after_an_attack_keeps_its_number_and_the_log_stays_broken(
 
 
 def test_copytruncate_under_a_running_server_is_recorded_and_reported(path: Path, serving: AuditFile) -> None:
-    """Ours: a copy is not a move. Entries between the copy and the truncation would be lost without a trace."""
+    """A copy is not a move. Entries between the copy and the truncation would be lost without a trace."""
     serving.record(INTENT)
     serving.record(INTENT)
     shutil.copyfile(path, path.with_name("audit.jsonl.1"))
@@ -131,7 +131,7 @@ def test_copytruncate_under_a_running_server_is_recorded_and_reported(path: Path
 
 
 def test_log_moved_by_logrotate_is_intact_over_all_files(path: Path, serving: AuditFile) -> None:
-    """Ours: `audit.jsonl.2.gz`, `audit.jsonl.1` and `audit.jsonl`, whether or not the server is running."""
+    """`audit.jsonl.2.gz`, `audit.jsonl.1` and `audit.jsonl`, whether or not the server is running."""
     record_entries(path, 3)
     path.with_name("audit.jsonl.2.gz").write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
@@ -147,7 +147,7 @@ def test_log_moved_by_logrotate_is_intact_over_all_files(path: Path, serving: Au
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_removed_rotated_file_is_detected(path: Path, number: int) -> None:
-    """Ours: only files deleted by the retention setting may be missing."""
+    """Only files deleted by the retention setting may be missing."""
     record_entries(path, 11, Keeping(max_bytes=1_000))
     files = sorted(path.parent.glob("audit.0*.jsonl"))
     assert len(files) > 2
@@ -158,7 +158,7 @@ def test_removed_rotated_file_is_detected(path: Path, number: int) -> None:
 
 
 def test_log_is_verifiable_after_deletion_by_retention(path: Path) -> None:
-    """Ours: the ledger knows the newest deleted entry; one more missing file is detected."""
+    """The ledger knows the newest deleted entry; one more missing file is detected."""
     keeping = Keeping(max_bytes=1_000, files=2)
     record_entries(path, 12, keeping)
     left = sorted(path.parent.glob("audit.0*.jsonl"))
@@ -172,7 +172,7 @@ def test_log_is_verifiable_after_deletion_by_retention(path: Path) -> None:
 
 
 def test_verify_fails_if_the_ledger_cannot_be_read(path: Path) -> None:
-    """Ours: an unchecked log is not silently reported as intact."""
+    """An unchecked log is not silently reported as intact."""
     record_entries(path, 2)
     for file in path.parent.glob("ledger.sqlite*"):
         file.write_bytes(b"no database at all, and longer than its header is" * 10)
@@ -181,7 +181,7 @@ def test_verify_fails_if_the_ledger_cannot_be_read(path: Path) -> None:
 
 
 def test_lost_ledger_refuses_calls(tmp_path: Path) -> None:
-    """Ours: a server that cannot record the state of its log sends nothing."""
+    """A server that cannot record the state of its log sends nothing."""
     (tmp_path / "ledger.sqlite").write_bytes(b"no database at all, and longer than its header is" * 10)
     log = audit_at(ledger_at(None, tmp_path, System()), None, tmp_path, System())
     with pytest.raises(FastnError):

@@ -36,7 +36,6 @@ def file(name: str, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o702, 0o720])
 def test_folder_writable_by_others_is_refused_with_the_fix(mode: int, name: str, file: Path) -> None:
-    """Ours (docs/security.md): in such a folder, others can replace any file."""
     file.parent.chmod(mode)
     with pytest.raises(SettingsError) as refused:
         READERS[name](file)
@@ -47,7 +46,7 @@ def test_folder_writable_by_others_is_refused_with_the_fix(mode: int, name: str,
 
 @pytest.mark.parametrize("theirs", ["the folder of the link", "the folder of the file"])
 def test_link_needs_both_of_its_folders_to_be_safe(theirs: str, name: str, file: Path, tmp_path: Path) -> None:
-    """Ours: the folder of the link decides which file is read, the other one what it holds."""
+    """The folder of the link decides which file is read, the other one what it holds."""
     links = tmp_path / "links"
     links.mkdir(mode=0o700)
     (links / name).symlink_to(file)
@@ -67,7 +66,7 @@ def test_folder_with_the_sticky_bit_is_accepted(name: str, file: Path) -> None:
 @needs_two_users
 @pytest.mark.parametrize("theirs", ["file", "folder"])
 def test_file_of_another_user_is_refused(theirs: str, name: str, file: Path) -> None:
-    """Ours: owners can change their files whatever the mode is."""
+    """Owners can change their files whatever the mode is."""
     wrong = file if theirs == "file" else file.parent
     os.chown(wrong, 65534, -1)
     with pytest.raises(SettingsError, match=f"{wrong} belongs to another user.*Run: chown 0 {wrong}$"):

@@ -71,7 +71,7 @@ def bearer(home: Path) -> dict[str, str]:
 @needs_two_users
 @pytest.mark.parametrize("era", ERAS)
 def test_another_user_cannot_list_tools_or_read_the_token(era: str, home: Path) -> None:
-    """Ours (docs/local-http.md): a real client of another user is told where the token is, and gets no further."""
+    """docs/local-http.md: a real client of another user is told where the token is, and gets no further."""
     port = free_port()
     with running("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=own(home)):
         said: dict[str, Any] = json.loads(as_other_user(ATTACK, f"http://127.0.0.1:{port}/mcp", ERAS[era], str(home)))
@@ -94,7 +94,7 @@ def test_served_address_is_an_allowed_host(host: str, sent: str) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("era", ERAS)
 async def test_token_is_valid_after_a_restart(era: str, home: Path) -> None:
-    """Ours: a client's configuration outlives the server. Its forms are trusted, as the client has the token."""
+    """A client's configuration outlives the server. Its forms are trusted, as the client has the token."""
     tokens: list[dict[str, str]] = []
     for _ in range(2):
         port = free_port()

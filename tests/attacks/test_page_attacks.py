@@ -112,7 +112,7 @@ def posted_by(file: str) -> tuple[str, str]:
 @needs_two_users
 @pytest.mark.parametrize("era", ERAS)
 async def test_another_user_sees_no_key_while_the_browser_starts(era: str, home: Path) -> None:
-    """Ours (docs/security.md): the key is in no command line, and in no file that others can read."""
+    """docs/security.md: the key is in no command line, and in no file that others can read."""
     async with Client(started(home), mode=ERAS[era]) as client:
         await asked(client)
         file = await anyio.to_thread.run_sync(opened, home)
@@ -127,7 +127,7 @@ async def test_another_user_sees_no_key_while_the_browser_starts(era: str, home:
 @needs_two_users
 @pytest.mark.parametrize("era", ERAS)
 async def test_another_user_cannot_decide_without_the_key(era: str, home: Path) -> None:
-    """Ours (docs/security.md): not even with the address and the forms of the person who has access.
+    """docs/security.md: not even with the address and the forms of the person who has access.
 
     The same form approves when that person sends it afterwards: only the session was missing.
     """
@@ -159,7 +159,7 @@ async def test_another_user_cannot_decide_without_the_key(era: str, home: Path) 
 
 
 async def test_wrong_keys_and_idle_connections_do_not_block_the_person(home: Path) -> None:
-    """Ours: whatever other programs send or withhold, the person's key still opens the page."""
+    """Whatever other programs send or withhold, the person's key still opens the page."""
     async with Client(started(home), mode="2026-07-28") as client:
         await asked(client)
         file = await anyio.to_thread.run_sync(opened, home)

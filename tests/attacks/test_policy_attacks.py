@@ -78,7 +78,7 @@ def test_regular_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
 async def test_protected_customer_is_not_reached_by_another_identifier(
     tmp_path: Path, version: str, named: dict[str, str]
 ) -> None:
-    """Ours: only Fastn knows the customer of a reference or an installation."""
+    """Only Fastn knows the customer of a reference or an installation."""
     file = tmp_path / "policy.toml"
     acme = World(tmp_path).sandbox.state.named("customers", "acme-corp")["id"]
     file.write_text(f'[[protect]]\ncustomer = "{acme}"\n[[rule]]\ntool = "run_workflow"\nthen = "allow"\n')

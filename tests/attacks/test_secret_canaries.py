@@ -156,7 +156,7 @@ def calls(customer: str, workflow: str, connector: str) -> list[tuple[str, dict[
 @pytest.mark.anyio
 @each_transport_and_era
 async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path: Path) -> None:
-    """Ours: results, progress, log messages, completions, resources, forms, state, stderr and log hold none."""
+    """Results, progress, log messages, completions, resources, forms, state, stderr and log hold none."""
     port, listener, person = free_port(), Listener(), Person(approving)
     upstream = f"http://127.0.0.1:{port}"
     folder = tmp_path / "server"
@@ -207,7 +207,7 @@ async def test_canary_never_leaves_the_server(era: str, transport: str, tmp_path
 
 
 def test_canary_in_a_frame_before_the_first_request_is_not_logged(tmp_path: Path) -> None:
-    """Ours: at debug level the SDK logs such frames in full, and it logs malformed ones."""
+    """At debug level the SDK logs such frames in full, and it logs malformed ones."""
     early = [
         {"jsonrpc": "2.0", "method": f"notifications/{number}", "params": {"value": SENT}} for number in range(200)
     ]
@@ -241,7 +241,7 @@ def test_canary_in_a_frame_before_the_first_request_is_not_logged(tmp_path: Path
 async def test_result_rejected_by_the_sdk_is_logged_without_its_content(
     mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours: pydantic's message quotes the value. The log has the class and the place of the error."""
+    """Pydantic's message quotes the value. The log has the class and the place of the error."""
 
     async def broken(*_: object) -> Any:
         return {"content": SENT, "structuredContent": SENT}
@@ -255,7 +255,7 @@ async def test_result_rejected_by_the_sdk_is_logged_without_its_content(
 
 
 def test_exception_text_is_logged_only_if_it_certainly_holds_no_data() -> None:
-    """Ours: this includes causes, groups and messages into which a library has put the exception."""
+    """This includes causes, groups and messages into which a library has put the exception."""
     lines: list[str] = []
     for logger in ("asyncio", "mcp.server.runner", "fastn_mcp.guard"):
         try:

@@ -129,7 +129,7 @@ def state_of(folder: Path) -> list[str]:
 async def test_secrets_of_arguments_and_responses_are_never_shown(
     mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours: results, errors, forms, audit, journal, ledger and log hold no secret, in any shape."""
+    """Results, errors, forms, audit, journal, ledger and log hold no secret, in any shape."""
     world = planted(tmp_path, HELD, Policy("manual"))
     person = Person(world)
     found: list[str] = []
@@ -175,7 +175,7 @@ SPELLED = {
 @each_version
 @pytest.mark.parametrize("spelling", SPELLED)
 async def test_own_key_in_an_argument_is_refused_first(mode: str, spelling: str, tmp_path: Path) -> None:
-    """Ours: the error names the argument. Fastn, the audit log, the ledger and a person never see the key."""
+    """The error names the argument. Fastn, the audit log, the ledger and a person never see the key."""
     text = SPELLED[spelling]
     world = World(tmp_path, Policy("manual"))
     person = Person(world)
@@ -211,7 +211,7 @@ async def test_own_key_in_an_argument_is_refused_first(mode: str, spelling: str,
 
 @each_version
 async def test_own_key_as_a_tool_or_argument_name_is_redacted(mode: str, tmp_path: Path) -> None:
-    """Ours: the error about an unknown name repeats that name without the key."""
+    """The error about an unknown name repeats that name without the key."""
     world = World(tmp_path)
     async with connected(world, mode) as client:
         answer = data(await client.call_tool("list_customers", {KEY: 1}))
@@ -227,7 +227,7 @@ async def test_own_key_as_a_tool_or_argument_name_is_redacted(mode: str, tmp_pat
 
 @each_version
 async def test_secret_values_and_api_keys_never_reach_the_model(mode: str, tmp_path: Path) -> None:
-    """Ours: they are redacted even if Fastn sends them, under any name."""
+    """They are redacted even if Fastn sends them, under any name."""
     sent: dict[str, JsonValue] = {
         "value": CANARY,
         "key": CANARY,
@@ -258,7 +258,7 @@ async def test_secret_values_and_api_keys_never_reach_the_model(mode: str, tmp_p
 
 @each_version
 async def test_own_environment_variables_cannot_be_used_as_secrets(mode: str, tmp_path: Path) -> None:
-    """Ours: FASTN_SECRET_ENV=* allows every variable except this server's settings and secrets."""
+    """FASTN_SECRET_ENV=* allows every variable except this server's settings and secrets."""
     environment = {"FASTN_API_KEY": KEY, "COPY_OF_IT": f"x{KEY}", "FASTN_PROFILE": "a", "STRIPE": "sk-other-value"}
     world = World(tmp_path, Policy("auto"))
     world.dispatch = world.dispatching(SecretValues(environment, ["*"], [KEY]), None)
@@ -277,7 +277,7 @@ async def test_own_environment_variables_cannot_be_used_as_secrets(mode: str, tm
 
 @each_version
 async def test_missing_variable_is_refused_before_an_approval_request(mode: str, tmp_path: Path) -> None:
-    """Ours: alone, in a batch and in a preview; an approval would be useless."""
+    """Alone, in a batch and in a preview; an approval would be useless."""
     world = World(tmp_path, Policy("manual"))
     world.dispatch = world.dispatching(SecretValues({"THERE": "a-value"}, ["THERE", "MISSING"]), None)
     person = Person(world)
@@ -334,7 +334,7 @@ def with_hidden(offer: AnyTool) -> list[dict[str, Any]]:
 @each_version
 @pytest.mark.parametrize("offer", CHANGING, ids=lambda offer: offer.tool_name())
 async def test_redacted_value_is_not_sent_back(mode: str, offer: AnyTool, tmp_path: Path) -> None:
-    """Ours: in no argument of a changing tool, at no depth; it would replace the real value."""
+    """In no argument of a changing tool, at no depth; it would replace the real value."""
     world = World(tmp_path, Policy("auto"))
     person = Person(world)
     refused = 0
@@ -352,7 +352,7 @@ async def test_redacted_value_is_not_sent_back(mode: str, offer: AnyTool, tmp_pa
 
 @each_version
 async def test_row_read_and_sent_back_loses_no_secret(mode: str, tmp_path: Path) -> None:
-    """Ours: an agent that edits a row is told which field to leave out, alone and in a batch."""
+    """An agent that edits a row is told which field to leave out, alone and in a batch."""
     world = planted(tmp_path, {"metadata": HELD}, Policy("auto"))
     async with connected(world, mode, Person(world)) as client:
         row = data(await client.call_tool("list_customers", {"detail": "full"}))["data"][0]
@@ -374,7 +374,7 @@ async def test_row_read_and_sent_back_loses_no_secret(mode: str, tmp_path: Path)
 
 @each_version
 async def test_code_with_a_css_selector_of_hidden_elements_is_sent(mode: str, tmp_path: Path) -> None:
-    """Ours: only our own mark is refused. In a record of an earlier version, `[hidden]` is a redacted value as well."""
+    """Only our own mark is refused. In a record of an earlier version, `[hidden]` is a redacted value as well."""
     code = "export default async function(ctx) { return ctx.page.find('[hidden]'); }"
     world = World(tmp_path, Policy("auto"))
     async with connected(world, mode, Person(world)) as client:
@@ -396,7 +396,7 @@ async def test_code_with_a_css_selector_of_hidden_elements_is_sent(mode: str, tm
     ],
 )
 async def test_key_that_could_be_our_own_is_not_revoked(mode: str, row: dict[str, JsonValue], tmp_path: Path) -> None:
-    """Ours: it is not known which part of a key Fastn shows, so a key that could match is refused."""
+    """It is not known which part of a key Fastn shows, so a key that could match is refused."""
     world = planted(tmp_path, {"last4": None, "keyPrefix": None, "mode": "Test", **row})
     world.own = may_own(KEY)
     person = Person(world)
@@ -415,7 +415,7 @@ async def test_key_that_could_be_our_own_is_not_revoked(mode: str, row: dict[str
     "name", [" PAY_KEY", "PAY_KEY ", "PAY\u200b_KEY", "\ufeffPAY_KEY", "PAY_KEY\u00a0", "\uff30AY_KEY", "pay_key"]
 )
 async def test_name_with_blanks_or_invisible_letters_is_still_protected(mode: str, name: str, tmp_path: Path) -> None:
-    """Ours: a server that trims or normalises the name would overwrite the protected secret."""
+    """A server that trims or normalises the name would overwrite the protected secret."""
     policy = tmp_path / "policy.toml"
     policy.write_text('[[protect]]\nsecret = "PAY_KEY"\nthen = "deny"\n')
     policy.chmod(0o600)
@@ -432,7 +432,7 @@ async def test_name_with_blanks_or_invisible_letters_is_still_protected(mode: st
 @each_version
 @pytest.mark.parametrize("blank", ["\u00a0", "\u3000", "\u2009", "\u200b", "\u2800", "\u3164"])
 async def test_blank_in_a_name_is_visible_in_the_form_and_the_result(mode: str, blank: str, tmp_path: Path) -> None:
-    """Ours: the person who decides can distinguish two names that look alike."""
+    """The person who decides can distinguish two names that look alike."""
     world = World(tmp_path, Policy("manual"))
     person = Person(world)
     async with connected(world, mode, person) as client:

@@ -57,7 +57,7 @@ def thief() -> Any:
 
 @pytest.mark.parametrize("how", WRITTEN)
 def test_stored_key_is_not_sent_to_another_host(how: str, run: Run, thief: Any, tmp_path: Path) -> None:
-    """Ours (docs/security.md): refused before a request, with the next step; the message holds no key."""
+    """docs/security.md: refused before a request, with the next step; the message holds no key."""
     url, heads = thief
     if how == "by login --file":
         assert run("login", "--stdin", "--file", "--no-check", given=KEY).returncode == 0
@@ -73,7 +73,6 @@ def test_stored_key_is_not_sent_to_another_host(how: str, run: Run, thief: Any, 
 
 
 def test_key_of_another_host_is_replaced_only_on_purpose(run: Run, thief: Any, tmp_path: Path) -> None:
-    """Ours: without a person to ask it is refused, and the existing key stays."""
     url, heads = thief
     file = tmp_path / "config" / "keys" / "default.key"
     assert run("login", "--stdin", "--file", "--no-check", given=KEY).returncode == 0
@@ -99,7 +98,7 @@ def test_key_of_another_host_is_replaced_only_on_purpose(run: Run, thief: Any, t
 
 
 def test_logout_of_another_host_keeps_the_key_and_reports_it(run: Run, tmp_path: Path) -> None:
-    """Ours (docs/profiles.md): only the key of the named host is removed, and the message names its host."""
+    """docs/profiles.md: only the key of the named host is removed, and the message names its host."""
     file = tmp_path / "config" / "keys" / "default.key"
     assert run("login", "--stdin", "--file", "--no-check", given=KEY).returncode == 0
     config = (tmp_path / "config" / "config.toml").read_text()
@@ -120,7 +119,6 @@ def test_logout_of_another_host_keeps_the_key_and_reports_it(run: Run, tmp_path:
 @pytest.mark.parametrize("value", ["1", "true", '["live.fastn.ai"]', '""', '"https://live.fastn.ai"', '"a b"', "{}"])
 @pytest.mark.parametrize("table", ["", "[profiles.acme]\n"])
 def test_invalid_host_of_a_key_is_refused(value: str, table: str, run: Run, tmp_path: Path) -> None:
-    """Ours: with its line, at the start of any command, and without the key."""
     file = tmp_path / "config" / "config.toml"
     file.write_text(f'{table}api_key = "{KEY}"\napi_key_host = {value}\n')
     file.chmod(0o600)

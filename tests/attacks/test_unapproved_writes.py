@@ -64,7 +64,7 @@ ATTACKS: list[tuple[str, dict[str, Any]]] = [
 @each_version
 @pytest.mark.parametrize(("tool", "arguments"), ATTACKS)
 async def test_disguised_write_needs_approval(world: World, version: str, tool: str, arguments: dict[str, Any]) -> None:
-    """Ours: in guarded mode, by a real client. The resource that a create may overwrite is shown."""
+    """In guarded mode, by a real client. The resource that a create may overwrite is shown."""
     ids = unused(world)
     toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
     async with session(world, version) as call:
@@ -96,7 +96,7 @@ async def test_disguised_write_needs_approval(world: World, version: str, tool: 
     ],
 )
 async def test_plain_write_needs_no_approval(world: World, version: str, tool: str, arguments: dict[str, Any]) -> None:
-    """Ours: people who are asked about everything stop reading."""
+    """People who are asked about everything stop reading."""
     ids = unused(world)
     toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
     async with session(world, version) as call:
@@ -108,7 +108,6 @@ async def test_plain_write_needs_no_approval(world: World, version: str, tool: s
 @each_version
 @pytest.mark.parametrize("status", ["running", "production", "on", "active ", "Deployed", None])
 async def test_a_workflow_of_unknown_status_is_live(world: World, version: str, status: str | None) -> None:
-    """Ours: only the documented inactive statuses are not live."""
     ids = unused(world)["workflows"]
     row = world.sandbox.state.get("workflows", ids["workflow_id"])
     assert row is not None
@@ -144,7 +143,7 @@ WRITING = [o for o in CATALOG if o.tool_name().startswith(("create_", "update_",
 
 @pytest.mark.parametrize("operation", WRITING, ids=lambda operation: operation.tool_name())
 async def test_each_undocumented_field_needs_approval(operation: Any, tmp_path: Path) -> None:
-    """Ours: forty names in `extra` of every create and update tool, through the guard; nothing is sent."""
+    """Forty names in `extra` of every create and update tool, through the guard; nothing is sent."""
     file = tmp_path / "policy.toml"
     file.write_text("[breaker]\ndeclined = 100000")
     file.chmod(0o600)
@@ -169,7 +168,6 @@ async def test_each_undocumented_field_needs_approval(operation: Any, tmp_path: 
 async def test_client_cannot_send_an_undocumented_field_without_approval(
     world: World, version: str, tool: str, name: str
 ) -> None:
-    """Ours: the same for a sample, by a real client."""
     ids = unused(world)
     toolset = next(operation.toolset() for operation in CATALOG if operation.tool_name() == tool)
     target = ids[toolset] if tool.startswith("update_") else {}

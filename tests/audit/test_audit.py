@@ -47,7 +47,7 @@ def kept(path: Path) -> Generator[AuditFile]:
 
 
 def test_an_entry_says_all_that_is_known_of_a_call(kept: AuditFile, path: Path) -> None:
-    """Ours: who, what, on which account, by what right, and when; what is not known is left out."""
+    """Who, what, on which account, by what right, and when; what is not known is left out."""
     entry = replace(INTENT, effect="destroy", decision="typed", rule="mode guarded: destroy", approved_by="client_form")
     assert kept.record(replace(entry, grant="g1")) == "1"
     assert kept.record(replace(INTENT, event=AuditEvent.OUTCOME, of="1", outcome="done", duration_ms=41.5)) == "2"
@@ -73,7 +73,7 @@ def test_an_entry_says_all_that_is_known_of_a_call(kept: AuditFile, path: Path) 
 
 
 def test_nothing_is_opened_before_the_first_entry(kept: AuditFile, path: Path) -> None:
-    """Ours: a start that changes nothing leaves no file."""
+    """A start that changes nothing leaves no file."""
     assert not path.parent.exists()
     kept.record(INTENT)
     assert path.exists()
@@ -81,7 +81,7 @@ def test_nothing_is_opened_before_the_first_entry(kept: AuditFile, path: Path) -
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
 def test_only_the_owner_can_read_it(kept: AuditFile, path: Path) -> None:
-    """Ours: a file of mode 0600 in a folder of mode 0700, whatever the umask."""
+    """A file of mode 0600 in a folder of mode 0700, whatever the umask."""
     before = os.umask(0)
     try:
         kept.record(INTENT)
@@ -92,7 +92,7 @@ def test_only_the_owner_can_read_it(kept: AuditFile, path: Path) -> None:
 
 
 def test_the_digest_names_the_arguments_whatever_their_order() -> None:
-    """Ours: the same call has the same digest, and another value another one, also of a secret."""
+    """The same call has the same digest, and another value another one, also of a secret."""
     assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
     assert digest({"value": "one"}) != digest({"value": "two"})
     assert digest({"b": 2, "a": 1}) == hashlib.sha256(b'{"a":1,"b":2}').hexdigest()
@@ -114,7 +114,7 @@ SECRETS: dict[str, Any] = {
 
 
 def test_no_secret_is_recorded(kept: AuditFile, path: Path) -> None:
-    """Ours: neither a secret argument nor one in an object of free form stands in the file."""
+    """Neither a secret argument nor one in an object of free form stands in the file."""
     calls = [
         CreateSecret(name="db", value=CANARY, customer_id="cus_1"),
         CreateConnection(connector_id="con_1", customer_id="cus_1", credentials=SECRETS),
@@ -128,7 +128,7 @@ def test_no_secret_is_recorded(kept: AuditFile, path: Path) -> None:
 
 
 def test_the_digest_is_of_the_secret_arguments_too() -> None:
-    """Ours: two calls that differ only in a secret are told apart."""
+    """Two calls that differ only in a secret are told apart."""
     call = CreateSecret(name="db", value=CANARY, customer_id="cus_1")
     entry = about(AuditEvent.INTENT, call, "local", "default")
     assert entry.digest == digest({"name": "db", "value": CANARY, "customer_id": "cus_1"})
@@ -147,7 +147,7 @@ REQUEST = ApprovalRequest(
 
 
 def test_a_decision_is_recorded_with_what_was_decided() -> None:
-    """Ours: by the account's name without its key, with the arguments redacted and a long name cut."""
+    """By the account's name without its key, with the arguments redacted and a long name cut."""
     entry = decision_entry(AuditEvent.DECLINED, REQUEST, "local_page", "not now")
     assert entry == LogEntry(
         AuditEvent.DECLINED,
@@ -167,25 +167,24 @@ def test_a_decision_is_recorded_with_what_was_decided() -> None:
 
 @pytest.mark.parametrize("preview", [{}, {"arguments": "a", "effect": 1, "target": "a"}, {"target": {"name": 1}}])
 def test_a_decision_on_a_request_that_shows_nothing_is_recorded(preview: dict[str, JsonValue]) -> None:
-    """Ours: an entry without what is not known."""
     entry = decision_entry(AuditEvent.EXPIRED, replace(REQUEST, preview=preview), None)
     assert (entry.arguments, entry.effect, entry.name, entry.approved_by, entry.message) == (None,) * 5
 
 
 def test_what_only_names_a_secret_is_recorded() -> None:
-    """Ours: an id or a kind says what was done, and hides nothing worth hiding."""
+    """An id or a kind says what was done, and hides nothing worth hiding."""
     shown = showable({"extra": {"credentialId": "cred_1", "tokenType": "bearer", "secret_name": "db", "region": "eu"}})
     assert shown == {"extra": {"credentialId": "cred_1", "tokenType": "bearer", "secret_name": "db", "region": "eu"}}
 
 
 def test_long_arguments_are_cut_and_that_is_said() -> None:
-    """Ours: a line stays a line; the digest is of the whole."""
+    """A line stays a line; the digest is of the whole."""
     assert showable({"text": "a" * 1_500}) == {"text": "a" * 1_000 + " [500 more characters]"}
     assert showable({"many": cast("list[JsonValue]", ["a" * 1_000] * 50)}) == {"[left out]": "50210 characters"}
 
 
 def test_nested_arguments_are_cut_and_so_many_are_left_out() -> None:
-    """Ours: whatever holds a text; and at 32,768 characters an entry holds its arguments still."""
+    """Whatever holds a text; and at 32,768 characters an entry holds its arguments still."""
     cut = "a" * 1_000 + " [1 more character]"
     assert showable({"a": {"b": ["a" * 1_001, {"c": "a" * 1_001}], "n": 1}}) == {"a": {"b": [cut, {"c": cut}], "n": 1}}
     full: dict[str, Any] = {"many": ["a" * 1_000] * 32, "rest": "a"}
@@ -195,7 +194,7 @@ def test_nested_arguments_are_cut_and_so_many_are_left_out() -> None:
 
 
 def test_what_an_entry_says_is_in_utc_redacted_and_has_its_trace(path: Path) -> None:
-    """Ours: whatever the machine's time zone; the trace is W3C's trace-id."""
+    """Whatever the machine's time zone; the trace is W3C's trace-id."""
     east = timezone(timedelta(hours=2))
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     log = AuditFile(path, System(now=lambda: NOW.astimezone(east), trace=lambda: trace))
@@ -208,7 +207,7 @@ def test_what_an_entry_says_is_in_utc_redacted_and_has_its_trace(path: Path) -> 
 
 
 def test_each_entry_is_passed_on_once_it_is_written(path: Path) -> None:
-    """Ours: to whoever exports the log, as it stands in the file but for what the chain adds."""
+    """To whoever exports the log, as it stands in the file but for what the chain adds."""
     passed: list[Mapping[str, JsonValue]] = []
     log = AuditFile(path, System(now=lambda: NOW), passed.append)
     log.record(INTENT)
@@ -236,7 +235,7 @@ def test_line_is_written_whole_also_where_the_system_writes_less_than_was_given(
 def test_name_of_a_new_file_is_on_disk_before_its_entry_counts(
     path: Path, kept: AuditFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ours: after a loss of power a file without a name would be an empty log."""
+    """After a loss of power a file without a name would be an empty log."""
     synced: list[Path] = []
     monkeypatch.setattr(audit_log, "sync_folder", synced.append)
     kept.record(INTENT)
@@ -248,7 +247,7 @@ def test_name_of_a_new_file_is_on_disk_before_its_entry_counts(
 def test_log_that_cannot_be_renamed_is_written_on(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours: Windows renames no open file, and the entry is more important than the file's size."""
+    """Windows renames no open file, and the entry is more important than the file's size."""
 
     def rename(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -295,7 +294,7 @@ def go(*processes: "subprocess.Popen[str]") -> None:
 
 
 def test_two_processes_that_write_together_leave_one_chain(path: Path) -> None:
-    """Ours: 500 entries of each process, none lost, none twice, one chain."""
+    """500 entries of each process, none lost, none twice, one chain."""
     with writer(path, "one", 500) as one, writer(path, "two", 500) as two:
         go(one, two)
         assert (one.wait(60), two.wait(60)) == (0, 0)
@@ -308,7 +307,7 @@ def test_two_processes_that_write_together_leave_one_chain(path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows renames no file that is open")
 def test_rotation_while_two_processes_write_leaves_one_chain(path: Path) -> None:
-    """Ours: 200 entries of each process, in files of 5 kB, none lost, none twice, one chain over all files."""
+    """200 entries of each process, in files of 5 kB, none lost, none twice, one chain over all files."""
     with writer(path, "one", 200, 5_000) as one, writer(path, "two", 200, 5_000) as two:
         go(one, two)
         assert (one.wait(60), two.wait(60)) == (0, 0)
@@ -325,7 +324,6 @@ def test_rotation_while_two_processes_write_leaves_one_chain(path: Path) -> None
     ("keeping", "left"), [(Keeping(files=2), 2), (Keeping(days=0), 0), (Keeping(days=3), 3), (Keeping(days=9), 5)]
 )
 def test_keeping_says_which_rotated_files_have_expired(tmp_path: Path, keeping: Keeping, left: int) -> None:
-    """Ours: by number, or by the time of the newest entry; the oldest first."""
     rotated = [tmp_path / f"audit.{n}.jsonl" for n in range(5)]
     for age, file in enumerate(reversed(rotated)):
         file.touch()
@@ -334,7 +332,7 @@ def test_keeping_says_which_rotated_files_have_expired(tmp_path: Path, keeping: 
 
 
 def test_log_that_is_kept_for_days_is_rotated_every_day(path: Path) -> None:
-    """Ours: a log that grows slowly is deleted in time, too."""
+    """A log that grows slowly is deleted in time, too."""
     now = [NOW]
     log = AuditFile(path, System(now=lambda: now[0]), keeping=Keeping(days=30))
     for hours in (0, 23, 25, 26):
@@ -346,7 +344,6 @@ def test_log_that_is_kept_for_days_is_rotated_every_day(path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
 def test_a_process_that_is_killed_while_it_writes_leaves_a_chain_that_goes_on(path: Path, kept: AuditFile) -> None:
-    """Ours: what it had recorded stays, and the next process adds to it."""
     with writer(path, "killed", 1_000_000) as process:
         go(process)
         assert process.stdout is not None
@@ -365,7 +362,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_a_chain_that_goes_on(pa
 def test_a_line_that_was_cut_while_it_was_written_is_said_and_built_upon(
     path: Path, kept: AuditFile, kept_bytes: int
 ) -> None:
-    """Ours: whatever part of a line reached the file, the next entry accounts for it."""
+    """Whatever part of a line reached the file, the next entry accounts for it."""
     kept.record(INTENT)
     kept.record(INTENT)
     whole = path.read_bytes()
@@ -380,7 +377,7 @@ def test_a_line_that_was_cut_while_it_was_written_is_said_and_built_upon(
 
 
 def test_a_line_that_lacks_only_its_break_is_whole(path: Path, kept: AuditFile) -> None:
-    """Ours: an entry that is complete counts, also where the process ended before the line did."""
+    """An entry that is complete counts, also where the process ended before the line did."""
     kept.record(INTENT)
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     assert kept.record(INTENT) == "2"
@@ -389,7 +386,7 @@ def test_a_line_that_lacks_only_its_break_is_whole(path: Path, kept: AuditFile) 
 
 
 def test_a_chain_is_found_behind_much_that_is_torn(path: Path, kept: AuditFile) -> None:
-    """Ours: a full disk that left many pieces does not begin a second chain."""
+    """A full disk that left many pieces does not begin a second chain."""
     kept.record(INTENT)
     kept.record(replace(INTENT, message="a" * 200_000))
     kept.close()
@@ -402,7 +399,7 @@ def test_a_chain_is_found_behind_much_that_is_torn(path: Path, kept: AuditFile) 
 
 
 def test_an_edited_last_line_stays_found_after_more_was_added(path: Path, kept: AuditFile) -> None:
-    """Ours: going on does not vouch for what somebody changed."""
+    """Going on does not vouch for what somebody changed."""
     kept.record(INTENT)
     path.write_bytes(path.read_bytes().replace(b"cus_1", b"cus_2"))
     kept.record(INTENT)
@@ -412,7 +409,7 @@ def test_an_edited_last_line_stays_found_after_more_was_added(path: Path, kept: 
 
 
 def test_a_file_that_was_moved_away_is_not_written_to_and_its_chain_goes_on(path: Path, kept: AuditFile) -> None:
-    """Ours: whoever moves the file away keeps it as it is; the next file begins with the hash of its last entry."""
+    """Whoever moves the file away keeps it as it is; the next file begins with the hash of its last entry."""
     kept.record(INTENT)
     kept.record(INTENT)
     moved = path.rename(path.with_suffix(".old"))
@@ -422,7 +419,7 @@ def test_a_file_that_was_moved_away_is_not_written_to_and_its_chain_goes_on(path
 
 
 def test_two_of_one_process_write_one_chain(path: Path, kept: AuditFile) -> None:
-    """Ours: the lock is on the file, so that it also holds between two that know nothing of each other."""
+    """The lock is on the file, so that it also holds between two that know nothing of each other."""
     other = AuditFile(path, System())
     names = [audit.record(INTENT) for audit in (kept, other, other, kept, other)]
     other.close()
@@ -433,7 +430,6 @@ def test_two_of_one_process_write_one_chain(path: Path, kept: AuditFile) -> None
 @pytest.mark.posix
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_raises(tmp_path: Path) -> None:
-    """Ours: what cannot be recorded is not sent."""
     (tmp_path / "audit.jsonl").symlink_to("/dev/full")
     kept = AuditFile(tmp_path / "audit.jsonl", System())
     with pytest.raises(Unwritten, match="No space left on device") as raised:
@@ -444,7 +440,7 @@ def test_a_full_disk_raises(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no limit to set")
 def test_a_disk_that_fills_up_raises_and_the_chain_goes_on_once_there_is_room(path: Path, kept: AuditFile) -> None:
-    """Ours: a half-written line is neither taken for an entry nor cut off."""
+    """A half-written line is neither taken for an entry nor cut off."""
     kept.record(INTENT)
     resource: Any = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -461,7 +457,6 @@ def test_a_disk_that_fills_up_raises_and_the_chain_goes_on_once_there_is_room(pa
 
 
 def test_a_folder_that_cannot_be_made_raises(tmp_path: Path) -> None:
-    """Ours: what cannot be recorded is not sent."""
     (tmp_path / "state").write_text("a file")
     with pytest.raises(Unwritten) as raised:
         AuditFile(tmp_path / "state" / "audit.jsonl", System()).record(INTENT)
@@ -472,21 +467,19 @@ def test_a_folder_that_cannot_be_made_raises(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_its_place_raises(path: Path, kept: AuditFile) -> None:
-    """Ours: what cannot be recorded is not sent."""
     path.mkdir(parents=True)
     with pytest.raises(Unwritten, match="Is a directory"):
         kept.record(INTENT)
 
 
 def test_what_is_no_json_raises(kept: AuditFile) -> None:
-    """Ours: an entry that cannot be read back is not written."""
+    """An entry that cannot be read back is not written."""
     with pytest.raises(Unwritten, match=r"^The audit log cannot be written \(ValueError\)\. Nothing was sent\."):
         kept.record(replace(INTENT, duration_ms=float("nan")))
     assert kept.record(INTENT) == "1"
 
 
 def test_an_outcome_that_cannot_be_recorded_does_not_say_that_nothing_was_sent(tmp_path: Path) -> None:
-    """Ours: an error never says less than happened."""
     (tmp_path / "state").write_text("a file")
     entry = LogEntry(AuditEvent.OUTCOME, "local", "default", "delete_customer", of="1", outcome="done")
     with pytest.raises(Unwritten) as raised:
@@ -495,7 +488,7 @@ def test_an_outcome_that_cannot_be_recorded_does_not_say_that_nothing_was_sent(t
 
 
 def test_every_line_is_json_that_other_tools_read(kept: AuditFile, path: Path) -> None:
-    """Ours: one line of JSON for one event, whatever a name holds."""
+    """One line of JSON for one event, whatever a name holds."""
     kept.record(replace(INTENT, message='\x1b[2K\n{"n":2}\u202e\U000e0041'))
     (line,) = path.read_bytes().splitlines()
     assert json.loads(line)["message"] == '\x1b[2K\n{"n":2}\u202e\U000e0041'

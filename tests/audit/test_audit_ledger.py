@@ -78,7 +78,7 @@ def aged(file: Path, seconds: float) -> None:
 async def test_ledger_knows_the_newest_entry_once_it_was_told(
     path: Path, ledger: Ledger, opened: Callable[..., AuditFile]
 ) -> None:
-    """Ours: told before a call is sent, and after it where there is something new."""
+    """Told before a call is sent, and after it where there is something new."""
     log = opened()
     await log.settle()
     assert await ledger.audit_mark("audit.jsonl") is None
@@ -98,7 +98,7 @@ async def test_ledger_knows_the_newest_entry_once_it_was_told(
 async def test_ledger_is_told_of_each_entry_once(
     path: Path, ledger: Ledger, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ours: nothing is written to it where nothing is new."""
+    """Nothing is written to it where nothing is new."""
     told: list[tuple[str, int, str]] = []
 
     async def mark_audit(name: str, n: int, head: str) -> None:
@@ -125,7 +125,7 @@ async def test_ledger_is_told_of_each_entry_once(
 
 
 async def test_closed_log_learns_its_end_from_the_ledger_again(path: Path, opened: Callable[..., AuditFile]) -> None:
-    """Ours: it forgets what it knew, as a new process would."""
+    """It forgets what it knew, as a new process would."""
     log = opened()
     await written(log, 3)
     log.close()
@@ -141,7 +141,7 @@ async def test_entry_that_the_ledger_cannot_be_told_of_is_logged_and_told_of_lat
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Ours: a call that was made stays made; before one is sent the ledger has to know."""
+    """A call that was made stays made; before one is sent the ledger has to know."""
 
     async def lost(*_: object) -> None:
         raise Failed("The ledger is lost.")
@@ -163,7 +163,7 @@ async def test_entry_that_the_ledger_cannot_be_told_of_is_logged_and_told_of_lat
 async def test_entry_is_on_disk_before_the_ledger_knows_of_it(
     ledger: Ledger, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ours: after a loss of power the ledger must not know of entries that the log has lost."""
+    """After a loss of power the ledger must not know of entries that the log has lost."""
     synced: list[str] = []
 
     def noted(_: int) -> None:
@@ -188,7 +188,7 @@ async def test_entry_is_on_disk_before_the_ledger_knows_of_it(
 async def test_log_that_lost_entries_goes_on_with_its_number_and_says_what_is_missing(
     path: Path, ledger: Ledger, opened: Callable[..., AuditFile], caplog: pytest.LogCaptureFixture, left: int | None
 ) -> None:
-    """Ours: whoever can empty the log can neither stop the server nor hide it."""
+    """Whoever can empty the log can neither stop the server nor hide it."""
     await written(opened(), 5)
     head = heads(path)[-1]
     lines = path.read_bytes().splitlines(keepends=True)
@@ -216,7 +216,7 @@ async def test_log_that_lost_entries_goes_on_with_its_number_and_says_what_is_mi
 
 
 async def test_log_that_is_copied_and_cut_in_place_says_so(path: Path, opened: Callable[..., AuditFile]) -> None:
-    """Ours: entries written between the copy and the cut would be lost without a trace."""
+    """Entries written between the copy and the cut would be lost without a trace."""
     log = opened()
     await written(log, 2)
     head = heads(path)[-1]
@@ -233,7 +233,7 @@ async def test_log_that_is_copied_and_cut_in_place_says_so(path: Path, opened: C
 
 
 async def test_log_that_is_moved_or_compressed_is_one_chain(path: Path, opened: Callable[..., AuditFile]) -> None:
-    """Ours: files belong together by their entries, whatever they are called."""
+    """Files belong together by their entries, whatever they are called."""
     await written(opened(), 3)
     path.with_name("audit.jsonl.2.gz").write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
@@ -254,7 +254,7 @@ async def test_log_that_is_moved_or_compressed_is_one_chain(path: Path, opened: 
 async def test_files_belong_together_by_their_entries_and_not_by_their_times(
     path: Path, opened: Callable[..., AuditFile]
 ) -> None:
-    """Ours: a file that was copied back later, or is of another program, changes nothing."""
+    """A file that was copied back later, or is of another program, changes nothing."""
     opened().record(INTENT)
     size = path.stat().st_size
     await written(opened(Keeping(max_bytes=size)), 2)
@@ -271,7 +271,7 @@ async def test_files_belong_together_by_their_entries_and_not_by_their_times(
 async def test_file_with_a_forged_end_is_read_only_where_the_right_one_is_missing(
     path: Path, opened: Callable[..., AuditFile]
 ) -> None:
-    """Ours: of two files that end with the same entry the one that the next file refers to counts; else it is said."""
+    """Of two files that end with the same entry the one that the next file refers to counts; else it is said."""
     opened().record(INTENT)
     await written(opened(Keeping(max_bytes=path.stat().st_size)), 1)
     right, forged = path.with_name("audit.000000001.jsonl"), path.with_name("audit-0.jsonl")
@@ -285,7 +285,6 @@ async def test_file_with_a_forged_end_is_read_only_where_the_right_one_is_missin
 
 
 async def test_empty_log_comes_after_its_newest_rotated_file(path: Path, opened: Callable[..., AuditFile]) -> None:
-    """Ours: nothing was written since the rotation."""
     opened().record(INTENT)
     moved = path.rename(path.with_name("audit.jsonl.1"))
     path.touch(0o600)
@@ -296,7 +295,6 @@ async def test_empty_log_comes_after_its_newest_rotated_file(path: Path, opened:
 async def test_empty_log_goes_on_after_the_newest_file(
     path: Path, opened: Callable[..., AuditFile], seconds: float, following: str
 ) -> None:
-    """Ours: of files that are equally new, after the greatest number."""
     for name, count in (("audit-a.jsonl", 3), ("audit-b.jsonl", 5)):
         log = opened()
         for _ in range(count):
@@ -310,7 +308,7 @@ async def test_empty_log_goes_on_after_the_newest_file(
 async def test_file_of_another_program_beside_an_empty_log_is_not_part_of_it(
     path: Path, opened: Callable[..., AuditFile]
 ) -> None:
-    """Ours: the first entry accounts for nothing that is not of the log."""
+    """The first entry accounts for nothing that is not of the log."""
     path.with_name("audit-notes.jsonl").write_text("of somebody else\n")
     opened().record(INTENT)
     report = verify(path)
@@ -330,7 +328,7 @@ async def test_compressed_file_of_one_entry_is_part_of_the_chain(path: Path, ope
 async def test_compressed_file_is_read_up_to_a_maximum(
     path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch, longest: int, is_read: bool
 ) -> None:
-    """Ours: a file that is small only while it is compressed costs no more than a large log. Read block by block."""
+    """A file that is small only while it is compressed costs no more than a large log. Read block by block."""
     opened().record(replace(INTENT, message="a" * 500))
     opened().record(INTENT)
     data = path.read_bytes()
@@ -365,7 +363,6 @@ async def test_end_is_read_whole_also_where_the_system_returns_less_than_was_ask
 async def test_argument_that_looks_like_an_entry_is_not_taken_for_one(
     path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ours: not even where the last part of the file that is read begins with it."""
     opened().record(replace(INTENT, arguments={"deep": {"n": 7, "a": "b"}}))
     line = path.read_bytes()
     monkeypatch.setattr(files, "_BLOCK", len(line) - line.index(b'{"n":7,'))
@@ -375,7 +372,7 @@ async def test_argument_that_looks_like_an_entry_is_not_taken_for_one(
 
 @pytest.mark.posix
 async def test_log_is_not_read_through_a_link_nor_twice(path: Path, opened: Callable[..., AuditFile]) -> None:
-    """Ours: a link could lead anywhere, and a log whose lines were swapped is not what came before itself."""
+    """A link could lead anywhere, and a log whose lines were swapped is not what came before itself."""
     opened().record(INTENT)
     await written(opened(Keeping(max_bytes=path.stat().st_size)), 1)
     rotated = path.with_name("audit.000000001.jsonl")
@@ -389,7 +386,7 @@ async def test_log_is_not_read_through_a_link_nor_twice(path: Path, opened: Call
 
 
 async def test_line_that_is_not_an_entry_is_skipped_by_a_reader(path: Path, opened: Callable[..., AuditFile]) -> None:
-    """Ours: `verify` names it; who lists the entries goes on."""
+    """`verify` names it; who lists the entries goes on."""
     opened().record(INTENT)
     with path.open("a") as file:
         file.write('{"n":2,"tool":"delete_customer"}\n["event"]\n"event"\n2\nnull\n{"event":\n')
@@ -399,7 +396,7 @@ async def test_line_that_is_not_an_entry_is_skipped_by_a_reader(path: Path, open
 async def test_torn_line_is_accounted_for_before_the_log_is_rotated(
     path: Path, opened: Callable[..., AuditFile]
 ) -> None:
-    """Ours: no file ends with what no entry accounts for."""
+    """No file ends with what no entry accounts for."""
     await written(opened(), 2)
     os.truncate(path, path.stat().st_size - 10)
     opened(Keeping(max_bytes=1)).record(INTENT)
@@ -410,7 +407,6 @@ async def test_torn_line_is_accounted_for_before_the_log_is_rotated(
 async def test_torn_line_of_a_log_that_lost_entries_is_accounted_for(
     path: Path, opened: Callable[..., AuditFile]
 ) -> None:
-    """Ours."""
     await written(opened(), 2)
     os.truncate(path, 10)
     log = opened()
@@ -434,7 +430,6 @@ async def test_log_is_rotated_from_its_size_on(
 async def test_log_is_rotated_when_it_is_a_day_old(
     path: Path, opened: Callable[..., AuditFile], seconds: int, files: int
 ) -> None:
-    """Ours: by the time of its first entry, which another process wrote."""
     opened().record(INTENT)
     later = System(now=lambda: NOW + timedelta(seconds=seconds))
     opened(Keeping(days=3), later).record(INTENT)
@@ -444,7 +439,6 @@ async def test_log_is_rotated_when_it_is_a_day_old(
 async def test_expired_files_are_deleted_once_the_ledger_knows(
     path: Path, ledger: Ledger, opened: Callable[..., AuditFile]
 ) -> None:
-    """Ours: what is left can be verified at any moment, and the log says what is gone."""
     opened().record(INTENT)
     keeping = Keeping(max_bytes=path.stat().st_size, files=1)
     log = opened(keeping)
@@ -468,7 +462,6 @@ async def test_expired_files_are_deleted_once_the_ledger_knows(
 async def test_files_that_the_ledger_knows_as_deleted_and_that_are_still_there_are_verified(
     path: Path, opened: Callable[..., AuditFile]
 ) -> None:
-    """Ours: the ledger knows before they are deleted, so a process can end in between."""
     await written(opened(), 2)
     report = verify(path, deleted=End(1, heads(path)[0]))
     assert (report.broken, report.entries, report.deleted) == (None, 2, 0)
@@ -478,7 +471,7 @@ async def test_files_that_the_ledger_knows_as_deleted_and_that_are_still_there_a
 async def test_several_files_expire_at_once(
     path: Path, ledger: Ledger, opened: Callable[..., AuditFile], keeping: Keeping
 ) -> None:
-    """Ours: by number or by age, when the server starts; the ledger knows the newest entry that is gone."""
+    """By number or by age, when the server starts; the ledger knows the newest entry that is gone."""
     opened().record(INTENT)
     await written(opened(Keeping(max_bytes=path.stat().st_size)), 3)
     names = [f"audit.{n:09d}.jsonl" for n in (1, 2, 3)]
@@ -496,7 +489,6 @@ async def test_several_files_expire_at_once(
 async def test_file_that_cannot_be_deleted_is_not_said_to_be(
     path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours: nor is one that another process deleted, which is no fault."""
     opened().record(INTENT)
     await written(opened(Keeping(max_bytes=path.stat().st_size)), 3)
     unlink = Path.unlink
@@ -519,7 +511,7 @@ async def test_file_that_cannot_be_deleted_is_not_said_to_be(
 async def test_expired_file_that_was_edited_is_not_deleted(
     path: Path, ledger: Ledger, opened: Callable[..., AuditFile], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours: retention is no way to remove the trace of an attack."""
+    """Retention is no way to remove the trace of an attack."""
     opened().record(INTENT)
     size = path.stat().st_size
     opened(Keeping(max_bytes=size)).record(INTENT)
@@ -547,7 +539,7 @@ async def test_expired_file_that_was_edited_is_not_deleted(
 async def test_file_is_kept_for_whole_days_and_while_an_older_one_is(
     tmp_path: Path, keeping: Keeping, left: int
 ) -> None:
-    """Ours: a file that is exactly as old as allowed stays."""
+    """A file that is exactly as old as allowed stays."""
     rotated = [tmp_path / f"audit.{n}.jsonl" for n in range(3)]
     for file, age in zip(rotated, (86_401, 86_400, 0), strict=True):
         file.touch()
@@ -559,7 +551,6 @@ async def test_file_is_kept_for_whole_days_and_while_an_older_one_is(
 async def test_log_that_another_process_keeps_locked_is_not_written(
     path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ours: whoever cannot record does not send."""
     fcntl: Any = pytest.importorskip("fcntl")
     monkeypatch.setattr(files, "_PATIENCE", 3)
     opened().record(INTENT)

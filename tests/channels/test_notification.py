@@ -65,7 +65,7 @@ async def settled(receiver: Receiver, count: int) -> None:
 
 
 async def test_approvers_are_told_once_for_each_request(tmp_path: Path) -> None:
-    """Ours: signed, with what, who, until when and where; no arguments, and nothing that decides."""
+    """Signed, with what, who, until when and where; no arguments, and nothing that decides."""
     receiver = Receiver()
     async with told(tmp_path, receiver) as world:
         for _ in range(3):
@@ -103,7 +103,7 @@ async def test_another_process_does_not_tell_of_the_same_request(tmp_path: Path)
 async def test_receiver_that_fails_is_tried_again_while_the_request_is_open(
     tmp_path: Path, does: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours: the call waits for its person all the same."""
+    """The call waits for its person all the same."""
     receiver = Receiver([does] * 6)
     async with told(tmp_path, receiver) as world:
         assert isinstance(await world.call(run(world)), PendingApproval)

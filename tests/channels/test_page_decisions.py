@@ -42,7 +42,7 @@ def words(page: str) -> str:
 
 
 async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
-    """Ours: the approver and the time are recorded, and earlier declines no longer count."""
+    """The approver and the time are recorded, and earlier declines no longer count."""
     await desk.ask(question())
     await answered(desk.ledger, "local", 1.0)
     answer = await visitor.decide("approve", "grant-1")
@@ -59,7 +59,7 @@ async def test_approval_allows_one_call(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, visitor: Visitor) -> None:
-    """Ours: in a password field; without it nothing is approved, and what was typed is not sent back."""
+    """In a password field; without it nothing is approved, and what was typed is not sent back."""
     asked = question(tool="create_secret", expected=None, preview=with_typed({"call": "create_secret"}, VALUE))
     await desk.ask(asked)
     page = await visitor.look()
@@ -96,7 +96,6 @@ async def test_secret_is_typed_with_the_approval_and_shown_nowhere(desk: Desk, v
 async def test_incomplete_credentials_approve_nothing(
     desk: Desk, visitor: Visitor, typed: tuple[TypedField, ...], sent: dict[str, str], problem: str
 ) -> None:
-    """Ours: and what was typed is not sent back."""
     asked = with_typed({"call": "create_connection"}, TypedArgument("credentials", typed))
     await desk.ask(question(tool="create_connection", expected=None, preview=asked))
     refused = await visitor.decide("approve", "grant-1", **{f"secret.{name}": text for name, text in sent.items()})
@@ -114,7 +113,7 @@ async def test_secret_that_no_request_asks_for_is_not_kept(desk: Desk, visitor: 
 
 
 async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:
-    """Ours: the note is recorded as written, and the decline is counted."""
+    """The note is recorded as written, and the decline is counted."""
     await desk.ask(question())
     answer = await visitor.decide("decline", "grant-1", note=" Pause it instead.\r\nThey come back. ")
     assert answer.status_code == 303
@@ -135,7 +134,6 @@ async def test_decline_stores_the_note(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_decline_needs_no_note(desk: Desk, visitor: Visitor) -> None:
-    """Ours: an empty note is no note."""
     await desk.ask(question())
     await visitor.decide("decline", "grant-1", note=" \r\n ")
     assert (await found(desk)).note is None
@@ -143,7 +141,7 @@ async def test_decline_needs_no_note(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_too_long_note_decides_nothing_and_is_kept(desk: Desk, visitor: Visitor) -> None:
-    """Ours: 500 characters of any kind. The text stays in the form to be shortened."""
+    """500 characters of any kind. The text stays in the form to be shortened."""
     await desk.ask(question())
     note = "ü" * (LONGEST_NOTE + 1)
     answer = await visitor.decide("decline", "grant-1", note=note)
@@ -156,7 +154,7 @@ async def test_too_long_note_decides_nothing_and_is_kept(desk: Desk, visitor: Vi
 
 @pytest.mark.parametrize("typed", ["", "globex", "Globex ", " Globex", "Glob", "Globex\x00", "GLOBEX", "G\u0131obex"])
 async def test_wrong_name_approves_nothing(typed: str, desk: Desk, visitor: Visitor) -> None:
-    """Ours: compared exactly, on the server and not in the browser."""
+    """Compared exactly, on the server and not in the browser."""
     await desk.ask(question(expected="Globex"))
     before = await desk.snapshot()
     answer = await visitor.decide("approve", "grant-1", name=typed)
@@ -169,7 +167,7 @@ async def test_wrong_name_approves_nothing(typed: str, desk: Desk, visitor: Visi
 
 
 async def test_missing_name_approves_nothing(desk: Desk, visitor: Visitor) -> None:
-    """Ours: a form without the field does not match an empty name."""
+    """A form without the field does not match an empty name."""
     await desk.ask(question(expected="Globex"))
     assert (await visitor.decide("approve", "grant-1")).status_code == 422
     assert (await found(desk)).state is RequestState.OPEN
@@ -188,7 +186,7 @@ async def test_missing_name_approves_nothing(desk: Desk, visitor: Visitor) -> No
 async def test_untypable_name_is_typed_in_sanitized_form(
     expected: str, typed: str, desk: Desk, visitor: Visitor
 ) -> None:
-    """Ours: everything can be approved, and the text to type is readable."""
+    """Everything can be approved, and the text to type is readable."""
     await desk.ask(question(expected=expected))
     assert (await visitor.decide("approve", "grant-1", name=typed)).status_code == 303
 
@@ -216,7 +214,7 @@ async def test_wish_for_a_temporary_approval_is_kept_with_the_vote(desk: Desk, v
 
 
 async def test_ended_temporary_approval_says_so(desk: Desk, visitor: Visitor) -> None:
-    """Ours: revoking twice changes nothing the second time."""
+    """Revoking twice changes nothing the second time."""
     scope = temporary_approval(update_of_workflow(), "scope", desk.clock.now().timestamp())
     await desk.ledger.add_temporary(scope)
     form = await visitor.form("revoke", scope.id)
@@ -230,7 +228,7 @@ async def test_ended_temporary_approval_says_so(desk: Desk, visitor: Visitor) ->
 async def test_temporary_approval_is_refused_if_not_allowed(
     changes: dict[str, Any], desk: Desk, visitor: Visitor
 ) -> None:
-    """Ours: the form does not show it, and a manipulated form does not get it."""
+    """The form does not show it, and a manipulated form does not get it."""
     # Created here: a request created at collection would expire ten minutes later.
     await desk.ask(update_of_workflow("grant-1", **changes))
     assert "for 15 minutes" not in await visitor.look()
@@ -241,7 +239,6 @@ async def test_temporary_approval_is_refused_if_not_allowed(
 
 
 async def test_approval_without_an_extent_is_rejected(desk: Desk, visitor: Visitor) -> None:
-    """Ours: the pressed button says what is approved."""
     await desk.ask(update_of_workflow())
     for extent in ("", "always", "While"):
         assert (await visitor.decide("approve", "grant-2", extent=extent)).status_code == 400
@@ -262,7 +259,6 @@ async def test_approval_without_an_extent_is_rejected(desk: Desk, visitor: Visit
 async def test_decided_request_is_not_decided_again(
     state: RequestState, became: str, action: str, desk: Desk, visitor: Visitor
 ) -> None:
-    """Ours: the second person is told the outcome."""
     await desk.ask(question())
     form = await visitor.form(action, "grant-1")
     await moved(desk.ledger, "grant-1", [RequestState.OPEN], state, desk.clock.now().timestamp(), by="terminal")
@@ -274,7 +270,7 @@ async def test_decided_request_is_not_decided_again(
 
 
 async def test_expired_or_unknown_request_is_not_decided(desk: Desk, visitor: Visitor) -> None:
-    """Ours: the ledger decides expiry. Requests shown in an elicitation form are unknown here."""
+    """The ledger decides expiry. Requests shown in an elicitation form are unknown here."""
     await desk.ask(question(), question("grant-3"))
     forms = [await visitor.form("approve", "grant-1"), await visitor.form("decline", "grant-3")]
     desk.clock.passed += 3600
@@ -288,7 +284,7 @@ async def test_expired_or_unknown_request_is_not_decided(desk: Desk, visitor: Vi
 
 @pytest.mark.parametrize("action", ["approve", "decline"])
 async def test_request_in_a_client_form_is_not_decided_here(action: str, desk: Desk, visitor: Visitor) -> None:
-    """Ours: it is not shown, and a form made for it decides nothing."""
+    """It is not shown, and a form made for it decides nothing."""
     await desk.ask(question(), question("grant-3"))
     forms = [await visitor.form(action, id_) | {"extent": "once"} for id_ in ("grant-1", "grant-3")]
     change(desk, "UPDATE requests SET out_of_band = 0 WHERE id = 'grant-1'")
@@ -302,7 +298,6 @@ async def test_request_in_a_client_form_is_not_decided_here(action: str, desk: D
 
 
 async def test_four_eyes_request_can_only_be_declined_here(desk: Desk, visitor: Visitor) -> None:
-    """Ours: this page cannot tell two people apart."""
     await desk.ask(question(), update_of_workflow())
     form = await visitor.form("approve", "grant-1")
     change(desk, "UPDATE requests SET required = 'four_eyes' WHERE id = 'grant-1'")
@@ -328,7 +323,7 @@ class Overtaken(SqliteLedger):
 
 @pytest.mark.parametrize("action", ["approve", "decline"])
 async def test_later_decision_is_rejected(action: str, tmp_path: Path) -> None:
-    """Ours: the ledger decides who was first, and the second decision leaves no trace."""
+    """The ledger decides who was first, and the second decision leaves no trace."""
     desk = Desk(tmp_path / "page.json", ledger=Overtaken(":memory:"))
     visitor = await let_in(desk)
     await desk.ask(update_of_workflow("grant-1"))
@@ -344,7 +339,6 @@ async def test_later_decision_is_rejected(action: str, tmp_path: Path) -> None:
 
 
 async def test_one_of_many_concurrent_decisions_counts(desk: Desk, visitor: Visitor) -> None:
-    """Ours: of concurrent approvals and declines the ledger accepts the first."""
     await desk.ask(question())
     approve, decline = await visitor.form("approve", "grant-1"), await visitor.form("decline", "grant-1")
     assert (await visitor.send("approve", approve | {"extent": "once"})).status_code == 303
@@ -354,7 +348,7 @@ async def test_one_of_many_concurrent_decisions_counts(desk: Desk, visitor: Visi
 
 
 async def test_failing_ledger_approves_nothing(desk: Desk, visitor: Visitor) -> None:
-    """Ours: the page says that something failed, without internal details."""
+    """The page says that something failed, without internal details."""
     await desk.ask(question())
     form = await visitor.form("approve", "grant-1")
     change(desk, "ALTER TABLE requests RENAME TO lost")
@@ -366,7 +360,7 @@ async def test_failing_ledger_approves_nothing(desk: Desk, visitor: Visitor) -> 
 
 
 async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Visitor) -> None:
-    """Ours: requester, account, exact call, target, dependents, unknowns, and what cannot be undone."""
+    """Requester, account, exact call, target, dependents, unknowns, and what cannot be undone."""
     await desk.ask(question(), update_of_workflow())
     page = words(await visitor.look())
     for part in (
@@ -385,7 +379,7 @@ async def test_request_shows_everything_needed_to_decide(desk: Desk, visitor: Vi
 
 
 async def test_who_asks_is_named_as_the_client_or_person_named_itself(desk: Desk, visitor: Visitor) -> None:
-    """Ours: an earlier request without a name shows the principal."""
+    """An earlier request without a name shows the principal."""
     await desk.ask(question(preview={**question().preview, "asked_by": "Claude Desktop"}), update_of_workflow())
     page = words(await visitor.look())
     assert page.count('"Claude Desktop" asks') == 1
@@ -393,7 +387,7 @@ async def test_who_asks_is_named_as_the_client_or_person_named_itself(desk: Desk
 
 
 async def test_only_what_cannot_be_had_back_is_red(desk: Desk, visitor: Visitor) -> None:
-    """Ours: the button and the sentence, each with a sign."""
+    """The button and the sentence, each with a sign."""
     await desk.ask(update_of_workflow())
     page = await visitor.look()
     assert not re.search('class="[^"]*(red|lost)', page)
@@ -404,7 +398,6 @@ async def test_only_what_cannot_be_had_back_is_red(desk: Desk, visitor: Visitor)
 
 
 async def test_three_requests_are_a_list_of_which_one_is_open(desk: Desk, visitor: Visitor) -> None:
-    """Ours: by its address, without a script; an unknown one opens the oldest."""
     await desk.ask(question(), update_of_workflow())
     assert "<nav" not in await visitor.look()
     await desk.ask(question("grant-3", preview={**question().preview, "says": UPDATE.data()}))
@@ -422,7 +415,6 @@ async def test_three_requests_are_a_list_of_which_one_is_open(desk: Desk, visito
 
 
 async def test_wrong_name_keeps_its_request_open_in_a_list(desk: Desk, visitor: Visitor) -> None:
-    """Ours: the problem is shown where it is."""
     await desk.ask(question(), update_of_workflow(), question("grant-3", expected="Globex"))
     page = (await visitor.http.get(visitor.room, params={"request": "grant-3"})).text
     form = re.search(r'<form class="approve".*?</form>', page, re.DOTALL)
@@ -435,7 +427,6 @@ async def test_wrong_name_keeps_its_request_open_in_a_list(desk: Desk, visitor: 
 
 
 async def test_request_of_an_earlier_version_is_shown_by_its_target(desk: Desk, visitor: Visitor) -> None:
-    """Ours: what it loses is then not known, which is the stricter case."""
     card = {name: value for name, value in question().preview.items() if name != "says"}
     await desk.ask(question(preview=card), update_of_workflow(preview={**card, "effect": "external"}))
     page = words(await visitor.look())
@@ -446,7 +437,7 @@ async def test_request_of_an_earlier_version_is_shown_by_its_target(desk: Desk, 
 
 
 async def test_values_are_never_truncated(desk: Desk, visitor: Visitor) -> None:
-    """Ours: long values, deep values and unknown fields are shown completely."""
+    """Long values, deep values and unknown fields are shown completely."""
     grant = update_of_workflow()
     long = "x" * 5000 + "the end"
     more: dict[str, JsonValue] = {
@@ -473,7 +464,7 @@ async def test_values_are_never_truncated(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_unknown_effect_is_shown_as_the_worst(desk: Desk, visitor: Visitor) -> None:
-    """Ours: a preview without the expected fields gets no reassuring color."""
+    """A preview without the expected fields gets no reassuring color."""
     await desk.ask(question(preview={}))
     page = await visitor.look()
     assert "What it loses for good was not recorded." in page
@@ -481,7 +472,7 @@ async def test_unknown_effect_is_shown_as_the_worst(desk: Desk, visitor: Visitor
 
 
 async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
-    """Ours: newest first, with the approver and the exact call."""
+    """Newest first, with the approver and the exact call."""
     now = desk.clock.now().timestamp()
     became = {
         "burnt": (RequestState.USED, "client_form", "Approved and used"),
@@ -506,7 +497,6 @@ async def test_history_shows_each_outcome(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_empty_lists_explain_themselves(desk: Desk, visitor: Visitor) -> None:
-    """Ours: an empty page says what it is for."""
     page = words(await visitor.look())
     assert "Nothing waits for you When an agent wants to change something that needs a person, it appears here." in page
     assert "Nothing yet." in page
@@ -514,7 +504,6 @@ async def test_empty_lists_explain_themselves(desk: Desk, visitor: Visitor) -> N
 
 
 async def test_times_are_machine_and_human_readable(desk: Desk, visitor: Visitor) -> None:
-    """Ours: each has an exact timestamp and words."""
     await desk.ask(question(created=desk.clock.now().timestamp() - 3 * 86_400))
     times = re.findall(r'<time datetime="([^"]+)"[^>]*>([^<]+)</time>', await visitor.look())
     assert [told for _, told in times] == ["7 minutes"]

@@ -23,7 +23,7 @@ async def event(lines: AsyncIterator[str]) -> list[str]:
 
 
 async def test_changes_are_announced_without_content(desk: Desk, visitor: Visitor) -> None:
-    """Ours: each opened, decided or withdrawn request is an event with a number only."""
+    """Each opened, decided or withdrawn request is an event with a number only."""
     async with visitor.http.stream("GET", f"{visitor.room}events") as events:
         assert events.headers["content-type"] == "text/event-stream; charset=utf-8"
         lines = events.aiter_lines()
@@ -37,7 +37,6 @@ async def test_changes_are_announced_without_content(desk: Desk, visitor: Visito
 
 
 async def test_keep_alives_detect_dead_connections(visitor: Visitor) -> None:
-    """Ours: a keep-alive every ten seconds."""
     async with visitor.http.stream("GET", f"{visitor.room}events") as events:
         lines = events.aiter_lines()
         await event(lines)
@@ -45,7 +44,6 @@ async def test_keep_alives_detect_dead_connections(visitor: Visitor) -> None:
 
 
 async def test_stream_ends_with_its_session(desk: Desk, visitor: Visitor) -> None:
-    """Ours: an ended session gets no more events."""
     async with visitor.http.stream("GET", f"{visitor.room}events") as events:
         lines = events.aiter_lines()
         await event(lines)
@@ -55,7 +53,7 @@ async def test_stream_ends_with_its_session(desk: Desk, visitor: Visitor) -> Non
 
 
 async def test_changing_part_is_served_alone(desk: Desk, visitor: Visitor) -> None:
-    """Ours: an open page fetches the same `<main>` that a new page shows."""
+    """An open page fetches the same `<main>` that a new page shows."""
     await desk.ask(question())
     answer = await visitor.http.get(f"{visitor.room}now")
     assert answer.text.startswith("<main")

@@ -45,7 +45,7 @@ async def closed_page(visitor: Visitor) -> str:
 
 
 async def test_cookie_is_limited_to_its_session_path(desk: Desk) -> None:
-    """Ours: ports share cookies, so the cookie is limited to an unguessable path and hidden from scripts."""
+    """Ports share cookies, so the cookie is limited to an unguessable path and hidden from scripts."""
     async with httpx2.AsyncClient(trust_env=False) as http:
         answer = await enter(http, *await desk.key())
     (cookie,) = answer.headers.get_list("set-cookie")
@@ -71,7 +71,7 @@ FOREIGN_HOSTS = (
 
 
 async def test_foreign_host_is_rejected(desk: Desk, visitor: Visitor) -> None:
-    """Ours, against DNS rebinding: two exact names, no pattern."""
+    """Against DNS rebinding: two exact names, no pattern."""
     await desk.ask(question())
     form = await visitor.form("decline", "grant-1")
     before = await desk.snapshot()
@@ -99,7 +99,7 @@ FOREIGN_ORIGINS = (
 
 
 async def test_foreign_or_missing_origin_is_rejected(desk: Desk, visitor: Visitor) -> None:
-    """Ours: the Origin of a decision must be present and exact."""
+    """The Origin of a decision must be present and exact."""
     await desk.ask(question())
     form = await visitor.form("decline", "grant-1")
     before = await desk.snapshot()
@@ -112,7 +112,6 @@ async def test_foreign_or_missing_origin_is_rejected(desk: Desk, visitor: Visito
 
 
 async def test_both_local_host_names_work(desk: Desk) -> None:
-    """Ours: localhost and 127.0.0.1, each with its own origin."""
     await desk.ask(question())
     url, key = await desk.key()
     url = url.replace("127.0.0.1", "localhost")
@@ -123,7 +122,7 @@ async def test_both_local_host_names_work(desk: Desk) -> None:
 
 
 async def test_form_token_is_single_use_and_bound_to_its_form(desk: Desk, visitor: Visitor) -> None:
-    """Ours: a missing, invented, used or foreign token decides nothing."""
+    """A missing, invented, used or foreign token decides nothing."""
     await desk.ask(question(), update_of_workflow())
     other = await let_in(desk)
     mine = await visitor.form("decline", "grant-1")
@@ -152,7 +151,7 @@ async def test_form_token_is_single_use_and_bound_to_its_form(desk: Desk, visito
 
 
 async def test_denied_requests_get_the_same_page(desk: Desk, visitor: Visitor) -> None:
-    """Ours: no key, a used or guessed key, and another session's cookie or room get one constant page."""
+    """No key, a used or guessed key, and another session's cookie or room get one constant page."""
     await desk.ask(question())
     url, used = await desk.key()
     other = await let_in(desk)
@@ -193,7 +192,7 @@ async def test_denied_requests_get_the_same_page(desk: Desk, visitor: Visitor) -
 
 
 async def test_guessing_keys_does_not_lock_the_page(desk: Desk) -> None:
-    """Ours: ten thousand wrong keys find none, and the right key still works."""
+    """Ten thousand wrong keys find none, and the right key still works."""
     entry = PageSessions(desk.system)
     key = entry.key()
     assert not any(entry.enter(f"guess {number}") for number in range(10_000))
@@ -202,7 +201,7 @@ async def test_guessing_keys_does_not_lock_the_page(desk: Desk) -> None:
 
 
 async def test_file_origin_can_only_post_a_key(desk: Desk, visitor: Visitor) -> None:
-    """Ours: the origin of a file is `null`, which decides nothing even with a session."""
+    """The origin of a file is `null`, which decides nothing even with a session."""
     await desk.ask(question())
     url, key = await desk.key()
     for origin in FOREIGN_ORIGINS:
@@ -216,7 +215,7 @@ async def test_file_origin_can_only_post_a_key(desk: Desk, visitor: Visitor) -> 
 
 
 async def test_keys_and_sessions_expire(desk: Desk, visitor: Visitor) -> None:
-    """Ours: a key in a browser's file after ten minutes, a session after twelve hours."""
+    """A key in a browser's file after ten minutes, a session after twelve hours."""
     await desk.ask(question())
     desk.opened.clear()
     desk.clock.passed += 60
@@ -229,7 +228,7 @@ async def test_keys_and_sessions_expire(desk: Desk, visitor: Visitor) -> None:
 
 
 def test_number_of_keys_and_sessions_is_limited() -> None:
-    """Ours: the oldest is dropped, but not the key of the page file."""
+    """The oldest is dropped, but not the key of the page file."""
     entry = PageSessions(System())
     left, door = entry.lasting_key(), entry.lasting_key()
     keys = [entry.key() for _ in range(40)]
@@ -246,7 +245,7 @@ def test_number_of_keys_and_sessions_is_limited() -> None:
 
 
 async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:
-    """Ours: every path of the page, with all form fields in the query and the body."""
+    """Every path of the page, with all form fields in the query and the body."""
     await desk.ask(question(expected="Globex"), update_of_workflow())
     await desk.ask(question("grant-3", out_of_band=False))
     await visitor.decide("approve", "grant-2", extent="while")
@@ -292,7 +291,7 @@ async def test_get_never_decides(desk: Desk, visitor: Visitor) -> None:
 
 
 async def test_query_does_not_complete_a_form(desk: Desk, visitor: Visitor) -> None:
-    """Ours: all fields of a decision are in the body of a POST."""
+    """All fields of a decision are in the body of a POST."""
     await desk.ask(question())
     form = await visitor.form("decline", "grant-1")
     before = await desk.snapshot()
@@ -316,7 +315,7 @@ NO_FORMS = (
 
 
 async def test_invalid_form_body_decides_nothing(desk: Desk, visitor: Visitor) -> None:
-    """Ours: bounded, of one content type, each field once, text only."""
+    """Bounded, of one content type, each field once, text only."""
     await desk.ask(question())
     before = await desk.snapshot()
     for body, kind, status in NO_FORMS:
@@ -328,7 +327,6 @@ async def test_invalid_form_body_decides_nothing(desk: Desk, visitor: Visitor) -
 
 
 async def test_every_response_has_security_headers(desk: Desk, visitor: Visitor) -> None:
-    """Ours: the same headers on every response."""
     await desk.ask(question(expected="Globex"))
     url, key = await desk.key()
     answers = [
@@ -357,7 +355,7 @@ async def test_every_response_has_security_headers(desk: Desk, visitor: Visitor)
 
 
 async def test_page_has_no_inline_script_or_style(desk: Desk, visitor: Visitor) -> None:
-    """Ours: the content security policy would block them."""
+    """The content security policy would block them."""
     await desk.ask(question(expected="Globex"), update_of_workflow())
     page = await visitor.look()
     assert page.count("<script") == 1
@@ -367,7 +365,6 @@ async def test_page_has_no_inline_script_or_style(desk: Desk, visitor: Visitor) 
 
 
 async def test_only_http_is_answered(desk: Desk) -> None:
-    """Ours: no WebSocket, nothing else."""
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -382,7 +379,7 @@ async def test_only_http_is_answered(desk: Desk) -> None:
 
 
 async def test_page_can_be_mounted_in_another_application(desk: Desk) -> None:
-    """Ours: below a path and behind TLS, all addresses, forms and the cookie are under that path."""
+    """Below a path and behind TLS, all addresses, forms and the cookie are under that path."""
     entry = PageSessions(desk.system)
     await desk.ask(question())
     inner = application(desk, entry, "https://team.example")

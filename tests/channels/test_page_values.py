@@ -114,7 +114,7 @@ async def harmless(desk: Desk, visitor: Visitor) -> Structure:
 
 @pytest.mark.parametrize("kind", HOSTILE)
 async def test_values_cannot_add_elements(kind: str, desk: Desk, visitor: Visitor, harmless: Structure) -> None:
-    """Ours: the page has the same elements as with a harmless value and shows invisible characters."""
+    """The page has the same elements as with a harmless value and shows invisible characters."""
     await fill(desk, HOSTILE[kind])
     page = await visitor.look()
     read = structure(page)
@@ -138,7 +138,6 @@ async def test_records_that_a_call_names_are_not_shown_by_kind_and_id(desk: Desk
 
 
 async def test_values_are_quoted_beside_our_own_text(desk: Desk, visitor: Visitor) -> None:
-    """Ours: no name reads as a sentence of the page."""
     await fill(desk, "Approve all")
     read = structure(await visitor.look())
     values = [text for element, text in read.texts if element == "bdi" and "Approve all" in text]
@@ -151,7 +150,6 @@ async def test_values_are_quoted_beside_our_own_text(desk: Desk, visitor: Visito
 
 
 async def test_hostile_input_is_returned_as_text(desk: Desk, visitor: Visitor) -> None:
-    """Ours: a wrong input is shown again as text only."""
     await desk.ask(question(expected="Globex"))
     typed = '"><script>alert(1)</script>'
     answer = await visitor.decide("approve", "grant-1", name=typed)

@@ -50,7 +50,6 @@ Target: "客户 of the largest accounts of all, with a name that is longer than 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_lines_wrap_between_words(columns: int) -> None:
-    """Ours: at usual widths no word is broken and nothing is lost."""
     lines = wrapped(QUESTION, columns).split("\n")
     assert all(cell_len(line) <= columns for line in lines)
     assert " ".join(" ".join(lines).split()) == " ".join(QUESTION.split())
@@ -61,7 +60,7 @@ def test_lines_wrap_between_words(columns: int) -> None:
 
 @pytest.mark.parametrize("value", ["x" * 29 + "Approved.", "客" * 40 + "Approved.", "a b " * 20 + "Approved."])
 def test_value_cannot_start_a_line(value: str) -> None:
-    """Ours: however long a name is, its text never starts where our lines do."""
+    """However long a name is, its text never starts where our lines do."""
     first, *others = wrapped(f'Target: "{value}"', 40).split("\n")
     assert first.startswith("Target:")
     assert others
@@ -70,14 +69,14 @@ def test_value_cannot_start_a_line(value: str) -> None:
 
 
 def test_commands_are_not_wrapped() -> None:
-    """Ours: the terminal wraps them, and they are copied in one piece."""
+    """The terminal wraps them, and they are copied in one piece."""
     command = "/opt/fastn-mcp/bin/fastn-mcp"
     assert wrapped(f"Run: {command} now", 12, whole_words=True) == f"Run:\n  {command}\n  now"
 
 
 @pytest.mark.parametrize("typed", ["y", "Y", "yes", "  y  "])
 def test_y_approves(typed: str) -> None:
-    """Ours: the whole request is shown, our line last, and y approves this one call."""
+    """The whole request is shown, our line last, and y approves this one call."""
     with asked() as person:
         assert person.sees("Enter = decline > ").startswith(f"\n{TEXT}\n")
         person.types(f"{typed}\r")
@@ -86,7 +85,7 @@ def test_y_approves(typed: str) -> None:
 
 @pytest.mark.parametrize("typed", ["n", "no", ""])
 def test_n_and_enter_decline_with_a_note(typed: str) -> None:
-    """Ours: the default is to decline, and the agent gets the note."""
+    """The default is to decline, and the agent gets the note."""
     with asked() as person:
         person.sees("Enter = decline > ")
         person.types(f"{typed}\r")
@@ -96,7 +95,6 @@ def test_n_and_enter_decline_with_a_note(typed: str) -> None:
 
 
 def test_decline_needs_no_note() -> None:
-    """Ours: Enter is no note."""
     with asked() as person:
         person.sees("Enter = decline > ")
         person.types("n\r")
@@ -106,7 +104,6 @@ def test_decline_needs_no_note() -> None:
 
 
 def test_invalid_choice_is_asked_again() -> None:
-    """Ours: a typo neither approves nor declines."""
     with asked() as person:
         for slip in ("ja", "15", "true", "1", "approve all"):
             person.sees("Enter = decline > ")
@@ -118,7 +115,6 @@ def test_invalid_choice_is_asked_again() -> None:
 
 
 def test_15_gives_a_temporary_approval_if_allowed() -> None:
-    """Ours: this tool on this target, for 15 minutes."""
     with asked(scope="yes") as person:
         assert "15 = approve this tool on this target for 15 minutes" in person.sees("Enter = decline > ")
         person.types("15\r")
@@ -126,7 +122,6 @@ def test_15_gives_a_temporary_approval_if_allowed() -> None:
 
 
 def test_name_must_be_typed_if_required() -> None:
-    """Ours: y is not the name."""
     with asked(expected="Acme GmbH & Söhne") as person:
         assert "y = approve" not in person.sees("Enter = decline > ")
         person.types("Acme GmbH & Söhne\r")
@@ -134,7 +129,6 @@ def test_name_must_be_typed_if_required() -> None:
 
 
 def test_wrong_name_is_asked_again() -> None:
-    """Ours: a typo can be corrected."""
     with asked(expected="Acme") as person:
         person.sees("Enter = decline > ")
         person.types("y\r")
@@ -145,7 +139,7 @@ def test_wrong_name_is_asked_again() -> None:
 
 
 def test_untypable_name_is_typed_in_sanitized_form() -> None:
-    """Ours: a name with invisible characters can still be approved."""
+    """A name with invisible characters can still be approved."""
     with asked(expected="Ac\u200bme") as person:
         person.sees("Enter = decline > ")
         person.types("Ac\\u{200b}me\r")
@@ -153,7 +147,6 @@ def test_untypable_name_is_typed_in_sanitized_form() -> None:
 
 
 def test_name_equal_to_a_choice_is_the_name() -> None:
-    """Ours: a target named "n" can be approved."""
     with asked(expected="n") as person:
         person.sees("Enter = decline > ")
         person.types("n\r")
@@ -161,7 +154,6 @@ def test_name_equal_to_a_choice_is_the_name() -> None:
 
 
 def test_n_declines_if_a_name_is_required() -> None:
-    """Ours: declining needs no name."""
     with asked(expected="Acme") as person:
         person.sees("Enter = decline > ")
         person.types("n\r")
@@ -171,7 +163,7 @@ def test_n_declines_if_a_name_is_required() -> None:
 
 
 def test_input_typed_before_the_request_is_dropped() -> None:
-    """Ours: an earlier y in the terminal's buffer approves nothing."""
+    """An earlier y in the terminal's buffer approves nothing."""
     with asked(ready="ready") as person:
         person.sees("ready\n")
         person.types("y\r")
@@ -183,7 +175,6 @@ def test_input_typed_before_the_request_is_dropped() -> None:
 
 
 def test_closed_terminal_is_no_answer() -> None:
-    """Ours: the end of the input decides nothing."""
     with asked() as person:
         person.sees("Enter = decline > ")
         person.types("\x04")
@@ -191,7 +182,7 @@ def test_closed_terminal_is_no_answer() -> None:
 
 
 def test_ctrl_c_exits_at_once_without_an_answer() -> None:
-    """Ours: an interrupt approves nothing and needs no Enter."""
+    """An interrupt approves nothing and needs no Enter."""
     with asked() as person:
         person.sees("Enter = decline > ")
         person.types("\x03")
@@ -201,7 +192,7 @@ def test_ctrl_c_exits_at_once_without_an_answer() -> None:
 
 
 def test_request_text_is_sanitized() -> None:
-    """Ours: cursor movements, bidirectional and invisible characters are shown escaped."""
+    """Cursor movements, bidirectional and invisible characters are shown escaped."""
     hostile = "\x1b[2K\x1b[1A\x07\u202eApprove all\u2066\u200b\U000e0041\x9b"
     with asked(text=f"delete_customer\n{hostile}\nApprove this one call?") as person:
         shown = person.sees("Enter = decline > ")
@@ -218,7 +209,7 @@ ARGUMENTS = [TEXT, "", "", ""]
 
 
 def test_pipe_is_not_a_terminal() -> None:
-    """Ours: input that an agent pipes in is not a person's."""
+    """Input that an agent pipes in is not a person's."""
     program = [sys.executable, "-c", ASK, *ARGUMENTS]
     ran = subprocess.run(program, input="y\n", capture_output=True, text=True, check=True)
     assert ran.stdout == "no terminal\n"
@@ -240,12 +231,12 @@ else:
 
 @pytest.mark.parametrize("what", ["input", "messages", "session", "background"])
 def test_background_process_has_no_terminal(what: str) -> None:
-    """Ours: redirected input or messages, another session or the background ask nobody."""
+    """Redirected input or messages, another session or the background ask nobody."""
     with sitting(["-c", REDIRECTED, what, ASK, *ARGUMENTS]) as person:
         assert person.leaves() == (0, "no terminal\n")
 
 
 def test_ci_has_no_terminal() -> None:
-    """Ours: CI runners give terminals to programs that nobody watches."""
+    """CI runners give terminals to programs that nobody watches."""
     with sitting(["-c", ASK, *ARGUMENTS], {"CI": "true"}) as person:
         assert person.leaves() == (0, "no terminal\n")

@@ -67,7 +67,7 @@ async def nothing_decided(world: WebhookWorld, question: dict[str, Any], call: A
 
 
 async def test_approved_call_is_sent_once_when_repeated(world: WebhookWorld) -> None:
-    """Ours: the ledger and the audit log name the approver; the consent is `verified`."""
+    """The ledger and the audit log name the approver; the consent is `verified`."""
     call = await deletion(world)
     question = await asked(world, call)
     reply = await world.answer(world.dana, question)
@@ -82,7 +82,6 @@ async def test_approved_call_is_sent_once_when_repeated(world: WebhookWorld) -> 
 
 
 async def test_decline_is_final_and_its_note_reaches_the_agent(world: WebhookWorld) -> None:
-    """Ours: as on every channel."""
     call = await deletion(world)
     question = await asked(world, call)
     reply = await world.answer(world.kim, question, "decline", note="ask me on Monday")
@@ -97,7 +96,7 @@ async def test_decline_is_final_and_its_note_reaches_the_agent(world: WebhookWor
 
 
 async def test_forged_answer_decides_nothing(world: WebhookWorld) -> None:
-    """Ours: unsigned, signed by another, in an approver's name, for another path, or with another body."""
+    """Unsigned, signed by another, in an approver's name, for another path, or with another body."""
     call = await deletion(world)
     question = await asked(world, call)
     good = world.dana.body(world, question, "approve")
@@ -120,7 +119,7 @@ async def test_forged_answer_decides_nothing(world: WebhookWorld) -> None:
 
 
 async def test_unlisted_approver_decides_and_learns_nothing(world: WebhookWorld) -> None:
-    """Ours: the response is that of a bad signature, whether or not the request or approver exists."""
+    """The response is that of a bad signature, whether or not the request or approver exists."""
     call = await deletion(world)
     question = await asked(world, call)
     replies = [
@@ -135,7 +134,6 @@ async def test_unlisted_approver_decides_and_learns_nothing(world: WebhookWorld)
 
 @pytest.mark.parametrize("seconds", [-3600, -301, 301, 3600])
 async def test_answer_outside_the_time_window_decides_nothing(world: WebhookWorld, seconds: int) -> None:
-    """Ours: five minutes, either way."""
     call = await deletion(world)
     question = await asked(world, call)
     at = int(world.clock.at.timestamp()) + seconds
@@ -146,7 +144,7 @@ async def test_answer_outside_the_time_window_decides_nothing(world: WebhookWorl
 
 
 async def test_replayed_answer_decides_nothing(world: WebhookWorld) -> None:
-    """Ours: the same bytes, or the same nonce with other bytes, also at another replica."""
+    """The same bytes, or the same nonce with other bytes, also at another replica."""
     call = await run(world)
     question = await asked(world, call)
     wrong = json.dumps(world.dana.body(world, question, "approve", question="0" * 64)).encode()
@@ -164,7 +162,7 @@ async def test_replayed_answer_decides_nothing(world: WebhookWorld) -> None:
 
 
 async def test_nonce_is_stored_while_its_answer_could_count(world: WebhookWorld) -> None:
-    """Ours: an answer from a clock that is ahead can be replayed for twice the window."""
+    """An answer from a clock that is ahead can be replayed for twice the window."""
     question = await asked(world, await run(world))
     ahead = int(world.clock.at.timestamp()) + payloads.WINDOW
     data = json.dumps(world.dana.body(world, question, "approve", timestamp=ahead, question="0" * 64)).encode()
@@ -179,7 +177,6 @@ async def test_nonce_is_stored_while_its_answer_could_count(world: WebhookWorld)
 
 
 async def test_answer_for_another_request_decides_neither(world: WebhookWorld) -> None:
-    """Ours: neither the request it names nor the one it was sent to."""
     one, two = await run(world), await deletion(world)
     first, second = await asked(world, one), await asked(world, two)
     body = world.dana.body(world, first, "approve")
@@ -193,7 +190,7 @@ async def test_answer_for_another_request_decides_neither(world: WebhookWorld) -
 
 @pytest.mark.parametrize("typed", [None, "", "globex exports", "Globex Exports ", "approve"])
 async def test_wrong_typed_text_approves_nothing(world: WebhookWorld, typed: str | None) -> None:
-    """Ours: no trimming or case folding, and it does not count as a decline."""
+    """No trimming or case folding, and it does not count as a decline."""
     call = await deletion(world)
     question = await asked(world, call)
     assert question["expected"] == "Globex Exports"
@@ -202,7 +199,6 @@ async def test_wrong_typed_text_approves_nothing(world: WebhookWorld, typed: str
 
 
 async def test_expired_request_is_not_decided(world: WebhookWorld) -> None:
-    """Ours: the repeated call makes a new request."""
     call = await run(world)
     question = await asked(world, call)
     world.clock.pass_(601)
@@ -212,7 +208,7 @@ async def test_expired_request_is_not_decided(world: WebhookWorld) -> None:
 
 
 async def test_requests_of_forms_and_other_accounts_are_unknown(world: WebhookWorld) -> None:
-    """Ours: a ledger can contain requests of several accounts, each with its own approvers."""
+    """A ledger can contain requests of several accounts, each with its own approvers."""
     call = await run(world)
     question = await asked(world, call)
     grant = await world.ledger.find(question["grant"])
@@ -223,7 +219,7 @@ async def test_requests_of_forms_and_other_accounts_are_unknown(world: WebhookWo
 
 
 async def test_approver_cannot_approve_their_own_call(tmp_path: Path) -> None:
-    """Ours: the file maps approvers to requesters, and an equal name counts too."""
+    """The file maps approvers to requesters, and an equal name counts too."""
     text = '[dana]\npublic_key = "DANA"\nprincipal = "local"\n[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, approvers=text)
     call = await run(world)
@@ -240,7 +236,6 @@ async def test_approver_cannot_approve_their_own_call(tmp_path: Path) -> None:
 
 
 async def test_approver_decides_only_their_effects(tmp_path: Path) -> None:
-    """Ours."""
     text = '[dana]\npublic_key = "DANA"\neffects = ["TRASH", "external"]\n[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, approvers=text)
     call = await deletion(world)
@@ -252,7 +247,7 @@ async def test_approver_decides_only_their_effects(tmp_path: Path) -> None:
 
 
 async def test_answer_to_other_lines_approves_nothing(world: WebhookWorld) -> None:
-    """Ours: an approver signs what they were shown, whatever a relay changed."""
+    """An approver signs what they were shown, whatever a relay changed."""
     call = await run(world)
     question = await asked(world, call)
     assert (await world.answer(world.dana, question, question="0" * 64)).status == 409
@@ -279,7 +274,7 @@ async def test_answer_to_other_lines_approves_nothing(world: WebhookWorld) -> No
     ids=str,
 )
 async def test_invalid_answer_body_decides_nothing(world: WebhookWorld, change: dict[str, Any]) -> None:
-    """Ours: strict JSON, no unknown field, no type conversion."""
+    """Strict JSON, no unknown field, no type conversion."""
     call = await run(world)
     question = await asked(world, call)
     body = world.dana.body(world, question, "approve") | change
@@ -289,7 +284,6 @@ async def test_invalid_answer_body_decides_nothing(world: WebhookWorld, change: 
 
 @pytest.mark.parametrize("body", [b"", b"approve", b"[]", b"\xff", b"[" * 20_000, b'{"grant": NaN}'])
 async def test_invalid_json_decides_nothing(world: WebhookWorld, body: bytes) -> None:
-    """Ours."""
     call = await run(world)
     question = await asked(world, call)
     assert await sent(world, question, body, world.dana, signature="v1=00") == 400
@@ -297,7 +291,7 @@ async def test_invalid_json_decides_nothing(world: WebhookWorld, body: bytes) ->
 
 
 async def test_flood_of_answers_does_not_fill_the_audit_log(world: WebhookWorld) -> None:
-    """Ours: the first ones of an hour are recorded, the rest counted, separately for strangers and approvers."""
+    """The first ones of an hour are recorded, the rest counted, separately for strangers and approvers."""
     question = await asked(world, await run(world))
     for _ in range(500):
         await world.answer(world.stranger, question)
@@ -311,7 +305,6 @@ async def test_flood_of_answers_does_not_fill_the_audit_log(world: WebhookWorld)
 
 
 async def test_shared_secret_works_as_a_credential(tmp_path: Path) -> None:
-    """Ours: HMAC over the same text."""
     secret = "a secret that dana shares with this server"
     world = WebhookWorld(tmp_path, approvers=f'[dana]\nsecret = "{secret}"\n')
     question = await asked(world, await run(world))
@@ -325,7 +318,7 @@ async def test_shared_secret_works_as_a_credential(tmp_path: Path) -> None:
 
 
 async def test_lost_ledger_leaves_an_answer_undecided(world: WebhookWorld) -> None:
-    """Ours: it may have counted, so the approver is told to send it again with a new nonce."""
+    """It may have counted, so the approver is told to send it again with a new nonce."""
     question = await asked(world, await deletion(world))
 
     async def lost(nonce: str, until: float, now: float) -> bool:

@@ -34,7 +34,7 @@ def world(tmp_path: Path) -> Generator[WebhookWorld]:
 
 
 async def test_payload_has_the_preview_and_the_callback(world: WebhookWorld) -> None:
-    """Ours: the preview, the text to type, the expiry and the callback."""
+    """The preview, the text to type, the expiry and the callback."""
     call = await deletion(world)
     question = await asked(world, call)
     assert question["preview"]["target"] == {"id": call.customer_id, "name": "Globex Exports"}
@@ -66,7 +66,7 @@ def test_whsec_secret_is_base64() -> None:
 
 
 async def test_payload_contains_no_secret(world: WebhookWorld) -> None:
-    """Ours: neither a secret of the agent nor a key of ours."""
+    """Neither a secret of the agent nor a key of ours."""
     secret = CreateSecret.model_validate({"name": "STRIPE", "value": "hunter2-canary"})
     await asked(world, secret)
     (request,) = world.receiver.came
@@ -110,7 +110,7 @@ async def test_lost_request_is_retried_with_backoff(world: WebhookWorld, lost: l
 async def test_unreachable_receiver_refuses_the_call(
     world: WebhookWorld, does: list[Any], attempts: int, said: str
 ) -> None:
-    """Ours: nothing was sent and the refusal is audited. Redirects are not followed."""
+    """Nothing was sent and the refusal is audited. Redirects are not followed."""
     call = await run(world)
     world.receiver.does = list(does)
     refused = await world.call(call)
@@ -130,7 +130,7 @@ async def test_unreachable_receiver_refuses_the_call(
 
 
 async def test_unanswered_request_is_resent_once_a_minute(world: WebhookWorld) -> None:
-    """Ours: the same request is sent again, but not with every repeat of a busy agent."""
+    """The same request is sent again, but not with every repeat of a busy agent."""
     call = await run(world)
     first = await asked(world, call)
     for _ in range(5):
@@ -148,7 +148,7 @@ async def test_unanswered_request_is_resent_once_a_minute(world: WebhookWorld) -
 
 
 async def test_new_process_resends_an_open_request(world: WebhookWorld) -> None:
-    """Ours: it cannot know whether the last process delivered it."""
+    """It cannot know whether the last process delivered it."""
     question = await asked(world, await run(world))
     other = Receiver()
     await world.asking(other).show(question["grant"])
@@ -156,7 +156,6 @@ async def test_new_process_resends_an_open_request(world: WebhookWorld) -> None:
 
 
 async def test_concurrent_calls_send_one_request(world: WebhookWorld) -> None:
-    """Ours: for an agent that repeats itself in parallel."""
     call = await run(world)
     question = await asked(world, call)
     world.clock.pass_(61)
@@ -168,7 +167,7 @@ async def test_concurrent_calls_send_one_request(world: WebhookWorld) -> None:
 
 
 async def test_concurrent_calls_share_one_failure(world: WebhookWorld) -> None:
-    """Ours: calls that waited for a failed delivery do not each retry."""
+    """Calls that waited for a failed delivery do not each retry."""
     call = await run(world)
     await asked(world, call)
     world.clock.pass_(61)
@@ -186,13 +185,13 @@ async def test_concurrent_calls_share_one_failure(world: WebhookWorld) -> None:
 
 
 async def test_elicitation_form_is_preferred(world: WebhookWorld) -> None:
-    """Ours: the webhook is for requests that no form can show."""
+    """The webhook is for requests that no form can show."""
     assert isinstance(await world.call(await run(world), FormNow(yes, world.clock)), Done)
     assert world.receiver.came == []
 
 
 async def test_out_of_band_policy_uses_the_webhook(tmp_path: Path) -> None:
-    """Ours: whatever the client supports. Destructive calls still need the typed name."""
+    """Whatever the client supports. Destructive calls still need the typed name."""
     world = WebhookWorld(tmp_path, '[defaults]\ndestroy = "out_of_band"\n')
     call = await deletion(world)
     form = FormNow(yes, world.clock)
@@ -206,7 +205,7 @@ async def test_out_of_band_policy_uses_the_webhook(tmp_path: Path) -> None:
 
 
 async def test_call_without_approver_is_refused_unsent(tmp_path: Path) -> None:
-    """Ours: a request that nobody may decide is not sent."""
+    """A request that nobody may decide is not sent."""
     world = WebhookWorld(tmp_path, approvers='[dana]\npublic_key = "DANA"\neffects = ["TRASH"]\n')
     refused = await world.call(await deletion(world))
     assert isinstance(refused, Refused)
@@ -216,7 +215,7 @@ async def test_call_without_approver_is_refused_unsent(tmp_path: Path) -> None:
 
 
 async def test_names_stay_plain_text_in_slack(world: WebhookWorld) -> None:
-    """Ours: a name that looks like a link, a mention or a button stays text."""
+    """A name that looks like a link, a mention or a button stays text."""
     name = '<!channel> <https://evil.example|Approve> & *bold* :tada: `code`\n"]}'
     made = await world.call(CreateCustomer(name=name))
     assert isinstance(made, Done)
@@ -236,7 +235,6 @@ async def test_names_stay_plain_text_in_slack(world: WebhookWorld) -> None:
 
 
 async def test_request_too_long_for_slack_is_refused(world: WebhookWorld) -> None:
-    """Ours: nobody approves what they could not read."""
     question = await asked(world, await run(world))
     grant = await world.ledger.find(question["grant"])
     assert grant is not None

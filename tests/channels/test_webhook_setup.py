@@ -53,7 +53,7 @@ SHARED = "a secret that is long enough to be one"
     ids=range(15),
 )
 def test_invalid_approvers_file_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
-    """Ours: two entries for one person are invalid too."""
+    """Two entries for one person are invalid too."""
     with pytest.raises(SettingsError) as caught:
         load_approvers(approvers_file(tmp_path, text))
     assert message in str(caught.value)
@@ -66,7 +66,7 @@ def test_invalid_approvers_file_is_named_with_its_line(tmp_path: Path, text: str
     ["", "dana", f"{ISSUER}|", f"{ISSUER}/|dana", f"{ISSUER.upper()}|dana", f"{ISSUER}| dana", f"{ISSUER}|dana "],
 )
 def test_approver_of_a_team_needs_a_sign_in(tmp_path: Path, principal: str) -> None:
-    """Ours: without it, nobody could tell whether they are somebody at the page, or the one who asks."""
+    """Without it, nobody could tell whether they are somebody at the page, or the one who asks."""
     line = f'\nprincipal = "{principal}"' if principal else ""
     path = approvers_file(tmp_path, f'[dana]\npublic_key = "{KEY}"{line}')
     with pytest.raises(SettingsError, match="line 1: dana needs principal = ") as caught:
@@ -75,7 +75,6 @@ def test_approver_of_a_team_needs_a_sign_in(tmp_path: Path, principal: str) -> N
 
 
 def test_people_of_a_team_are_counted_by_their_sign_in(tmp_path: Path) -> None:
-    """Ours: elsewhere by their name."""
     path = approvers_file(tmp_path, f'[dana]\npublic_key = "{KEY}"\nprincipal = "{ISSUER}|auth0|7"')
     assert load_approvers(path, ISSUER)["dana"].person == f"{ISSUER}|auth0|7"
     assert load_approvers(path)["dana"].person == "dana"
@@ -95,13 +94,12 @@ def test_people_of_a_team_are_counted_by_their_sign_in(tmp_path: Path) -> None:
     ],
 )
 def test_mounted_file_may_be_group_readable(mode: int, owner: int, group: int, user: int, is_exposed: bool) -> None:
-    """Ours: Kubernetes mounts secrets owned by root and the process's group."""
+    """Kubernetes mounts secrets owned by root and the process's group."""
     file = os.stat_result((mode, 0, 0, 1, owner, group, 0, 0, 0, 0))
     assert exposed(file, user, {10001} if user else {0}) is is_exposed
 
 
 def test_approvers_file_must_be_private(tmp_path: Path) -> None:
-    """Ours: it can contain a secret."""
     path = approvers_file(tmp_path, f'[dana]\npublic_key = "{KEY}"')
     path.chmod(0o640)
     with pytest.raises(SettingsError, match="can be read by users other than its owner"):
@@ -130,7 +128,6 @@ def test_approvers_file_must_be_private(tmp_path: Path) -> None:
 def test_invalid_setting_is_named_and_not_shown(
     tmp_path: Path, world: World, change: dict[str, str], message: str
 ) -> None:
-    """Ours."""
     file = approvers_file(tmp_path, f'[dana]\nsecret = "{SHARED}"')
     environment = {
         "FASTN_API_KEY": "fsk_live_1", "FASTN_WEBHOOK_URL": URL, "FASTN_WEBHOOK_SECRET": SECRET,
@@ -148,7 +145,7 @@ def set_up(environment: dict[str, str], world: World) -> Webhook | None:
 
 
 def test_secret_file_must_be_private(tmp_path: Path) -> None:
-    """Ours: a variable or an owner-only file, never a flag."""
+    """A variable or an owner-only file, never a flag."""
     file = tmp_path / "config.toml"
     file.write_text(f'webhook_secret = "{SECRET}"\n')
     file.chmod(0o644)
@@ -160,7 +157,7 @@ def test_secret_file_must_be_private(tmp_path: Path) -> None:
 
 
 async def test_answer_server_has_only_one_route(tmp_path: Path) -> None:
-    """Ours: POST of JSON within 16 KB to one path, and nothing else."""
+    """POST of JSON within 16 KB to one path, and nothing else."""
     made = WebhookWorld(tmp_path)
     posting = WebhookSender(URL, SECRET, made.system, made.receiver)
     door = AnswerAddress("127.0.0.1", 0)
@@ -184,7 +181,7 @@ async def opened(made: WebhookWorld) -> str:
 
 
 async def test_port_of_another_server_is_shared(tmp_path: Path) -> None:
-    """Ours: two servers of one person share a ledger and an address. A port that nothing answers on is refused."""
+    """Two servers of one person share a ledger and an address. A port that nothing answers on is refused."""
     made = WebhookWorld(tmp_path)
     grant = await opened(made)
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:

@@ -134,7 +134,7 @@ def state(tmp_path: Path) -> Folder:
 
 @pytest.mark.parametrize("piped", ["", "y\n", "y\ny\ny\n", "Acme\n"])
 def test_approvals_without_a_terminal_lists_and_decides_nothing(piped: str, state: Folder) -> None:
-    """Ours: no pipe and no environment variable stands in for a person."""
+    """No pipe and no environment variable stands in for a person."""
     state.add_request()
     state.add_request(id="g2", **TYPED)
     ran = state.run(piped=piped, FASTN_YES="yes", FASTN_MCP_APPROVALS="yes")
@@ -146,7 +146,7 @@ def test_approvals_without_a_terminal_lists_and_decides_nothing(piped: str, stat
 
 
 def test_approvals_with_piped_output_lists_and_decides_nothing(state: Folder) -> None:
-    """Ours: a person who pages through the list is not asked behind it."""
+    """A person who pages through the list is not asked behind it."""
     state.add_request()
     piped = "import subprocess, sys; sys.stdout.write(subprocess.run(sys.argv[1:], stdout=-1, text=True).stdout)"
     with sitting(["-c", piped, sys.executable, "-m", "fastn_mcp", "approvals"], state.env) as person:
@@ -155,20 +155,19 @@ def test_approvals_with_piped_output_lists_and_decides_nothing(state: Folder) ->
 
 @pytest.mark.parametrize("option", ["--yes", "--approve", "--all", "-y"])
 def test_options_that_would_decide_are_rejected(option: str, state: Folder) -> None:
-    """Ours: an agent with a shell finds no option that approves."""
+    """An agent with a shell finds no option that approves."""
     state.add_request()
     assert state.run(option).returncode == 2
     assert state.grant().state is RequestState.OPEN
 
 
 def test_approvals_without_requests_says_so_and_creates_no_file(state: Folder) -> None:
-    """Ours: listing leaves no trace."""
     assert state.run().stdout == "Nothing waits for an approval.\n"
     assert not state.folder.exists()
 
 
 def test_expired_request_is_listed_and_recorded_once(state: Folder) -> None:
-    """Ours: an expired request was neither approved nor declined."""
+    """An expired request was neither approved nor declined."""
     state.add_request(expires=time.time() - 1)
     for _ in range(2):
         first, second = state.run().stdout.splitlines()
@@ -178,7 +177,7 @@ def test_expired_request_is_listed_and_recorded_once(state: Folder) -> None:
 
 
 def test_json_lists_requests_without_their_ids(state: Folder) -> None:
-    """Ours: the list for other programs does not hold the id of a request."""
+    """The list for other programs does not hold the id of a request."""
     state.add_request()
     (row,) = json.loads(state.run("--json").stdout)
     assert row["preview"]["call"] == "run_workflow"
@@ -186,7 +185,7 @@ def test_json_lists_requests_without_their_ids(state: Folder) -> None:
 
 
 def test_y_approves_one_call(state: Folder) -> None:
-    """Ours: the preview is shown, y approves, and the ledger and the audit log name the approver."""
+    """The preview is shown, y approves, and the ledger and the audit log name the approver."""
     state.add_request()
     with state.at_a_terminal() as person:
         shown = person.sees(CHOICES)
@@ -204,7 +203,7 @@ def test_y_approves_one_call(state: Folder) -> None:
 
 
 def test_the_sentence_comes_before_who_asked(state: Folder) -> None:
-    """Ours: what would happen is the first line, who asks and until when the last but one."""
+    """What would happen is the first line, who asks and until when the last but one."""
     state.add_request(preview={**GRANT.preview, "asked_by": "Claude Code"})
     with state.at_a_terminal() as person:
         lines = [line.strip() for line in person.sees(CHOICES).splitlines() if line.strip()]
@@ -219,7 +218,6 @@ def test_the_sentence_comes_before_who_asked(state: Folder) -> None:
 
 
 def test_ctrl_c_leaves_the_call_waiting_and_says_so(state: Folder) -> None:
-    """Ours: neither a decline nor silence."""
     state.add_request()
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
@@ -231,7 +229,7 @@ def test_ctrl_c_leaves_the_call_waiting_and_says_so(state: Folder) -> None:
 
 
 def test_n_declines_with_a_note(state: Folder) -> None:
-    """Ours: the note reaches the agent by the ledger, and the circuit breaker counts the decline."""
+    """The note reaches the agent by the ledger, and the circuit breaker counts the decline."""
     state.add_request()
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
@@ -247,7 +245,7 @@ def test_n_declines_with_a_note(state: Folder) -> None:
 
 
 def test_approval_resets_the_declines_in_a_row(state: Folder) -> None:
-    """Ours: the circuit breaker counts declines in a row."""
+    """The circuit breaker counts declines in a row."""
     state.add_request()
     state.do(lambda ledger: answered(ledger, "local", time.time()))
     with state.at_a_terminal() as person:
@@ -276,7 +274,7 @@ def test_15_also_wishes_a_temporary_approval(state: Folder) -> None:
     "changed", [TYPED, TYPED | {"allows_temporary": True}, {"allows_temporary": False}, {"target": None}]
 )
 def test_15_is_not_offered_without_temporary_approvals(changed: dict[str, object], state: Folder) -> None:
-    """Ours: never for what destroys or gives access, and never without a target."""
+    """Never for what destroys or gives access, and never without a target."""
     state.add_request(**changed)
     with state.at_a_terminal() as person:
         assert "15 = " not in person.sees(CHOICES)
@@ -290,7 +288,6 @@ def test_15_is_not_offered_without_temporary_approvals(changed: dict[str, object
 
 
 def test_enter_leaves_the_request_pending(state: Folder) -> None:
-    """Ours: looking decides nothing."""
     state.add_request()
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
@@ -303,7 +300,7 @@ def test_enter_leaves_the_request_pending(state: Folder) -> None:
 
 
 def test_secret_is_typed_unseen_with_the_approval(state: Folder) -> None:
-    """Ours: sealed for the one use of the approval; neither the screen nor a file shows it."""
+    """Sealed for the one use of the approval; neither the screen nor a file shows it."""
     state.add_request(**SECRET)
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
@@ -326,7 +323,7 @@ def test_secret_is_typed_unseen_with_the_approval(state: Folder) -> None:
 
 
 def test_approval_without_its_secret_leaves_the_request_waiting(state: Folder) -> None:
-    """Ours: Enter alone types nothing, and so approves nothing."""
+    """Enter alone types nothing, and so approves nothing."""
     state.add_request(**SECRET)
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
@@ -340,7 +337,6 @@ def test_approval_without_its_secret_leaves_the_request_waiting(state: Folder) -
 
 
 def test_line_that_the_terminal_cut_is_typed_anew(state: Folder) -> None:
-    """Ours: half a secret is not approved."""
     state.add_request(**SECRET)
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
@@ -357,7 +353,7 @@ def test_line_that_the_terminal_cut_is_typed_anew(state: Folder) -> None:
 
 @pytest.mark.anyio
 async def test_secret_is_not_typed_where_no_server_could_open_it(tmp_path: Path) -> None:
-    """Ours: servers on a shared ledger open it by their state secret, which this process may lack."""
+    """Servers on a shared ledger open it by their state secret, which this process may lack."""
     shared = ApprovalStore(tmp_path, "valkey://ledger:6379", PROGRAM)
     ledger, system = SqliteLedger(str(tmp_path / "ledger")), System()
     assert shared.typed(ledger, system) is None
@@ -371,7 +367,6 @@ async def test_secret_is_not_typed_where_no_server_could_open_it(tmp_path: Path)
 
 
 def test_without_a_terminal_the_open_page_is_named(state: Folder) -> None:
-    """Ours: its address holds no key."""
     state.add_request(**SECRET)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -383,7 +378,7 @@ def test_without_a_terminal_the_open_page_is_named(state: Folder) -> None:
 
 
 def test_typed_request_is_approved_only_by_the_name(state: Folder) -> None:
-    """Ours: y is not a name, and a slip decides nothing."""
+    """Y is not a name, and a slip decides nothing."""
     state.add_request(**TYPED)
     with state.at_a_terminal() as person:
         assert 'To approve this one call, type the name between the quotes: "Acme"' in person.sees(CHOICES)
@@ -399,7 +394,7 @@ def test_typed_request_is_approved_only_by_the_name(state: Folder) -> None:
 
 
 def test_four_eyes_request_is_not_approved_at_a_terminal(state: Folder) -> None:
-    """Ours: four eyes are two different people, which a terminal cannot tell apart."""
+    """Four eyes are two different people, which a terminal cannot tell apart."""
     state.add_request(required="four_eyes")
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
@@ -410,7 +405,6 @@ def test_four_eyes_request_is_not_approved_at_a_terminal(state: Folder) -> None:
 
 
 def test_requests_that_arrive_meanwhile_are_asked_about_too(state: Folder) -> None:
-    """Ours: the oldest first, each once."""
     state.add_request()
     state.add_request(id="g2", target="wf_2", call="another call")
     with state.at_a_terminal() as person:
@@ -435,7 +429,7 @@ def test_requests_that_arrive_meanwhile_are_asked_about_too(state: Folder) -> No
 @pytest.mark.parametrize("became", [RequestState.USED, RequestState.APPROVED, RequestState.DECLINED])
 @pytest.mark.parametrize("typed", ["y\r", "15\r", "n\rlate\r"])
 def test_request_decided_meanwhile_stays_as_it_was(typed: str, became: RequestState, state: Folder) -> None:
-    """Ours: the second decision has no effect, and says so."""
+    """The second decision has no effect, and says so."""
     state.add_request()
     with state.at_a_terminal() as person:
         person.sees(CHOICES)
@@ -449,14 +443,13 @@ def test_request_decided_meanwhile_stays_as_it_was(typed: str, became: RequestSt
 
 
 def test_request_in_an_elicitation_form_is_not_listed(state: Folder) -> None:
-    """Ours: a request is asked about in one place."""
     state.add_request(out_of_band=False)
     with state.at_a_terminal() as person:
         assert person.leaves() == (0, "Nothing waits for an approval.\n")
 
 
 def test_control_characters_in_a_request_are_escaped(state: Folder) -> None:
-    """Ours: whatever a preview holds, it stays on its line and shows what it is."""
+    """Whatever a preview holds, it stays on its line and shows what it is."""
     state.add_request(text=("run_workflow", "Target: \x1b[2J\u202eApprove all\x07."), principal="\x1b]0;me\x07")
     with state.at_a_terminal() as person:
         shown = person.sees(CHOICES)
@@ -469,7 +462,7 @@ def test_control_characters_in_a_request_are_escaped(state: Folder) -> None:
 
 
 def test_decline_holds_if_the_audit_log_cannot_be_written(state: Folder) -> None:
-    """Ours: a decline is never held up; an approved call is refused when it is to be sent."""
+    """A decline is never held up; an approved call is refused when it is to be sent."""
     state.add_request()
     (state.folder / "audit.jsonl").mkdir()
     with state.at_a_terminal() as person:
@@ -490,7 +483,7 @@ def add_temporary_approvals(state: Folder, *names: str) -> None:
 
 
 def test_scopes_and_revoke_work_without_a_terminal(state: Folder) -> None:
-    """Ours: revoking only tightens, so it needs no terminal; the beginning of the id is enough."""
+    """Revoking only tightens, so it needs no terminal; the beginning of the id is enough."""
     add_temporary_approvals(state, "first", "second")
     assert 'first  run_workflow on "wf_1", default at live.fastn.ai, for local' in state.run("scopes").stdout
     assert [row["id"] for row in json.loads(state.run("scopes", "--json").stdout)] == ["first", "second"]
@@ -502,7 +495,7 @@ def test_scopes_and_revoke_work_without_a_terminal(state: Folder) -> None:
 
 @pytest.mark.parametrize("name", ["third", "s"])
 def test_revoke_needs_exactly_one_match(name: str, state: Folder) -> None:
-    """Ours: an unknown beginning, and one of two ids, revoke nothing."""
+    """An unknown beginning, and one of two ids, revoke nothing."""
     add_temporary_approvals(state, "s1", "s2")
     ran = state.run("revoke", name)
     assert ran.returncode == 1
@@ -511,7 +504,6 @@ def test_revoke_needs_exactly_one_match(name: str, state: Folder) -> None:
 
 
 def test_revoke_works_if_the_audit_log_cannot_be_written(state: Folder) -> None:
-    """Ours: what tightens is never held up."""
     add_temporary_approvals(state, "s1")
     (state.folder / "audit.jsonl").mkdir()
     ran = state.run("revoke", "s1")
@@ -520,7 +512,6 @@ def test_revoke_works_if_the_audit_log_cannot_be_written(state: Folder) -> None:
 
 
 def test_scopes_says_that_there_are_none(state: Folder) -> None:
-    """Ours: an empty list says that it is empty."""
     assert state.run("scopes").stdout == "There are no temporary approvals.\n"
 
 
@@ -540,7 +531,7 @@ def browser(tmp_path: Path) -> tuple[dict[str, str], Path]:
 
 
 def test_open_gives_the_key_to_the_browser_only(state: Folder, browser: tuple[dict[str, str], Path]) -> None:
-    """Ours: the key goes to the browser, and into nothing that a program can read."""
+    """The key goes to the browser, and into nothing that a program can read."""
     with socket.create_server(("127.0.0.1", 0)) as page:
         url = f"http://127.0.0.1:{page.getsockname()[1]}"
         write_page_file(state, url)
@@ -561,7 +552,7 @@ def test_open_gives_the_key_to_the_browser_only(state: Folder, browser: tuple[di
 def test_page_file_with_another_host_is_not_opened(
     url: str, state: Folder, browser: tuple[dict[str, str], Path]
 ) -> None:
-    """Ours: the page is on this machine, whatever its file says."""
+    """The page is on this machine, whatever its file says."""
     write_page_file(state, url)
     ran = state.run("--open", **browser[0])
     assert (ran.returncode, browser[1].exists()) == (2, False)
@@ -569,7 +560,6 @@ def test_page_file_with_another_host_is_not_opened(
 
 
 def test_page_file_that_others_can_read_is_not_opened(state: Folder, browser: tuple[dict[str, str], Path]) -> None:
-    """Ours: a key that others could read is not used."""
     write_page_file(state, mode=0o644)
     ran = state.run("--open", **browser[0])
     assert (ran.returncode, browser[1].exists()) == (2, False)
@@ -577,7 +567,7 @@ def test_page_file_that_others_can_read_is_not_opened(state: Folder, browser: tu
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"url": 1, "key": 2}', "\xff"])
 def test_invalid_page_file_is_reported(text: str, state: Folder, browser: tuple[dict[str, str], Path]) -> None:
-    """Ours: no traceback for a file that another program wrote."""
+    """No traceback for a file that another program wrote."""
     write_page_file(state)
     (state.folder / "page.json").write_bytes(text.encode("latin-1"))
     ran = state.run("--open", **browser[0])
@@ -588,7 +578,6 @@ def test_invalid_page_file_is_reported(text: str, state: Folder, browser: tuple[
 
 
 def test_open_without_a_page_says_what_to_do(state: Folder, browser: tuple[dict[str, str], Path]) -> None:
-    """Ours: also if a server was killed before it could remove its page file."""
     ran = state.run("--open")
     assert ran.returncode == 2
     assert "No approval page is open, and nothing waits for an approval here. The page opens when" in ran.stderr
@@ -601,7 +590,7 @@ def test_open_without_a_page_says_what_to_do(state: Folder, browser: tuple[dict[
 
 
 def test_other_stores_with_requests_are_listed_with_commands(state: Folder, tmp_path: Path) -> None:
-    """Ours: the sandbox, the default folder, a profile's ledger, a tenant; each command lists its requests."""
+    """The sandbox, the default folder, a profile's ledger, a tenant; each command lists its requests."""
     config = tmp_path / "config.toml"
     config.write_text(f'[profiles.acme]\nledger = "{tmp_path}/acme/ledger.sqlite"\n')
     config.chmod(0o600)

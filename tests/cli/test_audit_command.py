@@ -61,7 +61,7 @@ def lines(result: Result) -> list[list[str]]:
 
 @pytest.mark.usefixtures("log")
 def test_tail_in_a_pipe_prints_tab_separated_lines(path: Path) -> None:
-    """Ours: every line has every column, in the order that the help gives, and nothing is cut."""
+    """Every line has every column, in the order that the help gives, and nothing is cut."""
     time = "2026-11-25T01:40:35.532Z"
     call = ["local", "delete_customer", "cus_1", ""]
     assert lines(run(path, "tail", "-n", "3")) == [
@@ -99,7 +99,7 @@ LONG_NAME = replace(
     (60, "11-25 01:40", 2), (80, "11-25 01:40", 1), (120, "2026-11-25 01:40:35Z", 1),
 ])  # fmt: skip
 def test_tail_on_a_terminal_never_cuts_number_time_and_event(columns: int, time: str, lines_each: int) -> None:
-    """Ours: at any width. Other text that does not fit is cut, and ends in an ellipsis."""
+    """At any width. Other text that does not fit is cut, and ends in an ellipsis."""
     entry: Entry = {"n": 12, "event": "declined", "time": "2026-11-25T01:40:35.532Z"}
     entry |= {"tool": LONG_NAME.tool, "target": LONG_NAME.target, "message": LONG_NAME.message}
     shown = row(entry, "TikTok Shop 客户 of Katana", columns)
@@ -112,7 +112,7 @@ def test_tail_on_a_terminal_never_cuts_number_time_and_event(columns: int, time:
 
 @pytest.mark.usefixtures("log")
 def test_tail_on_a_terminal_takes_target_names_from_earlier_entries(path: Path, log: AuditFile) -> None:
-    """Ours: people know names, and only the entry of the request has it."""
+    """People know names, and only the entry of the request has it."""
     log.record(replace(DELETE, event=AuditEvent.ASKED, name="Acme"))
     log.record(LONG_NAME)
     log.record(replace(DELETE, event=AuditEvent.DECLINED))
@@ -123,21 +123,19 @@ def test_tail_on_a_terminal_takes_target_names_from_earlier_entries(path: Path, 
 
 @pytest.mark.usefixtures("log")
 def test_tail_accepts_zero_and_more_than_all_entries(path: Path) -> None:
-    """Ours: any number is accepted."""
     assert run(path, "tail", "-n", "0").stdout == ""
     assert len(lines(run(path, "tail", "-n", "50"))) == 4
 
 
 @pytest.mark.usefixtures("log")
 def test_tail_as_json_prints_one_entry_per_line(path: Path) -> None:
-    """Ours: for other programs, in full."""
     rows = [json.loads(line) for line in run(path, "tail", "--json").stdout.splitlines()]
     assert [row["n"] for row in rows] == [1, 2, 3, 4]
     assert rows == [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def test_control_characters_in_an_entry_are_escaped(path: Path, log: AuditFile) -> None:
-    """Ours: one line per entry, whatever a name or a note holds, and no markup in it is interpreted."""
+    """One line per entry, whatever a name or a note holds, and no markup in it is interpreted."""
     log.record(replace(DELETE, target="\x1b[2K\r\u202ecus", message="a\nb [bold red]c[/] [link=x]d"))
     for command in (["tail", "-n", "1"], ["show", "5"]):
         shown = run(path, *command).stdout
@@ -148,7 +146,7 @@ def test_control_characters_in_an_entry_are_escaped(path: Path, log: AuditFile) 
 
 
 def test_following_yields_only_complete_lines(path: Path, log: AuditFile) -> None:
-    """Ours: a line is not shown while it is being written."""
+    """A line is not shown while it is being written."""
     later = iter([b'{"n":1,', b'"event":', b'"intent"}\n', b"x\n"])
 
     class Enough(Exception):
@@ -172,7 +170,7 @@ def test_following_yields_only_complete_lines(path: Path, log: AuditFile) -> Non
 
 @pytest.mark.usefixtures("log")
 def test_tail_and_show_read_rotated_files(path: Path) -> None:
-    """Ours: entries are found in whatever file they are."""
+    """Entries are found in whatever file they are."""
     path.rename(path.with_name("audit.000000004.jsonl"))
     assert [line[0] for line in lines(run(path, "tail"))] == ["1", "2", "3", "4"]
     log = AuditFile(path, System(now=lambda: NOW))
@@ -184,7 +182,7 @@ def test_tail_and_show_read_rotated_files(path: Path) -> None:
 
 @pytest.mark.usefixtures("log")
 def test_report_on_a_terminal_has_a_few_lines_per_call(path: Path) -> None:
-    """Ours: a pipe and a file get Markdown, whose tables are unreadable at 80 columns."""
+    """A pipe and a file get Markdown, whose tables are unreadable at 80 columns."""
     env = {"FASTN_CONFIG": os.devnull, "COLUMNS": "80"}
     with sitting(["-m", "fastn_mcp", "audit", "--file", str(path), "report"], env) as person:
         shown = person.leaves()[1]
@@ -196,7 +194,6 @@ def test_report_on_a_terminal_has_a_few_lines_per_call(path: Path) -> None:
 
 
 def test_tail_follows_another_process_until_ctrl_c(path: Path, log: AuditFile) -> None:
-    """Ours: a person can watch the log."""
     env = {"FASTN_CONFIG": os.devnull}
     with sitting(["-m", "fastn_mcp", "audit", "--file", str(path), "tail", "-f", "-n", "1"], env) as person:
         person.sees("The policy refuses it.")
@@ -214,7 +211,7 @@ def test_tail_follows_another_process_until_ctrl_c(path: Path, log: AuditFile) -
 
 @pytest.mark.usefixtures("log")
 def test_show_prints_an_entry_and_the_others_of_its_call(path: Path) -> None:
-    """Ours: the intent, its request and its outcome, and no other call."""
+    """The intent, its request and its outcome, and no other call."""
     shown = run(path, "show", "2").stdout
     assert '  arguments  {"customer_id": "cus_1"}\n' in shown
     mine, others = shown.split("Of the same call:")
@@ -227,14 +224,13 @@ def test_show_prints_an_entry_and_the_others_of_its_call(path: Path) -> None:
 
 @pytest.mark.usefixtures("log")
 def test_show_of_an_unknown_entry_is_an_error(path: Path) -> None:
-    """Ours: the error names what is missing."""
     result = run(path, "show", "99")
     assert (result.exit_code, "There is no entry 99" in result.stderr) == (1, True)
 
 
 @pytest.mark.usefixtures("log")
 def test_verify_of_an_intact_log_prints_its_head_and_limits(path: Path) -> None:
-    """Ours: the head is printed to be noted, and what verification cannot find is said."""
+    """The head is printed to be noted, and what verification cannot find is said."""
     result = run(path, "verify")
     assert result.exit_code == 0
     assert f"Intact: 4 entries. Head: {verify(path).head}\n" in result.stdout
@@ -247,7 +243,7 @@ def test_verify_of_an_intact_log_prints_its_head_and_limits(path: Path) -> None:
 )
 @pytest.mark.usefixtures("log")
 def test_verify_of_an_edited_log_names_the_line(path: Path, before: bytes, after: bytes, line: int) -> None:
-    """Ours: an edited line is found and named; the exit code is 1."""
+    """An edited line is found and named; the exit code is 1."""
     path.write_bytes(path.read_bytes().replace(before, after, 1))
     result = run(path, "verify")
     assert result.exit_code == 1
@@ -256,7 +252,7 @@ def test_verify_of_an_edited_log_names_the_line(path: Path, before: bytes, after
 
 
 def test_verify_with_a_noted_head_finds_a_truncated_log(path: Path, log: AuditFile) -> None:
-    """Ours: a noted hash shows what the file alone cannot."""
+    """A noted hash shows what the file alone cannot."""
     head = verify(path).head
     whole = path.read_bytes()
     assert "that of entry 4; 0 came after it" in run(path, "verify", "--head", head).stdout
@@ -271,13 +267,12 @@ def test_verify_with_a_noted_head_finds_a_truncated_log(path: Path, log: AuditFi
 
 @pytest.mark.usefixtures("log")
 def test_verify_rejects_a_malformed_head(path: Path) -> None:
-    """Ours: a copying error is no proof of tampering."""
     result = run(path, "verify", "--head", "abc")
     assert (result.exit_code, "64 of the characters" in result.stderr) == (2, True)
 
 
 def test_verify_lists_unfinished_calls_and_torn_lines(path: Path, log: AuditFile) -> None:
-    """Ours: after a kill, one knows which calls to look for in Fastn."""
+    """After a kill, one knows which calls to look for in Fastn."""
     for _ in range(7):
         log.record(DELETE)
     with path.open("ab") as file:
@@ -296,12 +291,11 @@ def with_environment(*arguments: str, state: Path) -> "subprocess.CompletedProce
 
 @pytest.mark.usefixtures("log")
 def test_audit_reads_the_log_of_the_state_folder_by_default(tmp_path: Path) -> None:
-    """Ours: without --file it is the audit log of this user."""
     assert with_environment("verify", state=tmp_path).stdout.startswith("Intact: 4 entries.")
 
 
 def test_audit_without_a_log_says_so(tmp_path: Path) -> None:
-    """Ours: the error says what to do, and no file is created."""
+    """The error says what to do, and no file is created."""
     ran = with_environment("tail", state=tmp_path / "none")
     assert ran.returncode == 2
     assert "There is no audit log at" in ran.stderr
@@ -309,6 +303,5 @@ def test_audit_without_a_log_says_so(tmp_path: Path) -> None:
 
 
 def test_audit_reports_an_unreadable_log(tmp_path: Path) -> None:
-    """Ours: no traceback for a folder in its place."""
     result = CliRunner().invoke(cli, ["audit", "--file", str(tmp_path), "verify"])
     assert isinstance(result.exception, SettingsError)

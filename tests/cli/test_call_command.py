@@ -35,7 +35,7 @@ def options(operation: AnyOperation) -> dict[str, click.Option]:
 
 @pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
 def test_every_argument_of_every_tool_is_an_option(operation: AnyOperation) -> None:
-    """Ours: named like the argument, required if it is, with its description."""
+    """Named like the argument, required if it is, with its description."""
     found = options(operation)
     schema = operation.input_schema()
     dry_run = {"--dry-run"} if operation.effect is not Effect.READ else set[str]()
@@ -51,7 +51,7 @@ def test_every_argument_of_every_tool_is_an_option(operation: AnyOperation) -> N
 
 
 def test_tools_are_listed_with_hyphens_and_called_with_either(fastn: Run) -> None:
-    """Ours: hyphens as in the documentation; underscores, as agents write them, are accepted too."""
+    """Hyphens as in the documentation; underscores, as agents write them, are accepted too."""
     listed = fastn("call", "--help").stdout
     for operation in CATALOG:
         assert f"\n  {operation.tool_name().replace('_', '-')} " in listed
@@ -62,14 +62,12 @@ def test_tools_are_listed_with_hyphens_and_called_with_either(fastn: Run) -> Non
 
 
 def test_read_prints_one_line_of_json(fastn: Run) -> None:
-    """Ours: for a pipe; nothing on stderr."""
     done = fastn("--sandbox", "call", "list-customers", "--limit", "2")
     assert len(body_of(done)["data"]) == 2
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 
 def test_write_is_stored_in_the_sandbox_file(fastn: Run, tmp_path: Path) -> None:
-    """Ours: the next run with `--sandbox-file` has the same state."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
     made = body_of(fastn(*start, "create-customer", "--name", "Initech", "--external-ref", "crm-9"))
     assert made["done"] == "create_customer"
@@ -79,7 +77,6 @@ def test_write_is_stored_in_the_sandbox_file(fastn: Run, tmp_path: Path) -> None
 
 
 def test_list_argument_is_a_repeated_option(fastn: Run) -> None:
-    """Ours."""
     permissions = ("--permissions", "workflows:read", "--permissions", "executions:read")
     role = ("create-role", "--name", "Reader", "--parent", "Viewer", *permissions, "--dry-run")
     preview = body_of(fastn("--sandbox", "call", *role))["preview"]
@@ -87,7 +84,6 @@ def test_list_argument_is_a_repeated_option(fastn: Run) -> None:
 
 
 def test_dry_run_previews_and_sends_nothing(fastn: Run, tmp_path: Path) -> None:
-    """Ours: also for a call that needs approval."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
     customer = body_of(fastn(*start, "list-customers", "--search", "Globex Exports"))["data"][0]["id"]
     done = body_of(fastn(*start, "delete-customer", "--customer-id", customer, "--dry-run"))
@@ -107,7 +103,6 @@ BAD = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_failed_call_exits_1_with_the_reason_on_both_streams(what: str, fastn: Run) -> None:
-    """Ours: for a program as JSON on stdout, for a person on stderr; never the value."""
     arguments, named = BAD[what]
     done = fastn("--sandbox", "call", *arguments)
     error = body_of(done, 1)
@@ -129,14 +124,13 @@ def test_failed_call_exits_1_with_the_reason_on_both_streams(what: str, fastn: R
     ],
 )
 def test_invalid_command_exits_2(arguments: tuple[str, ...], named: str, fastn: Run) -> None:
-    """Ours: as every command line does; nothing on stdout."""
     done = fastn("--sandbox", "call", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert named in done.stderr.splitlines()[-1]
 
 
 def test_disabled_tool_is_not_called(fastn: Run) -> None:
-    """Ours: read-only and toolsets hold on the command line too."""
+    """Read-only and toolsets hold on the command line too."""
     for flags in (("--read-only",), ("--mode", "read-only"), ("--toolsets", "workflows")):
         error = body_of(fastn("--sandbox", *flags, "call", "create-customer", "--name", "x"), 1)
         assert (error["outcome"], "is disabled here" in error["message"]) == ("not_sent", True)
@@ -147,7 +141,6 @@ def globex(fastn: Run, start: tuple[str, ...]) -> str:
 
 
 def test_call_without_a_terminal_asks_nobody_and_sends_nothing(fastn: Run, tmp_path: Path) -> None:
-    """Ours: a pipe that says yes is not a person."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
     target = globex(fastn, start)
     done = fastn(*start, "delete-customer", "--customer-id", target)
@@ -200,7 +193,7 @@ def at_a_terminal(environment: dict[str, str], answer: str, *arguments: str) -> 
 
 
 def test_secret_is_typed_unseen_at_the_terminal(environment: dict[str, str], tmp_path: Path) -> None:
-    """Ours: with the approval, and it is in no output and no file but the sandbox's request."""
+    """With the approval, and it is in no output and no file but the sandbox's request."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
     code, output, shown = at_a_terminal(environment, "y\ncanary-4711", *start, "create-secret", "--name", "STRIPE_KEY")
     assert code == 0, shown
@@ -211,7 +204,7 @@ def test_secret_is_typed_unseen_at_the_terminal(environment: dict[str, str], tmp
 
 
 def test_typed_name_at_a_terminal_deletes(fastn: Run, environment: dict[str, str], tmp_path: Path) -> None:
-    """Ours: the preview and the question are on the terminal; stdout holds the result alone."""
+    """The preview and the question are on the terminal; stdout holds the result alone."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
     target = globex(fastn, start)
     code, output, shown = at_a_terminal(
@@ -228,7 +221,6 @@ def test_typed_name_at_a_terminal_deletes(fastn: Run, environment: dict[str, str
 def test_other_answers_at_a_terminal_decline(
     answer: str, fastn: Run, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Ours: with exit code 5."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"), "call")
     target = globex(fastn, start)
     code, output, shown = at_a_terminal(environment, answer, *start, "delete-customer", "--customer-id", target)

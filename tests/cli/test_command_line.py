@@ -35,7 +35,6 @@ def check_one_line(done: "subprocess.CompletedProcess[str]", *named: str) -> str
 
 
 def test_help_names_every_command_and_every_setting(fastn: Run) -> None:
-    """Ours: help texts that a newcomer can act on."""
     done = fastn("--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert fastn("-h").stdout == done.stdout
@@ -58,7 +57,6 @@ def test_help_names_every_command_and_every_setting(fastn: Run) -> None:
 
 @pytest.mark.parametrize("name", ["call", "tools", "sandbox", "demo", "completion", "install", "uninstall"])
 def test_help_of_every_command_describes_its_options(name: str, fastn: Run) -> None:
-    """Ours: no option without a description, and no description that is cut."""
     done = fastn(name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Usage: fastn-mcp {name} ")
@@ -71,7 +69,6 @@ def test_help_of_every_command_describes_its_options(name: str, fastn: Run) -> N
 
 
 def test_version_is_printed(fastn: Run) -> None:
-    """Ours; and `python -m fastn_mcp` is the program."""
     for flag in ("--version", "-V"):
         assert fastn(flag).stdout == f"fastn-mcp, version {__version__}\n"
     script = Path(sys.executable).with_name("fastn-mcp")
@@ -93,24 +90,21 @@ def _imported(*arguments: str, environment: dict[str, str]) -> set[str]:
 
 
 def test_version_and_help_import_no_server(environment: dict[str, str]) -> None:
-    """Ours: the version and the help are printed at once."""
     for flag in ("--version", "--help"):
         assert not _imported(flag, environment=environment) & {"mcp", "httpx2", "starlette", "uvicorn", "rich"}
 
 
 def test_serving_over_stdio_imports_no_terminal_output(environment: dict[str, str]) -> None:
-    """Ours: what formats text for people is not imported by a stdio server."""
     assert "rich" not in _imported("--sandbox", environment=environment)
 
 
 def test_command_without_a_key_says_how_to_give_one(fastn: Run) -> None:
-    """Ours. A server starts without one: see `test_missing_key`."""
+    """A server starts without one: see `test_missing_key`."""
     check_one_line(fastn("call", "list-customers"), "FASTN_API_KEY", "--sandbox")
 
 
 @pytest.mark.parametrize("key", [f"{CANARY}\n", f"{CANARY}é"])
 def test_key_that_no_header_can_carry_is_not_shown(key: str, fastn: Run) -> None:
-    """Ours: such as one with a line break, which a library would print."""
     line = check_one_line(fastn("call", "list-customers", env={"FASTN_API_KEY": key}), "FASTN_API_KEY")
     assert "C4N4RY" not in line
 
@@ -130,7 +124,7 @@ ENVIRONMENT = {
 
 @pytest.mark.parametrize("variable", ENVIRONMENT)
 def test_wrong_variable_is_named_in_one_line(variable: str, fastn: Run) -> None:
-    """Ours: the setting, and how to set it; never the key, never the value."""
+    """The setting, and how to set it; never the key, never the value."""
     done = fastn("call", "list-customers", env={"FASTN_API_KEY": CANARY, variable: ENVIRONMENT[variable]})
     assert "C4N4RY" not in check_one_line(done, variable)
 
@@ -147,7 +141,7 @@ FILES = {
 
 @pytest.mark.parametrize("what", FILES)
 def test_wrong_file_is_named_in_one_line(what: str, fastn: Run, tmp_path: Path) -> None:
-    """Ours: the file is checked strictly; the error suggests the nearest known name."""
+    """The file is checked strictly; the error suggests the nearest known name."""
     content, named = FILES[what]
     file = tmp_path / "settings.toml"
     file.write_bytes(content)
@@ -160,7 +154,7 @@ def test_wrong_file_is_named_in_one_line(what: str, fastn: Run, tmp_path: Path) 
     [("--mode", "never"), ("--auth", "none"), ("--update", "x"), ("--deadline", "soon"), ("--mod", "x")],
 )
 def test_wrong_flag_exits_2_and_is_named(flag: str, value: str, fastn: Run) -> None:
-    """Ours: the last line names the flag, and its values."""
+    """The last line names the flag, and its values."""
     check_one_line(fastn("--sandbox", flag, value, "call", "list-customers"), flag)
 
 
@@ -178,7 +172,6 @@ def test_wrong_flag_exits_2_and_is_named(flag: str, value: str, fastn: Run) -> N
 def test_misspelt_value_or_option_suggests_the_nearest(
     arguments: tuple[str, ...], env: dict[str, str], meant: str, fastn: Run
 ) -> None:
-    """Ours: wherever the value comes from."""
     command = () if "call" in arguments else ("tools",)
     check_one_line(fastn(*arguments, *command, env=env | {"FASTN_API_KEY": CANARY}), f"(did you mean '{meant}'?)")
 
@@ -190,7 +183,7 @@ def account_of(done: "subprocess.CompletedProcess[str]") -> str:
 
 
 def test_flags_override_the_environment_which_overrides_the_file(fastn: Run, tmp_path: Path) -> None:
-    """Ours: The file is the one of --config, else of FASTN_CONFIG, else the user's own."""
+    """The file is the one of --config, else of FASTN_CONFIG, else the user's own."""
     files = {name: tmp_path / f"{name}.toml" for name in ("flagged", "named")}
     files["own"] = tmp_path / "FASTN_CONFIG_DIR" / "config.toml"
     files["own"].parent.mkdir()
@@ -208,7 +201,6 @@ def test_flags_override_the_environment_which_overrides_the_file(fastn: Run, tmp
 
 
 def test_nothing_is_read_from_the_working_directory(fastn: Run, tmp_path: Path) -> None:
-    """Ours: a cloned repository can loosen nothing."""
     cloned = tmp_path / "cloned"
     cloned.mkdir()
     for name in ("config.toml", "fastn.toml", "policy.toml", ".env"):
@@ -217,7 +209,7 @@ def test_nothing_is_read_from_the_working_directory(fastn: Run, tmp_path: Path) 
 
 
 def test_sandbox_ignores_key_and_host_of_the_environment(fastn: Run) -> None:
-    """Ours: trying things out never reaches a real account."""
+    """Trying things out never reaches a real account."""
     account = {"FASTN_API_KEY": CANARY, "FASTN_BASE_URL": "http://127.0.0.1:9", "FASTN_AUTH": "bearer"}
     done = fastn("--sandbox", "call", "create-customer", "--name", "Initech", env=account)
     assert done.returncode == 0
@@ -225,7 +217,7 @@ def test_sandbox_ignores_key_and_host_of_the_environment(fastn: Run) -> None:
 
 
 def test_tools_in_a_pipe_are_tab_separated(fastn: Run) -> None:
-    """Ours: tool, effect, route, evidence; a line for each, in the order of the catalog."""
+    """Tool, effect, route, evidence; a line for each, in the order of the catalog."""
     done = fastn("tools")
     assert (done.returncode, done.stderr) == (0, "")
     header, *rows = (tuple(line.split("\t")) for line in done.stdout.splitlines())
@@ -243,7 +235,6 @@ def test_tools_in_a_pipe_are_tab_separated(fastn: Run) -> None:
     [(("--read-only",), {}), (("--mode", "read-only"), {}), ((), {"FASTN_READ_ONLY": "1"})],
 )
 def test_tools_lists_those_that_the_settings_allow(options: tuple[str, ...], env: dict[str, str], fastn: Run) -> None:
-    """Ours: also without an account."""
     rows = json.loads(fastn(*options, "tools", "--json", env=env).stdout)
     assert [row["tool"] for row in rows] == [o.tool_name() for o in ALL_TOOLS if o.effect is Effect.READ]
     customers = json.loads(fastn("--toolsets", "customers", *options, "tools", "--json", env=env).stdout)
@@ -254,7 +245,7 @@ def test_tools_lists_those_that_the_settings_allow(options: tuple[str, ...], env
 
 
 def test_served_sandbox_says_how_to_use_it(fastn: Run, environment: dict[str, str], tmp_path: Path) -> None:
-    """Ours: the printed command works; its state is kept in the file."""
+    """The printed command works; its state is kept in the file."""
     environment |= {"PYTHONUNBUFFERED": "1"}
     command = [
         sys.executable,
@@ -288,7 +279,6 @@ def test_served_sandbox_says_how_to_use_it(fastn: Run, environment: dict[str, st
 
 
 def test_invalid_port_is_rejected(fastn: Run) -> None:
-    """Ours."""
     for port in ("0", "65536", "http"):
         done = fastn("sandbox", "--port", port)
         assert (done.returncode, done.stdout) == (2, "")
@@ -296,7 +286,6 @@ def test_invalid_port_is_rejected(fastn: Run) -> None:
 
 
 def test_closed_pipe_causes_no_traceback(environment: dict[str, str]) -> None:
-    """Ours: `fastn-mcp tools | head -1`."""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as gone:

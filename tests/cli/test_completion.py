@@ -18,7 +18,6 @@ TOOLS = [tool.tool_name().replace("_", "-") for tool in ALL_TOOLS]
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_has_a_script(shell: str, fastn: Run) -> None:
-    """Ours."""
     if shell == "bash" and shutil.which("bash") is None:
         pytest.skip("no bash to ask for its version")
     done = fastn("completion", shell)
@@ -27,7 +26,6 @@ def test_each_shell_has_a_script(shell: str, fastn: Run) -> None:
 
 
 def test_unknown_shell_is_rejected_with_the_known_ones(fastn: Run) -> None:
-    """Ours."""
     done = fastn("completion", "tcsh")
     assert (done.returncode, done.stdout) == (2, "")
     assert "Use one of bash, zsh, fish." in done.stderr
@@ -45,7 +43,6 @@ def completions(fastn: Run, *words: str) -> list[str]:
 
 
 def test_commands_tools_and_options_are_completed(fastn: Run) -> None:
-    """Ours: without a key, and as the documentation writes them."""
     assert set(completions(fastn, "")) == {
         name for group in COMMANDS.values() for name, entry in group.items() if not entry.hidden
     }
@@ -58,7 +55,6 @@ def test_commands_tools_and_options_are_completed(fastn: Run) -> None:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_bash_completes_with_the_script(environment: dict[str, str]) -> None:
-    """Ours: set up as the help says."""
     script = (
         'eval "$(fastn-mcp completion bash)"\n'
         "COMP_WORDS=(fastn-mcp call list-cu) COMP_CWORD=2\n"

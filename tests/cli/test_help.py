@@ -60,7 +60,7 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_files")
 @pytest.mark.parametrize("words", BELOW)
 def test_help_of_every_command_ends_with_valid_examples(words: str) -> None:
-    """Ours: every command's help says what to do next. A new command gets a line in `cli/help.py`."""
+    """Every command's help says what to do next. A new command gets a line in `cli/help.py`."""
     text = help_of(words.split()[1:])
     assert max(map(len, text.partition("Examples:")[0].splitlines())) <= 80, "a terminal breaks it in mid-word"
     lines = examples(text)
@@ -74,7 +74,6 @@ def test_help_of_every_command_ends_with_valid_examples(words: str) -> None:
 @pytest.mark.usefixtures("_files")
 @pytest.mark.parametrize("name", BY_NAME)
 def test_every_tool_has_an_example_that_changes_nothing(name: str) -> None:
-    """Ours: on the sandbox, and as a preview if it would change something."""
     text = help_of(["call", name.replace("_", "-")])
     assert max(map(len, text.splitlines())) <= 80, "a terminal breaks it in mid-word"
     (line,) = examples(text)
@@ -84,7 +83,6 @@ def test_every_tool_has_an_example_that_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("words", [words for words, command in ALL.items() if isinstance(command, click.Group)])
 def test_descriptions_in_command_lists_are_not_cut(words: str) -> None:
-    """Ours: at 80 columns. The tools' own descriptions are for agents."""
     if words == "fastn-mcp call":
         return
     text = help_of(words.split()[1:])
@@ -93,7 +91,7 @@ def test_descriptions_in_command_lists_are_not_cut(words: str) -> None:
 
 
 def test_program_help_lists_every_command_in_a_group_before_the_options() -> None:
-    """Ours: in the order in which a user needs them; the command for containers is left out."""
+    """In the order in which a user needs them; the command for containers is left out."""
     groups = help_of([]).partition("Options:")[0].split("\n\n")[-5:]
     listed = {part.split(":")[0]: re.findall(r"^  ([a-z-]+)  ", part, re.MULTILINE) for part in groups if ":\n" in part}
     assert list(listed) == ["Start", "Use", "Approvals and record", "Serve"]
@@ -103,7 +101,6 @@ def test_program_help_lists_every_command_in_a_group_before_the_options() -> Non
 
 
 def test_program_help_says_how_to_start() -> None:
-    """Ours."""
     text = help_of([])
     for line in ("fastn-mcp demo", "fastn-mcp --sandbox call list-customers", "fastn-mcp install cursor --sandbox"):
         assert line in text

@@ -47,7 +47,6 @@ def check_error(done: "subprocess.CompletedProcess[str]", *expected: str) -> Non
 
 
 def test_install_shows_the_change_and_how_to_undo_it(fastn: Run, home: Path) -> None:
-    """Ours."""
     done = fastn("install", "cursor", "--sandbox", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"+++ {home}/.cursor/mcp.json\n" in done.stdout
@@ -60,7 +59,6 @@ def test_install_shows_the_change_and_how_to_undo_it(fastn: Run, home: Path) -> 
 
 
 def test_install_asks_and_can_be_declined(home: Path, environment: dict[str, str]) -> None:
-    """Ours."""
     with sitting(["-m", "fastn_mcp", "install", "cursor", "--sandbox"], environment) as person:
         person.sees("Apply this change? [y/N]:")
         person.types("\r")
@@ -74,7 +72,6 @@ def test_install_asks_and_can_be_declined(home: Path, environment: dict[str, str
 
 
 def test_install_without_a_terminal_needs_yes(fastn: Run, home: Path) -> None:
-    """Ours."""
     check_error(fastn("install", "cursor", "--sandbox"), "There is no terminal to ask on", "--yes")
     dry = fastn("install", "cursor", "--sandbox", "--dry-run")
     assert (dry.returncode, dry.stdout.splitlines()[-1]) == (0, "Nothing was changed: this was a dry run.")
@@ -82,7 +79,7 @@ def test_install_without_a_terminal_needs_yes(fastn: Run, home: Path) -> None:
 
 
 def test_options_before_install_are_those_of_the_server(fastn: Run, home: Path) -> None:
-    """Ours: a file is named by its full path, since the client starts the server anywhere."""
+    """A file is named by its full path, since the client starts the server anywhere."""
     options = ("--read-only", "--toolsets", "customers", "--policy", "p.toml", "--deadline", "30")
     done = fastn(*options, "install", "cursor", "--profile", "acme", "--yes", cwd=home)
     assert cursor(home)["fastn"]["args"] == [
@@ -97,7 +94,6 @@ def test_options_before_install_are_those_of_the_server(fastn: Run, home: Path) 
 
 
 def test_installing_an_existing_entry_says_so(fastn: Run, home: Path) -> None:
-    """Ours."""
     fastn("install", "cursor", "--sandbox", "--yes")
     assert fastn("install", "cursor", "--sandbox").stdout == (
         f"Cursor has this entry already, in {home}/.cursor/mcp.json.\n"
@@ -107,7 +103,6 @@ def test_installing_an_existing_entry_says_so(fastn: Run, home: Path) -> None:
 
 
 def test_uninstall_names_the_copy_of_a_replaced_entry(fastn: Run, home: Path) -> None:
-    """Ours: if the replaced entry cannot be put back."""
     file = home / ".cursor" / "mcp.json"
     file.write_text('{"mcpServers": {"fastn": {"url": "x"}}}')
     check_error(fastn("install", "cursor", "--yes"), "has an entry 'fastn' already", "--replace", "--name")
@@ -120,7 +115,6 @@ def test_uninstall_names_the_copy_of_a_replaced_entry(fastn: Run, home: Path) ->
 
 
 def test_install_says_where_the_key_comes_from(fastn: Run, home: Path) -> None:
-    """Ours: never from the file."""
     done = fastn("install", "cursor", "--key", "environment", "--yes")
     assert done.stdout.endswith("The key comes from FASTN_API_KEY, as Cursor was started with it.\n")
     prompted = fastn("install", "vscode", "--key", "prompt", "--yes", "--anyway")
@@ -132,7 +126,6 @@ def test_install_says_where_the_key_comes_from(fastn: Run, home: Path) -> None:
 
 
 def test_project_entry_holds_no_path_of_this_machine(fastn: Run, home: Path) -> None:
-    """Ours: others read this file."""
     fastn("install", "vscode", "--project", "--key", "prompt", "--yes", cwd=home)
     written = json.loads((home / ".vscode" / "mcp.json").read_bytes())
     assert written["servers"]["fastn"]["command"] == "fastn-mcp"
@@ -143,7 +136,6 @@ def test_project_entry_holds_no_path_of_this_machine(fastn: Run, home: Path) -> 
 
 
 def test_file_option_selects_another_file(fastn: Run, home: Path) -> None:
-    """Ours: such as that of VS Code Insiders, or of one of its profiles."""
     file = home / "else.json"
     done = fastn("install", "vscode", "--file", str(file), "--uvx", "--sandbox", "--yes")
     assert done.stdout.endswith(f"Undo: fastn-mcp uninstall vscode --file {file}\n")
@@ -161,7 +153,6 @@ def test_file_option_selects_another_file(fastn: Run, home: Path) -> None:
 
 
 def test_missing_or_unknown_client_is_named(fastn: Run, home: Path) -> None:
-    """Ours: with what to do next."""
     check_error(fastn("install", "zed"), "There is no Zed here", f"{home}/.config/zed", "--anyway", "cursor")
     check_error(fastn("install", "curser"), "There is no client 'curser'", "cursor")
     check_error(fastn("uninstall", "json"), "There is no client 'json'")
@@ -171,7 +162,6 @@ def test_missing_or_unknown_client_is_named(fastn: Run, home: Path) -> None:
 
 
 def test_json_prints_the_entry_for_any_other_client(fastn: Run, home: Path) -> None:
-    """Ours."""
     done = fastn("--read-only", "install", "json", "--sandbox", "--uvx")
     assert json.loads(done.stdout) == {
         "mcpServers": {"fastn": {"command": "uvx", "args": ["--from", SOURCE, "fastn-mcp", "--read-only", "--sandbox"]}}
@@ -180,7 +170,7 @@ def test_json_prints_the_entry_for_any_other_client(fastn: Run, home: Path) -> N
 
 
 def test_http_entry_is_installed_and_removed(fastn: Run, home: Path) -> None:
-    """Ours (docs/local-http.md): byte for byte; it says where the token comes from, and takes no options."""
+    """docs/local-http.md: byte for byte; it says where the token comes from, and takes no options."""
     url = "http://127.0.0.1:8080/mcp"
     file = home / ".cursor" / "mcp.json"
     file.write_bytes(before := b'{"mcpServers": {"other": {"command": "x"}}, // mine\r\n}')
@@ -209,7 +199,7 @@ def test_http_entry_is_installed_and_removed(fastn: Run, home: Path) -> None:
 
 
 def test_http_token_is_printed_if_there_is_one(fastn: Run, environment: dict[str, str]) -> None:
-    """Ours: the command creates no token, lest one of another state folder is taken for the server's."""
+    """The command creates no token, lest one of another state folder is taken for the server's."""
     file = Path(environment["FASTN_STATE_DIR"]) / "sandbox" / "http-token"
     check_error(fastn("--sandbox", "http-token"), f"There is no token yet in {file}", "--http")
     assert not file.exists()
@@ -264,6 +254,5 @@ def test_no_link_is_printed_before_the_package_is_published(fastn: Run) -> None:
 
 
 def test_help_of_install_names_every_client() -> None:
-    """Ours."""
     epilog = install.epilog or ""
     assert [name for name in epilog.splitlines()[1].split() if name != "Clients:"] == [one.name for one in CLIENTS]

@@ -22,7 +22,6 @@ from fastn_mcp.runtime import System
     [(None, "state/ledger.sqlite"), ("{}/own.db", "own.db"), ("sqlite:{}/own.db", "own.db")],
 )
 def test_ledger_is_a_file_by_default(tmp_path: Path, setting: str | None, file: str) -> None:
-    """Ours: in the state folder, or at a path, with or without `sqlite:`."""
     ledger = ledger_at(setting and setting.format(tmp_path), tmp_path / "state", System())
     assert isinstance(ledger, SqliteLedger)
     anyio.run(ledger.revision)
@@ -31,7 +30,6 @@ def test_ledger_is_a_file_by_default(tmp_path: Path, setting: str | None, file: 
 
 
 def test_invalid_ledger_url_is_not_shown(tmp_path: Path) -> None:
-    """Ours: it can hold a password."""
     with pytest.raises(SettingsError) as caught:
         ledger_at("valkey://user:canary@host:port", tmp_path, System())
     assert str(caught.value).startswith("The setting ledger (environment FASTN_LEDGER) has an invalid port.")
@@ -51,7 +49,6 @@ class _Missing(MetaPathFinder):
 
 
 def test_missing_library_names_the_extra(tmp_path: Path) -> None:
-    """Ours."""
     ours = "fastn_mcp.ledger.valkey"
     taken = {n: sys.modules.pop(n) for n in list(sys.modules) if n.split(".")[0] == "valkey" or n.startswith(ours)}
     sys.meta_path.insert(0, finder := _Missing())
@@ -70,7 +67,7 @@ def test_missing_library_names_the_extra(tmp_path: Path) -> None:
 
 
 def test_ledger_server_is_selected_by_url(tmp_path: Path, valkey: ValkeyServer) -> None:
-    """Ours: valkey, valkeys, redis and rediss; nothing is opened before it is needed."""
+    """Valkey, valkeys, redis and rediss; nothing is opened before it is needed."""
     from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
 
     for scheme in ("valkey", "valkeys", "redis", "rediss"):

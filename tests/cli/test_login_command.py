@@ -82,7 +82,6 @@ def error_line(done: "subprocess.CompletedProcess[str]", code: int = 2) -> str:
 def test_login_prompts_checks_and_stores_a_key_that_is_then_used(
     config: Path, environment: dict[str, str], address: str, fastn: Run
 ) -> None:
-    """Ours: from no key to an answered call; the key is not shown."""
     before = config.read_text()
     with sitting(["-m", "fastn_mcp", "login", "acme"], environment) as person:
         person.sees(f"API key of acme at {address} (not shown): ")
@@ -100,7 +99,6 @@ def test_login_prompts_checks_and_stores_a_key_that_is_then_used(
 def test_login_without_profiles_stores_the_default_key(
     login: Run, config: Path, environment: dict[str, str], address: str, fastn: Run
 ) -> None:
-    """Ours: what a newcomer types first."""
     config.write_text(f'base_url = "http://{address}"\n')
     done = login(f"{KEY}\n", "--stdin")
     assert done.returncode == 0, done.stderr
@@ -109,7 +107,7 @@ def test_login_without_profiles_stores_the_default_key(
 
 
 def test_login_does_not_store_a_rejected_key(login: Run, environment: dict[str, str], address: str) -> None:
-    """Ours: one read, and its result is printed; --no-check stores the key anyway."""
+    """One read, and its result is printed; --no-check stores the key anyway."""
     message = error_line(login(CANARY, "acme", "--stdin"), 1)
     assert message.startswith("The key does not work. ")
     assert message.endswith("Nothing was stored. To store it without a check: --no-check")
@@ -122,7 +120,6 @@ def test_login_does_not_store_a_rejected_key(login: Run, environment: dict[str, 
 
 
 def test_login_tells_an_unreachable_host_from_a_wrong_key(login: Run, environment: dict[str, str]) -> None:
-    """Ours."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     done = login(KEY, "--stdin", env={"FASTN_BASE_URL": url, "FASTN_DEADLINE": "1"})
@@ -143,12 +140,10 @@ def test_login_tells_an_unreachable_host_from_a_wrong_key(login: Run, environmen
     ],
 )
 def test_login_describes_a_malformed_key_without_showing_it(login: Run, given: str, expected: str) -> None:
-    """Ours."""
     assert expected in error_line(login(given, "acme", "--stdin"))
 
 
 def test_login_without_a_terminal_suggests_stdin(login: Run) -> None:
-    """Ours: never from an argument."""
     assert error_line(login(KEY, "acme")) == (
         "There is no terminal to ask for the key at. Give it on the standard input: fastn-mcp login --stdin"
     )
@@ -169,7 +164,6 @@ def test_login_without_a_terminal_suggests_stdin(login: Run) -> None:
 def test_login_without_a_keyring_suggests_a_file(
     login: Run, backend: str, expected: str, environment: dict[str, str]
 ) -> None:
-    """Ours: also without Secret Service, which is really absent here."""
     environment["PYTHON_KEYRING_BACKEND"] = backend
     environment["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/nowhere"
     done = login(KEY, "acme", "--stdin", "--no-check")
@@ -180,7 +174,7 @@ def test_login_without_a_keyring_suggests_a_file(
 def test_login_stores_a_key_in_a_private_file(
     login: Run, config: Path, environment: dict[str, str], fastn: Run
 ) -> None:
-    """Ours: --file; the comments stay, and another login replaces it."""
+    """--file; the comments stay, and another login replaces it."""
     environment["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
     before = config.read_text()
     for key in (KEY, LIVE_KEY):
@@ -200,7 +194,6 @@ def test_login_stores_a_key_in_a_private_file(
 
 
 def test_default_key_in_a_file_is_found_again(login: Run, config: Path, fastn: Run) -> None:
-    """Ours: at the top level, which a profile does not inherit."""
     before = config.read_text()
     assert login(KEY, "--stdin", "--file").returncode == 0
     host = re.findall(r"//([^\"]+)", before)[0]
@@ -210,21 +203,20 @@ def test_default_key_in_a_file_is_found_again(login: Run, config: Path, fastn: R
 
 
 def test_login_refuses_a_key_that_would_never_be_used(login: Run, config: Path) -> None:
-    """Ours: the configuration names another place of the key."""
+    """The configuration names another place of the key."""
     config.write_text(config.read_text() + 'api_key_env = "ACME"\n')
     message = error_line(login(KEY, "acme", "--stdin"))
     assert message.startswith(f"{config}, line 7: api_key_env already says where the key is")
 
 
 def test_login_warns_of_a_key_in_the_environment(login: Run) -> None:
-    """Ours: it is neither checked nor stored in place of the given one."""
+    """It is neither checked nor stored in place of the given one."""
     done = login(KEY, "acme", "--stdin", env={"FASTN_API_KEY": CANARY})
     assert done.returncode == 0
     assert done.stderr == "fastn-mcp: FASTN_API_KEY is set: unset it, or the stored key is not used.\n"
 
 
 def test_unknown_profile_is_reported(login: Run, config: Path, fastn: Run) -> None:
-    """Ours."""
     message = "There is no profile 'acne' (did you mean 'acme'?); there are acme."
     for done in (login(KEY, "acne", "--stdin"), fastn("logout", "acne"), fastn("--profile", "acne", "whoami")):
         assert error_line(done).startswith(message)
@@ -241,7 +233,6 @@ def test_unknown_profile_is_reported(login: Run, config: Path, fastn: Run) -> No
 def test_logout_deletes_a_key_and_says_that_it_still_works(
     login: Run, environment: dict[str, str], fastn: Run, address: str
 ) -> None:
-    """Ours."""
     login(KEY, "acme", "--stdin")
     done = fastn("logout", "acme")
     assert done.stdout.splitlines() == [
@@ -256,7 +247,6 @@ def test_logout_deletes_a_key_and_says_that_it_still_works(
 
 
 def test_logout_names_the_place_of_a_key_that_login_did_not_store(config: Path, fastn: Run, address: str) -> None:
-    """Ours."""
     of_default = error_line(fastn("logout", env={"FASTN_API_KEY": CANARY}), 1)
     assert of_default == (
         f"login has kept no key of default at {address}. Its key comes from the environment: FASTN_API_KEY."
@@ -269,7 +259,6 @@ def test_logout_names_the_place_of_a_key_that_login_did_not_store(config: Path, 
 
 
 def test_whoami_shows_the_account_the_key_and_the_mode(login: Run, fastn: Run, address: str, config: Path) -> None:
-    """Ours: never the key itself."""
     login(KEY, "acme", "--stdin")
     (config.parent / "policy.toml").write_text("[budget]\ndestroy = 1\n")
     done = fastn("--profile", "acme", "--mode", "manual", "whoami")
@@ -286,7 +275,6 @@ def test_whoami_shows_the_account_the_key_and_the_mode(login: Run, fastn: Run, a
 
 
 def test_whoami_as_json_has_the_same_facts(config: Path, fastn: Run, address: str) -> None:
-    """Ours: for programs."""
     assert config.exists()
     env = {"FASTN_API_KEY": LIVE_KEY, "FASTN_READ_ONLY": "true"}
     found = json.loads(fastn("whoami", "--json", env=env).stdout)
@@ -298,7 +286,6 @@ def test_whoami_as_json_has_the_same_facts(config: Path, fastn: Run, address: st
 
 
 def test_whoami_exits_1_if_the_key_does_not_work(config: Path, fastn: Run) -> None:
-    """Ours."""
     assert config.exists()
     done = fastn("whoami", env={"FASTN_API_KEY": "not-C4N4RY"})
     assert done.returncode == 1
@@ -308,7 +295,7 @@ def test_whoami_exits_1_if_the_key_does_not_work(config: Path, fastn: Run) -> No
 
 
 def test_key_that_may_not_list_keys_works(config: Path, fastn: Run) -> None:
-    """Ours: a 403 for the one read shows that the key is known."""
+    """A 403 for the one read shows that the key is known."""
     assert config.exists()
     done = fastn("whoami", env={"FASTN_API_KEY": VIEWER_KEY})
     assert done.returncode == 0
@@ -316,7 +303,7 @@ def test_key_that_may_not_list_keys_works(config: Path, fastn: Run) -> None:
 
 
 def test_whoami_of_the_sandbox(fastn: Run) -> None:
-    """Ours: its key looks like a test key, which at Fastn acts on live connections."""
+    """Its key looks like a test key, which at Fastn acts on live connections."""
     done = fastn("--sandbox", "whoami", env={"FASTN_PROFILE": "acme"})
     assert done.returncode == 0
     assert done.stdout.startswith("sandbox      in this process: nothing reaches Fastn\n")
@@ -332,12 +319,11 @@ def test_whoami_of_the_sandbox(fastn: Run) -> None:
     ],
 )
 def test_sandbox_with_a_profile_is_rejected(arguments: tuple[str, ...], fastn: Run) -> None:
-    """Ours: which of the two was meant is not guessed."""
     assert "Leave out --profile" in error_line(fastn(*arguments), 2)
 
 
 def test_serving_with_a_key_of_the_environment_skips_the_keyring(environment: dict[str, str]) -> None:
-    """Ours: a start is not slowed by what it does not need."""
+    """A start is not slowed by what it does not need."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "fastn_mcp"],
         capture_output=True,

@@ -63,7 +63,7 @@ WRONG: dict[str, tuple[tuple[str, ...], dict[str, str], str, str]] = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_mistake_is_answered_with_one_line_and_the_next_step(what: str, fastn: Run, tmp_path: Path) -> None:
-    """Ours: every error that a newcomer can meet in the first ten minutes says what to do next."""
+    """Every error that a newcomer can meet in the first ten minutes says what to do next."""
     arguments, given, happened, following = WRONG[what]
     home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "PATH": str(tmp_path)}
     done = fastn(*arguments, env=home | given, cwd=tmp_path)
@@ -76,7 +76,6 @@ def test_mistake_is_answered_with_one_line_and_the_next_step(what: str, fastn: R
 
 
 def test_output_file_in_a_missing_folder_is_named(fastn: Run, tmp_path: Path) -> None:
-    """Ours: by every command that writes a file."""
     (tmp_path / "calls.jsonl").write_text('{"tool": "delete_customer", "arguments": {"customer_id": "1"}}')
     done = fastn("--sandbox", "plan", "new", "calls.jsonl", "--output", "no/x.toml", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
@@ -92,7 +91,6 @@ def taken_port() -> Iterator[int]:
 
 @pytest.mark.parametrize("how", [("sandbox", "--port", "{}"), ("--sandbox", "--http", "127.0.0.1:{}")])
 def test_taken_port_is_reported_first(how: tuple[str, ...], taken_port: int, fastn: Run) -> None:
-    """Ours."""
     done = fastn(*(part.format(taken_port) for part in how))
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
@@ -100,7 +98,6 @@ def test_taken_port_is_reported_first(how: tuple[str, ...], taken_port: int, fas
 
 
 def test_unreachable_host_is_reported_with_a_hint_to_doctor(fastn: Run) -> None:
-    """Ours: no network, and the way to learn more."""
     nobody = KEY | {"FASTN_BASE_URL": "http://127.0.0.1:1"}
     done = fastn("call", "list-customers", env=nobody)
     assert done.returncode == 1
@@ -119,7 +116,6 @@ FILES = {
 
 @pytest.mark.parametrize("what", FILES)
 def test_invalid_settings_file_is_reported_with_the_right_form(what: str, fastn: Run, tmp_path: Path) -> None:
-    """Ours."""
     content, happened, following = FILES[what]
     file = tmp_path / "config.toml"
     file.write_bytes(content)
@@ -133,7 +129,6 @@ def test_invalid_settings_file_is_reported_with_the_right_form(what: str, fastn:
 
 @pytest.mark.parametrize("group", ["approvals keygen", "audit", "call", "plan", "policy"])
 def test_group_without_a_command_shows_its_help(group: str, fastn: Run) -> None:
-    """Ours: line by line, on stderr."""
     done = fastn(*group.split())
     assert (done.returncode, done.stdout) == (2, "")
     if group != "approvals keygen":
@@ -143,7 +138,7 @@ def test_group_without_a_command_shows_its_help(group: str, fastn: Run) -> None:
 
 
 def test_unusable_state_folder_refuses_changes_only(fastn: Run, tmp_path: Path) -> None:
-    """Ours: a read-only home, such as a container's; reads go on, and the error says what to do."""
+    """A read-only home, such as a container's; reads go on, and the error says what to do."""
     (tmp_path / "file").touch()
     there = {"FASTN_STATE_DIR": str(tmp_path / "file" / "state")}
     assert fastn("--sandbox", "call", "list-customers", env=there).returncode == 0
@@ -175,7 +170,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 @posix
 @pytest.mark.parametrize("how", [">&-", "<&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_accepted(how: str, environment: dict[str, str]) -> None:
-    """Ours: as a service manager starts it. No file that is opened later takes their place."""
+    """As a service manager starts it. No file that is opened later takes their place."""
     done = run_in_shell(how, environment, "--sandbox", "call", "create-customer", "--name", "Acme")
     assert (done.returncode, done.stderr) == (0, "")
     served = run_in_shell("<&-", environment, "--sandbox")
@@ -185,7 +180,6 @@ def test_closed_streams_are_accepted(how: str, environment: dict[str, str]) -> N
 @posix
 @pytest.mark.parametrize("arguments", [("--help",), ("tools",), ("--sandbox", "call", "get-overview")])
 def test_full_disk_is_reported_in_one_line(arguments: tuple[str, ...], environment: dict[str, str]) -> None:
-    """Ours."""
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     done = run_in_shell(">/dev/full", environment, *arguments)
@@ -197,7 +191,7 @@ def test_full_disk_is_reported_in_one_line(arguments: tuple[str, ...], environme
 @posix
 @pytest.mark.long
 def test_demo_runs_with_an_ascii_encoding(environment: dict[str, str]) -> None:
-    """Ours: LANG=C. In its own process, whose encoding is set at the start."""
+    """LANG=C. In its own process, whose encoding is set at the start."""
     done = run_in_shell("", environment | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}, "demo", "--plain")
     assert done.returncode == 0, done.stderr
     assert "All as it says." in done.stdout
@@ -206,7 +200,6 @@ def test_demo_runs_with_an_ascii_encoding(environment: dict[str, str]) -> None:
 @posix
 @pytest.mark.parametrize("key", ["\x03", "\x04"])
 def test_aborted_prompt_says_that_nothing_was_done(key: str, environment: dict[str, str], tmp_path: Path) -> None:
-    """Ours: at the key of login, and at the change of install."""
     for arguments, question in (
         (("login", "--file"), "(not shown): "),
         (("install", "cursor", "--sandbox", "--file", str(tmp_path / "mcp.json")), "Apply this change? [y/N]: "),
@@ -221,7 +214,7 @@ def test_aborted_prompt_says_that_nothing_was_done(key: str, environment: dict[s
 
 @posix
 def test_aborted_approval_says_that_nothing_was_sent(environment: dict[str, str]) -> None:
-    """Ours: a wrong name is asked for again, and nothing is sent before the right one."""
+    """A wrong name is asked for again, and nothing is sent before the right one."""
     customer = "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"
     call = ["--sandbox", "call", "delete-customer", "--customer-id", customer]
     with sitting(["-m", "fastn_mcp", *call], environment) as person:
@@ -237,7 +230,7 @@ def test_aborted_approval_says_that_nothing_was_sent(environment: dict[str, str]
 
 @posix
 def test_declined_call_is_confirmed_in_one_line(environment: dict[str, str]) -> None:
-    """Ours: the person who declined is told neither to ask a person, nor anything twice."""
+    """The person who declined is told neither to ask a person, nor anything twice."""
     call = ["--sandbox", "call", "delete-customer", "--customer-id", "5c4bc270-6e5f-4523-afd7-6538d17c6c3a"]
     with sitting(["-m", "fastn_mcp", *call], environment) as person:
         person.sees("Enter = decline > ")
@@ -269,7 +262,7 @@ class _Hanging(BaseHTTPRequestHandler):
 
 @posix
 def test_interrupted_call_points_to_the_audit_log(environment: dict[str, str]) -> None:
-    """Ours: nothing is called unsent unless that is known."""
+    """Nothing is called unsent unless that is known."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Hanging)
     serving = threading.Thread(target=server.serve_forever)
     serving.start()
@@ -290,7 +283,6 @@ def test_interrupted_call_points_to_the_audit_log(environment: dict[str, str]) -
 @posix
 @pytest.mark.parametrize("arguments", [["tools"], ["--sandbox", "doctor"]])
 def test_names_are_not_cut_on_a_narrow_terminal(arguments: list[str], environment: dict[str, str]) -> None:
-    """Ours: 40 columns."""
     with sitting(["-m", "fastn_mcp", *arguments], environment | {"COLUMNS": "40", "NO_COLOR": "1"}) as person:
         code, message = person.leaves()
     assert code == 0

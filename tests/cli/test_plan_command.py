@@ -55,7 +55,6 @@ def sign_plan(environment: dict[str, str], file: Path, name: str = "dana", *, fi
 
 
 def test_new_writes_exact_entries_and_counts_equal_calls(fastn: Run, calls: Path) -> None:
-    """Ours: from a description of calls; reads need no plan."""
     text = new_plan(fastn, calls).read_text()
     assert 'account = "sandbox at localhost"' in text
     assert re.findall(r'tool = "(\w+)"', text) == ["create_customer", "delete_trigger"]
@@ -63,7 +62,7 @@ def test_new_writes_exact_entries_and_counts_equal_calls(fastn: Run, calls: Path
 
 
 def test_new_writes_an_entry_for_each_call_of_a_batch(fastn: Run, tmp_path: Path) -> None:
-    """Ours: a plan covers every call of a batch; a mistake in one is reported with its line."""
+    """A plan covers every call of a batch; a mistake in one is reported with its line."""
     file = tmp_path / "calls.jsonl"
     targets = [{"tool": "delete_trigger", "arguments": {"trigger_id": key}} for key in ("t1", "t2")]
     file.write_text(json.dumps({"tool": "apply_changes", "arguments": {"changes": targets}}) + "\n")
@@ -77,7 +76,6 @@ def test_new_writes_an_entry_for_each_call_of_a_batch(fastn: Run, tmp_path: Path
 
 
 def test_new_from_audit_writes_a_plan_of_a_recorded_run(fastn: Run, environment: dict[str, str]) -> None:
-    """Ours."""
     for name in ("Initech", "Hooli"):
         assert fastn("--sandbox", "call", "create-customer", "--name", name).returncode == 0
     audit = Path(environment["FASTN_STATE_DIR"]) / "sandbox" / "audit.jsonl"
@@ -97,7 +95,6 @@ def test_new_from_audit_writes_a_plan_of_a_recorded_run(fastn: Run, environment:
     ],
 )
 def test_new_reports_an_invalid_call_with_its_line(fastn: Run, tmp_path: Path, line: str, expected: str) -> None:
-    """Ours."""
     (tmp_path / "calls.jsonl").write_text(line)
     done = fastn("--sandbox", "plan", "new", str(tmp_path / "calls.jsonl"))
     assert (done.returncode, done.stdout) == (1, "")
@@ -105,7 +102,7 @@ def test_new_reports_an_invalid_call_with_its_line(fastn: Run, tmp_path: Path, l
 
 
 def test_plan_signed_at_a_terminal_is_valid(fastn: Run, environment: dict[str, str], calls: Path) -> None:
-    """Ours: a signature by a key that the agent's process does not hold."""
+    """A signature by a key that the agent's process does not hold."""
     file = new_plan(fastn, calls)
     unsigned = fastn("--sandbox", "plan", "verify", str(file))
     assert unsigned.returncode == 1
@@ -137,7 +134,6 @@ def test_plan_signed_at_a_terminal_is_valid(fastn: Run, environment: dict[str, s
 
 
 def test_plan_is_not_signed_if_another_name_is_typed(fastn: Run, environment: dict[str, str], calls: Path) -> None:
-    """Ours: the signer must have read the plan."""
     file = new_plan(fastn, calls)
     command = ["-m", "fastn_mcp", "--sandbox", "plan", "approve", str(file), "--as", "dana"]
     with sitting(command, environment) as person:
@@ -150,7 +146,6 @@ def test_plan_is_not_signed_if_another_name_is_typed(fastn: Run, environment: di
 
 
 def test_plan_is_not_signed_without_a_terminal(fastn: Run, calls: Path) -> None:
-    """Ours: a pipe is not a person."""
     file = new_plan(fastn, calls)
     done = fastn("--sandbox", "plan", "approve", str(file), "--as", "dana")
     assert done.returncode == 1
@@ -158,7 +153,6 @@ def test_plan_is_not_signed_without_a_terminal(fastn: Run, calls: Path) -> None:
 
 
 def test_show_describes_a_plan_with_target_names(fastn: Run, calls: Path) -> None:
-    """Ours: a person signs what they understand."""
     found = fastn("--sandbox", "call", "list-triggers", "--limit", "1")
     trigger = json.loads(found.stdout)["data"][0]
     calls.write_text(json.dumps({"tool": "delete_trigger", "arguments": {"trigger_id": trigger["id"]}}))

@@ -51,7 +51,6 @@ def sandbox_file(tmp_path: Path) -> Path:
 
 
 def test_check_describes_the_file(run: Run, file: Callable[[str], str]) -> None:
-    """Ours: a line for each part."""
     result = run("policy", "check", file(EXAMPLE))
     assert result.returncode == 0
     for part in (
@@ -69,7 +68,6 @@ def test_check_describes_the_file(run: Run, file: Callable[[str], str]) -> None:
 
 
 def test_check_exits_2_with_the_line_of_an_error(run: Run, file: Callable[[str], str]) -> None:
-    """Ours: nothing on stdout."""
     path = file('[defaults]\ndestory = "deny"')
     result = run("policy", "check", path)
     assert (result.returncode, result.stdout) == (2, "")
@@ -80,7 +78,7 @@ def test_check_exits_2_with_the_line_of_an_error(run: Run, file: Callable[[str],
 
 
 def test_control_characters_in_a_policy_are_escaped(run: Run, file: Callable[[str], str]) -> None:
-    """Ours: whatever a policy file holds, it cannot control the terminal."""
+    """Whatever a policy file holds, it cannot control the terminal."""
     result = run("policy", "check", file('[[protect]]\ntrigger = "a"\nreason = "\\u001b[2K\\u202e"'))
     assert "\\u{1b}[2K\\u{202e}" in result.stdout
 
@@ -94,7 +92,6 @@ def customer_id(run: Run, sandbox_file: Path, name: str) -> str:
 
 
 def test_explain_names_rule_facts_and_channel(run: Run, sandbox_file: Path) -> None:
-    """Ours: and the sandbox is unchanged."""
     globex = customer_id(run, sandbox_file, "Globex")
     before = sandbox_file.read_bytes()
     result = run("--sandbox-file", str(sandbox_file), "policy", "explain", "delete_customer", f"customer_id={globex}")
@@ -109,7 +106,6 @@ def test_explain_names_rule_facts_and_channel(run: Run, sandbox_file: Path) -> N
 
 
 def test_explain_takes_another_file_and_mode(run: Run, sandbox_file: Path, file: Callable[[str], str]) -> None:
-    """Ours: as if they were set."""
     globex = customer_id(run, sandbox_file, "Globex")
     path = file('[[rule]]\ntool = "delete_customer"\ntarget = "glob*"\nthen = "deny"\nreason = "they pay"')
     command = ("--sandbox-file", str(sandbox_file), "policy", "explain", "delete-customer", f"customer_id={globex}")
@@ -122,7 +118,6 @@ def test_explain_takes_another_file_and_mode(run: Run, sandbox_file: Path, file:
 
 
 def test_explain_names_unchecked_dependents(run: Run, sandbox_file: Path) -> None:
-    """Ours: what could not be checked is named, and never counted as none."""
     listed = json.loads(run("--sandbox-file", str(sandbox_file), "call", "list-connections").stdout)
     command = ("--sandbox-file", str(sandbox_file), "policy", "explain", "delete_connection")
     result = run(*command, f"connection_id={listed['data'][0]['id']}")
@@ -130,7 +125,6 @@ def test_explain_names_unchecked_dependents(run: Run, sandbox_file: Path) -> Non
 
 
 def test_explain_without_an_account_loosens_nothing(run: Run, file: Callable[[str], str]) -> None:
-    """Ours: it says what is unknown."""
     path = file('[[rule]]\ntool = "delete_trigger"\nwhen = { dependents = { max = 0 } }\nthen = "allow"')
     result = run("policy", "explain", "delete_trigger", "trigger_id=t", "--file", path)
     assert result.returncode == 0
@@ -143,13 +137,11 @@ def test_explain_without_an_account_loosens_nothing(run: Run, file: Callable[[st
 
 
 def test_explain_of_a_missing_target_says_that_it_is_refused(run: Run) -> None:
-    """Ours."""
     result = run("--sandbox", "policy", "explain", "delete_trigger", "trigger_id=nothing")
     assert "The guard would refuse the call as it is: No " in result.stdout
 
 
 def test_explain_without_a_target_shows_no_secrets(run: Run) -> None:
-    """Ours."""
     result = run("--sandbox", "policy", "explain", "create_secret", "name=A", "value=kanarienvogel")
     assert "Decision: confirm." in result.stdout
     assert "dependents: none" in result.stdout
@@ -157,7 +149,7 @@ def test_explain_without_a_target_shows_no_secrets(run: Run) -> None:
 
 
 def test_explain_of_a_read_says_allowed(run: Run) -> None:
-    """Ours: reads are always allowed. Numbers are given as JSON."""
+    """Reads are always allowed. Numbers are given as JSON."""
     result = run("policy", "explain", "list_customers", "limit=5", "--mode", "read-only")
     assert "list_customers limit=5" in result.stdout
     assert "Decision: allow. Nobody is asked." in result.stdout
@@ -174,7 +166,6 @@ def test_explain_of_a_read_says_allowed(run: Run) -> None:
     ],
 )
 def test_explain_reports_invalid_arguments(run: Run, arguments: list[str], expected: str) -> None:
-    """Ours."""
     result = run("policy", "explain", *arguments)
     assert result.returncode == 2
     assert expected in result.stderr
@@ -198,7 +189,7 @@ DELETED = entry("intent", "delete_trigger", {"trigger_id": "t1"}, "destroy", dec
 
 
 def test_simulate_counts_and_lists_other_decisions(run: Run, file: Callable[[str], str], tmp_path: Path) -> None:
-    """Ours: each call once, by its last event; secrets are not needed."""
+    """Each call once, by its last event; secrets are not needed."""
     secret = {"connector_id": "h", "credentials": "[hidden-by-fastn-mcp]"}
     audit = audit_of(
         tmp_path,
@@ -224,7 +215,6 @@ def test_simulate_counts_and_lists_other_decisions(run: Run, file: Callable[[str
 
 
 def test_simulate_follows_budgets_and_the_circuit_breaker(run: Run, file: Callable[[str], str], tmp_path: Path) -> None:
-    """Ours: by what was sent and declined before, at the recorded times."""
     created = entry("intent", "create_customer", {"name": "A"}, "write", decision="allow", approved_by="policy")
     late = created | {"time": "2026-11-26T09:00:00.000Z"}
     declined = [entry("declined", "run_workflow", {"workflow_id": "w"}, "external")] * 2
@@ -253,7 +243,7 @@ def test_simulate_follows_budgets_and_the_circuit_breaker(run: Run, file: Callab
 def test_simulate_reports_lines_that_cannot_be_evaluated(
     run: Run, tmp_path: Path, line: dict[str, Any] | str, problem: str
 ) -> None:
-    """Ours: none is skipped silently; the others are evaluated."""
+    """None is skipped silently; the others are evaluated."""
     result = run("policy", "simulate", "--audit", audit_of(tmp_path, DELETED, line, DELETED))
     assert result.returncode == 1
     assert "2 calls, 0 with another decision." in result.stdout
@@ -264,7 +254,6 @@ def test_simulate_reports_lines_that_cannot_be_evaluated(
 def test_simulate_with_an_invalid_policy_or_no_file_exits_2(
     run: Run, file: Callable[[str], str], tmp_path: Path
 ) -> None:
-    """Ours."""
     audit = audit_of(tmp_path, DELETED)
     result = run("policy", "simulate", "--audit", audit, "--file", file("[rules]"))
     assert result.returncode == 2
@@ -273,14 +262,12 @@ def test_simulate_with_an_invalid_policy_or_no_file_exits_2(
 
 
 def test_simulate_without_an_audit_log_says_so(run: Run, tmp_path: Path) -> None:
-    """Ours."""
     result = run("policy", "simulate", "--audit", str(tmp_path / "none.jsonl"))
     assert result.returncode == 2
     assert "There is no audit log at" in result.stderr
 
 
 def test_simulate_reads_what_this_server_records(run: Run, sandbox_file: Path, tmp_path: Path) -> None:
-    """Ours: from a call to its simulation."""
     run("--sandbox-file", str(sandbox_file), "--mode", "auto", "call", "create-customer", "--name", "Delta")
     audit = next((tmp_path / "state").rglob("audit.jsonl"))
     result = run("policy", "simulate", "--audit", str(audit), "--mode", "manual")
@@ -291,7 +278,7 @@ def test_simulate_reads_what_this_server_records(run: Run, sandbox_file: Path, t
 def test_simulate_evaluates_the_calls_of_a_batch_one_by_one(
     run: Run, file: Callable[[str], str], tmp_path: Path
 ) -> None:
-    """Ours: the audit log has an entry for each call of a batch."""
+    """The audit log has an entry for each call of a batch."""
     asked = entry("asked", "apply_changes", {"changes": []}, "destroy", decision="typed", grant="g")
     audit = audit_of(tmp_path, asked, {**asked, "event": "agreed"}, {**DELETED, "grant": "g.1"})
     result = run("policy", "simulate", "--audit", audit, "--file", file("[defaults]\nwrite = 'confirm'\n"))
@@ -301,7 +288,7 @@ def test_simulate_evaluates_the_calls_of_a_batch_one_by_one(
 
 
 def test_policy_of_a_profile_needs_no_key(run: Run, tmp_path: Path) -> None:
-    """Ours: the profile's mode counts; the sandbox is not used."""
+    """The profile's mode counts; the sandbox is not used."""
     config = tmp_path / "config" / "config.toml"
     config.parent.mkdir()
     config.write_text('[profiles.acme]\nmode = "manual"\n')

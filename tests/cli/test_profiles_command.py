@@ -46,7 +46,7 @@ def file(config: Path) -> Path:
 
 
 def test_profiles_shows_each_account_and_no_key(file: Path, fastn: Run) -> None:
-    """Ours: the default, the host, and where the key comes from."""
+    """The default, the host, and where the key comes from."""
     assert file.exists()
     done = fastn("profiles", env={"ACME_KEY": "fsk_live_C4N4RY"})
     assert done.returncode == 0
@@ -64,7 +64,7 @@ def test_profiles_shows_each_account_and_no_key(file: Path, fastn: Run) -> None:
 
 
 def test_profiles_as_json_ignores_the_environment(file: Path, fastn: Run) -> None:
-    """Ours: the same facts. FASTN_API_KEY and FASTN_PROFILE belong to no profile."""
+    """The same facts. FASTN_API_KEY and FASTN_PROFILE belong to no profile."""
     assert file.exists()
     env = {"ACME_KEY": "fsk_test_C4N4RY", "FASTN_API_KEY": "C4N4RY", "FASTN_PROFILE": "globex"}
     acme, globex = json.loads(fastn("profiles", "--json", env=env).stdout)
@@ -74,12 +74,10 @@ def test_profiles_as_json_ignores_the_environment(file: Path, fastn: Run) -> Non
 
 
 def test_profiles_without_any_says_how_to_add_one(config: Path, fastn: Run) -> None:
-    """Ours."""
     assert fastn("profiles").stdout == f"{config} has no profiles. Add one: fastn-mcp profiles add NAME\n"
 
 
 def test_first_profile_creates_a_private_file(config: Path, fastn: Run) -> None:
-    """Ours: with FASTN_API_KEY set, everything works as before."""
     done = fastn("profiles", "add", "acme", "--base-url", "https://eu.fastn.example", "--mode", "manual")
     assert done.stdout.splitlines() == [
         f"Added to {config}: acme.",
@@ -92,7 +90,6 @@ def test_first_profile_creates_a_private_file(config: Path, fastn: Run) -> None:
 
 
 def test_add_and_remove_leave_the_file_as_it_was(file: Path, fastn: Run) -> None:
-    """Ours: byte for byte, with its comments."""
     assert fastn("profiles", "add", "initech", "--tenant-id", "t-1", "--api-key-env", "K").returncode == 0
     assert file.read_text() == f'{FILE}\n[profiles.initech]\ntenant_id = "t-1"\napi_key_env = "K"\n'
     assert load({"profile": "initech"}, {"K": "k"}, file).tenant_id == "t-1"
@@ -102,7 +99,7 @@ def test_add_and_remove_leave_the_file_as_it_was(file: Path, fastn: Run) -> None
 
 
 def test_remove_keeps_comments_of_the_next_table(file: Path, fastn: Run) -> None:
-    """Ours: comments stay, and so does everything that is not of the profile."""
+    """Comments stay, and so does everything that is not of the profile."""
     assert fastn("profiles", "remove", "globex").returncode == 0
     begin, end = FILE.index("[profiles.globex]"), FILE.index("# For all of them")
     assert file.read_text() == FILE[:begin] + FILE[end:]
@@ -115,7 +112,6 @@ def test_remove_keeps_comments_of_the_next_table(file: Path, fastn: Run) -> None
 
 
 def test_remove_refuses_a_profile_in_another_notation(file: Path, fastn: Run) -> None:
-    """Ours: nothing is lost by guessing."""
     text = '[profiles]\na = { env = "x" }\nb = { env = "y" }\n'
     file.write_text(text)
     done = fastn("profiles", "remove", "a")
@@ -124,7 +120,6 @@ def test_remove_refuses_a_profile_in_another_notation(file: Path, fastn: Run) ->
 
 
 def test_use_changes_the_line_of_the_default(file: Path, fastn: Run) -> None:
-    """Ours: or adds one at the top."""
     assert fastn("profiles", "use", "globex").stdout == "Used by default from now on: globex.\n"
     assert file.read_text() == FILE.replace('profile = "acme"', 'profile = "globex"')
     file.write_text("# mine\n[profiles.acme]\n")
@@ -135,7 +130,6 @@ def test_use_changes_the_line_of_the_default(file: Path, fastn: Run) -> None:
 
 
 def test_removing_the_last_profile_removes_the_default(config: Path, fastn: Run) -> None:
-    """Ours: a missing default would stop every start."""
     config.write_text('profile = "a"\nenv = "x"  # all\n[profiles.a]\n')
     assert fastn("profiles", "remove", "a").returncode == 0
     assert config.read_text() == 'env = "x"  # all\n'
@@ -153,7 +147,6 @@ def test_removing_the_last_profile_removes_the_default(config: Path, fastn: Run)
     ],
 )
 def test_refused_command_changes_nothing(file: Path, fastn: Run, arguments: tuple[str, ...], expected: str) -> None:
-    """Ours: and says what to do next."""
     done = fastn("profiles", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"fastn-mcp: {expected}")
@@ -161,7 +154,7 @@ def test_refused_command_changes_nothing(file: Path, fastn: Run, arguments: tupl
 
 
 def test_add_refuses_if_the_top_level_label_would_name_no_profile(config: Path, fastn: Run) -> None:
-    """Ours: profile = "prod" is a label as long as there are no profiles; the file stays valid."""
+    """Profile = "prod" is a label as long as there are no profiles; the file stays valid."""
     config.write_text('profile = "prod"\n')
     done = fastn("profiles", "add", "acme")
     assert done.returncode == 2
@@ -170,7 +163,7 @@ def test_add_refuses_if_the_top_level_label_would_name_no_profile(config: Path, 
 
 
 def test_configuration_file_that_is_a_link_stays_one(config: Path, fastn: Run, tmp_path: Path) -> None:
-    """Ours: some people keep their settings in a repository."""
+    """Some people keep their settings in a repository."""
     real = tmp_path / "dotfiles.toml"
     real.write_text("# kept\n")
     config.symlink_to(real)

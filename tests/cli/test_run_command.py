@@ -54,7 +54,6 @@ def results(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
 def test_run_exits_0_and_its_report_has_the_hashes_of_the_audit_log(
     fastn: Run, script: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Ours: in order; the report can be checked against the audit log."""
     done = fastn(
         "--sandbox",
         "run",
@@ -90,7 +89,6 @@ def batch(*calls: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_batch_in_a_script_is_reported_call_by_call(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    """Ours."""
     calls = script(CREATE, batch(RENAME, LAST))
     done = fastn("--sandbox", "run", calls, "--json", "--report", str(tmp_path / "r.json"))
     assert done.returncode == 0, done.stderr
@@ -99,14 +97,13 @@ def test_batch_in_a_script_is_reported_call_by_call(fastn: Run, script: Callable
 
 
 def test_mistake_in_a_batch_is_found_before_the_first_call(fastn: Run, script: Callable[..., str]) -> None:
-    """Ours."""
     done = fastn("--sandbox", "run", script(CREATE, batch(LAST, {"tool": "delete_customer", "arguments": {}})))
     assert done.returncode == 2
     assert "line 2: call 2, delete_customer: customer_id: is required" in done.stderr
 
 
 def test_batch_that_stops_lists_the_calls_left(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    """Ours: one that needs approval in a pipe exits 3, and none of it is made."""
+    """One that needs approval in a pipe exits 3, and none of it is made."""
     calls = script(LIST, batch(LAST, DELETE))
     done = fastn("--sandbox", "run", calls, "--report", str(tmp_path / "r.json"))
     assert done.returncode == 3, done.stderr
@@ -117,7 +114,7 @@ def test_batch_that_stops_lists_the_calls_left(fastn: Run, script: Callable[...,
 
 
 def test_run_prints_a_line_per_call_on_stderr(fastn: Run, script: Callable[..., str]) -> None:
-    """Ours: number, tool, target, outcome; stdout stays empty."""
+    """Number, tool, target, outcome; stdout stays empty."""
     done = fastn("--sandbox", "run", script(CREATE, RENAME))
     assert done.stdout == ""
     first, second, message = done.stderr.splitlines()
@@ -127,7 +124,7 @@ def test_run_prints_a_line_per_call_on_stderr(fastn: Run, script: Callable[..., 
 
 
 def test_run_stops_at_a_call_that_needs_approval(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    """Ours: exit code 3; nobody is asked through a pipe, and nothing is sent."""
+    """Exit code 3; nobody is asked through a pipe, and nothing is sent."""
     done = fastn("--sandbox", "run", script(LIST, DELETE, LAST), "--report", str(tmp_path / "r.json"))
     assert done.returncode == 3, done.stderr
     report = report_in(tmp_path)
@@ -137,7 +134,7 @@ def test_run_stops_at_a_call_that_needs_approval(fastn: Run, script: Callable[..
 
 
 def test_keep_going_makes_all_calls(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    """Ours: the exit code is that of the most important outcome."""
+    """The exit code is that of the most important outcome."""
     report = str(tmp_path / "r.json")
     done = fastn("--sandbox", "run", script(NOBODY, LIST, DELETE, LAST), "--keep-going", "--report", report)
     assert done.returncode == 1, done.stderr
@@ -149,7 +146,6 @@ def test_keep_going_makes_all_calls(fastn: Run, script: Callable[..., str], tmp_
 
 
 def test_run_stops_at_the_first_failure(fastn: Run, script: Callable[..., str]) -> None:
-    """Ours: also at a read that fails, which is in the report."""
     done = fastn(
         "--sandbox", "run", script({"tool": "get_customer", "arguments": {"customer_id": "no"}}, LAST), "--json"
     )
@@ -159,7 +155,6 @@ def test_run_stops_at_the_first_failure(fastn: Run, script: Callable[..., str]) 
 
 
 def test_call_refused_by_the_policy_exits_1(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    """Ours: with the rule and the policy's digest."""
     policy = tmp_path / "policy.toml"
     policy.write_text('[[rule]]\ntool = "create_customer"\nthen = "deny"\n')
     report = str(tmp_path / "r.json")
@@ -172,7 +167,7 @@ def test_call_refused_by_the_policy_exits_1(fastn: Run, script: Callable[..., st
 
 
 def test_dry_run_of_a_script_changes_nothing(fastn: Run, script: Callable[..., str], tmp_path: Path) -> None:
-    """Ours: it shows what would be deleted, and creates no audit log."""
+    """It shows what would be deleted, and creates no audit log."""
     start = ("--sandbox-file", str(tmp_path / "sandbox.json"))
     done = fastn(*start, "run", script(LIST, DELETE, CREATE, RENAME), "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
@@ -201,7 +196,6 @@ WRONG = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_mistake_in_a_script_is_found_before_the_first_call(what: str) -> None:
-    """Ours: reported with its line, never its value."""
     bad, problem = WRONG[what]
     lines = [b"# first", json.dumps(CREATE).encode(), b"", bad.encode()]
     _, (mistake,) = read(lines, BY_NAME)
@@ -213,7 +207,6 @@ def test_mistake_in_a_script_is_found_before_the_first_call(what: str) -> None:
 def test_script_with_mistakes_exits_2_and_sends_nothing(
     fastn: Run, script: Callable[..., str], tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """Ours: all of them are reported."""
     report = str(tmp_path / "r.json")
     done = fastn("--sandbox", "run", script(CREATE, "{", '{"tool": 1}'), "--report", report)
     assert (done.returncode, done.stdout) == (2, "")
@@ -227,7 +220,7 @@ def test_script_with_mistakes_exits_2_and_sends_nothing(
 def test_unwritable_report_is_found_before_the_first_call(
     fastn: Run, script: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Ours: exit code 2; the script is never overwritten; other commands take no --report."""
+    """Exit code 2; the script is never overwritten; other commands take no --report."""
     path = script(CREATE)
     for report in (str(tmp_path / "nowhere" / "r.json"), str(tmp_path / "r.md"), path):
         done = fastn("--sandbox", "run", path, "--report", report)
@@ -238,7 +231,6 @@ def test_unwritable_report_is_found_before_the_first_call(
 
 
 def test_script_can_come_from_stdin(environment: dict[str, str]) -> None:
-    """Ours: -"""
     done = run_command(["--sandbox", "run", "-"], environment, given=json.dumps(CREATE))
     assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "1 done; 0 reads.")
 
@@ -246,7 +238,6 @@ def test_script_can_come_from_stdin(environment: dict[str, str]) -> None:
 def test_closed_pipe_does_not_stop_the_run(
     environment: dict[str, str], script: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Ours: half of a script would be worse."""
     with subprocess.Popen(
         [*PROGRAM, "--report", str(tmp_path / "r.json"), "run", script(CREATE, RENAME), "--json"],
         stdout=subprocess.PIPE,
@@ -263,7 +254,6 @@ def test_closed_pipe_does_not_stop_the_run(
 def test_run_at_a_terminal_asks_for_approval(
     answer: str, code: int, group: str, script: Callable[..., str], environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Ours: like `call`; exit code 5 if the person declines."""
     program = ["-m", "fastn_mcp", "--sandbox", "--report", str(tmp_path / "r.json"), "run", script(LIST, DELETE)]
     with sitting(program, environment) as person:
         person.sees('type the name between the quotes: "Globex Exports"')
@@ -284,7 +274,7 @@ def test_run_at_a_terminal_asks_for_approval(
 def test_report_holds_no_secret(
     fastn: Run, script: Callable[..., str], tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """Ours: neither given nor created ones, nor what looks like one in a name."""
+    """Neither given nor created ones, nor what looks like one in a name."""
     policy = tmp_path / "policy.toml"
     policy.write_text('[defaults]\naccess = "allow"\n')
     path = script(
@@ -318,12 +308,10 @@ def test_report_holds_no_secret(
     ],
 )
 def test_exit_code_is_that_of_the_most_important_outcome(found: tuple[str, ...], code: int) -> None:
-    """Ours: unknown overrides all others."""
     assert strongest(found) == code
 
 
 def test_exit_codes_are_documented(fastn: Run) -> None:
-    """Ours: in --help of both commands, and in docs."""
     page = (Path(__file__).parents[2] / "docs" / "unattended.md").read_text(encoding="utf-8")
     for command in (("run",), ("call", "list-customers")):
         shown = fastn(*command, "--help").stdout

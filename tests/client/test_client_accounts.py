@@ -23,7 +23,7 @@ NAMES = {"customers": {"id": "orgId", "name": "title"}}
 
 
 async def test_rows_have_our_field_names_beside_the_accounts() -> None:
-    """Ours: every reader finds the id; the account's fields are kept."""
+    """Every reader finds the id; the account's fields are kept."""
     row = {"orgId": "c1", "title": "Acme", "name": None, "plan": "Free"}
     fastn = Fastn(reply(200, {"data": [row, {"id": "own", "orgId": "c2"}, "text"]}))
     page = await client(fastn, fields=NAMES).send(ListCustomers())
@@ -36,7 +36,7 @@ async def test_rows_have_our_field_names_beside_the_accounts() -> None:
 
 
 async def test_filters_apply_to_our_field_names() -> None:
-    """Ours: a filter that could be checked is not reported as unchecked."""
+    """A filter that could be checked is not reported as unchecked."""
     rows = [{"id": 1, "state": "ACTIVE"}, {"id": 2, "state": "FAILED"}]
     fastn = Fastn(reply(200, {"data": rows}))
     page = await client(fastn, fields={"connections": {"status": "state"}}).send(ListConnections(status="FAILED"))
@@ -44,7 +44,7 @@ async def test_filters_apply_to_our_field_names() -> None:
 
 
 async def test_bodies_have_the_accounts_field_names_only() -> None:
-    """Ours: creates and changes arrive under the names that the account uses."""
+    """Creates and changes arrive under the names that the account uses."""
     fastn = Fastn(reply(201, {"data": {"orgId": "c1"}}))
     created: Any = await client(fastn, fields=NAMES).send(CreateCustomer(name="Acme", plan="Free"))
     assert (created.id, fastn.requests[0].body) == ("c1", {"title": "Acme", "plan": "Free"})
@@ -55,7 +55,7 @@ async def test_bodies_have_the_accounts_field_names_only() -> None:
 
 
 async def test_other_requests_are_not_renamed() -> None:
-    """Ours: neither a request without a body nor one for another resource changes."""
+    """Neither a request without a body nor one for another resource changes."""
     fastn = Fastn(reply(200, {"data": {"title": "x"}}))
     usage = await client(fastn, fields=NAMES).send(GetUsage())
     assert usage.model_dump(exclude_unset=True) == {"title": "x"}
@@ -67,7 +67,6 @@ async def test_other_requests_are_not_renamed() -> None:
 
 @given(st.dictionaries(st.text(), st.integers()), st.dictionaries(st.text(), st.text()))
 def test_renamed_body_keeps_other_fields(body: dict[str, Any], names: dict[str, str]) -> None:
-    """Ours: nothing changes that was not named."""
     renamed = to_wire(Request("PUT", "/", body=body), names).body
     assert renamed is not None
     assert {n: v for n, v in body.items() if n not in names and n not in names.values()}.items() <= renamed.items()
@@ -87,7 +86,7 @@ def test_test_mode_is_sent_with_test_keys_unless_set(key: str, mode: Any, sent: 
 
 
 async def test_unreadable_certificates_send_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Ours: found at the first request, as startup reads none; the error names the next step."""
+    """Found at the first request, as startup reads none; the error names the next step."""
     account = Account("https://127.0.0.1:9", "k")
     exchange = HttpExchange(account.base_url, headers(account), options=TransportOptions(ca_file=tmp_path / "none.pem"))
     with pytest.raises(NotSentError, match="the trusted certificates cannot be read: FileNotFoundError"):

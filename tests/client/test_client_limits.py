@@ -60,7 +60,6 @@ def throttled(seconds: int) -> Step:
 
 
 async def test_used_up_limit_makes_other_processes_wait() -> None:
-    """Ours: rate limits are shared."""
     store, clock = FakeLimitStore(), Clock()
     first, _ = process(store, clock, used_up(9))
     second, other = process(store, clock, OK)
@@ -71,7 +70,7 @@ async def test_used_up_limit_makes_other_processes_wait() -> None:
 
 
 async def test_retry_after_of_one_process_is_shared() -> None:
-    """Ours: above the cap the call returns with the wait, and nothing is sent."""
+    """Above the cap the call returns with the wait, and nothing is sent."""
     store, clock = FakeLimitStore(), Clock()
     first, _ = process(store, clock, throttled(60))
     second, other = process(store, clock, OK)
@@ -87,7 +86,7 @@ async def test_retry_after_of_one_process_is_shared() -> None:
 
 
 async def test_open_limit_is_read_once_a_second_and_never_written() -> None:
-    """Ours: the hot path has no round trip per request."""
+    """The hot path has no round trip per request."""
     store, clock = FakeLimitStore(), Clock()
     first, fastn = process(store, clock, OK)
     for _ in range(100):
@@ -99,7 +98,7 @@ async def test_open_limit_is_read_once_a_second_and_never_written() -> None:
 
 
 async def test_concurrent_refusals_are_shared_once() -> None:
-    """Ours: a used-up limit must not flood the ledger."""
+    """A used-up limit must not flood the ledger."""
     store, clock = FakeLimitStore(), Clock()
     first, _ = process(store, clock, throttled(60))
 
@@ -114,7 +113,7 @@ async def test_concurrent_refusals_are_shared_once() -> None:
 
 
 async def test_limits_are_per_key_and_host_and_store_no_key() -> None:
-    """Ours: throttling one key leaves the others alone. The store holds no key."""
+    """Throttling one key leaves the others alone. The store holds no key."""
     store, clock = FakeLimitStore(), Clock()
     first, _ = process(store, clock, used_up(60))
     second, _ = process(store, clock, OK, key="fsk_live_another")
@@ -126,7 +125,7 @@ async def test_limits_are_per_key_and_host_and_store_no_key() -> None:
 
 @pytest.mark.parametrize("how", ["it fails", "it is silent"])
 async def test_failing_store_is_not_used_for_a_while(how: str) -> None:
-    """Ours: reads work without the ledger, and wait for it at most once in ten seconds."""
+    """Reads work without the ledger, and wait for it at most once in ten seconds."""
     store, clock = FakeLimitStore(), Clock()
     store.error = OSError("unavailable") if how == "it fails" else None
     store.silent = how == "it is silent"
@@ -140,7 +139,7 @@ async def test_failing_store_is_not_used_for_a_while(how: str) -> None:
 
 
 async def test_implausible_shared_time_is_ignored() -> None:
-    """Ours: a day is the maximum, as for a response of Fastn."""
+    """A day is the maximum, as for a response of Fastn."""
     store, clock = FakeLimitStore(), Clock()
     first, _ = process(store, clock, used_up(9), OK)
     await first.send(READ)
@@ -152,7 +151,6 @@ async def test_implausible_shared_time_is_ignored() -> None:
 
 
 def test_client_without_a_store_shares_nothing() -> None:
-    """Ours: without a shared ledger there is no store."""
     clock = Clock()
     fastn = Fastn(OK)
     sender: Any = FastnClient(Account("https://fastn.example", KEY), fastn, clock.system())

@@ -108,7 +108,7 @@ TABLE: dict[str, tuple[Step, dict[str, Expected]]] = {
 @pytest.mark.parametrize("method", CALLS)
 @pytest.mark.parametrize("fault", TABLE)
 async def test_persistent_fault_has_the_outcome_of_the_table(fault: str, method: str) -> None:
-    """Ours: a call is retried only if that is safe, and its error states the exact outcome."""
+    """A call is retried only if that is safe, and its error states the exact outcome."""
     step, expected = TABLE[fault]
     requests, outcome, known = expected[method]
     fastn = Fastn(step)
@@ -141,7 +141,7 @@ PASSING = {
 @pytest.mark.parametrize("method", CALLS)
 @pytest.mark.parametrize("fault", PASSING)
 async def test_transient_fault_is_retried_if_safe(fault: str, method: str) -> None:
-    """Ours: a POST only if nothing was applied, any other method in any case."""
+    """A POST only if nothing was applied, any other method in any case."""
     fastn = Fastn(PASSING[fault], PASSING[fault], reply(200, {"id": "acme", "name": "Acme"}))
     if method == "POST" and fault not in ("connection refused", "429"):
         with pytest.raises(FastnError, match="may or may not"):
@@ -155,14 +155,13 @@ async def test_transient_fault_is_retried_if_safe(fault: str, method: str) -> No
 
 @pytest.mark.parametrize("first", [ResponseLost("ReadError"), reply(500), reply(503), reply(408)])
 async def test_retried_delete_with_404_is_gone(first: Step) -> None:
-    """Ours: the first attempt may have deleted it; in any case it is not there."""
+    """The first attempt may have deleted it; in any case it is not there."""
     result = await client(Fastn(first, reply(404))).send(CALLS["DELETE"])
     assert result.model_dump() == {"id": "acme", "deleted": True, "outcome": "gone"}
 
 
 @pytest.mark.parametrize("first", [NotSentError("ConnectError"), reply(429)])
 async def test_delete_with_404_after_an_unsent_attempt_is_not_found(first: Step) -> None:
-    """Ours: no attempt can have deleted it, so the id is wrong."""
     with pytest.raises(FastnError, match="No customer with this id") as caught:
         await client(Fastn(first, reply(404))).send(CALLS["DELETE"])
     assert caught.value.outcome == "not_found"
@@ -175,7 +174,7 @@ async def test_delete_with_404_after_an_unsent_attempt_is_not_found(first: Step)
      reply(302), NotSentError("ConnectError"), reply(402)],
 )  # fmt: skip
 async def test_retried_write_stays_unknown_after_a_rejection(method: str, then: Step) -> None:
-    """Ours: the lost first attempt may have been applied, so the outcome stays unknown."""
+    """The lost first attempt may have been applied, so the outcome stays unknown."""
     fastn = Fastn(reply(503), then)
     with pytest.raises(FastnError) as caught:
         await client(fastn).send(CALLS[method])
@@ -184,7 +183,7 @@ async def test_retried_write_stays_unknown_after_a_rejection(method: str, then: 
 
 
 async def test_retried_read_has_the_error_of_its_last_attempt() -> None:
-    """Ours: a read changes nothing, so its last response is the answer."""
+    """A read changes nothing, so its last response is the answer."""
     with pytest.raises(FastnError) as caught:
         await client(Fastn(reply(503), reply(403, {"message": "no"}))).send(CALLS["GET"])
     assert (caught.value.outcome, caught.value.facts) == ("forbidden", {"fastn": {"status": 403, "message": "no"}})
@@ -192,7 +191,6 @@ async def test_retried_read_has_the_error_of_its_last_attempt() -> None:
 
 @pytest.mark.parametrize("method", CALLS)
 async def test_rate_limit_after_a_lost_attempt_does_not_claim_nothing_was_sent(method: str) -> None:
-    """Ours: the rate limit stops the second attempt; the first one was sent."""
     limit = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(Clock().now().timestamp()) + 60)}
     fastn = Fastn(reply(500, headers=limit))
     with pytest.raises(FastnError) as caught:
@@ -212,7 +210,6 @@ async def test_rate_limit_after_a_lost_attempt_does_not_claim_nothing_was_sent(m
     ],
 )
 async def test_lost_response_names_the_read_that_settles_it(call: Operation[Any], settle: object) -> None:
-    """Ours: an unknown outcome says where to look."""
     with pytest.raises(FastnError) as caught:
         await client(Fastn(ResponseLost("ReadError"))).send(call)
     assert caught.value.facts.get("settle") == settle
@@ -222,7 +219,7 @@ async def test_lost_response_names_the_read_that_settles_it(call: Operation[Any]
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST", "PATCH", "HEAD"])
 def test_only_idempotent_methods_are_retried_after_a_lost_response(method: str) -> None:
-    """Ours: no assumption about PATCH, which an account's route may use."""
+    """No assumption about PATCH, which an account's route may use."""
     assert may_retry(method, AttemptOutcome.UNKNOWN) == (method in ("GET", "PUT", "DELETE"))
     assert may_retry(method, AttemptOutcome.NOT_SENT)
     assert may_retry(method, AttemptOutcome.THROTTLED)

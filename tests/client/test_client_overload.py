@@ -16,7 +16,7 @@ READ = GetCustomer(customer_id="a")
 
 @pytest.mark.anyio
 async def test_retries_during_an_outage_are_bounded() -> None:
-    """Ours: the retries of one key are bounded; every first attempt is sent."""
+    """The retries of one key are bounded; every first attempt is sent."""
     fastn = Fastn(reply(503))
     calling = client(fastn)
     for _ in range(50):
@@ -27,7 +27,6 @@ async def test_retries_during_an_outage_are_bounded() -> None:
 
 @pytest.mark.anyio
 async def test_answers_refill_the_retry_budget() -> None:
-    """Ours: after an outage, calls are retried again."""
     outage, fine = reply(503), reply(200, {"id": "a"})
     fastn = Fastn(*[outage] * 90, *[fine] * 20, outage)
     clock = Clock()
@@ -45,7 +44,7 @@ async def test_answers_refill_the_retry_budget() -> None:
 
 @pytest.mark.anyio
 async def test_calls_beyond_the_queue_are_not_sent() -> None:
-    """Ours: 64 concurrent requests, a bounded queue behind them, and an exact outcome for the rest."""
+    """64 concurrent requests, a bounded queue behind them, and an exact outcome for the rest."""
     release = anyio.Event()
     under_way = 0
     most = 0

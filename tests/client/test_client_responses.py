@@ -38,13 +38,13 @@ ROWS = [{"id": "a"}, {"id": "b"}]
     ],
 )
 async def test_resource_is_unwrapped(body: dict[str, Any]) -> None:
-    """Ours: third parties saw one, two and no envelopes."""
+    """Third parties saw one, two and no envelopes."""
     assert (await client(Fastn(reply(200, body))).send(READ)).model_dump() == ACME
 
 
 @pytest.mark.parametrize("body", [{"id": 1, "data": {"a": 1}}, {"data": [1]}, {"name": "x"}, [{"data": {}}], "x", 7])
 def test_resource_with_an_id_is_not_unwrapped(body: Any) -> None:
-    """Ours: a resource with an id may have a field called data."""
+    """A resource with an id may have a field called data."""
     assert unwrap(body) == body
 
 
@@ -62,27 +62,24 @@ def test_resource_with_an_id_is_not_unwrapped(body: Any) -> None:
     ],
 )
 async def test_rows_are_read_from_every_shape_of_a_list(body: Any) -> None:
-    """Ours: {data}, {items}, {results}, their nesting and bare arrays."""
+    """{data}, {items}, {results}, their nesting and bare arrays."""
     page = await client(Fastn(reply(200, body))).send(ListCustomers())
     assert [row.id for row in page.items] == ["a", "b"]
 
 
 @pytest.mark.parametrize("body", [None, b"  \n", {}, [], {"data": []}, {"items": []}])
 async def test_empty_body_is_an_empty_page(body: Any) -> None:
-    """Ours: an empty body is not an error."""
     page = await client(Fastn(reply(200, body))).send(ListCustomers())
     assert (page.items, page.next_cursor, page.total) == ([], None, None)
 
 
 @pytest.mark.parametrize("answer", [reply(200), reply(204), reply(202, b"\n"), reply(200, "null"), reply(200, b"null")])
 async def test_delete_with_an_empty_response_names_its_target(answer: Answer) -> None:
-    """Ours: Fastn's response to a delete is undocumented."""
     result = await client(Fastn(answer)).send(DeleteCustomer(customer_id="acme"))
     assert result.model_dump() == {"id": "acme", "deleted": True}
 
 
 async def test_delete_keeps_the_response_body() -> None:
-    """Ours: Fastn's fields are kept."""
     result = await client(Fastn(reply(200, {"data": {"id": "x", "status": "Trash"}}))).send(
         DeleteConnection(connection_id="x")
     )
@@ -105,7 +102,7 @@ BAD_JSON = {
 
 @pytest.mark.parametrize("body", BAD_JSON.values(), ids=BAD_JSON)
 async def test_invalid_json_fails_a_read_and_leaves_a_write_applied(body: bytes) -> None:
-    """Ours: strict JSON. A write that was applied must not be repeated because its response is unreadable."""
+    """Strict JSON. A write that was applied must not be repeated because its response is unreadable."""
     fastn = Fastn(reply(200, body))
     with pytest.raises(FastnError) as caught:
         await client(fastn).send(READ)
@@ -118,13 +115,12 @@ async def test_invalid_json_fails_a_read_and_leaves_a_write_applied(body: bytes)
 
 
 async def test_fields_of_another_type_are_accepted() -> None:
-    """Ours: nothing breaks where Fastn's responses differ; one odd row does not spoil a page."""
+    """Nothing breaks where Fastn's responses differ; one odd row does not spoil a page."""
     fastn = Fastn(reply(200, b'{"id": ["no", "id"], "name": 5}'))
     assert (await client(fastn).send(READ)).model_dump(exclude_unset=True) == {"id": ["no", "id"], "name": 5}
 
 
 async def test_integers_and_unknown_fields_are_kept_exactly() -> None:
-    """Ours: as a float, an id of twenty digits would be another id."""
     body = b'{"id": 12345678901234567890, "big": 123456789012345678901234567890, "f": 0.1, "new": [null, {"x": true}]}'
     result = await client(Fastn(reply(200, body))).send(READ)
     assert to_json(result.model_dump(exclude_unset=True)) == body.replace(b": ", b":").replace(b", ", b",")
@@ -155,7 +151,7 @@ SHAPES: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("body", "facts"), SHAPES.values(), ids=SHAPES)
 async def test_error_body_is_kept_as_facts(body: Any, facts: dict[str, Any]) -> None:
-    """Ours: Fastn's text is in the facts, whatever their shape, and never in our sentences."""
+    """Fastn's text is in the facts, whatever their shape, and never in our sentences."""
     with pytest.raises(FastnError) as caught:
         await client(Fastn(reply(422, body))).send(CreateCustomer(name="Acme"))
     assert caught.value.facts == {"fastn": {"status": 422, **facts}}
@@ -165,14 +161,13 @@ async def test_error_body_is_kept_as_facts(body: Any, facts: dict[str, Any]) -> 
 
 
 async def test_request_id_is_read_from_its_header() -> None:
-    """Ours: Fastn's support asks for it."""
     with pytest.raises(FastnError) as caught:
         await client(Fastn(reply(500, headers={"X-Request-Id": "req_9" * 100}))).send(CreateCustomer(name="Acme"))
     assert caught.value.facts["fastn"] == {"status": 500, "request_id": ("req_9" * 100)[:100]}
 
 
 async def test_rejected_key_names_the_settings_to_check() -> None:
-    """Ours: the setting, the host, and the other style of sending the key."""
+    """The setting, the host, and the other style of sending the key."""
     for auth, other in (("header", "bearer"), ("bearer", "header")):
         with pytest.raises(FastnError) as caught:
             await client(Fastn(reply(401)), auth=auth).send(READ)
@@ -182,7 +177,7 @@ async def test_rejected_key_names_the_settings_to_check() -> None:
 
 
 async def test_401_of_a_connection_is_not_about_the_key() -> None:
-    """Ours: the API key is not blamed for the credentials of a connection."""
+    """The API key is not blamed for the credentials of a connection."""
     with pytest.raises(FastnError, match="the API key is fine") as caught:
         await client(Fastn(reply(401, {"error": {"code": "CONN-007"}}))).send(RunWorkflow(workflow_id="wf"))
     assert "list_connections" in caught.value.next_step
@@ -214,7 +209,6 @@ async def test_run_rejected_for_its_customer_names_what_is_missing(
 
 
 async def test_customer_ref_is_not_sent_beside_the_accounts_customer() -> None:
-    """Ours: of two customers the wrong one might count."""
     fastn = Fastn(reply(200, {"executionId": "e1"}))
     sender = client(fastn, end_org_id="globex")
     with pytest.raises(FastnError, match="Nothing was sent") as caught:
@@ -255,7 +249,7 @@ ECHOES: dict[str, Any] = {
 @pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404, 409, 422, 429, 500, 503, 302, 418])
 @pytest.mark.parametrize("body", ECHOES.values(), ids=ECHOES)
 async def test_echoed_key_is_redacted_in_errors_and_results(status: int, body: Any) -> None:
-    """Ours: neither the text nor the data holds the key."""
+    """Neither the text nor the data holds the key."""
     answer = reply(status, body, {"X-Request-Id": KEY, "Retry-After": "60"})
     update_of_it = UpdateCustomer(customer_id="acme", name="A")
     calls: list[Operation[Any]] = [READ, CreateCustomer(name="Acme"), update_of_it, ListCustomers()]
@@ -277,7 +271,6 @@ async def test_echoed_key_is_redacted_in_errors_and_results(status: int, body: A
 )
 @pytest.mark.parametrize("status", [200, 422, 500])
 async def test_echoed_secret_argument_is_redacted(call: Operation[Any], status: int) -> None:
-    """Ours: a response that echoes a secret is redacted; the request is not."""
     fastn = Fastn(reply(status, {"id": "s", "message": "no: hunter2-secret", "details": {"body": ["hunter2-secret"]}}))
     try:
         shown = repr(await client(fastn).send(call))
@@ -289,7 +282,7 @@ async def test_echoed_secret_argument_is_redacted(call: Operation[Any], status: 
 
 
 def test_redactor_replaces_longer_secrets_first_and_ignores_short_ones() -> None:
-    """Ours: a secret may contain another, and one of three letters occurs in too many texts."""
+    """A secret may contain another, and one of three letters occurs in too many texts."""
     redactor = Redactor(["abcd", "abcdef", "xyz"])
     assert redactor({"abcdef": ["abcdefabcd xyz", 7, None]}) == {
         "[hidden-by-fastn-mcp]": ["[hidden-by-fastn-mcp][hidden-by-fastn-mcp] xyz", 7, None]
@@ -316,7 +309,7 @@ STORED: dict[str, Any] = {
 
 
 async def test_merged_update_sends_the_whole_resource() -> None:
-    """Ours: whether PUT replaces is unknown, so fields that were not named must not change."""
+    """Whether PUT replaces is unknown, so fields that were not named must not change."""
     fastn = Fastn(reply(200, {"data": STORED}), reply(200, STORED))
     await client(fastn, update="merge").send(UpdateCustomer(customer_id="acme", name="New", extra={"plan": None}))
     read, written = fastn.requests
@@ -326,14 +319,13 @@ async def test_merged_update_sends_the_whole_resource() -> None:
 
 
 async def test_partial_update_sends_only_the_given_fields() -> None:
-    """Ours: for accounts whose PUT is known to merge."""
     fastn = Fastn(reply(200, STORED))
     await client(fastn, update="partial").send(UpdateCustomer(customer_id="acme", name="New"))
     assert [request.body for request in fastn.requests] == [{"name": "New"}]
 
 
 async def test_merged_update_sends_back_unredacted_values() -> None:
-    """Ours: redaction is for readers. A key inside a workflow's code must not be redacted there."""
+    """Redaction is for readers. A key inside a workflow's code must not be redacted there."""
     code = f"const key = '{KEY}'; // \u202e \\"
     fastn = Fastn(reply(200, {"id": "wf", "name": "W", "code": code}), reply(200, {"id": "wf", "code": code}))
     result = await client(fastn, update="merge").send(UpdateWorkflow(workflow_id="wf", name="New"))
@@ -386,7 +378,7 @@ async def test_ordinary_text_is_not_taken_for_a_mask(text: str) -> None:
 
 
 async def test_merged_update_keeps_big_numbers_exact() -> None:
-    """Ours: nothing changes that was not named, not even in the last digit."""
+    """Nothing changes that was not named, not even in the last digit."""
     stored = b'{"id": "t", "quota": 123456789012345678901, "ratio": 0.1}'
     fastn = Fastn(reply(200, stored), reply(200, {"id": "t"}))
     await client(fastn, update="merge").send(UpdateTrigger(trigger_id="t", name="New"))
@@ -394,7 +386,7 @@ async def test_merged_update_keeps_big_numbers_exact() -> None:
 
 
 async def test_update_of_a_missing_resource_changes_nothing() -> None:
-    """Ours: a first 404 is not_found, and nothing is written."""
+    """A first 404 is not_found, and nothing is written."""
     fastn = Fastn(reply(404))
     with pytest.raises(FastnError, match="No customer with this id") as caught:
         await client(fastn, update="merge").send(UpdateCustomer(customer_id="nobody", name="New"))
@@ -403,7 +395,7 @@ async def test_update_of_a_missing_resource_changes_nothing() -> None:
 
 @pytest.mark.parametrize("body", [None, {}, "fine", [1], 7, {"data": {}}])
 async def test_merged_update_of_an_unreadable_resource_is_not_sent(body: Any) -> None:
-    """Ours: a resource made of the change alone would empty every other field."""
+    """A resource made of the change alone would empty every other field."""
     fastn = Fastn(reply(200, body))
     with pytest.raises(FastnError, match="could lose the rest") as caught:
         await client(fastn, update="merge").send(UpdateCustomer(customer_id="acme", name="New"))
@@ -412,7 +404,7 @@ async def test_merged_update_of_an_unreadable_resource_is_not_sent(body: Any) ->
 
 @pytest.mark.parametrize("status", [401, 403, 500, 429])
 async def test_failed_read_before_a_merged_update_changes_nothing(status: int) -> None:
-    """Ours: the write was never sent, so its outcome is not unknown."""
+    """The write was never sent, so its outcome is not unknown."""
     fastn = Fastn(reply(status))
     with pytest.raises(FastnError) as caught:
         await client(fastn, update="merge").send(UpdateCustomer(customer_id="acme", name="New"))
@@ -424,7 +416,7 @@ async def test_failed_read_before_a_merged_update_changes_nothing(status: int) -
 
 
 async def test_hostile_id_is_not_sent() -> None:
-    """Ours: refused by the name of the argument, before a request exists."""
+    """Refused by the name of the argument, before a request exists."""
     fastn = Fastn(reply(200, ACME))
     with pytest.raises(FastnError) as caught:
         await client(fastn).send(DeleteCustomer(customer_id="../api-keys/k1"))
@@ -434,7 +426,7 @@ async def test_hostile_id_is_not_sent() -> None:
 
 
 async def test_account_route_applies_to_its_tool_only() -> None:
-    """Ours: paths are unverified, so they are settings."""
+    """Paths are unverified, so they are settings."""
     routes = {"run_workflow": POST("/api/v1/workflows/{workflow_id}/execute")}
     fastn = Fastn(reply(200, {"id": "x"}))
     sender = client(fastn, routes=routes)
@@ -444,7 +436,7 @@ async def test_account_route_applies_to_its_tool_only() -> None:
 
 
 async def test_delete_routed_as_post_is_not_retried() -> None:
-    """Ours: retries depend on the method that is sent."""
+    """Retries depend on the method that is sent."""
     fastn = Fastn(reply(500))
     with pytest.raises(FastnError, match="may or may not"):
         await client(fastn, routes={"delete_customer": POST("/c/{customer_id}/delete")}).send(
@@ -463,7 +455,6 @@ async def test_delete_routed_as_post_is_not_retried() -> None:
     ],
 )
 async def test_404_names_the_id_or_else_the_path(call: Operation[Any], message: str, next_step: str) -> None:
-    """Ours: without an id in the call, the base URL or the path is wrong."""
     with pytest.raises(FastnError) as caught:
         await client(Fastn(reply(404))).send(call)
     assert message in caught.value.what

@@ -31,7 +31,7 @@ RESET = int(NOW.timestamp())
     ("share", "waits"), [(0.0, [0.1, 0.2]), (0.1, [0.1, 0.2]), (0.5, [0.25, 0.5]), (1.0, [0.5, 1.0])]
 )
 async def test_pause_grows_with_jitter(share: float, waits: list[float]) -> None:
-    """Ours: full jitter, never less than a fifth, doubling from half a second."""
+    """Full jitter, never less than a fifth, doubling from half a second."""
     clock = Clock()
     await client(Fastn(reply(503), reply(503), OK), clock, share=share).send(READ)
     assert clock.waits == pytest.approx(waits)
@@ -59,7 +59,7 @@ async def test_retry_after_date_is_read_by_the_servers_clock() -> None:
 
 @pytest.mark.parametrize("wait", ["16", "900", format_datetime(NOW + timedelta(minutes=5), usegmt=True)])
 async def test_retry_after_over_the_cap_returns_at_once(wait: str) -> None:
-    """Ours: over 15 seconds the call returns with the wait."""
+    """Over 15 seconds the call returns with the wait."""
     clock = Clock()
     with pytest.raises(FastnError) as caught:
         await client(Fastn(reply(429, headers={"Retry-After": wait})), clock).send(READ)
@@ -70,7 +70,6 @@ async def test_retry_after_over_the_cap_returns_at_once(wait: str) -> None:
 
 
 async def test_throttling_without_retry_after_gives_vague_advice() -> None:
-    """Ours: no wait is invented."""
     with pytest.raises(FastnError) as caught:
         await client(Fastn(reply(429))).send(READ)
     assert caught.value.next_step == "Call again in some minutes."
@@ -84,13 +83,11 @@ async def test_throttling_without_retry_after_gives_vague_advice() -> None:
      "Wed, 01 Jul 2026 12:00:05 -0000"],
 )  # fmt: skip
 def test_invalid_retry_after_is_ignored(value: str) -> None:
-    """Ours: anything else, and the past, is ignored."""
     assert retry_after({"retry-after": value}, NOW) is None
 
 
 @given(value=st.text(max_size=60), date=st.text(max_size=60), remaining=st.sampled_from(["0", "1", ""]))
 def test_any_header_is_parsed_without_an_error(value: str, date: str, remaining: str) -> None:
-    """Ours: headers are untrusted input."""
     headers = {"retry-after": value, "date": date, "x-ratelimit-remaining": remaining, "x-ratelimit-reset": value}
     for seconds in (retry_after(headers, NOW), exhausted_for(headers, NOW)):
         assert seconds is None or seconds >= 0
@@ -98,7 +95,6 @@ def test_any_header_is_parsed_without_an_error(value: str, date: str, remaining:
 
 @given(attempt=st.integers(1, 40), requested=st.none() | st.floats(0, 1e6), share=st.floats(0, 1))
 def test_pause_is_bounded_and_at_least_retry_after(attempt: int, requested: float | None, share: float) -> None:
-    """Ours."""
     seconds = pause(attempt, requested, share)
     assert seconds >= (requested or 0.1)
     assert seconds <= max(requested or 0.0, 5.0)
@@ -124,7 +120,6 @@ async def test_used_up_limit_delays_the_next_call_until_its_reset() -> None:
 
 
 async def test_reset_is_read_by_the_servers_clock() -> None:
-    """Ours: Reset minus Date."""
     clock = Clock()
     sender = client(
         Fastn(_used_up(RESET + 3_605, Date=format_datetime(NOW + timedelta(hours=1), usegmt=True)), OK), clock
@@ -135,7 +130,7 @@ async def test_reset_is_read_by_the_servers_clock() -> None:
 
 
 async def test_distant_reset_returns_the_next_call_at_once() -> None:
-    """Ours: over the cap the error states the wait, and that nothing was sent."""
+    """Over the cap the error states the wait, and that nothing was sent."""
     clock = Clock()
     fastn = Fastn(_used_up(RESET + 40))
     sender = client(fastn, clock)
@@ -151,7 +146,7 @@ async def test_distant_reset_returns_the_next_call_at_once() -> None:
     "reset", [RESET - 1, RESET, RESET + 86_401, RESET * 1000, "soon", "", "-5", "1e9", "9" * 13, RESET + 0.5]
 )
 async def test_implausible_reset_is_ignored(reset: object) -> None:
-    """Ours: milliseconds, the past and nonsense are ignored."""
+    """Milliseconds, the past and nonsense are ignored."""
     clock = Clock()
     sender = client(Fastn(_used_up(reset)), clock)
     await sender.send(READ)
@@ -204,7 +199,7 @@ class Silent(Fastn):
 async def test_silent_server_ends_at_the_deadline_with_an_unknown_write(
     call: Operation[Any], outcome: str, known: str
 ) -> None:
-    """Ours: one deadline per call. The request is cancelled, and a sent write is reported as unknown."""
+    """One deadline per call. The request is cancelled, and a sent write is reported as unknown."""
     fastn = Silent()
     with pytest.raises(FastnError) as caught:
         await client(fastn, deadline=0.02).send(call)
@@ -214,14 +209,14 @@ async def test_silent_server_ends_at_the_deadline_with_an_unknown_write(
 
 
 async def test_ai_calls_have_their_own_deadline() -> None:
-    """Ours: 300 seconds rather than 60, as they may take minutes."""
+    """300 seconds rather than 60, as they may take minutes."""
     with pytest.raises(FastnError, match="did not answer in time") as caught:
         await client(Silent(), deadline=60.0, ai_deadline=0.02).send(AiChat(message="hi"))
     assert caught.value.outcome == "unknown_outcome"
 
 
 async def test_call_queued_until_the_deadline_was_not_sent() -> None:
-    """Ours: concurrency is limited, and a queued write was certainly not applied."""
+    """Concurrency is limited, and a queued write was certainly not applied."""
     fastn = Silent()
     sender = client(fastn, concurrency=1, deadline=0.05, ai_deadline=5.0)
     async with anyio.create_task_group() as tasks:
@@ -256,7 +251,7 @@ class Stuck(Clock):
     ],
 )
 async def test_deadline_between_attempts_reports_the_first_outcome(first: Step, outcome: str) -> None:
-    """Ours: a pause counts towards the deadline, and the error reports what is known by then."""
+    """A pause counts towards the deadline, and the error reports what is known by then."""
     with pytest.raises(FastnError) as caught:
         await client(Fastn(first), Stuck(), deadline=0.02).send(DeleteCustomer(customer_id="acme"))
     assert caught.value.outcome == outcome
@@ -264,7 +259,6 @@ async def test_deadline_between_attempts_reports_the_first_outcome(first: Step, 
 
 
 async def test_cancelled_call_cancels_its_request_and_frees_its_slot() -> None:
-    """Ours: nothing is sent afterwards."""
     fastn = Silent()
     sender = client(fastn, concurrency=1)
     async with anyio.create_task_group() as tasks:
@@ -277,14 +271,12 @@ async def test_cancelled_call_cancels_its_request_and_frees_its_slot() -> None:
 
 
 async def test_closing_the_client_closes_its_connections() -> None:
-    """Ours: the server shuts down cleanly."""
     fastn = Fastn(OK)
     await client(fastn).aclose()
     assert fastn.closed
 
 
 def test_default_system_uses_real_clocks_and_randomness() -> None:
-    """Ours: real clocks, real randomness, unguessable ids."""
 
     system = System()
     assert abs((system.now() - datetime.now(UTC)).total_seconds()) < 60

@@ -60,7 +60,7 @@ async def once(reply: bytes, request: Request = READ) -> Answer:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_redirect_is_never_followed(status: int, method: str) -> None:
-    """Ours: libraries send our key, and bodies with secrets, to the other origin."""
+    """Libraries send our key, and bodies with secrets, to the other origin."""
     async with serving(answer()) as sink:
         reply = answer(status, b"", f"Location: {sink.url}/api/v1/customers")
         async with serving(reply) as wire, exchanging(wire.url, {"x-fastn-api-key": KEY}) as exchange:
@@ -71,7 +71,7 @@ async def test_redirect_is_never_followed(status: int, method: str) -> None:
 
 
 async def test_cookies_are_never_sent_back() -> None:
-    """Ours: nothing of one call is carried into the next."""
+    """Nothing of one call is carried into the next."""
     reply = answer(200, b"{}", "Set-Cookie: session=evil; Path=/")
     async with serving(reply) as wire, exchanging(wire.url) as exchange:
         for _ in range(3):
@@ -80,7 +80,7 @@ async def test_cookies_are_never_sent_back() -> None:
 
 
 async def test_connection_is_reused() -> None:
-    """Ours: connections are pooled for the life of the server."""
+    """Connections are pooled for the life of the server."""
     async with serving(answer()) as wire, exchanging(wire.url) as exchange:
         for _ in range(5):
             await exchange(READ)
@@ -88,7 +88,7 @@ async def test_connection_is_reused() -> None:
 
 
 async def test_connection_of_a_call_that_is_cancelled_at_its_end_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours: also if its response was complete, and only giving the connection back was cancelled."""
+    """Also if its response was complete, and only giving the connection back was cancelled."""
     arrived = connection.HttpConnection.data_received
 
     def then_cancelled(self: connection.HttpConnection, data: bytes) -> None:
@@ -117,7 +117,7 @@ async def test_body_of_a_broken_connection_is_not_complete() -> None:
 
 
 async def test_connection_of_a_cancelled_call_is_closed() -> None:
-    """Ours: a late response must not be read by the next call."""
+    """A late response must not be read by the next call."""
     async with serving(answer()[:-1]) as wire, exchanging(wire.url) as exchange:
         with anyio.move_on_after(0.1) as scope:
             await exchange(READ)
@@ -128,7 +128,7 @@ async def test_connection_of_a_cancelled_call_is_closed() -> None:
 
 
 async def test_oversized_response_does_not_break_the_next_call() -> None:
-    """Ours: the rest of the body is given up, and the next call works."""
+    """The rest of the body is given up, and the next call works."""
     big = answer(200, b"x" * (MAX_BODY_BYTES + 10))
     async with (
         serving(lambda wire: big if len(wire.heads) == 1 else answer()) as wire,
@@ -140,7 +140,6 @@ async def test_oversized_response_does_not_break_the_next_call() -> None:
 
 @pytest.mark.parametrize("extra", [0, 1])
 async def test_body_is_read_up_to_the_cap(extra: int) -> None:
-    """Ours: 10 MiB."""
     got = await once(answer(200, b"x" * (MAX_BODY_BYTES + extra)))
     assert got.unreadable is (UnreadableBody.TOO_LARGE if extra else None)
     assert len(got.body) == (0 if extra else MAX_BODY_BYTES)
@@ -149,7 +148,7 @@ async def test_body_is_read_up_to_the_cap(extra: int) -> None:
 @pytest.mark.parametrize("extra", [0, 1])
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "GZIP "])
 async def test_cap_applies_to_the_unpacked_body(coding: str, extra: int) -> None:
-    """Ours: a gzip bomb of some kilobytes is not unpacked."""
+    """A gzip bomb of some kilobytes is not unpacked."""
     plain = b"\0" * (MAX_BODY_BYTES + extra * 200 * 1024 * 1024 // 8)
     packed = zlib.compress(plain, 9) if coding == "deflate" else gzip.compress(plain, 9, mtime=0)
     got = await once(answer(200, packed, f"Content-Encoding: {coding}"))
@@ -175,7 +174,7 @@ async def test_cap_applies_to_the_unpacked_body(coding: str, extra: int) -> None
     ],
 )
 async def test_incomplete_body_is_unreadable(reply: bytes, unreadable: UnreadableBody | None) -> None:
-    """Ours: the status was received, the rest was not."""
+    """The status was received, the rest was not."""
     got = await once(reply)
     assert (got.status, got.unreadable, got.body) == (200, unreadable, b"" if unreadable else b"{}")
 
@@ -187,7 +186,6 @@ async def test_incomplete_body_is_unreadable(reply: bytes, unreadable: Unreadabl
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_response_without_a_complete_head_is_lost(reply: bytes, method: str) -> None:
-    """Ours: the request may have arrived."""
     with pytest.raises(ResponseLost):
         await once(reply, Request(method, "/x", body={} if method == "POST" else None))
 
@@ -295,7 +293,7 @@ async def test_unasked_response_is_not_the_answer_to_the_next_request(loop_has_r
 
 
 async def test_connection_that_the_server_closed_is_not_reused() -> None:
-    """Ours: a call is not lost to a connection that was idle for too long."""
+    """A call is not lost to a connection that was idle for too long."""
     async with serving(answer(), keep_open=False) as wire, exchanging(wire.url) as exchange:
         with anyio.fail_after(5):
             for _ in range(3):
@@ -307,7 +305,7 @@ async def test_connection_that_the_server_closed_is_not_reused() -> None:
 
 
 async def test_idle_connections_expire(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours: those of a burst are not kept while single calls use the newest one."""
+    """Those of a burst are not kept while single calls use the newest one."""
     monkeypatch.setattr(connection, "IDLE", 0.05)
     async with serving(answer()) as wire, exchanging(wire.url) as exchange:
         async with anyio.create_task_group() as tasks:
@@ -352,7 +350,6 @@ PACKED = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"
     ids=["trailer", "trailers", "chunk extension", "after gzip"],
 )
 async def test_endless_response_is_given_up(begin: bytes, more: bytes) -> None:
-    """Ours: what has no declared length is limited, in memory and time."""
     sent = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -408,7 +405,6 @@ async def test_header_cannot_be_split(value: str) -> None:
 
 
 async def test_refused_connection_sends_nothing() -> None:
-    """Ours: no byte was sent."""
     async with serving(answer()) as wire:
         url = wire.url
     async with exchanging(url) as exchange:
@@ -417,7 +413,7 @@ async def test_refused_connection_sends_nothing() -> None:
 
 
 async def test_invalid_header_is_not_sent_and_not_shown() -> None:
-    """Ours: the library's own error would show the key."""
+    """The library's own error would show the key."""
     async with serving(answer()) as wire, exchanging(wire.url, {"x-fastn-api-key": KEY + "\n"}) as exchange:
         with pytest.raises(NotSentError) as caught:
             await exchange(READ)
@@ -426,7 +422,7 @@ async def test_invalid_header_is_not_sent_and_not_shown() -> None:
 
 
 async def test_query_values_are_encoded() -> None:
-    """Ours: a value stays one value, whatever it holds."""
+    """A value stays one value, whatever it holds."""
     request = Request("GET", "/api/v1/x", query={"a": "b&c=d#e f/ü+", "n": 7, "t": True, "f": False, "o": {"k": [1]}})
     async with serving(answer()) as wire, exchanging(wire.url) as exchange:
         await exchange(request)
@@ -437,7 +433,7 @@ async def test_query_values_are_encoded() -> None:
 
 @pytest.mark.parametrize("identifier", ["a%3Ab", "a%40b", "x.y", "a~b", "A..b"])
 async def test_encoded_id_is_sent_unchanged(identifier: str) -> None:
-    """Ours: the HTTP library neither decodes nor normalises it."""
+    """The HTTP library neither decodes nor normalises it."""
     async with serving(answer()) as wire, exchanging(wire.url + "/base/") as exchange:
         await exchange(Request("DELETE", f"/api/v1/customers/{identifier}"))
     assert wire.line() == f"DELETE /base/api/v1/customers/{identifier} HTTP/1.1"
@@ -494,7 +490,6 @@ def test_headers_are_those_of_the_account(account: Account, expected: dict[str, 
 
 
 def test_account_repr_omits_the_key() -> None:
-    """Ours: not even the repr in a traceback shows it."""
     account = Account("https://fastn.example:8443/base", KEY)
     assert KEY not in repr(account)
     assert account.host == "fastn.example:8443"
@@ -519,7 +514,6 @@ async def test_header_of_a_call_replaces_the_accounts() -> None:
 
 
 async def test_write_with_a_broken_connection_is_sent_once_and_unknown() -> None:
-    """Ours: end to end, over a real socket."""
     async with serving(b"", keep_open=False) as wire:
         account = Account(wire.url, KEY)
         sender = FastnClient(account, HttpExchange(account.base_url, headers(account)), Clock().system())
@@ -532,7 +526,7 @@ async def test_write_with_a_broken_connection_is_sent_once_and_unknown() -> None
 
 
 async def test_slow_response_ends_at_the_deadline() -> None:
-    """Ours: timeouts per read never end a slow drip; the deadline does."""
+    """Timeouts per read never end a slow drip; the deadline does."""
     whole = answer(200, b'{"id": "acme"}')
     async with serving(whole[:-5]) as wire:
         account = Account(wire.url, KEY, deadline=0.1)

@@ -67,7 +67,6 @@ def closed_port() -> int:
 
 
 async def test_refused_connection_names_host_and_port() -> None:
-    """Ours: nothing listens there."""
     error = await failure(f"http://127.0.0.1:{closed_port()}")
     assert str(error) == "it refuses the connection"
     assert "FASTN_BASE_URL" in error.next_step
@@ -91,7 +90,6 @@ async def test_unknown_host_name_is_a_dns_error() -> None:
 async def test_certificate_errors_are_distinguished(
     tmp_path: Path, identity: str, not_after: datetime.datetime | None, trusted: bool, reason: str, cure: str
 ) -> None:
-    """Ours: each has another solution."""
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     async with listening(ca.issue_cert(identity, not_after=not_after)) as port:
@@ -101,7 +99,6 @@ async def test_certificate_errors_are_distinguished(
 
 
 async def test_plain_server_behind_https_is_a_tls_error() -> None:
-    """Ours: an http port used with https."""
     async with listening(reply=b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
         error = await failure(f"https://127.0.0.1:{port}")
     assert str(error).startswith("TLS failed (")
@@ -115,7 +112,7 @@ async def test_plain_server_behind_https_is_a_tls_error() -> None:
     ],
 )
 async def test_refusing_proxy_is_named_without_its_password(status: str, reason: str, cure: str) -> None:
-    """Ours: the proxy's status is shown, its text is not."""
+    """The proxy's status is shown, its text is not."""
     async with listening(reply=f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()) as port:
         error = await failure("https://fastn.invalid", TransportOptions(proxy=f"http://jane:C4N4RY@127.0.0.1:{port}"))
     assert str(error) == f"the proxy 127.0.0.1:{port} (FASTN_PROXY) {reason}"
@@ -125,7 +122,7 @@ async def test_refusing_proxy_is_named_without_its_password(status: str, reason:
 
 @pytest.mark.parametrize("reply", [b"", b"SSH-2.0-OpenSSH_9\r\n\r\n"])
 async def test_proxy_that_opens_no_tunnel_is_named(reply: bytes) -> None:
-    """Ours: nothing was sent to Fastn, so the call may be repeated."""
+    """Nothing was sent to Fastn, so the call may be repeated."""
     async with listening(reply=reply) as port:
         error = await failure("https://fastn.invalid", TransportOptions(proxy=f"http://127.0.0.1:{port}"))
     assert str(error) == f"the proxy 127.0.0.1:{port} (FASTN_PROXY) closed the connection"
@@ -138,7 +135,7 @@ async def test_impossible_host_name_is_a_dns_error(host: str) -> None:
 
 
 async def test_unreachable_proxy_is_named_instead_of_fastn() -> None:
-    """Ours: FASTN_BASE_URL is right, and the proxy has to be corrected."""
+    """FASTN_BASE_URL is right, and the proxy has to be corrected."""
     port = closed_port()
     error = await failure("https://fastn.invalid", TransportOptions(None, f"http://127.0.0.1:{port}", "HTTPS_PROXY"))
     assert str(error) == f"the proxy 127.0.0.1:{port} (HTTPS_PROXY) refuses the connection"
@@ -156,5 +153,5 @@ async def test_unreachable_proxy_is_named_instead_of_fastn() -> None:
     ],
 )
 def test_proxy_is_named_by_its_variable(used: str, environment: dict[str, str], source: str) -> None:
-    """Ours: a variable shared with other programs is corrected elsewhere than our own setting."""
+    """A variable shared with other programs is corrected elsewhere than our own setting."""
     assert source_of(used, environment, "https://live.fastn.ai") == source

@@ -12,7 +12,7 @@ HERE = CommandLine("/opt/venv/bin/fastn-mcp")
 
 
 def test_a_line_is_read_by_a_shell_as_it_was_given() -> None:
-    """Ours: a folder may have any name, and a folder of the state goes before the program."""
+    """A folder may have any name, and a folder of the state goes before the program."""
     program = CommandLine("/my tools/fastn-mcp", ("--sandbox-file", "it's $HOME"), (("FASTN_STATE_DIR", "/a b"),))
     words = ["FASTN_STATE_DIR=/a b", "/my tools/fastn-mcp", "--sandbox-file", "it's $HOME", "approvals"]
     assert shlex.split(program.with_(["approvals"]).line("linux")) == words
@@ -22,7 +22,7 @@ def test_a_line_is_read_by_a_shell_as_it_was_given() -> None:
 
 @pytest.mark.parametrize("platform", ["linux", "win32"])
 def test_a_line_shows_no_password_of_a_ledger(platform: str) -> None:
-    """Ours: the shell fills it in, and refuses where it has none."""
+    """The shell fills it in, and refuses where it has none."""
     url = "valkeys://admin:C4N4RY@ledger.example"
     program = this_program(
         {"FASTN_LEDGER": url, "FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_STATE_SECRET": "C4N4RY" * 6}
@@ -35,7 +35,7 @@ def test_a_line_shows_no_password_of_a_ledger(platform: str) -> None:
 def test_variables_that_choose_the_account_and_its_folders_are_carried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ours: a person pastes the line at a shell that has none of them, in another folder."""
+    """A person pastes the line at a shell that has none of them, in another folder."""
     monkeypatch.chdir(tmp_path)
     given = {"FASTN_STATE_DIR": "state", "FASTN_PROFILE": "acme", "FASTN_LEDGER": "sqlite:a.db", "FASTN_MODE": "auto"}
     program = this_program(given)
@@ -48,7 +48,7 @@ def test_variables_that_choose_the_account_and_its_folders_are_carried(
 
 @pytest.mark.posix
 def test_the_name_is_typed_where_any_shell_finds_this_program_by_it(tmp_path: Path) -> None:
-    """Ours: not where it is another program, or found only while an environment is activated."""
+    """Not where it is another program, or found only while an environment is activated."""
     program = tmp_path / "venv" / "bin" / "fastn-mcp"
     program.parent.mkdir(parents=True)
     program.touch()

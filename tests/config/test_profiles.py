@@ -80,7 +80,7 @@ def refused(
 
 
 def test_a_profile_goes_over_the_top_level_of_the_file(file: Write) -> None:
-    """Ours: any setting of an account, over what is said for all."""
+    """Any setting of an account, over what is said for all."""
     settings = load({"profile": "acme"}, ACME, file(BOTH))
     assert (settings.profile, settings.api_key, settings.env) == ("acme", "fsk_live_acme", "live")
     assert (settings.mode, settings.host, settings.tenant_id) == ("guarded", "eu.fastn.example", "t-0")
@@ -89,7 +89,7 @@ def test_a_profile_goes_over_the_top_level_of_the_file(file: Write) -> None:
 
 
 def test_a_flag_chooses_over_the_environment_and_that_over_the_file(file: Write) -> None:
-    """Ours: --profile, FASTN_PROFILE, profile = "..."."""
+    """--profile, FASTN_PROFILE, profile = "..."."""
     three = "".join(f'[profiles.{name}]\napi_key_env = "K"\n' for name in ("a", "b", "c"))
     path = file(f'profile = "c"\n{three}')
     environment = {"K": "k", "FASTN_PROFILE": "b"}
@@ -99,12 +99,11 @@ def test_a_flag_chooses_over_the_environment_and_that_over_the_file(file: Write)
 
 
 def test_a_profile_called_default_is_the_default_one(file: Write) -> None:
-    """Ours: the name says it."""
     assert load({}, {}, file('env = "x"\n[profiles.default]\napi_key = "k"\nenv = "y"\n')).env == "y"
 
 
 def test_where_none_is_chosen_the_top_level_is_the_account(file: Write) -> None:
-    """Ours: adding a profile changes nothing for whoever sets FASTN_API_KEY."""
+    """Adding a profile changes nothing for whoever sets FASTN_API_KEY."""
     settings = load({}, {"FASTN_API_KEY": "k"}, file(BOTH))
     assert (settings.profile, settings.api_key, settings.host) == ("default", "k", "eu.fastn.example")
 
@@ -115,7 +114,6 @@ def test_where_none_is_chosen_the_top_level_is_the_account(file: Write) -> None:
 def test_a_profile_that_is_not_there_names_those_that_are(
     file: Write, flags: dict[str, str], environment: dict[str, str]
 ) -> None:
-    """Ours."""
     said = refused(file(BOTH), {**environment, "FASTN_API_KEY": "k"}, profile=flags.get("profile"))
     assert said == (
         "There is no profile 'acem' (did you mean 'acme'?); there are acme, globex. "
@@ -124,19 +122,17 @@ def test_a_profile_that_is_not_there_names_those_that_are(
 
 
 def test_a_default_that_is_not_there_is_named_with_its_line(file: Write) -> None:
-    """Ours."""
     path = file(f'# mine\nprofile = "acne"\n{BOTH}')
     assert refused(path).startswith(f"{path}, line 2: There is no profile 'acne' (did you mean 'acme'?)")
 
 
 def test_without_any_profile_the_name_is_a_label(file: Write) -> None:
-    """Ours: as it was before there were profiles."""
     assert load({"profile": "anything at all"}, {"FASTN_API_KEY": "k"}, file('env = "x"')).profile == "anything at all"
     assert load({"profile": "anything"}, {"FASTN_API_KEY": "k"}, None).profile == "anything"
 
 
 def test_the_sandbox_is_an_account_of_its_own(file: Write) -> None:
-    """Ours: neither the default profile nor its key reaches it."""
+    """Neither the default profile nor its key reaches it."""
     path = file('profile = "acme"\n' + BOTH)
     flags = {"api_key": "s", "profile": "sandbox", "base_url": "http://localhost"}
     settings = resolve(flags, ACME, path, sandbox=True).settings
@@ -149,7 +145,6 @@ def test_the_sandbox_is_an_account_of_its_own(file: Write) -> None:
 def test_the_key_of_a_profile_comes_from_itself_from_a_variable_from_a_file_or_from_the_keyring(
     file: Write, tmp_path: Path
 ) -> None:
-    """Ours: and where it came from is known."""
     (tmp_path / "k").touch(mode=0o600)
     (tmp_path / "k").write_text("in-file\n")
     path = file(
@@ -168,7 +163,6 @@ def test_the_key_of_a_profile_comes_from_itself_from_a_variable_from_a_file_or_f
 
 
 def test_the_key_of_the_top_level_is_looked_for_in_the_same_places_after_the_environment(file: Write) -> None:
-    """Ours: FASTN_API_KEY first."""
     path = file('api_key_env = "K"\n')
     assert load({}, {"FASTN_API_KEY": "first", "K": "second"}, path).api_key == "first"
     assert load({}, {"K": "second"}, path).api_key == "second"
@@ -177,7 +171,7 @@ def test_the_key_of_the_top_level_is_looked_for_in_the_same_places_after_the_env
 
 
 def test_a_kept_key_is_given_to_no_other_host(file: Write) -> None:
-    """Ours: whoever changes the address of a profile does not get its key."""
+    """Whoever changes the address of a profile does not get its key."""
     ring = Kept({"globex at us.fastn.example": "canary"})
     assert load({"profile": "globex"}, {}, file(BOTH), keyring=ring).api_key == "canary"
     with pytest.raises(SettingsError) as caught:
@@ -186,14 +180,14 @@ def test_a_kept_key_is_given_to_no_other_host(file: Write) -> None:
 
 
 def test_a_profile_never_uses_the_key_of_the_top_level(file: Write) -> None:
-    """Ours: a profile that was chosen is never used with another account's key."""
+    """A profile that was chosen is never used with another account's key."""
     path = file('api_key = "canary"\n[profiles.acme]\n')
     assert "The profile 'acme' has no key for live.fastn.ai." in refused(path, profile="acme")
 
 
 @pytest.mark.parametrize("by", ["flag", "environment", "file"])
 def test_a_key_in_the_environment_beside_a_profile_is_refused_and_not_guessed(file: Write, by: str) -> None:
-    """Ours: neither is that key sent as the profile, nor is it passed over in silence."""
+    """Neither is that key sent as the profile, nor is it passed over in silence."""
     path = file(('profile = "acme"\n' if by == "file" else "") + BOTH)
     environment = {**ACME, "FASTN_API_KEY": "canary"} | ({"FASTN_PROFILE": "acme"} if by == "environment" else {})
     said = refused(path, environment, profile="acme" if by == "flag" else None)
@@ -202,14 +196,13 @@ def test_a_key_in_the_environment_beside_a_profile_is_refused_and_not_guessed(fi
 
 
 def test_a_profile_may_say_that_the_key_of_the_environment_is_its_own(file: Write) -> None:
-    """Ours: said once, in the file."""
     path = file('[profiles.acme]\napi_key_env = "FASTN_API_KEY"\n')
     assert load({"profile": "acme"}, {"FASTN_API_KEY": "k"}, path).api_key == "k"
 
 
 @pytest.mark.parametrize("name", settings_with(Trait.ACCOUNT))
 def test_a_variable_that_sends_the_key_of_a_profile_elsewhere_is_refused(file: Write, name: str) -> None:
-    """Ours: a key never goes to another origin. A flag is believed for headers, and moves no stored key."""
+    """A key never goes to another origin. A flag is believed for headers, and moves no stored key."""
     value = "https://elsewhere.example"
     variable = next(source.variable for source in SOURCES if source.field == name)
     said = refused(file(BOTH), {**ACME, variable: value}, profile="acme")
@@ -226,7 +219,6 @@ def test_a_variable_that_sends_the_key_of_a_profile_elsewhere_is_refused(file: W
 
 
 def test_where_no_key_is_what_to_do_next_is_said(file: Write) -> None:
-    """Ours: for a profile, for none among several, and for a system without a keyring."""
     assert refused(file("")).endswith("or keep one: fastn-mcp login. Without an account: fastn-mcp --sandbox")
     assert "fastn-mcp login --file" in refused(file(""), keyring=Nothing())
     assert refused(file(BOTH)) == (
@@ -244,7 +236,6 @@ def test_where_no_key_is_what_to_do_next_is_said(file: Write) -> None:
 
 @pytest.mark.parametrize("key", ["canary key", "canary\nX: y", "canary\xe4"])
 def test_a_key_that_was_pasted_wrongly_says_where_it_stands_and_is_not_shown(file: Write, key: str) -> None:
-    """Ours."""
     assert "(environment ACME_KEY) is wrong" in refused(file(BOTH), {"ACME_KEY": key}, profile="acme")
     kept = Kept({"globex at us.fastn.example": key})
     said = refused(file(BOTH), keyring=kept, profile="globex")
@@ -255,14 +246,12 @@ def test_a_key_that_was_pasted_wrongly_says_where_it_stands_and_is_not_shown(fil
 @posix
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
 def test_a_file_with_a_key_that_others_can_read_is_refused(file: Write, tmp_path: Path, mode: int) -> None:
-    """Ours: with the command that closes it."""
     (tmp_path / "k").write_text("canary")
     (tmp_path / "k").chmod(mode)
     assert f"Run: chmod 600 {tmp_path / 'k'}" in refused(file('api_key_file = "k"'))
 
 
 def test_a_file_with_a_key_that_is_not_there_or_empty_is_named(file: Write, tmp_path: Path) -> None:
-    """Ours: with the line that names it."""
     path = file('[profiles.a]\napi_key_file = "k"')
     assert refused(path, profile="a").startswith(f"{path}, line 2: there is no file {tmp_path / 'k'}.")
     (tmp_path / "k").touch(mode=0o600)
@@ -297,7 +286,6 @@ def test_a_file_with_a_key_that_is_not_there_or_empty_is_named(file: Write, tmp_
     ],
 )
 def test_each_mistake_in_the_file_is_named_with_its_line(file: Write, text: str, line: int, said: str) -> None:
-    """Ours: strict keys, and no value is shown."""
     path = file(text)
     told = refused(path)
     assert told.startswith(f"{path}, line {line}: ")
@@ -308,7 +296,6 @@ def test_each_mistake_in_the_file_is_named_with_its_line(file: Write, text: str,
 @pytest.mark.parametrize("where", ["", "[profiles.acme]\n"])
 @pytest.mark.parametrize("secret", sorted({*SECRETS} - {"ledger"}))  # a ledger is one where its URL has a password
 def test_a_file_that_holds_a_secret_is_its_owners_alone(file: Write, secret: str, where: str) -> None:
-    """Ours: with the command that closes it; one that holds none may be read."""
     path = file(f'{where}{secret} = "canary"')
     path.chmod(0o644)
     assert refused(path) == f"{path} holds {secret}, and users other than its owner can read it. Run: chmod 600 {path}"
@@ -319,7 +306,6 @@ def test_a_file_that_holds_a_secret_is_its_owners_alone(file: Write, secret: str
 @posix
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_a_file_that_others_can_change_is_refused(file: Write, mode: int) -> None:
-    """Ours: whoever changes the address gets the key."""
     path = file(BOTH)
     path.chmod(mode)
     assert refused(path) == f"{path} can be changed by users other than its owner. Run: chmod go-w {path}"
@@ -328,13 +314,13 @@ def test_a_file_that_others_can_change_is_refused(file: Write, mode: int) -> Non
 @pytest.mark.posix
 @posix
 def test_the_null_device_is_a_configuration_that_says_nothing() -> None:
-    """Ours: FASTN_CONFIG=/dev/null is how one starts without the user's own."""
+    """FASTN_CONFIG=/dev/null is how one starts without the user's own."""
     assert stat.S_IMODE(Path(os.devnull).stat().st_mode) & 0o022
     assert load({}, {"FASTN_API_KEY": "k"}, Path(os.devnull)).base_url == DEFAULT_BASE_URL
 
 
 def test_a_path_in_the_file_begins_at_its_folder(file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours: never in the working directory, which may be a cloned repository."""
+    """Never in the working directory, which may be a cloned repository."""
     away = tmp_path / "cloned"
     away.mkdir()
     monkeypatch.chdir(away)
@@ -347,7 +333,7 @@ def test_a_path_in_the_file_begins_at_its_folder(file: Write, tmp_path: Path, mo
 
 
 def test_each_profile_costs_the_same_however_many_there_are(tmp_path: Path) -> None:
-    """Ours: nothing grows faster than its work. Counted in calls of functions, not in time."""
+    """Nothing grows faster than its work. Counted in calls of functions, not in time."""
 
     def calls(profiles: int) -> int:
         path = tmp_path / f"{profiles}.toml"

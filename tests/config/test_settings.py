@@ -29,14 +29,13 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
-    """Ours: flags, then the environment, then the file."""
     file = written(tmp_path, 'api_key = "file"\nenv = "file"\nprofile = "file"\nauth = "bearer"\n')
     settings = load({"env": "flag"}, {"FASTN_ENV": "variable", "FASTN_PROFILE": "variable"}, file)
     assert (settings.env, settings.profile, settings.api_key, settings.auth) == ("flag", "variable", "file", "bearer")
 
 
 def test_without_anything_but_a_key_the_defaults_hold() -> None:
-    """Ours: the documented host, the documented header, the guarded mode."""
+    """The documented host, the documented header, the guarded mode."""
     settings = load({}, KEY, None)
     assert settings.base_url == DEFAULT_BASE_URL == "https://live.fastn.ai"
     assert settings.host == "live.fastn.ai"
@@ -45,7 +44,7 @@ def test_without_anything_but_a_key_the_defaults_hold() -> None:
 
 
 def test_what_is_empty_or_not_given_is_not_set() -> None:
-    """Ours: an empty variable is how many clients leave a setting out."""
+    """An empty variable is how many clients leave a setting out."""
     settings = load({"env": None}, {**KEY, "FASTN_ENV": "", "FASTN_MODE": "", "FASTN_SPACE_ID": ""}, None)
     assert (settings.env, settings.mode, settings.space_id) == (None, "guarded", None)
     assert load({}, KEY, None).end_org_id is None
@@ -56,7 +55,7 @@ LOOSE = sorted(source.variable for source in SOURCES if not source.variable.star
 
 @pytest.mark.parametrize("variable", [*LOOSE, "FASTN_CONFIG"])
 def test_a_variable_that_is_nearly_a_setting_is_refused(variable: str) -> None:
-    """Ours: FASTN_READ_ONY=1 would leave everything allowed, and nobody would know."""
+    """FASTN_READ_ONY=1 would leave everything allowed, and nobody would know."""
     for wrong in (variable[:-2] + variable[-1], variable + "S"):
         with pytest.raises(SettingsError) as caught:
             load({}, {**KEY, wrong: "1"}, None)
@@ -64,14 +63,14 @@ def test_a_variable_that_is_nearly_a_setting_is_refused(variable: str) -> None:
 
 
 def test_variables_that_may_be_another_programs_are_left_alone(tmp_path: Path) -> None:
-    """Ours: keys of other accounts, and what is named otherwise."""
+    """Keys of other accounts, and what is named otherwise."""
     file = written(tmp_path, '[profiles.acme]\napi_key_env = "FASTN_AUTHS"\n')
     others = {"FASTN_API_KEY_ACME": "x", "FASTN_API_KEY2": "x", "FASTN_WORKSPACE": "x", "FASTN_AUTHS": "x"}
     assert load({}, {**KEY, **others}, file).auth == "header"
 
 
 def test_every_setting_of_the_environment_is_read() -> None:
-    """Ours: the names of the variables are the fields' own."""
+    """The names of the variables are the fields' own."""
     given_values = {
         "FASTN_BASE_URL": "http://127.0.0.1:9", "FASTN_AUTH": "bearer", "FASTN_SPACE_ID": "s", "FASTN_TENANT_ID": "t",
         "FASTN_END_ORG_ID": "o", "FASTN_ENV": "e", "FASTN_PROFILE": "p", "FASTN_MODE": "manual",
@@ -86,12 +85,11 @@ def test_every_setting_of_the_environment_is_read() -> None:
 
 
 def test_the_key_has_no_flag() -> None:
-    """Ours: every process of the machine sees flags."""
     assert {source.field: source.flag for source in SOURCES}["api_key"] is None
 
 
 def test_a_missing_key_says_how_to_set_it() -> None:
-    """Ours: a missing setting ends with one line that names it and says how."""
+    """A missing setting ends with one line that names it and says how."""
     with pytest.raises(SettingsError) as caught:
         load({}, {}, None)
     assert str(caught.value) == (
@@ -142,7 +140,6 @@ WRONG: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
 def test_a_wrong_value_names_its_setting_and_is_never_shown(name: str, value: object) -> None:
-    """Ours: one line, with the setting in it and no value."""
     with pytest.raises(SettingsError) as caught:
         load({name: value}, {} if name == "api_key" else KEY, None)
     told = f"{caught.value}"
@@ -157,7 +154,6 @@ def test_a_wrong_value_names_its_setting_and_is_never_shown(name: str, value: ob
 
 @pytest.mark.parametrize("name", [s.field for s in SOURCES if s.field in WRONG])
 def test_a_wrong_variable_is_named_too(name: str) -> None:
-    """Ours: whoever reads it knows where to look."""
     with pytest.raises(SettingsError) as caught:
         load({}, {**KEY, f"FASTN_{name.upper()}": CANARY}, None)
     assert f"environment FASTN_{name.upper()}" in str(caught.value)
@@ -165,7 +161,6 @@ def test_a_wrong_variable_is_named_too(name: str) -> None:
 
 
 def test_an_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
-    """Ours: the file is strict."""
     file = written(tmp_path, 'api_kye = "canary"\n')
     with pytest.raises(SettingsError) as caught:
         load({}, KEY, file)
@@ -175,7 +170,6 @@ def test_an_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_a_wrong_value_at_the_top_of_the_file_is_named_with_its_line(tmp_path: Path) -> None:
-    """Ours: beside profiles too, if none is chosen."""
     for more in ("", "[profiles.acme]\n"):
         file = written(tmp_path, f'# Ours.\n\nmode = "nope"\n{more}')
         with pytest.raises(SettingsError) as caught:
@@ -184,13 +178,11 @@ def test_a_wrong_value_at_the_top_of_the_file_is_named_with_its_line(tmp_path: P
 
 
 def test_an_unknown_setting_near_to_nothing_is_refused_all_the_same(tmp_path: Path) -> None:
-    """Ours: strict."""
     with pytest.raises(SettingsError, match="there is no setting 'zzz'"):
         load({}, KEY, written(tmp_path, "zzz = 1\n"))
 
 
 def test_a_toolset_that_is_not_known_names_the_nearest() -> None:
-    """Ours."""
     with pytest.raises(SettingsError, match="'customers'"):
         load({"toolsets": "custmers"}, KEY, None)
     assert load({"toolsets": ",".join(TOOLSETS)}, KEY, None).toolsets == list(TOOLSETS)
@@ -198,7 +190,6 @@ def test_a_toolset_that_is_not_known_names_the_nearest() -> None:
 
 @pytest.mark.parametrize("minutes", ["0", "1441", "10.5"])
 def test_an_approval_lasts_a_minute_to_a_day(minutes: str) -> None:
-    """Ours: ten minutes where nothing is said."""
     assert (load({}, KEY, None).approval_minutes, load({"approval_minutes": 1440}, KEY, None).approval_minutes) == (
         10,
         1440,
@@ -208,7 +199,6 @@ def test_an_approval_lasts_a_minute_to_a_day(minutes: str) -> None:
 
 
 def test_tools_are_named_one_by_one_or_by_patterns() -> None:
-    """Ours: in the order of the catalogue, as agents or the command line write them."""
     settings = load({"tools": "run-workflow,get_cust*,find"}, KEY, None)
     assert settings.tools == ["find", "get_customer", "run_workflow"]
 
@@ -219,7 +209,7 @@ def test_tools_are_named_one_by_one_or_by_patterns() -> None:
     [("find,delete_custmer", r"no tool 'delete_custmer' \(did you mean 'delete_customer'\?\)"), ("x*", "fits 'x\\*'")],
 )
 def test_a_tool_that_is_not_known_is_refused(name: str, names: str, said: str) -> None:
-    """Ours: a tool that is misspelt must not stay in the list of an agent."""
+    """A tool that is misspelt must not stay in the list of an agent."""
     with pytest.raises(SettingsError, match=said):
         load({name: names}, KEY, None)
 
@@ -241,7 +231,7 @@ USERS = {operation.tool_name() for operation in CATALOG if operation.toolset() =
     ],
 )
 def test_settings_of_tools_combine(chosen: dict[str, object], left: set[str]) -> None:
-    """Ours (docs/tools.md): toolsets and tools add up, what is excluded is gone, and read-only holds for all."""
+    """docs/tools.md: toolsets and tools add up, what is excluded is gone, and read-only holds for all."""
     assert {tool.tool_name() for tool in enabled_tools(load(chosen, KEY, None))} == left
 
 
@@ -262,7 +252,6 @@ def test_setting_that_disables_a_tool_is_named(chosen: dict[str, object], settin
 
 
 def test_settings_that_leave_no_tool_are_refused() -> None:
-    """Ours: a server without tools is a mistake."""
     with pytest.raises(SettingsError, match="No tool is left"):
         enabled_tools(load({"tools": "delete_*", "mode": "read-only"}, KEY, None))
 
@@ -277,7 +266,6 @@ def test_settings_that_leave_no_tool_are_refused() -> None:
     ],
 )
 def test_a_file_that_is_none_is_named_and_not_quoted(tmp_path: Path, content: bytes, said: str) -> None:
-    """Ours: the file may hold the key."""
     file = tmp_path / "fastn.toml"
     file.write_bytes(content)
     with pytest.raises(SettingsError) as caught:
@@ -287,7 +275,7 @@ def test_a_file_that_is_none_is_named_and_not_quoted(tmp_path: Path, content: by
 
 
 def test_a_file_that_is_not_there_or_is_a_folder_is_told(tmp_path: Path) -> None:
-    """Ours: a path that was given and is wrong is no reason to start without it."""
+    """A path that was given and is wrong is no reason to start without it."""
     with pytest.raises(SettingsError, match="There is no file"):
         load({}, KEY, tmp_path / "none.toml")
     with pytest.raises(SettingsError, match="cannot be read: "):
@@ -295,7 +283,7 @@ def test_a_file_that_is_not_there_or_is_a_folder_is_told(tmp_path: Path) -> None
 
 
 def test_nothing_in_the_working_directory_is_read(tmp_path: Path) -> None:
-    """Ours: a cloned repository may hold a hostile .env."""
+    """A cloned repository may hold a hostile .env."""
     for name in (".env", ".env.local"):
         (tmp_path / name).write_text("FASTN_BASE_URL=https://evil.example\nFASTN_API_KEY=evil\nFASTN_MODE=auto\n")
     for name in ("fastn.toml", "fastn-mcp.toml", "pyproject.toml", ".fastn-mcp.toml", "config.toml"):
@@ -313,7 +301,6 @@ def test_nothing_in_the_working_directory_is_read(tmp_path: Path) -> None:
      "http://127.8.9.1", "HTTPS://H", "http://LOCALHOST:1"],
 )  # fmt: skip
 def test_https_and_this_machine_are_accepted(url: str) -> None:
-    """Ours: plain http for loopback hosts only."""
     assert load({"base_url": url}, KEY, None).base_url == url
     assert load({"base_url": url + "/"}, KEY, None).base_url == url
 
@@ -326,20 +313,18 @@ def test_https_and_this_machine_are_accepted(url: str) -> None:
      "//h", "h", "file:///etc/passwd", "javascript:1", "https://", "https:///path", "https://[::1", ""],
 )  # fmt: skip
 def test_other_addresses_are_refused(url: str) -> None:
-    """Ours: no plain http elsewhere, no credentials, no query, no fragment."""
+    """No plain http elsewhere, no credentials, no query, no fragment."""
     with pytest.raises(SettingsError, match="The setting base_url"):
         load({"base_url": url}, KEY, None)
 
 
 @given(host=st.text("0123456789.:localhost", max_size=15))
 def test_only_a_name_of_this_machine_is_this_machine(host: str) -> None:
-    """Ours: by its name alone; nothing is looked up."""
     if is_loopback(host):
         assert host == "localhost" or host.startswith("127.") or set(host) <= {"0", ":", "1"}
 
 
 def test_routes_of_the_account_are_read(tmp_path: Path) -> None:
-    """Ours: as in run_workflow = "POST /api/v1/workflows/{workflow_id}/execute"."""
     text = 'api_key = "k"\n[routes]\nrun_workflow = "POST /api/v1/workflows/{workflow_id}/execute"\n'
     routes = load({}, {}, written(tmp_path, text)).routes
     assert routes == {"run_workflow": POST("/api/v1/workflows/{workflow_id}/execute")}
@@ -347,7 +332,6 @@ def test_routes_of_the_account_are_read(tmp_path: Path) -> None:
 
 
 def test_settings_do_not_show_the_key() -> None:
-    """Ours."""
     settings = load({}, {"FASTN_API_KEY": "canary-key"}, None)
     assert "canary" not in repr(settings)
     assert "canary" not in str(settings)
@@ -358,7 +342,7 @@ LEDGER = "valkey://fastn:p%40ssword@ledger:6379"
 
 
 def test_a_file_with_the_password_of_the_ledger_or_the_secret_of_states_is_its_owners_alone(tmp_path: Path) -> None:
-    """Ours: environment or owner-only file, and never a flag or a repr."""
+    """Environment or owner-only file, and never a flag or a repr."""
     for text in (f'ledger = "{LEDGER}"\n', f'state_secret = "{SECRET}"\n'):
         file = written(tmp_path, text)
         file.chmod(0o644)
@@ -378,7 +362,7 @@ def test_a_file_with_the_password_of_the_ledger_or_the_secret_of_states_is_its_o
 
 
 def test_what_must_stand_in_no_log_is_known() -> None:
-    """Ours: the password of the ledger too, as it stands in the URL and as it is meant."""
+    """The password of the ledger too, as it stands in the URL and as it is meant."""
     settings = load({}, {**KEY, "FASTN_LEDGER": LEDGER, "FASTN_STATE_SECRET": f"{SECRET}, {SECRET[::-1]}"}, None)
     assert {"p%40ssword", "p@ssword", SECRET, SECRET[::-1], "fsk_live_1"} <= set(settings.secrets)
     assert settings.state_secrets == [SECRET, SECRET[::-1]]
@@ -386,7 +370,6 @@ def test_what_must_stand_in_no_log_is_known() -> None:
 
 
 def test_the_ledger_is_found_without_a_key() -> None:
-    """Ours: who decides at a terminal needs none."""
     assert ledger_settings({}, {}, None).ledger is None
     assert ledger_settings({}, {"FASTN_LEDGER": "sqlite:/tmp/l"}, None).ledger == "sqlite:/tmp/l"
     with pytest.raises(SettingsError, match="ledger"):
@@ -394,7 +377,7 @@ def test_the_ledger_is_found_without_a_key() -> None:
 
 
 def test_a_proxy_is_the_one_that_is_set_else_the_environment_s() -> None:
-    """Ours: FASTN_PROXY, else HTTPS_PROXY less NO_PROXY; none means none."""
+    """FASTN_PROXY, else HTTPS_PROXY less NO_PROXY; none means none."""
     other = {**KEY, "HTTPS_PROXY": "http://other.example:3128/"}
     assert load({}, KEY, None).proxy is None
     assert load({}, other, None).proxy == "http://other.example:3128"
@@ -405,7 +388,7 @@ def test_a_proxy_is_the_one_that_is_set_else_the_environment_s() -> None:
 
 
 def test_a_wrong_proxy_of_the_environment_is_named_by_its_variable() -> None:
-    """Ours: whoever reads it knows where to look, and how to go without."""
+    """Whoever reads it knows where to look, and how to go without."""
     with pytest.raises(SettingsError) as caught:
         load({}, {**KEY, "https_proxy": "socks5://canary:1"}, None)
     assert "environment https_proxy" in str(caught.value)
@@ -414,7 +397,6 @@ def test_a_wrong_proxy_of_the_environment_is_named_by_its_variable() -> None:
 
 
 def test_certificates_and_names_of_fields_are_read(tmp_path: Path) -> None:
-    """Ours."""
     certificates = written(tmp_path, "-----BEGIN CERTIFICATE-----\n")
     settings = load({}, {**KEY, "FASTN_CA_FILE": str(certificates)}, None)
     assert settings.ca_file == certificates

@@ -56,7 +56,6 @@ name = "three"
 
 
 def test_every_key_of_a_hard_text_is_found() -> None:
-    """Ours: exactly what `tomllib` reads."""
     assert set(places(HARD)) == keys(tomllib.loads(HARD))
 
 
@@ -78,7 +77,6 @@ def test_every_key_of_a_hard_text_is_found() -> None:
     ],
 )
 def test_a_key_is_found_on_its_own_line(key: Key, begin: str) -> None:
-    """Ours."""
     assert HARD.split("\n")[places(HARD)[key] - 1].startswith(begin)
 
 
@@ -106,7 +104,7 @@ documents = st.tuples(pairs, st.lists(pairs, max_size=3)).map(
 
 @given(documents)
 def test_whatever_tomllib_reads_has_its_places(text: str) -> None:
-    """Ours: exactly its keys, each on a line of the text."""
+    """Exactly its keys, each on a line of the text."""
     try:
         read = tomllib.loads(text)
     except tomllib.TOMLDecodeError:

@@ -26,7 +26,6 @@ def parameters(name: str, place: str) -> dict[str, dict[str, Any]]:
 
 
 def test_it_has_every_operation_and_no_other() -> None:
-    """Ours: 42, each at its own route."""
     there = {
         (method.upper(), path, one["operationId"])
         for path, methods in DOCUMENT["paths"].items()
@@ -39,7 +38,7 @@ def test_it_has_every_operation_and_no_other() -> None:
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_an_operation_says_what_it_does_and_how_that_is_known(name: str) -> None:
-    """Ours: an inferred shape is not passed off as a documented one."""
+    """An inferred shape is not passed off as a documented one."""
     operation, one = BY_NAME[name], described(name)
     assert one["description"] == operation.__doc__
     assert one["x-fastn-effect"] == operation.effect.value
@@ -50,7 +49,7 @@ def test_an_operation_says_what_it_does_and_how_that_is_known(name: str) -> None
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_arguments_go_by_fastns_names_and_what_stays_here_is_left_out(name: str) -> None:
-    """Ours: `extra` is what a body may hold besides; `dry_run`, `value_from_env` and what is ours are never sent."""
+    """`extra` is what a body may hold besides; `dry_run`, `value_from_env` and what is ours are never sent."""
     operation = BY_NAME[name]
     route = operation.route
     assert tuple(parameters(name, "path")) == route.parameters
@@ -66,7 +65,6 @@ def test_arguments_go_by_fastns_names_and_what_stays_here_is_left_out(name: str)
 
 
 def test_what_must_be_given_is_required_and_the_rest_may_be_null() -> None:
-    """Ours: a null clears a field."""
     check: Any = Draft202012Validator(body("create_trigger"))
     hook: dict[str, Any] = {"name": "Hook", "type": "webhook", "routes": []}
     assert check.is_valid(hook)
@@ -85,7 +83,7 @@ def test_a_run_says_for_whom_and_where_in_headers() -> None:
 
 
 def test_a_list_is_read_on_by_fastns_own_cursor() -> None:
-    """Ours: the tools' cursor wraps it, and would be refused."""
+    """The tools' cursor wraps it, and would be refused."""
     query = parameters("list_executions", "query")
     assert {"limit", "offset", "cursor", "endOrgId", "workflowId"} <= set(query)
     assert "nextCursor" in query["cursor"]["description"]

@@ -36,13 +36,12 @@ SECTIONS = {
 
 
 def test_every_outcome_has_its_place_in_troubleshooting_and_none_is_made_up() -> None:
-    """Ours: troubleshooting by error code."""
     assert SECTIONS.keys() == OUTCOMES.keys()
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_an_outcome_says_what_it_means_whether_it_was_sent_and_what_to_do(outcome: str) -> None:
-    """Ours: the three things of every error, and as the error itself says them."""
+    """The three things of every error, and as the error itself says them."""
     found = re.fullmatch(r"\n(.+?)\n\n\*Sent:\* (.+?)\n\n\*Next:\* .+\n*", SECTIONS[outcome], re.DOTALL)
     assert found is not None
     meaning, sent = found.groups()
@@ -60,7 +59,6 @@ def test_an_outcome_says_what_it_means_whether_it_was_sent_and_what_to_do(outcom
 
 
 def test_every_tool_has_a_page_and_every_setting_a_row() -> None:
-    """Ours: every tool and all settings."""
     pages = {toolset: (DOCS / "tools" / f"{toolset}.md").read_text() for toolset in toolsets()}
     sections = [name for text in pages.values() for name in re.findall(r"^## (\w+)$", text, re.MULTILINE)]
     assert sorted(sections) == sorted(tool.tool_name() for tool in ALL_TOOLS)
@@ -71,7 +69,6 @@ def test_every_tool_has_a_page_and_every_setting_a_row() -> None:
 
 
 def test_the_index_names_every_page_once() -> None:
-    """Ours: the navigation is made of it."""
     listed = [page.file for group in site_pages.pages(DOCS).values() for page in group]
     assert listed[0] == "start.md"
     assert len(listed) == len(set(listed))
@@ -80,7 +77,6 @@ def test_the_index_names_every_page_once() -> None:
 
 
 def test_a_page_that_the_index_does_not_name_is_taken_up_all_the_same(tmp_path: Path) -> None:
-    """Ours."""
     (tmp_path / "index.md").write_text("# x\n\nWhat it is.\n\n## One\n\n- [First](a.md): about a\n")
     (tmp_path / "a.md").write_text("# A\n")
     (tmp_path / "b.md").write_text("# The second\n")
@@ -90,7 +86,7 @@ def test_a_page_that_the_index_does_not_name_is_taken_up_all_the_same(tmp_path: 
 
 
 def test_models_get_a_list_of_the_pages_and_the_pages_themselves(tmp_path: Path) -> None:
-    """Ours: an `llms.txt`, as llmstxt.org has it: a title, a summary, headings with links that lead somewhere."""
+    """An `llms.txt`, as llmstxt.org has it: a title, a summary, headings with links that lead somewhere."""
     site_pages.for_models(DOCS, tmp_path)
     text = (tmp_path / "llms.txt").read_text()
     assert text.startswith("# fastn-mcp\n\n> An MCP server")
@@ -104,7 +100,6 @@ def test_models_get_a_list_of_the_pages_and_the_pages_themselves(tmp_path: Path)
 
 
 def test_a_link_out_of_the_pages_leads_into_the_repository() -> None:
-    """Ours: in the repository it is a file beside; on the site there is none."""
     text = "[a](../examples/policy.toml) [b](policy.md) [c](../nowhere) ![d](../LICENSE)\n```\n[e](../tools)\n```"
     assert site_pages.inside(text, "start", DOCS) == text.replace(
         "[a](../examples", f"[a]({site_pages.REPOSITORY}/examples"
@@ -124,7 +119,7 @@ def test_a_link_out_of_the_pages_leads_into_the_repository() -> None:
     ],
 )
 def test_the_check_of_a_built_site_finds_what_is_wrong(body: str, said: str, tmp_path: Path) -> None:
-    """Ours: links are checked; ours: nothing comes from another host."""
+    """Links are checked; ours: nothing comes from another host."""
     for name in ("llms.txt", "llms-full.txt"):
         (tmp_path / name).touch()
     page = tmp_path / "a.html"
@@ -136,7 +131,6 @@ def test_the_check_of_a_built_site_finds_what_is_wrong(body: str, said: str, tmp
 
 
 def test_readme_has_at_most_700_words() -> None:
-    """Ours: what is longer is a page of its own."""
     text = re.sub(r"<!--.*?-->", "", (DOCS.parent / "README.md").read_text(encoding="utf-8"))
     assert len([word for word in text.split() if re.search(r"\w", word)]) <= 700
 
@@ -147,7 +141,7 @@ CREATED = {"count_connections", "get_user", "notification_file", "NAME"}
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("contributing/*.md")), ids=lambda page: page.stem)
 def test_contributing_page_names_files_that_exist(page: Path) -> None:
-    """Ours: a page that describes a change names where it is made."""
+    """A page that describes a change names where it is made."""
     named = re.findall(r"(?:fastn_mcp|tests|docs|tools)/[\w/.-]+\.(?:py|md|json)", page.read_text(encoding="utf-8"))
     missing = [name for name in named if not (DOCS.parent / name).is_file()]
     assert [name for name in missing if Path(name).stem.removeprefix("test_") not in CREATED] == []
@@ -161,7 +155,6 @@ _NAMES = re.compile(r"(?<=\.)\w*[a-z]_\w*\(|(?<![\w.])(?:_[a-z]\w+|(?!FASTN_)[A-
     "page", sorted({*DOCS.glob("contributing/*.md")} - {DOCS / "contributing/index.md"}), ids=lambda page: page.stem
 )
 def test_contributing_page_uses_names_that_exist(page: Path) -> None:
-    """Ours: what a reader copies runs. A name that the page itself defines is theirs."""
     text = page.read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text))
     files = [path for folder in ("fastn_mcp", "tests") for path in (DOCS.parent / folder).rglob("*.py")]

@@ -22,7 +22,6 @@ def blocks(section: str, language: str) -> list[str]:
 
 
 def test_each_recipe_is_one_policy_with_what_it_says_of_calls() -> None:
-    """Ours."""
     assert len(RECIPES) >= 8
     for section in RECIPES.values():
         assert (len(blocks(section, "toml")), len(blocks(section, "console"))) == (1, 1)
@@ -32,7 +31,7 @@ def test_each_recipe_is_one_policy_with_what_it_says_of_calls() -> None:
 def test_a_recipe_is_right_and_explains_calls_as_it_is_written(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ours: worked policies, each by `policy check` and `policy explain`."""
+    """Worked policies, each by `policy check` and `policy explain`."""
     monkeypatch.chdir(tmp_path)
     (policy,), (console,) = (blocks(RECIPES[recipe], language) for language in ("toml", "console"))
     file = tmp_path / "policy.toml"

@@ -43,7 +43,7 @@ def check_only_safe_requests(sandbox: FaultySandbox) -> None:
 
 @pytest.mark.parametrize("guise", VARIANTS)
 async def test_doctor_sends_only_safe_requests_in_every_guise(guise: str, clock: Clock) -> None:
-    """Ours: a write is never made, whatever the account is like; and the number of requests is bounded."""
+    """A write is never made, whatever the account is like; and the number of requests is bounded."""
     sandbox = sandbox_in(guise, clock)
     resources = ("customers", "connectors", "connections", "workflows", "triggers", "users", "roles", "secrets")
     before = copy.deepcopy({name: sandbox.state.rows[name] for name in resources})
@@ -58,7 +58,6 @@ async def test_doctor_sends_only_safe_requests_in_every_guise(guise: str, clock:
 
 
 def test_every_operation_is_a_read_or_a_write() -> None:
-    """Ours: doctor covers the whole catalog."""
     assert set(READS) | set(WRITES) == set(CATALOG)
     assert {operation.route.method for operation in READS} == {"GET"}
     for operation in READS:
@@ -68,7 +67,7 @@ def test_every_operation_is_a_read_or_a_write() -> None:
 
 @given(st.sampled_from(["POST", "PUT", "PATCH", "DELETE", "get", "TRACE", "CONNECT", ""]), st.booleans())
 async def test_probe_refuses_what_could_change_something(method: str, has_body: bool) -> None:
-    """Ours: the only way to Fastn accepts GET and OPTIONS without a body."""
+    """The only way to Fastn accepts GET and OPTIONS without a body."""
     sent: list[Request] = []
     probe = Probe(_Answering(sent), Clock().system())
     with pytest.raises(NotSent, match="doctor sends no"):
@@ -79,7 +78,6 @@ async def test_probe_refuses_what_could_change_something(method: str, has_body: 
 
 
 async def test_number_of_requests_is_bounded() -> None:
-    """Ours."""
     sent: list[Request] = []
     probe = Probe(_Answering(sent), Clock().system())
     for _ in range(MOST):
@@ -104,7 +102,7 @@ class _Answering:
 
 @pytest.mark.parametrize("style", RetryAfter)
 async def test_doctor_waits_for_the_rate_limit(style: RetryAfter, clock: Clock) -> None:
-    """Ours: it waits for the next minute, and has the same results."""
+    """It waits for the next minute, and has the same results."""
     sandbox = FaultySandbox(clock.now, behaviour=Behaviour(rate_limit=15, retry_after=style))
     began = clock.at
     found = await examine_sandbox(sandbox, clock)
@@ -113,7 +111,6 @@ async def test_doctor_waits_for_the_rate_limit(style: RetryAfter, clock: Clock) 
 
 
 async def test_doctor_stops_if_the_rate_limit_opens_late(clock: Clock) -> None:
-    """Ours: nobody waits for an hour at a terminal."""
     sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(Status(status=429, retry_after=3600, path=ListWorkflows.route.path, times=None))
     found = await examine_sandbox(sandbox, clock)
@@ -139,7 +136,7 @@ BROKEN: dict[str, tuple[Any, str, str]] = {
 
 @pytest.mark.parametrize("what", BROKEN)
 async def test_failing_operation_is_reported_with_the_next_step(what: str, clock: Clock) -> None:
-    """Ours: each check says what was seen and what to do; Fastn's error text is not repeated."""
+    """Each check says what was seen and what to do; Fastn's error text is not repeated."""
     fault, seen, then = BROKEN[what]
     sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(fault.model_copy(update={"path": ListCustomers.route.path, "method": "GET"}))
@@ -158,7 +155,6 @@ async def test_failing_operation_is_reported_with_the_next_step(what: str, clock
 
 
 async def test_doctor_cannot_work_if_no_operation_answers(clock: Clock) -> None:
-    """Ours: exit code 2."""
     sandbox = FaultySandbox(clock.now)
     for operation in READS:
         sandbox.faults.add(Garbage(path=operation.route.path, times=None))
@@ -166,7 +162,7 @@ async def test_doctor_cannot_work_if_no_operation_answers(clock: Clock) -> None:
 
 
 async def test_refused_key_lists_the_styles_and_is_sent_to_no_other_host(clock: Clock) -> None:
-    """Ours: Fastn's other hosts are named to the person; a key goes to no other origin."""
+    """Fastn's other hosts are named to the person; a key goes to no other origin."""
     sandbox = FaultySandbox(clock.now)
     found = await examine_sandbox(sandbox, clock, api_key="fsk_live_C4N4RY")
     check = check_of(found, "authentication")
@@ -187,7 +183,7 @@ async def test_refused_key_lists_the_styles_and_is_sent_to_no_other_host(clock: 
 
 
 async def test_key_style_that_changes_least_is_chosen(clock: Clock) -> None:
-    """Ours: the one that is set, then the other header, then the other test mode."""
+    """The one that is set, then the other header, then the other test mode."""
     sandbox = FaultySandbox(clock.now, behaviour=Behaviour(accepts=Accepts.HEADER))
     found = await examine_sandbox(sandbox, clock, auth="bearer", test_mode="off", api_key="fsk_test_sandbox")
     assert found.proposal.settings == {"auth": "header", "test_mode": "on"}
@@ -195,7 +191,7 @@ async def test_key_style_that_changes_least_is_chosen(clock: Clock) -> None:
 
 
 async def test_foreign_host_is_reported(clock: Clock) -> None:
-    """Ours: nothing at Fastn's paths; a redirect, which is never followed; an error of the host's."""
+    """Nothing at Fastn's paths; a redirect, which is never followed; an error of the host's."""
     for fault, seen in (
         (Status(status=404, times=None), "Nothing is at the paths of Fastn's API (404)."),
         (Redirect(to="https://new.example/C4N4RY", times=None), "Every request is redirected (302)"),
@@ -216,7 +212,7 @@ async def test_foreign_host_is_reported(clock: Clock) -> None:
 
 
 async def test_403_without_a_key_too_proves_nothing(clock: Clock) -> None:
-    """Ours: a 403 shows that the key is known only if a request without a key gets another status."""
+    """A 403 shows that the key is known only if a request without a key gets another status."""
     sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(Status(status=401, times=1), Status(status=403, times=1))
     assert check_of(await examine_sandbox(sandbox, clock), "authentication").verdict is CheckResult.OK
@@ -225,14 +221,12 @@ async def test_403_without_a_key_too_proves_nothing(clock: Clock) -> None:
 
 
 async def test_account_that_needs_no_key_is_reported(clock: Clock) -> None:
-    """Ours: the user ought to know."""
     sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(Status(status=200, path=ListWorkflows.route.path, times=1))
     assert "without a key" in check_of(await examine_sandbox(sandbox, clock), "authentication").seen
 
 
 def test_kind_of_key_is_its_prefix() -> None:
-    """Ours: the format and the mode, never the key."""
     assert check_form("fsk_test_C4N4RY").seen == "A test key (fsk_test_)."
     assert check_form("fsk_live_C4N4RY").seen == "A live key (fsk_live_)."
     other = check_form("C4N4RY")
@@ -243,7 +237,7 @@ def test_kind_of_key_is_its_prefix() -> None:
 @pytest.mark.parametrize("envelope", Envelope)
 @pytest.mark.parametrize("paging", [Paging.SILENT, Paging.TOTAL_AND_CURSOR])
 async def test_known_envelopes_are_named_and_do_not_differ(envelope: Envelope, paging: Paging, clock: Clock) -> None:
-    """Ours: other envelopes that are read as well need no action."""
+    """Other envelopes that are read as well need no action."""
     found = await examine_sandbox(
         FaultySandbox(clock.now, behaviour=Behaviour(envelope=envelope, paging=paging)), clock
     )
@@ -254,7 +248,7 @@ async def test_known_envelopes_are_named_and_do_not_differ(envelope: Envelope, p
 
 
 async def test_missing_fields_are_named(clock: Clock) -> None:
-    """Ours: fields that the server uses, and those that lists show."""
+    """Fields that the server uses, and those that lists show."""
     sandbox = FaultySandbox(clock.now, behaviour=Behaviour(fields={"status": "zustand", "plan": "tarif"}))
     found = await examine_sandbox(sandbox, clock)
     assert "Missing: status." in check_of(found, "list_workflows").seen
@@ -264,7 +258,7 @@ async def test_missing_fields_are_named(clock: Clock) -> None:
 
 
 def test_renamed_field_can_only_be_the_same_one() -> None:
-    """Ours: the id of another resource must never become a row's own."""
+    """The id of another resource must never become a row's own."""
     assert compare(ListWorkflows, {"workflow_id", "title", "state"}).renamed == {
         "id": "workflow_id",
         "name": "title",
@@ -279,7 +273,7 @@ def test_renamed_field_can_only_be_the_same_one() -> None:
 
 
 async def test_empty_account_is_fine(clock: Clock) -> None:
-    """Ours: no rows are no difference, and checks that need an id are skipped."""
+    """No rows are no difference, and checks that need an id are skipped."""
     sandbox = FaultySandbox(clock.now)
     for collection in ("customers", "workflows", "triggers", "executions", "_runs", "secrets"):
         sandbox.state.rows[collection] = {}
@@ -291,7 +285,7 @@ async def test_empty_account_is_fine(clock: Clock) -> None:
 
 
 async def test_operations_that_settings_exclude_are_skipped(clock: Clock) -> None:
-    """Ours: --toolsets and --read-only hold for doctor too."""
+    """--toolsets and --read-only hold for doctor too."""
     sandbox = FaultySandbox(clock.now)
     found = await examine_sandbox(sandbox, clock, toolsets="workflows", read_only=True)
     assert {heard.tool for heard in sandbox.requests} == {"list_workflows", "get_workflow"}
@@ -308,7 +302,7 @@ MUTE = {
 
 @pytest.mark.parametrize("what", MUTE)
 async def test_writes_are_skipped_if_options_says_nothing(what: str, clock: Clock) -> None:
-    """Ours: compared by OPTIONS or skipped, never made."""
+    """Compared by OPTIONS or skipped, never made."""
     fault, verdict = MUTE[what]
     sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(fault)
@@ -319,7 +313,7 @@ async def test_writes_are_skipped_if_options_says_nothing(what: str, clock: Cloc
 
 
 async def test_moved_reads_propose_the_routes_of_writes(clock: Clock) -> None:
-    """Ours: noted as not verified, since no change is made to find out."""
+    """Noted as not verified, since no change is made to find out."""
     sandbox = sandbox_in("paths", clock)
     sandbox.faults.add(Status(status=204, method="OPTIONS", times=None))
     found = await examine_sandbox(sandbox, clock)
@@ -332,7 +326,7 @@ async def test_moved_reads_propose_the_routes_of_writes(clock: Clock) -> None:
 
 
 async def test_method_that_options_does_not_allow_is_reported(clock: Clock) -> None:
-    """Ours: a path that exists, and does not accept what we would send."""
+    """A path that exists, and does not accept what we would send."""
     sandbox = FaultySandbox(clock.now, routes={"delete_secret": _moved_route("delete_secret")})
     found = await examine_sandbox(sandbox, clock)
     assert problems_of(found) == {"delete_secret": CheckResult.DIFFERS}
@@ -351,7 +345,7 @@ def _moved_route(tool: str) -> Any:
 
 
 async def test_wrong_route_setting_is_replaced_by_the_declared_route(clock: Clock) -> None:
-    """Ours: an account whose paths are those of the specification again."""
+    """An account whose paths are those of the specification again."""
     routes = {"list_customers": "GET /v0/customers", "delete_customer": "DELETE /v0/customers/{customer_id}"}
     found = await examine_sandbox(FaultySandbox(clock.now), clock, routes=routes)
     assert found.proposal.routes == {
@@ -361,7 +355,7 @@ async def test_wrong_route_setting_is_replaced_by_the_declared_route(clock: Cloc
 
 
 async def test_missing_scope_is_named_only_if_it_is_a_permission(clock: Clock) -> None:
-    """Ours: other text in Fastn's message may be somebody's data."""
+    """Other text in Fastn's message may be somebody's data."""
     for message, expected in (
         ("You lack Workflows.execute", "Missing scope: workflows:execute."),
         ("acme:read", "scope."),
@@ -374,7 +368,6 @@ async def test_missing_scope_is_named_only_if_it_is_a_permission(clock: Clock) -
 
 
 def test_exit_code_says_whether_it_can_work() -> None:
-    """Ours: 0, 1, 2."""
 
     def exit_with(*lines: tuple[CheckGroup, CheckResult]) -> DoctorExit:
         return exit_of(Check(group, "x", verdict, "") for group, verdict in lines)
@@ -398,6 +391,5 @@ def test_exit_code_says_whether_it_can_work() -> None:
 
 
 def test_exit_code_without_checks_is_fine() -> None:
-    """Ours."""
     assert DoctorReport().exit is DoctorExit.FINE
     assert issubclass(NotSent, FastnError)

@@ -51,7 +51,7 @@ def texts_of(sandbox: FaultySandbox) -> set[str]:
 @pytest.mark.anyio
 @pytest.mark.parametrize("guise", VARIANTS)
 async def test_reports_hold_no_data_of_the_account(guise: str) -> None:
-    """Ours: field names, types and statuses only. Checked with canaries and every text of the account."""
+    """Field names, types and statuses only. Checked with canaries and every text of the account."""
     clock = Clock()
     sandbox = sandbox_in(guise, clock)
     for collection in ("customers", "workflows", "users"):
@@ -76,7 +76,7 @@ async def test_reports_hold_no_data_of_the_account(guise: str) -> None:
 
 @pytest.mark.anyio
 async def test_evidence_holds_what_a_maintainer_needs() -> None:
-    """Ours: day, host, operation, status, envelope, fields with types; successful reads only."""
+    """Day, host, operation, status, envelope, fields with types; successful reads only."""
     clock = Clock()
     sandbox = FaultySandbox(clock.now)
     sandbox.faults.add(Status(status=500, path=ListRoles.route.path, times=None))
@@ -93,7 +93,6 @@ async def test_evidence_holds_what_a_maintainer_needs() -> None:
 
 @pytest.mark.anyio
 async def test_field_names_that_could_be_data_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    """Ours: such as in an object keyed by customers."""
     clock = Clock()
     sandbox = FaultySandbox(clock.now, behaviour=Behaviour(fields={"byCustomer": "acme-corp", "apiCalls": "Acme"}))
     found = await examine_sandbox(sandbox, clock)
@@ -106,14 +105,14 @@ async def test_field_names_that_could_be_data_are_counted(capsys: pytest.Capture
 
 @given(st.text(min_size=1))
 def test_field_name_that_is_a_value_is_not_reported(text: str) -> None:
-    """Ours: whatever it looks like, unless it is a word of this project."""
+    """Whatever it looks like, unless it is a word of this project."""
     names = FieldNames()
     names.learn([{"x": [text, 1, None]}])
     assert not names.is_reportable(text) or text in DECLARED_NAMES
 
 
 def test_shapes_hold_no_values() -> None:
-    """Ours: types of the top-level fields, and the known wrappers."""
+    """Types of the top-level fields, and the known wrappers."""
     rows: list[dict[str, Any]] = [{"a": 1, "b": None, "c": [1]}, {"a": 1.5, "b": "x", "d": {"y": 1}, "e": True}]
     assert fields_of(rows) == {
         "a": ("integer", "number"),
@@ -137,7 +136,6 @@ def test_shapes_hold_no_values() -> None:
 
 
 def test_proposal_is_valid_settings(tmp_path: Path) -> None:
-    """Ours: TOML that can be pasted."""
     proposal = Proposal(
         {"auth": "bearer", "toolsets": ["customers", "workflows"]},
         {"run_workflow": "POST /api/v1/workflows/{workflow_id}/execute"},
@@ -159,7 +157,7 @@ def test_proposal_is_valid_settings(tmp_path: Path) -> None:
 
 
 def test_proposal_keeps_the_rest_of_the_file(tmp_path: Path) -> None:
-    """Ours: comments, order, other settings, other routes, inline tables."""
+    """Comments, order, other settings, other routes, inline tables."""
     before = (
         '# mine\nmode = "manual" # careful\nauth = "header"\nroutes = { run_workflow = "POST /x/{workflow_id}" }\n'
         '\n[fields.users]\nid = "uid" # theirs\n'
@@ -189,14 +187,13 @@ def test_proposal_keeps_the_rest_of_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["auth = ", 'routes = "x"', "fields = 1", '[fields]\ncustomers = "x"'])
 def test_file_that_cannot_take_a_proposal_is_unchanged(text: str) -> None:
-    """Ours."""
     proposal = Proposal(routes={"list_customers": "GET /a"}, fields={"customers": {"id": "_id"}})
     with pytest.raises(SettingsError, match="by hand"):
         proposal.merged(text)
 
 
 def test_origins_name_each_source_and_no_value() -> None:
-    """Ours: flag, variable, file; never a secret's value."""
+    """Flag, variable, file; never a secret's value."""
     environment = {"FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_AUTH": "bearer", "HTTPS_PROXY": "http://a:C4N4RY@p:1"}
     resolved = resolve({"mode": "manual"}, environment, None)
     file = ConfigFile(top={"auth": "header", "routes": {}, "api_key_env": "C4N4RY"})
@@ -220,7 +217,7 @@ def test_origins_name_each_source_and_no_value() -> None:
 
 @pytest.mark.anyio
 def test_proposal_for_a_profile_keeps_the_files_tables(tmp_path: Path, fastn: Run) -> None:
-    """Ours: a profile's table replaces the file's, so it includes it; no report names the profile."""
+    """A profile's table replaces the file's, so it includes it; no report names the profile."""
     file = tmp_path / "config.toml"
     sandbox = sandbox_in("paths")
     sandbox.behaviour = Behaviour(accepts=Accepts.BEARER)
@@ -242,7 +239,7 @@ def test_proposal_for_a_profile_keeps_the_files_tables(tmp_path: Path, fastn: Ru
 
 @pytest.mark.posix
 def test_write_asks_first(tmp_path: Path) -> None:
-    """Ours: it shows the change and asks on a terminal; without one it refuses."""
+    """It shows the change and asks on a terminal; without one it refuses."""
     file = tmp_path / "config.toml"
     file.write_text("# mine\n")
     file.chmod(0o640)
@@ -265,7 +262,6 @@ def test_write_asks_first(tmp_path: Path) -> None:
 
 
 def test_reports_are_written_or_refused_before_anything_is_sent(fastn: Run, tmp_path: Path) -> None:
-    """Ours."""
     report, record = tmp_path / "doctor.md", tmp_path / "observed.json"
     done = fastn("--sandbox", "doctor", "--report", str(report), "--record", str(record))
     assert done.returncode == 0, done.stderr
@@ -281,7 +277,6 @@ def test_reports_are_written_or_refused_before_anything_is_sent(fastn: Run, tmp_
 
 
 def test_wrong_setting_is_the_first_check(fastn: Run) -> None:
-    """Ours: exit code 2, the setting and what to do."""
     done = fastn("doctor", env={"FASTN_API_KEY": "fsk_live_C4N4RY", "FASTN_AUTH": "C4N4RY"})
     assert done.returncode == 2
     assert "FASTN_AUTH" in done.stdout + done.stderr
@@ -292,7 +287,6 @@ def test_wrong_setting_is_the_first_check(fastn: Run) -> None:
 
 
 def test_table_in_a_pipe_is_plain_and_help_lists_exit_codes(fastn: Run) -> None:
-    """Ours."""
     done = fastn("--sandbox", "doctor")
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
@@ -303,7 +297,6 @@ def test_table_in_a_pipe_is_plain_and_help_lists_exit_codes(fastn: Run) -> None:
 
 
 def test_proposal_notes_a_variable_that_overrides_it(tmp_path: Path, fastn: Run) -> None:
-    """Ours: a variable overrides the file that the proposal is for."""
     with serve_sandbox(sandbox_in("bearer")) as port:
         env = dict(account(port, "bearer", tmp_path, FASTN_AUTH="header"))
         done = fastn("doctor", env=env)

@@ -50,7 +50,7 @@ def rows(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
 
 
 def check_only_safe_requests(sandbox: FaultySandbox) -> None:
-    """Ours: writes are never made. One would have another method, or a body."""
+    """Writes are never made. One would have another method, or a body."""
     assert sandbox.requests
     assert {heard.method for heard in sandbox.requests} <= SAFE_METHODS
     assert all(heard.body is None for heard in sandbox.requests)
@@ -104,7 +104,7 @@ _EXPECTED: dict[str, tuple[set[str], str, Callable[[Mapping[str, str], FaultySan
 
 @pytest.mark.parametrize("guise", _EXPECTED)
 def test_doctor_finds_each_difference_and_its_proposal_works(guise: str, tmp_path: Path) -> None:
-    """Ours: five guises; with the proposal every check passes, and a tool works."""
+    """Five guises; with the proposal every check passes, and a tool works."""
     differing, proposed, works = _EXPECTED[guise]
     sandbox = sandbox_in(guise)
     file = tmp_path / "config.toml"
@@ -128,7 +128,7 @@ def test_doctor_finds_each_difference_and_its_proposal_works(guise: str, tmp_pat
 
 
 def test_account_as_declared_is_fine(tmp_path: Path) -> None:
-    """Ours: exit code 0, nothing proposed, and nothing to do."""
+    """Exit code 0, nothing proposed, and nothing to do."""
     sandbox = sandbox_in("usual")
     with serve_sandbox(sandbox) as port:
         done = program("doctor", "--json", env=account(port, "usual", tmp_path))
@@ -154,7 +154,7 @@ def behind(proxy: Proxy, port: int, ca: trustme.CA, folder: Path, **more: str) -
 
 
 def test_doctor_finds_the_certificates_of_a_company_proxy(ca: trustme.CA, tmp_path: Path) -> None:
-    """Ours: the fifth guise. The proxy sees hosts only; the key goes through TLS alone."""
+    """The fifth guise. The proxy sees hosts only; the key goes through TLS alone."""
     sandbox = sandbox_in("usual")
     file = tmp_path / "config.toml"
     with serve_sandbox(sandbox, ca.issue_cert(HOST), tmp_path) as port, run_proxy(Proxy()) as proxy:
@@ -198,7 +198,6 @@ async def _serve_and_list(env: Mapping[str, str]) -> None:
 
 
 def test_doctor_finds_a_proxy_and_writes_its_password_to_no_file(ca: trustme.CA, tmp_path: Path) -> None:
-    """Ours: if the host cannot be resolved here, HTTP_PROXY and its like are tried."""
     sandbox = sandbox_in("usual")
     file = tmp_path / "config.toml"
     with serve_sandbox(sandbox, ca.issue_cert(HOST), tmp_path) as port, run_proxy(Proxy()) as proxy:
@@ -233,7 +232,7 @@ def test_doctor_finds_a_proxy_and_writes_its_password_to_no_file(ca: trustme.CA,
 
 
 def test_routes_moved_by_guises_are_in_the_catalog() -> None:
-    """Ours: they are a read, a write and a run of this API."""
+    """They are a read, a write and a run of this API."""
     moved = VARIANTS["paths"].routes
     assert {o.tool_name() for o in (ListCustomers, DeleteCustomer, RunWorkflow)} <= moved.keys()
     assert moved.keys() < {o.tool_name() for o in CATALOG}

@@ -42,7 +42,7 @@ NAMED: list[tuple[dict[str, str], str, bool]] = [
 
 @pytest.mark.parametrize(("environment", "url", "goes_through"), NAMED)
 def test_proxy_variables_respect_no_proxy(environment: dict[str, str], url: str, goes_through: bool) -> None:
-    """Ours: HTTPS_PROXY without NO_PROXY, and never for this machine."""
+    """HTTPS_PROXY without NO_PROXY, and never for this machine."""
     found = named_by(environment, url)
     assert (found is not None) == goes_through
     assert found is None or found[1] == PROXY
@@ -50,7 +50,6 @@ def test_proxy_variables_respect_no_proxy(environment: dict[str, str], url: str,
 
 @given(st.text(max_size=30))
 def test_any_no_proxy_is_accepted(entries: str) -> None:
-    """Ours."""
     assert named_by({"HTTPS_PROXY": PROXY, "NO_PROXY": entries}, "https://live.fastn.ai") in (
         None,
         ("HTTPS_PROXY", PROXY),
@@ -58,7 +57,6 @@ def test_any_no_proxy_is_accepted(entries: str) -> None:
 
 
 def test_proxy_is_shown_without_its_password() -> None:
-    """Ours: people share what a terminal shows."""
     assert address_of("http://jane:C4N4RY@proxy.example:3128") == "proxy.example:3128"
     assert address_of("http://[fd00::1]") == "[fd00::1]:80"
 
@@ -93,7 +91,7 @@ async def failing(
 
 
 async def test_failed_step_is_named(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
-    """Ours: DNS, reachability, proxy and TLS, each in its own words."""
+    """DNS, reachability, proxy and TLS, each in its own words."""
     assert (await failing("https://no-such-host.invalid")).name == "DNS"
     refused = await failing(f"https://127.0.0.1:{free_port()}")
     assert (refused.name, refused.seen) == ("reach", "The connection is refused.")
@@ -129,7 +127,7 @@ async def test_failed_step_is_named(ca: trustme.CA, ca_file: Path, tmp_path: Pat
 
 
 async def test_variables_of_other_programs_are_tried_once_each(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
-    """Ours: a proxy and a company's certificates behind it, both set for other programs."""
+    """A proxy and a company's certificates behind it, both set for other programs."""
     proposal = Proposal()
     nonsense = {
         "SSL_CERT_DIR": "",
@@ -151,7 +149,7 @@ async def test_variables_of_other_programs_are_tried_once_each(ca: trustme.CA, c
 
 
 async def test_certificates_without_a_variable_are_not_searched(tmp_path: Path) -> None:
-    """Ours: a certificate is not trusted because it exists."""
+    """A certificate is not trusted because it exists."""
     stranger = trustme.CA()
     stranger.cert_pem.write_to_path(tmp_path / "ca.pem")
     with serve_sandbox(sandbox_in("usual"), stranger.issue_cert("127.0.0.1"), tmp_path) as port:

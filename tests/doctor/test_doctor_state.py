@@ -20,12 +20,10 @@ pytestmark = pytest.mark.anyio
 
 
 def test_missing_folder_is_fine(tmp_path: Path) -> None:
-    """Ours: it is created with the first change."""
     assert check_folder(tmp_path / "state").verdict is CheckResult.OK
 
 
 def test_file_in_place_of_the_folder_fails(tmp_path: Path) -> None:
-    """Ours: reported before a change is refused."""
     (tmp_path / "state").write_text("a file")
     found = check_folder(tmp_path / "state")
     assert (found.verdict, "FASTN_STATE_DIR" in found.next) == (CheckResult.FAILED, True)
@@ -34,7 +32,6 @@ def test_file_in_place_of_the_folder_fails(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
 def test_folder_that_others_can_open_differs(tmp_path: Path) -> None:
-    """Ours: it holds previews of changes."""
     tmp_path.chmod(0o755)
     assert check_folder(tmp_path).verdict is CheckResult.DIFFERS
     tmp_path.chmod(0o777)
@@ -54,7 +51,6 @@ async def test_folder_that_the_ledger_of_a_sandbox_creates_is_private(tmp_path: 
 
 
 async def test_damaged_ledger_fails_and_its_path_stays_at_the_terminal(tmp_path: Path) -> None:
-    """Ours: what may be shared holds no path."""
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"no database, but something else entirely" * 100)
     found = await check_ledger(SqliteLedger(str(path)).check, None, str(path))
@@ -65,7 +61,6 @@ async def test_damaged_ledger_fails_and_its_path_stays_at_the_terminal(tmp_path:
 
 
 async def test_ledger_without_tls_differs(tmp_path: Path) -> None:
-    """Ours: a warning, with what to write instead."""
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
     weakness = "it is used without TLS. Whoever reads that network can approve calls. Use valkeys://"
     found = await check_ledger(ledger.check, weakness, "ledger.example:6379")
@@ -75,7 +70,6 @@ async def test_ledger_without_tls_differs(tmp_path: Path) -> None:
 
 
 async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
-    """Ours: so is one that does not exist yet."""
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
     assert (await check_ledger(ledger.check, None, "the file")).verdict is CheckResult.OK
     ledger.close()
@@ -83,7 +77,7 @@ async def test_ledger_that_can_be_read_is_fine(tmp_path: Path) -> None:
 
 
 def test_entries_that_wait_for_the_collector_are_counted_by_their_logs(tmp_path: Path) -> None:
-    """Ours: late ones differ, and what may be shared holds no path."""
+    """Late ones differ, and what may be shared holds no path."""
     now = datetime(2026, 11, 25, 9, tzinfo=UTC)
     paths = [tmp_path / "audit.jsonl", tmp_path / "tenants" / "acme" / "audit.jsonl"]
     for path in paths:

@@ -78,7 +78,7 @@ def wrong(checks: Mapping[str, Check]) -> set[str]:
 
 
 def test_tenant_without_its_key_is_named(tmp_path: Path) -> None:
-    """Ours: every tenant is checked, not only the first wrong one, and a path stays at the terminal."""
+    """Every tenant is checked, not only the first wrong one, and a path stays at the terminal."""
     text = HEAD + TENANTS.replace('api_key_env = "GLOBEX_KEY"', 'api_key_file = "none.key"')
     found = {check.name: check for check in check_settings(target_of(world_in(tmp_path, text)))}
     assert wrong(found) == {"tenant globex"}
@@ -89,7 +89,7 @@ def test_tenant_without_its_key_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
 def test_key_file_that_others_can_read_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours: unless a folder above it is closed to them."""
+    """Unless a folder above it is closed to them."""
     text = HEAD + TENANTS.replace('api_key_env = "GLOBEX_KEY"', 'api_key_file = "globex.key"')
     world = world_in(tmp_path / "team", text)
     file = tmp_path / "team" / "globex.key"
@@ -113,7 +113,6 @@ def test_key_file_that_others_can_read_differs(tmp_path: Path, monkeypatch: pyte
     ("secret", "verdict"), [(SECRET, OK), ("", FAILED), ("a" * 40, DIFFERS), (f"{SECRET[::-1]},{SECRET}", OK)]
 )
 def test_state_secret_is_judged_and_never_shown(secret: str, verdict: CheckResult, tmp_path: Path) -> None:
-    """Ours: people compare replicas by a digest."""
     world = world_in(tmp_path, secret=secret) if secret else world_in(tmp_path, HEAD + TENANTS)
     world.team = replace_approvals(world) if not secret else world.team
     found = {check.name: check for check in check_settings(target_of(world))}["state secret"]
@@ -164,7 +163,7 @@ async def test_settings_of_the_ledger_are_those_of_the_page(
 
 
 async def test_provider_without_a_fault_has_no_finding(tmp_path: Path) -> None:
-    """Ours: discovery, keys, registration, PKCE, and the client of the page with its secret."""
+    """Discovery, keys, registration, PKCE, and the client of the page with its secret."""
     found = await by_name(check_provider(target_of(world_in(tmp_path))))
     assert wrong(found) == set()
     assert list(found) == ["issuer", "signing keys", "client registration", "PKCE", "approval client"]
@@ -202,14 +201,12 @@ async def test_other_issuer_is_named_at_the_terminal(tmp_path: Path) -> None:
 
 
 async def test_provider_without_a_usable_key_fails(tmp_path: Path) -> None:
-    """Ours: `algorithms` of the team file decide."""
     found = await by_name(check_provider(target_of(world_in(tmp_path, f'algorithms = ["ES256"]\n{HEAD}{TENANTS}'))))
     assert wrong(found) == {"signing keys"}
 
 
 @pytest.mark.parametrize(("secret", "client"), [("wrong", CLIENT), (CLIENT[::-1], "another")])
 async def test_client_of_the_page_is_tried(secret: str, client: str, tmp_path: Path) -> None:
-    """Ours: by a code that was never issued, so that nobody signs in."""
     world = world_in(tmp_path, HEAD + PAGE.replace(CLIENT, client) + TENANTS)
     world.environment["PAGE_SECRET"] = secret
     found = await by_name(check_provider(target_of(world)))
@@ -235,7 +232,7 @@ async def test_redirect_address_that_the_provider_rejects_is_a_finding(tmp_path:
 
 @pytest.mark.parametrize(("late", "verdict"), [(0.0, OK), (120.0, DIFFERS)])
 async def test_clock_of_the_provider_is_compared(late: float, verdict: CheckResult, tmp_path: Path) -> None:
-    """Ours: beyond leeway_seconds tokens are refused, though nobody has made a mistake in the team file."""
+    """Beyond leeway_seconds tokens are refused, though nobody has made a mistake in the team file."""
     port = free_port()
     with listening(Provider(f"http://127.0.0.1:{port}").app, port) as at:
         world = TeamWorld(tmp_path, HEAD.replace(ISSUER, at) + TENANTS)
@@ -251,7 +248,7 @@ async def test_clock_of_the_provider_is_compared(late: float, verdict: CheckResu
 
 
 async def test_good_token_gets_its_tenant_and_why_not_the_others(tmp_path: Path) -> None:
-    """Ours: the first tenant in the file that matches."""
+    """The first tenant in the file that matches."""
     world = world_in(tmp_path)
     found = await checked_token(world, world.provider.token(sub="anna", groups=["globex-eu"], tier="free"))
     assert wrong(found) == set()
@@ -279,7 +276,7 @@ async def test_good_token_gets_its_tenant_and_why_not_the_others(tmp_path: Path)
 async def test_wrong_claim_is_named_with_what_is_needed(
     claims: dict[str, Any], names: set[str], words: str, tmp_path: Path
 ) -> None:
-    """Ours: what the server would refuse, claim by claim, where it names only the first."""
+    """What the server would refuse, claim by claim, where it names only the first."""
     world = world_in(tmp_path)
     found = await checked_token(world, world.provider.token(**claims))
     assert wrong(found) == names
@@ -288,7 +285,6 @@ async def test_wrong_claim_is_named_with_what_is_needed(
 
 
 async def test_every_wrong_claim_is_named_at_once(tmp_path: Path) -> None:
-    """Ours: the verifier stops at the first."""
     world = world_in(tmp_path)
     found = await checked_token(world, world.provider.token(iss="x", aud="y", exp=1, scope="z", sub="zoe"))
     assert wrong(found) == {"token", *(f"token {n}" for n in ("issuer", "audience", "expiry", "scopes", "tenant"))}
@@ -303,14 +299,13 @@ async def test_groups_that_did_not_fit_into_a_token_are_explained(tmp_path: Path
 
 @pytest.mark.parametrize("token", ["opaque", "a.b.c", ""])
 async def test_opaque_token_is_explained(token: str, tmp_path: Path) -> None:
-    """Ours: providers issue one if no API was requested."""
+    """Providers issue one if no API was requested."""
     found = await checked_token(world_in(tmp_path), token)
     assert wrong(found) == set(found) == {"token"}
     assert "opaque" in found["token"].next
 
 
 async def test_forged_token_is_never_called_good(tmp_path: Path) -> None:
-    """Ours: what it holds is shown, and refused all the same."""
     world = world_in(tmp_path)
     found = await checked_token(world, Provider().token(sub="anna"))
     assert "token" in wrong(found)
@@ -435,7 +430,6 @@ async def test_fault_of_the_proxy_has_its_next_step(proxy: Any, name: str, words
 
 @pytest.mark.usefixtures("quick")
 async def test_replica_with_another_team_file_is_found(tmp_path: Path) -> None:
-    """Ours: by the metadata, and by the redirect address of its sign-ins."""
     other = world_in(tmp_path / "other", HEAD.replace("/realms/team", "/realms/old") + PAGE + TENANTS)
     world = world_in(tmp_path / "one")
     async with replica(other) as app:
@@ -448,7 +442,7 @@ async def test_replica_with_another_team_file_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 async def test_replica_with_another_state_secret_is_found(tmp_path: Path) -> None:
-    """Ours: replicas seal what a browser carries; each has to open what the others sealed."""
+    """Replicas seal what a browser carries; each has to open what the others sealed."""
     one, two = world_in(tmp_path / "one"), world_in(tmp_path / "two", secret="another-secret-of-32-characters!!")
     turn = 0
     async with replica(one) as first, replica(two) as second:
@@ -472,7 +466,7 @@ async def test_without_the_secret_nothing_is_said_about_it(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("is_held_back", [False, True])
 async def test_stream_that_a_proxy_holds_back_is_found(is_held_back: bool, tmp_path: Path) -> None:
-    """Ours: keep-alives of long calls have to arrive before the answer."""
+    """Keep-alives of long calls have to arrive before the answer."""
     world = world_in(tmp_path)
     async with replica(world) as app:
 
@@ -519,7 +513,6 @@ def test_options_that_do_not_belong_together_are_refused(arguments: list[str], i
 def test_what_stops_the_start_is_a_finding(
     text: str, variables: dict[str, str], words: str, isolated: dict[str, str], tmp_path: Path
 ) -> None:
-    """Ours: the server would say the same, and would not start."""
     file = written(tmp_path, text)
     done = run_command(["doctor", "--json", "--team", str(file)], isolated | variables)
     (check,) = json.loads(done.stdout)["checks"]
@@ -529,7 +522,7 @@ def test_what_stops_the_start_is_a_finding(
 
 
 def test_everything_unreachable_is_said_at_once(isolated: dict[str, str], tmp_path: Path) -> None:
-    """Ours: each part is looked at, whatever the others say. The token is read from stdin and never shown."""
+    """Each part is looked at, whatever the others say. The token is read from stdin and never shown."""
     token = Provider().token()
     text = HEAD.replace("https://login.example.com", "http://127.0.0.1:9").replace(AUDIENCE, "http://127.0.0.1:9/mcp")
     variables = {"FASTN_LEDGER": "valkey://127.0.0.1:9", "FASTN_STATE_SECRET": SECRET}

@@ -49,7 +49,7 @@ async def test_only_clients_that_show_apps_get_one(
 
 
 def test_no_tool_is_for_the_app_alone() -> None:
-    """Ours: the app can do nothing that the model cannot, and nothing that decides is a tool."""
+    """The app can do nothing that the model cannot, and nothing that decides is a tool."""
     for each in ALL_TOOLS:
         meta = tool(each, shows_apps=True).meta or {}
         assert meta.get("ui") in (None, {"resourceUri": URI})

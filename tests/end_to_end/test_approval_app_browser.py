@@ -109,7 +109,7 @@ async def chat(
 async def test_request_is_shown_decided_on_the_page_and_reported(
     upstream: Upstream, tmp_path: Path, chromium: Browser, era: str
 ) -> None:
-    """Ours: the sentence, what is lost, the time that is left, the exact call; then what was decided."""
+    """The sentence, what is lost, the time that is left, the exact call; then what was decided."""
     async with chat(upstream, tmp_path, chromium, era=era) as talk:
         await talk.waits()
         app = talk.app
@@ -139,7 +139,7 @@ async def test_request_is_shown_decided_on_the_page_and_reported(
 async def test_call_that_waits_is_shown_before_it_returns(
     upstream: Upstream, tmp_path: Path, chromium: Browser
 ) -> None:
-    """Ours: the app is there when the person is needed, and says that the call went on by itself."""
+    """The app is there when the person is needed, and says that the call went on by itself."""
     async with chat(upstream, tmp_path, chromium, "http", wait=45) as talk, anyio.create_task_group() as tasks:
         await talk.show(context={"toolInfo": {"tool": {"name": "delete_customer"}}})
         answers: list[CallToolResult] = []
@@ -159,7 +159,7 @@ async def test_call_that_waits_is_shown_before_it_returns(
 
 
 async def test_only_the_host_is_heard(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
-    """Ours: another frame of the host shows nothing in the app, and has nothing reported as decided."""
+    """Another frame of the host shows nothing in the app, and has nothing reported as decided."""
     async with chat(upstream, tmp_path, chromium) as talk:
         await talk.waits()
         await talk.host.tab.evaluate(
@@ -180,7 +180,7 @@ async def test_only_the_host_is_heard(upstream: Upstream, tmp_path: Path, chromi
 
 @pytest.mark.parametrize("decision", ["declined", "expired", "unseen"])
 async def test_other_ends_are_reported(upstream: Upstream, tmp_path: Path, chromium: Browser, decision: str) -> None:
-    """Ours: declined, run out; and where the host calls no tools for the app, it says that it cannot know."""
+    """Declined, run out; and where the host calls no tools for the app, it says that it cannot know."""
     async with chat(upstream, tmp_path, chromium) as talk:
         said = talk.app.get_by_role("status")
         if decision == "unseen":
@@ -205,7 +205,7 @@ async def test_other_ends_are_reported(upstream: Upstream, tmp_path: Path, chrom
 
 
 async def test_calls_that_need_nobody_show_nothing(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
-    """Ours: the app is for requests only. It ends when its host says so."""
+    """The app is for requests only. It ends when its host says so."""
     async with chat(upstream, tmp_path, chromium) as talk:
         await talk.show()
         await talk.host.returned(await talk.client.call_tool("create_customer", {"name": "Initech"}))
@@ -216,7 +216,7 @@ async def test_calls_that_need_nobody_show_nothing(upstream: Upstream, tmp_path:
 
 
 async def test_without_a_page_it_says_where_to_decide(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
-    """Ours: there may be no page, and a host may open no links or leave out what is not for the model."""
+    """There may be no page, and a host may open no links or leave out what is not for the model."""
     async with chat(upstream, tmp_path, chromium) as talk:
         await talk.show()
         result = await talk.delete()
@@ -232,7 +232,6 @@ async def test_without_a_page_it_says_where_to_decide(upstream: Upstream, tmp_pa
 
 
 async def test_values_are_text(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
-    """Ours: what Fastn or the agent wrote is never markup."""
     markup = '<img src=x onerror="document.title=1"></script><b>'
     async with chat(upstream, tmp_path, chromium) as talk:
         made = body(await talk.client.call_tool("create_customer", {"name": markup, "slug": "markup"}))
@@ -318,7 +317,7 @@ const post = (url, body) => fetch(url, { method: "POST", mode: "no-cors", creden
 
 
 async def test_malicious_app_gets_nothing_approved(upstream: Upstream, tmp_path: Path, chromium: Browser) -> None:
-    """Ours: an app calls every tool and sends every message, past a host that forwards all, without its policy."""
+    """An app calls every tool and sends every message, past a host that forwards all, without its policy."""
     port, browser = free_port(), recording_browser(tmp_path)[0]
     env = environment(upstream) | {"BROWSER": browser, "FASTN_MODE": "manual"}
     url = f"http://127.0.0.1:{port}/mcp"

@@ -47,7 +47,7 @@ def posted_by(file: str) -> tuple[str, dict[str, str]]:
 
 
 async def test_client_without_forms_is_approved_on_the_page(upstream: Upstream, tmp_path: Path) -> None:
-    """Ours: only the browser gets a key. The approved call is repeated and sent once."""
+    """Only the browser gets a key. The approved call is repeated and sent once."""
     browser, opened = recording_browser(tmp_path)
     env = environment(upstream) | {"BROWSER": browser}
     server = stdio(env)
@@ -93,7 +93,7 @@ async def approve_on_page(address: str, client: str = "mcp") -> dict[str, str]:
 
 
 async def test_printed_command_opens_the_page_of_a_profile(upstream: Upstream, tmp_path: Path) -> None:
-    """Ours: it works in a shell without the server's variables and contains no key."""
+    """It works in a shell without the server's variables and contains no key."""
     config = tmp_path / "my config.toml"
     config.write_text(f'[profiles.acme]\nbase_url = "{upstream.url}"\napi_key_env = "ACME_KEY"\n')
     config.chmod(0o600)
@@ -123,7 +123,6 @@ def env_state(env: dict[str, str]) -> str:
 
 
 async def test_two_servers_on_one_state_send_an_approved_call_once(upstream: Upstream, tmp_path: Path) -> None:
-    """Ours: real processes, real HTTP, fifty repeats."""
 
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0]}
     server = stdio(env)
@@ -161,7 +160,7 @@ def approve(env: dict[str, str]) -> None:
 
 
 async def test_legacy_client_over_http_is_asked_out_of_band(upstream: Upstream, tmp_path: Path) -> None:
-    """Ours: stateless HTTP cannot send a form during a call, so the request goes to the page."""
+    """Stateless HTTP cannot send a form during a call, so the request goes to the page."""
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0]}
     port = free_port()
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
@@ -175,7 +174,6 @@ async def test_legacy_client_over_http_is_asked_out_of_band(upstream: Upstream, 
 
 
 async def test_dry_run_shows_what_would_happen_and_sends_nothing(connect: Connect, upstream: Upstream) -> None:
-    """Ours: for every tool that makes changes. A string is not accepted as a boolean."""
     async with connect("stdio", "2026-07-28") as client:
         target = await globex(client)
         shown = body(await client.call_tool("delete_customer", {"customer_id": target["id"], "dry_run": True}))

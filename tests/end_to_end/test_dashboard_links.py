@@ -44,7 +44,7 @@ async def answer_of(world: World, version: str, tool: str, arguments: dict[str, 
 async def test_answer_that_names_the_dashboard_links_its_page(
     tmp_path: Path, version: str, tool: str, arguments: dict[str, Any], page: str
 ) -> None:
-    """Ours: results, previews and errors. Nothing is linked without the setting."""
+    """Results, previews and errors. Nothing is linked without the setting."""
     for url, linked in ((AT, AT + page), (None, None)):
         world = World(tmp_path, Policy("auto"), dashboard_url=url)
         world.sandbox.faults.add(Status(status=500, path="/api/v1/ai/chat", times=None))
@@ -52,7 +52,6 @@ async def test_answer_that_names_the_dashboard_links_its_page(
 
 
 def test_text_from_fastn_adds_no_link() -> None:
-    """Ours: only our own words count."""
     answer: dict[str, Any] = {"data": [{"name": "dashboard"}], "fastn": {"message": "dashboard"}}
     assert with_dashboard(answer, None, AT) == answer
 
@@ -76,7 +75,6 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 def test_every_text_about_the_dashboard_is_linked() -> None:
-    """Ours: in whichever part of an answer."""
     found = [(name, text) for name, text in texts() if " " in text]
     assert len(found) >= 10
     diagnosis = Diagnose(workflow_id="wf_1")

@@ -44,7 +44,7 @@ def played() -> "subprocess.CompletedProcess[str]":
 
 
 def test_demo_succeeds_silently(played: "subprocess.CompletedProcess[str]") -> None:
-    """Ours: exit code 0, an empty stderr, no escape codes in a pipe, and no trace of a real account."""
+    """Exit code 0, an empty stderr, no escape codes in a pipe, and no trace of a real account."""
     assert (played.returncode, played.stderr) == (0, "")
     assert "\x1b" not in played.stdout
     assert "C4N4RY" not in played.stdout
@@ -53,7 +53,7 @@ def test_demo_succeeds_silently(played: "subprocess.CompletedProcess[str]") -> N
 
 
 def test_transcript_tells_the_story_once(played: "subprocess.CompletedProcess[str]") -> None:
-    """Ours: tools, the failed sync, a declined deletion that was not sent, and an approved one, sent once."""
+    """Tools, the failed sync, a declined deletion that was not sent, and an approved one, sent once."""
     transcript = " ".join(played.stdout.split())
     place = 0
     for sentence in (
@@ -83,7 +83,6 @@ def test_transcript_tells_the_story_once(played: "subprocess.CompletedProcess[st
 
 
 def test_demo_ends_with_the_next_steps(played: "subprocess.CompletedProcess[str]") -> None:
-    """Ours."""
     message, command = played.stdout.splitlines()[-2:]
     assert message == "All as it says. Next, in your own client:"
     assert re.fullmatch(r"  .+ install claude-code --sandbox", command)
@@ -178,7 +177,7 @@ BROKEN = {
 @pytest.mark.long
 @pytest.mark.parametrize("what", BROKEN)
 def test_demo_fails_if_a_claim_is_false(what: str, tmp_path: Path) -> None:
-    """Ours: run with a copy of the program from which something was removed."""
+    """Run with a copy of the program from which something was removed."""
     module, added, message = BROKEN[what]
     (source,) = fastn_mcp.__path__
     shutil.copytree(source, tmp_path / "fastn_mcp", ignore=shutil.ignore_patterns("__pycache__"))

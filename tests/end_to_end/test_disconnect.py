@@ -39,7 +39,6 @@ async def leave_once_it_is_under_way(era: str, server: str, progress: Any, upstr
 @pytest.mark.parametrize("progress", [None, unheard], ids=["in one piece", "as a stream"])
 @pytest.mark.parametrize("era", ERAS)
 async def test_disconnect_ends_the_call_as_unknown(era: str, progress: Any, upstream: Upstream) -> None:
-    """Ours: for JSON and streams, in both protocol versions."""
     env, port = environment(upstream), free_port()
     with running("--http", f"127.0.0.1:{port}", port=port, env=env):
         httpx2.post(f"{upstream.url}/__sandbox/faults", json=HANG).raise_for_status()

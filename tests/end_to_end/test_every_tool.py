@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 async def test_each_of_the_42_tools_can_be_called(
     transport: str, era: str, connect: Connect, upstream: Upstream
 ) -> None:
-    """Ours: with an approving person, every tool reaches Fastn. A client without forms is told so."""
+    """With an approving person, every tool reaches Fastn. A client without forms is told so."""
     person = Person(approving)
     async with connect(transport, era, person) as client:
         assert [tool.name for tool in (await client.list_tools()).tools] == [o.tool_name() for o in ALL_TOOLS]

@@ -73,13 +73,12 @@ def running_example(name: str, upstream: Upstream, policy: Path | None = None) -
 
 
 def test_every_example_is_tested() -> None:
-    """Ours: an example that nobody runs soon breaks."""
     assert sorted(main.parent.name for main in EXAMPLES.glob("*/main.py")) == sorted([*AGENTS, "plain_client"])
 
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_agent_deletes_only_after_a_person_approved(name: str, upstream: Upstream) -> None:
-    """Ours: resuming the framework's interrupt approves nothing; the approval at the server does."""
+    """Resuming the framework's interrupt approves nothing; the approval at the server does."""
     with running_example(name, upstream) as example:
         for _ in range(2):
             example.looks_again()
@@ -97,7 +96,7 @@ def test_agent_deletes_only_after_a_person_approved(name: str, upstream: Upstrea
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_decline_reaches_the_agent_with_its_note(name: str, upstream: Upstream) -> None:
-    """Ours: declined is an answer that the model reads, not a failure of the run."""
+    """Declined is an answer that the model reads, not a failure of the run."""
     with running_example(name, upstream) as example:
         example.user.sees(_LOOK_AGAIN)
         with example.question() as person:
@@ -114,7 +113,6 @@ def test_decline_reaches_the_agent_with_its_note(name: str, upstream: Upstream) 
 
 
 def test_plain_client_deletes_the_typed_name(upstream: Upstream) -> None:
-    """Ours: the client shows the form, and the typed name is the approval."""
     with running_example("plain_client", upstream) as example:
         assert "Sync TikTok Orders to Cin7 Core failed: " in example.user.sees("can be created again, under a new id.")
         example.user.sees(f'"{NAME}" > ')
@@ -129,7 +127,6 @@ def test_plain_client_deletes_the_typed_name(upstream: Upstream) -> None:
 
 @pytest.mark.parametrize("typed", ["", "Daily sync"])
 def test_plain_client_deletes_nothing_for_another_answer(typed: str, upstream: Upstream) -> None:
-    """Ours: an empty or different text declines."""
     with running_example("plain_client", upstream) as example:
         example.user.sees(f'"{NAME}" > ')
         time.sleep(READING)
@@ -141,7 +138,6 @@ def test_plain_client_deletes_nothing_for_another_answer(typed: str, upstream: U
 
 
 def test_plain_client_repeats_an_out_of_band_call(upstream: Upstream, tmp_path: Path) -> None:
-    """Ours: no form is used; the call is repeated once it was decided out of band."""
     policy = tmp_path / "policy.toml"
     policy.write_text('[defaults]\ndestroy = "out_of_band"\n')
     policy.chmod(0o600)

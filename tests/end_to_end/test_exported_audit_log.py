@@ -60,7 +60,6 @@ def verify(env: dict[str, str], *files: Path) -> tuple[int, list[str]]:
 def test_entries_that_a_process_left_arrive_after_the_next_start(
     env: dict[str, str], collector: CollectorProcess
 ) -> None:
-    """Ours: without a collector changes are made, and nothing of them is lost."""
     assert call(env, "Without Collector").returncode == 0
     assert not collector.file.exists()
     collector.start()
@@ -75,7 +74,7 @@ def test_entries_that_a_process_left_arrive_after_the_next_start(
 async def test_fail_closed_refuses_changes_until_the_collector_has_what_is_late(
     env: dict[str, str], collector: CollectorProcess, upstream: Upstream
 ) -> None:
-    """Ours: reads go on, and the refusal says what to do."""
+    """Reads go on, and the refusal says what to do."""
     env = env | {"FASTN_AUDIT_EXPORT": "fail-closed"}
     earlier = System(now=lambda: datetime.now(UTC) - timedelta(seconds=61))
     log = AuditFile(Path(env["FASTN_STATE_DIR"]) / "audit.jsonl", earlier)
@@ -99,7 +98,7 @@ async def test_fail_closed_refuses_changes_until_the_collector_has_what_is_late(
 def test_copy_shows_what_was_changed_on_either_side(
     env: dict[str, str], collector: CollectorProcess, tmp_path: Path
 ) -> None:
-    """Ours: a log that was rewritten as a whole is intact in itself, and its ledger can be rewritten with it."""
+    """A log that was rewritten as a whole is intact in itself, and its ledger can be rewritten with it."""
     collector.start()
     for name in ("One", "Two"):
         call(env, name)
@@ -130,7 +129,7 @@ def test_copy_shows_what_was_changed_on_either_side(
 
 
 def test_collector_of_another_maker_passes_the_entries_on(env: dict[str, str], tmp_path: Path) -> None:
-    """Ours: Rotel is a collector in Rust, whose reading and writing of OTLP is not that of the SDK."""
+    """Rotel is a collector in Rust, whose reading and writing of OTLP is not that of the SDK."""
     rotel = str(Path(str(pytest.importorskip("rotel").__file__)).with_name("rotel-agent"))
     http, grpc = free_port(), free_port()
     target = Receiver(file=tmp_path / "passed-on.jsonl")

@@ -243,7 +243,7 @@ def all_of(error: FastnError) -> str:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", TABLE)
 async def test_fault_has_the_outcome_of_the_table(name: str, method: str, served: Served, sink: socket.socket) -> None:
-    """Ours: requests, outcome, duration, no key anywhere, a true message, and the next call works."""
+    """Requests, outcome, duration, no key anywhere, a true message, and the next call works."""
     fault, expected = TABLE[name]
     requests, outcome = expected[method]
     where = {"to": f"http://127.0.0.1:{sink.getsockname()[1]}/"} if isinstance(fault, Redirect) else {}
@@ -274,14 +274,13 @@ async def test_fault_has_the_outcome_of_the_table(name: str, method: str, served
 
 
 def test_table_has_enough_faults() -> None:
-    """Ours: at least 60 faults, each for all four methods."""
     assert len(TABLE) >= 60
     assert all(set(expected) == set(METHODS) for _, expected in TABLE.values())
 
 
 @pytest.mark.parametrize("name", TABLE)
 def test_only_a_429_repeats_a_post(name: str) -> None:
-    """Ours: the table, which the client has to match, allows no other repeated POST."""
+    """The table, which the client has to match, allows no other repeated POST."""
     requests, outcome = TABLE[name][1]["POST"]
     assert requests == 1 or outcome == "rate_limited"
 
@@ -309,7 +308,7 @@ PASSING: dict[str, tuple[Fault, dict[str, Expected]]] = {
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", PASSING)
 async def test_transient_fault_costs_one_more_request(name: str, method: str, served: Served) -> None:
-    """Ours: calls are retried if that is safe, and no change is made twice."""
+    """Calls are retried if that is safe, and no change is made twice."""
     fault, expected = PASSING[name]
     requests, outcome = expected[method]
     call, before = served.call(method), len(served.customers())
@@ -331,7 +330,7 @@ async def test_transient_fault_costs_one_more_request(name: str, method: str, se
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_refused_connection_is_tried_three_times(method: str, served: Served) -> None:
-    """Ours: nothing was sent, so even a POST may be retried."""
+    """Nothing was sent, so even a POST may be retried."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         url = f"http://127.0.0.1:{gone.getsockname()[1]}"
     async with connected(url) as (client, waits):
@@ -345,7 +344,7 @@ async def test_refused_connection_is_tried_three_times(method: str, served: Serv
 
 @pytest.mark.parametrize("name", [name for name in TABLE if name.startswith(("echo", "redirect", "401"))])
 async def test_bearer_key_is_redacted_too(name: str, served: Served, sink: socket.socket) -> None:
-    """Ours: both styles of sending the key are redacted alike."""
+    """Both styles of sending the key are redacted alike."""
     where = {"to": f"http://127.0.0.1:{sink.getsockname()[1]}/"} if isinstance(TABLE[name][0], Redirect) else {}
     served.sandbox.faults.add(TABLE[name][0].model_copy(update={"times": None, **where}))
     async with connected(served.url, auth="bearer") as (client, _):
@@ -356,7 +355,7 @@ async def test_bearer_key_is_redacted_too(name: str, served: Served, sink: socke
 
 
 async def test_fault_affects_only_its_own_call(served: Served) -> None:
-    """Ours: connections are pooled, and a broken one does not break other calls."""
+    """Connections are pooled, and a broken one does not break other calls."""
     ids = [str(row["id"]) for row in served.customers()]
     for fault in (Reset(sent=10), Truncate(), Reset(), Garbage(), Status(status=503), Huge()):
         served.sandbox.faults.add(fault.model_copy(update={"path": f"/api/v1/customers/{ids[0]}", "times": 3}))

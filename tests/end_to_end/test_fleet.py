@@ -68,7 +68,7 @@ async def killing(fleet: Fleet, until: float) -> None:
 
 
 async def test_two_hundred_clients_lose_nothing_while_replicas_are_killed(fleet: Fleet, tmp_path: Path) -> None:
-    """Ours: no approval is used twice or lost, no response crosses tenants, and every call has an exact outcome."""
+    """No approval is used twice or lost, no response crosses tenants, and every call has an exact outcome."""
     person, book, runs = desk(fleet, tmp_path), Book(), await workflow(fleet)
     began = time.monotonic()
     await visited(fleet, person, book, runs, CLIENTS, SECONDS, partial(killing, fleet))
@@ -82,7 +82,7 @@ async def test_two_hundred_clients_lose_nothing_while_replicas_are_killed(fleet:
 
 
 async def test_fifty_repeats_over_three_replicas_send_one_request(fleet: Fleet, tmp_path: Path) -> None:
-    """Ours: an approval is single-use across replicas."""
+    """An approval is single-use across replicas."""
     person, runs, results = desk(fleet, tmp_path), await workflow(fleet), list[dict[str, Any]]()
     body = request("run_workflow", {"workflow_id": runs, "input": {"of": "fifty"}}, _meta=NO_FORMS)
     token = fleet.token("acme", "fifty")
@@ -109,7 +109,6 @@ async def test_fifty_repeats_over_three_replicas_send_one_request(fleet: Fleet, 
 
 
 async def test_interleaved_tenants_over_three_replicas_stay_separate(fleet: Fleet) -> None:
-    """Ours: 200 calls each."""
     seen: dict[str, list[str]] = {tenant: [] for tenant in fleet.fastns}
     tokens = {tenant: fleet.token(tenant, "reader") for tenant in seen}
     async with fleet.caller() as caller:

@@ -132,7 +132,7 @@ def lost(fleet: Fleet, collector: CollectorProcess, summary: Counter[str]) -> li
 async def test_nothing_is_lost_while_everything_is_killed_in_turn(
     fleet: Fleet, ledger: KilledValkey, collector: CollectorProcess, tmp_path: Path
 ) -> None:
-    """Ours: no approval is used twice or forgotten, and each audit entry of each replica is at the collector."""
+    """No approval is used twice or forgotten, and each audit entry of each replica is at the collector."""
     person, book, runs = desk(fleet, tmp_path), Book(), await workflow(fleet)
     began = time.monotonic()
     replicas = itertools.cycle(fleet.replicas)

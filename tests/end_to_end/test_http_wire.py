@@ -99,7 +99,6 @@ def test_current_request_is_answered_as_json(served: str) -> None:
     ("meta", "kind"), [({}, "application/json"), ({"_meta": {"progressToken": 1}}, "text/event-stream")]
 )
 def test_legacy_request_gets_a_stream_only_for_progress(meta: dict[str, Any], kind: str, served: str) -> None:
-    """Ours: a request without progress needs no stream."""
     response = ask(served, request(name="list_customers", arguments={"limit": 1}, era="2025-11-25", **meta))
     assert (response.status_code, response.headers["content-type"]) == (200, kind)
     assert len(answer(response)["result"]["structuredContent"]["data"]) == 1
@@ -118,7 +117,7 @@ async def test_sdk_client_works_in_both_protocol_versions(era: str, served: str)
 @pytest.mark.parametrize("tail", ["", ".evil.example", "0"])
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1:{port}", "127.0.0.1:1", "0.0.0.0:{port}", "localhost"])
 def test_foreign_host_is_rejected(host: str, tail: str, served: str) -> None:
-    """Ours: 421 unless the Host is exactly ours, against DNS rebinding."""
+    """421 unless the Host is exactly ours, against DNS rebinding."""
     named = host.format(port=served.rpartition(":")[2]) + tail
     ours = named == served.removeprefix("http://")
     assert ask(served, request("ping", era=""), host=named).status_code == (200 if ours else 421)
@@ -132,7 +131,6 @@ def test_foreign_origin_is_rejected(origin: str, served: str) -> None:
 
 
 def test_health_needs_no_token_and_has_no_details(served: str) -> None:
-    """Ours: for the probe of a proxy."""
     response = httpx2.get(f"{served}/healthz")
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
     assert "server" not in response.headers
@@ -175,7 +173,7 @@ HOSTILE: dict[str, str | bytes] = {
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("what", HOSTILE)
 def test_hostile_body_gets_an_error(what: str, era: str, served: str) -> None:
-    """Ours: every request gets a response without an internal error or any of its values, and the server goes on."""
+    """Every request gets a response without an internal error or any of its values, and the server goes on."""
     sent = HOSTILE[what]
     meta = f'"_meta":{json.dumps(META)},' if era == MODERN else ""
     body = sent.replace(b"META", meta.encode()) if isinstance(sent, bytes) else sent.replace("META", meta).encode()
@@ -223,7 +221,7 @@ def test_headers_must_match_the_body(served: str) -> None:
     ids=["many lines", "a long line", "an address", "a chunk's extension", "after the body"],
 )
 def test_endless_head_closes_the_connection(begun: bytes, endless: bytes, served: str) -> None:
-    """Ours: everything without a declared length is limited."""
+    """Everything without a declared length is limited."""
     taken = 0
     with socket.create_connection(("127.0.0.1", int(served.rpartition(":")[2])), timeout=10) as client:
         client.sendall(begun)
@@ -237,7 +235,7 @@ def test_endless_head_closes_the_connection(begun: bytes, endless: bytes, served
 
 @pytest.mark.parametrize("size", [1_000, 60_000])
 def test_large_head_is_accepted(size: int, served: str) -> None:
-    """Ours: some access tokens are long, and a connection can carry many requests."""
+    """Some access tokens are long, and a connection can carry many requests."""
     with httpx2.Client(headers={"x-filler": "a" * size}) as client:
         for _ in range(3):
             body = request(name="list_customers", arguments={"limit": 1})
@@ -247,7 +245,7 @@ def test_large_head_is_accepted(size: int, served: str) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_half_open_clients_do_not_keep_the_process(number: signal.Signals, isolated: dict[str, str]) -> None:
-    """Ours: on a signal the process exits with 0 within ten seconds, despite incomplete requests."""
+    """On a signal the process exits with 0 within ten seconds, despite incomplete requests."""
     port = free_port()
     with started("--sandbox", "--http", f"127.0.0.1:{port}", port=port, env=isolated) as process:
         head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {HTTP_TOKEN}\r\n"
@@ -270,7 +268,6 @@ def test_half_open_clients_do_not_keep_the_process(number: signal.Signals, isola
     ["0.0.0.0:8080", "[::]:8080", "example.com:8080", "127.0.0.1", "127.0.0.1:65536", ":8080", "127.0.0.1:8²", ""],
 )
 def test_foreign_or_invalid_address_is_rejected(address: str, tmp_path: Path) -> None:
-    """Ours: one line, before anything listens."""
     env = {"FASTN_CONFIG": os.devnull, "FASTN_CONFIG_DIR": str(tmp_path), "FASTN_STATE_DIR": str(tmp_path)}
     done = run_command(["--sandbox", "--http", address], env)
     assert (done.returncode, done.stdout) == (2, "")
@@ -280,7 +277,6 @@ def test_foreign_or_invalid_address_is_rejected(address: str, tmp_path: Path) ->
 
 
 def test_taken_port_stops_the_start(isolated: dict[str, str]) -> None:
-    """Ours: the server does not seem to run."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -30,7 +30,6 @@ def address(sandbox_process: Upstream) -> Generator[str]:
 async def test_server_without_a_key_explains_it_in_every_call(
     transport: str, era: str, address: str, upstream: Upstream
 ) -> None:
-    """Ours: if the server exited, clients would only say that they could not connect."""
     server = stdio(_keyless(upstream)) if transport == "stdio" else over_http(address)
     person = Person(approving)
     async with Client(server, mode=ERAS[era], elicitation_callback=person) as client:

@@ -56,7 +56,7 @@ def _procedure_arguments(tool: AnyTool, execution: str, change: str) -> dict[str
 
 
 async def test_every_answer_validates_against_its_output_schema(connect: Connect, upstream: Upstream) -> None:
-    """Ours: results, previews and errors of the whole catalogue. No field is declared that answers never have."""
+    """Results, previews and errors of the whole catalogue. No field is declared that answers never have."""
     async with connect("stdio", "2026-07-28", Person(approving)) as client:
         answers = Answers(client, (await client.list_tools()).tools)
         for operation in CATALOG:
@@ -80,7 +80,7 @@ async def test_every_answer_validates_against_its_output_schema(connect: Connect
 
 
 def test_output_schemas_cost_at_most_3000_tokens() -> None:
-    """Ours: some clients pass them to the model. Claude Code and Codex do not."""
+    """Some clients pass them to the model. Claude Code and Codex do not."""
     schemas = {offer.tool_name(): output_schema(offer) for offer in ALL_TOOLS}
     costs = {name: tokens(json.dumps(schema, separators=(",", ":"))) for name, schema in schemas.items() if schema}
     assert sum(costs.values()) <= 3_000, costs

@@ -100,7 +100,7 @@ def company(valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> G
 
 
 async def test_either_the_webhook_or_the_page_decides_at_another_replica(company: Company) -> None:
-    """Ours: the call that waits goes on by itself, and the other way has nothing left to decide."""
+    """The call that waits goes on by itself, and the other way has nothing left to decide."""
     async with company.deletion("customer", "Globex") as question:
         status, said = await company.answer(question, "dana")
         assert (status, said["state"]) == (200, "approved")
@@ -117,7 +117,6 @@ async def test_either_the_webhook_or_the_page_decides_at_another_replica(company
 
 
 async def test_decline_of_either_ends_it(company: Company) -> None:
-    """Ours: also of a request that one of two people has approved the other way."""
     async with company.replicas.visitor("kim", company.replicas.other) as kim:
         async with company.deletion("connector", "Slack") as question:
             await kim.until("Delete connector")
@@ -135,7 +134,7 @@ async def test_decline_of_either_ends_it(company: Company) -> None:
 
 
 async def test_four_eyes_are_two_people_and_not_two_answers(company: Company) -> None:
-    """Ours: who approved by the webhook has approved on the page too, and the one who asked never counts."""
+    """Who approved by the webhook has approved on the page too, and the one who asked never counts."""
     before, issuer = company.deleted("connector"), company.replicas.provider.issuer
     async with (
         company.replicas.visitor("dana", company.replicas.one) as dana,

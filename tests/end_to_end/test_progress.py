@@ -80,7 +80,6 @@ async def test_slow_resource_reports_progress(era: str, transport: str, connect:
 
 
 async def test_quick_call_reports_nothing(era: str, transport: str, connect: Connect) -> None:
-    """Ours: no noise."""
     heard = Listener()
     async with connect(transport, era) as client:
         for _ in range(20):  # the first call loads modules, and a slow machine is reported too
@@ -93,7 +92,7 @@ async def test_quick_call_reports_nothing(era: str, transport: str, connect: Con
 
 
 async def test_retry_is_reported_as_progress(era: str, transport: str, connect: Connect, upstream: Upstream) -> None:
-    """Ours: the reason of the wait, with numbers that grow."""
+    """The reason of the wait, with numbers that grow."""
     heard = Listener()
     async with connect(transport, era) as client:
         fault(upstream, kind="status", status=503, times=2)
@@ -128,7 +127,7 @@ async def test_wait_is_logged_at_the_requested_level(
 
 
 async def test_wait_for_a_person_is_reported(era: str, transport: str, connect: Connect) -> None:
-    """Ours: it does not blame Fastn. Since 2026-07-28 no call waits for a person."""
+    """It does not blame Fastn. Since 2026-07-28 no call waits for a person."""
     heard = Listener()
     waits_within = era == "2025-11-25" and transport == "stdio"
 

@@ -45,7 +45,7 @@ async def test_unknown_prompt_or_argument_is_named(era: str, transport: str, con
 
 
 async def test_settings_filter_prompts_and_resources_like_tools(era: str, connect: Connect) -> None:
-    """Ours: a disabled tool is not available under another name."""
+    """A disabled tool is not available under another name."""
     async with connect("stdio", era, flags=("--read-only",)) as client:
         assert "rotate_api_key" not in [prompt.name for prompt in (await client.list_prompts()).prompts]
         assert "access_review" in [prompt.name for prompt in (await client.list_prompts()).prompts]

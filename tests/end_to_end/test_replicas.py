@@ -91,7 +91,7 @@ async def test_form_of_one_server_is_answered_at_another_once(fleet: Fleet, upst
 
 
 async def test_fifty_repeats_over_two_servers_send_one_request(fleet: Fleet, upstream: Upstream) -> None:
-    """Ours: a person approves at a terminal with the same ledger setting."""
+    """A person approves at a terminal with the same ledger setting."""
     async with (
         Client(over_http(fleet.urls[0]), mode=MODERN) as one,
         Client(over_http(fleet.urls[1]), mode="legacy") as two,
@@ -131,7 +131,7 @@ def _approvals(fleet: Fleet, *arguments: str) -> Any:
 
 
 def test_shared_ledger_requires_a_state_secret(upstream: Upstream, valkey: ValkeyServer) -> None:
-    """Ours: fail closed. Without a shared secret a form would be lost at another replica."""
+    """Fail closed. Without a shared secret a form would be lost at another replica."""
     env = {**os.environ, **environment(upstream), "FASTN_LEDGER": valkey.url().replace("//", "//user:canary@")}
     started = run_command(["--http", f"127.0.0.1:{free_port()}"], env)
     assert started.returncode == 2

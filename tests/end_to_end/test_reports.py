@@ -45,7 +45,7 @@ def start(*arguments: str, env: dict[str, str]) -> "subprocess.Popen[bytes]":
 
 
 def test_unknown_outcome_determines_the_exit_code(upstream: Upstream, tmp_path: Path) -> None:
-    """Ours: 4, even if another call was refused and another waits."""
+    """4, even if another call was refused and another waits."""
     fault(upstream, kind="reset", method="POST", path="/api/v1/customers", moment="after")
     script = tmp_path / "script.jsonl"
     delete = '{"tool": "delete_customer", "arguments": {"customer_id": "nobody"}}\n'
@@ -62,7 +62,6 @@ def test_unknown_outcome_determines_the_exit_code(upstream: Upstream, tmp_path: 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_run_reports_unknown_and_left_calls(upstream: Upstream, tmp_path: Path, number: signal.Signals) -> None:
-    """Ours: a call in flight is unknown, calls not begun are left."""
     fault(upstream, kind="hang", method="POST", path="*", moment="after")
     script = tmp_path / "script.jsonl"
     script.write_text(created("Initech") + created("Hooli"))
@@ -78,7 +77,7 @@ def test_stopped_run_reports_unknown_and_left_calls(upstream: Upstream, tmp_path
 
 
 def test_run_stopped_during_a_read_exits_by_the_signal(upstream: Upstream, tmp_path: Path) -> None:
-    """Ours: nothing was changed, and everything is left."""
+    """Nothing was changed, and everything is left."""
     fault(upstream, kind="hang", method="GET", path="/api/v1/customers")
     script = tmp_path / "script.jsonl"
     script.write_text('{"tool": "list_customers"}\n' + created("Hooli"))
@@ -95,7 +94,7 @@ def test_run_stopped_during_a_read_exits_by_the_signal(upstream: Upstream, tmp_p
 @pytest.mark.long
 @pytest.mark.parametrize("ending", ["SIGTERM", "end of input"])
 def test_stdio_server_writes_its_report_on_exit(upstream: Upstream, tmp_path: Path, ending: str) -> None:
-    """Ours: answered calls are done, calls in flight unknown; on SIGTERM and when the client disconnects."""
+    """Answered calls are done, calls in flight unknown; on SIGTERM and when the client disconnects."""
     env = environment(upstream) | {"FASTN_REPORT": str(tmp_path / "r.json")}
     with start(env=env) as server:
         assert server.stdin is not None
@@ -125,7 +124,6 @@ def test_stdio_server_writes_its_report_on_exit(upstream: Upstream, tmp_path: Pa
 
 @pytest.mark.anyio
 async def test_http_server_reports_all_callers(upstream: Upstream, tmp_path: Path) -> None:
-    """Ours: one process, several callers, one report."""
     port, env = free_port(), environment(upstream)
     with started("--http", f"127.0.0.1:{port}", "--report", str(tmp_path / "r.json"), port=port, env=env) as server:
         for name in ("Initech", "Hooli"):
@@ -139,7 +137,6 @@ async def test_http_server_reports_all_callers(upstream: Upstream, tmp_path: Pat
 
 
 def test_audit_log_gives_the_same_report(upstream: Upstream, tmp_path: Path) -> None:
-    """Ours: for a killed process, which writes no report."""
     script = tmp_path / "script.jsonl"
     script.write_text(created("Initech") + created("Hooli"))
     env = environment(upstream)

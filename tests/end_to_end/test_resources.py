@@ -74,7 +74,7 @@ async def test_direct_resources_are_listed_and_read(era: str, transport: str, co
 
 
 async def test_ids_with_colons_are_completed_and_read(era: str, transport: str, connect: Connect) -> None:
-    """Ours: connection ids contain colons, which clients send plain or percent-encoded."""
+    """Connection ids contain colons, which clients send plain or percent-encoded."""
     template = "fastn://connections/{connection_id}"
     async with connect(transport, era) as client:
         wanted = next(value for value in await proposed(client, template, "") if ":" in value)
@@ -110,7 +110,7 @@ async def test_missing_resource_has_the_versions_error_code(
 async def test_invalid_id_in_a_uri_is_refused_unsent(
     era: str, transport: str, connect: Connect, upstream: Upstream
 ) -> None:
-    """Ours: a URI cannot pass a value that an argument could not."""
+    """A URI cannot pass a value that an argument could not."""
     async with connect(transport, era) as client:
         before = len(upstream.requests())
         for id_ in ("..%2Fapi-keys", "%2e%2e", "a%20b", "-x", "a%00"):

@@ -236,7 +236,7 @@ NOT_SENT = {
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("what", NOT_SENT)
 def test_invalid_argument_is_named_without_its_value(what: str, era: str, servers: dict[str, Server]) -> None:
-    """Ours: the field, the reason, the nearest known name, and that nothing was sent."""
+    """The field, the reason, the nearest known name, and that nothing was sent."""
     sent, named = NOT_SENT[what]
     meta = f'"_meta":{json.dumps(META)},' if era == "2026-07-28" else ""
     answer = servers[era].asked(sent.replace("META", meta).encode())
@@ -284,7 +284,7 @@ def test_first_message_selects_the_protocol_version(era: str, servers: dict[str,
 
 
 def test_last_line_needs_no_line_break(isolated: dict[str, str]) -> None:
-    """Ours: a request that ends with the input is a request."""
+    """A request that ends with the input is a request."""
     done = subprocess.run(
         [sys.executable, "-m", "fastn_mcp", "--sandbox"],
         input=b"\n".join((HELLO, READY, call(1))),
@@ -298,7 +298,7 @@ def test_last_line_needs_no_line_break(isolated: dict[str, str]) -> None:
 
 
 def test_files_work_like_pipes(isolated: dict[str, str], tmp_path: Path) -> None:
-    """Ours: a server can be tried with < requests > answers. No input at all is the end of the input."""
+    """A server can be tried with < requests > answers. No input at all is the end of the input."""
     requests, answers = tmp_path / "requests", tmp_path / "answers"
     requests.write_bytes(b"\n".join((HELLO, READY, *(call(n) for n in range(20)))))
     with (
@@ -332,7 +332,6 @@ def arrived(upstream: Upstream) -> None:
 
 
 def test_calls_in_flight_are_answered_when_the_input_ends(upstream: Upstream) -> None:
-    """Ours: the SDK cancels them (python-sdk #2678)."""
     held_up(upstream, kind="delay", seconds=0.6, times=3)
     with serving(environment(upstream)) as server:
         server.send(call(1), call(2), call(3), PING)
@@ -345,7 +344,7 @@ def test_calls_in_flight_are_answered_when_the_input_ends(upstream: Upstream) ->
 
 @pytest.mark.long
 def test_hanging_calls_and_readers_do_not_keep_the_process(upstream: Upstream, isolated: dict[str, str]) -> None:
-    """Ours: five seconds after the end of the input, a hanging call is answered with an error, also if it reports."""
+    """Five seconds after the end of the input, a hanging call is answered with an error, also if it reports."""
     held_up(upstream, kind="hang")
     with serving(environment(upstream)) as server, started("--sandbox", env=isolated) as unread:
         lines = (HELLO, READY, *(call(n, "list_executions", limit=100) for n in range(30)))
@@ -376,7 +375,7 @@ def test_cancelled_call_does_not_delay_the_exit(upstream: Upstream) -> None:
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "with a call in flight"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_exits_with_0(number: signal.Signals, busy: bool, upstream: Upstream) -> None:
-    """Ours: SIGTERM and SIGINT, within seconds, without a traceback."""
+    """SIGTERM and SIGINT, within seconds, without a traceback."""
     held_up(upstream, kind="hang")
     with serving(environment(upstream), stderr=subprocess.PIPE) as server:
         if busy:
@@ -389,7 +388,7 @@ def test_signal_exits_with_0(number: signal.Signals, busy: bool, upstream: Upstr
 
 
 def test_signal_exits_with_output_to_a_file(isolated: dict[str, str], tmp_path: Path) -> None:
-    """Ours: waiting for input does not keep the process."""
+    """Waiting for input does not keep the process."""
     answers = tmp_path / "answers"
     with answers.open("wb") as writing, started("--sandbox", env=isolated, stdout=writing) as process:
         Server(process).send(HELLO)
@@ -399,7 +398,6 @@ def test_signal_exits_with_output_to_a_file(isolated: dict[str, str], tmp_path: 
 
 
 def test_control_c_exits_at_a_terminal(isolated: dict[str, str]) -> None:
-    """Ours: at a terminal it says what it is for, and exits on request."""
     ours, theirs = pty.openpty()
     take = "import fcntl,os,sys,termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
     program = ("-S", "-c", take, sys.executable, "-m", "fastn_mcp")
@@ -421,7 +419,6 @@ def test_control_c_exits_at_a_terminal(isolated: dict[str, str]) -> None:
 
 
 def test_closed_output_ends_the_process(isolated: dict[str, str]) -> None:
-    """Ours: without a reader the process exits, even if its input is open."""
     with started("--sandbox", env=isolated, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         server = Server(process)
@@ -435,7 +432,7 @@ def test_closed_output_ends_the_process(isolated: dict[str, str]) -> None:
 
 
 def test_vanished_socket_client_ends_the_input(isolated: dict[str, str]) -> None:
-    """Ours: Node clients use sockets as pipes. One that dies with unread responses counts as the end of the input."""
+    """Node clients use sockets as pipes. One that dies with unread responses counts as the end of the input."""
     ours, theirs = socket.socketpair()
     with started("--sandbox", env=isolated, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE) as process:
         theirs.close()
@@ -452,7 +449,7 @@ def test_vanished_socket_client_ends_the_input(isolated: dict[str, str]) -> None
 
 
 def test_slow_reader_loses_nothing(isolated: dict[str, str]) -> None:
-    """Ours: the server waits for a full pipe, even after the end of the input."""
+    """The server waits for a full pipe, even after the end of the input."""
     count = 40
     with started("--sandbox", env=isolated) as process:
         assert process.stdin is not None
@@ -500,7 +497,7 @@ anyio.run(stdio.serve, lambda _: Server("fastn-mcp", on_call_tool=call_tool, on_
 
 
 def test_library_output_does_not_corrupt_the_protocol(isolated: dict[str, str]) -> None:
-    """Ours: it goes to stderr, and a library that reads stdin gets none of the client's input."""
+    """It goes to stderr, and a library that reads stdin gets none of the client's input."""
     with serving(isolated, program=("-c", _NOISY), stderr=subprocess.PIPE) as server:
         answer = server.asked(call(1))
         assert answer["result"]["content"][0]["text"] == "''"

@@ -187,7 +187,7 @@ def team(running_team: Team) -> Team:
 
 
 async def test_interleaved_tenants_stay_separate(team: Team) -> None:
-    """Ours: 200 calls each. Only the tenant's own key reaches its Fastn, and never a token."""
+    """200 calls each. Only the tenant's own key reaches its Fastn, and never a token."""
     marks = {"acme": "Only At Acme", "globex": "Only At Globex"}
     tokens = {tenant: team.token(tenant) for tenant in marks}
     seen: dict[str, list[str]] = {tenant: [] for tenant in marks}
@@ -219,7 +219,6 @@ async def test_interleaved_tenants_stay_separate(team: Team) -> None:
 
 
 async def test_telemetry_names_tenants_and_no_callers(tmp_path: Path) -> None:
-    """Ours: tenant names, of which there are few; no token, subject or key."""
     collector = Receiver()
     with a_team(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as team:
         tokens = {tenant: team.token(tenant) for tenant in ("acme", "globex")}
@@ -237,7 +236,6 @@ async def test_telemetry_names_tenants_and_no_callers(tmp_path: Path) -> None:
 
 
 async def test_throttling_one_tenant_does_not_affect_the_other(team: Team) -> None:
-    """Ours: rate limits belong to an account."""
     team.slow.sandbox.behaviour = team.slow.sandbox.behaviour.model_copy(update={"rate_limit": 1})
     outcomes: dict[str, list[str]] = {"slow": [], "globex": []}
 
@@ -257,7 +255,7 @@ async def test_throttling_one_tenant_does_not_affect_the_other(team: Team) -> No
 
 
 async def test_excess_calls_wait_or_are_refused(team: Team) -> None:
-    """Ours: 4 slots and a queue of 40, of this tenant only."""
+    """4 slots and a queue of 40, of this tenant only."""
     await team.acme.goes_wrong(kind="hang", method="GET", path="/api/v1/billing*", times=None)
     refused: list[dict[str, Any]] = []
     enough = anyio.Event()
@@ -326,7 +324,6 @@ async def test_client_discovers_signs_in_and_steps_up(era: str, team: Team) -> N
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_expired_token_is_reported_to_the_client(era: str, team: Team) -> None:
-    """Ours: with a message, since a status alone says nothing."""
     expired = team.provider.token(sub="of-acme", groups=["acme"], exp=1_700_000_000)
     messages: list[str] = []
     try:
@@ -345,7 +342,7 @@ def flattened(errors: BaseExceptionGroup[MCPError]) -> list[MCPError]:
 
 
 async def test_form_approval_is_single_use(team: Team) -> None:
-    """Ours: forms and approvals of a tenant, over stateless HTTP."""
+    """Forms and approvals of a tenant, over stateless HTTP."""
     person = Person(approving)
     async with team.client(team.token("globex"), person=person) as client:
         found = body(await client.call_tool("list_customers", {"search": "Globex"}))["data"]
@@ -358,7 +355,7 @@ async def test_form_approval_is_single_use(team: Team) -> None:
 
 
 def test_probes_contain_no_secret(team: Team) -> None:
-    """Ours: alive and ready; ledger and issuer are only named."""
+    """Alive and ready; ledger and issuer are only named."""
     at = team.url.removesuffix("/mcp")
     assert httpx2.get(f"{at}/healthz").json() == {"status": "ok"}
     assert httpx2.get(f"{at}/readyz").json() == {"status": "ready", "ledger": "ok", "issuer": "ok"}
@@ -366,7 +363,7 @@ def test_probes_contain_no_secret(team: Team) -> None:
 
 @pytest.mark.long
 async def test_shutdown_drains_and_records_unfinished_calls(tmp_path: Path) -> None:
-    """Ours: it reports not ready, finishes what it can and audits the rest as unknown."""
+    """It reports not ready, finishes what it can and audits the rest as unknown."""
     with a_team(tmp_path) as team:
         await team.acme.goes_wrong(kind="hang", method="POST", path="*", moment="after")
 
@@ -404,7 +401,6 @@ WRONG: dict[str, tuple[list[str], str, str]] = {
 
 
 def test_team_server_announces_its_addresses(team: Team) -> None:
-    """Ours: at any log level, with the addresses to connect to and to sign in at."""
     assert httpx2.get(team.url.replace("/mcp", "/healthz")).status_code == 200
     events = [json.loads(line) for line in (team.state.parent / "log").read_text().splitlines()]
     (message,) = [event["message"] for event in events if event["message"].startswith("Serving ")]
@@ -414,7 +410,6 @@ def test_team_server_announces_its_addresses(team: Team) -> None:
 
 @pytest.mark.parametrize("what", WRONG)
 def test_configuration_error_stops_the_start_with_one_line(what: str, tmp_path: Path) -> None:
-    """Ours: before anything listens."""
     arguments, more, problem = WRONG[what]
     file = tmp_path / "team.toml"
     file.write_text(

@@ -80,7 +80,6 @@ def _arrived(collector: Receiver, customer: str) -> None:
 
 @pytest.mark.parametrize("era", ["2025-11-25", "2026-07-28"])
 async def test_stdio_server_exports_everything_by_its_exit(era: str, upstream: Upstream, collector: Receiver) -> None:
-    """Ours: pending telemetry is sent on exit."""
     env = sending(upstream, collector.url, OTEL_SERVICE_NAME="our-fastn", FASTN_LOG_LEVEL="info")
     async with Client(stdio(env), mode=ERAS[era], elicitation_callback=Person(approving)) as client:
         customer = await _work(client, upstream)
@@ -144,7 +143,7 @@ def test_command_exports_its_work(upstream: Upstream, collector: Receiver) -> No
 @pytest.mark.parametrize("away", ["refuses", "never answers"])
 @pytest.mark.parametrize("ending", ["end of input", "SIGTERM"])
 def test_unreachable_collector_delays_neither_calls_nor_exit(away: str, ending: str, upstream: Upstream) -> None:
-    """Ours: the SDK's own shutdown would wait half a minute for each of the three signals."""
+    """The SDK's own shutdown would wait half a minute for each of the three signals."""
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         if away == "never answers":
@@ -211,7 +210,6 @@ def _loaded(program: str, upstream: Upstream, **variables: str) -> "subprocess.C
     ],
 )
 def test_telemetry_is_not_loaded_without_a_collector(variables: dict[str, str], upstream: Upstream) -> None:
-    """Ours: a start must not get slower."""
     assert _loaded(LOADED, upstream, **variables).stdout.splitlines()[-1] == "0 []"
 
 
@@ -235,7 +233,7 @@ def test_telemetry_is_not_loaded_without_a_collector(variables: dict[str, str], 
 def test_unsupported_telemetry_is_logged_and_ignored(
     variables: dict[str, str], problem: str, upstream: Upstream
 ) -> None:
-    """Ours: clients pass their own variables on to the servers that they start."""
+    """Clients pass their own variables on to the servers that they start."""
     ended = _loaded(LOADED, upstream, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", **variables)
     assert ended.stdout.splitlines()[-1].startswith("0 ")
     assert problem in [json.loads(line)["message"] for line in ended.stderr.splitlines() if line.startswith("{")]

@@ -79,7 +79,7 @@ async def answer_while(
 async def test_secret_typed_on_the_page_reaches_fastn_only(
     upstream: Upstream, tmp_path: Path, era: str, tool: str
 ) -> None:
-    """Ours: state folder, log, results, journal and the page itself were searched; the client's form is not asked."""
+    """State folder, log, results, journal and the page itself were searched; the client's form is not asked."""
     browser, opened = recording_browser(tmp_path)
     more = {"BROWSER": browser, "FASTN_APPROVAL_WAIT_SECONDS": "45", "FASTN_STATE_DIR": str(tmp_path / "state")}
 
@@ -94,7 +94,6 @@ async def test_secret_typed_on_the_page_reaches_fastn_only(
 
 
 async def test_credentials_typed_at_the_terminal_reach_fastn_only(upstream: Upstream, tmp_path: Path) -> None:
-    """Ours: and the terminal does not show it."""
     more = {"BROWSER": "false", "FASTN_APPROVAL_WAIT_SECONDS": "45", "FASTN_STATE_DIR": str(tmp_path / "state")}
     env = environment(upstream) | more
 

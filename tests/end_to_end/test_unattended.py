@@ -75,7 +75,7 @@ def together(*targets: str) -> dict[str, Any]:
 
 @each_era
 async def test_plan_allows_exactly_its_calls_and_the_report_lists_all(era: str, run: Run, upstream: Upstream) -> None:
-    """Ours: other targets, more calls, other tools, in parallel, after a restart; nobody is asked."""
+    """Other targets, more calls, other tools, in parallel, after a restart; nobody is asked."""
     first, second, third, *_ = await customers(upstream, run)
     run.sign([first, second])
     person = Person(approving)
@@ -111,7 +111,6 @@ async def test_plan_allows_exactly_its_calls_and_the_report_lists_all(era: str, 
 
 @each_era
 async def test_refusal_names_the_missing_plan_entry(era: str, run: Run, upstream: Upstream) -> None:
-    """Ours: the run continues with the other calls."""
     first, *_ = await customers(upstream, run)
     async with run.server(era) as client:
         answer = body(await client.call_tool("delete_customer", {"customer_id": first}))
@@ -125,7 +124,6 @@ async def test_refusal_names_the_missing_plan_entry(era: str, run: Run, upstream
 
 @pytest.mark.long
 async def test_expired_plan_allows_nothing_more(run: Run, upstream: Upstream) -> None:
-    """Ours: even if it expires while the server runs."""
     first, *_ = await customers(upstream, run)
     run.sign([first], seconds=10)  # enough for a server to start on a busy machine
     async with run.server("2026-07-28") as client:
@@ -137,7 +135,7 @@ async def test_expired_plan_allows_nothing_more(run: Run, upstream: Upstream) ->
 
 
 async def test_unattended_tools_do_not_require_interaction(run: Run) -> None:
-    """Ours: a client without a person would hide tools that require one."""
+    """A client without a person would hide tools that require one."""
     run.sign(["nobody"])
     async with run.server("2026-07-28") as client:
         tools = (await client.list_tools()).tools

@@ -130,7 +130,7 @@ async def delete(client: Client, target: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_call_approved_at_the_receiver_is_sent_once(folder: Folder, upstream: Upstream) -> None:
-    """Ours: shown, typed and signed there; sent once, when the agent repeats the call."""
+    """Shown, typed and signed there; sent once, when the agent repeats the call."""
     with receiving(folder, "dana") as receiver:
         async with Client(folder.server(), mode="2026-07-28") as client:
             target = await deletion(client)
@@ -157,7 +157,6 @@ async def test_call_approved_at_the_receiver_is_sent_once(folder: Folder, upstre
 
 
 async def test_decline_note_reaches_the_agent(folder: Folder, upstream: Upstream) -> None:
-    """Ours: a decline is final."""
     with receiving(folder, "dana", "kim") as receiver:
         async with Client(folder.server(), mode="2026-07-28") as client:
             target = await deletion(client)
@@ -170,7 +169,7 @@ async def test_decline_note_reaches_the_agent(folder: Folder, upstream: Upstream
 
 
 async def test_four_eyes_needs_two_approvers(folder: Folder, upstream: Upstream) -> None:
-    """Ours: the same approver counts once; the second one completes it."""
+    """The same approver counts once; the second one completes it."""
     policy = Path(folder.env["FASTN_CONFIG_DIR"]) / "policy.toml"
     policy.write_text('[defaults]\ndestroy = "four_eyes"\n')
     policy.chmod(0o600)
@@ -229,7 +228,7 @@ def caught(folder: Folder, module: Any, failing: int = 0) -> Generator[Any]:
 
 
 async def test_request_lost_twice_is_retried(folder: Folder, upstream: Upstream) -> None:
-    """Ours: with backoff and a new signature each time, during the same call of the agent."""
+    """With backoff and a new signature each time, during the same call of the agent."""
     module = example()
     with caught(folder, module, failing=2) as receiver:
         async with Client(folder.server(), mode="2026-07-28") as client:
@@ -240,7 +239,7 @@ async def test_request_lost_twice_is_retried(folder: Folder, upstream: Upstream)
 
 
 async def test_unreachable_receiver_is_reported(folder: Folder, upstream: Upstream) -> None:
-    """Ours: refused, nothing sent, audited; the message contains no secret."""
+    """Refused, nothing sent, audited; the message contains no secret."""
     async with Client(folder.server(), mode="2026-07-28") as client:
         refused = await delete(client, await deletion(client))
     assert refused["outcome"] == "refused"
@@ -253,7 +252,7 @@ async def test_unreachable_receiver_is_reported(folder: Folder, upstream: Upstre
 
 
 async def test_http_server_receives_answers_itself(folder: Folder, upstream: Upstream) -> None:
-    """Ours: `POST /approvals/{grant}` beside MCP. Forged, replayed, late or unlisted answers decide nothing."""
+    """`POST /approvals/{grant}` beside MCP. Forged, replayed, late or unlisted answers decide nothing."""
     module = example()
     port = free_port()
     with caught(folder, module) as receiver, running("--http", f"127.0.0.1:{port}", port=port, env=folder.env):
@@ -296,7 +295,7 @@ async def test_http_server_receives_answers_itself(folder: Folder, upstream: Ups
 
 
 def test_example_accepts_only_signed_requests(folder: Folder) -> None:
-    """Ours: forged, edited or old requests are refused; a repeated one is not shown again."""
+    """Forged, edited or old requests are refused; a repeated one is not shown again."""
     module = example()
     with caught(folder, module) as receiver:
         content = json.dumps({"grant": "g", "lines": []}).encode()
@@ -315,7 +314,6 @@ def test_example_accepts_only_signed_requests(folder: Folder) -> None:
 
 
 def test_key_file_is_never_overwritten(tmp_path: Path) -> None:
-    """Ours: and the output is a valid file of approvers."""
     command = ["approvals", "keygen", "dana", "--output", str(tmp_path / "k.pem")]
     first = run_command(command, os.environ)
     assert re.search(r'^\["dana"\]\npublic_key = "[A-Za-z0-9+/]{43}="$', first.stdout, re.MULTILINE)

@@ -39,7 +39,7 @@ async def evaluation(world: World, batch: Batch) -> Evaluation:
 
 @pytest.mark.parametrize("decision", Decision)
 async def test_agent_reads_whose_approval_a_call_needs(world: World, decision: Decision) -> None:
-    """Ours: a person who is asked does not, as they are the answer."""
+    """A person who is asked does not, as they are the answer."""
     call = CreateCustomer(name="Initech")
     found = replace(await evaluation(world, Batch(call, (call,))), verdict=PolicyDecision(decision, "rule 7"))
     shown = found.preview_for_agent()
@@ -59,7 +59,7 @@ def connector(world: World) -> DeleteConnector:
 
 
 async def test_further_facts_are_shown_and_an_approval_is_not_bound_to_them(world: World) -> None:
-    """Ours: the last run of a workflow may end while a person decides."""
+    """The last run of a workflow may end while a person decides."""
     call = connector(world)
     plain = await world.guard.evaluate(call)
     (described,) = (await evaluation(world, Batch(call, (call,)))).calls.values()
@@ -76,7 +76,7 @@ def rows(shown: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 async def test_sentences_say_what_reading_one_by_one_has_found(world: World) -> None:
-    """Ours: sentences and lists do not contradict each other."""
+    """Sentences and lists do not contradict each other."""
     send = world.client.send
 
     async def less(call: Any) -> Any:
@@ -111,7 +111,7 @@ async def test_further_facts_are_read_for_ten_calls_of_a_list(world: World) -> N
 
 
 async def test_further_facts_are_not_waited_for_for_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours: a preview without them is better than none."""
+    """A preview without them is better than none."""
 
     async def stuck(*_: Any) -> Any:
         await anyio.sleep_forever()
@@ -141,7 +141,6 @@ async def test_person_reads_the_further_facts_on_every_channel(world: World) -> 
 
 
 async def test_preview_names_the_account_and_the_change_that_a_call_undoes(world: World) -> None:
-    """Ours: a person sees where it happens and why."""
     (call,) = runs(world, 1).inner_calls
     batch = Batch(call, (call,), undoes="the change chg_1")  # pyright: ignore[reportArgumentType]
     shown: Any = (await evaluation(world, batch)).preview
@@ -150,7 +149,7 @@ async def test_preview_names_the_account_and_the_change_that_a_call_undoes(world
 
 
 async def test_settings_of_the_server_reach_the_preview(world: World) -> None:
-    """Ours: the tests' server writes new keys to a folder."""
+    """The tests' server writes new keys to a folder."""
     assert world.evaluator._surroundings.key_folder == "keys"  # pyright: ignore[reportPrivateUsage]
     (call,) = runs(world, 1).inner_calls
     shown: Any = (await evaluation(world, Batch(call, (call,)))).preview  # pyright: ignore[reportArgumentType]

@@ -103,7 +103,7 @@ async def test_agent_hears_why_the_policy_asks_nobody_in_the_client(tmp_path: Pa
 
 
 async def test_agent_hears_why_a_form_is_not_used(world: World) -> None:
-    """Ours: one that is too small for what has to be read, and one that a program answers."""
+    """One that is too small for what has to be read, and one that a program answers."""
     long = await world.call(CreateRole(name="R", permissions=[f"orders:{n}:write" for n in range(400)]), form(world))
     assert isinstance(long, PendingApproval)
     assert long.where == ("Its arguments must be shown in full and are too long for a form. It lies on the desk.")
@@ -142,7 +142,6 @@ async def test_a_form_that_no_person_sees_is_left_alone_for_a_quarter_of_an_hour
 
 
 async def test_client_leads_to_a_page_that_no_browser_shows_unless_a_form_was_left(world: World) -> None:
-    """Ours: at most one prompt of the client a call."""
     world.desk.url = "https://page.example/"
 
     async def needs_link(answered: FormNow | None) -> bool:
@@ -228,7 +227,7 @@ OFFERED: dict[str, tuple[Callable[[World], Any], bool]] = {
 async def test_a_temporary_approval_is_offered_and_taken_only_for_one_target_of_what_can_be_undone(
     world: World, what: str
 ) -> None:
-    """Ours: never for what destroys or gives access, or where there is no target that it could be bound to."""
+    """Never for what destroys or gives access, or where there is no target that it could be bound to."""
     make, offered = OFFERED[what]
     assert isinstance(await world.call(CreateCustomer(name="Initech")), Done)
     call: Any = make(world)
@@ -260,7 +259,7 @@ def test_a_temporary_approval_says_what_stays_the_same_and_what_may_differ(given
 
 
 async def test_a_decline_in_a_form_holds_whatever_else_was_approved_for_a_while(world: World) -> None:
-    """Ours: two requests about one workflow are open; after a yes for 15 minutes to one, the other is declined."""
+    """Two requests about one workflow are open; after a yes for 15 minutes to one, the other is declined."""
     workflow = run(world).workflow_id
     declined, other = (RunWorkflow.model_validate({"workflow_id": workflow, "input": {"n": n}}) for n in (1, 2))
     asking = await world.call(declined, FormLater())
@@ -297,7 +296,7 @@ async def test_what_is_approved_counts_in_the_budget_of_its_own_caller(tmp_path:
 
 
 async def test_what_came_to_be_forbidden_while_a_person_read_is_not_sent(world: World) -> None:
-    """Ours: the yes is to what was shown, and the policy is asked again."""
+    """The yes is to what was shown, and the policy is asked again."""
     row = (await world.rows(ListApiKeys()))[0]
 
     def answer(question: ApprovalForm) -> Approve:
@@ -326,7 +325,7 @@ class Busy(FormNow):
 
 @pytest.mark.parametrize("tool", ["run_workflow", "apply_changes"])
 async def test_changes_rest_after_declines_that_came_while_a_person_read(world: World, tool: str) -> None:
-    """Ours: the breaker of this caller is looked at again between the yes and the request, in a batch as well."""
+    """The breaker of this caller is looked at again between the yes and the request, in a batch as well."""
     call: Any = run(world)
     if tool == "apply_changes":
         run_it = {"tool": "run_workflow", "arguments": {"workflow_id": call.workflow_id}}
@@ -391,7 +390,7 @@ async def test_an_approval_is_of_one_caller_key_policy_tool_and_arguments(tmp_pa
 def test_an_approval_covers_no_more_dependents_of_a_kind_than_were_shown(
     now: dict[str, float | None], shown: dict[str, float | None], holds: bool
 ) -> None:
-    """Ours: what could not be checked when it was shown may be any number; past runs grow by themselves."""
+    """What could not be checked when it was shown may be any number; past runs grow by themselves."""
     approval = replace(stores.grant(), calls={1: ShownCall("binding", shown)})
     assert covers(approval, {1: evaluated(now)}) is holds
     assert not covers(approval, {1: evaluated(now, "another")})
@@ -419,7 +418,7 @@ def test_an_approval_covers_what_the_policy_wants_no_stricter_now(asked: Decisio
 
 @pytest.mark.parametrize("decision", Decision)
 async def test_what_needs_no_facts_is_sent_only_where_the_policy_allows_it(tmp_path: Path, decision: Decision) -> None:
-    """Ours: a rule on arguments is judged before anything is read, and all it does not allow is asked or refused."""
+    """A rule on arguments is judged before anything is read, and all it does not allow is asked or refused."""
     world = ruled(tmp_path, f'[[rule]]\ntool = "create_customer"\nthen = "{decision.value}"\n')
     world.desk.identifies_people = True
     call = CreateCustomer(name="Initech")
@@ -432,7 +431,7 @@ async def test_what_needs_no_facts_is_sent_only_where_the_policy_allows_it(tmp_p
 
 
 async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
-    """Ours: the consent, the grant, the rule, and the target by its name."""
+    """The consent, the grant, the rule, and the target by its name."""
     page = await approved_on_the_desk(world, run(world))
     await world.call(run(world))
     await world.call(deletion(world), form(world))
@@ -456,7 +455,6 @@ async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
 
 
 async def test_an_answer_of_a_later_round_is_for_the_form_that_was_asked(world: World) -> None:
-    """Ours: not for what lies on the desk, not for another call, and once."""
     call = run(world)
     assert isinstance(await world.call(call), PendingApproval)
     (desk,) = await world.ledger.waiting(world.clock.at.timestamp())
@@ -505,7 +503,7 @@ async def test_an_answer_is_recorded_under_the_name_of_its_form(world: World) ->
 
 
 async def test_requests_that_run_out_are_recorded_once_and_last_as_long_as_is_set(tmp_path: Path) -> None:
-    """Ours: nobody answered is told apart from no and from yes."""
+    """Nobody answered is told apart from no and from yes."""
     world = World(tmp_path, Policy(approval_lifetime=3600.0))
     asked = await world.call(run(world))
     assert isinstance(asked, PendingApproval)
@@ -546,7 +544,7 @@ async def test_an_approval_ends_the_declines_in_a_row_and_a_decline_keeps_its_no
 
 
 async def test_a_person_at_a_form_is_not_asked_about_what_waits_elsewhere_too(world: World) -> None:
-    """Ours: the question on the desk is closed, and says why."""
+    """The question on the desk is closed, and says why."""
     call = run(world)
     assert isinstance(await world.call(call), PendingApproval)
     (desk,) = await world.ledger.waiting(world.clock.at.timestamp())
@@ -613,14 +611,14 @@ async def test_the_allowance_says_what_is_left_of_the_plan_and_never_less_than_n
 async def test_client_prompt_is_needed_only_if_nothing_else_notifies_a_person(
     tmp_path: Path, mode: Any, notifies: bool, needed: bool
 ) -> None:
-    """Ours: the page and webhooks bring a request before a person; a terminal waits until somebody looks."""
+    """The page and webhooks bring a request before a person; a terminal waits until somebody looks."""
     world = World(tmp_path, Policy(mode))
     world.desk.notifies = notifies
     assert world.guard.needs_client_prompt is needed
 
 
 async def test_a_request_names_who_asks_as_they_named_themselves(world: World) -> None:
-    """Ours: the person or the client, without secrets; nothing where nobody gave a name."""
+    """The person or the client, without secrets; nothing where nobody gave a name."""
     await world.dispatch(deletion(world), Caller("local", None, name="Claude Desktop fsk_live_0123456789abcdef0123"))
     await world.dispatch(run(world), Caller("local", None))
     named, nameless = await world.ledger.waiting(world.clock.at.timestamp())
@@ -633,7 +631,7 @@ async def test_a_request_names_who_asks_as_they_named_themselves(world: World) -
 async def test_a_call_that_is_too_long_for_a_form_is_decided_on_the_page_or_at_a_terminal(
     world: World, is_terminal: bool
 ) -> None:
-    """Ours: a client may cut the text of a form, and with it what would be permitted."""
+    """A client may cut the text of a form, and with it what would be permitted."""
     asked = form(world)
     asked.is_terminal = is_terminal
     outcome = await world.call(CreateRole(name="R", permissions=[f"resource-{n}:write" for n in range(200)]), asked)

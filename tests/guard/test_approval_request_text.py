@@ -48,7 +48,6 @@ def unseen(text: str) -> list[str]:
 
 @given(text=texts)
 def test_a_text_is_shown_quoted_on_one_line_with_nothing_invisible(text: str) -> None:
-    """Ours."""
     shown = quote(text)
     assert unseen(shown) == []
     assert shown.startswith('"')
@@ -61,7 +60,7 @@ def test_a_text_is_shown_quoted_on_one_line_with_nothing_invisible(text: str) ->
 
 @given(first=texts, second=texts)
 def test_two_texts_look_the_same_only_where_they_are(first: str, second: str) -> None:
-    """Ours: an escape that somebody typed is not the letter it stands for."""
+    """An escape that somebody typed is not the letter it stands for."""
     if quote(first) == quote(second):
         assert (first[:LONGEST_VALUE], len(first)) == (second[:LONGEST_VALUE], len(second))
 
@@ -72,7 +71,6 @@ def test_two_texts_look_the_same_only_where_they_are(first: str, second: str) ->
     )
 )
 def test_a_structure_is_shown_as_json_on_one_line(value: dict[str, Any]) -> None:
-    """Ours: the same for what is no text."""
     shown = quote(value, 1 << 20)
     assert unseen(shown) == []
     assert shown.startswith(("{", '"{'))  # redacted JSON is quoted as a whole
@@ -100,7 +98,6 @@ def test_a_structure_that_is_cut_is_quoted_as_a_whole() -> None:
     ],
 )
 def test_values_are_shown_so(value: object, shown: str) -> None:
-    """Ours: examples that a person would read."""
     assert quote(value) == shown
 
 
@@ -118,7 +115,7 @@ def lied_to(operation: AnyOperation, lie: str) -> Operation[Any]:
 @pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
 @pytest.mark.parametrize("asks", [Decision.CONFIRM, Decision.TYPED])
 def test_the_first_line_is_the_call_and_the_last_is_ours(operation: AnyOperation, asks: Decision) -> None:
-    """Ours: whatever the names hold, the lines are as many as ours and in our order."""
+    """Whatever the names hold, the lines are as many as ours and in our order."""
     honest = _asked(lied_to(operation, "plain"), "plain", asks)
     for lie in LIES:
         text = _asked(lied_to(operation, lie), lie, asks)
@@ -144,14 +141,12 @@ def _asked(call: Operation[Any], name: str, asks: Decision) -> str:
 
 
 def test_a_secret_is_never_asked_about_by_its_value() -> None:
-    """Ours."""
     text = _asked(CreateSecret(name="TOKEN", value="hunter2"), "TOKEN", Decision.CONFIRM)
     assert "hunter2" not in text
     assert 'value="[hidden-by-fastn-mcp]"' in text
 
 
 def test_the_name_that_has_to_be_typed_is_the_targets() -> None:
-    """Ours: the name, or else the id."""
     call = DeleteCustomer(customer_id="c1")
     named = preview(call, Effect.DESTROY, "a", FastnObject.model_validate({"name": "Acme"}), Dependence())
     nameless = preview(call, Effect.DESTROY, "a", None, Dependence())
@@ -161,7 +156,7 @@ def test_the_name_that_has_to_be_typed_is_the_targets() -> None:
 
 @pytest.mark.parametrize("effect", Effect)
 def test_only_what_gives_access_or_destroys_is_shown_whole_and_has_to_fit_the_form(effect: Effect) -> None:
-    """Ours: such a call is never cut. One that is longer than a form shows is decided out-of-band."""
+    """Such a call is never cut. One that is longer than a form shows is decided out-of-band."""
     call = UpdateCustomer(customer_id="c1", extra={"note": "n" * 300})
     target = FastnObject.model_validate({"id": "c1", "note": "o" * 300})
     is_whole = effect in (Effect.ACCESS, Effect.DESTROY)
@@ -185,7 +180,7 @@ CONNECTIONS = Dependents("connections", 2, ("Katana", "HubSpot"), more=True)
 
 
 def test_a_preview_holds_everything_that_a_person_decides_by() -> None:
-    """Ours: in words and as data, the same; the fourteenth of fourteen changes is only counted."""
+    """In words and as data, the same; the fourteenth of fourteen changes is only counted."""
     fields: dict[str, JsonValue] = {f"note{n}": f"n{n}" for n in range(12)}
     call = UpdateCustomer.model_validate({"customer_id": "c1", "name": "New", "plan": "Free", "extra": fields})
     target = FastnObject.model_validate(
@@ -249,7 +244,6 @@ def shown_order(call: Operation[Any]) -> list[str]:
 
 
 def test_a_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None:
-    """Ours: at the beginning, also in a list of calls."""
     target = FastnObject.model_validate({"id": "c1", "name": "Acme"})
     goes = Dependence((Dependents("connections", 1, ("HubSpot of Acme",)), Dependents("executions", 2, ("a", "b"))))
     shown = preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "test", target, goes)
@@ -269,7 +263,7 @@ def test_a_preview_of_a_deletion_says_what_comes_back_and_what_is_lost() -> None
 
 
 def test_a_change_that_the_first_sentence_gives_is_not_given_twice() -> None:
-    """Ours: others are, with what the first sentence says in other words."""
+    """Others are, with what the first sentence says in other words."""
     target = FastnObject.model_validate({"id": "c1", "name": "Acme", "plan": "Free"})
     call = UpdateCustomer(customer_id="c1", plan="Growth")
     first, second, called = preview(call, Effect.WRITE, "test", target, Dependence()).lines()
@@ -294,19 +288,18 @@ def test_a_change_that_the_first_sentence_gives_is_not_given_twice() -> None:
     ],
 )
 def test_the_name_to_be_typed_can_be_typed(fields: dict[str, Any], expected: str) -> None:
-    """Ours: short, and of letters that a keyboard has; or else what is so of the target."""
+    """Short, and of letters that a keyboard has; or else what is so of the target."""
     target = FastnObject.model_validate({"id": "c1", **fields})
     assert preview(DeleteCustomer(customer_id="c1"), Effect.DESTROY, "a", target, Dependence()).expected == expected
 
 
 def test_an_id_too_long_to_be_typed_is_typed_by_its_end() -> None:
-    """Ours: ids of connections have 150 characters."""
     call = DeleteCustomer(customer_id="a" * 90 + "0123456789ab")
     assert preview(call, Effect.DESTROY, "a", None, Dependence()).expected == "0123456789ab"
 
 
 def test_a_create_over_what_is_there_says_so_and_what_would_change() -> None:
-    """Ours: it is judged, and shown, as an update of that."""
+    """It is judged, and shown, as an update of that."""
     call = CreateCustomer(name="Acme", plan="Free")
     there = FastnObject.model_validate({"id": "c9", "name": "Acme", "plan": "Growth"})
     taken, unknown, free = (
@@ -321,7 +314,6 @@ def test_a_create_over_what_is_there_says_so_and_what_would_change() -> None:
 
 
 def test_what_is_pending_in_a_session_is_shown_whole() -> None:
-    """Ours: nobody approves what they could not read."""
     call = AiChat(message="yes", session_id="s1")
     long = "Delete it? " * 99
     target = FastnObject.model_validate({"id": "s1", "pending": [long, {"tool": "x"}]})
@@ -335,7 +327,7 @@ def test_what_is_pending_in_a_session_is_shown_whole() -> None:
 
 
 def test_an_approval_is_bound_to_what_was_read_without_what_fastn_counts_by_itself() -> None:
-    """Ours: a run that ends meanwhile voids nothing, and any other change does."""
+    """A run that ends meanwhile voids nothing, and any other change does."""
     fields: dict[str, Any] = {"id": "t", "status": "Active", "last": 1, "lasting": 2, "Count": 3, "statusHistories": 4}
     noise: dict[str, Any] = {
         "lastRunAt": "x",
@@ -348,7 +340,6 @@ def test_an_approval_is_bound_to_what_was_read_without_what_fastn_counts_by_itse
 
 
 def test_a_list_of_calls_says_each_of_them_and_the_sum() -> None:
-    """Ours: what matters most first; what the policy refuses beside its call."""
     target = FastnObject.model_validate({"id": "c1", "name": "Acme"})
     users = Dependence((CONNECTIONS,))
     shown = {
@@ -386,7 +377,7 @@ def test_a_list_of_calls_says_each_of_them_and_the_sum() -> None:
 
 
 def test_the_text_to_type_for_a_batch_is_the_name_of_what_is_lost_or_short() -> None:
-    """Ours: with one call that loses data its name; with several how many; with none the number of calls."""
+    """With one call that loses data its name; with several how many; with none the number of calls."""
 
     def deletion(name: str) -> Preview:
         target = FastnObject.model_validate({"id": "c1", "name": name})

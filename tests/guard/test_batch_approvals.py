@@ -137,14 +137,13 @@ WRONG: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("changes", "said"), WRONG, ids=[said for _, said in WRONG])
 def test_a_mistake_in_one_call_refuses_them_all_and_is_named(changes: Any, said: str) -> None:
-    """Ours: the number of the call, the field and the reason, and never a value."""
+    """The number of the call, the field and the reason, and never a value."""
     with pytest.raises(NotSent) as refused:
         parse(BY_NAME, "apply_changes", {"changes": changes})
     assert said in refused.value.what
 
 
 def test_a_call_that_is_switched_off_is_so_in_a_batch() -> None:
-    """Ours: a batch is no way around toolsets."""
     offered = {"apply_changes": ApplyChanges, "create_customer": BY_NAME["create_customer"]}
     changes = [
         {"tool": "create_customer", "arguments": {"name": "A"}},
@@ -164,7 +163,7 @@ def test_runs_of_one_workflow_with_different_inputs_are_a_batch() -> None:
 
 
 async def test_three_deletions_are_asked_about_once_and_made_in_order(world: World) -> None:
-    """Ours: "type delete 3"; one approval, used for each before it is sent."""
+    """ "type delete 3"; one approval, used for each before it is sent."""
     call, person = deletions(world), form(world)
     outcome = await world.call(call, person)
     assert isinstance(outcome, Done)
@@ -220,7 +219,7 @@ async def test_the_strictest_decision_that_any_call_needs_decides(tmp_path: Path
 
 
 async def test_one_call_that_the_policy_denies_refuses_the_whole(tmp_path: Path) -> None:
-    """Ours: deny is the strictest; the number of the call is said."""
+    """Deny is the strictest; the number of the call is said."""
     world = ruled(tmp_path, '[[rule]]\ntool = "delete_customer"\nthen = "deny"\n')
     delete = ("delete_customer", {"customer_id": key(world, "Katana")})
     person = form(world)
@@ -247,7 +246,6 @@ async def test_what_the_policy_allows_is_not_asked_about(world: World) -> None:
 
 
 async def test_a_preview_lists_all_and_sends_nothing(world: World) -> None:
-    """Ours: as one list, by the same code as the question."""
     call = deletions(world)
     shown = await world.dispatch.preview(call, Caller("local", None))
     data = cast("dict[str, Any]", shown.data())
@@ -267,7 +265,7 @@ async def test_a_preview_says_which_call_would_be_refused(tmp_path: Path) -> Non
 
 
 async def test_a_secret_is_as_hidden_as_in_a_call_of_its_own(world: World, tmp_path: Path) -> None:
-    """Ours: not in the question, the audit, the ledger, the journal, a result or a mistake."""
+    """Not in the question, the audit, the ledger, the journal, a result or a mistake."""
     call = batch(
         ("create_secret", {"name": "A", "value": "hunter2"}), ("create_secret", {"name": "B", "value": "hunter2"})
     )
@@ -290,7 +288,6 @@ def _kept(folder: Path) -> str:
 
 @pytest.mark.parametrize("budget", ["[budget]", "[budget.run]"])
 async def test_a_batch_over_a_budget_is_refused_before_its_first_call(tmp_path: Path, budget: str) -> None:
-    """Ours: budgets hold for each call, and the whole is looked at first."""
     world = ruled(tmp_path, f"{budget}\nwrite = 2\n")
     outcome = await world.call(creations("A", "B", "C"))
     assert isinstance(outcome, Refused)
@@ -301,7 +298,7 @@ async def test_a_batch_over_a_budget_is_refused_before_its_first_call(tmp_path: 
 
 
 async def test_batch_calls_that_a_person_approved_count_in_the_budget(tmp_path: Path) -> None:
-    """Ours: one approval of a list does not make its calls free."""
+    """One approval of a list does not make its calls free."""
     world = ruled(tmp_path, "[budget]\ndestroy = 2\n")
     assert outcomes(await world.call(deletions(world, *NAMES[:2]), form(world))) == ["done", "done"]
     person = form(world)
@@ -324,7 +321,6 @@ async def test_declined_batches_trip_the_breaker(tmp_path: Path) -> None:
 
 
 async def test_it_stops_at_the_first_failure_and_says_what_was_left(world: World) -> None:
-    """Ours."""
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{key(world, 'Katana')}", status=409))
     outcome = await world.call(deletions(world), form(world))
     assert isinstance(outcome, Stopped)
@@ -336,7 +332,6 @@ async def test_it_stops_at_the_first_failure_and_says_what_was_left(world: World
 
 
 async def test_it_goes_on_after_a_failure_where_told_to(world: World) -> None:
-    """Ours: unless told otherwise."""
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{key(world, 'Katana')}", status=409))
     outcome = await world.call(deletions(world, keep_going=True), form(world))
     assert isinstance(outcome, Stopped)
@@ -345,7 +340,7 @@ async def test_it_goes_on_after_a_failure_where_told_to(world: World) -> None:
 
 
 async def test_a_target_that_changed_meanwhile_is_not_touched(world: World) -> None:
-    """Ours: each target is read again before its call."""
+    """Each target is read again before its call."""
     call = deletions(world)
 
     async def report(message: str, *_: object) -> None:
@@ -373,7 +368,6 @@ async def test_a_target_that_changed_while_the_person_read_is_asked_about_anew(w
 
 
 async def test_a_call_that_came_to_need_a_question_is_not_made_without_it(world: World) -> None:
-    """Ours: what was allowed when the batch began, and is not any more."""
     flow = next(str(row["id"]) for row in world.sandbox.state.all("workflows") if row["status"] == "draft")
     call = batch(("create_customer", {"name": "A"}), ("update_workflow", {"workflow_id": flow, "description": "x"}))
 
@@ -406,7 +400,7 @@ async def test_an_approval_that_ran_out_in_the_middle_sends_nothing_more(world: 
 
 
 async def test_a_call_whose_answer_was_lost_is_named_and_never_repeated(world: World) -> None:
-    """Ours: unknowns are named, with the read that settles each, and not repeated unasked."""
+    """Unknowns are named, with the read that settles each, and not repeated unasked."""
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     call = creations("A", "B", "C")
     outcome = await world.call(call)
@@ -429,7 +423,7 @@ async def test_a_call_whose_answer_was_lost_is_named_and_never_repeated(world: W
 async def test_a_batch_whose_process_ended_between_two_calls_goes_on_without_a_question(
     world: World, tmp_path: Path, at: int
 ) -> None:
-    """Ours: nothing twice, nothing left out; what was approved is still approved."""
+    """Nothing twice, nothing left out; what was approved is still approved."""
     call = deletions(world)
 
     async def report(message: str, *_: object) -> None:
@@ -503,7 +497,6 @@ async def test_a_batch_is_of_one_caller(world: World) -> None:
 
 
 async def test_the_same_batch_at_once_makes_each_call_once(world: World) -> None:
-    """Ours: also where two agents, or two processes, resume at the same time."""
     call = creations(*"ABCDEF")
     async with anyio.create_task_group() as group:
         for _ in range(5):
@@ -517,7 +510,6 @@ async def test_the_same_batch_at_once_makes_each_call_once(world: World) -> None
 
 
 async def test_a_grant_of_a_batch_makes_no_call_of_its_own(world: World) -> None:
-    """Ours: what was approved as a part of a list is made as that."""
     call = deletions(world)
 
     async def report(*_: object) -> None:
@@ -573,7 +565,6 @@ def far(tmp_path: Path) -> WebhookWorld:
 
 
 async def test_two_approvers_approve_a_batch_and_one_does_not(far: WebhookWorld) -> None:
-    """Ours: four eyes, by the webhook."""
     call = deletions(far)
     assert isinstance(await far.call(call), PendingApproval)
     question = far.receiver.questions[-1]
@@ -600,7 +591,7 @@ async def test_an_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> No
 
 
 async def test_fifty_calls_fit_into_a_message_for_slack_and_a_result(world: World) -> None:
-    """Ours: the largest batch there is can be asked about, and told of, whole."""
+    """The largest batch there is can be asked about, and told of, whole."""
     call = batch(*(("create_secret", {"name": f"SECRET_{n:02}", "value": "hunter2"}) for n in range(MOST)))
     assert isinstance(await world.call(call), PendingApproval)
     (grant,) = await world.ledger.waiting(world.clock.at.timestamp())
@@ -621,7 +612,6 @@ async def test_fifty_calls_fit_into_a_message_for_slack_and_a_result(world: Worl
 
 
 async def test_the_report_has_each_call_of_a_batch_and_not_the_batch(tmp_path: Path) -> None:
-    """Ours: the report accounts for every try."""
     tally = Tally()
     world = World(tmp_path, watch=tally)
     world.sandbox.faults.add(Status(method="DELETE", path=f"*/{key(world, 'Katana')}", status=409))
@@ -638,7 +628,7 @@ async def test_the_report_has_each_call_of_a_batch_and_not_the_batch(tmp_path: P
 
 
 async def test_an_outcome_that_cannot_be_noted_counts_as_unknown(world: World) -> None:
-    """Ours: the call was made; what is not known of it is not guessed."""
+    """The call was made; what is not known of it is not guessed."""
     call = creations("A")
     world.ledger.settle = _fails  # type: ignore[method-assign]
     assert outcomes(await world.call(call)) == ["done"]
@@ -652,7 +642,6 @@ async def _fails(*_: object) -> None:
 
 
 async def test_a_ledger_that_fails_sends_nothing(world: World) -> None:
-    """Ours: fail closed."""
     for name in ("changes_of", "use", "begin"):
         setattr(world.ledger, name, _fails)
         outcome = await world.call(deletions(world), form(world))
@@ -669,7 +658,7 @@ async def test_steps_are_told_by_number(world: World) -> None:
 
 
 async def test_a_ledger_that_is_lost_is_named_with_the_call_that_needed_it(world: World) -> None:
-    """Ours: an error keeps its kind, and its words begin with the call of the list."""
+    """An error keeps its kind, and its words begin with the call of the list."""
 
     async def lost(*_: object) -> tuple[int, float]:
         raise LedgerLost("ConnectionError")
@@ -682,7 +671,6 @@ async def test_a_ledger_that_is_lost_is_named_with_the_call_that_needed_it(world
 
 
 async def test_what_procedures_read_by_sends_no_change(world: World) -> None:
-    """Ours: every change passes `Guard.execute`."""
     with pytest.raises(Refused, match="create_customer is not a read"):
         await world.guard.read(CreateCustomer(name="A"), Caller("local", None))
     assert world.changes == []

@@ -88,7 +88,7 @@ async def test_a_day_begins_anew(tmp_path: Path) -> None:
 async def test_no_more_calls_are_sent_than_a_budget_has_however_they_were_judged(
     tmp_path: Path, effect: Effect, most: int
 ) -> None:
-    """Ours: of calls that are judged at the same time, too. Beyond its budget, spending was approved by a person."""
+    """Of calls that are judged at the same time, too. Beyond its budget, spending was approved by a person."""
     world = limited(tmp_path, "[budget]\nwrite = 2\nspend = 1\n[budget.run]\nexternal = 1\n")
     allowing, sent = world.judge(), 0
     with suppress(Refused):
@@ -99,7 +99,6 @@ async def test_no_more_calls_are_sent_than_a_budget_has_however_they_were_judged
 
 
 async def test_two_budgets_for_one_run_count_a_call_once(tmp_path: Path) -> None:
-    """Ours: with `per = "run"` both have the same period, and the smaller applies."""
     world = limited(tmp_path, '[budget]\nper = "run"\nwrite = 3\n[budget.run]\nwrite = 4\n')
     allowing, sent = world.judge(), 0
     with suppress(Refused):
@@ -124,7 +123,7 @@ async def test_a_run_that_has_a_name_is_one_run_in_every_process(tmp_path: Path)
 
 
 async def test_approvals_that_destroy_have_a_rate_of_each_caller(tmp_path: Path) -> None:
-    """Ours: counted once approved, across processes; beyond it nobody is asked, and the refusal says until when."""
+    """Counted once approved, across processes; beyond it nobody is asked, and the refusal says until when."""
     rules = '[budget]\ndestroy_rate = "2 per 90s"\n[[rule]]\ntool = "delete_secret"\nthen = "allow"\n'
     world, other = limited(tmp_path, rules), limited(tmp_path, rules)
     other.clock = world.clock
@@ -207,7 +206,7 @@ async def test_the_overview_says_what_is_left(tmp_path: Path) -> None:
 
 
 async def test_the_overview_and_previews_say_what_is_left_of_the_rate_of_destroying(tmp_path: Path) -> None:
-    """Ours: before anybody has destroyed anything, there is nothing to say of it."""
+    """Before anybody has destroyed anything, there is nothing to say of it."""
     world = limited(tmp_path, '[budget]\ndestroy_rate = "3 per 90s"\n')
     first, second = [str(row.id) for row in (await world.rows(ListSecrets()))[:2]]
     deletion = DeleteSecret(secret_id=second)

@@ -57,7 +57,7 @@ def meanwhile(world: World, polls: int, act: Callable[[], Awaitable[None]]) -> N
 
 
 async def test_approved_call_goes_on_by_itself(tmp_path: Path) -> None:
-    """Ours: one call of the agent, one answer of a person, one result."""
+    """One call of the agent, one answer of a person, one result."""
     world = waits(tmp_path)
     call = deletion(world)
     began, reported = world.clock.at.timestamp(), list[str]()
@@ -79,7 +79,7 @@ async def test_approved_call_goes_on_by_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("leads", [True, False])
 async def test_client_leads_to_a_page_that_is_not_in_view(tmp_path: Path, leads: bool) -> None:
-    """Ours: a client that can open a page is given the request, and waits while it is open; others just wait."""
+    """A client that can open a page is given the request, and waits while it is open; others just wait."""
     world, led = waits(tmp_path), list[PendingApproval]()
     world.desk.url = "https://page.example/"
     world.desk.is_in_view = not leads
@@ -133,7 +133,7 @@ async def test_wait_ends_with_its_request(tmp_path: Path) -> None:
 
 
 async def test_time_at_the_form_counts_as_waiting(tmp_path: Path) -> None:
-    """Ours: a client gives up a call after a time of its own, whatever the call waited for."""
+    """A client gives up a call after a time of its own, whatever the call waited for."""
     world = waits(tmp_path)
     began = world.clock.at.timestamp()
     waiting = await world.call(deletion(world), FormNow(lambda _: NoAnswer("closed"), world.clock, 30))
@@ -153,7 +153,7 @@ async def test_form_is_not_asked_again_after_another_channel_decided(tmp_path: P
 
 
 async def test_target_that_changed_while_the_call_waited_is_not_touched(tmp_path: Path) -> None:
-    """Ours: every check is made again, on fresh reads."""
+    """Every check is made again, on fresh reads."""
     world = waits(tmp_path)
     call = deletion(world)
 
@@ -206,7 +206,7 @@ async def test_cancelled_call_stops_waiting_and_leaves_its_request_open(tmp_path
 
 
 async def test_process_that_shuts_down_waits_no_longer(tmp_path: Path) -> None:
-    """Ours: the agent reads where the request waits, instead of losing its connection."""
+    """The agent reads where the request waits, instead of losing its connection."""
     world = waits(tmp_path)
     began = world.clock.at.timestamp()
 
@@ -233,7 +233,7 @@ async def test_ledger_that_is_lost_meanwhile_is_asked_again(tmp_path: Path, monk
 
 
 async def test_overview_lists_what_its_caller_waits_for(tmp_path: Path) -> None:
-    """Ours: the first sentence, and nothing by which it could be decided; then what became of it, until it runs out."""
+    """The first sentence, and nothing by which it could be decided; then what became of it, until it runs out."""
     world = waits(tmp_path, 0)
     world.desk.url = "http://127.0.0.1:1/"
     assert await world.guard.allowance("local") == {"mode": "guarded"}
@@ -258,7 +258,7 @@ async def test_overview_lists_what_its_caller_waits_for(tmp_path: Path) -> None:
 
 
 async def test_many_calls_wait_by_one_look_at_the_ledger(tmp_path: Path) -> None:
-    """Ours: each of them goes on when its own request is decided, and the others wait on."""
+    """Each of them goes on when its own request is decided, and the others wait on."""
     world = waits(tmp_path, 0)
     wait, looks = DecisionWait(world.ledger, world.system), [0]
     inner, began = world.ledger.wait_for_change, world.clock.at.timestamp()

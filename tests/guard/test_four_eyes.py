@@ -52,7 +52,7 @@ async def asked(world: WebhookWorld, call: DeleteCustomer) -> dict[str, Any]:
 
 
 async def test_two_approvers_send_it_and_one_does_not(world: WebhookWorld) -> None:
-    """Ours: the agent is told how far it is; no form is asked, whatever the client can do."""
+    """The agent is told how far it is; no form is asked, whatever the client can do."""
     call = await deletion(world)
     question = await asked(world, call)
     assert (question["asks"], question["approvals"]) == ("four_eyes", {"needed": 2, "by": []})
@@ -70,7 +70,6 @@ async def test_two_approvers_send_it_and_one_does_not(world: WebhookWorld) -> No
 
 
 async def test_the_same_approver_twice_is_one(world: WebhookWorld) -> None:
-    """Ours: with new nonces, and after a minute."""
     call = await deletion(world)
     question = await asked(world, call)
     assert (await world.answer(world.dana, question)).status == 200
@@ -81,7 +80,7 @@ async def test_the_same_approver_twice_is_one(world: WebhookWorld) -> None:
 
 
 async def test_one_no_declines(world: WebhookWorld) -> None:
-    """Ours: before the second, after the first, and by the first who thinks again."""
+    """Before the second, after the first, and by the first who thinks again."""
     call = await deletion(world)
     question = await asked(world, call)
     await world.answer(world.dana, question)
@@ -94,7 +93,7 @@ async def test_one_no_declines(world: WebhookWorld) -> None:
 
 
 async def test_the_requester_is_neither_of_the_two(tmp_path: Path) -> None:
-    """Ours: where one of two is the requester nobody is asked; where one of three is, the others decide."""
+    """Where one of two is the requester nobody is asked; where one of three is, the others decide."""
     text = '[dana]\npublic_key = "DANA"\nprincipal = "local"\n[kim]\npublic_key = "KIM"\n'
     world = WebhookWorld(tmp_path, POLICY, text)
     call = await deletion(world)
@@ -112,7 +111,6 @@ async def test_the_requester_is_neither_of_the_two(tmp_path: Path) -> None:
 
 
 async def test_each_of_the_two_types_the_name(world: WebhookWorld) -> None:
-    """Ours: what destroys is typed, by both."""
     question = await asked(world, await deletion(world))
     assert question["expected"] == "Globex Exports"
     assert (await world.answer(world.dana, question, typed=None)).status == 422
@@ -122,7 +120,7 @@ async def test_each_of_the_two_types_the_name(world: WebhookWorld) -> None:
 
 
 async def test_the_second_is_asked_again_with_the_name_of_the_first(world: WebhookWorld) -> None:
-    """Ours: a lost question is asked again, also when half of the answer is there."""
+    """A lost question is asked again, also when half of the answer is there."""
     call = await deletion(world)
     await world.answer(world.dana, await asked(world, call))
     world.clock.pass_(61)
@@ -131,7 +129,7 @@ async def test_the_second_is_asked_again_with_the_name_of_the_first(world: Webho
 
 
 async def test_where_nobody_can_be_told_apart_it_is_refused(tmp_path: Path) -> None:
-    """Ours: the page and the terminal know one person; the refusal says what a person has to set up."""
+    """The page and the terminal know one person; the refusal says what a person has to set up."""
     (tmp_path / "policy.toml").write_text(POLICY)
     (tmp_path / "policy.toml").chmod(0o600)
     world = World(tmp_path, Policy(rules=load_rules(tmp_path / "policy.toml")))
@@ -144,7 +142,7 @@ async def test_where_nobody_can_be_told_apart_it_is_refused(tmp_path: Path) -> N
 
 
 async def test_what_a_page_or_terminal_moved_is_still_not_four_eyes(world: WebhookWorld) -> None:
-    """Ours: the votes count, whatever state the ledger was brought to."""
+    """The votes count, whatever state the ledger was brought to."""
     call = await deletion(world)
     question = await asked(world, call)
     await world.answer(world.dana, question)
@@ -161,7 +159,6 @@ async def test_what_a_page_or_terminal_moved_is_still_not_four_eyes(world: Webho
 
 
 async def test_a_form_cannot_answer_what_was_asked_elsewhere(world: WebhookWorld) -> None:
-    """Ours: not with the id of the grant, which a receiver knows."""
     call = await deletion(world)
     question = await asked(world, call)
     for _ in range(2):
@@ -172,7 +169,7 @@ async def test_a_form_cannot_answer_what_was_asked_elsewhere(world: WebhookWorld
 
 
 async def test_what_was_approved_for_less_than_the_policy_wants_now_is_asked_anew(tmp_path: Path) -> None:
-    """Ours: one approver does for a customer without dependents; it got some meanwhile, and needs two."""
+    """One approver does for a customer without dependents; it got some meanwhile, and needs two."""
     rule = '[[rule]]\ntool = "delete_customer"\nwhen = { dependents = { min = 1 } }\nthen = "four_eyes"\n'
     world = WebhookWorld(tmp_path, rule)
     call = await deletion(world)
@@ -190,7 +187,7 @@ async def test_what_was_approved_for_less_than_the_policy_wants_now_is_asked_ane
 
 
 async def test_two_who_approved_what_is_no_longer_there_approved_nothing(world: WebhookWorld) -> None:
-    """Ours: the target is read again before it is sent."""
+    """The target is read again before it is sent."""
     call = await deletion(world)
     question = await asked(world, call)
     for signer in (world.dana, world.kim):
@@ -236,7 +233,7 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     events: list[str],
     declines: int,
 ) -> None:
-    """Ours: a no counts towards the breaker, the last yes that is needed ends its count, one of two does neither."""
+    """A no counts towards the breaker, the last yes that is needed ends its count, one of two does neither."""
     ledger, asked_for = SqliteLedger(":memory:"), replace(grant(), required=asks)
     await ledger.open(asked_for)
     await answered(ledger, "local", NOW - 1)
@@ -264,7 +261,7 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
 
 @pytest.mark.parametrize("second", ["https://login.example|dana", "https://LOGIN.example|Dana"])
 async def test_one_person_is_counted_once_on_all_channels(second: str) -> None:
-    """Ours: a vote has the person's identity, whichever channel it came by; one that differs in case is theirs."""
+    """A vote has the person's identity, whichever channel it came by; one that differs in case is theirs."""
     ledger, asked_for = SqliteLedger(":memory:"), replace(grant(), required="four_eyes")
     await ledger.open(asked_for)
 

@@ -1,4 +1,4 @@
-"""Ours: without its shared ledger what changes something is refused, reads pass, and what was sent stays said."""
+"""Without its shared ledger what changes something is refused, reads pass, and what was sent stays said."""
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -53,7 +53,6 @@ async def _customer(world: World) -> str:
 
 
 async def test_without_its_ledger_reads_pass_and_changes_are_refused(own: ValkeyServer, shared: World) -> None:
-    """Ours: a lost ledger refuses what changes something and lets reads pass."""
     customer = await _customer(shared)
     assert isinstance(await shared.call(CreateCustomer(name="Initech")), Done)
     changed = len(shared.changes)
@@ -75,7 +74,7 @@ async def test_without_its_ledger_reads_pass_and_changes_are_refused(own: Valkey
 
 
 async def test_an_approval_that_the_server_forgot_is_asked_for_anew(own: ValkeyServer, shared: World) -> None:
-    """Ours: an empty ledger approves nothing, also what it had approved before."""
+    """An empty ledger approves nothing, also what it had approved before."""
     call = DeleteCustomer(customer_id=await _customer(shared))
     assert isinstance(await shared.call(call), PendingApproval)
     first = shared.desk.shown[-1]
@@ -93,7 +92,7 @@ async def test_an_approval_that_the_server_forgot_is_asked_for_anew(own: ValkeyS
 async def test_a_burn_whose_answer_was_lost_sends_nothing_and_is_asked_for_anew(
     valkey: ValkeyServer, tmp_path: Path
 ) -> None:
-    """Ours: the approval is gone, the call was not made, and its repeat is a question again."""
+    """The approval is gone, the call was not made, and its repeat is a question again."""
     async with proxied(valkey.port) as proxy:
         ticks = iter(range(0, 1_000_000, 10))
         system = System(monotonic=lambda: float(next(ticks)))
@@ -119,7 +118,7 @@ async def test_a_burn_whose_answer_was_lost_sends_nothing_and_is_asked_for_anew(
 async def test_an_outcome_that_is_unknown_stays_so_and_is_remembered_without_the_ledger(
     own: ValkeyServer, shared: World
 ) -> None:
-    """Ours: nothing says that nothing was sent, and once the ledger is back the repeat is asked about."""
+    """Nothing says that nothing was sent, and once the ledger is back the repeat is asked about."""
     call = CreateCustomer(name="Initech")
     assert isinstance(await shared.call(ListCustomers()), Done)
     answer = shared.sandbox.answer

@@ -119,7 +119,7 @@ def recorded(world: World) -> Counter[str]:
 @settings(max_examples=60)
 @given(st.lists(ACTIONS, min_size=1, max_size=8))
 def test_as_many_changes_reach_fastn_as_consents_were_spent(actions: list[Action]) -> None:
-    """Ours: under declines, expiries, replays, swaps and renames, on every channel, in any order."""
+    """Under declines, expiries, replays, swaps and renames, on every channel, in any order."""
 
     async def play() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -170,7 +170,6 @@ def _repeat(folder: str, workflow_id: str, name: str, times: int, found: Any) ->
 
 
 def test_fifty_repeats_in_two_processes_make_one_request(tmp_path: Path) -> None:
-    """Ours: burning is atomic across processes."""
     world = World(tmp_path)
     call = anyio.run(_approved_run, world)
     context = multiprocessing.get_context("spawn")
@@ -207,7 +206,7 @@ def _die_before_sending(folder: str, workflow_id: str) -> None:
 
 @pytest.mark.posix
 def test_a_process_killed_between_burning_and_sending_leaves_a_spent_approval(tmp_path: Path) -> None:
-    """Ours: it may have left, so it is not sent again; the audit shows an intent without an outcome."""
+    """It may have left, so it is not sent again; the audit shows an intent without an outcome."""
     world = World(tmp_path)
     call = anyio.run(_approved_run, world)
     process = multiprocessing.get_context("spawn").Process(
@@ -225,7 +224,7 @@ def test_a_process_killed_between_burning_and_sending_leaves_a_spent_approval(tm
 
 
 def test_a_recreated_target_is_another_one(tmp_path: Path) -> None:
-    """Ours: the same name under another id needs a consent of its own."""
+    """The same name under another id needs a consent of its own."""
     world = World(tmp_path)
 
     async def play() -> None:

@@ -33,7 +33,6 @@ async def newest(world: World) -> Change:
 
 @pytest.mark.parametrize("judged_first", [True, False])
 async def test_an_update_is_kept_with_the_whole_state_before_it(world: World, judged_first: bool) -> None:
-    """Ours: also where the policy did not have to read the target."""
     before = row(world, "customers", "Katana")
     admin = "a@example.com" if judged_first else None
     call = UpdateCustomer(customer_id=before["id"], plan="Free", admin_email=admin)
@@ -65,7 +64,6 @@ async def test_what_is_made_is_kept_by_the_id_and_name_that_it_was_given(world: 
 async def test_what_was_sent_is_kept_as_fastn_has_it_and_as_sent_where_it_does_not_say(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ours: a receipt tells what became of it."""
 
     async def brief(_: object) -> FastnObject:
         return FastnObject.model_validate({"id": "c1", "name": "INITECH"})
@@ -110,7 +108,7 @@ async def test_reads_are_not_kept(world: World) -> None:
 async def test_a_journal_that_cannot_be_written_stops_the_change(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours: nothing is sent of which nothing would be known. Once it can be written, the call is made."""
+    """Nothing is sent of which nothing would be known. Once it can be written, the call is made."""
 
     async def fail(*_: object) -> None:
         raise OSError("disk full")
@@ -129,7 +127,7 @@ async def test_a_journal_that_cannot_be_written_stops_the_change(
 async def test_a_change_that_failed_half_way_into_the_journal_ends_as_not_sent(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """Ours: nothing of it is left that a repeated call would be asked about."""
+    """Nothing of it is left that a repeated call would be asked about."""
     begin, call = world.ledger.begin, CreateCustomer(name="Initech")
 
     async def half_way(change: Change) -> bool:
@@ -149,7 +147,7 @@ async def test_a_change_that_failed_half_way_into_the_journal_ends_as_not_sent(
 async def test_a_deletion_is_kept_by_its_target_before_it_is_sent(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ours: and without a time until which repeating it is asked about, since it is idempotent."""
+    """And without a time until which repeating it is asked about, since it is idempotent."""
     begin, begun = world.ledger.begin, list[Change]()
 
     async def seen(change: Change) -> bool:
@@ -167,7 +165,7 @@ async def test_a_deletion_is_kept_by_its_target_before_it_is_sent(
 async def test_an_outcome_that_cannot_be_kept_counts_as_unknown_and_hides_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ours: the call was made and says so; the same call is not made again unasked."""
+    """The call was made and says so; the same call is not made again unasked."""
 
     async def fail(*_: object) -> None:
         raise OSError("disk full")
@@ -182,7 +180,7 @@ async def test_an_outcome_that_cannot_be_kept_counts_as_unknown_and_hides_nothin
 
 
 async def test_a_lost_answer_is_asked_about_for_ten_minutes_even_where_the_ledger_forgot_it(tmp_path: Any) -> None:
-    """Ours: only what could happen twice; an update is the same however often it is made."""
+    """Only what could happen twice; an update is the same however often it is made."""
     world = World(tmp_path)
     world.sandbox.faults.add(Reset(method="POST", moment=FaultMoment.AFTER))
     call = CreateCustomer(name="Initech")
@@ -209,7 +207,7 @@ async def test_a_lost_answer_is_asked_about_for_ten_minutes_even_where_the_ledge
 async def test_a_call_that_was_done_and_whose_answer_may_be_lost_says_when_and_what_it_made(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ours: a person decides by it, and the agent can look at what was made."""
+    """A person decides by it, and the agent can look at what was made."""
     made = await world.call(CreateCustomer(name="Initech"))
     assert isinstance(made, Done)
     assert made.change is not None
@@ -230,7 +228,7 @@ async def test_a_call_that_was_done_and_whose_answer_may_be_lost_says_when_and_w
 
 
 async def test_a_call_is_begun_with_its_own_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours: a crash leaves it unsettled for ten minutes longer than Fastn may take for it."""
+    """A crash leaves it unsettled for ten minutes longer than Fastn may take for it."""
     begun, begin = list[Change](), world.ledger.begin
 
     async def noted(change: Change) -> bool:
@@ -243,7 +241,7 @@ async def test_a_call_is_begun_with_its_own_deadline(world: World, monkeypatch: 
 
 
 async def test_a_call_that_a_crash_cut_off_is_asked_about_for_ten_minutes_from_its_deadline(tmp_path: Any) -> None:
-    """Ours: Fastn's AI may take five minutes, and may still act when the process that asked is long gone."""
+    """Fastn's AI may take five minutes, and may still act when the process that asked is long gone."""
     world, call = World(tmp_path, Policy("auto")), AiChat(message="Hello")
     digest = world.evaluator.digest(call, "local")
     await world.journalling.begin(allowed(call, digest), world.client.send, world.client.deadline(call))

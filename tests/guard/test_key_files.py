@@ -96,13 +96,11 @@ def test_a_new_key_is_withheld_wherever_it_is_and_not_lost(issued: dict[str, Jso
 def test_a_file_is_named_by_the_id_or_else_the_name_and_never_leaves_its_folder(
     tmp_path: Path, id_: str | None, name: str, stem: str
 ) -> None:
-    """Ours: whatever Fastn answers as the id."""
     shown(tmp_path, {"id": id_, "key": "fsk_a"}, name)
     assert [path.name for path in tmp_path.iterdir()] == [f"{stem}.txt"]
 
 
 def test_a_file_that_exists_is_never_written_into(tmp_path: Path) -> None:
-    """Ours: two keys of one name have two files."""
     for key in ("fsk_a", "fsk_b", "fsk_c"):
         shown(tmp_path, {"id": "key_1", "key": key})
     found = {path.name: path.read_text() for path in tmp_path.iterdir()}
@@ -110,7 +108,7 @@ def test_a_file_that_exists_is_never_written_into(tmp_path: Path) -> None:
 
 
 def test_what_holds_no_new_key_is_left_as_it_is(tmp_path: Path) -> None:
-    """Ours: other tools' results, and an answer without a secret."""
+    """Other tools' results, and an answer without a secret."""
     writer, customer = KeyFileWriter(tmp_path / "keys"), Customer.model_validate({"id": "c", "key": "slug"})
     assert writer(CreateCustomer(name="A"), customer) is customer
     empty = NewApiKey.model_validate({"id": "key_1", "key": ""})
@@ -129,7 +127,7 @@ def test_what_holds_no_new_key_is_left_as_it_is(tmp_path: Path) -> None:
     ],
 )
 def test_a_variable_that_may_not_be_used_is_refused_with_what_to_do(variable: str, said: str, next_step: str) -> None:
-    """Ours: whatever is allowed; an own secret is found inside a longer value, too."""
+    """Whatever is allowed; an own secret is found inside a longer value, too."""
     environment = {"fastn_x": "1", "OTHER": "2", "B_EMPTY": "", "B_OWN": "Bearer fsk_own_key_0001", "B_GOOD": "3"}
     values = SecretValues(environment, ["A_*", "B_*", "fastn_*"], ["fsk_own_key_0001"])
     with pytest.raises(NotSent) as caught:

@@ -49,7 +49,7 @@ def make(world: World, status: str) -> str:
 
 @pytest.mark.parametrize("status", ["draft", "active"])
 async def test_an_approval_of_a_create_is_void_once_its_slug_is_taken(world: World, status: str) -> None:
-    """Ours: a person approved something new, and it would now overwrite."""
+    """A person approved something new, and it would now overwrite."""
     await approved_outside(world, NEW)
     make(world, status)
     assert isinstance(await world.call(NEW), TargetChanged)
@@ -57,7 +57,7 @@ async def test_an_approval_of_a_create_is_void_once_its_slug_is_taken(world: Wor
 
 
 async def test_a_taken_slug_shows_what_may_be_overwritten(world: World) -> None:
-    """Ours: as an update of it: the target by name and id, and the fields that would change."""
+    """As an update of it: the target by name and id, and the fields that would change."""
     id_ = make(world, "active")
     _, shown = await world.judged(CreateWorkflow(name="Nightly import", code="new()"))
     assert isinstance(shown, Preview)
@@ -74,7 +74,7 @@ async def test_a_taken_slug_shows_what_may_be_overwritten(world: World) -> None:
     ],
 )
 async def test_a_slug_of_which_nothing_can_be_learnt_counts_as_taken(world: World, call: Tool[Any], path: str) -> None:
-    """Ours: a list that cannot be read says nothing about what is free."""
+    """A list that cannot be read says nothing about what is free."""
     world.sandbox.faults.add(Status(method="GET", path=path, status=403, times=None))
     form = FormNow(lambda _: Decline(), world.clock)
     assert isinstance(await world.call(call, form), Declined)
@@ -83,7 +83,6 @@ async def test_a_slug_of_which_nothing_can_be_learnt_counts_as_taken(world: Worl
 
 
 async def test_a_row_that_does_not_say_its_slug_may_have_it(world: World) -> None:
-    """Ours: a list may show less than there is."""
     call = CreateWorkflow(name="Nightly import")
     verdict, _ = await world.judged(call)
     assert verdict.decision is Decision.ALLOW
@@ -108,7 +107,7 @@ async def test_a_secret_that_would_be_overwritten_is_shown_without_its_value(wor
 
 
 def test_a_slug_is_taken_in_whatever_spelling_and_unknown_where_a_row_does_not_say() -> None:
-    """Ours: Fastn may derive a slug from a name in a way that nobody has documented."""
+    """Fastn may derive a slug from a name in a way that nobody has documented."""
     call = CreateConnector(name="Google Sheets", slug="google-sheets")
     rows = {"googleSheets": True, "GOOGLE_SHEETS": True, "hubspot": False, "": None, None: None}
     for slug, taken in rows.items():
@@ -191,7 +190,6 @@ def change(before: dict[str, Any] | None, target: str = "wf_1") -> Change:
 
 
 def test_what_a_create_overwrote_is_restored_and_never_deleted() -> None:
-    """Ours: undoing an overwrite by deleting would lose what was there before."""
     overwrote = {"id": "wf_1", "name": "n", "slug": "s", "code": "old()"}
     undo = undo_of(change(overwrote))
     assert isinstance(undo, Undo)
@@ -206,7 +204,7 @@ def test_what_a_create_overwrote_is_restored_and_never_deleted() -> None:
 
 
 async def test_an_approval_is_void_once_the_ai_asks_something_else(world: World) -> None:
-    """Ours: the person saw what was pending, and agreed to that."""
+    """The person saw what was pending, and agreed to that."""
     asked = await world.call(AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
     assert isinstance(asked, Done)
     session = str(asked.result.model_dump()["session_id"])
@@ -220,7 +218,7 @@ async def test_an_approval_is_void_once_the_ai_asks_something_else(world: World)
 
 
 async def test_a_session_whose_answer_was_lost_is_not_known(world: World) -> None:
-    """Ours: the AI may have asked something that nobody here has heard."""
+    """The AI may have asked something that nobody here has heard."""
     asked = await world.call(AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
     assert isinstance(asked, Done)
     answer = AiChat(message="why?", session_id=str(asked.result.model_dump()["session_id"]))
@@ -232,7 +230,6 @@ async def test_a_session_whose_answer_was_lost_is_not_known(world: World) -> Non
 
 
 async def test_what_an_answer_left_pending_is_shown_with_the_next_message(world: World) -> None:
-    """Ours: by the guard itself, for the session that the answer named."""
     asked = await world.call(AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
     assert isinstance(asked, Done)
     reply = asked.result.model_dump()
@@ -242,7 +239,7 @@ async def test_what_an_answer_left_pending_is_shown_with_the_next_message(world:
 
 
 def test_a_plan_is_shown_with_what_is_asked_about_it() -> None:
-    """Ours: the plan of this session and of no other, and only while something is pending."""
+    """The plan of this session and of no other, and only while something is pending."""
     sessions = AiSessions()
     heard = {"sessionId": "s1", "plan": ["drop all"], "questions": ["Go on?"]}
     sessions.note(AiChat(message="m"), AiReply.model_validate(heard))
@@ -259,7 +256,7 @@ def test_a_plan_is_shown_with_what_is_asked_about_it() -> None:
 
 
 async def test_price_of_a_message_is_as_far_as_it_is_known(world: World) -> None:
-    """Ours: the last message's credits, and the balance or why it is not known."""
+    """The last message's credits, and the balance or why it is not known."""
     _, shown = await world.judged(AiChat(message="hello"))
     assert shown.costs.startswith("Spends AI credits; Fastn tells the price only afterwards. ")
     assert "12 of 50 are left" in shown.costs
@@ -276,7 +273,7 @@ async def test_price_of_a_message_is_as_far_as_it_is_known(world: World) -> None
 
 
 def test_session_that_is_gone_on_with_is_kept_longest() -> None:
-    """Ours: the one with the oldest answer is forgotten first, and its plan with it."""
+    """The one with the oldest answer is forgotten first, and its plan with it."""
     sessions, heard = AiSessions(), {"questions": ["Which?"], "plan": ["p"]}
     for name in (*map(str, range(1000)), "0", "new"):
         sessions.note(AiChat(message="m"), AiReply.model_validate({"sessionId": name, **heard}))
@@ -293,7 +290,7 @@ def test_session_that_is_gone_on_with_is_kept_longest() -> None:
 
 
 def test_sessions_are_forgotten_and_then_not_taken_for_empty() -> None:
-    """Ours: memory is bounded, and what was forgotten is unknown."""
+    """Memory is bounded, and what was forgotten is unknown."""
     sessions = AiSessions()
     for number in range(1001):
         sessions.note(AiChat(message="m"), AiReply.model_validate({"sessionId": f"s{number}", "questions": ["Which?"]}))

@@ -58,7 +58,7 @@ def test_receipt_of_an_invitation_says_that_it_was_sent() -> None:
 
 
 def test_earlier_value_that_fastn_did_not_show_is_neither_invented_nor_restored() -> None:
-    """Ours: a field that its answers leave out is not known to be null; undo would clear it."""
+    """A field that its answers leave out is not known to be null; undo would clear it."""
     change = update({"id": "c1", "plan": "Free"}, {"plan": "Growth", "externalRef": "x"})
     assert changed_fields(change) == {"plan": {"from": "Free", "to": "Growth"}, "externalRef": {"to": "x"}}
     undo = undo_of(change)
@@ -98,7 +98,7 @@ def test_who_approved_is_said_in_words(recorded: str, words: str) -> None:
 
 
 async def test_people_are_named_where_each_has_a_credential(world: World) -> None:
-    """Ours: the vote of a channel that knows nobody names the channel, which is said already."""
+    """The vote of a channel that knows nobody names the channel, which is said already."""
     assert not isinstance(await world.call(admin(world, "a@b.example")), Done)
     (id_,) = world.desk.shown
     opened = await world.ledger.find(id_)
@@ -115,7 +115,6 @@ async def test_people_are_named_where_each_has_a_credential(world: World) -> Non
 
 
 async def test_approver_is_journalled(world: World) -> None:
-    """Ours: what the policy allows, and what a person approves, once or for a while."""
     assert await approved_by(world, CreateCustomer(name="Initech")) == "policy"
     assert await approved_by(world, admin(world, "a@b.example")) == "client_form"
     flow = str(world.sandbox.state.named("workflows", "process-new-orders")["id"])

@@ -213,7 +213,6 @@ def last(log: AuditFile) -> dict[str, JsonValue]:
 
 
 def test_a_decision_is_recorded_with_its_channel_and_an_expiry_without(recorder: Recorder, log: AuditFile) -> None:
-    """Ours: nobody decided a request that expired."""
     recorder.decided(AuditEvent.DECLINED, grant(), "not now")
     said = last(log)
     assert (said["event"], said["approved_by"], said["message"], said["grant"]) == (
@@ -230,7 +229,7 @@ def test_a_decision_is_recorded_with_its_channel_and_an_expiry_without(recorder:
 def test_what_was_done_and_cannot_be_recorded_is_logged(
     recorder: Recorder, unwritable: Recorder, log: AuditFile, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours: a call that was sent, and a decision, stand; a call is not sent where its intent cannot be recorded."""
+    """A call that was sent, and a decision, stand; a call is not sent where its intent cannot be recorded."""
     call = CreateCustomer(name="Acme")
     unwritable.outcome(recorder.intent(allowed(call)), "done")
     unwritable.decided(AuditEvent.APPROVED, grant(), None)
@@ -244,7 +243,6 @@ def test_what_was_done_and_cannot_be_recorded_is_logged(
 
 
 def test_a_read_is_observed_and_not_recorded(recorder: Recorder, log: AuditFile, observer: Observer) -> None:
-    """Ours: it changes nothing."""
     recorder.read()
     assert recorder.intent(allowed(GetCustomer(customer_id="cus_1"))) is None
     recorder.outcome(None, "done")
@@ -255,7 +253,7 @@ def test_a_read_is_observed_and_not_recorded(recorder: Recorder, log: AuditFile,
 def test_a_call_that_waits_is_observed_and_not_recorded_again(
     recorder: Recorder, unwritable: Recorder, log: AuditFile, observer: Observer
 ) -> None:
-    """Ours: its request is in the log already, perhaps by another process."""
+    """Its request is in the log already, perhaps by another process."""
     shown: Any = SimpleNamespace(effect=Effect.DESTROY, name="Acme")
     call = DeleteCustomer(customer_id="cus_1")
     recorder.waits(call, LOCAL, shown)
@@ -295,7 +293,7 @@ def test_an_outcome_names_what_the_call_made_or_acted_on(
     target: str | None,
     name: str | None,
 ) -> None:
-    """Ours: by the response, where it is of the same resource; the arguments are in the intent."""
+    """By the response, where it is of the same resource; the arguments are in the intent."""
     made = None if result is None else FastnObject.model_validate(result)
     recorder.outcome(recorder.intent(allowed(call), "chg_1"), "done", "as asked", made)
     said = last(log)
@@ -305,7 +303,7 @@ def test_an_outcome_names_what_the_call_made_or_acted_on(
 
 
 def test_a_call_that_is_not_sent_is_recorded_with_its_rule_and_the_note(recorder: Recorder, log: AuditFile) -> None:
-    """Ours: of the facts of an error only a text is a rule. A person who signed in is named beside their subject."""
+    """Of the facts of an error only a text is a rule. A person who signed in is named beside their subject."""
     call = DeleteCustomer(customer_id="cus_1")
     common = {
         "principal": "local",
@@ -332,7 +330,6 @@ def test_a_call_that_is_not_sent_is_recorded_with_its_rule_and_the_note(recorder
 
 
 async def test_a_request_that_expired_is_recorded_once(recorder: Recorder, log: AuditFile) -> None:
-    """Ours: by the process that closed it."""
     ledger = SqliteLedger(":memory:")
     await ledger.open(grant())
     for _ in range(2):

@@ -149,7 +149,7 @@ async def test_unanswered_form_is_replaced_by_a_request_on_another_channel(tmp_p
 
 
 async def test_form_that_ends_after_its_request_expired_is_not_used_for_a_while(tmp_path: Path) -> None:
-    """Ours: at the second of its end, too. The call gets a new request on another channel."""
+    """At the second of its end, too. The call gets a new request on another channel."""
     world = World(tmp_path)
     answer = await world.call(run(world), FormNow(lambda _: NoAnswer("closed"), world.clock, 600))
     assert isinstance(answer, PendingApproval)
@@ -166,7 +166,6 @@ async def test_form_that_ends_after_its_request_expired_is_not_used_for_a_while(
 async def test_form_that_ends_after_another_call_closed_its_request_gets_a_new_one(
     tmp_path: Path, seconds: float
 ) -> None:
-    """Ours: each call closes the requests that expired, whosever they are."""
     world = World(tmp_path)
 
     class Late(FormNow):
@@ -324,7 +323,7 @@ async def test_plan_entry_that_others_used_up_meanwhile_allows_no_call(tmp_path:
 async def test_call_of_a_list_is_judged_again_after_those_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ours: here the window closes while the first one is being sent."""
+    """Here the window closes while the first one is being sent."""
     window = '[[window]]\neffects = "write"\nopen = "Mon-Sun 08:00-10:00 UTC"\nreason = "Not at night."\n'
     world = ruled(tmp_path, window)
     send = world.client.send
@@ -365,7 +364,7 @@ async def test_rate_of_destroying_says_when_the_next_approval_is_free(tmp_path: 
 
 
 async def test_allowance_names_the_period_of_each_budget_and_never_less_than_nothing(tmp_path: Path) -> None:
-    """Ours: approved calls may go beyond the budget for spending, and a smaller budget may replace a larger one."""
+    """Approved calls may go beyond the budget for spending, and a smaller budget may replace a larger one."""
     world = ruled(tmp_path, '[budget]\nper = "run"\nspend = 1\ndestroy_rate = "1 per 90s"\n[budget.run]\nwrite = 1\n')
     check = world.evaluator
     for _ in range(3):
@@ -383,7 +382,6 @@ async def test_allowance_names_the_period_of_each_budget_and_never_less_than_not
 
 
 def test_evaluation_without_a_read_cannot_be_approved() -> None:
-    """Ours: what nobody has read is never shown, and so never bound to an answer."""
     verdict = PolicyDecision(Decision.ALLOW, "default")
     unread = CallEvaluation(by_arguments(CreateCustomer(name="A")), "digest", Effect.WRITE, verdict)
     assert unread.name is None
@@ -392,7 +390,7 @@ def test_evaluation_without_a_read_cannot_be_approved() -> None:
 
 
 async def test_id_of_a_list_is_short_and_that_of_a_single_call_is_empty(tmp_path: Path) -> None:
-    """Ours: the id is in results and keys of the ledger."""
+    """The id is in results and keys of the ledger."""
     world, one = World(tmp_path), CreateCustomer(name="A")
     assert world.evaluator.batch_id(Batch(one, (one,)), "local") == ""
     assert re.fullmatch("batch_[0-9a-f]{24}", world.evaluator.batch_id(Batch(several("A"), (one,)), "local"))

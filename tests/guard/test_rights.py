@@ -14,7 +14,6 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
 def test_every_operation_needs_one_scope_and_no_other_will_do(operation: AnyOperation) -> None:
-    """Ours: none contains another."""
     effect = operation.effect
     others = frozenset({READ, WRITE, DESTROY, ADMIN}) - {SCOPES[effect]}
     with pytest.raises(InsufficientScope) as caught:
@@ -24,7 +23,7 @@ def test_every_operation_needs_one_scope_and_no_other_will_do(operation: AnyOper
 
 
 async def test_what_the_policy_allows_is_not_sent_without_its_scope(world: World) -> None:
-    """Ours: refused at once, nothing sent, and audited with who it was."""
+    """Refused at once, nothing sent, and audited with who it was."""
     caller = Caller("iss|anna", None, Rights(frozenset({READ})))
     with pytest.raises(InsufficientScope) as refused:
         await world.dispatch(CreateCustomer(name="Initech"), caller)
@@ -41,7 +40,7 @@ async def test_what_the_policy_allows_is_not_sent_without_its_scope(world: World
 
 
 async def test_nobody_is_asked_about_what_the_caller_may_not_do(world: World) -> None:
-    """Ours: a person's yes does not widen a sign-in; and a read needs its scope as well."""
+    """A person's yes does not widen a sign-in; and a read needs its scope as well."""
     form = FormNow(yes, world.clock)
     (row, *_) = await world.rows(ListCustomers(search="Globex"))
     with pytest.raises(InsufficientScope):
@@ -52,7 +51,7 @@ async def test_nobody_is_asked_about_what_the_caller_may_not_do(world: World) ->
 
 
 async def test_scope_is_that_of_what_a_call_does_here(world: World) -> None:
-    """Ours: a write that turns out to change access needs more than its tool does."""
+    """A write that turns out to change access needs more than its tool does."""
     writer = Caller("iss|anna", FormNow(yes, world.clock), Rights(frozenset({WRITE})))
     (row, *_) = await world.rows(ListCustomers(search="Globex"))
     call = UpdateCustomer(customer_id=row.id, extra={"admins": ["eve@evil.example"]})

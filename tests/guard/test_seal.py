@@ -14,7 +14,7 @@ def sealing(*secrets: str, clock: Clock | None = None) -> Seal:
 
 
 def test_what_was_sealed_opens_for_its_purpose_alone() -> None:
-    """Ours: a value of one purpose is nothing to another, and neither is one that was cut, or none."""
+    """A value of one purpose is nothing to another, and neither is one that was cut, or none."""
     sealed = sealing(ABC).close("flash", {"said": [1, "two"]})
     assert sealing(ABC).open("flash", sealed, 60) == {"said": [1, "two"]}
     for other, text in (("session", sealed), ("flash", sealed[:-1]), ("flash", ""), ("flash", None)):
@@ -22,7 +22,6 @@ def test_what_was_sealed_opens_for_its_purpose_alone() -> None:
 
 
 def test_what_was_sealed_opens_for_its_time() -> None:
-    """Ours: by the injected clock."""
     clock = Clock()
     seal = sealing(ABC, clock=clock)
     sealed = seal.close("flash", 1)
@@ -33,7 +32,7 @@ def test_what_was_sealed_opens_for_its_time() -> None:
 
 
 def test_the_first_secret_seals_and_each_of_them_opens() -> None:
-    """Ours: a secret can be changed while values that it sealed are about."""
+    """A secret can be changed while values that it sealed are about."""
     old, new = sealing(OLD), sealing(ABC, OLD)
     assert new.open("flash", old.close("flash", 1), 60) == 1
     assert old.open("flash", new.close("flash", 1), 60) is None
@@ -42,7 +41,7 @@ def test_the_first_secret_seals_and_each_of_them_opens() -> None:
 
 
 def test_a_token_is_good_for_its_own_form_and_session() -> None:
-    """Ours: its nonce, by which it is used once, is signed with both."""
+    """Its nonce, by which it is used once, is signed with both."""
     seal = sealing(ABC)
     token = seal.token("session", "form")
     assert seal.nonce("session", "form", token) == token.partition(".")[0]
@@ -53,6 +52,5 @@ def test_a_token_is_good_for_its_own_form_and_session() -> None:
 
 @pytest.mark.parametrize("forged", ["{nonce}x.{signature}", "x.{signature}", "{nonce}.", "{nonce}", ".{signature}", ""])
 def test_a_token_with_another_nonce_or_signature_is_refused(forged: str) -> None:
-    """Ours: nothing of a token can be replaced."""
     nonce, _, signature = sealing(ABC).token("session", "form").partition(".")
     assert sealing(ABC).nonce("session", "form", forged.format(nonce=nonce, signature=signature)) is None

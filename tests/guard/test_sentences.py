@@ -57,7 +57,7 @@ def said(*args: Any, **options: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
 def test_every_changing_tool_says_what_it_does_and_red_is_what_cannot_be_had_back(operation: Any) -> None:
-    """Ours: a sentence, a label and a line of a list; what destroys says what is lost."""
+    """A sentence, a label and a line of a list; what destroys says what is lost."""
     fields: dict[str, Any] = {"slug": "acme", "type": "webhook", "routes": [], "status": "Active"}
     target = FastnObject.model_validate({"id": "one", "name": "Acme", **fields})
     there = None if operation.route.method == "POST" and "{" not in operation.route.path else target
@@ -79,7 +79,7 @@ def test_every_changing_tool_says_what_it_does_and_red_is_what_cannot_be_had_bac
 
 @pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
 def test_a_call_of_which_only_the_target_is_known_is_described_too(operation: Any) -> None:
-    """Ours: an entry of a plan names the target and no arguments."""
+    """An entry of a plan names the target and no arguments."""
     given = {operation.route.parameters[-1]: "one"} if operation.route.parameters else {}
     call = operation.model_construct(None, **given)
     target = FastnObject.model_validate({"id": "one", "name": "Acme"})
@@ -686,7 +686,7 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("tool", "given", "expected"), TABLE, ids=[f"{n}-{row[0]}" for n, row in enumerate(TABLE)])
 def test_the_sentences_of_each_tool(tool: str, given: tuple[Any, ...], expected: dict[str, Any]) -> None:
-    """Ours: what happens to which thing; what is lost, can be undone or happens at once; what could not be checked."""
+    """What happens to which thing; what is lost, can be undone or happens at once; what could not be checked."""
     assert said(tool, *given) == expected
 
 
@@ -718,12 +718,12 @@ def test_each_changing_tool_stands_in_the_table() -> None:
 def test_an_update_says_its_one_field_with_values_or_how_many(
     arguments: dict[str, Any], row: dict[str, Any], first: str
 ) -> None:
-    """Ours: a value that is long or has parts stands in the list of changes."""
+    """A value that is long or has parts stands in the list of changes."""
     assert said("update_customer", {"customer_id": "c1", **arguments}, row)["first"] == first
 
 
 def test_the_status_of_a_trigger_or_workflow_is_a_switch() -> None:
-    """Ours: an unknown status is a field like others; a name or a schedule with it is said too."""
+    """An unknown status is a field like others; a name or a schedule with it is said too."""
 
     def first(row: dict[str, Any] = HOURLY, **arguments: Any) -> str:
         return said("update_trigger", {"trigger_id": "t1", **arguments}, row)["first"]
@@ -778,7 +778,6 @@ def test_status_that_is_not_documented_for_a_tool_is_never_called_switched_on_or
 
 
 def test_only_what_may_fire_is_said_to_fire() -> None:
-    """Ours: not what stays switched off, and not a change that starts nothing."""
 
     def then(row: dict[str, Any], effect: Effect, **arguments: Any) -> str:
         return said("update_trigger", {"trigger_id": "t1", **arguments}, row, effect=effect)["then"]
@@ -805,7 +804,6 @@ def test_only_what_may_fire_is_said_to_fire() -> None:
     ],
 )
 def test_a_new_trigger_says_when_it_fires(given: dict[str, Any], when: str) -> None:
-    """Ours."""
     arguments = {"name": "T", "routes": [{"workflowId": "w1", "environment": "qa"}], **given}
     assert said("create_trigger", arguments)["first"] == f'Create trigger "T": run workflow "w1" in "qa" {when}.'
 
@@ -823,12 +821,12 @@ def test_a_new_trigger_says_when_it_fires(given: dict[str, Any], when: str) -> N
     ],
 )
 def test_a_role_says_how_much_it_may(permissions: list[str], can: str) -> None:
-    """Ours: the powerful ones by name, the most powerful first; an unknown one is powerful."""
+    """The powerful ones by name, the most powerful first; an unknown one is powerful."""
     assert said("create_role", {"name": "R", "permissions": permissions})["first"] == f'Create role "R" {can}.'
 
 
 def test_permissions_are_shown_the_most_powerful_first() -> None:
-    """Ours: everything, then what nobody knows, then what changes something, then what only reads."""
+    """Everything, then what nobody knows, then what changes something, then what only reads."""
     given: list[JsonValue] = ["workflows:read", "secrets:read", "workflows.run", "customers:own", "*", "Usage:VIEW", 7]
     ordered = ["*", "secrets:read", "customers:own", 7, "workflows.run", "workflows:read", "Usage:VIEW"]
     assert by_power("permissions", given) == ordered
@@ -854,7 +852,7 @@ def test_permissions_are_shown_the_most_powerful_first() -> None:
     ],
 )
 def test_a_deleted_customer_loses_what_belongs_to_it(users: Dependence, lost: str) -> None:
-    """Ours: by name and with correct plurals; what could not be checked counts as there."""
+    """By name and with correct plurals; what could not be checked counts as there."""
     assert said("delete_customer", {"customer_id": "c1"}, CUSTOMER, users)["lost"] == lost
 
 
@@ -874,7 +872,7 @@ def test_a_deleted_customer_loses_what_belongs_to_it(users: Dependence, lost: st
     ],
 )
 def test_a_deleted_connector_loses_its_credentials(users: Dependence, credentials: str) -> None:
-    """Ours: it can be created again where enough of it is known."""
+    """It can be created again where enough of it is known."""
     whole = {"id": "k1", "name": "Cin7", "slug": "cin7"}
     found = said("delete_connector", {"connector_id": "k1"}, whole, users)
     assert found["lost"] == f"Its actions and events are lost for good{credentials}."
@@ -882,7 +880,7 @@ def test_a_deleted_connector_loses_its_credentials(users: Dependence, credential
 
 
 def test_one_use_and_several_have_their_verbs() -> None:
-    """Ours: "1 connection uses it", "2 connections use it"."""
+    """ "1 connection uses it", "2 connections use it"."""
 
     def then(users: Dependence) -> str:
         row = {"id": "k1", "name": "Cin7", "domain": "a"}
@@ -904,7 +902,7 @@ def test_a_deleted_connection_of_nobody_known_needs_somebody() -> None:
 
 
 def test_what_an_update_cannot_restore_is_lost_or_unknown() -> None:
-    """Ours: a secret is never kept, so its old value is lost; a field that Fastn does not show may hold one."""
+    """A secret is never kept, so its old value is lost; a field that Fastn does not show may hold one."""
     row = {"id": "k1", "name": "Cin7", "authMethods": [{"type": "BEARER", "config": {"token": "hunter2"}}]}
     methods = {"auth_methods": [{"type": "BASIC"}]}
     only = said("update_connector", {"connector_id": "k1", **methods}, row)
@@ -918,7 +916,6 @@ def test_what_an_update_cannot_restore_is_lost_or_unknown() -> None:
 
 
 def test_a_workflow_with_many_or_nameless_apps_acts_on_other_systems() -> None:
-    """Ours."""
     for apps in ([], [{"mode": "SAAS"}], ["a"] * 6, "shopify", None):
         found = said("run_workflow", {"workflow_id": "w1"}, {**FLOW, "connectors": apps})
         assert found["then"] == "What it does in other systems cannot be taken back from here."
@@ -927,7 +924,6 @@ def test_a_workflow_with_many_or_nameless_apps_acts_on_other_systems() -> None:
 
 
 def test_a_long_name_stands_in_the_sentence_and_not_on_the_button() -> None:
-    """Ours: in the sentence it is never cut."""
     for length, on_button in ((40, f'Delete "{"n" * 40}"'), (41, "Delete this customer")):
         found = said("delete_customer", {"customer_id": "c1"}, {"id": "c1", "name": "n" * length})
         assert found["button"] == on_button
@@ -941,7 +937,6 @@ def test_a_long_name_stands_in_the_sentence_and_not_on_the_button() -> None:
 
 
 def test_an_undo_says_which_change_it_takes_back() -> None:
-    """Ours: with the sentence of the call that undoes it, and what that loses."""
     found = said("delete_customer", {"customer_id": "c1"}, CUSTOMER, undoes="what was done 2 hours ago")
     assert found == {
         "first": 'Undo what was done 2 hours ago: delete customer "Globex".',
@@ -953,7 +948,6 @@ def test_an_undo_says_which_change_it_takes_back() -> None:
 
 
 def test_there_are_at_most_five_facts_and_they_are_stored_whole() -> None:
-    """Ours: what a request stores reads back as the same."""
     says = shown("create_api_key", {"name": "BI"}).says
     assert read({"says": says.data()}) == says
     assert read({}) is None
@@ -963,7 +957,6 @@ def test_there_are_at_most_five_facts_and_they_are_stored_whole() -> None:
 
 
 def test_a_batch_names_what_loses_data() -> None:
-    """Ours: by number, above the button; with the names of the single calls."""
     plain = Sentences("Rename it.", "Change", "Change it", then="Back.")
     lost = Sentences("Delete it.", "Delete", "Delete it", lost="Gone.", unchecked="Not checked: x.")
     revoked = Sentences("Revoke it.", "Revoke", "Revoke it", lost="Never.")
@@ -1010,7 +1003,7 @@ FURTHER: list[tuple[str, dict[str, Any], dict[str, Any] | None, dict[str, str]]]
 
 @pytest.mark.parametrize(("tool", "arguments", "row", "ends"), FURTHER)
 def test_sentences_by_what_is_known(tool: str, arguments: dict[str, Any], row: Any, ends: dict[str, str]) -> None:
-    """Ours: without a customer, a single app, no more than five, defaults that Fastn will use."""
+    """Without a customer, a single app, no more than five, defaults that Fastn will use."""
     says = said(tool, arguments, row)
     for part, text in ends.items():
         assert text in says[part]
@@ -1019,7 +1012,6 @@ def test_sentences_by_what_is_known(tool: str, arguments: dict[str, Any], row: A
 
 
 def test_permissions_are_quoted_as_names() -> None:
-    """Ours: what looks like a secret is none, and is never cut."""
     names = ["api-keys:create", "x" * 2000]
     says = said("create_role", {"name": "R", "permissions": names})
     assert says["first"].endswith(f'powerful: "{names[0]}" and "{names[1]}".')

@@ -73,7 +73,6 @@ def test_value_that_was_not_offered_is_quoted_in_the_refusal_and_cut() -> None:
 
 
 def test_temporary_approval_is_of_its_request_and_of_nothing_more() -> None:
-    """Ours: without a target or similar calls it covers none."""
     approved = replace(
         stores.grant("g1"), target="wf_1", similar="digest", extent="run_workflow on this target", by="client_form"
     )

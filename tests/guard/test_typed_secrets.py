@@ -93,14 +93,13 @@ def kept_in(folder: Path) -> bytes:
 
 
 def test_every_secret_argument_is_one_that_a_person_can_type() -> None:
-    """Ours: a new tool that takes a secret is a case here."""
+    """A new tool that takes a secret is a case here."""
     assert {tool.tool_name() for tool in BY_NAME.values() if tool.secrets()} == {case.tool for case in CASES}
 
 
 @each_tool
 @pytest.mark.parametrize("mode", ["guarded", "manual", "auto"])
 async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_path: Path, mode: Any, case: Case) -> None:
-    """Ours: the client's form is never asked for it."""
     world = World(tmp_path, Policy(mode))
     call = case.call(world)
     forms = FormNow(yes, world.clock), FormLater()
@@ -128,7 +127,7 @@ async def test_typed_secret_reaches_fastn_once_and_is_found_nowhere_else(tmp_pat
 
 @each_tool
 async def test_terminal_takes_the_secret_with_the_approval(tmp_path: Path, case: Case) -> None:
-    """Ours: no elicitation form, so it may ask for it; the value takes the same way through the ledger."""
+    """No elicitation form, so it may ask for it; the value takes the same way through the ledger."""
     world = World(tmp_path)
     call = case.call(world)
 
@@ -158,7 +157,7 @@ async def test_approval_without_a_typed_secret_sends_nothing(tmp_path: Path, cas
 
 
 async def test_value_is_of_one_request_and_ends_with_it(tmp_path: Path) -> None:
-    """Ours: neither another request nor a later one can take it."""
+    """Neither another request nor a later one can take it."""
     world = World(tmp_path)
     other = CreateSecret(name="OTHER")
     await world.call(CALL)
@@ -248,7 +247,7 @@ METHODS: list[tuple[str, JsonValue, dict[str, tuple[bool, bool]] | None, bool]] 
 async def test_auth_method_says_what_a_person_types(
     tmp_path: Path, _: str, method: JsonValue, fields: dict[str, tuple[bool, bool]] | None, is_certain: bool
 ) -> None:
-    """Ours: what is not documented is asked for as one object, and may be left out where it may not be needed."""
+    """What is not documented is asked for as one object, and may be left out where it may not be needed."""
     world = World(tmp_path)
     world.sandbox.state.named("connectors", "gamma")["authMethods"] = [method]
     judged = await world.guard.evaluate(CreateConnection(connector_id=connector(world, "gamma")))
@@ -264,7 +263,7 @@ async def test_auth_method_says_what_a_person_types(
 
 
 async def test_default_auth_method_is_the_one_that_is_asked_about(tmp_path: Path) -> None:
-    """Ours: several without a default, and one that is not there, are unknown."""
+    """Several without a default, and one that is not there, are unknown."""
     world = World(tmp_path)
     methods: list[dict[str, JsonValue]] = [{"id": "m1", "type": "OAUTH_2"}, {"id": "m2", "type": "BEARER"}]
     world.sandbox.state.named("connectors", "gamma")["authMethods"] = methods
@@ -283,7 +282,6 @@ async def test_default_auth_method_is_the_one_that_is_asked_about(tmp_path: Path
 
 
 async def test_connector_that_changes_its_fields_voids_the_approval(tmp_path: Path) -> None:
-    """Ours: what was typed for one shape is not sent as another."""
     world = World(tmp_path)
     call = CASES[1].call(world)
     await world.call(call)
@@ -296,7 +294,7 @@ async def test_connector_that_changes_its_fields_voids_the_approval(tmp_path: Pa
 
 
 async def test_unknown_connector_may_take_no_credentials(tmp_path: Path) -> None:
-    """Ours: the person knows the app, and Fastn decides; without a person nothing is sent."""
+    """The person knows the app, and Fastn decides; without a person nothing is sent."""
     world = World(tmp_path)
     call = CreateConnection(connector_id="unheard")
     asked = await world.call(call)

@@ -55,7 +55,6 @@ def test_what_cannot_be_undone_says_why(made: Change, why: str) -> None:
 
 
 def test_a_change_by_the_earlier_name_of_a_tool_is_undone_as_by_its_name() -> None:
-    """Ours: journals of an earlier version are read."""
     assert undo_of(change("create_workflow", {"name": "A"})) == Undo(
         DeleteWorkflow(workflow_id="c1"), RULES["create_workflow"].restores
     )
@@ -72,7 +71,7 @@ def test_what_was_or_may_have_been_created_is_deleted(outcome: str) -> None:
 
 
 def test_an_undo_is_foreseen_before_the_call_is_sent() -> None:
-    """Ours: of an update whose fields are not known yet, of a deletion, and of what cannot be undone."""
+    """Of an update whose fields are not known yet, of a deletion, and of what cannot be undone."""
     update = UpdateCustomer.model_construct(customer_id="c1")
     assert foreseen(update, None) == Undo(update, RULES["update_customer"].restores, RULES["update_customer"].lost)
     target = FastnObject.model_validate({"id": "w1", "name": "n", "status": "draft"})
@@ -95,7 +94,7 @@ def test_a_receipt_says_what_undoing_restores_and_what_stays_lost() -> None:
 
 
 def test_an_update_is_undone_by_the_values_before() -> None:
-    """Ours: what Fastn did not show, what is secret and what the tool does not take are said; null clears."""
+    """What Fastn did not show, what is secret and what the tool does not take are said; null clears."""
     before: Row = {"id": "c1", "name": "Acme", "externalRef": None, "plan": 7, "slug": REDACTED}
     sent: Row = {"name": "B", "externalRef": "r", "plan": "Growth", "slug": "x", "seats": 3}
     undo = undo_of(change("update_customer", sent, before))
@@ -126,7 +125,7 @@ def test_a_field_without_an_argument_is_restored_by_extra() -> None:
 
 
 def test_a_field_that_is_called_like_an_argument_of_ours_is_not_that_argument() -> None:
-    """Ours: `extra`, `dry_run` and the like are not Fastn's."""
+    """`extra`, `dry_run` and the like are not Fastn's."""
     undo = undo_of(change("update_customer", {"extra": "b", "dry_run": True}, {"id": "c1", "extra": "a", "dry_run": 1}))
     assert isinstance(undo, Undo)
     assert undo.call == UpdateCustomer(customer_id="c1", extra={"extra": "a", "dry_run": 1})
@@ -146,7 +145,6 @@ def test_what_was_deleted_is_created_again_without_what_fastn_sets() -> None:
 
 
 def test_what_a_create_overwrote_gets_its_values_back() -> None:
-    """Ours: and is never deleted. What was the same before is left alone."""
     before: Row = {"id": "w1", "name": "flow", "code": "old()"}
     undo = undo_of(change("create_workflow", {"name": "flow", "code": "new()"}, before, target="w1"))
     assert isinstance(undo, Undo)

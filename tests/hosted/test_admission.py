@@ -39,7 +39,7 @@ async def test_metadata_names_the_issuer(team: TeamWorld) -> None:
 
 
 async def test_scopes_are_requested_with_their_prefix(tmp_path: Path) -> None:
-    """Ours, `initial_scopes`, `scope_prefix`: a call needs only its own scope, however many are requested at first."""
+    """`initial_scopes`, `scope_prefix`: a call needs only its own scope, however many are requested at first."""
     keys = 'initial_scopes = ["fastn:read", "fastn:write"]\nscope_prefix = "api://fastn/"\n'
     team = TeamWorld(tmp_path, HEAD + keys + TENANTS)
     first = ["api://fastn/fastn:read", "api://fastn/fastn:write"]
@@ -92,7 +92,7 @@ async def test_invalid_token_is_rejected_with_its_reason(what: str, team: TeamWo
 
 
 async def test_fastn_key_is_not_a_token(team: TeamWorld) -> None:
-    """Ours: an API key is never accepted as Authorization: Bearer."""
+    """An API key is never accepted as Authorization: Bearer."""
     async with team.served() as caller:
         response = await caller.call("fsk_test_acme", "list_customers")
     assert response.status_code == 401
@@ -100,7 +100,7 @@ async def test_fastn_key_is_not_a_token(team: TeamWorld) -> None:
 
 
 async def test_unreachable_provider_is_a_503(team: TeamWorld) -> None:
-    """Ours: 503 with Retry-After, since a client discards its token on a 401."""
+    """503 with Retry-After, since a client discards its token on a 401."""
     team.provider.down = True
     async with team.served() as caller:
         response = await caller.call(team.provider.token(), "list_customers")
@@ -153,7 +153,6 @@ async def test_call_beyond_the_scopes_is_challenged(tool: str, era: str, team: T
 
 
 async def test_preview_needs_only_the_read_scope(team: TeamWorld) -> None:
-    """Ours: it reads and changes nothing."""
     async with team.served() as caller:
         token = team.provider.token()
         assert (await caller.call(token, "delete_customer", customer_id="c1", dry_run=True)).status_code == 200
@@ -163,7 +162,7 @@ async def test_preview_needs_only_the_read_scope(team: TeamWorld) -> None:
 
 
 async def test_inner_calls_need_their_own_scopes(team: TeamWorld) -> None:
-    """Ours: a procedure's inner calls pass the guard with the caller's scopes, and refusals are audited."""
+    """A procedure's inner calls pass the guard with the caller's scopes, and refusals are audited."""
     write = team.provider.token(scope="fastn:read fastn:write")
     read = team.provider.token(scope="fastn:read")
     async with team.served() as caller:
@@ -181,7 +180,6 @@ async def test_inner_calls_need_their_own_scopes(team: TeamWorld) -> None:
 
 
 async def test_batch_needs_the_scopes_of_its_calls(team: TeamWorld) -> None:
-    """Ours: each call's own scope, and no more."""
     make = {"tool": "create_customer", "arguments": {"name": "Initech"}}
     drop = {"tool": "delete_customer", "arguments": {"customer_id": "c1"}}
     invite = {"tool": "invite_user", "arguments": {"email": "zoe@example.com", "role": "viewer"}}
@@ -203,7 +201,7 @@ async def test_batch_needs_the_scopes_of_its_calls(team: TeamWorld) -> None:
 
 
 async def test_unmatched_sign_in_is_rejected(team: TeamWorld) -> None:
-    """Ours: a valid sign-in that no tenant matches has no access."""
+    """A valid sign-in that no tenant matches has no access."""
     async with team.served() as caller:
         response = await caller.call(team.provider.token(sub="zoe", groups=["other"]), "list_customers")
     assert response.status_code == 403
@@ -212,7 +210,7 @@ async def test_unmatched_sign_in_is_rejected(team: TeamWorld) -> None:
 
 
 async def test_tenant_mode_limits_its_tools(team: TeamWorld) -> None:
-    """Ours: read-only by default. Calling an unlisted tool is refused, not challenged."""
+    """Read-only by default. Calling an unlisted tool is refused, not challenged."""
     listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}
     headers = {"mcp-protocol-version": MODERN, "mcp-method": "tools/list"}
     globex = team.provider.token(sub="gus", groups=["globex-ops"])
@@ -227,7 +225,7 @@ async def test_tenant_mode_limits_its_tools(team: TeamWorld) -> None:
 
 
 async def test_caller_is_identified_by_the_token_only(team: TeamWorld) -> None:
-    """Ours: a session id, argument or header of another tenant changes nothing."""
+    """A session id, argument or header of another tenant changes nothing."""
     token = team.provider.token()
     async with team.served() as caller:
         forged = {"mcp-session-id": "globex", "x-fastn-space-tenantid": "globex", "x-forwarded-user": "gus"}
@@ -243,7 +241,7 @@ async def test_caller_is_identified_by_the_token_only(team: TeamWorld) -> None:
 
 
 async def test_caller_key_is_accepted_only_with_caller_keys(team: TeamWorld) -> None:
-    """Ours: with caller_keys each caller has an account of their own; without, the header is refused."""
+    """With caller_keys each caller has an account of their own; without, the header is refused."""
     own = team.provider.token(sub="olga", tier="own", scope=ALL)
     other = team.provider.token(sub="otto", tier="own", scope=ALL)
     async with team.served() as caller:
@@ -271,7 +269,6 @@ async def test_caller_key_is_accepted_only_with_caller_keys(team: TeamWorld) -> 
 
 
 async def test_repeated_authentication_header_is_rejected(team: TeamWorld) -> None:
-    """Ours: an ambiguous header is not interpreted."""
     token = team.provider.token()
     async with team.served() as caller:
         twice = [("authorization", f"Bearer {token}"), ("authorization", "Bearer x")]
@@ -296,7 +293,7 @@ HOSTS = ["evil.example", "fastn-mcp.example.com.evil.example", "fastn-mcp.exampl
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("path", ["/mcp", "/.well-known/oauth-protected-resource/mcp", "/tenants/acme/approvals/x"])
 async def test_foreign_host_is_rejected_on_every_path(host: str, path: str, team: TeamWorld) -> None:
-    """Ours: the Host must match exactly, before anything is read."""
+    """The Host must match exactly, before anything is read."""
     async with team.served() as caller:
         assert (await caller.http.get(path, headers={"host": host})).status_code == 421
 
@@ -314,7 +311,7 @@ async def test_foreign_origin_is_rejected(origin: str, team: TeamWorld) -> None:
 
 @pytest.mark.parametrize("origin", ["https://app.example.com", "https://fastn-mcp.example.com"])
 async def test_listed_origin_is_served(origin: str, team: TeamWorld) -> None:
-    """Ours: our own origin too. A web client can read the challenge."""
+    """Our own origin too. A web client can read the challenge."""
     async with team.served() as caller:
         good = await caller.ask(team.provider.token(), request("get_quotas", {}), **modern("get_quotas"), origin=origin)
         assert good.status_code == 200
@@ -325,7 +322,7 @@ async def test_listed_origin_is_served(origin: str, team: TeamWorld) -> None:
 
 
 async def test_oversized_request_is_rejected_unparsed(team: TeamWorld) -> None:
-    """Ours: bodies of at most 1 MiB, and a limit on heads."""
+    """Bodies of at most 1 MiB, and a limit on heads."""
     token = team.provider.token()
     async with team.served() as caller:
         large = request("list_customers", {"search": "x" * 1024 * 1024})
@@ -344,14 +341,13 @@ ODD: list[bytes] = [
 
 @pytest.mark.parametrize("body", ODD)
 async def test_invalid_message_gets_the_protocol_error(body: bytes, team: TeamWorld) -> None:
-    """Ours: an admitted caller gets the error that MCP specifies."""
+    """An admitted caller gets the error that MCP specifies."""
     async with team.served() as caller:
         response = await caller.ask(team.provider.token(), body)
     assert response.status_code in (200, 202, 400)
 
 
 async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
-    """Ours: the state of a form works only for its caller. For another it is invalid."""
     read_for = [timedelta()]
     team = TeamWorld(tmp_path, system=System(lambda: datetime.now(UTC) + read_for[0]))
     anna, amir = (team.provider.token(sub=sub, scope=ALL) for sub in ("anna", "amir"))
@@ -380,7 +376,7 @@ async def test_form_state_is_bound_to_its_caller(tmp_path: Path) -> None:
 
 
 async def test_out_of_band_request_is_bound_to_its_caller(team: TeamWorld) -> None:
-    """Ours: the same call by another caller of the tenant makes a new approval request."""
+    """The same call by another caller of the tenant makes a new approval request."""
     anna, amir = (team.provider.token(sub=sub, scope=ALL) for sub in ("anna", "amir"))
     no_forms: dict[str, Any] = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
     async with team.served() as caller:
@@ -401,7 +397,7 @@ async def test_out_of_band_request_is_bound_to_its_caller(team: TeamWorld) -> No
 
 
 async def test_readiness_names_failed_checks_only(team: TeamWorld) -> None:
-    """Ours: the ledger and the issuer's keys are reported without secrets, under any Host."""
+    """The ledger and the issuer's keys are reported without secrets, under any Host."""
 
     async def broken() -> bool:
         raise OSError("valkey://user:password@host")
@@ -419,7 +415,6 @@ async def test_readiness_names_failed_checks_only(team: TeamWorld) -> None:
 
 
 async def test_lost_ledger_is_reported_and_reads_continue(team: TeamWorld) -> None:
-    """Ours: a lost ledger refuses changes and allows reads."""
 
     async def broken() -> bool:
         raise OSError("lost")
@@ -431,7 +426,6 @@ async def test_lost_ledger_is_reported_and_reads_continue(team: TeamWorld) -> No
 
 
 async def test_readiness_ends_before_the_process(team: TeamWorld) -> None:
-    """Ours."""
     async with team.served() as caller:
         assert (await caller.http.get("/readyz")).json() == {"status": "ready"}
         team.health.is_leaving = True
@@ -441,7 +435,7 @@ async def test_readiness_ends_before_the_process(team: TeamWorld) -> None:
 
 
 async def test_missing_key_closes_only_its_account(tmp_path: Path) -> None:
-    """Ours: the answer gives no details; the log does."""
+    """The answer gives no details; the log does."""
     text = HEAD + "".join(
         f'[[tenant]]\nname = "{name}"\nsubjects = ["{sub}"]\npolicy = "{name}.toml"\napi_key_env = "ACME_KEY"\n'
         for name, sub in (("acme", "anna"), ("globex", "gus"))
@@ -458,7 +452,7 @@ async def test_missing_key_closes_only_its_account(tmp_path: Path) -> None:
 
 
 async def test_slow_tenant_does_not_use_up_connections(team: TeamWorld) -> None:
-    """Ours: each tenant has a limit of concurrent requests and is told when it reaches it."""
+    """Each tenant has a limit of concurrent requests and is told when it reaches it."""
     begun = 0
 
     async def slow(event: anyio.Event) -> AsyncGenerator[bytes]:

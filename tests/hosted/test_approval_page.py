@@ -139,7 +139,7 @@ FOUR = '[[rule]]\ntool = "delete_customer"\nthen = "four_eyes"\n'
 
 
 async def test_approved_call_is_sent_once(world: World) -> None:
-    """Ours: the result names the page; the audit log names the approver by subject and name."""
+    """The result names the page; the audit log names the approver by subject and name."""
     waits = await world.delete()
     assert waits["status"] == "approval_required"
     assert f"A person decides at {SITE}/approvals/, where they sign in." in waits["message"]
@@ -167,7 +167,7 @@ async def test_approved_call_is_sent_once(world: World) -> None:
 
 
 async def test_people_stay_who_they_were_when_they_are_renamed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours: name and e-mail address as each sign-in said, beside the subject, which alone decides."""
+    """Name and e-mail address as each sign-in said, beside the subject, which alone decides."""
     anna = {"name": "Anna Example", "email": "anna@example.com"}
     dana = {**PEOPLE["dana"], "email": "dana@example.com"}
     monkeypatch.setitem(PEOPLE, "dana", dana)
@@ -198,7 +198,7 @@ async def test_people_stay_who_they_were_when_they_are_renamed(world: World, mon
     ("tool", "field"), [("create_secret", "value"), ("create_connection", "apiKey")], ids=lambda name: name
 )
 async def test_secret_typed_by_an_approver_reaches_fastn_only(world: World, tool: str, field: str) -> None:
-    """Ours: neither the agent's answer nor a file nor the page holds it; without it nothing is approved."""
+    """Neither the agent's answer nor a file nor the page holds it; without it nothing is approved."""
     canary, token = "canary-4711-typed", world.team.provider.token(sub="anna", scope=ALL)
     found = await world.caller.result(token, "list_connectors", search="gamma")
     given = {"name": "STRIPE_KEY"} if tool == "create_secret" else {"connector_id": found["data"][0]["id"]}
@@ -242,7 +242,7 @@ async def test_client_that_opens_urls_leads_to_the_page_once(world: World) -> No
 
 
 async def test_request_is_decided_at_another_replica(tmp_path: Path) -> None:
-    """Ours: a sign-in and its cookie work at every replica; a form works once."""
+    """A sign-in and its cookie work at every replica; a form works once."""
     made = Made(tmp_path, policy='[defaults]\ndestroy = "confirm"\n')
     async with made() as one, made() as other:
         assert (await one.delete())["status"] == "approval_required"
@@ -256,7 +256,6 @@ async def test_request_is_decided_at_another_replica(tmp_path: Path) -> None:
 
 
 async def test_requester_may_approve_own_call_unless_disabled(tmp_path: Path) -> None:
-    """Ours: a requester who is not an approver may approve their own call unless `own = false`."""
     async with Made(tmp_path)() as world:
         await world.delete()
         async with world.browser("anna") as anna:
@@ -275,7 +274,7 @@ async def test_requester_may_approve_own_call_unless_disabled(tmp_path: Path) ->
 
 
 async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) -> None:
-    """Ours: the requester's vote does not count, and one approver's counts once."""
+    """The requester's vote does not count, and one approver's counts once."""
     async with Made(tmp_path, policy=FOUR)() as world:
         waits = await world.delete(by="amir")
         assert "0 of 2 approved so far" in waits["message"]
@@ -305,7 +304,6 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
 
 
 async def test_decline_note_reaches_the_agent(world: World) -> None:
-    """Ours."""
     await world.delete()
     async with world.browser("dana") as dana:
         answer = await dana.send("decline", await dana.form("decline") | {"note": "Pause it instead."})
@@ -317,7 +315,7 @@ async def test_decline_note_reaches_the_agent(world: World) -> None:
 
 @pytest.mark.parametrize("person", ["gina", "jun", "both"])
 async def test_requests_of_others_are_invisible(person: str, world: World) -> None:
-    """Ours: approvers of other tenants or effects neither see a request nor learn that it exists."""
+    """Approvers of other tenants or effects neither see a request nor learn that it exists."""
     await world.delete()
     async with world.browser("dana") as dana, world.browser(person) as other:
         grant = (await dana.form("approve"))["grant"]
@@ -328,7 +326,7 @@ async def test_requests_of_others_are_invisible(person: str, world: World) -> No
 
 
 async def test_page_requires_a_valid_session(world: World) -> None:
-    """Ours: a missing, forged, expired or signed-out cookie gives no access."""
+    """A missing, forged, expired or signed-out cookie gives no access."""
     await world.delete()
     async with world.browser("dana") as dana, world.browser() as other:
         form = await dana.form("approve") | {"extent": "once"}
@@ -353,7 +351,7 @@ async def test_page_requires_a_valid_session(world: World) -> None:
 
 
 async def test_decisions_need_a_post_from_the_page(world: World) -> None:
-    """Ours: a foreign or missing Origin, a foreign Host, a form without its token and GET decide nothing."""
+    """A foreign or missing Origin, a foreign Host, a form without its token and GET decide nothing."""
     await world.delete("Globex")
     async with world.browser("dana") as dana:
         form = await dana.form("approve") | {"extent": "once"}
@@ -371,7 +369,6 @@ async def test_decisions_need_a_post_from_the_page(world: World) -> None:
 
 
 async def test_cookies_are_limited_to_this_host(world: World) -> None:
-    """Ours: and no address or page contains a token."""
     async with world.browser() as dana:
         back = await dana.way_back("dana")
         answer = await dana.http.get(back)
@@ -434,7 +431,6 @@ async def test_id_token_of_another_sign_in_is_rejected(lie: str, world: World) -
 
 
 async def test_person_without_approver_rule_is_told_so(world: World) -> None:
-    """Ours: they signed in, but no rule matches."""
     async with world.browser() as browser:
         answer = await browser.sign_in("nobody")
         assert answer.status_code == 403
@@ -444,7 +440,6 @@ async def test_person_without_approver_rule_is_told_so(world: World) -> None:
 
 
 async def test_unusable_provider_rejects_sign_ins(world: World) -> None:
-    """Ours: with pairwise subjects a requester could not be recognized on the page."""
     async with world.browser() as browser:
         world.team.provider.metadata = {"subject_types_supported": ["pairwise"]}
         assert (await browser.http.get("/approvals/login")).status_code == 503
@@ -455,7 +450,7 @@ async def test_unusable_provider_rejects_sign_ins(world: World) -> None:
 
 
 async def test_sign_in_makes_at_most_one_token_request(world: World) -> None:
-    """Ours: an anonymous visitor cannot make us flood the provider with our own credentials."""
+    """An anonymous visitor cannot make us flood the provider with our own credentials."""
     async with world.browser() as stranger:
         good = await stranger.way_back("dana")
         begun = stranger.http.cookies["__Host-fastn_sign_in"]
@@ -470,7 +465,7 @@ async def test_sign_in_makes_at_most_one_token_request(world: World) -> None:
 
 
 async def test_discovery_is_cached_across_sign_ins(world: World) -> None:
-    """Ours: the discovery document is cached, and concurrent sign-ins share one failure."""
+    """The discovery document is cached, and concurrent sign-ins share one failure."""
     discovery = "/realms/team/.well-known/openid-configuration"
 
     async def begin(statuses: list[int]) -> None:
@@ -492,7 +487,6 @@ async def test_discovery_is_cached_across_sign_ins(world: World) -> None:
 
 
 async def test_page_requires_a_state_secret(tmp_path: Path) -> None:
-    """Ours: without it no replica could open what another sealed."""
     environment = {"ACME_KEY": "fsk_test_1", "GLOBEX_KEY": "fsk_test_2", "PAGE_SECRET": "egap"}
     (tmp_path / "policy.toml").write_text("")
     team = TeamWorld(tmp_path, FILE, environment=environment)

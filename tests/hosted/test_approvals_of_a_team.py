@@ -113,7 +113,7 @@ AT = "A person decides at https://fastn-mcp.example.com/approvals/, where they s
 
 
 async def test_page_and_webhook_are_both_named_and_asked(tmp_path: Path) -> None:
-    """Ours: the audit log has the same person for both, and their name in the file of approvers."""
+    """The audit log has the same person for both, and their name in the file of approvers."""
     world = PageAndWebhook(tmp_path)
     async with world.called() as call:
         workflow = (await call("list_workflows"))["data"][0]["id"]
@@ -132,7 +132,6 @@ async def test_page_and_webhook_are_both_named_and_asked(tmp_path: Path) -> None
 
 
 async def test_page_goes_on_without_a_webhook_that_fails(tmp_path: Path) -> None:
-    """Ours: what waits is not refused, and the next call names the page alone."""
     world = PageAndWebhook(tmp_path, status=400)
     async with world.called() as call:
         workflow = (await call("list_workflows"))["data"][0]["id"]
@@ -143,7 +142,6 @@ async def test_page_goes_on_without_a_webhook_that_fails(tmp_path: Path) -> None
 
 
 async def test_webhook_is_asked_alone_where_nobody_decides_on_the_page(tmp_path: Path) -> None:
-    """Ours: as without a page, and a secret that a person types is typed nowhere else."""
     world = PageAndWebhook(tmp_path)
     async with world.called(PAGE.replace('"ACCESS", ', "")) as call:
         customer = (await call("list_customers"))["data"][0]["id"]
@@ -156,7 +154,7 @@ async def test_webhook_is_asked_alone_where_nobody_decides_on_the_page(tmp_path:
 
 
 async def test_secret_that_a_person_types_is_asked_for_on_the_page_only(tmp_path: Path) -> None:
-    """Ours: the webhook is not asked, and a signed approval of it is refused."""
+    """The webhook is not asked, and a signed approval of it is refused."""
     world = PageAndWebhook(tmp_path)
     async with world.called() as call:
         assert f"{AT}." in (await call("create_secret", name="TOKEN"))["message"]
@@ -175,7 +173,7 @@ async def test_secret_that_a_person_types_is_asked_for_on_the_page_only(tmp_path
 
 @pytest.mark.parametrize("name", ["of-acme", "OF-Acme"])
 async def test_who_asked_does_not_approve_by_the_webhook(tmp_path: Path, name: str) -> None:
-    """Ours: the same sign-in, or one that differs in case, and nobody else is there: the webhook is not asked."""
+    """The same sign-in, or one that differs in case, and nobody else is there: the webhook is not asked."""
     world = PageAndWebhook(tmp_path)
     async with world.called() as call:
         approvers_file(tmp_path / "acme", listed(world.key, name))
@@ -205,7 +203,7 @@ def signed(key: Ed25519PrivateKey, question: dict[str, Any]) -> tuple[bytes, dic
 
 
 async def test_webhook_answer_counts_only_for_its_tenant(tmp_path: Path) -> None:
-    """Ours: each tenant has its own approvers. Those of another, and its request ids, are unknown."""
+    """Each tenant has its own approvers. Those of another, and its request ids, are unknown."""
     keys = {name: Ed25519PrivateKey.generate() for name in ("acme", "globex")}
     for name, key in keys.items():
         (tmp_path / name).mkdir()
@@ -250,7 +248,7 @@ async def test_webhook_answer_counts_only_for_its_tenant(tmp_path: Path) -> None
 
 
 async def test_guessing_request_ids_finds_nothing(tmp_path: Path) -> None:
-    """Ours: each of ten thousand guesses gets the same response, and pending requests stay pending."""
+    """Each of ten thousand guesses gets the same response, and pending requests stay pending."""
     world = WebhookWorld(tmp_path, '[defaults]\ndestroy = "out_of_band"\n')
     (row, *_) = await world.rows(ListCustomers(search="Globex"))
     assert isinstance(await world.call(DeleteCustomer(customer_id=row.id)), PendingApproval)
@@ -272,7 +270,7 @@ async def test_guessing_request_ids_finds_nothing(tmp_path: Path) -> None:
 
 
 def test_guessing_page_keys_finds_nothing() -> None:
-    """Ours: ten thousand guesses find no key, and the right key still works."""
+    """Ten thousand guesses find no key, and the right key still works."""
     entry = PageSessions(Clock().system("k"))
     right = entry.key()
     assert not [1 for _ in range(GUESSES) if entry.enter(secrets.token_urlsafe(24)) is not None]

@@ -143,7 +143,7 @@ async def test_upgrade_request_is_answered_over_http(asked: bytes, apart: bool) 
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_response_after_disconnect_is_lost(turns: int) -> None:
-    """Ours: before, during and after the response was written, by turns of the event loop."""
+    """Before, during and after the response was written, by turns of the event loop."""
     async with serving() as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
 
@@ -222,7 +222,7 @@ async def test_pipelined_requests_are_answered_one_after_the_other() -> None:
     ids=["nothing", "half a line", "half a head", "half a body", "half a second one"],
 )
 async def test_slow_request_closes_its_connection(begun: bytes) -> None:
-    """Ours: a slow or silent client does not keep a connection."""
+    """A slow or silent client does not keep a connection."""
     async with serving(arrives=0.2) as server, server.line() as line:
         await line.send(begun)
         rest = await line.rest()
@@ -230,7 +230,6 @@ async def test_slow_request_closes_its_connection(begun: bytes) -> None:
 
 
 async def test_slow_call_does_not_count_as_slow_request() -> None:
-    """Ours: nor do the requests that wait behind it, since we do not read them."""
     async with serving(arrives=0.1) as server, server.line() as line:
         await line.send(post("/waits", b"{}") + b"{}" + post("/next", b"{}"))
         for _ in range(4):  # as often as it is checked
@@ -243,7 +242,6 @@ async def test_slow_call_does_not_count_as_slow_request() -> None:
 
 
 async def test_idle_connection_gives_way_to_a_new_one() -> None:
-    """Ours: idle connections do not keep new clients out."""
     async with serving(connections=3) as server, server.line() as oldest, server.line(), server.line():
         async with server.line() as line:
             await line.send(post("/mcp", b"{}") + b"{}")
@@ -260,7 +258,6 @@ async def half_sent(server: Server, *lines: Connection) -> None:
 
 
 async def test_half_sent_request_gives_way_to_a_new_connection() -> None:
-    """Ours: they do not keep new clients out either."""
     async with serving(connections=2) as server, server.line() as oldest, server.line() as other:
         await half_sent(server, oldest, other)
         async with server.line() as line:
@@ -283,7 +280,7 @@ async def test_idle_connection_gives_way_before_a_half_sent_request() -> None:
 
 
 async def test_full_process_answers_probes_alone() -> None:
-    """Ours: a cluster would otherwise end a process that is only full, and its calls with it."""
+    """A cluster would otherwise end a process that is only full, and its calls with it."""
     async with serving(connections=2) as server, server.line() as one, server.line() as two:
         for line in (one, two):
             await line.send(post("/waits", b"{}") + b"{}")
@@ -300,7 +297,7 @@ async def test_full_process_answers_probes_alone() -> None:
 
 
 async def test_responses_close_connections_during_shutdown() -> None:
-    """Ours: a load balancer sends no call on a connection that is about to end."""
+    """A load balancer sends no call on a connection that is about to end."""
     left = False
     async with serving(is_leaving=lambda: left) as server, server.line() as line, server.line() as other:
         await line.send(post("/mcp", b"{}") + b"{}")

@@ -87,7 +87,6 @@ async def came(*messages: Message, method: str = "POST") -> tuple[list[bytes], l
 
 
 async def test_plain_request_gets_a_json_response() -> None:
-    """Ours: the body arrives unchanged."""
     body = json.dumps(CALL).encode()
     assert await came(part(body)) == ([], [body])
 
@@ -100,14 +99,13 @@ async def test_request_with_notifications_gets_a_stream(wanted: dict[str, Any]) 
 
 
 async def test_chunked_body_goes_to_the_stream() -> None:
-    """Ours: the body is not collected here, so that the limits of the SDK apply."""
+    """The body is not collected here, so that the limits of the SDK apply."""
     assert await came(part(b"{", more=True), part(b"}")) == ([b"{}"], [])
     assert await came({"type": "http.disconnect"}) == ([b""], [])
     assert await came(part(b""), method="GET") == ([b""], [])
 
 
 async def test_disconnect_cancels_the_call() -> None:
-    """Ours: a client that disconnects cancels its request."""
     whole = FakeApp(waits=True)
     client = Client([part(b"{}"), {"type": "http.disconnect"}])
     with anyio.fail_after(5):
@@ -116,7 +114,6 @@ async def test_disconnect_cancels_the_call() -> None:
 
 
 async def test_server_ends_once_a_cancelled_call_has_recorded_its_outcome() -> None:
-    """Ours: the ledger closes after it."""
     recorded: list[str] = []
 
     async def whole(_: Scope, __: Receive, ___: Send) -> None:
@@ -147,7 +144,7 @@ ERAS = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("fails", [False, True])
 async def test_slow_response_sends_keep_alives(fails: bool, era: str) -> None:
-    """Ours: a proxy closes a silent connection, and the call with it."""
+    """A proxy closes a silent connection, and the call with it."""
     pinged, kinds = anyio.Event(), list[str]()
 
     async def tool(_: ServerRequestContext[Any], __: CallToolRequestParams) -> CallToolResult:

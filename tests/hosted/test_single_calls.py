@@ -93,7 +93,6 @@ def same(sdk: Response, ours: Response) -> bool:
 @pytest.mark.parametrize("name", ["echo", "fail", "refuse", "notify", "ask"])
 @pytest.mark.parametrize("id_", [7, "seven", ""])
 async def test_plain_call_is_answered_as_by_the_sdk(version: str | None, name: str, id_: int | str) -> None:
-    """Ours: without the SDK's session, and with the same bytes."""
     headers = {name: value for name, value in HEADERS.items() if name != "MCP-Protocol-Version"}
     headers |= {} if version is None else {"MCP-Protocol-Version": version}
     call = CALL | {"id": id_, "params": {"name": name, "arguments": {"of": ["Ä", None, 12345678901234567890]}}}
@@ -131,7 +130,7 @@ async def test_plain_call_is_answered_as_by_the_sdk(version: str | None, name: s
     ],
 )
 async def test_anything_else_is_left_to_the_sdk(body: bytes, headers: dict[str, str]) -> None:
-    """Ours: no rule of the SDK is written a second time."""
+    """No rule of the SDK is written a second time."""
     async with serving() as paths:
         sdk, ours = await paths.both(body, HEADERS | headers)
     assert same(sdk, ours), (sdk.text, ours.text)
@@ -142,7 +141,7 @@ async def test_anything_else_is_left_to_the_sdk(body: bytes, headers: dict[str, 
     ("params", "code"), [({"name": "break"}, -32603), ({"name": 5}, INVALID_PARAMS), ({}, INVALID_PARAMS)]
 )
 async def test_internal_error_is_not_shown(params: dict[str, Any], code: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Ours: as the SDK does for requests of 2026-07-28. For earlier ones it shows the exception's text."""
+    """As the SDK does for requests of 2026-07-28. For earlier ones it shows the exception's text."""
     async with serving() as paths:
         _, ours = await paths.both(json.dumps(CALL | {"params": params}).encode(), HEADERS)
     assert (ours.status_code, ours.json()["id"], ours.json()["error"]["code"]) == (200, 7, code)

@@ -19,7 +19,7 @@ def loaded(folder: Path, text: str) -> Team:
 
 
 def test_defaults_are_strict(tmp_path: Path) -> None:
-    """Ours: the audience is the URL, the hosts are its own, no web origin is allowed, and tenants only read."""
+    """The audience is the URL, the hosts are its own, no web origin is allowed, and tenants only read."""
     team = loaded(tmp_path, f'url = "{AUDIENCE}"\nissuer = "{ISSUER}"\n{ONE}')
     assert (team.trust.audience, team.trust.resource, team.trust.leeway) == (AUDIENCE, AUDIENCE, 30.0)
     assert (team.served_hosts, team.origins) == (["fastn-mcp.example.com"], [])
@@ -31,7 +31,6 @@ def test_defaults_are_strict(tmp_path: Path) -> None:
 
 
 def test_every_key_is_parsed(tmp_path: Path) -> None:
-    """Ours."""
     text = f"""
 url = "https://mcp.example.com:8443/fastn/mcp"
 issuer = "{ISSUER}"
@@ -78,7 +77,6 @@ deadline = 10
 
 
 def test_example_is_valid(tmp_path: Path) -> None:
-    """Ours: as it is in examples/."""
     example = Path(__file__).parents[2] / "examples" / "team.toml"
     team = loaded(tmp_path, example.read_text(encoding="utf-8"))
     admins = team.tenant_of({"groups": ["fastn-admins"], "hd": "acme.com", "email_verified": True})
@@ -168,7 +166,6 @@ WRONG: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_error_names_its_line(what: str, tmp_path: Path) -> None:
-    """Ours: and no value of a secret."""
     text, message = WRONG[what]
     with pytest.raises(SettingsError) as raised:
         loaded(tmp_path, text)
@@ -179,7 +176,6 @@ def test_error_names_its_line(what: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 def test_file_writable_by_others_is_rejected(tmp_path: Path) -> None:
-    """Ours: it decides which account serves whom."""
     file = written(tmp_path, GOOD + ONE)
     file.chmod(0o620)
     with pytest.raises(SettingsError, match="can be changed by users other than its owner"):
@@ -209,13 +205,12 @@ MATCHES: list[tuple[str, dict[str, Any], bool]] = [
 
 @pytest.mark.parametrize(("wanted", "claims", "holds"), MATCHES)
 def test_tenant_requires_all_its_conditions(wanted: str, claims: dict[str, Any], holds: bool, tmp_path: Path) -> None:
-    """Ours: matches are exact; only `*` is a pattern, and subjects have none."""
+    """Matches are exact; only `*` is a pattern, and subjects have none."""
     team = loaded(tmp_path, GOOD + ONE.replace('subjects = ["anna"]', wanted))
     assert (team.tenant_of(claims) is not None) is holds
 
 
 def test_first_matching_tenant_serves(tmp_path: Path) -> None:
-    """Ours: in the order of the file."""
     team = loaded(tmp_path, HEAD + TENANTS)
     claims = {"sub": "anna", "groups": ["globex-ops"], "tier": "own"}
     assert [tenant.name for tenant in team.tenant if team.tenant_of(claims) is tenant] == ["acme"]
@@ -236,7 +231,7 @@ KEYLESS: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("what", KEYLESS)
 def test_tenant_with_invalid_settings_stops_the_start(what: str, tmp_path: Path) -> None:
-    """Ours: the error names the tenant and the source of its key, never a value."""
+    """The error names the tenant and the source of its key, never a value."""
     message, problem = KEYLESS[what]
     (tmp_path / "empty").write_text(" \n")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
@@ -250,7 +245,7 @@ def test_tenant_with_invalid_settings_stops_the_start(what: str, tmp_path: Path)
 
 
 def test_tenants_with_one_account_stop_the_start(tmp_path: Path) -> None:
-    """Ours: approvals and budgets belong to an account, so two tenants must not share one."""
+    """Approvals and budgets belong to an account, so two tenants must not share one."""
     twin = ONE.replace('"acme"', '"b"') + 'profile = "acme"\n'
     team = TeamWorld(tmp_path, HEAD + ONE + twin)
     with pytest.raises(SettingsError, match="The tenants acme and b use the same account, acme at"):

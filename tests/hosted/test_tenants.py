@@ -60,7 +60,6 @@ class World:
 
 
 async def test_concurrent_calls_share_the_account_of_their_tenant() -> None:
-    """Ours: tenants are isolated."""
     house = World()
     seen: list[TenantAccount] = []
 
@@ -78,7 +77,7 @@ async def test_concurrent_calls_share_the_account_of_their_tenant() -> None:
 
 
 async def test_idle_account_is_closed_and_reopened() -> None:
-    """Ours: its connections, files and names go with it. An account in use stays open."""
+    """Its connections, files and names go with it. An account in use stays open."""
     house = World()
     async with house.tenants.lease(tenant("a")):
         async with house.tenants.lease(tenant("b")):
@@ -96,7 +95,6 @@ async def test_idle_account_is_closed_and_reopened() -> None:
 
 
 async def test_sweeper_runs_periodically() -> None:
-    """Ours."""
     swept = anyio.Event()
 
     async def sleep(seconds: float) -> None:
@@ -116,7 +114,7 @@ async def test_sweeper_runs_periodically() -> None:
 
 
 async def test_open_accounts_are_limited() -> None:
-    """Ours: the longest unused account is closed. If all are in use, a further one is refused."""
+    """The longest unused account is closed. If all are in use, a further one is refused."""
     house = World(TeamLimits(tenants=2))
     for name in "abc":
         house.clock.pass_(1)
@@ -133,7 +131,7 @@ async def test_open_accounts_are_limited() -> None:
 
 
 async def test_caller_with_many_keys_evicts_only_their_own() -> None:
-    """Ours: invented keys cost no other caller their account."""
+    """Invented keys cost no other caller their account."""
     house = World()
     own = tenant("own")
     async with house.tenants.lease(own, CallerAccount("otto", "his")):
@@ -153,7 +151,6 @@ async def test_caller_with_many_keys_evicts_only_their_own() -> None:
 
 
 def test_folder_and_account_do_not_reveal_the_key() -> None:
-    """Ours: and two callers with the same key are separate."""
     anna, otto = CallerAccount("iss|anna", "fsk_live_secret"), CallerAccount("iss|otto", "fsk_live_secret")
     assert anna.digest != otto.digest
     assert anna.folder != otto.folder
@@ -192,7 +189,7 @@ async def test_open_account_is_handed_to_its_owner_only() -> None:
 
 
 async def test_failing_accounts_are_dropped() -> None:
-    """Ours: one that fails to close does not stop the others from closing."""
+    """One that fails to close does not stop the others from closing."""
     house = World()
     with pytest.raises(SettingsError):
         async with house.tenants.lease(tenant("broken")):
@@ -207,7 +204,7 @@ async def test_failing_accounts_are_dropped() -> None:
 
 
 async def test_concurrency_limit_has_a_bounded_queue() -> None:
-    """Ours: a call is refused at once if the queue is full, or after a timeout."""
+    """A call is refused at once if the queue is full, or after a timeout."""
     room = ConcurrencyLimit(2, 1, 0.01)
     async with room(), room():
         with pytest.raises(Busy, match=r"none ended within 0\.01 seconds"):
@@ -232,7 +229,6 @@ async def test_concurrency_limit_has_a_bounded_queue() -> None:
 
 
 async def test_cancelled_call_leaves_the_queue() -> None:
-    """Ours: a cancelled call takes no slot."""
     room = ConcurrencyLimit(1, 1, 60)
 
     async def waits() -> None:

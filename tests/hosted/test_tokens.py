@@ -49,7 +49,7 @@ NO_KID = rsa(None)
 
 
 async def test_subject_is_read_from_the_configured_claim() -> None:
-    """Ours, `subject_claim`: a token without the claim names nobody, whatever its `sub`."""
+    """`subject_claim`: a token without the claim names nobody, whatever its `sub`."""
     door = Verifier(subject_claim="oid")
     found = await door.tokens.verify_token(door.provider.token(oid="4711"))
     assert found is not None
@@ -166,7 +166,7 @@ GOOD: dict[str, Callable[[Provider], str]] = {
 
 @pytest.mark.parametrize("what", GOOD)
 async def test_provider_variants_are_accepted(what: str) -> None:
-    """Ours: any OpenID provider, and clocks that differ by half a minute."""
+    """Any OpenID provider, and clocks that differ by half a minute."""
     door = Verifier()
     assert await door(GOOD[what](door.provider)) == "ok"
 
@@ -187,7 +187,7 @@ async def test_curve_fits_one_algorithm_only() -> None:
 
 
 async def test_unlisted_algorithms_are_refused() -> None:
-    """Ours: the team file lists the algorithms; the token does not choose."""
+    """The team file lists the algorithms; the token does not choose."""
     door = Verifier(algorithms=("ES256",))
     assert await door(door.provider.token()) == NO_ALGORITHM
 
@@ -200,7 +200,6 @@ async def test_short_key_is_refused() -> None:
 
 
 async def test_key_without_id_is_used_only_if_unique() -> None:
-    """Ours: keys are not tried in turn."""
     door = Verifier()
     door.provider.keys = [NO_KID, rsa("second")]
     assert await door(door.provider.token(NO_KID)) == NO_KEY
@@ -218,7 +217,6 @@ async def test_encryption_and_symmetric_keys_are_refused() -> None:
 
 
 async def test_unknown_key_id_refreshes_the_keys() -> None:
-    """Ours: and keys that are no longer published are dropped."""
     door = Verifier()
     old = door.provider.keys[0]
     assert await door(door.provider.token()) == "ok"
@@ -230,7 +228,6 @@ async def test_unknown_key_id_refreshes_the_keys() -> None:
 
 
 async def test_invented_key_ids_do_not_flood_the_provider() -> None:
-    """Ours: at most one refresh per interval, whatever the number of tokens."""
     door = Verifier()
     await door(door.provider.token())
     for number in range(100):
@@ -243,7 +240,7 @@ async def test_invented_key_ids_do_not_flood_the_provider() -> None:
 
 
 async def test_keys_are_refreshed_and_trusted_during_outages() -> None:
-    """Ours: a short outage of the provider locks nobody out; one of a day does."""
+    """A short outage of the provider locks nobody out; one of a day does."""
     door = Verifier()
     good = door.provider.token(exp=int(door.clock.at.timestamp()) + 10 * 86_400)
     assert await door(good) == "ok"
@@ -274,7 +271,7 @@ NO_PROVIDER: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("what", NO_PROVIDER)
 async def test_token_is_undecided_without_keys(what: str) -> None:
-    """Ours: it is not refused as invalid, since a client would discard it."""
+    """It is not refused as invalid, since a client would discard it."""
     door = Verifier()
     door.provider.metadata = NO_PROVIDER[what]
     assert await door.tokens.verify_token(door.provider.token()) is None

@@ -63,7 +63,6 @@ def client(tmp_path: Path) -> ClientFile:
 
 @pytest.mark.posix
 def test_created_file_and_folders_are_removed_again(client: ClientFile) -> None:
-    """Ours: In between, only its owner can read the file."""
     client.install()
     assert client.document == {"mcpServers": {"fastn": OURS[0].value}}
     assert client.path.stat().st_mode & 0o777 == 0o600
@@ -72,7 +71,6 @@ def test_created_file_and_folders_are_removed_again(client: ClientFile) -> None:
 
 
 def test_created_folder_with_other_files_stays(client: ClientFile) -> None:
-    """Ours."""
     client.install()
     (client.path.parent / "theirs").touch()
     client.uninstall()
@@ -85,7 +83,6 @@ def test_created_folder_with_other_files_stays(client: ClientFile) -> None:
 )
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o664])
 def test_existing_file_is_restored(client: ClientFile, content: bytes, mode: int) -> None:
-    """Ours: its bytes, and its mode throughout."""
     client.write(content, mode)
     client.install()
     assert client.path.stat().st_mode & 0o777 == mode
@@ -100,7 +97,7 @@ def test_existing_file_is_restored(client: ClientFile, content: bytes, mode: int
 
 @pytest.mark.posix
 def test_file_that_is_a_link_stays_one(client: ClientFile) -> None:
-    """Ours: many keep their configuration in a repository."""
+    """Many keep their configuration in a repository."""
     real = client.folder / "dotfiles.json"
     real.write_bytes(b'{"a": 1}')
     client.path.parent.mkdir()
@@ -115,7 +112,6 @@ def test_file_that_is_a_link_stays_one(client: ClientFile) -> None:
 
 @pytest.mark.posix
 def test_backup_is_readable_by_its_owner_only(client: ClientFile) -> None:
-    """Ours: the file may hold secrets."""
     client.write(b'{"secret": 1}')
     client.install()
     copy = client.target.backup.copy
@@ -127,7 +123,6 @@ def test_backup_is_readable_by_its_owner_only(client: ClientFile) -> None:
 
 
 def test_second_install_changes_nothing(client: ClientFile) -> None:
-    """Ours."""
     client.write(b"{}")
     client.install()
     content = client.path.read_bytes()
@@ -136,7 +131,7 @@ def test_second_install_changes_nothing(client: ClientFile) -> None:
 
 
 def test_own_entry_is_replaced_and_removed(client: ClientFile) -> None:
-    """Ours: the backup is of the file before the first entry."""
+    """The backup is of the file before the first entry."""
     client.install()
     change = client.install(OTHER)
     assert change is not None
@@ -147,7 +142,6 @@ def test_own_entry_is_replaced_and_removed(client: ClientFile) -> None:
 
 
 def test_uninstall_removes_only_our_entry_from_a_changed_file(client: ClientFile) -> None:
-    """Ours: all else stays byte for byte."""
     client.write(b'{\n  // mine\n  "a": 1\n}\n')
     client.install()
     client.path.write_bytes(client.path.read_bytes().replace(b'"a": 1', b'"a": 2'))
@@ -156,7 +150,6 @@ def test_uninstall_removes_only_our_entry_from_a_changed_file(client: ClientFile
 
 
 def test_foreign_entry_is_replaced_only_with_overwrite(client: ClientFile) -> None:
-    """Ours."""
     theirs = b'{"mcpServers": {"fastn": {"url": "https://fastn.example"}}}'
     client.write(theirs)
     with pytest.raises(NotInstalled, match=r"not installed by fastn-mcp\. Nothing was changed\. .*--replace.*--name"):
@@ -171,7 +164,6 @@ def test_foreign_entry_is_replaced_only_with_overwrite(client: ClientFile) -> No
 
 
 def test_backup_of_a_replaced_entry_is_kept_if_the_file_changed(client: ClientFile) -> None:
-    """Ours: only our entry is removed, so the replaced one is in the backup only."""
     client.write(b'{"mcpServers": {"fastn": {"url": "x"}}}')
     client.install(overwrite=True)
     client.path.write_bytes(client.path.read_bytes() + b"\n")
@@ -185,7 +177,7 @@ def test_backup_of_a_replaced_entry_is_kept_if_the_file_changed(client: ClientFi
 
 
 def test_own_entry_that_was_changed_counts_as_foreign(client: ClientFile) -> None:
-    """Ours: it is replaced only with overwrite, and can be uninstalled."""
+    """It is replaced only with overwrite, and can be uninstalled."""
     client.install()
     client.path.write_bytes(client.path.read_bytes().replace(b"--sandbox", b"--read-only"))
     with pytest.raises(NotInstalled, match="installed by fastn-mcp, and changed since"):
@@ -195,7 +187,6 @@ def test_own_entry_that_was_changed_counts_as_foreign(client: ClientFile) -> Non
 
 
 def test_uninstall_of_a_missing_entry_does_nothing(client: ClientFile) -> None:
-    """Ours: and an entry that comes back later is not ours."""
     client.write(b"{}")
     client.install()
     client.path.write_bytes(b'{"b": 2}')
@@ -206,7 +197,7 @@ def test_uninstall_of_a_missing_entry_does_nothing(client: ClientFile) -> None:
 
 
 def test_change_other_than_the_one_shown_is_not_made(client: ClientFile) -> None:
-    """Ours: the client may write its file while a person reads."""
+    """The client may write its file while a person reads."""
     client.write(b"{}")
     again = partial(apply.plan_install, client.target, OURS)
     change = again()
@@ -227,7 +218,6 @@ def test_change_other_than_the_one_shown_is_not_made(client: ClientFile) -> None
     ],
 )
 def test_file_that_cannot_be_changed_safely_is_unchanged(client: ClientFile, content: bytes, expected: str) -> None:
-    """Ours."""
     client.write(content)
     with pytest.raises(NotInstalled, match=expected):
         client.install()
@@ -235,14 +225,13 @@ def test_file_that_cannot_be_changed_safely_is_unchanged(client: ClientFile, con
 
 
 def test_folder_in_place_of_the_file_is_reported(client: ClientFile) -> None:
-    """Ours."""
     client.path.mkdir(parents=True)
     with pytest.raises(NotInstalled, match=r"cannot be read: Is a directory\. Nothing was changed"):
         client.install()
 
 
 def test_failed_write_leaves_no_trace(client: ClientFile) -> None:
-    """Ours: neither that of a first entry nor of a second."""
+    """Neither that of a first entry nor of a second."""
     client.folder.joinpath("home", "new").write_bytes(b"a file where a folder has to be")
     change = apply.FileChange(client.target, Snapshot(None), b"{}", None, None)
     with pytest.raises(NotInstalled):
@@ -254,7 +243,6 @@ def test_failed_write_leaves_no_trace(client: ClientFile) -> None:
 
 @pytest.mark.posix
 def test_failed_second_entry_keeps_the_record_of_the_first(client: ClientFile) -> None:
-    """Ours."""
     client.write(b"{}")
     client.install()
     first, copy = client.target.backup.record(), client.target.backup.before()
@@ -269,7 +257,6 @@ def test_failed_second_entry_keeps_the_record_of_the_first(client: ClientFile) -
 
 
 def test_deleted_file_is_not_restored(client: ClientFile) -> None:
-    """Ours: whatever it held before."""
     client.write(b'{"a": 1}')
     client.install()
     client.path.unlink()
@@ -279,7 +266,6 @@ def test_deleted_file_is_not_restored(client: ClientFile) -> None:
 
 
 def test_unreadable_record_counts_as_missing(client: ClientFile) -> None:
-    """Ours: then no entry is known to be ours."""
     client.install()
     (client.target.backup.copy.parent / "record.json").write_text('{"path": 1}')
     assert client.target.backup.record() is None
@@ -288,7 +274,6 @@ def test_unreadable_record_counts_as_missing(client: ClientFile) -> None:
 
 
 def test_uninstall_without_a_backup_removes_the_entry_alone(client: ClientFile) -> None:
-    """Ours: as if the state folder had been emptied but for the record."""
     client.write(b'{"a": 1}')
     client.install()
     client.target.backup.copy.unlink()
@@ -297,7 +282,6 @@ def test_uninstall_without_a_backup_removes_the_entry_alone(client: ClientFile) 
 
 
 def test_entry_that_cannot_be_removed_alone_is_left(client: ClientFile) -> None:
-    """Ours: and the error names the backup."""
     client.write(b'{"a": 1}')
     client.install()
     content = client.path.read_bytes().replace(b'"fastn"', b'"fastn": {"x": 1}, "fastn"')
@@ -308,7 +292,6 @@ def test_entry_that_cannot_be_removed_alone_is_left(client: ClientFile) -> None:
 
 
 def test_existing_inputs_are_used_and_not_removed(tmp_path: Path) -> None:
-    """Ours: another entry may refer to them."""
     vscode = BY_NAME["vscode"]
     client = ClientFile(tmp_path)
     client.target = Target.at(vscode, client.path, "fastn", client.folder / "state")
@@ -323,7 +306,7 @@ def test_existing_inputs_are_used_and_not_removed(tmp_path: Path) -> None:
 @pytest.mark.posix
 @pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
 def test_new_project_file_is_readable_by_others(client: ClientFile) -> None:
-    """Ours: it holds nothing that others must not read."""
+    """It holds nothing that others must not read."""
     client.resolve(project=client.folder)
     client.install()
     assert client.path.stat().st_mode & 0o777 == 0o644

@@ -46,7 +46,7 @@ def round_trip(format_: Format, content: bytes, additions: list[Addition]) -> by
 @example('{"mcpServers":{"x":1}}', b"")
 @example('{"a": 1, "a": 2}', b"")
 def test_json_is_restored(text: str, mark: bytes) -> None:
-    """Ours: order, indentation, line ends, byte order mark, newline at the end."""
+    """Order, indentation, line ends, byte order mark, newline at the end."""
     content = mark + text.encode()
     assert round_trip(Format.JSON, content, [SERVER]) == content
 
@@ -58,7 +58,7 @@ def test_json_is_restored(text: str, mark: bytes) -> None:
 @example('{"inputs": [/* none */], "mcpServers": { /* nor here */ }}', b"")
 @example('{"inputs": [{"id": "other"},],}', b"")
 def test_json_with_comments_is_restored(text: str, mark: bytes) -> None:
-    """Ours: comments and trailing commas too, and with two additions."""
+    """Comments and trailing commas too, and with two additions."""
     content = mark + text.encode()
     assert round_trip(Format.JSONC, content, [SERVER, INPUT]) == content
 
@@ -69,7 +69,6 @@ def test_json_with_comments_is_restored(text: str, mark: bytes) -> None:
 @example("# only this", b"")
 @example("a = 1\r\n[b]\r\n", b"")
 def test_toml_is_restored(text: str, mark: bytes) -> None:
-    """Ours."""
     content = mark + text.encode()
     assert round_trip(Format.TOML, content, [TABLE]) == content
 
@@ -77,7 +76,7 @@ def test_toml_is_restored(text: str, mark: bytes) -> None:
 @QUICK
 @given(json_texts(comments=True), st.sampled_from(["front", "back"]))
 def test_members_added_meanwhile_stay(text: str, place: str) -> None:
-    """Ours: exactly our entry goes, and no member before or after it."""
+    """Exactly our entry goes, and no member before or after it."""
     content = text.encode()
     before = load(Format.JSONC, content)
     assume(before != {} and all(find(before, one) is None for one in (SERVER, INPUT)))
@@ -101,7 +100,7 @@ def test_members_added_meanwhile_stay(text: str, place: str) -> None:
 @QUICK
 @given(json_texts(comments=True))
 def test_entry_rewritten_by_the_client_is_removed(text: str) -> None:
-    """Ours: by its value, since its text is gone; objects created for it that are empty go too."""
+    """By its value, since its text is gone; objects created for it that are empty go too."""
     before = load(Format.JSONC, text.encode())
     servers = before.get("mcpServers")
     assume(not isinstance(servers, dict) or "fastn" not in servers)  # null, which is no entry, does not come back
@@ -117,7 +116,7 @@ def test_entry_rewritten_by_the_client_is_removed(text: str) -> None:
 @QUICK
 @given(toml_texts())
 def test_extended_toml_table_is_removed_whole(text: str) -> None:
-    """Ours: Codex stores the approvals of tools below the entry."""
+    """Codex stores the approvals of tools below the entry."""
     try:
         then, traces = insert(Format.TOML, text.encode(), [TABLE])
     except NoPlace:
@@ -131,7 +130,7 @@ def test_extended_toml_table_is_removed_whole(text: str) -> None:
 
 
 def test_line_added_to_our_toml_table_does_not_join_another() -> None:
-    """Ours: lines after ours that open no table are part of our table."""
+    """Lines after ours that open no table are part of our table."""
     then, traces = insert(Format.TOML, b"# a comment without an end", [TABLE])
     left = remove(Format.TOML, then + b"cwd = '/x'\n\n[later]\nx = 1\n", [TABLE], traces)
     assert left == b"# a comment without an end\n\n[later]\nx = 1\n"
@@ -153,14 +152,13 @@ def test_line_added_to_our_toml_table_does_not_join_another() -> None:
     ],
 )
 def test_entry_has_the_layout_of_its_surroundings(before: str, after: str) -> None:
-    """Ours: indentation, line ends, and a comma that is not inside a comment."""
+    """Indentation, line ends, and a comma that is not inside a comment."""
     addition = Addition(("mcpServers",), "fastn", {"command": "x"})
     then, _ = insert(Format.JSONC, before.encode(), [addition])
     assert then.decode() == after
 
 
 def test_existing_entry_is_replaced_in_place() -> None:
-    """Ours."""
     content = b'{"mcpServers": {"fastn": {"url": "x"}, "b": 1}, "c": 2}'
     then, _ = insert(Format.JSON, content, [SERVER])
     assert list(json.loads(then)["mcpServers"]) == ["fastn", "b"]
@@ -186,7 +184,6 @@ def test_existing_entry_is_replaced_in_place() -> None:
     ],
 )
 def test_invalid_document_is_reported(format_: Format, content: bytes, expected: str) -> None:
-    """Ours: with the position of the error."""
     with pytest.raises(UnreadableConfig, match=expected):
         insert(format_, content, [SERVER])
 
@@ -202,13 +199,11 @@ def test_invalid_document_is_reported(format_: Format, content: bytes, expected:
     ],
 )
 def test_missing_place_of_an_entry_is_reported(format_: Format, content: bytes, addition: Addition, where: str) -> None:
-    """Ours."""
     with pytest.raises(NoPlace, match=where):
         insert(format_, content, [addition])
 
 
 def test_removing_a_missing_entry_changes_nothing() -> None:
-    """Ours: another program may have removed it."""
     then, traces = insert(Format.JSONC, b'{"a": 1}', [SERVER, INPUT])
     assert then != b'{"a": 1}'
     for left in (b"", b'{"a": 1}', b'{"mcpServers": {}, "inputs": []}'):
@@ -216,7 +211,7 @@ def test_removing_a_missing_entry_changes_nothing() -> None:
 
 
 def test_duplicate_entry_is_not_removed() -> None:
-    """Ours: removing one would make the other one count."""
+    """Removing one would make the other one count."""
     _, traces = insert(Format.JSON, b"{}", [SERVER])
     twice = b'{"mcpServers": {"fastn": 1, "fastn": 2}}'
     with pytest.raises(NoPlace, match="mcpServers"):
@@ -224,7 +219,7 @@ def test_duplicate_entry_is_not_removed() -> None:
 
 
 def test_nan_equals_itself() -> None:
-    """Ours: TOML has it, and it must not prevent a change."""
+    """TOML has it, and it must not prevent a change."""
     nan, one = float("nan"), [{"a": [1.0, float("nan")]}]
     assert same(one, [{"a": [1.0, nan]}])
     assert not same(one, [{"a": [1.0, 2.0]}])

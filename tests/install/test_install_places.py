@@ -66,7 +66,6 @@ def machine(
     ],
 )
 def test_place_of_each_client_is_the_documented_one(client: str, linux: str, darwin: str, win32: str) -> None:
-    """Ours."""
     for platform, path in (("linux", linux), ("darwin", darwin), ("win32", win32)):
         assert str(place(BY_NAME[client], machine(platform))) == path.replace("~", HOMES[platform], 1)
 
@@ -83,12 +82,10 @@ def test_place_of_each_client_is_the_documented_one(client: str, linux: str, dar
     ],
 )
 def test_place_follows_the_clients_variables(client: str, platform: str, variable: str, value: str, path: str) -> None:
-    """Ours: the clients read these."""
     assert str(place(BY_NAME[client], machine(platform, {variable: value}))) == path
 
 
 def test_packaged_claude_desktop_is_found_on_windows() -> None:
-    """Ours: it never reads the documented folder."""
     local = r"C:\Users\Ann\AppData\Local"
     packaged = rf"{local}\Packages\Claude_pzs8sxrjxfjjc\LocalCache\Roaming\Claude"
     newer = rf"{local}\Claude-Data\claude_1"
@@ -101,7 +98,6 @@ def test_packaged_claude_desktop_is_found_on_windows() -> None:
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 def test_client_is_present_by_folder_file_or_program(client: object) -> None:
-    """Ours: the home folder alone proves nothing."""
     known = next(one for one in CLIENTS if one is client)
     assert not is_present(known, machine("linux", existing=[HOMES["linux"]]))
     file = place(known, machine("linux"))
@@ -115,7 +111,7 @@ def test_client_is_present_by_folder_file_or_program(client: object) -> None:
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 @pytest.mark.parametrize("key", ["profile", "environment", "prompt"])
 def test_no_entry_holds_a_key(client: object, key: Key) -> None:
-    """Ours: it references one in a way that the client supports, or is refused."""
+    """It references one in a way that the client supports, or is refused."""
     known = next(one for one in CLIENTS if one is client)
     start = CommandLine("/bin/fastn-mcp", ("--profile", "acme"))
     if (known.name, key) not in POSSIBLE:
@@ -132,7 +128,6 @@ def test_no_entry_holds_a_key(client: object, key: Key) -> None:
 
 
 def test_entry_has_the_fields_that_each_client_documents() -> None:
-    """Ours."""
     shapes = {
         client.name: additions(client, "fastn", CommandLine("x"), "environment", "linux")[0].value
         for client in CLIENTS
@@ -150,7 +145,6 @@ def test_entry_has_the_fields_that_each_client_documents() -> None:
 
 
 def test_http_entry_has_the_fields_that_each_client_documents() -> None:
-    """Ours (docs/local-http.md): and never holds the token."""
     url, command = "http://127.0.0.1:8080/mcp", "/bin/fastn-mcp http-token --header"
     reachable = {client.name: client for client in CLIENTS if not isinstance(client.http, str)}
     entries = {name: http_additions(client, "fastn", url, command) for name, client in reachable.items()}
@@ -168,14 +162,12 @@ def test_http_entry_has_the_fields_that_each_client_documents() -> None:
 
 @pytest.mark.parametrize("client", ["claude-desktop", "zed"])
 def test_client_that_would_store_the_token_is_refused_http(client: str) -> None:
-    """Ours (docs/local-http.md): with the reason, and stdio as the alternative."""
     with pytest.raises(NotInstalled, match=f"over stdio, which needs no token: fastn-mcp install {client}$"):
         http_additions(BY_NAME[client], "fastn", "http://127.0.0.1:8080/mcp", "x")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8080/mcp", "http://127.0.0.2:1/mcp", "http://[::1]:65535/mcp"])
 def test_loopback_url_is_accepted(url: str) -> None:
-    """Ours."""
     check_url(url)
 
 
@@ -190,13 +182,12 @@ def test_loopback_url_is_accepted(url: str) -> None:
     ],
 )
 def test_other_url_is_refused(url: str) -> None:
-    """Ours: the token is sent there. `localhost` can resolve to `::1`, where another user may listen."""
+    """The token is sent there. `localhost` can resolve to `::1`, where another user may listen."""
     with pytest.raises(NotInstalled, match="not a server of this machine"):
         check_url(url)
 
 
 def test_token_command_is_quoted_for_the_shell() -> None:
-    """Ours: clients run it in a shell."""
     start = CommandLine("/opt/an n/fastn-mcp", ("http-token",))
     assert start.line("linux") == "'/opt/an n/fastn-mcp' http-token"
     assert start.line("win32") == '"/opt/an n/fastn-mcp" http-token'
@@ -207,7 +198,7 @@ def test_token_command_is_quoted_for_the_shell() -> None:
     [("linux", (), True), ("darwin", (), False), ("win32", (), False), ("linux", ("--sandbox",), False)],
 )
 def test_keyring_variable_is_forwarded_on_linux(platform: str, arguments: tuple[str, ...], forwarded: bool) -> None:
-    """Ours: a profile's key is found by way of the session bus. The sandbox needs none."""
+    """A profile's key is found by way of the session bus. The sandbox needs none."""
     (one,) = additions(BY_NAME["codex"], "fastn", CommandLine("x", arguments), "profile", platform)
     assert ("env_vars" in one.value) is forwarded
 
@@ -264,7 +255,6 @@ def test_source_is_what_the_installation_came_from(origin: Any, source: str | No
 
 
 def test_table_of_clients_is_complete() -> None:
-    """Ours."""
     assert len(BY_NAME) == len(CLIENTS) == 8
     assert {client.format for client in CLIENTS} == set(Format)
     assert json.dumps(entry.printed("fastn", CommandLine("x", ("--sandbox",)))) == (

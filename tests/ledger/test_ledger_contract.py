@@ -75,7 +75,7 @@ def race(where: str, what: str, count: int = 25) -> list[int]:
 
 
 async def test_a_grant_is_found_as_it_was_opened_by_every_process(ledger: Ledger, other: Ledger) -> None:
-    """Ours: any process can finish what another began."""
+    """Any process can finish what another began."""
     traced = replace(grant("g3"), trace="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
     await ledger.open(grant())
     await ledger.open(traced)
@@ -85,7 +85,7 @@ async def test_a_grant_is_found_as_it_was_opened_by_every_process(ledger: Ledger
 
 
 async def test_of_fifty_attempts_in_two_processes_one_burns_a_grant(where: str, ledger: Ledger) -> None:
-    """Ours: an approval is spent once, however often a call is repeated at the same time."""
+    """An approval is spent once, however often a call is repeated at the same time."""
     await ledger.open(grant())
     assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     assert sum(race(where, "burn")) == 1
@@ -96,21 +96,20 @@ async def test_of_fifty_attempts_in_two_processes_one_burns_a_grant(where: str, 
 
 @pytest.mark.long
 async def test_fifty_attempts_in_two_processes_spend_no_more_than_the_budget(where: str, ledger: Ledger) -> None:
-    """Ours: a budget holds across processes."""
     assert sum(race(where, "spend")) == 7
     assert await ledger.spent("destroy", "2026-11-25") == 7
 
 
 @pytest.mark.long
 async def test_fifty_questions_in_two_processes_leave_no_more_than_the_cap(where: str, ledger: Ledger) -> None:
-    """Ours: two processes cannot both take the last place."""
+    """Two processes cannot both take the last place."""
     assert sum(race(where, "open")) == MOST_WAITING
     assert len(await ledger.waiting(NOW)) == MOST_WAITING
 
 
 @pytest.mark.long
 async def test_no_decline_is_lost_between_processes(where: str, ledger: Ledger) -> None:
-    """Ours: the breaker counts what a person declined, by whatever process."""
+    """The breaker counts what a person declined, by whatever process."""
     # Fewer than may wait at once: all of them can be open together.
     assert race(where, "decline", 15) == [15, 15]
     assert await ledger.declines("local") == (30, NOW)
@@ -118,12 +117,10 @@ async def test_no_decline_is_lost_between_processes(where: str, ledger: Ledger) 
 
 @pytest.mark.long
 async def test_two_processes_can_begin_a_store_at_the_same_time(where: str) -> None:
-    """Ours: nobody has to create it first."""
     assert race(where, "decline", 5) == [5, 5]
 
 
 async def test_every_change_of_a_request_wakes_who_waits_for_it(ledger: Ledger, other: Ledger) -> None:
-    """Ours: by whatever process, also one that was made between two looks."""
 
     async def changed(seen: str, seconds: float = 5) -> str:
         with anyio.fail_after(30):
@@ -250,7 +247,7 @@ def everything(where: str, request: pytest.FixtureRequest) -> str:
 
 
 async def test_a_request_that_ran_out_is_closed_once(ledger: Ledger, other: Ledger) -> None:
-    """Ours: by one of all processes, for its account alone; what was answered, and what waits on, is left alone."""
+    """By one of all processes, for its account alone; what was answered, and what waits on, is left alone."""
     form = replace(grant("form"), out_of_band=False)
     for asked in (grant("page"), form, grant("answered"), grant("later", expires=NOW + 900)):
         await ledger.open(asked)
@@ -269,7 +266,6 @@ async def test_a_request_that_ran_out_is_closed_once(ledger: Ledger, other: Ledg
 
 
 async def test_what_has_expired_cannot_be_moved_nor_waits(ledger: Ledger) -> None:
-    """Ours: an approval that comes too late is none."""
     await ledger.open(grant())
     assert not await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 600)
     assert await ledger.waiting(NOW + 600) == []
@@ -278,7 +274,6 @@ async def test_what_has_expired_cannot_be_moved_nor_waits(ledger: Ledger) -> Non
 
 
 async def test_a_grant_moves_only_from_where_it_is(ledger: Ledger) -> None:
-    """Ours: whoever decides second decides nothing."""
     await ledger.open(grant())
     assert not await moved(ledger, "g1", [RequestState.APPROVED], RequestState.USED, NOW)
     assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW + 1, by="terminal")
@@ -300,14 +295,13 @@ async def test_a_grant_moves_only_from_where_it_is(ledger: Ledger) -> None:
 
 
 async def test_there_is_no_grant_to_move_where_none_was_opened(ledger: Ledger) -> None:
-    """Ours: a guessed id is worth nothing."""
     assert not await moved(ledger, "g1", list(RequestState), RequestState.APPROVED, NOW)
 
 
 @pytest.mark.parametrize("final", FINAL)
 @pytest.mark.parametrize("after", list(RequestState))
 async def test_what_is_decided_for_good_stays_so(final: RequestState, after: RequestState, ledger: Ledger) -> None:
-    """Ours: what was spent, declined, unanswered or overtaken never becomes an approval, whoever asks."""
+    """What was spent, declined, unanswered or overtaken never becomes an approval, whoever asks."""
     await ledger.open(grant())
     assert await moved(ledger, "g1", [RequestState.OPEN], final, NOW)
     assert not await moved(ledger, "g1", list(RequestState), after, NOW)
@@ -317,14 +311,14 @@ async def test_what_is_decided_for_good_stays_so(final: RequestState, after: Req
 
 
 async def test_nothing_is_opened_again(ledger: Ledger) -> None:
-    """Ours: an approval is not taken back into a question that can be approved again."""
+    """An approval is not taken back into a question that can be approved again."""
     await ledger.open(grant())
     assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     assert not await moved(ledger, "g1", list(RequestState), RequestState.OPEN, NOW)
 
 
 async def test_the_cap_is_for_each_principal_and_for_what_still_waits(ledger: Ledger) -> None:
-    """Ours: one caller cannot fill another's desk, and a decided question makes room."""
+    """One caller cannot fill another's desk, and a decided question makes room."""
     for number in range(MOST_WAITING):
         await ledger.open(grant(f"g{number}"))
     with pytest.raises(TooManyWaiting) as refused:
@@ -340,7 +334,7 @@ async def test_the_cap_is_for_each_principal_and_for_what_still_waits(ledger: Le
 
 
 async def test_an_id_is_opened_once(ledger: Ledger) -> None:
-    """Ours: a second grant of the same id is refused, and the first one stands."""
+    """A second grant of the same id is refused, and the first one stands."""
     await ledger.open(grant())
     with pytest.raises(Exception, match=r"(?i)unique|exists"):
         await ledger.open(replace(grant(), expected="Globex"))
@@ -348,7 +342,7 @@ async def test_an_id_is_opened_once(ledger: Ledger) -> None:
 
 
 async def test_what_waits_is_listed_the_oldest_first(ledger: Ledger) -> None:
-    """Ours: a person sees first what has waited longest, and only what is asked elsewhere."""
+    """A person sees first what has waited longest, and only what is asked elsewhere."""
     await ledger.open(grant("late", created=NOW + 2))
     await ledger.open(grant("early", created=NOW + 1))
     await ledger.open(replace(grant("form"), out_of_band=False))
@@ -358,7 +352,7 @@ async def test_what_waits_is_listed_the_oldest_first(ledger: Ledger) -> None:
 
 
 async def test_the_latest_grant_of_a_call_is_what_its_repeat_finds(ledger: Ledger) -> None:
-    """Ours: the same call, made again, finds the newest answer that is not spent."""
+    """The same call, made again, finds the newest answer that is not spent."""
     first = replace(grant("first"), call="call")
     await ledger.open(first)
     await ledger.open(replace(grant("second", created=NOW + 1), call="call"))
@@ -376,7 +370,7 @@ async def test_the_latest_grant_of_a_call_is_what_its_repeat_finds(ledger: Ledge
 
 
 async def test_what_was_decided_is_listed_the_newest_first(ledger: Ledger) -> None:
-    """Ours: the history shows what became of each question."""
+    """The history shows what became of each question."""
     for number, state in enumerate(FINAL):
         await ledger.open(grant(state.value))
         assert await moved(ledger, state.value, [RequestState.OPEN], state, NOW + number)
@@ -385,7 +379,7 @@ async def test_what_was_decided_is_listed_the_newest_first(ledger: Ledger) -> No
 
 
 async def test_a_scope_covers_exactly_its_tool_and_target_until_it_ends(ledger: Ledger, other: Ledger) -> None:
-    """Ours: a temporary approval is for one principal, account, tool and target."""
+    """A temporary approval is for one principal, account, tool and target."""
     await ledger.add_temporary(temporary_approval())
     exact = ("local", "default at live.fastn.ai", "run_workflow", "wf_1", "input")
     assert await other.find_temporary(*exact, NOW) == temporary_approval()
@@ -399,14 +393,13 @@ async def test_a_scope_covers_exactly_its_tool_and_target_until_it_ends(ledger: 
 
 
 async def test_temporary_approvals_are_listed_the_oldest_first(ledger: Ledger) -> None:
-    """Ours: in whatever order they were given, and whenever they expire."""
     for name, created, expires in (("b", 2, 60), ("c", 3, 10), ("a", 1, 90)):
         await ledger.add_temporary(replace(temporary_approval(name, NOW + expires), created=NOW + created))
     assert [found.id for found in await ledger.temporary_approvals(NOW)] == ["a", "b", "c"]
 
 
 async def test_a_revoked_scope_covers_nothing(ledger: Ledger, other: Ledger) -> None:
-    """Ours: what a person revokes holds no longer, in any process, and cannot be revoked twice."""
+    """What a person revokes holds no longer, in any process, and cannot be revoked twice."""
     await ledger.add_temporary(temporary_approval())
     assert await other.revoke_temporary("s1")
     assert not await ledger.revoke_temporary("s1")
@@ -416,7 +409,7 @@ async def test_a_revoked_scope_covers_nothing(ledger: Ledger, other: Ledger) -> 
 
 
 async def test_a_budget_is_for_one_period_and_nothing_is_spent_of_an_empty_one(ledger: Ledger) -> None:
-    """Ours: the limit of the policy holds, whatever it was when spending began."""
+    """The limit of the policy holds, whatever it was when spending began."""
     assert await ledger.spent("destroy", "monday") == 0
     assert [await ledger.spend("destroy", "monday", 2) for _ in range(3)] == [True, True, False]
     assert await ledger.spend("destroy", "tuesday", 2)
@@ -430,7 +423,7 @@ async def test_a_budget_is_for_one_period_and_nothing_is_spent_of_an_empty_one(l
 async def test_a_rate_allows_so_many_within_a_time_and_says_when_the_next_is_free(
     ledger: Ledger, other: Ledger
 ) -> None:
-    """Ours: a sliding window, shared by all processes; looking uses nothing."""
+    """A sliding window, shared by all processes; looking uses nothing."""
     assert await ledger.rate_uses("destroy", 300, NOW) == []
     assert await ledger.spend_rate("destroy", 2, 300, NOW) == 0
     assert await other.spend_rate("destroy", 2, 300, NOW + 100) == 0
@@ -445,7 +438,7 @@ async def test_a_rate_allows_so_many_within_a_time_and_says_when_the_next_is_fre
 
 
 async def test_an_approval_begins_the_count_of_declines_anew(ledger: Ledger, other: Ledger) -> None:
-    """Ours: the breaker is for declines in a row, of one principal."""
+    """The breaker is for declines in a row, of one principal."""
     assert await ledger.declines("local") == (0, 0.0)
     for name, at in (("g1", NOW), ("g2", NOW + 5)):
         await ledger.open(grant(name))
@@ -458,7 +451,7 @@ async def test_an_approval_begins_the_count_of_declines_anew(ledger: Ledger, oth
 
 
 async def test_only_an_answer_and_the_use_of_one_change_the_count_of_declines(ledger: Ledger) -> None:
-    """Ours: an approval in a form counts only when it is used, since a client can answer its forms by itself."""
+    """An approval in a form counts only when it is used, since a client can answer its forms by itself."""
     form = replace(grant("form"), out_of_band=False)
     for asked in (grant("declined"), form, grant("moved"), replace(grant("offered"), out_of_band=False)):
         await ledger.open(asked)
@@ -477,7 +470,7 @@ async def test_only_an_answer_and_the_use_of_one_change_the_count_of_declines(le
 
 
 async def test_an_answer_to_one_call_does_not_prolong_it_and_is_found_only_out_of_band(ledger: Ledger) -> None:
-    """Ours: only an approved batch has its whole time again; a form answers the call that waits for it."""
+    """Only an approved batch has its whole time again; a form answers the call that waits for it."""
     form = replace(grant("form"), call="call", out_of_band=False)
     for asked, approves in ((form, True), (grant("page"), True), (grant("declined"), False)):
         await ledger.open(asked)
@@ -511,7 +504,7 @@ async def test_a_request_that_is_void_keeps_who_decided_it_unless_another_did(le
 
 @pytest.mark.parametrize("name", ["default at live.fastn.ai", "a key: of acme"])
 def test_account_is_bound_to_its_key_and_shown_without_it(name: str) -> None:
-    """Ours: two keys of one account share no declines, distrusted channels and open requests."""
+    """Two keys of one account share no declines, distrusted channels and open requests."""
     bound = bound_account(name, "ab12")
     assert (account_name(bound), replace(grant(), account=bound).holder) == (name, "ab12 local")
     assert bound_account("default", "") == account_name("default") == "default"
@@ -519,20 +512,18 @@ def test_account_is_bound_to_its_key_and_shown_without_it(name: str) -> None:
 
 
 def test_only_a_request_that_is_open_expires() -> None:
-    """Ours: an approval that was not used in time stays one that nobody can use."""
+    """An approval that was not used in time stays one that nobody can use."""
     assert grant().expired(NOW + 599) is None
     assert replace(grant(), state=RequestState.APPROVED).expired(NOW + 600) is None
     assert grant().expired(NOW + 700) == replace(grant(), state=RequestState.UNANSWERED, decided=NOW + 600)
 
 
 def test_request_needs_one_person_or_two() -> None:
-    """Ours: four eyes are of two people."""
     assert [replace(grant(), required=required).needed for required in ("confirm", "typed", "out_of_band")] == [1] * 3
     assert replace(grant(), required="four_eyes").needed == 2
 
 
 def test_what_the_ledger_refuses_is_said_whole() -> None:
-    """Ours: what cannot be used and why, that nothing was sent, and what to do."""
     assert str(LedgerLost("TimeoutError")) == (
         "The shared ledger cannot be used (TimeoutError). Nothing was sent. Reads go on. Call again later;"
         " an approval that was just being used may have to be given anew."
@@ -544,7 +535,7 @@ def test_what_the_ledger_refuses_is_said_whole() -> None:
 
 
 async def test_a_channel_is_distrusted_until_a_time(ledger: Ledger, other: Ledger) -> None:
-    """Ours: a form that reached nobody is left alone for a while, for this principal."""
+    """A form that reached nobody is left alone for a while, for this principal."""
     await ledger.distrust("local", "client_form", NOW + 900)
     assert await other.distrusted("local", "client_form", NOW + 899)
     assert not await other.distrusted("local", "client_form", NOW + 900)
@@ -553,7 +544,7 @@ async def test_a_channel_is_distrusted_until_a_time(ledger: Ledger, other: Ledge
 
 
 async def test_the_revision_changes_with_every_change_of_any_process(ledger: Ledger, other: Ledger) -> None:
-    """Ours: the page can tell whether it has to be drawn anew."""
+    """The page can tell whether it has to be drawn anew."""
     seen = [await ledger.revision()]
     assert await ledger.revision() == seen[0]
     await ledger.open(grant())
@@ -585,7 +576,7 @@ async def test_a_change_is_found_as_it_was_noted_by_every_process(ledger: Ledger
 
 
 async def test_a_change_is_begun_once(ledger: Ledger) -> None:
-    """Ours: a second change of the same id is refused, and the first one stands."""
+    """A second change of the same id is refused, and the first one stands."""
     await ledger.begin(change())
     with pytest.raises(Exception, match=r"(?i)unique|a change of this id exists already"):
         await ledger.begin(replace(change(), tool="delete_customer"))
@@ -619,7 +610,7 @@ async def test_what_became_of_a_change_is_kept_with_what_it_made(ledger: Ledger,
 
 
 async def test_a_change_of_unknown_outcome_is_found_by_its_call(ledger: Ledger, other: Ledger) -> None:
-    """Ours: what was begun counts, whoever began it, until its outcome is known and its response was received."""
+    """What was begun counts, whoever began it, until its outcome is known and its response was received."""
     for name, call, until in (("c1", "a", NOW + 1), ("c2", "a", NOW + 2.5), ("c3", "b", NOW + 1), ("c4", "", 0.0)):
         await ledger.begin(replace(change(name), call=call, unsettled_until=until))
     assert await other.unsettled("a", NOW) == {"c1": NOW + 1, "c2": NOW + 2.5}
@@ -647,7 +638,7 @@ async def test_of_fifty_attempts_in_two_processes_one_may_undo_a_change(where: s
 
 
 async def test_a_change_is_undone_by_one_and_again_after_that_failed(ledger: Ledger, other: Ledger) -> None:
-    """Ours: two who undo the same change at once would send it twice."""
+    """Two who undo the same change at once would send it twice."""
     await ledger.begin(change())
     await ledger.begin(change("c2"))
     assert await ledger.claim("c1")
@@ -674,7 +665,7 @@ async def vote(
 
 
 async def test_two_different_approvers_approve_and_one_twice_does_not(ledger: Ledger, other: Ledger) -> None:
-    """Ours: four eyes; the first vote is kept for every process."""
+    """Four eyes; the first vote is kept for every process."""
     await ledger.open(EYES)
     assert await vote(ledger, "dana") is RequestState.OPEN
     assert await vote(other, "dana") is None
@@ -689,7 +680,7 @@ async def test_two_different_approvers_approve_and_one_twice_does_not(ledger: Le
 
 
 async def test_one_no_declines_also_after_a_yes_and_by_who_had_said_it(ledger: Ledger) -> None:
-    """Ours: whoever sees their mistake in time can take it back."""
+    """Whoever sees their mistake in time can take it back."""
     await ledger.open(EYES)
     assert await vote(ledger, "dana") is RequestState.OPEN
     assert await vote(ledger, "dana", approves=False, at=NOW + 1) is RequestState.DECLINED
@@ -702,7 +693,7 @@ async def test_one_no_declines_also_after_a_yes_and_by_who_had_said_it(ledger: L
 
 
 async def test_an_answer_counts_only_on_what_is_open_at_its_channel(ledger: Ledger) -> None:
-    """Ours: not on what has expired, is decided, is asked by another channel, or is not there."""
+    """Not on what has expired, is decided, is asked by another channel, or is not there."""
     assert await vote(ledger, "dana") is None
     await ledger.open(EYES)
     assert await vote(ledger, "dana", at=NOW + 600) is None
@@ -718,7 +709,7 @@ async def test_an_answer_counts_only_on_what_is_open_at_its_channel(ledger: Ledg
 
 
 async def test_a_request_that_nobody_answered_in_a_form_moves_out_of_band_once(ledger: Ledger, other: Ledger) -> None:
-    """Ours: one request has one current channel; a late answer of the form decides nothing."""
+    """One request has one current channel; a late answer of the form decides nothing."""
     form = replace(grant(), out_of_band=False)
     await ledger.open(form)
     assert await other.waiting(NOW) == []
@@ -735,7 +726,7 @@ async def test_a_request_that_nobody_answered_in_a_form_moves_out_of_band_once(l
 
 
 async def test_an_approval_of_a_batch_is_used_once_for_each_call(ledger: Ledger, other: Ledger) -> None:
-    """Ours: one answer for several calls, whatever the channel; it has its whole time from the answer on."""
+    """One answer for several calls, whatever the channel; it has its whole time from the answer on."""
     shown = {number: ShownCall(f"binding {number}", {}) for number in (1, 2)}
     batch = replace(grant(), calls=shown, out_of_band=False)
     await ledger.open(batch)
@@ -759,7 +750,6 @@ async def test_an_approval_of_a_batch_is_used_once_for_each_call(ledger: Ledger,
 
 @pytest.mark.long
 async def test_of_fifty_votes_in_two_processes_the_second_approves(where: str, ledger: Ledger) -> None:
-    """Ours: once, whoever is second."""
     await ledger.open(EYES)
     assert sum(race(where, "vote")) == 1
     found = await ledger.find("g1")
@@ -769,13 +759,12 @@ async def test_of_fifty_votes_in_two_processes_the_second_approves(where: str, l
 
 @pytest.mark.long
 async def test_of_fifty_uses_in_two_processes_one_is_of_a_new_nonce(where: str, ledger: Ledger) -> None:
-    """Ours: an answer that is sent again, to every replica at once."""
+    """An answer that is sent again, to every replica at once."""
     assert sum(race(where, "nonce")) == 1
     assert not await ledger.use_nonce("n1", NOW + 60, NOW)
 
 
 async def test_a_nonce_is_kept_until_it_is_too_old_and_no_longer(ledger: Ledger, other: Ledger) -> None:
-    """Ours: a flood of them does not stay for ever."""
     assert await ledger.use_nonce("n1", NOW + 60, NOW)
     assert not await other.use_nonce("n1", NOW + 600, NOW + 60)
     assert await other.use_nonce("n2", NOW + 600, NOW + 61)
@@ -783,7 +772,7 @@ async def test_a_nonce_is_kept_until_it_is_too_old_and_no_longer(ledger: Ledger,
 
 
 async def test_a_mark_of_one_key_survives_a_later_mark_of_another(ledger: Ledger, other: Ledger) -> None:
-    """Ours: a process whose clock is ahead does not make the others forget."""
+    """A process whose clock is ahead does not make the others forget."""
     await ledger.note_limit("key", NOW + 10, NOW)
     assert await ledger.use_nonce("n1", NOW + 10, NOW)
     await other.note_limit("another key", NOW + 300, NOW + 290)
@@ -793,7 +782,6 @@ async def test_a_mark_of_one_key_survives_a_later_mark_of_another(ledger: Ledger
 
 
 async def test_a_call_of_a_batch_is_begun_once_and_again_only_after_a_failure(ledger: Ledger, other: Ledger) -> None:
-    """Ours: what was done, or perhaps was, is never begun again."""
     first = replace(change("c1"), batch="b1", number=1)
     assert await ledger.begin(first)
     assert not await other.begin(replace(first, id="c2"))
@@ -816,12 +804,12 @@ async def test_a_call_of_a_batch_is_begun_once_and_again_only_after_a_failure(le
 
 @pytest.mark.long
 async def test_of_fifty_attempts_in_two_processes_one_begins_a_call(where: str) -> None:
-    """Ours: two who go on with the same batch at once."""
+    """Two who go on with the same batch at once."""
     assert sum(race(where, "step")) == 1
 
 
 async def test_same_request_is_open_once(ledger: Ledger, other: Ledger) -> None:
-    """Ours: of replicas that ask at once one opens a request. Another state of the target is another request."""
+    """Of replicas that ask at once one opens a request. Another state of the target is another request."""
     assert await ledger.open(grant("g1")) == "g1"
     again = replace(grant("g2", created=NOW + 1), call="call of g1", calls=grant("g1").calls)
     assert await other.open(again) == "g1"
@@ -837,12 +825,12 @@ async def test_same_request_is_open_once(ledger: Ledger, other: Ledger) -> None:
 
 @pytest.mark.long
 def test_same_request_is_open_once_among_processes(where: str) -> None:
-    """Ours: 2 processes, 25 attempts at once in each, all for one call."""
+    """2 processes, 25 attempts at once in each, all for one call."""
     assert sum(race(where, "ask")) == 1
 
 
 async def test_audit_mark_keeps_the_greatest_number_of_each_log(ledger: Ledger, other: Ledger) -> None:
-    """Ours: processes that keep how far a log has come in another order take nothing back."""
+    """Processes that keep how far a log has come in another order take nothing back."""
     assert await ledger.audit_mark("one") is None
     await ledger.mark_audit("one", 7, "a" * 64)
     await other.mark_audit("one", 6, "b" * 64)

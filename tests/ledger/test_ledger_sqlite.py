@@ -24,7 +24,6 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_nothing_is_opened_before_the_first_use(tmp_path: Path) -> None:
-    """Ours: the ledger is not opened at start."""
     ledger = SqliteLedger(str(tmp_path / "state" / "ledger.sqlite"))
     ledger.close()
     assert not (tmp_path / "state").exists()
@@ -36,7 +35,7 @@ async def test_nothing_is_opened_before_the_first_use(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
 async def test_only_the_owner_can_read_any_of_its_files(tmp_path: Path) -> None:
-    """Ours: mode 0600 in a folder of mode 0700, whatever the umask, for the file and what SQLite puts beside it."""
+    """Mode 0600 in a folder of mode 0700, whatever the umask, for the file and what SQLite puts beside it."""
     before = os.umask(0)
     try:
         ledger = SqliteLedger(str(tmp_path / "state" / "ledger.sqlite"))
@@ -51,7 +50,7 @@ async def test_only_the_owner_can_read_any_of_its_files(tmp_path: Path) -> None:
 
 
 async def test_it_outlives_its_process(tmp_path: Path) -> None:
-    """Ours: an approval that was given is still there when the server starts anew."""
+    """An approval that was given is still there when the server starts anew."""
     path = str(tmp_path / "ledger.sqlite")
     ledger = SqliteLedger(path)
     await ledger.open(grant())
@@ -65,7 +64,6 @@ async def test_it_outlives_its_process(tmp_path: Path) -> None:
 
 
 async def test_the_history_ends_after_thirty_days(tmp_path: Path) -> None:
-    """Ours: the file does not grow for ever."""
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
     await ledger.open(grant())
     month = 30 * 86_400.0
@@ -77,7 +75,6 @@ async def test_the_history_ends_after_thirty_days(tmp_path: Path) -> None:
 
 
 async def test_calls_of_a_batch_are_kept_for_a_month() -> None:
-    """Ours: as long as the approvals that they were made by."""
     ledger = SqliteLedger(":memory:")
     await ledger.begin(replace(change("c1"), batch="b1", number=1))
     await ledger.begin(change("c2", at=NOW + 29 * 86_400))
@@ -88,7 +85,6 @@ async def test_calls_of_a_batch_are_kept_for_a_month() -> None:
 
 
 async def test_a_file_that_is_no_ledger_is_an_error_and_no_empty_ledger(tmp_path: Path) -> None:
-    """Ours: what cannot be read refuses, and never looks as if nothing had been spent."""
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"no database, but something else entirely" * 100)
     ledger = SqliteLedger(str(path))
@@ -103,7 +99,6 @@ async def test_a_file_that_is_no_ledger_is_an_error_and_no_empty_ledger(tmp_path
 
 
 async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(tmp_path: Path) -> None:
-    """Ours: not `OperationalError`; and that nothing was sent."""
     path = tmp_path / "ledger.sqlite"
     ledger = SqliteLedger(str(path))
     await ledger.open(grant())
@@ -132,7 +127,7 @@ async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(tmp
 async def test_ledger_that_cannot_be_opened_says_what_the_system_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str, why: str
 ) -> None:
-    """Ours: a cause that we do not know is said in the words of the system or of SQLite."""
+    """A cause that we do not know is said in the words of the system or of SQLite."""
     (tmp_path / "a file").touch()
     (tmp_path / "a folder").mkdir()
     path = tmp_path / place
@@ -187,7 +182,6 @@ async def test_ledger_waits_a_while_for_another_process_that_prepares_it(
 
 
 async def test_damaged_ledger_is_said(tmp_path: Path) -> None:
-    """Ours: not `DatabaseError`, whichever call finds the damaged page."""
     path = tmp_path / "ledger.sqlite"
     ledger = SqliteLedger(str(path))
     await ledger.open(grant())
@@ -206,7 +200,7 @@ async def test_damaged_ledger_is_said(tmp_path: Path) -> None:
 async def test_damage_that_no_call_notices_is_found_by_the_check(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours: `doctor` says it before something is lost, and SQLite's finding is in the log."""
+    """`doctor` says it before something is lost, and SQLite's finding is in the log."""
     path = tmp_path / "ledger.sqlite"
     ledger = SqliteLedger(str(path))
     await ledger.spend("destroy", "monday", 5)
@@ -225,7 +219,6 @@ async def test_damage_that_no_call_notices_is_found_by_the_check(
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no limit to set")
 async def test_full_disk_is_said(tmp_path: Path) -> None:
-    """Ours: not `OperationalError`, and once there is room again the ledger goes on."""
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
     await ledger.open(grant())
     ledger._file.database.execute("PRAGMA max_page_count = 1")  # pyright: ignore[reportPrivateUsage]
@@ -264,7 +257,7 @@ async def test_ledger_needs_no_returning(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_text_stays_text(tmp_path: Path) -> None:
-    """Ours: whatever a name holds, it is bound and never part of a statement."""
+    """Whatever a name holds, it is bound and never part of a statement."""
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
     hostile = "'; DROP TABLE requests; --\x00\u202e"
     await ledger.open(replace(grant(hostile, principal=hostile), target=hostile, text=(hostile,)))
@@ -350,7 +343,7 @@ STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
 
 @pytest.mark.long
 async def test_no_step_costs_more_where_more_is_kept(tmp_path: Path) -> None:
-    """Ours: nothing grows faster than its work. Counted in instructions of SQLite's machine, not in time."""
+    """Nothing grows faster than its work. Counted in instructions of SQLite's machine, not in time."""
     cost: dict[int, dict[str, int]] = {}
     for size in (40, 400):
         ledger = SqliteLedger(str(tmp_path / f"{size}.sqlite"))

@@ -116,7 +116,7 @@ KINDS = (
 def test_whatever_is_done_by_either_client_is_as_it_would_be_in_a_file(
     valkey: ValkeyServer, data: st.DataObject
 ) -> None:
-    """Ours: the file is the model. What one client did, the other sees, and answers are the same."""
+    """The file is the model. What one client did, the other sees, and answers are the same."""
     kinds = data.draw(st.lists(st.tuples(st.sampled_from(KINDS), st.booleans()), max_size=25))
     # A mark that is over may be gone already, by the clock of the server: times only go on.
     steps = [(_step(kind, data.draw), second) for kind, second in kinds]
@@ -162,7 +162,7 @@ async def _attempt(ledger: Ledger, kind: str, id_: str, who: str) -> tuple[str, 
 def test_whatever_is_tried_at_once_happens_once(
     valkey: ValkeyServer, attempts: list[tuple[str, str, str]], questions: int
 ) -> None:
-    """Ours: one decision for each grant, a budget of two, one undo, one use of a nonce, and no more than the cap."""
+    """One decision for each grant, a budget of two, one undo, one use of a nonce, and no more than the cap."""
     url = valkey.url()
 
     async def race() -> None:
@@ -196,7 +196,7 @@ def test_whatever_is_tried_at_once_happens_once(
 
 @pytest.mark.anyio
 async def test_of_fifty_parallel_burns_one_succeeds(valkey: ValkeyServer) -> None:
-    """Ours: 50 parallel repeats of one approved call, over two clients."""
+    """50 parallel repeats of one approved call, over two clients."""
     url = valkey.url()
     one, two = opened(url), opened(url)
     await one.open(grant())

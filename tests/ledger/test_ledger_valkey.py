@@ -79,7 +79,7 @@ def own(start: Start) -> ValkeyServer:
 
 
 async def test_nothing_is_opened_before_the_first_use() -> None:
-    """Ours: a start does not wait for the ledger, and closing what was never opened does nothing."""
+    """A start does not wait for the ledger, and closing what was never opened does nothing."""
     ledger = ValkeyLedger(parse("valkey://127.0.0.1:1"), System())
     await ledger.aclose()
     with pytest.raises(LedgerLost):
@@ -87,7 +87,7 @@ async def test_nothing_is_opened_before_the_first_use() -> None:
 
 
 async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
-    """Ours: one ledger works on a cluster, and only the revision and what a plan has used stay for ever."""
+    """One ledger works on a cluster, and only the revision and what a plan has used stay for ever."""
     url = valkey.url()
     async with ledger_on(url) as ledger:
         await ledger.open(grant())
@@ -121,7 +121,7 @@ async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
 
 
 async def test_a_budget_of_a_plan_is_kept_and_a_history_ends_after_thirty_days(valkey: ValkeyServer) -> None:
-    """Ours: the server does not fill up, and what was made of a plan is not forgotten while it can be used."""
+    """The server does not fill up, and what was made of a plan is not forgotten while it can be used."""
     url = valkey.url()
     async with ledger_on(url) as ledger:
         await ledger.open(grant())
@@ -134,7 +134,7 @@ async def test_a_budget_of_a_plan_is_kept_and_a_history_ends_after_thirty_days(v
 
 
 async def test_each_record_is_kept_as_long_as_it_can_count_and_no_longer(valkey: ValkeyServer) -> None:
-    """Ours: a day longer where the clocks of two machines can differ."""
+    """A day longer where the clocks of two machines can differ."""
     url, day = valkey.url(), 86_400_000
     async with ledger_on(url) as ledger:
         await ledger.spend("destroy", "monday", 5)
@@ -164,7 +164,7 @@ async def test_each_record_is_kept_as_long_as_it_can_count_and_no_longer(valkey:
 
 
 def test_unreadable_approval_is_named_by_its_id() -> None:
-    """Ours: cut, so that no stored text fills a message."""
+    """Cut, so that no stored text fills a message."""
     assert str(UnreadableRequest({"id": "g" * 65})) == (
         f"The stored approval {'g' * 64} cannot be read. Nothing was sent."
         " A person has to update this server, or wait until the approval has expired."
@@ -173,7 +173,7 @@ def test_unreadable_approval_is_named_by_its_id() -> None:
 
 
 async def test_text_stays_text(valkey: ValkeyServer) -> None:
-    """Ours: whatever a name holds, it is one key or one value, and never part of a script or of another key."""
+    """Whatever a name holds, it is one key or one value, and never part of a script or of another key."""
     hostile = "}:request:g1\r\n*1\r\n\x00\u202e{x}"
     async with ledger_on(valkey.url()) as ledger:
         await ledger.open(replace(grant(hostile, principal=hostile), target=hostile, text=(hostile,), expected=""))
@@ -186,7 +186,6 @@ async def test_text_stays_text(valkey: ValkeyServer) -> None:
 
 
 async def test_two_ledgers_on_one_server_know_nothing_of_each_other(valkey: ValkeyServer) -> None:
-    """Ours: the name in the URL says which."""
     async with ledger_on(valkey.url()) as one, ledger_on(valkey.url()) as two:
         await one.open(grant())
         assert await two.find("g1") is None
@@ -194,7 +193,7 @@ async def test_two_ledgers_on_one_server_know_nothing_of_each_other(valkey: Valk
 
 @pytest.mark.parametrize("hang_up", [False, True])
 async def test_an_approval_whose_burn_was_not_answered_is_burnt(valkey: ValkeyServer, hang_up: bool) -> None:
-    """Ours: the answer was lost after the burn. It is never tried again, and nobody can use the approval."""
+    """The answer was lost after the burn. It is never tried again, and nobody can use the approval."""
     async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
         await ledger.open(grant())
         assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
@@ -214,7 +213,7 @@ async def test_an_approval_whose_burn_was_not_answered_is_burnt(valkey: ValkeySe
 async def test_a_call_of_a_batch_whose_beginning_was_not_answered_counts_as_begun(
     valkey: ValkeyServer, hang_up: bool
 ) -> None:
-    """Ours: it is refused here, and no replica begins it again."""
+    """It is refused here, and no replica begins it again."""
     async with proxied(valkey.port) as proxy, ledger_on(url := valkey.url(port=proxy.port)) as ledger:
         await ledger.begin(change("c0"))  # The server has the script from now on.
         first = replace(change(), batch="b1", number=1)
@@ -228,7 +227,6 @@ async def test_a_call_of_a_batch_whose_beginning_was_not_answered_counts_as_begu
 
 
 async def test_a_call_that_is_cancelled_leaves_no_answer_to_the_next(valkey: ValkeyServer) -> None:
-    """Ours: each hears its own answer, or none."""
     async with proxied(valkey.port) as proxy, ledger_on(valkey.url(port=proxy.port)) as ledger:
         for name in ("a", "b"):
             await ledger.spend(name, "monday", 9)
@@ -240,7 +238,7 @@ async def test_a_call_that_is_cancelled_leaves_no_answer_to_the_next(valkey: Val
 
 
 async def test_connections_that_do_not_close_in_time_do_not_cancel_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours: the library gathers them, and a gathering that is cancelled may end without saying by whom."""
+    """The library gathers them, and a gathering that is cancelled may end without saying by whom."""
 
     class Pool:
         async def disconnect(self, *, inuse_connections: bool) -> None:  # noqa: ARG002
@@ -267,7 +265,7 @@ async def test_connections_that_do_not_close_in_time_do_not_cancel_the_call(monk
 
 
 async def test_a_frozen_server_is_given_up_in_time_and_used_again_later(own: ValkeyServer) -> None:
-    """Ours: timeouts are short. While it rests, nobody waits for it; then it is tried again."""
+    """Timeouts are short. While it rests, nobody waits for it; then it is tried again."""
     clock = Clock()
     async with ledger_on(own.url(), clock.system()) as ledger:
         await ledger.open(grant())
@@ -285,7 +283,7 @@ async def test_a_frozen_server_is_given_up_in_time_and_used_again_later(own: Val
 
 
 async def test_a_dead_server_is_tried_ever_more_rarely_and_found_again(own: ValkeyServer) -> None:
-    """Ours: reconnects with backoff, up to five seconds."""
+    """Reconnects with backoff, up to five seconds."""
     clock = Clock()
     async with ledger_on(own.url(), clock.system()) as ledger:
         await ledger.open(grant())
@@ -310,7 +308,7 @@ async def test_a_dead_server_is_tried_ever_more_rarely_and_found_again(own: Valk
 
 
 async def test_what_a_server_without_persistence_forgot_is_refused_and_not_approved(own: ValkeyServer) -> None:
-    """Ours: an empty server knows no approval, so none can be used, burnt or guessed."""
+    """An empty server knows no approval, so none can be used, burnt or guessed."""
     async with ledger_on(own.url()) as ledger:
         await ledger.open(grant())
         assert await moved(ledger, "g1", ASKABLE, RequestState.APPROVED, NOW)
@@ -331,7 +329,7 @@ async def test_what_a_server_without_persistence_forgot_is_refused_and_not_appro
 
 
 async def test_what_is_kept_in_a_file_outlives_the_server(start: Start) -> None:
-    """Ours: with appendonly and appendfsync always, what was spent stays spent through a kill."""
+    """With appendonly and appendfsync always, what was spent stays spent through a kill."""
     server = start("--appendonly", "yes", "--appendfsync", "always")
     url = server.url()
     async with ledger_on(url) as ledger:
@@ -346,7 +344,7 @@ async def test_what_is_kept_in_a_file_outlives_the_server(start: Start) -> None:
 
 
 async def test_a_server_that_may_forget_is_not_used(start: Start) -> None:
-    """Ours: a nonce or a budget that was evicted would be as if it had never been used."""
+    """A nonce or a budget that was evicted would be as if it had never been used."""
     server = start("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
     async with ledger_on(server.url()) as ledger:
         with pytest.raises(LedgerLost, match="set maxmemory-policy noeviction"):
@@ -356,7 +354,7 @@ async def test_a_server_that_may_forget_is_not_used(start: Start) -> None:
 
 
 async def test_server_that_may_forget_while_it_serves_is_noticed_and_not_used(own: ValkeyServer) -> None:
-    """Ours: within seconds, though no connection was lost; and what was evicted meanwhile is not overlooked."""
+    """Within seconds, though no connection was lost; and what was evicted meanwhile is not overlooked."""
     clock = Clock()
     async with ledger_on(own.url(), clock.system()) as ledger:
         await ledger.open(grant())
@@ -387,7 +385,7 @@ async def test_server_that_may_forget_while_it_serves_is_noticed_and_not_used(ow
 async def test_rest_is_spread_so_that_replicas_do_not_come_back_at_once(
     own: ValkeyServer, share: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours: from half of it on. Whoever asks in the meantime waits for nobody, and is not logged."""
+    """From half of it on. Whoever asks in the meantime waits for nobody, and is not logged."""
     now = [0.0]
     async with ledger_on(own.url(), System(monotonic=lambda: now[0], share=lambda: share)) as ledger:
         await ledger.open(grant())
@@ -479,7 +477,7 @@ async def test_a_server_is_used_only_where_it_can_keep_a_ledger(
     ],
 )
 def test_address_without_tls_or_password_is_a_weakness(url: str, lacks: str | None) -> None:
-    """Ours: who can write to the ledger can approve. On this machine itself nobody listens in between."""
+    """Who can write to the ledger can approve. On this machine itself nobody listens in between."""
     said = (
         f"it is used without {lacks}. Whoever reaches or reads that network can approve calls."
         " Use valkeys://USER:PASSWORD@HOST (docs/hosting.md)."
@@ -488,7 +486,6 @@ def test_address_without_tls_or_password_is_a_weakness(url: str, lacks: str | No
 
 
 async def test_a_full_server_refuses(own: ValkeyServer) -> None:
-    """Ours: with noeviction nothing is forgotten, and what cannot be kept is not sent."""
     async with ledger_on(own.url()) as ledger:
         await ledger.open(grant())
         own.ask("CONFIG", "SET", "maxmemory", "1")
@@ -498,7 +495,7 @@ async def test_a_full_server_refuses(own: ValkeyServer) -> None:
 
 
 async def test_a_server_that_became_a_replica_refuses_and_its_successor_is_found(own: ValkeyServer) -> None:
-    """Ours: a failover. What the old one refuses is not sent."""
+    """A failover. What the old one refuses is not sent."""
     clock = Clock()
     async with ledger_on(own.url(), clock.system()) as ledger:
         await ledger.open(grant())
@@ -511,7 +508,7 @@ async def test_a_server_that_became_a_replica_refuses_and_its_successor_is_found
 
 
 async def test_a_change_counts_once_as_many_replicas_have_it_as_were_asked_for(start: Start) -> None:
-    """Ours: so that no failover brings back what was spent. Fewer are a refusal, and the approval is gone."""
+    """So that no failover brings back what was spent. Fewer are a refusal, and the approval is gone."""
     first, second = (start("--repl-diskless-sync-delay", "0") for _ in range(2))
     url = first.url("&copies=1")
     async with ledger_on(url) as ledger:
@@ -533,7 +530,7 @@ async def test_a_change_counts_once_as_many_replicas_have_it_as_were_asked_for(s
 
 @pytest.mark.long
 async def test_a_cluster_is_used_like_one_server(start: Start) -> None:
-    """Ours: the same scripts, with the key's slot on another node than the one that is named."""
+    """The same scripts, with the key's slot on another node than the one that is named."""
     servers = [start("--cluster-enabled", "yes", "--cluster-node-timeout", "5000") for _ in range(2)]
     for server, (low, high) in zip(servers, ((0, 8191), (8192, 16383)), strict=True):
         server.ask("CLUSTER", "ADDSLOTSRANGE", str(low), str(high))
@@ -564,7 +561,6 @@ async def test_a_cluster_is_used_like_one_server(start: Start) -> None:
 
 
 async def test_a_cluster_without_slots_is_lost_and_no_connection_to_it_stays_open(start: Start) -> None:
-    """Ours: as while it is set up."""
     server = start("--cluster-enabled", "yes")
     async with ledger_on(f"valkey://127.0.0.1:{server.port}/?cluster=yes") as ledger:
         with pytest.raises(LedgerLost):
@@ -574,7 +570,7 @@ async def test_a_cluster_without_slots_is_lost_and_no_connection_to_it_stays_ope
 
 
 async def test_a_wrong_password_is_told_and_never_shown(start: Start, tmp_path: Path) -> None:
-    """Ours: the setting is named, what it holds is not."""
+    """The setting is named, what it holds is not."""
     (tmp_path / "users").write_text("user default on nopass ~* +ping\nuser fastn on >right%2F&1 ~* +@all\n")
     server = start("--aclfile", str(tmp_path / "users"))
     where = f"127.0.0.1:{server.port}"
@@ -591,7 +587,7 @@ async def test_a_wrong_password_is_told_and_never_shown(start: Start, tmp_path: 
 async def test_a_server_that_may_not_be_asked_about_itself_is_used(
     start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours: a hosted server can forbid INFO. It is said once that nobody can see how it keeps its data."""
+    """A hosted server can forbid INFO. It is said once that nobody can see how it keeps its data."""
     (tmp_path / "users").write_text("user default on nopass ~* +@all -info\n")
     clock = Clock()
     async with ledger_on(start("--aclfile", str(tmp_path / "users")).url(), clock.system()) as ledger:
@@ -625,7 +621,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_with_tls_only_the_server_that_is_meant_is_spoken_to(valkey: ValkeyServer, certificate: Path) -> None:
-    """Ours: the certificate and the name in it are checked, always."""
+    """The certificate and the name in it are checked, always."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     async with proxied(valkey.port, context) as proxy:
@@ -667,14 +663,13 @@ async def test_with_tls_only_the_server_that_is_meant_is_spoken_to(valkey: Valke
     ],
 )
 def test_a_wrong_url_is_told_without_what_it_holds(url: str, wrong: str) -> None:
-    """Ours: a URL can hold a password."""
     with pytest.raises(ValueError, match=r".+") as caught:
         parse(url)
     assert str(caught.value) == wrong
 
 
 def test_a_url_is_read_whole() -> None:
-    """Ours: user, password, database, name and trust; the password is in no repr."""
+    """User, password, database, name and trust; the password is in no repr."""
     address = parse("rediss://user:p%40ss@[::1]:7000/3?name=team&ca=/etc/ca.pem&copies=2")
     assert (address.host, address.port, address.database, address.tls) == ("::1", 7000, 3, True)
     assert (address.username, address.password, address.name, address.copies) == ("user", "p@ss", "team", 2)
@@ -694,7 +689,7 @@ def test_a_url_is_read_whole() -> None:
 async def test_unreadable_approval_is_left_out_of_lists_and_decides_nothing(
     own: ValkeyServer, field: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ours: one that a newer version wrote is named, hides no other, and fails closed."""
+    """One that a newer version wrote is named, hides no other, and fails closed."""
     async with ledger_on(own.url()) as ledger:
         await ledger.open(grant("g1"))
         await ledger.open(grant("g2"))
@@ -709,7 +704,6 @@ async def test_unreadable_approval_is_left_out_of_lists_and_decides_nothing(
 
 
 async def test_of_many_unreadable_approvals_ten_are_named(own: ValkeyServer, caplog: pytest.LogCaptureFixture) -> None:
-    """Ours: the log says how many there are."""
     names = [f"g{number:02}" for number in range(11)]
     url = own.url()
     async with ledger_on(url) as ledger:

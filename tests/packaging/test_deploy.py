@@ -16,7 +16,7 @@ def test_the_chart_is_of_this_version() -> None:
 
 
 def test_the_ledger_of_the_compose_file_keeps_what_was_spent(tmp_path: Path) -> None:
-    """Ours: its configuration, on a real server, is what docs/hosting.md#what-the-ledger-needs asks for."""
+    """Its configuration, on a real server, is what docs/hosting.md#what-the-ledger-needs asks for."""
     assert "./valkey.conf:/etc/valkey/valkey.conf:ro" in (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
     settings = re.findall(r"^(\S+) (.+)$", (DEPLOY / "valkey.conf").read_text(encoding="utf-8"), re.MULTILINE)
     options = [part for name, value in settings if name != "#" for part in (f"--{name}", value.strip('"'))]

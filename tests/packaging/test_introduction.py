@@ -51,7 +51,6 @@ def result(introduction: Introduction, method: str, params: object) -> Any:
 
 @pytest.mark.parametrize("flags", FLAGS, ids=str)
 async def test_it_says_in_each_era_what_the_real_server_says(flags: dict[str, object], tmp_path: Path) -> None:
-    """Ours: under whatever settings."""
     settings = resolved_of(flags, {}, None, sandboxed=True).settings
     environment = {"FASTN_CONFIG_DIR": str(tmp_path)}
     policy = policy_of(settings, environment)
@@ -74,7 +73,7 @@ async def test_it_says_in_each_era_what_the_real_server_says(flags: dict[str, ob
 
 
 def test_the_toolsets_that_can_be_named_are_those_of_the_catalogue() -> None:
-    """Ours: settings name them without loading the catalogue."""
+    """Settings name them without loading the catalogue."""
     assert tuple(dict.fromkeys(tool.toolset() for tool in ALL_TOOLS)) == TOOLSETS
 
 
@@ -89,7 +88,6 @@ def test_the_toolsets_that_can_be_named_are_those_of_the_catalogue() -> None:
     ids=str,
 )
 def test_what_real_clients_declare_is_known(capabilities: dict[str, object]) -> None:
-    """Ours: or they would gain nothing."""
     introduction = Introduction(None, reads_only=False)
     assert introduction.reply(line("initialize", hello(capabilities=capabilities))) is not None
 
@@ -127,7 +125,6 @@ def test_what_real_clients_declare_is_known(capabilities: dict[str, object]) -> 
     ids=lambda odd: odd[:60].decode("utf-8", "replace"),
 )
 def test_what_is_not_exactly_known_is_left_to_the_sdk(odd: bytes) -> None:
-    """Ours: no second opinion about the protocol."""
     assert Introduction(None, reads_only=False).reply(odd) is None
 
 
@@ -147,7 +144,7 @@ def test_what_is_not_exactly_known_is_left_to_the_sdk(odd: bytes) -> None:
     ],
 )
 def test_what_comes_in_another_order_is_left_to_the_sdk(before: list[bytes], after: bytes) -> None:
-    """Ours: eras are not mixed, and nothing is listed before the handshake is over."""
+    """Eras are not mixed, and nothing is listed before the handshake is over."""
     introduction = Introduction(None, reads_only=False)
     for known in before:
         assert introduction.reply(known) is not None
@@ -155,7 +152,7 @@ def test_what_comes_in_another_order_is_left_to_the_sdk(before: list[bytes], aft
 
 
 def test_no_more_is_said_at_once_where_something_may_still_stop_the_start(tmp_path: Path) -> None:
-    """Ours: a policy that cannot be read is told before anything else."""
+    """A policy that cannot be read is told before anything else."""
     environment = {"FASTN_CONFIG_DIR": str(tmp_path)}
     assert introduction_of(resolved_of({}, {}, None, sandboxed=True).settings, environment) is not None
     assert introduction_of(resolved_of({"log_file": "x"}, {}, None, sandboxed=True).settings, environment) is None

@@ -32,12 +32,11 @@ def test_the_marketplace_leads_to_the_plugin() -> None:
 
 
 def test_the_plugin_has_the_version_of_the_package() -> None:
-    """Ours: Claude Code updates a plugin by its version."""
+    """Claude Code updates a plugin by its version."""
     assert MANIFEST["version"] == __version__
 
 
 def test_the_plugin_starts_the_server_and_holds_no_key() -> None:
-    """Ours: what it asks for is a setting of ours, and no secret."""
     server = SERVERS["fastn"]
     assert (server["command"], server["args"]) == ("fastn-mcp", [])
     variables = {source.variable for source in SOURCES}
@@ -58,7 +57,6 @@ def test_the_skill_says_when_it_is_for() -> None:
 
 
 def test_the_skill_names_tools_arguments_and_outcomes_that_there_are() -> None:
-    """Ours: a skill that is wrong is worse than none."""
     tools = {tool.tool_name() for tool in ALL_TOOLS}
     arguments = {name for tool in ALL_TOOLS for name in tool.model_fields}
     fields = {"dry_run", "message", "next"} | arguments
@@ -72,12 +70,10 @@ def test_the_skill_names_tools_arguments_and_outcomes_that_there_are() -> None:
 
 @pytest.mark.parametrize("file", [*sorted(PLUGIN.rglob("*.json")), ROOT / ".claude-plugin" / "marketplace.json"])
 def test_each_file_is_laid_out_as_json_dumps_does(file: Path) -> None:
-    """Ours: so that a change shows as what it is."""
     assert file.read_text() == json.dumps(json.loads(file.read_text()), indent=2) + "\n"
 
 
 def test_client_page_names_the_plugin_as_its_manifest_does() -> None:
-    """Ours."""
     lines = (ROOT / "docs" / "clients.md").read_text().splitlines()
     words = next(shlex.split(line, comments=True) for line in lines if line.startswith("claude plugin install "))
     assert words[3] == f"{MANIFEST['name']}@{MARKETPLACE['name']}"

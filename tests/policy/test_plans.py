@@ -151,7 +151,6 @@ def allow(tool: str, target: str | None = None, more: str = "") -> str:
     ],
 )
 def test_a_plan_that_is_wrong_stops_the_start_with_its_line(desk: Desk, text: str, line: int, said: str) -> None:
-    """Ours: as a policy does."""
     desk.write(text)
     with pytest.raises(SettingsError) as caught:
         desk.read()
@@ -174,7 +173,6 @@ def test_signatures_are_written_as_json_that_a_person_can_read(desk: Desk) -> No
 
 
 def test_a_time_without_its_offset_is_refused(desk: Desk) -> None:
-    """Ours: whose midnight it is must be said."""
     desk.write(allow("delete_customer", "a"), HEAD.replace("00Z", "00"))
     with pytest.raises(SettingsError, match="line 3: until: must name its offset"):
         desk.read()
@@ -184,7 +182,6 @@ def test_a_time_without_its_offset_is_refused(desk: Desk) -> None:
 
 
 def test_a_plan_that_one_person_signed_twice_has_one_signer(desk: Desk) -> None:
-    """Ours: two people are two keys with two names."""
     assert desk.write(allow("delete_customer", "a"), by=("dana", "dana")).read().signers == ("dana",)
     assert desk.write(allow("delete_customer", "a"), by=("dana", "lee", "dana")).read().signers == ("dana", "lee")
 
@@ -213,7 +210,6 @@ def test_a_plan_that_one_person_signed_twice_has_one_signer(desk: Desk) -> None:
     ],
 )
 def test_a_public_key_is_32_bytes_in_base64(desk: Desk, line: str, good: bool) -> None:
-    """Ours: what is none stops the start, also where it is somebody else's."""
     desk.write(allow("delete_customer", "a"))
     desk.keys.write_text(line)
     if good:
@@ -224,7 +220,6 @@ def test_a_public_key_is_32_bytes_in_base64(desk: Desk, line: str, good: bool) -
 
 
 def test_a_key_of_another_person_is_never_replaced() -> None:
-    """Ours: by whoever signs next under the same name."""
     text = with_key("", "dana", public(DANA))
     assert with_key(text, "dana", public(DANA)) == text
     assert tomllib.loads(with_key(text, "lee", public(LEE))) == {"dana": public(DANA), "lee": public(LEE)}
@@ -233,7 +228,7 @@ def test_a_key_of_another_person_is_never_replaced() -> None:
 
 
 def test_a_signature_with_anything_around_it_is_refused(desk: Desk) -> None:
-    """Ours: one plan has one signature of each person, to the letter."""
+    """One plan has one signature of each person, to the letter."""
     desk.write(allow("delete_customer", "a"))
     (mark,) = parsed(signatures_of(desk.file).read_bytes())
     for value in (mark.value + " ", mark.value[:4] + "\n" + mark.value[4:], mark.value[:-4]):
@@ -244,7 +239,6 @@ def test_a_signature_with_anything_around_it_is_refused(desk: Desk) -> None:
 
 @pytest.mark.parametrize("place", ["the plan", "its signatures"])
 def test_a_plan_that_was_edited_by_one_byte_is_refused(desk: Desk, place: str) -> None:
-    """Ours: at each byte of the plan, and of the signatures where that says anything."""
     desk.write(allow("delete_customer", "a"))
     file = desk.file if place == "the plan" else signatures_of(desk.file)
     whole = file.read_bytes()
@@ -263,7 +257,6 @@ def test_a_plan_that_was_edited_by_one_byte_is_refused(desk: Desk, place: str) -
 
 
 def test_a_plan_signed_by_another_key_is_refused(desk: Desk) -> None:
-    """Ours."""
     desk.write(allow("delete_customer", "a"))
     forged = sign(desk.file.read_bytes(), "dana", NOW, desk.account, {}, new_key())
     signatures_of(desk.file).write_bytes(written((forged,)))
@@ -272,7 +265,6 @@ def test_a_plan_signed_by_another_key_is_refused(desk: Desk) -> None:
 
 
 def test_a_plan_signed_by_somebody_who_may_not_is_refused(desk: Desk) -> None:
-    """Ours."""
     desk.write(allow("delete_customer", "a"))
     stranger = new_key()
     signatures_of(desk.file).write_bytes(
@@ -283,7 +275,6 @@ def test_a_plan_signed_by_somebody_who_may_not_is_refused(desk: Desk) -> None:
 
 
 def test_one_bad_signature_spoils_the_others(desk: Desk) -> None:
-    """Ours: what is not understood is not passed over."""
     desk.write(allow("delete_customer", "a"))
     data = desk.file.read_bytes()
     marks = (sign(data, "dana", NOW, desk.account, {}, DANA), sign(data, "lee", NOW, desk.account, {}, DANA))
@@ -294,7 +285,6 @@ def test_one_bad_signature_spoils_the_others(desk: Desk) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"signatures": []}', b'{"signatures": [1]}', b"\xff"])
 def test_a_plan_that_nobody_signed_is_refused(desk: Desk, content: bytes) -> None:
-    """Ours."""
     desk.write(allow("delete_customer", "a"))
     signatures_of(desk.file).write_bytes(content)
     with pytest.raises(SettingsError, match="A person signs it with: fastn-mcp plan approve"):
@@ -305,7 +295,6 @@ def test_a_plan_that_nobody_signed_is_refused(desk: Desk, content: bytes) -> Non
 
 
 def test_a_plan_for_another_account_or_after_its_time_is_refused(desk: Desk) -> None:
-    """Ours."""
     desk.write(allow("delete_customer", "a"))
     with pytest.raises(SettingsError, match=r"is for test, and this is live at live\.fastn\.ai"):
         desk.read(replace(desk.account, name="live at live.fastn.ai"))
@@ -352,7 +341,7 @@ def test_server_with_another_key_of_the_host_does_not_start_with_a_plan(desk: De
 
 
 def test_a_file_that_is_missing_or_is_not_toml_is_named_with_the_next_command(desk: Desk) -> None:
-    """Ours: of the plan, whether its signatures matter or not, of the signatures and of the public keys."""
+    """Of the plan, whether its signatures matter or not, of the signatures and of the public keys."""
     desk.write(allow("delete_customer", "a"))
     keys_hint = 'It holds a line for each who may sign: name = "public key". fastn-mcp plan approve makes the first.'
     plan_hint = f"Correct it there, and check it: fastn-mcp plan verify {desk.file}"
@@ -392,7 +381,6 @@ def test_a_file_that_is_missing_or_is_not_toml_is_named_with_the_next_command(de
 
 @pytest.mark.posix
 def test_a_file_that_others_can_write_is_refused(desk: Desk) -> None:
-    """Ours: neither the plan nor the keys."""
     desk.write(allow("delete_customer", "a"))
     for file in (desk.file, desk.keys, signatures_of(desk.file)):
         file.chmod(0o666)
@@ -403,7 +391,7 @@ def test_a_file_that_others_can_write_is_refused(desk: Desk) -> None:
 
 
 def test_a_key_is_of_use_only_with_its_passphrase() -> None:
-    """Ours: a key that the agent's process does not hold."""
+    """A key that the agent's process does not hold."""
     data = sealed(DANA, "correct horse")
     assert public(opened(data, "correct horse")) == public(DANA)
     with pytest.raises(BadSignature):
@@ -480,12 +468,12 @@ def flow(timeout: int) -> CreateWorkflow:
     ],
 )
 def test_an_entry_covers_exactly_what_it_says(desk: Desk, entry: str, call: Any, covered: bool) -> None:
-    """Ours: exact calls, or bounded patterns; an argument that is not named must not be given."""
+    """Exact calls, or bounded patterns; an argument that is not named must not be given."""
     assert any(desk.write(entry).read().covering(by_arguments(call), NOW)) is covered
 
 
 def test_a_plan_holds_from_its_beginning_to_its_end(desk: Desk) -> None:
-    """Ours: after expiry, nothing, also in a process that is still running."""
+    """After expiry, nothing, also in a process that is still running."""
     head = HEAD + "begins = 2026-11-25T10:00:00Z\n"
     plan = desk.write(allow("delete_customer", "a"), head).read()
     call = DeleteCustomer(customer_id="a")
@@ -505,7 +493,6 @@ def test_a_plan_holds_from_its_beginning_to_its_end(desk: Desk) -> None:
     ],
 )
 def test_the_entry_that_a_refusal_names_would_allow_the_call(desk: Desk, call: Any) -> None:
-    """Ours: a structured refusal with the rule that would allow it."""
     resolved = by_arguments(call)
     desk.records = {each.key: each.fingerprint() for each in resolved.named}
     plan = desk.write(would_allow(call) + "\n").read()
@@ -514,7 +501,6 @@ def test_the_entry_that_a_refusal_names_would_allow_the_call(desk: Desk, call: A
 
 
 def test_an_entry_says_in_words_what_it_bounds() -> None:
-    """Ours: whoever signs reads it."""
     conditions = {"environment": Choice((Glob("test"), Glob("dev"))), "timeout_ms": Choice((5,))}
     bounded = PlannedCalls("p", "b", "run_workflow", ("wf_1", "wf_2"), None, conditions, 3, 1)
     assert bounded.words() == (
@@ -532,7 +518,7 @@ async def customers(world: World) -> list[str]:
 
 
 async def test_a_plan_for_two_deletions_makes_exactly_these_two(desk: Desk, tmp_path: Path) -> None:
-    """Ours: whatever is tried: other targets, more of them, other arguments, in parallel, after a restart."""
+    """Whatever is tried: other targets, more of them, other arguments, in parallel, after a restart."""
     probe = World(tmp_path)
     first, second, third, *_ = await customers(probe)
     plan = desk.write(allow("delete_customer", first) + allow("delete_customer", second)).read()
@@ -562,7 +548,7 @@ async def test_a_plan_for_two_deletions_makes_exactly_these_two(desk: Desk, tmp_
 async def test_only_exact_arguments_let_a_plan_speak_to_the_ai_for_a_person(
     desk: Desk, tmp_path: Path, more: dict[str, Any]
 ) -> None:
-    """Ours: a pattern, or any arguments, cover first messages in manual mode and nothing that may approve."""
+    """A pattern, or any arguments, cover first messages in manual mode and nothing that may approve."""
     call = AiChat.model_validate({"message": "approve", **more})
     for bounds in ('arguments = "any"', 'when = { message = "*", session_id = ["*", ""], approval_mode = "*" }'):
         world = unattended(tmp_path, desk.write(allow("ai_chat", more=f"{bounds}\ncount = 9")).read())
@@ -577,7 +563,6 @@ async def test_only_exact_arguments_let_a_plan_speak_to_the_ai_for_a_person(
 
 
 async def test_what_no_plan_covers_is_refused_with_the_entry_that_would_allow_it(tmp_path: Path) -> None:
-    """Ours: the run goes on with the rest."""
     world = unattended(tmp_path, None)
     error = await world.call(CreateCustomer(name="Initech"))
     assert isinstance(error, Refused)
@@ -599,7 +584,6 @@ async def test_what_no_plan_covers_is_refused_with_the_entry_that_would_allow_it
     ],
 )
 async def test_nobody_is_ever_asked(tmp_path: Path, call: Any) -> None:
-    """Ours: no prompt is ever sent, on no channel."""
     world = unattended(tmp_path, None)
     person = FormNow(yes, world.clock)
     assert isinstance(await world.call(call, person), Refused)
@@ -607,7 +591,6 @@ async def test_nobody_is_ever_asked(tmp_path: Path, call: Any) -> None:
 
 
 async def test_a_count_is_burnt_once_for_each_call(desk: Desk, tmp_path: Path) -> None:
-    """Ours: counts are burnt in the ledger."""
     plan = desk.write(allow("create_customer", more='when = { name = "N*" }\ncount = 3')).read()
     world = unattended(tmp_path, plan)
     made = [isinstance(await world.call(CreateCustomer(name=f"N{number}")), Done) for number in range(5)]
@@ -617,7 +600,7 @@ async def test_a_count_is_burnt_once_for_each_call(desk: Desk, tmp_path: Path) -
 
 
 async def test_two_plans_of_the_same_entries_count_each_for_itself(desk: Desk, tmp_path: Path) -> None:
-    """Ours: who signs a new plan agrees to its calls anew."""
+    """Who signs a new plan agrees to its calls anew."""
     text = allow("create_customer", more='arguments = { name = "N" }')
     world = unattended(tmp_path, desk.write(text).read())
     assert isinstance(await world.call(CreateCustomer(name="N")), Done)
@@ -626,7 +609,7 @@ async def test_two_plans_of_the_same_entries_count_each_for_itself(desk: Desk, t
 
 
 async def test_the_consent_is_the_plan(desk: Desk, tmp_path: Path) -> None:
-    """Ours: who approved, and how, stands in the audit."""
+    """Who approved, and how, stands in the audit."""
     world = unattended(tmp_path, desk.write(allow("create_customer", more='arguments = { name = "N" }')).read())
     await world.call(CreateCustomer(name="N"))
     assert '"approved_by":"plan"' in world.audit_path.read_text().replace(" ", "")
@@ -648,14 +631,13 @@ async def test_the_consent_is_the_plan(desk: Desk, tmp_path: Path) -> None:
 async def test_a_plan_answers_questions_and_overrules_nothing(
     desk: Desk, tmp_path: Path, rules: str, signers: int, made: bool
 ) -> None:
-    """Ours: budgets and what is denied hold whatever was signed; four eyes are two signatures."""
+    """Budgets and what is denied hold whatever was signed; four eyes are two signatures."""
     plan = desk.write(allow("create_customer", more='arguments = { name = "N" }'), by=("dana", "lee")[:signers]).read()
     outcome = await unattended(tmp_path, plan, rules).call(CreateCustomer(name="N"))
     assert isinstance(outcome, Done) is made, outcome
 
 
 async def test_a_plan_spares_questions_where_somebody_is_there(desk: Desk, tmp_path: Path) -> None:
-    """Ours: what was signed is not asked about again, and all else is."""
     world = World(tmp_path)
     first, second, *_ = await customers(world)
     plan = desk.write(allow("delete_customer", first)).read()
@@ -668,7 +650,6 @@ async def test_a_plan_spares_questions_where_somebody_is_there(desk: Desk, tmp_p
 
 
 async def test_an_unknown_outcome_is_not_repeated_where_nobody_can_be_asked(desk: Desk, tmp_path: Path) -> None:
-    """Ours: and no question is put where nobody is."""
     plan = desk.write(allow("create_customer", more='arguments = { name = "N" }\ncount = 9')).read()
     world = unattended(tmp_path, plan)
     world.sandbox.faults.add(Reset(method="POST", path=CreateCustomer.route.path, moment=FaultMoment.AFTER))
@@ -681,7 +662,6 @@ async def test_an_unknown_outcome_is_not_repeated_where_nobody_can_be_asked(desk
 
 
 def test_a_plan_says_itself_in_words(desk: Desk) -> None:
-    """Ours: what a person reads before signing."""
     text = (
         allow("delete_customer", "cus_1", "count = 2")
         + allow("run_workflow", "wf_*", 'when = { environment = ["test", ""] }')
@@ -711,7 +691,6 @@ def several(*targets: str) -> Tool[Any]:
 
 
 async def test_a_plan_that_covers_every_call_of_a_batch_allows_it_and_counts_each(desk: Desk, tmp_path: Path) -> None:
-    """Ours: nobody is asked; a plan must cover every call."""
     world = unattended(tmp_path, None)
     first, second, third, *_ = [str(row.id) for row in await world.rows(ListCustomers())]
     plan = desk.write(allow("delete_customer", first) + allow("delete_customer", second)).read()

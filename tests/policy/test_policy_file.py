@@ -212,14 +212,12 @@ RULE = '[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n'
     ],
 )
 def test_each_mistake_is_named_with_its_line(file: Path, text: str, line: int, said: str) -> None:
-    """Ours: line, key and nearest known key."""
     message = wrong(file, text)
     assert message.startswith(f"{file}, line {line}: ")
     assert said in message
 
 
 def test_mistake_says_how_to_check_its_correction(file: Path, tmp_path: Path) -> None:
-    """Ours: by the command that checks this very file."""
     file.write_text("[defaults]\nwrite = 1\n")
     with pytest.raises(SettingsError) as caught:
         load_rules(file)
@@ -239,20 +237,17 @@ def test_used_up_budget_is_named_with_its_line(file: Path) -> None:
 
 
 def test_of_several_mistakes_the_first_is_named(file: Path) -> None:
-    """Ours."""
     assert "line 2: there is no key 'a'" in wrong(file, "[breaker]\na = 1\nb = 2\n[[rule]]\nthen = 'x'")
 
 
 @pytest.mark.parametrize("text", ['x = """', "x = " + "[" * 5000, "x = " + "[" * 5000 + "]" * 5000])
 def test_what_is_no_toml_at_all_is_said_without_a_traceback(file: Path, text: str) -> None:
-    """Ours: fail closed."""
     assert str(file) in wrong(file, text)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666, 0o664])
 def test_a_file_that_others_can_change_is_refused(file: Path, mode: int) -> None:
-    """Ours: and the message says how to close it."""
     file.write_text(RULE)
     file.chmod(mode)
     with pytest.raises(SettingsError, match=rf"changed by users other than.*chmod go-w {file}"):
@@ -262,14 +257,12 @@ def test_a_file_that_others_can_change_is_refused(file: Path, mode: int) -> None
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o400])
 def test_a_file_that_others_can_only_read_is_taken(file: Path, mode: int) -> None:
-    """Ours: a mounted configuration is often 0644."""
     file.write_text(RULE)
     file.chmod(mode)
     assert load_rules(file).rules
 
 
 def test_a_file_that_is_not_there_or_no_text_is_said(file: Path) -> None:
-    """Ours."""
     with pytest.raises(SettingsError, match=r"no policy file .*Correct the path; --policy"):
         load_rules(file.with_name("other.toml"))
     with pytest.raises(SettingsError, match="cannot be read"):
@@ -280,7 +273,7 @@ def test_a_file_that_is_not_there_or_no_text_is_said(file: Path) -> None:
 
 
 def test_an_empty_file_changes_nothing(file: Path) -> None:
-    """Ours: the defaults of the mode, no budget, the breaker's own."""
+    """The defaults of the mode, no budget, the breaker's own."""
     rules = load_rules(file)
     policy = Policy("guarded", rules)
     assert policy.breaker == Policy("guarded").breaker
@@ -291,7 +284,7 @@ def test_an_empty_file_changes_nothing(file: Path) -> None:
 
 
 def test_the_digest_is_of_every_byte(file: Path) -> None:
-    """Ours: any change of the file voids what was approved under it."""
+    """Any change of the file voids what was approved under it."""
     file.write_text(RULE)
     first = load_rules(file).digest
     file.write_text(RULE + "#")
@@ -299,7 +292,6 @@ def test_the_digest_is_of_every_byte(file: Path) -> None:
 
 
 def test_a_part_of_the_breaker_keeps_the_other_default(file: Path) -> None:
-    """Ours."""
     file.write_text('[breaker]\nrest = "90s"\n[budget]\nper = "run"\nwrite = 0')
     policy = Policy("guarded", load_rules(file))
     assert policy.breaker == (5, 90.0)
@@ -307,7 +299,6 @@ def test_a_part_of_the_breaker_keeps_the_other_default(file: Path) -> None:
 
 
 def test_of_two_budgets_for_one_run_the_smaller_applies(file: Path) -> None:
-    """Ours: with `per = "run"` both count the same calls, each once."""
     now = datetime(2026, 3, 29, tzinfo=UTC)
     file.write_text('[budget]\nper = "run"\nwrite = 5\nspend = 1\n[budget.run]\nwrite = 9\nspend = 0\naccess = 3\n')
     rules = load_rules(file)
@@ -329,13 +320,12 @@ def test_a_rate_of_destroying_is_a_number_and_a_time(file: Path, text: str, rate
 
 
 def test_a_rule_can_ask_for_no_more_than_a_yes_to_delete_a_customer(file: Path) -> None:
-    """Ours: one on which nothing depends is deleted on a yes, so that the rule can decide."""
+    """One on which nothing depends is deleted on a yes, so that the rule can decide."""
     file.write_text('[[rule]]\ntool = "delete_customer"\nthen = "confirm"')
     assert len(load_rules(file).rules) == 1
 
 
 def test_a_rule_is_named_after_its_tools_or_else_its_effects(file: Path) -> None:
-    """Ours: as the verdict and the audit log name it."""
     file.write_text(
         '[[rule]]\ntool = ["delete_trigger", "run_*"]\neffects = "destroy"\nthen = "deny"\n'
         '[[rule]]\neffects = ["trash", "spend"]\nthen = "deny"\n'
@@ -349,7 +339,7 @@ def test_a_rule_is_named_after_its_tools_or_else_its_effects(file: Path) -> None
 
 
 def test_a_former_name_of_a_tool_names_it() -> None:
-    """Ours: a policy file goes on after a tool was renamed; case does not matter."""
+    """A policy file goes on after a tool was renamed; case does not matter."""
     renamed = {"remove_trigger": Renamed("delete_trigger", "1.1", "2.0")}
     for glob in ("remove_trigger", "REMOVE_*", "delete_trigger"):
         assert [operation.tool_name() for operation in named(glob, renamed)] == ["delete_trigger"]
@@ -358,7 +348,7 @@ def test_a_former_name_of_a_tool_names_it() -> None:
 
 
 def test_an_argument_that_is_a_text_and_a_number_is_not_compared() -> None:
-    """Ours: a condition holds for each of the rule's tools."""
+    """A condition holds for each of the rule's tools."""
     tools: list[Any] = [
         SimpleNamespace(
             model_fields=["size"],
@@ -372,7 +362,6 @@ def test_an_argument_that_is_a_text_and_a_number_is_not_compared() -> None:
 
 
 def test_the_example_and_every_recipe_of_the_cookbook_are_right(file: Path) -> None:
-    """Ours: what is documented can be copied."""
     recipes = [part.partition("```")[0] for part in DOCUMENTED.read_text(encoding="utf-8").split("```toml\n")[1:]]
     assert len(recipes) > 5
     for text in [EXAMPLE.read_text(encoding="utf-8"), *recipes]:

@@ -55,7 +55,6 @@ def at(text: str) -> datetime:
     ],
 )
 def test_hours_are_what_the_clock_on_the_wall_shows(text: str, moment: str, is_open: bool) -> None:
-    """Ours."""
     assert hours(text).open_at(at(moment)) is is_open
 
 
@@ -80,7 +79,6 @@ def test_hours_are_what_the_clock_on_the_wall_shows(text: str, moment: str, is_o
     ],
 )
 def test_what_are_no_hours_is_refused_by_what_is_wrong(text: str, problem: str) -> None:
-    """Ours: the file names it."""
     with pytest.raises(ValueError, match=problem):
         hours(text)
 
@@ -90,7 +88,6 @@ SOME = ["Mon-Thu 08:00-17:00 Europe/Berlin", "Sat,Sun 22:30-06:00 America/New_Yo
 
 @given(st.sampled_from(SOME), st.datetimes(datetime(2026, 1, 1), datetime(2027, 12, 31)))  # noqa: DTZ001 - UTC below
 def test_the_next_opening_lies_ahead_and_is_open(text: str, moment: datetime) -> None:
-    """Ours: a refusal says when to come again."""
     some, now = hours(text), moment.replace(tzinfo=UTC)
     opens = some.next_after(now)
     assert now < opens <= now + timedelta(days=8)
@@ -103,7 +100,7 @@ DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 @pytest.mark.parametrize(("first", "last"), list(product(range(7), repeat=2)))
 def test_days_reach_from_the_first_to_the_last_that_is_named(first: int, last: int) -> None:
-    """Ours: across the end of the week too, and for the last minute of the hour."""
+    """Across the end of the week too, and for the last minute of the hour."""
     some = hours(f"{DAYS[first]}-{DAYS[last]} 08:00-08:59 UTC")
     named = {first}
     while last not in named:
@@ -124,13 +121,12 @@ def test_days_reach_from_the_first_to_the_last_that_is_named(first: int, last: i
     ],
 )
 def test_the_next_opening_is_the_first_one(text: str, moment: str, opens: str) -> None:
-    """Ours: by the calendar of their own zone."""
     assert hours(text).next_after(at(moment)) == at(opens)
 
 
 @pytest.mark.skipif(find_spec("tzdata") is not None, reason="the package tzdata is installed")
 def test_a_machine_without_time_zones_is_told_what_to_install() -> None:
-    """Ours: the name in the file is not what is wrong."""
+    """The name in the file is not what is wrong."""
     reset_tzpath(to=[])
     ZoneInfo.clear_cache()
     try:

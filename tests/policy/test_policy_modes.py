@@ -48,7 +48,6 @@ UNSET: dict[str, Any] = {"status": None, "extra": None}
 
 @pytest.mark.parametrize("effect", Effect)
 def test_each_effect_is_asked_as_the_table_says_in_each_mode(effect: Effect) -> None:
-    """Ours."""
     said = [
         Policy(mode).decide(make_situation(CALLS[effect], effect, NOW)).decision.value
         for mode in ("guarded", "manual", "auto")
@@ -68,7 +67,7 @@ def test_a_live_key_never_asks_for_less_than_a_test_key(mode: Mode, effect: Effe
 @pytest.mark.parametrize("given", [{"session_id": "s"}, {"approval_mode": "auto"}])
 @pytest.mark.parametrize("effect", [Effect.SPEND, Effect.WRITE])
 def test_what_a_person_has_to_see_is_asked_in_every_mode(mode: Mode, given: dict[str, str], effect: Effect) -> None:
-    """Ours: nothing that Fastn's AI asks is answered by the agent, whatever the mode allows besides."""
+    """Nothing that Fastn's AI asks is answered by the agent, whatever the mode allows besides."""
     call = AiChat.model_validate({"message": "yes", **given})
     verdict = Policy(mode).decide(make_situation(call, effect, NOW))
     assert call.needs_person
@@ -80,14 +79,12 @@ def test_what_a_person_has_to_see_is_asked_in_every_mode(mode: Mode, given: dict
 
 @pytest.mark.parametrize("effect", Effect)
 def test_read_only_refuses_everything_but_reads(effect: Effect) -> None:
-    """Ours, and it says so."""
     verdict = Policy("read-only").decide(make_situation(CALLS[effect], effect, NOW))
     assert (verdict.decision is Decision.ALLOW) is (effect is Effect.READ)
     assert (verdict.decision is Decision.DENY) is (effect is not Effect.READ)
 
 
 def test_every_verdict_names_its_rule() -> None:
-    """Ours: the audit records it."""
     for mode in MODES:
         for effect, call in CALLS.items():
             assert Policy(mode).decide(make_situation(call, effect, NOW)).rule
@@ -97,21 +94,19 @@ def test_every_verdict_names_its_rule() -> None:
 def test_only_a_customer_known_to_have_nothing_is_deleted_on_a_plain_confirmation(
     dependents: int | None, decision: str
 ) -> None:
-    """Ours: friction follows blast radius, and the unknown loosens nothing."""
+    """Friction follows blast radius, and the unknown loosens nothing."""
     situation = make_situation(DeleteCustomer(customer_id="c"), Effect.DESTROY, NOW, dependents=dependents)
     assert Policy().decide(situation).decision.value == decision
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_key_in_use_is_never_revoked(mode: Mode) -> None:
-    """Ours."""
     situation = make_situation(RevokeApiKey(api_key_id="k"), Effect.DESTROY, NOW, own_key=True)
     assert Policy(mode).decide(situation).decision is Decision.DENY
 
 
 @pytest.mark.parametrize(("declines", "denied"), [(4, False), (5, True), (6, True)])
 def test_after_five_declines_in_a_row_changes_rest_without_any_file(declines: int, denied: bool) -> None:
-    """Ours, and the reason says until when."""
     at = NOW - timedelta(minutes=3)
     for effect, call in CALLS.items():
         verdict = Policy("auto").decide(make_situation(call, effect, NOW, declines=declines, declined_at=at))
@@ -123,25 +118,22 @@ def test_after_five_declines_in_a_row_changes_rest_without_any_file(declines: in
 
 
 def test_the_breaker_says_the_latest_moment_where_the_last_decline_is_not_known() -> None:
-    """Ours."""
     verdict = Policy().decide(make_situation(CreateCustomer(name="A"), Effect.WRITE, NOW, declines=5))
     assert "09:10:00 UTC at the latest" in verdict.reason
 
 
 def test_without_a_file_there_is_no_budget_and_the_breaker_has_its_defaults() -> None:
-    """Ours."""
     policy = Policy()
     assert not any(policy.budgets(effect, NOW) for effect in Effect)
     assert policy.breaker == (5, 600.0)
 
 
 def test_another_mode_is_another_policy() -> None:
-    """Ours: an approval under another policy is void."""
     assert len({Policy(mode).digest for mode in MODES}) == len(MODES)
 
 
 def test_facts_are_read_exactly_where_they_can_decide() -> None:
-    """Ours: a call that the mode allows costs no read, unless its target can raise its effect."""
+    """A call that the mode allows costs no read, unless its target can raise its effect."""
     for operation in CATALOG:
         if operation.effect is Effect.READ:
             continue
@@ -156,7 +148,6 @@ def test_facts_are_read_exactly_where_they_can_decide() -> None:
 
 
 def test_an_update_of_something_live_is_judged_by_the_effect_that_the_facts_give() -> None:
-    """Ours."""
     call = UpdateWorkflow(workflow_id="wf", name="n")
     target = FastnObject.model_validate({"id": "wf"})
     assert Policy().decide(make_situation(call, Effect.EXTERNAL, NOW, target)).decision is Decision.CONFIRM
@@ -166,7 +157,6 @@ def test_an_update_of_something_live_is_judged_by_the_effect_that_the_facts_give
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dependents", [0, 1, None])
 def test_no_mode_is_looser_with_a_live_key_than_with_a_test_key(mode: Mode, dependents: int | None) -> None:
-    """Ours: for every operation of the catalogue, and a test key is no sandbox."""
     for operation in CATALOG:
         if operation.effect is Effect.READ:
             continue
@@ -179,7 +169,7 @@ def test_no_mode_is_looser_with_a_live_key_than_with_a_test_key(mode: Mode, depe
 
 
 def test_with_a_live_key_a_workflow_is_deleted_by_its_name() -> None:
-    """Ours: what stops in production is stopped by name, in every mode that deletes at all; the rule says why."""
+    """What stops in production is stopped by name, in every mode that deletes at all; the rule says why."""
     for mode in MODES:
         verdict = Policy(mode, live=True).decide(make_situation(CALLS[Effect.TRASH], Effect.TRASH, NOW))
         if mode in ("guarded", "manual", "auto"):
@@ -189,5 +179,4 @@ def test_with_a_live_key_a_workflow_is_deleted_by_its_name() -> None:
 
 
 def test_the_policy_of_a_live_key_is_another_than_that_of_a_test_key() -> None:
-    """Ours: an approval under another policy is void."""
     assert Policy(live=True).digest != Policy().digest

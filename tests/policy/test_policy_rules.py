@@ -70,20 +70,17 @@ def record(**fields: object) -> FastnObject:
 @pytest.mark.parametrize("decision", Decision)
 @pytest.mark.parametrize("mode", ["guarded", "manual", "auto"])
 def test_a_default_replaces_that_of_the_mode_for_good_or_bad(judge: Judge, mode: Mode, decision: Decision) -> None:
-    """Ours, and its line is named."""
     verdict = judge(f'[defaults]\ndestroy = "{decision.value}"', DeleteCustomer(customer_id="c"), mode, dependents=0)
     assert verdict.decision is decision
     assert verdict.rule == "policy.toml line 2: default destroy"
 
 
 def test_no_default_and_no_rule_loosens_read_only(judge: Judge) -> None:
-    """Ours."""
     text = '[defaults]\nwrite = "allow"\n[[rule]]\ntool = "create_customer"\nthen = "allow"'
     assert judge(text, CreateCustomer(name="A"), "read-only").decision is Decision.DENY
 
 
 def test_what_loosens_does_so_only_by_saying_allow(judge: Judge) -> None:
-    """Ours: any other rule can only tighten."""
     text = '[[rule]]\ntool = "delete_*"\nthen = "confirm"'
     assert judge(text, DeleteTrigger(trigger_id="t")).decision is Decision.TYPED
     text = '[[rule]]\ntool = "delete_*"\nthen = "allow"'
@@ -92,20 +89,18 @@ def test_what_loosens_does_so_only_by_saying_allow(judge: Judge) -> None:
 
 
 def test_an_allowing_rule_lifts_a_default_of_the_file_too(judge: Judge) -> None:
-    """Ours: deny by default, and allow by name."""
     text = '[defaults]\ndestroy = "deny"\n[[rule]]\ntool = "delete_trigger"\nthen = "allow"'
     assert judge(text, DeleteTrigger(trigger_id="t")).decision is Decision.ALLOW
     assert judge(text, DeleteSecret(secret_id="s")).decision is Decision.DENY
 
 
 def test_an_allowing_rule_beside_a_stricter_one_loosens_nothing(judge: Judge) -> None:
-    """Ours: the strictest of all that match holds, and confirm does not loosen typed."""
+    """The strictest of all that match holds, and confirm does not loosen typed."""
     text = '[[rule]]\ntool = "delete_t*"\nthen = "allow"\n[[rule]]\ntool = ["delete_*"]\nwhen = {dependents={min=0}}\n'
     assert judge(text + 'then = "confirm"', DeleteTrigger(trigger_id="t")).decision is Decision.TYPED
 
 
 def test_a_rule_speaks_of_the_effect_that_the_facts_give(judge: Judge) -> None:
-    """Ours."""
     text = '[[rule]]\neffects = ["EXTERNAL"]\nthen = "deny"'
     call = CreateTrigger(name="n", type="webhook", routes=[], status="Disabled")
     assert judge(text, call).decision is Decision.ALLOW
@@ -125,7 +120,6 @@ def test_a_rule_speaks_of_the_effect_that_the_facts_give(judge: Judge) -> None:
 def test_a_tightening_rule_finds_its_target_by_id_slug_and_name_in_any_case(
     judge: Judge, target: FastnObject | None, matches: bool
 ) -> None:
-    """Ours: and it holds where the target is not known."""
     verdict = judge('[[rule]]\ntarget = "nightly*"\nthen = "deny"', DeleteWorkflow(workflow_id="wf_1"), target=target)
     assert (verdict.decision is Decision.DENY) is matches
 
@@ -144,7 +138,7 @@ def test_a_tightening_rule_finds_its_target_by_id_slug_and_name_in_any_case(
 def test_an_allowing_rule_knows_its_target_only_by_the_id_that_was_read(
     judge: Judge, target: FastnObject | None, matches: bool
 ) -> None:
-    """Ours: an agent could rename a target, and so give itself the consent."""
+    """An agent could rename a target, and so give itself the consent."""
     for call in (DeleteWorkflow(workflow_id="wf_1"), DeleteWorkflow(workflow_id="test_1")):
         verdict = judge('[[rule]]\ntarget = "test_*"\nthen = "allow"', call, target=target)
         assert (verdict.decision is Decision.ALLOW) is matches
@@ -171,19 +165,17 @@ def test_an_allowing_rule_knows_its_target_only_by_the_id_that_was_read(
 def test_a_pattern_is_compared_letter_by_letter_or_as_it_reads(
     pattern: str, value: object, exact: bool, as_it_reads: bool
 ) -> None:
-    """Ours: what allows fits exactly, what refuses or asks whatever reads the same. Only texts and ids can fit."""
+    """What allows fits exactly, what refuses or asks whatever reads the same. Only texts and ids can fit."""
     assert (Glob(pattern)(value, exact=True), Glob(pattern)(value, exact=False)) == (exact, as_it_reads)
 
 
 @pytest.mark.parametrize("given", [{"name": "Nightly"}, {"name": "n", "extra": {"slug": "nightly"}}])
 def test_a_name_that_the_agent_gives_is_refused_where_its_target_would_be(judge: Judge, given: dict[str, Any]) -> None:
-    """Ours: what exists under that name may be overwritten."""
     call = CreateWorkflow.model_validate(given)
     assert judge('[[rule]]\ntarget = "nightly"\nthen = "deny"', call).decision is Decision.DENY
 
 
 def test_a_name_that_the_agent_gives_allows_nothing(judge: Judge) -> None:
-    """Ours: a call that creates has no target yet."""
     text = '[[rule]]\ntarget = "test_*"\nthen = "allow"'
     assert judge(text, CreateSecret(name="test_1", value="v")).decision is Decision.CONFIRM
 
@@ -206,7 +198,7 @@ def test_a_name_that_the_agent_gives_allows_nothing(judge: Judge) -> None:
 def test_dependents_that_could_not_be_counted_never_loosen(
     judge: Judge, bounds: str, then: str, dependents: int | None, matches: bool
 ) -> None:
-    """Ours: unknown, what allows does not match, and all else does."""
+    """Unknown, what allows does not match, and all else does."""
     text = f'[[rule]]\ntool = "delete_connector"\nwhen = {{ dependents = {{ {bounds} }} }}\nthen = "{then}"'
     verdict = judge(text, DeleteConnector(connector_id="c"), dependents=dependents)
     assert (verdict.decision.value == then) is matches
@@ -229,7 +221,7 @@ def test_dependents_that_could_not_be_counted_never_loosen(
     ],
 )
 def test_a_rule_compares_arguments(judge: Judge, when: str, call: Call, matches: bool) -> None:
-    """Ours: one that was not given is an empty text, and nothing else."""
+    """One that was not given is an empty text, and nothing else."""
     verdict = judge(f'[[rule]]\nwhen = {{ {when} }}\nthen = "deny"', call)
     assert (verdict.decision is Decision.DENY) is matches
 
@@ -246,7 +238,7 @@ def test_a_rule_on_effects_compares_the_arguments_of_the_tools_that_can_have_the
 def test_a_customer_that_is_named_otherwise_never_loosens(
     judge: Judge, customer: str, then: str, given: dict[str, str]
 ) -> None:
-    """Ours: whose a reference or an installation is cannot be known; what allows does not match, and all else does."""
+    """Whose a reference or an installation is cannot be known; what allows does not match, and all else does."""
     text = f'[[rule]]\ntool = "run_workflow"\nwhen = {{ customer_id = "{customer}" }}\nthen = "{then}"'
     verdict = judge(text, RunWorkflow.model_validate({"workflow_id": "w", **given}))
     assert verdict.decision is (Decision.CONFIRM if then == "allow" else Decision.DENY)
@@ -256,7 +248,7 @@ def test_a_customer_that_is_named_otherwise_never_loosens(
     ("customers", "allowed"), [(["acme"], True), (["acme", "globex"], False), (["ACME"], False), ([], False)]
 )
 def test_a_list_is_allowed_only_as_a_whole(judge: Judge, customers: list[str], allowed: bool) -> None:
-    """Ours: one harmless item does not carry the others."""
+    """One harmless item does not carry the others."""
     text = '[[rule]]\nwhen = { customers = "acme" }\nthen = "allow"'
     verdict = judge(text, CreateApiKey(name="n", customers=customers))
     assert (verdict.decision is Decision.ALLOW) is allowed
@@ -264,7 +256,6 @@ def test_a_list_is_allowed_only_as_a_whole(judge: Judge, customers: list[str], a
 
 @pytest.mark.parametrize(("environment", "allowed"), [("test", True), ("TEST", False)])
 def test_an_argument_is_allowed_only_letter_for_letter(judge: Judge, environment: str, allowed: bool) -> None:
-    """Ours: what reads the same may be another to Fastn."""
     text = '[[rule]]\nwhen = { environment = "test" }\nthen = "allow"'
     verdict = judge(text, RunWorkflow(workflow_id="w", environment=environment))
     assert (verdict.decision is Decision.ALLOW) is allowed
@@ -329,14 +320,12 @@ ACME = '[[protect]]\ncustomer = "acme-*"\nreason = "our largest customer"\n'
 def test_what_is_protected_and_what_plainly_belongs_to_it_is_denied(
     judge: Judge, protected: str, call: Call, target: FastnObject | None, holds: bool
 ) -> None:
-    """Ours."""
     verdict = judge(f"[[protect]]\n{protected}", call, target=target)
     assert (verdict.decision is Decision.DENY) is holds
     assert verdict.rule.startswith("policy.toml line 1: protected ") is holds
 
 
 def test_a_protection_says_what_is_protected_and_why(judge: Judge) -> None:
-    """Ours: the agent can tell the person."""
     verdict = judge(ACME, DeleteCustomer(customer_id="acme-1"))
     assert verdict.reason == 'Customer "acme-1" is protected (acme-*). Reason: our largest customer.'
     text = '[[protect]]\napi_key = ["a", "k*"]\n'
@@ -349,7 +338,6 @@ def test_a_protection_says_what_is_protected_and_why(judge: Judge) -> None:
 
 
 def test_a_protection_that_asks_for_less_than_the_default_leaves_the_default(judge: Judge) -> None:
-    """Ours: it can only tighten."""
     text = '[[protect]]\ntrigger = "*"\nthen = "confirm"\n'
     assert judge(text, DeleteTrigger(trigger_id="t")).decision is Decision.TYPED
     text += '[[rule]]\ntool = "delete_trigger"\nthen = "allow"'
@@ -384,20 +372,17 @@ open = ["Sat 10:00-12:00 UTC", "Sun 22:00-02:00 UTC"]
 def test_an_effect_happens_only_while_a_window_of_its_own_is_open(
     judge: Judge, moment: str, call: Call, is_open: bool
 ) -> None:
-    """Ours: of several windows any will do."""
     verdict = judge(HOURS, call, now=datetime.fromisoformat(moment).replace(tzinfo=UTC))
     assert (verdict.decision is not Decision.DENY) is is_open
 
 
 def test_a_closed_window_says_when_it_opens(judge: Judge) -> None:
-    """Ours: what to do next."""
     verdict = judge(HOURS, DeleteTrigger(trigger_id="t"), now=datetime(2026, 11, 28, 11, tzinfo=UTC))
     assert verdict.rule == "policy.toml line 2: window destroy, trash"
     assert verdict.reason == ("It is closed for destroy until Mon 2026-11-30 08:00 Europe/Berlin. somebody is there.")
 
 
 def test_closed_windows_name_the_one_that_opens_first(judge: Judge) -> None:
-    """Ours."""
     verdict = judge(HOURS, DeleteWorkflow(workflow_id="w"), now=datetime(2026, 11, 28, 13, tzinfo=UTC))
     assert verdict == PolicyDecision(
         Decision.DENY,
@@ -410,7 +395,6 @@ def test_closed_windows_name_the_one_that_opens_first(judge: Judge) -> None:
 
 
 def test_a_budget_that_is_used_up_denies_and_one_that_is_not_says_what_is_left(judge: Judge) -> None:
-    """Ours."""
     text, call = "[budget]\ndestroy = 3", DeleteTrigger(trigger_id="t")
     inside = judge(text, call, spent={TODAY: 2})
     assert inside.decision is Decision.TYPED
@@ -424,7 +408,6 @@ def test_a_budget_that_is_used_up_denies_and_one_that_is_not_says_what_is_left(j
 
 @pytest.mark.parametrize("table", ["budget", "budget.run"])
 def test_the_only_call_of_a_budget_is_not_used_up_before_it_is_made(judge: Judge, table: str) -> None:
-    """Ours: what was not counted yet is 0."""
     verdict = judge(f"[{table}]\ndestroy = 1", DeleteTrigger(trigger_id="t"))
     assert verdict.decision is Decision.TYPED
     assert verdict.reason.startswith("1 of 1 destroy calls are left ")
@@ -438,26 +421,22 @@ def test_the_only_call_of_a_budget_is_not_used_up_before_it_is_made(judge: Judge
 def test_spending_is_free_inside_its_budget_and_asked_beyond_it(
     judge: Judge, mode: Mode, spent: int, decision: str
 ) -> None:
-    """Ours."""
     verdict = judge("[budget]\nspend = 10", AiChat(message="m"), mode, spent={TODAY: spent})
     assert verdict.decision.value == decision
 
 
 def test_a_default_for_spending_holds_inside_the_budget_too(judge: Judge) -> None:
-    """Ours: what the file says replaces what the mode says."""
     text = '[budget]\nspend = 10\n[defaults]\nspend = "confirm"'
     assert judge(text, AiChat(message="m")).decision is Decision.CONFIRM
 
 
 def test_a_budget_for_one_run_says_so(judge: Judge) -> None:
-    """Ours."""
     text, call = '[budget]\nwrite = 1\nper = "run"', CreateCustomer(name="A")
     assert judge(text, call).reason == "1 of 1 write calls are left in this run."
     assert "left in this run." in judge(text, call, spent={"run": 1}).reason
 
 
 def test_the_breaker_of_the_file_replaces_the_default(judge: Judge) -> None:
-    """Ours."""
     text = '[breaker]\ndeclined = 2\nrest = "1h"'
     assert judge(text, CreateCustomer(name="A"), declines=1).decision is Decision.ALLOW
     rests = judge(text, CreateCustomer(name="A"), declines=2, declined_at=NOW)
@@ -466,7 +445,7 @@ def test_the_breaker_of_the_file_replaces_the_default(judge: Judge) -> None:
 
 
 def test_of_equally_strict_parts_the_one_that_comes_first_in_the_design_is_named(judge: Judge) -> None:
-    """Ours: deny, protected resources, budgets, windows."""
+    """Deny, protected resources, budgets, windows."""
     parts = [
         ('[[rule]]\ntool = "delete_trigger"\nthen = "deny"\n', "rule"),
         ('[[protect]]\ntrigger = "*"\n', "protected"),
@@ -639,12 +618,12 @@ DELETION, CHAT = DeleteCustomer(customer_id="c"), AiChat(message="m")
 def test_verdict_names_its_rule_and_reason(
     judge: Judge, text: str, mode: Mode, call: Call, facts: dict[str, Any], said: tuple[str, str, str]
 ) -> None:
-    """Ours: the agent reads them, a person is shown them, and the audit log keeps them."""
+    """The agent reads them, a person is shown them, and the audit log keeps them."""
     assert judge(text, call, mode, **facts) == PolicyDecision(Decision(said[0]), said[1], said[2])
 
 
 def test_days_and_times_are_those_of_utc_wherever_the_machine_is(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours: replicas in different time zones count the same day."""
+    """Replicas in different time zones count the same day."""
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "Pacific/Kiritimati")  # UTC+14
         time.tzset()
@@ -665,7 +644,7 @@ def test_days_and_times_are_those_of_utc_wherever_the_machine_is(judge: Judge, m
 def test_a_signed_entry_stands_for_as_many_people_as_signed_it(
     judge: Judge, mode: Mode, decision: str, signers: int, spares: bool
 ) -> None:
-    """Ours: it spares what is asked of so many people, and loosens nothing that is denied."""
+    """It spares what is asked of so many people, and loosens nothing that is denied."""
     text = f'[[rule]]\ntool = "delete_customer"\nthen = "{decision}"\nreason = "why"' if decision != "confirm" else ""
     facts: dict[str, Any] = {"dependents": 0} if decision == "confirm" else {}
     permit = PlannedCalls("plan p line 1", "b", "delete_customer", ("c",), None, None, 3, signers)
@@ -702,13 +681,13 @@ def test_a_signed_entry_stands_for_as_many_people_as_signed_it(
 def test_the_target_is_read_where_the_file_may_depend_on_it(
     policy: Callable[..., Policy], text: str, call: Call, needed: bool
 ) -> None:
-    """Ours: no rule is passed over because nothing was read."""
+    """No rule is passed over because nothing was read."""
     assert policy(text).needs_facts(resolved(call)) is needed
 
 
 @pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
 def test_no_call_has_an_effect_that_its_tool_was_not_thought_to_have(operation: AnyOperation) -> None:
-    """Ours: a rule is refused as unreachable only where it is."""
+    """A rule is refused as unreachable only where it is."""
     values: dict[str, st.SearchStrategy[Any]] = {name: st.sampled_from([None, "x"]) for name in operation.model_fields}
     values |= {"status": STATUSES, "extra": st.sampled_from([None, {"enabled": True}]), "schedule": SCHEDULES}
     values |= dict.fromkeys(
@@ -770,7 +749,6 @@ modes = st.sampled_from(list(MODES))
 def test_the_order_of_rules_decides_nothing(
     mode: Mode, rules: list[PolicyRule], situation: Situation, order: random.Random
 ) -> None:
-    """Ours: the strictest wins."""
     shuffled = order.sample(rules, len(rules))
     first, second = (Policy(mode, replace(EMPTY, rules=tuple(r))).decide(situation) for r in (rules, shuffled))
     assert first.decision is second.decision
@@ -780,7 +758,6 @@ def test_the_order_of_rules_decides_nothing(
 def test_without_a_rule_that_allows_nothing_is_looser_than_the_mode(
     mode: Mode, rules: list[PolicyRule], situation: Situation
 ) -> None:
-    """Ours: only `allow` loosens."""
     strict = tuple(rule for rule in rules if rule.then is not Decision.ALLOW)
     default = Policy(mode).decide(situation).decision
     assert Policy(mode, replace(EMPTY, rules=strict)).decide(situation).decision.rank >= default.rank
@@ -790,7 +767,7 @@ def test_without_a_rule_that_allows_nothing_is_looser_than_the_mode(
 def test_what_is_not_known_is_never_judged_more_loosely_than_what_is(
     mode: Mode, rules: list[PolicyRule], situation: Situation
 ) -> None:
-    """Ours: facts that could not be learnt never loosen."""
+    """Facts that could not be learnt never loosen."""
     policy = Policy(mode, replace(EMPTY, rules=tuple(rules)))
     unknown = replace(situation, resolved=replace(situation.resolved, target=None, dependents=None))
     assert policy.decide(unknown).decision.rank >= policy.decide(situation).decision.rank
@@ -800,7 +777,6 @@ def test_what_is_not_known_is_never_judged_more_loosely_than_what_is(
 def test_no_rule_escapes_read_only_the_own_key_or_the_breaker(
     rules: list[PolicyRule], situation: Situation, default: Decision
 ) -> None:
-    """Ours."""
     defaults = {effect: PolicyDecision(default, "default") for effect in Effect}
     file = replace(EMPTY, rules=tuple(rules), defaults=defaults)
     assert Policy("read-only", file).decide(situation).decision is Decision.DENY
@@ -813,7 +789,6 @@ def test_no_rule_escapes_read_only_the_own_key_or_the_breaker(
 def test_no_rule_escapes_a_protection_a_window_or_a_budget(
     mode: Mode, rules: list[PolicyRule], situation: Situation, then: Decision
 ) -> None:
-    """Ours: they hold whatever the rules allow."""
     file = replace(EMPTY, rules=tuple(rules))
     every = tuple(Glob(glob) for glob in ("*",))
     kinds = {"workflow": every, "trigger": every, "secret": every, "customer": every}
@@ -826,7 +801,6 @@ def test_no_rule_escapes_a_protection_a_window_or_a_budget(
 
 @given(modes, any_rules, situations)
 def test_no_rule_opens_a_closed_window(mode: Mode, rules: list[PolicyRule], situation: Situation) -> None:
-    """Ours."""
     window = TimeWindow("w", frozenset(Effect), None, (hours("Sun 08:00-09:00 UTC"),), "")
     closed = replace(EMPTY, rules=tuple(rules), windows=(window,))
     assert Policy(mode, closed).decide(situation).decision is Decision.DENY
@@ -854,7 +828,7 @@ def by_key(tmp_path: Path) -> Policy:
 def test_one_file_says_other_things_of_live_keys_than_of_test_keys(
     by_key: Policy, live: bool, write: str, trash: str, destroy: str
 ) -> None:
-    """Ours: [defaults.live] and [defaults.test] over [defaults], and a rule for one kind of key."""
+    """[defaults.live] and [defaults.test] over [defaults], and a rule for one kind of key."""
     policy = replace(by_key, live=live)
     calls: dict[Effect, Call] = {Effect.WRITE: CreateCustomer(name="A"), Effect.TRASH: DeleteWorkflow(workflow_id="w")}
     calls[Effect.DESTROY] = DeleteTrigger(trigger_id="t")
@@ -865,7 +839,7 @@ def test_one_file_says_other_things_of_live_keys_than_of_test_keys(
 
 
 def test_default_for_a_kind_of_key_is_named_with_its_line(by_key: Policy) -> None:
-    """Ours: a refusal or a question names the line that a person may change."""
+    """A refusal or a question names the line that a person may change."""
     write = make_situation(CreateCustomer(name="A"), Effect.WRITE, NOW)
     trash = make_situation(DeleteWorkflow(workflow_id="w"), Effect.TRASH, NOW)
     rules = [
@@ -879,7 +853,6 @@ def test_default_for_a_kind_of_key_is_named_with_its_line(by_key: Policy) -> Non
 
 
 def test_what_a_file_says_of_a_kind_of_key_is_said_in_words(by_key: Policy) -> None:
-    """Ours: policy check shows it."""
     assert isinstance(by_key.rules, FileRules)
     words = "\n".join(by_key.rules.words())
     assert "By default with a live key, write: typed." in words
@@ -888,7 +861,7 @@ def test_what_a_file_says_of_a_kind_of_key_is_said_in_words(by_key: Policy) -> N
 
 
 def test_a_policy_file_says_every_part_of_itself_in_words(policy: Callable[..., Policy]) -> None:
-    """Ours: what the operator reads in `policy check` is what the file holds, and nothing is left out."""
+    """What the operator reads in `policy check` is what the file holds, and nothing is left out."""
     rules = policy(
         """
 [defaults]

@@ -143,7 +143,6 @@ def numbers(text: str) -> tuple[int, int]:
 
 
 async def test_numbers_of_runs_agree(account: Account) -> None:
-    """Ours: of the account, of each workflow, of each customer, of each cause."""
     whole = await account.failed()
     assert of((await account.call(GetOverview(hours=HOURS)))["runs"]) == whole
     everything = await account.call(Diagnose(hours=HOURS))
@@ -171,7 +170,7 @@ async def test_numbers_of_runs_agree(account: Account) -> None:
 
 
 async def test_failures_since_a_success_are_those_of_the_list(account: Account) -> None:
-    """Ours: "since when" is the first failure after the last success, of that workflow and customer."""
+    """ "since when" is the first failure after the last success, of that workflow and customer."""
     ids = {str(row["name"]): str(row["id"]) for row in account.world.sandbox.state.all("customers")}
     for cause in (await account.call(Diagnose(hours=HOURS)))["causes"]:
         for found in cause["affected"]:
@@ -190,7 +189,7 @@ async def test_failures_since_a_success_are_those_of_the_list(account: Account) 
 
 
 async def test_connections_that_do_not_work_agree(account: Account) -> None:
-    """Ours: states, names and remedies, in lists, overview, diagnosis, dependents and previews."""
+    """States, names and remedies, in lists, overview, diagnosis, dependents and previews."""
     state = account.world.sandbox.state
     customers = {str(row["id"]): str(row["name"]) for row in state.all("customers")}
     found = await account.overview("connections")
@@ -226,7 +225,6 @@ async def dependents_agree(account: Account, kind: Any, key: str, connections: i
 
 
 async def test_states_of_workflows_and_triggers_agree(account: Account) -> None:
-    """Ours: what does not run or fire is the same in lists, overview and diagnosis."""
     triggers = await account.rows(ListTriggers())
     silent = {str(row["id"]) for row in triggers if trigger_state(row) is State.BROKEN}
     rows = [row for what, rows in (await account.overview("triggers")).items() if "never fire" in what for row in rows]

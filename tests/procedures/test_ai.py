@@ -76,7 +76,7 @@ def make(world: World, name: str) -> Row:
 
 
 async def test_chat_continues_by_session_id(world: World) -> None:
-    """Ours: replies have session_id, message, status, questions and pending_approvals, whatever Fastn calls them."""
+    """Replies have session_id, message, status, questions and pending_approvals, whatever Fastn calls them."""
     asked = await reply_to(world, AiChat(message="hm"))
     assert asked["questions"][0]["id"] == "which"
     assert asked["next"]["ai_chat"] == {"session_id": asked["session_id"]}
@@ -88,7 +88,7 @@ async def test_chat_continues_by_session_id(world: World) -> None:
 
 
 async def test_approval_cards_are_left_to_the_person(world: World) -> None:
-    """Ours: the AI's approval cards are answered only by a separate call, if the person agrees."""
+    """The AI's approval cards are answered only by a separate call, if the person agrees."""
     asked = await reply_to(world, AiChat(message=f"delete {ORDERS}"))
     assert posted_paths(world) == ["/api/v1/ai/chat"]
     assert asked["pending_approvals"][0]["tool"] == "deleteWorkflow"
@@ -105,7 +105,7 @@ async def test_approval_cards_are_left_to_the_person(world: World) -> None:
 
 
 async def test_build_is_completed_by_following_next(world: World) -> None:
-    """Ours: `next` of each answer leads to the result; only the approval is a person's."""
+    """`next` of each answer leads to the result; only the approval is a person's."""
     started = await reply_to(world, AiBuild(type="workflow", prompt="Sync orders to Xero", connectors=["xero"]))
     assert "no free way" in started["next"]["what"]
     planned = await reply_to(world, AiChat.model_validate(started["next"]["arguments"]))
@@ -120,7 +120,7 @@ async def test_build_is_completed_by_following_next(world: World) -> None:
 
 
 async def test_person_is_shown_the_plan_and_the_balance(world: World) -> None:
-    """Ours: what is approved is shown in full, with the credits that are left, whatever Fastn tells in which answer."""
+    """What is approved is shown in full, with the credits that are left, whatever Fastn tells in which answer."""
     started = await reply_to(
         world, AiBuild(type="workflow", prompt="Sync orders to Xero", connectors=["shopify", "xero"])
     )
@@ -135,7 +135,7 @@ async def test_person_is_shown_the_plan_and_the_balance(world: World) -> None:
 
 
 async def test_running_build_is_followed_by_reads(world: World) -> None:
-    """Ours: asking the AI spends credits, so a build that needs no approval is followed in the lists."""
+    """Asking the AI spends credits, so a build that needs no approval is followed in the lists."""
     call = AiBuild(type="connector", prompt="the Gamma API", name="Gamma API", approval_mode="auto")
     assert (await reply_to(world, call))["next"] == {
         "what": "It continues. Look for it in this list, which costs nothing; asking the AI spends credits.",
@@ -145,7 +145,6 @@ async def test_running_build_is_followed_by_reads(world: World) -> None:
 
 
 async def test_balance_that_cannot_be_read_is_said(world: World) -> None:
-    """Ours: the call is previewed nevertheless."""
     world.sandbox.faults.add(Status(path="/api/v1/billing", status=403, times=None))
     shown = await world.dispatch.preview(AiChat(message="hm"), Caller("local", None))
     assert "The balance could not be read" in cast("dict[str, Any]", shown.data())["costs"]
@@ -162,7 +161,7 @@ async def test_balance_that_cannot_be_read_is_said(world: World) -> None:
     ],
 )
 def test_next_step_by_reply(reply: dict[str, JsonValue], tool: str | None) -> None:
-    """Ours: read what was created, poll a running build, nothing if all is done."""
+    """Read what was created, poll a running build, nothing if all is done."""
     found: Any = next_step(reply)
     assert (found and found["tool"]) == tool
 
@@ -186,12 +185,11 @@ def test_next_step_by_reply(reply: dict[str, JsonValue], tool: str | None) -> No
     ],
 )
 def test_reply_shapes_are_normalized(answer: dict[str, JsonValue], shape: dict[str, JsonValue]) -> None:
-    """Ours: Fastn's fields are inferred, so each may have another name or type."""
+    """Fastn's fields are inferred, so each may have another name or type."""
     assert normalize_reply(answer, None) == shape
 
 
 def test_session_id_of_the_call_fills_in_for_a_missing_one() -> None:
-    """Ours: the conversation can go on."""
     assert normalize_reply({"reply": "Hi"}, "s") == {"session_id": "s", "message": "Hi"}
     assert next_step({"questions": ["Which?"]}) == ("Fastn names no session, so this conversation cannot be continued.")
     assert "ai_chat" in str(next_step({"session_id": "s", "status": "FAILED"}))
@@ -199,7 +197,7 @@ def test_session_id_of_the_call_fills_in_for_a_missing_one() -> None:
 
 
 async def test_build_polls_lists_until_the_resource_exists(built: World, workshop: Workshop) -> None:
-    """Ours: reads are free, so the AI is not asked again."""
+    """Reads are free, so the AI is not asked again."""
     workshop.works = [lambda: None, lambda: make(built, "Greeter")]
     found = await reply_to(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=45))
     (created,) = found["changed"]["created"]
@@ -216,7 +214,7 @@ async def test_build_polls_lists_until_the_resource_exists(built: World, worksho
 
 
 async def test_build_reports_all_changes(built: World, workshop: Workshop) -> None:
-    """Ours: created, updated and deleted rows, by id and name."""
+    """Created, updated and deleted rows, by id and name."""
     state = built.sandbox.state
 
     def work() -> None:
@@ -237,7 +235,7 @@ async def test_build_reports_all_changes(built: World, workshop: Workshop) -> No
 
 
 async def test_build_that_times_out_returns_next_step(world: World) -> None:
-    """Ours: asking spends a credit, so the caller decides."""
+    """Asking spends a credit, so the caller decides."""
     heard: list[str] = []
 
     async def report(message: str, _: float, total: float | None) -> None:
@@ -256,7 +254,6 @@ async def test_build_that_times_out_returns_next_step(world: World) -> None:
 
 
 async def test_build_without_waiting_reads_before_and_after(world: World) -> None:
-    """Ours: the default does not wait."""
     at = world.clock.at
     found = await reply_to(world, AiBuild(type="workflow", prompt="sync things"))
     assert read_paths(world) == ["/api/v1/workflows", "/api/v1/connectors"] * 2
@@ -278,7 +275,6 @@ async def test_build_without_waiting_reads_before_and_after(world: World) -> Non
     ],
 )
 async def test_build_that_needs_a_person_or_ended_is_not_polled(tmp_path: Path, answer: dict[str, JsonValue]) -> None:
-    """Ours: such a build does not proceed by itself."""
     world = Answering(tmp_path, answer)
     at = world.clock.at
     found = await reply_to(world, AiBuild(type="workflow", prompt="greet", wait_seconds=45))
@@ -290,7 +286,7 @@ async def test_build_that_needs_a_person_or_ended_is_not_polled(tmp_path: Path, 
 
 @pytest.mark.parametrize("answer", [[], "text", 5, {}, {"questions": 3}, {"sessionId": {"id": 1}}, {"status": ["x"]}])
 async def test_build_tolerates_unexpected_answers(tmp_path: Path, answer: JsonValue) -> None:
-    """Ours: nothing is known about the answer's fields."""
+    """Nothing is known about the answer's fields."""
     world = Answering(tmp_path, answer)
     assert (await reply_to(world, AiBuild(type="thing", prompt="greet", wait_seconds=3)))["changed"]["created"] == []
     await reply_to(world, AiChat(message="greet"))
@@ -327,7 +323,7 @@ class Answering(World):
     "call", [AiChat(message="greet"), AiBuild(type="connector", prompt="greet", name="Greeter", wait_seconds=45)]
 )
 async def test_ai_calls_are_never_retried(world: World, call: AiChat | AiBuild, fault: Any) -> None:
-    """Ours: a retry spends credits and may build twice. A lost outcome is unknown; a build can be looked for."""
+    """A retry spends credits and may build twice. A lost outcome is unknown; a build can be looked for."""
     world.sandbox.faults.add(fault)
     lost = await world.call(call, FormNow(yes, world.clock))
     assert isinstance(lost, FastnError)
@@ -350,7 +346,7 @@ async def test_ai_calls_are_never_retried(world: World, call: AiChat | AiBuild, 
     ],
 )
 async def test_failed_inventory_does_not_hide_the_reply(world: World, fault: Any) -> None:
-    """Ours: a failed read says nothing about the build."""
+    """A failed read says nothing about the build."""
     world.sandbox.faults.add(fault)
     found = await reply_to(world, AiBuild(type="workflow", prompt="sync things", wait_seconds=10))
     assert found["session_id"]
@@ -360,7 +356,7 @@ async def test_failed_inventory_does_not_hide_the_reply(world: World, fault: Any
 
 
 async def test_unreadable_rows_are_not_reported_as_deleted(built: World, workshop: Workshop) -> None:
-    """Ours: only a complete inventory shows that something is gone."""
+    """Only a complete inventory shows that something is gone."""
     workshop.works = [
         lambda: built.sandbox.faults.add(Status(path="/api/v1/connectors", status=403, times=None)),
         lambda: make(built, "Greeter"),
@@ -372,7 +368,7 @@ async def test_unreadable_rows_are_not_reported_as_deleted(built: World, worksho
 
 
 async def test_internal_error_after_a_build_does_not_hide_the_reply(world: World) -> None:
-    """Ours: credits were spent, and the answer has to say so."""
+    """Credits were spent, and the answer has to say so."""
 
     async def broken(_: str, __: float, ___: float | None) -> None:
         raise RuntimeError("gone")
@@ -386,7 +382,7 @@ async def test_internal_error_after_a_build_does_not_hide_the_reply(world: World
 
 
 async def test_partial_inventory_finds_new_rows_by_creation_time(built: World, workshop: Workshop) -> None:
-    """Ours: six pages before and six after; a row missing from the first inventory is new only if created since."""
+    """Six pages before and six after; a row missing from the first inventory is new only if created since."""
     state = built.sandbox.state
     old = new_connector(state, "Old", "old", None)
     for number in range(800):
@@ -408,7 +404,6 @@ async def test_partial_inventory_finds_new_rows_by_creation_time(built: World, w
 async def test_inventory_works_without_filters_and_paging(
     built: World, workshop: Workshop, behaviour: Behaviour
 ) -> None:
-    """Ours: Fastn may ignore filters and paging."""
     built.sandbox.behaviour = behaviour
     workshop.works = [lambda: make(built, "Greeter")]
     found = await reply_to(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=9))
@@ -416,14 +411,13 @@ async def test_inventory_works_without_filters_and_paging(
 
 
 async def test_build_preview_sends_nothing(world: World) -> None:
-    """Ours: a dry run sends only reads."""
     shown = await world.dispatch.preview(AiBuild(type="workflow", prompt="greet"), Caller("local", None))
     assert isinstance(shown, Preview)
     assert posted_paths(world) == []
 
 
 def test_wait_seconds_is_bounded_and_not_sent() -> None:
-    """Ours: `OURS` arguments concern the answer: Fastn never receives them, and approvals do not depend on them."""
+    """`OURS` arguments concern the answer: Fastn never receives them, and approvals do not depend on them."""
     call = AiBuild(type="workflow", prompt="greet", wait_seconds=45)
     assert "wait_seconds" not in call.arguments()
     assert call.request() == AiBuild(type="workflow", prompt="greet").request()

@@ -40,7 +40,7 @@ async def answer(world: World, **arguments: Any) -> dict[str, Any]:
     ids=lambda filters: ",".join(filters),
 )
 async def test_empty_answer_says_how_far_back_the_log_reaches(large_world: World, filters: dict[str, str]) -> None:
-    """Ours: one call tells "nobody did" from "the log does not reach so far"."""
+    """One call tells "nobody did" from "the log does not reach so far"."""
     found = await answer(large_world, **filters)
     begun = min(str(row["timestamp"]) for row in large_world.sandbox.state.all("audit"))
     assert found["data"] == []
@@ -50,7 +50,7 @@ async def test_empty_answer_says_how_far_back_the_log_reaches(large_world: World
 
 
 async def test_answer_with_entries_does_not_look_for_the_oldest(world: World) -> None:
-    """Ours: no more requests than needed, nor on a later page."""
+    """No more requests than needed, nor on a later page."""
     found = await answer(world, actor="apikey:1", limit=3, detail="full")
     assert "log_begins" not in found
     assert len(world.sandbox.requests) == 1
@@ -61,14 +61,14 @@ async def test_answer_with_entries_does_not_look_for_the_oldest(world: World) ->
 async def test_oldest_entry_does_not_depend_on_paging_and_filtering(
     world: World, paging: Paging, filtering: Filtering
 ) -> None:
-    """Ours: nothing is known about Fastn's pagination and filters."""
+    """Nothing is known about Fastn's pagination and filters."""
     begun = min(str(row["timestamp"]) for row in world.sandbox.state.all("audit"))
     world.sandbox.behaviour = world.sandbox.behaviour.model_copy(update={"paging": paging, "filtering": filtering})
     assert (await answer(world, action="nothing.like_it"))["log_begins"].startswith(begun[:19])
 
 
 async def test_long_log_begins_earlier_than_what_was_reached(large_world: World) -> None:
-    """Ours: reads are bounded, and the answer says so."""
+    """Reads are bounded, and the answer says so."""
     state = large_world.sandbox.state
     newest = max(state.all("audit"), key=lambda row: str(row["timestamp"]))
     for number in range(1_100):
@@ -78,7 +78,6 @@ async def test_long_log_begins_earlier_than_what_was_reached(large_world: World)
 
 
 async def test_empty_log_and_unreadable_log(world: World) -> None:
-    """Ours: what could not be seen is said."""
     world.sandbox.state.rows["audit"].clear()
     assert (await answer(world))["log_begins"] == "it has no entry that this key may see"
     calls = itertools.count()
@@ -93,14 +92,13 @@ async def test_empty_log_and_unreadable_log(world: World) -> None:
 
 @pytest.mark.parametrize("named", ["slack-messages-to-supabase-hourly-sync", _NAME, _NAME.lower()])
 async def test_name_or_slug_stands_for_the_id(world: World, named: str) -> None:
-    """Ours: the answer names what was taken for it."""
     found = await answer(world, resource_id=named)
     assert found["resource"] == f"workflow {_WORKFLOW} ({_NAME})"
     assert found["data"] == (await answer(world, resource_id=_WORKFLOW))["data"] != []
 
 
 async def test_unknown_name_finds_nothing_and_says_why(world: World) -> None:
-    """Ours: ids are wanted. A name of several things is none of them."""
+    """Ids are wanted. A name of several things is none of them."""
     found = await answer(world, resource_id="no such thing")
     assert (found["data"], found["unknown"]) == (
         [],
@@ -116,13 +114,12 @@ async def test_unknown_name_finds_nothing_and_says_why(world: World) -> None:
 
 
 async def test_unreadable_kinds_do_not_stop_the_search_by_name(world: World) -> None:
-    """Ours: the other kinds are searched."""
     world.sandbox.faults.add(Status(status=403, path="/api/v1/workflows", times=None))
     assert (await answer(world, resource_id="Widget Inc"))["resource"].endswith("(Widget Inc)")
 
 
 async def test_entries_name_what_was_acted_on(large_world: World) -> None:
-    """Ours: the workflow of a run, a key, the app and customer of a connection; more workflows than are looked up."""
+    """The workflow of a run, a key, the app and customer of a connection; more workflows than are looked up."""
     runs = await answer(large_world, action="workflow.execute", limit=6)
     assert all(row["resource"].endswith(")") and row["customer"] for row in runs["data"])
     changes = await answer(large_world, actor="lee@fastn.example", action="workflow.publish")
@@ -136,7 +133,6 @@ async def test_entries_name_what_was_acted_on(large_world: World) -> None:
 
 
 async def test_names_that_cannot_be_read_are_left_out(world: World) -> None:
-    """Ours: the entries are shown with their ids."""
     for path in ("/api/v1/executions/*", "/api/v1/workflows", "/api/v1/workflows/*", "/api/v1/api-keys"):
         world.sandbox.faults.add(Status(status=403, path=path, times=None))
     found = await answer(world, limit=20)

@@ -45,7 +45,6 @@ def names(rows: list[Answer], kind: str) -> list[str]:
 
 
 async def test_customer_dependents_are_connections_secrets_runs_and_triggers(world: World) -> None:
-    """Ours."""
     answer = await dependents(world, "customer", key(world, "customers", "globex-exports"))
     assert answer["of"]["name"] == "Globex Exports"
     assert counts(answer["used_by"]) == {"connections": 1, "secrets": 1, "executions": 1}
@@ -56,7 +55,6 @@ async def test_customer_dependents_are_connections_secrets_runs_and_triggers(wor
 
 
 async def test_connector_dependents_are_connections_workflows_and_triggers(world: World) -> None:
-    """Ours: workflows refer to a connector by its slug, triggers by its id."""
     answer = await dependents(world, "connector", key(world, "connectors", "hubspot"))
     assert counts(answer["used_by"]) == {"connections": 1, "workflows": 2, "triggers": 1}
     assert names(answer["used_by"], "triggers") == ["New HubSpot contact"]
@@ -64,7 +62,6 @@ async def test_connector_dependents_are_connections_workflows_and_triggers(world
 
 
 async def test_connection_dependents_are_triggers_and_possibly_workflows(world: World) -> None:
-    """Ours: workflows name only connectors, so their use of a connection is possible, not certain."""
     connector = key(world, "connectors", "hubspot")
     connection = key(world, "connections", connector, by="connectorId")
     answer = await dependents(world, "connection", connection)
@@ -74,14 +71,13 @@ async def test_connection_dependents_are_triggers_and_possibly_workflows(world: 
 
 
 async def test_workflow_dependents_are_triggers(world: World) -> None:
-    """Ours: the triggers with a route to the workflow."""
     answer = await dependents(world, "workflow", key(world, "workflows", "process-new-orders"))
     assert names(answer["used_by"], "triggers") == ["Paid Shopify orders", "Shop events"]
     assert [gap["what"] for gap in answer["not_checked"]] == ["other callers"]
 
 
 async def test_triggers_that_only_mention_a_workflow_do_not_depend_on_it(world: World) -> None:
-    """Ours: only the id of a route counts, in find_dependents as in diagnose."""
+    """Only the id of a route counts, in find_dependents as in diagnose."""
     flow, other = key(world, "workflows", "process-new-orders"), key(world, "workflows", "update-inventory")
     for row in world.sandbox.state.all("triggers"):
         row["routes"] = [{"routeId": other, "filter": {"field": "source", "value": flow}}]
@@ -92,7 +88,7 @@ async def test_triggers_that_only_mention_a_workflow_do_not_depend_on_it(world: 
 
 
 async def test_triggers_with_unreadable_routes_are_not_checked(world: World) -> None:
-    """Ours: routes in an unknown shape are no all-clear."""
+    """Routes in an unknown shape are no all-clear."""
     rows = world.sandbox.state.all("triggers")
     for row in rows:
         row["routes"] = [{"target": {"ref": "flows/1"}}]
@@ -101,7 +97,7 @@ async def test_triggers_with_unreadable_routes_are_not_checked(world: World) -> 
 
 
 async def test_secret_dependents_are_found_in_workflow_code(world: World) -> None:
-    """Ours: lists contain no code, so each workflow is read; a name built at run time is not found."""
+    """Lists contain no code, so each workflow is read; a name built at run time is not found."""
     flow = world.sandbox.state.named("workflows", "update-inventory")
     flow["code"] = 'export default async (ctx) => fastn.secrets.get("SHOPIFY_API_TOKEN");'
     answer = await dependents(world, "secret", key(world, "secrets", "SHOPIFY_API_TOKEN", by="name"))
@@ -112,7 +108,6 @@ async def test_secret_dependents_are_found_in_workflow_code(world: World) -> Non
 
 
 async def test_workflow_reads_are_bounded_and_the_rest_is_not_checked(world: World) -> None:
-    """Ours: reads are bounded, and the answer says so."""
     flow = world.sandbox.state.named("workflows", "update-inventory")
     for number in range(90):
         world.sandbox.state.put("workflows", flow | {"id": f"wf_{number}", "slug": f"copy-{number}"})
@@ -123,7 +118,7 @@ async def test_workflow_reads_are_bounded_and_the_rest_is_not_checked(world: Wor
 
 
 async def test_trigger_dependents_are_not_checked(world: World) -> None:
-    """Ours: nothing in Fastn uses a trigger, but callers of a webhook are unknown."""
+    """Nothing in Fastn uses a trigger, but callers of a webhook are unknown."""
     answer = await dependents(world, "trigger", key(world, "triggers", "Shop events", by="name"))
     assert answer["used_by"] == []
     assert [gap["what"] for gap in answer["not_checked"]] == ["whatever uses it"]
@@ -141,7 +136,7 @@ KINDS: list[tuple[Kind, str]] = [
 
 @pytest.mark.parametrize(("kind", "collection"), KINDS)
 async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, kind: Kind, collection: str) -> None:
-    """Ours: no answer contradicts another. A look-up suggests no deletion."""
+    """No answer contradicts another. A look-up suggests no deletion."""
     for row in world.sandbox.state.all(collection):
         answer = await dependents(world, kind, str(row["id"]))
         assert "next" not in answer
@@ -154,7 +149,6 @@ async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, k
 
 
 async def test_workflows_have_their_state_last_run_and_triggers(world: World) -> None:
-    """Ours: what a person asks next about a workflow that uses a connector."""
     answer = await dependents(world, "connector", key(world, "connectors", "hubspot"))
     (workflows,) = [row for row in answer["used_by"] if row["kind"] == "workflows"]
     assert [example["state"] for example in workflows["examples"]] == ["live", "live"]
@@ -164,7 +158,7 @@ async def test_workflows_have_their_state_last_run_and_triggers(world: World) ->
 
 
 async def test_unreadable_runs_and_triggers_of_workflows_are_left_out(world: World) -> None:
-    """Ours: an empty list would say that nothing starts them."""
+    """An empty list would say that nothing starts them."""
     for path in ("/api/v1/executions", "/api/v1/triggers"):
         world.sandbox.faults.add(Status(status=403, path=path, times=None))
     answer = await dependents(world, "connector", key(world, "connectors", "hubspot"))
@@ -174,7 +168,6 @@ async def test_unreadable_runs_and_triggers_of_workflows_are_left_out(world: Wor
 
 
 async def test_many_connections_are_counted_by_state_and_listed_by_a_further_call(world: World) -> None:
-    """Ours: their ids have 150 characters."""
     state, slack = world.sandbox.state, key(world, "connectors", "slack")
     row = state.first("connections", "connectorId", slack)
     assert row is not None
@@ -190,13 +183,11 @@ async def test_many_connections_are_counted_by_state_and_listed_by_a_further_cal
 
 @pytest.mark.parametrize(("kind", "collection"), KINDS)
 async def test_unknown_id_is_not_found(world: World, kind: Kind, collection: str) -> None:
-    """Ours: no all-clear for a mistyped id."""
     failed = await world.call(FindDependents(kind=kind, id=f"no-{collection}"))
     assert isinstance(failed, NotFound)
 
 
 def test_unknown_kind_is_refused() -> None:
-    """Ours: the error names the argument."""
     with pytest.raises(NotSent, match="kind"):
         parse(BY_NAME, "find_dependents", {"kind": "user", "id": "u1"})
 
@@ -214,7 +205,7 @@ def test_unknown_kind_is_refused() -> None:
 async def test_dependents_do_not_depend_on_envelope_paging_or_filtering(
     world: World, kind: Kind, collection: str, behaviour: Behaviour
 ) -> None:
-    """Ours: except for runs, as an unfiltered list shows only the newest."""
+    """Except for runs, as an unfiltered list shows only the newest."""
     row = world.sandbox.state.all(collection)[-1]
     usual = await dependents(world, kind, str(row["id"]))
     world.sandbox.behaviour = behaviour
@@ -224,7 +215,7 @@ async def test_dependents_do_not_depend_on_envelope_paging_or_filtering(
 
 
 async def test_unreadable_kind_is_not_checked_and_the_rest_is_found(world: World) -> None:
-    """Ours: a 403 on one list, or on the resource itself, fails nothing else."""
+    """A 403 on one list, or on the resource itself, fails nothing else."""
     for operation in (ListConnections, GetConnector):
         world.sandbox.faults.add(
             Status(status=403, path=operation.route.path.replace("{connector_id}", "*"), times=None)
@@ -236,7 +227,7 @@ async def test_unreadable_kind_is_not_checked_and_the_rest_is_found(world: World
 
 
 async def test_workflows_without_connectors_in_the_list_are_read_one_by_one(world: World) -> None:
-    """Ours: a list that shows less than the workflow is no all-clear."""
+    """A list that shows less than the workflow is no all-clear."""
     send = world.client.send
 
     async def less(call: Any) -> Any:
@@ -256,7 +247,7 @@ async def test_workflows_without_connectors_in_the_list_are_read_one_by_one(worl
 
 
 async def test_preview_reports_workflows_without_connectors_as_not_checked(world: World) -> None:
-    """Ours: the guard counts the dependents as unknown."""
+    """The guard counts the dependents as unknown."""
     for flow in world.sandbox.state.all("workflows"):
         flow["connectors"] = None
     call = DeleteConnector(connector_id=key(world, "connectors", "gamma"))
@@ -265,7 +256,7 @@ async def test_preview_reports_workflows_without_connectors_as_not_checked(world
 
 
 async def test_many_runs_are_grouped_by_workflow_and_have_a_lower_bound(world: World) -> None:
-    """Ours: three pages of 100 are read; without a total from Fastn the count is a lower bound."""
+    """Three pages of 100 are read; without a total from Fastn the count is a lower bound."""
     state = world.sandbox.state
     widget = key(world, "customers", "widget-inc")
     row = state.all("executions")[0] | {"endOrgId": widget}
@@ -287,7 +278,6 @@ async def test_many_runs_are_grouped_by_workflow_and_have_a_lower_bound(world: W
 
 
 async def test_unfiltered_total_is_not_reported(world: World) -> None:
-    """Ours: if Fastn ignores the filter, its total counts all rows."""
     state = world.sandbox.state
     row = state.all("executions")[0] | {"endOrgId": None}
     for number in range(400):
@@ -299,7 +289,6 @@ async def test_unfiltered_total_is_not_reported(world: World) -> None:
 
 
 async def test_truncated_list_without_dependents_is_not_checked(world: World) -> None:
-    """Ours: for the agent and for the guard."""
     state = world.sandbox.state
     hook: dict[str, Any] = {**state.named("triggers", "Shop events", by="name"), "routes": []}
     for number in range(400):
@@ -312,7 +301,6 @@ async def test_truncated_list_without_dependents_is_not_checked(world: World) ->
 
 
 async def test_preview_of_a_customer_deletion_reads_each_list_once(world: World) -> None:
-    """Ours: what the guard has read is not read again for what is shown besides."""
     john = key(world, "customers", "acme-customer")
     await world.dispatch.preview(DeleteCustomer(customer_id=john), Caller("local", None))
     assert [heard.tool for heard in world.sandbox.requests] == [
@@ -321,7 +309,6 @@ async def test_preview_of_a_customer_deletion_reads_each_list_once(world: World)
 
 
 async def test_read_forbidden_by_policy_is_not_checked(world: World) -> None:
-    """Ours: each read fails by itself."""
     send = world.client.send
 
     async def forbidding(call: Any) -> Any:

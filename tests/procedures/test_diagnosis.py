@@ -105,7 +105,7 @@ async def test_verdict_names_a_revoked_connection_with_its_remedy(world: World) 
 
 @pytest.mark.parametrize("hours", [1, 24, 72])
 async def test_since_is_searched_back_to_the_last_success(world: World, hours: int) -> None:
-    """Ours: a failure before the period is found, so that "since when" does not depend on the period."""
+    """A failure before the period is found, so that "since when" does not depend on the period."""
     if hours == 1:
         add_run(world, TIKTOK, 0.5, endOrgId=customer(world, "katana-customer"), error={"message": "odd"})
     found = await diagnosed(world, TIKTOK, hours=hours)
@@ -115,7 +115,7 @@ async def test_since_is_searched_back_to_the_last_success(world: World, hours: i
 
 
 async def test_since_of_many_failures_is_found_in_the_oldest_page(world: World) -> None:
-    """Ours: the runs since the last success are not read one by one."""
+    """The runs since the last success are not read one by one."""
     katana = customer(world, "katana-customer")
     for number in range(250):
         add_run(world, ORDERS, 100 + number, endOrgId=katana, error={"message": "odd"})
@@ -127,7 +127,7 @@ async def test_since_of_many_failures_is_found_in_the_oldest_page(world: World) 
 
 
 async def test_since_is_a_bound_if_earlier_runs_cannot_be_read(world: World) -> None:
-    """Ours: Fastn may neither count rows nor page by offset."""
+    """Fastn may neither count rows nor page by offset."""
     katana = customer(world, "katana-customer")
     for number in range(250):
         add_run(world, ORDERS, 100 + number, endOrgId=katana, error={"message": "odd"})
@@ -139,7 +139,7 @@ async def test_since_is_a_bound_if_earlier_runs_cannot_be_read(world: World) -> 
 
 
 async def test_failures_are_counted_exactly_and_requests_are_only_reads(world: World) -> None:
-    """Ours: pages are read at once where Fastn pages by offset."""
+    """Pages are read at once where Fastn pages by offset."""
     acme, widget = customer(world, "acme-corp"), customer(world, "widget-inc")
     for number in range(310):
         error: Row = {"code": f"E{'abcdefg'[number % 7]}", "message": "odd"}
@@ -163,7 +163,6 @@ async def test_failures_are_counted_exactly_and_requests_are_only_reads(world: W
 
 
 async def test_counts_are_bounds_if_a_limit_stops_the_reads(world: World) -> None:
-    """Ours: where Fastn gives no total, five pages are read one after another."""
     for number in range(620):
         add_run(world, ORDERS, 0.1 + number / 10, endOrgId=customer(world, "acme-corp"), error={"message": "odd"})
     world.sandbox.behaviour = Behaviour(paging=Paging.CURSOR)
@@ -174,7 +173,7 @@ async def test_counts_are_bounds_if_a_limit_stops_the_reads(world: World) -> Non
 
 
 async def test_failures_are_grouped_without_ids_and_numbers(world: World) -> None:
-    """Ours: a cause is a code, a failing step and a message, without the parts that differ between runs."""
+    """A cause is a code, a failing step and a message, without the parts that differ between runs."""
     for number in range(4):
         raw = f"Order 'SO-{number}' of end-org 9375e42d-9510-4c95-a6a6-d9d89cf7{number:04x} took {number} ms"
         add_run(world, ORDERS, 1 + number, error={"code": "USER_DATA", "failedAt": "connector.slack.send", "raw": raw})
@@ -249,14 +248,12 @@ async def test_connection_not_found_suggests_the_installation(world: World) -> N
 
 
 async def test_verdict_without_failures_names_the_last_success(world: World) -> None:
-    """Ours: that nothing is wrong is an answer."""
     found = await diagnosed(world, ORDERS)
     assert found["verdict"] == "No failures in 72 hours: 15 of 15 runs completed, last success 3 hours ago."
     assert found["causes"] == []
 
 
 async def test_verdict_names_the_customer_if_others_succeed(world: World) -> None:
-    """Ours: one workflow runs for many customers."""
     add_run(world, ORDERS, 5, endOrgId=customer(world, "globex-exports"), error={"message": "odd"})
     found = await diagnosed(world, ORDERS)
     assert found["verdict"].startswith(
@@ -265,7 +262,6 @@ async def test_verdict_names_the_customer_if_others_succeed(world: World) -> Non
 
 
 async def test_verdict_of_a_workflow_that_works_again(world: World) -> None:
-    """Ours: the last run counts."""
     acme = customer(world, "acme-corp")
     add_run(world, ORDERS, 5, endOrgId=acme, error={"message": "odd"})
     again = await diagnosed(world, ORDERS)
@@ -296,7 +292,7 @@ async def test_verdict_says_why_a_workflow_does_not_run(world: World, workflow: 
 
 
 async def test_last_run_before_the_period_says_why_a_trigger_was_switched_off(world: World) -> None:
-    """Ours: after too many failures there are no further runs, and the cause is older than the period."""
+    """After too many failures there are no further runs, and the cause is older than the period."""
     nightly = str(world.sandbox.state.named("triggers", "Nightly contact sync", by="name")["id"])
     row = add_run(world, CONTACTS, 80, error={"headline": "Cin7 refused the contact"})
     found = await diagnosed_by(world, trigger_id=nightly)
@@ -317,7 +313,7 @@ async def test_trigger_with_failed_subscription_never_fires(world: World) -> Non
 
 
 async def test_no_trigger_is_reported_only_if_all_were_read(world: World) -> None:
-    """Ours: "no trigger starts it" needs a complete list."""
+    """ "no trigger starts it" needs a complete list."""
     state = world.sandbox.state
     trigger = state.all("triggers")[0]
     for number in range(1100):
@@ -330,7 +326,6 @@ async def test_no_trigger_is_reported_only_if_all_were_read(world: World) -> Non
 
 
 async def test_unread_connection_is_not_reported_as_missing(world: World) -> None:
-    """Ours: there may be one."""
     key = customer(world, "widget-inc")
     add_run(world, ORDERS, 1, endOrgId=key, error={"raw": 'No active connection for connector "shopify"'})
     assert "There is none for whom it ran." in str((await diagnosed(world, ORDERS))["causes"])
@@ -339,7 +334,7 @@ async def test_unread_connection_is_not_reported_as_missing(world: World) -> Non
 
 
 async def test_disabled_trigger_has_the_call_that_enables_it(world: World) -> None:
-    """Ours: `next` is a valid call, for the caller to make."""
+    """`next` is a valid call, for the caller to make."""
     found = await diagnosed(world, CONTACTS)
     disabled = next(trigger for trigger in found["triggers"] if trigger["status"] == "Disabled")
     assert disabled["next"]["tool"] == "update_trigger"
@@ -361,7 +356,7 @@ async def test_disabled_trigger_has_the_call_that_enables_it(world: World) -> No
 async def test_failed_read_is_not_checked_and_the_rest_is_reported(
     world: World, path: str, what: str, status: int
 ) -> None:
-    """Ours: the audit log is only for owners and admins, and other reads may fail too."""
+    """The audit log is only for owners and admins, and other reads may fail too."""
     world.sandbox.faults.add(Status(status=status, path=path, times=None))
     found = await diagnosed(world, TIKTOK)
     assert found["causes"][0]["runs"] == 3
@@ -369,7 +364,6 @@ async def test_failed_read_is_not_checked_and_the_rest_is_reported(
 
 
 async def test_unreadable_customer_is_not_checked_and_the_rest_is_reported(world: World) -> None:
-    """Ours: its id is enough for its runs."""
     katana = customer(world, "katana-customer")
     world.sandbox.faults.add(Status(status=403, path="/api/v1/customers/*", times=None))
     found = await diagnosed_by(world, customer_id=katana)
@@ -379,21 +373,18 @@ async def test_unreadable_customer_is_not_checked_and_the_rest_is_reported(world
 
 
 async def test_unreadable_answer_is_a_failed_read(world: World) -> None:
-    """Ours: it does not fail the diagnosis."""
     world.sandbox.faults.add(Garbage(path="/api/v1/triggers", times=None))
     found = await diagnosed(world, TIKTOK)
     assert any(message.startswith("triggers: ") for message in found["not_checked"])
 
 
 async def test_unreadable_failures_are_not_reported_as_none(world: World) -> None:
-    """Ours: what could not be checked is never reported as good."""
     world.sandbox.faults.add(Status(status=500, path="/api/v1/executions", times=None))
     found = await diagnosed(world, TIKTOK)
     assert found["verdict"].startswith("Whether runs failed could not be read.")
 
 
 async def test_unknown_workflow_is_an_error(world: World) -> None:
-    """Ours: without runs and workflow there is no diagnosis."""
     missing = await world.call(Diagnose(workflow_id="wf_000000000000"))
     assert isinstance(missing, NotFound)
     crooked = await world.call(Diagnose(workflow_id="../api-keys"))
@@ -414,7 +405,6 @@ async def test_unknown_workflow_is_an_error(world: World) -> None:
     ],
 )
 async def test_verdict_does_not_depend_on_envelope_paging_or_filtering(world: World, behaviour: Behaviour) -> None:
-    """Ours: filters and paging may be ignored, and envelopes differ."""
     world.sandbox.behaviour = behaviour
     before = len(world.sandbox.requests)
     found = await diagnosed(world, TIKTOK)
@@ -424,7 +414,7 @@ async def test_verdict_does_not_depend_on_envelope_paging_or_filtering(world: Wo
 
 
 async def test_unexpected_rows_are_tolerated(world: World) -> None:
-    """Ours: every field may be missing or of another type."""
+    """Every field may be missing or of another type."""
     state = world.sandbox.state
     oddities: list[JsonValue] = [None, 7, [], {}, "x", True]
     for number, odd in enumerate(oddities):
@@ -442,7 +432,7 @@ async def test_unexpected_rows_are_tolerated(world: World) -> None:
 
 
 async def test_longest_answer_fits(world: World) -> None:
-    """Ours: under 4,500 characters, the verdict first, with the number of dropped entries."""
+    """Under 4,500 characters, the verdict first, with the number of dropped entries."""
     state = world.sandbox.state
     for number in range(9):
         kind = "abcdefghi"[number]
@@ -465,7 +455,7 @@ async def test_longest_answer_fits(world: World) -> None:
 
 
 async def test_orders_of_a_customer_that_do_not_arrive_are_one_call(large_world: World) -> None:
-    """Ours: all workflows, connections and triggers of the customer, by its name."""
+    """All workflows, connections and triggers of the customer, by its name."""
     found = await diagnosed_by(large_world, customer_id="Acme Corp")
     assert found["customer"]["id"] == customer(large_world, "acme-corp")
     assert found["verdict"].startswith(
@@ -487,7 +477,6 @@ async def test_orders_of_a_customer_that_do_not_arrive_are_one_call(large_world:
 
 
 async def test_customer_without_problems_gets_what_was_checked(world: World) -> None:
-    """Ours: that everything is fine is an answer too, with the last success."""
     found = await diagnosed_by(world, customer_id="acme-corp")
     assert found["verdict"].startswith("Acme Corp: No failures in 72 hours: ")
     assert "last success" in found["verdict"]
@@ -512,7 +501,7 @@ async def test_customer_whose_runs_do_not_come_gets_every_reason(world: World) -
 
 
 async def test_no_trigger_of_another_customer_is_blamed(world: World) -> None:
-    """Ours: the trigger of Globex starts the workflow too, and has nothing to do with Acme."""
+    """The trigger of Globex starts the workflow too, and has nothing to do with Acme."""
     found = await diagnosed(world, ORDERS, customer_id=customer(world, "acme-corp"))
     assert [(trigger["name"], trigger["of"]) for trigger in found["triggers"]] == [
         ("Shop events", "the account itself")
@@ -523,7 +512,6 @@ async def test_no_trigger_of_another_customer_is_blamed(world: World) -> None:
 
 
 async def test_trigger_is_diagnosed_by_its_workflows_and_customer(world: World) -> None:
-    """Ours: by its name."""
     found = await diagnosed_by(world, trigger_id="Daily TikTok sync")
     assert found["verdict"].startswith(
         "Trigger Daily TikTok sync of Katana: Failing for 8 days, since 2026-11-16 (3 of 3"
@@ -533,14 +521,13 @@ async def test_trigger_is_diagnosed_by_its_workflows_and_customer(world: World) 
 
 
 async def test_trigger_without_workflows_starts_nothing(world: World) -> None:
-    """Ours: there are no runs to look at."""
     world.sandbox.state.named("triggers", "Shop events", by="name")["routes"] = []
     found = await diagnosed_by(world, trigger_id="Shop events")
     assert "the trigger starts no workflow" in found["verdict"]
 
 
 async def test_account_is_diagnosed_without_an_argument(large_world: World) -> None:
-    """Ours: exact counts by cause, and the names of those affected."""
+    """Exact counts by cause, and the names of those affected."""
     found = await diagnosed_by(large_world)
     runs = found["runs"]
     assert found["verdict"].startswith(
@@ -558,7 +545,7 @@ async def test_account_is_diagnosed_without_an_argument(large_world: World) -> N
     [("katana", "Katana"), ("katana-customer", "Katana"), ("Katanaa", NotFound), ("ambiguous", NotSent)],
 )
 async def test_names_and_slugs_are_resolved(world: World, typed: str, answer: Any) -> None:
-    """Ours: exactly one resource has to have this id, slug or name."""
+    """Exactly one resource has to have this id, slug or name."""
     for slug in ("widget-inc", "globex-exports"):
         world.sandbox.state.named("customers", slug)["name"] = "Ambiguous"
     if isinstance(answer, str):
@@ -570,7 +557,6 @@ async def test_names_and_slugs_are_resolved(world: World, typed: str, answer: An
 
 
 def test_old_name_is_understood_with_its_arguments() -> None:
-    """Ours: `diagnose_workflow` was renamed."""
     parsed = parse(BY_NAME, "diagnose_workflow", {"workflow_id": TIKTOK, "customer_id": "katana-customer", "hours": 24})
     assert parsed.call == Diagnose(workflow_id=TIKTOK, customer_id="katana-customer", hours=24)
 
@@ -593,7 +579,7 @@ async def test_remedy_of_a_connection_fits_its_auth_type(world: World, auth: str
 
 
 async def test_changes_since_the_first_failure_are_reported(world: World) -> None:
-    """Ours: those of Fastn's audit log, those made through this server, and another version that ran."""
+    """Those of Fastn's audit log, those made through this server, and another version that ran."""
     daily = str(world.sandbox.state.named("triggers", "Daily TikTok sync", by="name")["id"])
     done = await world.call(UpdateTrigger(trigger_id=daily, description="ours"), FormNow(yes, world.clock))
     assert isinstance(done, Done)
@@ -610,7 +596,7 @@ async def test_changes_since_the_first_failure_are_reported(world: World) -> Non
 
 
 def test_cause_omits_parts_that_differ_between_runs() -> None:
-    """Ours: digits, ids and quoted values are replaced; an apostrophe within a word is not a quote."""
+    """Digits, ids and quoted values are replaced; an apostrophe within a word is not a quote."""
     assert normalised("Order 12 of 'Acme' failed at 10:04:05Z") == "Order … of … failed at …"
     assert normalised("it can't be, it doesn't work") == "it can't be, it doesn't work"
     assert normalised("user dana@fastn.example deadbeef") == "user … …"

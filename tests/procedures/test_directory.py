@@ -44,7 +44,7 @@ def directory(clock: Clock) -> Directory:
 
 
 async def test_kind_is_read_completely_once_a_minute(clock: Clock, directory: Directory) -> None:
-    """Ours: 2,000 customers are 20 requests, then none for a minute."""
+    """2,000 customers are 20 requests, then none for a minute."""
     listing = Listing(large())
     contents = await directory.contents("customer", listing)
     assert (len(contents.entries), contents.complete, len(listing.calls)) == (2_000, True, 20)
@@ -56,7 +56,7 @@ async def test_kind_is_read_completely_once_a_minute(clock: Clock, directory: Di
 
 
 async def test_kind_beyond_the_bound_is_incomplete(directory: Directory) -> None:
-    """Ours: reads are bounded, and the result says that there is more."""
+    """Reads are bounded, and the result says that there is more."""
     listing = Listing(large(customers=2_000, connections=3_001))
     contents = await directory.contents("connection", listing)
     assert (len(contents.entries), contents.complete, len(listing.calls)) == (100 * MAX_PAGES, False, MAX_PAGES)
@@ -66,7 +66,6 @@ async def test_kind_beyond_the_bound_is_incomplete(directory: Directory) -> None
 
 
 async def test_concurrent_callers_share_one_read(directory: Directory) -> None:
-    """Ours: a kind is read only once at a time."""
     listing = Listing(large())
     async with anyio.create_task_group() as group:
         for _ in range(5):
@@ -75,7 +74,6 @@ async def test_concurrent_callers_share_one_read(directory: Directory) -> None:
 
 
 async def test_failure_is_not_cached(directory: Directory) -> None:
-    """Ours: the next caller tries again."""
     listing = Listing(large(), {"user": Forbidden("no")})
     with pytest.raises(Forbidden):
         await directory.contents("user", listing)
@@ -107,7 +105,6 @@ async def test_change_invalidates_dependent_kinds(directory: Directory, toolset:
 
 
 async def test_read_during_a_change_is_not_cached(directory: Directory) -> None:
-    """Ours: it may show the state before the change."""
     listing = Listing(large(10, 10, 10, 10))
 
     async def changed_meanwhile(call: Operation[Any]) -> FastnObject:
@@ -121,7 +118,6 @@ async def test_read_during_a_change_is_not_cached(directory: Directory) -> None:
 
 
 async def test_names_are_taken_from_the_cache(directory: Directory) -> None:
-    """Ours: no request for a known name."""
     listing = Listing(large())
     known = (await directory.contents("customer", listing)).entries[:50]
     gets = Gets()
@@ -131,7 +127,7 @@ async def test_names_are_taken_from_the_cache(directory: Directory) -> None:
 
 
 async def test_few_missing_names_are_looked_up_and_cached(clock: Clock, directory: Directory) -> None:
-    """Ours: names are optional: few reads, and none for ids that do not exist."""
+    """Names are optional: few reads, and none for ids that do not exist."""
     gets = Gets(gone={"b"})
     assert await directory.names("customer", ["a", "b", "a", "c"], gets) == {"a": "A", "c": "C"}
     assert sorted(gets.calls) == ["a", "b", "c"]
@@ -146,7 +142,7 @@ async def test_few_missing_names_are_looked_up_and_cached(clock: Clock, director
 
 
 async def test_kind_without_a_get_has_only_listed_names(directory: Directory) -> None:
-    """Ours: nothing is read or raised, also for ids that are invalid in a path."""
+    """Nothing is read or raised, also for ids that are invalid in a path."""
     gets = Gets()
     assert await directory.names("user", ["x"], gets) == {}
     assert await directory.names("customer", [""], gets) == {}
@@ -154,7 +150,6 @@ async def test_kind_without_a_get_has_only_listed_names(directory: Directory) ->
 
 
 def test_entry_tolerates_missing_fields() -> None:
-    """Ours: every field may be missing, or of another type."""
     found = entry("customer", {"id": 7, "name": {"en": "x"}, "slug": "s", "status": True})
     assert (found.id, found.name, found.also) == ("7", "s", ("s",))
     found = entry("connection", {"connector": {"slug": "hubspot"}, "customerId": "c", "id": "u"})

@@ -49,7 +49,7 @@ class OneFails:
 
 @pytest.mark.parametrize(("tool", "given"), READS, ids=lambda value: value if isinstance(value, str) else "")
 async def test_any_single_request_may_fail(tool: str, given: Mapping[str, Any], tmp_path: Path) -> None:
-    """Ours: an error of one of several parallel reads must not arrive as a group of exceptions."""
+    """An error of one of several parallel reads must not arrive as a group of exceptions."""
     number, asked = 0, 1
     while number < asked:
         number += 1

@@ -170,12 +170,11 @@ def names(rows: Iterable[dict[str, Any]]) -> list[str]:
 
 @pytest.mark.parametrize(("query", "kind", "name"), SMALL, ids=[query for query, _, _ in SMALL])
 async def test_best_match_comes_first(world: World, query: str, kind: str, name: str) -> None:
-    """Ours (find): by name, slug, email or part, in any case and spacing, misspelt, or in a sentence."""
+    """By name, slug, email or part, in any case and spacing, misspelt, or in a sentence."""
     assert first(await search_for(world, query)) == (kind, name)
 
 
 async def test_best_match_comes_first_among_thousands(world: World, listing: Listing) -> None:
-    """Ours (find): on 400 connectors, 2,000 customers, 150 workflows and 3,000 connections."""
     directory = Directory(world.system)
     got = {
         query: first((await Find(query=query).run(world.context(listing, directory))).model_dump())
@@ -185,7 +184,7 @@ async def test_best_match_comes_first_among_thousands(world: World, listing: Lis
 
 
 async def test_best_match_comes_first_on_the_large_sandbox_account(large_world: World) -> None:
-    """Ours (find): although ten customers are called Acme, with one sync.
+    """Although ten customers are called Acme, with one sync.
 
     32 requests for the names, which last for a minute, and at most 6 for what belongs to a match.
     """
@@ -200,7 +199,7 @@ async def test_best_match_comes_first_on_the_large_sandbox_account(large_world: 
 
 
 async def test_large_account_is_read_once_within_bounds(world: World) -> None:
-    """Ours (find): requests are bounded, and what was read is cached for a minute."""
+    """Requests are bounded, and what was read is cached for a minute."""
     listing = Listing(large())
     context = world.context(listing)
     answer = (await Find(query="katana").run(context)).model_dump()
@@ -217,7 +216,7 @@ async def test_large_account_is_read_once_within_bounds(world: World) -> None:
 
 
 async def test_index_is_built_once(world: World, listing: Listing) -> None:
-    """Ours: later queries do not process the names again, until something changes."""
+    """Later queries do not process the names again, until something changes."""
     context = world.context(listing)
 
     async def looked_at() -> int:
@@ -233,7 +232,7 @@ async def test_index_is_built_once(world: World, listing: Listing) -> None:
 
 
 async def test_rows_added_by_one_query_are_not_shared(world: World) -> None:
-    """Ours: rows that a search adds to an incomplete kind are only for that query."""
+    """Rows that a search adds to an incomplete kind are only for that query."""
     rows = large(10, 1, 10, 10)
     rows["customer"] = [{"id": uuid(9, n), "name": f"Filler {n}"} for n in range(100 * MAX_PAGES)]
     rows["customer"].append({"id": uuid(8, 1), "name": "Zebulon Partners"})
@@ -246,7 +245,7 @@ async def test_rows_added_by_one_query_are_not_shared(world: World) -> None:
 
 
 async def test_incomplete_kind_is_searched_by_the_rarest_words(world: World) -> None:
-    """Ours (find): beyond the first 3,000 customers, Fastn searches, and the answer says so."""
+    """Beyond the first 3,000 customers, Fastn searches, and the answer says so."""
     rows = large()
     more = [{"id": uuid(9, n), "name": f"Filler {n}"} for n in range(1_200)]
     rows["customer"] += [*more, {"id": uuid(8, 1), "name": "Zephyrine Looms"}]
@@ -262,7 +261,7 @@ async def test_incomplete_kind_is_searched_by_the_rarest_words(world: World) -> 
 
 
 async def test_kind_limits_reads_and_matches(world: World) -> None:
-    """Ours (find): only that kind is found, and only the kinds in its names are read besides."""
+    """Only that kind is found, and only the kinds in its names are read besides."""
     answer = await search_for(world, "hubspot", kind="workflow")
     assert {row["kind"] for row in answer["found"]} == {"workflow"}
     assert {heard.path for heard in world.sandbox.requests} == {
@@ -276,7 +275,7 @@ async def test_kind_limits_reads_and_matches(world: World) -> None:
 
 
 async def test_id_is_read_directly(world: World) -> None:
-    """Ours (find): an id is not searched as a name; a few reads find its resource."""
+    """An id is not searched as a name; a few reads find its resource."""
     execution = (await world.rows(ListExecutions(limit=1)))[0].id
     connection = (await search_for(world, "acme xero"))["found"][0]["id"]
     for query, kind, calls in [
@@ -296,7 +295,7 @@ async def test_id_is_read_directly(world: World) -> None:
 
 
 async def test_ids_without_a_get_and_parts_of_ids_are_found_in_lists(world: World) -> None:
-    """Ours (find): users, roles, secrets and keys have no GET; the beginning of an id is enough."""
+    """Users, roles, secrets and keys have no GET; the beginning of an id is enough."""
     state = world.sandbox.state
     lee, partner = state.named("users", "Lee Okafor", "name"), state.named("secrets", "PARTNER_TOKEN", "name")
     assert first(await search_for(world, str(lee["id"]))) == ("user", "Lee Okafor")
@@ -305,14 +304,13 @@ async def test_ids_without_a_get_and_parts_of_ids_are_found_in_lists(world: Worl
 
 
 async def test_beginning_of_an_id_without_digits_is_found(world: World) -> None:
-    """Ours (find): a word with the prefix of an id is one."""
     row = world.sandbox.state.named("workflows", "process-new-orders")
     world.sandbox.state.put("workflows", row | {"id": "wf_abcdef012345", "name": "Letters", "slug": "letters"})
     assert first(await search_for(world, "wf_abcd")) == ("workflow", "Letters")
 
 
 async def test_unknown_execution_finds_nothing_and_searches_nothing(world: World) -> None:
-    """Ours (find): runs are too many to list, so they are found only by their exact id."""
+    """Runs are too many to list, so they are found only by their exact id."""
     answer = await search_for(world, "exec_000000000000")
     assert answer == {"found": [], "next": ["list_executions(workflow_id, since)"]}
     assert len(world.sandbox.requests) == 1
@@ -322,14 +320,13 @@ async def test_unknown_execution_finds_nothing_and_searches_nothing(world: World
 
 
 async def test_key_is_found_by_its_number_alone(large_world: World) -> None:
-    """Ours (find): key 1 is not key 14. The audit log calls it apikey:1."""
+    """Key 1 is not key 14. The audit log calls it apikey:1."""
     for query in ("key 1", "apikey:1", "what did key 1 do?"):
         (key,) = (await search_for(large_world, query))["found"]
         assert (key["kind"], key["id"], key["name"]) == ("api_key", "1", "Workflow")
 
 
 async def test_equal_matches_are_ambiguous(world: World) -> None:
-    """Ours (find): of two customers called Acme, the person has to choose."""
     state = world.sandbox.state
     state.put("customers", state.named("customers", "acme-customer") | {"status": "Active"})
     answer = await search_for(world, "acme")
@@ -343,7 +340,7 @@ async def test_equal_matches_are_ambiguous(world: World) -> None:
 
 
 async def test_draft_and_pending_customer_are_no_alternatives(world: World) -> None:
-    """Ours (find): they cannot be meant where another one can, unless the query says so. Alone they are found."""
+    """They cannot be meant where another one can, unless the query says so. Alone they are found."""
     assert "ambiguous" not in await search_for(world, "acme")
     assert "ambiguous" in await search_for(world, "acme, pending activation")
     live = {"name": "Order export", "slug": "order-export", "status": "active", "publishedVersion": "v1"}
@@ -366,7 +363,7 @@ async def test_draft_and_pending_customer_are_no_alternatives(world: World) -> N
 
 
 async def test_trigger_is_found_by_the_workflow_that_it_starts(world: World) -> None:
-    """Ours (find): a schedule may have any name. It comes with its workflow, and they are not alternatives."""
+    """A schedule may have any name. It comes with its workflow, and they are not alternatives."""
     state = world.sandbox.state
     state.put("triggers", state.named("triggers", "Hourly Slack sync", "name") | {"name": "Timer 17"})
     answer = await search_for(world, "pause the slack to supabase sync")
@@ -381,7 +378,7 @@ async def test_trigger_is_found_by_the_workflow_that_it_starts(world: World) -> 
 
 
 async def test_workflows_are_found_by_the_customer_that_they_run_for(large_world: World) -> None:
-    """Ours (find): by its triggers, its runs and its connections; each says which, and how the last run ended."""
+    """By its triggers, its runs and its connections; each says which, and how the last run ended."""
     for query in ("the orders of Globex Exports", "orders of Globex Exports do not arrive"):
         answer = await search_for(large_world, query, limit=20)
         rows = {row["name"]: row for row in answer["found"]}
@@ -401,7 +398,7 @@ async def test_workflows_are_found_by_the_customer_that_they_run_for(large_world
 
 
 async def test_last_run_is_shown_only_if_the_newest_come_first(large_world: World) -> None:
-    """Ours: Fastn's order is not documented. Of the runs of a customer, not all are read, which is said."""
+    """Fastn's order is not documented. Of the runs of a customer, not all are read, which is said."""
     answer = await search_for(large_world, "the slack to supabase sync for Acme Corp")
     assert answer["found"][0]["runs_for"][0]["last_run"].startswith("completed")
     assert answer["not_searched"] == ["runs of Acme Corp: only the first 100"]
@@ -416,7 +413,6 @@ async def test_last_run_is_shown_only_if_the_newest_come_first(large_world: Worl
 
 
 async def test_customer_is_shown_with_its_workflows(large_world: World) -> None:
-    """Ours (find): where the query asks for them, those that are not shown themselves."""
     answer = await search_for(large_world, "which workflows run for Katana?", limit=1)
     (katana,) = answer["found"]
     assert [run["name"] for run in katana["runs"]] == ["Sync TikTok Orders to Cin7 Core"]
@@ -428,7 +424,6 @@ async def test_customer_is_shown_with_its_workflows(large_world: World) -> None:
 
 
 async def test_runs_of_a_customer_that_cannot_be_read_are_reported(world: World) -> None:
-    """Ours (find): the rest is found."""
     world.sandbox.faults.add(Status(status=403, path="/api/v1/executions", times=None))
     answer = await search_for(world, "the orders of Globex Exports")
     assert "process-new-orders" in names(answer["found"])
@@ -456,7 +451,7 @@ JOBS = [
 
 
 async def test_one_call_finds_the_targets_of_a_job(large_world: World) -> None:
-    """Ours: what the person said is enough, although it names several things. Nothing of it is ambiguous."""
+    """What the person said is enough, although it names several things. Nothing of it is ambiguous."""
     answers = {number: await search_for(large_world, said) for number, said, _ in JOBS}
     got = {
         number: names(answer["found"])[: len(named)]
@@ -470,7 +465,7 @@ async def test_one_call_finds_the_targets_of_a_job(large_world: World) -> None:
 
 
 async def test_next_calls_fit_the_state(world: World) -> None:
-    """Ours (find): a draft is not run, nor is an inactive workflow; the last run of one that runs is shown."""
+    """A draft is not run, nor is an inactive workflow; the last run of one that runs is shown."""
     state = world.sandbox.state
     row = state.named("workflows", "process-new-orders")
     answer = await search_for(world, "process-new-orders")
@@ -490,7 +485,7 @@ async def test_next_calls_fit_the_state(world: World) -> None:
 
 @pytest.mark.parametrize("query", ["key 1", "stripe secret key", "acme", "the hourly slack sync trigger", "dana"])
 async def test_nothing_of_an_answer_is_redacted(world: World, query: str) -> None:
-    """Ours: kinds such as `api_key` are no names of fields, whose values would be hidden."""
+    """Kinds such as `api_key` are no names of fields, whose values would be hidden."""
     world.sandbox.faults.add(Status(status=403, path="/api/v1/roles", times=None))
     call = Find(query=query)
     done = await world.call(call)
@@ -499,13 +494,12 @@ async def test_nothing_of_an_answer_is_redacted(world: World, query: str) -> Non
 
 
 async def test_words_missing_in_the_first_match_are_reported(world: World) -> None:
-    """Ours (find): the best match may not be what was meant."""
     assert (await search_for(world, "the acme hubspot sync"))["first_lacks"] == ["acme"]
     assert "first_lacks" not in await search_for(world, "acme xero")
 
 
 async def test_nonsense_finds_nothing_and_near_misses_are_suggestions(world: World) -> None:
-    """Ours (find): an empty list, with at most three names that may have been meant."""
+    """An empty list, with at most three names that may have been meant."""
     assert (await search_for(world, "zzqxv blorp"))["found"] == []
     answer = await search_for(world, "Kattahna Incorporated Holdings")
     assert answer["found"] == []
@@ -515,7 +509,7 @@ async def test_nonsense_finds_nothing_and_near_misses_are_suggestions(world: Wor
 
 @pytest.mark.parametrize("status", [403, 404, 501])
 async def test_unreadable_kind_is_reported_and_the_rest_searched(world: World, status: int) -> None:
-    """Ours (find): the answer names the kinds that were not searched."""
+    """The answer names the kinds that were not searched."""
     world.sandbox.faults.add(Status(status=status, path="/api/v1/users", times=None))
     world.sandbox.faults.add(Status(status=status, path="/api/v1/customers", times=None))
     answer = await search_for(world, "hubspot")
@@ -524,7 +518,7 @@ async def test_unreadable_kind_is_reported_and_the_rest_searched(world: World, s
 
 
 async def test_all_kinds_unreadable(world: World) -> None:
-    """Ours (find): no match, and all kinds are reported as not searched."""
+    """No match, and all kinds are reported as not searched."""
     answer = (
         await Find(query="acme").run(world.context(Listing({}, dict.fromkeys(LISTS, Forbidden("no")))))
     ).model_dump()
@@ -537,21 +531,20 @@ async def test_all_kinds_unreadable(world: World) -> None:
 async def test_matches_do_not_depend_on_paging_and_filtering(
     world: World, paging: Paging, filtering: Filtering
 ) -> None:
-    """Ours: nothing is known about Fastn's pagination and filters."""
+    """Nothing is known about Fastn's pagination and filters."""
     world.sandbox.behaviour = world.sandbox.behaviour.model_copy(update={"paging": paging, "filtering": filtering})
     assert first(await search_for(world, "acme xero")) == ("connection", "Xero of Acme Corp")
     assert len(world.sandbox.requests) <= 2 * len(LISTS)
 
 
 async def test_own_change_is_found_at_once(world: World) -> None:
-    """Ours: a change of a kind invalidates what was cached of it."""
+    """A change of a kind invalidates what was cached of it."""
     assert (await search_for(world, "initech"))["found"] == []
     assert isinstance(await world.call(CreateCustomer(name="Initech", slug="initech")), Done)
     assert first(await search_for(world, "initech")) == ("customer", "Initech")
 
 
 async def test_next_calls_exist_with_these_arguments(world: World) -> None:
-    """Ours (find): every suggested call can be made."""
     for step in (RUN, *(step for steps in NEXT.values() for step in steps)):
         named = re.fullmatch(r"(\w+)\((\w*)\)", step)
         assert named is not None
@@ -563,7 +556,7 @@ async def test_next_calls_exist_with_these_arguments(world: World) -> None:
 
 @pytest.mark.parametrize("query", ["hubspot", "acme", "acme connection", "fastn.example", "sync"])
 async def test_answer_is_small(world: World, query: str) -> None:
-    """Ours (find): five rows cost less than 600 tokens, except connections, whose ids have 130 characters."""
+    """Five rows cost less than 600 tokens, except connections, whose ids have 130 characters."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # its data loader uses a deprecated function
         import bpe_openai  # pyright: ignore[reportMissingTypeStubs]
@@ -578,7 +571,7 @@ async def test_answer_is_small(world: World, query: str) -> None:
 
 @pytest.mark.parametrize("query", ["", "  ", "?!", "x" * 501])
 def test_query_without_letters_is_refused(query: str) -> None:
-    """Ours: the error names the argument, and nothing is sent."""
+    """The error names the argument, and nothing is sent."""
     with pytest.raises(NotSent, match="query"):
         parse(BY_NAME, "find", {"query": query})
 
@@ -587,12 +580,11 @@ def test_query_without_letters_is_refused(query: str) -> None:
     "query", ["the", "a", "why did it fail", "customers", "日本", "1", "/ / a", "\u202eacme", "s" * 500]
 )
 async def test_unusual_queries_get_an_answer(world: World, query: str) -> None:
-    """Ours: for anything that a person types."""
     assert "found" in await search_for(world, query)
 
 
 async def test_unexpected_rows_are_tolerated(world: World) -> None:
-    """Ours: Fastn's answers are not known for certain."""
+    """Fastn's answers are not known for certain."""
     rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in LISTS}
     rows["customer"] = [
         {},
@@ -624,7 +616,7 @@ async def test_unexpected_rows_are_tolerated(world: World) -> None:
 
 
 async def test_rows_are_limited_and_the_rest_counted(world: World) -> None:
-    """Ours (find): 5 rows by default, and the number of further matches."""
+    """5 rows by default, and the number of further matches."""
     answer = await search_for(world, "sync", kind="workflow", limit=2)
     assert len(answer["found"]) == 2
     assert answer["more"] == len((await search_for(world, "sync", kind="workflow", limit=20))["found"]) - 2

@@ -41,7 +41,6 @@ def rows(answer: Answer, words: str) -> list[Answer]:
 
 
 async def test_broken_connections_have_customer_and_failing_workflows(world: World) -> None:
-    """Ours: which customers have to authorise what again, and which workflows wait for it."""
     answer = await focus(world, "connections")
     assert rows(answer, "is FAILED") == [
         {"name": "TikTok Shop of Katana", "since": "2026-11-16", "fails": ["Sync TikTok Orders to Cin7 Core (1)"]}
@@ -58,7 +57,7 @@ async def test_broken_connections_have_customer_and_failing_workflows(world: Wor
 
 
 async def test_overview_and_diagnosis_say_who_authorises_the_accounts_own_connection(world: World) -> None:
-    """Ours: it belongs to no customer, so no customer can."""
+    """It belongs to no customer, so no customer can."""
     state = world.sandbox.state
     row = next(row for row in state.all("connections") if row["status"] == "FAILED")
     state.put("connections", row | {"endOrgId": None})
@@ -74,7 +73,7 @@ async def test_overview_and_diagnosis_say_who_authorises_the_accounts_own_connec
 
 
 async def test_broken_connections_of_a_large_account_fit_one_answer(large_world: World) -> None:
-    """Ours: those of the most failed runs first, and a cursor for the rest."""
+    """Those of the most failed runs first, and a cursor for the rest."""
     state = large_world.sandbox.state
     answer = await focus(large_world, "connections")
     for status in ("FAILED", "EXPIRED", "INACTIVE"):
@@ -87,7 +86,6 @@ async def test_broken_connections_of_a_large_account_fit_one_answer(large_world:
 
 
 def test_repairs_name_who_does_what_for_each_app() -> None:
-    """Ours: by auth type, for the owners by name or all together by number."""
     found: list[Any] = [
         {"id": str(number), "status": "EXPIRED", "endOrgId": owner, "authType": auth, "connector": {"name": app}}
         for number, (owner, auth, app) in enumerate(
@@ -108,7 +106,7 @@ def test_repairs_name_who_does_what_for_each_app() -> None:
 
 
 async def test_failure_that_names_the_connection_counts_without_a_manifest(world: World) -> None:
-    """Ours: nothing is known about the manifests of Fastn's workflows."""
+    """Nothing is known about the manifests of Fastn's workflows."""
     state = world.sandbox.state
     broken = next(row for row in state.all("connections") if row["status"] == "EXPIRED")
     (run, *others) = [row for row in state.all("executions") if row["workflowName"] == "process-new-orders"][-3:]
@@ -118,7 +116,6 @@ async def test_failure_that_names_the_connection_counts_without_a_manifest(world
 
 
 async def test_worst_workflows_have_totals_of_the_whole_period(large_world: World) -> None:
-    """Ours: for a weekly report. The numbers are Fastn's own counts, and add up."""
     answer = await focus(large_world, "runs", 168)
     workflows = rows(answer, "workflows failed: ")
     assert len(workflows) == 12
@@ -137,7 +134,7 @@ async def test_worst_workflows_have_totals_of_the_whole_period(large_world: Worl
 
 
 async def test_all_failures_of_a_small_account_are_read(world: World) -> None:
-    """Ours: the numbers of the workflows add up to that of the account."""
+    """The numbers of the workflows add up to that of the account."""
     answer = await focus(world, "runs", 168)
     found = rows(answer, "failed: ")
     assert "Sync TikTok Orders to Cin7 Core" in [row["name"] for row in found]
@@ -147,14 +144,13 @@ async def test_all_failures_of_a_small_account_are_read(world: World) -> None:
 
 
 async def test_all_triggers_that_never_fire_are_named(large_world: World) -> None:
-    """Ours: an active trigger of an app event without a subscription reports no error itself."""
+    """An active trigger of an app event without a subscription reports no error itself."""
     silent = [row for row in large_world.sandbox.state.all("triggers") if row.get("subscriptionStatus") == "FAILED"]
     active = {str(row["id"]) for row in silent if row["status"] == "Active"}
     assert {row["id"] for row in rows(await focus(large_world, "triggers"), "never fire")} == active
 
 
 async def test_all_keys_that_were_never_used_are_named(large_world: World) -> None:
-    """Ours: each can then be revoked."""
     answer = await focus(large_world, "access")
     (found,) = [finding for finding in answer["findings"] if "never used" in finding["what"]]
     assert found["what"].startswith(f"{len(found['rows'])} API keys")
@@ -172,7 +168,6 @@ STRANGE = [
 @pytest.mark.parametrize("behaviour", STRANGE, ids=str)
 @pytest.mark.parametrize("about", SUBJECTS)
 async def test_numbers_are_never_guessed(world: World, about: str, behaviour: Behaviour) -> None:
-    """Ours: what Fastn does not say is not reported, and requests stay few."""
     usual = await focus(world, about)
     world.sandbox.requests.clear()
     world.sandbox.behaviour = behaviour
@@ -192,7 +187,7 @@ async def test_numbers_are_never_guessed(world: World, about: str, behaviour: Be
     "path", ["executions", "connections", "workflows", "customers", "triggers", "users", "api-keys"]
 )
 async def test_unreadable_kind_is_not_checked_and_the_rest_is_reported(world: World, about: str, path: str) -> None:
-    """Ours: a 403 on one kind affects only what is computed from it alone."""
+    """A 403 on one kind affects only what is computed from it alone."""
     whole = await focus(world, about)
     world.sandbox.faults.add(Status(status=403, path=f"/api/v1/{path}", times=None))
     try:
@@ -204,6 +199,5 @@ async def test_unreadable_kind_is_not_checked_and_the_rest_is_reported(world: Wo
 
 
 def test_unknown_subject_is_refused() -> None:
-    """Ours: the error names the argument."""
     with pytest.raises(FastnError, match="about"):
         parse(BY_NAME, "get_overview", {"about": "everything"})

@@ -20,7 +20,6 @@ async def actions_of(world: World, key: str) -> dict[str, Any]:
 
 
 async def test_actions_are_listed_with_their_inputs(world: World) -> None:
-    """Ours: enough to write the code of a workflow."""
     shopify = world.sandbox.state.named("connectors", "shopify")
     found = await actions_of(world, shopify["id"])
     assert found["actions"][1] == {
@@ -48,14 +47,14 @@ async def test_actions_are_listed_with_their_inputs(world: World) -> None:
     ],
 )  # fmt: skip
 async def test_unexpected_schemas_are_tolerated(world: World, action: JsonValue, shown: JsonValue) -> None:
-    """Ours: nothing is documented of an action's fields."""
+    """Nothing is documented of an action's fields."""
     row = world.sandbox.state.named("connectors", "gamma")
     world.sandbox.state.put("connectors", {**row, "actions": [action]})
     assert (await actions_of(world, row["id"]))["actions"] == [shown]
 
 
 async def test_update_keeps_whole_actions(world: World) -> None:
-    """Ours: the short form is only shown. An update sends back what Fastn sent."""
+    """The short form is only shown. An update sends back what Fastn sent."""
     row = world.sandbox.state.named("connectors", "gamma")
     call = UpdateConnector(connector_id=row["id"], description="Decks")
     assert not isinstance(await world.call(call), FastnError)

@@ -75,7 +75,6 @@ async def page(world: World, call: ListExecutions) -> dict[str, Any]:
 
 
 async def test_page_is_one_request_of_its_size(busy: tuple[World, Runs]) -> None:
-    """Ours: never more rows than requested."""
     world, runs = busy
     answer = await page(world, ListExecutions())
     assert (runs.requests, runs.returned.total(), len(answer["data"])) == (1, 20, 20)
@@ -83,7 +82,7 @@ async def test_page_is_one_request_of_its_size(busy: tuple[World, Runs]) -> None
 
 
 async def test_further_pages_need_one_request_and_no_more_memory(busy: tuple[World, Runs]) -> None:
-    """Ours: the hundredth page costs as much as the first, and earlier pages are not kept."""
+    """The hundredth page costs as much as the first, and earlier pages are not kept."""
     world, runs = busy
     cursor: str | None = None
     peaks: list[int] = []
@@ -103,7 +102,7 @@ async def test_further_pages_need_one_request_and_no_more_memory(busy: tuple[Wor
 
 
 async def test_search_without_matches_ends_at_its_bound(busy: tuple[World, Runs]) -> None:
-    """Ours: if Fastn ignores filters, 1,000 rows are read, and the answer says so and how to continue."""
+    """If Fastn ignores filters, 1,000 rows are read, and the answer says so and how to continue."""
     world, runs = busy
     tracemalloc.start()
     answer = await page(world, ListExecutions(status="failed"))

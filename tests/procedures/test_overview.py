@@ -75,14 +75,13 @@ def keep_only(world: World, collection: str, *, but: str = "") -> None:
 async def test_every_seeded_problem_is_found_with_its_id(
     world: World, words: str, severity: str, collection: str, name: str
 ) -> None:
-    """Ours: the problems of the sandbox's account."""
     found = finding_about(await overview(world), words)
     assert ids(found) == [named(world, collection, name)]
     assert found["severity"] == severity
 
 
 async def test_broken_connections_are_named_by_app_and_customer(world: World) -> None:
-    """Ours: the names of the connections are all "default"."""
+    """The names of the connections are all "default"."""
     answer = await overview(world)
     (failed,), (expired,) = (rows(finding_about(answer, f"connection is {status}")) for status in ("FAILED", "EXPIRED"))
     assert (failed["name"], expired["name"]) == ("TikTok Shop of Katana", "Cin7 Core of Katana")
@@ -93,7 +92,6 @@ async def test_broken_connections_are_named_by_app_and_customer(world: World) ->
 
 
 async def test_quotas_near_their_limit_have_numbers(world: World) -> None:
-    """Ours: used, limit and percentage."""
     what = finding_about(await overview(world), "quotas are at 80 %")["what"]
     assert what.startswith("2 quotas")
     assert "API calls per day 920 of 1,000, 92 %" in what
@@ -101,7 +99,7 @@ async def test_quotas_near_their_limit_have_numbers(world: World) -> None:
 
 
 async def test_unused_keys_and_invitations_are_low_findings(world: World) -> None:
-    """Ours: low findings come last, and are dropped first."""
+    """Low findings come last, and are dropped first."""
     keep_only(world, "triggers")
     keep_only(world, "connections")
     answer = await overview(world)
@@ -126,7 +124,7 @@ async def test_draft_started_by_a_trigger_is_found(world: World) -> None:
 
 
 async def test_approvals_alone_are_read_without_a_request(world: World) -> None:
-    """Ours: whoever waits for a decision may look often. The overview of the account leaves out what was decided."""
+    """Whoever waits for a decision may look often. The overview of the account leaves out what was decided."""
     for name in ("Katana", "Globex Exports"):
         deletion = DeleteCustomer(customer_id=named(world, "customers", name))
         assert isinstance(await world.call(deletion), PendingApproval)
@@ -145,7 +143,6 @@ async def test_approvals_alone_are_read_without_a_request(world: World) -> None:
 
 @pytest.mark.parametrize("hours", [24, 720])
 async def test_findings_are_sorted_and_continued(world: World, hours: int) -> None:
-    """Ours: by severity; a cursor goes on with the rows that were left out."""
     answer = await overview(world, hours)
     order = [finding["severity"] for finding in answer["findings"]]
     assert order == sorted(order, key=["high", "medium", "low"].index)
@@ -161,7 +158,6 @@ async def test_findings_are_sorted_and_continued(world: World, hours: int) -> No
 
 
 async def test_rows_of_all_pages_are_all_rows(large_world: World) -> None:
-    """Ours: `about` goes on until nothing is left out."""
     seen: list[str] = []
     cursor: str | None = None
     for _ in range(10):
@@ -180,12 +176,10 @@ async def test_rows_of_all_pages_are_all_rows(large_world: World) -> None:
 
 
 async def test_overview_has_the_servers_time(world: World) -> None:
-    """Ours: an agent's own clock may be wrong."""
     assert (await overview(world))["now"] == "2026-11-25T09:00:00Z"
 
 
 async def test_quotas_say_whose_they_are_and_when_they_reset(world: World) -> None:
-    """Ours: as far as Fastn does; else that it does not."""
     world.sandbox.state.named("billing", "billing", by="id")["credits"] = {
         "used": 49, "included": 50, "resetsAt": "2026-12-01T00:00:00Z",
     }  # fmt: skip
@@ -199,7 +193,7 @@ async def test_quotas_say_whose_they_are_and_when_they_reset(world: World) -> No
 
 @pytest.mark.parametrize("hours", [1, 24, 720])
 async def test_answer_is_small(world: World, hours: int) -> None:
-    """Ours: under 4,000 characters, with fifteen requests, and no change."""
+    """Under 4,000 characters, with fifteen requests, and no change."""
     call = GetOverview(hours=hours)
     done = await world.call(call)
     assert isinstance(done, Done)
@@ -211,7 +205,6 @@ async def test_answer_is_small(world: World, hours: int) -> None:
 
 
 async def test_counts_and_plan(world: World) -> None:
-    """Ours: with the success rate of a day's runs."""
     answer = await overview(world)
     runs = [row for row in world.sandbox.state.all("executions") if str(row["createdAt"]) <= stamp(world.clock.at)]
     assert answer["counts"] == {
@@ -244,7 +237,6 @@ STRANGE = [
 async def test_calls_for_more_are_valid_and_numbers_never_guessed(
     world: World, behaviour: Behaviour, hours: int
 ) -> None:
-    """Ours: for any envelope, paging and filtering of Fastn."""
     usual = await overview(world, hours)
     world.sandbox.requests.clear()
     world.sandbox.behaviour = behaviour
@@ -262,7 +254,7 @@ async def test_calls_for_more_are_valid_and_numbers_never_guessed(
 
 
 async def test_unfiltered_runs_are_reported_as_only_the_newest(world: World) -> None:
-    """Ours: older failed runs may be beyond the pages that are read."""
+    """Older failed runs may be beyond the pages that are read."""
     world.sandbox.behaviour = Behaviour(filtering=Filtering.IGNORED)
     assert finding_about(await overview(world, 720), "failed:")["what"].startswith("4 workflows failed: 31 runs")
     state = world.sandbox.state
@@ -276,7 +268,6 @@ async def test_unfiltered_runs_are_reported_as_only_the_newest(world: World) -> 
 
 
 async def test_forbidden_kind_is_not_checked_and_the_rest_is_reported(world: World) -> None:
-    """Ours: a 403 on one kind fails nothing else."""
     for operation in (ListUsers, ListApiKeys):
         world.sandbox.faults.add(Status(status=403, path=operation.route.path, times=None))
     answer = await overview(world)
@@ -290,21 +281,19 @@ async def test_forbidden_kind_is_not_checked_and_the_rest_is_reported(world: Wor
 @pytest.mark.parametrize("operation", [o for o in CATALOG if o.route.method == "GET" and not o.route.parameters],
                          ids=lambda operation: operation.tool_name())  # fmt: skip
 async def test_any_single_read_may_fail(world: World, operation: Any) -> None:
-    """Ours: whichever fails, and however."""
     world.sandbox.faults.add(Status(status=404, path=operation.route.path, times=None))
     answer = await overview(world)
     assert answer["findings"]
 
 
 async def test_nothing_readable_is_an_error(world: World) -> None:
-    """Ours: an empty account and an invalid key are not the same."""
+    """An empty account and an invalid key are not the same."""
     world.sandbox.faults.add(Status(status=401, times=None))
     failed = await world.call(GetOverview())
     assert isinstance(failed, Unauthorized)
 
 
 async def test_empty_account_has_no_findings(world: World) -> None:
-    """Ours: except for its API keys."""
     for collection in list(world.sandbox.state.rows):
         if collection not in ("apiKeys", "billing", "usage", "quotas", "_keys"):
             world.sandbox.state.rows[collection].clear()
@@ -316,7 +305,6 @@ async def test_empty_account_has_no_findings(world: World) -> None:
 
 @pytest.mark.parametrize("value", [None, 7, "text", [], {}, [None, 3], {"a": {"b": [1]}}])
 async def test_fields_of_another_type_cause_no_findings(world: World, value: Any) -> None:
-    """Ours: nothing is known about Fastn's rows."""
     state = world.sandbox.state
     state.rows["_runs"].clear()
     for collection in ("customers", "connectors", "connections", "workflows", "triggers", "executions", "users"):
@@ -332,7 +320,7 @@ async def test_fields_of_another_type_cause_no_findings(world: World, value: Any
 
 
 async def test_rows_with_only_an_id_cause_no_findings(world: World) -> None:
-    """Ours: a key without a last use was not "never used"."""
+    """A key without a last use was not "never used"."""
     state = world.sandbox.state
     state.rows["_runs"].clear()
     for collection in ("customers", "connections", "workflows", "triggers", "users"):
@@ -368,7 +356,7 @@ async def many(world: World) -> None:
 
 @pytest.mark.parametrize("paging", [Paging.TOTAL_AND_CURSOR, Paging.CURSOR, Paging.SILENT])
 async def test_large_account_costs_bounded_requests(world: World, paging: Paging) -> None:
-    """Ours: counts are lower bounds where the reads ended at theirs."""
+    """Counts are lower bounds where the reads ended at theirs."""
     await many(world)
     world.sandbox.behaviour = Behaviour(paging=paging)
     answer = await overview(world)
@@ -384,7 +372,7 @@ async def test_large_account_costs_bounded_requests(world: World, paging: Paging
 
 
 async def test_list_that_fails_halfway_keeps_its_rows(world: World) -> None:
-    """Ours: the failed connections were read, the expired ones were not."""
+    """The failed connections were read, the expired ones were not."""
     await many(world)
     send, seen = world.client.send, 0
 
@@ -402,7 +390,6 @@ async def test_list_that_fails_halfway_keeps_its_rows(world: World) -> None:
 
 
 async def test_progress_is_reported_to_the_end(world: World) -> None:
-    """Ours: the last progress is the total."""
     heard: list[tuple[float, float | None]] = []
 
     async def report(_: str, done: float, total: float | None) -> None:
@@ -414,7 +401,6 @@ async def test_progress_is_reported_to_the_end(world: World) -> None:
 
 
 async def test_period_of_zero_hours_is_refused() -> None:
-    """Ours: `hours` is at least 1."""
     for hours in (0, 721):
         with pytest.raises(FastnError):
             parse(BY_NAME, "get_overview", {"hours": hours})
@@ -432,12 +418,11 @@ async def test_period_of_zero_hours_is_refused() -> None:
     ],
 )
 def test_success_rate_needs_plausible_totals(totals: Any, rate: str | None) -> None:
-    """Ours: if Fastn ignores the status, or the period, every total is of the same runs."""
+    """If Fastn ignores the status, or the period, every total is of the same runs."""
     assert run_totals(*totals).get("success_rate") == rate
 
 
 async def test_key_without_a_last_use_is_not_unused(world: World) -> None:
-    """Ours: only if Fastn says "never"."""
     keep_only(world, "triggers")
     for row in world.sandbox.state.all("apiKeys"):
         del row["lastUsed"]
@@ -445,7 +430,7 @@ async def test_key_without_a_last_use_is_not_unused(world: World) -> None:
 
 
 async def test_large_account_fits_one_answer(large_world: World) -> None:
-    """Ours: 2,000 customers and 200,000 runs cost few requests, with exact counts."""
+    """2,000 customers and 200,000 runs cost few requests, with exact counts."""
     done = await large_world.call(GetOverview())
     assert isinstance(done, Done)
     assert len(large_world.sandbox.requests) <= 60

@@ -38,7 +38,7 @@ def key(world: World, collection: str, slug: str) -> str:
 
 @pytest.mark.parametrize("operation", CHANGING, ids=lambda operation: operation.tool_name())
 async def test_every_change_is_previewed_and_nothing_is_sent(world: World, operation: AnyTool) -> None:
-    """Ours: also in read-only mode, except for Fastn's AI, which reads nothing; dry_run says the same."""
+    """Also in read-only mode, except for Fastn's AI, which reads nothing; dry_run says the same."""
     tools = ALL_TOOLS if operation.toolset() == "ai" else READING
     (call,) = (call for call in sensible(Fastn(world.sandbox)) if call.tool_name() == operation.tool_name())
     given = call.model_dump(exclude_unset=True)
@@ -52,7 +52,7 @@ async def test_every_change_is_previewed_and_nothing_is_sent(world: World, opera
 
 
 async def test_it_is_a_read_and_no_schema_lists_dry_run(world: World) -> None:
-    """Ours: clients run it in plan modes, and dry_run costs tokens in no conversation."""
+    """Clients run it in plan modes, and dry_run costs tokens in no conversation."""
     async with client(world, READING) as agent:
         listed = {tool.name: tool for tool in (await agent.list_tools()).tools}
     hints = listed["preview_change"].annotations
@@ -70,7 +70,6 @@ def read_only(world: World) -> World:
 
 
 async def test_preview_in_read_only_mode_says_that_the_call_is_refused(read_only: World) -> None:
-    """Ours: the preview and the call do not contradict each other."""
     given = {"customer_id": key(read_only, "customers", "acme-corp")}
     async with client(read_only, READING) as agent:
         shown = answer(await agent.call_tool("preview_change", {"tool": "delete_customer", "arguments": given}))
@@ -92,7 +91,7 @@ APPROVAL: dict[str, tuple[str, Callable[[World], dict[str, Any]]]] = {
 
 @pytest.mark.parametrize("tool", APPROVAL)
 async def test_preview_says_who_approves(world: World, tool: str) -> None:
-    """Ours: an agent knows whether it will wait for a person."""
+    """An agent knows whether it will wait for a person."""
     words, arguments = APPROVAL[tool]
     async with client(world) as agent:
         given = {"tool": tool, "arguments": arguments(world)}
@@ -100,7 +99,6 @@ async def test_preview_says_who_approves(world: World, tool: str) -> None:
 
 
 async def test_lists_and_undo_are_previewed(world: World) -> None:
-    """Ours: what is made of other calls too."""
     acme = key(world, "customers", "acme-corp")
     given = {"customer_id": acme, "plan": "Free"}
     change = {"tool": "update_customer", "arguments": given}
@@ -141,7 +139,7 @@ async def test_lists_and_undo_are_previewed(world: World) -> None:
 async def test_what_cannot_be_previewed_is_refused_with_the_reason(
     world: World, given: dict[str, Any], message: str
 ) -> None:
-    """Ours: a disabled toolset stays closed, also to the reads of a preview."""
+    """A disabled toolset stays closed, also to the reads of a preview."""
     tools = [tool for tool in ALL_TOOLS if tool.toolset() != "secrets"]
     async with client(world, tools) as agent:
         refused = await agent.call_tool("preview_change", given)

@@ -32,7 +32,6 @@ async def ids(world: World, kind: str, typed: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_ids_are_completed_from_nothing_and_from_their_beginning(kind: str, world: World) -> None:
-    """Ours: values go into a URI, so they are ids."""
     everything = await ids(world, kind, "")
     assert 0 < len(everything) <= MOST
     assert everything[0] in await ids(world, kind, everything[0][:-1].upper())
@@ -41,7 +40,7 @@ async def test_ids_are_completed_from_nothing_and_from_their_beginning(kind: str
 
 
 async def test_names_slugs_and_emails_complete_to_ids(world: World) -> None:
-    """Ours: people type names. Whole names come first, then beginnings, words' beginnings, and parts."""
+    """People type names. Whole names come first, then beginnings, words' beginnings, and parts."""
     globex = next(row for row in await world.rows(ListCustomers()) if row.slug == "globex-exports")
     for typed in ("Globex Exports", "  globex   EXPORTS ", "globex-exports", "glob", "exports", "lobex"):
         assert (await ids(world, "customer", typed))[0] == globex.id, typed
@@ -52,7 +51,6 @@ async def test_names_slugs_and_emails_complete_to_ids(world: World) -> None:
 
 
 async def test_completions_read_fastn_once_a_minute(world: World) -> None:
-    """Ours: not one request for each keystroke, also when they are concurrent."""
     async with anyio.create_task_group() as tasks:
         for typed in ("a", "ac", "acm", "acme"):
             tasks.start_soon(ids, world, "customer", typed)
@@ -60,21 +58,20 @@ async def test_completions_read_fastn_once_a_minute(world: World) -> None:
 
 
 async def test_unreadable_list_is_an_error(world: World) -> None:
-    """Ours: an error is not an empty list."""
     world.sandbox.faults.add(Status(status=403, times=None))
     assert isinstance(await world.call(CompleteId(kind="role", typed="o")), FastnError)
 
 
 @pytest.mark.parametrize("kind", LISTS)
 async def test_row_is_read_by_its_id(kind: str, world: World) -> None:
-    """Ours: rows that Fastn shows only in lists can be read by address too."""
+    """Rows that Fastn shows only in lists can be read by address too."""
     rows = await world.rows(LISTS[kind](limit=100))
     assert (await done(world, ReadRow(kind=kind, id=str(rows[-1].id)))).id == rows[-1].id
     assert isinstance(await world.call(ReadRow(kind=kind, id="none")), NotFound)
 
 
 async def test_endless_list_is_read_up_to_a_bound() -> None:
-    """Ours: requests are bounded, and what may be beyond is not reported as missing."""
+    """Requests are bounded, and what may be beyond is not reported as missing."""
     asked: list[Any] = []
 
     async def endless(reading: Any) -> FastnObject:

@@ -53,7 +53,7 @@ def failed(world: World) -> list[str]:
 
 
 async def test_rows_are_concise(world: World) -> None:
-    """Ours: few fields, times with their age in words, ids with names."""
+    """Few fields, times with their age in words, ids with names."""
     rows = (await answer(world, ListExecutions(status="failed", limit=9)))["data"]
     assert rows[0] == {
         "id": failed(world)[0],
@@ -70,21 +70,20 @@ async def test_rows_are_concise(world: World) -> None:
 
 
 async def test_ids_of_repeated_names_are_listed_once(world: World) -> None:
-    """Ours: an id repeated in each row costs tokens in each row."""
+    """An id repeated in each row costs tokens in each row."""
     shown = await answer(world, ListExecutions(status="failed", workflow_id="wf_96d1b3072c5a", limit=9))
     assert shown["ids"]["customer"].keys() == {"Katana"}
     assert shown["ids"]["workflow"] == {"Sync TikTok Orders to Cin7 Core": "wf_96d1b3072c5a"}
 
 
 async def test_id_that_occurs_once_is_beside_its_name(world: World) -> None:
-    """Ours: ids come with names."""
     rows = (await answer(world, ListTriggers()))["data"]
     by_name = {row["name"]: row for row in rows}
     assert by_name["Paid Shopify orders"]["starts"] == "wf_0d93ee5b1f62 (process-new-orders)"
 
 
 async def test_audit_log_names_resources_and_filters_by_them(world: World) -> None:
-    """Ours: ids come with names, and a filter confirmed by the rows is not reported as unchecked."""
+    """Ids come with names, and a filter confirmed by the rows is not reported as unchecked."""
     for description in ("Counts the stock", "Counts the stock of each shop"):
         await world.client.send(UpdateWorkflow(workflow_id="wf_c27aa8f04e19", description=description))
     shown = await answer(world, QueryAuditLog(resource_id="wf_c27aa8f04e19", limit=5))
@@ -97,7 +96,6 @@ async def test_audit_log_names_resources_and_filters_by_them(world: World) -> No
 
 
 async def test_customers_with_the_same_name_keep_their_ids(world: World) -> None:
-    """Ours: a name of two ids replaces neither."""
     for row in world.sandbox.state.all("customers"):
         world.sandbox.state.put("customers", {**row, "name": "Acme"})
     shown = await answer(world, ListConnections())
@@ -106,7 +104,6 @@ async def test_customers_with_the_same_name_keep_their_ids(world: World) -> None
 
 
 async def test_names_are_looked_up_in_bounded_numbers_and_cached(world: World) -> None:
-    """Ours: bounded requests."""
     await answer(world, ListConnections())
     before = len(world.sandbox.requests)
     assert before <= 1 + 5
@@ -116,7 +113,6 @@ async def test_names_are_looked_up_in_bounded_numbers_and_cached(world: World) -
 
 @pytest.mark.parametrize("operation", LISTS, ids=lambda operation: operation.tool_name())
 async def test_full_rows_are_unchanged(world: World, operation: type[List[Any]]) -> None:
-    """Ours: detail=full shows every field."""
     (row, *_) = (await answer(world, operation(detail="full", limit=2)))["data"]
     sent = (await world.client.send(operation(limit=2))).items[0].model_dump(exclude_unset=True)
     assert {name: row[name] for name in sent} == sent
@@ -124,7 +120,6 @@ async def test_full_rows_are_unchanged(world: World, operation: type[List[Any]])
 
 @pytest.mark.parametrize("operation", LISTS, ids=lambda operation: operation.tool_name())
 async def test_concise_rows_cost_less_than_full_ones(world: World, operation: type[List[Any]]) -> None:
-    """Ours: concise rows are a table, not a dump."""
     concise = str((await answer(world, operation()))["data"])
     full = str((await answer(world, operation(detail="full")))["data"])
     assert len(concise) < len(full)
@@ -132,7 +127,6 @@ async def test_concise_rows_cost_less_than_full_ones(world: World, operation: ty
 
 
 async def test_requested_fields_come_with_the_id(world: World) -> None:
-    """Ours: fields that no row has are named."""
     shown = await answer(world, ListCustomers(fields=["plan", "region", "plann"], limit=2))
     assert [list(row) for row in shown["data"]] == [["id", "plan", "region"]] * 2
     assert shown["absent"] == ["plann"]
@@ -140,7 +134,6 @@ async def test_requested_fields_come_with_the_id(world: World) -> None:
 
 @pytest.mark.parametrize("operation", LISTS, ids=lambda operation: operation.tool_name())
 async def test_fields_take_every_column_of_the_concise_form(world: World, operation: type[List[Any]]) -> None:
-    """Ours: what an agent has seen it can ask for, and gets as it was shown."""
     for limit in (20, 100):
         for _ in range(3):  # until all names are cached
             await answer(world, operation(limit=limit))
@@ -153,7 +146,7 @@ async def test_fields_take_every_column_of_the_concise_form(world: World, operat
 
 
 async def test_fields_in_full_are_unchanged(world: World) -> None:
-    """Ours: `detail` says in which form the fields are."""
+    """`detail` says in which form the fields are."""
     (run,) = (await answer(world, ListExecutions(status="failed", limit=1, fields=["error", "customer"])))["data"]
     assert run["error"] == "The tiktokShop connection cannot be used"
     call = ListExecutions(status="failed", limit=1, fields=["error", "customer"], detail="full")
@@ -163,7 +156,6 @@ async def test_fields_in_full_are_unchanged(world: World) -> None:
 
 
 async def test_field_with_an_unknown_name_shows_the_id(world: World) -> None:
-    """Ours: null would say that there is no customer."""
     world.sandbox.faults.add(Status(status=403, path="/api/v1/customers/{customer_id}", times=None))
     (run,) = (await answer(world, ListExecutions(status="failed", limit=1, fields=["customer"])))["data"]
     state = world.sandbox.state.get("executions", run["id"])
@@ -172,7 +164,6 @@ async def test_field_with_an_unknown_name_shows_the_id(world: World) -> None:
 
 
 async def test_page_of_100_rows_is_one_answer(large_world: World) -> None:
-    """Ours: nobody reads five pages to see 58 rows."""
     for operation in LISTS:
         sent = await large_world.client.send(operation(limit=100))
         shown = await answer(large_world, operation(limit=100))
@@ -182,7 +173,7 @@ async def test_page_of_100_rows_is_one_answer(large_world: World) -> None:
 
 
 async def test_table_says_what_objects_say(world: World) -> None:
-    """Ours: a form changes no row. The age of a time is left to `now`."""
+    """A form changes no row. The age of a time is left to `now`."""
     for operation in LISTS:
         objects = (await answer(world, operation(limit=20)))["data"]
         table = rows_of((await answer(world, operation(limit=21)))["data"])
@@ -194,14 +185,14 @@ async def test_table_says_what_objects_say(world: World) -> None:
 
 
 async def test_permissions_of_a_role_are_readable(world: World) -> None:
-    """Ours: a count of permissions does not say whether a role may delete."""
+    """A count of permissions does not say whether a role may delete."""
     roles = {row["name"]: row for row in (await answer(world, ListRoles()))["data"]}
     assert roles["Viewer"]["permissions"].startswith("connections:read; connectors:read; events:read;")
     assert "workflows:create,delete,deploy_prod," in roles["Owner"]["permissions"]
 
 
 async def test_key_that_does_not_expire_says_never(world: World) -> None:
-    """Ours: a field that is left out would not say it."""
+    """A field that is left out would not say it."""
     keys = {row["name"]: row for row in (await answer(world, ListApiKeys()))["data"]}
     unlimited = {str(row["name"]) for row in world.sandbox.state.all("apiKeys") if row["expiresAt"] is None}
     assert unlimited
@@ -209,7 +200,7 @@ async def test_key_that_does_not_expire_says_never(world: World) -> None:
 
 
 async def test_records_have_no_empty_fields(world: World) -> None:
-    """Ours: an agent pays for a dozen nulls of other trigger types in each answer."""
+    """An agent pays for a dozen nulls of other trigger types in each answer."""
     for operation, collection in ((GetTrigger, "triggers"), (GetWorkflow, "workflows"), (GetExecution, "executions")):
         for row in world.sandbox.state.all(collection):
             call = operation.model_validate({operation.route.parameters[0]: row["id"]})
@@ -225,7 +216,6 @@ async def test_records_have_no_empty_fields(world: World) -> None:
 
 
 async def test_full_runs_have_their_input_and_output(world: World) -> None:
-    """Ours: five outputs are one call."""
     shown = await answer(world, ListExecutions(limit=20, detail="full"))
     assert len(shown["data"]) == 20
     for row in shown["data"]:
@@ -239,7 +229,7 @@ async def test_full_runs_have_their_input_and_output(world: World) -> None:
 
 
 async def test_runs_that_list_rows_tell_are_not_read_again(world: World) -> None:
-    """Ours: Fastn's lists may have the fields already."""
+    """Fastn's lists may have the fields already."""
     rows = [{"id": f"exec_{n}", "status": "completed", "input": {}, "output": {"n": n}} for n in range(3)]
     asked: list[Call] = []
 
@@ -253,7 +243,7 @@ async def test_runs_that_list_rows_tell_are_not_read_again(world: World) -> None
 
 
 async def test_runs_are_read_a_few_at_once(world: World) -> None:
-    """Ours: Fastn limits requests, and other calls need their turn."""
+    """Fastn limits requests, and other calls need their turn."""
     now = most = 0
 
     async def send(call: Call) -> FastnObject:
@@ -270,7 +260,6 @@ async def test_runs_are_read_a_few_at_once(world: World) -> None:
 
 
 async def test_runs_that_were_not_read_are_named(world: World) -> None:
-    """Ours: a missing output is not an empty one."""
     shown = await answer(world, ListExecutions(limit=30, detail="full"))
     assert "10 rows without input and output: they are read for 20 rows of a page." in shown["left_out"]
     (first, second) = (row["id"] for row in shown["data"][:2])
@@ -312,7 +301,7 @@ async def test_filter_holds_whether_fastn_honours_it_or_not(
     world: World, operation: type[List[Any]], kind: str, name: str, value: str,
     fits: Callable[[Row, str], bool], filtering: Filtering,
 ) -> None:  # fmt: skip
-    """Ours: the rows are those that match, and the answer does not claim a total that it does not know."""
+    """The rows are those that match, and the answer does not claim a total that it does not know."""
     behaving(world, filtering=filtering)
     if name == "customer_id":
         value = str(world.sandbox.state.named("customers", value)["id"])
@@ -332,7 +321,7 @@ async def test_filter_holds_whether_fastn_honours_it_or_not(
 
 
 async def test_workflows_of_a_connector_by_its_id(world: World) -> None:
-    """Ours: find gives ids, and workflows name connectors by slug."""
+    """Find gives ids, and workflows name connectors by slug."""
     connector = world.sandbox.state.named("connectors", "cin7Core")
     by_slug = await answer(world, ListWorkflows(connector="cin7Core"))
     assert (await answer(world, ListWorkflows(connector=connector["id"])))["data"] == by_slug["data"]
@@ -340,7 +329,7 @@ async def test_workflows_of_a_connector_by_its_id(world: World) -> None:
 
 
 async def test_filter_that_rows_cannot_confirm_has_no_total(world: World) -> None:
-    """Ours: a total of rows that may not match would be read as theirs."""
+    """A total of rows that may not match would be read as theirs."""
     behaving(world, paging=Paging.TOTAL)
     for call in (ListExecutions(trigger_id="t1"), ListConnectors(authentication="API_KEY")):
         shown = await answer(world, call)
@@ -362,7 +351,7 @@ def test_the_lists_by_status_are_among_those() -> None:
 
 @pytest.mark.parametrize(("operation", "name"), FILTERED, ids=lambda value: getattr(value, "__name__", value))
 async def test_no_rows_for_an_unknown_value_says_so(world: World, operation: type[List[Any]], name: str) -> None:
-    """Ours: no run has the status "error", which does not prove that none failed."""
+    """No run has the status "error", which does not prove that none failed."""
     shown = await answer(world, operation.model_validate({name: "no such"}))
     assert shown["data"] == []
     (message,) = shown["unknown"]
@@ -377,7 +366,7 @@ async def test_no_rows_for_an_unknown_value_says_so(world: World, operation: typ
 async def test_cursor_continues_with_the_rows_that_did_not_fit(
     world: World, detail: str | None, paging: Paging
 ) -> None:
-    """Ours: a result cut to its size has a cursor for the rest."""
+    """A result cut to its size has a cursor for the rest."""
     behaving(world, paging=paging)
     seen: list[str] = []
     cursor: str | None = None
@@ -392,7 +381,7 @@ async def test_cursor_continues_with_the_rows_that_did_not_fit(
 
 
 async def test_unfiltered_lists_are_read_until_the_page_is_full(world: World) -> None:
-    """Ours: filters are also applied here, by bounded reads."""
+    """Filters are also applied here, by bounded reads."""
     behaving(world, filtering=Filtering.IGNORED)
     shown = await answer(world, ListExecutions(status="failed", limit=5))
     assert [row["id"] for row in shown["data"]] == failed(world)[:5]
@@ -407,13 +396,12 @@ async def test_unfiltered_lists_are_read_until_the_page_is_full(world: World) ->
 
 
 async def test_page_without_filters_is_one_request(world: World) -> None:
-    """Ours: no further page is read."""
     await answer(world, ListCustomers(limit=20, detail="full"))
     assert len(world.sandbox.requests) == 1
 
 
 async def test_further_reads_are_bounded_and_reported(world: World) -> None:
-    """Ours: a rare match costs a bounded number of requests, and the cursor continues after them."""
+    """A rare match costs a bounded number of requests, and the cursor continues after them."""
     behaving(world, filtering=Filtering.IGNORED)
     (execution, *_) = world.sandbox.state.all("executions")
     for number in range(2_000):
@@ -428,7 +416,6 @@ async def test_further_reads_are_bounded_and_reported(world: World) -> None:
 
 
 async def test_rows_found_before_an_error_are_kept(world: World) -> None:
-    """Ours: the cursor repeats the read that failed."""
     behaving(world, filtering=Filtering.IGNORED)
     asked: list[Call] = []
 
@@ -447,13 +434,13 @@ async def test_rows_found_before_an_error_are_kept(world: World) -> None:
 
 
 async def test_error_without_any_rows_is_raised(world: World) -> None:
-    """Ours: an empty page would claim that there are none."""
+    """An empty page would claim that there are none."""
     world.sandbox.faults.add(Status(status=403, path=ListExecutions.route.path))
     assert isinstance(await world.call(ListExecutions(status="failed")), FastnError)
 
 
 async def test_rows_with_unknown_fields_show_their_plain_fields(world: World) -> None:
-    """Ours: Fastn's field names are not certain, so none is required."""
+    """Fastn's field names are not certain, so none is required."""
     renamed: Row
     for row in world.sandbox.state.all("customers"):
         renamed = {
@@ -470,6 +457,5 @@ async def test_rows_with_unknown_fields_show_their_plain_fields(world: World) ->
 
 
 def test_unknown_detail_is_refused() -> None:
-    """Ours: the error names the argument."""
     with pytest.raises(NotSent, match=r"detail: must be concise or full\. Nothing was sent\."):
         parse(BY_NAME, "list_customers", {"detail": "everything"})

@@ -43,7 +43,7 @@ def acting(operation: AnyOperation) -> Operation[Any]:
 
 @pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
 async def test_target_is_read_only_by_gets(operation: AnyOperation) -> None:
-    """Ours: a preview changes nothing, and shows the resource that the call names or may overwrite."""
+    """A preview changes nothing, and shows the resource that the call names or may overwrite."""
     reads = Reads([{"id": "r0"}, {"id": "r1", "name": "One"}] if _listed(operation) else {"id": "r1", "name": "One"})
     found = await read_target(acting(operation), reads)
     if issubclass(operation, Create):
@@ -66,7 +66,6 @@ def _listed(operation: AnyOperation) -> bool:
 
 @pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
 def test_every_lost_answer_except_the_ais_has_a_settling_read(operation: AnyOperation) -> None:
-    """Ours: the error of a lost answer names the read that settles it."""
     settled = settling_read(acting(operation))
     if operation.toolset() == "ai":
         assert settled is None
@@ -81,14 +80,13 @@ def test_every_lost_answer_except_the_ais_has_a_settling_read(operation: AnyOper
 
 
 async def test_missing_target_is_none() -> None:
-    """Ours: a missing target is a fact, not an error."""
     assert await read_target(DeleteCustomer(customer_id="c"), Reads(NotFound("no"))) is None
     assert await read_target(DeleteSecret(secret_id="s"), Reads([])) is None
     assert await read_target(DeleteSecret(secret_id="s"), Reads([{"name": "no id"}, {"id": "t"}])) is None
 
 
 async def test_unreadable_target_is_an_error() -> None:
-    """Ours: fail closed. Only a 404 means that the target does not exist."""
+    """Fail closed. Only a 404 means that the target does not exist."""
     with pytest.raises(Unauthorized):
         await read_target(UpdateCustomer(customer_id="c", name="x"), Reads(Unauthorized("no")))
     with pytest.raises(NotFound):
@@ -96,7 +94,7 @@ async def test_unreadable_target_is_an_error() -> None:
 
 
 async def test_target_is_found_on_a_later_page_and_by_number() -> None:
-    """Ours: a resource without a GET is looked up in its list."""
+    """A resource without a GET is looked up in its list."""
     first: dict[str, object] = {"data": [{"id": n} for n in range(100)], "nextCursor": "two"}
     reads = Reads(first, {"data": [{"id": 7000, "name": "Seven"}]})
     found = await read_target(DeleteConnection(connection_id="7000"), reads)
@@ -107,14 +105,13 @@ async def test_target_is_found_on_a_later_page_and_by_number() -> None:
 
 
 async def test_endless_list_is_given_up() -> None:
-    """Ours: a cursor that repeats for ever causes a bounded number of requests."""
+    """A cursor that repeats for ever causes a bounded number of requests."""
     reads = Reads({"data": [{"id": "other"}], "nextCursor": "again"})
     assert await read_target(DeleteSecret(secret_id="s"), reads) is None
     assert len(reads.calls) == 20
 
 
 def test_reads_need_no_settling_read() -> None:
-    """Ours: a read can be repeated."""
     calls: list[Call] = [ListCustomers(limit=5), ListWorkflows(), GetCustomer(customer_id="c")]
     for call in calls:
         assert type(settling_read(call)) is type(call)

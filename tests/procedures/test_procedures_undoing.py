@@ -79,7 +79,6 @@ UPDATES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("what", UPDATES)
 async def test_undo_of_an_update_restores_the_state_before(world: World, what: str) -> None:
-    """Ours."""
     tool, slug, arguments = UPDATES[what]
     operation = BY_NAME[tool]
     collection = operation.toolset()
@@ -94,7 +93,6 @@ async def test_undo_of_an_update_restores_the_state_before(world: World, what: s
 
 
 async def test_undo_restores_the_routes_of_a_trigger(world: World) -> None:
-    """Ours: updates of every resource."""
     key = named(world, "triggers", "Hourly Slack sync", by="name")
     before = row(world, "triggers", key)
     change = await changed(world, UpdateTrigger(trigger_id=key, schedule="*/5 * * * *", status="Disabled"))
@@ -103,7 +101,6 @@ async def test_undo_restores_the_routes_of_a_trigger(world: World) -> None:
 
 
 async def test_undo_can_be_undone(world: World) -> None:
-    """Ours: an undo is a change too."""
     key = named(world, "customers", "acme-corp")
     change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
     again = (await done(world, UndoChange(change_id=change.id))).change
@@ -113,7 +110,6 @@ async def test_undo_can_be_undone(world: World) -> None:
 
 
 async def test_undo_refuses_to_overwrite_later_changes(world: World) -> None:
-    """Ours: the target is checked for drift."""
     key = named(world, "customers", "acme-corp")
     change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
     world.sandbox.state.put("customers", {**world.sandbox.state.rows["customers"][key], "plan": "Enterprise"})
@@ -126,7 +122,6 @@ async def test_undo_refuses_to_overwrite_later_changes(world: World) -> None:
 
 
 async def test_undo_keeps_later_changes_of_other_fields(world: World) -> None:
-    """Ours: only the fields of the change are restored."""
     key = named(world, "customers", "acme-corp")
     change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
     world.sandbox.state.put("customers", {**world.sandbox.state.rows["customers"][key], "region": "APAC"})
@@ -136,7 +131,6 @@ async def test_undo_keeps_later_changes_of_other_fields(world: World) -> None:
 
 
 async def test_change_is_undone_only_once(world: World) -> None:
-    """Ours: the second call is refused."""
     key = named(world, "customers", "acme-corp")
     change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
     await undone(world, change)
@@ -175,7 +169,7 @@ async def test_batch_with_a_disabled_tool_is_refused(world: World) -> None:
 
 
 async def test_undo_of_a_deletion_names_new_id_and_losses(world: World) -> None:
-    """Ours: the id is new; credentials are lost, and so are fields without an argument."""
+    """The id is new; credentials are lost, and so are fields without an argument."""
     key = named(world, "customers", "globex-exports")
     before = row(world, "customers", key)
     change = await changed(world, DeleteCustomer(customer_id=key))
@@ -188,7 +182,6 @@ async def test_undo_of_a_deletion_names_new_id_and_losses(world: World) -> None:
 
 
 async def test_undo_recreates_a_deleted_trigger(world: World) -> None:
-    """Ours."""
     key = named(world, "triggers", "Hourly Slack sync", by="name")
     before = row(world, "triggers", key)
     answer = await undone(world, await changed(world, DeleteTrigger(trigger_id=key)))
@@ -199,7 +192,6 @@ async def test_undo_recreates_a_deleted_trigger(world: World) -> None:
 
 
 async def test_undo_recreates_a_deleted_connector(world: World) -> None:
-    """Ours."""
     key = named(world, "connectors", "gamma")
     answer = await undone(world, await changed(world, DeleteConnector(connector_id=key)))
     assert row(world, "connectors", answer["new_id"])["slug"] == "gamma"
@@ -207,7 +199,6 @@ async def test_undo_recreates_a_deleted_connector(world: World) -> None:
 
 
 async def test_undo_of_a_creation_deletes_after_approval(world: World) -> None:
-    """Ours: it is guarded as a deletion."""
     change = await changed(world, CreateCustomer(name="Initech"))
     form = person(world)
     assert isinstance(await world.call(UndoChange(change_id=change.id), form), Done)
@@ -217,7 +208,6 @@ async def test_undo_of_a_creation_deletes_after_approval(world: World) -> None:
 
 
 async def test_denied_undo_can_be_repeated(world: World) -> None:
-    """Ours: it was not made."""
 
     def no(_: ApprovalForm) -> Decline:
         return Decline()
@@ -228,7 +218,7 @@ async def test_denied_undo_can_be_repeated(world: World) -> None:
 
 
 async def test_pending_undo_runs_when_it_is_repeated(world: World) -> None:
-    """Ours: after an out-of-band approval the same call runs, also for procedures."""
+    """After an out-of-band approval the same call runs, also for procedures."""
     change = await changed(world, CreateCustomer(name="Initech"))
     first = await world.call(UndoChange(change_id=change.id))
     assert isinstance(first, PendingApproval)
@@ -241,7 +231,7 @@ async def test_pending_undo_runs_when_it_is_repeated(world: World) -> None:
 
 
 async def test_undo_preview_sends_nothing(world: World) -> None:
-    """Ours: every tool that changes something has `dry_run`."""
+    """Every tool that changes something has `dry_run`."""
     key = named(world, "customers", "acme-corp")
     change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
     sent = len(world.changes)
@@ -263,7 +253,6 @@ NEVER: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("tool", "arguments", "why"), NEVER, ids=lambda value: value if isinstance(value, str) else "")
 async def test_change_without_undo_says_why(world: World, tool: str, arguments: dict[str, Any], why: str) -> None:
-    """Ours: in the receipt, and when undo_change is called."""
     change = await changed(world, BY_NAME[tool].model_validate(arguments))
     fields = receipt(change)
     assert fields["undo"] is None
@@ -289,7 +278,7 @@ def account(world: World) -> dict[str, dict[str, Any]]:
     "tool", [op.tool_name() for op in CATALOG if op.effect is not Effect.READ and op.toolset() != "ai"]
 )
 async def test_undo_restores_all_but_the_announced_losses(world: World, tool: str) -> None:
-    """Ours: preview, approval request and receipt agree, and whatever they do not call lost is restored."""
+    """Preview, approval request and receipt agree, and whatever they do not call lost is restored."""
     (call,) = (call for call in sensible(Fastn(world.sandbox)) if call.tool_name() == tool)
     if tool == "delete_customer":
         call = DeleteCustomer(customer_id=named(world, "customers", "globex-exports"))
@@ -331,7 +320,7 @@ async def test_undo_restores_all_but_the_announced_losses(world: World, tool: st
     "operation", [op for op in CATALOG if op.effect is not Effect.READ], ids=lambda operation: operation.tool_name()
 )
 def test_every_change_can_be_undone_or_says_why_not(operation: type[Call]) -> None:
-    """Ours: the table has every operation that changes something, and its undo is a change too."""
+    """The table has every operation that changes something, and its undo is a change too."""
     change = Change(
         "c", "local", "test", operation.tool_name(), {}, "x1", "X", {"id": "x2", "name": "X"}, {"name": "Y"}, 0
     )
@@ -343,7 +332,6 @@ def test_every_change_can_be_undone_or_says_why_not(operation: type[Call]) -> No
 
 
 async def test_undo_does_not_delete_an_overwritten_secret(world: World) -> None:
-    """Ours: an undo never deletes what existed before."""
     change = await changed(world, CreateSecret(name="GOOGLE_SA", value="{}", type="JSON", environment="live"))
     assert change.before
     assert "earlier value is lost" in str(receipt(change)["why"])
@@ -352,7 +340,7 @@ async def test_undo_does_not_delete_an_overwritten_secret(world: World) -> None:
 
 
 async def test_result_has_a_receipt(world: World) -> None:
-    """Ours: the changed fields, the change_id, and who approved."""
+    """The changed fields, the change_id, and who approved."""
     call = UpdateCustomer(customer_id=named(world, "customers", "acme-corp"), plan="Free")
     outcome = await done(world, call)
     answer = render(call, outcome.result, {}, outcome.change)
@@ -369,7 +357,7 @@ async def test_result_has_a_receipt(world: World) -> None:
 
 
 async def test_receipt_is_sanitized(world: World) -> None:
-    """Ours: a name or a value of Fastn's cannot hide or reorder what is read beside it."""
+    """A name or a value of Fastn's cannot hide or reorder what is read beside it."""
     key = named(world, "customers", "acme-corp")
     world.sandbox.state.rows["customers"][key] |= {"name": "Acme\u202eCorp", "plan": "Gr\u200bowth"}
     outcome = await done(world, UpdateCustomer(customer_id=key, plan="Free"))
@@ -379,7 +367,7 @@ async def test_receipt_is_sanitized(world: World) -> None:
 
 
 async def test_each_call_of_a_list_has_its_receipt(world: World) -> None:
-    """Ours: the shared part of the receipts once, with the numbers of the calls."""
+    """The shared part of the receipts once, with the numbers of the calls."""
     acme, katana = (named(world, "customers", slug) for slug in ("acme-corp", "katana-customer"))
     flow = named(world, "workflows", "update-inventory")
     calls = [
@@ -407,7 +395,6 @@ async def test_each_call_of_a_list_has_its_receipt(world: World) -> None:
 
 
 async def test_list_changes_shows_fields_and_undo(world: World) -> None:
-    """Ours."""
     key = named(world, "customers", "acme-corp")
     change = await changed(world, UpdateCustomer(customer_id=key, plan="Free"))
     world.clock.pass_(7_200)
@@ -420,7 +407,6 @@ async def test_list_changes_shows_fields_and_undo(world: World) -> None:
 
 
 async def test_list_changes_has_pages(world: World) -> None:
-    """Ours: `next_cursor` continues the list."""
     for number in range(5):
         world.clock.pass_(1)
         await changed(world, CreateCustomer(name=f"Customer {number}"))
@@ -435,7 +421,6 @@ async def test_list_changes_has_pages(world: World) -> None:
 
 
 async def test_unknown_outcome_is_listed_and_can_be_undone(world: World) -> None:
-    """Ours: outcomes are exact, also in the journal."""
     key = named(world, "customers", "acme-corp")
     world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=FaultMoment.AFTER, times=3))
     call = UpdateCustomer(customer_id=key, plan="Free")
@@ -449,7 +434,6 @@ async def test_unknown_outcome_is_listed_and_can_be_undone(world: World) -> None
 
 
 async def test_undo_of_a_change_that_did_not_happen_is_refused(world: World) -> None:
-    """Ours: the target is as it was before."""
     key = named(world, "customers", "acme-corp")
     world.sandbox.faults.add(Reset(method="PUT", path=UpdateCustomer.route.path, moment=FaultMoment.BEFORE, times=3))
     await world.call(UpdateCustomer(customer_id=key, plan="Free"))
@@ -461,19 +445,16 @@ async def test_undo_of_a_change_that_did_not_happen_is_refused(world: World) -> 
 
 
 async def test_change_of_another_account_is_not_found(world: World) -> None:
-    """Ours: the journal is kept by account."""
     assert isinstance(await world.call(UndoChange(change_id="chg_nobody")), NotFound)
 
 
 async def test_refused_call_is_not_journalled(world: World) -> None:
-    """Ours: the journal contains what was sent."""
     await world.call(CreateCustomer(name="Acme", slug="acme-corp"))
     assert (await done(world, ListChanges())).result.model_dump()["changes"][0]["undo"].startswith("It was not made")
 
 
 @pytest.mark.parametrize("where", ["arguments", "before", "sent"])
 async def test_no_secret_is_journalled(world: World, where: str) -> None:
-    """Ours: secrets are redacted in the journal."""
     canary = "hunter2-canary"
     gamma = named(world, "connectors", "gamma")
     methods: Any = [{"type": "API_KEY", "title": "Key", "isDefault": True, "config": {"clientSecret": canary}}]
@@ -490,7 +471,6 @@ async def test_no_secret_is_journalled(world: World, where: str) -> None:
 
 
 async def test_overwritten_secrets_are_named_as_lost(world: World) -> None:
-    """Ours: receipts say what cannot be restored."""
     gamma = named(world, "connectors", "gamma")
     methods: Any = [{"type": "API_KEY", "title": "Key", "isDefault": True, "config": {"clientSecret": "hunter2"}}]
     await changed(world, UpdateConnector(connector_id=gamma, auth_methods=methods))
@@ -503,7 +483,6 @@ async def test_overwritten_secrets_are_named_as_lost(world: World) -> None:
 
 
 async def test_unwritable_journal_stops_the_change(world: World) -> None:
-    """Ours: fail closed."""
 
     class Broken:
         async def note(self, _: Change) -> None:
@@ -517,7 +496,7 @@ async def test_unwritable_journal_stops_the_change(world: World) -> None:
 
 
 async def test_change_of_an_unreadable_target_cannot_be_undone(world: World) -> None:
-    """Ours: an allowed change does not need the read; its undo does."""
+    """An allowed change does not need the read; its undo does."""
 
     async def read(_: Call) -> FastnObject:
         raise Forbidden("Fastn answered 403.")

@@ -55,7 +55,7 @@ async def hearing(world: World, call: Tool[Any], heard: Report) -> dict[str, Any
 
 
 async def test_ended_run_is_returned(world: World) -> None:
-    """Ours: the fields of get_execution, and how long we waited."""
+    """The fields of get_execution, and how long we waited."""
     key = await start_run(world)
     found = await ran_until(world, key)
     assert (found["id"], found["status"], found["output"]) == (key, "completed", {"messages": 42, "inserted": True})
@@ -70,7 +70,7 @@ async def ran_until(world: World, key: str, seconds: int = 30) -> dict[str, Any]
 
 
 async def test_timeout_returns_the_state_and_the_next_call(world: World) -> None:
-    """Ours: a LONG run takes longer than a client waits."""
+    """A LONG run takes longer than a client waits."""
     key = await start_run(world, BACKFILL)
     found = await ran_until(world, key, seconds=1)
     assert found["status"] in ("queued", "running")
@@ -80,7 +80,6 @@ async def test_timeout_returns_the_state_and_the_next_call(world: World) -> None
 
 
 async def test_failed_run_suggests_its_diagnosis(world: World) -> None:
-    """Ours: `next` is the call that helps."""
     found = await ran_until(world, await start_run(world, TIKTOK))
     assert found["status"] == "failed"
     assert found["next"] == {"tool": "diagnose", "arguments": {"workflow_id": TIKTOK}}
@@ -97,7 +96,7 @@ async def test_progress_is_reported_at_each_read_and_increases(world: World) -> 
 
 
 async def test_polling_slows_down(world: World) -> None:
-    """Ours: half a second at first, three seconds at most, so that requests are few."""
+    """Half a second at first, three seconds at most, so that requests are few."""
     row = _stuck(world, "running")
     before = len(world.sandbox.requests)
     found = await ran_until(world, str(row["id"]), seconds=45)
@@ -114,7 +113,6 @@ def _stuck(world: World, status: JsonValue) -> Row:
 
 @pytest.mark.parametrize("status", ["paused", None, 7, {"is": "new"}, "COMPLETING"])
 async def test_unknown_status_is_a_running_run(world: World, status: JsonValue) -> None:
-    """Ours: only known final states end the wait."""
     found = await ran_until(world, str(_stuck(world, status)["id"]), seconds=2)
     assert found["next"]["tool"] == "wait_for_execution"
     assert found["waited_seconds"] == 2
@@ -129,7 +127,6 @@ def test_final_states_are_case_insensitive() -> None:
 
 @pytest.mark.parametrize("fault", [Status(status=500, path=LOOKS, times=4), Reset(path=LOOKS, times=4)])
 async def test_failed_read_is_tolerated_and_reported(world: World, fault: Any) -> None:
-    """Ours: a failed read says nothing about the run."""
     key = await start_run(world)
     world.sandbox.faults.add(fault)
     found = await ran_until(world, key)
@@ -139,7 +136,6 @@ async def test_failed_read_is_tolerated_and_reported(world: World, fault: Any) -
 
 
 async def test_last_known_state_is_returned_if_later_reads_fail(tmp_path: Any) -> None:
-    """Ours: with the last error."""
     clock = Later()
     world = World(tmp_path, clock=clock)
     key = await start_run(world, BACKFILL)
@@ -164,14 +160,12 @@ class Later(Clock):
 
 
 async def test_run_that_was_never_readable_is_an_error(world: World) -> None:
-    """Ours: nothing is guessed."""
     key = await start_run(world)
     world.sandbox.faults.add(Status(status=500, path=LOOKS, times=None))
     assert isinstance(await world.call(WaitForExecution(execution_id=key, seconds=5)), Failed)
 
 
 async def test_final_errors_are_raised_at_once(world: World) -> None:
-    """Ours: no such run, no permission, invalid id."""
     at = world.clock.at
     missing = await world.call(WaitForExecution(execution_id="exec_000000000000"))
     assert isinstance(missing, NotFound)
@@ -183,7 +177,6 @@ async def test_final_errors_are_raised_at_once(world: World) -> None:
 
 
 def test_seconds_is_bounded() -> None:
-    """Ours: clients time out after a minute."""
     for seconds in (0, 46):
         with pytest.raises(ValidationError):
             WaitForExecution(execution_id="exec_1", seconds=seconds)
@@ -193,7 +186,6 @@ def test_seconds_is_bounded() -> None:
 
 
 async def test_run_workflow_can_wait(world: World) -> None:
-    """Ours: one call instead of many, and one POST."""
     found = await run_workflow(world, RunWorkflow(workflow_id=SLACK, wait_seconds=30))
     assert (found["status"], found["output"]) == ("completed", {"messages": 42, "inserted": True})
     assert found["executionId"] == found["id"]
@@ -202,7 +194,6 @@ async def test_run_workflow_can_wait(world: World) -> None:
 
 
 async def test_run_workflow_without_waiting_only_starts(world: World) -> None:
-    """Ours: this is the default."""
     found = await run_workflow(world, RunWorkflow(workflow_id=SLACK))
     assert found["status"] == "queued"
     assert found.keys() == {"executionId", "status", "workflowId"}
@@ -218,7 +209,6 @@ async def test_run_that_ended_at_its_start_is_not_polled(world: World) -> None:
 
 
 async def test_running_run_has_the_call_to_wait(world: World) -> None:
-    """Ours: with the id."""
     found = await run_workflow(world, RunWorkflow(workflow_id=BACKFILL, wait_seconds=1))
     key = found["executionId"]
     assert found["next"] == {"tool": "wait_for_execution", "arguments": {"execution_id": key}}
@@ -237,7 +227,7 @@ async def test_running_run_has_the_call_to_wait(world: World) -> None:
     ],
 )
 async def test_failed_read_does_not_hide_the_started_run(world: World, fault: Any) -> None:
-    """Ours: an error would make the agent start it again."""
+    """An error would make the agent start it again."""
     world.sandbox.faults.add(fault)
     found = await run_workflow(world, RunWorkflow(workflow_id=SLACK, wait_seconds=20))
     assert found["status"] == "queued"
@@ -247,7 +237,6 @@ async def test_failed_read_does_not_hide_the_started_run(world: World, fault: An
 
 
 async def test_internal_error_does_not_hide_the_started_run(world: World) -> None:
-    """Ours: the client may have disconnected."""
 
     async def broken(_: str, __: float, ___: float | None) -> None:
         raise RuntimeError("gone")
@@ -297,7 +286,7 @@ class Answering(World):
 
 
 async def test_approval_does_not_depend_on_wait_seconds(world: World) -> None:
-    """Ours: `OURS` arguments concern the answer, and are not part of what is approved."""
+    """`OURS` arguments concern the answer, and are not part of what is approved."""
     form = FormLater()
     asked = await world.call(RunWorkflow(workflow_id=SLACK, wait_seconds=30), form)
     assert isinstance(asked, PendingForm)
@@ -309,7 +298,6 @@ async def test_approval_does_not_depend_on_wait_seconds(world: World) -> None:
 
 
 async def test_run_that_did_not_start_is_an_error(world: World) -> None:
-    """Ours: only accepted runs are polled."""
     world.sandbox.faults.add(Reset(method="POST"))
     lost = await world.call(RunWorkflow(workflow_id=SLACK, wait_seconds=30), FormNow(yes, world.clock))
     assert isinstance(lost, FastnError)

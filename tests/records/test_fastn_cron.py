@@ -41,5 +41,5 @@ def test_a_simple_schedule_is_said_in_words(schedule: str, said: str) -> None:
     ],
 )  # fmt: skip
 def test_another_schedule_is_not_guessed(schedule: str) -> None:
-    """Ours: a step that does not divide the hour is not "every 45 minutes"."""
+    """A step that does not divide the hour is not "every 45 minutes"."""
     assert words(schedule) is None

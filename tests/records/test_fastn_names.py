@@ -50,18 +50,15 @@ LABELS: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("kind", "row", "label"), LABELS)
 def test_label_of_each_kind(kind: str, row: dict[str, Any], label: str) -> None:
-    """Ours: one label for each kind of resource."""
     assert str(label_of(kind, row, NAMES)) == label
 
 
 @pytest.mark.parametrize("kind", sorted({kind for kind, _, _ in LABELS}))
 def test_label_of_a_row_without_a_name_is_none(kind: str) -> None:
-    """Ours: callers fall back to the id."""
     assert label_of(kind, {}) is None
 
 
 def test_references_hold_only_ids_without_a_name() -> None:
-    """Ours: no request for a name that the row has."""
     named: list[dict[str, Any]] = [
         {"connector": TIKTOK, "endOrgId": "c1"},
         {"connectorId": "k1", "customer": {"id": "c1", "name": "Katana"}},
@@ -73,7 +70,6 @@ def test_references_hold_only_ids_without_a_name() -> None:
 
 
 def test_label_holds_no_secret() -> None:
-    """Ours: a name can hold a secret."""
     key = "fsk_live_" + "a1B2" * 8
     label = label_of("trigger", {"name": key, "schedule": key})
     assert key not in str(label)
@@ -86,7 +82,7 @@ def test_label_holds_no_secret() -> None:
     id_=st.text("ab:", min_size=1, max_size=200),
 )
 def test_typed_name_is_short_and_plain(name: str, id_: str) -> None:
-    """Ours: a person can type the confirmation of any resource, exactly as it is shown."""
+    """A person can type the confirmation of any resource, exactly as it is shown."""
     typed = Label(name).typed(id_)
     assert typed is not None
     assert 0 < len(typed) <= MAX_TYPED
@@ -96,7 +92,6 @@ def test_typed_name_is_short_and_plain(name: str, id_: str) -> None:
 
 
 def test_counted_uses_singular_and_plural() -> None:
-    """Ours."""
     assert [counted(n, "key") for n in (0, 1, 2, 1000)] == ["0 keys", "1 key", "2 keys", "1,000 keys"]
     assert counted(1, "key", at_least=True) == "at least 1 key"
     assert [counted(n, "person", plural="people") for n in (1, 2)] == ["1 person", "2 people"]

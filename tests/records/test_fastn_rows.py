@@ -24,7 +24,7 @@ JSON: Any = st.recursive(
 
 @given(utc=TIMES, zone=ZONES, digits=DIGITS, separator=st.sampled_from("T t"))
 def test_timestamp_is_parsed_in_every_form(utc: datetime, zone: timezone, digits: str, separator: str) -> None:
-    """Ours: ISO 8601 with or without a zone and with any fraction; Unix seconds and milliseconds."""
+    """ISO 8601 with or without a zone and with any fraction; Unix seconds and milliseconds."""
     fraction = f".{digits}" if digits else ""
     exact = utc + timedelta(microseconds=int(digits[:6].ljust(6, "0")))
     naive = f"{utc.replace(tzinfo=None).isoformat(separator)}{fraction}"
@@ -45,13 +45,12 @@ def test_timestamp_is_parsed_in_every_form(utc: datetime, zone: timezone, digits
      "0001-01-01T00:00:00Z", "0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", [], {}, {"seconds": 5}],
 )  # fmt: skip
 def test_unreadable_timestamp_is_none(unreadable: Any) -> None:
-    """Ours: 0, and the year 1 of some languages, mean never."""
+    """0, and the year 1 of some languages, mean never."""
     assert parse_timestamp(unreadable) is None
 
 
 @given(found=JSON)
 def test_any_value_is_read_without_an_error(found: Any) -> None:
-    """Ours."""
     row: Row = {"name": found, "at": found, "inner": found}
     assert isinstance(text(row, "name", "inner.name"), str)
     assert isinstance(word(row, "name"), str)
@@ -62,7 +61,6 @@ def test_any_value_is_read_without_an_error(found: Any) -> None:
 
 
 def test_field_is_found_in_each_spelling_and_place() -> None:
-    """Ours: the first field with a value counts."""
     row: Row = {"workflowId": None, "workflow_id": "wf_1", "connector": {"display_name": "Slack"}, "name": " ", "n": 0}
     assert text(row, "workflowId") == "wf_1"
     assert text(row, "name", "connector.displayName") == "Slack"
@@ -84,12 +82,11 @@ def test_enum_is_read_in_each_spelling(spelling: str) -> None:
      ("five", None), ("1e3", None), (float("nan"), None), (10**400, None), ("", None), (None, None), ([5], None)],
 )  # fmt: skip
 def test_number_is_parsed_from_text(raw: Any, amount: float | None) -> None:
-    """Ours: ambiguous text is not a number."""
     assert number({"used": raw}, "used") == amount
 
 
 def test_list_shows_a_numeric_time_with_its_age() -> None:
-    """Ours: models calculate badly with Unix milliseconds."""
+    """Models calculate badly with Unix milliseconds."""
     now = datetime(2026, 11, 25, 9, tzinfo=UTC)
     row: dict[str, Any] = {"createdAt": (now.timestamp() - 3600) * 1000, "lastUsed": "1795597200", "count": 1795597200}
     shown = ConciseRows(("createdAt", "lastUsed", "count"), now=now)(row)

@@ -84,7 +84,7 @@ TRIGGERS: list[Case] = [
 def test_every_tool_reports_the_same_states(
     connections: list[Case], workflows: list[Case], triggers: list[Case]
 ) -> None:
-    """Ours: overview, diagnosis, dependents, lists, preview and guard agree with Fastn's documentation."""
+    """Overview, diagnosis, dependents, lists, preview and guard agree with Fastn's documentation."""
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
         try:
@@ -216,7 +216,7 @@ def numbers(text: str, pattern: str) -> int:
 
 
 def test_switched_off_uses_the_newest_entry() -> None:
-    """Ours: newest by time in any form, or else by position. Many failures without a name imply Fastn."""
+    """Newest by time in any form, or else by position. Many failures without a name imply Fastn."""
     cases = {str(number): switched_off(row) for number, (row, state) in enumerate(TRIGGERS) if state is OFF}
     assert [(off.by, off.is_platform, off.is_presumed) for off in cases.values()] == [
         ("", False, False),

@@ -45,7 +45,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
 
 
 async def test_what_was_made_is_done_with_its_new_id_and_its_place_in_the_audit(watched: Watched) -> None:
-    """Ours: target, effect, rule, approval, outcome, duration, hashes, change."""
+    """Target, effect, rule, approval, outcome, duration, hashes, change."""
     done: Any = await watched.call(CreateCustomer(name="Initech"))
     attempt = watched.only()
     assert (attempt.group, attempt.target, attempt.name) == (OutcomeGroup.DONE, done.result.id, "Initech")
@@ -57,14 +57,12 @@ async def test_what_was_made_is_done_with_its_new_id_and_its_place_in_the_audit(
 
 
 async def test_reads_are_only_counted(watched: Watched) -> None:
-    """Ours."""
     await watched.call(ListCustomers())
     await watched.call(ListCustomers(limit=1))
     assert (watched.tally.attempts, watched.tally.reads) == ([], 2)
 
 
 async def test_a_change_whose_answer_is_lost_is_unknown(watched: Watched) -> None:
-    """Ours."""
     watched.sandbox.faults.add(Reset(method="POST"))
     await watched.call(CreateCustomer(name="Initech"))
     attempt = watched.only()
@@ -73,7 +71,7 @@ async def test_a_change_whose_answer_is_lost_is_unknown(watched: Watched) -> Non
 
 
 async def test_a_call_asked_in_a_form_and_approved_is_one_call(watched: Watched) -> None:
-    """Ours: asked, intent, outcome; the consent is the form's."""
+    """Asked, intent, outcome; the consent is the form's."""
     target = await watched.globex()
     await watched.call(DeleteCustomer(customer_id=target), FormNow(yes, watched.clock))
     attempt = watched.only()
@@ -94,7 +92,6 @@ async def test_a_form_that_is_answered_by_a_later_call_is_one_call(watched: Watc
 
 
 async def test_a_declined_call_is_one_call_however_often_it_is_repeated(watched: Watched) -> None:
-    """Ours."""
     call = DeleteCustomer(customer_id=await watched.globex())
     await watched.call(call, FormNow(lambda _: Decline("not today"), watched.clock))
     assert watched.only().group is OutcomeGroup.DECLINED
@@ -103,7 +100,7 @@ async def test_a_declined_call_is_one_call_however_often_it_is_repeated(watched:
 
 
 async def test_what_another_process_asked_about_waits_here_too(watched: Watched, tmp_path: Path) -> None:
-    """Ours: the audit has no new entry for it, and the report has the call all the same."""
+    """The audit has no new entry for it, and the report has the call all the same."""
     call = DeleteCustomer(customer_id=await watched.globex())
     assert isinstance(await watched.call(call), PendingApproval)
     asked = watched.only()
@@ -118,7 +115,6 @@ async def test_what_another_process_asked_about_waits_here_too(watched: Watched,
 
 
 async def test_a_refusal_names_the_rule(tmp_path: Path) -> None:
-    """Ours."""
     watched = Watched(tmp_path, Policy("read-only"))
     await watched.call(CreateCustomer(name="Initech"))
     attempt = watched.only()
@@ -127,7 +123,6 @@ async def test_a_refusal_names_the_rule(tmp_path: Path) -> None:
 
 
 async def test_what_is_not_there_has_failed(watched: Watched) -> None:
-    """Ours: nobody refused it."""
     await watched.call(UpdateCustomer(customer_id="nobody", name="x"))
     await watched.call(DeleteCustomer(customer_id="nobody"))
     assert {attempt.group for attempt in watched.tally.attempts} == {OutcomeGroup.FAILED}
@@ -139,7 +134,6 @@ def line(event: str, n: int, **more: Any) -> dict[str, Any]:
 
 
 def test_a_call_that_was_sent_and_never_ended_is_unknown() -> None:
-    """Ours: the process was cancelled in the middle."""
     tally = Tally()
     tally.entry(line("intent", 1))
     assert tally.attempts[0].group is OutcomeGroup.UNKNOWN
@@ -148,7 +142,7 @@ def test_a_call_that_was_sent_and_never_ended_is_unknown() -> None:
 
 
 def test_an_approval_on_the_page_waits_until_the_call_is_made() -> None:
-    """Ours: asked, approved by a person, then made or never."""
+    """Asked, approved by a person, then made or never."""
     tally = Tally()
     tally.entry(line("asked", 1, grant="g"))
     tally.entry(line("approved", 2, grant="g", approved_by="local_page"))
@@ -160,7 +154,6 @@ def test_an_approval_on_the_page_waits_until_the_call_is_made() -> None:
 
 
 def test_a_decline_on_the_page_and_the_repeat_that_learns_of_it_are_one_call() -> None:
-    """Ours: with the note."""
     tally = Tally()
     tally.entry(line("asked", 1, grant="g"))
     tally.entry(line("declined", 2, grant="g", approved_by="local_page", message="no"))
@@ -170,7 +163,7 @@ def test_a_decline_on_the_page_and_the_repeat_that_learns_of_it_are_one_call() -
 
 
 def test_calls_of_different_steps_of_a_script_are_different_calls() -> None:
-    """Ours: the second is what it became, whatever the first had been."""
+    """The second is what it became, whatever the first had been."""
     tally = Tally()
     tally.begin_step(1)
     tally.entry(line("asked", 1, grant="g"))
@@ -180,7 +173,7 @@ def test_calls_of_different_steps_of_a_script_are_different_calls() -> None:
 
 
 def test_what_is_no_entry_and_what_belongs_to_nothing_is_passed_over() -> None:
-    """Ours: an audit can begin in the middle, and hold what a later version writes."""
+    """An audit can begin in the middle, and hold what a later version writes."""
     tally = Tally()
     tally.entry(line("outcome", 1, of="77", outcome="done"))
     tally.entry(line("approved", 2, grant="unknown"))

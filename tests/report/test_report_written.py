@@ -35,7 +35,7 @@ def html_of(text: str) -> str:
 
 
 def test_every_call_is_in_the_group_of_its_outcome_and_counted() -> None:
-    """Ours: done, refused, declined, waiting, failed, unknown, left."""
+    """Done, refused, declined, waiting, failed, unknown, left."""
     outcomes = ["done", "refused", "declined", "approval_required", "not_found", "unknown_outcome", "left", "previewed"]
     report = made(*map(attempt, outcomes))
     assert {name: [c["outcome"] for c in calls] for name, calls in report["calls"].items()} == dict(
@@ -46,7 +46,7 @@ def test_every_call_is_in_the_group_of_its_outcome_and_counted() -> None:
 
 
 def test_a_hostile_name_is_text_and_nothing_else() -> None:
-    """Ours: names from Fastn are data: no markup, no other cell, no other line, no mention."""
+    """Names from Fastn are data: no markup, no other cell, no other line, no mention."""
     fields = ("target", "name", "message", "rule", "principal", "principal_name")
     plain = html_of(markdown(made(attempt("refused", **dict.fromkeys(fields, "plain")))))
     html = html_of(markdown(made(attempt("refused", **dict.fromkeys(fields, HOSTILE)))))
@@ -59,7 +59,7 @@ def test_a_hostile_name_is_text_and_nothing_else() -> None:
 
 
 def test_people_are_named_where_several_sign_in() -> None:
-    """Ours: beside their subject. A local server has one user, who is not named."""
+    """Beside their subject. A local server has one user, who is not named."""
     anna = attempt(principal="https://id.example|anna", principal_name="Anna <anna@example.com>")
     said = markdown(made(anna, attempt(principal="https://id.example|bob"), attempt(principal="local")))
     assert "| `Anna <anna@example.com> (https://id.example\\u{7c}anna)` |\n" in said
@@ -70,7 +70,6 @@ def test_people_are_named_where_several_sign_in() -> None:
 
 @given(st.text(max_size=60))
 def test_no_text_leaves_its_code_span(text: str) -> None:
-    """Ours."""
     html = html_of(f"| a | b |\n|---|---|\n| {code(text)} | end |\n")
     assert html.count("<td>") == 2
     assert html.count("<code>") == (1 if code(text) else 0)
@@ -78,7 +77,7 @@ def test_no_text_leaves_its_code_span(text: str) -> None:
 
 
 def test_the_newest_entry_and_how_to_check_it_are_named() -> None:
-    """Ours: the report can be checked against the audit."""
+    """The report can be checked against the audit."""
     link = Link(7, "outcome", "ab" * 32)
     report = document(About("a", None, None, "/s/x y.jsonl"), [attempt(audit=(link,))], None, link, None, NOW)
     text = markdown(report)
@@ -88,7 +87,7 @@ def test_the_newest_entry_and_how_to_check_it_are_named() -> None:
 
 
 def test_a_report_is_for_its_owner_and_whole(tmp_path: Path) -> None:
-    """Ours: 0600, written atomically, over the one of before; nothing else is left in the folder."""
+    """0600, written atomically, over the one of before; nothing else is left in the folder."""
     path = tmp_path / "run.json"
     path.write_text("old")
     path.chmod(0o644)
@@ -101,7 +100,6 @@ def test_a_report_is_for_its_owner_and_whole(tmp_path: Path) -> None:
 
 @pytest.mark.posix
 def test_a_link_where_the_report_goes_is_replaced_not_followed(tmp_path: Path) -> None:
-    """Ours: nobody can make us write elsewhere."""
     other = tmp_path / "other"
     other.write_text("mine")
     (tmp_path / "run.json").symlink_to(other)
@@ -110,7 +108,6 @@ def test_a_link_where_the_report_goes_is_replaced_not_followed(tmp_path: Path) -
 
 
 def test_a_place_that_cannot_be_written_is_found_before_anything_is_sent(tmp_path: Path) -> None:
-    """Ours: with what is wrong."""
     check(tmp_path / "run.json")
     (tmp_path / "folder.md").mkdir()
     for wrong, said in (("nowhere/run.json", "no folder"), ("run.md", "ends in .md"), ("folder.json", "is a folder")):

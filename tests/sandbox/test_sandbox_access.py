@@ -203,6 +203,6 @@ def test_body_that_is_not_a_json_object_is_refused(fastn: Fastn) -> None:
 
 
 def test_unknown_parameter_is_refused(fastn: Fastn) -> None:
-    """Ours: a filter that is silently ignored answers another question."""
+    """A filter that is silently ignored answers another question."""
     assert fastn.ask("GET", "/api/v1/workflows", {"colour": "red"}).field == "colour"
     assert fastn.ask("GET", "/api/v1/billing", {"colour": "red"}).field == "colour"

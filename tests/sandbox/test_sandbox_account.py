@@ -27,7 +27,7 @@ TIKTOK = "wf_96d1b3072c5a"
 
 
 def test_account_is_reproducible() -> None:
-    """Ours: the same time and seed give the same account, another seed gives other ids."""
+    """The same time and seed give the same account, another seed gives other ids."""
     first, second = (dataset(MORNING, random.Random("1")).dump() for _ in range(2))  # noqa: S311
 
     assert first == second
@@ -38,7 +38,6 @@ def test_account_is_reproducible() -> None:
     "at", [MORNING, datetime(2028, 2, 29, 23, 59, 59, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)]
 )
 def test_account_has_no_future_times(at: datetime) -> None:
-    """Ours: at any time of day."""
     rows: list[Any] = dataset(at, random.Random(1)).all("executions")  # noqa: S311
     moments = [row[name] for row in rows for name in ("createdAt", "completedAt") if row[name] is not None]
 
@@ -55,7 +54,7 @@ def test_tiktok_sync_has_failed_for_nine_days(fastn: Fastn) -> None:
 
 
 def test_one_output_has_a_prompt_injection(fastn: Fastn) -> None:
-    """Ours: text from Fastn is data, and tests of that need an injection."""
+    """Text from Fastn is data, and tests of that need an injection."""
     rows: list[Any] = fastn.sandbox.state.all("executions")
     (row,) = [row for row in rows if row["output"] and row["output"].get("note") == INJECTION]
 
@@ -75,13 +74,13 @@ def test_ids_have_the_documented_formats(fastn: Fastn) -> None:
 
 
 def test_unknown_name_is_an_error(fastn: Fastn) -> None:
-    """Ours: a test that names a missing row should not continue."""
+    """A test that names a missing row should not continue."""
     with pytest.raises(KeyError, match="nothing"):
         fastn.id_of("customers", "nothing")
 
 
 def test_file_persists_the_account(tmp_path: Path, clock: Clock) -> None:
-    """Ours: with a file the account outlives the process, with its keys, and ids are not repeated."""
+    """With a file the account outlives the process, with its keys, and ids are not repeated."""
     file = tmp_path / "there" / "sandbox.json"
     first = Fastn(FaultySandbox(clock, file=file))
     created = [first(CreateCustomer(name=f"Initech {number}")).data["id"] for number in range(3)]
@@ -96,7 +95,7 @@ def test_file_persists_the_account(tmp_path: Path, clock: Clock) -> None:
 
 @pytest.mark.posix
 def test_file_is_private_and_contains_no_key(tmp_path: Path, clock: Clock) -> None:
-    """Ours: keys are stored as digests; mode 0600, in a directory of 0700."""
+    """Keys are stored as digests; mode 0600, in a directory of 0700."""
     file = tmp_path / "there" / "sandbox.json"
     created = Fastn(FaultySandbox(clock, file=file))(CreateApiKey(name="BI")).data
 
@@ -109,7 +108,6 @@ def test_file_is_private_and_contains_no_key(tmp_path: Path, clock: Clock) -> No
 
 
 def test_read_does_not_write_the_file(tmp_path: Path, clock: Clock) -> None:
-    """Ours: only changes are written."""
     file = tmp_path / "sandbox.json"
     fastn = Fastn(FaultySandbox(clock, file=file))
     file.unlink()
@@ -120,7 +118,7 @@ def test_read_does_not_write_the_file(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_leftover_temporary_file_is_harmless(tmp_path: Path, clock: Clock) -> None:
-    """Ours: a process that dies while writing leaves the old file intact, and the next one continues."""
+    """A process that dies while writing leaves the old file intact, and the next one continues."""
     file = tmp_path / "sandbox.json"
     fastn = Fastn(FaultySandbox(clock, file=file))
     fastn(CreateCustomer(name="Initech"))
@@ -135,7 +133,6 @@ def test_leftover_temporary_file_is_harmless(tmp_path: Path, clock: Clock) -> No
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"serial": "x", "rows": {}}', b"\xff", b"[" * 100_000])
 def test_file_with_other_content_is_not_overwritten(tmp_path: Path, clock: Clock, content: bytes) -> None:
-    """Ours: the sandbox refuses it."""
     file = tmp_path / "sandbox.json"
     file.write_bytes(content)
 
@@ -146,7 +143,6 @@ def test_file_with_other_content_is_not_overwritten(tmp_path: Path, clock: Clock
 
 
 def test_reset_creates_a_fresh_account(tmp_path: Path, clock: Clock) -> None:
-    """Ours: also in the file."""
     file = tmp_path / "sandbox.json"
     fastn = Fastn(FaultySandbox(clock, file=file))
     fastn(CreateCustomer(name="Initech"))
@@ -159,7 +155,6 @@ def test_reset_creates_a_fresh_account(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_state_survives_dump_and_load(fastn: Fastn) -> None:
-    """Ours: the dump is JSON, and loads to the same state."""
     dumped = fastn.sandbox.state.dump()
 
     again = SandboxState.load(json.loads(json.dumps(dumped)), random.Random)

@@ -78,7 +78,6 @@ def test_auto_mode_sends_no_cards(fastn: Fastn) -> None:
 
 
 def test_approval_of_a_deleted_resource_changes_nothing(fastn: Fastn) -> None:
-    """Ours: a late approval does no harm."""
     asked = chat(fastn, f"Delete {TRACKING}, please")
     chat(fastn, f"Delete {TRACKING}, please", mode="auto")
 
@@ -105,7 +104,6 @@ def test_build_completes_after_some_polls(fastn: Fastn) -> None:
 
 
 def test_build_proceeds_with_time(fastn: Fastn, clock: Clock) -> None:
-    """Ours: a build proceeds without being polled."""
     started = build(fastn, "auto", kind="connector", name="Initech")
     clock.pass_(minutes=5)
 
@@ -130,7 +128,6 @@ def test_manual_mode_build_asks_before_it_creates(fastn: Fastn) -> None:
 
 @pytest.mark.parametrize("kind", ["workflow", "connector"])
 def test_build_does_not_overwrite_an_existing_resource(fastn: Fastn, kind: str, clock: Clock) -> None:
-    """Ours: the build ends with the existing resource of that name."""
     created: list[str] = []
     for _ in range(2):
         started = build(fastn, "auto", kind=kind, name="Twice")
@@ -141,7 +138,6 @@ def test_build_does_not_overwrite_an_existing_resource(fastn: Fastn, kind: str, 
 
 
 def test_invalid_build_names_the_field(fastn: Fastn) -> None:
-    """Ours: 422 names the field."""
     assert fastn(AiBuild(type="spaceship", prompt="x")).field == "type"
     assert fastn(AiBuild(type="workflow", prompt="x", connectors=["nothing"])).field == "connectors"
     assert fastn(AiChat(message="Hi there", approval_mode="maybe")).field == "approvalMode"

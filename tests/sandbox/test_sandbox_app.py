@@ -54,7 +54,6 @@ def client_of(app: ASGIApp) -> httpx2.AsyncClient:
 
 
 async def test_app_answers_in_process(sandbox: FaultySandbox, fastn: Fastn) -> None:
-    """Ours: as without HTTP. Ids with colons arrive encoded."""
     async with plain_client(sandbox) as http:
         listed = await http.get(CUSTOMERS, params={"search": "ACME", "limit": 1})
         path = DeleteConnection(connection_id=fastn.connection("acme-corp", "xero")).request().path
@@ -82,7 +81,6 @@ async def test_large_body_is_refused(sandbox: FaultySandbox) -> None:
 
 
 async def test_reset_is_an_exception_in_process(sandbox: FaultySandbox) -> None:
-    """Ours: without a socket, it is the exception that the HTTP library raises."""
     async with client(sandbox) as http:
         sandbox.faults.add(Reset(), Reset(moment=FaultMoment.AFTER), Reset(sent=3))
         for _ in range(3):
@@ -93,7 +91,7 @@ async def test_reset_is_an_exception_in_process(sandbox: FaultySandbox) -> None:
 
 
 async def test_truncated_body_is_short_in_process(sandbox: FaultySandbox) -> None:
-    """Ours: nothing checks the length there, so there is no error."""
+    """Nothing checks the length there, so there is no error."""
     sandbox.faults.add(Truncate(kept=12))
     async with client(sandbox) as http:
         answer = await http.get(CUSTOMERS)
@@ -102,7 +100,6 @@ async def test_truncated_body_is_short_in_process(sandbox: FaultySandbox) -> Non
 
 
 async def test_late_and_dripping_answers_sleep(sandbox: FaultySandbox) -> None:
-    """Ours: the sleep function is injected."""
     naps = Naps()
     sandbox.faults.add(Delay(seconds=3), Drip(seconds=0.5))
     async with client(sandbox, naps=naps) as http:
@@ -114,7 +111,7 @@ async def test_late_and_dripping_answers_sleep(sandbox: FaultySandbox) -> None:
 
 
 async def test_hanging_request_ends_with_a_disconnect(sandbox: FaultySandbox) -> None:
-    """Ours: it waits for the client to disconnect, and no longer."""
+    """It waits for the client to disconnect, and no longer."""
     sandbox.faults.add(Hang())
     async with client(sandbox) as http:
         with anyio.move_on_after(0.01) as scope:
@@ -177,7 +174,6 @@ async def test_disconnected_client_is_not_answered(sandbox: FaultySandbox) -> No
 
 
 async def test_control_paths_work_if_enabled(sandbox: FaultySandbox) -> None:
-    """Ours: the log, faults, behaviour, and reset."""
     async with client(sandbox) as http:
         await http.get(CUSTOMERS)
         seen = (await http.get("/__sandbox/requests")).json()["requests"]
@@ -205,7 +201,7 @@ async def test_control_paths_work_if_enabled(sandbox: FaultySandbox) -> None:
 
 
 async def test_invalid_control_request_names_the_field(sandbox: FaultySandbox) -> None:
-    """Ours: otherwise the fault would not occur, and a test would pass wrongly."""
+    """Otherwise the fault would not occur, and a test would pass wrongly."""
     async with client(sandbox) as http:
         unknown = await http.post("/__sandbox/faults", json={"kind": "status", "status": 503, "tims": 2})
         broken = await http.post("/__sandbox/behaviour", content=b"{")
@@ -218,7 +214,6 @@ async def test_invalid_control_request_names_the_field(sandbox: FaultySandbox) -
 
 
 async def test_control_paths_are_not_found_otherwise(sandbox: FaultySandbox) -> None:
-    """Ours: `fastn-mcp sandbox` has no control paths."""
     async with plain_client(sandbox) as http:
         answers = [await http.get("/__sandbox/requests"), await http.post("/__sandbox/reset")]
 
@@ -354,7 +349,6 @@ async def test_served_hanging_request_ends_with_the_client(
 
 
 def test_package_imports_no_server_and_no_client() -> None:
-    """Ours: importing it is cheap, and any server can serve it."""
     foreign = "[name for name in ('starlette', 'uvicorn', 'httpx2', 'mcp') if name in sys.modules]"
     result = subprocess.run(
         [sys.executable, "-c", f"import sys, fastn_mcp.sandbox; print({foreign})"],

@@ -17,7 +17,7 @@ from fastn_mcp.tools.catalog import BY_NAME, CATALOG
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_every_operation_is_parsed_and_answered(fastn: Fastn, name: str) -> None:
-    """Ours: requests are parsed by the inverse of the operation, so each path is defined once."""
+    """Requests are parsed by the inverse of the operation, so each path is defined once."""
     (call,) = [call for call in sensible(fastn) if call.tool_name() == name]
 
     answer = fastn(call)
@@ -29,7 +29,7 @@ def test_every_operation_is_parsed_and_answered(fastn: Fastn, name: str) -> None
 
 
 def test_every_operation_has_a_route_and_a_permission() -> None:
-    """Ours: an operation added to the catalogue cannot be forgotten here."""
+    """An operation added to the catalogue cannot be forgotten here."""
     assert set(ENDPOINTS) == set(CATALOG)
     assert {endpoint.permission for endpoint in ENDPOINTS.values() if endpoint.permission} <= ALL | {OWNERS_ONLY}
 
@@ -69,7 +69,6 @@ JSON = st.recursive(
 @settings(max_examples=60)
 @given(data=st.data())
 def test_any_body_gets_an_answer(data: st.DataObject) -> None:
-    """Ours: refusals name what is wrong."""
     fastn = Fastn(FaultySandbox(Clock()))
     call = data.draw(st.sampled_from([call for call in sensible(fastn) if call.route.method in ("POST", "PUT")]))
     request = call.request()
@@ -93,5 +92,4 @@ def test_any_body_gets_an_answer(data: st.DataObject) -> None:
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(content=st.binary(max_size=40), path=st.text(max_size=30), method=st.sampled_from(["GET", "POST", "PUT"]))
 def test_any_bytes_get_an_answer(fastn: Fastn, content: bytes, path: str, method: str) -> None:
-    """Ours: also those that are not JSON."""
     assert fastn.ask(method, f"/api/v1/{path}", body=content).status < 500

@@ -49,7 +49,7 @@ def answer_with(fastn: Fastn, fault: Fault) -> Answer:
 
 
 def test_fault_occurs_as_often_as_given(fastn: Fastn) -> None:
-    """Ours: once by default, always if `times` is None."""
+    """Once by default, always if `times` is None."""
     fastn.sandbox.faults.add(Status(status=503, times=2))
     assert [fastn(GetBilling()).status for _ in range(3)] == [503, 503, 200]
 
@@ -60,7 +60,7 @@ def test_fault_occurs_as_often_as_given(fastn: Fastn) -> None:
 
 
 def test_fault_matches_method_and_path(fastn: Fastn) -> None:
-    """Ours: `*` matches anything and {name} one segment, so that the route of an operation can be given."""
+    """`*` matches anything and {name} one segment, so that the route of an operation can be given."""
     fastn.sandbox.faults.add(
         Status(status=500, method="POST"),
         Status(status=501, path=GetWorkflow.route.path),
@@ -75,14 +75,12 @@ def test_fault_matches_method_and_path(fastn: Fastn) -> None:
 
 
 def test_faults_occur_in_order(fastn: Fastn) -> None:
-    """Ours: a list of faults is a script."""
     fastn.sandbox.faults.add(Status(status=500), Status(status=503))
 
     assert [fastn(GetBilling()).status for _ in range(3)] == [500, 503, 200]
 
 
 def test_failed_request_is_in_the_log(fastn: Fastn) -> None:
-    """Ours: it was sent, whatever its outcome."""
     answer_with(fastn, Reset())
 
     assert [heard.tool for heard in fastn.sandbox.requests] == ["create_customer"]
@@ -113,7 +111,7 @@ def test_429_has_retry_after_in_seconds_as_a_date_or_none(fastn: Fastn) -> None:
 
 @pytest.mark.parametrize("kind", [Status(status=500), EchoKey(), Redirect(to="https://evil.example/"), Hang(), Reset()])
 def test_fault_occurs_before_or_after_the_change(fastn: Fastn, kind: Fault) -> None:
-    """Ours: a client cannot tell the two apart, and must not claim to."""
+    """A client cannot tell the two apart, and must not claim to."""
     before = answer_with(fastn, kind)
     assert not is_created(fastn)
 
@@ -134,7 +132,7 @@ def test_redirect_has_another_host(fastn: Fastn, status: int) -> None:
 
 
 def test_error_can_contain_the_key(fastn: Fastn) -> None:
-    """Ours: a key must not reach a result, even if the server sends it."""
+    """A key must not reach a result, even if the server sends it."""
     answer = answer_with(fastn, EchoKey())
     without = fastn.sandbox.answer(SandboxRequest("GET", "/", {}, {}, b""))
 
@@ -158,13 +156,12 @@ def test_error_can_contain_the_key(fastn: Fastn) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_delivery_of_an_answer_is_described(fastn: Fastn, fault: Fault, delivery: object) -> None:
-    """Ours: the sandbox itself neither sleeps nor uses a socket."""
+    """The sandbox itself neither sleeps nor uses a socket."""
     assert answer_with(fastn, fault).reply.delivery == delivery
     assert is_created(fastn)
 
 
 def test_truncated_answer_lacks_its_end(fastn: Fastn) -> None:
-    """Ours: at least one byte is missing, even from a short body."""
     answer = answer_with(fastn, Truncate(kept=10_000))
 
     assert answer.reply.delivery == Delivery(sent=len(answer.reply.body) - 1, end="closed")
@@ -175,7 +172,7 @@ def test_truncated_answer_lacks_its_end(fastn: Fastn) -> None:
 
 @pytest.mark.parametrize("fault", [Garbage(), NotANumber(), LoneSurrogate(), DeepNesting()], ids=lambda f: f.kind)
 def test_spoiled_body_cannot_be_parsed(fastn: Fastn, fault: Fault) -> None:
-    """Ours: the change was made, the status says so, and the body is not usable JSON."""
+    """The change was made, the status says so, and the body is not usable JSON."""
     fastn.sandbox.faults.add(fault)
     request = SandboxRequest("POST", "/api/v1/customers", {}, fastn.headers, b'{"name":"Initech"}')
     reply = fastn.sandbox.answer(request)
@@ -188,7 +185,7 @@ def test_spoiled_body_cannot_be_parsed(fastn: Fastn, fault: Fault) -> None:
 
 @pytest.mark.parametrize("fault", [NotANumber(times=None), LoneSurrogate(times=None)], ids=lambda f: f.kind)
 def test_spoiled_body_has_only_one_wrong_value(fastn: Fastn, fault: Fault) -> None:
-    """Ours: the rest is correct, so that a lenient parser would accept it."""
+    """The rest is correct, so that a lenient parser would accept it."""
     fastn.sandbox.faults.add(fault)
 
     assert fastn(GetWorkflow(workflow_id=SLACK)).data["id"] == SLACK
@@ -198,7 +195,7 @@ def test_spoiled_body_has_only_one_wrong_value(fastn: Fastn, fault: Fault) -> No
 
 
 def test_body_can_exceed_the_clients_limit(fastn: Fastn) -> None:
-    """Ours: the limit applies while the body streams, and to its decoded size."""
+    """The limit applies while the body streams, and to its decoded size."""
     huge = answer_with(fastn, Huge(size=2_000_000))
     packed = answer_with(fastn, GzipBomb(unpacked=4 * 2**20)).reply
 
@@ -209,7 +206,7 @@ def test_body_can_exceed_the_clients_limit(fastn: Fastn) -> None:
 
 
 def test_rate_limit_is_checked_before_faults(fastn: Fastn) -> None:
-    """Ours: a rejected request does not use up a fault."""
+    """A rejected request does not use up a fault."""
     fastn.sandbox.behaviour = Behaviour(rate_limit=1)
     fastn(GetBilling())
 

@@ -87,7 +87,7 @@ def total(fastn: Fastn, call: Any) -> int:
 
 
 def test_large_account_has_large_numbers(large: Fastn) -> None:
-    """Ours: large enough for search, paging and summaries to matter."""
+    """Large enough for search, paging and summaries to matter."""
     counts = {
         type(call): total(large, call)
         for call in (
@@ -119,7 +119,6 @@ def test_large_account_has_large_numbers(large: Fastn) -> None:
 
 
 def test_most_connections_are_active(large: Fastn) -> None:
-    """Ours: an audit has to find the others."""
     statuses = Counter(row["status"] for row in large.sandbox.state.all("connections"))
 
     assert 40 <= statuses["EXPIRED"] + statuses["FAILED"] <= 45
@@ -127,7 +126,6 @@ def test_most_connections_are_active(large: Fastn) -> None:
 
 
 def test_some_keys_are_unused_or_expire_soon(large: Fastn) -> None:
-    """Ours: a review of API keys has to find them."""
     keys: list[Any] = large.sandbox.state.all("apiKeys")
     ends = [datetime.fromisoformat(row["expiresAt"]) - MORNING for row in keys if row["expiresAt"]]
 
@@ -137,7 +135,7 @@ def test_some_keys_are_unused_or_expire_soon(large: Fastn) -> None:
 
 
 def test_names_are_unique_and_some_are_similar(large: Fastn) -> None:
-    """Ours: a search for Acme has to notice that there are several."""
+    """A search for Acme has to notice that there are several."""
     state = large.sandbox.state
     for collection, field in (
         ("customers", "name"),
@@ -156,7 +154,7 @@ def test_names_are_unique_and_some_are_similar(large: Fastn) -> None:
 
 
 def test_few_percent_of_the_runs_failed_for_few_reasons(large: Fastn) -> None:
-    """Ours: a summary of failures has something to group."""
+    """A summary of failures has something to group."""
     failed = {status: total(large, ListExecutions(status=status)) for status in ("failed", "timeout", "cancelled")}
     assert 0.015 <= failed["failed"] / 200_000 <= 0.06
     assert min(failed.values()) > 10
@@ -178,7 +176,7 @@ def test_few_percent_of_the_runs_failed_for_few_reasons(large: Fastn) -> None:
 
 
 def test_failed_runs_have_a_broken_connection(large: Fastn) -> None:
-    """Ours: an error can be traced to its cause and its start."""
+    """An error can be traced to its cause and its start."""
     history, state = large.sandbox.history, large.sandbox.state
     broken = {row["id"]: row for row in state.all("connections") if row["status"] != "ACTIVE"}
     pinned: list[tuple[Row, str]] = []
@@ -194,7 +192,7 @@ def test_failed_runs_have_a_broken_connection(large: Fastn) -> None:
 
 
 def test_acmes_sync_failed_last_night_because_its_connection_expired(large: Fastn) -> None:
-    """Ours: the example of the large account, from the name to the cause. It failed the night before, too."""
+    """The example of the large account, from the name to the cause. It failed the night before, too."""
     (sync,) = large(ListWorkflows(search="Acme HubSpot sync")).data
     acme = large.id_of("customers", "acme-corp")
     runs: list[Any] = large(ListExecutions(workflow_id=sync["id"], limit=100)).data
@@ -220,7 +218,7 @@ def test_acmes_sync_failed_last_night_because_its_connection_expired(large: Fast
     ],
 )
 def test_large_account_has_no_future_times(at: datetime) -> None:
-    """Ours: the history has thirty days, and the sync failed in the last night, at any time of day."""
+    """The history has thirty days, and the sync failed in the last night, at any time of day."""
     fastn = Fastn(FaultySandbox(Clock(at), begin=large_account))
     history = fastn.sandbox.history
     rows: list[Any] = [history.row(number) for number in (*range(100), *range(len(history) - 2_000, len(history)))]
@@ -235,7 +233,7 @@ def test_large_account_has_no_future_times(at: datetime) -> None:
 
 
 def test_large_account_contains_the_small_one(large: Fastn, fastn: Fastn) -> None:
-    """Ours: the examples of the documentation are in both, with the same ids and relations."""
+    """The examples of the documentation are in both, with the same ids and relations."""
     small, state = fastn.sandbox.state, large.sandbox.state
     for collection, rows in small.rows.items():
         if collection not in ("_counters", "_runs", "apiKeys", "billing", "executions"):
@@ -250,7 +248,6 @@ def test_large_account_contains_the_small_one(large: Fastn, fastn: Fastn) -> Non
 
 
 def test_small_account_is_small(fastn: Fastn) -> None:
-    """Ours: it is the default."""
     assert {name: len(rows) for name, rows in fastn.sandbox.state.rows.items()} == {
         "customers": 5,
         "connectors": 15,
@@ -275,7 +272,7 @@ def test_small_account_is_small(fastn: Fastn) -> None:
 
 
 def test_large_account_is_reproducible(large: Fastn) -> None:
-    """Ours: the same time and seed give the same account, another seed gives another one."""
+    """The same time and seed give the same account, another seed gives another one."""
     again = FaultySandbox(Clock(), begin=large_account)
     other = FaultySandbox(Clock(), begin=large_account, seed=2)
 
@@ -303,7 +300,7 @@ def test_ids_and_runs_map_to_each_other(large: Fastn) -> None:
 
 
 def test_listed_run_can_be_read(large: Fastn) -> None:
-    """Ours: a list omits long fields, and the rest is equal."""
+    """A list omits long fields, and the rest is equal."""
     for row in large(ListExecutions(limit=100, until="2026-09-20T00:00:00Z")).data:
         whole = large(GetExecution(execution_id=row["id"])).data
         assert {name: whole[name] for name in row} == row
@@ -312,7 +309,6 @@ def test_listed_run_can_be_read(large: Fastn) -> None:
 
 
 def test_run_has_the_fields_of_stored_runs(large: Fastn, fastn: Fastn) -> None:
-    """Ours: generated and stored runs look the same."""
     kept = fastn.sandbox.state.all("executions")[0]
     row: Any = large.sandbox.history.row(100_000)
 
@@ -361,7 +357,7 @@ def matches(query: dict[str, str], row: Row) -> bool:
 
 
 def test_filters_match_the_rows(fresh: Fastn) -> None:
-    """Ours: filters work on columns, with the same result as on rows."""
+    """Filters work on columns, with the same result as on rows."""
     assert ListExecutions.model_fields.keys() == {
         "limit", "cursor", "fields", "detail", "workflow_id", "customer_id", "status", "triggered_by", "trigger_id",
         "since", "until",
@@ -377,7 +373,6 @@ def test_filters_match_the_rows(fresh: Fastn) -> None:
 
 @pytest.mark.parametrize("by", ["offset", "cursor"])
 def test_pages_contain_every_run_once(fresh: Fastn, by: str) -> None:
-    """Ours: by cursor and by offset, stored and generated runs come in the same order."""
     for query in ({}, {"status": "failed"}, {"endOrgId": fresh.id_of("customers", "acme-corp")}):
         seen = ids(pages(fresh, query, by))
         assert len(seen) == len(set(seen))
@@ -385,7 +380,6 @@ def test_pages_contain_every_run_once(fresh: Fastn, by: str) -> None:
 
 
 def test_cursors_are_stable_while_runs_start(fresh: Fastn) -> None:
-    """Ours: new rows do not shift pages."""
     before = ids(pages(fresh, {}, "offset"))
     workflow = fresh.id_of("workflows", "process-new-orders")
     first = fresh.ask("GET", EXECUTIONS, {"limit": "100"})
@@ -405,7 +399,6 @@ def test_cursor_of_another_list_is_refused(large: Fastn) -> None:
 
 
 def test_new_runs_come_first(fresh: Fastn, clock: Clock) -> None:
-    """Ours: lists are newest first."""
     clock.pass_(minutes=1)
     workflow = fresh.id_of("workflows", "acme-hubspot-sync")
     acme = fresh.id_of("customers", "acme-corp")
@@ -419,7 +412,6 @@ def test_new_runs_come_first(fresh: Fastn, clock: Clock) -> None:
 
 
 def test_stored_run_comes_first_at_equal_times(large: Fastn) -> None:
-    """Ours: the order does not depend on the query."""
     history = large.sandbox.history
     number = 1_000
     there = history.row(number)
@@ -434,7 +426,6 @@ def test_stored_run_comes_first_at_equal_times(large: Fastn) -> None:
 
 @pytest.mark.parametrize("paging", [paging for paging in Paging if paging is not Paging.IGNORED])
 def test_every_paging_works_on_the_large_account(fresh: Fastn, paging: Paging) -> None:
-    """Ours: it is not known which of them is Fastn's."""
     everything = all_runs(fresh)
     failed = [row for row in everything if row["status"] == "failed"]
     for filtering, rows in ((Filtering.HEEDED, failed), (Filtering.IGNORED, everything)):
@@ -450,14 +441,13 @@ def test_every_paging_works_on_the_large_account(fresh: Fastn, paging: Paging) -
 
 
 def test_ignored_paging_returns_all_rows(fresh: Fastn) -> None:
-    """Ours: the worst case of an API with unknown parameters."""
+    """The worst case of an API with unknown parameters."""
     fresh.sandbox.behaviour = Behaviour(paging=Paging.IGNORED)
 
     assert ids(fresh(ListExecutions(limit=5)).data) == ids(all_runs(fresh))
 
 
 def test_list_needs_the_memory_of_its_json(large: Fastn) -> None:
-    """Ours: rows are encoded one by one."""
     history = large.sandbox.history
     rows = MergedRows([], lambda row: row, history, range(5_000))
     tracemalloc.start()
@@ -471,7 +461,7 @@ def test_list_needs_the_memory_of_its_json(large: Fastn) -> None:
 
 
 def test_large_account_needs_little_memory() -> None:
-    """Ours: 200,000 runs are stored in columns, not as rows."""
+    """200,000 runs are stored in columns, not as rows."""
     tracemalloc.start()
     sandbox = FaultySandbox(Clock(), begin=large_account)
     fastn = Fastn(sandbox)
@@ -485,7 +475,6 @@ def test_large_account_needs_little_memory() -> None:
 
 
 def test_agent_counts_all_runs(large: Fastn) -> None:
-    """Ours: Fastn's AI answers from the account."""
     failed = total(large, ListExecutions(status="failed"))
 
     said = large(AiChat(message="How are we doing?")).data["message"]
@@ -495,7 +484,7 @@ def test_agent_counts_all_runs(large: Fastn) -> None:
 
 
 def test_history_survives_deletions(fresh: Fastn) -> None:
-    """Ours: runs remain, also without their workflow and customer."""
+    """Runs remain, also without their workflow and customer."""
     row = fresh(ListExecutions(limit=1, status="completed", until="2026-10-05T12:00:00Z")).data[0]
 
     assert fresh(DeleteWorkflow(workflow_id=row["workflowId"])).status < 300
@@ -506,7 +495,7 @@ def test_history_survives_deletions(fresh: Fastn) -> None:
 
 
 def test_file_persists_the_large_account(tmp_path: Path, clock: Clock) -> None:
-    """Ours: it contains what cannot be derived, and the changes; the runs are generated again."""
+    """It contains what cannot be derived, and the changes; the runs are generated again."""
     file = tmp_path / "sandbox.json"
     first = Fastn(FaultySandbox(clock, begin=large_account, file=file))
     first(CreateCustomer(name="Initech"))
@@ -525,7 +514,6 @@ def test_file_persists_the_large_account(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_reset_recreates_the_large_account(clock: Clock) -> None:
-    """Ours: the initial account, brought up to now."""
     fastn = Fastn(FaultySandbox(clock, begin=large_account))
     clock.pass_(days=3)
 

@@ -26,7 +26,7 @@ def stored_count(fastn: Fastn) -> int:
 
 
 def test_lists_are_newest_first(fastn: Fastn) -> None:
-    """Ours: the newest execution is the one of interest."""
+    """The newest execution is the one of interest."""
     times = [row["createdAt"] for row in fastn(ListExecutions(limit=100)).data]
 
     assert times == sorted(times, reverse=True)
@@ -42,7 +42,7 @@ def test_limit_and_offset_select_a_page(fastn: Fastn) -> None:
 
 
 def test_cursors_return_every_row_once(fastn: Fastn) -> None:
-    """Ours: a cursor is a position after a row, so new rows do not shift it."""
+    """A cursor is a position after a row, so new rows do not shift it."""
     seen: list[str] = []
     there = stored_count(fastn)
     query = {"limit": "100"}
@@ -80,7 +80,7 @@ def test_unknown_cursor_is_refused(fastn: Fastn) -> None:
     ],
 )
 def test_pagination_fields_are_configurable(fastn: Fastn, paging: Paging, around: set[str]) -> None:
-    """Ours: Fastn's pagination is unknown, so a client has to support all of these."""
+    """Fastn's pagination is unknown, so a client has to support all of these."""
     fastn.sandbox.behaviour = Behaviour(paging=paging)
 
     answer = fastn(ListExecutions(limit=5))
@@ -90,14 +90,14 @@ def test_pagination_fields_are_configurable(fastn: Fastn, paging: Paging, around
 
 
 def test_paging_and_filters_can_be_ignored(fastn: Fastn) -> None:
-    """Ours: the worst case of an API with unknown parameters."""
+    """The worst case of an API with unknown parameters."""
     fastn.sandbox.behaviour = Behaviour(paging=Paging.IGNORED, filtering=Filtering.IGNORED)
 
     assert len(fastn(ListExecutions(limit=5, status="failed")).data) == stored_count(fastn)
 
 
 def test_filters_select_matching_rows(fastn: Fastn) -> None:
-    """Ours: lists apply the filters of the operations by their names on the wire, case-insensitively."""
+    """Lists apply the filters of the operations by their names on the wire, case-insensitively."""
     katana, shopify = fastn.id_of("customers", "katana-customer"), fastn.id_of("connectors", "shopify")
 
     def found(call: Any, field: str) -> set[str]:
@@ -118,7 +118,7 @@ def test_filters_select_matching_rows(fastn: Fastn) -> None:
 
 
 def test_since_and_until_are_times(fastn: Fastn) -> None:
-    """Ours: since is inclusive, until exclusive; UTC without a zone."""
+    """Since is inclusive, until exclusive; UTC without a zone."""
     rows = fastn(ListExecutions(since="2026-10-05T15:00:00+00:00", until="2026-10-05T17:00:00+02:00")).data
     assert rows == []
 
@@ -129,7 +129,7 @@ def test_since_and_until_are_times(fastn: Fastn) -> None:
 
 
 def test_list_rows_omit_long_fields(fastn: Fastn) -> None:
-    """Ours: code and output are only in the single row."""
+    """Code and output are only in the single row."""
     assert "code" not in fastn(ListWorkflows()).data[0]
     assert "output" not in fastn(ListExecutions()).data[0]
     assert "code" in fastn(GetWorkflow(workflow_id=SLACK)).data
@@ -200,7 +200,7 @@ def test_empty_update_is_refused(fastn: Fastn) -> None:
 
 
 def test_routes_are_configurable(clock: Clock) -> None:
-    """Ours: the specification says that its paths are inferred, so they are settings."""
+    """The specification says that its paths are inferred, so they are settings."""
     run = POST("/api/v1/workflows/{workflow_id}/execute")
     tenant = GET("/api/v1/{workflow_id}/workflow")
     fastn = Fastn(FaultySandbox(clock, routes={"run_workflow": run, "get_workflow": tenant}))
@@ -212,7 +212,7 @@ def test_routes_are_configurable(clock: Clock) -> None:
 
 
 def test_log_contains_requests_without_the_key(fastn: Fastn) -> None:
-    """Ours: tests check with it what was sent; a key is in no log."""
+    """Tests check with it what was sent; a key is in no log."""
     fastn(ListWorkflows(limit=3, search="slack"))
     fastn.ask("POST", "/api/v1/nothing", body={"a": 1}, headers={"authorization": "Bearer fsk_live_sandbox"})
 
@@ -225,7 +225,7 @@ def test_log_contains_requests_without_the_key(fastn: Fastn) -> None:
 
 
 def test_log_is_bounded(fastn: Fastn) -> None:
-    """Ours: a sandbox may run for a long time; the latest requests are kept."""
+    """A sandbox may run for a long time; the latest requests are kept."""
     for number in range(10_001):
         fastn.ask("GET", f"/{number}")
 

@@ -65,7 +65,7 @@ def desk(tmp_path: Path) -> Desk:
 
 
 async def test_profile_is_in_request_result_and_audit_of_every_change(desk: Desk) -> None:
-    """Ours: for every change of the catalogue, with a guard that asks about everything."""
+    """For every change of the catalogue, with a guard that asks about everything."""
     changes = [call for call in sensible(desk.fastn) if call.effect is not Effect.READ]
     parts = desk.parts(**ACME)
     named = "acme at localhost, environment test, tenant t-1"
@@ -98,7 +98,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("what", OTHERS)
 async def test_approval_is_bound_to_the_account(what: str, desk: Desk) -> None:
-    """Ours: an approval is valid once, for the account it was given for. Both accounts share the ledger."""
+    """An approval is valid once, for the account it was given for. Both accounts share the ledger."""
     call: Operation[Any] = next(c for c in sensible(desk.fastn) if c.tool_name() == "create_customer")
     ours, theirs = desk.parts(**ACME), desk.parts(**(ACME | OTHERS[what]))
     assert isinstance(await ours.dispatch(call, ALONE), PendingApproval)
@@ -111,7 +111,6 @@ async def test_approval_is_bound_to_the_account(what: str, desk: Desk) -> None:
 
 
 async def test_changes_are_listed_by_profile(desk: Desk) -> None:
-    """Ours: so no profile can undo the changes of another."""
     call: Operation[Any] = next(c for c in sensible(desk.fastn) if c.tool_name() == "update_customer")
     ours, theirs = desk.parts(**ACME), desk.parts(**(ACME | {"profile": "globex"}))
     form = FormNow(yes, Clock(), is_terminal=True)

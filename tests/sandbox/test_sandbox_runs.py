@@ -47,7 +47,6 @@ def test_standard_run_proceeds_with_polls(fastn: Fastn) -> None:
 
 
 def test_run_proceeds_with_time(fastn: Fastn, clock: Clock) -> None:
-    """Ours: so that lists show it as ended."""
     execution = run(fastn, SLACK).data["executionId"]
 
     def listed() -> str:
@@ -195,7 +194,7 @@ def test_environment_is_a_header(fastn: Fastn) -> None:
 
 
 def test_run_outlives_its_workflow(fastn: Fastn) -> None:
-    """Ours: a started run ends, also if its workflow is deleted."""
+    """A started run ends, also if its workflow is deleted."""
     execution = run(fastn, SLACK).data["executionId"]
     fastn(DeleteWorkflow(workflow_id=SLACK))
     fastn(DeleteCustomer(customer_id=fastn.id_of("customers", "acme-corp")))
@@ -204,7 +203,7 @@ def test_run_outlives_its_workflow(fastn: Fastn) -> None:
 
 
 def test_initially_running_run_ends(fastn: Fastn) -> None:
-    """Ours: the account has one queued and one running execution at first."""
+    """The account has one queued and one running execution at first."""
     rows: list[Any] = fastn.sandbox.state.all("executions")
     (running,) = [row["id"] for row in rows if row["status"] == "running"]
 

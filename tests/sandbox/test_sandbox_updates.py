@@ -31,7 +31,7 @@ KINDS = ("customers", "connectors", "workflows", "triggers")
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_put_clears_omitted_fields(fastn: Fastn, kind: str) -> None:
-    """Ours: whether Fastn's PUT replaces is unknown, and the sandbox assumes the worse."""
+    """Whether Fastn's PUT replaces is unknown, and the sandbox assumes the worse."""
     path = resources(fastn)[kind]
     before = fastn.ask("GET", path).data
 
@@ -48,7 +48,7 @@ def test_put_clears_omitted_fields(fastn: Fastn, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_put_accepts_the_fields_of_a_get(fastn: Fastn, kind: str) -> None:
-    """Ours: the client sends the whole resource with its changes, and nothing else changes."""
+    """The client sends the whole resource with its changes, and nothing else changes."""
     path = resources(fastn)[kind]
     before = fastn.ask("GET", path).data
 
@@ -117,7 +117,7 @@ def test_duplicate_name_is_a_conflict(fastn: Fastn, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["customer", "connector", "connection", "workflow", "trigger", "role", "user", "key"])
 def test_unknown_field_of_a_creation_is_refused(fastn: Fastn, kind: str) -> None:
-    """Ours: a silently dropped field would be a lost wish."""
+    """A silently dropped field would be a lost wish."""
     call = creations(fastn)[kind].model_copy(update={"extra": {"colour": "red"}})
 
     assert fastn(call).field == "colour"
@@ -151,7 +151,6 @@ def test_customer_is_not_found_by_its_slug(fastn: Fastn) -> None:
 
 
 def test_new_admin_address_is_invited(fastn: Fastn) -> None:
-    """Ours: the address determines the admin of a customer."""
     path = resources(fastn)["customers"]
     body = Update.merged(fastn.ask("GET", path).data, {"adminEmail": "new@acme.example"})
 
@@ -206,7 +205,6 @@ def test_credentials_are_never_returned(fastn: Fastn) -> None:
 
 
 def test_invalid_connection_names_the_field(fastn: Fastn) -> None:
-    """Ours: 422 names the field."""
     gamma, holidays = fastn.id_of("connectors", "gamma"), fastn.id_of("connectors", "openHolidays")
 
     assert fastn(CreateConnection(connector_id="nothing")).field == "connectorId"
@@ -301,7 +299,7 @@ def test_pausing_and_resuming_a_schedule(fastn: Fastn) -> None:
 
 
 def test_partial_put_stops_a_trigger(fastn: Fastn) -> None:
-    """Ours: a PUT clears omitted fields, also schedule and subscription."""
+    """A PUT clears omitted fields, also schedule and subscription."""
     schedule = fastn.id_of("triggers", "Daily TikTok sync", by="name")
     listening = fastn.id_of("triggers", "New HubSpot contact", by="name")
 

@@ -50,13 +50,12 @@ def test_document_is_valid_openapi() -> None:
 @API.parametrize()
 @settings(max_examples=20, derandomize=True, database=None)
 def test_generated_requests_get_documented_answers(case: Any) -> None:
-    """Ours: schemathesis finds no error of the sandbox against its own OpenAPI document."""
+    """Schemathesis finds no error of the sandbox against its own OpenAPI document."""
     answered(case)
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_valid_requests_get_documented_answers(name: str) -> None:
-    """Ours: with existing ids and a valid body, which generated requests rarely have."""
     call = CALLS[name]
     request = call.request()
     case = API[call.route.path][call.route.method].Case(

@@ -52,7 +52,6 @@ class Watched:
 
 
 async def test_elapsed_time_is_reported() -> None:
-    """Ours: after one second, then every two."""
     watched = Watched()
 
     async def work(_: Report) -> str:
@@ -93,7 +92,7 @@ async def test_progress_only_grows() -> None:
 
 
 async def test_error_is_not_wrapped() -> None:
-    """Ours: an error of the call does not become an exception group."""
+    """An error of the call does not become an exception group."""
     watched = Watched()
 
     async def work(_: Report) -> None:
@@ -111,7 +110,7 @@ def test_no_progress_without_a_token() -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 async def test_wait_is_reported_in_our_own_words(status: int, world: World) -> None:
-    """Ours: Fastn's error texts appear only where they are marked."""
+    """Fastn's error texts appear only where they are marked."""
     waits: list[str] = []
 
     async def hears(why: str) -> None:

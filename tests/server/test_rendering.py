@@ -75,7 +75,7 @@ def size(value: object) -> int:
 @hostile
 @given(values=_records)
 def test_record_of_any_size_fits_the_budget(values: dict[str, JsonValue]) -> None:
-    """Ours: a result stays within the budget and says what was cut."""
+    """A result stays within the budget and says what was cut."""
     for call in (READ, DeleteCustomer(customer_id="a" * 256)):
         answer = render(call, record(values), ACCOUNT)
         assert size(answer) <= BUDGET
@@ -89,7 +89,7 @@ def test_record_of_any_size_fits_the_budget(values: dict[str, JsonValue]) -> Non
 def test_page_of_any_size_fits_the_budget(
     rows: list[dict[str, JsonValue]], often: int, cursor: str, more: bool
 ) -> None:
-    """Ours: rows that do not fit are counted, and the result says how to get them."""
+    """Rows that do not fit are counted, and the result says how to get them."""
     rows = rows * often
     answer = render(LIST, page(rows, next_cursor=cursor if more else None, total=len(rows)), ACCOUNT)
     kept = cast("list[JsonValue]", answer["data"])
@@ -106,7 +106,7 @@ def test_page_of_any_size_fits_the_budget(
 @settings(hostile, max_examples=8)
 @given(rows=st.lists(_records, max_size=6), often=st.sampled_from([1, 20]))
 def test_table_of_any_size_fits_the_largest_page(rows: list[dict[str, JsonValue]], often: int) -> None:
-    """Ours: columns and cells line up, whatever Fastn's rows hold, and what is missing is counted."""
+    """Columns and cells line up, whatever Fastn's rows hold, and what is missing is counted."""
     rows = rows * often
     answer = render(ListCustomers(limit=100), page(rows), ACCOUNT)
     kept = rows_of(answer["data"])
@@ -120,7 +120,7 @@ def test_table_of_any_size_fits_the_largest_page(rows: list[dict[str, JsonValue]
 
 
 def test_table_names_columns_once_and_shared_values_once() -> None:
-    """Ours: an id is in its row, and a column stands where the rows have it."""
+    """An id is in its row, and a column stands where the rows have it."""
     rows = [{"id": 1, "plan": "Free", "name": "A"}, {"id": 2, "plan": "Free", "slug": "b", "name": "B"}]
     answer = render(ListCustomers(limit=21), page(rows, total=2), ACCOUNT)
     assert answer == {
@@ -136,7 +136,7 @@ def test_table_names_columns_once_and_shared_values_once() -> None:
 
 
 def test_long_row_does_not_fill_a_page() -> None:
-    """Ours: the other rows are shown whole, and the way to read the long one is named."""
+    """The other rows are shown whole, and the way to read the long one is named."""
     rows = [{"id": number, "log": "x" * (90_000 if number == 3 else 9)} for number in range(20)]
     for call in (ListCustomers(detail="full"), ListCustomers(limit=100, fields=["log"])):
         answer = render(call, page(rows), ACCOUNT)
@@ -148,7 +148,7 @@ def test_long_row_does_not_fill_a_page() -> None:
 
 
 def test_secrets_are_redacted_in_a_table() -> None:
-    """Ours: a cell is redacted by the name of its column, and of the field inside it."""
+    """A cell is redacted by the name of its column, and of the field inside it."""
     rows = [{"id": 1, "token": "canary", "auth": {"clientSecret": "canary"}}, {"id": 2, "token": "canary2"}]
     answer = render(ListCustomers(limit=100), page(rows), ACCOUNT)
     assert "canary" not in str(answer)
@@ -156,7 +156,7 @@ def test_secrets_are_redacted_in_a_table() -> None:
 
 
 def test_small_result_is_complete() -> None:
-    """Ours: compact JSON, with nothing added but the mark."""
+    """Compact JSON, with nothing added but the mark."""
     assert render(READ, record({"id": 1, "x": [None]}), ACCOUNT) == {"data": {"id": 1, "x": [None]}, "untrusted": True}
     assert render(LIST, page([{"id": "a"}], next_cursor="c", total=9, not_checked=["status"]), ACCOUNT) == {
         "data": [{"id": "a"}], "next_cursor": "c", "total": 9, "not_checked": ["status"], "untrusted": True,
@@ -165,7 +165,6 @@ def test_small_result_is_complete() -> None:
 
 
 def test_long_texts_are_cut_with_a_count() -> None:
-    """Ours: the result says how much is missing."""
     answer = render(READ, record({"id": "a", "log": "x" * 20_000}), ACCOUNT)
     data = cast("dict[str, str]", answer["data"])
     assert data["id"] == "a"
@@ -174,7 +173,6 @@ def test_long_texts_are_cut_with_a_count() -> None:
 
 
 def test_long_lists_and_objects_are_cut_with_a_count() -> None:
-    """Ours: entries are counted as characters are."""
     many: dict[str, JsonValue] = {f"k{n}": n for n in range(5_000)}
     numbers: list[JsonValue] = [7] * 9_000
     listed = cast("dict[str, list[JsonValue]]", render(READ, record({"l": numbers}), ACCOUNT)["data"])["l"]
@@ -184,7 +182,6 @@ def test_long_lists_and_objects_are_cut_with_a_count() -> None:
 
 
 def test_first_row_is_cut_not_dropped() -> None:
-    """Ours: with an empty page paging would never advance."""
     answer = render(LIST, page([{"id": "a", "log": "x" * 20_000}], next_cursor="c"), ACCOUNT)
     (row,) = cast("list[dict[str, str]]", answer["data"])
     assert row["id"] == "a"
@@ -194,7 +191,7 @@ def test_first_row_is_cut_not_dropped() -> None:
 
 
 def test_empty_fields_of_a_record_are_left_out() -> None:
-    """Ours: a dozen nulls of other types say nothing; what a run received and returned is shown as it is."""
+    """A dozen nulls of other types say nothing; what a run received and returned is shown as it is."""
     raw: dict[str, JsonValue] = {
         "id": 1, "schedule": None, "note": "", "routes": [{"routeId": "wf", "filter": None}, None], "count": 0,
         "output": [{"a": None}], "input": {"b": None}, "labels": [],
@@ -207,14 +204,13 @@ def test_empty_fields_of_a_record_are_left_out() -> None:
 
 
 def test_oversized_cursor_is_explained() -> None:
-    """Ours: no cursor means the end, so a dropped one is explained."""
     answer = render(LIST, page([{"id": "a"}], next_cursor="c" * 9_000), ACCOUNT)
     assert "next_cursor" not in answer
     assert "use filters" in str(answer["left_out"])
 
 
 def test_deep_value_is_rendered_as_truncated_text() -> None:
-    """Ours: whatever Fastn answers, the result is not empty."""
+    """Whatever Fastn answers, the result is not empty."""
     deep: JsonValue = "end"
     for _ in range(180):
         deep = {"k" * 60: deep, "l" * 60: [["m" * 60]]}
@@ -235,7 +231,6 @@ def test_deep_value_is_rendered_as_truncated_text() -> None:
     ],
 )
 def test_change_names_account_and_target(call: Operation[Any], target: str | None) -> None:
-    """Ours: every result of a change names the profile, the environment and the target."""
     answer = render(call, record({"id": "x"}), ACCOUNT)
     assert (answer["done"], answer["account"], answer.get("target")) == (call.tool_name(), ACCOUNT, target)
     big = render(call, record({"id": "x", "log": "x" * 90_000}), ACCOUNT)
@@ -243,13 +238,12 @@ def test_change_names_account_and_target(call: Operation[Any], target: str | Non
 
 
 def test_read_does_not_name_the_account() -> None:
-    """Ours: reads are many and change nothing."""
     assert render(READ, record({"id": "x"}), ACCOUNT).keys() == {"data", "untrusted"}
 
 
 @given(text=st.text(st.characters(categories=["L", "N", "P", "S"])))
 def test_text_from_fastn_appears_in_data_only(text: str) -> None:
-    """Ours: no name from Fastn becomes a field or a sentence of ours."""
+    """No name from Fastn becomes a field or a sentence of ours."""
     evil: dict[str, JsonValue] = {"id": "x", "name": text, "done": "evil", "account": "evil", "untrusted": False}
     answer = render(UpdateCustomer(customer_id="acme", name="A"), Customer.model_validate(evil), ACCOUNT)
     data = evil | {"name": sanitize(text, keep="\n\t")}
@@ -259,7 +253,7 @@ def test_text_from_fastn_appears_in_data_only(text: str) -> None:
 
 
 def test_invisible_characters_in_data_are_sanitized() -> None:
-    """Ours: control, bidirectional and invisible characters, in field names too, but not line breaks."""
+    """Control, bidirectional and invisible characters, in field names too, but not line breaks."""
     hostile = "a\u202eb\u200bc\x1b[2K\r\n\tJos\u00e9 Jose\u0301 \u0939\u093f\u0928\u094d\u0926\u0940"
     answer = render(READ, record({"id": 1, "k\u202e": [hostile]}), ACCOUNT)
     seen = "a\\u{202e}b\\u{200b}c\\u{1b}[2K\\u{d}\n\tJos\u00e9 Jose\u0301 \u0939\u093f\u0928\u094d\u0926\u0940"
@@ -267,7 +261,7 @@ def test_invisible_characters_in_data_are_sanitized() -> None:
 
 
 def test_preview_and_pending_result_say_nothing_was_sent() -> None:
-    """Ours: a normal result with a status, the preview, where to approve, and until when."""
+    """A normal result with a status, the preview, where to approve, and until when."""
     card: dict[str, JsonValue] = {"call": "delete_customer"}
     assert render_preview(card) == {
         "status": "preview", "message": "Nothing was sent.", "preview": card, "untrusted": True,
@@ -281,7 +275,7 @@ def test_preview_and_pending_result_say_nothing_was_sent() -> None:
 
 
 def test_values_of_secret_fields_are_redacted() -> None:
-    """Ours: in rows and records at any depth, but not the ids, names and times of secrets."""
+    """In rows and records at any depth, but not the ids, names and times of secrets."""
     kept: dict[str, JsonValue] = {"id": "s", "secretId": "x", "tokenType": "t", "lastTokenAt": "2026", "token": True}
     secrets: dict[str, JsonValue] = {
         "auth": [{"clientSecret": "canary"}], "headers": {"Authorization": "Bearer canary"}, "apiKey": "canary",
@@ -296,7 +290,7 @@ def test_values_of_secret_fields_are_redacted() -> None:
 
 
 def test_error_text_from_fastn_is_marked() -> None:
-    """Ours: our own words and a person's note are not marked."""
+    """Our own words and a person's note are not marked."""
     said: JsonValue = {"status": 422, "message": "a\u202eb", "details": {"clientSecret": "canary"}}
     seen = {"status": 422, "message": "a\\u{202e}b", "details": {"clientSecret": "[hidden-by-fastn-mcp]"}}
     error: dict[str, JsonValue] = {"outcome": "invalid", "message": "ours"}

@@ -148,7 +148,7 @@ async def test_answer_in_another_request_links_to_the_asking_span(otel: Collecte
 
 
 async def test_link_is_stored_in_the_ledger(otel: Collected, tmp_path: Path) -> None:
-    """Ours: the grant holds the link, so another process finds it."""
+    """The grant holds the link, so another process finds it."""
     first, other = otel.world(tmp_path), Collected()
     second = other.world(tmp_path, clock=first.clock, tokens="u")
     customer = DeleteCustomer(customer_id=await _globex(first))
@@ -231,7 +231,7 @@ async def test_audit_log_without_telemetry_holds_no_trace(world: World) -> None:
 
 
 async def test_decisions_are_counted(otel: Collected, tmp_path: Path) -> None:
-    """Ours: by operation, effect, decision, consent and outcome. Of a rule, only its line, as it names customers."""
+    """By operation, effect, decision, consent and outcome. Of a rule, only its line, as it names customers."""
     file = tmp_path / "canary-folder" / "policy.toml"
     file.parent.mkdir()
     file.write_text('[[protect]]\ncustomer = "Globex*"\nthen = "deny"\nreason = "canary"\n')
@@ -295,7 +295,7 @@ async def test_calls_are_counted_once_by_outcome(otel: Collected, traced: World)
 
 
 async def test_active_calls_are_counted(otel: Collected, traced: World) -> None:
-    """Ours: the Helm chart scales by this metric. A call that waits at a form is active."""
+    """The Helm chart scales by this metric. A call that waits at a form is active."""
     seen: list[object] = []
 
     def answer(question: ApprovalForm) -> Approve:

@@ -98,7 +98,7 @@ def documented(heading: str) -> set[str]:
 
 
 def test_page_lists_all_metrics_and_attributes() -> None:
-    """Ours: `docs/observability.md` agrees with the code, line by line."""
+    """`docs/observability.md` agrees with the code, line by line."""
     page = PAGE.read_text(encoding="utf-8")
     for metric in names.METRICS:
         attributes = ", ".join(f"`{name}`" for name in metric.attributes)
@@ -108,7 +108,7 @@ def test_page_lists_all_metrics_and_attributes() -> None:
 
 
 def test_metric_attributes_are_bounded() -> None:
-    """Ours: no metric has an attribute whose number of values an account or a client can increase."""
+    """No metric has an attribute whose number of values an account or a client can increase."""
     free = {"jsonrpc.request.id", *(names.ATTRIBUTES[key] for key in ("rule", "seconds", "resent", "calls"))}
     assert all(free.isdisjoint(metric.attributes) for metric in names.METRICS)
     assert {"tools/call", "resources/read"} <= names.METHODS
@@ -154,7 +154,7 @@ def test_own_log_records_are_exported_without_secrets(records: InMemoryLogRecord
 
 
 def test_text_of_an_exception_is_not_exported(records: InMemoryLogRecordExporter) -> None:
-    """Ours: it can hold data of Fastn or of a client. The place of the exception is exported."""
+    """It can hold data of Fastn or of a client. The place of the exception is exported."""
     try:
         raise ValueError(CANARY)
     except ValueError:
@@ -174,7 +174,7 @@ def test_messages_of_libraries_are_not_exported(records: InMemoryLogRecordExport
 
 
 def test_records_of_the_exporter_are_not_exported(records: InMemoryLogRecordExporter) -> None:
-    """Ours: a failed export would cause another one, in an endless loop."""
+    """A failed export would cause another one, in an endless loop."""
     for name in ("opentelemetry.exporter", "urllib3.connectionpool", "requests"):
         logging.getLogger(name).error("cannot connect")
     assert records.get_finished_logs() == ()

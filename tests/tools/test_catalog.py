@@ -82,7 +82,7 @@ def test_catalog_is_the_reference_in_the_agreed_order() -> None:
 
 
 def test_catalog_holds_every_operation_class() -> None:
-    """Ours: the tuple is explicit, so an omitted class is found here."""
+    """The tuple is explicit, so an omitted class is found here."""
 
     def below(kind: AnyOperation) -> Iterator[AnyOperation]:
         for sub in kind.__subclasses__():
@@ -97,7 +97,6 @@ def test_catalog_holds_every_operation_class() -> None:
 
 
 def test_effects_are_those_of_the_table() -> None:
-    """Ours: the effect of each tool."""
     named = {name: effect for effect, names in EFFECTS.items() for name in names.split()}
     assert {op.tool_name(): op.effect for op in CATALOG} == {
         op.tool_name(): named.get(op.tool_name(), Effect.READ) for op in CATALOG
@@ -106,7 +105,7 @@ def test_effects_are_those_of_the_table() -> None:
 
 @every
 def test_tool_name_and_description_are_bounded(offer: AnyTool) -> None:
-    """Ours: verb_noun, short; a title for people; a description that starts with the most important fact."""
+    """Verb_noun, short; a title for people; a description that starts with the most important fact."""
     shown = tool(offer)
     assert re.fullmatch(r"[a-z]+(_[a-z]+)+|find|diagnose", shown.name)
     assert len(shown.name) <= 30
@@ -121,7 +120,7 @@ def test_tool_name_and_description_are_bounded(offer: AnyTool) -> None:
 
 @each
 def test_every_operation_has_evidence_of_its_shape(operation: AnyOperation) -> None:
-    """Ours: inferred, documented or observed, and where."""
+    """Inferred, documented or observed, and where."""
     assert operation.evidence.kind in ("inferred", "documented", "observed")
     assert operation.evidence.source
 
@@ -133,7 +132,7 @@ create_role get_billing get_usage get_quotas ai_chat ai_build
 
 
 def test_undocumented_operations_are_marked_inferred() -> None:
-    """Ours (docs/measured.md): none was observed by us; what only we describe is inferred."""
+    """docs/measured.md: none was observed by us; what only we describe is inferred."""
     by_kind = {kind: {o.tool_name() for o in CATALOG if o.evidence.kind == kind} for kind in ("inferred", "observed")}
     assert by_kind == {"inferred": set(INFERRED.split()), "observed": set()}
 
@@ -148,7 +147,7 @@ def _schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @every
 def test_schemas_use_the_portable_subset(offer: AnyTool) -> None:
-    """Ours: no references, no unions, every array with its items, no titles."""
+    """No references, no unions, every array with its items, no titles."""
     whole = offer.input_schema()
     assert whole["type"] == "object"
     assert whole["additionalProperties"] is False
@@ -164,7 +163,6 @@ def test_schemas_use_the_portable_subset(offer: AnyTool) -> None:
 
 @every
 def test_argument_descriptions_state_limits_and_defaults(offer: AnyTool) -> None:
-    """Ours: some clients drop limits and defaults from the schema, so the description states them too."""
     for name, schema in offer.input_schema()["properties"].items():
         assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
         description = schema["description"]
@@ -178,7 +176,7 @@ def test_argument_descriptions_state_limits_and_defaults(offer: AnyTool) -> None
 
 @every
 def test_no_argument_lets_a_model_approve_itself(offer: AnyTool) -> None:
-    """Ours: confirm, force, account, host and key are never arguments."""
+    """Confirm, force, account, host and key are never arguments."""
     names = offer.input_schema()["properties"].keys()
     assert names.isdisjoint({"confirm", "confirmed", "force", "approved", "approve", "yes", "token", "grant"})
     assert names.isdisjoint({"api_key", "base_url", "tenant", "tenant_id", "profile", "headers", "url"})
@@ -186,13 +184,13 @@ def test_no_argument_lets_a_model_approve_itself(offer: AnyTool) -> None:
 
 @each
 def test_ids_are_named_after_their_resource(operation: AnyOperation) -> None:
-    """Ours: a model cannot mistake one id for another."""
+    """A model cannot mistake one id for another."""
     resources = {f"{found[0].replace('-', '_')}_id" for found in re.findall(r"/([a-z-]+)s/(\{)", operation.route.path)}
     assert set(operation.route.parameters) == resources
 
 
 def test_procedures_are_listed_first_and_names_are_unique() -> None:
-    """Ours: they answer most questions, and a model reads from the top."""
+    """They answer most questions, and a model reads from the top."""
     assert (*PROCEDURES, *CATALOG) == ALL_TOOLS
     assert len({offer.tool_name() for offer in ALL_TOOLS}) == len(ALL_TOOLS)
 
@@ -215,7 +213,6 @@ def test_all_four_hints_agree_with_the_operation(operation: AnyOperation) -> Non
 
 @every
 def test_clients_prompt_only_if_nothing_else_reaches_a_person(offer: AnyTool) -> None:
-    """Ours: a client that has to prompt does not even preview without a person."""
     hint = "anthropic/requiresUserInteraction"
     asks = offer.effect in (Effect.ACCESS, Effect.TRASH, Effect.DESTROY)
     assert ((tool(offer, needs_prompt=True).meta or {}).get(hint) is True) == asks
@@ -223,13 +220,13 @@ def test_clients_prompt_only_if_nothing_else_reaches_a_person(offer: AnyTool) ->
 
 
 def test_tools_that_begin_work_are_always_loaded() -> None:
-    """Ours: a client that loads tools on demand knows these from the start."""
+    """A client that loads tools on demand knows these from the start."""
     loaded = {offer.tool_name() for offer in ALL_TOOLS if "anthropic/alwaysLoad" in (tool(offer).meta or {})}
     assert loaded == ALWAYS_LOADED
 
 
 def test_tool_list_costs_at_most_6500_tokens() -> None:
-    """Ours: every conversation pays for the JSON of names, descriptions and schemas."""
+    """Every conversation pays for the JSON of names, descriptions and schemas."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # it loads its data by a deprecated function
         import bpe_openai  # pyright: ignore[reportMissingTypeStubs]
@@ -244,7 +241,7 @@ def test_tool_list_costs_at_most_6500_tokens() -> None:
 
 @every
 def test_listed_schema_omits_only_described_limits(offer: AnyTool) -> None:
-    """Ours: an omitted limit or default of a listed argument is still checked."""
+    """An omitted limit or default of a listed argument is still checked."""
     whole, listed = offer.input_schema(), tool(offer).input_schema
     limits = {"default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern"}
     assert whole | {"properties": None} == listed | {"properties": None}
@@ -253,6 +250,5 @@ def test_listed_schema_omits_only_described_limits(offer: AnyTool) -> None:
 
 
 def test_tool_list_is_deterministic() -> None:
-    """Ours: a definition changes only with a release."""
     once, twice = ([tool(operation).model_dump_json() for operation in ALL_TOOLS] for _ in range(2))
     assert once == twice

@@ -200,7 +200,7 @@ TABLES: dict[str, Table] = {
 
 
 def test_every_field_of_every_writing_tool_has_a_row() -> None:
-    """Ours: a field without a decided effect fails here, not in an account."""
+    """A field without a decided effect fails here, not in an account."""
     for operation in WRITING:
         table = TABLES[operation.tool_name()]
         fields = operation.model_fields.keys() - operation.ours() - {*operation.route.parameters}
@@ -211,7 +211,7 @@ def test_every_field_of_every_writing_tool_has_a_row() -> None:
 
 @pytest.mark.parametrize("operation", WRITING, ids=lambda operation: operation.tool_name())
 def test_effect_of_a_field_is_that_of_its_row(operation: AnyOperation) -> None:
-    """Ours: in each state of the target. Arguments alone give no more than the effect in some state."""
+    """In each state of the target. Arguments alone give no more than the effect in some state."""
     table = TABLES[operation.tool_name()]
     for field, value, effects, why in table.rows:
         arguments = {**table.needed, field: value}
@@ -226,7 +226,7 @@ def test_effect_of_a_field_is_that_of_its_row(operation: AnyOperation) -> None:
 
 @pytest.mark.parametrize("more", [{"timezone": "Asia/Tokyo"}, {"routes": [{"routeId": "w"}]}, {"events": ["e"]}])
 def test_rarer_schedule_does_not_excuse_other_changes(more: dict[str, Any]) -> None:
-    """Ours: fewer runs in another zone, or of another workflow, are other runs."""
+    """Fewer runs in another zone, or of another workflow, are other runs."""
     call = UpdateTrigger.model_validate({"trigger_id": "t", "schedule": "0 2 * 1-6 1", **more})
     assert call.effect_on(*there(status="Active", schedule="0 2 * * 1")) is Effect.EXTERNAL
 
@@ -240,7 +240,7 @@ UNDOCUMENTED = (
 
 
 def test_forty_undocumented_names_are_tried() -> None:
-    """Ours: none of them is on the list of harmless ones."""
+    """None of them is on the list of harmless ones."""
     assert len(set(UNDOCUMENTED)) == 40
     assert not HARMLESS_EXTRA & {*UNDOCUMENTED}
 
@@ -248,7 +248,6 @@ def test_forty_undocumented_names_are_tried() -> None:
 @pytest.mark.parametrize("operation", WRITING, ids=lambda operation: operation.tool_name())
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in ("read-only", "auto")])
 def test_undocumented_field_needs_approval_in_the_best_case(operation: AnyOperation, mode: Any) -> None:
-    """Ours: with any value and in any spelling, by the policy of each mode that asks."""
     table = TABLES[operation.tool_name()]
     for name in UNDOCUMENTED:
         for extra in each({name: True}, {name: None}, {name: ""}, {name.upper(): []}, {"tags": [], f"{name}_": {}}):

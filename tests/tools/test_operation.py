@@ -33,7 +33,7 @@ CANARY = "canary-3f9a\n-hunter2"
 
 @pytest.mark.parametrize("missing", ["route", "effect", "evidence"])
 def test_operation_without_a_required_attribute_cannot_be_defined(missing: str) -> None:
-    """Ours: every operation declares an effect, a route and evidence."""
+    """Every operation declares an effect, a route and evidence."""
     facts: dict[str, object] = {"route": GET("/x"), "effect": Effect.READ, "evidence": INFERRED("a test")}
     annotations = {"route": ClassVar[Route], "effect": ClassVar[Effect], "evidence": ClassVar[ShapeEvidence]}
     body = {name: value for name, value in facts.items() if name != missing}
@@ -42,7 +42,7 @@ def test_operation_without_a_required_attribute_cannot_be_defined(missing: str) 
 
 
 def test_path_parameter_must_be_an_argument() -> None:
-    """Ours: a mistake in a template fails at import, not in a call."""
+    """A mistake in a template fails at import, not in a call."""
     with pytest.raises(TypeError, match=r"^Misnamed: its path names \['nobody'\], which are not fields$"):
 
         class Misnamed(Operation[FastnObject]):  # pyright: ignore[reportUnusedClass]
@@ -54,7 +54,7 @@ def test_path_parameter_must_be_an_argument() -> None:
 
 
 def test_operation_has_exactly_these_class_attributes() -> None:
-    """Ours: a new flag is a deliberate design decision."""
+    """A new flag is a deliberate design decision."""
     own = {name for name in vars(Operation).keys() | vars(Tool).keys() if not name.startswith("_")}
     assert own - {"model_config", "model_fields", "model_computed_fields"} == {
         "raises_to", "extra_effect", "clears", "effect_on", "needs_person",
@@ -70,7 +70,7 @@ def test_operation_has_exactly_these_class_attributes() -> None:
 
 
 def test_result_type_comes_from_the_declaration() -> None:
-    """Ours: `await client.send(call)` is typed by the class."""
+    """`await client.send(call)` is typed by the class."""
     assert GetCustomer.returns is Customer
     assert UpdateCustomer.returns is Customer
     assert ListCustomers.returns is Listed[Customer]
@@ -78,7 +78,7 @@ def test_result_type_comes_from_the_declaration() -> None:
 
 
 def test_names_come_from_the_class_and_its_route() -> None:
-    """Ours: the tool's name, its title and its toolset."""
+    """The tool's name, its title and its toolset."""
 
     class ReadApiKeyOfHer(Operation[FastnObject]):
         route = DELETE("/x")
@@ -93,34 +93,32 @@ def test_names_come_from_the_class_and_its_route() -> None:
 
 
 def test_evidence_has_a_kind_and_a_source() -> None:
-    """Ours: inferred, documented, or observed on a day at a host."""
+    """Inferred, documented, or observed on a day at a host."""
     assert str(INFERRED("x")) == "inferred"
     assert DOCUMENTED("a page") == ShapeEvidence("documented", "a page")
     assert OBSERVED("2026-07-01", "live.fastn.ai").source == "2026-07-01 live.fastn.ai"
 
 
 def test_effects_are_ordered_by_severity() -> None:
-    """Ours."""
     assert [effect.name for effect in sorted(Effect, key=lambda effect: effect.rank)] == [
         "READ", "WRITE", "EXTERNAL", "SPEND", "ACCESS", "TRASH", "DESTROY",
     ]  # fmt: skip
 
 
 def test_call_is_immutable() -> None:
-    """Ours: the approved call is the one that is sent."""
+    """The approved call is the one that is sent."""
     call = GetCustomer(customer_id="c1")
     with pytest.raises(ValidationError, match="frozen"):
         call.customer_id = "c2"
 
 
 def test_target_is_the_id_in_the_path() -> None:
-    """Ours: a call that creates has no target."""
     assert GetCustomer(customer_id="c1").target == "c1"
     assert CreateSecret(name="A", value="b").target is None
 
 
 def test_shown_arguments_have_redacted_secrets() -> None:
-    """Ours: no approval request, log or trace holds a secret."""
+    """No approval request, log or trace holds a secret."""
     secret = CreateSecret(name="TOKEN", value=CANARY)
     credentials = CreateConnection(connector_id="hubspot", credentials={"token": CANARY})
     assert secret.shown() == {"name": "TOKEN", "value": "[hidden-by-fastn-mcp]"}
@@ -147,7 +145,7 @@ def test_shown_arguments_have_redacted_secrets() -> None:
     ],
 )
 def test_validation_error_omits_the_value(operation: type[Operation[Any]], arguments: dict[str, Any]) -> None:
-    """Ours: pydantic's own errors would print a secret into the transcript."""
+    """Pydantic's own errors would print a secret into the transcript."""
     with pytest.raises(ValidationError) as caught:
         operation.model_validate(arguments)
     shown = str(caught.value) + repr(caught.value.errors(include_input=False, include_url=False, include_context=False))
@@ -156,7 +154,7 @@ def test_validation_error_omits_the_value(operation: type[Operation[Any]], argum
 
 
 def test_account_route_replaces_the_operations_own() -> None:
-    """Ours: paths are unverified, so they are settings."""
+    """Paths are unverified, so they are settings."""
     other = Route("POST", "/api/v1/workflows/{workflow_id}/execute")
     call = RunWorkflow(workflow_id="wf:1", input={"a": 1})
     request = call.request(other)
@@ -166,20 +164,19 @@ def test_account_route_replaces_the_operations_own() -> None:
 
 
 def test_account_route_can_move_arguments_to_the_query() -> None:
-    """Ours: the method decides whether arguments are a query or a body."""
+    """The method decides whether arguments are a query or a body."""
     call = UpdateCustomer(customer_id="c", name="Acme")
     assert call.request(GET("/c/{customer_id}")) == Request("GET", "/c/c", query={"name": "Acme"})
     assert call.request(POST("/c")) == Request("POST", "/c", body={"customerId": "c", "name": "Acme"})
 
 
 def test_account_route_with_an_unknown_parameter_is_refused() -> None:
-    """Ours: a mistake in the settings sends nothing."""
     with pytest.raises(RefusedValue, match=r"^nobody: not an id"):
         GetCustomer(customer_id="c").request(GET("/c/{nobody}"))
 
 
 def test_filled_path_that_does_not_match_its_template_is_refused() -> None:
-    """Ours: the final path is checked against the template."""
+    """The final path is checked against the template."""
     with pytest.raises(RefusedValue, match="the filled path does not match its template"):
         _Stricter("GET", "/c/{a}").fill({"a": "x"})
 
@@ -193,7 +190,6 @@ class _Stricter(Route):
 
 @given(path=st.text("/abc{}?#%.", max_size=20))
 def test_path_matches_with_one_segment_per_parameter(path: str) -> None:
-    """Ours: only the value of that segment can vary."""
     found = Route("GET", "/a/{b}/c").match(path)
     assert (found is not None) == (
         path.startswith("/a/") and path.endswith("/c") and len(path) > 5 and not set(path[3:-2]) & set("/?#")
@@ -201,7 +197,7 @@ def test_path_matches_with_one_segment_per_parameter(path: str) -> None:
 
 
 def test_received_invalid_request_is_an_error() -> None:
-    """Ours: the sandbox rejects a request that our client would not send."""
+    """The sandbox rejects a request that our client would not send."""
     with pytest.raises(ValidationError, match="nobody"):
         ListCustomers.received(Request("GET", "/api/v1/customers", query={"nobody": "1"}))
     with pytest.raises(ValidationError, match="nothing to change"):
@@ -209,7 +205,7 @@ def test_received_invalid_request_is_an_error() -> None:
 
 
 def test_null_in_a_request_is_a_value() -> None:
-    """Ours: from a client, a null stands for an omitted argument, and the default is sent instead."""
+    """From a client, a null stands for an omitted argument, and the default is sent instead."""
     call = AiChat.model_validate({"message": "hello there", "approval_mode": None})
     assert call.request().body == {"message": "hello there", "approvalMode": "manual"}
     with pytest.raises(ValidationError, match="approval_mode"):
@@ -227,5 +223,5 @@ def test_null_in_a_request_is_a_value() -> None:
     ],
 )
 def test_result_keeps_unknown_fields(body: Any, fields: dict[str, object]) -> None:
-    """Ours: the documentation has no schemas, so nothing is dropped."""
+    """The documentation has no schemas, so nothing is dropped."""
     assert GetCustomer(customer_id="c").result(body).model_dump(exclude_unset=True) == fields

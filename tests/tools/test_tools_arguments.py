@@ -30,7 +30,7 @@ def refusal(name: str, arguments: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
 def test_call_is_built_from_its_arguments(operation: AnyOperation) -> None:
-    """Ours: parsing is the only way from a client to a call."""
+    """Parsing is the only way from a client to a call."""
     call = example(operation)
     wanted = parse(BY_NAME, operation.tool_name(), call.arguments())
     assert (wanted.call, wanted.dry_run) == (call, False)
@@ -38,7 +38,7 @@ def test_call_is_built_from_its_arguments(operation: AnyOperation) -> None:
 
 @pytest.mark.parametrize("operation", CATALOG, ids=lambda operation: operation.tool_name())
 def test_changing_tools_take_dry_run_and_others_do_not(operation: AnyOperation) -> None:
-    """Ours: a silently dropped dry_run would make the change itself."""
+    """A silently dropped dry_run would make the change itself."""
     arguments = example(operation).arguments()
     if operation.route.method == "GET":
         assert "unknown argument 'dry_run'" in refusal(operation.tool_name(), {**arguments, DRY_RUN: True})
@@ -70,18 +70,17 @@ def test_changing_tools_take_dry_run_and_others_do_not(operation: AnyOperation) 
 def test_argument_error_names_the_field_and_the_reason_but_not_the_value(
     name: str, arguments: dict[str, Any], message: str
 ) -> None:
-    """Ours: the field, the reason, the nearest known name."""
+    """The field, the reason, the nearest known name."""
     assert refusal(name, arguments).startswith(message)
 
 
 def test_argument_errors_are_limited_to_eight() -> None:
-    """Ours: eight are enough to begin with."""
     message = refusal("list_customers", {f"k{number}": CANARY for number in range(500)})
     assert message.count("unknown argument") == 8
 
 
 def test_disabled_tool_is_not_reported_as_unknown() -> None:
-    """Ours: filters also apply at call time, and the error says that the model made no mistake."""
+    """Filters also apply at call time, and the error says that the model made no mistake."""
     with pytest.raises(NotSent, match="is disabled here") as caught:
         parse({"get_customer": GetCustomer}, "delete_customer", {"customer_id": "c"})
     assert not isinstance(caught.value, UnknownTool)
@@ -99,7 +98,7 @@ def test_unknown_tool_error_names_the_nearest_one(name: str, near: str) -> None:
 
 @given(arguments=st.dictionaries(st.text(max_size=80), st.text() | st.integers() | st.none(), max_size=4))
 def test_any_request_gets_a_json_response(arguments: dict[str, Any]) -> None:
-    """Ours: a reply to every request, whatever it holds."""
+    """A reply to every request, whatever it holds."""
     with pytest.raises(NotSent) as caught:  # the name is not text
         parse(BY_NAME, "create_customer", {**arguments, "name": 7})
     assert len(to_json(caught.value.data())) < 3_000

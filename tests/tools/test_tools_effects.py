@@ -23,7 +23,6 @@ def test_run_sends_its_input_in_the_body_and_the_rest_in_headers() -> None:
 
 
 def test_run_names_its_customer_once() -> None:
-    """Ours: which of two wins is not documented."""
     with pytest.raises(ValueError, match="give one of them"):
         RunWorkflow(workflow_id="wf", customer_id="acme", customer_ref="crm-1")
 
@@ -58,7 +57,6 @@ def test_output_of_an_instant_workflow_is_not_taken_for_the_run(
 @pytest.mark.parametrize("name", ["customer_id", "customer_ref", "installation_id", "environment", "idempotency_key"])
 @pytest.mark.parametrize("text", ["a\nX-Evil: 1", "a b", "ä", "a\r", "a\x00", "", "a\n", "x" * 257])
 def test_header_argument_cannot_start_another_header(name: str, text: str) -> None:
-    """Ours: the value of a header has no line break."""
     with pytest.raises(ValueError, match=name):
         RunWorkflow.model_validate({"workflow_id": "wf", name: text})
 
@@ -71,30 +69,28 @@ def test_connections_name_their_customer_as_fastn_does() -> None:
 
 
 def test_extra_is_merged_into_the_body() -> None:
-    """Ours: undocumented fields can be sent."""
     call = CreateCustomer(name="Acme", extra={"tier": {"level": 3}})
     assert call.request().body == {"name": "Acme", "tier": {"level": 3}}
 
 
 @pytest.mark.parametrize("taken", ["name", "adminEmail", "externalRef", "customerId", "extra"])
 def test_extra_cannot_override_a_named_argument(taken: str) -> None:
-    """Ours: the argument that a person was shown is the one that is sent."""
+    """The argument that a person was shown is the one that is sent."""
     with pytest.raises(RefusedValue, match=f"^extra: {taken} has an argument of its own"):
         UpdateCustomer(customer_id="c", name="Acme", extra={taken: "Evil"}).request()
 
 
 def test_null_in_extra_clears_a_field() -> None:
-    """Ours: an omitted argument cannot express that a field is to be cleared."""
+    """An omitted argument cannot express that a field is to be cleared."""
     assert UpdateCustomer(customer_id="c", extra={"plan": None}).request().body == {"plan": None}
 
 
 def test_null_in_extra_does_not_override_a_named_argument() -> None:
-    """Ours: of the two, the argument counts."""
     call = UpdateCustomer(customer_id="c", plan="Free", extra={"plan": None})
     assert call.request().body == {"plan": "Free"}
 
 
 def test_null_argument_counts_as_omitted() -> None:
-    """Ours: models send null for arguments that they omit."""
+    """Models send null for arguments that they omit."""
     call = UpdateCustomer(customer_id="c", name="Acme", plan=None)
     assert call.request().body == {"name": "Acme"}

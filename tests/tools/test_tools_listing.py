@@ -69,19 +69,17 @@ def walk(store: Store, limit: int) -> list[object]:
 )
 @given(count=st.integers(0, 60), limit=st.integers(1, 25))
 def test_pages_hold_every_row_once_and_in_order(kind: dict[str, bool], count: int, limit: int) -> None:
-    """Ours: bounded pages, whether Fastn honours limits, offsets, cursors or none of them."""
+    """Bounded pages, whether Fastn honours limits, offsets, cursors or none of them."""
     assert walk(Store(count, **kind), limit) == [f"r{number}" for number in range(count)]
 
 
 def test_page_is_never_longer_than_its_limit() -> None:
-    """Ours: Fastn may ignore the limit."""
     page = ListCustomers(limit=3).result(rows(10))
     assert ids(page) == ["r0", "r1", "r2"]
     assert page.next_cursor is not None
 
 
 def test_fastns_cursor_is_wrapped_and_sent_back_unchanged() -> None:
-    """Ours: cursors are opaque."""
     page = ListCustomers(limit=2).result({"data": rows(2), "nextCursor": "theirs/+="})
     assert page.next_cursor not in (None, "theirs/+=")
     assert ListCustomers(limit=2, cursor=page.next_cursor).request().query == {"limit": 2, "cursor": "theirs/+="}
@@ -90,7 +88,6 @@ def test_fastns_cursor_is_wrapped_and_sent_back_unchanged() -> None:
 @pytest.mark.parametrize("name", ["nextCursor", "next_cursor", "nextPageToken", "next", "cursor"])
 @pytest.mark.parametrize("place", [None, "pagination", "meta", "page"])
 def test_cursor_is_found_under_common_names(name: str, place: str | None) -> None:
-    """Ours: Fastn's pagination is undocumented."""
     around: dict[str, JsonValue] = {name: "c2"}
     page = ListCustomers().result({"items": rows(1), **({place: around} if place else around)})
     assert ListCustomers(cursor=page.next_cursor).request().query["cursor"] == "c2"
@@ -98,7 +95,6 @@ def test_cursor_is_found_under_common_names(name: str, place: str | None) -> Non
 
 @pytest.mark.parametrize("value", [None, "", 7, True, ["c"], {"a": 1}])
 def test_invalid_cursor_of_fastn_ends_the_list(value: JsonValue) -> None:
-    """Ours: only a text is a cursor."""
     assert ListCustomers().result({"items": rows(1), "next": value}).next_cursor is None
 
 
@@ -106,7 +102,6 @@ def test_invalid_cursor_of_fastn_ends_the_list(value: JsonValue) -> None:
     ("total", "expected"), [(7, 7), (0, 0), (True, None), (-1, None), ("7", None), (2**53, None), (10**400, None)]
 )
 def test_total_is_a_count_or_omitted(total: Any, expected: int | None) -> None:
-    """Ours: any other value is omitted."""
     assert ListCustomers().result({"items": rows(1), "total": total}).total == expected
 
 
@@ -124,14 +119,14 @@ FORGED = [
 
 @pytest.mark.parametrize("cursor", FORGED, ids=range(len(FORGED)))
 def test_foreign_cursor_is_refused(cursor: str) -> None:
-    """Ours: the error is the same for any content, and nothing crashes."""
+    """The error is the same for any content, and nothing crashes."""
     with pytest.raises(ValidationError, match="not a next_cursor of an earlier page"):
         ListCustomers(cursor=cursor)
 
 
 @given(st.lists(st.none() | st.text() | st.integers() | st.floats() | st.booleans(), min_size=2, max_size=4))
 def test_forged_cursor_is_refused_or_harmless(parts: list[Any]) -> None:
-    """Ours: a cursor chooses the start of a page and nothing else."""
+    """A cursor chooses the start of a page and nothing else."""
     try:
         call = ListCustomers(cursor=_encoded(json.dumps(parts)))
     except ValidationError:
@@ -154,7 +149,6 @@ def test_forged_cursor_is_refused_or_harmless(parts: list[Any]) -> None:
     ],
 )
 def test_odd_responses_are_rows_nevertheless(body: JsonValue, found: list[object]) -> None:
-    """Ours: unknown fields and values are kept."""
     assert ids(ListCustomers().result(body)) == found
 
 
@@ -162,7 +156,6 @@ def test_odd_responses_are_rows_nevertheless(body: JsonValue, found: list[object
 
 
 def test_filters_are_sent_and_applied_to_the_response() -> None:
-    """Ours: Fastn may honour them or not."""
     call = ListCustomers(search="ACME", status="active")
     assert call.request().query == {"limit": 20, "search": "ACME", "status": "active"}
     page = call.result(
@@ -180,7 +173,7 @@ def test_filters_are_sent_and_applied_to_the_response() -> None:
 
 
 def test_filter_that_rows_cannot_confirm_is_reported() -> None:
-    """Ours: a row without the field is kept, and the model is informed."""
+    """A row without the field is kept, and the model is informed."""
     page = ListConnections(customer_id="acme", connector_id="hubspot", status="FAILED").result(
         [{"id": "1", "endOrgId": "acme", "status": "failed"}, {"id": "2", "connectorId": "x"}]
     )
@@ -192,7 +185,6 @@ def test_filter_that_rows_cannot_confirm_is_reported() -> None:
 
 
 def test_number_matches_its_text() -> None:
-    """Ours: ids are numbers or text."""
     page = ListExecutions(workflow_id="7").result([{"id": "1", "workflowId": 7}, {"id": "2", "workflowId": 8}])
     assert ids(page) == ["1"]
 
@@ -209,7 +201,7 @@ def test_number_matches_its_text() -> None:
     ],
 )
 def test_times_are_compared_in_utc(since: str | None, until: str | None, found: list[str]) -> None:
-    """Ours: a zone does not move a row across a bound, and a naive time is UTC."""
+    """A zone does not move a row across a bound, and a naive time is UTC."""
     page = QueryAuditLog(since=since, until=until).result(
         [
             {"id": "early", "timestamp": "2026-06-30T23:59:59.999Z"},
@@ -223,7 +215,6 @@ def test_times_are_compared_in_utc(since: str | None, until: str | None, found: 
 
 
 def test_unreadable_times_are_reported_as_unchecked() -> None:
-    """Ours: no row is lost for its spelling."""
     page = QueryAuditLog(since="2026-07-01").result([{"id": "1"}, {"id": "2", "createdAt": "yesterday"}])
     assert (ids(page), page.not_checked) == (["1", "2"], ["since"])
     page = QueryAuditLog(since="last night").result([{"id": "1", "createdAt": "2026-07-01T00:00:00Z"}])
@@ -231,7 +222,6 @@ def test_unreadable_times_are_reported_as_unchecked() -> None:
 
 
 def test_filtered_pages_continue_where_they_stopped() -> None:
-    """Ours: a filter that Fastn ignores loses no row."""
     many: list[JsonValue] = [{"id": f"{n}", "name": "hit" if n % 3 == 0 else "miss"} for n in range(30)]
     found: list[object] = []
     cursor: str | None = None
@@ -244,6 +234,5 @@ def test_filtered_pages_continue_where_they_stopped() -> None:
 
 
 def test_filters_read_either_spelling_of_a_field() -> None:
-    """Ours: rows may spell a field in either way."""
     page = ListUsers(status="invited").result([{"id": "1", "status": "Invited"}, {"id": "2", "status": "Active"}])
     assert ids(page) == ["1"]

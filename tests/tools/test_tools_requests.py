@@ -28,7 +28,7 @@ HOSTILE = [
 @settings(few, max_examples=40)
 @given(text=st.text(max_size=40) | st.sampled_from(HOSTILE) | ids)
 def test_id_is_one_encoded_segment(operation: AnyOperation, text: str) -> None:
-    """Ours: with any id, the path names one resource of the template, or the call is refused."""
+    """With any id, the path names one resource of the template, or the call is refused."""
     (name,) = operation.route.parameters
     before, _, after = operation.route.path.partition(f"{{{name}}}")
     call = example(operation).model_copy(update={name: text})
@@ -46,7 +46,7 @@ def test_id_is_one_encoded_segment(operation: AnyOperation, text: str) -> None:
 
 @each_with_an_id
 def test_id_that_could_leave_or_split_a_path_is_refused(operation: AnyOperation) -> None:
-    """Ours: quoting alone lets `..` through, so ids are of allowed characters only.
+    """Quoting alone lets `..` through, so ids are of allowed characters only.
 
     Control characters are refused earlier: all of them if the arguments are a query, NUL in every argument.
     """
@@ -64,7 +64,7 @@ def test_id_that_could_leave_or_split_a_path_is_refused(operation: AnyOperation)
 
 @each_with_an_id
 def test_empty_id_is_refused(operation: AnyOperation) -> None:
-    """Ours: an empty segment would name the collection."""
+    """An empty segment would name the collection."""
     (name,) = operation.route.parameters
     with pytest.raises(ValueError, match="must not be empty"):
         example(operation, **{name: ""})
@@ -84,7 +84,7 @@ def test_composite_ids_are_accepted_and_encoded(operation: AnyOperation, text: s
 @few
 @given(data=st.data())
 def test_received_is_the_inverse_of_request(operation: AnyOperation, data: st.DataObject) -> None:
-    """Ours: the sandbox receives the call that the client sent."""
+    """The sandbox receives the call that the client sent."""
     call = data.draw(calls(operation))
     received = operation.received(as_heard(call.request()))
     assert received is not None
@@ -97,7 +97,6 @@ def test_received_is_the_inverse_of_request(operation: AnyOperation, data: st.Da
 
 @each
 def test_request_is_received_by_its_own_operation_only(operation: AnyOperation) -> None:
-    """Ours: method and path identify one operation."""
     request = as_heard(example(operation).request())
     assert [other for other in CATALOG if other.received(request) is not None] == [operation]
 
@@ -106,7 +105,6 @@ def test_request_is_received_by_its_own_operation_only(operation: AnyOperation) 
 @few
 @given(data=st.data())
 def test_arguments_never_lower_an_effect(operation: AnyOperation, data: st.DataObject) -> None:
-    """Ours: arguments can raise an effect, never lower it."""
     assert data.draw(calls(operation)).effective.rank >= operation.effect.rank
 
 
@@ -114,7 +112,7 @@ def test_arguments_never_lower_an_effect(operation: AnyOperation, data: st.DataO
 @few
 @given(name=st.from_regex(r"[a-zA-Z_]{1,12}", fullmatch=True))
 def test_unknown_argument_is_refused(operation: AnyOperation, name: str) -> None:
-    """Ours: a silently dropped argument may be the dry run that was meant."""
+    """A silently dropped argument may be the dry run that was meant."""
     if name in operation.model_fields:
         return
     with pytest.raises(ValueError, match="Extra inputs are not permitted"):
@@ -123,7 +121,7 @@ def test_unknown_argument_is_refused(operation: AnyOperation, name: str) -> None
 
 @each
 def test_every_argument_is_strict(operation: AnyOperation) -> None:
-    """Ours: "7" is not a number, true is not a number and 7 is not text."""
+    """ "7" is not a number, true is not a number and 7 is not text."""
     wrong: dict[str, list[object]] = {
         "string": [7, True, ["a"], {"a": 1}, b"a"],
         "integer": ["7", True, 7.0, "seven"],
@@ -139,7 +137,7 @@ def test_every_argument_is_strict(operation: AnyOperation) -> None:
 
 @each
 def test_json_text_is_parsed_for_objects_and_arrays(operation: AnyOperation) -> None:
-    """Ours: some clients send an object or an array as text; nothing else is lenient."""
+    """Some clients send an object or an array as text; nothing else is lenient."""
     for name, schema in properties(operation).items():
         if schema["type"] == "object":
             call = example(operation, **{name: '{"a": [1, "zwei", null]}'})
@@ -151,7 +149,7 @@ def test_json_text_is_parsed_for_objects_and_arrays(operation: AnyOperation) -> 
 
 @each
 def test_value_that_json_cannot_carry_is_refused_by_name(operation: AnyOperation) -> None:
-    """Ours: it would fail only while it is sent, or be sent as invalid JSON."""
+    """It would fail only while it is sent, or be sent as invalid JSON."""
     for name, schema in properties(operation).items():
         if schema["type"] != "object":
             continue
@@ -165,7 +163,6 @@ def test_value_that_json_cannot_carry_is_refused_by_name(operation: AnyOperation
 
 @each
 def test_deeply_nested_text_is_refused(operation: AnyOperation) -> None:
-    """Ours: endless nesting is an error, not a crash."""
     for name, schema in properties(operation).items():
         if schema["type"] in ("object", "array"):
             for text in ("[" * 100_000, '{"a":' * 100_000):
@@ -175,13 +172,12 @@ def test_deeply_nested_text_is_refused(operation: AnyOperation) -> None:
 
 @each
 def test_reads_are_exactly_the_get_operations(operation: AnyOperation) -> None:
-    """Ours: a call that passes the guard without approval cannot change anything."""
+    """A call that passes the guard without approval cannot change anything."""
     assert (operation.effect is Effect.READ) == (operation.route.method == "GET")
 
 
 @each
 def test_update_without_a_change_is_refused(operation: AnyOperation) -> None:
-    """Ours: an update that names no change is a mistake."""
     if operation.route.method != "PUT":
         return
     with pytest.raises(ValueError, match="nothing to change was given"):
@@ -194,7 +190,7 @@ def test_update_without_a_change_is_refused(operation: AnyOperation) -> None:
 @few
 @given(data=st.data())
 def test_own_arguments_do_not_change_the_request(operation: AnyOperation, data: st.DataObject) -> None:
-    """Ours: Fastn never sees them, and no approval depends on them; the sandbox receives the same call."""
+    """Fastn never sees them, and no approval depends on them; the sandbox receives the same call."""
     call = data.draw(calls(operation))
     plain = call.model_copy(update={name: operation.model_fields[name].default for name in operation.ours()})
     assert call.request() == plain.request()
