@@ -30,7 +30,7 @@ from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.policy.matching import NAME, NEW_NAME, Choice
 from fastn_mcp.policy.plan import Plan, PlanAccount, PlannedCalls
 from fastn_mcp.policy.schema import CHANGING, condition
-from fastn_mcp.tools.catalog import BY_NAME, AnyOperation
+from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.tool import Effect
 
 _ANY = "any"
@@ -83,7 +83,7 @@ def plan(table: Mapping[str, Any], source: TomlSource, signers: tuple[str, ...])
 
 def _permit(number: int, allow: Allow, source: TomlSource, signers: int) -> PlannedCalls:
     at: Key = ("allow", number)
-    operation = BY_NAME.get(allow.tool)
+    operation = OPERATIONS.get(allow.tool)
     if operation is None or operation.effect is Effect.READ:
         near = nearest(allow.tool, (known.tool_name() for known in CHANGING))
         why = f"is none{near}" if operation is None else "only reads, which needs no plan"

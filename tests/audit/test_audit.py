@@ -1,4 +1,4 @@
-"""The audit's file: what is in it, who may add to it, and what if it cannot be written. Ours."""
+"""The audit's file: what is in it, who may add to it, and what if it cannot be written."""
 
 import errno
 import hashlib

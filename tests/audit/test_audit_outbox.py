@@ -1,4 +1,4 @@
-"""Entries of the audit log that are not exported yet: read in order, across rotation and restarts. Ours."""
+"""Entries of the audit log that are not exported yet: read in order, across rotation and restarts."""
 
 import gzip
 import logging

@@ -1,4 +1,4 @@
-"""Receipts: what changed, who approved it, what undo restores and what it cannot. Ours."""
+"""Receipts: what changed, who approved it, what undo restores and what it cannot."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a client's form may send back. Only exactly the field that was asked for approves. Ours."""
+"""What a client's form may send back. Only exactly the field that was asked for approves."""
 
 from dataclasses import replace
 from typing import Any

@@ -25,7 +25,7 @@ from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import PLANNED, Policy
 from fastn_mcp.policy.policy_file import load_rules
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.account import DeleteSecret, ListSecrets
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer
@@ -317,7 +317,7 @@ async def test_planned_call_that_a_budget_refuses_leaves_its_plan_entry(tmp_path
 async def test_lists_at_the_same_time_share_a_budget_and_say_what_was_not_sent(tmp_path: Path, ledger: Ledger) -> None:
     one = worlds(tmp_path, rules(tmp_path, "[budget]\nwrite = 3\n"), [ledger], "/workflows", Gate(2))
     lists = [
-        parse(BY_NAME, "apply_changes", {"changes": [
+        parse(TOOLS, "apply_changes", {"changes": [
             {"tool": "create_workflow", "arguments": {"name": f"{name}{number}"}} for number in range(2)
         ]}).call
         for name in ("A", "B")

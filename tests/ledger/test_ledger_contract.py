@@ -1,4 +1,4 @@
-"""What every store of the ledger promises. Ours."""
+"""What every store of the ledger promises."""
 
 import subprocess
 import sys

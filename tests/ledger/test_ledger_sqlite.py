@@ -1,4 +1,4 @@
-"""What the ledger's file promises beyond the contract. Ours."""
+"""What the ledger's file promises beyond the contract."""
 
 import os
 import sqlite3
@@ -164,7 +164,7 @@ class Pause:
 async def test_ledger_waits_a_while_for_another_process_that_prepares_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, is_opened: bool
 ) -> None:
-    """SQLite: nobody waits for a lock while the journal's mode is changed. Ours: so it is tried again."""
+    """SQLite: nobody waits for a lock while the journal's mode is changed. So it is tried again."""
     path = tmp_path / "ledger.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

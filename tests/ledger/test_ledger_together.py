@@ -1,4 +1,4 @@
-"""Two clients of one shared ledger at once, in any order: no promise breaks. Ours."""
+"""Two clients of one shared ledger at once, in any order: no promise breaks."""
 
 import asyncio
 from collections import Counter

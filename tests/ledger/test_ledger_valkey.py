@@ -1,4 +1,4 @@
-"""What the ledger on a server promises beyond the contract: servers stall, die and forget, answers get lost. Ours."""
+"""What the ledger on a server promises beyond the contract: servers stall, die and forget, answers get lost."""
 
 import asyncio
 import re
@@ -446,7 +446,7 @@ async def test_a_server_is_used_only_where_it_can_keep_a_ledger(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Valkey, INFO. Ours: what is only unsafe over a restart is said once."""
+    """Valkey, INFO. What is only unsafe over a restart is said once."""
 
     def client(_: Address) -> Told:
         return Told(facts)

@@ -40,7 +40,7 @@ from fastn_mcp.policy.plan_file import (
 )
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
-from fastn_mcp.procedures.catalog import BY_NAME as OFFERED
+from fastn_mcp.procedures.catalog import TOOLS as OFFERED
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret
 from fastn_mcp.tools.ai import AiChat

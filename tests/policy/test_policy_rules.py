@@ -1,4 +1,4 @@
-"""What a policy file makes of calls: rules, protected resources, windows, budgets. Ours."""
+"""What a policy file makes of calls: rules, protected resources, windows, budgets."""
 
 import random
 import time

@@ -64,7 +64,7 @@ async def test_elapsed_time_is_reported() -> None:
 
 
 async def test_progress_only_grows() -> None:
-    """MCP: the value must increase with each notification. Ours: time alone never looks like work."""
+    """MCP: the value must increase with each notification. Time alone never looks like work."""
     watched = Watched()
 
     async def work(report: Report) -> None:
@@ -103,7 +103,7 @@ async def test_error_is_not_wrapped() -> None:
 
 
 def test_no_progress_without_a_token() -> None:
-    """MCP: progress is for requests with a token. Ours: others cost nothing extra."""
+    """MCP: progress is for requests with a token. Others cost nothing extra."""
     assert reporter(_request({"other": 1}), Levels(), System()) is None
     assert reporter(_request(None), Levels(), System()) is None
 
