@@ -79,12 +79,12 @@ _POLL = 0.25
 """Seconds between two looks for changes by other processes."""
 
 
-class _Part:
+class _SqlitePart:
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
 
 
-class SqliteApprovalRequests(_Part, ApprovalRequests):
+class SqliteApprovalRequests(_SqlitePart, ApprovalRequests):
     async def open(self, request: ApprovalRequest) -> str:
         values = store(request)
         with self._file.transaction():
@@ -201,7 +201,7 @@ class SqliteApprovalRequests(_Part, ApprovalRequests):
         return current
 
 
-class SqliteTemporaryApprovals(_Part, TemporaryApprovals):
+class SqliteTemporaryApprovals(_SqlitePart, TemporaryApprovals):
     async def add_temporary(self, approval: TemporaryApproval) -> None:
         self._file.write("INSERT INTO temporary_approvals", store(approval))
 
@@ -223,7 +223,7 @@ class SqliteTemporaryApprovals(_Part, TemporaryApprovals):
         return self._file.change("DELETE FROM temporary_approvals WHERE id = ?", (approval,)) == 1
 
 
-class SqliteBudgetUses(_Part, BudgetUses):
+class SqliteBudgetUses(_SqlitePart, BudgetUses):
     async def spent(self, budget: str, period: str) -> int:
         row = self._file.first("SELECT used FROM budgets WHERE budget = ? AND period = ?", (budget, period))
         return int(row[0]) if row else 0
@@ -257,7 +257,7 @@ class SqliteBudgetUses(_Part, BudgetUses):
         return [float(at) for (at,) in rows]
 
 
-class SqliteRateLimits(_Part, RateLimits):
+class SqliteRateLimits(_SqlitePart, RateLimits):
     async def note_limit(self, key: str, until: float, now: float) -> None:
         self._file.execute("DELETE FROM limits WHERE until < ?", (now - _MARK_KEPT,))
         self._file.execute(
@@ -270,7 +270,7 @@ class SqliteRateLimits(_Part, RateLimits):
         return float(row[0]) if row else 0.0
 
 
-class SqliteJournal(_Part, Journal):
+class SqliteJournal(_SqlitePart, Journal):
     async def begin(self, change: Change) -> bool:
         values = store(change)
         begun = self._file.change(

@@ -87,7 +87,7 @@ def _kept(until: float, now: float) -> int:
     return round(max(0.0, until - now) * 1000) + _DAY
 
 
-class _Part:
+class _ValkeyPart:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._key = server.key
@@ -100,7 +100,7 @@ class _Part:
         return float(await self._server.read("GET", key) or 0)
 
 
-class ValkeyApprovalRequests(_Part, ApprovalRequests):
+class ValkeyApprovalRequests(_ValkeyPart, ApprovalRequests):
     def _request(self, id_: str) -> str:
         return self._key("request", id_)
 
@@ -238,7 +238,7 @@ class ValkeyApprovalRequests(_Part, ApprovalRequests):
         return await self._until(self._key("distrust", channel, principal)) > now
 
 
-class ValkeyTemporaryApprovals(_Part, TemporaryApprovals):
+class ValkeyTemporaryApprovals(_ValkeyPart, TemporaryApprovals):
     def _approval(self, id_: str) -> str:
         return self._key("temporary_approval", id_)
 
@@ -282,7 +282,7 @@ class ValkeyTemporaryApprovals(_Part, TemporaryApprovals):
         return [load(TemporaryApproval, json.loads(text)) for text in texts if text is not None]
 
 
-class ValkeyBudgetUses(_Part, BudgetUses):
+class ValkeyBudgetUses(_ValkeyPart, BudgetUses):
     def _budget(self, budget: str, period: str) -> str:
         return self._key("budget", self._server.digest(budget, period))
 
@@ -308,7 +308,7 @@ class ValkeyBudgetUses(_Part, BudgetUses):
         return [float(use.partition(" ")[0]) for use in uses]
 
 
-class ValkeyRateLimits(_Part, RateLimits):
+class ValkeyRateLimits(_ValkeyPart, RateLimits):
     async def note_limit(self, key: str, until: float, now: float) -> None:
         await self._mark(self._key("limit", key), until, _kept(until, now))
 
@@ -316,7 +316,7 @@ class ValkeyRateLimits(_Part, RateLimits):
         return await self._until(self._key("limit", key))
 
 
-class ValkeyJournal(_Part, Journal):
+class ValkeyJournal(_ValkeyPart, Journal):
     def _change(self, id_: str) -> str:
         return self._key("change", id_)
 
