@@ -1,4 +1,4 @@
-"""What is secret and what is unsafe to print: one module decides, and what one place hides, every place hides. Ours."""
+"""What is secret and what is unsafe to print: one module decides, and what one place hides, every place hides."""
 
 import ast
 import json

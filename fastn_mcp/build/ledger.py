@@ -62,7 +62,7 @@ def audit_at(
 ) -> AuditFile:
     """Return the audit log in the folder `state`. `ledger` stores its position; `on_entry` gets each entry."""
     name = audit_name(setting, state)
-    return AuditFile(state / AUDIT, system, on_entry, ledger=ledger, name=name, keeping=keeping, outbox=outbox)
+    return AuditFile(state / AUDIT, system, on_entry, marks=ledger, name=name, keeping=keeping, outbox=outbox)
 
 
 def audit_name(setting: str | None, state: Path) -> str:

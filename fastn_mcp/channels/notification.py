@@ -19,7 +19,9 @@ from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval.channel import Announcement, ApprovalChannel
 from fastn_mcp.guard.approval.request import asker
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, RequestState, account_name
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.identity import account_name
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.runtime import System
 

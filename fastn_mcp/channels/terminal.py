@@ -25,7 +25,7 @@ from fastn_mcp.guard.approval.request import (
     Decline,
     NoAnswer,
 )
-from fastn_mcp.ledger.ledger import ApprovalRequest
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.redaction import sanitize
 
 

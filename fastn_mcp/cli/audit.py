@@ -28,7 +28,7 @@ from fastn_mcp.cli.layout import columns_of, fit, say, tab_separated
 from fastn_mcp.config.addresses import is_shared
 from fastn_mcp.config.command_line import CommandLine
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.ledger.ledger import who
+from fastn_mcp.ledger.identity import who
 from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System

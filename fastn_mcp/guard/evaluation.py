@@ -25,14 +25,9 @@ from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown, preview, references_of
-from fastn_mcp.ledger.ledger import (
-    ApprovalRequest,
-    Ledger,
-    RequestState,
-    ShownCall,
-    bound_account,
-    holder,
-)
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
+from fastn_mcp.ledger.identity import bound_account, holder
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.plan import PlannedCalls, would_allow
 from fastn_mcp.policy.policy import PLANNED, Decision, Policy, PolicyDecision, Situation
 from fastn_mcp.policy.warnings import UNREADABLE

@@ -22,7 +22,7 @@ from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.records.formats import age, counted
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.tool import FastnObject
 
 log = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ _UNKNOWN = "The same call was made a few minutes ago, and its outcome is not kno
 
 def recent_facts(change: Change, records: Collection[tuple[str, ...]], now: datetime) -> Iterator[tuple[str, str]]:
     """Yield what a change did to one of these records that people recognise it by or that receives credentials."""
-    operation = BY_NAME.get(change.tool)
+    operation = OPERATIONS.get(change.tool)
     if operation is None or (kind_of(operation), change.target) not in records:
         return
     what, when = kind_of(operation).replace("_", " "), age(datetime.fromtimestamp(change.at, UTC), now)

@@ -8,13 +8,15 @@ from typing import Any, Protocol
 from pydantic import JsonValue
 
 from fastn_mcp.account.targets import own_label
-from fastn_mcp.audit.log import AuditEvent, AuditFile, about, decided, named, written
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, about, named, showable, written
 from fastn_mcp.errors import Declined, FastnError
 from fastn_mcp.guard.approval.approved_call import ApprovedCall
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.evaluation import CallEvaluation, Evaluation
 from fastn_mcp.guard.preview import Shown
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.identity import account_name
+from fastn_mcp.ledger.ledger import ApprovalRequests
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
@@ -44,11 +46,35 @@ class Watch(Protocol):
 
 
 async def record_expired(
-    ledger: Ledger, account: str, now: float, record: Callable[[AuditEvent, ApprovalRequest, str | None], None]
+    requests: ApprovalRequests,
+    account: str,
+    now: float,
+    record: Callable[[AuditEvent, ApprovalRequest, str | None], None],
 ) -> None:
     """Close the expired requests of an account and record each once, by the process that closed it."""
-    for request in await ledger.expire(account, now):
+    for request in await requests.expire(account, now):
         record(AuditEvent.EXPIRED, request, None)
+
+
+def decision_entry(event: AuditEvent, request: ApprovalRequest, by: str | None, message: str | None = None) -> LogEntry:
+    """Return an entry about a request: decided by a person on the channel `by`, or expired."""
+    arguments, effect, target = (request.preview.get(key) for key in ("arguments", "effect", "target"))
+    name = target.get("name") if isinstance(target, dict) else None
+    return LogEntry(
+        event,
+        request.principal,
+        account_name(request.account),
+        request.tool,
+        request.target,
+        arguments=showable(arguments) if isinstance(arguments, dict) else None,
+        effect=effect if isinstance(effect, str) else None,
+        decision=request.required,
+        approved_by=by,
+        grant=request.id,
+        message=message,
+        principal_name=request.person,
+        name=named(name) if isinstance(name, str) else None,
+    )
 
 
 class Recorder:
@@ -145,7 +171,9 @@ class Recorder:
     def decided(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
         """Record a decision on the approval page, or an expired request. It stands, so failures are logged."""
         try:
-            self._audit.record(decided(event, request, None if event is AuditEvent.EXPIRED else "local_page", note))
+            self._audit.record(
+                decision_entry(event, request, None if event is AuditEvent.EXPIRED else "local_page", note)
+            )
         except FastnError:
             log.exception("the decision %s on %s could not be audited", event.value, request.tool)
 

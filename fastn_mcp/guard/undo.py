@@ -9,11 +9,11 @@ from pydantic_core import to_json
 
 from fastn_mcp.account.targets import Call, fields_sent
 from fastn_mcp.guard.changes import FINAL, Change
-from fastn_mcp.ledger.ledger import without_issuers
+from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import is_redacted, redact_object, redact_row
 from fastn_mcp.tools.account import NewApiKey
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Operation, Update
 from fastn_mcp.tools.parsing import current
 from fastn_mcp.tools.tool import FastnObject
@@ -80,7 +80,7 @@ RULES: Mapping[str, Rule] = {
 _APPROVED_BY = {
     "policy": "the policy; no person was asked",
     "plan": "a signed plan; no person was asked",
-    "scope": "a temporary approval",
+    "temporary_approval": "a temporary approval",
     "client_form": "a person in the client's form",
     "local_page": "a person on the approval page",
     "terminal": "a person at a terminal",
@@ -123,12 +123,12 @@ def undo_of(change: Change) -> Undo | NotUndoable:
     if change.outcome not in FINAL:
         return NotUndoable(f"It was not made ({change.outcome}).")
     change = replace(change, tool=current(change.tool))
-    operation, rule = BY_NAME.get(change.tool), RULES.get(change.tool)
+    operation, rule = OPERATIONS.get(change.tool), RULES.get(change.tool)
     if operation is None or rule is None:
         return NotUndoable("How to undo it is unknown.")
     if rule.by is None:
         return NotUndoable(rule.lost)
-    by = BY_NAME[rule.by]
+    by = OPERATIONS[rule.by]
     if "adminEmail" in change.sent:
         rule = replace(rule, lost=f"{rule.lost} {_INVITED}".strip())
     if issubclass(by, Update) or operation.route.method == "DELETE":
@@ -254,7 +254,7 @@ def _undoing_overwrite(change: Change, before: Mapping[str, JsonValue]) -> Undo 
     if updating not in RULES:
         return NotUndoable(_OVERWRITTEN)
     changed = {name: value for name, value in change.sent.items() if value != before.get(name)}
-    return _restoring(BY_NAME[updating], RULES[updating], replace(change, sent=changed), before)
+    return _restoring(OPERATIONS[updating], RULES[updating], replace(change, sent=changed), before)
 
 
 def _making_again(operation: Any, rule: Rule, before: Mapping[str, JsonValue]) -> Undo | NotUndoable:

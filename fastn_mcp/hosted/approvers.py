@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from fastn_mcp.audit.log import AuditEvent, AuditFile, decided
+from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.channel import Announcement, ChannelCapabilities
 from fastn_mcp.guard.approval.request import VERIFIED, effects_of, typed_in
+from fastn_mcp.guard.recorder import decision_entry
 from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import person_name
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, TemporaryApproval, Vote
+from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
+from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
@@ -188,10 +190,10 @@ class TeamInbox(Inbox):
 
     def _record(self, audit: AuditFile, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
         if event in (AuditEvent.APPROVED, AuditEvent.DECLINED):
-            entry = decided(event, request, VERIFIED, note)
+            entry = decision_entry(event, request, VERIFIED, note)
             entry = replace(entry, approver=self.approver, approver_name=self.approver_name or None)
         else:
-            entry = decided(event, request, None, note)
+            entry = decision_entry(event, request, None, note)
         try:
             audit.record(entry)
         except FastnError:  # the decision already holds; the send is audited too, or refused

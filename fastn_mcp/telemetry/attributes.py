@@ -129,7 +129,7 @@ METHODS = frozenset({
 """Methods of MCP. Any other is reported as `OTHER`, as a client can send any text."""
 
 _APPROVED_BY = frozenset({
-    "policy", "plan", "scope", "client_form", "local_page", "terminal", "verified", "four_eyes",
+    "policy", "plan", "temporary_approval", "client_form", "local_page", "terminal", "verified", "four_eyes",
 })  # fmt: skip
 _IN_A_FILE = re.compile(r"line (\d+)(?:: (\w+))?")
 

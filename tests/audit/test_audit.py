@@ -1,4 +1,4 @@
-"""The audit's file: what is in it, who may add to it, and what if it cannot be written. Ours."""
+"""The audit's file: what is in it, who may add to it, and what if it cannot be written."""
 
 import errno
 import hashlib
@@ -19,9 +19,11 @@ from pydantic import JsonValue
 
 from fastn_mcp.audit import log as audit_log
 from fastn_mcp.audit.files import Keeping, entries, verify
-from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, Unwritten, about, decided, digest, showable
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, Unwritten, about, digest, showable
 from fastn_mcp.errors import NOTHING_SENT
-from fastn_mcp.ledger.ledger import ApprovalRequest, bound_account
+from fastn_mcp.guard.recorder import decision_entry
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection
@@ -146,7 +148,7 @@ REQUEST = ApprovalRequest(
 
 def test_a_decision_is_recorded_with_what_was_decided() -> None:
     """By the account's name without its key, with the arguments redacted and a long name cut."""
-    entry = decided(AuditEvent.DECLINED, REQUEST, "local_page", "not now")
+    entry = decision_entry(AuditEvent.DECLINED, REQUEST, "local_page", "not now")
     assert entry == LogEntry(
         AuditEvent.DECLINED,
         "local",
@@ -165,7 +167,7 @@ def test_a_decision_is_recorded_with_what_was_decided() -> None:
 
 @pytest.mark.parametrize("preview", [{}, {"arguments": "a", "effect": 1, "target": "a"}, {"target": {"name": 1}}])
 def test_a_decision_on_a_request_that_shows_nothing_is_recorded(preview: dict[str, JsonValue]) -> None:
-    entry = decided(AuditEvent.EXPIRED, replace(REQUEST, preview=preview), None)
+    entry = decision_entry(AuditEvent.EXPIRED, replace(REQUEST, preview=preview), None)
     assert (entry.arguments, entry.effect, entry.name, entry.approved_by, entry.message) == (None,) * 5
 
 

@@ -14,9 +14,8 @@ from support.page_world import UPDATE, Desk, Visitor, let_in, question, update_o
 from typing_extensions import override
 
 from fastn_mcp.account.credentials import TypedArgument, TypedField
-from fastn_mcp.channels.page.app import LONGEST_NOTE
-from fastn_mcp.guard.approval.request import opens_temporary, temporary_approval, with_typed
-from fastn_mcp.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.guard.approval.request import LONGEST_NOTE, opens_temporary, temporary_approval, with_typed
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.tools.account import CreateSecret
 
@@ -33,7 +32,7 @@ async def found(desk: Desk, grant: str = "grant-1") -> ApprovalRequest:
 
 def change(desk: Desk, statement: str) -> None:
     """Change the ledger behind the page's back."""
-    desk.ledger._database.execute(statement)  # pyright: ignore[reportPrivateUsage]
+    desk.ledger._file.database.execute(statement)  # pyright: ignore[reportPrivateUsage]
 
 
 def words(page: str) -> str:

@@ -18,7 +18,7 @@ from fastn_mcp.channels.webhook.payloads import generic
 from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender, webhook_of
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import Refused, SettingsError
-from fastn_mcp.ledger.ledger import ApprovalRequest
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 
 pytestmark = pytest.mark.anyio
 

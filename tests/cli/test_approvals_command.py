@@ -29,7 +29,7 @@ from fastn_mcp.cli.approvals import ApprovalStore, TerminalApprovals
 from fastn_mcp.config.command_line import PROGRAM
 from fastn_mcp.guard.approval.request import opens_temporary, with_typed
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.ledger.ledger import ApprovalRequest, RequestState, ShownCall, TemporaryApproval
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, TemporaryApproval
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateSecret
@@ -490,7 +490,7 @@ def test_scopes_and_revoke_work_without_a_terminal(state: Folder) -> None:
     ran = state.run("revoke", "fir")
     assert (ran.returncode, ran.stdout) == (0, 'Revoked: run_workflow on "wf_1" needs approval again.\n')
     assert [scope.id for scope in state.scopes()] == ["second"]
-    assert state.recorded() == [("scope_revoked", "run_workflow", "wf_1", "terminal", None)]
+    assert state.recorded() == [("temporary_approval_revoked", "run_workflow", "wf_1", "terminal", None)]
 
 
 @pytest.mark.parametrize("name", ["third", "s"])

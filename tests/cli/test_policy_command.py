@@ -1,4 +1,4 @@
-"""`fastn-mcp policy`: its output and exit codes, and that it sends no change. Ours."""
+"""`fastn-mcp policy`: its output and exit codes, and that it sends no change."""
 
 import json
 import subprocess

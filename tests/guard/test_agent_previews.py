@@ -1,4 +1,4 @@
-"""Previews for the agent: what a call needs before it is made. Ours."""
+"""Previews for the agent: what a call needs before it is made."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an approval needs, what it covers, what it costs, and what is recorded of it. Ours."""
+"""What an approval needs, what it covers, what it costs, and what is recorded of it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -30,13 +30,13 @@ from fastn_mcp.guard.approval.request import (
 )
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.evaluation import CallEvaluation
-from fastn_mcp.ledger.ledger import ApprovalRequest, RequestState, ShownCall
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Decision, Policy, PolicyDecision
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.account import CreateRole, ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
@@ -449,7 +449,7 @@ async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
         ("local_page", page, "confirm", "external", flow),
         ("client_form", grants[1], "typed", "destroy", "Globex Exports"),
         ("client_form", grants[0], "confirm", "external", flow),
-        ("scope", scope.id, "confirm", "external", flow),
+        ("temporary_approval", scope.id, "confirm", "external", flow),
         ("policy", None, "allow", "write", None),
     ]
     assert [line["rule"] for line in lines] == [f"{rule}{effect}" for _, _, _, effect, _ in said]
@@ -558,7 +558,7 @@ async def test_a_person_at_a_form_is_not_asked_about_what_waits_elsewhere_too(wo
 async def test_a_sign_in_bounds_each_call_of_a_batch_when_it_is_agreed_to_and_when_it_is_sent(world: World) -> None:
     def listed(*calls: Any, **more: Any) -> Any:
         changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls]
-        return parse(BY_NAME, "apply_changes", {"changes": changes} | more).call
+        return parse(TOOLS, "apply_changes", {"changes": changes} | more).call
 
     calls = [CreateCustomer(name="Initech"), deletion(world), CreateCustomer(name="Umbrella")]
     may, may_not = (Rights(frozenset(some)) for some in ({WRITE, DESTROY}, {WRITE}))

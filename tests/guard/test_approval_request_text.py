@@ -12,7 +12,8 @@ from support.example_calls import example, properties
 from support.situations import previewed as preview
 from support.stores import grant
 
-from fastn_mcp.account.dependents import Dependence, Dependents, Unchecked
+from fastn_mcp.account.dependency_rules import Unchecked
+from fastn_mcp.account.dependents import Dependence, Dependents
 from fastn_mcp.account.resolved_call import lasting
 from fastn_mcp.guard.approval.request import form_of
 from fastn_mcp.guard.preview import ListPreview, Preview

@@ -29,11 +29,12 @@ from fastn_mcp.guard.approval.approved_call import change_of
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch, Done
-from fastn_mcp.ledger.ledger import LedgerLost, RequestState
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.report.collector import OutcomeGroup, Tally
 from fastn_mcp.server.rendering import BUDGET, render
 from fastn_mcp.tools.customers import CreateCustomer
@@ -46,7 +47,7 @@ NAMES = ("Globex Exports", "Katana", "Acme Corp")
 def batch(*calls: tuple[str, dict[str, Any]], **more: Any) -> ApplyChanges:
     """The batch of these calls, as a client sends it."""
     given = {"changes": [{"tool": tool, "arguments": arguments} for tool, arguments in calls]}
-    found = parse(BY_NAME, "apply_changes", given | more).call
+    found = parse(TOOLS, "apply_changes", given | more).call
     assert isinstance(found, ApplyChanges)
     return found
 
@@ -139,12 +140,12 @@ WRONG: list[tuple[Any, str]] = [
 def test_a_mistake_in_one_call_refuses_them_all_and_is_named(changes: Any, said: str) -> None:
     """The number of the call, the field and the reason, and never a value."""
     with pytest.raises(NotSent) as refused:
-        parse(BY_NAME, "apply_changes", {"changes": changes})
+        parse(TOOLS, "apply_changes", {"changes": changes})
     assert said in refused.value.what
 
 
 def test_a_call_that_is_switched_off_is_so_in_a_batch() -> None:
-    offered = {"apply_changes": ApplyChanges, "create_customer": BY_NAME["create_customer"]}
+    offered = {"apply_changes": ApplyChanges, "create_customer": TOOLS["create_customer"]}
     changes = [
         {"tool": "create_customer", "arguments": {"name": "A"}},
         {"tool": "delete_customer", "arguments": {"customer_id": "a"}},
@@ -524,7 +525,7 @@ async def test_a_grant_of_a_batch_makes_no_call_of_its_own(world: World) -> None
 
 async def test_each_of_them_can_be_undone(world: World) -> None:
     outcome = await world.call(creations("A", "B"))
-    undo = parse(BY_NAME, "undo_change", {"change_id": rows(outcome)[0]["change_id"]}).call
+    undo = parse(TOOLS, "undo_change", {"change_id": rows(outcome)[0]["change_id"]}).call
     assert isinstance(await world.call(undo, form(world)), Done)
     assert there(world, "AB") == ["B"]
 

@@ -16,7 +16,7 @@ from fastn_mcp.errors import Declined, Refused, TargetChanged
 from fastn_mcp.guard.approval.request import Approve, PendingApproval
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.ledger.ledger import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules

@@ -28,7 +28,8 @@ from fastn_mcp.guard.approval.request import (
 from fastn_mcp.guard.changes import Batch, Done
 from fastn_mcp.guard.evaluation import Evaluation
 from fastn_mcp.guard.key_files import SecretValues
-from fastn_mcp.ledger.ledger import MOST_WAITING, RequestState
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import MOST_WAITING
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.undo_change import ListChanges

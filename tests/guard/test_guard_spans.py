@@ -13,7 +13,7 @@ from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval.request import Decline, PendingForm
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.runtime import SpanFacts, System
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
 
@@ -100,7 +100,7 @@ async def test_span_of_a_list_tells_how_many_calls_it_has_and_each_its_own_decis
 ) -> None:
     world = seen(spans, tmp_path)
     changes = [{"tool": "create_customer", "arguments": {"name": name}} for name in ("Initech", "Umbrella")]
-    call = parse(BY_NAME, "apply_changes", {"changes": changes}).call
+    call = parse(TOOLS, "apply_changes", {"changes": changes}).call
     assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
     assert spans.of("guard", "apply_changes")["calls"] == 2
     inner = [facts for kind, about, facts in spans.ended if (kind, about) == ("guard", "create_customer")]

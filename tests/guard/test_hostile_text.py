@@ -17,7 +17,8 @@ from pydantic import JsonValue, ValidationError
 from support.example_calls import example, properties
 from support.stores import grant
 
-from fastn_mcp.account.dependents import Dependence, Dependents, Unchecked
+from fastn_mcp.account.dependency_rules import Unchecked
+from fastn_mcp.account.dependents import Dependence, Dependents
 from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import Record, Relation, ResolvedCall
@@ -35,7 +36,7 @@ from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.journal import recent_facts
 from fastn_mcp.guard.preview import ListPreview, Preview, preview
 from fastn_mcp.guard.undo import receipt
-from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
+from fastn_mcp.tools.catalog import CATALOG, OPERATIONS, AnyOperation
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect, FastnObject
 
@@ -366,7 +367,7 @@ def test_the_name_of_a_client_is_quoted_unless_it_is_one_plain_word(client: str)
 
 def test_every_line_is_sanitized_where_it_is_composed() -> None:
     """A reason is the operator's, so it is not quoted; it still cannot begin a line of its own."""
-    world = World(BY_NAME["delete_customer"], "Acme", "notes")
+    world = World(OPERATIONS["delete_customer"], "Acme", "notes")
     resolved = world.resolved(exists=True)
     shown = preview(resolved, resolved.effect, ACCOUNT, "Ask Dana.\nAccount: other.\u202e")
     batch = ListPreview("apply_changes", {1: shown}, {})

@@ -1,4 +1,4 @@
-"""What the journal keeps of a change, so that it can be undone and is not repeated unasked. Ours."""
+"""What the journal keeps of a change, so that it can be undone and is not repeated unasked."""
 
 from dataclasses import replace
 from typing import Any

@@ -18,7 +18,7 @@ from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.evaluation import NOT_HEARD, AiSessions
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
-from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.policy import Decision
 from fastn_mcp.sandbox.state import slug_of
 from fastn_mcp.sandbox.workflows import new_workflow

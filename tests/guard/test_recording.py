@@ -1,4 +1,4 @@
-"""What the audit log keeps of a call, from the question to its outcome. Ours."""
+"""What the audit log keeps of a call, from the question to its outcome."""
 
 from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from fastn_mcp.guard.approval.caller import Caller, Rights
 from fastn_mcp.guard.approval.request import Decline
 from fastn_mcp.guard.recorder import Recorder, record_expired
 from fastn_mcp.ledger.sqlite import SqliteLedger
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateSecret
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, GetCustomer
@@ -132,7 +132,7 @@ async def test_what_is_not_sent_is_recorded_with_why(world: World) -> None:
 async def test_a_batch_is_recorded_as_one_question_and_as_each_of_its_calls(world: World) -> None:
     katana = key(world, "Katana")
     change: JsonValue = {"tool": "delete_customer", "arguments": {"customer_id": katana}}
-    await world.call(parse(BY_NAME, "apply_changes", {"changes": [change]}).call, FormNow(yes, world.clock))
+    await world.call(parse(TOOLS, "apply_changes", {"changes": [change]}).call, FormNow(yes, world.clock))
     typed = {"effect": "destroy", "decision": "typed", "rule": "mode guarded: destroy"}
     assert recorded(world) == [
         entry("asked", "apply_changes", arguments={"changes": [change]}, grant="t2", **typed),

@@ -16,12 +16,12 @@ from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoA
 from fastn_mcp.guard.changes import Batch, Done
 from fastn_mcp.guard.evaluation import CallEvaluation
 from fastn_mcp.guard.key_files import SecretValues
-from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.plan import Plan, PlannedCalls, would_allow
 from fastn_mcp.policy.policy import Decision, Policy, PolicyDecision
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.account import DeleteSecret, ListSecrets
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
@@ -50,7 +50,7 @@ def deletion(world: World) -> DeleteCustomer:
 def several(*names: str) -> ApplyChanges:
     """Customers that are created in one list."""
     changes = [{"tool": "create_customer", "arguments": {"name": name}} for name in names]
-    call = parse(BY_NAME, "apply_changes", {"changes": changes}).call
+    call = parse(TOOLS, "apply_changes", {"changes": changes}).call
     assert isinstance(call, ApplyChanges)
     return call
 

@@ -382,7 +382,7 @@ async def test_cookies_are_limited_to_this_host(world: World) -> None:
 
 
 async def test_sign_in_is_bound_to_a_browser_and_single_use(world: World) -> None:
-    """RFC 6749, 10.12. Ours: a wrong state, no pending sign-in, a reused code, another issuer, an error."""
+    """RFC 6749, 10.12. A wrong state, no pending sign-in, a reused code, another issuer, an error."""
     async with world.browser() as dana, world.browser() as victim:
         back = await dana.way_back("dana")
         begun = dana.http.cookies["__Host-fastn_sign_in"]

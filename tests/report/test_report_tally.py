@@ -177,6 +177,6 @@ def test_what_is_no_entry_and_what_belongs_to_nothing_is_passed_over() -> None:
     tally = Tally()
     tally.entry(line("outcome", 1, of="77", outcome="done"))
     tally.entry(line("approved", 2, grant="unknown"))
-    tally.entry(line("scope_revoked", 3))
+    tally.entry(line("temporary_approval_revoked", 3))
     tally.entry(line("of another version", 4))
     assert tally.attempts == []

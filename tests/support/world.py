@@ -4,12 +4,11 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastn_mcp.account.directory import Directory
-from fastn_mcp.account.outlook import Surroundings
+from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.account.targets import Send
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.client.account import Account, headers
@@ -28,7 +27,9 @@ from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder, Watch
 from fastn_mcp.guard.seal import Seal
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, RequestState, bound_account
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.identity import bound_account
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.policy import Policy, PolicyDecision
 from fastn_mcp.procedures.context import ProcedureContext
@@ -122,6 +123,17 @@ def yes(form: ApprovalForm) -> Approve:
     return Approve(form.expected)
 
 
+@dataclass
+class OtherReads:
+    """Takes the guard's place for a procedure that only reads."""
+
+    send: Send
+    directory: Directory
+
+    async def read(self, call: Call, caller: Caller) -> FastnObject:  # noqa: ARG002
+        return await self.send(call)
+
+
 class World:
     """One account behind one guard. Several worlds can share a folder, as processes do."""
 
@@ -197,17 +209,8 @@ class World:
 
     def context(self, read: Send, directory: Directory | None = None) -> ProcedureContext:
         """What a procedure is given, with another way to read."""
-        caller, guard = Caller("local", None), self.guard
-        return ProcedureContext(
-            read,
-            self.system,
-            no_progress,
-            self.journalling.account,
-            self.journalling.journal,
-            directory or Directory(self.system),
-            partial(guard.execute, caller=caller),
-            partial(guard.allowance, caller.principal),
-        )
+        guard: Any = OtherReads(read, directory or Directory(self.system))
+        return ProcedureContext(guard, self.guard, Caller("local", None), no_progress, self.system, self.journalling)
 
     async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
         """What the policy says of a call, and its preview."""

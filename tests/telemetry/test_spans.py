@@ -1,4 +1,4 @@
-"""Spans of a call, their links, and metrics. Ours, and OpenTelemetry's conventions for MCP and HTTP."""
+"""Spans of a call, their links, and metrics. OpenTelemetry's conventions for MCP and HTTP."""
 
 import json
 import re

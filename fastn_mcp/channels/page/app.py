@@ -23,7 +23,8 @@ from fastn_mcp.guard.approval.request import LONGEST_NOTE, TEMPORARY_MINUTES, ca
 from fastn_mcp.guard.approval.votes import NotCounted, why_closed
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.facts import MOST_FACTS
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
 
 COOKIE = "fastn_approvals"

@@ -11,15 +11,9 @@ from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval.votes import NotCounted, Record, TypedValue, count_vote
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import record_expired
-from fastn_mcp.ledger.ledger import (
-    ApprovalRequest,
-    Ledger,
-    RequestState,
-    TemporaryApproval,
-    Vote,
-    who,
-    without_issuers,
-)
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.ledger.identity import who, without_issuers
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
 LOCAL = "local_page"

@@ -15,14 +15,8 @@ from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
 from fastn_mcp.guard.approval.request import TYPED, asker, can_be_temporary, temporary, typed_in
 from fastn_mcp.guard.preview import REFERENCES
 from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read
-from fastn_mcp.ledger.ledger import (
-    ApprovalRequest,
-    RequestState,
-    TemporaryApproval,
-    account_name,
-    who,
-    without_issuers,
-)
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval
+from fastn_mcp.ledger.identity import account_name, who, without_issuers
 from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import FIELD
@@ -33,7 +27,7 @@ _BY = {
     "terminal": "at a terminal",
     "verified": "by an approver",
     "four_eyes": "by approvers",
-    "scope": "by a temporary approval",
+    "temporary_approval": "by a temporary approval",
     "plan": "by a plan",
     "policy": "by the policy",
 }

@@ -15,13 +15,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, decided
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.request import VERIFIED, is_typed, typed_in
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState, Vote, account_name
+from fastn_mcp.guard.recorder import decision_entry
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.identity import account_name
+from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
@@ -165,7 +168,7 @@ class WebhookAnswers:
         vote = Vote(approver.person, answer.decision == "approve", now, approver.display_name or "")
 
         def record(event: AuditEvent, decided_request: ApprovalRequest, message: str | None) -> None:
-            self._record(decided(event, decided_request, VERIFIED, message), approver)
+            self._record(decision_entry(event, decided_request, VERIFIED, message), approver)
 
         counted = await count_vote(vote, request, self._ledger, VERIFIED, note, record)
         if isinstance(counted, NotCounted):

@@ -22,7 +22,7 @@ from fastn_mcp.channels.webhook.payloads import SHORTEST_SECRET, hmac_hex
 from fastn_mcp.config.strict_toml import STRICT, ConfigError, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.request import effects_of
-from fastn_mcp.ledger.ledger import ApprovalRequest
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.tools.tool import Effect
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")

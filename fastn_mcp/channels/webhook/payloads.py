@@ -18,7 +18,8 @@ from standardwebhooks import Webhook
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval.request import asker
 from fastn_mcp.guard.sentences import facts as sentences
-from fastn_mcp.ledger.ledger import ApprovalRequest, account_name, without_issuers
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.identity import account_name, without_issuers
 from fastn_mcp.redaction import quote
 
 _CHARACTERS = 550

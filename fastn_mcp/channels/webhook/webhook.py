@@ -33,7 +33,8 @@ from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError, os_reason
 from fastn_mcp.guard.approval.channel import Announcement, ChannelCapabilities
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.records.formats import counted
 from fastn_mcp.runtime import System
 

@@ -11,7 +11,7 @@ from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.evaluation import CallEvaluation
 from fastn_mcp.guard.journal import IDEMPOTENT, UNSETTLED
 from fastn_mcp.guard.undo import without_secrets
-from fastn_mcp.ledger.ledger import ApprovalRequest, TemporaryApproval
+from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval
 from fastn_mcp.policy.policy import Decision
 from fastn_mcp.runtime import System
 
@@ -21,7 +21,7 @@ class Approval:
     """Permission to send the calls of a batch. Nothing is used up yet."""
 
     by: str
-    """`policy`, `plan`, `scope` (a temporary approval), or how people approved it, such as `client_form`."""
+    """`policy`, `plan`, `temporary_approval`, or how people approved it, such as `client_form`."""
     request: ApprovalRequest | None = None
     """The request that people approved, for all calls of the batch."""
     temporary: TemporaryApproval | None = None

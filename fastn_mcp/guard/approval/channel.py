@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fastn_mcp.guard.approval.request import Answer, ApprovalForm, PendingForm, Submitted
-from fastn_mcp.ledger.ledger import ApprovalRequest
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 
 
 class FormChannel(Protocol):

@@ -28,7 +28,9 @@ from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.evaluation import Evaluation, Evaluator
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import Recorder, record_expired
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, RequestState, TemporaryApproval, Vote, holder
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.ledger.identity import holder
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.policy import Decision
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.redaction import quote, redact_text
@@ -87,7 +89,7 @@ class Approvals:
         if evaluation.verdict.decision is Decision.ALLOW:
             return Approval("policy" if evaluation.verdict.permit is None else "plan")
         if (temporary := await self._find_temporary(evaluation, caller)) is not None:
-            return Approval("scope", temporary=temporary)
+            return Approval("temporary_approval", temporary=temporary)
         earlier = await self._ledger.latest(evaluation.digest, self._system.timestamp())
         if earlier is not None and earlier.used:
             if covers(earlier, evaluation.calls):

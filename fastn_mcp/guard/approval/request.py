@@ -11,7 +11,8 @@ from fastn_mcp.account.credentials import TypedArgument, TypedField
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.sentences.facts import series
-from fastn_mcp.ledger.ledger import ApprovalRequest, TemporaryApproval, who, without_issuers
+from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval
+from fastn_mcp.ledger.identity import who, without_issuers
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import Operation
 

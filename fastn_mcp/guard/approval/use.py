@@ -10,7 +10,8 @@ from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import opens_temporary, temporary_approval, used_up
 from fastn_mcp.guard.evaluation import CallEvaluation, Evaluation, Evaluator
 from fastn_mcp.guard.recorder import Recorder
-from fastn_mcp.ledger.ledger import Ledger, RequestState
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.policy import Decision
 from fastn_mcp.runtime import System
 

@@ -10,7 +10,8 @@ from pydantic import JsonValue
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.guard.approval.request import BY_SEVERAL, TEMPORARY_MINUTES, VERIFIED, can_be_temporary, typed_in
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, RequestState, Vote
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.ledger import ApprovalRequests
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ def unrecorded(_: AuditEvent, __: ApprovalRequest, ___: str | None) -> None:
 async def count_vote(
     vote: Vote,
     request: ApprovalRequest,
-    ledger: Ledger,
+    ledger: ApprovalRequests,
     by: str,
     note: str | None = None,
     record: Record = unrecorded,
@@ -69,7 +70,7 @@ async def count_vote(
 
 
 async def _count_typed(
-    vote: Vote, request: ApprovalRequest, ledger: Ledger, by: str, typed: TypedValue
+    vote: Vote, request: ApprovalRequest, ledger: ApprovalRequests, by: str, typed: TypedValue
 ) -> ApprovalRequest | NotCounted | None:
     """Count an approval with what was typed for it. Compare it again if somebody else votes meanwhile."""
     while True:

@@ -75,7 +75,7 @@ async def said(server: Server[Any], *requests: tuple[str, Json]) -> list[Json]:
             for number, (method, params) in enumerate(requests):
                 await to_server.send(_message({"id": number, "method": method, "params": params}))
                 answer = (await from_server.receive()).message
-                assert isinstance(answer, JSONRPCResponse)  # noqa: S101 - the server is ours
+                assert isinstance(answer, JSONRPCResponse)
                 results.append(
                     cast(Json, json.loads(answer.model_dump_json(by_alias=True, exclude_unset=True)))["result"]
                 )
