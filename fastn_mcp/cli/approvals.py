@@ -19,7 +19,7 @@ import anyio
 import click
 from pydantic import JsonValue
 
-from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, decided
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.build.ledger import audit_at, file_of, ledger_at
 from fastn_mcp.build.startup import state_of, typed_seal
 from fastn_mcp.channels.page import page
@@ -39,22 +39,15 @@ from fastn_mcp.guard.approval.request import (
     Decline,
     NoAnswer,
     asker,
-    question,
+    form_of,
     typed_in,
 )
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.recorder import record_expired
-from fastn_mcp.ledger.ledger import (
-    ApprovalRequest,
-    Ledger,
-    LedgerUnusable,
-    RequestState,
-    TemporaryApproval,
-    Vote,
-    account_name,
-    who,
-)
+from fastn_mcp.guard.recorder import decision_entry, record_expired
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.ledger.identity import account_name, who
+from fastn_mcp.ledger.ledger import Ledger, LedgerUnusable
 from fastn_mcp.ledger.sqlite import FILE
 from fastn_mcp.policy.policy import Decision
 from fastn_mcp.redaction import quote, sanitize
@@ -93,7 +86,7 @@ class TerminalApprovals:
                 terminal.say(
                     "Two people have to approve it, and a terminal cannot tell people apart: decline it, or leave it."
                 )
-            asked = question(request, f"{_headline(request)}{more}")
+            asked = form_of(request, f"{_headline(request)}{more}")
             if asked.secret is not None and self.typed is None:
                 terminal.say(f"{_UNSEALABLE} Decline it, or leave it.")
                 asked = replace(asked, secret=None)
@@ -134,8 +127,8 @@ class TerminalApprovals:
         """Count a vote, and return the message, or why it did not count."""
         problems: list[str] = []
 
-        def record(event: AuditEvent, said: str | None) -> None:
-            problems.append(self._record(decided(event, request, _BY, said)))
+        def record(event: AuditEvent, decided_request: ApprovalRequest, message: str | None) -> None:
+            problems.append(self._record(decision_entry(event, decided_request, _BY, message)))
 
         counted = await count_vote(vote, request, self.ledger, _BY, note, record, typed)
         return counted.why if isinstance(counted, NotCounted) else "".join([message, *problems])
@@ -151,13 +144,15 @@ class TerminalApprovals:
             return None
         (scope,) = found
         account = account_name(scope.account)
-        entry = LogEntry(AuditEvent.SCOPE_REVOKED, scope.principal, account, scope.tool, scope.target)
-        if problem := self._record(replace(entry, consent=_BY, grant=scope.id, principal_name=scope.person or None)):
+        entry = LogEntry(AuditEvent.TEMPORARY_APPROVAL_REVOKED, scope.principal, account, scope.tool, scope.target)
+        if problem := self._record(
+            replace(entry, approved_by=_BY, grant=scope.id, principal_name=scope.person or None)
+        ):
             click.echo(problem.strip(), err=True)
         return scope
 
     def _record_expired(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
-        if problem := self._record(decided(event, request, None, note)):
+        if problem := self._record(decision_entry(event, request, None, note)):
             click.echo(problem.strip(), err=True)
 
     def _record(self, entry: LogEntry) -> str:

@@ -20,9 +20,10 @@ from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.account.targets import Call, read_pages
 from fastn_mcp.audit.log import AuditEvent
-from fastn_mcp.build.account import AccountParts, policy_of
+from fastn_mcp.build.composition import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
-from fastn_mcp.cli import EnumChoice, StartOptions
+from fastn_mcp.cli import StartOptions
+from fastn_mcp.cli.help import EnumChoice
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError
@@ -33,11 +34,11 @@ from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.policy.rules import FileRules
 from fastn_mcp.policy.warnings import UNREADABLE, four_eyes, unknown_customers
 from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.procedures.catalog import BY_NAME, UnknownTool, parse
+from fastn_mcp.procedures.catalog import TOOLS, UnknownTool, parse
 from fastn_mcp.records.formats import sentence
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.catalog import BY_NAME as OPERATIONS
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import UNKNOWN, Operation
 from fastn_mcp.tools.parsing import current
@@ -128,7 +129,7 @@ def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], file: P
     """
     name = current(tool.replace("-", "_"))
     try:
-        call = parse(BY_NAME, name, dict(_argument(name, text) for text in arguments)).call
+        call = parse(TOOLS, name, dict(_argument(name, text) for text in arguments)).call
     except UnknownTool as error:
         raise NotSent(error.what, "All of them: fastn-mcp tools") from None
     if not isinstance(call, Operation):
@@ -142,7 +143,7 @@ def _argument(tool: str, text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="ARGUMENTS")
-    properties: dict[str, dict[str, Any]] = BY_NAME[tool].input_schema()["properties"] if tool in BY_NAME else {}
+    properties: dict[str, dict[str, Any]] = TOOLS[tool].input_schema()["properties"] if tool in TOOLS else {}
     if name not in properties or properties[name]["type"] == "string":
         return name, value
     try:
@@ -169,7 +170,7 @@ async def _explain(start: StartOptions, call: Call) -> list[str]:
             return [*_decision_lines(call, allowed), policy_line]
         if parts is not None:
             try:
-                evaluation, matches = await parts.guard.explain(call)
+                evaluation, matches = await parts.guard.evaluator.explain(call, "local")
                 lines = [*_decision_lines(call, evaluation.verdict), *_matching_lines(matches)]
                 return [*lines, *_evaluated_facts(evaluation), policy_line]
             except FastnError as error:
@@ -360,7 +361,7 @@ class _History:
         elif entry["event"] == AuditEvent.INTENT.value:
             if (rules := self.policy.rules) is not None:
                 self._spent[rules.period(_time(entry)), _effect(entry)] += 1
-            if entry.get("consent") != "policy":
+            if entry.get("approved_by") != "policy":
                 self._declines.pop(principal, None)  # a person approved
 
     def before(self, entry: Mapping[str, Any], call: Call) -> Situation:

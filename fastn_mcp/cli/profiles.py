@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from fastn_mcp.cli import EnumChoice, StartOptions
+from fastn_mcp.cli import StartOptions
+from fastn_mcp.cli.help import EnumChoice
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.cli.login import StoredKey
 from fastn_mcp.config import edit

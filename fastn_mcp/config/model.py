@@ -180,7 +180,7 @@ def _toolsets(names: list[str]) -> list[str]:
 
 def _tools(patterns: list[str]) -> list[str]:
     """Return the names of the selected tools, in catalog order."""
-    from fastn_mcp.procedures.catalog import BY_NAME as TOOLS  # a fifth of the startup time, rarely needed
+    from fastn_mcp.procedures.catalog import TOOLS  # a fifth of the startup time, rarely needed
 
     found: set[str] = set()
     for pattern in patterns:
@@ -196,12 +196,12 @@ def _routes(given: dict[str, object]) -> dict[str, Route]:
     routes = {current(name): _route(current(name), text) for name, text in given.items()}
     if not routes:
         return routes
-    from fastn_mcp.tools.catalog import BY_NAME  # a fifth of the startup time, only for the few with custom paths
+    from fastn_mcp.tools.catalog import OPERATIONS  # a fifth of the startup time, only for the few with custom paths
 
     for tool, route in routes.items():
-        operation = BY_NAME.get(tool)
+        operation = OPERATIONS.get(tool)
         if operation is None:
-            raise ValueError(f"there is no tool {tool!r}{nearest(tool, BY_NAME)}")
+            raise ValueError(f"there is no tool {tool!r}{nearest(tool, OPERATIONS)}")
         if sorted(route.parameters) != sorted(operation.route.parameters):
             wanted = ", ".join(f"{{{name}}}" for name in operation.route.parameters) or "no {parameter}"
             raise ValueError(f"the path of {tool} must hold {wanted}")

@@ -7,17 +7,15 @@ is sent and settled once the response was delivered: cancelled calls, killed pro
 
 import logging
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import anyio
 
 from fastn_mcp.account.resolved_call import ResolvedCall
-from fastn_mcp.account.targets import Call, Send, fields_sent, kind_of, read_label, read_target
+from fastn_mcp.account.targets import Call, kind_of
 from fastn_mcp.errors import FastnError, NotSent, Refused
 from fastn_mcp.guard.changes import FINAL, MADE, PERHAPS_MADE, Change, Journal
 from fastn_mcp.guard.delivery import Delivery
@@ -25,11 +23,8 @@ from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.records.formats import age, counted
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.tool import FastnObject
-
-if TYPE_CHECKING:
-    from fastn_mcp.guard.evaluation import ApprovedCall
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +37,7 @@ _RECENT = 86_400.0
 _RECENT_CHANGES = 100
 """Number of the newest changes among which those of a record are looked for."""
 
-_IDEMPOTENT = ("GET", "PUT", "DELETE")
+IDEMPOTENT = ("GET", "PUT", "DELETE")
 
 DISCONNECT_GRACE = 0.5
 """Seconds to wait for a disconnect to be noticed: the client's retry may arrive before its old connection closes."""
@@ -71,7 +66,7 @@ class ChangeJournal:
 
         A call that this process is still sending is not unsettled.
         """
-        if call.route.method in _IDEMPOTENT:
+        if call.route.method in IDEMPOTENT:
             return None
         with anyio.move_on_after(DISCONNECT_GRACE):
             for ended in [ended for of, ended in self._sending.values() if of == digest]:
@@ -96,14 +91,14 @@ class ChangeJournal:
         last = await self.journal.change(self.account, max(open_, key=lambda id_: open_[id_]))
         if last is None or last.outcome not in MADE:
             return _UNKNOWN
-        made = f"{last.id}, {quote(last.target)}" if last.target else last.id
+        what = f"{last.id}, {quote(last.target)}" if last.target else last.id
         ago = counted(max(0, round(self._system.timestamp() - last.at)), "second")
-        return f"The same call was made {ago} ago and was done ({made}); you may not have the response."
+        return f"The same call was made {ago} ago and was done ({what}); you may not have the response."
 
     async def _unsettled(self, digest: str) -> dict[str, float]:
         sending = set(self._sending)
-        found = await self.journal.unsettled(digest, self._system.timestamp())
-        return {id_: until for id_, until in found.items() if id_ not in sending | self._sending.keys()}
+        unsettled = await self.journal.unsettled(digest, self._system.timestamp())
+        return {id_: until for id_, until in unsettled.items() if id_ not in sending | self._sending.keys()}
 
     async def history(self, resolved: ResolvedCall) -> tuple[tuple[str, str], ...]:
         """Return what this server did lately to the records of a call: a heading and a sentence each, newest first.
@@ -120,44 +115,20 @@ class ChangeJournal:
             log.exception("the journal could not be read")
             return (("Not checked", "what this server did to it lately"),)
         recent = [each for each in changes if each.outcome in FINAL and now.timestamp() - each.at < _RECENT]
-        found: dict[tuple[str | None, str], tuple[str, str]] = {}
+        facts: dict[tuple[str | None, str], tuple[str, str]] = {}
         if len(recent) == _RECENT_CHANGES:
             unread = f"what this server did to it before its last {_RECENT_CHANGES} changes"
-            found[None, ""] = "Not checked", unread
+            facts[None, ""] = "Not checked", unread
         for change in recent:
-            found |= {(change.target, heading): (heading, said) for heading, said in recent_facts(change, records, now)}
-        return tuple(found.values())
+            facts |= {(change.target, heading): (heading, fact) for heading, fact in recent_facts(change, records, now)}
+        return tuple(facts.values())
 
-    async def begin(self, approved: "ApprovedCall", read: Send, deadline: float = 0.0) -> Change:
-        """Record a call before it is sent. `deadline` is its timeout in seconds. The caller must `end` the change.
+    async def begin(self, change: Change) -> None:
+        """Record a change before its call is sent. The caller must `end` it.
 
         Each call of a list begins only once. Raises a `FastnError` if it has begun already or the journal cannot be
         written.
         """
-        current, call = approved.current, approved.current.call
-        target = current.target
-        if target is None and call.target is not None:  # allowed without a read
-            with suppress(FastnError):  # the call is made, but cannot be undone
-                target = await read_target(call, read)
-        label = current.name or await read_label(call, target, read)
-        now, is_idempotent = self._system.timestamp(), call.route.method in _IDEMPOTENT
-        change = Change(
-            id=f"chg_{self._system.token()}",
-            principal=approved.principal,
-            account=self.account,
-            tool=call.tool_name(),
-            arguments=call.shown(),
-            target=call.target,
-            name=str(label) if label else None,
-            before=None if target is None else without_secrets(target),
-            sent=fields_sent(call),
-            at=now,
-            approved_by=f"{approved.by}: {approved.detail}" if approved.detail else approved.by,
-            call="" if is_idempotent else current.digest,
-            unsettled_until=0.0 if is_idempotent else now + deadline + UNSETTLED,
-            batch=approved.batch,
-            number=approved.number if approved.batch else 0,
-        )
         self._sending[change.id] = change.call, anyio.Event()
         try:
             is_begun = await self.journal.begin(change)
@@ -165,7 +136,7 @@ class ChangeJournal:
             await self.end(change, "not_sent")
             if isinstance(error, FastnError) or not isinstance(error, Exception):
                 raise
-            log.exception("%s could not be journalled", call.tool_name())
+            log.exception("%s could not be journalled", change.tool)
             raise Refused(
                 f"The journal could not be written ({type(error).__name__}).",
                 "Tell the operator; the server log has the details.",
@@ -176,7 +147,6 @@ class ChangeJournal:
                 "It was begun already, by another process or by another call of the same batch.",
                 "Call the batch again later to see what became of it.",
             )
-        return change
 
     async def end(
         self, change: Change, outcome: str, result: FastnObject | None = None, delivery: Delivery | None = None
@@ -185,10 +155,10 @@ class ChangeJournal:
 
         Without a `delivery`, the caller has the response as soon as the call returns.
         """
-        made = {} if result is None else without_secrets(result)
-        target = change.target or (str(made["id"]) if isinstance(made.get("id"), (str, int)) else None)
-        shown = {name: made.get(name, value) for name, value in change.sent.items()}
-        ended = replace(change, outcome=outcome, target=target, sent=shown)
+        returned = {} if result is None else without_secrets(result)
+        target = change.target or (str(returned["id"]) if isinstance(returned.get("id"), (str, int)) else None)
+        sent = {name: returned.get(name, value) for name, value in change.sent.items()}
+        ended = replace(change, outcome=outcome, target=target, sent=sent)
         delivery = delivery if outcome in MADE and change.call else None
         is_unsettled = bool(change.call) and (outcome in PERHAPS_MADE or delivery is not None)
         now = self._system.timestamp()
@@ -225,7 +195,7 @@ _UNKNOWN = "The same call was made a few minutes ago, and its outcome is not kno
 
 def recent_facts(change: Change, records: Collection[tuple[str, ...]], now: datetime) -> Iterator[tuple[str, str]]:
     """Yield what a change did to one of these records that people recognise it by or that receives credentials."""
-    operation = BY_NAME.get(change.tool)
+    operation = OPERATIONS.get(change.tool)
     if operation is None or (kind_of(operation), change.target) not in records:
         return
     what, when = kind_of(operation).replace("_", " "), age(datetime.fromtimestamp(change.at, UTC), now)

@@ -251,7 +251,7 @@ class ApproverRule(Match):
         return (self.tenants is None or tenant in self.tenants) and effects.issubset(self.effects)
 
 
-class Approvals(_Table):
+class ApprovalsSection(_Table):
     """The approval page, its OpenID Connect client and the approver rules."""
 
     client_id: _Text
@@ -313,7 +313,7 @@ class Team(_Table):
     subject_claim: _Text = "sub"
     leeway_seconds: Annotated[float, Field(ge=0, le=120)] = 30.0
     limits: TeamLimits = TeamLimits()
-    approvals: Approvals | None = None
+    approvals: ApprovalsSection | None = None
     tenant: list[Tenant]
 
     @property
@@ -428,7 +428,7 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
         yield ConfigError((*at, "webhook_url"), "with caller_keys there is no webhook: approvers are of one account")
 
 
-def _approvals_errors(team: Team, approvals: Approvals) -> Iterator[ConfigError]:
+def _approvals_errors(team: Team, approvals: ApprovalsSection) -> Iterator[ConfigError]:
     at: Key = ("approvals",)
     mcp, page = urlsplit(team.url).path, urlsplit(team.page_url or "").path
     if f"{mcp}/".startswith(f"{page}/") or any(f"{page}/".startswith(f"{taken}/") for taken in (mcp, *_TAKEN)):

@@ -127,8 +127,8 @@ class _Handlers:
             body, is_error = dispatch.redacted(render_error(error.data())), True
         else:
             match outcome:
-                case PendingForm(question):
-                    return form_request(question)
+                case PendingForm(form):
+                    return form_request(form)
                 case PendingApproval(needs_link=True) if isinstance(caller.link, RoundTripLink):
                     return link_request(outcome)
                 case PendingApproval(_, preview, where, until):

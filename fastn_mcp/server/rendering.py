@@ -20,7 +20,7 @@ from fastn_mcp.records.formats import counted
 from fastn_mcp.records.rows import Row, row_of
 from fastn_mcp.redaction import may_hold_new_key, safe, safe_json, shorten
 from fastn_mcp.tools.account import CreateApiKey
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import FULL, List
 from fastn_mcp.tools.tool import Effect, FastnObject, Tool
@@ -146,7 +146,7 @@ def _page_size(call: List[Any]) -> int:
 def _single_read(call: List[Any]) -> str:
     """Return how to read a row whose values were cut."""
     name = "get_" + call.tool_name().removeprefix("list_").removesuffix("s")
-    return f"{name if name in BY_NAME else 'limit 1'} shows more of one"
+    return f"{name if name in OPERATIONS else 'limit 1'} shows more of one"
 
 
 Rendered = tuple[JsonValue, int, int]

@@ -216,7 +216,7 @@ class AccountSpans:
         return attributes
 
 
-_FORMS = {"rule": names.rule, "consent": names.consent}
+_FORMS = {"rule": names.rule, "approved_by": names.approved_by}
 
 
 def _server(base_url: str) -> dict[str, Any]:

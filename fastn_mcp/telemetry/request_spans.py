@@ -11,7 +11,7 @@ from mcp.types import INVALID_PARAMS
 from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import ValidationError
 
-from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.server.prompts import RECIPES
 from fastn_mcp.telemetry import attributes as names
 from fastn_mcp.telemetry.instruments import Attributes, Instruments, counted, incoming, kind_of
@@ -83,7 +83,7 @@ def _request_attributes(ctx: ServerRequestContext[Any, Any]) -> tuple[Attributes
     target = None
     if ctx.method == "tools/call":
         attributes["gen_ai.operation.name"] = "execute_tool"
-        if isinstance(target_name, str) and (tool := current(target_name)) in BY_NAME:
+        if isinstance(target_name, str) and (tool := current(target_name)) in TOOLS:
             attributes[names.TOOL] = target = tool
     elif ctx.method == "prompts/get" and target_name in _PROMPTS:
         attributes["gen_ai.prompt.name"] = target = target_name

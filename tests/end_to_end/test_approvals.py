@@ -148,7 +148,7 @@ def approve(env: dict[str, str]) -> None:
     """Approve through the shared ledger, as the page and the terminal do."""
     script = (
         "import asyncio, sys, time\n"
-        "from fastn_mcp.ledger.ledger import Vote\n"
+        "from fastn_mcp.ledger.approval_request import Vote\n"
         "from fastn_mcp.ledger.sqlite import FILE, SqliteLedger\n"
         "async def main():\n"
         "    ledger = SqliteLedger(sys.argv[1] + '/' + FILE)\n"

@@ -1,4 +1,4 @@
-"""The changes of a request are settled once the client has the response, and not before. Ours."""
+"""The changes of a request are settled once the client has the response, and not before."""
 
 import anyio
 import pytest

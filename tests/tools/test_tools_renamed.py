@@ -1,4 +1,4 @@
-"""A renamed tool keeps its old name for calls, policies and plans. Ours."""
+"""A renamed tool keeps its old name for calls, policies and plans."""
 
 import json
 import tomllib
@@ -17,7 +17,7 @@ from fastn_mcp.config.strict_toml import TomlSource
 from fastn_mcp.errors import NotSent
 from fastn_mcp.policy.plan_file import plan
 from fastn_mcp.policy.schema import named
-from fastn_mcp.procedures.catalog import ALL_TOOLS, BY_NAME, parse
+from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS, parse
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 from fastn_mcp.tools.parsing import ALIASES, Renamed
@@ -47,15 +47,15 @@ def version(text: str) -> tuple[int, ...]:
 def test_old_names_are_valid_until_a_future_version() -> None:
     """Expired names must be removed, and no alias points to another alias."""
     for old, alias in (ALIASES or OLD).items():
-        assert old not in BY_NAME
-        assert alias.to in BY_NAME
+        assert old not in TOOLS
+        assert alias.to in TOOLS
         assert version(alias.since) < version(alias.until)
         assert version(__version__) < version(alias.until)
 
 
 async def test_old_name_is_not_listed(world: World) -> None:
     async with Client(build(world.dispatch, ALL_TOOLS, ACCOUNT, aliases=OLD)) as client:
-        assert [tool.name for tool in (await client.list_tools()).tools] == list(BY_NAME)
+        assert [tool.name for tool in (await client.list_tools()).tools] == list(TOOLS)
 
 
 async def test_call_by_an_old_name_works_and_returns_the_new_name(world: World) -> None:
@@ -91,7 +91,7 @@ async def test_old_name_without_an_alias_is_unknown(world: World) -> None:
 
 
 def test_disabled_tool_is_disabled_by_its_old_name() -> None:
-    reads = {name: offer for name, offer in BY_NAME.items() if name == "list_customers"}
+    reads = {name: offer for name, offer in TOOLS.items() if name == "list_customers"}
     with pytest.raises(NotSent, match="delete_customer is disabled here"):
         parse(reads, "remove_client", {"customer_id": "c1"}, OLD)
 

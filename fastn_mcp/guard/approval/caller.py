@@ -6,10 +6,10 @@ A caller's scopes can only restrict what the policy allows, never extend it.
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval.request import Answer, ApprovalForm, PendingApproval, PendingForm, Submitted
+from fastn_mcp.guard.approval.channel import FormChannel
+from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.tools.tool import Effect
 
@@ -54,23 +54,6 @@ class Rights:
         """Raise `InsufficientScope` if the scope for this effect is missing."""
         if (needed := SCOPES[effect]) not in self.scopes:
             raise InsufficientScope(tool, needed)
-
-
-class FormChannel(Protocol):
-    """Elicitation form of the client, or prompt of a terminal."""
-
-    name: str
-    is_terminal: bool
-    """Whether it is a terminal: even a quick answer is a person's, and they can type a secret there."""
-
-    @property
-    def submitted(self) -> tuple[str, Answer | Submitted] | None:
-        """Id of the approval request that this call answers, and the answer; None if it answers none."""
-        ...
-
-    async def ask(self, question: ApprovalForm) -> Answer | PendingForm:
-        """Show the form. Return the answer, or `PendingForm` if it comes with a later call."""
-        ...
 
 
 PageLink = Callable[[PendingApproval, Callable[[], Awaitable[bool]]], Awaitable[bool]]
