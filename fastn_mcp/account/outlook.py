@@ -77,8 +77,8 @@ async def _of_run(
 
 
 _STATE_OF_RUN = {
-    State.DRAFT: "It was never published: Fastn refuses to run it.",
-    State.OFF: "It is switched off: its triggers do not start it, but this call may.",
+    State.DRAFT: f"It was {State.DRAFT.value}: Fastn refuses to run it.",
+    State.OFF: f"It is {State.OFF.value}: its triggers do not start it, but this call may.",
     State.UNKNOWN: "It is not known whether it is published.",
 }
 

@@ -15,7 +15,7 @@ from fastn_mcp.records.labels import Label, Names, label_of, references
 from fastn_mcp.records.rows import Row, row_of
 from fastn_mcp.redaction import redact_object, texts_in
 from fastn_mcp.tools.account import CreateApiKey
-from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
+from fastn_mcp.tools.catalog import CATALOG, OPERATIONS, AnyOperation
 from fastn_mcp.tools.operation import UNKNOWN, Create, Operation
 from fastn_mcp.tools.paging import List, Listed, Position
 from fastn_mcp.tools.tool import FastnObject
@@ -210,7 +210,7 @@ async def read_target(call: Call, send: Send) -> FastnObject | None:
     return row
 
 
-GETS = {kind: BY_NAME[f"get_{kind}"] for kind in ("customer", "connector", "workflow")}
+GETS = {kind: OPERATIONS[f"get_{kind}"] for kind in ("customer", "connector", "workflow")}
 """Operations that read a resource for its name, by kind."""
 
 MAX_LOOKUPS = 5
@@ -303,7 +303,7 @@ async def _overwritten(call: Create[Any], send: Send) -> FastnObject | None:
         row, doubtful = await find_row(lister, call.may_overwrite, send)
         if row is None:
             return UNKNOWN if doubtful else None
-        detail = BY_NAME.get(f"get_{kind_of(call)}")
+        detail = OPERATIONS.get(f"get_{kind_of(call)}")
         if detail is None:
             return row
         id_ = getattr(row, "id", None)

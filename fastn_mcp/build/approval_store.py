@@ -20,7 +20,8 @@ from fastn_mcp.config.paths import TENANTS, state_dir
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite import FILE
 from fastn_mcp.runtime import System
 

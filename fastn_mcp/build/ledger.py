@@ -3,6 +3,7 @@
 import logging
 import platform
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -16,10 +17,27 @@ from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.config.addresses import is_shared, ledger_file
 from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.key_files import TypedSecrets
+from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountStores:
+    """Where an account keeps its approvals, changes and audit entries."""
+
+    account: str
+    """Name of the account in the ledger."""
+    folder: Path
+    """Folder of the ledger, unless it is shared, and of the audit log."""
+    ledger: Ledger
+    audit: AuditFile
+    recorder: Recorder
+    typed: TypedSecrets
+    system: System
 
 
 def ledger_at(setting: str | None, state: Path, system: System) -> Ledger:
@@ -45,7 +63,7 @@ def audit_at(
 ) -> AuditFile:
     """Return the audit log in the folder `state`. `ledger` stores its position; `on_entry` gets each entry."""
     name = audit_name(setting, state)
-    return AuditFile(state / AUDIT, system, on_entry, ledger=ledger, name=name, keeping=keeping, outbox=outbox)
+    return AuditFile(state / AUDIT, system, on_entry, marks=ledger, name=name, keeping=keeping, outbox=outbox)
 
 
 def audit_name(setting: str | None, state: Path) -> str:

@@ -24,9 +24,11 @@ from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.addresses import is_loopback, is_shared
 from fastn_mcp.config.paths import file_errors
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.approval.request import Approve, Decline, NoAnswer, asker, question
+from fastn_mcp.guard.approval.request import Approve, Decline, NoAnswer, asker, form_of
 from fastn_mcp.guard.approval.terminal_approvals import UNSEALABLE, TerminalApprovals, clock
-from fastn_mcp.ledger.ledger import ApprovalRequest, LedgerUnusable, RequestState, account_name, who
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.identity import account_name, who
+from fastn_mcp.ledger.ledger import LedgerUnusable
 from fastn_mcp.policy.policy import Decision
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
@@ -94,7 +96,7 @@ async def _ask_about_each(approvals: TerminalApprovals, terminal: Terminal) -> N
             terminal.say(
                 "Two people have to approve it, and a terminal cannot tell people apart: decline it, or leave it."
             )
-        asked = question(request, f"{_headline(request)}{more}")
+        asked = form_of(request, f"{_headline(request)}{more}")
         if asked.secret is not None and approvals.typed is None:
             terminal.say(f"{UNSEALABLE} Decline it, or leave it.")
             asked = replace(asked, secret=None)

@@ -67,7 +67,7 @@ def tail_(options: AuditOptions, count: int, follow: bool, as_json: bool) -> Non
     """The newest entries, one line each, with times in UTC.
 
     A terminal shows the name of what a call is about, and cuts what does not fit: audit show N has all of it. A pipe
-    gets whole lines, tab-separated: n, time, event, principal, tool, target, name, decision, consent, outcome,
+    gets whole lines, tab-separated: n, time, event, principal, tool, target, name, decision, approved_by, outcome,
     duration_ms, message, principal_name.
     """
     log = options.log

@@ -10,7 +10,7 @@ from fastn_mcp.audit.remote import CopyComparison
 from fastn_mcp.channels.terminal import wrapped
 from fastn_mcp.cli.layout import fit, tab_separated
 from fastn_mcp.config.command_line import CommandLine
-from fastn_mcp.ledger.ledger import who
+from fastn_mcp.ledger.identity import who
 from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.report.collector import OutcomeGroup
@@ -25,7 +25,7 @@ _VALUE = 14
 """Column at which `audit show` prints values."""
 
 TAIL_COLUMNS = (
-    *("n", "time", "event", "principal", "tool", "target", "name", "decision", "consent", "outcome"),
+    *("n", "time", "event", "principal", "tool", "target", "name", "decision", "approved_by", "outcome"),
     *("duration_ms", "message", "principal_name"),
 )
 """Fields of a tab-separated line of `audit tail`, in order; empty if an entry does not have one."""
@@ -75,11 +75,12 @@ def _fit_quoted(text: str, width: int) -> str:
 
 
 def _summary(entry: Entry) -> str:
-    """Summarize an entry: decision, consent, outcome, duration, message, and who decided and asked, if not `local`."""
+    """Summarize an entry: decision, approved_by, outcome, duration, message, and who decided and asked, if not
+    `local`."""
     event, outcome, took = _field(entry, "event"), _field(entry, "outcome"), entry.get("duration_ms")
     principal, approver = _field(entry, "principal"), _field(entry, "approver")
     parts = (
-        ", ".join(filter(None, (_field(entry, "decision"), _field(entry, "consent")))),
+        ", ".join(filter(None, (_field(entry, "decision"), _field(entry, "approved_by")))),
         outcome if outcome != event else "",
         f"{took:.0f} ms" if isinstance(took, (int, float)) else "",
         _field(entry, "message"),
@@ -210,7 +211,7 @@ def report_lines(report: dict[str, Any], headings: Mapping[OutcomeGroup, str]) -
         for call in calls:
             about = " ".join(filter(None, (call["tool"], call["target"]["name"] or call["target"]["id"])))
             newest = f"audit {call['audit'][-1]['n']}" if call["audit"] else ""
-            facts = (caller(call), call["consent"], call["rule"], call["change_id"], newest)
+            facts = (caller(call), call["approved_by"], call["rule"], call["change_id"], newest)
             yield f"  {call['number']}. {sanitize(about)}, {_seconds(call['time'])}"
             yield f"     {sanitize(': '.join(filter(None, (call['outcome'], call['message']))))}"
             yield f"     {sanitize('; '.join(filter(None, facts)))}"

@@ -12,7 +12,7 @@ import click
 from pydantic import JsonValue
 from typing_extensions import override
 
-from fastn_mcp.build.account import AccountParts, enabled_tools
+from fastn_mcp.build.composition import AccountParts, enabled_tools
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.exit import EXIT_CODES, exit_of
 from fastn_mcp.cli.help import format_examples
@@ -22,7 +22,7 @@ from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.procedures.catalog import BY_NAME, ParsedCall, parse
+from fastn_mcp.procedures.catalog import TOOLS, ParsedCall, parse
 from fastn_mcp.report.collector import DONE, PREVIEWED, WAITING, OutcomeGroup, Tally
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
 from fastn_mcp.tools.operation import Operation
@@ -40,11 +40,11 @@ class Calls(click.Group):
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
         # With hyphens, as documented and completed. Underscores are accepted as well.
-        return [name.replace("_", "-") for name in BY_NAME]
+        return [name.replace("_", "-") for name in TOOLS]
 
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        operation = BY_NAME.get(cmd_name.replace("-", "_"))
+        operation = TOOLS.get(cmd_name.replace("-", "_"))
         return None if operation is None else _command(operation)
 
 

@@ -15,8 +15,9 @@ import anyio
 import click
 from rich.console import Console
 
-from fastn_mcp.build.account import Sandboxed, client_account, enabled_tools, exchange_of
+from fastn_mcp.build.composition import client_account, enabled_tools, exchange_of
 from fastn_mcp.build.ledger import audit_logs, file_of, ledger_at
+from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.build.startup import state_of
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.cli.start_options import StartOptions
@@ -172,10 +173,9 @@ async def _examine_team(start: StartOptions, options: DoctorOptions) -> DoctorRe
     state, system = state_of(os.environ, sandboxed=start.sandboxed), System()
     try:
         team, process = load_team(file), process_settings({}, os.environ)
-        builder = TenantBuilder(
-            team, process, os.environ, start.existing_config(), state, JsonLines(process.secrets), system,
-            Sandboxed() if start.sandboxed else None,
-        )  # fmt: skip
+        own = Process(os.environ, Sandboxed() if start.sandboxed else None)
+        lines = JsonLines(process.secrets)
+        builder = TenantBuilder(team, process, own, start.existing_config(), state, lines, system)
     except SettingsError as error:
         return DoctorReport(checks=[machine.wrong_settings(error, file)])
     report = DoctorReport(urlsplit(url or team.url).netloc)

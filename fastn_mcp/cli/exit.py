@@ -113,13 +113,13 @@ _KEY_OPTIONS = {"--api-key", "--apikey", "--api_key", "--key", "--token"}
 
 def _unknown_command(name: str, context: click.Context, more: str = "") -> str:
     """Message for an unknown command or tool; `more` is the hint to --help."""
-    from fastn_mcp.procedures.catalog import BY_NAME  # only after an error
+    from fastn_mcp.procedures.catalog import TOOLS  # only after an error
 
     group = context.command
     known = group.list_commands(context) if isinstance(group, click.Group) else []
     if context.command_path.endswith(" call"):
         return f"There is no tool {name!r}{nearest(name, known)}.{more}"
-    tools = [tool.replace("_", "-") for tool in BY_NAME]
+    tools = [tool.replace("_", "-") for tool in TOOLS]
     if context.parent is None and (tool := name.replace("_", "-")) in tools:
         sandbox = "--sandbox " if context.params.get("sandbox") else ""
         return f"{name} is a tool and no command: fastn-mcp {sandbox}call {tool}.{more}"

@@ -13,7 +13,7 @@ import anyio
 import click
 from pydantic import JsonValue
 
-from fastn_mcp.build.account import AccountParts, account_parts
+from fastn_mcp.build.composition import AccountParts, account_parts
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.layout import say

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from fastn_mcp.account.targets import Call
 from fastn_mcp.audit.log import AuditEvent
-from fastn_mcp.build.account import AccountParts, account_of, plan_account_of
+from fastn_mcp.build.composition import AccountParts, account_of, plan_account_of
 from fastn_mcp.channels.terminal import Terminal
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.run import read
@@ -27,13 +27,14 @@ from fastn_mcp.policy import plan_file
 from fastn_mcp.policy.plan import Plan, PlannedCalls, toml, would_allow
 from fastn_mcp.policy.plan_file import KEYS, BadSignature
 from fastn_mcp.procedures.apply_changes import ApplyChanges
+from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.redaction import is_redacted, quote, sanitize
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-_PLANNABLE: Mapping[str, AnyTool] = {**BY_NAME, ApplyChanges.tool_name(): ApplyChanges}
+_PLANNABLE: Mapping[str, AnyTool] = {**OPERATIONS, ApplyChanges.tool_name(): ApplyChanges}
 """Tools that a plan can hold: operations, and batches, whose calls it lists one by one."""
 
 _MIN_PASSPHRASE = 10
@@ -102,7 +103,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
         if entry.get("event") != AuditEvent.INTENT.value or (since is not None and str(entry.get("time")) < since):
             continue
         left_out = f"line {number}: {entry.get('tool')} is left out, its arguments"
-        operation, arguments = BY_NAME.get(str(entry.get("tool"))), entry.get("arguments")
+        operation, arguments = TOOLS.get(str(entry.get("tool"))), entry.get("arguments")
         if operation is None or "[left out]" in json.dumps(arguments) or is_redacted(arguments):
             click.echo(f"{left_out} were not recorded in full", err=True)
             continue
@@ -247,7 +248,7 @@ async def _describe(start: StartOptions, plan: Plan, records: dict[str, str]) ->
 
 def _calls(permit: PlannedCalls) -> Iterator[Call]:
     """Yield the calls of an entry that gives their exact targets, or all of their arguments but secrets."""
-    operation = BY_NAME[permit.tool]
+    operation = OPERATIONS[permit.tool]
     exact = [key for key in permit.targets if not any(letter in key for letter in "*?[")]
     for target in [{operation.route.parameters[-1]: key} for key in exact] or ([] if permit.targets else [{}]):
         arguments = {**target, **(permit.arguments or {})}

@@ -17,7 +17,7 @@ from fastn_mcp.account.dependents import MAX_PAGES
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
 from fastn_mcp.account.targets import Call, read_pages
-from fastn_mcp.build.account import AccountParts, policy_of
+from fastn_mcp.build.composition import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.cli.help import EnumChoice
 from fastn_mcp.cli.layout import columns_of, say, table
@@ -31,7 +31,7 @@ from fastn_mcp.policy.policy import Decision, Policy, PolicyDecision, Situation
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.policy.rules import FileRules
 from fastn_mcp.policy.warnings import UNREADABLE, four_eyes, unknown_customers
-from fastn_mcp.procedures.catalog import BY_NAME, UnknownTool, parse
+from fastn_mcp.procedures.catalog import TOOLS, UnknownTool, parse
 from fastn_mcp.records.formats import sentence
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
@@ -124,7 +124,7 @@ def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], file: P
     """
     name = tool.replace("-", "_")
     try:
-        call = parse(BY_NAME, name, dict(_argument(name, text) for text in arguments)).call
+        call = parse(TOOLS, name, dict(_argument(name, text) for text in arguments)).call
     except UnknownTool as error:
         raise NotSent(error.what, "All of them: fastn-mcp tools") from None
     if not isinstance(call, Operation):
@@ -138,7 +138,7 @@ def _argument(tool: str, text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="ARGUMENTS")
-    properties: dict[str, dict[str, Any]] = BY_NAME[tool].input_schema()["properties"] if tool in BY_NAME else {}
+    properties: dict[str, dict[str, Any]] = TOOLS[tool].input_schema()["properties"] if tool in TOOLS else {}
     if name not in properties or properties[name]["type"] == "string":
         return name, value
     try:
@@ -165,7 +165,7 @@ async def _explain(start: StartOptions, call: Call) -> list[str]:
             return [*_decision_lines(call, allowed), policy_line]
         if parts is not None:
             try:
-                evaluation, matches = await parts.guard.explain(call)
+                evaluation, matches = await parts.guard.evaluator.explain(call, "local")
                 lines = [*_decision_lines(call, evaluation.verdict), *_matching_lines(matches)]
                 return [*lines, *_evaluated_facts(evaluation), policy_line]
             except FastnError as error:

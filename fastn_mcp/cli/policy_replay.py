@@ -15,7 +15,7 @@ from fastn_mcp.account.targets import Call
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.policy.policy import Policy, PolicyDecision, Situation
 from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.tool import Effect, FastnObject
 
 
@@ -92,7 +92,7 @@ class _History:
         elif entry["event"] == AuditEvent.INTENT.value:
             if (rules := self.policy.rules) is not None:
                 self._spent[rules.period(_time(entry)), _effect(entry)] += 1
-            if entry.get("consent") != "policy":
+            if entry.get("approved_by") != "policy":
                 self._declines.pop(principal, None)  # a person approved
 
     def before(self, entry: Mapping[str, Any], call: Call) -> Situation:
@@ -126,7 +126,7 @@ def _recorded_decision(entry: Mapping[str, Any]) -> str:
 
 
 def _recorded_call(entry: Mapping[str, Any]) -> Call:
-    operation = BY_NAME.get(str(entry.get("tool")))
+    operation = OPERATIONS.get(str(entry.get("tool")))
     if operation is None:
         raise _UnreadableEntry(f"there is no tool {str(entry.get('tool'))[:64]!r}")
     arguments = entry.get("arguments")

@@ -14,7 +14,7 @@ from fastn_mcp.cli.help import GroupedCommands
 from fastn_mcp.cli.start_options import StartOptions
 
 if TYPE_CHECKING:
-    from fastn_mcp.build.account import AccountParts
+    from fastn_mcp.build.composition import AccountParts
 
 _VERSION = ("-V", "--version")
 _WITHOUT_SETTINGS = "fastn_mcp.without_settings"

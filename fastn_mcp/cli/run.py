@@ -13,7 +13,7 @@ from typing import Any, cast
 import anyio
 import click
 
-from fastn_mcp.build.account import AccountParts
+from fastn_mcp.build.composition import AccountParts
 from fastn_mcp.cli.call import CallOutcome, make_call
 from fastn_mcp.cli.exit import EXIT_CODES, Exit, strongest
 from fastn_mcp.cli.layout import say

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from fastn_mcp.build.account import AccountParts
+    from fastn_mcp.build.composition import AccountParts
     from fastn_mcp.config.command_line import CommandLine
     from fastn_mcp.config.load import Resolved
     from fastn_mcp.config.model import Settings
@@ -48,7 +48,8 @@ class StartOptions:
         no_key: "NoKey | None" = None,
     ) -> "AccountParts":
         """Assemble the parts of an account from `settings`, by default those of the selected account."""
-        from fastn_mcp.build.account import Sandboxed, assemble, begin_log, policy_of
+        from fastn_mcp.build.composition import assemble, begin_log, policy_of
+        from fastn_mcp.build.process import Process, Sandboxed
         from fastn_mcp.build.telemetry import audit_outboxes, instruments_of
 
         settings = settings or self.resolved().settings
@@ -62,19 +63,16 @@ class StartOptions:
         outbox_of = audit_outboxes(settings, self.state(), os.environ, self.context.call_on_close)
         if no_key is not None:
             logging.getLogger("fastn_mcp").error("Every call will be answered with: %s", no_key)
-        return assemble(
-            settings,
-            Sandboxed(self.sandbox_file) if self.sandboxed else None,
-            policy,
-            self.state(),
+        process = Process(
             os.environ,
-            browser=browser,
+            Sandboxed(self.sandbox_file) if self.sandboxed else None,
+            program,
+            has_browser=browser,
             tally=tally,
             instruments=instruments,
-            no_key=no_key,
-            program=program,
             outbox_of=outbox_of,
         )
+        return assemble(settings, policy, self.state(), process, no_key)
 
     def command_line(self) -> "CommandLine":
         """Return the command that starts this program again at a shell, on the same account and folders."""

@@ -186,12 +186,12 @@ def _routes(given: dict[str, object]) -> dict[str, Route]:
     routes = {name: _route(name, text) for name, text in given.items()}
     if not routes:
         return routes
-    from fastn_mcp.tools.catalog import BY_NAME  # a fifth of the startup time, only for the few with custom paths
+    from fastn_mcp.tools.catalog import OPERATIONS  # a fifth of the startup time, only for the few with custom paths
 
     for tool, route in routes.items():
-        operation = BY_NAME.get(tool)
+        operation = OPERATIONS.get(tool)
         if operation is None:
-            raise ValueError(f"there is no tool {tool!r}{nearest(tool, BY_NAME)}")
+            raise ValueError(f"there is no tool {tool!r}{nearest(tool, OPERATIONS)}")
         if sorted(route.parameters) != sorted(operation.route.parameters):
             wanted = ", ".join(f"{{{name}}}" for name in operation.route.parameters) or "no {parameter}"
             raise ValueError(f"the path of {tool} must hold {wanted}")

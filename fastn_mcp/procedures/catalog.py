@@ -34,7 +34,7 @@ PROCEDURES: tuple[AnyTool, ...] = (
 
 ALL_TOOLS: tuple[AnyTool, ...] = (*PROCEDURES, *CATALOG)
 
-BY_NAME: dict[str, AnyTool] = {tool.tool_name(): tool for tool in ALL_TOOLS}
+TOOLS: dict[str, AnyTool] = {tool.tool_name(): tool for tool in ALL_TOOLS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def parse(tools: Mapping[str, AnyTool], name: str, arguments: Mapping[str, Any])
     """Validate a tool call. Raises `NotSent` if the tool is unknown or disabled, or an argument is invalid."""
     operation = tools.get(name)
     if operation is None:
-        if name in BY_NAME:
+        if name in TOOLS:
             raise _switched_off(name)
         raise UnknownTool(f"There is no tool {name[:64]!r}{nearest(name, tools)}.", "See tools/list.")
     fields = dict(arguments)
@@ -81,12 +81,12 @@ def parse(tools: Mapping[str, AnyTool], name: str, arguments: Mapping[str, Any])
 def _previewed(tools: Mapping[str, AnyTool], call: PreviewChange) -> ParsedCall:
     """Return the call to preview: of any toolset with an enabled tool, as read-only mode disables no previews."""
     toolsets = {tool.toolset() for tool in tools.values()}
-    known = {name: tool for name, tool in BY_NAME.items() if name in tools or tool.toolset() in toolsets}
+    known = {name: tool for name, tool in TOOLS.items() if name in tools or tool.toolset() in toolsets}
     tool = known.get(call.tool)
     if tool is not None and not tool.previews():
         raise NotSent(f"{tool.tool_name()} changes nothing.", "Call it itself.")
     try:
-        return replace(parse(known, call.tool, call.given or {}), dry_run=True)
+        return replace(parse(known, call.tool, call.values or {}), dry_run=True)
     except UnknownTool as error:
         raise NotSent(error.what, "Name a tool that changes something.") from None
 

@@ -44,6 +44,7 @@ from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.runtime import System
 from fastn_mcp.server import approval_app
 from fastn_mcp.server.context import AccountContext, RequestContext, single_account
+from fastn_mcp.server.delivery import delivery_of
 from fastn_mcp.server.handshake import APPS
 from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm, reporter
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
@@ -84,14 +85,14 @@ def _client_name(ctx: Context) -> str:
 def _with_channels(
     caller: Caller, ctx: Context, params: CallToolRequestParams, reports: ProgressReporter | None, system: System
 ) -> Caller:
-    """Return the caller of a change, with the ways in which the client can ask a person."""
+    """Return the caller of a change, with the ways in which the client can ask a person, and its delivery."""
     form = client_form(ctx, params)
     if form is not None and reports is not None:
         form = ReportedForm(form, reports)
     link = client_link(ctx, params, system)
     # What a client calls itself is not the name of the person who signed in.
     name = _client_name(ctx) if caller.rights is None else caller.name
-    return replace(caller, form=form, link=link, name=name)
+    return replace(caller, form=form, link=link, name=name, delivery=delivery_of(ctx))
 
 
 class _Handlers:
@@ -124,8 +125,8 @@ class _Handlers:
             body, is_error = dispatch.redacted(render_error(error.data())), True
         else:
             match outcome:
-                case PendingForm(question):
-                    return form_request(question)
+                case PendingForm(form):
+                    return form_request(form)
                 case PendingApproval(needs_link=True) if isinstance(caller.link, RoundTripLink):
                     return link_request(outcome)
                 case PendingApproval(_, preview, where, until):
@@ -216,5 +217,6 @@ def build_for(
         else RequestStateSecurity.ephemeral(ttl=lifetime)
     )
     # Seals the id of a pending approval request, so that an answer counts only for the call it was asked for.
-    server.middleware.append(RequestStateBoundary(sealing, default_audience=NAME))
+    # In place of the SDK's only default, whose spans hold text of clients and of errors. `telemetry` adds its own.
+    server.middleware[:] = [RequestStateBoundary(sealing, default_audience=NAME)]
     return server

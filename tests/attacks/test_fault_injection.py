@@ -1,4 +1,4 @@
-"""A sample of the injected faults: `make faults` makes 200 of each kind, ledger and transport. Ours."""
+"""A sample of the injected faults: `make faults` makes 200 of each kind, ledger and transport."""
 
 import itertools
 

@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 from support.world import World
 
-from fastn_mcp.build.account import may_own
+from fastn_mcp.build.composition import may_own
 from fastn_mcp.client.connection import Answer
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.policy.policy import Policy

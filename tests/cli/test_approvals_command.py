@@ -30,7 +30,7 @@ from fastn_mcp.config.command_line import PROGRAM
 from fastn_mcp.guard.approval.request import opens_temporary, with_typed
 from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.ledger.ledger import ApprovalRequest, RequestState, ShownCall, TemporaryApproval
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, TemporaryApproval
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.account import CreateSecret
@@ -74,7 +74,7 @@ class Folder:
         return self.do(lambda ledger: ledger.temporary_approvals(time.time()))
 
     def recorded(self) -> list[tuple[JsonValue, ...]]:
-        names = ("event", "tool", "target", "consent", "message")
+        names = ("event", "tool", "target", "approved_by", "message")
         return [tuple(e.get(name) for name in names) for e in entries(self.folder / "audit.jsonl")]
 
     def run(self, *arguments: str, piped: str = "", **env: str) -> "subprocess.CompletedProcess[str]":
@@ -436,7 +436,7 @@ def test_request_decided_meanwhile_stays_as_it_was(typed: str, became: RequestSt
         person.sees(CHOICES)
         state.do(lambda ledger: moved(ledger, "g1", [RequestState.OPEN], became, time.time(), by="local_page"))
         person.types(typed)
-        person.sees(f"This question was {'declined' if became is RequestState.DECLINED else 'approved'} already")
+        person.sees(f"This request was {'declined' if became is RequestState.DECLINED else 'approved'} already")
         person.leaves()
     assert (state.grant().state, state.grant().by) == (became, "local_page")
     assert state.temporary_approvals() == []
@@ -491,7 +491,7 @@ def test_temporary_and_revoke_work_without_a_terminal(state: Folder) -> None:
     ran = state.run("revoke", "fir")
     assert (ran.returncode, ran.stdout) == (0, 'Revoked: run_workflow on "wf_1" needs approval again.\n')
     assert [scope.id for scope in state.temporary_approvals()] == ["second"]
-    assert state.recorded() == [("scope_revoked", "run_workflow", "wf_1", "terminal", None)]
+    assert state.recorded() == [("temporary_approval_revoked", "run_workflow", "wf_1", "terminal", None)]
 
 
 @pytest.mark.parametrize("name", ["third", "s"])

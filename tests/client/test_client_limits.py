@@ -1,4 +1,4 @@
-"""A used-up rate limit is shared between processes with the same key; a call within the limit costs nothing. Ours."""
+"""A used-up rate limit is shared between processes with the same key; a call within the limit costs nothing."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""An outage causes no storm of retries, and the queue of waiting calls is bounded. Ours."""
+"""An outage causes no storm of retries, and the queue of waiting calls is bounded."""
 
 import anyio
 import anyio.lowlevel

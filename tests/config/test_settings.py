@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.build.account import disabled_tools, enabled_tools
+from fastn_mcp.build.composition import disabled_tools, enabled_tools
 from fastn_mcp.build.startup import resolved_of
 from fastn_mcp.config.addresses import is_loopback
 from fastn_mcp.config.load import ledger_settings, load

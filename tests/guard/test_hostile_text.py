@@ -17,7 +17,8 @@ from pydantic import JsonValue, ValidationError
 from support.example_calls import example, properties
 from support.stores import grant
 
-from fastn_mcp.account.dependents import Dependence, Dependents, Unchecked
+from fastn_mcp.account.dependency_rules import Unchecked
+from fastn_mcp.account.dependents import Dependence, Dependents
 from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import Record, Relation, ResolvedCall
@@ -30,12 +31,12 @@ from fastn_mcp.channels.page.inbox import PendingRequest
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.cli import audit_layout
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval.request import extent, question
+from fastn_mcp.guard.approval.request import extent, form_of
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.journal import recent_facts
 from fastn_mcp.guard.preview import ListPreview, Preview, preview
 from fastn_mcp.guard.undo import receipt
-from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
+from fastn_mcp.tools.catalog import CATALOG, OPERATIONS, AnyOperation
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect, FastnObject
 
@@ -245,11 +246,11 @@ def test_the_form_quotes_what_is_not_ours_in_both_protocol_versions(worlds: list
     """Up to 2025-11-25 the text and the schema are sent as a request, later as a result."""
 
     def texts(each: World) -> dict[str, str]:
-        form = question(asked(each))
+        form = form_of(asked(each))
         request = form_request(form).model_dump(mode="json")["input_requests"]["approval"]["params"]
         lines = request["message"].split("\n")
         schema = request["requested_schema"]["properties"]["name"]["description"]
-        chosen = question(replace(asked(each), expected=None)).text.split("\n")
+        chosen = form_of(replace(asked(each), expected=None)).text.split("\n")
         return {str(number): line for number, line in enumerate([*lines, schema, *chosen])}
 
     compared(worlds, texts)
@@ -366,7 +367,7 @@ def test_the_name_of_a_client_is_quoted_unless_it_is_one_plain_word(client: str)
 
 def test_every_line_is_sanitized_where_it_is_composed() -> None:
     """A reason is the operator's, so it is not quoted; it still cannot begin a line of its own."""
-    world = World(BY_NAME["delete_customer"], "Acme", "notes")
+    world = World(OPERATIONS["delete_customer"], "Acme", "notes")
     resolved = world.resolved(exists=True)
     shown = preview(resolved, resolved.effect, ACCOUNT, "Ask Dana.\nAccount: other.\u202e")
     batch = ListPreview("apply_changes", {1: shown}, {})

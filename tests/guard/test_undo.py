@@ -1,4 +1,4 @@
-"""The call that undoes a change, from what the journal keeps of it. Ours."""
+"""The call that undoes a change, from what the journal keeps of it."""
 
 from typing import Any
 

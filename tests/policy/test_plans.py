@@ -18,7 +18,7 @@ from support.faulty_sandbox import FaultMoment, Reset
 from support.world import FormNow, World, yes
 
 from fastn_mcp.account.resolve import by_arguments
-from fastn_mcp.build.account import plan_account_of, policy_of
+from fastn_mcp.build.composition import plan_account_of, policy_of
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.guard.changes import Done
@@ -40,7 +40,7 @@ from fastn_mcp.policy.plan_file import (
 )
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
-from fastn_mcp.procedures.catalog import BY_NAME as OFFERED
+from fastn_mcp.procedures.catalog import TOOLS as OFFERED
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret
 from fastn_mcp.tools.ai import AiChat
@@ -612,7 +612,7 @@ async def test_the_consent_is_the_plan(desk: Desk, tmp_path: Path) -> None:
     """Who approved, and how, stands in the audit."""
     world = unattended(tmp_path, desk.write(allow("create_customer", more='arguments = { name = "N" }')).read())
     await world.call(CreateCustomer(name="N"))
-    assert '"consent":"plan"' in world.audit_path.read_text().replace(" ", "")
+    assert '"approved_by":"plan"' in world.audit_path.read_text().replace(" ", "")
     assert "plan plan.toml line 4" in world.audit_path.read_text()
 
 
@@ -736,7 +736,7 @@ async def test_plan_does_not_hold_once_a_record_that_it_names_changed(
 ) -> None:
     world = unattended(tmp_path, None)
     call, row = connecting(world)
-    resolved = (await world.guard.evaluate(call)).resolved
+    resolved = (await world.evaluator.evaluate_call(call, "local")).resolved
     desk.records = {each.key: each.fingerprint() for each in resolved.named}
     key = str(row["id"])
     entry = {"exact": f'arguments = {{ connector_id = "{key}" }}', "pattern": f'when = {{ connector_id = "{key}" }}'}
@@ -756,7 +756,7 @@ async def test_refusal_says_that_a_record_changed_since_the_plan_was_signed(tmp_
     world = unattended(tmp_path, None)
     key = str(world.sandbox.state.named("customers", "acme-corp")["id"])
     call = RunWorkflow(workflow_id="wf_b5880b29eb25", customer_id=key)
-    resolved = (await world.guard.evaluate(call)).resolved
+    resolved = (await world.evaluator.evaluate_call(call, "local")).resolved
     desk.records = {each.key: each.fingerprint() for each in resolved.named}
     world = unattended(tmp_path, desk.write(would_allow(call)).read())
     world.sandbox.state.named("customers", "acme-corp")["name"] = "Globex"

@@ -1,4 +1,4 @@
-"""A policy file that is wrong stops the start, and the message says where and what. Ours."""
+"""A policy file that is wrong stops the start, and the message says where and what."""
 
 import hashlib
 import os

@@ -19,12 +19,12 @@ from fastn_mcp.guard.approval.request import ApprovalForm, Decline, PendingAppro
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
-from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.account import CreateApiKey, CreateSecret
-from fastn_mcp.tools.catalog import BY_NAME, CATALOG
+from fastn_mcp.tools.catalog import CATALOG, OPERATIONS
 from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, DeleteConnector, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
@@ -80,7 +80,7 @@ UPDATES: dict[str, tuple[str, str, dict[str, Any]]] = {
 @pytest.mark.parametrize("what", UPDATES)
 async def test_undo_of_an_update_restores_the_state_before(world: World, what: str) -> None:
     tool, slug, arguments = UPDATES[what]
-    operation = BY_NAME[tool]
+    operation = OPERATIONS[tool]
     collection = operation.toolset()
     key = named(world, collection, slug)
     before = row(world, collection, key)
@@ -253,7 +253,7 @@ NEVER: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("tool", "arguments", "why"), NEVER, ids=lambda value: value if isinstance(value, str) else "")
 async def test_change_without_undo_says_why(world: World, tool: str, arguments: dict[str, Any], why: str) -> None:
-    change = await changed(world, BY_NAME[tool].model_validate(arguments))
+    change = await changed(world, OPERATIONS[tool].model_validate(arguments))
     fields = receipt(change)
     assert fields["undo"] is None
     assert why in str(fields["why"])

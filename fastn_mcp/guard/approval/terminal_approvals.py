@@ -6,13 +6,15 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, decided
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, typed_in
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.guard.recorder import record_expired
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, TemporaryApproval, Vote, account_name
+from fastn_mcp.guard.recorder import decision_entry, record_expired
+from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
+from fastn_mcp.ledger.identity import account_name
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.policy import Decision
 from fastn_mcp.runtime import System
 
@@ -79,8 +81,8 @@ class TerminalApprovals:
         """Count a vote, and return the message, or why it did not count."""
         problems: list[str] = []
 
-        def record(event: AuditEvent, message: str | None) -> None:
-            problems.append(self._record(decided(event, request, _BY, message)))
+        def record(event: AuditEvent, decided_request: ApprovalRequest, message: str | None) -> None:
+            problems.append(self._record(decision_entry(event, decided_request, _BY, message)))
 
         counted = await count_vote(vote, request, self.ledger, _BY, note, record, typed)
         return counted.why if isinstance(counted, NotCounted) else "".join([message, *problems])
@@ -96,14 +98,16 @@ class TerminalApprovals:
             return None
         (revoked,) = matches
         account = account_name(revoked.account)
-        entry = LogEntry(AuditEvent.SCOPE_REVOKED, revoked.principal, account, revoked.tool, revoked.target)
-        entry = replace(entry, consent=_BY, grant=revoked.id, principal_name=revoked.person or None)
+        entry = LogEntry(
+            AuditEvent.TEMPORARY_APPROVAL_REVOKED, revoked.principal, account, revoked.tool, revoked.target
+        )
+        entry = replace(entry, approved_by=_BY, grant=revoked.id, principal_name=revoked.person or None)
         if problem := self._record(entry):
             self.warn(problem.strip())
         return revoked
 
     def _record_expired(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
-        if problem := self._record(decided(event, request, None, note)):
+        if problem := self._record(decision_entry(event, request, None, note)):
             self.warn(problem.strip())
 
     def _record(self, entry: LogEntry) -> str:
