@@ -27,7 +27,6 @@ from fastn_mcp.policy import plan_file
 from fastn_mcp.policy.plan import Plan, PlannedCalls, toml, would_allow
 from fastn_mcp.policy.plan_file import KEYS, BadSignature
 from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.redaction import is_redacted, quote, sanitize
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Operation
@@ -103,7 +102,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
         if entry.get("event") != AuditEvent.INTENT.value or (since is not None and str(entry.get("time")) < since):
             continue
         left_out = f"line {number}: {entry.get('tool')} is left out, its arguments"
-        operation, arguments = TOOLS.get(str(entry.get("tool"))), entry.get("arguments")
+        operation, arguments = OPERATIONS.get(str(entry.get("tool"))), entry.get("arguments")
         if operation is None or "[left out]" in json.dumps(arguments) or is_redacted(arguments):
             click.echo(f"{left_out} were not recorded in full", err=True)
             continue

@@ -10,7 +10,6 @@ from pydantic_core import to_json
 from fastn_mcp.account.targets import Call, fields_sent
 from fastn_mcp.guard.changes import FINAL, Change
 from fastn_mcp.ledger.identity import without_issuers
-from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import is_redacted, redact_object, redact_row
 from fastn_mcp.tools.account import NewApiKey
@@ -122,7 +121,7 @@ def undo_of(change: Change) -> Undo | NotUndoable:
     """Return the call that undoes `change`, built from its journal entry, or the reason why there is none."""
     if change.outcome not in FINAL:
         return NotUndoable(f"It was not made ({change.outcome}).")
-    operation, rule = TOOLS.get(change.tool), RULES.get(change.tool)
+    operation, rule = OPERATIONS.get(change.tool), RULES.get(change.tool)
     if operation is None or rule is None:
         return NotUndoable("How to undo it is unknown.")
     if rule.by is None:
