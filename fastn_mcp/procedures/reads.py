@@ -7,7 +7,7 @@ from typing import cast
 
 import anyio
 
-from fastn_mcp.account.dependents import Unchecked
+from fastn_mcp.account.dependency_rules import Unchecked
 from fastn_mcp.account.targets import Call, Send, read_pages
 from fastn_mcp.errors import FastnError
 from fastn_mcp.records.rows import Row, key_of, row_of

@@ -16,9 +16,10 @@ from support.direct_sandbox import Fastn  # noqa: E402
 from support.sensible_calls import SLACK, sensible  # noqa: E402
 from support.world import World  # noqa: E402
 
+from fastn_mcp.config.model import Mode  # noqa: E402
 from fastn_mcp.guard.approval.caller import Caller  # noqa: E402
 from fastn_mcp.guard.changes import Done  # noqa: E402
-from fastn_mcp.policy.policy import Decision, Mode, least  # noqa: E402
+from fastn_mcp.policy.policy import Decision, least  # noqa: E402
 from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES, TOOLS  # noqa: E402
 from fastn_mcp.server.rendering import render, render_preview  # noqa: E402
 from fastn_mcp.tools.operation import Operation  # noqa: E402

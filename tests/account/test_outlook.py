@@ -7,7 +7,8 @@ import pytest
 from support.faulty_sandbox import Status
 from support.world import World
 
-from fastn_mcp.account.outlook import Outlook, Surroundings
+from fastn_mcp.account.outlook import Outlook
+from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.catalog import OPERATIONS

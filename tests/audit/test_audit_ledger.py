@@ -52,7 +52,7 @@ def opened(path: Path, ledger: Ledger) -> Generator[Callable[..., AuditFile]]:
     logs: list[AuditFile] = []
 
     def opened(keeping: Keeping | None = None, system: System | None = None) -> AuditFile:
-        logs.append(AuditFile(path, system or System(now=lambda: NOW), ledger=ledger, keeping=keeping))
+        logs.append(AuditFile(path, system or System(now=lambda: NOW), marks=ledger, keeping=keeping))
         return logs[-1]
 
     yield opened

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from command_page import commands
 
-from fastn_mcp.cli import cli
+from fastn_mcp.cli.program import cli
 from fastn_mcp.procedures.catalog import TOOLS
 
 ALL = {words: command for words, command, _ in commands()}

@@ -187,10 +187,6 @@ WRONG = {
     "bad id": ('{"tool": "list_customers", "id": 7}', "its id is not a text"),
     "twice": ('{"tool": "list_customers", "tool": "delete_customer"}', "the same name twice"),
     "no number": ('{"tool": "list_customers", "arguments": {"limit": NaN}}', "NaN is not a JSON number"),
-    "a value of another call": (
-        '{"tool": "get_customer", "arguments": {"customer_id": {"$from": "made", "path": "id"}}}',
-        "cannot take a value from the result of another",
-    ),
 }
 
 
@@ -266,7 +262,7 @@ def test_run_at_a_terminal_asks_for_approval(
     call = report_in(tmp_path)["calls"][group][0]
     assert call["tool"] == "delete_customer"
     if code == 0:
-        assert call["consent"] == "terminal"
+        assert call["approved_by"] == "terminal"
     else:
         assert "not today" in (tmp_path / "r.md").read_text()
 

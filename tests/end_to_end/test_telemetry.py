@@ -182,7 +182,7 @@ _CALL: dict[str, Any] = {
 
 LOADED = """
 import sys
-from fastn_mcp.cli import cli
+from fastn_mcp.cli.program import cli
 code = 0
 try:
     cli(["--sandbox", "call", "get_billing"])

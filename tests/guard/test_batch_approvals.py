@@ -25,10 +25,12 @@ from fastn_mcp.errors import (
     TargetChanged,
     UnknownOutcome,
 )
+from fastn_mcp.guard.approval.approved_call import change_of
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch, Done
-from fastn_mcp.ledger.ledger import LedgerLost, RequestState
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges
@@ -463,7 +465,8 @@ async def test_a_call_that_was_begun_by_a_process_that_ended_is_unknown(world: W
     call = creations("A", "B")
     id_ = world.evaluator.batch_id(Batch(call, call.inner_calls), "local")
     begun = replace(allowed(call.inner_calls[0]), batch=id_, number=1)
-    await world.journalling.begin(begun, world.client.send)
+    account = world.journalling.account
+    await world.journalling.begin(await change_of(begun, account, world.client.send, 0.0, world.system))
     outcome = await world.call(call)
     assert isinstance(outcome, UnknownOutcome)
     assert outcomes(outcome) == ["unknown_outcome", "done"]
@@ -536,10 +539,10 @@ async def test_a_form_that_comes_with_a_later_round_approves_the_batch(world: Wo
     asked = await world.call(call, first)
     assert isinstance(asked, PendingForm)
     world.clock.pass_(5)
-    other = FormLater(submitted=(asked.question.grant, Approve("delete 3")))
+    other = FormLater(submitted=(asked.form.request, Approve("delete 3")))
     assert isinstance(await world.call(deletions(world, "Katana", "Acme Corp"), other), Refused)
     assert world.changes == []
-    outcome = await world.call(call, FormLater(submitted=(asked.question.grant, Approve(asked.question.expected))))
+    outcome = await world.call(call, FormLater(submitted=(asked.form.request, Approve(asked.form.expected))))
     assert outcomes(outcome) == ["done"] * 3
 
 
@@ -573,7 +576,7 @@ async def test_two_approvers_approve_a_batch_and_one_does_not(far: WebhookWorld)
     assert isinstance(await far.call(call), PendingApproval)
     assert (await far.answer(far.kim, question)).body["state"] == "approved"
     assert outcomes(await far.call(call)) == ["done"] * 3
-    assert [entry["consent"] for entry in far.audited("intent")] == ["four_eyes"] * 3
+    assert [entry["approved_by"] for entry in far.audited("intent")] == ["four_eyes"] * 3
 
 
 async def test_an_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> None:

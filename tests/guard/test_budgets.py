@@ -175,7 +175,7 @@ async def test_a_list_that_a_person_approves_counts_once_in_the_rate_of_destroyi
     caller = replace(ANA, form=FormNow(yes, world.clock))
     listed = parse(TOOLS, "apply_changes", {"changes": changes}).call
     assert isinstance(await world.dispatch(listed, caller), Done)
-    intents = [line["consent"] for line in entries(world.audit_path) if line["event"] == "intent"]
+    intents = [line["approved_by"] for line in entries(world.audit_path) if line["event"] == "intent"]
     assert intents == ["client_form"] * count
     at = world.clock.at.timestamp()
     assert len(await world.ledger.rate_uses(world.evaluator.budgets.rate_budget(ANA.principal), 90, at)) == 1

@@ -15,7 +15,8 @@ from fastn_mcp.client.exchange import ResponseLost
 from fastn_mcp.errors import FastnError, UnknownOutcome
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.ledger.ledger import LedgerLost, RequestState
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.ledger.valkey.server import parse
 from fastn_mcp.procedures.overview.get_overview import GetOverview

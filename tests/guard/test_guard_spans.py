@@ -63,7 +63,7 @@ async def test_span_of_an_approved_call_tells_who_approved_it(spans: Spans, tmp_
         "decision": "typed",
         "rule": "mode guarded: destroy",
         "outcome": "admitted",
-        "consent": "client_form",
+        "approved_by": "client_form",
         "asked": None,
     }
     assert spans.of("ask", "client_form")["is_answered"] is True
@@ -84,14 +84,14 @@ async def test_span_of_a_refusal_has_no_consent(spans: Spans, tmp_path: Path) ->
     world = seen(spans, tmp_path, "read-only")
     assert isinstance(await world.call(CreateCustomer(name="Initech")), Refused)
     facts = spans.of("guard", "create_customer")
-    assert (facts["decision"], "consent" in facts) == ("deny", False)
+    assert (facts["decision"], "approved_by" in facts) == ("deny", False)
     world.close()
 
 
 async def test_span_of_a_decline_has_no_consent(spans: Spans, tmp_path: Path) -> None:
     world = seen(spans, tmp_path)
     assert isinstance(await world.call(await globex(world), FormNow(lambda _: Decline(), world.clock)), Declined)
-    assert "consent" not in spans.of("guard", "delete_customer")
+    assert "approved_by" not in spans.of("guard", "delete_customer")
     world.close()
 
 

@@ -17,7 +17,8 @@ from pydantic import JsonValue, ValidationError
 from support.example_calls import example, properties
 from support.stores import grant
 
-from fastn_mcp.account.dependents import Dependence, Dependents, Unchecked
+from fastn_mcp.account.dependency_rules import Unchecked
+from fastn_mcp.account.dependents import Dependence, Dependents
 from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import Record, Relation, ResolvedCall
@@ -28,9 +29,9 @@ from fastn_mcp.channels.elicitation import form_request
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.inbox import PendingRequest
 from fastn_mcp.channels.webhook import payloads
-from fastn_mcp.cli import audit
+from fastn_mcp.cli import audit_layout
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval.request import extent, question
+from fastn_mcp.guard.approval.request import extent, form_of
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.journal import recent_facts
 from fastn_mcp.guard.preview import ListPreview, Preview, preview
@@ -245,11 +246,11 @@ def test_the_form_quotes_what_is_not_ours_in_both_protocol_versions(worlds: list
     """Up to 2025-11-25 the text and the schema are sent as a request, later as a result."""
 
     def texts(each: World) -> dict[str, str]:
-        form = question(asked(each))
+        form = form_of(asked(each))
         request = form_request(form).model_dump(mode="json")["input_requests"]["approval"]["params"]
         lines = request["message"].split("\n")
         schema = request["requested_schema"]["properties"]["name"]["description"]
-        chosen = question(replace(asked(each), expected=None)).text.split("\n")
+        chosen = form_of(replace(asked(each), expected=None)).text.split("\n")
         return {str(number): line for number, line in enumerate([*lines, schema, *chosen])}
 
     compared(worlds, texts)
@@ -313,7 +314,7 @@ def test_the_audit_log_at_a_terminal_quotes_the_name_of_a_target(worlds: list[Wo
         entry = about(AuditEvent.ASKED, each.call(), "local", ACCOUNT)
         known: dict[str, JsonValue] = {"n": 1, "time": "2026-11-25T09:00:00Z", "event": entry.event.value}
         name = named(each.preview().name)
-        rows = audit.row({**known, "tool": entry.tool}, name, 300)
+        rows = audit_layout.row({**known, "tool": entry.tool}, name, 300)
         return {str(number): line for number, line in enumerate(rows)}
 
     for world in worlds:

@@ -59,7 +59,7 @@ async def test_a_call_is_recorded_with_who_allowed_it_and_what_became_of_it(worl
     globex = key(world, "Globex Exports")
     await world.call(DeleteCustomer(customer_id=globex), FormNow(yes, world.clock))
     await world.call(CreateCustomer(name="Initech"))
-    write = {"effect": "write", "decision": "allow", "rule": "mode guarded: write", "consent": "policy"}
+    write = {"effect": "write", "decision": "allow", "rule": "mode guarded: write", "approved_by": "policy"}
     typed = {"effect": "destroy", "decision": "typed", "rule": "mode guarded: destroy"}
     target: dict[str, JsonValue] = {"target": globex, "arguments": {"customer_id": globex}, "name": "Globex Exports"}
     ended = {"duration_ms": 1250.4}
@@ -76,7 +76,7 @@ async def test_a_call_is_recorded_with_who_allowed_it_and_what_became_of_it(worl
             **ended,
         ),
         entry("asked", "delete_customer", grant="t3", **target, **typed),
-        entry("intent", "delete_customer", grant="t3", consent="client_form", change="chg_t4", **target, **typed),
+        entry("intent", "delete_customer", grant="t3", approved_by="client_form", change="chg_t4", **target, **typed),
         entry(
             "outcome", "delete_customer", target=globex, effect="destroy", grant="t3", of="4", outcome="done", **ended
         ),
@@ -136,14 +136,14 @@ async def test_a_batch_is_recorded_as_one_question_and_as_each_of_its_calls(worl
     typed = {"effect": "destroy", "decision": "typed", "rule": "mode guarded: destroy"}
     assert recorded(world) == [
         entry("asked", "apply_changes", arguments={"changes": [change]}, grant="t2", **typed),
-        entry("agreed", "apply_changes", decision="typed", consent="client_form", grant="t2"),
+        entry("agreed", "apply_changes", decision="typed", approved_by="client_form", grant="t2"),
         entry(
             "intent",
             "delete_customer",
             target=katana,
             name="Katana",
             arguments={"customer_id": katana},
-            consent="client_form",
+            approved_by="client_form",
             grant="t2.1",
             change="chg_t3",
             **typed,
@@ -215,7 +215,7 @@ def last(log: AuditFile) -> dict[str, JsonValue]:
 def test_a_decision_is_recorded_with_its_channel_and_an_expiry_without(recorder: Recorder, log: AuditFile) -> None:
     recorder.decided(AuditEvent.DECLINED, grant(), "not now")
     said = last(log)
-    assert (said["event"], said["consent"], said["message"], said["grant"]) == (
+    assert (said["event"], said["approved_by"], said["message"], said["grant"]) == (
         "declined",
         "local_page",
         "not now",
@@ -223,7 +223,7 @@ def test_a_decision_is_recorded_with_its_channel_and_an_expiry_without(recorder:
     )
     recorder.decided(AuditEvent.EXPIRED, grant(), None)
     said = last(log)
-    assert (said["event"], "consent" in said, "message" in said) == ("expired", False, False)
+    assert (said["event"], "approved_by" in said, "message" in said) == ("expired", False, False)
 
 
 def test_what_was_done_and_cannot_be_recorded_is_logged(

@@ -9,7 +9,8 @@ from support.example_calls import example
 from support.situations import previewed as preview
 
 from fastn_mcp.account.credentials import TypedArgument, TypedField
-from fastn_mcp.account.dependents import Dependence, Dependents, Unchecked
+from fastn_mcp.account.dependency_rules import Unchecked
+from fastn_mcp.account.dependents import Dependence, Dependents
 from fastn_mcp.guard.preview import Preview, by_power
 from fastn_mcp.guard.sentences.catalog import describe_batch, phrase
 from fastn_mcp.guard.sentences.facts import Sentences, read

@@ -23,7 +23,7 @@ from fastn_mcp.guard.approval.request import (
 )
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.ledger.ledger import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
@@ -250,7 +250,7 @@ async def test_auth_method_says_what_a_person_types(
     """What is not documented is asked for as one object, and may be left out where it may not be needed."""
     world = World(tmp_path)
     world.sandbox.state.named("connectors", "gamma")["authMethods"] = [method]
-    judged = await world.guard.evaluate(CreateConnection(connector_id=connector(world, "gamma")))
+    judged = await world.evaluator.evaluate_call(CreateConnection(connector_id=connector(world, "gamma")), "local")
     typed = judged.typed
     if fields is None:
         assert typed is None
@@ -270,7 +270,9 @@ async def test_default_auth_method_is_the_one_that_is_asked_about(tmp_path: Path
     key = connector(world, "gamma")
 
     async def certain(method: str | None = None) -> bool | None:
-        typed = (await world.guard.evaluate(CreateConnection(connector_id=key, auth_method_id=method))).typed
+        typed = (
+            await world.evaluator.evaluate_call(CreateConnection(connector_id=key, auth_method_id=method), "local")
+        ).typed
         return None if typed is None else typed.is_certain
 
     assert await certain() is False

@@ -15,7 +15,7 @@ from support import stores
 from support.valkey_server import ValkeyServer
 from support.world import Clock, FormNow, World, yes
 
-from fastn_mcp.client.exchange import Answer, Exchange, Request
+from fastn_mcp.client.exchange import Answer, Exchange
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.request import Answer as Given
 from fastn_mcp.guard.approval.request import ApprovalForm, PendingApproval
@@ -29,7 +29,7 @@ from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.account import DeleteSecret, ListSecrets
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer
-from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.operation import Operation, Request
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import CreateWorkflow
 
@@ -76,8 +76,8 @@ class FormTogether(FormNow):
 
     gate: Gate | None = None
 
-    async def ask(self, question: ApprovalForm) -> Given:
-        answer = await super().ask(question)
+    async def ask(self, form: ApprovalForm) -> Given:
+        answer = await super().ask(form)
         if self.gate is not None:
             await self.gate.passed()
         return answer

@@ -7,7 +7,8 @@ import pytest
 from support.situations import resolved
 from support.situations import situation as make_situation
 
-from fastn_mcp.policy.policy import MODES, Decision, Mode, Policy, PolicyDecision, least
+from fastn_mcp.config.model import Mode
+from fastn_mcp.policy.policy import MODES, Decision, Policy, PolicyDecision, least
 from fastn_mcp.policy.schema import possible_effects
 from fastn_mcp.tools.account import CreateSecret, RevokeApiKey
 from fastn_mcp.tools.ai import AiChat

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from support.situations import resolved
 from support.situations import situation as make_situation
 
+from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.matching import Glob, PolicyRule, Protected, UserCount
 from fastn_mcp.policy.plan import PlannedCalls
-from fastn_mcp.policy.policy import MODES, Decision, Mode, Policy, PolicyDecision, Situation
+from fastn_mcp.policy.policy import MODES, Decision, Policy, PolicyDecision, Situation
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.policy.rules import FileRules, TimeWindow, hours
 from fastn_mcp.policy.schema import CHANGING, possible_effects

@@ -559,11 +559,6 @@ async def test_names_and_slugs_are_resolved(world: World, typed: str, answer: An
     assert typed != "Katanaa" or "find" in str(refused)
 
 
-def test_old_name_is_understood_with_its_arguments() -> None:
-    parsed = parse(TOOLS, "diagnose_workflow", {"workflow_id": TIKTOK, "customer_id": "katana-customer", "hours": 24})
-    assert parsed.call == Diagnose(workflow_id=TIKTOK, customer_id="katana-customer", hours=24)
-
-
 @pytest.mark.parametrize(
     ("auth", "action"),
     [

@@ -12,7 +12,7 @@ from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.run_counts import run_totals
 from fastn_mcp.procedures.overview.get_overview import FEW, GetOverview

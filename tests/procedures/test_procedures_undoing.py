@@ -14,12 +14,13 @@ from support.sensible_calls import sensible
 from support.world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, FastnError, Forbidden, NotFound, NotSent, TargetChanged, UnknownOutcome
+from fastn_mcp.guard.approval.approved_call import change_of
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import ApprovalForm, Decline, PendingApproval
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
-from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.server.rendering import render
@@ -502,6 +503,7 @@ async def test_change_of_an_unreadable_target_cannot_be_undone(world: World) -> 
         raise Forbidden("Fastn answered 403.")
 
     call = UpdateCustomer(customer_id="x", plan="Free")
-    change = await world.journalling.end(await world.journalling.begin(allowed(call), read), "done")
-    assert change is not None
+    change = await change_of(allowed(call), world.journalling.account, read, 0.0, world.system)
+    await world.journalling.begin(change)
+    change = await world.journalling.end(change, "done")
     assert receipt(change)["why"] == "Its earlier state could not be read."

@@ -292,7 +292,7 @@ async def test_approval_does_not_depend_on_wait_seconds(world: World) -> None:
     assert isinstance(asked, PendingForm)
     assert world.changes == []
     world.clock.pass_(5)
-    submitted = FormLater(submitted=(asked.question.grant, yes(asked.question)))
+    submitted = FormLater(submitted=(asked.form.request, yes(asked.form)))
     done = await world.call(RunWorkflow(workflow_id=SLACK, wait_seconds=5), submitted)
     assert fields(done)["waited_seconds"]
 

@@ -9,11 +9,12 @@ import pytest
 from support.faulty_sandbox import Status
 from support.world import World
 
+from fastn_mcp.channels.elicitation import Context
 from fastn_mcp.client.retry import announce_wait, listener
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.context import Report
 from fastn_mcp.runtime import System
-from fastn_mcp.server.progress import Context, Levels, reporter
+from fastn_mcp.server.progress import Levels, reporter
 from fastn_mcp.tools.account import GetBilling
 
 pytestmark = pytest.mark.anyio

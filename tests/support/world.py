@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastn_mcp.account.directory import Directory
-from fastn_mcp.account.outlook import Surroundings
+from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.account.targets import Send
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.client.client import FastnClient
@@ -16,16 +16,21 @@ from fastn_mcp.client.endpoint import Endpoint, headers
 from fastn_mcp.client.exchange import Exchange
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.caller import Caller
+from fastn_mcp.guard.approval.channel import Announcement, ChannelCapabilities
+from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval.request import Answer as Said
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
 from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
+from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder, Watch
 from fastn_mcp.guard.seal import Seal
-from fastn_mcp.ledger.ledger import Ledger, RequestState, bound_account
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.identity import bound_account
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.policy import Policy, PolicyDecision
 from fastn_mcp.procedures.context import ProcedureContext
@@ -73,9 +78,13 @@ class Desk:
     url: str | None = None
     is_in_view: bool = False
 
-    async def show(self, grant: str) -> str:
-        self.shown.append(grant)
-        return "It lies on the desk."
+    @property
+    def capabilities(self) -> ChannelCapabilities:
+        return ChannelCapabilities(self.identifies_people, self.notifies, self.takes_secrets)
+
+    async def announce(self, request: ApprovalRequest) -> Announcement:
+        self.shown.append(request.id)
+        return Announcement("It lies on the desk.", self.url, self.is_in_view)
 
 
 @dataclass
@@ -90,10 +99,10 @@ class FormNow:
     is_terminal: bool = False
     submitted: tuple[str, Said] | None = None
 
-    async def ask(self, question: ApprovalForm) -> Said:
-        self.asked.append(question)
+    async def ask(self, form: ApprovalForm) -> Said:
+        self.asked.append(form)
         self.clock.pass_(self.seconds)
-        return self.answer(question)
+        return self.answer(form)
 
 
 @dataclass
@@ -105,14 +114,14 @@ class FormLater:
     name: str = "client_form"
     is_terminal: bool = False
 
-    async def ask(self, question: ApprovalForm) -> PendingForm:
-        self.asked.append(question)
-        return PendingForm(question)
+    async def ask(self, form: ApprovalForm) -> PendingForm:
+        self.asked.append(form)
+        return PendingForm(form)
 
 
-def yes(question: ApprovalForm) -> Approve:
+def yes(form: ApprovalForm) -> Approve:
     """A person who reads, and types what is asked."""
-    return Approve(question.expected)
+    return Approve(form.expected)
 
 
 @dataclass
@@ -166,11 +175,11 @@ class World:
         self.dispatch = self.dispatching(SecretValues({}, []), KeyFileWriter(folder / "keys"))
 
     async def call(
-        self, call: Tool[Any], form: FormNow | FormLater | None = None
+        self, call: Tool[Any], form: FormNow | FormLater | None = None, delivery: Delivery | None = None
     ) -> Done | PendingForm | PendingApproval | FastnError:
         """Make a call; an error is an answer too."""
         try:
-            return await self.dispatch(call, Caller("local", form))
+            return await self.dispatch(call, Caller("local", form, delivery=delivery))
         except FastnError as error:
             return error
 
@@ -190,15 +199,12 @@ class World:
     def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:
         self.guard = Guard(
             self.evaluator,
-            self.ledger,
+            Approvals(self.evaluator, self.ledger, self.recorder, self.system, self.desk, self.typed),
             self.recorder,
             self.journalling,
             self.client,
-            secrets,
-            self.typed,
-            delivery,
+            CallSecrets(secrets, self.typed, delivery),
             self.system,
-            self.desk,
         )
         return Dispatcher(self.client, self.guard, self.recorder, self.journalling, secrets, self.system, self.disabled)
 
@@ -209,7 +215,7 @@ class World:
 
     async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
         """What the policy says of a call, and its preview."""
-        seen = await self.guard.evaluate(call)
+        seen = await self.guard.evaluator.evaluate_call(call, "local")
         return seen.verdict, seen.preview
 
     async def rows(self, listing: Call) -> list[Any]:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import anyio
 
-from fastn_mcp.account.dependents import Unchecked
+from fastn_mcp.account.dependency_rules import Unchecked
 from fastn_mcp.account.targets import Call
 from fastn_mcp.guard.changes import MADE
 from fastn_mcp.procedures.context import ProcedureContext

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from pydantic import JsonValue
 
-from fastn_mcp.account.dependents import Unchecked
+from fastn_mcp.account.dependency_rules import Unchecked
 from fastn_mcp.account.directory import Directory
 from fastn_mcp.account.targets import MAX_LOOKUPS, Send, read_pages
 from fastn_mcp.errors import FastnError

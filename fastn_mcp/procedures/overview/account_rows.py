@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
-from fastn_mcp.account.dependents import Unchecked
+from fastn_mcp.account.dependency_rules import Unchecked
 from fastn_mcp.account.targets import Call
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.failures import Period, RunFilter

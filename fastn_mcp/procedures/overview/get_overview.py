@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.account.dependents import Unchecked
+from fastn_mcp.account.dependency_rules import Unchecked
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
