@@ -166,7 +166,7 @@ class ResponseMode:
             await self._streamed(scope, replay(first, receive), send)
             return
         reads_streams = any(name == b"accept" and _EVENTS in value.lower() for name, value in scope["headers"])
-        response = _Response(send, self._silence if reads_streams else inf)
+        response = _PlainResponse(send, self._silence if reads_streams else inf)
         with _watched(receive, response):
             await self._whole(scope, replay(first, _never_receive), response.send)
 
@@ -176,7 +176,7 @@ async def _never_receive() -> Message:
     raise AssertionError
 
 
-class _Response:
+class _PlainResponse:
     """One response. After a keep-alive it is a stream whose only event is the response."""
 
     def __init__(self, send: Send, silence: float) -> None:
@@ -211,7 +211,7 @@ class _Response:
 
 
 @contextmanager
-def _watched(receive: Receive, response: _Response) -> Generator[None]:
+def _watched(receive: Receive, response: _PlainResponse) -> Generator[None]:
     """Cancel the request if its client disconnects, and send keep-alives while it runs."""
     loop = asyncio.get_running_loop()
     watcher: asyncio.Task[None] | None = None
@@ -230,7 +230,7 @@ def _watched(receive: Receive, response: _Response) -> Generator[None]:
                 watcher.cancel()
 
 
-async def _watch(receive: Receive, response: _Response, request: anyio.CancelScope) -> None:
+async def _watch(receive: Receive, response: _PlainResponse, request: anyio.CancelScope) -> None:
     while True:
         message: Message | None = None
         with anyio.move_on_after(response.silence):
