@@ -97,7 +97,7 @@ check-names: $(READY)
 	@$(BIN)/python .ci/names.py
 
 check-generated: $(READY)
-	@$(BIN)/python docs/site/write.py --check || { echo "Run: make surface" >&2; exit 1; }
+	@$(BIN)/python packaging/generate/write.py --check || { echo "Run: make surface" >&2; exit 1; }
 
 check-workflows: $(READY)
 	@$(BIN)/check-jsonschema --no-cache --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
@@ -120,11 +120,11 @@ check-tracked:
 	@git grep -nIE '(py[p]i|python[h]osted|n[p]mjs|n[p]mmirror)[.](org|com)|(^|[^[:alnum:]_.~$$}-])/(work|root|home|Users)/[[:alnum:]]'; test $$? -eq 1
 
 surface: $(READY) ## Write tools/, the README's tables and the generated pages of docs/ anew
-	@$(BIN)/python docs/site/write.py
+	@$(BIN)/python packaging/generate/write.py
 
 openapi: $(READY) ## The operations as an OpenAPI 3.1 document, in dist/openapi.json; of another host: make openapi ARGS=URL
 	@mkdir -p dist
-	@$(BIN)/python docs/site/openapi_document.py $(ARGS) >dist/openapi.json
+	@$(BIN)/python packaging/generate/openapi_document.py $(ARGS) >dist/openapi.json
 
 wheel: $(READY) ## Build the package, install it into an empty environment, and speak to it there
 	@rm -rf .cache/wheel dist/*.whl dist/*.tar.gz && mkdir -p .cache

@@ -42,7 +42,7 @@ cli.main(args=[], prog_name="fastn-mcp")
 """
 
 LAYERS: tuple[tuple[str, str], ...] = (
-    ("HTTP client", r"/(httptools|h11|httpx2)/|fastn_mcp/client/(http|connection)"),
+    ("HTTP client", r"/(httptools|h11|httpx2)/|fastn_mcp/client/(exchange|transport)"),
     ("retries, deadlines, outcomes", r"fastn_mcp/client/"),
     ("guard, journal, audit", r"fastn_mcp/(guard/|procedures/dispatch)"),
     ("arguments and operations", r"fastn_mcp/(tools/|procedures/catalog)"),

@@ -4,17 +4,19 @@ import json
 from pathlib import Path
 
 from fastn_mcp.audit.log import AuditFile
-from fastn_mcp.client.account import Account
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.connection import Answer
-from fastn_mcp.guard.approval.flow import OutOfBandChannel
+from fastn_mcp.client.endpoint import Endpoint
+from fastn_mcp.client.exchange import Answer
+from fastn_mcp.guard.approval.channel import Announcement, ApprovalChannel, ChannelCapabilities
+from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.key_files import SecretValues, TypedSecrets
+from fastn_mcp.guard.key_files import CallSecrets, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.guard.seal import Seal
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.dispatch import Dispatcher
@@ -64,17 +66,17 @@ def _name(number: int) -> str:
 
 
 def client_of(upstream: Rows) -> FastnClient:
-    return FastnClient(Account("http://localhost", "k"), upstream, System())
+    return FastnClient(Endpoint("http://localhost", "k"), upstream, System())
 
 
 class Elsewhere:
     """A channel where nobody looks."""
 
-    identifies_people = notifies = takes_secrets = False
+    capabilities = ChannelCapabilities()
     url = None
 
-    async def show(self, grant: str) -> str:  # noqa: ARG002
-        return "Nowhere."
+    async def announce(self, request: ApprovalRequest) -> Announcement:  # noqa: ARG002
+        return Announcement("Nowhere.")
 
 
 def within(
@@ -82,7 +84,7 @@ def within(
     ledger: Ledger,
     folder: Path,
     policy: Policy | None = None,
-    channel: OutOfBandChannel | None = None,
+    channel: ApprovalChannel | None = None,
 ) -> Dispatcher:
     """Dispatch, guard and client, with an audit in `folder`."""
     system = System()
@@ -93,5 +95,6 @@ def within(
     judge = Evaluator(guarded, policy, budgets, ledger, journalling, system, client.send)
     secrets = SecretValues({}, [])
     typed = TypedSecrets(ledger, lambda: Seal(["bench"], system), system)
-    guard = Guard(judge, ledger, recorder, journalling, client, secrets, typed, None, system, channel)
+    approvals = Approvals(judge, ledger, recorder, system, channel, typed)
+    guard = Guard(judge, approvals, recorder, journalling, client, CallSecrets(secrets, typed, None), system)
     return Dispatcher(client, guard, recorder, journalling, secrets, system, {})

@@ -1,5 +1,5 @@
 """`python -m fastn_mcp` is `fastn-mcp`."""
 
-from fastn_mcp.cli import main
+from fastn_mcp.cli.program import main
 
 main()

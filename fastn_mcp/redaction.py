@@ -20,9 +20,6 @@ from pydantic_core import from_json, to_json
 REDACTED = "[hidden-by-fastn-mcp]"
 """Replacement for a secret. Unlikely to occur by chance, as `[hidden]` does in CSS selectors."""
 
-_EARLIER = "[hidden]"
-"""Replacement for a secret in records of earlier versions."""
-
 # --- names -------------------------------------------------------------------------------------------------------
 
 _SECRET_NAME = re.compile(
@@ -281,7 +278,7 @@ def texts_in(value: JsonValue) -> list[str]:
 
 def is_redacted(value: JsonValue) -> bool:
     """Return whether a record has a redacted secret, of this version or an earlier one."""
-    return find_text(value, lambda text: REDACTED in text or _EARLIER in text) is not None
+    return find_text(value, lambda text: REDACTED in text) is not None
 
 
 def find_redacted(value: JsonValue) -> str | None:

@@ -14,6 +14,8 @@ from large_account import large_account
 from support.valkey_server import ValkeyServer, valkey_for
 from support.world import World
 
+from fastn_mcp.client.exchange import TransportFactory, library_transport, transport_of
+
 if TYPE_CHECKING:
     from playwright.async_api import Browser
 
@@ -76,6 +78,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="for POSIX"))
         if {"attacks", "end_to_end"} & {*item.path.parent.parts} and item.get_closest_marker("measured") is None:
             item.add_marker(pytest.mark.no_cover)
+
+
+TRANSPORTS = {"own": transport_of, "library": library_transport}
+
+
+@pytest.fixture(params=TRANSPORTS if "CI" in os.environ else ["own"])
+def transport_factory(request: pytest.FixtureRequest) -> TransportFactory:
+    """A way to Fastn: this project's transport, and in CI also httpx2's own."""
+    return TRANSPORTS[request.param]
 
 
 @pytest.fixture

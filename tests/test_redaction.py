@@ -1,4 +1,4 @@
-"""What is secret and what is unsafe to print: one module decides, and what one place hides, every place hides. Ours."""
+"""What is secret and what is unsafe to print: one module decides, and what one place hides, every place hides."""
 
 import ast
 import json
@@ -25,6 +25,7 @@ from fastn_mcp import redaction
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.audit.log import AuditEvent, about, written
 from fastn_mcp.errors import Failed
+from fastn_mcp.guard.approval.approved_call import change_of
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.preview import preview
@@ -161,9 +162,13 @@ def _as_journal(value: JsonValue) -> object:
     kept = _Kept()
     journalling = ChangeJournal(cast(Any, kept), "test", System())
     target = FastnObject.model_validate({"id": "c", "name": "Acme", "metadata": {"held": value}})
-    begun = journalling.begin(allowed(_update(value), target=target), cast(Any, None))
+    approved = allowed(_update(value), target=target)
+
+    async def begin() -> None:
+        await journalling.begin(await change_of(approved, "test", cast(Any, None), 0.0, System()))
+
     with pytest.raises(StopIteration):
-        begun.send(None)
+        begin().send(None)
     return repr(kept.changes)
 
 

@@ -10,14 +10,14 @@ import anyio
 from fastn_mcp.client.reads import GETS, read_names, read_pages
 from fastn_mcp.records.rows import Row, key_of, owner_of, text
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Call, Send
 from fastn_mcp.tools.paging import List
 
 Kind = Literal["customer", "connector", "connection", "workflow", "trigger", "user", "role", "api_key", "secret"]
 """Kinds of named resources."""
 
-LISTS = {kind: cast("type[List[Any]]", BY_NAME[f"list_{kind}s"]) for kind in get_args(Kind)}
+LISTS = {kind: cast("type[List[Any]]", OPERATIONS[f"list_{kind}s"]) for kind in get_args(Kind)}
 """The operation that lists each kind."""
 
 MAX_PAGES = 30

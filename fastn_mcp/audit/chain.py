@@ -79,16 +79,19 @@ def end_of(data: bytes) -> End | None:
     stop = len(data)
     while stop > 0:
         start = data.rfind(b"\n", 0, stop) + 1
-        if found := _LINE.fullmatch(data, start, stop):
-            return End(int(found[1]), found[3].decode(), data[stop + 1 :])
+        if match := _LINE.fullmatch(data, start, stop):
+            return End(int(match[1]), match[3].decode(), data[stop + 1 :])
         stop = start - 1
     return None
 
 
 def link_of(line: bytes) -> tuple[End, End] | None:
     """Return the ends of the chain before and after a line, as it says; None if it is not a whole entry."""
-    found = _LINE.fullmatch(line.removesuffix(b"\n"))
-    return None if found is None else (End(int(found[1]) - 1, found[2].decode()), End(int(found[1]), found[3].decode()))
+    match = _LINE.fullmatch(line.removesuffix(b"\n"))
+    if match is None:
+        return None
+    n = int(match[1])
+    return End(n - 1, match[2].decode()), End(n, match[3].decode())
 
 
 def is_unaltered(line: bytes) -> bool:
@@ -130,8 +133,6 @@ def verify(
 
 
 class _Reader:
-    """Verify a chain line by line."""
-
     def __init__(self, head: str | None, start: End, anchor: End | None) -> None:
         self.start = self.end = start
         self.torn: list[int] = []
@@ -151,10 +152,9 @@ class _Reader:
         return BrokenLine(lines + 1, f"the ledger knows entry {self._anchor.n}: {gone} were cut off or removed")
 
     def problem(self, number: int, line: bytes) -> BrokenLine | None:
-        """Return the problem of the next line, if any."""
         end, text = self.end, line.removesuffix(b"\n")
-        found = _LINE.fullmatch(text)
-        if found is None:
+        link = link_of(line)
+        if link is None:
             if not _begins(text, end.n + 1):
                 return BrokenLine(number, "it is not an audit entry")
             self.pieces.append(number)
@@ -166,12 +166,13 @@ class _Reader:
         if entry.get("torn") != (_sha256(end.torn) if end.torn else None):
             cut = BrokenLine(self.pieces[0], "it was cut") if self.pieces else None
             return cut or BrokenLine(number, "an unfinished line before it is missing")
-        if problem := _problem(end, int(found[1]), found[2].decode()):
+        before, after = link
+        if problem := _problem(end, after.n, before.head):
             return BrokenLine(number, problem)
-        if self._anchor is not None and int(found[1]) == self._anchor.n and found[3].decode() != self._anchor.head:
+        if self._anchor is not None and after.n == self._anchor.n and after.head != self._anchor.head:
             return BrokenLine(number, "it is not the entry of this number that the ledger knows: the log was rewritten")
         self.torn, self.pieces = self.torn + self.pieces, []
-        self._follow(entry, End(int(found[1]), found[3].decode()))
+        self._follow(entry, after)
         return None
 
     def _follow(self, entry: Mapping[str, Any], end: End) -> None:

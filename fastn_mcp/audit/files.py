@@ -68,12 +68,12 @@ def log_files(log: Path) -> list[Path]:
         first = first_of(lines_of([newest]))
     while first is not None:
         same = [file for file, end in ends.items() if end.n == first.n]
-        found = next((file for file in same if ends[file].head == first.head), next(iter(same), None))
-        if found is None:
+        earlier = next((file for file in same if ends[file].head == first.head), next(iter(same), None))
+        if earlier is None:
             break
-        files.insert(0, found)
-        del ends[found]
-        first = first_of(lines_of([found]))
+        files.insert(0, earlier)
+        del ends[earlier]
+        first = first_of(lines_of([earlier]))
     return files
 
 
@@ -113,8 +113,8 @@ def read_end(file: int, size: int) -> End:
 
 
 def _beside(log: Path) -> list[Path]:
-    found = log.parent.glob(f"{log.stem}[._-]*")
-    return sorted(file for file in found if file.name != log.name and not file.is_symlink() and file.is_file())
+    files = log.parent.glob(f"{log.stem}[._-]*")
+    return sorted(file for file in files if file.name != log.name and not file.is_symlink() and file.is_file())
 
 
 def end_in(file: Path) -> End | None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import JsonValue
 
@@ -43,7 +43,6 @@ from fastn_mcp.audit.files import (
 from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Refused, os_reason
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, account_name
 from fastn_mcp.redaction import redact_object, redact_text, shorten
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Tool
@@ -55,8 +54,6 @@ FILE = "audit.jsonl"
 
 
 class AuditEvent(Enum):
-    """Event of an entry."""
-
     INTENT = "intent"
     """A call is about to be sent."""
     OUTCOME = "outcome"
@@ -67,14 +64,12 @@ class AuditEvent(Enum):
     """A batch was approved. Each of its calls has its own entries, with grants that begin with this one."""
     DECLINED = "declined"
     EXPIRED = "expired"
-    """A request expired without an answer."""
-    SCOPE_REVOKED = "scope_revoked"
+    TEMPORARY_APPROVAL_REVOKED = "temporary_approval_revoked"
     ANSWER_REFUSED = "answer_refused"
     """An answer was received that decides nothing."""
     LOG_SHORTENED = SHORTENED
     """Earlier entries are missing from the log."""
     LOG_DELETED = "log_deleted"
-    """The retention setting deleted rotated files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +83,7 @@ class LogEntry:
     target: str | None = None
     """Id of the target, or of the created resource."""
     name: str | None = None
-    """Name of the target, if known."""
     arguments: Mapping[str, JsonValue] | None = None
-    """Redacted arguments."""
     digest: str | None = None
     """Digest of all arguments, secrets included."""
     environment: str | None = None
@@ -100,10 +93,10 @@ class LogEntry:
     effect: str | None = None
     decision: str | None = None
     rule: str | None = None
-    consent: str | None = None
-    """policy, client_form, local_page, terminal, verified, four_eyes or scope."""
+    approved_by: str | None = None
+    """policy, client_form, local_page, terminal, verified, four_eyes or temporary_approval."""
     grant: str | None = None
-    """Grant or scope that the event is about."""
+    """Approval request or temporary approval that the event is about."""
     approver: str | None = None
     """Person who decided, as identified by a credential."""
     approver_name: str | None = None
@@ -111,12 +104,10 @@ class LogEntry:
     principal_name: str | None = None
     """The same of the principal, if they signed in."""
     of: str | None = None
-    """Intent that an outcome belongs to."""
     outcome: str | None = None
     duration_ms: float | None = None
     message: str | None = None
     change: str | None = None
-    """Change in the journal."""
 
 
 class Unwritten(Refused):
@@ -137,27 +128,6 @@ def about(event: AuditEvent, call: Tool[Any], principal: str, account: str, pers
     )
 
 
-def decided(event: AuditEvent, grant: ApprovalRequest, by: str | None, message: str | None = None) -> LogEntry:
-    """Return an entry about a grant: decided by a person on the channel `by`, or expired."""
-    arguments, effect, target = (grant.preview.get(key) for key in ("arguments", "effect", "target"))
-    name = target.get("name") if isinstance(target, dict) else None
-    return LogEntry(
-        event,
-        grant.principal,
-        account_name(grant.account),
-        grant.tool,
-        grant.target,
-        arguments=showable(arguments) if isinstance(arguments, dict) else None,
-        effect=effect if isinstance(effect, str) else None,
-        decision=grant.required,
-        consent=by,
-        grant=grant.id,
-        message=message,
-        principal_name=grant.person,
-        name=named(name) if isinstance(name, str) else None,
-    )
-
-
 def digest(arguments: Mapping[str, JsonValue]) -> str:
     """Digest of arguments, independent of their order."""
     text = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
@@ -166,36 +136,48 @@ def digest(arguments: Mapping[str, JsonValue]) -> str:
 
 # --- redaction ---------------------------------------------------------------------------------------------------
 
-_LONGEST = 1_000
+_MAX_TEXT = 1_000
 """Maximum length of one text in an entry, in characters."""
 
-_LONGEST_NAME = 200
+_MAX_NAME = 200
 
-_MOST = 32_768
+_MAX_ARGUMENTS = 32_768
 """Maximum length of all arguments in an entry, in characters."""
 
 
 def showable(arguments: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Return arguments for the log, with secrets redacted and long texts cut."""
-    shown = {name: _cut(value) for name, value in redact_object(arguments).items()}
-    size = len(json.dumps(shown))
-    return shown if size <= _MOST else {"[left out]": f"{size} characters"}
+    redacted = {name: _cut(value) for name, value in redact_object(arguments).items()}
+    size = len(json.dumps(redacted))
+    return redacted if size <= _MAX_ARGUMENTS else {"[left out]": f"{size} characters"}
 
 
 def named(name: str | None) -> str | None:
     """Return a name for the log."""
-    return None if name is None else shorten(redact_text(name), _LONGEST_NAME)
+    return None if name is None else shorten(redact_text(name), _MAX_NAME)
 
 
 def _cut(value: JsonValue) -> JsonValue:
     if isinstance(value, str):
-        return shorten(value, _LONGEST)
+        return shorten(value, _MAX_TEXT)
     if isinstance(value, list):
         return [_cut(item) for item in value]
     return {name: _cut(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 # --- the file ----------------------------------------------------------------------------------------------------
+
+
+class AuditMarks(Protocol):
+    """Storage of the newest entry of each log, outside the log. A ledger satisfies it."""
+
+    async def mark_audit(self, log: str, n: int, head: str) -> None:
+        """Store the number and hash of an entry of an audit log. A greater number is kept."""
+        ...
+
+    async def audit_mark(self, log: str) -> tuple[int, str] | None:
+        """Return the stored number and hash of an audit log; None if there are none."""
+        ...
 
 
 class AuditFile:
@@ -210,19 +192,19 @@ class AuditFile:
         system: System,
         on_entry: Callable[[Mapping[str, JsonValue]], object] | None = None,
         *,
-        ledger: Ledger | None = None,
+        marks: AuditMarks | None = None,
         name: str = FILE,
         keeping: Keeping | None = None,
         outbox: Outbox | None = None,
     ) -> None:
-        """Pass each written entry to `on_entry`. `name` identifies this log in the ledger, which can hold several.
+        """Pass each written entry to `on_entry`. `name` identifies this log in `marks`.
 
         `outbox` knows which entries are exported, if they are: no other is deleted.
         """
         self.path = path
         self._on_entry = on_entry
         self._system = system
-        self._ledger = ledger
+        self._marks = marks
         self._name = name
         self._keeping = keeping or Keeping()
         self._outbox = outbox
@@ -269,16 +251,16 @@ class AuditFile:
 
         The file is synced first: after a loss of power, the ledger must not know entries that the log has lost.
         """
-        if self._ledger is None:
+        if self._marks is None:
             return
         if self._anchored < 0:
-            known = await self._ledger.audit_mark(self._name)
+            known = await self._marks.audit_mark(self._name)
             self._know(End() if known is None else End(*known))
             self._anchored = 0 if known is None else known[0]
-            await self._delete_expired(self._ledger)
+            await self._delete_expired(self._marks)
         if self._is_rotated:
             self._is_rotated = False
-            await self._delete_expired(self._ledger)
+            await self._delete_expired(self._marks)
         end = self._known
         if end.n > self._anchored:
             try:
@@ -287,7 +269,7 @@ class AuditFile:
                         sync(self._file)
             except OSError as error:
                 raise Unwritten(f"The audit log cannot be written to disk ({error.strerror}).") from error
-            await self._ledger.mark_audit(self._name, end.n, end.head)
+            await self._marks.mark_audit(self._name, end.n, end.head)
             self._anchored = max(self._anchored, end.n)
 
     async def settle(self) -> None:
@@ -299,7 +281,7 @@ class AuditFile:
         except FastnError as error:
             log.error("the ledger does not know the newest entries of the audit log: %s", error)
 
-    async def _delete_expired(self, ledger: Ledger) -> None:
+    async def _delete_expired(self, marks: AuditMarks) -> None:
         if self._keeping.days is None and self._keeping.files is None:
             return
         rotated = [file for file in log_files(self.path) if file != self.path]
@@ -312,14 +294,13 @@ class AuditFile:
             log.error("%s is not as it was written; it and what is older are not deleted", expired[-1])
             return
         # Update the ledger first, so that the remaining files can always be verified.
-        await ledger.mark_audit(deleted_name(self._name), report.entries, report.head)
+        await marks.mark_audit(deleted_name(self._name), report.entries, report.head)
         gone = [file.name for file in expired if _unlink(file)]
         if gone:
             message = f"Entries up to {report.entries} were deleted by the retention setting: {', '.join(gone)}."
             self.record(_own(AuditEvent.LOG_DELETED, message))
 
     def close(self) -> None:
-        """Close the file if it is open."""
         self._reopen()
         self._known, self._anchored = End(), -1
 
@@ -413,8 +394,8 @@ class AuditFile:
             return False
         if self._begun is None:
             os.lseek(file, 0, os.SEEK_SET)
-            found = _TIME.search(os.read(file, 200))
-            begun = self._system.now() if found is None else datetime.fromisoformat(found[1].decode())
+            match = _TIME.search(os.read(file, 200))
+            begun = self._system.now() if match is None else datetime.fromisoformat(match[1].decode())
             self._begun = begun.timestamp()
         return self._system.timestamp() - self._begun >= _DAY
 
@@ -424,7 +405,6 @@ _TIME = re.compile(rb'"time":"([0-9T:.-]+Z)"')
 
 
 def _own(event: AuditEvent, message: str) -> LogEntry:
-    """Return an entry about the log itself."""
     return LogEntry(event, "fastn-mcp", "", "audit", message=message)
 
 

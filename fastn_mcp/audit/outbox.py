@@ -52,7 +52,6 @@ class _Place:
     """Where to read on in the current file of the log."""
 
     head: bytes = b""
-    """Start of the file."""
     offset: int = 0
     last: End = _START
     """Newest entry before it."""
@@ -93,7 +92,6 @@ class Outbox:
         self._place = _Place()
 
     def added(self) -> None:
-        """Report a new entry."""
         self._on_entry(self.path)
 
     def check(self, now: datetime) -> None:
@@ -111,16 +109,16 @@ class Outbox:
     def sent(self) -> End:
         """Return the newest exported entry; the beginning if there is none. Raises `OSError`."""
         try:
-            found = _POSITION.fullmatch(self.file.read_bytes())
+            position = _POSITION.fullmatch(self.file.read_bytes())
         except FileNotFoundError:
-            found = None
-        return End() if found is None else End(int(found[1]), found[2].decode())
+            return End()
+        return End() if position is None else End(int(position[1]), position[2].decode())
 
     def unsent(self, most: int) -> list[Unsent]:
         """Return the next entries to export, oldest first, at most `most`. Raises `OSError`."""
         sent = self.sent()
-        found = self._continued(sent, most)
-        return self._searched(sent, most) if found is None else found
+        entries = self._continued(sent, most)
+        return self._searched(sent, most) if entries is None else entries
 
     def accepted(self, entry: Unsent) -> None:
         """Store that the entries up to this one are exported. Requires the claim. Raises `OSError`."""
@@ -153,13 +151,13 @@ class Outbox:
 
     def exported(self, files: Iterable[Path]) -> list[Path]:
         """Return the first of these rotated files, those without an unsent entry. Raises `OSError`."""
-        sent, found = self.sent(), list[Path]()
+        sent, exported = self.sent(), list[Path]()
         for file in files:
             if (end := end_in(file)) is not None and end.n > sent.n:
                 log.warning("%s has entries that were not exported; it is kept", file)
                 break
-            found.append(file)
-        return found
+            exported.append(file)
+        return exported
 
     def _continued(self, sent: End, most: int) -> list[Unsent] | None:
         """Read on from where the last reading ended; None if the files have to be searched."""
@@ -169,13 +167,12 @@ class Outbox:
         with suppress(FileNotFoundError), self.path.open("rb") as file:
             if file.read(_HEAD) == place.head:
                 file.seek(place.offset)
-                found, self._place = _read(file, place, sent, most)
-                if not found or sent in (found[0].before, End()):
-                    return found
+                entries, self._place = _read(file, place, sent, most)
+                if not entries or sent in (entries[0].before, End()):
+                    return entries
         return None
 
     def _searched(self, sent: End, most: int) -> list[Unsent]:
-        """Search the files of the log for the entries after `sent`."""
         files: list[Path] = []
         first = None
         for file in reversed(log_files(self.path)):
@@ -185,36 +182,36 @@ class Outbox:
                 break
         if first is None:
             return []
-        found, last = list[Unsent](), first
+        entries, last = list[Unsent](), first
         for file in files:
             head = next(iter(lines_of([file])), b"")[:_HEAD]
-            more, place = _read(lines_of([file]), _Place(head, last=last), sent, most - len(found))
-            found, last = found + more, place.last
+            more, place = _read(lines_of([file]), _Place(head, last=last), sent, most - len(entries))
+            entries, last = entries + more, place.last
             if file == self.path:
                 self._place = place
-            if len(found) == most:
+            if len(entries) == most:
                 break
         if sent.n == 0 or last == sent:
-            return found
+            return entries
         if last.n <= sent.n:
             log.warning(
                 "the audit log %s does not have its exported entry %s: all of it is exported", self.path, sent.n
             )
             return self._searched(End(), most)
         log.error("entries %s to %s of %s are gone, and were never exported", sent.n + 1, last.n, self.path)
-        return found
+        return entries
 
 
 def _read(lines: Iterable[bytes], place: _Place, sent: End, most: int) -> tuple[list[Unsent], _Place]:
     """Return the entries after `sent`, at most `most`, of lines that begin at `place`, and the place before them."""
-    offset, found = place.offset, list[Unsent]()
+    offset, entries = place.offset, list[Unsent]()
     for line in lines:
-        if len(found) == most or not line.endswith(b"\n"):  # an unfinished line may still be being written
+        if len(entries) == most or not line.endswith(b"\n"):  # an unfinished line may still be being written
             break
         offset += len(line)
         link = link_of(line)
         if link is not None and link[1].n > sent.n:
-            found.append(Unsent(line[:-1], *link))
-        elif not found:
+            entries.append(Unsent(line[:-1], *link))
+        elif not entries:
             place = _Place(place.head, offset, place.last if link is None else link[1])
-    return found, place
+    return entries, place

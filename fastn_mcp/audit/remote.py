@@ -4,8 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
+from pydantic import AliasPath, BaseModel, Field
 
 from fastn_mcp.audit.chain import End, is_unaltered, link_of
 
@@ -53,41 +52,29 @@ class CopyComparison:
         return bool(self.same) and not (self.missing or self.different or self.extra or self.altered)
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel)
-
-
-class _Value(_Part):
-    string_value: str = ""
-
-
-class _Attribute(_Part):
+class _Attribute(BaseModel):
     key: str = ""
-    value: _Value = _Value()
+    value: str = Field("", validation_alias=AliasPath("value", "stringValue"))
 
 
-class _Record(_Part):
-    body: _Value = _Value()
+class _Record(BaseModel):
+    body: str = Field("", validation_alias=AliasPath("body", "stringValue"))
     attributes: list[_Attribute] = []
 
 
-class _Scope(_Part):
-    name: str = ""
+class _ScopeLogs(BaseModel):
+    scope: str = Field("", validation_alias=AliasPath("scope", "name"))
+    records: list[_Record] = Field([], validation_alias="logRecords")
 
 
-class _ScopeLogs(_Part):
-    scope: _Scope = _Scope()
-    log_records: list[_Record] = []
+class _ResourceLogs(BaseModel):
+    scopes: list[_ScopeLogs] = Field([], validation_alias="scopeLogs")
 
 
-class _ResourceLogs(_Part):
-    scope_logs: list[_ScopeLogs] = []
-
-
-class _Logs(_Part):
+class _Logs(BaseModel):
     """OTLP logs as JSON, as far as they are read."""
 
-    resource_logs: list[_ResourceLogs]
+    resources: list[_ResourceLogs] = Field(validation_alias="resourceLogs")
 
 
 def stored(lines: Iterable[bytes]) -> Iterator[StoredEntry]:
@@ -99,15 +86,15 @@ def stored(lines: Iterable[bytes]) -> Iterator[StoredEntry]:
         if link_of(line) is not None:
             yield StoredEntry("", line)
         elif line:
-            for resource in _Logs.model_validate_json(line).resource_logs:
-                for logs in resource.scope_logs:
-                    if logs.scope.name == SCOPE:
-                        yield from map(_entry, logs.log_records)
+            for resource in _Logs.model_validate_json(line).resources:
+                for logs in resource.scopes:
+                    if logs.scope == SCOPE:
+                        yield from map(_entry, logs.records)
 
 
 def _entry(record: _Record) -> StoredEntry:
-    log = next((each.value.string_value for each in record.attributes if each.key == LOG), "")
-    return StoredEntry(log, record.body.string_value.encode())
+    log = next((each.value for each in record.attributes if each.key == LOG), "")
+    return StoredEntry(log, record.body.encode())
 
 
 def compare(here: Iterable[bytes], there: Iterable[StoredEntry], exported: int | None) -> CopyComparison:
@@ -124,9 +111,9 @@ def compare(here: Iterable[bytes], there: Iterable[StoredEntry], exported: int |
         link = link_of(entry.line)
         is_intact = link is not None and is_unaltered(entry.line)
         logs[entry.log].append((link[1].n, link[1].head) if link is not None and is_intact else None)
-    same_log = [name for name, found in logs.items() if any(each and ours.get(each[0]) == each[1] for each in found)]
-    found = [each for name in same_log for each in logs[name]]
-    intact = {each for each in found if each is not None}
+    same_log = [name for name, copies in logs.items() if any(each and ours.get(each[0]) == each[1] for each in copies)]
+    records = [each for name in same_log for each in logs[name]]
+    intact = {each for each in records if each is not None}
     numbers = {n for n, _ in intact}
     absent = sorted(ours.keys() - numbers)
     newest = max({*absent} if exported is None else {exported, *numbers}, default=0)
@@ -138,7 +125,7 @@ def compare(here: Iterable[bytes], there: Iterable[StoredEntry], exported: int |
         different=tuple(sorted(different)),
         extra=tuple(sorted(n for n in numbers - ours.keys() if n > start.n)),
         deleted=tuple(sorted(n for n in numbers - ours.keys() if n <= start.n)),
-        altered=sum(each is None for each in found),
-        repeated=sum(each is not None for each in found) - len(intact),
+        altered=sum(each is None for each in records),
+        repeated=sum(each is not None for each in records) - len(intact),
         others=tuple(sorted(logs.keys() - same_log)),
     )

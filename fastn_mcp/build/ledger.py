@@ -3,22 +3,41 @@
 import logging
 import platform
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from fastn_mcp import install_extra
+from fastn_mcp.audit.chain import End
 from fastn_mcp.audit.files import Keeping
 from fastn_mcp.audit.log import FILE as AUDIT
-from fastn_mcp.audit.log import AuditFile
+from fastn_mcp.audit.log import AuditFile, deleted_name
 from fastn_mcp.audit.outbox import Outbox
 from fastn_mcp.config.addresses import is_shared, ledger_file
 from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import SettingsError
+from fastn_mcp.guard.key_files import TypedSecrets
+from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountStores:
+    """Where an account keeps its approvals, changes and audit entries."""
+
+    account: str
+    """Name of the account in the ledger."""
+    folder: Path
+    """Folder of the ledger, unless it is shared, and of the audit log."""
+    ledger: Ledger
+    audit: AuditFile
+    recorder: Recorder
+    typed: TypedSecrets
+    system: System
 
 
 def ledger_at(setting: str | None, state: Path, system: System) -> Ledger:
@@ -44,12 +63,26 @@ def audit_at(
 ) -> AuditFile:
     """Return the audit log in the folder `state`. `ledger` stores its position; `on_entry` gets each entry."""
     name = audit_name(setting, state)
-    return AuditFile(state / AUDIT, system, on_entry, ledger=ledger, name=name, keeping=keeping, outbox=outbox)
+    return AuditFile(state / AUDIT, system, on_entry, marks=ledger, name=name, keeping=keeping, outbox=outbox)
 
 
 def audit_name(setting: str | None, state: Path) -> str:
     """Name of an audit log in the ledger: its path and, in a shared ledger, the machine. Each replica has its own."""
     return replica_log_name(state / AUDIT) if is_shared(setting) else str((state / AUDIT).resolve())
+
+
+async def audit_marks(setting: str | None, log: Path, system: System) -> tuple[End | None, End | None]:
+    """Return the newest entry of a log in the ledger, and the newest that retention deleted. Raises `FastnError`."""
+    state = log.parent
+    if log.name != AUDIT or not (is_shared(setting) or file_of(setting, state).exists()):
+        return None, None
+    ledger, name = ledger_at(setting, state, system), audit_name(setting, state)
+    try:
+        marks = [await ledger.audit_mark(each) for each in (name, deleted_name(name))]
+    finally:
+        await ledger.aclose()
+    newest, deleted = (None if mark is None else End(*mark) for mark in marks)
+    return newest, deleted
 
 
 def audit_logs(state: Path) -> list[Path]:

@@ -14,9 +14,9 @@ from click.core import ParameterSource
 from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.command_line import CommandLine, this_program
 from fastn_mcp.config.load import Resolved, resolve
-from fastn_mcp.config.model import Settings, Trait, settings_with
+from fastn_mcp.config.model import Settings, Trait, is_named, settings_with
 from fastn_mcp.config.paths import config_dir, create_secret, read_private, require_own_folder, state_dir
-from fastn_mcp.errors import SettingsError
+from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.runtime import System
 from fastn_mcp.server.handshake import Introduction
 
@@ -47,7 +47,7 @@ def own_state_of(environment: Mapping[str, str], *, sandboxed: bool) -> Path:
 def options_of(root: click.Context, names: Container[str] | None = None) -> list[str]:
     """Return the options given before the command, or only those in `names`, as arguments to repeat."""
     arguments: list[str] = []
-    for option in root.command.params:
+    for option in root.command.get_params(root):
         name = option.name or ""
         if not isinstance(option, click.Option) or root.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             continue
@@ -70,12 +70,32 @@ def resolved_of(
 ) -> Resolved:
     """Return the settings and the source of the key. Raises `SettingsError` if they are invalid."""
     if not sandboxed:
-        return resolve(flags, environment, file)
+        return _with_known_tools(resolve(flags, environment, file))
     # The sandbox is a separate account: it must not use or be named after a real key or host in the environment.
     own = {"FASTN_API_KEY", "FASTN_BASE_URL", "FASTN_AUTH", "FASTN_TEST_MODE"}
     remaining = {name: value for name, value in environment.items() if name not in own}
     sandbox_settings = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "profile": "sandbox"}
-    return replace(resolve({**flags, **sandbox_settings}, remaining, file, sandbox=True), key="the sandbox")
+    resolved = resolve({**flags, **sandbox_settings}, remaining, file, sandbox=True)
+    return _with_known_tools(replace(resolved, key="the sandbox"))
+
+
+def _with_known_tools(resolved: Resolved) -> Resolved:
+    require_known_tools(resolved.settings)
+    return resolved
+
+
+def require_known_tools(settings: Settings) -> None:
+    """Raise `SettingsError` for a name or pattern in `tools` or `exclude_tools` that selects no tool."""
+    if settings.tools is None and settings.exclude_tools is None:
+        return
+    from fastn_mcp.procedures.catalog import TOOLS as TOOLS  # a fifth of the startup time, rarely needed
+
+    for setting in ("tools", "exclude_tools"):
+        for pattern in getattr(settings, setting) or ():
+            if not any(is_named(tool, pattern) for tool in TOOLS):
+                kind = "tool that fits" if any(letter in pattern for letter in "*?[") else "tool"
+                near = nearest(pattern.replace("-", "_"), TOOLS)
+                raise settings.error(setting, f"there is no {kind} {pattern[:64]!r}{near}")
 
 
 def policy_file(settings: Settings, environment: Mapping[str, str]) -> Path | None:

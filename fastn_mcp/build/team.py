@@ -16,31 +16,23 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastn_mcp.audit.outbox import Outbox
-from fastn_mcp.build.account import (
-    Sandboxed,
-    TenantContext,
-    account_of,
-    assemble,
-    begin_log,
-    bound_account_of,
-    policy_of,
-)
+from fastn_mcp.build.composition import account_of, assemble, begin_log, bound_account_of, policy_of
 from fastn_mcp.build.ledger import ledger_at
-from fastn_mcp.build.startup import SANDBOX_KEY, http_address, must_be_free, seal_keys
+from fastn_mcp.build.process import Process, Sandboxed, TenantContext
+from fastn_mcp.build.startup import SANDBOX_KEY, http_address, must_be_free, require_known_tools, seal_keys
 from fastn_mcp.build.telemetry import audit_outboxes, instruments_of, observe_requests
 from fastn_mcp.config.command_line import kept_in, this_program
 from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.guard.approval.flow import OutOfBandChannel
-from fastn_mcp.hosted.app import Health, ShutdownConfig, run, team_application
-from fastn_mcp.hosted.approval_page import mounted
+from fastn_mcp.guard.approval.channel import ApprovalChannel
+from fastn_mcp.guard.seal import Seal
+from fastn_mcp.hosted.app import Health, ProcessParts, ShutdownConfig, run, team_application
+from fastn_mcp.hosted.approval_page import TeamPageAccess
 from fastn_mcp.hosted.approvers import TenantInbox
 from fastn_mcp.hosted.authentication import request_context
 from fastn_mcp.hosted.oidc import IssuerKeys
-from fastn_mcp.hosted.response_mode import add_lifespan
 from fastn_mcp.hosted.sign_in import SignIn
 from fastn_mcp.hosted.team_config import Team, Tenant, load_team, origin_of
 from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
@@ -53,7 +45,6 @@ from fastn_mcp.server.handlers import build_for
 
 if TYPE_CHECKING:
     from fastn_mcp.channels.webhook.webhook import Webhook
-    from fastn_mcp.telemetry.instruments import Instruments
 
 log = logging.getLogger(__name__)
 
@@ -63,46 +54,33 @@ class TenantBuilder:
     """Opens the accounts of tenants, as configured by the team file and the environment."""
 
     team: Team
-    process: Settings
+    shared: Settings
     """Settings that all tenants share: the ledger setting and the state secret."""
-    environment: Mapping[str, str]
+    process: Process
     config: Path | None
     state: Path
     log: logs.JsonLines
     system: System
-    sandbox: Sandboxed | None = None
-    instruments: "Instruments | None" = None
-    """Spans and metrics, if there is a collector."""
-    outbox_of: Callable[[Path], Outbox] | None = None
-    """Returns the outbox of an audit log, if it is exported."""
-    is_leaving: Callable[[], bool] = lambda: False
-    """Whether the process is shutting down. Its application sets it."""
 
     def __post_init__(self) -> None:
-        self.state_secrets = seal_keys(self.process)
-        self.ledger = ledger_at(self.process.ledger, self.state, self.system)
+        self.is_leaving: Callable[[], bool] = lambda: False
+        """Whether the process is shutting down. Its application sets it."""
+        self.state_secrets = seal_keys(self.shared)
+        self.ledger = ledger_at(self.shared.ledger, self.state, self.system)
         """Ledger of the process, for the single-use tokens of the approval page."""
         self._run = self.system.token()
 
     def __call__(self, tenant: Tenant, own: CallerAccount | None) -> TenantAccount:
         """Open an account. Raises `SettingsError` if its settings are invalid."""
         settings = self.settings(tenant, own)
-        program = this_program(self.environment)
-        policy = policy_of(settings, self.environment, program)
+        program = this_program(self.process.environment)
+        policy = policy_of(settings, self.process.environment, program)
         folder = self.state / TENANTS / tenant.name
         if own is not None:
             folder = folder / "callers" / own.folder
-        parts = assemble(
-            settings,
-            self.sandbox,
-            policy,
-            folder,
-            self.environment,
-            tenant=TenantContext(tenant.name, self._run, self.team.issuer, self._inbox(tenant), self.system),
-            instruments=self.instruments,
-            program=kept_in(program, folder),
-            outbox_of=self.outbox_of,
-        )
+        context = TenantContext(tenant.name, self._run, self.team.issuer, self._inbox(tenant), self.system)
+        process = replace(self.process, program=kept_in(program, folder), tenant=context)
+        parts = assemble(settings, policy, folder, process)
         parts.guard.decisions.is_leaving = self.is_leaving
         answers = None
         if parts.webhook is not None and own is None:
@@ -126,20 +104,18 @@ class TenantBuilder:
             own,
         )
 
-    def _inbox(self, tenant: Tenant) -> "Callable[[Ledger, Webhook | None], OutOfBandChannel] | None":
+    def _inbox(self, tenant: Tenant) -> "Callable[[Webhook | None], ApprovalChannel] | None":
         if self.team.approvals is None or tenant.caller_keys:
             return None
         return partial(TenantInbox, self.team, tenant.name)
 
     def page(self, tenants: Tenants, keys: IssuerKeys) -> Mount | None:
         """Return the approval page, or None without [approvals]. Raises `SettingsError` if it lacks a secret."""
-        team, url = self.team, self.team.page_url
-        if (sign_in := self.sign_in(keys)) is None or url is None:
+        if (sign_in := self.sign_in(keys)) is None:
             return None
-        return mounted(
-            team, url, sign_in, self.state_secrets, tenants, self.ledger, self.is_leaving, self.system,
-            shares_ledger=self.process.shares,
-        )  # fmt: skip
+        seal, shared = Seal(self.state_secrets, self.system), self.ledger if self.shared.shares else None
+        access = TeamPageAccess(self.team, sign_in, seal, tenants, self.ledger, shared, self.system)
+        return access.mounted(self.state_secrets, self.is_leaving)
 
     def sign_in(self, keys: IssuerKeys) -> SignIn | None:
         """Return the sign-in of the approval page, or None without [approvals]. Raises `SettingsError`."""
@@ -151,19 +127,19 @@ class TenantBuilder:
                 "The team file has [approvals] but state_secret is not set, which seals sign-ins.",
                 "Set FASTN_STATE_SECRET to the same 32 characters or more on each replica.",
             )
-        secret = approvals.secret(self.environment)
+        secret = approvals.secret(self.process.environment)
         self.log.add_secrets(secret)
         trust = replace(team.trust, subject_claim=approvals.subject_claim or team.subject_claim)
         return SignIn(trust, keys, approvals.client_id, secret, approvals.scopes, f"{url}/callback", self.system)
 
     def settings(self, tenant: Tenant, own: CallerAccount | None = None) -> Settings:
         """Return the settings of a tenant, with the caller's key if `own`. Raises `SettingsError` if invalid."""
-        settings = tenant.settings(self.environment, self.config, own.key if own else None)
-        shared_settings = {"ledger": self.process.ledger, "state_secret": self.process.state_secret}
+        settings = tenant.settings(self.process.environment, self.config, own.key if own else None)
+        shared_settings = {"ledger": self.shared.ledger, "state_secret": self.shared.state_secret}
         settings = settings.model_copy(update=shared_settings)
         if own is not None:
             settings = settings.model_copy(update={"profile": f"{tenant.name} {own.short_digest}"})
-        if self.sandbox is not None:
+        if self.process.sandbox is not None:
             sandbox_settings = {"api_key": SANDBOX_KEY, "base_url": "http://localhost", "auth": "header"}
             settings = settings.model_copy(update=sandbox_settings)
         return settings
@@ -189,7 +165,11 @@ class TenantBuilder:
 
     def _checked(self, tenant: Tenant, seen: dict[str, str]) -> Settings:
         settings = self.settings(tenant)
-        policy_of(settings, self.environment, this_program(self.environment))
+        try:
+            require_known_tools(settings)
+        except SettingsError as error:
+            raise SettingsError(f"The tenant {tenant.name} cannot be served. {error.what}") from None
+        policy_of(settings, self.process.environment, this_program(self.process.environment))
         if settings.webhook_url is not None:
             # Deferred import: only if configured.
             from fastn_mcp.channels.webhook.webhook import secret_and_approvers
@@ -212,21 +192,16 @@ def serve(
     host, port = http_address(address)
     must_be_free(host, port, "Name another port: --http HOST:PORT")
     team, system = load_team(file), System()
-    process = process_settings(flags, os.environ)
-    lines = begin_log(process)
+    shared = process_settings(flags, os.environ)
+    lines = begin_log(shared)
     with ExitStack() as closing:
-        builder = TenantBuilder(
-            team,
-            process,
+        process = Process(
             os.environ,
-            config,
-            state,
-            lines,
-            system,
             Sandboxed() if sandboxed else None,
             instruments=instruments_of(os.environ, lines, closing.callback),
-            outbox_of=audit_outboxes(process, state, os.environ, closing.callback),
+            outbox_of=audit_outboxes(shared, state, os.environ, closing.callback),
         )
+        builder = TenantBuilder(team, shared, process, config, state, lines, system)
         builder.check()
         keys = IssuerKeys(team.issuer, system)
         # Reads work without the ledger. If it were required, a load balancer would take every replica out of service.
@@ -247,10 +222,9 @@ def application(builder: TenantBuilder, keys: IssuerKeys, health: Health) -> Sta
     if (page := builder.page(tenants, keys)) is not None:
         routes.append(page)
     server = build_for(_resolve, builder.approval_lifetime(), builder.state_secrets)
-    observe_requests(server, builder.instruments)
-    app = team_application(server, team, tenants, keys, health, system, routes)
-    add_lifespan(app, partial(_closing, builder.ledger))
-    return app
+    observe_requests(server, builder.process.instruments)
+    beside = ProcessParts(health, routes, partial(_closing, builder.ledger))
+    return team_application(server, team, tenants, keys, system, beside)
 
 
 @asynccontextmanager

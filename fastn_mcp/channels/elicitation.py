@@ -51,10 +51,10 @@ class ElicitationForm:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
 
-    async def ask(self, question: ApprovalForm) -> Answer:
-        with anyio.move_on_after(question.lifetime):
-            result = await self._ctx.session.elicit_form(question.text, _schema(question), self._ctx.request_id)
-            return Submitted(result.action, result.content).answer(question)
+    async def ask(self, form: ApprovalForm) -> Answer:
+        with anyio.move_on_after(form.lifetime):
+            result = await self._ctx.session.elicit_form(form.text, _schema(form), self._ctx.request_id)
+            return Submitted(result.action, result.content).answer(form)
         return NoAnswer("the form stayed open too long")
 
 
@@ -75,33 +75,33 @@ class RoundTrip:
             return None
         return self._state, Submitted(result.action, result.content)
 
-    async def ask(self, question: ApprovalForm) -> PendingForm:
-        return PendingForm(question)
+    async def ask(self, form: ApprovalForm) -> PendingForm:
+        return PendingForm(form)
 
 
-def form_request(question: ApprovalForm) -> InputRequiredResult:
+def form_request(form: ApprovalForm) -> InputRequiredResult:
     """Return the result that requests the form. The SDK seals the state; the ledger makes it single-use."""
-    form = ElicitRequestFormParams(message=question.text, requested_schema=_schema(question))
-    return InputRequiredResult(input_requests={_FORM: ElicitRequest(params=form)}, request_state=question.grant)
+    params = ElicitRequestFormParams(message=form.text, requested_schema=_schema(form))
+    return InputRequiredResult(input_requests={_FORM: ElicitRequest(params=params)}, request_state=form.request)
 
 
-def _schema(question: ApprovalForm) -> dict[str, Any]:
+def _schema(form: ApprovalForm) -> dict[str, Any]:
     # No field for a note: some clients do not submit a form with an empty one, and others drop it.
-    if question.expected is not None:
+    if form.expected is not None:
         field: dict[str, Any] = {
             "type": "string",
-            "title": question.typing.capitalize(),
-            "description": f"To approve, type the {question.typing} between the quotes: {quote(question.expected)}",
+            "title": form.typing.capitalize(),
+            "description": f"To approve, type the {form.typing} between the quotes: {quote(form.expected)}",
         }
     else:
         field = {
             "type": "string",
             "title": "Decision",
             "description": "Only approve sends the call.",
-            "enum": list(question.choices),
-            "default": question.choices[0],
+            "enum": list(form.choices),
+            "default": form.choices[0],
         }
-    return {"type": "object", "properties": {question.field: field}, "required": [question.field]}
+    return {"type": "object", "properties": {form.field: field}, "required": [form.field]}
 
 
 class ElicitedLink:
@@ -156,7 +156,6 @@ def link_request(waiting: PendingApproval) -> InputRequiredResult:
 
 
 def _link(waiting: PendingApproval) -> ElicitRequestURLParams:
-    said = (
-        f"{waiting.preview.lines()[0]}\nDecide on the approval page, then come back here. Opening it approves nothing."
-    )
-    return ElicitRequestURLParams(message=said, url=waiting.page or "")
+    what = waiting.preview.lines()[0]
+    message = f"{what}\nDecide on the approval page, then come back here. Opening it approves nothing."
+    return ElicitRequestURLParams(message=message, url=waiting.page or "")

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from pydantic import JsonValue
@@ -16,9 +17,11 @@ from fastn_mcp.channels.webhook.payloads import pieces, plain
 from fastn_mcp.channels.webhook.webhook import WebhookSender
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.guard.approval.flow import OutOfBandChannel
+from fastn_mcp.guard.approval.channel import Announcement, ApprovalChannel
 from fastn_mcp.guard.approval.request import asker
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, RequestState, account_name
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.identity import account_name
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.runtime import System
 
@@ -97,15 +100,12 @@ sentences of a request contain all of these.
 
 
 class NotifyingChannel:
-    """Out-of-band channel whose approvers are told of each request once."""
-
-    notifies = True
+    """Approval channel whose approvers are told of each request once."""
 
     def __init__(
-        self, channel: OutOfBandChannel, sender: WebhookSender, style: str, ledger: Ledger, system: System
+        self, channel: ApprovalChannel, sender: WebhookSender, style: str, ledger: Ledger, system: System
     ) -> None:
-        self.identifies_people = channel.identifies_people
-        self.takes_secrets = channel.takes_secrets
+        self.capabilities = replace(channel.capabilities, notifies=True)
         self._channel = channel
         self._sender = sender
         self._body = _STYLES[style]
@@ -116,44 +116,36 @@ class NotifyingChannel:
     def url(self) -> str | None:
         return self._channel.url
 
-    @property
-    def is_in_view(self) -> bool:
-        return self._channel.is_in_view
-
-    async def show(self, grant: str) -> str:
+    async def announce(self, request: ApprovalRequest) -> Announcement:
         """Publish a request on the channel, and begin to tell its approvers."""
-        where = await self._channel.show(grant)
-        self._sender.begin(self._notify(grant, where))
-        return where
+        announced = await self._channel.announce(request)
+        self._sender.begin(self._notify(request, announced.where))
+        return announced
 
     async def aclose(self) -> None:
         """Give up what was not delivered yet."""
         await self._sender.aclose()
 
-    async def _notify(self, grant: str, where: str) -> None:
+    async def _notify(self, request: ApprovalRequest, where: str) -> None:
         with suppress(FastnError):  # a ledger that is lost: the call itself says so
-            request = await self._ledger.find(grant)
-            if request is None:
-                return
-            now = self._system.timestamp()
             # Once for a request, whichever process or repetition of the call comes first.
-            if await self._ledger.use_nonce(f"notified {grant}", request.expires, now):
+            if await self._ledger.use_nonce(f"notified {request.id}", request.expires, self._system.timestamp()):
                 await self._deliver(request, where)
 
     async def _deliver(self, request: ApprovalRequest, where: str) -> None:
         body = to_json(self._body(request, where))
-        found: ApprovalRequest | None = request
-        while found is not None and found.state is RequestState.OPEN and self._system.timestamp() < found.expires:
+        current: ApprovalRequest | None = request
+        while current is not None and current.state is RequestState.OPEN and self._system.timestamp() < current.expires:
             try:
                 await self._sender(body)
                 break
             except FastnError as problem:
                 log.warning("a notification was not delivered: %s", problem.what)
             await self._system.sleep(_PAUSE)
-            found = await self._ledger.find(request.id)
+            current = await self._ledger.find(request.id)
 
 
-def notifying(channel: OutOfBandChannel, settings: Settings, ledger: Ledger, system: System) -> NotifyingChannel:
+def notifying(channel: ApprovalChannel, settings: Settings, ledger: Ledger, system: System) -> NotifyingChannel:
     """Return the channel with the configured notifications. Raises `SettingsError` if the secret is missing."""
     if settings.notify_url is None or settings.notify_secret is None:
         raise SettingsError(

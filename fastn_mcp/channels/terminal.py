@@ -15,25 +15,31 @@ import anyio
 import anyio.to_thread
 
 from fastn_mcp.account.resolved_call import TypedArgument
-from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, Answer, ApprovalForm, Approve, Decline, NoAnswer
+from fastn_mcp.guard.approval.channel import Announcement, ChannelCapabilities
+from fastn_mcp.guard.approval.request import (
+    LONGEST_NOTE,
+    TEMPORARY_MINUTES,
+    Answer,
+    ApprovalForm,
+    Approve,
+    Decline,
+    NoAnswer,
+)
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.redaction import sanitize
 
 
 class TerminalChannel:
     """Channel for requests that wait for `fastn-mcp approvals` at any terminal of the state folder's owner."""
 
-    identifies_people = False
-    notifies = False
-    takes_secrets = True
+    capabilities = ChannelCapabilities(takes_secrets=True)
     url = None
-    is_in_view = False
 
     def __init__(self, command: str, place: str = "on this computer") -> None:
-        self._command = command
-        self._place = place
+        self._where = Announcement(f"A person decides at a terminal {place}: {command}.")
 
-    async def show(self, grant: str) -> str:  # noqa: ARG002 - the same for every request
-        return f"A person decides at a terminal {self._place}: {self._command}."
+    async def announce(self, request: ApprovalRequest) -> Announcement:  # noqa: ARG002 - the same for every request
+        return self._where
 
 
 def wrapped(text: str, columns: int, indent: int = 2, *, whole_words: bool = False) -> str:
@@ -49,18 +55,18 @@ def wrapped(text: str, columns: int, indent: int = 2, *, whole_words: bool = Fal
 
 def _lines(line: str, columns: int, indent: int, *, whole_words: bool) -> Iterator[str]:
     hanging = " " * (len(line) - len(line.lstrip(" ")) + indent)
-    shown = ""
+    current = ""
     for word in re.findall(r" *[^ ]+", line):
-        if shown and _cells(shown) + _cells(word) > columns:
-            yield shown
+        if current and _cells(current) + _cells(word) > columns:
+            yield current
             word = hanging + word.lstrip(" ")
-            shown = ""
-        shown += word
-        while not whole_words and _cells(shown) > columns > 2 * len(hanging):
-            fits = next(n for n in range(len(shown), 0, -1) if _cells(shown[:n]) <= columns)
-            yield shown[:fits]
-            shown = hanging + shown[fits:]
-    yield shown
+            current = ""
+        current += word
+        while not whole_words and _cells(current) > columns > 2 * len(hanging):
+            fits = next(n for n in range(len(current), 0, -1) if _cells(current[:n]) <= columns)
+            yield current[:fits]
+            current = hanging + current[fits:]
+    yield current
 
 
 def _cells(text: str) -> int:
@@ -70,7 +76,6 @@ def _cells(text: str) -> int:
 
 _CLOSED = NoAnswer("the terminal was closed")
 _LEFT_WAITING = NoAnswer("it was left waiting")
-_LONGEST_NOTE = 500
 _WIDEST = 100
 """Maximum columns of a line, however wide the terminal is."""
 _LONGEST_LINE = 4095 if sys.platform == "linux" else 1023
@@ -110,17 +115,17 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Print sanitized text, wrapped between words. It cannot move the cursor or hide anything."""
-        shown = wrapped("\n".join(sanitize(line) for line in text.split("\n")), self._columns())
-        data = f"{shown}\n".encode()
+        lines = wrapped("\n".join(sanitize(line) for line in text.split("\n")), self._columns())
+        data = f"{lines}\n".encode()
         while data:
             data = data[os.write(self._device, data) :]
 
     async def line(self, prompt: str, *, is_hidden: bool = False) -> str | None:
         """Read a line, stripped of surrounding spaces. Return None if the terminal was closed."""
-        shown = f"{wrapped(f'{prompt} >', self._columns() - _ANSWER_COLUMNS)} ".encode()
+        question = f"{wrapped(f'{prompt} >', self._columns() - _ANSWER_COLUMNS)} ".encode()
         if is_hidden:
-            return await self._hidden(shown)
-        os.write(self._device, shown)
+            return await self._hidden(question)
+        os.write(self._device, question)
         typed = await self._typed()
         return typed.strip() if typed else None
 
@@ -131,16 +136,16 @@ class Terminal:
             columns = 0
         return min(columns or 80, _WIDEST)
 
-    async def ask(self, question: ApprovalForm, *, may_wait: bool = False) -> Answer:
+    async def ask(self, form: ApprovalForm, *, may_wait: bool = False) -> Answer:
         """Ask and wait for the answer. With `may_wait`, Enter alone leaves the request undecided: `NoAnswer`."""
         self._discard_input()
-        self.say(f"\n{question.text}")
-        if question.expected is not None:
-            answer = await self._ask_typed(question.expected, question.typing, may_wait=may_wait)
+        self.say(f"\n{form.text}")
+        if form.expected is not None:
+            answer = await self._ask_typed(form.expected, form.typing, may_wait=may_wait)
         else:
-            answer = await self._ask_choice(question, may_wait=may_wait)
-        if isinstance(answer, Approve) and question.secret is not None:
-            return await self._ask_secret(answer, question.secret)
+            answer = await self._ask_choice(form, may_wait=may_wait)
+        if isinstance(answer, Approve) and form.secret is not None:
+            return await self._ask_secret(answer, form.secret)
         return answer
 
     async def _ask_secret(self, approved: Approve, secret: TypedArgument) -> Answer:
@@ -160,9 +165,9 @@ class Terminal:
             if not any(typed.values()):
                 return _LEFT_WAITING
 
-    async def _ask_choice(self, question: ApprovalForm, *, may_wait: bool) -> Answer:
+    async def _ask_choice(self, form: ApprovalForm, *, may_wait: bool) -> Answer:
         choices = ["y = approve", "n = decline"]
-        if question.allows_temporary:
+        if form.allows_temporary:
             choices.insert(1, f"{TEMPORARY_MINUTES} = approve this tool on this target for {TEMPORARY_MINUTES} minutes")
         choices.append("Enter = leave it waiting" if may_wait else "Enter = decline")
         while (typed := await self.line(", ".join(choices))) is not None:
@@ -173,7 +178,7 @@ class Terminal:
                     return await self._decline()
                 case "":
                     return _LEFT_WAITING if may_wait else await self._decline()
-                case minutes if question.allows_temporary and minutes == str(TEMPORARY_MINUTES):
+                case minutes if form.allows_temporary and minutes == str(TEMPORARY_MINUTES):
                     return Approve(is_temporary=True)
                 case _:
                     self.say("That is not one of the choices.")
@@ -194,7 +199,7 @@ class Terminal:
 
     async def _decline(self) -> Answer:
         note = await self.line("A note for the agent, or Enter")
-        return Decline((note or "")[:_LONGEST_NOTE])
+        return Decline((note or "")[:LONGEST_NOTE])
 
     if sys.platform == "win32":
 

@@ -12,21 +12,20 @@ import click
 from pydantic import JsonValue
 from typing_extensions import override
 
-from fastn_mcp.build.account import AccountParts, enabled_tools
+from fastn_mcp.build.composition import AccountParts, enabled_tools
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.exit import EXIT_CODES, exit_of
 from fastn_mcp.cli.help import format_examples
 from fastn_mcp.cli.layout import columns_of, say, table
+from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.procedures.catalog import BY_NAME, ParsedCall, parse
+from fastn_mcp.procedures.catalog import TOOLS, ParsedCall, parse
 from fastn_mcp.report.collector import DONE, PREVIEWED, WAITING, OutcomeGroup, Tally
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
 from fastn_mcp.tools.operation import Operation
-from fastn_mcp.tools.parsing import current
 from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Effect
 
 _EXAMPLE_COLUMNS = 76
@@ -41,11 +40,11 @@ class Calls(click.Group):
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
         # With hyphens, as documented and completed. Underscores are accepted as well.
-        return [name.replace("_", "-") for name in BY_NAME]
+        return [name.replace("_", "-") for name in TOOLS]
 
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        operation = BY_NAME.get(current(cmd_name.replace("-", "_")))
+        operation = TOOLS.get(cmd_name.replace("-", "_"))
         return None if operation is None else _command(operation)
 
 
@@ -190,20 +189,20 @@ _WIDE, _NARROW = 100, 80
 @click.pass_obj
 def tools(start: StartOptions, as_json: bool) -> None:
     """List the tools of these settings: effect, evidence, route."""
-    found = enabled_tools(start.keyless())
+    enabled = enabled_tools(start.keyless())
     if as_json:
-        rows = [dict(zip(_COLUMNS, _row(operation), strict=True)) for operation in found]
+        rows = [dict(zip(_COLUMNS, _row(operation), strict=True)) for operation in enabled]
         click.echo(json.dumps(rows, indent=2))
         return
     columns = columns_of()
-    shown = len(_COLUMNS) if columns is None or columns >= _WIDE else 3 if columns >= _NARROW else 2
-    rows = [_row(operation)[:shown] for operation in found]
-    header, *lines = table([_COLUMNS[:shown], *rows], columns)
+    count = len(_COLUMNS) if columns is None or columns >= _WIDE else 3 if columns >= _NARROW else 2
+    rows = [_row(operation)[:count] for operation in enabled]
+    header, *lines = table([_COLUMNS[:count], *rows], columns)
     click.secho(header, bold=True)
-    for operation, line in zip(found, lines, strict=True):
+    for operation, line in zip(enabled, lines, strict=True):
         click.secho(line, fg=_COLORS.get(operation.effect))
     if columns is not None:
-        say(f"\n{len(found)} tools. Arguments: fastn-mcp call TOOL --help")
+        say(f"\n{len(enabled)} tools. Arguments: fastn-mcp call TOOL --help")
 
 
 def _row(tool: AnyTool) -> tuple[str, str, str, str]:

@@ -135,10 +135,10 @@ class DemoStory:
     async def diagnose(self) -> None:
         self._console.print("[bold]Why did last night's TikTok sync fail?[/]")
         workflow = await self.find("the tiktok orders sync", "Sync TikTok Orders to Cin7 Core")
-        found = (await self._call("diagnose", workflow_id=workflow["id"]))["data"]
-        _require("connection TikTok Shop of Katana is FAILED" in found["verdict"], "the cause was found")
-        cause = found["causes"][0]
-        self._say(found["verdict"])
+        diagnosis = (await self._call("diagnose", workflow_id=workflow["id"]))["data"]
+        _require("connection TikTok Shop of Katana is FAILED" in diagnosis["verdict"], "the cause was found")
+        cause = diagnosis["causes"][0]
+        self._say(diagnosis["verdict"])
         self._say(f"Fix: {cause['fix']}")
         self._say(f"What will not help: {cause['will_not_help']}\n")
 
@@ -199,8 +199,8 @@ class DemoStory:
         self._console.print(f"    the same sealed answer, three times: {', '.join(outcomes)}\n")
 
     async def _call(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        shown = " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
-        self._console.print(Text(f"  agent: {tool} {shown}", style="cyan"))
+        words = " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
+        self._console.print(Text(f"  agent: {tool} {words}", style="cyan"))
         return _body(await self.client.call_tool(tool, arguments))
 
     def _say(self, text: str, style: str = "") -> None:

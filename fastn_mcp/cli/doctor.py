@@ -5,20 +5,22 @@ import json
 import logging
 import os
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, cast
 from urllib.parse import urlsplit
 
 import anyio
 import click
 from rich.console import Console
 
-from fastn_mcp.build.account import Sandboxed, client_account, enabled_tools, exchange_of
+from fastn_mcp.build.composition import client_account, enabled_tools, exchange_of
 from fastn_mcp.build.ledger import audit_logs, file_of, ledger_at
+from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.build.startup import state_of
-from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
+from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.retry import listener
 from fastn_mcp.config.addresses import is_shared
 from fastn_mcp.config.file import read
@@ -47,6 +49,26 @@ _COLORS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class DoctorOptions:
+    """Options of the command. Raises `UsageError` for a combination that has no meaning."""
+
+    as_json: bool
+    report: Path | None
+    record: Path | None
+    write: Path | None
+    yes: bool
+    team: Path | None
+    token_file: TextIO | None
+    url: str | None
+
+    def __post_init__(self) -> None:
+        if self.team is None and (self.token_file is not None or self.url is not None):
+            raise click.UsageError("--token-file and --url are for --team.")
+        if self.team is not None and (self.record is not None or self.write is not None):
+            raise click.UsageError("--record and --write are for an account, not for --team.")
+
+
 @click.command(name="doctor", epilog=_EXIT_CODES)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write what was found, without data: FILE.md or .json.")
@@ -63,17 +85,7 @@ _COLORS = {
 @click.option("--token-file", type=click.File(), help="With --team: an access token to try, in FILE, or - for stdin.")
 @click.option("--url", metavar="URL", help="With --team: the public address to try, if not the file's `url`.")
 @click.pass_obj
-def doctor(
-    start: StartOptions,
-    as_json: bool,
-    report: Path | None,
-    record: Path | None,
-    write: Path | None,
-    yes: bool,
-    team: Path | None,
-    token_file: TextIO | None,
-    url: str | None,
-) -> int:
+def doctor(start: StartOptions, **given: Any) -> int:
     """Check the settings, the network, the key, and each operation against your account. Changes nothing there.
 
     Each operation that reads is made once; one that changes something is asked for by OPTIONS, and never made. What
@@ -81,28 +93,22 @@ def doctor(
 
     With --team, run it where a replica runs, with its variables (FASTN_LEDGER, FASTN_STATE_SECRET).
     """
-    if team is None and (token_file is not None or url is not None):
-        raise click.UsageError("--token-file and --url are for --team.")
-    if team is not None and (record is not None or write is not None):
-        raise click.UsageError("--record and --write are for an account, not for --team.")
-    _check_files(report, record, write)
+    options = DoctorOptions(**given)
+    _check_files(options.report, options.record, options.write)
     now = datetime.now(UTC)
-    if team is None:
-        found = _examine(start)
-    else:
-        found = anyio.run(_examine_team, start, team, token_file.read(_LONGEST_TOKEN) if token_file else None, url)
-    data = document(found, now)
-    if as_json:
+    result = _examine(start) if options.team is None else anyio.run(_examine_team, start, options)
+    data = document(result, now)
+    if options.as_json:
         click.echo(json.dumps(data, indent=2))
     else:
-        _show(found, quiet=write is not None)
-    if report is not None:
+        _show(result, quiet=options.write is not None)
+    if (report := options.report) is not None:
         _write_file(report, markdown(data) if report.suffix == ".md" else json.dumps(data, indent=2) + "\n")
-    if record is not None:
-        _write_file(record, json.dumps(evidence(found, now), indent=2) + "\n")
-    if write is not None:
-        _write_proposal(write, found.proposal, yes=yes)
-    return int(found.exit)
+    if options.record is not None:
+        _write_file(options.record, json.dumps(evidence(result, now), indent=2) + "\n")
+    if options.write is not None:
+        _write_proposal(options.write, result.proposal, yes=options.yes)
+    return int(result.exit)
 
 
 def _check_files(report: Path | None, *others: Path | None) -> None:
@@ -151,7 +157,9 @@ def _examine(start: StartOptions) -> DoctorReport:
     return anyio.run(examine_all)
 
 
-async def _examine_team(start: StartOptions, file: Path, token: str | None, url: str | None) -> DoctorReport:
+async def _examine_team(start: StartOptions, options: DoctorOptions) -> DoctorReport:
+    file, url = cast("Path", options.team), options.url
+    token = options.token_file.read(_LONGEST_TOKEN).strip() if options.token_file else None
     # What is logged here is also found, in words.
     logging.getLogger("fastn_mcp").addHandler(logging.NullHandler())
     # Deferred imports: what serves a team.
@@ -165,35 +173,34 @@ async def _examine_team(start: StartOptions, file: Path, token: str | None, url:
     state, system = state_of(os.environ, sandboxed=start.sandboxed), System()
     try:
         team, process = load_team(file), process_settings({}, os.environ)
-        builder = TenantBuilder(
-            team, process, os.environ, start.existing_config(), state, JsonLines(process.secrets), system,
-            Sandboxed() if start.sandboxed else None,
-        )  # fmt: skip
+        own = Process(os.environ, Sandboxed() if start.sandboxed else None)
+        lines = JsonLines(process.secrets)
+        builder = TenantBuilder(team, process, own, start.existing_config(), state, lines, system)
     except SettingsError as error:
         return DoctorReport(checks=[machine.wrong_settings(error, file)])
-    found = DoctorReport(urlsplit(url or team.url).netloc)
+    report = DoctorReport(urlsplit(url or team.url).netloc)
     keys = IssuerKeys(team.issuer, system)
-    target = TeamTarget(team, builder, keys, system, token and token.strip())
+    target = TeamTarget(team, builder, keys, system, token)
     with Console(stderr=True).status("Looking ...") as status:
-        found.checks += [*check_settings(target), machine.check_folder(state)]
+        report.checks += [*check_settings(target), machine.check_folder(state)]
         status.update("Checking the ledger ...")
-        found.checks.append(await _check_ledger(process.ledger, state, system))
-        found.checks += machine.check_export(process, audit_logs(state), system.now())
+        report.checks.append(await _check_ledger(process.ledger, state, system))
+        report.checks += machine.check_export(process, audit_logs(state), system.now())
         if is_shared(process.ledger):
             from fastn_mcp.ledger.valkey.ledger import ValkeyLedger  # an optional extra
 
             assert isinstance(builder.ledger, ValkeyLedger)  # noqa: S101 - what a shared ledger is
-            found.checks += await check_durability(builder.ledger, target.system.timestamp())
+            report.checks += await check_durability(builder.ledger, target.system.timestamp())
         await builder.ledger.aclose()
         status.update("Asking the identity provider ...")
-        found.checks += [check async for check in check_provider(target)]
-        found.checks += [check async for check in check_token(target)]
+        report.checks += [check async for check in check_provider(target)]
+        report.checks += [check async for check in check_token(target)]
         status.update("Calling the public address ...")
         address = PublicAddress(team, url or team.url, system, target.token, process.state_secrets)
-        found.checks += [check async for check in check_public(address)]
-        found.sent = address.sent
+        report.checks += [check async for check in check_public(address)]
+        report.sent = address.sent
     await keys.aclose()
-    return found
+    return report
 
 
 async def _check_ledger(setting: str | None, folder: Path, system: System) -> Check:
@@ -213,19 +220,19 @@ async def _check_ledger(setting: str | None, folder: Path, system: System) -> Ch
         await ledger.aclose()
 
 
-def _show(found: DoctorReport, *, quiet: bool) -> None:
+def _show(result: DoctorReport, *, quiet: bool) -> None:
     rows = [("check", "verdict", "seen")]
-    for check in found.checks:
+    for check in result.checks:
         seen = (check.seen, check.here, check.next and f"Next: {check.next}")
         rows.append((check.name, check.verdict.value, " ".join(filter(None, seen))))
     header, *lines = table(rows, columns_of())
     click.secho(header, bold=True)
-    for check, line in zip(found.checks, lines, strict=True):
+    for check, line in zip(result.checks, lines, strict=True):
         click.secho(line, fg=_COLORS.get(check.verdict))
-    say(f"\n{summary(found)}")
-    if found.proposal and not quiet:
+    say(f"\n{summary(result)}")
+    if result.proposal and not quiet:
         say("\nProposed for your file of settings (--write FILE puts them there):\n")
-        click.echo(found.proposal.toml())
+        click.echo(result.proposal.toml())
 
 
 def _write_proposal(path: Path, proposal: Proposal, *, yes: bool) -> None:

@@ -113,13 +113,13 @@ _KEY_OPTIONS = {"--api-key", "--apikey", "--api_key", "--key", "--token"}
 
 def _unknown_command(name: str, context: click.Context, more: str = "") -> str:
     """Message for an unknown command or tool; `more` is the hint to --help."""
-    from fastn_mcp.procedures.catalog import BY_NAME  # only after an error
+    from fastn_mcp.procedures.catalog import TOOLS  # only after an error
 
     group = context.command
     known = group.list_commands(context) if isinstance(group, click.Group) else []
     if context.command_path.endswith(" call"):
         return f"There is no tool {name!r}{nearest(name, known)}.{more}"
-    tools = [tool.replace("_", "-") for tool in BY_NAME]
+    tools = [tool.replace("_", "-") for tool in TOOLS]
     if context.parent is None and (tool := name.replace("_", "-")) in tools:
         sandbox = "--sandbox " if context.params.get("sandbox") else ""
         return f"{name} is a tool and no command: fastn-mcp {sandbox}call {tool}.{more}"
@@ -136,8 +136,9 @@ def _unknown_option(option: str, context: click.Context, more: str = "") -> str:
             "fastn-mcp login, or set FASTN_API_KEY. Revoke a key that was given this way."
         )
     root = context.find_root()
-    if context is root or all(option not in parameter.opts for parameter in root.command.params):
-        options = [*context.command.params, *root.command.params]
+    root_options = root.command.get_params(root)
+    if context is root or all(option not in parameter.opts for parameter in root_options):
+        options = [*context.command.params, *root_options]
         known = [name for parameter in options for name in parameter.opts if name.startswith("--")]
         return f"There is no option {option}{nearest(option, known)}.{more}"
     return f"{option} stands before the command: fastn-mcp {option} ... {context.command_path.partition(' ')[2]} ..."
@@ -180,5 +181,5 @@ def exit_of(outcome: str) -> Exit:
 
 def strongest(outcomes: Iterable[str]) -> Exit:
     """Return the code of several outcomes, by the precedence in `EXIT_CODES`."""
-    found = {exit_of(outcome) for outcome in outcomes}
-    return next((code for code in _STRONGEST if code in found), Exit.DONE)
+    codes = {exit_of(outcome) for outcome in outcomes}
+    return next((code for code in _STRONGEST if code in codes), Exit.DONE)

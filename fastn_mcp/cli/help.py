@@ -115,9 +115,9 @@ def completion(ctx: click.Context, shell: str) -> None:
 _EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "approvals": ("fastn-mcp approvals", "fastn-mcp approvals --open      # on the approval page instead"),
     "approvals keygen": ("fastn-mcp approvals keygen dana      # prints two lines for approvers.toml",),
-    "approvals revoke": ("fastn-mcp approvals scopes", "fastn-mcp approvals revoke 3f2c      # as one begins"),
-    "approvals scopes": (
-        "fastn-mcp approvals scopes",
+    "approvals revoke": ("fastn-mcp approvals temporary", "fastn-mcp approvals revoke 3f2c      # as one begins"),
+    "approvals temporary": (
+        "fastn-mcp approvals temporary",
         "fastn-mcp approvals revoke 3f2c      # end one",
     ),
     "audit": ("fastn-mcp audit tail", "fastn-mcp audit verify"),

@@ -63,7 +63,7 @@ def init_team(folder: Path, url: str, issuer: str) -> None:
     """
     _refuse_links(folder)
     try:
-        made = [*_secrets_of(folder), *_team_file(folder, url, issuer)]
+        created = [*_secrets_of(folder), *_team_file(folder, url, issuer)]
         for name in _TO_FILL:
             if not (folder / _SECRETS / name).exists():
                 write_private(folder / _SECRETS / name, "")
@@ -71,7 +71,7 @@ def init_team(folder: Path, url: str, issuer: str) -> None:
     except OSError as error:
         why = os_reason(error)
         raise SettingsError(f"{error.filename or folder} cannot be written: {why}.", "Name another folder.") from None
-    say(f"Made: {', '.join(made)}." if made else "Everything was there already; the modes are set.")
+    say(f"Made: {', '.join(created)}." if created else "Everything was there already; the modes are set.")
     for name, what in _TO_FILL.items():
         if not (folder / _SECRETS / name).stat().st_size:
             say(f"Next: put {what} into {folder / _SECRETS / name}")
@@ -91,19 +91,19 @@ def _secrets_of(folder: Path) -> list[str]:
     """Add the secrets that are missing. Return what was made. Raises `SettingsError` if they contradict each other."""
     env, users = folder / _ENV, folder / _USERS
     before = env.read_text(encoding="utf-8") if env.exists() else ""
-    found = dict(re.findall(r"^(\w+)=(.*)$", before, re.MULTILINE))
-    if users.exists() and not found.get(_PASSWORD):
+    present = dict(re.findall(r"^(\w+)=(.*)$", before, re.MULTILINE))
+    if users.exists() and not present.get(_PASSWORD):
         raise SettingsError(f"{users} is there, but {env} has no {_PASSWORD}.", f"Delete {users} to make both anew.")
-    added: Mapping[str, str] = {name: secrets.token_hex(32) for name in (_STATE, _PASSWORD) if not found.get(name)}
+    added: Mapping[str, str] = {name: secrets.token_hex(32) for name in (_STATE, _PASSWORD) if not present.get(name)}
     if added:
         lines = "".join(f"{name}={value}\n" for name, value in added.items())
         write_private(env, before + ("\n" if before and not before.endswith("\n") else "") + lines)
-    made = [f"{name} in {_ENV}" for name in added]
+    created = [f"{name} in {_ENV}" for name in added]
     if not users.exists():
-        password = {**found, **added}[_PASSWORD]
+        password = {**present, **added}[_PASSWORD]
         write_private(users, _ACL.format(digest=hashlib.sha256(password.encode()).hexdigest()), replace=False)
-        made.append(_USERS)
-    return made
+        created.append(_USERS)
+    return created
 
 
 def _team_file(folder: Path, url: str, issuer: str) -> list[str]:

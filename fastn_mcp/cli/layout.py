@@ -12,7 +12,7 @@ from fastn_mcp.channels.terminal import wrapped
 from fastn_mcp.redaction import sanitize
 
 _GAP = 2
-_LEAST = 30
+_MIN_LAST_CELL = 30
 """Minimum width of the last cell of a row."""
 
 
@@ -44,7 +44,7 @@ def table(rows: Sequence[Sequence[str]], columns: int | None) -> list[str]:
     cells = [[sanitize(cell) for cell in row] for row in rows]
     *widths, last = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     begins = sum(widths) + _GAP * len(widths)
-    if columns - begins >= min(last, _LEAST):
+    if columns - begins >= min(last, _MIN_LAST_CELL):
         return [_beside(row, widths, columns) for row in cells]
     return ["", *("\n".join(wrapped(line, columns) for line in _below(cells[0], row)) for row in cells[1:])]
 

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,13 @@ import anyio
 import click
 from pydantic import JsonValue
 
-from fastn_mcp.build.account import AccountParts, account_parts
+from fastn_mcp.build.composition import AccountParts, account_parts
 from fastn_mcp.build.startup import policy_file
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
+from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.edit import put, read_or_none, unset
-from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry
+from fastn_mcp.config.keys import VARIABLE, Key, NoKeyring, SystemKeyring, entry, without_key
 from fastn_mcp.config.load import DEFAULT, Chosen, choose, no_profile
 from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, Settings
 from fastn_mcp.config.paths import file_errors, write_private
@@ -32,7 +32,7 @@ from fastn_mcp.records.rows import text, timestamp, word
 from fastn_mcp.redaction import is_own_key, sanitize
 from fastn_mcp.tools.access import EXPIRES, ListApiKeys
 
-_LONGEST = 4096
+_MAX_INPUT = 4096
 
 
 @click.command(name="login")
@@ -175,13 +175,8 @@ def _stored_key(start: StartOptions, profile: str | None) -> StoredKey:
     return StoredKey(path, choose({**start.flags, "profile": profile or flag}, without_key(os.environ), config))
 
 
-def without_key(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without the default account's key."""
-    return {name: value for name, value in environment.items() if name != VARIABLE}
-
-
 def _read_stdin() -> str:
-    lines = sys.stdin.read(_LONGEST).strip().splitlines()
+    lines = sys.stdin.read(_MAX_INPUT).strip().splitlines()
     if len(lines) != 1:
         raise SettingsError(
             "The standard input holds no key." if not lines else "The standard input holds more than one line.",
@@ -227,7 +222,7 @@ async def check_key(parts: AccountParts) -> KeyCheck:
     """Check the key by listing API keys, and describe it if it is among them."""
     try:
         try:
-            found = await parts.dispatch(ListApiKeys(limit=100), Caller("local", None))
+            answer = await parts.dispatch(ListApiKeys(limit=100), Caller("local", None))
         finally:
             await parts.aclose()
     except Unauthorized as error:
@@ -238,7 +233,7 @@ async def check_key(parts: AccountParts) -> KeyCheck:
         return KeyCheck(True, "The key works. It may not list API keys, so its permissions are unknown.")
     except FastnError as error:
         return KeyCheck(None, f"Could not check whether the key works. {error}")
-    page = found.result if isinstance(found, Done) else None
+    page = answer.result if isinstance(answer, Done) else None
     rows = cast("list[dict[str, JsonValue]]", getattr(page, "items", []))
     mine = next((row for row in rows if is_own_key(parts.settings.api_key, row)), None)
     if mine is None:
@@ -287,14 +282,14 @@ def whoami(start: StartOptions, as_json: bool) -> int:
         "plan": str(settings.plan) if settings.plan else None,
     }
     if not as_json:
-        shown: dict[str, JsonValue] = facts | {
+        lines: dict[str, JsonValue] = facts | {
             "sandbox": "in this process: nothing reaches Fastn" if start.sandboxed else None,
             "host": None if start.sandboxed else settings.host,
             "key": "the sandbox's own" if start.sandboxed else f"{KINDS[settings.key_kind]}, from {resolved.key}",
             "key_from": None,
             "policy": facts["policy"] or "no file",
         }
-        for name, value in shown.items():
+        for name, value in lines.items():
             if value is not None:
                 click.echo(sanitize(f"{name:{_WIDTH}}{value}"))
     result = anyio.run(check_key, parts)

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,46 +13,29 @@ import click
 from pydantic import ValidationError
 
 from fastn_mcp.audit.log import AuditEvent
-from fastn_mcp.build.account import AccountParts, account_of, plan_account_of
+from fastn_mcp.build.composition import AccountParts, account_of, plan_account_of
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.cli import StartOptions
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.run import read
+from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.paths import config_dir, make_private_folder
 from fastn_mcp.errors import FastnError, SettingsError
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.preview import Preview
+from fastn_mcp.policy import plan_file
 from fastn_mcp.policy.plan import Plan, PlannedCalls, toml, would_allow
-from fastn_mcp.policy.plan_file import (
-    KEYS,
-    BadSignature,
-    new_key,
-    opened,
-    parsed,
-    public,
-    raise_unless_for,
-    sealed,
-    sign,
-    signatures_of,
-    signed,
-    signers,
-    trusted,
-    unsigned,
-    with_key,
-    written,
-)
+from fastn_mcp.policy.plan_file import KEYS, BadSignature
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.redaction import is_redacted, quote, sanitize
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Call, Operation
-from fastn_mcp.tools.parsing import current
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-_PLANNABLE: Mapping[str, AnyTool] = {**BY_NAME, ApplyChanges.tool_name(): ApplyChanges}
+_PLANNABLE: Mapping[str, AnyTool] = {**OPERATIONS, ApplyChanges.tool_name(): ApplyChanges}
 """Tools that a plan can hold: operations, and batches, whose calls it lists one by one."""
 
-_SHORTEST = 10
+_MIN_PASSPHRASE = 10
 """Minimum length of a passphrase, in characters."""
 
 
@@ -79,9 +63,9 @@ def new_(
     if (calls is None) == (audit is None):
         raise click.UsageError("Give CALLS, or --from-audit FILE.")
     settings = start.resolved().settings
-    found = _from_audit(audit, since) if audit is not None else _from_script(calls)
+    planned = _from_audit(audit, since) if audit is not None else _from_script(calls)
     counted: dict[str, int] = {}
-    for call in found:
+    for call in planned:
         entry = would_allow(call).removesuffix("count = 1")
         counted[entry] = counted.get(entry, 0) + 1
     if not counted:
@@ -117,7 +101,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
         if entry.get("event") != AuditEvent.INTENT.value or (since is not None and str(entry.get("time")) < since):
             continue
         left_out = f"line {number}: {entry.get('tool')} is left out, its arguments"
-        operation, arguments = BY_NAME.get(current(str(entry.get("tool")))), entry.get("arguments")
+        operation, arguments = OPERATIONS.get(str(entry.get("tool"))), entry.get("arguments")
         if operation is None or "[left out]" in json.dumps(arguments) or is_redacted(arguments):
             click.echo(f"{left_out} were not recorded in full", err=True)
             continue
@@ -133,7 +117,7 @@ def _from_audit(path: Path, since: str | None) -> Iterator[Call]:
 def show_(start: StartOptions, file: Path) -> None:
     """Say in words what a plan allows, and what its targets are called now."""
     _, plan = _read(start, file)
-    if signatures_of(file).exists():
+    if plan_file.signatures_of(file).exists():
         try:
             plan = _signed(start, file)
         except SettingsError as error:
@@ -148,10 +132,8 @@ def show_(start: StartOptions, file: Path) -> None:
 @click.pass_obj
 def verify_(start: StartOptions, file: Path, keys: Path | None) -> None:
     """Check that a plan is signed, unchanged, not run out, and for this account. Exit 1 where not."""
-    try:
+    with _refused():
         plan = _signed(start, file, keys)
-    except SettingsError as error:
-        raise click.ClickException(str(error)) from None
     say(f"Good: signed by {', '.join(plan.signers)}, until {plan.until.isoformat()}.")
 
 
@@ -172,10 +154,8 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
         )
     data, plan = _read(start, file)
     account = plan_account_of(start.resolved().settings)
-    try:
-        raise_unless_for(plan, file, account.name)
-    except SettingsError as error:
-        raise click.ClickException(str(error)) from None
+    with _refused():
+        plan_file.raise_unless_for(plan, file, account.name)
     records: dict[str, str] = {}
     for line in anyio.run(_describe, start, plan, records):
         say(line)
@@ -184,38 +164,47 @@ def approve_(start: StartOptions, file: Path, name: str, key: Path | None) -> No
         raise click.ClickException("Not signed: another name was typed.")
     folder = config_dir(os.environ)
     private = _private_key(key or folder / "plan-key.pem", name, folder / KEYS)
-    signature_file = signatures_of(file)
-    earlier = parsed(signature_file.read_bytes()) if signature_file.exists() else ()
+    signature_file = plan_file.signatures_of(file)
+    earlier = plan_file.parsed(signature_file.read_bytes()) if signature_file.exists() else ()
     try:
-        signers(data, earlier, trusted(folder / KEYS, start.command_line()), account)
+        plan_file.signers(data, earlier, plan_file.trusted(folder / KEYS, start.command_line()), account)
     except (BadSignature, SettingsError):
         earlier = ()  # signatures of another text, or for another account
-    signature = sign(data, name, datetime.now(UTC), account, records, private)
-    signature_file.write_bytes(written((*[each for each in earlier if each.by != name], signature)))
+    signature = plan_file.sign(data, name, datetime.now(UTC), account, records, private)
+    signature_file.write_bytes(plan_file.written((*[each for each in earlier if each.by != name], signature)))
     use = start.command_line().to("--mode", "unattended", "--plan", str(file))
     say(f"Signed: {signature_file}. Use it: {use}")
+
+
+@contextmanager
+def _refused() -> Generator[None]:
+    """End with exit code 1 for what is wrong with a plan."""
+    try:
+        yield
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _private_key(path: Path, name: str, keys: Path) -> Any:
     """Return the person's private key. Create one if there is none."""
     if path.exists():
         try:
-            return opened(path.read_bytes(), click.prompt("Passphrase of your key", hide_input=True))
+            return plan_file.opened(path.read_bytes(), click.prompt("Passphrase of your key", hide_input=True))
         except BadSignature as error:
             raise click.ClickException(f"{path}: {error}.") from None
     say(f"There is no key {path}; one is made.")
     passphrase = click.prompt("A passphrase for it", hide_input=True, confirmation_prompt=True)
-    if len(passphrase) < _SHORTEST:
-        raise click.ClickException(f"A passphrase has at least {_SHORTEST} characters.")
-    private_key = new_key()
+    if len(passphrase) < _MIN_PASSPHRASE:
+        raise click.ClickException(f"A passphrase has at least {_MIN_PASSPHRASE} characters.")
+    private_key = plan_file.new_key()
     text = keys.read_text(encoding="utf-8") if keys.exists() else ""
     try:
-        text = with_key(text, name, public(private_key))
+        text = plan_file.with_key(text, name, plan_file.public(private_key))
     except ValueError:
         raise click.ClickException(f"{keys} has another key of {name!r}; remove it first.") from None
     make_private_folder(path.parent)
     with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-        file.write(sealed(private_key, passphrase))
+        file.write(plan_file.sealed(private_key, passphrase))
     keys.write_text(text, encoding="utf-8")
     keys.chmod(0o600)
     say(f"Your public key is in {keys}. Put that file where the agent cannot write it.")
@@ -226,14 +215,12 @@ def _signed(start: StartOptions, file: Path, keys: Path | None = None) -> Plan:
     """Return the plan, checked as for a run. Raises `SettingsError` if it is not valid."""
     settings = start.resolved().settings
     key_file = keys or settings.plan_keys or config_dir(os.environ) / KEYS
-    return signed(file, key_file, plan_account_of(settings), datetime.now(UTC), start.command_line())
+    return plan_file.signed(file, key_file, plan_account_of(settings), datetime.now(UTC), start.command_line())
 
 
 def _read(start: StartOptions, file: Path) -> tuple[bytes, Plan]:
-    try:
-        return unsigned(file, start.command_line())
-    except SettingsError as error:
-        raise click.ClickException(str(error)) from None
+    with _refused():
+        return plan_file.unsigned(file, start.command_line())
 
 
 async def _describe(start: StartOptions, plan: Plan, records: dict[str, str]) -> list[str]:
@@ -259,7 +246,7 @@ async def _describe(start: StartOptions, plan: Plan, records: dict[str, str]) ->
 
 def _calls(permit: PlannedCalls) -> Iterator[Call]:
     """Yield the calls of an entry that gives their exact targets, or all of their arguments but secrets."""
-    operation = BY_NAME[permit.tool]
+    operation = OPERATIONS[permit.tool]
     exact = [key for key in permit.targets if not any(letter in key for letter in "*?[")]
     for target in [{operation.route.parameters[-1]: key} for key in exact] or ([] if permit.targets else [{}]):
         arguments = {**target, **(permit.arguments or {})}
@@ -274,9 +261,9 @@ def _calls(permit: PlannedCalls) -> Iterator[Call]:
 async def _consequences(call: Call, parts: AccountParts, records: dict[str, str]) -> list[str]:
     """Return the sentences of a call: what happens to which target, what is lost, and what can be undone."""
     try:
-        shown = await parts.dispatch.preview(call, Caller("local", None))
+        preview = await parts.dispatch.preview(call, Caller("local", None))
     except FastnError as error:
         return [f"{type(call).title()} {quote(call.target or '')}: {error}"]
-    if isinstance(shown, Preview) and shown.facts is not None:
-        records |= {each.key: each.fingerprint() for each in shown.facts.resolved.named}
-    return shown.says.lines()
+    if isinstance(preview, Preview) and preview.facts is not None:
+        records |= {each.key: each.fingerprint() for each in preview.facts.resolved.named}
+    return preview.says.lines()

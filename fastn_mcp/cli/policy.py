@@ -4,25 +4,24 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import click
-from pydantic import ValidationError
 
 from fastn_mcp.account.dependents import MAX_PAGES
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings
-from fastn_mcp.audit.log import AuditEvent
-from fastn_mcp.build.account import AccountParts, policy_of
+from fastn_mcp.build.composition import AccountParts, policy_of
 from fastn_mcp.build.startup import policy_file
-from fastn_mcp.cli import EnumChoice, StartOptions
+from fastn_mcp.cli.help import EnumChoice
 from fastn_mcp.cli.layout import columns_of, say, table
+from fastn_mcp.cli.policy_replay import replay
+from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.reads import read_pages
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError
@@ -33,16 +32,12 @@ from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.policy.rules import FileRules
 from fastn_mcp.policy.warnings import UNREADABLE, four_eyes, unknown_customers
-from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.procedures.catalog import BY_NAME, UnknownTool, parse
+from fastn_mcp.procedures.catalog import TOOLS, UnknownTool, parse
 from fastn_mcp.records.formats import sentence
-from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.catalog import BY_NAME as OPERATIONS
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.operation import UNKNOWN, Call, Operation
-from fastn_mcp.tools.parsing import current
 from fastn_mcp.tools.tool import Effect
 
 _CHANNELS = {
@@ -102,10 +97,10 @@ async def _customer_warnings(start: StartOptions, rules: FileRules) -> list[str]
     except SettingsError:
         return []
     try:
-        found = await read_pages(
+        customers = await read_pages(
             ListCustomers(limit=100), partial(parts.guard.read, caller=Caller("local", None)), MAX_PAGES
         )
-        return [*unknown_customers(rules, found.rows)] if found.is_complete else []
+        return [*unknown_customers(rules, customers.rows)] if customers.is_complete else []
     except Forbidden:
         return [UNREADABLE]
     except FastnError as error:
@@ -128,9 +123,9 @@ def explain_(start: StartOptions, tool: str, arguments: tuple[str, ...], file: P
 
     The target is read where there is an account; nothing is changed, and nobody is asked.
     """
-    name = current(tool.replace("-", "_"))
+    name = tool.replace("-", "_")
     try:
-        call = parse(BY_NAME, name, dict(_argument(name, text) for text in arguments)).call
+        call = parse(TOOLS, name, dict(_argument(name, text) for text in arguments)).call
     except UnknownTool as error:
         raise NotSent(error.what, "All of them: fastn-mcp tools") from None
     if not isinstance(call, Operation):
@@ -144,7 +139,7 @@ def _argument(tool: str, text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="ARGUMENTS")
-    properties: dict[str, dict[str, Any]] = BY_NAME[tool].input_schema()["properties"] if tool in BY_NAME else {}
+    properties: dict[str, dict[str, Any]] = TOOLS[tool].input_schema()["properties"] if tool in TOOLS else {}
     if name not in properties or properties[name]["type"] == "string":
         return name, value
     try:
@@ -171,7 +166,7 @@ async def _explain(start: StartOptions, call: Call) -> list[str]:
             return [*_decision_lines(call, allowed), policy_line]
         if parts is not None:
             try:
-                evaluation, matches = await parts.guard.explain(call)
+                evaluation, matches = await parts.guard.evaluator.explain(call, "local")
                 lines = [*_decision_lines(call, evaluation.verdict), *_matching_lines(matches)]
                 return [*lines, *_evaluated_facts(evaluation), policy_line]
             except FastnError as error:
@@ -213,12 +208,13 @@ def _evaluated_facts(evaluation: CallEvaluation) -> Iterator[str]:
         name = f"{quote(preview.name)}, id " if preview.name else "id "
         yield f"  target: {name}{quote(preview.target)}"
     yield from _effective_lines(evaluation.resolved)
-    found = "; ".join(each.words() for each in preview.dependence.found)
+    dependents = "; ".join(each.words() for each in preview.dependence.found)
     unchecked = ", ".join(preview.dependence.unchecked)
     if unchecked:
-        yield f"  dependents: unknown, since these could not be checked: {unchecked}{f'; {found}' if found else ''}"
+        known = f"; {dependents}" if dependents else ""
+        yield f"  dependents: unknown, since these could not be checked: {unchecked}{known}"
     else:
-        yield f"  dependents: {found or 'none'}"
+        yield f"  dependents: {dependents or 'none'}"
     yield "  the clock, the budget's calls so far, declines in a row"
 
 
@@ -271,7 +267,7 @@ def simulate_(start: StartOptions, audit: Path, file: Path | None, mode: str | N
     policy = replace(policy_of(settings, os.environ, start.command_line()), live=key == "live")
     try:
         with audit.open("rb") as lines:
-            rows, problems = _replay(lines, policy)
+            rows, problems = replay(lines, policy)
     except FileNotFoundError:
         begins = "It begins with the first call that changes something."
         raise SettingsError(f"There is no audit log at {audit}.", begins) from None
@@ -287,145 +283,3 @@ def simulate_(start: StartOptions, audit: Path, file: Path | None, mode: str | N
     for line, problem in sorted(problems):
         click.echo(f"Line {line} was not evaluated: {sanitize(problem)}.", err=True)
     sys.exit(1 if problems else 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """A recorded call, the decision then, and the policy's decision now."""
-
-    line: int
-    time: datetime
-    call: Call
-    recorded: str
-    decision: PolicyDecision
-
-    def cells(self) -> tuple[str, ...]:
-        described = f"{self.call.tool_name()} {self.call.target or ''}".strip()
-        now = self.decision
-        return str(self.line), f"{self.time:%Y-%m-%d %H:%M}Z", described, self.recorded, now.decision.value, now.rule
-
-
-class _UnreadableEntry(Exception):
-    """A recorded call cannot be evaluated. The message says why."""
-
-
-def _replay(lines: Iterable[bytes], policy: Policy) -> tuple[list[Replayed], list[tuple[int, str]]]:
-    """Evaluate each call of an audit log once: sent, refused, or asked about and never sent. Return problems as well.
-
-    The log holds ids, the effect, environment and customer, and not the state of a target. So names are not compared,
-    and dependents count as unknown. The budget and the circuit breaker follow the log.
-    """
-    entries: list[tuple[int, Mapping[str, Any]]] = []
-    problems: list[tuple[int, str]] = []
-    rows: list[Replayed] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            entry: object = json.loads(line)
-        except (ValueError, RecursionError):
-            problems.append((number, "it is not JSON"))
-            continue
-        if isinstance(entry, dict) and "event" in entry:
-            entries.append((number, cast("Mapping[str, Any]", entry)))
-        else:
-            problems.append((number, "it is not an audit entry"))
-    sent = {entry["grant"] for _, entry in entries if entry["event"] == AuditEvent.INTENT.value and "grant" in entry}
-    history = _History(policy)
-    for number, entry in entries:
-        try:
-            was_sent = entry["event"] == AuditEvent.ASKED.value and entry.get("grant") in sent
-            is_batch = entry.get("tool") == ApplyChanges.tool_name()  # its calls have entries of their own
-            if entry["event"] in _REPLAYED and not was_sent and not is_batch:
-                call = _recorded_call(entry)
-                situation = history.before(entry, call)
-                rows.append(Replayed(number, situation.now, call, _recorded_decision(entry), policy.decide(situation)))
-            history.add(entry)
-        except _UnreadableEntry as error:
-            problems.append((number, str(error)))
-    return rows, problems
-
-
-_REPLAYED = (AuditEvent.INTENT.value, AuditEvent.REFUSED.value, AuditEvent.ASKED.value)
-
-
-class _History:
-    """Calls sent and declined before an entry."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self._spent: Counter[tuple[str, Effect]] = Counter()
-        self._declines: dict[str, list[datetime]] = {}
-
-    def add(self, entry: Mapping[str, Any]) -> None:
-        principal = str(entry.get("principal"))
-        if entry["event"] == AuditEvent.DECLINED.value:
-            self._declines.setdefault(principal, []).append(_time(entry))
-        elif entry["event"] == AuditEvent.INTENT.value:
-            if (rules := self.policy.rules) is not None:
-                self._spent[rules.period(_time(entry)), _effect(entry)] += 1
-            if entry.get("consent") != "policy":
-                self._declines.pop(principal, None)  # a person approved
-
-    def before(self, entry: Mapping[str, Any], call: Call) -> Situation:
-        now, effect = _time(entry), _effect(entry)
-        declines = self._declines.get(str(entry.get("principal")), [])
-        _, rest = self.policy.breaker
-        last = declines[-1] if declines else None
-        resting = last is not None and (now - last).total_seconds() < rest
-        target = None if call.target is None else FastnObject.model_validate({"id": call.target})
-        return Situation(
-            by_arguments(call, _surroundings(entry), target, trusts_ids=True),
-            effect,
-            now,
-            spent={period: self._spent[period, effect] for period in self.policy.budgets(effect, now)},
-            declines=len(declines) if resting else 0,
-            declined_at=last if resting else None,
-        )
-
-
-def _surroundings(entry: Mapping[str, Any]) -> Surroundings:
-    """Return the values that the request had, as if the server's settings had given them."""
-    values = (entry.get(name) for name in ("environment", "customer"))
-    environment, customer = (value if isinstance(value, str) else None for value in values)
-    return Surroundings(environment, customer=customer)
-
-
-def _recorded_decision(entry: Mapping[str, Any]) -> str:
-    """Return the recorded decision, or the outcome that came before one, such as `not_found`."""
-    outcome = entry.get("outcome", "refused")
-    return str(entry.get("decision") or ("deny" if outcome == "refused" and "rule" in entry else outcome))
-
-
-def _recorded_call(entry: Mapping[str, Any]) -> Call:
-    operation = OPERATIONS.get(current(str(entry.get("tool"))))
-    if operation is None:
-        raise _UnreadableEntry(f"there is no tool {str(entry.get('tool'))[:64]!r}")
-    arguments = entry.get("arguments")
-    if not isinstance(arguments, dict) or "[left out]" in arguments:
-        raise _UnreadableEntry("its arguments were not recorded")
-    secrets = operation.secrets()  # redacted, so left out; where one is required, its mark stands in for it
-    values = {
-        name: value
-        for name, value in cast("dict[str, Any]", arguments).items()
-        if name not in secrets or operation.model_fields[name].is_required()
-    }
-    try:
-        return operation.model_validate(values)
-    except ValidationError as error:
-        field = ".".join(str(part) for part in error.errors(include_input=False, include_url=False)[0]["loc"])
-        named = f" ({field})" if field else ""
-        raise _UnreadableEntry(f"its arguments are no longer those of the tool{named}") from None
-
-
-def _time(entry: Mapping[str, Any]) -> datetime:
-    try:
-        time = datetime.fromisoformat(str(entry.get("time")))
-    except ValueError:
-        raise _UnreadableEntry("it has no time") from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def _effect(entry: Mapping[str, Any]) -> Effect:
-    try:
-        return Effect(entry.get("effect"))
-    except ValueError:
-        raise _UnreadableEntry("it has no effect") from None

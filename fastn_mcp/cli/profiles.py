@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from fastn_mcp.cli import EnumChoice, StartOptions
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.cli.login import StoredKey
+from fastn_mcp.cli.setting_options import with_settings
+from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config import edit
 from fastn_mcp.config.keys import SystemKeyring
 from fastn_mcp.config.load import DEFAULT, choose, key_of, no_profile
@@ -58,16 +59,7 @@ def _row(name: str, config: ConfigFile) -> dict[str, str | bool | None]:
 
 @profiles_group.command(name="add")
 @click.argument("name")
-@click.option("--base-url", help="Base URL of Fastn.")
-@click.option("--auth", type=EnumChoice(["header", "bearer"]), help="How the key is sent.")
-@click.option("--env", help="Fastn environment.")
-@click.option("--space-id", help="Sent as x-fastn-space-id.")
-@click.option("--tenant-id", help="Sent as x-fastn-space-tenantid.")
-@click.option("--end-org-id", help="Sent as x-end-org-id.")
-@click.option(
-    "--mode", type=EnumChoice(["read-only", "guarded", "manual", "unattended", "auto"]), help="What needs approval."
-)
-@click.option("--policy", type=click.Path(path_type=Path), help="Policy file of this account.")
+@with_settings("base_url", "auth", "env", "space_id", "tenant_id", "end_org_id", "mode", "policy")
 @click.option("--api-key-env", metavar="VARIABLE", help="The variable that holds its key.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="The file that holds its key.")
 @click.option("--default", "as_default", is_flag=True, help="Use it where no other is chosen.")

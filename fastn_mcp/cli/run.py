@@ -13,12 +13,12 @@ from typing import Any, cast
 import anyio
 import click
 
-from fastn_mcp.build.account import AccountParts
-from fastn_mcp.cli import StartOptions
+from fastn_mcp.build.composition import AccountParts
 from fastn_mcp.cli.call import CallOutcome, make_call
 from fastn_mcp.cli.exit import EXIT_CODES, Exit, strongest
 from fastn_mcp.cli.layout import say
 from fastn_mcp.cli.serve import Reporting
+from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.paths import file_errors
 from fastn_mcp.errors import FastnError, NotSent, SettingsError, nearest
 from fastn_mcp.procedures.catalog import ParsedCall, parse
@@ -28,13 +28,13 @@ from fastn_mcp.report.writer import moment, readable
 from fastn_mcp.server.rendering import render_error, with_dashboard
 from fastn_mcp.tools.tool import AnyTool, Effect
 
-_LARGEST = 32 * 1024 * 1024
+_MAX_SCRIPT = 32 * 1024 * 1024
 """Maximum size of a script, in bytes."""
 
-_NAMED = 20
+_LISTED_ERRORS = 20
 """Errors that are listed; the rest are counted."""
 
-MOST = 10_000
+MAX_CALLS = 10_000
 """Maximum number of calls in a script."""
 
 _KEYS = ("tool", "arguments", "id")
@@ -172,9 +172,9 @@ def run(start: StartOptions, script: Path, report: Path | None, keep_going: bool
     reporting = None if path is None else Reporting(parts, tally, path, named)
     calls, errors = read(_lines(script), {tool.tool_name(): tool for tool in parts.tools})
     if errors:
-        for error in errors[:_NAMED]:
+        for error in errors[:_LISTED_ERRORS]:
             say(sanitize(f"fastn-mcp: {named}, {error}"), err=True)
-        more = f" There are {len(errors) - _NAMED} more." if len(errors) > _NAMED else ""
+        more = f" There are {len(errors) - _LISTED_ERRORS} more." if len(errors) > _LISTED_ERRORS else ""
         say(f"fastn-mcp: The script has errors.{more} Nothing was sent.", err=True)
         return Exit.WRONG
     running = ScriptRun(parts, tally, as_json)
@@ -185,8 +185,8 @@ def run(start: StartOptions, script: Path, report: Path | None, keep_going: bool
         for call in calls[len(running.outcomes) :]:
             running.end(call, running.interrupted(call))
         code = strongest([*running.outcomes, *(attempt.outcome for attempt in tally.attempts)])
-        found = [attempt.group for attempt in tally.attempts]
-        counts = [f"{found.count(group)} {group.value}" for group in OutcomeGroup if group in found]
+        groups = [attempt.group for attempt in tally.attempts]
+        counts = [f"{groups.count(group)} {group.value}" for group in OutcomeGroup if group in groups]
         say(f"{', '.join(counts) or 'Nothing changed'}; {tally.reads} reads.", err=True)
         if reporting is not None:
             try:
@@ -202,12 +202,12 @@ def run(start: StartOptions, script: Path, report: Path | None, keep_going: bool
 def _lines(script: Path) -> Iterable[bytes]:
     with file_errors(script, "read"):
         if str(script) == "-":
-            data = sys.stdin.buffer.read(_LARGEST + 1)
+            data = sys.stdin.buffer.read(_MAX_SCRIPT + 1)
         else:
             with script.open("rb") as file:
-                data = file.read(_LARGEST + 1)
-    if len(data) > _LARGEST:
-        raise SettingsError(f"{script} is larger than {_LARGEST // 1024 // 1024} MiB.", "Split it.")
+                data = file.read(_MAX_SCRIPT + 1)
+    if len(data) > _MAX_SCRIPT:
+        raise SettingsError(f"{script} is larger than {_MAX_SCRIPT // 1024 // 1024} MiB.", "Split it.")
     return data.split(b"\n")
 
 
@@ -223,8 +223,8 @@ def read(lines: Iterable[bytes], offered: Mapping[str, AnyTool]) -> tuple[list[S
         text = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
         if not text or text.startswith(b"#"):
             continue
-        if len(calls) == MOST:
-            return calls, [*errors, f"line {number}: a script has at most {MOST} calls"]
+        if len(calls) == MAX_CALLS:
+            return calls, [*errors, f"line {number}: a script has at most {MAX_CALLS} calls"]
         try:
             calls.append(_call(len(calls) + 1, number, text, offered))
         except ScriptError as error:
@@ -252,23 +252,21 @@ def _call(number: int, line: int, text: bytes, offered: Mapping[str, AnyTool]) -
 
 def _object(text: bytes) -> dict[str, Any]:
     try:
-        found: object = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_reject_constant)
+        value: object = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_reject_constant)
     except UnicodeDecodeError:
         raise ScriptError("it is not UTF-8") from None
     except (ValueError, RecursionError):
         raise ScriptError("it is not JSON") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise ScriptError("it is not an object")
-    return cast("dict[str, Any]", found)
+    return cast("dict[str, Any]", value)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         raise ScriptError("an object in it has the same name twice")
-    if "$from" in found:  # a former feature; sent as it is, it would become data
-        raise ScriptError("a call cannot take a value from the result of another ($from)")
-    return found
+    return fields
 
 
 def _reject_constant(name: str) -> object:

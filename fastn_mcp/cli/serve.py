@@ -20,8 +20,8 @@ from fastn_mcp.server.handshake import Introduction
 if TYPE_CHECKING:
     from mcp.server import Server
 
-    from fastn_mcp.build.account import AccountParts
-    from fastn_mcp.cli import StartOptions
+    from fastn_mcp.build.composition import AccountParts
+    from fastn_mcp.cli.start_options import StartOptions
     from fastn_mcp.report.collector import Tally
 
 
@@ -40,7 +40,7 @@ def serve_stdio(parts: "Callable[[], AccountParts]", introduction: Introduction 
                 account = parts()
                 parting.push_async_callback(_closed, account)
                 account.guard.decisions.is_leaving = is_leaving
-                checks.start_soon(account.guard.check_customers)
+                checks.start_soon(account.guard.evaluator.check_customers)
                 closing.enter_context(report_at_end(account))
                 if account.webhook is not None:
                     account.webhook.begin()
@@ -68,8 +68,7 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     from fastn_mcp.build.startup import http_address, must_be_free, seal_keys
     from fastn_mcp.build.telemetry import observe_requests
     from fastn_mcp.config import keys
-    from fastn_mcp.hosted.app import Health, ShutdownConfig, application, run
-    from fastn_mcp.hosted.response_mode import add_lifespan
+    from fastn_mcp.hosted.app import Health, ProcessParts, ShutdownConfig, application, run
     from fastn_mcp.server.handlers import build
 
     host, port = http_address(address)
@@ -86,8 +85,8 @@ def serve_http(parts: "AccountParts", address: str, state: Path) -> None:
     health, ending = Health(), ShutdownConfig()
     parts.guard.decisions.is_leaving = lambda: health.is_leaving
     webhook_routes = [] if parts.webhook is None else parts.webhook.mounted(f"http://{address}")
-    app = application(server, hosts, token, ending.head, health, webhook_routes)
-    add_lifespan(app, partial(_beside, parts.guard.check_customers))
+    beside = ProcessParts(health, webhook_routes, partial(_beside, parts.guard.evaluator.check_customers))
+    app = application(server, hosts, token, ending.head, beside)
     message = f"Serving http://{address}/mcp. The bearer token for clients is in {token.place}."
     with report_at_end(parts):
         run(app, host, port, health, ending, message)

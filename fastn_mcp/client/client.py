@@ -9,10 +9,9 @@ import anyio
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
-from fastn_mcp.client.account import Account, from_wire, to_wire
-from fastn_mcp.client.connection import Answer, ResponseLost, UnreadableBody
+from fastn_mcp.client.endpoint import Endpoint, from_wire, to_wire
 from fastn_mcp.client.error_mapping import error_of, facts, throttled
-from fastn_mcp.client.http import Exchange, NotSentError
+from fastn_mcp.client.exchange import Answer, Exchange, NotSentError, ResponseLost, UnreadableBody
 from fastn_mcp.client.reads import read_target
 from fastn_mcp.client.retry import (
     FULL_BUDGET,
@@ -142,18 +141,18 @@ class FastnClient:
     """Client of one Fastn account."""
 
     def __init__(
-        self, account: Account, exchange: Exchange, system: System, store: RateLimitStore | None = None
+        self, endpoint: Endpoint, exchange: Exchange, system: System, store: RateLimitStore | None = None
     ) -> None:
         """`store` shares a used-up rate limit between processes with the same key."""
-        self._account = account
+        self._endpoint = endpoint
         self._exchange = exchange
         self._system = system
-        self._slots = anyio.Semaphore(account.concurrency, fast_acquire=True)
+        self._slots = anyio.Semaphore(endpoint.concurrency, fast_acquire=True)
         self._retries = RetryBudget()
-        self._limit = RateLimit(account, system, store)
-        self.redactor = Redactor([account.api_key])
+        self._limit = RateLimit(endpoint, system, store)
+        self.redactor = Redactor([endpoint.api_key])
         """Redacts the API key of the account."""
-        self.dashboard_url = account.dashboard_url
+        self.dashboard_url = endpoint.dashboard_url
 
     async def aclose(self) -> None:
         await self._exchange.aclose()
@@ -164,8 +163,8 @@ class FastnClient:
         Without an API key, no call may be sent. An argument must not contain the account's key in any encoding, and a
         change must not contain a redacted value, which would replace the real one.
         """
-        if self._account.no_key is not None:
-            raise _missing_key(self._account.no_key)
+        if self._endpoint.no_key is not None:
+            raise _missing_key(self._endpoint.no_key)
         is_read = call.effect is Effect.READ
         holds_key = self.redactor.may_stand_in(call.model_dump_json().encode())
         if is_read and not holds_key:
@@ -184,7 +183,7 @@ class FastnClient:
 
     def deadline(self, call: Operation[Any]) -> float:
         """Return the deadline of `call` in seconds."""
-        return self._account.ai_deadline if call.effect is Effect.SPEND else self._account.deadline
+        return self._endpoint.ai_deadline if call.effect is Effect.SPEND else self._endpoint.deadline
 
     async def send(self, call: Operation[R]) -> R:
         """Send the call. Raises a `FastnError` that states its exact outcome."""
@@ -203,19 +202,19 @@ class FastnClient:
                 raise
 
     async def _send(self, call: Operation[R], attempts: Attempts, redactor: Redactor) -> R:
-        if self._account.no_key is not None:
-            raise _missing_key(self._account.no_key)
+        if self._endpoint.no_key is not None:
+            raise _missing_key(self._endpoint.no_key)
         try:
-            request = call.request(self._account.routes.get(attempts.operation))
+            request = call.request(self._endpoint.routes.get(attempts.operation))
         except RefusedValue as error:
             raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
-        if self._account.end_org_id and "x-end-org-ref" in request.headers:
+        if self._endpoint.end_org_id and "x-end-org-ref" in request.headers:
             # The request would name two customers, and which one wins is not documented.
             raise NotSent(
                 "customer_ref: this account's settings name a customer for every request (end_org_id).",
                 "Give customer_id instead, which replaces it.",
             )
-        if isinstance(call, Update) and self._account.update == "merge":
+        if isinstance(call, Update) and self._endpoint.update == "merge":
             request = await self._merged(cast(Call, call), request)
         if isinstance(call, Update) and (masked := find_text(request.body, is_masked)) is not None:
             field = re.split(r"[.\[]", masked)[0]
@@ -223,7 +222,7 @@ class FastnClient:
                 f"{masked}: Fastn shows a mask in place of this value, and the update would store the mask.",
                 f"Give {field} as well, whole and with the real value, which a person knows. Or use the dashboard.",
             )
-        if self._account.fields and (names := self._account.fields.get(call.toolset())):
+        if self._endpoint.fields and (names := self._endpoint.fields.get(call.toolset())):
             request = to_wire(request, names)
         if self._slots.statistics().tasks_waiting >= MAX_QUEUED_CALLS:
             raise NotSent(
@@ -261,7 +260,7 @@ class FastnClient:
             details: SpanFacts = {
                 "method": request.method,
                 "template": request.template,
-                "base_url": self._account.base_url,
+                "base_url": self._endpoint.base_url,
                 "resent": attempts.number - 1 or None,
             }
             try:
@@ -272,7 +271,7 @@ class FastnClient:
                     details["error"] = answer.unreadable and answer.unreadable.name.lower()
             except NotSentError as error:
                 attempts.end(AttemptOutcome.NOT_SENT)
-                failure: FastnError = attempts.unreachable(self._account.host, error)
+                failure: FastnError = attempts.unreachable(self._endpoint.host, error)
             except ResponseLost as error:
                 attempts.end(AttemptOutcome.UNKNOWN)
                 failure = attempts.lost(f"The connection broke before Fastn answered ({error}).", {})
@@ -355,7 +354,7 @@ class FastnClient:
             body = call.read(unwrap(_decoded(answer.body)), answer.headers)
             if redactor.may_stand_in(answer.body):
                 body = redactor(body)
-            if self._account.fields and (names := self._account.fields.get(call.toolset())):
+            if self._endpoint.fields and (names := self._endpoint.fields.get(call.toolset())):
                 from_wire(cast(Call, call), body, names)
             if deletes and not isinstance(body, dict):
                 return call.result({"id": call.target, "deleted": True})
@@ -372,12 +371,12 @@ class FastnClient:
             return no_such(call)
         if any(name.endswith("_id") for name in call.arguments()):
             return f"Fastn has nothing with one of these ids, or no path {call.route.path}.", f"Check the ids. {doctor}"
-        return f"Fastn at {self._account.base_url} has no path {call.route.path}.", doctor
+        return f"Fastn at {self._endpoint.base_url} has no path {call.route.path}.", doctor
 
     def _key_hint(self) -> str:
-        style = self._account.auth
+        style = self._endpoint.auth
         other = "bearer" if style == "header" else "header"
-        return f"Check FASTN_API_KEY and FASTN_BASE_URL ({self._account.host}), or try FASTN_AUTH={other} for {style}."
+        return f"Check FASTN_API_KEY and FASTN_BASE_URL ({self._endpoint.host}), or try FASTN_AUTH={other} for {style}."
 
 
 def _missing_key(missing: NoKey) -> NotSent:

@@ -5,13 +5,14 @@ Fastn's text may hold account data: it goes into the facts, never into our messa
 
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from typing import cast
 
+import httpx2
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.client.account import TransportOptions
-from fastn_mcp.client.connection import RefusedByProxy, ResponseLost
+from fastn_mcp.client.endpoint import TransportOptions
 from fastn_mcp.config.addresses import address_of
 from fastn_mcp.errors import (
     Conflict,
@@ -24,6 +25,7 @@ from fastn_mcp.errors import (
     RateLimited,
     Rejected,
     Unauthorized,
+    os_reason,
 )
 
 # A 401 whose code starts so is about a connection's credentials, not about the API key.
@@ -140,43 +142,53 @@ _NOT_YET_VALID, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64
 
 def unreachable(error: Exception, through: TransportOptions | None) -> tuple[str, str]:
     """Return the reason and the next step. `through` has the proxy in use; its user name and password are not shown."""
-    proxy = None if through is None else _shown(through)
-    if isinstance(error, RefusedByProxy):
-        return _refused_by_proxy(str(error), proxy or "the proxy")
-    cause = next((each for each in reversed(list(_causes(error))) if isinstance(each, OSError)), None)
+    proxy = through and f"the proxy {address_of(through.proxy or '')} ({through.proxy_from})"
+    if isinstance(error, httpx2.ProxyError):
+        return _refused_by_proxy(str(error)[:3], proxy or "the proxy")
+    cause = _cause(error)
     via_proxy = f", through {proxy}" if proxy else ""
     if isinstance(cause, ssl.SSLError):
         reason, next_step = _tls(cause)
         return reason + via_proxy, next_step
     # Failures before TLS are on the way to the proxy, if there is one.
     peer, setting = (proxy or "it"), (through.proxy_from if through else "FASTN_BASE_URL")
-    if isinstance(cause, socket.gaierror) or isinstance(error, UnicodeError):
+    if isinstance(cause, (socket.gaierror, UnicodeError)):
         what = f"the name of {peer} cannot be resolved" if proxy else "its name cannot be resolved (DNS)"
         return what, f"Check the host in {setting}, and the DNS of this machine. {_DOCTOR}"
     if isinstance(cause, ConnectionRefusedError):
         return f"{peer} refuses the connection", f"Check host and port in {setting}, and that it runs. {_DOCTOR}"
-    if isinstance(error, TimeoutError):
+    if isinstance(error, httpx2.ConnectTimeout) or isinstance(cause, TimeoutError):
         blocked = (
             "a firewall may be in the way"
             if proxy
             else "a firewall may be in the way, or a proxy be needed (FASTN_PROXY)"
         )
         return f"{peer} did not accept the connection in time", f"Check {setting} and the network; {blocked}. {_DOCTOR}"
-    if isinstance(error, ResponseLost) or (isinstance(cause, ConnectionError) and not cause.strerror):
+    if cause is None or (isinstance(cause, ConnectionError) and not cause.strerror):
         return f"{peer} closed the connection", f"Check {setting} and the network. {_DOCTOR}"
-    detail = cause.strerror if cause is not None and cause.strerror else type(error).__name__
-    return f"{detail}{via_proxy}", f"Check the network and {setting}. {_DOCTOR}"
+    return f"{os_reason(cause)}{via_proxy}", f"Check the network and {setting}. {_DOCTOR}"
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def lost_reason(error: httpx2.TransportError) -> str:
+    """Return why the response was lost: never the text of the error, which may hold a part of the response."""
+    if isinstance(error, httpx2.ProtocolError):
+        return "the response is not valid HTTP"
+    cause = _cause(error)
+    return "the connection was closed" if cause is None else os_reason(cause)
+
+
+def _cause(error: BaseException) -> OSError | UnicodeError | None:
+    """Return the first cause of an error: of the system, or an impossible host name."""
+    first: OSError | UnicodeError | None = None
     cause: BaseException | None = error
     while cause is not None:
-        yield cause
+        if isinstance(cause, ExceptionGroup):
+            cause = cast("ExceptionGroup[Exception]", cause).exceptions[0]  # of one address of several
+        # TLSStream of AnyIO handles this one, and it stays the context of what follows.
+        if isinstance(cause, (OSError, UnicodeError)) and not isinstance(cause, ssl.SSLWantReadError):
+            first = cause
         cause = cause.__cause__ or cause.__context__
-
-
-def _shown(options: TransportOptions) -> str:
-    return f"the proxy {address_of(options.proxy or '')} ({options.proxy_from})"
+    return first
 
 
 def _refused_by_proxy(status: str, proxy: str) -> tuple[str, str]:

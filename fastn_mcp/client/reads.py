@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from fastn_mcp.errors import FastnError, NotFound
 from fastn_mcp.records.labels import label_of
 from fastn_mcp.records.rows import FastnObject, Row, row_of
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import UNKNOWN, Call, Create, Send
 from fastn_mcp.tools.paging import List, Listed, Position
 from fastn_mcp.tools.related_reads import kind_of, reader_of
@@ -22,7 +22,7 @@ Found = TypeVar("Found")
 _MAX_PAGES = 20
 """Maximum number of pages of 100 rows searched for a resource that has no GET of its own."""
 
-GETS = {kind: BY_NAME[f"get_{kind}"] for kind in ("customer", "connector", "workflow")}
+GETS = {kind: OPERATIONS[f"get_{kind}"] for kind in ("customer", "connector", "workflow")}
 """Operations that read a resource for its name, by kind."""
 
 MAX_LOOKUPS = 5
@@ -220,7 +220,7 @@ async def _overwritten(call: Create[Any], send: Send) -> FastnObject | None:
         row, doubtful = await find_row(lister, call.may_overwrite, send)
         if row is None:
             return UNKNOWN if doubtful else None
-        detail = BY_NAME.get(f"get_{kind_of(call)}")
+        detail = OPERATIONS.get(f"get_{kind_of(call)}")
         if detail is None:
             return row
         id_ = getattr(row, "id", None)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import anyio
 
-from fastn_mcp.client.account import Account
+from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.runtime import System
 
 log = logging.getLogger("fastn_mcp.client")
@@ -129,10 +129,10 @@ class RateLimitStore(Protocol):
 class RateLimit:
     """Rate limit of one account's key. Only exhaustion is shared, so that a normal call costs nothing."""
 
-    def __init__(self, account: Account, system: System, store: RateLimitStore | None) -> None:
+    def __init__(self, endpoint: Endpoint, system: System, store: RateLimitStore | None) -> None:
         self._system = system
         self._store = store
-        self._key = hashlib.sha256(f"{account.base_url} {account.api_key}".encode()).hexdigest()
+        self._key = hashlib.sha256(f"{endpoint.base_url} {endpoint.api_key}".encode()).hexdigest()
         self._closed_until = 0.0  # monotonic
         self._next_read = 0.0  # monotonic
         self._shared = 0.0  # Unix

@@ -42,13 +42,13 @@ class CommandLine:
         if platform == "win32":
             import subprocess  # imported here to keep startup fast
 
-            shown = [f'set "{name}={value}" && ' for name, value in self.variables if not _is_secret(name, value)]
-            return "".join(shown) + subprocess.list2cmdline(words)
-        shown = [
+            variables = [f'set "{name}={value}" && ' for name, value in self.variables if not _is_secret(name, value)]
+            return "".join(variables) + subprocess.list2cmdline(words)
+        variables = [
             f'{name}="${{{name}:?}}"' if _is_secret(name, value) else f"{name}={shlex.quote(value) if value else ''}"
             for name, value in self.variables
         ]
-        return " ".join([*shown, shlex.join(words)])
+        return " ".join([*variables, shlex.join(words)])
 
     def to(self, *more: str) -> str:
         """Return the command for a shell, with more arguments."""
@@ -95,8 +95,8 @@ def this_program(environment: Mapping[str, str]) -> CommandLine:
     program = running(sys.executable, sys.prefix, os.path.exists, source)
     own_folder = sys.prefix if sys.prefix != sys.base_prefix else os.devnull
     program = typed(program, shutil.which("fastn-mcp", path=environment.get("PATH")), own_folder)
-    given = {name: environment[name] for name in _CARRIED if environment.get(name)}
-    return replace(program, variables=tuple((name, _absolute(name, value)) for name, value in given.items()))
+    carried = {name: environment[name] for name in _CARRIED if environment.get(name)}
+    return replace(program, variables=tuple((name, _absolute(name, value)) for name, value in carried.items()))
 
 
 def kept_in(program: CommandLine, state: Path) -> CommandLine:

@@ -38,15 +38,15 @@ def read(path: Path) -> ConfigFile:
     if str(path) == os.devnull:
         return ConfigFile(path)  # the null device starts without the user's own file
     data, status = strict_toml.read(path, "file", "Correct --config or FASTN_CONFIG.")
-    found = parsed(data, path)
+    config = parsed(data, path)
     if os.name == "posix" and status.st_mode & 0o077:
-        tables = (found.top, *found.profiles.values())
+        tables = (config.top, *config.profiles.values())
         held = next((name for table in tables for name in table if _is_secret(name, table[name])), None)
         if held is not None:
             raise SettingsError(
                 f"{path} holds {held}, and users other than its owner can read it.", f"Run: chmod 600 {path}"
             )
-    return found
+    return config
 
 
 def _is_secret(name: str, value: object) -> bool:
@@ -108,11 +108,11 @@ def _check(table: Mapping[str, object], known: tuple[str, ...], *inside: str) ->
 def _from(path: Path, table: Mapping[str, object]) -> dict[str, object]:
     """Return the settings, with relative paths resolved from the file's folder, never from the working directory."""
     folder = path.absolute().parent
-    found = {
+    settings = {
         name: folder / Path(value).expanduser() if name in _FILES and isinstance(value, str) else value
         for name, value in table.items()
     }
-    ledger = found.get("ledger")
+    ledger = settings.get("ledger")
     if isinstance(ledger, str) and ledger:
-        found["ledger"] = absolute_ledger(ledger, folder)
-    return found
+        settings["ledger"] = absolute_ledger(ledger, folder)
+    return settings

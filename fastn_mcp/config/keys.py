@@ -11,15 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastn_mcp.config.model import Settings, is_token
+from fastn_mcp.config.model import ConfigFile, Settings, is_token
 from fastn_mcp.config.paths import create_secret, read_private
 from fastn_mcp.errors import NoKey, SettingsError, os_reason
 
 if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
-
-    from fastn_mcp.config.load import Chosen
-
 
 _SERVICE = "fastn-mcp"
 
@@ -65,10 +62,10 @@ def _usable_backend() -> "Generator[KeyringBackend]":
     from keyring.backends import fail, null
 
     try:
-        found = keyring.get_keyring()
-        if isinstance(found, (fail.Keyring, null.Keyring)):
+        backend = keyring.get_keyring()
+        if isinstance(backend, (fail.Keyring, null.Keyring)):
             raise NoKeyring("This system has no usable keyring.")
-        yield found
+        yield backend
     except NoKeyring:
         raise
     except Exception as error:
@@ -77,7 +74,7 @@ def _usable_backend() -> "Generator[KeyringBackend]":
 
 VARIABLE = "FASTN_API_KEY"
 
-_LONGEST = 4096
+_MAX_KEY_FILE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +90,19 @@ def entry(profile: str, host: str) -> str:
     return f"{profile} at {host}"
 
 
-def written(account: "Chosen", environment: Mapping[str, str]) -> Key | None:
-    """Return the key that the account's table in the file specifies, or None. Raises `SettingsError`."""
-    table = account.table
+def without_key(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without the default account's key."""
+    return {name: value for name, value in environment.items() if name != VARIABLE}
+
+
+def key_in_file(file: ConfigFile, profile: str | None, environment: Mapping[str, str]) -> Key | None:
+    """Return the key that the table of a profile specifies, or None. Raises `SettingsError`."""
+    table = file.table(profile)
     if "api_key" in table:
-        return Key(table["api_key"], account.line("api_key"))
+        return Key(table["api_key"], file.line_of("api_key", profile))
     if "api_key_env" in table:
         name = table["api_key_env"]
-        where = account.line("api_key_env")
+        where = file.line_of("api_key_env", profile)
         if not isinstance(name, str) or not name:
             raise SettingsError(f"{where}: api_key_env must be the name of a variable.")
         if not environment.get(name):
@@ -108,10 +110,10 @@ def written(account: "Chosen", environment: Mapping[str, str]) -> Key | None:
         return Key(environment[name], f"environment {name}")
     if "api_key_file" in table:
         path = table["api_key_file"]
-        where = account.line("api_key_file")
+        where = file.line_of("api_key_file", profile)
         if not isinstance(path, Path):
             raise SettingsError(f"{where}: api_key_file must be the path of a file.")
-        return Key(_contents(path, where, account.profile), f"file {path}")
+        return Key(_contents(path, where, profile), f"file {path}")
     return None
 
 
@@ -119,7 +121,7 @@ def _contents(path: Path, where: str, profile: str | None) -> str:
     try:
         with path.open("rb") as opened:
             mode = os.fstat(opened.fileno()).st_mode
-            data = opened.read(_LONGEST)
+            data = opened.read(_MAX_KEY_FILE)
     except FileNotFoundError:
         name = f" {profile}" if profile else ""
         next_step = f"Keep a key there: fastn-mcp login{name} --file"

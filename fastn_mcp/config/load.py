@@ -21,7 +21,6 @@ from fastn_mcp.config.model import (
     KEY_HOST,
     KEY_SETTINGS,
     OF_THE_PROCESS,
-    PROFILES,
     SOURCES,
     ConfigFile,
     Settings,
@@ -61,11 +60,11 @@ class Chosen:
     @property
     def table(self) -> Mapping[str, object]:
         """The account's own table in the file."""
-        return self.file.top if self.profile is None else self.file.profiles[self.profile]
+        return self.file.table(self.profile)
 
     def line(self, name: str) -> str:
         """Return file and line of a setting in that table."""
-        return self.file.line(*(() if self.profile is None else (PROFILES, self.profile)), name)
+        return self.file.line_of(name, self.profile)
 
     @property
     def key_host(self) -> str:
@@ -82,7 +81,7 @@ class Chosen:
     def with_key(self, key: Key) -> Settings:
         """Return the settings with this key. Raises `SettingsError`."""
         try:
-            return Settings.model_validate({**self.values, "api_key": key.value})
+            return Settings.model_validate({**self.values, "api_key": key.value}).with_places(self._place)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             raise self._wrong(str(problem["loc"][0]) if problem["loc"] else "settings", problem, key) from None
@@ -96,14 +95,19 @@ class Chosen:
                 f"The setting api_key ({key.place}) is wrong: {why}.",
                 "Copy the whole key again, and nothing else.",
             )
+        return SettingsError(f"{self._place(name)} is wrong: {why}.")
+
+    def _place(self, name: str) -> str:
+        """Say where the value of a setting comes from, as the subject of a sentence."""
         for table, line in ((self.table, self.line), (self.file.top, self.file.line)):
             if name in table and self.values.get(name) is table[name]:
-                return SettingsError(f"{line(name)}: the setting {name} is wrong: {why}.")
+                return f"{line(name)}: the setting {name}"
         source = next((source for source in SOURCES if source.field == name), None)
-        flag = f"flag {source.flag}, " if source and source.flag else ""
-        variable = self.proxy if name == "proxy" and self.proxy else source.variable if source else ""
-        where = f" ({flag}environment {variable})" if source else ""
-        return SettingsError(f"The setting {name}{where} is wrong: {why}.")
+        if source is None:
+            return f"The setting {name}"
+        flag = f"flag {source.flag}, " if source.flag else ""
+        variable = self.proxy if name == "proxy" and self.proxy else source.variable
+        return f"The setting {name} ({flag}environment {variable})"
 
 
 def load(
@@ -152,7 +156,7 @@ def _read(file: Path | None) -> ConfigFile:
 
 def key_of(account: Chosen, environment: Mapping[str, str], keyring: SystemKeyring) -> Key:
     """Return the key of an account from the file or the keyring. Raises `SettingsError`."""
-    written = keys.written(account, environment)
+    written = keys.key_in_file(account.file, account.profile, environment)
     if written is None:
         return _kept(account, environment, keyring)
     host = account.keyless().host
@@ -172,14 +176,14 @@ def choose(
 ) -> Chosen:
     """Choose the account, before its key is known. Raises `SettingsError`."""
     _no_other_was_meant(environment, config)
-    given = {name: value for name, value in flags.items() if value is not None}
+    set_flags = {name: value for name, value in flags.items() if value is not None}
     variables = {name: environment[v] for name, v in _VARIABLES.items() if environment.get(v, "") != ""}
-    profile = None if sandbox else _profile(given, variables, config)
+    profile = None if sandbox else _profile(set_flags, variables, config)
     own = {} if profile is None else {**config.profiles[profile], "profile": profile}
     values = {name: value for name, value in {**config.top, **own}.items() if name not in (*KEY_SETTINGS, KEY_HOST)}
     if profile is not None:
-        _one_account(variables, values, given, profile, config)
-    values |= {name: value for name, value in (variables | given).items() if name != "api_key"}
+        _one_account(variables, values, set_flags, profile, config)
+    values |= {name: value for name, value in (variables | set_flags).items() if name != "api_key"}
     named = None if "proxy" in values else named_by(environment, str(values.get("base_url", DEFAULT_BASE_URL)))
     if named is None:
         return Chosen(values, config, profile)
@@ -201,11 +205,11 @@ def _no_other_was_meant(environment: Mapping[str, str], config: ConfigFile) -> N
             raise SettingsError(f"Unknown variable {name}. Did you mean {close}?", f"Unset it, or name it {close}.")
 
 
-def _profile(given: Mapping[str, object], variables: Mapping[str, str], config: ConfigFile) -> str | None:
+def _profile(set_flags: Mapping[str, object], variables: Mapping[str, str], config: ConfigFile) -> str | None:
     """Return the selected profile. Without profiles in the file, the name is only a label."""
     if not config.profiles:
         return None
-    asked = {"--profile": given.get("profile"), "FASTN_PROFILE": variables.get("profile")}
+    asked = {"--profile": set_flags.get("profile"), "FASTN_PROFILE": variables.get("profile")}
     asked["profile"] = config.top.get("profile")
     by, name = next(((by, name) for by, name in asked.items() if name is not None), ("", DEFAULT))
     if isinstance(name, str) and name in config.profiles:
@@ -230,16 +234,16 @@ def no_profile(name: str, config: ConfigFile, where: str = "") -> SettingsError:
 def _one_account(
     variables: Mapping[str, str],
     values: Mapping[str, object],
-    given: Mapping[str, object],
+    set_flags: Mapping[str, object],
     profile: str,
     config: ConfigFile,
 ) -> None:
     """Reject variables that refer to an account other than the profile."""
-    named = config.profiles[profile].get("api_key_env") == VARIABLE or "api_key" in given
+    named = config.profiles[profile].get("api_key_env") == VARIABLE or "api_key" in set_flags
     other = [VARIABLE] if "api_key" in variables and not named else []
     for name in settings_with(Trait.ACCOUNT):
-        said = values.get(name, Settings.model_fields[name].default)
-        if name in variables and name not in given and variables[name].rstrip("/") != str(said).rstrip("/"):
+        of_profile = values.get(name, Settings.model_fields[name].default)
+        if name in variables and name not in set_flags and variables[name].rstrip("/") != str(of_profile).rstrip("/"):
             other.append(_VARIABLES[name])
     if other:
         hint = f'write api_key_env = "{VARIABLE}" in [profiles.{profile}]' if VARIABLE in other else "choose no profile"

@@ -3,19 +3,18 @@
 import base64
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from fastn_mcp.config.addresses import callable_address, host_and_port, is_shared, plain_address, split_address
-from fastn_mcp.errors import nearest
+from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.tools.operation import Route
-from fastn_mcp.tools.parsing import current
 
 if TYPE_CHECKING:
     from fastn_mcp.config.strict_toml import TomlSource
@@ -49,6 +48,11 @@ SHORTEST_SECRET = 32
 """Minimum length of a sealing secret, in characters."""
 
 _SERVERS = ("valkey://", "valkeys://", "redis://", "rediss://")
+
+
+def is_named(tool: str, pattern: str) -> bool:
+    """Return whether a name or pattern in `tools` or `exclude_tools` selects a tool. Hyphens count as underscores."""
+    return fnmatch.fnmatch(tool, pattern.replace("-", "_"))
 
 
 def is_token(text: str) -> bool:
@@ -101,10 +105,10 @@ def _key(key: str) -> str:
 
 def _certificates(file: Path) -> Path:
     try:
-        found = b"-----BEGIN " in file.read_bytes()
+        is_pem = b"-----BEGIN " in file.read_bytes()
     except OSError as error:
         raise ValueError(f"cannot be read ({type(error).__name__})") from None
-    if not found:
+    if not is_pem:
         raise ValueError("is not a file of certificates in PEM")
     return file
 
@@ -178,30 +182,16 @@ def _toolsets(names: list[str]) -> list[str]:
     return names
 
 
-def _tools(patterns: list[str]) -> list[str]:
-    """Return the names of the selected tools, in catalog order."""
-    from fastn_mcp.procedures.catalog import BY_NAME as TOOLS  # a fifth of the startup time, rarely needed
-
-    found: set[str] = set()
-    for pattern in patterns:
-        names = fnmatch.filter(TOOLS, current(pattern.replace("-", "_")))
-        if not names:
-            kind = "tool that fits" if any(letter in pattern for letter in "*?[") else "tool"
-            raise ValueError(f"there is no {kind} {pattern[:64]!r}{nearest(pattern.replace('-', '_'), TOOLS)}")
-        found.update(names)
-    return [name for name in TOOLS if name in found]
-
-
 def _routes(given: dict[str, object]) -> dict[str, Route]:
-    routes = {current(name): _route(current(name), text) for name, text in given.items()}
+    routes = {name: _route(name, text) for name, text in given.items()}
     if not routes:
         return routes
-    from fastn_mcp.tools.catalog import BY_NAME  # a fifth of the startup time, only for the few with custom paths
+    from fastn_mcp.tools.catalog import OPERATIONS  # a fifth of the startup time, only for the few with custom paths
 
     for tool, route in routes.items():
-        operation = BY_NAME.get(tool)
+        operation = OPERATIONS.get(tool)
         if operation is None:
-            raise ValueError(f"there is no tool {tool!r}{nearest(tool, BY_NAME)}")
+            raise ValueError(f"there is no tool {tool!r}{nearest(tool, OPERATIONS)}")
         if sorted(route.parameters) != sorted(operation.route.parameters):
             wanted = ", ".join(f"{{{name}}}" for name in operation.route.parameters) or "no {parameter}"
             raise ValueError(f"the path of {tool} must hold {wanted}")
@@ -232,7 +222,6 @@ _Receiver = Annotated[str, AfterValidator(callable_address)]
 _SigningSecret = Annotated[str, Field(min_length=SHORTEST_SECRET), AfterValidator(_signing)]
 _HeaderValue = Annotated[str, AfterValidator(_header)]
 _Names = Annotated[list[str] | None, BeforeValidator(_listed)]
-_Tools = Annotated[Annotated[list[str], AfterValidator(_tools)] | None, BeforeValidator(_listed)]
 _Toolsets = Annotated[Annotated[list[str], AfterValidator(_toolsets)] | None, BeforeValidator(_listed)]
 
 
@@ -263,7 +252,9 @@ class Settings(BaseModel):
     space_id: _HeaderValue | None = _setting(None, "Sent as x-fastn-space-id.", Trait.ACCOUNT)
     tenant_id: _HeaderValue | None = _setting(None, "Sent as x-fastn-space-tenantid.", Trait.ACCOUNT)
     end_org_id: _HeaderValue | None = _setting(None, "Sent as x-end-org-id.", Trait.ACCOUNT)
-    env: _HeaderValue | None = _setting(None, "Fastn environment, sent as x-fastn-env.", Trait.FLAG)
+    env: _HeaderValue | None = _setting(
+        None, "Fastn environment, such as test or live; sent as x-fastn-env.", Trait.FLAG
+    )
     profile: Annotated[str, AfterValidator(_profile)] = _setting(
         "default",
         "Account to use, of those in the file; its name is in every result of a change.",
@@ -273,10 +264,10 @@ class Settings(BaseModel):
     mode: Mode = _setting("guarded", "What needs approval before it is sent: see the table of effects.", Trait.FLAG)
     read_only: bool = _setting(False, "Only tools that read.", Trait.FLAG)
     toolsets: _Toolsets = _setting(None, f"Only these: {', '.join(TOOLSETS)}.", Trait.FLAG)
-    tools: _Tools = _setting(
+    tools: _Names = _setting(
         None, "Only these, and those of toolsets: names of tools, or patterns as list_*.", Trait.FLAG
     )
-    exclude_tools: _Tools = _setting(
+    exclude_tools: _Names = _setting(
         None, "None of these, whatever else is set: names of tools, or patterns as delete_*.", Trait.FLAG
     )
     update: Literal["merge", "partial"] = _setting(
@@ -376,6 +367,17 @@ class Settings(BaseModel):
         {}, 'Other names of fields, by resource: customers = { id = "orgId" }.'
     )
 
+    _place: Callable[[str], str] = PrivateAttr(default_factory=lambda: "The setting {}".format)
+
+    def with_places(self, place: Callable[[str], str]) -> "Settings":
+        """Set what `error` calls a setting: its line in the file, or its flag and variable."""
+        self._place = place
+        return self
+
+    def error(self, name: str, why: str) -> SettingsError:
+        """Return the error for the value of a setting, with the place it comes from."""
+        return SettingsError(f"{self._place(name)} is wrong: {why}.")
+
     @property
     def reads_only(self) -> bool:
         """Whether no changes are allowed."""
@@ -383,9 +385,9 @@ class Settings(BaseModel):
 
     def disabled_by(self, name: str, toolset: str, *, reads: bool) -> str | None:
         """Return the setting that disables a tool; None if it is selected, not excluded, and permitted."""
-        if name in (self.exclude_tools or ()):
+        if any(is_named(name, pattern) for pattern in self.exclude_tools or ()):
             return "exclude_tools"
-        selected = toolset in (self.toolsets or ()) or name in (self.tools or ())
+        selected = toolset in (self.toolsets or ()) or any(is_named(name, pattern) for pattern in self.tools or ())
         if not selected and (self.toolsets is not None or self.tools is not None):
             return "tools" if self.toolsets is None else "toolsets"
         if not reads and self.reads_only:
@@ -488,6 +490,14 @@ class ConfigFile:
     def text(self) -> str:
         return "" if self.source is None else self.source.data.decode()
 
+    def table(self, profile: str | None) -> Mapping[str, object]:
+        """Return the table of a profile; None is the top level."""
+        return self.top if profile is None else self.profiles[profile]
+
     def line(self, *at: str) -> str:
         """Return file and line of a key, as messages name it."""
         return f"{self.path}, line {1 if self.source is None else self.source.line(at)}"
+
+    def line_of(self, name: str, profile: str | None) -> str:
+        """Return file and line of a setting in the table of a profile."""
+        return self.line(*(() if profile is None else (PROFILES, profile)), name)

@@ -149,12 +149,12 @@ def create_secret(path: Path, token: Callable[[], str], variable: str) -> None:
             write_private(path, f"{token()}{token()}\n", replace=False)
 
 
-LARGEST = 4 << 20
+MAX_FILE = 4 << 20
 """Maximum size of a file written by a person, in bytes."""
 
 
 def read_regular(
-    path: Path, largest: int = LARGEST, *, check: Callable[[int], None] | None = None
+    path: Path, largest: int = MAX_FILE, *, check: Callable[[int], None] | None = None
 ) -> tuple[bytes, os.stat_result]:
     """Return content and status of a regular file. Raises `OSError`, also for other kinds of files and larger ones.
 

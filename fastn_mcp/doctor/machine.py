@@ -1,6 +1,5 @@
 """Checks of this machine: settings, state folder, ledger, and the connection to Fastn, without a request."""
 
-import base64
 import os
 import shutil
 import socket
@@ -17,8 +16,8 @@ from anyio.abc import ByteStream
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from fastn_mcp.audit.outbox import Outbox
-from fastn_mcp.client.account import TransportOptions, proxy_of, tls_context
-from fastn_mcp.config.addresses import address_of, named_by, url_host
+from fastn_mcp.client.endpoint import TransportOptions, proxy_of, tls_context, tunnel_request
+from fastn_mcp.config.addresses import address_of, named_by
 from fastn_mcp.config.load import Resolved
 from fastn_mcp.config.model import KEY_SETTINGS, SOURCES, ConfigFile, Settings
 from fastn_mcp.config.paths import require_own_folder
@@ -264,12 +263,13 @@ async def _connect(base_url: str, options: TransportOptions) -> tuple[str, str |
         looked_up = await _resolve(host, port, "DNS", "Check the host in FASTN_BASE_URL, and the network.")
         stream: ByteStream = await _open(host, port, "reach", "Check the network, a firewall, and FASTN_BASE_URL.")
     else:
-        await _resolve(proxy.host, proxy.port, "proxy", f"Check {options.proxy_from}.")
-        stream = await _open(proxy.host, proxy.port, "proxy", f"Check {options.proxy_from}, and the network.")
+        proxy_host, proxy_port = proxy.url.raw_host.decode(), proxy.url.port or 80
+        await _resolve(proxy_host, proxy_port, "proxy", f"Check {options.proxy_from}.")
+        stream = await _open(proxy_host, proxy_port, "proxy", f"Check {options.proxy_from}, and the network.")
         looked_up = "The proxy resolves it."
     try:
         if proxy is not None:
-            await _tunnel(stream, f"{url_host(host)}:{port}", proxy.credentials)
+            await _tunnel(stream, tunnel_request(proxy, host, port))
         return looked_up, await _start_tls(stream, host, options) if parts.scheme == "https" else None
     finally:
         with suppress(OSError, anyio.ClosedResourceError, anyio.BrokenResourceError):
@@ -296,14 +296,11 @@ async def _open(host: str, port: int, step: str, hint: str) -> ByteStream:
         raise NetworkFailure(step, "The connection is refused.", hint) from None
 
 
-async def _tunnel(stream: ByteStream, target: str, credentials: str | None) -> None:
-    head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
-    if credentials is not None:
-        head += f"Proxy-Authorization: Basic {base64.b64encode(credentials.encode()).decode()}\r\n"
+async def _tunnel(stream: ByteStream, request: bytes) -> None:
     answer = b""
     try:
         with anyio.fail_after(_SECONDS):
-            await stream.send(f"{head}\r\n".encode())
+            await stream.send(request)
             while b"\r\n\r\n" not in answer and len(answer) < _LONGEST_HEAD:
                 answer += await stream.receive()
     except (TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError):

@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from fastn_mcp.client.account import Account, headers
-from fastn_mcp.client.connection import Answer, ResponseLost
-from fastn_mcp.client.http import Exchange, NotSentError
+from fastn_mcp.client.endpoint import Endpoint, headers
+from fastn_mcp.client.exchange import Answer, Exchange, NotSentError, ResponseLost
 from fastn_mcp.client.retry import announce_wait, exhausted_for, retry_after
 from fastn_mcp.config.model import kind_of
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
@@ -123,7 +122,7 @@ _OTHER_HOSTS = (
 )
 
 
-def _style(account: Account) -> str:
+def _style(account: Endpoint) -> str:
     """Say in which header an account sends its key, and whether in test mode."""
     header = "x-fastn-api-key" if account.auth == "header" else "Authorization: Bearer"
     return f"{header} {'with' if account.test_mode == 'on' else 'without'} X-fastn-Test-Mode"
@@ -140,7 +139,7 @@ def check_form(key: str) -> Check:
 class KeyProbe:
     """Check of one account's key, on lists that nearly every key may read."""
 
-    def __init__(self, account: Account, exchange: Callable[[Mapping[str, str]], Exchange], probe: Probe) -> None:
+    def __init__(self, account: Endpoint, exchange: Callable[[Mapping[str, str]], Exchange], probe: Probe) -> None:
         self._account = account
         self._exchange = exchange
         self._probe = probe
@@ -150,7 +149,7 @@ class KeyProbe:
         mode = "off" if own.test_mode == "on" else "on"
         self._accounts = [own, other, replace(own, test_mode=mode), replace(other, test_mode=mode)]
 
-    async def check(self, proposal: Proposal) -> tuple[Check, Account | None]:
+    async def check(self, proposal: Proposal) -> tuple[Check, Endpoint | None]:
         """Check how the key is accepted. Return the account that sends it so, or None if the key is refused.
 
         Settings that have to change are added to the proposal. Raises `FastnError` if the rate limit is used up.
@@ -188,7 +187,7 @@ class KeyProbe:
         await self._probe.switch(self._exchange(sent))
         return await self._probe(Request("GET", path, {"limit": 1}))
 
-    def _accepted(self, account: Account, refused: list[str], control: Answer, proposal: Proposal) -> Check:
+    def _accepted(self, account: Endpoint, refused: list[str], control: Answer, proposal: Proposal) -> Check:
         seen = f"Taken: {_style(account)}{f' ({len(refused) + 1} tried)' if refused else ''}."
         if control.status < 300:
             seen += " Requests without a key are answered, too."

@@ -10,13 +10,13 @@ import httpx2
 from mcp.server.auth.routes import build_resource_metadata_url
 from pydantic import AnyHttpUrl
 
-from fastn_mcp.client.account import TransportOptions, tls_context
+from fastn_mcp.client.endpoint import TransportOptions, tls_context
 from fastn_mcp.doctor import machine
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, Proposal
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.app import ALIVE
 from fastn_mcp.hosted.approval_page import opens_sign_in
-from fastn_mcp.hosted.response_mode import PROBE_SECONDS, STREAM_PROBE
+from fastn_mcp.hosted.mcp_endpoint import PROBE_SECONDS, STREAM_PROBE
 from fastn_mcp.hosted.team_config import Team, origin_of
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System

@@ -9,7 +9,7 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.connection import Answer
+from fastn_mcp.client.exchange import Answer
 from fastn_mcp.doctor.check import Check, CheckGroup, Proposal
 from fastn_mcp.doctor.probe import Probe, alternatives
 from fastn_mcp.errors import FastnError, RateLimited
@@ -268,10 +268,7 @@ class Reads:
             f" It is at {route.path}." if is_moved else ""
         )
         if not rows:
-            seen += " No rows to compare."
-            if is_moved:
-                return CheckGroup.READS.differs(tool, seen, _SET_ROUTE)
-            return CheckGroup.READS.ok(tool, seen)
+            return _check_of(tool, f"{seen} No rows to compare.", Comparison((), {}, ()), is_moved=is_moved)
         known = self.configured.get(operation.toolset(), {})
         fields = {*observed.fields, *(our for our, their in known.items() if their in observed.fields)}
         comparison = compare(operation, fields)

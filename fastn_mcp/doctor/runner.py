@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from fastn_mcp import __version__
-from fastn_mcp.client.account import Account, TransportOptions, headers
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.http import Exchange, HttpExchange
+from fastn_mcp.client.endpoint import Endpoint, TransportOptions, headers
+from fastn_mcp.client.exchange import Exchange, HttpExchange
 from fastn_mcp.config.addresses import source_of
 from fastn_mcp.config.model import TOOLSETS, Settings
 from fastn_mcp.doctor import machine
@@ -31,7 +31,7 @@ class DoctorTarget:
     """What to examine. `exchange` is that of the sandbox, or None to use the network."""
 
     settings: Settings
-    account: Account
+    account: Endpoint
     origins: Mapping[str, str]
     environment: Mapping[str, str]
     tools: Collection[AnyTool]
@@ -71,11 +71,7 @@ async def examine(target: DoctorTarget, first: list[Check], progress: Callable[[
             return _with_notes(found, target.origins)
     found.checks.append(check_form(target.account.api_key))
 
-    def exchange(sent: Mapping[str, str]) -> Exchange:
-        if target.exchange is not None:
-            return target.exchange(sent)
-        return HttpExchange(target.account.base_url, sent, options)
-
+    exchange: ExchangeFactory = target.exchange or (lambda sent: HttpExchange(target.account.base_url, sent, options))
     probe = Probe(exchange(headers(target.account)), target.system)
     try:
         await _check_account(target, found, exchange, probe, progress)

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from fastn_mcp.client.connection import Answer, ResponseLost
-from fastn_mcp.client.http import NotSentError
+from fastn_mcp.client.exchange import Answer, NotSentError, ResponseLost
 from fastn_mcp.doctor.check import Check, CheckGroup
 from fastn_mcp.doctor.probe import alternatives
 from fastn_mcp.doctor.reads import Reads

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from pydantic import JsonValue
 
 from fastn_mcp.guard.budgets import Budgets
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, RequestState
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.records.formats import stamp
 from fastn_mcp.tools.tool import Effect

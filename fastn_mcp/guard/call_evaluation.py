@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from fastn_mcp.account.resolved_call import ResolvedCall, TypedArgument
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown
-from fastn_mcp.ledger.ledger import ShownCall
+from fastn_mcp.ledger.approval_request import ShownCall
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Call, Send
@@ -45,27 +45,6 @@ class CallEvaluation:
         if self.preview is None:
             raise TypeError("the policy decided without a read")
         return ShownCall(self.binding, self.preview.dependence.counts())
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovedCall:
-    """A call that may be sent once, and what permits it."""
-
-    current: CallEvaluation
-    principal: str
-    by: str
-    """`policy`, `plan`, `scope` (a temporary approval), or how people approved it, such as `client_form`."""
-    approval: str | None = None
-    """Id of the approval request or temporary approval; None if the policy permits the call."""
-    trace: str | None = None
-    """Trace in which its approval was requested, as `System.trace` returns it."""
-    batch: str = ""
-    """Id of its list (`BatchResult.id`), empty for a single call; `number` is its place in the list, from 1."""
-    number: int = 0
-    detail: str = ""
-    """See `Approval.detail`."""
-    person: str = ""
-    """Name of the caller, if they signed in."""
 
 
 @dataclass(frozen=True, slots=True)

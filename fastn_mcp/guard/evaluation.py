@@ -24,7 +24,8 @@ from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, evaluati
 from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.preview import preview, references_of
-from fastn_mcp.ledger.ledger import Ledger, bound_account, holder
+from fastn_mcp.ledger.identity import bound_account, holder
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.decision import PLANNED, Decision, PolicyDecision, Situation
 from fastn_mcp.policy.plan import PlannedCalls
 from fastn_mcp.policy.policy import Policy

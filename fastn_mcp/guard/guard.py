@@ -15,21 +15,20 @@ from pydantic import JsonValue
 from fastn_mcp.account.directory import Directory
 from fastn_mcp.audit.log import Unwritten
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.errors import AppliedUnreadable, FastnError, Refused
-from fastn_mcp.guard.allowance import allowance
+from fastn_mcp.errors import FastnError, Refused
+from fastn_mcp.guard.approval.approved_call import Approval, change_of
 from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.flow import Approval, ApprovalFlow, OutOfBandChannel
+from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
-from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation
-from fastn_mcp.guard.changes import MADE, Batch, BatchResult, Done, NotDone
+from fastn_mcp.guard.changes import MADE, Batch, BatchResult, Change, Done, NotDone
+from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
-from fastn_mcp.guard.recorder import Recorder
+from fastn_mcp.guard.key_files import CallSecrets
+from fastn_mcp.guard.recorder import Intent, Recorder
 from fastn_mcp.guard.refusals import batch_refusal, refusal
-from fastn_mcp.ledger.ledger import Ledger
-from fastn_mcp.policy.decision import Decision, PolicyDecision
+from fastn_mcp.policy.decision import Decision
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import Report, SpanFacts, System, no_progress
 from fastn_mcp.tools.operation import Call
@@ -44,60 +43,64 @@ class Guard:
     def __init__(
         self,
         evaluator: Evaluator,
-        ledger: Ledger,
+        approvals: Approvals,
         recorder: Recorder,
         journal: ChangeJournal,
         client: FastnClient,
-        secrets: SecretValues,
-        typed: TypedSecrets,
-        delivery: KeyFileWriter | None,
+        secrets: CallSecrets,
         system: System,
-        out_of_band: OutOfBandChannel | None,
     ) -> None:
-        """Without `delivery`, a new API key is returned in the result."""
-        self._evaluator = evaluator
-        self._ledger = ledger
+        self.evaluator = evaluator
+        self._approvals = approvals
         self._recorder = recorder
         self._journal = journal
         self._client = client
         self._secrets = secrets
-        self._typed = typed
-        self._delivery = delivery
         self._system = system
-        self._approvals = ApprovalFlow(evaluator, ledger, recorder, system, out_of_band, typed)
-        self.decisions = DecisionWait(ledger, system)
+        self.decisions = approvals.decisions
         self.directory = Directory(system)
 
     async def execute(
         self, batch: Batch, caller: Caller, report: Report = no_progress
     ) -> BatchResult | PendingForm | PendingApproval:
-        """Send the permitted calls, or return the open approval request. Raises if no call was attempted."""
+        """Send the permitted calls, or return the open approval request. Raises if no call was attempted.
+
+        1. Resume: leave out the calls that an earlier request for the same list made.
+        2. Evaluate the others. Raise if the caller's scopes or the policy deny one of them.
+        3. Obtain an approval: from the policy, a plan, a temporary approval or a person. While a person decides, wait,
+           then evaluate again; return the request if it is still open.
+        4. Check that the approval covers the calls as they are now.
+        5. Send each call once (`_send_once`). If nothing was sent because other calls used up what allowed a single
+           call, begin again: the policy may ask, refuse or allow it now.
+        """
         began = self._system.timestamp()
-        with self._span(batch.tool) as said, self._fail_closed(batch.tool, caller):
+        with self._span(batch.tool) as span, self._fail_closed(batch.tool, caller):
             execution = await self._resume(batch, caller)
             if len(execution.results) == len(batch.calls):
                 return execution
-            said |= {"calls": len(batch.calls) - len(execution.results)} if batch.is_list else {}
+            if batch.is_list:
+                span["calls"] = len(batch.calls) - len(execution.results)
             await self._recorder.anchor()
-            evaluation = await self._evaluate(batch, caller, execution.results, said)
+            evaluation = await self._evaluate(batch, caller, execution.results, span)
             approval = await self._approvals.obtain(evaluation, caller)
-            while isinstance(approval, PendingApproval) and await self._decided(approval, began, caller, report):
+            while isinstance(approval, PendingApproval) and await self._wait_for_decision(
+                approval, began, caller, report
+            ):
                 caller = replace(caller, form=None, link=None)  # the answer is in the ledger
-                evaluation = await self._evaluate(batch, caller, execution.results, said, reads=True)
+                evaluation = await self._evaluate(batch, caller, execution.results, span, reads=True)
                 approval = await self._approvals.obtain(evaluation, caller)
             if not isinstance(approval, Approval):
-                said["outcome"] = "approval_required"
+                span["outcome"] = "approval_required"
                 if isinstance(approval, PendingApproval):
                     self._recorder.waits(batch.tool, caller, approval.preview)
                 return approval
-            if approval.is_stale:
-                evaluation = await self._evaluate(batch, caller, execution.results, said, reads=True)
-            await self._approvals.check(approval, evaluation)
-            by = approval.by if evaluation.verdict.permit is None else "plan"
-            said |= {"outcome": "admitted", "consent": by, "asked": approval.request and approval.request.trace}
+            if approval.has_waited:
+                evaluation = await self._evaluate(batch, caller, execution.results, span, reads=True)
+            await self._approvals.uses.check(approval, evaluation)
+            span.update(_approval_facts(approval.by, approval.request and approval.request.trace))
         if await self._send_each(evaluation, approval, execution, caller, report):
             return execution
-        return await self.execute(batch, caller, report)  # evaluated again: the policy may ask, refuse or allow it now
+        return await self.execute(batch, caller, report)
 
     async def _send_each(
         self, evaluation: Evaluation, approval: Approval, execution: BatchResult, caller: Caller, report: Report
@@ -111,7 +114,7 @@ class Guard:
             if batch.is_list:
                 await report(f"{number} of {len(batch.calls)}: {call.call.tool_name()}", number, len(batch.calls))
             try:
-                done = await self._send_once(number, evaluation, approval, caller, is_stale=number != first)
+                done = await self._send_once(number, evaluation, approval, caller, has_earlier_calls=number != first)
             except FastnError as error:
                 execution.results[number] = NotDone(error)
                 if error.outcome not in MADE and not batch.keep_going:
@@ -123,70 +126,71 @@ class Guard:
         return True
 
     async def _send_once(
-        self, number: int, evaluation: Evaluation, approval: Approval, caller: Caller, *, is_stale: bool
+        self, number: int, evaluation: Evaluation, approval: Approval, caller: Caller, *, has_earlier_calls: bool
     ) -> Done | None:
         """Send one approved call at most once, and record it before and after. Raises its error if it does not succeed.
 
         None if other calls used up the budget or plan entry that allowed a single call; a call of a list is evaluated
-        again here. `is_stale`: calls sent since its evaluation may have changed its target, so it is evaluated again.
+        again here. `has_earlier_calls`: calls of the list sent since its evaluation may have changed its target, so it
+        is evaluated again.
         """
-        current, call = evaluation.calls[number], evaluation.calls[number].call
-        is_list = evaluation.batch.is_list
-        with self._span(call) if is_list else nullcontext(SpanFacts()) as said, self._fail_closed(call, caller):
-            current = await self._reevaluate(call, caller) if is_stale else current
-            said |= _decided(current.effect, current.verdict) if is_list else {}
-            filled = await self._typed.fill(self._secrets.fill(call), current.resolved.typed, approval.request)
-            approved = await self._approvals.use(approval, number, current, evaluation, caller)
-            while approved is None and is_list:
+        is_list, current = evaluation.batch.is_list, evaluation.calls[number]
+        call = current.call
+        with self._span(call) if is_list else nullcontext(SpanFacts()) as span, self._fail_closed(call, caller):
+            if has_earlier_calls:
                 current = await self._reevaluate(call, caller)
-                approved = await self._approvals.use(approval, number, current, evaluation, caller)
-            if approved is None:
-                return None
-            said |= {"outcome": "admitted", "consent": approved.by, "asked": approved.trace}
-            change = await self._journal.begin(approved, self._client.send, self._client.deadline(call))
+            span.update(_decision_facts(current))
+            filled = await self._secrets.fill(call, current.resolved.typed, approval.request)
+            while (approved := await self._approvals.uses.use(approval, number, current, evaluation, caller)) is None:
+                if not is_list:
+                    return None
+                current = await self._reevaluate(call, caller)
+            span.update(_approval_facts(approved.by, approved.trace))
+            account, deadline = self._journal.account, self._client.deadline(call)
+            change = await change_of(approved, account, self._client.send, deadline, self._system)
+            await self._journal.begin(change)
         intent, is_sent = None, False
         try:
             intent = self._recorder.intent(approved, change.id)
             await self._recorder.anchor()
-            self._evaluator.ai_sessions.note(call, None)
+            self.evaluator.ai_sessions.note(call, None)
             is_sent = True  # from here on, the request may have left this process
             result = await self._client.send(filled)
         except BaseException as error:
-            outcome, what = ("unknown_outcome", type(error).__name__) if is_sent else ("cancelled", "")
-            if isinstance(error, FastnError):
-                outcome, what = error.outcome, error.what
-            self._recorder.outcome(intent, outcome, what)
-            await self._journal.end(change, outcome)
-            if is_sent and isinstance(error, FastnError):
-                await self._recorder.settle()
+            await self._record_failure(error, change, intent, caller.delivery, is_sent=is_sent)
             raise
         finally:
             self.directory.forget(call.toolset())
-        self._evaluator.ai_sessions.note(call, result)
+        self.evaluator.ai_sessions.note(call, result)
         self._recorder.outcome(intent, "done", result=result)
-        change = await self._journal.end(change, "done", result)
+        change = await self._journal.end(change, "done", result, caller.delivery)
         await self._recorder.settle()
-        return Done(self._delivered(call, result), change)
+        return Done(self._secrets.deliver(call, result), change)
+
+    async def _record_failure(
+        self,
+        error: BaseException,
+        change: Change,
+        intent: Intent | None,
+        delivery: Delivery | None,
+        *,
+        is_sent: bool,
+    ) -> None:
+        outcome, message = ("unknown_outcome", type(error).__name__) if is_sent else ("cancelled", "")
+        if isinstance(error, FastnError):
+            outcome, message = error.outcome, error.what
+        self._recorder.outcome(intent, outcome, message)
+        await self._journal.end(change, outcome, delivery=delivery)
+        if is_sent and isinstance(error, FastnError):
+            await self._recorder.settle()
 
     async def preview(self, batch: Batch, caller: Caller) -> Evaluation | BatchResult:
         """Evaluate a batch by fresh reads, without sending it. Return the earlier results if all calls were made."""
         execution = await self._resume(batch, caller)
         if len(execution.results) == len(batch.calls):
             return execution
-        evaluation = await self._evaluator.evaluate(batch, caller.principal, execution.results)
-        return await self._evaluator.describe(evaluation)
-
-    async def evaluate(self, call: Call, principal: str = "local") -> CallEvaluation:
-        """Evaluate one call by fresh reads, without an approval request and without sending it."""
-        return await self._evaluator.evaluate_call(call, principal)
-
-    async def explain(self, call: Call, principal: str = "local") -> tuple[CallEvaluation, list[PolicyDecision]]:
-        """Evaluate one call as `evaluate` does. Return every rule that matches it too."""
-        return await self._evaluator.explain(call, principal)
-
-    async def check_customers(self) -> None:
-        """Log, once, that the key may not read customers which the policy compares by name."""
-        await self._evaluator.check_customers()
+        evaluation = await self.evaluator.evaluate(batch, caller.principal, execution.results)
+        return await self.evaluator.describe(evaluation)
 
     async def read(self, call: Call, caller: Caller) -> FastnObject:
         """Send a read call. Raises a `FastnError`."""
@@ -200,11 +204,7 @@ class Guard:
     async def allowance(self, principal: str) -> dict[str, JsonValue]:
         """Return the mode, what is left of budgets and plans, and the caller's requests. Raises a `FastnError`."""
         try:
-            evaluator, now = self._evaluator, self._system.now()
-            found = await allowance(
-                evaluator.policy, evaluator.budgets, self._ledger, evaluator.bound_account, principal, now
-            )
-            return found | ({"page": self._approvals.page} if "waiting" in found and self._approvals.page else {})
+            return await self._approvals.allowance(principal)
         except FastnError:
             raise
         except Exception as error:
@@ -216,32 +216,33 @@ class Guard:
     @property
     def needs_client_prompt(self) -> bool:
         """Whether people are asked, and only the client can bring a request before one."""
-        return self._evaluator.policy.asks and not self._approvals.notifies
+        channel = self._approvals.channel
+        return self.evaluator.policy.asks and not (channel is not None and channel.capabilities.notifies)
 
     @property
     def approval_lifetime(self) -> float:
         """Seconds until an approval request expires; the approved call has to be made in that time."""
-        return self._evaluator.policy.approval_lifetime
+        return self.evaluator.policy.approval_lifetime
 
     async def _resume(self, batch: Batch, caller: Caller) -> BatchResult:
         """Return the calls that an earlier request made for the same list. They are not sent again."""
         if not batch.is_list:
             return BatchResult("", {})
-        id_ = self._evaluator.batch_id(batch, caller.principal)
-        return BatchResult(id_, {change.number: change for change in await self._ledger.changes_of(id_)})
+        id_ = self.evaluator.batch_id(batch, caller.principal)
+        return BatchResult(id_, {change.number: change for change in await self._journal.journal.changes_of(id_)})
 
-    async def _decided(self, waiting: PendingApproval, began: float, caller: Caller, report: Report) -> bool:
+    async def _wait_for_decision(self, pending: PendingApproval, began: float, caller: Caller, report: Report) -> bool:
         """Wait until people have decided about a request, for as long as a call that `began` then may wait."""
-        until = min(began + self._evaluator.policy.approval_wait, waiting.until)
+        until = min(began + self.evaluator.policy.approval_wait, pending.until)
         if self._system.timestamp() >= until:
             return False
         await report("Waiting for a person to decide", 0, None)
-        wait = partial(self.decisions.decided, waiting.request, until)
+        wait = partial(self.decisions.decided, pending.request, until)
         async with caller.waiting():
-            return await (caller.link(waiting, wait) if caller.link is not None and waiting.needs_link else wait())
+            return await (caller.link(pending, wait) if caller.link is not None and pending.needs_link else wait())
 
     async def _evaluate(
-        self, batch: Batch, caller: Caller, skip: Collection[int], said: SpanFacts, *, reads: bool = False
+        self, batch: Batch, caller: Caller, skip: Collection[int], span: SpanFacts, *, reads: bool = False
     ) -> Evaluation:
         """Evaluate the remaining calls of a batch. Without `reads`, skip the reads if the policy needs no facts.
 
@@ -250,36 +251,26 @@ class Guard:
         for number, call in enumerate(batch.calls, 1):
             if number not in skip:
                 caller.check(call.tool_name(), call.effective)
-        evaluation = None if reads else await self._evaluator.evaluate_without_reads(batch, caller.principal)
-        evaluation = evaluation or await self._evaluator.evaluate(batch, caller.principal, skip)
+        evaluation = None if reads else await self.evaluator.evaluate_without_reads(batch, caller.principal)
+        evaluation = evaluation or await self.evaluator.evaluate(batch, caller.principal, skip)
         for current in evaluation.calls.values():
             caller.check(current.call.tool_name(), current.effect)
-        said |= _decided(evaluation.effect, evaluation.verdict)
+        span.update(_decision_facts(evaluation))
         if evaluation.verdict.decision is Decision.DENY:
-            raise batch_refusal(evaluation, self._evaluator.policy)
+            raise batch_refusal(evaluation, self.evaluator.policy)
         return evaluation
 
     async def _reevaluate(self, call: Call, caller: Caller) -> CallEvaluation:
         caller.check(call.tool_name(), call.effective)
-        current = await self._evaluator.evaluate_call(call, caller.principal)
+        current = await self.evaluator.evaluate_call(call, caller.principal)
         caller.check(call.tool_name(), current.effect)
         if current.verdict.decision is Decision.DENY:
-            raise refusal(call, current.verdict, self._evaluator.policy)
+            raise refusal(call, current.verdict, self.evaluator.policy)
         return current
 
-    def _delivered(self, call: Call, result: FastnObject) -> FastnObject:
-        try:
-            return result if self._delivery is None else self._delivery(call, result)
-        except OSError as error:
-            raise AppliedUnreadable(
-                f"The key was created, but no file could be written for it ({type(error).__name__}).",
-                "Revoke it with revoke_api_key, and tell the operator.",
-                facts={"settle": {"tool": "list_api_keys", "arguments": {}}},
-            ) from error
-
     def _span(self, call: Tool[Any]) -> AbstractContextManager[SpanFacts]:
-        said: SpanFacts = {"operation": call.tool_name(), "effect": call.effective.value}
-        return self._system.span("guard", call.tool_name(), said)
+        facts: SpanFacts = {"operation": call.tool_name(), "effect": call.effective.value}
+        return self._system.span("guard", call.tool_name(), facts)
 
     @contextmanager
     def _fail_closed(self, call: Tool[Any], caller: Caller) -> Generator[None]:
@@ -299,5 +290,10 @@ class Guard:
             ) from error
 
 
-def _decided(effect: Effect, verdict: PolicyDecision) -> SpanFacts:
-    return {"effect": effect.value, "decision": verdict.decision.value, "rule": verdict.rule}
+def _decision_facts(evaluation: Evaluation | CallEvaluation) -> SpanFacts:
+    verdict = evaluation.verdict
+    return {"effect": evaluation.effect.value, "decision": verdict.decision.value, "rule": verdict.rule}
+
+
+def _approval_facts(by: str, trace: str | None) -> SpanFacts:
+    return {"outcome": "admitted", "approved_by": by, "asked": trace}

@@ -6,29 +6,26 @@ is sent and settled once the response was delivered: cancelled calls, killed pro
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
-from contextvars import ContextVar
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from weakref import WeakValueDictionary
 
 import anyio
 
-from fastn_mcp.account.resolve import read_label
 from fastn_mcp.account.resolved_call import ResolvedCall
-from fastn_mcp.client.reads import read_target
+from fastn_mcp.account.targets import kind_of
 from fastn_mcp.errors import FastnError, NotSent, Refused
-from fastn_mcp.guard.call_evaluation import ApprovedCall
 from fastn_mcp.guard.changes import FINAL, MADE, PERHAPS_MADE, Change, Journal
+from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.records.formats import age, counted
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
-from fastn_mcp.tools.catalog import BY_NAME
-from fastn_mcp.tools.operation import Call, Send
-from fastn_mcp.tools.related_reads import fields_sent, kind_of
+from fastn_mcp.tools.catalog import OPERATIONS
+from fastn_mcp.tools.operation import Call
 
 log = logging.getLogger(__name__)
 
@@ -41,73 +38,14 @@ _RECENT = 86_400.0
 _RECENT_CHANGES = 100
 """Number of the newest changes among which those of a record are looked for."""
 
-_IDEMPOTENT = ("GET", "PUT", "DELETE")
+IDEMPOTENT = ("GET", "PUT", "DELETE")
 
-_NOTICED = 0.5
+DISCONNECT_GRACE = 0.5
 """Seconds to wait for a disconnect to be noticed: the client's retry may arrive before its old connection closes."""
 
-_RECEIVED = 0.25
-"""Seconds after which a written response counts as received if no disconnect was noticed."""
-
-_DECIDED = 2.0
-"""Maximum seconds to wait until it is known whether a response was received; more than `_RECEIVED` by what a busy
-machine may take."""
-
-
-class ResponseDelivery:
-    """Delivery of one response. The changes of its request are settled once the client has received it.
-
-    A transport that can tell whether a response was received sets one per request (`delivery`).
-    """
-
-    def __init__(self, lost: anyio.Event | None = None) -> None:
-        """The transport sets `lost` when it finds that the client did not receive the response."""
-        self.lost = lost or anyio.Event()
-        self.decided = anyio.Event()
-        """Set once it is known whether the client received the response."""
-        self._changes: list[tuple[ChangeJournal, Change]] = []
-
-    def add(self, journalling: "ChangeJournal", change: Change) -> None:
-        self._changes.append((journalling, change))
-
-    async def written(self, is_unread: Callable[[], bool] = lambda: False, ended: anyio.Event | None = None) -> None:
-        """Settle the changes unless the response turns out to be lost or is left unread.
-
-        `is_unread` tests whether part of the response is still unread by the client. `ended` is set when nothing
-        more will come from the client.
-        """
-        if not self._changes:
-            return
-        try:
-            while not self.lost.is_set():
-                with anyio.move_on_after(_RECEIVED):
-                    await _either(self.lost, ended)
-                if not is_unread() or (ended is not None and ended.is_set()):
-                    break
-        finally:
-            if not self.lost.is_set() and not is_unread():
-                with anyio.CancelScope(shield=True):
-                    for journalling, change in self._changes:
-                        await journalling.settle(change)
-            self.decided.set()
-
-
-delivery: ContextVar[ResponseDelivery | None] = ContextVar("delivery", default=None)
-"""Delivery of the current request's response; None if the caller has the response as soon as the call returns."""
-
-
-async def _either(one: anyio.Event, other: anyio.Event | None) -> None:
-    if other is None:
-        await one.wait()
-        return
-
-    async def wait(event: anyio.Event) -> None:
-        await event.wait()
-        tasks.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(wait, one)
-        tasks.start_soon(wait, other)
+MAX_DELIVERY_WAIT = 2.0
+"""Maximum seconds to wait until it is known whether a response was received: the time until a transport takes it for
+received, and what a busy machine may take."""
 
 
 class ChangeJournal:
@@ -121,7 +59,7 @@ class ChangeJournal:
         """By change id: the digest of its call, and an event that is set when sending ends."""
         self._lost: dict[str, float] = {}
         """By digest of a call: until when it is unsettled. Kept in memory too, since writing to the ledger may fail."""
-        self._deliveries = WeakValueDictionary[str, ResponseDelivery]()
+        self._deliveries = WeakValueDictionary[str, Delivery]()
         """By change id, while its request is being answered."""
 
     async def unsettled(self, call: Call, digest: str) -> str | None:
@@ -129,24 +67,24 @@ class ChangeJournal:
 
         A call that this process is still sending is not unsettled.
         """
-        if call.route.method in _IDEMPOTENT:
+        if call.route.method in IDEMPOTENT:
             return None
-        with anyio.move_on_after(_NOTICED):
+        with anyio.move_on_after(DISCONNECT_GRACE):
             for ended in [ended for of, ended in self._sending.values() if of == digest]:
                 await ended.wait()
         if self._lost.get(digest, 0.0) > self._system.timestamp():
             return _UNKNOWN
         open_ = await self._unsettled(digest)
         # The last response may still be in transit: wait to learn whether it arrived. Of one that another process has
-        # written it is known after _NOTICED.
-        wait = max(open_.values(), default=0.0) - UNSETTLED + _NOTICED - self._system.timestamp()
-        here = [response for id_ in open_ if (response := self._deliveries.get(id_)) is not None]
+        # written it is known after DISCONNECT_GRACE.
+        wait = max(open_.values(), default=0.0) - UNSETTLED + DISCONNECT_GRACE - self._system.timestamp()
+        here = [delivery for id_ in open_ if (delivery := self._deliveries.get(id_)) is not None]
         if here:
-            with anyio.move_on_after(_DECIDED):
-                for response in here:
-                    await response.decided.wait()
+            with anyio.move_on_after(MAX_DELIVERY_WAIT):
+                for delivery in here:
+                    await delivery.decided()
         elif wait > 0:
-            await self._system.sleep(min(wait, _NOTICED))
+            await self._system.sleep(min(wait, DISCONNECT_GRACE))
         if here or wait > 0:
             open_ = {id_: until for id_, until in (await self._unsettled(digest)).items() if id_ in open_}
         if not open_:
@@ -154,14 +92,14 @@ class ChangeJournal:
         last = await self.journal.change(self.account, max(open_, key=lambda id_: open_[id_]))
         if last is None or last.outcome not in MADE:
             return _UNKNOWN
-        made = f"{last.id}, {quote(last.target)}" if last.target else last.id
+        what = f"{last.id}, {quote(last.target)}" if last.target else last.id
         ago = counted(max(0, round(self._system.timestamp() - last.at)), "second")
-        return f"The same call was made {ago} ago and was done ({made}); you may not have the response."
+        return f"The same call was made {ago} ago and was done ({what}); you may not have the response."
 
     async def _unsettled(self, digest: str) -> dict[str, float]:
         sending = set(self._sending)
-        found = await self.journal.unsettled(digest, self._system.timestamp())
-        return {id_: until for id_, until in found.items() if id_ not in sending | self._sending.keys()}
+        unsettled = await self.journal.unsettled(digest, self._system.timestamp())
+        return {id_: until for id_, until in unsettled.items() if id_ not in sending | self._sending.keys()}
 
     async def history(self, resolved: ResolvedCall) -> tuple[tuple[str, str], ...]:
         """Return what this server did lately to the records of a call: a heading and a sentence each, newest first.
@@ -178,44 +116,20 @@ class ChangeJournal:
             log.exception("the journal could not be read")
             return (("Not checked", "what this server did to it lately"),)
         recent = [each for each in changes if each.outcome in FINAL and now.timestamp() - each.at < _RECENT]
-        found: dict[tuple[str | None, str], tuple[str, str]] = {}
+        facts: dict[tuple[str | None, str], tuple[str, str]] = {}
         if len(recent) == _RECENT_CHANGES:
             unread = f"what this server did to it before its last {_RECENT_CHANGES} changes"
-            found[None, ""] = "Not checked", unread
+            facts[None, ""] = "Not checked", unread
         for change in recent:
-            found |= {(change.target, heading): (heading, said) for heading, said in recent_facts(change, records, now)}
-        return tuple(found.values())
+            facts |= {(change.target, heading): (heading, fact) for heading, fact in recent_facts(change, records, now)}
+        return tuple(facts.values())
 
-    async def begin(self, approved: ApprovedCall, read: Send, deadline: float = 0.0) -> Change:
-        """Record a call before it is sent. `deadline` is its timeout in seconds. The caller must `end` the change.
+    async def begin(self, change: Change) -> None:
+        """Record a change before its call is sent. The caller must `end` it.
 
         Each call of a list begins only once. Raises a `FastnError` if it has begun already or the journal cannot be
         written.
         """
-        current, call = approved.current, approved.current.call
-        target = current.resolved.target
-        if target is None and call.target is not None:  # allowed without a read
-            with suppress(FastnError):  # the call is made, but cannot be undone
-                target = await read_target(call, read)
-        label = current.name or await read_label(call, target, read)
-        now, is_idempotent = self._system.timestamp(), call.route.method in _IDEMPOTENT
-        change = Change(
-            id=f"chg_{self._system.token()}",
-            principal=approved.principal,
-            account=self.account,
-            tool=call.tool_name(),
-            arguments=call.shown(),
-            target=call.target,
-            name=str(label) if label else None,
-            before=None if target is None else without_secrets(target),
-            sent=fields_sent(call),
-            at=now,
-            approved_by=f"{approved.by}: {approved.detail}" if approved.detail else approved.by,
-            call="" if is_idempotent else current.digest,
-            unsettled_until=0.0 if is_idempotent else now + deadline + UNSETTLED,
-            batch=approved.batch,
-            number=approved.number if approved.batch else 0,
-        )
         self._sending[change.id] = change.call, anyio.Event()
         try:
             is_begun = await self.journal.begin(change)
@@ -223,7 +137,7 @@ class ChangeJournal:
             await self.end(change, "not_sent")
             if isinstance(error, FastnError) or not isinstance(error, Exception):
                 raise
-            log.exception("%s could not be journalled", call.tool_name())
+            log.exception("%s could not be journalled", change.tool)
             raise Refused(
                 f"The journal could not be written ({type(error).__name__}).",
                 "Tell the operator; the server log has the details.",
@@ -234,24 +148,28 @@ class ChangeJournal:
                 "It was begun already, by another process or by another call of the same batch.",
                 "Call the batch again later to see what became of it.",
             )
-        return change
 
-    async def end(self, change: Change, outcome: str, result: FastnObject | None = None) -> Change:
-        """Record the outcome. A failure to write it is logged, not raised, since the call may have been made."""
-        made = {} if result is None else without_secrets(result)
-        target = change.target or (str(made["id"]) if isinstance(made.get("id"), (str, int)) else None)
-        shown = {name: made.get(name, value) for name, value in change.sent.items()}
-        ended = replace(change, outcome=outcome, target=target, sent=shown)
-        response = delivery.get() if outcome in MADE and change.call else None
-        is_unsettled = bool(change.call) and (outcome in PERHAPS_MADE or response is not None)
+    async def end(
+        self, change: Change, outcome: str, result: FastnObject | None = None, delivery: Delivery | None = None
+    ) -> Change:
+        """Record the outcome. A failure to write it is logged, not raised, since the call may have been made.
+
+        Without a `delivery`, the caller has the response as soon as the call returns.
+        """
+        returned = {} if result is None else without_secrets(result)
+        target = change.target or (str(returned["id"]) if isinstance(returned.get("id"), (str, int)) else None)
+        sent = {name: returned.get(name, value) for name, value in change.sent.items()}
+        ended = replace(change, outcome=outcome, target=target, sent=sent)
+        delivery = delivery if outcome in MADE and change.call else None
+        is_unsettled = bool(change.call) and (outcome in PERHAPS_MADE or delivery is not None)
         now = self._system.timestamp()
         ended = replace(ended, unsettled_until=now + UNSETTLED if is_unsettled else 0.0)
         if outcome in PERHAPS_MADE:
             self._lost = {call: until for call, until in self._lost.items() if until > now}
             self._lost[change.call] = ended.unsettled_until
-        if response is not None:
-            response.add(self, ended)
-            self._deliveries[ended.id] = response
+        if delivery is not None:
+            delivery.on_received(partial(self._settle, ended))
+            self._deliveries[ended.id] = delivery
         try:
             with anyio.CancelScope(shield=True):
                 await self.journal.settle(ended)
@@ -261,7 +179,7 @@ class ChangeJournal:
             self._sent(change)
         return ended
 
-    async def settle(self, change: Change) -> None:
+    async def _settle(self, change: Change) -> None:
         """Record that the client has the response, so that a repeated call is a new one."""
         try:
             await self.journal.settle(replace(change, unsettled_until=0.0))
@@ -278,7 +196,7 @@ _UNKNOWN = "The same call was made a few minutes ago, and its outcome is not kno
 
 def recent_facts(change: Change, records: Collection[tuple[str, ...]], now: datetime) -> Iterator[tuple[str, str]]:
     """Yield what a change did to one of these records that people recognise it by or that receives credentials."""
-    operation = BY_NAME.get(change.tool)
+    operation = OPERATIONS.get(change.tool)
     if operation is None or (kind_of(operation), change.target) not in records:
         return
     what, when = kind_of(operation).replace("_", " "), age(datetime.fromtimestamp(change.at, UTC), now)

@@ -8,6 +8,7 @@ Only variables that the operator allows are read: otherwise an agent could copy 
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -17,9 +18,10 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.resolved_call import TypedArgument
 from fastn_mcp.config.paths import make_private_folder
-from fastn_mcp.errors import NotSent, Refused
+from fastn_mcp.errors import AppliedUnreadable, NotSent, Refused
 from fastn_mcp.guard.approval.request import used_up
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, RequestState, SealedSecret
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret
+from fastn_mcp.ledger.ledger import ApprovalRequests
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import Redactor, may_hold_new_key
 from fastn_mcp.runtime import System
@@ -102,9 +104,9 @@ C = TypeVar("C", bound=Tool[Any])
 class TypedSecrets:
     """Secrets that people type where they approve a call, sealed in the ledger until that call is made."""
 
-    def __init__(self, ledger: Ledger, seal: "Callable[[], Seal]", system: System) -> None:
+    def __init__(self, requests: ApprovalRequests, seal: "Callable[[], Seal]", system: System) -> None:
         """`seal` is called on first use: most calls need none."""
-        self._ledger = ledger
+        self._requests = requests
         self._seal = cache(seal)
         self._system = system
 
@@ -115,9 +117,9 @@ class TypedSecrets:
 
     async def typed(self, request: ApprovalRequest, approver: str, now: float) -> list[JsonValue] | None:
         """Return the argument that an approver typed, in a list; None if there is none that can be opened."""
-        sealed = await self._ledger.sealed(request.id, approver, now)
-        found = None if sealed is None else self._seal().open(_purpose(request, approver), sealed, _LONGEST)
-        return cast("list[JsonValue]", found) if isinstance(found, list) else None
+        sealed = await self._requests.sealed(request.id, approver, now)
+        typed = None if sealed is None else self._seal().open(_purpose(request, approver), sealed, _MAX_LIFETIME)
+        return cast("list[JsonValue]", typed) if isinstance(typed, list) else None
 
     async def fill(self, call: C, argument: TypedArgument | None, request: ApprovalRequest | None) -> C:
         """Return the call with what was typed by who approved it; using the approval then deletes that.
@@ -131,12 +133,12 @@ class TypedSecrets:
             for approver in request.approvers[:1]:  # where there are two, they typed the same
                 if (typed := await self.typed(request, approver, now)) is not None:
                     return call.model_copy(update={argument.name: typed[0]})
-            if await self._ledger.void(request.id, RequestState.STALE, now) is None:
+            if await self._requests.void(request.id, RequestState.STALE, now) is None:
                 raise used_up()
         raise Refused(f"Nobody has typed the {argument.name}.", "Call again to ask anew.")
 
 
-_LONGEST = 86_400.0
+_MAX_LIFETIME = 86_400.0
 """Seconds for which an approval can be valid at most; the ledger forgets what was typed with its request."""
 
 
@@ -144,7 +146,7 @@ def _purpose(request: ApprovalRequest, approver: str) -> str:
     return f"typed {request.id} {approver}"
 
 
-_OURS = "this variable holds a setting or a secret of this server itself, which is never given out."
+_OWN_VALUE = "this variable holds a setting or a secret of this server itself, which is never given out."
 
 
 class SecretValues:
@@ -164,7 +166,7 @@ class SecretValues:
             return call
         name = call.value_from_env
         if name.upper().startswith("FASTN_"):
-            raise NotSent(f"value_from_env: {_OURS}", "Name a variable that holds the value itself.")
+            raise NotSent(f"value_from_env: {_OWN_VALUE}", "Name a variable that holds the value itself.")
         if not any(fnmatchcase(name, pattern) for pattern in self._allowed):
             raise NotSent(
                 "value_from_env: this server does not give out a variable of this name.",
@@ -176,5 +178,30 @@ class SecretValues:
                 "value_from_env: this variable is not set.", "A person can set it where the server is started."
             )
         if self._own.find(value):
-            raise NotSent(f"value_from_env: {_OURS}", "Name a variable that holds another value.")
+            raise NotSent(f"value_from_env: {_OWN_VALUE}", "Name a variable that holds another value.")
         return call.model_copy(update={"value": value, "value_from_env": None})
+
+
+@dataclass(frozen=True, slots=True)
+class CallSecrets:
+    """Secrets of calls: filled in right before a call is sent, and taken out of its result."""
+
+    values: SecretValues
+    typed: TypedSecrets
+    key_files: KeyFileWriter | None
+    """None if a new API key is returned in the result."""
+
+    async def fill(self, call: C, argument: TypedArgument | None, request: ApprovalRequest | None) -> C:
+        """Return the call with its secrets, from variables and people. Raises a `Refused` if one is missing."""
+        return await self.typed.fill(self.values.fill(call), argument, request)
+
+    def deliver(self, call: Operation[Any], result: FastnObject) -> FastnObject:
+        """Return the result, with a file in place of a new key. Raises `AppliedUnreadable` without that file."""
+        try:
+            return result if self.key_files is None else self.key_files(call, result)
+        except OSError as error:
+            raise AppliedUnreadable(
+                f"The key was created, but no file could be written for it ({type(error).__name__}).",
+                "Revoke it with revoke_api_key, and tell the operator.",
+                facts={"settle": {"tool": "list_api_keys", "arguments": {}}},
+            ) from error

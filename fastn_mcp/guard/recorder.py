@@ -3,23 +3,24 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from pydantic import JsonValue
 
 from fastn_mcp.account.targets import own_label
-from fastn_mcp.audit.log import AuditEvent, AuditFile, about, decided, named, written
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, about, named, showable, written
 from fastn_mcp.errors import Declined, FastnError
-from fastn_mcp.guard.call_evaluation import ApprovedCall, CallEvaluation, Evaluation
+from fastn_mcp.guard.approval.approved_call import ApprovedCall
+from fastn_mcp.guard.approval.caller import Caller
+from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation
 from fastn_mcp.guard.preview import Shown
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.identity import account_name
+from fastn_mcp.ledger.ledger import ApprovalRequests
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.tool import Effect, Tool
-
-if TYPE_CHECKING:
-    from fastn_mcp.guard.approval.flow import Caller
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +47,35 @@ class Watch(Protocol):
 
 
 async def record_expired(
-    ledger: Ledger, account: str, now: float, record: Callable[[AuditEvent, ApprovalRequest, str | None], None]
+    requests: ApprovalRequests,
+    account: str,
+    now: float,
+    record: Callable[[AuditEvent, ApprovalRequest, str | None], None],
 ) -> None:
     """Close the expired requests of an account and record each once, by the process that closed it."""
-    for grant in await ledger.expire(account, now):
-        record(AuditEvent.EXPIRED, grant, None)
+    for request in await requests.expire(account, now):
+        record(AuditEvent.EXPIRED, request, None)
+
+
+def decision_entry(event: AuditEvent, request: ApprovalRequest, by: str | None, message: str | None = None) -> LogEntry:
+    """Return an entry about a request: decided by a person on the channel `by`, or expired."""
+    arguments, effect, target = (request.preview.get(key) for key in ("arguments", "effect", "target"))
+    name = target.get("name") if isinstance(target, dict) else None
+    return LogEntry(
+        event,
+        request.principal,
+        account_name(request.account),
+        request.tool,
+        request.target,
+        arguments=showable(arguments) if isinstance(arguments, dict) else None,
+        effect=effect if isinstance(effect, str) else None,
+        decision=request.required,
+        approved_by=by,
+        grant=request.id,
+        message=message,
+        principal_name=request.person,
+        name=named(name) if isinstance(name, str) else None,
+    )
 
 
 class Recorder:
@@ -77,11 +102,11 @@ class Recorder:
         if self._watch is not None:
             self._watch.read()
 
-    def waits(self, call: Tool[Any], caller: "Caller", shown: Shown) -> None:
+    def waits(self, call: Tool[Any], caller: Caller, preview: Shown) -> None:
         """Report a call that waits for a decision. Its request is already recorded, perhaps by another process."""
         if self._watch is not None:
             asked = about(AuditEvent.ASKED, call, caller.principal, self._account, caller.person)
-            known = replace(asked, effect=shown.effect.value, name=named(shown.name), arguments=None)
+            known = replace(asked, effect=preview.effect.value, name=named(preview.name), arguments=None)
             self._watch.entry(written(known, self._system))
 
     def intent(self, approved: ApprovedCall, change: str | None = None) -> Intent | None:
@@ -96,7 +121,7 @@ class Recorder:
                 effect=current.effect.value,
                 decision=current.verdict.decision.value,
                 rule=current.verdict.rule,
-                consent=approved.by,
+                approved_by=approved.by,
                 grant=approved.approval,
                 name=named(current.name),
                 change=change,
@@ -111,9 +136,9 @@ class Recorder:
         if intent is None:
             return
         approved, current = intent.approved, intent.approved.current
-        made = _id(result)
-        ours = current.name is None and made is not None and current.call.target in (None, made)
-        label = own_label(current.call, result) if ours else None
+        id_ = _id(result)
+        has_new_name = current.name is None and id_ is not None and current.call.target in (None, id_)
+        label = own_label(current.call, result) if has_new_name else None
         milliseconds = round((self._system.monotonic() - intent.began) * 1000, 1)
         entry = replace(
             about(AuditEvent.OUTCOME, current.call, approved.principal, self._account, approved.person),
@@ -123,7 +148,7 @@ class Recorder:
             outcome=outcome,
             duration_ms=milliseconds,
             message=message,
-            target=current.call.target or made,
+            target=current.call.target or id_,
             name=named(str(label)) if label else None,
         )
         try:
@@ -139,19 +164,21 @@ class Recorder:
         facts |= {} if evaluation.batch.is_list else _in_effect(evaluation.calls[1])
         self._audit.record(replace(asked, grant=request.id, name=named(evaluation.preview.name), **facts))
 
-    def agreed(self, batch: Tool[Any], grant: ApprovalRequest, by: str) -> None:
-        """Record the approval of a batch, in which each call has its own grant. Raises a `Refused`."""
-        agreed = about(AuditEvent.AGREED, batch, grant.principal, self._account, grant.person)
-        self._audit.record(replace(agreed, decision=grant.required, consent=by, grant=grant.id, arguments=None))
+    def agreed(self, batch: Tool[Any], request: ApprovalRequest, by: str) -> None:
+        """Record the approval of a batch, whose calls are sent one by one. Raises a `Refused`."""
+        agreed = about(AuditEvent.AGREED, batch, request.principal, self._account, request.person)
+        self._audit.record(replace(agreed, decision=request.required, approved_by=by, grant=request.id, arguments=None))
 
-    def decided(self, event: AuditEvent, grant: ApprovalRequest, note: str | None) -> None:
+    def decided(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
         """Record a decision on the approval page, or an expired request. It stands, so failures are logged."""
         try:
-            self._audit.record(decided(event, grant, None if event is AuditEvent.EXPIRED else "local_page", note))
+            self._audit.record(
+                decision_entry(event, request, None if event is AuditEvent.EXPIRED else "local_page", note)
+            )
         except FastnError:
-            log.exception("the decision %s on %s could not be audited", event.value, grant.tool)
+            log.exception("the decision %s on %s could not be audited", event.value, request.tool)
 
-    def not_sent(self, call: Tool[Any], caller: "Caller", error: FastnError) -> None:
+    def not_sent(self, call: Tool[Any], caller: Caller, error: FastnError) -> None:
         """Record why a call was not sent."""
         event = AuditEvent.DECLINED if isinstance(error, Declined) else AuditEvent.REFUSED
         rule, note = error.facts.get("rule"), error.facts.get("note")
@@ -168,11 +195,11 @@ class Recorder:
 
 def _in_effect(current: CallEvaluation) -> dict[str, str]:
     """Return the environment and the customer of the request, as far as they are known."""
-    found = {"environment": current.resolved.environment, "customer": current.resolved.customer}
-    return {name: ", ".join(each.values) for name, each in found.items() if each.values}
+    effective = {"environment": current.resolved.environment, "customer": current.resolved.customer}
+    return {name: ", ".join(each.values) for name, each in effective.items() if each.values}
 
 
-def _id(made: FastnObject | None) -> str | None:
+def _id(result: FastnObject | None) -> str | None:
     """Return the id of the created resource, if the response has one."""
-    value: object = getattr(made, "id", None)
+    value: object = getattr(result, "id", None)
     return str(value) if isinstance(value, (str, int)) else None

@@ -8,14 +8,13 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
 from fastn_mcp.guard.changes import FINAL, Change
-from fastn_mcp.ledger.ledger import without_issuers
+from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import is_redacted, redact_object, redact_row
 from fastn_mcp.tools.access import NewApiKey
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Call, Operation, Update
-from fastn_mcp.tools.parsing import current
 from fastn_mcp.tools.related_reads import fields_sent
 
 
@@ -80,7 +79,7 @@ RULES: Mapping[str, Rule] = {
 _APPROVED_BY = {
     "policy": "the policy; no person was asked",
     "plan": "a signed plan; no person was asked",
-    "scope": "a temporary approval",
+    "temporary_approval": "a temporary approval",
     "client_form": "a person in the client's form",
     "local_page": "a person on the approval page",
     "terminal": "a person at a terminal",
@@ -122,13 +121,12 @@ def undo_of(change: Change) -> Undo | NotUndoable:
     """Return the call that undoes `change`, built from its journal entry, or the reason why there is none."""
     if change.outcome not in FINAL:
         return NotUndoable(f"It was not made ({change.outcome}).")
-    change = replace(change, tool=current(change.tool))
-    operation, rule = BY_NAME.get(change.tool), RULES.get(change.tool)
+    operation, rule = OPERATIONS.get(change.tool), RULES.get(change.tool)
     if operation is None or rule is None:
         return NotUndoable("How to undo it is unknown.")
     if rule.by is None:
         return NotUndoable(rule.lost)
-    by = BY_NAME[rule.by]
+    by = OPERATIONS[rule.by]
     if "adminEmail" in change.sent:
         rule = replace(rule, lost=f"{rule.lost} {_INVITED}".strip())
     if issubclass(by, Update) or operation.route.method == "DELETE":
@@ -170,18 +168,18 @@ def without_secrets(record: FastnObject) -> dict[str, JsonValue]:
 
 def receipt(change: Change) -> dict[str, JsonValue]:
     """Return the receipt of a change: target, changed fields, what approved it and how to undo it."""
-    said: dict[str, JsonValue] = {"change_id": change.id}
-    said |= {"name": change.name} if change.name else {}
-    said |= {"changed": changed} if (changed := changed_fields(change)) else {}
-    said |= {"approved_by": approver(change.approved_by)} if change.approved_by else {}
+    facts: dict[str, JsonValue] = {"change_id": change.id}
+    facts |= {"name": change.name} if change.name else {}
+    facts |= {"changed": changed} if (changed := changed_fields(change)) else {}
+    facts |= {"approved_by": approver(change.approved_by)} if change.approved_by else {}
     undo = undo_of(change)
     if isinstance(undo, NotUndoable):
-        return said | {"undo": None, "why": undo.why}
-    said |= {"undo": "undo_change", "restores": undo.restores}
-    said |= {"lost": undo.lost} if undo.lost else {}
+        return facts | {"undo": None, "why": undo.why}
+    facts |= {"undo": "undo_change", "restores": undo.restores}
+    facts |= {"lost": undo.lost} if undo.lost else {}
     if undo.not_restored:
-        said["not_restored"] = [*undo.not_restored]
-    return said
+        facts["not_restored"] = [*undo.not_restored]
+    return facts
 
 
 def approver(approved_by: str) -> str:
@@ -231,14 +229,14 @@ def _restoring(operation: Any, rule: Rule, change: Change, before: Mapping[str, 
     unknown = change.sent.keys() - before.keys()
     was = {name: before[name] for name in change.sent if name in before}
     lost = [name for name, value in was.items() if is_redacted(value)]
-    given, refused = _arguments(operation, {name: value for name, value in was.items() if name not in lost})
+    arguments, refused = _arguments(operation, {name: value for name, value in was.items() if name not in lost})
     parameter = operation.route.parameters[-1]
     try:
-        call = operation.model_validate({parameter: change.target} | given)
+        call = operation.model_validate({parameter: change.target} | arguments)
     except ValidationError:
         return NotUndoable("None of the changed fields can be set to its earlier value.")
-    said = (rule.lost, "Secrets are not kept in the journal." if lost else "", _NOT_SHOWN if unknown else "")
-    return Undo(call, rule.restores, " ".join(filter(None, said)), tuple(sorted({*lost, *refused, *unknown})))
+    losses = (rule.lost, "Secrets are not kept in the journal." if lost else "", _NOT_SHOWN if unknown else "")
+    return Undo(call, rule.restores, " ".join(filter(None, losses)), tuple(sorted({*lost, *refused, *unknown})))
 
 
 def _undoing_overwrite(change: Change, before: Mapping[str, JsonValue]) -> Undo | NotUndoable | None:
@@ -254,15 +252,15 @@ def _undoing_overwrite(change: Change, before: Mapping[str, JsonValue]) -> Undo 
     if updating not in RULES:
         return NotUndoable(_OVERWRITTEN)
     changed = {name: value for name, value in change.sent.items() if value != before.get(name)}
-    return _restoring(BY_NAME[updating], RULES[updating], replace(change, sent=changed), before)
+    return _restoring(OPERATIONS[updating], RULES[updating], replace(change, sent=changed), before)
 
 
 def _making_again(operation: Any, rule: Rule, before: Mapping[str, JsonValue]) -> Undo | NotUndoable:
-    there = {name: value for name, value in before.items() if value is not None and not is_redacted(value)}
+    values = {name: value for name, value in before.items() if value is not None and not is_redacted(value)}
     known = {operation.wire(name) for name in operation.model_fields}
-    given, refused = _arguments(operation, {name: value for name, value in there.items() if name in known})
+    arguments, refused = _arguments(operation, {name: value for name, value in values.items() if name in known})
     try:
-        call = operation.model_validate(given)
+        call = operation.model_validate(arguments)
     except ValidationError:
         return NotUndoable("Too little is known to create it again.")
     left = (before.keys() - known - _KEPT_BY_FASTN) | set(refused)
@@ -280,14 +278,14 @@ def _arguments(
     names = {operation.wire(name): name for name in operation.model_fields if name not in operation.ours() | {"extra"}}
     # Null clears a field, which only `extra` can express.
     extra = {wire: value for wire, value in values.items() if value is None or wire not in names}
-    given = {names[wire]: value for wire, value in values.items() if wire not in extra}
+    arguments = {names[wire]: value for wire, value in values.items() if wire not in extra}
     refused: list[str] = []
     try:
-        operation.model_validate(given)
+        operation.model_validate(arguments)
     except ValidationError as error:
         wrong = {problem["loc"][:1] for problem in error.errors(include_url=False, include_input=False)}
-        refused = [name for name in given if (name,) in wrong]
-    taken: dict[str, JsonValue] = {name: value for name, value in given.items() if name not in refused}
+        refused = [name for name in arguments if (name,) in wrong]
+    taken: dict[str, JsonValue] = {name: value for name, value in arguments.items() if name not in refused}
     if extra:
         taken["extra"] = extra
     return taken, list(map(operation.wire, refused))

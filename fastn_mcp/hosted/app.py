@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -19,23 +19,26 @@ from urllib.parse import urlsplit
 import anyio
 import uvicorn
 from mcp.server import Server
+from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
+from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
 from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
-from mcp.server.auth.settings import AuthSettings
 from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import AnyHttpUrl, ConfigDict, TypeAdapter
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
+from starlette.types import Lifespan
 from typing_extensions import override
 
 from fastn_mcp.channels.connections import ConnectionLimits
 from fastn_mcp.config.keys import HttpToken
 from fastn_mcp.hosted.authentication import OWN_KEY, HostCheck, LocalAccess, TeamAccess
+from fastn_mcp.hosted.mcp_endpoint import STREAM_PROBE, McpEndpoint, stream_probe
 from fastn_mcp.hosted.oidc import IssuerKeys
-from fastn_mcp.hosted.response_mode import STREAM_PROBE, add_lifespan, choose_response_mode, stream_probe
 from fastn_mcp.hosted.team_config import Team, origin_of
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import Tokens
@@ -73,9 +76,9 @@ class Health:
         if self.is_leaving:
             return JSONResponse({"status": "leaving"}, 503, _HEADERS)
         checks = self._required | self._reported
-        found = {name: "ok" if await _passes(check) else "unreachable" for name, check in checks.items()}
-        ready = all(found[name] == "ok" for name in self._required)
-        return JSONResponse({"status": "ready" if ready else "not ready"} | found, 200 if ready else 503, _HEADERS)
+        results = {name: "ok" if await _passes(check) else "unreachable" for name, check in checks.items()}
+        ready = all(results[name] == "ok" for name in self._required)
+        return JSONResponse({"status": "ready" if ready else "not ready"} | results, 200 if ready else 503, _HEADERS)
 
 
 async def _passes(check: Check) -> bool:
@@ -86,73 +89,94 @@ async def _passes(check: Check) -> bool:
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessParts:
+    """What this process serves beside MCP."""
+
+    health: Health
+    routes: Sequence[BaseRoute] = ()
+    resources: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
+    """Open while the application serves: they open before it and close after it."""
+
+
 def application(
-    server: Server[Any], hosts: Sequence[str], token: HttpToken, head: int, health: Health,
-    more: Sequence[BaseRoute] = (),
-) -> Starlette:  # fmt: skip
+    server: Server[Any], hosts: Sequence[str], token: HttpToken, head: int, process: ProcessParts
+) -> Starlette:
     """Return the application for this machine: exactly these `host:port`, and a bearer token.
 
-    The probes need no token, nor do the `more` routes, whose requests are signed.
+    The probes need no token, nor do the other routes of the process, whose requests are signed.
     """
     origins = [f"http://{host}" for host in hosts]
-    security = TransportSecuritySettings(allowed_hosts=list(hosts), allowed_origins=origins)
-    app = server.streamable_http_app(streamable_http_path=PATH, stateless_http=True, transport_security=security)
-    choose_response_mode(app, server, security)
-    open_routes = [*health.routes(), *more]
-    app.router.routes.extend(open_routes)
-    app.add_middleware(LocalAccess, token, hosts, origins, head, open_routes)
-    return app
+    endpoint = McpEndpoint(server, TransportSecuritySettings(allowed_hosts=list(hosts), allowed_origins=origins))
+    open_routes = [*process.health.routes(), *process.routes]
+    return Starlette(
+        routes=[Route(PATH, endpoint.app), *open_routes],
+        middleware=[Middleware(LocalAccess, token, hosts, origins, head, open_routes)],
+        lifespan=_lifespan(process.resources, endpoint.run),
+    )
 
 
 def team_application(
-    server: Server[Any], team: Team, tenants: Tenants, keys: IssuerKeys, health: Health, system: System,
-    more: Sequence[BaseRoute] = (),
-) -> Starlette:  # fmt: skip
-    """Return the application for a team: an OAuth 2.1 resource server. `more` are routes beside MCP."""
+    server: Server[Any], team: Team, tenants: Tenants, keys: IssuerKeys, system: System, process: ProcessParts
+) -> Starlette:
+    """Return the application for a team: an OAuth 2.1 resource server."""
     path, origins = urlsplit(team.url).path, [origin_of(team.url), *team.origins]
-    tokens = Tokens(team.trust, keys, system)
+    tokens, resource = Tokens(team.trust, keys, system), AnyHttpUrl(team.url)
+    metadata = build_resource_metadata_url(resource)
     security = TransportSecuritySettings(allowed_hosts=team.served_hosts, allowed_origins=origins)
-    app = server.streamable_http_app(
-        streamable_http_path=path,
-        stateless_http=True,
-        max_request_body_size=team.limits.body_bytes,
-        transport_security=security,
-        # Validated from strings: `AnyHttpUrl` adds a slash to an issuer without a path, making it another (RFC 8414).
-        auth=AuthSettings.model_validate(
-            {
-                "issuer_url": team.issuer,
-                "resource_server_url": team.url,
-                "validate_token_resource": True,  # `TeamAccess` checks the scopes
-            }
-        ),
-        token_verifier=tokens,
+    endpoint = McpEndpoint(server, security, team.limits.body_bytes)
+    page = [] if team.page_url is None else [origin_of(team.page_url)]
+    middleware = [
+        Middleware(HostCheck, team.served_hosts, [*origins, *page], team.limits.header_bytes, (ALIVE, READY)),
+        *_cross_origin(team.origins),
+        Middleware(AuthenticationMiddleware, backend=BearerAuthBackend(tokens, resource_server_url=resource)),
+        Middleware(AuthContextMiddleware),
+        Middleware(TeamAccess, path, team, tokens, tenants, str(metadata)),
+    ]
+    return Starlette(
+        routes=[
+            *_resource_metadata(team),
+            Route(path, RequireAuthMiddleware(endpoint.app, [], metadata)),  # `TeamAccess` checks the scopes
+            *process.health.routes(),
+            Route(f"{path}{STREAM_PROBE}", stream_probe, methods=["GET"]),
+            *process.routes,
+        ],
+        middleware=middleware,
+        lifespan=_lifespan(process.resources, partial(_refresh_and_sweep, tenants, keys), endpoint.run),
     )
-    choose_response_mode(app, server, security)
-    app.router.routes[:0] = _resource_metadata(team)
-    probe = Route(f"{path}{STREAM_PROBE}", stream_probe, methods=["GET"])
-    app.router.routes.extend([*health.routes(), probe, *more])
-    metadata = str(build_resource_metadata_url(AnyHttpUrl(team.url)))
-    # Innermost middleware, because it needs the authenticated user.
-    app.user_middleware.append(Middleware(TeamAccess, path, team, tokens, tenants, metadata))
-    if team.origins:
-        app.add_middleware(
+
+
+def _lifespan(*resources: Callable[[], AbstractAsyncContextManager[object]]) -> Lifespan[Starlette]:
+    """Return a lifespan that opens these resources in order, and closes them in reverse."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            for each in resources:
+                await stack.enter_async_context(each())
+            yield
+
+    return lifespan
+
+
+def _cross_origin(origins: Sequence[str]) -> list[Middleware]:
+    """Return the middleware that lets browser applications of other origins call MCP."""
+    if not origins:
+        return []
+    headers = ["Authorization", "Content-Type", OWN_KEY, "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"]
+    return [
+        Middleware(
             CORSMiddleware,
-            allow_origins=team.origins,
+            allow_origins=origins,
             allow_methods=["POST"],
-            allow_headers=["Authorization", "Content-Type", OWN_KEY, "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"],
+            allow_headers=headers,
             expose_headers=["WWW-Authenticate", "Retry-After"],
         )
-    page = [] if team.page_url is None else [origin_of(team.page_url)]
-    app.add_middleware(HostCheck, team.served_hosts, [*origins, *page], team.limits.header_bytes, (ALIVE, READY))
-    add_lifespan(app, partial(_refresh_and_sweep, tenants, keys))
-    return app
+    ]
 
 
 def _resource_metadata(team: Team) -> list[Route]:
-    """Return the route of the protected resource metadata (RFC 9728), which names the scopes to request at first.
-
-    The SDK's own route would name scopes that it then requires of every call.
-    """
+    """Return the route of the protected resource metadata (RFC 9728), which names the scopes to request at first."""
     address = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True)).validate_python
     scopes = team.requested_scopes(team.initial_scopes)
     return create_protected_resource_routes(address(team.url), [address(team.issuer)], scopes)

@@ -33,16 +33,6 @@ class BrowserSession:
     person: SignedInPerson
 
 
-def mounted(
-    team: Team, url: str, sign_in: SignIn, secrets: Sequence[str], tenants: Tenants, ledger: Ledger,
-    is_leaving: Callable[[], bool], system: System, *, shares_ledger: bool,
-) -> Mount:  # fmt: skip
-    """Return the page at `url`. `ledger` is the ledger of the process, for single-use tokens."""
-    shared = ledger if shares_ledger else None
-    access = TeamPageAccess(team, url, sign_in, Seal(secrets, system), tenants, ledger, shared, system)
-    return Mount(urlsplit(url).path, page(access, [origin_of(url)], ledger, system, secrets, is_leaving))
-
-
 class TeamPageAccess:
     """Page access by sign-in at the identity provider, then by a sealed cookie that every replica can open."""
 
@@ -51,9 +41,16 @@ class TeamPageAccess:
     watching = 0
 
     def __init__(
-        self, team: Team, url: str, sign_in: SignIn, seal: Seal, tenants: Tenants, ledger: Ledger,
-        shared: Ledger | None, system: System,
-    ) -> None:  # fmt: skip
+        self,
+        team: Team,
+        sign_in: SignIn,
+        seal: Seal,
+        tenants: Tenants,
+        ledger: Ledger,
+        shared: Ledger | None,
+        system: System,
+    ) -> None:
+        """`ledger` is that of the process, for single-use tokens; `shared` the same if all tenants share it."""
         self.context: dict[str, Any] = {"team": True, "provider": urlsplit(team.issuer).netloc}
         self._team = team
         self._sign_in = sign_in
@@ -62,9 +59,15 @@ class TeamPageAccess:
         self._ledger = ledger
         self._system = system
         self._shared = shared
-        self._root = f"{urlsplit(url).path}/"
-        self._secure = url.startswith("https://")
+        self._url = team.page_url or ""
+        self._root = f"{urlsplit(self._url).path}/"
+        self._secure = self._url.startswith("https://")
         self._session_seconds = (team.approvals.session_minutes if team.approvals else 0.0) * 60
+
+    def mounted(self, secrets: Sequence[str], is_leaving: Callable[[], bool]) -> Mount:
+        """Return the page at its address, with sessions that are sealed by `secrets`."""
+        application = page(self, [origin_of(self._url)], self._ledger, self._system, secrets, is_leaving)
+        return Mount(urlsplit(self._url).path, application)
 
     def routes(self, render: Render) -> Sequence[Route]:
         return [
@@ -120,13 +123,13 @@ class TeamPageAccess:
         return Session(session.id, self._root, self._inbox(session.person), session.person.name)
 
     async def _browser_session(self, request: Request) -> BrowserSession | None:
-        found = self._seal.open("session", request.cookies.get(self._name("session")), self._session_seconds)
-        if found is None or found["ends"] <= self._system.timestamp():
+        cookie = self._seal.open("session", request.cookies.get(self._name("session")), self._session_seconds)
+        if cookie is None or cookie["ends"] <= self._system.timestamp():
             return None
-        stored = found["person"]
+        stored = cookie["person"]
         lists = {name: tuple(stored[name]) for name in ("rules", "login_names")}
         person = SignedInPerson(**(stored | lists))
-        session = BrowserSession(found["id"], found["ends"], person)
+        session = BrowserSession(cookie["id"], cookie["ends"], person)
         return None if await self._ledger.distrusted(session.id, _ENDED, self._system.timestamp()) else session
 
     async def _complete_sign_in(self, request: Request) -> BrowserSession:

@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from fastn_mcp.audit.log import AuditEvent, AuditFile, decided
+from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
+from fastn_mcp.guard.approval.channel import Announcement, ChannelCapabilities
 from fastn_mcp.guard.approval.request import VERIFIED, effects_of, typed_in
+from fastn_mcp.guard.recorder import decision_entry
 from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants
 from fastn_mcp.hosted.tokens import person_name
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, TemporaryApproval, Vote
+from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
+from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
 
 if TYPE_CHECKING:
@@ -69,43 +72,38 @@ def person(team: Team, claims: Mapping[str, Any]) -> SignedInPerson:
 class TenantInbox:
     """Approval channel of one tenant: the approval page and, if it has one, its webhook."""
 
-    identifies_people = True
-    notifies = True
-    takes_secrets = True
-    is_in_view = False
+    capabilities = ChannelCapabilities(identifies_people=True, notifies=True, takes_secrets=True)
 
-    def __init__(self, team: Team, tenant: str, ledger: Ledger, webhook: "Webhook | None" = None) -> None:
+    def __init__(self, team: Team, tenant: str, webhook: "Webhook | None" = None) -> None:
         self._team = team
         self._tenant = tenant
-        self._ledger = ledger
         self._webhook = webhook
 
     @property
     def url(self) -> str:
         return f"{self._team.page_url}/"
 
-    async def show(self, grant: str) -> str:
+    async def announce(self, request: ApprovalRequest) -> Announcement:
         """Say where the request is decided. Raises `Refused` if nobody may decide it."""
-        found = await self._ledger.find(grant)
-        if found is None:
-            raise Refused("There is no such approval request.")
-        webhook = self._webhook if typed_in(found) is None else None  # secrets are typed on the page only
-        if not self._is_on_page(found):
+        webhook = self._webhook if typed_in(request) is None else None  # secrets are typed on the page only
+        if not self._is_on_page(request):
             if webhook is not None:
-                return await webhook.show(grant)
+                return replace(await webhook.announce(request), url=self.url)
             raise Refused(
                 "Nobody may approve this call: no approver in the team file covers it.",
                 "Tell the operator: [[approvals.approver]] says who may approve what.",
             )
-        where, host = f"at {self.url}, where they sign in", webhook and webhook.show_beside(found)
+        where, host = f"at {self.url}, where they sign in", webhook and webhook.announce_beside(request)
         if host:
             where += f", or by the webhook at {host}"
-        if (needed := found.needed) == 1:
-            return f"A person decides {where}."
-        return (
-            f"{needed} different people have to approve it {where}, and none of them is who asks."
-            f" {len(found.approvers)} of {needed} approved so far."
-        )
+        if (needed := request.needed) == 1:
+            where = f"A person decides {where}."
+        else:
+            where = (
+                f"{needed} different people have to approve it {where}, and none of them is who asks."
+                f" {len(request.approvers)} of {needed} approved so far."
+            )
+        return Announcement(where, self.url)
 
     def _is_on_page(self, request: ApprovalRequest) -> bool:
         """Whether somebody may approve a request on the page."""
@@ -120,7 +118,7 @@ class TenantInbox:
 class TeamInbox(Inbox):
     """Requests that one person may decide, by the current rules."""
 
-    consent = VERIFIED
+    approved_by = VERIFIED
     tells_people_apart = True
 
     def __init__(
@@ -175,8 +173,8 @@ class TeamInbox(Inbox):
         return None if self._own and exact else "It is your own call, and somebody else has to approve it."
 
     @override
-    def may_revoke(self, tenant: str, scope: TemporaryApproval) -> bool:
-        return self._is_own(scope.principal) or any(
+    def may_revoke(self, tenant: str, approval: TemporaryApproval) -> bool:
+        return self._is_own(approval.principal) or any(
             tenant in (rule.tenants or self._team.with_keys()) for rule in self._rules
         )
 
@@ -192,10 +190,10 @@ class TeamInbox(Inbox):
 
     def _record(self, audit: AuditFile, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
         if event in (AuditEvent.APPROVED, AuditEvent.DECLINED):
-            entry = decided(event, request, VERIFIED, note)
+            entry = decision_entry(event, request, VERIFIED, note)
             entry = replace(entry, approver=self.approver, approver_name=self.approver_name or None)
         else:
-            entry = decided(event, request, None, note)
+            entry = decision_entry(event, request, None, note)
         try:
             audit.record(entry)
         except FastnError:  # the decision already holds; the send is audited too, or refused

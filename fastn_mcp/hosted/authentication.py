@@ -85,8 +85,7 @@ class HostCheck:
 
 def request_context(request: Request) -> RequestContext:
     """Return the account and caller that `TeamAccess` stored in the request's scope."""
-    found: RequestContext = request.scope[_CONTEXT]
-    return found
+    return request.scope[_CONTEXT]
 
 
 class TeamAccess:

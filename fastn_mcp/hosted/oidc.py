@@ -37,10 +37,10 @@ class Provider:
 
     async def metadata(self) -> dict[str, Any]:
         """Fetch the discovery document."""
-        found = await self.get(self.issuer.rstrip("/") + WELL_KNOWN)
-        if found.get("issuer") != self.issuer:
-            raise ValueError(f"its discovery document names another issuer, {quote(str(found.get('issuer')))}")
-        return found
+        document = await self.get(self.issuer.rstrip("/") + WELL_KNOWN)
+        if document.get("issuer") != self.issuer:
+            raise ValueError(f"its discovery document names another issuer, {quote(str(document.get('issuer')))}")
+        return document
 
     def endpoint(self, metadata: Mapping[str, Any], name: str) -> str:
         """Return an endpoint of the discovery document. Raises `ValueError` if it has to be https and is not."""
@@ -97,10 +97,10 @@ class Provider:
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
-    found: object = from_json(body)
-    if not isinstance(found, dict):
+    value: object = from_json(body)
+    if not isinstance(value, dict):
         raise TypeError("it did not answer with a JSON object")
-    return cast("dict[str, Any]", found)
+    return cast("dict[str, Any]", value)
 
 
 log = logging.getLogger(__name__)
@@ -180,13 +180,13 @@ class IssuerKeys:
             try:
                 with anyio.fail_after(TIMEOUT):
                     metadata = await self.provider.metadata()
-                    found = (await self.provider.get(self.provider.endpoint(metadata, "jwks_uri"))).get("keys")
-                if not isinstance(found, list):
+                    key_set = (await self.provider.get(self.provider.endpoint(metadata, "jwks_uri"))).get("keys")
+                if not isinstance(key_set, list):
                     raise TypeError("its key set holds no keys")
             except (OSError, ValueError, TypeError, KeyError, httpx2.TransportError) as error:
                 log.warning("the keys of the issuer could not be read: %s: %s", type(error).__name__, error)
                 return
-            keys = [cast("Mapping[str, Any]", key) for key in cast("list[object]", found) if isinstance(key, dict)]
+            keys = [cast("Mapping[str, Any]", key) for key in cast("list[object]", key_set) if isinstance(key, dict)]
             self._keys = [key for key in keys if key.get("use", "sig") == "sig"]
             self._refreshed = self._system.monotonic()
 

@@ -158,20 +158,20 @@ class SignIn:
             sent = dict(parse_qsl(urlsplit(location).query)) if location.startswith(self._redirect) else {}
             if error := sent.get("error"):
                 return f"The provider refuses the sign-in: {quote(error)}. {quote(sent.get('error_description', ''))}"
-            status, found = await self._token_response(await self._metadata(), "never-issued", pending.verifier)
+            status, answer = await self._token_response(await self._metadata(), "never-issued", pending.verifier)
         except (OSError, ValueError, TypeError, KeyError, httpx2.TransportError) as error:
             raise NotSignedIn(f"{_UNREACHABLE} {type(error).__name__}.") from None
-        if status == 401 or found.get("error") in ("invalid_client", "unauthorized_client"):
-            return f"The token endpoint does not accept the client and its secret: {quote(str(found.get('error')))}."
+        if status == 401 or answer.get("error") in ("invalid_client", "unauthorized_client"):
+            return f"The token endpoint does not accept the client and its secret: {quote(str(answer.get('error')))}."
         return None
 
     async def _exchange(self, metadata: Mapping[str, Any], code: str, verifier: str) -> str:
         try:
-            status, found = await self._token_response(metadata, code, verifier)
+            status, answer = await self._token_response(metadata, code, verifier)
         except (OSError, ValueError, TypeError, KeyError, httpx2.TransportError) as error:
             log.warning("a code could not be exchanged: %s", type(error).__name__)
             raise NotSignedIn("The identity provider's response was invalid.") from None
-        token = found.get("id_token")
+        token = answer.get("id_token")
         if status != 200 or not isinstance(token, str):
             log.warning("a code was not exchanged: the provider answered %s", status)
             raise NotSignedIn("The identity provider did not take this sign-in: it may have been used before.")

@@ -7,7 +7,7 @@ file stops the start.
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -30,13 +30,12 @@ _SECRETS = ("api_key", "webhook_secret", "notify_secret")
 SETTINGS = sorted(Settings.model_fields.keys() - {*_SECRETS, *settings_with(Trait.PROCESS)})
 """Settings of a tenant. The log, the ledger and the address of webhook answers are of the whole process."""
 
-_KIND = "team file"
 _FILES = {*settings_with(Trait.FILE), *(f"{name}_file" for name in (*_SECRETS, "client_secret"))}
+_NO_SOURCE = (None, None)
 _TAKEN = ("/healthz", "/readyz", "/tenants", "/.well-known")
-_EFFECTS = frozenset(effect.value for effect in Effect)
+_EFFECTS = sorted(effect.value for effect in Effect)
 _PLACEHOLDER = "brought-by-the-caller"
 _LONGEST_SECRET = 4096
-_HOST = re.compile(r"[a-z0-9.-]+(:\d{1,5})?|\[[0-9a-f:]+\](:\d{1,5})?")
 
 
 def origin_of(url: str) -> str:
@@ -48,17 +47,17 @@ def origin_of(url: str) -> str:
 def read_secret(file: str | None, variable: str | None, environment: Mapping[str, str]) -> str:
     """Read a secret from a file or, without one, a variable. Raises `SettingsError` that names the source."""
     if file is None:
-        if not (found := environment.get(variable or "", "")):
+        if not (secret := environment.get(variable or "", "")):
             raise SettingsError(f"The variable {variable} is not set.")
-        return found
+        return secret
     try:
         with Path(file).open(encoding="utf-8") as opened:
-            found = opened.read(_LONGEST_SECRET).strip()
+            secret = opened.read(_LONGEST_SECRET).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} cannot be read: {type(error).__name__}.") from None
-    if not found:
+    if not secret:
         raise SettingsError(f"{file} is empty.")
-    return found
+    return secret
 
 
 def pattern_matches(pattern: str, value: object) -> bool:
@@ -92,16 +91,32 @@ def _any_matches(patterns: list[str], value: object) -> bool:
     return any(pattern_matches(pattern, each) for each in _claim_values(value) for pattern in patterns)
 
 
+def _matching(pattern: str, problem: str) -> AfterValidator:
+    """Return a validator of texts that the whole pattern has to match."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"{text!r} {problem}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _one_of(kind: str, known: Collection[str]) -> AfterValidator:
+    """Return a validator of names of this kind."""
+
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"unknown {kind} {name!r}{nearest(name, known)}; use any of {', '.join(known)}")
+        return name
+
+    return AfterValidator(check)
+
+
 def _resource(url: str) -> str:
     if not urlsplit(plain_address(url)).path.strip("/") or url.endswith("/"):
         raise ValueError("must have a path, and no slash at its end, as in https://fastn-mcp.example.com/mcp")
     return url
-
-
-def _host(host: str) -> str:
-    if not _HOST.fullmatch(host):
-        raise ValueError(f"{host!r} is not an exact host, as in fastn-mcp.example.com or 10.0.0.7:8080")
-    return host
 
 
 def _origin(origin: str) -> str:
@@ -110,47 +125,36 @@ def _origin(origin: str) -> str:
     return origin
 
 
-def _scope_prefix(prefix: str) -> str:
-    if not re.fullmatch(r"[\x21\x23-\x5B\x5D-\x7E]*", prefix):  # RFC 6749, 3.3
-        raise ValueError(f"{prefix!r} is not the beginning of a scope, as in api://fastn-mcp/")
-    return prefix
-
-
-def _initial_scopes(scopes: list[str]) -> list[str]:
-    if unknown := next((scope for scope in scopes if scope not in ALL_SCOPES), None):
-        raise ValueError(f"unknown scope {unknown!r}{nearest(unknown, ALL_SCOPES)}; use any of {', '.join(ALL_SCOPES)}")
-    if READ not in scopes:
-        raise ValueError(f"must include {READ}, which every call needs")
-    return scopes
-
-
-def _algorithm(name: str) -> str:
-    if name not in ALGORITHMS:
-        raise ValueError(f"unknown algorithm {name!r}{nearest(name, ALGORITHMS)}; use any of {', '.join(ALGORITHMS)}")
-    return name
-
-
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("must be a non-empty text")
     return text
 
 
-def _not_empty(values: list[str]) -> list[str]:
-    if not values:
-        raise ValueError("must not be empty")
-    return values
+def _can_read(scopes: list[str]) -> list[str]:
+    if READ not in scopes:
+        raise ValueError(f"must include {READ}, which every call needs")
+    return scopes
 
 
-def _effects(names: list[str]) -> list[str]:
-    effects = [name.lower() for name in names]
-    if not _EFFECTS.issuperset(effects):
-        raise ValueError(f"use some of {' '.join(sorted(effect.upper() for effect in _EFFECTS))}")
-    return effects
+def _effect(name: str) -> str:
+    if name.lower() not in _EFFECTS:
+        raise ValueError(f"use some of {' '.join(_EFFECTS).upper()}")
+    return name.lower()
 
 
-_Texts = Annotated[list[Annotated[str, AfterValidator(_not_blank)]], ONE_OR_MORE, AfterValidator(_not_empty)]
+_NOT_EMPTY = Field(min_length=1)
+_Text = Annotated[str, AfterValidator(_not_blank)]
+_Texts = Annotated[list[_Text], ONE_OR_MORE, _NOT_EMPTY]
 _Resource = Annotated[str, AfterValidator(_resource)]
+_Origin = Annotated[str, AfterValidator(_origin)]
+_HOSTS = r"([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?"
+_Host = Annotated[str, _matching(_HOSTS, "is not an exact host, as in fastn-mcp.example.com or 10.0.0.7:8080")]
+_SCOPE = r"[\x21\x23-\x5B\x5D-\x7E]*"  # RFC 6749, 3.3
+_ScopePrefix = Annotated[str, _matching(_SCOPE, "is not the beginning of a scope, as in api://fastn-mcp/")]
+_Scope = Annotated[str, _one_of("scope", ALL_SCOPES)]
+_Algorithm = Annotated[str, _one_of("algorithm", ALGORITHMS)]
+_Effect = Annotated[str, AfterValidator(_effect)]
 _IndexKey = tuple[str, str]
 
 
@@ -217,8 +221,8 @@ class Tenant(Match):
         values: dict[str, object] = dict(self.model_extra or {})
         try:
             for name in _SECRETS:
-                if (place := _secret_source(self, name)) is not None:
-                    values[name] = read_secret(*place, environment)
+                if (source := _secret_source(self, name)) != _NO_SOURCE:
+                    values[name] = read_secret(*source, environment)
             if self.caller_keys:
                 values["api_key"] = key or _PLACEHOLDER
             if self.profile is not None:
@@ -235,7 +239,7 @@ class ApproverRule(Match):
     """Rule that lets matching people decide calls of `tenants` (default: all with an API key) with these `effects`."""
 
     tenants: _Texts | None = None
-    effects: Annotated[_Texts, AfterValidator(_effects)] = sorted(_EFFECTS)
+    effects: Annotated[list[_Effect], ONE_OR_MORE, _NOT_EMPTY] = _EFFECTS
 
     @cached_property
     def digest(self) -> str:
@@ -247,15 +251,15 @@ class ApproverRule(Match):
         return (self.tenants is None or tenant in self.tenants) and effects.issubset(self.effects)
 
 
-class Approvals(_Table):
+class ApprovalsSection(_Table):
     """The approval page, its OpenID Connect client and the approver rules."""
 
-    client_id: Annotated[str, AfterValidator(_not_blank)]
+    client_id: _Text
     client_secret_file: str | None = None
     client_secret_env: str | None = None
     url: _Resource | None = None
     scopes: _Texts = ["openid", "profile", "email"]
-    subject_claim: Annotated[str, AfterValidator(_not_blank)] | None = None
+    subject_claim: _Text | None = None
     """Claim of ID tokens that names the person, if it is not that of access tokens."""
     own: bool = True
     """Whether requesters may approve their own calls that need one approval."""
@@ -300,32 +304,24 @@ class Team(_Table):
     """Public address of the MCP endpoint, which is the resource of tokens."""
     issuer: Annotated[str, AfterValidator(plain_address)]
     audience: str | None = None
-    hosts: Annotated[list[Annotated[str, AfterValidator(_host)]], ONE_OR_MORE, AfterValidator(_not_empty)] | None = None
-    origins: Annotated[list[Annotated[str, AfterValidator(_origin)]], ONE_OR_MORE] = []
-    algorithms: Annotated[list[Annotated[str, AfterValidator(_algorithm)]], ONE_OR_MORE, AfterValidator(_not_empty)] = (
-        list(ALGORITHMS)
-    )
-    scope_prefix: Annotated[str, AfterValidator(_scope_prefix)] = ""
-    initial_scopes: Annotated[_Texts, AfterValidator(_initial_scopes)] = [READ]
+    hosts: Annotated[list[_Host], ONE_OR_MORE, _NOT_EMPTY] | None = None
+    origins: Annotated[list[_Origin], ONE_OR_MORE] = []
+    algorithms: Annotated[list[_Algorithm], ONE_OR_MORE, _NOT_EMPTY] = list(ALGORITHMS)
+    scope_prefix: _ScopePrefix = ""
+    initial_scopes: Annotated[list[_Scope], ONE_OR_MORE, AfterValidator(_can_read)] = [READ]
     groups_claim: str = "groups"
-    subject_claim: Annotated[str, AfterValidator(_not_blank)] = "sub"
+    subject_claim: _Text = "sub"
     leeway_seconds: Annotated[float, Field(ge=0, le=120)] = 30.0
     limits: TeamLimits = TeamLimits()
-    approvals: Approvals | None = None
+    approvals: ApprovalsSection | None = None
     tenant: list[Tenant]
 
     @property
     def trust(self) -> Trust:
         """Requirements for accepted tokens."""
-        return Trust(
-            self.issuer,
-            self.audience or self.url,
-            self.url,
-            tuple(self.algorithms),
-            self.leeway_seconds,
-            self.scope_prefix,
-            self.subject_claim,
-        )
+        audience, algorithms = self.audience or self.url, tuple(self.algorithms)
+        leeway, prefix = self.leeway_seconds, self.scope_prefix
+        return Trust(self.issuer, audience, self.url, algorithms, leeway, prefix, self.subject_claim)
 
     def requested_scopes(self, scopes: Iterable[str]) -> list[str]:
         """Return scopes as clients have to request them."""
@@ -358,8 +354,8 @@ class Team(_Table):
         keys: list[_IndexKey | None] = [None, ("subject", str(claims.get("sub")))]
         keys += [("group", str(_claim_text(group))) for group in _claim_values(claims.get(self.groups_claim))]
         likely = sorted({number for key in keys for number in self._index.get(key, ())})
-        found = (self.tenant[number] for number in likely)
-        return next((tenant for tenant in found if tenant.holds(claims, self.groups_claim)), None)
+        tenants = (self.tenant[number] for number in likely)
+        return next((tenant for tenant in tenants if tenant.holds(claims, self.groups_claim)), None)
 
     def named(self, name: str) -> Tenant | None:
         return next((tenant for tenant in self.tenant if tenant.name == name), None)
@@ -371,8 +367,8 @@ class Team(_Table):
 
 def load_team(path: Path) -> Team:
     """Load the team file. Raises `SettingsError` that names the file, line, key and nearest known key."""
-    data, _ = read(path, _KIND, "Correct --team.")
-    return load(data, path, _KIND, partial(_build, path.absolute().parent), "See docs/hosting.md.")
+    data, _ = read(path, "team file", "Correct --team.")
+    return load(data, path, "team file", partial(_build, path.absolute().parent), "See docs/hosting.md.")
 
 
 def _build(folder: Path, table: dict[str, Any], source: TomlSource) -> Team:
@@ -422,7 +418,7 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
             yield ConfigError((*at, key), f"there is no key {key!r} in [[tenant]]{nearest(key, known)}")
     for secret in _SECRETS:
         yield from _duplicate_source(at, tenant, secret)
-    keys = [tenant.caller_keys, tenant.profile is not None, _secret_source(tenant, "api_key") is not None]
+    keys = [tenant.caller_keys, tenant.profile is not None, _secret_source(tenant, "api_key") != _NO_SOURCE]
     if not any(keys):
         needed = "api_key_file, api_key_env, profile or caller_keys = true"
         yield ConfigError(at, f"the tenant {name} needs a key: {needed}")
@@ -432,14 +428,14 @@ def _tenant_errors(at: Key, tenant: Tenant) -> Iterator[ConfigError]:
         yield ConfigError((*at, "webhook_url"), "with caller_keys there is no webhook: approvers are of one account")
 
 
-def _approvals_errors(team: Team, approvals: Approvals) -> Iterator[ConfigError]:
+def _approvals_errors(team: Team, approvals: ApprovalsSection) -> Iterator[ConfigError]:
     at: Key = ("approvals",)
     mcp, page = urlsplit(team.url).path, urlsplit(team.page_url or "").path
     if f"{mcp}/".startswith(f"{page}/") or any(f"{page}/".startswith(f"{taken}/") for taken in (mcp, *_TAKEN)):
         yield ConfigError((*at, "url"), f"url: {page} is already used by this server")
     if "openid" not in approvals.scopes:
         yield ConfigError((*at, "scopes"), "scopes: must include openid, which tells who signed in")
-    if _secret_source(approvals, "client_secret") is None:
+    if _secret_source(approvals, "client_secret") == _NO_SOURCE:
         yield ConfigError(at, "[approvals] needs client_secret_file or client_secret_env")
     yield from _duplicate_source(at, approvals, "client_secret")
     known = sorted(team.with_keys())
@@ -459,12 +455,11 @@ def _match_errors(at: Key, match: Match, nobody: str) -> Iterator[ConfigError]:
         yield ConfigError((*at, "subjects"), 'subjects: they are exact; for a pattern, give claims = { sub = "..." }')
 
 
-def _secret_source(table: _Table, name: str) -> tuple[str | None, str | None] | None:
-    """Return the file and the variable of a secret, or None if the table names neither."""
-    place: tuple[str | None, str | None] = (getattr(table, f"{name}_file"), getattr(table, f"{name}_env"))
-    return None if place == (None, None) else place
+def _secret_source(table: _Table, name: str) -> tuple[str | None, str | None]:
+    """Return the file and the variable of a secret, as far as the table names them."""
+    return getattr(table, f"{name}_file"), getattr(table, f"{name}_env")
 
 
 def _duplicate_source(at: Key, table: _Table, name: str) -> Iterator[ConfigError]:
-    if None not in (_secret_source(table, name) or (None,)):
+    if None not in _secret_source(table, name):
         yield ConfigError((*at, f"{name}_env"), f"{name}_file and {name}_env are both given; leave one out")

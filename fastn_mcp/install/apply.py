@@ -14,9 +14,9 @@ from fastn_mcp.install.edit import Addition, NoPlace, NotInstalled, UnreadableCo
 from fastn_mcp.install.files import Backup, BackupRecord, digest
 from fastn_mcp.redaction import shorten
 
-_ATTEMPTS = 5
+_MAX_ATTEMPTS = 5
 """How often a change is computed again if the client writes its file meanwhile."""
-_WIDEST = 300
+_MAX_LINE = 300
 """Maximum width of a line in a diff."""
 _CONTEXT = 3
 
@@ -97,7 +97,7 @@ class FileChange:
             if line.startswith("@@"):
                 yield re.sub(r"(?<=[-+])\d+", lambda number: str(int(number[0]) + start), line)
             else:
-                yield shorten(line, _WIDEST)
+                yield shorten(line, _MAX_LINE)
 
 
 def plan_install(target: Target, additions: Sequence[Addition], *, overwrite: bool = False) -> FileChange | None:
@@ -183,7 +183,7 @@ def apply(
     If the client changed its file meanwhile, `again` computes the change anew, and it must have the same lines as
     the one shown. Raises `NotInstalled`, with everything as it was.
     """
-    for _ in range(_ATTEMPTS):
+    for _ in range(_MAX_ATTEMPTS):
         try:
             _apply(change, sync)
         except files.ChangedMeanwhile:
@@ -234,9 +234,9 @@ def _common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
 
 def _cut_lines(one: str, other: str) -> tuple[list[str], list[str]]:
     """Cut two long lines to what surrounds their first difference."""
-    if max(len(one), len(other)) <= _WIDEST:
+    if max(len(one), len(other)) <= _MAX_LINE:
         return [one], [other]
-    start = max(_common_prefix(one, other) - _WIDEST // 3, 0)
+    start = max(_common_prefix(one, other) - _MAX_LINE // 3, 0)
     return [f"… {one[start:]}"], [f"… {other[start:]}"]
 
 

@@ -241,14 +241,14 @@ class Machine:
 
 def place(client: McpClient, machine: Machine) -> PurePath:
     """Return the client's file: the one that exists, or the one that it would create."""
-    found: list[PurePath] = []
+    candidates: list[PurePath] = []
     for template in client.places.on(machine.platform):
         path = machine.path(_filled(template, machine))
         if "*" not in template:
-            found.append(path)
+            candidates.append(path)
         else:
-            found += [machine.path(folder) / path.name for folder in sorted(machine.matching(str(path.parent)))]
-    return next((path for path in found if machine.exists(str(path))), found[0])
+            candidates += [machine.path(folder) / path.name for folder in sorted(machine.matching(str(path.parent)))]
+    return next((path for path in candidates if machine.exists(str(path))), candidates[0])
 
 
 def is_present(client: McpClient, machine: Machine) -> bool:

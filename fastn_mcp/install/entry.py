@@ -78,8 +78,8 @@ def check_url(url: str) -> None:
 
     Names are refused: `localhost` can resolve to `::1`, where another user can listen while the server has 127.0.0.1.
     """
-    found = re.fullmatch(r"http://([0-9.]+|\[[0-9a-f:]+\]):([0-9]{1,5})/mcp", url)
-    if found is None or not is_loopback(found[1].strip("[]")) or not 0 < int(found[2]) < 65536:
+    parts = re.fullmatch(r"http://([0-9.]+|\[[0-9a-f:]+\]):([0-9]{1,5})/mcp", url)
+    if parts is None or not is_loopback(parts[1].strip("[]")) or not 0 < int(parts[2]) < 65536:
         raise NotInstalled(
             "--url is not a server of this machine, by its address.",
             "As in: --url http://127.0.0.1:8080/mcp. Not localhost, which can lead to another server's address."

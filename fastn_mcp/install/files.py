@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fastn_mcp.config.paths import read_regular
 from fastn_mcp.install.edit import Addition, Trace
 
-LARGEST = 64 << 20
+MAX_FILE = 64 << 20
 """Maximum size of a file that is read, in bytes."""
 
 Sync = Callable[[int], None]
@@ -41,7 +41,7 @@ class Snapshot:
 def read(path: Path) -> Snapshot:
     """Read a file and its identity. Raises `OSError` unless it is missing."""
     try:
-        content, status = read_regular(path, LARGEST)
+        content, status = read_regular(path, MAX_FILE)
     except FileNotFoundError:
         return Snapshot(None)
     return Snapshot(content, _identity(status))

@@ -38,16 +38,16 @@ class PlannedCalls:
         call = resolved.call
         if call.tool_name() != self.tool or (call.needs_person and self.arguments is None):
             return False
-        given = call.arguments()
+        arguments = call.arguments()
         for name in type(call).route.parameters:
-            given.pop(name, None)
+            arguments.pop(name, None)
         if call.target is not None and not any(fnmatchcase(call.target, pattern) for pattern in self.targets):
             return False
         if self.arguments is not None:
-            return _canonical(given) == _canonical(self.arguments)
+            return _canonical(arguments) == _canonical(self.arguments)
         if self.conditions is None:
             return True
-        known, sent = given.keys() <= self.conditions.keys(), {**_filled_in(resolved), **given}
+        known, sent = arguments.keys() <= self.conditions.keys(), {**_filled_in(resolved), **arguments}
         return known and all(choice(sent.get(name), exact=True) for name, choice in self.conditions.items())
 
     def words(self) -> str:
@@ -98,8 +98,8 @@ class Plan:
 
     def differing(self, resolved: ResolvedCall) -> str:
         """Return the record of a covered call that changed since the plan was signed, in words; else empty."""
-        found = (self._differing(permit, resolved) for permit in self.permits if permit.covers(resolved))
-        return next(filter(None, found), "")
+        records = (self._differing(permit, resolved) for permit in self.permits if permit.covers(resolved))
+        return next(filter(None, records), "")
 
     def _differing(self, permit: PlannedCalls, resolved: ResolvedCall) -> str:
         for record in resolved.named:
@@ -114,25 +114,25 @@ class Plan:
     def words(self) -> Iterator[str]:
         """Describe the plan, a line for each part."""
         signed = ", ".join(self.signers) or "nobody"
-        begins = f"from {_said(self.begins)} " if self.begins else ""
-        yield f"Plan {self.name}, for {self.account}, {begins}until {_said(self.until)}, signed by {signed}."
+        begins = f"from {_minute(self.begins)} " if self.begins else ""
+        yield f"Plan {self.name}, for {self.account}, {begins}until {_minute(self.until)}, signed by {signed}."
         for permit in self.permits:
             yield f"{permit.name}: {permit.words()}."
 
 
 def _filled_in(resolved: ResolvedCall) -> dict[str, JsonValue]:
     """Return the arguments that the server's settings give to the request."""
-    found = {name: of(resolved) for name, of in DERIVED.items() if name in type(resolved.call).model_fields}
-    return {name: each.values[0] for name, each in found.items() if each.source is ValueSource.SETTING}
+    values = {name: of(resolved) for name, of in DERIVED.items() if name in type(resolved.call).model_fields}
+    return {name: each.values[0] for name, each in values.items() if each.source is ValueSource.SETTING}
 
 
 def would_allow(call: Call) -> str:
     """Return the plan entry that would allow exactly this call, once. Plans never contain secrets."""
-    given = {name: value for name, value in call.shown().items() if name not in type(call).route.parameters}
+    arguments = {name: value for name, value in call.shown().items() if name not in type(call).route.parameters}
     lines = ["[[allow]]", f'tool = "{call.tool_name()}"']
     if call.target is not None:
         lines.append(f"target = {toml(call.target)}")
-    lines.append(f"arguments = {toml(given)}")
+    lines.append(f"arguments = {toml(arguments)}")
     return "\n".join([*lines, "count = 1"])
 
 
@@ -151,5 +151,5 @@ def _canonical(value: Mapping[str, JsonValue]) -> str:
     return json.dumps(dict(value), sort_keys=True)
 
 
-def _said(when: datetime) -> str:
+def _minute(when: datetime) -> str:
     return when.astimezone(UTC).isoformat(timespec="minutes").replace("+00:00", "Z")

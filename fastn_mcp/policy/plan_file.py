@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -30,8 +30,7 @@ from fastn_mcp.errors import SettingsError, nearest
 from fastn_mcp.policy.conditions import NAME, NEW_NAME, Choice
 from fastn_mcp.policy.plan import Plan, PlanAccount, PlannedCalls
 from fastn_mcp.policy.schema import CHANGING, condition
-from fastn_mcp.tools.catalog import BY_NAME, AnyOperation
-from fastn_mcp.tools.parsing import ALIASES, Aliases, current
+from fastn_mcp.tools.catalog import OPERATIONS, AnyOperation
 from fastn_mcp.tools.tool import Effect
 
 _ANY = "any"
@@ -64,7 +63,7 @@ class PlanForm(_PlanTable):
     allow: Annotated[list[Allow], Field(min_length=1, max_length=1_000)]
 
 
-def plan(table: Mapping[str, Any], source: TomlSource, signers: tuple[str, ...], aliases: Aliases = ALIASES) -> Plan:
+def plan(table: Mapping[str, Any], source: TomlSource, signers: tuple[str, ...]) -> Plan:
     """Build the plan that a file contains. Raises `ConfigError`."""
     form = validate(PlanForm, table, source)
     for name in ("begins", "until"):
@@ -78,13 +77,13 @@ def plan(table: Mapping[str, Any], source: TomlSource, signers: tuple[str, ...],
         until=form.until,
         digest=source.digest,
         signers=signers,
-        permits=tuple(_permit(number, allow, source, len(signers), aliases) for number, allow in enumerate(form.allow)),
+        permits=tuple(_permit(number, allow, source, len(signers)) for number, allow in enumerate(form.allow)),
     )
 
 
-def _permit(number: int, allow: Allow, source: TomlSource, signers: int, aliases: Aliases) -> PlannedCalls:
+def _permit(number: int, allow: Allow, source: TomlSource, signers: int) -> PlannedCalls:
     at: Key = ("allow", number)
-    operation = BY_NAME.get(current(allow.tool, aliases))
+    operation = OPERATIONS.get(allow.tool)
     if operation is None or operation.effect is Effect.READ:
         near = nearest(allow.tool, (known.tool_name() for known in CHANGING))
         why = f"is none{near}" if operation is None else "only reads, which needs no plan"
@@ -121,10 +120,10 @@ def _bounds(
     if allow.arguments is not None and allow.when is not None:
         raise ConfigError((*at, "when"), "when: arguments are given, so there is nothing left to compare")
     if allow.when is not None:
-        found = {
+        choices = {
             name: condition((*at, "when", name), [operation], value, loosens=True) for name, value in allow.when.items()
         }
-        return None, {NAME if name == NEW_NAME else name: choice for name, choice in found.items()}
+        return None, {NAME if name == NEW_NAME else name: choice for name, choice in choices.items()}
     if allow.arguments is None:
         if takes:
             raise ConfigError(at, f'[[allow]] needs arguments, when, or arguments = "{_ANY}"')
@@ -157,8 +156,6 @@ class BadSignature(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One person's signature of one plan."""
-
     by: str
     at: str
     """ISO 8601."""
@@ -167,6 +164,12 @@ class Signature:
     """Fingerprints of the records that the plan's exact calls name, by `Record.key`."""
     value: str = ""
     """Base64."""
+
+
+class _SignatureFile(BaseModel):
+    """The whole file beside the plan."""
+
+    signatures: tuple[Signature, ...]
 
 
 def sign(
@@ -178,36 +181,14 @@ def sign(
 
 
 def written(signatures: tuple[Signature, ...]) -> bytes:
-    """Serialize signatures for the file beside the plan."""
-    rows = [
-        {
-            "by": each.by,
-            "at": each.at,
-            "account": each.account.name,
-            "account_digest": each.account.digest,
-            "records": dict(each.records),
-            "signature": each.value,
-        }
-        for each in signatures
-    ]
-    return json.dumps({"signatures": rows}, indent=2).encode() + b"\n"
+    return _SignatureFile(signatures=signatures).model_dump_json(indent=2).encode() + b"\n"
 
 
 def parsed(data: bytes) -> tuple[Signature, ...]:
     """Parse signatures. Raises `BadSignature`."""
     try:
-        rows = cast("list[Mapping[str, Any]]", json.loads(data)["signatures"])
-        return tuple(
-            Signature(
-                str(row["by"]),
-                str(row["at"]),
-                PlanAccount(str(row["account"]), str(row["account_digest"])),
-                {str(key): str(digest) for key, digest in row["records"].items()},
-                str(row["signature"]),
-            )
-            for row in rows
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return _SignatureFile.model_validate_json(data, strict=True).signatures
+    except ValueError:
         raise BadSignature("the signatures file cannot be read") from None
 
 
@@ -273,7 +254,6 @@ KEYS = "plan-keys.toml"
 
 
 def signatures_of(path: Path) -> Path:
-    """Return the path of a plan's signatures."""
     return path.with_name(path.name + ".sig")
 
 
@@ -294,14 +274,13 @@ def signed(path: Path, keys: Path, account: PlanAccount, now: datetime, program:
         names = signers(data, signatures, trusted(keys, program), account)
     except BadSignature as error:
         raise SettingsError(f"{path}: {error}.", to_sign) from None
-    found = replace(_loaded(data, path, names, program), records=tuple(each.records for each in signatures))
-    if now >= found.until:
-        raise SettingsError(f"{path} has expired: it was valid until {found.until.isoformat()}.", "Make a new plan.")
-    return found
+    valid = replace(_loaded(data, path, names, program), records=tuple(each.records for each in signatures))
+    if now >= valid.until:
+        raise SettingsError(f"{path} has expired: it was valid until {valid.until.isoformat()}.", "Make a new plan.")
+    return valid
 
 
 def raise_unless_for(plan: Plan, path: Path, account: str) -> None:
-    """Raise a `SettingsError` if the plan names another account."""
     if plan.account != account:
         raise SettingsError(f"{path} is for {plan.account}, and this is {account}.", "Make a plan for this account.")
 

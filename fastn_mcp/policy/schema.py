@@ -14,7 +14,6 @@ from fastn_mcp.policy.decision import BREAKER, DESTROY_RATE, Decision
 from fastn_mcp.policy.rules import Hours, hours
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.operation import Create, Update
-from fastn_mcp.tools.parsing import ALIASES, Aliases
 from fastn_mcp.tools.tool import Effect
 
 _EFFECTS = [effect.value for effect in Effect if effect is not Effect.READ]
@@ -195,21 +194,12 @@ def possible_effects(operation: AnyOperation) -> frozenset[Effect]:
     return frozenset({operation.effect, *operation.raises_to})
 
 
-def named(glob: str, aliases: Aliases = ALIASES) -> list[AnyOperation]:
-    """Return the tools that a glob matches, by current or former name.
-
-    Raises `ValueError` if it matches no tool that changes something.
-    """
-    renamed = {alias.to for old, alias in aliases.items() if fnmatchcase(old, glob.casefold())}
-
-    def meant(operation: AnyOperation) -> bool:
-        name = operation.tool_name()
-        return name in renamed or fnmatchcase(name, glob.casefold())
-
-    found = [operation for operation in CHANGING if meant(operation)]
-    if found:
-        return found
-    if any(meant(operation) for operation in CATALOG):
+def named(glob: str) -> list[AnyOperation]:
+    """Return the tools that a glob matches. Raises `ValueError` if it matches no tool that changes something."""
+    matches = [operation for operation in CATALOG if fnmatchcase(operation.tool_name(), glob.casefold())]
+    if changing := [operation for operation in matches if operation.effect is not Effect.READ]:
+        return changing
+    if matches:
         raise ValueError(f"{glob!r} names only tools that read, and reads are always allowed")
     raise ValueError(f"{glob!r} names no tool{nearest(glob, (operation.tool_name() for operation in CHANGING))}")
 

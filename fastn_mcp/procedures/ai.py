@@ -6,6 +6,7 @@ The AI's questions and approval requests are never answered here: a person has t
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import ceil
 from typing import cast
 
 from pydantic import JsonValue
@@ -17,7 +18,7 @@ from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.records.rows import FastnObject, Row, key_of, row_of, text, timestamp, word
 from fastn_mcp.tools.ai import FAILED, IN_PROGRESS, AiBuild, AiChat, AiReply, is_over, normalize_reply, waits_for_person
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.connectors import ListConnectors
 from fastn_mcp.tools.operation import Send
 from fastn_mcp.tools.paging import Listed
@@ -25,10 +26,10 @@ from fastn_mcp.tools.tool import suggested
 from fastn_mcp.tools.workflows import GetWorkflow, ListWorkflows
 
 
-def next_step(reply: Mapping[str, JsonValue], made: Row | None = None, kind: str = "", name: str = "") -> JsonValue:
+def next_step(reply: Mapping[str, JsonValue], created: Row | None = None, kind: str = "", name: str = "") -> JsonValue:
     """Return the next step; None if the AI has finished and asks nothing.
 
-    `made` is what was just built, `kind` and `name` what the AI is building.
+    `created` is what was just built, `kind` and `name` what the AI is building.
     """
     session = reply.get("session_id")
     if session is None and waits_for_person(reply):
@@ -45,8 +46,8 @@ def next_step(reply: Mapping[str, JsonValue], made: Row | None = None, kind: str
     if isinstance(key := reply.get("resourceId"), str) and key:
         # Workflow ids start with wf_. Other ids do not say their kind.
         return suggested(GetWorkflow, workflow_id=key) if key.startswith("wf_") else suggested(Find, query=key)
-    if made is not None:
-        return suggested(BY_NAME[f"get_{made['kind']}"], **{f"{made['kind']}_id": made["id"]})
+    if created is not None:
+        return suggested(OPERATIONS[f"get_{created['kind']}"], **{f"{created['kind']}_id": created["id"]})
     if word(reply, "status") in IN_PROGRESS and kind:
         return follow(kind, name)
     if session is None:
@@ -99,30 +100,31 @@ class Inventory:
 
 
 async def _take_inventory(send: Send, first: str) -> Inventory:
-    """Read both kinds. `first` gets the remaining pages if there are more than `PAGES`."""
+    """Read a page of both kinds, and longer lists again with the remaining pages: `first` before the other."""
     reads = AccountReads(send)
     await reads.read({kind: listing(limit=100) for kind, listing in _LISTS.items()})
-    for _ in range(PAGES - len(_LISTS)):
-        longer = [kind for kind in (first, *_LISTS) if reads.has_more(kind) and f"more {kind}" not in reads.failed]
-        if longer:
-            await reads.read_one(longer[0], _LISTS[longer[0]](limit=100))
+    left = PAGES - len(_LISTS)
+    for kind in filter(reads.has_more, dict.fromkeys((first, *_LISTS))):
+        if left > 0:
+            await reads.read({kind: _LISTS[kind](limit=100)}, left)
+            left -= ceil(len(reads.lists[kind].rows) / 100)
     partial = {name.removeprefix("more "): error.what for name, error in reads.failed.items()}
-    for kind, found in reads.lists.items():
+    for kind, listed in reads.lists.items():
         if reads.has_more(kind):
-            partial.setdefault(kind, f"there are more than the {len(found.rows)} that were read")
-    return Inventory({(kind, _id(row)): row for kind, found in reads.lists.items() for row in found.rows}, partial)
+            partial.setdefault(kind, f"there are more than the {len(listed.rows)} that were read")
+    return Inventory({(kind, _id(row)): row for kind, listed in reads.lists.items() for row in listed.rows}, partial)
 
 
 def _changed(before: Inventory, after: Inventory, since: datetime) -> dict[str, JsonValue]:
     """Return the rows created, updated and deleted, by id and name, and the kinds not checked."""
     current, earlier = after.rows, before.rows
-    found: dict[str, list[tuple[str, Row]]] = {
+    rows_by_change: dict[str, list[tuple[str, Row]]] = {
         "created": [(kind, row) for (kind, _), row in current.items() if _is_new(kind, row, before, since)],
         "updated": [(key[0], row) for key, row in current.items() if key in earlier and _differ(row, earlier[key])],
         "deleted": [(kind, row) for (kind, key), row in earlier.items() if (kind, key) not in current],
     }
-    found["deleted"] = [(kind, row) for kind, row in found["deleted"] if kind not in after.partial]
-    changed: dict[str, JsonValue] = {name: _named(rows) for name, rows in found.items()}
+    rows_by_change["deleted"] = [(kind, row) for kind, row in rows_by_change["deleted"] if kind not in after.partial]
+    changed: dict[str, JsonValue] = {name: _named(rows) for name, rows in rows_by_change.items()}
     if partial := before.partial | after.partial:
         changed["not_checked"] = [f"Not all {kind}s: {why}" for kind, why in partial.items()]
     return changed
@@ -198,23 +200,23 @@ async def _follow(
     if not isinstance(outcome, Done):
         return outcome
     reply = normalize_reply(row_of(outcome.result), call.session_id)
-    made: Row | None = None
+    created: Row | None = None
     try:
         waited = await _wait(call.wait_seconds, kinds, name, reply, before, sent, context)
         changed = _changed(before, await _take_inventory(context.read, kinds[0]), sent)
-        made = next((row for row in cast("list[Row | str]", changed["created"]) if isinstance(row, dict)), None)
-        seen: dict[str, JsonValue] = {
+        created = next((row for row in cast("list[Row | str]", changed["created"]) if isinstance(row, dict)), None)
+        observed: dict[str, JsonValue] = {
             "changed": changed,
             **({"waited_seconds": round(waited, 1)} if call.wait_seconds else {}),
         }
     except Exception as error:  # the request was sent, and no later error may hide that
         why = error.what if isinstance(error, FastnError) else type(error).__name__
-        seen = {"changed": {"not_checked": [f"It was sent; what it changed could not be read: {why}"]}}
+        observed = {"changed": {"not_checked": [f"It was sent; what it changed could not be read: {why}"]}}
     plans = isinstance(call, AiBuild) and call.approval_mode == "manual"
-    step = next_step(reply, made, "" if plans else kinds[0], name)
+    step = next_step(reply, created, "" if plans else kinds[0], name)
     if step is None and isinstance(call, AiBuild) and not _has_ended(reply):
         step = ask_status(reply) if plans else follow(kinds[0], name)
-    return Done(_with_next(reply, seen, step), outcome.change)
+    return Done(_with_next(reply, observed, step), outcome.change)
 
 
 async def _wait(
@@ -248,10 +250,10 @@ def _has_ended(reply: dict[str, JsonValue]) -> bool:
     return bool(reply.get("resourceId")) or is_over(reply)
 
 
-def _with_next(reply: dict[str, JsonValue], seen: dict[str, JsonValue], step: JsonValue) -> AiReply:
+def _with_next(reply: dict[str, JsonValue], observed: dict[str, JsonValue], step: JsonValue) -> AiReply:
     """Put our fields first, as a long answer is cut at its end."""
     ours = ("session_id", "status", "plan", "pending_approvals", "questions")
-    first = {name: reply[name] for name in ours if name in reply} | seen
+    first = {name: reply[name] for name in ours if name in reply} | observed
     if step is not None:
         first["next"] = step
     return AiReply.model_validate(first | {name: value for name, value in reply.items() if name not in first})

@@ -12,7 +12,7 @@ from fastn_mcp.guard.undo import receipt
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.records.formats import since
 from fastn_mcp.records.rows import FastnObject, row_of, text
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.fields import JsonObject, JsonObjects
 from fastn_mcp.tools.operation import Call, RefusedValue
 from fastn_mcp.tools.parsing import problems
@@ -94,7 +94,8 @@ class ApplyChanges(Procedure[AppliedChanges]):
     @override
     async def run(self, context: ProcedureContext) -> AppliedChanges | Pending:
         calls, now = self._calls, context.system.timestamp()
-        outcome = await context.execute(Batch(self, calls, self.batch, self.keep_going))
+        batch = Batch(self, calls, self.batch, self.keep_going)
+        outcome = await context.executor.execute(batch, context.caller, context.report)
         if not isinstance(outcome, BatchResult):
             return outcome
         results = outcome.results
@@ -112,9 +113,9 @@ def _parse(number: int, entry: Mapping[str, Any]) -> Call:
         wrong = min(unknown)
         raise ValueError(f"{where}: unknown {wrong[:64]!r}{nearest(wrong, ('tool', 'arguments'))}")
     name, arguments = entry.get("tool"), entry.get("arguments", {})
-    operation = BY_NAME.get(name) if isinstance(name, str) else None
+    operation = OPERATIONS.get(name) if isinstance(name, str) else None
     if operation is None:
-        names = (name for name, operation in BY_NAME.items() if operation.effect is not Effect.READ)
+        names = (name for name, operation in OPERATIONS.items() if operation.effect is not Effect.READ)
         problem = (
             f"there is no tool {name[:64]!r}{nearest(name, names)} that a batch takes" if isinstance(name, str) else ""
         )
@@ -142,14 +143,14 @@ def _parse(number: int, entry: Mapping[str, Any]) -> Call:
 
 def _check_independence(calls: Iterable[Call]) -> None:
     """Raise ValueError if a call changes the target of another: each is approved for the target as it is then."""
-    seen: list[Call] = []
+    checked: list[Call] = []
     for number, call in enumerate(calls, 1):
-        for other, earlier in enumerate(seen, 1):
+        for other, earlier in enumerate(checked, 1):
             if call == earlier:
                 raise ValueError(f"call {number}, {call.tool_name()}: is the same as call {other}")
             if _target(call) == _target(earlier) is not None and (_overwrites(call) or _overwrites(earlier)):
                 raise ValueError(f"call {number}, {call.tool_name()}: has the same target as call {other}")
-        seen.append(call)
+        checked.append(call)
 
 
 def _target(call: Call) -> tuple[str, str] | None:
@@ -230,14 +231,14 @@ def _result(id_: str, calls: Sequence[Call], rows: Mapping[int, dict[str, JsonVa
 
 def _shared(rows: Iterable[dict[str, JsonValue]]) -> list[JsonValue]:
     """Move what receipts share out of the rows: who approved it, and what undo_change restores, by call numbers."""
-    found: dict[tuple[JsonValue, ...], list[JsonValue]] = {}
+    numbers: dict[tuple[JsonValue, ...], list[JsonValue]] = {}
     for row in rows:
         shared = tuple(row.pop(name, None) for name in _SHARED)
         if any(shared):
-            found.setdefault(shared, []).append(row["call"])
+            numbers.setdefault(shared, []).append(row["call"])
     return [
         {"calls": calls, **{name: value for name, value in zip(_SHARED, shared, strict=True) if value}}
-        for shared, calls in found.items()
+        for shared, calls in numbers.items()
     ]
 
 

@@ -42,20 +42,20 @@ _MAX_PAGES = 10
 async def entries(call: QueryAuditLog, context: ProcedureContext) -> Table:
     """Return the page that `call` asks for. Raises a `FastnError`."""
     asked = call.resource_id
-    found = await _resources_named(asked, context) if asked and not _ID.fullmatch(asked) else []
-    if len(found) == 1:
-        call = call.model_copy(update={"resource_id": found[0].id})
+    matches = await _resources_named(asked, context) if asked and not _ID.fullmatch(asked) else []
+    if len(matches) == 1:
+        call = call.model_copy(update={"resource_id": matches[0].id})
     listing = cast("List[Any]", call)
     page = await collected(listing, context)
     is_concise = call.detail != FULL and "resource" in (call.fields or AuditEntry.columns)
     names = await _names(page.items, context) if is_concise else {}
     answer = await shown(listing, page, context, names)
     notes: dict[str, JsonValue] = {}
-    if len(found) == 1:
-        notes["resource"] = f"{found[0].kind} {found[0].id} ({found[0].name})"
+    if len(matches) == 1:
+        notes["resource"] = f"{matches[0].kind} {matches[0].id} ({matches[0].name})"
     if not page.items and call.cursor is None:
         notes["log_begins"] = await _beginning(context)
-        unknown: list[JsonValue] = [*(page.unknown or ()), *_doubts(call, found)]
+        unknown: list[JsonValue] = [*(page.unknown or ()), *_doubts(call, matches)]
         if unknown:
             notes["unknown"] = unknown
     return answer.model_copy(update=notes)
@@ -65,20 +65,20 @@ async def _resources_named(name: str, context: ProcedureContext) -> list[Entry]:
     """Return the resources with this name, slug or email, of the first kind that has one."""
     for kind in _NAMED:
         try:
-            contents = await context.directory.contents(kind, context.read)
+            contents = await context.guard.directory.contents(kind, context.read)
         except FastnError:
             continue  # the answer says that nothing of this name was found
-        if found := named(name, contents.entries):
-            return found
+        if matches := named(name, contents.entries):
+            return matches
     return []
 
 
-def _doubts(call: QueryAuditLog, found: list[Entry]) -> Iterable[str]:
+def _doubts(call: QueryAuditLog, matches: list[Entry]) -> Iterable[str]:
     """Yield why a filter may match nothing."""
-    if len(found) > 1:
-        ids = ", ".join(item.id for item in found[:MAX_LOOKUPS])
-        yield f"resource_id: {counted(len(found), found[0].kind)} of this name; give the id: {ids}"
-    elif call.resource_id and not found and not _ID.fullmatch(call.resource_id):
+    if len(matches) > 1:
+        ids = ", ".join(item.id for item in matches[:MAX_LOOKUPS])
+        yield f"resource_id: {counted(len(matches), matches[0].kind)} of this name; give the id: {ids}"
+    elif call.resource_id and not matches and not _ID.fullmatch(call.resource_id):
         yield "resource_id: an id is wanted, and nothing has this name; see find"
     if call.actor and not re.search(r"@|^apikey:\d+$|^(agent|system)$", call.actor):
         yield "actor: an email address, apikey:N, agent or system"
@@ -121,8 +121,8 @@ async def _names(rows: Iterable[Row], context: ProcedureContext) -> dict[str, di
             return await read_each(sorted(ids[kind])[:_MAX_RUNS], of_run)
         if kind == "connection":
             return await _connection_names(ids[kind], context)
-        contents = await context.directory.contents(kind, context.read)
-        return {found.id: found.name for found in contents.entries if found.id in ids[kind]}
+        contents = await context.guard.directory.contents(kind, context.read)
+        return {entry.id: entry.name for entry in contents.entries if entry.id in ids[kind]}
 
     named = {_RUN, *LISTS} - {"customer", "connector"}
     return await read_each([kind for kind in ids if kind in named], of_kind)
@@ -134,7 +134,7 @@ async def _connection_names(ids: Iterable[str], context: ProcedureContext) -> di
     names: dict[str, dict[str, str]] = {}
     for kind, field in (("customer", "endOrgId"), ("connector", "connectorId")):
         keys = filter(None, (text(row, field) for row in rows.values()))
-        names[kind] = await context.directory.names(kind, keys, context.read)
+        names[kind] = await context.guard.directory.names(kind, keys, context.read)
     return {
         key: str(label_of("connection", row, names))
         for key, row in rows.items()

@@ -17,7 +17,7 @@ from fastn_mcp.procedures.preview_change import PreviewChange
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.tools.catalog import CATALOG
-from fastn_mcp.tools.parsing import ALIASES, Aliases, current, problems
+from fastn_mcp.tools.parsing import problems
 from fastn_mcp.tools.tool import DRY_RUN, AnyTool, Tool
 
 PROCEDURES: tuple[AnyTool, ...] = (
@@ -34,7 +34,7 @@ PROCEDURES: tuple[AnyTool, ...] = (
 
 ALL_TOOLS: tuple[AnyTool, ...] = (*PROCEDURES, *CATALOG)
 
-BY_NAME: dict[str, AnyTool] = {tool.tool_name(): tool for tool in ALL_TOOLS}
+TOOLS: dict[str, AnyTool] = {tool.tool_name(): tool for tool in ALL_TOOLS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,11 @@ class UnknownTool(NotSent):
     """The tool name is unknown."""
 
 
-def parse(
-    tools: Mapping[str, AnyTool], name: str, arguments: Mapping[str, Any], aliases: Aliases = ALIASES
-) -> ParsedCall:
+def parse(tools: Mapping[str, AnyTool], name: str, arguments: Mapping[str, Any]) -> ParsedCall:
     """Validate a tool call. Raises `NotSent` if the tool is unknown or disabled, or an argument is invalid."""
-    name = current(name, aliases) if name in aliases else name
     operation = tools.get(name)
     if operation is None:
-        if name in BY_NAME:
+        if name in TOOLS:
             raise _switched_off(name)
         raise UnknownTool(f"There is no tool {name[:64]!r}{nearest(name, tools)}.", "See tools/list.")
     fields = dict(arguments)
@@ -78,18 +75,18 @@ def parse(
     for number, part in enumerate(call.inner_calls, 1):
         if part.tool_name() not in tools:
             raise _switched_off(f"Call {number}: {part.tool_name()}")
-    return _previewed(tools, call, aliases) if isinstance(call, PreviewChange) else ParsedCall(call, dry_run)
+    return _previewed(tools, call) if isinstance(call, PreviewChange) else ParsedCall(call, dry_run)
 
 
-def _previewed(tools: Mapping[str, AnyTool], call: PreviewChange, aliases: Aliases) -> ParsedCall:
+def _previewed(tools: Mapping[str, AnyTool], call: PreviewChange) -> ParsedCall:
     """Return the call to preview: of any toolset with an enabled tool, as read-only mode disables no previews."""
     toolsets = {tool.toolset() for tool in tools.values()}
-    known = {name: tool for name, tool in BY_NAME.items() if name in tools or tool.toolset() in toolsets}
-    tool = known.get(current(call.tool, aliases))
+    known = {name: tool for name, tool in TOOLS.items() if name in tools or tool.toolset() in toolsets}
+    tool = known.get(call.tool)
     if tool is not None and not tool.previews():
         raise NotSent(f"{tool.tool_name()} changes nothing.", "Call it itself.")
     try:
-        return replace(parse(known, call.tool, call.given or {}, aliases), dry_run=True)
+        return replace(parse(known, call.tool, call.values or {}), dry_run=True)
     except UnknownTool as error:
         raise NotSent(error.what, "Name a tool that changes something.") from None
 

@@ -1,42 +1,62 @@
 """Base class and context of procedures: guarded calls, clock, journal and progress."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic
+from typing import Generic, Protocol
 
-from pydantic import JsonValue
 from typing_extensions import override
 
-from fastn_mcp.account.directory import Directory
+from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
 from fastn_mcp.guard.call_evaluation import Evaluation
-from fastn_mcp.guard.changes import Batch, BatchResult, Done, Journal
+from fastn_mcp.guard.changes import Batch, BatchResult, Done
+from fastn_mcp.guard.guard import Guard
+from fastn_mcp.guard.journal import ChangeJournal
+from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import Report, System
-from fastn_mcp.tools.operation import Call, Send
+from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.tool import Effect, Result, Tool
 
 Pending = PendingForm | PendingApproval | Evaluation
 """Outcome without a result: a pending approval request, or the evaluation of a preview."""
 
 
+class Executor(Protocol):
+    """Sends changes through the guard, including their approval request, or only evaluates them."""
+
+    async def execute(self, batch: Batch, caller: Caller, report: Report) -> BatchResult | Pending:
+        """Return the results, the open approval request or the evaluation. Raises a `FastnError`."""
+        ...
+
+
+class PreviewOnly(Executor):
+    """Evaluates changes by fresh reads, and sends none."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    @override
+    async def execute(self, batch: Batch, caller: Caller, report: Report) -> BatchResult | Pending:
+        return await self._guard.preview(batch, caller)
+
+
 @dataclass(frozen=True, slots=True)
 class ProcedureContext:
-    """Dependencies of a procedure. `read` sends one read and raises a `FastnError` if it has no result."""
+    """One call of a tool: the guard of the account, how changes are sent, and the caller."""
 
-    read: Send
-    system: System
+    guard: Guard
+    executor: Executor
+    caller: Caller
     report: Report
-    account: str
-    journal: Journal
-    directory: Directory
-    execute: Callable[[Batch], Awaitable[BatchResult | Pending]]
-    """Send changes through the guard, including its approval request: `Guard.execute` or `Guard.preview`."""
-    allowance: Callable[[], Awaitable[dict[str, JsonValue]]]
-    """Read what the guard still allows: the mode, and the rest of budgets and of a plan."""
+    system: System
+    changes: ChangeJournal
+
+    async def read(self, call: Call) -> FastnObject:
+        """Send one read. Raises a `FastnError`."""
+        return await self.guard.read(call, self.caller)
 
     async def change(self, call: Call, undoes: str = "") -> Done | Pending:
         """Send one change. A procedure returns a `Pending` outcome as its own. Raises a `FastnError`."""
-        outcome = await self.execute(Batch(call, (call,), undoes=undoes))
+        outcome = await self.executor.execute(Batch(call, (call,), undoes=undoes), self.caller, self.report)
         return outcome.single() if isinstance(outcome, BatchResult) else outcome
 
 

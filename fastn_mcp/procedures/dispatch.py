@@ -1,11 +1,11 @@
 """Run each call as one request or as a procedure. All changes go through `Guard.execute`."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, cast
 
 from pydantic import JsonValue
 from pydantic_core import to_json
+from typing_extensions import override
 
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import NotSent
@@ -20,7 +20,7 @@ from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.procedures.ai import build, chat
 from fastn_mcp.procedures.audit_log import entries
-from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
+from fastn_mcp.procedures.context import Executor, Pending, PreviewOnly, Procedure, ProcedureContext
 from fastn_mcp.procedures.get_connector import described
 from fastn_mcp.procedures.tables import listed
 from fastn_mcp.procedures.wait_for_execution import run_and_wait
@@ -35,6 +35,30 @@ from fastn_mcp.tools.tool import Effect, Tool
 from fastn_mcp.tools.workflows import RunWorkflow
 
 
+class EnabledTools(Executor):
+    """Sends changes whose tools are all enabled. A procedure, for example `undo_change`, chooses tools itself."""
+
+    def __init__(self, guard: Guard, recorder: Recorder, disabled: Mapping[str, str]) -> None:
+        """`disabled`: the tools that are not enabled, each with the setting that disables it."""
+        self._guard = guard
+        self._recorder = recorder
+        self._disabled = disabled
+
+    @override
+    async def execute(
+        self, batch: Batch, caller: Caller, report: Report
+    ) -> BatchResult | PendingForm | PendingApproval:
+        for call in batch.calls:
+            if setting := self._disabled.get(name := call.tool_name()):
+                error = NotSent(
+                    f"This is done by {name}, which is disabled here by the setting {setting}.",
+                    "Only a person can change that.",
+                )
+                self._recorder.not_sent(call, caller, error)
+                raise error
+        return await self._guard.execute(batch, caller, report)
+
+
 class Dispatcher:
     """Runs the calls of agents, or previews them."""
 
@@ -43,18 +67,18 @@ class Dispatcher:
         client: FastnClient,
         guard: Guard,
         recorder: Recorder,
-        journalling: ChangeJournal,
+        changes: ChangeJournal,
         secrets: SecretValues,
         system: System,
         disabled: Mapping[str, str],
     ) -> None:
-        """`disabled`: the tools that are not enabled, each with the setting that disables it."""
-        self._disabled = disabled
+        """`disabled`: see `EnabledTools`."""
         self._client = client
         self.guard = guard
         self._recorder = recorder
-        self._journalling = journalling
+        self._changes = changes
         self._secrets = secrets
+        self._executor = EnabledTools(guard, recorder, disabled)
         self.system = system
         self.dashboard_url = client.dashboard_url
 
@@ -75,18 +99,8 @@ class Dispatcher:
     async def _run(
         self, call: Tool[Any], caller: Caller, report: Report, *, is_preview: bool = False
     ) -> Done | Pending:
-        guard, journalling = self.guard, self._journalling
-        execute = partial(self._execute, caller=caller, report=report)
-        context = ProcedureContext(
-            partial(guard.read, caller=caller),
-            self.system,
-            report,
-            journalling.account,
-            journalling.journal,
-            guard.directory,
-            partial(guard.preview, caller=caller) if is_preview else execute,
-            partial(guard.allowance, caller.principal),
-        )
+        executor = PreviewOnly(self.guard) if is_preview else self._executor
+        context = ProcedureContext(self.guard, executor, caller, report, self.system, self._changes)
         attributes: SpanFacts = {"effect": call.effective.value}
         with self.system.span("execute_tool", call.tool_name(), attributes):
             self._client.check(call)
@@ -97,20 +111,6 @@ class Dispatcher:
                 raise NotSent(f"{call.tool_name()} would change nothing.")
             attributes["outcome"] = _OUTCOMES.get(type(outcome), "done")
         return Done(outcome) if isinstance(outcome, FastnObject) else outcome
-
-    async def _execute(
-        self, batch: Batch, caller: Caller, report: Report
-    ) -> BatchResult | PendingForm | PendingApproval:
-        """Send changes whose tools are all enabled. A procedure, for example `undo_change`, chooses tools itself."""
-        for call in batch.calls:
-            if setting := self._disabled.get(name := call.tool_name()):
-                error = NotSent(
-                    f"This is done by {name}, which is disabled here by the setting {setting}.",
-                    "Only a person can change that.",
-                )
-                self._recorder.not_sent(call, caller, error)
-                raise error
-        return await self.guard.execute(batch, caller, report)
 
     def _check_secrets(self, call: Tool[Any], caller: Caller) -> None:
         """Refuse a missing secret before a person is asked. Raises `NotSent`."""

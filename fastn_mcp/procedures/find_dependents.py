@@ -11,7 +11,7 @@ from fastn_mcp.client.reads import read_target
 from fastn_mcp.errors import NOTHING_SENT, FastnError, NotFound
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Call
 from fastn_mcp.tools.related_reads import no_such
 from fastn_mcp.tools.tool import Effect
@@ -38,7 +38,7 @@ class FindDependents(Procedure[ResourceDependents]):
         return self.id
 
     async def run(self, context: ProcedureContext) -> ResourceDependents:
-        operation = BY_NAME[f"delete_{self.kind}"]  # as the guard would preview it
+        operation = OPERATIONS[f"delete_{self.kind}"]  # as the guard would preview it
         deleting = operation.model_validate({operation.route.parameters[-1]: self.id})
         target, unread = await _record(deleting, context)
         found = await describe_dependents(deleting, target, context.read, context.system.now(), context.report)

@@ -12,7 +12,7 @@ from fastn_mcp.errors import Failed, FastnError, NotFound, NotSent
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
 from fastn_mcp.procedures.ranking import words_of
 from fastn_mcp.records.rows import FastnObject, Row, row_of
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.paging import Listed
 from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.workflows import ListExecutions
@@ -64,7 +64,7 @@ def named(typed: str, entries: Iterable[Entry]) -> list[Entry]:
 
 async def _by_id(kind: str, id_: str, context: ProcedureContext) -> FoundResource | None:
     """Read a resource by its id. Returns None if it cannot be an id."""
-    reading: Any = BY_NAME[f"get_{kind}"].model_validate({f"{kind}_id": id_})
+    reading: Any = OPERATIONS[f"get_{kind}"].model_validate({f"{kind}_id": id_})
     try:
         return FoundResource(id_, row_of(await context.read(reading)))
     except NotSent:
@@ -81,7 +81,7 @@ async def _candidates(kind: str, typed: str, context: ProcedureContext) -> tuple
         found = tuple(entry(kind, row) for row in page.rows)
         if named(typed, found) or (found and page.next_cursor is None):
             return found
-    return (await context.directory.contents(kind, context.read)).entries
+    return (await context.guard.directory.contents(kind, context.read)).entries
 
 
 class ReadRow(Procedure[FastnObject]):
@@ -142,7 +142,7 @@ class CompleteId(Procedure[Ids]):
 
 async def _contents(kind: str, context: ProcedureContext) -> Contents:
     if kind != "execution":
-        return await context.directory.contents(kind, context.read)
+        return await context.guard.directory.contents(kind, context.read)
     page = cast("Listed[FastnObject]", await context.read(ListExecutions(limit=MOST)))
     return Contents(tuple(map(_run, page.rows)), complete=page.next_cursor is None)
 

@@ -19,7 +19,7 @@ class PreviewChange(Tool[ChangePreview]):
     effect = Effect.READ
 
     tool: Annotated[str, Field(description="A tool that changes something, as delete_customer.")]
-    given: Annotated[JsonObject | None, Field(description="Its arguments.", validation_alias="arguments")] = None
+    values: Annotated[JsonObject | None, Field(description="Its arguments.", validation_alias="arguments")] = None
 
     @classmethod
     def toolset(cls) -> str:

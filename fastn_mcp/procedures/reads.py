@@ -40,7 +40,7 @@ class AccountReads:
     """Lists and records read for an answer, and the reads that failed, by display name."""
 
     def __init__(self, send: Send) -> None:
-        self._send = send
+        self.send = send
         self.lists: dict[str, RowList] = {}
         self.records: dict[str, Row] = {}
         self.failed: dict[str, FastnError] = {}
@@ -75,9 +75,9 @@ class AccountReads:
     async def read_one(self, name: str, call: Call, pages: int = 1) -> None:
         """Read a record, or pages of a list. Raises if the first fails; keeps the rows read if a later one does."""
         if not isinstance(call, List):
-            self.records[name] = row_of(await self._send(call))
+            self.records[name] = row_of(await self.send(call))
             return
-        found = await read_pages(cast(Call, call), self._send, pages, _ONE_BY_ONE)
+        found = await read_pages(cast(Call, call), self.send, pages, _ONE_BY_ONE)
         # A row that came while pages were read moves others to the next page.
         rows = unique(found.rows)
         self.lists[name] = RowList(rows, found.total, not found.is_complete)

@@ -307,7 +307,7 @@ async def _concise(
     named, unnamed = referred(rows, columns)
     names = {**known, **named}
     for kind, keys in unnamed.items():
-        names[kind] = {**names.get(kind, {}), **await context.directory.names(kind, keys, context.read)}
+        names[kind] = {**names.get(kind, {}), **await context.guard.directory.names(kind, keys, context.read)}
     legend = legend_of(names, len(rows))
     ids = {kind: {name: key for key, name in of_kind.items()} for kind, of_kind in legend.items()}
     now = None if call.is_table else context.system.now()

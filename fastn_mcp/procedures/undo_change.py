@@ -17,7 +17,7 @@ from fastn_mcp.redaction import quote
 from fastn_mcp.tools.operation import Update
 from fastn_mcp.tools.tool import Effect
 
-_FIRST = 1e12
+_END_OF_TIME = 1e12
 """Later than any change, in Unix seconds."""
 
 
@@ -42,14 +42,13 @@ class ListChanges(Procedure[ChangeList]):
     cursor: Annotated[str | None, Field(description="next_cursor of the last page.", pattern=r"^\d+(\.\d+)?$")] = None
 
     async def run(self, context: ProcedureContext) -> ChangeList:
-        before = _FIRST if self.cursor is None else float(self.cursor)
-        found = await context.journal.changes(context.account, self.limit + 1, before)
-        now = context.system.now()
-        page = found[: self.limit]
-        more = repr(page[-1].at) if len(found) > self.limit else None
-        return ChangeList.model_validate(
-            {"changes": [_row(change, now.timestamp()) for change in page]} | ({"next_cursor": more} if more else {})
-        )
+        before = _END_OF_TIME if self.cursor is None else float(self.cursor)
+        changes = await context.changes.journal.changes(context.changes.account, self.limit + 1, before)
+        page, now = changes[: self.limit], context.system.timestamp()
+        answer: dict[str, JsonValue] = {"changes": [_row(change, now) for change in page]}
+        if len(changes) > self.limit:
+            answer["next_cursor"] = repr(page[-1].at)
+        return ChangeList.model_validate(answer)
 
 
 class UndoChange(Procedure[UndoResult]):
@@ -64,7 +63,7 @@ class UndoChange(Procedure[UndoResult]):
         return self.change_id
 
     async def run(self, context: ProcedureContext) -> Done | Pending:
-        change = await context.journal.change(context.account, self.change_id)
+        change = await context.changes.journal.change(context.changes.account, self.change_id)
         if change is None:
             raise NotFound("There is no such change.", "See list_changes.", certainty="Nothing was sent.")
         undo = undo_of(change)
@@ -90,7 +89,7 @@ class UndoChange(Procedure[UndoResult]):
 
 async def _send_once(change: Change, undo: Undo, context: ProcedureContext) -> Done | Pending:
     """Send the undo. Raises `NotSent` if the change is undone already, or by another call at this moment."""
-    if not await context.journal.claim(change.id):
+    if not await context.changes.journal.claim(change.id):
         raise NotSent("This was undone already, or is just being undone.", "See list_changes.")
     may_be_done = False
     try:
@@ -103,7 +102,7 @@ async def _send_once(change: Change, undo: Undo, context: ProcedureContext) -> D
     finally:
         if not may_be_done:  # pending, denied, refused, or cancelled before it was sent
             with suppress(Exception):  # a claim that cannot be released stays
-                await context.journal.release(change.id)
+                await context.changes.journal.release(change.id)
     return outcome
 
 

@@ -73,7 +73,10 @@ async def wait_for(
 ) -> Waited:
     """Poll a run until it has ended or `seconds` are over. Raises errors of the types `final` at once."""
     call = GetExecution(execution_id=execution_id)
-    _check_id(call)
+    try:
+        call.request()
+    except RefusedValue as error:
+        raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
     began = context.system.monotonic()
     run: dict[str, JsonValue] = {}
     last_error: FastnError | None = None
@@ -106,7 +109,8 @@ async def run_and_wait(call: RunWorkflow, context: ProcedureContext) -> Done | P
     if not isinstance(started, Done):
         return started
     answer = row_of(started.result)
-    execution_id = _id_of(answer)
+    own = text(answer, "id")
+    execution_id = text(answer, "executionId") or (own if own.startswith("exec_") else None)
     if run_state(answer).has_ended:
         return started
     if execution_id is None:
@@ -126,25 +130,10 @@ async def run_and_wait(call: RunWorkflow, context: ProcedureContext) -> Done | P
 
 def _next(execution_id: str, state: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Return the next call: wait again, or diagnose a failure; none after a success."""
-    call: dict[str, JsonValue] | None = None
     if not run_state(state).has_ended:
-        call = suggested(WaitForExecution, execution_id=execution_id)
-    elif run_state(state).is_failure:
-        call = suggested(Diagnose, workflow_id=state.get("workflowId"))
+        return {"next": suggested(WaitForExecution, execution_id=execution_id)}
+    call = suggested(Diagnose, workflow_id=state.get("workflowId")) if run_state(state).is_failure else None
     return {} if call is None else {"next": call}
-
-
-def _id_of(answer: dict[str, JsonValue]) -> str | None:
-    """Return the run's id from the answer to its start."""
-    own = text(answer, "id")
-    return text(answer, "executionId") or (own if own.startswith("exec_") else None)
-
-
-def _check_id(call: GetExecution) -> None:
-    try:
-        call.request()
-    except RefusedValue as error:
-        raise NotSent(f"{error.argument}: {error.problem}.", "Correct the argument and call again.") from None
 
 
 def _retry_after(error: FastnError | None) -> float:

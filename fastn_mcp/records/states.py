@@ -17,6 +17,7 @@ class State(Enum):
     LIVE = "live"
     """A workflow that runs, a connection that works, a trigger that fires."""
     OFF = "switched off"
+    """An inactive workflow or connection, a disabled trigger."""
     BROKEN = "broken"
     """A connection that lost its credentials; a trigger that its app does not call."""
     DRAFT = "never published"
@@ -96,6 +97,11 @@ def _is_published(row: Row) -> bool | None:
 def is_pending(customer: Row) -> bool:
     """Return whether a customer waits for its admin to accept the invitation: nothing runs for it until then."""
     return word(customer, "status").startswith("pending")
+
+
+def is_unfinished(kind: str, row: Row) -> bool:
+    """Return whether it is a workflow that was never published, or a customer that is not active yet."""
+    return workflow_state(row) is State.DRAFT if kind == "workflow" else kind == "customer" and is_pending(row)
 
 
 def connection_state(row: Row) -> State:

@@ -80,7 +80,7 @@ class Attempt:
     effect: str | None = None
     rule: str | None = None
     decision: str | None = None
-    consent: str | None = None
+    approved_by: str | None = None
     message: str | None = None
     duration_ms: float | None = None
     change: str | None = None
@@ -98,7 +98,18 @@ class Attempt:
 _UNANSWERED = "It was sent, and no answer came: the process was stopped, or ended. Look in Fastn before repeating it."
 _APPROVED = "It was approved, and not called again."
 _TAKEN = (
-    *("principal", "principal_name", "account", "target", "name", "effect", "rule", "decision", "consent", "change"),
+    *(
+        "principal",
+        "principal_name",
+        "account",
+        "target",
+        "name",
+        "effect",
+        "rule",
+        "decision",
+        "approved_by",
+        "change",
+    ),
     "digest",
 )
 

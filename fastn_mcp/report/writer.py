@@ -9,7 +9,7 @@
     counts                     calls in each group, and reads
     calls                      by group: done refused declined waiting failed unknown left previewed
 
-Each call: number, step (in the script), time, settled, tool, target {id, name}, effect, rule, decision, consent,
+Each call: number, step (in the script), time, settled, tool, target {id, name}, effect, rule, decision, approved_by,
 principal, principal_name, account, outcome, message, duration_ms, change_id, and audit: its entries as {n, event,
 hash}.
 Unknown values are null. Names, messages and ids can come from Fastn: they are data.
@@ -31,7 +31,7 @@ from pydantic import JsonValue
 from fastn_mcp import __version__
 from fastn_mcp.config.paths import write_private
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.ledger.ledger import who
+from fastn_mcp.ledger.identity import who
 from fastn_mcp.redaction import quote, safe_text, sanitize, shorten
 from fastn_mcp.report.collector import Attempt, Link, OutcomeGroup
 
@@ -65,7 +65,7 @@ def document(
     calls: dict[str, list[JsonValue]] = {group.value: [] for group in OutcomeGroup}
     for number, attempt in enumerate(attempts, 1):
         calls[attempt.group.value].append(_call(number, attempt))
-    counts: dict[str, JsonValue] = {name: len(found) for name, found in calls.items()}
+    counts: dict[str, JsonValue] = {name: len(group) for name, group in calls.items()}
     return {
         "schema": SCHEMA,
         "version": VERSION,
@@ -103,7 +103,7 @@ def _call(number: int, attempt: Attempt) -> JsonValue:
         "effect": attempt.effect,
         "rule": _seen(attempt.rule),
         "decision": attempt.decision,
-        "consent": attempt.consent,
+        "approved_by": attempt.approved_by,
         "principal": _seen(attempt.principal),
         "principal_name": _seen(attempt.principal_name),
         "account": _seen(attempt.account),
@@ -153,7 +153,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield "| | |"
     yield "|---|---|"
-    for said, value in (
+    for label, value in (
         ("Account", report["account"]),
         ("Mode", report["mode"]),
         ("Policy file (digest)", report["policy"]),
@@ -166,7 +166,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         ("Newest entry", audit["n"] and f"{audit['n']} {audit['hash']}"),
     ):
         if value is not None:
-            yield f"| {said} | {code(value)} |"
+            yield f"| {label} | {code(value)} |"
     yield ""
     yield (
         ", ".join(f"**{counts[group.value]}** {group.value}" for group in HEADINGS if counts[group.value])
@@ -174,10 +174,10 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     )
     if counts["reads"] is not None:
         yield f"Reads: {counts['reads']}."
-    for group, said in HEADINGS.items():
+    for group, heading in HEADINGS.items():
         if calls := report["calls"][group.value]:
             of_people = any(map(caller, calls))
-            yield from ("", f"## {said} ({len(calls)})", "")
+            yield from ("", f"## {heading} ({len(calls)})", "")
             head = "| # | time | tool | target | effect | rule, approval | outcome | ms | change | audit |"
             yield head + (" who |" if of_people else "")
             yield "|---:|---|---|---|---|---|---|---:|---|---|" + ("---|" if of_people else "")
@@ -205,7 +205,7 @@ def _row(call: dict[str, Any]) -> str:
         code(call["tool"]),
         _target(call["target"]),
         code(call["effect"] or ""),
-        " ".join(code(part) for part in (call["rule"], call["consent"]) if part),
+        " ".join(code(part) for part in (call["rule"], call["approved_by"]) if part),
         outcome,
         "" if call["duration_ms"] is None else f"{call['duration_ms']:.0f}",
         code(call["change_id"] or ""),

@@ -59,14 +59,14 @@ Handler = Callable[[RouteContext, Any], Outcome]
 _H = TypeVar("_H", bound=Handler)
 
 
-class Endpoint(NamedTuple):
+class SandboxEndpoint(NamedTuple):
     """Handler and permission of an operation. None if every key may call it: reading customers needs no permission."""
 
     handler: Handler
     permission: str | None
 
 
-ENDPOINTS: dict[AnyOperation, Endpoint] = {}
+ENDPOINTS: dict[AnyOperation, SandboxEndpoint] = {}
 """Endpoint of each operation. Filled by `endpoint`."""
 
 
@@ -74,7 +74,7 @@ def endpoint(operation: AnyOperation, permission: str | None) -> Callable[[_H], 
     """Register the handler of an operation."""
 
     def register(handler: _H) -> _H:
-        ENDPOINTS[operation] = Endpoint(handler, permission)
+        ENDPOINTS[operation] = SandboxEndpoint(handler, permission)
         return handler
 
     return register

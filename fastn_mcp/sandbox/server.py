@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json, to_json
 
-from fastn_mcp.client.connection import Answer
+from fastn_mcp.client.exchange import Answer
 from fastn_mcp.sandbox import account, ai, connectors, customers, keys, past_runs, runs, triggers, workflows
 from fastn_mcp.sandbox.auth import RateLimiter, authenticate, authorize, digest, find_key, key_in
 from fastn_mcp.sandbox.behaviour import (

@@ -44,11 +44,11 @@ from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.runtime import System
 from fastn_mcp.server import approval_app
 from fastn_mcp.server.context import AccountContext, RequestContext, single_account
+from fastn_mcp.server.delivery import delivery_of
 from fastn_mcp.server.handshake import APPS
 from fastn_mcp.server.progress import Levels, ProgressReporter, ReportedForm, reporter
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard
 from fastn_mcp.server.tool_list import input_schema
-from fastn_mcp.tools.parsing import ALIASES, Aliases, current, hint
 from fastn_mcp.tools.tool import AnyTool, Effect
 
 NAME = "fastn-mcp"
@@ -85,22 +85,21 @@ def _client_name(ctx: Context) -> str:
 def _with_channels(
     caller: Caller, ctx: Context, params: CallToolRequestParams, reports: ProgressReporter | None, system: System
 ) -> Caller:
-    """Return the caller of a change, with the ways in which the client can ask a person."""
+    """Return the caller of a change, with the ways in which the client can ask a person, and its delivery."""
     form = client_form(ctx, params)
     if form is not None and reports is not None:
         form = ReportedForm(form, reports)
     link = client_link(ctx, params, system)
     # What a client calls itself is not the name of the person who signed in.
     name = _client_name(ctx) if caller.rights is None else caller.name
-    return replace(caller, form=form, link=link, name=name)
+    return replace(caller, form=form, link=link, name=name, delivery=delivery_of(ctx))
 
 
 class _Handlers:
     """Handlers of each request type. They keep no state between requests but the log level."""
 
-    def __init__(self, resolve: Callable[[Context], RequestContext], aliases: Aliases) -> None:
+    def __init__(self, resolve: Callable[[Context], RequestContext]) -> None:
         self._resolve = resolve
-        self._aliases = aliases
         self.levels = Levels()
 
     async def list_tools(self, ctx: Context, _: PaginatedRequestParams | None) -> ListToolsResult:
@@ -112,7 +111,7 @@ class _Handlers:
         parsed: ParsedCall | None = None
         is_error, meta, caller = False, None, request.caller
         try:
-            parsed = parse(account.by_name, params.name, params.arguments or {}, self._aliases)
+            parsed = parse(account.by_name, params.name, params.arguments or {})
             reports = reporter(ctx, self.levels, dispatch.system)
             if parsed.call.effect is not Effect.READ:  # reads need no approval
                 caller = _with_channels(caller, ctx, params, reports, dispatch.system)
@@ -126,8 +125,8 @@ class _Handlers:
             body, is_error = dispatch.redacted(render_error(error.data())), True
         else:
             match outcome:
-                case PendingForm(question):
-                    return form_request(question)
+                case PendingForm(form):
+                    return form_request(form)
                 case PendingApproval(needs_link=True) if isinstance(caller.link, RoundTripLink):
                     return link_request(outcome)
                 case PendingApproval(_, preview, where, until):
@@ -138,8 +137,6 @@ class _Handlers:
                 case _:
                     body = render_preview(outcome.data())
         body = with_dashboard(body, parsed and parsed.call, dispatch.dashboard_url)
-        if params.name in self._aliases:
-            body |= hint(params.name, self._aliases)
         # The same JSON as text and as structure, since clients show the model only one of them.
         text = TextContent(type="text", text=to_json(body).decode())
         return CallToolResult(content=[text], structured_content=body, is_error=is_error, _meta=meta)
@@ -172,25 +169,23 @@ def build(
     tools: Sequence[AnyTool],
     account: dict[str, JsonValue],
     state_secrets: Sequence[str] = (),
-    aliases: Aliases = ALIASES,
 ) -> Server[Any]:
     """Build the server of one account, which serves every request from it."""
     resolve = single_account(AccountContext(dispatch, tools, account))
-    return build_for(resolve, dispatch.guard.approval_lifetime, state_secrets, aliases)
+    return build_for(resolve, dispatch.guard.approval_lifetime, state_secrets)
 
 
 def build_for(
     resolve: Callable[[Context], RequestContext],
     lifetime: float,
     state_secrets: Sequence[str] = (),
-    aliases: Aliases = ALIASES,
 ) -> Server[Any]:
     """Build the server of several accounts. `resolve` maps a request to its account and caller.
 
     The first of `state_secrets` seals pending approval requests, so that every process with the secret can continue
     them. Without secrets only this process can. `lifetime` is how long a seal is valid, in seconds.
     """
-    handlers = _Handlers(resolve, aliases)
+    handlers = _Handlers(resolve)
     server = Server(
         NAME,
         version=__version__,
@@ -211,7 +206,7 @@ def build_for(
             "resources/templates/list": _LISTS,
         },
         # Without this, each call over HTTP would list all tools to find its schema, which is the same for all accounts.
-        get_tool_input_schema=lambda name: input_schema(current(name, aliases)),
+        get_tool_input_schema=input_schema,
     )
     server.extensions[APPS] = {}
     # Not by the constructor, which warns. Deprecated since 2026-07-28, but older clients set their level by it.
@@ -222,5 +217,6 @@ def build_for(
         else RequestStateSecurity.ephemeral(ttl=lifetime)
     )
     # Seals the id of a pending approval request, so that an answer counts only for the call it was asked for.
-    server.middleware.append(RequestStateBoundary(sealing, default_audience=NAME))
+    # In place of the SDK's only default, whose spans hold text of clients and of errors. `telemetry` adds its own.
+    server.middleware[:] = [RequestStateBoundary(sealing, default_audience=NAME)]
     return server

@@ -20,7 +20,7 @@ from mcp.types import (
 
 from fastn_mcp.channels.elicitation import MODERN, Context
 from fastn_mcp.client import retry
-from fastn_mcp.guard.approval.caller import FormChannel
+from fastn_mcp.guard.approval.channel import FormChannel
 from fastn_mcp.guard.approval.request import Answer, ApprovalForm, PendingForm
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.runtime import Report, System
@@ -124,11 +124,11 @@ class ProgressReporter:
             total = None if self._total is None or self._total < self._reached else self._total
             await self._ctx.session.report_progress(self._reached, total, safe_text(message))
 
-    async def ask(self, form: FormChannel, question: ApprovalForm) -> Answer | PendingForm:
+    async def ask(self, channel: FormChannel, form: ApprovalForm) -> Answer | PendingForm:
         """Ask by the client's form, and report that the call waits for a person."""
         before, self._activity = self._activity, "Waiting for a person's answer"
         try:
-            return await form.ask(question)
+            return await channel.ask(form)
         finally:
             self._activity = before
 
@@ -149,5 +149,5 @@ class ReportedForm:
         self.is_terminal = form.is_terminal
         self.submitted = form.submitted
 
-    async def ask(self, question: ApprovalForm) -> Answer | PendingForm:
-        return await self._reporter.ask(self._form, question)
+    async def ask(self, form: ApprovalForm) -> Answer | PendingForm:
+        return await self._reporter.ask(self._form, form)

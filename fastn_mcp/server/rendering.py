@@ -20,7 +20,7 @@ from fastn_mcp.records.formats import counted
 from fastn_mcp.records.rows import FastnObject, Row, row_of
 from fastn_mcp.redaction import may_hold_new_key, safe, safe_json, shorten
 from fastn_mcp.tools.access import CreateApiKey
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.paging import FULL, List
 from fastn_mcp.tools.tool import Effect, Tool
@@ -122,15 +122,15 @@ def _render_page(call: List[Any], page: Table) -> dict[str, JsonValue]:
         left_out.append("There is more, but its cursor is too long to be passed on: use filters.")
     budget = room - _NOTE_SIZE - _size(envelope) - _size(" ".join(left_out))
     form = _as_table if call.is_table else _as_objects
-    data, shown, cut = form(page.items, budget)
+    data, row_count, cut = form(page.items, budget)
     if cut:
         left_out.append(f"Long values of {counted(cut, 'row')} are cut: {_single_read(call)}.")
-    if (missing := len(page.items) - shown) > 0:
+    if (missing := len(page.items) - row_count) > 0:
         # Fastn's own cursor would skip the rows that were left out.
         envelope.pop("next_cursor", None)
-        way = f"Call again with limit {shown} and go on from there"
-        if 0 < shown <= len(page.positions):
-            envelope["next_cursor"] = page.positions[shown - 1].encode()
+        way = f"Call again with limit {row_count} and go on from there"
+        if 0 < row_count <= len(page.positions):
+            envelope["next_cursor"] = page.positions[row_count - 1].encode()
             way = "Go on with next_cursor"
         left_out.append(f"{counted(missing, 'row')} did not fit. {way}, or name the columns you need in fields.")
     note: dict[str, JsonValue] = {"left_out": " ".join(left_out)} if left_out else {}
@@ -146,7 +146,7 @@ def _page_size(call: List[Any]) -> int:
 def _single_read(call: List[Any]) -> str:
     """Return how to read a row whose values were cut."""
     name = "get_" + call.tool_name().removeprefix("list_").removesuffix("s")
-    return f"{name if name in BY_NAME else 'limit 1'} shows more of one"
+    return f"{name if name in OPERATIONS else 'limit 1'} shows more of one"
 
 
 Rendered = tuple[JsonValue, int, int]
@@ -154,8 +154,8 @@ Rendered = tuple[JsonValue, int, int]
 
 
 def _as_objects(rows: Sequence[Row], budget: int) -> Rendered:
-    shown, cut = _fitting(map(_sized, rows), len(rows), budget, lambda row, share: _fit(row, share)[0])
-    return shown, len(shown), cut
+    included, cut = _fitting(map(_sized, rows), len(rows), budget, lambda row, share: _fit(row, share)[0])
+    return included, len(included), cut
 
 
 def _sized(row: Row) -> tuple[JsonValue, int]:
@@ -181,11 +181,11 @@ def _as_table(rows: Sequence[Row], budget: int) -> Rendered:
         return [_fit(cell, share // len(columns) - 1)[0] for cell in cast("list[JsonValue]", cells)]
 
     cells: list[JsonValue] = [list(map(row.get, columns)) for row in whole]
-    shown, cut = cells, 0
+    included, cut = cells, 0
     if _size(cells) > left:
-        shown, cut = _fitting(((row, _size(row)) for row in cells), len(cells), left, cut_cells)
-    head["rows"] = shown
-    return head, len(shown), cut
+        included, cut = _fitting(((row, _size(row)) for row in cells), len(cells), left, cut_cells)
+    head["rows"] = included
+    return head, len(included), cut
 
 
 def _in_order(rows: Sequence[Row]) -> list[str]:
@@ -223,8 +223,8 @@ def _fitting(
         total += size + 1
     if total <= budget:
         return [row for row, _ in included], 0
-    shown = [cut_to(row, share - 1) if size > share else row for row, size in included]
-    return shown, sum(size > share for _, size in included)
+    fitted = [cut_to(row, share - 1) if size > share else row for row, size in included]
+    return fitted, sum(size > share for _, size in included)
 
 
 def _with_new_key(answer: JsonValue) -> JsonValue:
@@ -233,13 +233,13 @@ def _with_new_key(answer: JsonValue) -> JsonValue:
         return [_with_new_key(item) for item in answer]
     if not isinstance(answer, dict):
         return safe(answer)
-    shown: dict[str, JsonValue] = {}
+    redacted: dict[str, JsonValue] = {}
     for name, item in answer.items():
         if not may_hold_new_key(name, item):
-            shown |= cast("dict[str, JsonValue]", safe({name: item}))
+            redacted |= cast("dict[str, JsonValue]", safe({name: item}))
         else:
-            shown[name] = _with_new_key(item) if isinstance(item, (dict, list)) else item
-    return shown
+            redacted[name] = _with_new_key(item) if isinstance(item, (dict, list)) else item
+    return redacted
 
 
 def _fit(value: JsonValue, budget: int) -> tuple[JsonValue, str]:
@@ -284,8 +284,8 @@ def render_error(error: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 def render_preview(preview: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Render the result of `dry_run`."""
-    shown, left_out = _fit(safe(preview), BUDGET - _NOTE_SIZE)
-    answer: dict[str, JsonValue] = {"status": "preview", "message": "Nothing was sent.", "preview": shown}
+    fitted, left_out = _fit(safe(preview), BUDGET - _NOTE_SIZE)
+    answer: dict[str, JsonValue] = {"status": "preview", "message": "Nothing was sent.", "preview": fitted}
     return answer | ({"left_out": left_out} if left_out else {}) | {"untrusted": True}
 
 

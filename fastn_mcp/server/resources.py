@@ -205,8 +205,8 @@ class ResourceReader:
 def _fields(spec: ResourceSpec) -> dict[str, Any]:
     """Return the fields that a resource and a resource template share."""
     annotations = Annotations(audience=["assistant"], priority=spec.priority)
-    shown = {"name": spec.name, "title": spec.title, "description": spec.description}
-    return {**shown, "mime_type": JSON, "annotations": annotations}
+    fields = {"name": spec.name, "title": spec.title, "description": spec.description}
+    return {**fields, "mime_type": JSON, "annotations": annotations}
 
 
 class IdCompletion:
@@ -235,9 +235,9 @@ class IdCompletion:
             raise MCPError(INTERNAL_ERROR, safe_text(str(error))) from None
         if not isinstance(outcome, Done):
             raise MCPError(INTERNAL_ERROR, "Nothing was sent. A person has to approve reading this list.")
-        found = cast(Ids, outcome.result)
-        values = [safe_text(value) for value in found.values]
-        return CompleteResult(completion=Completion(values=values, total=found.total, has_more=found.more))
+        ids = cast(Ids, outcome.result)
+        values = [safe_text(value) for value in ids.values]
+        return CompleteResult(completion=Completion(values=values, total=ids.total, has_more=ids.more))
 
     def _kind(self, params: CompleteRequestParams) -> str | None:
         """Return the kind of the requested ids, or None for free text. Raises `MCPError` if it is unknown."""

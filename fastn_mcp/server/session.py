@@ -25,8 +25,8 @@ from mcp.types import (
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from fastn_mcp.guard.journal import ResponseDelivery, delivery
-from fastn_mcp.server.stdio import PARSE_ERROR, Pipes, error_line, id_in
+from fastn_mcp.server.delivery import ResponseDelivery
+from fastn_mcp.server.pipes import PARSE_ERROR, Pipes, error_line, id_in
 
 DRAIN = 5.0
 """Seconds without written output, after the end of the input, until pending requests are abandoned."""
@@ -40,15 +40,14 @@ async def serve_session(
     answered: Iterable[object] = (),
 ) -> None:
     """Serve until the input ends. The lines in `replayed` come first; ids in `answered` get no second response."""
-    server.middleware.append(_settle_on_delivery)
     options, serve = server.create_initialization_options(), serve_dual_era_loop
     if _is_handshake(replayed):
         # The loop that tells the two eras of the protocol apart passes each message on by another task.
         server.middleware.append(_refuse_other_era)
         serve = serve_loop
-    async with anyio.create_task_group() as tasks, server.lifespan(server) as state:
+    async with anyio.create_task_group() as tasks:
         streams = _Streams(pipes, lines, replayed, answered, tasks.cancel_scope)
-        await serve(server, streams, streams, lifespan_state=state, init_options=options)
+        await serve(server, streams, streams, lifespan_state=streams.deliveries, init_options=options)
 
 
 def _is_handshake(lines: Sequence[bytes]) -> bool:
@@ -57,12 +56,6 @@ def _is_handshake(lines: Sequence[bytes]) -> bool:
         opening = jsonrpc_message_adapter.validate_json(lines[0], by_name=False)
         return isinstance(opening, JSONRPCRequest) and opening.method == "initialize"
     return False
-
-
-async def _settle_on_delivery(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
-    """Middleware that settles the changes of a request once its response is delivered."""
-    delivery.set(ResponseDelivery())
-    return await call_next(ctx)
 
 
 async def _refuse_other_era(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
@@ -96,7 +89,8 @@ class _Streams:
         self._waiting: set[object] = set()
         """Ids of unanswered requests."""
         self._all_answered = anyio.Event()
-        self._deliveries: dict[object, ResponseDelivery] = {}
+        self.deliveries: dict[object, ResponseDelivery] = {}
+        """Deliveries of the responses to tool calls, by id of the request, until each is decided."""
 
     async def aclose(self) -> None:
         """Keep the pipes open, since there may be more to write."""
@@ -132,11 +126,13 @@ class _Streams:
         """Track a request until it is answered or the client cancels it."""
         if isinstance(message, JSONRPCRequest) and message.method != "subscriptions/listen":
             self._waiting.add(message.id)
+            if message.method == "tools/call":
+                self.deliveries[message.id] = ResponseDelivery()
         elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
             request_id = (message.params or {}).get("requestId")
             cancelled = request_id if isinstance(request_id, (str, int)) else None
             self._waiting.discard(cancelled)
-            if (late := self._deliveries.get(cancelled)) is not None:
+            if (late := self.deliveries.pop(cancelled, None)) is not None:
                 late.lost.set()
 
     async def send(self, item: SessionMessage, /) -> None:
@@ -144,10 +140,14 @@ class _Streams:
         if isinstance(message, JSONRPCNotification) and self._pipes.ended.is_set():
             return  # the progress of a call that hangs must not pass for output that the client reads
         is_answer = isinstance(message, (JSONRPCResponse, JSONRPCError))
-        if is_answer and id_ in self._answered:
-            self._answered.discard(id_)
-        else:
-            await self._write(message)
+        try:
+            if is_answer and id_ in self._answered:
+                self._answered.discard(id_)
+            else:
+                await self._write(message)
+        finally:
+            if is_answer:
+                self.deliveries.pop(id_, None)
         if is_answer:
             self._waiting.discard(id_)
         if not self._waiting:
@@ -156,16 +156,10 @@ class _Streams:
     async def _write(self, message: JSONRPCMessage) -> None:
         """Write a message. For a response, wait until it is read, since the client can still cancel until then."""
         line = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
-        response = delivery.get()
-        if not isinstance(message, JSONRPCResponse) or response is None:
-            await self._pipes.write(line)
-            return
-        self._deliveries[message.id] = response
-        try:
-            await self._pipes.write(line)
-            await response.written(lambda: self._pipes.has_unread, self._pipes.ended)
-        finally:
-            del self._deliveries[message.id]
+        delivery = self.deliveries.get(message.id) if isinstance(message, JSONRPCResponse) else None
+        await self._pipes.write(line)
+        if delivery is not None:
+            await delivery.written(lambda: self._pipes.has_unread, self._pipes.ended)
 
     async def _drained(self) -> bool:
         """Wait for pending responses while output is written. Return whether all requests are answered."""

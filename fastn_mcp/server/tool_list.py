@@ -12,7 +12,7 @@ from typing import Any
 
 from mcp.types import ListToolsResult, Tool, ToolAnnotations
 
-from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.procedures.preview_change import PreviewChange
 from fastn_mcp.server.approval_app import TOOL_META
 from fastn_mcp.tools.paging import List
@@ -27,7 +27,7 @@ def list_tools(tools: tuple[AnyTool, ...], *, needs_prompt: bool, shows_apps: bo
 
 def input_schema(name: str) -> dict[str, Any] | None:
     """Return the input schema of a tool as it is listed; None if the tool is unknown."""
-    return None if (operation := BY_NAME.get(name)) is None else _schema(operation)
+    return None if (operation := TOOLS.get(name)) is None else _schema(operation)
 
 
 _LIMITS = frozenset({"default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern"})

@@ -22,7 +22,7 @@ ATTRIBUTES = {
     "outcome": OUTCOME,
     "decision": "fastn_mcp.decision",
     "rule": "fastn_mcp.rule",
-    "consent": "fastn_mcp.consent",
+    "approved_by": "fastn_mcp.approved_by",
     "channel": "fastn_mcp.channel",
     "calls": "fastn_mcp.batch.calls",
     "cause": "fastn_mcp.wait.cause",
@@ -67,7 +67,7 @@ DECIDED = Metric(
     "counter",
     "{decision}",
     "What the guard decided about calls that change something.",
-    ("fastn_mcp.operation", EFFECT, "fastn_mcp.decision", "fastn_mcp.consent", OUTCOME, PROFILE),
+    ("fastn_mcp.operation", EFFECT, "fastn_mcp.decision", "fastn_mcp.approved_by", OUTCOME, PROFILE),
 )
 ASKED = Metric(
     "fastn_mcp.question.duration",
@@ -128,18 +128,18 @@ METHODS = frozenset({
 })  # fmt: skip
 """Methods of MCP. Any other is reported as `OTHER`, as a client can send any text."""
 
-_CONSENTS = frozenset({
-    "policy", "plan", "scope", "client_form", "local_page", "terminal", "verified", "four_eyes",
+_APPROVED_BY = frozenset({
+    "policy", "plan", "temporary_approval", "client_form", "local_page", "terminal", "verified", "four_eyes",
 })  # fmt: skip
 _IN_A_FILE = re.compile(r"line (\d+)(?:: (\w+))?")
 
 
-def consent(by: str) -> str:
-    """Return how a call was authorized; `OTHER` if that is not a known value."""
-    return by if by in _CONSENTS else OTHER
+def approved_by(by: str) -> str:
+    """Return what permitted a call; `OTHER` if that is not a known value."""
+    return by if by in _APPROVED_BY else OTHER
 
 
 def rule(name: str) -> str:
     """Return a rule by its line only: a policy file names customers, and its path may name a person."""
-    found = _IN_A_FILE.search(name)
-    return name if found is None else f"{found[2] or 'plan'}, line {found[1]}"
+    match = _IN_A_FILE.search(name)
+    return name if match is None else f"{match[2] or 'plan'}, line {match[1]}"

@@ -152,7 +152,8 @@ class AuditExport:
         with outbox.claimed() as is_ours:
             while is_ours and (entries := outbox.unsent(_BATCH)):
                 outbox.sync()
-                if self._exporter.export([self._record(name, entry) for entry in entries]) is not _SUCCESS:
+                result = self._exporter.export([self._record(name, entry) for entry in entries])
+                if result is not LogRecordExportResult.SUCCESS:
                     return False
                 outbox.accepted(entries[-1])
         return True
@@ -175,6 +176,3 @@ class AuditExport:
         if re.fullmatch("[0-9a-f]{32}", trace := str(fields.get("trace"))):
             record.trace_id = int(trace, 16)
         return ReadableLogRecord(record, self._resource, self._scope)
-
-
-_SUCCESS = LogRecordExportResult.SUCCESS

@@ -65,10 +65,10 @@ class BoundedAdapter(HTTPAdapter):
 
 def session(adapter: type[BoundedAdapter] = BoundedAdapter) -> requests.Session:
     """Return a session whose requests all pass an adapter of this kind."""
-    made = requests.Session()
+    http = requests.Session()
     for scheme in ("http://", "https://"):
-        made.mount(scheme, adapter())
-    return made
+        http.mount(scheme, adapter())
+    return http
 
 
 class Export:
@@ -160,12 +160,12 @@ def _severity(level: int) -> SeverityNumber:
 
 
 def _attributes(record: logging.LogRecord) -> dict[str, str | int]:
-    found: dict[str, str | int] = {
+    attributes: dict[str, str | int] = {
         "logger.name": record.name,
         "code.function.name": record.funcName or "",
         "code.line.number": record.lineno,
     }
     if record.exc_info and record.exc_info[0] is not None:
-        found["exception.type"] = record.exc_info[0].__qualname__
-        found["exception.stacktrace"] = "".join(traceback.format_tb(record.exc_info[2]))
-    return found
+        attributes["exception.type"] = record.exc_info[0].__qualname__
+        attributes["exception.stacktrace"] = "".join(traceback.format_tb(record.exc_info[2]))
+    return attributes

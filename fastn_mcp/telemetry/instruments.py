@@ -54,7 +54,7 @@ class Instruments:
 
     def record(self, metric: names.Metric, value: float, attributes: Mapping[str, object] = {}) -> None:
         """Record `value` with the attributes that the metric declares, which bounds their number."""
-        known = {name: found for name in metric.attributes if isinstance(found := attributes.get(name), (str, int))}
+        known = {name: each for name in metric.attributes if isinstance(each := attributes.get(name), (str, int))}
         self._recorders[metric](value, known)
 
 
@@ -88,8 +88,8 @@ def incoming(carrier: Mapping[str, object]) -> Context | None:
     Only these ids of a client are passed on, as `tracestate` and `baggage` can hold anything.
     """
     header = carrier.get("traceparent")
-    found = _W3C.extract({"traceparent": header} if isinstance(header, str) else {})
-    return found if trace.get_current_span(found).get_span_context().is_valid else None
+    context = _W3C.extract({"traceparent": header} if isinstance(header, str) else {})
+    return context if trace.get_current_span(context).get_span_context().is_valid else None
 
 
 def current_trace() -> str | None:
@@ -102,9 +102,9 @@ def current_trace() -> str | None:
 
 def _link(span: Span, trace_parent: object) -> None:
     """Link a span to one of an earlier request, possibly of another process."""
-    if not isinstance(trace_parent, str) or (found := incoming({"traceparent": trace_parent})) is None:
+    if (context := incoming({"traceparent": trace_parent})) is None:
         return
-    other = trace.get_current_span(found).get_span_context()
+    other = trace.get_current_span(context).get_span_context()
     if other.span_id != span.get_span_context().span_id:
         span.add_link(other)
 
@@ -209,14 +209,14 @@ class AccountSpans:
                 self._instruments.record(names.REMAINING, int(remaining), attributes)
 
     def _attributes(self, facts: SpanFacts) -> Attributes:
-        found: Attributes = {names.PROFILE: self._profile}
+        attributes: Attributes = {names.PROFILE: self._profile}
         for key, name in names.ATTRIBUTES.items():
             if (value := facts.get(key)) is not None:
-                found[name] = _FORMS[key](str(value)) if key in _FORMS else value
-        return found
+                attributes[name] = _FORMS[key](str(value)) if key in _FORMS else value
+        return attributes
 
 
-_FORMS = {"rule": names.rule, "consent": names.consent}
+_FORMS = {"rule": names.rule, "approved_by": names.approved_by}
 
 
 def _server(base_url: str) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""Spans and metrics of MCP requests.
-
-Replaces the SDK's own middleware, which puts text of clients into names, and texts of errors into spans.
-"""
+"""Spans and metrics of MCP requests."""
 
 import time
 from collections.abc import Mapping
@@ -9,17 +6,15 @@ from typing import Any, cast
 
 from mcp import MCPError
 from mcp.server import Server, ServerRequestContext
-from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.context import CallNext, HandlerResult
-from mcp.types import INVALID_PARAMS, CallToolResult
+from mcp.types import INVALID_PARAMS
 from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import ValidationError
 
-from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.server.prompts import RECIPES
 from fastn_mcp.telemetry import attributes as names
 from fastn_mcp.telemetry.instruments import Attributes, Instruments, counted, incoming, kind_of
-from fastn_mcp.tools.parsing import current
 
 _PROMPTS = frozenset(recipe.name for recipe in RECIPES)
 _MAX_ID = 64
@@ -56,8 +51,7 @@ def observe(server: Server[Any], instruments: Instruments) -> None:
         finally:
             instruments.record(names.MCP_DURATION, time.monotonic() - began, attributes)
 
-    others = [each for each in server.middleware if not isinstance(each, OpenTelemetryMiddleware)]
-    server.middleware[:] = [middleware, *others]
+    server.middleware.insert(0, middleware)
 
 
 async def _tool_call(
@@ -88,21 +82,19 @@ def _request_attributes(ctx: ServerRequestContext[Any, Any]) -> tuple[Attributes
     target = None
     if ctx.method == "tools/call":
         attributes["gen_ai.operation.name"] = "execute_tool"
-        if isinstance(target_name, str) and (tool := current(target_name)) in BY_NAME:
-            attributes[names.TOOL] = target = tool
+        if isinstance(target_name, str) and target_name in TOOLS:
+            attributes[names.TOOL] = target = target_name
     elif ctx.method == "prompts/get" and target_name in _PROMPTS:
         attributes["gen_ai.prompt.name"] = target = target_name
     return attributes, target
 
 
 def _error_outcome(result: object) -> str | None:
+    """Return the outcome of a tool error; None for any other result, which is in wire form here."""
     match result:
-        case CallToolResult(is_error=True, structured_content={"outcome": str(outcome)}) | {
-            "isError": True,
-            "structuredContent": {"outcome": str(outcome)},
-        }:
+        case {"isError": True, "structuredContent": {"outcome": str(outcome)}}:
             return outcome if outcome in _OUTCOMES else "failed"
-        case CallToolResult(is_error=True) | {"isError": True}:
+        case {"isError": True}:
             return "failed"
         case _:
             return None

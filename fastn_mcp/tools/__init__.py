@@ -1,1 +1,1 @@
-"""Declaration of tools, and the 42 API operations."""
+"""Declaration of tools, and the operations of the API."""

@@ -88,4 +88,4 @@ CATALOG: tuple[AnyOperation, ...] = (
     AiBuild,
 )
 
-BY_NAME: dict[str, AnyOperation] = {operation.tool_name(): operation for operation in CATALOG}
+OPERATIONS: dict[str, AnyOperation] = {operation.tool_name(): operation for operation in CATALOG}

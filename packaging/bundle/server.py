@@ -1,5 +1,5 @@
 """Starts the server that lies beside this file as a wheel; `uv run` has installed it."""
 
-from fastn_mcp.cli import main
+from fastn_mcp.cli.program import main
 
 main()

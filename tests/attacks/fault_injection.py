@@ -52,6 +52,9 @@ from fastn_mcp.tools.tool import Effect  # noqa: E402
 KINDS = ("killed", "cancelled", "dropped")
 LEDGERS = ("sqlite", "valkey")
 TRANSPORTS = ("stdio", "http")
+PROGRAM = ("-m", "fastn_mcp")
+WITH_LIBRARY = (str(HERE.parent / "support" / "library_transport.py"),)
+"""The program with httpx2's own transport to Fastn."""
 WITHIN = 0.03
 """Maximum seconds from a call, or from its arrival at the upstream, to the fault."""
 SLOWEST = 0.02
@@ -270,7 +273,16 @@ class Tally:
 class Round:
     """One server, concurrent calls of all changing tools with a fault each, and the same calls again."""
 
-    def __init__(self, upstream: Upstream, url: str, ledger: str, transport: str, chance: random.Random) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        url: str,
+        ledger: str,
+        transport: str,
+        chance: random.Random,
+        program: tuple[str, ...],
+    ) -> None:
+        self._program = program
         self._upstream = upstream
         self._chance = chance
         self._transport = transport
@@ -292,7 +304,7 @@ class Round:
             self._env |= {"FASTN_LEDGER": ledger, "FASTN_STATE_SECRET": "s" * 64}
 
     def _start(self, port: int) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "fastn_mcp"]
+        command = [sys.executable, *self._program]
         if self._transport == "http":
             command += ["--http", f"127.0.0.1:{port}"]
         process = subprocess.Popen(
@@ -390,9 +402,7 @@ class Round:
                 stack.callback(wire.drop)
                 way: Any = by_http(wire, port)
             else:
-                way = stdio_client(
-                    StdioServerParameters(command=sys.executable, args=["-m", "fastn_mcp"], env=self._env)
-                )
+                way = stdio_client(StdioServerParameters(command=sys.executable, args=[*self._program], env=self._env))
             client = await stack.enter_async_context(Client(way, mode=ERAS[version], elicitation_callback=nobody))
             tasks = await stack.enter_async_context(anyio.create_task_group())
             for call in calls:
@@ -400,7 +410,7 @@ class Round:
 
 
 async def inject(
-    count: int, seed: int, combinations: Sequence[tuple[str, str, str]]
+    count: int, seed: int, combinations: Sequence[tuple[str, str, str]], program: tuple[str, ...] = PROGRAM
 ) -> dict[tuple[str, str, str], Tally]:
     """Inject at least `count` faults of each kind, for each ledger and transport."""
     chance, tallies = random.Random(seed), dict[tuple[str, str, str], Tally]()  # noqa: S311
@@ -423,7 +433,7 @@ async def inject(
             while tally.faults < count:
                 url = valkey.url() if ledger == "valkey" and valkey is not None else ""
                 some = chance.sample(calls, min(len(calls), count - tally.faults))
-                one = Round(upstream, f"http://127.0.0.1:{port}", url, transport, chance)
+                one = Round(upstream, f"http://127.0.0.1:{port}", url, transport, chance, program)
                 with anyio.fail_after(180):
                     await one.make(kind, next(versions), some, tally)
             print(  # noqa: T201
@@ -441,9 +451,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--library", action="store_true", help="use httpx2's own transport to Fastn")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)  # noqa: T201
-    tallies = anyio.run(inject, options.count, options.seed, list(itertools.product(KINDS, LEDGERS, TRANSPORTS)))
+    combinations = list(itertools.product(KINDS, LEDGERS, TRANSPORTS))
+    program = WITH_LIBRARY if options.library else PROGRAM
+    tallies = anyio.run(inject, options.count, options.seed, combinations, program)
     sys.exit(any(tally.wrong for tally in tallies.values()))
 
 

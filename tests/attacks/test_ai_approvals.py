@@ -8,7 +8,8 @@ import pytest
 from support.declining_client import each_version, session
 from support.world import World
 
-from fastn_mcp.policy.policy import Mode, Policy
+from fastn_mcp.config.model import Mode
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 
 pytestmark = pytest.mark.anyio

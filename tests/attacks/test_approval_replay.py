@@ -19,10 +19,10 @@ from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingForm, Submitted
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
-from fastn_mcp.procedures.catalog import ALL_TOOLS, BY_NAME, parse
+from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS, parse
 from fastn_mcp.server.handlers import build
 from fastn_mcp.tools.customers import UpdateCustomer
 
@@ -136,13 +136,13 @@ class Agent:
             )
             return grant
         if self.channel == "unsealed":
-            asking = await self.world.call(parse(BY_NAME, call.tool, call.arguments).call, FormLater())
+            asking = await self.world.call(parse(TOOLS, call.tool, call.arguments).call, FormLater())
             if not isinstance(asking, PendingForm):
                 return None
             self.world.clock.pass_(5)
-            name = asking.question.expected
+            name = asking.form.expected
             content = {"decision": "approve"} if name is None else {"name": name}
-            return asking.question.grant, Submitted("accept", content)
+            return asking.form.request, Submitted("accept", content)
         asked = await self.client.session.call_tool(call.tool, call.arguments, allow_input_required=True)
         if not isinstance(asked, InputRequiredResult):
             return None
@@ -168,7 +168,7 @@ class Agent:
                     return error
             case _:
                 try:
-                    call = parse(BY_NAME, tool, arguments).call
+                    call = parse(TOOLS, tool, arguments).call
                     return await self.world.dispatch(call, Caller("local", FormLater(submitted=approved)))
                 except FastnError as error:
                     return error

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from fastn_mcp.audit.files import Keeping, entries
 from fastn_mcp.audit.log import AuditEvent, AuditFile, about
 from fastn_mcp.build.ledger import audit_at, ledger_at
-from fastn_mcp.cli import cli
+from fastn_mcp.cli.program import cli
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.customers import DeleteCustomer

@@ -1,9 +1,11 @@
-"""A sample of the injected faults: `make faults` makes 200 of each kind, ledger and transport. Ours."""
+"""A sample of the injected faults: `make faults` makes 200 of each kind, ledger and transport."""
 
 import itertools
 
 import pytest
-from fault_injection import KINDS, LEDGERS, TRANSPORTS, inject, seen
+from fault_injection import KINDS, LEDGERS, PROGRAM, TRANSPORTS, WITH_LIBRARY, inject, seen
+
+from fastn_mcp.client.exchange import TransportFactory, library_transport
 
 pytestmark = pytest.mark.anyio
 
@@ -12,11 +14,12 @@ SEED = 20261126
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
-async def test_no_call_is_sent_twice_after_a_fault(kind: str) -> None:
+async def test_no_call_is_sent_twice_after_a_fault(kind: str, transport_factory: TransportFactory) -> None:
     """One ledger and one transport per kind; `make faults` covers all combinations."""
     combinations = list(itertools.product(LEDGERS, TRANSPORTS))
     chosen = (kind, *combinations[KINDS.index(kind)])
-    tallies = await inject(10, SEED, [chosen])
+    program = WITH_LIBRARY if transport_factory is library_transport else PROGRAM
+    tallies = await inject(10, SEED, [chosen], program)
     assert tallies[chosen].faults == 10
     assert tallies[chosen].wrong == []
 

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 from mcp.types import ElicitRequestFormParams, ElicitResult
 from support.declining_client import each_version, session
+from support.local_page import CANARY, approve, env_state
 from support.ports import free_port
 from support.server_process import Person, Upstream, approving, running_sandbox
 from support.watched_agent import agent, fails, id_of, outside
 from support.world import World
-from test_approvals import approve, env_state
-from test_typed_secrets_over_mcp import CANARY
 
 pytestmark = pytest.mark.anyio
 

@@ -1,4 +1,4 @@
-"""The audit's file: what is in it, who may add to it, and what if it cannot be written. Ours."""
+"""The audit's file: what is in it, who may add to it, and what if it cannot be written."""
 
 import errno
 import hashlib
@@ -19,9 +19,11 @@ from pydantic import JsonValue
 
 from fastn_mcp.audit import log as audit_log
 from fastn_mcp.audit.files import Keeping, entries, verify
-from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, Unwritten, about, decided, digest, showable
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, Unwritten, about, digest, showable
 from fastn_mcp.errors import NOTHING_SENT
-from fastn_mcp.ledger.ledger import ApprovalRequest, bound_account
+from fastn_mcp.guard.recorder import decision_entry
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.identity import bound_account
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection
@@ -46,7 +48,7 @@ def kept(path: Path) -> Generator[AuditFile]:
 
 def test_an_entry_says_all_that_is_known_of_a_call(kept: AuditFile, path: Path) -> None:
     """Who, what, on which account, by what right, and when; what is not known is left out."""
-    entry = replace(INTENT, effect="destroy", decision="typed", rule="mode guarded: destroy", consent="client_form")
+    entry = replace(INTENT, effect="destroy", decision="typed", rule="mode guarded: destroy", approved_by="client_form")
     assert kept.record(replace(entry, grant="g1")) == "1"
     assert kept.record(replace(INTENT, event=AuditEvent.OUTCOME, of="1", outcome="done", duration_ms=41.5)) == "2"
     first, second = entries(path)
@@ -62,7 +64,7 @@ def test_an_entry_says_all_that_is_known_of_a_call(kept: AuditFile, path: Path) 
         "effect": "destroy",
         "decision": "typed",
         "rule": "mode guarded: destroy",
-        "consent": "client_form",
+        "approved_by": "client_form",
         "grant": "g1",
     }
     assert first["digest"] == digest({"customer_id": "cus_1"})
@@ -146,7 +148,7 @@ REQUEST = ApprovalRequest(
 
 def test_a_decision_is_recorded_with_what_was_decided() -> None:
     """By the account's name without its key, with the arguments redacted and a long name cut."""
-    entry = decided(AuditEvent.DECLINED, REQUEST, "local_page", "not now")
+    entry = decision_entry(AuditEvent.DECLINED, REQUEST, "local_page", "not now")
     assert entry == LogEntry(
         AuditEvent.DECLINED,
         "local",
@@ -156,7 +158,7 @@ def test_a_decision_is_recorded_with_what_was_decided() -> None:
         arguments={"name": "db", "password": "[hidden-by-fastn-mcp]"},
         effect="access",
         decision="typed",
-        consent="local_page",
+        approved_by="local_page",
         grant="g1",
         message="not now",
         name="x" * 200 + " [100 more characters]",
@@ -165,8 +167,8 @@ def test_a_decision_is_recorded_with_what_was_decided() -> None:
 
 @pytest.mark.parametrize("preview", [{}, {"arguments": "a", "effect": 1, "target": "a"}, {"target": {"name": 1}}])
 def test_a_decision_on_a_request_that_shows_nothing_is_recorded(preview: dict[str, JsonValue]) -> None:
-    entry = decided(AuditEvent.EXPIRED, replace(REQUEST, preview=preview), None)
-    assert (entry.arguments, entry.effect, entry.name, entry.consent, entry.message) == (None,) * 5
+    entry = decision_entry(AuditEvent.EXPIRED, replace(REQUEST, preview=preview), None)
+    assert (entry.arguments, entry.effect, entry.name, entry.approved_by, entry.message) == (None,) * 5
 
 
 def test_what_only_names_a_secret_is_recorded() -> None:

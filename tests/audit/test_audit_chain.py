@@ -1,4 +1,4 @@
-"""What the audit's chain shows. Ours."""
+"""What the audit's chain shows."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The audit log over time: rotated, deleted, emptied, and what the ledger knows of it. Ours."""
+"""The audit log over time: rotated, deleted, emptied, and what the ledger knows of it."""
 
 # ruff: noqa: ASYNC240 - files of a test, in a folder of its own
 
@@ -52,7 +52,7 @@ def opened(path: Path, ledger: Ledger) -> Generator[Callable[..., AuditFile]]:
     logs: list[AuditFile] = []
 
     def opened(keeping: Keeping | None = None, system: System | None = None) -> AuditFile:
-        logs.append(AuditFile(path, system or System(now=lambda: NOW), ledger=ledger, keeping=keeping))
+        logs.append(AuditFile(path, system or System(now=lambda: NOW), marks=ledger, keeping=keeping))
         return logs[-1]
 
     yield opened
@@ -345,7 +345,7 @@ async def test_compressed_file_is_read_up_to_a_maximum(
 async def test_end_is_read_whole_also_where_the_system_returns_less_than_was_asked_for(
     path: Path, opened: Callable[..., AuditFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """POSIX, read(): it can return fewer bytes. Ours: what is behind the given size is not of the log yet."""
+    """POSIX, read(): it can return fewer bytes. What is behind the given size is not of the log yet."""
     for _ in range(4):
         opened().record(INTENT)
     lines, read = path.read_bytes().splitlines(keepends=True), os.read

@@ -1,4 +1,4 @@
-"""Entries of the audit log that are not exported yet: read in order, across rotation and restarts. Ours."""
+"""Entries of the audit log that are not exported yet: read in order, across rotation and restarts."""
 
 import gzip
 import logging
@@ -224,7 +224,7 @@ async def test_retention_keeps_what_was_not_sent(path: Path, ledger: Ledger, cap
     keeping = Keeping(max_bytes=1, files=1)
 
     async def one_more() -> None:
-        log = AuditFile(path, System(now=lambda: NOW), ledger=ledger, keeping=keeping, outbox=outbox)
+        log = AuditFile(path, System(now=lambda: NOW), marks=ledger, keeping=keeping, outbox=outbox)
         log.record(INTENT)
         await log.anchor()
         log.close()

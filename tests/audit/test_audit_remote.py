@@ -1,4 +1,4 @@
-"""Comparison of an audit log with the copy that a collector stored. Ours."""
+"""Comparison of an audit log with the copy that a collector stored."""
 
 import json
 from collections.abc import Iterable

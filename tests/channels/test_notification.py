@@ -24,7 +24,7 @@ from fastn_mcp.guard.approval.caller import ALL_SCOPES, Caller, Rights
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.key_files import SecretValues
-from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.tools.access import CreateApiKey, CreateRole, InviteUser
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.workflows import RunWorkflow
@@ -191,7 +191,7 @@ def test_address_needs_a_secret_and_neither_is_shown(tmp_path: Path) -> None:
         notifying(world.desk, load({}, environment, None), world.ledger, world.system)
     settings = load({}, environment | {"FASTN_NOTIFY_SECRET": SECRET, "FASTN_NOTIFY_STYLE": "teams"}, None)
     channel = notifying(world.desk, settings, world.ledger, world.system)
-    assert (channel.notifies, channel.identifies_people, channel.url) == (True, False, None)
+    assert (channel.capabilities.notifies, channel.capabilities.identifies_people, channel.url) == (True, False, None)
     world.desk.url = "https://mcp.example/approvals/"
     assert channel.url == world.desk.url
     assert {URL, SECRET} <= set(settings.secrets)

@@ -13,7 +13,7 @@ from support.page_world import Desk, batch, connection, question, update_of_work
 from support.real_browser import DESKTOP, PHONE, needs_chromium
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
-from fastn_mcp.ledger.ledger import RequestState, TemporaryApproval
+from fastn_mcp.ledger.approval_request import RequestState, TemporaryApproval
 
 expect.set_options(timeout=10_000)
 

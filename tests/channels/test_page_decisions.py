@@ -14,9 +14,8 @@ from support.page_world import UPDATE, Desk, Visitor, let_in, question, update_o
 from typing_extensions import override
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
-from fastn_mcp.channels.page.app import LONGEST_NOTE
-from fastn_mcp.guard.approval.request import opens_temporary, temporary_approval, with_typed
-from fastn_mcp.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.guard.approval.request import LONGEST_NOTE, opens_temporary, temporary_approval, with_typed
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.tools.access import CreateSecret
 
@@ -33,7 +32,7 @@ async def found(desk: Desk, grant: str = "grant-1") -> ApprovalRequest:
 
 def change(desk: Desk, statement: str) -> None:
     """Change the ledger behind the page's back."""
-    desk.ledger._database.execute(statement)  # pyright: ignore[reportPrivateUsage]
+    desk.ledger._file.database.execute(statement)  # pyright: ignore[reportPrivateUsage]
 
 
 def words(page: str) -> str:
@@ -329,7 +328,7 @@ async def test_later_decision_is_rejected(action: str, tmp_path: Path) -> None:
     await desk.ask(update_of_workflow("grant-1"))
     answer = await visitor.decide(action, "grant-1", extent="while")
     assert answer.status_code == 409
-    assert "This question was declined already. Nothing was decided now." in answer.text
+    assert "This request was declined already. Nothing was decided now." in answer.text
     assert await desk.ledger.temporary_approvals(0.0) == []
     assert await desk.ledger.declines("local") == (1, 0.0)
     (grant,) = await desk.ledger.decided(5)
@@ -424,16 +423,6 @@ async def test_wrong_name_keeps_its_request_open_in_a_list(desk: Desk, visitor: 
     assert answer.status_code == 422
     assert re.findall(r'<article class="card" data-key="([^"]+)"', answer.text) == ["grant-3"]
     assert "the text you typed does not match exactly" in answer.text
-
-
-async def test_request_of_an_earlier_version_is_shown_by_its_target(desk: Desk, visitor: Visitor) -> None:
-    card = {name: value for name, value in question().preview.items() if name != "says"}
-    await desk.ask(question(preview=card), update_of_workflow(preview={**card, "effect": "external"}))
-    page = words(await visitor.look())
-    assert "Delete customer Globex . What it loses for good was not recorded." in page
-    assert "Update workflow Globex ." in page
-    assert page.count("What it loses") == 1
-    assert "Not checked: triggers ." in page
 
 
 async def test_values_are_never_truncated(desk: Desk, visitor: Visitor) -> None:

@@ -8,7 +8,7 @@ from support.decisions import moved
 from support.page_world import Desk, Visitor, question
 
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS
-from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 
 pytestmark = pytest.mark.anyio
 

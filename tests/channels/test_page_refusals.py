@@ -10,10 +10,11 @@ from starlette.types import ASGIApp, Message
 from support.page_world import Desk, Visitor, enter, let_in, posted_by, question, room_of, update_of_workflow
 
 from fastn_mcp.channels.page.app import LocalPageAccess, page
-from fastn_mcp.channels.page.inbox import Inbox, InboxAccount, unrecorded
+from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.channels.page.security import LONGEST_BODY
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.guard.approval.request import temporary_approval
+from fastn_mcp.guard.approval.votes import unrecorded
 from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio
@@ -219,7 +220,7 @@ async def test_keys_and_sessions_expire(desk: Desk, visitor: Visitor) -> None:
     await desk.ask(question())
     desk.opened.clear()
     desk.clock.passed += 60
-    await desk.page.show("grant-1")
+    await desk.announce("grant-1")
     desk.clock.passed += 601
     assert (await enter(visitor.http, *posted_by(desk.opened[0]))).status_code == 403
     await visitor.look()

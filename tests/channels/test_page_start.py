@@ -12,7 +12,9 @@ import httpx2
 import pytest
 from support.page_world import Desk, Visitor, enter, posted_by, question, update_of_workflow
 
+from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
+from fastn_mcp.guard.approval.votes import unrecorded
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +27,7 @@ def modes(url: str) -> tuple[int, int] | None:
 
 async def test_request_opens_the_browser_once(desk: Desk) -> None:
     await desk.ask(question())
-    message = [await desk.page.show("grant-1") for _ in range(3)]
+    message = [await desk.announce("grant-1") for _ in range(3)]
     (url,) = desk.opened
     page, key = posted_by(url)
     assert len(set(message)) == 1
@@ -45,11 +47,11 @@ async def test_key_files_are_removed_with_their_keys(desk: Desk) -> None:
     folder.mkdir(parents=True)
     (folder / "left.html").write_text("of a process that was killed")
     os.utime(folder / "left.html", (0, 0))
-    await desk.page.show("grant-1")
+    await desk.announce("grant-1")
     assert [Path(httpx2.URL(url).path) for url in desk.opened] == list(folder.iterdir())
     desk.opens = False
     desk.clock.passed += 60
-    await desk.page.show("grant-2")
+    await desk.announce("grant-2")
     assert len(list(folder.iterdir())) == 1  # an unused file is removed at once
     await desk.file()
     await desk.page.aclose()
@@ -60,13 +62,13 @@ async def test_requests_in_a_burst_share_one_tab(desk: Desk) -> None:
     """Ten requests do not open ten tabs, and a later one opens a tab again."""
     await desk.ask(question(), update_of_workflow(), question("grant-3"))
     async with anyio.create_task_group() as both:
-        both.start_soon(desk.page.show, "grant-1")
-        both.start_soon(desk.page.show, "grant-1")
-    await desk.page.show("grant-2")
+        both.start_soon(desk.announce, "grant-1")
+        both.start_soon(desk.announce, "grant-1")
+    await desk.announce("grant-2")
     assert len(desk.opened) == 1
     desk.clock.passed += 60
-    await desk.page.show("grant-3")
-    await desk.page.show("grant-1")
+    await desk.announce("grant-3")
+    await desk.announce("grant-1")
     assert len(desk.opened) == 2
 
 
@@ -76,7 +78,7 @@ async def test_visible_page_is_not_opened_again(desk: Desk, visitor: Visitor) ->
         await anext(events.aiter_lines())
         desk.opened.clear()
         desk.clock.passed += 60
-        message = await desk.page.show("grant-1")
+        message = await desk.announce("grant-1")
     assert desk.opened == []
     assert "is open in their browser" in message
 
@@ -88,8 +90,9 @@ async def test_missing_browser_is_explained(desk: Desk) -> None:
     def opener(url: str) -> bool:
         raise OSError(url)
 
-    page = ApprovalPage(desk.ledger, desk.system, opener, desk.page_file, desk.typed)
-    message = await page.show("grant-1")
+    account = InboxAccount(None, desk.ledger, unrecorded, desk.typed)
+    page = ApprovalPage(account, desk.system, opener, desk.page_file)
+    message = (await page.announce(question())).where
     assert "No browser could be opened" in message
     assert "`fastn-mcp approvals --open`" in message
     assert "enter" not in message
@@ -116,17 +119,17 @@ async def test_page_file_is_private_and_its_key_changes(desk: Desk) -> None:
 async def test_deleted_page_file_is_written_again(desk: Desk) -> None:
     """Several processes share the file. It is removed when its page ends."""
     await desk.ask(question())
-    await desk.page.show("grant-1")
+    await desk.announce("grant-1")
     desk.page_file.unlink()
     assert read_page_file(desk.page_file) is None
-    await desk.page.show("grant-1")
+    await desk.announce("grant-1")
     assert read_page_file(desk.page_file) is not None
     await desk.page.aclose()
     assert not desk.page_file.exists()
 
 
 async def test_page_file_of_another_process_is_kept(desk: Desk) -> None:
-    await desk.page.show("any")
+    await desk.announce("any")
     desk.page_file.write_text('{"url": "http://127.0.0.1:1", "key": "theirs"}')
     await desk.page.aclose()
     assert read_page_file(desk.page_file) == ("http://127.0.0.1:1", "theirs")
@@ -141,7 +144,7 @@ async def test_closed_page_restarts_for_a_new_request(desk: Desk, visitor: Visit
             await desk.page.aclose()
     with pytest.raises(httpx2.TransportError):
         await visitor.http.get(visitor.room)
-    await desk.page.show("grant-1")
+    await desk.announce("grant-1")
     assert len(desk.opened) == 2
     await desk.page.aclose()
     await desk.page.aclose()
@@ -149,12 +152,12 @@ async def test_closed_page_restarts_for_a_new_request(desk: Desk, visitor: Visit
 
 async def test_page_ends_when_the_process_is_cancelled(desk: Desk) -> None:
     """A cancelled server still releases its port and its page file."""
-    await desk.page.show("any")
+    await desk.announce("any")
     with anyio.CancelScope() as stopping:
         stopping.cancel()
         await desk.page.aclose()
     assert not desk.page_file.exists()
-    await desk.page.show("any")
+    await desk.announce("any")
     assert len(desk.opened) == 2
 
 
@@ -162,9 +165,9 @@ async def test_expired_request_can_be_shown_again(desk: Desk) -> None:
     """The page remembers opened requests until they expire."""
     now = desk.clock.now().timestamp()
     await desk.ask(replace(question(), expires=now + 30))
-    await desk.page.show("grant-1")
+    await desk.announce("grant-1")
     desk.clock.passed += 31
-    await desk.page.show("grant-1")
+    await desk.announce("grant-1")
     assert len(desk.opened) == 2
 
 

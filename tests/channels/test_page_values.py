@@ -13,7 +13,7 @@ from support.page_world import Desk, Visitor, question, update_of_workflow
 from typing_extensions import override
 
 from fastn_mcp.guard.preview import REFERENCES
-from fastn_mcp.ledger.ledger import ApprovalRequest, RequestState, TemporaryApproval
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval
 
 pytestmark = pytest.mark.anyio
 
@@ -106,7 +106,7 @@ async def fill(desk: Desk, value: str) -> None:
 async def harmless(desk: Desk, visitor: Visitor) -> Structure:
     await fill(desk, "Harmless")
     read = structure(await visitor.look())
-    database = desk.ledger._database  # pyright: ignore[reportPrivateUsage]
+    database = desk.ledger._file.database  # pyright: ignore[reportPrivateUsage]
     database.execute("DELETE FROM requests")
     database.execute("DELETE FROM temporary_approvals")
     return read

@@ -15,7 +15,8 @@ from fastn_mcp.channels.webhook.answers import MAX_REJECTIONS, REJECTION_SPAN, W
 from fastn_mcp.errors import Declined
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.ledger.ledger import LedgerLost, RequestState
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 from fastn_mcp.tools.workflows import ListWorkflows, RunWorkflow
 
@@ -77,7 +78,7 @@ async def test_approved_call_is_sent_once_when_repeated(world: WebhookWorld) -> 
     assert grant is not None
     assert grant.approvers == ["dana"]
     (approved,), (intent,) = world.audited("approved"), world.audited("intent")
-    assert (approved["approver"], approved["consent"], intent["consent"]) == ("dana", "verified", "verified")
+    assert (approved["approver"], approved["approved_by"], intent["approved_by"]) == ("dana", "verified", "verified")
 
 
 async def test_decline_is_final_and_its_note_reaches_the_agent(world: WebhookWorld) -> None:

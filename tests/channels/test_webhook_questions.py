@@ -151,7 +151,9 @@ async def test_new_process_resends_an_open_request(world: WebhookWorld) -> None:
     """It cannot know whether the last process delivered it."""
     question = await asked(world, await run(world))
     other = Receiver()
-    await world.asking(other).show(question["grant"])
+    request = await world.ledger.find(question["grant"])
+    assert request is not None
+    await world.asking(other).announce(request)
     assert other.questions == [question]
 
 

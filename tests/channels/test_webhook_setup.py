@@ -18,6 +18,7 @@ from fastn_mcp.channels.webhook.payloads import generic
 from fastn_mcp.channels.webhook.webhook import AnswerAddress, Webhook, WebhookSender, webhook_of
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import Refused, SettingsError
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -162,8 +163,8 @@ async def test_answer_server_has_only_one_route(tmp_path: Path) -> None:
     posting = WebhookSender(URL, SECRET, made.system, made.receiver)
     door = AnswerAddress("127.0.0.1", 0)
     webhook = Webhook(posting, generic, made.approvers, made.deciding, made.ledger, made.system, door)
-    grant = await opened(made)
-    assert "An approver was asked by the webhook at hooks.example.com." in await webhook.show(grant)
+    announced = await webhook.announce(await opened(made))
+    assert "An approver was asked by the webhook at hooks.example.com." in announced.where
     callback = made.receiver.questions[0]["callback"]
     async with httpx2.AsyncClient(trust_env=False) as http:
         assert (await http.post(callback, content=b"x" * 16_385)).status_code == 413
@@ -174,16 +175,18 @@ async def test_answer_server_has_only_one_route(tmp_path: Path) -> None:
     made.close()
 
 
-async def opened(made: WebhookWorld) -> str:
+async def opened(made: WebhookWorld) -> ApprovalRequest:
     question = await asked(made, await run(made))
     made.receiver.came.clear()
-    return str(question["grant"])
+    request = await made.ledger.find(str(question["grant"]))
+    assert request is not None
+    return request
 
 
 async def test_port_of_another_server_is_shared(tmp_path: Path) -> None:
     """Two servers of one person share a ledger and an address. A port that nothing answers on is refused."""
     made = WebhookWorld(tmp_path)
-    grant = await opened(made)
+    request = await opened(made)
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         port = int(listener.listeners[0].extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610 - not Django
         webhook = Webhook(
@@ -191,13 +194,13 @@ async def test_port_of_another_server_is_shared(tmp_path: Path) -> None:
             made.system, AnswerAddress("127.0.0.1", port),
         )  # fmt: skip
         webhook.begin()
-        await webhook.show(grant)
-        assert made.receiver.questions[0]["callback"] == f"http://127.0.0.1:{port}/approvals/{grant}"
+        await webhook.announce(request)
+        assert made.receiver.questions[0]["callback"] == f"http://127.0.0.1:{port}/approvals/{request.id}"
         await webhook.aclose()
     nowhere = Webhook(
         WebhookSender(URL, SECRET, made.system, made.receiver), generic, made.approvers, made.deciding, made.ledger,
         made.system, AnswerAddress("192.0.2.1", 8790),
     )  # fmt: skip
     with pytest.raises(Refused, match="answers cannot be received at port 8790"):
-        await nowhere.show(grant)
+        await nowhere.announce(request)
     made.close()

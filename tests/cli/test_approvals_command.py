@@ -24,12 +24,13 @@ from support.terminal import Person, sitting
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
 from fastn_mcp.audit.files import entries
 from fastn_mcp.audit.log import AuditFile
+from fastn_mcp.build.approval_store import ApprovalStore
 from fastn_mcp.build.startup import typed_seal
-from fastn_mcp.cli.approvals import ApprovalStore, TerminalApprovals
 from fastn_mcp.config.command_line import PROGRAM
 from fastn_mcp.guard.approval.request import opens_temporary, with_typed
+from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.ledger.ledger import ApprovalRequest, RequestState, ShownCall, TemporaryApproval
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, TemporaryApproval
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
@@ -69,11 +70,11 @@ class Folder:
         assert found is not None
         return found
 
-    def scopes(self) -> list[TemporaryApproval]:
+    def temporary_approvals(self) -> list[TemporaryApproval]:
         return self.do(lambda ledger: ledger.temporary_approvals(time.time()))
 
     def recorded(self) -> list[tuple[JsonValue, ...]]:
-        names = ("event", "tool", "target", "consent", "message")
+        names = ("event", "tool", "target", "approved_by", "message")
         return [tuple(e.get(name) for name in names) for e in entries(self.folder / "audit.jsonl")]
 
     def run(self, *arguments: str, piped: str = "", **env: str) -> "subprocess.CompletedProcess[str]":
@@ -197,7 +198,7 @@ def test_y_approves_one_call(state: Folder) -> None:
         assert person.leaves()[0] == 0
     decided = state.grant()
     assert (decided.state, decided.by) == (RequestState.APPROVED, "terminal")
-    assert state.scopes() == []
+    assert state.temporary_approvals() == []
     assert state.recorded() == [("approved", "run_workflow", "wf_1", "terminal", None)]
     assert KEY not in (state.folder / "audit.jsonl").read_text()
 
@@ -264,7 +265,7 @@ def test_15_also_wishes_a_temporary_approval(state: Folder) -> None:
         person.sees("Approved.")
         person.sees("no approval for 15 minutes from then on.")
         person.leaves()
-    assert state.scopes() == []
+    assert state.temporary_approvals() == []
     assert state.grant().state is RequestState.APPROVED
     assert opens_temporary(state.grant())
     assert state.recorded()[0][4] == "also for 15 minutes"
@@ -283,7 +284,7 @@ def test_15_is_not_offered_without_temporary_approvals(changed: dict[str, object
         person.sees(CHOICES)
         person.types("\r")
         person.leaves()
-    assert state.scopes() == []
+    assert state.temporary_approvals() == []
     assert state.grant().state is RequestState.OPEN
 
 
@@ -354,7 +355,7 @@ def test_line_that_the_terminal_cut_is_typed_anew(state: Folder) -> None:
 @pytest.mark.anyio
 async def test_secret_is_not_typed_where_no_server_could_open_it(tmp_path: Path) -> None:
     """Servers on a shared ledger open it by their state secret, which this process may lack."""
-    shared = ApprovalStore(tmp_path, "valkey://ledger:6379", PROGRAM)
+    shared = ApprovalStore(tmp_path, "valkey://ledger:6379", PROGRAM, print)
     ledger, system = SqliteLedger(str(tmp_path / "ledger")), System()
     assert shared.typed(ledger, system) is None
     assert replace(shared, state_secrets=["s" * 32]).typed(ledger, system) is not None
@@ -435,10 +436,10 @@ def test_request_decided_meanwhile_stays_as_it_was(typed: str, became: RequestSt
         person.sees(CHOICES)
         state.do(lambda ledger: moved(ledger, "g1", [RequestState.OPEN], became, time.time(), by="local_page"))
         person.types(typed)
-        person.sees(f"This question was {'declined' if became is RequestState.DECLINED else 'approved'} already")
+        person.sees(f"This request was {'declined' if became is RequestState.DECLINED else 'approved'} already")
         person.leaves()
     assert (state.grant().state, state.grant().by) == (became, "local_page")
-    assert state.scopes() == []
+    assert state.temporary_approvals() == []
     assert not (state.folder / "audit.jsonl").exists()
 
 
@@ -482,15 +483,15 @@ def add_temporary_approvals(state: Folder, *names: str) -> None:
         state.do(lambda ledger, scope=scope: ledger.add_temporary(scope))
 
 
-def test_scopes_and_revoke_work_without_a_terminal(state: Folder) -> None:
+def test_temporary_and_revoke_work_without_a_terminal(state: Folder) -> None:
     """Revoking only tightens, so it needs no terminal; the beginning of the id is enough."""
     add_temporary_approvals(state, "first", "second")
-    assert 'first  run_workflow on "wf_1", default at live.fastn.ai, for local' in state.run("scopes").stdout
-    assert [row["id"] for row in json.loads(state.run("scopes", "--json").stdout)] == ["first", "second"]
+    assert 'first  run_workflow on "wf_1", default at live.fastn.ai, for local' in state.run("temporary").stdout
+    assert [row["id"] for row in json.loads(state.run("temporary", "--json").stdout)] == ["first", "second"]
     ran = state.run("revoke", "fir")
     assert (ran.returncode, ran.stdout) == (0, 'Revoked: run_workflow on "wf_1" needs approval again.\n')
-    assert [scope.id for scope in state.scopes()] == ["second"]
-    assert state.recorded() == [("scope_revoked", "run_workflow", "wf_1", "terminal", None)]
+    assert [scope.id for scope in state.temporary_approvals()] == ["second"]
+    assert state.recorded() == [("temporary_approval_revoked", "run_workflow", "wf_1", "terminal", None)]
 
 
 @pytest.mark.parametrize("name", ["third", "s"])
@@ -499,20 +500,20 @@ def test_revoke_needs_exactly_one_match(name: str, state: Folder) -> None:
     add_temporary_approvals(state, "s1", "s2")
     ran = state.run("revoke", name)
     assert ran.returncode == 1
-    assert "approvals scopes" in ran.stderr
-    assert len(state.scopes()) == 2
+    assert "approvals temporary" in ran.stderr
+    assert len(state.temporary_approvals()) == 2
 
 
 def test_revoke_works_if_the_audit_log_cannot_be_written(state: Folder) -> None:
     add_temporary_approvals(state, "s1")
     (state.folder / "audit.jsonl").mkdir()
     ran = state.run("revoke", "s1")
-    assert (ran.returncode, state.scopes()) == (0, [])
+    assert (ran.returncode, state.temporary_approvals()) == (0, [])
     assert "The audit log cannot be written" in ran.stderr
 
 
 def test_scopes_says_that_there_are_none(state: Folder) -> None:
-    assert state.run("scopes").stdout == "There are no temporary approvals.\n"
+    assert state.run("temporary").stdout == "There are no temporary approvals.\n"
 
 
 def write_page_file(state: Folder, url: str = "http://127.0.0.1:8123", mode: int = 0o600) -> None:

@@ -16,8 +16,10 @@ from support.terminal import sitting
 
 from fastn_mcp.audit.files import verify
 from fastn_mcp.audit.log import AuditEvent, AuditFile, about
-from fastn_mcp.cli import cli
-from fastn_mcp.cli.audit import TAIL_COLUMNS, Entry, audit_group, following, row
+from fastn_mcp.audit.reader import Entry, following
+from fastn_mcp.cli.audit import audit_group
+from fastn_mcp.cli.audit_layout import TAIL_COLUMNS, row
+from fastn_mcp.cli.program import cli
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.connectors import DeleteConnection
@@ -29,7 +31,7 @@ ACCOUNT = "default at live.fastn.ai"
 DELETE = replace(
     about(AuditEvent.INTENT, DeleteCustomer(customer_id="cus_1"), "local", ACCOUNT),
     decision="typed",
-    consent="client_form",
+    approved_by="client_form",
     grant="g1",
 )
 RUN = about(AuditEvent.REFUSED, RunWorkflow(workflow_id="wf_1"), "agent", ACCOUNT)
@@ -43,7 +45,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def log(path: Path) -> Generator[AuditFile]:
     log = AuditFile(path, System(now=lambda: NOW))
-    log.record(replace(DELETE, event=AuditEvent.ASKED, consent=None))
+    log.record(replace(DELETE, event=AuditEvent.ASKED, approved_by=None))
     log.record(DELETE)
     log.record(replace(DELETE, event=AuditEvent.OUTCOME, of="2", outcome="done", duration_ms=41.4))
     log.record(replace(RUN, message="The policy refuses it.", outcome="refused"))

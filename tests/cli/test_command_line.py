@@ -14,8 +14,8 @@ from support.command_line import Run
 from support.ports import free_port
 
 from fastn_mcp import __version__
-from fastn_mcp.cli import cli
 from fastn_mcp.cli.help import COMMANDS
+from fastn_mcp.cli.program import cli
 from fastn_mcp.config.model import SOURCES
 from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
 from fastn_mcp.tools.catalog import CATALOG
@@ -92,6 +92,11 @@ def _imported(*arguments: str, environment: dict[str, str]) -> set[str]:
 def test_version_and_help_import_no_server(environment: dict[str, str]) -> None:
     for flag in ("--version", "--help"):
         assert not _imported(flag, environment=environment) & {"mcp", "httpx2", "starlette", "uvicorn", "rich"}
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("health",)])
+def test_version_and_health_check_load_no_settings(arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+    assert not _imported(*arguments, environment=environment) & {"pydantic", "fastn_mcp.config.model"}
 
 
 def test_serving_over_stdio_imports_no_terminal_output(environment: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""`fastn-mcp health`: the health check of a container. Ours."""
+"""`fastn-mcp health`: the health check of a container."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

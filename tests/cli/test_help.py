@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 from command_page import commands
 
-from fastn_mcp.cli import cli
-from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.cli.program import cli
+from fastn_mcp.procedures.catalog import TOOLS
 
 ALL = {words: command for words, command, _ in commands()}
 BELOW = {words: command for words, command in ALL.items() if words != "fastn-mcp"}
@@ -72,13 +72,13 @@ def test_help_of_every_command_ends_with_valid_examples(words: str) -> None:
 
 
 @pytest.mark.usefixtures("_files")
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", TOOLS)
 def test_every_tool_has_an_example_that_changes_nothing(name: str) -> None:
     text = help_of(["call", name.replace("_", "-")])
     assert max(map(len, text.splitlines())) <= 80, "a terminal breaks it in mid-word"
     (line,) = examples(text)
     assert line.startswith(f"fastn-mcp --sandbox call {name.replace('_', '-')}")
-    assert ("--dry-run" in line) == BY_NAME[name].previews()
+    assert ("--dry-run" in line) == TOOLS[name].previews()
 
 
 @pytest.mark.parametrize("words", [words for words, command in ALL.items() if isinstance(command, click.Group)])

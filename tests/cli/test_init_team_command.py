@@ -1,4 +1,4 @@
-"""`fastn-mcp init-team`: the files and secrets of a team's server, made once. Ours."""
+"""`fastn-mcp init-team`: the files and secrets of a team's server, made once."""
 
 import os
 import re

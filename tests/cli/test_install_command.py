@@ -83,7 +83,7 @@ def test_options_before_install_are_those_of_the_server(fastn: Run, home: Path) 
     options = ("--read-only", "--toolsets", "customers", "--policy", "p.toml", "--deadline", "30")
     done = fastn(*options, "install", "cursor", "--profile", "acme", "--yes", cwd=home)
     assert cursor(home)["fastn"]["args"] == [
-        *("--policy", str(home / "p.toml"), "--read-only", "--toolsets", "customers", "--deadline", "30.0"),
+        *("--read-only", "--toolsets", "customers", "--policy", str(home / "p.toml"), "--deadline", "30.0"),
         *("--profile", "acme"),
     ]
     assert done.stdout.endswith("No key was written. Store it, if you have not: fastn-mcp --profile acme login\n")

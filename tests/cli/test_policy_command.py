@@ -1,4 +1,4 @@
-"""`fastn-mcp policy`: its output and exit codes, and that it sends no change. Ours."""
+"""`fastn-mcp policy`: its output and exit codes, and that it sends no change."""
 
 import json
 import subprocess
@@ -196,7 +196,7 @@ def test_simulate_counts_and_lists_other_decisions(run: Run, file: Callable[[str
         entry("asked", "delete_trigger", {"trigger_id": "t1"}, "destroy", decision="typed", grant="g1"),
         DELETED,
         entry("outcome", "delete_trigger", None, "destroy", outcome="done", grant="g1"),
-        entry("intent", "create_customer", {"name": "A"}, "write", decision="allow", consent="policy"),
+        entry("intent", "create_customer", {"name": "A"}, "write", decision="allow", approved_by="policy"),
         entry("asked", "create_connection", secret, "external", decision="confirm", grant="g2"),
         entry("declined", "create_connection", secret, "external", outcome="declined"),
         entry("refused", "delete_secret", {"secret_id": "s"}, "destroy", outcome="not_found"),
@@ -215,7 +215,7 @@ def test_simulate_counts_and_lists_other_decisions(run: Run, file: Callable[[str
 
 
 def test_simulate_follows_budgets_and_the_circuit_breaker(run: Run, file: Callable[[str], str], tmp_path: Path) -> None:
-    created = entry("intent", "create_customer", {"name": "A"}, "write", decision="allow", consent="policy")
+    created = entry("intent", "create_customer", {"name": "A"}, "write", decision="allow", approved_by="policy")
     late = created | {"time": "2026-11-26T09:00:00.000Z"}
     declined = [entry("declined", "run_workflow", {"workflow_id": "w"}, "external")] * 2
     audit = audit_of(tmp_path, created, created, late, *declined, created | {"effect": "external"})

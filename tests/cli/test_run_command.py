@@ -15,7 +15,7 @@ from support.terminal import sitting
 
 from fastn_mcp.cli.exit import strongest
 from fastn_mcp.cli.run import read
-from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.sandbox.server import Sandbox
 
 PROGRAM = (sys.executable, "-m", "fastn_mcp", "--sandbox")
@@ -187,10 +187,6 @@ WRONG = {
     "bad id": ('{"tool": "list_customers", "id": 7}', "its id is not a text"),
     "twice": ('{"tool": "list_customers", "tool": "delete_customer"}', "the same name twice"),
     "no number": ('{"tool": "list_customers", "arguments": {"limit": NaN}}', "NaN is not a JSON number"),
-    "a value of another call": (
-        '{"tool": "get_customer", "arguments": {"customer_id": {"$from": "made", "path": "id"}}}',
-        "cannot take a value from the result of another",
-    ),
 }
 
 
@@ -198,7 +194,7 @@ WRONG = {
 def test_mistake_in_a_script_is_found_before_the_first_call(what: str) -> None:
     bad, problem = WRONG[what]
     lines = [b"# first", json.dumps(CREATE).encode(), b"", bad.encode()]
-    _, (mistake,) = read(lines, BY_NAME)
+    _, (mistake,) = read(lines, TOOLS)
     assert mistake.startswith("line 4: ")
     assert problem in mistake
     assert "C4N4RY" not in mistake
@@ -266,7 +262,7 @@ def test_run_at_a_terminal_asks_for_approval(
     call = report_in(tmp_path)["calls"][group][0]
     assert call["tool"] == "delete_customer"
     if code == 0:
-        assert call["consent"] == "terminal"
+        assert call["approved_by"] == "terminal"
     else:
         assert "not today" in (tmp_path / "r.md").read_text()
 

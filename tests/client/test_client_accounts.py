@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_fastn import Clock, Fastn, client, reply
 
-from fastn_mcp.client.account import Account, TransportOptions, headers, to_wire
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.http import HttpExchange, NotSentError
+from fastn_mcp.client.endpoint import Endpoint, TransportOptions, headers, to_wire
+from fastn_mcp.client.exchange import HttpExchange, NotSentError, TransportFactory
 from fastn_mcp.errors import NotSent
 from fastn_mcp.tools.billing import GetUsage
 from fastn_mcp.tools.connectors import ListConnections
@@ -81,14 +81,17 @@ def test_renamed_body_keeps_other_fields(body: dict[str, Any], names: dict[str, 
 )
 def test_test_mode_is_sent_with_test_keys_unless_set(key: str, mode: Any, sent: bool) -> None:
     """Fastn's documentation, and ours where an account differs."""
-    found = headers(Account("https://fastn.example", key, test_mode=mode))
+    found = headers(Endpoint("https://fastn.example", key, test_mode=mode))
     assert (found.get("X-fastn-Test-Mode") == "true") == sent
 
 
-async def test_unreadable_certificates_send_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_unreadable_certificates_send_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, transport_factory: TransportFactory
+) -> None:
     """Found at the first request, as startup reads none; the error names the next step."""
-    account = Account("https://127.0.0.1:9", "k")
-    exchange = HttpExchange(account.base_url, headers(account), options=TransportOptions(ca_file=tmp_path / "none.pem"))
+    account = Endpoint("https://127.0.0.1:9", "k")
+    options = TransportOptions(ca_file=tmp_path / "none.pem")
+    exchange = HttpExchange(account.base_url, headers(account), options, transport_factory)
     with pytest.raises(NotSentError, match="the trusted certificates cannot be read: FileNotFoundError"):
         await exchange(Request("GET", "/"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))

@@ -1,4 +1,4 @@
-"""A used-up rate limit is shared between processes with the same key; a call within the limit costs nothing. Ours."""
+"""A used-up rate limit is shared between processes with the same key; a call within the limit costs nothing."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import anyio
 import pytest
 from support.fake_fastn import KEY, NOW, Clock, Fastn, Step, reply
 
-from fastn_mcp.client.account import Account
 from fastn_mcp.client.client import FastnClient
+from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.errors import RateLimited
 from fastn_mcp.tools.customers import CreateCustomer, GetCustomer
 
@@ -47,7 +47,7 @@ class FakeLimitStore:
 
 def process(store: FakeLimitStore, clock: Clock, *steps: Step, key: str = KEY) -> tuple[FastnClient, Fastn]:
     fastn = Fastn(*steps)
-    return FastnClient(Account("https://fastn.example", key, update="partial"), fastn, clock.system(), store), fastn
+    return FastnClient(Endpoint("https://fastn.example", key, update="partial"), fastn, clock.system(), store), fastn
 
 
 def used_up(seconds: int) -> Step:
@@ -153,6 +153,6 @@ async def test_implausible_shared_time_is_ignored() -> None:
 def test_client_without_a_store_shares_nothing() -> None:
     clock = Clock()
     fastn = Fastn(OK)
-    sender: Any = FastnClient(Account("https://fastn.example", KEY), fastn, clock.system())
+    sender: Any = FastnClient(Endpoint("https://fastn.example", KEY), fastn, clock.system())
     anyio.run(sender.send, READ)
     assert len(fastn.requests) == 1

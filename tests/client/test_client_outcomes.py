@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 from support.fake_fastn import Clock, Fastn, Step, client, reply
 
-from fastn_mcp.client.connection import ResponseLost, UnreadableBody
-from fastn_mcp.client.http import NotSentError
+from fastn_mcp.client.exchange import NotSentError, ResponseLost, UnreadableBody
 from fastn_mcp.client.retry import AttemptOutcome, may_retry
 from fastn_mcp.errors import FastnError
 from fastn_mcp.tools.access import DeleteSecret, InviteUser

@@ -1,4 +1,4 @@
-"""An outage causes no storm of retries, and the queue of waiting calls is bounded. Ours."""
+"""An outage causes no storm of retries, and the queue of waiting calls is bounded."""
 
 import anyio
 import anyio.lowlevel
@@ -6,7 +6,7 @@ import pytest
 from support.fake_fastn import Clock, Fastn, client, reply
 
 from fastn_mcp.client.client import MAX_QUEUED_CALLS
-from fastn_mcp.client.connection import Answer
+from fastn_mcp.client.exchange import Answer
 from fastn_mcp.errors import FastnError, NotSent
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.operation import Request

@@ -7,7 +7,7 @@ from pydantic_core import to_json
 from support.fake_fastn import KEY, Fastn, client, reply
 
 from fastn_mcp.client.client import secrets_of
-from fastn_mcp.client.connection import Answer
+from fastn_mcp.client.exchange import Answer
 from fastn_mcp.errors import FastnError, NotSent
 from fastn_mcp.redaction import Redactor
 from fastn_mcp.tools.access import CreateSecret

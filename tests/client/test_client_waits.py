@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_fastn import NOW, Clock, Fastn, Step, client, reply
 
-from fastn_mcp.client.connection import Answer, ResponseLost
-from fastn_mcp.client.http import NotSentError
+from fastn_mcp.client.exchange import Answer, NotSentError, ResponseLost
 from fastn_mcp.client.retry import exhausted_for, pause, retry_after
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System

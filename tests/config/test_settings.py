@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_mcp.build.account import disabled_tools, enabled_tools
+from fastn_mcp.build.composition import disabled_tools, enabled_tools
+from fastn_mcp.build.startup import resolved_of
 from fastn_mcp.config.addresses import is_loopback
 from fastn_mcp.config.load import ledger_settings, load
 from fastn_mcp.config.model import DEFAULT_BASE_URL, SOURCES, TOOLSETS, Settings
@@ -200,7 +201,7 @@ def test_an_approval_lasts_a_minute_to_a_day(minutes: str) -> None:
 
 def test_tools_are_named_one_by_one_or_by_patterns() -> None:
     settings = load({"tools": "run-workflow,get_cust*,find"}, KEY, None)
-    assert settings.tools == ["find", "get_customer", "run_workflow"]
+    assert [tool.tool_name() for tool in enabled_tools(settings)] == ["find", "get_customer", "run_workflow"]
 
 
 @pytest.mark.parametrize("name", ["tools", "exclude_tools"])
@@ -211,7 +212,17 @@ def test_tools_are_named_one_by_one_or_by_patterns() -> None:
 def test_a_tool_that_is_not_known_is_refused(name: str, names: str, said: str) -> None:
     """A tool that is misspelt must not stay in the list of an agent."""
     with pytest.raises(SettingsError, match=said):
-        load({name: names}, KEY, None)
+        enabled_tools(load({name: names}, KEY, None))
+
+
+@pytest.mark.parametrize("name", ["tools", "exclude_tools"])
+def test_error_of_an_unknown_tool_says_where_it_is_set(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f'mode = "auto"\n{name} = "find,nothing"\n')
+    with pytest.raises(SettingsError, match=rf"config.toml, line 2: the setting {name} is wrong: there is no tool 'no"):
+        resolved_of({}, KEY, file, sandboxed=False)
+    with pytest.raises(SettingsError, match=rf"{name} \(flag --{name.replace('_', '-')}, environment FASTN_"):
+        resolved_of({name: "nothing"}, KEY, None, sandboxed=True)
 
 
 USERS = {operation.tool_name() for operation in CATALOG if operation.toolset() == "users"}

@@ -1,4 +1,4 @@
-"""Lines of TOML keys. Ours: whatever is wrong in a policy is named with its line."""
+"""Lines of TOML keys. Whatever is wrong in a policy is named with its line."""
 
 import tomllib
 from typing import Any, cast

@@ -6,14 +6,14 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_document import document
 
-from fastn_mcp.tools.catalog import BY_NAME, CATALOG
+from fastn_mcp.tools.catalog import CATALOG, OPERATIONS
 from fastn_mcp.tools.workflows import RUN_HEADERS
 
 DOCUMENT = document("https://fastn.example")
 
 
 def described(name: str) -> dict[str, Any]:
-    route = BY_NAME[name].route
+    route = OPERATIONS[name].route
     return DOCUMENT["paths"][route.path][route.method.lower()]
 
 
@@ -36,10 +36,10 @@ def test_it_has_every_operation_and_no_other() -> None:
     assert DOCUMENT["servers"] == [{"url": "https://fastn.example"}]
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_says_what_it_does_and_how_that_is_known(name: str) -> None:
     """An inferred shape is not passed off as a documented one."""
-    operation, one = BY_NAME[name], described(name)
+    operation, one = OPERATIONS[name], described(name)
     assert one["description"] == operation.__doc__
     assert one["x-fastn-effect"] == operation.effect.value
     assert one["x-fastn-evidence"] == {"kind": operation.evidence.kind, "source": operation.evidence.source}
@@ -47,10 +47,10 @@ def test_an_operation_says_what_it_does_and_how_that_is_known(name: str) -> None
     assert set(one["responses"]) - {"204"} == {"2XX", "4XX", "5XX"}
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_arguments_go_by_fastns_names_and_what_stays_here_is_left_out(name: str) -> None:
     """`extra` is what a body may hold besides; `dry_run`, `value_from_env` and what is ours are never sent."""
-    operation = BY_NAME[name]
+    operation = OPERATIONS[name]
     route = operation.route
     assert tuple(parameters(name, "path")) == route.parameters
     assert all(one["required"] for one in parameters(name, "path").values())

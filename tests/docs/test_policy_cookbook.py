@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from fastn_mcp.cli import cli
+from fastn_mcp.cli.program import cli
 
 POLICY_PAGE = Path(__file__).parents[2] / "docs" / "policy.md"
 RECIPES = {

@@ -11,7 +11,7 @@ from support.doctor_runs import SAFE_METHODS, check_of, examine_sandbox, problem
 from support.faulty_sandbox import FaultySandbox, Garbage, Redirect, Reset, Status
 from support.world import Clock
 
-from fastn_mcp.client.connection import Answer
+from fastn_mcp.client.exchange import Answer
 from fastn_mcp.doctor.check import Check, CheckGroup, CheckResult, DoctorExit, exit_of
 from fastn_mcp.doctor.probe import MOST, Probe, check_form
 from fastn_mcp.doctor.reads import READS, compare, listing_of, record_of

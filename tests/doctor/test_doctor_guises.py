@@ -16,9 +16,13 @@ from support.command_line import run_command
 from support.doctor_runs import HOST, SAFE_METHODS, Proxy, account, run_proxy, sandbox_in, serve_sandbox
 from support.faulty_sandbox import FaultySandbox
 
+from fastn_mcp.config.model import TOOLSETS
 from fastn_mcp.sandbox.app import VARIANTS
-from fastn_mcp.tools.catalog import CATALOG
+from fastn_mcp.sandbox.auth import VIEWER
+from fastn_mcp.sandbox.resource import ENDPOINTS
+from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
+from fastn_mcp.tools.tool import Effect
 from fastn_mcp.tools.workflows import RunWorkflow
 
 _OURS = ("FASTN_", "SSL_CERT", "NODE_EXTRA")
@@ -56,6 +60,10 @@ def check_only_safe_requests(sandbox: FaultySandbox) -> None:
     assert all(heard.body is None for heard in sandbox.requests)
 
 
+def _is_permitted(operation: AnyOperation) -> bool:
+    return ENDPOINTS[operation].permission in (None, *VIEWER)
+
+
 def _created(env: Mapping[str, str], sandbox: FaultySandbox) -> None:
     done = program("call", "create-customer", "--name", "Initech", env=env)
     assert done.returncode == 0, done.stderr
@@ -79,6 +87,12 @@ def _listed(env: Mapping[str, str], sandbox: FaultySandbox) -> None:  # noqa: AR
     assert rows(program("call", "list-workflows", env=env))
 
 
+_FORBIDDEN = [
+    operation
+    for operation in CATALOG
+    if operation.effect is Effect.READ and not operation.route.parameters and not _is_permitted(operation)
+]
+"""Reads without an id that the viewer's key may not make."""
 _EXPECTED: dict[str, tuple[set[str], str, Callable[[Mapping[str, str], FaultySandbox], None]]] = {
     "bearer": ({"authentication"}, 'auth = "bearer"', _listed),
     "paths": (
@@ -92,11 +106,8 @@ _EXPECTED: dict[str, tuple[set[str], str, Callable[[Mapping[str, str], FaultySan
         _renamed,
     ),
     "scopes": (
-        {
-            *("list_executions", "list_users", "list_roles", "list_api_keys", "list_secrets", "get_billing"),
-            *("get_usage", "get_quotas", "query_audit_log"),
-        },
-        'toolsets = ["procedures", "customers", "connectors", "connections", "workflows", "triggers", "ai"]',
+        {operation.tool_name() for operation in _FORBIDDEN},
+        f"toolsets = {json.dumps([name for name in TOOLSETS if name not in {o.toolset() for o in _FORBIDDEN}])}",
         _listed,
     ),
 }

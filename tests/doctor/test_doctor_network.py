@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.doctor_runs import HOST, Proxy, run_proxy, sandbox_in, serve_sandbox
 from support.ports import free_port
 
-from fastn_mcp.client.account import TransportOptions
+from fastn_mcp.client.endpoint import TransportOptions
 from fastn_mcp.config.addresses import address_of, named_by
 from fastn_mcp.doctor.check import Check, CheckResult, Proposal
 from fastn_mcp.doctor.machine import check_network

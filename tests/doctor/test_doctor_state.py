@@ -1,4 +1,4 @@
-"""Doctor's checks of the state folder and the ledger. Ours: without a ledger for approvals nothing is sent."""
+"""Doctor's checks of the state folder and the ledger. Without a ledger for approvals nothing is sent."""
 
 import os
 from datetime import UTC, datetime, timedelta

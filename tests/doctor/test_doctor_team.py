@@ -25,7 +25,7 @@ from fastn_mcp.build.team import application
 from fastn_mcp.doctor.check import Check, CheckResult, exit_of
 from fastn_mcp.doctor.public import PublicAddress, check_public
 from fastn_mcp.doctor.team import TeamTarget, check_durability, check_provider, check_settings, check_token
-from fastn_mcp.hosted import response_mode
+from fastn_mcp.hosted import mcp_endpoint
 from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.runtime import System
 
@@ -339,7 +339,7 @@ async def outside(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the probe of streams take no time. Transports in this process hold every answer back."""
-    monkeypatch.setattr(response_mode, "PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(mcp_endpoint, "PROBE_SECONDS", 0.0)
 
 
 def answering(path: str, response: ASGIApp) -> Any:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from mcp import MCPError
 from support.app_host import APPS, app_of
+from support.local_page import globex, recording_browser
 from support.server_process import Upstream, each_transport_and_era, environment, served
-from test_approvals import globex, recording_browser
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS
 from fastn_mcp.server.approval_app import RESULT_META, URI

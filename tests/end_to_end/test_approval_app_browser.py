@@ -16,10 +16,10 @@ from mcp.types import CallToolResult
 from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, expect
 from support.app_host import APPS, AppHost, app_host, app_of, tools_of
 from support.example_arguments import arguments_of
+from support.local_page import globex, recording_browser
 from support.ports import free_port
 from support.real_browser import needs_chromium
 from support.server_process import BEARER, ERAS, Upstream, body, environment, over_http, running, served
-from test_approvals import globex, recording_browser
 
 from fastn_mcp.server.approval_app import URI
 from fastn_mcp.tools.catalog import CATALOG

@@ -3,47 +3,20 @@
 import json
 import os
 import re
-import stat
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import Implementation
+from support.local_page import approve, approve_on_page, env_state, globex, recording_browser
 from support.ports import free_port
 from support.server_process import Connect, Upstream, body, environment, over_http, running, stdio
 
 pytestmark = pytest.mark.anyio
-
-
-def recording_browser(folder: Path) -> tuple[str, Path]:
-    """Install a browser command that only records the address it is given."""
-    opened = folder / "opened"
-    script = folder / "browser"
-    script.write_text(f'#!/bin/sh\necho "$1" >> {opened}\n')
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    return f"{script} %s", opened
-
-
-async def globex(client: Client) -> dict[str, Any]:
-    return body(await client.call_tool("list_customers", {"search": "Globex Exports"}))["data"][0]
-
-
-def form_in(page: str) -> dict[str, str]:
-    hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page)
-    return dict(hidden)
-
-
-def posted_by(file: str) -> tuple[str, dict[str, str]]:
-    """Return what a key file posts, and where."""
-    text = Path(file.removeprefix("file://")).read_text()
-    (action,) = re.findall(r'action="([^"]+)"', text)
-    return action, form_in(text)
 
 
 async def test_client_without_forms_is_approved_on_the_page(upstream: Upstream, tmp_path: Path) -> None:
@@ -74,24 +47,6 @@ async def test_client_without_forms_is_approved_on_the_page(upstream: Upstream, 
     assert upstream.changes() == [f"DELETE /api/v1/customers/{target['id']}"]
 
 
-async def approve_on_page(address: str, client: str = "mcp") -> dict[str, str]:
-    """Approve on the page that a key file opens, which names the client. Return the form that the file posts."""
-    page_url, keys = posted_by(address)
-    async with httpx2.AsyncClient(follow_redirects=True) as person:
-        entered = await person.post(page_url, data=keys, headers={"Origin": "null"})
-        page = await person.get(entered.url.join(re.findall(r"url=([^\"]+)", entered.text)[0]))
-        assert "Globex Exports" in page.text
-        named = client if client.isalnum() else f"&#34;{client}&#34;"
-        assert f'<bdi class="plain">{named}</bdi> asks' in page.text
-        form = re.search(r'<form class="approve"[^>]*action="([^"]*)".*?</form>', page.text, re.DOTALL)
-        assert form is not None
-        origin = f"{page.url.scheme}://{page.url.netloc.decode()}"
-        answer = form_in(form[0]) | {"name": "Globex Exports", "extent": "once"}
-        sent = await person.post(str(page.url.join(form[1])), data=answer, headers={"Origin": origin})
-        assert sent.status_code == 200, sent.text
-    return keys
-
-
 async def test_printed_command_opens_the_page_of_a_profile(upstream: Upstream, tmp_path: Path) -> None:
     """It works in a shell without the server's variables and contains no key."""
     config = tmp_path / "my config.toml"
@@ -117,11 +72,6 @@ async def test_printed_command_opens_the_page_of_a_profile(upstream: Upstream, t
         assert body(await client.call_tool("delete_customer", deletion))["done"] == "delete_customer"
 
 
-def env_state(env: dict[str, str]) -> str:
-    """Return the content of the audit log."""
-    return (Path(env["FASTN_STATE_DIR"]) / "audit.jsonl").read_text()
-
-
 async def test_two_servers_on_one_state_send_an_approved_call_once(upstream: Upstream, tmp_path: Path) -> None:
 
     env = environment(upstream) | {"BROWSER": recording_browser(tmp_path)[0]}
@@ -142,21 +92,6 @@ async def test_two_servers_on_one_state_send_an_approved_call_once(upstream: Ups
                 tasks.start_soon(repeat, two)
     assert sum("done" in result for result in results) == 1
     assert len(upstream.changes()) == 1
-
-
-def approve(env: dict[str, str]) -> None:
-    """Approve through the shared ledger, as the page and the terminal do."""
-    script = (
-        "import asyncio, sys, time\n"
-        "from fastn_mcp.ledger.ledger import Vote\n"
-        "from fastn_mcp.ledger.sqlite import FILE, SqliteLedger\n"
-        "async def main():\n"
-        "    ledger = SqliteLedger(sys.argv[1] + '/' + FILE)\n"
-        "    for grant in await ledger.waiting(time.time()):\n"
-        "        assert await ledger.decide(grant, Vote('terminal', True, time.time()), 'terminal')\n"
-        "asyncio.run(main())\n"
-    )
-    subprocess.run([sys.executable, "-c", script, env["FASTN_STATE_DIR"]], check=True, timeout=30)
 
 
 async def test_legacy_client_over_http_is_asked_out_of_band(upstream: Upstream, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def uvx_environment(folder: Path, source: Path) -> Path:
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: fastn-mcp\nVersion: {fastn_mcp.__version__}\n")
     (about / "direct_url.json").write_text(json.dumps({"url": source.as_uri(), "dir_info": {}}))
     program = prefix / "bin" / "fastn-mcp"
-    program.write_text(f"#!{prefix}/bin/python\nfrom fastn_mcp.cli import main\nmain()\n")
+    program.write_text(f"#!{prefix}/bin/python\nfrom fastn_mcp.cli.program import main\nmain()\n")
     uvx = folder / "bin" / "uvx"
     uvx.parent.mkdir()
     uvx.write_text(

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -38,9 +38,9 @@ from support.faulty_sandbox import (
 )
 from support.served_sandbox import create_faulty_app
 
-from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.http import HttpExchange
+from fastn_mcp.client.endpoint import Endpoint, headers
+from fastn_mcp.client.exchange import HttpExchange, TransportFactory, transport_of
 from fastn_mcp.errors import FastnError
 from fastn_mcp.runtime import System
 from fastn_mcp.sandbox.auth import KEY
@@ -149,10 +149,11 @@ TABLE: dict[str, tuple[Fault, dict[str, Expected]]] = {
 
 @dataclass
 class Served:
-    """A sandbox and its address."""
+    """A sandbox, its address, and the transport that leads to it."""
 
     sandbox: FaultySandbox
     url: str
+    transport_factory: TransportFactory
 
     def asked(self, method: str) -> int:
         return sum(heard.method == method for heard in self.sandbox.requests)
@@ -183,16 +184,16 @@ def serving() -> Generator[Served]:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
-        yield Served(sandbox, f"http://127.0.0.1:{listening.getsockname()[1]}")
+        yield Served(sandbox, f"http://127.0.0.1:{listening.getsockname()[1]}", transport_of)
         server.should_exit = True
         thread.join(10)
     assert not thread.is_alive()
 
 
 @pytest.fixture
-def served(serving: Served) -> Served:
+def served(serving: Served, transport_factory: TransportFactory) -> Served:
     serving.sandbox.reset()
-    return serving
+    return replace(serving, transport_factory=transport_factory)
 
 
 @pytest.fixture
@@ -212,7 +213,7 @@ def sink() -> Generator[socket.socket]:
 
 @asynccontextmanager
 async def connected(
-    url: str, deadline: float = PATIENT, auth: Literal["header", "bearer"] = "header"
+    served: Served, deadline: float = PATIENT, auth: Literal["header", "bearer"] = "header"
 ) -> AsyncGenerator[tuple[FastnClient, list[float]]]:
     """Return the real client, whose waits are recorded and take no time."""
     waits: list[float] = []
@@ -221,8 +222,9 @@ async def connected(
         waits.append(seconds)
         await anyio.lowlevel.checkpoint()
 
-    account = Account(url, KEY, auth=auth, deadline=deadline)
-    client = FastnClient(account, HttpExchange(url, headers(account)), System(sleep=sleep, share=lambda: 0.5))
+    endpoint = Endpoint(served.url, KEY, auth=auth, deadline=deadline)
+    exchange = HttpExchange(served.url, headers(endpoint), transport_factory=served.transport_factory)
+    client = FastnClient(endpoint, exchange, System(sleep=sleep, share=lambda: 0.5))
     try:
         yield client, waits
     finally:
@@ -250,7 +252,7 @@ async def test_fault_has_the_outcome_of_the_table(name: str, method: str, served
     before, call = served.customers(), served.call(method)
     served.sandbox.faults.add(fault.model_copy(update={"method": method, "times": None, **where}))
     deadline = HASTY if endless(fault) else PATIENT
-    async with connected(served.url, deadline) as (client, waits):
+    async with connected(served, deadline) as (client, waits):
         began = time.monotonic()
         failure: FastnError | None = None
         with anyio.fail_after(deadline + SLACK):
@@ -314,7 +316,7 @@ async def test_transient_fault_costs_one_more_request(name: str, method: str, se
     call, before = served.call(method), len(served.customers())
     served.sandbox.faults.add(fault.model_copy(update={"method": method}))
     failure = ""
-    async with connected(served.url) as (client, waits):
+    async with connected(served) as (client, waits):
         with anyio.fail_after(SLACK):
             try:
                 await client.send(call)
@@ -333,7 +335,7 @@ async def test_refused_connection_is_tried_three_times(method: str, served: Serv
     """Nothing was sent, so even a POST may be retried."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         url = f"http://127.0.0.1:{gone.getsockname()[1]}"
-    async with connected(url) as (client, waits):
+    async with connected(replace(served, url=url)) as (client, waits):
         with anyio.fail_after(SLACK), pytest.raises(FastnError) as caught:
             await client.send(served.call(method))
     assert (caught.value.outcome, caught.value.known) == ("not_sent", "Nothing was sent.")
@@ -347,7 +349,7 @@ async def test_bearer_key_is_redacted_too(name: str, served: Served, sink: socke
     """Both styles of sending the key are redacted alike."""
     where = {"to": f"http://127.0.0.1:{sink.getsockname()[1]}/"} if isinstance(TABLE[name][0], Redirect) else {}
     served.sandbox.faults.add(TABLE[name][0].model_copy(update={"times": None, **where}))
-    async with connected(served.url, auth="bearer") as (client, _):
+    async with connected(served, auth="bearer") as (client, _):
         with anyio.fail_after(SLACK), pytest.raises(FastnError) as caught:
             await client.send(served.call("GET"))
     assert caught.value.outcome == TABLE[name][1]["GET"][1]
@@ -360,7 +362,7 @@ async def test_fault_affects_only_its_own_call(served: Served) -> None:
     for fault in (Reset(sent=10), Truncate(), Reset(), Garbage(), Status(status=503), Huge()):
         served.sandbox.faults.add(fault.model_copy(update={"path": f"/api/v1/customers/{ids[0]}", "times": 3}))
     fates: dict[str, list[str]] = {one: [] for one in ids}
-    async with connected(served.url) as (client, _):
+    async with connected(served) as (client, _):
 
         async def ask(one: str) -> None:
             try:

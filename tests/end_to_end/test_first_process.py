@@ -1,4 +1,4 @@
-"""The program as process 1 of a container without an init. Ours."""
+"""The program as process 1 of a container without an init."""
 
 import json
 import signal

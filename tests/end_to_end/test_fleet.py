@@ -23,7 +23,7 @@ from support.valkey_server import ValkeyServer
 
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.build.ledger import ledger_at
-from fastn_mcp.cli.approvals import TerminalApprovals
+from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
 from fastn_mcp.runtime import System
 
 pytestmark = [pytest.mark.long, pytest.mark.anyio]

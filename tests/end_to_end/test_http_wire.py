@@ -73,7 +73,7 @@ def alive(served: str) -> None:
 
 
 def test_legacy_request_is_answered_without_a_session(served: str) -> None:
-    """MCP 2025-11-25. Ours: stateless, so that any replica can answer; no session id is issued."""
+    """MCP 2025-11-25. Stateless, so that any replica can answer; no session id is issued."""
     hello = request(
         "initialize",
         era="2025-11-25",
@@ -190,7 +190,7 @@ def test_hostile_body_gets_an_error(what: str, era: str, served: str) -> None:
 
 @pytest.mark.parametrize("id_", ["null", "1.5", "true", "{}"])
 def test_request_with_invalid_id_runs_nothing(id_: str, served: str) -> None:
-    """MCP: an id is a string or an integer. Ours: an error, where the SDK takes it for a notification."""
+    """MCP: an id is a string or an integer. An error, where the SDK takes it for a notification."""
     body = _search(f'"{CANARY}"', id_)
     new = ask(served, body.replace("META", f'"_meta":{json.dumps(META)},').encode(), **modern())
     assert (new.status_code, answer(new)["error"]["code"]) == (400, -32600)

@@ -16,7 +16,8 @@ from support.ports import free_port
 from support.server_process import Upstream, body, environment, over_http, running, started, stdio
 from test_stdio_wire import ended, message, serving
 
-from fastn_mcp.ledger.ledger import MOST_WAITING, Vote
+from fastn_mcp.ledger.approval_request import Vote
+from fastn_mcp.ledger.ledger import MOST_WAITING
 from fastn_mcp.ledger.sqlite import FILE, SqliteLedger
 
 pytestmark = pytest.mark.anyio

@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client
+from support.local_page import approve, globex, recording_browser
 from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
-from test_approvals import approve, globex, recording_browser
 
 from fastn_mcp.channels.elicitation import RoundTripLink
 from fastn_mcp.guard.approval.request import PendingApproval

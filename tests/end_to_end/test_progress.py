@@ -56,7 +56,7 @@ async def choose(client: Client, level: Any) -> None:
 
 
 async def test_slow_call_reports_progress(era: str, transport: str, connect: Connect, upstream: Upstream) -> None:
-    """MCP: progress goes to requests with a token, and only grows. Ours: a slow Fastn does not look like a hang."""
+    """MCP: progress goes to requests with a token, and only grows. A slow Fastn does not look like a hang."""
     heard = Listener()
     async with connect(transport, era) as client:
         fault(upstream, kind="delay", seconds=1.6, times=1)
@@ -109,7 +109,7 @@ async def test_retry_is_reported_as_progress(era: str, transport: str, connect: 
 async def test_wait_is_logged_at_the_requested_level(
     level: Any, allowed: bool, era: str, transport: str, connect: Connect, upstream: Upstream
 ) -> None:
-    """MCP 2026-07-28: at the level of the request; before, at the level that was set. Ours: otherwise nothing.
+    """MCP 2026-07-28: at the level of the request; before, at the level that was set. Otherwise nothing.
 
     Stateless HTTP does not store the level, so legacy clients get nothing there.
     """

@@ -15,7 +15,7 @@ on_both = pytest.mark.parametrize("transport", ["stdio", "http"])
 
 @on_both
 async def test_prompts_are_listed_and_rendered(era: str, transport: str, connect: Connect) -> None:
-    """MCP: prompts/list and prompts/get. Ours: each is one user message."""
+    """MCP: prompts/list and prompts/get. Each is one user message."""
     async with connect(transport, era) as client:
         prompts = (await client.list_prompts()).prompts
         assert [prompt.name for prompt in prompts] == [recipe.name for recipe in available(ALL_TOOLS)]
@@ -29,7 +29,7 @@ async def test_prompts_are_listed_and_rendered(era: str, transport: str, connect
 
 @on_both
 async def test_unknown_prompt_or_argument_is_named(era: str, transport: str, connect: Connect) -> None:
-    """MCP: -32602 for an unknown prompt or a missing argument. Ours: it is named."""
+    """MCP: -32602 for an unknown prompt or a missing argument. It is named."""
     refused: tuple[tuple[str, dict[str, str], str], ...] = (
         ("rotate_api_key", {}, "key: is required"),
         ("rotate_api_key", {"key": "  "}, "key: is required"),

@@ -8,7 +8,7 @@ from mcp import Client, MCPError
 from mcp.types import PromptReference, ResourceTemplateReference, TextResourceContents
 from support.server_process import Connect, Upstream, each_transport_and_era
 
-from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.catalog import TOOLS
 
 pytestmark = [
     pytest.mark.anyio,
@@ -46,7 +46,7 @@ async def proposed(client: Client, template: str, typed: str) -> list[str]:
 async def test_templates_are_listed_completed_and_read(
     era: str, transport: str, connect: Connect, upstream: Upstream
 ) -> None:
-    """MCP: completion returns values for a template's variable. Ours: content is marked as untrusted."""
+    """MCP: completion returns values for a template's variable. Content is marked as untrusted."""
     async with connect(transport, era) as client:
         listed = (await client.list_resource_templates()).resource_templates
         assert {template.uri_template for template in listed} == ONE_EACH.keys()
@@ -61,11 +61,11 @@ async def test_templates_are_listed_completed_and_read(
 
 
 async def test_direct_resources_are_listed_and_read(era: str, transport: str, connect: Connect) -> None:
-    """MCP: direct resources are listed with name and type. Ours: the overview too if its tool is enabled."""
+    """MCP: direct resources are listed with name and type. The overview too if its tool is enabled."""
     async with connect(transport, era) as client:
         listed = {resource.uri: resource for resource in (await client.list_resources()).resources}
         there = {"fastn://billing", "fastn://usage", "fastn://quotas"}
-        assert listed.keys() == there | ({"fastn://overview"} if "get_overview" in BY_NAME else set())
+        assert listed.keys() == there | ({"fastn://overview"} if "get_overview" in TOOLS else set())
         for uri, resource in listed.items():
             assert resource.mime_type == "application/json"
             assert resource.annotations is not None
@@ -122,7 +122,7 @@ async def test_invalid_id_in_a_uri_is_refused_unsent(
 
 
 async def test_prompt_arguments_complete_to_ids(era: str, transport: str, connect: Connect) -> None:
-    """MCP: an unknown prompt, template or argument is -32602. Ours: free text has no completion."""
+    """MCP: an unknown prompt, template or argument is -32602. Free text has no completion."""
     key = PromptReference(name="rotate_api_key")
     async with connect(transport, era) as client:
         ids = await proposed(client, "fastn://api-keys/{api_key_id}", "")

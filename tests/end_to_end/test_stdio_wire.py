@@ -210,7 +210,7 @@ REFUSED: dict[str, tuple[str | bytes, object, int]] = {
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("what", REFUSED)
 def test_invalid_message_is_answered_with_an_error(what: str, era: str, servers: dict[str, Server]) -> None:
-    """JSON-RPC 2.0, MCP: the error codes. Ours: every request gets an error, which repeats none of its values."""
+    """JSON-RPC 2.0, MCP: the error codes. Every request gets an error, which repeats none of its values."""
     sent, id_, code = REFUSED[what]
     meta = f'"_meta":{json.dumps(META)},' if era == "2026-07-28" else ""
     line = sent.replace(b"META", meta.encode()) if isinstance(sent, bytes) else sent.replace("META", meta).encode()
@@ -251,7 +251,7 @@ def test_invalid_argument_is_named_without_its_value(what: str, era: str, server
 
 @pytest.mark.parametrize("era", ERAS)
 def test_unknown_tool_names_the_nearest(era: str, servers: dict[str, Server]) -> None:
-    """MCP: -32602. Ours: the nearest name."""
+    """MCP: -32602. The nearest name."""
     meta = {"_meta": META} if era == "2026-07-28" else {}
     error = servers[era].asked(message(7, "tools/call", name="delete_custmer", arguments={}, **meta))["error"]
     assert (error["code"], "delete_customer" in error["message"]) == (-32602, True)

@@ -25,7 +25,7 @@ from support.ports import is_free
 from support.team_page import result
 from support.valkey_server import valkey_program
 
-from fastn_mcp.cli import cli
+from fastn_mcp.cli.program import cli
 from fastn_mcp.hosted.team_config import load_team
 
 pytestmark = pytest.mark.anyio

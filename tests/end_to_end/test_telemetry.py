@@ -107,7 +107,7 @@ async def test_http_server_exports_everything_by_its_exit(upstream: Upstream, co
     assert values(header.attributes)["network.transport"] == "tcp"
     asked, answered = [span for span in collector.spans if span.name == "guard delete_customer"]
     assert [link.span_id for link in answered.links] == [asked.span_id]
-    # Ours: trace headers are not sent to Fastn.
+    # Trace headers are not sent to Fastn.
     headers = {name for request in upstream.requests() for name in request["headers"]}
     assert "user-agent" in headers or "x-fastn-api-key" in headers
     assert not {"traceparent", "tracestate", "baggage"} & headers
@@ -182,7 +182,7 @@ _CALL: dict[str, Any] = {
 
 LOADED = """
 import sys
-from fastn_mcp.cli import cli
+from fastn_mcp.cli.program import cli
 code = 0
 try:
     cli(["--sandbox", "call", "get_billing"])

@@ -1,22 +1,19 @@
 """Secrets that a person types, with the real server and a real client: they reach Fastn and nothing else."""
 
-import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx2
 import pytest
 from mcp import Client
 from mcp.client.stdio import stdio_client
+from support.local_page import CANARY, recording_browser, typed_on_the_page
 from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 from support.terminal import sitting
-from test_approvals import form_in, posted_by, recording_browser
 
 pytestmark = pytest.mark.anyio
 
-CANARY = "canary-4711-typed"
 FIELDS = {"create_secret": "value", "create_connection": "apiKey"}
 SENT = {"create_secret": {"value": CANARY}, "create_connection": {"credentials": {"apiKey": CANARY}}}
 
@@ -30,22 +27,6 @@ async def arguments(client: Client, tool: str) -> dict[str, Any]:
 
 def written(folder: Path) -> str:
     return "".join(path.read_bytes().decode(errors="replace") for path in folder.rglob("*") if path.is_file())
-
-
-async def typed_on_the_page(address: str, field: str) -> str:
-    """Approve on the page that a key file opens, and type the secret. Return what the page showed."""
-    page_url, keys = posted_by(address)
-    async with httpx2.AsyncClient(follow_redirects=True) as person:
-        entered = await person.post(page_url, data=keys, headers={"Origin": "null"})
-        page = await person.get(entered.url.join(re.findall(r"url=([^\"]+)", entered.text)[0]))
-        form = re.search(r'<form class="approve"[^>]*action="([^"]*)".*?</form>', page.text, re.DOTALL)
-        assert form is not None
-        assert f'name="secret.{field}" type="password" required' in form[0]
-        origin = f"{page.url.scheme}://{page.url.netloc.decode()}"
-        answer = form_in(form[0]) | {f"secret.{field}": CANARY, "extent": "once"}
-        sent = await person.post(str(page.url.join(form[1])), data=answer, headers={"Origin": origin})
-        assert sent.status_code == 200, sent.text
-        return page.text + sent.text
 
 
 async def answer_while(

@@ -13,7 +13,7 @@ import pytest
 from mcp import Client
 from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 
-from fastn_mcp.build.account import plan_account_of
+from fastn_mcp.build.composition import plan_account_of
 from fastn_mcp.config.load import load
 from fastn_mcp.policy.plan_file import new_key, public, sign, signatures_of, with_key, written
 

@@ -7,9 +7,9 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client
+from support.local_page import approve, approve_on_page, globex, recording_browser
 from support.server_process import ERAS, Upstream, body, environment, served
 from support.terminal import sitting
-from test_approvals import approve, approve_on_page, globex, recording_browser
 
 pytestmark = pytest.mark.anyio
 

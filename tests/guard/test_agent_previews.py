@@ -1,4 +1,4 @@
-"""Previews for the agent: what a call needs before it is made. Ours."""
+"""Previews for the agent: what a call needs before it is made."""
 
 from dataclasses import replace
 from typing import Any
@@ -61,7 +61,7 @@ def connector(world: World) -> DeleteConnector:
 async def test_further_facts_are_shown_and_an_approval_is_not_bound_to_them(world: World) -> None:
     """The last run of a workflow may end while a person decides."""
     call = connector(world)
-    plain = await world.guard.evaluate(call)
+    plain = await world.evaluator.evaluate_call(call, "local")
     (described,) = (await evaluation(world, Batch(call, (call,)))).calls.values()
     assert described.shown() == plain.shown()
     assert described.preview is not None
@@ -88,7 +88,7 @@ async def test_sentences_say_what_reading_one_by_one_has_found(world: World) -> 
 
     world.evaluator._read = less  # pyright: ignore[reportPrivateUsage]
     call = connector(world)
-    plain = (await world.guard.evaluate(call)).preview
+    plain = (await world.evaluator.evaluate_call(call, "local")).preview
     shown: Any = (await evaluation(world, Batch(call, (call,)))).preview
     assert plain is not None
     assert "Not checked: workflows." in plain.says.unchecked
@@ -128,7 +128,7 @@ async def test_person_reads_the_further_facts_on_every_channel(world: World) -> 
     call, note = RunWorkflow(workflow_id=flow), "It was never published: Fastn refuses to run it."
     asking = await world.call(call, FormLater())
     assert isinstance(asking, PendingForm)
-    assert note in asking.question.text
+    assert note in asking.form.text
     for _ in range(2):  # asked out of band, and still waiting
         waiting = await world.call(call)
         assert isinstance(waiting, PendingApproval)

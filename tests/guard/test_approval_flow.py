@@ -1,4 +1,4 @@
-"""What an approval needs, what it covers, what it costs, and what is recorded of it. Ours."""
+"""What an approval needs, what it covers, what it costs, and what is recorded of it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,8 +15,8 @@ from support.world import Clock, FormLater, FormNow, World, yes
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import Declined, FastnError, Refused, Stopped, TargetChanged
+from fastn_mcp.guard.approval.approved_call import covers
 from fastn_mcp.guard.approval.caller import DESTROY, WRITE, Caller, InsufficientScope, Rights
-from fastn_mcp.guard.approval.flow import covers
 from fastn_mcp.guard.approval.request import (
     Answer,
     ApprovalForm,
@@ -30,14 +30,14 @@ from fastn_mcp.guard.approval.request import (
 )
 from fastn_mcp.guard.call_evaluation import CallEvaluation
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.ledger.ledger import ApprovalRequest, RequestState, ShownCall
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.access import CreateRole, ListApiKeys, RevokeApiKey
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
@@ -266,7 +266,7 @@ async def test_a_decline_in_a_form_holds_whatever_else_was_approved_for_a_while(
     asking = await world.call(declined, FormLater())
     assert isinstance(asking, PendingForm)
     assert isinstance(await world.call(other, form(world, Approve(is_temporary=True))), Done)
-    assert isinstance(await world.call(declined, FormLater(submitted=(asking.question.grant, Decline()))), Declined)
+    assert isinstance(await world.call(declined, FormLater(submitted=(asking.form.request, Decline()))), Declined)
     assert len(world.changes) == 1
     assert isinstance(await world.call(declined, FormLater()), Done)
 
@@ -316,12 +316,13 @@ class Busy(FormNow):
     def __init__(self, world: World) -> None:
         super().__init__(yes, world.clock)
         self._world = world
+        self._declining = form(world, Decline())
 
-    async def ask(self, question: ApprovalForm) -> Answer:
+    async def ask(self, form: ApprovalForm) -> Answer:
         for n in range(5):
             other = CreateTrigger(name=f"n{n}", type="webhook", routes=[{"routeId": run(self._world).workflow_id}])
-            assert isinstance(await self._world.call(other, form(self._world, Decline())), Declined)
-        return await super().ask(question)
+            assert isinstance(await self._world.call(other, self._declining), Declined)
+        return await super().ask(form)
 
 
 @pytest.mark.parametrize("tool", ["run_workflow", "apply_changes"])
@@ -443,13 +444,13 @@ async def test_the_intent_says_who_approved_what_and_how(world: World) -> None:
     assert scope.expires - scope.created == 900
     grants = [grant.id for grant in await world.ledger.decided(9)]
     lines = [line for line in entries(world.audit_path) if line["event"] == "intent"]
-    said = [tuple(line.get(key) for key in ("consent", "grant", "decision", "effect", "name")) for line in lines]
+    said = [tuple(line.get(key) for key in ("approved_by", "grant", "decision", "effect", "name")) for line in lines]
     flow, rule = "process-new-orders", "mode guarded: "
     assert said == [
         ("local_page", page, "confirm", "external", flow),
         ("client_form", grants[1], "typed", "destroy", "Globex Exports"),
         ("client_form", grants[0], "confirm", "external", flow),
-        ("scope", scope.id, "confirm", "external", flow),
+        ("temporary_approval", scope.id, "confirm", "external", flow),
         ("policy", None, "allow", "write", None),
     ]
     assert [line["rule"] for line in lines] == [f"{rule}{effect}" for _, _, _, effect, _ in said]
@@ -462,11 +463,11 @@ async def test_an_answer_of_a_later_round_is_for_the_form_that_was_asked(world: 
     asking = await world.call(deletion(world), FormLater())
     assert isinstance(asking, PendingForm)
     world.clock.pass_(5)
-    for grant in (desk.id, asking.question.grant, "no such grant"):
+    for grant in (desk.id, asking.form.request, "no such grant"):
         refused = await world.call(call, FormLater(submitted=(grant, Approve())))
         assert isinstance(refused, Refused)
         assert refused.what == "This call has no approval request with that id."
-    submitted = FormLater(submitted=(asking.question.grant, Approve("Globex Exports")))
+    submitted = FormLater(submitted=(asking.form.request, Approve("Globex Exports")))
     assert isinstance(await world.call(deletion(world), submitted), Done)
     assert len(world.changes) == 1
 
@@ -489,7 +490,7 @@ async def test_what_a_client_submits_in_a_later_round_is_compared_with_what_was_
     asking = await world.call(call, FormLater())
     assert isinstance(asking, PendingForm)
     world.clock.pass_(5)
-    submitted = FormLater(submitted=(asking.question.grant, Submitted(action, content)))
+    submitted = FormLater(submitted=(asking.form.request, Submitted(action, content)))
     assert isinstance(await world.call(call, submitted), outcome)
     assert len(world.changes) == int(outcome is Done)
 
@@ -515,7 +516,7 @@ async def test_requests_that_run_out_are_recorded_once_and_last_as_long_as_is_se
     world.clock.pass_(1)
     for _ in range(2):
         assert isinstance(await world.call(run(world)), PendingApproval)
-    events = [(entry["event"], entry["tool"], entry.get("consent")) for entry in entries(world.audit_path)]
+    events = [(entry["event"], entry["tool"], entry.get("approved_by")) for entry in entries(world.audit_path)]
     assert events == [(event, "run_workflow", None) for event in ("asked", "expired", "asked")]
 
 
@@ -558,7 +559,7 @@ async def test_a_person_at_a_form_is_not_asked_about_what_waits_elsewhere_too(wo
 async def test_a_sign_in_bounds_each_call_of_a_batch_when_it_is_agreed_to_and_when_it_is_sent(world: World) -> None:
     def listed(*calls: Any, **more: Any) -> Any:
         changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls]
-        return parse(BY_NAME, "apply_changes", {"changes": changes} | more).call
+        return parse(TOOLS, "apply_changes", {"changes": changes} | more).call
 
     calls = [CreateCustomer(name="Initech"), deletion(world), CreateCustomer(name="Umbrella")]
     may, may_not = (Rights(frozenset(some)) for some in ({WRITE, DESTROY}, {WRITE}))
@@ -585,7 +586,7 @@ async def test_a_sign_in_bounds_each_call_of_a_batch_when_it_is_agreed_to_and_wh
     assert "fastn:destroy" in rows[1]["message"]
     assert isinstance(await world.dispatch(call, Caller("local", answered, may)), Done)
     assert (len(answered.asked), len(world.changes)) == (1, before + 3)
-    assert [line["consent"] for line in entries(world.audit_path) if line["event"] == "intent"][2:] == [
+    assert [line["approved_by"] for line in entries(world.audit_path) if line["event"] == "intent"][2:] == [
         "client_form"
     ] * 3
 

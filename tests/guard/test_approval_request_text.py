@@ -14,7 +14,7 @@ from support.stores import grant
 
 from fastn_mcp.account.dependence import Dependence, Dependents, Unchecked
 from fastn_mcp.account.resolved_call import lasting
-from fastn_mcp.guard.approval.request import question
+from fastn_mcp.guard.approval.request import form_of
 from fastn_mcp.guard.preview import ListPreview, Preview
 from fastn_mcp.guard.undo import RULES
 from fastn_mcp.policy.decision import Decision
@@ -138,7 +138,7 @@ def _asked(call: Operation[Any], name: str, asks: Decision) -> str:
     users = Dependence((Dependents("connections", 2, (name, name), more=True),), (Unchecked("secrets", "Forbidden."),))
     seen = preview(call, call.effective, "default at live.fastn.ai", target, users)
     expected = seen.expected if asks is Decision.TYPED else None
-    return question(replace(grant(), text=tuple(seen.lines()), expected=expected)).text
+    return form_of(replace(grant(), text=tuple(seen.lines()), expected=expected)).text
 
 
 def test_a_secret_is_never_asked_about_by_its_value() -> None:

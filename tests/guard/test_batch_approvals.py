@@ -25,14 +25,16 @@ from fastn_mcp.errors import (
     TargetChanged,
     UnknownOutcome,
 )
+from fastn_mcp.guard.approval.approved_call import change_of
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Batch, Done
-from fastn_mcp.ledger.ledger import LedgerLost, RequestState
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import MOST, ApplyChanges
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.report.collector import OutcomeGroup, Tally
 from fastn_mcp.server.rendering import BUDGET, render
 from fastn_mcp.tools.customers import CreateCustomer
@@ -45,7 +47,7 @@ NAMES = ("Globex Exports", "Katana", "Acme Corp")
 def batch(*calls: tuple[str, dict[str, Any]], **more: Any) -> ApplyChanges:
     """The batch of these calls, as a client sends it."""
     given = {"changes": [{"tool": tool, "arguments": arguments} for tool, arguments in calls]}
-    found = parse(BY_NAME, "apply_changes", given | more).call
+    found = parse(TOOLS, "apply_changes", given | more).call
     assert isinstance(found, ApplyChanges)
     return found
 
@@ -138,12 +140,12 @@ WRONG: list[tuple[Any, str]] = [
 def test_a_mistake_in_one_call_refuses_them_all_and_is_named(changes: Any, said: str) -> None:
     """The number of the call, the field and the reason, and never a value."""
     with pytest.raises(NotSent) as refused:
-        parse(BY_NAME, "apply_changes", {"changes": changes})
+        parse(TOOLS, "apply_changes", {"changes": changes})
     assert said in refused.value.what
 
 
 def test_a_call_that_is_switched_off_is_so_in_a_batch() -> None:
-    offered = {"apply_changes": ApplyChanges, "create_customer": BY_NAME["create_customer"]}
+    offered = {"apply_changes": ApplyChanges, "create_customer": TOOLS["create_customer"]}
     changes = [
         {"tool": "create_customer", "arguments": {"name": "A"}},
         {"tool": "delete_customer", "arguments": {"customer_id": "a"}},
@@ -463,7 +465,8 @@ async def test_a_call_that_was_begun_by_a_process_that_ended_is_unknown(world: W
     call = creations("A", "B")
     id_ = world.evaluator.batch_id(Batch(call, call.inner_calls), "local")
     begun = replace(allowed(call.inner_calls[0]), batch=id_, number=1)
-    await world.journalling.begin(begun, world.client.send)
+    account = world.journalling.account
+    await world.journalling.begin(await change_of(begun, account, world.client.send, 0.0, world.system))
     outcome = await world.call(call)
     assert isinstance(outcome, UnknownOutcome)
     assert outcomes(outcome) == ["unknown_outcome", "done"]
@@ -522,7 +525,7 @@ async def test_a_grant_of_a_batch_makes_no_call_of_its_own(world: World) -> None
 
 async def test_each_of_them_can_be_undone(world: World) -> None:
     outcome = await world.call(creations("A", "B"))
-    undo = parse(BY_NAME, "undo_change", {"change_id": rows(outcome)[0]["change_id"]}).call
+    undo = parse(TOOLS, "undo_change", {"change_id": rows(outcome)[0]["change_id"]}).call
     assert isinstance(await world.call(undo, form(world)), Done)
     assert there(world, "AB") == ["B"]
 
@@ -536,10 +539,10 @@ async def test_a_form_that_comes_with_a_later_round_approves_the_batch(world: Wo
     asked = await world.call(call, first)
     assert isinstance(asked, PendingForm)
     world.clock.pass_(5)
-    other = FormLater(submitted=(asked.question.grant, Approve("delete 3")))
+    other = FormLater(submitted=(asked.form.request, Approve("delete 3")))
     assert isinstance(await world.call(deletions(world, "Katana", "Acme Corp"), other), Refused)
     assert world.changes == []
-    outcome = await world.call(call, FormLater(submitted=(asked.question.grant, Approve(asked.question.expected))))
+    outcome = await world.call(call, FormLater(submitted=(asked.form.request, Approve(asked.form.expected))))
     assert outcomes(outcome) == ["done"] * 3
 
 
@@ -573,7 +576,7 @@ async def test_two_approvers_approve_a_batch_and_one_does_not(far: WebhookWorld)
     assert isinstance(await far.call(call), PendingApproval)
     assert (await far.answer(far.kim, question)).body["state"] == "approved"
     assert outcomes(await far.call(call)) == ["done"] * 3
-    assert [entry["consent"] for entry in far.audited("intent")] == ["four_eyes"] * 3
+    assert [entry["approved_by"] for entry in far.audited("intent")] == ["four_eyes"] * 3
 
 
 async def test_an_approver_needs_every_effect_of_the_batch(tmp_path: Path) -> None:

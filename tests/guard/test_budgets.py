@@ -21,7 +21,7 @@ from fastn_mcp.guard.changes import Done
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.tools.access import CreateSecret, DeleteSecret, ListSecrets
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
@@ -169,9 +169,9 @@ async def test_a_list_that_a_person_approves_counts_once_in_the_rate_of_destroyi
     calls = [DeleteCustomer(customer_id=id_) for id_ in rows]
     changes = [{"tool": call.tool_name(), "arguments": call.arguments()} for call in calls[:count]]
     caller = replace(ANA, form=FormNow(yes, world.clock))
-    listed = parse(BY_NAME, "apply_changes", {"changes": changes}).call
+    listed = parse(TOOLS, "apply_changes", {"changes": changes}).call
     assert isinstance(await world.dispatch(listed, caller), Done)
-    intents = [line["consent"] for line in entries(world.audit_path) if line["event"] == "intent"]
+    intents = [line["approved_by"] for line in entries(world.audit_path) if line["event"] == "intent"]
     assert intents == ["client_form"] * count
     at = world.clock.at.timestamp()
     assert len(await world.ledger.rate_uses(world.evaluator.budgets.rate_budget(ANA.principal), 90, at)) == 1

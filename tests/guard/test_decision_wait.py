@@ -17,7 +17,8 @@ from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import Decline, NoAnswer, PendingApproval
 from fastn_mcp.guard.approval.wait import DecisionWait
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.ledger.ledger import LedgerLost, RequestState
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.runtime import System

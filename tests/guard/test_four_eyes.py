@@ -16,7 +16,7 @@ from fastn_mcp.errors import Declined, Refused, TargetChanged
 from fastn_mcp.guard.approval.request import Approve, PendingApproval
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.ledger.ledger import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
@@ -66,7 +66,7 @@ async def test_two_approvers_send_it_and_one_does_not(world: WebhookWorld) -> No
     assert isinstance(await world.call(call), Done)
     assert [heard.method for heard in world.changes] == ["DELETE"]
     assert [entry["approver"] for entry in world.audited("approved")] == ["dana", "kim"]
-    assert world.audited("intent")[-1]["consent"] == "four_eyes"
+    assert world.audited("intent")[-1]["approved_by"] == "four_eyes"
 
 
 async def test_the_same_approver_twice_is_one(world: WebhookWorld) -> None:
@@ -201,7 +201,7 @@ YES, NO = True, False
 
 
 @pytest.mark.parametrize(
-    ("asks", "said", "state", "consent", "events", "declines"),
+    ("asks", "said", "state", "approved_by", "events", "declines"),
     [
         ("typed", [("dana", YES, "fine")], RequestState.APPROVED, ("verified", None), ["approved: fine"], 0),
         ("typed", [("dana", NO, "no")], RequestState.DECLINED, ("verified", "no"), ["declined: no"], 2),
@@ -229,7 +229,7 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     asks: str,
     said: list[tuple[str, bool, str | None]],
     state: RequestState,
-    consent: tuple[str | None, str | None],
+    approved_by: tuple[str | None, str | None],
     events: list[str],
     declines: int,
 ) -> None:
@@ -239,7 +239,7 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     await answered(ledger, "local", NOW - 1)
     recorded: list[str] = []
 
-    def record(event: AuditEvent, note: str | None) -> None:
+    def record(event: AuditEvent, _: ApprovalRequest, note: str | None) -> None:
         recorded.append(f"{event.value}: {note}")
 
     counted: ApprovalRequest | NotCounted = asked_for
@@ -251,7 +251,7 @@ async def test_an_answer_is_counted_recorded_and_moves_the_breaker(
     assert recorded == events
     found = await ledger.find("g1")
     assert found is not None
-    assert (found.by, found.note) == consent
+    assert (found.by, found.note) == approved_by
     assert (len(found.approvers) >= found.needed) is (state is RequestState.APPROVED)
     assert await ledger.declines("local") == (declines, (0.0, NOW - 1, NOW + 1)[declines])
     gone = await count_vote(Vote("dana", YES, NOW), replace(asked_for, id="gone"), ledger, "x", None, record)

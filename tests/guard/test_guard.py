@@ -28,7 +28,8 @@ from fastn_mcp.guard.approval.request import (
 from fastn_mcp.guard.call_evaluation import Evaluation
 from fastn_mcp.guard.changes import Batch, Done
 from fastn_mcp.guard.key_files import SecretValues
-from fastn_mcp.ledger.ledger import MOST_WAITING, RequestState
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import MOST_WAITING
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.undo_change import ListChanges
@@ -127,9 +128,9 @@ async def test_unanswered_form_joins_the_same_request_that_waits_elsewhere(world
     call = await run(world)
 
     class Meanwhile(FormNow):
-        async def ask(self, question: ApprovalForm) -> Answer:
+        async def ask(self, form: ApprovalForm) -> Answer:
             await world.call(call)
-            return await super().ask(question)
+            return await super().ask(form)
 
     waiting = await world.call(call, Meanwhile(lambda _: NoAnswer("closed"), world.clock))
     assert isinstance(waiting, PendingApproval)
@@ -189,7 +190,7 @@ async def test_a_round_trip_is_spent_once_however_often_it_comes(world: World) -
     assert isinstance(asking, PendingForm)
     world.clock.pass_(5)
     answers: list[object] = []
-    again = FormLater(submitted=(asking.question.grant, Approve()))
+    again = FormLater(submitted=(asking.form.request, Approve()))
 
     async def repeat() -> None:
         answers.append(await world.call(call, again))
@@ -208,7 +209,7 @@ async def test_an_answer_that_comes_again_opens_no_scope(world: World) -> None:
     asking = await world.call(call, FormLater())
     assert isinstance(asking, PendingForm)
     world.clock.pass_(5)
-    again = FormLater(submitted=(asking.question.grant, Approve(is_temporary=True)))
+    again = FormLater(submitted=(asking.form.request, Approve(is_temporary=True)))
     assert isinstance(await world.call(call, again), Done)
     (scope,) = await world.ledger.temporary_approvals(world.clock.at.timestamp())
     assert await world.ledger.revoke_temporary(scope.id)
@@ -216,15 +217,15 @@ async def test_an_answer_that_comes_again_opens_no_scope(world: World) -> None:
     declined = await world.call(call, FormLater())
     assert isinstance(declined, PendingForm)
     world.clock.pass_(5)
-    await world.call(call, FormLater(submitted=(declined.question.grant, Decline())))
+    await world.call(call, FormLater(submitted=(declined.form.request, Decline())))
     assert not isinstance(
-        await world.call(call, FormLater(submitted=(declined.question.grant, Approve(is_temporary=True)))), Done
+        await world.call(call, FormLater(submitted=(declined.form.request, Approve(is_temporary=True)))), Done
     )
     late = await world.call(call, FormLater())
     assert isinstance(late, PendingForm)
     world.clock.pass_(601)
     assert not isinstance(
-        await world.call(call, FormLater(submitted=(late.question.grant, Approve(is_temporary=True)))), Done
+        await world.call(call, FormLater(submitted=(late.form.request, Approve(is_temporary=True)))), Done
     )
     assert await world.ledger.temporary_approvals(world.clock.at.timestamp()) == []
     assert len(world.changes) == 1
@@ -646,7 +647,7 @@ async def test_repeats_of_one_approval_use_the_budget_once(tmp_path: Path) -> No
     assert isinstance(asking, PendingForm)
     world.clock.pass_(5)
     for _ in range(20):
-        await world.call(call, FormLater(submitted=(asking.question.grant, Approve())))
+        await world.call(call, FormLater(submitted=(asking.form.request, Approve())))
     assert len(world.changes) == 1
     assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
     refused = await world.call(call, FormNow(yes, world.clock))

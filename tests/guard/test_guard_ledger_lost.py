@@ -11,11 +11,12 @@ from support.valkey_proxy import proxied
 from support.valkey_server import ValkeyServer
 from support.world import FormNow, World, yes
 
-from fastn_mcp.client.connection import ResponseLost
+from fastn_mcp.client.exchange import ResponseLost
 from fastn_mcp.errors import FastnError, UnknownOutcome
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.ledger.ledger import LedgerLost, RequestState
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.ledger.valkey.server import parse
 from fastn_mcp.procedures.overview.get_overview import GetOverview

@@ -18,7 +18,7 @@ from support.world import FormLater, FormNow, World
 
 from fastn_mcp.guard.approval.request import Approve, Decline, NoAnswer, PendingApproval, PendingForm
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.tools.access import InviteUser
 from fastn_mcp.tools.connectors import DeleteConnection, ListConnections
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
@@ -83,13 +83,13 @@ async def act(world: World, action: Action) -> None:
             if isinstance(asked, PendingForm):
                 world.clock.pass_(2)
                 for _ in range(int(number)):
-                    await world.call(call, FormLater(submitted=(asked.question.grant, ANSWERS[how])))
+                    await world.call(call, FormLater(submitted=(asked.form.request, ANSWERS[how])))
         case "swapped":
             asked = await world.call(await subject(world, name), FormLater())
             other = await subject(world, how)
             if isinstance(asked, PendingForm) and name != how:
                 world.clock.pass_(2)
-                await world.call(other, FormLater(submitted=(asked.question.grant, Approve(asked.question.expected))))
+                await world.call(other, FormLater(submitted=(asked.form.request, Approve(asked.form.expected))))
         case "desk":
             await at_the_desk(world, await subject(world, name), how, int(number))
         case "time":
@@ -113,7 +113,7 @@ async def at_the_desk(world: World, call: Call, how: str, repeats: int) -> None:
 def recorded(world: World) -> Counter[str]:
     lines = world.audit_path.read_text().splitlines() if world.audit_path.exists() else []
     entries = [json.loads(line) for line in lines]
-    return Counter(entry["consent"] for entry in entries if entry["event"] == "intent")
+    return Counter(entry["approved_by"] for entry in entries if entry["event"] == "intent")
 
 
 @settings(max_examples=60)

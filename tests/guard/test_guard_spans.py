@@ -13,7 +13,7 @@ from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.approval.request import Decline, PendingForm
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.policy.policy import Policy
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.runtime import SpanFacts, System
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers
 
@@ -63,7 +63,7 @@ async def test_span_of_an_approved_call_tells_who_approved_it(spans: Spans, tmp_
         "decision": "typed",
         "rule": "mode guarded: destroy",
         "outcome": "admitted",
-        "consent": "client_form",
+        "approved_by": "client_form",
         "asked": None,
     }
     assert spans.of("ask", "client_form")["is_answered"] is True
@@ -84,14 +84,14 @@ async def test_span_of_a_refusal_has_no_consent(spans: Spans, tmp_path: Path) ->
     world = seen(spans, tmp_path, "read-only")
     assert isinstance(await world.call(CreateCustomer(name="Initech")), Refused)
     facts = spans.of("guard", "create_customer")
-    assert (facts["decision"], "consent" in facts) == ("deny", False)
+    assert (facts["decision"], "approved_by" in facts) == ("deny", False)
     world.close()
 
 
 async def test_span_of_a_decline_has_no_consent(spans: Spans, tmp_path: Path) -> None:
     world = seen(spans, tmp_path)
     assert isinstance(await world.call(await globex(world), FormNow(lambda _: Decline(), world.clock)), Declined)
-    assert "consent" not in spans.of("guard", "delete_customer")
+    assert "approved_by" not in spans.of("guard", "delete_customer")
     world.close()
 
 
@@ -100,7 +100,7 @@ async def test_span_of_a_list_tells_how_many_calls_it_has_and_each_its_own_decis
 ) -> None:
     world = seen(spans, tmp_path)
     changes = [{"tool": "create_customer", "arguments": {"name": name}} for name in ("Initech", "Umbrella")]
-    call = parse(BY_NAME, "apply_changes", {"changes": changes}).call
+    call = parse(TOOLS, "apply_changes", {"changes": changes}).call
     assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
     assert spans.of("guard", "apply_changes")["calls"] == 2
     inner = [facts for kind, about, facts in spans.ended if (kind, about) == ("guard", "create_customer")]

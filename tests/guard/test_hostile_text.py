@@ -28,15 +28,15 @@ from fastn_mcp.channels.elicitation import form_request
 from fastn_mcp.channels.page import view
 from fastn_mcp.channels.page.inbox import PendingRequest
 from fastn_mcp.channels.webhook import payloads
-from fastn_mcp.cli import audit
+from fastn_mcp.cli import audit_layout
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval.request import extent, question
+from fastn_mcp.guard.approval.request import extent, form_of
 from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.journal import recent_facts
 from fastn_mcp.guard.preview import ListPreview, Preview, preview
 from fastn_mcp.guard.undo import receipt
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
+from fastn_mcp.tools.catalog import CATALOG, OPERATIONS, AnyOperation
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
 
@@ -246,11 +246,11 @@ def test_the_form_quotes_what_is_not_ours_in_both_protocol_versions(worlds: list
     """Up to 2025-11-25 the text and the schema are sent as a request, later as a result."""
 
     def texts(each: World) -> dict[str, str]:
-        form = question(asked(each))
+        form = form_of(asked(each))
         request = form_request(form).model_dump(mode="json")["input_requests"]["approval"]["params"]
         lines = request["message"].split("\n")
         schema = request["requested_schema"]["properties"]["name"]["description"]
-        chosen = question(replace(asked(each), expected=None)).text.split("\n")
+        chosen = form_of(replace(asked(each), expected=None)).text.split("\n")
         return {str(number): line for number, line in enumerate([*lines, schema, *chosen])}
 
     compared(worlds, texts)
@@ -314,7 +314,7 @@ def test_the_audit_log_at_a_terminal_quotes_the_name_of_a_target(worlds: list[Wo
         entry = about(AuditEvent.ASKED, each.call(), "local", ACCOUNT)
         known: dict[str, JsonValue] = {"n": 1, "time": "2026-11-25T09:00:00Z", "event": entry.event.value}
         name = named(each.preview().name)
-        rows = audit.row({**known, "tool": entry.tool}, name, 300)
+        rows = audit_layout.row({**known, "tool": entry.tool}, name, 300)
         return {str(number): line for number, line in enumerate(rows)}
 
     for world in worlds:
@@ -367,7 +367,7 @@ def test_the_name_of_a_client_is_quoted_unless_it_is_one_plain_word(client: str)
 
 def test_every_line_is_sanitized_where_it_is_composed() -> None:
     """A reason is the operator's, so it is not quoted; it still cannot begin a line of its own."""
-    world = World(BY_NAME["delete_customer"], "Acme", "notes")
+    world = World(OPERATIONS["delete_customer"], "Acme", "notes")
     resolved = world.resolved(exists=True)
     shown = preview(resolved, resolved.effect, ACCOUNT, "Ask Dana.\nAccount: other.\u202e")
     batch = ListPreview("apply_changes", {1: shown}, {})

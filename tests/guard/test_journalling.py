@@ -1,4 +1,4 @@
-"""What the journal keeps of a change, so that it can be undone and is not repeated unasked. Ours."""
+"""What the journal keeps of a change, so that it can be undone and is not repeated unasked."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,6 +9,7 @@ from support.faulty_sandbox import FaultMoment, Reset
 from support.world import FormNow, World, yes
 
 from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
+from fastn_mcp.guard.approval.approved_call import change_of
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import BEGUN, Change, Done
@@ -244,7 +245,9 @@ async def test_a_call_that_a_crash_cut_off_is_asked_about_for_ten_minutes_from_i
     """Fastn's AI may take five minutes, and may still act when the process that asked is long gone."""
     world, call = World(tmp_path, Policy("auto")), AiChat(message="Hello")
     digest = world.evaluator.digest(call, "local")
-    await world.journalling.begin(allowed(call, digest), world.client.send, world.client.deadline(call))
+    approved, deadline = allowed(call, digest), world.client.deadline(call)
+    account = world.journalling.account
+    await world.journalling.begin(await change_of(approved, account, world.client.send, deadline, world.system))
     assert world.client.deadline(call) == 300
     later = World(tmp_path, Policy("auto"), clock=world.clock, tokens="u")
     later.clock.pass_(899)

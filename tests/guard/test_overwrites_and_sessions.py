@@ -18,7 +18,7 @@ from fastn_mcp.guard.approval.request import Decline, PendingApproval
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
-from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.sandbox.state import slug_of
 from fastn_mcp.sandbox.workflows import new_workflow
@@ -147,14 +147,14 @@ def test_secret_in_a_field_of_another_name_has_the_same_scope() -> None:
     "process & new orders",
 ])  # fmt: skip
 async def test_look_alike_of_a_live_workflow_is_judged_as_an_update_or_as_unknown(world: World, name: str) -> None:
-    seen = await world.guard.evaluate(CreateWorkflow(name=name, code="new()"))
+    seen = await world.evaluator.evaluate_call(CreateWorkflow(name=name, code="new()"), "local")
     assert seen.effect is Effect.EXTERNAL
     assert seen.resolved.target is not None
 
 
 async def test_name_that_no_slug_resembles_is_judged_as_new(world: World) -> None:
     for name in ("Invoices of 2027", "Rückfragen", "R&D sync"):
-        seen = await world.guard.evaluate(CreateWorkflow(name=name, code="new()"))
+        seen = await world.evaluator.evaluate_call(CreateWorkflow(name=name, code="new()"), "local")
         assert (seen.effect, seen.resolved.target) == (Effect.WRITE, None)
 
 
@@ -233,7 +233,7 @@ async def test_what_an_answer_left_pending_is_shown_with_the_next_message(world:
     asked = await world.call(AiChat(message="delete wf_0d93ee5b1f62"), FormNow(yes, world.clock))
     assert isinstance(asked, Done)
     reply = asked.result.model_dump()
-    seen = await world.guard.evaluate(AiChat(message="approve", session_id=str(reply["session_id"])))
+    seen = await world.evaluator.evaluate_call(AiChat(message="approve", session_id=str(reply["session_id"])), "local")
     assert seen.resolved.target is not None
     assert seen.resolved.target.model_dump()["pending"] == reply["pending_approvals"]
 

@@ -1,4 +1,4 @@
-"""What a preview shows of a call: the exact call, its fields before and after, and its JSON. Ours."""
+"""What a preview shows of a call: the exact call, its fields before and after, and its JSON."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Receipts: what changed, who approved it, what undo restores and what it cannot. Ours."""
+"""Receipts: what changed, who approved it, what undo restores and what it cannot."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,11 +7,11 @@ import pytest
 from pydantic import JsonValue
 from support.world import FormNow, World, yes
 
-from fastn_mcp.guard.approval.flow import Approval
+from fastn_mcp.guard.approval.approved_call import Approval
 from fastn_mcp.guard.approval.request import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, Submitted
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, approver, changed_fields, receipt, undo_of
-from fastn_mcp.ledger.ledger import Vote
+from fastn_mcp.ledger.approval_request import Vote
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.workflows import UpdateWorkflow
 
@@ -82,8 +82,8 @@ def test_earlier_value_that_fastn_did_not_show_is_neither_invented_nor_restored(
         ("policy", "the policy; no person was asked"),
         ("plan", "a signed plan; no person was asked"),
         ("local_page", "a person on the approval page"),
-        ("scope", "a temporary approval"),
-        ("scope: client_form", "a temporary approval, given by a person in the client's form"),
+        ("temporary_approval", "a temporary approval"),
+        ("temporary_approval: client_form", "a temporary approval, given by a person in the client's form"),
         ("verified: Dana", "Dana: a person with a credential of their own"),
         (
             "four_eyes: Dana, D. <dana@fastn.example> (https://id.example/x|auth0|7)\nEve",
@@ -122,7 +122,7 @@ async def test_approver_is_journalled(world: World) -> None:
         lambda question: Submitted("accept", {"decision": APPROVE_TEMPORARILY}).answer(question), world.clock
     )
     assert await approved_by(world, UpdateWorkflow(workflow_id=flow, code="1"), later) == "client_form"
-    assert await approved_by(world, UpdateWorkflow(workflow_id=flow, code="2")) == "scope: client_form"
+    assert await approved_by(world, UpdateWorkflow(workflow_id=flow, code="2")) == "temporary_approval: client_form"
 
 
 async def test_name_of_the_approver_is_journalled(world: World) -> None:

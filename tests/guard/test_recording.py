@@ -1,4 +1,4 @@
-"""What the audit log keeps of a call, from the question to its outcome. Ours."""
+"""What the audit log keeps of a call, from the question to its outcome."""
 
 from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from fastn_mcp.guard.approval.caller import Caller, Rights
 from fastn_mcp.guard.approval.request import Decline
 from fastn_mcp.guard.recorder import Recorder, record_expired
 from fastn_mcp.ledger.sqlite import SqliteLedger
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.access import CreateSecret
@@ -60,7 +60,7 @@ async def test_a_call_is_recorded_with_who_allowed_it_and_what_became_of_it(worl
     globex = key(world, "Globex Exports")
     await world.call(DeleteCustomer(customer_id=globex), FormNow(yes, world.clock))
     await world.call(CreateCustomer(name="Initech"))
-    write = {"effect": "write", "decision": "allow", "rule": "mode guarded: write", "consent": "policy"}
+    write = {"effect": "write", "decision": "allow", "rule": "mode guarded: write", "approved_by": "policy"}
     typed = {"effect": "destroy", "decision": "typed", "rule": "mode guarded: destroy"}
     target: dict[str, JsonValue] = {"target": globex, "arguments": {"customer_id": globex}, "name": "Globex Exports"}
     ended = {"duration_ms": 1250.4}
@@ -77,7 +77,7 @@ async def test_a_call_is_recorded_with_who_allowed_it_and_what_became_of_it(worl
             **ended,
         ),
         entry("asked", "delete_customer", grant="t3", **target, **typed),
-        entry("intent", "delete_customer", grant="t3", consent="client_form", change="chg_t4", **target, **typed),
+        entry("intent", "delete_customer", grant="t3", approved_by="client_form", change="chg_t4", **target, **typed),
         entry(
             "outcome", "delete_customer", target=globex, effect="destroy", grant="t3", of="4", outcome="done", **ended
         ),
@@ -133,18 +133,18 @@ async def test_what_is_not_sent_is_recorded_with_why(world: World) -> None:
 async def test_a_batch_is_recorded_as_one_question_and_as_each_of_its_calls(world: World) -> None:
     katana = key(world, "Katana")
     change: JsonValue = {"tool": "delete_customer", "arguments": {"customer_id": katana}}
-    await world.call(parse(BY_NAME, "apply_changes", {"changes": [change]}).call, FormNow(yes, world.clock))
+    await world.call(parse(TOOLS, "apply_changes", {"changes": [change]}).call, FormNow(yes, world.clock))
     typed = {"effect": "destroy", "decision": "typed", "rule": "mode guarded: destroy"}
     assert recorded(world) == [
         entry("asked", "apply_changes", arguments={"changes": [change]}, grant="t2", **typed),
-        entry("agreed", "apply_changes", decision="typed", consent="client_form", grant="t2"),
+        entry("agreed", "apply_changes", decision="typed", approved_by="client_form", grant="t2"),
         entry(
             "intent",
             "delete_customer",
             target=katana,
             name="Katana",
             arguments={"customer_id": katana},
-            consent="client_form",
+            approved_by="client_form",
             grant="t2.1",
             change="chg_t3",
             **typed,
@@ -216,7 +216,7 @@ def last(log: AuditFile) -> dict[str, JsonValue]:
 def test_a_decision_is_recorded_with_its_channel_and_an_expiry_without(recorder: Recorder, log: AuditFile) -> None:
     recorder.decided(AuditEvent.DECLINED, grant(), "not now")
     said = last(log)
-    assert (said["event"], said["consent"], said["message"], said["grant"]) == (
+    assert (said["event"], said["approved_by"], said["message"], said["grant"]) == (
         "declined",
         "local_page",
         "not now",
@@ -224,7 +224,7 @@ def test_a_decision_is_recorded_with_its_channel_and_an_expiry_without(recorder:
     )
     recorder.decided(AuditEvent.EXPIRED, grant(), None)
     said = last(log)
-    assert (said["event"], "consent" in said, "message" in said) == ("expired", False, False)
+    assert (said["event"], "approved_by" in said, "message" in said) == ("expired", False, False)
 
 
 def test_what_was_done_and_cannot_be_recorded_is_logged(

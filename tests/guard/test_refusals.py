@@ -16,13 +16,13 @@ from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoA
 from fastn_mcp.guard.call_evaluation import CallEvaluation
 from fastn_mcp.guard.changes import Batch, Done
 from fastn_mcp.guard.key_files import SecretValues
-from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.policy.plan import Plan, PlannedCalls, would_allow
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.access import DeleteSecret, ListSecrets
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.tool import Effect
@@ -51,7 +51,7 @@ def deletion(world: World) -> DeleteCustomer:
 def several(*names: str) -> ApplyChanges:
     """Customers that are created in one list."""
     changes = [{"tool": "create_customer", "arguments": {"name": name}} for name in names]
-    call = parse(BY_NAME, "apply_changes", {"changes": changes}).call
+    call = parse(TOOLS, "apply_changes", {"changes": changes}).call
     assert isinstance(call, ApplyChanges)
     return call
 
@@ -170,10 +170,10 @@ async def test_form_that_ends_after_another_call_closed_its_request_gets_a_new_o
     world = World(tmp_path)
 
     class Late(FormNow):
-        async def ask(self, question: ApprovalForm) -> Any:
+        async def ask(self, form: ApprovalForm) -> Any:
             self.clock.pass_(seconds)
             await world.call(deletion(world))
-            return await super().ask(question)
+            return await super().ask(form)
 
     answer = await world.call(run(world), Late(lambda _: NoAnswer("closed"), world.clock, 0))
     assert isinstance(answer, PendingApproval)
@@ -224,13 +224,13 @@ async def test_answer_to_a_request_that_is_used_or_expired_says_so(tmp_path: Pat
     asking = await world.call(call, FormLater())
     assert isinstance(asking, PendingForm)
     world.clock.pass_(5)
-    answer = FormLater(submitted=(asking.question.grant, Approve()))
+    answer = FormLater(submitted=(asking.form.request, Approve()))
     assert isinstance(await world.call(call, answer), Done)
     assert told(await world.call(call, answer)) == used_up
     late = await world.call(call, FormLater())
     assert isinstance(late, PendingForm)
     world.clock.pass_(600)
-    assert told(await world.call(call, FormLater(submitted=(late.question.grant, Approve())))) == used_up
+    assert told(await world.call(call, FormLater(submitted=(late.form.request, Approve())))) == used_up
     assert len(world.changes) == 1
 
 
@@ -241,7 +241,7 @@ async def test_answer_in_a_later_round_is_that_of_its_caller_and_is_not_evaluate
     assert isinstance(asking, PendingForm)
     world.clock.pass_(5)
     reads = len(world.sandbox.requests)
-    assert isinstance(await world.call(call, FormLater(submitted=(asking.question.grant, Approve()))), Done)
+    assert isinstance(await world.call(call, FormLater(submitted=(asking.form.request, Approve()))), Done)
     once = len(world.sandbox.requests) - reads
     reads = len(world.sandbox.requests)
     assert isinstance(await world.call(call, FormNow(yes, world.clock)), Done)
@@ -285,7 +285,7 @@ async def test_two_people_without_a_channel_that_tells_them_apart_are_refused(tm
 
 async def test_budget_that_others_used_up_meanwhile_allows_no_call(tmp_path: Path) -> None:
     world = ruled(tmp_path, "[budget]\nwrite = 1\n")
-    current = await world.guard.evaluate(CreateCustomer(name="A"))
+    current = await world.evaluator.evaluate_call(CreateCustomer(name="A"), "local")
     check = world.evaluator
     assert await check.budgets.spend_allowed(current, "local") == "policy"
     assert await check.budgets.spend_allowed(current, "local") is None
@@ -313,7 +313,7 @@ async def test_plan_entry_that_others_used_up_meanwhile_allows_no_call(tmp_path:
     plan = Plan("p", "test", None, clock.at + timedelta(hours=1), "digest", ("dana",), (entry,))
     world = World(tmp_path, Policy("guarded", None, plan), clock)
     call = DeleteSecret(secret_id=str((await world.rows(ListSecrets()))[0].id))
-    current = await world.guard.evaluate(call)
+    current = await world.evaluator.evaluate_call(call, "local")
     assert await world.evaluator.budgets.spend_allowed(current, "local") == "plan"
     assert await world.evaluator.budgets.spend_allowed(current, "local") is None
     # A plan's call does not count in the rate of what people approve.

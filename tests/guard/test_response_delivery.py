@@ -1,14 +1,12 @@
-"""The changes of a request are settled once the client has the response, and not before. Ours."""
-
-from collections.abc import Iterator
+"""The changes of a request are settled once the client has the response, and not before."""
 
 import anyio
 import pytest
 from support.world import World
 
-from fastn_mcp.guard import journal
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.guard.journal import ResponseDelivery, delivery
+from fastn_mcp.server import delivery
+from fastn_mcp.server.delivery import ResponseDelivery
 from fastn_mcp.tools.customers import CreateCustomer
 from fastn_mcp.tools.operation import Call
 
@@ -20,31 +18,28 @@ NEVER = 3600.0
 @pytest.fixture(autouse=True)
 def received(monkeypatch: pytest.MonkeyPatch) -> None:
     """A response counts as received at once."""
-    monkeypatch.setattr(journal, "_RECEIVED", 0.01)
+    monkeypatch.setattr(delivery, "DELIVERY_GRACE", 0.01)
 
 
 @pytest.fixture
-def response() -> Iterator[ResponseDelivery]:
-    """The response of every call of the test."""
-    response = ResponseDelivery()
-    token = delivery.set(response)
-    yield response
-    delivery.reset(token)
+def response() -> ResponseDelivery:
+    """Delivery of the calls of the test."""
+    return ResponseDelivery()
 
 
 async def unsettled(world: World, call: Call) -> int:
     return len(await world.ledger.unsettled(world.evaluator.digest(call, "local"), world.clock.at.timestamp()))
 
 
-async def made(world: World, name: str = "Initech") -> CreateCustomer:
+async def made(world: World, response: ResponseDelivery, name: str = "Initech") -> CreateCustomer:
     call = CreateCustomer(name=name)
-    assert isinstance(await world.call(call), Done)
+    assert isinstance(await world.call(call, delivery=response), Done)
     assert await unsettled(world, call) == 1
     return call
 
 
 async def test_received(world: World, response: ResponseDelivery) -> None:
-    calls = [await made(world, name) for name in ("Initech", "Hooli")]
+    calls = [await made(world, response, name) for name in ("Initech", "Hooli")]
     await response.written()
     assert [await unsettled(world, call) for call in calls] == [0, 0]
 
@@ -56,7 +51,7 @@ async def test_without_a_transport_that_can_tell(world: World) -> None:
 
 
 async def test_lost_before_it_was_written(world: World, response: ResponseDelivery) -> None:
-    call = await made(world)
+    call = await made(world, response)
     response.lost.set()
     await response.written()
     assert await unsettled(world, call) == 1
@@ -65,9 +60,7 @@ async def test_lost_before_it_was_written(world: World, response: ResponseDelive
 async def test_the_event_of_the_transport_says_that_it_was_lost(world: World) -> None:
     lost = anyio.Event()
     response = ResponseDelivery(lost)
-    token = delivery.set(response)
-    call = await made(world)
-    delivery.reset(token)
+    call = await made(world, response)
     lost.set()
     await response.written()
     assert await unsettled(world, call) == 1
@@ -77,8 +70,8 @@ async def test_the_event_of_the_transport_says_that_it_was_lost(world: World) ->
 async def test_lost_after_it_was_written(
     world: World, response: ResponseDelivery, monkeypatch: pytest.MonkeyPatch, ended: type[anyio.Event] | None
 ) -> None:
-    monkeypatch.setattr(journal, "_RECEIVED", NEVER)
-    call = await made(world)
+    monkeypatch.setattr(delivery, "DELIVERY_GRACE", NEVER)
+    call = await made(world, response)
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(response.written, lambda: False, ended and ended())
@@ -88,7 +81,7 @@ async def test_lost_after_it_was_written(
 
 
 async def test_left_unread_until_nothing_more_comes(world: World, response: ResponseDelivery) -> None:
-    call, ended, again, looks = await made(world), anyio.Event(), anyio.Event(), list[bool]()
+    call, ended, again, looks = await made(world, response), anyio.Event(), anyio.Event(), list[bool]()
 
     def is_unread() -> bool:
         looks.append(True)
@@ -106,7 +99,7 @@ async def test_left_unread_until_nothing_more_comes(world: World, response: Resp
 
 @pytest.mark.parametrize("ends", [True, False])
 async def test_read_late(world: World, response: ResponseDelivery, ends: bool) -> None:
-    call, looks = await made(world), [True, True, False]
+    call, looks = await made(world, response), [True, True, False]
     ended = anyio.Event() if ends else None
     with anyio.fail_after(30):
         await response.written(lambda: len(looks) > 1 and looks.pop(0), ended)
@@ -117,8 +110,8 @@ async def test_read_late(world: World, response: ResponseDelivery, ends: bool) -
 async def test_read_by_a_client_that_ends(
     world: World, response: ResponseDelivery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "_RECEIVED", NEVER)
-    call, ended = await made(world), anyio.Event()
+    monkeypatch.setattr(delivery, "DELIVERY_GRACE", NEVER)
+    call, ended = await made(world, response), anyio.Event()
     ended.set()
     with anyio.fail_after(30):
         await response.written(lambda: False, ended)
@@ -128,8 +121,8 @@ async def test_read_by_a_client_that_ends(
 async def test_cancelled_after_it_was_written(
     world: World, response: ResponseDelivery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "_RECEIVED", NEVER)
-    call = await made(world)
+    monkeypatch.setattr(delivery, "DELIVERY_GRACE", NEVER)
+    call = await made(world, response)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(response.written)
         await anyio.wait_all_tasks_blocked()
@@ -140,7 +133,7 @@ async def test_cancelled_after_it_was_written(
 async def test_without_a_change_there_is_nothing_to_wait_for(
     response: ResponseDelivery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "_RECEIVED", NEVER)
+    monkeypatch.setattr(delivery, "DELIVERY_GRACE", NEVER)
     with anyio.fail_after(30):
         await response.written()
 
@@ -148,14 +141,14 @@ async def test_without_a_change_there_is_nothing_to_wait_for(
 @pytest.mark.parametrize("arrives", [True, False])
 async def test_repeated_call_waits_until_it_is_known(world: World, response: ResponseDelivery, arrives: bool) -> None:
     """However late a busy process looks: only a response that was lost makes the call need an approval."""
-    call = await made(world)
+    call = await made(world, response)
     world.clock.pass_(5)
     if not arrives:
         response.lost.set()
     outcomes: list[object] = []
 
     async def again() -> None:
-        outcomes.append(await world.call(call))
+        outcomes.append(await world.call(call, delivery=response))
 
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:

@@ -16,7 +16,7 @@ from fastn_mcp.guard.sentences.facts import Sentences, read
 from fastn_mcp.guard.undo import RULES
 from fastn_mcp.records.labels import Names
 from fastn_mcp.records.rows import FastnObject
-from fastn_mcp.tools.catalog import BY_NAME, CATALOG
+from fastn_mcp.tools.catalog import CATALOG, OPERATIONS
 from fastn_mcp.tools.fields import Known
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import Effect
@@ -44,8 +44,8 @@ def shown(
     undoes: str = "",
     typed: TypedArgument | None = None,
 ) -> Preview:
-    call: Operation[Any] = BY_NAME[tool].model_validate(arguments)
-    target = None if row is None else BY_NAME[tool].returns.model_validate(row) if row else FastnObject()
+    call: Operation[Any] = OPERATIONS[tool].model_validate(arguments)
+    target = None if row is None else OPERATIONS[tool].returns.model_validate(row) if row else FastnObject()
     return preview(call, effect or call.effective, "test", target, users, "", names or {}, undoes, typed)
 
 

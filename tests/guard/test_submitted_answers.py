@@ -1,4 +1,4 @@
-"""What a client's form may send back. Only exactly the field that was asked for approves. Ours."""
+"""What a client's form may send back. Only exactly the field that was asked for approves."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from fastn_mcp.guard.approval.request import (
     Submitted,
     temporary_approval,
 )
-from fastn_mcp.ledger.ledger import TemporaryApproval
+from fastn_mcp.ledger.approval_request import TemporaryApproval
 from fastn_mcp.redaction import quote
 
 PLAIN, SCOPED, TYPED = (

@@ -23,12 +23,12 @@ from fastn_mcp.guard.approval.request import (
 )
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.ledger.ledger import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.connectors import CreateConnection
 
@@ -94,7 +94,7 @@ def kept_in(folder: Path) -> bytes:
 
 def test_every_secret_argument_is_one_that_a_person_can_type() -> None:
     """A new tool that takes a secret is a case here."""
-    assert {tool.tool_name() for tool in BY_NAME.values() if tool.secrets()} == {case.tool for case in CASES}
+    assert {tool.tool_name() for tool in TOOLS.values() if tool.secrets()} == {case.tool for case in CASES}
 
 
 @each_tool
@@ -199,7 +199,7 @@ async def test_nobody_to_type_it_refuses_the_call(tmp_path: Path, case: Case) ->
     assert refused.next_step == f"{by_whom} makes the call at a terminal: fastn-mcp call {case.tool}"
     call = case.call(attended)
     changes = [{"tool": case.tool, "arguments": call.arguments() | {"name": name}} for name in "AB"]
-    batch = parse(BY_NAME, "apply_changes", {"changes": changes}).call
+    batch = parse(TOOLS, "apply_changes", {"changes": changes}).call
     assert isinstance(batch, ApplyChanges)
     refused = await attended.call(batch)
     assert isinstance(refused, NotSent)
@@ -209,7 +209,7 @@ async def test_nobody_to_type_it_refuses_the_call(tmp_path: Path, case: Case) ->
 
 def test_value_and_variable_exclude_each_other() -> None:
     with pytest.raises(NotSent, match="give value or value_from_env, or neither"):
-        parse(BY_NAME, "create_secret", {"name": "A", "value": "x", "value_from_env": "Y"})
+        parse(TOOLS, "create_secret", {"name": "A", "value": "x", "value_from_env": "Y"})
 
 
 ASKED, OPTIONAL, SHOWN = (True, True), (False, True), (False, False)
@@ -250,7 +250,7 @@ async def test_auth_method_says_what_a_person_types(
     """What is not documented is asked for as one object, and may be left out where it may not be needed."""
     world = World(tmp_path)
     world.sandbox.state.named("connectors", "gamma")["authMethods"] = [method]
-    judged = await world.guard.evaluate(CreateConnection(connector_id=connector(world, "gamma")))
+    judged = await world.evaluator.evaluate_call(CreateConnection(connector_id=connector(world, "gamma")), "local")
     typed = judged.resolved.typed
     if fields is None:
         assert typed is None
@@ -270,7 +270,9 @@ async def test_default_auth_method_is_the_one_that_is_asked_about(tmp_path: Path
     key = connector(world, "gamma")
 
     async def certain(method: str | None = None) -> bool | None:
-        typed = (await world.guard.evaluate(CreateConnection(connector_id=key, auth_method_id=method))).resolved.typed
+        typed = (
+            await world.evaluator.evaluate_call(CreateConnection(connector_id=key, auth_method_id=method), "local")
+        ).resolved.typed
         return None if typed is None else typed.is_certain
 
     assert await certain() is False

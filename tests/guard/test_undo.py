@@ -1,4 +1,4 @@
-"""The call that undoes a change, from what the journal keeps of it. Ours."""
+"""The call that undoes a change, from what the journal keeps of it."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def test_what_cannot_be_undone_says_why(made: Change, why: str) -> None:
     assert receipt(made)["why"] == why
 
 
-def test_a_change_by_the_earlier_name_of_a_tool_is_undone_as_by_its_name() -> None:
+def test_created_workflow_is_undone_by_deleting_it() -> None:
     assert undo_of(change("create_workflow", {"name": "A"})) == Undo(
         DeleteWorkflow(workflow_id="c1"), RULES["create_workflow"].restores
     )

@@ -11,8 +11,7 @@ from support.stores import NOW, grant, opened
 from support.valkey_server import ValkeyServer
 from support.world import Call, FormLater, FormNow, World
 
-from fastn_mcp.channels.page.inbox import Inbox, InboxAccount, unrecorded
-from fastn_mcp.cli.approvals import TerminalApprovals
+from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import TargetChanged
 from fastn_mcp.guard.approval.request import (
     Approve,
@@ -23,9 +22,11 @@ from fastn_mcp.guard.approval.request import (
     opens_temporary,
     used_up,
 )
-from fastn_mcp.guard.approval.votes import NotCounted, count_vote
+from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
+from fastn_mcp.guard.approval.votes import NotCounted, count_vote, unrecorded
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, RequestState, Vote
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.tools.workflows import RunWorkflow
 
 pytestmark = pytest.mark.anyio
@@ -87,8 +88,8 @@ async def test_temporary_approval_opens_when_the_approval_is_used(
         asked = await world.call(call, FormLater())
         assert isinstance(asked, PendingForm)
         world.clock.pass_(5)
-        content = {"decision": asked.question.choices[2]}
-        form = FormLater(submitted=(asked.question.grant, Submitted("accept", content)))
+        content = {"decision": asked.form.choices[2]}
+        form = FormLater(submitted=(asked.form.request, Submitted("accept", content)))
     else:
         assert isinstance(await world.call(call), PendingApproval)
         await CHANNELS[channel](world)
@@ -129,10 +130,10 @@ async def test_wish_that_the_request_does_not_offer_is_not_kept(ledger: Ledger, 
 
 
 CLOSED = {
-    RequestState.APPROVED: "This question was approved already. Nothing was decided now.",
-    RequestState.USED: "This question was approved already, and the call was made. Nothing was decided now.",
-    RequestState.DECLINED: "This question was declined already. Nothing was decided now.",
-    RequestState.STALE: "This question is void, since its target changed. Nothing was decided now.",
+    RequestState.APPROVED: "This request was approved already. Nothing was decided now.",
+    RequestState.USED: "This request was approved already, and the call was made. Nothing was decided now.",
+    RequestState.DECLINED: "This request was declined already. Nothing was decided now.",
+    RequestState.STALE: "This request is void, since its target changed. Nothing was decided now.",
 }
 
 
@@ -185,6 +186,6 @@ async def test_decline_in_a_form_that_comes_after_another_answer_says_so(tmp_pat
         return found
 
     world.ledger.find = overtaken
-    answer = await world.call(call, FormLater(submitted=(asked.question.grant, Decline())))
+    answer = await world.call(call, FormLater(submitted=(asked.form.request, Decline())))
     assert str(answer) == str(used_up())
     assert world.changes == []

@@ -13,7 +13,8 @@ from support.valkey_proxy import proxied
 from support.valkey_server import ValkeyServer
 
 from fastn_mcp.guard.approval.wait import DecisionWait
-from fastn_mcp.ledger.ledger import MOST_WAITING, Vote
+from fastn_mcp.ledger.approval_request import Vote
+from fastn_mcp.ledger.ledger import MOST_WAITING
 from fastn_mcp.ledger.valkey.ledger import ValkeyLedger
 from fastn_mcp.ledger.valkey.server import parse
 from fastn_mcp.runtime import System

@@ -279,7 +279,7 @@ async def test_repeated_authentication_header_is_rejected(team: TeamWorld) -> No
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "OPTIONS"])
 async def test_sessions_are_not_supported(method: str, team: TeamWorld) -> None:
-    """MCP: 405 if a server offers no stream. Ours: no session can hold resources."""
+    """MCP: 405 if a server offers no stream. No session can hold resources."""
     async with team.served() as caller:
         response = await caller.http.request(
             method, "/mcp", headers={"authorization": f"Bearer {team.provider.token()}"}
@@ -302,7 +302,7 @@ async def test_foreign_host_is_rejected_on_every_path(host: str, path: str, team
     "origin", ["https://evil.example", "null", "https://app.example.com.evil", "http://app.example.com"]
 )
 async def test_foreign_origin_is_rejected(origin: str, team: TeamWorld) -> None:
-    """MCP. Ours: the Origin must match exactly, even with a valid token."""
+    """MCP. The Origin must match exactly, even with a valid token."""
     async with team.served() as caller:
         response = await caller.ask(team.provider.token(), request("list_customers", {}), origin=origin)
         assert response.status_code == 403

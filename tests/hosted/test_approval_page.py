@@ -162,8 +162,8 @@ async def test_approved_call_is_sent_once(world: World) -> None:
         assert (await world.delete())["done"] == "delete_customer"
     (entry,) = world.audit("approved")
     assert entry["approver"] == f"{world.team.team.issuer}|dana"
-    assert (entry["approver_name"], entry["consent"]) == ("Dana Example", "verified")
-    assert world.audit("intent")[0]["consent"] == "verified"
+    assert (entry["approver_name"], entry["approved_by"]) == ("Dana Example", "verified")
+    assert world.audit("intent")[0]["approved_by"] == "verified"
 
 
 async def test_people_stay_who_they_were_when_they_are_renamed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +300,7 @@ async def test_four_eyes_needs_two_people_besides_the_requester(tmp_path: Path) 
             assert "by Dana Example (dana) and you" in await kim.look()
             assert (await world.delete(by="amir"))["done"] == "delete_customer"
         assert [entry["approver_name"] for entry in world.audit("approved")] == ["Dana Example", "Kim Example"]
-        assert world.audit("intent")[0]["consent"] == "four_eyes"
+        assert world.audit("intent")[0]["approved_by"] == "four_eyes"
 
 
 async def test_decline_note_reaches_the_agent(world: World) -> None:
@@ -382,7 +382,7 @@ async def test_cookies_are_limited_to_this_host(world: World) -> None:
 
 
 async def test_sign_in_is_bound_to_a_browser_and_single_use(world: World) -> None:
-    """RFC 6749, 10.12. Ours: a wrong state, no pending sign-in, a reused code, another issuer, an error."""
+    """RFC 6749, 10.12. A wrong state, no pending sign-in, a reused code, another issuer, an error."""
     async with world.browser() as dana, world.browser() as victim:
         back = await dana.way_back("dana")
         begun = dana.http.cookies["__Host-fastn_sign_in"]

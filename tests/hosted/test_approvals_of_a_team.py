@@ -28,7 +28,7 @@ from fastn_mcp.audit.files import entries
 from fastn_mcp.channels.page.sessions import PageSessions
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.request import PendingApproval
-from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 
 pytestmark = pytest.mark.anyio
@@ -125,7 +125,7 @@ async def test_page_and_webhook_are_both_named_and_asked(tmp_path: Path) -> None
         assert (await call("delete_workflow", workflow_id=workflow))["done"] == "delete_workflow"
     lines = [dict(line) for line in entries(tmp_path / "tenants" / "acme" / "audit.jsonl")]
     (line,) = (line for line in lines if line["event"] == "approved")
-    assert (line["approver"], line["approver_name"], line["consent"]) == (f"{ISSUER}|dana", "dana", "verified")
+    assert (line["approver"], line["approver_name"], line["approved_by"]) == (f"{ISSUER}|dana", "dana", "verified")
     # The sign-in tells no name, and what a client calls itself is not one.
     assert [line["event"] for line in lines if "principal_name" in line] == []
     assert len(world.asked) == 1

@@ -198,7 +198,7 @@ async def test_connection_close_wins_over_upgrade() -> None:
 
 
 async def test_pipelined_requests_are_answered_one_after_the_other() -> None:
-    """RFC 9112, 9.3.2. Ours: those that wait are not parsed, so that they take no more memory than was read."""
+    """RFC 9112, 9.3.2. Those that wait are not parsed, so that they take no more memory than was read."""
     one = b"GET /waits HTTP/1.1\r\nHost: x\r\n\r\n"
     async with serving() as server, server.line() as line:
         await line.send(one * 1000)

@@ -13,9 +13,10 @@ import pytest
 from fastn_mcp.audit.files import entries
 from fastn_mcp.audit.log import AuditFile
 from fastn_mcp.hosted.approvers import SignedInPerson, TeamInbox
-from fastn_mcp.hosted.team_config import Approvals, ApproverRule, Team, Tenant
+from fastn_mcp.hosted.team_config import ApprovalsSection, ApproverRule, Team, Tenant
 from fastn_mcp.hosted.tenants import CallerAccount, ConcurrencyLimit, TenantAccount, Tenants
-from fastn_mcp.ledger.ledger import ApprovalRequest, LedgerLost, ShownCall
+from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
+from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 
@@ -68,7 +69,7 @@ class Company:
     @asynccontextmanager
     async def inbox(self) -> AsyncGenerator[TeamInbox]:
         rule = ApproverRule(subjects=["nobody"], tenants=self.names)
-        approvals = Approvals(client_id="page", client_secret_env="X", own=False, approver=[rule])
+        approvals = ApprovalsSection(client_id="page", client_secret_env="X", own=False, approver=[rule])
         served = [Tenant(name=name, subjects=["nobody"]) for name in self.names]
         team = Team(url="https://here.example/mcp", issuer=ISSUER, tenant=served, approvals=approvals)
         tenants = Tenants(self._opened, team.limits, System())

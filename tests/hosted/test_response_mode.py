@@ -24,8 +24,8 @@ from mcp.types import (
 )
 from starlette.types import Message, Receive, Scope, Send
 
+from fastn_mcp.hosted.mcp_endpoint import McpEndpoint, ResponseMode
 from fastn_mcp.hosted.request_limits import body_message, read, replay
-from fastn_mcp.hosted.response_mode import ResponseMode, choose_response_mode
 
 pytestmark = pytest.mark.anyio
 
@@ -158,8 +158,7 @@ async def test_slow_response_sends_keep_alives(fails: bool, era: str) -> None:
 
     server: Server[Any] = Server("slow", on_call_tool=tool, on_list_tools=tools)
     security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
-    app = server.streamable_http_app(streamable_http_path="/mcp", stateless_http=True, transport_security=security)
-    choose_response_mode(app, server, security, silence=0.01)
+    endpoint = McpEndpoint(server, security, silence=0.01)
 
     async def heard(scope: Scope, receive: Receive, send: Send) -> None:
         async def hearing(message: Message) -> None:
@@ -170,9 +169,9 @@ async def test_slow_response_sends_keep_alives(fails: bool, era: str) -> None:
 
         # in one message, as from a socket
         body = await read(receive, 100_000) if scope["method"] == "POST" else b""
-        await app(scope, replay(body_message(body), receive), hearing)
+        await endpoint.app(scope, replay(body_message(body), receive), hearing)
 
-    async with app.router.lifespan_context(app), AsyncClient(transport=ASGITransport(app=heard)) as http:
+    async with endpoint.run(), AsyncClient(transport=ASGITransport(app=heard)) as http:
         transport = streamable_http_client("http://127.0.0.1/mcp", http_client=http)
         async with Caller(transport, mode=ERAS[era]) as client:
             with anyio.fail_after(20):

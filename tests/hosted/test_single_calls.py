@@ -15,8 +15,8 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, TextContent
 from starlette.types import Receive, Scope, Send
 
+from fastn_mcp.hosted.mcp_endpoint import PlainCalls
 from fastn_mcp.hosted.request_limits import body_message, read, replay
-from fastn_mcp.hosted.single_calls import SingleCalls
 
 pytestmark = pytest.mark.anyio
 
@@ -73,7 +73,7 @@ async def serving() -> AsyncGenerator[Paths]:
         paths.left += 1
         await manager.asgi_app(scope, receive, send)
 
-    single = SingleCalls(server, security, LARGEST, counted)
+    single = PlainCalls(server, security, LARGEST, counted)
 
     async def whole(scope: Scope, receive: Receive, send: Send) -> None:
         await single(scope, replay(body_message(await read(receive, 100_000)), receive), send)

@@ -1,4 +1,4 @@
-"""Valid and invalid team files. Ours: parsing is strict; errors name the line and the nearest key."""
+"""Valid and invalid team files. Parsing is strict; errors name the line and the nearest key."""
 
 import os
 from pathlib import Path

@@ -296,7 +296,7 @@ async def test_token_is_undecided_without_keys(what: str) -> None:
     ],
 )
 def test_scopes_are_parsed_in_all_forms(claims: dict[str, Any], found: list[str]) -> None:
-    """RFC 9068: scope. Ours: scp, as some providers call it."""
+    """RFC 9068: scope. Scp, as some providers call it."""
     assert scopes(claims, "") == found
 
 
@@ -317,5 +317,5 @@ def test_scopes_are_parsed_in_all_forms(claims: dict[str, Any], found: list[str]
     ],
 )
 def test_person_is_shown_by_name_and_address(claims: dict[str, Any], shown: str) -> None:
-    """OpenID Connect Core, 5.1: standard claims. Ours: neither of the two can pose as the other, or hide text."""
+    """OpenID Connect Core, 5.1: standard claims. Neither of the two can pose as the other, or hide text."""
     assert person_name(claims) == shown

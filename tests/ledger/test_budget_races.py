@@ -15,7 +15,7 @@ from support import stores
 from support.valkey_server import ValkeyServer
 from support.world import Clock, FormNow, World, yes
 
-from fastn_mcp.client.http import Answer, Exchange, Request
+from fastn_mcp.client.exchange import Answer, Exchange
 from fastn_mcp.errors import FastnError, Refused
 from fastn_mcp.guard.approval.request import Answer as Given
 from fastn_mcp.guard.approval.request import ApprovalForm, PendingApproval
@@ -26,11 +26,11 @@ from fastn_mcp.policy.decision import PLANNED
 from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.tools.access import DeleteSecret, ListSecrets
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.customers import CreateCustomer
-from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.operation import Operation, Request
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.workflows import CreateWorkflow
 
@@ -77,8 +77,8 @@ class FormTogether(FormNow):
 
     gate: Gate | None = None
 
-    async def ask(self, question: ApprovalForm) -> Given:
-        answer = await super().ask(question)
+    async def ask(self, form: ApprovalForm) -> Given:
+        answer = await super().ask(form)
         if self.gate is not None:
             await self.gate.passed()
         return answer
@@ -318,7 +318,7 @@ async def test_planned_call_that_a_budget_refuses_leaves_its_plan_entry(tmp_path
 async def test_lists_at_the_same_time_share_a_budget_and_say_what_was_not_sent(tmp_path: Path, ledger: Ledger) -> None:
     one = worlds(tmp_path, rules(tmp_path, "[budget]\nwrite = 3\n"), [ledger], "/workflows", Gate(2))
     lists = [
-        parse(BY_NAME, "apply_changes", {"changes": [
+        parse(TOOLS, "apply_changes", {"changes": [
             {"tool": "create_workflow", "arguments": {"name": f"{name}{number}"}} for number in range(2)
         ]}).call
         for name in ("A", "B")

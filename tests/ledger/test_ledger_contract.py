@@ -1,4 +1,4 @@
-"""What every store of the ledger promises. Ours."""
+"""What every store of the ledger promises."""
 
 import subprocess
 import sys
@@ -12,26 +12,14 @@ import anyio
 import pytest
 from support import stores
 from support.decisions import moved
-from support.stores import NOW, change, grant, opened, scope
+from support.stores import NOW, change, grant, opened, temporary_approval
 from support.valkey_server import ValkeyServer
 from valkey import Valkey
 
 from fastn_mcp.guard.changes import FINAL as OVER
-from fastn_mcp.ledger.ledger import (
-    MOST_WAITING,
-    ApprovalRequest,
-    Ledger,
-    LedgerLost,
-    LedgerUnusable,
-    RequestState,
-    SealedSecret,
-    ShownCall,
-    TooManyWaiting,
-    Vote,
-    account_name,
-    bound_account,
-    rate_free_at,
-)
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, ShownCall, Vote
+from fastn_mcp.ledger.identity import account_name, bound_account
+from fastn_mcp.ledger.ledger import MOST_WAITING, Ledger, LedgerLost, LedgerUnusable, TooManyWaiting, rate_free_at
 
 pytestmark = pytest.mark.anyio
 
@@ -392,10 +380,10 @@ async def test_what_was_decided_is_listed_the_newest_first(ledger: Ledger) -> No
 
 async def test_a_scope_covers_exactly_its_tool_and_target_until_it_ends(ledger: Ledger, other: Ledger) -> None:
     """A temporary approval is for one principal, account, tool and target."""
-    await ledger.add_temporary(scope())
+    await ledger.add_temporary(temporary_approval())
     exact = ("local", "default at live.fastn.ai", "run_workflow", "wf_1", "input")
-    assert await other.find_temporary(*exact, NOW) == scope()
-    assert await other.temporary_approvals(NOW) == [scope()]
+    assert await other.find_temporary(*exact, NOW) == temporary_approval()
+    assert await other.temporary_approvals(NOW) == [temporary_approval()]
     for place in range(5):
         changed = [*exact]
         changed[place] += "x"
@@ -406,13 +394,13 @@ async def test_a_scope_covers_exactly_its_tool_and_target_until_it_ends(ledger: 
 
 async def test_temporary_approvals_are_listed_the_oldest_first(ledger: Ledger) -> None:
     for name, created, expires in (("b", 2, 60), ("c", 3, 10), ("a", 1, 90)):
-        await ledger.add_temporary(replace(scope(name, NOW + expires), created=NOW + created))
+        await ledger.add_temporary(replace(temporary_approval(name, NOW + expires), created=NOW + created))
     assert [found.id for found in await ledger.temporary_approvals(NOW)] == ["a", "b", "c"]
 
 
 async def test_a_revoked_scope_covers_nothing(ledger: Ledger, other: Ledger) -> None:
     """What a person revokes holds no longer, in any process, and cannot be revoked twice."""
-    await ledger.add_temporary(scope())
+    await ledger.add_temporary(temporary_approval())
     assert await other.revoke_temporary("s1")
     assert not await ledger.revoke_temporary("s1")
     assert (
@@ -566,8 +554,8 @@ async def test_the_revision_changes_with_every_change_of_any_process(ledger: Led
     await moved(other, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
     seen.append(await ledger.revision())
     for changed in (
-        ledger.add_temporary(scope()),
-        ledger.revoke_temporary(scope().id),
+        ledger.add_temporary(temporary_approval()),
+        ledger.revoke_temporary(temporary_approval().id),
         ledger.spend("destroy", "2026-11-26", 5),
         ledger.spend_rate("destroy", 5, 60, NOW),
         ledger.use_nonce("n1", NOW + 60, NOW),

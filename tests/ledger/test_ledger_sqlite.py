@@ -1,23 +1,23 @@
-"""What the ledger's file promises beyond the contract. Ours."""
+"""What the ledger's file promises beyond the contract."""
 
-import json
 import os
 import sqlite3
 import stat
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from support.decisions import moved
-from support.stores import NOW, change, grant, scope
+from support.stores import NOW, change, grant, temporary_approval
 
-from fastn_mcp.ledger import sqlite
-from fastn_mcp.ledger.ledger import LedgerUnusable, RequestState
+from fastn_mcp.ledger import sqlite_file
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import LedgerUnusable
 from fastn_mcp.ledger.sqlite import SqliteLedger
 
 pytestmark = pytest.mark.anyio
@@ -111,7 +111,7 @@ async def test_ledger_that_cannot_be_used_says_which_file_why_and_what_to_do(tmp
         f"The ledger {path} cannot be used: another process keeps it locked. Nothing was sent. Reads go on."
         " A person has to act: end that process, then call again."
     )
-    ledger._database.execute("PRAGMA query_only = ON")  # pyright: ignore[reportPrivateUsage]
+    ledger._file.database.execute("PRAGMA query_only = ON")  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(LedgerUnusable) as read_only:
         await ledger.spend("destroy", "monday", 5)
     assert str(read_only.value) == (
@@ -164,13 +164,13 @@ class Pause:
 async def test_ledger_waits_a_while_for_another_process_that_prepares_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, is_opened: bool
 ) -> None:
-    """SQLite: nobody waits for a lock while the journal's mode is changed. Ours: so it is tried again."""
+    """SQLite: nobody waits for a lock while the journal's mode is changed. So it is tried again."""
     path = tmp_path / "ledger.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         pause = Pause(after, lambda: other.execute("ROLLBACK"))
-        monkeypatch.setattr(sqlite, "time", pause)
-        monkeypatch.setattr(sqlite, "_PATIENCE", 0.5)
+        monkeypatch.setattr(sqlite_file, "time", pause)
+        monkeypatch.setattr(sqlite_file, "_PATIENCE", 0.5)
         ledger = SqliteLedger(str(path))
         if is_opened:
             assert await ledger.waiting(NOW) == []
@@ -221,11 +221,11 @@ async def test_damage_that_no_call_notices_is_found_by_the_check(
 async def test_full_disk_is_said(tmp_path: Path) -> None:
     ledger = SqliteLedger(str(tmp_path / "ledger.sqlite"))
     await ledger.open(grant())
-    ledger._database.execute("PRAGMA max_page_count = 1")  # pyright: ignore[reportPrivateUsage]
+    ledger._file.database.execute("PRAGMA max_page_count = 1")  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(LedgerUnusable, match="the disk is full") as full:
         await ledger.open(replace(grant("g2"), text=("x" * 200_000,)))
     assert "free space" in full.value.next_step
-    ledger._database.execute("PRAGMA max_page_count = 100000")  # pyright: ignore[reportPrivateUsage]
+    ledger._file.database.execute("PRAGMA max_page_count = 100000")  # pyright: ignore[reportPrivateUsage]
     assert await ledger.open(grant("g3")) == "g3"
     ledger.close()
 
@@ -243,7 +243,7 @@ async def test_ledger_needs_no_returning(monkeypatch: pytest.MonkeyPatch) -> Non
         return connect(path, factory=Earlier, **more)
 
     connect = sqlite3.connect
-    monkeypatch.setattr(sqlite.sqlite3, "connect", earlier)
+    monkeypatch.setattr(sqlite_file.sqlite3, "connect", earlier)
     ledger = SqliteLedger(":memory:")
     one = change("c1", at=NOW)
     assert await ledger.begin(one)
@@ -281,90 +281,35 @@ async def test_a_second_ledger_of_the_process_does_not_drop_the_locks_of_the_fir
     second.close()
 
 
-_FIRST = """
-CREATE TABLE IF NOT EXISTS grants (
-    id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT,
-    call TEXT NOT NULL, binding TEXT NOT NULL, asks TEXT NOT NULL, expected TEXT, scope INTEGER NOT NULL,
-    elsewhere INTEGER NOT NULL, card TEXT NOT NULL, lines TEXT NOT NULL, created REAL NOT NULL, expires REAL NOT NULL,
-    state TEXT NOT NULL, by TEXT, note TEXT, decided REAL, trace TEXT
-);
-CREATE INDEX IF NOT EXISTS grants_by_call ON grants (call, created);
-CREATE INDEX IF NOT EXISTS grants_by_state ON grants (state, principal);
-CREATE INDEX IF NOT EXISTS grants_by_end ON grants (expires);
-CREATE INDEX IF NOT EXISTS grants_by_decision ON grants (coalesce(decided, created));
-CREATE TABLE IF NOT EXISTS votes (
-    "grant" TEXT, approver TEXT, approves INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY ("grant", approver)
-);
-CREATE INDEX IF NOT EXISTS votes_by_time ON votes (at);
-CREATE TABLE IF NOT EXISTS nonces (nonce TEXT PRIMARY KEY, until REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS nonces_by_end ON nonces (until);
-CREATE TABLE IF NOT EXISTS scopes (
-    id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, target TEXT NOT NULL,
-    created REAL NOT NULL, expires REAL NOT NULL, by TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS scopes_by_call ON scopes (principal, account, tool, target);
-CREATE TABLE IF NOT EXISTS budgets (
-    budget TEXT, period TEXT, used INTEGER NOT NULL, PRIMARY KEY (budget, period)
-);
-CREATE TABLE IF NOT EXISTS declines (principal TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS unknowns (call TEXT PRIMARY KEY, until REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS limits (key TEXT PRIMARY KEY, until REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS distrust (
-    principal TEXT, channel TEXT, until REAL NOT NULL, PRIMARY KEY (principal, channel)
-);
-CREATE TABLE IF NOT EXISTS changes (
-    id TEXT PRIMARY KEY, principal TEXT NOT NULL, account TEXT NOT NULL, tool TEXT NOT NULL, arguments TEXT NOT NULL,
-    target TEXT, name TEXT, before TEXT NOT NULL, sent TEXT NOT NULL, at REAL NOT NULL, outcome TEXT NOT NULL,
-    undone INTEGER NOT NULL
-);
-CREATE TABLE IF NOT EXISTS steps (
-    batch TEXT, number INTEGER, outcome TEXT, "grant" TEXT, change TEXT, at REAL NOT NULL, PRIMARY KEY (batch, number)
-);
-CREATE INDEX IF NOT EXISTS steps_by_time ON steps (at);
-CREATE INDEX IF NOT EXISTS changes_by_time ON changes (account, at);
-CREATE INDEX IF NOT EXISTS changes_by_age ON changes (at);
-"""
-"""The tables as of c380f09, before any column was added."""
-
-
-async def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path) -> None:
-    """The journal of an earlier version is read. What it approved covers no call: it bound too little."""
-    path = str(tmp_path / "ledger.sqlite")
-    made = change()
-    with closing(sqlite3.connect(path)) as before, before:
-        before.executescript(_FIRST)
-        fields = {
-            name: value
-            for name, value in asdict(made).items()
-            if name not in ("call", "unsettled_until", "approved_by", "batch", "number")
-        }
-        values = [json.dumps(v) if isinstance(v, (dict, tuple, list)) else v for v in fields.values()]
-        marks = ", ".join("?" * len(values))
-        before.execute(f"INSERT INTO changes ({', '.join(fields)}) VALUES ({marks})", values)  # noqa: S608
-        given = ("s1", "local", "default at live.fastn.ai", "run_workflow", "wf_1", NOW, NOW + 900, "terminal")
-        before.execute("INSERT INTO scopes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", given)
-        columns = "id, principal, account, tool, call, binding, asks, scope, elsewhere, card, lines, created, expires"
-        asked = ("g1", "local", "default", "t", "call", "binding", "confirm", 0, 1, "{}", "[]", NOW, NOW + 600)
-        marks = ", ".join("?" * len(asked))
-        before.execute(f"INSERT INTO grants ({columns}, state) VALUES ({marks}, 'approved')", asked)  # noqa: S608
-    one, two = SqliteLedger(path), SqliteLedger(path)
-    assert await one.find("g1") is None
-    assert await one.latest("call", NOW) is None
-    assert await one.change(made.account, made.id) == made
-    assert await one.temporary_approvals(NOW) == []
-    assert await one.find_temporary("local", "default at live.fastn.ai", "run_workflow", "wf_1", "", NOW) is None
-    await two.open(replace(grant("g2"), trace="00-1-2-01"))
-    assert await one.find("g2") == replace(grant("g2"), trace="00-1-2-01")
-    lost = replace(change("c2"), call="a", unsettled_until=NOW + 1)
-    await two.begin(lost)
-    assert await one.unsettled("a", NOW) == {"c2": NOW + 1}
-    await one.settle(replace(lost, outcome="done", unsettled_until=0.0))
-    assert await two.unsettled("a", NOW) == {}
-    assert await one.spend_rate("destroy", 1, 60, NOW) == 0.0
-    await one.mark_audit("log", 1, "head")
-    assert await two.audit_mark("log") == (1, "head")
-    one.close()
-    two.close()
+@pytest.mark.parametrize(
+    "other",
+    [
+        "ALTER TABLE requests ADD COLUMN zone TEXT",
+        "DROP TABLE changes; CREATE TABLE changes (id TEXT PRIMARY KEY)",
+        "DROP TABLE declines; CREATE TABLE declines (principal TEXT, count INTEGER NOT NULL, last REAL NOT NULL)",
+    ],
+)
+async def test_file_with_tables_of_another_version_is_refused(tmp_path: Path, other: str) -> None:
+    """A budget or an approval that cannot be read never counts as unused."""
+    path = tmp_path / "ledger.sqlite"
+    ledger = SqliteLedger(str(path))
+    await ledger.open(grant())
+    ledger.close()
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(other)
+        before = list(database.execute("SELECT name, sql FROM sqlite_master"))
+    for _ in range(2):
+        with pytest.raises(LedgerUnusable) as unusable:
+            await ledger.find("g1")
+        assert unusable.value.what == (
+            f"The ledger {path} cannot be used: it was written by another version of fastn-mcp."
+        )
+        assert unusable.value.next_step == (
+            "Reads go on. A person has to act: run that version, or stop fastn-mcp and move the file away."
+            " Open requests, budgets and the journal are then gone."
+        )
+    with closing(sqlite3.connect(path)) as database:
+        assert list(database.execute("SELECT name, sql FROM sqlite_master")) == before
 
 
 async def _a_month(ledger: SqliteLedger, size: int) -> None:
@@ -375,7 +320,7 @@ async def _a_month(ledger: SqliteLedger, size: int) -> None:
         await moved(ledger, f"kept {number}", [RequestState.OPEN], RequestState.USED, NOW - 1_500 - number)
         await ledger.begin(replace(change(f"of {number}", at=NOW - number), batch=f"kept {number}", number=1))
         await ledger.use_nonce(f"kept {number}", NOW + 600, NOW)
-        await ledger.add_temporary(replace(scope(f"kept {number}"), target=f"wf_{number}"))
+        await ledger.add_temporary(replace(temporary_approval(f"kept {number}"), target=f"wf_{number}"))
 
 
 STATEMENTS: dict[str, Callable[[SqliteLedger], Awaitable[object]]] = {
@@ -410,7 +355,7 @@ async def test_no_step_costs_more_where_more_is_kept(tmp_path: Path) -> None:
                 counts[what] += 1
                 return 0
 
-            ledger._database.set_progress_handler(count, 1)  # pyright: ignore[reportPrivateUsage]
+            ledger._file.database.set_progress_handler(count, 1)  # pyright: ignore[reportPrivateUsage]
             await statement(ledger)
         ledger.close()
     assert {what: cost[400][what] for what in STATEMENTS if cost[400][what] > 1.2 * cost[40][what]} == {}

@@ -1,4 +1,4 @@
-"""Two clients of one shared ledger at once, in any order: no promise breaks. Ours."""
+"""Two clients of one shared ledger at once, in any order: no promise breaks."""
 
 import asyncio
 from collections import Counter
@@ -11,11 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.decisions import moved
-from support.stores import NOW, change, grant, opened, scope
+from support.stores import NOW, change, grant, opened, temporary_approval
 from support.valkey_server import ValkeyServer
 
 from fastn_mcp.guard.changes import FINAL, Change
-from fastn_mcp.ledger.ledger import MOST_WAITING, Ledger, RequestState, ShownCall, TooManyWaiting, Vote
+from fastn_mcp.ledger.approval_request import RequestState, ShownCall, Vote
+from fastn_mcp.ledger.ledger import MOST_WAITING, Ledger, TooManyWaiting
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.ledger.valkey import server
 
@@ -125,7 +126,7 @@ def test_whatever_is_done_by_either_client_is_as_it_would_be_in_a_file(
         model, one, two = SqliteLedger(":memory:"), opened(url), opened(url)
         try:
             for ledger in (model, one):
-                await ledger.add_temporary(scope())
+                await ledger.add_temporary(temporary_approval())
                 await ledger.begin(change())
             for step, second in steps:
                 assert await step(two if second else one) == await step(model)

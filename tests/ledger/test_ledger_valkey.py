@@ -1,4 +1,4 @@
-"""What the ledger on a server promises beyond the contract: servers stall, die and forget, answers get lost. Ours."""
+"""What the ledger on a server promises beyond the contract: servers stall, die and forget, answers get lost."""
 
 import asyncio
 import re
@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from support.decisions import moved
-from support.stores import NOW, change, grant, scope
+from support.stores import NOW, change, grant, temporary_approval
 from support.valkey_proxy import proxied
 from support.valkey_server import ValkeyServer
 
 from fastn_mcp.errors import NOTHING_SENT
-from fastn_mcp.ledger.ledger import LedgerLost, RequestState
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.valkey import server as valkey_module
 from fastn_mcp.ledger.valkey.ledger import UnreadableRequest, ValkeyLedger
 from fastn_mcp.ledger.valkey.server import Address, parse
@@ -92,7 +93,7 @@ async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
         await ledger.open(grant())
         await ledger.open(grant("g2"))
         await moved(ledger, "g2", ASKABLE, RequestState.DECLINED, NOW)
-        await ledger.add_temporary(scope())
+        await ledger.add_temporary(temporary_approval())
         await ledger.spend("destroy", "monday", 5)
         await ledger.spend("entry", PLANNED, 5)
         await ledger.spend_rate("destroy", 5, 300, NOW)
@@ -108,14 +109,14 @@ async def test_everything_is_in_one_slot_and_ends(valkey: ValkeyServer) -> None:
     keys = [line for line in valkey.ask("KEYS", f"*{name}*").split("\r\n") if name in line]
     kinds = {key.split(":")[1] for key in keys}
     assert kinds == {
-        *("request", "open", "call", "waiting", "decided", "scope", "covering", "scopes", "budget", "declines"),
+        *("request", "open", "call", "waiting", "decided", "covering", "budget", "declines"),
         *("distrust", "expiring", "unsettled", "limit", "nonce", "change", "changes", "batch", "revision"),
-        *("rate", "audit"),
+        *("rate", "audit", "temporary_approval", "temporary_approvals"),
     }
     assert {key.partition("}")[0] for key in keys} == {f"{{{name}"}
     assert [key.split(":")[2:] for key in keys if ":unsettled:" in key] == [["call"]]
     for_ever = {key.split(":")[1] for key in keys if valkey.ask("PTTL", key) == ":-1\r\n"}
-    assert for_ever == {"revision", "scopes", "budget"}
+    assert for_ever == {"revision", "temporary_approvals", "budget"}
     assert sum(valkey.ask("PTTL", key) == ":-1\r\n" for key in keys) == 3
 
 
@@ -143,7 +144,7 @@ async def test_each_record_is_kept_as_long_as_it_can_count_and_no_longer(valkey:
         await ledger.note_limit("key", NOW + 30 * 86_400, NOW)
         await ledger.distrust("local", "client_form", NOW + 900)
         await ledger.mark_audit("audit.jsonl", 1, "head")
-        await ledger.add_temporary(scope(expires=NOW + 900))
+        await ledger.add_temporary(temporary_approval(expires=NOW + 900))
         await ledger.begin(replace(change(), call="call"))
     kept = {
         "budget:*": 90 * day,
@@ -153,23 +154,13 @@ async def test_each_record_is_kept_as_long_as_it_can_count_and_no_longer(valkey:
         "limit:key": 31 * day,
         "distrust:*": day,
         "audit:*": 732 * day,
-        "scope:*": 900_000,
+        "temporary_approval:*": 900_000,
         "change:*": 30 * day,
     }
     for pattern, milliseconds in kept.items():
         (key,) = (line for line in valkey.ask("KEYS", f"{{{parse(url).name}}}:{pattern}").split("\r\n") if ":" in line)
         left = int(valkey.ask("PTTL", key)[1:])
         assert milliseconds - 60_000 < left <= milliseconds, pattern
-
-
-async def test_change_that_an_earlier_version_noted_is_read(valkey: ValkeyServer) -> None:
-    """It is of no batch, and its outcome was known."""
-    url = valkey.url()
-    async with ledger_on(url) as ledger:
-        await ledger.begin(replace(change(), unsettled_until=NOW + 5, number=3))
-        key = f"{{{parse(url).name}}}:change:c1"
-        valkey.ask("HDEL", key, "unsettled_until", "number", "call", "batch", "approved_by")
-        assert await ledger.change(change().account, "c1") == change()
 
 
 def test_unreadable_approval_is_named_by_its_id() -> None:
@@ -455,7 +446,7 @@ async def test_a_server_is_used_only_where_it_can_keep_a_ledger(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Valkey, INFO. Ours: what is only unsafe over a restart is said once."""
+    """Valkey, INFO. What is only unsafe over a restart is said once."""
 
     def client(_: Address) -> Told:
         return Told(facts)
@@ -549,8 +540,8 @@ async def test_a_cluster_is_used_like_one_server(start: Start) -> None:
     for name in ("a", "b", "c", "d"):  # two of them on each node
         async with ledger_on(f"valkey://127.0.0.1:{servers[0].port}/?name={name}&cluster=yes") as ledger:
             await ledger.open(grant())
-            await ledger.add_temporary(scope())
-            assert await ledger.temporary_approvals(NOW) == [scope()]
+            await ledger.add_temporary(temporary_approval())
+            assert await ledger.temporary_approvals(NOW) == [temporary_approval()]
             assert await moved(ledger, "g1", [RequestState.OPEN], RequestState.APPROVED, NOW)
             # As a group: where one of them fails, none goes on and opens a connection that nobody closes.
             async with asyncio.TaskGroup() as tasks:

@@ -1,4 +1,4 @@
-"""The container file: what it promises, and what it is made of. Ours."""
+"""The container file: what it promises, and what it is made of."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What runs replicas: the chart is of this version, and its ledger is kept as it has to be. Ours."""
+"""What runs replicas: the chart is of this version, and its ledger is kept as it has to be."""
 
 import re
 from pathlib import Path

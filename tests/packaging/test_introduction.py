@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from surface import HELLO, META, WHO, said
 
-from fastn_mcp.build.account import Sandboxed, assemble, policy_of
+from fastn_mcp.build.composition import assemble, policy_of
+from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.build.startup import introduction_of, resolved_of
 from fastn_mcp.config.model import TOOLSETS
 from fastn_mcp.procedures.catalog import ALL_TOOLS
@@ -54,7 +55,7 @@ async def test_it_says_in_each_era_what_the_real_server_says(flags: dict[str, ob
     settings = resolved_of(flags, {}, None, sandboxed=True).settings
     environment = {"FASTN_CONFIG_DIR": str(tmp_path)}
     policy = policy_of(settings, environment)
-    parts = assemble(settings, Sandboxed(), policy, tmp_path, environment, browser=True)
+    parts = assemble(settings, policy, tmp_path, Process(environment, Sandboxed(), has_browser=True))
     server = build(parts.dispatch, parts.tools, parts.label)
     for version in HANDSHAKE:
         introduction = introduction_of(settings, environment)

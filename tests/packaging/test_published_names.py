@@ -20,7 +20,7 @@ FETCHED_BY_NAME = re.compile(
     """,
     re.MULTILINE,
 )
-ABOUT_PUBLISHING = {"fastn_mcp/__init__.py", "docs/site/surface.py", "tests/packaging/test_published_names.py"}
+ABOUT_PUBLISHING = {"fastn_mcp/__init__.py", "packaging/generate/surface.py", "tests/packaging/test_published_names.py"}
 """Files with the name that is fetched once IS_PUBLISHED is true."""
 
 

@@ -1,4 +1,4 @@
-"""What a release says of itself: its notes, and what the MCP registry is told. Ours."""
+"""What a release says of itself: its notes, and what the MCP registry is told."""
 
 import hashlib
 import json

@@ -18,9 +18,8 @@ from support.faulty_sandbox import FaultMoment, Reset
 from support.world import FormNow, World, yes
 
 from fastn_mcp.account.resolve import by_arguments
-from fastn_mcp.build.account import plan_account_of, policy_of
+from fastn_mcp.build.composition import plan_account_of, policy_of
 from fastn_mcp.config.load import load
-from fastn_mcp.config.strict_toml import TomlSource
 from fastn_mcp.errors import Refused, SettingsError
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.policy.conditions import Choice, Glob
@@ -30,7 +29,6 @@ from fastn_mcp.policy.plan_file import (
     new_key,
     opened,
     parsed,
-    plan,
     public,
     sealed,
     sign,
@@ -42,13 +40,12 @@ from fastn_mcp.policy.plan_file import (
 )
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
-from fastn_mcp.procedures.catalog import BY_NAME as OFFERED
+from fastn_mcp.procedures.catalog import TOOLS as OFFERED
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.tools.access import CreateApiKey, CreateSecret
 from fastn_mcp.tools.ai import AiChat
 from fastn_mcp.tools.connectors import CreateConnection
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
-from fastn_mcp.tools.parsing import Renamed
 from fastn_mcp.tools.tool import Tool
 from fastn_mcp.tools.triggers import DeleteTrigger, UpdateTrigger
 from fastn_mcp.tools.workflows import CreateWorkflow, RunWorkflow
@@ -161,14 +158,10 @@ def test_a_plan_that_is_wrong_stops_the_start_with_its_line(desk: Desk, text: st
     assert said in str(caught.value)
 
 
-def test_plan_names_tools_by_their_current_names_and_only_those_that_change_something(desk: Desk) -> None:
+def test_plan_names_tools_that_exist_and_change_something(desk: Desk) -> None:
     with pytest.raises(SettingsError, match="tool: 'list_customers' only reads, which needs no plan"):
         desk.write(allow("list_customers", "a")).read()
-    aliases = {"remove_customer": Renamed("delete_customer", "1.1", "2.0")}
     desk.write(allow("remove_customer", "X"))
-    source = TomlSource(desk.file, desk.file.read_bytes())
-    (entry,) = plan(tomllib.loads(desk.file.read_text()), source, ("dana",), aliases).permits
-    assert (entry.tool, entry.targets) == ("delete_customer", ("X",))
     with pytest.raises(SettingsError, match="tool: 'remove_customer' is none"):
         desk.read()
 
@@ -619,7 +612,7 @@ async def test_the_consent_is_the_plan(desk: Desk, tmp_path: Path) -> None:
     """Who approved, and how, stands in the audit."""
     world = unattended(tmp_path, desk.write(allow("create_customer", more='arguments = { name = "N" }')).read())
     await world.call(CreateCustomer(name="N"))
-    assert '"consent":"plan"' in world.audit_path.read_text().replace(" ", "")
+    assert '"approved_by":"plan"' in world.audit_path.read_text().replace(" ", "")
     assert "plan plan.toml line 4" in world.audit_path.read_text()
 
 
@@ -743,7 +736,7 @@ async def test_plan_does_not_hold_once_a_record_that_it_names_changed(
 ) -> None:
     world = unattended(tmp_path, None)
     call, row = connecting(world)
-    resolved = (await world.guard.evaluate(call)).resolved
+    resolved = (await world.evaluator.evaluate_call(call, "local")).resolved
     desk.records = {each.key: each.fingerprint() for each in resolved.named}
     key = str(row["id"])
     entry = {"exact": f'arguments = {{ connector_id = "{key}" }}', "pattern": f'when = {{ connector_id = "{key}" }}'}
@@ -763,7 +756,7 @@ async def test_refusal_says_that_a_record_changed_since_the_plan_was_signed(tmp_
     world = unattended(tmp_path, None)
     key = str(world.sandbox.state.named("customers", "acme-corp")["id"])
     call = RunWorkflow(workflow_id="wf_b5880b29eb25", customer_id=key)
-    resolved = (await world.guard.evaluate(call)).resolved
+    resolved = (await world.evaluator.evaluate_call(call, "local")).resolved
     desk.records = {each.key: each.fingerprint() for each in resolved.named}
     world = unattended(tmp_path, desk.write(would_allow(call)).read())
     world.sandbox.state.named("customers", "acme-corp")["name"] = "Globex"

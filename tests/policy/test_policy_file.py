@@ -1,4 +1,4 @@
-"""A policy file that is wrong stops the start, and the message says where and what. Ours."""
+"""A policy file that is wrong stops the start, and the message says where and what."""
 
 import hashlib
 import os
@@ -17,7 +17,6 @@ from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.policy.schema import condition, named
 from fastn_mcp.tools.customers import CreateCustomer
-from fastn_mcp.tools.parsing import Renamed
 from fastn_mcp.tools.tool import Effect
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "policy.toml"
@@ -339,13 +338,11 @@ def test_a_rule_is_named_after_its_tools_or_else_its_effects(file: Path) -> None
     ]
 
 
-def test_a_former_name_of_a_tool_names_it() -> None:
-    """A policy file goes on after a tool was renamed; case does not matter."""
-    renamed = {"remove_trigger": Renamed("delete_trigger", "1.1", "2.0")}
-    for glob in ("remove_trigger", "REMOVE_*", "delete_trigger"):
-        assert [operation.tool_name() for operation in named(glob, renamed)] == ["delete_trigger"]
+def test_rule_names_tools_whatever_the_case() -> None:
+    for glob in ("delete_trigger", "DELETE_TRIGG*"):
+        assert [operation.tool_name() for operation in named(glob)] == ["delete_trigger"]
     with pytest.raises(ValueError, match=r"'remove_secret' names no tool"):
-        named("remove_secret", renamed)
+        named("remove_secret")
 
 
 def test_an_argument_that_is_a_text_and_a_number_is_not_compared() -> None:

@@ -1,4 +1,4 @@
-"""Hours of the week, across nights, weekends and the two days on which clocks are moved. Ours."""
+"""Hours of the week, across nights, weekends and the two days on which clocks are moved."""
 
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from support.situations import situation as make_situation
 
+from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.decision import MODES, Decision, PolicyDecision, least
-from fastn_mcp.policy.policy import Mode, Policy
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.schema import possible_effects
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.access import CreateSecret, RevokeApiKey

@@ -1,4 +1,4 @@
-"""What a policy file makes of calls: rules, protected resources, windows, budgets. Ours."""
+"""What a policy file makes of calls: rules, protected resources, windows, budgets."""
 
 import random
 import time
@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from support.situations import resolved
 from support.situations import situation as make_situation
 
+from fastn_mcp.config.model import Mode
 from fastn_mcp.policy.conditions import Glob, UserCount
 from fastn_mcp.policy.decision import MODES, Decision, PolicyDecision, Situation
 from fastn_mcp.policy.matching import PolicyRule, Protected
 from fastn_mcp.policy.plan import PlannedCalls
-from fastn_mcp.policy.policy import Mode, Policy
+from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.policy.rules import FileRules, TimeWindow, hours
 from fastn_mcp.policy.schema import CHANGING, possible_effects

@@ -227,7 +227,8 @@ async def dependents_agree(account: Account, kind: Any, key: str, connections: i
 async def test_states_of_workflows_and_triggers_agree(account: Account) -> None:
     triggers = await account.rows(ListTriggers())
     silent = {str(row["id"]) for row in triggers if trigger_state(row) is State.BROKEN}
-    rows = [row for what, rows in (await account.overview("triggers")).items() if "never fire" in what for row in rows]
+    findings = await account.overview("triggers")
+    rows = [row for what, rows in findings.items() if "never firing" in what for row in rows]
     assert {row["id"] for row in rows} == silent
     for row in [row for row in triggers if trigger_state(row) is not State.LIVE][:2]:
         diagnosis = await account.call(Diagnose(trigger_id=str(row["id"]), hours=HOURS))
@@ -236,7 +237,7 @@ async def test_states_of_workflows_and_triggers_agree(account: Account) -> None:
         assert shown["problem"]
     for row in (await account.rows(ListWorkflows(status="inactive")))[:2]:
         diagnosis = await account.call(Diagnose(workflow_id=str(row["id"]), hours=HOURS))
-        assert "the workflow is inactive: no trigger starts it, and run_workflow still does" in diagnosis[
+        assert "the workflow is switched off: no trigger starts it, and run_workflow still does" in diagnosis[
             "verdict"
         ].replace("The w", "the w")
     broken = [row for row in account.world.sandbox.state.all("connections") if connection_state(row) is State.BROKEN]

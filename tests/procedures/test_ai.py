@@ -14,7 +14,7 @@ from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.changes import Done
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.procedures.ai import PAGES, next_step
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.sandbox.behaviour import Behaviour, Filtering, Paging
 from fastn_mcp.sandbox.connectors import new_connector
 from fastn_mcp.sandbox.state import Row, stamp
@@ -75,6 +75,15 @@ def make(world: World, name: str) -> Row:
     return world.sandbox.state.put("workflows", {**row, "createdAt": now, "updatedAt": now})
 
 
+def add_connectors(world: World, count: int) -> None:
+    """Add connectors that were created long ago."""
+    state = world.sandbox.state
+    old = new_connector(state, "Old", "old", None)
+    for number in range(count):
+        row = {**old, "id": f"c{number}", "slug": f"old{number}", "createdAt": "2026-01-01T00:00:00.000Z"}
+        state.put("connectors", {**row, "updatedAt": "2026-01-01T00:00:00.000Z"})
+
+
 async def test_chat_continues_by_session_id(world: World) -> None:
     """Replies have session_id, message, status, questions and pending_approvals, whatever Fastn calls them."""
     asked = await reply_to(world, AiChat(message="hm"))
@@ -97,7 +106,7 @@ async def test_approval_cards_are_left_to_the_person(world: World) -> None:
     agreed, otherwise = step["if_they_agree"], step["otherwise"]
     assert agreed["arguments"] == {"session_id": asked["session_id"], "message": "approve"}
     for call in (agreed, otherwise):
-        assert parse(BY_NAME, call["tool"], call["arguments"])
+        assert parse(TOOLS, call["tool"], call["arguments"])
     assert world.sandbox.state.get("workflows", ORDERS) is not None
     done = await reply_to(world, AiChat.model_validate(agreed["arguments"]))
     assert done["tool_calls"][0]["status"] == "completed"
@@ -247,7 +256,7 @@ async def test_build_that_times_out_returns_next_step(world: World) -> None:
     found = outcome.result.model_dump()
     assert found["changed"] == {"created": [], "updated": [], "deleted": []}
     assert found["next"]["arguments"] == {"session_id": found["session_id"], "message": "status?"}
-    assert parse(BY_NAME, found["next"]["tool"], found["next"]["arguments"])
+    assert parse(TOOLS, found["next"]["tool"], found["next"]["arguments"])
     assert heard[-1].startswith("building for ")
     assert posted_paths(world) == ["/api/v1/ai/build"]
     assert len(read_paths(world)) <= 2 * PAGES + 8
@@ -332,7 +341,7 @@ async def test_ai_calls_are_never_retried(world: World, call: AiChat | AiBuild, 
     if isinstance(call, AiBuild):
         settle = cast("dict[str, Any]", lost.facts["settle"])
         assert settle == {"tool": "list_connectors", "arguments": {"search": "Greeter"}}
-        assert parse(BY_NAME, settle["tool"], settle["arguments"])
+        assert parse(TOOLS, settle["tool"], settle["arguments"])
         assert "list_connectors" in lost.data()["next"]  # pyright: ignore[reportOperatorIssue]
 
 
@@ -381,13 +390,17 @@ async def test_internal_error_after_a_build_does_not_hide_the_reply(world: World
     assert found["session_id"]
 
 
+async def test_inventory_of_several_pages_is_complete(built: World) -> None:
+    add_connectors(built, 250)
+    before = len(read_paths(built))
+    changed = (await reply_to(built, AiBuild(type="connector", prompt="greet")))["changed"]
+    assert "not_checked" not in changed
+    assert len(read_paths(built)) - before <= 2 * PAGES
+
+
 async def test_partial_inventory_finds_new_rows_by_creation_time(built: World, workshop: Workshop) -> None:
     """Six pages before and six after; a row missing from the first inventory is new only if created since."""
-    state = built.sandbox.state
-    old = new_connector(state, "Old", "old", None)
-    for number in range(800):
-        row = {**old, "id": f"c{number}", "slug": f"old{number}", "createdAt": "2026-01-01T00:00:00.000Z"}
-        state.put("connectors", {**row, "updatedAt": "2026-01-01T00:00:00.000Z"})
+    add_connectors(built, 800)
     workshop.works = [lambda: make(built, "Greeter")]
     before = len(read_paths(built))
     found = (await reply_to(built, AiBuild(type="workflow", prompt="greet", name="Greeter", wait_seconds=9)))["changed"]

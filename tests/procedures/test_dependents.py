@@ -11,7 +11,7 @@ from fastn_mcp.account.dependents import DETAILS
 from fastn_mcp.errors import Forbidden, NotFound, NotSent
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents, Kind
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
@@ -140,7 +140,7 @@ async def test_preview_of_the_deletion_lists_the_same_dependents(world: World, k
     for row in world.sandbox.state.all(collection):
         answer = await dependents(world, kind, str(row["id"]))
         assert "next" not in answer
-        delete = BY_NAME[f"delete_{kind}"].model_validate({f"{kind}_id": str(row["id"])})
+        delete = TOOLS[f"delete_{kind}"].model_validate({f"{kind}_id": str(row["id"])})
         shown = (await world.dispatch.preview(delete, Caller("local", None))).data()
         assert answer["used_by"] == shown.get("used_by", [])
         assert answer.get("may_be_used_by") == shown.get("may_be_used_by")
@@ -189,7 +189,7 @@ async def test_unknown_id_is_not_found(world: World, kind: Kind, collection: str
 
 def test_unknown_kind_is_refused() -> None:
     with pytest.raises(NotSent, match="kind"):
-        parse(BY_NAME, "find_dependents", {"kind": "user", "id": "u1"})
+        parse(TOOLS, "find_dependents", {"kind": "user", "id": "u1"})
 
 
 @pytest.mark.parametrize(("kind", "collection"), KINDS)

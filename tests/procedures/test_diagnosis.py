@@ -12,7 +12,7 @@ from support.world import FormNow, World, yes
 
 from fastn_mcp.errors import FastnError, NotFound, NotSent
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import LONGEST, Diagnose
 from fastn_mcp.procedures.diagnosis.failures import ended_run, grouped, normalised
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
@@ -45,7 +45,7 @@ async def diagnosed_by(world: World, **arguments: Any) -> dict[str, Any]:
     assert len(to_json(answer)) <= LONGEST + 1_000, "texts of Fastn grow where they are made safe"
     data = cast("dict[str, Any]", answer["data"])
     for found in _calls(data):
-        assert parse(BY_NAME, found["tool"], found["arguments"]).call
+        assert parse(TOOLS, found["tool"], found["arguments"]).call
     return data
 
 
@@ -277,7 +277,10 @@ async def test_verdict_of_a_workflow_that_works_again(world: World) -> None:
     ("workflow", "why"),
     [
         (SETTLEMENTS, "the workflow was never published: every run of it is refused (WORKFLOW_NOT_PUBLISHED)"),
-        (BACKFILL, "the workflow is inactive: no trigger starts it, and run_workflow still does; no trigger starts it"),
+        (
+            BACKFILL,
+            "the workflow is switched off: no trigger starts it, and run_workflow still does; no trigger starts it",
+        ),
         (TRACKING, "a trigger is active and may not have been due"),
         (CONTACTS, "trigger Nightly contact sync: disabled by the platform 4 days ago: 20 consecutive failures"),
     ],
@@ -554,11 +557,6 @@ async def test_names_and_slugs_are_resolved(world: World, typed: str, answer: An
     refused = await world.call(Diagnose(customer_id=typed))
     assert isinstance(refused, answer)
     assert typed != "Katanaa" or "find" in str(refused)
-
-
-def test_old_name_is_understood_with_its_arguments() -> None:
-    parsed = parse(BY_NAME, "diagnose_workflow", {"workflow_id": TIKTOK, "customer_id": "katana-customer", "hours": 24})
-    assert parsed.call == Diagnose(workflow_id=TIKTOK, customer_id="katana-customer", hours=24)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from support.world import World
 
-from fastn_mcp.client.connection import Answer
-from fastn_mcp.client.http import Exchange
+from fastn_mcp.client.exchange import Answer, Exchange
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.procedures.catalog import BY_NAME
+from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.tools.operation import Request
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +55,7 @@ async def test_any_single_request_may_fail(tool: str, given: Mapping[str, Any], 
         one_fails = OneFails(number)
         (tmp_path / str(number)).mkdir()
         world = World(tmp_path / str(number), exchange=one_fails.around)
-        outcome = await world.call(BY_NAME[tool].model_validate(given))
+        outcome = await world.call(TOOLS[tool].model_validate(given))
         assert isinstance(outcome, (Done, FastnError)), number
         asked = one_fails.asked
         world.close()

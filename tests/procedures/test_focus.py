@@ -9,8 +9,8 @@ from support.world import World
 
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.procedures.catalog import BY_NAME, parse
-from fastn_mcp.procedures.diagnosis.account_parts import connection_states, repairs
+from fastn_mcp.procedures.catalog import TOOLS, parse
+from fastn_mcp.procedures.diagnosis.blockers import connection_states, repairs
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.overview.get_overview import GetOverview
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
@@ -42,11 +42,11 @@ def rows(answer: Answer, words: str) -> list[Answer]:
 
 async def test_broken_connections_have_customer_and_failing_workflows(world: World) -> None:
     answer = await focus(world, "connections")
-    assert rows(answer, "is FAILED") == [
+    assert rows(answer, "FAILED:") == [
         {"name": "TikTok Shop of Katana", "since": "2026-11-16", "fails": ["Sync TikTok Orders to Cin7 Core (1)"]}
     ]
-    assert rows(answer, "is EXPIRED") == [{"name": "Cin7 Core of Katana", "since": "2026-11-16"}]
-    assert rows(answer, "is INACTIVE") == [{"name": "Shopify of Globex Exports", "since": "2026-11-10"}]
+    assert rows(answer, "EXPIRED:") == [{"name": "Cin7 Core of Katana", "since": "2026-11-16"}]
+    assert rows(answer, "INACTIVE:") == [{"name": "Shopify of Globex Exports", "since": "2026-11-10"}]
     assert [finding["what"].partition(". ")[2] for finding in answer["findings"]] == [
         "1 customer has to authorise the app again in the widget.",
         "1 customer has to enter a new API key for the app in the widget.",
@@ -78,7 +78,7 @@ async def test_broken_connections_of_a_large_account_fit_one_answer(large_world:
     answer = await focus(large_world, "connections")
     for status in ("FAILED", "EXPIRED", "INACTIVE"):
         count = sum(row["status"] == status for row in state.all("connections"))
-        assert sum(f["what"].startswith(f"{count} connections are {status}") for f in answer["findings"]) == 1
+        assert sum(f["what"].startswith(f"{count} connections with status {status}") for f in answer["findings"]) == 1
     assert [row["name"] for row in rows(answer, "EXPIRED") if "Acme HubSpot sync (5)" in row.get("fails", [])] == [
         "HubSpot of Acme Corp"
     ]
@@ -147,7 +147,7 @@ async def test_all_triggers_that_never_fire_are_named(large_world: World) -> Non
     """An active trigger of an app event without a subscription reports no error itself."""
     silent = [row for row in large_world.sandbox.state.all("triggers") if row.get("subscriptionStatus") == "FAILED"]
     active = {str(row["id"]) for row in silent if row["status"] == "Active"}
-    assert {row["id"] for row in rows(await focus(large_world, "triggers"), "never fire")} == active
+    assert {row["id"] for row in rows(await focus(large_world, "triggers"), "never firing")} == active
 
 
 async def test_all_keys_that_were_never_used_are_named(large_world: World) -> None:
@@ -200,4 +200,4 @@ async def test_unreadable_kind_is_not_checked_and_the_rest_is_reported(world: Wo
 
 def test_unknown_subject_is_refused() -> None:
     with pytest.raises(FastnError, match="about"):
-        parse(BY_NAME, "get_overview", {"about": "everything"})
+        parse(TOOLS, "get_overview", {"about": "everything"})

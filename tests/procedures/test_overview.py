@@ -12,8 +12,8 @@ from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.ledger.ledger import RequestState
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.run_counts import run_totals
 from fastn_mcp.procedures.overview.get_overview import FEW, GetOverview
 from fastn_mcp.sandbox.behaviour import Behaviour, Envelope, Filtering, Paging
@@ -64,10 +64,10 @@ def keep_only(world: World, collection: str, *, but: str = "") -> None:
     [
         ("subscription at the app is FAILED", "high", "triggers", "Paid Shopify orders"),
         ("switched off by the platform after 20 failures in a row", "high", "triggers", "Nightly contact sync"),
-        ("failed 9 times in a row", "medium", "triggers", "Daily TikTok sync"),
-        ("takes calls from anybody", "medium", "triggers", "Tracking updates (public)"),
-        ("1 customer waits for activation", "medium", "customers", "John-Acme"),
-        ("1 API key expires in 5 days", "medium", "apiKeys", "BI export"),
+        ("with 9 failures in a row", "medium", "triggers", "Daily TikTok sync"),
+        ("callable by anybody", "medium", "triggers", "Tracking updates (public)"),
+        ("1 customer waiting for activation", "medium", "customers", "John-Acme"),
+        ("1 API key expiring within two weeks, the first in 5 days", "medium", "apiKeys", "BI export"),
         ("1 workflow failed: 1 of ",
          "high", "workflows", "Sync TikTok Orders to Cin7 Core"),
     ],
@@ -83,16 +83,17 @@ async def test_every_seeded_problem_is_found_with_its_id(
 async def test_broken_connections_are_named_by_app_and_customer(world: World) -> None:
     """The names of the connections are all "default"."""
     answer = await overview(world)
-    (failed,), (expired,) = (rows(finding_about(answer, f"connection is {status}")) for status in ("FAILED", "EXPIRED"))
+    statuses = [f"connection with status {status}" for status in ("FAILED", "EXPIRED")]
+    (failed,), (expired,) = (rows(finding_about(answer, words)) for words in statuses)
     assert (failed["name"], expired["name"]) == ("TikTok Shop of Katana", "Cin7 Core of Katana")
-    assert finding_about(answer, "is FAILED:")["more"] == {
+    assert finding_about(answer, "FAILED:")["more"] == {
         "tool": "list_connections",
         "arguments": {"status": "FAILED"},
     }
 
 
 async def test_quotas_near_their_limit_have_numbers(world: World) -> None:
-    what = finding_about(await overview(world), "quotas are at 80 %")["what"]
+    what = finding_about(await overview(world), "quotas at 80 %")["what"]
     assert what.startswith("2 quotas")
     assert "API calls per day 920 of 1,000, 92 %" in what
     assert "Workflows per customer 8 of 10, 80 %" in what
@@ -103,24 +104,24 @@ async def test_unused_keys_and_invitations_are_low_findings(world: World) -> Non
     keep_only(world, "triggers")
     keep_only(world, "connections")
     answer = await overview(world)
-    assert ids(finding_about(answer, "have Full access")) == ["5", "2", "1"]
-    assert ids(finding_about(answer, "never used and could be revoked")) == ["3"]
-    assert rows(finding_about(answer, "was invited over a week ago"))[0]["name"] == "sam@fastn.example"
+    assert ids(finding_about(answer, "with Full access")) == ["5", "2", "1"]
+    assert ids(finding_about(answer, "never used; could be revoked")) == ["3"]
+    assert rows(finding_about(answer, "not accepted for over a week"))[0]["name"] == "sam@fastn.example"
     world.sandbox.state.named("apiKeys", "BI export", by="name")["expiresAt"] = stamp(world.clock.at)
-    assert ids(finding_about(await overview(world), "has expired")) == ["4"]
+    assert ids(finding_about(await overview(world), "expired.")) == ["4"]
 
 
 async def test_draft_started_by_a_trigger_is_found(world: World) -> None:
     """Fastn's documentation: a workflow that was never published does not run."""
     draft = world.sandbox.state.named("workflows", "sync_tiktok_settlements_cin7")
-    assert not [f for f in (await overview(world))["findings"] if "never published" in f["what"]]
+    assert not [f for f in (await overview(world))["findings"] if "but never published" in f["what"]]
     hourly = world.sandbox.state.named("triggers", "Hourly Slack sync", by="name")
     hourly["routes"] = [{"routeId": draft["id"]}]
-    found = finding_about(await overview(world), "1 workflow that was never published")
+    found = finding_about(await overview(world), "1 workflow started by triggers but never published")
     assert ids(found) == [draft["id"]]
     assert found["more"] == {"tool": "get_workflow", "arguments": {"workflow_id": draft["id"]}}
     hourly["status"] = "Disabled"
-    assert not [f for f in (await overview(world))["findings"] if "never published" in f["what"]]
+    assert not [f for f in (await overview(world))["findings"] if "but never published" in f["what"]]
 
 
 async def test_approvals_alone_are_read_without_a_request(world: World) -> None:
@@ -147,7 +148,7 @@ async def test_findings_are_sorted_and_continued(world: World, hours: int) -> No
     order = [finding["severity"] for finding in answer["findings"]]
     assert order == sorted(order, key=["high", "medium", "low"].index)
     assert answer["order"].startswith("Worst first")
-    assert "of" not in finding_about(answer, "have Full access")
+    assert "of" not in finding_about(answer, "with Full access")
     assert ("next_cursor" in answer) == (hours == 720)
     if hours == 720:
         assert (finding_about(answer, "failed:")["of"], len(rows(finding_about(answer, "failed:")))) == (4, FEW)
@@ -184,7 +185,7 @@ async def test_quotas_say_whose_they_are_and_when_they_reset(world: World) -> No
         "used": 49, "included": 50, "resetsAt": "2026-12-01T00:00:00Z",
     }  # fmt: skip
     answer = await overview(world)
-    (near, workflows) = rows(finding_about(answer, "quotas are at 80 %"))
+    (near, workflows) = rows(finding_about(answer, "quotas at 80 %"))
     assert (near["name"], near["whose"], near["resets"]) == ("API calls per day", "the account", "not said by Fastn")
     assert workflows["whose"] == "not said by Fastn", "it is the quota of some customer"
     (credits_,) = rows(finding_about(answer, "AI credits"))
@@ -243,14 +244,14 @@ async def test_calls_for_more_are_valid_and_numbers_never_guessed(
     answer = await overview(world, hours)
     assert len(world.sandbox.requests) <= 60
     for finding in answer["findings"]:
-        wanted = parse(BY_NAME, finding["more"]["tool"], finding["more"]["arguments"])
+        wanted = parse(TOOLS, finding["more"]["tool"], finding["more"]["arguments"])
         assert isinstance(await world.call(wanted.call), Done)
     if behaviour.paging not in (Paging.TOTAL, Paging.TOTAL_AND_CURSOR) or behaviour.filtering is Filtering.IGNORED:
         assert "runs" not in answer
         assert "success rate" in str(answer["not_checked"])
     everything = usual["counts"] | {"executions": answer["counts"].get("executions")}
     assert answer["counts"] == {name: count for name, count in everything.items() if count is not None}
-    assert "1 connection is FAILED" in str(answer["findings"])
+    assert "1 connection with status FAILED" in str(answer["findings"])
 
 
 async def test_unfiltered_runs_are_reported_as_only_the_newest(world: World) -> None:
@@ -316,7 +317,7 @@ async def test_fields_of_another_type_cause_no_findings(world: World, value: Any
     answer = await overview(world)
     assert answer["counts"]["customers"] == 5
     for finding in answer["findings"]:
-        parse(BY_NAME, finding["more"]["tool"], finding["more"]["arguments"])
+        parse(TOOLS, finding["more"]["tool"], finding["more"]["arguments"])
 
 
 async def test_rows_with_only_an_id_cause_no_findings(world: World) -> None:
@@ -365,7 +366,7 @@ async def test_large_account_costs_bounded_requests(world: World, paging: Paging
     failing = finding_about(answer, "failed:")
     assert (failing["severity"], len(rows(failing))) == ("high", FEW)
     assert failing["what"].startswith("8 workflows failed: 301 ")
-    expired = finding_about(answer, "are EXPIRED")
+    expired = finding_about(answer, "with status EXPIRED")
     assert len(rows(expired)) >= 1
     assert expired["what"].startswith("5")
     assert len(to_json(answer)) < 7_500
@@ -385,7 +386,7 @@ async def test_list_that_fails_halfway_keeps_its_rows(world: World) -> None:
 
     world.client.send = failing
     answer = await overview(world)
-    assert finding_about(answer, "connections are FAILED")
+    assert finding_about(answer, "connections with status FAILED")
     assert {"what": "connections", "why": "No."} in answer["not_checked"]
 
 
@@ -403,7 +404,7 @@ async def test_progress_is_reported_to_the_end(world: World) -> None:
 async def test_period_of_zero_hours_is_refused() -> None:
     for hours in (0, 721):
         with pytest.raises(FastnError):
-            parse(BY_NAME, "get_overview", {"hours": hours})
+            parse(TOOLS, "get_overview", {"hours": hours})
 
 
 @pytest.mark.parametrize(
@@ -439,9 +440,9 @@ async def test_large_account_fits_one_answer(large_world: World) -> None:
     data: Any = answer["data"]
     state = large_world.sandbox.state
     waiting = [row for row in state.all("customers") if str(row["status"]).startswith("Pending")]
-    assert f"{len(waiting)} customers wait for activation" in str(data)
+    assert f"{len(waiting)} customers waiting for activation" in str(data)
     expired = [row for row in state.all("connections") if row["status"] == "EXPIRED"]
-    assert f"{len(expired)} connections are EXPIRED" in str(data)
+    assert f"{len(expired)} connections with status EXPIRED" in str(data)
     runs = len(large_world.sandbox.history) + len(state.all("executions"))
     assert (data["counts"]["customers"], data["counts"]["executions"]) == (2_000, runs)
     assert data["not_checked"] == []

@@ -21,7 +21,7 @@ from fastn_mcp.sandbox.behaviour import Filtering, Paging
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.server.rendering import LARGEST_PAGE, render
 from fastn_mcp.tools.access import ListApiKeys, ListRoles, QueryAuditLog
-from fastn_mcp.tools.catalog import BY_NAME, CATALOG
+from fastn_mcp.tools.catalog import CATALOG, OPERATIONS
 from fastn_mcp.tools.connectors import ListConnections, ListConnectors
 from fastn_mcp.tools.customers import ListCustomers
 from fastn_mcp.tools.fields import Known
@@ -458,4 +458,4 @@ async def test_rows_with_unknown_fields_show_their_plain_fields(world: World) ->
 
 def test_unknown_detail_is_refused() -> None:
     with pytest.raises(NotSent, match=r"detail: must be concise or full\. Nothing was sent\."):
-        parse(BY_NAME, "list_customers", {"detail": "everything"})
+        parse(OPERATIONS, "list_customers", {"detail": "everything"})

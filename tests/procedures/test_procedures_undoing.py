@@ -14,18 +14,19 @@ from support.sensible_calls import sensible
 from support.world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, FastnError, Forbidden, NotFound, NotSent, TargetChanged, UnknownOutcome
+from fastn_mcp.guard.approval.approved_call import change_of
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import ApprovalForm, Decline, PendingApproval
 from fastn_mcp.guard.changes import Change, Done
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
-from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.access import CreateApiKey, CreateSecret
-from fastn_mcp.tools.catalog import BY_NAME, CATALOG
+from fastn_mcp.tools.catalog import CATALOG, OPERATIONS
 from fastn_mcp.tools.connectors import CreateConnection, CreateConnector, DeleteConnector, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, UpdateCustomer
 from fastn_mcp.tools.operation import Operation
@@ -81,7 +82,7 @@ UPDATES: dict[str, tuple[str, str, dict[str, Any]]] = {
 @pytest.mark.parametrize("what", UPDATES)
 async def test_undo_of_an_update_restores_the_state_before(world: World, what: str) -> None:
     tool, slug, arguments = UPDATES[what]
-    operation = BY_NAME[tool]
+    operation = OPERATIONS[tool]
     collection = operation.toolset()
     key = named(world, collection, slug)
     before = row(world, collection, key)
@@ -254,7 +255,7 @@ NEVER: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("tool", "arguments", "why"), NEVER, ids=lambda value: value if isinstance(value, str) else "")
 async def test_change_without_undo_says_why(world: World, tool: str, arguments: dict[str, Any], why: str) -> None:
-    change = await changed(world, BY_NAME[tool].model_validate(arguments))
+    change = await changed(world, OPERATIONS[tool].model_validate(arguments))
     fields = receipt(change)
     assert fields["undo"] is None
     assert why in str(fields["why"])
@@ -503,6 +504,7 @@ async def test_change_of_an_unreadable_target_cannot_be_undone(world: World) -> 
         raise Forbidden("Fastn answered 403.")
 
     call = UpdateCustomer(customer_id="x", plan="Free")
-    change = await world.journalling.end(await world.journalling.begin(allowed(call), read), "done")
-    assert change is not None
+    change = await change_of(allowed(call), world.journalling.account, read, 0.0, world.system)
+    await world.journalling.begin(change)
+    change = await world.journalling.end(change, "done")
     assert receipt(change)["why"] == "Its earlier state could not be read."

@@ -11,7 +11,7 @@ from fastn_mcp.errors import Failed, FastnError, Forbidden, NotFound, NotSent
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingForm
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.procedures.catalog import BY_NAME, parse
+from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.context import Report
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution
 from fastn_mcp.records.states import run_state
@@ -76,7 +76,7 @@ async def test_timeout_returns_the_state_and_the_next_call(world: World) -> None
     assert found["status"] in ("queued", "running")
     assert found["waited_seconds"] == 1
     assert found["next"] == {"tool": "wait_for_execution", "arguments": {"execution_id": key}}
-    assert parse(BY_NAME, found["next"]["tool"], found["next"]["arguments"])
+    assert parse(TOOLS, found["next"]["tool"], found["next"]["arguments"])
 
 
 async def test_failed_run_suggests_its_diagnosis(world: World) -> None:
@@ -267,7 +267,7 @@ async def test_run_id_is_found_in_any_answer(tmp_path: Any, answer: JsonValue, l
     assert {key for key in looks if key != SLACK} == ({looked_for} if looked_for else set())
     if looked_for is None and not (isinstance(answer, dict) and answer.get("status")):
         assert found["next"] == {"tool": "list_executions", "arguments": {"workflow_id": SLACK}}
-        assert parse(BY_NAME, "list_executions", found["next"]["arguments"])
+        assert parse(TOOLS, "list_executions", found["next"]["arguments"])
     world.close()
 
 
@@ -292,7 +292,7 @@ async def test_approval_does_not_depend_on_wait_seconds(world: World) -> None:
     assert isinstance(asked, PendingForm)
     assert world.changes == []
     world.clock.pass_(5)
-    submitted = FormLater(submitted=(asked.question.grant, yes(asked.question)))
+    submitted = FormLater(submitted=(asked.form.request, yes(asked.form)))
     done = await world.call(RunWorkflow(workflow_id=SLACK, wait_seconds=5), submitted)
     assert fields(done)["waited_seconds"]
 

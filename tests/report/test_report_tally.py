@@ -49,7 +49,7 @@ async def test_what_was_made_is_done_with_its_new_id_and_its_place_in_the_audit(
     done: Any = await watched.call(CreateCustomer(name="Initech"))
     attempt = watched.only()
     assert (attempt.group, attempt.target, attempt.name) == (OutcomeGroup.DONE, done.result.id, "Initech")
-    assert (attempt.effect, attempt.rule, attempt.consent) == ("write", "mode guarded: write", "policy")
+    assert (attempt.effect, attempt.rule, attempt.approved_by) == ("write", "mode guarded: write", "policy")
     assert attempt.change == done.change.id
     assert attempt.duration_ms == 0
     assert {link.n: link.hash for link in attempt.audit} == watched.lines()
@@ -75,7 +75,7 @@ async def test_a_call_asked_in_a_form_and_approved_is_one_call(watched: Watched)
     target = await watched.globex()
     await watched.call(DeleteCustomer(customer_id=target), FormNow(yes, watched.clock))
     attempt = watched.only()
-    assert (attempt.group, attempt.consent, attempt.name) == (OutcomeGroup.DONE, "client_form", "Globex Exports")
+    assert (attempt.group, attempt.approved_by, attempt.name) == (OutcomeGroup.DONE, "client_form", "Globex Exports")
     assert [link.event for link in attempt.audit] == ["asked", "intent", "outcome"]
 
 
@@ -87,7 +87,7 @@ async def test_a_form_that_is_answered_by_a_later_call_is_one_call(watched: Watc
     assert watched.only().group is OutcomeGroup.WAITING
     watched.clock.pass_(5)
     question = form.asked[0]
-    await watched.call(call, FormLater(submitted=(question.grant, Approve(question.expected))))
+    await watched.call(call, FormLater(submitted=(question.request, Approve(question.expected))))
     assert watched.only().group is OutcomeGroup.DONE
 
 
@@ -145,9 +145,9 @@ def test_an_approval_on_the_page_waits_until_the_call_is_made() -> None:
     """Asked, approved by a person, then made or never."""
     tally = Tally()
     tally.entry(line("asked", 1, grant="g"))
-    tally.entry(line("approved", 2, grant="g", consent="local_page"))
-    assert (tally.attempts[0].group, tally.attempts[0].consent) == (OutcomeGroup.WAITING, "local_page")
-    tally.entry(line("intent", 3, grant="g", consent="local_page"))
+    tally.entry(line("approved", 2, grant="g", approved_by="local_page"))
+    assert (tally.attempts[0].group, tally.attempts[0].approved_by) == (OutcomeGroup.WAITING, "local_page")
+    tally.entry(line("intent", 3, grant="g", approved_by="local_page"))
     tally.entry(line("outcome", 4, of="3", outcome="done", duration_ms=2.5))
     assert (tally.attempts[0].group, tally.attempts[0].duration_ms) == (OutcomeGroup.DONE, 2.5)
     assert len(tally.attempts[0].audit) == 4
@@ -156,7 +156,7 @@ def test_an_approval_on_the_page_waits_until_the_call_is_made() -> None:
 def test_a_decline_on_the_page_and_the_repeat_that_learns_of_it_are_one_call() -> None:
     tally = Tally()
     tally.entry(line("asked", 1, grant="g"))
-    tally.entry(line("declined", 2, grant="g", consent="local_page", message="no"))
+    tally.entry(line("declined", 2, grant="g", approved_by="local_page", message="no"))
     tally.entry(line("declined", 3, outcome="declined", message="A person declined: no"))
     (attempt,) = tally.attempts
     assert (attempt.group, attempt.message) == (OutcomeGroup.DECLINED, "A person declined: no")
@@ -177,6 +177,6 @@ def test_what_is_no_entry_and_what_belongs_to_nothing_is_passed_over() -> None:
     tally = Tally()
     tally.entry(line("outcome", 1, of="77", outcome="done"))
     tally.entry(line("approved", 2, grant="unknown"))
-    tally.entry(line("scope_revoked", 3))
+    tally.entry(line("temporary_approval_revoked", 3))
     tally.entry(line("of another version", 4))
     assert tally.attempts == []

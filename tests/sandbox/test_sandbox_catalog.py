@@ -1,4 +1,4 @@
-"""Tests of the sandbox over all 42 operations."""
+"""Tests of the sandbox over all operations."""
 
 import json
 from typing import Any
@@ -12,10 +12,10 @@ from support.sensible_calls import SLACK, sensible
 
 from fastn_mcp.sandbox.auth import ALL, OWNERS_ONLY
 from fastn_mcp.sandbox.resource import ENDPOINTS
-from fastn_mcp.tools.catalog import BY_NAME, CATALOG
+from fastn_mcp.tools.catalog import CATALOG, OPERATIONS
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_is_parsed_and_answered(fastn: Fastn, name: str) -> None:
     """Requests are parsed by the inverse of the operation, so each path is defined once."""
     (call,) = [call for call in sensible(fastn) if call.tool_name() == name]
@@ -34,7 +34,7 @@ def test_every_operation_has_a_route_and_a_permission() -> None:
     assert {endpoint.permission for endpoint in ENDPOINTS.values() if endpoint.permission} <= ALL | {OWNERS_ONLY}
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_needs_a_key(fastn: Fastn, name: str) -> None:
     """Fastn's reference: 401 for a missing or invalid API key."""
     (call,) = [call for call in sensible(fastn) if call.tool_name() == name]
@@ -47,7 +47,7 @@ def test_every_operation_needs_a_key(fastn: Fastn, name: str) -> None:
     assert fastn.sandbox.state.serial == before
 
 
-@pytest.mark.parametrize("name", [name for name, operation in BY_NAME.items() if operation.route.method != "GET"])
+@pytest.mark.parametrize("name", [name for name, operation in OPERATIONS.items() if operation.route.method != "GET"])
 def test_every_change_is_in_the_audit_log(fastn: Fastn, name: str) -> None:
     """Fastn's documentation: the audit log has the actor, a key as `apikey:5`."""
     (call,) = [call for call in sensible(fastn) if call.tool_name() == name]

@@ -290,7 +290,7 @@ def test_large_account_is_reproducible(large: Fastn) -> None:
 
 
 def test_ids_and_runs_map_to_each_other(large: Fastn) -> None:
-    """Fastn's documentation: exec_ with 12 hex digits. Ours: id and run can be computed from each other."""
+    """Fastn's documentation: exec_ with 12 hex digits. Id and run can be computed from each other."""
     history = large.sandbox.history
     found = [(number, str(history.row(number)["id"])) for number in range(0, len(history), 97)]
 

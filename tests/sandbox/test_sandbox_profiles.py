@@ -12,12 +12,13 @@ from support.sensible_calls import sensible
 from support.world import Clock, FormNow, yes
 
 from fastn_mcp.audit.log import FILE as AUDIT
-from fastn_mcp.build.account import AccountParts, Sandboxed, account_of, assemble
+from fastn_mcp.build.composition import AccountParts, account_of, assemble
+from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.config.model import Settings
 from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.request import PendingApproval
 from fastn_mcp.guard.changes import Done
-from fastn_mcp.ledger.ledger import RequestState
+from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.sqlite import FILE as LEDGER
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.policy import Policy
@@ -45,7 +46,7 @@ class Desk:
     def parts(self, **settings: Any) -> AccountParts:
         chosen = Settings.model_validate({"api_key": KEY, "base_url": "http://localhost", **settings})
         state = self.folder / "state"
-        return assemble(chosen, Sandboxed(self.file), Policy("manual"), state, {})
+        return assemble(chosen, Policy("manual"), state, Process({}, Sandboxed(self.file)))
 
     def audit(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "state" / AUDIT).read_text().splitlines()]

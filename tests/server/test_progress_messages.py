@@ -9,11 +9,12 @@ import pytest
 from support.faulty_sandbox import Status
 from support.world import World
 
+from fastn_mcp.channels.elicitation import Context
 from fastn_mcp.client.retry import announce_wait, listener
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.context import Report
 from fastn_mcp.runtime import System
-from fastn_mcp.server.progress import Context, Levels, reporter
+from fastn_mcp.server.progress import Levels, reporter
 from fastn_mcp.tools.billing import GetBilling
 
 pytestmark = pytest.mark.anyio
@@ -64,7 +65,7 @@ async def test_elapsed_time_is_reported() -> None:
 
 
 async def test_progress_only_grows() -> None:
-    """MCP: the value must increase with each notification. Ours: time alone never looks like work."""
+    """MCP: the value must increase with each notification. Time alone never looks like work."""
     watched = Watched()
 
     async def work(report: Report) -> None:
@@ -103,7 +104,7 @@ async def test_error_is_not_wrapped() -> None:
 
 
 def test_no_progress_without_a_token() -> None:
-    """MCP: progress is for requests with a token. Ours: others cost nothing extra."""
+    """MCP: progress is for requests with a token. Others cost nothing extra."""
     assert reporter(_request({"other": 1}), Levels(), System()) is None
     assert reporter(_request(None), Levels(), System()) is None
 

@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from fastn_mcp.errors import NotSent
-from fastn_mcp.procedures.catalog import ALL_TOOLS, BY_NAME
+from fastn_mcp.procedures.catalog import ALL_TOOLS, TOOLS
 from fastn_mcp.server.handlers import INSTRUCTIONS
 from fastn_mcp.server.prompts import RECIPES, Recipe, available
 from fastn_mcp.server.resources import RESOURCES
@@ -15,7 +15,7 @@ from fastn_mcp.tools.customers import GetCustomer, ListCustomers
 
 """Procedures that are being written. Empty once they are there."""
 
-KNOWN = BY_NAME.keys()
+KNOWN = TOOLS.keys()
 
 
 def tokens(text: str) -> int:

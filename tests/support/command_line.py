@@ -17,8 +17,8 @@ from typing import TextIO
 
 import pytest
 
-from fastn_mcp.cli import cli
 from fastn_mcp.cli.exit import run as run_to_end
+from fastn_mcp.cli.program import cli
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

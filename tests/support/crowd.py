@@ -16,8 +16,9 @@ import anyio
 import anyio.to_thread
 import httpx2
 
-from fastn_mcp.cli.approvals import TerminalApprovals
-from fastn_mcp.ledger.ledger import LedgerLost, RequestState
+from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import LedgerLost
 from support.fleet import Fleet
 from support.server_process import READING
 from support.team_world import META, Caller, modern, request

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastn_mcp.ledger.ledger import Ledger, RequestState
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import Ledger
 from support.crowd import BROKEN, LEDGER_LOST, NOTHING_SENT, Book
 from support.fleet import KEYS, Fleet
 

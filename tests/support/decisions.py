@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastn_mcp.account.resolve import by_arguments
-from fastn_mcp.guard.call_evaluation import ApprovedCall, CallEvaluation
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, RequestState, ShownCall, Vote
+from fastn_mcp.guard.approval.approved_call import ApprovedCall
+from fastn_mcp.guard.call_evaluation import CallEvaluation
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, Vote
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.operation import Operation

@@ -13,7 +13,7 @@ from typing import Any
 import trustme
 import uvicorn
 
-from fastn_mcp.build.account import client_account, enabled_tools
+from fastn_mcp.build.composition import client_account, enabled_tools
 from fastn_mcp.config.load import load
 from fastn_mcp.doctor.check import Check, CheckResult
 from fastn_mcp.doctor.machine import check_settings

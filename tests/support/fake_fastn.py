@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from fastn_mcp.client.account import Account
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.connection import Answer, UnreadableBody
+from fastn_mcp.client.endpoint import Endpoint
+from fastn_mcp.client.exchange import Answer, UnreadableBody
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Request
 
@@ -69,4 +69,4 @@ def reply(
 def client(fastn: Fastn, clock: Clock | None = None, *, share: float = 0.5, **account: Any) -> FastnClient:
     """Return a client of this Fastn. Updates are partial by default, so that a call is one request."""
     settings: dict[str, Any] = {"base_url": "https://fastn.example", "api_key": KEY, "update": "partial"}
-    return FastnClient(Account(**(settings | account)), fastn, (clock or Clock()).system(share))
+    return FastnClient(Endpoint(**(settings | account)), fastn, (clock or Clock()).system(share))

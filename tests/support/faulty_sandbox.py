@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 from pydantic_core import from_json, to_json
 from typing_extensions import override
 
-from fastn_mcp.client.connection import ResponseLost
+from fastn_mcp.client.exchange import ResponseLost
 from fastn_mcp.redaction import REDACTED, is_secret_name
 from fastn_mcp.sandbox.auth import RateLimiter, key_in
 from fastn_mcp.sandbox.behaviour import JSON, Behaviour, SandboxRefusal, SandboxReply

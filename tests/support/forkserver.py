@@ -52,7 +52,7 @@ _servers: list["subprocess.Popen[bytes]"] = []
 
 def serve(path: str) -> None:
     """Fork for each connection, until the end of the standard input."""
-    from fastn_mcp.cli import main
+    from fastn_mcp.cli.program import main
 
     for module in ("build.startup", "server.handlers", "server.stdio"):
         importlib.import_module(f"fastn_mcp.{module}")

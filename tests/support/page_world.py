@@ -13,13 +13,15 @@ from pydantic import JsonValue
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
 from fastn_mcp.channels.page import page as key_file
+from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
 from fastn_mcp.guard.approval.request import with_typed
+from fastn_mcp.guard.approval.votes import unrecorded
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.catalog import describe_batch
 from fastn_mcp.guard.sentences.facts import Sentences
-from fastn_mcp.ledger.ledger import ApprovalRequest, ShownCall
+from fastn_mcp.ledger.approval_request import ApprovalRequest, ShownCall
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.runtime import System
 
@@ -173,7 +175,8 @@ class Desk:
     def __post_init__(self) -> None:
         self.system = System(now=self.clock.now, monotonic=self.clock.monotonic, sleep=self.clock.sleep)
         self.typed = TypedSecrets(self.ledger, lambda: Seal(["a key of this test"], self.system), self.system)
-        self.page = ApprovalPage(self.ledger, self.system, self.open, self.page_file, self.typed)
+        account = InboxAccount(None, self.ledger, unrecorded, self.typed)
+        self.page = ApprovalPage(account, self.system, self.open, self.page_file)
 
     async def aclose(self) -> None:
         await self.page.aclose()
@@ -187,9 +190,14 @@ class Desk:
         for grant in grants:
             await self.ledger.open(grant)
 
+    async def announce(self, id_: str) -> str:
+        """Show a request on the page, and return where it is decided."""
+        request = await self.ledger.find(id_) or question(id_)
+        return (await self.page.announce(request)).where
+
     async def key(self) -> tuple[str, str]:
         """Return the page's address and a one-time key from the page file."""
-        await self.page.show("any")
+        await self.announce("any")
         found = read_page_file(self.page_file)
         assert found is not None
         return found

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastn_mcp.tools.catalog import BY_NAME
+from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.operation import Operation
 from support.direct_sandbox import Fastn
 
@@ -44,4 +44,4 @@ def sensible(fastn: Fastn) -> list[Operation[Any]]:
         "ai_chat": {"message": "How are my workflows?"},
         "ai_build": {"type": "workflow", "prompt": "Sync orders to Xero", "connectors": ["shopify", "xero"]},
     }
-    return [operation(**arguments.get(name, {})) for name, operation in BY_NAME.items()]
+    return [operation(**arguments.get(name, {})) for name, operation in OPERATIONS.items()]

@@ -15,15 +15,8 @@ import anyio
 
 from fastn_mcp.build.ledger import ledger_at
 from fastn_mcp.guard.changes import Change
-from fastn_mcp.ledger.ledger import (
-    ApprovalRequest,
-    Ledger,
-    RequestState,
-    ShownCall,
-    TemporaryApproval,
-    TooManyWaiting,
-    Vote,
-)
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, TemporaryApproval, Vote
+from fastn_mcp.ledger.ledger import Ledger, TooManyWaiting
 from fastn_mcp.runtime import System
 
 NOW = 1_795_570_835.5
@@ -59,7 +52,7 @@ def grant(
     )
 
 
-def scope(name: str = "s1", expires: float = NOW + 900) -> TemporaryApproval:
+def temporary_approval(name: str = "s1", expires: float = NOW + 900) -> TemporaryApproval:
     return TemporaryApproval(
         name, "local", "default at live.fastn.ai", "run_workflow", "wf_1", NOW, expires, "terminal", "input"
     )

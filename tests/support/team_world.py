@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 
-from fastn_mcp.build.account import Sandboxed
+from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.build.team import TenantBuilder, application
 from fastn_mcp.config.load import load
 from fastn_mcp.hosted.app import Health
@@ -72,10 +72,9 @@ class TeamWorld:
         self.team: Team = load_team(written(self.folder, self.text))
         self.environment |= {"FASTN_CONFIG_DIR": str(self.folder), "FASTN_STATE_DIR": str(self.folder)}
         lines = log.JsonLines(())
-        process = load({"api_key": "-"}, {n: v for n, v in self.environment.items() if n == "FASTN_STATE_SECRET"}, None)
-        self.opening = TenantBuilder(
-            self.team, process, self.environment, None, self.folder, lines, self.system, Sandboxed()
-        )
+        shared = load({"api_key": "-"}, {n: v for n, v in self.environment.items() if n == "FASTN_STATE_SECRET"}, None)
+        process = Process(self.environment, Sandboxed())
+        self.opening = TenantBuilder(self.team, shared, process, None, self.folder, lines, self.system)
         self.keys = IssuerKeys(self.team.issuer, self.system, httpx2.ASGITransport(app=self.provider.app))
 
     @asynccontextmanager

@@ -11,9 +11,8 @@ from typing import Any, cast
 
 import httpx2
 from mcp import Client
-from test_approvals import recording_browser
-from test_typed_secrets_over_mcp import typed_on_the_page
 
+from support.local_page import recording_browser, typed_on_the_page
 from support.ports import free_port
 from support.server_process import ERAS, KEY, Person, Upstream, body, environment, over_http, running, stdio
 

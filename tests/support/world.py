@@ -4,29 +4,33 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastn_mcp.account.directory import Directory
 from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.audit.log import AuditFile
-from fastn_mcp.client.account import Account, headers
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.http import Exchange
+from fastn_mcp.client.endpoint import Endpoint, headers
+from fastn_mcp.client.exchange import Exchange
 from fastn_mcp.errors import FastnError
 from fastn_mcp.guard.approval.caller import Caller
+from fastn_mcp.guard.approval.channel import Announcement, ChannelCapabilities
+from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.approval.request import Answer as Said
 from fastn_mcp.guard.approval.request import ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
+from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder, Watch
 from fastn_mcp.guard.seal import Seal
-from fastn_mcp.ledger.ledger import Ledger, RequestState, bound_account
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.identity import bound_account
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.decision import PolicyDecision
 from fastn_mcp.policy.policy import Policy
@@ -76,9 +80,13 @@ class Desk:
     url: str | None = None
     is_in_view: bool = False
 
-    async def show(self, grant: str) -> str:
-        self.shown.append(grant)
-        return "It lies on the desk."
+    @property
+    def capabilities(self) -> ChannelCapabilities:
+        return ChannelCapabilities(self.identifies_people, self.notifies, self.takes_secrets)
+
+    async def announce(self, request: ApprovalRequest) -> Announcement:
+        self.shown.append(request.id)
+        return Announcement("It lies on the desk.", self.url, self.is_in_view)
 
 
 @dataclass
@@ -93,10 +101,10 @@ class FormNow:
     is_terminal: bool = False
     submitted: tuple[str, Said] | None = None
 
-    async def ask(self, question: ApprovalForm) -> Said:
-        self.asked.append(question)
+    async def ask(self, form: ApprovalForm) -> Said:
+        self.asked.append(form)
         self.clock.pass_(self.seconds)
-        return self.answer(question)
+        return self.answer(form)
 
 
 @dataclass
@@ -108,14 +116,25 @@ class FormLater:
     name: str = "client_form"
     is_terminal: bool = False
 
-    async def ask(self, question: ApprovalForm) -> PendingForm:
-        self.asked.append(question)
-        return PendingForm(question)
+    async def ask(self, form: ApprovalForm) -> PendingForm:
+        self.asked.append(form)
+        return PendingForm(form)
 
 
-def yes(question: ApprovalForm) -> Approve:
+def yes(form: ApprovalForm) -> Approve:
     """A person who reads, and types what is asked."""
-    return Approve(question.expected)
+    return Approve(form.expected)
+
+
+@dataclass
+class OtherReads:
+    """Takes the guard's place for a procedure that only reads."""
+
+    send: Send
+    directory: Directory
+
+    async def read(self, call: Call, caller: Caller) -> FastnObject:  # noqa: ARG002
+        return await self.send(call)
 
 
 class World:
@@ -140,7 +159,7 @@ class World:
         self.clock = clock or Clock()
         self.system = watching(self.clock.system(tokens))
         self.sandbox = FaultySandbox(self.clock.now, begin=begin)
-        account = Account("http://localhost", KEY, dashboard_url=dashboard_url)
+        account = Endpoint("http://localhost", KEY, dashboard_url=dashboard_url)
         self.client = FastnClient(account, exchange(InProcess(self.sandbox, headers(account))), self.system)
         self.ledger: Ledger = ledger or SqliteLedger(str(folder / "ledger.sqlite3"))
         self.audit_path = folder / "audit.jsonl"
@@ -158,11 +177,11 @@ class World:
         self.dispatch = self.dispatching(SecretValues({}, []), KeyFileWriter(folder / "keys"))
 
     async def call(
-        self, call: Tool[Any], form: FormNow | FormLater | None = None
+        self, call: Tool[Any], form: FormNow | FormLater | None = None, delivery: Delivery | None = None
     ) -> Done | PendingForm | PendingApproval | FastnError:
         """Make a call; an error is an answer too."""
         try:
-            return await self.dispatch(call, Caller("local", form))
+            return await self.dispatch(call, Caller("local", form, delivery=delivery))
         except FastnError as error:
             return error
 
@@ -174,35 +193,23 @@ class World:
     def dispatching(self, secrets: SecretValues, delivery: KeyFileWriter | None) -> Dispatcher:
         self.guard = Guard(
             self.evaluator,
-            self.ledger,
+            Approvals(self.evaluator, self.ledger, self.recorder, self.system, self.desk, self.typed),
             self.recorder,
             self.journalling,
             self.client,
-            secrets,
-            self.typed,
-            delivery,
+            CallSecrets(secrets, self.typed, delivery),
             self.system,
-            self.desk,
         )
         return Dispatcher(self.client, self.guard, self.recorder, self.journalling, secrets, self.system, self.disabled)
 
     def context(self, read: Send, directory: Directory | None = None) -> ProcedureContext:
         """What a procedure is given, with another way to read."""
-        caller, guard = Caller("local", None), self.guard
-        return ProcedureContext(
-            read,
-            self.system,
-            no_progress,
-            self.journalling.account,
-            self.journalling.journal,
-            directory or Directory(self.system),
-            partial(guard.execute, caller=caller),
-            partial(guard.allowance, caller.principal),
-        )
+        guard: Any = OtherReads(read, directory or Directory(self.system))
+        return ProcedureContext(guard, self.guard, Caller("local", None), no_progress, self.system, self.journalling)
 
     async def judged(self, call: Call) -> tuple[PolicyDecision, Any]:
         """What the policy says of a call, and its preview."""
-        seen = await self.guard.evaluate(call)
+        seen = await self.guard.evaluator.evaluate_call(call, "local")
         return seen.verdict, seen.preview
 
     async def rows(self, listing: Call) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Export of the audit log to a collector over OTLP: at least once, whatever happens on the way. Ours."""
+"""Export of the audit log to a collector over OTLP: at least once, whatever happens on the way."""
 
 import json
 import threading

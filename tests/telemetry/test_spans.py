@@ -1,4 +1,4 @@
-"""Spans of a call, their links, and metrics. Ours, and OpenTelemetry's conventions for MCP and HTTP."""
+"""Spans of a call, their links, and metrics. OpenTelemetry's conventions for MCP and HTTP."""
 
 import json
 import re
@@ -115,7 +115,7 @@ async def test_guarded_change_is_one_tree_of_spans(otel: Collected, traced: Worl
         "fastn_mcp.profile": "acme-profile",
         "fastn_mcp.decision": "typed",
         "fastn_mcp.rule": "mode guarded: destroy",
-        "fastn_mcp.consent": "client_form",
+        "fastn_mcp.approved_by": "client_form",
         "fastn_mcp.outcome": "admitted",
     }
     assert dict(attempt.attributes or {}) == {
@@ -155,7 +155,7 @@ async def test_link_is_stored_in_the_ledger(otel: Collected, tmp_path: Path) -> 
     asking = await first.call(customer, FormLater())
     assert isinstance(asking, PendingForm)
     first.clock.pass_(30)
-    await second.call(customer, FormLater(submitted=(asking.question.grant, Approve(asking.question.expected))))
+    await second.call(customer, FormLater(submitted=(asking.form.request, Approve(asking.form.expected))))
     guard = otel.named("guard delete_customer")
     assert guard.context is not None
     (link,) = other.named("guard delete_customer").links
@@ -243,7 +243,7 @@ async def test_decisions_are_counted(otel: Collected, tmp_path: Path) -> None:
     assert isinstance(await world.call(DeleteCustomer(customer_id=other), saying), Declined)
     await world.call(DeleteCustomer(customer_id=other), FormNow(yes, world.clock))
     await world.call(CreateCustomer(name="Initech"))
-    named = ("operation", "decision", "consent", "outcome")
+    named = ("operation", "decision", "approved_by", "outcome")
     counted = {tuple(tags.get(f"fastn_mcp.{name}") for name in named) for tags, _ in otel.points("fastn_mcp.decisions")}
     assert counted == {
         ("delete_customer", "deny", None, "refused"),
@@ -318,6 +318,6 @@ async def test_calls_of_a_batch_link_to_their_approval_request(otel: Collected, 
     decisions = [span for span in otel.spans if span.name == "guard delete_customer"]
     assert asking.context is not None
     assert [[link.context.span_id for link in span.links] for span in decisions] == [[asking.context.span_id]] * 2
-    assert [(span.attributes or {})["fastn_mcp.consent"] for span in decisions] == ["client_form"] * 2
+    assert [(span.attributes or {})["fastn_mcp.approved_by"] for span in decisions] == ["client_form"] * 2
     counted = [(tags["gen_ai.tool.name"], n) for tags, n in otel.points("fastn_mcp.calls")]
     assert counted == [("apply_changes", 1)]

@@ -1,4 +1,4 @@
-"""Contents of telemetry: a closed vocabulary, without data of an account. Ours."""
+"""Contents of telemetry: a closed vocabulary, without data of an account."""
 
 import logging
 import re

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES
 from fastn_mcp.server.tool_list import ALWAYS_LOADED, tool
-from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
+from fastn_mcp.tools.catalog import CATALOG, OPERATIONS, AnyOperation
 from fastn_mcp.tools.operation import Operation
 from fastn_mcp.tools.tool import AnyTool, Effect
 
@@ -93,7 +93,7 @@ def test_catalog_holds_every_operation_class() -> None:
         kind for kind in below(Operation) if kind.__module__.startswith("fastn_mcp.tools.") and "route" in vars(kind)
     }
     assert declared == set(CATALOG)
-    assert list(BY_NAME.values()) == list(CATALOG)
+    assert list(OPERATIONS.values()) == list(CATALOG)
 
 
 def test_effects_are_those_of_the_table() -> None:

@@ -10,7 +10,7 @@ from support.example_calls import example
 
 from fastn_mcp.errors import NotSent
 from fastn_mcp.procedures.catalog import UnknownTool, parse
-from fastn_mcp.tools.catalog import BY_NAME, CATALOG, AnyOperation
+from fastn_mcp.tools.catalog import CATALOG, OPERATIONS, AnyOperation
 from fastn_mcp.tools.customers import GetCustomer
 from fastn_mcp.tools.tool import DRY_RUN
 
@@ -20,7 +20,7 @@ CANARY = "canary-3f9a"
 def refusal(name: str, arguments: dict[str, Any]) -> str:
     """Return the error for arguments that are not a valid call."""
     with pytest.raises(NotSent) as caught:
-        parse(BY_NAME, name, arguments)
+        parse(OPERATIONS, name, arguments)
     assert caught.value.known == "Nothing was sent."
     assert CANARY not in str(caught.value.data())
     assert caught.value.__cause__ is None
@@ -32,7 +32,7 @@ def refusal(name: str, arguments: dict[str, Any]) -> str:
 def test_call_is_built_from_its_arguments(operation: AnyOperation) -> None:
     """Parsing is the only way from a client to a call."""
     call = example(operation)
-    wanted = parse(BY_NAME, operation.tool_name(), call.arguments())
+    wanted = parse(OPERATIONS, operation.tool_name(), call.arguments())
     assert (wanted.call, wanted.dry_run) == (call, False)
 
 
@@ -43,8 +43,8 @@ def test_changing_tools_take_dry_run_and_others_do_not(operation: AnyOperation) 
     if operation.route.method == "GET":
         assert "unknown argument 'dry_run'" in refusal(operation.tool_name(), {**arguments, DRY_RUN: True})
         return
-    assert parse(BY_NAME, operation.tool_name(), {**arguments, DRY_RUN: True}).dry_run
-    assert not parse(BY_NAME, operation.tool_name(), {**arguments, DRY_RUN: False}).dry_run
+    assert parse(OPERATIONS, operation.tool_name(), {**arguments, DRY_RUN: True}).dry_run
+    assert not parse(OPERATIONS, operation.tool_name(), {**arguments, DRY_RUN: False}).dry_run
     wrong: list[object] = ["true", 1, 0, None, [], "false"]
     for value in wrong:
         message = refusal(operation.tool_name(), {**arguments, DRY_RUN: value})
@@ -92,7 +92,7 @@ def test_disabled_tool_is_not_reported_as_unknown() -> None:
 def test_unknown_tool_error_names_the_nearest_one(name: str, near: str) -> None:
     """MCP: an unknown tool is a protocol error; the hint is ours."""
     with pytest.raises(UnknownTool) as caught:
-        parse(BY_NAME, name, {})
+        parse(OPERATIONS, name, {})
     assert caught.value.what == f"There is no tool {name[:64]!r}{near}."
 
 
@@ -100,5 +100,5 @@ def test_unknown_tool_error_names_the_nearest_one(name: str, near: str) -> None:
 def test_any_request_gets_a_json_response(arguments: dict[str, Any]) -> None:
     """A reply to every request, whatever it holds."""
     with pytest.raises(NotSent) as caught:  # the name is not text
-        parse(BY_NAME, "create_customer", {**arguments, "name": 7})
+        parse(OPERATIONS, "create_customer", {**arguments, "name": 7})
     assert len(to_json(caught.value.data())) < 3_000

@@ -19,18 +19,15 @@ from fastn_mcp.channels.page.inbox import Inbox, PendingRequest
 from fastn_mcp.channels.page.security import BadForm, PageSecurity, form
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
-from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, can_be_temporary, typed_in
+from fastn_mcp.guard.approval.request import LONGEST_NOTE, TEMPORARY_MINUTES, can_be_temporary, is_typed, typed_in
 from fastn_mcp.guard.approval.votes import NotCounted, why_closed
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.facts import MOST_FACTS
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState
-from fastn_mcp.redaction import sanitize
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState
+from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
 
 COOKIE = "fastn_approvals"
-
-LONGEST_NOTE = 500
-"""Characters of a note to the agent."""
 
 _FLASH_COOKIE = "fastn_said"
 _FLASH_HOLDS = 60.0
@@ -198,8 +195,8 @@ class _Page:
         session = await self._session(request)
         sealed = request.cookies.get(_FLASH_COOKIE)
         flash = self._seal.open(f"said {session.id}", sealed, _FLASH_HOLDS)
-        said = None if flash is None else _said(flash, good=True)
-        response = await self._response(request, session, flash=said)
+        message = None if flash is None else _message(flash, good=True)
+        response = await self._response(request, session, flash=message)
         if sealed is not None:
             response.delete_cookie(_FLASH_COOKIE, path=session.root, httponly=True, samesite="lax")
         return response
@@ -237,42 +234,41 @@ class _Page:
 
     async def approve(self, request: Request) -> Response:
         session, fields, pending, now = await self._decision(request, "approve")
-        grant, extent = pending.request, fields.get("extent")
-        if extent not in ("once", "while") or (extent == "while" and not can_be_temporary(grant)):
+        approval_request, extent = pending.request, fields.get("extent")
+        if extent not in ("once", "while") or (extent == "while" and not can_be_temporary(approval_request)):
             raise NotDecided(session, 400, "This cannot be approved this way. Nothing was decided.")
         if pending.barred is not None:
             raise NotDecided(session, 403, f"{pending.barred} Nothing was decided.")
-        typed = fields.get("name", "")
-        # Accept the sanitized form too: the text may contain characters that no keyboard has.
-        if grant.expected is not None and typed not in (grant.expected, sanitize(grant.expected)):
+        id_, typed = approval_request.id, fields.get("name", "")
+        if not is_typed(approval_request.expected, typed):
             problem = "Nothing was approved: the text you typed does not match exactly."
-            raise NotDecided(session, 422, problem, grant.id, name=typed)
+            raise NotDecided(session, 422, problem, id_, name=typed)
         try:
-            secret = _typed_secret(grant, fields)
+            secret = _typed_secret(approval_request, fields)
         except ValueError as problem:
-            raise NotDecided(session, 422, f"Nothing was approved: {problem}", grant.id, name=typed) from None
+            raise NotDecided(session, 422, f"Nothing was approved: {problem}", id_, name=typed) from None
         follows = await session.inbox.approve(pending, now, secret, is_temporary=extent == "while")
         if isinstance(follows, NotCounted):
             raise NotDecided(session, 409, follows.why)
         more = f", and more such calls on its target for {TEMPORARY_MINUTES} minutes" if extent == "while" else ""
-        return self._back(request, session, f"Approved: {_brief(grant)}{more}. {follows}")
+        return self._back(request, session, f"Approved: {_brief(approval_request)}{more}. {follows}")
 
     async def decline(self, request: Request) -> Response:
         session, fields, pending, now = await self._decision(request, "decline")
-        grant = pending.request
+        approval_request = pending.request
         note = fields.get("note", "").replace("\r\n", "\n").strip()
         if len(note) > LONGEST_NOTE:
             problem = f"Nothing was decided: the note has {len(note)} characters, and {LONGEST_NOTE} is the limit."
-            raise NotDecided(session, 422, problem, grant.id, note=note)
+            raise NotDecided(session, 422, problem, approval_request.id, note=note)
         if isinstance(counted := await session.inbox.decline(pending, now, note or None), NotCounted):
             raise NotDecided(session, 409, counted.why)
         noted = " The agent gets your note." if note else ""
-        holds = f"The same call stays declined for {view.left(grant.expires - now)}."
-        return self._back(request, session, f"Declined: {_brief(grant)}. Nothing is sent.{noted} {holds}")
+        holds = f"The same call stays declined for {view.left(approval_request.expires - now)}."
+        return self._back(request, session, f"Declined: {_brief(approval_request)}. Nothing is sent.{noted} {holds}")
 
     async def revoke(self, request: Request) -> Response:
-        session, fields = await self._form(request, "revoke", "scope")
-        if not await session.inbox.revoke(fields["scope"], self._system.timestamp()):
+        session, fields = await self._form(request, "revoke", "approval")
+        if not await session.inbox.revoke(fields["approval"], self._system.timestamp()):
             raise NotDecided(session, 409, "This temporary approval has already ended.")
         return self._back(request, session, "Revoked. Such calls need approval again.")
 
@@ -281,7 +277,7 @@ class _Page:
         return RedirectResponse((await self._session(request)).root, 303)
 
     async def not_decided(self, request: Request, problem: NotDecided) -> Response:
-        flash = None if problem.draft else _said(str(problem), good=False)
+        flash = None if problem.draft else _message(str(problem), good=False)
         return await self._response(request, problem.session, problem.status, flash, problem.draft)
 
     async def problem(self, template: str, status: int, request: Request, _: Exception) -> Response:
@@ -349,14 +345,14 @@ class _Page:
         wanted = draft["grant"] if draft else request.query_params.get("request")
         is_list = len(waiting) >= _SHORTEST_LIST
         cards = [each for each in waiting if each["id"] == wanted] or waiting
-        scopes = await inbox.scopes(now)
+        temporary = await inbox.temporary_approvals(now)
         return {
             "revision": revision,
             "clock": int(now),
             "count": len(waiting),
             "queue": waiting if is_list else [],
             "cards": cards[:1] if is_list else waiting,
-            "scopes": [view.temporary_approval(scope, now, briefs.get(scope.similar)) for scope in scopes],
+            "temporary": [view.temporary_approval(each, now, briefs.get(each.similar)) for each in temporary],
             "decided": [view.decided(each, now) for each in decided],
             "draft": draft,
             "minutes": TEMPORARY_MINUTES,
@@ -381,22 +377,22 @@ def _static(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
     return static
 
 
-def _typed_secret(grant: ApprovalRequest, fields: Mapping[str, str]) -> JsonValue:
+def _typed_secret(request: ApprovalRequest, fields: Mapping[str, str]) -> JsonValue:
     """Return the argument that was typed. Raises `ValueError` if it is missing or invalid."""
-    typed = typed_in(grant)
+    typed = typed_in(request)
     return typed and typed.value({each.name: fields.get(f"secret.{each.name}", "") for each in typed.fields})
 
 
-def _is_open(grant: ApprovalRequest, now: float) -> bool:
-    return grant.out_of_band and grant.state is RequestState.OPEN and grant.expires > now
+def _is_open(request: ApprovalRequest, now: float) -> bool:
+    return request.out_of_band and request.state is RequestState.OPEN and request.expires > now
 
 
-def _brief(grant: ApprovalRequest) -> str:
+def _brief(request: ApprovalRequest) -> str:
     """Return what a request is about, for a message that fits into a cookie."""
-    brief = view.sentences(grant.tool, grant.preview).brief
-    return brief if len(brief) <= _LONGEST_BRIEF else view.title(grant.tool)
+    brief = view.sentences(request.tool, request.preview).brief
+    return brief if len(brief) <= _LONGEST_BRIEF else view.title(request.tool)
 
 
-def _said(text: str, *, good: bool) -> dict[str, Any]:
+def _message(text: str, *, good: bool) -> dict[str, Any]:
     """Return the template data of a message on top of the page."""
     return {"parts": view.parts(text), "good": good}

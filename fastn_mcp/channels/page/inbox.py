@@ -7,32 +7,18 @@ from typing import TypeVar
 
 from pydantic import JsonValue
 
-from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
+from fastn_mcp.guard.approval.votes import NotCounted, Record, TypedValue, count_vote
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import record_expired
-from fastn_mcp.ledger.ledger import (
-    ApprovalRequest,
-    Ledger,
-    RequestState,
-    TemporaryApproval,
-    Vote,
-    who,
-    without_issuers,
-)
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.ledger.identity import who, without_issuers
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
 LOCAL = "local_page"
 
 T = TypeVar("T")
-
-Record = Callable[[AuditEvent, ApprovalRequest, str | None], None]
-"""Records an audit event about a request, with the note to the agent."""
-
-
-def unrecorded(_: AuditEvent, __: ApprovalRequest, ___: str | None) -> None:
-    """Record nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +51,15 @@ class InboxAccount:
     """Keeps the secrets that they type."""
     tenant: str = ""
 
-    def has(self, found: ApprovalRequest | TemporaryApproval) -> bool:
+    def has(self, subject: ApprovalRequest | TemporaryApproval) -> bool:
         """Whether a request or approval belongs to this account, since several can share a ledger."""
-        return self.name in (None, found.account)
+        return self.name in (None, subject.account)
 
 
 class Inbox:
     """Inbox of the local page. Whoever opens the page can decide every request of one account."""
 
-    consent = LOCAL
+    approved_by = LOCAL
     """Kind of approval in the ledger, if one person approves."""
     approver = LOCAL
     """Principal of the votes."""
@@ -102,7 +88,7 @@ class Inbox:
             return None
         return "Two different people have to approve this call, and this page cannot tell people apart."
 
-    def may_revoke(self, tenant: str, scope: TemporaryApproval) -> bool:  # noqa: ARG002
+    def may_revoke(self, tenant: str, approval: TemporaryApproval) -> bool:  # noqa: ARG002
         """Whether they may end a temporary approval."""
         return True
 
@@ -121,32 +107,33 @@ class Inbox:
         async for account in self.accounts():
             if account.name is not None:
                 await record_expired(account.ledger, account.name, now, account.record)
-        found = [
+        pending = [
             await self._pending(account, request)
             async for account, requests in self._read(lambda ledger: ledger.waiting(now))
             for request in requests
             if self._is_theirs(account, request)
         ]
-        return sorted(found, key=lambda pending: pending.request.created)
+        return sorted(pending, key=lambda each: each.request.created)
 
-    async def scopes(self, now: float) -> list[TemporaryApproval]:
+    async def temporary_approvals(self, now: float) -> list[TemporaryApproval]:
+        """Return the active temporary approvals that they may end."""
         return [
-            scope
-            async for account, scopes in self._read(lambda ledger: ledger.temporary_approvals(now))
-            for scope in scopes
-            if account.has(scope) and self.may_revoke(account.tenant, scope)
+            approval
+            async for account, approvals in self._read(lambda ledger: ledger.temporary_approvals(now))
+            for approval in approvals
+            if account.has(approval) and self.may_revoke(account.tenant, approval)
         ]
 
     async def decided(self, limit: int) -> list[DecidedRequest]:
         """Return the latest decided requests, newest first."""
         # Read more than `limit`, since a shared ledger also has requests that they may not see.
-        found = [
+        decided = [
             DecidedRequest(request, self._who(request) if self.tells_people_apart else None)
             async for account, requests in self._read(lambda ledger: ledger.decided(limit * 4))
             for request in requests
             if self._is_theirs(account, request)
         ]
-        return sorted(found, key=lambda entry: entry.request.decided or entry.request.created, reverse=True)[:limit]
+        return sorted(decided, key=lambda entry: entry.request.decided or entry.request.created, reverse=True)[:limit]
 
     async def find(self, request: str) -> PendingRequest | None:
         """Return the request of this id in any state, or None if they may not see it."""
@@ -176,12 +163,12 @@ class Inbox:
         vote = Vote(self.approver, approves=False, at=now, name=self.approver_name)
         return await self._vote(pending.request, vote, note)
 
-    async def revoke(self, scope: str, now: float) -> bool:
+    async def revoke(self, id_: str, now: float) -> bool:
         """End a temporary approval. Return False if there is none that they may end."""
         async for account in self.accounts():
-            for found in await account.ledger.temporary_approvals(now):
-                if found.id == scope and account.has(found) and self.may_revoke(account.tenant, found):
-                    return await account.ledger.revoke_temporary(scope)
+            for approval in await account.ledger.temporary_approvals(now):
+                if approval.id == id_ and account.has(approval) and self.may_revoke(account.tenant, approval):
+                    return await account.ledger.revoke_temporary(id_)
         return False
 
     async def _vote(
@@ -192,12 +179,8 @@ class Inbox:
             # Check again right before the vote, whatever the page showed.
             if vote.approves and (barred := self.barred(account.tenant, request)) is not None:
                 return NotCounted(f"{barred} Nothing was decided.")
-
-            def record(event: AuditEvent, said: str | None) -> None:
-                account.record(event, request, said)
-
             typed = TypedValue(account.typed, secret)
-            return await count_vote(vote, request, account.ledger, self.consent, note, record, typed)
+            return await count_vote(vote, request, account.ledger, self.approved_by, note, account.record, typed)
 
     def _is_theirs(self, account: InboxAccount, request: ApprovalRequest) -> bool:
         return request.out_of_band and account.has(request) and self.sees(account.tenant, request)
@@ -228,8 +211,8 @@ class Inbox:
 
     async def _read(self, read: Callable[[Ledger], Awaitable[T]]) -> AsyncGenerator[tuple[InboxAccount, T]]:
         """Yield each account with the value that `read` returns. A shared ledger is read once."""
-        found: list[T] = []
+        values: list[T] = []
         async for account in self.accounts():
-            if not found or self.shared is None:
-                found = [await read(account.ledger)]
-            yield account, found[0]
+            if not values or self.shared is None:
+                values = [await read(account.ledger)]
+            yield account, values[0]

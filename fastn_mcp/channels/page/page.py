@@ -17,11 +17,12 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from fastn_mcp.channels.page.inbox import Inbox, InboxAccount, Record, unrecorded
+from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.channels.page.sessions import KEY_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.paths import write_private
-from fastn_mcp.guard.key_files import TypedSecrets
+from fastn_mcp.guard.approval.channel import Announcement, ChannelCapabilities
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System
 
@@ -81,21 +82,20 @@ class ApprovalPage:
     the same person find the page and a key to it. Only its owner can read it.
     """
 
-    identifies_people = False
-    notifies = True
-    takes_secrets = True
+    capabilities = ChannelCapabilities(notifies=True, takes_secrets=True)
 
     def __init__(
-        self, ledger: Ledger, system: System, opener: Callable[[str], bool], page_file: Path,
-        typed: TypedSecrets, record: Record = unrecorded, account: str | None = None, program: CommandLine = PROGRAM,
-    ) -> None:  # fmt: skip
-        """Show the requests of `account`, by its name in the ledger, or of every account in the ledger.
-
-        `program` is the command line that opens this page.
-        """
+        self,
+        account: InboxAccount,
+        system: System,
+        opener: Callable[[str], bool],
+        page_file: Path,
+        program: CommandLine = PROGRAM,
+    ) -> None:
+        """Show the requests of `account`. `program` is the command line that opens this page."""
         self._program = program
-        self._inbox = Inbox(system, InboxAccount(account, ledger, record, typed))
-        self._ledger = ledger
+        self._inbox = Inbox(system, account)
+        self._ledger = account.ledger
         self._system = system
         self._opener = opener
         self._page_file = page_file
@@ -113,14 +113,8 @@ class ApprovalPage:
         """Address of the page, without a key: it leads a browser that was let in to its session."""
         return None if self._running is None else f"{self._running.url}/"
 
-    @property
-    def is_in_view(self) -> bool:
-        """Whether a browser shows the page, or was just opened for it."""
-        running = self._running
-        return running is not None and (running.access.watching > 0 or self._system.monotonic() < running.fresh_until)
-
-    async def show(self, grant: str) -> str:
-        """Show a request on the page and say where it is decided. The text never contains a secret.
+    async def announce(self, request: ApprovalRequest) -> Announcement:
+        """Show a request on the page and say where it is decided.
 
         At most one tab is opened per request, and none if the page is in view or was just opened.
         """
@@ -128,13 +122,15 @@ class ApprovalPage:
         if not self._page_file.exists():
             self._write_page_file()
         async with self._opening:  # concurrent calls open one tab
-            opened = await self._show_once(running, grant)
-        if opened:
-            return f"A person decides on the approval page, which is open in their browser ({running.url})."
-        return (
-            "A person decides on the approval page. No browser could be opened: "
-            f"`{self._program.to('approvals', '--open')}`, in a terminal on this computer, opens it."
-        )
+            is_shown = await self._show_once(running, request)
+        if is_shown:
+            where = f"A person decides on the approval page, which is open in their browser ({running.url})."
+        else:
+            where = (
+                "A person decides on the approval page. No browser could be opened: "
+                f"`{self._program.to('approvals', '--open')}`, in a terminal on this computer, opens it."
+            )
+        return Announcement(where, self.url, self._is_in_view(running))
 
     async def aclose(self) -> None:
         """Stop the page, which ends its sessions and keys."""
@@ -148,17 +144,19 @@ class ApprovalPage:
         running.sessions.close()
         await running.server.stop()
 
-    async def _show_once(self, running: "_RunningPage", grant: str) -> bool:
+    def _is_in_view(self, running: "_RunningPage") -> bool:
+        """Whether a browser shows the page, or was just opened for it."""
+        return running.access.watching > 0 or self._system.monotonic() < running.fresh_until
+
+    async def _show_once(self, running: "_RunningPage", request: ApprovalRequest) -> bool:
         now = self._system.timestamp()
         self._shown = {id_: shown for id_, shown in self._shown.items() if shown[1] > now}
-        if grant not in self._shown:
-            found = await self._ledger.find(grant)
-            expires = now + KEY_HOLDS if found is None else found.expires
-            self._shown[grant] = (await self._brought_into_view(running), expires)
-        return self._shown[grant][0]
+        if request.id not in self._shown:
+            self._shown[request.id] = (await self._bring_into_view(running), request.expires)
+        return self._shown[request.id][0]
 
-    async def _brought_into_view(self, running: "_RunningPage") -> bool:
-        if self.is_in_view:
+    async def _bring_into_view(self, running: "_RunningPage") -> bool:
+        if self._is_in_view(running):
             return True
         key = running.sessions.key()
         self._keys.add(key)
@@ -200,8 +198,8 @@ class ApprovalPage:
 def read_page_file(file: Path) -> tuple[str, str] | None:
     """Return the address of the running page and a key to it, or None if the file is missing or invalid."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        found = json.loads(file.read_text())
-        return found["url"], found["key"]
+        page = json.loads(file.read_text())
+        return page["url"], page["key"]
     return None
 
 

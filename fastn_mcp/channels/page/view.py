@@ -15,27 +15,19 @@ from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
 from fastn_mcp.guard.approval.request import TYPED, asker, can_be_temporary, temporary, typed_in
 from fastn_mcp.guard.preview import REFERENCES
 from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read
-from fastn_mcp.ledger.ledger import (
-    ApprovalRequest,
-    RequestState,
-    TemporaryApproval,
-    account_name,
-    who,
-    without_issuers,
-)
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval
+from fastn_mcp.ledger.identity import account_name, who, without_issuers
 from fastn_mcp.records.formats import counted
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import FIELD
 
-_HARMLESS = frozenset({"write", "external", "spend", "access", "trash"})
-"""Effects that lose nothing for good."""
 _BY = {
     "local_page": "on this page",
     "client_form": "in the client's form",
     "terminal": "at a terminal",
     "verified": "by an approver",
     "four_eyes": "by approvers",
-    "scope": "by a temporary approval",
+    "temporary_approval": "by a temporary approval",
     "plan": "by a plan",
     "policy": "by the policy",
 }
@@ -64,25 +56,17 @@ class Part(NamedTuple):
 
 def parts(sentence: str) -> list[Part]:
     """Split a sentence into our words and the quoted names and values, without their quotation marks."""
-    found: list[Part] = []
+    split: list[Part] = []
     for number, text in enumerate(_NAME.split(sanitize(sentence))):
         if text or number % 2:
-            found.append(Part(text.replace('\\"', '"') if number % 2 else text, bool(number % 2)))
-    return found
+            split.append(Part(text.replace('\\"', '"') if number % 2 else text, bool(number % 2)))
+    return split
 
 
 def sentences(tool: str, card: Mapping[str, JsonValue]) -> Sentences:
-    """Return the sentences of a stored preview. An earlier version stored it without them."""
-    if (says := read(card)) is not None:
-        return says
-    target = mapping(card.get("target"))
-    name = _text(target.get("name") or target.get("id") or card.get("makes"))
-    what = f"{title(tool)}{f' {quote(name, len(name))}' if name else ''}"
-    kinds = ", ".join(quote(mapping(gap).get("what") or gap) for gap in items(card.get("not_checked")))
-    return Sentences(
-        f"{what}.", what, what, "" if card.get("effect") in _HARMLESS else "What it loses for good was not recorded.",
-        quote(card["undo"], 1 << 20) if card.get("undo") else "", f"Not checked: {kinds}." if kinds else "",
-    )  # fmt: skip
+    """Return the sentences of a stored preview. Without them, what the call loses is unknown: the stricter case."""
+    what = title(tool)
+    return read(card) or Sentences(f"{what}.", what, what, "What it loses for good was not recorded.", "", "")
 
 
 def pending(pending: PendingRequest, now: float) -> View:
@@ -138,24 +122,26 @@ def _call(key: str, tool: str, card: Mapping[str, JsonValue]) -> View:
     }
 
 
-def temporary_approval(scope: TemporaryApproval, now: float, brief: str | None) -> View:
+def temporary_approval(approval: TemporaryApproval, now: float, brief: str | None) -> View:
     """Return the template data of an active temporary approval. `brief` says what it covers, by name."""
-    what = brief or f"{scope.tool} on {quote(scope.target)}"
+    what = brief or f"{approval.tool} on {quote(approval.target)}"
     return {
-        "id": scope.id,
+        "id": approval.id,
         "what": parts(what),
         "plain": sanitize(what),
-        "principal": sanitize(without_issuers(who(scope.principal, scope.person)) if scope.person else scope.principal),
-        "account": sanitize(account_name(scope.account)),
-        "extent": parts(scope.extent),
-        "until": _time(scope.expires, left(scope.expires - now)),
+        "principal": sanitize(
+            without_issuers(who(approval.principal, approval.person)) if approval.person else approval.principal
+        ),
+        "account": sanitize(account_name(approval.account)),
+        "extent": parts(approval.extent),
+        "until": _time(approval.expires, left(approval.expires - now)),
     }
 
 
 def briefs(requests: Iterable[DecidedRequest]) -> dict[str, str]:
     """Return what each decided request covers in a few words, by `ApprovalRequest.similar`."""
-    found = {entry.request.similar or "": sentences(entry.request.tool, entry.request.preview) for entry in requests}
-    return {similar: says.brief for similar, says in found.items() if similar}
+    decided = {entry.request.similar or "": entry.request for entry in requests}
+    return {similar: sentences(one.tool, one.preview).brief for similar, one in decided.items() if similar}
 
 
 def decided(decided: DecidedRequest, now: float) -> View:

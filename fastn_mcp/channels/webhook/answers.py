@@ -1,4 +1,4 @@
-"""Answers to webhook requests: `POST /approvals/{grant}`, verification, decisions and auditing of rejections.
+"""Answers to webhook requests: `POST /approvals/{request}`, verification, decisions and auditing of rejections.
 
 A sender without a valid signature learns nothing, neither which approvers nor which requests exist.
 """
@@ -15,14 +15,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, decided
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.request import VERIFIED, typed_in
+from fastn_mcp.guard.approval.request import VERIFIED, is_typed, typed_in
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, LedgerLost, RequestState, Vote, account_name
-from fastn_mcp.redaction import sanitize
+from fastn_mcp.guard.recorder import decision_entry
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.identity import account_name
+from fastn_mcp.ledger.ledger import Ledger, LedgerLost
 from fastn_mcp.runtime import System
 
 log = logging.getLogger(__name__)
@@ -70,16 +72,16 @@ class AnswerResponse:
 
 
 class _Rejected(Exception):
-    """Rejected answer. `why` is sent back; `approver` and `grant` are set only once verified."""
+    """Rejected answer. `why` is sent back; `approver` and `request` are set only once verified."""
 
     def __init__(
-        self, status: int, why: str, approver: Approver | None = None, grant: ApprovalRequest | None = None
+        self, status: int, why: str, approver: Approver | None = None, request: ApprovalRequest | None = None
     ) -> None:
         super().__init__(why)
         self.status = status
         self.why = why
         self.approver = approver
-        self.grant = grant
+        self.request = request
 
 
 class WebhookAnswers:
@@ -97,10 +99,10 @@ class WebhookAnswers:
         # Counted separately, so that strangers cannot hide rejections of an approver's key from the audit log.
         self._rejections = {True: _Rejections(), False: _Rejections()}
 
-    async def __call__(self, grant: str, signature: str | None, body: bytes) -> AnswerResponse:
-        """Process an answer sent to the path of `grant`."""
+    async def __call__(self, id_: str, signature: str | None, body: bytes) -> AnswerResponse:
+        """Process an answer sent to the path of a request."""
         try:
-            return await self._decide(grant, signature, body)
+            return await self._decide(id_, signature, body)
         except _Rejected as rejected:
             self._record_rejection(rejected)
             return AnswerResponse(rejected.status, {"decided": False, "message": rejected.why})
@@ -122,10 +124,10 @@ class WebhookAnswers:
         keep = answer.timestamp + payloads.WINDOW + _SLACK
         if not await self._ledger.use_nonce(f"{approver.name} {answer.nonce}", keep, now):
             raise _Rejected(409, "This nonce was used before: each answer needs a new one.", approver)
-        grant = await self._open_request(answer, id_, approver, now)
+        request = await self._open_request(answer, id_, approver, now)
         if answer.decision == "approve":
-            _check_typed(answer, grant, approver)
-        return await self._count(answer, grant, approver, now)
+            _check_typed(answer, request, approver)
+        return await self._count(answer, request, approver, now)
 
     def _verify(self, id_: str, signature: str | None, body: bytes) -> tuple[_SignedAnswer, Approver]:
         """Return the answer and the approver who signed it. Raises `_Rejected` if it is invalid."""
@@ -145,33 +147,33 @@ class WebhookAnswers:
         """Return the open request. Raises `_Rejected` if this approver may not decide it."""
         if answer.grant != id_:
             raise _Rejected(400, "It names a different request than the address it was sent to.", approver)
-        grant = await self._ledger.find(id_)
-        if grant is None or not grant.out_of_band or grant.account != self._account:
+        request = await self._ledger.find(id_)
+        if request is None or not request.out_of_band or request.account != self._account:
             raise _Rejected(404, "There is no such approval request.", approver)
-        if grant.state is not RequestState.OPEN:
-            raise _Rejected(409, f"It is already decided or void: {grant.state.value}.", approver, grant)
-        if grant.expires <= now:
-            raise _Rejected(410, "This request has expired; the agent can ask again.", approver, grant)
-        if not approver.may_answer(grant):
+        if request.state is not RequestState.OPEN:
+            raise _Rejected(409, f"It is already decided or void: {request.state.value}.", approver, request)
+        if request.expires <= now:
+            raise _Rejected(410, "This request has expired; the agent can ask again.", approver, request)
+        if not approver.may_answer(request):
             why = f"{approver.name} may not decide about it: it is their own call, or its effect is not among theirs."
-            raise _Rejected(403, why, approver, grant)
-        if answer.question is not None and answer.question != payloads.digest(grant.text):
-            raise _Rejected(409, "What you were shown does not match the request.", approver, grant)
-        return grant
+            raise _Rejected(403, why, approver, request)
+        if answer.question is not None and answer.question != payloads.digest(request.text):
+            raise _Rejected(409, "What you were shown does not match the request.", approver, request)
+        return request
 
     async def _count(
-        self, answer: _SignedAnswer, grant: ApprovalRequest, approver: Approver, now: float
+        self, answer: _SignedAnswer, request: ApprovalRequest, approver: Approver, now: float
     ) -> AnswerResponse:
         note = (answer.note or "").strip() or None
         vote = Vote(approver.person, answer.decision == "approve", now, approver.display_name or "")
 
-        def record(event: AuditEvent, note_text: str | None) -> None:
-            self._record(decided(event, grant, VERIFIED, note_text), approver)
+        def record(event: AuditEvent, decided_request: ApprovalRequest, message: str | None) -> None:
+            self._record(decision_entry(event, decided_request, VERIFIED, message), approver)
 
-        counted = await count_vote(vote, grant, self._ledger, VERIFIED, note, record)
+        counted = await count_vote(vote, request, self._ledger, VERIFIED, note, record)
         if isinstance(counted, NotCounted):
-            raise _Rejected(409, counted.why, approver, grant)
-        over, needed = counted.state is not RequestState.OPEN, grant.needed
+            raise _Rejected(409, counted.why, approver, request)
+        over, needed = counted.state is not RequestState.OPEN, request.needed
         state = counted.state.value if over else "waiting"
         return AnswerResponse(
             200, {"decided": over, "state": state, "approvals": len(counted.approvers), "needed": needed}
@@ -188,7 +190,7 @@ class WebhookAnswers:
 
     def _record_rejection(self, rejected: _Rejected) -> None:
         """Audit a rejection, or only count it if the limit of this span is reached."""
-        grant, approver, message = rejected.grant, rejected.approver, rejected.why
+        request, approver, message = rejected.request, rejected.approver, rejected.why
         seen, now = self._rejections[approver is not None], self._system.monotonic()
         if now - seen.began >= REJECTION_SPAN:
             seen.began, seen.recorded = now, 0
@@ -200,9 +202,9 @@ class WebhookAnswers:
             message = f"{message} Before it {seen.left_out} more were not recorded."
             seen.left_out = 0
         entry = LogEntry(AuditEvent.ANSWER_REFUSED, "unknown", account_name(self._account), "unknown")
-        if grant is not None:
-            known = {"principal": grant.principal, "account": account_name(grant.account), "tool": grant.tool}
-            entry = replace(entry, **known, target=grant.target, grant=grant.id, principal_name=grant.person)
+        if request is not None:
+            known = {"principal": request.principal, "account": account_name(request.account), "tool": request.tool}
+            entry = replace(entry, **known, target=request.target, grant=request.id, principal_name=request.person)
         self._record(replace(entry, message=message), approver)
 
 
@@ -213,12 +215,12 @@ class _Rejections:
     left_out: int = 0
 
 
-def _check_typed(answer: _SignedAnswer, grant: ApprovalRequest, approver: Approver) -> None:
+def _check_typed(answer: _SignedAnswer, request: ApprovalRequest, approver: Approver) -> None:
     """Raise `_Rejected` unless the typed text is the expected one or its sanitized form, and nothing else is typed."""
-    if (typed := typed_in(grant)) is not None:
-        raise _Rejected(422, f"Whoever approves it types the {typed.name} on the page.", approver, grant)
-    if grant.expected is not None and answer.typed not in (grant.expected, sanitize(grant.expected)):
-        raise _Rejected(422, "The typed text does not match exactly.", approver, grant)
+    if (typed := typed_in(request)) is not None:
+        raise _Rejected(422, f"Whoever approves it types the {typed.name} on the page.", approver, request)
+    if not is_typed(request.expected, answer.typed):
+        raise _Rejected(422, "The typed text does not match exactly.", approver, request)
 
 
 def routes(answers: WebhookAnswers) -> list[Route]:

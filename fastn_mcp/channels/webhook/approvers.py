@@ -22,7 +22,7 @@ from fastn_mcp.channels.webhook.payloads import SHORTEST_SECRET, hmac_hex
 from fastn_mcp.config.strict_toml import STRICT, ConfigError, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError
 from fastn_mcp.guard.approval.request import effects_of
-from fastn_mcp.ledger.ledger import ApprovalRequest
+from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.tools.tool import Effect
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
@@ -78,10 +78,10 @@ class Approver:
         """Name beside their identity, for people; None if that is their name."""
         return None if self.person == self.name else self.name
 
-    def may_answer(self, grant: ApprovalRequest) -> bool:
+    def may_answer(self, request: ApprovalRequest) -> bool:
         """Whether they may decide a request: all its effects are among theirs, and it is not their own."""
-        is_own = grant.principal.casefold() in (self.principal.casefold(), self.name.casefold())
-        return not is_own and effects_of(grant) <= self.effects
+        is_own = request.principal.casefold() in (self.principal.casefold(), self.name.casefold())
+        return not is_own and effects_of(request) <= self.effects
 
 
 def load_approvers(path: Path, issuer: str | None = None) -> dict[str, Approver]:
@@ -134,18 +134,18 @@ class _Entry(BaseModel):
 
 
 def _build(issuer: str | None, table: Mapping[str, Any], source: TomlSource) -> dict[str, Approver]:
-    found = {name: _approver(name, values, source, issuer) for name, values in table.items()}
-    if not found:
+    approvers = {name: _approver(name, values, source, issuer) for name, values in table.items()}
+    if not approvers:
         raise ConfigError((), "it names no approver")
     for attribute in ("name", "principal", "credential"):
-        _check_distinct(found.values(), attribute)
-    return found
+        _check_distinct(approvers.values(), attribute)
+    return approvers
 
 
-def _check_distinct(found: Iterable[Approver], attribute: str) -> None:
+def _check_distinct(approvers: Iterable[Approver], attribute: str) -> None:
     """Raise `ConfigError` if two approvers share a field, since one person could then approve twice."""
     seen: set[object] = set()
-    for approver in found:
+    for approver in approvers:
         value: object = getattr(approver, attribute)
         if isinstance(value, str):
             value = value.casefold()

@@ -18,7 +18,8 @@ from standardwebhooks import Webhook
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.approval.request import asker
 from fastn_mcp.guard.sentences import facts as sentences
-from fastn_mcp.ledger.ledger import ApprovalRequest, account_name, without_issuers
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.identity import account_name, without_issuers
 from fastn_mcp.redaction import quote
 
 _CHARACTERS = 550
@@ -31,9 +32,9 @@ _BLOCKS = 40
 """Text blocks per message. Slack accepts 50 blocks."""
 
 
-def path(grant: str) -> str:
-    """Return the path on this server for the answer about a grant."""
-    return f"/approvals/{grant}"
+def path(request: str) -> str:
+    """Return the path on this server for the answer about the request with this id."""
+    return f"/approvals/{request}"
 
 
 def digest(lines: Sequence[str]) -> str:
@@ -41,44 +42,44 @@ def digest(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def generic(grant: ApprovalRequest, url: str) -> dict[str, JsonValue]:
+def generic(request: ApprovalRequest, url: str) -> dict[str, JsonValue]:
     """Return the payload for any receiver. Answers go to the server at `url`. Times are in Unix seconds."""
     return {
         "kind": "fastn-mcp approval",
         "version": 1,
-        "grant": grant.id,
-        "requester": grant.principal,
-        "requester_name": grant.asked_by,
-        "account": account_name(grant.account),
-        "asks": grant.required,
-        "expected": grant.expected,
-        "lines": list(grant.text),
-        "question": digest(grant.text),
-        "preview": dict(grant.preview),
-        "approvals": {"needed": grant.needed, "by": list(grant.approvers)},
-        "callback": url + path(grant.id),
-        "path": path(grant.id),
-        "created": int(grant.created),
-        "expires": int(grant.expires),
+        "grant": request.id,
+        "requester": request.principal,
+        "requester_name": request.asked_by,
+        "account": account_name(request.account),
+        "asks": request.required,
+        "expected": request.expected,
+        "lines": list(request.text),
+        "question": digest(request.text),
+        "preview": dict(request.preview),
+        "approvals": {"needed": request.needed, "by": list(request.approvers)},
+        "callback": url + path(request.id),
+        "path": path(request.id),
+        "created": int(request.created),
+        "expires": int(request.expires),
     }
 
 
-def slack(grant: ApprovalRequest, url: str) -> dict[str, JsonValue]:
+def slack(request: ApprovalRequest, url: str) -> dict[str, JsonValue]:
     """Return a Slack message whose buttons carry what a relay needs to answer. Raises `Refused` if it is too long."""
-    texts = [f"{asker(grant)} asks:", *grant.text]
-    if grant.needed > 1:
-        by = f" ({without_issuers(', '.join(grant.people))})" if grant.people else ""
-        texts.append(f"It takes {grant.needed} approvers; {len(grant.approvers)} approved{by}.")
-    if grant.expected is not None:
-        texts.append(f"To approve, the text between the quotes has to be typed: {quote(grant.expected)}")
+    texts = [f"{asker(request)} asks:", *request.text]
+    if request.needed > 1:
+        by = f" ({without_issuers(', '.join(request.people))})" if request.people else ""
+        texts.append(f"It takes {request.needed} approvers; {len(request.approvers)} approved{by}.")
+    if request.expected is not None:
+        texts.append(f"To approve, the text between the quotes has to be typed: {quote(request.expected)}")
     blocks: list[JsonValue] = [{"type": "section", "text": plain(text)} for text in _pack(texts)]
     if len(blocks) > _BLOCKS:
         raise Refused(
             "Nobody could be asked: the request is longer than Slack accepts.",
             "Make smaller calls, or let a person do it in the dashboard.",
         )
-    value = to_json({"grant": grant.id, "callback": url + path(grant.id), "path": path(grant.id)}).decode()
-    says = sentences.read(grant.preview)
+    value = to_json({"grant": request.id, "callback": url + path(request.id), "path": path(request.id)}).decode()
+    says = sentences.read(request.preview)
     label = says.button if says is not None and len(says.button) <= _LONGEST_LABEL else "Approve"
     style = "danger" if says is None or says.lost else "primary"
     blocks.append(

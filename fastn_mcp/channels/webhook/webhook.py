@@ -32,7 +32,9 @@ from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret, load_
 from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError, os_reason
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger
+from fastn_mcp.guard.approval.channel import Announcement, ChannelCapabilities
+from fastn_mcp.ledger.approval_request import ApprovalRequest
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.records.formats import counted
 from fastn_mcp.runtime import System
 
@@ -160,11 +162,8 @@ class AnswerAddress:
 class Webhook:
     """Approval channel by webhook. `body` builds the payload of a request, with the address of answers."""
 
-    identifies_people = True
-    notifies = True
-    takes_secrets = False
+    capabilities = ChannelCapabilities(identifies_people=True, notifies=True)
     url = None
-    is_in_view = False
 
     def __init__(
         self, sender: WebhookSender, body: Body, approvers: Mapping[str, Approver], answers: WebhookAnswers,
@@ -181,29 +180,26 @@ class Webhook:
         self._server: BackgroundServer | None = None
         self._deliveries: dict[str, _Delivery] = {}
 
-    async def show(self, grant: str) -> str:
+    async def announce(self, request: ApprovalRequest) -> Announcement:
         """Send the request unless it was just sent, and report the approvals so far. Raises `Refused` if that fails."""
-        found = await self._ledger.find(grant)
-        if found is None:
-            raise Refused("There is no such approval request.")
-        needed, able = found.needed, self._able(found)
+        needed, able = request.needed, self._able(request)
         if able < needed:
             raise Refused(
                 f"It takes {counted(needed, 'approver')}, and {able} of those on the list may decide about this call.",
                 "Tell the operator: the file of approvers says who may approve what.",
             )
-        await self._ask(found)
-        approved = (await self._ledger.find(grant) or found).approvers
+        await self._ask(request)
         if needed == 1:
-            return f"An approver was asked by the webhook at {self._sender.host}."
+            return Announcement(f"An approver was asked by the webhook at {self._sender.host}.")
+        approved = (await self._ledger.find(request.id) or request).approvers
         by = f" ({', '.join(approved)})" if approved else ""
-        return (
+        return Announcement(
             f"{needed} different approvers have to approve; they were asked by the webhook at {self._sender.host}."
             f" {len(approved)} of {needed} approved so far{by}."
         )
 
-    def show_beside(self, request: ApprovalRequest) -> str:
-        """Send a request that is shown elsewhere too, in the background. Return the host, or "" if it asks nobody."""
+    def announce_beside(self, request: ApprovalRequest) -> str:
+        """Send a request that is decided elsewhere too, in the background. Return the host, or "" if it asks nobody."""
         if not self._able(request):
             return ""
         self._sender.begin(self._try(request))
@@ -237,12 +233,12 @@ class Webhook:
             await server.stop()
         await self._sender.aclose()
 
-    async def _ask(self, grant: ApprovalRequest) -> None:
+    async def _ask(self, request: ApprovalRequest) -> None:
         url = self._listen()
         now = self._system.timestamp()
         known = self._deliveries.items()
         self._deliveries = {id_: each for id_, each in known if each.expires > now or each.sending.locked()}
-        delivery = self._deliveries.setdefault(grant.id, _Delivery(grant.expires))
+        delivery = self._deliveries.setdefault(request.id, _Delivery(request.expires))
         began = self._system.monotonic()
         async with delivery.sending:  # concurrent calls share one delivery and its failure
             if self._system.monotonic() - delivery.sent < RESEND_AFTER:
@@ -250,7 +246,7 @@ class Webhook:
             if delivery.problem is not None and delivery.failed > began:
                 raise Refused(delivery.problem.what, delivery.problem.next_step)
             try:
-                await self._sender(to_json(self._body(grant, url)))
+                await self._sender(to_json(self._body(request, url)))
             except Refused as problem:
                 delivery.failed, delivery.problem = self._system.monotonic(), problem
                 raise

@@ -6,10 +6,11 @@ A caller's scopes can only restrict what the policy allows, never extend it.
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval.request import Answer, ApprovalForm, PendingApproval, PendingForm, Submitted
+from fastn_mcp.guard.approval.channel import FormChannel
+from fastn_mcp.guard.approval.request import PendingApproval
+from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.tools.tool import Effect
 
 READ = "fastn:read"
@@ -55,23 +56,6 @@ class Rights:
             raise InsufficientScope(tool, needed)
 
 
-class FormChannel(Protocol):
-    """Elicitation form of the client, or prompt of a terminal."""
-
-    name: str
-    is_terminal: bool
-    """Whether it is a terminal: even a quick answer is a person's, and they can type a secret there."""
-
-    @property
-    def submitted(self) -> tuple[str, Answer | Submitted] | None:
-        """Id of the approval request that this call answers, and the answer; None if it answers none."""
-        ...
-
-    async def ask(self, question: ApprovalForm) -> Answer | PendingForm:
-        """Show the form. Return the answer, or `PendingForm` if it comes with a later call."""
-        ...
-
-
 PageLink = Callable[[PendingApproval, Callable[[], Awaitable[bool]]], Awaitable[bool]]
 """Gets a request and the wait for its decision. Returns whether it was decided."""
 
@@ -90,6 +74,8 @@ class Caller:
     """Leads the person to the approval page by their client, while the call waits or in place of the wait."""
     waiting: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     """Context in which the call waits for a person, and holds no concurrency slot."""
+    delivery: Delivery | None = None
+    """Delivery of the response, if it can be lost on the way to the caller."""
 
     @property
     def person(self) -> str:

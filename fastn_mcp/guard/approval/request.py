@@ -11,7 +11,8 @@ from fastn_mcp.account.resolved_call import TypedArgument, TypedField
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.guard.sentences.facts import series
-from fastn_mcp.ledger.ledger import ApprovalRequest, TemporaryApproval, who, without_issuers
+from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval
+from fastn_mcp.ledger.identity import who, without_issuers
 from fastn_mcp.redaction import quote, sanitize
 from fastn_mcp.tools.operation import Operation
 
@@ -24,7 +25,9 @@ FREE = frozenset({"input", "idempotency_key", "code", "description"})
 DECLINE, APPROVE, APPROVE_TEMPORARILY = "decline", "approve", f"approve for {TEMPORARY_MINUTES} minutes"
 """The choices of a form that asks for a decision."""
 
-_LONGEST_NOTE = 500
+LONGEST_NOTE = 500
+"""Characters of a note to the agent."""
+
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 
 BY_SEVERAL = "four_eyes"
@@ -38,7 +41,8 @@ VERIFIED = "verified"
 class ApprovalForm:
     """Elicitation form for one call or one batch."""
 
-    grant: str
+    request: str
+    """Id of the approval request."""
     text: str
     expected: str | None
     """Text that has to be typed to approve; None if a choice is enough."""
@@ -71,9 +75,9 @@ def with_typed(preview: dict[str, JsonValue], typed: TypedArgument | None) -> di
     return preview if typed is None else {**preview, TYPED: asdict(typed)}
 
 
-def typed_in(grant: ApprovalRequest) -> TypedArgument | None:
+def typed_in(request: ApprovalRequest) -> TypedArgument | None:
     """Return what a person types with their approval of a request, if anything."""
-    stored = cast("dict[str, Any] | None", grant.preview.get(TYPED))
+    stored = cast("dict[str, Any] | None", request.preview.get(TYPED))
     if stored is None:
         return None
     fields = tuple(TypedField(**each) for each in stored["fields"])
@@ -110,7 +114,7 @@ class NoAnswer:
 class PendingForm:
     """The client shows the form. Its answer comes when the client sends the call again."""
 
-    question: ApprovalForm
+    form: ApprovalForm
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,77 +142,85 @@ class Submitted:
     action: str
     content: Mapping[str, object] | None
 
-    def answer(self, question: ApprovalForm) -> Answer:
+    def answer(self, form: ApprovalForm) -> Answer:
         """Return the checked answer. Only the form's one field, alone and with a valid value, approves."""
-        given = self.content or {}
-        note = given.get("note")
-        said = note[:_LONGEST_NOTE] if isinstance(note, str) else ""
+        content = self.content or {}
+        note = content.get("note")
         if self.action == "cancel":
             return NoAnswer("the form was closed without a choice")
-        if self.action != "accept" or given.get("decision") == DECLINE:
-            return Decline(said)
-        if not given:
+        if self.action != "accept" or content.get("decision") == DECLINE:
+            return Decline(note[:LONGEST_NOTE] if isinstance(note, str) else "")
+        if not content:
             return NoAnswer("the form came back without a choice")
-        value = given.get(question.field)
-        if given.keys() != {question.field} or not isinstance(value, str):
-            why = f"The form has to come back with exactly one text field, {question.field!r}, and did not."
+        value = content.get(form.field)
+        if content.keys() != {form.field} or not isinstance(value, str):
+            why = f"The form has to come back with exactly one text field, {form.field!r}, and did not."
             return Decline(why=why)
-        if question.expected is not None:
+        if form.expected is not None:
             return Approve(value)
-        if value not in question.choices:
+        if value not in form.choices:
             return Decline(why=f"The form came back with a decision that was not offered: {quote(value, 60)}.")
         return Approve(is_temporary=value == APPROVE_TEMPORARILY)
 
 
-def asker(grant: ApprovalRequest) -> str:
+def is_typed(expected: str | None, typed: str | None) -> bool:
+    """Whether a person typed the expected text, or its sanitized form: no keyboard has every character."""
+    return expected is None or typed in (expected, sanitize(expected))
+
+
+def asker(request: ApprovalRequest) -> str:
     """Return who asks: a person by name and subject, a client by its name, or else the principal.
 
     A client chooses its name, so one that is not a plain word is quoted.
     """
-    if grant.person is not None or not grant.asked_by:
-        return sanitize(without_issuers(who(grant.principal, grant.person)))
-    return grant.asked_by if _PLAIN_WORD.fullmatch(grant.asked_by) else quote(grant.asked_by)
+    if request.person is not None or not request.asked_by:
+        return sanitize(without_issuers(who(request.principal, request.person)))
+    return request.asked_by if _PLAIN_WORD.fullmatch(request.asked_by) else quote(request.asked_by)
 
 
-def question(grant: ApprovalRequest, *further: str) -> ApprovalForm:
+def form_of(request: ApprovalRequest, *further: str) -> ApprovalForm:
     """Return the form of an approval request, with `further` lines before the instruction.
 
     The instruction comes last, so that no name in the lines can pose as it.
     """
-    is_temporary = can_be_temporary(grant)
-    lines = [*grant.text, *further, *([temporary(grant)] if is_temporary else [])]
-    what, typing = ("this one call", "name") if len(grant.calls) == 1 else (f"these {len(grant.calls)} calls", "words")
-    if grant.expected is None:
+    is_temporary = can_be_temporary(request)
+    lines = [*request.text, *further, *([temporary(request)] if is_temporary else [])]
+    what, typing = (
+        ("this one call", "name") if len(request.calls) == 1 else (f"these {len(request.calls)} calls", "words")
+    )
+    if request.expected is None:
         lines.append(f"Approve {what}?")
     else:
-        lines.append(f"To approve {what}, type the {typing} between the quotes: {quote(grant.expected)}")
-    lifetime = grant.expires - grant.created
-    return ApprovalForm(grant.id, "\n".join(lines), grant.expected, is_temporary, typing, lifetime, typed_in(grant))
+        lines.append(f"To approve {what}, type the {typing} between the quotes: {quote(request.expected)}")
+    lifetime = request.expires - request.created
+    return ApprovalForm(
+        request.id, "\n".join(lines), request.expected, is_temporary, typing, lifetime, typed_in(request)
+    )
 
 
-def temporary(grant: ApprovalRequest) -> str:
-    """Describe what a temporary approval of `grant` would cover."""
-    return f"For {TEMPORARY_MINUTES} minutes, {grant.extent}"
+def temporary(request: ApprovalRequest) -> str:
+    """Describe what a temporary approval of `request` would cover."""
+    return f"For {TEMPORARY_MINUTES} minutes, {request.extent}"
 
 
-def can_be_temporary(grant: ApprovalRequest) -> bool:
+def can_be_temporary(request: ApprovalRequest) -> bool:
     """Whether a temporary approval may be given: never for a list or where text has to be typed."""
-    return grant.allows_temporary and grant.target is not None and grant.expected is None
+    return request.allows_temporary and request.target is not None and request.expected is None
 
 
-def opens_temporary(grant: ApprovalRequest) -> bool:
+def opens_temporary(request: ApprovalRequest) -> bool:
     """Whether a temporary approval opens when the request's approval is used: everybody who approved it wants that."""
-    votes = [vote.is_temporary for vote in grant.votes if vote.approves]
-    return can_be_temporary(grant) and bool(votes) and all(votes)
+    votes = [vote.is_temporary for vote in request.votes if vote.approves]
+    return can_be_temporary(request) and bool(votes) and all(votes)
 
 
 def extent(call: Operation[Any]) -> str:
     """Describe the calls that a temporary approval of `call` covers: what is fixed and what may differ."""
-    given = call.arguments().keys() - set(type(call).route.parameters)
-    fixed, free = sorted(map(_in_words, given - FREE)), sorted(map(_in_words, given & FREE))
+    names = call.arguments().keys() - set(type(call).route.parameters)
+    fixed, free = sorted(map(_in_words, names - FREE)), sorted(map(_in_words, names & FREE))
     same = f"the same {series(fixed)}" if fixed else ""
     any_ = f"any {series(free)}{'' if fixed else ' and nothing else'}" if free else ""
-    arguments = f"with {' and '.join(filter(None, (same, any_)))}" if given else "without further arguments"
+    arguments = f"with {' and '.join(filter(None, (same, any_)))}" if names else "without further arguments"
     verb, _, kind = call.tool_name().partition("_")
     kind = kind.replace("_", " ").replace("api", "API")
     return f"{_PLURALS.get(verb, f'calls of {call.tool_name()} on')} this {kind} {arguments} need no approval."
@@ -222,28 +234,28 @@ def _in_words(argument: str) -> str:
     return "other fields" if argument == "extra" else argument.removesuffix("_id").replace("_", " ")
 
 
-def temporary_approval(grant: ApprovalRequest, token: str, now: float) -> TemporaryApproval:
-    """Return the temporary approval that using the approval of `grant` opens at `now` (Unix seconds)."""
+def temporary_approval(request: ApprovalRequest, token: str, now: float) -> TemporaryApproval:
+    """Return the temporary approval that using the approval of `request` opens at `now` (Unix seconds)."""
     until = now + TEMPORARY_MINUTES * 60
     return TemporaryApproval(
         token,
-        grant.principal,
-        grant.account,
-        grant.tool,
-        grant.target or "",
+        request.principal,
+        request.account,
+        request.tool,
+        request.target or "",
         now,
         until,
-        grant.by or "",
-        grant.similar or "",
-        grant.extent,
-        grant.person or "",
+        request.by or "",
+        request.similar or "",
+        request.extent,
+        request.person or "",
     )
 
 
-def effects_of(grant: ApprovalRequest) -> frozenset[str]:
+def effects_of(request: ApprovalRequest) -> frozenset[str]:
     """Return the effects of all calls of a request. No scope permits an unknown effect."""
-    effects = grant.preview.get("effects")
-    return frozenset(map(str, effects if isinstance(effects, list) else [grant.preview.get("effect")]))
+    effects = request.preview.get("effects")
+    return frozenset(map(str, effects if isinstance(effects, list) else [request.preview.get("effect")]))
 
 
 def used_up() -> Refused:

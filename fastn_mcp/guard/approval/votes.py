@@ -10,7 +10,8 @@ from pydantic import JsonValue
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.guard.approval.request import BY_SEVERAL, TEMPORARY_MINUTES, VERIFIED, can_be_temporary, typed_in
 from fastn_mcp.guard.key_files import TypedSecrets
-from fastn_mcp.ledger.ledger import ApprovalRequest, Ledger, RequestState, Vote
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
+from fastn_mcp.ledger.ledger import ApprovalRequests
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +29,21 @@ class TypedValue:
     value: JsonValue = field(repr=False)
 
 
-Recorded = Callable[[AuditEvent, str | None], None]
+Record = Callable[[AuditEvent, ApprovalRequest, str | None], None]
+"""Records an audit event about a request, with the note to the agent."""
 
 
-def unrecorded(_: AuditEvent, __: str | None) -> None:
+def unrecorded(_: AuditEvent, __: ApprovalRequest, ___: str | None) -> None:
     """Record nothing."""
 
 
 async def count_vote(
     vote: Vote,
     request: ApprovalRequest,
-    ledger: Ledger,
+    ledger: ApprovalRequests,
     by: str,
     note: str | None = None,
-    record: Recorded = unrecorded,
+    record: Record = unrecorded,
     typed: TypedValue | None = None,
 ) -> ApprovalRequest | NotCounted:
     """Count a vote. Return the updated request, or why the vote does not count.
@@ -62,27 +64,28 @@ async def count_vote(
     if counted is None:
         return NotCounted(why_not(await ledger.find(request.id), vote, request))
     if isinstance(counted, ApprovalRequest):
-        record(AuditEvent.APPROVED if vote.approves else AuditEvent.DECLINED, note or _progress(vote, counted))
+        event = AuditEvent.APPROVED if vote.approves else AuditEvent.DECLINED
+        record(event, request, note or _progress(vote, counted))
     return counted
 
 
 async def _count_typed(
-    vote: Vote, request: ApprovalRequest, ledger: Ledger, by: str, typed: TypedValue
+    vote: Vote, request: ApprovalRequest, ledger: ApprovalRequests, by: str, typed: TypedValue
 ) -> ApprovalRequest | NotCounted | None:
     """Count an approval with what was typed for it. Compare it again if somebody else votes meanwhile."""
     while True:
-        found = await ledger.find(request.id)
-        if found is None:
+        current = await ledger.find(request.id)
+        if current is None:
             return None
-        if found.state is RequestState.OPEN and await _differs(found, vote, typed):
+        if current.state is RequestState.OPEN and await _differs(current, vote, typed):
             return NotCounted("What you typed differs from what the first approver typed. Nothing was decided.")
-        secret = typed.secrets.seal(found, vote.approver, typed.value, vote.at)
-        seen = replace(request, votes=found.votes)
-        counted = await ledger.decide(seen, vote, by, secret=secret)
+        secret = typed.secrets.seal(current, vote.approver, typed.value, vote.at)
+        shown_request = replace(request, votes=current.votes)
+        counted = await ledger.decide(shown_request, vote, by, secret=secret)
         if counted is not None:
             return counted
         newer = await ledger.find(request.id)
-        if newer is None or newer.votes == found.votes:
+        if newer is None or newer.votes == current.votes:
             return None
 
 
@@ -108,20 +111,20 @@ def _progress(vote: Vote, counted: ApprovalRequest) -> str | None:
     return ", ".join(filter(None, (several, temporary))) or None
 
 
-def why_not(found: ApprovalRequest | None, vote: Vote, shown: ApprovalRequest) -> str:
-    """Say why a vote on a request, as it is now, does not count. `shown`: the request as the voter was shown it."""
-    if found is None or found.out_of_band is not shown.out_of_band:
+def why_not(current: ApprovalRequest | None, vote: Vote, voted_on: ApprovalRequest) -> str:
+    """Say why a vote on a request, as it is now, does not count. `voted_on`: the request as the voter was shown it."""
+    if current is None or current.out_of_band is not voted_on.out_of_band:
         return why_closed(None)
-    if found.state is RequestState.OPEN and found.expires > vote.at:
+    if current.state is RequestState.OPEN and current.expires > vote.at:
         return "You have approved it already, and somebody else has to. Nothing was decided now."
-    return why_closed(found)
+    return why_closed(current)
 
 
-def why_closed(found: ApprovalRequest | None) -> str:
+def why_closed(current: ApprovalRequest | None) -> str:
     """Say why a request cannot be decided any more, or that there is none."""
-    if found is None:
+    if current is None:
         return "There is no such approval request. Nothing was decided."
-    if found.state is RequestState.OPEN or (found.state is RequestState.UNANSWERED and found.by is None):
+    if current.state is RequestState.OPEN or (current.state is RequestState.UNANSWERED and current.by is None):
         return "This request has expired. Nothing was decided; the agent can ask again."
     outcome = {
         RequestState.APPROVED: "was approved already",
@@ -129,5 +132,5 @@ def why_closed(found: ApprovalRequest | None) -> str:
         RequestState.DECLINED: "was declined already",
         RequestState.STALE: "is void, since its target changed",
         RequestState.UNANSWERED: "was left unanswered",
-    }[found.state]
-    return f"This question {outcome}. Nothing was decided now."
+    }[current.state]
+    return f"This request {outcome}. Nothing was decided now."

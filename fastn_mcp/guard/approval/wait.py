@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import anyio
 
-from fastn_mcp.ledger.ledger import Ledger, LedgerLost
+from fastn_mcp.ledger.ledger import ApprovalRequests, LedgerLost
 from fastn_mcp.runtime import System
 
 _LONGEST = 2.0
@@ -38,7 +38,7 @@ class _WaitingCall:
 class DecisionWait:
     """Wakes calls when their approval requests were decided, by whatever process."""
 
-    def __init__(self, ledger: Ledger, system: System) -> None:
+    def __init__(self, ledger: ApprovalRequests, system: System) -> None:
         self._ledger = ledger
         self._system = system
         self.is_leaving: Callable[[], bool] = lambda: False

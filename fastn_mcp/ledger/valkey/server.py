@@ -39,12 +39,13 @@ SCHEMES = ("valkey", "valkeys", "redis", "rediss")
 """URL schemes. `valkeys` and `rediss` use TLS."""
 
 _TLS = ("valkeys", "rediss")
-_OPTIONS = {
-    "ca": (r".+", "a file of certificates"),
-    "cluster": (r"yes|no", "yes or no"),
-    "copies": (r"\d", "a number from 0 to 9"),
-    "name": (r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "at most 64 letters, digits and _ . -"),
+_OPTIONS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
+    "ca": (r".+", "a file of certificates", Path),
+    "cluster": (r"yes|no", "yes or no", "yes".__eq__),
+    "copies": (r"\d", "a number from 0 to 9", int),
+    "name": (r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "at most 64 letters, digits and _ . -", str),
 }
+"""Options of the URL: pattern of a value, what it is, and how it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +114,15 @@ def parse(url: str) -> Address:
 
 
 def _options(query: str) -> dict[str, Any]:
-    given = dict(parse_qsl(query, keep_blank_values=True))
-    for name, value in given.items():
+    options = dict[str, Any]()
+    for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in _OPTIONS:
             raise ValueError(f"has an option that is none: there are {', '.join(_OPTIONS)}")
-        pattern, meaning = _OPTIONS[name]
+        pattern, meaning, read = _OPTIONS[name]
         if not re.fullmatch(pattern, value):
             raise ValueError(f"has the option {name}, which is {meaning}")
-    read: dict[str, Callable[[str], Any]] = {"ca": Path, "cluster": "yes".__eq__, "copies": int, "name": str}
-    return {name: read[name](value) for name, value in given.items()}
+        options[name] = read(value)
+    return options
 
 
 log = logging.getLogger(__name__)
@@ -209,8 +210,8 @@ class Server:
 
     async def gather(self, keys: Sequence[str]) -> list[dict[str, str]]:
         """Return the fields of each existing key, read atomically in one round trip."""
-        found: list[list[str]] = await self.look("gather", keys)
-        return [dict(zip(row[::2], row[1::2], strict=True)) for row in found if row]
+        rows: list[list[str]] = await self.look("gather", keys)
+        return [dict(zip(row[::2], row[1::2], strict=True)) for row in rows if row]
 
     async def look(self, script: str, keys: Sequence[str]) -> list[Any]:
         """Return what a script that only reads says of each key, in one round trip."""
@@ -236,9 +237,9 @@ class Server:
         pipeline.execute_command(*command)
         pipeline.execute_command("WAIT", self._address.copies, int(_SECONDS * 500))
         answer, copies = await pipeline.execute(raise_on_error=False)
-        for said in (answer, copies):
-            if isinstance(said, Exception):
-                raise said
+        for reply in (answer, copies):
+            if isinstance(reply, Exception):
+                raise reply
         if copies < self._address.copies:
             raise _Unfit(f"only {copies} of {self._address.copies} replicas have it")
         return answer
@@ -343,7 +344,7 @@ async def _durability(client: Client, copies: int) -> Durability:
 
 
 def _client(address: Address) -> Client:
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "host": address.host,
         "port": address.port,
         "username": address.username,
@@ -354,13 +355,13 @@ def _client(address: Address) -> Client:
         "socket_keepalive": True,
     }
     if address.tls:
-        given |= {"ssl_check_hostname": True, "ssl_ca_certs": str(address.ca) if address.ca else None}
+        options |= {"ssl_check_hostname": True, "ssl_ca_certs": str(address.ca) if address.ca else None}
     if address.cluster:
-        given |= {"cluster_error_retry_attempts": 0, "connection_error_retry_attempts": 0, "ssl": address.tls}
-        return ValkeyCluster(**given)
-    given |= {"db": address.database, "retry": Retry(NoBackoff(), 0), "timeout": _PATIENCE}
+        options |= {"cluster_error_retry_attempts": 0, "connection_error_retry_attempts": 0, "ssl": address.tls}
+        return ValkeyCluster(**options)
+    options |= {"db": address.database, "retry": Retry(NoBackoff(), 0), "timeout": _PATIENCE}
     kind = SSLConnection if address.tls else Connection
-    return Valkey.from_pool(BlockingConnectionPool(max_connections=_CONNECTIONS, connection_class=kind, **given))
+    return Valkey.from_pool(BlockingConnectionPool(max_connections=_CONNECTIONS, connection_class=kind, **options))
 
 
 def _why(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """What is read for a diagnosis: runs, connections, triggers, changes, and the names of those affected."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import anyio
@@ -9,17 +9,24 @@ import anyio
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.guard.changes import MADE
 from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.diagnosis.account_parts import (
+from fastn_mcp.procedures.diagnosis.blockers import (
     PartState,
     WorkflowSetup,
     connection_states,
     trigger_states,
     workflow_setup,
 )
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, Period, Scope, ended_run, grouped
-from fastn_mcp.procedures.diagnosis.run_counts import RunReads
+from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, Period, RunFilter, ended_run, grouped
+from fastn_mcp.procedures.diagnosis.run_counts import (
+    RunCounts,
+    RunRecord,
+    count_runs,
+    read_customer_names,
+    read_records,
+    run_jobs,
+)
 from fastn_mcp.procedures.lookup import FoundResource
-from fastn_mcp.procedures.reads import Job
+from fastn_mcp.procedures.reads import AccountReads
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import Row, connector_keys, key_of, owner_of, started_workflows, text, timestamp
 from fastn_mcp.records.states import NOT_WORKING, State
@@ -50,24 +57,24 @@ _BEFORE = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is diagnosed: resources by kind; the whole account if none is given."""
+    """What is diagnosed: resources by kind; the whole account if there are none."""
 
-    given: dict[str, FoundResource]
+    resources: Mapping[str, FoundResource]
 
     @property
     def trigger(self) -> Row | None:
-        return self.given["trigger"].row if "trigger" in self.given else None
+        return self.resources["trigger"].row if "trigger" in self.resources else None
 
     @property
     def customer(self) -> str | None:
         """Id of the customer: the given one, or the trigger's."""
-        return self.given["customer"].id if "customer" in self.given else owner_of(self.trigger or {})
+        return self.resources["customer"].id if "customer" in self.resources else owner_of(self.trigger or {})
 
     @property
     def workflows(self) -> list[str]:
         """Ids of the workflows: the given one, or the first of those that the trigger starts."""
         started = started_workflows(self.trigger or {})[:_RECORDS]
-        return [self.given["workflow"].id] if "workflow" in self.given else started
+        return [self.resources["workflow"].id] if "workflow" in self.resources else started
 
     @property
     def is_any_of_customer(self) -> bool:
@@ -75,10 +82,10 @@ class Subject:
         return self.customer is not None and not self.workflows
 
     @property
-    def scopes(self) -> list[Scope]:
+    def filters(self) -> list[RunFilter]:
         if self.trigger is not None and not self.workflows:
             return []
-        return [Scope(workflow, self.customer) for workflow in self.workflows or [None]]
+        return [RunFilter(workflow, self.customer) for workflow in self.workflows or [None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,183 +100,46 @@ class Changed:
     outcome: str = ""
 
 
-class Evidence(RunReads):
-    """Everything read for one diagnosis."""
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything read for one diagnosis. What the second and third round of reads add has a default."""
 
-    def __init__(self, subject: Subject, period: Period, context: ProcedureContext) -> None:
-        super().__init__(context, period, subject.scopes)
-        self.subject = subject
-        self.causes: list[FailureGroup] = []
-        """The most frequent first."""
-        self.newest: list[EndedRun] = []
-        """The newest run of each of the first causes, in full if it could be read."""
-        self.workflows: dict[str, Row] = {}
-        """Rows by id, as far as they were read."""
-        self.names: dict[str, str] = {}
-        """Names of customers and workflows by id."""
-        self.connections: list[PartState] = []
-        """All that do not work, and those of the customers in `connected`."""
-        self.connected: set[str] = set()
-        """Customers all of whose connections were read."""
-        self.triggers: list[PartState] | None = None
-        """Those that start the workflows; all with a problem, if no workflow is given. None if not read."""
-        self.changes: list[Changed] = []
-        """Newest first."""
-
-    async def take(self) -> None:
-        """Read everything. Raises a `FastnError` if the subject cannot be read and no failed run was found."""
-        await self.context.report("Reading runs, connections and triggers", 0, 2)
-        lists = self._jobs()
-        await self.run(self.run_jobs() | lists)
-        failures = self.failures
-        for name in filter(self.has_more, lists):
-            self.gaps.append(Unchecked(name, f"only {len(self.lists[name].rows)} were read"))
-        for kind, found in self.subject.given.items():
-            if found.error is not None and not failures:
-                raise found.error
-            if found.error is not None:
-                self.failed[kind] = found.error
-        self.causes = grouped(failures, lambda run: run.cause)
-        self._take_workflows()
-        await self.context.report("Reading earlier runs, failures and changes", 1, 2)
-        triggers = self._relevant_triggers()
-        measured = self._measured()
-        runs = {
-            f"run {run.id}": GetExecution(execution_id=run.id)
-            for cause in self.causes[:CAUSES]
-            if (run := cause.newest).id
-        }
-        unread = self._unread_customers()
-        connections = {f"connections of {key}": ListConnections(customer_id=key, limit=100) for key in unread}
-        async with anyio.create_task_group() as group:
-            group.start_soon(self.read_records, measured)
-            group.start_soon(self.read, runs | connections)
-            group.start_soon(self._read_names, triggers or [])
-        self.connected = {key for key in unread if f"connections of {key}" in self.lists}
-        if self.subject.customer and "its connections" in self.lists:
-            self.connected.add(self.subject.customer)
-        newest = [cause.newest for cause in self.causes[:CAUSES]]
-        self.newest = [ended_run(self.records.get(f"run {run.id}", run.row)) for run in newest]
-        rows = self.rows(*(name for name in self.lists if "connections" in name))
-        self.connections = connection_states({key_of(row) or str(row): row for row in rows}.values(), self.names)
-        self.triggers = None if triggers is None else trigger_states(triggers, self.period.now, self.names)
-        await self._read_changes()
-
-    def _jobs(self) -> dict[str, Job]:
-        """Return the reads beside those of runs."""
-        subject = self.subject
-        calls: dict[str, Call] = {
-            f"connections that are {status}": ListConnections(status=status, limit=100) for status in NOT_WORKING
-        }
-        calls[_TRIGGERS] = ListTriggers(limit=100)
-        if not subject.workflows:
-            calls[_WORKFLOWS] = ListWorkflows(limit=100)
-        if subject.customer:
-            calls["its connections"] = ListConnections(customer_id=subject.customer, limit=100)
-        if subject.is_any_of_customer:
-            calls[_NEWEST] = ListExecutions(customer_id=subject.customer, limit=100)
-        if not subject.workflows:
-            calls[_QUOTAS] = GetQuotas()
-        for key in subject.workflows if "workflow" not in subject.given else ():
-            calls[f"workflow {key}"] = GetWorkflow(workflow_id=key)
-        return {name: self.reading(call, 1 if name == _NEWEST else _PAGES) for name, call in calls.items()}
-
-    @property
-    def quotas(self) -> Row:
-        return self.records.get(_QUOTAS, {})
-
-    def _take_workflows(self) -> None:
-        read = [row for name, row in self.records.items() if name.startswith("workflow ")]
-        given = [self.subject.given["workflow"].row] if "workflow" in self.subject.given else []
-        self.workflows = {key_of(row): row for row in (*self.rows(_WORKFLOWS), *read, *given)}
-        runs = [*self.failures, *map(ended_run, self.rows(_NEWEST))]
-        self.names = {run.workflow: run.workflow_name for run in runs if run.workflow_name}
-        self.names |= {key: name_of(row) for key, row in self.workflows.items() if row}
+    subject: Subject
+    counts: RunCounts
+    causes: Sequence[FailureGroup]
+    """The most frequent first."""
+    workflows: Mapping[str, Row]
+    """Rows by id, as far as they were read."""
+    relevant_workflows: Sequence[str]
+    """The workflows of the subject, or else those of its customer."""
+    quotas: Row
+    names: Mapping[str, str]
+    """Names of customers and workflows by id."""
+    newest: Sequence[EndedRun] = ()
+    """The newest run of each of the first causes, in full if it could be read."""
+    run_records: Mapping[RunFilter, RunRecord] = field(default_factory=dict[RunFilter, RunRecord])
+    connections: Sequence[PartState] = ()
+    """All that do not work, and those of the customers in `connected`."""
+    connected: Collection[str | None] = ()
+    """Customers all of whose connections were read."""
+    triggers: Sequence[PartState] | None = None
+    """Those that start the workflows; all with a problem, if no workflow is given. None if not read."""
+    has_more_triggers: bool = False
+    other_triggers: int = 0
+    """Number of triggers of other customers that start the same workflows."""
+    changes: Sequence[Changed] = ()
+    """Newest first."""
+    gaps: Sequence[Unchecked] = ()
 
     def setup(self, workflow: str) -> WorkflowSetup:
         return workflow_setup(self.workflows.get(workflow, {}))
-
-    def workflows_of_customer(self) -> list[str]:
-        """Return the workflows that ran for the customer, or that its own triggers start."""
-        runs = [run.workflow for run in map(ended_run, self.rows(_NEWEST))]
-        customer = self.subject.customer
-        own = [row for row in self.rows(_TRIGGERS) if customer and owner_of(row) == customer]
-        failed = [scope.workflow or "" for cause in self.causes for scope in cause.scopes]
-        return [
-            key
-            for key in dict.fromkeys([*failed, *runs, *(key for row in own for key in started_workflows(row))])
-            if key
-        ]
-
-    @property
-    def relevant_workflows(self) -> list[str]:
-        """The workflows of the subject, or else those of its customer."""
-        return self.subject.workflows or self.workflows_of_customer()
-
-    def _relevant_triggers(self) -> list[Row] | None:
-        """Return the triggers that start the workflows; for a customer, its own and the account's of its workflows."""
-        rows, subject = self.rows(_TRIGGERS), self.subject
-        if _TRIGGERS not in self.lists:
-            return None
-        if subject.trigger is not None:
-            return [subject.trigger]
-        workflows = {*self.relevant_workflows}
-        if not subject.given:
-            return list(rows)
-        return [
-            row
-            for row in rows
-            if (
-                workflows.intersection(started_workflows(row))
-                and (subject.customer is None or owner_of(row) in (None, subject.customer))
-            )
-            or (subject.is_any_of_customer and owner_of(row) == subject.customer)
-        ]
-
-    @property
-    def other_triggers(self) -> int:
-        """Number of triggers of other customers that start the same workflows."""
-        subject = self.subject
-        if subject.customer is None or subject.trigger is not None:
-            return 0
-        workflows = {*self.relevant_workflows}
-        rows = [row for row in self.rows(_TRIGGERS) if workflows.intersection(started_workflows(row))]
-        return sum(owner_of(row) not in (None, subject.customer) for row in rows)
-
-    def _measured(self) -> dict[Scope, Sequence[EndedRun]]:
-        """Return the failures of the workflows and customers to look at, those with most failures first."""
-        by_scope = {group.newest.scope: group.runs for group in grouped(self.failures, lambda run: run.scope)}
-        reported = {scope for cause in self.causes[:CAUSES] for scope in cause.scopes}
-        scopes = [scope for scope in by_scope if scope in reported and scope.workflow]
-        if self.subject.is_any_of_customer:
-            scopes += [Scope(key, self.subject.customer) for key in self.workflows_of_customer()]
-        return {scope: by_scope.get(scope, []) for scope in list(dict.fromkeys(scopes))[:_RECORDS]}
-
-    def _unread_customers(self) -> list[str]:
-        """Return a few affected customers whose broken connections do not explain their failures."""
-        found: list[str] = []
-        unusable = self.rows(*(name for name in self.lists if name.startswith("connections that are")))
-        for cause in self.causes[:CAUSES]:
-            app = self.connector(cause.newest)
-            broken = {owner_of(row) for row in unusable if app in connector_keys(row)}
-            found += [key for key in cause.customers if key not in broken and key != self.subject.customer][:2]
-        return list(dict.fromkeys(found))[:_CONNECTED]
 
     def connector(self, run: EndedRun) -> str | None:
         """Return the slug of the app at which a run failed."""
         return run.app(self.setup(run.workflow).apps)
 
-    async def _read_names(self, triggers: Sequence[Row]) -> None:
-        """Read the names of the customers that the answer may mention."""
-        given = self.subject.given.get("customer")
-        if given is not None and given.row:
-            self.names[given.id] = name_of(given.row)
-        mentioned = {*self._affected, *map(owner_of, triggers), self.subject.customer}
-        wanted = [key for key in mentioned if key and key not in self.names]
-        self.names |= await self.read_customer_names(wanted)
-
     @property
-    def _affected(self) -> set[str]:
+    def affected(self) -> set[str]:
         """Customers for whom the reported causes occurred."""
         return {key for cause in self.causes[:CAUSES] for key in cause.customers}
 
@@ -279,34 +149,177 @@ class Evidence(RunReads):
         times = [record.since for record in self.run_records.values() if record.since]
         return min([*times, *(at for cause in self.causes for at in cause.times)], default=None)
 
-    async def _read_changes(self) -> None:
-        """Read changes of the workflows that fail, of connections that do not work, and of the given resources."""
-        workflows = self.subject.workflows or [run.workflow for run in self.newest]
-        affected = self._affected
-        broken = [c.id for c in self.connections if c.state is not State.LIVE and c.customer in affected]
-        given = [found.id for found in self.subject.given.values()]
-        keys = list(dict.fromkeys(filter(None, (*given, *workflows, *broken))))
-        audit = {f"audit log of {key}": QueryAuditLog(resource_id=key, limit=20) for key in keys[:_CHANGED]}
-        await self.read(audit)
-        refused = [name for name in audit if name in self.failed]
-        if len(refused) > 1:  # the log is for owners and admins only: it is refused once
-            self.failed["audit log"] = self.failed[refused[0]]
-            for name in refused:
-                del self.failed[name]
-        found = [_audited(row, key) for key in keys[:_CHANGED] for row in self.rows(f"audit log of {key}")]
-        for key in workflows:
-            row = self.workflows.get(key, {})
-            if (at := timestamp(row, "updatedAt")) is not None:
-                found.append(Changed(at, text(row, "updatedBy"), "last update", key))
-        made = await self.context.journal.changes(self.context.account, 50, self.period.now.timestamp() + 1)
-        for change in made:
-            if change.target in keys and change.outcome in MADE:
-                at = datetime.fromtimestamp(change.at, self.period.now.tzinfo)
-                found.append(Changed(at, "this server", f"{change.tool} ({change.id})", change.target))
-        first = self.failing_since
-        begin = self.period.begin if first is None else first - _BEFORE
-        recent = [change for change in found if change and (change.at is None or change.at >= begin)]
-        self.changes = sorted(recent, key=lambda change: change.at.timestamp() if change.at else 0.0, reverse=True)
+
+async def gather(subject: Subject, period: Period, context: ProcedureContext) -> Evidence:
+    """Read everything. Raises a `FastnError` if the subject cannot be read and no failed run was found."""
+    reads = AccountReads(context.read)
+    await context.report("Reading runs, connections and triggers", 0, 2)
+    evidence = await _read_lists(subject, period, reads)
+    await context.report("Reading earlier runs, failures and changes", 1, 2)
+    evidence = await _read_details(evidence, reads, context)
+    changes = await _read_changes(evidence, reads, context)
+    return replace(evidence, changes=changes, gaps=reads.all_gaps())
+
+
+async def _read_lists(subject: Subject, period: Period, reads: AccountReads) -> Evidence:
+    calls = _lists(subject)
+    lists = {name: reads.reading(call, 1 if name == _NEWEST else _PAGES) for name, call in calls.items()}
+    await reads.run(run_jobs(reads, period, subject.filters) | lists)
+    counts = count_runs(reads, period, subject.filters)
+    for name in filter(reads.has_more, lists):
+        reads.gaps.append(Unchecked(name, f"only {len(reads.lists[name].rows)} were read"))
+    for kind, resource in subject.resources.items():
+        if resource.error is not None and not counts.failures:
+            raise resource.error
+        if resource.error is not None:
+            reads.failed[kind] = resource.error
+    causes = grouped(counts.failures, lambda run: run.cause)
+    newest = [*map(ended_run, reads.rows(_NEWEST))]
+    single = [row for name, row in reads.records.items() if name.startswith("workflow ")]
+    if "workflow" in subject.resources:
+        single.append(subject.resources["workflow"].row)
+    workflows = {key_of(row): row for row in (*reads.rows(_WORKFLOWS), *single)}
+    names = {run.workflow: run.workflow_name for run in (*counts.failures, *newest) if run.workflow_name}
+    names |= {key: name_of(row) for key, row in workflows.items() if row}
+    relevant = subject.workflows
+    if not relevant:  # those that ran for the customer, or that its own triggers start
+        own = [row for row in reads.rows(_TRIGGERS) if subject.customer and owner_of(row) == subject.customer]
+        failed = [which.workflow or "" for cause in causes for which in cause.filters]
+        started = [key for row in own for key in started_workflows(row)]
+        ran = [*failed, *(run.workflow for run in newest), *started]
+        relevant = [key for key in dict.fromkeys(ran) if key]
+    return Evidence(subject, counts, causes, workflows, relevant, reads.records.get(_QUOTAS, {}), names)
+
+
+def _lists(subject: Subject) -> dict[str, Call]:
+    """Return the first reads beside those of runs, by display name."""
+    calls: dict[str, Call] = {
+        f"connections that are {status}": ListConnections(status=status, limit=100) for status in NOT_WORKING
+    }
+    calls[_TRIGGERS] = ListTriggers(limit=100)
+    if subject.customer:
+        calls["its connections"] = ListConnections(customer_id=subject.customer, limit=100)
+    if subject.is_any_of_customer:
+        calls[_NEWEST] = ListExecutions(customer_id=subject.customer, limit=100)
+    if not subject.workflows:
+        calls |= {_WORKFLOWS: ListWorkflows(limit=100), _QUOTAS: GetQuotas()}
+    for key in subject.workflows if "workflow" not in subject.resources else ():
+        calls[f"workflow {key}"] = GetWorkflow(workflow_id=key)
+    return calls
+
+
+async def _read_details(evidence: Evidence, reads: AccountReads, context: ProcedureContext) -> Evidence:
+    subject = evidence.subject
+    newest = [cause.newest for cause in evidence.causes[:CAUSES]]
+    triggers, others = _triggers(evidence, reads)
+    unread = _unexplained_customers(evidence, reads)
+    runs = {f"run {run.id}": GetExecution(execution_id=run.id) for run in newest if run.id}
+    connections = {f"connections of {key}": ListConnections(customer_id=key, limit=100) for key in unread}
+    names, records = dict(evidence.names), dict[RunFilter, RunRecord]()
+    customer = subject.resources.get("customer")
+    if customer is not None and customer.row:
+        names[customer.id] = name_of(customer.row)
+    mentioned = {*evidence.affected, *map(owner_of, triggers or ()), subject.customer}
+
+    async def read_names() -> None:
+        unnamed = [key for key in mentioned if key and key not in names]
+        names.update(await read_customer_names(reads, context.guard.directory, unnamed))
+
+    async def read_runs() -> None:
+        records.update(await read_records(reads, evidence.counts, _measured(evidence)))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(read_runs)
+        group.start_soon(reads.read, runs | connections)
+        group.start_soon(read_names)
+    connected = {key for key in unread if f"connections of {key}" in reads.lists}
+    rows = reads.rows(*(name for name in reads.lists if "connections" in name))
+    return replace(
+        evidence,
+        newest=[ended_run(reads.records.get(f"run {run.id}", run.row)) for run in newest],
+        run_records=records,
+        connections=connection_states({key_of(row) or str(row): row for row in rows}.values(), names),
+        connected=connected | ({subject.customer} if "its connections" in reads.lists else set()),
+        triggers=None if triggers is None else trigger_states(triggers, evidence.counts.period.now, names),
+        has_more_triggers=reads.has_more(_TRIGGERS),
+        other_triggers=others,
+        names=names,
+    )
+
+
+def _triggers(evidence: Evidence, reads: AccountReads) -> tuple[list[Row] | None, int]:
+    """Return the triggers to report, None if they were not read, and the number of those of other customers.
+
+    Reported are those that start the workflows; for a customer, its own and the account's of its workflows.
+    """
+    rows, subject, workflows = reads.rows(_TRIGGERS), evidence.subject, {*evidence.relevant_workflows}
+    if _TRIGGERS not in reads.lists:
+        return None, 0
+    if subject.trigger is not None:
+        return [subject.trigger], 0
+    if not subject.resources:
+        return rows, 0
+    customer = subject.customer
+    reported: list[Row] = []
+    others = 0
+    for row in rows:
+        is_starting, owner = bool(workflows.intersection(started_workflows(row))), owner_of(row)
+        is_of_others = customer is not None and owner not in (None, customer)
+        others += is_starting and is_of_others
+        if (is_starting and not is_of_others) or (subject.is_any_of_customer and owner == customer):
+            reported.append(row)
+    return reported, others
+
+
+def _measured(evidence: Evidence) -> dict[RunFilter, Sequence[EndedRun]]:
+    """Return the failures of the workflows and customers to look at, those with most failures first."""
+    by_filter = {group.newest.filter: group.runs for group in grouped(evidence.counts.failures, lambda run: run.filter)}
+    reported = {which for cause in evidence.causes[:CAUSES] for which in cause.filters}
+    wanted = [which for which in by_filter if which in reported and which.workflow]
+    if evidence.subject.is_any_of_customer:
+        wanted += [RunFilter(key, evidence.subject.customer) for key in evidence.relevant_workflows]
+    return {which: by_filter.get(which, []) for which in list(dict.fromkeys(wanted))[:_RECORDS]}
+
+
+def _unexplained_customers(evidence: Evidence, reads: AccountReads) -> list[str]:
+    """Return a few affected customers whose broken connections do not explain their failures."""
+    customers: list[str] = []
+    unusable = reads.rows(*(name for name in reads.lists if name.startswith("connections that are")))
+    for cause in evidence.causes[:CAUSES]:
+        app = evidence.connector(cause.newest)
+        broken = {owner_of(row) for row in unusable if app in connector_keys(row)}
+        customers += [key for key in cause.customers if key not in (*broken, evidence.subject.customer)][:2]
+    return list(dict.fromkeys(customers))[:_CONNECTED]
+
+
+async def _read_changes(evidence: Evidence, reads: AccountReads, context: ProcedureContext) -> list[Changed]:
+    """Read changes of the workflows that fail, of connections that do not work, and of the given resources."""
+    subject, period, affected = evidence.subject, evidence.counts.period, evidence.affected
+    workflows = subject.workflows or [run.workflow for run in evidence.newest]
+    broken = [c.id for c in evidence.connections if c.state is not State.LIVE and c.customer in affected]
+    ids = [resource.id for resource in subject.resources.values()]
+    keys = list(dict.fromkeys(filter(None, (*ids, *workflows, *broken))))
+    audit = {f"audit log of {key}": key for key in keys[:_CHANGED]}
+    await reads.read({name: QueryAuditLog(resource_id=key, limit=20) for name, key in audit.items()})
+    refused = [name for name in audit if name in reads.failed]
+    if len(refused) > 1:  # the log is for owners and admins only: it is refused once
+        reads.failed["audit log"] = reads.failed[refused[0]]
+        for name in refused:
+            del reads.failed[name]
+    changes = [_audited(row, key) for name, key in audit.items() for row in reads.rows(name)]
+    for key in workflows:
+        row = evidence.workflows.get(key, {})
+        if (at := timestamp(row, "updatedAt")) is not None:
+            changes.append(Changed(at, text(row, "updatedBy"), "last update", key))
+    journal = context.changes
+    for change in await journal.journal.changes(journal.account, 50, period.now.timestamp() + 1):
+        if change.target in keys and change.outcome in MADE:
+            at = datetime.fromtimestamp(change.at, period.now.tzinfo)
+            changes.append(Changed(at, "this server", f"{change.tool} ({change.id})", change.target))
+    first = evidence.failing_since
+    begin = period.begin if first is None else first - _BEFORE
+    recent = [change for change in changes if change and (change.at is None or change.at >= begin)]
+    return sorted(recent, key=lambda change: change.at.timestamp() if change.at else 0.0, reverse=True)
 
 
 def _audited(row: Row, key: str) -> Changed | None:

@@ -49,7 +49,7 @@ class Period:
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class RunFilter:
     """Which runs: of one workflow, for one customer, of both, or all."""
 
     workflow: str | None = None
@@ -105,9 +105,9 @@ class EndedRun:
         return run_state(self.row).is_failure
 
     @property
-    def scope(self) -> Scope:
+    def filter(self) -> RunFilter:
         """The runs of its workflow for its customer."""
-        return Scope(self.workflow, self.customer)
+        return RunFilter(self.workflow, self.customer)
 
     def app(self, apps: Iterable[str]) -> str | None:
         """Return the slug of the app at which it failed; `apps` are those of its workflow."""
@@ -136,9 +136,9 @@ class FailureGroup:
         return [run.at for run in self.runs if run.at]
 
     @property
-    def scopes(self) -> dict[Scope, int]:
+    def filters(self) -> dict[RunFilter, int]:
         """Number of runs by workflow and customer, the largest first."""
-        return dict(Counter(run.scope for run in self.runs).most_common())
+        return dict(Counter(run.filter for run in self.runs).most_common())
 
     @property
     def customers(self) -> list[str]:
@@ -153,10 +153,10 @@ def newest_first(rows: Iterable[Row]) -> list[EndedRun]:
 
 def grouped(failed: Iterable[EndedRun], key: Callable[[EndedRun], Hashable]) -> list[FailureGroup]:
     """Group failed runs, given newest first, by a key; the largest group first."""
-    found: dict[Hashable, list[EndedRun]] = {}
+    groups: dict[Hashable, list[EndedRun]] = {}
     for run in failed:
-        found.setdefault(key(run), []).append(run)
-    return sorted(map(FailureGroup, found.values()), key=lambda group: -len(group.runs))
+        groups.setdefault(key(run), []).append(run)
+    return sorted(map(FailureGroup, groups.values()), key=lambda group: -len(group.runs))
 
 
 def normalised(message: str) -> str:

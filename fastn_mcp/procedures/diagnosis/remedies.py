@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastn_mcp.procedures.diagnosis.account_parts import PartState, WorkflowSetup, listed, repairs
+from fastn_mcp.procedures.diagnosis.blockers import PartState, WorkflowSetup, listed, repairs
 from fastn_mcp.procedures.diagnosis.failures import EndedRun
 from fastn_mcp.records.formats import sentence
 from fastn_mcp.records.labels import app_of
@@ -71,8 +71,8 @@ def remedy(evidence: FailureEvidence) -> Remedy:
 
 def _first_matching(rules: Mapping[str, Remedy], evidence: FailureEvidence) -> Remedy | None:
     """Return the remedy of the first matching pattern, filled in for the workflow."""
-    found = next((remedy for pattern, remedy in rules.items() if evidence.mentions(pattern)), None)
-    if found is None:
+    rule = next((remedy for pattern, remedy in rules.items() if evidence.mentions(pattern)), None)
+    if rule is None:
         return None
     setup, app = evidence.setup, evidence.connector
     facts = {
@@ -85,8 +85,8 @@ def _first_matching(rules: Mapping[str, Remedy], evidence: FailureEvidence) -> R
             setup.tier, "Raise timeout_ms by update_workflow, and publish it, or let each run do less."
         ),
     }
-    short, likely, fix = (text.format_map(facts) for text in (found.short, found.likely, found.fix))
-    return replace(found, short=short, likely=likely, fix=fix)
+    short, likely, fix = (text.format_map(facts) for text in (rule.short, rule.likely, rule.fix))
+    return replace(rule, short=short, likely=likely, fix=fix)
 
 
 _LONGER = {

@@ -1,21 +1,22 @@
 """Exact numbers of runs in a period, and how a workflow has run for a customer since its last success."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import partial
 from typing import Any
 
 import anyio
 from pydantic import JsonValue
 
 from fastn_mcp.account.dependence import Unchecked
-from fastn_mcp.client.reads import MAX_LOOKUPS, PagesRead, read_pages
+from fastn_mcp.account.directory import Directory
+from fastn_mcp.client.reads import MAX_LOOKUPS, read_pages
 from fastn_mcp.errors import FastnError
-from fastn_mcp.procedures.context import ProcedureContext
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, Scope, ended_run, newest_first
+from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter, ended_run, newest_first
 from fastn_mcp.procedures.reads import AccountReads, Job
 from fastn_mcp.records.formats import age, aged, counted
+from fastn_mcp.tools.operation import Send
 from fastn_mcp.tools.paging import Position
 from fastn_mcp.tools.workflows import ListExecutions
 
@@ -29,16 +30,16 @@ _PAGE = 100
 _FEW_PAGES = 3
 
 
-def _runs(scope: Scope, **filters: Any) -> ListExecutions:
-    named = {"workflow_id": scope.workflow, "customer_id": scope.customer, "limit": 1}
+def _runs(which: RunFilter, **filters: Any) -> ListExecutions:
+    named = {"workflow_id": which.workflow, "customer_id": which.customer, "limit": 1}
     return ListExecutions.model_validate(named | filters)
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """How the runs of a scope ended. None and False if something could not be read."""
+    """How the matching runs ended. None and False if something could not be read."""
 
-    scope: Scope
+    which: RunFilter
     failures: Sequence[EndedRun] = ()
     """Failures in the period, newest first."""
     runs: int | None = None
@@ -68,79 +69,36 @@ class RunRecord:
         return last is None or all(run.at is None or run.at > last for run in self.failures)
 
 
-class RunReads(AccountReads):
-    """Runs in a period of some scopes that do not overlap, with other reads for the same answer."""
+@dataclass(frozen=True, slots=True)
+class RunCounts:
+    """Runs of a period, as far as they were read. A number is None if Fastn's totals are not known or not plausible."""
 
-    def __init__(self, context: ProcedureContext, period: Period, scopes: Iterable[Scope]) -> None:
-        super().__init__(context.read)
-        self.context = context
-        self.run_records: dict[Scope, RunRecord] = {}
-        self.period = period
-        self.scopes = tuple(scopes)
-
-    def run_jobs(self) -> dict[str, Job]:
-        """Return the reads of the failed runs, of the numbers of runs, and of the last success."""
-        since = self.period.since
-        jobs: dict[str, Job] = {}
-        for scope in self.scopes:
-            lists = {
-                FAILED: self.reading(_runs(scope, status="failed", since=since, limit=_PAGE), _PAGES),
-                TIMED_OUT: self.reading(_runs(scope, status="timeout", since=since, limit=_PAGE), _PAGES),
-                _COMPLETED: self.reading(_runs(scope, status="completed", since=since)),
-                _ALL: self.reading(_runs(scope, since=since)),
-                _OLDER: self.reading(_runs(scope, until=since)),
-                _SUCCESSES: self.reading(_runs(scope, status="completed")),
-            }
-            jobs |= {self._name(kind, scope): job for kind, job in lists.items()}
-        return jobs
-
-    def _name(self, kind: str, scope: Scope) -> str:
-        return kind if len(self.scopes) == 1 else f"{kind} of {scope.workflow}"
-
-    def _names(self, *kinds: str) -> list[str]:
-        return [self._name(kind, scope) for scope in self.scopes for kind in kinds]
-
-    @property
-    def has_failures_unread(self) -> bool:
-        """Whether some failed runs of the period were not read."""
-        return any(name not in self.lists or self.has_more(name) for name in self._names(FAILED, TIMED_OUT))
-
-    @property
-    def knows_failures(self) -> bool:
-        """Whether any list of failed runs could be read, or there is none to read."""
-        names = self._names(FAILED, TIMED_OUT)
-        return not names or any(name in self.lists for name in names)
-
-    @cached_property
-    def failures(self) -> list[EndedRun]:
-        """Failed runs that were read, newest first. Records a gap if there are more."""
-        names = self._names(FAILED, TIMED_OUT)
-        for name in filter(self.has_more, names):
-            whole = self.lists[name].total
-            of = "" if whole is None else f" of {whole:,}"
-            why = f"only the newest {len(self.lists[name].rows):,}{of} were read; causes are counted in those"
-            self.gaps.append(Unchecked(f"older {name}", why))
-        return newest_first(self.rows(*names))
+    period: Period
+    failures: Sequence[EndedRun]
+    """Failed runs of the period, newest first."""
+    has_failures_unread: bool
+    knows_failures: bool
+    """Whether any list of failed runs could be read, or there is none to read."""
+    totals: Mapping[str, JsonValue]
+    """Runs of the period by how they ended; see `run_totals`."""
+    runs: int | None
+    completed: int | None
+    ever: int | None
+    """Number of all runs, also before the period."""
+    last_success: EndedRun | None
+    """The newest completed run, also from before the period."""
+    knows_success: bool
+    """Whether a last success was found, or there certainly is none."""
+    last_before: EndedRun | None
+    """The newest run from before the period."""
 
     @property
     def failures_of_runs(self) -> str:
         """The failures of all runs: `9 of 12 runs`."""
-        count, runs = len(self.failures), self.runs
-        if runs is None:
+        count = len(self.failures)
+        if self.runs is None:
             return counted(count, "run", at_least=self.has_failures_unread)
-        return f"{'at least ' * self.has_failures_unread}{count:,} of {runs:,} runs"
-
-    @property
-    def knows_success(self) -> bool:
-        """Whether a last success was found, or there certainly is none."""
-        if self.last_success is not None:
-            return True
-        return all(name in self.lists and not self.has_more(name) for name in self._names(_SUCCESSES))
-
-    @cached_property
-    def last_success(self) -> EndedRun | None:
-        """The newest completed run, also from before the period."""
-        return self._newest(_SUCCESSES)
+        return f"{'at least ' * self.has_failures_unread}{count:,} of {self.runs:,} runs"
 
     @property
     def last_success_at(self) -> datetime | None:
@@ -154,115 +112,141 @@ class RunReads(AccountReads):
             return "last success unknown"
         return "no success found" if self.knows_success else "successes could not be read"
 
-    @cached_property
-    def last_before(self) -> EndedRun | None:
-        """The newest run from before the period."""
-        return self._newest(_OLDER)
 
-    def _newest(self, kind: str) -> EndedRun | None:
-        return next(iter(newest_first(self.rows(*self._names(kind)))), None)
+def run_jobs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]) -> dict[str, Job]:
+    """Return the reads of the failed runs, of the numbers of runs, and of the last success, for `count_runs`."""
+    since = period.since
+    jobs: dict[str, Job] = {}
+    for which in filters:
+        lists = {
+            FAILED: reads.reading(_runs(which, status="failed", since=since, limit=_PAGE), _PAGES),
+            TIMED_OUT: reads.reading(_runs(which, status="timeout", since=since, limit=_PAGE), _PAGES),
+            _COMPLETED: reads.reading(_runs(which, status="completed", since=since)),
+            _ALL: reads.reading(_runs(which, since=since)),
+            _OLDER: reads.reading(_runs(which, until=since)),
+            _SUCCESSES: reads.reading(_runs(which, status="completed")),
+        }
+        jobs |= {_name(kind, which, filters): job for kind, job in lists.items()}
+    return jobs
 
-    @property
-    def ever(self) -> int | None:
-        """Number of all runs; None if it is not known."""
-        older, period = self._sum(_OLDER), self.runs
-        return None if older is None or period is None else older + period
 
-    @property
-    def runs(self) -> int | None:
-        """Number of all runs in the period; None if Fastn's totals are not plausible."""
-        return self._sum(_ALL) if self.totals() else None
+def _name(kind: str, which: RunFilter, filters: Sequence[RunFilter]) -> str:
+    return kind if len(filters) == 1 else f"{kind} of {which.workflow}"
 
-    @property
-    def completed(self) -> int | None:
-        """Number of runs completed in the period; None if Fastn's totals are not plausible."""
-        return self._sum(_COMPLETED) if self.totals() else None
 
-    def totals(self) -> dict[str, JsonValue]:
-        """Return the numbers of runs in the period by how they ended; empty if Fastn's totals are not plausible."""
-        return run_totals(*map(self._sum, (_OLDER, _ALL, _COMPLETED, FAILED, TIMED_OUT)))
+def count_runs(reads: AccountReads, period: Period, filters: Sequence[RunFilter]) -> RunCounts:
+    """Count the runs that match one of the filters, which must not overlap. Records a gap for failures not read."""
 
-    def _sum(self, kind: str) -> int | None:
-        counts = [self.total(name) for name in self._names(kind)]
+    def names(*kinds: str) -> list[str]:
+        return [_name(kind, which, filters) for which in filters for kind in kinds]
+
+    def newest(kind: str) -> EndedRun | None:
+        return next(iter(newest_first(reads.rows(*names(kind)))), None)
+
+    def total(kind: str) -> int | None:
+        counts = [reads.total(name) for name in names(kind)]
         return None if None in counts else sum(filter(None, counts))
 
-    async def read_customer_names(self, ids: Collection[str]) -> dict[str, str]:
-        """Return the names of these customers, as far as they could be read."""
-        directory, read = self.context.directory, self.context.read
-        if len(ids) > MAX_LOOKUPS:
-            try:
-                await directory.contents("customer", read)
-            except FastnError as error:
-                self.failed["names of customers"] = error
-        return await directory.names("customer", ids, read)
-
-    async def read_records(self, failures: Mapping[Scope, Sequence[EndedRun]]) -> None:
-        """Read how the runs of each scope ended, given its failures in the period, newest first."""
-
-        async def read(scope: Scope) -> None:
-            try:
-                self.run_records[scope] = await self._record(scope, failures[scope])
-            except FastnError as error:
-                self.failed["earlier runs"] = error
-                self.run_records[scope] = RunRecord(scope, failures[scope])
-
-        async with anyio.create_task_group() as group:
-            for scope in failures:
-                group.start_soon(read, scope)
-
-    async def _record(self, scope: Scope, failures: Sequence[EndedRun]) -> RunRecord:
-        read: dict[str, PagesRead] = {}
-        errors: list[FastnError] = []
-
-        async def newest(kind: str, call: ListExecutions) -> None:
-            try:
-                found = await read_pages(call, self._send, 1)
-                if not found.rows and not found.is_complete:  # Fastn did not filter
-                    found = await read_pages(call.model_copy(update={"limit": _PAGE}), self._send, _FEW_PAGES)
-                read[kind] = found
-            except FastnError as error:  # a task group would raise it as an exception group
-                errors.append(error)
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(newest, _COMPLETED, _runs(scope, status="completed", since=self.period.since))
-            group.start_soon(newest, _ALL, _runs(scope, since=self.period.since))
-        if not errors and not read[_COMPLETED].rows:
-            await newest(_SUCCESSES, _runs(scope, status="completed"))
-        if errors:
-            raise errors[0]
-        successful = read.get(_SUCCESSES, read[_COMPLETED])
-        success = next(iter(newest_first(successful.rows)), None)
-        knows_success = success is not None or successful.is_complete
-        runs, completed = _count(read[_ALL]), _count(read[_COMPLETED])
-        if runs is not None and (runs < len(failures) or (completed is not None and runs < completed)):
-            runs = completed = None  # Fastn ignored a filter
-        since, knows_since = await self._first_failure(scope, failures, success) if knows_success else (None, False)
-        return RunRecord(scope, failures, runs, completed, success, knows_success, since, knows_since)
-
-    async def _first_failure(
-        self, scope: Scope, failures: Sequence[EndedRun], success: EndedRun | None
-    ) -> tuple[datetime | None, bool]:
-        """Return the time of the first failure after the last success, and whether none can be earlier."""
-        last = success.at if success else None
-        times = [run.at for run in failures if run.at and (last is None or run.at > last)]
-        if not times or (last is not None and last >= self.period.begin):
-            return min(times, default=None), not self.has_failures_unread
-        call = _runs(scope, limit=_PAGE, since=None if last is None else last.isoformat(timespec="seconds"))
-        found = await read_pages(call, self._send, 1)
-        rows, is_complete = found.rows, found.is_complete
-        if not is_complete and found.total is not None:
-            end = call.model_copy(update={"cursor": Position(offset=found.total - _PAGE).encode()})
-            oldest = (await read_pages(end, self._send, 1)).rows
-            if oldest and oldest[0] != rows[0]:
-                rows += oldest
-                is_complete = True
-        failed = (run for run in map(ended_run, rows) if run.has_failed)
-        times += [run.at for run in failed if run.at and (last is None or run.at > last)]
-        return min(times), is_complete
+    failed = names(FAILED, TIMED_OUT)
+    for name in filter(reads.has_more, failed):
+        rows, whole = reads.lists[name].rows, reads.lists[name].total
+        of = "" if whole is None else f" of {whole:,}"
+        why = f"only the newest {len(rows):,}{of} were read; causes are counted in those"
+        reads.gaps.append(Unchecked(f"older {name}", why))
+    older, runs, completed = map(total, (_OLDER, _ALL, _COMPLETED))
+    totals = run_totals(older, runs, completed, total(FAILED), total(TIMED_OUT))
+    last_success = newest(_SUCCESSES)
+    knows_none = all(name in reads.lists and not reads.has_more(name) for name in names(_SUCCESSES))
+    return RunCounts(
+        period,
+        failures=newest_first(reads.rows(*failed)),
+        has_failures_unread=any(name not in reads.lists or reads.has_more(name) for name in failed),
+        knows_failures=not failed or any(name in reads.lists for name in failed),
+        totals=totals,
+        runs=runs if totals else None,
+        completed=completed if totals else None,
+        ever=older + runs if totals and older is not None and runs is not None else None,
+        last_success=last_success,
+        knows_success=last_success is not None or knows_none,
+        last_before=newest(_OLDER),
+    )
 
 
-def _count(found: PagesRead) -> int | None:
-    return len(found.rows) if found.is_complete else found.total
+async def read_customer_names(reads: AccountReads, directory: Directory, ids: Collection[str]) -> dict[str, str]:
+    """Return the names of these customers, as far as they could be read."""
+    if len(ids) > MAX_LOOKUPS:
+        try:
+            await directory.contents("customer", reads.send)
+        except FastnError as error:
+            reads.failed["names of customers"] = error
+    return await directory.names("customer", ids, reads.send)
+
+
+async def read_records(
+    reads: AccountReads, counts: RunCounts, failures: Mapping[RunFilter, Sequence[EndedRun]]
+) -> dict[RunFilter, RunRecord]:
+    """Read how the runs of each filter ended, given its failures in the period, newest first."""
+    records = {which: RunRecord(which, failed) for which, failed in failures.items()}
+
+    async def read(which: RunFilter) -> None:
+        try:
+            records[which] = await _record(records[which], counts, reads.send)
+        except FastnError as error:
+            reads.failed["earlier runs"] = error
+
+    async with anyio.create_task_group() as group:
+        for which in failures:
+            group.start_soon(read, which)
+    return records
+
+
+async def _record(known: RunRecord, counts: RunCounts, send: Send) -> RunRecord:
+    """Complete the record of which only the failures are known."""
+    which, failures, since = known.which, known.failures, counts.period.since
+    reads = AccountReads(send)
+    calls = {_COMPLETED: _runs(which, status="completed", since=since), _ALL: _runs(which, since=since)}
+    await reads.run({name: partial(_read_newest, reads=reads, call=call) for name, call in calls.items()})
+    if failed := [reads.failed[name] for name in calls if name in reads.failed]:
+        raise failed[0]
+    if not reads.rows(_COMPLETED):
+        await _read_newest(_SUCCESSES, reads, _runs(which, status="completed"))
+    successes = _SUCCESSES if _SUCCESSES in reads.lists else _COMPLETED
+    success = next(iter(newest_first(reads.rows(successes))), None)
+    knows_success = success is not None or not reads.has_more(successes)
+    runs, completed = reads.total(_ALL), reads.total(_COMPLETED)
+    if runs is not None and (runs < len(failures) or (completed is not None and runs < completed)):
+        runs = completed = None  # Fastn ignored a filter
+    first, knows_since = None, False
+    if knows_success:
+        first, knows_since = await _first_failure(known, success and success.at, counts, send)
+    return RunRecord(which, failures, runs, completed, success, knows_success, first, knows_since)
+
+
+async def _read_newest(name: str, reads: AccountReads, call: ListExecutions) -> None:
+    await reads.read_one(name, call)
+    if not reads.lists[name].rows and reads.has_more(name):  # Fastn did not filter
+        await reads.read_one(name, call.model_copy(update={"limit": _PAGE}), _FEW_PAGES)
+
+
+async def _first_failure(
+    known: RunRecord, last: datetime | None, counts: RunCounts, send: Send
+) -> tuple[datetime | None, bool]:
+    """Return the time of the first failure after the `last` success, and whether none can be earlier."""
+    times = [run.at for run in known.failures if run.at and (last is None or run.at > last)]
+    if not times or (last is not None and last >= counts.period.begin):
+        return min(times, default=None), not counts.has_failures_unread
+    call = _runs(known.which, limit=_PAGE, since=None if last is None else last.isoformat(timespec="seconds"))
+    newest = await read_pages(call, send, 1)
+    rows, is_complete = newest.rows, newest.is_complete
+    if not is_complete and newest.total is not None:
+        end = call.model_copy(update={"cursor": Position(offset=newest.total - _PAGE).encode()})
+        oldest = (await read_pages(end, send, 1)).rows
+        if oldest and oldest[0] != rows[0]:
+            rows += oldest
+            is_complete = True
+    failed = (run for run in map(ended_run, rows) if run.has_failed)
+    times += [run.at for run in failed if run.at and (last is None or run.at > last)]
+    return min(times), is_complete
 
 
 def run_totals(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fastn_mcp.procedures.diagnosis.account_parts import listed
+from fastn_mcp.procedures.diagnosis.blockers import listed
 from fastn_mcp.procedures.diagnosis.evidence import Evidence
 from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
 from fastn_mcp.records.formats import age, counted, dated, sentence
@@ -15,26 +15,28 @@ def verdict(evidence: Evidence, reasons: Sequence[str], whys: Sequence[tuple[int
     `reasons` keep runs from happening at all. `whys` are the most frequent causes as number of runs and clause.
     """
     blocked = "".join(f" {sentence(reason)}." for reason in reasons)
-    period, completed, last = evidence.period, evidence.completed, evidence.last_success_at
-    if evidence.failures:
+    counts = evidence.counts
+    period, completed, last = counts.period, counts.completed, counts.last_success_at
+    if counts.failures:
         failing = _failing(evidence, of_one_cause=len(whys) == 1)
         why = whys[0][1] if len(whys) == 1 else "; ".join(f"{count:,} because {clause}" for count, clause in whys)
         return f"{failing}: {why}.{blocked}{_not_started(evidence)}"
-    if not evidence.knows_failures:
+    if not counts.knows_failures:
         done = "" if completed is None else f" {counted(completed, 'run')} completed in {period}."
-        return f"Whether runs failed could not be read.{done} {sentence(evidence.last_success_in_words)}.{blocked}"
+        return f"Whether runs failed could not be read.{done} {sentence(counts.last_success_in_words)}.{blocked}"
     if not completed and (last is None or last < period.begin):
         return _idle(evidence, reasons)
-    done = "" if completed is None else f" {completed:,} of {evidence.runs:,} runs completed,"
-    return f"No failures in {period}:{done} {evidence.last_success_in_words}.{blocked}{_not_started(evidence)}"
+    done = "" if completed is None else f" {completed:,} of {counts.runs:,} runs completed,"
+    return f"No failures in {period}:{done} {counts.last_success_in_words}.{blocked}{_not_started(evidence)}"
 
 
 def _failing(evidence: Evidence, *, of_one_cause: bool) -> str:
-    failures, names, last = evidence.failures, evidence.names, evidence.last_success_at
-    of, period, success = evidence.failures_of_runs, evidence.period, evidence.last_success_in_words
+    counts, names = evidence.counts, evidence.names
+    failures, last, period = counts.failures, counts.last_success_at, counts.period
+    of, success = counts.failures_of_runs, counts.last_success_in_words
     always = [record for record in evidence.run_records.values() if record.is_failing]
     since = _since(evidence, always)
-    if evidence.knows_success and (last is None or all(run.at is None or run.at > last for run in failures)):
+    if counts.knows_success and (last is None or all(run.at is None or run.at > last for run in failures)):
         return f"Failing{since} ({of}; {success})"
     workflows, affected = ({getattr(run, name) for run in failures} for name in ("workflow", "customer"))
     if len(workflows) > 1 or not of_one_cause:
@@ -42,11 +44,11 @@ def _failing(evidence: Evidence, *, of_one_cause: bool) -> str:
         for_ = f", for {len(affected):,} customers" if len(affected) > 1 else ""
         return f"{of} failed in {period}{of_them}{for_} ({success})"
     if always and evidence.subject.is_any_of_customer:
-        workflow = always[0].scope.workflow or ""
+        workflow = always[0].which.workflow or ""
         return f"{names.get(workflow, workflow)} has failed each time{since} ({of} in {period})"
-    customers = [names.get(key, key) for record in always if (key := record.scope.customer)]
+    customers = [names.get(key, key) for record in always if (key := record.which.customer)]
     if customers:
-        only = ", and not for others" if len(always) == len({run.scope for run in failures}) else ""
+        only = ", and not for others" if len(always) == len({run.filter for run in failures}) else ""
         return f"Failing each time for {listed(customers)}{since}{only} ({of} in {period})"
     later = [run for run in failures if last is not None and run.at is not None and run.at > last]
     if later:
@@ -60,28 +62,29 @@ def _since(evidence: Evidence, records: Sequence[RunRecord]) -> str:
     first = min((record.since for record in records if record.since), default=None)
     if first is None:
         return ""
-    now, longer = evidence.period.now, "" if all(record.knows_since for record in records) else "at least "
+    now, longer = evidence.counts.period.now, "" if all(record.knows_since for record in records) else "at least "
     days = (now - first).days
     length = f"{days} days" if days >= 2 else age(first, now).removesuffix(" ago")
     return f" for {longer}{length}, since {dated(first, now).partition(' ')[0]}"
 
 
 def _idle(evidence: Evidence, blocked: Sequence[str]) -> str:
-    reasons, period, before, triggers = [*blocked], evidence.period, evidence.last_before, evidence.triggers
-    if before is not None and before.at is not None and before.has_failed and not evidence.runs:
+    counts, triggers, reasons = evidence.counts, evidence.triggers, [*blocked]
+    period, before = counts.period, counts.last_before
+    if before is not None and before.at is not None and before.has_failed and not counts.runs:
         reasons.append(f"the last run, {age(before.at, period.now)}, failed: {before.reason or 'it does not say why'}")
     if triggers is None:
         reasons.append("triggers could not be read")
     elif not triggers:
-        is_unsure = evidence.has_more("triggers")
+        is_unsure = evidence.has_more_triggers
         reasons.append("no trigger that was read starts it" if is_unsure else "no trigger starts it")
     else:
         with_problem = [trigger for trigger in triggers if trigger.problem]
         reasons += [f"trigger {trigger.label}: {trigger.problem}" for trigger in with_problem[:2]]
         if any(trigger.state is State.LIVE for trigger in triggers):
             reasons.append("a trigger is active and may not have been due")
-    why, last = "; ".join(reasons), sentence(evidence.last_success_in_words)
-    others = f" ({counted(evidence.runs, 'run')} under way or cancelled)" if evidence.runs else ""
+    why, last = "; ".join(reasons), sentence(counts.last_success_in_words)
+    others = f" ({counted(counts.runs, 'run')} under way or cancelled)" if counts.runs else ""
     return f"No runs completed or failed in {period}{others}: {why}. {last}."
 
 

@@ -1,7 +1,6 @@
 """Checks that report problems of an account. A row with a missing field is never reported for it."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -9,7 +8,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from fastn_mcp.procedures.diagnosis.account_parts import (
+from fastn_mcp.procedures.diagnosis.blockers import (
     PartState,
     broken_since,
     failures_in_a_row,
@@ -77,45 +76,198 @@ class AccountFinding:
 
     def data(self, rows: Sequence[FindingRow]) -> FindingRow:
         """Return the finding as JSON, with these of its rows."""
-        found: FindingRow = {"severity": self.severity.value, "what": self.what}
+        entry: FindingRow = {"severity": self.severity.value, "what": self.what}
         if rows:
-            found["rows"] = [*rows]
+            entry["rows"] = [*rows]
         if len(rows) < len(self.rows):
-            found["of"] = len(self.rows)
-        found["more"] = {"tool": self.more.tool_name(), "arguments": self.more.model_dump(exclude_unset=True)}
-        return found
-
-
-def worst_first(findings: Iterable[AccountFinding]) -> list[AccountFinding]:
-    """Sort by severity; equal findings keep their order."""
-    order = list(Severity)
-    return sorted(findings, key=lambda finding: order.index(finding.severity))
-
-
-def _rows(rows: Iterable[Row], kind: str = "") -> list[FindingRow]:
-    """Return id and name of each row that has an id."""
-    return [
-        {"id": key, "name": short(str(label_of(kind, row) or key)) if kind else name_of(row)}
-        for row in rows
-        if (key := key_of(row))
-    ]
+            entry["of"] = len(self.rows)
+        entry["more"] = {"tool": self.more.tool_name(), "arguments": self.more.model_dump(exclude_unset=True)}
+        return entry
 
 
 _DETAILS: dict[str, type[Operation[Any]]] = {"trigger": GetTrigger, "webhook": GetTrigger, "workflow": GetWorkflow}
 """Tool that shows one resource, by the noun of a finding."""
 
 
-def _about(
-    severity: Severity, rows: Sequence[Row], noun: str, singular: str, plural: str, more: Tool[Any], start: str = ""
-) -> list[AccountFinding]:
-    """Return a finding about the rows, if there are any."""
-    if not rows:
-        return []
-    if len(rows) == 1 and noun in _DETAILS and (key := key_of(rows[0])):
-        details = _DETAILS[noun]
-        more = details.model_validate({details.route.parameters[-1]: key})
-    what = f"{start}{counted(len(rows), noun)} {singular if len(rows) == 1 else plural}."
-    return [AccountFinding(severity, what, more, _rows(rows))]
+@dataclass(frozen=True, slots=True)
+class FindingCheck:
+    """A problem that rows can have: whether a row has it, and the sentence about those that do.
+
+    In `sentence`, `{rows}` is the number of rows with the noun, and `{detail}` what `detail` returns for the rows.
+    """
+
+    severity: Severity
+    noun: str
+    applies: Callable[[Row, datetime], bool]
+    sentence: str
+    next_call: Tool[Any]
+    detail: Callable[[Sequence[Row], datetime], str] | None = None
+    name: Callable[[Row], str] = name_of
+
+    def findings(
+        self, rows: Iterable[Row], now: datetime, *, total: int | None = None, more: bool = False
+    ) -> list[AccountFinding]:
+        """Return a finding if the check applies to any row. `total`: Fastn's count; `more`: some rows were not read."""
+        affected = [row for row in rows if self.applies(row, now)]
+        if not affected:
+            return []
+        resources: list[FindingRow] = [{"id": key, "name": self.name(row)} for row in affected if (key := key_of(row))]
+        next_call = self.next_call
+        if len(affected) == 1 and resources and self.noun in _DETAILS:
+            details = _DETAILS[self.noun]
+            next_call = details.model_validate({details.route.parameters[-1]: resources[0]["id"]})
+        count = counted(total or len(affected), self.noun, at_least=more and total is None)
+        detail = self.detail(affected, now) if self.detail else ""
+        what = self.sentence.format(rows=count, detail=detail)
+        return [AccountFinding(self.severity, sentence(what), next_call, resources)]
+
+
+def _is_on(trigger: Row) -> bool:
+    return trigger_state(trigger) is not State.OFF
+
+
+def _subscriptions(triggers: Sequence[Row], _: datetime) -> str:
+    return ", ".join(sorted({text(row, "subscriptionStatus") for row in triggers}))[:60]
+
+
+def _most_failures(triggers: Sequence[Row]) -> str:
+    """Return the most consecutive failures of a trigger; empty if there are none."""
+    failures = max(map(failures_in_a_row, triggers))
+    return f"{'' if len(triggers) == 1 else 'up to '}{counted(failures, 'failure')} in a row" if failures else ""
+
+
+def _stopped(triggers: Sequence[Row], _: datetime) -> str:
+    probably = "probably " if switched_off(triggers[0]).is_presumed else ""
+    failures = _most_failures(triggers)
+    return f"{probably}switched off by the platform{failures and f' after {failures}'}"
+
+
+TRIGGER_CHECKS = (
+    FindingCheck(
+        Severity.HIGH,
+        "trigger",
+        lambda row, _: trigger_state(row) is State.BROKEN,
+        "{rows} not disabled but never firing: the subscription at the app is {detail}.",
+        ListTriggers(type="app_event"),
+        _subscriptions,
+    ),
+    FindingCheck(
+        Severity.HIGH,
+        "trigger",
+        lambda row, _: not _is_on(row) and switched_off(row).is_platform,
+        "{rows} {detail}.",
+        ListTriggers(status="Disabled"),
+        _stopped,
+    ),
+    FindingCheck(
+        Severity.MEDIUM,
+        "trigger",
+        lambda row, _: _is_on(row) and failures_in_a_row(row) >= MANY_FAILURES,
+        "{rows} with {detail}.",
+        ListTriggers(status="Active"),
+        lambda rows, _: _most_failures(rows),
+    ),
+    FindingCheck(
+        Severity.MEDIUM,
+        "webhook",
+        lambda row, _: _is_on(row) and is_public(row),
+        "{rows} callable by anybody: authentication is NONE.",
+        ListTriggers(type="webhook"),
+    ),
+)
+
+UNPUBLISHED = FindingCheck(
+    Severity.HIGH,
+    "workflow",
+    lambda row, _: workflow_state(row) is State.DRAFT,
+    "{rows} started by triggers but never published, so that nothing runs.",
+    ListWorkflows(status="draft"),
+)
+
+
+def trigger_findings(triggers: Sequence[Row], workflows: Iterable[Row], now: datetime) -> list[AccountFinding]:
+    """Report problems of triggers, and drafts that triggers start. Disabled triggers start nothing."""
+    started = {key for row in triggers if _is_on(row) for key in started_workflows(row)}
+    drafts = UNPUBLISHED.findings((row for row in workflows if key_of(row) in started), now)
+    return [*(finding for check in TRIGGER_CHECKS for finding in check.findings(triggers, now)), *drafts]
+
+
+def _expires_within(key: Row, now: datetime, time: timedelta) -> bool:
+    """Whether a key that is not revoked expires in this time, or has expired."""
+    at = timestamp(key, *EXPIRES)
+    return not _is_ended(key) and at is not None and at <= now + time
+
+
+def _is_usable(key: Row, now: datetime) -> bool:
+    return not _is_ended(key) and not _expires_within(key, now, timedelta())
+
+
+def _is_ended(key: Row) -> bool:
+    return word(key, "status") in ("revoked", "expired", "disabled")
+
+
+def _permissions(key: Row) -> str:
+    return word(key, "permissions.preset", "permissions", "preset")
+
+
+def _is_unused(key: Row) -> bool:
+    fields = ("lastUsed", "lastUsedAt", "last_used", "last_used_at")
+    return any(field in key for field in fields) and value(key, *fields) in (None, "", "never", "Never")
+
+
+def _is_older(row: Row, now: datetime) -> bool:
+    created = timestamp(row, "createdAt", "addedAt", "invitedAt")
+    return created is not None and created < now - UNUSED
+
+
+KEY_CHECKS = (
+    FindingCheck(
+        Severity.MEDIUM,
+        "API key",
+        lambda row, now: _is_usable(row, now) and _expires_within(row, now, SOON),
+        "{rows} expiring within two weeks, the first {detail}.",
+        ListApiKeys(),
+        lambda rows, now: age(min(timestamp(row, *EXPIRES) or now for row in rows), now),
+    ),
+    FindingCheck(
+        Severity.MEDIUM,
+        "API key",
+        lambda row, now: _is_usable(row, now) and _permissions(row) == "full access",
+        "{rows} with Full access.",
+        ListApiKeys(),
+    ),
+    FindingCheck(
+        Severity.LOW,
+        "API key",
+        lambda row, now: _expires_within(row, now, timedelta()),
+        "{rows} expired.",
+        ListApiKeys(),
+    ),
+    FindingCheck(
+        Severity.LOW,
+        "API key",
+        lambda row, now: _is_usable(row, now) and _is_unused(row) and _is_older(row, now),
+        "{rows} never used; could be revoked.",
+        ListApiKeys(),
+    ),
+)
+
+UNANSWERED_INVITATIONS = FindingCheck(
+    Severity.LOW,
+    "invitation",
+    lambda row, now: word(row, "status") in ("invited", "pending") and _is_older(row, now),
+    "{rows} not accepted for over a week.",
+    ListUsers(status="Invited"),
+    name=lambda row: short(str(label_of("user", row) or key_of(row))),
+)
+
+PENDING_CUSTOMERS = FindingCheck(
+    Severity.MEDIUM,
+    "customer",
+    lambda row, _: is_pending(row),
+    "{rows} waiting for activation by the admin; nothing runs there yet.",
+    ListCustomers(status=PENDING),
+)
 
 
 def failing_workflows(
@@ -124,13 +276,13 @@ def failing_workflows(
     """Report the workflows of failed runs. `names` maps their ids to names; `whole` says of how many runs in all."""
     if not runs:
         return []
-    found = grouped(runs, lambda run: run.workflow)
+    groups = grouped(runs, lambda run: run.workflow)
     more = Diagnose(hours=period.hours)
-    if len(found) == 1 and found[0].newest.workflow.startswith("wf_"):  # some rows have only the slug
-        more = Diagnose(workflow_id=found[0].newest.workflow, hours=period.hours)
-    what = f"{counted(len(found), 'workflow')} failed: {whole} in {period}."
+    if len(groups) == 1 and groups[0].newest.workflow.startswith("wf_"):  # some rows have only the slug
+        more = Diagnose(workflow_id=groups[0].newest.workflow, hours=period.hours)
+    what = f"{counted(len(groups), 'workflow')} failed: {whole} in {period}."
     rows: list[FindingRow] = []
-    for group in found:
+    for group in groups:
         last = group.newest
         row: FindingRow = {"id": last.workflow, "name": last.workflow_name or names.get(last.workflow) or "A workflow"}
         row |= {
@@ -151,132 +303,21 @@ def unusable_connections(
     """
     findings: list[AccountFinding] = []
     for status in NOT_WORKING:
-        found = [connection for connection in connections if connection.status == status]
-        if not found:
+        unusable = [connection for connection in connections if connection.status == status]
+        if not unusable:
             continue
-        found.sort(key=lambda connection: -sum(failures.get(connection.id, {}).values()))
-        is_broken, why = found[0].state is State.BROKEN, found[0].problem
-        if len(found) > 1:
-            why = re.sub(r"^its", "their", re.sub(r"^it was", "they were", why))
-        count = counted(len(found), "connection", at_least=more)
-        what = f"{count} {'is' if len(found) == 1 else 'are'} {status}: {why}. {repairs(found, named=0)}"
+        unusable.sort(key=lambda connection: -sum(failures.get(connection.id, {}).values()))
+        count = counted(len(unusable), "connection", at_least=more)
+        what = f"{count} with status {status}: {unusable[0].problem}. {repairs(unusable, named=0)}"
         rows: list[FindingRow] = []
-        for connection in found:
+        for connection in unusable:
             row: FindingRow = {"name": connection.label, "since": broken_since(connection, now).partition(" (")[0]}
             if connection.id in failures:
                 row["fails"] = [f"{name} ({runs})" for name, runs in failures[connection.id].items()]
             rows.append(row)
-        severity = Severity.HIGH if is_broken else Severity.LOW
+        severity = Severity.HIGH if unusable[0].state is State.BROKEN else Severity.LOW
         findings.append(AccountFinding(severity, sentence(what), ListConnections(status=status), rows))
     return findings
-
-
-def trigger_problems(triggers: Sequence[Row], workflows: Sequence[Row]) -> list[AccountFinding]:
-    """Report problems of triggers, and drafts that triggers start. Disabled triggers start nothing."""
-    off = [row for row in triggers if trigger_state(row) is State.OFF]
-    on = [row for row in triggers if trigger_state(row) is not State.OFF]
-    silent = [row for row in on if trigger_state(row) is State.BROKEN]
-    stopped = [row for row in off if switched_off(row).is_platform]
-    started = {key for row in on for key in started_workflows(row)}
-    drafts = [row for row in workflows if workflow_state(row) is State.DRAFT and key_of(row) in started]
-    failing = [row for row in on if failures_in_a_row(row) >= MANY_FAILURES]
-    public = [row for row in on if is_public(row)]
-
-    def most_failures(rows: Sequence[Row], noun: str) -> str:
-        failures = max(map(failures_in_a_row, rows), default=0)
-        return f"{'' if len(rows) == 1 else 'up to '}{counted(failures, noun)} in a row" if failures else ""
-
-    subscriptions = ", ".join(sorted({text(row, "subscriptionStatus") for row in silent}))[:60]
-    probably = "probably " if stopped and switched_off(stopped[0]).is_presumed else ""
-    after = f" after {failures}" if (failures := most_failures(stopped, "failure")) else ""
-    by_platform = f"{probably}switched off by the platform{after}"
-    failed = f"failed {most_failures(failing, 'time')}"
-    unpublished = f"{State.DRAFT.value}, so that nothing runs"
-    public_calls = "calls from anybody: authentication is NONE"
-    return [
-        *_about(
-            Severity.HIGH,
-            silent,
-            "trigger",
-            f"is not disabled and never fires: its subscription at the app is {subscriptions}",
-            f"are not disabled and never fire: their subscription at the app is {subscriptions}",
-            ListTriggers(type="app_event"),
-        ),
-        *_about(
-            Severity.HIGH,
-            stopped,
-            "trigger",
-            f"was {by_platform}",
-            f"were {by_platform}",
-            ListTriggers(status="Disabled"),
-        ),
-        *_about(
-            Severity.HIGH,
-            drafts,
-            "workflow",
-            f"that was {unpublished}",
-            f"that were {unpublished}",
-            ListWorkflows(status="draft"),
-            "Triggers start ",
-        ),
-        *_about(Severity.MEDIUM, failing, "trigger", failed, failed, ListTriggers(status="Active")),
-        *_about(
-            Severity.MEDIUM,
-            public,
-            "webhook",
-            f"takes {public_calls}",
-            f"take {public_calls}",
-            ListTriggers(type="webhook"),
-        ),
-    ]
-
-
-def key_problems(rows: Sequence[Row], now: datetime) -> list[AccountFinding]:
-    """Report API keys that expire soon, have expired, were never used, or have full access."""
-    usable = [row for row in rows if word(row, "status") not in ("revoked", "expired", "disabled")]
-    expired = [row for row in usable if (at := timestamp(row, *EXPIRES)) is not None and at <= now]
-    usable = [row for row in usable if row not in expired]
-    soon = [row for row in usable if (at := timestamp(row, *EXPIRES)) is not None and at <= now + SOON]
-    full = [row for row in usable if word(row, "permissions.preset", "permissions", "preset") == "full access"]
-    unused = [row for row in usable if _is_unused(row) and _is_older(row, now)]
-    first = age(min((timestamp(row, *EXPIRES) or now for row in soon), default=now), now)
-    expire, unneeded = f"expire within two weeks, the first {first}", "never used and could be revoked"
-    return [
-        *_about(Severity.MEDIUM, soon, "API key", f"expires {first}", expire, ListApiKeys()),
-        *_about(Severity.MEDIUM, full, "API key", "has Full access", "have Full access", ListApiKeys()),
-        *_about(Severity.LOW, expired, "API key", "has expired", "have expired", ListApiKeys()),
-        *_about(Severity.LOW, unused, "API key", f"was {unneeded}", f"were {unneeded}", ListApiKeys()),
-    ]
-
-
-def _is_unused(key: Row) -> bool:
-    fields = ("lastUsed", "lastUsedAt", "last_used", "last_used_at")
-    return any(field in key for field in fields) and value(key, *fields) in (None, "", "never", "Never")
-
-
-def _is_older(row: Row, now: datetime) -> bool:
-    created = timestamp(row, "createdAt", "addedAt", "invitedAt")
-    return created is not None and created < now - UNUSED
-
-
-def invited_users(users: Sequence[Row], now: datetime, *, more: bool) -> list[AccountFinding]:
-    """Report invitations that were not accepted."""
-    rows = [row for row in users if word(row, "status") in ("invited", "pending") and _is_older(row, now)]
-    if not rows:
-        return []
-    who = counted(len(rows), "person", at_least=more, plural="people")
-    what = f"{who} {'was' if len(rows) == 1 else 'were'} invited over a week ago and never came."
-    return [AccountFinding(Severity.LOW, sentence(what), ListUsers(status="Invited"), _rows(rows, "user"))]
-
-
-def pending_customers(customers: Sequence[Row], total: int | None, *, more: bool) -> list[AccountFinding]:
-    """Report customers not yet activated. `total`: Fastn's count, if known; `more`: some rows were not read."""
-    rows = list(filter(is_pending, customers))
-    if not rows:
-        return []
-    who = counted(total or len(rows), "customer", at_least=more and total is None)
-    what = f"{who} {'waits' if len(rows) == 1 else 'wait'} for activation by the admin; nothing runs there yet."
-    return [AccountFinding(Severity.MEDIUM, sentence(what), ListCustomers(status=PENDING), _rows(rows))]
 
 
 def full_quotas(quotas: Sequence[Quota], more: Tool[Any], now: datetime) -> list[AccountFinding]:
@@ -284,7 +325,6 @@ def full_quotas(quotas: Sequence[Quota], more: Tool[Any], now: datetime) -> list
     near = [quota for quota in quotas if quota.percent >= NEAR]
     if not near:
         return []
-    verb = "quota is" if len(near) == 1 else "quotas are"
     severity = Severity.HIGH if near[0].percent >= 100 else Severity.MEDIUM
-    what = f"{len(near)} {verb} at {NEAR} % or more: {listed([str(quota) for quota in near])}."
+    what = f"{counted(len(near), 'quota')} at {NEAR} % or more: {listed([str(quota) for quota in near])}."
     return [AccountFinding(severity, what, more, [quota.data(now) for quota in near])]

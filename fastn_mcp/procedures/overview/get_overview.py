@@ -10,26 +10,27 @@ from pydantic_core import to_json
 from fastn_mcp.account.dependence import Unchecked
 from fastn_mcp.errors import FastnError
 from fastn_mcp.procedures.context import Procedure, ProcedureContext
-from fastn_mcp.procedures.diagnosis.account_parts import PartState, connection_states, workflow_setup
+from fastn_mcp.procedures.diagnosis.blockers import PartState, connection_states, workflow_setup
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
-from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, Scope
+from fastn_mcp.procedures.diagnosis.failures import EndedRun, Period, RunFilter
+from fastn_mcp.procedures.diagnosis.run_counts import read_customer_names, read_records
+from fastn_mcp.procedures.overview.account_rows import RUNS, AccountRows, read_account
 from fastn_mcp.procedures.overview.checks import (
+    KEY_CHECKS,
+    PENDING_CUSTOMERS,
+    UNANSWERED_INVITATIONS,
     AccountFinding,
     FindingRow,
+    Severity,
     failing_workflows,
     full_quotas,
-    invited_users,
-    key_problems,
-    pending_customers,
-    trigger_problems,
+    trigger_findings,
     unusable_connections,
-    worst_first,
 )
-from fastn_mcp.procedures.overview.snapshot import RUNS, AccountSnapshot
 from fastn_mcp.records.formats import counted, stamp
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.quotas import credits_quota, plan, quotas_of
-from fastn_mcp.records.rows import FastnObject, connector_keys, key_of, owner_of
+from fastn_mcp.records.rows import FastnObject, Row, connector_keys, key_of, owner_of
 from fastn_mcp.records.states import STATES, State, connection_state
 from fastn_mcp.tools.billing import GetBilling, GetQuotas
 from fastn_mcp.tools.tool import Effect, suggested
@@ -78,25 +79,27 @@ class GetOverview(Procedure[Overview]):
     cursor: Annotated[str | None, Field(description="The last next_cursor.", pattern=_CURSOR)] = None
 
     async def run(self, context: ProcedureContext) -> Overview:
-        snapshot = AccountSnapshot(context, Period(self.hours, context.system.now()))
-        if self.about == "approvals":
-            found: dict[str, JsonValue] = {"now": stamp(snapshot.period.now), "guard": await context.allowance()}
-            return Overview.model_validate(found | {"findings": [], "not_checked": []})
-        await snapshot.take(None if self.about is None else READS[self.about])
-        findings = await _findings(snapshot, self.about)
-        page, next_cursor = _page(findings, self.cursor, self.about)
-        shown = await _with_run_records(page, snapshot)
-        now = snapshot.period.now
+        now = context.system.now()
         answer: dict[str, JsonValue] = {"now": stamp(now)}
+        if self.about == "approvals":
+            answer["guard"] = await context.guard.allowance(context.caller.principal)
+            return Overview.model_validate(answer | {"findings": [], "not_checked": []})
+        account = await read_account(
+            context, Period(self.hours, now), None if self.about is None else READS[self.about]
+        )
+        customers = await _customers(account, context) if self.about in (None, "connections") else None
+        findings = _findings(account, self.about, customers)
+        page, next_cursor = _page(findings, self.cursor, self.about)
+        page = await _with_run_records(page, account)
         answer["order"] = "Worst first; workflows and connections by failed runs, most first."
-        answer["findings"] = [finding.data(rows) for finding, rows in shown]
+        answer["findings"] = [finding.data(rows) for finding, rows in page]
         if next_cursor:
             answer["next_cursor"] = next_cursor
         if self.about is None:
-            answer |= await _account(snapshot)
+            answer |= await _account(account, context)
         elif self.about in ("runs", "connections"):
-            answer |= _runs(snapshot, self.about, findings)
-        return Overview.model_validate(answer | _not_checked(snapshot))
+            answer |= _runs(account, self.about, findings)
+        return Overview.model_validate(answer | _not_checked(account))
 
 
 def _page(
@@ -108,11 +111,11 @@ def _page(
     """
     starts = [int(start) for start in cursor.split(".")] if cursor else []
     starts += [0] * (len(findings) - len(starts))
-    rows = [list(map(_brief, found.rows)) if about is None else [*found.rows] for found in findings]
+    rows = [list(map(_brief, finding.rows)) if about is None else [*finding.rows] for finding in findings]
     ends = [min(start + FEW, len(of)) for start, of in zip(starts, rows, strict=False)]
     parts = list(zip(findings, rows, starts, strict=False))
-    shown = [found.data(of[start:end]) for (found, of, start), end in zip(parts, ends, strict=True)]
-    room = 0 if about is None else _ROOM - len(to_json(shown))
+    entries = [finding.data(of[start:end]) for (finding, of, start), end in zip(parts, ends, strict=True)]
+    room = 0 if about is None else _ROOM - len(to_json(entries))
     most = _MOST_WORKFLOWS if about == "runs" else _MOST
     for number, (_, of, start) in enumerate(parts):
         while ends[number] < min(len(of), start + most):
@@ -120,9 +123,9 @@ def _page(
             if room < 0:
                 break
             ends[number] += 1
-    page = [(found, of[start:end]) for (found, of, start), end in zip(parts, ends, strict=True)]
+    page = [(finding, of[start:end]) for (finding, of, start), end in zip(parts, ends, strict=True)]
     is_whole = all(end >= len(of) for of, end in zip(rows, ends, strict=True))
-    return [(found, of) for found, of in page if of or not cursor], None if is_whole else ".".join(map(str, ends))
+    return [(finding, of) for finding, of in page if of or not cursor], None if is_whole else ".".join(map(str, ends))
 
 
 def _brief(row: FindingRow) -> FindingRow:
@@ -133,46 +136,48 @@ def _brief(row: FindingRow) -> FindingRow:
     }
 
 
-async def _findings(snapshot: AccountSnapshot, about: Subject | None) -> list[AccountFinding]:
-    """Run the checks on one subject, or all of them. Returns their findings, worst first."""
-    period, records = snapshot.period, snapshot.records
-    workflows, users, customers = map(snapshot.chosen, ("workflows", "users", "customers"))
-    connections = snapshot.chosen("connections")
-    failures = snapshot.failures
+def _findings(account: AccountRows, about: Subject | None, customers: Mapping[str, str] | None) -> list[AccountFinding]:
+    """Run the checks on one subject, or all of them; without `customers`, not those of connections. Worst first."""
+    records, counts = account.reads.records, account.counts
+    period, now, failures = counts.period, counts.period.now, counts.failures
+    workflows, users, waiting = map(account.chosen, ("workflows", "users", "customers"))
+    connections = account.chosen("connections")
+    states = [] if customers is None else connection_states(connections.rows, customers)
     names = {key_of(row): name_of(row) for row in workflows.rows}
-    states = connection_states(connections.rows, await _customers(snapshot)) if about in (None, "connections") else []
-    waiting = customers.total if "customers" in snapshot.matching else None
-    found: dict[Subject, list[AccountFinding]] = {
-        "runs": failing_workflows(failures, names, period, snapshot.failures_of_runs),
+    findings: dict[Subject, list[AccountFinding]] = {
+        "runs": failing_workflows(failures, names, period, counts.failures_of_runs),
         "connections": unusable_connections(
             states,
-            _fails_without(states, failures, snapshot),
-            period.now,
+            _fails_without(states, failures, workflows.rows),
+            now,
             more=connections.more and connections.total is None,
         ),
-        "triggers": trigger_problems(snapshot.chosen("triggers").rows, workflows.rows),
+        "triggers": trigger_findings(account.chosen("triggers").rows, workflows.rows, now),
         "quotas": [
-            *full_quotas(quotas_of(records.get("quotas", {})), GetQuotas(), period.now),
-            *full_quotas(credits_quota(records.get("billing", {})), GetBilling(), period.now),
+            *full_quotas(quotas_of(records.get("quotas", {})), GetQuotas(), now),
+            *full_quotas(credits_quota(records.get("billing", {})), GetBilling(), now),
         ],
         "access": [
-            *pending_customers(customers.rows, waiting, more=customers.more),
-            *key_problems(snapshot.chosen("API keys").rows, period.now),
-            *invited_users(users.rows, period.now, more=users.more),
+            *PENDING_CUSTOMERS.findings(
+                waiting.rows, now, total=waiting.total if "customers" in account.matching else None, more=waiting.more
+            ),
+            *(each for check in KEY_CHECKS for each in check.findings(account.chosen("API keys").rows, now)),
+            *UNANSWERED_INVITATIONS.findings(users.rows, now, more=users.more),
         ],
     }
-    return worst_first(finding for subject, of in found.items() if about in (None, subject) for finding in of)
+    selected = [finding for subject, of in findings.items() if about in (None, subject) for finding in of]
+    return sorted(selected, key=lambda finding: list(Severity).index(finding.severity))
 
 
 def _fails_without(
-    connections: Sequence[PartState], failures: Sequence[EndedRun], snapshot: AccountSnapshot
+    connections: Sequence[PartState], failures: Sequence[EndedRun], workflows: Sequence[Row]
 ) -> dict[str, dict[str, int]]:
     """Return by connection the workflows whose runs failed for its customer at its app, with the number of runs."""
-    setups = {key_of(row): workflow_setup(row) for row in snapshot.chosen("workflows").rows}
+    setups = {key_of(row): workflow_setup(row) for row in workflows}
     by_customer: dict[str | None, list[EndedRun]] = {}
     for run in failures:
         by_customer.setdefault(run.customer, []).append(run)
-    found: dict[str, dict[str, int]] = {}
+    failing: dict[str, dict[str, int]] = {}
     for connection in connections:
         if connection.state is State.LIVE:
             continue
@@ -184,33 +189,33 @@ def _fails_without(
         ]
         names = Counter(run.workflow_name or run.workflow for run in runs)
         if names:
-            found[connection.id] = dict(names.most_common())
-    return found
+            failing[connection.id] = dict(names.most_common())
+    return failing
 
 
-async def _customers(snapshot: AccountSnapshot) -> dict[str, str]:
+async def _customers(account: AccountRows, context: ProcedureContext) -> dict[str, str]:
     """Return names by id of the customers that own connections that do not work."""
-    read = (*snapshot.rows("customers"), *snapshot.chosen("customers").rows)
+    read = (*account.reads.rows("customers"), *account.chosen("customers").rows)
     names = {key_of(row): name_of(row) for row in read}
-    broken = (row for row in snapshot.chosen("connections").rows if connection_state(row) is not State.LIVE)
+    broken = (row for row in account.chosen("connections").rows if connection_state(row) is not State.LIVE)
     unnamed = [owner for owner in set(map(owner_of, broken)) if owner and owner not in names]
-    return names | await snapshot.read_customer_names(unnamed)
+    return names | await read_customer_names(account.reads, context.guard.directory, unnamed)
 
 
 async def _with_run_records(
-    page: Sequence[tuple[AccountFinding, list[FindingRow]]], snapshot: AccountSnapshot
+    page: Sequence[tuple[AccountFinding, list[FindingRow]]], account: AccountRows
 ) -> list[tuple[AccountFinding, list[FindingRow]]]:
     """Add to failing workflows how many runs there were, and the last success."""
-    failures = snapshot.failures
+    failures = account.counts.failures
     wanted = {
-        Scope(str(row["id"])): [run for run in failures if run.workflow == row["id"]]
+        RunFilter(str(row["id"])): [run for run in failures if run.workflow == row["id"]]
         for _, rows in page
         for row in rows
         if "last_failure" in row and row.get("id")
     }
-    await snapshot.read_records(wanted)
-    records = {scope.workflow: record for scope, record in snapshot.run_records.items()}
-    now = snapshot.period.now
+    read = await read_records(account.reads, account.counts, wanted)
+    records = {which.workflow: record for which, record in read.items()}
+    now = account.counts.period.now
 
     def completed(row: FindingRow) -> FindingRow:
         record = records.get(str(row.get("id")))
@@ -228,60 +233,60 @@ async def _with_run_records(
     return [(finding, list(map(completed, rows))) for finding, rows in page]
 
 
-async def _account(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
+async def _account(account: AccountRows, context: ProcedureContext) -> dict[str, JsonValue]:
     """Return totals, plan and what the guard still allows."""
     answer: dict[str, JsonValue] = {}
-    if totals := _run_totals(snapshot):
+    if totals := _run_totals(account):
         answer["runs"] = totals
-    counts = {kind.replace(" ", "_").lower(): _count(snapshot, kind) for kind in _COUNTED if kind in snapshot.lists}
-    if (ever := snapshot.ever) is not None:
+    counts: dict[str, JsonValue] = {}
+    for kind in filter(account.reads.lists.__contains__, _COUNTED):
+        total = account.reads.total(kind)
+        rows = account.reads.lists[kind].rows
+        counts[kind.replace(" ", "_").lower()] = f"at least {len(rows)}" if total is None else total
+    if (ever := account.counts.ever) is not None:
         counts["executions"] = ever
-    answer["counts"] = {**counts}
-    if found := plan(snapshot.records.get("billing", {})):
-        answer["plan"] = found
+    answer["counts"] = counts
+    if of_account := plan(account.reads.records.get("billing", {})):
+        answer["plan"] = of_account
     try:
-        guard = await snapshot.context.allowance()
-        answer["guard"] = {name: said for name, said in guard.items() if name != "decided"}
+        allowance = await context.guard.allowance(context.caller.principal)
+        answer["guard"] = {name: item for name, item in allowance.items() if name != "decided"}
     except FastnError as error:
-        snapshot.gaps.append(Unchecked("budgets", error.what))
+        account.reads.gaps.append(Unchecked("budgets", error.what))
     return answer
 
 
-def _count(snapshot: AccountSnapshot, kind: str) -> int | str:
-    """Return the number of rows, or `at least N` if it is not known exactly."""
-    total = snapshot.total(kind)
-    return f"at least {len(snapshot.lists[kind].rows)}" if total is None else total
-
-
-def _run_totals(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
+def _run_totals(account: AccountRows) -> dict[str, JsonValue]:
     """Return the run totals of the period. Records a gap if they are not plausible."""
-    totals = snapshot.totals()
+    totals = account.counts.totals
     if not totals:
-        snapshot.gaps.append(Unchecked("success rate", "Fastn gives no totals that certainly cover this period."))
+        account.reads.gaps.append(Unchecked("success rate", "Fastn gives no totals that certainly cover this period."))
         return {}
-    return {"hours": snapshot.period.hours, **totals}
+    return {"hours": account.counts.period.hours, **totals}
 
 
-def _runs(snapshot: AccountSnapshot, about: Subject, findings: Sequence[AccountFinding]) -> dict[str, JsonValue]:
+def _runs(account: AccountRows, about: Subject, findings: Sequence[AccountFinding]) -> dict[str, JsonValue]:
     """Return the totals and the most frequent errors of the runs, or what the rows of connections say of them."""
     if about == "connections":
-        hours = f"in {snapshot.period}"
+        hours = f"in {account.counts.period}"
         return {"fails": f"Workflows whose runs failed {hours} for this customer at this app, with the number of runs."}
-    totals = _run_totals(snapshot)
+    totals = _run_totals(account)
     answer: dict[str, JsonValue] = {"runs": totals} if totals else {}
-    failures = snapshot.failures
+    failures = account.counts.failures
     errors = Counter(run.reason for run in failures if run.reason)
     answer["top_errors"] = [{"error": why, "runs": count} for why, count in errors.most_common(_ERRORS)]
     if findings:
-        answer["next"] = suggested(Diagnose, workflow_id=findings[0].rows[0].get("id"), hours=snapshot.period.hours)
+        answer["next"] = suggested(
+            Diagnose, workflow_id=findings[0].rows[0].get("id"), hours=account.counts.period.hours
+        )
     return answer
 
 
-def _not_checked(snapshot: AccountSnapshot) -> dict[str, JsonValue]:
+def _not_checked(account: AccountRows) -> dict[str, JsonValue]:
     """Return the gaps and unknown states, grouped by reason."""
-    gaps = snapshot.all_gaps()
+    gaps = account.reads.all_gaps()
     for kind, state in STATES.items():
-        unknown = sum(state(row) is State.UNKNOWN for row in snapshot.chosen(kind).rows)
+        unknown = sum(state(row) is State.UNKNOWN for row in account.chosen(kind).rows)
         if unknown:
             why = "Their status is missing or undocumented."
             gaps.append(Unchecked(counted(unknown, kind.removesuffix("s")), why))

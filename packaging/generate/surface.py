@@ -18,7 +18,8 @@ from mcp.types import JSONRPCResponse, jsonrpc_message_adapter
 from pydantic_core import PydanticUndefined
 
 from fastn_mcp import IS_PUBLISHED, __version__
-from fastn_mcp.build.account import Sandboxed, assemble, policy_of
+from fastn_mcp.build.composition import assemble, policy_of
+from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.build.startup import resolved_of
 from fastn_mcp.config.model import SOURCES, KeySettings, Settings, Source
 from fastn_mcp.install.clients import CLIENTS, McpClient
@@ -74,7 +75,7 @@ async def said(server: Server[Any], *requests: tuple[str, Json]) -> list[Json]:
             for number, (method, params) in enumerate(requests):
                 await to_server.send(_message({"id": number, "method": method, "params": params}))
                 answer = (await from_server.receive()).message
-                assert isinstance(answer, JSONRPCResponse)  # noqa: S101 - the server is ours
+                assert isinstance(answer, JSONRPCResponse)
                 results.append(
                     cast(Json, json.loads(answer.model_dump_json(by_alias=True, exclude_unset=True)))["result"]
                 )
@@ -186,7 +187,7 @@ def _server() -> Server[Any]:
     settings = resolved_of({}, {}, None, sandboxed=True).settings
     with TemporaryDirectory() as state:
         policy = policy_of(settings, {"FASTN_CONFIG_DIR": state})
-        parts = assemble(settings, Sandboxed(), policy, Path(state), {}, browser=True)
+        parts = assemble(settings, policy, Path(state), Process({}, Sandboxed(), has_browser=True))
         return build(parts.dispatch, parts.tools, parts.label)
 
 

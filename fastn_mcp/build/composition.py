@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import webbrowser
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,28 +14,28 @@ from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.audit.files import Keeping
 from fastn_mcp.audit.log import FILE as AUDIT
 from fastn_mcp.audit.log import AuditFile
-from fastn_mcp.audit.outbox import Outbox
-from fastn_mcp.build.ledger import audit_at, ledger_at
-from fastn_mcp.build.startup import policy_file, typed_seal
+from fastn_mcp.build.approval_channel import choose_channel
+from fastn_mcp.build.ledger import AccountStores, audit_at, ledger_at
+from fastn_mcp.build.process import Process, Sandboxed
+from fastn_mcp.build.startup import policy_file, require_known_tools, typed_seal
 from fastn_mcp.build.telemetry import with_spans
-from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage
-from fastn_mcp.channels.terminal import TerminalChannel
-from fastn_mcp.client.account import Account, TransportOptions, headers
 from fastn_mcp.client.client import FastnClient
-from fastn_mcp.client.http import Exchange, HttpExchange
+from fastn_mcp.client.endpoint import Endpoint, TransportOptions, headers
+from fastn_mcp.client.exchange import Exchange, HttpExchange
 from fastn_mcp.config.addresses import source_of
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import config_dir
 from fastn_mcp.errors import NoKey, Refused, SettingsError
-from fastn_mcp.guard.approval.flow import OutOfBandChannel
+from fastn_mcp.guard.approval.obtain import Approvals
 from fastn_mcp.guard.budgets import Budgets
 from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
-from fastn_mcp.guard.key_files import KeyFileWriter, SecretValues, TypedSecrets
+from fastn_mcp.guard.key_files import CallSecrets, KeyFileWriter, SecretValues, TypedSecrets
 from fastn_mcp.guard.recorder import Recorder
-from fastn_mcp.ledger.ledger import Ledger, bound_account
+from fastn_mcp.ledger.identity import bound_account
+from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.plan import PlanAccount
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import ALL_TOOLS
@@ -52,28 +51,9 @@ from fastn_mcp.tools.tool import AnyTool, Effect
 
 if TYPE_CHECKING:
     from fastn_mcp.channels.notification import NotifyingChannel
+    from fastn_mcp.channels.page.page import ApprovalPage
     from fastn_mcp.channels.webhook.webhook import Webhook
     from fastn_mcp.telemetry.instruments import Instruments
-
-
-@dataclass(frozen=True, slots=True)
-class Sandboxed:
-    """Use the in-process sandbox. Its state is stored in `file`, if given."""
-
-    file: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TenantContext:
-    """A tenant of a multi-tenant process. `run` identifies the run of the process, which outlives an open account."""
-
-    name: str
-    run: str
-    issuer: str
-    """Issuer of its callers' sign-ins."""
-    channel: "Callable[[Ledger, Webhook | None], OutOfBandChannel] | None" = None
-    """Factory of its approval channel, which may have a webhook, unless that is a webhook alone or a terminal."""
-    system: System = field(default_factory=System)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +91,8 @@ class AccountParts:
     @property
     def label(self) -> dict[str, JsonValue]:
         """Profile, host and environment of the account, for results."""
-        found: dict[str, JsonValue] = {"profile": self.settings.profile, "host": self.settings.host}
-        return found | ({"environment": self.settings.env} if self.settings.env else {})
+        label: dict[str, JsonValue] = {"profile": self.settings.profile, "host": self.settings.host}
+        return label | ({"environment": self.settings.env} if self.settings.env else {})
 
 
 def policy_of(settings: Settings, environment: Mapping[str, str], program: CommandLine = PROGRAM) -> Policy:
@@ -168,100 +148,69 @@ def begin_log(settings: Settings) -> log.JsonLines:
     return log.begin(settings.log_level, settings.log_file, settings.secrets)
 
 
-def client_account(settings: Settings, no_key: NoKey | None = None) -> Account:
+def client_account(settings: Settings, no_key: NoKey | None = None) -> Endpoint:
     """Return the settings that the HTTP client needs."""
-    names = Account.__dataclass_fields__.keys() - {"no_key"}
-    return Account(**{name: getattr(settings, name) for name in names}, no_key=no_key)
+    names = Endpoint.__dataclass_fields__.keys() - {"no_key"}
+    return Endpoint(**{name: getattr(settings, name) for name in names}, no_key=no_key)
 
 
 def assemble(
-    settings: Settings,
-    sandbox: Sandboxed | None,
-    policy: Policy,
-    state: Path,
-    environment: Mapping[str, str],
-    *,
-    browser: bool = False,
-    tally: Tally | None = None,
-    tenant: TenantContext | None = None,
-    instruments: "Instruments | None" = None,
-    no_key: NoKey | None = None,
-    program: CommandLine = PROGRAM,
-    outbox_of: Callable[[Path], Outbox] | None = None,
+    settings: Settings, policy: Policy, state: Path, process: Process, no_key: NoKey | None = None
 ) -> AccountParts:
     """Build everything between a tool call and Fastn. `state` is the folder of the ledger and the audit log.
 
-    Approval requests that no elicitation form can show go to the webhook if one is configured, else to the approval
-    page with `browser`, else to `fastn-mcp approvals`; a `tenant` may have a channel of its own. `tally` collects
-    calls for a report, `instruments` spans and metrics. With `no_key`, every call fails with that error. `program` is
-    the command line by which a person reaches the same account and folders. `outbox_of` returns the outbox of an audit
-    log, if it is exported.
+    With `no_key`, every call fails with that error.
     """
-    system = tenant.system if tenant else System()
-    if instruments is not None:
-        system = with_spans(system, instruments, tenant.name if tenant else settings.profile)
+    tenant, system = process.tenant, process.tenant.system if process.tenant else System()
+    if process.instruments is not None:
+        system = with_spans(system, process.instruments, tenant.name if tenant else settings.profile)
+    stores = _stores(settings, state, process, system)
+    ledger, recorder = stores.ledger, stores.recorder
     account = client_account(settings, no_key)
-    exchange = exchange_of(settings, sandbox, system, environment)(headers(account))
-    name, bound_name = account_of(settings), bound_account_of(settings)
-    ledger = ledger_at(settings.ledger, state, system)
+    exchange = exchange_of(settings, process.sandbox, system, process.environment)(headers(account))
     client = FastnClient(account, exchange, system, ledger if settings.shares else None)
-    keeping = Keeping(settings.audit_max_mb * 1024**2, settings.audit_keep_days, settings.audit_keep_files)
-    outbox = outbox_of(state / AUDIT) if outbox_of else None
-    audit = audit_at(ledger, settings.ledger, state, system, keeping, tally.entry if tally else None, outbox)
-    recorder = Recorder(audit, name, system, tally)
-    journal = ChangeJournal(ledger, bound_name, system)
+    journal = ChangeJournal(ledger, stores.account, system)
     keys = state / "keys" if settings.reveal == "file" else None
     surroundings = Surroundings(settings.env, str(keys) if keys else None, settings.end_org_id)
-    guarded = GuardedAccount(name, may_own(settings.api_key), _account_digest(settings), surroundings)
-    budgets = Budgets(policy, ledger, system, bound_name, tenant.run if tenant else None)
+    guarded = GuardedAccount(account_of(settings), may_own(settings.api_key), _account_digest(settings), surroundings)
+    budgets = Budgets(policy, ledger, system, stores.account, tenant.run if tenant else None)
     evaluator = Evaluator(guarded, policy, budgets, ledger, journal, system, _read_only(client))
-    webhook = page = None
-    if settings.webhook_url is not None:
-        from fastn_mcp.channels.webhook.webhook import webhook_of  # deferred import: only if configured
-
-        issuer = tenant.issuer if tenant else None
-        webhook = webhook_of(settings, bound_name, ledger, audit, system, issuer, stays=browser or tenant is not None)
-    typed = TypedSecrets(ledger, partial(typed_seal, settings.state_secrets, state, system), system)
-    if browser and webhook is None:
-        page = ApprovalPage(
-            ledger, system, webbrowser.open, state / PAGE_FILE, typed, recorder.decided, bound_name, program
-        )
-    command = program.to("approvals")
-    channel: OutOfBandChannel | None = webhook or page
-    if tenant is not None and tenant.channel is not None:
-        channel = tenant.channel(ledger, webhook)
-    elif channel is None and tenant is not None:
-        channel = TerminalChannel(f"{command}, for the tenant {tenant.name}", "on the server")
-    elif channel is None:
-        channel = TerminalChannel(command)
-    key_files = KeyFileWriter(keys) if keys else None
-    secrets = SecretValues(environment, settings.secret_env or [], settings.secrets)
-    notifying = None
-    if settings.notify_url is not None:
-        from fastn_mcp.channels import notification  # deferred import: only if configured
-
-        channel = notifying = notification.notifying(channel, settings, ledger, system)
-    guard = Guard(evaluator, ledger, recorder, journal, client, secrets, typed, key_files, system, channel)
-    about = About(
-        name, policy.mode, policy.rules.digest if policy.rules else None, str(state / AUDIT),
-        policy.plan.digest if policy.plan else None,
-    )  # fmt: skip
+    chosen = choose_channel(settings, stores, process)
+    approvals = Approvals(evaluator, ledger, recorder, system, chosen.channel, stores.typed)
+    values = SecretValues(process.environment, settings.secret_env or [], settings.secrets)
+    secrets = CallSecrets(values, stores.typed, KeyFileWriter(keys) if keys else None)
+    guard = Guard(evaluator, approvals, recorder, journal, client, secrets, system)
     return AccountParts(
         settings=settings,
-        dispatch=Dispatcher(client, guard, recorder, journal, secrets, system, disabled_tools(settings)),
+        dispatch=Dispatcher(client, guard, recorder, journal, values, system, disabled_tools(settings)),
         guard=guard,
         ledger=ledger,
-        webhook=webhook,
-        channels=tuple(filter(None, (page, webhook, notifying))),
-        typed=typed,
+        webhook=chosen.webhook,
+        channels=chosen.opened,
+        typed=stores.typed,
         tools=enabled_tools(settings),
-        about=about,
-        tally=tally,
+        about=_about(settings, policy, state),
+        tally=process.tally,
         system=system,
-        audit=audit,
-        instruments=instruments,
-        program=program,
+        audit=stores.audit,
+        instruments=process.instruments,
+        program=process.program,
     )
+
+
+def _stores(settings: Settings, state: Path, process: Process, system: System) -> AccountStores:
+    ledger, tally = ledger_at(settings.ledger, state, system), process.tally
+    keeping = Keeping(settings.audit_max_mb * 1024**2, settings.audit_keep_days, settings.audit_keep_files)
+    outbox = process.outbox_of(state / AUDIT) if process.outbox_of else None
+    audit = audit_at(ledger, settings.ledger, state, system, keeping, tally.entry if tally else None, outbox)
+    recorder = Recorder(audit, account_of(settings), system, tally)
+    typed = TypedSecrets(ledger, partial(typed_seal, settings.state_secrets, state, system), system)
+    return AccountStores(bound_account_of(settings), state, ledger, audit, recorder, typed, system)
+
+
+def _about(settings: Settings, policy: Policy, state: Path) -> About:
+    rules, plan = policy.rules.digest if policy.rules else None, policy.plan.digest if policy.plan else None
+    return About(account_of(settings), policy.mode, rules, str(state / AUDIT), plan)
 
 
 def _read_only(client: FastnClient) -> Send:
@@ -269,7 +218,7 @@ def _read_only(client: FastnClient) -> Send:
 
     async def read(call: Call) -> FastnObject:
         if call.effect is not Effect.READ:
-            raise Refused(f"{call.tool_name()} is no read.")
+            raise Refused(f"{call.tool_name()} is not a read.")
         return await client.send(call)
 
     return read
@@ -312,12 +261,13 @@ def disabled_tools(settings: Settings) -> dict[str, str]:
 
 
 def enabled_tools(settings: Settings) -> tuple[AnyTool, ...]:
-    """Return the tools that the settings enable. Raises `SettingsError` if none is left."""
+    """Return the tools that the settings enable. Raises `SettingsError` if none is left, or for an unknown name."""
+    require_known_tools(settings)
     disabled = disabled_tools(settings)
-    found = tuple(tool for tool in ALL_TOOLS if tool.tool_name() not in disabled)
-    if not found:
+    enabled = tuple(tool for tool in ALL_TOOLS if tool.tool_name() not in disabled)
+    if not enabled:
         raise SettingsError(
             "No tool is left by the settings tools, exclude_tools, toolsets, read_only and mode.",
             "All of them: fastn-mcp tools, without these settings.",
         )
-    return found
+    return enabled

@@ -16,11 +16,11 @@ from support.direct_sandbox import Fastn  # noqa: E402
 from support.sensible_calls import SLACK, sensible  # noqa: E402
 from support.world import World  # noqa: E402
 
+from fastn_mcp.config.model import Mode  # noqa: E402
 from fastn_mcp.guard.approval.caller import Caller  # noqa: E402
 from fastn_mcp.guard.changes import Done  # noqa: E402
 from fastn_mcp.policy.decision import Decision, least  # noqa: E402
-from fastn_mcp.policy.policy import Mode  # noqa: E402
-from fastn_mcp.procedures.catalog import ALL_TOOLS, BY_NAME, PROCEDURES  # noqa: E402
+from fastn_mcp.procedures.catalog import ALL_TOOLS, PROCEDURES, TOOLS  # noqa: E402
 from fastn_mcp.server.rendering import render, render_preview  # noqa: E402
 from fastn_mcp.tools.operation import Operation  # noqa: E402
 from fastn_mcp.tools.paging import List  # noqa: E402
@@ -194,6 +194,6 @@ def _calls() -> Iterator[Tool[Any]]:
                 "apply_changes": {"changes": [change]},
             }
             for name, arguments in procedures.items():
-                yield BY_NAME[name](**arguments)
+                yield TOOLS[name](**arguments)
         finally:
             world.close()

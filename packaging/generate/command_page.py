@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import click
 
-from fastn_mcp.cli import cli
+from fastn_mcp.cli.program import cli
 
 
 def commands() -> Iterator[tuple[str, click.Command, click.Context]]:

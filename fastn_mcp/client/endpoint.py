@@ -4,6 +4,7 @@ Fastn's pages disagree: the specification names x-fastn-api-key, newer documenta
 require a space and a tenant as well. Each is therefore a setting.
 """
 
+import base64
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ import httpx2
 from pydantic import JsonValue
 
 from fastn_mcp import __version__
-from fastn_mcp.config.addresses import address_of, host_and_port
+from fastn_mcp.config.addresses import address_of, url_host
 from fastn_mcp.config.model import kind_of
 from fastn_mcp.errors import NoKey
 from fastn_mcp.tools.operation import Call, Request, Route
@@ -23,7 +24,7 @@ from fastn_mcp.tools.paging import List, rows_of
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class Endpoint:
     """Address and credentials of one account. Deadlines are in seconds; `routes` are by tool name.
 
     `fields` maps each resource to its renamed fields: our name, and the one that this account uses.
@@ -94,38 +95,37 @@ def tls_context(options: TransportOptions) -> ssl.SSLContext:
     return context
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """Address of a proxy, and the user name and password for it, as `name:password`."""
-
-    host: str
-    port: int
-    credentials: str | None = field(repr=False)
+def proxy_of(url: str) -> httpx2.Proxy:
+    """Return the proxy that a URL names, with or without a scheme."""
+    parts = urlsplit(url)
+    auth = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
+    return httpx2.Proxy(f"http://{address_of(url)}", auth=auth)
 
 
-def proxy_of(url: str) -> Proxy:
-    """Return the proxy that a URL names."""
-    parts, credentials = urlsplit(url), None
-    if parts.username is not None:
-        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return Proxy(*host_and_port(address_of(url)), credentials)
+def tunnel_request(proxy: httpx2.Proxy, host: str, port: int) -> bytes:
+    """Return the request that opens a tunnel through a proxy."""
+    target = f"{url_host(host)}:{port}"
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    if proxy.auth is not None:
+        lines.append(f"Proxy-Authorization: Basic {base64.b64encode(':'.join(proxy.auth).encode()).decode()}")
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
-def headers(account: Account) -> dict[str, str]:
+def headers(endpoint: Endpoint) -> dict[str, str]:
     """Return the headers of every request."""
-    key = account.api_key
+    key = endpoint.api_key
     sent = {
         "Accept": "application/json",
         "Accept-Encoding": "identity",  # so that the body limit applies to the unpacked size
         "User-Agent": f"fastn-mcp/{__version__}",
     }
-    sent |= {"Authorization": f"Bearer {key}"} if account.auth == "bearer" else {"x-fastn-api-key": key}
-    if account.test_mode == "on" or (account.test_mode == "auto" and kind_of(key) == "test"):
+    sent |= {"Authorization": f"Bearer {key}"} if endpoint.auth == "bearer" else {"x-fastn-api-key": key}
+    if endpoint.test_mode == "on" or (endpoint.test_mode == "auto" and kind_of(key) == "test"):
         sent["X-fastn-Test-Mode"] = "true"
     optional = {
-        "x-fastn-space-id": account.space_id,
-        "x-fastn-space-tenantid": account.tenant_id,
-        "x-end-org-id": account.end_org_id,
-        "x-fastn-env": account.env,
+        "x-fastn-space-id": endpoint.space_id,
+        "x-fastn-space-tenantid": endpoint.tenant_id,
+        "x-end-org-id": endpoint.end_org_id,
+        "x-fastn-env": endpoint.env,
     }
     return sent | {name: value for name, value in optional.items() if value}

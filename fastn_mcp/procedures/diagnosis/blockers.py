@@ -49,9 +49,9 @@ class PartState:
 
 
 _BLOCKED = {
-    State.DRAFT: f"{State.DRAFT.value}: every run of it is refused (WORKFLOW_NOT_PUBLISHED) until somebody publishes it"
-    " in the dashboard",
-    State.OFF: "inactive: no trigger starts it, and run_workflow still does",
+    State.DRAFT: f"{State.DRAFT.value}: every run of it is refused (WORKFLOW_NOT_PUBLISHED) until somebody publishes "
+    "it in the dashboard",
+    State.OFF: f"{State.OFF.value}: no trigger starts it, and run_workflow still does",
 }
 
 
@@ -70,20 +70,20 @@ def _app(entry: JsonValue) -> str:
 
 
 _PROBLEMS = {
-    "FAILED": "its authorisation was revoked or no longer fits",
-    "EXPIRED": "its credentials could not be renewed",
-    "INACTIVE": "it was switched off",
+    "FAILED": "authorisation revoked, or no longer fits",
+    "EXPIRED": "credentials could not be renewed",
+    "INACTIVE": "switched off",
 }
 
 
 def connection_states(rows: Iterable[Row], customers: Mapping[str, str]) -> list[PartState]:
     """Return the connections, those not live first. `customers` maps ids to names."""
-    found: list[PartState] = []
+    states: list[PartState] = []
     for row in rows:
         label = short(str(label_of("connection", row, {"customer": customers}) or key_of(row)))
         status, owner = short(text(row, "status").upper()) or "UNKNOWN", owner_name(row, customers)
-        found.append(PartState(row, label, owner, status, connection_state(row), _PROBLEMS.get(status, "")))
-    return sorted(found, key=lambda connection: connection.state is State.LIVE)
+        states.append(PartState(row, label, owner, status, connection_state(row), _PROBLEMS.get(status, "")))
+    return sorted(states, key=lambda connection: connection.state is State.LIVE)
 
 
 def connections_to(apps: Iterable[str], connections: Iterable[PartState]) -> list[PartState]:

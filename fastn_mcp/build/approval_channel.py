@@ -1,0 +1,66 @@
+"""Choose the channel by which people decide about the approval requests of an account."""
+
+import webbrowser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastn_mcp.build.ledger import AccountStores
+from fastn_mcp.build.process import Process
+from fastn_mcp.channels.page.inbox import InboxAccount
+from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage
+from fastn_mcp.channels.terminal import TerminalChannel
+from fastn_mcp.config.model import Settings
+from fastn_mcp.guard.approval.channel import ApprovalChannel
+
+if TYPE_CHECKING:
+    from fastn_mcp.channels.notification import NotifyingChannel
+    from fastn_mcp.channels.webhook.webhook import Webhook
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenChannel:
+    """The approval channel of an account."""
+
+    channel: ApprovalChannel
+    webhook: "Webhook | None"
+    opened: "Sequence[ApprovalPage | Webhook | NotifyingChannel]"
+    """What is closed with the account, the webhook included."""
+
+
+def choose_channel(settings: Settings, stores: AccountStores, process: Process) -> ChosenChannel:
+    """Return the channel for requests that no elicitation form can show. Raises `SettingsError`.
+
+    That is the channel of the tenant, else the webhook, else the approval page if a browser can show it, else
+    `fastn-mcp approvals` at a terminal. Each of them can be combined with notifications.
+    """
+    webhook, tenant = _webhook(settings, stores, process), process.tenant
+    opened: list[ApprovalPage | Webhook | NotifyingChannel] = [] if webhook is None else [webhook]
+    channel: ApprovalChannel
+    if tenant is not None and tenant.channel is not None:
+        channel = tenant.channel(webhook)
+    elif webhook is not None:
+        channel = webhook
+    elif process.has_browser:
+        account = InboxAccount(stores.account, stores.ledger, stores.recorder.decided, stores.typed)
+        channel = ApprovalPage(account, stores.system, webbrowser.open, stores.folder / PAGE_FILE, process.program)
+        opened.append(channel)
+    elif tenant is not None:
+        channel = TerminalChannel(f"{process.program.to('approvals')}, for the tenant {tenant.name}", "on the server")
+    else:
+        channel = TerminalChannel(process.program.to("approvals"))
+    if settings.notify_url is not None:
+        from fastn_mcp.channels.notification import notifying  # deferred import: only if configured
+
+        channel = notifying(channel, settings, stores.ledger, stores.system)
+        opened.append(channel)
+    return ChosenChannel(channel, webhook, opened)
+
+
+def _webhook(settings: Settings, stores: AccountStores, process: Process) -> "Webhook | None":
+    if settings.webhook_url is None:
+        return None
+    from fastn_mcp.channels.webhook.webhook import webhook_of  # deferred import: only if configured
+
+    issuer = process.tenant.issuer if process.tenant else None
+    return webhook_of(settings, stores.account, stores.ledger, stores.audit, stores.system, issuer, stays=process.stays)

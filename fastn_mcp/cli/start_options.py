@@ -1,0 +1,121 @@
+"""Options before a command: which account, settings and folders it uses. Methods import what they need on demand."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from fastn_mcp.build.composition import AccountParts
+    from fastn_mcp.config.command_line import CommandLine
+    from fastn_mcp.config.load import Resolved
+    from fastn_mcp.config.model import Settings
+    from fastn_mcp.errors import NoKey
+    from fastn_mcp.report.collector import Tally
+
+
+@dataclass(frozen=True, slots=True)
+class StartOptions:
+    """Options before a command, which select account, settings and folders."""
+
+    context: click.Context
+    flags: Mapping[str, object]
+    config: Path | None
+    """The configuration file of --config."""
+    sandboxed: bool
+    sandbox_file: Path | None
+
+    def with_flags(self, **flags: object) -> "StartOptions":
+        """Return a copy with a command's own flags. None leaves a flag as it is."""
+        overrides = {name: value for name, value in flags.items() if value is not None}
+        return replace(self, flags={**self.flags, **overrides})
+
+    def resolved(self) -> "Resolved":
+        from fastn_mcp.build.startup import resolved_of
+
+        return resolved_of(self.flags, os.environ, self.existing_config(), sandboxed=self.sandboxed)
+
+    def parts(
+        self,
+        settings: "Settings | None" = None,
+        *,
+        browser: bool = False,
+        tally: "Tally | None" = None,
+        no_key: "NoKey | None" = None,
+    ) -> "AccountParts":
+        """Assemble the parts of an account from `settings`, by default those of the selected account."""
+        from fastn_mcp.build.composition import assemble, begin_log, policy_of
+        from fastn_mcp.build.process import Process, Sandboxed
+        from fastn_mcp.build.telemetry import audit_outboxes, instruments_of
+
+        settings = settings or self.resolved().settings
+        if browser and settings.report is not None:
+            from fastn_mcp.report.collector import Tally  # without --report nothing is collected
+
+            tally = Tally()
+        lines, program = begin_log(settings), self.command_line()
+        policy = policy_of(settings, os.environ, program)
+        instruments = instruments_of(os.environ, lines, self.context.call_on_close)
+        outbox_of = audit_outboxes(settings, self.state(), os.environ, self.context.call_on_close)
+        if no_key is not None:
+            logging.getLogger("fastn_mcp").error("Every call will be answered with: %s", no_key)
+        process = Process(
+            os.environ,
+            Sandboxed(self.sandbox_file) if self.sandboxed else None,
+            program,
+            has_browser=browser,
+            tally=tally,
+            instruments=instruments,
+            outbox_of=outbox_of,
+        )
+        return assemble(settings, policy, self.state(), process, no_key)
+
+    def command_line(self) -> "CommandLine":
+        """Return the command that starts this program again at a shell, on the same account and folders."""
+        from fastn_mcp.build.startup import command_line_of
+
+        return command_line_of(self.context, os.environ)
+
+    def existing_config(self) -> Path | None:
+        """Return the file of --config or FASTN_CONFIG, or else the user's own. Never one in the working directory."""
+        if self.config is not None:
+            return self.config
+        if path := os.environ.get("FASTN_CONFIG"):
+            return Path(path)
+        own = _own_config()
+        return own if own.exists() else None
+
+    def config_file(self) -> Path:
+        """Return the path of the configuration file, which may not exist yet."""
+        return self.existing_config() or _own_config()
+
+    def state(self) -> Path:
+        """Return the folder of the ledger and the audit log. Raises `SettingsError` if other users can change it."""
+        from fastn_mcp.build.startup import own_state_of
+
+        return own_state_of(os.environ, sandboxed=self.sandboxed)
+
+    def ledger_settings(self) -> "Settings":
+        """Return the settings of the ledger alone."""
+        from fastn_mcp.config.load import ledger_settings
+
+        return ledger_settings(self.flags, os.environ, self.existing_config(), sandbox=self.sandboxed)
+
+    def keyless(self) -> "Settings":
+        """Return the settings without a key, for commands that need none. Raises `SettingsError`."""
+        from fastn_mcp.config.edit import read_or_none
+        from fastn_mcp.config.keys import without_key
+        from fastn_mcp.config.load import choose
+
+        file = read_or_none(self.config_file())
+        return choose(self.flags, without_key(os.environ), file, sandbox=self.sandboxed).keyless()
+
+
+def _own_config() -> Path:
+    from fastn_mcp.config.paths import CONFIG, config_dir
+
+    return config_dir(os.environ) / CONFIG

@@ -1,0 +1,324 @@
+"""Approval of a batch by the policy, a plan, a temporary approval or people."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from pydantic import JsonValue
+
+from fastn_mcp.errors import Declined, Refused
+from fastn_mcp.guard.allowance import allowance
+from fastn_mcp.guard.approval.approved_call import Approval, covers
+from fastn_mcp.guard.approval.caller import Caller
+from fastn_mcp.guard.approval.channel import ApprovalChannel, FormChannel
+from fastn_mcp.guard.approval.request import (
+    Answer,
+    Approve,
+    Decline,
+    NoAnswer,
+    PendingApproval,
+    PendingForm,
+    Submitted,
+    extent,
+    form_of,
+    used_up,
+    with_typed,
+)
+from fastn_mcp.guard.approval.use import ApprovalUse
+from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
+from fastn_mcp.guard.approval.wait import DecisionWait
+from fastn_mcp.guard.call_evaluation import Evaluation
+from fastn_mcp.guard.evaluation import Evaluator
+from fastn_mcp.guard.key_files import TypedSecrets
+from fastn_mcp.guard.recorder import Recorder, record_expired
+from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
+from fastn_mcp.ledger.identity import holder
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.decision import Decision
+from fastn_mcp.records.formats import stamp
+from fastn_mcp.redaction import quote, redact_text
+from fastn_mcp.runtime import System
+from fastn_mcp.tools.operation import Operation
+from fastn_mcp.tools.tool import Effect
+
+_MIN_READING_SECONDS = 1.0
+"""Time in which nobody can read a form: a faster answer, approved or declined, comes from a program."""
+
+_BY_A_PROGRAM = (
+    "the client's software answered the form in less than a second, before anyone could read it; that does not count"
+)
+
+_DISTRUST_SECONDS = 900.0
+"""Time for which a form is not used after it was found not to reach a person."""
+
+
+class Approvals:
+    """Obtains the approvals of one account from the policy, a plan, a temporary approval or people."""
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        ledger: Ledger,
+        recorder: Recorder,
+        system: System,
+        channel: ApprovalChannel | None,
+        typed: TypedSecrets,
+    ) -> None:
+        self.channel = channel
+        self.decisions = DecisionWait(ledger, system)
+        self.uses = ApprovalUse(evaluator, ledger, recorder, system)
+        self._evaluator = evaluator
+        self._budgets = evaluator.budgets
+        self._account = evaluator.bound_account
+        self._ledger = ledger
+        self._recorder = recorder
+        self._system = system
+        self._typed = typed
+
+    async def allowance(self, principal: str) -> dict[str, JsonValue]:
+        """Return what a caller has left, and where the requests that wait can be decided."""
+        policy, now = self._evaluator.policy, self._system.now()
+        left = await allowance(policy, self._budgets, self._ledger, self._account, principal, now)
+        if "waiting" in left and self.channel is not None and self.channel.url is not None:
+            left["page"] = self.channel.url
+        return left
+
+    async def obtain(self, evaluation: Evaluation, caller: Caller) -> Approval | PendingForm | PendingApproval:
+        """Return the approval of these calls, or the one open request for them. Raises a `FastnError`.
+
+        The first of these cases applies:
+
+        1. The policy or a plan allows the calls.
+        2. A temporary approval covers the call, and the caller brings no answer.
+        3. The approval of a list was used for other calls of it, and covers the rest.
+        4. The caller brings a person's answer to an approval request.
+        5. An earlier request for the same calls was declined or approved, or is open.
+        6. A person is asked, by the client's form or out of band (`_why_no_form`).
+
+        Rates and people are checked only from case 4 on, where a person is needed.
+        """
+        if evaluation.verdict.decision is Decision.ALLOW:
+            return Approval("policy" if evaluation.verdict.permit is None else "plan")
+        if (temporary := await self._find_temporary(evaluation, caller)) is not None:
+            return Approval("temporary_approval", temporary=temporary)
+        earlier = await self._ledger.latest(evaluation.digest, self._system.timestamp())
+        if earlier is not None and earlier.used:
+            if covers(earlier, evaluation.calls):
+                return Approval(earlier.by or "", earlier)
+            earlier = None  # it covered calls that were made, or that have changed since
+
+        await self._budgets.check_rate(evaluation.effect, caller.principal)
+        self._check_people(evaluation)
+        await record_expired(self._ledger, self._account, self._system.timestamp(), self._recorder.decided)
+        form = caller.form
+        if form is not None and form.submitted is not None:
+            return await self._count_submitted(evaluation, caller, form, *form.submitted)
+        why_no_form = await self._why_no_form(evaluation, caller)
+        match earlier:
+            case None:
+                return await self._ask(evaluation, caller, why_no_form)
+            case ApprovalRequest(state=RequestState.DECLINED):
+                raise _declined(earlier.note or "", until=earlier.expires)
+            case ApprovalRequest(state=RequestState.APPROVED):
+                return Approval(earlier.by or "", earlier)
+            case _:
+                return await self._ask_again(earlier, evaluation, caller, why_no_form)
+
+    async def _why_no_form(self, evaluation: Evaluation, caller: Caller) -> str | None:
+        """Return the reason why the out-of-band channel asks, for the agent; None if the client's form does."""
+        form, decision = caller.form, evaluation.verdict.decision
+        if form is None:
+            return "This client cannot ask. "
+        if evaluation.typed is not None and not form.is_terminal:
+            return f"A person types the {evaluation.typed.name} outside of the client. "
+        if decision is Decision.OUT_OF_BAND:
+            return "The policy requires approval outside of the client. "
+        if decision is Decision.FOUR_EYES:
+            return "The policy requires two people to approve it. "
+        if not evaluation.preview.fits_form and not form.is_terminal:
+            return "Its arguments must be shown in full and are too long for a form. "
+        if await self._ledger.distrusted(holder(caller.principal, self._account), form.name, self._system.timestamp()):
+            return "This client's form was recently answered faster than a person can read, so it is not used for now. "
+        return None
+
+    def _check_people(self, evaluation: Evaluation) -> None:
+        """Raise a `Refused` if two people have to approve and no channel identifies them."""
+        if evaluation.verdict.decision is not Decision.FOUR_EYES:
+            return
+        if self.channel is None or not self.channel.capabilities.identifies_people:
+            rule, tool = evaluation.verdict.rule, evaluation.batch.tool.tool_name()
+            raise Refused(
+                f"{tool} needs two people ({rule}), and this server cannot tell people apart.",
+                "The operator can set up a webhook with approvers; or a person does it in the dashboard.",
+                facts={"preview": evaluation.preview.data()},
+            )
+
+    async def _find_temporary(self, evaluation: Evaluation, caller: Caller) -> TemporaryApproval | None:
+        """Return the temporary approval that covers a call; None if the call brings a person's answer."""
+        tool, is_answered = evaluation.batch.tool, caller.form is not None and caller.form.submitted is not None
+        if is_answered or evaluation.similar is None or tool.target is None:
+            return None
+        return await self._ledger.find_temporary(
+            caller.principal, self._account, tool.tool_name(), tool.target, evaluation.similar, self._system.timestamp()
+        )
+
+    async def _ask_again(
+        self, earlier: ApprovalRequest, evaluation: Evaluation, caller: Caller, why_no_form: str | None
+    ) -> Approval | PendingForm | PendingApproval:
+        """Announce an open request again if it still covers the calls, or replace it."""
+        now = self._system.timestamp()
+        if why_no_form is None:
+            await self._ledger.void(earlier.id, RequestState.STALE, now, note="asked in a form instead")
+        elif self.channel is not None and covers(earlier, evaluation.calls):
+            evaluation = await self._evaluator.describe(evaluation)
+            return await self._announce(self.channel, earlier, evaluation, "It is still waiting for an answer. ")
+        else:
+            await self._ledger.void(earlier.id, RequestState.STALE, now)
+            why_no_form = "The target has changed since it was asked. "
+        return await self._ask(evaluation, caller, why_no_form)
+
+    async def _ask(
+        self, evaluation: Evaluation, caller: Caller, why_no_form: str | None
+    ) -> Approval | PendingForm | PendingApproval:
+        """Open an approval request in the client's form, or out of band for the reason that is given."""
+        if caller.form is None or why_no_form is not None:
+            return await self._ask_out_of_band(evaluation, caller, why_no_form or "")
+        form, evaluation = caller.form, await self._evaluator.describe(evaluation)
+        request = await self._open(evaluation, caller, out_of_band=False)
+        with self._system.span("ask", form.name, {"channel": form.name}) as span:
+            answer = await form.ask(form_of(request))
+            span["is_answered"] = not isinstance(answer, PendingForm)
+        if isinstance(answer, PendingForm):
+            return answer
+        return await self._count(evaluation, caller, form, request, answer)
+
+    async def _ask_out_of_band(self, evaluation: Evaluation, caller: Caller, why: str) -> PendingApproval:
+        tool, channel = evaluation.batch.tool.tool_name(), self.channel
+        evaluation = await self._evaluator.describe(evaluation)
+        if channel is None:
+            raise Refused(
+                f"{why}{tool} needs the approval of a person.",
+                f"Use a client that shows forms, or a terminal: fastn-mcp call {tool}",
+                facts={"preview": evaluation.preview.data()},
+            )
+        if evaluation.typed is not None and not channel.capabilities.takes_secrets:
+            by_variable = "Name a variable that holds it, or a" if evaluation.typed.name == "value" else "A"
+            raise Refused(
+                f"Nobody can type the {evaluation.typed.name} where this server asks.",
+                f"{by_variable} person makes the call at a terminal: fastn-mcp call {tool}",
+            )
+        request = await self._open(evaluation, caller, out_of_band=True)
+        return await self._announce(channel, request, evaluation, why)
+
+    async def _announce(
+        self, channel: ApprovalChannel, request: ApprovalRequest, evaluation: Evaluation, why: str
+    ) -> PendingApproval:
+        announced = await channel.announce(request)
+        needs_link = announced.url is not None and not announced.is_in_view
+        where = why + announced.where
+        return PendingApproval(request.id, evaluation.preview, where, request.expires, announced.url, needs_link)
+
+    async def _open(self, evaluation: Evaluation, caller: Caller, *, out_of_band: bool) -> ApprovalRequest:
+        """Open and record a request, or return the same one that another replica has opened meanwhile."""
+        now, tool, decision = self._system.timestamp(), evaluation.batch.tool, evaluation.verdict.decision
+        is_severe = decision in (Decision.OUT_OF_BAND, Decision.FOUR_EYES) and evaluation.effect is Effect.DESTROY
+        is_temporary = evaluation.similar is not None and tool.target is not None
+        preview = with_typed(evaluation.preview.stored(), evaluation.typed)
+        if caller.name:
+            preview["asked_by"] = redact_text(caller.name)
+        request = ApprovalRequest(
+            id=self._system.token(),
+            principal=caller.principal,
+            account=self._account,
+            tool=tool.tool_name(),
+            target=tool.target,
+            call=evaluation.digest,
+            calls={number: current.shown() for number, current in evaluation.calls.items()},
+            required=decision.value,
+            expected=evaluation.preview.expected if decision is Decision.TYPED or is_severe else None,
+            allows_temporary=is_temporary,
+            out_of_band=out_of_band,
+            preview=preview,
+            text=tuple(evaluation.preview.lines()),
+            created=now,
+            expires=now + self._evaluator.policy.approval_lifetime,
+            trace=self._system.trace(),
+            similar=evaluation.similar,
+            extent=extent(tool) if is_temporary and isinstance(tool, Operation) else "",
+        )
+        opened = await self._ledger.open(request)
+        if opened != request.id:
+            return await self._ledger.find(opened) or request
+        self._recorder.asked(evaluation, request)
+        return request
+
+    async def _count_submitted(
+        self, evaluation: Evaluation, caller: Caller, form: FormChannel, id_: str, answer: Answer | Submitted
+    ) -> Approval | PendingApproval:
+        """Count the answer that came with this call."""
+        request = await self._ledger.find(id_)
+        if request is None or request.out_of_band or request.call != evaluation.digest:
+            raise Refused("This call has no approval request with that id.", "Call again to open a new request.")
+        if request.state is not RequestState.OPEN:
+            raise used_up()
+        if isinstance(answer, Submitted):
+            answer = answer.answer(form_of(request))
+        return await self._count(evaluation, caller, form, request, answer)
+
+    async def _count(
+        self, evaluation: Evaluation, caller: Caller, form: FormChannel, request: ApprovalRequest, answer: Answer
+    ) -> Approval | PendingApproval:
+        """Record a person's decision in the ledger. A request that no person answered is asked about out of band."""
+        now = self._system.timestamp()
+        is_quick = now - request.created < _MIN_READING_SECONDS and not form.is_terminal
+        if is_quick and not isinstance(answer, NoAnswer):
+            answer = NoAnswer(_BY_A_PROGRAM)
+        if isinstance(answer, NoAnswer):
+            if is_quick or now >= request.expires:
+                await self._ledger.distrust(request.holder, form.name, now + _DISTRUST_SECONDS)
+            pending = await self._move_out_of_band(evaluation, caller, form, request, answer.reason)
+            return replace(pending, needs_link=False)
+        if isinstance(answer, Approve) and request.expected not in (None, answer.typed):
+            why = f"Another text was typed than {quote(request.expected)}, which approves it."
+            answer = Decline("another text was typed", why)
+        if isinstance(answer, Decline):
+            vote = Vote(form.name, approves=False, at=now)
+            counted = await count_vote(vote, request, self._ledger, form.name, answer.note or answer.why or None)
+        else:
+            vote = Vote(form.name, approves=True, at=now, is_temporary=answer.is_temporary)
+            typed = TypedValue(self._typed, answer.secret)
+            counted = await count_vote(vote, request, self._ledger, form.name, typed=typed)
+        if isinstance(counted, NotCounted):
+            raise used_up()
+        if isinstance(answer, Decline):
+            raise _declined(answer.note, answer.why)
+        return Approval(form.name, counted, has_waited=form.submitted is None)
+
+    async def _move_out_of_band(
+        self, evaluation: Evaluation, caller: Caller, form: FormChannel, request: ApprovalRequest, reason: str
+    ) -> PendingApproval:
+        """Move a request that no person answered in the form to the out-of-band channel."""
+        now, why = self._system.timestamp(), f"No person answered: {reason}. "
+        same = await self._ledger.latest(evaluation.digest, now)
+        if self.channel is None or (same is not None and same.state is RequestState.OPEN):
+            moved = await self._ledger.void(request.id, RequestState.UNANSWERED, now, by=form.name, note=reason)
+        else:
+            moved = await self._ledger.offer(request.id, now + self._evaluator.policy.approval_lifetime)
+            if moved is not None:
+                return await self._announce(self.channel, moved, evaluation, why)
+        if moved is None and now < request.expires:
+            raise used_up()
+        return await self._ask_out_of_band(evaluation, caller, why)
+
+
+def _declined(note: str = "", why: str = "", until: float | None = None) -> Declined:
+    """`until`: Unix seconds until which the same call stays declined, if it does."""
+    if why:
+        return Declined(
+            f"{why} That counts as declined.", "If the person wants it after all, call again: they are asked anew."
+        )
+    facts: dict[str, JsonValue] = {"note": note} if note else {}
+    if until is None:
+        return Declined("A person declined this call.", "Do not repeat it; ask what to do instead.", facts=facts)
+    facts["declined_until"] = ends = stamp(datetime.fromtimestamp(until, UTC))
+    holds = f"The same call stays declined until {ends}. Do not repeat it; ask what to do instead."
+    return Declined("A person declined this call.", holds, facts=facts)

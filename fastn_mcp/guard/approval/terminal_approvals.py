@@ -1,0 +1,119 @@
+"""Decisions on the approval requests of a ledger by one person at a terminal."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from pydantic import JsonValue
+
+from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
+from fastn_mcp.errors import FastnError
+from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, typed_in
+from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
+from fastn_mcp.guard.key_files import TypedSecrets
+from fastn_mcp.guard.recorder import decision_entry, record_expired
+from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote
+from fastn_mcp.ledger.identity import account_name
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.decision import Decision
+from fastn_mcp.runtime import System
+
+_BY = "terminal"
+
+UNSEALABLE = (
+    "What a person types here is sealed for the servers by their FASTN_STATE_SECRET, which this terminal does not have:"
+    " set it, or approve on the approval page."
+)
+
+
+def clock(seconds: float) -> str:
+    """Return the local time of day."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M")
+
+
+def _ignore(_: str) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalApprovals:
+    """Approval requests of a ledger, decided by one person at a terminal."""
+
+    ledger: Ledger
+    audit: AuditFile
+    system: System
+    typed: TypedSecrets | None = None
+    """Keeps what they type; None without the state secret by which the servers open it."""
+    warn: Callable[[str], None] = _ignore
+    """Gets a warning where an expiry or a revocation could not be recorded."""
+
+    async def waiting(self) -> list[ApprovalRequest]:
+        """Return the pending requests. Close expired ones, and record them in the audit log."""
+        for account in {request.account for request in await self.ledger.waiting(0.0)}:
+            await record_expired(self.ledger, account, self.system.timestamp(), self._record_expired)
+        return await self.ledger.waiting(self.system.timestamp())
+
+    async def approve(self, request: ApprovalRequest, secret: JsonValue = None, *, is_temporary: bool = False) -> str:
+        """Approve a request, and with `is_temporary` similar calls for a while. Return the message for the person.
+
+        `secret` is the argument that they typed, if the request asks for one.
+        """
+        if request.required == Decision.FOUR_EYES.value:
+            return "Nothing was decided: two people have to approve this call, and a terminal cannot tell people apart."
+        if typed_in(request) is not None and self.typed is None:
+            return f"Nothing was decided. {UNSEALABLE}"
+        typed = None if self.typed is None else TypedValue(self.typed, secret)
+        vote = Vote(_BY, approves=True, at=self.system.timestamp(), is_temporary=is_temporary)
+        also = f" Such calls need no approval for {TEMPORARY_MINUTES} minutes from then on." if is_temporary else ""
+        return await self._vote(
+            request, vote, None, f"Approved. It is sent when the agent makes the same call again.{also}", typed
+        )
+
+    async def decline(self, request: ApprovalRequest, note: str) -> str:
+        """Decline a request. Return the message for the person."""
+        vote = Vote(_BY, approves=False, at=self.system.timestamp())
+        message = f"Declined. The same call stays declined until {clock(request.expires)}."
+        return await self._vote(request, vote, note or None, message)
+
+    async def _vote(
+        self, request: ApprovalRequest, vote: Vote, note: str | None, message: str, typed: TypedValue | None = None
+    ) -> str:
+        """Count a vote, and return the message, or why it did not count."""
+        problems: list[str] = []
+
+        def record(event: AuditEvent, decided_request: ApprovalRequest, message: str | None) -> None:
+            problems.append(self._record(decision_entry(event, decided_request, _BY, message)))
+
+        counted = await count_vote(vote, request, self.ledger, _BY, note, record, typed)
+        return counted.why if isinstance(counted, NotCounted) else "".join([message, *problems])
+
+    async def temporary_approvals(self) -> list[TemporaryApproval]:
+        """Return the temporary approvals that have not expired."""
+        return await self.ledger.temporary_approvals(self.system.timestamp())
+
+    async def revoke(self, prefix: str) -> TemporaryApproval | None:
+        """Revoke the temporary approval whose id starts with `prefix`. Return None unless exactly one does."""
+        matches = [each for each in await self.temporary_approvals() if each.id.startswith(prefix)]
+        if len(matches) != 1 or not await self.ledger.revoke_temporary(matches[0].id):
+            return None
+        (revoked,) = matches
+        account = account_name(revoked.account)
+        entry = LogEntry(
+            AuditEvent.TEMPORARY_APPROVAL_REVOKED, revoked.principal, account, revoked.tool, revoked.target
+        )
+        entry = replace(entry, approved_by=_BY, grant=revoked.id, principal_name=revoked.person or None)
+        if problem := self._record(entry):
+            self.warn(problem.strip())
+        return revoked
+
+    def _record_expired(self, event: AuditEvent, request: ApprovalRequest, note: str | None) -> None:
+        if problem := self._record(decision_entry(event, request, None, note)):
+            self.warn(problem.strip())
+
+    def _record(self, entry: LogEntry) -> str:
+        """Record an entry; return a warning if that fails. Sending records again, and refuses if it still fails."""
+        try:
+            self.audit.record(entry)
+        except FastnError as error:
+            return f" {error}"
+        return ""

@@ -1,0 +1,87 @@
+"""Use of an approval: it is checked against the calls as they are now, and used up once for each of them."""
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from fastn_mcp.errors import TargetChanged
+from fastn_mcp.guard.approval.approved_call import Approval, ApprovedCall, covers, covers_call
+from fastn_mcp.guard.approval.caller import Caller
+from fastn_mcp.guard.approval.request import opens_temporary, temporary_approval, used_up
+from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation
+from fastn_mcp.guard.evaluation import Evaluator
+from fastn_mcp.guard.recorder import Recorder
+from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.ledger import Ledger
+from fastn_mcp.policy.decision import Decision
+from fastn_mcp.runtime import System
+
+
+class ApprovalUse:
+    """Checks approvals of one account right before the calls are sent, and uses them up."""
+
+    def __init__(self, evaluator: Evaluator, ledger: Ledger, recorder: Recorder, system: System) -> None:
+        self._evaluator = evaluator
+        self._budgets = evaluator.budgets
+        self._ledger = ledger
+        self._recorder = recorder
+        self._system = system
+
+    async def check(self, approval: Approval, evaluation: Evaluation) -> None:
+        """Check that the approval still covers these calls.
+
+        Raises `TargetChanged` if the target, its dependents or the policy changed since the approval was requested.
+        """
+        request = approval.request
+        if request is None:
+            return
+        if not covers(request, evaluation.calls) or len(request.approvers) < request.needed:
+            await self._ledger.void(request.id, RequestState.STALE, self._system.timestamp())
+            raise _changed("Look at the preview; call again to ask anew.", {"preview": evaluation.preview.data()})
+        if evaluation.batch.is_list and not request.used:
+            self._recorder.agreed(evaluation.batch.tool, request, approval.by)
+
+    async def use(
+        self, approval: Approval, number: int, current: CallEvaluation, evaluation: Evaluation, caller: Caller
+    ) -> ApprovedCall | None:
+        """Use up the approval of one call and count its budgets. Raises a `FastnError` if it may not be sent now.
+
+        None if a budget or a plan entry allowed it, and other calls used that up meanwhile: it has to be evaluated
+        again.
+        """
+        request, principal, by, reference = approval.request, caller.principal, approval.by, None
+        if request is not None:
+            if not covers_call(request, number, current):
+                raise _changed("Look at it; call the batch again to be asked anew about what is left.")
+            used = await self._ledger.use(request.id, number, self._system.timestamp())
+            if used is None:
+                raise used_up()
+            if len(used.used) == 1:  # after use: a repeated approval must not be counted again, and a list counts once
+                await self._budgets.spend_rate(evaluation.effect, principal)
+            await self._budgets.spend_approved(current.effect, principal)
+            if opens_temporary(request):  # here and nowhere else: the target was checked
+                opened = temporary_approval(request, self._system.token(), self._system.timestamp())
+                await self._ledger.add_temporary(opened)
+            reference = f"{request.id}.{number}" if evaluation.batch.is_list else request.id
+        elif approval.temporary is not None:
+            await self._budgets.spend_rate(current.effect, principal)
+            await self._budgets.spend_approved(current.effect, principal)
+            reference = approval.temporary.id
+        elif current.verdict.decision not in (Decision.ALLOW, Decision.DENY):
+            tool, rule = current.call.tool_name(), current.verdict.rule
+            raise TargetChanged(
+                f"{tool} now needs an approval ({rule}); it did not when the batch started.",
+                "Call the batch again. A person is asked about the remaining calls.",
+            )
+        elif (allowed := await self._budgets.spend_allowed(current, principal)) is None:
+            return None
+        else:
+            by = allowed
+        trace = None if request is None else request.trace
+        return ApprovedCall(
+            current, principal, by, reference, trace, evaluation.id, number, approval.detail, caller.person
+        )
+
+
+def _changed(next_step: str, facts: Mapping[str, JsonValue] | None = None) -> TargetChanged:
+    return TargetChanged("The target is no longer in the state that was approved.", next_step, facts=facts)

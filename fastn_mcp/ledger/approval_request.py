@@ -1,0 +1,226 @@
+"""Approval requests, the votes on them, and the temporary approvals that a vote can give.
+
+A field is added to `ApprovalRequest` and nowhere else: both ledgers derive how it is stored from its type
+(`serialization`). Times are Unix seconds.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from pydantic import JsonValue
+
+from fastn_mcp.ledger.identity import holder, who
+from fastn_mcp.policy.decision import Decision
+
+
+class RequestState(Enum):
+    """State of an approval request. Only an OPEN one can be decided, and only an APPROVED one can be used."""
+
+    OPEN = "open"
+    APPROVED = "approved"
+    USED = "used"
+    DECLINED = "declined"
+    UNANSWERED = "unanswered"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCall:
+    """One call of an approval request, as it was shown."""
+
+    binding: str
+    """Digest of the call, its target's state and the policy. A change to any of them voids the approval."""
+    dependents: Mapping[str, float | None]
+    """Counts by kind (`Dependence.counts`). Fewer of them do not void the approval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """Vote of one approver: a person identified by a credential of their own, or else the channel.
+
+    A person has one identity on every channel, which `approver` holds.
+    """
+
+    approver: str
+    approves: bool
+    at: float
+    name: str = ""
+    """Name of the person at the time, for people. It identifies nobody."""
+    is_temporary: bool = False
+    """Whether it also approves similar calls for a while, once the request's approval is used."""
+
+    def is_of(self, approver: str) -> bool:
+        """Whether it may be of this approver. Identities that differ only in case count as one person."""
+        return self.approver.casefold() == approver.casefold()
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSecret:
+    """What an approver typed, sealed. It is stored with their vote, and deleted with what the vote is good for."""
+
+    approver: str
+    text: str = field(repr=False)
+    lifetime: float
+    """Seconds for which it is kept at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequest:
+    """Request for approval of one call or one batch. It is decided once, then used once for each call."""
+
+    id: str
+    principal: str
+    account: str
+    tool: str
+    target: str | None
+    call: str
+    """Digest of the call (`CallEvaluation.digest`), or the id of the batch."""
+    calls: Mapping[int, ShownCall]
+    """The calls as they were shown, by number."""
+    required: str
+    """Policy decision: confirm, typed, out_of_band or four_eyes."""
+    expected: str | None
+    """Text that has to be typed to approve; None if none is required."""
+    allows_temporary: bool
+    out_of_band: bool
+    """Whether it is decided out of band (approval page, terminal or webhook) rather than in the client's form."""
+    preview: Mapping[str, JsonValue]
+    text: tuple[str, ...]
+    created: float
+    expires: float
+    state: RequestState = RequestState.OPEN
+    by: str | None = None
+    note: str | None = None
+    decided: float | None = None
+    trace: str | None = None
+    """Trace in which it was opened, as `System.trace` returns it."""
+    similar: str | None = None
+    """Digest of the calls that a temporary approval would cover."""
+    extent: str = ""
+    """Description of those calls."""
+    votes: tuple[Vote, ...] = ()
+    """Oldest first, one per approver. While the request is open, an approver can replace an approval by a decline."""
+    used: tuple[int, ...] = ()
+    """Numbers of the calls for which it was used."""
+
+    @property
+    def holder(self) -> str:
+        """Key under which its open requests and declines are counted."""
+        return holder(self.principal, self.account)
+
+    @property
+    def asked_by(self) -> str | None:
+        """Name of the person or the client that asked, as it was given then; None if it was not."""
+        name = self.preview.get("asked_by")
+        return name if isinstance(name, str) else None
+
+    @property
+    def person(self) -> str | None:
+        """Name of the person who asked, from their sign-in; None without one."""
+        return self.asked_by if "|" in self.principal else None
+
+    @property
+    def people(self) -> list[str]:
+        """Approvers who have approved it so far, each with their name."""
+        return [who(vote.approver, vote.name) for vote in self.votes if vote.approves]
+
+    @property
+    def needed(self) -> int:
+        return 2 if self.required == Decision.FOUR_EYES.value else 1
+
+    @property
+    def approvers(self) -> list[str]:
+        return [vote.approver for vote in self.votes if vote.approves]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more can come of it. What was typed for it is deleted then."""
+        return self.state not in (RequestState.OPEN, RequestState.APPROVED)
+
+    def is_found(self, now: float) -> bool:
+        """Whether a repeated call finds it. A request in a form is found only if it is an approved batch."""
+        answered = self.state is RequestState.APPROVED and len(self.calls) > 1
+        usable = self.state in (RequestState.OPEN, RequestState.APPROVED, RequestState.DECLINED)
+        return usable and self.expires > now and (self.out_of_band or answered)
+
+    def with_vote(self, vote: Vote, by: str, note: str | None, *, out_of_band: bool) -> "ApprovalRequest | None":
+        """Return the request with this vote, or None if the vote does not count.
+
+        One decline declines it; the last approval needed approves it. The lifetime of an approved batch restarts then.
+        """
+        if self.state is not RequestState.OPEN or self.expires <= vote.at or self.out_of_band is not out_of_band:
+            return None
+        before = next((one for one in self.votes if one.is_of(vote.approver)), None)
+        if before is not None and (vote.approves or not before.approves):
+            return None
+        counted = replace(self, votes=(*(one for one in self.votes if one is not before), vote))
+        if vote.approves and len(counted.approvers) < self.needed:
+            return counted
+        state = RequestState.APPROVED if vote.approves else RequestState.DECLINED
+        until = vote.at + self.expires - self.created if vote.approves and len(self.calls) > 1 else self.expires
+        return replace(counted, state=state, by=by, note=note or self.note, decided=vote.at, expires=until)
+
+    def with_use(self, number: int, now: float) -> "ApprovalRequest | None":
+        """Return the request as used for one of its calls; None if it cannot be used for that."""
+        if self.state is not RequestState.APPROVED or self.expires <= now:
+            return None
+        if number in self.used or number not in self.calls:
+            return None
+        used = (*self.used, number)
+        state = RequestState.USED if len(used) == len(self.calls) else self.state
+        return replace(self, used=used, state=state, decided=now)
+
+    def without_effect(
+        self, state: RequestState, now: float, by: str | None, note: str | None
+    ) -> "ApprovalRequest | None":
+        """Return the request in the final `state`; None if it was neither open nor approved, or has expired."""
+        if self.is_over or self.expires <= now:
+            return None
+        return replace(self, state=state, by=by or self.by, note=note or self.note, decided=now)
+
+    def expired(self, now: float) -> "ApprovalRequest | None":
+        """Return the request as UNANSWERED; None if it is not open or has not expired."""
+        if self.state is not RequestState.OPEN or self.expires > now:
+            return None
+        return replace(self, state=RequestState.UNANSWERED, decided=self.expires)
+
+    def offered(self, expires: float) -> "ApprovalRequest | None":
+        """Return the request moved from the form to the out-of-band channel; None if it is decided or moved already."""
+        if self.state is not RequestState.OPEN or self.out_of_band:
+            return None
+        return replace(self, out_of_band=True, expires=expires)
+
+
+def declines_after(before: ApprovalRequest, after: ApprovalRequest) -> int | None:
+    """Return 1 if the change adds a decline of its holder, 0 if it resets their count, None if it does neither.
+
+    An out-of-band approval resets the count when it is given. Any approval resets it when it is used.
+    """
+    if after.state is RequestState.DECLINED and before.state is RequestState.OPEN:
+        return 1
+    approved = after.out_of_band and after.state is RequestState.APPROVED and before.state is RequestState.OPEN
+    return 0 if approved or after.used != before.used else None
+
+
+Transition = Callable[[ApprovalRequest], ApprovalRequest | None]
+
+
+@dataclass(frozen=True, slots=True)
+class TemporaryApproval:
+    """Approval of similar calls of one tool on one target, until it expires or is revoked."""
+
+    id: str
+    principal: str
+    account: str
+    tool: str
+    target: str
+    created: float
+    expires: float
+    by: str
+    similar: str = ""
+    """Digest of principal, account, key, tool, argument names, values that are not free, policy and effect."""
+    extent: str = ""
+    """Description of the calls that it covers."""
+    person: str = ""
+    """Name of the person who asked for it, if they signed in."""

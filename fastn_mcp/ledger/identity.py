@@ -1,0 +1,34 @@
+"""Accounts and people, as the ledger and the audit log record them."""
+
+import re
+
+_KEY = " key:"
+
+
+def bound_account(name: str, key: str) -> str:
+    """Return the ledger's id of an account: its name and the digest of its key. Accounts of one name share nothing."""
+    return f"{name}{_KEY}{key}" if key else name
+
+
+def account_name(account: str) -> str:
+    """Return the display name of a bound account."""
+    return account.rpartition(_KEY)[0] or account
+
+
+def who(principal: str, name: str | None) -> str:
+    """Return a person as recorded: their name beside the principal, or the principal alone."""
+    return f"{name} ({principal})" if name and name != principal.partition("|")[2] else principal
+
+
+def without_issuers(people: str) -> str:
+    """Return a text of `who` without the issuers of the principals, for people of the same issuer."""
+    return _ISSUER.sub("", people)
+
+
+_ISSUER = re.compile(r"https?://[^\s|()]+\|")
+
+
+def holder(principal: str, account: str) -> str:
+    """Return the key under which declines, distrusted channels and open requests of a caller are counted."""
+    name, _, key = account.rpartition(_KEY)
+    return f"{key} {principal}" if name else principal

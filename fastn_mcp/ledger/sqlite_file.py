@@ -1,0 +1,184 @@
+"""A ledger's file: how it is created, opened and checked, and how statements are executed in it."""
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fastn_mcp.config.paths import make_private_folder
+from fastn_mcp.ledger.ledger import LedgerUnusable
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 5.0
+"""Seconds to wait for a lock of another process."""
+
+_OPENING = threading.Lock()
+
+_DAMAGED = (
+    "file is not a database, or is damaged",
+    "stop fastn-mcp and move the file away. Open requests, budgets and the journal are then gone.",
+)
+_OTHER_VERSION = (
+    "it was written by another version of fastn-mcp",
+    "run that version, or stop fastn-mcp and move the file away. Open requests, budgets and the journal are then gone.",
+)
+_FULL = ("the disk is full", "free space on its disk.")
+_READ_ONLY = ("it is read-only", "make the file and its folder writable for this user, or set FASTN_STATE_DIR.")
+_LOCKED = ("another process keeps it locked", "end that process, then call again.")
+_CAUSES = {
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_READONLY: _READ_ONLY,
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
+}
+"""Cause, and what a person has to do, by SQLite's primary result code."""
+
+
+def _unusable(path: str, error: OSError | sqlite3.Error) -> LedgerUnusable:
+    other = (
+        getattr(error, "strerror", None) or str(error),
+        "look at the file, its folder and its disk, or set FASTN_STATE_DIR.",
+    )
+    code = getattr(error, "sqlite_errorcode", None)
+    why, cure = other if code is None else _CAUSES.get(code & 0xFF, other)
+    log.error("the ledger %s cannot be used: %s", path, error)
+    return LedgerUnusable(path, why, cure)
+
+
+def _create(path: Path) -> None:
+    """Create the file if it does not exist, readable by its owner only from the start.
+
+    An existing file is not opened, and no other ledger of this process opens the file meanwhile: closing any descriptor
+    of a file drops the locks that SQLite holds on it in the same process, and two writers then corrupt the file.
+    """
+    make_private_folder(path.parent)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def named(values: Iterable[str]) -> str:
+    """Return the parameters of a statement for these names, in order."""
+    return ", ".join(f":{name}" for name in values)
+
+
+class SqliteFile:
+    """A file, or memory for the life of the process (`:memory:`), opened on first use.
+
+    `tables` has the columns of each table by its name. Raises `LedgerUnusable` wherever it is used.
+    """
+
+    def __init__(self, path: str, tables: Mapping[str, str], indexes: str) -> None:
+        self._path = path
+        self._tables = tables
+        self._indexes = indexes
+
+    @cached_property
+    def database(self) -> sqlite3.Connection:
+        try:
+            with _OPENING:
+                if self._path != ":memory:":
+                    _create(Path(self._path))
+                database = sqlite3.connect(self._path, isolation_level=None, timeout=_PATIENCE, check_same_thread=False)
+            try:
+                self._prepare(database)
+            except BaseException:
+                database.close()
+                raise
+        except (OSError, sqlite3.Error) as error:
+            raise _unusable(self._path, error) from error
+        return database
+
+    def _prepare(self, database: sqlite3.Connection) -> None:
+        """Create the tables. Retries, since SQLite does not wait for another process that does the same."""
+        database.row_factory = sqlite3.Row
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("PRAGMA fullfsync = ON")  # on macOS, fsync alone does not reach the disk
+        database.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                database.execute("PRAGMA journal_mode = WAL")
+                self._create_tables(database)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+    def _create_tables(self, database: sqlite3.Connection) -> None:
+        for name, columns in self._tables.items():
+            database.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
+        stored = dict(database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
+        if any(stored[name] != f"CREATE TABLE {name} ({columns})" for name, columns in self._tables.items()):
+            log.error("the ledger %s has tables of another version", self._path)
+            raise LedgerUnusable(self._path, *_OTHER_VERSION)
+        database.executescript(self._indexes)
+
+    def execute(self, statement: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
+        """Execute a statement to its end, and return its rows."""
+        return self._ended(statement, values)[0]
+
+    def first(self, statement: str, values: Sequence[object] | Mapping[str, object]) -> Any:
+        """Return the first row of a query; None if there is none."""
+        return next(iter(self.execute(statement, values)), None)
+
+    def write(self, into: str, values: Mapping[str, object]) -> None:
+        """Execute an `INSERT INTO table` with a value for each column, in their order."""
+        self.execute(f"{into} VALUES ({named(values)})", values)
+
+    def change(self, statement: str, values: Sequence[object] | Mapping[str, object]) -> int:
+        """Execute a statement, and return how many rows it wrote. Not by RETURNING, which SQLite has since 3.35."""
+        return self._ended(statement, values)[1]
+
+    def _ended(self, statement: str, values: Sequence[object] | Mapping[str, object]) -> tuple[list[Any], int]:
+        database = self.database
+        try:
+            cursor = database.execute(statement, values)
+            return cursor.fetchall(), cursor.rowcount
+        except sqlite3.Error as error:
+            raise _unusable(self._path, error) from error
+
+    @contextmanager
+    def transaction(self) -> Generator[None]:
+        """Run a transaction that takes the write lock at once, so that no other process writes meanwhile."""
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if self.database.in_transaction:  # SQLite rolls it back by itself if the disk is full
+                self.execute("ROLLBACK")
+            raise
+        self.execute("COMMIT")
+
+    def empty_log(self) -> None:
+        """Empty the write-ahead log, which still has what was deleted, unless another process is reading from it."""
+        with suppress(LedgerUnusable):  # the change itself is made
+            self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def revision(self) -> int:
+        """Return a number that changes after any change by any process."""
+        # data_version sees other connections' changes, total_changes our own.
+        ((version,),) = self.execute("PRAGMA data_version")
+        return int(version) + self.database.total_changes
+
+    def check(self) -> None:
+        problems = [str(row[0]) for row in self.execute("PRAGMA quick_check(1)")]
+        if problems != ["ok"]:
+            log.error("the ledger %s is damaged: %s", self._path, problems)
+            raise LedgerUnusable(self._path, *_DAMAGED)
+
+    def close(self) -> None:
+        """Close the file, if it is open. The next use opens it again."""
+        if "database" in self.__dict__:
+            self.database.close()
+            del self.__dict__["database"]

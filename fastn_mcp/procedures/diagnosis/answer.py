@@ -1,0 +1,310 @@
+"""The answer of a diagnosis: causes with their remedies, connections, triggers and changes, from the evidence."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import JsonValue
+
+from fastn_mcp.procedures.diagnosis.blockers import PartState, broken_since, connections_to, repairs
+from fastn_mcp.procedures.diagnosis.evidence import CAUSES, Changed, Evidence
+from fastn_mcp.procedures.diagnosis.failures import EndedRun, FailureGroup, RunFilter
+from fastn_mcp.procedures.diagnosis.remedies import FailureEvidence, Remedy, remedy
+from fastn_mcp.procedures.diagnosis.run_counts import RunRecord
+from fastn_mcp.procedures.diagnosis.summary import verdict
+from fastn_mcp.records.formats import aged, counted, stamp
+from fastn_mcp.records.labels import ACCOUNT, name_of
+from fastn_mcp.records.quotas import quotas_of
+from fastn_mcp.records.rows import owner_of, text
+from fastn_mcp.records.states import State, is_pending
+from fastn_mcp.tools.connectors import ListConnections
+from fastn_mcp.tools.tool import suggested
+from fastn_mcp.tools.triggers import GetTrigger, UpdateTrigger
+from fastn_mcp.tools.workflows import GetExecution, GetWorkflow
+
+_AFFECTED, _ALSO = 3, 12
+"""Maximum number of affected workflows and customers of a cause with their numbers, and of further ones by name."""
+
+_OTHERS = 8
+"""Maximum number of less frequent causes by name."""
+
+_SHORT = 120
+"""Maximum length of a text in characters."""
+
+Entry = dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    """One of the most frequent causes, its newest run in full, and what would help."""
+
+    failures: FailureGroup
+    newest: EndedRun
+    remedy: Remedy
+
+
+def answer(evidence: Evidence) -> Entry:
+    """Return the whole answer, with all entries of its lists."""
+    newest = zip(evidence.causes, evidence.newest, strict=False)  # of the first causes only
+    causes = [_Cause(cause, run, _remedy(evidence, cause, run)) for cause, run in newest]
+    connections, triggers = _connections(evidence), evidence.triggers
+    repaired = [connection for cause in causes for connection in cause.remedy.repairs]
+    whys = [(len(cause.failures.runs), cause.remedy.short) for cause in causes[:2]]
+    entries: Entry = {
+        "verdict": _prefix(evidence) + verdict(evidence, _blocked(evidence, connections), whys),
+        **{
+            kind: {"id": resource.id, "name": _cut(name_of(resource.row) or resource.id)}
+            for kind, resource in evidence.subject.resources.items()
+        },
+        "now": stamp(evidence.counts.period.now),
+        "runs": _runs(evidence),
+        "causes": [_cause(evidence, cause) for cause in causes],
+        "other_causes": _other_causes(evidence),
+        "without_failures": _without_failures(evidence),
+        "connections": [_connection(evidence, each, is_repaired=each in repaired) for each in connections],
+        "triggers": None if triggers is None else [*map(_trigger, _relevant_triggers(evidence, triggers))],
+        "triggers_of_other_customers": evidence.other_triggers or None,
+        "changes": [_change(evidence, change) for change in evidence.changes],
+        "not_checked": [_cut(f"{gap.what}: {gap.why}".removesuffix(": "), 160) for gap in evidence.gaps],
+    }
+    kept = ("verdict", "causes", "connections", "triggers")
+    return {name: item for name, item in entries.items() if item not in (None, []) or (name in kept and item == [])}
+
+
+def _prefix(evidence: Evidence) -> str:
+    subject = evidence.subject
+    if subject.trigger is not None:
+        owner = _owner(evidence, owner_of(subject.trigger))
+        return f"Trigger {_cut(name_of(subject.trigger), 60)} of {owner}: "
+    customer = subject.resources.get("customer")
+    return "" if customer is None or "workflow" in subject.resources else f"{_owner(evidence, customer.id)}: "
+
+
+def _owner(evidence: Evidence, customer: str | None) -> str:
+    return ACCOUNT if customer is None else evidence.names.get(customer, customer)[:60]
+
+
+def _workflow(evidence: Evidence, key: str | None) -> str:
+    return evidence.names.get(key or "", key or "")[:60]
+
+
+def _blocked(evidence: Evidence, connections: Sequence[PartState]) -> list[str]:
+    """Return what keeps runs from happening at all."""
+    subject = evidence.subject
+    reasons: list[str] = []
+    customer = subject.resources.get("customer")
+    if customer is not None and is_pending(customer.row):
+        owner = _owner(evidence, customer.id)
+        reasons.append(f"{owner} waits for activation by its admin: nothing runs for it until then")
+    workflows = evidence.relevant_workflows if subject.resources else ()
+    for key in workflows:
+        if blocked := evidence.setup(key).blocked:
+            name = "the workflow" if len(workflows) == 1 else f'"{_workflow(evidence, key)}"'
+            reasons.append(f"{name} is {blocked}" if blocked.startswith(State.OFF.value) else f"{name} was {blocked}")
+    if subject.trigger is not None and not workflows:
+        reasons.append("the trigger starts no workflow")
+    if not evidence.counts.failures and subject.customer:
+        broken = [connection for connection in connections if connection.state in (State.BROKEN, State.OFF)]
+        reasons += [f"the connection {connection.label} is {connection.status}" for connection in broken[:2]]
+    return reasons + [f"the quota {quota} is used up" for quota in quotas_of(evidence.quotas) if quota.percent >= 100]
+
+
+def _runs(evidence: Evidence) -> Entry:
+    counts, now = evidence.counts, evidence.counts.period.now
+    count, last, before = len(counts.failures), counts.last_success_at, counts.last_before
+    totals: Entry = {**counts.totals} or {
+        "failed": f"at least {count}" if count and counts.has_failures_unread else count
+    }
+    if not counts.knows_failures:
+        totals.pop("failed", None)
+    entry: Entry = {"hours": counts.period.hours, **totals}
+    entry["last_success"] = aged(last, now) if last else counts.last_success_in_words
+    if not counts.runs and before and before.at:
+        entry["last_run"] = f"{before.id}, {aged(before.at, now)}"
+    return entry
+
+
+def _remedy(evidence: Evidence, cause: FailureGroup, newest: EndedRun) -> Remedy:
+    connector, setup, customers = evidence.connector(newest), evidence.setup(newest.workflow), cause.customers
+    candidates = connections_to([connector] if connector else setup.apps, evidence.connections)
+    own = [connection for connection in candidates if connection.customer in customers]
+    relevant = own or [connection for connection in candidates if connection.customer is None]
+    is_known = not customers or own or not {*evidence.connected}.isdisjoint(customers)
+    return remedy(FailureEvidence(newest, setup, bool(customers), connector, relevant if is_known else None))
+
+
+def _cause(evidence: Evidence, cause: _Cause) -> Entry:
+    failures, newest, remedy = cause.failures, cause.newest, cause.remedy
+    times, now, count = failures.times, evidence.counts.period.now, len(failures.runs)
+    arguments: Mapping[Any, Entry] = {
+        GetExecution: {"execution_id": newest.id},
+        GetWorkflow: {"workflow_id": newest.workflow},
+        ListConnections: {"customer_id": failures.customers[0]} if failures.customers else {},
+    }
+    return _without_empty(
+        {
+            "runs": count,
+            "share": f"{100 * count / len(evidence.counts.failures):.0f} % of the failures",
+            "first_seen": aged(min(times), now) if times else None,
+            "last_seen": aged(max(times), now) if times else None,
+            "failing_step": _cut(" ".join(filter(None, (newest.failed_at, newest.step and f"({newest.step})")))),
+            "headline": _cut(newest.headline),
+            # A connection's error repeats its id; the likely cause names the connection.
+            "message": "" if remedy.see is ListConnections and newest.headline else _cut(newest.message, 160),
+            "category": _cut(newest.category, 60),
+            "fastn_suggests": _cut(newest.suggestion, 160),
+            "example": newest.id,
+            **_affected(evidence, failures),
+            "likely_cause": remedy.likely,
+            "fix": remedy.fix,
+            "will_not_help": remedy.will_not_help,
+            "next": suggested(remedy.see, **arguments.get(remedy.see, {})),
+        }
+    )
+
+
+def _other_causes(evidence: Evidence) -> list[JsonValue]:
+    """Return the less frequent causes in Fastn's words, with their numbers of runs."""
+    rest = evidence.causes[CAUSES:]
+    entries: list[JsonValue] = [
+        f"{cause.newest.reason or 'unknown'}: {counted(len(cause.runs), 'run')}" for cause in rest[:_OTHERS]
+    ]
+    if more := rest[_OTHERS:]:
+        entries.append(f"{len(more)} more causes: {counted(sum(len(cause.runs) for cause in more), 'run')}")
+    return entries
+
+
+def _affected(evidence: Evidence, cause: FailureGroup) -> Entry:
+    """Return the customers and workflows that fail: the first with counts, further ones by name."""
+    subject, filters = evidence.subject, [*cause.filters.items()]
+
+    def name(which: RunFilter) -> str:
+        """Return its workflow and customer, as far as the subject does not say them."""
+        workflow = None if len(subject.workflows) == 1 else _workflow(evidence, which.workflow)
+        customer = None if subject.customer else _owner(evidence, which.customer)
+        return " for ".join(filter(None, (workflow, customer))) or _workflow(evidence, which.workflow)
+
+    more = Counter({name(which): count for which, count in filters[_AFFECTED:]})
+    also: list[JsonValue] = [f"{key} ({count})" for key, count in more.most_common(_ALSO)]
+    if len(more) > _ALSO:
+        also.append(f"{len(more) - _ALSO} more")
+    return {"affected": [_failed_runs(evidence, which, count) for which, count in filters[:_AFFECTED]], "also": also}
+
+
+def _failed_runs(evidence: Evidence, which: RunFilter, count: int) -> Entry:
+    subject, record = evidence.subject, evidence.run_records.get(which, RunRecord(which))
+    is_named = len(subject.workflows) == 1
+    of = "" if record.runs is None else f" of {record.runs:,}"
+    return _without_empty(
+        {
+            "workflow": None if is_named else _workflow(evidence, which.workflow),
+            "workflow_id": None if is_named else which.workflow,
+            "customer": None if subject.customer and not is_named else _owner(evidence, which.customer),
+            "failed": f"{count:,}{of}",
+            **_history(evidence, record),
+        }
+    )
+
+
+def _history(evidence: Evidence, record: RunRecord) -> Entry:
+    """Return since when runs fail, and the last success."""
+    success, now = record.last_success, evidence.counts.period.now
+    entry: Entry = {}
+    if record.is_failing and record.since is not None:
+        entry["since"] = ("" if record.knows_since else "at least since ") + aged(record.since, now)
+    if last := record.last_success_in_words(now):
+        entry["last_success"] = last
+    newest = record.failures[0].version if record.failures else ""
+    if success and newest and success.version and newest != success.version:
+        entry["version"] = f"failing runs {newest}, last success {success.version}"
+    return entry
+
+
+def _without_failures(evidence: Evidence) -> list[JsonValue]:
+    """Return the other workflows of the customer, with their last success."""
+    records = [record for record in evidence.run_records.values() if not record.failures]
+    return [
+        _without_empty(
+            {
+                "workflow": _workflow(evidence, record.which.workflow),
+                "id": record.which.workflow,
+                "runs": record.runs,
+                **_history(evidence, record),
+            }
+        )
+        for record in records
+    ]
+
+
+def _connections(evidence: Evidence) -> list[PartState]:
+    """Return the connections that matter: all of a customer, else those of affected customers and the account."""
+    subject = evidence.subject
+    if subject.is_any_of_customer:
+        return [connection for connection in evidence.connections if connection.customer == subject.customer]
+    apps = {app for run in evidence.newest if (app := evidence.connector(run))}
+    apps |= {app for key in subject.workflows for app in evidence.setup(key).apps}
+    affected = {key for cause in evidence.causes for key in cause.customers} | {None, subject.customer}
+    if not evidence.counts.failures and evidence.triggers:
+        affected |= {trigger.customer for trigger in evidence.triggers}
+    return [
+        connection
+        for connection in connections_to(apps, evidence.connections)
+        if connection.customer in affected
+        and (connection.state is not State.LIVE or connection.customer == subject.customer)
+    ]
+
+
+def _connection(evidence: Evidence, connection: PartState, *, is_repaired: bool) -> Entry:
+    """Return a connection; not how to repair it, if the fix of a cause says so."""
+    entry: Entry = {"what": _cut(connection.label), "status": connection.status}
+    if connection.state in (State.BROKEN, State.OFF):
+        entry["since"] = broken_since(connection, evidence.counts.period.now)
+        if not is_repaired:
+            entry["fix"] = repairs([connection])
+    return entry
+
+
+def _relevant_triggers(evidence: Evidence, triggers: Sequence[PartState]) -> list[PartState]:
+    """Return those to show: if runs fail, no other customer's triggers but those with a problem."""
+    if not evidence.subject.resources:
+        return [trigger for trigger in triggers if trigger.problem]
+    affected = {None, *(key for cause in evidence.causes for key in cause.customers)}
+    return [each for each in triggers if each.problem or not evidence.counts.failures or each.customer in affected]
+
+
+def _trigger(trigger: PartState) -> Entry:
+    entry: Entry = {"id": trigger.id, "name": _cut(trigger.label, 60), "of": trigger.owner}
+    entry |= {"type": text(trigger.row, "type"), "status": trigger.status}
+    entry |= {"problem": _cut(trigger.problem, 160)} if trigger.problem else {}
+    if trigger.state is State.OFF:
+        entry["fix"] = "Fix the cause first, then switch it on."
+        entry["next"] = suggested(UpdateTrigger, trigger_id=trigger.id, status="Active")
+    elif trigger.state is State.BROKEN:
+        entry["fix"] = "Repair its connection, then retry the subscription in the dashboard."
+        entry["next"] = suggested(GetTrigger, trigger_id=trigger.id)
+    return entry
+
+
+def _change(evidence: Evidence, change: Changed) -> Entry:
+    first = evidence.failing_since
+    labels = {resource.id: kind for kind, resource in evidence.subject.resources.items()}
+    labels |= {connection.id: connection.label for connection in evidence.connections} | {**evidence.names}
+    return _without_empty(
+        {
+            "at": aged(change.at, evidence.counts.period.now) if change.at else None,
+            "of": _cut(labels.get(change.of, change.of), 60),
+            "what": _cut(change.what, 60),
+            "by": _cut(change.by, 60),
+            "outcome": "" if change.outcome == "Success" else change.outcome,
+            "before_failures": True if change.at and first and change.at <= first else None,
+        }
+    )
+
+
+def _without_empty(entry: Mapping[str, JsonValue]) -> Entry:
+    return {name: value for name, value in entry.items() if value not in (None, "", [])}
+
+
+def _cut(text_: str, longest: int = _SHORT) -> str:
+    return text_ if len(text_) <= longest else f"{text_[:longest]}…"

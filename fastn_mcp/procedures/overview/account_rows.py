@@ -1,0 +1,106 @@
+"""Rows of an account read for one overview: about 20 requests for a small account, more where many runs failed."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from fastn_mcp.account.dependence import Unchecked
+from fastn_mcp.procedures.context import ProcedureContext
+from fastn_mcp.procedures.diagnosis.failures import Period, RunFilter
+from fastn_mcp.procedures.diagnosis.run_counts import RunCounts, count_runs, run_jobs
+from fastn_mcp.procedures.reads import AccountReads, Job, RowList, unique
+from fastn_mcp.records.states import NOT_WORKING, PENDING
+from fastn_mcp.tools.access import ListApiKeys, ListSecrets, ListUsers
+from fastn_mcp.tools.billing import GetBilling, GetQuotas
+from fastn_mcp.tools.connectors import ListConnections, ListConnectors
+from fastn_mcp.tools.customers import ListCustomers
+from fastn_mcp.tools.operation import Call
+from fastn_mcp.tools.paging import List
+from fastn_mcp.tools.triggers import ListTriggers
+from fastn_mcp.tools.workflows import ListWorkflows
+
+RUNS = "runs"
+"""What stands for all reads of runs."""
+
+_PAGE = 100
+_PAGES = 5
+"""Maximum number of pages to read: of a kind, if it is checked row by row, and of the rows of one status."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRows:
+    """What was read for one overview: lists and records by kind, and counts of the runs."""
+
+    reads: AccountReads
+    counts: RunCounts
+    matching: Mapping[str, RowList]
+    """Rows with a problematic status, if the list was too long to read whole."""
+
+    def chosen(self, kind: str) -> RowList:
+        """Return the rows to check for problems."""
+        return self.matching.get(kind) or self.reads.lists.get(kind) or RowList()
+
+
+async def read_account(context: ProcedureContext, period: Period, only: Collection[str] | None = None) -> AccountRows:
+    """Read everything, or `only` some kinds. Raises a `FastnError` only if every read failed."""
+    reads, matching, filters = AccountReads(context.read), dict[str, RowList](), [RunFilter()]
+    jobs = run_jobs(reads, period, filters) if only is None or RUNS in only else {}
+    jobs |= {name: job for name, job in _jobs(reads, matching).items() if only is None or name in only}
+    await reads.run(jobs, context.report)
+    if len(reads.failed) == len(jobs):
+        raise next(iter(reads.failed.values()))
+    return AccountRows(reads, count_runs(reads, period, filters), matching)
+
+
+def _jobs(reads: AccountReads, matching: dict[str, RowList]) -> dict[str, Job]:
+    """Return the reads beside those of runs, by display name."""
+    problems = partial(_read_problems, reads=reads, matching=matching)
+    count = partial(_read_count, reads=reads)
+    return {
+        "customers": partial(problems, listing=ListCustomers, statuses=(PENDING,)),
+        "connections": partial(problems, listing=ListConnections, statuses=NOT_WORKING),
+        "workflows": partial(problems, listing=ListWorkflows),
+        "triggers": partial(problems, listing=ListTriggers),
+        "users": partial(problems, listing=ListUsers, statuses=("Invited",)),
+        "API keys": partial(problems, listing=ListApiKeys),
+        "connectors": partial(count, listing=ListConnectors),
+        "secrets": partial(count, listing=ListSecrets),
+        "quotas": reads.reading(GetQuotas()),
+        "billing": reads.reading(GetBilling()),
+    }
+
+
+async def _read_problems(
+    kind: str,
+    reads: AccountReads,
+    matching: dict[str, RowList],
+    listing: type[List[Any]],
+    statuses: Sequence[str] = (),
+) -> None:
+    """Read a list. If it has more than one page, read the rows with these statuses instead, if there are any."""
+    call = cast(Call, listing(limit=_PAGE))
+    await reads.read_one(kind, call, 1 if statuses else _PAGES)
+    is_long = reads.has_more(kind)
+    for status in statuses if is_long else ():  # stored one by one, so that rows stay if a later read fails
+        part = f"{kind} of status {status}"
+        await reads.read_one(part, call.model_copy(update={"status": status}), _PAGES)
+        matching[kind] = _joined(matching.get(kind), reads.lists.pop(part))
+    chosen = matching.get(kind, reads.lists[kind])
+    if (chosen.more and chosen.total is None) or (is_long and not statuses):
+        reads.gaps.append(Unchecked(f"more {kind}", "There are more than are read for an overview."))
+
+
+async def _read_count(kind: str, reads: AccountReads, listing: type[List[Any]]) -> None:
+    """Read the number of rows of a list."""
+    await reads.read_one(kind, cast(Call, listing(limit=1)))
+    if reads.total(kind) is None:
+        await reads.read_one(kind, cast(Call, listing(limit=_PAGE)))
+
+
+def _joined(first: RowList | None, other: RowList) -> RowList:
+    """Return the rows of both lists, each once."""
+    if first is None:
+        return other
+    total = None if first.total is None or other.total is None else first.total + other.total
+    return RowList(unique((*first.rows, *other.rows)), total, first.more or other.more)

@@ -1,0 +1,94 @@
+"""The local approval page without a browser: the address that a browser would be given, and forms filled in."""
+
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from mcp import Client
+
+from support.server_process import body
+
+CANARY = "canary-4711-typed"
+
+
+def recording_browser(folder: Path) -> tuple[str, Path]:
+    """Install a browser command that only records the address it is given."""
+    opened = folder / "opened"
+    script = folder / "browser"
+    script.write_text(f'#!/bin/sh\necho "$1" >> {opened}\n')
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return f"{script} %s", opened
+
+
+async def globex(client: Client) -> dict[str, Any]:
+    return body(await client.call_tool("list_customers", {"search": "Globex Exports"}))["data"][0]
+
+
+def form_in(page: str) -> dict[str, str]:
+    hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page)
+    return dict(hidden)
+
+
+def posted_by(file: str) -> tuple[str, dict[str, str]]:
+    """Return what a key file posts, and where."""
+    text = Path(file.removeprefix("file://")).read_text()
+    (action,) = re.findall(r'action="([^"]+)"', text)
+    return action, form_in(text)
+
+
+async def approve_on_page(address: str, client: str = "mcp") -> dict[str, str]:
+    """Approve on the page that a key file opens, which names the client. Return the form that the file posts."""
+    page_url, keys = posted_by(address)
+    async with httpx2.AsyncClient(follow_redirects=True) as person:
+        entered = await person.post(page_url, data=keys, headers={"Origin": "null"})
+        page = await person.get(entered.url.join(re.findall(r"url=([^\"]+)", entered.text)[0]))
+        assert "Globex Exports" in page.text
+        named = client if client.isalnum() else f"&#34;{client}&#34;"
+        assert f'<bdi class="plain">{named}</bdi> asks' in page.text
+        form = re.search(r'<form class="approve"[^>]*action="([^"]*)".*?</form>', page.text, re.DOTALL)
+        assert form is not None
+        origin = f"{page.url.scheme}://{page.url.netloc.decode()}"
+        answer = form_in(form[0]) | {"name": "Globex Exports", "extent": "once"}
+        sent = await person.post(str(page.url.join(form[1])), data=answer, headers={"Origin": origin})
+        assert sent.status_code == 200, sent.text
+    return keys
+
+
+def env_state(env: dict[str, str]) -> str:
+    """Return the content of the audit log."""
+    return (Path(env["FASTN_STATE_DIR"]) / "audit.jsonl").read_text()
+
+
+def approve(env: dict[str, str]) -> None:
+    """Approve through the shared ledger, as the page and the terminal do."""
+    script = (
+        "import asyncio, sys, time\n"
+        "from fastn_mcp.ledger.approval_request import Vote\n"
+        "from fastn_mcp.ledger.sqlite import FILE, SqliteLedger\n"
+        "async def main():\n"
+        "    ledger = SqliteLedger(sys.argv[1] + '/' + FILE)\n"
+        "    for grant in await ledger.waiting(time.time()):\n"
+        "        assert await ledger.decide(grant, Vote('terminal', True, time.time()), 'terminal')\n"
+        "asyncio.run(main())\n"
+    )
+    subprocess.run([sys.executable, "-c", script, env["FASTN_STATE_DIR"]], check=True, timeout=30)
+
+
+async def typed_on_the_page(address: str, field: str) -> str:
+    """Approve on the page that a key file opens, and type the secret. Return what the page showed."""
+    page_url, keys = posted_by(address)
+    async with httpx2.AsyncClient(follow_redirects=True) as person:
+        entered = await person.post(page_url, data=keys, headers={"Origin": "null"})
+        page = await person.get(entered.url.join(re.findall(r"url=([^\"]+)", entered.text)[0]))
+        form = re.search(r'<form class="approve"[^>]*action="([^"]*)".*?</form>', page.text, re.DOTALL)
+        assert form is not None
+        assert f'name="secret.{field}" type="password" required' in form[0]
+        origin = f"{page.url.scheme}://{page.url.netloc.decode()}"
+        answer = form_in(form[0]) | {f"secret.{field}": CANARY, "extent": "once"}
+        sent = await person.post(str(page.url.join(form[1])), data=answer, headers={"Origin": origin})
+        assert sent.status_code == 200, sent.text
+        return page.text + sent.text
