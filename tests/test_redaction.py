@@ -25,10 +25,10 @@ from fastn_mcp import redaction
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.audit.log import AuditEvent, about, written
 from fastn_mcp.errors import Failed
-from fastn_mcp.guard.approval.approved_call import change_of
-from fastn_mcp.guard.changes import Change
+from fastn_mcp.guard.approved_call import change_of
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.preview import preview
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import (
     REDACTED,

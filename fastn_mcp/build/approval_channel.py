@@ -11,7 +11,7 @@ from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import PAGE_FILE, ApprovalPage
 from fastn_mcp.channels.terminal import TerminalChannel
 from fastn_mcp.config.model import Settings
-from fastn_mcp.guard.approval.channel import ApprovalChannel
+from fastn_mcp.guard.channel import ApprovalChannel
 
 if TYPE_CHECKING:
     from fastn_mcp.channels.notification import NotifyingChannel

@@ -26,7 +26,7 @@ from fastn_mcp.config.load import load
 from fastn_mcp.config.model import Settings
 from fastn_mcp.config.paths import TENANTS
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.guard.approval.channel import ApprovalChannel
+from fastn_mcp.guard.channel import ApprovalChannel
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.hosted.app import Health, ProcessParts, ShutdownConfig, run, team_application
 from fastn_mcp.hosted.approval_page import TeamPageAccess

@@ -18,7 +18,7 @@ from mcp.types import (
     InputRequiredResult,
 )
 
-from fastn_mcp.guard.approval.request import Answer, ApprovalForm, NoAnswer, PendingApproval, PendingForm, Submitted
+from fastn_mcp.guard.approval_form import Answer, ApprovalForm, NoAnswer, PendingApproval, PendingForm, Submitted
 from fastn_mcp.redaction import quote
 from fastn_mcp.runtime import System
 

@@ -15,8 +15,7 @@ import anyio
 import anyio.to_thread
 
 from fastn_mcp.account.resolved_call import TypedArgument
-from fastn_mcp.guard.approval.channel import Announcement, ChannelCapabilities
-from fastn_mcp.guard.approval.request import (
+from fastn_mcp.guard.approval_form import (
     LONGEST_NOTE,
     TEMPORARY_MINUTES,
     Answer,
@@ -25,6 +24,7 @@ from fastn_mcp.guard.approval.request import (
     Decline,
     NoAnswer,
 )
+from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.redaction import sanitize
 

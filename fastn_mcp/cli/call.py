@@ -19,9 +19,9 @@ from fastn_mcp.cli.help import format_examples
 from fastn_mcp.cli.layout import columns_of, say, table
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.errors import NOTHING_SENT, Declined, FastnError
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.procedures.catalog import TOOLS, ParsedCall, parse
 from fastn_mcp.report.collector import DONE, PREVIEWED, WAITING, OutcomeGroup, Tally
 from fastn_mcp.server.rendering import render, render_error, render_pending, render_preview, with_dashboard

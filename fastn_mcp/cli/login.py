@@ -24,8 +24,8 @@ from fastn_mcp.config.load import DEFAULT, Chosen, choose, no_profile
 from fastn_mcp.config.model import KEY_HOST, KEY_SETTINGS, Settings
 from fastn_mcp.config.paths import file_errors, write_private
 from fastn_mcp.errors import FastnError, Forbidden, SettingsError, Unauthorized
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.records.formats import dated
 from fastn_mcp.records.labels import name_of
 from fastn_mcp.records.rows import text, timestamp, word

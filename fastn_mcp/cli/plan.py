@@ -20,7 +20,7 @@ from fastn_mcp.cli.run import read
 from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.config.paths import config_dir, make_private_folder
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.guard.approval.caller import Caller
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.policy import plan_file
 from fastn_mcp.policy.plan import Plan, PlannedCalls, toml, would_allow

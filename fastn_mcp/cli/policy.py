@@ -25,8 +25,8 @@ from fastn_mcp.cli.start_options import StartOptions
 from fastn_mcp.client.reads import read_pages
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Forbidden, NotSent, SettingsError
-from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.call_evaluation import CallEvaluation
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.policy.decision import Decision, PolicyDecision, Situation
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules

@@ -18,7 +18,7 @@ from fastn_mcp.channels.page.view import ago, left
 from fastn_mcp.config.model import Settings
 from fastn_mcp.doctor.check import Check, CheckGroup
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.approval.caller import ALL_SCOPES, READ
+from fastn_mcp.guard.caller import ALL_SCOPES, READ
 from fastn_mcp.hosted.oidc import IssuerKeys, NoKeys
 from fastn_mcp.hosted.sign_in import NotSignedIn
 from fastn_mcp.hosted.team_config import Team, Tenant

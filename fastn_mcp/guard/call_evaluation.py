@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from fastn_mcp.account.resolved_call import ResolvedCall, TypedArgument
-from fastn_mcp.guard.changes import Batch
+from fastn_mcp.guard.batch import Batch
 from fastn_mcp.guard.preview import ListPreview, Preview, Shown
 from fastn_mcp.ledger.approval_request import ShownCall
 from fastn_mcp.policy.decision import Decision, PolicyDecision

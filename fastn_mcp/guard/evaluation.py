@@ -18,10 +18,10 @@ from fastn_mcp.account.resolved_call import ResolvedCall, Surroundings, TypedArg
 from fastn_mcp.client.reads import remembered
 from fastn_mcp.errors import NOTHING_SENT, FastnError, Forbidden, NotFound, NotSent
 from fastn_mcp.guard.ai_sessions import AiSessions
-from fastn_mcp.guard.approval.request import FREE
+from fastn_mcp.guard.approval_form import FREE
+from fastn_mcp.guard.batch import Batch
 from fastn_mcp.guard.budgets import NO_EARLIER_USES, Budgets, EarlierUses
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation, evaluation_of
-from fastn_mcp.guard.changes import Batch
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.preview import preview, references_of
 from fastn_mcp.ledger.identity import bound_account, holder

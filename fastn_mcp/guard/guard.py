@@ -16,18 +16,19 @@ from fastn_mcp.account.directory import Directory
 from fastn_mcp.audit.log import Unwritten
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.errors import FastnError, Refused
-from fastn_mcp.guard.approval.approved_call import Approval, change_of
-from fastn_mcp.guard.approval.caller import Caller
 from fastn_mcp.guard.approval.obtain import Approvals
-from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
+from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
+from fastn_mcp.guard.approved_call import Approval, change_of
+from fastn_mcp.guard.batch import Batch, BatchResult, Done, NotDone
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation
-from fastn_mcp.guard.changes import MADE, Batch, BatchResult, Change, Done, NotDone
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.guard.key_files import CallSecrets
 from fastn_mcp.guard.recorder import Intent, Recorder
 from fastn_mcp.guard.refusals import batch_refusal, refusal
+from fastn_mcp.ledger.change import MADE, Change
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.runtime import Report, SpanFacts, System, no_progress

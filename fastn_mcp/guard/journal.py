@@ -17,9 +17,9 @@ import anyio
 from fastn_mcp.account.resolved_call import ResolvedCall
 from fastn_mcp.account.targets import kind_of
 from fastn_mcp.errors import FastnError, NotSent, Refused
-from fastn_mcp.guard.changes import FINAL, MADE, PERHAPS_MADE, Change, Journal
 from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.guard.undo import without_secrets
+from fastn_mcp.ledger.change import FINAL, MADE, PERHAPS_MADE, Change, Journal
 from fastn_mcp.records.formats import age, counted
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import quote

@@ -19,7 +19,7 @@ from pydantic import JsonValue
 from fastn_mcp.account.resolved_call import TypedArgument
 from fastn_mcp.config.paths import make_private_folder
 from fastn_mcp.errors import AppliedUnreadable, NotSent, Refused
-from fastn_mcp.guard.approval.request import used_up
+from fastn_mcp.guard.approval_form import used_up
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret
 from fastn_mcp.ledger.ledger import ApprovalRequests
 from fastn_mcp.records.rows import FastnObject

@@ -10,9 +10,9 @@ from pydantic import JsonValue
 from fastn_mcp.account.targets import own_label
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry, about, named, showable, written
 from fastn_mcp.errors import Declined, FastnError
-from fastn_mcp.guard.approval.approved_call import ApprovedCall
-from fastn_mcp.guard.approval.caller import Caller
+from fastn_mcp.guard.approved_call import ApprovedCall
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.preview import Shown
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.identity import account_name

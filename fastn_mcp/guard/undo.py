@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
-from fastn_mcp.guard.changes import FINAL, Change
+from fastn_mcp.ledger.change import FINAL, Change
 from fastn_mcp.ledger.identity import without_issuers
 from fastn_mcp.records.formats import counted
 from fastn_mcp.records.rows import FastnObject

@@ -18,8 +18,8 @@ from typing_extensions import override
 from fastn_mcp.audit.log import AuditEvent, AuditFile
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import FastnError, Refused
-from fastn_mcp.guard.approval.channel import Announcement, ChannelCapabilities
-from fastn_mcp.guard.approval.request import VERIFIED, effects_of, typed_in
+from fastn_mcp.guard.approval_form import VERIFIED, effects_of, typed_in
+from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
 from fastn_mcp.guard.recorder import decision_entry
 from fastn_mcp.hosted.team_config import Team
 from fastn_mcp.hosted.tenants import Tenants

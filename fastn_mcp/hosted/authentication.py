@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastn_mcp.config.keys import HttpToken
 from fastn_mcp.errors import FastnError, SettingsError
-from fastn_mcp.guard.approval.caller import READ, Caller, InsufficientScope, Rights
+from fastn_mcp.guard.caller import READ, Caller, InsufficientScope, Rights
 from fastn_mcp.hosted.oidc import RETRY_AFTER, NoKeys
 from fastn_mcp.hosted.request_limits import RequestRejected, Summary, body_message, read, replay, summarize, unavailable
 from fastn_mcp.hosted.team_config import Team, Tenant

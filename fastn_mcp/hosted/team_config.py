@@ -20,7 +20,7 @@ from fastn_mcp.config.load import load as load_settings
 from fastn_mcp.config.model import SOURCES, Settings, Trait, settings_with
 from fastn_mcp.config.strict_toml import ONE_OR_MORE, STRICT, ConfigError, Key, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError, nearest
-from fastn_mcp.guard.approval.caller import ALL_SCOPES, READ
+from fastn_mcp.guard.caller import ALL_SCOPES, READ
 from fastn_mcp.hosted.tokens import ALGORITHMS, Trust
 from fastn_mcp.tools.tool import Effect
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.changes import Journal
 from fastn_mcp.ledger.approval_request import (
     ApprovalRequest,
     RequestState,
@@ -17,6 +16,7 @@ from fastn_mcp.ledger.approval_request import (
     Transition,
     Vote,
 )
+from fastn_mcp.ledger.change import Journal
 
 MOST_WAITING = 32
 """Limit of open requests of one principal on one account."""

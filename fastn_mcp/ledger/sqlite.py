@@ -5,7 +5,6 @@ Each change is on disk when its method returns, so that an approval stays used a
 
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 
-from fastn_mcp.guard.changes import FINAL, Change, Journal
 from fastn_mcp.ledger.approval_request import (
     ApprovalRequest,
     SealedSecret,
@@ -13,6 +12,7 @@ from fastn_mcp.ledger.approval_request import (
     Transition,
     declines_after,
 )
+from fastn_mcp.ledger.change import FINAL, Change, Journal
 from fastn_mcp.ledger.ledger import (
     MOST_WAITING,
     ApprovalRequests,

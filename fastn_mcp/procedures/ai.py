@@ -12,7 +12,7 @@ from typing import cast
 from pydantic import JsonValue
 
 from fastn_mcp.errors import FastnError, UnknownOutcome
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.context import Pending, ProcedureContext
 from fastn_mcp.procedures.find import Find
 from fastn_mcp.procedures.reads import AccountReads

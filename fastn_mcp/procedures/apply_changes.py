@@ -7,8 +7,9 @@ from pydantic import ConfigDict, Field, JsonValue, PrivateAttr, TypeAdapter, Val
 from typing_extensions import override
 
 from fastn_mcp.errors import Stopped, UnknownOutcome, nearest
-from fastn_mcp.guard.changes import BEGUN, MADE, PERHAPS_MADE, Batch, BatchResult, Change, Done, NotDone
+from fastn_mcp.guard.batch import Batch, BatchResult, Done, NotDone
 from fastn_mcp.guard.undo import receipt
+from fastn_mcp.ledger.change import BEGUN, MADE, PERHAPS_MADE, Change
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.records.formats import since
 from fastn_mcp.records.rows import FastnObject, row_of, text

@@ -5,10 +5,10 @@ from typing import Generic, Protocol
 
 from typing_extensions import override
 
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
+from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
+from fastn_mcp.guard.batch import Batch, BatchResult, Done
 from fastn_mcp.guard.call_evaluation import Evaluation
-from fastn_mcp.guard.changes import Batch, BatchResult, Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.guard import Guard
 from fastn_mcp.guard.journal import ChangeJournal
 from fastn_mcp.records.rows import FastnObject

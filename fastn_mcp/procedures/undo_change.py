@@ -8,8 +8,9 @@ from pydantic import Field, JsonValue
 
 from fastn_mcp.client.reads import read_target
 from fastn_mcp.errors import NotFound, NotSent, TargetChanged, UnknownOutcome
-from fastn_mcp.guard.changes import BEGUN, Change, Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, already, drift, receipt, undo_of
+from fastn_mcp.ledger.change import BEGUN, Change
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.records.formats import age, since
 from fastn_mcp.records.rows import FastnObject

@@ -7,7 +7,7 @@ import anyio
 from pydantic import Field, JsonValue
 
 from fastn_mcp.errors import FastnError, Forbidden, Invalid, NotFound, NotSent, Refused, Timeout, Unauthorized
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.context import Pending, Procedure, ProcedureContext
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.records.rows import Row, row_of, text, timestamp, word

@@ -13,7 +13,7 @@ from mcp.server.apps import APP_MIME_TYPE, client_supports_apps
 from mcp.types import ReadResourceResult, TextResourceContents
 from pydantic import JsonValue
 
-from fastn_mcp.guard.approval.request import PendingApproval
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.guard.preview import ListPreview
 from fastn_mcp.redaction import safe
 

@@ -8,7 +8,7 @@ from mcp.types import ListToolsResult
 from pydantic import JsonValue
 
 from fastn_mcp.channels.elicitation import Context
-from fastn_mcp.guard.approval.caller import Caller
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.server.prompts import PromptCatalog
 from fastn_mcp.server.resources import IdCompletion, ResourceReader

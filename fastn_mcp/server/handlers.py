@@ -36,9 +36,9 @@ from pydantic_core import to_json
 from fastn_mcp import __version__
 from fastn_mcp.channels.elicitation import Context, RoundTripLink, client_form, client_link, form_request, link_request
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.procedures.catalog import ParsedCall, UnknownTool, parse
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.runtime import System

@@ -20,8 +20,8 @@ from mcp.types import (
 
 from fastn_mcp.channels.elicitation import MODERN, Context
 from fastn_mcp.client import retry
-from fastn_mcp.guard.approval.channel import FormChannel
-from fastn_mcp.guard.approval.request import Answer, ApprovalForm, PendingForm
+from fastn_mcp.guard.approval_form import Answer, ApprovalForm, PendingForm
+from fastn_mcp.guard.channel import FormChannel
 from fastn_mcp.redaction import safe_text
 from fastn_mcp.runtime import Report, System
 

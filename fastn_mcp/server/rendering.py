@@ -12,8 +12,8 @@ from urllib.parse import quote
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.undo import receipt
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.procedures.context import Procedure
 from fastn_mcp.procedures.tables import Table
 from fastn_mcp.records.formats import counted

@@ -33,8 +33,8 @@ from pydantic_core import to_json
 from fastn_mcp.account.directory import LISTS
 from fastn_mcp.channels.elicitation import MODERN, Context
 from fastn_mcp.errors import ApprovalRequired, FastnError, NotFound, NotSent
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.procedures.dispatch import Dispatcher
 from fastn_mcp.procedures.lookup import CompleteId, Ids, ReadRow
 from fastn_mcp.procedures.overview.get_overview import GetOverview

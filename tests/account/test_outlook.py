@@ -9,7 +9,7 @@ from support.world import World
 
 from fastn_mcp.account.outlook import Outlook
 from fastn_mcp.account.resolved_call import Surroundings
-from fastn_mcp.guard.approval.caller import Caller
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.sandbox.state import stamp
 from fastn_mcp.tools.catalog import OPERATIONS
 from fastn_mcp.tools.workflows import UNNAMED_ENVIRONMENT

@@ -16,9 +16,9 @@ from support.scripted_client import Program, approval, changing, data, one_in_fo
 from support.world import FormLater, World
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.request import PendingForm, Submitted
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.approval_form import PendingForm, Submitted
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules

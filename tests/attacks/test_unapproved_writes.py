@@ -8,7 +8,7 @@ from support.declining_client import each_version, session
 from support.world import FormNow, World
 
 from fastn_mcp.errors import Declined, NotSent
-from fastn_mcp.guard.approval.request import Decline
+from fastn_mcp.guard.approval_form import Decline
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.tools.catalog import CATALOG

@@ -14,7 +14,7 @@ from support.page_world import UPDATE, Desk, Visitor, let_in, question, update_o
 from typing_extensions import override
 
 from fastn_mcp.account.resolved_call import TypedArgument, TypedField
-from fastn_mcp.guard.approval.request import LONGEST_NOTE, opens_temporary, temporary_approval, with_typed
+from fastn_mcp.guard.approval_form import LONGEST_NOTE, opens_temporary, temporary_approval, with_typed
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.tools.access import CreateSecret

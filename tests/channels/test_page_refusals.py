@@ -13,8 +13,8 @@ from fastn_mcp.channels.page.app import LocalPageAccess, page
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.channels.page.security import LONGEST_BODY
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
-from fastn_mcp.guard.approval.request import temporary_approval
 from fastn_mcp.guard.approval.votes import unrecorded
+from fastn_mcp.guard.approval_form import temporary_approval
 from fastn_mcp.runtime import System
 
 pytestmark = pytest.mark.anyio

@@ -18,7 +18,7 @@ ASK = """
 import os, select, sys
 import anyio
 from fastn_mcp.channels.terminal import Terminal
-from fastn_mcp.guard.approval.request import ApprovalForm
+from fastn_mcp.guard.approval_form import ApprovalForm
 terminal = Terminal.here()
 text, expected, scope, ready = sys.argv[1:]
 if terminal is None:

@@ -13,8 +13,8 @@ from support.world import FormNow, yes
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.answers import MAX_REJECTIONS, REJECTION_SPAN, WebhookAnswers
 from fastn_mcp.errors import Declined
-from fastn_mcp.guard.approval.request import PendingApproval
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers

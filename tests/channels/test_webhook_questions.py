@@ -18,8 +18,8 @@ from test_webhook_answers import asked, deletion, run
 from fastn_mcp.channels.webhook.payloads import headers, slack
 from fastn_mcp.channels.webhook.webhook import ATTEMPTS
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval.request import PendingApproval
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.tools.access import CreateSecret
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer
 

@@ -13,7 +13,7 @@ from support.local_page import approve, globex, recording_browser
 from support.server_process import ERAS, Person, Upstream, approving, body, environment, stdio
 
 from fastn_mcp.channels.elicitation import RoundTripLink
-from fastn_mcp.guard.approval.request import PendingApproval
+from fastn_mcp.guard.approval_form import PendingApproval
 
 pytestmark = pytest.mark.anyio
 each_era = pytest.mark.parametrize("era", ERAS)

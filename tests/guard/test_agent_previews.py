@@ -9,10 +9,10 @@ from support.world import FormLater, World
 
 from fastn_mcp.errors import Refused
 from fastn_mcp.guard import evaluation as module
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.request import PendingApproval, PendingForm
+from fastn_mcp.guard.approval_form import PendingApproval, PendingForm
+from fastn_mcp.guard.batch import Batch
 from fastn_mcp.guard.call_evaluation import Evaluation
-from fastn_mcp.guard.changes import Batch
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.policy.decision import Decision, PolicyDecision
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.tools.connectors import DeleteConnector

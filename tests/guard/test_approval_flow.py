@@ -15,9 +15,7 @@ from support.world import Clock, FormLater, FormNow, World, yes
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import Declined, FastnError, Refused, Stopped, TargetChanged
-from fastn_mcp.guard.approval.approved_call import covers
-from fastn_mcp.guard.approval.caller import DESTROY, WRITE, Caller, InsufficientScope, Rights
-from fastn_mcp.guard.approval.request import (
+from fastn_mcp.guard.approval_form import (
     Answer,
     ApprovalForm,
     Approve,
@@ -28,8 +26,10 @@ from fastn_mcp.guard.approval.request import (
     Submitted,
     extent,
 )
+from fastn_mcp.guard.approved_call import covers
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.call_evaluation import CallEvaluation
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.caller import DESTROY, WRITE, Caller, InsufficientScope, Rights
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.decision import Decision, PolicyDecision

@@ -14,7 +14,7 @@ from support.stores import grant
 
 from fastn_mcp.account.dependence import Dependence, Dependents, Unchecked
 from fastn_mcp.account.resolved_call import lasting
-from fastn_mcp.guard.approval.request import form_of
+from fastn_mcp.guard.approval_form import form_of
 from fastn_mcp.guard.preview import ListPreview, Preview
 from fastn_mcp.guard.undo import RULES
 from fastn_mcp.policy.decision import Decision

@@ -25,10 +25,10 @@ from fastn_mcp.errors import (
     TargetChanged,
     UnknownOutcome,
 )
-from fastn_mcp.guard.approval.approved_call import change_of
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
-from fastn_mcp.guard.changes import Batch, Done
+from fastn_mcp.guard.approval_form import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
+from fastn_mcp.guard.approved_call import change_of
+from fastn_mcp.guard.batch import Batch, Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.policy.policy import Policy

@@ -14,10 +14,10 @@ from support.world import FormNow, World, yes
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import Declined, FastnError, Refused
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.request import Decline
+from fastn_mcp.guard.approval_form import Decline
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.budgets import Budgets
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules

@@ -13,10 +13,10 @@ from support.world import FormNow, World
 from typing_extensions import override
 
 from fastn_mcp.errors import Declined, TargetChanged
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.request import Decline, NoAnswer, PendingApproval
 from fastn_mcp.guard.approval.wait import DecisionWait
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.approval_form import Decline, NoAnswer, PendingApproval
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.sqlite import SqliteLedger

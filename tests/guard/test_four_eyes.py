@@ -13,9 +13,9 @@ from support.world import FormLater, FormNow, World, yes
 
 from fastn_mcp.audit.log import AuditEvent
 from fastn_mcp.errors import Declined, Refused, TargetChanged
-from fastn_mcp.guard.approval.request import Approve, PendingApproval
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.approval_form import Approve, PendingApproval
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.policy import Policy

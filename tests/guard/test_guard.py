@@ -15,8 +15,7 @@ from support.world import FormLater, FormNow, World, yes
 from fastn_mcp.audit.files import verify
 from fastn_mcp.audit.log import AuditFile, LogEntry, Unwritten
 from fastn_mcp.errors import Conflict, Declined, FastnError, NotFound, NotSent, Refused, TargetChanged, UnknownOutcome
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.request import (
+from fastn_mcp.guard.approval_form import (
     Answer,
     ApprovalForm,
     Approve,
@@ -25,8 +24,9 @@ from fastn_mcp.guard.approval.request import (
     PendingApproval,
     PendingForm,
 )
+from fastn_mcp.guard.batch import Batch, Done
 from fastn_mcp.guard.call_evaluation import Evaluation
-from fastn_mcp.guard.changes import Batch, Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import MOST_WAITING

@@ -13,8 +13,8 @@ from support.world import FormNow, World, yes
 
 from fastn_mcp.client.exchange import ResponseLost
 from fastn_mcp.errors import FastnError, UnknownOutcome
-from fastn_mcp.guard.approval.request import PendingApproval
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.ledger.valkey.ledger import ValkeyLedger

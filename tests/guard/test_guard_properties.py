@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from support.decisions import moved
 from support.world import FormLater, FormNow, World
 
-from fastn_mcp.guard.approval.request import Approve, Decline, NoAnswer, PendingApproval, PendingForm
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.approval_form import Approve, Decline, NoAnswer, PendingApproval, PendingForm
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.tools.access import InviteUser
 from fastn_mcp.tools.connectors import DeleteConnection, ListConnections

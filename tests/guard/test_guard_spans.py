@@ -10,8 +10,8 @@ import pytest
 from support.world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Declined, Refused
-from fastn_mcp.guard.approval.request import Decline, PendingForm
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.approval_form import Decline, PendingForm
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.runtime import SpanFacts, System

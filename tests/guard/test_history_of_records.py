@@ -7,7 +7,8 @@ from support.world import World
 from test_approval_flow import named
 
 from fastn_mcp.account.resolve import by_arguments
-from fastn_mcp.guard.changes import Change, Done
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.tools.connectors import CreateConnector, DeleteConnector, UpdateConnector
 from fastn_mcp.tools.customers import CreateCustomer
 

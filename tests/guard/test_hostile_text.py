@@ -30,11 +30,11 @@ from fastn_mcp.channels.page.inbox import PendingRequest
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.cli import audit_layout
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval.request import extent, form_of
-from fastn_mcp.guard.changes import Change
+from fastn_mcp.guard.approval_form import extent, form_of
 from fastn_mcp.guard.journal import recent_facts
 from fastn_mcp.guard.preview import ListPreview, Preview, preview
 from fastn_mcp.guard.undo import receipt
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.tools.catalog import CATALOG, OPERATIONS, AnyOperation
 from fastn_mcp.tools.operation import Operation

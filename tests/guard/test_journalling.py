@@ -9,10 +9,11 @@ from support.faulty_sandbox import FaultMoment, Reset
 from support.world import FormNow, World, yes
 
 from fastn_mcp.errors import Conflict, Refused, UnknownOutcome
-from fastn_mcp.guard.approval.approved_call import change_of
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.request import PendingApproval
-from fastn_mcp.guard.changes import BEGUN, Change, Done
+from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.approved_call import change_of
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
+from fastn_mcp.ledger.change import BEGUN, Change
 from fastn_mcp.ledger.ledger import LedgerLost
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.records.rows import FastnObject

@@ -14,11 +14,12 @@ from support.world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, TargetChanged, UnknownOutcome
 from fastn_mcp.guard.ai_sessions import NOT_HEARD, AiSessions
-from fastn_mcp.guard.approval.request import Decline, PendingApproval
-from fastn_mcp.guard.changes import Change, Done
+from fastn_mcp.guard.approval_form import Decline, PendingApproval
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import NotUndoable, Undo, undo_of
 from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.sandbox.state import slug_of
 from fastn_mcp.sandbox.workflows import new_workflow

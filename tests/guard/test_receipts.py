@@ -7,11 +7,12 @@ import pytest
 from pydantic import JsonValue
 from support.world import FormNow, World, yes
 
-from fastn_mcp.guard.approval.approved_call import Approval
-from fastn_mcp.guard.approval.request import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, Submitted
-from fastn_mcp.guard.changes import Change, Done
+from fastn_mcp.guard.approval_form import APPROVE_TEMPORARILY, BY_SEVERAL, VERIFIED, Submitted
+from fastn_mcp.guard.approved_call import Approval
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.undo import NotUndoable, Undo, approver, changed_fields, receipt, undo_of
 from fastn_mcp.ledger.approval_request import Vote
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.tools.customers import CreateCustomer, UpdateCustomer
 from fastn_mcp.tools.workflows import UpdateWorkflow
 

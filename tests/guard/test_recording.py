@@ -16,8 +16,8 @@ from support.world import FormNow, World, yes
 from fastn_mcp.audit.files import entries
 from fastn_mcp.audit.log import AuditEvent, AuditFile, Unwritten
 from fastn_mcp.errors import Declined, Refused
-from fastn_mcp.guard.approval.caller import Caller, Rights
-from fastn_mcp.guard.approval.request import Decline
+from fastn_mcp.guard.approval_form import Decline
+from fastn_mcp.guard.caller import Caller, Rights
 from fastn_mcp.guard.recorder import Recorder, record_expired
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.procedures.catalog import TOOLS, parse

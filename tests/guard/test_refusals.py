@@ -12,9 +12,9 @@ from support.world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.errors import FastnError, Refused, TargetChanged
-from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
+from fastn_mcp.guard.approval_form import ApprovalForm, Approve, Decline, NoAnswer, PendingApproval, PendingForm
+from fastn_mcp.guard.batch import Batch, Done
 from fastn_mcp.guard.call_evaluation import CallEvaluation
-from fastn_mcp.guard.changes import Batch, Done
 from fastn_mcp.guard.key_files import SecretValues
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.policy.decision import Decision, PolicyDecision

@@ -12,7 +12,7 @@ from test_approval_flow import named, ruled
 
 from fastn_mcp.account.resolved_call import Surroundings
 from fastn_mcp.errors import NotSent
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.tools.access import CreateSecret, DeleteSecret, InviteUser

@@ -14,7 +14,7 @@ from test_approval_flow import named, ruled
 from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.account.resolved_call import KINDS, Surroundings
 from fastn_mcp.errors import TargetChanged
-from fastn_mcp.guard.approval.request import ApprovalForm, Approve
+from fastn_mcp.guard.approval_form import ApprovalForm, Approve
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.policy.policy import Policy

@@ -4,7 +4,7 @@ import anyio
 import pytest
 from support.world import World
 
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.server import delivery
 from fastn_mcp.server.delivery import ResponseDelivery
 from fastn_mcp.tools.customers import CreateCustomer

@@ -5,7 +5,7 @@ from support.world import FormNow, World, yes
 
 from fastn_mcp.audit.files import entries
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.caller import ADMIN, DESTROY, READ, SCOPES, WRITE, Caller, InsufficientScope, Rights
+from fastn_mcp.guard.caller import ADMIN, DESTROY, READ, SCOPES, WRITE, Caller, InsufficientScope, Rights
 from fastn_mcp.tools.catalog import CATALOG, AnyOperation
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support import stores
 
-from fastn_mcp.guard.approval.request import (
+from fastn_mcp.guard.approval_form import (
     ApprovalForm,
     Approve,
     Decline,

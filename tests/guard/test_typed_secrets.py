@@ -12,7 +12,8 @@ from support.decisions import moved
 from support.world import Call, Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import FastnError, NotSent, Refused
-from fastn_mcp.guard.approval.request import (
+from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
+from fastn_mcp.guard.approval_form import (
     VERIFIED,
     Answer,
     ApprovalForm,
@@ -21,8 +22,7 @@ from fastn_mcp.guard.approval.request import (
     typed_in,
     used_up,
 )
-from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.policy.plan import Plan, PlannedCalls
 from fastn_mcp.policy.policy import Policy

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
-from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.undo import RULES, NotUndoable, Undo, already, changed_fields, drift, foreseen, receipt, undo_of
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.redaction import REDACTED
 from fastn_mcp.tools.customers import CreateCustomer, ListCustomers, UpdateCustomer

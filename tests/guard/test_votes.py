@@ -13,7 +13,9 @@ from support.world import Call, FormLater, FormNow, World
 
 from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.errors import TargetChanged
-from fastn_mcp.guard.approval.request import (
+from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
+from fastn_mcp.guard.approval.votes import NotCounted, count_vote, unrecorded
+from fastn_mcp.guard.approval_form import (
     Approve,
     Decline,
     PendingApproval,
@@ -22,9 +24,7 @@ from fastn_mcp.guard.approval.request import (
     opens_temporary,
     used_up,
 )
-from fastn_mcp.guard.approval.terminal_approvals import TerminalApprovals
-from fastn_mcp.guard.approval.votes import NotCounted, count_vote, unrecorded
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.tools.workflows import RunWorkflow

@@ -27,7 +27,7 @@ from support.world import Clock
 from fastn_mcp.audit.files import entries
 from fastn_mcp.channels.page.sessions import PageSessions
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.approval.request import PendingApproval
+from fastn_mcp.guard.approval_form import PendingApproval
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.tools.customers import DeleteCustomer, ListCustomers
 

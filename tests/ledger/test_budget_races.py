@@ -17,9 +17,9 @@ from support.world import Clock, FormNow, World, yes
 
 from fastn_mcp.client.exchange import Answer, Exchange
 from fastn_mcp.errors import FastnError, Refused
-from fastn_mcp.guard.approval.request import Answer as Given
-from fastn_mcp.guard.approval.request import ApprovalForm, PendingApproval
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.approval_form import Answer as Given
+from fastn_mcp.guard.approval_form import ApprovalForm, PendingApproval
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.ledger.ledger import BudgetLimit, Ledger
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.policy.decision import PLANNED

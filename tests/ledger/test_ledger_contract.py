@@ -16,8 +16,8 @@ from support.stores import NOW, change, grant, opened, temporary_approval
 from support.valkey_server import ValkeyServer
 from valkey import Valkey
 
-from fastn_mcp.guard.changes import FINAL as OVER
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, SealedSecret, ShownCall, Vote
+from fastn_mcp.ledger.change import FINAL as OVER
 from fastn_mcp.ledger.identity import account_name, bound_account
 from fastn_mcp.ledger.ledger import MOST_WAITING, Ledger, LedgerLost, LedgerUnusable, TooManyWaiting, rate_free_at
 

@@ -11,9 +11,9 @@ import pytest
 from support.stores import grant
 from support.valkey_server import ValkeyServer
 
-from fastn_mcp.guard.changes import Change
 from fastn_mcp.ledger import approval_request
 from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.serialization import columns, load, store
 
 _FIELDS = """

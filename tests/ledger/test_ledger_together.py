@@ -14,8 +14,8 @@ from support.decisions import moved
 from support.stores import NOW, change, grant, opened, temporary_approval
 from support.valkey_server import ValkeyServer
 
-from fastn_mcp.guard.changes import FINAL, Change
 from fastn_mcp.ledger.approval_request import RequestState, ShownCall, Vote
+from fastn_mcp.ledger.change import FINAL, Change
 from fastn_mcp.ledger.ledger import MOST_WAITING, Ledger, TooManyWaiting
 from fastn_mcp.ledger.sqlite import SqliteLedger
 from fastn_mcp.ledger.valkey import server

@@ -21,7 +21,7 @@ from fastn_mcp.account.resolve import by_arguments
 from fastn_mcp.build.composition import plan_account_of, policy_of
 from fastn_mcp.config.load import load
 from fastn_mcp.errors import Refused, SettingsError
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.conditions import Choice, Glob
 from fastn_mcp.policy.plan import Plan, PlanAccount, PlannedCalls, would_allow
 from fastn_mcp.policy.plan_file import (

@@ -10,8 +10,8 @@ from support.faulty_sandbox import FaultMoment, Garbage, Reset, Status
 from support.world import Clock, FormNow, World, yes
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.procedures.ai import PAGES, next_step
 from fastn_mcp.procedures.catalog import TOOLS, parse

@@ -9,7 +9,7 @@ from support.faulty_sandbox import Status
 from support.world import World
 
 from fastn_mcp.errors import Forbidden
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.audit_log import entries
 from fastn_mcp.records.rows import FastnObject
 from fastn_mcp.sandbox.behaviour import Filtering, Paging

@@ -9,8 +9,8 @@ from support.world import World
 
 from fastn_mcp.account.dependents import DETAILS
 from fastn_mcp.errors import Forbidden, NotFound, NotSent
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose
 from fastn_mcp.procedures.find_dependents import FindDependents, Kind

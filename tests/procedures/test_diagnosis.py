@@ -11,7 +11,7 @@ from support.faulty_sandbox import Garbage, Status
 from support.world import FormNow, World, yes
 
 from fastn_mcp.errors import FastnError, NotFound, NotSent
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.diagnose import LONGEST, Diagnose
 from fastn_mcp.procedures.diagnosis.failures import ended_run, grouped, normalised

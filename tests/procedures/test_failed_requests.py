@@ -9,7 +9,7 @@ from support.world import World
 
 from fastn_mcp.client.exchange import Answer, Exchange
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import TOOLS
 from fastn_mcp.tools.operation import Request
 

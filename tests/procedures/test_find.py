@@ -14,7 +14,7 @@ from support.world import World
 
 from fastn_mcp.account.directory import LISTS, MAX_PAGES, Directory
 from fastn_mcp.errors import Forbidden, NotSent
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.find import NEXT, RUN, Find
 from fastn_mcp.procedures.ranking import units

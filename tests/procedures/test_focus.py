@@ -8,7 +8,7 @@ from support.faulty_sandbox import Status
 from support.world import World
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.blockers import connection_states, repairs
 from fastn_mcp.procedures.diagnosis.diagnose import Diagnose

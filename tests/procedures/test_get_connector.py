@@ -7,7 +7,7 @@ from pydantic import JsonValue
 from support.world import World
 
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.tools.connectors import GetConnector, UpdateConnector
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,7 @@ from support.world import World
 from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import Endpoint
 from fastn_mcp.client.exchange import Answer
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.tables import FURTHER
 from fastn_mcp.sandbox.auth import KEY
 from fastn_mcp.server.rendering import BUDGET, render

@@ -9,9 +9,9 @@ from support.faulty_sandbox import Status
 from support.world import World
 
 from fastn_mcp.errors import FastnError, Forbidden, Unauthorized
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.request import PendingApproval
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.diagnosis.run_counts import run_totals

@@ -10,7 +10,7 @@ from support.world import World
 
 from fastn_mcp.account.directory import LISTS
 from fastn_mcp.errors import Failed, FastnError, NotFound
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.lookup import KINDS, MOST, CompleteId, Ids, ReadRow
 from fastn_mcp.records.rows import FastnObject

@@ -13,7 +13,7 @@ from support.table_rows import rows_of
 from support.world import World
 
 from fastn_mcp.errors import FastnError, Forbidden, NotFound, NotSent
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.catalog import parse
 from fastn_mcp.procedures.tables import FURTHER, MAX_DETAILS, listed
 from fastn_mcp.records.rows import FastnObject

@@ -14,13 +14,14 @@ from support.sensible_calls import sensible
 from support.world import FormNow, World, yes
 
 from fastn_mcp.errors import Declined, FastnError, Forbidden, NotFound, NotSent, TargetChanged, UnknownOutcome
-from fastn_mcp.guard.approval.approved_call import change_of
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.request import ApprovalForm, Decline, PendingApproval
-from fastn_mcp.guard.changes import Change, Done
+from fastn_mcp.guard.approval_form import ApprovalForm, Decline, PendingApproval
+from fastn_mcp.guard.approved_call import change_of
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.preview import Preview
 from fastn_mcp.guard.undo import RULES, NotUndoable, receipt, undo_of
 from fastn_mcp.ledger.approval_request import RequestState
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.procedures.apply_changes import ApplyChanges
 from fastn_mcp.procedures.undo_change import ListChanges, UndoChange
 from fastn_mcp.records.rows import FastnObject

@@ -8,9 +8,9 @@ from support.faulty_sandbox import Garbage, Reset, Status
 from support.world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.errors import Failed, FastnError, Forbidden, NotFound, NotSent
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.request import PendingForm
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.approval_form import PendingForm
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.procedures.catalog import TOOLS, parse
 from fastn_mcp.procedures.context import Report
 from fastn_mcp.procedures.wait_for_execution import WaitForExecution

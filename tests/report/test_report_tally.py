@@ -9,7 +9,7 @@ from support.faulty_sandbox import Reset
 from support.world import Clock, FormLater, FormNow, World, yes
 
 from fastn_mcp.audit.files import entries
-from fastn_mcp.guard.approval.request import Approve, Decline, PendingApproval
+from fastn_mcp.guard.approval_form import Approve, Decline, PendingApproval
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.report.collector import Attempt, OutcomeGroup, Tally
 from fastn_mcp.tools.customers import CreateCustomer, DeleteCustomer, ListCustomers, UpdateCustomer

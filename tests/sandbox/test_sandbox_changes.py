@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.world import FormNow, World, yes
 
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.procedures.undo_change import UndoChange
 from fastn_mcp.sandbox.state import Row
 from fastn_mcp.tools.billing import GetQuotas, GetUsage

@@ -15,9 +15,9 @@ from fastn_mcp.audit.log import FILE as AUDIT
 from fastn_mcp.build.composition import AccountParts, account_of, assemble
 from fastn_mcp.build.process import Process, Sandboxed
 from fastn_mcp.config.model import Settings
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.request import PendingApproval
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.batch import Done
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.ledger.approval_request import RequestState
 from fastn_mcp.ledger.sqlite import FILE as LEDGER
 from fastn_mcp.ledger.sqlite import SqliteLedger

@@ -15,8 +15,8 @@ from fastn_mcp.account.resolved_call import TypedArgument, TypedField
 from fastn_mcp.channels.page import page as key_file
 from fastn_mcp.channels.page.inbox import InboxAccount
 from fastn_mcp.channels.page.page import ApprovalPage, read_page_file
-from fastn_mcp.guard.approval.request import with_typed
 from fastn_mcp.guard.approval.votes import unrecorded
+from fastn_mcp.guard.approval_form import with_typed
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.catalog import describe_batch

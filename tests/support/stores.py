@@ -14,8 +14,8 @@ from pathlib import Path
 import anyio
 
 from fastn_mcp.build.ledger import ledger_at
-from fastn_mcp.guard.changes import Change
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, ShownCall, TemporaryApproval, Vote
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.ledger.ledger import Ledger, TooManyWaiting
 from fastn_mcp.runtime import System
 

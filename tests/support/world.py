@@ -14,13 +14,13 @@ from fastn_mcp.client.client import FastnClient
 from fastn_mcp.client.endpoint import Endpoint, headers
 from fastn_mcp.client.exchange import Exchange
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.channel import Announcement, ChannelCapabilities
 from fastn_mcp.guard.approval.obtain import Approvals
-from fastn_mcp.guard.approval.request import Answer as Said
-from fastn_mcp.guard.approval.request import ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
+from fastn_mcp.guard.approval_form import Answer as Said
+from fastn_mcp.guard.approval_form import ApprovalForm, Approve, PendingApproval, PendingForm, Submitted
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.guard.budgets import Budgets
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
 from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.guard.evaluation import Evaluator, GuardedAccount
 from fastn_mcp.guard.guard import Guard

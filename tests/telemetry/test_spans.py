@@ -17,8 +17,8 @@ from support.world import FormLater, FormNow, World, yes
 
 from fastn_mcp.build.telemetry import observe_requests
 from fastn_mcp.errors import Declined, Refused
-from fastn_mcp.guard.approval.request import ApprovalForm, Approve, Decline, PendingForm
-from fastn_mcp.guard.changes import Done
+from fastn_mcp.guard.approval_form import ApprovalForm, Approve, Decline, PendingForm
+from fastn_mcp.guard.batch import Done
 from fastn_mcp.policy.policy import Policy
 from fastn_mcp.policy.policy_file import load_rules
 from fastn_mcp.procedures.apply_changes import ApplyChanges

@@ -19,8 +19,8 @@ from fastn_mcp.channels.page.inbox import Inbox, PendingRequest
 from fastn_mcp.channels.page.security import BadForm, PageSecurity, form
 from fastn_mcp.channels.page.sessions import SESSION_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
-from fastn_mcp.guard.approval.request import LONGEST_NOTE, TEMPORARY_MINUTES, can_be_temporary, is_typed, typed_in
 from fastn_mcp.guard.approval.votes import NotCounted, why_closed
+from fastn_mcp.guard.approval_form import LONGEST_NOTE, TEMPORARY_MINUTES, can_be_temporary, is_typed, typed_in
 from fastn_mcp.guard.seal import Seal
 from fastn_mcp.guard.sentences.facts import MOST_FACTS
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState

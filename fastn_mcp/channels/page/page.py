@@ -21,7 +21,7 @@ from fastn_mcp.channels.page.inbox import Inbox, InboxAccount
 from fastn_mcp.channels.page.sessions import KEY_HOLDS, PageSessions
 from fastn_mcp.config.command_line import PROGRAM, CommandLine
 from fastn_mcp.config.paths import write_private
-from fastn_mcp.guard.approval.channel import Announcement, ChannelCapabilities
+from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.runtime import System

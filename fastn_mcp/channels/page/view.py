@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from fastn_mcp.channels.page.inbox import DecidedRequest, PendingRequest
-from fastn_mcp.guard.approval.request import TYPED, asker, can_be_temporary, temporary, typed_in
+from fastn_mcp.guard.approval_form import TYPED, asker, can_be_temporary, temporary, typed_in
 from fastn_mcp.guard.preview import REFERENCES
 from fastn_mcp.guard.sentences.facts import Sentences, items, mapping, read
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, TemporaryApproval

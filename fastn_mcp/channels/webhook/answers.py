@@ -19,8 +19,8 @@ from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.channels.webhook import payloads
 from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.request import VERIFIED, is_typed, typed_in
 from fastn_mcp.guard.approval.votes import NotCounted, count_vote
+from fastn_mcp.guard.approval_form import VERIFIED, is_typed, typed_in
 from fastn_mcp.guard.recorder import decision_entry
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.identity import account_name

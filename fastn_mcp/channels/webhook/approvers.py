@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from fastn_mcp.channels.webhook.payloads import SHORTEST_SECRET, hmac_hex
 from fastn_mcp.config.strict_toml import STRICT, ConfigError, TomlSource, load, read, validate
 from fastn_mcp.errors import SettingsError
-from fastn_mcp.guard.approval.request import effects_of
+from fastn_mcp.guard.approval_form import effects_of
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.tools.tool import Effect
 

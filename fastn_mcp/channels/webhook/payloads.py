@@ -16,7 +16,7 @@ from pydantic_core import to_json
 from standardwebhooks import Webhook
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval.request import asker
+from fastn_mcp.guard.approval_form import asker
 from fastn_mcp.guard.sentences import facts as sentences
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.identity import account_name, without_issuers

@@ -32,7 +32,7 @@ from fastn_mcp.channels.webhook.approvers import Approver, ApproverSecret, load_
 from fastn_mcp.config.addresses import host_and_port
 from fastn_mcp.config.model import Settings
 from fastn_mcp.errors import FastnError, Refused, SettingsError, os_reason
-from fastn_mcp.guard.approval.channel import Announcement, ChannelCapabilities
+from fastn_mcp.guard.channel import Announcement, ChannelCapabilities
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 from fastn_mcp.ledger.ledger import Ledger
 from fastn_mcp.records.formats import counted

@@ -7,10 +7,10 @@ from pydantic import JsonValue
 
 from fastn_mcp.errors import Declined, Refused
 from fastn_mcp.guard.allowance import allowance
-from fastn_mcp.guard.approval.approved_call import Approval, covers
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.channel import ApprovalChannel, FormChannel
-from fastn_mcp.guard.approval.request import (
+from fastn_mcp.guard.approval.use import ApprovalUse
+from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
+from fastn_mcp.guard.approval.wait import DecisionWait
+from fastn_mcp.guard.approval_form import (
     Answer,
     Approve,
     Decline,
@@ -23,10 +23,10 @@ from fastn_mcp.guard.approval.request import (
     used_up,
     with_typed,
 )
-from fastn_mcp.guard.approval.use import ApprovalUse
-from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
-from fastn_mcp.guard.approval.wait import DecisionWait
+from fastn_mcp.guard.approved_call import Approval, covers
 from fastn_mcp.guard.call_evaluation import Evaluation
+from fastn_mcp.guard.caller import Caller
+from fastn_mcp.guard.channel import ApprovalChannel, FormChannel
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import Recorder, record_expired

@@ -8,8 +8,8 @@ from pydantic import JsonValue
 
 from fastn_mcp.audit.log import AuditEvent, AuditFile, LogEntry
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.request import TEMPORARY_MINUTES, typed_in
 from fastn_mcp.guard.approval.votes import NotCounted, TypedValue, count_vote
+from fastn_mcp.guard.approval_form import TEMPORARY_MINUTES, typed_in
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.guard.recorder import decision_entry, record_expired
 from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval, Vote

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 from fastn_mcp.errors import TargetChanged
-from fastn_mcp.guard.approval.approved_call import Approval, ApprovedCall, covers, covers_call
-from fastn_mcp.guard.approval.caller import Caller
-from fastn_mcp.guard.approval.request import opens_temporary, temporary_approval, used_up
+from fastn_mcp.guard.approval_form import opens_temporary, temporary_approval, used_up
+from fastn_mcp.guard.approved_call import Approval, ApprovedCall, covers, covers_call
 from fastn_mcp.guard.call_evaluation import CallEvaluation, Evaluation
+from fastn_mcp.guard.caller import Caller
 from fastn_mcp.guard.evaluation import Evaluator
 from fastn_mcp.guard.recorder import Recorder
 from fastn_mcp.ledger.approval_request import RequestState

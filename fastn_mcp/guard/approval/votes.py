@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pydantic import JsonValue
 
 from fastn_mcp.audit.log import AuditEvent
-from fastn_mcp.guard.approval.request import BY_SEVERAL, TEMPORARY_MINUTES, VERIFIED, can_be_temporary, typed_in
+from fastn_mcp.guard.approval_form import BY_SEVERAL, TEMPORARY_MINUTES, VERIFIED, can_be_temporary, typed_in
 from fastn_mcp.guard.key_files import TypedSecrets
 from fastn_mcp.ledger.approval_request import ApprovalRequest, RequestState, Vote
 from fastn_mcp.ledger.ledger import ApprovalRequests

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.changes import FINAL, Change, Journal
 from fastn_mcp.ledger.approval_request import (
     ApprovalRequest,
     RequestState,
@@ -21,6 +20,7 @@ from fastn_mcp.ledger.approval_request import (
     Transition,
     declines_after,
 )
+from fastn_mcp.ledger.change import FINAL, Change, Journal
 from fastn_mcp.ledger.ledger import (
     MOST_WAITING,
     ApprovalRequests,

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import anyio
 
 from fastn_mcp.account.dependence import Unchecked
-from fastn_mcp.guard.changes import MADE
+from fastn_mcp.ledger.change import MADE
 from fastn_mcp.procedures.context import ProcedureContext
 from fastn_mcp.procedures.diagnosis.blockers import (
     PartState,

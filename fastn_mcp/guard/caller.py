@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
 from fastn_mcp.errors import Refused
-from fastn_mcp.guard.approval.channel import FormChannel
-from fastn_mcp.guard.approval.request import PendingApproval
+from fastn_mcp.guard.approval_form import PendingApproval
+from fastn_mcp.guard.channel import FormChannel
 from fastn_mcp.guard.delivery import Delivery
 from fastn_mcp.tools.tool import Effect
 

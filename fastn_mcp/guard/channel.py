@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from fastn_mcp.guard.approval.request import Answer, ApprovalForm, PendingForm, Submitted
+from fastn_mcp.guard.approval_form import Answer, ApprovalForm, PendingForm, Submitted
 from fastn_mcp.ledger.approval_request import ApprovalRequest
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from fastn_mcp.account.resolve import read_label
 from fastn_mcp.client.reads import read_target
 from fastn_mcp.errors import FastnError
-from fastn_mcp.guard.approval.request import BY_SEVERAL, VERIFIED
+from fastn_mcp.guard.approval_form import BY_SEVERAL, VERIFIED
 from fastn_mcp.guard.call_evaluation import CallEvaluation
-from fastn_mcp.guard.changes import Change
 from fastn_mcp.guard.journal import IDEMPOTENT, UNSETTLED
 from fastn_mcp.guard.undo import without_secrets
 from fastn_mcp.ledger.approval_request import ApprovalRequest, TemporaryApproval
+from fastn_mcp.ledger.change import Change
 from fastn_mcp.policy.decision import Decision
 from fastn_mcp.runtime import System
 from fastn_mcp.tools.operation import Send
