@@ -225,13 +225,17 @@ class SqliteTemporaryApprovals(_SqlitePart, TemporaryApprovals):
 
 class SqliteBudgetUses(_SqlitePart, BudgetUses):
     async def spent(self, budget: str, period: str) -> int:
+        return self._spent(budget, period)
+
+    def _spent(self, budget: str, period: str) -> int:
+        """Within a transaction nothing is awaited: another task could write meanwhile."""
         row = self._file.first("SELECT used FROM budgets WHERE budget = ? AND period = ?", (budget, period))
         return int(row[0]) if row else 0
 
     async def spend_all(self, limits: Sequence[BudgetLimit]) -> bool:
         with self._file.transaction():
             for each in limits:
-                if await self.spent(each.budget, each.period) >= each.limit:
+                if self._spent(each.budget, each.period) >= each.limit:
                     return False
             for each in limits:
                 self._file.execute(

@@ -67,7 +67,7 @@ def test_field_that_is_added_to_the_class_is_stored(kind: str, tmp_path: Path, r
     if kind == "valkey":
         server: ValkeyServer = request.getfixturevalue("valkey")
         place = server.url()
-    arguments = [sys.executable, "-c", _ROUND_TRIP, str(copy), str(Path(__file__).parent), place]
+    arguments = [sys.executable, "-c", _ROUND_TRIP, str(copy), str(Path(__file__).parents[1]), place]
     ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
 
